@@ -1,0 +1,54 @@
+"""The package's surface: complete, lazy, fast to import."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+import unitune
+
+HEAVY = [
+    "torch",
+    "transformers",
+    "scipy",
+    "numpy",
+    "rich",
+    "sqlalchemy",
+    "alembic",
+    "typer",
+    "jinja2",
+]
+
+
+def test_every_public_name_is_listed_sorted_and_there() -> None:
+    assert sorted(unitune.__all__) == unitune.__all__
+    assert set(unitune._HOMES) == set(unitune.__all__)
+    for name in unitune.__all__:
+        assert getattr(unitune, name) is not None
+
+
+def test_an_unknown_name_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
+        _ = unitune.nothing  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def loaded_after(code: str) -> list[str]:
+    script = f"import sys\n{code}\nprint(*(name for name in {HEAVY} if name in sys.modules))"
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
+    return done.stdout.split()
+
+
+def test_importing_unitune_loads_nothing_heavy() -> None:
+    assert [] == loaded_after("import unitune")
+
+
+def test_a_job_is_read_without_anything_heavy() -> None:
+    assert [] == loaded_after("from unitune import Job, Example, Request")
+
+
+def test_offers_are_read_without_their_backend() -> None:
+    assert [] == loaded_after("from unitune import registry\nregistry.offer('local')")

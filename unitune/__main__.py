@@ -1,0 +1,5 @@
+"""``python -m unitune`` is the command `unitune`."""
+
+from unitune.cli.main import main
+
+main()

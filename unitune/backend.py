@@ -1,0 +1,282 @@
+"""The seam between unitune and whoever tunes: small, synchronous, stateless, typed in and out.
+
+A backend implements `Backend`; what only some can do stands in protocols of its own (`Pauses`,
+`Forecasts`). Everything durable is in the ledger, so crash recovery is written once, in
+`unitune.run`. Checking is no verb: what is known of a backend without calling it is its `Offer`,
+data that is read without importing the backend.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import ClassVar, Literal, Protocol, runtime_checkable
+
+from pydantic import BaseModel, ConfigDict, JsonValue
+
+from unitune.data.dataset import Dataset
+from unitune.data.findings import Finding
+from unitune.job import Job
+from unitune.models import ChatModel, TunedModel
+
+
+class State(StrEnum):
+    """Where a run stands."""
+
+    PLANNED = "planned"
+    UPLOADING = "uploading"
+    SUBMITTING = "submitting"
+    UNCERTAIN = "uncertain"
+    """A create whose outcome is not known; waits for the user."""
+    QUEUED = "queued"
+    VALIDATING = "validating"
+    RUNNING = "running"
+    PAUSED = "paused"
+    CANCELLING = "cancelling"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    UNKNOWN = "unknown"
+    """A word of the vendor's that we do not know; polling goes on."""
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing more will happen."""
+        return self in (State.SUCCEEDED, State.FAILED, State.CANCELLED)
+
+
+class Guarantee(StrEnum):
+    """How a launch is found again when the answer to its create call was lost."""
+
+    TOKEN = "idempotency token"  # noqa: S105 - a word, no password
+    """A true idempotency token: resubmit with the same key."""
+    OWN_ID = "own id"
+    """The caller names the job: resubmit; "exists" means adopt."""
+    FINDABLE = "findable"
+    """The key stands in metadata or labels that can be searched."""
+    SUFFIX_ONLY = "suffix only"
+    """The key is only part of a name; a single match is adopted."""
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Something that happened to a run at its backend.
+
+    Args:
+        key: The backend's own name of the event; the same key is recorded once.
+        kind: step, validation, message, checkpoint or warning.
+        time: Seconds since 1970, UTC.
+        data: For step: step, steps, loss, tokens, tokens_per_second, seconds_left, …
+    """
+
+    key: str
+    kind: Literal["step", "validation", "message", "checkpoint", "warning"]
+    time: float
+    data: dict[str, JsonValue] = field(default_factory=dict[str, JsonValue])
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """What one poll saw.
+
+    Args:
+        state: In our words.
+        raw: In the backend's words.
+        events: Those after the cursor, oldest first.
+        cursor: Hand it to the next poll.
+        model: Set when the state is succeeded.
+        error: Set when the state is failed.
+    """
+
+    state: State
+    raw: str
+    events: tuple[Event, ...] = ()
+    cursor: str = ""
+    model: TunedModel | None = None
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """A file that the backend holds.
+
+    Args:
+        ref: The backend's name for it.
+        sha256: Hash of its content.
+    """
+
+    ref: str
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """Everything that one submit needs.
+
+    Args:
+        key: Launch key: run id and attempt; at most 26 characters of ``[a-z0-9-]``.
+        job: What to tune and how.
+        training: Uploaded training rows.
+        validation: Uploaded validation rows, if any.
+        folder: The run's folder, for backends that work on this machine.
+    """
+
+    key: str
+    job: Job
+    training: Upload
+    validation: Upload | None
+    folder: Path
+
+
+class Backend(Protocol):
+    """Who tunes. Constructed without arguments; keys come from the environment."""
+
+    name: ClassVar[str]
+    guarantee: ClassVar[Guarantee]
+
+    def upload(self, path: Path, sha256: str) -> Upload:
+        """Hand over a file of canonical JSON Lines.
+
+        Args:
+            path: The file.
+            sha256: Hash of its content, for reuse.
+        """
+        ...
+
+    def submit(self, launch: Launch) -> str:
+        """Start the training and return the backend's id for it. Never retried blindly."""
+        ...
+
+    def find(self, launch_key: str, folder: Path) -> list[str]:
+        """Return the ids of jobs that carry this launch key.
+
+        Args:
+            launch_key: As in `Launch.key`.
+            folder: The run's folder, for backends that work on this machine.
+        """
+        ...
+
+    def poll(self, job_id: str, cursor: str) -> Status:
+        """Return the state and what happened since the cursor (empty at first)."""
+        ...
+
+    def cancel(self, job_id: str) -> None:
+        """Ask for the end; `poll` then shows cancelling and cancelled."""
+        ...
+
+    def chat(self, model: str | TunedModel) -> ChatModel:
+        """Return a model to ask: an untuned one by its name, or what a run left behind.
+
+        Raises:
+            UnknownName: There is no such model.
+            Mismatch: Base, tokenizer or template are not those of the training.
+        """
+        ...
+
+
+@runtime_checkable
+class Pauses(Protocol):
+    """A backend whose jobs can stop and go on."""
+
+    def resume(self, job_id: str) -> None:
+        """Let a paused job go on from its last checkpoint."""
+        ...
+
+
+class Forecast(BaseModel):
+    """What a training on one's own machine would take."""
+
+    model_config = ConfigDict(frozen=True)
+    findings: tuple[Finding, ...] = ()
+    """What is wrong with the rows for this model: too long, nothing to learn from, …"""
+    rows: int
+    tokens: int
+    """All tokens of the training rows, one epoch."""
+    trained_tokens: int
+    """Tokens that carry loss, one epoch."""
+    epochs: int
+    steps: int
+    """Optimiser steps, all epochs."""
+    seconds_low: float
+    seconds_high: float
+    memory_bytes: int
+    """Peak memory of the worker."""
+    memory_available_bytes: int
+    settings: dict[str, JsonValue]
+    """Every `auto` as it would be resolved: dtype, threads, batch_size, learning_rate, …"""
+
+
+@runtime_checkable
+class Forecasts(Protocol):
+    """A backend that trains here, and can say what it would take."""
+
+    def forecast(self, job: Job, train: Dataset, validation: Dataset) -> Forecast:
+        """Look at rows, model and machine, and train nothing."""
+        ...
+
+
+class StoredModel(BaseModel):
+    """A base model on this machine."""
+
+    model_config = ConfigDict(frozen=True)
+    name: str
+    path: Path
+    bytes: int
+
+
+@runtime_checkable
+class Stores(Protocol):
+    """A backend that keeps base models on this machine."""
+
+    def pull(self, name: str, progress: Callable[[str, int, int], None]) -> StoredModel:
+        """Fetch a base model once; a second call finds it there.
+
+        Args:
+            name: An offered model, a hub name or a folder.
+            progress: Called with what is being done, the amount done and the total (0: unknown).
+        """
+        ...
+
+    def stored(self) -> list[StoredModel]:
+        """Return the base models that are here already."""
+        ...
+
+
+@runtime_checkable
+class Diagnoses(Protocol):
+    """A backend that can say what it found on this machine."""
+
+    def diagnose(self) -> dict[str, str]:
+        """Return facts by name for `unitune doctor`, e.g. device, threads, memory."""
+        ...
+
+
+class OfferedModel(BaseModel):
+    """A base model that a backend can tune."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    name: str
+    aliases: tuple[str, ...] = ()
+    parameters: int | None = None
+    licence: str | None = None
+    note: str = ""
+
+
+class Offer(BaseModel):
+    """What is known of a backend without calling it or importing its SDK."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    name: str
+    summary: str
+    as_of: str
+    """Date of the facts below, YYYY-MM-DD."""
+    methods: tuple[str, ...]
+    any_model: bool = False
+    """Whether models beyond `models` are taken (hub names and folders)."""
+    models: tuple[OfferedModel, ...] = ()
+    honours: tuple[str, ...] = ()
+    """Tuning settings that may be set explicitly, dotted: epochs, lora.rank, …"""
+    training_price: Literal["none"] | None = None
+    """"none": no charge for training. None: not known."""

@@ -1,0 +1,373 @@
+"""What a team wants from a model: a `Job`, frozen data, the same in YAML and in Python.
+
+`Job.load` reads a file, `job.save` writes one, and a Job built in Python equals the one read from
+the file it saves. Nothing here acts: `unitune.plan` looks, `unitune.launch` trains, and
+`unitune.compare` judges. Paths are kept as written and resolved against the job file's folder.
+
+Errors name the file, the line, the value and what is allowed; see `unitune.yamlfile`.
+"""
+
+from __future__ import annotations
+
+import os
+from decimal import Decimal
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    JsonValue,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
+
+from unitune import yamlfile
+from unitune.errors import JobError
+
+Auto = Literal["auto"]
+Role = Literal["baseline", "candidate", "reference"]
+
+
+class Spec(BaseModel):
+    """Frozen data that refuses unknown keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class Columns(Spec):
+    """Which column of a table becomes which message."""
+
+    user: str
+    """Column with the user's message."""
+    assistant: str
+    """Column with the expected answer."""
+    system: str | None = None
+    """Column with the system prompt, if there is one."""
+
+
+class Template(Spec):
+    """Jinja2 templates over the columns of a row, one for each message."""
+
+    user: str
+    """Template of the user's message, e.g. ``Subject: {{ subject }}\\n\\n{{ body }}``."""
+    assistant: str
+    """Template of the expected answer."""
+    system: str | None = None
+    """Template of the system prompt."""
+
+
+class Data(Spec):
+    """The files that a job learns from and is judged on."""
+
+    train: str
+    """Training file: JSONL, CSV or TSV."""
+    test: str | None = None
+    """Held-out cases; `compare` needs them, training never reads them for learning."""
+    validation: str | Annotated[float, Field(gt=0, lt=1)] | None = None
+    """A file, or the fraction of train to hold out; by default a seeded tenth, at least 30 rows."""
+    columns: Columns | None = None
+    """For tables: which columns hold the messages."""
+    template: Template | None = None
+    """For tables: how messages are made from the columns; instead of `columns`."""
+
+    @model_validator(mode="after")
+    def _one_mapping(self) -> Self:
+        if self.columns and self.template:
+            raise ValueError("give either columns or template, not both")
+        return self
+
+
+class Lora(Spec):
+    """Low-rank adapters (Hu et al. 2021, arXiv 2106.09685)."""
+
+    rank: Annotated[int, Field(ge=1)] | Auto = "auto"
+    """Rank of each adapter."""
+    alpha: Annotated[float, Field(gt=0)] | Auto = "auto"
+    """Scale; the update is multiplied by alpha / rank."""
+    dropout: Annotated[float, Field(ge=0, lt=1)] | Auto = "auto"
+    """Dropout on the adapters' input."""
+    targets: tuple[str, ...] | Auto = "auto"
+    """Names of the linear modules that get an adapter."""
+
+
+class Tuning(Spec):
+    """How the model is trained; `auto` leaves a value to the backend."""
+
+    epochs: Annotated[int, Field(ge=1)] | Auto = "auto"
+    """Passes over the training rows."""
+    batch_size: Annotated[int, Field(ge=1)] | Auto = "auto"
+    """Rows that make one optimiser step."""
+    learning_rate: Annotated[float, Field(gt=0)] | Auto = "auto"
+    """Absolute peak learning rate, never a multiplier."""
+    lora: Lora = Lora()
+    """Adapter settings."""
+    sequence_length: Annotated[int, Field(ge=16)] | Auto = "auto"
+    """Longest row in tokens; a longer row is a finding, never cut silently."""
+    seed: Annotated[int, Field(ge=0)] | Auto = "auto"
+    """Seed of everything random."""
+
+
+class Typed(Spec):
+    """A specification told apart by `type`; ``exact`` is short for ``{type: exact}``."""
+
+    @model_serializer(mode="wrap")
+    def _shortest(self, handler: SerializerFunctionWrapHandler) -> JsonValue:
+        content = {"type": getattr(self, "type"), **handler(self)}  # noqa: B009 - each leaf has one
+        return content["type"] if len(content) == 1 else content
+
+
+def _from_name(value: Any) -> Any:
+    return {"type": value} if isinstance(value, str) else value
+
+
+class Exact(Typed):
+    """The answer equals the expected one."""
+
+    type: Literal["exact"] = "exact"
+    ignore_case: bool = False
+    """Compare without regard to case."""
+
+
+class Contains(Typed):
+    """The expected text stands somewhere in the answer."""
+
+    type: Literal["contains"] = "contains"
+    ignore_case: bool = False
+    """Compare without regard to case."""
+
+
+class Regex(Typed):
+    """The pattern is found in the answer."""
+
+    type: Literal["regex"] = "regex"
+    pattern: str
+    """Python regular expression, searched anywhere in the answer."""
+
+    @field_validator("pattern")
+    @classmethod
+    def _compiles(cls, pattern: str) -> str:
+        yamlfile.check_regex(pattern)
+        return pattern
+
+
+class JsonValid(Typed):
+    """The answer is one JSON value."""
+
+    type: Literal["json_valid"] = "json_valid"
+
+
+class JsonEqual(Typed):
+    """The answer is JSON equal to the expected JSON, whatever its spacing and key order."""
+
+    type: Literal["json_equal"] = "json_equal"
+
+
+ScorerSpec = Annotated[
+    Annotated[Exact | Contains | Regex | JsonValid | JsonEqual, Field(discriminator="type")],
+    BeforeValidator(_from_name, json_schema_input_type=str | dict[str, JsonValue]),
+]
+
+
+class ZeroShot(Typed):
+    """The untuned model with the row's own messages."""
+
+    type: Literal["zero-shot"] = "zero-shot"
+    name: str = "zero-shot"
+    role: Role = "baseline"
+
+
+class Instructed(Typed):
+    """The untuned model, told in words what is wanted."""
+
+    type: Literal["instructed"] = "instructed"
+    name: str = "instructed"
+    role: Role = "baseline"
+    instructions: str | None = None
+    """Text added to the system prompt; `evaluate.instructions`, or a text made from train."""
+
+
+class FewShot(Typed):
+    """The untuned model, shown answered rows of train before the question."""
+
+    type: Literal["few-shot"] = "few-shot"
+    name: str = "few-shot"
+    role: Role = "baseline"
+    shots: Annotated[int, Field(ge=1)] | Auto = "auto"
+    """How many rows are shown; `auto` chooses among a few numbers on dev."""
+
+
+class Tuned(Typed):
+    """The tuned model with the prompt that it was trained on."""
+
+    type: Literal["tuned"] = "tuned"
+    name: str = "tuned"
+    role: Role = "candidate"
+
+
+ContenderSpec = Annotated[
+    Annotated[ZeroShot | Instructed | FewShot | Tuned, Field(discriminator="type")],
+    BeforeValidator(_from_name, json_schema_input_type=str | dict[str, JsonValue]),
+]
+
+
+class Gate(Spec):
+    """The rule that passes or fails CI."""
+
+    mode: Literal["improve", "no-regress", "absolute"]
+    """improve: better than the best prompt. no-regress: not worse by more than the margin.
+    absolute: the candidate's own score reaches the threshold."""
+    threshold: Annotated[float, Field(ge=0, le=1)] | None = None
+    """For mode absolute: the score to reach, from 0 to 1."""
+    min_cases: Annotated[int, Field(ge=1)] = 1
+    """With fewer scored cases the gate is inconclusive."""
+
+    @model_validator(mode="after")
+    def _threshold_when_absolute(self) -> Self:
+        if (self.mode == "absolute") != (self.threshold is not None):
+            raise ValueError(
+                "mode absolute needs a threshold from 0 to 1, and no other mode takes one"
+            )
+        return self
+
+
+class Evaluate(Spec):
+    """How contenders are judged on the test cases."""
+
+    scorers: tuple[ScorerSpec, ...] = (Exact(),)
+    """What counts as right: exact, contains, regex, json_valid, json_equal."""
+    primary: str | None = None
+    """The scorer that decides; by default the first."""
+    contenders: tuple[ContenderSpec, ...] = (ZeroShot(), Instructed(), FewShot(), Tuned())
+    """Who competes: zero-shot, instructed, few-shot, tuned."""
+    instructions: str | None = None
+    """What the instructed contender is told; made from train alone when absent."""
+    margin: Annotated[float, Field(gt=0, lt=1)] = 0.05
+    """Differences smaller than this do not matter to the team."""
+    leaks: Literal["refuse", "drop", "allow"] = "refuse"
+    """What to do with test cases that stand in train."""
+    max_tokens: Annotated[int, Field(ge=1)] | Auto = "auto"
+    """Longest answer in tokens; `auto` gives room for the longest answer of train."""
+    gate: Gate | None = None
+    """When set, `compare` exits by it."""
+
+    @model_validator(mode="after")
+    def _names(self) -> Self:
+        for kind, names in (
+            ("scorers", [scorer.type for scorer in self.scorers]),
+            ("contenders", [contender.name for contender in self.contenders]),
+        ):
+            if not names:
+                raise ValueError(f"{kind} must not be empty")
+            if twice := {name for name in names if names.count(name) > 1}:
+                raise ValueError(f"{kind} names must differ; twice: {', '.join(sorted(twice))}")
+        types = [scorer.type for scorer in self.scorers]
+        if self.primary is not None and self.primary not in types:
+            raise ValueError(f"primary is {self.primary!r}, but scorers are {', '.join(types)}")
+        return self
+
+    @property
+    def primary_scorer(self) -> str:
+        """Type of the scorer that decides the verdict."""
+        return self.primary or self.scorers[0].type
+
+
+class Budget(Spec):
+    """The most that a job may cost."""
+
+    usd: Annotated[Decimal, Field(ge=0)]
+    """US dollars."""
+
+
+class Job(Spec):
+    """What to tune, on what, how and where.
+
+    Example:
+        >>> job = Job(name="demo", model="smollm2-135m-instruct", backend="local",
+        ...           data={"train": "train.jsonl", "test": "test.jsonl"})
+        >>> job.method
+        'sft'
+    """
+
+    version: Literal[1] = 1
+    """Version of this file format."""
+    name: Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?$")]
+    """Lower-case letters, digits and dashes; at most 40."""
+    model: str | dict[str, str]
+    """Base model, or one for each backend: ``{local: smollm2-135m-instruct, …}``."""
+    backend: str
+    """Who trains it; `unitune backends` lists them."""
+    method: Literal["sft"] = "sft"
+    """sft: supervised fine-tuning."""
+    data: Data
+    tuning: Tuning = Tuning()
+    evaluate: Evaluate = Evaluate()
+    budget: Budget | None = None
+    options: dict[str, dict[str, JsonValue]] = {}
+    """What one backend alone understands, by backend."""
+    folder: Annotated[Path, Field(exclude=True, repr=False)] = Path()
+    """Where relative paths start; the job file's folder."""
+
+    @property
+    def base_model(self) -> str:
+        """Name of the base model on this job's backend.
+
+        Raises:
+            JobError: `model` is a map without this backend.
+        """
+        if isinstance(self.model, str):
+            return self.model
+        if self.backend not in self.model:
+            raise JobError(
+                f"job {self.name!r}: model names no base for backend {self.backend!r}, "
+                f"only for {', '.join(sorted(self.model))}. Add `{self.backend}: MODEL` to model."
+            )
+        return self.model[self.backend]
+
+    def path(self, name: str) -> Path:
+        """Return a data path resolved against the job's folder."""
+        return self.folder / name
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Self:
+        """Read a job file.
+
+        Args:
+            path: A YAML file.
+
+        Raises:
+            JobError: The file is missing or not a valid job; the message names the line.
+        """
+        file = Path(path)
+        document = yamlfile.read(file)
+        if "folder" in document.value:
+            raise JobError(yamlfile.problem(document, ("folder",), "is not a key of a job"))
+        try:
+            return cls.model_validate({**document.value, "folder": file.parent})
+        except ValidationError as error:
+            raise JobError(yamlfile.explain(document, error, cls)) from error
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the job as YAML, leaving out what equals its default.
+
+        Data paths are rewritten so that they mean the same files from the new place.
+        """
+        file = Path(path)
+        content = self.model_dump(mode="json", exclude_defaults=True)
+        content["data"] = {
+            key: self._moved(value, file.parent)
+            if key in ("train", "test", "validation")
+            else value
+            for key, value in content["data"].items()
+        }
+        file.write_text(yamlfile.dump(content), encoding="utf-8")
+
+    def _moved(self, value: Any, folder: Path) -> Any:
+        if not isinstance(value, str) or Path(value).is_absolute() or folder == self.folder:
+            return value
+        return os.path.relpath(self.path(value), folder)

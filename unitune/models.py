@@ -1,0 +1,91 @@
+"""Asking a model: `Request` in, `Reply` out, through a `ChatModel`; and what tuning leaves behind.
+
+A ChatModel belongs to the backend that made it. It never raises for a single failed request: the
+reply then carries `error`, so that an evaluation records a row instead of crashing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol, runtime_checkable
+
+from pydantic import BaseModel, ConfigDict, JsonValue
+
+from unitune.data.example import Message
+
+
+class Request(BaseModel):
+    """One question to a model."""
+
+    model_config = ConfigDict(frozen=True)
+    messages: tuple[Message, ...]
+    tools: tuple[dict[str, JsonValue], ...] | None = None
+    max_tokens: int = 256
+    """Longest answer in tokens."""
+    temperature: float = 0.0
+    """0 is greedy."""
+    seed: int = 0
+    """Seed of the sampling when the temperature is not 0."""
+    stop: tuple[str, ...] = ()
+    """Strings that end the answer; they are not part of it."""
+
+
+class Reply(BaseModel):
+    """One answer, or why there is none."""
+
+    model_config = ConfigDict(frozen=True)
+    text: str = ""
+    finish_reason: str = "stop"
+    """stop, length, or the vendor's own word."""
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    seconds: float | None = None
+    """Wall time of this request; for batched local models its share of the batch."""
+    error: str | None = None
+    """Why there is no answer; None when there is one."""
+
+
+class TunedModel(BaseModel):
+    """What a successful run leaves behind."""
+
+    model_config = ConfigDict(frozen=True)
+    backend: str
+    name: str
+    """How the backend calls it: a vendor's model id, or a folder for local models."""
+    base: str
+    """Name of the base model."""
+    base_fingerprint: str | None = None
+    """Hash of the base's weights, tokenizer and template, where the backend can know it."""
+    data_fingerprint: str | None = None
+    """Hash of the training rows."""
+
+
+class ChatModel(Protocol):
+    """A model that answers one request at a time."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Everything about the model that determines its answers, hashed or named."""
+        ...
+
+    async def reply(self, request: Request) -> Reply:
+        """Answer one request; a failure is in the reply's `error`."""
+        ...
+
+    def close(self) -> None:
+        """Free what the model holds."""
+        ...
+
+
+@runtime_checkable
+class BatchedChatModel(ChatModel, Protocol):
+    """A model that is faster when it answers many requests at once, as local ones are."""
+
+    @property
+    def batch_size(self) -> int:
+        """How many requests it likes to have at once."""
+        ...
+
+    async def replies(self, requests: Sequence[Request]) -> list[Reply]:
+        """Answer all requests, in their order."""
+        ...

@@ -1,0 +1,69 @@
+"""Finding backends and their offers by name, through entry points.
+
+Our own backends come through the same door as a stranger's: group ``unitune.backends`` names a
+class, group ``unitune.offers`` a package in which ``NAME.yaml`` is read without running a backend.
+A missing SDK becomes the exact install command; an ImportError of our own is never disguised.
+"""
+
+from __future__ import annotations
+
+import importlib.resources
+from functools import cache
+from importlib.metadata import EntryPoint, entry_points
+
+import yaml
+from pydantic import ValidationError
+
+from unitune.backend import Backend, Offer
+from unitune.errors import MissingExtra, UnituneError, UnknownName
+
+OWN_PACKAGES = ("unitune", "unitune_local")
+
+
+@cache
+def _entry(group: str, name: str) -> EntryPoint:
+    found = {entry.name: entry for entry in entry_points(group=f"unitune.{group}")}
+    if name not in found:
+        raise UnknownName("backend", name, found)
+    return found[name]
+
+
+def backend_names() -> list[str]:
+    """Return the names of all backends that installed packages bring, sorted."""
+    return sorted({entry.name for entry in entry_points(group="unitune.backends")})
+
+
+@cache
+def offer(name: str) -> Offer:
+    """Return what is known of a backend, without importing it.
+
+    Raises:
+        UnknownName: No installed package brings this backend.
+    """
+    package = _entry("offers", name).value
+    text = importlib.resources.files(package).joinpath(f"{name}.yaml").read_text(encoding="utf-8")
+    try:
+        return Offer.model_validate(yaml.safe_load(text))
+    except ValidationError as error:
+        raise UnituneError(f"offer {package}/{name}.yaml is not valid: {error}") from error
+
+
+@cache
+def backend(name: str) -> Backend:
+    """Return the backend of this name, one object a process.
+
+    Raises:
+        UnknownName: No installed package brings this backend.
+        MissingExtra: Its SDK is not installed; the message has the install command.
+    """
+    entry = _entry("backends", name)
+    try:
+        return entry.load()()
+    except ModuleNotFoundError as error:
+        missing = (error.name or "").partition(".")[0]
+        if missing in (*OWN_PACKAGES, entry.value.partition(".")[0]):
+            raise
+        raise MissingExtra(
+            f"backend {name!r} needs the package {missing!r}, which is not installed. "
+            f"Install it with: pip install 'unitune[{name}]'"
+        ) from error

@@ -1,0 +1,161 @@
+"""Reading a YAML file so that every complaint can name its line.
+
+`read` parses with the safe loader, refuses duplicate keys (YAML would keep the last one silently),
+and remembers where each value stands. `explain` turns pydantic's errors into sentences with file,
+line, value, what is allowed and the nearest right key. Nothing here knows what a job is.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast, get_args
+
+import yaml
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from unitune.errors import JobError, nearest
+
+Location = tuple[str | int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """A parsed YAML mapping with the line of each value."""
+
+    path: Path
+    value: dict[str, Any]
+    lines: dict[Location, int]
+
+
+def read(path: Path) -> Document:
+    """Parse a YAML file whose top level is a mapping.
+
+    Raises:
+        JobError: It cannot be read, is not YAML, repeats a key, or is no mapping.
+    """
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError as error:
+        raise JobError(f"{path}: no such file. `unitune init` writes an example.") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise JobError(f"{path}: cannot be read as UTF-8 text: {error}.") from error
+    try:
+        node = cast("yaml.Node | None", yaml.compose(text, Loader=yaml.SafeLoader))  # pyright: ignore[reportUnknownMemberType]  # types-PyYAML leaves it open
+        if not isinstance(node, yaml.MappingNode):
+            raise JobError(f"{path}:1: a job is a mapping of keys to values, e.g. `name: my-job`.")
+        lines: dict[Location, int] = {}
+        _note_lines(path, node, (), lines)
+        return Document(path, yaml.safe_load(text), lines)
+    except yaml.MarkedYAMLError as error:
+        where = f"{path}:{error.problem_mark.line + 1}" if error.problem_mark else str(path)
+        raise JobError(f"{where}: not valid YAML: {error.problem}.") from error
+    except yaml.YAMLError as error:
+        raise JobError(f"{path}: not valid YAML: {error}.") from error
+
+
+def _note_lines(path: Path, node: yaml.Node, at: Location, lines: dict[Location, int]) -> None:
+    lines.setdefault(at, node.start_mark.line + 1)
+    if isinstance(node, yaml.SequenceNode):
+        for index, item in enumerate(node.value):
+            _note_lines(path, item, (*at, index), lines)
+    if isinstance(node, yaml.MappingNode):
+        for key, item in node.value:
+            place = (*at, str(key.value))
+            if place in lines:
+                raise JobError(
+                    f"{path}:{key.start_mark.line + 1}: {key.value!r} stands twice, first on line "
+                    f"{lines[place]}. Keep one."
+                )
+            lines[place] = key.start_mark.line + 1
+            _note_lines(path, item, place, lines)
+
+
+class _Dumper(yaml.SafeDumper):
+    """Writes text so that it reads back the same."""
+
+
+def _quote_odd_line_breaks(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+    """Escape line breaks that YAML folds into spaces when they stand in a plain scalar."""
+    style = '"' if any(mark in text for mark in "\r\x85\u2028\u2029") else None
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
+
+
+_Dumper.add_representer(str, _quote_odd_line_breaks)
+
+
+def dump(content: dict[str, Any]) -> str:
+    """Return a mapping as YAML, its keys in their order."""
+    return yaml.dump(content, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
+
+
+def problem(document: Document, at: Location, text: str) -> str:
+    """Return one complaint: ``file:line: key text``."""
+    place = at
+    while place and place not in document.lines:
+        place = place[:-1]
+    dotted = ".".join(str(part) for part in at)
+    return f"{document.path}:{document.lines.get(place, 1)}: {dotted} {text}"
+
+
+def explain(document: Document, error: ValidationError, model: type[BaseModel]) -> str:
+    """Return pydantic's complaints as sentences, one a line."""
+    told: dict[Location, list[ErrorDetails]] = {}
+    for detail in error.errors():
+        told.setdefault(_in_document(document.value, detail), []).append(detail)
+    return "\n".join(
+        problem(document, at, _sentence(details, _keys_at(model, at)))
+        for at, details in told.items()
+    )
+
+
+def _in_document(value: Any, detail: ErrorDetails) -> Location:
+    """Drop from pydantic's location the parts that name union branches, not keys."""
+    at: list[str | int] = []
+    for part in detail["loc"]:
+        try:
+            value = value[part]
+        except (KeyError, IndexError, TypeError):
+            continue
+        at.append(part)
+    return (*at, detail["loc"][-1]) if detail["type"] == "missing" else tuple(at)
+
+
+def _keys_at(model: type[BaseModel], at: Location) -> list[str]:
+    """Return the keys allowed beside the last part of a location."""
+    here = model
+    for part in at[:-1]:
+        field = here.model_fields.get(str(part))
+        inner = [
+            kind
+            for kind in ([field.annotation, *get_args(field.annotation)] if field else [])
+            if isinstance(kind, type) and issubclass(kind, BaseModel)
+        ]
+        if not inner:
+            return []
+        here = inner[0]
+    return [name for name, field in here.model_fields.items() if not field.exclude]
+
+
+def _sentence(details: list[ErrorDetails], keys: list[str]) -> str:
+    detail = details[0]
+    if detail["type"] == "extra_forbidden":
+        near = nearest(str(detail["loc"][-1]), keys)
+        guess = f" Did you mean {near!r}?" if near else ""
+        return f"is not a known key.{guess}" + (f" Known: {', '.join(keys)}." if keys else "")
+    if detail["type"] == "missing":
+        return "is missing; it must be given."
+    wanted = "; or ".join(dict.fromkeys(d["msg"].removeprefix("Value error, ") for d in details))
+    given = detail["input"]
+    simple = given is None or isinstance(given, str | int | float | bool)
+    return f"is {given!r}: {wanted}." if simple else f"is not valid: {wanted}."
+
+
+def check_regex(pattern: str) -> None:
+    """Raise ValueError when a pattern is not a regular expression."""
+    try:
+        re.compile(pattern)
+    except re.error as error:
+        raise ValueError(f"not a regular expression: {error}") from error
