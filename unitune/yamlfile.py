@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast, get_args
+from typing import Any, get_args
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -43,7 +43,7 @@ def read(path: Path) -> Document:
     except (OSError, UnicodeDecodeError) as error:
         raise JobError(f"{path}: cannot be read as UTF-8 text: {error}.") from error
     try:
-        node = cast("yaml.Node | None", yaml.compose(text, Loader=yaml.SafeLoader))  # pyright: ignore[reportUnknownMemberType]  # types-PyYAML leaves it open
+        node = yaml.compose(text, Loader=yaml.SafeLoader)
         if not isinstance(node, yaml.MappingNode):
             raise JobError(f"{path}:1: a job is a mapping of keys to values, e.g. `name: my-job`.")
         lines: dict[Location, int] = {}
@@ -77,10 +77,10 @@ class _Dumper(yaml.SafeDumper):
     """Writes text so that it reads back the same."""
 
 
-def _quote_odd_line_breaks(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+def _quote_odd_line_breaks(_: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
     """Escape line breaks that YAML folds into spaces when they stand in a plain scalar."""
     style = '"' if any(mark in text for mark in "\r\x85\u2028\u2029") else None
-    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
+    return yaml.ScalarNode("tag:yaml.org,2002:str", text, style=style)
 
 
 _Dumper.add_representer(str, _quote_odd_line_breaks)

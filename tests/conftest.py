@@ -1,0 +1,78 @@
+"""What all tests share: the network guard and the one real quickstart run."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+GUARD = Path(__file__).parent / "guard"
+sys.path.insert(0, str(GUARD))
+import sitecustomize  # noqa: E402 - the guard stands before anything that could connect
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
+
+
+@pytest.fixture(scope="session")
+def network_guard() -> type[Exception]:
+    """The error that any connection to another machine raises."""
+    return sitecustomize.ForbiddenConnection
+
+
+@pytest.fixture(scope="session")
+def guarded_environment() -> dict[str, str]:
+    """Environment for Python subprocesses: no connection but to this machine."""
+    return {**os.environ, "PYTHONPATH": str(GUARD)}
+
+
+@dataclass(frozen=True)
+class Quickstart:
+    """What one `unitune quickstart` left behind."""
+
+    folder: Path
+    """Where the command ran; holds support-triage/ and .unitune/."""
+    run: dict[str, Any]
+    verdict: dict[str, Any]
+    output: str
+
+    @property
+    def run_folder(self) -> Path:
+        return Path(self.run["folder"])
+
+
+@pytest.fixture(scope="session")
+def quickstart(
+    tmp_path_factory: pytest.TempPathFactory, guarded_environment: dict[str, str]
+) -> Quickstart:
+    """Run the README's first command once, on the real model; all tests share its result."""
+    pytest.importorskip("torch", reason="needs the extra `local`")
+    folder = tmp_path_factory.mktemp("quickstart")
+    pull = [sys.executable, "-m", "unitune", "models", "pull", "smollm2-135m-instruct"]
+    subprocess.run(pull, check=True, env={**os.environ, "HF_HUB_OFFLINE": "1"})
+    done = subprocess.run(
+        [sys.executable, "-m", "unitune", "quickstart"],
+        cwd=folder,
+        env=guarded_environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert 0 == done.returncode, done.stdout + done.stderr
+    listed = subprocess.run(
+        [sys.executable, "-m", "unitune", "runs", "--json"],
+        cwd=folder,
+        env=guarded_environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    run = json.loads(listed.stdout)["runs"][0]
+    verdict = next(Path(run["folder"]).rglob("verdict.json"))
+    return Quickstart(folder, run, json.loads(verdict.read_text()), done.stdout + done.stderr)

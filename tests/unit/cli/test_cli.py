@@ -1,0 +1,277 @@
+"""The command line over the fake backend: what it prints, where, and how it exits."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from unitune.cli import main as cli
+from unitune.job import Job
+
+EXAMPLE = Path(__file__).parents[3] / "examples" / "support-triage"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a command ended."""
+
+    code: int
+    out: str
+    err: str
+
+
+Command = Callable[..., Outcome]
+
+
+@pytest.fixture
+def unitune(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> Command:
+    """Run a command in an empty folder, through the real entry point."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "200")
+
+    def run(*arguments: str) -> Outcome:
+        monkeypatch.setattr(sys, "argv", ["unitune", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        printed = capsys.readouterr()
+        return Outcome(int(ended.value.code or 0), printed.out, printed.err)
+
+    return run
+
+
+@pytest.fixture
+def job_file(tmp_path: Path) -> Path:
+    """A job for the fake backend, over the first rows of the example."""
+    for name, count in (("train", 80), ("test", 40)):
+        rows = (EXAMPLE / f"{name}.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
+        (tmp_path / f"{name}.jsonl").write_text("".join(rows[:count]), encoding="utf-8")
+    job = Job.model_validate(
+        {
+            "name": "demo",
+            "model": "any",
+            "backend": "fake",
+            "data": {"train": "train.jsonl", "test": "test.jsonl"},
+            "options": {"fake": {"steps": 4}},
+            "folder": tmp_path,
+        }
+    )
+    job.save(tmp_path / "unitune.yaml")
+    return tmp_path / "unitune.yaml"
+
+
+def change(job_file: Path, old: str, new: str) -> None:
+    text = job_file.read_text(encoding="utf-8")
+    assert old in text
+    job_file.write_text(text.replace(old, new), encoding="utf-8")
+
+
+def test_help_teaches_the_first_command(unitune: Command) -> None:
+    outcome = unitune("--help")
+
+    assert 0 == outcome.code
+    assert "unitune quickstart trains and judges a small model" in outcome.out
+
+
+COMMANDS = ["quickstart", "init", "check", "plan", "run", "compare", "runs", "show", "watch"]
+COMMANDS += ["cancel", "resume", "chat", "doctor", "models", "schema"]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_shows_an_example(unitune: Command, command: str) -> None:
+    assert f"$ unitune {command}" in unitune(command, "--help").out
+
+
+@pytest.mark.parametrize("arguments", [["frob"], ["plan"], ["plan", "a.yaml", "--frob"]])
+def test_wrong_usage_exits_with_2(unitune: Command, arguments: list[str]) -> None:
+    assert 2 == unitune(*arguments).code
+
+
+def test_an_error_of_the_users_is_one_message_and_no_traceback(unitune: Command) -> None:
+    outcome = unitune("plan", "missing.yaml")
+
+    assert 2 == outcome.code
+    assert "" == outcome.out
+    assert "Error missing.yaml: no such file." in outcome.err
+    assert "Traceback" not in outcome.err
+
+
+def test_a_bug_of_ours_exits_with_70_and_asks_for_a_report(
+    unitune: Command, job_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(_: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("unitune.plan.plan", broken)
+    outcome = unitune("plan", str(job_file))
+
+    assert 70 == outcome.code
+    assert "ZeroDivisionError" in outcome.err
+    assert "This is a bug in unitune" in outcome.err
+
+
+def test_init_writes_a_job_that_can_be_read_and_never_overwrites(unitune: Command) -> None:
+    assert 0 == unitune("init", "mine").code
+    assert "support-triage" == Job.load("mine/unitune.yaml").name
+    assert 0 == unitune("init", "mine").code
+
+    Path("mine/unitune.yaml").write_text("name: changed", encoding="utf-8")
+    outcome = unitune("init", "mine")
+
+    assert 2 == outcome.code
+    assert "Nothing was written" in outcome.err
+    assert "name: changed" == Path("mine/unitune.yaml").read_text(encoding="utf-8")
+
+
+def test_check_names_the_line_and_exits_with_2(unitune: Command, tmp_path: Path) -> None:
+    (tmp_path / "rows.jsonl").write_text('{"messages": [}\n', encoding="utf-8")
+
+    outcome = unitune("check", "rows.jsonl")
+
+    assert 2 == outcome.code
+    assert "rows.jsonl:1" in outcome.out
+
+
+def test_check_prints_a_report_of_a_good_file(unitune: Command, job_file: Path) -> None:
+    assert 0 == unitune("check", str(job_file)).code
+    report = json.loads(unitune("check", "train.jsonl", "--json").out)
+
+    assert 80 == report["files"][0]["rows"]
+    assert 1 == report["schema_version"]
+
+
+def test_plan_in_json_is_one_object(unitune: Command, job_file: Path) -> None:
+    plan = json.loads(unitune("plan", str(job_file), "--json").out)
+
+    assert ("demo", 50, 30, 40) == (
+        plan["job"],
+        plan["train_rows"],
+        plan["validation_rows"],
+        plan["test_rows"],
+    )
+
+
+def test_run_detached_prints_the_id_alone_and_watch_follows_it(
+    unitune: Command, job_file: Path
+) -> None:
+    run = unitune("run", str(job_file), "--detach").out.strip()
+    lines = [json.loads(line) for line in unitune("watch", run, "--json").out.splitlines()]
+
+    assert {run} == {line["run"] for line in lines}
+    assert [1, 2, 3, 4] == [line["data"]["step"] for line in lines if line["kind"] == "step"]
+    assert "succeeded" == json.loads(unitune("show", run, "--json").out)["state"]
+
+
+def test_a_second_run_of_the_same_training_is_refused(unitune: Command, job_file: Path) -> None:
+    assert 0 == unitune("run", str(job_file), "--quiet").code
+    outcome = unitune("run", str(job_file))
+
+    assert 2 == outcome.code
+    assert "--again" in outcome.err
+    assert 0 == unitune("run", str(job_file), "--again").code
+
+
+def test_a_failed_training_exits_with_4_and_its_reason(unitune: Command, job_file: Path) -> None:
+    change(job_file, "steps: 4", "steps: 4\n    fail_at_step: 2")
+    outcome = unitune("run", str(job_file))
+
+    assert 4 == outcome.code
+    assert "has no model. It failed: " in outcome.err
+
+
+def test_compare_without_a_run_names_the_command_that_makes_one(
+    unitune: Command, job_file: Path
+) -> None:
+    outcome = unitune("compare", str(job_file))
+
+    assert 2 == outcome.code
+    assert "unitune run" in outcome.err
+
+
+def test_compare_writes_the_files_that_it_names(unitune: Command, job_file: Path) -> None:
+    unitune("run", str(job_file), "--quiet")
+    outcome = unitune("compare", str(job_file), "--out", "evidence")
+
+    assert 0 == outcome.code
+    for name in ("rows.jsonl", "verdict.json", "report.html"):
+        assert f"evidence/{name}" in outcome.out
+        assert Path("evidence", name).stat().st_size
+
+
+def test_the_gate_decides_the_exit_code(unitune: Command, job_file: Path) -> None:
+    """Nobody answers right, so the contenders are equivalent and an improvement is disproved."""
+    unitune("run", str(job_file), "--quiet")
+    text = job_file.read_text(encoding="utf-8")
+    job_file.write_text(text + "evaluate: {margin: 0.2, gate: {mode: improve}}\n", encoding="utf-8")
+    verdict = unitune("compare", str(job_file), "--json")
+
+    assert 1 == verdict.code
+    assert "equivalent" == json.loads(verdict.out)["verdict"]
+    assert 1 == json.loads(verdict.out)["gate"]["exit_code"]
+
+
+def test_test_rows_in_train_exit_with_5(unitune: Command, job_file: Path) -> None:
+    unitune("run", str(job_file), "--quiet")
+    shutil.copy("train.jsonl", "test.jsonl")
+
+    assert 5 == unitune("compare", str(job_file)).code
+
+
+def test_an_unknown_run_suggests_the_list(unitune: Command) -> None:
+    outcome = unitune("show", "r99")
+
+    assert 2 == outcome.code
+    assert "There is no run 'r99'." in outcome.err
+
+
+def test_runs_says_how_to_start_one(unitune: Command) -> None:
+    assert "No runs yet. Start one: unitune run unitune.yaml" in unitune("runs").out
+
+
+def test_cancel_ends_a_run(unitune: Command, job_file: Path) -> None:
+    change(job_file, "steps: 4", "steps: 4\n    seconds_per_step: 60")
+    run = unitune("run", str(job_file), "--detach").out.strip()
+
+    assert 0 == unitune("cancel", run).code
+    assert 4 == unitune("watch", run).code
+    assert "cancelled" == json.loads(unitune("show", run, "--json").out)["state"]
+
+
+def test_a_paused_run_says_how_to_go_on_and_does(unitune: Command, job_file: Path) -> None:
+    change(job_file, "steps: 4", "steps: 4\n    pause_at_step: 3")
+    paused = unitune("run", str(job_file))
+    run = json.loads(unitune("runs", "--json").out)["runs"][0]["id"]
+
+    assert 4 == paused.code
+    assert f"unitune resume {run}" in paused.err
+    assert 0 == unitune("resume", run).code
+
+
+def test_chat_answers_once(unitune: Command, job_file: Path) -> None:
+    unitune("run", str(job_file), "--quiet")
+    run = json.loads(unitune("runs", "--json").out)["runs"][0]["id"]
+    question, answer = (
+        message["content"]
+        for message in json.loads(Path("train.jsonl").read_text().splitlines()[-1])["messages"][1:]
+    )
+
+    assert answer == unitune("chat", run, "-m", question).out.strip()
+    assert answer != unitune("chat", run, "--base", "-m", question).out.strip()
+
+
+@pytest.mark.parametrize("name", ["job", "plan", "check", "run", "verdict"])
+def test_every_document_has_a_schema(unitune: Command, name: str) -> None:
+    assert "properties" in json.loads(unitune("schema", name).out)
+
+
+def test_doctor_names_every_backend(unitune: Command) -> None:
+    found = json.loads(unitune("doctor", "--json").out)
+
+    assert {"fake", "local"} <= {backend["name"] for backend in found["backends"]}

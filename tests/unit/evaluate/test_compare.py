@@ -1,0 +1,437 @@
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from unitune.errors import BackendError, DataError, Interrupted, JobError, Leak
+from unitune.evaluate.compare import compare, default_folder
+from unitune.evaluate.engine import Asked
+from unitune.evaluate.results import Record
+from unitune.job import Job
+from unitune.models import Request
+
+PROMPTED = {
+    "contenders": [
+        {"type": "zero-shot"},
+        {"type": "instructed", "role": "candidate", "instructions": "TOLD"},
+    ]
+}
+"""zero-shot against instructed: a comparison that needs no run."""
+
+
+def question(request: Request) -> str:
+    return request.messages[-1].text
+
+
+def number(request: Request) -> int:
+    return int(question(request).split()[1])
+
+
+def told(request: Request) -> bool:
+    return "TOLD" in request.messages[0].text
+
+
+def told_is_better(_model: str, request: Request) -> str:
+    """Zero-shot is right in a third of the cases, instructed in all but every tenth."""
+    right = number(request) % 10 > 0 if told(request) else number(request) % 3 == 0
+    return "yes" if right else "no"
+
+
+def test_the_candidate_is_compared_case_by_case(make_job: Any, backend_of: Any) -> None:
+    backend_of(told_is_better)
+    found = compare(make_job(PROMPTED))
+    assert ("better", "instructed", "zero-shot") == (found.verdict, found.candidate, found.baseline)
+    assert (60, 36, 2) == (found.n, found.gained, found.lost)
+    assert pytest.approx(54 / 60 - 20 / 60) == found.difference
+    assert found.interval[0] < found.difference < found.interval[1]
+    assert {"zero-shot": 20 / 60, "instructed": 54 / 60} == {
+        result.name: result.score for result in found.contenders
+    }
+    assert 0 == found.exit_code
+
+
+def test_exchanging_the_sides_flips_every_sign(make_job: Any, backend_of: Any) -> None:
+    backend_of(told_is_better)
+    one = compare(make_job(PROMPTED), out=None)
+    swapped = {
+        "contenders": [
+            {"type": "zero-shot", "role": "candidate"},
+            {"type": "instructed", "role": "baseline", "instructions": "TOLD"},
+        ]
+    }
+    other = compare(make_job(swapped))
+    assert one.difference == -other.difference
+    assert one.interval == (-other.interval[1], -other.interval[0])
+    assert (one.gained, one.lost) == (other.lost, other.gained)
+    assert one.p_value == other.p_value
+    assert ("better", "worse") == (one.verdict, other.verdict)
+
+
+def test_the_best_baseline_is_chosen_on_dev_and_never_on_test(
+    make_job: Any, backend_of: Any
+) -> None:
+    """On dev zero-shot is the better of two baselines, on test the worse."""
+
+    def rule(_model: str, request: Request) -> str:
+        shots = len(request.messages) > 2
+        if shots:
+            return "yes"
+        on_dev = question(request).startswith("dev")
+        return "yes" if told(request) != on_dev else "no"
+
+    backend_of(rule)
+    job = make_job(
+        {
+            "contenders": [
+                {"type": "zero-shot"},
+                {"type": "instructed", "instructions": "TOLD"},
+                {"type": "few-shot", "role": "candidate", "shots": 2},
+            ]
+        }
+    )
+    found = compare(job)
+    scores = {result.name: result.score for result in found.contenders}
+    assert {"zero-shot": 0.0, "instructed": 1.0, "few-shot": 1.0} == scores
+    assert "zero-shot" == found.baseline
+    assert 60 == found.gained
+
+
+def test_of_equal_baselines_the_one_with_more_effort_is_to_be_beaten(
+    make_job: Any, backend_of: Any
+) -> None:
+    backend_of(lambda _model, _request: "no")
+    job = make_job(
+        {
+            "contenders": [
+                {"type": "instructed", "instructions": "TOLD"},
+                {"type": "zero-shot"},
+                {"type": "few-shot", "role": "candidate"},
+            ]
+        }
+    )
+    assert "instructed" == compare(job).baseline
+
+
+def test_few_shot_goes_into_the_test_with_the_prompt_that_was_best_on_dev(
+    make_job: Any, backend_of: Any
+) -> None:
+    """Right with eight shots and no instructions; half right with eight and instructions."""
+
+    def rule(_model: str, request: Request) -> str:
+        shots = (len(request.messages) - 2) // 2
+        bare = request.messages[0].text == "You sort mail."
+        return "yes" if shots == 8 and (bare or number(request) % 2) else "no"
+
+    backend = backend_of(rule)
+    job = make_job({"contenders": ["zero-shot", {"type": "few-shot", "role": "candidate"}]})
+    found = compare(job)
+    few_shot = found.contenders[1]
+    assert 1.0 == few_shot.score
+    assert "tried 6 prompts on 20 dev rows" in few_shot.effort
+    assert "chose 8 shots without instructions, 100.0% right" in few_shot.effort
+    asked_test = [request for request in backend.requests if question(request).startswith("test")]
+    assert 2 * 60 == len(asked_test)
+
+
+def test_no_text_of_dev_or_test_stands_in_any_prompt_but_the_cases_own_question(
+    make_job: Any, backend_of: Any
+) -> None:
+    backend = backend_of(told_is_better)
+    job = make_job(
+        {"contenders": ["zero-shot", "instructed", {"type": "few-shot", "role": "candidate"}]},
+        test=[(f"test {at}", f"secret-test-{at}") for at in range(20)],
+        dev=[(f"dev {at}", f"secret-dev-{at}") for at in range(10)],
+    )
+    compare(job)
+    assert any("label-0" in request.messages[0].text for request in backend.requests)
+    for request in backend.requests:
+        around = "\n".join(message.text for message in request.messages[:-1])
+        assert "secret" not in around
+        assert "test " not in around
+        assert "dev " not in around
+
+
+VERDICT_KEYS = {
+    "schema_version", "verdict", "metric", "candidate", "baseline", "difference", "interval",
+    "level", "p_value", "n", "margin", "contenders", "gate",
+}  # fmt: skip
+CONTENDER_KEYS = {"name", "role", "score", "interval", "n", "errors", "usd", "seconds"}
+
+
+def test_the_files_hold_what_machines_and_people_read(
+    make_job: Any, backend_of: Any, tmp_path: Path
+) -> None:
+    backend_of(told_is_better)
+    found = compare(make_job({**PROMPTED, "gate": {"mode": "improve"}}), out=tmp_path / "out")
+    verdict = json.loads((tmp_path / "out" / "verdict.json").read_text())
+    assert set(verdict) >= VERDICT_KEYS
+    assert all(set(contender) >= CONTENDER_KEYS for contender in verdict["contenders"])
+    assert {"mode": "improve", "passed": True, "exit_code": 0} == {
+        key: verdict["gate"][key] for key in ("mode", "passed", "exit_code")
+    }
+    assert found.difference == verdict["difference"]
+    assert "<html" in (tmp_path / "out" / "report.html").read_text()
+    assert "cases" not in verdict
+
+
+def test_without_a_folder_files_go_into_the_home(make_job: Any, backend_of: Any) -> None:
+    backend_of(told_is_better)
+    found = compare(make_job(PROMPTED))
+    assert {"rows.jsonl", "verdict.json", "report.html"} <= {
+        file.name for file in default_folder(found).iterdir()
+    }
+
+
+def test_every_total_can_be_computed_from_the_rows(
+    make_job: Any, backend_of: Any, tmp_path: Path
+) -> None:
+    backend_of(told_is_better)
+    found = compare(make_job(PROMPTED), out=tmp_path / "out")
+    lines = (tmp_path / "out" / "rows.jsonl").read_text().splitlines()
+    rows = [Record.model_validate_json(line) for line in lines]
+    for result in found.contenders:
+        own = [row for row in rows if row.contender == result.name]
+        assert result.n == len({row.case for row in own}) == len(own)
+        assert result.score == sum(row.text == "yes" for row in own) / len(own)
+        assert result.seconds == sum(row.seconds or 0 for row in own)
+        assert result.completion_tokens == sum(row.completion_tokens or 0 for row in own)
+
+
+def test_a_second_comparison_asks_nothing_and_says_the_same(
+    make_job: Any, backend_of: Any, tmp_path: Path
+) -> None:
+    backend = backend_of(told_is_better)
+    job = make_job({"contenders": ["zero-shot", "instructed", _candidate()]})
+    first = compare(job, out=tmp_path / "out")
+    asked = len(backend.requests)
+    again = compare(job, out=tmp_path / "out")
+    assert asked == len(backend.requests)
+    assert first.model_copy(update={"created": ""}) == again.model_copy(update={"created": ""})
+
+
+def _candidate() -> dict[str, str]:
+    return {"type": "few-shot", "role": "candidate"}
+
+
+def test_a_changed_prompt_is_asked_anew(make_job: Any, backend_of: Any, tmp_path: Path) -> None:
+    backend = backend_of(told_is_better)
+    compare(make_job(PROMPTED), out=tmp_path / "out")
+    before = len(backend.requests)
+    changed = json.loads(json.dumps(PROMPTED).replace("TOLD", "TOLD differently"))
+    compare(make_job(changed), out=tmp_path / "out")
+    assert 60 == len(backend.requests) - before
+
+
+def errors_in(count: int) -> Callable[[str, Request], str]:
+    def rule(model: str, request: Request) -> str:
+        if told(request) and number(request) < count:
+            return "ERROR 503"
+        return told_is_better(model, request)
+
+    return rule
+
+
+@pytest.mark.parametrize(("errors", "code"), [(1, 0), (2, 4)])
+def test_errors_score_nothing_are_counted_and_beyond_two_percent_stop_the_gate(
+    errors: int, code: int, make_job: Any, backend_of: Any
+) -> None:
+    backend_of(errors_in(errors))
+    found = compare(make_job({**PROMPTED, "gate": {"mode": "improve"}}))
+    told_result = found.contenders[1]
+    assert (errors, code) == (told_result.errors, found.exit_code)
+    assert 60 == found.n == told_result.n
+    case = next(case for case in found.cases if case.messages[-1].text == "test 0")
+    assert ({"exact": 0.0}, "ERROR 503") == (
+        case.answers["instructed"].scores,
+        case.answers["instructed"].error,
+    )
+    assert "test 1" not in str(told_result)
+
+
+def test_errors_are_asked_again_next_time(make_job: Any, backend_of: Any, tmp_path: Path) -> None:
+    backend_of(errors_in(6))
+    assert 6 == compare(make_job(PROMPTED), out=tmp_path / "out").contenders[1].errors
+    mended = backend_of(told_is_better)
+    assert 0 == compare(make_job(PROMPTED), out=tmp_path / "out").contenders[1].errors
+    assert 6 == len(mended.requests)
+
+
+def test_a_side_without_any_answer_is_a_failure_of_the_vendor(
+    make_job: Any, backend_of: Any
+) -> None:
+    backend_of(errors_in(60))
+    with pytest.raises(BackendError, match="instructed gave no answer to any of 60 cases"):
+        compare(make_job(PROMPTED))
+
+
+LEAKING = [("train 3", "yes"), ("TRAIN  4", "no"), *((f"test {at}", "yes") for at in range(18))]
+
+
+def test_test_cases_in_train_are_refused_with_their_lines(make_job: Any, backend_of: Any) -> None:
+    backend = backend_of(told_is_better)
+    with pytest.raises(Leak) as caught:
+        compare(make_job(PROMPTED, test=LEAKING))
+    assert 5 == caught.value.exit_code
+    assert "2 of 20 test cases" in str(caught.value)
+    assert "test.jsonl:1 (as train.jsonl:4), test.jsonl:2 (as train.jsonl:5)" in str(caught.value)
+    assert [] == backend.log
+
+
+def test_test_cases_in_dev_are_leaks_too(make_job: Any, backend_of: Any) -> None:
+    backend_of(told_is_better)
+    with pytest.raises(Leak, match=r"test\.jsonl:2 \(as dev\.jsonl:6\)"):
+        compare(make_job(PROMPTED, test=[("test 0", "yes"), ("dev 5", "yes")]))
+
+
+@pytest.mark.parametrize(("leaks", "n"), [("drop", 18), ("allow", 20)])
+def test_leaks_are_dropped_and_counted_or_allowed_and_shown(
+    leaks: str, n: int, make_job: Any, backend_of: Any
+) -> None:
+    backend_of(told_is_better)
+    found = compare(make_job({**PROMPTED, "leaks": leaks}, test=LEAKING))
+    assert (n, leaks, 2) == (found.n, found.leaks.action, len(found.leaks.cases))
+
+
+def test_nothing_is_left_when_every_case_leaks(make_job: Any, backend_of: Any) -> None:
+    backend_of(told_is_better)
+    with pytest.raises(Leak, match="all 2 test cases"):
+        compare(make_job({**PROMPTED, "leaks": "drop"}, test=LEAKING[:2]))
+
+
+def test_a_shared_system_prompt_is_no_leak(make_job: Any, backend_of: Any) -> None:
+    backend_of(told_is_better)
+    found = compare(make_job(PROMPTED))
+    assert () == found.leaks.cases
+    assert "You sort mail." == found.cases[0].messages[0].text
+
+
+def test_a_case_that_stands_twice_counts_once_and_a_note_says_so(
+    make_job: Any, backend_of: Any
+) -> None:
+    backend_of(told_is_better)
+    cases = [(f"test {at}", "yes") for at in range(10)]
+    found = compare(make_job(PROMPTED, test=[*cases, *cases[:3]]))
+    assert 10 == found.n
+    assert any("3 test rows are copies" in note for note in found.notes)
+
+
+def test_two_cases_under_one_id_are_refused(make_job: Any, backend_of: Any, tmp_path: Path) -> None:
+    backend_of(told_is_better)
+    job = make_job(PROMPTED)
+    rows = [
+        {"id": "one", "messages": [{"role": "user", "content": text}], "expected": "yes"}
+        for text in ("test 1", "test 2")
+    ]
+    (tmp_path / "test.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
+    with pytest.raises(DataError, match=r"test\.jsonl:2: the id 'one' stands at line 1 too"):
+        compare(job)
+
+
+def test_a_job_without_test_cases_names_the_key(make_job: Any) -> None:
+    job: Job = make_job(PROMPTED)
+    bare = job.model_copy(update={"data": job.data.model_copy(update={"test": None})})
+    with pytest.raises(JobError, match=r"data\.test"):
+        compare(bare)
+
+
+def test_a_lone_zero_shot_baseline_is_called_weak(make_job: Any, backend_of: Any) -> None:
+    backend_of(told_is_better)
+    assert any("without any effort" in note for note in compare(make_job(PROMPTED)).notes)
+
+
+@pytest.mark.parametrize(
+    ("answer", "tokens"),
+    [("a" * 40, 20), ("a" * 41, 21), ("é" * 10, 20), ("12345", 5), ('{"n": 12}', 6)],
+)
+def test_the_longest_answer_of_train_sets_the_room(
+    answer: str, tokens: int, make_job: Any, backend_of: Any
+) -> None:
+    backend = backend_of(told_is_better)
+    compare(make_job(PROMPTED, train=[("train 1", "x"), ("train 2", answer)]))
+    assert {tokens + 16} == {request.max_tokens for request in backend.requests}
+
+
+def test_answers_are_greedy_and_room_can_be_set(make_job: Any, backend_of: Any) -> None:
+    backend = backend_of(told_is_better)
+    compare(make_job({**PROMPTED, "max_tokens": 7}))
+    assert {(0.0, (), 7)} == {
+        (request.temperature, request.stop, request.max_tokens) for request in backend.requests
+    }
+
+
+def test_the_base_is_loaded_once_for_all_its_contenders_and_closed(
+    make_job: Any, backend_of: Any
+) -> None:
+    backend = backend_of(told_is_better)
+    compare(make_job({"contenders": ["zero-shot", "instructed", _candidate()]}))
+    assert ["load base", "close base"] == backend.log
+
+
+def test_progress_tells_contender_phase_and_prompt(make_job: Any, backend_of: Any) -> None:
+    backend_of(told_is_better)
+    told_of: list[Asked] = []
+    compare(make_job(PROMPTED), progress=told_of.append)
+    assert Asked("zero-shot", "test", "the row's own messages", 60, 60) in told_of
+    assert Asked("instructed", "test", "instructions", 0, 60) in told_of
+    assert {"test"} == {asked.phase for asked in told_of}
+
+
+def test_it_works_where_an_event_loop_runs_already_as_in_a_notebook(
+    make_job: Any, backend_of: Any
+) -> None:
+    backend_of(told_is_better)
+    job = make_job(PROMPTED)
+
+    async def cell() -> str:
+        return compare(job).verdict
+
+    assert "better" == asyncio.run(cell())
+
+
+def test_stopped_by_the_user_it_keeps_what_was_answered(
+    make_job: Any, backend_of: Any, tmp_path: Path
+) -> None:
+    backend = backend_of(told_is_better)
+    job = make_job(PROMPTED)
+
+    def stop(asked: Asked) -> None:
+        if asked.done == 20:
+            signal.raise_signal(signal.SIGINT)
+
+    with pytest.raises(Interrupted) as caught:
+        compare(job, out=tmp_path / "out", progress=stop)
+    assert 130 == caught.value.exit_code
+    kept = len((tmp_path / "out" / "rows.jsonl").read_text().splitlines())
+    assert kept >= 20
+    backend.requests.clear()
+    compare(job, out=tmp_path / "out")
+    assert 120 - kept == len(backend.requests)
+
+
+def test_stopped_in_a_notebook_the_asking_ends_too(
+    make_job: Any, backend_of: Any, tmp_path: Path
+) -> None:
+    backend_of(told_is_better)
+    job = make_job(PROMPTED)
+
+    def stop(asked: Asked) -> None:
+        if asked.done == 20:
+            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+            time.sleep(0.1)
+
+    async def cell() -> None:
+        compare(job, out=tmp_path / "out", progress=stop)
+
+    loop = asyncio.new_event_loop()
+    with pytest.raises(Interrupted):
+        loop.run_until_complete(cell())
+    loop.close()
+    assert 20 <= len((tmp_path / "out" / "rows.jsonl").read_text().splitlines()) < 120

@@ -1,0 +1,295 @@
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from unitune.data.example import Message
+from unitune.errors import BackendError, Busy, Mismatch
+from unitune.evaluate.engine import CONCURRENCY, Question, ask, request_hash
+from unitune.evaluate.journal import open_journal
+from unitune.evaluate.results import Record
+from unitune.models import Reply, Request
+
+
+@dataclass
+class Echo:
+    """Repeats the question; fails where it is told to."""
+
+    fingerprint: str = "echo-1"
+    failing: frozenset[str] = frozenset()
+    asked: list[str] = field(default_factory=list[str])
+    in_flight: int = 0
+    most_in_flight: int = 0
+
+    async def reply(self, request: Request) -> Reply:
+        text = request.messages[-1].text
+        self.asked.append(text)
+        self.in_flight += 1
+        self.most_in_flight = max(self.most_in_flight, self.in_flight)
+        await asyncio.sleep(0)
+        self.in_flight -= 1
+        if text in self.failing:
+            return Reply(error="overloaded")
+        return Reply(text=text, prompt_tokens=1, completion_tokens=1, seconds=0.5)
+
+    def close(self) -> None:
+        pass
+
+
+@dataclass
+class BatchedEcho(Echo):
+    batch_size: int = 4
+    batches: list[int] = field(default_factory=list[int])
+
+    async def replies(self, requests: Sequence[Request]) -> list[Reply]:
+        self.batches.append(len(requests))
+        return [await self.reply(request) for request in requests]
+
+
+def questions(*texts: str) -> list[Question]:
+    return [
+        Question(text, Request(messages=(Message(role="user", content=text),))) for text in texts
+    ]
+
+
+def put(model: Echo, path: Path, asked: Sequence[Question], contender: str = "c") -> list[Record]:
+    with open_journal(path) as journal:
+        return asyncio.run(ask(model, asked, journal, contender, lambda _: None))
+
+
+def lines(path: Path) -> list[Record]:
+    return [Record.model_validate_json(line) for line in path.read_text().splitlines()]
+
+
+LETTERS = [f"q{number}" for number in range(10)]
+
+
+@pytest.mark.parametrize("model", [Echo(), BatchedEcho()])
+def test_every_question_gets_its_own_answer_in_order(model: Echo, tmp_path: Path) -> None:
+    records = put(model, tmp_path / "rows.jsonl", questions(*LETTERS))
+    assert LETTERS == [record.text for record in records]
+    assert LETTERS == [record.case for record in records]
+    assert Counter(records) == Counter(lines(tmp_path / "rows.jsonl"))
+
+
+def test_a_batched_model_gets_batches_of_its_size(tmp_path: Path) -> None:
+    model = BatchedEcho(batch_size=4)
+    put(model, tmp_path / "rows.jsonl", questions(*LETTERS))
+    assert [4, 4, 2] == model.batches
+
+
+def test_another_model_gets_many_requests_at_once_but_not_more_than_the_limit(
+    tmp_path: Path,
+) -> None:
+    model = Echo()
+    put(model, tmp_path / "rows.jsonl", questions(*map(str, range(5 * CONCURRENCY))))
+    assert CONCURRENCY == model.most_in_flight
+
+
+def test_what_is_answered_is_not_asked_again(tmp_path: Path) -> None:
+    first, again = Echo(), Echo()
+    path = tmp_path / "rows.jsonl"
+    before = put(first, path, questions(*LETTERS[:6]))
+    after = put(again, path, questions(*LETTERS))
+    assert LETTERS[6:] == again.asked
+    assert before == after[:6]
+    assert len(LETTERS) == len(lines(path))
+
+
+def test_an_error_is_a_row_and_is_asked_again(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    failed = put(Echo(failing=frozenset({"q1"})), path, questions("q0", "q1"))
+    assert [None, "overloaded"] == [record.error for record in failed]
+    again = Echo()
+    mended = put(again, path, questions("q0", "q1"))
+    assert ["q1"] == again.asked
+    assert ["q0", "q1"] == [record.text for record in mended]
+    assert [None, "overloaded", None] == [record.error for record in lines(path)]
+
+
+def test_a_backend_that_raises_leaves_error_rows(tmp_path: Path) -> None:
+    class Down(Echo):
+        async def reply(self, request: Request) -> Reply:
+            raise BackendError(f"503 for {request.messages[-1].text}")
+
+    records = put(Down(), tmp_path / "rows.jsonl", questions("q0", "q1"))
+    assert ["503 for q0", "503 for q1"] == [record.error for record in records]
+
+
+def test_another_models_answers_are_never_taken(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    put(Echo(fingerprint="base"), path, questions(*LETTERS))
+    tuned = Echo(fingerprint="tuned")
+    put(tuned, path, questions(*LETTERS))
+    assert LETTERS == tuned.asked
+
+
+def test_another_contenders_answers_are_its_own_rows(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    put(Echo(), path, questions("q0"), "one")
+    put(Echo(), path, questions("q0"), "two")
+    assert ["one", "two"] == [record.contender for record in lines(path)]
+
+
+PLAIN = Request(messages=(Message(role="user", content="q"),))
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        PLAIN.model_copy(update={"messages": (Message(role="user", content="Q"),)}),
+        PLAIN.model_copy(update={"messages": (Message(role="system", content="q"),)}),
+        PLAIN.model_copy(update={"tools": ({"type": "function"},)}),
+        PLAIN.model_copy(update={"max_tokens": 255}),
+        PLAIN.model_copy(update={"temperature": 0.5}),
+        PLAIN.model_copy(update={"seed": 1}),
+        PLAIN.model_copy(update={"stop": ("\n",)}),
+    ],
+)
+def test_everything_that_determines_an_answer_is_in_its_hash(other: Request) -> None:
+    assert request_hash("m", PLAIN) != request_hash("m", other)
+
+
+def test_every_field_of_a_request_is_covered_by_that_rule() -> None:
+    assert {"messages", "tools", "max_tokens", "temperature", "seed", "stop"} == set(
+        Request.model_fields
+    )
+
+
+def test_the_model_comes_first_in_the_hash() -> None:
+    assert request_hash("base", PLAIN) != request_hash("tuned", PLAIN)
+    assert request_hash("base", PLAIN) == request_hash("base", PLAIN.model_copy())
+
+
+@pytest.mark.parametrize("cut", [1, 20, 60])
+def test_a_torn_last_line_is_healed_and_only_it_is_asked_again(cut: int, tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    put(BatchedEcho(), path, questions(*LETTERS))
+    path.write_bytes(path.read_bytes()[:-cut])
+    again = BatchedEcho()
+    records = put(again, path, questions(*LETTERS))
+    assert LETTERS[-1:] == again.asked
+    assert LETTERS == [record.text for record in records]
+    assert LETTERS == [record.case for record in lines(path)]
+
+
+def test_a_broken_line_inside_the_file_is_refused_with_its_number(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    put(Echo(), path, questions("q0"))
+    path.write_text(path.read_text() + '{"case": 1}\n' + path.read_text())
+    with pytest.raises(Mismatch, match=r"rows\.jsonl:2 is no recorded answer"):
+        put(Echo(), path, questions("q0"))
+
+
+def test_two_comparisons_never_write_to_one_file(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    with open_journal(path), pytest.raises(Busy), open_journal(path):
+        pass
+
+
+def test_progress_starts_with_what_was_found_and_ends_with_all(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    put(Echo(), path, questions(*LETTERS[:3]))
+    told: list[int] = []
+    with open_journal(path) as journal:
+        asyncio.run(ask(BatchedEcho(), questions(*LETTERS), journal, "c", told.append))
+    assert [3, 7, 10] == told
+
+
+SLOW = """
+import asyncio, sys
+from pathlib import Path
+from unitune.data.example import Message
+from unitune.evaluate.engine import Question, ask
+from unitune.evaluate.journal import open_journal
+from unitune.models import Reply, Request
+
+class Slow:
+    fingerprint = "slow"
+    batch_size = {batch}
+
+    async def reply(self, request):
+        with open({asked!r}, "a") as file:
+            file.write(request.messages[-1].text + "\\n")
+        await asyncio.sleep(0.02)
+        return Reply(text=request.messages[-1].text.upper())
+
+    def close(self):
+        pass
+
+class SlowBatched(Slow):
+    async def replies(self, requests):
+        return [await self.reply(request) for request in requests]
+
+questions = [
+    Question(f"c{{i}}", Request(messages=(Message(role="user", content=f"c{{i}}"),)))
+    for i in range({cases})
+]
+model = SlowBatched() if {batched} else Slow()
+with open_journal(Path({rows!r})) as journal:
+    records = asyncio.run(ask(model, questions, journal, "c", lambda _: None))
+print(sum(record.text == record.case.upper() for record in records))
+"""
+
+
+@pytest.mark.parametrize(("batched", "in_flight"), [(True, 8), (False, CONCURRENCY)])
+def test_killed_in_the_middle_it_loses_no_row_and_repeats_at_most_what_was_in_flight(
+    batched: bool,  # noqa: FBT001 - parametrised
+    in_flight: int,
+    tmp_path: Path,
+) -> None:
+    cases, rows, asked = 120, tmp_path / "rows.jsonl", tmp_path / "asked"
+    script = tmp_path / "slow.py"
+    script.write_text(
+        SLOW.format(batch=in_flight, batched=batched, cases=cases, rows=str(rows), asked=str(asked))
+    )
+    process = subprocess.Popen([sys.executable, script])
+    deadline = time.monotonic() + 60
+    while not (rows.exists() and rows.read_bytes().count(b"\n") >= 30):
+        assert time.monotonic() < deadline, "it never came so far"
+        time.sleep(0.005)
+    os.kill(process.pid, signal.SIGKILL)
+    assert -signal.SIGKILL == process.wait()
+    kept = lines_of(rows)
+    assert 30 <= len(kept) < cases
+
+    done = subprocess.run([sys.executable, script], check=True, capture_output=True, text=True)
+    assert f"{cases}\n" == done.stdout
+    assert kept == lines_of(rows)[: len(kept)]
+    assert cases == len(lines_of(rows))
+    repeats = len(asked.read_text().split()) - cases
+    assert 0 <= repeats <= in_flight
+
+
+def lines_of(path: Path) -> list[str]:
+    """The whole lines of the file."""
+    return [line for line in path.read_text().splitlines(keepends=True) if _is_record(line)]
+
+
+def _is_record(line: str) -> bool:
+    try:
+        return line.endswith("\n") and "case" in json.loads(line)
+    except ValueError:
+        return False
+
+
+@pytest.mark.parametrize("content", ['{"messages": []}', "notes", '{"messages": []}\n'])
+def test_a_file_of_something_else_is_refused_and_left_as_it_is(
+    content: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "dev.jsonl"
+    path.write_text(content)
+    with pytest.raises(Mismatch, match=r"dev\.jsonl:1 is no recorded answer"):
+        put(Echo(), path, questions("q0"))
+    assert content == path.read_text()

@@ -1,0 +1,239 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from unitune.data.example import Example, Message
+from unitune.errors import JobError
+from unitune.evaluate.contenders import LADDER, MOST_SHOT_BYTES, build, check_roles
+from unitune.evaluate.prompts import (
+    MOST_LISTED,
+    MOST_SAMPLES,
+    OWN_MESSAGES,
+    Prompt,
+    instructions_from,
+)
+from unitune.evaluate.shots import draw
+from unitune.job import Evaluate, FewShot, Instructed, Tuned, Tuning, ZeroShot
+
+
+def row(question: str, answer: str, system: str | None = "You sort mail.") -> Example:
+    start = () if system is None else (Message(role="system", content=system),)
+    return Example(
+        messages=(
+            *start,
+            Message(role="user", content=question),
+            Message(role="assistant", content=answer, weight=1),
+        )
+    )
+
+
+def spoken(messages: tuple[Message, ...]) -> list[tuple[str, str]]:
+    return [(message.role, message.text) for message in messages]
+
+
+CASE = row("where is my parcel?", "parcel")
+
+
+def test_own_messages_are_the_rows_without_its_answer() -> None:
+    assert CASE.prompt == OWN_MESSAGES.messages(CASE)
+
+
+def test_instructions_stand_at_the_end_of_the_system_prompt() -> None:
+    told = Prompt("told", "Say one word.").messages(CASE)
+    assert [
+        ("system", "You sort mail.\n\nSay one word."),
+        ("user", "where is my parcel?"),
+    ] == spoken(told)
+
+
+def test_instructions_make_a_system_prompt_where_there_is_none() -> None:
+    told = Prompt("told", "Say one word.").messages(row("hello", "x", system=None))
+    assert [("system", "Say one word."), ("user", "hello")] == spoken(told)
+
+
+def test_shots_are_turns_between_the_cases_system_prompt_and_its_question() -> None:
+    shots = (row("pay me back", "refund", system="Another."), row("stop it", "cancel", system=None))
+    assert [
+        ("system", "You sort mail."),
+        ("user", "pay me back"),
+        ("assistant", "refund"),
+        ("user", "stop it"),
+        ("assistant", "cancel"),
+        ("user", "where is my parcel?"),
+    ] == spoken(Prompt("shown", shots=shots).messages(CASE))
+
+
+def test_a_shot_of_many_turns_is_shown_with_all_of_them() -> None:
+    shot = Example(
+        messages=(
+            Message(role="user", content="hi"),
+            Message(role="assistant", content="hello", weight=0),
+            Message(role="user", content="refund!"),
+        ),
+        expected="refund",
+    )
+    assert [
+        ("user", "hi"),
+        ("assistant", "hello"),
+        ("user", "refund!"),
+        ("assistant", "refund"),
+        ("user", "q"),
+    ] == spoken(Prompt("shown", shots=(shot,)).messages(row("q", "a", system=None)))
+
+
+def test_labels_are_listed_the_commonest_first() -> None:
+    train = [row(str(at), answer) for at, answer in enumerate(["b", "a", "a ", "c"])]
+    assert (
+        "Answer with exactly one of these, and nothing else:\n- a\n- b\n- c"
+        == instructions_from(train)
+    )
+
+
+def test_json_answers_are_described_by_keys_and_values() -> None:
+    answers = [
+        {"intent": "refund", "urgent": True, "note": f"free text {at} " + "x" * 80}
+        for at in range(3)
+    ] + [{"intent": "cancel", "urgent": False, "ticket": 7}]
+    text = instructions_from([row(str(at), json.dumps(a)) for at, a in enumerate(answers)])
+    lines = text.splitlines()
+    assert "Answer with one JSON object and nothing else" in lines[0]
+    assert [
+        '- "intent": one of "refund", "cancel"',
+        '- "urgent": one of true, false',
+        '- "note" (only where it applies): a text',
+        '- "ticket" (only where it applies): one of 7',
+    ] == lines[1:]
+
+
+@pytest.mark.parametrize(("values", "shown"), [(50, MOST_LISTED), (100, MOST_SAMPLES)])
+def test_a_key_with_very_many_values_shows_some_of_them_and_few_if_they_seldom_come_back(
+    values: int, shown: int
+) -> None:
+    train = [row(str(at), json.dumps({"id": at % values})) for at in range(100)]
+    line = instructions_from(train).splitlines()[-1]
+    assert line.startswith('- "id": such as 0, 1, 2')
+    assert shown == len(line.split(": such as ")[1].split(", "))
+
+
+def test_free_texts_are_shown_as_a_few_samples_within_bounds() -> None:
+    train = [row(str(at), f"Dear customer {at}, " + "sorry " * (at + 1)) for at in range(50)]
+    text = instructions_from(train)
+    assert text.startswith("Answer in the manner")
+    assert 1 <= text.count("\n- ") <= 5
+    assert len(text.encode()) < 2500
+
+
+def test_few_long_answers_are_samples_and_no_choice() -> None:
+    text = instructions_from([row(str(at), f"{at} " + "word " * 50) for at in range(4)])
+    assert text.startswith("Answer in the manner")
+
+
+LABELS = st.lists(
+    st.text(st.characters(min_codepoint=97, max_codepoint=122), min_size=3), min_size=1
+)
+
+
+@given(LABELS)
+def test_instructions_hold_nothing_but_answers_of_train(labels: list[str]) -> None:
+    train = [row(f"question-{at}", label) for at, label in enumerate(labels)]
+    listed = instructions_from(train).splitlines()[1:]
+    assert {f"- {label}" for label in labels} >= set(listed)
+
+
+def pool(count: int = 60, labels: int = 6) -> list[Example]:
+    return [row(f"question {at}", f"label-{at % labels}") for at in range(count)]
+
+
+def test_shots_show_every_answer_before_any_twice() -> None:
+    answers = [shot.answer for shot in draw(pool(), 12, seed=0)]
+    assert 6 == len(set(answers[:6]))
+    assert all(2 == answers.count(answer) for answer in answers)
+
+
+def test_shots_of_json_answers_are_spread_over_the_values_of_keys() -> None:
+    train = [
+        row(f"{a}{b}{c}", json.dumps({"a": a, "b": b, "unique": f"{a}{b}{c}"}))
+        for a in range(4)
+        for b in range(4)
+        for c in range(4)
+    ]
+    shown = [json.loads(shot.answer or "") for shot in draw(train, 4, seed=3)]
+    assert {0, 1, 2, 3} == {value["a"] for value in shown} == {value["b"] for value in shown}
+
+
+def test_more_shots_only_add_rows() -> None:
+    assert draw(pool(), 16, seed=0)[:4] == draw(pool(), 4, seed=0)
+
+
+def test_the_seed_decides_and_the_order_of_the_file_does_not() -> None:
+    assert draw(pool(), 8, seed=0) == draw(reversed(pool()), 8, seed=0)
+    assert draw(pool(), 8, seed=0) != draw(pool(), 8, seed=1)
+
+
+def test_no_question_is_shown_twice() -> None:
+    doubled = [*pool(5), *pool(5), row("question 0", "another answer")]
+    shots = draw(doubled, 16, seed=0)
+    assert 5 == len(shots) == len({shot.input_key for shot in shots})
+
+
+def few_shot(train: list[Example], spec: FewShot | None = None, seed: int = 0) -> list[Prompt]:
+    evaluate = Evaluate(contenders=(spec or FewShot(), Tuned()))
+    contender, _ = build(evaluate, Tuning(seed=seed), train)
+    return [*contender.prompts, *contender.refine(contender.prompts[-1])]
+
+
+def test_auto_tries_more_and_more_shots_then_variants_of_the_best() -> None:
+    prompts = few_shot(pool())
+    assert [*LADDER, 16, 16] == [len(prompt.shots) for prompt in prompts]
+    assert [True] * 4 + [False, True] == [bool(prompt.instructions) for prompt in prompts]
+    assert prompts[3].shots == prompts[4].shots
+    assert prompts[3].shots != prompts[5].shots
+    assert len(prompts) == len({prompt.label for prompt in prompts})
+
+
+@pytest.mark.parametrize(("rows", "counts"), [(1, [1]), (3, [2]), (5, [2, 4]), (16, [2, 4, 8, 16])])
+def test_auto_stops_at_the_size_of_train(rows: int, counts: list[int]) -> None:
+    assert counts == [len(prompt.shots) for prompt in few_shot(pool(rows))[:-2]]
+
+
+def test_auto_stops_before_prompts_grow_too_long() -> None:
+    train = [row(f"{at} " + "x" * (MOST_SHOT_BYTES // 5), str(at)) for at in range(20)]
+    assert [2, 4] == [len(prompt.shots) for prompt in few_shot(train)[:-2]]
+
+
+def test_a_given_number_of_shots_is_kept() -> None:
+    assert [3, 3, 3] == [len(prompt.shots) for prompt in few_shot(pool(), FewShot(shots=3))]
+
+
+def test_more_shots_than_rows_are_refused() -> None:
+    with pytest.raises(JobError, match="asks for 9 shots, but train has only 5"):
+        few_shot(pool(5), FewShot(shots=9))
+
+
+def test_the_contenders_own_instructions_come_before_the_jobs_and_those_before_made_ones() -> None:
+    made, general, own = (
+        build(Evaluate(instructions=text, contenders=(spec, Tuned())), Tuning(), pool())[0]
+        for text, spec in (
+            (None, Instructed()),
+            ("For all.", Instructed()),
+            ("For all.", Instructed(instructions="For me.")),
+        )
+    )
+    assert "label-0" in made.prompts[0].instructions
+    assert "For all." == general.prompts[0].instructions
+    assert "For me." == own.prompts[0].instructions
+
+
+def test_exactly_one_candidate_competes_with_at_least_one_baseline() -> None:
+    check_roles((ZeroShot(), Tuned()))
+    check_roles((ZeroShot(), Instructed(role="candidate")))
+    with pytest.raises(JobError, match="found: none"):
+        check_roles((ZeroShot(), Instructed()))
+    with pytest.raises(JobError, match="found: instructed, tuned"):
+        check_roles((ZeroShot(), Instructed(role="candidate"), Tuned()))
+    with pytest.raises(JobError, match="'tuned' has nothing to be compared with"):
+        check_roles((ZeroShot(role="reference"), Tuned()))

@@ -1,0 +1,76 @@
+"""What `unitune doctor` finds."""
+
+from __future__ import annotations
+
+import platform
+import sys
+
+from pydantic import BaseModel
+
+import unitune
+from unitune import registry
+from unitune.backend import Diagnoses
+from unitune.cli.output import console, facts
+from unitune.errors import UnituneError
+from unitune.home import home
+
+
+class BackendDiagnosis(BaseModel):
+    """Whether a backend can be used, and what it found."""
+
+    name: str
+    ready: bool
+    problem: str | None = None
+    facts: dict[str, str] = {}
+
+
+class Diagnosis(BaseModel):
+    """This machine as unitune sees it."""
+
+    schema_version: int = 1
+    unitune: str
+    python: str
+    system: str
+    ledger: str
+    backends: tuple[BackendDiagnosis, ...]
+
+
+def examine() -> Diagnosis:
+    """Look at Python, the ledger and every installed backend."""
+    return Diagnosis(
+        unitune=unitune.__version__,
+        python=f"{platform.python_version()} at {sys.executable}",
+        system=platform.platform(),
+        ledger=str(home()),
+        backends=tuple(_examine_backend(name) for name in registry.backend_names()),
+    )
+
+
+def _examine_backend(name: str) -> BackendDiagnosis:
+    try:
+        backend = registry.backend(name)
+        found = backend.diagnose() if isinstance(backend, Diagnoses) else {}
+    except UnituneError as error:
+        return BackendDiagnosis(name=name, ready=False, problem=str(error))
+    return BackendDiagnosis(name=name, ready=True, facts=found)
+
+
+def print_diagnosis(found: Diagnosis) -> None:
+    """Print a diagnosis for a person."""
+    console().print(
+        facts(
+            {
+                "unitune": found.unitune,
+                "python": found.python,
+                "system": found.system,
+                "ledger": found.ledger,
+            }
+        )
+    )
+    for backend in found.backends:
+        state = "[green]ready[/green]" if backend.ready else "[yellow]not ready[/yellow]"
+        console().print(f"\n[bold]{backend.name}[/bold]  {state}")
+        if backend.problem:
+            console().print(f"  {backend.problem}", markup=False)
+        if backend.facts:
+            console().print(facts({f"  {key}": value for key, value in backend.facts.items()}))

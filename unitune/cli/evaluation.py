@@ -1,0 +1,81 @@
+"""Commands that ask models: compare, chat."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from unitune.cli.options import JobFile, Json, Quiet, RunId
+
+
+def compare(
+    file: JobFile,
+    *,
+    run: Annotated[
+        str | None,
+        typer.Option(metavar="RUN", help="Default: the newest run of this very training."),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Where rows, verdict and report go.")
+    ] = None,
+    quiet: Quiet = False,
+    json: Json = False,
+) -> None:
+    """Judge the tuned model against the best prompt, case by case, and gate on it.
+
+    Killed at any moment, it goes on where it stopped. Without a gate in the job it exits 0
+    whatever the verdict.
+
+    [dim]$ unitune compare unitune.yaml
+    $ unitune compare unitune.yaml --json > verdict.json[/dim]
+    """
+    from unitune.cli.following import asking
+    from unitune.cli.output import console
+    from unitune.evaluate.compare import compare as make_comparison
+    from unitune.evaluate.compare import default_folder
+    from unitune.job import Job
+    from unitune.report.terminal import comparison_view
+    from unitune.run import find_run
+
+    job = Job.load(file)
+    found = None if run is None else find_run(run)
+    with asking(quiet=quiet or json) as progress:
+        comparison = make_comparison(job, found, out=out, progress=progress)
+    if json:
+        typer.echo(comparison.verdict_json())
+    else:
+        folder = out or default_folder(comparison)
+        console().print(comparison_view(comparison, folder))
+    raise typer.Exit(comparison.exit_code)
+
+
+def chat(
+    run: RunId,
+    *,
+    message: Annotated[
+        str | None, typer.Option("--message", "-m", help="Ask once and print the answer.")
+    ] = None,
+    base: Annotated[bool, typer.Option("--base", help="Ask the untuned model instead.")] = False,
+    system: Annotated[
+        str | None,
+        typer.Option(help="System prompt; by default the one that all training rows share."),
+    ] = None,
+) -> None:
+    """Talk to the model of a run; an empty line or Ctrl-D ends it.
+
+    [dim]$ unitune chat r2611
+    $ unitune chat r2611 -m "where is my parcel??"[/dim]
+    """
+    from unitune.cli.talking import Conversation
+    from unitune.run import find_run
+
+    conversation = Conversation.open(find_run(run), base=base, system=system)
+    try:
+        if message is not None:
+            typer.echo(conversation.say(message))
+        else:
+            conversation.talk()
+    finally:
+        conversation.close()

@@ -1,0 +1,198 @@
+"""Watching work: a training's events, a comparison's answers, a download.
+
+On a terminal a live bar; in a pipe or a CI log a plain line now and then; with ``quiet`` nothing.
+Everything here goes to standard error.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+
+import typer
+from pydantic import JsonValue
+from rich.progress import BarColumn, Progress, ProgressColumn, SpinnerColumn, TaskID, TextColumn
+
+from unitune.backend import Event, State
+from unitune.cli.output import aside, duration
+from unitune.cli.show import EventLine, RunView, print_run
+from unitune.errors import Interrupted, RunFailed
+from unitune.evaluate.engine import Asked
+from unitune.run import Run
+
+LOG_SECONDS = 10.0
+"""Where no live bar can be drawn, a line is printed this often."""
+
+PLAIN_STATES = {
+    State.PAUSED: "The worker is gone. Go on from its last checkpoint: unitune resume {id}",
+    State.UNCERTAIN: "Whether the launch took effect is not known: unitune show {id}",
+    State.FAILED: "It failed: {error}",
+    State.CANCELLED: "It was cancelled.",
+}
+
+
+def follow(run: Run, *, quiet: bool) -> None:
+    """Show a run's progress until it ends, pauses or needs the user.
+
+    Raises:
+        Interrupted: The user pressed Ctrl-C; the run goes on.
+    """
+    try:
+        if quiet:
+            for _ in run.watch():
+                pass
+        elif aside().is_terminal:
+            _follow_live(run)
+        else:
+            _follow_plainly(run)
+    except KeyboardInterrupt:
+        raise Interrupted(
+            f"stopped watching; run {run.id} goes on. Follow it again: unitune watch {run.id}"
+        ) from None
+
+
+def follow_json(run: Run) -> None:
+    """Print each event of a run as one line of JSON, until it ends."""
+    for event in run.watch():
+        typer.echo(EventLine.of(run, event).model_dump_json())
+
+
+def conclude(run: Run, *, next_command: str | None, json: bool, silent: bool = False) -> None:
+    """Print how a run ended.
+
+    Raises:
+        RunFailed: It ended, or stands, without a model.
+    """
+    if json:
+        typer.echo(RunView.of(run).model_dump_json(indent=2))
+    if run.state is not State.SUCCEEDED:
+        reason = PLAIN_STATES.get(run.state, "It is {state}.")
+        text = reason.format(id=run.id, error=run.error, state=run.state)
+        raise RunFailed(f"run {run.id} has no model. {text}")
+    if not (json or silent):
+        print_run(run)
+        if next_command:
+            aside().print(f"Next: {next_command}")
+
+
+def _follow_live(run: Run) -> None:
+    columns: list[ProgressColumn] = [
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=24),
+        TextColumn("{task.fields[facts]}"),
+    ]
+    with Progress(*columns, console=aside(), transient=True) as progress:
+        task = progress.add_task(f"Training {run.id}", total=None, facts="starting")
+        for event in run.watch():
+            if event.kind == "step":
+                progress.update(
+                    task,
+                    total=_number(event.data, "steps"),
+                    completed=_number(event.data, "step") or 0,
+                    facts=step_facts(event.data),
+                )
+            elif words := event_words(event):
+                progress.console.print(words, style="dim")
+
+
+def _follow_plainly(run: Run) -> None:
+    printed = 0.0
+    for event in run.watch():
+        last = event.data.get("step") == event.data.get("steps")
+        if event.kind == "step":
+            if last or time.monotonic() - printed >= LOG_SECONDS:
+                printed = time.monotonic()
+                aside().print(step_facts(event.data))
+        elif words := event_words(event):
+            aside().print(words)
+
+
+def step_facts(data: dict[str, JsonValue]) -> str:
+    """Return one training step in words, e.g. ``step 12/87  loss 0.412  1 min left``."""
+    parts = [f"step {data.get('step')}/{data.get('steps')}"]
+    if (loss := _number(data, "loss")) is not None:
+        parts.append(f"loss {loss:.3f}")
+    if (speed := _number(data, "tokens_per_second")) is not None:
+        parts.append(f"{speed:,.0f} tokens/s")
+    if (left := _number(data, "seconds_left")) is not None:
+        parts.append(f"{duration(left)} left")
+    return "  ".join(parts)
+
+
+def event_words(event: Event) -> str:
+    """Return an event that is no step in words; empty when it is not worth a line."""
+    if event.kind == "validation" and (loss := _number(event.data, "loss")) is not None:
+        return f"after step {event.data.get('step')}: validation loss {loss:.3f}"
+    if event.kind in ("message", "warning"):
+        return str(event.data.get("text", ""))
+    return ""
+
+
+def _number(data: dict[str, JsonValue], name: str) -> float | None:
+    value = data.get(name)
+    return float(value) if isinstance(value, int | float) else None
+
+
+@contextmanager
+def asking(*, quiet: bool) -> Generator[Callable[[Asked], None] | None]:
+    """Yield a callback that shows how far each contender has been asked."""
+    if quiet:
+        yield None
+    elif aside().is_terminal:
+        yield from _bars(lambda asked: f"{asked.phase:<5}{asked.contender}")
+    else:
+        yield _print_when_done
+
+
+def _print_when_done(asked: Asked) -> None:
+    if asked.done == asked.total:
+        aside().print(f"{asked.phase}: {asked.contender} answered {asked.total} cases")
+
+
+def _bars(label: Callable[[Asked], str]) -> Generator[Callable[[Asked], None]]:
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=24),
+        TextColumn("{task.completed:.0f}/{task.total:.0f}"),
+    )
+    with Progress(*columns, console=aside(), transient=True) as progress:
+        tasks: dict[str, TaskID] = {}
+
+        def show(asked: Asked) -> None:
+            name = label(asked)
+            if name not in tasks:
+                tasks[name] = progress.add_task(name, total=asked.total)
+            progress.update(tasks[name], completed=asked.done)
+
+        yield show
+
+
+@contextmanager
+def fetching(*, quiet: bool) -> Generator[Callable[[str, int, int], None]]:
+    """Yield a callback that shows a download: what, done, total."""
+    if quiet or not aside().is_terminal:
+        said: set[str] = set()
+
+        def say(what: str, done: int, total: int) -> None:  # noqa: ARG001 - a bar's signature
+            if not quiet and what not in said:
+                said.add(what)
+                aside().print(what)
+
+        yield say
+        return
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=24),
+        TextColumn("{task.percentage:.0f} %"),
+    )
+    with Progress(*columns, console=aside(), transient=True) as progress:
+        tasks: dict[str, TaskID] = {}
+
+        def show(what: str, done: int, total: int) -> None:
+            if what not in tasks:
+                tasks[what] = progress.add_task(what, total=total or None)
+            progress.update(tasks[what], completed=done)
+
+        yield show

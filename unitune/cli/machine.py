@@ -1,0 +1,94 @@
+"""Commands about this machine: models, doctor, schema."""
+
+from __future__ import annotations
+
+import json as json_module
+from typing import Annotated, Literal
+
+import typer
+
+from unitune.cli.options import Json, Quiet
+from unitune.errors import Unsupported
+
+models = typer.Typer(
+    name="models",
+    no_args_is_help=False,
+    invoke_without_command=True,
+)
+
+BackendName = Annotated[
+    str, typer.Option("--backend", metavar="NAME", help="Whose models: a backend that keeps them.")
+]
+
+
+@models.callback()
+def list_models(
+    context: typer.Context, *, backend: BackendName = "local", json: Json = False
+) -> None:
+    """List the base models that can be tuned here, and which are on this machine.
+
+    [dim]$ unitune models
+    $ unitune models pull smollm2-135m-instruct[/dim]
+    """
+    if context.invoked_subcommand is not None:
+        return
+    from unitune.cli.output import console, print_json
+    from unitune.cli.show import ModelList, models_table
+
+    found = ModelList.of(backend)
+    print_json(found) if json else console().print(models_table(found))
+
+
+@models.command()
+def pull(
+    name: Annotated[str, typer.Argument(help="An offered model, a hub name or a folder.")],
+    *,
+    backend: BackendName = "local",
+    quiet: Quiet = False,
+    json: Json = False,
+) -> None:
+    """Fetch a base model once.
+
+    [dim]$ unitune models pull smollm2-135m-instruct[/dim]
+    """
+    from unitune import registry
+    from unitune.backend import Stores
+    from unitune.cli.following import fetching
+    from unitune.cli.output import console, gigabytes, print_json
+
+    keeper = registry.backend(backend)
+    if not isinstance(keeper, Stores):
+        raise Unsupported(f"backend {backend!r} keeps no models on this machine.")
+    with fetching(quiet=quiet or json) as progress:
+        stored = keeper.pull(name, progress)
+    if json:
+        print_json(stored)
+    else:
+        console().print(f"{stored.name}: {gigabytes(stored.bytes)} in {stored.path}")
+
+
+def doctor(*, json: Json = False) -> None:
+    """Say what unitune found here: Python, ledger, backends, devices.
+
+    [dim]$ unitune doctor[/dim]
+    """
+    from unitune.cli.diagnosis import examine, print_diagnosis
+    from unitune.cli.output import print_json
+
+    found = examine()
+    print_json(found) if json else print_diagnosis(found)
+
+
+def schema(
+    name: Annotated[
+        Literal["job", "plan", "check", "run", "verdict"],
+        typer.Argument(help="Which document."),
+    ],
+) -> None:
+    """Print the JSON Schema of a document that unitune reads or writes.
+
+    [dim]$ unitune schema job > unitune.schema.json[/dim]
+    """
+    from unitune.cli.show import document_model
+
+    typer.echo(json_module.dumps(document_model(name).model_json_schema(), indent=2))

@@ -1,0 +1,104 @@
+"""The command `unitune`: the list of its subcommands and the exit-code contract.
+
+    0 done, gate met            4 vendor or infrastructure failed
+    1 gate failed on evidence   5 integrity: leak, mismatch, changed plan
+    2 usage, configuration,     6 budget
+      data                      70 a bug of ours
+    3 inconclusive              130 interrupted, resumable
+
+Each command lives in a module of its own theme; all heavy imports stand inside the commands, so
+that ``unitune --help`` stays fast.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+import unitune
+from unitune.cli import evaluation, jobs, machine, runs
+from unitune.errors import UnituneError
+
+app = typer.Typer(
+    name="unitune",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="First time here? [bold]unitune quickstart[/bold] trains and judges a small model on "
+    "this machine.",
+)
+
+START = "Start here"
+JOB = "A job"
+RUN = "Its runs"
+HERE = "This machine"
+
+app.command(rich_help_panel=START)(jobs.quickstart)
+app.command(rich_help_panel=START)(jobs.init)
+app.command(rich_help_panel=JOB)(jobs.check)
+app.command(rich_help_panel=JOB)(jobs.plan)
+app.command(rich_help_panel=JOB)(jobs.run)
+app.command(rich_help_panel=JOB)(evaluation.compare)
+app.command(rich_help_panel=RUN)(runs.runs)
+app.command(rich_help_panel=RUN)(runs.show)
+app.command(rich_help_panel=RUN)(runs.watch)
+app.command(rich_help_panel=RUN)(runs.cancel)
+app.command(rich_help_panel=RUN)(runs.resume)
+app.command(rich_help_panel=RUN)(evaluation.chat)
+app.add_typer(machine.models, rich_help_panel=HERE)
+app.command(rich_help_panel=HERE)(machine.doctor)
+app.command(rich_help_panel=HERE)(machine.schema)
+
+
+def _version(wanted: bool) -> None:  # noqa: FBT001 - typer calls it
+    if wanted:
+        typer.echo(f"unitune {unitune.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    *,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Fine-tune a model once, anywhere, and prove that it beats the best prompt."""
+
+
+def main() -> None:
+    """Run the command line and exit by the contract above."""
+    try:
+        app()
+    except UnituneError as error:
+        _complain(error)
+        sys.exit(error.exit_code)
+    except Exception as error:  # noqa: BLE001 - the last line of defence: a bug of ours
+        _confess(error)
+        sys.exit(70)
+
+
+def _complain(error: UnituneError) -> None:
+    from unitune.cli.output import aside
+
+    aside().print(f"[bold red]Error[/bold red] {_plain(str(error))}", highlight=False)
+
+
+def _confess(error: Exception) -> None:
+    import traceback
+
+    traceback.print_exception(error)
+    typer.echo(
+        "\nThis is a bug in unitune, not in your job. Please report it with the lines above.",
+        err=True,
+    )
+
+
+def _plain(text: str) -> str:
+    from rich.markup import escape
+
+    return escape(text)

@@ -1,0 +1,81 @@
+"""Where words go: results to standard output, progress and complaints to standard error.
+
+With ``--json`` standard output carries one JSON object and nothing else; with ``--quiet`` only the
+result. Colours and widths are rich's affair (it honours NO_COLOR and pipes).
+"""
+
+from __future__ import annotations
+
+from functools import cache
+
+import typer
+from pydantic import BaseModel
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from unitune.data.findings import Finding, Severity
+
+COLOURS: dict[Severity, str] = {"error": "red", "warning": "yellow", "note": "cyan"}
+SHOWN_FINDINGS = 12
+"""So many of one kind of finding fill a screen; `--json` has them all."""
+
+
+@cache
+def console() -> Console:
+    """Return the console for results."""
+    return Console(highlight=False)
+
+
+@cache
+def aside() -> Console:
+    """Return the console for progress and complaints."""
+    return Console(stderr=True, highlight=False)
+
+
+def print_json(value: BaseModel) -> None:
+    """Print one JSON object, all of it."""
+    typer.echo(value.model_dump_json(indent=2))
+
+
+def print_findings(findings: tuple[Finding, ...]) -> None:
+    """Print what is wrong, the gravest first."""
+    order = list(COLOURS)
+    for severity in order:
+        chosen = [finding for finding in findings if finding.severity == severity]
+        for finding in chosen[:SHOWN_FINDINGS]:
+            place = f"[dim]{escape(finding.place)}[/dim] " if finding.place else ""
+            fix = f"\n        [dim]{escape(finding.fix)}[/dim]" if finding.fix else ""
+            colour = COLOURS[severity]
+            console().print(
+                f"[{colour}]{severity:<7}[/{colour}] {place}{escape(finding.message)}{fix}"
+            )
+        if len(chosen) > SHOWN_FINDINGS:
+            console().print(
+                f"        … and {len(chosen) - SHOWN_FINDINGS} more {severity}s; "
+                "--json lists them all"
+            )
+
+
+def facts(rows: dict[str, str]) -> Table:
+    """Return a two-column table of names and values."""
+    table = Table.grid(padding=(0, 2))
+    table.add_column(style="dim", no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, value in rows.items():
+        table.add_row(name, value)
+    return table
+
+
+def duration(seconds: float) -> str:
+    """Return seconds as a person says them: ``45 s``, ``3 min``, ``2.5 h``."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    if seconds < 90 * 60:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"
+
+
+def gigabytes(count: int) -> str:
+    """Return bytes in GB (10⁹ bytes)."""
+    return f"{count / 1e9:.1f} GB"

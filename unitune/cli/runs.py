@@ -1,0 +1,101 @@
+"""Commands about launched runs: runs, show, watch, cancel, resume."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from unitune.cli.options import Json, Quiet, RunId
+
+
+def runs(*, json: Json = False) -> None:
+    """List the runs, the newest first.
+
+    [dim]$ unitune runs[/dim]
+    """
+    from unitune.cli.output import console, print_json
+    from unitune.cli.show import RunList, RunView, runs_table
+    from unitune.run import runs as all_runs
+
+    found = all_runs()
+    if json:
+        print_json(RunList(runs=tuple(RunView.of(run) for run in found)))
+    elif found:
+        console().print(runs_table(found))
+    else:
+        console().print("No runs yet. Start one: unitune run unitune.yaml")
+
+
+def show(run: RunId, *, json: Json = False) -> None:
+    """Show one run: state, settings, losses, files.
+
+    [dim]$ unitune show r2611[/dim]
+    """
+    from unitune.cli.output import print_json
+    from unitune.cli.show import RunView, print_run
+    from unitune.run import find_run
+
+    found = find_run(run).refresh()
+    print_json(RunView.of(found)) if json else print_run(found)
+
+
+def watch(run: RunId, *, quiet: Quiet = False, json: Json = False) -> None:
+    """Follow a run to its end; Ctrl-C leaves it running.
+
+    With --json each event is a line of its own.
+
+    [dim]$ unitune watch r2611[/dim]
+    """
+    from unitune.cli.following import conclude, follow, follow_json
+    from unitune.run import find_run
+
+    found = find_run(run)
+    if json:
+        follow_json(found)
+    else:
+        follow(found, quiet=quiet)
+    conclude(found, next_command=None, json=False, silent=json)
+
+
+def cancel(run: RunId, *, json: Json = False) -> None:
+    """End a run; what it has learned is not kept as a model.
+
+    [dim]$ unitune cancel r2611[/dim]
+    """
+    from unitune.cli.output import console, print_json
+    from unitune.cli.show import RunView
+    from unitune.run import find_run
+
+    found = find_run(run)
+    found.cancel()
+    if json:
+        print_json(RunView.of(found))
+    else:
+        console().print(f"{found.id} is {found.state}.")
+
+
+def resume(
+    run: RunId,
+    *,
+    adopt: Annotated[
+        str | None,
+        typer.Option(metavar="ID", help="For an uncertain run: the backend's job that is its own."),
+    ] = None,
+    resubmit: Annotated[
+        bool, typer.Option("--resubmit", help="For an uncertain run: there is no such job.")
+    ] = False,
+    quiet: Quiet = False,
+    json: Json = False,
+) -> None:
+    """Go on with a run that was interrupted, paused or killed, from its last checkpoint.
+
+    [dim]$ unitune resume r2611[/dim]
+    """
+    from unitune.cli.following import conclude, follow
+    from unitune.run import find_run
+
+    found = find_run(run)
+    found.resume(adopt=adopt, resubmit=resubmit)
+    follow(found, quiet=quiet or json)
+    conclude(found, next_command=None, json=json)

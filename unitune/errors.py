@@ -1,0 +1,163 @@
+"""Every error that unitune raises on purpose.
+
+    UnituneError                     exit code
+    ├── UserError                    2    configuration, usage or data; the user can mend it
+    │   ├── JobError                      also ValueError
+    │   ├── DataError                     also ValueError; carries its findings
+    │   ├── UnknownName                   also LookupError: no such backend, model, run …
+    │   ├── MissingExtra                  also ImportError: an optional package is not installed
+    │   ├── Unsupported                   also ValueError: the backend cannot do what was asked
+    │   └── TwinExists                    also RuntimeError: the same training was launched already
+    ├── BackendError                 4    vendor or machine failed
+    │   ├── Unreachable                   also ConnectionError: no answer; the outcome is open
+    │   └── RunFailed                     also RuntimeError: the training ended without a model
+    ├── IntegrityError               5    the evidence cannot be trusted
+    │   ├── Leak                          also ValueError: test cases are in the training file
+    │   └── Mismatch                      also ValueError: model, template, prompt or rows disagree
+    ├── OverBudget                   6    also ValueError
+    ├── Busy                         4    also TimeoutError: another process is at the same run
+    └── Interrupted                  130  stopped by the user, resumable
+
+Anything else that reaches the command line is a bug of ours: exit code 70, with a traceback.
+A message says what was wrong, with the value and the line; what is allowed; what to do next.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, ClassVar
+
+if TYPE_CHECKING:
+    from unitune.data.findings import Finding
+
+
+class UnituneError(Exception):
+    """Base of every error that unitune raises on purpose."""
+
+    exit_code: ClassVar[int] = 4
+
+
+class UserError(UnituneError):
+    """Something that the user wrote or asked for must change."""
+
+    exit_code = 2
+
+
+class JobError(UserError, ValueError):
+    """The job file, or a Job built in Python, is not valid."""
+
+
+class DataError(UserError, ValueError):
+    """A data file holds rows that cannot be used.
+
+    Args:
+        message: One line that names the file.
+        findings: What is wrong, row by row.
+    """
+
+    def __init__(self, message: str, findings: tuple[Finding, ...] = ()) -> None:
+        super().__init__(message)
+        self.findings = findings
+
+
+class UnknownName(UserError, LookupError):
+    """A name that stands for nothing here.
+
+    Args:
+        kind: What was looked for ("backend", "run", …).
+        name: The name as given.
+        known: The names that exist; the nearest one is suggested.
+        hint: What to do next; the known names by default.
+    """
+
+    def __init__(self, kind: str, name: str, known: Iterable[str], hint: str = "") -> None:
+        names = sorted(known)
+        near = nearest(name, names)
+        guess = f" Did you mean {near!r}?" if near else ""
+        listed = f" Known: {', '.join(names)}." if names and not hint else ""
+        super().__init__(f"There is no {kind} {name!r}.{guess}{listed}{' ' + hint if hint else ''}")
+
+
+class MissingExtra(UserError, ImportError):
+    """A backend or feature needs packages that are not installed."""
+
+
+class Unsupported(UserError, ValueError):
+    """The backend cannot do what the job asks for."""
+
+
+class TwinExists(UserError, RuntimeError):
+    """The same training is going on or done already.
+
+    Args:
+        message: One line that names the run.
+        run_id: The earlier run.
+    """
+
+    def __init__(self, message: str, run_id: str) -> None:
+        super().__init__(message)
+        self.run_id = run_id
+
+
+class BackendError(UnituneError):
+    """The vendor or the machine failed.
+
+    Args:
+        message: What failed, in one line.
+        status: HTTP status, when there was one.
+        request_id: The vendor's id for the request, when it gave one.
+    """
+
+    exit_code = 4
+
+    def __init__(
+        self, message: str, *, status: int | None = None, request_id: str | None = None
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.request_id = request_id
+
+
+class Unreachable(BackendError, ConnectionError):
+    """Nothing came back, so whether the request took effect is not known."""
+
+
+class RunFailed(BackendError, RuntimeError):
+    """The training ended without a model."""
+
+
+class IntegrityError(UnituneError):
+    """The evidence cannot be trusted."""
+
+    exit_code = 5
+
+
+class Leak(IntegrityError, ValueError):
+    """Test cases stand in the training file of a model under test."""
+
+
+class Mismatch(IntegrityError, ValueError):
+    """Model, template, prompt or recorded rows do not belong together."""
+
+
+class OverBudget(UnituneError, ValueError):
+    """The job would cost more than its budget, or its price is not known."""
+
+    exit_code = 6
+
+
+class Busy(UnituneError, TimeoutError):
+    """Another process works on the same run or ledger."""
+
+
+class Interrupted(UnituneError):
+    """Stopped by the user; the work can be resumed."""
+
+    exit_code = 130
+
+
+def nearest(name: str, known: Iterable[str]) -> str | None:
+    """Return the known name closest to ``name``, or None when none is close."""
+    matches = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
+    return matches[0] if matches else None

@@ -1,0 +1,249 @@
+"""From recorded answers to the verdict: every figure of a comparison, computed from its records.
+
+`conclude` takes what the contenders answered, scores it, compares the candidate with the baseline
+that was best on dev, and applies the gate. It asks nothing and writes nothing, so the same records
+always give the same comparison.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from statistics import fmean
+
+from unitune import __version__, registry
+from unitune.data.example import digest
+from unitune.errors import BackendError
+from unitune.evaluate import gate
+from unitune.evaluate.dev import best_baseline
+from unitune.evaluate.examine import Answered
+from unitune.evaluate.intervals import wilson
+from unitune.evaluate.results import (
+    Answer,
+    CaseResult,
+    Comparison,
+    ContenderResult,
+    GateResult,
+    Record,
+)
+from unitune.evaluate.statistics import PairedResult, compare_binary
+from unitune.evaluate.task import Task
+from unitune.evaluate.training import Training
+from unitune.job import Job
+
+LEVEL = 0.95
+"""Of every interval that is shown."""
+
+
+@dataclass(frozen=True, slots=True)
+class Graded:
+    """A contender with its scored answers, in the order of the cases."""
+
+    answered: Answered
+    answers: tuple[Answer, ...]
+
+    def scores(self, metric: str) -> list[float]:
+        """Return the scores of one metric, in the order of the cases."""
+        return [answer.scores[metric] for answer in self.answers]
+
+
+def conclude(
+    job: Job, task: Task, contenders: Sequence[Answered], training: Training | None
+) -> Comparison:
+    """Judge the candidate.
+
+    Args:
+        job: What was to be judged, with margin and gate.
+        task: Cases and scorers.
+        contenders: All of them, with their answers.
+        training: Of the tuned model, when there is one.
+
+    Raises:
+        BackendError: Candidate or baseline gave no answer at all.
+    """
+    graded = [_grade(task, answered) for answered in contenders]
+    candidate = next(each for each in graded if _role(each) == "candidate")
+    chosen = best_baseline([answered.choice for answered in contenders])
+    baseline = next(each for each in graded if each.answered.choice is chosen)
+    _refuse_silence(baseline, candidate)
+    paired = compare_binary(
+        baseline.scores(task.primary), candidate.scores(task.primary), job.evaluate.margin, LEVEL
+    )
+    results = tuple(_result(each, task, training) for each in graded)
+    return Comparison(
+        job=job.name,
+        run=training.run if training else None,
+        base_model=job.base_model,
+        backend=job.backend,
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        verdict=paired.verdict.value,
+        metric=task.primary,
+        candidate=candidate.answered.name,
+        baseline=baseline.answered.name,
+        difference=paired.difference,
+        interval=(paired.interval.low, paired.interval.high),
+        level=LEVEL,
+        p_value=paired.p_value,
+        method=paired.method,
+        n=paired.counts.n,
+        gained=paired.counts.gained,
+        lost=paired.counts.lost,
+        margin=paired.margin,
+        cases_needed=paired.cases_needed,
+        smallest_detectable=paired.smallest_detectable,
+        contenders=results,
+        gate=_gate(job, paired, baseline, candidate, task),
+        leaks=task.leaks,
+        dev_rows=len(task.dev),
+        notes=_notes(job, task, training, (baseline.answered, candidate.answered)),
+        curve=training.curve if training else None,
+        provenance=_provenance(task, contenders),
+        cases=_cases(task, graded),
+    )
+
+
+def _role(each: Graded) -> str:
+    return each.answered.choice.contender.spec.role
+
+
+def _grade(task: Task, answered: Answered) -> Graded:
+    pairs = zip(task.cases, answered.records, strict=True)
+    return Graded(answered, tuple(task.grade(case, record) for case, record in pairs))
+
+
+def _refuse_silence(*sides: Graded) -> None:
+    """Raise when a side has no answer at all: that is no evidence, with or without a gate."""
+    for side in sides:
+        if side.answered.errors == len(side.answers):
+            raise BackendError(
+                f"{side.answered.name} gave no answer to any of {len(side.answers)} cases. "
+                f"First reason: {side.answers[0].error}. Run compare again when it is mended: "
+                "it asks only what has no answer."
+            )
+
+
+def _result(each: Graded, task: Task, training: Training | None) -> ContenderResult:
+    answered, spec = each.answered, each.answered.choice.contender.spec
+    scores = each.scores(task.primary)
+    own = wilson(round(sum(scores)), len(scores), LEVEL)
+    return ContenderResult(
+        name=spec.name,
+        type=spec.type,
+        role=spec.role,
+        score=fmean(scores),
+        interval=(own.low, own.high),
+        n=len(scores),
+        errors=answered.errors,
+        scores={scorer.type: fmean(each.scores(scorer.type)) for scorer in task.scorers},
+        prompt_tokens=_total_tokens(record.prompt_tokens for record in _given(answered)),
+        completion_tokens=_total_tokens(record.completion_tokens for record in _given(answered)),
+        usd=None,
+        seconds=_total_seconds(record.seconds for record in _given(answered)),
+        effort=_effort(answered, task, training),
+    )
+
+
+def _given(answered: Answered) -> list[Record]:
+    return [record for record in answered.records if record.error is None]
+
+
+def _effort(answered: Answered, task: Task, training: Training | None) -> str:
+    if answered.choice.contender.is_tuned and training is not None:
+        return training.effort
+    return answered.choice.effort(len(task.dev))
+
+
+def _total_tokens(counts: Iterable[int | None]) -> int | None:
+    """Return the sum; None when there is nothing, or one of them is not known."""
+    known = list(counts)
+    return None if not known or None in known else sum(count or 0 for count in known)
+
+
+def _total_seconds(spans: Iterable[float | None]) -> float | None:
+    known = list(spans)
+    return None if not known or None in known else sum(span or 0.0 for span in known)
+
+
+def _gate(
+    job: Job, paired: PairedResult, baseline: Graded, candidate: Graded, task: Task
+) -> GateResult | None:
+    if job.evaluate.gate is None:
+        return None
+    own = wilson(round(sum(candidate.scores(task.primary))), paired.counts.n, LEVEL)
+    pairs = zip(baseline.answers, candidate.answers, strict=True)
+    evidence = gate.Evidence(
+        verdict=paired.verdict.value,
+        interval=(paired.interval.low, paired.interval.high),
+        margin=paired.margin,
+        own_interval=(own.low, own.high),
+        n=paired.counts.n,
+        errors=sum(any(answer.error for answer in pair) for pair in pairs),
+    )
+    return gate.apply(job.evaluate.gate, evidence)
+
+
+def _cases(task: Task, graded: Sequence[Graded]) -> tuple[CaseResult, ...]:
+    return tuple(
+        CaseResult(
+            id=case.case_id,
+            messages=case.prompt,
+            expected=case.answer or "",
+            answers={each.answered.name: each.answers[at] for each in graded},
+        )
+        for at, case in enumerate(task.cases)
+    )
+
+
+def _provenance(task: Task, contenders: Iterable[Answered]) -> dict[str, str]:
+    models = {
+        "Tuned model" if each.choice.contender.is_tuned else "Untuned model": each.fingerprint
+        for each in contenders
+    }
+    return {
+        **models,
+        "Test cases": digest([case.content for case in task.cases]),
+        "Sampling": f"greedy, at most {task.max_tokens} tokens an answer",
+        "unitune": __version__,
+    }
+
+
+def _notes(
+    job: Job, task: Task, training: Training | None, sides: Iterable[Answered]
+) -> tuple[str, ...]:
+    return (
+        *task.notes,
+        *(training.notes if training else ()),
+        *_weak_baseline(job),
+        *(note for side in sides for note in _cut_short(side, task.max_tokens)),
+        *_about_base(job),
+    )
+
+
+def _weak_baseline(job: Job) -> tuple[str, ...]:
+    """Warn of a baseline into which nobody put any effort."""
+    types = {spec.type for spec in job.evaluate.contenders if spec.role == "baseline"}
+    if types != {"zero-shot"}:
+        return ()
+    note = (
+        "The only baseline is zero-shot, a prompt without any effort: instructions or shots may "
+        "do as well as tuning. Add instructed and few-shot to evaluate.contenders."
+    )
+    return (note,)
+
+
+def _cut_short(side: Answered, max_tokens: int) -> tuple[str, ...]:
+    cut = sum(record.finish_reason == "length" for record in side.records)
+    if not cut:
+        return ()
+    return (f"{side.name}: {cut} answers were cut off at {max_tokens} tokens (max_tokens).",)
+
+
+def _about_base(job: Job) -> tuple[str, ...]:
+    """Return what the offer says of the base model, such as that it was quantised."""
+    models = registry.offer(job.backend).models
+    return tuple(
+        f"{model.name}: {model.note}"
+        for model in models
+        if model.note and job.base_model in (model.name, *model.aliases)
+    )

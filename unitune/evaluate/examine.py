@@ -1,0 +1,195 @@
+"""Taking every contender through dev and test: which model is loaded when, and what it is asked.
+
+A model is loaded once for all of its contenders, and closed before the next one is loaded, so that
+one fits where two would not. The tuned one comes first: it may turn out not to belong to its base,
+and that should not cost the user minutes. Each contender chooses its prompt on dev and then
+answers the test cases with that prompt alone.
+
+Answers to dev rows go to ``dev.jsonl``, those to test cases to ``rows.jsonl``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+from unitune import registry
+from unitune.data.example import Example
+from unitune.errors import Interrupted
+from unitune.evaluate.contenders import Contender
+from unitune.evaluate.dev import Choice, DevScore, choose, needs_dev
+from unitune.evaluate.engine import Asked, Question, ask
+from unitune.evaluate.journal import Journal, open_journal
+from unitune.evaluate.prompts import Prompt
+from unitune.evaluate.results import Record
+from unitune.evaluate.task import Task
+from unitune.models import ChatModel, TunedModel
+
+Notify = Callable[[Asked], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """A contender with its answers to all test cases.
+
+    Args:
+        choice: The contender and its prompt.
+        records: One a case, in the task's order.
+        fingerprint: Of the model that was asked.
+    """
+
+    choice: Choice
+    records: tuple[Record, ...]
+    fingerprint: str
+
+    @property
+    def name(self) -> str:
+        """The contender's name."""
+        return self.choice.contender.name
+
+    @property
+    def errors(self) -> int:
+        """Cases without an answer."""
+        return sum(record.error is not None for record in self.records)
+
+
+@dataclass(frozen=True, slots=True)
+class Examination:
+    """What is to be asked of whom.
+
+    Args:
+        backend: Name of the backend.
+        base: Name of the untuned model there.
+        tuned: The tuned model, when a contender is.
+        contenders: All of them, in the job's order.
+        task: Cases and scorers.
+        folder: Where answers are written down.
+    """
+
+    backend: str
+    base: str
+    tuned: TunedModel | None
+    contenders: tuple[Contender, ...]
+    task: Task
+    folder: Path
+
+
+def examine(examination: Examination, notify: Notify) -> list[Answered]:
+    """Ask every contender all that is not answered yet.
+
+    An event loop that runs already, as in a notebook, goes on undisturbed: the asking then has a
+    thread of its own.
+
+    Args:
+        examination: What is to be asked of whom.
+        notify: Called as answers come.
+
+    Returns:
+        The contenders with their answers, in the job's order.
+
+    Raises:
+        Interrupted: The user pressed Ctrl-C; what was answered is kept.
+        Busy: Another process is asking the same.
+    """
+    stopped = threading.Event()
+    interrupted = Interrupted(
+        f"stopped; every answer so far stands in {examination.folder}. "
+        "The same command goes on from there."
+    )
+
+    def tell(asked: Asked) -> None:
+        if stopped.is_set():
+            raise interrupted
+        notify(asked)
+
+    try:
+        return _outside_any_loop(partial(_examine, examination, tell), stopped)
+    except KeyboardInterrupt:
+        raise interrupted from None
+
+
+def _outside_any_loop(
+    work: Callable[[], list[Answered]], stopped: threading.Event
+) -> list[Answered]:
+    """Do the work here, or in a thread that is told to stop when waiting for it ends early."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return work()
+    with ThreadPoolExecutor(max_workers=1) as thread:
+        try:
+            return thread.submit(work).result()
+        finally:
+            stopped.set()
+
+
+def _examine(examination: Examination, notify: Notify) -> list[Answered]:
+    with (
+        open_journal(examination.folder / "dev.jsonl") as dev,
+        open_journal(examination.folder / "rows.jsonl") as rows,
+        asyncio.Runner() as runner,
+    ):
+        desk = _Desk(examination, runner, dev, rows, notify)
+        answered = {each.name: each for each in desk.everybody()}
+    return [answered[contender.name] for contender in examination.contenders]
+
+
+@dataclass(frozen=True, slots=True)
+class _Desk:
+    """What asking takes; one event loop for all of it, because models may keep connections."""
+
+    examination: Examination
+    runner: asyncio.Runner
+    dev: Journal
+    rows: Journal
+    notify: Notify
+
+    def everybody(self) -> Iterator[Answered]:
+        tuned = [each for each in self.examination.contenders if each.is_tuned]
+        prompted = [each for each in self.examination.contenders if not each.is_tuned]
+        if self.examination.tuned is not None:
+            yield from self._with_model(self.examination.tuned, tuned)
+        yield from self._with_model(self.examination.base, prompted)
+
+    def _with_model(
+        self, source: str | TunedModel, group: Sequence[Contender]
+    ) -> Iterator[Answered]:
+        if not group:
+            return
+        with closing(registry.backend(self.examination.backend).chat(source)) as model:
+            for contender in group:
+                choice = self._choose(model, contender)
+                records = self._ask_test(model, choice)
+                yield Answered(choice, tuple(records), model.fingerprint)
+
+    def _choose(self, model: ChatModel, contender: Contender) -> Choice:
+        if not needs_dev(contender, self.examination.contenders):
+            return Choice(contender, contender.prompts[0])
+        return choose(contender, partial(self._measure, model, contender))
+
+    def _measure(self, model: ChatModel, contender: Contender, prompt: Prompt) -> DevScore:
+        dev = self.examination.task.dev
+        tell = self._teller(Asked(contender.name, "dev", prompt.label, 0, len(dev)))
+        # Named with its prompt, so that a reader of the file can tell the prompts apart.
+        name = f"{contender.name}: {prompt.label}"
+        return self.examination.task.dev_score(
+            self.runner.run(ask(model, self._questions(dev, prompt), self.dev, name, tell))
+        )
+
+    def _ask_test(self, model: ChatModel, choice: Choice) -> list[Record]:
+        cases, name = self.examination.task.cases, choice.contender.name
+        tell = self._teller(Asked(name, "test", choice.prompt.label, 0, len(cases)))
+        questions = self._questions(cases, choice.prompt)
+        return self.runner.run(ask(model, questions, self.rows, name, tell))
+
+    def _questions(self, cases: Sequence[Example], prompt: Prompt) -> list[Question]:
+        return [self.examination.task.question(case, prompt) for case in cases]
+
+    def _teller(self, asked: Asked) -> Callable[[int], None]:
+        return lambda done: self.notify(replace(asked, done=done))

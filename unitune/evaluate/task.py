@@ -1,0 +1,195 @@
+"""What contenders are asked, and how an answer is scored: the cases with their scorers.
+
+`prepare` makes a `Task` out of a job's splits. It refuses what would make the evidence worthless
+before any model is loaded: test cases that stand in training rows (as `evaluate.leaks` says),
+two different cases under one id, expected answers that a scorer cannot read. A case that stands
+in the file twice is asked and counted once, because it is no second piece of evidence.
+
+Not here: asking (`unitune.evaluate.engine`), statistics (`unitune.evaluate.statistics`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from statistics import fmean
+
+from unitune.data.dataset import Dataset, Row
+from unitune.data.example import Example, digest
+from unitune.data.leaks import leaks
+from unitune.data.split import Splits
+from unitune.errors import DataError, JobError, Leak
+from unitune.evaluate.dev import DevScore
+from unitune.evaluate.engine import Question
+from unitune.evaluate.prompts import Prompt
+from unitune.evaluate.results import Answer, LeakResult, Record
+from unitune.evaluate.scorers import check_expected, score
+from unitune.job import Evaluate, Job, ScorerSpec
+from unitune.models import Request
+
+MOST_DEV_ROWS = 60
+"""Dev rows that choose prompts; a sample of a larger validation set.
+
+Every prompt tried is asked all of them, so they set the price of choosing. At 60 rows the standard
+error of a score is at most 6.5 points: enough to tell prompts apart that differ as much as two
+numbers of shots often do, and not worth more, since a near tie costs the baseline little.
+"""
+
+SHOWN_CASES = 5
+"""Cases that an error message lists."""
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """Cases with scorers.
+
+    Args:
+        cases: Test cases, each once.
+        dev: Rows that choose prompts and the best baseline.
+        scorers: What counts as right.
+        primary: Type of the scorer that decides.
+        max_tokens: Longest answer in tokens.
+        leaks: Test cases that stand in training rows.
+        notes: What a reader of the verdict must know about the cases.
+    """
+
+    cases: tuple[Example, ...]
+    dev: tuple[Example, ...]
+    scorers: tuple[ScorerSpec, ...]
+    primary: str
+    max_tokens: int
+    leaks: LeakResult
+    notes: tuple[str, ...] = ()
+
+    def question(self, case: Example, prompt: Prompt) -> Question:
+        """Put a case into words: greedy, with the task's longest answer and no stop strings."""
+        request = Request(
+            messages=prompt.messages(case), tools=case.tools, max_tokens=self.max_tokens
+        )
+        return Question(case.case_id, request)
+
+    def grade(self, case: Example, record: Record) -> Answer:
+        """Score a recorded answer; 0 by every scorer when it is an error."""
+        scores = {
+            spec.type: 0.0 if record.error else score(spec, record.text, case.answer or "")
+            for spec in self.scorers
+        }
+        return Answer(text=record.text, scores=scores, error=record.error)
+
+    def dev_score(self, records: Iterable[Record]) -> DevScore:
+        """Return how a prompt did, from its answers to the dev rows in their order."""
+        answers = [self.grade(*pair) for pair in zip(self.dev, records, strict=True)]
+        return DevScore(
+            primary=fmean(answer.scores[self.primary] for answer in answers),
+            overall=fmean(fmean(answer.scores.values()) for answer in answers),
+        )
+
+
+def prepare(job: Job, splits: Splits, trained: Iterable[Dataset] = ()) -> Task:
+    """Make the task of a job.
+
+    Args:
+        job: How contenders are judged.
+        splits: The job's rows.
+        trained: Other rows that a model under test was trained on.
+
+    Raises:
+        JobError: The job has no test cases.
+        DataError: Cases cannot be told apart, or an expected answer cannot be read.
+        Leak: Test cases stand in training rows, and the job refuses that.
+    """
+    if splits.test is None:
+        raise JobError(
+            f"job {job.name!r} has no test cases, and nothing can be judged without. "
+            "Set data.test to a file of held-out rows."
+        )
+    evaluate = job.evaluate
+    test = _once_each(splits.test)
+    check_expected(evaluate.scorers, test)
+    check_expected(evaluate.scorers, splits.validation)
+    found = _search((splits.train, splits.validation, *trained), test, evaluate)
+    kept = _without(test, found)
+    return Task(
+        cases=tuple(kept),
+        dev=dev_rows(splits.validation),
+        scorers=evaluate.scorers,
+        primary=evaluate.primary_scorer,
+        max_tokens=longest_answer(splits.train, evaluate),
+        leaks=found,
+        notes=_doubles(len(splits.test) - len(test)),
+    )
+
+
+def dev_rows(validation: Dataset) -> tuple[Example, ...]:
+    """Return the rows that choose prompts: all of validation, or a sample spread over the file."""
+    distinct = {example.case_id: example for example in validation}
+    return tuple(distinct[name] for name in sorted(distinct, key=digest)[:MOST_DEV_ROWS])
+
+
+def longest_answer(train: Iterable[Example], evaluate: Evaluate) -> int:
+    """Return the longest answer that a model may give, in tokens.
+
+    `auto` gives room for the longest answer of train without a tokenizer, which hosted models do
+    not hand out. Tokenizers make less than one token of two ASCII characters of text, digits
+    aside, which many split one by one, and may make one token of each byte of anything else. 16
+    more leave room for the stop token and for answers a little longer than any of train.
+    """
+    if evaluate.max_tokens != "auto":
+        return evaluate.max_tokens
+    return max((_most_tokens(example.answer or "") for example in train), default=0) + 16
+
+
+def _most_tokens(text: str) -> int:
+    dense = sum(len(char.encode()) for char in text if char.isdigit() or not char.isascii())
+    plain = sum(char.isascii() and not char.isdigit() for char in text)
+    return dense + (plain + 1) // 2
+
+
+def _once_each(test: Dataset) -> Dataset:
+    """Return the test rows with exact copies left out."""
+    kept: dict[str, Row] = {}
+    for row in test.rows:
+        first = kept.setdefault(row.example.case_id, row)
+        if first.example != row.example:
+            raise DataError(
+                f"{test.name}:{row.line}: the id {row.example.case_id!r} stands at line "
+                f"{first.line} too, with another content. Give each case an id of its own, or none."
+            )
+    return replace(test, rows=tuple(kept.values()))
+
+
+def _search(seen: Iterable[Dataset], test: Dataset, evaluate: Evaluate) -> LeakResult:
+    """Look for the test cases in rows that contenders were made from, and refuse or name them."""
+    found: dict[str, str] = {}
+    for rows in seen:
+        for leak in leaks(rows, test):
+            place = f"{test.name}:{leak.line} (as {rows.name}:{leak.train_line})"
+            found.setdefault(leak.case, place)
+    if found and evaluate.leaks == "refuse":
+        first = ", ".join(list(found.values())[:SHOWN_CASES])
+        more = ", …" if len(found) > SHOWN_CASES else ""
+        raise Leak(
+            f"{len(found)} of {len(test)} test cases stand in training or validation rows: "
+            f"{first}{more}. Take them out of one of the files, or set evaluate.leaks to `drop` "
+            "(they are left out and counted) or `allow` (they count, and the report says so)."
+        )
+    return LeakResult(action=evaluate.leaks, cases=tuple(found))
+
+
+def _without(test: Dataset, found: LeakResult) -> Sequence[Example]:
+    if found.action != "drop":
+        return tuple(test)
+    kept = [example for example in test if example.case_id not in set(found.cases)]
+    if not kept:
+        raise Leak(
+            f"all {len(test)} test cases stand in training or validation rows, "
+            "so none is left to judge by. Give data.test rows that were not trained on."
+        )
+    return kept
+
+
+def _doubles(count: int) -> tuple[str, ...]:
+    if not count:
+        return ()
+    what = "1 test row is a copy" if count == 1 else f"{count} test rows are copies"
+    return (f"{what} of another row, left out: a copy is no second piece of evidence.",)
