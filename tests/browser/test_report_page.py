@@ -1,0 +1,244 @@
+"""The report in a real browser: Chromium, driven by playwright, on a file and without a network."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sample_comparison import infested, sample_comparison
+
+from unitune.evaluate.results import Comparison, GateResult
+from unitune.report.html import render
+
+sync_api = pytest.importorskip("playwright.sync_api", reason="needs the package playwright")
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None)
+if CHROMIUM is None:
+    pytest.skip("needs Chromium (chromium on the PATH)", allow_module_level=True)
+
+WIDE = {"width": 1280, "height": 900}
+PHONE = {"width": 390, "height": 844}
+HOSTILE = "</style></script><script>window.hit=1</script><img src=x onerror=window.hit=1>"
+
+CONTRASTS = """() => {
+  const numbers = (colour) => colour.match(/[0-9.]+/g).map(Number);
+  const light = (colour) => numbers(colour).slice(0, 3).map((part) => {
+    const share = part / 255;
+    return share <= 0.04045 ? share / 12.92 : ((share + 0.055) / 1.055) ** 2.4;
+  }).reduce((sum, part, at) => sum + part * [0.2126, 0.7152, 0.0722][at], 0);
+  const ground = (element) => {
+    for (let at = element; at; at = at.parentElement) {
+      const colour = getComputedStyle(at).backgroundColor;
+      if ((numbers(colour)[3] ?? 1) > 0) return colour;
+    }
+    return "rgb(255, 255, 255)";
+  };
+  const own = (element) => [...element.childNodes].some(
+    (node) => node.nodeType === Node.TEXT_NODE && node.textContent.trim());
+  return [...document.querySelectorAll("body *")]
+    .filter((element) => own(element) && element.checkVisibility() && element.tagName !== "SCRIPT")
+    .map((element) => {
+      const style = getComputedStyle(element);
+      const pair = [light(element.closest("svg") ? style.fill : style.color),
+                    light(ground(element))].sort((a, b) => b - a);
+      return {text: element.textContent.slice(0, 40), ratio: (pair[0] + 0.05) / (pair[1] + 0.05)};
+    });
+}"""
+
+Open = Callable[..., Any]
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with sync_api.sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(
+            executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"]
+        )
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture
+def open_page(browser: Any, tmp_path: Path) -> Iterator[Open]:
+    """Open the page of a comparison; what it asked for and complained about is noted on it."""
+    contexts: list[Any] = []
+
+    def opened(comparison: Comparison, **options: Any) -> Any:
+        file = tmp_path / "report.html"
+        file.write_text(render(comparison), encoding="utf-8")
+        context = browser.new_context(**{"viewport": WIDE, **options})
+        contexts.append(context)
+        page = context.new_page()
+        page.asked = []
+        page.complaints = []
+        page.on("request", lambda request: page.asked.append(request.url))
+        page.on("console", lambda message: page.complaints.append(message.text))
+        page.on("pageerror", lambda error: page.complaints.append(str(error)))
+        page.goto(file.as_uri())
+        return page
+
+    yield opened
+    for context in contexts:
+        context.close()
+
+
+def whole_comparison() -> Comparison:
+    """One that shows every part of the page: gate, errors, caveats, curve, cases."""
+    gate = GateResult(
+        mode="improve", passed=True, exit_code=0, reason="better than the best prompt"
+    )
+    return sample_comparison(errors=3).model_copy(update={"gate": gate})
+
+
+def visible_groups(page: Any) -> list[str]:
+    groups = page.locator(".group").all()
+    return [group.get_attribute("id") for group in groups if group.is_visible()]
+
+
+def test_the_page_asks_for_nothing_and_complains_of_nothing(open_page: Open) -> None:
+    page = open_page(whole_comparison())
+
+    assert ["report.html"] == [
+        url.rsplit("/", 1)[-1] for url in page.asked if not url.startswith("data:")
+    ]
+    assert [] == page.complaints
+
+
+@pytest.mark.parametrize("width", [320, 390, 768, 1280])
+def test_no_width_scrolls_sideways(open_page: Open, width: int) -> None:
+    page = open_page(whole_comparison(), viewport={"width": width, "height": 844})
+
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+
+
+@pytest.mark.parametrize("size", [WIDE, PHONE], ids=["wide", "phone"])
+def test_no_unbroken_text_scrolls_the_page_sideways(open_page: Open, size: Any) -> None:
+    page = open_page(infested(whole_comparison(), "x" * 200), viewport=size)
+
+    assert page.evaluate("document.documentElement.scrollWidth") <= size["width"]
+
+
+def test_headings_begin_with_one_h1_and_skip_no_level(open_page: Open) -> None:
+    levels = open_page(whole_comparison()).evaluate(
+        "[...document.querySelectorAll('h1,h2,h3,h4')].map((heading) => +heading.tagName[1])"
+    )
+
+    assert 1 == levels[0]
+    assert 1 == levels.count(1)
+    assert all(after <= before + 1 for before, after in pairwise(levels))
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_every_text_has_the_contrast_of_wcag_aa(open_page: Open, scheme: str) -> None:
+    """Source: WCAG 2.2, 1.4.3: at least 4.5 to 1."""
+    page = open_page(whole_comparison(), color_scheme=scheme)
+    contrasts = page.evaluate(CONTRASTS)
+
+    assert len(contrasts) > 500
+    assert [] == [found for found in contrasts if found["ratio"] < 4.5]
+
+
+@pytest.mark.parametrize(("scheme", "dark"), [("light", False), ("dark", True)])
+def test_the_paper_follows_the_readers_colour_scheme(
+    open_page: Open,
+    scheme: str,
+    dark: bool,  # noqa: FBT001 - a parameter
+) -> None:
+    page = open_page(whole_comparison(), color_scheme=scheme)
+    paper = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    red = int(paper.removeprefix("rgb(").split(",")[0])
+
+    assert dark == (red < 64)
+
+
+def test_without_javascript_verdict_and_cases_can_be_read_and_reached(open_page: Open) -> None:
+    page = open_page(whole_comparison(), java_script_enabled=False)
+
+    assert "The tuned model is better than the best prompt" == page.locator("h1").inner_text()
+    assert page.locator("#gained tbody tr").first.is_visible()
+    assert not page.locator(".find").is_visible()
+    page.locator('.filter a[href="#lost"]').click()
+    assert page.url.endswith("#lost")
+
+
+def test_a_folded_group_opens_without_javascript(open_page: Open) -> None:
+    page = open_page(whole_comparison(), java_script_enabled=False)
+    first = page.locator("#both-wrong tbody tr").first
+
+    assert not first.is_visible()
+    page.locator("#both-wrong > summary").click()
+    assert first.is_visible()
+
+
+def test_a_filter_leaves_only_its_group_and_all_brings_the_rest_back(open_page: Open) -> None:
+    page = open_page(whole_comparison())
+
+    page.locator('.filter a[href="#both-wrong"]').click()
+    assert ["both-wrong"] == visible_groups(page)
+    assert page.locator("#both-wrong tbody tr").first.is_visible()
+    assert "true" == page.locator('.filter a[href="#both-wrong"]').get_attribute("aria-current")
+
+    page.locator('.filter a[href="#cases"]').click()
+    assert ["gained", "lost", "both-wrong", "both-right"] == visible_groups(page)
+
+
+def test_searching_leaves_the_cases_that_hold_the_words_and_counts_them(open_page: Open) -> None:
+    comparison = whole_comparison()
+    wanted = comparison.cases[5].id
+    page = open_page(comparison)
+
+    page.locator(".find input").fill(wanted.upper())
+
+    assert "1 found" == page.locator(".find output").inner_text()
+    assert 1 == page.locator("#cases ~ .group tbody tr:visible").count()
+
+
+def test_a_folded_text_opens_from_the_keyboard(open_page: Open) -> None:
+    page = open_page(sample_comparison(texts={"question": "wobble " * 300}))
+    text = page.locator("#gained .long").first
+
+    text.locator("summary").focus()
+    page.keyboard.press("Enter")
+
+    assert text.locator(".text").is_visible()
+    assert 300 == text.locator(".text").inner_text().count("wobble")
+
+
+def test_keyboard_focus_can_be_seen(open_page: Open) -> None:
+    page = open_page(whole_comparison())
+
+    page.keyboard.press("Tab")
+
+    assert "solid" == page.evaluate("getComputedStyle(document.activeElement).outlineStyle")
+
+
+def test_script_in_any_text_is_inert(open_page: Open) -> None:
+    page = open_page(infested(whole_comparison(), HOSTILE))
+
+    assert page.evaluate("window.hit === undefined")
+    assert 0 == page.locator("img").count()
+    assert 1 == page.locator("script").count()
+    assert [] == page.complaints
+
+
+def test_only_our_own_script_may_run(open_page: Open) -> None:
+    """Were escaping ever to fail, the policy would still stand."""
+    page = open_page(whole_comparison())
+
+    page.evaluate(
+        "document.body.append(Object.assign(document.createElement('script'), "
+        "{textContent: 'window.hit = 1'}))"
+    )
+
+    assert page.evaluate("window.hit === undefined")
+
+
+def test_right_to_left_text_stands_on_the_right(open_page: Open) -> None:
+    page = open_page(sample_comparison(texts={"question": "متى تصل الطاولة؟"}))
+    direction = "(text) => getComputedStyle(text).direction"
+
+    assert "rtl" == page.locator("#gained th .text").first.evaluate(direction)
+    assert "ltr" == page.locator("#gained td .text").first.evaluate(direction)

@@ -1,0 +1,152 @@
+from __future__ import annotations
+
+import math
+import xml.etree.ElementTree as ET
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from sample_comparison import VERDICTS, sample_comparison
+
+from unitune.evaluate.results import Curve
+from unitune.report import charts, words
+from unitune.report.charts import Axis, Point
+
+
+def drawn(svg: str) -> ET.Element:
+    return ET.fromstring(svg)  # noqa: S314 - our own drawing
+
+
+def percent(mark: ET.Element, name: str) -> float:
+    return float(mark.attrib[name].removesuffix("%"))
+
+
+def mark(svg: ET.Element, name: str) -> ET.Element:
+    """The one element of a class."""
+    (found,) = (element for element in svg.iter() if element.attrib.get("class") == name)
+    return found
+
+
+def dots(svg: ET.Element) -> list[ET.Element]:
+    return list(svg.iter("circle"))
+
+
+def line(svg: ET.Element, name: str) -> list[tuple[float, float]]:
+    places = (pair.split(",") for pair in mark(svg, name).attrib["points"].split())
+    return [(float(x), float(y)) for x, y in places]
+
+
+def test_a_score_is_drawn_where_its_share_stands_between_0_and_100_percent() -> None:
+    tuned = words.contender(sample_comparison(), "tuned")
+    svg = drawn(charts.score(tuned, highlight=True))
+
+    (dot,) = dots(svg)
+    span = mark(svg, "span")
+
+    assert percent(dot, "cx") == pytest.approx(100 * tuned.score, abs=0.01)
+    assert percent(span, "x1") == pytest.approx(100 * tuned.interval[0], abs=0.01)
+    assert percent(span, "x2") == pytest.approx(100 * tuned.interval[1], abs=0.01)
+
+
+def test_only_the_candidate_is_drawn_in_the_accent_colour() -> None:
+    tuned = words.contender(sample_comparison(), "tuned")
+
+    assert "interval candidate" == drawn(charts.score(tuned, highlight=True)).attrib["class"]
+    assert "interval" == drawn(charts.score(tuned, highlight=False)).attrib["class"]
+
+
+@pytest.mark.parametrize("verdict", VERDICTS)
+def test_the_difference_its_interval_and_the_margin_share_one_scale(verdict: str) -> None:
+    comparison = sample_comparison(VERDICTS[verdict])
+    svg = drawn(charts.difference(comparison))
+    zero, zone = mark(svg, "zero"), mark(svg, "zone")
+    span, (dot,) = mark(svg, "span"), dots(svg)
+    origin = percent(zero, "x1")
+    point = percent(zone, "width") / (200 * comparison.margin)  # percent of the width
+
+    def place(difference: float) -> float:
+        return origin + 100 * difference * point
+
+    assert percent(zone, "x") == pytest.approx(place(-comparison.margin), abs=0.1)
+    assert percent(dot, "cx") == pytest.approx(place(comparison.difference), abs=0.1)
+    assert percent(span, "x1") == pytest.approx(place(comparison.interval[0]), abs=0.1)
+    assert percent(span, "x2") == pytest.approx(place(comparison.interval[1]), abs=0.1)
+    assert all(0 <= percent(span, end) <= 100 for end in ("x1", "x2"))
+
+
+def test_the_difference_is_also_told_in_words() -> None:
+    comparison = sample_comparison()
+    svg = drawn(charts.difference(comparison))
+    title, text = svg.attrib["aria-labelledby"].split()
+    told = {element.attrib["id"]: element.text for element in svg if "id" in element.attrib}
+
+    assert "img" == svg.attrib["role"]
+    assert "Difference of tuned and few-shot, in points" == told[title]
+    assert "+46.7 points, 95 % interval from 38.6 to 54.4, margin from -5.0 to 5.0." == told[text]
+
+
+def test_the_loss_curve_draws_every_validation_loss_and_ends_at_the_last_loss() -> None:
+    curve = Curve(
+        steps=(1, 2, 3, 4),
+        losses=(4.0, 3.0, 2.0, 1.0),
+        validation_steps=(2, 4),
+        validation_losses=(3.0, 2.0),
+    )
+    svg = drawn(charts.loss_curve(curve))
+
+    assert [(25, 0), (50, 25), (75, 50), (100, 75)] == line(svg, "training")
+    assert [(50, 25), (100, 50)] == line(svg, "validation")
+    assert [(50, 25), (100, 50)] == [(percent(dot, "cx"), percent(dot, "cy")) for dot in dots(svg)]
+    ends = [text.text for text in svg.iter("text") if "end" in text.attrib.get("class", "")]
+    assert ["validation 2", "training 1"] == ends
+
+
+def test_lines_that_end_together_keep_their_names_apart() -> None:
+    curve = Curve(steps=(1, 2), losses=(2, 1), validation_steps=(1, 2), validation_losses=(2, 1))
+    svg = drawn(charts.loss_curve(curve))
+    places = [
+        percent(text, "y") for text in svg.iter("text") if "end" in text.attrib.get("class", "")
+    ]
+
+    assert abs(places[0] - places[1]) >= charts.LABEL_GAP
+
+
+def test_the_loss_curve_is_also_told_in_words() -> None:
+    svg = charts.loss_curve(Curve(steps=(1, 9), losses=(4.0, 1.5)))
+
+    assert "The training loss goes from 4 at step 1 to 1.5 at step 9." in svg
+
+
+@pytest.mark.parametrize(
+    "curve",
+    [
+        Curve(steps=(), losses=()),
+        Curve(steps=(1, 2), losses=(math.nan, math.inf)),
+    ],
+)
+def test_without_a_finite_loss_there_is_no_chart(curve: Curve) -> None:
+    assert "" == charts.loss_curve(curve)
+
+
+def test_a_single_loss_of_zero_can_be_drawn() -> None:
+    svg = drawn(charts.loss_curve(Curve(steps=(1,), losses=(0.0,))))
+
+    assert [(100, 100)] == line(svg, "training")
+
+
+def test_a_long_line_is_averaged_in_runs() -> None:
+    points = [Point(step, 2.0 * step) for step in range(10)]
+
+    assert (Point(1, 2), Point(4, 8), Point(7, 14), Point(9, 18)) == charts.thinned(points, most=4)
+
+
+@given(st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=8))
+def test_an_axis_holds_its_values_between_few_round_ticks(values: list[float]) -> None:
+    axis = Axis.around(values)
+
+    hair = 1e-8 * (axis.high - axis.low)
+    assert axis.low <= min(values) + hair
+    assert axis.high >= max(values) - hair
+    assert 2 <= len(axis.ticks) <= 6
+    assert (axis.low, axis.high) == (axis.ticks[0], axis.ticks[-1])
+    assert (0, 100) == (axis.place(axis.low), axis.place(axis.high))

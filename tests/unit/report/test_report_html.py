@@ -1,0 +1,250 @@
+from __future__ import annotations
+
+import math
+import re
+from html.parser import HTMLParser
+from typing import Any
+
+import pytest
+from sample_comparison import VERDICTS, Counts, infested, sample_comparison
+
+from unitune.evaluate.results import Comparison, GateResult
+from unitune.report import words
+from unitune.report.html import render
+
+HOSTILE = "</style></script><script>alert(1)</script><img src=x onerror=alert(1)>\"' {{ 7*7 }}"
+LIMIT = 1_500_000
+MANY = Counts(gained=300, lost=200, both_right=200, both_wrong=300)
+
+
+class Page(HTMLParser):
+    """What a page is made of: tags, their attributes, and its text without markup."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.pieces: list[str] = []
+        self._style = False
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        self.pieces.append(" ")
+        self._style = tag in ("style", "script")
+
+    def handle_endtag(self, tag: str) -> None:  # noqa: ARG002 - the parser names it
+        self._style = False
+
+    def handle_data(self, data: str) -> None:
+        if not self._style:
+            self.pieces.append(data)
+
+    @property
+    def text(self) -> str:
+        return " ".join("".join(self.pieces).replace("\u202f", " ").split())
+
+    def of(self, tag: str) -> list[dict[str, str | None]]:
+        return [attributes for name, attributes in self.tags if name == tag]
+
+
+@pytest.mark.parametrize("verdict", VERDICTS)
+def test_the_page_begins_with_the_verdict_and_its_reason(verdict: str) -> None:
+    comparison = sample_comparison(VERDICTS[verdict])
+    page = render(comparison)
+
+    (h1,) = re.findall("<h1>(.*?)</h1>", page)
+    assert words.typeset(words.headline(comparison)) == h1
+    assert words.typeset(words.reason(comparison)) in page
+
+
+def test_every_contender_stands_with_score_interval_errors_tokens_seconds_and_effort() -> None:
+    comparison = sample_comparison(errors=3)
+    text = Page(render(comparison)).text
+
+    assert "few-shot baseline, the best 2, 4 and 8 shots tried on dev" in text
+    assert "11.7 7.8\u201317.2 180 3 712 + 27 1.50 0.0312" in text
+    assert "58.3 51.0\u201365.3 180 0 96 + 27 0.20 \u2013" in text
+
+
+def test_each_case_stands_once() -> None:
+    comparison = sample_comparison()
+    page = render(comparison)
+
+    assert {1} == {page.count(f">{case.id}<") for case in comparison.cases}
+
+
+def test_gained_and_lost_are_open_and_the_rest_is_folded() -> None:
+    groups = [
+        attributes
+        for attributes in Page(render(sample_comparison())).of("details")
+        if attributes.get("class") == "group"
+    ]
+
+    assert [("gained", True), ("lost", True), ("both-wrong", False), ("both-right", False)] == [
+        (group["id"], "open" in group) for group in groups
+    ]
+
+
+def test_filters_lead_to_groups_that_exist() -> None:
+    page = Page(render(sample_comparison()))
+    ids = {attributes["id"] for _, attributes in page.tags if "id" in attributes}
+    targets = [attributes["href"] for attributes in page.of("a")]
+
+    assert len(targets) == 6
+    assert {str(target).removeprefix("#") for target in targets} <= ids
+
+
+def test_ids_are_unique() -> None:
+    ids = [
+        attributes["id"]
+        for _, attributes in Page(render(sample_comparison())).tags
+        if "id" in attributes
+    ]
+
+    assert sorted(set(ids)) == sorted(str(id_) for id_ in ids)
+
+
+def test_nothing_on_the_page_points_outside() -> None:
+    page = Page(render(sample_comparison()))
+    pointing = [
+        value
+        for _, attributes in page.tags
+        for name, value in attributes.items()
+        if name in ("src", "href", "srcset", "action", "data", "poster") and value
+    ]
+
+    assert {"data:,"} == {value for value in pointing if not value.startswith("#")}
+    assert "url(" not in render(sample_comparison())
+    assert "@import" not in render(sample_comparison())
+
+
+def test_text_of_any_kind_stays_text() -> None:
+    plain = sample_comparison(errors=2).model_copy(update={"gate": failed_gate()})
+    hostile = render(infested(plain, HOSTILE))
+
+    def shape(page: str) -> list[str]:
+        return [
+            tag
+            for tag, _ in Page(page).tags
+            if tag not in ("ins", "del", "details", "summary", "span", "b", "div")
+        ]
+
+    assert sorted(shape(render(plain))) == sorted(shape(hostile))
+    assert "{{ 7*7 }}" in hostile
+    assert not any(
+        name.startswith("on") for _, attributes in Page(hostile).tags for name in attributes
+    )
+
+
+def failed_gate() -> GateResult:
+    return GateResult(mode="no-regress", passed=False, exit_code=1, reason="too much was lost")
+
+
+def test_the_gate_is_told_with_its_exit_code() -> None:
+    comparison = sample_comparison().model_copy(update={"gate": failed_gate()})
+
+    assert (
+        "Gate not passed no-regress, exit code 1: too much was lost"
+        in Page(render(comparison)).text
+    )
+    assert "Gate" not in Page(render(sample_comparison())).text
+
+
+def test_errors_are_listed_with_how_often_they_came() -> None:
+    text = Page(render(sample_comparison(errors=3))).text
+
+    assert "Answers that ended in an error Contender Cases Error few-shot 3 HTTP 503" in text
+    assert "Answers that ended in an error" not in Page(render(sample_comparison())).text
+
+
+def test_without_a_curve_there_is_no_training_section() -> None:
+    assert "The training" in Page(render(sample_comparison())).text
+    assert "The training" not in Page(render(sample_comparison(curve=False))).text
+
+
+def test_a_curve_without_a_finite_loss_leaves_no_empty_section() -> None:
+    comparison = sample_comparison()
+    assert comparison.curve is not None
+    nan = comparison.curve.model_copy(
+        update={
+            "losses": (math.nan,) * len(comparison.curve.steps),
+            "validation_steps": (),
+            "validation_losses": (),
+        }
+    )
+
+    page = render(comparison.model_copy(update={"curve": nan}))
+
+    assert "The training" not in Page(page).text
+
+
+def test_without_its_cases_the_page_says_where_they_are() -> None:
+    text = Page(render(sample_comparison().model_copy(update={"cases": ()}))).text
+
+    assert "rows.jsonl beside it has every answer" in text
+    assert "Both wrong" not in text
+
+
+def test_a_lone_surrogate_in_an_answer_can_still_be_written() -> None:
+    page = render(sample_comparison(Counts(2, 1, 1, 1), texts={"answer": 'broken \ud83d "half"'}))
+
+    assert "broken \ufffd" in page.encode().decode()
+
+
+def test_the_policy_lets_only_our_own_style_and_script_run() -> None:
+    (policy,) = (
+        str(meta["content"])
+        for meta in Page(render(sample_comparison())).of("meta")
+        if meta.get("http-equiv") == "Content-Security-Policy"
+    )
+
+    assert "default-src 'none'" in policy
+    assert "unsafe" not in policy
+
+
+@pytest.mark.parametrize(
+    "texts",
+    [
+        pytest.param({}, id="short"),
+        pytest.param(
+            {
+                "question": "My desk arrived with a wobble. " * 160,
+                "expected": "apologise and offer a new leg " * 160,
+                "answer": "apologise and promise a new top " * 160,
+            },
+            id="5,000 characters each",
+        ),
+        pytest.param(
+            {"expected": '{"a": "b"} ' * 450, "answer": '{"c": "b"} ' * 450}, id="much to escape"
+        ),
+        pytest.param(
+            {"expected": "交货延迟、请道歉" * 600, "answer": "交货准时、请道歉" * 600}, id="Chinese"
+        ),
+    ],
+)
+def test_a_page_of_1000_cases_stays_below_a_megabyte_and_a_half(texts: dict[str, str]) -> None:
+    page = render(sample_comparison(MANY, texts=texts))
+
+    assert 1000 == page.count('class="id"')
+    assert LIMIT > len(page.encode())
+
+
+def test_the_same_comparison_gives_the_same_page() -> None:
+    comparison = sample_comparison()
+    again = Comparison.model_validate_json(comparison.model_dump_json())
+
+    assert render(comparison) == render(again)
+
+
+@pytest.mark.parametrize("field", ["usd", "seconds", "prompt_tokens"])
+def test_what_is_not_known_is_a_dash(field: str) -> None:
+    comparison = sample_comparison()
+    unknown: dict[str, Any] = {field: None}
+    contenders = tuple(result.model_copy(update=unknown) for result in comparison.contenders)
+
+    before, after = (
+        render(shown).count("\u2013")
+        for shown in (comparison, comparison.model_copy(update={"contenders": contenders}))
+    )
+
+    assert after > before

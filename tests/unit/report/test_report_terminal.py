@@ -1,0 +1,140 @@
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import pytest
+from rich.cells import cell_len
+from rich.console import Console, RenderableType
+from sample_comparison import VERDICTS, infested, sample_comparison
+
+from unitune.evaluate.results import GateResult
+from unitune.report import terminal, words
+
+
+def printed(renderable: RenderableType, width: int = 80, *, colour: bool = False) -> str:
+    file = io.StringIO()
+    Console(
+        file=file,
+        width=width,
+        force_terminal=colour,
+        color_system="standard" if colour else None,
+        highlight=False,
+    ).print(renderable)
+    return file.getvalue()
+
+
+def test_the_verdict_stands_first_with_scores_difference_and_interval() -> None:
+    first = printed(terminal.verdict_lines(sample_comparison())).splitlines()[0]
+
+    assert (
+        "BETTER  tuned 0.583 vs few-shot 0.117: +46.7 points [38.6, 54.4] (95 %)" == first.rstrip()
+    )
+
+
+def test_the_second_line_has_the_figures_behind_it() -> None:
+    comparison = sample_comparison()
+    second = printed(terminal.verdict_lines(comparison)).splitlines()[1]
+
+    expected = f"n=180, 88 gained / 4 lost, p={comparison.p_value:.2g}, margin ±5 points"
+    assert expected == second.strip()
+
+
+@pytest.mark.parametrize("verdict", VERDICTS)
+def test_every_verdict_is_also_said_in_words(verdict: str) -> None:
+    comparison = sample_comparison(VERDICTS[verdict])
+    output = " ".join(printed(terminal.verdict_lines(comparison)).split())
+
+    assert output.startswith(verdict.upper())
+    assert words.headline(comparison) in output
+
+
+@pytest.mark.parametrize("verdict", VERDICTS)
+def test_everything_fits_80_columns(verdict: str, tmp_path: Path) -> None:
+    comparison = sample_comparison(VERDICTS[verdict], errors=3)
+    output = printed(terminal.comparison_view(comparison, tmp_path))
+
+    assert 80 >= max(map(cell_len, output.splitlines()))
+
+
+def test_without_a_terminal_there_is_no_escape_sequence(tmp_path: Path) -> None:
+    assert "\x1b" not in printed(terminal.comparison_view(sample_comparison(), tmp_path))
+
+
+def test_without_colour_a_terminal_gets_no_colour(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NO_COLOR", "1")
+    output = printed(terminal.verdict_lines(sample_comparison()), colour=True)
+
+    assert "\x1b[1mBETTER\x1b[0m" in output  # bold is no colour
+
+
+def test_each_contender_has_a_row_with_its_score_interval_errors_tokens_and_seconds() -> None:
+    output = printed(terminal.comparison_table(sample_comparison(errors=3)))
+    (row,) = (line.split() for line in output.splitlines() if line.startswith("few-shot"))
+
+    assert ["few-shot", "11.7", "%", "7.8-17.2"] == row[:4]
+    assert ["3", "739", "1.50", "0.0312"] == row[5:]
+
+
+def test_the_price_column_is_absent_when_nothing_has_a_price() -> None:
+    comparison = sample_comparison()
+    free = tuple(result.model_copy(update={"usd": None}) for result in comparison.contenders)
+    output = printed(terminal.comparison_table(comparison.model_copy(update={"contenders": free})))
+
+    assert "USD" in printed(terminal.comparison_table(comparison))
+    assert "USD" not in output
+
+
+@pytest.mark.parametrize(
+    ("bar", "drawing"),
+    [
+        (terminal.IntervalBar(0.5, 0.25, 0.75), "·····━━━━━●━━━━━·····"),
+        (terminal.IntervalBar(0.0, 0.0, 0.1), "●━━··················"),
+        (terminal.IntervalBar(1.0, 0.9, 1.0), "··················━━●"),
+    ],
+)
+def test_a_bar_is_drawn_to_scale(bar: terminal.IntervalBar, drawing: str) -> None:
+    assert drawing == printed(bar, width=21).rstrip("\n")
+
+
+def test_the_gate_has_a_line_of_its_own() -> None:
+    gate = GateResult(mode="improve", passed=False, exit_code=3, reason="inconclusive")
+    comparison = sample_comparison().model_copy(update={"gate": gate})
+
+    assert "Gate improve: not passed (exit code 3). inconclusive" in printed(
+        terminal.verdict_lines(comparison)
+    )
+
+
+def test_files_that_exist_are_named_whole_however_long_their_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, elsewhere = tmp_path / ("deep" * 30), tmp_path / "elsewhere"
+    folder.mkdir()
+    elsewhere.mkdir()
+    monkeypatch.chdir(elsewhere)
+    (folder / "report.html").touch()
+
+    output = printed(terminal.comparison_view(sample_comparison(), folder))
+
+    assert str(folder / "report.html") in output.replace("\n", "")
+    assert "verdict.json" not in output
+
+
+def test_files_below_the_current_folder_are_named_from_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "report.html").touch()
+
+    output = printed(terminal.comparison_view(sample_comparison(), tmp_path))
+
+    assert "report.html" == output.splitlines()[-1].strip()
+
+
+def test_texts_are_no_markup_and_control_the_terminal_in_nothing(tmp_path: Path) -> None:
+    comparison = infested(sample_comparison(), "[red]\x1b[2J\u202e\r")
+    output = printed(terminal.comparison_view(comparison, tmp_path), width=200)
+
+    assert "tuned[red]\ufffd[2J\ufffd\ufffd" in output
+    assert not any(character in output for character in "\x1b\u202e\r")

@@ -1,0 +1,222 @@
+from __future__ import annotations
+
+import pytest
+from sample_comparison import VERDICTS, Counts, sample_comparison
+
+from unitune.evaluate.results import Comparison, GateResult, LeakResult
+from unitune.report import words
+
+
+def with_contenders(*names: str, rename: dict[str, str] | None = None) -> Comparison:
+    """A comparison of only these contenders, some under another name."""
+    comparison = sample_comparison()
+    kept = tuple(
+        result.model_copy(update={"name": (rename or {}).get(result.name, result.name)})
+        for result in comparison.contenders
+        if result.name in names
+    )
+    candidate = (rename or {}).get("tuned", "tuned")
+    return comparison.model_copy(update={"contenders": kept, "candidate": candidate})
+
+
+@pytest.mark.parametrize("verdict", VERDICTS)
+def test_the_sample_of_each_verdict_has_that_verdict(verdict: str) -> None:
+    assert verdict == sample_comparison(VERDICTS[verdict]).verdict
+
+
+@pytest.mark.parametrize(
+    ("verdict", "headline"),
+    [
+        ("better", "The tuned model is better than the best prompt"),
+        ("worse", "The tuned model is worse than the best prompt"),
+        (
+            "equivalent",
+            "No difference larger than ±5 points between the tuned model and the best prompt",
+        ),
+        ("non-inferior", "The tuned model is not worse than the best prompt by 5 points or more"),
+        ("inconclusive", "Too close to call between the tuned model and the best prompt"),
+    ],
+)
+def test_the_headline_says_the_verdict_in_plain_words(verdict: str, headline: str) -> None:
+    assert headline == words.headline(sample_comparison(VERDICTS[verdict]))
+
+
+@pytest.mark.parametrize(
+    ("verdict", "part"),
+    [
+        ("better", "lies wholly above zero"),
+        ("worse", "lies wholly below zero"),
+        ("equivalent", "wholly inside ±5 points"),
+        ("non-inferior", "stays above -5 points"),
+        ("inconclusive", "a loss that matters cannot be ruled out"),
+    ],
+)
+def test_the_reason_gives_the_interval_and_what_follows(verdict: str, part: str) -> None:
+    comparison = sample_comparison(VERDICTS[verdict])
+    low, high = comparison.interval
+
+    reason = words.reason(comparison)
+
+    assert part in reason
+    assert f"{100 * low:.1f} to {100 * high:.1f} points" in reason
+
+
+def test_an_inconclusive_reason_says_how_many_cases_would_settle_it() -> None:
+    comparison = sample_comparison(VERDICTS["inconclusive"])
+
+    assert f"About {comparison.cases_needed:,} cases would settle it" in words.reason(comparison)
+
+
+def test_no_number_of_cases_below_those_at_hand_is_promised_to_settle_it() -> None:
+    comparison = sample_comparison(VERDICTS["inconclusive"])
+    enough = comparison.model_copy(update={"cases_needed": comparison.n})
+
+    assert words.reason(enough).endswith("More cases would settle it.")
+
+
+def test_a_single_baseline_is_not_called_the_best_prompt() -> None:
+    only = with_contenders("few-shot", "tuned")
+
+    assert "The tuned model is better than the few-shot prompt" == words.headline(only)
+
+
+def test_a_candidate_that_is_no_tune_goes_by_its_name() -> None:
+    comparison = sample_comparison().model_copy(update={"candidate": "instructed"})
+
+    assert words.headline(comparison).startswith("“instructed” is better")
+
+
+def test_one_of_two_tunes_goes_by_its_name() -> None:
+    comparison = sample_comparison()
+    second = words.contender(comparison, "tuned").model_copy(update={"name": "older tune"})
+    both = comparison.model_copy(update={"contenders": (*comparison.contenders, second)})
+
+    assert words.headline(both).startswith("“tuned” is better")
+
+
+def test_a_tuned_baseline_goes_by_its_name() -> None:
+    comparison = sample_comparison().model_copy(
+        update={"candidate": "few-shot", "baseline": "tuned"}
+    )
+
+    assert words.headline(comparison).endswith("“tuned”")
+
+
+def test_the_evidence_holds_every_figure_of_the_verdict() -> None:
+    comparison = sample_comparison()
+    facts = {fact.term: fact for fact in words.evidence(comparison)}
+
+    assert "+46.7 points" == facts["Difference"].value
+    assert "88 and 4" == facts["Gained and lost"].value
+    assert "below 0.0001" == facts["p-value"].value
+    assert "±5 points" == facts["Margin"].value
+    assert f"{comparison.cases_needed:,} cases" in facts["Margin"].meaning
+    visible = facts["Smallest visible difference"].value
+    assert f"{100 * comparison.smallest_detectable:.1f} points" == visible
+
+
+@pytest.mark.parametrize(
+    ("p", "often"),
+    [
+        (0.0, "in fewer than one of a million"),
+        (0.0021, "in about one of 480"),
+        (0.31, "in about 31 of 100"),
+        (1.0, "in nearly all"),
+    ],
+)
+def test_a_p_value_is_told_as_how_often_chance_does_this(p: float, often: str) -> None:
+    comparison = sample_comparison().model_copy(update={"p_value": p})
+    fact = next(fact for fact in words.evidence(comparison) if fact.term == "p-value")
+
+    assert f"{often} such tests" in fact.meaning
+
+
+def test_errors_are_a_caveat_with_their_number_and_their_effect() -> None:
+    caveats = words.caveats(sample_comparison(errors=3))
+
+    assert (
+        "few-shot: 3 cases of 180 ended in an error; an error counts as a wrong answer." in caveats
+    )
+
+
+def test_counted_leaks_come_first_among_the_caveats() -> None:
+    leaks = LeakResult(action="allow", cases=("a", "b"))
+    comparison = sample_comparison(errors=1).model_copy(update={"leaks": leaks})
+
+    assert words.caveats(comparison)[0].startswith("2 test cases also in the training rows")
+
+
+@pytest.mark.parametrize(
+    ("action", "cases", "told"),
+    [
+        ("refuse", (), "none found"),
+        ("drop", ("a",), "1 case, left out of the test"),
+        ("allow", ("a", "b"), "2 cases, counted all the same"),
+    ],
+)
+def test_leaks_are_told_with_what_was_done(action: str, cases: tuple[str, ...], told: str) -> None:
+    leaks = LeakResult.model_validate({"action": action, "cases": cases})
+    comparison = sample_comparison().model_copy(update={"leaks": leaks})
+    facts = {fact.term: fact.value for fact in words.judging(comparison)}
+
+    assert told == facts["Test cases in the training rows"]
+
+
+def test_judging_says_how_the_baseline_was_chosen_and_ends_with_the_provenance() -> None:
+    facts = {fact.term: fact.value for fact in words.judging(sample_comparison())}
+
+    assert facts["Best baseline"].startswith("few-shot, best of 3 on 44 dev rows")
+    assert "2026-11-25 09:41 UTC" == facts["Date"]
+    assert ["Seed", "Training rows"] == list(facts)[-2:]
+
+
+def test_the_gate_is_one_line_and_empty_without_one() -> None:
+    failed = GateResult(mode="improve", passed=False, exit_code=1, reason="it is worse")
+    comparison = sample_comparison(VERDICTS["worse"])
+
+    assert "" == words.gate(comparison)
+    assert "Gate improve: not passed (exit code 1). it is worse" == words.gate(
+        comparison.model_copy(update={"gate": failed})
+    )
+
+
+@pytest.mark.parametrize(
+    ("difference", "sign", "text"),
+    [
+        (0.05, False, "5 points"),
+        (0.01, False, "1 point"),
+        (0.025, False, "2.5 points"),
+        (0.46667, True, "+46.7 points"),
+        (-0.0001, True, "0 points"),
+    ],
+)
+def test_points_are_short_and_never_minus_zero(difference: float, sign: bool, text: str) -> None:  # noqa: FBT001 - a parameter
+    assert text == words.points(difference, sign=sign)
+
+
+def test_print_has_minus_signs_but_leaves_names_alone() -> None:
+    assert "few-shot-2: \u22125.0 to 2.0, 95\u202f%" == words.typeset(
+        "few-shot-2: -5.0 to 2.0, 95 %"
+    )
+
+
+def test_a_date_that_is_none_is_shown_as_it_came() -> None:
+    assert "yesterday" == words.moment("yesterday")
+
+
+def test_what_is_not_known_is_a_dash_and_never_zero() -> None:
+    assert "\u2013" == words.per_case(None, 180)
+    assert "0.50" == words.per_case(90.0, 180, "{:.2f}".format)
+
+
+def test_a_whole_number_of_cases_has_thousands_separators() -> None:
+    assert "1 case" == words.counted(1, "case")
+    assert "1,200 cases" == words.counted(1200, "case")
+
+
+def test_counts_are_those_of_the_comparison() -> None:
+    comparison = sample_comparison(Counts(gained=3, lost=2, both_right=4, both_wrong=1))
+
+    assert "Of 10 test cases, tuned got 70.0 % right and few-shot 60.0 %." == words.scores(
+        comparison
+    )

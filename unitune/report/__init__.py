@@ -1,0 +1,1 @@
+"""Showing a comparison: on the terminal and as a page."""

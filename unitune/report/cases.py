@@ -1,0 +1,263 @@
+"""The cases of a comparison as readers see them: grouped by outcome, answers marked word by word.
+
+`grouped` sorts cases into gained, lost, both wrong and both right, and turns every text into a
+`Passage`: pieces marked against the expected answer, with a beginning to show while it is folded.
+Texts share one budget, so that a page of 1,000 long answers still opens at once: short texts are
+never cut, long ones all to the same length, and a cut says how much is missing.
+
+Not here: how words are compared (`unitune.report.marks`) and how a passage looks
+(``template.html.j2``).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from itertools import islice
+
+from markupsafe import escape
+
+from unitune.data.example import Message
+from unitune.evaluate.results import Answer, CaseResult, Comparison
+from unitune.report.marks import Piece, marked
+
+FOLD_ABOVE = 420
+"""Characters that a reader takes in at once, about five lines; longer texts are folded."""
+
+BEGINNING = 240
+"""Characters of a folded text that stay visible."""
+
+TEXT_BUDGET = 950_000
+"""Bytes of all texts of a page with their marks; 1,000 rows around them still make under 1.5 MB."""
+
+SHORTEST_CUT = 60
+"""No text is cut to fewer characters, however many cases there are."""
+
+MARK_BYTES = 11
+"""What a mark costs on the page: ``<ins></ins>``."""
+
+NOTE_BYTES = 130
+"""What folding or cutting a text costs on the page."""
+
+MOST_CASES = 1000
+"""Cases shown of one group; a page of more serves nobody, and `rows.jsonl` has them all."""
+
+
+class Outcome(StrEnum):
+    """Which of the two got a case right."""
+
+    GAINED = "gained"
+    LOST = "lost"
+    BOTH_WRONG = "both wrong"
+    BOTH_RIGHT = "both right"
+
+
+@dataclass(frozen=True, slots=True)
+class Passage:
+    """A text to show.
+
+    Args:
+        pieces: The text, marked.
+        beginning: What stays visible of a folded text; empty when it is short enough to stand open.
+        characters: Length of the whole text.
+        cut: Characters left out at its end.
+        error: Why there is no answer.
+    """
+
+    pieces: tuple[Piece, ...]
+    beginning: str = ""
+    characters: int = 0
+    cut: int = 0
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ShownCase:
+    """One case, ready to show.
+
+    Args:
+        id: Of the case.
+        question: What was asked, without the shared system prompt.
+        expected: The expected answer.
+        baseline: The baseline's answer.
+        candidate: The candidate's answer.
+    """
+
+    id: str
+    question: Passage
+    expected: Passage
+    baseline: Passage
+    candidate: Passage
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Cases with the same outcome.
+
+    Args:
+        outcome: Theirs.
+        total: How many there are.
+        cases: The first `MOST_CASES` of them.
+    """
+
+    outcome: Outcome
+    total: int
+    cases: tuple[ShownCase, ...]
+
+
+def grouped(comparison: Comparison, budget: int = TEXT_BUDGET) -> tuple[Group, ...]:
+    """Return the cases by outcome: gained, lost, both wrong, both right; each in the cases' order.
+
+    Args:
+        comparison: With its cases.
+        budget: Bytes for all texts with their marks.
+    """
+    sorted_cases: dict[Outcome, list[CaseResult]] = {outcome: [] for outcome in Outcome}
+    for case in comparison.cases:
+        sorted_cases[outcome(comparison, case)].append(case)
+    prompt = shared_system_prompt(comparison.cases)
+    chosen = [case for cases in sorted_cases.values() for case in cases[:MOST_CASES]]
+    shown = iter(_fitting(comparison, chosen, prompt, budget))
+    return tuple(
+        Group(key, len(cases), tuple(islice(shown, min(MOST_CASES, len(cases)))))
+        for key, cases in sorted_cases.items()
+    )
+
+
+def outcome(comparison: Comparison, case: CaseResult) -> Outcome:
+    """Return which of candidate and baseline got a case right, by the metric that decides."""
+    right = {
+        name: case.answers[name].scores.get(comparison.metric, 0.0) >= 0.5
+        for name in (comparison.candidate, comparison.baseline)
+    }
+    return {
+        (True, False): Outcome.GAINED,
+        (False, True): Outcome.LOST,
+        (False, False): Outcome.BOTH_WRONG,
+        (True, True): Outcome.BOTH_RIGHT,
+    }[right[comparison.candidate], right[comparison.baseline]]
+
+
+def shared_system_prompt(cases: Sequence[CaseResult]) -> str:
+    """Return the system prompt that every case begins with; empty when they differ."""
+    prompts = {_system(case) for case in cases}
+    return prompts.pop() if len(prompts) == 1 else ""
+
+
+def fair_limit(lengths: Iterable[int], budget: int) -> int:
+    """Return the length to which long texts are cut so that all together fit a budget.
+
+    Texts shorter than their equal share leave the rest to the longer ones.
+
+    Args:
+        lengths: Of every text, in characters.
+        budget: For all texts together, in characters.
+
+    Returns:
+        The greatest fitting length, at least `SHORTEST_CUT`.
+    """
+    ordered = sorted(lengths)
+    left = budget
+    for place, length in enumerate(ordered):
+        share = left // (len(ordered) - place)
+        if length > share:
+            return max(SHORTEST_CUT, share)
+        left -= length
+    return max(SHORTEST_CUT, ordered[-1] if ordered else 0)
+
+
+def _fitting(
+    comparison: Comparison, cases: Sequence[CaseResult], prompt: str, budget: int
+) -> list[ShownCase]:
+    """Show cases, their texts cut as little as the budget allows.
+
+    Marks and escapes are known only once a text is marked, so the limit is lowered until it fits.
+    """
+    texts = (text for case in cases for text in _texts(comparison, case, prompt))
+    limit = fair_limit(map(len, texts), budget)
+    while True:
+        shown = [_shown(comparison, case, prompt, limit) for case in cases]
+        written = sum(map(_written, shown))
+        if written <= budget or limit == SHORTEST_CUT:
+            return shown
+        limit = max(SHORTEST_CUT, limit * budget // written)
+
+
+def _written(case: ShownCase) -> int:
+    """Return how many bytes a case's texts take on the page."""
+    passages = (case.question, case.expected, case.baseline, case.candidate)
+    return sum(
+        _escaped(passage.beginning)
+        + sum(
+            _escaped(piece.text) + MARK_BYTES * (piece.kind != "same") for piece in passage.pieces
+        )
+        + NOTE_BYTES * bool(passage.beginning or passage.cut)
+        for passage in passages
+    )
+
+
+def _escaped(text: str) -> int:
+    return len(escape(text).encode("utf-8", "replace"))
+
+
+def _shown(comparison: Comparison, case: CaseResult, prompt: str, limit: int) -> ShownCase:
+    return ShownCase(
+        id=case.id,
+        question=_plain(_question(case, prompt), limit),
+        expected=_plain(case.expected, limit),
+        baseline=_answer(comparison, case, comparison.baseline, limit),
+        candidate=_answer(comparison, case, comparison.candidate, limit),
+    )
+
+
+def _answer(comparison: Comparison, case: CaseResult, name: str, limit: int) -> Passage:
+    answer: Answer = case.answers[name]
+    if answer.error is not None:
+        return Passage((), error=answer.error[:limit])
+    if answer.scores.get(comparison.metric, 0.0) >= 0.5:
+        return _plain(answer.text, limit)
+    return _passage(answer.text, limit, marked(case.expected[:limit], answer.text[:limit]))
+
+
+def _plain(text: str, limit: int) -> Passage:
+    return _passage(text, limit, (Piece("same", text[:limit]),) if text else ())
+
+
+def _passage(text: str, limit: int, pieces: tuple[Piece, ...]) -> Passage:
+    shown = min(len(text), limit)
+    return Passage(
+        pieces=pieces,
+        beginning=text[:BEGINNING] if shown > FOLD_ABOVE else "",
+        characters=len(text),
+        cut=len(text) - shown,
+    )
+
+
+def _texts(comparison: Comparison, case: CaseResult, prompt: str) -> tuple[str, ...]:
+    answers = (case.answers[name] for name in (comparison.baseline, comparison.candidate))
+    return (
+        _question(case, prompt),
+        case.expected,
+        *(answer.error or answer.text for answer in answers),
+    )
+
+
+def _system(case: CaseResult) -> str:
+    first = case.messages[0] if case.messages else None
+    return first.text if first and first.role in ("system", "developer") else ""
+
+
+def _question(case: CaseResult, prompt: str) -> str:
+    """Write what was asked; with more than one turn, each begins with who speaks."""
+    turns = case.messages[1:] if prompt else case.messages
+    if len(turns) == 1:
+        return _said(turns[0])
+    return "\n\n".join(f"{turn.role}: {_said(turn)}" for turn in turns)
+
+
+def _said(message: Message) -> str:
+    if message.tool_calls is None:
+        return message.text
+    return message.text + json.dumps(message.tool_calls, ensure_ascii=False)

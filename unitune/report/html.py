@@ -1,0 +1,118 @@
+"""A comparison as one self-contained page: `render` gives the whole of ``report.html``.
+
+The page asks nobody for anything: style and script stand in it, and a content security policy
+that knows their hashes lets no other run, so that a model's answer can do no more than be read. It
+is whole without JavaScript; `script.js` adds only filtering and search. What is said stands in
+`unitune.report.words`, what is drawn in `unitune.report.charts`, which cases are shown in
+`unitune.report.cases`; here they are put into ``template.html.j2``.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections import Counter
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+
+from jinja2 import PackageLoader, StrictUndefined
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+from markupsafe import Markup
+
+from unitune.evaluate.results import Comparison
+from unitune.report import cases, charts, words
+
+PACKAGE = "unitune.report"
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """An error that answers ended in.
+
+    Args:
+        contender: Whose answers.
+        error: What it said.
+        count: How many answers.
+    """
+
+    contender: str
+    error: str
+    count: int
+
+
+def render(comparison: Comparison) -> str:
+    """Return a comparison as one HTML page that needs no other file and no network.
+
+    Args:
+        comparison: What was found; without its cases the page says where they are.
+    """
+    style, script = _resource("style.css"), _resource("script.js")
+    page = (
+        _environment()
+        .get_template("template.html.j2")
+        .render(
+            comparison=comparison,
+            candidate=words.contender(comparison, comparison.candidate),
+            baseline=words.contender(comparison, comparison.baseline),
+            words=words,
+            charts=charts,
+            groups=cases.grouped(comparison),
+            system_prompt=cases.shared_system_prompt(comparison.cases),
+            metrics=_other_metrics(comparison),
+            failures=failures(comparison),
+            style=Markup(style),  # noqa: S704 - our own file
+            script=Markup(script),  # noqa: S704 - our own file
+            policy=_policy(style, script),
+        )
+    )
+    return _writable(page)
+
+
+def failures(comparison: Comparison) -> tuple[Failure, ...]:
+    """Return the errors of each contender, the most frequent first."""
+    counts = Counter(
+        (name, answer.error)
+        for case in comparison.cases
+        for name, answer in case.answers.items()
+        if answer.error is not None
+    )
+    return tuple(Failure(name, error, count) for (name, error), count in counts.most_common())
+
+
+@cache
+def _environment() -> ImmutableSandboxedEnvironment:
+    environment = ImmutableSandboxedEnvironment(
+        loader=PackageLoader(PACKAGE, package_path=""),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["typeset"] = words.typeset
+    return environment
+
+
+def _resource(name: str) -> str:
+    return files(PACKAGE).joinpath(name).read_text(encoding="utf-8")
+
+
+def _policy(style: str, script: str) -> str:
+    return (
+        "default-src 'none'; base-uri 'none'; form-action 'none'; img-src data:; "
+        f"style-src '{_hash(style)}'; script-src '{_hash(script)}'"
+    )
+
+
+def _hash(text: str) -> str:
+    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+
+
+def _other_metrics(comparison: Comparison) -> tuple[str, ...]:
+    names = {name: None for result in comparison.contenders for name in result.scores}
+    return tuple(name for name in names if name != comparison.metric)
+
+
+def _writable(page: str) -> str:
+    """Replace lone surrogates, which a model's JSON may hold and no UTF-8 file can."""
+    return page.encode("utf-16", "surrogatepass").decode("utf-16", "replace")

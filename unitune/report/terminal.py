@@ -1,0 +1,190 @@
+"""A comparison in the terminal, as rich renderables: the verdict, the contenders, the files.
+
+Everything fits 80 columns and needs no colour to be understood. Texts out of a job are never read
+as markup, and their control characters never reach the terminal.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console, ConsoleOptions, Group, RenderResult
+from rich.measure import Measurement
+from rich.segment import Segment
+from rich.style import Style
+from rich.table import Table
+from rich.text import Text
+
+from unitune.evaluate.results import Comparison, ContenderResult
+from unitune.report import words
+
+COLOURS = {
+    "better": "bold green",
+    "worse": "bold red",
+    "equivalent": "bold cyan",
+    "non-inferior": "bold cyan",
+    "inconclusive": "bold yellow",
+}
+
+LEAST_BAR, MOST_BAR = 16, 40
+"""Columns of a drawn interval: fewer show nothing, more say nothing new."""
+
+FILES = ("report.html", "verdict.json", "rows.jsonl")
+
+
+def comparison_view(comparison: Comparison, folder: Path) -> Group:
+    """Return all that a comparison says in the terminal.
+
+    Args:
+        comparison: What was found.
+        folder: Where its files stand; those that exist are named.
+    """
+    return Group(
+        verdict_lines(comparison),
+        Text(),
+        comparison_table(comparison),
+        Text(),
+        *file_lines(folder / name for name in FILES),
+    )
+
+
+def verdict_lines(comparison: Comparison) -> Group:
+    """Return the verdict with its figures, in words, with its caveats, and the gate's line."""
+    lines = [_verdict_line(comparison), _figures_line(comparison), Text()]
+    lines.append(plain(f"{words.headline(comparison)}. {words.reason(comparison)}"))
+    lines += [
+        Text.assemble(("Note: ", "yellow"), plain(note)) for note in words.caveats(comparison)
+    ]
+    if comparison.gate is not None:
+        style = "bold green" if comparison.gate.passed else "bold red"
+        lines.append(plain(words.gate(comparison), style))
+    return Group(*lines)
+
+
+def comparison_table(comparison: Comparison) -> Table:
+    """Return the contenders with their intervals drawn on one axis from 0 to 100 %."""
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
+    table.add_column("\ncontender", max_width=24, overflow="fold")
+    table.add_column("\nscore", justify="right", no_wrap=True)
+    table.add_column(f"\n{words.level(comparison)}", justify="right", no_wrap=True)
+    table.add_column(IntervalScale(), ratio=1)
+    for header in ("\nerrors", "tokens\n/case", "s\n/case"):
+        table.add_column(header, justify="right", no_wrap=True)
+    priced = any(result.usd is not None for result in comparison.contenders)
+    if priced:
+        table.add_column("\nUSD", justify="right", no_wrap=True)
+    for result in comparison.contenders:
+        table.add_row(*_cells(comparison, result, priced=priced))
+    return table
+
+
+def file_lines(paths: Iterable[Path]) -> list[Text]:
+    """Return one line for each file that exists, seen from here where it lies below."""
+    here = Path.cwd()
+    return [
+        plain(str(path.relative_to(here) if path.is_relative_to(here) else path), "dim")
+        for path in paths
+        if path.exists()
+    ]
+
+
+def plain(text: str, style: str = "") -> Text:
+    """Return text that does to a terminal nothing but appear.
+
+    Args:
+        text: Anything; control characters become U+FFFD.
+        style: A rich style.
+    """
+    return Text("".join(c if c.isprintable() else "\ufffd" for c in text), style=style)
+
+
+@dataclass(frozen=True, slots=True)
+class IntervalBar:
+    """A score with its interval, drawn over the width that its column has.
+
+    Args:
+        score: From 0 to 1.
+        low: Lower end of the interval.
+        high: Upper end of the interval.
+        style: A rich style.
+    """
+
+    score: float
+    low: float
+    high: float
+    style: str = ""
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        last = options.max_width - 1
+        left, middle, right = (round(end * last) for end in (self.low, self.score, self.high))
+        style = console.get_style(self.style)
+        faint = Style(dim=True)
+        yield Segment("\u00b7" * left, faint)
+        yield Segment("\u2501" * (middle - left) + "\u25cf" + "\u2501" * (right - middle), style)
+        yield Segment("\u00b7" * (last - right), faint)
+
+    def __rich_measure__(self, console: Console, options: ConsoleOptions) -> Measurement:
+        return Measurement(LEAST_BAR, max(LEAST_BAR, min(MOST_BAR, options.max_width)))
+
+
+@dataclass(frozen=True, slots=True)
+class IntervalScale:
+    """The ends of the axis on which `IntervalBar` draws."""
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        yield Segment.line()
+        yield Segment("0 %" + "100 %".rjust(options.max_width - 3))
+
+    def __rich_measure__(self, console: Console, options: ConsoleOptions) -> Measurement:
+        return Measurement(LEAST_BAR, max(LEAST_BAR, min(MOST_BAR, options.max_width)))
+
+
+def _verdict_line(comparison: Comparison) -> Text:
+    candidate = words.contender(comparison, comparison.candidate)
+    baseline = words.contender(comparison, comparison.baseline)
+    low, high = (words.decimal(100 * end) for end in comparison.interval)
+    return Text.assemble(
+        (comparison.verdict.upper(), COLOURS[comparison.verdict]),
+        plain(
+            f"  {candidate.name} {candidate.score:.3f} vs {baseline.name} {baseline.score:.3f}: "
+            f"{words.points(comparison.difference, sign=True)} [{low}, {high}] "
+            f"({words.level(comparison)})"
+        ),
+    )
+
+
+def _figures_line(comparison: Comparison) -> Text:
+    return plain(
+        f"{' ' * len(comparison.verdict)}  n={comparison.n}, {comparison.gained} gained / "
+        f"{comparison.lost} lost, p={comparison.p_value:.2g}, "
+        f"margin \u00b1{words.points(comparison.margin)}"
+    )
+
+
+def _cells(
+    comparison: Comparison, result: ContenderResult, *, priced: bool
+) -> list[Text | IntervalBar]:
+    low, high = result.interval
+    style = COLOURS[comparison.verdict] if result.name == comparison.candidate else ""
+    compared = result.name in (comparison.candidate, comparison.baseline)
+    tokens = (
+        None
+        if result.prompt_tokens is None or result.completion_tokens is None
+        else result.prompt_tokens + result.completion_tokens
+    )
+    cells: list[Text | IntervalBar] = [
+        plain(result.name, "bold" if compared else ""),
+        plain(words.percent(result.score), style),
+        plain(f"{words.decimal(100 * low)}-{words.decimal(100 * high)}"),
+        IntervalBar(result.score, low, high, style),
+        plain(f"{result.errors:,}", "red" if result.errors else ""),
+        plain(words.per_case(tokens, result.n)),
+        plain(words.per_case(result.seconds, result.n, "{:.2f}".format)),
+    ]
+    return [*cells, plain(_usd(result))] if priced else cells
+
+
+def _usd(result: ContenderResult) -> str:
+    return "-" if result.usd is None else f"{result.usd:.4f}"

@@ -1,0 +1,290 @@
+"""What a comparison says in words and numbers, the same in the terminal and on the page.
+
+Shares are printed in percent, differences of shares in points. Here is plain text with plain
+hyphens and spaces, fit for a log; `typeset` makes it fit for print. Nothing here computes a
+statistic: every figure comes out of `Comparison`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Literal
+
+from unitune.evaluate.results import Comparison, ContenderResult
+
+_HYPHEN_BEFORE_NUMBER = re.compile(r"(?<![\w-])-(?=\d)")
+_SPACE_BEFORE_PERCENT = re.compile(r"(?<=\d) (?=%)")
+
+PROMPTED = ("zero-shot", "instructed", "few-shot")
+
+_METRICS = {
+    "exact": "the answer equals the expected one",
+    "contains": "the expected text stands somewhere in the answer",
+    "regex": "the answer matches the pattern",
+    "json_valid": "the answer is valid JSON",
+    "json_equal": "the answer is JSON equal to the expected JSON",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Fact:
+    """A figure with its name and what it means.
+
+    Args:
+        term: What it is.
+        value: The figure.
+        meaning: One or two sentences for somebody who knows no statistics.
+    """
+
+    term: str
+    value: str
+    meaning: str = ""
+
+
+def contender(comparison: Comparison, name: str) -> ContenderResult:
+    """Return the result of one contender.
+
+    Raises:
+        KeyError: The comparison has no contender of this name.
+    """
+    return {result.name: result for result in comparison.contenders}[name]
+
+
+def headline(comparison: Comparison) -> str:
+    """Return the verdict as one sentence, without figures other than the margin."""
+    candidate, baseline = _spoken(comparison, "candidate"), _spoken(comparison, "baseline")
+    margin = points(comparison.margin)
+    sentence = {
+        "better": f"{candidate} is better than {baseline}",
+        "worse": f"{candidate} is worse than {baseline}",
+        "equivalent": f"no difference larger than \u00b1{margin} "
+        f"between {candidate} and {baseline}",
+        "non-inferior": f"{candidate} is not worse than {baseline} by {margin} or more",
+        "inconclusive": f"too close to call between {candidate} and {baseline}",
+    }[comparison.verdict]
+    return sentence[0].upper() + sentence[1:]
+
+
+def reason(comparison: Comparison) -> str:
+    """Return why the verdict is what it is, and what it leaves open."""
+    low, high = (decimal(100 * end) for end in comparison.interval)
+    margin, share = points(comparison.margin), level(comparison)
+    span = f"The {share} interval of the difference, {low} to {high} points,"
+    return {
+        "better": f"{span} lies wholly above zero.",
+        "worse": f"{span} lies wholly below zero.",
+        "equivalent": f"{span} is narrow, and the 90 % one, which decides this question, lies "
+        f"wholly inside \u00b1{margin}.",
+        "non-inferior": f"{span} stays above -{margin}. Whether there is a gain, these cases "
+        "cannot tell.",
+        "inconclusive": f"{span} includes zero and reaches down to -{margin} or further, so a "
+        f"loss that matters cannot be ruled out. {_more_cases(comparison)}",
+    }[comparison.verdict]
+
+
+def scores(comparison: Comparison) -> str:
+    """Return what both sides got right, as one sentence."""
+    candidate = contender(comparison, comparison.candidate)
+    baseline = contender(comparison, comparison.baseline)
+    return (
+        f"Of {counted(comparison.n, 'test case')}, {candidate.name} got "
+        f"{percent(candidate.score)} right and {baseline.name} {percent(baseline.score)}."
+    )
+
+
+def evidence(comparison: Comparison) -> tuple[Fact, ...]:
+    """Return the figures behind the verdict, each with its meaning."""
+    low, high = (decimal(100 * end) for end in comparison.interval)
+    return (
+        Fact(
+            "Difference",
+            points(comparison.difference, sign=True),
+            f"{comparison.candidate} minus {comparison.baseline}. "
+            f"{level(comparison)} interval: {low} to {high} points.",
+        ),
+        Fact(
+            "Gained and lost",
+            f"{comparison.gained:,} and {comparison.lost:,}",
+            f"Cases that only {comparison.candidate} got right, and cases that only "
+            f"{comparison.baseline} got right, of {comparison.n:,}.",
+        ),
+        Fact("p-value", p_value(comparison.p_value), _chance(comparison.p_value)),
+        Fact(
+            "Margin",
+            f"\u00b1{points(comparison.margin)}",
+            "Smaller differences do not matter for this job. To show that a difference is "
+            f"smaller takes about {counted(comparison.cases_needed, 'case')}; "
+            f"this test had {comparison.n:,}.",
+        ),
+        Fact(
+            "Smallest visible difference",
+            points(comparison.smallest_detectable),
+            "A true difference of this size is found by four of five such tests; a smaller one is "
+            "often missed.",
+        ),
+    )
+
+
+def caveats(comparison: Comparison) -> tuple[str, ...]:
+    """Return what a reader must know before trusting the verdict."""
+    return (
+        *_counted_leaks(comparison),
+        *(
+            f"{result.name}: {counted(result.errors, 'case')} of {result.n:,} ended in an error; "
+            "an error counts as a wrong answer."
+            for result in comparison.contenders
+            if result.errors
+        ),
+        *comparison.notes,
+    )
+
+
+def judging(comparison: Comparison) -> tuple[Fact, ...]:
+    """Return how the verdict was reached, for somebody who wants to check it."""
+    return tuple(
+        Fact(term, value)
+        for term, value in (
+            ("Right means", f"{metric(comparison.metric)} ({comparison.metric})"),
+            (
+                "Method",
+                f"{comparison.method}, at {level(comparison)}; p = {comparison.p_value:.3g}",
+            ),
+            ("Best baseline", _choice(comparison)),
+            ("Test cases in the training rows", _leaks(comparison)),
+            ("Base model", f"{comparison.base_model}, on backend {comparison.backend}"),
+            ("Run", comparison.run or "none: no contender was tuned here"),
+            ("Date", moment(comparison.created)),
+            *comparison.provenance.items(),
+        )
+    )
+
+
+def gate(comparison: Comparison) -> str:
+    """Return what the gate says in one line; empty without a gate."""
+    if comparison.gate is None:
+        return ""
+    result = comparison.gate
+    state = "passed" if result.passed else "not passed"
+    return f"Gate {result.mode}: {state} (exit code {result.exit_code}). {result.reason}"
+
+
+def metric(name: str) -> str:
+    """Return what a scorer counts as right; its name when it is not one of ours."""
+    return _METRICS.get(name, f"the scorer {name} says so")
+
+
+def percent(share: float) -> str:
+    """Return a share from 0 to 1 as percent with one decimal."""
+    return f"{decimal(100 * share)} %"
+
+
+def points(difference: float, *, sign: bool = False) -> str:
+    """Return a difference of shares in points; whole where it is, such as a margin of 5."""
+    value = round(100 * difference, 1) + 0.0  # adding zero turns -0.0 into 0.0
+    figure = f"{value:+.1f}" if sign and value else f"{value:.1f}".removesuffix(".0")
+    return f"{figure} {'point' if figure == '1' else 'points'}"
+
+
+def decimal(value: float) -> str:
+    """Return a number with one decimal, never as minus zero."""
+    return f"{round(value, 1) + 0.0:.1f}"
+
+
+def level(comparison: Comparison) -> str:
+    """Return the level of the intervals, e.g. ``95 %``."""
+    return f"{100 * comparison.level:g} %"
+
+
+def p_value(value: float) -> str:
+    """Return a p-value for readers: two digits, and a bound where more would say nothing."""
+    return "below 0.0001" if value < 0.0001 else f"{value:.2g}"
+
+
+def counted(number: int, noun: str) -> str:
+    """Return a number with its noun, e.g. ``1 case`` or ``1,200 cases``."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def moment(created: str) -> str:
+    """Return an ISO date and time for people; unchanged when it is none."""
+    try:
+        return datetime.fromisoformat(created).strftime("%Y-%m-%d %H:%M UTC")
+    except ValueError:
+        return created
+
+
+def per_case(total: float | None, n: int, show: Callable[[float], str] = "{:,.0f}".format) -> str:
+    """Return a total divided by the cases; a dash when it is not known."""
+    return "\u2013" if total is None or n == 0 else show(total / n)
+
+
+def typeset(text: str) -> str:
+    """Return text of ours for print, with minus signs and percent signs that never stand alone."""
+    with_minus = _HYPHEN_BEFORE_NUMBER.sub("\u2212", text)
+    return _SPACE_BEFORE_PERCENT.sub("\u202f", with_minus)
+
+
+def _spoken(comparison: Comparison, side: Literal["candidate", "baseline"]) -> str:
+    """Name a side as a manager would: the tuned model, the best prompt."""
+    types = [result.type for result in comparison.contenders]
+    if side == "candidate":
+        candidate = contender(comparison, comparison.candidate)
+        only_tune = candidate.type == "tuned" and types.count("tuned") == 1
+        return "the tuned model" if only_tune else f"\u201c{candidate.name}\u201d"
+    baseline = contender(comparison, comparison.baseline)
+    if baseline.type not in PROMPTED:
+        return f"\u201c{baseline.name}\u201d"
+    rivals = sum(rival.role == "baseline" for rival in comparison.contenders)
+    return "the best prompt" if rivals > 1 else f"the {baseline.name} prompt"
+
+
+def _more_cases(comparison: Comparison) -> str:
+    if comparison.cases_needed <= comparison.n:
+        return "More cases would settle it."
+    return (
+        f"About {counted(comparison.cases_needed, 'case')} would settle it; "
+        f"this test had {comparison.n:,}."
+    )
+
+
+def _chance(p: float) -> str:
+    if p < 1e-6:
+        often = "in fewer than one of a million"
+    elif p < 0.01:
+        often = f"in about one of {float(f'{1 / p:.2g}'):,.0f}"
+    elif p < 0.99:
+        often = f"in about {100 * p:.0f} of 100"
+    else:
+        often = "in nearly all"
+    return f"Were both equally good, gains and losses this uneven would come up {often} such tests."
+
+
+def _choice(comparison: Comparison) -> str:
+    rivals = sum(result.role == "baseline" for result in comparison.contenders)
+    if rivals < 2:
+        return f"{comparison.baseline}, the only one"
+    rows = counted(comparison.dev_rows, "dev row")
+    return f"{comparison.baseline}, best of {rivals} on {rows}; the test cases had no part in it"
+
+
+def _counted_leaks(comparison: Comparison) -> tuple[str, ...]:
+    leaks = comparison.leaks
+    if leaks.action != "allow" or not leaks.cases:
+        return ()
+    cases = counted(len(leaks.cases), "test case")
+    warning = (
+        f"{cases} also in the training rows and counted all the same (leaks: allow): "
+        "the tuned model may know the answers by heart."
+    )
+    return (warning,)
+
+
+def _leaks(comparison: Comparison) -> str:
+    leaks = comparison.leaks
+    if not leaks.cases:
+        return "none found"
+    done = {"refuse": "refused", "drop": "left out of the test", "allow": "counted all the same"}
+    return f"{counted(len(leaks.cases), 'case')}, {done[leaks.action]}"
