@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from unitune.models import Reply as Reply
     from unitune.models import Request as Request
     from unitune.models import TunedModel as TunedModel
-    from unitune.plan import Plan as Plan
-    from unitune.plan import plan as plan
+    from unitune.planning import Plan as Plan
+    from unitune.planning import plan as plan
     from unitune.run import Run as Run
     from unitune.run import launch as launch
 
@@ -33,7 +33,7 @@ _HOMES = {
     "Example": "unitune.data.example",
     "Finding": "unitune.data.findings",
     "Job": "unitune.job",
-    "Plan": "unitune.plan",
+    "Plan": "unitune.planning",
     "Reply": "unitune.models",
     "Request": "unitune.models",
     "Run": "unitune.run",
@@ -41,7 +41,7 @@ _HOMES = {
     "compare": "unitune.evaluate.compare",
     "launch": "unitune.run",
     "load": "unitune.data.load",
-    "plan": "unitune.plan",
+    "plan": "unitune.planning",
 }
 
 __all__ = [

@@ -64,7 +64,7 @@ def plan(file: JobFile, *, json: Json = False) -> None:
     from unitune.cli.output import print_json
     from unitune.cli.show import print_plan
     from unitune.job import Job
-    from unitune.plan import plan as make_plan
+    from unitune.planning import plan as make_plan
 
     found = make_plan(Job.load(file))
     print_json(found) if json else print_plan(found)
@@ -120,7 +120,7 @@ def quickstart(
     from unitune.cli.output import aside
     from unitune.cli.show import print_plan
     from unitune.job import Job
-    from unitune.plan import plan as make_plan
+    from unitune.planning import plan as make_plan
     from unitune.run import find_run, launch
 
     file = directory / "unitune.yaml"

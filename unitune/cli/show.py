@@ -17,7 +17,7 @@ from unitune.data.check import DataReport
 from unitune.evaluate.results import Comparison
 from unitune.job import Job
 from unitune.models import TunedModel
-from unitune.plan import Plan
+from unitune.planning import Plan
 from unitune.run import Run
 
 STATE_STYLES = {State.SUCCEEDED: "green", State.FAILED: "red", State.CANCELLED: "dim"}

@@ -19,7 +19,7 @@ ORDER = [
     ["models"],
     ["backend"],
     ["registry"],
-    ["plan"],
+    ["planning"],
     ["home", "keys", "locks"],
     ["migrations", "database", "ledger"],
     ["launching", "handle", "run"],

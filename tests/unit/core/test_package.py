@@ -52,3 +52,10 @@ def test_a_job_is_read_without_anything_heavy() -> None:
 
 def test_offers_are_read_without_their_backend() -> None:
     assert [] == loaded_after("from unitune import registry\nregistry.offer('local')")
+
+
+def test_no_module_takes_the_place_of_a_public_function() -> None:
+    """A submodule's import sets its name on the package, over a function of the same name."""
+    code = "import unitune, unitune.run\nassert all(callable(getattr(unitune, n)) for n in unitune.__all__)"
+
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -10,7 +10,7 @@ from unitune import registry
 from unitune.backend import Offer
 from unitune.errors import MissingExtra
 from unitune.job import Data, Job, Lora, Tuning
-from unitune.plan import explicit_settings, offer_findings, plan
+from unitune.planning import explicit_settings, offer_findings, plan
 
 OFFER = Offer(
     name="vendor",

@@ -1,0 +1,39 @@
+"""The scripted backend keeps the contract, so that what is tested on it holds for others."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+import pytest
+from pydantic import JsonValue
+
+from unitune.backend import Guarantee
+from unitune.testing import BackendContract, FakeBackend
+
+
+class TestFakeBackend(BackendContract):
+    name = "fake"
+    options: ClassVar[Mapping[str, JsonValue]] = {
+        "states": ["queued", "validating_files", "a_new_word", "running"],
+        "steps": 5,
+    }
+    slow_options: ClassVar[Mapping[str, JsonValue]] = {"steps": 100_000}
+    poll_seconds = 0.001
+
+
+class TestFakeBackendOnTheClock(BackendContract):
+    name = "fake"
+    options: ClassVar[Mapping[str, JsonValue]] = {"seconds_per_step": 0.01}
+    slow_options: ClassVar[Mapping[str, JsonValue]] = {"seconds_per_step": 60}
+    poll_seconds = 0.005
+
+
+class TestFakeBackendWithoutKeys(BackendContract):
+    name = "fake"
+    poll_seconds = 0.001
+    slow_options: ClassVar[Mapping[str, JsonValue]] = {"steps": 100_000}
+
+    @pytest.fixture(autouse=True)
+    def findable(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(FakeBackend, "guarantee", Guarantee.FINDABLE)

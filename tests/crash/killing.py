@@ -1,0 +1,149 @@
+"""Launch in a child process that is killed (SIGKILL) at one line of our code, then recover; again
+and again, at another line each time, until a launch gets through.
+
+Usage: python killing.py GUARANTEE VERB STRIDE FOLDER
+
+GUARANTEE is the vendor's; VERB what is killed: launch, cancel or resume; STRIDE how many lines lie
+between two kills. Prints one JSON line for each kill. The child is a fork, so that a kill costs
+milliseconds; the vendor is `FakeBackend`'s folder, which outlives the child as a vendor would.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+
+from unitune import database, handle, launching, ledger, locks, run
+from unitune.backend import Guarantee, State
+from unitune.errors import UnituneError
+from unitune.job import Data, Job
+from unitune.run import Run, launch, runs
+from unitune.testing import FakeBackend, fake
+
+OURS = {module.__file__ for module in (database, fake, handle, launching, ledger, locks, run)}
+Trace = Callable[[FrameType, str, object], object]
+
+
+class Killer:
+    """Kills its own process before the given line of ours is run, counted from 1."""
+
+    def __init__(self, at: int, report: int) -> None:
+        self.left = at
+        self.report = report
+
+    def __call__(self, frame: FrameType, event: str, _: object) -> Trace | None:
+        if frame.f_code.co_filename not in OURS:
+            return None
+        if event == "line":
+            self.left -= 1
+            if self.left == 0:
+                place = f"{Path(frame.f_code.co_filename).name}:{frame.f_lineno}"
+                os.write(self.report, place.encode())
+                os.kill(os.getpid(), signal.SIGKILL)
+        return self
+
+
+def killed(at: int, act: Callable[[], object]) -> str | None:
+    """Do something in a child that dies at a line; return where, or None when it got through."""
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            sys.settrace(Killer(at, writing))
+            act()
+            sys.settrace(None)
+            os._exit(0)
+        finally:
+            os._exit(1)
+    os.close(writing)
+    _, status = os.waitpid(child, 0)
+    with os.fdopen(reading) as report:
+        place = report.read()
+    if os.WIFSIGNALED(status):
+        return place
+    assert os.WEXITSTATUS(status) == 0, "the child failed by itself"
+    return None
+
+
+def a_job(folder: Path, script: dict[str, object]) -> Job:
+    row = {"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]}
+    for name in ("train.jsonl", "validation.jsonl"):
+        (folder / name).write_text(json.dumps(row) + "\n", encoding="utf-8")
+    return Job(
+        name="demo",
+        model="tiny",
+        backend="fake",
+        data=Data(train="train.jsonl", validation="validation.jsonl"),
+        options={"fake": script},
+        folder=folder,
+    )
+
+
+def recover(job: Job) -> Run:
+    """Do what a user does who finds an interrupted run: launch if there is none, else resume."""
+    found = runs()
+    if not found:
+        return launch(job)
+    assert len(found) == 1, f"{len(found)} runs"
+    mine = found[0]
+    if mine.state is State.UNCERTAIN or mine.resume().state is State.UNCERTAIN:
+        jobs = FakeBackend().find(mine.launch_key, mine.folder)
+        if jobs:
+            return mine.resume(adopt=jobs[0])
+        return mine.resume(resubmit=True)
+    return mine
+
+
+def prepared(folder: Path, verb: str) -> tuple[Job, Callable[[], object], Callable[[], Run]]:
+    """Return the job, what is killed, and how its user recovers."""
+    job = a_job(folder, {"steps": 50 if verb == "cancel" else 4, "steps_per_poll": 3})
+    if verb == "launch":
+        return job, lambda: launch(job), lambda: recover(job)
+    if verb == "cancel":
+        mine = launch(job)
+        return job, mine.cancel, lambda: recover_cancel(mine)
+    paused = job.model_copy(update={"options": {"fake": {"pause_at_step": 2}}})
+    mine = launch(paused).wait(0)
+    return paused, mine.resume, mine.resume
+
+
+def recover_cancel(mine: Run) -> Run:
+    mine.refresh()
+    return mine if mine.state.ended else mine.cancel()
+
+
+def trial(at: int, verb: str, folder: Path) -> dict[str, object] | None:
+    """Kill at a line and recover; None when nothing was left to kill."""
+    os.environ["UNITUNE_DIR"] = str(folder / ".unitune")
+    os.environ["UNITUNE_FAKE_DIR"] = str(folder / "vendor")
+    folder.mkdir()
+    _, act, back = prepared(folder, verb)
+    place = killed(at, act)
+    if place is None:
+        return None
+    left = [str(found.state) for found in runs()]
+    try:
+        mine = back().wait(0)
+        jobs = len(list((folder / "vendor").glob("*/job.json")))
+        return {"place": place, "left": left, "jobs": jobs, "end": str(mine.state)}
+    except UnituneError as error:
+        return {"place": place, "left": left, "jobs": -1, "end": str(error)}
+
+
+def main(guarantee: str, verb: str, stride: str, folder: str) -> None:
+    FakeBackend.guarantee = Guarantee(guarantee)
+    at = 1
+    while result := trial(at, verb, Path(folder) / str(at)):
+        shutil.rmtree(Path(folder) / str(at))
+        sys.stdout.write(json.dumps(result) + "\n")
+        at += int(stride)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

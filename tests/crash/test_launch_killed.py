@@ -1,0 +1,99 @@
+"""A process killed anywhere in a launch, a cancel or a resume leaves a run that goes on."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from unitune.backend import Guarantee
+
+KILLING = Path(__file__).parent / "killing.py"
+STRIDE = {"launch": 59, "cancel": 23, "resume": 23}
+"""Lines between two kills, so that the tests take seconds; 1 kills before every line."""
+
+LAUNCH_AND_DIE = """
+import sys
+from unitune.job import Job
+from unitune.run import launch
+launch(Job.load(sys.argv[1]))
+"""
+RESUME = """
+import sys
+from unitune.run import runs
+(run,) = runs()
+before = str(run.state)
+run.resume().wait(0)
+print(before, run.state, run.attempt)
+"""
+JOB = """
+name: demo
+model: tiny
+backend: fake
+data: {{train: rows.jsonl, validation: rows.jsonl}}
+options: {{fake: {{submits: [{fault}]}}}}
+"""
+ROW = {"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]}
+
+
+def kill_at_many_lines(guarantee: str, verb: str, folder: Path) -> list[dict[str, object]]:
+    done = subprocess.run(
+        [sys.executable, str(KILLING), guarantee, verb, str(STRIDE[verb]), str(folder)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert 0 == done.returncode, done.stderr
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+@pytest.mark.parametrize("guarantee", list(Guarantee))
+def test_a_launch_killed_at_any_line_ends_with_exactly_one_job(
+    guarantee: Guarantee, tmp_path: Path
+) -> None:
+    kills = kill_at_many_lines(guarantee, "launch", tmp_path)
+    assert 8 <= len(kills)
+    left = {state for kill in kills for state in (kill["left"] or ["nothing"])}
+    assert {"nothing", "uploading", "submitting"} <= left
+    assert [] == [kill for kill in kills if (kill["jobs"], kill["end"]) != (1, "succeeded")]
+
+
+@pytest.mark.parametrize(("verb", "end"), [("cancel", "cancelled"), ("resume", "succeeded")])
+def test_a_cancel_or_resume_killed_at_any_line_can_be_repeated(
+    verb: str, end: str, tmp_path: Path
+) -> None:
+    kills = kill_at_many_lines(Guarantee.OWN_ID, verb, tmp_path)
+    assert 3 <= len(kills)
+    assert [] == [kill for kill in kills if (kill["jobs"], kill["end"]) != (1, end)]
+
+
+@pytest.mark.parametrize("fault", ["die before", "die after"])
+def test_a_process_killed_within_the_create_call_is_continued_by_another(
+    fault: str, tmp_path: Path
+) -> None:
+    (tmp_path / "rows.jsonl").write_text(json.dumps(ROW) + "\n", encoding="utf-8")
+    (tmp_path / "job.yaml").write_text(JOB.format(fault=fault), encoding="utf-8")
+    place = {"UNITUNE_DIR": str(tmp_path / "ledger"), "UNITUNE_FAKE_DIR": str(tmp_path / "vendor")}
+    environment = {**os.environ, **place}
+    first = subprocess.run(
+        [sys.executable, "-c", LAUNCH_AND_DIE, "job.yaml"],
+        cwd=tmp_path,
+        env=environment,
+        check=False,
+    )
+    assert -signal.SIGKILL == first.returncode
+    second = subprocess.run(
+        [sys.executable, "-c", RESUME],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "submitting succeeded 1" == second.stdout.strip()
+    assert 1 == len(list((tmp_path / "vendor").glob("*/job.json")))

@@ -1,0 +1,1 @@
+"""A backend for unitune that answers like the most similar training row."""

@@ -1,0 +1,100 @@
+"""Where unitune keeps its ledger and the files of its runs: the folder ``.unitune``.
+
+Nothing here makes the folder when it is only read.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from pathlib import Path
+
+from unitune.errors import UserError
+
+NETWORK_FILE_SYSTEMS = frozenset(
+    {
+        "afs",
+        "beegfs",
+        "ceph",
+        "cifs",
+        "fuse.glusterfs",
+        "fuse.sshfs",
+        "glusterfs",
+        "gpfs",
+        "lustre",
+        "ncpfs",
+        "nfs",
+        "nfs4",
+        "pvfs2",
+        "smb3",
+        "smbfs",
+    }
+)
+"""File system types of Linux whose locks SQLite cannot rely on.
+
+Not among them: 9p and virtiofs, which containers use for the root of one single machine.
+Source: "How To Corrupt An SQLite Database File", section 2.1, https://sqlite.org/howtocorrupt.html
+(2026-11-25).
+"""
+MOUNTS = Path("/proc/self/mountinfo")
+
+
+def home() -> Path:
+    """Return the folder of the ledger, whether it exists or not.
+
+    ``UNITUNE_DIR`` when set, else the nearest ``.unitune`` in the current folder or its parents,
+    else ``.unitune`` in the current folder.
+    """
+    if chosen := os.environ.get("UNITUNE_DIR"):
+        return Path(chosen).absolute()
+    here = Path.cwd()
+    candidates = (folder / ".unitune" for folder in (here, *here.parents))
+    return next((folder for folder in candidates if folder.is_dir()), here / ".unitune")
+
+
+def make_home(folder: Path) -> None:
+    """Make the folder, kept out of version control because it holds copies of training data.
+
+    Raises:
+        UserError: It lies on a network file system.
+    """
+    refuse_network(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    ignore = folder / ".gitignore"
+    if not ignore.exists():
+        ignore.write_text("*\n", encoding="utf-8")
+
+
+def refuse_network(folder: Path) -> None:
+    """Raise UserError when a folder lies on a network file system.
+
+    Only Linux tells; elsewhere the folder is taken as it is.
+    """
+    if not sys.platform.startswith("linux"):
+        return
+    kind = file_system(folder.resolve(), MOUNTS.read_text(encoding="utf-8"))
+    if kind in NETWORK_FILE_SYSTEMS:
+        raise UserError(
+            f"{folder} lies on a network file system ({kind}), where the ledger could be damaged. "
+            "Set UNITUNE_DIR to a folder on a local disk."
+        )
+
+
+def file_system(path: Path, mountinfo: str) -> str:
+    """Return the type of the file system that an absolute path lies on.
+
+    Args:
+        path: Absolute and resolved.
+        mountinfo: Text in the format of ``/proc/self/mountinfo``.
+
+    Source: proc_pid_mountinfo(5): the mount point is the fifth field, with blanks written as octal
+    escapes; the type is the first after the lone dash. A later mount hides an earlier one.
+    """
+    deepest, kind = -1, ""
+    for line in mountinfo.splitlines():
+        before, _, after = line.partition(" - ")
+        point = Path(re.sub(r"\\([0-7]{3})", lambda m: chr(int(m[1], 8)), before.split()[4]))
+        if path.is_relative_to(point) and len(point.parts) >= deepest:
+            deepest, kind = len(point.parts), after.split()[0]
+    return kind

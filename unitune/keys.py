@@ -1,0 +1,55 @@
+"""Names of runs and launches, made so that they fit every vendor's metadata, label, tag or suffix.
+
+A run id reads ``r251125-1k3fq7d0x2ab``: the date (UTC), the time of day in four digits of base 32
+(steps of 83 ms), and eight random digits. So ids sort by time, start with a letter, never end in a
+dash, are 20 characters long, and hold 40 random bits, because several ledgers meet at one vendor.
+A launch key is run id and attempt, at most 26 characters of ``[a-z0-9-]``.
+"""
+
+from __future__ import annotations
+
+import secrets
+from datetime import UTC, datetime
+
+DIGITS = "0123456789abcdefghjkmnpqrstvwxyz"
+"""Base 32 in the order of its values, without i, l, o and u, which are easily misread.
+
+Source: Crockford, Base 32, https://www.crockford.com/base32.html (2026-11-25), in lower case.
+"""
+RANDOM_DIGITS = 8
+CLOCK_DIGITS = 4
+SECONDS_PER_DAY = 86_400
+MOST_ATTEMPTS = 99_999
+
+
+def run_id(time: float) -> str:
+    """Return a new run id.
+
+    Args:
+        time: Seconds since 1970, UTC; ids sort by it from the year 2000 to 2099.
+    """
+    day = datetime.fromtimestamp(time, UTC).strftime("%y%m%d")
+    share = time % SECONDS_PER_DAY / SECONDS_PER_DAY
+    clock = _digits(int(share * len(DIGITS) ** CLOCK_DIGITS), CLOCK_DIGITS)
+    chance = _digits(secrets.randbits(5 * RANDOM_DIGITS), RANDOM_DIGITS)
+    return f"r{day}-{clock}{chance}"
+
+
+def launch_key(run: str, attempt: int) -> str:
+    """Return the key that the attempt's job carries at its backend.
+
+    Args:
+        run: Run id.
+        attempt: Counted from 1 to 99,999.
+    """
+    if not 1 <= attempt <= MOST_ATTEMPTS:
+        raise ValueError(f"attempt is {attempt}; it must be from 1 to {MOST_ATTEMPTS}")
+    return f"{run}-{attempt}"
+
+
+def _digits(value: int, width: int) -> str:
+    digits = ""
+    for _ in range(width):
+        value, digit = divmod(value, len(DIGITS))
+        digits = DIGITS[digit] + digits
+    return digits

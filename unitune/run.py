@@ -1,0 +1,138 @@
+"""Runs: launched once, found again from any process.
+
+`launch` checks a job, writes down what it will do, and does it; `runs`, `find_run` and
+`newest_succeeded` read the ledger. Files of a run stand in ``.unitune/runs/RUN/``: the job and the
+rows exactly as they were handed over.
+
+What one can do with a run is in `unitune.handle`; how it gets from state to state without ever
+making two jobs, in `unitune.launching`.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+
+from unitune import launching, registry
+from unitune.backend import State
+from unitune.data.example import digest
+from unitune.data.split import Splits, load_splits
+from unitune.errors import TwinExists, UnknownName, Unsupported, UserError
+from unitune.handle import Run
+from unitune.home import home, make_home
+from unitune.job import Job
+from unitune.keys import run_id
+from unitune.ledger import Ledger, RunRecord
+from unitune.planning import offer_findings
+
+__all__ = ["Run", "find_run", "launch", "newest_succeeded", "runs", "training_fingerprint"]
+
+
+def launch(job: Job, *, again: bool = False) -> Run:
+    """Start the training of a job, once.
+
+    Args:
+        job: What to tune and how.
+        again: Train even if the same training is going on or done.
+
+    Returns:
+        The run, whose job its backend now has (or, after a create call without an answer, may
+        have: then the state is uncertain).
+
+    Raises:
+        Unsupported: The backend cannot do what the job asks for.
+        MissingExtra: The backend's packages are not installed.
+        DataError: The data cannot be used.
+        TwinExists: The same training is going on or done.
+        UnituneError: The backend refused, and the run has failed; or did not answer.
+    """
+    refusals = offer_findings(job, registry.offer(job.backend))
+    if refusals:
+        raise Unsupported("\n".join(str(refusal) for refusal in refusals))
+    registry.backend(job.backend)  # a missing package is told before anything is written
+    splits = load_splits(job)
+    ledger = Ledger(home())
+    record = _planned(job, splits)
+    _write_files(ledger, record, job, splits)
+    with ledger.locked(record.id):
+        try:
+            ledger.add(record, again=again)
+        except TwinExists:
+            shutil.rmtree(ledger.run_folder(record.id))
+            raise
+        return Run(ledger, launching.advance(ledger, record))
+
+
+def training_fingerprint(job: Job, splits: Splits) -> str:
+    """Return the hash of everything that determines what a training learns.
+
+    Name, budget and evaluation are left out, so that changing them finds the same training.
+    """
+    return digest(
+        {
+            "train": splits.train.fingerprint,
+            "validation": splits.validation.fingerprint,
+            "base_model": job.base_model,
+            "backend": job.backend,
+            "method": job.method,
+            "tuning": job.tuning.model_dump(mode="json"),
+            "options": job.options.get(job.backend, {}),
+        }
+    )
+
+
+def runs() -> list[Run]:
+    """Return all runs of this folder's ledger, newest first."""
+    ledger = Ledger(home())
+    return [Run(ledger, record) for record in ledger.records()]
+
+
+def find_run(id_or_prefix: str) -> Run:
+    """Return a run by its id or an unambiguous beginning of it.
+
+    Raises:
+        UnknownName: No run's id begins so.
+        UserError: Several do.
+    """
+    known = {run.id: run for run in runs()}
+    if id_or_prefix in known:
+        return known[id_or_prefix]
+    found = [run for run in known.values() if id_or_prefix and run.id.startswith(id_or_prefix)]
+    if not found:
+        raise UnknownName("run", id_or_prefix, known, hint="`unitune runs` lists them.")
+    if len(found) > 1:
+        listed = ", ".join(run.id for run in found)
+        raise UserError(f"{id_or_prefix!r} is the beginning of several runs: {listed}. Give more.")
+    return found[0]
+
+
+def newest_succeeded(fingerprint: str) -> Run | None:
+    """Return the newest run that succeeded with a training fingerprint, or None."""
+    ledger = Ledger(home())
+    succeeded = (r for r in ledger.records(fingerprint) if r.state is State.SUCCEEDED)
+    return next((Run(ledger, record) for record in succeeded), None)
+
+
+def _planned(job: Job, splits: Splits) -> RunRecord:
+    now = time.time()
+    return RunRecord(
+        id=run_id(now),
+        name=job.name,
+        backend=job.backend,
+        base_model=job.base_model,
+        method=job.method,
+        fingerprint=training_fingerprint(job, splits),
+        created=now,
+        updated=now,
+    )
+
+
+def _write_files(ledger: Ledger, record: RunRecord, job: Job, splits: Splits) -> None:
+    """Write what the launch hands over, before the ledger says that there is such a run."""
+    make_home(ledger.folder)
+    folder = ledger.run_folder(record.id)
+    folder.mkdir(parents=True)
+    job.save(folder / "job.yaml")
+    (folder / "train.jsonl").write_text(splits.train.jsonl, encoding="utf-8")
+    if len(splits.validation):
+        (folder / "validation.jsonl").write_text(splits.validation.jsonl, encoding="utf-8")

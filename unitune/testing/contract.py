@@ -1,0 +1,309 @@
+"""What every backend must do: a test class for pytest, for our own backends and for strangers'.
+
+A backend's test is a subclass that says which backend, which base model and which options make a
+training that takes a moment, and one that takes long enough to be cancelled:
+
+    class TestMine(BackendContract):
+        name = "mine"
+        model = "tiny"
+        slow_options = {"epochs_to_waste": 1000}
+
+The backend is found by its entry point, and one training is shared by the tests that need one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import ClassVar
+
+import pytest
+from pydantic import JsonValue
+
+from unitune import registry
+from unitune.backend import Backend, Event, Guarantee, Launch, State, Status, Upload
+from unitune.data.example import Message
+from unitune.errors import BackendError, UnituneError
+from unitune.job import Data, Job, Tuning
+from unitune.keys import launch_key, run_id
+from unitune.models import Reply, Request, TunedModel
+
+COLOURS = {
+    "snow": "white",
+    "coal": "black",
+    "blood": "red",
+    "grass": "green",
+    "the sky": "blue",
+    "a lemon": "yellow",
+    "a carrot": "orange",
+    "a mouse": "grey",
+}
+ROWS = tuple(
+    f'{{"messages":[{{"role":"user","content":"What is the colour of {thing}?"}},'
+    f'{{"role":"assistant","content":"{colour}"}}]}}\n'
+    for thing, colour in COLOURS.items()
+)
+"""Rows to train on, one JSON line each."""
+
+READ_OFFER = """
+import sys
+from unitune import registry
+offer = registry.offer(sys.argv[1])
+assert offer.name == sys.argv[1], f"the offer calls itself {offer.name}"
+assert sys.argv[2] not in sys.modules, f"reading the offer imported {sys.argv[2]}"
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Training:
+    """A training followed to its end."""
+
+    launch: Launch
+    job_id: str
+    statuses: Sequence[Status]
+    """Of every poll, in order; each took its cursor from the one before."""
+
+    @property
+    def last(self) -> Status:
+        """What the last poll saw."""
+        return self.statuses[-1]
+
+    @property
+    def events(self) -> list[Event]:
+        """What all polls brought."""
+        return [event for status in self.statuses for event in status.events]
+
+    @property
+    def model(self) -> TunedModel:
+        """What the training left behind."""
+        assert self.last.model is not None, f"{self.last.state} without a model: {self.last.error}"
+        return self.last.model
+
+
+class BackendContract:
+    """The tests; a subclass names the backend."""
+
+    name: ClassVar[str]
+    """Under which the backend is registered."""
+    model: ClassVar[str] = "any"
+    """A small base model."""
+    tuning: ClassVar[Tuning] = Tuning()
+    options: ClassVar[Mapping[str, JsonValue]] = {}
+    """The backend's own options for a training that takes a moment."""
+    slow_tuning: ClassVar[Tuning] = Tuning()
+    """For a training that can be cancelled before it ends."""
+    slow_options: ClassVar[Mapping[str, JsonValue]] = {}
+    """Likewise, over `options`."""
+    rows: ClassVar[Sequence[str]] = ROWS
+    poll_seconds: ClassVar[float] = 0.05
+    patience_seconds: ClassVar[float] = 120
+
+    @classmethod
+    def launch(
+        cls,
+        folder: Path,
+        tuning: Tuning | None = None,
+        options: Mapping[str, JsonValue] | None = None,
+    ) -> Launch:
+        """Write the rows, hand them over, and return what a submit needs.
+
+        Args:
+            folder: The run's folder.
+            tuning: `tuning` of the class when None.
+            options: Over `options` of the class.
+        """
+        job = Job(
+            name="contract",
+            model=cls.model,
+            backend=cls.name,
+            data=Data(train="train.jsonl", validation="validation.jsonl"),
+            tuning=cls.tuning if tuning is None else tuning,
+            options={cls.name: {**cls.options, **(options or {})}},
+            folder=folder,
+        )
+        return Launch(
+            key=launch_key(run_id(time.time()), 1),
+            job=job,
+            training=cls.upload(folder / "train.jsonl", cls.rows),
+            validation=cls.upload(folder / "validation.jsonl", cls.rows[:2]),
+            folder=folder,
+        )
+
+    @classmethod
+    def upload(cls, path: Path, rows: Sequence[str]) -> Upload:
+        """Write rows to a file and hand it over."""
+        path.write_text("".join(rows), encoding="utf-8")
+        return registry.backend(cls.name).upload(path, sha256_of(path))
+
+    @classmethod
+    def follow(cls, job_id: str) -> list[Status]:
+        """Poll a job until it has ended."""
+        backend = registry.backend(cls.name)
+        until = time.monotonic() + cls.patience_seconds
+        statuses = [backend.poll(job_id, "")]
+        while not statuses[-1].state.ended:
+            assert time.monotonic() < until, f"still {statuses[-1].state}, {statuses[-1].raw!r}"
+            time.sleep(cls.poll_seconds)
+            statuses.append(backend.poll(job_id, statuses[-1].cursor))
+        return statuses
+
+    @pytest.fixture
+    def backend(self) -> Backend:
+        """The backend, as the registry gives it."""
+        return registry.backend(self.name)
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def training(cls, tmp_path_factory: pytest.TempPathFactory) -> Training:
+        """One training followed to its end, shared by the tests that need one."""
+        launch = cls.launch(tmp_path_factory.mktemp("training"))
+        job_id = registry.backend(cls.name).submit(launch)
+        return Training(launch, job_id, cls.follow(job_id))
+
+    def test_offer_is_valid_and_read_without_importing_the_backend(self) -> None:
+        """An offer is data: plans are made where the backend's packages are not installed."""
+        (entry,) = entry_points(group="unitune.backends", name=self.name)
+        command = [sys.executable, "-c", READ_OFFER, self.name, entry.module]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - our own interpreter
+        assert done.returncode == 0, done.stderr
+
+    def test_offer_covers_the_tests_own_job(self) -> None:
+        """What is tested is what the backend offers."""
+        offer = registry.offer(self.name)
+        names = {name for model in offer.models for name in (model.name, *model.aliases)}
+        assert "sft" in offer.methods
+        assert offer.any_model or self.model in names
+
+    def test_declares_name_and_guarantee(self, backend: Backend) -> None:
+        """The registered name is the backend's own, and crash recovery knows its guarantee."""
+        assert backend.name == self.name
+        assert backend.guarantee in Guarantee
+
+    def test_upload_twice_is_one_file(self, tmp_path: Path) -> None:
+        """An interrupted upload is repeated, and must not leave a second file."""
+        first = self.upload(tmp_path / "train.jsonl", self.rows)
+        assert first == self.upload(tmp_path / "train.jsonl", self.rows)
+        assert first.sha256 == sha256_of(tmp_path / "train.jsonl")
+
+    def test_training_succeeds(self, training: Training) -> None:
+        """A training comes to its end and leaves a model."""
+        assert training.last.state is State.SUCCEEDED, training.last.error
+        assert training.model.backend == self.name
+        assert training.model.base
+
+    def test_states_before_the_end_are_of_a_job_at_work(self, training: Training) -> None:
+        """What only the core may say (planned, uncertain, …) is never polled."""
+        ours = {State.PLANNED, State.UPLOADING, State.SUBMITTING, State.UNCERTAIN}
+        assert not ours & {status.state for status in training.statuses}
+        assert all(status.raw for status in training.statuses)
+
+    def test_job_is_found_by_its_launch_key(self, backend: Backend, training: Training) -> None:
+        """A job whose create call got no answer is found again, and no other is."""
+        folder = training.launch.folder
+        assert backend.find(training.launch.key, folder) == [training.job_id]
+        assert backend.find(launch_key(run_id(time.time()), 1), folder) == []
+
+    def test_event_keys_are_unique(self, training: Training) -> None:
+        """The same key is recorded once, so two events must not share one."""
+        keys = [event.key for event in training.events]
+        assert keys, "a training without any event cannot be watched"
+        assert sorted(set(keys)) == sorted(keys)
+
+    def test_cursor_loses_and_repeats_nothing(self, backend: Backend, training: Training) -> None:
+        """Polls from cursor to cursor bring what one poll from the beginning brings."""
+        seen, cursor = list[Event](), ""
+        while status := backend.poll(training.job_id, cursor):
+            seen.extend(status.events)
+            if not status.events:
+                break
+            cursor = status.cursor
+        assert [event.key for event in seen] == [event.key for event in training.events]
+
+    def test_poll_after_the_end_is_stable(self, backend: Backend, training: Training) -> None:
+        """What has ended stays as it is, with nothing new."""
+        later = backend.poll(training.job_id, training.last.cursor)
+        assert later.events == ()
+        assert (later.state, later.model) == (training.last.state, training.last.model)
+
+    def test_submit_twice_with_one_key_is_one_job(self, backend: Backend, tmp_path: Path) -> None:
+        """With the guarantees `token` and `own id`, a repeated create call finds the first job."""
+        if backend.guarantee not in (Guarantee.TOKEN, Guarantee.OWN_ID):
+            pytest.skip(f"guarantee {backend.guarantee} does not promise it")
+        launch = self.launch(tmp_path)
+        job_id = backend.submit(launch)
+        assert backend.submit(launch) == job_id
+        assert backend.find(launch.key, launch.folder) == [job_id]
+        self.follow(job_id)
+
+    def test_cancel_ends_in_cancelled(self, backend: Backend, tmp_path: Path) -> None:
+        """A job at work is stopped, and says so."""
+        launch = self.launch(tmp_path, self.slow_tuning, self.slow_options)
+        job_id = backend.submit(launch)
+        assert not backend.poll(job_id, "").state.ended, "make it longer: slow_options, slow_tuning"
+        backend.cancel(job_id)
+        assert self.follow(job_id)[-1].state is State.CANCELLED
+
+    def test_unknown_job_is_a_backend_error(self, backend: Backend) -> None:
+        """A job that is not there is said to be so, in our words."""
+        with pytest.raises(BackendError):
+            backend.poll("no-such-job", "")
+        with pytest.raises(BackendError):
+            backend.cancel("no-such-job")
+
+    def test_unknown_option_is_refused_and_creates_nothing(
+        self, backend: Backend, tmp_path: Path
+    ) -> None:
+        """A misspelt option must not be trained without."""
+        launch = self.launch(tmp_path, options={"no_such_option": 1})
+        with pytest.raises(UnituneError, match="no_such_option"):
+            backend.submit(launch)
+        assert backend.find(launch.key, launch.folder) == []
+
+    def test_tuned_and_untuned_models_reply(self, backend: Backend, training: Training) -> None:
+        """Both sides of a comparison can be asked."""
+        assert ask(backend, self.model).error is None
+        assert ask(backend, training.model).error is None
+
+    def test_fingerprints_tell_models_apart(self, backend: Backend, training: Training) -> None:
+        """Recorded answers are found by it, so a tuned model's is not its base's."""
+        fingerprints = list[str]()
+        for model in (self.model, training.model, training.model):
+            chat = backend.chat(model)
+            fingerprints.append(chat.fingerprint)
+            chat.close()
+        untuned, tuned, again = fingerprints
+        assert untuned != tuned
+        assert tuned == again
+
+    def test_missing_tuned_model_is_an_error_of_ours(
+        self, backend: Backend, training: Training
+    ) -> None:
+        """A model that was deleted is said to be so when it is opened or asked."""
+        gone = training.model.model_copy(update={"name": "no-such-model"})
+        try:
+            reply = ask(backend, gone)
+        except UnituneError:
+            return
+        assert reply.error, f"a model that is not there answered {reply.text!r}"
+
+
+def sha256_of(path: Path) -> str:
+    """Return the hash of a file's content, in hex."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def ask(backend: Backend, model: str | TunedModel) -> Reply:
+    """Ask a model one question."""
+    question = Message(role="user", content="What is the colour of snow?")
+    chat = backend.chat(model)
+    try:
+        return asyncio.run(chat.reply(Request(messages=(question,), max_tokens=8)))
+    finally:
+        chat.close()
