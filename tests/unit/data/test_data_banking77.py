@@ -1,0 +1,47 @@
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import pytest
+
+from unitune.data.check import check_job
+from unitune.data.split import load_splits
+from unitune.job import Columns, Data, Job
+
+BANKING77 = Path(__file__).parents[3] / "../shared/data/banking77"
+
+
+def _plain_questions(name: str) -> list[str]:
+    with (BANKING77 / name).open(encoding="utf-8", newline="") as file:
+        return [" ".join(row["text"].lower().split()) for row in csv.DictReader(file)]
+
+
+@pytest.mark.skipif(not BANKING77.is_dir(), reason="needs the banking77 files beside the checkout")
+def test_a_real_file_is_read_whole_checked_and_split() -> None:
+    job = Job(
+        name="banking77",
+        model="any",
+        backend="fake",
+        data=Data(
+            train="train.csv",
+            test="test.csv",
+            columns=Columns(user="text", assistant="category"),
+        ),
+        folder=BANKING77,
+    )
+    report = check_job(job)
+    assert () == report.errors
+    # Row counts as published with the files, by PolyAI: 10,003 and 3,080.
+    assert [("train", 10_003), ("test", 3_080)] == [
+        (file.purpose, file.rows) for file in report.files
+    ]
+    # The published split leaks: some questions differ in case or white space alone.
+    train = set(_plain_questions("train.csv"))
+    shared = sum(question in train for question in _plain_questions("test.csv"))
+    assert 0 < shared
+    assert shared == sum(found.code == "leak" for found in report.findings)
+    splits = load_splits(job)
+    assert 1001 == len(splits.validation)
+    held = {example.input_key for example in splits.validation}
+    assert held.isdisjoint(example.input_key for example in splits.train)

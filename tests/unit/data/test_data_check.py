@@ -1,0 +1,223 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from unitune.data.check import DataReport, check, check_file, check_job
+from unitune.data.histogram import Lengths
+from unitune.data.load import load
+from unitune.job import Data, Evaluate, Job
+
+
+def pair(prompt: str, completion: str, **more: str) -> str:
+    return json.dumps({"prompt": prompt, "completion": completion, **more})
+
+
+def write(folder: Path, *lines: str, name: str = "train.jsonl") -> Path:
+    path = folder / name
+    path.write_text("\n".join(lines), encoding="utf-8")
+    return path
+
+
+def job(folder: Path, data: Data, evaluate: Evaluate | None = None) -> Job:
+    return Job(
+        name="check",
+        model="any",
+        backend="fake",
+        data=data,
+        evaluate=evaluate or Evaluate(),
+        folder=folder,
+    )
+
+
+def told(report: DataReport) -> list[tuple[str, str, str, int | None]]:
+    return [
+        (found.severity, found.code, Path(found.file or "").name, found.line)
+        for found in report.findings
+    ]
+
+
+def test_a_file_is_counted(tmp_path: Path) -> None:
+    chat = {
+        "messages": [
+            {"role": "system", "content": "12345"},
+            {"role": "user", "content": "123"},
+            {"role": "assistant", "content": "12"},
+        ]
+    }
+    path = write(tmp_path, json.dumps(chat), pair("123456", "1234567890"))
+    (file,) = check_file(path).files
+    assert (str(path), None, 2, 5) == (file.name, file.purpose, file.rows, file.messages)
+    assert {"system": 1, "user": 2, "assistant": 2} == file.roles
+    assert file.characters is not None
+    assert (10, 16) == (file.characters.shortest, file.characters.longest)
+    assert 2 == sum(count for _, count in file.histogram)
+
+
+def test_a_clean_file_has_no_findings(tmp_path: Path) -> None:
+    assert () == check_file(write(tmp_path, pair("a", "b"), pair("c", "b"))).findings
+
+
+def test_findings_of_reading_and_of_checking_stand_together_by_line(tmp_path: Path) -> None:
+    path = write(tmp_path, pair("a", "b"), "broken", pair("a", "b"))
+    report = check_file(path)
+    assert [
+        ("error", "broken-json", "train.jsonl", 2),
+        ("warning", "duplicate", "train.jsonl", 3),
+    ] == told(report)
+    assert ["broken-json"] == [found.code for found in report.errors]
+
+
+def test_rows_equal_in_all_but_their_id_are_duplicates(tmp_path: Path) -> None:
+    path = write(
+        tmp_path,
+        pair("a", "b", id="1"),
+        pair("a", "b", grade="x"),
+        pair("a", "b", id="2"),
+        pair("a", "b"),
+    )
+    report = check_file(path)
+    assert [("duplicate", 3), ("duplicate", 4)] == [(f.code, f.line) for f in report.findings]
+    assert all("on line 1" in found.message for found in report.findings)
+    assert 2 == report.files[0].duplicates
+
+
+def test_the_same_input_with_another_answer_is_a_contradiction_with_both_lines(
+    tmp_path: Path,
+) -> None:
+    report = check_file(write(tmp_path, pair("a", "b"), pair("a", "c"), pair("x", "c")))
+    assert [("warning", "contradiction", "train.jsonl", 2)] == told(report)
+    assert "on line 1" in report.findings[0].message
+    assert "'c'" in report.findings[0].message
+    assert 1 == report.files[0].contradictions
+
+
+def test_another_system_prompt_or_other_tools_make_another_input(tmp_path: Path) -> None:
+    def row(answer: str, system: str, tool: str) -> str:
+        messages = [
+            {"role": "system", "content": system},
+            {"role": "user", "content": "a"},
+            {"role": "assistant", "content": answer},
+        ]
+        return json.dumps({"messages": messages, "tools": [{"name": tool}]})
+
+    path = write(tmp_path, row("1", "s", "t"), row("2", "z", "t"), row("3", "s", "u"))
+    assert () == check_file(path).findings
+
+
+def test_an_id_given_to_two_rows_is_a_warning_and_an_error_among_test_cases(
+    tmp_path: Path,
+) -> None:
+    rows = [pair("a", "b", id="1"), pair("c", "d", id="1")]
+    write(tmp_path, *(pair(f"q{index}", "r") for index in range(90)))
+    path = write(tmp_path, *rows, name="test.jsonl")
+    assert [("warning", "repeated-id", "test.jsonl", 2)] == told(check_file(path))
+    report = check_job(job(tmp_path, Data(train="train.jsonl", test="test.jsonl")))
+    assert [("error", "repeated-id", "test.jsonl", 2)] == told(report)
+
+
+def test_blank_ids_are_none(tmp_path: Path) -> None:
+    path = write(tmp_path, pair("a", "b", id=""), pair("c", "d", id=""))
+    assert () == check_file(path).findings
+
+
+def test_a_dataset_is_checked_like_its_file(tmp_path: Path) -> None:
+    path = write(tmp_path, pair("a", "b"), pair("a", "c"), pair("a", "b"))
+    from_file, from_rows = check_file(path), check(load(path))
+    assert [(f.code, f.line, f.message) for f in from_file.findings] == [
+        (f.code, f.line, f.message) for f in from_rows.findings
+    ]
+    assert from_file.files[0].characters == from_rows.files[0].characters
+
+
+def test_every_file_of_a_job_is_checked_with_its_purpose(tmp_path: Path) -> None:
+    write(tmp_path, *(pair(f"q{index}", "r") for index in range(90)))
+    write(tmp_path, pair("dev", "r"), name="dev.jsonl")
+    write(tmp_path, "broken", name="test.jsonl")
+    data = Data(train="train.jsonl", validation="dev.jsonl", test="test.jsonl")
+    report = check_job(job(tmp_path, data))
+    assert [("train", 90), ("validation", 1), ("test", 0)] == [
+        (file.purpose, file.rows) for file in report.files
+    ]
+    assert [("error", "broken-json", "test.jsonl", 1)] == told(report)
+
+
+def test_a_mapping_of_the_job_is_used(tmp_path: Path) -> None:
+    rows = [f"question {index},label" for index in range(90)]
+    write(tmp_path, "text,label", *rows, name="train.csv")
+    data = Data.model_validate(
+        {"train": "train.csv", "columns": {"user": "text", "assistant": "label"}}
+    )
+    report = check_job(job(tmp_path, data))
+    assert ((), 90) == (report.findings, report.files[0].rows)
+
+
+def test_test_cases_in_train_are_warnings_that_say_what_comes_of_them(tmp_path: Path) -> None:
+    write(tmp_path, *(pair(f"q{index}", "r") for index in range(90)))
+    write(tmp_path, pair(" Q7 ", "R"), pair("q9", "other"), pair("new", "r"), name="test.jsonl")
+    data = Data(train="train.jsonl", test="test.jsonl")
+    report = check_job(job(tmp_path, data))
+    assert [
+        ("warning", "leak", "test.jsonl", 1),
+        ("warning", "leak", "test.jsonl", 2),
+    ] == told(report)
+    same, other = report.findings
+    assert "same question and answer stand in train" in same.message
+    assert "train.jsonl:8" in same.message
+    assert "train.jsonl:10, with another answer" in other.message
+    assert "will refuse (exit 5)" in same.fix
+    dropping = check_job(job(tmp_path, data, Evaluate(leaks="drop")))
+    assert "left out and counted" in dropping.findings[0].fix
+
+
+def test_a_validation_file_is_held_against_train_and_test_against_both(tmp_path: Path) -> None:
+    write(tmp_path, pair("a", "1"), pair("b", "1"))
+    write(tmp_path, pair("b", "1"), pair("c", "1"), name="dev.jsonl")
+    write(tmp_path, pair("c", "1"), pair("d", "1"), name="test.jsonl")
+    data = Data(train="train.jsonl", validation="dev.jsonl", test="test.jsonl")
+    report = check_job(job(tmp_path, data))
+    assert [
+        ("warning", "overlap", "dev.jsonl", 1),
+        ("warning", "leak", "test.jsonl", 1),
+    ] == told(report)
+    assert "in validation" in report.findings[1].message
+
+
+def test_train_too_small_to_cut_is_an_error_and_a_meagre_rest_a_warning(tmp_path: Path) -> None:
+    write(tmp_path, *(pair(f"q{index}", "r") for index in range(30)))
+    assert [("error", "too-few-rows", "train.jsonl", None)] == told(
+        check_job(job(tmp_path, Data(train="train.jsonl")))
+    )
+    write(tmp_path, *(pair(f"q{index}", "r") for index in range(40)))
+    report = check_job(job(tmp_path, Data(train="train.jsonl")))
+    assert [("warning", "small-train", "train.jsonl", None)] == told(report)
+    assert "leaves 10 to train on" in report.findings[0].message
+    assert () == check_job(job(tmp_path, Data(train="train.jsonl", validation=0.1))).findings
+
+
+def test_the_report_is_one_json_object_with_its_schema_version(tmp_path: Path) -> None:
+    report = check_file(write(tmp_path, pair("a", "b"), pair("a", "b")))
+    printed = json.loads(report.model_dump_json())
+    assert 1 == printed["schema_version"]
+    assert report == DataReport.model_validate(printed)
+
+
+def test_a_missing_file_is_a_finding_and_no_exception(tmp_path: Path) -> None:
+    report = check_file(tmp_path / "none.jsonl")
+    assert (["missing-file"], 0) == ([f.code for f in report.findings], report.files[0].rows)
+    assert (None, []) == (report.files[0].characters, report.files[0].histogram)
+
+
+def test_bars_are_equally_wide_and_the_last_takes_the_few_long_rows() -> None:
+    lengths = Lengths.of([*range(100), 5000])
+    assert lengths is not None
+    assert (0, 50, 5000) == (lengths.shortest, lengths.median, lengths.longest)
+    assert [(f"{low}-{low + 9}", 10) for low in range(0, 90, 10)] + [("90-5,000", 11)] == [
+        (bar.label, bar.count) for bar in lengths.bins
+    ]
+
+
+def test_rows_of_one_length_make_one_bar() -> None:
+    lengths = Lengths.of([42] * 7)
+    assert lengths is not None
+    assert [("42", 7)] == [(bar.label, bar.count) for bar in lengths.bins]

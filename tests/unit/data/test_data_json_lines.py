@@ -1,0 +1,306 @@
+from __future__ import annotations
+
+import tracemalloc
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from unitune.data.dataset import Row
+from unitune.data.findings import Finding
+from unitune.data.load import load, read
+from unitune.errors import DataError
+
+GOOD = '{"prompt": "ping", "completion": "pong"}'
+
+
+def findings(path: Path) -> list[Finding]:
+    return [item for item in read(path) if isinstance(item, Finding)]
+
+
+def write(folder: Path, content: str | bytes, name: str = "rows.jsonl") -> Path:
+    path = folder / name
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return path
+
+
+def chat(*messages: str) -> str:
+    return f'{{"messages": [{", ".join(messages)}]}}'
+
+
+USER = '{"role": "user", "content": "hello"}'
+ANSWER = '{"role": "assistant", "content": "hi"}'
+
+
+@dataclass(frozen=True)
+class Bad:
+    """A line that cannot be used, and what must be said about it."""
+
+    line: str | bytes
+    code: str
+    says: str
+    """Part of the message or the fix."""
+
+
+BAD = [
+    Bad('{"prompt": "a"', "broken-json", "at column 15"),
+    Bad("{'prompt': 'a'}", "broken-json", "names and texts in double quotes"),
+    Bad('{"prompt": "a", "completion": NaN}', "broken-json", "NaN is no JSON value"),
+    Bad('{"prompt": "a", "completion": "b", "x": 1e999}', "broken-json", "1e999 is too large"),
+    Bad('{"prompt": "a", "x": ' + "9" * 5000 + "}", "broken-json", "5,000 digits"),
+    Bad('{"x": ' + "[" * 101 + "]" * 101 + "}", "too-deep", "more than 100 deep"),
+    Bad('{"x": ' + "[" * 9000 + "]" * 9000 + "}", "too-deep", "more than 100 deep"),
+    Bad(r'{"prompt": "\ud83d", "completion": "b"}', "unpaired-surrogate", r"\ud83d is half"),
+    Bad(r'{"prompt": "a", "completion": "b", "\udc00": 1}', "unpaired-surrogate", r"\udc00"),
+    Bad(b'{"prompt": "caf\xe9", "completion": "b"}', "encoding", "0xE9 at offset 15"),
+    Bad('{"prompt": "a\0", "completion": "b"}', "nul-byte", "offset 13"),
+    Bad("7", "not-an-object", "no object but 7"),
+    Bad("null", "not-an-object", "no object but null"),
+    Bad("[1, 2]", "not-an-object", "no object but [1, 2]"),
+    Bad("{}", "unknown-shape", "the row has nothing"),
+    Bad('{"text": "a", "label": "b"}', "unknown-shape", "'text', 'label'"),
+    Bad('{"message": []}', "unknown-shape", "a slip for 'messages'"),
+    Bad('{"messages": []}', "wrong-messages", "at least one"),
+    Bad('{"messages": {}}', "wrong-messages", "messages is {}"),
+    Bad('{"messages": null}', "wrong-messages", "messages is None"),
+    Bad(chat("5", ANSWER), "wrong-messages", "messages[0] is 5"),
+    Bad(chat('{"role": "human", "content": "a"}', ANSWER), "wrong-role", "mean 'user'"),
+    Bad(chat('{"role": "User", "content": "a"}', ANSWER), "wrong-role", "mean 'user'"),
+    Bad(chat('{"role": "asistant", "content": "a"}', ANSWER), "wrong-role", "mean 'assistant'"),
+    Bad(chat('{"role": null, "content": "a"}', ANSWER), "wrong-role", "messages[0].role is None"),
+    Bad(chat('{"content": "a"}', ANSWER), "missing-key", "messages[0] has no 'role'"),
+    Bad(chat('{"role": "user", "content": 5}', ANSWER), "wrong-content", "content is 5"),
+    Bad(chat('{"role": "user", "content": {}}', ANSWER), "wrong-content", "content is {}"),
+    Bad(chat('{"role": "user", "contnt": "a"}', ANSWER), "unknown-key", "mean 'content'"),
+    Bad(chat(USER, '{"role": "assistant", "content": "a", "weight": 2}'), "wrong-weight", "is 2"),
+    Bad(
+        chat('{"role": "user", "content": [{"type": "image_url", "image_url": {}}]}', ANSWER),
+        "unsupported-part",
+        "messages[0].content[0] is of type 'image_url'",
+    ),
+    Bad(
+        chat('{"role": "user", "content": [{"type": "input_audio", "data": ""}]}', ANSWER),
+        "unsupported-part",
+        "not supported yet",
+    ),
+    Bad(
+        chat('{"role": "user", "content": [{"type": "txt", "text": "a"}]}', ANSWER),
+        "wrong-part",
+        "content[0].type is 'txt'",
+    ),
+    Bad(
+        chat('{"role": "user", "content": [{"type": "text"}]}', ANSWER), "missing-key", "no 'text'"
+    ),
+    Bad(chat(USER), "missing-answer", "from 'user'"),
+    Bad(chat(USER, '{"role": "assistant", "content": " \\n"}'), "empty-answer", "is empty"),
+    Bad(chat(USER, '{"role": "assistant"}'), "empty-answer", "is empty"),
+    Bad(chat(USER, ANSWER)[:-1] + ', "expected": ""}', "empty-answer", "is empty"),
+    Bad(chat('{"role": "user", "content": ""}', ANSWER), "empty-message", "messages[0]"),
+    Bad(chat(ANSWER), "nothing-asked", "without a question"),
+    Bad('{"prompt": "a"}', "missing-answer", "no `completion`"),
+    Bad('{"prompt": "a", "completion": null}', "missing-answer", "no `completion`"),
+    Bad('{"prompt": 5, "completion": "b"}', "not-a-text", "'prompt' is 5"),
+    Bad('{"prompt": "a", "completion": true}', "not-a-text", "'completion' is True"),
+    Bad('{"prompt": "a", "completion": "b", "id": 4}', "wrong-value", "id is 4"),
+    Bad('{"prompt": "a", "completion": "b", "weight": -1}', "wrong-weight", "weight is -1"),
+    Bad('{"prompt": "a", "completion": "b", "expected": [1]}', "wrong-value", "expected is [1]"),
+    Bad('{"prompt": "a", "completion": "b", "tools": {}}', "wrong-value", "tools is {}"),
+]
+
+
+@pytest.mark.parametrize("bad", BAD, ids=lambda bad: f"{bad.code}: {bad.says}")
+def test_a_bad_line_is_one_error_with_its_line_and_hides_no_other_row(
+    tmp_path: Path, bad: Bad
+) -> None:
+    line = bad.line if isinstance(bad.line, bytes) else bad.line.encode()
+    path = write(tmp_path, b"\n".join([GOOD.encode(), line, GOOD.encode()]))
+    # Offsets in messages are those of the file: the table counts from the line's beginning.
+    says = bad.says
+    if "offset" in says:
+        before, _, offset = says.partition("offset ")
+        says = f"{before}offset {int(offset) + len(GOOD) + 1}"
+    found = list(read(path))
+    errors = [item for item in found if isinstance(item, Finding)]
+    assert [1, 3] == [item.line for item in found if isinstance(item, Row)]
+    assert [("error", bad.code, str(path), 2)] == [
+        (item.severity, item.code, item.file, item.line) for item in errors
+    ]
+    assert says in f"{errors[0].message} {errors[0].fix}"
+    assert errors[0].fix
+
+
+def test_every_problem_of_one_row_is_told(tmp_path: Path) -> None:
+    path = write(tmp_path, chat('{"from": "human", "value": "a"}', '{"role": "bot", "content": 5}'))
+    assert [
+        ("missing-key", "messages[0] has no 'role'."),
+        ("unknown-key", "messages[0] has a key 'from', which is not known. Did you mean 'role'?"),
+        (
+            "unknown-key",
+            "messages[0] has a key 'value', which is not known. Did you mean 'content'?",
+        ),
+        ("wrong-role", "messages[1].role is 'bot'. Did you mean 'assistant'?"),
+        ("wrong-content", "messages[1].content is 5."),
+    ] == [(found.code, found.message) for found in findings(path)]
+
+
+def test_a_long_value_is_cut_in_the_message(tmp_path: Path) -> None:
+    path = write(tmp_path, f'{{"prompt": "a", "completion": "b", "id": {list(range(999))}}}')
+    assert len(findings(path)[0].message) < 100
+
+
+def test_a_repeated_key_is_a_warning_and_the_row_is_used(tmp_path: Path) -> None:
+    path = write(tmp_path, '{"prompt": "a", "prompt": "b", "completion": "c"}')
+    repeated, row = read(path)
+    assert isinstance(repeated, Finding)
+    assert ("warning", "repeated-key", 1) == (repeated.severity, repeated.code, repeated.line)
+    assert "'prompt'" in repeated.message
+    assert isinstance(row, Row)
+    assert "b" == row.example.messages[0].text
+
+
+def test_an_empty_system_prompt_is_a_warning_and_an_empty_tool_result_is_none(
+    tmp_path: Path,
+) -> None:
+    call = '{"role": "assistant", "tool_calls": [{"id": "1"}]}'
+    result = '{"role": "tool", "content": "", "tool_call_id": "1"}'
+    path = write(tmp_path, chat('{"role": "system", "content": ""}', USER, call, result, ANSWER))
+    assert [("warning", "empty-message")] == [
+        (found.severity, found.code) for found in findings(path)
+    ]
+    assert 1 == len(load(path))
+
+
+def test_an_answer_may_be_a_tool_call_or_stand_in_expected(tmp_path: Path) -> None:
+    call = '{"role": "assistant", "tool_calls": [{"id": "1"}]}'
+    lines = [chat(USER, call), chat(USER)[:-1] + ', "expected": "hi"}']
+    rows = load(write(tmp_path, "\n".join(lines))).rows
+    assert ["", "hi"] == [row.example.answer for row in rows]
+
+
+def test_a_prompt_needs_no_completion_when_the_answer_is_expected(tmp_path: Path) -> None:
+    (row,) = load(write(tmp_path, '{"prompt": "a", "expected": "b"}')).rows
+    assert ("user", "b") == (row.example.messages[-1].role, row.example.answer)
+
+
+def test_prompt_and_completion_may_be_lists_of_messages_and_other_keys_are_kept(
+    tmp_path: Path,
+) -> None:
+    pair = f'{{"prompt": [{USER}], "completion": [{ANSWER}], "grade": null, "copy": 1}}'
+    (row,) = load(write(tmp_path, pair)).rows
+    assert ["user", "assistant"] == [message.role for message in row.example.messages]
+    assert {"grade": None, "copy": 1} == row.example.model_extra
+
+
+def test_blank_lines_are_one_note_with_their_count(tmp_path: Path) -> None:
+    path = write(tmp_path, f"{GOOD}\n\n  \n{GOOD}\n\n")
+    (found,) = findings(path)
+    assert ("note", "blank-lines", 2) == (found.severity, found.code, found.line)
+    assert "3 blank lines were skipped" in found.message
+
+
+@pytest.mark.parametrize("content", ["", "\n\n", "\ufeff"])
+def test_a_file_without_rows_is_an_error(tmp_path: Path, content: str) -> None:
+    errors = [found for found in findings(write(tmp_path, content)) if found.severity == "error"]
+    assert ["empty-file"] == [found.code for found in errors]
+
+
+def test_a_byte_order_mark_is_a_note_and_line_one_is_read(tmp_path: Path) -> None:
+    path = write(tmp_path, b"\xef\xbb\xbf" + GOOD.encode() + b"\n\xff")
+    mark, row, bad = read(path)
+    assert isinstance(mark, Finding)
+    assert ("note", "byte-order-mark", 1) == (mark.severity, mark.code, mark.line)
+    assert isinstance(row, Row)
+    assert isinstance(bad, Finding)
+    assert f"offset {3 + len(GOOD) + 1} " in bad.message
+
+
+@pytest.mark.parametrize(
+    ("codec", "name"),
+    [
+        ("utf-16", "UTF-16"),
+        ("utf-16-le", "UTF-16"),
+        ("utf-16-be", "UTF-16"),
+        ("utf-32", "UTF-32"),
+    ],
+)
+def test_another_encoding_is_one_error_that_says_how_to_convert(
+    tmp_path: Path, codec: str, name: str
+) -> None:
+    (found,) = findings(write(tmp_path, f"{GOOD}\n{GOOD}".encode(codec)))
+    assert ("error", "encoding", 1) == (found.severity, found.code, found.line)
+    assert name in found.message
+    assert f"iconv -f {name}" in found.fix
+
+
+@pytest.mark.parametrize(
+    ("content", "way"),
+    [
+        (f"[\n{GOOD},\n{GOOD}\n]", "jq -c '.[]'"),
+        (f"[{GOOD}, {GOOD}]", "json.load"),
+        ('\n{\n  "prompt": "a"\n}', "jq -c ."),
+    ],
+)
+def test_json_that_is_no_json_lines_is_one_error_that_shows_how_to_convert(
+    tmp_path: Path, content: str, way: str
+) -> None:
+    found = findings(write(tmp_path, content, "rows.json"))
+    assert ["not-json-lines"] == [item.code for item in found]
+    assert way in found[0].fix
+
+
+def test_a_line_separator_inside_a_text_does_not_end_the_line(tmp_path: Path) -> None:
+    path = write(tmp_path, '{"prompt": "a\u2028b\x85c", "completion": "d"}\r\n')
+    assert ["a\u2028b\x85c"] == [example.messages[0].text for example in load(path)]
+
+
+def test_a_missing_file_is_an_error_that_names_the_nearest(tmp_path: Path) -> None:
+    write(tmp_path, GOOD, "train.jsonl")
+    (found,) = findings(tmp_path / "trian.jsonl")
+    assert ("error", "missing-file") == (found.severity, found.code)
+    assert "'train.jsonl'" in found.fix
+
+
+def test_a_directory_is_an_error_that_lists_its_data_files(tmp_path: Path) -> None:
+    write(tmp_path, GOOD, "train.jsonl")
+    (found,) = findings(tmp_path)
+    assert ("error", "not-a-file") == (found.severity, found.code)
+    assert "train.jsonl" in found.fix
+
+
+def test_an_unknown_suffix_is_an_error_that_lists_the_known_ones(tmp_path: Path) -> None:
+    (found,) = findings(write(tmp_path, GOOD, "rows.parquet"))
+    assert ("error", "unknown-format") == (found.severity, found.code)
+    assert ".jsonl, .ndjson, .json, .csv, .tsv" in found.fix
+
+
+def test_a_file_that_the_system_refuses_is_an_error(tmp_path: Path) -> None:
+    (found,) = findings(tmp_path / f"{'x' * 300}.jsonl")
+    assert ("error", "unreadable-file") == (found.severity, found.code)
+
+
+def test_reading_needs_no_more_memory_for_a_longer_file(tmp_path: Path) -> None:
+    text = "long " * 400
+    path = write(tmp_path, f'{{"prompt": "{text}", "completion": "b"}}\n' * 2000)
+    tracemalloc.start()
+    try:
+        assert 2000 == sum(1 for _ in read(path))
+        assert tracemalloc.get_traced_memory()[1] < path.stat().st_size / 4
+    finally:
+        tracemalloc.stop()
+
+
+def test_load_raises_all_findings_and_shows_the_first_five(tmp_path: Path) -> None:
+    path = write(tmp_path, "\n".join([GOOD, "", *["bad"] * 7]))
+    with pytest.raises(DataError) as caught:
+        load(path)
+    text = str(caught.value)
+    assert text.startswith(f"{path}: 7 errors")
+    assert [3, 4, 5, 6, 7] == [line for line in range(1, 10) if f"rows.jsonl:{line}: " in text]
+    assert f"and 2 more; `unitune check` on {path} shows all" in text
+    assert 8 == len(caught.value.findings)
+
+
+def test_load_goes_on_over_warnings_and_notes(tmp_path: Path) -> None:
+    path = write(tmp_path, f'\n{{"prompt": "a", "prompt": "a", "completion": "b"}}\n{GOOD}')
+    dataset = load(path)
+    assert ("rows.jsonl", [2, 3]) == (dataset.name, [row.line for row in dataset.rows])

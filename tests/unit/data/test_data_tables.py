@@ -1,0 +1,209 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from unitune.data.dataset import Row
+from unitune.data.findings import Finding
+from unitune.data.load import load, read
+from unitune.job import Columns, Data, Template
+
+COLUMNS = Data(train="t", columns=Columns(user="text", assistant="label"))
+WITH_SYSTEM = Data(train="t", columns=Columns(user="text", assistant="label", system="rule"))
+TEMPLATE = Data(
+    train="t", template=Template(user="{{ subject }}: {{ body | upper }}", assistant="{{ label }}")
+)
+
+
+def write(folder: Path, content: str | bytes, name: str = "rows.csv") -> Path:
+    path = folder / name
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return path
+
+
+def findings(path: Path, data: Data | None = COLUMNS) -> list[Finding]:
+    return [item for item in read(path, data) if isinstance(item, Finding)]
+
+
+def rows(path: Path, data: Data | None = COLUMNS) -> list[Row]:
+    return [item for item in read(path, data) if isinstance(item, Row)]
+
+
+def texts(row: Row) -> list[str]:
+    return [message.text for message in row.example.messages]
+
+
+def test_a_table_is_read_by_its_columns_in_any_order(tmp_path: Path) -> None:
+    path = write(tmp_path, 'label,text\r\nbilling,"Where, please, is ""it""?"\r\n')
+    (row,) = load(path, COLUMNS).rows
+    assert ['Where, please, is "it"?', "billing"] == texts(row)
+    assert ["user", "assistant"] == [message.role for message in row.example.messages]
+
+
+def test_a_row_stands_on_the_line_where_it_begins(tmp_path: Path) -> None:
+    path = write(tmp_path, 'text,label\n"one\ntwo\n\nthree",a\nfour,b\n')
+    assert [2, 6] == [row.line for row in rows(path)]
+    assert ["one\ntwo\n\nthree", "a"] == texts(rows(path)[0])
+
+
+def test_tsv_is_separated_by_tabs(tmp_path: Path) -> None:
+    path = write(tmp_path, "text\tlabel\none, two\ta\n", "rows.tsv")
+    assert [["one, two", "a"]] == [texts(row) for row in rows(path)]
+
+
+def test_a_blank_system_cell_is_no_system_prompt(tmp_path: Path) -> None:
+    path = write(tmp_path, "rule,text,label\nBe brief.,q,a\n ,q,a\n")
+    assert [["Be brief.", "q", "a"], ["q", "a"]] == [texts(row) for row in rows(path, WITH_SYSTEM)]
+
+
+def test_columns_that_are_not_mapped_are_left_out_and_told_but_id_names_the_row(
+    tmp_path: Path,
+) -> None:
+    path = write(tmp_path, "id,text,label,email,day\n7,q,a,x@example.org,1\n8,r,b,,2\n")
+    (found,) = findings(path)
+    assert ("note", "columns-left-out") == (found.severity, found.code)
+    assert "'email', 'day'" in found.message
+    assert ["7", "8"] == [row.example.case_id for row in rows(path)]
+    assert [{}, {}] == [row.example.model_extra for row in rows(path)]
+
+
+def test_a_table_of_prompt_and_completion_needs_no_mapping(tmp_path: Path) -> None:
+    path = write(tmp_path, "prompt,completion\nq,a\n")
+    assert [["q", "a"]] == [texts(row) for row in rows(path, None)]
+
+
+def test_another_table_without_a_mapping_is_one_error_that_shows_how_to_map(
+    tmp_path: Path,
+) -> None:
+    (found,) = findings(write(tmp_path, "text,label\nq,a\nr,b\n"), None)
+    assert ("error", "missing-column", 1) == (found.severity, found.code, found.line)
+    assert "'text', 'label'" in found.message
+    assert "data: {columns:" in found.fix
+
+
+@pytest.mark.parametrize("data", [COLUMNS, TEMPLATE])
+def test_a_wrong_column_name_is_told_once_with_the_nearest(tmp_path: Path, data: Data) -> None:
+    path = write(tmp_path, "txt,subject,bodi,lable\n" + "q,s,b,a\n" * 3)
+    (found,) = findings(path, data)
+    assert ("error", "missing-column", 1) == (found.severity, found.code, found.line)
+    nearest = "'txt'" if data is COLUMNS else "'bodi'"
+    assert f"Did you mean {nearest}?" in found.message
+
+
+@pytest.mark.parametrize(
+    ("content", "code", "line", "says"),
+    [
+        ("text,label\nq\nr,b\n", "column-count", 2, "1 value where the header names 2"),
+        ("text,label\nq,a,x\nr,b\n", "column-count", 2, "3 values"),
+        ('text,label\nq,"a\nr,b\n', "broken-row", 2, "never closed"),
+        ('text,label\n"q"x,a\nr,b\n', "broken-row", 2, "between a closing quote"),
+        ("text,label\nq\rx,a\nr,b\n", "broken-row", 2, "carriage return"),
+        ("text,label\n" + "q" * 140_000 + ",a\nr,b\n", "broken-row", 2, "131,072 characters"),
+        ("text,label\nq,\nr,b\n", "empty-answer", 2, "is empty"),
+        ("text,label\n,a\nr,b\n", "empty-message", 2, "is empty"),
+        (b"text,label\nq\xe9,a\nr,b\n", "encoding", 2, "0xE9 at offset 12"),
+        (b'text,label\n"q\n\xe9",a\nr,b\n', "encoding", 3, "0xE9 at offset 14"),
+        ("text,label\nq\0,a\nr,b\n", "nul-byte", 2, "offset 12"),
+    ],
+)
+def test_a_bad_row_is_one_error_and_the_next_row_is_read(
+    tmp_path: Path, content: str | bytes, code: str, line: int, says: str
+) -> None:
+    path = write(tmp_path, content)
+    (found,) = findings(path)
+    assert ("error", code, line) == (found.severity, found.code, found.line)
+    assert says in found.message
+    assert [["r", "b"]] == [texts(row) for row in rows(path)]
+
+
+@pytest.mark.parametrize(
+    ("content", "code", "says"),
+    [
+        ("", "empty-file", "no rows"),
+        ("text,label\n", "empty-file", "no rows"),
+        ("text;label\nq;a\n", "separator", "separated by ';'"),
+        ("text\tlabel\nq\ta\n", "separator", "separated by '\\t'"),
+        ("text,label,text\nq,a,b\n", "repeated-column", "'text' more than once"),
+        (b"text,l\xe9bel\nq,a\n", "encoding", "0xE9 at offset 6"),
+        ("text,label\nq,a\n".encode("utf-16"), "encoding", "UTF-16"),
+    ],
+)
+def test_a_table_that_cannot_be_read_at_all_is_one_error(
+    tmp_path: Path, content: str | bytes, code: str, says: str
+) -> None:
+    (found,) = findings(write(tmp_path, content))
+    assert ("error", code) == (found.severity, found.code)
+    assert says in found.message
+
+
+def test_a_quote_that_is_never_closed_hides_no_row_in_a_long_file(tmp_path: Path) -> None:
+    body = "".join(f"question {index},label {index}\n" for index in range(20_000))
+    path = write(tmp_path, f'text,label\nbad,"a\n{body}')
+    (found,) = findings(path)
+    assert ("broken-row", 2) == (found.code, found.line)
+    assert 20_000 == len(rows(path))
+
+
+def test_blank_lines_of_a_table_are_one_note(tmp_path: Path) -> None:
+    (found,) = findings(write(tmp_path, "\ntext,label\n\nq,a\n"))
+    assert ("note", "blank-lines", 1) == (found.severity, found.code, found.line)
+    assert "2 blank lines" in found.message
+
+
+def test_a_template_is_rendered_over_the_columns(tmp_path: Path) -> None:
+    path = write(tmp_path, "subject,body,label\nLate,where is it,delivery\n")
+    assert [["Late: WHERE IS IT", "delivery"]] == [texts(row) for row in rows(path, TEMPLATE)]
+
+
+def test_a_template_may_do_without_a_column_when_it_says_so(tmp_path: Path) -> None:
+    data = Data(
+        train="t",
+        template=Template(user="{{ note | default('none') }} {{ text }}", assistant="{{ label }}"),
+    )
+    path = write(tmp_path, "text,label\nq,a\n")
+    assert [["none q", "a"]] == [texts(row) for row in rows(path, data)]
+
+
+def test_a_template_that_is_no_template_is_one_error(tmp_path: Path) -> None:
+    data = Data(train="t", template=Template(user="a\n{{ text", assistant="{{ label }}"))
+    (found,) = findings(write(tmp_path, "text,label\nq,a\n"), data)
+    assert ("error", "broken-template") == (found.severity, found.code)
+    assert "data.template.user, line 2" in found.message
+
+
+@pytest.mark.parametrize(
+    "source",
+    ["{{ 1 // (text | int) }}", "{{ text.__class__.__mro__ }}", "{{ text }}{% include 'x' %}"],
+)
+def test_whatever_a_template_does_is_an_error_of_its_row(tmp_path: Path, source: str) -> None:
+    data = Data(train="t", template=Template(user=source, assistant="{{ label }}"))
+    (found,) = findings(write(tmp_path, "text,label\n0,a\n"), data)
+    assert ("error", "template-failed", 2) == (found.severity, found.code, found.line)
+
+
+def test_flat_json_is_mapped_like_a_table(tmp_path: Path) -> None:
+    lines = '{"text": "q", "label": "a", "day": 1}\n{"text": 5, "label": "a"}\n{"text": "q"}\n'
+    path = write(tmp_path, lines, "rows.jsonl")
+    assert [["q", "a"]] == [texts(row) for row in rows(path)]
+    assert [
+        ("not-a-text", 2),
+        ("missing-column", 3),
+        ("columns-left-out", None),
+    ] == [(found.code, found.line) for found in findings(path)]
+
+
+def test_rows_with_messages_or_a_prompt_pass_a_mapping_by(tmp_path: Path) -> None:
+    lines = (
+        '{"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}],'
+        ' "label": "kept"}\n{"prompt": "r", "completion": "b"}\n'
+    )
+    path = write(tmp_path, lines, "rows.jsonl")
+    assert [["q", "a"], ["r", "b"]] == [texts(row) for row in rows(path)]
+    assert {"label": "kept"} == rows(path)[0].example.model_extra
+    assert [] == findings(path)
+
+
+def test_a_template_takes_any_json_value(tmp_path: Path) -> None:
+    path = write(tmp_path, '{"subject": 1, "body": ["x"], "label": true}', "rows.jsonl")
+    assert [["1: ['X']", "True"]] == [texts(row) for row in rows(path, TEMPLATE)]

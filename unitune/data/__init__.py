@@ -1,0 +1,1 @@
+"""Training rows and cases: the canonical example, reading, checking, splitting."""

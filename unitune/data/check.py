@@ -1,0 +1,281 @@
+"""What there is to say about data files before anything is spent on them.
+
+`check_file` and `check` look at one file, `check_job` at all files of a job and at what stands in
+more than one of them. Rows are streamed and only hashes kept, so a big file needs little memory.
+Beyond the findings of `unitune.data.load`: equal rows, equal inputs with different answers, ids
+given twice, test and validation rows that stand in train, a train file too small to cut.
+"""
+
+from __future__ import annotations
+
+import os
+from array import array
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from unitune.data.dataset import Dataset, Row
+from unitune.data.example import Example
+from unitune.data.findings import Finding, clip, error, warning
+from unitune.data.histogram import Lengths
+from unitune.data.leaks import SeenRows, SharedCase, short_digest
+from unitune.data.load import read
+from unitune.data.split import held_out, seed_of, too_few_rows, validation_rows
+from unitune.job import Data, Job
+
+Purpose = Literal["train", "validation", "test"]
+
+
+class FileReport(BaseModel):
+    """One data file in figures."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    name: str
+    """Path, as it was given or as the job gives it."""
+    purpose: Purpose | None = None
+    """What the job uses it for; None outside a job."""
+    rows: int
+    """Rows that can be used."""
+    messages: int
+    """Messages in all rows together."""
+    roles: dict[str, int]
+    """Messages by role."""
+    duplicates: int
+    """Rows that equal an earlier one in all but their id."""
+    contradictions: int
+    """Rows that answer an earlier row's input differently."""
+    characters: Lengths | None
+    """Length of the rows; tokens depend on the model, and `unitune plan` counts them."""
+
+    @property
+    def histogram(self) -> list[tuple[str, int]]:
+        """Ranges of characters, as a person writes them, with the rows in each."""
+        return [(bar.label, bar.count) for bar in self.characters.bins] if self.characters else []
+
+
+class DataReport(BaseModel):
+    """What a check found; printed by `unitune check`, with ``--json`` as it stands here."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    schema_version: Literal[1] = 1
+    files: tuple[FileReport, ...]
+    findings: tuple[Finding, ...]
+    """File by file, each in the order of its lines; what concerns several files comes last."""
+
+    @property
+    def errors(self) -> tuple[Finding, ...]:
+        """The findings that must be mended before a launch."""
+        return tuple(finding for finding in self.findings if finding.severity == "error")
+
+
+@dataclass(frozen=True, slots=True)
+class _FirstAnswer:
+    line: int
+    key: bytes
+
+
+@dataclass(slots=True)
+class _Tally:
+    """One file, as far as it has been read.
+
+    Args:
+        name: Of the file, for the findings.
+        purpose: What the job uses it for.
+    """
+
+    name: str
+    purpose: Purpose | None = None
+    findings: list[Finding] = field(default_factory=list[Finding])
+    input_keys: list[str] = field(default_factory=list[str])
+    seen: SeenRows = field(default_factory=SeenRows)
+    _lengths: array[int] = field(default_factory=lambda: array("Q"))
+    _roles: Counter[str] = field(default_factory=Counter[str])
+    _lines: dict[bytes, int] = field(default_factory=dict[bytes, int])
+    _answers: dict[str, _FirstAnswer] = field(default_factory=dict[str, _FirstAnswer])
+    _ids: dict[str, int] = field(default_factory=dict[str, int])
+    _codes: Counter[str] = field(default_factory=Counter[str])
+
+    def read(self, items: Iterable[Row | Finding]) -> Iterator[Row]:
+        """Take in rows and findings, and hand the rows on."""
+        for item in items:
+            if isinstance(item, Finding):
+                self.findings.append(item)
+                continue
+            self._count(item.example)
+            for finding in self._compare(item):
+                self._codes[finding.code] += 1
+                self.findings.append(finding.at(file=self.name, line=item.line))
+            yield item
+
+    def report(self) -> FileReport:
+        """Return the figures."""
+        return FileReport(
+            name=self.name,
+            purpose=self.purpose,
+            rows=len(self._lengths),
+            messages=self._roles.total(),
+            roles=dict(self._roles),
+            duplicates=self._codes["duplicate"],
+            contradictions=self._codes["contradiction"],
+            characters=Lengths.of(self._lengths),
+        )
+
+    def _count(self, example: Example) -> None:
+        self._lengths.append(sum(len(message.text) for message in example.messages))
+        self._roles.update(message.role for message in example.messages)
+
+    def _compare(self, row: Row) -> Iterator[Finding]:
+        content = row.example.content
+        content.pop("id", None)
+        first = self._lines.setdefault(short_digest(content), row.line)
+        if first != row.line:
+            yield warning(
+                "duplicate",
+                f"the row equals the one on line {first}.",
+                "Keep one, or give it a weight if it is meant to count more.",
+            )
+        yield from self._contradiction(row)
+        yield from self._repeated_id(row, equal=first != row.line)
+
+    def _contradiction(self, row: Row) -> Iterator[Finding]:
+        key, answer = row.example.input_key, _answer_key(row.example)
+        first = self._answers.setdefault(key, _FirstAnswer(row.line, answer))
+        self.input_keys.append(key)
+        if first.key != answer:
+            yield warning(
+                "contradiction",
+                f"the row asks the same as the one on line {first.line}, but answers differently: "
+                f"{clip(row.example.answer)}.",
+                "Decide which answer is right and leave the other out.",
+            )
+
+    def _repeated_id(self, row: Row, *, equal: bool) -> Iterator[Finding]:
+        if not row.example.id:
+            return
+        first = self._ids.setdefault(row.example.id, row.line)
+        if first != row.line and not equal:
+            tell = error if self.purpose == "test" else warning
+            yield tell(
+                "repeated-id",
+                f"the id {clip(row.example.id)} is that of another row, on line {first}.",
+                "Give every case an id of its own, or none.",
+            )
+
+
+def check_file(path: str | os.PathLike[str], data: Data | None = None) -> DataReport:
+    """Look at one file.
+
+    Args:
+        path: JSON Lines, CSV or TSV.
+        data: The job's data, for its columns or template.
+
+    Returns:
+        Figures and findings; a file that cannot be read is a finding too.
+    """
+    return _report_on(str(Path(path)), read(path, data))
+
+
+def check(dataset: Dataset) -> DataReport:
+    """Look at rows that are read already, or were made in Python."""
+    return _report_on(dataset.name, dataset.rows)
+
+
+def check_job(job: Job) -> DataReport:
+    """Look at all files of a job, and at what stands in more than one of them.
+
+    A test case that stands in train is a warning here; `evaluate.leaks` says what comes of it.
+
+    Args:
+        job: Its data, and the seed of its split.
+    """
+    train = _tally(job, "train", job.data.train)
+    for row in train.read(read(train.name, job.data)):
+        train.seen.add(row)
+    tallies = [train]
+    across = list(_cut_findings(job, train))
+    if isinstance(job.data.validation, str):
+        tallies.append(_tally(job, "validation", job.data.validation))
+    if job.data.test:
+        tallies.append(_tally(job, "test", job.data.test))
+    for index, tally in enumerate(tallies[1:], start=1):
+        for row in tally.read(read(tally.name, job.data)):
+            across.extend(_shared_findings(job, row, tally, tallies[:index]))
+            tally.seen.add(row)
+    return DataReport(
+        files=tuple(tally.report() for tally in tallies),
+        findings=(*(found for tally in tallies for found in tally.findings), *across),
+    )
+
+
+def _report_on(name: str, items: Iterable[Row | Finding]) -> DataReport:
+    tally = _Tally(name)
+    for _ in tally.read(items):
+        pass
+    return DataReport(files=(tally.report(),), findings=tuple(tally.findings))
+
+
+def _tally(job: Job, purpose: Purpose, file: str) -> _Tally:
+    return _Tally(str(job.path(file)), purpose)
+
+
+def _answer_key(example: Example) -> bytes:
+    return short_digest([example.answer, example.messages[-1].tool_calls])
+
+
+def _cut_findings(job: Job, train: _Tally) -> Iterator[Finding]:
+    """Say whether validation rows can be cut from train, and at what price."""
+    rows = len(train.input_keys)
+    if isinstance(job.data.validation, str) or not rows:
+        return
+    wanted = validation_rows(job, rows)
+    held = held_out(train.input_keys, wanted, seed_of(job))
+    if held is None:
+        yield too_few_rows(job, rows, len(set(train.input_keys))).at(file=train.name)
+        return
+    out = sum(key in held for key in train.input_keys)
+    if out > rows - out:
+        yield warning(
+            "small-train",
+            f"of {rows:,} rows {out:,} are held out to choose on, which leaves {rows - out:,} to "
+            "train on.",
+            "Add rows, or set `data.validation` to a file or a smaller fraction.",
+        ).at(file=train.name)
+
+
+def _shared_findings(
+    job: Job, row: Row, tally: _Tally, earlier: Iterable[_Tally]
+) -> Iterator[Finding]:
+    for other in earlier:
+        if shared := other.seen.shared(row):
+            found = (
+                _leak(job, shared, other) if tally.purpose == "test" else _overlap(shared, other)
+            )
+            yield found.at(file=tally.name, line=row.line)
+
+
+def _leak(job: Job, shared: SharedCase, other: _Tally) -> Finding:
+    what_then = {
+        "refuse": "`unitune compare` will refuse (exit 5) until the row is gone from one of the "
+        "files; `evaluate.leaks: drop` leaves such cases out, `allow` keeps them.",
+        "drop": "It is left out and counted, as the job says (`evaluate.leaks: drop`).",
+        "allow": "It is kept, and the verdict says so (`evaluate.leaks: allow`).",
+    }
+    return warning("leak", _where(shared, other), what_then[job.evaluate.leaks])
+
+
+def _overlap(shared: SharedCase, other: _Tally) -> Finding:
+    fix = (
+        "Take it out of one of the files: what is chosen on rows that were learned looks too good."
+    )
+    return warning("overlap", _where(shared, other), fix)
+
+
+def _where(shared: SharedCase, other: _Tally) -> str:
+    place = f"{other.name}:{shared.train_line}"
+    if shared.same_answer:
+        return f"the same question and answer stand in {other.purpose}, {place}."
+    return f"the same question stands in {other.purpose}, {place}, with another answer."

@@ -1,0 +1,45 @@
+"""A file of examples, read whole: the one object that training, cost and evaluation share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from unitune.data.example import Example, digest
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """An example and the line of the file that it came from."""
+
+    line: int
+    example: Example
+
+
+@dataclass(frozen=True, slots=True)
+class Dataset:
+    """Examples with their place of origin.
+
+    Args:
+        name: File name, for messages.
+        rows: In the file's order.
+    """
+
+    name: str
+    rows: tuple[Row, ...]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __iter__(self) -> Iterator[Example]:
+        return (row.example for row in self.rows)
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 over the rendered rows, whatever file format they came from."""
+        return digest([row.content for row in self])
+
+    @property
+    def jsonl(self) -> str:
+        """The rows as canonical JSON Lines, as backends receive them."""
+        return "".join(row.model_dump_json(exclude_defaults=True) + "\n" for row in self)

@@ -1,0 +1,102 @@
+"""The canonical training row: OpenAI chat messages.
+
+Every file format is read into `Example` and every backend's format is written from it, so that one
+row serves training, cost and evaluation. Keys that unitune does not know are kept as they are, for
+graders. Validity beyond shape (answers there, turns not empty) is the business of
+`unitune.data.rows`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
+
+ROLES = ("system", "developer", "user", "assistant", "tool")
+
+
+class TextPart(BaseModel):
+    """A piece of text in a message that is made of parts."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    type: Literal["text"]
+    text: str
+
+
+class Message(BaseModel):
+    """One turn of a conversation."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    role: Literal["system", "developer", "user", "assistant", "tool"]
+    content: str | tuple[TextPart, ...] | None = None
+    name: str | None = None
+    tool_calls: tuple[dict[str, JsonValue], ...] | None = None
+    tool_call_id: str | None = None
+    weight: Literal[0, 1] | None = None
+    """For assistant turns: 0 keeps the turn out of the loss."""
+
+    @property
+    def text(self) -> str:
+        """The content as one string; empty when there is none."""
+        if isinstance(self.content, str):
+            return self.content
+        return "".join(part.text for part in self.content or ())
+
+
+class Example(BaseModel):
+    """One row: a conversation whose last assistant turn is the answer to learn or to expect."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+    messages: Annotated[tuple[Message, ...], Field(min_length=1)]
+    tools: tuple[dict[str, JsonValue], ...] | None = None
+    weight: Annotated[float, Field(ge=0)] = 1.0
+    """Weight of the row in the loss."""
+    id: str | None = None
+    """Name of the row as an evaluation case; made from its content when absent."""
+    expected: str | None = None
+    """Expected answer, where it is not the last assistant turn."""
+
+    @property
+    def prompt(self) -> tuple[Message, ...]:
+        """The messages before the answer: what a model is asked."""
+        last = self.messages[-1]
+        return self.messages[:-1] if last.role == "assistant" else self.messages
+
+    @property
+    def answer(self) -> str | None:
+        """The expected answer, or None when the row has none."""
+        last = self.messages[-1]
+        if self.expected is not None:
+            return self.expected
+        return last.text if last.role == "assistant" else None
+
+    @property
+    def content(self) -> dict[str, JsonValue]:
+        """What the row says, as JSON values: what equals its default is left out."""
+        return self.model_dump(mode="json", exclude_defaults=True)
+
+    @property
+    def input_key(self) -> str:
+        """Hash of what the model is asked, the system prompt and tools included.
+
+        Equal for equal inputs, whether a text is given whole or in parts, and whatever the weights.
+        """
+        asked = [
+            [turn.role, turn.text, turn.name, turn.tool_calls, turn.tool_call_id]
+            for turn in self.prompt
+        ]
+        return digest([asked, self.tools])
+
+    @property
+    def case_id(self) -> str:
+        """The row's `id`, or the first 12 hex digits of the hash of its content."""
+        return self.id or digest(self.content)[:12]
+
+
+def digest(value: JsonValue | Sequence[object]) -> str:
+    """Return the SHA-256 of a value's canonical JSON, in hex."""
+    text = json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"), default=str)
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()

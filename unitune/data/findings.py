@@ -1,0 +1,66 @@
+"""One thing wrong with a data file or a plan, said so that the user can mend it."""
+
+from __future__ import annotations
+
+from typing import Literal, Self
+
+from pydantic import BaseModel, ConfigDict
+
+Severity = Literal["error", "warning", "note"]
+
+
+class Finding(BaseModel):
+    """What is wrong, where, and what to do."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    severity: Severity
+    """error: cannot go on. warning: probably not what was meant. note: good to know."""
+    code: str
+    """Stable name, e.g. ``broken-json``; tools may rely on it."""
+    message: str
+    """What is wrong, with the value."""
+    fix: str = ""
+    """What is allowed and what to do."""
+    file: str | None = None
+    line: int | None = None
+    """Line in the file, counted from 1."""
+
+    @property
+    def place(self) -> str:
+        """``file:line``, ``file`` or nothing."""
+        line = f":{self.line}" if self.line is not None else ""
+        return f"{self.file}{line}" if self.file else ""
+
+    def at(self, *, file: str | None = None, line: int | None = None) -> Self:
+        """Return the same finding in this place; what is not given stays."""
+        place = {"file": file, "line": line}
+        return self.model_copy(
+            update={key: value for key, value in place.items() if value is not None}
+        )
+
+    def __str__(self) -> str:
+        """One line for a terminal or an error message."""
+        place = f"{self.place}: " if self.place else ""
+        return f"{place}{self.message}{' ' + self.fix if self.fix else ''}"
+
+
+def error(code: str, message: str, fix: str = "") -> Finding:
+    """Return a finding that stops the work, not yet placed."""
+    return Finding(severity="error", code=code, message=message, fix=fix)
+
+
+def warning(code: str, message: str, fix: str = "") -> Finding:
+    """Return a finding about what was probably not meant, not yet placed."""
+    return Finding(severity="warning", code=code, message=message, fix=fix)
+
+
+def note(code: str, message: str, fix: str = "") -> Finding:
+    """Return a finding that is good to know, not yet placed."""
+    return Finding(severity="note", code=code, message=message, fix=fix)
+
+
+def clip(value: object, longest: int = 60) -> str:
+    """Return a value as Python writes it, cut in the middle when it is long."""
+    text = repr(value)
+    half = longest // 2
+    return text if len(text) <= longest else f"{text[:half]} … {text[-half:]}"

@@ -1,0 +1,79 @@
+"""How long the rows of a file are, in characters.
+
+Characters and not tokens, because tokens depend on the model; `unitune plan` counts those.
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_left
+from collections.abc import Sequence
+from typing import Self
+
+from pydantic import BaseModel, ConfigDict
+
+BINS = 10
+"""Bars that the bulk of the rows is spread over; a screen shows them at a glance."""
+BULK = 0.95
+"""Share of the rows that sets the width of a bar, so that a few long rows do not flatten it."""
+
+
+class Bin(BaseModel):
+    """The rows of about the same length."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    shortest: int
+    """Fewest characters that belong here."""
+    longest: int
+    """Most characters that belong here."""
+    count: int
+
+    @property
+    def label(self) -> str:
+        """The range as a person writes it."""
+        if self.shortest == self.longest:
+            return f"{self.shortest:,}"
+        return f"{self.shortest:,}-{self.longest:,}"
+
+
+class Lengths(BaseModel):
+    """Characters of all messages of a row together, over all rows."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    shortest: int
+    median: int
+    longest: int
+    bins: tuple[Bin, ...]
+    """Equally wide but for the last, which reaches to the longest row."""
+
+    @classmethod
+    def of(cls, lengths: Sequence[int]) -> Self | None:
+        """Sum up the lengths of some rows; None when there are none."""
+        if not lengths:
+            return None
+        ordered = sorted(lengths)
+        return cls(
+            shortest=ordered[0],
+            median=ordered[(len(ordered) - 1) // 2],
+            longest=ordered[-1],
+            bins=tuple(_bins(ordered)),
+        )
+
+
+def _bins(ordered: list[int]) -> list[Bin]:
+    bulk = ordered[math.ceil(BULK * len(ordered)) - 1]
+    width = _round_width(max(1, bulk - ordered[0] + 1) / BINS)
+    low = ordered[0] // width * width
+    edges = list(range(low, bulk + 1, width))
+    bins: list[Bin] = []
+    for edge in edges:
+        end = ordered[-1] if edge == edges[-1] and ordered[-1] >= edge + width else edge + width - 1
+        count = bisect_left(ordered, end + 1) - bisect_left(ordered, edge)
+        bins.append(Bin(shortest=edge, longest=end, count=count))
+    return bins
+
+
+def _round_width(width: float) -> int:
+    """Return the next larger of 1, 2, 5, 10, 20, 50, …."""
+    power = 10 ** max(0, math.floor(math.log10(width)))
+    return next(step * power for step in (1, 2, 5, 10) if step * power >= width)

@@ -1,0 +1,163 @@
+"""Reading a data file: `read` streams it row by row, `load` collects it whole.
+
+    bytes ─► lines ─► records (JSON Lines or a table) ─► examples ─► Row | Finding
+
+Every row comes out either as a `Row` or as an error that names file and line; a bad row never hides
+the next one, and no content of a file makes `read` raise. Duplicates and other things that only
+show across rows are the business of `unitune.data.check`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+
+from unitune.data.dataset import Dataset, Row
+from unitune.data.findings import Finding, error, note
+from unitune.data.lines import Lines
+from unitune.data.mapping import PROMPT_AND_COMPLETION, Mapping, mapping_of
+from unitune.data.records import Record, json_records
+from unitune.data.rows import examples, is_mapped
+from unitune.data.tables import table_records
+from unitune.errors import DataError, nearest
+from unitune.job import Data
+
+JSON_LINES = (".jsonl", ".ndjson", ".json")
+DELIMITERS = {".csv": ",", ".tsv": "\t"}
+SUFFIXES = (*JSON_LINES, *DELIMITERS)
+SHOWN_FINDINGS = 5
+"""So many fit an error message; `unitune check` shows them all."""
+_MAX_NAMES = 20
+"""Keys remembered for the note on what was left out: a file may have any number."""
+
+
+def read(path: str | os.PathLike[str], data: Data | None = None) -> Iterator[Row | Finding]:
+    """Read a file row by row, in constant memory.
+
+    Args:
+        path: JSON Lines (.jsonl, .ndjson, .json), CSV or TSV; UTF-8.
+        data: The job's data, for its columns or template; None: the file's own keys.
+
+    Yields:
+        Usable rows, and findings with file and line, in the file's order; what concerns the whole
+        file comes first or last.
+    """
+    file, usable, errors = Path(path), 0, 0
+    for item in _items(file, data):
+        if isinstance(item, Row):
+            usable += 1
+            yield item
+        else:
+            errors += item.severity == "error"
+            yield item.at(file=str(file))
+    if not usable and not errors:
+        yield error("empty-file", "there are no rows.", "Put at least one row in it.").at(
+            file=str(file)
+        )
+
+
+def load(path: str | os.PathLike[str], data: Data | None = None) -> Dataset:
+    """Read a whole file.
+
+    Args:
+        path: JSON Lines, CSV or TSV; UTF-8.
+        data: The job's data, for its columns or template.
+
+    Raises:
+        DataError: The file cannot be read or holds a row that cannot be used; carries all findings.
+    """
+    rows: list[Row] = []
+    findings: list[Finding] = []
+    for item in read(path, data):
+        rows.append(item) if isinstance(item, Row) else findings.append(item)
+    if errors := [finding for finding in findings if finding.severity == "error"]:
+        raise DataError(
+            _message(str(path), errors, "the job file" if data else str(path)), tuple(findings)
+        )
+    return Dataset(Path(path).name, tuple(rows))
+
+
+def _message(path: str, errors: list[Finding], checked: str) -> str:
+    count = "1 error" if len(errors) == 1 else f"{len(errors):,} errors"
+    shown = [f"  {finding}" for finding in errors[:SHOWN_FINDINGS]]
+    more = len(errors) - len(shown)
+    if more:
+        shown.append(f"  … and {more:,} more; `unitune check` on {checked} shows all.")
+    return "\n".join((f"{path}: {count}; the file cannot be used as it is.", *shown))
+
+
+def _items(file: Path, data: Data | None) -> Iterator[Row | Finding]:
+    mapping = mapping_of(data)
+    if isinstance(mapping, Finding):
+        yield mapping
+        return
+    try:
+        if problem := _unreadable(file):
+            yield problem
+            return
+        with file.open("rb") as stream:
+            yield from _rows(Lines.of(stream), file.suffix.lower(), mapping)
+    except OSError as failure:
+        yield error(
+            "unreadable-file",
+            f"the file cannot be read: {failure.strerror or failure}.",
+            "Check that it is there and that you may read it.",
+        )
+
+
+def _unreadable(file: Path) -> Finding | None:
+    if file.is_dir():
+        held = sorted(entry.name for entry in file.iterdir() if entry.suffix in SUFFIXES)
+        listed = f"It holds {', '.join(held[:8])}." if held else "It holds no data files."
+        return error("not-a-file", "this is a directory.", f"Name one file. {listed}")
+    if not file.exists():
+        siblings = islice(file.parent.glob("*"), 1000)
+        near = nearest(file.name, [other.name for other in siblings if other.suffix in SUFFIXES])
+        guess = f"Did you mean {near!r}?" if near else "Check the name and the folder."
+        return error("missing-file", "there is no such file.", guess)
+    if file.suffix.lower() not in SUFFIXES:
+        return error(
+            "unknown-format",
+            f"files that end in {file.suffix!r} are not read.",
+            f"Use one of {', '.join(SUFFIXES)}, and convert or rename the file.",
+        )
+    return None
+
+
+def _rows(lines: Lines, suffix: str, mapping: Mapping | None) -> Iterator[Row | Finding]:
+    yield from lines.findings
+    if suffix in DELIMITERS:
+        mapping = mapping or PROMPT_AND_COMPLETION
+        records = table_records(lines, DELIMITERS[suffix], mapping)
+    else:
+        records = json_records(lines)
+    left_out: dict[str, None] = {}
+    for record in records:
+        if isinstance(record, Finding):
+            yield record
+            continue
+        for found in examples(record, mapping):
+            yield (
+                found.at(line=record.line)
+                if isinstance(found, Finding)
+                else Row(record.line, found)
+            )
+        if mapping and is_mapped(record, mapping) and len(left_out) < _MAX_NAMES:
+            left_out.update(dict.fromkeys(_unread(record, mapping)))
+    yield from _left_out_note(list(left_out))
+
+
+def _unread(record: Record, mapping: Mapping) -> Iterator[str]:
+    return (key for key in record.value if key not in mapping.reads and key != "id")
+
+
+def _left_out_note(names: list[str]) -> Iterator[Finding]:
+    if names:
+        listed = ", ".join(repr(name) for name in names[:_MAX_NAMES])
+        yield note(
+            "columns-left-out",
+            f"not mapped, and so not part of any row: {listed}.",
+            "Name them under `data.columns` or in `data.template` if the model should see them.",
+        )

@@ -1,0 +1,138 @@
+"""Records to examples: the three shapes of a row, and what makes a row usable.
+
+A record is chat (`messages`), a pair (`prompt` and `completion`, texts or lists of messages), or
+flat (columns, through the job's mapping). Each becomes an `Example` or says why not, in findings
+without a place: the reader knows file and line. Only a mapped row loses its other keys.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from pydantic import JsonValue, ValidationError
+
+from unitune.data.complaints import explain
+from unitune.data.example import Example, Message
+from unitune.data.findings import Finding, clip, error, warning
+from unitune.data.mapping import Mapping
+from unitune.data.records import Record
+from unitune.errors import nearest
+
+_HOW_TO_ANSWER = (
+    'End `messages` with {"role": "assistant", "content": …}, or give the answer as `expected`.'
+)
+
+
+def examples(record: Record, mapping: Mapping | None) -> Iterator[Example | Finding]:
+    """Yield the example that a record holds, if it is usable, and what there is to say about it.
+
+    Args:
+        record: One row of a file.
+        mapping: How flat rows become messages; None when the job has none.
+    """
+    content = _content(record, mapping)
+    if isinstance(content, Finding):
+        yield content
+        return
+    try:
+        example = Example.model_validate(content)
+    except ValidationError as failure:
+        yield from explain(failure, content)
+        return
+    findings = list(_about(example))
+    yield from findings
+    if all(finding.severity != "error" for finding in findings):
+        yield example
+
+
+def is_mapped(record: Record, mapping: Mapping) -> bool:
+    """Whether a record goes through the mapping, and not by its own shape."""
+    keys = record.value.keys()
+    if record.from_table:
+        return True
+    if "messages" in keys:
+        return "messages" in mapping.reads
+    return "prompt" not in keys or not mapping.reads.isdisjoint(keys)
+
+
+def _content(record: Record, mapping: Mapping | None) -> dict[str, JsonValue] | Finding:
+    row = record.value
+    if mapping and is_mapped(record, mapping):
+        messages = mapping.messages(row)
+        if isinstance(messages, Finding):
+            return messages
+        name = {"id": row["id"]} if "id" in row else {}
+        return {"messages": messages, **name}
+    if "messages" in row:
+        return row
+    return _pair(row) if "prompt" in row else _unknown_shape(row)
+
+
+def _pair(row: dict[str, JsonValue]) -> dict[str, JsonValue] | Finding:
+    rest = dict(row)
+    prompt, completion = rest.pop("prompt"), rest.pop("completion", None)
+    if completion is None and rest.get("expected") is None:
+        return _no_answer(
+            "there is a `prompt` but no `completion`.", "Give the row a `completion`."
+        )
+    asked = _turns("prompt", prompt, "user")
+    answered = [] if completion is None else _turns("completion", completion, "assistant")
+    if isinstance(asked, Finding):
+        return asked
+    if isinstance(answered, Finding):
+        return answered
+    return {"messages": [*asked, *answered], **rest}
+
+
+def _turns(key: str, value: JsonValue, role: str) -> list[JsonValue] | Finding:
+    if isinstance(value, str):
+        return [{"role": role, "content": value}]
+    if isinstance(value, list):
+        return value
+    return error(
+        "not-a-text",
+        f"{key!r} is {clip(value)}.",
+        "Allowed is text in quotes, or a list of messages.",
+    )
+
+
+def _unknown_shape(row: dict[str, JsonValue]) -> Finding:
+    keys = ", ".join(repr(key) for key in list(row)[:8]) or "nothing"
+    near = next((key for key in row if nearest(key, ("messages", "prompt"))), None)
+    guess = f" Is {near!r} a slip for {nearest(near, ('messages', 'prompt'))!r}?" if near else ""
+    return error(
+        "unknown-shape",
+        f"the row has {keys}, and neither `messages` nor `prompt`.{guess}",
+        'Write {"messages": […]} or {"prompt": …, "completion": …}, or say in the job which keys '
+        "hold the messages: `data: {columns: {user: QUESTION, assistant: ANSWER}}`.",
+    )
+
+
+def _about(example: Example) -> Iterator[Finding]:
+    """Say what is wrong with an example whose shape is right."""
+    if not example.prompt:
+        yield error(
+            "nothing-asked",
+            "the row is an answer without a question.",
+            "Put a user message before the assistant's.",
+        )
+    for index, message in enumerate(example.prompt):
+        if not message.text.strip() and not message.tool_calls:
+            yield from _empty(message, index)
+    last = example.messages[-1]
+    if example.answer is None:
+        yield _no_answer(f"the last message is from {last.role!r}, and no answer is given.")
+    elif not example.answer.strip() and not (example.expected is None and last.tool_calls):
+        yield error("empty-answer", "the answer is empty.", "Give an answer, or leave the row out.")
+
+
+def _empty(message: Message, index: int) -> Iterator[Finding]:
+    what, fix = f"messages[{index}], from {message.role!r}, is empty.", "Write it or leave it out."
+    if message.role in ("user", "assistant"):
+        yield error("empty-message", what, fix)
+    elif message.role != "tool":  # a tool may well have returned nothing
+        yield warning("empty-message", what, fix)
+
+
+def _no_answer(what: str, fix: str = _HOW_TO_ANSWER) -> Finding:
+    return error("missing-answer", what, fix)
