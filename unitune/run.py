@@ -16,6 +16,7 @@ import time
 from unitune import launching, registry
 from unitune.backend import State
 from unitune.data.example import digest
+from unitune.data.leaks import leaking_cases, refuse
 from unitune.data.split import Splits, load_splits
 from unitune.errors import TwinExists, UnknownName, Unsupported, UserError
 from unitune.handle import Run
@@ -43,6 +44,7 @@ def launch(job: Job, *, again: bool = False) -> Run:
         Unsupported: The backend cannot do what the job asks for.
         MissingExtra: The backend's packages are not installed.
         DataError: The data cannot be used.
+        Leak: Test cases stand in training rows; what is learned could not be judged.
         TwinExists: The same training is going on or done.
         UnituneError: The backend refused, and the run has failed; or did not answer.
     """
@@ -51,6 +53,8 @@ def launch(job: Job, *, again: bool = False) -> Run:
         raise Unsupported("\n".join(str(refusal) for refusal in refusals))
     registry.backend(job.backend)  # a missing package is told before anything is written
     splits = load_splits(job)
+    if splits.test is not None and job.evaluate.leaks == "refuse":
+        refuse(leaking_cases((splits.train, splits.validation), splits.test), splits.test)
     ledger = Ledger(home())
     record = _planned(job, splits)
     _write_files(ledger, record, job, splits)

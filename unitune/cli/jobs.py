@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from unitune.cli.options import JobFile, Json, Quiet
-from unitune.errors import DataError, TwinExists, UserError
+from unitune.errors import TwinExists, UserError
 
 EXAMPLE = "support-triage"
 
@@ -42,7 +42,7 @@ def check(
     [dim]$ unitune check unitune.yaml
     $ unitune check train.jsonl --json[/dim]
     """
-    from unitune.cli.output import print_json
+    from unitune.cli.output import exit_for_errors, print_json
     from unitune.cli.show import print_report
     from unitune.data.check import check_file, check_job
     from unitune.job import Job
@@ -50,8 +50,7 @@ def check(
     is_job = file.suffix in (".yaml", ".yml")
     report = check_job(Job.load(file)) if is_job else check_file(file)
     print_json(report) if json else print_report(report)
-    if any(finding.severity == "error" for finding in report.findings):
-        raise typer.Exit(DataError.exit_code)
+    exit_for_errors(report.findings)
 
 
 def plan(file: JobFile, *, json: Json = False) -> None:
@@ -61,15 +60,14 @@ def plan(file: JobFile, *, json: Json = False) -> None:
 
     [dim]$ unitune plan unitune.yaml[/dim]
     """
-    from unitune.cli.output import print_json
+    from unitune.cli.output import exit_for_errors, print_json
     from unitune.cli.show import print_plan
     from unitune.job import Job
     from unitune.planning import plan as make_plan
 
     found = make_plan(Job.load(file))
     print_json(found) if json else print_plan(found)
-    if found.errors:
-        raise typer.Exit(UserError.exit_code)
+    exit_for_errors(found.findings)
 
 
 def run(

@@ -15,6 +15,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from unitune.data.findings import Finding, Severity
+from unitune.errors import Leak, UserError
 
 COLOURS: dict[Severity, str] = {"error": "red", "warning": "yellow", "note": "cyan"}
 SHOWN_FINDINGS = 12
@@ -55,6 +56,13 @@ def print_findings(findings: tuple[Finding, ...]) -> None:
                 f"        … and {len(chosen) - SHOWN_FINDINGS} more {severity}s; "
                 "--json lists them all"
             )
+
+
+def exit_for_errors(findings: tuple[Finding, ...]) -> None:
+    """Exit when there are errors: 5 when one of them is a leak, else 2."""
+    codes = {finding.code for finding in findings if finding.severity == "error"}
+    if codes:
+        raise typer.Exit(Leak.exit_code if "leak" in codes else UserError.exit_code)
 
 
 def facts(rows: dict[str, str]) -> Table:

@@ -187,7 +187,7 @@ def check(dataset: Dataset) -> DataReport:
 def check_job(job: Job) -> DataReport:
     """Look at all files of a job, and at what stands in more than one of them.
 
-    A test case that stands in train is a warning here; `evaluate.leaks` says what comes of it.
+    A test case that stands in train is an error when `evaluate.leaks` is refuse, else a warning.
 
     Args:
         job: Its data, and the seed of its split.
@@ -259,12 +259,13 @@ def _shared_findings(
 
 def _leak(job: Job, shared: SharedCase, other: _Tally) -> Finding:
     what_then = {
-        "refuse": "`unitune compare` will refuse (exit 5) until the row is gone from one of the "
-        "files; `evaluate.leaks: drop` leaves such cases out, `allow` keeps them.",
+        "refuse": "Take the row out of one of the files, or let `evaluate.leaks: drop` leave such "
+        "cases out, or `allow` keep them.",
         "drop": "It is left out and counted, as the job says (`evaluate.leaks: drop`).",
         "allow": "It is kept, and the verdict says so (`evaluate.leaks: allow`).",
     }
-    return warning("leak", _where(shared, other), what_then[job.evaluate.leaks])
+    severity = error if job.evaluate.leaks == "refuse" else warning
+    return severity("leak", _where(shared, other), what_then[job.evaluate.leaks])
 
 
 def _overlap(shared: SharedCase, other: _Tally) -> Finding:

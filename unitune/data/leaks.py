@@ -3,16 +3,22 @@
 Two rows share a question when their user turns are equal after normalisation (Unicode NFKC, case,
 white space). System prompts never count: all rows of a job tend to share one. A shared question is
 a leak whatever its answer, and worse with the same answer. Only hashes are kept, so an index of a
-big file stays small. What is done about leaks is decided by `unitune.evaluate`.
+big file stays small. `refuse` is what `evaluate.leaks: refuse` means, before a training is paid for
+and again before a comparison.
 """
 
 from __future__ import annotations
 
 import unicodedata
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from unitune.data.dataset import Dataset, Row
 from unitune.data.example import Example, digest
+from unitune.errors import Leak
+
+SHOWN_CASES = 5
+"""Leaking cases named in a refusal; `unitune check` names all."""
 
 KEY_BYTES = 16
 """128 bits of a hash: two of 10⁹ rows meet by chance once in 10²⁰ such files."""
@@ -74,6 +80,45 @@ def leaks(train: Dataset, test: Dataset) -> tuple[SharedCase, ...]:
         seen.add(row)
     found = (seen.shared(row) for row in test.rows)
     return tuple(shared for shared in found if shared is not None)
+
+
+def leaking_cases(seen: Iterable[Dataset], test: Dataset) -> dict[str, str]:
+    """Return the test cases that stand in any of several sets of rows.
+
+    Args:
+        seen: Rows that the model or its prompt was made from.
+        test: The cases.
+
+    Returns:
+        By `Example.case_id`: where the case and its first double stand, in words.
+    """
+    found: dict[str, str] = {}
+    for rows in seen:
+        for leak in leaks(rows, test):
+            place = f"{test.name}:{leak.line} (as {rows.name}:{leak.train_line})"
+            found.setdefault(leak.case, place)
+    return found
+
+
+def refuse(found: dict[str, str], test: Dataset) -> None:
+    """Raise when test cases leak.
+
+    Args:
+        found: From `leaking_cases`.
+        test: The cases.
+
+    Raises:
+        Leak: There is any.
+    """
+    if not found:
+        return
+    first = ", ".join(list(found.values())[:SHOWN_CASES])
+    more = ", …" if len(found) > SHOWN_CASES else ""
+    raise Leak(
+        f"{len(found)} of {len(test)} test cases stand in training or validation rows: "
+        f"{first}{more}. Take them out of one of the files, or set evaluate.leaks to `drop` "
+        "(they are left out and counted) or `allow` (they count, and the report says so)."
+    )
 
 
 def short_digest(value: object) -> bytes:

@@ -16,7 +16,7 @@ from statistics import fmean
 
 from unitune.data.dataset import Dataset, Row
 from unitune.data.example import Example, digest
-from unitune.data.leaks import leaks
+from unitune.data.leaks import leaking_cases, refuse
 from unitune.data.split import Splits
 from unitune.errors import DataError, JobError, Leak
 from unitune.evaluate.dev import DevScore
@@ -34,9 +34,6 @@ Every prompt tried is asked all of them, so they set the price of choosing. At 6
 error of a score is at most 6.5 points: enough to tell prompts apart that differ as much as two
 numbers of shots often do, and not worth more, since a near tie costs the baseline little.
 """
-
-SHOWN_CASES = 5
-"""Cases that an error message lists."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,19 +157,9 @@ def _once_each(test: Dataset) -> Dataset:
 
 def _search(seen: Iterable[Dataset], test: Dataset, evaluate: Evaluate) -> LeakResult:
     """Look for the test cases in rows that contenders were made from, and refuse or name them."""
-    found: dict[str, str] = {}
-    for rows in seen:
-        for leak in leaks(rows, test):
-            place = f"{test.name}:{leak.line} (as {rows.name}:{leak.train_line})"
-            found.setdefault(leak.case, place)
-    if found and evaluate.leaks == "refuse":
-        first = ", ".join(list(found.values())[:SHOWN_CASES])
-        more = ", …" if len(found) > SHOWN_CASES else ""
-        raise Leak(
-            f"{len(found)} of {len(test)} test cases stand in training or validation rows: "
-            f"{first}{more}. Take them out of one of the files, or set evaluate.leaks to `drop` "
-            "(they are left out and counted) or `allow` (they count, and the report says so)."
-        )
+    found = leaking_cases(seen, test)
+    if evaluate.leaks == "refuse":
+        refuse(found, test)
     return LeakResult(action=evaluate.leaks, cases=tuple(found))
 
 

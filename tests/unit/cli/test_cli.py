@@ -221,7 +221,8 @@ def test_test_rows_in_train_exit_with_5(unitune: Command, job_file: Path) -> Non
     unitune("run", str(job_file), "--quiet")
     shutil.copy("train.jsonl", "test.jsonl")
 
-    assert 5 == unitune("compare", str(job_file)).code
+    for command in ("check", "plan", "run", "compare"):
+        assert 5 == unitune(command, str(job_file)).code
 
 
 def test_an_unknown_run_suggests_the_list(unitune: Command) -> None:

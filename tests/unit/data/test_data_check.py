@@ -152,21 +152,22 @@ def test_a_mapping_of_the_job_is_used(tmp_path: Path) -> None:
     assert ((), 90) == (report.findings, report.files[0].rows)
 
 
-def test_test_cases_in_train_are_warnings_that_say_what_comes_of_them(tmp_path: Path) -> None:
+def test_test_cases_in_train_are_refused_unless_the_job_says_otherwise(tmp_path: Path) -> None:
     write(tmp_path, *(pair(f"q{index}", "r") for index in range(90)))
     write(tmp_path, pair(" Q7 ", "R"), pair("q9", "other"), pair("new", "r"), name="test.jsonl")
     data = Data(train="train.jsonl", test="test.jsonl")
     report = check_job(job(tmp_path, data))
     assert [
-        ("warning", "leak", "test.jsonl", 1),
-        ("warning", "leak", "test.jsonl", 2),
+        ("error", "leak", "test.jsonl", 1),
+        ("error", "leak", "test.jsonl", 2),
     ] == told(report)
     same, other = report.findings
     assert "same question and answer stand in train" in same.message
     assert "train.jsonl:8" in same.message
     assert "train.jsonl:10, with another answer" in other.message
-    assert "will refuse (exit 5)" in same.fix
+    assert "Take the row out of one of the files" in same.fix
     dropping = check_job(job(tmp_path, data, Evaluate(leaks="drop")))
+    assert () == dropping.errors
     assert "left out and counted" in dropping.findings[0].fix
 
 
@@ -178,7 +179,7 @@ def test_a_validation_file_is_held_against_train_and_test_against_both(tmp_path:
     report = check_job(job(tmp_path, data))
     assert [
         ("warning", "overlap", "dev.jsonl", 1),
-        ("warning", "leak", "test.jsonl", 1),
+        ("error", "leak", "test.jsonl", 1),
     ] == told(report)
     assert "in validation" in report.findings[1].message
 
