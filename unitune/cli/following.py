@@ -141,58 +141,48 @@ def asking(*, quiet: bool) -> Generator[Callable[[Asked], None] | None]:
     if quiet:
         yield None
     elif aside().is_terminal:
-        yield from _bars(lambda asked: f"{asked.phase:<5}{asked.contender}")
+        with _bars(TextColumn("{task.completed:.0f}/{task.total:.0f}")) as show:
+            yield lambda asked: show(f"{asked.phase:<5}{_who(asked)}", asked.done, asked.total)
     else:
-        yield _print_when_done
+        yield _say_when_done
 
 
-def _print_when_done(asked: Asked) -> None:
+def _who(asked: Asked) -> str:
+    return f"{asked.contender}: {asked.prompt}" if asked.phase == "dev" else asked.contender
+
+
+def _say_when_done(asked: Asked) -> None:
     if asked.done == asked.total:
-        aside().print(f"{asked.phase}: {asked.contender} answered {asked.total} cases")
-
-
-def _bars(label: Callable[[Asked], str]) -> Generator[Callable[[Asked], None]]:
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=24),
-        TextColumn("{task.completed:.0f}/{task.total:.0f}"),
-    )
-    with Progress(*columns, console=aside(), transient=True) as progress:
-        tasks: dict[str, TaskID] = {}
-
-        def show(asked: Asked) -> None:
-            name = label(asked)
-            if name not in tasks:
-                tasks[name] = progress.add_task(name, total=asked.total)
-            progress.update(tasks[name], completed=asked.done)
-
-        yield show
+        aside().print(f"{asked.phase}: {_who(asked)}, {asked.total} cases answered")
 
 
 @contextmanager
 def fetching(*, quiet: bool) -> Generator[Callable[[str, int, int], None]]:
-    """Yield a callback that shows a download: what, done, total."""
+    """Yield a callback that shows a download: what, the amount done, the total."""
+    said: set[str] = set()
+
+    def say(what: str, *_: int) -> None:
+        if not quiet and what not in said:
+            said.add(what)
+            aside().print(what)
+
     if quiet or not aside().is_terminal:
-        said: set[str] = set()
-
-        def say(what: str, done: int, total: int) -> None:  # noqa: ARG001 - a bar's signature
-            if not quiet and what not in said:
-                said.add(what)
-                aside().print(what)
-
         yield say
-        return
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=24),
-        TextColumn("{task.percentage:.0f} %"),
-    )
+    else:
+        with _bars(TextColumn("{task.percentage:.0f} %")) as show:
+            yield show
+
+
+@contextmanager
+def _bars(figures: ProgressColumn) -> Generator[Callable[[str, int, int], None]]:
+    """Yield a callback that moves the bar of a name, which is drawn when it is first heard of."""
+    columns = (TextColumn("{task.description}"), BarColumn(bar_width=24), figures)
     with Progress(*columns, console=aside(), transient=True) as progress:
         tasks: dict[str, TaskID] = {}
 
-        def show(what: str, done: int, total: int) -> None:
-            if what not in tasks:
-                tasks[what] = progress.add_task(what, total=total or None)
-            progress.update(tasks[what], completed=done)
+        def show(name: str, done: int, total: int) -> None:
+            if name not in tasks:
+                tasks[name] = progress.add_task(name, total=total or None)
+            progress.update(tasks[name], completed=done)
 
         yield show
