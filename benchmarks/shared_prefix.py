@@ -1,0 +1,233 @@
+"""The shared prefix against padding: the same loss and gradients, at how many tokens a second.
+
+    python benchmarks/shared_prefix.py ROWS [--model NAME] [--batch-size 8] [--batches 4]
+                                            [--dtype float32] [--threads N]
+
+ROWS is a file of canonical JSON Lines; its first rows, shuffled by a fixed seed, make the batches.
+Every form of training sees the same batches, weights and optimiser:
+
+    plain    rows padded, logits at every position, peft's own arithmetic: what a textbook loop does
+    padded   rows padded, logits only where there is loss, one rounding
+    packed   rows end to end without padding
+    shared   likewise, with the tokens that all rows begin with computed once: what unitune does
+    trl      TRL's SFTTrainer, when it is installed
+
+Differences are measured against plain on the first batch, before any update. Speed is in real
+tokens (padding and sharing not counted) per CPU-second of forward, backward and update, so that a
+busy machine hardly changes it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import os
+import random
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # as the worker has it
+
+import torch
+
+from unitune.job import Job
+from unitune_local import attention, loading, memory, store
+from unitune_local.batches import TrainingRow, padded
+from unitune_local.lora import add_adapter
+from unitune_local.loss import Form, loss_sum, use_attention
+from unitune_local.rows import read_rows, render_rows
+from unitune_local.settings import Settings, resolve
+
+FORMS = {
+    "padded": Form("padded", share=False),
+    "packed": Form("packed", share=False),
+    "shared": Form("packed", share=True),
+}
+LEARNING_RATE = 2e-4
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One form of training over the batches."""
+
+    losses: list[float]
+    gradient: torch.Tensor | None
+    """Of the first batch, all adapters in one."""
+    tokens_per_cpu_second: float
+
+
+def fresh_model(path: Path, settings: Settings, form: str) -> Any:
+    """Return the base with new adapters whose B is not zero, so that all gradients count."""
+    torch.manual_seed(0)
+    model = add_adapter(loading.load_model(path, settings.torch_dtype), settings)
+    for name, weight in model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(weight, std=0.01)
+    if form in ("plain", "trl"):
+        for layer in model.modules():
+            vars(layer).pop("forward", None)
+    if form in ("packed", "shared"):
+        use_attention(model, attention.NAME)
+    torch.set_num_threads(settings.threads)
+    return model.train()
+
+
+def plain_loss(model: Any, rows: Sequence[TrainingRow]) -> torch.Tensor:
+    """Return the mean loss as a textbook loop computes it."""
+    batch = padded(rows)
+    labels = torch.full_like(batch.ids, -100)
+    for at, row in enumerate(rows):
+        for place, on in enumerate(row.trained):
+            if on:
+                labels[at, place] = row.ids[place]
+    output = model(input_ids=batch.ids, attention_mask=batch.attention_mask, use_cache=False)
+    shifted = output.logits[:, :-1].float().flatten(0, 1)
+    return torch.nn.functional.cross_entropy(shifted, labels[:, 1:].flatten())
+
+
+def our_loss(model: Any, rows: Sequence[TrainingRow], form: Form) -> torch.Tensor:
+    """Return the mean loss as unitune computes it."""
+    return loss_sum(model, form.batch(rows, model.device)) / sum(row.trained_tokens for row in rows)
+
+
+def measure(model: Any, batches: list[list[TrainingRow]], loss_of: Callable[..., Any]) -> Measured:
+    """Train on the batches; the first is not timed, as memory and kernels are prepared in it."""
+    weights = [weight for weight in model.parameters() if weight.requires_grad]
+    optimizer = torch.optim.AdamW(weights, lr=LEARNING_RATE, weight_decay=0.0, fused=True)
+    losses, gradient, spent, tokens = [], None, 0.0, 0
+    for rows in batches:
+        start = time.process_time()
+        loss = loss_of(model, rows)
+        loss.backward()
+        if gradient is None:
+            gradient = torch.cat([weight.grad.flatten() for weight in weights])
+        optimizer.step()
+        optimizer.zero_grad()
+        if losses:
+            spent += time.process_time() - start
+            tokens += sum(len(row.ids) for row in rows)
+        losses.append(loss.item())
+    return Measured(losses, gradient, tokens / spent)
+
+
+def measure_trl(model: Any, batches: list[list[TrainingRow]], tokenizer: Any) -> Measured:
+    """Train on the same batches by TRL, its costly defaults switched off."""
+    from datasets import Dataset  # noqa: PLC0415 - optional
+    from torch.utils.data import SequentialSampler  # noqa: PLC0415 - likewise
+    from transformers import TrainerCallback  # noqa: PLC0415 - likewise
+    from trl import SFTConfig, SFTTrainer  # noqa: PLC0415 - likewise
+
+    class Clock(TrainerCallback):
+        marks: list[float] = []  # noqa: RUF012 - one run
+
+        def on_step_begin(self, *_: Any, **__: Any) -> None:
+            self.marks.append(time.process_time())
+
+        def on_step_end(self, *_: Any, **__: Any) -> None:
+            self.marks.append(time.process_time())
+
+    class InOrder(SFTTrainer):
+        def _get_train_sampler(self, dataset: Any = None) -> Any:
+            return SequentialSampler(dataset or self.train_dataset)
+
+    records = [
+        {"input_ids": list(row.ids), "completion_mask": [int(on) for on in row.trained]}
+        for rows in batches
+        for row in rows
+    ]
+    with tempfile.TemporaryDirectory() as folder:
+        config = SFTConfig(
+            output_dir=folder,
+            per_device_train_batch_size=len(batches[0]),
+            max_steps=len(batches),
+            learning_rate=LEARNING_RATE,
+            lr_scheduler_type="constant",
+            weight_decay=0.0,
+            max_grad_norm=0.0,
+            bf16=False,
+            gradient_checkpointing=False,
+            packing=False,
+            completion_only_loss=True,
+            max_length=None,
+            logging_steps=1,
+            report_to="none",
+            save_strategy="no",
+            use_cpu=True,
+        )
+        clock = Clock()
+        trainer = InOrder(
+            model=model,
+            args=config,
+            train_dataset=Dataset.from_list(records),
+            processing_class=tokenizer,
+            callbacks=[clock],
+        )
+        trainer.train()
+    losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+    spent = sum(clock.marks[3::2]) - sum(clock.marks[2::2])
+    tokens = sum(len(row.ids) for rows in batches[1:] for row in rows)
+    return Measured(losses, None, tokens / spent)
+
+
+def settings_for(path: Path, name: str, dtype: str, threads: int | None) -> Settings:
+    """Return unitune's own settings."""
+    options: dict[str, Any] = {"dtype": dtype, "device": "cpu", "threads": threads or "auto"}
+    job = Job.model_validate(
+        {
+            "name": "benchmark",
+            "model": name,
+            "backend": "local",
+            "data": {"train": "-"},
+            "options": {"local": options},
+        }
+    )
+    return resolve(job, memory.longest_context(path))
+
+
+def show(name: str, measured: Measured, plain: Measured) -> None:
+    """Print one line of the table."""
+    loss = abs(measured.losses[0] - plain.losses[0])
+    gradient = "-"
+    if measured.gradient is not None and plain.gradient is not None:
+        gradient = f"{(measured.gradient - plain.gradient).abs().max().item():.1e}"
+    speed = measured.tokens_per_cpu_second
+    ratio = speed / plain.tokens_per_cpu_second
+    losses = " ".join(f"{one:.4f}" for one in measured.losses)
+    print(f"{name:8}{loss:12.1e}{gradient:>14}{speed:12.0f}{ratio:8.2f}x   {losses}", flush=True)
+
+
+def main() -> None:
+    """Measure all forms and print the table."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("rows", type=Path)
+    parser.add_argument("--model", default="smollm2-135m-instruct")
+    parser.add_argument("--batch-size", type=int, default=8)
+    parser.add_argument("--batches", type=int, default=4)
+    parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16"])
+    parser.add_argument("--threads", type=int)
+    given = parser.parse_args()
+
+    path = store.resolve(given.model)
+    settings = settings_for(path, given.model, given.dtype, given.threads)
+    tokenizer = loading.load_tokenizer(path)
+    rows = list(render_rows(tokenizer, read_rows(given.rows), settings.sequence_length).rows)
+    random.Random(0).shuffle(rows)
+    size = given.batch_size
+    batches = [rows[at * size : (at + 1) * size] for at in range(given.batches)]
+
+    print(f"{'form':8}{'loss off':>12}{'gradient off':>14}{'tok/CPU-s':>12}{'gain':>9}   losses")
+    plain = measure(fresh_model(path, settings, "plain"), batches, plain_loss)
+    show("plain", plain, plain)
+    for name, form in FORMS.items():
+        model = fresh_model(path, settings, name)
+        show(name, measure(model, batches, lambda m, r, form=form: our_loss(m, r, form)), plain)
+    if importlib.util.find_spec("trl") is not None:
+        show("trl", measure_trl(fresh_model(path, settings, "trl"), batches, tokenizer), plain)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,6 @@
+"""Local training and inference for unitune: LoRA on this machine's CPU or GPU."""
+
+import os
+
+# No telemetry: read by huggingface_hub when it is first imported, which any module here may cause.
+os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")

@@ -1,0 +1,125 @@
+"""The trained adapter on disk, in peft's own format, and the proof that it answers as it should.
+
+The folder holds ``adapter_model.safetensors`` and ``adapter_config.json`` for plain
+`PeftModel.from_pretrained`, the tokenizer with its chat template, and ``unitune.json``, which says
+what it was trained on and how. It appears whole or not at all. What counts is what the disk gives
+back: the adapter is loaded again onto a fresh base and must answer as the live model does.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from peft import PeftModel
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+import unitune
+from unitune.errors import RunFailed
+from unitune_local.checkpoint import flush
+from unitune_local.loading import load_model
+from unitune_local.lora import load_adapter
+from unitune_local.loss import use_attention
+from unitune_local.rendering import template_fingerprint
+from unitune_local.spec import Spec
+
+ANSWER_TOKENS = 8
+"""Enough for a wrong weight, a lost scale or another template to show."""
+LARGEST_DIFFERENCE = 1e-3
+"""Of two logits that the same arithmetic gives; it is 0 on one machine, and no wrong adapter is
+that near."""
+
+
+def save_adapter(
+    model: PeftModel, tokenizer: PreTrainedTokenizerBase, spec: Spec, folder: Path
+) -> None:
+    """Write the adapter with all that belongs to it.
+
+    Args:
+        model: Trained.
+        tokenizer: Of its base.
+        spec: Of the training.
+        folder: Where it will stand.
+    """
+    scratch = folder.with_name(f".{folder.name}.part")
+    shutil.rmtree(scratch, ignore_errors=True)
+    scratch.mkdir(parents=True)
+    cast("Any", model).save_pretrained(scratch, save_embedding_layers=False)
+    cast("Any", tokenizer).save_pretrained(scratch)
+    (scratch / "README.md").unlink(missing_ok=True)  # peft's empty model card
+    about = {
+        "unitune": unitune.__version__,
+        "base": spec.base,
+        "base_path": str(spec.base_path),
+        "base_fingerprint": spec.base_fingerprint,
+        "template_fingerprint": template_fingerprint(tokenizer),
+        "data_fingerprint": spec.data_fingerprint,
+        "dtype": spec.settings.dtype,
+        "settings": spec.settings.model_dump(mode="json"),
+    }
+    (scratch / "unitune.json").write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
+    for file in scratch.iterdir():
+        flush(file)
+    shutil.rmtree(folder, ignore_errors=True)  # of a worker that died before it could say so
+    scratch.rename(folder)
+    flush(folder.parent)
+
+
+def check_adapter(
+    live: PeftModel, spec: Spec, folder: Path, prompts: Sequence[Sequence[int]]
+) -> float:
+    """Load a saved adapter onto a fresh base and compare its answers with the live model's.
+
+    Args:
+        live: The trained model.
+        spec: Of the training.
+        folder: The saved adapter.
+        prompts: Token ids to answer.
+
+    Returns:
+        The largest difference of two logits.
+
+    Raises:
+        RunFailed: The answers differ.
+    """
+    use_attention(live, "sdpa")
+    device = cast("torch.device", live.device)
+    base = cast("Any", load_model(spec.base_path, spec.settings.torch_dtype)).to(device)
+    fresh = load_adapter(base, folder, rounds_once=True)
+    worst = 0.0
+    for prompt in prompts:
+        expected, actual = _answer(live, prompt), _answer(fresh, prompt)
+        worst = max(worst, (expected.logits - actual.logits).abs().max().item())
+        if expected.ids != actual.ids or not worst <= LARGEST_DIFFERENCE:
+            raise RunFailed(
+                f"the adapter saved in {folder} does not answer as the trained model did: tokens "
+                f"{actual.ids} instead of {expected.ids}, logits up to {worst:.3g} apart. "
+                "This is a fault of unitune or of a library below it; please report it."
+            )
+    return worst
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    ids: list[int]
+    logits: Tensor  # (ANSWER_TOKENS, V)
+
+
+def _answer(model: PeftModel, prompt: Sequence[int]) -> _Answer:
+    """Answer greedily, computing everything anew for each token."""
+    model.eval()
+    ids = list(prompt)
+    logits: list[Tensor] = []
+    with torch.inference_mode():
+        for _ in range(ANSWER_TOKENS):
+            inputs = torch.tensor([ids], device=cast("torch.device", model.device))
+            output = cast("Any", model)(input_ids=inputs, use_cache=False, logits_to_keep=1)
+            logits.append(output.logits[0, -1].float())
+            ids.append(int(logits[-1].argmax()))
+    return _Answer(ids[len(prompt) :], torch.stack(logits))

@@ -1,0 +1,173 @@
+"""The backend named ``local``: LoRA in a worker process on this machine.
+
+The worker outlives whoever submitted, and everything is in the job's folder (`job_folder`), whose
+path is the job's id: polling reads files, a job is alive as long as its worker holds the lock, and
+submitting the same launch twice finds the folder there. Torch is imported only by the verbs that
+need it, so that `watch` stays light; that it is installed at all is checked on import.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+from typing import ClassVar
+
+from unitune.backend import Forecast, Guarantee, Launch, State, Status, StoredModel, Upload
+from unitune.data.dataset import Dataset
+from unitune.errors import BackendError, Busy
+from unitune.job import Job
+from unitune.locks import is_locked, locked
+from unitune.models import ChatModel, TunedModel
+from unitune_local.job_folder import JobFolder, Result, read_events, write_whole
+from unitune_local.worker import start_worker
+
+for _package in ("torch", "transformers", "peft", "safetensors", "gguf", "psutil"):
+    if find_spec(_package) is None:
+        raise ModuleNotFoundError(f"No module named {_package!r}", name=_package)
+
+
+STARTING_SECONDS = 60.0
+"""After that, a job without a sign of life was never started: its submit was killed."""
+
+
+class LocalBackend:
+    """Trains and answers on this machine."""
+
+    name: ClassVar[str] = "local"
+    guarantee: ClassVar[Guarantee] = Guarantee.OWN_ID
+
+    def upload(self, path: Path, sha256: str) -> Upload:
+        """Return a reference: the file stays where it is, and the worker checks its hash."""
+        return Upload(str(path.resolve()), sha256)
+
+    def submit(self, launch: Launch) -> str:
+        """Write the job's folder and start its worker; the same key again finds both there.
+
+        Raises:
+            DataError: Rows cannot be trained on.
+            Unsupported: It will not fit into memory.
+        """
+        folder = _folder(launch.folder, launch.key)
+        if not folder.spec.exists():
+            from unitune_local.preparing import prepare  # noqa: PLC0415 - imports torch
+
+            text = prepare(launch).model_dump_json(indent=2)
+            folder.path.mkdir(parents=True, exist_ok=True)
+            write_whole(folder.spec, text)
+        start_worker(folder)
+        return str(folder.path)
+
+    def find(self, launch_key: str, folder: Path) -> list[str]:
+        """Return the job with this key in a run's folder, if it was written."""
+        job = _folder(folder, launch_key)
+        return [str(job.path)] if job.spec.exists() else []
+
+    def poll(self, job_id: str, cursor: str) -> Status:
+        """Read how a job stands.
+
+        Raises:
+            BackendError: There is no such job.
+        """
+        folder = _existing(job_id)
+        # In this order a worker that ends in between leaves its result and last events to see.
+        alive = is_locked(folder.lock)
+        result = folder.result()
+        read = read_events(folder.events, cursor)
+        if result is not None:
+            state = State(result.state)
+            return Status(state, state.value, read.events, read.cursor, result.model, result.error)
+        if not alive and not folder.events.exists() and _is_fresh(folder):
+            return Status(State.QUEUED, "worker starting", (), read.cursor)
+        if not alive:
+            raw = f"worker gone; resume goes on after step {folder.saved_step()}"
+            return Status(State.PAUSED, raw, read.events, read.cursor)
+        if folder.cancel.exists():
+            return Status(State.CANCELLING, "cancelling", read.events, read.cursor)
+        return Status(State.RUNNING, "training", read.events, read.cursor)
+
+    def cancel(self, job_id: str) -> None:
+        """Ask the worker to stop after its step; a job without a worker ends at once.
+
+        Raises:
+            BackendError: There is no such job.
+        """
+        folder = _existing(job_id)
+        folder.cancel.touch()
+        try:
+            with locked(folder.lock, f"training {folder.path.name}", wait_seconds=0):
+                if folder.result() is None:
+                    folder.finish(Result(state="cancelled"))
+        except Busy:
+            return  # its worker will see the file
+
+    def resume(self, job_id: str) -> None:
+        """Start a worker that goes on from the last checkpoint.
+
+        Raises:
+            BackendError: There is no such job, or its worker cannot start.
+        """
+        start_worker(_existing(job_id))
+
+    def chat(self, model: str | TunedModel) -> ChatModel:
+        """Return a base model by its name, or a base with the adapter of a run.
+
+        Raises:
+            UnknownName: There is no such model.
+            Mismatch: Base or template are not those of the training.
+        """
+        from unitune_local.chat import LocalChatModel  # noqa: PLC0415 - imports torch
+
+        if isinstance(model, str):
+            return LocalChatModel(model)
+        return LocalChatModel(model.base, Path(model.name))
+
+    def forecast(self, job: Job, train: Dataset, validation: Dataset) -> Forecast:
+        """Say what a training would take, without loading weights.
+
+        Args:
+            job: What to tune and how.
+            train: Rows to learn from.
+            validation: Rows to measure on.
+        """
+        from unitune_local import forecast, store  # noqa: PLC0415 - imports torch
+
+        folder = store.resolve(job.base_model)
+        return forecast.look_ahead(job, folder, train, validation).forecast
+
+    def pull(self, name: str, progress: Callable[[str, int, int], None]) -> StoredModel:
+        """Fetch a base model once; see `unitune_local.store.pull`."""
+        from unitune_local import store  # noqa: PLC0415 - imports what converts models
+
+        return store.pull(name, progress)
+
+    def stored(self) -> list[StoredModel]:
+        """Return the base models that are here already."""
+        from unitune_local import store  # noqa: PLC0415 - imports what converts models
+
+        return store.stored()
+
+    def diagnose(self) -> dict[str, str]:
+        """Return device, cores, dtype, memory and versions."""
+        from unitune_local.preparing import diagnose  # noqa: PLC0415 - imports torch
+
+        return diagnose()
+
+
+def _folder(run_folder: Path, launch_key: str) -> JobFolder:
+    return JobFolder(run_folder.resolve() / launch_key)
+
+
+def _existing(job_id: str) -> JobFolder:
+    folder = JobFolder(Path(job_id))
+    if not folder.spec.exists():
+        raise BackendError(
+            f"there is no local training in {job_id!r}: it has no {folder.spec.name}. "
+            "Was the run's folder moved or deleted?"
+        )
+    return folder
+
+
+def _is_fresh(folder: JobFolder) -> bool:
+    return time.time() - folder.spec.stat().st_mtime < STARTING_SECONDS

@@ -1,0 +1,226 @@
+"""A local model to ask: a base model, with or without a tuned adapter.
+
+An adapter is merged into the float32 weights before they are cast, so that a tuned model answers as
+fast as its base. It is only used on the base and the chat template that it was trained on: both
+are compared with what the training recorded beside it. Weights are loaded at the first request,
+because an evaluation whose answers are all recorded already needs none.
+
+Not here: how tokens are made (`unitune_local.rendering`) and answers (`unitune_local.generate`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from pydantic import BaseModel, ValidationError
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from unitune.data.example import digest
+from unitune.errors import Mismatch
+from unitune.models import Reply, Request
+from unitune_local import machine, store
+from unitune_local.generate import BATCH_SIZE, Generated, Sampling, generate
+from unitune_local.loading import load_model, load_tokenizer
+from unitune_local.lora import load_adapter
+from unitune_local.model_folder import sha256
+from unitune_local.rendering import TemplateError, render_prompt, template_fingerprint
+
+
+class AdapterRecord(BaseModel):
+    """What the training wrote beside an adapter, as far as answering needs it."""
+
+    base_fingerprint: str
+    template_fingerprint: str
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A request as tokens, or why it cannot be answered."""
+
+    ids: list[int]
+    sampling: Sampling
+    error: str | None = None
+
+
+class LocalChatModel:
+    """A model on this machine that answers many requests at once.
+
+    Args:
+        base: Name or folder of the base model.
+        adapter: Folder of a tuned adapter in peft's format, with ``unitune.json``; None: untuned.
+        dtype: Of the weights; the faster one of this machine by default.
+
+    Raises:
+        UnknownName, UserError, Unreachable: There is no such base model.
+        Mismatch: The adapter was trained on another base or chat template.
+    """
+
+    def __init__(
+        self, base: str, adapter: Path | None = None, dtype: torch.dtype | None = None
+    ) -> None:
+        self._path = store.resolve(base)
+        self._adapter = adapter
+        self._device = machine.device()
+        self._dtype = dtype or machine.best_dtype(self._device)
+        self._busy = threading.Lock()
+        if adapter is not None:
+            _check_adapter(adapter, base, store.fingerprint(self._path), self._template)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Hash of base, adapter, dtype and chat template: all that determines the answers."""
+        adapter = None if self._adapter is None else _adapter_hash(self._adapter)
+        base = store.fingerprint(self._path)
+        return digest([base, adapter, str(self._dtype), self._template])
+
+    @property
+    def batch_size(self) -> int:
+        """How many requests it likes to have at once."""
+        return BATCH_SIZE
+
+    async def reply(self, request: Request) -> Reply:
+        """Answer one request; a failure is in the reply's `error`."""
+        return (await self.replies([request]))[0]
+
+    async def replies(self, requests: Sequence[Request]) -> list[Reply]:
+        """Answer all requests, in their order; when cancelled, stop at the next token."""
+        interrupt = threading.Event()
+        try:
+            return await asyncio.to_thread(self._replies, requests, interrupt)
+        finally:
+            interrupt.set()
+
+    def close(self) -> None:
+        """Free the weights; a further request would load them again."""
+        self.__dict__.pop("_model", None)
+        gc.collect()
+        if self._device.type == "cuda":
+            torch.cuda.empty_cache()
+
+    @cached_property
+    def _tokenizer(self) -> PreTrainedTokenizerBase:
+        return load_tokenizer(self._path)
+
+    @cached_property
+    def _template(self) -> str:
+        return template_fingerprint(self._tokenizer)
+
+    @cached_property
+    def _model(self) -> PreTrainedModel:
+        if self._adapter is None:
+            model = load_model(self._path, self._dtype)
+        else:
+            model = merged(load_model(self._path, torch.float32), self._adapter)
+        return cast("Any", model).to(device=self._device, dtype=self._dtype).eval()
+
+    def _replies(self, requests: Sequence[Request], interrupt: threading.Event) -> list[Reply]:
+        with self._busy:  # the model is switched while it generates, so one call at a time
+            prepared = [self._prepare(request) for request in requests]
+            replies = [Reply(error=one.error) for one in prepared]
+            places = [place for place, one in enumerate(prepared) if one.error is None]
+            answered = self._answer([prepared[place] for place in places], interrupt)
+            for place, reply in zip(places, answered, strict=True):
+                replies[place] = reply
+            return replies
+
+    def _prepare(self, request: Request) -> Prepared:
+        try:
+            ids = render_prompt(self._tokenizer, request.messages, request.tools)
+        except TemplateError as error:
+            return Prepared([], Sampling(), str(error))
+        context = cast("int | None", getattr(self._model.config, "max_position_embeddings", None))
+        room = request.max_tokens if context is None else context - len(ids)
+        if room < 1:
+            return Prepared(
+                ids,
+                Sampling(),
+                f"the prompt has {len(ids)} tokens and leaves no room for an answer in the model's "
+                f"context of {context}. Shorten it, or show fewer examples.",
+            )
+        sampling = Sampling(
+            min(request.max_tokens, room), request.temperature, request.seed, request.stop
+        )
+        return Prepared(ids, sampling)
+
+    def _answer(self, prepared: list[Prepared], interrupt: threading.Event) -> list[Reply]:
+        """Answer all; where memory runs out, answer each half by itself."""
+        if not prepared:
+            return []
+        start = time.perf_counter()
+        prompts, settings = [one.ids for one in prepared], [one.sampling for one in prepared]
+        try:
+            answers = generate(self._model, self._tokenizer, prompts, settings, interrupt=interrupt)
+        except (MemoryError, RuntimeError) as error:  # torch's out-of-memory errors are the latter
+            if len(prepared) == 1:
+                return [Reply(error=f"the model failed on this prompt: {error}")]
+            half = len(prepared) // 2
+            return [
+                *self._answer(prepared[:half], interrupt),
+                *self._answer(prepared[half:], interrupt),
+            ]
+        return _shared_out(prompts, answers, time.perf_counter() - start)
+
+
+def merged(model: PreTrainedModel, adapter: Path) -> PreTrainedModel:
+    """Return a model with an adapter's update added to its weights.
+
+    Args:
+        model: The base, in float32; it is changed.
+        adapter: Folder in peft's format, with safetensors.
+    """
+    tuned = cast("Any", load_adapter(model, adapter, rounds_once=False))
+    return cast("PreTrainedModel", tuned.merge_and_unload())
+
+
+def _shared_out(prompts: list[list[int]], answers: list[Generated], seconds: float) -> list[Reply]:
+    """Return replies, each with its share of the time by its tokens."""
+    tokens = [
+        len(prompt) + len(answer.ids) for prompt, answer in zip(prompts, answers, strict=True)
+    ]
+    return [
+        Reply(
+            text=answer.text,
+            finish_reason=answer.finish_reason,
+            prompt_tokens=len(prompt),
+            completion_tokens=len(answer.ids),
+            seconds=seconds * share / sum(tokens),
+        )
+        for prompt, answer, share in zip(prompts, answers, tokens, strict=True)
+    ]
+
+
+def _check_adapter(adapter: Path, base: str, fingerprint: str, template: str) -> None:
+    if not (adapter / "adapter_model.safetensors").is_file():
+        raise Mismatch(f"{adapter} holds no adapter_model.safetensors; train again to make one.")
+    try:
+        text = (adapter / "unitune.json").read_text(encoding="utf-8")
+        record = AdapterRecord.model_validate_json(text)
+    except (OSError, ValidationError) as error:
+        raise Mismatch(
+            f"{adapter} has no readable unitune.json, so it is not known what the adapter was "
+            "trained on. Only adapters that unitune trained can be used."
+        ) from error
+    for what, trained_on, found in (
+        ("weights and tokenizer", record.base_fingerprint, fingerprint),
+        ("chat template", record.template_fingerprint, template),
+    ):
+        if trained_on != found:
+            raise Mismatch(
+                f"the adapter in {adapter} was trained on {what} {trained_on[:16]}, but base model "
+                f"{base!r} has {found[:16]}. Restore the base of the training, or train again."
+            )
+
+
+def _adapter_hash(adapter: Path) -> str:
+    return digest(
+        [sha256(adapter / f"adapter_{name}") for name in ("model.safetensors", "config.json")]
+    )

@@ -1,0 +1,157 @@
+"""Checkpoints that are whole or not there: what a training needs to go on to the same losses.
+
+A checkpoint is a folder ``step-N`` with ``tensors.safetensors`` (adapter, optimiser, random
+number generators), ``state.json`` and, last, ``manifest.json`` with the hashes of both. It is
+written beside its place, flushed to disk and renamed, so that a process killed at any moment leaves
+the previous one untouched. The latest is what the disk says: the highest step whose hashes are
+right. Nothing is pickled.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import random
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from pydantic import BaseModel, ConfigDict
+from safetensors import torch as safetensors
+from torch import Tensor, nn
+
+TENSORS, STATE, MANIFEST = "tensors.safetensors", "state.json", "manifest.json"
+KEPT = 2
+"""The newest, and one before it in case the disk lied about the newest."""
+
+
+class Position(BaseModel):
+    """What a checkpoint holds beside tensors."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    step: int
+    """Optimiser steps done; with seed and data it says which rows come next."""
+    python_random: tuple[int, tuple[int, ...], float | None]
+    """State of Python's generator."""
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """A checkpoint read back.
+
+    Args:
+        position: Where the training stood.
+        tensors: Adapter, optimiser and generators by name.
+    """
+
+    position: Position
+    tensors: dict[str, Tensor]
+
+
+def save(
+    folder: Path, step: int, weights: dict[str, nn.Parameter], optimizer: torch.optim.Optimizer
+) -> Path:
+    """Write a checkpoint and remove all but the newest two.
+
+    Args:
+        folder: Where the run's checkpoints stand.
+        step: Optimiser steps done.
+        weights: Trainable parameters by name.
+        optimizer: Over exactly these.
+
+    Returns:
+        The checkpoint's folder.
+    """
+    done = folder / f"step-{step}"
+    if done.exists():  # from before a crash, and the same, as a resumed run repeats its steps
+        shutil.rmtree(done)
+    scratch = folder / f".step-{step}.part"
+    shutil.rmtree(scratch, ignore_errors=True)
+    scratch.mkdir(parents=True)
+    cast("Any", safetensors).save_file(_tensors(weights, optimizer), scratch / TENSORS)
+    state = random.getstate()
+    position = Position(step=step, python_random=cast("tuple[int, tuple[int, ...], None]", state))
+    (scratch / STATE).write_text(position.model_dump_json(), encoding="utf-8")
+    hashes = {name: _sha256(scratch / name) for name in (TENSORS, STATE)}
+    (scratch / MANIFEST).write_text(json.dumps(hashes), encoding="utf-8")
+    for name in (TENSORS, STATE, MANIFEST):
+        flush(scratch / name)
+    scratch.rename(done)
+    flush(folder)
+    for old in _steps(folder)[KEPT:]:
+        shutil.rmtree(folder / f"step-{old}")
+    return done
+
+
+def latest(folder: Path) -> Checkpoint | None:
+    """Return the newest checkpoint that is whole, or None when there is none."""
+    for step in _steps(folder):
+        place = folder / f"step-{step}"
+        if _whole(place):
+            position = Position.model_validate_json((place / STATE).read_text(encoding="utf-8"))
+            return Checkpoint(position, cast("Any", safetensors).load_file(place / TENSORS))
+    return None
+
+
+def restore(
+    checkpoint: Checkpoint, weights: dict[str, nn.Parameter], optimizer: torch.optim.Optimizer
+) -> None:
+    """Put weights, optimiser and random number generators back to where a checkpoint stood."""
+    tensors = checkpoint.tensors
+    for name, weight in weights.items():
+        weight.data.copy_(tensors[f"weight.{name}"])
+        prefix = f"optimizer.{name}."
+        # Counters and moments live where torch's own optimiser would have put them.
+        optimizer.state[weight] = {
+            key.removeprefix(prefix): value.to(weight.device, copy=True)
+            for key, value in tensors.items()
+            if key.startswith(prefix)
+        }
+    torch.set_rng_state(tensors["random.torch"])
+    if "random.cuda" in tensors:
+        torch.cuda.set_rng_state(tensors["random.cuda"])
+    random.setstate(checkpoint.position.python_random)
+
+
+def flush(path: Path) -> None:
+    """Wait until a file or folder is on the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _tensors(
+    weights: dict[str, nn.Parameter], optimizer: torch.optim.Optimizer
+) -> dict[str, Tensor]:
+    tensors = {f"weight.{name}": weight.detach().cpu() for name, weight in weights.items()}
+    for name, weight in weights.items():
+        state = cast("dict[str, Tensor]", optimizer.state[weight])
+        tensors |= {f"optimizer.{name}.{key}": value.cpu() for key, value in state.items()}
+    tensors["random.torch"] = torch.get_rng_state()
+    if torch.cuda.is_available():
+        tensors["random.cuda"] = torch.cuda.get_rng_state()
+    return tensors
+
+
+def _steps(folder: Path) -> list[int]:
+    """Return the steps that have a checkpoint, newest first."""
+    names = [path.name for path in folder.glob("step-*")]
+    return sorted((int(name.removeprefix("step-")) for name in names), reverse=True)
+
+
+def _whole(place: Path) -> bool:
+    try:
+        hashes = json.loads((place / MANIFEST).read_text(encoding="utf-8"))
+        return all(_sha256(place / name) == hashes[name] for name in (TENSORS, STATE))
+    except (OSError, ValueError, KeyError):
+        return False
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,251 @@
+"""What a training would take, said before it starts, from rows, configuration and machine.
+
+The rows are rendered and laid into the very batches that training would make, so tokens, steps and
+the gain of a shared prefix are exact. Time is arithmetic over a short measurement of this machine;
+memory is the formula of `unitune_local.memory`. No weights are loaded.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from unitune.backend import Forecast
+from unitune.data.dataset import Dataset
+from unitune.data.findings import Finding
+from unitune.errors import Unsupported
+from unitune.job import Job
+from unitune_local import loading, memory
+from unitune_local.batches import TrainingRow, epoch_batches, micro_batches, shared_prefix
+from unitune_local.memory import Shape
+from unitune_local.rendering import turn_end
+from unitune_local.rows import RenderedRows, render_rows
+from unitune_local.settings import Settings, resolve
+
+CALIBRATION_SECONDS = 0.3
+FASTEST_SHARE, SLOWEST_SHARE = 0.85, 0.2
+"""Of the measured matrix products per second: 0.35 to 0.7 was reached on an idle CPU, less with
+short micro-batches, or when others use the machine."""
+STARTUP_SECONDS = (5.0, 40.0)
+"""Imports, loading, the first checkpoint, saving and checking the adapter."""
+SMALLEST_MICRO_BATCH = 256
+"""Tokens; below, the matrix products get slow."""
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What a model has to compute for rows.
+
+    Args:
+        tokens: Real tokens.
+        trained: Tokens with loss.
+        computed: Tokens that the model computes.
+        pairs: Query-key pairs of attention.
+        largest: Computed tokens of the largest micro-batch.
+        largest_trained: Most tokens with loss in a micro-batch.
+    """
+
+    tokens: int = 0
+    trained: int = 0
+    computed: int = 0
+    pairs: int = 0
+    largest: int = 0
+    largest_trained: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Outlook:
+    """A forecast with the settings that it is for.
+
+    Args:
+        settings: Every choice, resolved.
+        forecast: What they would take.
+    """
+
+    settings: Settings
+    forecast: Forecast
+
+
+def look_ahead(job: Job, folder: Path, train: Dataset, validation: Dataset) -> Outlook:
+    """Return how a job would be trained here, and what that would take.
+
+    Args:
+        job: What the user asks for.
+        folder: Of the base model.
+        train: Rows to learn from.
+        validation: Rows to measure on; may be empty.
+
+    Raises:
+        JobError: The options of this backend are not valid.
+        UserError: No layer is a target.
+    """
+    settings = resolve(job, memory.longest_context(folder))
+    tokenizer = loading.load_tokenizer(folder)
+    learnt = render_rows(tokenizer, train, settings.sequence_length)
+    held_out = render_rows(tokenizer, validation, settings.sequence_length)
+    shape = memory.shape_of(folder, settings)
+    available = memory.available_bytes(settings.device)
+    settings = fit(shape, settings, learnt.rows, available)
+
+    work = epoch_work(learnt.rows, settings)
+    measured = epoch_work(held_out.rows, settings)
+    seconds = _seconds(shape, settings, work, measured)
+    forecast = Forecast(
+        findings=_findings(settings, learnt, held_out, turn_end(tokenizer), shape),
+        rows=len(train),
+        tokens=work.tokens,
+        trained_tokens=work.trained,
+        epochs=settings.epochs,
+        steps=settings.epochs * math.ceil(len(learnt.rows) / settings.batch_size),
+        seconds_low=seconds[0],
+        seconds_high=seconds[1],
+        memory_bytes=memory.peak_bytes(shape, settings, work.largest, work.largest_trained),
+        memory_available_bytes=available,
+        settings={
+            **settings.model_dump(mode="json"),
+            "trained_share": round(work.trained / max(work.tokens, 1), 4),
+            "prefix_gain": round(work.tokens / max(work.computed, 1), 2),
+        },
+    )
+    return Outlook(settings, forecast)
+
+
+def require_room(forecast: Forecast) -> None:
+    """Refuse a training that would not fit into memory.
+
+    Raises:
+        Unsupported: It needs more than there is.
+    """
+    needed, available = forecast.memory_bytes, forecast.memory_available_bytes
+    if needed > available:
+        raise Unsupported(
+            f"the training needs about {needed / 1e9:.1f} GB of memory, and {available / 1e9:.1f} "
+            "GB are free. Free some, use a smaller model or lower tuning.sequence_length or "
+            "tuning.lora.rank."
+        )
+
+
+def fit(shape: Shape, settings: Settings, rows: Sequence[TrainingRow], available: int) -> Settings:
+    """Return the settings with micro-batches small enough for the memory, if any are."""
+    while settings.micro_batch_tokens > SMALLEST_MICRO_BATCH:
+        work = epoch_work(rows, settings)
+        if memory.peak_bytes(shape, settings, work.largest, work.largest_trained) <= available:
+            break
+        settings = settings.model_copy(
+            update={"micro_batch_tokens": settings.micro_batch_tokens // 2}
+        )
+    return settings
+
+
+def epoch_work(rows: Sequence[TrainingRow], settings: Settings) -> Work:
+    """Return what one pass over rows has to compute, in the batches of the first epoch."""
+    lengths = [len(row.ids) for row in rows]
+    parts = [
+        part
+        for batch in epoch_batches(lengths, settings.batch_size, settings.seed, 0)
+        for part in micro_batches(
+            [rows[index] for index in batch],
+            settings.micro_batch_tokens,
+            share=settings.share_prefix,
+        )
+    ]
+    each = [_part_work(part, share=settings.share_prefix) for part in parts]
+    return Work(
+        tokens=sum(lengths),
+        trained=sum(row.trained_tokens for row in rows),
+        computed=sum(one.computed for one in each),
+        pairs=sum(one.pairs for one in each),
+        largest=max((one.computed for one in each), default=0),
+        largest_trained=max((one.trained for one in each), default=0),
+    )
+
+
+def _part_work(rows: Sequence[TrainingRow], *, share: bool) -> Work:
+    prefix = shared_prefix(rows) if share else 0
+    own = [len(row.ids) - prefix for row in rows]
+    longest = max(own)
+    return Work(
+        trained=sum(row.trained_tokens for row in rows),
+        computed=prefix + sum(own),
+        pairs=prefix**2 + len(rows) * longest * (prefix + longest),
+    )
+
+
+def _seconds(shape: Shape, settings: Settings, work: Work, measured: Work) -> tuple[float, float]:
+    training = memory.step_flops(shape, work.computed, work.trained, work.pairs)
+    # A validation is a forward without a backward, once an epoch and once before the first.
+    checking = memory.step_flops(shape, measured.computed, measured.trained, measured.pairs) / 2
+    total = settings.epochs * training + (settings.epochs + 1) * checking
+    peak = _flops_per_second(settings, shape)
+    return (
+        STARTUP_SECONDS[0] + total / (peak * FASTEST_SHARE),
+        STARTUP_SECONDS[1] + total / (peak * SLOWEST_SHARE),
+    )
+
+
+def _flops_per_second(settings: Settings, shape: Shape) -> float:
+    """Measure matrix products of the model's own shape on the device that will train."""
+    device, dtype = torch.device(settings.device), settings.torch_dtype
+    threads = torch.get_num_threads()
+    torch.set_num_threads(settings.threads)
+    tokens = torch.ones(512, shape.hidden, device=device, dtype=dtype)
+    weight = torch.ones(shape.hidden, shape.mlp, device=device, dtype=dtype)
+    product = torch.mm(tokens, weight)  # prepares the kernel
+    start, done = time.perf_counter(), 0
+    while (spent := time.perf_counter() - start) < CALIBRATION_SECONDS or not done:
+        for _ in range(10):
+            torch.mm(tokens, weight, out=product)
+        product[0, 0].cpu()  # waits for a GPU
+        done += 10
+    torch.set_num_threads(threads)
+    return done * 2 * 512 * shape.hidden * shape.mlp / spent
+
+
+def _findings(
+    settings: Settings,
+    learnt: RenderedRows,
+    held_out: RenderedRows,
+    stop: int,
+    shape: Shape,
+) -> tuple[Finding, ...]:
+    found = [*learnt.findings, *held_out.findings]
+    if settings.sequence_length > shape.context:
+        found.append(
+            Finding(
+                severity="error",
+                code="sequence-length",
+                message=f"tuning.sequence_length is {settings.sequence_length}, but the model was "
+                f"made for {shape.context} tokens.",
+                fix="Lower it, or leave it to auto.",
+            )
+        )
+    endless = [row.line for row in learnt.rows if not _learns_to_stop(row, stop)]
+    if endless:
+        found.append(
+            Finding(
+                severity="warning",
+                code="stop-not-trained",
+                message=f"{len(endless)} of {len(learnt.rows)} rows do not train the token that "
+                f"ends an answer, first in line {endless[0]}; the model may not learn to stop.",
+                fix="End these rows with an assistant turn of weight 1.",
+            )
+        )
+    if not learnt.rows:
+        found.append(
+            Finding(
+                severity="error",
+                code="nothing-to-learn",
+                message="no row can be learnt from.",
+                fix="Give rows an assistant turn.",
+            )
+        )
+    return tuple(found)
+
+
+def _learns_to_stop(row: TrainingRow, stop: int) -> bool:
+    return any(on and token == stop for token, on in zip(row.ids, row.trained, strict=True))

@@ -1,0 +1,272 @@
+"""A GGUF file of the Llama architecture, rewritten as the folder that transformers loads.
+
+The weights are dequantised to float32 and written as safetensors; configuration, tokenizer and
+chat template come from the file's metadata. It works on the file's numbers alone, without torch and
+without transformers' own GGUF loader, which takes several times as long, cannot save what it
+loaded, and drops the digit splitting of this tokenizer. The same GGUF file gives the same bytes
+everywhere, so a model's fingerprint is the same on every machine.
+
+Not here: other architectures and other tokenizers than byte-level BPE; they are refused by name.
+
+Source: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md (metadata keys), 2026-11-25.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+from gguf import GGUFReader, dequantize
+from numpy.typing import NDArray
+from pydantic import JsonValue
+from safetensors import numpy as safetensors_numpy
+
+from unitune.errors import Unsupported
+
+Floats = NDArray[np.float32]
+
+LAYER_TENSORS = {
+    "attn_norm": "input_layernorm",
+    "attn_q": "self_attn.q_proj",
+    "attn_k": "self_attn.k_proj",
+    "attn_v": "self_attn.v_proj",
+    "attn_output": "self_attn.o_proj",
+    "ffn_norm": "post_attention_layernorm",
+    "ffn_gate": "mlp.gate_proj",
+    "ffn_up": "mlp.up_proj",
+    "ffn_down": "mlp.down_proj",
+}
+OUTER_TENSORS = {
+    "token_embd.weight": "model.embed_tokens.weight",
+    "output_norm.weight": "model.norm.weight",
+    "output.weight": "lm_head.weight",
+}
+
+# What stands between the text and the byte pairs, by the file's name for it. "smollm" splits digits
+# one by one before the usual byte-level split; "gpt-2" does not.
+# Source: llama.cpp, src/llama-vocab.cpp (pre-tokenizer types), and the tokenizer.json files of
+# HuggingFaceTB/SmolLM2-135M-Instruct and openai-community/gpt2.
+BYTE_LEVEL: dict[str, JsonValue] = {
+    "type": "ByteLevel",
+    "add_prefix_space": False,
+    "trim_offsets": True,
+    "use_regex": True,
+}
+PRE_TOKENIZERS: dict[str, JsonValue] = {
+    "gpt-2": BYTE_LEVEL,
+    "smollm": {
+        "type": "Sequence",
+        "pretokenizers": [{"type": "Digits", "individual_digits": True}, BYTE_LEVEL],
+    },
+}
+CONTROL_TOKEN = 3
+"""The token type of GGUF for tokens that are never made from text by merging."""
+
+
+@dataclass(frozen=True)
+class Metadata:
+    """The key-value part of a GGUF file, read with the type that is expected."""
+
+    values: dict[str, Any]
+
+    def text(self, key: str) -> str:
+        """Return a string."""
+        return str(self._value(key))
+
+    def whole(self, key: str) -> int:
+        """Return an integer."""
+        return int(self._value(key))
+
+    def real(self, key: str) -> float:
+        """Return a float, with the shortest digits that float32 holds."""
+        return float(str(np.float32(self._value(key))))
+
+    def texts(self, key: str) -> list[str]:
+        """Return a list of strings."""
+        return [str(item) for item in self._value(key)]
+
+    def wholes(self, key: str) -> list[int]:
+        """Return a list of integers."""
+        return [int(item) for item in self._value(key)]
+
+    def _value(self, key: str) -> Any:
+        if key not in self.values:
+            raise Unsupported(
+                f"the GGUF file has no metadata {key!r}, which a Llama model needs. "
+                "Use a Hugging Face name or a folder with safetensors instead."
+            )
+        return self.values[key]
+
+
+def convert(source: Path, target: Path, progress: Callable[[int, int], None]) -> None:
+    """Write a GGUF file's model into a folder, with tokenizer and chat template.
+
+    Args:
+        source: The GGUF file.
+        target: An existing, empty folder.
+        progress: Called with the tensors done and their number.
+
+    Raises:
+        Unsupported: Another architecture or tokenizer than those known here.
+    """
+    reader = GGUFReader(source)
+    metadata = Metadata({key: field.contents() for key, field in reader.fields.items()})
+    _check(metadata)
+    total = len(reader.tensors)
+    state: dict[str, Floats] = {}
+    for done, (name, weights) in enumerate(_tensors(reader, metadata), start=1):
+        state[name] = weights
+        progress(done, total)
+    tied = "lm_head.weight" not in state
+    save_file = cast("Callable[..., None]", safetensors_numpy.save_file)  # pyright: ignore[reportUnknownMemberType]  # its path argument is untyped
+    save_file(state, target / "model.safetensors", metadata={"format": "pt"})
+    _write(target / "config.json", _config(metadata, tied=tied))
+    _write(target / "generation_config.json", _generation_config(metadata))
+    _write(target / "tokenizer.json", _tokenizer(metadata))
+    _write(target / "tokenizer_config.json", _tokenizer_config(metadata))
+    template = metadata.text("tokenizer.chat_template")
+    (target / "chat_template.jinja").write_text(template, encoding="utf-8")
+
+
+def _check(metadata: Metadata) -> None:
+    known = {
+        "general.architecture": {"llama"},
+        "tokenizer.ggml.model": {"gpt2"},
+        "tokenizer.ggml.pre": set(PRE_TOKENIZERS),
+    }
+    for key, allowed in known.items():
+        value = metadata.text(key)
+        if value not in allowed:
+            raise Unsupported(
+                f"the GGUF file has {key} {value!r}; {' or '.join(sorted(allowed))} can be "
+                "converted. Use a Hugging Face name or a folder with safetensors instead."
+            )
+
+
+def _tensors(reader: GGUFReader, metadata: Metadata) -> Iterator[tuple[str, Floats]]:
+    heads = {
+        "attn_q": metadata.whole("llama.attention.head_count"),
+        "attn_k": metadata.whole("llama.attention.head_count_kv"),
+    }
+    for tensor in reader.tensors:
+        weights = cast("Floats", dequantize(tensor.data, tensor.tensor_type))
+        if tensor.name in OUTER_TENSORS:
+            yield OUTER_TENSORS[tensor.name], weights
+            continue
+        _, layer, kind, suffix = tensor.name.split(".")
+        if kind in heads:
+            weights = _halves_first(weights, heads[kind])
+        yield f"model.layers.{layer}.{LAYER_TENSORS[kind]}.{suffix}", np.ascontiguousarray(weights)
+
+
+def _halves_first(weights: Floats, heads: int) -> Floats:
+    """Undo the interleaving of rotary pairs that GGUF applies to queries and keys.
+
+    GGUF stores the rows of a head as x0 y0 x1 y1 …, transformers as x0 x1 … y0 y1 ….
+    """
+    rows, columns = weights.shape
+    pairs = weights.reshape(heads, rows // heads // 2, 2, columns)
+    return pairs.swapaxes(1, 2).reshape(rows, columns)
+
+
+def _config(metadata: Metadata, *, tied: bool) -> dict[str, JsonValue]:
+    return {
+        "architectures": ["LlamaForCausalLM"],
+        "model_type": "llama",
+        "dtype": "float32",
+        "vocab_size": len(metadata.texts("tokenizer.ggml.tokens")),
+        "hidden_size": metadata.whole("llama.embedding_length"),
+        "intermediate_size": metadata.whole("llama.feed_forward_length"),
+        "num_hidden_layers": metadata.whole("llama.block_count"),
+        "num_attention_heads": metadata.whole("llama.attention.head_count"),
+        "num_key_value_heads": metadata.whole("llama.attention.head_count_kv"),
+        "head_dim": metadata.whole("llama.rope.dimension_count"),
+        "max_position_embeddings": metadata.whole("llama.context_length"),
+        "rms_norm_eps": metadata.real("llama.attention.layer_norm_rms_epsilon"),
+        "rope_parameters": {
+            "rope_type": "default",
+            "rope_theta": metadata.real("llama.rope.freq_base"),
+        },
+        "hidden_act": "silu",
+        "attention_bias": False,
+        "mlp_bias": False,
+        "tie_word_embeddings": tied,
+        **_special_ids(metadata),
+    }
+
+
+def _generation_config(metadata: Metadata) -> dict[str, JsonValue]:
+    return {"use_cache": True, **_special_ids(metadata)}
+
+
+def _special_ids(metadata: Metadata) -> dict[str, JsonValue]:
+    return {
+        f"{role}_token_id": metadata.whole(f"tokenizer.ggml.{name}_token_id")
+        for role, name in (("bos", "bos"), ("eos", "eos"), ("pad", "padding"))
+    }
+
+
+def _tokenizer(metadata: Metadata) -> dict[str, JsonValue]:
+    tokens = metadata.texts("tokenizer.ggml.tokens")
+    types = metadata.wholes("tokenizer.ggml.token_type")
+    added: list[JsonValue] = [
+        {
+            "id": index,
+            "content": tokens[index],
+            "single_word": False,
+            "lstrip": False,
+            "rstrip": False,
+            "normalized": False,
+            "special": True,
+        }
+        for index, kind in enumerate(types)
+        if kind == CONTROL_TOKEN
+    ]
+    merges: list[JsonValue] = [
+        list[JsonValue](merge.split(" ")) for merge in metadata.texts("tokenizer.ggml.merges")
+    ]
+    return {
+        "version": "1.0",
+        "truncation": None,
+        "padding": None,
+        "added_tokens": added,
+        "normalizer": None,
+        "pre_tokenizer": PRE_TOKENIZERS[metadata.text("tokenizer.ggml.pre")],
+        "post_processor": None,
+        "decoder": BYTE_LEVEL,
+        "model": {
+            "type": "BPE",
+            "dropout": None,
+            "unk_token": None,
+            "continuing_subword_prefix": "",
+            "end_of_word_suffix": "",
+            "fuse_unk": False,
+            "byte_fallback": False,
+            "ignore_merges": False,
+            "vocab": {token: index for index, token in enumerate(tokens)},
+            "merges": merges,
+        },
+    }
+
+
+def _tokenizer_config(metadata: Metadata) -> dict[str, JsonValue]:
+    tokens = metadata.texts("tokenizer.ggml.tokens")
+    roles = {"bos": "bos", "eos": "eos", "unk": "unknown", "pad": "padding"}
+    return {
+        # Any other class would build its own pre-tokenizer instead of reading tokenizer.json.
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "clean_up_tokenization_spaces": False,
+        "model_max_length": metadata.whole("llama.context_length"),
+        **{
+            f"{role}_token": tokens[metadata.whole(f"tokenizer.ggml.{name}_token_id")]
+            for role, name in roles.items()
+        },
+    }
+
+
+def _write(path: Path, content: JsonValue) -> None:
+    path.write_text(json.dumps(content, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")

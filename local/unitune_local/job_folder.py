@@ -1,0 +1,175 @@
+"""The folder of one training: all that the worker and those who watch it say to each other.
+
+    spec.json      what to train, written before the worker starts, never changed
+    lock           held by the worker while it lives; the kernel frees it however the worker dies
+    events.jsonl   what happened, one JSON line each, only ever appended to
+    cancel         its presence asks the worker to stop
+    result.json    how it ended; absent while it has not
+    worker.log     what the worker printed, for us when something went wrong
+    checkpoints/   see `unitune_local.checkpoint`
+    adapter/       the result
+
+Light: nothing here imports torch, so that polling stays fast.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, JsonValue
+
+from unitune.backend import Event
+from unitune.models import TunedModel
+
+Kind = Literal["step", "validation", "message", "checkpoint", "warning"]
+
+
+class Result(BaseModel):
+    """How a training ended."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    state: Literal["succeeded", "failed", "cancelled"]
+    error: str | None = None
+    model: TunedModel | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class JobFolder:
+    """Where everything of a training stands.
+
+    Args:
+        path: The folder.
+    """
+
+    path: Path
+
+    @property
+    def spec(self) -> Path:
+        """What to train."""
+        return self.path / "spec.json"
+
+    @property
+    def lock(self) -> Path:
+        """Held while a worker lives."""
+        return self.path / "lock"
+
+    @property
+    def events(self) -> Path:
+        """What happened."""
+        return self.path / "events.jsonl"
+
+    @property
+    def cancel(self) -> Path:
+        """Asks the worker to stop."""
+        return self.path / "cancel"
+
+    @property
+    def log(self) -> Path:
+        """What the worker printed."""
+        return self.path / "worker.log"
+
+    @property
+    def checkpoints(self) -> Path:
+        """Checkpoints by step."""
+        return self.path / "checkpoints"
+
+    @property
+    def adapter(self) -> Path:
+        """The trained adapter."""
+        return self.path / "adapter"
+
+    def saved_step(self) -> int:
+        """Return the step of the newest checkpoint; 0 when there is none."""
+        names = (path.name for path in self.checkpoints.glob("step-*"))
+        return max((int(name.removeprefix("step-")) for name in names), default=0)
+
+    def result(self) -> Result | None:
+        """Return how the training ended, or None while it has not."""
+        try:
+            text = (self.path / "result.json").read_text(encoding="utf-8")
+        except FileNotFoundError:
+            return None
+        return Result.model_validate_json(text)
+
+    def finish(self, result: Result) -> None:
+        """Write down how the training ended, at once and for good."""
+        write_whole(self.path / "result.json", result.model_dump_json(indent=2))
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a file so that a reader sees all of it or the one before."""
+    scratch = path.with_name(f".{path.name}.{os.getpid()}")
+    with scratch.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    scratch.replace(path)
+
+
+class EventLog:
+    """Appends events to a file, each key once.
+
+    A line that a killed worker left torn is cut off. A resumed worker does again what came after
+    its checkpoint; what stands in the file already is not written again.
+
+    Args:
+        path: The file; made when absent.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        path.touch()
+        content = path.read_bytes()
+        whole = content.rfind(b"\n") + 1
+        if whole < len(content):
+            os.truncate(path, whole)
+        self._seen = {event.key: event for event in read_events(path, "").events}
+
+    def write(self, kind: Kind, data: dict[str, JsonValue]) -> Event:
+        """Append an event and return it; the earlier one when its key stands there already.
+
+        Args:
+            kind: What happened; step, validation and checkpoint are named by ``data["step"]``.
+            data: Its figures or its text.
+        """
+        number = data["step"] if "step" in data else len(self._seen)
+        event = Event(f"{kind}-{number}", kind, time.time(), data)
+        if event.key not in self._seen:
+            self._seen[event.key] = event
+            record = {"key": event.key, "kind": kind, "time": event.time, "data": data}
+            with self._path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(record) + "\n")
+        return self._seen[event.key]
+
+
+@dataclass(frozen=True, slots=True)
+class EventsRead:
+    """Events after a cursor.
+
+    Args:
+        events: Oldest first.
+        cursor: Where the next reading starts: an offset in bytes.
+    """
+
+    events: tuple[Event, ...]
+    cursor: str
+
+
+def read_events(path: Path, cursor: str) -> EventsRead:
+    """Return the whole lines after a cursor (empty: from the start)."""
+    start = int(cursor or 0)
+    try:
+        with path.open("rb") as file:
+            file.seek(start)
+            content = file.read()
+    except FileNotFoundError:
+        return EventsRead((), cursor)
+    whole = content[: content.rfind(b"\n") + 1]
+    return EventsRead(
+        tuple(Event(**json.loads(line)) for line in whole.splitlines()), str(start + len(whole))
+    )

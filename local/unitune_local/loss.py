@@ -1,0 +1,116 @@
+"""The loss of a micro-batch, and which form of micro-batch a model can take.
+
+The loss is the sum over trained tokens of weight times cross-entropy; the caller divides by the
+weights of the whole optimiser step, so that cutting a step into parts changes nothing.
+
+Packed batches replace the model's attention, which is right only where attention is plain causal.
+`choose_form` reads that from the configuration, and then trusts no configuration: it computes the
+loss of two rows in both forms, and packs only when they agree.
+
+Shapes: as in `unitune_local.batches`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal, cast
+
+import torch
+from peft import PeftModel
+from torch import Tensor, nn
+from torch.nn import functional
+from transformers import PreTrainedConfig, PreTrainedModel
+
+from unitune_local import attention
+from unitune_local.batches import Batch, TrainingRow, packed, padded
+
+AGREEMENT = {torch.float32: 1e-4, torch.bfloat16: 3e-2}
+"""Relative difference of two losses that is rounding: the same sums in another order."""
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """How micro-batches are laid out.
+
+    Args:
+        kind: packed or padded.
+        share: Whether a shared prefix is computed once.
+        reason: Why not the best form; empty when it is.
+    """
+
+    kind: Literal["packed", "padded"]
+    share: bool
+    reason: str = ""
+
+    def batch(self, rows: Sequence[TrainingRow], device: torch.device) -> Batch:
+        """Return rows as a micro-batch on a device."""
+        made = packed(rows, share=self.share) if self.kind == "packed" else padded(rows)
+        return made.to(device)
+
+
+def loss_sum(model: nn.Module, batch: Batch) -> Tensor:
+    """Return the weighted sum of the losses of a micro-batch's trained tokens, a scalar."""
+    inputs: dict[str, object] = {"logits_to_keep": batch.keep, "use_cache": False}
+    if batch.layout is not None:
+        inputs |= {"position_ids": batch.positions, "layout": batch.layout}
+    else:
+        inputs |= {"attention_mask": batch.attention_mask}
+    logits: Tensor = cast("Any", model)(input_ids=batch.ids, **inputs).logits.flatten(0, 1)
+    if batch.picks is not None:
+        logits = logits[batch.picks]  # (N, V)
+    losses = functional.cross_entropy(logits.float(), batch.targets, reduction="none")  # (N,)
+    return (losses * batch.weights).sum()
+
+
+def choose_form(model: PeftModel, rows: Sequence[TrainingRow], *, share: bool) -> Form:
+    """Return the best form that this model computes rightly, and switch its attention to it.
+
+    Args:
+        model: With its adapters, on its device.
+        rows: Of the training; the two shortest are computed in both forms.
+        share: Whether a shared prefix may be computed once.
+    """
+    base = cast("PreTrainedModel", model.get_base_model())
+    if reason := not_plain(base.config):
+        return Form("padded", share=False, reason=reason)
+    form = Form("packed", share=share)
+    probe = sorted(rows, key=lambda row: len(row.ids))[:2]
+    expected = _probe(model, Form("padded", share=False), probe)
+    try:
+        use_attention(model, attention.NAME)
+        actual = _probe(model, form, probe)
+    except (TypeError, ValueError, RuntimeError) as error:
+        use_attention(model, "sdpa")
+        return Form("padded", share=False, reason=f"its attention cannot be replaced ({error})")
+    if abs(actual - expected) <= AGREEMENT[base.dtype] * abs(expected):
+        return form
+    use_attention(model, "sdpa")
+    reason = f"packed rows give another loss ({actual:.4f} instead of {expected:.4f})"
+    return replace(form, kind="padded", share=False, reason=reason)
+
+
+def use_attention(model: PeftModel, name: str) -> None:
+    """Switch the attention of the base model: ``sdpa``, or `unitune_local.attention.NAME`."""
+    cast("Any", model.get_base_model()).set_attn_implementation(name)
+
+
+def not_plain(config: PreTrainedConfig) -> str:
+    """Return why a model's attention is not plain causal by its configuration, or nothing."""
+    text = cast("Any", config).get_text_config()
+    kinds = set(getattr(text, "layer_types", None) or ["full_attention"])
+    if kinds != {"full_attention"}:
+        return f"its layers are {', '.join(sorted(kinds))}"
+    uses_window = getattr(text, "use_sliding_window", True)
+    if uses_window and getattr(text, "sliding_window", None) is not None:
+        return f"its attention slides over a window of {text.sliding_window} tokens"
+    return ""
+
+
+def _probe(model: PeftModel, form: Form, rows: Sequence[TrainingRow]) -> float:
+    was_training = model.training
+    model.eval()
+    with torch.no_grad():
+        loss = loss_sum(model, form.batch(rows, cast("torch.device", model.device))).item()
+    model.train(was_training)
+    return loss

@@ -1,0 +1,86 @@
+"""What a folder must hold to be a model, and the fingerprint of one that does.
+
+The fingerprint covers what determines the answers: weights, configuration, tokenizer and chat
+template. Hashing gigabytes takes seconds, so it is kept in the cache and used again as long as no
+file's size or time has changed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from pathlib import Path
+
+from unitune.data.example import digest
+
+WEIGHTS = "*.safetensors"
+TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json")
+"""Any one of these is a tokenizer."""
+OTHERS = (
+    "config.json",
+    "generation_config.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "merges.txt",
+    "chat_template.jinja",
+)
+
+
+def cache_folder() -> Path:
+    """Return where models are kept: UNITUNE_CACHE, else ``unitune`` in the user's cache folder."""
+    if own := os.environ.get("UNITUNE_CACHE"):
+        return Path(own).expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "unitune"
+
+
+def missing_parts(folder: Path) -> list[str]:
+    """Return what a folder lacks to be a model, in words; empty when it is one."""
+    parts = {
+        "config.json": (folder / "config.json").is_file(),
+        "safetensors weights": _has_weights(folder),
+        "tokenizer": any((folder / name).is_file() for name in TOKENIZERS),
+    }
+    return [name for name, there in parts.items() if not there]
+
+
+def _has_weights(folder: Path) -> bool:
+    index = folder / "model.safetensors.index.json"
+    if not index.is_file():
+        return any(folder.glob(WEIGHTS))
+    shards: dict[str, str] = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+    return all((folder / shard).is_file() for shard in set(shards.values()))
+
+
+def fingerprint(folder: Path) -> str:
+    """Return the SHA-256 over a model's weights, configuration, tokenizer and chat template."""
+    files = _fingerprinted(folder)
+    stamps = {file.name: [file.stat().st_size, file.stat().st_mtime_ns] for file in files}
+    note = cache_folder() / "fingerprints" / f"{digest(str(folder.resolve()))}.json"
+    if (known := _read_note(note)) and known.get("stamps") == stamps:
+        return str(known["fingerprint"])
+    value = digest({file.name: sha256(file) for file in files})
+    note.parent.mkdir(parents=True, exist_ok=True)
+    fresh = note.with_suffix(f".{os.getpid()}")
+    fresh.write_text(json.dumps({"fingerprint": value, "stamps": stamps}), encoding="utf-8")
+    fresh.replace(note)
+    return value
+
+
+def _fingerprinted(folder: Path) -> list[Path]:
+    named = [folder / name for name in (*TOKENIZERS, *OTHERS)]
+    return sorted([*folder.glob(WEIGHTS), *(file for file in named if file.is_file())])
+
+
+def _read_note(note: Path) -> dict[str, object] | None:
+    try:
+        return json.loads(note.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+
+
+def sha256(file: Path) -> str:
+    """Return the SHA-256 of a file's content, in hex."""
+    with file.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()

@@ -1,0 +1,254 @@
+"""Conversations as token ids, the same ids in training and in inference.
+
+The model's own chat template makes the text. The text is cut at the start and at the end of every
+assistant turn, each piece is tokenised by itself, and the ids are joined. A merge can never cross
+such a cut, and prompts are cut at the same places as training rows, so what inference feeds is
+exactly the beginning of what training saw, whatever the tokenizer merges.
+
+Loss falls on assistant turns up to and with the token that ends the turn, found by position in the
+turn's own piece, because elsewhere the same id may mean padding. A template that is not a growing
+text (each turn a continuation of the text before it), that leaves a turn out, or that ignores tools
+is refused: a model tuned through it would not see in use what it saw in training.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+from jinja2 import TemplateError as JinjaError
+from pydantic import JsonValue
+from transformers import PreTrainedTokenizerBase
+
+from unitune.data.example import Example, Message, digest
+from unitune.errors import Mismatch
+
+Tools = Sequence[dict[str, JsonValue]] | None
+
+
+class TemplateError(Mismatch):
+    """The chat template cannot carry this conversation.
+
+    Args:
+        problem: What is wrong.
+        fix: What to do.
+    """
+
+    def __init__(self, problem: str, fix: str) -> None:
+        super().__init__(f"{problem} {fix}")
+        self.problem = problem
+        self.fix = fix
+
+
+@dataclass(frozen=True, slots=True)
+class Rendered:
+    """A conversation as the model sees it.
+
+    Args:
+        ids: Token ids of the whole conversation.
+        trained: For each id, whether it carries loss.
+    """
+
+    ids: list[int]
+    trained: list[bool]
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A stretch of the rendered text.
+
+    Args:
+        text: The text.
+        turn: The assistant turn that it is, or None for what stands between turns.
+    """
+
+    text: str
+    turn: Message | None = None
+
+
+def render(tokenizer: PreTrainedTokenizerBase, example: Example) -> Rendered:
+    """Return a training row's ids, and which of them carry loss.
+
+    Args:
+        tokenizer: With a chat template.
+        example: The row; assistant turns of weight 0 carry no loss.
+
+    Raises:
+        TemplateError: The template cannot carry this row.
+    """
+    ids: list[int] = []
+    trained: list[bool] = []
+    stop = turn_end(tokenizer)
+    for piece in _pieces(tokenizer, example.messages, example.tools, asks=False):
+        piece_ids = _encode(tokenizer, piece.text)
+        learnt = 0
+        if piece.turn is not None and piece.turn.weight != 0:
+            learnt = _length_to(stop, piece_ids)
+        ids += piece_ids
+        trained += [True] * learnt + [False] * (len(piece_ids) - learnt)
+    return Rendered(ids, trained)
+
+
+def render_prompt(
+    tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], tools: Tools = None
+) -> list[int]:
+    """Return the ids after which the model's answer begins.
+
+    Raises:
+        TemplateError: The template cannot carry this conversation.
+    """
+    pieces = _pieces(tokenizer, messages, tools, asks=True)
+    return [index for piece in pieces for index in _encode(tokenizer, piece.text)]
+
+
+def turn_end(tokenizer: PreTrainedTokenizerBase) -> int:
+    """Return the id of the token with which the template ends an assistant turn.
+
+    Raises:
+        TemplateError: There is none, so a model tuned with it would not know when to stop.
+    """
+    answer = "x"
+    turns = [Message(role="user", content="x"), Message(role="assistant", content=answer)]
+    prompt = _apply(tokenizer, turns[:1], None, asks=True)
+    text = _apply(tokenizer, turns, None, asks=False)
+    tail = text[len(prompt) :].rpartition(answer)[2]
+    special = set(tokenizer.all_special_ids) | set(tokenizer.added_tokens_decoder)
+    for index in _encode(tokenizer, tail):
+        if index in special:
+            return index
+    raise TemplateError(
+        "the chat template ends an assistant turn without a special token.",
+        "Use a model whose template ends turns with one, as instruct models do.",
+    )
+
+
+def template_fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
+    """Return the SHA-256 of the chat template."""
+    return digest(_template(tokenizer))
+
+
+def _length_to(stop: int, ids: list[int]) -> int:
+    """Return the number of ids up to and with the last stop token."""
+    return len(ids) - ids[::-1].index(stop) if stop in ids else len(ids)
+
+
+def _pieces(
+    tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], tools: Tools, *, asks: bool
+) -> list[Piece]:
+    """Cut the rendered text at the start and the end of every assistant turn."""
+    text = _apply(tokenizer, messages, tools, asks=asks)
+    _check_complete(text, messages)
+    _check_tools(tokenizer, messages, tools, text, asks=asks)
+    pieces: list[Piece] = []
+    done = 0
+    for place, message in enumerate(messages):
+        if message.role != "assistant":
+            continue
+        prompt = _apply(tokenizer, messages[:place], tools, asks=True)
+        through = _apply(tokenizer, messages[: place + 1], tools, asks=False)
+        _check_growing(text, through, prompt, place)
+        pieces += [
+            Piece(text[done : len(prompt)]),
+            Piece(text[len(prompt) : len(through)], message),
+        ]
+        done = len(through)
+    return [*pieces, Piece(text[done:])]
+
+
+def _check_growing(text: str, through: str, prompt: str, place: int) -> None:
+    if text.startswith(through) and through.startswith(prompt):
+        return
+    raise TemplateError(
+        f"the chat template writes the conversation up to message {place + 1} differently when "
+        "more follows, so training would not see what inference sees.",
+        "Keep only the last assistant turn as an answer, or use a model whose template appends.",
+    )
+
+
+def _check_complete(text: str, messages: Sequence[Message]) -> None:
+    place = 0
+    for number, message in enumerate(messages, start=1):
+        content = message.text.strip()
+        if message.role == "tool" or not content:
+            continue  # tool results may be quoted, and an empty turn leaves no trace
+        place = text.find(content, place)
+        if place < 0:
+            raise TemplateError(
+                f"the chat template leaves out message {number}, {message.role}: {content[:40]!r}.",
+                "Move its text into another message, or use a model whose template has that role.",
+            )
+        place += len(content)
+
+
+def _check_tools(
+    tokenizer: PreTrainedTokenizerBase,
+    messages: Sequence[Message],
+    tools: Tools,
+    text: str,
+    *,
+    asks: bool,
+) -> None:
+    if tools and text == _apply(tokenizer, messages, None, asks=asks):
+        raise TemplateError(
+            "the chat template ignores tools, so the model would never see them.",
+            "Describe the tools in the system message, or use a model whose template has tools.",
+        )
+
+
+def _apply(
+    tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], tools: Tools, *, asks: bool
+) -> str:
+    if not messages:
+        return ""
+    _template(tokenizer)
+    turns = [_turn(message) for message in messages]
+    apply = cast("Any", tokenizer).apply_chat_template
+    try:
+        return cast("str", apply(turns, tools=tools, tokenize=False, add_generation_prompt=asks))
+    except (JinjaError, TypeError) as error:
+        raise TemplateError(
+            f"the chat template refuses the conversation: {error}.",
+            "Change the roles or their order to what this model knows.",
+        ) from error
+
+
+def _template(tokenizer: PreTrainedTokenizerBase) -> str:
+    template = cast("Any", tokenizer).chat_template
+    if isinstance(template, str):
+        return template
+    raise TemplateError(
+        "the model's tokenizer has no chat template.",
+        "Use an instruct model, or add a chat_template.jinja to the model's folder.",
+    )
+
+
+def _turn(message: Message) -> dict[str, JsonValue]:
+    """Return a message in the form that chat templates expect."""
+    turn: dict[str, JsonValue] = {"role": message.role, "content": message.text}
+    if message.name is not None:
+        turn["name"] = message.name
+    if message.tool_call_id is not None:
+        turn["tool_call_id"] = message.tool_call_id
+    if message.tool_calls is not None:
+        turn["tool_calls"] = [_call(call) for call in message.tool_calls]
+    return turn
+
+
+def _call(call: dict[str, JsonValue]) -> dict[str, JsonValue]:
+    """Return a tool call with its arguments as an object: templates write them as JSON."""
+    function = call.get("function")
+    if not isinstance(function, dict) or not isinstance(function.get("arguments"), str):
+        return call
+    try:
+        arguments = cast("JsonValue", json.loads(cast("str", function["arguments"])))
+    except ValueError:
+        return call
+    return {**call, "function": {**function, "arguments": arguments}}
+
+
+def _encode(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
+    return cast(
+        "list[int]", cast("Any", tokenizer).encode(text, add_special_tokens=False, verbose=False)
+    )

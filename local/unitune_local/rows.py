@@ -1,0 +1,81 @@
+"""Reading rows and rendering them for one model, with a finding for each that it cannot learn."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from transformers import PreTrainedTokenizerBase
+
+from unitune.data.dataset import Dataset, Row
+from unitune.data.example import Example
+from unitune.data.findings import Finding
+from unitune_local.batches import TrainingRow
+from unitune_local.rendering import TemplateError, render
+
+
+@dataclass(frozen=True, slots=True)
+class RenderedRows:
+    """A data file as a model sees it.
+
+    Args:
+        rows: Those that can be learnt from.
+        findings: One for each that cannot, and why.
+    """
+
+    rows: tuple[TrainingRow, ...]
+    findings: tuple[Finding, ...]
+
+
+def read_rows(path: Path) -> Dataset:
+    """Return the examples of a canonical JSON Lines file, as a run holds them."""
+    with path.open(encoding="utf-8") as file:
+        return Dataset(
+            path.name,
+            tuple(
+                Row(number, Example.model_validate_json(line))
+                for number, line in enumerate(file, 1)
+            ),
+        )
+
+
+def render_rows(tokenizer: PreTrainedTokenizerBase, dataset: Dataset, longest: int) -> RenderedRows:
+    """Render every row, and sort out those that cannot be learnt from.
+
+    Args:
+        tokenizer: Of the base model.
+        dataset: The rows.
+        longest: Most tokens of a row.
+    """
+    rows: list[TrainingRow] = []
+    findings: list[Finding] = []
+    for row in dataset.rows:
+        made = _rendered(tokenizer, row, longest)
+        if isinstance(made, TrainingRow):
+            rows.append(made)
+        else:
+            findings.append(made.model_copy(update={"file": dataset.name, "line": row.line}))
+    return RenderedRows(tuple(rows), tuple(findings))
+
+
+def _rendered(tokenizer: PreTrainedTokenizerBase, row: Row, longest: int) -> TrainingRow | Finding:
+    try:
+        seen = render(tokenizer, row.example)
+    except TemplateError as error:
+        return Finding(severity="error", code="template", message=error.problem, fix=error.fix)
+    made = TrainingRow(tuple(seen.ids), tuple(seen.trained), row.example.weight, row.line)
+    if len(made.ids) > longest:
+        return Finding(
+            severity="error",
+            code="too-long",
+            message=f"the row has {len(made.ids)} tokens; {longest} are allowed.",
+            fix="Shorten it, or raise tuning.sequence_length as far as the model goes.",
+        )
+    if made.trained_tokens == 0 or made.weight == 0:
+        return Finding(
+            severity="warning",
+            code="nothing-to-learn",
+            message="the row has no token that carries loss, so it is left out.",
+            fix="Give it an assistant turn and a weight above 0.",
+        )
+    return made

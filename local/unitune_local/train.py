@@ -1,0 +1,225 @@
+"""The training loop: LoRA by AdamW, one function to be read from top to bottom.
+
+Everything that could differ from one time to the next is fixed by settings and step number: the
+rows of a step, its learning rate, how it is cut into micro-batches. Adapter, optimiser and random
+number generators come back from a checkpoint, so a training that was killed goes on to the very
+same losses. Not here: making the model (`unitune_local.worker`) and what becomes of events.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from peft import PeftModel
+from pydantic import JsonValue
+
+from unitune.errors import RunFailed
+from unitune_local import checkpoint
+from unitune_local.batches import TrainingRow, epoch_batches, micro_batches
+from unitune_local.job_folder import Kind
+from unitune_local.loss import Form, choose_form, loss_sum
+from unitune_local.settings import WARMUP_SHARE, Settings
+
+LONGEST_GRADIENT = 1.0
+"""Gradients are scaled down to this norm."""
+
+PACE_STEPS = 10
+"""Enough to even out rows of different length, few enough to follow a machine that others use."""
+
+Note = Callable[[Kind, dict[str, JsonValue]], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What the loop needs from outside.
+
+    Args:
+        checkpoints: Folder for checkpoints; the newest one in it is gone on from.
+        note: Told of every step, validation, checkpoint, warning and message.
+        stop: Asked after every step whether to stop.
+    """
+
+    checkpoints: Path
+    note: Note
+    stop: Callable[[], bool]
+
+
+def train(
+    model: PeftModel,
+    rows: Sequence[TrainingRow],
+    validation: Sequence[TrainingRow],
+    settings: Settings,
+    around: Surroundings,
+) -> bool:
+    """Train a model's adapters in place.
+
+    Args:
+        model: With trainable adapters, on its device.
+        rows: To learn from, each with at least one trained token.
+        validation: To measure the loss on; may be empty.
+        settings: How to train.
+        around: Checkpoints, events, and when to stop.
+
+    Returns:
+        Whether the training came to its end; False when it was asked to stop.
+
+    Raises:
+        RunFailed: Loss or gradient is not a finite number; the last checkpoint is good.
+    """
+    device = cast("torch.device", model.device)
+    form = choose_form(model, rows, share=settings.share_prefix)
+    around.note("warning" if form.reason else "message", {"text": _told(form, settings)})
+    weights = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
+    optimizer = torch.optim.AdamW(weights.values(), lr=0.0, weight_decay=0.0, fused=True)
+    lengths = [len(row.ids) for row in rows]
+    steps_per_epoch = math.ceil(len(rows) / settings.batch_size)
+    steps = steps_per_epoch * settings.epochs
+
+    step = 0
+    if (saved := checkpoint.latest(around.checkpoints)) is not None:
+        checkpoint.restore(saved, weights, optimizer)
+        step = saved.position.step
+        around.note("message", {"text": f"going on after step {step} of {steps}"})
+    elif validation:
+        loss = validation_loss(model, validation, form, settings)
+        around.note("validation", {"step": 0, "epoch": 0.0, "loss": loss})
+    pace = Pace(steps - step)
+    saved_at = time.monotonic()
+
+    model.train()
+    while step < steps:
+        epoch, place = divmod(step, steps_per_epoch)
+        order = epoch_batches(lengths, settings.batch_size, settings.seed, epoch)
+        step_rows = [rows[index] for index in order[place]]
+        step += 1
+        learning_rate = scheduled_rate(step, steps, settings.learning_rate)
+        optimizer.param_groups[0]["lr"] = learning_rate
+
+        total_weight = sum(row.weight * row.trained_tokens for row in step_rows)
+        loss = 0.0
+        for part in micro_batches(step_rows, settings.micro_batch_tokens, share=form.share):
+            part_loss = loss_sum(model, form.batch(part, device)) / total_weight
+            torch.autograd.backward(part_loss)
+            loss += part_loss.item()
+        norm = torch.nn.utils.clip_grad_norm_(weights.values(), LONGEST_GRADIENT).item()
+        if not math.isfinite(loss) or not math.isfinite(norm):
+            raise RunFailed(_not_finite(step, loss, norm, learning_rate, step_rows))
+        cast("Any", optimizer).step()
+        optimizer.zero_grad()
+
+        tokens = sum(len(row.ids) for row in step_rows)
+        around.note(
+            "step",
+            {
+                "step": step,
+                "steps": steps,
+                "epoch": step / steps_per_epoch,
+                "loss": loss,
+                "learning_rate": learning_rate,
+                "grad_norm": norm,
+                "tokens": tokens,
+                "trained_tokens": sum(row.trained_tokens for row in step_rows),
+                **pace.after(tokens),
+            },
+        )
+        epoch_ended = place + 1 == steps_per_epoch
+        if epoch_ended and validation:
+            loss = validation_loss(model, validation, form, settings)
+            around.note("validation", {"step": step, "epoch": step / steps_per_epoch, "loss": loss})
+        waited = time.monotonic() - saved_at
+        if step == steps or _checkpoint_due(step, waited, settings, epoch_ended=epoch_ended):
+            checkpoint.save(around.checkpoints, step, weights, optimizer)
+            around.note("checkpoint", {"step": step})
+            saved_at = time.monotonic()
+        if step < steps and around.stop():
+            return False
+    return True
+
+
+def scheduled_rate(step: int, steps: int, peak: float) -> float:
+    """Return the learning rate of a step: a linear warmup, then half a cosine towards zero.
+
+    Args:
+        step: Counted from 1.
+        steps: Of the whole training.
+        peak: Highest learning rate.
+    """
+    warmup = max(1, round(WARMUP_SHARE * steps))
+    if step <= warmup:
+        return peak * step / warmup
+    done = (step - warmup) / (steps - warmup + 1)
+    return peak * 0.5 * (1 + math.cos(math.pi * done))
+
+
+def validation_loss(
+    model: PeftModel, rows: Sequence[TrainingRow], form: Form, settings: Settings
+) -> float:
+    """Return the mean loss over the weighted trained tokens of all rows."""
+    was_training = model.training
+    model.eval()
+    device = cast("torch.device", model.device)
+    ordered = sorted(rows, key=lambda row: len(row.ids))
+    total = 0.0
+    with torch.no_grad():
+        for part in micro_batches(ordered, settings.micro_batch_tokens, share=form.share):
+            total += loss_sum(model, form.batch(part, device)).item()
+    model.train(was_training)
+    return total / sum(row.weight * row.trained_tokens for row in rows)
+
+
+class Pace:
+    """How fast the training goes, measured over the last steps of this process.
+
+    Args:
+        steps: Steps still to do.
+    """
+
+    def __init__(self, steps: int) -> None:
+        self._left = steps
+        self._tokens = 0
+        self._marks = deque([(time.monotonic(), 0)], maxlen=PACE_STEPS + 1)
+
+    def after(self, tokens: int) -> dict[str, JsonValue]:
+        """Return tokens per second and the seconds left, after a step of so many tokens."""
+        self._left -= 1
+        self._tokens += tokens
+        self._marks.append((time.monotonic(), self._tokens))
+        (start, before), (now, after) = self._marks[0], self._marks[-1]
+        spent = max(now - start, 1e-9)
+        return {
+            "tokens_per_second": (after - before) / spent,
+            "seconds_left": spent / (len(self._marks) - 1) * self._left,
+        }
+
+
+def _checkpoint_due(step: int, waited: float, settings: Settings, *, epoch_ended: bool) -> bool:
+    every = settings.checkpoint_every_steps
+    if every is not None:
+        return step % every == 0
+    return epoch_ended or waited >= settings.checkpoint_seconds
+
+
+def _told(form: Form, settings: Settings) -> str:
+    if form.kind == "padded":
+        return f"rows are padded: this model cannot take packed rows, because {form.reason}"
+    if settings.dropout > 0:
+        return "a shared prefix is computed for each row, because there is dropout"
+    return "a shared prefix is computed once" if form.share else "no shared prefix, as asked"
+
+
+def _not_finite(
+    step: int, loss: float, norm: float, learning_rate: float, rows: Sequence[TrainingRow]
+) -> str:
+    lines = ", ".join(str(row.line) for row in sorted(rows, key=lambda row: row.line))
+    return (
+        f"step {step} has loss {loss} and gradient norm {norm} at learning rate "
+        f"{learning_rate:.2g}, on the training rows of lines {lines}. No such weights were saved. "
+        "Lower tuning.learning_rate, or look at these rows."
+    )

@@ -1,0 +1,123 @@
+"""One training from its spec to an adapter that is proven to answer: what the worker runs.
+
+Heavy: imports torch, transformers and peft. The worker imports it after it has said that it lives.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from pydantic import JsonValue
+
+from unitune.errors import Mismatch, RunFailed
+from unitune.models import TunedModel
+from unitune_local import loading, store
+from unitune_local.adapter import check_adapter, save_adapter
+from unitune_local.batches import TrainingRow
+from unitune_local.job_folder import EventLog, JobFolder, Kind
+from unitune_local.lora import add_adapter
+from unitune_local.rows import read_rows, render_rows
+from unitune_local.spec import DataFile, Spec
+from unitune_local.train import Surroundings, train
+
+CHECKED_ROWS = 2
+"""Rows whose answers the saved adapter must repeat."""
+
+
+def run_training(folder: JobFolder, log: EventLog) -> TunedModel | None:
+    """Train what a folder's spec says, from its last checkpoint if there is one.
+
+    Args:
+        folder: Of the training.
+        log: Where events go.
+
+    Returns:
+        The tuned model, or None when it was asked to stop.
+
+    Raises:
+        Mismatch: Base or rows are not those of the submit.
+        RunFailed: The training ended without a model.
+    """
+    spec = Spec.model_validate_json(folder.spec.read_text(encoding="utf-8"))
+    settings = spec.settings
+    _check_base(spec)
+    log.write("message", {"text": f"loading {spec.base}"})
+    tokenizer = loading.load_tokenizer(spec.base_path)
+    model = loading.load_model(spec.base_path, settings.torch_dtype)
+    _fix_arithmetic(settings.threads, settings.seed)
+    tuned = add_adapter(cast("Any", model).to(settings.device), settings)
+
+    def rows_of(file: DataFile | None) -> tuple[TrainingRow, ...]:
+        if file is None:
+            return ()
+        dataset = read_rows(_unchanged(file))
+        return render_rows(tokenizer, dataset, settings.sequence_length).rows
+
+    rows, validation = rows_of(spec.training), rows_of(spec.validation)
+    if not rows:
+        raise RunFailed("no row has anything to learn from; `unitune plan` says why.")
+
+    def note(kind: Kind, data: dict[str, JsonValue]) -> None:
+        before = log.write(kind, data).data
+        if kind == "step" and before["loss"] != data["loss"]:
+            log.write("warning", {"text": _drifted(data["step"], before["loss"], data["loss"])})
+
+    around = Surroundings(folder.checkpoints, note, folder.cancel.exists)
+    if not train(tuned, rows, validation, settings, around):
+        return None
+    log.write("message", {"text": "saving the adapter and loading it again"})
+    save_adapter(tuned, tokenizer, spec, folder.adapter)
+    prompts = [_prompt(row) for row in (validation or rows)[:CHECKED_ROWS]]
+    worst = check_adapter(tuned, spec, folder.adapter, prompts)
+    log.write(
+        "message", {"text": f"the saved adapter answers as trained (logits: {worst:g} apart)"}
+    )
+    return TunedModel(
+        backend="local",
+        name=str(folder.adapter),
+        base=spec.base,
+        base_fingerprint=spec.base_fingerprint,
+        data_fingerprint=spec.data_fingerprint,
+    )
+
+
+def _check_base(spec: Spec) -> None:
+    found = store.fingerprint(spec.base_path)
+    if found != spec.base_fingerprint:
+        raise Mismatch(
+            f"base model {spec.base!r} in {spec.base_path} has changed since the run was submitted "
+            f"(fingerprint {found[:12]}, was {spec.base_fingerprint[:12]}). Start a new run."
+        )
+
+
+def _unchanged(file: DataFile) -> Path:
+    found = hashlib.sha256(file.path.read_bytes()).hexdigest()
+    if found != file.sha256:
+        raise Mismatch(
+            f"{file.path} has changed since the run was submitted (SHA-256 {found[:12]}, was "
+            f"{file.sha256[:12]}). Start a new run."
+        )
+    return file.path
+
+
+def _fix_arithmetic(threads: int, seed: int) -> None:
+    """Make sums come out the same every time."""
+    torch.set_num_threads(threads)
+    torch.use_deterministic_algorithms(mode=True, warn_only=True)
+    # Filling fresh memory would only matter for code that reads what nobody wrote.
+    cast("Any", torch).utils.deterministic.fill_uninitialized_memory = False
+    cast("Any", torch).manual_seed(seed)
+
+
+def _prompt(row: TrainingRow) -> tuple[int, ...]:
+    return row.ids[: row.trained.index(True)]
+
+
+def _drifted(step: JsonValue, before: JsonValue, now: JsonValue) -> str:
+    return (
+        f"step {step} done again after a resume has loss {now}, but had {before}: this machine "
+        "does not compute as the one that began the run"
+    )

@@ -1,0 +1,91 @@
+"""The process that trains: ``python -m unitune_local.worker FOLDER``.
+
+It outlives whoever started it. It holds the folder's lock while it lives, which is how others know
+that it does; a second worker for the same folder leaves at once. Whatever happens is an event or
+the result; a worker that is killed leaves neither, and its training is then paused.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+import time
+import traceback
+from pathlib import Path
+
+from unitune.errors import BackendError, Busy, UnituneError
+from unitune.locks import is_locked, locked
+from unitune_local.job_folder import EventLog, JobFolder, Result
+
+LOCK_SECONDS = 5.0
+"""Whoever looks whether the lock is held takes it for a moment."""
+LOOK_SECONDS = 0.05
+ENVIRONMENT = {
+    "OMP_WAIT_POLICY": "passive",  # threads that spin for each other starve when cores are shared
+    "CUBLAS_WORKSPACE_CONFIG": ":4096:8",  # without it cuBLAS sums in any order
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "HF_HUB_OFFLINE": "1",  # the base is here already, and nothing else is to be asked for
+    "TOKENIZERS_PARALLELISM": "false",
+}
+
+
+def start_worker(folder: JobFolder) -> None:
+    """Start a worker that no terminal can end, and return when it holds the folder's lock.
+
+    A folder that has a worker, or a result, is left as it is.
+
+    Raises:
+        BackendError: The worker does not start.
+    """
+    if is_locked(folder.lock) or folder.result() is not None:
+        return
+    with folder.log.open("ab") as log:
+        worker = subprocess.Popen(  # noqa: S603 - our own module
+            [sys.executable, "-m", "unitune_local.worker", str(folder.path)],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+            env={**os.environ, **ENVIRONMENT},
+        )
+    while worker.poll() is None and not is_locked(folder.lock):
+        time.sleep(LOOK_SECONDS)
+    if worker.poll() is None:
+        # Someone has to take note of its end, or it stays in the process table.
+        threading.Thread(target=worker.wait, daemon=True).start()
+    elif worker.returncode != 0:
+        last = folder.log.read_text(encoding="utf-8", errors="replace").strip().rpartition("\n")[2]
+        raise BackendError(f"the training process does not start: {last} See {folder.log}.")
+
+
+def work(folder: JobFolder) -> None:
+    """Train what stands in a folder, unless another worker does or it has ended."""
+    try:
+        with locked(folder.lock, f"training {folder.path.name}", LOCK_SECONDS):
+            if folder.result() is None:
+                folder.finish(_outcome(folder))
+    except Busy as error:
+        print(error, flush=True)  # noqa: T201 - into worker.log
+
+
+def _outcome(folder: JobFolder) -> Result:
+    if folder.cancel.exists():
+        return Result(state="cancelled")
+    log = EventLog(folder.events)
+    log.write("message", {"text": "worker started"})
+    try:
+        from unitune_local.training import run_training  # noqa: PLC0415 - slow; we live already
+
+        model = run_training(folder, log)
+    except UnituneError as error:
+        return Result(state="failed", error=str(error))
+    except Exception as error:  # noqa: BLE001 - whatever ends a training is its result
+        traceback.print_exc()
+        return Result(state="failed", error=f"{type(error).__name__}: {error}")
+    return Result(state="succeeded" if model else "cancelled", model=model)
+
+
+if __name__ == "__main__":
+    work(JobFolder(Path(sys.argv[1])))

@@ -1,0 +1,31 @@
+"""The local backend keeps the contract of every backend, on a tiny model and a real worker."""
+
+from __future__ import annotations
+
+import pytest
+
+pytest.importorskip("torch", reason="needs the extra `local`")
+
+from tiny_model import save_tiny_model
+
+from unitune.job import Tuning
+from unitune.testing.contract import BackendContract
+
+
+class TestLocal(BackendContract):
+    name = "local"
+    tuning = Tuning(epochs=1)
+    options = {"threads": 1}  # noqa: RUF012 - the contract's class attribute
+    slow_tuning = Tuning(epochs=100_000)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _tiny_base(tmp_path_factory: pytest.TempPathFactory) -> None:
+    TestLocal.model = str(save_tiny_model(tmp_path_factory.mktemp("models") / "tiny"))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> object:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("UNITUNE_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield

@@ -1,0 +1,163 @@
+"""The worker is killed, and its training goes on as if nothing had been."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("torch", reason="needs the extra `local`")
+
+from tiny_model import save_tiny_model, write_rows
+
+from unitune import registry
+from unitune.backend import Launch, Pauses, State, Status
+from unitune.job import Data, Job, Tuning
+from unitune.testing.contract import sha256_of
+from unitune_local.job_folder import JobFolder, read_events
+
+KILLS = 5
+STEPS = 40
+PATIENCE_SECONDS = 120
+
+START_AND_LEAVE = """
+import sys
+from unitune import registry
+registry.backend("local").resume(sys.argv[1])
+"""
+
+
+@pytest.fixture(scope="module")
+def launch(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path], Launch]:
+    base = save_tiny_model(tmp_path_factory.mktemp("models") / "tiny")
+
+    def make(folder: Path) -> Launch:
+        backend = registry.backend("local")
+        file = write_rows(folder / "train.jsonl", 80)
+        job = Job(
+            name="crash",
+            model=str(base),
+            backend="local",
+            data=Data(train="train.jsonl"),
+            tuning=Tuning(epochs=4, batch_size=8),
+            options={"local": {"threads": 1, "checkpoint_every_steps": 3, "dtype": "float32"}},
+        )
+        return Launch("run-1", job, backend.upload(file, sha256_of(file)), None, folder)
+
+    return make
+
+
+def resume(job_id: str) -> None:
+    backend = registry.backend("local")
+    assert isinstance(backend, Pauses)
+    backend.resume(job_id)
+
+
+def until(job_id: str, reached: Callable[[Status], bool]) -> Status:
+    end = time.monotonic() + PATIENCE_SECONDS
+    while not reached(status := registry.backend("local").poll(job_id, "")):
+        log = JobFolder(Path(job_id)).log
+        assert time.monotonic() < end, (status.state, log.read_text(encoding="utf-8"))
+        time.sleep(0.01)
+    return status
+
+
+def steps(status: Status) -> int:
+    return sum(event.kind == "step" for event in status.events)
+
+
+def losses(job_id: str) -> list[tuple[object, object]]:
+    events = read_events(JobFolder(Path(job_id)).events, "").events
+    return [(event.key, event.data["loss"]) for event in events if "loss" in event.data]
+
+
+def worker_of(job_id: str) -> int:
+    """Return the process that was started for a job."""
+    for place in Path("/proc").iterdir():
+        if place.name.isdecimal():
+            try:
+                command = (place / "cmdline").read_bytes().split(b"\0")
+            except OSError:
+                continue
+            if b"unitune_local.worker" in command and job_id.encode() in command:
+                return int(place.name)
+    raise AssertionError(f"no worker for {job_id}")
+
+
+def test_losses_after_five_kills_equal_those_of_an_undisturbed_run(
+    launch: Callable[[Path], Launch], tmp_path: Path
+) -> None:
+    backend = registry.backend("local")
+    for name in ("whole", "killed"):
+        (tmp_path / name).mkdir()
+    whole = backend.submit(launch(tmp_path / "whole"))
+    assert until(whole, lambda s: s.state.ended).state is State.SUCCEEDED
+
+    killed = backend.submit(launch(tmp_path / "killed"))
+    draw = random.Random(7)  # noqa: S311 - any steps will do
+    for step in sorted(draw.sample(range(2, STEPS - 1), KILLS)):
+        until(killed, lambda s, step=step: steps(s) >= step or s.state.ended)
+        os.kill(worker_of(killed), signal.SIGKILL)
+        paused = until(killed, lambda s: s.state is not State.RUNNING)
+        assert paused.state is State.PAUSED
+        resume(killed)
+    done = until(killed, lambda s: s.state.ended)
+
+    assert done.state is State.SUCCEEDED, done.error
+    assert STEPS == steps(done)
+    assert losses(whole) == losses(killed)
+    assert not [event for event in done.events if event.kind == "warning"]
+    assert backend.poll(whole, "").model is not None
+
+
+def test_a_worker_outlives_who_started_it(launch: Callable[[Path], Launch], tmp_path: Path) -> None:
+    backend = registry.backend("local")
+    job_id = backend.submit(launch(tmp_path))
+    os.kill(worker_of(job_id), signal.SIGKILL)
+    until(job_id, lambda s: s.state is State.PAUSED)
+    subprocess.run([sys.executable, "-c", START_AND_LEAVE, job_id], check=True)
+    assert until(job_id, lambda s: s.state.ended).state is State.SUCCEEDED
+
+
+def test_a_paused_training_is_cancelled_at_once(
+    launch: Callable[[Path], Launch], tmp_path: Path
+) -> None:
+    backend = registry.backend("local")
+    job_id = backend.submit(launch(tmp_path))
+    os.kill(worker_of(job_id), signal.SIGKILL)
+    until(job_id, lambda s: s.state is State.PAUSED)
+    backend.cancel(job_id)
+    assert backend.poll(job_id, "").state is State.CANCELLED
+
+
+def test_rows_that_changed_since_the_submit_fail_the_training(
+    launch: Callable[[Path], Launch], tmp_path: Path
+) -> None:
+    backend = registry.backend("local")
+    made = launch(tmp_path)
+    job_id = backend.submit(made)
+    os.kill(worker_of(job_id), signal.SIGKILL)
+    until(job_id, lambda s: s.state is State.PAUSED)
+    write_rows(Path(made.training.ref), 79)
+    resume(job_id)
+    failed = until(job_id, lambda s: s.state.ended)
+    assert failed.state is State.FAILED
+    assert "has changed since the run was submitted" in str(failed.error)
+
+
+def test_spec_says_all_that_was_auto(launch: Callable[[Path], Launch], tmp_path: Path) -> None:
+    backend = registry.backend("local")
+    job_id = backend.submit(launch(tmp_path))
+    backend.cancel(job_id)
+    until(job_id, lambda s: s.state.ended)
+    spec = json.loads(JobFolder(Path(job_id)).spec.read_text(encoding="utf-8"))
+    assert "auto" not in json.dumps(spec["settings"])
+    assert spec["settings"]["threads"] == 1

@@ -1,0 +1,86 @@
+"""A real model that is too small to know anything: tests of the local backend train it in a moment.
+
+Random Llama weights, and a tokenizer with one token for each byte and ChatML around turns, so that
+any text can be trained on.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from transformers import (
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedTokenizerFast,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+)
+
+START, END = "<|im_start|>", "<|im_end|>"
+TEMPLATE = (
+    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n"
+    "{{ message['content'] }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+SIZES = {
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 512,
+    "bos_token_id": None,
+    "eos_token_id": 257,
+    "pad_token_id": 257,
+    "tie_word_embeddings": True,
+    "initializer_range": 0.2,  # with less, frozen embeddings could not tell tokens apart
+}
+
+
+def save_tiny_model(folder: Path) -> Path:
+    """Write a tiny Llama with its tokenizer into a folder, as any base model lies there."""
+    tokenizer = tiny_tokenizer()
+    torch.manual_seed(0)
+    model = LlamaForCausalLM(LlamaConfig(vocab_size=len(tokenizer), **SIZES))
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def sliding_model() -> Qwen2ForCausalLM:
+    """Return a tiny model whose attention sees only a window."""
+    torch.manual_seed(0)
+    window = {"use_sliding_window": True, "sliding_window": 4, "max_window_layers": 0}
+    return Qwen2ForCausalLM(Qwen2Config(vocab_size=258, **SIZES, **window)).eval()
+
+
+def tiny_tokenizer() -> PreTrainedTokenizerFast:
+    """Return a tokenizer with 256 bytes, and start and end of a turn; the end is padding too."""
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    vocabulary = {letter: index for index, letter in enumerate(alphabet)}
+    core = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
+    core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    core.decoder = decoders.ByteLevel()
+    core.add_special_tokens([START, END])
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=core, eos_token=END, pad_token=END)
+    tokenizer.chat_template = TEMPLATE
+    return tokenizer
+
+
+def write_rows(path: Path, count: int) -> Path:
+    """Write rows of different length with one system prompt, as canonical JSON Lines."""
+    rows = [
+        {
+            "messages": [
+                {"role": "system", "content": "Say the colour."},
+                {"role": "user", "content": f"What colour has thing {'x' * (number % 7)}{number}?"},
+                {"role": "assistant", "content": ("red", "green", "blue")[number % 3]},
+            ]
+        }
+        for number in range(count)
+    ]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path

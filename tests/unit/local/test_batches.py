@@ -1,0 +1,236 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from peft import PeftModel
+from tiny_model import sliding_model
+from torch import Tensor
+
+from unitune_local.batches import (
+    TrainingRow,
+    epoch_batches,
+    micro_batches,
+    packed,
+    padded,
+    shared_prefix,
+)
+from unitune_local.loading import load_model
+from unitune_local.lora import add_adapter
+from unitune_local.loss import Form, choose_form, loss_sum, not_plain, use_attention
+from unitune_local.options import LocalOptions
+from unitune_local.settings import Settings
+
+CPU = torch.device("cpu")
+
+
+def row(ids: list[int], trained: list[int], weight: float = 1.0) -> TrainingRow:
+    marks = tuple(place in trained for place in range(len(ids)))
+    return TrainingRow(tuple(ids), marks, weight, 1)
+
+
+def random_rows(seed: int, count: int = 5, prefix: int = 7) -> list[TrainingRow]:
+    draw = torch.Generator().manual_seed(seed)
+
+    def tokens(many: int) -> list[int]:
+        return torch.randint(0, 256, (many,), generator=draw).tolist()
+
+    opening = tokens(prefix)
+    rows = []
+    for _ in range(count):
+        size = int(torch.randint(3, 20, (1,), generator=draw))
+        ids = [*opening, *tokens(size)]
+        trained = list(range(prefix + size // 2, prefix + size))
+        rows.append(row(ids, trained, weight=0.5 + size / 10))
+    return rows
+
+
+def tuned(folder: Path, dtype: torch.dtype = torch.float32, **changes: object) -> PeftModel:
+    values = {
+        **LocalOptions(device="cpu", threads=1).model_dump(exclude={"device", "dtype", "threads"}),
+        "epochs": 2, "batch_size": 4, "learning_rate": 1e-2, "rank": 4, "alpha": 8.0,
+        "dropout": 0.0, "targets": "all", "sequence_length": 512, "seed": 0, "device": "cpu",
+        "dtype": "float32", "threads": 1, "micro_batch_tokens": 512, **changes,
+    }  # fmt: skip
+    torch.manual_seed(0)
+    model = add_adapter(load_model(folder, dtype), Settings.model_validate(values))
+    for name, weight in model.named_parameters():
+        if "lora_B" in name:  # zero at first, which would hide half of the gradients
+            torch.nn.init.normal_(weight, std=0.1)
+    return model.eval()
+
+
+def loss_and_gradient(
+    model: PeftModel, rows: list[TrainingRow], form: Form
+) -> tuple[float, Tensor]:
+    use_attention(model, "unitune_packed" if form.kind == "packed" else "sdpa")
+    model.zero_grad()
+    loss = loss_sum(model, form.batch(rows, CPU))
+    loss.backward()
+    gradients = [w.grad.flatten() for w in model.parameters() if w.grad is not None]
+    return loss.item(), torch.cat(gradients)
+
+
+@given(
+    st.lists(st.integers(1, 90), min_size=1, max_size=200),
+    st.integers(1, 20),
+    st.integers(0, 3),
+    st.integers(0, 3),
+)
+def test_every_row_stands_in_exactly_one_batch_of_an_epoch(
+    lengths: list[int], batch_size: int, seed: int, epoch: int
+) -> None:
+    batches = epoch_batches(lengths, batch_size, seed, epoch)
+    assert list(range(len(lengths))) == sorted(index for batch in batches for index in batch)
+    assert -(-len(lengths) // batch_size) == len(batches)
+    assert batch_size >= max(len(batch) for batch in batches)
+
+
+def test_order_depends_on_seed_and_epoch_alone() -> None:
+    lengths = [10 + number % 13 for number in range(100)]
+    assert epoch_batches(lengths, 8, 0, 1) == epoch_batches(lengths, 8, 0, 1)
+    assert epoch_batches(lengths, 8, 0, 1) != epoch_batches(lengths, 8, 0, 2)
+    assert epoch_batches(lengths, 8, 0, 1) != epoch_batches(lengths, 8, 1, 1)
+
+
+def test_rows_of_like_length_come_together() -> None:
+    lengths = [(number * 37) % 100 + 1 for number in range(128)]
+    spread = [
+        max(lengths[index] for index in batch) - min(lengths[index] for index in batch)
+        for batch in epoch_batches(lengths, 16, 0, 0)
+    ]
+    assert max(spread) < 25
+
+
+def test_micro_batches_keep_to_the_token_limit_and_lose_no_row() -> None:
+    rows = random_rows(0, count=20)
+    parts = micro_batches(rows, 60, share=True)
+    assert rows == [one for part in parts for one in part]
+    assert len(parts) > 1
+    assert max(packed(part, share=True).computed_tokens for part in parts) <= 60
+
+
+def test_prefix_holds_no_trained_token_and_leaves_every_row_one() -> None:
+    one, other = row([1, 2, 3, 4], [2, 3]), row([1, 2, 3, 5], [3])
+    assert shared_prefix([one, other]) == 2
+    assert shared_prefix([row([1, 2], []), row([1, 2, 3], [])]) == 1
+    assert shared_prefix([one]) == 0
+    assert shared_prefix([one, row([9, 2], [1])]) == 0
+
+
+def test_shared_tokens_are_computed_once() -> None:
+    rows = random_rows(0, count=4, prefix=7)
+    own = sum(len(one.ids) - 7 for one in rows)
+    assert packed(rows, share=True).computed_tokens == 7 + own
+    assert packed(rows, share=False).computed_tokens == 4 * 7 + own
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("share", [True, False])
+def test_packed_rows_have_the_loss_and_gradient_of_padded_ones(
+    tiny_model: Path, seed: int, *, share: bool
+) -> None:
+    model, rows = tuned(tiny_model), random_rows(seed)
+    expected, expected_gradient = loss_and_gradient(model, rows, Form("padded", share=False))
+    loss, gradient = loss_and_gradient(model, rows, Form("packed", share=share))
+    assert expected == pytest.approx(loss, rel=1e-6)
+    torch.testing.assert_close(expected_gradient, gradient, rtol=1e-4, atol=1e-5)
+
+
+def test_first_own_token_is_predicted_from_the_end_of_the_prefix(tiny_model: Path) -> None:
+    model = tuned(tiny_model)
+    rows = [row([5, 6, 7, 8], [3]), row([5, 6, 7, 9, 4], [3, 4])]
+    assert shared_prefix(rows) == 3
+    expected, _ = loss_and_gradient(model, rows, Form("padded", share=False))
+    actual, _ = loss_and_gradient(model, rows, Form("packed", share=True))
+    assert expected == pytest.approx(actual, rel=1e-6)
+
+
+def test_loss_is_that_of_the_model_itself(tiny_model: Path) -> None:
+    """The reference is transformers' own loss on one row at a time."""
+    model, rows = tuned(tiny_model), random_rows(3)
+    expected = 0.0
+    for one in rows:
+        labels = [t if on else -100 for t, on in zip(one.ids, one.trained, strict=True)]
+        output = model(input_ids=torch.tensor([one.ids]), labels=torch.tensor([labels]))
+        expected += output.loss.item() * one.trained_tokens * one.weight
+    actual, _ = loss_and_gradient(model, rows, Form("packed", share=True))
+    assert expected == pytest.approx(actual, rel=1e-5)
+
+
+def test_parts_of_a_step_add_up_to_the_whole(tiny_model: Path) -> None:
+    model, rows = tuned(tiny_model), random_rows(1, count=8)
+    form = Form("packed", share=True)
+    use_attention(model, "unitune_packed")
+    whole = loss_sum(model, form.batch(rows, CPU)).item()
+    parts = [
+        loss_sum(model, form.batch(part, CPU)).item()
+        for part in micro_batches(rows, 60, share=True)
+    ]
+    assert len(parts) > 1
+    assert whole == pytest.approx(sum(parts), rel=1e-6)
+
+
+def test_one_rounding_computes_what_peft_computes(tiny_model: Path) -> None:
+    model, rows = tuned(tiny_model), random_rows(2)
+    ours, _ = loss_and_gradient(model, rows, Form("padded", share=False))
+    for layer in model.modules():
+        vars(layer).pop("forward", None)
+    pefts, _ = loss_and_gradient(model, rows, Form("padded", share=False))
+    assert pefts == pytest.approx(ours, rel=1e-6)
+
+
+def test_one_rounding_keeps_changes_that_bfloat16_would_lose(tiny_model: Path) -> None:
+    """An adapter's first update is smaller than half a unit in the last place of the base."""
+    model = tuned(tiny_model, torch.bfloat16)
+    layer = model.get_submodule("base_model.model.model.layers.0.mlp.up_proj")
+    torch.nn.init.constant_(layer.lora_B["default"].weight, 2e-4)
+    inputs = torch.randn(512, 32, generator=torch.Generator().manual_seed(1)).bfloat16()
+    base = inputs.float() @ layer.base_layer.weight.float().t()
+    change = (
+        2
+        * inputs.float()
+        @ layer.lora_A["default"].weight.t()
+        @ (layer.lora_B["default"].weight.t())
+    )
+
+    def arrived() -> float:
+        """Share of the adapter's change that is in the output."""
+        seen = layer(inputs).float() - base
+        return ((seen * change).sum() / (change * change).sum()).item()
+
+    ours = arrived()
+    vars(layer).pop("forward")
+    assert abs(ours - 1) < 0.1
+    assert arrived() < 0.5
+
+
+def test_a_plain_causal_model_takes_packed_rows(tiny_model: Path) -> None:
+    form = choose_form(tuned(tiny_model), random_rows(0), share=True)
+    assert Form("packed", share=True) == form
+
+
+def test_a_model_that_sees_a_window_gets_padded_rows() -> None:
+    assert "sliding" in not_plain(sliding_model().config)
+
+
+def test_a_model_that_packs_wrongly_gets_padded_rows(
+    tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The configuration is not believed: the losses of two rows decide."""
+    model = tuned(tiny_model)
+    monkeypatch.setattr("unitune_local.attention._flat_of", lambda rows, layout: torch.zeros_like(
+        rows.transpose(1, 2).flatten(0, 1).index_select(0, layout.places)))  # fmt: skip
+    form = choose_form(model, random_rows(0), share=True)
+    assert form.kind == "padded"
+    assert "another loss" in form.reason
+    assert model.get_base_model().config._attn_implementation == "sdpa"
+
+
+def test_padded_rows_ask_for_logits_only_where_there_is_loss() -> None:
+    rows = [row([1, 2, 3, 4], [3]), row([1, 2, 3], [2])]
+    assert [1, 2] == padded(rows).keep.tolist()
+    assert [4, 3] == padded(rows).targets.tolist()

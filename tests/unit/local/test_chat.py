@@ -1,0 +1,222 @@
+from __future__ import annotations
+
+import asyncio
+import json
+import shutil
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+
+from unitune.data.example import Message
+from unitune.errors import Mismatch
+from unitune.models import BatchedChatModel, Reply, Request
+from unitune_local import chat, store
+from unitune_local.chat import LocalChatModel
+from unitune_local.loading import load_model, load_tokenizer
+from unitune_local.rendering import render_prompt, template_fingerprint
+
+
+def ask(text: str, **options: Any) -> Request:
+    return Request(messages=(Message(role="user", content=text),), max_tokens=6, **options)
+
+
+def quietly(make: Callable[..., PeftModel], *arguments: Any) -> PeftModel:
+    """Call peft, which reads an attribute that transformers will rename."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        return make(*arguments)
+
+
+def replies(model: LocalChatModel, *requests: Request) -> list[Reply]:
+    return asyncio.run(model.replies(requests))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("UNITUNE_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.fixture(scope="module")
+def adapter(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An adapter that changes answers, as training would leave it."""
+    folder = tmp_path_factory.mktemp("adapter")
+    torch.manual_seed(1)
+    config = LoraConfig(r=4, lora_alpha=8, target_modules=["q_proj", "v_proj", "down_proj"])
+    tuned = quietly(get_peft_model, load_model(tiny_model, torch.float32), config)
+    for name, weights in tuned.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(weights, std=0.5)
+    tuned.save_pretrained(folder)
+    record = {
+        "base_fingerprint": store.fingerprint(tiny_model),
+        "template_fingerprint": template_fingerprint(load_tokenizer(tiny_model)),
+        "more": "is allowed",
+    }
+    (folder / "unitune.json").write_text(json.dumps(record), encoding="utf-8")
+    return folder
+
+
+@pytest.fixture
+def base(tiny_model: Path) -> LocalChatModel:
+    return LocalChatModel(str(tiny_model), dtype=torch.float32)
+
+
+def test_it_is_a_batched_chat_model(base: LocalChatModel) -> None:
+    assert isinstance(base, BatchedChatModel)
+
+
+def test_many_requests_are_answered_as_one_by_one(base: LocalChatModel) -> None:
+    requests = [ask("a"), ask("bb b"), ask("c", temperature=1.0, seed=3), ask("a")]
+    together = replies(base, *requests)
+    alone = [asyncio.run(base.reply(request)) for request in requests]
+    assert [one.text for one in alone] == [one.text for one in together]
+    assert together[0].text == together[3].text
+
+
+def test_a_reply_counts_tokens_and_shares_the_time(base: LocalChatModel, tiny_model: Path) -> None:
+    request = ask("hello")
+    first, longer = replies(base, request, ask("hello " * 20))
+    prompt = render_prompt(load_tokenizer(tiny_model), request.messages)
+    assert len(prompt) == first.prompt_tokens
+    assert first.completion_tokens is not None
+    assert 0 < first.completion_tokens <= 6
+    assert first.seconds is not None
+    assert longer.seconds is not None
+    assert 0 < first.seconds < longer.seconds
+
+
+def test_a_request_that_fails_is_a_reply_and_the_others_are_answered(base: LocalChatModel) -> None:
+    tools = ({"type": "function", "function": {"name": "f"}},)
+    too_long, with_tools, fine = replies(base, ask("x" * 600), ask("q", tools=tools), ask("q"))
+    assert "context of 512" in str(too_long.error)
+    assert "ignores tools" in str(with_tools.error)
+    assert fine.error is None
+    assert fine.text
+
+
+def test_an_answer_ends_at_the_models_context(base: LocalChatModel, tiny_model: Path) -> None:
+    empty = len(render_prompt(load_tokenizer(tiny_model), ask("").messages))
+    (reply,) = replies(base, ask("x" * (512 - empty - 2)))
+    assert reply.completion_tokens is not None
+    assert reply.completion_tokens <= 2
+    assert "length" == reply.finish_reason
+
+
+def test_memory_that_runs_out_is_met_with_smaller_batches(
+    base: LocalChatModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = chat.generate
+    expected = [one.text for one in replies(base, *map(ask, "abcd"))]
+
+    def small(model: Any, tokenizer: Any, prompts: list[list[int]], *rest: Any, **more: Any) -> Any:
+        if len(prompts) > 1:
+            raise torch.OutOfMemoryError("out of memory")
+        return real(model, tokenizer, prompts, *rest, **more)
+
+    monkeypatch.setattr(chat, "generate", small)
+    assert expected == [one.text for one in replies(base, *map(ask, "abcd"))]
+
+
+def test_an_adapter_answers_as_peft_does(tiny_model: Path, adapter: Path) -> None:
+    request = ask("hello")
+    tokenizer = load_tokenizer(tiny_model)
+    ids = render_prompt(tokenizer, request.messages)
+    tuned = quietly(PeftModel.from_pretrained, load_model(tiny_model, torch.float32), adapter)
+    for _ in range(request.max_tokens):
+        with torch.inference_mode():
+            ids.append(int(tuned(torch.tensor([ids])).logits[0, -1].argmax()))
+    expected = tokenizer.decode(ids[-request.max_tokens :], skip_special_tokens=True)
+    (reply,) = replies(LocalChatModel(str(tiny_model), adapter, torch.float32), request)
+    assert expected == reply.text
+    (untuned,) = replies(LocalChatModel(str(tiny_model), dtype=torch.float32), request)
+    assert untuned.text != reply.text
+
+
+def test_the_fingerprint_tells_base_adapter_and_dtype_apart(
+    base: LocalChatModel, tiny_model: Path, adapter: Path
+) -> None:
+    others = [
+        LocalChatModel(str(tiny_model), dtype=torch.bfloat16),
+        LocalChatModel(str(tiny_model), adapter, torch.float32),
+    ]
+    assert 3 == len({base.fingerprint, *(other.fingerprint for other in others)})
+    again = LocalChatModel(str(tiny_model), dtype=torch.float32)
+    assert base.fingerprint == again.fingerprint
+
+
+@pytest.mark.parametrize("key", ["base_fingerprint", "template_fingerprint"])
+def test_another_base_or_template_than_the_trainings_is_refused_with_both_values(
+    tiny_model: Path, adapter: Path, tmp_path: Path, key: str
+) -> None:
+    copy = tmp_path / "adapter"
+    shutil.copytree(adapter, copy)
+    record = json.loads((copy / "unitune.json").read_text(encoding="utf-8"))
+    found, record[key] = record[key], "f" * 64
+    (copy / "unitune.json").write_text(json.dumps(record), encoding="utf-8")
+    with pytest.raises(Mismatch) as refused:
+        LocalChatModel(str(tiny_model), copy)
+    assert "f" * 16 in str(refused.value)
+    assert found[:16] in str(refused.value)
+    assert 5 == refused.value.exit_code
+
+
+@pytest.mark.parametrize("name", ["unitune.json", "adapter_model.safetensors"])
+def test_an_adapter_that_lacks_a_part_is_refused(
+    tiny_model: Path, adapter: Path, tmp_path: Path, name: str
+) -> None:
+    copy = tmp_path / "adapter"
+    shutil.copytree(adapter, copy)
+    (copy / name).unlink()
+    with pytest.raises(Mismatch, match=name):
+        LocalChatModel(str(tiny_model), copy)
+
+
+def test_no_weights_are_loaded_before_the_first_request(
+    tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(chat, "load_model", lambda *_: pytest.fail("loaded"))
+    model = LocalChatModel(str(tiny_model), dtype=torch.float32)
+    assert model.fingerprint
+    assert model.batch_size > 1
+
+
+def test_a_closed_model_frees_its_weights_and_can_be_asked_again(base: LocalChatModel) -> None:
+    (before,) = replies(base, ask("a"))
+    base.close()
+    assert "_model" not in vars(base)
+    (after,) = replies(base, ask("a"))
+    assert before.text == after.text
+
+
+def test_a_cancelled_call_stops_early(
+    base: LocalChatModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    replies(base, ask("warm"))
+    seen: list[bool] = []
+    real = chat.generate
+
+    def watched(*arguments: Any, **options: Any) -> Any:
+        try:
+            return real(*arguments, **options)
+        finally:
+            seen.append(options["interrupt"].is_set())
+
+    monkeypatch.setattr(chat, "generate", watched)
+
+    async def cancel() -> None:
+        endless = Request(messages=(Message(role="user", content="q"),), max_tokens=10**6)
+        task = asyncio.create_task(base.replies([endless]))
+        await asyncio.sleep(0.05)
+        task.cancel()
+        await task
+
+    with pytest.raises(asyncio.CancelledError):
+        asyncio.run(cancel())
+    assert [True] == seen

@@ -1,0 +1,75 @@
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from unitune_local import checkpoint
+
+
+def trained_layer() -> tuple[dict[str, nn.Parameter], torch.optim.Optimizer]:
+    torch.manual_seed(0)
+    layer = nn.Linear(4, 3)
+    weights = dict(layer.named_parameters())
+    optimizer = torch.optim.AdamW(weights.values(), lr=0.1)
+    layer(torch.ones(2, 4)).sum().backward()
+    optimizer.step()
+    return weights, optimizer
+
+
+def fresh_layer() -> tuple[dict[str, nn.Parameter], torch.optim.Optimizer]:
+    torch.manual_seed(1)
+    weights = dict(nn.Linear(4, 3).named_parameters())
+    return weights, torch.optim.AdamW(weights.values(), lr=0.1)
+
+
+def test_weights_optimiser_and_generators_come_back(tmp_path: Path) -> None:
+    weights, optimizer = trained_layer()
+    torch.manual_seed(5)
+    random.seed(5)
+    checkpoint.save(tmp_path, 7, weights, optimizer)
+    drawn = torch.rand(3), random.getrandbits(32)
+
+    others, other_optimizer = fresh_layer()
+    saved = checkpoint.latest(tmp_path)
+    assert saved is not None
+    checkpoint.restore(saved, others, other_optimizer)
+    assert saved.position.step == 7
+    assert torch.equal(drawn[0], torch.rand(3))
+    assert drawn[1] == random.getrandbits(32)
+    for name, weight in weights.items():
+        assert torch.equal(weight, others[name])
+        for key, value in optimizer.state[weight].items():
+            assert torch.equal(value, other_optimizer.state[others[name]][key])
+
+
+def test_only_the_newest_two_are_kept(tmp_path: Path) -> None:
+    for step in (1, 2, 10):
+        checkpoint.save(tmp_path, step, *trained_layer())
+    assert ["step-10", "step-2"] == sorted(path.name for path in tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", ["tensors.safetensors", "state.json", "manifest.json"])
+def test_a_damaged_checkpoint_gives_way_to_the_one_before(tmp_path: Path, name: str) -> None:
+    checkpoint.save(tmp_path, 1, *trained_layer())
+    damaged = checkpoint.save(tmp_path, 2, *trained_layer()) / name
+    damaged.write_bytes(damaged.read_bytes()[:-3])
+    saved = checkpoint.latest(tmp_path)
+    assert saved is not None
+    assert saved.position.step == 1
+
+
+def test_a_half_written_checkpoint_is_not_seen_and_not_in_the_way(tmp_path: Path) -> None:
+    half = tmp_path / ".step-3.part"
+    half.mkdir()
+    (half / "tensors.safetensors").write_bytes(b"torn")
+    assert checkpoint.latest(tmp_path) is None
+    checkpoint.save(tmp_path, 3, *trained_layer())
+    assert ["step-3"] == [path.name for path in tmp_path.iterdir()]
+
+
+def test_without_checkpoints_there_is_no_latest(tmp_path: Path) -> None:
+    assert checkpoint.latest(tmp_path / "absent") is None

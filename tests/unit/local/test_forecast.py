@@ -1,0 +1,173 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from tiny_model import tiny_tokenizer, write_rows
+
+from unitune.backend import Forecast
+from unitune.data.dataset import Dataset, Row
+from unitune.data.example import Example
+from unitune.errors import DataError, Unsupported, UserError
+from unitune.job import Data, Job, Lora, Tuning
+from unitune_local import forecast, memory
+from unitune_local.batches import packed
+from unitune_local.loading import load_model
+from unitune_local.lora import add_adapter
+from unitune_local.rows import read_rows, render_rows
+from unitune_local.settings import resolve
+
+NOTHING = Dataset("validation.jsonl", ())
+
+
+def job(tuning: Tuning | None = None, **options: object) -> Job:
+    return Job.model_validate(
+        {
+            "name": "x",
+            "model": "tiny",
+            "backend": "local",
+            "data": Data(train="train.jsonl"),
+            "tuning": tuning or Tuning(),
+            "options": {"local": {"dtype": "float32", "threads": 1, **options}},
+        }
+    )
+
+
+@pytest.fixture
+def rows(tmp_path: Path) -> Dataset:
+    return read_rows(write_rows(tmp_path / "train.jsonl", 40))
+
+
+def look(base: Path, rows: Dataset, tuning: Tuning | None = None) -> Forecast:
+    return forecast.look_ahead(job(tuning), base, rows, NOTHING).forecast
+
+
+def row(line: int, *turns: tuple[str, str], weight: float = 1.0) -> Row:
+    messages = [{"role": role, "content": content} for role, content in turns]
+    return Row(line, Example.model_validate({"messages": messages, "weight": weight}))
+
+
+def test_tokens_and_steps_are_those_of_the_training(tiny_model: Path, rows: Dataset) -> None:
+    made = render_rows(tiny_tokenizer(), rows, 512).rows
+    seen = look(tiny_model, rows, Tuning(epochs=2, batch_size=16))
+    assert sum(len(one.ids) for one in made) == seen.tokens
+    assert sum(one.trained_tokens for one in made) == seen.trained_tokens
+    assert (40, 2, 6) == (seen.rows, seen.epochs, seen.steps)
+    assert 0 < seen.seconds_low < seen.seconds_high
+
+
+def test_nothing_stays_auto(tiny_model: Path, rows: Dataset) -> None:
+    assert "auto" not in str(look(tiny_model, rows).settings)
+
+
+def test_the_gain_of_a_shared_prefix_is_told(tiny_model: Path, rows: Dataset) -> None:
+    made = render_rows(tiny_tokenizer(), rows, 512).rows
+    once = packed(made, share=True).computed_tokens
+    seen = look(tiny_model, rows, Tuning(batch_size=40))
+    tokens = sum(len(one.ids) for one in made)
+    assert pytest.approx(tokens / once, abs=0.01) == seen.settings["prefix_gain"]
+
+
+def test_a_row_that_is_too_long_is_an_error_with_its_line(tiny_model: Path) -> None:
+    data = Dataset(
+        "train.jsonl",
+        (
+            row(1, ("user", "hi"), ("assistant", "yo")),
+            row(7, ("user", "x" * 600), ("assistant", "yo")),
+        ),
+    )
+    (finding,) = look(tiny_model, data).findings
+    assert ("error", "too-long", "train.jsonl:7") == (
+        finding.severity,
+        finding.code,
+        finding.place,
+    )
+
+
+@pytest.mark.parametrize(
+    "empty",
+    [
+        row(3, ("user", "hi")),
+        row(3, ("user", "hi"), ("assistant", "yo"), weight=0.0),
+    ],
+)
+def test_a_row_without_anything_to_learn_is_a_warning(tiny_model: Path, empty: Row) -> None:
+    data = Dataset("train.jsonl", (row(1, ("user", "hi"), ("assistant", "yo")), empty))
+    (finding,) = look(tiny_model, data).findings
+    assert ("warning", "nothing-to-learn", 3) == (finding.severity, finding.code, finding.line)
+
+
+def test_no_row_to_learn_from_is_an_error(tiny_model: Path) -> None:
+    seen = look(tiny_model, Dataset("train.jsonl", (row(1, ("user", "hi")),)))
+    assert "error" in [finding.severity for finding in seen.findings]
+
+
+def test_a_sequence_longer_than_the_model_was_made_for_is_an_error(
+    tiny_model: Path, rows: Dataset
+) -> None:
+    (finding,) = look(tiny_model, rows, Tuning(sequence_length=513)).findings
+    assert "512" in finding.message
+
+
+def test_the_shape_counts_what_is_there(tiny_model: Path) -> None:
+    settings = resolve(job(), memory.longest_context(tiny_model))
+    shape = memory.shape_of(tiny_model, settings)
+    model = load_model(tiny_model, torch.float32)
+    assert sum(weight.numel() for weight in model.parameters()) == shape.parameters
+    tuned = add_adapter(model, settings)
+    adapters = sum(weight.numel() for weight in tuned.parameters() if weight.requires_grad)
+    assert adapters == shape.adapter
+    assert 512 == shape.context
+
+
+def test_targets_that_no_layer_has_are_refused_with_those_that_are(tiny_model: Path) -> None:
+    settings = resolve(job(Tuning(lora=Lora(targets=("w_q",)))), 512)
+    with pytest.raises(UserError, match=r"w_q.*It has down_proj, gate_proj, k_proj"):
+        memory.shape_of(tiny_model, settings)
+
+
+def test_arithmetic_of_a_linear_layer_is_six_operations_an_adapter_weight_and_four_a_frozen_one(
+    tiny_model: Path,
+) -> None:
+    shape = memory.shape_of(tiny_model, resolve(job(), 512))
+    assert 10 * (4 * shape.linear + 6 * shape.adapter) == memory.step_flops(shape, 10, 0, 0)
+
+
+def test_micro_batches_shrink_until_they_fit(tiny_model: Path, rows: Dataset) -> None:
+    settings = resolve(job(Tuning(batch_size=40)), 512)
+    shape = memory.shape_of(tiny_model, settings)
+    made = render_rows(tiny_tokenizer(), rows, 512).rows
+    work = forecast.epoch_work(made, settings)
+    needed = memory.peak_bytes(shape, settings, work.largest, work.largest_trained)
+    assert settings == forecast.fit(shape, settings, made, needed)
+    assert forecast.fit(shape, settings, made, needed - 1).micro_batch_tokens < 2048
+
+
+def test_what_does_not_fit_is_refused_in_gigabytes(tiny_model: Path, rows: Dataset) -> None:
+    seen = look(tiny_model, rows).model_copy(
+        update={"memory_bytes": 9_000_000_000, "memory_available_bytes": 2_000_000_000}
+    )
+    with pytest.raises(Unsupported, match=r"9\.0 GB of memory, and 2\.0 GB are free"):
+        forecast.require_room(seen)
+
+
+def test_memory_of_a_control_group_binds(tmp_path: Path) -> None:
+    (tmp_path / "memory.max").write_text("1000\n", encoding="utf-8")
+    (tmp_path / "memory.current").write_text("400\n", encoding="utf-8")
+    assert [600] == memory._group_limits(tmp_path)
+    (tmp_path / "memory.max").write_text("max\n", encoding="utf-8")
+    assert [] == memory._group_limits(tmp_path)
+
+
+def test_rows_with_errors_are_not_submitted(tiny_model: Path, tmp_path: Path) -> None:
+    from unitune import registry  # noqa: PLC0415 - needs the extra
+    from unitune.backend import Launch  # noqa: PLC0415 - likewise
+
+    file = write_rows(tmp_path / "train.jsonl", 3)
+    backend = registry.backend("local")
+    tuned = job(Tuning(sequence_length=20)).model_copy(update={"model": str(tiny_model)})
+    launch = Launch("run-1", tuned, backend.upload(file, ""), None, tmp_path)
+    with pytest.raises(DataError, match=r"train\.jsonl:1: the row has \d+ tokens; 20 are allowed"):
+        backend.submit(launch)
+    assert backend.find("run-1", tmp_path) == []

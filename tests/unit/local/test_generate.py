@@ -1,0 +1,195 @@
+from __future__ import annotations
+
+import random
+import threading
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tiny_model import sliding_model, tiny_tokenizer
+from transformers import LlamaForCausalLM, PreTrainedModel
+
+from unitune.errors import Interrupted
+from unitune_local import decoding, generate
+from unitune_local.generate import Generated, Sampling
+from unitune_local.loading import load_model
+from unitune_local.remembering import is_plain
+
+TOKENIZER = tiny_tokenizer()
+
+
+@pytest.fixture(scope="module")
+def model(tiny_model: Path) -> PreTrainedModel:
+    return load_model(tiny_model, torch.float32)
+
+
+def some_prompts(count: int, common: int = 12, seed: int = 0) -> list[list[int]]:
+    chance = random.Random(seed)  # noqa: S311 - repeatable, not secret
+    beginning = [chance.randrange(256) for _ in range(common)]
+    return [
+        beginning + [chance.randrange(256) for _ in range(chance.randrange(1, 20))]
+        for _ in range(count)
+    ]
+
+
+def answer(
+    model: PreTrainedModel, prompts: list[list[int]], sampling: Sampling, **options: Any
+) -> list[Generated]:
+    return generate.generate(model, TOKENIZER, prompts, [sampling] * len(prompts), **options)
+
+
+def plain_greedy(model: PreTrainedModel, prompt: list[int], count: int) -> list[int]:
+    ids = torch.tensor([prompt])
+    with torch.inference_mode():
+        out = model.generate(
+            ids, attention_mask=torch.ones_like(ids), max_new_tokens=count, do_sample=False
+        )
+    return out[0, len(prompt) :].tolist()
+
+
+def greedy_after(model: PreTrainedModel, prompt: list[int], count: int) -> list[int]:
+    """Return the ids of one prompt at a time, whole prefix each step, without any cache."""
+    ids = list(prompt)
+    with torch.inference_mode():
+        for _ in range(count):
+            ids.append(int(model(torch.tensor([ids]), use_cache=False).logits[0, -1].argmax()))
+    return ids[len(prompt) :]
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 16])
+@pytest.mark.parametrize("common", [0, 12])
+def test_batches_answer_as_transformers_does_one_by_one(
+    model: PreTrainedModel, batch_size: int, common: int
+) -> None:
+    prompts = some_prompts(7, common)
+    expected = [plain_greedy(model, prompt, 9) for prompt in prompts]
+    actual = answer(model, prompts, Sampling(max_tokens=9), batch_size=batch_size)
+    assert expected == [one.ids for one in actual]
+
+
+def test_long_prompts_are_fed_in_chunks_with_the_same_result(
+    model: PreTrainedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prompts = some_prompts(3, common=40)
+    expected = answer(model, prompts, Sampling(max_tokens=5))
+    monkeypatch.setattr(decoding, "CHUNK_TOKENS", 7)
+    assert expected == answer(model, prompts, Sampling(max_tokens=5))
+
+
+def test_rows_that_finish_early_leave_the_others_unchanged(model: PreTrainedModel) -> None:
+    prompts = some_prompts(6)
+    lengths = [1, 12, 2, 12, 3, 12]
+    settings = [Sampling(max_tokens=length) for length in lengths]
+    actual = generate.generate(model, TOKENIZER, prompts, settings)
+    assert lengths == [len(one.ids) for one in actual]
+    for prompt, one in zip(prompts, actual, strict=True):
+        assert greedy_after(model, prompt, len(one.ids)) == one.ids
+    assert {"length"} == {one.finish_reason for one in actual}
+
+
+def test_a_sliding_window_model_answers_as_alone() -> None:
+    model = sliding_model()
+    assert not is_plain(model)
+    prompts = some_prompts(5)
+    actual = answer(model, prompts, Sampling(max_tokens=8))
+    assert [greedy_after(model, prompt, 8) for prompt in prompts] == [one.ids for one in actual]
+
+
+def test_the_models_own_attention_is_back_afterwards(model: PreTrainedModel) -> None:
+    before = model.config._attn_implementation
+    answer(model, some_prompts(2), Sampling(max_tokens=2))
+    assert before == model.config._attn_implementation
+
+
+def test_a_memory_budget_makes_smaller_batches(
+    model: PreTrainedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prompts = some_prompts(8)
+    expected = answer(model, prompts, Sampling(max_tokens=4))
+    sizes: list[int] = []
+    rows = decoding.RememberedRows
+
+    def counted(model: PreTrainedModel, count: int, *rest: Any) -> decoding.RememberedRows:
+        sizes.append(count)
+        return rows(model, count, *rest)
+
+    monkeypatch.setattr(generate, "RememberedRows", counted)
+    # 2 (keys, values) * 2 layers * 2 heads * 8 wide * 4 bytes = 256 bytes a token.
+    monkeypatch.setattr(generate, "MEMORY_BYTES", 256 * 24 * 3)
+    assert expected == answer(model, prompts, Sampling(max_tokens=4))
+    assert max(sizes[1:]) < 8, "the first is the common beginning"
+    assert 8 == sum(sizes[1:])
+
+
+def test_the_end_of_turn_token_ends_the_answer_and_is_no_text(tiny_model: Path) -> None:
+    model = load_model(tiny_model, torch.float32)
+    (prompt,) = some_prompts(1)
+    ids = plain_greedy(model, prompt, 6)
+    model.generation_config.eos_token_id = [ids[3], 999]
+    (actual,) = answer(model, [prompt], Sampling(max_tokens=6))
+    expected = ids[: ids.index(ids[3]) + 1]
+    assert expected == actual.ids
+    assert "stop" == actual.finish_reason
+    assert TOKENIZER.decode(expected[:-1]) == actual.text
+
+
+def test_a_stop_string_is_found_across_tokens_and_cut_away(model: PreTrainedModel) -> None:
+    (prompt,) = some_prompts(1, seed=3)
+    (free,) = answer(model, [prompt], Sampling(max_tokens=20))
+    stop = free.text[4:7]
+    assert len(stop) == 3
+    (actual,) = answer(model, [prompt], Sampling(max_tokens=20, stop=("never", stop)))
+    assert free.text[: free.text.index(stop)] == actual.text
+    assert "stop" == actual.finish_reason
+    assert len(actual.ids) < len(free.ids)
+
+
+def test_sampling_depends_on_the_seed_and_not_on_the_batch(model: PreTrainedModel) -> None:
+    prompts = [some_prompts(1)[0]] * 6
+    settings = [Sampling(max_tokens=8, temperature=1.0, seed=seed) for seed in (1, 2, 3, 1, 2, 3)]
+    together = generate.generate(model, TOKENIZER, prompts, settings)
+    alone = [
+        generate.generate(model, TOKENIZER, [prompt], [one])[0]
+        for prompt, one in zip(prompts, settings, strict=True)
+    ]
+    assert alone == together
+    assert together[:3] == together[3:]
+    assert 3 == len({one.text for one in together})
+
+
+def test_sampled_tokens_follow_the_models_distribution(model: PreTrainedModel) -> None:
+    (prompt,) = some_prompts(1)
+    count = 600
+    settings = [Sampling(max_tokens=1, temperature=0.05, seed=seed) for seed in range(count)]
+    drawn = generate.generate(model, TOKENIZER, [prompt] * count, settings)
+    seen = Counter(one.ids[0] for one in drawn)
+    with torch.inference_mode():
+        expected = (model(torch.tensor([prompt])).logits[0, -1] / 0.05).softmax(-1)
+    for token, share in enumerate(expected.tolist()):
+        tolerance = 5 * (share * (1 - share) / count) ** 0.5 + 2 / count
+        assert abs(seen[token] / count - share) < tolerance, token
+
+
+def test_greedy_and_sampled_rows_share_a_batch(model: PreTrainedModel) -> None:
+    prompts = some_prompts(2)
+    settings = [Sampling(max_tokens=6), Sampling(max_tokens=6, temperature=2.0, seed=4)]
+    greedy, sampled = generate.generate(model, TOKENIZER, prompts, settings)
+    assert plain_greedy(model, prompts[0], 6) == greedy.ids
+    assert plain_greedy(model, prompts[1], 6) != sampled.ids
+
+
+def test_an_interrupt_stops_before_the_next_token(model: PreTrainedModel) -> None:
+    interrupt = threading.Event()
+    interrupt.set()
+    with pytest.raises(Interrupted):
+        answer(model, some_prompts(2), Sampling(max_tokens=100), interrupt=interrupt)
+
+
+def test_no_prompts_give_no_answers(model: PreTrainedModel) -> None:
+    assert [] == answer(model, [], Sampling())
+
+
+def test_plain_attention_is_recognised(model: LlamaForCausalLM) -> None:
+    assert is_plain(model)

@@ -1,0 +1,82 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from unitune.errors import JobError
+from unitune.job import Job
+from unitune_local.job_folder import EventLog, JobFolder, Result, read_events
+from unitune_local.options import local_options
+
+
+def test_events_are_read_from_cursor_to_cursor(tmp_path: Path) -> None:
+    log = EventLog(tmp_path / "events.jsonl")
+    log.write("step", {"step": 1, "loss": 0.5})
+    first = read_events(tmp_path / "events.jsonl", "")
+    log.write("message", {"text": "hello"})
+    second = read_events(tmp_path / "events.jsonl", first.cursor)
+    assert ["step-1"] == [event.key for event in first.events]
+    assert ["message-1"] == [event.key for event in second.events]
+    assert read_events(tmp_path / "events.jsonl", second.cursor).events == ()
+
+
+def test_a_torn_last_line_is_not_read_and_is_healed(tmp_path: Path) -> None:
+    path = tmp_path / "events.jsonl"
+    EventLog(path).write("step", {"step": 1, "loss": 0.5})
+    with path.open("a", encoding="utf-8") as file:
+        file.write('{"key": "step-2", "ki')
+    torn = read_events(path, "")
+    EventLog(path).write("step", {"step": 2, "loss": 0.25})
+    assert ["step-1"] == [event.key for event in torn.events]
+    assert ["step-2"] == [event.key for event in read_events(path, torn.cursor).events]
+
+
+def test_a_step_done_again_is_not_written_again(tmp_path: Path) -> None:
+    path = tmp_path / "events.jsonl"
+    EventLog(path).write("step", {"step": 1, "loss": 0.5})
+    again = EventLog(path).write("step", {"step": 1, "loss": 0.75})
+    assert again.data["loss"] == 0.5
+    assert len(read_events(path, "").events) == 1
+
+
+def test_a_result_comes_back_as_written(tmp_path: Path) -> None:
+    folder = JobFolder(tmp_path)
+    assert folder.result() is None
+    folder.finish(Result(state="failed", error="no"))
+    assert Result(state="failed", error="no") == folder.result()
+    assert ["result.json"] == [path.name for path in tmp_path.iterdir()]
+
+
+def test_polling_needs_no_torch() -> None:
+    code = "import unitune_local.backend, sys; print({'torch', 'transformers'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
+
+
+def job_with(options: dict[str, object]) -> Job:
+    return Job.model_validate(
+        {
+            "name": "x",
+            "model": "m",
+            "backend": "local",
+            "data": {"train": "t.jsonl"},
+            "options": {"local": options},
+        }
+    )
+
+
+def test_an_unknown_option_is_refused_with_the_nearest_name() -> None:
+    with pytest.raises(JobError, match=r"thread is not a known key\. Did you mean 'threads'"):
+        local_options(job_with({"thread": 2}))
+
+
+def test_a_value_that_is_not_allowed_is_named() -> None:
+    with pytest.raises(JobError, match=r"options\.local\.device is 'tpu'"):
+        local_options(job_with({"device": "tpu"}))
+
+
+def test_options_default_to_auto() -> None:
+    assert local_options(job_with({})).threads == "auto"

@@ -1,0 +1,97 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+from unitune_local import machine
+
+
+def group(root: Path, path: str, **files: str) -> None:
+    folder = root / path
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, text in files.items():
+        (folder / name.replace("_max", ".max").replace("cpu_cfs", "cpu.cfs")).write_text(text)
+
+
+def membership(tmp_path: Path, text: str) -> Path:
+    own = tmp_path / "cgroup"
+    own.write_text(text, encoding="utf-8")
+    return own
+
+
+def test_a_version_2_quota_counts_in_cores_on_every_level(tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    group(root, "pod", cpu_max="150000 100000\n")
+    group(root, "pod/container", cpu_max="max 100000\n")
+    own = membership(tmp_path, "0::/pod/container\n")
+    assert [1.5] == machine._quotas(root, own)
+
+
+def test_a_version_1_quota_counts_in_cores(tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    group(root, "cpu,cpuacct/box", cpu_cfs_quota_us="200000\n", cpu_cfs_period_us="100000\n")
+    group(root, "cpu,cpuacct", cpu_cfs_quota_us="-1\n", cpu_cfs_period_us="100000\n")
+    own = membership(tmp_path, "5:memory:/box\n4:cpu,cpuacct:/box\n")
+    assert [2.0] == machine._quotas(root, own)
+
+
+def test_without_control_groups_there_is_no_quota(tmp_path: Path) -> None:
+    assert [] == machine._quotas(tmp_path, tmp_path / "none")
+
+
+def test_the_least_of_affinity_quota_and_wish_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    monkeypatch.setattr(machine, "_affinity", lambda: 8)
+    monkeypatch.setattr(machine, "_quotas", lambda: [2.5])
+    assert 2 == machine.cores()
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    assert 1 == machine.cores()
+    monkeypatch.setattr(machine, "_quotas", lambda: [0.5])
+    assert 1 == machine.cores(), "less than a core still runs one thread"
+
+
+def test_cores_are_never_more_than_the_process_may_use() -> None:
+    assert 1 <= machine.cores() <= (os.cpu_count() or 1)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("flags\t\t: fpu sse avx512_bf16 x\n", True),
+        ("flags\t\t: fpu amx_bf16\n", True),
+        ("Features\t: fp asimd bf16\n", True),
+        ("flags\t\t: fpu avx512f\nmodel name: bf16\n", False),
+    ],
+)
+def test_bfloat16_is_read_from_the_processors_flags(
+    tmp_path: Path, text: str, *, expected: bool
+) -> None:
+    (tmp_path / "cpuinfo").write_text(text, encoding="utf-8")
+    assert expected == machine._cpu_has_bfloat16(tmp_path / "cpuinfo")
+    assert not machine._cpu_has_bfloat16(tmp_path / "none")
+
+
+def test_a_processor_without_bfloat16_gets_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "_cpu_has_bfloat16", lambda: False)
+    assert torch.float32 == machine.best_dtype.__wrapped__(torch.device("cpu"))
+
+
+@pytest.mark.parametrize("faster", [torch.float32, torch.bfloat16])
+def test_a_processor_with_bfloat16_gets_what_measures_faster(
+    monkeypatch: pytest.MonkeyPatch, faster: torch.dtype
+) -> None:
+    monkeypatch.setattr(machine, "_cpu_has_bfloat16", lambda: True)
+    monkeypatch.setattr(machine, "_seconds_per_product", lambda dtype: float(dtype != faster))
+    assert faster == machine.best_dtype.__wrapped__(torch.device("cpu"))
+
+
+def test_the_probe_measures_both_dtypes() -> None:
+    for dtype in (torch.float32, torch.bfloat16):
+        assert 0 < machine._seconds_per_product(dtype) < 10
+
+
+def test_other_devices_than_cuda_and_cpu_compute_in_float32() -> None:
+    assert torch.float32 == machine.best_dtype.__wrapped__(torch.device("mps"))

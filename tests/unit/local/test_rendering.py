@@ -1,0 +1,185 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tiny_model import END, START, TEMPLATE, tiny_tokenizer
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
+
+from unitune.data.example import Example, Message
+from unitune_local.rendering import (
+    Rendered,
+    TemplateError,
+    render,
+    render_prompt,
+    template_fingerprint,
+    turn_end,
+)
+
+TOOLS = [{"type": "function", "function": {"name": "look"}}]
+
+
+def merging_tokenizer() -> PreTrainedTokenizerFast:
+    """Return a tokenizer that merges whatever it may, line breaks with letters too."""
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    merges = [("Ċ", "Ċ"), ("Ċ", "a"), ("t", "Ċ"), ("a", "a"), ("a", "Ċ")]
+    vocabulary = {piece: number for number, piece in enumerate([*alphabet, *map("".join, merges)])}
+    core = Tokenizer(models.BPE(vocab=vocabulary, merges=merges))
+    core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    core.decoder = decoders.ByteLevel()
+    core.add_special_tokens([START, END])
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=core, eos_token=END, pad_token=END)
+    tokenizer.chat_template = TEMPLATE
+    return tokenizer
+
+
+TINY = tiny_tokenizer()
+MERGING = merging_tokenizer()
+
+
+def conversation(*turns: tuple[str, str], **extra: Any) -> Example:
+    messages = [{"role": role, "content": content} for role, content in turns]
+    return Example.model_validate({"messages": messages, **extra})
+
+
+def with_template(template: str) -> PreTrainedTokenizerFast:
+    tokenizer = tiny_tokenizer()
+    tokenizer.chat_template = template
+    return tokenizer
+
+
+def trained_text(rendered: Rendered) -> str:
+    pairs = zip(rendered.ids, rendered.trained, strict=True)
+    return TINY.decode([index for index, learnt in pairs if learnt])
+
+
+def test_the_answer_and_its_stop_token_are_trained_and_nothing_else() -> None:
+    rendered = render(TINY, conversation(("system", "s"), ("user", "q"), ("assistant", "yes")))
+    assert f"yes{END}" == trained_text(rendered)
+    expected = f"{START}system\ns{END}\n{START}user\nq{END}\n{START}assistant\nyes{END}\n"
+    assert expected == TINY.decode(rendered.ids)
+
+
+def test_every_assistant_turn_is_trained_but_those_of_weight_zero() -> None:
+    turns = [("user", "a"), ("assistant", "one"), ("user", "b"), ("assistant", "two")]
+    example = conversation(*turns)
+    assert f"one{END}two{END}" == trained_text(render(TINY, example))
+    muted = example.messages[1].model_copy(update={"weight": 0})
+    messages = (example.messages[0], muted, *example.messages[2:])
+    silent = example.model_copy(update={"messages": messages})
+    assert f"two{END}" == trained_text(render(TINY, silent))
+
+
+def test_a_stop_token_inside_an_answer_does_not_end_the_loss() -> None:
+    rendered = render(TINY, conversation(("user", "q"), ("assistant", f"a{END}b")))
+    assert f"a{END}b{END}" == trained_text(rendered)
+
+
+def test_a_conversation_that_ends_with_the_user_trains_nothing() -> None:
+    assert not any(render(TINY, conversation(("user", "q"))).trained)
+
+
+words = st.text(alphabet="at \n12ä", min_size=1, max_size=8).filter(lambda text: text.strip())
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.tuples(words, words), min_size=1, max_size=3))
+def test_what_inference_feeds_is_the_beginning_of_what_training_saw(
+    pairs: list[tuple[str, str]],
+) -> None:
+    turns = [turn for ask, say in pairs for turn in (("user", ask), ("assistant", say))]
+    example = conversation(*turns)
+    whole = render(MERGING, example)
+    for place, message in enumerate(example.messages):
+        if message.role == "assistant":
+            prompt = render_prompt(MERGING, example.messages[:place])
+            assert prompt == whole.ids[: len(prompt)]
+            assert whole.trained[len(prompt)]
+            assert not whole.trained[len(prompt) - 1]
+
+
+def test_the_cut_matters_for_this_tokenizer() -> None:
+    text = f"{START}user\nq{END}\n{START}assistant\naa{END}\n"
+    whole = MERGING.encode(text, add_special_tokens=False)
+    cut = render(MERGING, conversation(("user", "q"), ("assistant", "aa"))).ids
+    assert MERGING.decode(whole) == MERGING.decode(cut)
+    assert whole != cut
+
+
+def test_a_template_that_rewrites_earlier_turns_is_refused() -> None:
+    template = TEMPLATE.replace(
+        "{{ message['content'] }}",
+        "{{ message['content'] if loop.last or message['role'] != 'assistant' "
+        "else '(earlier)' ~ message['content'] }}",
+    )
+    turns = [("user", "a"), ("assistant", "one"), ("user", "b"), ("assistant", "two")]
+    with pytest.raises(TemplateError, match="message 2"):
+        render(with_template(template), conversation(*turns))
+
+
+def test_a_template_that_drops_a_turn_is_refused() -> None:
+    template = TEMPLATE.replace(
+        "{% for message in messages %}", "{% for message in messages if message.role != 'system' %}"
+    )
+    turns = [("system", "be brief"), ("user", "a"), ("assistant", "b")]
+    with pytest.raises(TemplateError, match="leaves out message 1, system: 'be brief'"):
+        render(with_template(template), conversation(*turns))
+
+
+def test_a_template_that_ignores_tools_is_refused() -> None:
+    with pytest.raises(TemplateError, match="ignores tools"):
+        render_prompt(TINY, [Message(role="user", content="q")], TOOLS)
+
+
+def test_a_template_with_tools_shows_them() -> None:
+    tokenizer = with_template("{{ (tools or []) | tojson }}" + TEMPLATE)
+    ids = render_prompt(tokenizer, [Message(role="user", content="q")], TOOLS)
+    assert '"look"' in tokenizer.decode(ids)
+
+
+def test_arguments_of_tool_calls_reach_the_template_as_objects() -> None:
+    template = TEMPLATE.replace(
+        "{{ message['content'] }}",
+        "{{ message['content'] }}{% for call in message.tool_calls or [] %}"
+        "{{ call.function.arguments | tojson }}{% endfor %}",
+    )
+    call = {"id": "1", "type": "function", "function": {"name": "f", "arguments": '{"x": 1}'}}
+    messages = [
+        Message(role="user", content="q"),
+        Message(role="assistant", tool_calls=(call,)),
+    ]
+    rendered = render(with_template(template), Example(messages=tuple(messages)))
+    assert f'{{"x": 1}}{END}' == trained_text(rendered)
+
+
+def test_a_template_that_refuses_the_roles_is_reported_with_its_words() -> None:
+    tokenizer = with_template("{{ raise_exception('no system role here') }}")
+    with pytest.raises(TemplateError, match="no system role here"):
+        render_prompt(tokenizer, [Message(role="user", content="q")])
+
+
+def test_a_tokenizer_without_template_is_refused() -> None:
+    tokenizer = tiny_tokenizer()
+    tokenizer.chat_template = None
+    with pytest.raises(TemplateError, match="no chat template"):
+        render_prompt(tokenizer, [Message(role="user", content="q")])
+
+
+def test_a_template_without_stop_token_is_refused() -> None:
+    template = TEMPLATE.replace(END + "\n", "\n")
+    with pytest.raises(TemplateError, match="without a special token"):
+        turn_end(with_template(template))
+
+
+def test_the_stop_token_is_the_templates_not_the_tokenizers() -> None:
+    tokenizer = with_template(TEMPLATE.replace(END, START))
+    assert tokenizer.convert_tokens_to_ids(START) == turn_end(tokenizer)
+    assert tokenizer.eos_token_id != turn_end(tokenizer)
+
+
+def test_the_template_fingerprint_changes_with_the_template() -> None:
+    assert template_fingerprint(TINY) == template_fingerprint(tiny_tokenizer())
+    assert template_fingerprint(TINY) != template_fingerprint(with_template(TEMPLATE + " "))
