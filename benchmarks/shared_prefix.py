@@ -116,7 +116,8 @@ def measure(model: Any, batches: list[list[TrainingRow]], loss_of: Callable[...,
 
 def measure_trl(model: Any, batches: list[list[TrainingRow]], tokenizer: Any) -> Measured:
     """Train on the same batches by TRL, its costly defaults switched off."""
-    from datasets import Dataset  # noqa: PLC0415 - optional
+    import pyarrow as pa  # noqa: PLC0415 - optional
+    from datasets import Dataset  # noqa: PLC0415 - likewise
     from torch.utils.data import SequentialSampler  # noqa: PLC0415 - likewise
     from transformers import TrainerCallback  # noqa: PLC0415 - likewise
     from trl import SFTConfig, SFTTrainer  # noqa: PLC0415 - likewise
@@ -162,7 +163,7 @@ def measure_trl(model: Any, batches: list[list[TrainingRow]], tokenizer: Any) ->
         trainer = InOrder(
             model=model,
             args=config,
-            train_dataset=Dataset.from_list(records),
+            train_dataset=Dataset(pa.Table.from_pylist(records), fingerprint="batches"),
             processing_class=tokenizer,
             callbacks=[clock],
         )
@@ -185,7 +186,7 @@ def settings_for(path: Path, name: str, dtype: str, threads: int | None) -> Sett
             "options": {"local": options},
         }
     )
-    return resolve(job, memory.longest_context(path))
+    return resolve(job, memory.dimensions_of(path))
 
 
 def show(name: str, measured: Measured, plain: Measured) -> None:

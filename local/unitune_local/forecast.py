@@ -22,40 +22,28 @@ from unitune.errors import Unsupported
 from unitune.job import Job
 from unitune_local import loading, memory
 from unitune_local.batches import TrainingRow, epoch_batches, micro_batches, shared_prefix
-from unitune_local.memory import Shape
+from unitune_local.memory import Load, Shape
 from unitune_local.rendering import turn_end
 from unitune_local.rows import RenderedRows, render_rows
 from unitune_local.settings import Settings, resolve
 
+
+@dataclass(frozen=True, slots=True)
+class Range:
+    """From the least to the most that is to be expected."""
+
+    low: float
+    high: float
+
+
 CALIBRATION_SECONDS = 0.3
 FASTEST_SHARE, SLOWEST_SHARE = 0.85, 0.2
-"""Of the measured matrix products per second: 0.35 to 0.7 was reached on an idle CPU, less with
-short micro-batches, or when others use the machine."""
-STARTUP_SECONDS = (5.0, 40.0)
+"""Of the measured matrix products per second: 0.35 to 0.7 was reached on an idle CPU in either
+dtype, less with short micro-batches, or when others use the machine."""
+STARTUP_SECONDS = Range(5.0, 40.0)
 """Imports, loading, the first checkpoint, saving and checking the adapter."""
 SMALLEST_MICRO_BATCH = 256
 """Tokens; below, the matrix products get slow."""
-
-
-@dataclass(frozen=True, slots=True)
-class Work:
-    """What a model has to compute for rows.
-
-    Args:
-        tokens: Real tokens.
-        trained: Tokens with loss.
-        computed: Tokens that the model computes.
-        pairs: Query-key pairs of attention.
-        largest: Computed tokens of the largest micro-batch.
-        largest_trained: Most tokens with loss in a micro-batch.
-    """
-
-    tokens: int = 0
-    trained: int = 0
-    computed: int = 0
-    pairs: int = 0
-    largest: int = 0
-    largest_trained: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +72,7 @@ def look_ahead(job: Job, folder: Path, train: Dataset, validation: Dataset) -> O
         JobError: The options of this backend are not valid.
         UserError: No layer is a target.
     """
-    settings = resolve(job, memory.longest_context(folder))
+    settings = resolve(job, memory.dimensions_of(folder))
     tokenizer = loading.load_tokenizer(folder)
     learnt = render_rows(tokenizer, train, settings.sequence_length)
     held_out = render_rows(tokenizer, validation, settings.sequence_length)
@@ -92,24 +80,24 @@ def look_ahead(job: Job, folder: Path, train: Dataset, validation: Dataset) -> O
     available = memory.available_bytes(settings.device)
     settings = fit(shape, settings, learnt.rows, available)
 
-    work = epoch_work(learnt.rows, settings)
-    measured = epoch_work(held_out.rows, settings)
-    seconds = _seconds(shape, settings, work, measured)
+    load = epoch_load(learnt.rows, settings)
+    tokens = sum(len(row.ids) for row in learnt.rows)
+    seconds = _seconds(shape, settings, load, epoch_load(held_out.rows, settings))
     forecast = Forecast(
         findings=_findings(settings, learnt, held_out, turn_end(tokenizer), shape),
         rows=len(train),
-        tokens=work.tokens,
-        trained_tokens=work.trained,
+        tokens=tokens,
+        trained_tokens=load.trained,
         epochs=settings.epochs,
         steps=settings.epochs * math.ceil(len(learnt.rows) / settings.batch_size),
-        seconds_low=seconds[0],
-        seconds_high=seconds[1],
-        memory_bytes=memory.peak_bytes(shape, settings, work.largest, work.largest_trained),
+        seconds_low=seconds.low,
+        seconds_high=seconds.high,
+        memory_bytes=memory.peak_bytes(shape, settings, largest_load(learnt.rows, settings)),
         memory_available_bytes=available,
         settings={
             **settings.model_dump(mode="json"),
-            "trained_share": round(work.trained / max(work.tokens, 1), 4),
-            "prefix_gain": round(work.tokens / max(work.computed, 1), 2),
+            "trained_share": round(load.trained / max(tokens, 1), 4),
+            "prefix_gain": round(tokens / max(load.computed, 1), 2),
         },
     )
     return Outlook(settings, forecast)
@@ -133,8 +121,7 @@ def require_room(forecast: Forecast) -> None:
 def fit(shape: Shape, settings: Settings, rows: Sequence[TrainingRow], available: int) -> Settings:
     """Return the settings with micro-batches small enough for the memory, if any are."""
     while settings.micro_batch_tokens > SMALLEST_MICRO_BATCH:
-        work = epoch_work(rows, settings)
-        if memory.peak_bytes(shape, settings, work.largest, work.largest_trained) <= available:
+        if memory.peak_bytes(shape, settings, largest_load(rows, settings)) <= available:
             break
         settings = settings.model_copy(
             update={"micro_batch_tokens": settings.micro_batch_tokens // 2}
@@ -142,68 +129,78 @@ def fit(shape: Shape, settings: Settings, rows: Sequence[TrainingRow], available
     return settings
 
 
-def epoch_work(rows: Sequence[TrainingRow], settings: Settings) -> Work:
+def epoch_load(rows: Sequence[TrainingRow], settings: Settings) -> Load:
     """Return what one pass over rows has to compute, in the batches of the first epoch."""
     lengths = [len(row.ids) for row in rows]
-    parts = [
-        part
-        for batch in epoch_batches(lengths, settings.batch_size, settings.seed, 0)
-        for part in micro_batches(
-            [rows[index] for index in batch],
-            settings.micro_batch_tokens,
-            share=settings.share_prefix,
-        )
+    batches = epoch_batches(lengths, settings.batch_size, settings.seed, 0)
+    loads = [
+        load for batch in batches for load in _loads([rows[index] for index in batch], settings)
     ]
-    each = [_part_work(part, share=settings.share_prefix) for part in parts]
-    return Work(
-        tokens=sum(lengths),
-        trained=sum(row.trained_tokens for row in rows),
-        computed=sum(one.computed for one in each),
-        pairs=sum(one.pairs for one in each),
-        largest=max((one.computed for one in each), default=0),
-        largest_trained=max((one.trained for one in each), default=0),
+    return sum(loads, start=Load())
+
+
+def largest_load(rows: Sequence[TrainingRow], settings: Settings) -> Load:
+    """Return the most that a micro-batch can be, whatever rows an epoch brings together."""
+    longest = sorted(rows, key=lambda row: len(row.ids))[-settings.batch_size :]
+    loads = _loads(longest, settings)
+    return Load(
+        computed=max((load.computed for load in loads), default=0),
+        trained=max((load.trained for load in loads), default=0),
+        pairs=max((load.pairs for load in loads), default=0),
     )
 
 
-def _part_work(rows: Sequence[TrainingRow], *, share: bool) -> Work:
-    prefix = shared_prefix(rows) if share else 0
+def _loads(rows: Sequence[TrainingRow], settings: Settings) -> list[Load]:
+    """Return the load of each micro-batch of a step."""
+    share = settings.share_prefix
+    parts = micro_batches(rows, settings.micro_batch_tokens, share=share)
+    return [_load(part, shared_prefix(part) if share else 0) for part in parts]
+
+
+def _load(rows: Sequence[TrainingRow], prefix: int) -> Load:
     own = [len(row.ids) - prefix for row in rows]
     longest = max(own)
-    return Work(
-        trained=sum(row.trained_tokens for row in rows),
+    return Load(
         computed=prefix + sum(own),
+        trained=sum(row.trained_tokens for row in rows),
         pairs=prefix**2 + len(rows) * longest * (prefix + longest),
     )
 
 
-def _seconds(shape: Shape, settings: Settings, work: Work, measured: Work) -> tuple[float, float]:
-    training = memory.step_flops(shape, work.computed, work.trained, work.pairs)
+def _seconds(shape: Shape, settings: Settings, train: Load, validation: Load) -> Range:
     # A validation is a forward without a backward, once an epoch and once before the first.
-    checking = memory.step_flops(shape, measured.computed, measured.trained, measured.pairs) / 2
-    total = settings.epochs * training + (settings.epochs + 1) * checking
-    peak = _flops_per_second(settings, shape)
-    return (
-        STARTUP_SECONDS[0] + total / (peak * FASTEST_SHARE),
-        STARTUP_SECONDS[1] + total / (peak * SLOWEST_SHARE),
+    checking = memory.step_flops(shape, validation) / 2
+    total = settings.epochs * memory.step_flops(shape, train) + (settings.epochs + 1) * checking
+    speed = _flops_per_second(settings, shape)
+    return Range(
+        STARTUP_SECONDS.low + total / (speed.high * FASTEST_SHARE),
+        STARTUP_SECONDS.high + total / (speed.low * SLOWEST_SHARE),
     )
 
 
-def _flops_per_second(settings: Settings, shape: Shape) -> float:
-    """Measure matrix products of the model's own shape on the device that will train."""
+def _flops_per_second(settings: Settings, shape: Shape) -> Range:
+    """Measure matrix products of the model's own shape on the device that will train.
+
+    A CPU is measured by one thread, and counted as many times as there are threads: threads that
+    spin for each other would measure who else uses the machine. Low is the mean of all products,
+    high the best of them: what the machine does when nobody else wants it.
+    """
     device, dtype = torch.device(settings.device), settings.torch_dtype
-    threads = torch.get_num_threads()
-    torch.set_num_threads(settings.threads)
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
     tokens = torch.ones(512, shape.hidden, device=device, dtype=dtype)
     weight = torch.ones(shape.hidden, shape.mlp, device=device, dtype=dtype)
     product = torch.mm(tokens, weight)  # prepares the kernel
-    start, done = time.perf_counter(), 0
-    while (spent := time.perf_counter() - start) < CALIBRATION_SECONDS or not done:
-        for _ in range(10):
-            torch.mm(tokens, weight, out=product)
+    times: list[float] = []
+    while sum(times) < CALIBRATION_SECONDS:
+        start = time.perf_counter()
+        torch.mm(tokens, weight, out=product)
         product[0, 0].cpu()  # waits for a GPU
-        done += 10
-    torch.set_num_threads(threads)
-    return done * 2 * 512 * shape.hidden * shape.mlp / spent
+        times.append(time.perf_counter() - start)
+    torch.set_num_threads(before)
+    threads = settings.threads if settings.device == "cpu" else 1
+    flops = threads * 2 * tokens.shape[0] * weight.numel()
+    return Range(flops * len(times) / sum(times), flops / min(times))
 
 
 def _findings(

@@ -20,12 +20,12 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig
 
 from unitune.errors import UserError
-from unitune_local.settings import Settings
+from unitune_local.settings import Dimensions, Settings
 
 PROCESS_BYTES = 600 * 2**20
 """Python with torch, transformers and peft, before a model is loaded: 450 MiB were measured."""
-ALLOCATOR_FACTOR = 1.2
-"""Workspace of the kernels and what the allocator keeps; 1.1 to 1.2 were measured."""
+ALLOCATOR_FACTOR = 1.3
+"""Workspace of the kernels and what the allocator keeps; 1.1 to 1.3 were measured."""
 ADAM_VALUES = 4
 """Of each adapter weight: itself, its gradient, two moments."""
 LOGIT_BYTES = 16
@@ -43,6 +43,7 @@ class Shape:
         layers: Number of layers.
         hidden: Width between layers.
         key_value: Width of keys, all heads together.
+        heads: Query heads.
         mlp: Width inside the MLP.
         vocabulary: Rows of the output head.
         context: Tokens that the model was made for.
@@ -54,15 +55,38 @@ class Shape:
     layers: int
     hidden: int
     key_value: int
+    heads: int
     mlp: int
     vocabulary: int
     context: int
 
 
-def longest_context(folder: Path) -> int:
-    """Return the number of tokens that a model was made for."""
+@dataclass(frozen=True, slots=True)
+class Load:
+    """What a model has to compute.
+
+    Args:
+        computed: Tokens that go through the layers.
+        trained: Tokens with loss.
+        pairs: Query-key pairs of attention.
+    """
+
+    computed: int = 0
+    trained: int = 0
+    pairs: int = 0
+
+    def __add__(self, other: Load) -> Load:
+        return Load(
+            self.computed + other.computed,
+            self.trained + other.trained,
+            self.pairs + other.pairs,
+        )
+
+
+def dimensions_of(folder: Path) -> Dimensions:
+    """Return what the default settings of a model folder depend on."""
     text = cast("Any", _config(folder)).get_text_config()
-    return int(text.max_position_embeddings)
+    return Dimensions(context=int(text.max_position_embeddings), hidden=int(text.hidden_size))
 
 
 def shape_of(folder: Path, settings: Settings) -> Shape:
@@ -100,51 +124,53 @@ def shape_of(folder: Path, settings: Settings) -> Shape:
         layers=text.num_hidden_layers,
         hidden=text.hidden_size,
         key_value=head_width * (getattr(text, "num_key_value_heads", None) or heads),
+        heads=heads,
         mlp=text.intermediate_size,
         vocabulary=text.vocab_size,
         context=text.max_position_embeddings,
     )
 
 
-def peak_bytes(shape: Shape, settings: Settings, tokens: int, trained: int) -> int:
+def peak_bytes(shape: Shape, settings: Settings, largest: Load) -> int:
     """Return the most memory that the worker will hold.
 
     Args:
         shape: Of the model.
         settings: Of the training.
-        tokens: Computed tokens of the largest micro-batch.
-        trained: Tokens with loss in it.
+        largest: The largest micro-batch.
 
     Source: derived; per layer and token the saved inputs and outputs of norms, projections,
-    attention and MLP are 9 H + 3 K + 4 M values.
+    attention and MLP are 9 H + 3 K + 4 M values. In bfloat16 the two norms keep 4 H values more in
+    float32, and attention keeps scores and weights.
     """
     width = settings.torch_dtype.itemsize
     weights = shape.parameters * width
     adapters = shape.adapter * ADAM_VALUES * 4
-    per_token = shape.layers * (9 * shape.hidden + 3 * shape.key_value + 4 * shape.mlp) * width
-    logits = trained * shape.vocabulary * LOGIT_BYTES
-    checked = (
-        weights  # the fresh base that the saved adapter is checked on, once activations are gone
-    )
-    live = weights + adapters + max(tokens * per_token + logits, checked)
+    per_token = (9 * shape.hidden + 3 * shape.key_value + 4 * shape.mlp) * width
+    per_pair = 0
+    if settings.torch_dtype is torch.bfloat16:
+        per_token += 4 * shape.hidden * 4
+        per_pair = 2 * shape.heads * width
+    activations = shape.layers * (largest.computed * per_token + largest.pairs * per_pair)
+    logits = largest.trained * shape.vocabulary * LOGIT_BYTES
+    # The saved adapter is checked on a fresh base, while the allocator still holds all it ever had.
+    live = 2 * weights + adapters + activations + logits
     return PROCESS_BYTES + round(ALLOCATOR_FACTOR * live)
 
 
-def step_flops(shape: Shape, tokens: int, trained: int, pairs: int) -> float:
+def step_flops(shape: Shape, load: Load) -> float:
     """Return the floating-point operations of forward and backward.
 
     Args:
         shape: Of the model.
-        tokens: Computed tokens.
-        trained: Tokens with loss.
-        pairs: Query-key pairs of attention, both of real tokens.
+        load: What is computed.
 
     Source: 2 operations a weight and token forward, 2 for the gradient of the input, and 2 more for
     the gradient of an adapter's weight; attention likewise with 4 H a pair, three times over.
     """
-    linear = (4 * shape.linear + 6 * shape.adapter) * tokens
-    head = 4 * shape.vocabulary * shape.hidden * trained
-    return float(linear + head + 12 * shape.hidden * shape.layers * pairs)
+    linear = (4 * shape.linear + 6 * shape.adapter) * load.computed
+    head = 4 * shape.vocabulary * shape.hidden * load.trained
+    return float(linear + head + 12 * shape.hidden * shape.layers * load.pairs)
 
 
 def available_bytes(device: str) -> int:

@@ -8,6 +8,7 @@ How the defaults were chosen stands at each of them.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Literal, TypeVar
 
 import torch
@@ -20,8 +21,11 @@ from unitune_local.options import LocalOptions, local_options
 T = TypeVar("T")
 
 EPOCHS = 3
-BATCH_SIZE = 16
-LEARNING_RATE = 5e-4
+BATCH_SIZE = 8
+"""Twice the updates of 16 for the same tokens. On the support-triage example, 3 epochs, seed 0, on
+2 cores: 59.0 % exact with batches of 8 at 1e-3, 28.3 % with batches of 16 at 5e-4."""
+HIGHEST_RATE = 1e-3
+"""The highest learning rate that was tried here (the example above, a model of width 576)."""
 RANK = 16
 """All linear layers at a modest rank beat attention alone at a high one (Schulman et al. 2025,
 "LoRA without regret"); rank costs next to nothing here."""
@@ -29,8 +33,21 @@ ALPHA_PER_RANK = 2
 SEED = 0
 WARMUP_SHARE = 0.05
 """Of all steps."""
-MICRO_BATCH_TOKENS = {"cpu": 2048, "mps": 4096, "cuda": 16384}
+MICRO_BATCH_TOKENS = {"cpu": 1024, "mps": 4096, "cuda": 16384}
 """A CPU multiplies 500 tokens as efficiently as 5,000; memory is what more would cost."""
+
+
+@dataclass(frozen=True, slots=True)
+class Dimensions:
+    """What the defaults depend on.
+
+    Args:
+        context: Tokens that the base model was made for.
+        hidden: Width between its layers.
+    """
+
+    context: int
+    hidden: int
 
 
 class Settings(BaseModel):
@@ -60,12 +77,12 @@ class Settings(BaseModel):
         return torch.bfloat16 if self.dtype == "bfloat16" else torch.float32
 
 
-def resolve(job: Job, longest_context: int) -> Settings:
+def resolve(job: Job, base: Dimensions) -> Settings:
     """Return a job's settings with every `auto` decided for this machine.
 
     Args:
         job: What the user asks for.
-        longest_context: Tokens that the model was made for.
+        base: Dimensions of the base model.
 
     Raises:
         JobError: The options of this backend are not valid.
@@ -77,12 +94,12 @@ def resolve(job: Job, longest_context: int) -> Settings:
     return Settings(
         epochs=_auto(tuning.epochs, EPOCHS),
         batch_size=_auto(tuning.batch_size, BATCH_SIZE),
-        learning_rate=_auto(tuning.learning_rate, LEARNING_RATE),
+        learning_rate=_auto(tuning.learning_rate, default_rate(base.hidden)),
         rank=rank,
         alpha=_auto(lora.alpha, float(ALPHA_PER_RANK * rank)),
         dropout=dropout,
         targets="all" if lora.targets == "auto" else lora.targets,
-        sequence_length=_auto(tuning.sequence_length, longest_context),
+        sequence_length=_auto(tuning.sequence_length, base.context),
         seed=_auto(tuning.seed, SEED),
         device=device.type,
         dtype=_dtype(options, device),
@@ -93,6 +110,18 @@ def resolve(job: Job, longest_context: int) -> Settings:
         checkpoint_seconds=options.checkpoint_seconds,
         checkpoint_every_steps=options.checkpoint_every_steps,
     )
+
+
+def default_rate(hidden: int) -> float:
+    """Return the peak learning rate for LoRA on a model of this width.
+
+    Wider models want smaller steps; narrow ones are held at `HIGHEST_RATE`.
+
+    Source:
+        tinker-cookbook, hyperparam_utils.py, for Llama models: ten times the rate of full tuning,
+        5e-5 · 10 · (2000 / hidden)^0.781. Schulman et al. 2025, "LoRA without regret".
+    """
+    return min(HIGHEST_RATE, 5e-4 * (2000 / hidden) ** 0.781)
 
 
 def _auto(given: T | Literal["auto"], default: T) -> T:
