@@ -75,9 +75,13 @@ class LocalChatModel:
         if adapter is not None:
             _check_adapter(adapter, base, store.fingerprint(self._path), self._template)
 
-    @cached_property
+    @property
     def fingerprint(self) -> str:
         """Hash of base, adapter, dtype and chat template: all that determines the answers."""
+        return self._fingerprint
+
+    @cached_property
+    def _fingerprint(self) -> str:
         adapter = None if self._adapter is None else _adapter_hash(self._adapter)
         base = store.fingerprint(self._path)
         return digest([base, adapter, str(self._dtype), self._template])

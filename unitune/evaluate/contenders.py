@@ -2,7 +2,7 @@
 
 zero-shot and tuned have one prompt, the row's own messages. instructed has one more text. few-shot
 has a first round of prompts, with more and more shots, and a second made from the winner of the
-first, without the instructions and with other rows: at most six prompts, each asked all dev rows.
+first, without the instructions and with other rows: at most five prompts, each asked all dev rows.
 
 Not here: asking (`unitune.evaluate.engine`) and choosing (`unitune.evaluate.dev`).
 """
@@ -19,11 +19,11 @@ from unitune.evaluate.prompts import OWN_MESSAGES, Prompt, instructions_from
 from unitune.evaluate.shots import draw, size_bytes
 from unitune.job import ContenderSpec, Evaluate, FewShot, Instructed, Tuned, Tuning, ZeroShot
 
-LADDER = (2, 4, 8, 16)
+LADDER = (4, 8, 16)
 """Numbers of shots that `auto` tries.
 
-Doubling, because each further shot gains less than the one before; four rungs, so that with the
-second round the choice costs six times the dev rows.
+Doubling, because each further shot gains less than the one before; three rungs, so that with the
+second round the choice costs five times the dev rows.
 """
 
 MOST_SHOT_BYTES = 16_000

@@ -8,6 +8,7 @@ import pytest
 
 from unitune.errors import JobError
 from unitune.job import Job
+from unitune_local import worker
 from unitune_local.job_folder import EventLog, JobFolder, Result, read_events
 from unitune_local.options import local_options
 
@@ -80,3 +81,12 @@ def test_a_value_that_is_not_allowed_is_named() -> None:
 
 def test_options_default_to_auto() -> None:
     assert local_options(job_with({})).threads == "auto"
+
+
+@pytest.mark.parametrize(("load", "policy"), [(0.1, "active"), (1.0, "passive"), (6.0, "passive")])
+def test_threads_spin_only_while_there_are_idle_cores_for_them(
+    monkeypatch: pytest.MonkeyPatch, load: float, policy: str
+) -> None:
+    monkeypatch.setattr("os.cpu_count", lambda: 2)
+    monkeypatch.setattr("os.getloadavg", lambda: (load, 0.0, 0.0))
+    assert policy == worker._wait_policy(2)
