@@ -16,6 +16,8 @@ import time
 import traceback
 from pathlib import Path
 
+import psutil
+
 from unitune.errors import BackendError, Busy, UnituneError
 from unitune.locks import is_locked, locked
 from unitune_local.job_folder import EventLog, JobFolder, Result
@@ -23,6 +25,9 @@ from unitune_local.job_folder import EventLog, JobFolder, Result
 LOCK_SECONDS = 5.0
 """Whoever looks whether the lock is held takes it for a moment."""
 LOOK_SECONDS = 0.05
+IDLE_LOOK_SECONDS = 0.5
+"""Long enough to even out; the load average would still count what ended a minute ago, such as the
+installation before a first run."""
 ENVIRONMENT = {
     "CUBLAS_WORKSPACE_CONFIG": ":4096:8",  # without it cuBLAS sums in any order
     "HF_HUB_DISABLE_TELEMETRY": "1",
@@ -67,7 +72,8 @@ def _wait_policy(threads: int) -> str:
     other processes wanted the cores, spinning threads starved each other and took 2 to 7 times as
     long as sleeping ones.
     """
-    idle = (os.cpu_count() or 1) - os.getloadavg()[0]
+    busy_share = psutil.cpu_percent(interval=IDLE_LOOK_SECONDS) / 100
+    idle = (os.cpu_count() or 1) * (1 - busy_share)
     return "active" if idle > threads - 0.5 else "passive"
 
 

@@ -83,10 +83,12 @@ def test_options_default_to_auto() -> None:
     assert local_options(job_with({})).threads == "auto"
 
 
-@pytest.mark.parametrize(("load", "policy"), [(0.1, "active"), (1.0, "passive"), (6.0, "passive")])
+@pytest.mark.parametrize(
+    ("busy", "policy"), [(5.0, "active"), (50.0, "passive"), (100.0, "passive")]
+)
 def test_threads_spin_only_while_there_are_idle_cores_for_them(
-    monkeypatch: pytest.MonkeyPatch, load: float, policy: str
+    monkeypatch: pytest.MonkeyPatch, busy: float, policy: str
 ) -> None:
     monkeypatch.setattr("os.cpu_count", lambda: 2)
-    monkeypatch.setattr("os.getloadavg", lambda: (load, 0.0, 0.0))
+    monkeypatch.setattr("psutil.cpu_percent", lambda interval: busy)  # noqa: ARG005 - its name
     assert policy == worker._wait_policy(2)
