@@ -1,8 +1,8 @@
 """Runs: launched once, found again from any process.
 
-`launch` checks a job, writes down what it will do, and does it; `runs`, `find_run` and
-`newest_succeeded` read the ledger. Files of a run stand in ``.unitune/runs/RUN/``: the job and the
-rows exactly as they were handed over.
+`launch` checks a job, writes down what it will do, and does it; `runs` and `find_run`
+read the ledger. Files of a run stand in ``.unitune/runs/RUN/``: the job and the rows exactly as
+they were handed over.
 
 What one can do with a run is in `unitune.handle`; how it gets from state to state without ever
 making two jobs, in `unitune.launching`.
@@ -14,7 +14,6 @@ import shutil
 import time
 
 from unitune import launching, registry
-from unitune.backend import State
 from unitune.data.example import digest
 from unitune.data.leaks import leaking_cases, refuse
 from unitune.data.split import Splits, load_splits
@@ -26,7 +25,7 @@ from unitune.keys import run_id
 from unitune.ledger import Ledger, RunRecord
 from unitune.planning import offer_findings
 
-__all__ = ["Run", "find_run", "launch", "newest_succeeded", "runs", "training_fingerprint"]
+__all__ = ["Run", "find_run", "launch", "runs", "training_fingerprint"]
 
 
 def launch(job: Job, *, again: bool = False) -> Run:
@@ -108,13 +107,6 @@ def find_run(id_or_prefix: str) -> Run:
         listed = ", ".join(run.id for run in found)
         raise UserError(f"{id_or_prefix!r} is the beginning of several runs: {listed}. Give more.")
     return found[0]
-
-
-def newest_succeeded(fingerprint: str) -> Run | None:
-    """Return the newest run that succeeded with a training fingerprint, or None."""
-    ledger = Ledger(home())
-    succeeded = (r for r in ledger.records(fingerprint) if r.state is State.SUCCEEDED)
-    return next((Run(ledger, record) for record in succeeded), None)
 
 
 def _planned(job: Job, splits: Splits) -> RunRecord:

@@ -13,7 +13,7 @@ from unitune.data.split import load_splits
 from unitune.errors import RunFailed, TwinExists, UnknownName, Unreachable, Unsupported, UserError
 from unitune.job import Budget, Evaluate, Job, JsonValid, Tuning
 from unitune.locks import locked
-from unitune.run import find_run, launch, newest_succeeded, runs, training_fingerprint
+from unitune.run import find_run, launch, runs, training_fingerprint
 from unitune.testing import FakeBackend
 
 MakeJob = Callable[[dict[str, JsonValue]], Job]
@@ -208,17 +208,6 @@ def test_the_fingerprint_is_of_what_a_training_learns_from(
     assert mine != training_fingerprint(job, load_splits(job))
 
 
-def test_newest_succeeded_is_the_latest_that_did(make_job: MakeJob) -> None:
-    first = launch(make_job({}))
-    assert newest_succeeded(first.fingerprint) is None
-    first.wait(0.001)
-    second = launch(make_job({}), again=True).wait(0.001)
-    launch(make_job({}), again=True)
-    found = newest_succeeded(first.fingerprint)
-    assert found is not None
-    assert second.id == found.id
-
-
 def test_a_run_is_found_by_an_unambiguous_beginning(make_job: MakeJob) -> None:
     one, two = launch(make_job({})), launch(make_job({"steps": 2}))
     assert one.id == find_run(one.id).id
@@ -233,7 +222,6 @@ def test_a_run_is_found_by_an_unambiguous_beginning(make_job: MakeJob) -> None:
 
 def test_reading_commands_make_no_folder(workplace: Path) -> None:
     assert [] == runs()
-    assert newest_succeeded("f" * 64) is None
     with pytest.raises(UnknownName):
         find_run("r251125")
     assert not (workplace / ".unitune").exists()
