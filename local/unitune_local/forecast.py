@@ -20,7 +20,7 @@ from unitune.data.dataset import Dataset
 from unitune.data.findings import Finding
 from unitune.errors import Unsupported
 from unitune.job import Job
-from unitune_local import loading, memory
+from unitune_local import loading, machine, memory
 from unitune_local.batches import TrainingRow, epoch_batches, micro_batches, shared_prefix
 from unitune_local.memory import Load, Shape
 from unitune_local.rendering import turn_end
@@ -181,23 +181,20 @@ def _seconds(shape: Shape, settings: Settings, train: Load, validation: Load) ->
 def _flops_per_second(settings: Settings, shape: Shape) -> Range:
     """Measure matrix products of the model's own shape on the device that will train.
 
-    A CPU is measured by one thread, and counted as many times as there are threads: threads that
-    spin for each other would measure who else uses the machine. Low is the mean of all products,
-    high the best of them: what the machine does when nobody else wants it.
+    A CPU is measured by one thread, and counted as many times as there are threads. Low is the
+    mean of all products, high the best of them: what the machine does when nobody else wants it.
     """
     device, dtype = torch.device(settings.device), settings.torch_dtype
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    tokens = torch.ones(512, shape.hidden, device=device, dtype=dtype)
-    weight = torch.ones(shape.hidden, shape.mlp, device=device, dtype=dtype)
-    product = torch.mm(tokens, weight)  # prepares the kernel
     times: list[float] = []
-    while sum(times) < CALIBRATION_SECONDS:
-        start = time.perf_counter()
-        torch.mm(tokens, weight, out=product)
-        product[0, 0].cpu()  # waits for a GPU
-        times.append(time.perf_counter() - start)
-    torch.set_num_threads(before)
+    with machine.one_thread():
+        tokens = torch.ones(512, shape.hidden, device=device, dtype=dtype)
+        weight = torch.ones(shape.hidden, shape.mlp, device=device, dtype=dtype)
+        product = torch.mm(tokens, weight)  # prepares the kernel
+        while sum(times) < CALIBRATION_SECONDS:
+            start = time.perf_counter()
+            torch.mm(tokens, weight, out=product)
+            product[0, 0].cpu()  # waits for a GPU
+            times.append(time.perf_counter() - start)
     threads = settings.threads if settings.device == "cpu" else 1
     flops = threads * 2 * tokens.shape[0] * weight.numel()
     return Range(flops * len(times) / sum(times), flops / min(times))

@@ -10,7 +10,8 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
@@ -39,6 +40,23 @@ def use_threads() -> int:
     threads = cores()
     torch.set_num_threads(threads)
     return threads
+
+
+@contextmanager
+def one_thread() -> Generator[None]:
+    """Compute without help while the body runs, to measure this machine.
+
+    Threads that spin for each other would measure who else uses the machine. And a thread that was
+    ever helped keeps its helpers: where there are more of them than cores, OpenMP puts all to sleep
+    after each product, those of the thread that answers later too.
+    Source: https://gcc.gnu.org/onlinedocs/libgomp/GOMP_005fSPINCOUNT.html (2026-11-25).
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def cores() -> int:
@@ -109,8 +127,8 @@ def best_dtype(where: torch.device) -> torch.dtype:
         return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
     if where.type != "cpu" or not _cpu_has_bfloat16():
         return torch.float32
-    use_threads()
-    return min((torch.float32, torch.bfloat16), key=_seconds_per_product)
+    with one_thread():
+        return min((torch.float32, torch.bfloat16), key=_seconds_per_product)
 
 
 def _cpu_has_bfloat16(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:

@@ -1,30 +1,34 @@
 """Attention of a batch under generation, with the prompts' common beginning kept once.
 
 All prompts of a call begin with the same tokens (the system prompt, the shots). Their keys and
-values are computed once and stay one copy: every row attends to them and to its own, which lie in
-buffers that are made once, so that a step neither grows nor repeats anything. Both parts share one
-softmax, so the result is that of the whole sequence.
+values are computed once and stay one copy: every row attends to them and to its own, whose room
+grows in blocks: products over the whole of a buffer need no copy of it, as those over a part would.
+Both parts share one softmax, so the result is that of the whole sequence.
 
 A model switched to `NAME` takes a `Memory` as a keyword of its forward, and the visible places as
 its attention mask. Only plain causal attention can do so (`is_plain`); what serves the other models
 stands in `unitune_local.decoding`.
 
-Shapes: B rows, S new tokens of a row, P shared tokens, C places for a row's own tokens, N of them
-used; H query heads in G groups of R that share a key head, D head width.
+Shapes: B rows, S new tokens of a row, P shared tokens, C places for a row's own tokens; H query
+heads in G groups of R that share a key head, D head width.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 from transformers import AttentionInterface, PreTrainedModel
 
 from unitune.errors import Unsupported
 
 NAME = "unitune_remembering"
+BLOCK = 32
+"""Places by which the room for a row's own tokens grows; those not used yet are masked."""
 BEYOND_PLAIN = ("softcap", "s_aux", "position_bias", "sliding_window")
 """Keywords by which models ask for more than plain attention."""
 
@@ -36,41 +40,84 @@ class KeysValues:
     keys: Tensor  # (B, G, C, D)
     values: Tensor  # (B, G, C, D)
 
+    @property
+    def places(self) -> int:
+        """Tokens that a row has room for (C)."""
+        return self.keys.shape[2]
+
+    def changed(self, change: Callable[[Tensor], Tensor]) -> KeysValues:
+        """Return what a change makes of both."""
+        return KeysValues(change(self.keys), change(self.values))
+
 
 @dataclass(slots=True)
 class Memory:
     """Keys and values of a batch in all layers.
 
     Args:
-        capacity: Places for a row's own tokens (C).
         shared: What all rows have seen before: the full memory of one row, or None.
         used: Places filled by earlier forwards (N - S).
         layers: By layer index; made when a layer first sees tokens.
     """
 
-    capacity: int
     shared: Memory | None = None
     used: int = 0
     layers: dict[int, KeysValues] = field(default_factory=dict[int, KeysValues])
 
+    def places(self, new: int) -> int:
+        """Return the places that every layer has after so many new tokens (C)."""
+        needed = self.used + new
+        held = next((one.places for one in self.layers.values()), needed)
+        return held if needed <= held else needed + BLOCK
+
     def add(self, layer: int, key: Tensor, value: Tensor) -> KeysValues:
-        """Put a layer's new keys and values (B, G, S, D) in place; return all (B, G, N, D)."""
+        """Put a layer's new keys and values (B, G, S, D) in place; return all (B, G, C, D)."""
         if layer not in self.layers:
-            rows, groups, _, width = key.shape
-            shape = (rows, groups, self.capacity, width)
-            self.layers[layer] = KeysValues(key.new_empty(shape), value.new_empty(shape))
-        places = self.layers[layer]
+            self.layers[layer] = KeysValues(key.contiguous(), value.contiguous())
+            return self.layers[layer]
         end = self.used + key.shape[2]
+        places = self.layers[layer]
+        if places.places < end:
+            more = self.places(key.shape[2]) - places.places
+            places = places.changed(lambda part: _widened(part, after=more))
+            self.layers[layer] = places
         places.keys[:, :, self.used : end] = key
         places.values[:, :, self.used : end] = value
-        return KeysValues(places.keys[:, :, :end], places.values[:, :, :end])
+        return places
+
+    def seen(self, layer: int) -> KeysValues:
+        """Return a layer's keys and values in the places that are used."""
+        return self.layers[layer].changed(lambda part: part[:, :, : self.used])
 
     def keep(self, rows: Tensor) -> None:
         """Forget all rows but these (indices)."""
         for layer, places in self.layers.items():
-            self.layers[layer] = KeysValues(
-                places.keys.index_select(0, rows), places.values.index_select(0, rows)
+            self.layers[layer] = places.changed(lambda part: part.index_select(0, rows))
+
+
+def joined(parts: Sequence[Memory]) -> Memory:
+    """Return the rows of several memories as one, in their order, with room for a block more.
+
+    Args:
+        parts: With the same shared memory; where one is narrower, its rows are padded on the left.
+    """
+    whole = Memory(parts[0].shared, max(part.used for part in parts))
+    for layer in parts[0].layers:
+        own = [
+            part.seen(layer).changed(
+                lambda rows, before=whole.used - part.used: _widened(rows, before, BLOCK)
             )
+            for part in parts
+        ]
+        whole.layers[layer] = KeysValues(
+            torch.cat([one.keys for one in own]), torch.cat([one.values for one in own])
+        )
+    return whole
+
+
+def _widened(part: Tensor, before: int = 0, after: int = 0) -> Tensor:
+    """Put places of zeros before and after those of a part (B, G, C, D)."""
+    return functional.pad(part, (0, 0, before, after))
 
 
 def is_plain(model: PreTrainedModel) -> bool:
@@ -91,7 +138,7 @@ def remembering_attention(  # noqa: PLR0913 - the signature is transformers'
     query: Tensor,  # (B, H, S, D)
     key: Tensor,  # (B, G, S, D)
     value: Tensor,  # (B, G, S, D)
-    attention_mask: Tensor,  # (B, 1, S, N), bool
+    attention_mask: Tensor,  # (B, 1, S, C), bool
     *,
     memory: Memory,
     scaling: float | None = None,
@@ -120,14 +167,14 @@ def remembering_attention(  # noqa: PLR0913 - the signature is transformers'
     groups = key.shape[1]
     query = query * (width**-0.5 if scaling is None else scaling)
     query = query.reshape(rows, groups, -1, width)  # (B, G, R * S, D)
-    scores = query @ own.keys.transpose(2, 3)  # (B, G, R * S, N)
-    hidden = ~attention_mask.repeat(1, 1, heads // groups, 1)  # (B, 1, R * S, N)
+    scores = query @ own.keys.transpose(2, 3)  # (B, G, R * S, C)
+    hidden = ~attention_mask.repeat(1, 1, heads // groups, 1)  # (B, 1, R * S, C)
     # The least number instead of minus infinity: a padded query that sees nothing stays finite.
     scores = scores.masked_fill(hidden, torch.finfo(scores.dtype).min)
-    before = memory.shared.layers[layer] if memory.shared else None
+    before = memory.shared.seen(layer) if memory.shared else None
     if before is not None:
         scores = torch.cat([_over_rows(query, before.keys[0].mT), scores], dim=-1)
-    weights = scores.softmax(-1, dtype=torch.float32).to(value.dtype)  # (B, G, R * S, P + N)
+    weights = scores.softmax(-1, dtype=torch.float32).to(value.dtype)  # (B, G, R * S, P + C)
     own_weights = weights[..., -own.values.shape[2] :]
     attended = own_weights @ own.values  # (B, G, R * S, D)
     if before is not None:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import random
 import threading
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +79,15 @@ def test_long_prompts_are_fed_in_chunks_with_the_same_result(
     assert expected == answer(model, prompts, Sampling(max_tokens=5))
 
 
+def test_prompts_are_fed_in_groups_with_the_same_result(
+    model: PreTrainedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prompts = some_prompts(9)
+    expected = answer(model, prompts, Sampling(max_tokens=5))
+    monkeypatch.setattr(decoding, "PROMPT_TOKENS", 25)
+    assert expected == answer(model, prompts, Sampling(max_tokens=5))
+
+
 def test_rows_that_finish_early_leave_the_others_unchanged(model: PreTrainedModel) -> None:
     prompts = some_prompts(6)
     lengths = [1, 12, 2, 12, 3, 12]
@@ -111,11 +121,12 @@ def test_a_memory_budget_makes_smaller_batches(
     sizes: list[int] = []
     rows = decoding.RememberedRows
 
-    def counted(model: PreTrainedModel, count: int, *rest: Any) -> decoding.RememberedRows:
-        sizes.append(count)
-        return rows(model, count, *rest)
+    class Counted(rows):
+        def begin(self, prompts: Sequence[Sequence[int]]) -> torch.Tensor:
+            sizes.append(len(prompts))
+            return super().begin(prompts)
 
-    monkeypatch.setattr(generate, "RememberedRows", counted)
+    monkeypatch.setattr(generate, "RememberedRows", Counted)
     # 2 (keys, values) * 2 layers * 2 heads * 8 wide * 4 bytes = 256 bytes a token.
     monkeypatch.setattr(generate, "MEMORY_BYTES", 256 * 24 * 3)
     assert expected == answer(model, prompts, Sampling(max_tokens=4))
