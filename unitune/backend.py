@@ -1,23 +1,20 @@
 """The seam between unitune and whoever tunes: small, synchronous, stateless, typed in and out.
 
-A backend implements `Backend`; what only some can do stands in protocols of its own (`Pauses`,
-`Forecasts`). Everything durable is in the ledger, so crash recovery is written once, in
-`unitune.run`. Checking is no verb: what is known of a backend without calling it is its `Offer`,
-data that is read without importing the backend.
+A backend implements `Backend`; what only some can do stands in protocols of its own, in
+`unitune.abilities`. Everything durable is in the ledger, so crash recovery is written once, in
+`unitune.launching`. Checking is no verb: what is known of a backend without calling it is its
+offer (`unitune.offer`), data that is read without importing the backend.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import ClassVar, Literal, Protocol, runtime_checkable
+from typing import ClassVar, Literal, Protocol
 
-from pydantic import BaseModel, ConfigDict, JsonValue
+from pydantic import JsonValue
 
-from unitune.data.dataset import Dataset
-from unitune.data.findings import Finding
 from unitune.job import Job
 from unitune.models import ChatModel, TunedModel
 
@@ -137,11 +134,14 @@ class Backend(Protocol):
     guarantee: ClassVar[Guarantee]
 
     def upload(self, path: Path, sha256: str) -> Upload:
-        """Hand over a file of canonical JSON Lines.
+        """Hand over a file, in the format that the offer names for the method.
+
+        The file is named by its hash at the backend, so that a file which is there already, by
+        whatever run or after whatever interruption, is found and not handed over again.
 
         Args:
             path: The file.
-            sha256: Hash of its content, for reuse.
+            sha256: Hash of its content.
         """
         ...
 
@@ -174,109 +174,3 @@ class Backend(Protocol):
             Mismatch: Base, tokenizer or template are not those of the training.
         """
         ...
-
-
-@runtime_checkable
-class Pauses(Protocol):
-    """A backend whose jobs can stop and go on."""
-
-    def resume(self, job_id: str) -> None:
-        """Let a paused job go on from its last checkpoint."""
-        ...
-
-
-class Forecast(BaseModel):
-    """What a training on one's own machine would take."""
-
-    model_config = ConfigDict(frozen=True)
-    findings: tuple[Finding, ...] = ()
-    """What is wrong with the rows for this model: too long, nothing to learn from, …"""
-    rows: int
-    tokens: int
-    """All tokens of the training rows, one epoch."""
-    trained_tokens: int
-    """Tokens that carry loss, one epoch."""
-    epochs: int
-    steps: int
-    """Optimiser steps, all epochs."""
-    seconds_low: float
-    seconds_high: float
-    memory_bytes: int
-    """Peak memory of the worker."""
-    memory_available_bytes: int
-    settings: dict[str, JsonValue]
-    """Every `auto` as it would be resolved: dtype, threads, batch_size, learning_rate, …"""
-
-
-@runtime_checkable
-class Forecasts(Protocol):
-    """A backend that trains here, and can say what it would take."""
-
-    def forecast(self, job: Job, train: Dataset, validation: Dataset) -> Forecast:
-        """Look at rows, model and machine, and train nothing."""
-        ...
-
-
-class StoredModel(BaseModel):
-    """A base model on this machine."""
-
-    model_config = ConfigDict(frozen=True)
-    name: str
-    path: Path
-    bytes: int
-
-
-@runtime_checkable
-class Stores(Protocol):
-    """A backend that keeps base models on this machine."""
-
-    def pull(self, name: str, progress: Callable[[str, int, int], None]) -> StoredModel:
-        """Fetch a base model once; a second call finds it there.
-
-        Args:
-            name: An offered model, a hub name or a folder.
-            progress: Called with what is being done, the amount done and the total (0: unknown).
-        """
-        ...
-
-    def stored(self) -> list[StoredModel]:
-        """Return the base models that are here already."""
-        ...
-
-
-@runtime_checkable
-class Diagnoses(Protocol):
-    """A backend that can say what it found on this machine."""
-
-    def diagnose(self) -> dict[str, str]:
-        """Return facts by name for `unitune doctor`, e.g. device, threads, memory."""
-        ...
-
-
-class OfferedModel(BaseModel):
-    """A base model that a backend can tune."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-    name: str
-    aliases: tuple[str, ...] = ()
-    parameters: int | None = None
-    licence: str | None = None
-    note: str = ""
-
-
-class Offer(BaseModel):
-    """What is known of a backend without calling it or importing its SDK."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-    name: str
-    summary: str
-    as_of: str
-    """Date of the facts below, YYYY-MM-DD."""
-    methods: tuple[str, ...]
-    any_model: bool = False
-    """Whether models beyond `models` are taken (hub names and folders)."""
-    models: tuple[OfferedModel, ...] = ()
-    honours: tuple[str, ...] = ()
-    """Tuning settings that may be set explicitly, dotted: epochs, lora.rank, …"""
-    training_price: Literal["none"] | None = None
-    """"none": no charge for training. None: not known."""

@@ -21,7 +21,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from unitune import registry
-from unitune.backend import Guarantee, Launch, Pauses, State, Upload
+from unitune.abilities import Pauses
+from unitune.backend import Guarantee, Launch, State, Upload
 from unitune.errors import BackendError, UnituneError, Unreachable, Unsupported, UserError
 from unitune.job import Job
 from unitune.ledger import Artefact, Ledger, RunRecord
@@ -31,6 +32,8 @@ BEFORE_JOB = (State.PLANNED, State.UPLOADING, State.SUBMITTING)
 SAFE_TO_REPEAT = (Guarantee.TOKEN, Guarantee.OWN_ID)
 """Backends that make one job of two create calls with the same key."""
 REQUEST_TIMEOUT = 408
+WIRE = "wire"
+"""Folder within a run's for its rows in the backend's own format, where that is not canonical."""
 
 
 def advance(ledger: Ledger, record: RunRecord) -> RunRecord:
@@ -259,6 +262,7 @@ def _launch(ledger: Ledger, record: RunRecord) -> Launch:
 def _data_files(ledger: Ledger, record: RunRecord) -> list[Path]:
     """Return the files to hand over; there may be no validation rows."""
     folder = ledger.run_folder(record.id)
+    folder = folder / WIRE if (folder / WIRE).exists() else folder
     train, validation = folder / "train.jsonl", folder / "validation.jsonl"
     if not train.exists():
         raise UserError(

@@ -10,12 +10,13 @@ from __future__ import annotations
 from pydantic import BaseModel, ConfigDict
 
 from unitune import registry
-from unitune.backend import Forecast, Forecasts, Offer
+from unitune.abilities import Forecast, Forecasts
 from unitune.data.check import check_job
 from unitune.data.findings import Finding
 from unitune.data.split import load_splits
 from unitune.errors import MissingExtra, nearest
 from unitune.job import Job, Tuning
+from unitune.offer import Offer
 
 
 class Plan(BaseModel):

@@ -1,7 +1,8 @@
-"""Finding backends and their offers by name, through entry points.
+"""Finding backends, offers and formats by name, through entry points.
 
 Our own backends come through the same door as a stranger's: group ``unitune.backends`` names a
-class, group ``unitune.offers`` a package in which ``NAME.yaml`` is read without running a backend.
+class, group ``unitune.offers`` a package in which ``NAME.yaml`` is read without running a backend,
+and group ``unitune.formats`` a `Format`, pure functions over rows.
 A missing SDK becomes the exact install command; an ImportError of our own is never disguised.
 """
 
@@ -14,23 +15,40 @@ from importlib.metadata import EntryPoint, entry_points
 import yaml
 from pydantic import ValidationError
 
-from unitune.backend import Backend, Offer
+from unitune.backend import Backend
 from unitune.errors import MissingExtra, UnituneError, UnknownName
+from unitune.offer import Offer
+from unitune.wire import Format
 
-OWN_PACKAGES = ("unitune", "unitune_local")
+OWN_PACKAGES = ("unitune", "unitune_local", "unitune_providers")
 
 
 @cache
 def _entry(group: str, name: str) -> EntryPoint:
     found = {entry.name: entry for entry in entry_points(group=f"unitune.{group}")}
     if name not in found:
-        raise UnknownName("backend", name, found)
+        raise UnknownName("format" if group == "formats" else "backend", name, found)
     return found[name]
 
 
 def backend_names() -> list[str]:
     """Return the names of all backends that installed packages bring, sorted."""
     return sorted({entry.name for entry in entry_points(group="unitune.backends")})
+
+
+def format_names() -> list[str]:
+    """Return the names of all wire formats that installed packages bring, sorted."""
+    return sorted({entry.name for entry in entry_points(group="unitune.formats")})
+
+
+@cache
+def wire_format(name: str) -> Format:
+    """Return the wire format of this name; no SDK is imported.
+
+    Raises:
+        UnknownName: No installed package brings it.
+    """
+    return _entry("formats", name).load()
 
 
 @cache

@@ -14,6 +14,7 @@ import shutil
 import time
 
 from unitune import launching, registry
+from unitune.conversion import wire_text
 from unitune.data.example import digest
 from unitune.data.leaks import leaking_cases, refuse
 from unitune.data.split import Splits, load_splits
@@ -54,9 +55,10 @@ def launch(job: Job, *, again: bool = False) -> Run:
     splits = load_splits(job)
     if splits.test is not None and job.evaluate.leaks == "refuse":
         refuse(leaking_cases((splits.train, splits.validation), splits.test), splits.test)
+    files = _files(job, splits)
     ledger = Ledger(home())
     record = _planned(job, splits)
-    _write_files(ledger, record, job, splits)
+    _write_files(ledger, record, job, files)
     with ledger.locked(record.id):
         try:
             ledger.add(record, again=again)
@@ -123,12 +125,23 @@ def _planned(job: Job, splits: Splits) -> RunRecord:
     )
 
 
-def _write_files(ledger: Ledger, record: RunRecord, job: Job, splits: Splits) -> None:
+def _files(job: Job, splits: Splits) -> dict[str, str]:
+    """Return the rows of a launch by file name: canonical, and as the backend takes them."""
+    parts = {"train.jsonl": splits.train, "validation.jsonl": splits.validation}
+    given = {name: rows for name, rows in parts.items() if len(rows)}
+    files = {name: rows.jsonl for name, rows in given.items()}
+    if registry.offer(job.backend).format_name(job.method, job.base_model):
+        wire = {f"{launching.WIRE}/{name}": wire_text(job, rows) for name, rows in given.items()}
+        files |= wire
+    return files
+
+
+def _write_files(ledger: Ledger, record: RunRecord, job: Job, files: dict[str, str]) -> None:
     """Write what the launch hands over, before the ledger says that there is such a run."""
     make_home(ledger.folder)
     folder = ledger.run_folder(record.id)
     folder.mkdir(parents=True)
     job.save(folder / "job.yaml")
-    (folder / "train.jsonl").write_text(splits.train.jsonl, encoding="utf-8")
-    if len(splits.validation):
-        (folder / "validation.jsonl").write_text(splits.validation.jsonl, encoding="utf-8")
+    for name, text in files.items():
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text(text, encoding="utf-8")

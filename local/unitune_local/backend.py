@@ -14,7 +14,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import ClassVar
 
-from unitune.backend import Forecast, Guarantee, Launch, State, Status, StoredModel, Upload
+from unitune.abilities import Forecast, StoredModel
+from unitune.backend import Guarantee, Launch, State, Status, Upload
 from unitune.data.dataset import Dataset
 from unitune.errors import BackendError, Busy
 from unitune.job import Job

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import torch
 
-from unitune.backend import Forecast
+from unitune.abilities import Forecast
 from unitune.data.dataset import Dataset
 from unitune.data.findings import Finding
 from unitune.errors import Unsupported

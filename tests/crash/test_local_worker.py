@@ -19,7 +19,8 @@ pytest.importorskip("torch", reason="needs the extra `local`")
 from tiny_model import save_tiny_model, write_rows
 
 from unitune import registry
-from unitune.backend import Launch, Pauses, State, Status
+from unitune.abilities import Pauses
+from unitune.backend import Launch, State, Status
 from unitune.job import Data, Job, Tuning
 from unitune.testing.contract import sha256_of
 from unitune_local.job_folder import JobFolder, read_events

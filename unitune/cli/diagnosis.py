@@ -9,7 +9,7 @@ from pydantic import BaseModel
 
 import unitune
 from unitune import registry
-from unitune.backend import Diagnoses
+from unitune.abilities import Diagnoses
 from unitune.cli.output import console, facts
 from unitune.errors import UnituneError
 from unitune.home import home

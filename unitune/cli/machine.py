@@ -52,7 +52,7 @@ def pull(
     [dim]$ unitune models pull smollm2-135m-instruct[/dim]
     """
     from unitune import registry
-    from unitune.backend import Stores
+    from unitune.abilities import Stores
     from unitune.cli.following import fetching
     from unitune.cli.output import console, gigabytes, print_json
 

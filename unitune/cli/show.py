@@ -11,12 +11,14 @@ from rich.markup import escape
 from rich.table import Table
 
 from unitune import registry
-from unitune.backend import Event, Forecast, OfferedModel, State, StoredModel, Stores
+from unitune.abilities import Forecast, StoredModel, Stores
+from unitune.backend import Event, State
 from unitune.cli.output import console, duration, facts, gigabytes, print_findings
 from unitune.data.check import DataReport
 from unitune.evaluate.results import Comparison
 from unitune.job import Job
 from unitune.models import TunedModel
+from unitune.offer import OfferedModel
 from unitune.planning import Plan
 from unitune.run import Run
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from unitune import registry
-from unitune.backend import Offer
 from unitune.errors import MissingExtra
 from unitune.job import Data, Job, Lora, Tuning
+from unitune.offer import Offer
 from unitune.planning import explicit_settings, offer_findings, plan
 
 OFFER = Offer(

@@ -1,0 +1,283 @@
+"""What only some backends can do: a protocol for each ability, beside `unitune.backend.Backend`.
+
+A caller asks with ``isinstance(backend, Deploys)`` and says what cannot be done. Like the verbs of
+`Backend`, these are synchronous and stateless: whatever must outlive the process is in the ledger.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from decimal import Decimal
+from pathlib import Path
+from typing import Literal, Protocol, runtime_checkable
+
+from pydantic import BaseModel, ConfigDict, JsonValue
+
+from unitune.backend import Launch, State
+from unitune.data.dataset import Dataset
+from unitune.data.findings import Finding
+from unitune.job import Job
+from unitune.models import TunedModel
+
+
+@runtime_checkable
+class Pauses(Protocol):
+    """A backend whose jobs can stop and go on."""
+
+    def resume(self, job_id: str) -> None:
+        """Let a paused job go on from its last checkpoint."""
+        ...
+
+
+class Forecast(BaseModel):
+    """What a training on one's own machine would take."""
+
+    model_config = ConfigDict(frozen=True)
+    findings: tuple[Finding, ...] = ()
+    """What is wrong with the rows for this model: too long, nothing to learn from, …"""
+    rows: int
+    tokens: int
+    """All tokens of the training rows, one epoch."""
+    trained_tokens: int
+    """Tokens that carry loss, one epoch."""
+    epochs: int
+    steps: int
+    """Optimiser steps, all epochs."""
+    seconds_low: float
+    seconds_high: float
+    memory_bytes: int
+    """Peak memory of the worker."""
+    memory_available_bytes: int
+    settings: dict[str, JsonValue]
+    """Every `auto` as it would be resolved: dtype, threads, batch_size, learning_rate, …"""
+
+
+@runtime_checkable
+class Forecasts(Protocol):
+    """A backend that trains here, and can say what it would take."""
+
+    def forecast(self, job: Job, train: Dataset, validation: Dataset) -> Forecast:
+        """Look at rows, model and machine, and train nothing."""
+        ...
+
+
+class StoredModel(BaseModel):
+    """A base model on this machine."""
+
+    model_config = ConfigDict(frozen=True)
+    name: str
+    path: Path
+    bytes: int
+
+
+@runtime_checkable
+class Stores(Protocol):
+    """A backend that keeps base models on this machine."""
+
+    def pull(self, name: str, progress: Callable[[str, int, int], None]) -> StoredModel:
+        """Fetch a base model once; a second call finds it there.
+
+        Args:
+            name: An offered model, a hub name or a folder.
+            progress: Called with what is being done, the amount done and the total (0: unknown).
+        """
+        ...
+
+    def stored(self) -> list[StoredModel]:
+        """Return the base models that are here already."""
+        ...
+
+
+@runtime_checkable
+class Diagnoses(Protocol):
+    """A backend that can say what it found on this machine."""
+
+    def diagnose(self) -> dict[str, str]:
+        """Return facts by name for `unitune doctor`, e.g. device, threads, memory."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """One page of a backend's list of jobs.
+
+    Args:
+        states: In our words, by job id.
+        cursor: Hand it over for the next page; empty after the last.
+    """
+
+    states: Mapping[str, State]
+    cursor: str = ""
+
+
+@runtime_checkable
+class Surveys(Protocol):
+    """A backend that lists many jobs in one request, so that one process can watch thousands."""
+
+    def survey(self, cursor: str) -> Page:
+        """Return one page of jobs with their states, the newest first.
+
+        Args:
+            cursor: Of the page before; empty for the first.
+        """
+        ...
+
+
+@runtime_checkable
+class Deletes(Protocol):
+    """A backend that can remove what a run left there."""
+
+    def delete_file(self, ref: str) -> None:
+        """Remove an uploaded file; one that is gone is no error.
+
+        Raises:
+            BackendError: It could not be removed.
+        """
+        ...
+
+    def delete_model(self, model: TunedModel) -> None:
+        """Remove a tuned model; one that is gone is no error.
+
+        Raises:
+            Unsupported: The vendor has no way to; the message says what to do instead.
+            BackendError: It could not be removed.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Deployed:
+    """How a deployment stands.
+
+    Args:
+        state: starting, ready, failed, or gone.
+        model: What to ask once it is ready: a `TunedModel` whose name is the endpoint's.
+        raw: In the backend's words.
+    """
+
+    state: Literal["starting", "ready", "failed", "gone"]
+    model: TunedModel
+    raw: str = ""
+
+
+@runtime_checkable
+class Deploys(Protocol):
+    """A backend whose tuned models answer only from a deployment, which costs money by the hour."""
+
+    def deploy(self, model: TunedModel, name: str, options: Mapping[str, JsonValue]) -> str:
+        """Bring a tuned model up and return the backend's id of the deployment.
+
+        Args:
+            model: What a run left behind.
+            name: Of the deployment; at most 26 characters of ``[a-z0-9-]``. A second call with the
+                same name returns the first deployment, so that it can be repeated after a crash.
+            options: The backend's own: hardware, capacity, …
+        """
+        ...
+
+    def deployed(self, ref: str, model: TunedModel) -> Deployed:
+        """Return how a deployment stands; one that is not there is gone."""
+        ...
+
+    def undeploy(self, ref: str) -> None:
+        """Take a deployment down; one that is gone is no error."""
+        ...
+
+
+@runtime_checkable
+class Switches(Protocol):
+    """A backend that can put another model behind a deployment that stands."""
+
+    def switch(self, ref: str, model: TunedModel) -> None:
+        """Let a live deployment answer with another tuned model."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class ImportedJob:
+    """A job that was launched by other means, as the backend tells it.
+
+    Args:
+        base_model: The backend's name of the base.
+        method: sft, dpo or rft.
+        training: The training file's content in the backend's wire format; None when it is gone.
+        validation: Likewise.
+        tuning: Hyperparameters in our words (`unitune.job.Tuning`); what is unknown is left out.
+        options: Hyperparameters that are the backend's own.
+        model: What it left behind; None unless it succeeded.
+        notes: What could not be carried over, for people.
+    """
+
+    base_model: str
+    method: str
+    training: bytes | None
+    validation: bytes | None = None
+    tuning: Mapping[str, JsonValue] = field(default_factory=dict[str, JsonValue])
+    options: Mapping[str, JsonValue] = field(default_factory=dict[str, JsonValue])
+    model: TunedModel | None = None
+    notes: tuple[str, ...] = ()
+
+
+@runtime_checkable
+class Imports(Protocol):
+    """A backend that still knows jobs that others launched."""
+
+    def import_job(self, job_id: str) -> ImportedJob:
+        """Return an existing job with its files.
+
+        Raises:
+            UnknownName: There is no such job.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """A model saved during a training.
+
+    Args:
+        step: Optimiser step.
+        model: To ask.
+        metrics: As the backend names them.
+    """
+
+    step: int
+    model: TunedModel
+    metrics: Mapping[str, JsonValue] = field(default_factory=dict[str, JsonValue])
+
+
+@runtime_checkable
+class Checkpoints(Protocol):
+    """A backend that keeps models from the middle of a training."""
+
+    def checkpoints(self, job_id: str, base: str) -> Sequence[Checkpoint]:
+        """Return the checkpoints of a job, oldest first.
+
+        Args:
+            job_id: The backend's id.
+            base: Name of the base model.
+        """
+        ...
+
+
+@runtime_checkable
+class Quotes(Protocol):
+    """A backend that says itself what a training would cost."""
+
+    def quote(self, launch: Launch) -> Decimal:
+        """Return the vendor's own price of a training, in US dollars.
+
+        Raises:
+            Unsupported: The vendor gives none for this job.
+        """
+        ...
+
+
+@runtime_checkable
+class Downloads(Protocol):
+    """A backend that hands out the weights of a tuned model."""
+
+    def download(self, model: TunedModel, folder: Path) -> Path:
+        """Write a tuned model's weights into a folder and return the file."""
+        ...

@@ -1,0 +1,140 @@
+"""What is known of a backend without calling it or importing its SDK: dated, sourced data.
+
+An offer stands as ``NAME.yaml`` beside its backend and is read by `unitune.registry.offer`. Plan,
+check, convert and estimate work from it where no extra is installed. What is not known is left
+out, and is then unknown, never zero.
+"""
+
+from __future__ import annotations
+
+from datetime import date
+from decimal import Decimal
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class Fact(BaseModel):
+    """Data that refuses unknown keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class Limits(Fact):
+    """What a vendor takes at most, and at least."""
+
+    rows_least: int | None = None
+    """Fewest training rows."""
+    rows_most: int | None = None
+    """Most training rows."""
+    file_bytes: int | None = None
+    """Largest training file, in bytes."""
+    validation_rows_most: int | None = None
+    """Most validation rows; 0: it takes none."""
+    epochs_most: int | None = None
+    """Most passes over the rows."""
+    row_tokens: int | None = None
+    """Longest row, in tokens."""
+
+
+class Price(Fact):
+    """A price in US dollars, with where it comes from."""
+
+    usd: Annotated[Decimal, Field(ge=0)]
+    """Amount."""
+    per: Literal["million-tokens", "hour", "month"]
+    """What the amount is for: a million trained tokens, an hour, or a month."""
+    as_of: date
+    """Day on which the source said so."""
+    source: str
+    """Where it stands; third-party sources are named as such."""
+
+
+class OfferedModel(Fact):
+    """A base model that a backend can tune."""
+
+    name: str
+    aliases: tuple[str, ...] = ()
+    """Other names of the same weights, at this backend or elsewhere."""
+    parameters: int | None = None
+    licence: str | None = None
+    note: str = ""
+    methods: tuple[str, ...] | None = None
+    """Methods that this model can be tuned by; None: all of the offer's."""
+    formats: dict[str, str] | None = None
+    """Wire format by method, where it is not the offer's."""
+    limits: Limits | None = None
+    """Where they are not the offer's."""
+    tunable_until: date | None = None
+    """Last day on which a training can be started."""
+    stops: date | None = None
+    """Day on which the base, and what was tuned from it, is switched off."""
+    training: dict[str, Price] = {}
+    """Price of training by method."""
+    hosting: Price | None = None
+    """Price of keeping a tuned model ready to answer."""
+
+
+class Refused(Fact):
+    """Base models that are asked for and cannot be tuned here, with the reason."""
+
+    pattern: str
+    """Regular expression over the model's name."""
+    reason: str
+    """Why not, since when, and what can be done instead."""
+
+
+class Offer(Fact):
+    """What a backend offers."""
+
+    name: str
+    summary: str
+    as_of: date
+    """Day of the facts below."""
+    source: str = ""
+    """Where they come from."""
+    methods: tuple[str, ...]
+    """Methods that it can tune by; none: it only answers."""
+    any_model: bool = False
+    """Whether models beyond `models` are taken."""
+    models: tuple[OfferedModel, ...] = ()
+    refuses: tuple[Refused, ...] = ()
+    honours: tuple[str, ...] = ()
+    """Tuning settings that may be set explicitly, dotted: epochs, lora.rank, …"""
+    formats: dict[str, str] = {}
+    """Wire format by method (names in the entry points ``unitune.formats``); a method without one
+    takes canonical JSON Lines."""
+    limits: Limits = Limits()
+    settle_seconds: Annotated[float, Field(ge=0)] = 120.0
+    """How long after a create call without an answer its job may still turn up in lists."""
+    training_price: Literal["none"] | None = None
+    """"none": no charge for training. None: what the models say, or not known."""
+    needs: tuple[str, ...] = ()
+    """What the user must have: environment variables, roles, buckets; for people to read."""
+    lacks: tuple[str, ...] = ()
+    """What one might expect and it cannot do; for people to read."""
+
+    def model(self, name: str) -> OfferedModel | None:
+        """Return the offered model of a name or alias."""
+        for offered in self.models:
+            if name == offered.name or name in offered.aliases:
+                return offered
+        return None
+
+    def refusal(self, name: str) -> str | None:
+        """Return why a model is refused by name, or None."""
+        import re  # noqa: PLC0415 - only here
+
+        found = (one.reason for one in self.refuses if re.search(one.pattern, name))
+        return next(found, None)
+
+    def format_name(self, method: str, model: str) -> str | None:
+        """Return the name of the wire format of a method and model; None: canonical."""
+        offered = self.model(model)
+        own = offered.formats if offered and offered.formats else {}
+        return own.get(method) or self.formats.get(method)
+
+    def limits_for(self, model: str) -> Limits:
+        """Return the limits for a base model."""
+        offered = self.model(model)
+        return offered.limits if offered and offered.limits else self.limits
