@@ -85,6 +85,7 @@ class Status:
         cursor: Hand it to the next poll.
         model: Set when the state is succeeded.
         error: Set when the state is failed.
+        billed_tokens: Trained tokens of all epochs, as the backend bills them, once it says so.
     """
 
     state: State
@@ -93,6 +94,7 @@ class Status:
     cursor: str = ""
     model: TunedModel | None = None
     error: str | None = None
+    billed_tokens: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

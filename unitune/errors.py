@@ -107,16 +107,23 @@ class BackendError(UnituneError):
         message: What failed, in one line.
         status: HTTP status, when there was one.
         request_id: The vendor's id for the request, when it gave one.
+        retry_after: Seconds after which the vendor says to try again, when it said so.
     """
 
     exit_code = 4
 
     def __init__(
-        self, message: str, *, status: int | None = None, request_id: str | None = None
+        self,
+        message: str,
+        *,
+        status: int | None = None,
+        request_id: str | None = None,
+        retry_after: float | None = None,
     ) -> None:
         super().__init__(message)
         self.status = status
         self.request_id = request_id
+        self.retry_after = retry_after
 
 
 class Unreachable(BackendError, ConnectionError):

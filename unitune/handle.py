@@ -1,7 +1,7 @@
 """`Run`: the handle on one durable launch, the same in every process that holds it.
 
 It keeps nothing of its own: the properties show the ledger's record as it was last read, and what
-acts takes the run's lock, reads again, and hands over to `unitune.launching`. Making and finding
+acts takes the run's lease, reads again, and hands over to `unitune.launching`. Making and finding
 runs is the business of `unitune.run`.
 """
 
@@ -14,12 +14,13 @@ from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 
-from unitune import launching, registry
+from unitune import deleting, launching, registry
 from unitune.backend import Event, State
-from unitune.errors import Busy, RunFailed, Unreachable, UserError
+from unitune.errors import BackendError, Busy, RunFailed, UserError
 from unitune.job import Job
 from unitune.ledger import Ledger, RunRecord, Transition
 from unitune.models import TunedModel
+from unitune.patience import passes, wished
 
 SLOWEST_POLL_SECONDS = 5.0
 MISSED_POLLS = 20
@@ -67,11 +68,11 @@ class Run:
     @cached_property
     def job(self) -> Job:
         """The job as it was launched."""
-        return Job.load(self.folder / "job.yaml")
+        return self._ledger.job(self.id)
 
     @property
     def folder(self) -> Path:
-        """Where its files stand."""
+        """Where its files stand, on the machine that launched it."""
         return self._ledger.run_folder(self.id)
 
     @property
@@ -122,8 +123,8 @@ class Run:
     @property
     def interrupted(self) -> bool:
         """Whether its launch was begun, is not done, and no process is at it: `resume` goes on."""
-        at_work = self._ledger.is_locked(self.id)
-        self._reload()  # after the look at the lock: a launch may just have been done
+        at_work = self._ledger.is_held(self.id)
+        self._reload()  # after the look at the lease: a launch may just have been done
         return not at_work and self.state in launching.BEFORE_JOB
 
     def events(self) -> list[Event]:
@@ -161,7 +162,8 @@ class Run:
         """
         place, pause, missed = 0, poll_seconds, 0
         while True:
-            missed = self._refresh_patiently(missed)
+            failure = self._refresh_patiently(missed)
+            missed = 0 if failure is None else missed + 1
             fresh = self._ledger.events(self.id, self.attempt, place)
             for seen in fresh:
                 place = seen.place
@@ -170,7 +172,7 @@ class Run:
                 return
             slower = min(pause * 1.5, max(SLOWEST_POLL_SECONDS, poll_seconds))
             pause = poll_seconds if fresh else slower
-            time.sleep(pause)
+            time.sleep(pause if failure is None else wished(failure, pause))
 
     def wait(self, poll_seconds: float = 0.5) -> Run:
         """Follow the run until it comes to rest.
@@ -225,6 +227,24 @@ class Run:
                 self._record = self._taken_on()
         return self
 
+    def delete(self, *, force: bool = False) -> list[str]:
+        """Delete what the run left behind: model and files at the backend, its folder, its rows.
+
+        What other runs use stays.
+
+        Args:
+            force: Forget the run even if something cannot be deleted.
+
+        Returns:
+            A sentence for each thing that could not be deleted; the run is then still in the
+            ledger, unless forced. Nothing: there is no such run any more.
+
+        Raises:
+            UserError: It has not ended, or a deployment of its model stands.
+        """
+        with self._acting():
+            return deleting.delete(self._ledger, self._record, force=force)
+
     def _decided(self, adopt: str | None, *, resubmit: bool) -> RunRecord:
         if (adopt is None) != resubmit:
             raise UserError(f"run {self.id} is uncertain: {self.error}")
@@ -264,21 +284,24 @@ class Run:
             return self.interrupted
         return self.state.ended or self.state in (State.PAUSED, State.UNCERTAIN)
 
-    def _refresh_patiently(self, missed: int) -> int:
-        """Refresh, and return how many times in a row that has not worked."""
+    def _refresh_patiently(self, missed: int) -> BackendError | Busy | None:
+        """Refresh, and return why that has not worked this time.
+
+        Args:
+            missed: How many times in a row it has not worked before.
+        """
         try:
             self.refresh()
-        except (Unreachable, Busy):
-            if missed >= MISSED_POLLS:
+        except (BackendError, Busy) as error:
+            if missed >= MISSED_POLLS or not (isinstance(error, Busy) or passes(error)):
                 raise
-            return missed + 1
-        return 0
+            return error
+        return None
 
     def _reload(self) -> None:
         self._record = self._ledger.record(self.id)
 
     @contextmanager
     def _acting(self) -> Generator[None]:
-        with self._ledger.locked(self.id):
-            self._reload()
+        with self._ledger.acting(self.id) as self._record:
             yield

@@ -1,4 +1,4 @@
-"""Where unitune keeps its ledger and the files of its runs: the folder ``.unitune``.
+"""Where unitune keeps its ledger and the files of its runs: the folder ``.unitune``, by default.
 
 Nothing here makes the folder when it is only read.
 """
@@ -51,6 +51,11 @@ def home() -> Path:
     here = Path.cwd()
     candidates = (folder / ".unitune" for folder in (here, *here.parents))
     return next((folder for folder in candidates if folder.is_dir()), here / ".unitune")
+
+
+def ledger_url() -> str | None:
+    """Return the database that machines share, ``UNITUNE_LEDGER``; None: a file in the home."""
+    return os.environ.get("UNITUNE_LEDGER") or None
 
 
 def make_home(folder: Path) -> None:

@@ -1,37 +1,72 @@
 """One job at the backend, whatever happens in between: how a run gets from state to state.
 
 Each function takes the ledger and a record and returns the record as it then stands. The caller
-holds the run's lock. Every state is written before it is acted on, so a process that dies leaves a
-record that says how far it may have come:
+acts for the run (`Ledger.acting`). Every state is written before it is acted on, so a process that
+dies leaves a record that says how far it may have come:
 
     planned, uploading   nothing was created: go on (uploads are known by their hash)
     submitting           the create call may have been sent: look for the launch key first
     uncertain            nobody but the user can know: `adopt` or `attempt_again`
     others               there is a job: `poll`
 
-What is not here: the handle that users hold (`unitune.run`), and how rows are stored.
+What is not here: the handle that users hold (`unitune.handle`), the search for a job whose create
+call got no clear answer (`unitune.settling`), and how rows are stored.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Generator
+import socket
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from unitune import registry
 from unitune.abilities import Pauses
-from unitune.backend import Guarantee, Launch, State, Upload
-from unitune.errors import BackendError, UnituneError, Unreachable, Unsupported, UserError
-from unitune.job import Job
+from unitune.backend import Event, Guarantee, Launch, State, Status, Upload
+from unitune.errors import (
+    BackendError,
+    Busy,
+    Interrupted,
+    UnituneError,
+    Unreachable,
+    Unsupported,
+    UserError,
+)
 from unitune.ledger import Artefact, Ledger, RunRecord
+from unitune.patience import (
+    LONGEST_WISH_SECONDS,
+    outcome_open,
+    passes,
+    patiently,
+    pauses,
+    rate_limited,
+    wait,
+    wished,
+)
+from unitune.settling import adopt, locate, note_silence, settle, uncertain
+
+__all__ = ["BEFORE_JOB", "adopt", "advance", "attempt_again", "cancel", "poll", "unpause"]
 
 BEFORE_JOB = (State.PLANNED, State.UPLOADING, State.SUBMITTING)
 """States in which the backend may have no job yet."""
 SAFE_TO_REPEAT = (Guarantee.TOKEN, Guarantee.OWN_ID)
 """Backends that make one job of two create calls with the same key."""
-REQUEST_TIMEOUT = 408
+CREATE_CALLS = 2
+"""Create calls without a clear answer before the user is told to resume later."""
+RATE_LIMITED_TRIES = 5
+"""How often a create call that was refused for its rate is sent again."""
+CREATE_SECONDS = 120.0
+"""How long a create call may take: that long at least, the run is in this process's hands."""
+UPLOAD_PATIENCE_SECONDS = 120.0
+"""How long an upload bears that the vendor is asked too often."""
+POLL_PATIENCE_SECONDS = 10.0
+"""Likewise a poll; less, because others may want to act meanwhile."""
+INTERRUPTED = "the launch was interrupted while it created the job"
+BILL = "unitune:bill"
+"""Key of the event that says how many tokens are billed."""
 WIRE = "wire"
 """Folder within a run's for its rows in the backend's own format, where that is not canonical."""
 
@@ -41,16 +76,29 @@ def advance(ledger: Ledger, record: RunRecord) -> RunRecord:
 
     Raises:
         Unreachable: No answer came; `advance` can be called again.
-        UnituneError: The backend refused; the run has failed.
+        Interrupted: The user pressed Ctrl-C; `advance` can be called again.
+        UnituneError: The backend refused; the run has failed, unless it is only asked too often.
     """
+    resume = f"`unitune resume {record.id}`"
     try:
         return _advance(ledger, record)
-    except UnituneError as error:
-        if not _outcome_open(error):
+    except KeyboardInterrupt:
+        raise Interrupted(
+            f"stopped while run {record.id} was being launched. How far it came is on record: "
+            f"{resume} goes on, and `unitune cancel {record.id}` ends it."
+        ) from None
+    except BackendError as error:
+        if rate_limited(error):
+            raise BackendError(
+                f"{error} Nothing is lost: {resume} goes on.",
+                status=error.status,
+                request_id=error.request_id,
+                retry_after=error.retry_after,
+            ) from error
+        if not outcome_open(error):
             raise
         raise Unreachable(
-            f"{error} Nothing is lost: `unitune resume {record.id}` finds out what became of the "
-            "request and goes on."
+            f"{error} Nothing is lost: {resume} finds out what became of the request and goes on."
         ) from error
 
 
@@ -59,16 +107,10 @@ def _advance(ledger: Ledger, record: RunRecord) -> RunRecord:
         record = ledger.write(replace(record, state=State.UPLOADING))
     if record.state is State.UPLOADING:
         _upload(ledger, record)
-        record = ledger.write(replace(record, state=State.SUBMITTING))
-        return _submit(ledger, record)
+        return _create(ledger, record)
     if record.state is State.SUBMITTING:
         return _settle(ledger, record)
     return record
-
-
-def adopt(ledger: Ledger, record: RunRecord, job_id: str) -> RunRecord:
-    """Write down which job at the backend is the run's."""
-    return ledger.write(replace(record, state=State.QUEUED, job_id=job_id, error=None))
 
 
 def attempt_again(ledger: Ledger, record: RunRecord) -> RunRecord:
@@ -87,7 +129,8 @@ def attempt_again(ledger: Ledger, record: RunRecord) -> RunRecord:
 
 def poll(ledger: Ledger, record: RunRecord) -> RunRecord:
     """Ask the backend once how its job stands, and write down what is new."""
-    status = registry.backend(record.backend).poll(_job_of(record), record.cursor)
+    ask = partial(registry.backend(record.backend).poll, _job_of(record), record.cursor)
+    status = patiently(ask, POLL_PATIENCE_SECONDS)
     # A cancel that has not reached the backend yet must not be forgotten.
     asked = record.state is State.CANCELLING and not status.state.ended
     seen = replace(
@@ -98,7 +141,16 @@ def poll(ledger: Ledger, record: RunRecord) -> RunRecord:
         cursor=status.cursor,
         model=status.model,
     )
-    return record if seen == record and not status.events else ledger.write(seen, status.events)
+    events = (*status.events, *_bill(status, ledger.now))
+    return record if seen == record and not events else ledger.write(seen, events)
+
+
+def _bill(status: Status, now: Callable[[], float]) -> Iterator[Event]:
+    """Yield what the backend bills, once the job has ended: before that it may still change."""
+    tokens = status.billed_tokens
+    if status.state.ended and tokens is not None:
+        text = f"{tokens:,} trained tokens are billed"
+        yield Event(BILL, "message", now(), {"text": text, "tokens": tokens})
 
 
 def unpause(ledger: Ledger, record: RunRecord) -> RunRecord:
@@ -127,7 +179,7 @@ def cancel(ledger: Ledger, record: RunRecord) -> RunRecord:
     if record.state is State.UNCERTAIN:
         raise UserError(f"run {record.id} cannot be cancelled yet: {record.error}")
     if record.state is State.SUBMITTING:
-        record = _locate(ledger, record) or _not_there(ledger, record)
+        record = _called_off(ledger, record)
     if record.state in (State.PLANNED, State.UPLOADING):
         return ledger.write(replace(record, state=State.CANCELLED))
     if record.state.ended or record.state is State.UNCERTAIN:
@@ -151,77 +203,109 @@ def _send_cancel(ledger: Ledger, record: RunRecord) -> RunRecord:
 
 def _upload(ledger: Ledger, record: RunRecord) -> None:
     """Hand over the run's files, except those that the ledger knows to be there."""
+    files = _data_files(ledger, record)
+    if not files and _all_handed_over(ledger, record):
+        return
+    _refuse_without_rows(ledger, record, files)
     backend = registry.backend(record.backend)
-    for path in _data_files(ledger, record):
+    known = _uploads(ledger, record)
+    for path in files:
         sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
-        known = ledger.artefact(record.id, "upload", path.name)
-        if known is None or known.sha256 != sha256:
+        if path.name not in known or known[path.name].sha256 != sha256:
             with _refusal_fails(ledger, record):
-                upload = backend.upload(path, sha256)
-            ledger.add_artefact(record.id, Artefact("upload", path.name, upload.ref, sha256))
+                upload = patiently(partial(backend.upload, path, sha256), UPLOAD_PATIENCE_SECONDS)
+            ledger.add_artefact(record, Artefact("upload", path.name, upload.ref, sha256))
 
 
-def _submit(ledger: Ledger, record: RunRecord, *, repeated: bool = False) -> RunRecord:
-    """Send the create call; the state is submitting, and no earlier call made a job."""
-    backend = registry.backend(record.backend)
+def _create(ledger: Ledger, record: RunRecord, calls: int = CREATE_CALLS) -> RunRecord:
+    """Announce and send the create call; no earlier call made a job that this one could double.
+
+    It is sent again while it is refused for its rate, each time announced anew: what came of it is
+    searched for from the last announcement on.
+
+    Args:
+        ledger: Where the run is written down.
+        record: The run.
+        calls: How many may be sent, as long as none gets a clear answer.
+    """
     launch = _launch(ledger, record)
+    for tries, pause in enumerate(pauses()):
+        record = ledger.write(replace(record, state=State.SUBMITTING))
+        try:
+            job_id = _sent(ledger, record, launch)
+        except BackendError as error:
+            if outcome_open(error):
+                return _after_silence(ledger, record, error, calls - 1)
+            if not rate_limited(error):
+                raise
+            record = _put_back(ledger, record)
+            longer = wished(error, pause)
+            if tries == RATE_LIMITED_TRIES or longer > LONGEST_WISH_SECONDS:
+                raise
+            wait(longer)
+        else:
+            return _adopted(ledger, record, job_id)
+    raise AssertionError("pauses never end")
+
+
+def _sent(ledger: Ledger, record: RunRecord, launch: Launch) -> str:
+    """Send the create call, if the run is still in this process's hands; return the job's id."""
+    ledger.hold(record, CREATE_SECONDS)
+    with _refusal_fails(ledger, record):
+        return registry.backend(record.backend).submit(launch)
+
+
+def _adopted(ledger: Ledger, record: RunRecord, job_id: str) -> RunRecord:
     try:
-        with _refusal_fails(ledger, record):
-            job_id = backend.submit(launch)
-    except UnituneError as error:
-        if not _outcome_open(error):
-            raise
-        return _after_silence(ledger, record, error, repeated=repeated)
-    return adopt(ledger, record, job_id)
+        return adopt(ledger, record, job_id)
+    except Busy as error:
+        raise Busy(
+            f"{error} The create call of this process was answered with job {job_id}: if that is "
+            f"not the run's, cancel it at {record.backend}."
+        ) from error
 
 
-def _after_silence(
-    ledger: Ledger, record: RunRecord, error: UnituneError, *, repeated: bool
-) -> RunRecord:
-    """Go on after a create call whose outcome is open."""
-    found = _locate(ledger, record)
-    if found is not None:
-        return found
-    if _guarantee(record) not in SAFE_TO_REPEAT:
-        return _uncertain(ledger, record, f"the create call got no clear answer ({error})")
-    if repeated:
+def _after_silence(ledger: Ledger, record: RunRecord, error: BackendError, calls: int) -> RunRecord:
+    """Go on after a create call whose outcome is open; so many more may be sent."""
+    record = note_silence(ledger, record, error)
+    if _guarantee(record) in SAFE_TO_REPEAT:
+        if calls:
+            return _create(ledger, record, calls)
         raise error
-    return _submit(ledger, record, repeated=True)
+    record = settle(ledger, record)
+    if record.state is not State.SUBMITTING:
+        return record
+    if _guarantee(record) is Guarantee.SUFFIX_ONLY:
+        return uncertain(ledger, record, f"the create call got no clear answer ({error})")
+    if calls:
+        return _create(ledger, _put_back(ledger, record), calls)
+    raise error
 
 
 def _settle(ledger: Ledger, record: RunRecord) -> RunRecord:
-    """Find out what became of a create call that another process may have sent."""
-    found = _locate(ledger, record)
-    if found is not None:
-        return found
-    if _guarantee(record) is Guarantee.SUFFIX_ONLY:
-        return _uncertain(ledger, record, "the launch was interrupted while it created the job")
-    return _submit(ledger, record)
+    """Find out what became of a create call that another process may have sent, and go on."""
+    guarantee = _guarantee(record)
+    search = locate if guarantee in SAFE_TO_REPEAT else settle
+    record = search(ledger, record)
+    if record.state is not State.SUBMITTING:
+        return record
+    if guarantee is Guarantee.SUFFIX_ONLY:
+        return uncertain(ledger, record, INTERRUPTED)
+    return _create(ledger, record if guarantee in SAFE_TO_REPEAT else _put_back(ledger, record))
 
 
-def _locate(ledger: Ledger, record: RunRecord) -> RunRecord | None:
-    """Adopt the job that carries the launch key; None when there is none."""
-    backend = registry.backend(record.backend)
-    found = backend.find(record.launch_key, ledger.run_folder(record.id))
-    if len(found) > 1:
-        return _uncertain(ledger, record, f"several jobs carry its key ({', '.join(found)})")
-    return adopt(ledger, record, found[0]) if found else None
+def _called_off(ledger: Ledger, record: RunRecord) -> RunRecord:
+    """Make sure that a create call which may have been sent has made no job, or find it."""
+    search = locate if _guarantee(record) is Guarantee.OWN_ID else settle
+    record = search(ledger, record)
+    if record.state is State.SUBMITTING and _guarantee(record) is Guarantee.SUFFIX_ONLY:
+        return uncertain(ledger, record, INTERRUPTED)
+    return _put_back(ledger, record) if record.state is State.SUBMITTING else record
 
 
-def _not_there(ledger: Ledger, record: RunRecord) -> RunRecord:
-    """Cancel a run for whose launch key no job is found."""
-    if _guarantee(record) is Guarantee.SUFFIX_ONLY:
-        return _uncertain(ledger, record, "the launch was interrupted while it created the job")
-    return ledger.write(replace(record, state=State.CANCELLED))
-
-
-def _uncertain(ledger: Ledger, record: RunRecord, why: str) -> RunRecord:
-    advice = (
-        f"{why}. Look at {record.backend} for a job with {record.launch_key!r} in its name: if "
-        f"there is one, `unitune resume {record.id} --adopt ITS_ID`, else "
-        f"`unitune resume {record.id} --resubmit`."
-    )
-    return ledger.write(replace(record, state=State.UNCERTAIN, error=advice))
+def _put_back(ledger: Ledger, record: RunRecord) -> RunRecord:
+    """Write down that the create call made nothing, so that the next one is the first again."""
+    return ledger.write(replace(record, state=State.UPLOADING))
 
 
 @contextmanager
@@ -230,46 +314,56 @@ def _refusal_fails(ledger: Ledger, record: RunRecord) -> Generator[None]:
     try:
         yield
     except UnituneError as error:
-        if not _outcome_open(error):
+        if not passes(error):
             ledger.write(replace(record, state=State.FAILED, error=str(error)))
         raise
 
 
-def _outcome_open(error: UnituneError) -> bool:
-    """Return whether a request may have taken effect; a 4xx proves that it did not."""
-    if isinstance(error, Unreachable):
-        return True
-    status = error.status if isinstance(error, BackendError) else None
-    return status is not None and (status >= 500 or status == REQUEST_TIMEOUT)
-
-
 def _launch(ledger: Ledger, record: RunRecord) -> Launch:
-    folder = ledger.run_folder(record.id)
-    uploads = {
-        path.name: Upload(artefact.ref, artefact.sha256)
-        for path in _data_files(ledger, record)
-        if (artefact := ledger.artefact(record.id, "upload", path.name))
-    }
+    uploads = _uploads(ledger, record)
     return Launch(
         key=record.launch_key,
-        job=Job.load(folder / "job.yaml"),
+        job=ledger.job(record.id),
         training=uploads["train.jsonl"],
         validation=uploads.get("validation.jsonl"),
-        folder=folder,
+        folder=ledger.run_folder(record.id),
     )
 
 
+def _uploads(ledger: Ledger, record: RunRecord) -> dict[str, Upload]:
+    """Return what the ledger knows to be handed over, by file name."""
+    made = (one for one in ledger.artefacts(record.id) if one.kind == "upload")
+    return {one.name: Upload(one.ref, one.sha256) for one in made}
+
+
 def _data_files(ledger: Ledger, record: RunRecord) -> list[Path]:
-    """Return the files to hand over; there may be no validation rows."""
+    """Return the files to hand over, if they stand here; there may be no validation rows."""
     folder = ledger.run_folder(record.id)
     folder = folder / WIRE if (folder / WIRE).exists() else folder
-    train, validation = folder / "train.jsonl", folder / "validation.jsonl"
-    if not train.exists():
+    files = [folder / "train.jsonl", folder / "validation.jsonl"]
+    return [file for file in files if file.exists()] if files[0].exists() else []
+
+
+def _all_handed_over(ledger: Ledger, record: RunRecord) -> bool:
+    """Return whether a create call of the run was announced, in whichever attempt."""
+    return any(seen.state is State.SUBMITTING for seen in ledger.transitions(record.id))
+
+
+def _refuse_without_rows(ledger: Ledger, record: RunRecord, files: list[Path]) -> None:
+    """Say where the files are, or that they are gone."""
+    if files:
+        return
+    if record.host not in ("", socket.gethostname()):
         raise UserError(
-            f"run {record.id} cannot go on, because its file {train} is gone. Launch the job file "
-            "again with --again."
+            f"run {record.id} cannot go on here: it still has to hand over its files, which stand "
+            f"on the machine {record.host!r}. Go on there with `unitune resume {record.id}`, or "
+            f"end it with `unitune cancel {record.id}` and launch the job file again."
         )
-    return [train, validation] if validation.exists() else [train]
+    raise UserError(
+        f"run {record.id} cannot go on, because it still has to hand over its rows and "
+        f"{ledger.run_folder(record.id)} has no train.jsonl any more. End it with `unitune cancel "
+        f"{record.id}` and launch the job file again."
+    )
 
 
 def _guarantee(record: RunRecord) -> Guarantee:

@@ -1,7 +1,8 @@
-"""Who acts, when several processes on this machine meet at one run: a file lock.
+"""Who acts, when several processes on this machine meet at one file: a lock.
 
 The kernel frees the lock when its holder dies, however it dies, so nothing is ever left locked and
-no lock has to be broken by hand. What several machines share needs a lease instead; it is not here.
+no lock has to be broken by hand. What several machines share needs a lease instead: see
+`unitune.ledger.leases`.
 """
 
 from __future__ import annotations

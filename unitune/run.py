@@ -2,7 +2,8 @@
 
 `launch` checks a job, writes down what it will do, and does it; `runs` and `find_run`
 read the ledger. Files of a run stand in ``.unitune/runs/RUN/``: the job and the rows exactly as
-they were handed over.
+they were handed over. The job is in the ledger, too, so that other machines that share it can go on
+with a run whose rows are handed over.
 
 What one can do with a run is in `unitune.handle`; how it gets from state to state without ever
 making two jobs, in `unitune.launching`.
@@ -11,20 +12,34 @@ making two jobs, in `unitune.launching`.
 from __future__ import annotations
 
 import shutil
+import socket
 import time
+from collections.abc import Iterable
 
 from unitune import launching, registry
+from unitune.abilities import Vets
 from unitune.conversion import wire_text
+from unitune.cost.budget import budget_findings
+from unitune.cost.estimate import estimate
 from unitune.data.example import digest
+from unitune.data.findings import Finding
 from unitune.data.leaks import leaking_cases, refuse
 from unitune.data.split import Splits, load_splits
-from unitune.errors import TwinExists, UnknownName, Unsupported, UserError
+from unitune.errors import (
+    OverBudget,
+    TwinExists,
+    UnituneError,
+    UnknownName,
+    Unsupported,
+    UserError,
+)
+from unitune.feasibility import offer_findings, on_its_own_name, row_findings
 from unitune.handle import Run
 from unitune.home import home, make_home
 from unitune.job import Job
 from unitune.keys import run_id
 from unitune.ledger import Ledger, RunRecord
-from unitune.planning import offer_findings
+from unitune.today import today
 
 __all__ = ["Run", "find_run", "launch", "runs", "training_fingerprint"]
 
@@ -45,27 +60,41 @@ def launch(job: Job, *, again: bool = False) -> Run:
         MissingExtra: The backend's packages are not installed.
         DataError: The data cannot be used.
         Leak: Test cases stand in training rows; what is learned could not be judged.
+        OverBudget: It may cost more than the job's budget, or nobody knows what it costs.
         TwinExists: The same training is going on or done.
         UnituneError: The backend refused, and the run has failed; or did not answer.
     """
-    refusals = offer_findings(job, registry.offer(job.backend))
-    if refusals:
-        raise Unsupported("\n".join(str(refusal) for refusal in refusals))
-    registry.backend(job.backend)  # a missing package is told before anything is written
+    offer = registry.offer(job.backend)
+    job = on_its_own_name(job, offer)
+    _refuse(offer_findings(job, offer, today()))
+    # A missing package or a wrong option is told before anything is written or sent.
+    backend = registry.backend(job.backend)
+    if isinstance(backend, Vets):
+        backend.vet(job)
     splits = load_splits(job)
+    _refuse(row_findings(job, offer, splits))
+    if offer.training_price != "none":
+        _refuse(budget_findings(job, estimate(job, offer, splits.train)), OverBudget)
     if splits.test is not None and job.evaluate.leaks == "refuse":
         refuse(leaking_cases((splits.train, splits.validation), splits.test), splits.test)
     files = _files(job, splits)
     ledger = Ledger(home())
     record = _planned(job, splits)
-    _write_files(ledger, record, job, files)
-    with ledger.locked(record.id):
-        try:
-            ledger.add(record, again=again)
-        except TwinExists:
-            shutil.rmtree(ledger.run_folder(record.id))
-            raise
-        return Run(ledger, launching.advance(ledger, record))
+    text = _write_files(ledger, record, job, files)
+    try:
+        ledger.add(record, job=text, again=again)
+    except TwinExists:
+        shutil.rmtree(ledger.run_folder(record.id))
+        raise
+    with ledger.acting(record.id) as planned:
+        return Run(ledger, launching.advance(ledger, planned))
+
+
+def _refuse(findings: Iterable[Finding], kind: type[UnituneError] = Unsupported) -> None:
+    """Refuse what has an error among its findings."""
+    refusals = [finding for finding in findings if finding.severity == "error"]
+    if refusals:
+        raise kind("\n".join(str(refusal) for refusal in refusals))
 
 
 def training_fingerprint(job: Job, splits: Splits) -> str:
@@ -77,7 +106,7 @@ def training_fingerprint(job: Job, splits: Splits) -> str:
         {
             "train": splits.train.fingerprint,
             "validation": splits.validation.fingerprint,
-            "base_model": job.base_model,
+            "base_model": on_its_own_name(job, registry.offer(job.backend)).base_model,
             "backend": job.backend,
             "method": job.method,
             "tuning": job.tuning.model_dump(mode="json"),
@@ -122,6 +151,7 @@ def _planned(job: Job, splits: Splits) -> RunRecord:
         fingerprint=training_fingerprint(job, splits),
         created=now,
         updated=now,
+        host=socket.gethostname(),
     )
 
 
@@ -136,8 +166,12 @@ def _files(job: Job, splits: Splits) -> dict[str, str]:
     return files
 
 
-def _write_files(ledger: Ledger, record: RunRecord, job: Job, files: dict[str, str]) -> None:
-    """Write what the launch hands over, before the ledger says that there is such a run."""
+def _write_files(ledger: Ledger, record: RunRecord, job: Job, files: dict[str, str]) -> str:
+    """Write what the launch hands over, before the ledger says that there is such a run.
+
+    Returns:
+        The text of the job file.
+    """
     make_home(ledger.folder)
     folder = ledger.run_folder(record.id)
     folder.mkdir(parents=True)
@@ -145,3 +179,4 @@ def _write_files(ledger: Ledger, record: RunRecord, job: Job, files: dict[str, s
     for name, text in files.items():
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_text(text, encoding="utf-8")
+    return (folder / "job.yaml").read_text(encoding="utf-8")

@@ -3,9 +3,11 @@ and again, at another line each time, until a launch gets through.
 
 Usage: python killing.py GUARANTEE VERB STRIDE FOLDER
 
-GUARANTEE is the vendor's; VERB what is killed: launch, cancel or resume; STRIDE how many lines lie
-between two kills. Prints one JSON line for each kill. The child is a fork, so that a kill costs
-milliseconds; the vendor is `FakeBackend`'s folder, which outlives the child as a vendor would.
+GUARANTEE is the vendor's. VERB is what is killed: launch, cancel, resume, or settle: the search for
+the job of a create call without an answer. STRIDE is how many lines lie between two kills.
+
+Prints one JSON line for each kill. The child is a fork, so that a kill costs milliseconds; the
+vendor is `FakeBackend`'s folder, which outlives the child as a vendor would.
 """
 
 from __future__ import annotations
@@ -19,26 +21,33 @@ from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 
-from unitune import database, handle, launching, ledger, locks, run
+from unitune import deleting, handle, launching, locks, patience, registry, run, settling
 from unitune.backend import Guarantee, State
 from unitune.errors import UnituneError
 from unitune.job import Data, Job
+from unitune.ledger import database, deployments, holders, leases, ledger, records, sqlite
 from unitune.run import Run, launch, runs
 from unitune.testing import FakeBackend, fake
 
-OURS = {module.__file__ for module in (database, fake, handle, launching, ledger, locks, run)}
+ACTING = (deleting, handle, launching, locks, patience, run, settling, fake)
+RECORDING = (database, deployments, holders, leases, ledger, records, sqlite)
+OURS = {str(module.__file__) for module in (*ACTING, *RECORDING)}
+SEARCH = {str(settling.__file__)}
+SETTLE_SECONDS = 0.05
+"""The fake's list shows a job at once; so long that the search is begun again."""
 Trace = Callable[[FrameType, str, object], object]
 
 
 class Killer:
     """Kills its own process before the given line of ours is run, counted from 1."""
 
-    def __init__(self, at: int, report: int) -> None:
+    def __init__(self, at: int, files: set[str], report: int) -> None:
         self.left = at
+        self.files = files
         self.report = report
 
     def __call__(self, frame: FrameType, event: str, _: object) -> Trace | None:
-        if frame.f_code.co_filename not in OURS:
+        if frame.f_code.co_filename not in self.files:
             return None
         if event == "line":
             self.left -= 1
@@ -49,13 +58,13 @@ class Killer:
         return self
 
 
-def killed(at: int, act: Callable[[], object]) -> str | None:
-    """Do something in a child that dies at a line; return where, or None when it got through."""
+def killed(at: int, files: set[str], act: Callable[[], object]) -> str | None:
+    """Let a child do something and die at a line of the files; return where, None if it lives."""
     reading, writing = os.pipe()
     child = os.fork()
     if child == 0:
         try:
-            sys.settrace(Killer(at, writing))
+            sys.settrace(Killer(at, files, writing))
             act()
             sys.settrace(None)
             os._exit(0)
@@ -85,6 +94,11 @@ def a_job(folder: Path, script: dict[str, object]) -> Job:
     )
 
 
+def jobs_at_the_vendor(folder: Path) -> list[str]:
+    """Return the ids of the jobs that the fake has in a folder."""
+    return sorted(str(file.parent) for file in folder.glob("vendor/*/job.json"))
+
+
 def recover(job: Job) -> Run:
     """Do what a user does who finds an interrupted run: launch if there is none, else resume."""
     found = runs()
@@ -102,8 +116,11 @@ def recover(job: Job) -> Run:
 
 def prepared(folder: Path, verb: str) -> tuple[Job, Callable[[], object], Callable[[], Run]]:
     """Return the job, what is killed, and how its user recovers."""
-    job = a_job(folder, {"steps": 50 if verb == "cancel" else 4, "steps_per_poll": 3})
-    if verb == "launch":
+    script: dict[str, object] = {"steps": 50 if verb == "cancel" else 4, "steps_per_poll": 3}
+    if verb == "settle":
+        script["submits"] = ["lose answer"]
+    job = a_job(folder, script)
+    if verb in ("launch", "settle"):
         return job, lambda: launch(job), lambda: recover(job)
     if verb == "cancel":
         mine = launch(job)
@@ -124,13 +141,14 @@ def trial(at: int, verb: str, folder: Path) -> dict[str, object] | None:
     os.environ["UNITUNE_FAKE_DIR"] = str(folder / "vendor")
     folder.mkdir()
     _, act, back = prepared(folder, verb)
-    place = killed(at, act)
+    files = SEARCH if verb == "settle" else OURS
+    place = killed(at, files, act)
     if place is None:
         return None
     left = [str(found.state) for found in runs()]
     try:
         mine = back().wait(0)
-        jobs = len(list((folder / "vendor").glob("*/job.json")))
+        jobs = len(jobs_at_the_vendor(folder))
         return {"place": place, "left": left, "jobs": jobs, "end": str(mine.state)}
     except UnituneError as error:
         return {"place": place, "left": left, "jobs": -1, "end": str(error)}
@@ -138,6 +156,8 @@ def trial(at: int, verb: str, folder: Path) -> dict[str, object] | None:
 
 def main(guarantee: str, verb: str, stride: str, folder: str) -> None:
     FakeBackend.guarantee = Guarantee(guarantee)
+    offer = registry.offer("fake").model_copy(update={"settle_seconds": SETTLE_SECONDS})
+    registry.offer = lambda _: offer
     at = 1
     while result := trial(at, verb, Path(folder) / str(at)):
         shutil.rmtree(Path(folder) / str(at))

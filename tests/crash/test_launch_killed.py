@@ -8,13 +8,14 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from unitune.backend import Guarantee
 
 KILLING = Path(__file__).parent / "killing.py"
-STRIDE = {"launch": 59, "cancel": 23, "resume": 23}
+STRIDE = {"launch": 59, "settle": 2, "cancel": 23, "resume": 23}
 """Lines between two kills, so that the tests take seconds; 1 kills before every line."""
 
 LAUNCH_AND_DIE = """
@@ -41,7 +42,7 @@ options: {{fake: {{submits: [{fault}]}}}}
 ROW = {"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]}
 
 
-def kill_at_many_lines(guarantee: str, verb: str, folder: Path) -> list[dict[str, object]]:
+def kill_at_many_lines(guarantee: str, verb: str, folder: Path) -> list[dict[str, Any]]:
     done = subprocess.run(
         [sys.executable, str(KILLING), guarantee, verb, str(STRIDE[verb]), str(folder)],
         capture_output=True,
@@ -60,6 +61,16 @@ def test_a_launch_killed_at_any_line_ends_with_exactly_one_job(
     assert 8 <= len(kills)
     left = {state for kill in kills for state in (kill["left"] or ["nothing"])}
     assert {"nothing", "uploading", "submitting"} <= left
+    assert [] == [kill for kill in kills if (kill["jobs"], kill["end"]) != (1, "succeeded")]
+
+
+@pytest.mark.parametrize("guarantee", [Guarantee.FINDABLE, Guarantee.SUFFIX_ONLY])
+def test_a_launch_killed_while_it_searches_for_the_job_of_an_unanswered_call_ends_with_that_job(
+    guarantee: Guarantee, tmp_path: Path
+) -> None:
+    kills = kill_at_many_lines(guarantee, "settle", tmp_path)
+    assert 10 <= len(kills)
+    assert ["submitting"] * 10 == [kill["left"][0] for kill in kills[:10]]
     assert [] == [kill for kill in kills if (kill["jobs"], kill["end"]) != (1, "succeeded")]
 
 

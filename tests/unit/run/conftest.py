@@ -1,15 +1,64 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+from crash.postgres import STORES, a_store
 from pydantic import JsonValue
 
+from unitune import patience, registry
 from unitune.job import Data, Job
+from unitune.ledger import sqlite
 
 MakeJob = Callable[[dict[str, JsonValue]], Job]
+
+
+@pytest.fixture(params=STORES)
+def store(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """Each of the databases that a ledger can live in, without a run."""
+    with a_store(request.param) as url:
+        monkeypatch.setenv("UNITUNE_LEDGER", url)
+        yield request.param
+
+
+@dataclass
+class Clock:
+    """A clock that goes on only where somebody sleeps."""
+
+    now: float = 1_800_000_000.0
+    slept: list[float] = field(default_factory=list[float])
+
+    def time(self) -> float:
+        return self.now
+
+    monotonic = time
+
+    def sleep(self, seconds: float) -> None:
+        self.slept.append(round(seconds, 3))
+        self.now += seconds
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """The clock of the vendor's patience and of a ledger in a file."""
+    made = Clock()
+    monkeypatch.setattr(patience, "time", made)
+    monkeypatch.setattr(sqlite, "time", made)
+    return made
+
+
+@pytest.fixture
+def settling(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
+    """Say how long the fake vendor's list takes to show a job."""
+
+    def settle(seconds: float) -> None:
+        offer = registry.offer("fake").model_copy(update={"settle_seconds": seconds})
+        monkeypatch.setattr(registry, "offer", lambda _: offer)
+
+    return settle
 
 
 @pytest.fixture

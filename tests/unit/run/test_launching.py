@@ -18,7 +18,6 @@ from unitune.testing import FakeBackend
 MakeJob = Callable[[dict[str, JsonValue]], Job]
 ALL = tuple(Guarantee)
 REPEATABLE = (Guarantee.OWN_ID, Guarantee.TOKEN)
-OTHERS = (Guarantee.FINDABLE, Guarantee.SUFFIX_ONLY)
 
 
 def jobs_at_the_vendor(workplace: Path) -> list[str]:
@@ -57,15 +56,15 @@ def test_a_lost_request_is_sent_again_where_that_is_safe(
     assert [run.job_id] == jobs_at_the_vendor(workplace)
 
 
-@pytest.mark.parametrize("guarantee", OTHERS)
+@pytest.mark.usefixtures("clock")
 def test_a_lost_request_leaves_an_uncertain_run_where_sending_again_could_make_two_jobs(
-    workplace: Path, make_job: MakeJob, monkeypatch: pytest.MonkeyPatch, guarantee: Guarantee
+    workplace: Path, make_job: MakeJob, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run = launched(make_job({"submits": ["lose request"]}), guarantee, monkeypatch)
+    run = launched(make_job({"submits": ["lose request"]}), Guarantee.SUFFIX_ONLY, monkeypatch)
     assert State.UNCERTAIN is run.state
     assert [] == jobs_at_the_vendor(workplace)
     assert State.UNCERTAIN is run.refresh().state
-    assert [] == list(run.watch())
+    assert ["message"] * 2 == [event.kind for event in run.watch()]
     with pytest.raises(UserError, match="--adopt ITS_ID"):
         run.resume()
     with pytest.raises(UserError, match="cannot be cancelled yet"):
@@ -73,6 +72,7 @@ def test_a_lost_request_leaves_an_uncertain_run_where_sending_again_could_make_t
     assert State.UNCERTAIN is run.state
 
 
+@pytest.mark.usefixtures("clock")
 def test_resubmitting_an_uncertain_run_makes_its_one_job_under_the_next_key(
     workplace: Path, make_job: MakeJob, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -82,6 +82,7 @@ def test_resubmitting_an_uncertain_run_makes_its_one_job_under_the_next_key(
     assert [run.job_id] == jobs_at_the_vendor(workplace)
 
 
+@pytest.mark.usefixtures("clock")
 def test_adopting_takes_a_job_that_the_backend_knows_and_no_other(
     make_job: MakeJob, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -172,16 +173,16 @@ def test_two_jobs_with_the_key_are_left_to_the_user(
     assert second in str(run.error)
 
 
+@pytest.mark.usefixtures("clock")
 @pytest.mark.parametrize("guarantee", ALL)
 def test_cancelling_an_interrupted_launch_leaves_no_job_that_trains(
     workplace: Path, make_job: MakeJob, monkeypatch: pytest.MonkeyPatch, guarantee: Guarantee
 ) -> None:
-    monkeypatch.setattr(FakeBackend, "find", lambda *_: (_ for _ in ()).throw(Unreachable("gone")))
-    with pytest.raises(Unreachable):
-        launched(make_job({"submits": ["lose answer"], "steps": 99}), guarantee, monkeypatch)
-    monkeypatch.undo()
-    monkeypatch.setenv("UNITUNE_FAKE_DIR", str(workplace / "vendor"))
-    monkeypatch.chdir(workplace)
+    job = make_job({"submits": ["lose answer", "lose answer"], "steps": 99})
+    with monkeypatch.context() as broken:
+        broken.setattr(FakeBackend, "find", lambda *_: (_ for _ in ()).throw(Unreachable("gone")))
+        with pytest.raises(Unreachable):
+            launched(job, guarantee, broken)
     monkeypatch.setattr(FakeBackend, "guarantee", guarantee)
     (run,) = runs()
     assert State.SUBMITTING is run.state
@@ -215,13 +216,38 @@ def test_the_run_folder_holds_the_job_and_the_rows_as_handed_over(
     assert (workplace / "train.jsonl") == run.job.path(run.job.data.train).resolve()
 
 
-def test_a_run_whose_files_are_gone_says_so(workplace: Path, make_job: MakeJob) -> None:
+def test_a_launch_whose_rows_are_handed_over_goes_on_without_its_folder(
+    workplace: Path, make_job: MakeJob
+) -> None:
     with pytest.raises(Unreachable):
         launch(make_job({"submits": ["lose request", "lose request"]}))
     (run,) = runs()
     shutil.rmtree(run.folder)
-    with pytest.raises(UserError, match=r"train\.jsonl is gone.*--again"):
+    assert State.QUEUED is run.resume().state
+    assert [run.job_id] == jobs_at_the_vendor(workplace)
+
+
+@pytest.mark.parametrize(
+    ("host", "advice"),
+    [
+        ("", r"has no train\.jsonl any more.*cancel.*again"),
+        ("elsewhere", r"on the machine 'elsewhere'.*cancel"),
+    ],
+)
+def test_a_launch_that_misses_the_rows_it_must_still_hand_over_says_what_to_do(
+    workplace: Path, make_job: MakeJob, monkeypatch: pytest.MonkeyPatch, host: str, advice: str
+) -> None:
+    with monkeypatch.context() as broken:
+        broken.setattr(FakeBackend, "upload", lambda *_: (_ for _ in ()).throw(Unreachable("gone")))
+        broken.setattr("socket.gethostname", lambda: host)
+        with pytest.raises(Unreachable):
+            launch(make_job({}))
+    (run,) = runs()
+    shutil.rmtree(run.folder)
+    with pytest.raises(UserError, match=advice):
         run.resume()
+    assert State.UPLOADING is run.state
+    assert State.CANCELLED is run.cancel().state
     assert [] == jobs_at_the_vendor(workplace)
 
 

@@ -1,23 +1,15 @@
 from __future__ import annotations
 
-import subprocess
-import sys
 import time
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import sqlalchemy as sa
-from alembic.autogenerate import compare_metadata
-from alembic.config import Config
-from alembic.migration import MigrationContext
-from alembic.script import ScriptDirectory
 
 from unitune.backend import Event, State
-from unitune.database import HEAD, METADATA, Database
-from unitune.errors import Busy, TwinExists, UnituneError, UserError
+from unitune.errors import Busy, TwinExists
 from unitune.keys import run_id
-from unitune.ledger import Artefact, Ledger, RunRecord
+from unitune.ledger import Artefact, DeploymentRecord, Ledger, RunRecord
 from unitune.models import TunedModel
 
 
@@ -35,98 +27,26 @@ def a_record(fingerprint: str = "f" * 64) -> RunRecord:
     )
 
 
+def a_deployment(run_id: str | None) -> DeploymentRecord:
+    return DeploymentRecord(
+        id="unitune-demo",
+        run_id=run_id,
+        backend="fake",
+        name="unitune-demo",
+        model=TunedModel(backend="fake", name="x", base="tiny"),
+        state="starting",
+        ref=None,
+        usd_per_hour="1.50",
+        created=1.0,
+        until=2.0,
+        ended=None,
+    )
+
+
 @pytest.fixture
-def ledger(tmp_path: Path) -> Ledger:
+def ledger(tmp_path: Path, store: str) -> Ledger:
+    del store
     return Ledger(tmp_path / ".unitune")
-
-
-def test_migrations_from_empty_make_the_tables_that_the_code_uses(tmp_path: Path) -> None:
-    with Database(tmp_path / "ledger.db").writing() as connection:
-        context = MigrationContext.configure(connection, opts={"compare_type": True})
-        assert [] == compare_metadata(context, METADATA)
-
-
-def test_the_version_in_the_code_is_the_newest_migration() -> None:
-    config = Config()
-    config.set_main_option("script_location", "unitune:migrations")
-    assert HEAD == ScriptDirectory.from_config(config).get_current_head()
-
-
-def test_alembic_is_imported_only_when_the_schema_is_behind(ledger: Ledger) -> None:
-    ledger.add(a_record())
-    look = (
-        "import sys; from pathlib import Path; from unitune.ledger import Ledger; "
-        "assert len(Ledger(Path(sys.argv[1])).records()) == 1; print('alembic' in sys.modules)"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", look, str(ledger.folder)], capture_output=True, text=True, check=True
-    )
-    assert "False" == done.stdout.strip()
-
-
-def test_reading_where_nothing_is_makes_nothing(ledger: Ledger) -> None:
-    assert [] == ledger.records()
-    assert not ledger.folder.exists()
-
-
-def test_a_failed_migration_leaves_nothing_half_done(tmp_path: Path) -> None:
-    path = tmp_path / "ledger.db"
-    blocker = sa.create_engine(f"sqlite:///{path}", poolclass=sa.NullPool)
-    with blocker.begin() as connection:
-        connection.execute(sa.text("CREATE TABLE artefacts (id INTEGER)"))
-    with pytest.raises(UnituneError, match="artefacts"), Database(path).writing():
-        pass
-    assert ["artefacts"] == sa.inspect(blocker).get_table_names()
-
-
-def test_a_ledger_of_a_newer_unitune_is_refused(ledger: Ledger) -> None:
-    ledger.add(a_record())
-    with Database(ledger.folder / "ledger.db").writing() as connection:
-        connection.execute(sa.text("UPDATE alembic_version SET version_num = '9999'"))
-    with pytest.raises(UserError, match="newer unitune"):
-        Ledger(ledger.folder).records()
-
-
-def test_a_file_that_is_no_ledger_is_said_to_be_none(ledger: Ledger) -> None:
-    ledger.folder.mkdir()
-    (ledger.folder / "ledger.db").write_bytes(b"this is certainly not a database" * 64)
-    with pytest.raises(UnituneError, match="no ledger"):
-        ledger.records()
-
-
-OPEN_AND_ADD = """
-import pathlib, sys, time
-from unitune.keys import run_id
-from unitune.ledger import Ledger, RunRecord
-now = time.time()
-record = RunRecord(run_id(now), "demo", "fake", "tiny", "sft", run_id(now), now, now)
-print(flush=True)
-sys.stdin.readline()
-Ledger(pathlib.Path(sys.argv[1])).add(record)
-"""
-
-
-def test_processes_that_open_a_new_ledger_at_once_all_write(ledger: Ledger) -> None:
-    crowd = [
-        subprocess.Popen(
-            [sys.executable, "-c", OPEN_AND_ADD, str(ledger.folder)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        for _ in range(4)
-    ]
-    for process in crowd:
-        assert process.stdout is not None
-        process.stdout.readline()  # it stands at the gate
-    for process in crowd:
-        assert process.stdin is not None
-        process.stdin.write("go\n")
-        process.stdin.flush()
-    for process in crowd:
-        process.communicate()
-    assert [0] * 4 == [process.returncode for process in crowd]
-    assert 4 == len(ledger.records())
 
 
 def test_a_record_comes_back_as_it_was_written(ledger: Ledger) -> None:
@@ -194,14 +114,70 @@ def test_every_run_but_a_failed_or_cancelled_one_is_a_twin(ledger: Ledger, state
 def test_an_artefact_is_replaced_by_a_later_one_of_its_name(ledger: Ledger) -> None:
     record = a_record()
     ledger.add(record)
-    assert ledger.artefact(record.id, "upload", "train.jsonl") is None
-    ledger.add_artefact(record.id, Artefact("upload", "train.jsonl", "old", "0"))
+    assert [] == ledger.artefacts(record.id)
+    ledger.add_artefact(record, Artefact("upload", "train.jsonl", "old", "0"))
     newer = Artefact("upload", "train.jsonl", "new", "1")
-    ledger.add_artefact(record.id, newer)
-    assert newer == ledger.artefact(record.id, "upload", "train.jsonl")
+    ledger.add_artefact(record, newer)
+    assert [newer] == ledger.artefacts(record.id)
 
 
-def test_an_event_of_no_run_is_refused_by_the_database(ledger: Ledger) -> None:
+def test_runs_are_found_by_what_they_handed_over(ledger: Ledger) -> None:
+    one, two, other = (a_record(str(number) * 64) for number in range(3))
+    for record, ref in ((one, "same"), (two, "same"), (other, "different")):
+        ledger.add(record)
+        ledger.add_artefact(record, Artefact("upload", "train.jsonl", ref, "0"))
+    assert sorted([one.id, two.id]) == ledger.runs_with("upload", "same")
+    assert [] == ledger.runs_with("model", "same")
+
+
+def test_a_key_that_is_too_long_for_its_column_is_still_another_one(ledger: Ledger) -> None:
+    record = a_record()
+    ledger.add(record)
+    ends = [Event("k" * 300 + end, "message", 0.0) for end in "ab"]
+    record = ledger.write(record, ends)
+    ledger.write(record, ends)
+    keys = [seen.event.key for seen in ledger.events(record.id, 1)]
+    assert (2, {200}) == (len(set(keys)), {len(key) for key in keys})
+    assert 2 == len(keys)
+
+
+def test_a_deleted_run_leaves_its_deployment_and_nothing_else(ledger: Ledger) -> None:
+    record, other = a_record(), a_record("0" * 64)
+    for each in (record, other):
+        ledger.add(each)
+        ledger.add_artefact(each, Artefact("upload", "train.jsonl", "ref", "0"))
+    record = ledger.write(record, [Event("k", "message", 0.0)])
+    ledger.add_deployment(a_deployment(record.id))
+    ledger.delete(record)
+    assert [other.id] == [left.id for left in ledger.records()]
+    assert ([], [], []) == (
+        ledger.events(record.id, 1),
+        ledger.transitions(record.id),
+        ledger.artefacts(record.id),
+    )
+    assert [None] == [left.run_id for left in ledger.deployments()]
+
+
+def test_a_run_that_has_changed_is_not_deleted(ledger: Ledger) -> None:
+    record = a_record()
+    ledger.add(record)
+    ledger.write(replace(record, state=State.CANCELLED))
+    with pytest.raises(Busy, match=record.id):
+        ledger.delete(record)
+    assert State.CANCELLED is ledger.record(record.id).state
+
+
+def test_of_two_that_read_the_same_deployment_only_one_can_write(ledger: Ledger) -> None:
     ledger.add(a_record())
-    with pytest.raises(UnituneError, match="FOREIGN KEY"):
-        ledger.add_artefact("nobody", Artefact("upload", "train.jsonl", "r", "0"))
+    deployment = a_deployment(None)
+    ledger.add_deployment(deployment)
+    written = ledger.write_deployment(replace(deployment, state="ready"))
+    with pytest.raises(Busy, match=deployment.id):
+        ledger.write_deployment(replace(deployment, state="gone"))
+    assert written == ledger.deployment(deployment.id)
+
+
+def test_an_artefact_of_no_run_is_refused(ledger: Ledger) -> None:
+    ledger.add(a_record())
+    with pytest.raises(Busy, match="taken run"):
+        ledger.add_artefact(a_record(), Artefact("upload", "train.jsonl", "r", "0"))

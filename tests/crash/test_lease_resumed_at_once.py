@@ -1,0 +1,82 @@
+"""Two processes that resume one interrupted run at once, a hundred times: one acts each time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import pytest
+from crash.forks import Fork, Gate
+from crash.killing import a_job, jobs_at_the_vendor
+from crash.postgres import STORES, a_store
+
+from unitune import registry
+from unitune.backend import Guarantee, Launch, State
+from unitune.ledger import Ledger
+from unitune.run import Run, launch
+from unitune.testing import FakeBackend
+
+TIMES = 100
+
+
+@pytest.fixture(params=STORES)
+def run(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Run]:
+    """A run at a vendor that makes a job of every create call.
+
+    It has been resumed once, so that forks find the statements of a resume compiled.
+    """
+    monkeypatch.setenv("UNITUNE_DIR", str(tmp_path / "ledger"))
+    monkeypatch.setenv("UNITUNE_FAKE_DIR", str(tmp_path / "vendor"))
+    monkeypatch.setattr(FakeBackend, "guarantee", Guarantee.FINDABLE)
+    offer = registry.offer("fake").model_copy(update={"settle_seconds": 0})
+    monkeypatch.setattr(registry, "offer", lambda _: offer)
+    with a_store(request.param) as url:
+        monkeypatch.setenv("UNITUNE_LEDGER", url)
+        made = launch(a_job(tmp_path, {}))
+        interrupt_next_attempt(Ledger(tmp_path / "ledger"), made)
+        yield made.resume()
+
+
+def interrupt_next_attempt(ledger: Ledger, run: Run) -> None:
+    """Leave the run as a process does that dies within the create call of an attempt."""
+    with ledger.acting(run.id) as record:
+        attempt = record.attempt + 1
+        ledger.write(replace(record, state=State.SUBMITTING, attempt=attempt, job_id=None))
+
+
+def resume_and_count(run: Run, gate: Gate) -> str:
+    """Resume the run when the gate opens; return the job, and how many create calls that took."""
+    calls: list[str] = []
+    real = FakeBackend.submit
+
+    def counted(backend: FakeBackend, launch: Launch) -> str:
+        calls.append(launch.key)
+        return real(backend, launch)
+
+    FakeBackend.submit = counted
+    gate.wait()
+    job_id = run.resume().job_id
+    return f"{job_id} {len(calls)}"
+
+
+def test_of_two_processes_that_resume_a_run_at_once_one_acts_each_time(
+    run: Run, tmp_path: Path
+) -> None:
+    ledger = Ledger(tmp_path / "ledger")
+    jobs = set(jobs_at_the_vendor(tmp_path))
+    for _ in range(TIMES):
+        interrupt_next_attempt(ledger, run)
+        gate = Gate()
+        both = [Fork(partial(resume_and_count, run, gate)) for _ in range(2)]
+        gate.open(forks=2)
+        told = sorted(fork.result().split() for fork in both)
+        (made,) = set(jobs_at_the_vendor(tmp_path)) - jobs
+        jobs.add(made)
+        assert [[made, "0"], [made, "1"]] == told
+        assert made == ledger.record(run.id).job_id
+    assert TIMES + 2 == len(jobs)
+    assert TIMES + 2 == (tmp_path / "vendor" / f"{run.id}.creates").stat().st_size

@@ -1,0 +1,190 @@
+"""How a ledger comes to its tables, on each of the databases that it can live in."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+from alembic import command
+from alembic.autogenerate import compare_metadata
+from alembic.config import Config
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from crash.postgres import new_database
+
+from unitune.backend import Event, State
+from unitune.errors import UnituneError, UserError
+from unitune.keys import run_id
+from unitune.ledger import Artefact, Ledger, RunRecord
+from unitune.ledger.database import Database, Store
+from unitune.ledger.postgres import PostgreSQL
+from unitune.ledger.sqlite import SQLite
+from unitune.ledger.tables import HEAD, METADATA
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def empty(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Store]:
+    """A database without a table, which is the ledger's in `tmp_path`."""
+    monkeypatch.delenv("UNITUNE_LEDGER", raising=False)
+    if request.param == "sqlite":
+        yield SQLite(tmp_path / "ledger.db")
+        return
+    with new_database(empty=True) as url:
+        monkeypatch.setenv("UNITUNE_LEDGER", url)
+        yield PostgreSQL(url)
+
+
+def config() -> Config:
+    made = Config()
+    made.set_main_option("script_location", "unitune.ledger:migrations")
+    return made
+
+
+def upgrade(store: Store, version: str) -> None:
+    with store.upgrading() as connection:
+        alembic = config()
+        alembic.attributes["connection"] = connection
+        command.upgrade(alembic, version)
+
+
+def test_migrations_from_empty_make_the_tables_that_the_code_uses(empty: Store) -> None:
+    with Database(empty).writing() as connection:
+        context = MigrationContext.configure(connection, opts={"compare_type": True})
+        assert [] == compare_metadata(context, METADATA)
+
+
+def test_the_version_in_the_code_is_the_newest_migration() -> None:
+    assert HEAD == ScriptDirectory.from_config(config()).get_current_head()
+
+
+FIRST_RUN = """
+INSERT INTO runs VALUES ('r251125-a', 'demo', 'fake', 'tiny', 'sft', 'f', 'succeeded', 'done', NULL,
+    'job-1', 2, '7', '{"backend": "fake", "name": "m", "base": "tiny"}', 5, 1.5, 2.5);
+INSERT INTO transitions (run_id, attempt, state, raw, time)
+    VALUES ('r251125-a', 1, 'planned', '', 1.5);
+INSERT INTO events (run_id, attempt, key, kind, time, data)
+    VALUES ('r251125-a', 2, 'k', 'step', 2.0, '{}');
+INSERT INTO artefacts (run_id, kind, name, ref, sha256, created)
+    VALUES ('r251125-a', 'upload', 'train.jsonl', 'ref', 'hash', 1.75)
+"""
+
+
+def test_a_ledger_of_the_first_version_keeps_its_runs(empty: Store, tmp_path: Path) -> None:
+    upgrade(empty, "0001")
+    with empty.writing(durable=True) as connection:
+        for statement in FIRST_RUN.split(";"):
+            connection.exec_driver_sql(statement)
+    ledger = Ledger(tmp_path)
+    (record,) = ledger.records()
+    assert ("r251125-a", State.SUCCEEDED, "job-1", 5) == (
+        record.id,
+        record.state,
+        record.job_id,
+        record.version,
+    )
+    assert record.model is not None
+    assert ("m", "", 0) == (record.model.name, record.host, record.fence)
+    assert [State.PLANNED] == [seen.state for seen in ledger.transitions(record.id)]
+    assert [Event("k", "step", 2.0)] == [seen.event for seen in ledger.events(record.id, 2)]
+    assert [Artefact("upload", "train.jsonl", "ref", "hash")] == ledger.artefacts(record.id)
+    with ledger.acting(record.id) as held:
+        assert 6 == ledger.write(held, [Event("l", "step", 3.0)]).version
+
+
+def test_alembic_is_imported_only_when_the_schema_is_behind(empty: Store, tmp_path: Path) -> None:
+    with Database(empty).writing():
+        pass
+    look = (
+        "import sys; from pathlib import Path; from unitune.ledger import Ledger; "
+        "assert [] == Ledger(Path(sys.argv[1])).records(); print('alembic' in sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", look, str(tmp_path)], capture_output=True, text=True, check=True
+    )
+    assert "False" == done.stdout.strip()
+
+
+def test_reading_where_nothing_is_makes_no_folder(empty: Store, tmp_path: Path) -> None:
+    del empty
+    ledger = Ledger(tmp_path / ".unitune")
+    assert [] == ledger.records()
+    assert [] == ledger.deployments()
+    assert not ledger.folder.exists()
+
+
+def test_a_failed_migration_leaves_nothing_half_done(empty: Store) -> None:
+    with empty.engine.begin() as connection:
+        connection.execute(sa.text("CREATE TABLE artefacts (id INTEGER)"))
+    with pytest.raises(UnituneError, match="artefacts"), Database(empty).writing():
+        pass
+    with empty.engine.connect() as connection:
+        assert ["artefacts"] == sa.inspect(connection).get_table_names()
+
+
+def test_a_ledger_of_a_newer_unitune_is_refused(empty: Store, tmp_path: Path) -> None:
+    with Database(empty).writing() as connection:
+        connection.execute(sa.text("UPDATE alembic_version SET version_num = '9999'"))
+    with pytest.raises(UserError, match="newer unitune"):
+        Ledger(tmp_path).records()
+
+
+def test_a_file_that_is_no_ledger_is_said_to_be_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("UNITUNE_LEDGER", raising=False)
+    (tmp_path / "ledger.db").write_bytes(b"this is certainly not a database" * 64)
+    with pytest.raises(UnituneError, match="no ledger"):
+        Ledger(tmp_path).records()
+
+
+OPEN_AND_ADD = """
+import pathlib, sys, time
+from unitune.keys import run_id
+from unitune.ledger import Ledger, RunRecord
+now = time.time()
+record = RunRecord(run_id(now), "demo", "fake", "tiny", "sft", run_id(now), now, now)
+print(flush=True)
+sys.stdin.readline()
+Ledger(pathlib.Path(sys.argv[1])).add(record)
+"""
+
+
+def test_processes_that_open_a_new_ledger_at_once_all_write(empty: Store, tmp_path: Path) -> None:
+    del empty
+    crowd = [
+        subprocess.Popen(
+            [sys.executable, "-c", OPEN_AND_ADD, str(tmp_path)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for _ in range(4)
+    ]
+    for process in crowd:
+        assert process.stdout is not None
+        process.stdout.readline()  # it stands at the gate
+    for process in crowd:
+        assert process.stdin is not None
+        process.stdin.write("go\n")
+        process.stdin.flush()
+    for process in crowd:
+        process.communicate()
+    assert [0] * 4 == [process.returncode for process in crowd]
+    assert 4 == len(Ledger(tmp_path).records())
+
+
+def test_a_ledger_that_is_up_to_date_is_not_upgraded_again(
+    empty: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = time.time()
+    record = RunRecord(run_id(now), "demo", "fake", "tiny", "sft", "f" * 64, now, now)
+    Ledger(tmp_path).add(record)
+    monkeypatch.setattr(type(empty), "upgrading", None)
+    assert [record.id] == [found.id for found in Ledger(tmp_path).records()]

@@ -1,0 +1,123 @@
+"""A ledger in a file, for the processes of one machine: all that only SQLite needs.
+
+`unitune.ledger.database` uses it, or `unitune.ledger.postgres`, which has the same members.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Generator
+from contextlib import closing, contextmanager
+from functools import cached_property
+from pathlib import Path
+
+import sqlalchemy as sa
+from sqlalchemy import event
+from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy.exc import DBAPIError, OperationalError
+
+from unitune.errors import Busy, UnituneError
+from unitune.home import make_home, refuse_network
+from unitune.locks import locked
+
+BUSY_SECONDS = 30
+"""How long a statement waits for another process's write."""
+
+
+class SQLite:
+    """A SQLite file, made when it is first written.
+
+    Args:
+        path: The file; its folder is made on the first write.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @property
+    def name(self) -> str:
+        """How messages call it."""
+        return str(self.path)
+
+    @property
+    def exists(self) -> bool:
+        """Whether there is anything to read."""
+        return self.path.exists()
+
+    @cached_property
+    def engine(self) -> sa.Engine:
+        """An engine whose transactions are real ones.
+
+        Python's driver opens transactions late and by guessing; so it is told not to, and BEGIN is
+        sent here. A writer takes the write lock at once: upgrading a read to a write could fail.
+        """
+        refuse_network(self.path.parent)
+        engine = sa.create_engine(
+            sa.URL.create("sqlite", database=str(self.path)),
+            poolclass=sa.NullPool,
+            connect_args={"timeout": BUSY_SECONDS},
+        )
+        event.listen(engine, "connect", _prepare)
+        event.listen(engine, "begin", _begin)
+        return engine
+
+    def clock(self) -> sa.ColumnElement[float]:
+        """Return the time now, in seconds since 1970: this machine's, as all processes are here."""
+        return sa.literal(time.time(), sa.Double)
+
+    @contextmanager
+    def writing(self, *, durable: bool) -> Generator[sa.Connection]:
+        """Give a connection in a transaction that no other writer can come between.
+
+        Args:
+            durable: Whether it must be on the disk when it is done. What is not is lost when the
+                machine loses its power, and so are the processes that it was about.
+        """
+        with _writer(self.engine, durable=durable) as connection, connection.begin():
+            yield connection
+
+    def one_at_a_time(self, connection: sa.Connection, key: str) -> None:
+        """Wait until no other transaction holds the same key; writers here wait anyway."""
+
+    @contextmanager
+    def upgrading(self) -> Generator[sa.Connection]:
+        """Give the one process that may change the schema a connection in a transaction."""
+        make_home(self.path.parent)
+        with locked(self.path.parent / "ledger.lock", f"the ledger {self.name}"):
+            with closing(self.engine.raw_connection()) as raw:
+                raw.cursor().execute("PRAGMA journal_mode = WAL")  # never within a transaction
+            with self.writing(durable=True) as connection:
+                yield connection
+
+    def explained(self, error: DBAPIError) -> UnituneError:
+        """Return what an error of the driver means to the user."""
+        if not isinstance(error, OperationalError):
+            return UnituneError(
+                f"the ledger {self.name} is damaged or no ledger: {error.orig}. Restore it from a "
+                "backup, or move it away to begin a new one."
+            )
+        if "locked" in str(error.orig):
+            return Busy(f"the ledger {self.name} is in use by another process; try again.")
+        return UnituneError(
+            f"the ledger {self.name} cannot be used: {error.orig}. Check that its folder exists "
+            "and can be written to, or set UNITUNE_DIR to another one."
+        )
+
+
+def _writer(engine: sa.Engine, *, durable: bool) -> sa.Connection:
+    return engine.connect().execution_options(write=True, durable=durable)
+
+
+def _prepare(connection: DBAPIConnection, _record: object) -> None:
+    connection.isolation_level = None
+    cursor = connection.cursor()
+    cursor.execute("PRAGMA foreign_keys = ON")
+    cursor.close()
+
+
+def _begin(connection: sa.Connection) -> None:
+    options = connection.get_execution_options()
+    # An intent must be on the disk before the paid call that it announces.
+    level = "FULL" if options.get("durable", True) else "NORMAL"
+    connection.exec_driver_sql(f"PRAGMA synchronous = {level}")
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if options.get("write", False) else "BEGIN")

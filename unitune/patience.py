@@ -1,0 +1,80 @@
+"""Waiting for a vendor: which failures pass, and how long to wait before asking again.
+
+Only what may be repeated is repeated here; a create call is not (`unitune.launching`).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from typing import TypeVar
+
+from unitune.errors import BackendError, UnituneError, Unreachable
+
+FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 1.0, 15.0
+LONGEST_WISH_SECONDS = 60.0
+"""A vendor that wants us to wait longer is believed, and the user is told instead."""
+REQUEST_TIMEOUT = 408
+RATE_LIMITED = 429
+SERVER_ERRORS = 500
+
+Answer = TypeVar("Answer")
+
+
+def outcome_open(error: UnituneError) -> bool:
+    """Return whether a request may have taken effect; a 4xx proves that it did not."""
+    if isinstance(error, Unreachable):
+        return True
+    status = error.status if isinstance(error, BackendError) else None
+    return status is not None and (status >= SERVER_ERRORS or status == REQUEST_TIMEOUT)
+
+
+def rate_limited(error: UnituneError) -> bool:
+    """Return whether the vendor was asked too often, and has done nothing."""
+    return isinstance(error, BackendError) and error.status == RATE_LIMITED
+
+
+def passes(error: UnituneError) -> bool:
+    """Return whether the same request may be answered later."""
+    return outcome_open(error) or rate_limited(error)
+
+
+def pauses() -> Iterator[float]:
+    """Yield the seconds between tries: 1, 2, 4, 8, then 15 for ever."""
+    pause = FIRST_PAUSE_SECONDS
+    while True:
+        yield pause
+        pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
+
+
+def wished(error: UnituneError, pause: float) -> float:
+    """Return the pause that the vendor asks for, or else ours."""
+    wish = error.retry_after if isinstance(error, BackendError) else None
+    return pause if wish is None else max(wish, 0.0)
+
+
+def wait(seconds: float) -> None:
+    """Do nothing for a while; Ctrl-C ends it."""
+    time.sleep(seconds)
+
+
+def patiently(ask: Callable[[], Answer], seconds: float) -> Answer:
+    """Ask again for as long as the vendor says that it is asked too often.
+
+    Args:
+        ask: What may be repeated.
+        seconds: How long to go on.
+
+    Raises:
+        UnituneError: Any other error at once; the rate limit when the time is over.
+    """
+    end = time.monotonic() + seconds
+    for pause in pauses():
+        try:
+            return ask()
+        except BackendError as error:
+            longer = wished(error, pause)
+            if not rate_limited(error) or time.monotonic() + longer > end:
+                raise
+            wait(longer)
+    raise AssertionError("pauses never end")
