@@ -1,20 +1,28 @@
 """Data in a vendor's format: each row through a `Format`, with a finding for each that will not go.
 
 What a format cannot carry is an error finding with file and line; rows are only left out when the
-caller asks for it, and counted. The formats themselves stand beside their vendors' backends.
+caller asks for it, and counted. `encode` works on rows that are read, `encode_file` and
+`decode_file` on files of any size. The formats themselves stand beside their vendors' backends.
 """
 
 from __future__ import annotations
 
 import json
+import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from unitune import registry
-from unitune.data.dataset import Dataset
+from unitune.data.dataset import Dataset, Row
 from unitune.data.findings import Finding, error
+from unitune.data.load import read, read_records
+from unitune.data.records import Record
 from unitune.errors import DataError
 from unitune.job import Job
-from unitune.wire import CannotCarry, WireRow
+from unitune.wire import CannotCarry, Format, WireRow
+
+FOR_JUDGING = ("id", "expected")
+"""Keys that no training reads; a format without a place for them leaves them out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +40,22 @@ class Encoded:
     @property
     def jsonl(self) -> str:
         """The rows as JSON Lines."""
-        return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in self.rows)
+        return "".join(_line(row) + "\n" for row in self.rows)
+
+
+@dataclass(frozen=True, slots=True)
+class Converted:
+    """One row in its new form.
+
+    Args:
+        line: Of the file that it came from.
+        text: A line of JSON Lines, without its end.
+        left_out: Keys for judging that the format has no place for.
+    """
+
+    line: int
+    text: str
+    left_out: tuple[str, ...] = ()
 
 
 def encode(dataset: Dataset, format_name: str) -> Encoded:
@@ -52,13 +75,42 @@ def encode(dataset: Dataset, format_name: str) -> Encoded:
         try:
             rows.append(form.encode(row.example))
         except CannotCarry as problem:
-            finding = error(
-                "cannot-carry",
-                f"{form.name} cannot carry this row: {problem}.",
-                "Change the row, leave it out, or choose a backend that can.",
-            )
-            findings.append(finding.at(file=dataset.name, line=row.line))
+            findings.append(_cannot_carry(form, problem).at(file=dataset.name, line=row.line))
     return Encoded(tuple(rows), tuple(findings))
+
+
+def encode_file(path: str | os.PathLike[str], format_name: str) -> Iterator[Converted | Finding]:
+    """Write a file's rows in a format, one by one.
+
+    Args:
+        path: Canonical JSON Lines, or a table with the usual columns; rows for any method.
+        format_name: As `registry.format_names` lists them.
+
+    Yields:
+        Converted rows, and findings with file and line, in the file's order.
+
+    Raises:
+        UnknownName: No installed package brings the format.
+    """
+    form = registry.wire_format(format_name)
+    return (_encoded(form, item, path) for item in read(path, use="any"))
+
+
+def decode_file(path: str | os.PathLike[str], format_name: str) -> Iterator[Converted | Finding]:
+    """Read a file of a vendor's rows into canonical ones, one by one.
+
+    Args:
+        path: JSON Lines in the format.
+        format_name: As `registry.format_names` lists them.
+
+    Yields:
+        Converted rows, and findings with file and line, in the file's order.
+
+    Raises:
+        UnknownName: No installed package brings the format.
+    """
+    form = registry.wire_format(format_name)
+    return (_decoded(form, item, path) for item in read_records(path))
 
 
 def wire_text(job: Job, dataset: Dataset) -> str:
@@ -78,3 +130,44 @@ def wire_text(job: Job, dataset: Dataset) -> str:
             encoded.findings,
         )
     return encoded.jsonl
+
+
+def _encoded(
+    form: Format, item: Row | Finding, path: str | os.PathLike[str]
+) -> Converted | Finding:
+    if isinstance(item, Finding):
+        return item
+    try:
+        row = form.encode(item.example)
+    except CannotCarry as problem:
+        return _cannot_carry(form, problem).at(file=str(path), line=item.line)
+    named = (key for key in FOR_JUDGING if getattr(item.example, key) is not None)
+    return Converted(item.line, _line(row), tuple(key for key in named if key not in row))
+
+
+def _decoded(
+    form: Format, item: Record | Finding, path: str | os.PathLike[str]
+) -> Converted | Finding:
+    if isinstance(item, Finding):
+        return item
+    try:
+        return Converted(item.line, form.decode(item.value).line)
+    except CannotCarry as problem:
+        found = error(
+            "cannot-read",
+            f"this is no row of {form.name} that can be read: {problem}.",
+            "Change the row, leave it out, or name the format that it has.",
+        )
+        return found.at(file=str(path), line=item.line)
+
+
+def _cannot_carry(form: Format, problem: CannotCarry) -> Finding:
+    return error(
+        "cannot-carry",
+        f"{form.name} cannot carry this row: {problem}.",
+        "Change the row, leave it out, or choose a backend that can.",
+    )
+
+
+def _line(row: WireRow) -> str:
+    return json.dumps(row, ensure_ascii=False)

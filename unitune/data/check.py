@@ -19,7 +19,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict
 
 from unitune.data.dataset import Dataset, Row
-from unitune.data.example import Example
+from unitune.data.example import Example, digest
 from unitune.data.findings import Finding, clip, error, warning
 from unitune.data.histogram import Lengths
 from unitune.data.leaks import SeenRows, SharedCase, short_digest
@@ -125,8 +125,9 @@ class _Tally:
         )
 
     def _count(self, example: Example) -> None:
-        self._lengths.append(sum(len(message.text) for message in example.messages))
-        self._roles.update(message.role for message in example.messages)
+        messages = (*example.messages, *(example.non_preferred_output or ()))
+        self._lengths.append(sum(len(message.text) for message in messages))
+        self._roles.update(message.role for message in messages)
 
     def _compare(self, row: Row) -> Iterator[Finding]:
         content = row.example.content
@@ -142,13 +143,14 @@ class _Tally:
         yield from self._repeated_id(row, equal=first != row.line)
 
     def _contradiction(self, row: Row) -> Iterator[Finding]:
-        key, answer = row.example.input_key, _answer_key(row.example)
+        self.input_keys.append(row.example.input_key)
+        key, answer = _question_key(row.example), _answer_key(row.example)
         first = self._answers.setdefault(key, _FirstAnswer(row.line, answer))
-        self.input_keys.append(key)
         if first.key != answer:
+            how = "answers" if row.example.non_preferred_output is None else "prefers"
             yield warning(
                 "contradiction",
-                f"the row asks the same as the one on line {first.line}, but answers differently: "
+                f"the row asks the same as the one on line {first.line}, but {how} differently: "
                 f"{clip(row.example.answer)}.",
                 "Decide which answer is right and leave the other out.",
             )
@@ -193,7 +195,7 @@ def check_job(job: Job) -> DataReport:
         job: Its data, and the seed of its split.
     """
     train = _tally(job, "train", job.data.train)
-    for row in train.read(read(train.name, job.data)):
+    for row in train.read(read(train.name, job.data, job.method)):
         train.seen.add(row)
     tallies = [train]
     across = list(_cut_findings(job, train))
@@ -202,7 +204,8 @@ def check_job(job: Job) -> DataReport:
     if job.data.test:
         tallies.append(_tally(job, "test", job.data.test))
     for index, tally in enumerate(tallies[1:], start=1):
-        for row in tally.read(read(tally.name, job.data)):
+        use = "case" if tally.purpose == "test" else job.method
+        for row in tally.read(read(tally.name, job.data, use)):
             across.extend(_shared_findings(job, row, tally, tallies[:index]))
             tally.seen.add(row)
     return DataReport(
@@ -220,6 +223,20 @@ def _report_on(name: str, items: Iterable[Row | Finding]) -> DataReport:
 
 def _tally(job: Job, purpose: Purpose, file: str) -> _Tally:
     return _Tally(str(job.path(file)), purpose)
+
+
+def _question_key(example: Example) -> str:
+    """Return what two rows must share to contradict each other.
+
+    One question may well have several pairs of answers, so a preference contradicts another only
+    where both weigh the same two.
+    """
+    if example.non_preferred_output is None:
+        return example.input_key
+    turns = (example.messages[-1], *example.non_preferred_output)
+    return digest(
+        [example.input_key, sorted(digest([turn.text, turn.tool_calls]) for turn in turns)]
+    )
 
 
 def _answer_key(example: Example) -> bytes:

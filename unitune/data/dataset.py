@@ -42,4 +42,4 @@ class Dataset:
     @property
     def jsonl(self) -> str:
         """The rows as canonical JSON Lines, as backends receive them."""
-        return "".join(row.model_dump_json(exclude_defaults=True) + "\n" for row in self)
+        return "".join(row.line + "\n" for row in self)

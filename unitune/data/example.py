@@ -1,8 +1,10 @@
-"""The canonical training row: OpenAI chat messages.
+"""The canonical training row: OpenAI chat messages, or OpenAI's preference triple.
 
 Every file format is read into `Example` and every backend's format is written from it, so that one
 row serves training, cost and evaluation. Keys that unitune does not know are kept as they are, for
-graders. Validity beyond shape (answers there, turns not empty) is the business of
+graders. A preference row holds its preferred output as the last of `messages`, so that prompt and
+answer mean the same in every row; in files it stands as the triple `input`, `preferred_output`,
+`non_preferred_output`. Validity beyond shape (answers there, turns not empty) is the business of
 `unitune.data.rows`.
 """
 
@@ -11,11 +13,13 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, Self, cast
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
 
 ROLES = ("system", "developer", "user", "assistant", "tool")
+TRIPLE = ("input", "preferred_output", "non_preferred_output")
+"""Keys of a preference row in a file."""
 
 
 class TextPart(BaseModel):
@@ -58,6 +62,25 @@ class Example(BaseModel):
     """Name of the row as an evaluation case; made from its content when absent."""
     expected: str | None = None
     """Expected answer, where it is not the last assistant turn."""
+    non_preferred_output: (
+        Annotated[tuple[Message, ...], Field(min_length=1, max_length=1)] | None
+    ) = None
+    """In a preference row: the answer that is worse than the last of `messages`."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_triple(cls, value: Any) -> Any:
+        return _flat(cast("dict[str, Any]", value)) if isinstance(value, dict) else value
+
+    @model_validator(mode="after")
+    def _has_a_preferred_output(self) -> Self:
+        if self.non_preferred_output is None:
+            return self
+        if self.messages[-1].role != "assistant":
+            raise ValueError("the last of messages is the preferred output, from the assistant")
+        if taken := [key for key in TRIPLE if key in (self.model_extra or {})]:
+            raise ValueError(f"{taken[0]!r} cannot be a key of one's own in a preference row")
+        return self
 
     @property
     def prompt(self) -> tuple[Message, ...]:
@@ -75,8 +98,19 @@ class Example(BaseModel):
 
     @property
     def content(self) -> dict[str, JsonValue]:
-        """What the row says, as JSON values: what equals its default is left out."""
-        return self.model_dump(mode="json", exclude_defaults=True)
+        """What the row says, as JSON values: what equals its default is left out.
+
+        A preference row is the triple that stands in files.
+        """
+        flat: dict[str, JsonValue] = self.model_dump(mode="json", exclude_defaults=True)
+        return flat if self.non_preferred_output is None else _triple(flat)
+
+    @property
+    def line(self) -> str:
+        """The row as a line of canonical JSON Lines, without its end."""
+        if self.non_preferred_output is None:
+            return self.model_dump_json(exclude_defaults=True)
+        return json.dumps(self.content, ensure_ascii=False, separators=(",", ":"))
 
     @property
     def input_key(self) -> str:
@@ -94,6 +128,32 @@ class Example(BaseModel):
     def case_id(self) -> str:
         """The row's `id`, or the first 12 hex digits of the hash of its content."""
         return self.id or digest(self.content)[:12]
+
+
+def _flat(row: dict[str, Any]) -> dict[str, Any]:
+    """Return a triple with the keys of an Example; any other row as it is."""
+    if "messages" in row or not isinstance(row.get("input"), dict):
+        return row
+    asked, rest = dict(cast("dict[str, Any]", row["input"])), dict(row)
+    rest.pop("input")
+    turns = asked.pop("messages", None), rest.pop("preferred_output", None)
+    if not all(isinstance(some, list | tuple) for some in turns):
+        return row
+    return {**asked, **rest, "messages": [turn for some in turns for turn in some or ()]}
+
+
+def _triple(flat: dict[str, JsonValue]) -> dict[str, JsonValue]:
+    """Return the keys of a preference row as a triple, its own keys behind."""
+    rest = dict(flat)
+    *asked, preferred = cast("list[JsonValue]", rest.pop("messages"))
+    tools = {"tools": rest.pop("tools")} if "tools" in rest else {}
+    worse = rest.pop("non_preferred_output")
+    return {
+        "input": {"messages": asked, **tools},
+        "preferred_output": [preferred],
+        "non_preferred_output": worse,
+        **rest,
+    }
 
 
 def digest(value: JsonValue | Sequence[object]) -> str:

@@ -2,24 +2,26 @@
 
     bytes ─► lines ─► records (JSON Lines or a table) ─► examples ─► Row | Finding
 
-Every row comes out either as a `Row` or as an error that names file and line; a bad row never hides
-the next one, and no content of a file makes `read` raise. Duplicates and other things that only
-show across rows are the business of `unitune.data.check`.
+`read_records` ends before the examples, for rows that are not in the canonical form. Every row
+comes out either as a `Row` or as an error that names file and line; a bad row never hides the next
+one, and no content of a file makes `read` raise. Duplicates and other things that only show across
+rows are the business of `unitune.data.check`.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from itertools import islice
+from collections.abc import Callable, Iterator
+from itertools import chain, islice
 from pathlib import Path
+from typing import TypeVar
 
 from unitune.data.dataset import Dataset, Row
 from unitune.data.findings import Finding, error, note
 from unitune.data.lines import Lines
-from unitune.data.mapping import PROMPT_AND_COMPLETION, Mapping, mapping_of
+from unitune.data.mapping import ByUsualNames, Mapping, mapping_of
 from unitune.data.records import Record, json_records
-from unitune.data.rows import examples, is_mapped
+from unitune.data.rows import Use, examples, is_mapped
 from unitune.data.tables import table_records
 from unitune.errors import DataError, nearest
 from unitune.job import Data
@@ -29,23 +31,27 @@ DELIMITERS = {".csv": ",", ".tsv": "\t"}
 SUFFIXES = (*JSON_LINES, *DELIMITERS)
 SHOWN_FINDINGS = 5
 """So many fit an error message; `unitune check` shows them all."""
+T = TypeVar("T")
 _MAX_NAMES = 20
 """Keys remembered for the note on what was left out: a file may have any number."""
 
 
-def read(path: str | os.PathLike[str], data: Data | None = None) -> Iterator[Row | Finding]:
+def read(
+    path: str | os.PathLike[str], data: Data | None = None, use: Use = "case"
+) -> Iterator[Row | Finding]:
     """Read a file row by row, in constant memory.
 
     Args:
         path: JSON Lines (.jsonl, .ndjson, .json), CSV or TSV; UTF-8.
         data: The job's data, for its columns or template; None: the file's own keys.
+        use: What the rows are for, and so what each must have.
 
     Yields:
         Usable rows, and findings with file and line, in the file's order; what concerns the whole
         file comes first or last.
     """
     file, usable, errors = Path(path), 0, 0
-    for item in _items(file, data):
+    for item in _items(file, data, use):
         if isinstance(item, Row):
             usable += 1
             yield item
@@ -58,25 +64,44 @@ def read(path: str | os.PathLike[str], data: Data | None = None) -> Iterator[Row
         )
 
 
-def load(path: str | os.PathLike[str], data: Data | None = None) -> Dataset:
+def load(path: str | os.PathLike[str], data: Data | None = None, use: Use = "case") -> Dataset:
     """Read a whole file.
 
     Args:
         path: JSON Lines, CSV or TSV; UTF-8.
         data: The job's data, for its columns or template.
+        use: What the rows are for: a method (sft, dpo, rft), a case to be judged on, or any.
 
     Raises:
         DataError: The file cannot be read or holds a row that cannot be used; carries all findings.
     """
     rows: list[Row] = []
     findings: list[Finding] = []
-    for item in read(path, data):
+    for item in read(path, data, use):
         rows.append(item) if isinstance(item, Row) else findings.append(item)
     if errors := [finding for finding in findings if finding.severity == "error"]:
         raise DataError(
             _message(str(path), errors, "the job file" if data else str(path)), tuple(findings)
         )
     return Dataset(Path(path).name, tuple(rows))
+
+
+def read_records(path: str | os.PathLike[str]) -> Iterator[Record | Finding]:
+    """Read a JSON Lines file without asking what its keys mean.
+
+    Args:
+        path: JSON Lines; UTF-8.
+
+    Yields:
+        One object a line, and findings with file and line, in the file's order.
+    """
+    file = Path(path)
+    if file.suffix.lower() in DELIMITERS:
+        found = error("unknown-format", "a table is no JSON Lines.", "Write one object a line.")
+        yield found.at(file=str(file))
+        return
+    for item in _opened(file, lambda lines: chain(lines.findings, json_records(lines))):
+        yield item.at(file=str(file)) if isinstance(item, Finding) else item
 
 
 def _message(path: str, errors: list[Finding], checked: str) -> str:
@@ -88,17 +113,21 @@ def _message(path: str, errors: list[Finding], checked: str) -> str:
     return "\n".join((f"{path}: {count}; the file cannot be used as it is.", *shown))
 
 
-def _items(file: Path, data: Data | None) -> Iterator[Row | Finding]:
+def _items(file: Path, data: Data | None, use: Use) -> Iterator[Row | Finding]:
     mapping = mapping_of(data)
     if isinstance(mapping, Finding):
         yield mapping
         return
+    yield from _opened(file, lambda lines: _rows(lines, file.suffix.lower(), mapping, use))
+
+
+def _opened(file: Path, items: Callable[[Lines], Iterator[T | Finding]]) -> Iterator[T | Finding]:
     try:
         if problem := _unreadable(file):
             yield problem
             return
         with file.open("rb") as stream:
-            yield from _rows(Lines.of(stream), file.suffix.lower(), mapping)
+            yield from items(Lines.of(stream))
     except OSError as failure:
         yield error(
             "unreadable-file",
@@ -126,10 +155,10 @@ def _unreadable(file: Path) -> Finding | None:
     return None
 
 
-def _rows(lines: Lines, suffix: str, mapping: Mapping | None) -> Iterator[Row | Finding]:
+def _rows(lines: Lines, suffix: str, mapping: Mapping | None, use: Use) -> Iterator[Row | Finding]:
     yield from lines.findings
     if suffix in DELIMITERS:
-        mapping = mapping or PROMPT_AND_COMPLETION
+        mapping = mapping or ByUsualNames()
         records = table_records(lines, DELIMITERS[suffix], mapping)
     else:
         records = json_records(lines)
@@ -138,7 +167,7 @@ def _rows(lines: Lines, suffix: str, mapping: Mapping | None) -> Iterator[Row | 
         if isinstance(record, Finding):
             yield record
             continue
-        for found in examples(record, mapping):
+        for found in examples(record, mapping, use):
             yield (
                 found.at(line=record.line)
                 if isinstance(found, Finding)

@@ -1,8 +1,9 @@
-"""Flat rows to messages: by column, or by template.
+"""Flat rows to messages: by column, by template, or by the names that everybody uses.
 
 A mapping knows which columns it reads, whether a table's header fits it, and how one row becomes
-messages. Columns that it does not read are left out of the example, so that nothing which the job
-did not name leaves the machine; `unitune.data.load` says which. A blank system prompt is none.
+what `unitune.data.rows` reads. Columns that it does not read are left out of the example, so that
+nothing which the job did not name leaves the machine; `unitune.data.load` says which. A blank
+system prompt is none.
 """
 
 from __future__ import annotations
@@ -39,8 +40,8 @@ class Mapping(Protocol):
         """Return why a table with these columns cannot be read, or None when it can."""
         ...
 
-    def messages(self, row: Flat) -> list[JsonValue] | Finding:
-        """Return the messages of one row, or why there are none."""
+    def content(self, row: Flat) -> Flat | Finding:
+        """Return one row with its messages, or why there are none."""
         ...
 
 
@@ -71,7 +72,7 @@ class ByColumn:
         missing = (name for name in self._by_role.values() if name not in columns)
         return next((_no_column(name, columns, self.fix) for name in missing), None)
 
-    def messages(self, row: Flat) -> list[JsonValue] | Finding:
+    def content(self, row: Flat) -> Flat | Finding:
         """Take each message from its column, word for word."""
         if misfit := self.misfit(row.keys()):
             return misfit
@@ -130,7 +131,7 @@ class ByTemplate:
         # Any other failure may be due to the blanks, and is told on the row where it is real.
         return tried if isinstance(tried, Finding) and tried.code == "missing-column" else None
 
-    def messages(self, row: Flat) -> list[JsonValue] | Finding:
+    def content(self, row: Flat) -> Flat | Finding:
         """Render every template."""
         texts = self._render(row)
         return texts if isinstance(texts, Finding) else _as_messages(texts)
@@ -161,12 +162,35 @@ class ByTemplate:
         )
 
 
-PROMPT_AND_COMPLETION = ByColumn(
+_PROMPT_AND_COMPLETION = ByColumn(
     Columns(user="prompt", assistant="completion"),
     fix="Say in the job file which columns hold the messages, e.g. "
     "`data: {columns: {user: QUESTION, assistant: ANSWER}}`, and check the job file.",
 )
-"""What a table without a mapping must look like."""
+_PREFERENCES = ("prompt", "chosen", "rejected")
+
+
+@dataclass(frozen=True, slots=True)
+class ByUsualNames:
+    """A table without a mapping: prompt and completion, or TRL's prompt, chosen and rejected."""
+
+    @property
+    def reads(self) -> frozenset[str]:
+        """The columns of either kind."""
+        return _PROMPT_AND_COMPLETION.reads | frozenset(_PREFERENCES)
+
+    def misfit(self, columns: Collection[str]) -> Finding | None:
+        """Return an error when the table is of neither kind."""
+        if "completion" in columns or not {"chosen", "rejected"}.issubset(columns):
+            return _PROMPT_AND_COMPLETION.misfit(columns)
+        missing = (name for name in _PREFERENCES if name not in columns)
+        return next((_no_column(name, columns, "Add it.") for name in missing), None)
+
+    def content(self, row: Flat) -> Flat | Finding:
+        """Return the messages of a pair, or the columns of a preference as they stand."""
+        if "completion" in row or not {"chosen", "rejected"}.issubset(row):
+            return _PROMPT_AND_COMPLETION.content(row)
+        return {name: row[name] for name in _PREFERENCES}
 
 
 def mapping_of(data: Data | None) -> Mapping | Finding | None:
@@ -178,12 +202,32 @@ def mapping_of(data: Data | None) -> Mapping | Finding | None:
     return ByColumn(data.columns) if data.columns else None
 
 
-def _as_messages(texts: dict[str, str]) -> list[JsonValue]:
-    return [
+def turns(key: str, value: JsonValue, role: str) -> list[JsonValue] | Finding:
+    """Return a value that is a text or a list of messages as messages.
+
+    Args:
+        key: Under which it stands.
+        value: Of the key.
+        role: Of a text.
+    """
+    if isinstance(value, str):
+        return [{"role": role, "content": value}]
+    if isinstance(value, list):
+        return value
+    return error(
+        "not-a-text",
+        f"{key!r} is {clip(value)}.",
+        "Allowed is text in quotes, or a list of messages.",
+    )
+
+
+def _as_messages(texts: dict[str, str]) -> Flat:
+    messages: list[JsonValue] = [
         {"role": role, "content": text}
         for role, text in texts.items()
         if role != "system" or text.strip()
     ]
+    return {"messages": messages}
 
 
 def _no_column(name: str, columns: Collection[str], fix: str) -> Finding:

@@ -1,45 +1,62 @@
-"""Records to examples: the three shapes of a row, and what makes a row usable.
+"""Records to examples: the shapes of a row, and what makes a row usable.
 
-A record is chat (`messages`), a pair (`prompt` and `completion`, texts or lists of messages), or
-flat (columns, through the job's mapping). Each becomes an `Example` or says why not, in findings
-without a place: the reader knows file and line. Only a mapped row loses its other keys.
+A record is chat (`messages`), a pair (`prompt` and `completion`, texts or lists of messages), a
+preference (`unitune.data.preferences`), or flat (columns, through the job's mapping). Each becomes
+an `Example` or says why not, in findings without a place: the reader knows file and line. Only a
+mapped row loses its other keys. What a row must have depends on its use.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Literal
 
 from pydantic import JsonValue, ValidationError
 
 from unitune.data.complaints import explain
 from unitune.data.example import Example, Message
-from unitune.data.findings import Finding, clip, error, warning
-from unitune.data.mapping import Mapping
+from unitune.data.findings import Finding, error, warning
+from unitune.data.mapping import Mapping, turns
+from unitune.data.preferences import is_preference, triple
 from unitune.data.records import Record
 from unitune.errors import nearest
+
+Use = Literal["sft", "dpo", "rft", "case", "any"]
+"""What a row is for: training by a method, a case to be judged on, or not known."""
+
+_NEED_NO_ANSWER = ("dpo", "rft", "any")
+"""A row for dpo that has no answer is told that it needs two."""
 
 _HOW_TO_ANSWER = (
     'End `messages` with {"role": "assistant", "content": …}, or give the answer as `expected`.'
 )
 
 
-def examples(record: Record, mapping: Mapping | None) -> Iterator[Example | Finding]:
+def examples(
+    record: Record, mapping: Mapping | None, use: Use = "case"
+) -> Iterator[Example | Finding]:
     """Yield the example that a record holds, if it is usable, and what there is to say about it.
 
     Args:
         record: One row of a file.
         mapping: How flat rows become messages; None when the job has none.
+        use: sft and case need an answer, dpo a pair of them; rft and any neither.
     """
-    content = _content(record, mapping)
+    content = _content(record, mapping, use)
     if isinstance(content, Finding):
         yield content
+        return
+    if is_preference(content):
+        content = triple(content)
+    if isinstance(content, list):
+        yield from content
         return
     try:
         example = Example.model_validate(content)
     except ValidationError as failure:
         yield from explain(failure, content)
         return
-    findings = list(_about(example))
+    findings = list(_about(example, use))
     yield from findings
     if all(finding.severity != "error" for finding in findings):
         yield example
@@ -50,50 +67,40 @@ def is_mapped(record: Record, mapping: Mapping) -> bool:
     keys = record.value.keys()
     if record.from_table:
         return True
+    if is_preference(record.value):
+        return not mapping.reads.isdisjoint(keys)
     if "messages" in keys:
         return "messages" in mapping.reads
     return "prompt" not in keys or not mapping.reads.isdisjoint(keys)
 
 
-def _content(record: Record, mapping: Mapping | None) -> dict[str, JsonValue] | Finding:
+def _content(record: Record, mapping: Mapping | None, use: Use) -> dict[str, JsonValue] | Finding:
     row = record.value
     if mapping and is_mapped(record, mapping):
-        messages = mapping.messages(row)
-        if isinstance(messages, Finding):
-            return messages
+        content = mapping.content(row)
+        if isinstance(content, Finding):
+            return content
         name = {"id": row["id"]} if "id" in row else {}
-        return {"messages": messages, **name}
-    if "messages" in row:
+        return {**content, **name}
+    if "messages" in row or is_preference(row):
         return row
-    return _pair(row) if "prompt" in row else _unknown_shape(row)
+    return _pair(row, use) if "prompt" in row else _unknown_shape(row)
 
 
-def _pair(row: dict[str, JsonValue]) -> dict[str, JsonValue] | Finding:
+def _pair(row: dict[str, JsonValue], use: Use) -> dict[str, JsonValue] | Finding:
     rest = dict(row)
     prompt, completion = rest.pop("prompt"), rest.pop("completion", None)
-    if completion is None and rest.get("expected") is None:
+    if completion is None and rest.get("expected") is None and use not in _NEED_NO_ANSWER:
         return _no_answer(
             "there is a `prompt` but no `completion`.", "Give the row a `completion`."
         )
-    asked = _turns("prompt", prompt, "user")
-    answered = [] if completion is None else _turns("completion", completion, "assistant")
+    asked = turns("prompt", prompt, "user")
+    answered = [] if completion is None else turns("completion", completion, "assistant")
     if isinstance(asked, Finding):
         return asked
     if isinstance(answered, Finding):
         return answered
     return {"messages": [*asked, *answered], **rest}
-
-
-def _turns(key: str, value: JsonValue, role: str) -> list[JsonValue] | Finding:
-    if isinstance(value, str):
-        return [{"role": role, "content": value}]
-    if isinstance(value, list):
-        return value
-    return error(
-        "not-a-text",
-        f"{key!r} is {clip(value)}.",
-        "Allowed is text in quotes, or a list of messages.",
-    )
 
 
 def _unknown_shape(row: dict[str, JsonValue]) -> Finding:
@@ -103,13 +110,15 @@ def _unknown_shape(row: dict[str, JsonValue]) -> Finding:
     return error(
         "unknown-shape",
         f"the row has {keys}, and neither `messages` nor `prompt`.{guess}",
-        'Write {"messages": […]} or {"prompt": …, "completion": …}, or say in the job which keys '
+        'Write {"messages": […]}, {"prompt": …, "completion": …} or {"prompt": …, "chosen": …, '
+        '"rejected": …}, or say in the job which keys '
         "hold the messages: `data: {columns: {user: QUESTION, assistant: ANSWER}}`.",
     )
 
 
-def _about(example: Example) -> Iterator[Finding]:
+def _about(example: Example, use: Use) -> Iterator[Finding]:
     """Say what is wrong with an example whose shape is right."""
+    yield from _about_use(example, use)
     if not example.prompt:
         yield error(
             "nothing-asked",
@@ -121,9 +130,27 @@ def _about(example: Example) -> Iterator[Finding]:
             yield from _empty(message, index)
     last = example.messages[-1]
     if example.answer is None:
-        yield _no_answer(f"the last message is from {last.role!r}, and no answer is given.")
+        if use not in _NEED_NO_ANSWER:
+            yield _no_answer(f"the last message is from {last.role!r}, and no answer is given.")
     elif not example.answer.strip() and not (example.expected is None and last.tool_calls):
         yield error("empty-answer", "the answer is empty.", "Give an answer, or leave the row out.")
+
+
+def _about_use(example: Example, use: Use) -> Iterator[Finding]:
+    """Say why a row does not fit the method that is to learn from it."""
+    if use == "dpo" and example.non_preferred_output is None:
+        yield error(
+            "not-a-preference",
+            "the row has one answer, and `method: dpo` learns from a better and a worse one.",
+            'Write {"input": {"messages": […]}, "preferred_output": […], "non_preferred_output": '
+            '[…]} or {"prompt": …, "chosen": …, "rejected": …}, or set `method: sft`.',
+        )
+    elif use in ("sft", "rft") and example.non_preferred_output is not None:
+        yield error(
+            "preference-row",
+            f"the row is a preference, and `method: {use}` would not learn from its worse answer.",
+            "Set `method: dpo`, or give the row as `messages` with the better answer alone.",
+        )
 
 
 def _empty(message: Message, index: int) -> Iterator[Finding]:

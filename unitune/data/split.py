@@ -51,10 +51,10 @@ def load_splits(job: Job) -> Splits:
         DataError: A file cannot be used, or train is too small to leave rows on both sides.
     """
     data = job.data
-    train = load(job.path(data.train), data)
+    train = load(job.path(data.train), data, job.method)
     test = load(job.path(data.test), data) if data.test else None
     if isinstance(data.validation, str):
-        return Splits(train, load(job.path(data.validation), data), test)
+        return Splits(train, load(job.path(data.validation), data, job.method), test)
     keys = [example.input_key for example in train]
     held = held_out(keys, validation_rows(job, len(train)), seed_of(job))
     if held is None:

@@ -1,0 +1,1 @@
+"""Vendors' rows as pure functions; no SDK is imported here."""

@@ -1,0 +1,201 @@
+"""What formats ask of a canonical row before they write it, and how they read one back.
+
+Each check raises `CannotCarry` in words that name the place in the row. Two things say nothing and
+are therefore no loss: weight 1 on an assistant's turn or 0 on another's, which is what such turns
+weigh anyway, and one text written as a list of one part. `id` and `expected` are for judging, never
+for training: formats without a place for them leave them out. What one vendor alone asks stands in
+its own module.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Collection, Mapping
+from typing import NoReturn, cast
+
+from pydantic import JsonValue, ValidationError
+
+from unitune.data.complaints import explain
+from unitune.data.example import Example, Message
+from unitune.data.findings import Finding
+from unitune.data.preferences import triple
+from unitune.wire import CannotCarry, WireRow
+
+Encode = Callable[[Example], WireRow]
+
+
+def counts_as_one(example: Example) -> None:
+    """Refuse a row whose weight is not 1."""
+    if example.weight != 1:
+        raise CannotCarry(
+            f"the row has the weight {example.weight:g}, and every row counts the same there"
+        )
+
+
+def no_own_keys(example: Example, besides: Collection[str] = ()) -> None:
+    """Refuse a row with keys that unitune does not know.
+
+    Args:
+        example: The row.
+        besides: Keys that the format has a place for.
+    """
+    for key in example.model_extra or ():
+        if key not in besides:
+            raise CannotCarry(f"the key {key!r} has no place there")
+
+
+def is_answered(example: Example) -> None:
+    """Refuse a row without an answer to learn, and a preference."""
+    if example.non_preferred_output is not None:
+        raise CannotCarry("the row is a preference, and there is no place for its worse answer")
+    last = example.messages[-1].role
+    if last != "assistant":
+        expected = "" if example.expected is None else "; `expected` is for judging, not learnt"
+        raise CannotCarry(
+            f"the last message is from {last!r}, and an answer from 'assistant' must end the row"
+            f"{expected}"
+        )
+
+
+def is_pair(example: Example) -> Message:
+    """Return the worse answer, or refuse a row that has none, or none to learn from."""
+    if example.non_preferred_output is None:
+        raise CannotCarry("the row has no worse answer (`non_preferred_output`)")
+    if not example.prompt:
+        raise CannotCarry("nothing is asked before the two answers")
+    if isinstance(found := triple(example.content), list):
+        raise _refusal(found[0])
+    return example.non_preferred_output[0]
+
+
+def weighs_as_usual(where: str, turn: Message) -> None:
+    """Refuse a weight that says more than a turn without one."""
+    usual = 1 if turn.role == "assistant" else 0
+    if turn.weight not in (None, usual):
+        raise CannotCarry(f"{where} has the weight {turn.weight}, and weights have no place there")
+
+
+def no_name(where: str, turn: Message) -> None:
+    """Refuse a turn with a speaker's name."""
+    if turn.name is not None:
+        raise CannotCarry(f"{where} has a name, {turn.name!r}, and names have no place there")
+
+
+def only_text(where: str, turn: Message) -> None:
+    """Refuse a turn that calls a tool or answers one."""
+    if turn.role == "tool" or turn.tool_calls is not None or turn.tool_call_id is not None:
+        raise CannotCarry(f"{where} calls or answers a tool, and tools have no place there")
+
+
+def texts(where: str, turn: Message) -> list[str]:
+    """Return the content of a turn as a list of texts, one for each part."""
+    if turn.content is None:
+        raise CannotCarry(f"{where} has no content")
+    if isinstance(turn.content, str):
+        return [turn.content]
+    if not turn.content:
+        raise CannotCarry(f"{where}.content is an empty list")
+    return [part.text for part in turn.content]
+
+
+def one_text(where: str, turn: Message) -> str:
+    """Return the content of a turn as the one text that it must be."""
+    given = texts(where, turn)
+    if len(given) > 1:
+        raise CannotCarry(
+            f"{where}.content is in {len(given)} parts, and only one text has a place there"
+        )
+    return given[0]
+
+
+def places(messages: Collection[Message]) -> list[tuple[str, Message]]:
+    """Return messages with the names of their places."""
+    return [(f"messages[{index}]", turn) for index, turn in enumerate(messages)]
+
+
+def json_object(where: str, text: str) -> dict[str, JsonValue]:
+    """Parse a text that must be one JSON object, losing nothing of what it says."""
+    try:
+        value = cast(
+            "JsonValue",
+            json.loads(
+                text, object_pairs_hook=_once_each, parse_constant=_refuse, parse_float=_finite
+            ),
+        )
+    except (ValueError, RecursionError) as error:
+        raise CannotCarry(f"{where} is no JSON that can be carried ({error})") from None
+    if not isinstance(value, dict):
+        raise CannotCarry(f"{where} is no JSON object")
+    return value
+
+
+def known_keys(where: str, row: Mapping[str, JsonValue], known: Collection[str]) -> None:
+    """Refuse a vendor's object with keys that the format does not have."""
+    for key in row:
+        if key not in known:
+            raise CannotCarry(f"{where} has a key {key!r}; known there: {', '.join(known)}")
+
+
+def objects(where: str, value: JsonValue) -> list[dict[str, JsonValue]]:
+    """Return a value that must be a list of objects."""
+    if not isinstance(value, list):
+        raise CannotCarry(f"{where} is no list")
+    return [object_of(f"{where}[{index}]", item) for index, item in enumerate(value)]
+
+
+def object_of(where: str, value: JsonValue) -> dict[str, JsonValue]:
+    """Return a value that must be an object."""
+    if not isinstance(value, dict):
+        raise CannotCarry(f"{where} is no object")
+    return value
+
+
+def text_of(where: str, value: JsonValue) -> str:
+    """Return a value that must be a text."""
+    if not isinstance(value, str):
+        raise CannotCarry(f"{where} is no text")
+    return value
+
+
+def example_of(row: Mapping[str, JsonValue], encode: Encode) -> Example:
+    """Return the example that canonical keys describe, if the format could write it.
+
+    Args:
+        row: Chat messages or a preference triple.
+        encode: The format's own, whose checks hold for what it reads too.
+    """
+    content = dict(row)
+    if "non_preferred_output" in content:
+        made = triple(content)
+        if isinstance(made, list):
+            raise _refusal(made[0])
+        content = made
+    try:
+        example = Example.model_validate(content)
+    except ValidationError as failure:
+        raise _refusal(explain(failure, content)[0]) from None
+    encode(example)
+    return example
+
+
+def _refusal(finding: Finding) -> CannotCarry:
+    return CannotCarry(finding.message.partition(" Did you mean")[0].removesuffix("."))
+
+
+def _once_each(pairs: list[tuple[str, JsonValue]]) -> dict[str, JsonValue]:
+    made = dict(pairs)
+    if len(made) != len(pairs):
+        raise ValueError("a key stands twice")
+    return made
+
+
+def _refuse(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no JSON value")
+
+
+def _finite(digits: str) -> float:
+    number = float(digits)
+    if not math.isfinite(number):
+        raise ValueError(f"the number {digits[:20]} is too large")
+    return number

@@ -1,0 +1,207 @@
+"""Rows of OpenAI's fine-tuning files, which Azure, Bedrock's Mantle and Nebius take too.
+
+They are the canonical form less what OpenAI's file check refuses: it takes no keys that it does not
+know ("contains an extra …"). So rows keep their tools, their message weights (chat) and
+`parallel_tool_calls`, and only reinforcement rows keep keys of their own, which graders read as
+``item.KEY``. Not here: limits on rows, tokens and bytes, which stand in the offers.
+
+Source: openai/openai-openapi, openapi.json 2.3.0 (2026-08-21), FineTuneChatCompletionRequest… and
+ChatCompletionRequest… messages; microsoft/azure-skills, dataset-formats.md.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Mapping, Sequence
+
+from pydantic import JsonValue
+
+from unitune.data.example import Example, Message
+from unitune.wire import CannotCarry, Format, WireRow
+from unitune_providers.formats.checks import (
+    counts_as_one,
+    example_of,
+    is_answered,
+    is_pair,
+    known_keys,
+    no_own_keys,
+    object_of,
+    places,
+    text_of,
+    texts,
+    weighs_as_usual,
+)
+
+PARALLEL = "parallel_tool_calls"
+FUNCTION_NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
+"""Source: FunctionObject.name in the description above."""
+
+
+def encode_chat(example: Example) -> WireRow:
+    """Write a row for supervised tuning."""
+    is_answered(example)
+    counts_as_one(example)
+    no_own_keys(example, (PARALLEL,))
+    return {"messages": _messages(example.messages), **_tools(example)}
+
+
+def decode_chat(row: Mapping[str, JsonValue]) -> Example:
+    """Read a row for supervised tuning."""
+    known_keys("the row", row, ("messages", "tools", PARALLEL))
+    return example_of(row, encode_chat)
+
+
+def encode_dpo(example: Example) -> WireRow:
+    """Write a pair of answers."""
+    worse = is_pair(example)
+    counts_as_one(example)
+    no_own_keys(example, (PARALLEL,))
+    *asked, preferred = example.messages
+    return {
+        "input": {"messages": _messages(asked), **_tools(example)},
+        "preferred_output": [unweighted("preferred_output", preferred)],
+        "non_preferred_output": [unweighted("non_preferred_output", worse)],
+    }
+
+
+def decode_dpo(row: Mapping[str, JsonValue]) -> Example:
+    """Read a pair of answers."""
+    known_keys("the row", row, ("input", "preferred_output", "non_preferred_output"))
+    return example_of({"non_preferred_output": None, **row}, encode_dpo)
+
+
+def encode_rft(example: Example) -> WireRow:
+    """Write a question with what its grader needs."""
+    if example.non_preferred_output is not None:
+        raise CannotCarry("the row is a preference, and there is no place for its answers")
+    last = example.messages[-1].role
+    if last != "user":
+        raise CannotCarry(
+            f"the last message is from {last!r}, and the user's must end the row; give the answer "
+            "as `expected`, which graders read as item.expected"
+        )
+    counts_as_one(example)
+    row = example.content
+    row["messages"] = [unweighted(*place) for place in places(example.messages)]
+    return {**row, **_tools(example)}
+
+
+def decode_rft(row: Mapping[str, JsonValue]) -> Example:
+    """Read a question with what its grader needs."""
+    if "weight" in row:
+        raise CannotCarry("the row has a key 'weight', which would read as the row's own weight")
+    return example_of(row, encode_rft)
+
+
+def check_turn(where: str, turn: Message) -> None:
+    """Refuse a turn that OpenAI's messages have no place for.
+
+    Args:
+        where: Its place in the row.
+        turn: Of any role.
+    """
+    if turn.tool_calls is not None and turn.role != "assistant":
+        raise CannotCarry(f"{where} has tool_calls, and only the assistant's turns call tools")
+    if (turn.tool_call_id is None) == (turn.role == "tool"):
+        raise CannotCarry(
+            f"{where} is from {turn.role!r} and has {'no ' if turn.role == 'tool' else ''}"
+            "tool_call_id, which belongs to every tool's turn and to no other"
+        )
+    if turn.tool_calls is None or turn.content is not None:
+        texts(where, turn)
+    for index, call in enumerate(turn.tool_calls or ()):
+        check_call(f"{where}.tool_calls[{index}]", call)
+    if turn.tool_calls is not None and not turn.tool_calls:
+        raise CannotCarry(f"{where}.tool_calls is an empty list")
+
+
+def check_call(where: str, call: dict[str, JsonValue], *, needs_id: bool = True) -> None:
+    """Refuse what is no call of a function.
+
+    Args:
+        where: Its place in the row.
+        call: ``{"id", "type": "function", "function": {"name", "arguments"}}``.
+        needs_id: Whether the id must be there.
+    """
+    known_keys(where, call, ("id", "type", "function"))
+    if needs_id or "id" in call:
+        text_of(f"{where}.id", call.get("id"))
+    if call.get("type") != "function":
+        raise CannotCarry(f"{where}.type is not 'function'")
+    function = object_of(f"{where}.function", call.get("function"))
+    known_keys(f"{where}.function", function, ("name", "arguments"))
+    text_of(f"{where}.function.name", function.get("name"))
+    text_of(f"{where}.function.arguments", function.get("arguments"))
+
+
+def check_tools(
+    tools: Sequence[dict[str, JsonValue]],
+    known: Collection[str] = ("name", "description", "parameters", "strict"),
+    named: re.Pattern[str] = FUNCTION_NAME,
+) -> None:
+    """Refuse what is no declaration of a function.
+
+    Args:
+        tools: ``{"type": "function", "function": {"name", …}}`` each.
+        known: Keys of a function.
+        named: What names of functions look like.
+    """
+    for index, tool in enumerate(tools):
+        where = f"tools[{index}]"
+        known_keys(where, tool, ("type", "function"))
+        if tool.get("type") != "function":
+            raise CannotCarry(f"{where}.type is not 'function'")
+        function = object_of(f"{where}.function", tool.get("function"))
+        known_keys(f"{where}.function", function, known)
+        name = text_of(f"{where}.function.name", function.get("name"))
+        if not named.fullmatch(name):
+            raise CannotCarry(f"{where}.function.name is {name!r}; it must match {named.pattern}")
+
+
+def turn_row(turn: Message) -> dict[str, JsonValue]:
+    """Return a turn as JSON values, what it does not say left out."""
+    return turn.model_dump(mode="json", exclude_defaults=True)
+
+
+def unweighted(where: str, turn: Message) -> dict[str, JsonValue]:
+    """Return a turn that has no place for a weight."""
+    weighs_as_usual(where, turn)
+    return {key: value for key, value in _turn(where, turn).items() if key != "weight"}
+
+
+def _turn(where: str, turn: Message) -> dict[str, JsonValue]:
+    check_turn(where, turn)
+    if turn.name is not None and turn.role == "tool":
+        raise CannotCarry(f"{where} has a name, and a tool's turn has no place for one")
+    return turn_row(turn)
+
+
+def _messages(messages: Sequence[Message]) -> list[JsonValue]:
+    return [
+        _turn(where, turn) if turn.role == "assistant" else unweighted(where, turn)
+        for where, turn in places(messages)
+    ]
+
+
+def _tools(example: Example) -> dict[str, JsonValue]:
+    check_tools(example.tools or ())
+    made: dict[str, JsonValue] = {}
+    if example.tools is not None:
+        made["tools"] = list(example.tools)
+    if PARALLEL in (example.model_extra or {}):
+        made[PARALLEL] = (example.model_extra or {})[PARALLEL]
+        if not isinstance(made[PARALLEL], bool):
+            raise CannotCarry(f"{PARALLEL} is neither true nor false")
+    return made
+
+
+CHAT = Format(
+    "openai-chat", "OpenAI chat messages, for supervised tuning", encode_chat, decode_chat
+)
+DPO = Format("openai-dpo", "OpenAI pairs of a better and a worse answer", encode_dpo, decode_dpo)
+RFT = Format(
+    "openai-rft",
+    "OpenAI questions with their graders' keys, for reinforcement",
+    encode_rft,
+    decode_rft,
+)

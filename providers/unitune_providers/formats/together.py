@@ -1,0 +1,134 @@
+"""Rows of Together's fine-tuning files: OpenAI's shapes with rules and weights of their own.
+
+Rows and turns of any role carry weights, and keys of one's own travel along, since Together ignores
+them; only a key that names another of its formats makes it refuse the file. There is no developer
+role, no name, and a content in parts is read as one with images, so a text must be one text. Turns
+of user and assistant alternate. Canonical rows have no place for `reasoning`, so rows with it are
+not read.
+
+Source: docs.together.ai/docs/fine-tuning/data-preparation (2026), and the checks in
+together/lib/utils/files.py of together 2 (from 3 on the server makes them).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+
+from pydantic import JsonValue
+
+from unitune.data.example import Example, Message
+from unitune.wire import CannotCarry, Format, WireRow
+from unitune_providers.formats.checks import (
+    example_of,
+    is_answered,
+    is_pair,
+    json_object,
+    no_name,
+    one_text,
+    places,
+    weighs_as_usual,
+)
+from unitune_providers.formats.openai import check_tools, check_turn, turn_row
+
+OTHER_FORMATS = ("text", "prompt", "completion", "input", "preferred_output")
+"""A file in which a key of another format stands too is refused as ambiguous."""
+
+
+def encode_chat(example: Example) -> WireRow:
+    """Write a row for supervised tuning."""
+    is_answered(example)
+    messages = _messages(example.messages)
+    return {"messages": messages, **_tools(example), **_own_keys(example)}
+
+
+def decode_chat(row: Mapping[str, JsonValue]) -> Example:
+    """Read a row for supervised tuning."""
+    if "messages" not in row:
+        raise CannotCarry("the row has no 'messages'")
+    return example_of(row, encode_chat)
+
+
+def encode_dpo(example: Example) -> WireRow:
+    """Write a pair of answers."""
+    worse = is_pair(example)
+    *asked, preferred = example.messages
+    if asked[-1].role == "assistant":
+        raise CannotCarry("the turn before the two answers is from 'assistant' too")
+    return {
+        "input": {"messages": _messages(asked), **_tools(example)},
+        "preferred_output": [_output("preferred_output", preferred)],
+        "non_preferred_output": [_output("non_preferred_output", worse)],
+        **_own_keys(example),
+    }
+
+
+def decode_dpo(row: Mapping[str, JsonValue]) -> Example:
+    """Read a pair of answers."""
+    return example_of({"non_preferred_output": None, **row}, encode_dpo)
+
+
+def _own_keys(example: Example) -> WireRow:
+    """Return what stands beside the conversation: weight, id, expected and the row's own keys."""
+    shape = ("input", "preferred_output", "non_preferred_output", "messages", "tools")
+    row = {key: value for key, value in example.content.items() if key not in shape}
+    for key in example.model_extra or ():
+        if key in OTHER_FORMATS:
+            raise CannotCarry(
+                f"the key {key!r} names another of Together's formats, and it refuses a file with "
+                "two"
+            )
+    return row
+
+
+def _messages(messages: Sequence[Message]) -> list[JsonValue]:
+    first = messages[0].role
+    if first not in ("system", "user"):
+        raise CannotCarry(
+            f"the first message is from {first!r}, and 'system' or 'user' must begin the row"
+        )
+    for (_, before), (where, turn) in pairwise(places(messages)):
+        if turn.role == "system":
+            raise CannotCarry(f"{where} is from 'system', which has its place at the beginning")
+        if turn.role == before.role != "tool":
+            raise CannotCarry(f"{where} is from {turn.role!r} like the one before; they alternate")
+    return [_turn(where, turn) for where, turn in places(messages)]
+
+
+def _turn(where: str, turn: Message) -> dict[str, JsonValue]:
+    if turn.role == "developer":
+        raise CannotCarry(f"{where} is from 'developer', which is unknown there; write 'system'")
+    no_name(where, turn)
+    check_turn(where, turn)
+    for index, call in enumerate(turn.tool_calls or ()):
+        function = call["function"]
+        assert isinstance(function, dict), "check_turn sees to it"
+        json_object(f"{where}.tool_calls[{index}].function.arguments", str(function["arguments"]))
+    row = turn_row(turn)
+    if turn.content is not None:
+        row["content"] = one_text(where, turn)
+    return row
+
+
+def _output(where: str, turn: Message) -> dict[str, JsonValue]:
+    weighs_as_usual(where, turn)
+    if turn.content is None:
+        raise CannotCarry(f"{where} has no content")
+    return {key: value for key, value in _turn(where, turn).items() if key != "weight"}
+
+
+def _tools(example: Example) -> dict[str, JsonValue]:
+    if example.tools is None:
+        return {}
+    if not example.tools:
+        raise CannotCarry("tools is an empty list")
+    check_tools(example.tools)
+    return {"tools": list(example.tools)}
+
+
+CHAT = Format(
+    "together-chat", "Together conversations, for supervised tuning", encode_chat, decode_chat
+)
+DPO = Format(
+    "together-dpo", "Together pairs of a better and a worse answer", encode_dpo, decode_dpo
+)

@@ -1,0 +1,302 @@
+"""Rows of Gemini's tuning files on Vertex: `contents` of parts instead of messages.
+
+    system        systemInstruction (supervised), system_instruction (preference)
+    user          {"role": "user", "parts": [{"text"}]}
+    assistant     {"role": "model", "parts": [{"text"}, {"functionCall"}]}
+    tool          {"role": "user", "parts": [{"functionResponse"}]}, neighbours in one content
+
+A call's arguments are an object there and a text here, so their spacing is no part of what is
+carried; a tool's result is kept as a text, under `output`. Content "" beside tool calls says the
+same as none. What a tool's declaration looks like stands in `vertex_tools`. Both spellings of a
+key, camelCase and snake_case, are read.
+
+Source: docs.cloud.google.com/gemini-enterprise-agent-platform/models/tuning: prepare-data of
+supervised-tuning and of preference-tuning, function-calling (2026); google-genai 3.6 types.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import groupby
+
+from pydantic import JsonValue
+
+from unitune.data.example import Example, Message
+from unitune.wire import CannotCarry, Format, WireRow
+from unitune_providers.formats.checks import (
+    counts_as_one,
+    example_of,
+    is_answered,
+    is_pair,
+    json_object,
+    known_keys,
+    no_name,
+    no_own_keys,
+    object_of,
+    objects,
+    one_text,
+    only_text,
+    places,
+    text_of,
+    texts,
+    weighs_as_usual,
+)
+from unitune_providers.formats.openai import check_call
+from unitune_providers.formats.vertex_tools import declarations, tools_of
+
+Place = tuple[str, Message]
+Parts = list[JsonValue]
+
+
+def encode_sft(example: Example) -> WireRow:
+    """Write a row for supervised tuning."""
+    is_answered(example)
+    counts_as_one(example)
+    no_own_keys(example)
+    system, turns = _system(example.messages)
+    row: WireRow = {"contents": list(_contents(turns))}
+    if system is not None:
+        row = {"systemInstruction": {"role": "system", "parts": system}, **row}
+    return row if example.tools is None else {**row, "tools": declarations(example.tools)}
+
+
+def decode_sft(row: Mapping[str, JsonValue]) -> Example:
+    """Read a row for supervised tuning."""
+    row = _camel(row)
+    known_keys("the row", row, ("systemInstruction", "contents", "tools"))
+    messages = [*_instruction(row), *_messages(row.get("contents"))]
+    tools = {"tools": tools_of(row["tools"])} if "tools" in row else {}
+    return example_of({"messages": messages, **tools}, encode_sft)
+
+
+def encode_preference(example: Example) -> WireRow:
+    """Write a pair of answers, which may be of text alone."""
+    worse = is_pair(example)
+    counts_as_one(example)
+    no_own_keys(example)
+    if example.tools is not None:
+        raise CannotCarry("the row has tools, and preferences are of text alone there")
+    for where, turn in [*places(example.messages), ("non_preferred_output", worse)]:
+        only_text(where, turn)
+    system, turns = _system(example.messages[:-1])
+    if not turns or turns[-1][1].role != "user":
+        raise CannotCarry("the turn before the two answers is not the user's")
+    row: WireRow = {} if system is None else {"system_instruction": {"parts": system}}
+    row["contents"] = list(_contents(turns))
+    row["completions"] = [
+        _completion(1, "preferred_output", example.messages[-1]),
+        _completion(0, "non_preferred_output", worse),
+    ]
+    return row
+
+
+def decode_preference(row: Mapping[str, JsonValue]) -> Example:
+    """Read a pair of answers, in whichever order."""
+    row = _camel(row)
+    known_keys("the row", row, ("systemInstruction", "contents", "completions"))
+    completions = objects("completions", row.get("completions"))
+    scores = [completion.get("score") for completion in completions]
+    if scores not in ([1, 0], [0, 1]):
+        raise CannotCarry("completions are not one of score 1 and one of score 0")
+    better, worse = completions if scores == [1, 0] else reversed(completions)
+    triple: dict[str, JsonValue] = {
+        "input": {"messages": [*_instruction(row), *_messages(row.get("contents"))]},
+        "preferred_output": _messages([better.get("completion")]),
+        "non_preferred_output": _messages([worse.get("completion")]),
+    }
+    return example_of(triple, encode_preference)
+
+
+def _system(messages: Sequence[Message]) -> tuple[Parts | None, list[Place]]:
+    """Return the system prompt's parts, if there is one, and the turns after it."""
+    turns = places(messages)
+    first = messages[0] if messages else None
+    if first is None or first.role != "system":
+        return None, turns
+    weighs_as_usual("messages[0]", first)
+    no_name("messages[0]", first)
+    only_text("messages[0]", first)
+    return _text_parts("messages[0]", first), turns[1:]
+
+
+def _contents(turns: list[Place]) -> Iterator[JsonValue]:
+    names: dict[str, str] = {}
+    for is_tool, group in groupby(turns, key=lambda place: place[1].role == "tool"):
+        if is_tool:
+            yield {"role": "user", "parts": [_response(*place, names) for place in group]}
+        else:
+            yield from (_content(*place, names) for place in group)
+
+
+def _content(where: str, turn: Message, names: dict[str, str]) -> JsonValue:
+    """Write a user's or assistant's turn, and note the names of the functions that it calls."""
+    weighs_as_usual(where, turn)
+    no_name(where, turn)
+    if turn.role == "assistant":
+        return {"role": "model", "parts": _model_parts(where, turn, names)}
+    if turn.role != "user":
+        why = "its place is at the beginning" if turn.role == "system" else "write 'system'"
+        raise CannotCarry(f"{where} is from {turn.role!r}, which has no place there; {why}")
+    only_text(where, turn)
+    return {"role": "user", "parts": _text_parts(where, turn)}
+
+
+def _model_parts(where: str, turn: Message, names: dict[str, str]) -> Parts:
+    if turn.tool_call_id is not None:
+        raise CannotCarry(f"{where} has a tool_call_id, which belongs to a tool's turn")
+    if turn.tool_calls is None:
+        return _text_parts(where, turn)
+    if not turn.tool_calls:
+        raise CannotCarry(f"{where}.tool_calls is an empty list")
+    parts = _text_parts(where, turn) if turn.content not in (None, "") else []
+    for index, call in enumerate(turn.tool_calls):
+        place = f"{where}.tool_calls[{index}]"
+        check_call(place, call, needs_id=False)
+        function = object_of(place, call["function"])
+        name = text_of(place, function["name"])
+        arguments = text_of(place, function["arguments"])
+        made: dict[str, JsonValue] = {}
+        if "id" in call:
+            made["id"] = call["id"]
+            names[text_of(place, call["id"])] = name
+        made["name"] = name
+        made["args"] = json_object(f"{place}.function.arguments", arguments)
+        parts.append({"functionCall": made})
+    return parts
+
+
+def _response(where: str, turn: Message, names: dict[str, str]) -> JsonValue:
+    weighs_as_usual(where, turn)
+    if turn.tool_calls is not None:
+        raise CannotCarry(f"{where} has tool_calls, and only the assistant's turns call tools")
+    called = None if turn.tool_call_id is None else names.get(turn.tool_call_id)
+    name = turn.name if called is None else called
+    if name is None:
+        raise CannotCarry(f"{where} answers no call before it, and names no function")
+    if turn.name not in (None, name):
+        raise CannotCarry(f"{where} has the name {turn.name!r}, but answers a call of {name!r}")
+    id_ = {} if turn.tool_call_id is None else {"id": turn.tool_call_id}
+    response: JsonValue = {"output": one_text(where, turn)}
+    return {"functionResponse": {**id_, "name": name, "response": response}}
+
+
+def _text_parts(where: str, turn: Message) -> Parts:
+    return [{"text": text} for text in texts(where, turn)]
+
+
+def _completion(score: int, where: str, turn: Message) -> JsonValue:
+    weighs_as_usual(where, turn)
+    no_name(where, turn)
+    return {"score": score, "completion": {"role": "model", "parts": _text_parts(where, turn)}}
+
+
+def _instruction(row: Mapping[str, JsonValue]) -> list[JsonValue]:
+    if row.get("systemInstruction") is None:
+        return []
+    content = object_of("systemInstruction", row["systemInstruction"])
+    known_keys("systemInstruction", content, ("role", "parts"))
+    parts = objects("systemInstruction.parts", content.get("parts"))
+    return [{"role": "system", "content": _joined("systemInstruction", parts)}]
+
+
+def _messages(contents: JsonValue) -> list[JsonValue]:
+    made: list[JsonValue] = []
+    names: dict[str, str] = {}
+    for index, content in enumerate(objects("contents", contents)):
+        where = f"contents[{index}]"
+        known_keys(where, content, ("role", "parts"))
+        parts = [_camel(part) for part in objects(f"{where}.parts", content.get("parts"))]
+        role = content.get("role", "user")
+        if any("functionResponse" in part for part in parts) and role in ("user", "function"):
+            made += [_tool_turn(f"{where}.parts[{n}]", part, names) for n, part in enumerate(parts)]
+        elif role == "user":
+            made.append({"role": "user", "content": _joined(where, parts)})
+        elif role == "model":
+            made.append(_assistant_turn(where, parts, names))
+        else:
+            raise CannotCarry(f"{where}.role is {role!r}; known are 'user' and 'model'")
+    return made
+
+
+def _assistant_turn(where: str, parts: list[WireRow], names: dict[str, str]) -> JsonValue:
+    said = [part for part in parts if "functionCall" not in part]
+    turn: dict[str, JsonValue] = {"role": "assistant"}
+    if said or not parts:
+        turn["content"] = _joined(where, said)
+    if parts[: len(said)] != said:
+        raise CannotCarry(f"{where} has text behind a functionCall")
+    calls: list[JsonValue] = []
+    for index, part in enumerate(parts[len(said) :], start=len(said)):
+        place = f"{where}.parts[{index}]"
+        known_keys(place, part, ("functionCall",))
+        calls.append(_call(place, object_of(place, part["functionCall"]), names))
+    return {**turn, "tool_calls": calls} if calls else turn
+
+
+def _call(where: str, call: WireRow, names: dict[str, str]) -> JsonValue:
+    known_keys(where, call, ("id", "name", "args"))
+    name = text_of(f"{where}.name", call.get("name"))
+    arguments = object_of(f"{where}.args", call.get("args", {}))
+    made: JsonValue = {"name": name, "arguments": json.dumps(arguments, ensure_ascii=False)}
+    if call.get("id") is None:
+        return {"type": "function", "function": made}
+    names[text_of(f"{where}.id", call["id"])] = name
+    return {"id": call["id"], "type": "function", "function": made}
+
+
+def _tool_turn(where: str, part: WireRow, names: dict[str, str]) -> JsonValue:
+    known_keys(where, part, ("functionResponse",))
+    answer = object_of(where, part.get("functionResponse"))
+    known_keys(where, answer, ("id", "name", "response"))
+    name = text_of(f"{where}.name", answer.get("name"))
+    turn: dict[str, JsonValue] = {"role": "tool", "content": _result(where, answer)}
+    if answer.get("id") is None:
+        return {**turn, "name": name}
+    turn["tool_call_id"] = text_of(f"{where}.id", answer["id"])
+    return turn if names.get(turn["tool_call_id"]) == name else {**turn, "name": name}
+
+
+def _result(where: str, answer: WireRow) -> str:
+    """Return a tool's result as the text that it was, or as the JSON that it is."""
+    response = object_of(f"{where}.response", answer.get("response"))
+    output = response.get("output")
+    if isinstance(output, str) and len(response) == 1:
+        return output
+    return json.dumps(response, ensure_ascii=False)
+
+
+def _joined(where: str, parts: list[WireRow]) -> JsonValue:
+    """Return parts of text as content: one text, or a list of them."""
+    said: list[str] = []
+    for index, part in enumerate(parts):
+        known_keys(f"{where}.parts[{index}]", part, ("text",))
+        said.append(text_of(f"{where}.parts[{index}].text", part.get("text")))
+    if len(said) == 1:
+        return said[0]
+    return [{"type": "text", "text": text} for text in said]
+
+
+_SPELLINGS: Mapping[str, str] = {
+    "system_instruction": "systemInstruction",
+    "function_call": "functionCall",
+    "function_response": "functionResponse",
+}
+
+
+def _camel(row: Mapping[str, JsonValue]) -> WireRow:
+    made = {_SPELLINGS.get(key, key): value for key, value in row.items()}
+    if len(made) != len(row):
+        raise CannotCarry(f"a key stands twice, in two spellings, among {', '.join(row)}")
+    return made
+
+
+SFT = Format(
+    "vertex-sft", "Gemini contents on Vertex, for supervised tuning", encode_sft, decode_sft
+)
+PREFERENCE = Format(
+    "vertex-preference",
+    "Gemini contents on Vertex with a better and a worse completion",
+    encode_preference,
+    decode_preference,
+)

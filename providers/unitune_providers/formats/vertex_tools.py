@@ -1,0 +1,115 @@
+"""Declarations of functions between OpenAI's tools and Gemini's.
+
+OpenAI's `parameters` are JSON Schema, Gemini's the part of it that OpenAPI 3.0 has, with the types
+in capitals. A schema that says more (`$ref`, `oneOf`, `const`, several types …) is refused, as is
+`strict`, which asks for more than a declaration. Which turns call functions is the business of
+`vertex`.
+
+Source: google-genai 3.6, types.FunctionDeclaration, types.Schema and types.Type.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+
+from pydantic import JsonValue
+
+from unitune.wire import CannotCarry
+from unitune_providers.formats.checks import known_keys, object_of, objects, text_of
+from unitune_providers.formats.openai import check_tools
+
+FUNCTION_NAME = re.compile(r"[a-zA-Z_][a-zA-Z0-9_.:-]{0,127}")
+TYPES = ("object", "array", "string", "number", "integer", "boolean", "null")
+TO_GEMINI = {name: name.upper() for name in TYPES}
+TO_JSON_SCHEMA = {spelling: name for name in TYPES for spelling in (name, name.upper())}
+PLAIN = (
+    *("title", "description", "format", "pattern", "nullable", "default", "example"),
+    *("minItems", "maxItems", "minLength", "maxLength", "minProperties", "maxProperties"),
+    *("minimum", "maximum", "required", "propertyOrdering"),
+)
+"""Keys of a schema whose values are the same on both sides."""
+NESTED = ("type", "enum", "properties", "items", "anyOf")
+
+Types = Mapping[str, str]
+"""Names of types on one side to those on the other."""
+
+
+def declarations(tools: Sequence[dict[str, JsonValue]]) -> JsonValue:
+    """Return OpenAI's tools as Gemini's.
+
+    Raises:
+        CannotCarry: A tool says something that Gemini's have no place for.
+    """
+    if not tools:
+        raise CannotCarry("tools is an empty list")
+    check_tools(tools, ("name", "description", "parameters"), FUNCTION_NAME)
+    made: list[JsonValue] = []
+    for index, tool in enumerate(tools):
+        where = f"tools[{index}].function"
+        made.append(_function(where, object_of(where, tool["function"]), TO_GEMINI))
+    return [{"functionDeclarations": made}]
+
+
+def tools_of(value: JsonValue) -> JsonValue:
+    """Return Gemini's tools as OpenAI's.
+
+    Raises:
+        CannotCarry: There are tools other than functions, or a schema that cannot be read.
+    """
+    made: list[JsonValue] = []
+    for index, tool in enumerate(objects("tools", value)):
+        where = f"tools[{index}]"
+        key = "function_declarations" if "function_declarations" in tool else "functionDeclarations"
+        known_keys(where, tool, (key,))
+        for number, declared in enumerate(objects(f"{where}.{key}", tool.get(key))):
+            place = f"{where}.{key}[{number}]"
+            known_keys(place, declared, ("name", "description", "parameters"))
+            made.append(
+                {"type": "function", "function": _function(place, declared, TO_JSON_SCHEMA)}
+            )
+    return made
+
+
+def _function(where: str, function: Mapping[str, JsonValue], types: Types) -> dict[str, JsonValue]:
+    made = dict(function)
+    for key in ("name", "description"):
+        if key in made:
+            text_of(f"{where}.{key}", made[key])
+    if "parameters" in made:
+        made["parameters"] = _schema(f"{where}.parameters", made["parameters"], types)
+    return made
+
+
+def _schema(where: str, value: JsonValue, types: Types) -> JsonValue:
+    schema = object_of(where, value)
+    known_keys(where, schema, (*PLAIN, *NESTED))
+    made = dict(schema)
+    if "type" in made:
+        made["type"] = _type(where, made["type"], types)
+    if "enum" in made and not _all_texts(made["enum"]):
+        raise CannotCarry(f"{where}.enum is no list of texts")
+    if "properties" in made:
+        properties = object_of(f"{where}.properties", made["properties"])
+        made["properties"] = {
+            name: _schema(f"{where}.properties.{name}", inner, types)
+            for name, inner in properties.items()
+        }
+    if "items" in made:
+        made["items"] = _schema(f"{where}.items", made["items"], types)
+    if "anyOf" in made:
+        made["anyOf"] = [
+            _schema(f"{where}.anyOf[{index}]", inner, types)
+            for index, inner in enumerate(objects(f"{where}.anyOf", made["anyOf"]))
+        ]
+    return made
+
+
+def _type(where: str, value: JsonValue, types: Types) -> str:
+    if not isinstance(value, str) or value not in types:
+        raise CannotCarry(f"{where}.type is {value!r}; known there: {', '.join(TYPES)}")
+    return types[value]
+
+
+def _all_texts(value: JsonValue) -> bool:
+    return isinstance(value, list) and all(isinstance(item, str) for item in value)

@@ -1,0 +1,150 @@
+"""`unitune convert`: rows out, whole or not at all, and everything else on standard error."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from functools import partial
+from pathlib import Path
+
+import pytest
+from command_line import Command
+
+ROW = {
+    "messages": [{"role": "user", "content": "é"}, {"role": "assistant", "content": "b"}],
+}
+WIRE = {"prompt": "é", "completion": "b"}
+EXTRA = {**ROW, "grade": 1}
+
+
+@pytest.fixture
+def convert(unitune: Command) -> Command:
+    return partial(unitune, "convert")
+
+
+def write(*rows: object, name: str = "rows.jsonl") -> None:
+    lines = [row if isinstance(row, str) else json.dumps(row) for row in rows]
+    Path(name).write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def test_rows_go_to_standard_output_and_nothing_else_does(convert: Command) -> None:
+    write(ROW, ROW)
+    outcome = convert("rows.jsonl", "--to", "bedrock-prompt")
+    assert (0, "") == (outcome.code, outcome.err)
+    assert [WIRE, WIRE] == [json.loads(line) for line in outcome.out.splitlines()]
+    assert "é" in outcome.out
+
+
+def test_rows_go_to_a_file_and_back_again(convert: Command) -> None:
+    write(ROW, ROW)
+    there = convert("rows.jsonl", "--to", "vertex-sft", "-o", "vertex.jsonl")
+    back = convert("vertex.jsonl", "--from", "vertex-sft", "--output", "back.jsonl")
+    assert (0, 0, "") == (there.code, back.code, there.out + back.out)
+    assert "Wrote 2 rows to vertex.jsonl." in there.err
+    assert [ROW, ROW] == [json.loads(line) for line in Path("back.jsonl").read_text().splitlines()]
+
+
+def test_a_refused_row_is_told_with_line_and_reason_and_nothing_is_written(
+    convert: Command,
+) -> None:
+    write(ROW, EXTRA, "broken")
+    Path("out.jsonl").write_text("old", encoding="utf-8")
+    outcome = convert("rows.jsonl", "--to", "openai-chat", "-o", "out.jsonl")
+    assert (2, "", "old") == (outcome.code, outcome.out, Path("out.jsonl").read_text())
+    assert "rows.jsonl:2 openai-chat cannot carry this row: the key 'grade'" in outcome.err
+    assert "rows.jsonl:3" in outcome.err
+    assert "2 of 3 rows cannot be converted; nothing was written." in outcome.err
+    assert ["out.jsonl", "rows.jsonl"] == sorted(path.name for path in Path().iterdir())
+    assert "" == convert("rows.jsonl", "--to", "openai-chat").out
+
+
+def test_the_first_twenty_refused_rows_are_named_and_the_others_counted(convert: Command) -> None:
+    write(*[EXTRA] * 23)
+    err = convert("rows.jsonl", "--to", "openai-chat").err
+    assert "rows.jsonl:20 " in err
+    assert "rows.jsonl:21 " not in err
+    assert "and 3 more" in err
+
+
+def test_refused_rows_are_dropped_when_the_user_says_so(convert: Command) -> None:
+    write(ROW, EXTRA, "broken")
+    outcome = convert("rows.jsonl", "--to", "openai-chat", "--drop")
+    assert (0, [ROW]) == (outcome.code, [json.loads(line) for line in outcome.out.splitlines()])
+    assert "Left out 2 of 3 rows." in outcome.err
+
+
+def test_what_is_for_judging_is_left_out_and_told(convert: Command) -> None:
+    write({**ROW, "id": "1"}, {**ROW, "id": "2", "expected": "c"})
+    outcome = convert("rows.jsonl", "--to", "openai-chat")
+    assert (0, [ROW, ROW]) == (
+        outcome.code,
+        [json.loads(line) for line in outcome.out.splitlines()],
+    )
+    assert "2 rows had `id`" in outcome.err
+    assert "1 row had `expected`" in outcome.err
+
+
+@pytest.mark.parametrize("arguments", [["--drop"], []])
+def test_a_file_without_a_row_to_convert_is_an_error(
+    convert: Command, arguments: list[str]
+) -> None:
+    write(EXTRA, name="extra.jsonl")
+    write("", name="empty.jsonl")
+    for name in ("extra.jsonl", "empty.jsonl", "missing.jsonl"):
+        outcome = convert(name, "--to", "openai-chat", "-o", "out.jsonl", *arguments)
+        assert (2, False) == (outcome.code, Path("out.jsonl").exists())
+    assert 2 == convert("empty.jsonl", "--from", "openai-chat").code
+
+
+def test_the_formats_are_listed_with_a_line_about_each(convert: Command) -> None:
+    listed = convert("--list")
+    assert (0, "") == (listed.code, listed.err)
+    assert "vertex-sft         Gemini contents on Vertex, for supervised tuning" in listed.out
+
+
+def test_an_unknown_format_names_the_nearest_and_lists_all(convert: Command) -> None:
+    write(ROW)
+    outcome = convert("rows.jsonl", "--to", "vertx-sft")
+    assert (2, "") == (outcome.code, outcome.out)
+    assert "Did you mean 'vertex-sft'?" in outcome.err
+    assert "Gemini contents on Vertex" in outcome.err
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [[], ["rows.jsonl"], ["rows.jsonl", "--to", "a", "--from", "b"], ["--to", "openai-chat"]],
+)
+def test_a_file_and_one_format_must_be_named(convert: Command, arguments: list[str]) -> None:
+    outcome = convert(*arguments)
+    assert 2 == outcome.code
+    assert "--to FORMAT" in outcome.err
+
+
+def test_the_input_is_never_written_over_and_a_missing_folder_is_told(convert: Command) -> None:
+    write(ROW)
+    same = convert("rows.jsonl", "--to", "openai-chat", "-o", "./rows.jsonl")
+    nowhere = convert("rows.jsonl", "--to", "openai-chat", "-o", "no/out.jsonl")
+    assert (2, 2) == (same.code, nowhere.code)
+    assert "name another one" in same.err
+    assert "no/out.jsonl cannot be written" in nowhere.err
+    assert 0 == convert("rows.jsonl", "--to", "openai-chat", "-o", "/dev/null").code
+
+
+def test_help_shows_an_example(convert: Command) -> None:
+    assert "$ unitune convert train.jsonl --to vertex-sft" in convert("--help").out
+
+
+def test_a_reader_that_has_enough_is_no_error(tmp_path: Path) -> None:
+    (tmp_path / "rows.jsonl").write_text((json.dumps(ROW) + "\n") * 3000, encoding="utf-8")
+    run = "import typer; from unitune.cli.convert import convert; typer.run(convert)"
+    command = f'"{sys.executable}" -c "{run}" rows.jsonl --to openai-chat | head -n 1'
+    done = subprocess.run(
+        ["bash", "-o", "pipefail", "-c", command],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (0, "") == (done.returncode, done.stderr)
+    assert ROW == json.loads(done.stdout)

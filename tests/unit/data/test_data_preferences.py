@@ -1,0 +1,200 @@
+"""Preference rows: both shapes, what is wrong with one, and what they are as Examples."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from unitune.data.check import check_file
+from unitune.data.dataset import Dataset, Row
+from unitune.data.example import Example
+from unitune.data.findings import Finding
+from unitune.data.load import load, read
+
+USER = {"role": "user", "content": "a"}
+BETTER = {"role": "assistant", "content": "b"}
+WORSE = {"role": "assistant", "content": "c"}
+TRIPLE = {
+    "input": {"messages": [USER], "tools": [{"type": "function"}]},
+    "preferred_output": [BETTER],
+    "non_preferred_output": [WORSE],
+}
+
+
+def write(folder: Path, *rows: Any, name: str = "pairs.jsonl") -> Path:
+    path = folder / name
+    path.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    return path
+
+
+def changed(**changes: Any) -> dict[str, Any]:
+    made = {**TRIPLE, **changes}
+    return {key: value for key, value in made.items() if value is not None}
+
+
+def test_a_triple_is_a_conversation_that_ends_with_the_preferred_output(tmp_path: Path) -> None:
+    (example,) = load(write(tmp_path, {**TRIPLE, "id": "7", "grade": [1]}))
+    assert [("user", "a"), ("assistant", "b")] == [(m.role, m.text) for m in example.messages]
+    assert (1, "b") == (len(example.prompt), example.answer)
+    assert ["c"] == [message.text for message in example.non_preferred_output or ()]
+    assert ("7", {"grade": [1]}) == (example.id, example.model_extra)
+    assert ({"type": "function"},) == example.tools
+
+
+def test_a_preference_is_written_as_the_triple_and_read_back(tmp_path: Path) -> None:
+    row = {**TRIPLE, "weight": 2.0, "id": "7", "expected": "é", "grade": 1}
+    example = Example.model_validate(row)
+    dataset = Dataset("again.jsonl", (Row(1, example),))
+    path = tmp_path / dataset.name
+    path.write_text(dataset.jsonl, encoding="utf-8")
+    assert row == example.content == json.loads(dataset.jsonl)
+    assert dataset == load(path)
+    assert dataset.fingerprint == load(path).fingerprint
+    assert example == Example.model_validate(row) == Example.model_validate(example.model_dump())
+
+
+def test_rows_without_a_worse_answer_are_written_as_ever() -> None:
+    row = {"messages": [USER, BETTER], "id": "1", "input": {"messages": []}, "chosen": 1}
+    example = Example.model_validate(row)
+    assert row == example.content
+    assert example.model_dump_json(exclude_defaults=True) == example.line
+
+
+def test_a_preference_and_the_same_answer_alone_ask_the_same_and_are_not_the_same() -> None:
+    alone = Example.model_validate({"messages": [USER, BETTER], "tools": TRIPLE["input"]["tools"]})
+    pair = Example.model_validate(TRIPLE)
+    assert alone.input_key == pair.input_key
+    assert alone.case_id != pair.case_id
+
+
+def test_a_preference_made_in_python_ends_with_the_assistant() -> None:
+    with pytest.raises(ValidationError, match="the preferred output"):
+        Example.model_validate({"messages": [USER], "non_preferred_output": [WORSE]})
+    own = {"messages": [USER, BETTER], "non_preferred_output": [WORSE], "input": 1}
+    with pytest.raises(ValidationError, match="'input' cannot be a key of one's own"):
+        Example.model_validate(own)
+
+
+PLAIN = {key: value for key, value in TRIPLE.items() if key != "input"} | {
+    "input": {"messages": [USER]}
+}
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"prompt": "a", "chosen": "b", "rejected": "c"},
+        {"prompt": [USER], "chosen": [BETTER], "rejected": [WORSE]},
+        {"prompt": "a", "chosen": [USER, BETTER], "rejected": [USER, WORSE]},
+        {"chosen": [USER, BETTER], "rejected": [USER, WORSE]},
+    ],
+)
+def test_trls_columns_are_the_same_row(tmp_path: Path, row: dict[str, Any]) -> None:
+    assert [PLAIN] == [example.content for example in load(write(tmp_path, row))]
+
+
+def test_trls_columns_may_be_those_of_a_table(tmp_path: Path) -> None:
+    path = tmp_path / "pairs.csv"
+    path.write_text("prompt,chosen,rejected,score\na,b,c,9\n", encoding="utf-8")
+    rows = [item for item in read(path) if isinstance(item, Row)]
+    notes = [item.code for item in read(path) if isinstance(item, Finding)]
+    assert [PLAIN] == [row.example.content for row in rows]
+    assert ["columns-left-out"] == notes
+
+
+def test_own_keys_and_tools_stand_beside_trls_columns(tmp_path: Path) -> None:
+    row = {"prompt": "a", "chosen": "b", "rejected": "c", "tools": [{"type": "x"}], "score": 1}
+    (example,) = load(write(tmp_path, row))
+    assert (({"type": "x"},), {"score": 1}) == (example.tools, example.model_extra)
+
+
+@dataclass(frozen=True)
+class Bad:
+    """A row that is no usable preference, and what must be said about it."""
+
+    row: dict[str, Any]
+    code: str
+    says: str
+
+
+TRL = {"prompt": "a", "chosen": "b", "rejected": "c"}
+BAD = [
+    Bad(changed(non_preferred_output=None), "missing-output", "no 'non_preferred_output'"),
+    Bad(changed(preferred_output=None), "missing-output", "no 'preferred_output'"),
+    Bad({"input": {"messages": [USER]}}, "missing-output", "no 'preferred_output'"),
+    Bad(changed(input=None), "missing-output", "no 'input'"),
+    Bad(changed(preferred_output=[]), "wrong-output", "has 0 messages"),
+    Bad(changed(preferred_output=[BETTER, BETTER]), "wrong-output", "has 2 messages"),
+    Bad(changed(preferred_output="b"), "wrong-output", "preferred_output is 'b'"),
+    Bad(changed(non_preferred_output=[USER]), "wrong-output", "is from 'user'"),
+    Bad(changed(preferred_output=[{**BETTER, "content": " "}]), "empty-output", "is empty"),
+    Bad(changed(preferred_output=[WORSE]), "equal-outputs", "are equal: 'c'"),
+    Bad(changed(preferred_output=[{"role": "bot"}]), "wrong-role", "preferred_output[0].role"),
+    Bad(changed(input="a"), "wrong-value", "input is 'a'"),
+    Bad(changed(input={"messages": []}), "nothing-asked", "without a question"),
+    Bad(changed(input={"messages": [USER], "tols": 1}), "unknown-key", "'tols'"),
+    Bad(changed(input={"messages": [USER], "tools": 1}), "wrong-value", "input.tools is 1"),
+    Bad(changed(tools=[]), "repeated-key", "'tools' stands in input and beside it"),
+    Bad(changed(messages=[USER]), "mixed-shapes", "both `messages`"),
+    Bad({**TRL, "rejected": None}, "missing-output", "no 'rejected'"),
+    Bad({**TRL, "rejected": "b"}, "equal-outputs", "chosen and rejected are equal"),
+    Bad({**TRL, "rejected": ""}, "empty-output", "rejected is empty"),
+    Bad({**TRL, "chosen": 3}, "not-a-text", "'chosen' is 3"),
+    Bad({**TRL, "chosen": [{"role": "bot"}]}, "wrong-role", "chosen[0].role"),
+    Bad({**TRL, "prompt": [{"role": "bot"}]}, "wrong-role", "prompt[0].role"),
+    Bad({"chosen": "b", "rejected": "c"}, "missing-key", "no `prompt`"),
+    Bad({**TRL, "chosen": [USER, BETTER]}, "different-prompts", "before their last"),
+    Bad(
+        {"prompt": "z", "chosen": [USER, BETTER], "rejected": [USER, WORSE]},
+        "different-prompts",
+        "not those of `prompt`",
+    ),
+]
+
+
+@pytest.mark.parametrize("bad", BAD, ids=lambda bad: f"{bad.code}: {bad.says}")
+def test_a_bad_preference_is_one_error_with_its_line(tmp_path: Path, bad: Bad) -> None:
+    found = list(read(write(tmp_path, TRIPLE, bad.row, TRIPLE)))
+    errors = [item for item in found if isinstance(item, Finding)]
+    assert [1, 3] == [item.line for item in found if isinstance(item, Row)]
+    assert [("error", bad.code, 2)] == [(item.severity, item.code, item.line) for item in errors]
+    assert bad.says in errors[0].message
+    assert errors[0].fix
+
+
+def test_a_chat_row_may_have_keys_that_are_called_like_trls(tmp_path: Path) -> None:
+    rows = [
+        {"messages": [USER, BETTER], "chosen": True},
+        {"prompt": "a", "completion": "b", "rejected": 3},
+    ]
+    dataset = load(write(tmp_path, *rows))
+    assert [{"chosen": True}, {"rejected": 3}] == [example.model_extra for example in dataset]
+
+
+def test_several_pairs_of_one_question_are_no_contradiction_but_a_turned_one_is(
+    tmp_path: Path,
+) -> None:
+    rows = [TRL, {**TRL, "rejected": "d"}, {**TRL, "chosen": "c", "rejected": "b"}]
+    found = check_file(write(tmp_path, *rows)).findings
+    assert [("contradiction", 3)] == [(finding.code, finding.line) for finding in found]
+    assert "on line 1, but prefers differently" in found[0].message
+
+
+def test_both_answers_are_counted(tmp_path: Path) -> None:
+    (file,) = check_file(write(tmp_path, TRIPLE)).files
+    assert (3, {"user": 1, "assistant": 2}) == (file.messages, file.roles)
+
+
+ORCA = Path("/work/shared/data/orca-dpo-pairs/validation.jsonl")
+
+
+@pytest.mark.skipif(not ORCA.exists(), reason="needs the shared data")
+def test_a_real_file_of_pairs_is_read_and_written_back() -> None:
+    dataset = load(ORCA, use="dpo")
+    lines = ORCA.read_text(encoding="utf-8").splitlines()
+    assert [json.loads(line) for line in lines] == [row.content for row in dataset]

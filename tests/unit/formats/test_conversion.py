@@ -1,0 +1,80 @@
+"""Files and datasets through formats: rows in order, a finding with its line for each refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from unitune.conversion import Converted, decode_file, encode, encode_file
+from unitune.data.findings import Finding
+from unitune.data.load import load
+from unitune.errors import UnknownName
+
+USER = {"role": "user", "content": "a"}
+ANSWER = {"role": "assistant", "content": "é"}
+ROWS: list[dict[str, Any]] = [
+    {"messages": [USER, ANSWER], "id": "7"},
+    {"messages": [USER, ANSWER], "grade": 1},
+    {"messages": [USER, ANSWER], "expected": "x"},
+]
+
+
+def write(folder: Path, *lines: str, name: str = "rows.jsonl") -> Path:
+    path = folder / name
+    path.write_text("\n".join(lines), encoding="utf-8")
+    return path
+
+
+def test_a_dataset_is_encoded_with_a_finding_for_each_row_that_will_not_go(tmp_path: Path) -> None:
+    encoded = encode(load(write(tmp_path, *map(json.dumps, ROWS))), "openai-chat")
+    assert 2 == len(encoded.rows)
+    assert [("cannot-carry", "rows.jsonl", 2)] == [
+        (found.code, found.file, found.line) for found in encoded.findings
+    ]
+    assert [{"messages": [USER, ANSWER]}] * 2 == [
+        json.loads(line) for line in encoded.jsonl.splitlines()
+    ]
+
+
+def test_a_file_is_encoded_row_by_row_and_says_what_it_left_out(tmp_path: Path) -> None:
+    path = write(tmp_path, *map(json.dumps, ROWS), "broken")
+    items = list(encode_file(path, "openai-chat"))
+    rows = [item for item in items if isinstance(item, Converted)]
+    findings = [item for item in items if isinstance(item, Finding)]
+    assert [(1, ("id",)), (3, ("expected",))] == [(row.line, row.left_out) for row in rows]
+    assert [("cannot-carry", 2), ("broken-json", 4)] == [(one.code, one.line) for one in findings]
+    assert {str(path)} == {finding.file for finding in findings}
+
+
+def test_rows_of_any_method_are_encoded(tmp_path: Path) -> None:
+    question = write(tmp_path, json.dumps({"messages": [USER], "grade": 1}), name="a.jsonl")
+    pair = write(tmp_path, '{"prompt": "a", "chosen": "b", "rejected": "c"}', name="b.jsonl")
+    assert all(isinstance(item, Converted) for item in encode_file(question, "openai-rft"))
+    assert all(isinstance(item, Converted) for item in encode_file(pair, "together-dpo"))
+
+
+def test_a_file_is_decoded_into_canonical_rows(tmp_path: Path) -> None:
+    lines = ['{"prompt": "a", "completion": "b"}', '{"prompt": "a", "x": 1}', "", "[]"]
+    items = list(decode_file(write(tmp_path, *lines), "bedrock-prompt"))
+    assert [{"messages": [USER, {"role": "assistant", "content": "b"}]}] == [
+        json.loads(item.text) for item in items if isinstance(item, Converted)
+    ]
+    assert [("cannot-read", 2), ("not-an-object", 4), ("blank-lines", 3)] == [
+        (item.code, item.line) for item in items if isinstance(item, Finding)
+    ]
+
+
+@pytest.mark.parametrize("name", ["missing.jsonl", "table.csv"])
+def test_a_file_that_cannot_be_decoded_is_one_finding(tmp_path: Path, name: str) -> None:
+    (tmp_path / "table.csv").touch()
+    (found,) = decode_file(tmp_path / name, "openai-chat")
+    assert isinstance(found, Finding)
+    assert ("error", None) == (found.severity, found.line)
+
+
+def test_an_unknown_format_is_told_at_once() -> None:
+    with pytest.raises(UnknownName, match="vertex-sft"):
+        encode_file("rows.jsonl", "vertx")
