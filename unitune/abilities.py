@@ -176,6 +176,10 @@ class Deploys(Protocol):
         """
         ...
 
+    def find_deployment(self, name: str) -> str | None:
+        """Return the backend's id of the deployment of this name; None where there is none."""
+        ...
+
     def deployed(self, ref: str, model: TunedModel) -> Deployed:
         """Return how a deployment stands; one that is not there is gone."""
         ...
@@ -257,6 +261,20 @@ class Checkpoints(Protocol):
         Args:
             job_id: The backend's id.
             base: Name of the base model.
+        """
+        ...
+
+
+@runtime_checkable
+class Vets(Protocol):
+    """A backend with rules for a job that its offer cannot say, such as its own options."""
+
+    def vet(self, job: Job) -> None:
+        """Refuse a job that could not be created; asks nobody, and needs no key.
+
+        Raises:
+            JobError: An option is unknown, or a value not allowed.
+            Unsupported: The backend cannot do what the job asks for.
         """
         ...
 

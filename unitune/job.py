@@ -32,6 +32,7 @@ from unitune.errors import JobError
 
 Auto = Literal["auto"]
 Role = Literal["baseline", "candidate", "reference"]
+Method = Literal["sft", "dpo", "rft"]
 
 
 class Spec(BaseModel):
@@ -210,8 +211,19 @@ class Tuned(Typed):
     role: Role = "candidate"
 
 
+class Recorded(Typed):
+    """Answers that were written down before, such as those of a model that is switched off."""
+
+    type: Literal["recorded"] = "recorded"
+    name: str = "recorded"
+    role: Role = "baseline"
+    answers: str
+    """JSON Lines, one object a case: ``{"case": ID, "answer": TEXT}``, ids as in
+    `Example.case_id`."""
+
+
 ContenderSpec = Annotated[
-    Annotated[ZeroShot | Instructed | FewShot | Tuned, Field(discriminator="type")],
+    Annotated[ZeroShot | Instructed | FewShot | Tuned | Recorded, Field(discriminator="type")],
     BeforeValidator(_from_name, json_schema_input_type=str | dict[str, JsonValue]),
 ]
 
@@ -244,7 +256,7 @@ class Evaluate(Spec):
     primary: str | None = None
     """The scorer that decides; by default the first."""
     contenders: tuple[ContenderSpec, ...] = (ZeroShot(), Instructed(), FewShot(), Tuned())
-    """Who competes: zero-shot, instructed, few-shot, tuned."""
+    """Who competes: zero-shot, instructed, few-shot, tuned, recorded."""
     instructions: str | None = None
     """What the instructed contender is told; made from train alone when absent."""
     margin: Annotated[float, Field(gt=0, lt=1)] = 0.05
@@ -302,8 +314,9 @@ class Job(Spec):
     """Base model, or one for each backend: ``{local: smollm2-135m-instruct, …}``."""
     backend: str
     """Who trains it; `unitune backends` lists them."""
-    method: Literal["sft"] = "sft"
-    """sft: supervised fine-tuning."""
+    method: Method = "sft"
+    """sft: learn the answers (supervised fine-tuning). dpo: prefer one answer to another (rows with
+    a preferred and a non-preferred output). rft: earn a grader's reward (rows may lack answers)."""
     data: Data
     tuning: Tuning = Tuning()
     evaluate: Evaluate = Evaluate()
@@ -328,6 +341,10 @@ class Job(Spec):
                 f"only for {', '.join(sorted(self.model))}. Add `{self.backend}: MODEL` to model."
             )
         return self.model[self.backend]
+
+    def on(self, backend: str | None) -> Self:
+        """Return the job as it would be if it named this backend; None: as it is."""
+        return self if backend is None else self.model_copy(update={"backend": backend})
 
     def path(self, name: str) -> Path:
         """Return a data path resolved against the job's folder."""

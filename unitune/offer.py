@@ -67,8 +67,12 @@ class OfferedModel(Fact):
     """Where they are not the offer's."""
     tunable_until: date | None = None
     """Last day on which a training can be started."""
+    tunable_until_source: str = ""
+    """Where that day stands; third-party sources are named as such."""
     stops: date | None = None
     """Day on which the base, and what was tuned from it, is switched off."""
+    stops_source: str = ""
+    """Likewise."""
     training: dict[str, Price] = {}
     """Price of training by method."""
     hosting: Price | None = None
@@ -105,10 +109,15 @@ class Offer(Fact):
     """Wire format by method (names in the entry points ``unitune.formats``); a method without one
     takes canonical JSON Lines."""
     limits: Limits = Limits()
+    epochs_auto: int | None = None
+    """Passes that it makes when epochs is auto; None: it chooses by the rows, or it is not
+    known."""
     settle_seconds: Annotated[float, Field(ge=0)] = 120.0
     """How long after a create call without an answer its job may still turn up in lists."""
     training_price: Literal["none"] | None = None
     """"none": no charge for training. None: what the models say, or not known."""
+    install_mb: int | None = None
+    """What its extra adds to a plain install, in megabytes on disk, dependencies included."""
     needs: tuple[str, ...] = ()
     """What the user must have: environment variables, roles, buckets; for people to read."""
     lacks: tuple[str, ...] = ()

@@ -1,4 +1,4 @@
-"""What would happen: the findings and the forecast of one job on one backend.
+"""What would happen: the findings, and the forecast or the estimate, of one job on one backend.
 
 `plan` looks at the offer (data, no SDK), the data files, and, for backends that train on this
 machine, at model and machine. It starts nothing and spends nothing. `unitune.run` refuses a launch
@@ -10,13 +10,17 @@ from __future__ import annotations
 from pydantic import BaseModel, ConfigDict
 
 from unitune import registry
-from unitune.abilities import Forecast, Forecasts
+from unitune.abilities import Forecast, Forecasts, Vets
+from unitune.cost.budget import budget_findings
+from unitune.cost.estimate import Estimate, estimate
 from unitune.data.check import check_job
-from unitune.data.findings import Finding
-from unitune.data.split import load_splits
-from unitune.errors import MissingExtra, nearest
-from unitune.job import Job, Tuning
+from unitune.data.findings import Finding, error, note
+from unitune.data.split import Splits, load_splits
+from unitune.errors import JobError, MissingExtra, Unsupported
+from unitune.feasibility import offer_findings, on_its_own_name, row_findings
+from unitune.job import Job
 from unitune.offer import Offer
+from unitune.today import today
 
 
 class Plan(BaseModel):
@@ -36,6 +40,8 @@ class Plan(BaseModel):
     findings: tuple[Finding, ...] = ()
     forecast: Forecast | None = None
     """For backends that train on this machine."""
+    estimate: Estimate | None = None
+    """For hosted backends whose price is known."""
 
     @property
     def errors(self) -> tuple[Finding, ...]:
@@ -57,73 +63,68 @@ def plan(job: Job) -> Plan:
         JobError: The job names no base model for its backend.
     """
     offer = registry.offer(job.backend)
+    job = on_its_own_name(job, offer)
     found = Plan(
         job=job.name,
         backend=job.backend,
         model=job.base_model,
         method=job.method,
         charge=offer.training_price or "unknown",
-        findings=(*offer_findings(job, offer), *check_job(job).findings),
+        findings=(*offer_findings(job, offer, today()), *check_job(job).findings),
     )
-    return found if found.errors else _with_forecast(job, found)
+    return found if found.errors else _with_rows(job, offer, found)
 
 
-def _with_forecast(job: Job, found: Plan) -> Plan:
+def _with_rows(job: Job, offer: Offer, found: Plan) -> Plan:
     splits = load_splits(job)
-    counted = found.model_copy(
+    planned = found.model_copy(
         update={
             "train_rows": len(splits.train),
             "validation_rows": len(splits.validation),
             "test_rows": None if splits.test is None else len(splits.test),
+            "findings": (*found.findings, *row_findings(job, offer, splits)),
         }
     )
+    if offer.training_price == "none":
+        return _with_forecast(job, splits, planned)
+    priced = estimate(job, offer, splits.train)
+    findings = (*planned.findings, *budget_findings(job, priced), *_vetted(job))
+    return planned.model_copy(update={"estimate": priced, "findings": findings})
+
+
+def _with_forecast(job: Job, splits: Splits, planned: Plan) -> Plan:
     try:
         backend = registry.backend(job.backend)
-    except MissingExtra as error:
-        missing = Finding(severity="error", code="missing-extra", message=str(error))
-        return counted.model_copy(update={"findings": (*found.findings, missing)})
+    except MissingExtra as missing:
+        findings = (*planned.findings, error("missing-extra", str(missing)))
+        return planned.model_copy(update={"findings": findings})
     if not isinstance(backend, Forecasts):
-        return counted
+        return planned
     forecast = backend.forecast(job, splits.train, splits.validation)
-    return counted.model_copy(
-        update={"forecast": forecast, "findings": (*found.findings, *forecast.findings)}
+    return planned.model_copy(
+        update={"forecast": forecast, "findings": (*planned.findings, *forecast.findings)}
     )
 
 
-def offer_findings(job: Job, offer: Offer) -> tuple[Finding, ...]:
-    """Return what a backend's offer says against a job.
-
-    An explicit setting that the backend cannot honour is an error; only `auto` adapts.
-    """
-    found: list[Finding] = []
-    if job.method not in offer.methods:
-        found.append(_refusal("method", f"{offer.name} cannot do {job.method}", offer.methods))
-    names = {name for model in offer.models for name in (model.name, *model.aliases)}
-    if not offer.any_model and job.base_model not in names:
-        guess = nearest(job.base_model, names)
-        message = f"{offer.name} cannot tune {job.base_model!r}"
-        hint = f"{message}; the nearest is {guess!r}" if guess else message
-        found.append(_refusal("model", hint, tuple(sorted(names))))
-    found.extend(
-        _refusal("setting", f"{offer.name} cannot honour tuning.{setting}", offer.honours)
-        for setting in explicit_settings(job.tuning)
-        if setting not in offer.honours
+def _vetted(job: Job) -> tuple[Finding, ...]:
+    """Return what the backend itself says against the job, where it is installed."""
+    missing = registry.missing_packages(job.backend)
+    if not missing:
+        return _told(job)
+    return (
+        note(
+            "missing-extra",
+            f"to launch there, {', '.join(missing)} must be installed.",
+            f"Install with: pip install 'unitune[{job.backend}]'",
+        ),
     )
-    return tuple(found)
 
 
-def explicit_settings(tuning: Tuning) -> list[str]:
-    """Return the dotted names of the settings that are not `auto`."""
-    flat = {name: getattr(tuning, name) for name in Tuning.model_fields if name != "lora"}
-    flat |= {f"lora.{name}": value for name, value in tuning.lora}
-    return [name for name, value in flat.items() if value != "auto"]
-
-
-def _refusal(what: str, message: str, allowed: tuple[str, ...]) -> Finding:
-    return Finding(
-        severity="error",
-        code=f"unsupported-{what}",
-        message=f"{message}.",
-        fix=f"It takes: {', '.join(allowed) or 'nothing'}. Change the job or choose a backend "
-        "that can.",
-    )
+def _told(job: Job) -> tuple[Finding, ...]:
+    backend = registry.backend(job.backend)
+    try:
+        if isinstance(backend, Vets):
+            backend.vet(job)
+    except (JobError, Unsupported) as refusal:
+        return (error("refused-options", str(refusal)),)
+    return ()

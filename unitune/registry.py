@@ -9,8 +9,15 @@ A missing SDK becomes the exact install command; an ImportError of our own is ne
 from __future__ import annotations
 
 import importlib.resources
+import re
 from functools import cache
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import (
+    EntryPoint,
+    PackageNotFoundError,
+    entry_points,
+    requires,
+    version,
+)
 
 import yaml
 from pydantic import ValidationError
@@ -34,6 +41,29 @@ def _entry(group: str, name: str) -> EntryPoint:
 def backend_names() -> list[str]:
     """Return the names of all backends that installed packages bring, sorted."""
     return sorted({entry.name for entry in entry_points(group="unitune.backends")})
+
+
+def missing_packages(name: str) -> list[str]:
+    """Return the packages of a backend's extra that are not installed, without importing any.
+
+    Args:
+        name: Of one of our own backends; a stranger's package brings what it needs.
+    """
+    needed = [
+        found[1]
+        for line in requires("unitune") or ()
+        if (found := re.match(r"([\w.-]+).*;.*extra\s*==\s*['\"]([\w-]+)['\"]", line))
+        and found[2] == name
+    ]
+    return [package for package in needed if not _is_installed(package)]
+
+
+def _is_installed(package: str) -> bool:
+    try:
+        version(package)
+    except PackageNotFoundError:
+        return False
+    return True
 
 
 def format_names() -> list[str]:

@@ -49,10 +49,16 @@ def examine() -> Diagnosis:
 def _examine_backend(name: str) -> BackendDiagnosis:
     try:
         backend = registry.backend(name)
-        found = backend.diagnose() if isinstance(backend, Diagnoses) else {}
+        found = backend.diagnose() if isinstance(backend, Diagnoses) else _needs(name)
     except UnituneError as error:
         return BackendDiagnosis(name=name, ready=False, problem=str(error))
     return BackendDiagnosis(name=name, ready=True, facts=found)
+
+
+def _needs(name: str) -> dict[str, str]:
+    """Return what a hosted backend finds in the environment; nobody is called to try it."""
+    needs = registry.offer(name).needs
+    return {"needs": "\n".join(needs)} if needs else {}
 
 
 def print_diagnosis(found: Diagnosis) -> None:
@@ -68,7 +74,8 @@ def print_diagnosis(found: Diagnosis) -> None:
         )
     )
     for backend in found.backends:
-        state = "[green]ready[/green]" if backend.ready else "[yellow]not ready[/yellow]"
+        installed = "[green]installed[/green]"
+        state = installed if backend.ready else "[yellow]not installed[/yellow]"
         console().print(f"\n[bold]{backend.name}[/bold]  {state}")
         if backend.problem:
             console().print(f"  {backend.problem}", markup=False)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from unitune.cli.options import JobFile, Json, Quiet
+from unitune.cli.options import JobFile, Json, OtherBackend, Quiet
 from unitune.errors import TwinExists, UserError
 
 EXAMPLE = "support-triage"
@@ -53,26 +53,57 @@ def check(
     exit_for_errors(report.findings)
 
 
-def plan(file: JobFile, *, json: Json = False) -> None:
+def plan(file: JobFile, *, backend: OtherBackend = None, json: Json = False) -> None:
     """Say what a job would do and take, and start nothing.
 
-    Findings, tokens, steps, time and memory; `unitune run` refuses what this calls an error.
+    Findings, tokens, charge, time and memory; `unitune run` refuses what this calls an error.
+    Nobody is called, and no extra has to be installed for a hosted backend.
 
-    [dim]$ unitune plan unitune.yaml[/dim]
+    [dim]$ unitune plan unitune.yaml
+    $ unitune plan unitune.yaml --backend together[/dim]
     """
     from unitune.cli.output import exit_for_errors, print_json
     from unitune.cli.show import print_plan
     from unitune.job import Job
     from unitune.planning import plan as make_plan
 
-    found = make_plan(Job.load(file))
+    found = make_plan(Job.load(file).on(backend))
     print_json(found) if json else print_plan(found)
     exit_for_errors(found.findings)
+
+
+def backends(
+    name: Annotated[
+        str | None, typer.Argument(help="Show this one in full.", show_default=False)
+    ] = None,
+    *,
+    json: Json = False,
+) -> None:
+    """List who can tune, or show one in full: models, dates, limits, needs.
+
+    Nobody is called, and no extra has to be installed.
+
+    [dim]$ unitune backends
+    $ unitune backends openai[/dim]
+    """
+    from unitune import registry
+    from unitune.cli.offers import BackendList, print_backend, print_backends, view_of
+    from unitune.cli.output import print_json
+
+    names = [name] if name else [one for one in registry.backend_names() if one != "fake"]
+    found = BackendList(backends=tuple(view_of(one) for one in names))
+    if json:
+        print_json(found)
+    elif name:
+        print_backend(found.backends[0])
+    else:
+        print_backends(found.backends)
 
 
 def run(
     file: JobFile,
     *,
+    backend: OtherBackend = None,
     detach: Annotated[
         bool, typer.Option("--detach", help="Print the run's id and return at once.")
     ] = False,
@@ -94,7 +125,7 @@ def run(
     from unitune.job import Job
     from unitune.run import launch
 
-    launched = launch(Job.load(file), again=again)
+    launched = launch(Job.load(file).on(backend), again=again)
     if detach:
         typer.echo(launched.id)
         return

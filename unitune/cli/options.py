@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from unitune.errors import UserError
 
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Only the result; no progress.")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")]
@@ -13,3 +16,25 @@ JobFile = Annotated[Path, typer.Argument(metavar="FILE", help="A job file, e.g. 
 RunId = Annotated[
     str, typer.Argument(metavar="RUN", help="A run's id, or the first letters of it.")
 ]
+OtherBackend = Annotated[
+    str | None,
+    typer.Option("--backend", metavar="NAME", help="As if the job file named this backend."),
+]
+
+UNITS = {"m": 60.0, "h": 3600.0, "d": 86400.0}
+
+
+def seconds_of(option: str, text: str) -> float:
+    """Return a time such as ``90m``, ``2h`` or ``1d`` in seconds.
+
+    Args:
+        option: Its name, for the message.
+        text: What was given.
+
+    Raises:
+        UserError: It is no time.
+    """
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)([mhd])", text.strip())
+    if found is None or float(found[1]) == 0:
+        raise UserError(f"{option} is {text!r}; write a time such as 30m, 2h or 1d.")
+    return float(found[1]) * UNITS[found[2]]

@@ -15,9 +15,10 @@ from rich.markup import escape
 from rich.table import Table
 
 from unitune.data.findings import Finding, Severity
-from unitune.errors import Leak, UserError
+from unitune.errors import Leak, OverBudget, UserError
 
 COLOURS: dict[Severity, str] = {"error": "red", "warning": "yellow", "note": "cyan"}
+BUDGET_CODES = {"over-budget", "unknown-price"}
 SHOWN_FINDINGS = 12
 """So many of one kind of finding fill a screen; `--json` has them all."""
 
@@ -46,11 +47,12 @@ def print_findings(findings: tuple[Finding, ...]) -> None:
         chosen = [finding for finding in findings if finding.severity == severity]
         for finding in chosen[:SHOWN_FINDINGS]:
             place = f"[dim]{escape(finding.place)}[/dim] " if finding.place else ""
-            fix = f"\n        [dim]{escape(finding.fix)}[/dim]" if finding.fix else ""
-            colour = COLOURS[severity]
-            console().print(
-                f"[{colour}]{severity:<7}[/{colour}] {place}{escape(finding.message)}{fix}"
-            )
+            fix = f"\n[dim]{escape(finding.fix)}[/dim]" if finding.fix else ""
+            row = Table.grid(padding=(0, 1))
+            row.add_column(width=7, style=COLOURS[severity])
+            row.add_column(overflow="fold")
+            row.add_row(severity, f"{place}{escape(finding.message)}{fix}")
+            console().print(row)
         if len(chosen) > SHOWN_FINDINGS:
             console().print(
                 f"        … and {len(chosen) - SHOWN_FINDINGS} more {severity}s; "
@@ -59,10 +61,12 @@ def print_findings(findings: tuple[Finding, ...]) -> None:
 
 
 def exit_for_errors(findings: tuple[Finding, ...]) -> None:
-    """Exit when there are errors: 5 when one of them is a leak, else 2."""
+    """Exit when there are errors: 5 for a leak, 6 when only the budget speaks against, else 2."""
     codes = {finding.code for finding in findings if finding.severity == "error"}
+    if "leak" in codes:
+        raise typer.Exit(Leak.exit_code)
     if codes:
-        raise typer.Exit(Leak.exit_code if "leak" in codes else UserError.exit_code)
+        raise typer.Exit((OverBudget if codes <= BUDGET_CODES else UserError).exit_code)
 
 
 def facts(rows: dict[str, str]) -> Table:

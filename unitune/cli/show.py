@@ -13,7 +13,9 @@ from rich.table import Table
 from unitune import registry
 from unitune.abilities import Forecast, StoredModel, Stores
 from unitune.backend import Event, State
+from unitune.cli.money import bill_of
 from unitune.cli.output import console, duration, facts, gigabytes, print_findings
+from unitune.cost.estimate import Estimate
 from unitune.data.check import DataReport
 from unitune.evaluate.results import Comparison
 from unitune.job import Job
@@ -54,6 +56,8 @@ class RunView(BaseModel):
     base_model: str
     training_fingerprint: str
     launch_key: str
+    job_id: str | None
+    """The backend's id of the job, once there is one."""
     created: datetime
     updated: datetime
     folder: Path
@@ -72,6 +76,7 @@ class RunView(BaseModel):
             base_model=run.base_model,
             training_fingerprint=run.fingerprint,
             launch_key=run.launch_key,
+            job_id=run.job_id,
             created=run.created,
             updated=run.updated,
             folder=run.folder,
@@ -126,7 +131,10 @@ def print_plan(found: Plan) -> None:
     }
     if found.forecast is not None:
         rows |= _forecast_facts(found.forecast)
-    rows["charge"] = "none: this machine" if found.charge == "none" else found.charge
+    if found.estimate is not None:
+        rows |= _estimate_facts(found.estimate)
+    else:
+        rows["charge"] = "none: this machine" if found.charge == "none" else found.charge
     if not found.errors:
         console().print(facts(rows))
     print_findings(found.findings)
@@ -142,6 +150,15 @@ def _forecast_facts(found: Forecast) -> dict[str, str]:
         "memory": f"{gigabytes(found.memory_bytes)} of "
         f"{gigabytes(found.memory_available_bytes)} free",
         "settings": escape(settings),
+    }
+
+
+def _estimate_facts(found: Estimate) -> dict[str, str]:
+    return {
+        "tokens": f"{found.trained_tokens_low:,} to {found.trained_tokens_high:,} trained, about "
+        f"{found.trained_tokens_expected:,}",
+        "charge": f"${found.usd_low} to ${found.usd_high}, about ${found.usd_expected}",
+        "because": escape("\n".join(found.assumptions)),
     }
 
 
@@ -190,6 +207,8 @@ def print_run(run: Run) -> None:
         first, last = steps[0].data, steps[-1].data
         rows["steps"] = f"{last.get('step')} of {last.get('steps')}"
         rows["loss"] = f"{first.get('loss'):.3f} at first, {last.get('loss'):.3f} at last"
+    if bill := bill_of(run):
+        rows["billed"] = bill
     if run.error:
         rows["error"] = escape(run.error)
     if run.model:

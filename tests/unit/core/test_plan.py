@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from datetime import date
 from pathlib import Path
 
 import pytest
 
 from unitune import registry
 from unitune.errors import MissingExtra
+from unitune.feasibility import explicit_settings, offer_findings
 from unitune.job import Data, Job, Lora, Tuning
 from unitune.offer import Offer
-from unitune.planning import explicit_settings, offer_findings, plan
+from unitune.planning import plan
 
+TODAY = date(2026, 11, 25)
 OFFER = Offer(
     name="vendor",
     summary="",
@@ -28,7 +31,7 @@ def job(**changes: object) -> Job:
 
 
 def codes(job: Job) -> list[str]:
-    return [finding.code for finding in offer_findings(job, OFFER)]
+    return [finding.code for finding in offer_findings(job, OFFER, TODAY)]
 
 
 def test_names_and_aliases_of_offered_models_are_taken() -> None:
@@ -37,7 +40,7 @@ def test_names_and_aliases_of_offered_models_are_taken() -> None:
 
 
 def test_another_model_is_refused_and_the_nearest_named() -> None:
-    (finding,) = offer_findings(job(model="smal-1"), OFFER)
+    (finding,) = offer_findings(job(model="smal-1"), OFFER, TODAY)
 
     assert "vendor cannot tune 'smal-1'; the nearest is 'small-1'." == finding.message
     assert "error" == finding.severity
@@ -47,10 +50,19 @@ def test_auto_adapts_and_only_an_explicit_setting_is_refused() -> None:
     explicit = Tuning(epochs=2, seed=0, lora=Lora(rank=8, dropout=0.0))
 
     assert [] == codes(job(tuning=Tuning()))
-    assert ["seed", "lora.dropout"] == [
-        finding.message.rpartition("tuning.")[2].rstrip(".")
-        for finding in offer_findings(job(tuning=explicit), OFFER)
+    refused = [
+        finding.message
+        for finding in offer_findings(job(tuning=explicit), OFFER, TODAY)
+        if finding.severity == "error"
     ]
+    assert ["vendor cannot honour tuning.lora.dropout."] == refused
+
+
+def test_a_seed_that_the_vendor_does_not_take_is_a_warning() -> None:
+    """One job file must run anywhere, and ours has a seed."""
+    (finding,) = offer_findings(job(tuning=Tuning(seed=0)), OFFER, TODAY)
+
+    assert ("no-seed", "warning") == (finding.code, finding.severity)
 
 
 def test_explicit_settings_are_dotted() -> None:

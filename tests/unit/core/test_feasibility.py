@@ -1,0 +1,121 @@
+"""What an offer says against a job is told before anything is sent, with dates and reasons."""
+
+from __future__ import annotations
+
+from datetime import date
+
+import pytest
+
+from unitune.data.dataset import Dataset, Row
+from unitune.data.example import Example, Message
+from unitune.data.split import Splits
+from unitune.errors import UserError
+from unitune.feasibility import offer_findings, on_its_own_name, row_findings
+from unitune.job import Data, Job
+from unitune.offer import Limits, Offer, OfferedModel, Refused
+from unitune.today import today
+
+DAY = date(2026, 11, 25)
+OFFER = Offer(
+    name="vendor",
+    summary="A vendor.",
+    as_of=DAY,
+    methods=("sft", "dpo"),
+    honours=("epochs",),
+    models=(
+        OfferedModel(
+            name="small-1",
+            aliases=("org/small",),
+            methods=("sft",),
+            tunable_until=date(2027, 1, 6),
+            stops=date(2027, 6, 1),
+        ),
+        OfferedModel(name="large-1", limits=Limits(rows_least=1)),
+    ),
+    refuses=(Refused(pattern="^claude", reason="none can be tuned since 2026-09-10."),),
+    limits=Limits(rows_least=10, rows_most=12, validation_rows_most=2, epochs_most=5),
+)
+
+
+def job(model: str = "small-1", **changes: object) -> Job:
+    content = {"name": "demo", "model": model, "backend": "vendor", "data": Data(train="t.jsonl")}
+    return Job.model_validate({**content, **changes})
+
+
+def rows(name: str, count: int) -> Dataset:
+    turns = (Message(role="user", content="hi"), Message(role="assistant", content="ho"))
+    return Dataset(name, tuple(Row(line, Example(messages=turns)) for line in range(1, count + 1)))
+
+
+def told(day: date = DAY, offer: Offer = OFFER, **changes: object) -> dict[str, str]:
+    findings = offer_findings(job(**changes), offer, day)  # pyright: ignore[reportArgumentType]
+    return {finding.code: finding.severity for finding in findings}
+
+
+@pytest.mark.parametrize(
+    ("day", "expected"),
+    [
+        (date(2026, 9, 1), {"closes": "note", "stops": "note"}),
+        (date(2026, 11, 25), {"closes": "warning", "stops": "note"}),
+        (date(2027, 1, 6), {"closes": "warning", "stops": "note"}),
+        (date(2027, 1, 7), {"closed": "error", "stops": "note"}),
+        (date(2027, 6, 1), {"closed": "error", "stopped": "error"}),
+    ],
+)
+def test_dates_are_told_before_and_refuse_after(day: date, expected: dict[str, str]) -> None:
+    assert expected == told(day)
+
+
+def test_a_refused_model_is_refused_with_the_reason_alone() -> None:
+    (finding,) = offer_findings(job("claude-9"), OFFER, DAY)
+    expected = "vendor cannot tune 'claude-9': none can be tuned since 2026-09-10."
+    assert expected == finding.message
+
+
+def test_a_model_may_be_tuned_by_fewer_methods_than_the_vendor_knows() -> None:
+    assert "unsupported-method" not in told(model="large-1", method="dpo")
+    assert "error" == told(method="dpo")["unsupported-method"]
+
+
+def test_who_only_answers_says_so() -> None:
+    offer = OFFER.model_copy(update={"methods": (), "summary": "It only answers."})
+    (finding,) = offer_findings(job(), offer, DAY)
+    assert ("unsupported-method", "It only answers.") == (finding.code, finding.message)
+
+
+def test_more_epochs_than_the_vendor_makes_are_refused() -> None:
+    assert "too-many-epochs" not in told(tuning={"epochs": 5})
+    assert "error" == told(tuning={"epochs": 6})["too-many-epochs"]
+
+
+def test_an_alias_becomes_the_vendors_own_name() -> None:
+    assert "small-1" == on_its_own_name(job("org/small"), OFFER).base_model
+    assert "other" == on_its_own_name(job("other"), OFFER).base_model
+
+
+@pytest.mark.parametrize(
+    ("train", "validation", "expected"),
+    [(10, 2, []), (12, 0, []), (9, 0, ["row-count"]), (13, 3, ["row-count", "row-count"])],
+)
+def test_rows_are_counted_against_the_limits(
+    train: int, validation: int, expected: list[str]
+) -> None:
+    splits = Splits(rows("train.jsonl", train), rows("dev.jsonl", validation), None)
+    assert expected == [finding.code for finding in row_findings(job(), OFFER, splits)]
+
+
+def test_a_file_larger_than_the_vendor_takes_is_refused() -> None:
+    limits = Limits(file_bytes=100)
+    offer = OFFER.model_copy(update={"limits": limits})
+    splits = Splits(rows("train.jsonl", 10), rows("dev.jsonl", 0), None)
+    (finding,) = row_findings(job(), offer, splits)
+    assert "file-too-large" == finding.code
+    assert "100" in finding.message
+
+
+def test_today_can_be_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("UNITUNE_TODAY", "2027-01-07")
+    assert date(2027, 1, 7) == today()
+    monkeypatch.setenv("UNITUNE_TODAY", "tomorrow")
+    with pytest.raises(UserError, match="YYYY-MM-DD"):
+        today()

@@ -1,0 +1,112 @@
+"""Backends as `unitune backends` shows them: who can tune, what each needs, and until when.
+
+All of it comes from offers, so nothing is called and no extra is needed.
+"""
+
+from __future__ import annotations
+
+from pydantic import BaseModel
+from rich.markup import escape
+from rich.table import Table
+
+from unitune import registry
+from unitune.cli.output import console, facts
+from unitune.offer import Offer, OfferedModel, Refused
+
+
+class BackendView(BaseModel):
+    """A backend as `unitune backends --json` prints it."""
+
+    offer: Offer
+    installed: bool
+    missing_packages: tuple[str, ...]
+
+
+class BackendList(BaseModel):
+    """All backends that installed packages bring."""
+
+    schema_version: int = 1
+    backends: tuple[BackendView, ...]
+
+
+def view_of(name: str) -> BackendView:
+    """Return what is known of a backend, and whether its packages are here."""
+    missing = tuple(registry.missing_packages(name))
+    return BackendView(offer=registry.offer(name), installed=not missing, missing_packages=missing)
+
+
+def print_backends(found: tuple[BackendView, ...]) -> None:
+    """Print all backends, a line each."""
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for heading in ("backend", "tunes by", "models", "million tokens", "here", "facts of"):
+        table.add_column(heading, no_wrap=True)
+    for view in found:
+        offer = view.offer
+        table.add_row(
+            f"[bold]{offer.name}[/bold]",
+            ", ".join(offer.methods) or "[dim]answers only[/dim]",
+            _models_in_short(offer),
+            _charge(offer),
+            "yes" if view.installed else f"[yellow]{_install(view)}[/yellow]",
+            str(offer.as_of),
+        )
+    console().print(table)
+    console().print("[dim]More of one: unitune backends NAME[/dim]")
+
+
+def _models_in_short(offer: Offer) -> str:
+    some = "any" if offer.any_model else str(len(offer.models) or "none")
+    ends = [model.tunable_until for model in offer.models if model.tunable_until]
+    return f"{some},\nuntil {max(ends)}" if ends and len(ends) == len(offer.models) else some
+
+
+def _charge(offer: Offer) -> str:
+    if offer.training_price == "none" or not offer.methods:
+        return "none" if offer.methods else ""
+    usd = [
+        price.usd
+        for model in offer.models
+        for price in model.training.values()
+        if price.per == "million-tokens"
+    ]
+    return f"from ${min(usd)}" if usd else "unknown"
+
+
+def _install(view: BackendView) -> str:
+    size = view.offer.install_mb
+    return f"no: {size} MB" if size else "no"
+
+
+def print_backend(view: BackendView) -> None:
+    """Print one backend in full."""
+    offer = view.offer
+    console().print(f"[bold]{offer.name}[/bold]: {escape(offer.summary)}")
+    rows = {
+        "tunes by": ", ".join(offer.methods) or "nothing; it only answers",
+        "honours": ", ".join(offer.honours) or "no setting of `tuning`",
+        "here": "yes" if view.installed else f"no; pip install 'unitune[{offer.name}]'",
+        "needs": "\n".join(offer.needs) or "nothing",
+        "lacks": "\n".join(offer.lacks) or "nothing known",
+        "refuses": "\n".join(map(_refusal_line, offer.refuses)) or "no model by name",
+        "facts of": f"{offer.as_of}{f' ({offer.source})' if offer.source else ''}",
+    }
+    console().print(facts({key: escape(value) for key, value in rows.items()}))
+    if offer.models:
+        console().print("\n[bold]models[/bold]")
+        console().print(facts({model.name: escape(_model_line(model)) for model in offer.models}))
+
+
+def _refusal_line(refused: Refused) -> str:
+    return f"{refused.pattern}  {refused.reason}"
+
+
+def _model_line(model: OfferedModel) -> str:
+    parts = [
+        ", ".join(model.methods or ()),
+        f"tunable until {model.tunable_until}" if model.tunable_until else "",
+        f"stops {model.stops}" if model.stops else "",
+        *(f"{method} ${price.usd} per {price.per}" for method, price in model.training.items()),
+        f"hosting ${model.hosting.usd} per {model.hosting.per}" if model.hosting else "",
+        model.note,
+    ]
+    return " · ".join(part for part in parts if part)

@@ -1,0 +1,197 @@
+"""Whether a backend could do a job, from its offer alone: what plan shows and launch refuses by.
+
+Pure functions from job, offer, date and rows to findings. An explicit setting that the backend
+cannot honour is an error; only `auto` adapts. The seed is a warning: it decides here, too, which
+rows are held out and shown, and at the vendor only whether a training could be repeated.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from datetime import date, timedelta
+
+from unitune.conversion import encode
+from unitune.cost.estimate import row_tokens
+from unitune.data.dataset import Dataset
+from unitune.data.findings import Finding, error, note, warning
+from unitune.data.split import Splits
+from unitune.errors import nearest
+from unitune.job import Job, Tuning
+from unitune.offer import Limits, Offer, OfferedModel
+
+SOON = timedelta(days=90)
+"""A date nearer than this is told as a warning, a later one as a note."""
+
+
+def on_its_own_name(job: Job, offer: Offer) -> Job:
+    """Return the job with the offer's own name of its base model, where it was given an alias."""
+    model = offer.model(job.base_model)
+    if model is None or model.name == job.base_model:
+        return job
+    return job.model_copy(update={"model": model.name})
+
+
+def offer_findings(job: Job, offer: Offer, day: date) -> tuple[Finding, ...]:
+    """Return what a backend's offer says against a job, whatever its rows.
+
+    Args:
+        job: What to tune and how.
+        offer: Of the job's backend.
+        day: Today.
+    """
+    model = offer.model(job.base_model)
+    reason = offer.refusal(job.base_model)
+    if not offer.methods:
+        return (error("unsupported-method", offer.summary, "Choose a backend that tunes."),)
+    if reason is not None:
+        return (error("refused-model", f"{offer.name} cannot tune {job.base_model!r}: {reason}"),)
+    found = [*_model_findings(job, offer, model), *_setting_findings(job, offer)]
+    return (*found, *_date_findings(offer, model, day)) if model else tuple(found)
+
+
+def row_findings(job: Job, offer: Offer, splits: Splits) -> tuple[Finding, ...]:
+    """Return what a backend's offer says against a job's rows: format and limits.
+
+    Args:
+        job: What to tune and how.
+        offer: Of the job's backend.
+        splits: Rows to train on and to hold out.
+    """
+    found: list[Finding] = []
+    name = offer.format_name(job.method, job.base_model)
+    sizes: dict[str, int] = {}
+    for part in (splits.train, splits.validation):
+        encoded = encode(part, name) if name else None
+        found.extend(encoded.findings if encoded else ())
+        sizes[part.name] = len((encoded or part).jsonl.encode())
+    limits = offer.limits_for(job.base_model)
+    found.extend(_count_findings(offer, limits, splits))
+    if limits.file_bytes is not None and sizes[splits.train.name] > limits.file_bytes:
+        size = sizes[splits.train.name]
+        found.append(
+            error(
+                "file-too-large",
+                f"the training file has {size:,} bytes; {offer.name} takes {limits.file_bytes:,}.",
+                "Leave rows out, or choose a backend that takes more.",
+            )
+        )
+    found.extend(_long_rows(offer, limits, splits.train))
+    return tuple(found)
+
+
+def explicit_settings(tuning: Tuning) -> list[str]:
+    """Return the dotted names of the settings that are not `auto`."""
+    flat = {name: getattr(tuning, name) for name in Tuning.model_fields if name != "lora"}
+    flat |= {f"lora.{name}": value for name, value in tuning.lora}
+    return [name for name, value in flat.items() if value != "auto"]
+
+
+def _model_findings(job: Job, offer: Offer, model: OfferedModel | None) -> Iterator[Finding]:
+    methods = (model and model.methods) or offer.methods
+    if job.method not in methods:
+        what = f"{offer.name} cannot do {job.method}"
+        what += f" with {job.base_model}" if job.method in offer.methods else ""
+        yield _refusal("method", what, methods)
+    if model is None and not offer.any_model:
+        names = tuple(sorted(one.name for one in offer.models))
+        guess = nearest(job.base_model, names)
+        what = f"{offer.name} cannot tune {job.base_model!r}"
+        what += f"; the nearest is {guess!r}" if guess else ", and offers no equivalent"
+        yield _refusal("model", what, names)
+
+
+def _setting_findings(job: Job, offer: Offer) -> Iterator[Finding]:
+    for setting in explicit_settings(job.tuning):
+        if setting == "seed" and setting not in offer.honours:
+            yield warning(
+                "no-seed",
+                f"{offer.name} takes no seed; the same training there may end with another model.",
+                "tuning.seed still decides which rows are held out and which are shown as shots.",
+            )
+        elif setting not in offer.honours:
+            yield _refusal("setting", f"{offer.name} cannot honour tuning.{setting}", offer.honours)
+    most = offer.limits_for(job.base_model).epochs_most
+    if most is not None and job.tuning.epochs != "auto" and job.tuning.epochs > most:
+        yield error(
+            "too-many-epochs",
+            f"tuning.epochs is {job.tuning.epochs}; {offer.name} makes at most {most}.",
+            "Lower it, or leave it to auto.",
+        )
+
+
+def _date_findings(offer: Offer, model: OfferedModel, day: date) -> Iterator[Finding]:
+    closes, stops = model.tunable_until, model.stops
+    if closes is not None and day > closes:
+        yield error(
+            "closed",
+            f"{offer.name} ended tuning of {model.name} on {closes} (today is {day}).",
+            "Choose another model or backend; `unitune backends` lists them.",
+        )
+    elif closes is not None:
+        yield _by_date(closes, day)(
+            "closes", f"{offer.name} takes trainings of {model.name} only until {closes}."
+        )
+    if stops is not None and day >= stops:
+        yield error("stopped", f"{offer.name} switched {model.name} off on {stops}.")
+    elif stops is not None:
+        days = (stops - day).days
+        yield _by_date(stops, day)(
+            "stops",
+            f"{model.name} and all that is tuned from it stop on {stops}, in {days} days.",
+            "Plan what follows it; the same job can be trained elsewhere.",
+        )
+
+
+def _by_date(when: date, day: date) -> Callable[..., Finding]:
+    return warning if when - day < SOON else note
+
+
+def _count_findings(offer: Offer, limits: Limits, splits: Splits) -> Iterator[Finding]:
+    least, most = limits.rows_least, limits.rows_most
+    count = len(splits.train)
+    if least is not None and count < least:
+        yield _count(offer, splits.train, f"at least {least:,}", "Add rows.")
+    if most is not None and count > most:
+        yield _count(offer, splits.train, f"at most {most:,}", "Leave rows out.")
+    held_out = limits.validation_rows_most
+    if held_out == 0 and len(splits.validation):
+        yield note(
+            "no-validation",
+            f"{offer.name} takes no validation rows for this model; they stay here, for choosing "
+            "prompts.",
+        )
+    elif held_out is not None and len(splits.validation) > held_out:
+        yield _count(offer, splits.validation, f"at most {held_out:,}", "Hold fewer rows out.")
+
+
+def _long_rows(offer: Offer, limits: Limits, rows: Dataset) -> Iterator[Finding]:
+    """Yield an error for each row that is too long by any tokenizer, a warning for what may be."""
+    most = limits.row_tokens
+    if most is None:
+        return
+    for row in rows.rows:
+        if row_tokens(row.example, "high") <= most:
+            continue
+        least = row_tokens(row.example, "low")
+        kind = error if least > most else warning
+        yield kind(
+            "row-too-long",
+            f"the row has about {row_tokens(row.example, 'expected'):,} tokens; {offer.name} takes "
+            f"{most:,}.",
+            "Shorten it, split it, or leave it out.",
+        ).at(file=rows.name, line=row.line)
+
+
+def _count(offer: Offer, rows: Dataset, allowed: str, fix: str) -> Finding:
+    return error(
+        "row-count", f"{rows.name} has {len(rows):,} rows; {offer.name} takes {allowed}.", fix
+    )
+
+
+def _refusal(what: str, message: str, allowed: tuple[str, ...]) -> Finding:
+    return error(
+        f"unsupported-{what}",
+        f"{message}.",
+        f"It takes: {', '.join(allowed) or 'nothing'}. Change the job or choose a backend "
+        "that can.",
+    )
