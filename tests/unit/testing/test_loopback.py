@@ -1,0 +1,102 @@
+"""The kit's server spoils exactly the requests it was told to, and the vendor acts or not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import httpx
+import pytest
+
+from unitune.testing.loopback import (
+    TOOK_EFFECT,
+    Answer,
+    Asked,
+    Conduct,
+    Fault,
+    Progress,
+    Server,
+    serve,
+)
+
+
+class Counter:
+    """A vendor that counts what it was asked."""
+
+    def __init__(self) -> None:
+        self.asked: list[Asked] = []
+
+    def answer(self, asked: Asked) -> Answer:
+        self.asked.append(asked)
+        return Answer({"count": len(self.asked), "padding": "x" * 50})
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    with serve(Counter()) as running:
+        yield running
+
+
+def counted(server: Server) -> int:
+    assert isinstance(server.vendor, Counter)
+    return len(server.vendor.asked)
+
+
+def test_a_request_arrives_whole(server: Server) -> None:
+    answer = httpx.post(f"{server.url}/a%20b/c?x=1&x=2&y=", json={"k": "ü"}, headers={"X-A": "1"})
+    (asked,) = server.requests
+    assert {"count": 1, "padding": "x" * 50} == answer.json()
+    assert ("POST", "/a b/c", {"x": ["1", "2"], "y": [""]}) == (
+        asked.method,
+        asked.path,
+        asked.query,
+    )
+    assert {"k": "ü"} == asked.json
+    assert "1" == asked.headers["x-a"]
+
+
+def test_a_chunked_body_arrives_whole(server: Server) -> None:
+    httpx.post(server.url, content=iter([b"ab", b"", b"cd"]))
+    assert b"abcd" == server.requests[0].body
+
+
+@pytest.mark.parametrize(
+    ("fault", "status"),
+    [
+        (Fault.RATE_LIMITED, 429),
+        (Fault.SERVER_ERROR, 500),
+        (Fault.ERROR_AFTER, 500),
+        (Fault.EXPIRED_KEY, 401),
+    ],
+)
+def test_a_fault_with_a_status_spoils_one_request(
+    server: Server, fault: Fault, status: int
+) -> None:
+    server.spoil(fault, "POST", "/jobs")
+    assert 200 == httpx.get(f"{server.url}/jobs").status_code
+    assert status == httpx.post(f"{server.url}/jobs").status_code
+    assert 1 + (fault in TOOK_EFFECT) == counted(server)
+    assert 200 == httpx.post(f"{server.url}/jobs").status_code
+
+
+@pytest.mark.parametrize("fault", [Fault.CUT, Fault.SHORT, Fault.SILENCE])
+def test_a_fault_without_an_answer_comes_after_the_effect(server: Server, fault: Fault) -> None:
+    server.spoil(fault, "POST", "/jobs")
+    with pytest.raises(httpx.TransportError):
+        httpx.post(f"{server.url}/jobs", timeout=0.5)
+    assert 1 == counted(server)
+
+
+def test_a_rate_limit_says_when_to_come_again(server: Server) -> None:
+    server.spoil(Fault.RATE_LIMITED, "GET", "/", times=2)
+    assert ["1", "1", None] == [httpx.get(server.url).headers.get("Retry-After") for _ in range(3)]
+
+
+def test_progress_goes_by_looks_or_by_time() -> None:
+    conduct, progress = Conduct(queued_polls=1, steps=4, steps_per_poll=2), Progress()
+    seen: list[tuple[bool, int, bool]] = []
+    for _ in range(4):
+        progress.look()
+        seen.append((progress.started(conduct), progress.steps(conduct), progress.done(conduct)))
+    assert [(False, 0, False), (True, 0, False), (True, 2, False), (True, 4, True)] == seen
+    timed = Conduct(steps=4, seconds=0.0)
+    assert progress.done(timed)

@@ -1,0 +1,256 @@
+"""Kill -9 at every journalled step of a launch or cancel, on any backend, and see what comes of it.
+
+A step is a write to the ledger or a verb of the backend, and a process can die before it and after
+it. `steps_of` counts them in an act that gets through; `kill_at` lets a fork of this process die
+at one of them, and another fork do what a user does then: look at the runs, launch again if there
+is none, else resume; or cancel again. What the vendor has in the end is counted at the vendor
+itself, in this process.
+
+The vendor must outlive the forks: a server in this process (`unitune.testing.loopback`), or files.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import signal
+import sys
+import traceback
+import warnings
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
+from enum import StrEnum
+from functools import wraps
+from typing import Any, Literal, cast
+
+from unitune import registry
+from unitune.backend import Guarantee, State
+from unitune.errors import UnituneError
+from unitune.job import Job
+from unitune.ledger import Ledger
+from unitune.offer import Offer
+from unitune.run import Run, launch, runs
+
+JOURNAL = ("add", "write", "add_artefact")
+"""Methods of the ledger that write down what is done."""
+VERBS = ("upload", "submit", "find", "poll", "cancel")
+"""Verbs of a backend that a launch or a cancel uses."""
+SETTLE_SECONDS = 0.3
+"""Instead of an offer's own: vendors on loopback show a job at once."""
+
+Verdict = Literal["one job", "uncertain", "lost", "doubled"]
+
+
+class Act(StrEnum):
+    """What is killed."""
+
+    LAUNCH = "launch"
+    CANCEL = "cancel"
+
+
+@dataclass(frozen=True, slots=True)
+class Stock:
+    """What stands at a vendor, counted at the vendor itself."""
+
+    jobs: int
+    files: int
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What came of one kill.
+
+    Args:
+        step: Where the process died: ``before submit (step 15)``, …
+        left: State of the run when it was dead; empty when there was no run.
+        state: State of the run in the end.
+        known: Whether the run knows the only job that carries its key.
+        advice: What the run says to its user.
+        error: What the recovery said, when it failed.
+        jobs: Jobs at the vendor that were made on the way.
+        files: Files there, likewise.
+    """
+
+    step: str
+    left: str
+    state: str
+    known: bool
+    advice: str = ""
+    error: str = ""
+    jobs: int = 0
+    files: int = 0
+
+    def verdict(self, guarantee: Guarantee, files: int) -> Verdict:
+        """Say whether the promise was kept: one job is, and uncertain where the vendor is so.
+
+        Args:
+            guarantee: The backend's.
+            files: How many an undisturbed launch leaves at the vendor.
+        """
+        if self.jobs > 1 or self.files > files:
+            return "doubled"
+        if self.jobs == 1 and self.known and not self.error:
+            return "one job"
+        held = self.state == State.UNCERTAIN and self.jobs == 0
+        advised = "--adopt" in self.advice and "--resubmit" in self.advice
+        allowed = guarantee is Guarantee.SUFFIX_ONLY
+        return "uncertain" if allowed and held and advised else "lost"
+
+
+def steps_of(job: Job, act: Act = Act.LAUNCH) -> list[str]:
+    """Return the steps of an act that gets through, done in a fork; the job is then launched.
+
+    Args:
+        job: With a ledger that has no run yet.
+        act: What is done.
+    """
+    _prepare(job, act)
+
+    def counted(_: int) -> tuple[list[str], list[str]]:
+        seen = _step_by_step()
+        _do(job, act)
+        return seen, sorted(sys.modules)
+
+    steps, modules = cast("tuple[list[str], list[str]]", _in_fork(counted))
+    _import_all(modules)
+    registry.offer(job.backend)
+    return steps
+
+
+def kill_at(step: int, job: Job, count: Callable[[], Stock], act: Act = Act.LAUNCH) -> Outcome:
+    """Let an act die at a step, and recover.
+
+    Args:
+        step: Counted from 1, as in `steps_of`.
+        job: With a ledger that has no run yet.
+        count: Asks the vendor what it has.
+        act: What dies.
+    """
+    before = count()
+    _prepare(job, act)
+
+    def die(report: int) -> None:
+        _step_by_step(step, report)
+        _do(job, act)
+
+    where = _in_fork(die)
+    if where is None:
+        raise AssertionError(f"a {act} of this job has no step {step}")
+    found = Outcome(**cast("dict[str, Any]", _in_fork(lambda _: asdict(_recovered(job, act)))))
+    after = count()
+    jobs, files = after.jobs - before.jobs, after.files - before.files
+    return replace(found, step=str(where), jobs=jobs, files=files)
+
+
+def _prepare(job: Job, act: Act) -> None:
+    if act is Act.CANCEL:
+        _in_fork(lambda _: launch(job).id)
+
+
+def _do(job: Job, act: Act) -> Run:
+    return launch(job) if act is Act.LAUNCH else runs()[0].cancel()
+
+
+def _recovered(job: Job, act: Act) -> Outcome:
+    """Do what a user does who finds an interrupted run."""
+    _step_by_step()
+    found, error = runs(), ""
+    left = str(found[0].state) if found else ""
+    try:
+        run = _launch_recovered(job, found) if act is Act.LAUNCH else _cancel_recovered(found[0])
+    except UnituneError as problem:
+        run, error = runs()[0], str(problem)
+    jobs = registry.backend(run.backend_name).find(run.launch_key, run.folder)
+    known = jobs == [run.job_id] and (act is Act.LAUNCH or run.state is State.CANCELLED)
+    return Outcome("", left, str(run.state), known, run.error or "", error)
+
+
+def _launch_recovered(job: Job, found: list[Run]) -> Run:
+    return found[0].resume() if found else launch(job)
+
+
+def _cancel_recovered(run: Run) -> Run:
+    run.refresh()
+    return (run if run.state.ended else run.cancel()).wait(0.01)
+
+
+def _step_by_step(at: int = 0, report: int = -1) -> list[str]:
+    """Count journal writes and verbs, with a short settle time; die at one of them, if at is set.
+
+    Only ever called in a fork, which ends with it: nothing is put back.
+    """
+    seen: list[str] = []
+
+    def step(name: str) -> None:
+        seen.append(name)
+        if len(seen) == at:
+            os.write(report, json.dumps(f"{name} (step {at})").encode())
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def counted(name: str, act: Callable[..., object]) -> Callable[..., object]:
+        @wraps(act)
+        def with_steps(*arguments: object, **named: object) -> object:
+            step(f"before {name}")
+            result = act(*arguments, **named)
+            step(f"after {name}")
+            return result
+
+        return with_steps
+
+    for name in JOURNAL:
+        setattr(Ledger, name, counted(f"ledger.{name}", getattr(Ledger, name)))
+    original_backend, original_offer = registry.backend, registry.offer
+    wrapped: set[str] = set()
+
+    def backend(name: str) -> object:
+        found = original_backend(name)
+        if name not in wrapped:
+            wrapped.add(name)
+            for verb in VERBS:
+                setattr(found, verb, counted(verb, getattr(found, verb)))
+        return found
+
+    def offer(name: str) -> Offer:
+        return original_offer(name).model_copy(update={"settle_seconds": SETTLE_SECONDS})
+
+    registry.backend = cast("Any", backend)
+    registry.offer = cast("Any", offer)
+    return seen
+
+
+def _import_all(modules: list[str]) -> None:
+    """Import what a fork has imported, so that those to come need not: most of their time."""
+    for module in modules:
+        with suppress(ImportError):  # some are no files, but were made by others
+            importlib.import_module(module)
+
+
+def _in_fork(act: Callable[[int], object]) -> object:
+    """Do something in a fork of this process; return what it returned, or told before it died.
+
+    Args:
+        act: Given the descriptor that it can tell its parent through.
+    """
+    reading, writing = os.pipe()
+    with warnings.catch_warnings():
+        # Python warns of threads, here a server's; they hold nothing while no client asks.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        child = os.fork()
+    if child == 0:
+        try:
+            with suppress(OSError):
+                os.close(reading)
+            os.write(writing, json.dumps(act(writing)).encode())
+            os._exit(0)
+        except BaseException:  # noqa: BLE001 - a fork must never go on as its parent
+            traceback.print_exc()
+            os._exit(1)
+    os.close(writing)
+    with os.fdopen(reading) as report:
+        text = report.read()
+    _, status = os.waitpid(child, 0)
+    if not os.WIFSIGNALED(status) and os.WEXITSTATUS(status):
+        raise AssertionError("the fork failed by itself; its traceback stands above")
+    return json.loads(text)

@@ -1,0 +1,350 @@
+"""Vendors on loopback: an HTTP server that plays one, with state, and with faults on request.
+
+A `Vendor` answers requests from its own state and speaks the vendor's wire; `serve` puts it on a
+free port of 127.0.0.1, where the vendor's real SDK finds it by base-URL override. What goes wrong
+is of two kinds. A `Fault` spoils the transport of single requests, whatever the vendor; `Conduct`
+says how the vendor itself behaves: how long its jobs take, how late its lists are, …
+
+    with serve(OpenAIVendor(Conduct(steps=2))) as server:
+        monkeypatch.setenv("OPENAI_BASE_URL", f"{server.url}/v1")
+        server.spoil(Fault.CUT, "POST", "/fine_tuning/jobs")
+
+The server lives in the process that serves, so that clients may be killed.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+import threading
+import time
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from enum import StrEnum
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any, Protocol, cast
+from urllib.parse import parse_qs, unquote, urlsplit
+
+from pydantic import JsonValue
+
+
+class Fault(StrEnum):
+    """What goes wrong with one request."""
+
+    RATE_LIMITED = "rate limited"
+    """A 429 with Retry-After; the vendor never sees the request."""
+    SERVER_ERROR = "server error"
+    """A 500; the vendor never sees the request."""
+    ERROR_AFTER = "server error after it took effect"
+    """The vendor does as asked, and answers 500."""
+    SILENCE = "no answer"
+    """The vendor does as asked, and never answers."""
+    CUT = "connection cut"
+    """The vendor does as asked; the connection ends in the middle of the answer's head."""
+    SHORT = "body cut short"
+    """The vendor does as asked; the body ends before its announced length."""
+    EXPIRED_KEY = "expired key"
+    """A 401; the vendor never sees the request."""
+
+
+TOOK_EFFECT = frozenset({Fault.ERROR_AFTER, Fault.SILENCE, Fault.CUT, Fault.SHORT})
+"""Faults behind which the vendor has done what was asked."""
+SILENT_SECONDS = 600.0
+"""Longer than any client waits; a server that is closed ends it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A request as it came.
+
+    Args:
+        method: GET, POST, …
+        path: Without query, percent-encoding undone.
+        query: Each name with its values.
+        headers: Names in lower case.
+        body: As sent.
+    """
+
+    method: str
+    path: str
+    query: Mapping[str, list[str]]
+    headers: Mapping[str, str]
+    body: bytes
+
+    @property
+    def json(self) -> dict[str, Any]:
+        """The body as a JSON object; empty when there is none."""
+        return cast("dict[str, Any]", json.loads(self.body)) if self.body else {}
+
+    def first(self, name: str) -> str | None:
+        """Return the first value of a query parameter."""
+        return self.query.get(name, [None])[0]
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What the vendor says.
+
+    Args:
+        content: JSON, or bytes as they are.
+        status: HTTP status.
+        headers: Beside content type and length.
+    """
+
+    content: JsonValue | bytes = field(default_factory=dict[str, JsonValue])
+    status: int = 200
+    headers: Mapping[str, str] = field(default_factory=dict[str, str])
+
+    @property
+    def body(self) -> bytes:
+        """The content as it goes over the wire."""
+        if isinstance(self.content, bytes):
+            return self.content
+        return json.dumps(self.content).encode()
+
+
+class Vendor(Protocol):
+    """Who answers. Called by one thread at a time."""
+
+    def answer(self, asked: Asked) -> Answer:
+        """Answer a request, changing state as the vendor would."""
+        ...
+
+
+@dataclass(slots=True)
+class Conduct:
+    """How a vendor behaves; a test may change it while it runs.
+
+    Args:
+        queued_polls: Looks at a job for which it stays queued.
+        steps: Training steps, each with a loss.
+        steps_per_poll: Steps done between two looks.
+        seconds: When set, a job is done after so long, and looks do not matter.
+        list_lag_seconds: Lists show a job so late.
+        lists_repeat: Lists give the same job on two pages, and in another order each time.
+        state: A word shown instead of the vendor's own for a job at work.
+        rejects_files: Why every training file fails validation, in the vendor's words.
+        fails: Why every job fails at the end.
+        replies: What tuned models say by the last user message; else they say `otherwise`.
+        otherwise: See `replies`.
+    """
+
+    queued_polls: int = 1
+    steps: int = 4
+    steps_per_poll: int = 2
+    seconds: float | None = None
+    list_lag_seconds: float = 0.0
+    lists_repeat: bool = False
+    state: str | None = None
+    rejects_files: str | None = None
+    fails: str | None = None
+    replies: dict[str, str] = field(default_factory=dict[str, str])
+    otherwise: str = "I do not know."
+
+
+@dataclass(slots=True)
+class Progress:
+    """How far one job is; a vendor keeps one for each, and calls `look` for each look at it."""
+
+    created: float = field(default_factory=time.time)
+    polls: int = 0
+
+    def look(self) -> None:
+        """Let a poll's worth of time pass."""
+        self.polls += 1
+
+    def started(self, conduct: Conduct) -> bool:
+        """Whether training has begun."""
+        if conduct.seconds is not None:
+            return time.time() > self.created
+        return self.polls > conduct.queued_polls
+
+    def steps(self, conduct: Conduct) -> int:
+        """Return the steps that are done."""
+        if conduct.seconds is not None:
+            share = (time.time() - self.created) / max(conduct.seconds, 1e-9)
+            return min(conduct.steps, int(share * conduct.steps))
+        return min(
+            conduct.steps, max(0, self.polls - conduct.queued_polls - 1) * conduct.steps_per_poll
+        )
+
+    def done(self, conduct: Conduct) -> bool:
+        """Whether the last step is done."""
+        return self.steps(conduct) >= conduct.steps
+
+    def listed(self, conduct: Conduct) -> bool:
+        """Whether lists show the job already."""
+        return time.time() - self.created >= conduct.list_lag_seconds
+
+
+def loss(step: int) -> float:
+    """Return the loss of a step, counted from 1: a falling curve."""
+    return round(2 / (step + 1), 6)
+
+
+@dataclass(slots=True)
+class _Spoiled:
+    fault: Fault
+    method: str
+    path: re.Pattern[str]
+    left: int
+
+
+class _HTTPServer(ThreadingHTTPServer):
+    daemon_threads = True
+    request_queue_size = 128  # of 5, the default, many clients at once would be turned away
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Say nothing of a client that was killed between two requests."""
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)
+
+
+class Server:
+    """A vendor on a port of 127.0.0.1."""
+
+    def __init__(self, vendor: Vendor) -> None:
+        self.vendor = vendor
+        self.requests: list[Asked] = []
+        """All that came, faults included, oldest first."""
+        self._spoiled: list[_Spoiled] = []
+        self._lock = threading.Lock()
+        self._closed = threading.Event()
+        self._http = _HTTPServer(("127.0.0.1", 0), _handler_of(self))
+
+    @property
+    def url(self) -> str:
+        """Where it is: ``http://127.0.0.1:PORT``."""
+        return f"http://127.0.0.1:{self._http.server_address[1]}"
+
+    def spoil(self, fault: Fault, method: str, path: str, times: int = 1) -> None:
+        """Let something go wrong with the next requests of a kind.
+
+        Args:
+            fault: What goes wrong.
+            method: Their method.
+            path: Regular expression found in their path.
+            times: How many of them.
+        """
+        self._spoiled.append(_Spoiled(fault, method, re.compile(path), times))
+
+    def asked(self, method: str, path: str) -> list[Asked]:
+        """Return the requests of a method whose path holds a regular expression."""
+        pattern = re.compile(path)
+        return [one for one in self.requests if one.method == method and pattern.search(one.path)]
+
+    def start(self) -> None:
+        """Answer from a thread of its own until `close`."""
+        threading.Thread(target=self._http.serve_forever, args=(0.02,), daemon=True).start()
+
+    def close(self) -> None:
+        """Stop answering, and let silent requests end."""
+        self._closed.set()
+        self._http.shutdown()
+        self._http.server_close()
+
+    def handle(self, asked: Asked, connection: BaseHTTPRequestHandler) -> None:
+        """Answer one request over its connection, spoiled if that is due."""
+        with self._lock:
+            self.requests.append(asked)
+            fault = self._due(asked)
+            if fault is None or fault in TOOK_EFFECT:
+                answer = self.vendor.answer(asked)
+            else:
+                answer = Answer()
+        if fault is None:
+            _send(connection, answer)
+        else:
+            self._spoil(connection, fault, answer)
+
+    def _due(self, asked: Asked) -> Fault | None:
+        for one in self._spoiled:
+            if one.left and one.method == asked.method and one.path.search(asked.path):
+                one.left -= 1
+                return one.fault
+        return None
+
+    def _spoil(self, connection: BaseHTTPRequestHandler, fault: Fault, answer: Answer) -> None:
+        connection.close_connection = True
+        match fault:
+            case Fault.RATE_LIMITED:
+                _send(connection, _complaint(429, "rate limit reached", {"Retry-After": "1"}))
+            case Fault.EXPIRED_KEY:
+                _send(connection, _complaint(401, "the key has expired"))
+            case Fault.SERVER_ERROR | Fault.ERROR_AFTER:
+                _send(connection, _complaint(500, "internal error"))
+            case Fault.SILENCE:
+                self._closed.wait(SILENT_SECONDS)
+            case Fault.CUT:
+                connection.wfile.write(b"HTTP/1.1 200 OK\r\nContent-")
+            case Fault.SHORT:
+                _send(connection, answer, missing=max(1, len(answer.body) // 2))
+
+
+@contextmanager
+def serve(vendor: Vendor) -> Generator[Server]:
+    """Put a vendor on a free port of 127.0.0.1 while the body runs."""
+    server = Server(vendor)
+    server.start()
+    try:
+        yield server
+    finally:
+        server.close()
+
+
+def _complaint(status: int, text: str, headers: Mapping[str, str] | None = None) -> Answer:
+    """An error in the shape that most vendors' SDKs read a message from."""
+    content: JsonValue = {"error": {"message": text, "code": status, "status": text.upper()}}
+    return Answer(content, status, {"Connection": "close", **(headers or {})})
+
+
+def _send(connection: BaseHTTPRequestHandler, answer: Answer, missing: int = 0) -> None:
+    body = answer.body
+    connection.send_response(answer.status)
+    kind = "application/octet-stream" if isinstance(answer.content, bytes) else "application/json"
+    for name, value in {"Content-Type": kind, **answer.headers}.items():
+        connection.send_header(name, value)
+    connection.send_header("Content-Length", str(max(len(body), missing)))
+    connection.end_headers()
+    connection.wfile.write(body[: max(0, len(body) - missing)])
+
+
+def _handler_of(server: Server) -> type[BaseHTTPRequestHandler]:
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+        disable_nagle_algorithm = True  # else each body waits 40 ms for the head to be received
+        wbufsize = -1  # head and body in one packet: two would wait for each other
+
+        def handle_any(self) -> None:
+            place = urlsplit(self.path)
+            asked = Asked(
+                method=self.command,
+                path=unquote(place.path),
+                query=parse_qs(place.query, keep_blank_values=True),
+                headers={name.lower(): value for name, value in self.headers.items()},
+                body=_body_of(self),
+            )
+            try:
+                server.handle(asked, self)
+            except (BrokenPipeError, ConnectionResetError):
+                self.close_connection = True  # the client was killed, or gave up
+
+        do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = do_HEAD = handle_any  # noqa: N815 - the standard library's names
+
+        def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - likewise
+            """Say nothing; `Server.requests` has it all."""
+
+    return Handler
+
+
+def _body_of(connection: BaseHTTPRequestHandler) -> bytes:
+    if connection.headers.get("Transfer-Encoding", "").lower() == "chunked":
+        parts: list[bytes] = []
+        while size := int(connection.rfile.readline().split(b";")[0], 16):
+            parts.append(connection.rfile.read(size))
+            connection.rfile.readline()
+        connection.rfile.readline()
+        return b"".join(parts)
+    return connection.rfile.read(int(connection.headers.get("Content-Length") or 0))
