@@ -1,0 +1,303 @@
+"""OpenAI on loopback: files, fine-tuning jobs, models and chat completions, on its own wire.
+
+Jobs move with each look at them (`unitune.testing.loopback.Conduct`), files are checked as the
+vendor's validation would, and what the vendor refuses is refused in its words. Paths may begin with
+``/v1`` or, as on Azure, with ``/openai/v1``. Other vendors of the wire are `AzureVendor`,
+`MantleVendor` and `NebiusVendor`, which differ in what they know and give back.
+"""
+
+from __future__ import annotations
+
+import hmac
+import re
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+from pydantic import JsonValue
+
+from unitune.testing.loopback import Answer, Asked, Conduct
+from unitune_providers.loopback.openai.chat import Finish, completion
+from unitune_providers.loopback.openai.checks import Refused, Rules, check_create, method_of
+from unitune_providers.loopback.openai.files import FileShelf
+from unitune_providers.loopback.openai.jobs import LoopbackJob
+from unitune_providers.loopback.openai.lists import Json, Paged, metadata_asked_for, paged
+from unitune_providers.loopback.openai.rows import problem_in
+
+BASES = (
+    "gpt-4.1-2025-04-14",
+    "gpt-4.1-mini-2025-04-14",
+    "gpt-4o-2024-08-06",
+    "gpt-4o-mini-2024-07-18",
+    "o4-mini-2025-04-16",
+)
+KEY = "sk-loopback-0123456789"
+PREFIX = re.compile(r"^(/openai)?/v1")
+JOBS = r"/fine_tuning/jobs"
+A_JOB = JOBS + r"/(?P<name>[^/]+)"
+
+
+@dataclass(slots=True)
+class OpenAIVendor:
+    """The server's state.
+
+    Args:
+        conduct: How jobs, lists and models behave.
+        key: The one that is taken.
+        bases: Models that can be tuned.
+        finishes: How answers end that are no plain ones, by the last user message.
+    """
+
+    rules: ClassVar[Rules] = Rules()
+    key_header: ClassVar[str] = "authorization"
+    filters: ClassVar[bool] = True
+    keeps_metadata: ClassVar[bool] = True
+    names_models: ClassVar[bool] = True
+
+    conduct: Conduct = field(default_factory=Conduct)
+    key: str = KEY
+    bases: Sequence[str] = BASES
+    finishes: dict[str, Finish] = field(default_factory=dict[str, Finish])
+    files: FileShelf = field(default_factory=FileShelf)
+    jobs: dict[str, LoopbackJob] = field(default_factory=dict[str, LoopbackJob])
+    deleted: set[str] = field(default_factory=set[str])
+    lists: int = 0
+
+    def answer(self, asked: Asked) -> Answer:
+        """Answer a request, changing state as the vendor would."""
+        try:
+            self._check_key(asked)
+            return Answer(self._act(asked))
+        except Refused as refusal:
+            return refusal.answer
+
+    def _act(self, asked: Asked) -> JsonValue | bytes:
+        path = PREFIX.sub("", asked.path)
+        for method, pattern, act in ROUTES:
+            found = re.fullmatch(pattern, path)
+            if found and method == asked.method:
+                return act(self, asked, found.groupdict().get("name", ""))
+        raise Refused(f"Invalid URL ({asked.method} {asked.path})", 404)
+
+    def tuned(self) -> dict[str, LoopbackJob]:
+        """Return the jobs by the name of each model that they left behind."""
+        found: dict[str, LoopbackJob] = {}
+        for job in self.jobs.values():
+            names = [str(one["fine_tuned_model_checkpoint"]) for one in self._saved(job)]
+            found |= dict.fromkeys([job.tuned, *names] if names else [], job)
+        return {name: job for name, job in found.items() if name not in self.deleted}
+
+    def _saved(self, job: LoopbackJob) -> list[Json]:
+        return job.checkpoints(self.conduct)
+
+    def _check_key(self, asked: Asked) -> None:
+        given = asked.headers.get(self.key_header, "").removeprefix("Bearer ")
+        if not hmac.compare_digest(given, self.key):
+            raise Refused("Incorrect API key provided.", 401, "invalid_api_key")
+
+    def create_job(self, asked: Asked, _: str) -> JsonValue:
+        """Take a job, after the checks that the vendor makes at once."""
+        body = asked.json
+        check_create(body, self.rules)
+        if body["model"] not in self.bases and body["model"] not in self.tuned():
+            words = f"Model {body['model']} is not available for fine-tuning or does not exist."
+            raise Refused(words, code="model_not_available", param="model")
+        for name in ("training_file", "validation_file"):
+            if body.get(name) is not None and body[name] not in self.files.stored:
+                raise Refused(f"invalid {name}: {body[name]}", code="file_not_found", param=name)
+        number, method = len(self.jobs) + 1, method_of(body)
+        job = LoopbackJob(
+            id=f"ftjob-{number:024d}",
+            number=number,
+            request=body,
+            method=method,
+            problem=self._problem(body, method),
+            metadata=self.keeps_metadata,
+            names_model=self.names_models,
+        )
+        self.jobs[job.id] = job
+        return job.as_json(self.conduct)
+
+    def _problem(self, body: Mapping[str, Any], method: str) -> str | None:
+        problem = problem_in(self.files.stored[body["training_file"]].content, method)
+        if problem is None and body.get("validation_file") is not None:
+            content = self.files.stored[body["validation_file"]].content
+            return problem_in(content, method, least=1)
+        return problem
+
+    def list_jobs(self, asked: Asked, _: str) -> JsonValue:
+        """List jobs, the newest first, filtered if the vendor can."""
+        wanted = metadata_asked_for(asked)
+        listed = [
+            job
+            for job in reversed(self.jobs.values())
+            if job.progress.listed(self.conduct)
+            and (not self.filters or wanted.items() <= (job.request.get("metadata") or {}).items())
+        ]
+        told = [job.as_json(self.conduct) for job in listed]
+        page = paged(asked, told, 20, overlap=int(self.conduct.lists_repeat))
+        self.lists += 1
+        if self.conduct.lists_repeat and self.lists % 2:
+            page = Paged(page.items[::-1], page.more)
+        return page.without_ends
+
+    def show_job(self, _: Asked, name: str) -> JsonValue:
+        """Show a job; each look lets time pass."""
+        job = self._job(name)
+        job.look(self.conduct)
+        return job.as_json(self.conduct)
+
+    def cancel_job(self, _: Asked, name: str) -> JsonValue:
+        """Stop a job that has not ended."""
+        job = self._job(name)
+        if job.ended(self.conduct):
+            words = f"Job has already ended: {job.status(self.conduct)}"
+            raise Refused(words, code="job_not_cancellable")
+        job.stopped = job.steps(self.conduct)
+        return job.as_json(self.conduct)
+
+    def pause_job(self, _: Asked, name: str) -> JsonValue:
+        """Let a job stand still."""
+        job = self._job(name)
+        if job.ended(self.conduct):
+            raise Refused(f"Job cannot be paused: {job.status(self.conduct)}")
+        job.paused = True
+        return job.as_json(self.conduct)
+
+    def resume_job(self, _: Asked, name: str) -> JsonValue:
+        """Let a paused job go on."""
+        job = self._job(name)
+        if not job.paused:
+            raise Refused(f"Job is not paused: {job.status(self.conduct)}")
+        job.paused = False
+        return job.as_json(self.conduct)
+
+    def list_events(self, asked: Asked, name: str) -> JsonValue:
+        """List what happened to a job, the newest first."""
+        happened = list(reversed(self._job(name).events(self.conduct)))
+        return paged(asked, happened, 20).without_ends
+
+    def list_checkpoints(self, asked: Asked, name: str) -> JsonValue:
+        """List what was saved on the way, the newest first."""
+        return paged(asked, self._saved(self._job(name)), 10).as_json()
+
+    def create_file(self, asked: Asked, _: str) -> JsonValue:
+        """Keep a file."""
+        return self.files.keep(asked)
+
+    def list_files(self, asked: Asked, _: str) -> JsonValue:
+        """List files, the newest first."""
+        return paged(asked, self.files.listed(asked.first("purpose")), 10_000).as_json(empty="")
+
+    def show_file(self, _: Asked, name: str) -> JsonValue:
+        """Show a file."""
+        return self.files.shown(name)
+
+    def read_file(self, _: Asked, name: str) -> bytes:
+        """Hand a file out."""
+        return self.files.at(name).content
+
+    def delete_file(self, _: Asked, name: str) -> JsonValue:
+        """Forget a file."""
+        return self.files.forget(name)
+
+    def list_models(self, _: Asked, __: str) -> JsonValue:
+        """List bases and tuned models."""
+        names = (*self.bases, *self.tuned())
+        return {"object": "list", "data": [_model(name, self.bases) for name in names]}
+
+    def delete_model(self, _: Asked, name: str) -> JsonValue:
+        """Forget a tuned model."""
+        if name in self.bases:
+            raise Refused("You have insufficient permissions for this operation.", 403)
+        if name not in self.tuned():
+            raise Refused(f"The model '{name}' does not exist", 404, "model_not_found", "model")
+        self.deleted.add(name)
+        return {"id": name, "object": "model", "deleted": True}
+
+    def chat(self, asked: Asked, _: str) -> JsonValue:
+        """Answer as a tuned model from the script, as a base always alike."""
+        body = asked.json
+        model = body.get("model")
+        if model not in self.bases and model not in self.tuned():
+            words = f"The model `{model}` does not exist or you do not have access to it."
+            raise Refused(words, 404, "model_not_found")
+        script = self.conduct.replies if model not in self.bases else {}
+        return completion(body, script, self.conduct.otherwise, self.finishes)
+
+    def _job(self, name: str) -> LoopbackJob:
+        if name not in self.jobs:
+            words = f"Could not find fine tune: {name}"
+            raise Refused(words, 404, "fine_tune_not_found", "fine_tune_id")
+        return self.jobs[name]
+
+
+class AzureVendor(OpenAIVendor):
+    """Azure: a header of its own for the key, a training type, and lists without a filter."""
+
+    rules: ClassVar[Rules] = Rules(arguments=Rules().arguments | {"trainingType"})
+    key_header: ClassVar[str] = "api-key"
+    filters: ClassVar[bool] = False
+
+
+class MantleVendor(OpenAIVendor):
+    """Bedrock: no suffix, and graders that are Lambda functions."""
+
+    rules: ClassVar[Rules] = Rules(
+        arguments=Rules().arguments - {"suffix", "integrations"}, graders=("lambda",)
+    )
+    filters: ClassVar[bool] = False
+
+
+class NebiusVendor(OpenAIVendor):
+    """Nebius: hyperparameters of its own at the top level, no metadata, models without names."""
+
+    rules: ClassVar[Rules] = Rules(
+        arguments=Rules().arguments - {"metadata"},
+        own_hyperparameters=frozenset(
+            {
+                "n_epochs",
+                "batch_size",
+                "learning_rate",
+                "warmup_ratio",
+                "weight_decay",
+                "packing",
+                "max_grad_norm",
+                "context_length",
+                "lora",
+                "lora_r",
+                "lora_alpha",
+                "lora_dropout",
+            }
+        ),
+    )
+    filters: ClassVar[bool] = False
+    keeps_metadata: ClassVar[bool] = False
+    names_models: ClassVar[bool] = False
+
+
+def _model(name: str, bases: Sequence[str]) -> JsonValue:
+    owner = "system" if name in bases else "org-loopback"
+    return {"id": name, "object": "model", "created": int(time.time()), "owned_by": owner}
+
+
+Act = Callable[[OpenAIVendor, Asked, str], "JsonValue | bytes"]
+ROUTES: tuple[tuple[str, str, Act], ...] = (
+    ("POST", JOBS, OpenAIVendor.create_job),
+    ("GET", JOBS, OpenAIVendor.list_jobs),
+    ("GET", A_JOB, OpenAIVendor.show_job),
+    ("POST", A_JOB + "/cancel", OpenAIVendor.cancel_job),
+    ("POST", A_JOB + "/pause", OpenAIVendor.pause_job),
+    ("POST", A_JOB + "/resume", OpenAIVendor.resume_job),
+    ("GET", A_JOB + "/events", OpenAIVendor.list_events),
+    ("GET", A_JOB + "/checkpoints", OpenAIVendor.list_checkpoints),
+    ("POST", r"/files", OpenAIVendor.create_file),
+    ("GET", r"/files", OpenAIVendor.list_files),
+    ("GET", r"/files/(?P<name>[^/]+)", OpenAIVendor.show_file),
+    ("GET", r"/files/(?P<name>[^/]+)/content", OpenAIVendor.read_file),
+    ("DELETE", r"/files/(?P<name>[^/]+)", OpenAIVendor.delete_file),
+    ("GET", r"/models", OpenAIVendor.list_models),
+    ("DELETE", r"/models/(?P<name>.+)", OpenAIVendor.delete_model),
+    ("POST", r"/chat/completions", OpenAIVendor.chat),
+)

@@ -1,0 +1,143 @@
+"""Asking a model over chat completions, on whichever server speaks them.
+
+One request never raises: what went wrong is in the reply. The SDK repeats what may be repeated,
+with the pauses that the vendor asks for. Its client belongs to an event loop, so each loop gets its
+own, closed by the loop's end at the latest.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass
+from typing import cast
+
+import openai
+from openai import AsyncOpenAI, omit
+from openai.types.chat import (
+    ChatCompletion,
+    ChatCompletionMessageParam,
+    ChatCompletionToolUnionParam,
+)
+
+from unitune.models import Reply, Request
+from unitune_providers.openai.errors import ours
+from unitune_providers.openai.server import Server, async_client
+
+CHAT_SECONDS = 120.0
+"""Longest wait for one answer."""
+CHAT_RETRIES = 4
+"""Repeats of one question, after 408, 409, 429, 5xx or no answer."""
+
+
+@dataclass(slots=True)
+class _Line:
+    """A client with the loop that it belongs to.
+
+    Args:
+        loop: Whose end closes the client.
+        client: Of the SDK.
+        keeper: Closes it; the loop knows it as one of its asynchronous generators.
+    """
+
+    loop: asyncio.AbstractEventLoop
+    client: AsyncOpenAI
+    keeper: AsyncGenerator[None]
+
+
+class OpenAIChatModel:
+    """A model on a server.
+
+    Args:
+        server: Who is asked.
+        model: The vendor's id.
+        old_limit: Send `max_tokens`, which OpenAI has deprecated and others know alone.
+    """
+
+    def __init__(self, server: Server, model: str, *, old_limit: bool = False) -> None:
+        self._server = server
+        self._model = model
+        self._old_limit = old_limit
+        self._line: _Line | None = None
+
+    @property
+    def fingerprint(self) -> str:
+        """Vendor and model id; the server too, where a job named it."""
+        return f"{self._server.backend}:{self._server.mark(self._model)}"
+
+    async def reply(self, request: Request) -> Reply:
+        """Answer one request; a failure is in the reply's `error`."""
+        started = time.perf_counter()
+        try:
+            answer = await self._ask(await self._client(), request)
+        except (openai.OpenAIError, json.JSONDecodeError) as error:
+            words = str(ours(error, self._server, f"ask {self._model}"))
+            seconds = time.perf_counter() - started
+            return Reply(finish_reason="error", error=words, seconds=seconds)
+        return _reply(answer, time.perf_counter() - started)
+
+    def close(self) -> None:
+        """Close the connection, if its loop has not done so."""
+        line, self._line = self._line, None
+        if line is None or line.loop.is_closed():
+            return
+        if line.loop.is_running():
+            asyncio.run_coroutine_threadsafe(_end(line), line.loop)
+        else:
+            line.loop.run_until_complete(_end(line))
+
+    async def _client(self) -> AsyncOpenAI:
+        loop = asyncio.get_running_loop()
+        if self._line is None or self._line.loop is not loop:
+            client = async_client(self._server, CHAT_SECONDS, CHAT_RETRIES)
+            line = _Line(loop, client, _kept_open(client))
+            self._line = line
+            await anext(line.keeper)
+        return self._line.client
+
+    async def _ask(self, client: AsyncOpenAI, request: Request) -> ChatCompletion:
+        messages = [
+            message.model_dump(mode="json", exclude_none=True, exclude={"weight"})
+            for message in request.messages
+        ]
+        return await client.chat.completions.create(
+            model=self._model,
+            messages=cast("list[ChatCompletionMessageParam]", messages),
+            tools=cast("tuple[ChatCompletionToolUnionParam, ...]", request.tools)
+            if request.tools
+            else omit,
+            temperature=request.temperature,
+            seed=request.seed,
+            stop=list(request.stop) if request.stop else omit,
+            max_tokens=request.max_tokens if self._old_limit else omit,
+            max_completion_tokens=omit if self._old_limit else request.max_tokens,
+        )
+
+
+def _reply(answer: ChatCompletion, seconds: float) -> Reply:
+    # Servers other than OpenAI's may send less than the SDK's types promise.
+    if not answer.choices:
+        return Reply(finish_reason="error", error="the answer has no choices", seconds=seconds)
+    choice = answer.choices[0]
+    refused = choice.message.refusal
+    return Reply(
+        text=choice.message.content or refused or "",
+        finish_reason="refusal" if refused else choice.finish_reason,
+        prompt_tokens=answer.usage.prompt_tokens if answer.usage else None,
+        completion_tokens=answer.usage.completion_tokens if answer.usage else None,
+        seconds=seconds,
+    )
+
+
+async def _kept_open(client: AsyncOpenAI) -> AsyncGenerator[None]:
+    """Close a client when the loop shuts its asynchronous generators down, or before."""
+    try:
+        yield
+    finally:
+        await client.close()
+
+
+async def _end(line: _Line) -> None:
+    await line.keeper.aclose()

@@ -1,0 +1,110 @@
+"""Training files on OpenAI's wire: handed over once, by the hash in their name; read; removed."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from openai import omit
+from openai.types import FileObject
+
+from unitune.errors import BackendError, DataError, Unreachable
+from unitune_providers.openai.errors import our_errors
+from unitune_providers.openai.server import Server, client, everything, once
+
+UPLOAD_SECONDS = 600.0
+"""Longest wait for a file to be taken."""
+FILE_SECONDS = 600.0
+"""Longest wait for a file to be looked through, where the vendor does so before any job."""
+PAUSE_SECONDS = 2.0
+FILES_PAGE = 1000
+AT_WORK = ("pending", "running")
+"""Azure's words for a file that no job can take yet."""
+NOT_FOUND = 404
+
+
+def hand_over(server: Server, path: Path, sha256: str) -> str:
+    """Return the vendor's id of a file, sending it unless one with its hash is there.
+
+    Args:
+        server: Who takes it.
+        path: In the vendor's own format.
+        sha256: Hash of its content.
+
+    Raises:
+        BackendError: The vendor refused, or failed.
+        DataError: It looked through the file and cannot use it.
+    """
+    name = f"unitune-{sha256[:32]}.jsonl"
+    with our_errors(server, f"look for file {name}"):
+        file = _found(server, name, path.stat().st_size)
+    if file is None:
+        with our_errors(server, f"take file {name}"), path.open("rb") as content:
+            file = once(server, UPLOAD_SECONDS).files.create(
+                file=(name, content, "application/jsonl"), purpose="fine-tune"
+            )
+    return _looked_through(server, file).id
+
+
+def content(server: Server, file_id: str) -> bytes | None:
+    """Return what stands in a file; None when it is gone.
+
+    Args:
+        server: Who has it.
+        file_id: The vendor's id.
+
+    Raises:
+        BackendError: The vendor failed.
+    """
+    try:
+        with our_errors(server, f"send file {file_id}"):
+            return client(server).files.content(file_id).content
+    except BackendError as error:
+        if error.status != NOT_FOUND:
+            raise
+        return None
+
+
+def remove(server: Server, file_id: str) -> None:
+    """Remove a file; one that is gone is no error.
+
+    Args:
+        server: Who has it.
+        file_id: The vendor's id.
+
+    Raises:
+        BackendError: It could not be removed.
+    """
+    try:
+        with our_errors(server, f"delete file {file_id}"):
+            client(server).files.delete(file_id)
+    except BackendError as error:
+        if error.status != NOT_FOUND:
+            raise
+
+
+def _found(server: Server, name: str, size: int) -> FileObject | None:
+    """Return the file of this name; one of another size was cut short on its way."""
+    files = client(server).files
+    listed = everything(
+        lambda after: files.list(purpose="fine-tune", limit=FILES_PAGE, after=after or omit)
+    )
+    same = (file for file in listed if file.filename == name and file.bytes == size)
+    return next((file for file in same if file.status != "error"), None)
+
+
+def _looked_through(server: Server, file: FileObject) -> FileObject:
+    until = time.monotonic() + FILE_SECONDS
+    while str(file.status) in AT_WORK:
+        if time.monotonic() > until:
+            raise Unreachable(
+                f"{server.backend} is still looking through file {file.id} after "
+                f"{FILE_SECONDS:.0f} seconds."
+            )
+        time.sleep(PAUSE_SECONDS)
+        with our_errors(server, f"show file {file.id}"):
+            file = client(server).files.retrieve(file.id)
+    if file.status == "error":
+        reason = file.status_details or "it gives no reason"
+        raise DataError(f"{server.backend} cannot use file {file.filename}: {reason}")
+    return file

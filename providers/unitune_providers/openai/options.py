@@ -1,0 +1,160 @@
+"""What a job may say under ``options`` for the backends that speak OpenAI's wire.
+
+One frozen specification a vendor; unknown keys are refused with the nearest right one, and so is a
+key that the job's method has no use for. Bounds are those of OpenAI's published description (API
+2.3.0, 2026-08-21); what lies within is the vendor's to judge.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar, Literal, TypeVar
+
+from pydantic import Field, JsonValue, ValidationError
+from pydantic_core import ErrorDetails
+
+from unitune.errors import JobError, nearest
+from unitune.job import Auto, Job, Spec
+
+Positive = Annotated[float, Field(gt=0)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class Wandb(Spec):
+    """Where Weights & Biases shall show the training."""
+
+    project: str
+    """Project that the run is created under."""
+    name: str | None = None
+    """Display name; the job's id by default."""
+    entity: str | None = None
+    """Team or user."""
+    tags: tuple[str, ...] | None = None
+
+
+class WireOptions(Spec):
+    """Base of every vendor's options on this wire."""
+
+    only_for: ClassVar[dict[str, str]] = {}
+    """Keys that one method alone has a use for."""
+
+
+class OwnHyperparameters(WireOptions):
+    """OpenAI's own hyperparameters, which Azure takes too."""
+
+    only_for: ClassVar[dict[str, str]] = {
+        "beta": "dpo",
+        "grader": "rft",
+        "reasoning_effort": "rft",
+        "compute_multiplier": "rft",
+        "eval_interval": "rft",
+        "eval_samples": "rft",
+    }
+
+    wandb: Wandb | None = None
+    """Weights & Biases integration, set up at the vendor."""
+    learning_rate_multiplier: Positive | Auto = "auto"
+    """Factor on the learning rate that OpenAI chooses."""
+    beta: Annotated[float, Field(gt=0, le=2)] | Auto = "auto"
+    """DPO: weight of the penalty for leaving the base model."""
+    grader: dict[str, JsonValue] | None = None
+    """RFT: OpenAI's grader object, as it is."""
+    reasoning_effort: Literal["default", "low", "medium", "high"] | None = None
+    """RFT: how much the model thinks."""
+    compute_multiplier: Annotated[float, Field(gt=1e-5, le=10)] | Auto = "auto"
+    """RFT: factor on the exploration."""
+    eval_interval: Count | Auto = "auto"
+    """RFT: steps between two evaluations."""
+    eval_samples: Count | Auto = "auto"
+    """RFT: samples in each evaluation."""
+
+
+class OpenAIOptions(OwnHyperparameters):
+    """OpenAI's, or those of another server that speaks its wire."""
+
+    base_url: str | None = None
+    """Another OpenAI-compatible server, for this job alone."""
+
+
+class AzureOptions(OwnHyperparameters):
+    """OpenAI's, and where Azure trains."""
+
+    only_for: ClassVar[dict[str, str]] = {**OwnHyperparameters.only_for, "l2_multiplier": "dpo"}
+
+    training_type: (
+        Literal["Standard", "GlobalStandard", "globalStandard", "developerTier"] | None
+    ) = None
+    """Azure's trainingType; open models need globalStandard."""
+    l2_multiplier: Annotated[float, Field(ge=0)] | None = None
+    """DPO: weight of the L2 penalty."""
+
+
+class MantleOptions(WireOptions):
+    """Bedrock's: reinforcement with a Lambda function that grades."""
+
+    only_for: ClassVar[dict[str, str]] = {"grader": "rft"}
+
+    grader: dict[str, JsonValue] | None = None
+    """``{type: lambda, lambda: {function: ARN}}``."""
+    learning_rate_multiplier: Positive | Auto = "auto"
+    """Factor on the learning rate that Bedrock chooses."""
+
+
+class NebiusOptions(WireOptions):
+    """Nebius Token Factory's own hyperparameters."""
+
+    lora: bool | Auto = "auto"
+    """True: adapters. False: all weights. `auto`: adapters when tuning.lora says anything, else
+    what Nebius does (all weights)."""
+    warmup_ratio: Annotated[float, Field(ge=0, le=1)] | None = None
+    """Share of the steps in which the learning rate rises."""
+    weight_decay: Annotated[float, Field(ge=0)] | None = None
+    max_grad_norm: Positive | None = None
+    """Gradients are clipped to this norm."""
+    packing: bool | None = None
+    """Several short rows in one sequence."""
+
+
+Options = TypeVar("Options", bound=WireOptions)
+
+
+def read_options(job: Job, backend: str, kind: type[Options]) -> Options:
+    """Return a job's options for a backend.
+
+    Args:
+        job: Its options are read.
+        backend: Name under which they stand.
+        kind: Their specification.
+
+    Raises:
+        JobError: A key is unknown, a value not allowed, or the job's method has no use for one.
+    """
+    given: dict[str, JsonValue] = job.options.get(backend, {})
+    try:
+        options = kind.model_validate(given)
+    except ValidationError as error:
+        told = [_sentence(detail, backend, kind) for detail in error.errors()]
+        raise JobError("\n".join(dict.fromkeys(told))) from error
+    for key in options.model_fields_set:
+        method = kind.only_for.get(key, job.method)
+        if method != job.method:
+            raise JobError(
+                f"options.{backend}.{key} is for method {method}, but the job's method is "
+                f"{job.method}. Leave it out, or change the method."
+            )
+    return options
+
+
+def _sentence(detail: ErrorDetails, backend: str, kind: type[WireOptions]) -> str:
+    key, *deeper = (part for part in detail["loc"] if _is_key(part))
+    place = ".".join(str(part) for part in ("options", backend, key, *deeper))
+    if detail["type"] != "extra_forbidden" or deeper:
+        return f"{place} is {detail['input']!r}: {detail['msg']}."
+    known = list(kind.model_fields)
+    near = nearest(str(key), known)
+    guess = f" Did you mean {near!r}?" if near else ""
+    return f"{place} is not a known key.{guess} Known: {', '.join(known)}."
+
+
+def _is_key(part: int | str) -> bool:
+    """Whether a part of a place is a key, and not the name of a type in a union."""
+    return isinstance(part, int) or not any(mark in part for mark in "[]()'")

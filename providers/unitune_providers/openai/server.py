@@ -1,0 +1,190 @@
+"""Where requests on OpenAI's wire go, with which key, and how long lists are read to their end.
+
+A `Server` is an address with its key; `client` gives the SDK's client for it. A job may name
+another server than the vendor's own: what is made there carries the address in its id
+(``ftjob-1@https://example.com/v1``), because verbs get nothing but ids.
+What is not here: which server a backend's own is (`unitune_providers.openai.backend`).
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Protocol, TypeVar
+from urllib.parse import urlsplit
+
+from openai import AsyncOpenAI, Omit, OpenAI
+from openai.pagination import SyncCursorPage
+
+from unitune.errors import JobError, UserError
+
+READ_SECONDS = 60.0
+"""Longest wait for an answer that changes nothing."""
+READ_RETRIES = 2
+"""Repeats of a request that changes nothing, after 408, 409, 429, 5xx or no answer."""
+PAGE = 100
+"""Items asked for at once."""
+MARKED = re.compile(r"^(?P<ref>.+?)@(?P<url>https?://\S+)$")
+
+
+class Identified(Protocol):
+    """An item of a list."""
+
+    id: str
+
+
+Item = TypeVar("Item", bound=Identified)
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """An address that speaks OpenAI's wire.
+
+    Args:
+        backend: Name of the backend, for messages.
+        url: Base URL, with its version.
+        key: Secret; never in a message.
+        key_variable: Environment variable that holds it.
+        key_header: Header in which it is sent beside ``Authorization``, if any.
+        named: Whether a job named the server, so that ids must carry its address.
+    """
+
+    backend: str
+    url: str
+    key: str = field(repr=False)
+    key_variable: str
+    key_header: str | None = None
+    named: bool = False
+
+    def mark(self, ref: str) -> str:
+        """Return an id as the ledger keeps it."""
+        return f"{ref}@{self.url}" if self.named else ref
+
+    @property
+    def headers(self) -> dict[str, str | Omit]:
+        """What the SDK's own headers are changed by."""
+        # The SDK takes organisation and project from the environment, whoever is asked.
+        ours: dict[str, str | Omit] = {}
+        if self.backend != "openai" or self.named:
+            ours |= {"OpenAI-Organization": Omit(), "OpenAI-Project": Omit()}
+        if self.key_header is not None:
+            ours[self.key_header] = self.key
+        return ours
+
+
+@dataclass(frozen=True, slots=True)
+class Marked:
+    """An id, split.
+
+    Args:
+        ref: The vendor's own id.
+        url: Of a server that a job named; None for the vendor's own.
+    """
+
+    ref: str
+    url: str | None
+
+
+def split(ref: str) -> Marked:
+    """Return an id and the address that it carries."""
+    found = MARKED.match(ref)
+    return Marked(found["ref"], found["url"]) if found else Marked(ref, None)
+
+
+def named_server(backend: str, url: str) -> Server:
+    """Return a server that a job names; its key has an environment variable of its own.
+
+    Otherwise a job file from elsewhere could have the vendor's key sent to any address.
+
+    Raises:
+        JobError: It is no address.
+        UserError: There is no key for it.
+    """
+    place = urlsplit(url)
+    host = place.hostname
+    if place.scheme not in ("http", "https") or host is None or place.query or "@" in place.netloc:
+        raise JobError(
+            f"options.{backend}.base_url is {url!r}, which is no base URL. Write it like "
+            "https://example.com/v1, without user name and query."
+        )
+    variable = f"OPENAI_API_KEY_{re.sub(r'[^A-Z0-9]', '_', host.upper())}"
+    key = required(variable, f"the key for {host}, which the job names as options.base_url,")
+    return Server(backend, url.rstrip("/"), key, variable, named=True)
+
+
+def required(variable: str, what: str) -> str:
+    """Return an environment variable's value.
+
+    Args:
+        variable: Its name.
+        what: What it holds, for the message.
+
+    Raises:
+        UserError: It is not set.
+    """
+    value = os.environ.get(variable, "").strip()
+    if not value:
+        raise UserError(f"{what} is not set. Set the environment variable {variable}.")
+    return value
+
+
+@lru_cache(maxsize=8)
+def client(server: Server) -> OpenAI:
+    """Return the SDK's client for requests that change nothing; one for each server."""
+    return OpenAI(
+        api_key=server.key,
+        base_url=server.url,
+        default_headers=server.headers,  # pyright: ignore[reportArgumentType] - Omit is the SDK's own way to leave a header out
+        timeout=READ_SECONDS,
+        max_retries=READ_RETRIES,
+    )
+
+
+def async_client(server: Server, seconds: float, retries: int) -> AsyncOpenAI:
+    """Return a new client for the running event loop.
+
+    Args:
+        server: Who is asked.
+        seconds: Longest wait for one answer.
+        retries: Repeats, with the pauses that the vendor asks for.
+    """
+    return AsyncOpenAI(
+        api_key=server.key,
+        base_url=server.url,
+        default_headers=server.headers,  # pyright: ignore[reportArgumentType] - as above
+        timeout=seconds,
+        max_retries=retries,
+    )
+
+
+def once(server: Server, seconds: float) -> OpenAI:
+    """Return the client for a request that must not be repeated: the vendor knows no such key.
+
+    Args:
+        server: Who is asked.
+        seconds: Longest wait for the answer.
+    """
+    return client(server).with_options(max_retries=0, timeout=seconds)
+
+
+def everything(fetch: Callable[[str | None], SyncCursorPage[Item]]) -> Iterator[Item]:
+    """Yield each item of a list once, whatever the order and the overlap of its pages.
+
+    Args:
+        fetch: Returns the page after an id; the first page for None.
+    """
+    seen, asked = set[str](), set[str]()
+    after: str | None = None
+    while True:
+        page = fetch(after)
+        fresh = {item.id: item for item in page.data if item.id not in seen}
+        yield from fresh.values()
+        seen.update(fresh)
+        # A page in another order may end with an id that was asked for already.
+        after = next((item.id for item in reversed(page.data) if item.id not in asked), None)
+        if not fresh or page.has_more is False or after is None:
+            return
+        asked.add(after)

@@ -1,0 +1,302 @@
+"""The backend's verbs on OpenAI's wire; each vendor's backend says what differs at its own.
+
+Files are named by their hash and found by name. A job carries its launch key as metadata or suffix,
+and is found by reading the whole list and comparing, so nothing depends on a server's filter. No
+verb keeps state: ids of another server than the vendor's own carry its address.
+
+What is not here: addresses, keys and what each vendor can do (`unitune_providers.openai.backend`).
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from itertools import takewhile
+from pathlib import Path
+from typing import ClassVar, cast
+
+from openai import omit
+from openai.types.fine_tuning import FineTuningJob, FineTuningJobEvent, JobCreateParams
+from openai.types.fine_tuning.jobs import FineTuningJobCheckpoint
+from pydantic import JsonValue
+
+from unitune.abilities import Checkpoint, ImportedJob, Page
+from unitune.backend import Guarantee, Launch, State, Status, Upload
+from unitune.errors import BackendError, UnknownName, Unsupported
+from unitune.job import Job
+from unitune.models import ChatModel, TunedModel
+from unitune_providers.openai import files
+from unitune_providers.openai.chat import OpenAIChatModel
+from unitune_providers.openai.errors import our_errors
+from unitune_providers.openai.importing import imported
+from unitune_providers.openai.request import CreateCall
+from unitune_providers.openai.server import PAGE, Server, client, everything, once, split
+from unitune_providers.openai.status import state_of, status_of
+
+CREATE_SECONDS = 60.0
+"""Longest wait for the answer to a create call; after that its outcome is open."""
+METADATA_KEY = "unitune"
+NOT_FOUND = 404
+
+
+class WireBackend(ABC):
+    """Verbs and abilities that every vendor on this wire has."""
+
+    name: ClassVar[str]
+    guarantee: ClassVar[Guarantee]
+    filters: ClassVar[bool] = False
+    """Whether the vendor's list of jobs can be asked for one launch key."""
+    old_limit: ClassVar[bool] = False
+    """Whether chat takes `max_tokens` alone."""
+
+    @abstractmethod
+    def server(self, url: str | None = None) -> Server:
+        """Return the vendor's own server, or another that a job named.
+
+        Args:
+            url: Address that an id carries; None for the vendor's own.
+
+        Raises:
+            UserError: A key or address is missing in the environment.
+        """
+        ...
+
+    @abstractmethod
+    def request(self, launch: Launch) -> CreateCall:
+        """Return what a create call says beside model and files.
+
+        Args:
+            launch: What to create.
+
+        Raises:
+            JobError: Options are not valid, or do not go with the method.
+        """
+        ...
+
+    @abstractmethod
+    def vet(self, job: Job) -> None:
+        """Refuse a job whose options are not valid, or do not go with its method.
+
+        Raises:
+            JobError: An option is unknown, missing, or a value not allowed.
+        """
+        ...
+
+    def address_near(self, folder: Path) -> str | None:
+        """Return the server that the job of a run's folder names; None for the vendor's own.
+
+        Args:
+            folder: The run's folder, or one in it.
+        """
+        del folder  # only a backend whose jobs may name one looks
+
+    def upload(self, path: Path, sha256: str) -> Upload:
+        """Hand a file over, unless one with its hash is there.
+
+        Raises:
+            BackendError: The vendor refused, or failed.
+            DataError: It looked through the file and cannot use it.
+        """
+        server = self.server(self.address_near(path.parent))
+        return Upload(server.mark(files.hand_over(server, path, sha256)), sha256)
+
+    def submit(self, launch: Launch) -> str:
+        """Create the job; sent once, whatever happens.
+
+        Raises:
+            JobError: Options are not valid.
+            BackendError: The vendor refused (4xx), or failed and may have created it (5xx).
+            Unreachable: No answer came; it may have created it.
+        """
+        call = self.request(launch)
+        training = split(launch.training.ref)
+        server = self.server(training.url)
+        params = {
+            "model": launch.job.base_model,
+            "training_file": training.ref,
+            **({"validation_file": split(launch.validation.ref).ref} if launch.validation else {}),
+            **call.params,
+        }
+        with our_errors(server, "create the fine-tuning job"):
+            job = once(server, CREATE_SECONDS).fine_tuning.jobs.create(
+                **cast("JobCreateParams", params), extra_body=call.extra
+            )
+        return server.mark(job.id)
+
+    def find(self, launch_key: str, folder: Path) -> list[str]:
+        """Return the jobs that carry a launch key as metadata or suffix.
+
+        Raises:
+            BackendError: The vendor could not list its jobs.
+        """
+        server = self.server(self.address_near(folder))
+        wanted = {METADATA_KEY: launch_key} if self.filters and not server.named else omit
+        with our_errors(server, "list fine-tuning jobs"):
+            jobs = client(server).fine_tuning.jobs
+            listed = everything(
+                lambda after: jobs.list(after=after or omit, limit=PAGE, metadata=wanted)
+            )
+            return [server.mark(job.id) for job in listed if launch_key in _keys(job)]
+
+    def poll(self, job_id: str, cursor: str) -> Status:
+        """Look at a job and at what happened since the cursor.
+
+        Raises:
+            BackendError: There is no such job (404), or the vendor failed.
+        """
+        at = split(job_id)
+        server = self.server(at.url)
+        with our_errors(server, f"show job {at.ref}"):
+            # The job first: events that come after it are seen by the next poll.
+            job = client(server).fine_tuning.jobs.retrieve(at.ref)
+            events = list(_events_after(server, at.ref, cursor))
+            return status_of(job, events, cursor, self._model_of(server, job))
+
+    def cancel(self, job_id: str) -> None:
+        """Ask for a job's end.
+
+        Raises:
+            BackendError: There is no such job (404), or it has ended already.
+        """
+        at = split(job_id)
+        server = self.server(at.url)
+        with our_errors(server, f"cancel job {at.ref}"):
+            client(server).fine_tuning.jobs.cancel(at.ref)
+
+    def chat(self, model: str | TunedModel) -> ChatModel:
+        """Return a model to ask; whether it exists shows when it is asked.
+
+        Raises:
+            UserError: There is no key.
+        """
+        at = split(model if isinstance(model, str) else model.name)
+        server = self.server(at.url)
+        return OpenAIChatModel(server, at.ref, old_limit=self.old_limit or server.named)
+
+    def survey(self, cursor: str) -> Page:
+        """Return one page of the vendor's own jobs, the newest first.
+
+        Raises:
+            BackendError: The vendor could not list its jobs.
+        """
+        server = self.server()
+        with our_errors(server, "list fine-tuning jobs"):
+            page = client(server).fine_tuning.jobs.list(after=cursor or omit, limit=PAGE)
+        states = {job.id: state_of(job) for job in page.data}
+        more = bool(page.has_more) and bool(page.data)
+        return Page(states, page.data[-1].id if more else "")
+
+    def delete_file(self, ref: str) -> None:
+        """Remove an uploaded file; one that is gone is no error.
+
+        Raises:
+            BackendError: It could not be removed.
+        """
+        at = split(ref)
+        files.remove(self.server(at.url), at.ref)
+
+    def delete_model(self, model: TunedModel) -> None:
+        """Say that the vendor has no call for it.
+
+        Raises:
+            Unsupported: Always.
+        """
+        raise Unsupported(
+            f"{self.name} has no call that deletes a tuned model. Delete {model.name} in the "
+            "vendor's console."
+        )
+
+    def checkpoints(self, job_id: str, base: str) -> list[Checkpoint]:
+        """Return the checkpoints of a job, oldest first.
+
+        Raises:
+            BackendError: There is no such job (404), or the vendor failed.
+        """
+        at = split(job_id)
+        server = self.server(at.url)
+        with our_errors(server, f"list checkpoints of job {at.ref}"):
+            jobs = client(server).fine_tuning.jobs
+            found = everything(
+                lambda after: jobs.checkpoints.list(at.ref, after=after or omit, limit=PAGE)
+            )
+            return sorted(
+                (
+                    Checkpoint(
+                        one.step_number,
+                        self._tuned(server, self.checkpoint_name(one), base),
+                        cast("dict[str, JsonValue]", one.metrics.to_dict()),
+                    )
+                    for one in found
+                ),
+                key=lambda checkpoint: checkpoint.step,
+            )
+
+    def checkpoint_name(self, checkpoint: FineTuningJobCheckpoint) -> str:
+        """Return how a checkpoint is called where it is asked or deployed.
+
+        Args:
+            checkpoint: As the vendor tells it.
+        """
+        return checkpoint.fine_tuned_model_checkpoint
+
+    def import_job(self, job_id: str) -> ImportedJob:
+        """Return an existing job with its files.
+
+        Raises:
+            UnknownName: There is no such job.
+            BackendError: The vendor failed.
+        """
+        at = split(job_id)
+        server = self.server(at.url)
+        try:
+            with our_errors(server, f"show job {at.ref}"):
+                job = client(server).fine_tuning.jobs.retrieve(at.ref)
+                model = self._model_of(server, job)
+        except BackendError as error:
+            if error.status != NOT_FOUND:
+                raise
+            raise UnknownName("job", job_id, (), hint=str(error)) from error
+        names = [name for name in (job.training_file, job.validation_file) if name]
+        return imported(job, {name: files.content(server, name) for name in names}, model)
+
+    def _tuned(self, server: Server, name: str, base: str) -> TunedModel:
+        return TunedModel(backend=self.name, name=server.mark(name), base=base)
+
+    def _model_of(self, server: Server, job: FineTuningJob) -> TunedModel | None:
+        """Return what a job left behind; where it names no model, its last checkpoint."""
+        if state_of(job) is not State.SUCCEEDED:
+            return None
+        if job.fine_tuned_model:
+            return self._tuned(server, job.fine_tuned_model, job.model)
+        saved = self.checkpoints(server.mark(job.id), job.model)
+        return saved[-1].model if saved else None
+
+
+class ResumableWire(WireBackend):
+    """A vendor that lets paused jobs go on."""
+
+    def resume(self, job_id: str) -> None:
+        """Let a paused job go on.
+
+        Raises:
+            BackendError: There is no such job (404), or it is not paused.
+        """
+        at = split(job_id)
+        server = self.server(at.url)
+        with our_errors(server, f"resume job {at.ref}"):
+            client(server).fine_tuning.jobs.resume(at.ref)
+
+
+def _keys(job: FineTuningJob) -> Iterator[object]:
+    """Yield everything in a job that may be its launch key."""
+    yield (job.metadata or {}).get(METADATA_KEY)
+    own = job.model_extra or {}
+    yield own.get("user_provided_suffix")  # OpenAI's and Azure's name of it
+    yield own.get("suffix")  # Nebius'
+
+
+def _events_after(server: Server, job_id: str, cursor: str) -> Iterator[FineTuningJobEvent]:
+    """Yield a job's events, the newest first, down to the cursor."""
+    jobs = client(server).fine_tuning.jobs
+    listed = everything(lambda after: jobs.list_events(job_id, after=after or omit, limit=PAGE))
+    return takewhile(lambda event: event.id != cursor, listed)

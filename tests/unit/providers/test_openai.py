@@ -1,0 +1,311 @@
+"""OpenAI's verbs and abilities: what goes over the wire, and what comes back from it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from unit.providers.openai_spec import (
+    CHAT_ROW,
+    GRADED_ROW,
+    GRADER,
+    LAUNCH_KEY,
+    MODEL,
+    TRIPLE_ROW,
+    Stage,
+    on_stage,
+)
+
+from unitune import abilities
+from unitune.backend import State
+from unitune.errors import BackendError, JobError, UnknownName, UserError
+from unitune.job import Tuning
+from unitune.models import TunedModel
+from unitune_providers.openai import files as openai_files
+
+
+@pytest.fixture
+def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stage]:
+    with on_stage(tmp_path, monkeypatch) as stage:
+        yield stage
+
+
+def created(stage: Stage) -> dict[str, object]:
+    """Return the body of the last create call."""
+    return stage.server.asked("POST", "/fine_tuning/jobs$")[-1].json
+
+
+def test_can_what_the_task_of_the_backend_lists(stage: Stage) -> None:
+    for ability in ("Pauses", "Surveys", "Deletes", "Checkpoints", "Imports"):
+        assert isinstance(stage.backend, getattr(abilities, ability)), ability
+    for ability in ("Deploys", "Downloads", "Quotes"):
+        assert not isinstance(stage.backend, getattr(abilities, ability)), ability
+
+
+def test_file_is_named_by_its_hash_and_found_by_its_name(stage: Stage) -> None:
+    first = stage.upload("train.jsonl", CHAT_ROW * 10)
+    assert first == stage.upload("train.jsonl", CHAT_ROW * 10)
+    (file,) = stage.vendor.files.stored.values()
+    assert (first.ref, f"unitune-{first.sha256[:32]}.jsonl") == (file.id, file.name)
+    assert (CHAT_ROW * 10).encode() == file.content
+
+
+def test_file_that_was_cut_short_on_its_way_is_sent_again(stage: Stage) -> None:
+    first = stage.upload("train.jsonl", CHAT_ROW * 10)
+    cut = stage.vendor.files.stored[first.ref]
+    stage.vendor.files.stored[first.ref] = type(cut)(
+        cut.id, cut.name, cut.purpose, cut.content[:-1], cut.created
+    )
+    assert first.ref != stage.upload("train.jsonl", CHAT_ROW * 10).ref
+
+
+def test_file_is_found_on_a_later_page(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = stage.upload("train.jsonl", CHAT_ROW * 10)
+    for count in range(11, 15):
+        stage.upload("train.jsonl", CHAT_ROW * count)
+    monkeypatch.setattr(openai_files, "FILES_PAGE", 2)
+    assert first == stage.upload("train.jsonl", CHAT_ROW * 10)
+
+
+def test_create_call_says_what_the_job_says(stage: Stage) -> None:
+    launch = stage.launch(
+        {"learning_rate_multiplier": 0.5, "wandb": {"project": "colours"}},
+        job={"tuning": Tuning(epochs=3, batch_size=8, seed=7)},
+    )
+    stage.backend.submit(launch)
+    assert {
+        "model": MODEL,
+        "training_file": launch.training.ref,
+        "validation_file": launch.validation and launch.validation.ref,
+        "method": {
+            "type": "supervised",
+            "supervised": {
+                "hyperparameters": {
+                    "n_epochs": 3,
+                    "batch_size": 8,
+                    "learning_rate_multiplier": 0.5,
+                }
+            },
+        },
+        "seed": 7,
+        "suffix": "colours",
+        "metadata": {"unitune": LAUNCH_KEY},
+        "integrations": [{"type": "wandb", "wandb": {"project": "colours"}}],
+    } == created(stage)
+
+
+def test_auto_is_left_to_openai(stage: Stage) -> None:
+    stage.submit()
+    assert {"type": "supervised"} == created(stage)["method"]
+    assert not {"seed", "integrations", "hyperparameters"} & created(stage).keys()
+
+
+def test_preference_training_takes_beta(stage: Stage) -> None:
+    stage.succeed({"beta": 0.2}, rows=TRIPLE_ROW * 10, job={"method": "dpo"})
+    assert {"type": "dpo", "dpo": {"hyperparameters": {"beta": 0.2}}} == created(stage)["method"]
+
+
+def test_reinforcement_takes_the_grader_as_it_is(stage: Stage) -> None:
+    options = {"grader": GRADER, "reasoning_effort": "low", "eval_samples": 2}
+    stage.succeed(options, rows=GRADED_ROW * 10, job={"method": "rft"})
+    assert {
+        "grader": GRADER,
+        "hyperparameters": {"reasoning_effort": "low", "eval_samples": 2},
+    } == created(stage)["method"]["reinforcement"]  # type: ignore[index] - JSON
+
+
+@pytest.mark.parametrize(
+    ("method", "options", "words"),
+    [
+        ("rft", {}, "options.openai.grader"),
+        ("sft", {"beta": 0.1}, "options.openai.beta is for method dpo"),
+        ("sft", {"learning_rate_multiplier": 0}, "options.openai.learning_rate_multiplier is 0"),
+        ("sft", {"learning_rate_multiplyer": 1}, "Did you mean 'learning_rate_multiplier'"),
+        ("dpo", {"beta": 3}, "options.openai.beta is 3"),
+        ("sft", {"wandb": {}}, "options.openai.wandb.project"),
+        ("sft", {"base_url": "example.com"}, "options.openai.base_url is 'example.com'"),
+    ],
+)
+def test_wrong_option_is_named_and_creates_nothing(
+    stage: Stage, method: str, options: dict[str, object], words: str
+) -> None:
+    launch = stage.launch(job={"method": method})
+    wrong = launch.job.model_copy(update={"options": {"openai": options}})
+    with pytest.raises(JobError, match=words):
+        stage.backend.submit(type(launch)(launch.key, wrong, launch.training, None, stage.folder))
+    assert [] == stage.server.asked("POST", "/fine_tuning/jobs$")
+
+
+def test_missing_key_names_its_variable(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OPENAI_API_KEY")
+    with pytest.raises(UserError, match="OPENAI_API_KEY"):
+        stage.backend.poll("ftjob-1", "")
+    with pytest.raises(UserError, match="OPENAI_API_KEY"):
+        stage.backend.chat(MODEL)
+
+
+def test_find_asks_for_the_key_and_checks_it(stage: Stage) -> None:
+    job_id = stage.submit()
+    stage.submit(key="r0123456789abcdef-2")
+    assert [job_id] == stage.backend.find(LAUNCH_KEY, stage.folder)
+    assert ["r0123456789abcdef-1"] == stage.server.requests[-1].query["metadata[unitune]"]
+
+
+def test_find_does_not_trust_a_filter(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(type(stage.vendor), "filters", False)
+    job_id = stage.submit()
+    for attempt in range(2, 6):
+        stage.submit(key=f"r0123456789abcdef-{attempt}")
+    assert [job_id] == stage.backend.find(LAUNCH_KEY, stage.folder)
+
+
+def test_find_reads_all_pages_and_drops_repeats(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("unitune_providers.openai.wire.PAGE", 2)
+    stage.vendor.conduct.lists_repeat = True
+    same = [stage.submit() for _ in range(7)]
+    assert sorted(same) == sorted(stage.backend.find(LAUNCH_KEY, stage.folder))
+
+
+def test_job_that_lists_do_not_show_yet_is_not_found(stage: Stage) -> None:
+    stage.vendor.conduct.list_lag_seconds = 60
+    stage.submit()
+    assert [] == stage.backend.find(LAUNCH_KEY, stage.folder)
+    stage.vendor.conduct.list_lag_seconds = 0
+    assert 1 == len(stage.backend.find(LAUNCH_KEY, stage.folder))
+
+
+def test_states_are_ours_and_words_are_the_vendors(stage: Stage) -> None:
+    statuses = stage.follow(stage.submit())
+    seen = [(status.state, status.raw) for status in statuses]
+    assert (State.QUEUED, "queued") == seen[0]
+    assert (State.RUNNING, "running") in seen
+    assert (State.SUCCEEDED, "succeeded") == seen[-1]
+
+
+def test_unknown_state_is_kept_and_polled_on(stage: Stage) -> None:
+    stage.vendor.conduct.state = "resharding"
+    job_id = stage.submit()
+    status = stage.backend.poll(job_id, "")
+    assert (State.UNKNOWN, "resharding") == (status.state, status.raw)
+    assert State.SUCCEEDED is stage.follow(job_id)[-1].state
+
+
+def test_paused_job_goes_on(stage: Stage) -> None:
+    job_id = stage.submit()
+    stage.vendor.jobs[job_id].paused = True
+    assert State.PAUSED is stage.backend.poll(job_id, "").state
+    stage.backend.resume(job_id)
+    assert State.SUCCEEDED is stage.follow(job_id)[-1].state
+
+
+def test_steps_have_losses_and_the_last_is_measured(stage: Stage) -> None:
+    events = [event for status in stage.follow(stage.submit()) for event in status.events]
+    steps = [event.data for event in events if event.kind == "step"]
+    assert [1, 2, 3, 4] == [data["step"] for data in steps]
+    assert [1.0, 0.666667, 0.5, 0.4] == [data["loss"] for data in steps]
+    assert {4} == {data["steps"] for data in steps}
+    (measured,) = [event.data for event in events if event.kind == "validation"]
+    assert {"step": 4, "steps": 4, "loss": 0.4} == measured
+    assert "Fine-tuning job started" in [event.data.get("text") for event in events]
+
+
+def test_events_of_many_pages_come_once_and_in_order(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("unitune_providers.openai.wire.PAGE", 3)
+    stage.vendor.conduct.steps = 20
+    statuses = stage.follow(stage.submit())
+    keys = [event.key for status in statuses for event in status.events]
+    assert len(keys) == len(set(keys))
+    assert keys == [event.key for event in stage.backend.poll(stage.newest, "").events]
+
+
+def test_failure_says_why_in_the_vendors_words(stage: Stage) -> None:
+    stage.vendor.conduct.fails = "We ran out of luck."
+    status = stage.follow(stage.submit())[-1]
+    assert (State.FAILED, None) == (status.state, status.model)
+    assert "We ran out of luck. [server_error]" == status.error
+
+
+@pytest.mark.parametrize(
+    ("rows", "words"),
+    [
+        (CHAT_ROW * 9, "must have at least 10 examples"),
+        ('{"messages":[{"role":"user","content":"x"}]}\n' * 10, "last message must be"),
+        ("not json\n" * 10, "Line 1: not valid JSON"),
+        (CHAT_ROW * 9 + TRIPLE_ROW, "Line 10"),
+    ],
+)
+def test_unusable_rows_end_the_job(stage: Stage, rows: str, words: str) -> None:
+    status = stage.follow(stage.submit(rows=rows))[-1]
+    assert State.FAILED is status.state
+    assert status.error is not None
+    assert words in status.error
+    assert "[invalid_training_file]" in status.error
+
+
+def test_survey_turns_the_pages(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("unitune_providers.openai.wire.PAGE", 2)
+    jobs = [stage.submit() for _ in range(3)]
+    first = stage.backend.survey("")
+    second = stage.backend.survey(first.cursor)
+    assert (jobs[2], jobs[1]) == tuple(first.states)
+    assert {jobs[0]: State.VALIDATING} == second.states
+    assert "" == second.cursor
+
+
+def test_deleting_what_is_gone_is_no_error(stage: Stage) -> None:
+    status = stage.follow(stage.submit())[-1]
+    ref = stage.launch().training.ref
+    for _ in range(2):
+        stage.backend.delete_file(ref)
+        stage.backend.delete_model(status.model)
+    assert ref not in stage.vendor.files.stored
+    assert status.model is not None
+    assert {status.model.name} == stage.vendor.deleted
+
+
+def test_deleting_what_must_stay_is_an_error(stage: Stage) -> None:
+    with pytest.raises(BackendError) as caught:
+        stage.backend.delete_model(TunedModel(backend="openai", name=MODEL, base=MODEL))
+    assert 403 == caught.value.status
+
+
+def test_checkpoints_are_models_oldest_first(stage: Stage) -> None:
+    saved = stage.backend.checkpoints(stage.succeed(), MODEL)
+    assert [2, 4] == [one.step for one in saved]
+    assert saved[0].model.name.endswith(":ckpt-step-2")
+    assert 0.666667 == saved[0].metrics["train_loss"]
+
+
+def test_import_brings_files_and_hyperparameters(stage: Stage) -> None:
+    job_id = stage.succeed(
+        {"beta": 0.2, "wandb": {"project": "colours"}},
+        rows=TRIPLE_ROW * 10,
+        job={"method": "dpo", "tuning": Tuning(epochs=3, seed=7)},
+    )
+    found = stage.backend.import_job(job_id)
+    assert (MODEL, "dpo") == (found.base_model, found.method)
+    assert (TRIPLE_ROW * 10).encode() == found.training == found.validation
+    assert {"epochs": 3, "seed": 7} == found.tuning
+    assert {"beta": 0.2, "wandb": {"project": "colours"}} == found.options
+    assert found.model is not None
+    assert () == found.notes
+
+
+def test_import_says_which_file_is_gone(stage: Stage) -> None:
+    launch = stage.launch()
+    job_id = stage.backend.submit(launch)
+    stage.backend.delete_file(launch.training.ref)
+    found = stage.backend.import_job(job_id)
+    assert found.training is None
+    assert found.model is None
+    assert launch.training.ref in found.notes[0]
+
+
+def test_import_of_no_job_is_an_unknown_name(stage: Stage) -> None:
+    with pytest.raises(UnknownName, match="no-such-job"):
+        stage.backend.import_job("no-such-job")

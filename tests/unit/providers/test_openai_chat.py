@@ -1,0 +1,176 @@
+"""Asking over chat completions: what is sent, what a reply holds, and that no request raises."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from unit.providers.openai_spec import MODEL, Stage, on_stage
+
+from unitune.data.example import Message, TextPart
+from unitune.models import ChatModel, Reply, Request, TunedModel
+from unitune.testing.loopback import Fault
+from unitune_providers.loopback.openai.vendor import KEY
+from unitune_providers.openai import chat as openai_chat
+
+QUESTION = Message(role="user", content="Colour of snow?")
+ASKED = Request(messages=(QUESTION,))
+CHAT = "/chat/completions$"
+
+
+@pytest.fixture
+def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stage]:
+    monkeypatch.setattr(openai_chat, "CHAT_RETRIES", 1)
+    with on_stage(tmp_path, monkeypatch) as stage:
+        stage.vendor.conduct.replies = {"Colour of snow?": "white as can be"}
+        yield stage
+
+
+@pytest.fixture
+def tuned(stage: Stage) -> TunedModel:
+    model = stage.follow(stage.submit())[-1].model
+    assert model is not None
+    return model
+
+
+def ask(stage: Stage, model: str | TunedModel, request: Request = ASKED) -> Reply:
+    chat = stage.backend.chat(model)
+    try:
+        return asyncio.run(chat.reply(request))
+    finally:
+        chat.close()
+
+
+def test_tuned_model_answers_with_what_it_used(stage: Stage, tuned: TunedModel) -> None:
+    reply = ask(stage, tuned)
+    assert ("white as can be", "stop", None) == (reply.text, reply.finish_reason, reply.error)
+    assert (3, 4) == (reply.prompt_tokens, reply.completion_tokens)
+    assert reply.seconds is not None
+    assert 0 < reply.seconds < 10
+
+
+def test_untuned_model_and_checkpoint_can_be_asked(stage: Stage, tuned: TunedModel) -> None:
+    assert "I do not know." == ask(stage, MODEL).text
+    early = stage.backend.checkpoints(stage.newest, MODEL)[0].model
+    assert early != tuned
+    assert "white as can be" == ask(stage, early).text
+
+
+def test_everything_that_the_request_says_is_sent(stage: Stage) -> None:
+    tool = {"type": "function", "function": {"name": "look_up"}}
+    talk = (
+        Message(role="system", content=(TextPart(type="text", text="Be short."),)),
+        Message(role="assistant", content="Yes?", weight=0),
+        QUESTION,
+    )
+    request = Request(
+        messages=talk, tools=(tool,), max_tokens=9, temperature=0.5, seed=3, stop=("\n", ".")
+    )
+    assert ask(stage, MODEL, request).error is None
+    assert {
+        "model": MODEL,
+        "messages": [
+            {"role": "system", "content": [{"type": "text", "text": "Be short."}]},
+            {"role": "assistant", "content": "Yes?"},
+            {"role": "user", "content": "Colour of snow?"},
+        ],
+        "tools": [tool],
+        "max_completion_tokens": 9,
+        "temperature": 0.5,
+        "seed": 3,
+        "stop": ["\n", "."],
+    } == stage.server.asked("POST", CHAT)[-1].json
+
+
+def test_answer_that_is_cut_says_so(stage: Stage, tuned: TunedModel) -> None:
+    reply = ask(stage, tuned, Request(messages=(QUESTION,), max_tokens=2))
+    assert ("white as", "length") == (reply.text, reply.finish_reason)
+
+
+def test_refusal_and_filter_are_answers(stage: Stage) -> None:
+    stage.vendor.finishes = {"Colour of snow?": "refusal"}
+    assert "refusal" == ask(stage, MODEL).finish_reason
+    assert "I cannot help with that." == ask(stage, MODEL).text
+    stage.vendor.finishes = {"Colour of snow?": "content_filter"}
+    reply = ask(stage, MODEL)
+    assert ("", "content_filter", None) == (reply.text, reply.finish_reason, reply.error)
+
+
+@pytest.mark.parametrize("fault", [Fault.SERVER_ERROR, Fault.CUT, Fault.SHORT])
+def test_passing_fault_is_asked_again(stage: Stage, fault: Fault) -> None:
+    stage.server.spoil(fault, "POST", CHAT)
+    assert "I do not know." == ask(stage, MODEL).text
+
+
+def test_rate_limit_is_waited_for_as_long_as_the_vendor_says(stage: Stage) -> None:
+    stage.server.spoil(Fault.RATE_LIMITED, "POST", CHAT)
+    reply = ask(stage, MODEL)
+    assert reply.error is None
+    assert reply.seconds is not None
+    assert reply.seconds > 0.9
+
+
+@pytest.mark.parametrize(
+    ("fault", "words"),
+    [
+        (Fault.SERVER_ERROR, "HTTP 500"),
+        (Fault.CUT, "no whole answer"),
+        (Fault.SILENCE, "no answer"),
+        (Fault.EXPIRED_KEY, "Check the key in OPENAI_API_KEY"),
+    ],
+)
+def test_lasting_fault_is_in_the_reply(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch, fault: Fault, words: str
+) -> None:
+    monkeypatch.setattr(openai_chat, "CHAT_SECONDS", 0.2)
+    stage.server.spoil(fault, "POST", CHAT, times=9)
+    reply = ask(stage, MODEL)
+    assert reply.error is not None
+    assert words in reply.error
+    assert KEY not in reply.error
+    assert "error" == reply.finish_reason
+
+
+def test_missing_model_is_in_the_reply(stage: Stage) -> None:
+    reply = ask(stage, "ft:none")
+    assert reply.error is not None
+    assert "does not exist" in reply.error
+
+
+def test_one_model_answers_in_several_loops_and_after_closing(stage: Stage) -> None:
+    chat = stage.backend.chat(MODEL)
+    for _ in range(2):
+        assert asyncio.run(chat.reply(ASKED)).error is None
+        chat.close()
+    chat.close()
+
+
+def test_connection_is_shared_within_a_loop_and_closed_with_it(stage: Stage) -> None:
+    chat = stage.backend.chat(MODEL)
+
+    async def ask_many() -> list[Reply]:
+        return await asyncio.gather(*(chat.reply(ASKED) for _ in range(20)))
+
+    assert 20 == len([reply for reply in asyncio.run(ask_many()) if reply.error is None])
+    assert chat._line.client.is_closed()
+
+
+def test_closing_works_within_a_loop_and_between_its_runs(stage: Stage) -> None:
+    async def ask_and_close(chat: ChatModel) -> None:
+        await chat.reply(ASKED)
+        chat.close()
+        await asyncio.sleep(0.01)
+
+    asyncio.run(ask_and_close(stage.backend.chat(MODEL)))
+    loop = asyncio.new_event_loop()
+    chat = stage.backend.chat(MODEL)
+    assert loop.run_until_complete(chat.reply(ASKED)).error is None
+    chat.close()
+    loop.close()
+
+
+def test_fingerprint_names_vendor_and_model(stage: Stage, tuned: TunedModel) -> None:
+    assert f"openai:{MODEL}" == stage.backend.chat(MODEL).fingerprint
+    assert f"openai:{tuned.name}" == stage.backend.chat(tuned).fingerprint

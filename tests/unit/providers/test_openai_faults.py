@@ -1,0 +1,178 @@
+"""What goes wrong on the way to OpenAI becomes the right error of ours, and nothing is doubled."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import ClassVar
+
+import openai
+import pytest
+from unit.providers.openai_spec import CHAT_ROW, LAUNCH_KEY, Stage, on_stage
+
+from unitune.errors import BackendError, DataError, Unreachable
+from unitune.testing.loopback import Fault
+from unitune_providers.loopback.openai.vendor import KEY
+from unitune_providers.openai import errors as openai_errors
+from unitune_providers.openai import files as openai_files
+from unitune_providers.openai import wire as openai_wire
+from unitune_providers.openai.server import Server
+
+CREATE = "/fine_tuning/jobs$"
+REFUSED = {Fault.RATE_LIMITED: 429, Fault.SERVER_ERROR: 500, Fault.EXPIRED_KEY: 401}
+LOST = (Fault.SILENCE, Fault.CUT, Fault.SHORT)
+
+
+@pytest.fixture
+def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stage]:
+    monkeypatch.setattr(openai_wire, "CREATE_SECONDS", 0.3)
+    monkeypatch.setattr(openai_files, "UPLOAD_SECONDS", 0.3)
+    with on_stage(tmp_path, monkeypatch) as stage:
+        yield stage
+
+
+@pytest.mark.parametrize(("fault", "status"), REFUSED.items())
+def test_create_that_is_refused_made_no_job_and_was_sent_once(
+    stage: Stage, fault: Fault, status: int
+) -> None:
+    stage.server.spoil(fault, "POST", CREATE)
+    with pytest.raises(BackendError) as caught:
+        stage.submit()
+    assert status == caught.value.status
+    assert 1 == len(stage.server.asked("POST", CREATE))
+    assert [] == stage.backend.find(LAUNCH_KEY, stage.folder)
+
+
+def test_rate_limit_says_how_long_to_wait(stage: Stage) -> None:
+    stage.server.spoil(Fault.RATE_LIMITED, "POST", CREATE)
+    with pytest.raises(BackendError) as caught:
+        stage.submit()
+    assert 1.0 == caught.value.retry_after
+
+
+@pytest.mark.parametrize("fault", LOST)
+def test_create_without_an_answer_is_sent_once_and_found(stage: Stage, fault: Fault) -> None:
+    stage.server.spoil(fault, "POST", CREATE)
+    with pytest.raises(Unreachable):
+        stage.submit()
+    assert 1 == len(stage.server.asked("POST", CREATE))
+    assert list(stage.vendor.jobs) == stage.backend.find(LAUNCH_KEY, stage.folder)
+
+
+def test_create_that_took_effect_and_failed_is_found(stage: Stage) -> None:
+    stage.server.spoil(Fault.ERROR_AFTER, "POST", CREATE)
+    with pytest.raises(BackendError) as caught:
+        stage.submit()
+    assert 500 == caught.value.status
+    assert list(stage.vendor.jobs) == stage.backend.find(LAUNCH_KEY, stage.folder)
+
+
+@pytest.mark.parametrize("fault", [*LOST, Fault.ERROR_AFTER])
+def test_upload_without_an_answer_leaves_one_file(stage: Stage, fault: Fault) -> None:
+    stage.server.spoil(fault, "POST", "/files$")
+    with pytest.raises(BackendError):
+        stage.upload("train.jsonl", CHAT_ROW * 10)
+    stage.upload("train.jsonl", CHAT_ROW * 10)
+    assert 1 == len(stage.vendor.files.stored)
+
+
+@pytest.mark.parametrize("fault", [Fault.SERVER_ERROR, Fault.CUT, Fault.SHORT])
+def test_reading_is_repeated(stage: Stage, fault: Fault) -> None:
+    job_id = stage.submit()
+    stage.server.spoil(fault, "GET", f"/{job_id}$")
+    assert "queued" == stage.backend.poll(job_id, "").raw.replace("running", "queued")
+
+
+def test_reading_that_fails_on_and_on_is_an_error(stage: Stage) -> None:
+    job_id = stage.submit()
+    stage.server.spoil(Fault.CUT, "GET", f"/{job_id}$", times=9)
+    with pytest.raises(Unreachable):
+        stage.backend.poll(job_id, "")
+
+
+def test_server_that_is_not_there_is_unreachable(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_BASE_URL", "http://127.0.0.1:9/v1")
+    with pytest.raises(Unreachable, match=r"127\.0\.0\.1:9"):
+        stage.backend.cancel("ftjob-1")
+
+
+def test_missing_job_is_404(stage: Stage) -> None:
+    for ask in (stage.backend.cancel, stage.backend.resume, lambda x: stage.backend.poll(x, "")):
+        with pytest.raises(BackendError, match="Could not find fine tune") as caught:
+            ask("ftjob-none")
+        assert 404 == caught.value.status
+
+
+def test_cancelling_what_has_ended_is_refused(stage: Stage) -> None:
+    with pytest.raises(BackendError, match="already ended") as caught:
+        stage.backend.cancel(stage.succeed())
+    assert 400 == caught.value.status
+
+
+def test_wrong_key_is_told_without_the_key(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-wrong-and-secret")
+    with pytest.raises(BackendError, match="Check the key in OPENAI_API_KEY") as caught:
+        stage.backend.poll("ftjob-1", "")
+    assert 401 == caught.value.status
+    assert "sk-wrong" not in str(caught.value)
+
+
+def test_file_that_the_vendor_looks_through_first_is_waited_for(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(openai_files, "PAUSE_SECONDS", 0.0)
+    stage.vendor.files.statuses = ["pending", "running", "processed"]
+    assert stage.upload("train.jsonl", CHAT_ROW * 10).ref in stage.vendor.files.stored
+    assert [] == stage.vendor.files.statuses
+
+
+def test_file_that_the_vendor_cannot_use_is_told(stage: Stage) -> None:
+    stage.vendor.files.statuses = ["error"]
+    stage.vendor.files.details = "line 3 is no JSON"
+    with pytest.raises(DataError, match="line 3 is no JSON"):
+        stage.upload("train.jsonl", CHAT_ROW * 10)
+
+
+def test_file_that_is_looked_through_for_ever_is_given_up(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(openai_files, "FILE_SECONDS", 0.0)
+    stage.vendor.files.statuses = ["pending"] * 9
+    with pytest.raises(Unreachable, match="still looking through file"):
+        stage.upload("train.jsonl", CHAT_ROW * 10)
+
+
+def test_vendors_words_never_carry_a_key() -> None:
+    server = Server("openai", "http://x/v1", KEY, "OPENAI_API_KEY")
+    words = str(openai_errors.ours(openai.OpenAIError(f"no {KEY}"), server, "ask"))
+    assert "openai could not ask: no ***" == words
+
+
+def test_every_error_of_the_sdk_is_ours(stage: Stage) -> None:
+    """An SDK error that nobody mapped would end as a bug of ours, with exit code 70."""
+    kinds = [kind for kind in list(vars(openai).values()) if _is_error(kind)]
+    assert len(kinds) > 12
+    for kind in kinds:
+        with pytest.raises(BackendError), openai_errors.our_errors(stage.backend.server(), "try"):
+            raise _made(kind)
+
+
+def _is_error(kind: object) -> bool:
+    return isinstance(kind, type) and issubclass(kind, openai.OpenAIError)
+
+
+def _made(kind: type[Exception]) -> Exception:
+    """Return an error of a kind, whatever its constructor wants."""
+    error = kind.__new__(kind)
+    vars(error).update(
+        message="so", body=None, code=None, status_code=418, request_id=None, response=Silent()
+    )
+    return error
+
+
+class Silent:
+    """A response without headers."""
+
+    headers: ClassVar[dict[str, str]] = {}

@@ -1,0 +1,282 @@
+"""Azure, Mantle, Nebius and servers that a job names: what differs on the same wire."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from unit.providers.openai_spec import (
+    CHAT_ROW,
+    GRADED_ROW,
+    LAUNCH_KEY,
+    MODEL,
+    Stage,
+    on_stage,
+)
+
+from unitune import abilities
+from unitune.backend import Launch, State
+from unitune.data.example import Message
+from unitune.errors import JobError, Unsupported, UserError
+from unitune.job import Lora, Tuning
+from unitune.models import Request, TunedModel
+from unitune.testing.loopback import serve
+from unitune_providers.loopback.openai.vendor import (
+    KEY,
+    AzureVendor,
+    MantleVendor,
+    NebiusVendor,
+    OpenAIVendor,
+)
+from unitune_providers.openai.backend import AzureBackend, MantleBackend, NebiusBackend
+from unitune_providers.openai.wire import WireBackend
+
+Patch = pytest.MonkeyPatch
+NEBIUS = "meta-llama/Llama-3.3-70B-Instruct"
+LAMBDA = {"type": "lambda", "lambda": {"function": "arn:aws:lambda:us-west-2:1:function:grade"}}
+
+
+@contextmanager
+def preset(
+    folder: Path, patch: Patch, backend: WireBackend, vendor: OpenAIVendor, **variables: str
+) -> Iterator[Stage]:
+    with on_stage(folder, patch, vendor, backend) as stage:
+        for variable in ("OPENAI_BASE_URL", "OPENAI_API_KEY"):
+            patch.delenv(variable)
+        for variable, value in variables.items():
+            patch.setenv(variable, value.format(url=stage.server.url))
+        patch.setenv("OPENAI_ORG_ID", "org-not-for-others")
+        yield stage
+
+
+@pytest.fixture
+def azure(tmp_path: Path, monkeypatch: Patch) -> Iterator[Stage]:
+    variables = {"AZURE_OPENAI_ENDPOINT": "{url}/", "AZURE_OPENAI_API_KEY": KEY}
+    with preset(tmp_path, monkeypatch, AzureBackend(), AzureVendor(), **variables) as stage:
+        yield stage
+
+
+@pytest.fixture
+def mantle(tmp_path: Path, monkeypatch: Patch) -> Iterator[Stage]:
+    vendor = MantleVendor(bases=("openai.gpt-oss-20b",))
+    variables = {"AWS_BEDROCK_BASE_URL": "{url}/v1", "AWS_BEARER_TOKEN_BEDROCK": KEY}
+    with preset(tmp_path, monkeypatch, MantleBackend(), vendor, **variables) as stage:
+        yield stage
+
+
+@pytest.fixture
+def nebius(tmp_path: Path, monkeypatch: Patch) -> Iterator[Stage]:
+    vendor = NebiusVendor(bases=(NEBIUS,))
+    variables = {"NEBIUS_BASE_URL": "{url}/v1/", "NEBIUS_API_KEY": KEY}
+    with preset(tmp_path, monkeypatch, NebiusBackend(), vendor, **variables) as stage:
+        yield stage
+
+
+def created(stage: Stage) -> dict[str, object]:
+    """Return the body of the last create call, without model and files."""
+    body = stage.server.asked("POST", "/fine_tuning/jobs$")[-1].json
+    return {
+        name: body[name] for name in body.keys() - {"model", "training_file", "validation_file"}
+    }
+
+
+def can(stage: Stage) -> set[str]:
+    names = ("Pauses", "Surveys", "Deletes", "Checkpoints", "Imports", "Deploys")
+    return {name for name in names if isinstance(stage.backend, getattr(abilities, name))}
+
+
+def test_azure_trains_with_its_own_header_and_training_type(azure: Stage) -> None:
+    job_id = azure.succeed({"training_type": "globalStandard"})
+    assert [job_id] == azure.backend.find(LAUNCH_KEY, azure.folder)
+    assert {
+        "method": {"type": "supervised"},
+        "suffix": "colours",
+        "metadata": {"unitune": LAUNCH_KEY},
+        "trainingType": "globalStandard",
+    } == created(azure)
+    for asked in azure.server.requests:
+        assert asked.path.startswith("/openai/v1/")
+        assert KEY == asked.headers["api-key"]
+        assert "openai-organization" not in asked.headers
+        assert not any(name.startswith("metadata") for name in asked.query)
+
+
+def test_azure_finds_among_all_jobs(azure: Stage, monkeypatch: Patch) -> None:
+    monkeypatch.setattr("unitune_providers.openai.wire.PAGE", 2)
+    job_id = azure.submit()
+    for attempt in range(2, 7):
+        azure.submit(key=f"r0123456789abcdef-{attempt}")
+    assert [job_id] == azure.backend.find(LAUNCH_KEY, azure.folder)
+
+
+def test_azure_token_wins_over_the_key(azure: Stage, monkeypatch: Patch) -> None:
+    monkeypatch.setenv("AZURE_OPENAI_AD_TOKEN", "a-token")
+    server = azure.backend.server()
+    assert ("a-token", None) == (server.key, server.key_header)
+
+
+def test_azure_can_deploy_and_resume_and_cannot_delete_models(azure: Stage) -> None:
+    assert {"Pauses", "Surveys", "Deletes", "Checkpoints", "Imports", "Deploys"} == can(azure)
+    with pytest.raises(Unsupported, match="console"):
+        azure.backend.delete_model(TunedModel(backend="azure", name="ft:x", base=MODEL))
+
+
+def test_mantle_reinforces_with_a_lambda_and_without_a_suffix(mantle: Stage) -> None:
+    job_id = mantle.succeed(
+        {"grader": LAMBDA, "learning_rate_multiplier": 1.0},
+        rows=GRADED_ROW * 100,
+        job={"method": "rft", "tuning": Tuning(epochs=1, batch_size=4)},
+    )
+    assert [job_id] == mantle.backend.find(LAUNCH_KEY, mantle.folder)
+    assert {
+        "method": {
+            "type": "reinforcement",
+            "reinforcement": {
+                "grader": LAMBDA,
+                "hyperparameters": {
+                    "n_epochs": 1,
+                    "batch_size": 4,
+                    "learning_rate_multiplier": 1.0,
+                },
+            },
+        },
+        "metadata": {"unitune": LAUNCH_KEY},
+    } == created(mantle)
+    assert {"Surveys", "Deletes", "Checkpoints", "Imports"} == can(mantle)
+
+
+def test_mantle_is_in_its_region(monkeypatch: Patch) -> None:
+    monkeypatch.delenv("AWS_BEDROCK_BASE_URL", raising=False)
+    monkeypatch.delenv("AWS_DEFAULT_REGION", raising=False)
+    monkeypatch.setenv("AWS_BEARER_TOKEN_BEDROCK", KEY)
+    monkeypatch.setenv("AWS_REGION", "us-west-2")
+    assert "https://bedrock-mantle.us-west-2.api.aws/v1" == MantleBackend().server().url
+    monkeypatch.delenv("AWS_REGION")
+    with pytest.raises(UserError, match="AWS_REGION"):
+        MantleBackend().server()
+
+
+def test_nebius_takes_hyperparameters_of_its_own(nebius: Stage) -> None:
+    tuning = Tuning(
+        epochs=2, batch_size=8, learning_rate=1e-4, seed=7, lora=Lora(rank=16, alpha=32.0)
+    )
+    job_id = nebius.succeed({"warmup_ratio": 0.1, "packing": False}, job={"tuning": tuning})
+    assert {
+        "hyperparameters": {
+            "n_epochs": 2,
+            "batch_size": 8,
+            "learning_rate": 1e-4,
+            "lora": True,
+            "lora_r": 16,
+            "lora_alpha": 32.0,
+            "warmup_ratio": 0.1,
+            "packing": False,
+        },
+        "seed": 7,
+        "suffix": LAUNCH_KEY,
+    } == created(nebius)
+    found = nebius.backend.import_job(job_id)
+    assert {
+        "epochs": 2,
+        "batch_size": 8,
+        "learning_rate": 1e-4,
+        "lora": {"rank": 16, "alpha": 32.0},
+        "seed": 7,
+    } == found.tuning
+
+
+def test_nebius_is_found_by_its_suffix(nebius: Stage) -> None:
+    job_id = nebius.submit()
+    nebius.submit(key=LAUNCH_KEY + "0")
+    assert [job_id] == nebius.backend.find(LAUNCH_KEY, nebius.folder)
+    assert {"Surveys", "Deletes", "Checkpoints", "Imports"} == can(nebius)
+
+
+def test_nebius_names_the_last_checkpoint_as_its_model(nebius: Stage) -> None:
+    job_id = nebius.submit()
+    model = nebius.follow(job_id)[-1].model
+    assert model is not None
+    assert f"{job_id}:ftckpt_0001_4" == model.name
+
+
+def test_job_without_any_model_yet_is_polled_on(nebius: Stage, monkeypatch: Patch) -> None:
+    monkeypatch.setattr(NebiusVendor, "_saved", lambda _self, _job: [])
+    job_id = nebius.submit()
+    statuses = [nebius.backend.poll(job_id, "") for _ in range(9)]
+    assert (State.UNKNOWN, "succeeded") == (statuses[-1].state, statuses[-1].raw)
+
+
+def test_nebius_adapters_cannot_be_both_set_and_off(nebius: Stage) -> None:
+    with pytest.raises(JobError, match=r"tuning\.lora\.rank"):
+        nebius.submit({"lora": False}, job={"tuning": Tuning(lora=Lora(rank=8))})
+    nebius.submit({"lora": False})
+    assert {"lora": False} == created(nebius)["hyperparameters"]
+
+
+@pytest.mark.parametrize(
+    ("backend", "variable"),
+    [
+        (AzureBackend(), "AZURE_OPENAI_ENDPOINT"),
+        (MantleBackend(), "AWS_BEARER_TOKEN_BEDROCK"),
+        (NebiusBackend(), "NEBIUS_API_KEY"),
+    ],
+)
+def test_missing_environment_is_named(
+    backend: WireBackend, variable: str, monkeypatch: Patch
+) -> None:
+    monkeypatch.delenv(variable, raising=False)
+    with pytest.raises(UserError, match=variable):
+        backend.poll("ftjob-1", "")
+
+
+@pytest.fixture
+def elsewhere(tmp_path: Path, monkeypatch: Patch) -> Iterator[Stage]:
+    """A stage where the job names a server beside OpenAI's own, which must not be asked."""
+    with on_stage(tmp_path, monkeypatch) as stage, serve(OpenAIVendor(key="sk-other")) as other:
+        monkeypatch.setenv("OPENAI_API_KEY_127_0_0_1", "sk-other")
+        stage.server = other
+        yield stage
+
+
+def launch_at(stage: Stage) -> Launch:
+    """Hand files over as the core does: with the job in the run's folder."""
+    job = stage.job({"base_url": f"{stage.server.url}/v1/"})
+    job.save(stage.folder / "job.yaml")
+    return Launch(LAUNCH_KEY, job, stage.upload("train.jsonl", CHAT_ROW * 10), None, stage.folder)
+
+
+def test_server_that_a_job_names_is_asked_alone_and_found_again(elsewhere: Stage) -> None:
+    backend = elsewhere.backend
+    job_id = backend.submit(launch_at(elsewhere))
+    assert job_id.endswith(f"@{elsewhere.server.url}/v1")
+    assert [job_id] == backend.find(LAUNCH_KEY, elsewhere.folder)
+    model = elsewhere.follow(job_id)[-1].model
+    assert model is not None
+    chat = backend.chat(model)
+    request = Request(messages=(Message(role="user", content="Colour of snow?"),), max_tokens=5)
+    assert asyncio.run(chat.reply(request)).error is None
+    assert elsewhere.server.url in chat.fingerprint
+    assert 5 == elsewhere.server.asked("POST", "/chat")[-1].json["max_tokens"]
+    assert model.name == backend.checkpoints(job_id, MODEL)[-1].model.name.replace(
+        ":ckpt-step-4", ""
+    )
+    assert backend.import_job(job_id).training is not None
+    backend.delete_model(model)
+    assert [] == elsewhere.recorder.exchanges
+
+
+def test_server_that_a_job_names_gets_the_launch_key_as_suffix_too(elsewhere: Stage) -> None:
+    elsewhere.backend.submit(launch_at(elsewhere))
+    assert LAUNCH_KEY == elsewhere.server.asked("POST", "/jobs$")[-1].json["suffix"]
+
+
+def test_key_of_openai_is_never_sent_to_a_server_that_a_job_names(
+    elsewhere: Stage, monkeypatch: Patch
+) -> None:
+    monkeypatch.delenv("OPENAI_API_KEY_127_0_0_1")
+    with pytest.raises(UserError, match="OPENAI_API_KEY_127_0_0_1"):
+        launch_at(elsewhere)
+    assert [] == elsewhere.server.requests
