@@ -1,0 +1,90 @@
+"""What the parts of the Together on loopback share: refusals, times, fields of a request."""
+
+from __future__ import annotations
+
+import secrets
+from datetime import UTC, datetime
+from typing import Any, cast
+
+from pydantic import JsonValue
+
+from unitune.testing.loopback import Answer
+
+NAMESPACE = "loopback"
+"""Slug of the one project, and the first part of every name in it."""
+PROJECT_ID = "proj_loopback"
+
+Fields = dict[str, Any]
+
+
+class Refused(Exception):
+    """The vendor says no.
+
+    Args:
+        status: HTTP status.
+        message: In the vendor's words.
+        code: The vendor's own word for it.
+    """
+
+    def __init__(self, status: int, message: str, code: str | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+        self.message = message
+        self.code = code
+
+    @property
+    def answer(self) -> Answer:
+        """As ``ErrorData`` of the description."""
+        error: JsonValue = {
+            "message": self.message,
+            "type": "invalid_request_error",
+            "param": None,
+            "code": self.code,
+        }
+        return Answer({"error": error}, self.status)
+
+
+def missing(what: str, name: str) -> Refused:
+    """Return the refusal for something that is not there."""
+    return Refused(404, f"{what} {name} not found", "not_found")
+
+
+def moment(seconds: float) -> str:
+    """Return a time as the vendor writes it."""
+    text = datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds")
+    return text.replace("+00:00", "Z")
+
+
+def fresh(prefix: str) -> str:
+    """Return a new id."""
+    return f"{prefix}{secrets.token_hex(8)}"
+
+
+def field(body: Fields, name: str, *kinds: type) -> Any:
+    """Return a field of a request, None when it was left out.
+
+    Raises:
+        Refused: It is of another kind.
+    """
+    value = body.get(name)
+    wrong = isinstance(value, bool) and bool not in kinds
+    if value is not None and (wrong or not isinstance(value, kinds)):
+        raise Refused(422, f"{name} must be {' or '.join(kind.__name__ for kind in kinds)}")
+    return value
+
+
+def needed(body: Fields, name: str, *kinds: type) -> Any:
+    """Return a field that a request must have.
+
+    Raises:
+        Refused: It was left out, or is of another kind.
+    """
+    value = field(body, name, *kinds)
+    if value is None:
+        raise Refused(422, f"{name} is required")
+    return value
+
+
+def said(content: object, status: int = 200) -> Answer:
+    """Return an answer whose body is JSON."""
+    return Answer(cast("JsonValue", content), status)

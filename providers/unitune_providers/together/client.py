@@ -1,0 +1,169 @@
+"""Together's client, and its errors in our words: the one place where they are mapped.
+
+Keys come from the environment alone. One client serves a backend; reads are repeated by the SDK,
+writes never. `translated` wraps every call to the vendor, `ours` says what an error of the SDK, or
+of the HTTP client below it, means: an answer with a status is a `BackendError`, no answer or a
+broken one is `Unreachable`. What is not here: what is asked (the siblings).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Generator
+from contextlib import contextmanager
+from functools import cached_property
+from typing import cast
+
+import httpx
+from together import APIConnectionError, APIStatusError, AsyncTogether, Together, TogetherError
+from together.types import WhoamiProjectAPIKey
+
+from unitune.errors import BackendError, Unreachable, UserError
+
+KEY = "TOGETHER_API_KEY"
+PROJECT = "TOGETHER_PROJECT_ID"
+TIMEOUT_SECONDS = 60.0
+"""For each wait on the wire; the SDK's own default."""
+CHAT_TIMEOUT_SECONDS = 180.0
+"""A long answer comes in one piece."""
+READ_RETRIES = 2
+FOREIGN = (TogetherError, httpx.HTTPError, httpx.StreamError, json.JSONDecodeError)
+"""What a call to the SDK raises; its file transfers let the HTTP client's own errors through."""
+NOT_FOUND = 404
+
+
+def api_key() -> str:
+    """Return the key from the environment.
+
+    Raises:
+        UserError: It is not set.
+    """
+    key = os.environ.get(KEY)
+    if not key:
+        raise UserError(
+            f"backend 'together' needs a key, and the environment variable {KEY} is not set. "
+            f"Make a key at https://api.together.ai/settings/api-keys and export {KEY}."
+        )
+    return key
+
+
+def chat_client() -> AsyncTogether:
+    """Return a new client for answers; whoever asks for it closes it."""
+    return AsyncTogether(api_key=api_key(), timeout=CHAT_TIMEOUT_SECONDS, max_retries=READ_RETRIES)
+
+
+class Connection:
+    """The client of one backend, made when it is first needed."""
+
+    @cached_property
+    def writes(self) -> Together:
+        """For calls that must not be repeated."""
+        return Together(api_key=api_key(), timeout=TIMEOUT_SECONDS, max_retries=0)
+
+    @cached_property
+    def reads(self) -> Together:
+        """For calls that may be repeated."""
+        return self.writes.with_options(max_retries=READ_RETRIES)
+
+    @cached_property
+    def project(self) -> str:
+        """The project that endpoints stand in: the environment's, or the key's own.
+
+        Raises:
+            UserError: The key belongs to no project.
+        """
+        chosen = os.environ.get(PROJECT)
+        if chosen:
+            return chosen
+        with translated("look up the project of the key"):
+            caller = self.reads.whoami()
+        if isinstance(caller, WhoamiProjectAPIKey):
+            return caller.project.id
+        raise UserError(
+            f"the key in {KEY} belongs to no single project. Set {PROJECT} to the project that "
+            "endpoints shall stand in; `tg projects list` shows them."
+        )
+
+
+@contextmanager
+def translated(what: str) -> Generator[None]:
+    """Raise what goes wrong at the vendor as an error of ours.
+
+    Args:
+        what: What was being done: "create the training", …
+    """
+    try:
+        yield
+    except FOREIGN as error:
+        raise ours(error, what) from error
+
+
+def ours(error: Exception, what: str) -> BackendError:
+    """Return an error of the SDK as one of ours, without the key.
+
+    Args:
+        error: One of `FOREIGN`.
+        what: What was being done.
+    """
+    if isinstance(error, APIStatusError):
+        return _refusal(error.response, what)
+    if isinstance(error, httpx.HTTPStatusError):
+        return _refusal(error.response, what)
+    if isinstance(error, APIConnectionError | httpx.HTTPError | httpx.StreamError):
+        cause = error.__cause__ or error
+        reason = f"{type(cause).__name__}: {cause}".rstrip(": ")
+        return Unreachable(f"together did not answer when asked to {what} ({_hidden(reason)}).")
+    if isinstance(error, json.JSONDecodeError):
+        return Unreachable(f"together's answer when asked to {what} cannot be read: {error}.")
+    return BackendError(f"together could not {what}: {_hidden(str(error))}")
+
+
+def is_gone(error: BackendError) -> bool:
+    """Return whether the vendor said that there is no such thing."""
+    return error.status == NOT_FOUND
+
+
+def _refusal(response: httpx.Response, what: str) -> BackendError:
+    status = response.status_code
+    hint = f" Check the key in {KEY}." if status in (401, 403) else ""
+    words = _hidden(_words(response))
+    return BackendError(
+        f"together could not {what} (HTTP {status}): {words}{hint}",
+        status=status,
+        request_id=response.headers.get("x-request-id"),
+        retry_after=_pause(response),
+    )
+
+
+def _pause(response: httpx.Response) -> float | None:
+    """Return the seconds that the vendor asks to wait; a date is left to the caller's patience."""
+    try:
+        return float(response.headers.get("retry-after", ""))
+    except ValueError:
+        return None
+
+
+def _words(response: httpx.Response) -> str:
+    """Return the vendor's message from an error body of any of its shapes."""
+    try:
+        body: object = response.json()
+    except (ValueError, httpx.StreamError):
+        return _text(response)[:300] or "no reason given"
+    while isinstance(body, dict):
+        fields = cast("dict[str, object]", body)
+        body = fields.get("message") or fields.get("error") or fields.get("detail")
+    return str(body) if body else "no reason given"
+
+
+def _text(response: httpx.Response) -> str:
+    try:
+        return response.text
+    except httpx.StreamError:
+        return ""
+
+
+def _hidden(text: str) -> str:
+    """Take the key out, in case that the vendor or a proxy repeats it."""
+    key = os.environ.get(KEY)
+    return text.replace(key, "***") if key else text

@@ -1,0 +1,345 @@
+"""The Together backend on a loopback: files, trainings, endpoints, and what becomes of them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("together", reason="needs the extra `together`")
+
+from together.types import FinetuneEvent
+
+from unitune import abilities
+from unitune.backend import Launch, State, Status
+from unitune.errors import BackendError, JobError, UnknownName, Unsupported, UserError
+from unitune.job import Data, Job, Lora, Tuning
+from unitune.models import TunedModel
+from unitune.testing.contract import ROWS
+from unitune.testing.loopback import Conduct, Server, serve
+from unitune_providers.loopback.together.vendor import KEY, TogetherVendor
+from unitune_providers.together import endpoints as together_endpoints
+from unitune_providers.together import files as together_files
+from unitune_providers.together.backend import TogetherBackend
+from unitune_providers.together.events import Cursor, news
+
+CONFIG = {"config": "cr_one"}
+
+
+@pytest.fixture
+def conduct() -> Conduct:
+    return Conduct(queued_polls=0, steps=2)
+
+
+@pytest.fixture
+def server(conduct: Conduct, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    with serve(TogetherVendor(conduct)) as server:
+        monkeypatch.setenv("TOGETHER_BASE_URL", server.url)
+        monkeypatch.setenv("TOGETHER_API_KEY", KEY)
+        monkeypatch.setattr(together_files, "LOOK_SECONDS", 0.001)
+        monkeypatch.setattr(together_endpoints, "LOOK_SECONDS", 0.001)
+        yield server
+
+
+@pytest.fixture
+def backend(server: Server) -> TogetherBackend:  # noqa: ARG001 - it must be there
+    return TogetherBackend()
+
+
+@pytest.fixture
+def launch(backend: TogetherBackend, tmp_path: Path) -> Launch:
+    return launch_of(backend, tmp_path)
+
+
+def launch_of(
+    backend: TogetherBackend, folder: Path, key: str = "r251125-abc-1", model: str = "Qwen/Qwen3-8B"
+) -> Launch:
+    file = folder / "train.jsonl"
+    file.write_text("".join(ROWS))
+    upload = backend.upload(file, hashlib.sha256(file.read_bytes()).hexdigest())
+    job = Job(
+        name="tone",
+        model=model,
+        backend="together",
+        data=Data(train="train.jsonl"),
+        tuning=Tuning(epochs=2, learning_rate=1e-4, lora=Lora(rank=8, dropout=0.1), seed=3),
+        options={"together": {"lr_scheduler": "cosine", "n_evals": 1}},
+    )
+    return Launch(key, job, upload, None, folder)
+
+
+def ended(backend: TogetherBackend, job_id: str) -> Status:
+    while not (status := backend.poll(job_id, "")).state.ended:
+        pass
+    return status
+
+
+def tuned(backend: TogetherBackend, launch: Launch) -> TunedModel:
+    model = ended(backend, backend.submit(launch)).model
+    assert model is not None
+    return model
+
+
+def test_has_every_ability_that_it_should() -> None:
+    backend = TogetherBackend()
+    for ability in (
+        abilities.Surveys,
+        abilities.Deletes,
+        abilities.Deploys,
+        abilities.Downloads,
+        abilities.Imports,
+        abilities.Quotes,
+        abilities.Checkpoints,
+    ):
+        assert isinstance(backend, ability)
+
+
+def test_file_is_named_by_its_hash_and_sent_once(
+    server: Server, backend: TogetherBackend, launch: Launch, tmp_path: Path
+) -> None:
+    again = launch_of(backend, tmp_path)
+    assert launch.training == again.training
+    assert 1 == len(server.asked("PUT", "/storage/"))
+    (shown,) = json.loads(server.vendor.files.listed().body)["data"]
+    assert f"unitune-{launch.training.sha256[:32]}.jsonl" == shown["filename"]
+
+
+def test_file_whose_bytes_never_came_is_sent_again(
+    server: Server, backend: TogetherBackend, launch: Launch, tmp_path: Path
+) -> None:
+    """An upload that was killed leaves a name without content."""
+    server.vendor.files.all[launch.training.ref].content = None
+    server.vendor.files.all[launch.training.ref].sent = False
+    assert launch.training.ref != launch_of(backend, tmp_path).training.ref
+
+
+def test_file_that_together_refuses_brings_its_report(
+    conduct: Conduct, backend: TogetherBackend, tmp_path: Path
+) -> None:
+    conduct.rejects_files = "Line 3 has no assistant turn"
+    with pytest.raises(BackendError, match="Line 3 has no assistant turn") as caught:
+        launch_of(backend, tmp_path)
+    assert 400 == caught.value.status
+
+
+def test_body_of_the_create_call_is_the_one_we_made(
+    server: Server, backend: TogetherBackend, launch: Launch
+) -> None:
+    """The SDK's own `create` would add what nobody set, and ask for a price each time."""
+    backend.submit(launch)
+    (created,) = server.asked("POST", "/fine-tunes$")
+    assert {
+        "model": "Qwen/Qwen3-8B",
+        "training_file": launch.training.ref,
+        "suffix": launch.key,
+        "n_epochs": 2,
+        "learning_rate": 1e-4,
+        "random_seed": 3,
+        "n_evals": 1,
+        "training_type": {"type": "Lora", "lora_r": 8, "lora_alpha": 16, "lora_dropout": 0.1},
+        "training_method": {"method": "sft", "train_on_inputs": "auto"},
+        "lr_scheduler": {
+            "lr_scheduler_type": "cosine",
+            "lr_scheduler_args": {"min_lr_ratio": 0.0, "num_cycles": 0.5},
+        },
+    } == created.json
+    assert [] == server.asked("POST", "estimate-price")
+
+
+def test_setting_beyond_the_limits_sends_nothing(
+    server: Server, backend: TogetherBackend, launch: Launch
+) -> None:
+    job = launch.job.model_copy(update={"tuning": Tuning(epochs=99)})
+    with pytest.raises(JobError, match=r"tuning\.epochs is 99; together takes at most 20"):
+        backend.submit(Launch(launch.key, job, launch.training, None, launch.folder))
+    assert [] == server.asked("POST", "/fine-tunes$")
+
+
+def test_base_model_that_together_does_not_tune_is_refused(
+    backend: TogetherBackend, tmp_path: Path
+) -> None:
+    with pytest.raises(Unsupported, match="does not tune 'gpt-9'"):
+        backend.submit(launch_of(backend, tmp_path, model="gpt-9"))
+
+
+def test_job_is_found_by_its_whole_key_alone(
+    backend: TogetherBackend, launch: Launch, tmp_path: Path
+) -> None:
+    first = backend.submit(launch)
+    second = backend.submit(launch_of(backend, tmp_path, key="r251125-abc-11"))
+    assert [first] == backend.find("r251125-abc-1", tmp_path)
+    assert [second] == backend.find("r251125-abc-11", tmp_path)
+    assert [] == backend.find("abc-1", tmp_path)
+
+
+def test_job_is_found_by_its_models_name_where_the_list_has_no_suffix(
+    server: Server, backend: TogetherBackend, launch: Launch, tmp_path: Path
+) -> None:
+    job_id = backend.submit(launch)
+    del server.vendor.jobs.all[job_id].body["suffix"]
+    assert [job_id] == backend.find("r251125-abc-1", tmp_path)
+    assert [] == backend.find("r251125-abc", tmp_path)
+
+
+def test_repeated_and_reordered_lists_give_each_job_once(
+    conduct: Conduct, backend: TogetherBackend, launch: Launch, tmp_path: Path
+) -> None:
+    conduct.lists_repeat = True
+    ids = [backend.submit(launch) for _ in range(3)]
+    assert sorted(ids) == sorted(backend.find(launch.key, tmp_path))
+    assert set(ids) == set(backend.survey("").states)
+
+
+def test_job_that_the_list_shows_late_is_not_found_yet(
+    conduct: Conduct, backend: TogetherBackend, launch: Launch, tmp_path: Path
+) -> None:
+    conduct.list_lag_seconds = 60
+    backend.submit(launch)
+    assert [] == backend.find(launch.key, tmp_path)
+
+
+def test_survey_is_one_page_of_states(backend: TogetherBackend, launch: Launch) -> None:
+    job_id = backend.submit(launch)
+    page = backend.survey("")
+    assert ({job_id: State.QUEUED}, "") == (dict(page.states), page.cursor)
+
+
+def test_unknown_state_is_unknown_with_its_word(
+    conduct: Conduct, backend: TogetherBackend, launch: Launch
+) -> None:
+    conduct.state = "rescheduling"
+    conduct.steps = 100
+    status = backend.poll(backend.submit(launch), "")
+    assert (State.UNKNOWN, "rescheduling") == (status.state, status.raw)
+
+
+def test_failed_job_says_why_in_togethers_words(
+    conduct: Conduct, backend: TogetherBackend, launch: Launch
+) -> None:
+    conduct.fails = "CUDA out of memory"
+    status = ended(backend, backend.submit(launch))
+    assert (State.FAILED, "CUDA out of memory", None) == (status.state, status.error, status.model)
+
+
+def test_losses_are_steps_and_evaluations(backend: TogetherBackend, launch: Launch) -> None:
+    status = ended(backend, backend.submit(launch))
+    losses = [event for event in status.events if event.kind in ("step", "validation")]
+    assert [
+        ("step-1", {"step": 1, "steps": 2, "loss": 1.0, "learning_rate": 1e-5}),
+        ("step-2", {"step": 2, "steps": 2, "loss": 0.666667, "learning_rate": 1e-5}),
+        ("validation-2", {"step": 2, "steps": 2, "loss": 0.766667}),
+    ] == [(event.key, event.data) for event in losses]
+
+
+def told(message: str, second: int, step: int = 0) -> FinetuneEvent:
+    return FinetuneEvent(
+        object="fine-tune-event",
+        created_at=f"2026-11-25T00:00:{second:02}Z",
+        message=message,
+        type="warning" if message == "slow" else "epoch_complete",
+        step=step,
+    )
+
+
+def test_events_of_one_second_in_another_order_are_told_once() -> None:
+    first, after = news([told("a", 1), told("b", 2)], [], Cursor())
+    second, after = news([told("slow", 2), told("b", 2), told("a", 1)], [], after)
+    third, _ = news([told("b", 2), told("slow", 2), told("a", 1)], [], after)
+    messages = [[event.data["message"] for event in events] for events in (first, second, third)]
+    assert [["a", "b"], ["slow"], []] == messages
+    assert "warning" == second[0].kind
+
+
+def test_cursor_survives_as_text() -> None:
+    cursor = Cursor(time=1.5, keys=("event-1",), step=3, validated=2)
+    assert cursor == Cursor.read(str(cursor))
+    assert Cursor() == Cursor.read("")
+
+
+def test_quote_is_the_price_that_together_says(
+    server: Server, backend: TogetherBackend, launch: Launch
+) -> None:
+    price = backend.quote(launch)
+    (asked,) = server.asked("POST", "estimate-price")
+    assert Decimal(0) < price < Decimal(1)
+    assert "suffix" not in asked.json
+
+
+def test_quote_of_a_file_that_is_not_there_is_unsupported(
+    server: Server, backend: TogetherBackend, launch: Launch
+) -> None:
+    server.vendor.files.all.clear()
+    with pytest.raises(Unsupported, match="train_file_not_validated"):
+        backend.quote(launch)
+
+
+def test_checkpoint_is_one_model_whatever_its_archives(
+    backend: TogetherBackend, launch: Launch
+) -> None:
+    job_id = backend.submit(launch)
+    model = ended(backend, job_id).model
+    assert model is not None
+    (checkpoint,) = backend.checkpoints(job_id, "Qwen/Qwen3-8B")
+    assert (2, f"{model.name}:2") == (checkpoint.step, checkpoint.model.name)
+    with pytest.raises(Unsupported, match="It goes with model"):
+        backend.delete_model(checkpoint.model)
+
+
+def test_download_writes_the_adapter_whole(
+    backend: TogetherBackend, launch: Launch, tmp_path: Path
+) -> None:
+    model = tuned(backend, launch)
+    file = backend.download(model, tmp_path / "weights")
+    assert model.name.replace("/", "--") + ".tar.zst" == file.name
+    assert file.read_text().endswith("(adapter)")
+    assert [file] == list(file.parent.iterdir())
+
+
+def test_deleting_what_is_gone_is_no_error(backend: TogetherBackend, launch: Launch) -> None:
+    model = tuned(backend, launch)
+    for _ in range(2):
+        backend.delete_model(model)
+        backend.delete_file(launch.training.ref)
+    with pytest.raises(UnknownName):
+        backend.download(model, launch.folder)
+
+
+def test_import_brings_files_and_settings_in_our_words(
+    backend: TogetherBackend, launch: Launch
+) -> None:
+    model = tuned(backend, launch)
+    (job_id,) = backend.find(launch.key, launch.folder)
+    found = backend.import_job(job_id)
+    assert ("Qwen/Qwen3-8B", "sft", model) == (found.base_model, found.method, found.model)
+    assert "".join(ROWS).encode() == found.training
+    assert launch.job.tuning.lora.rank == Tuning.model_validate(dict(found.tuning)).lora.rank
+    again = launch.job.model_copy(update={"options": {"together": dict(found.options)}})
+    backend.submit(Launch("again-1", again, launch.training, None, launch.folder))
+
+
+def test_import_of_no_job_is_an_unknown_name(backend: TogetherBackend) -> None:
+    with pytest.raises(UnknownName, match="ft-0"):
+        backend.import_job("ft-0")
+
+
+def test_import_without_its_file_says_so(
+    server: Server, backend: TogetherBackend, launch: Launch
+) -> None:
+    job_id = backend.submit(launch)
+    server.vendor.files.all.clear()
+    assert None is backend.import_job(job_id).training
+
+
+def test_without_a_key_nothing_is_asked(
+    server: Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.delenv("TOGETHER_API_KEY")
+    with pytest.raises(UserError, match="environment variable TOGETHER_API_KEY is not set"):
+        TogetherBackend().find("key-1", tmp_path)
+    with pytest.raises(UserError, match="TOGETHER_API_KEY"):
+        TogetherBackend().chat("Qwen/Qwen3-8B")
+    assert [] == server.requests

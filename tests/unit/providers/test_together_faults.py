@@ -1,0 +1,220 @@
+"""What goes wrong between us and Together comes as an error of ours, of the right kind."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import inspect
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import ModuleType
+
+import httpx
+import pytest
+
+pytest.importorskip("together", reason="needs the extra `together`")
+
+import together
+
+from unitune.backend import Launch, Upload
+from unitune.data.example import Message
+from unitune.errors import BackendError, Unreachable
+from unitune.job import Data, Job
+from unitune.models import Request
+from unitune.testing.contract import ROWS
+from unitune.testing.loopback import Fault, Server, serve
+from unitune_providers.loopback.together.vendor import KEY, TogetherVendor
+from unitune_providers.together import client as together_client
+from unitune_providers.together import files as together_files
+from unitune_providers.together.backend import TogetherBackend
+from unitune_providers.together.client import ours
+
+OPEN = (Fault.ERROR_AFTER, Fault.SILENCE, Fault.CUT, Fault.SHORT)
+"""After these a request has taken effect, and only the answer is lost."""
+SAID_NO = {
+    Fault.RATE_LIMITED: 429,
+    Fault.SERVER_ERROR: 500,
+    Fault.ERROR_AFTER: 500,
+    Fault.EXPIRED_KEY: 401,
+}
+"""Faults that come as an answer, with their status; the others are no answer."""
+CREATE = ("POST", "/fine-tunes$")
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    with serve(TogetherVendor()) as server:
+        monkeypatch.setenv("TOGETHER_BASE_URL", server.url)
+        monkeypatch.setenv("TOGETHER_API_KEY", KEY)
+        monkeypatch.setattr(together_client, "TIMEOUT_SECONDS", 0.4)
+        monkeypatch.setattr(together_client, "CHAT_TIMEOUT_SECONDS", 0.4)
+        monkeypatch.setattr(together_client, "READ_RETRIES", 0)
+        monkeypatch.setattr(together_files, "LOOK_SECONDS", 0.001)
+        yield server
+
+
+@pytest.fixture
+def backend(server: Server) -> TogetherBackend:  # noqa: ARG001 - it must be there
+    return TogetherBackend()
+
+
+@pytest.fixture
+def launch(backend: TogetherBackend, tmp_path: Path) -> Launch:
+    job = Job(
+        name="tone", model="Qwen/Qwen3-8B", backend="together", data=Data(train="train.jsonl")
+    )
+    return Launch("r251125-abc-1", job, uploaded(backend, tmp_path), None, tmp_path)
+
+
+def uploaded(backend: TogetherBackend, folder: Path) -> Upload:
+    file = folder / "train.jsonl"
+    file.write_text("".join(ROWS))
+    return backend.upload(file, hashlib.sha256(file.read_bytes()).hexdigest())
+
+
+def check(fault: Fault, act: Callable[[], object]) -> None:
+    with pytest.raises(BackendError) as caught:
+        act()
+    assert SAID_NO.get(fault) == caught.value.status
+    assert isinstance(caught.value, Unreachable) == (fault not in SAID_NO)
+    assert KEY not in str(caught.value)
+
+
+@pytest.mark.parametrize("fault", list(Fault))
+def test_create_call_is_sent_once_whatever_happens(
+    server: Server, backend: TogetherBackend, launch: Launch, fault: Fault
+) -> None:
+    server.spoil(fault, *CREATE)
+    check(fault, lambda: backend.submit(launch))
+    assert 1 == len(server.asked(*CREATE))
+    assert (fault in OPEN) == bool(backend.find(launch.key, launch.folder))
+
+
+@pytest.mark.parametrize("fault", list(Fault))
+@pytest.mark.parametrize("path", ["/fine-tunes/ft-[^/]+$", "/events$", "/metrics$"])
+def test_every_part_of_a_poll_fails_as_ours(
+    server: Server, backend: TogetherBackend, launch: Launch, fault: Fault, path: str
+) -> None:
+    job_id = backend.submit(launch)
+    server.spoil(fault, "GET", path)
+    check(fault, lambda: backend.poll(job_id, ""))
+
+
+@pytest.mark.parametrize("fault", list(Fault))
+@pytest.mark.parametrize(
+    "step",
+    ["GET /files$", "POST /files$", "PUT /storage/", "POST /preprocess$", "GET /files/file-"],
+)
+def test_upload_fails_as_ours_and_can_be_repeated(
+    server: Server, backend: TogetherBackend, tmp_path: Path, fault: Fault, step: str
+) -> None:
+    server.spoil(fault, *step.split())
+    check(fault, lambda: uploaded(backend, tmp_path))
+    again = uploaded(backend, tmp_path)
+    assert again == uploaded(backend, tmp_path)
+
+
+@pytest.mark.parametrize("fault", list(Fault))
+def test_list_and_cancel_fail_as_ours(
+    server: Server, backend: TogetherBackend, launch: Launch, fault: Fault
+) -> None:
+    job_id = backend.submit(launch)
+    server.spoil(fault, "GET", "/fine-tunes$")
+    check(fault, lambda: backend.find(launch.key, launch.folder))
+    server.spoil(fault, "POST", "/cancel$")
+    check(fault, lambda: backend.cancel(job_id))
+
+
+@pytest.mark.parametrize("fault", list(Fault))
+def test_a_failure_before_the_create_call_leaves_nothing_open(
+    server: Server, backend: TogetherBackend, launch: Launch, fault: Fault
+) -> None:
+    """Else a run would wait for a job that nobody can have made."""
+    server.spoil(fault, "GET", "/models/limits$")
+    with pytest.raises(BackendError) as caught:
+        backend.submit(launch)
+    assert not isinstance(caught.value, Unreachable)
+    assert (caught.value.status or 0) < 500
+    assert [] == server.asked(*CREATE)
+
+
+@pytest.mark.parametrize("fault", list(Fault))
+def test_a_failed_answer_is_a_reply_with_an_error(
+    server: Server, backend: TogetherBackend, fault: Fault
+) -> None:
+    server.spoil(fault, "POST", "/chat/completions$")
+    chat = backend.chat("Qwen/Qwen3-8B")
+    request = Request(messages=(Message(role="user", content="?"),))
+    reply = asyncio.run(chat.reply(request))
+    chat.close()
+    assert "error" == reply.finish_reason
+    assert reply.error
+    assert KEY not in reply.error
+
+
+@pytest.mark.parametrize("fault", [Fault.CUT, Fault.SHORT, Fault.SILENCE])
+def test_a_download_that_breaks_off_leaves_no_file(
+    server: Server, backend: TogetherBackend, launch: Launch, tmp_path: Path, fault: Fault
+) -> None:
+    job_id = backend.submit(launch)
+    while (status := backend.poll(job_id, "")).model is None:
+        pass
+    server.spoil(fault, "GET", "/finetune/download$")
+    model, folder = status.model, tmp_path / "weights"
+    check(fault, lambda: backend.download(model, folder))
+    assert [] == list(folder.iterdir())
+
+
+def test_reads_are_repeated(
+    server: Server, backend: TogetherBackend, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(together_client, "READ_RETRIES", 1)
+    server.spoil(Fault.RATE_LIMITED, "GET", "/fine-tunes$")
+    assert [] == backend.find("key-1", tmp_path)
+    assert 2 == len(server.asked("GET", "/fine-tunes$"))
+
+
+def test_refusal_carries_words_hint_and_request_id() -> None:
+    response = httpx.Response(
+        401,
+        json={"error": {"message": "bad key", "type": "x"}},
+        headers={"x-request-id": "r-1"},
+        request=httpx.Request("GET", "http://together.test"),
+    )
+    error = ours(together.AuthenticationError("long", response=response, body=None), "look")
+    assert ("r-1", 401) == (error.request_id, error.status)
+    assert "together could not look (HTTP 401): bad key Check the key in TOGETHER_API_KEY." == str(
+        error
+    )
+
+
+def test_key_is_taken_out_of_the_vendors_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TOGETHER_API_KEY", "secret-1")
+    response = httpx.Response(
+        403, text="no secret-1 here", request=httpx.Request("GET", "http://together.test")
+    )
+    error = ours(together.PermissionDeniedError("x", response=response, body=None), "look")
+    assert "no *** here" in str(error)
+
+
+def errors_of(module: ModuleType) -> list[type[Exception]]:
+    kinds = [kind for _, kind in inspect.getmembers(module, inspect.isclass)]
+    return [kind for kind in kinds if issubclass(kind, Exception)]
+
+
+@pytest.mark.parametrize("kind", errors_of(together), ids=lambda kind: kind.__name__)
+def test_every_error_of_the_sdk_is_mapped(kind: type[Exception]) -> None:
+    """An error that a new version brings must not reach the user as a bug of ours."""
+    request = httpx.Request("GET", "http://together.test")
+    response = httpx.Response(418, text="teapot", request=request)
+    known: dict[str, object] = {
+        "message": "said",
+        "request": request,
+        "response": response,
+        "body": None,
+    }
+    wanted = inspect.signature(kind.__init__).parameters
+    given = {name: value for name, value in known.items() if name in wanted}
+    error = kind(**given) if given else kind("said")
+    assert isinstance(error, together_client.FOREIGN)
+    assert isinstance(ours(error, "look"), BackendError)

@@ -1,0 +1,187 @@
+"""What is sent to create a training at Together: what was set, and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("together", reason="needs the extra `together`")
+
+from pydantic import JsonValue
+from together.types import FinetuneModelLimits
+
+from unitune.backend import Launch, Upload
+from unitune.errors import JobError
+from unitune.job import Data, Job, Lora, Tuning
+from unitune_providers.loopback.together.jobs import LIMITS
+from unitune_providers.together.options import deploy_options, together_options
+from unitune_providers.together.request import Body, create_body
+
+KNOWN = FinetuneModelLimits.model_validate({"model_name": "Qwen/Qwen3-8B", **LIMITS})
+Options = Mapping[str, JsonValue]
+
+
+def job(tuning: Tuning | None = None, options: Options | None = None, method: str = "sft") -> Job:
+    made = Job(
+        name="tone",
+        model="Qwen/Qwen3-8B",
+        backend="together",
+        data=Data(train="train.jsonl"),
+        tuning=tuning or Tuning(),
+        options={"together": dict(options or {})},
+    )
+    return made.model_copy(update={"method": method})
+
+
+def body(tuning: Tuning | None = None, options: Options | None = None, method: str = "sft") -> Body:
+    made = job(tuning, options, method)
+    upload = Upload("file-1", "0" * 64)
+    launch = Launch("r251125-abc-1", made, upload, None, Path())
+    return create_body(launch, together_options(made), KNOWN)
+
+
+def test_auto_is_left_out() -> None:
+    assert {
+        "model": "Qwen/Qwen3-8B",
+        "training_file": "file-1",
+        "suffix": "r251125-abc-1",
+        "training_method": {"method": "sft", "train_on_inputs": "auto"},
+    } == body()
+
+
+def test_explicit_settings_are_sent_as_they_are() -> None:
+    lora = Lora(rank=16, alpha=24, dropout=0.1, targets=("q_proj", "v_proj"))
+    sent = body(
+        Tuning(epochs=3, batch_size=8, learning_rate=2e-4, sequence_length=4096, seed=7, lora=lora)
+    )
+    assert (3, 8, 2e-4, 4096, 7) == tuple(
+        sent[name]
+        for name in ("n_epochs", "batch_size", "learning_rate", "max_seq_length", "random_seed")
+    )
+    assert {
+        "type": "Lora",
+        "lora_r": 16,
+        "lora_alpha": 24,
+        "lora_dropout": 0.1,
+        "lora_trainable_modules": "q_proj,v_proj",
+    } == sent["training_type"]
+
+
+def test_rank_alone_brings_the_alpha_that_together_would_take() -> None:
+    assert {"type": "Lora", "lora_r": 4, "lora_alpha": 8} == body(Tuning(lora=Lora(rank=4)))[
+        "training_type"
+    ]
+
+
+def test_dropout_alone_brings_the_rank_that_together_would_take() -> None:
+    sent = body(Tuning(lora=Lora(dropout=0.2)))["training_type"]
+    assert {"type": "Lora", "lora_r": 8, "lora_alpha": 16, "lora_dropout": 0.2} == sent
+
+
+def test_options_are_sent_under_their_names() -> None:
+    sent = body(options={"n_evals": 0, "packing": False, "lr_scheduler": "linear"})
+    assert (0, False) == (sent["n_evals"], sent["packing"])
+    assert {
+        "lr_scheduler_type": "linear",
+        "lr_scheduler_args": {"min_lr_ratio": 0.0},
+    } == sent["lr_scheduler"]
+
+
+def test_preference_tuning_says_what_was_set() -> None:
+    assert {"method": "dpo", "dpo_beta": 0.2} == body(options={"dpo_beta": 0.2}, method="dpo")[
+        "training_method"
+    ]
+
+
+def test_simpo_needs_no_reference_and_counts_by_token() -> None:
+    assert {
+        "method": "dpo",
+        "simpo_gamma": 1.0,
+        "dpo_reference_free": True,
+        "dpo_normalize_logratios_by_length": True,
+    } == body(options={"simpo_gamma": 1.0}, method="dpo")["training_method"]
+
+
+def test_full_training_is_asked_for() -> None:
+    assert {"type": "Full"} == body(options={"training": "full"})["training_type"]
+
+
+@pytest.mark.parametrize(
+    ("tuning", "options", "said"),
+    [
+        (Tuning(epochs=21), {}, "tuning.epochs is 21; together takes at most 20"),
+        (Tuning(batch_size=97), {}, "tuning.batch_size is 97; together takes at least 8 and at"),
+        (Tuning(batch_size=33), {"training": "full"}, "at least 8 and at most 32"),
+        (Tuning(learning_rate=0.1), {}, "tuning.learning_rate is 0.1"),
+        (Tuning(sequence_length=64), {}, "tuning.sequence_length is 64"),
+        (Tuning(lora=Lora(rank=65)), {}, "tuning.lora.rank is 65; together takes at most 64"),
+        (Tuning(lora=Lora(alpha=1.5)), {}, "whole numbers"),
+        (Tuning(lora=Lora(targets=("gate",))), {}, "tuning.lora.targets has 'gate'"),
+        (Tuning(), {"n_evals": 101}, "options.together.n_evals is 101"),
+        (Tuning(lora=Lora(rank=8)), {"training": "full"}, "tuning.lora has settings"),
+    ],
+)
+def test_a_setting_that_together_would_not_take_is_refused(
+    tuning: Tuning, options: Options, said: str
+) -> None:
+    with pytest.raises(JobError, match=said):
+        body(tuning, options)
+
+
+def test_preference_tuning_has_limits_of_its_own() -> None:
+    assert 64 == body(Tuning(batch_size=64))["batch_size"]
+    with pytest.raises(JobError, match="at most 48"):
+        body(Tuning(batch_size=64), method="dpo")
+
+
+def test_limits_that_together_does_not_say_are_none() -> None:
+    """The published description has fewer limits than the SDK's types."""
+    told = {
+        name: value
+        for name, value in LIMITS.items()
+        if "seq_length" not in name and name != "max_num_checkpoints"
+    }
+    limits = FinetuneModelLimits.construct(**{**told, "lora_training": None})
+    made = job(Tuning(sequence_length=1_000_000, lora=Lora(rank=999)))
+    launch = Launch("key-1", made, Upload("file-1", ""), None, Path())
+    assert 1_000_000 == create_body(launch, together_options(made), limits)["max_seq_length"]
+    made = job(Tuning(lora=Lora(dropout=0.1)))
+    launch = Launch("key-1", made, Upload("file-1", ""), None, Path())
+    with pytest.raises(JobError, match=r"Set tuning\.lora\.rank"):
+        create_body(launch, together_options(made), limits)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"warmup": 0.1}, "options.together.warmup is not a known key. Did you mean 'warmup_rat"),
+        ({"warmup_ratio": 2}, "options.together.warmup_ratio is 2: "),
+        ({"min_lr_ratio": 0.1}, "min_lr_ratio needs lr_scheduler"),
+        ({"lr_scheduler": "linear", "num_cycles": 1}, "num_cycles needs lr_scheduler: cosine"),
+        ({"early_stopping_enabled": True, "n_evals": 3}, "n_evals of at least 4"),
+        ({"dpo_beta": 0.1}, "options.together.dpo_beta is not for method sft"),
+    ],
+)
+def test_options_are_checked_by_name_and_value(options: Options, said: str) -> None:
+    with pytest.raises(JobError, match=said):
+        together_options(job(options=options))
+
+
+def test_options_of_sft_are_not_for_preferences() -> None:
+    with pytest.raises(JobError, match="train_on_inputs is not for method dpo"):
+        together_options(job(options={"train_on_inputs": True}, method="dpo"))
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"gpu": "h100"}, "deploy option.gpu is not a known key"),
+        ({"inactive_timeout": 5}, "deploy option.inactive_timeout is 5"),
+        ({"min_replicas": 2, "max_replicas": 1}, "max_replicas must not be below"),
+    ],
+)
+def test_options_of_a_deploy_are_checked(options: Options, said: str) -> None:
+    with pytest.raises(JobError, match=said):
+        deploy_options(options)
