@@ -1,0 +1,1 @@
+"""A server that plays Vertex AI on loopback."""

@@ -1,0 +1,160 @@
+"""Tuned models and endpoints on loopback: what a tuning job of Vertex AI leaves, and its removal.
+
+Deletions are operations: the first answer says that one goes on, the next look that it is done. A
+model that an endpoint has deployed cannot be deleted, nor the only version of a model by itself.
+
+Source: googleapis/googleapis, google/cloud/aiplatform/v1, endpoint_service.proto and
+model_service.proto.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+from dataclasses import dataclass, field
+
+from pydantic import JsonValue
+
+from unitune.testing.loopback import Answer, Asked
+
+PLACE = r"projects/[^/]+/locations/[^/]+"
+
+
+class Refused(Exception):
+    """What Vertex AI says no to.
+
+    Args:
+        status: HTTP status.
+        word: Google's word for it.
+        message: For people.
+    """
+
+    def __init__(self, status: int, word: str, message: str) -> None:
+        super().__init__(message)
+        self.answer = Answer(
+            {"error": {"code": status, "message": message, "status": word}}, status
+        )
+
+
+def missing(what: str) -> Refused:
+    """Return the refusal of something that is not there."""
+    return Refused(404, "NOT_FOUND", f"{what} is not found.")
+
+
+def invalid(why: str) -> Refused:
+    """Return the refusal of a request that cannot be right."""
+    return Refused(400, "INVALID_ARGUMENT", why)
+
+
+def untimely(why: str) -> Refused:
+    """Return the refusal of what cannot be done now."""
+    return Refused(400, "FAILED_PRECONDITION", why)
+
+
+@dataclass(slots=True)
+class Models:
+    """Models with their versions, and endpoints that answer with them.
+
+    Args:
+        versions: By model: the versions that exist.
+        endpoints: By endpoint: the version that it has deployed, ``MODEL@VERSION``, if any.
+        deleted: Whatever was deleted, oldest first.
+    """
+
+    versions: dict[str, list[int]] = field(default_factory=dict[str, list[int]])
+    endpoints: dict[str, str | None] = field(default_factory=dict[str, str | None])
+    deleted: list[str] = field(default_factory=list[str])
+    _numbers: itertools.count[int] = field(default_factory=lambda: itertools.count(7_000_001))
+    _operations: set[str] = field(default_factory=set[str])
+
+    def add(self, place: str, model: str | None, endpoints: int) -> tuple[str, list[str]]:
+        """Make a model, or a new version of one, and deploy it.
+
+        Args:
+            place: ``projects/…/locations/…``.
+            model: Of which this is the next version; None for a new model.
+            endpoints: How many.
+
+        Returns:
+            The version's name, and those of its endpoints.
+        """
+        name = model or f"{place}/models/{next(self._numbers)}"
+        versions = self.versions.setdefault(name, [])
+        versions.append(max(versions, default=0) + 1)
+        made = [f"{place}/endpoints/{next(self._numbers)}" for _ in range(endpoints)]
+        version = f"{name}@{versions[-1]}"
+        self.endpoints.update(dict.fromkeys(made, version))
+        return version, made
+
+    def answer(self, asked: Asked) -> Answer:
+        """Answer a request to the Model and Endpoint services."""
+        path = asked.path.removeprefix("/v1/")
+        if found := re.fullmatch(rf"({PLACE}/endpoints/\d+)(:undeployModel)?", path):
+            return self._endpoint(asked, found[1], undeploy=bool(found[2]))
+        if found := re.fullmatch(rf"({PLACE}/models/\d+)(?:@(\d+))?(:\w+)?", path):
+            return self._model(asked.method, found[1], found[2], found[3] or "")
+        if path in self._operations:
+            return Answer({"name": path, "done": True, "response": {}})
+        raise missing(asked.path)
+
+    def _endpoint(self, asked: Asked, name: str, *, undeploy: bool) -> Answer:
+        if name not in self.endpoints:
+            raise missing(f"The Endpoint {name}")
+        version = self.endpoints[name]
+        if undeploy:
+            if version is None or asked.json.get("deployedModelId") != _deployed_id(name):
+                raise missing(f"DeployedModel {asked.json.get('deployedModelId')}")
+            self.endpoints[name] = None
+            return self._operation(name)
+        if asked.method == "GET":
+            deployed: list[JsonValue] = [_deployed(name, version)] if version else []
+            return Answer({"name": name, "deployedModels": deployed})
+        if version is not None:
+            raise untimely(f"Endpoint {name} has a deployed model. Undeploy it first.")
+        del self.endpoints[name]
+        return self._deletion(name)
+
+    def _model(self, method: str, name: str, version: str | None, verb: str) -> Answer:
+        versions = self.versions.get(name)
+        if versions is None or (version and int(version) not in versions):
+            raise missing(f"The Model {name}")
+        if (method, verb) == ("GET", ":listVersions"):
+            return Answer({"models": [{"name": name, "versionId": str(one)} for one in versions]})
+        standing = self._standing(f"{name}@{version or versions[-1]}")
+        if method == "GET":
+            return Answer({"name": name, "deployedModels": standing})
+        if standing:
+            raise untimely(f"Model {name} is deployed. Undeploy it first.")
+        if verb == ":deleteVersion":
+            if len(versions) == 1:
+                raise untimely(f"{name}@{version} is the only version. Delete the model instead.")
+            versions.remove(int(version or 0))
+            return self._deletion(f"{name}@{version}")
+        del self.versions[name]
+        return self._deletion(name)
+
+    def _standing(self, version: str) -> list[JsonValue]:
+        return [
+            {"endpoint": endpoint, "deployedModelId": _deployed_id(endpoint)}
+            for endpoint, deployed in self.endpoints.items()
+            if deployed == version
+        ]
+
+    def _deletion(self, name: str) -> Answer:
+        self.deleted.append(name)
+        return self._operation(name)
+
+    def _operation(self, resource: str) -> Answer:
+        place = "/".join(resource.split("/")[:4])
+        operation = f"{place}/operations/{next(self._numbers)}"
+        self._operations.add(operation)
+        return Answer({"name": operation})
+
+
+def _deployed_id(endpoint: str) -> str:
+    return f"9{endpoint.rpartition('/')[2]}"
+
+
+def _deployed(endpoint: str, version: str) -> JsonValue:
+    model, _, number = version.partition("@")
+    return {"id": _deployed_id(endpoint), "model": model, "modelVersionId": number}

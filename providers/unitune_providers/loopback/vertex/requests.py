@@ -1,0 +1,136 @@
+"""What Vertex AI on loopback takes, and how its models answer.
+
+Unknown fields are refused, as Google's JSON interfaces do. The rules are those of the types of
+google-genai 3.6.1 and of the pages named in ``vertex.yaml``.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any, cast
+
+from pydantic import JsonValue
+
+from unitune.testing.loopback import Answer, Asked
+from unitune_providers.loopback.vertex.models import invalid
+
+SPECS = {
+    "supervisedTuningSpec": "supervised",
+    "preferenceOptimizationSpec": "preferenceOptimization",
+}
+FIELDS = {
+    "": {"baseModel", "preTunedModel", "tunedModelDisplayName", "description", "labels", *SPECS},
+    "preTunedModel": {"tunedModelName", "checkpointId"},
+    "spec": {
+        "trainingDatasetUri",
+        "validationDatasetUri",
+        "hyperParameters",
+        "exportLastCheckpointOnly",
+    },
+    "supervisedTuningSpec.hyperParameters": {
+        "adapterSize",
+        "epochCount",
+        "learningRateMultiplier",
+    },
+    "preferenceOptimizationSpec.hyperParameters": {
+        "adapterSize",
+        "epochCount",
+        "learningRateMultiplier",
+        "beta",
+    },
+}
+ADAPTER_SIZES = {f"ADAPTER_SIZE_{word}" for word in ("ONE", "TWO", "FOUR", "EIGHT", "SIXTEEN")}
+LABEL = re.compile(r"[a-z0-9_-]{0,63}")
+TUNABLE = re.compile(r"gemini-[\w.-]+")
+
+
+def read_body(asked: Asked) -> dict[str, Any]:
+    """Return a request's body with names as Google's answers have them.
+
+    Google's JSON interfaces take ``checkpoint_id`` for ``checkpointId`` (ProtoJSON), and
+    google-genai 3.6.1 sends both kinds.
+    """
+    return cast("dict[str, Any]", _camel(asked.json))
+
+
+def _camel(value: JsonValue) -> JsonValue:
+    if isinstance(value, list):
+        return [_camel(one) for one in value]
+    if not isinstance(value, dict):
+        return value
+    return {
+        re.sub(r"_([a-z])", lambda found: found[1].upper(), name): held
+        if name == "labels"
+        else _camel(held)
+        for name, held in value.items()
+    }
+
+
+def check_create(body: dict[str, Any]) -> None:
+    """Refuse a create call that Vertex AI would refuse.
+
+    Args:
+        body: A tuning job as it was sent.
+
+    Raises:
+        Refused: A field is unknown, missing, or has no allowed value.
+    """
+    specs = [name for name in SPECS if name in body]
+    if len(specs) != 1:
+        raise invalid("Exactly one tuning spec must be set.")
+    spec = body[specs[0]]
+    hyper = f"{specs[0]}.hyperParameters"
+    parts = (("", body), ("spec", spec), ("preTunedModel", body.get("preTunedModel", {})))
+    for part, given in (*parts, (hyper, spec.get("hyperParameters", {}))):
+        if unknown := given.keys() - FIELDS[part]:
+            raise invalid(f'Invalid JSON payload received. Unknown name "{min(unknown)}"')
+    _check_values(body, spec)
+
+
+def _check_values(body: dict[str, Any], spec: dict[str, Any]) -> None:
+    if ("baseModel" in body) == ("preTunedModel" in body):
+        raise invalid("Either base_model or pre_tuned_model must be set.")
+    if not TUNABLE.fullmatch(body.get("baseModel", "gemini-of-the-tuned-model")):
+        raise invalid(f"Base model {body['baseModel']} is not supported.")
+    if not str(spec.get("trainingDatasetUri", "")).startswith("gs://"):
+        raise invalid("Training dataset URI must be a Cloud Storage path.")
+    size = spec.get("hyperParameters", {}).get("adapterSize")
+    if size is not None and size not in ADAPTER_SIZES:
+        raise invalid(f"Adapter size {size} is not supported.")
+    labels: dict[str, str] = body.get("labels", {})
+    if not all(LABEL.fullmatch(word) for pair in labels.items() for word in pair):
+        raise invalid("Label keys and values are lower-case letters, digits, _ and -, at most 63.")
+
+
+def question(body: dict[str, Any]) -> str:
+    """Return the text of the last turn that a model is asked.
+
+    Raises:
+        Refused: There is none, or it is the model's own.
+    """
+    turns = cast("list[dict[str, Any]]", body.get("contents") or [])
+    if not turns or turns[-1].get("role") == "model":
+        raise invalid("Please ensure that the last turn of contents is not of role model.")
+    return "".join(part.get("text", "") for part in turns[-1]["parts"])
+
+
+def answer_with(body: dict[str, Any], text: str) -> Answer:
+    """Return a model's answer, cut after as many words as it may have tokens.
+
+    Args:
+        body: What it was asked.
+        text: What it says.
+    """
+    words = text.split()
+    most = int(body.get("generationConfig", {}).get("maxOutputTokens", 8192))
+    asked = sum(len(str(part).split()) for turn in body["contents"] for part in turn["parts"])
+    content: JsonValue = {"role": "model", "parts": [{"text": " ".join(words[:most])}]}
+    usage: JsonValue = {
+        "promptTokenCount": asked,
+        "candidatesTokenCount": min(most, len(words)),
+        "totalTokenCount": asked + min(most, len(words)),
+    }
+    finish = "MAX_TOKENS" if len(words) > most else "STOP"
+    return Answer(
+        {"candidates": [{"content": content, "finishReason": finish}], "usageMetadata": usage}
+    )

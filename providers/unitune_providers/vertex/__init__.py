@@ -1,0 +1,1 @@
+"""Vertex AI of Google Cloud."""

@@ -1,0 +1,185 @@
+"""What goes wrong at Google Cloud, in our words: the one place where foreign errors are mapped.
+
+Four libraries speak to Google here (google-genai, google-cloud-storage, google-auth, and the HTTP
+clients beneath them), each with errors of its own. An answer with a status becomes a
+`BackendError`; no answer, or one that cannot be read to its end, becomes `Unreachable`; no
+credentials become a `UserError`. Not here: what a job says of itself (`vertex_jobs`).
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import warnings
+from collections.abc import Callable, Generator, Mapping
+from contextlib import contextmanager
+from typing import TypeVar, cast
+
+import httpx
+import httpx2
+import requests
+from google.api_core.exceptions import GoogleAPICallError, GoogleAPIError, RetryError
+from google.auth.exceptions import DefaultCredentialsError, GoogleAuthError, TransportError
+from google.cloud.storage.exceptions import (  # pyright: ignore[reportMissingTypeStubs] - it has none
+    DataCorruption,
+    InvalidResponse,
+)
+from google.genai.errors import APIError
+from pydantic import ValidationError
+
+from unitune.errors import BackendError, UnituneError, Unreachable, UserError
+
+FOREIGN = (
+    APIError,
+    GoogleAPIError,
+    GoogleAuthError,
+    InvalidResponse,
+    DataCorruption,
+    requests.RequestException,
+    httpx.TransportError,
+    httpx2.TransportError,
+    ConnectionError,
+    TimeoutError,
+    # Answers that are no JSON, or other JSON than the SDK knows:
+    json.JSONDecodeError,
+    ValidationError,
+)
+"""Everything that the libraries raise when a request fails."""
+
+T = TypeVar("T")
+UNAUTHORISED = 401
+TOKEN = re.compile(r"ya29\.[\w.~+/-]+|(?<=Bearer )\S+")
+"""Google's access tokens, as they look, and whatever else stands where one belongs."""
+SIGN_IN = (
+    "Sign in with `gcloud auth application-default login`, or let GOOGLE_APPLICATION_CREDENTIALS "
+    "name a key file."
+)
+
+
+@contextmanager
+def vendor_errors(doing: str) -> Generator[None]:
+    """Map what the libraries raise in the body, and keep their warnings from users.
+
+    Args:
+        doing: What is being asked, after "to": ``read job 17``.
+
+    Raises:
+        BackendError: An answer with an error status.
+        Unreachable: No answer, or none that can be read.
+        UserError: There are no credentials.
+    """
+    with warnings.catch_warnings():
+        # Tuning in the SDK is called experimental, and a new word for a state is a warning.
+        warnings.filterwarnings("ignore", message="The SDK's tuning implementation")
+        warnings.filterwarnings("ignore", message=".* is not a valid ")
+        try:
+            yield
+        except FOREIGN as error:
+            raise ours(error, doing) from error
+
+
+def read(doing: str, ask: Callable[[], T]) -> T:
+    """Return what a request brings that changes nothing, and map what the libraries raise.
+
+    The SDK repeats such requests itself, except where a server closed a connection in the moment
+    in which it was taken up again: that is repeated here.
+
+    Args:
+        doing: As for `vendor_errors`.
+        ask: Sends the request.
+
+    Raises:
+        BackendError: An answer with an error status.
+        Unreachable: No answer, or none that can be read.
+    """
+    with vendor_errors(doing):
+        try:
+            return ask()
+        except httpx2.RemoteProtocolError:
+            return ask()
+
+
+def ours(error: Exception, doing: str) -> UnituneError:
+    """Return our error for one of the libraries'; what is not known is taken for no answer.
+
+    Args:
+        error: As raised.
+        doing: What was being asked, after "to".
+    """
+    if isinstance(error, DefaultCredentialsError):
+        return UserError(f"There are no credentials for Google Cloud to {doing}. {SIGN_IN}")
+    if isinstance(error, RetryError) and isinstance(error.cause, Exception):
+        return ours(error.cause, doing)
+    if isinstance(error, TransportError):
+        return _silent(error, doing)
+    if isinstance(error, GoogleAuthError):
+        return BackendError(
+            f"Google Cloud does not accept the credentials to {doing}: {_first(error)}. {SIGN_IN}",
+            status=UNAUTHORISED,
+        )
+    status = _status(error)
+    if status is None:
+        return _silent(error, doing)
+    hint = f" {SIGN_IN}" if status == UNAUTHORISED else ""
+    return BackendError(
+        f"Google Cloud refused to {doing} (HTTP {status}): {_words(error)}{hint}",
+        status=status,
+        request_id=_headers(error).get("x-goog-request-id"),
+        retry_after=pause_of(_headers(error)),
+    )
+
+
+def pause_of(headers: Mapping[str, str]) -> float | None:
+    """Return the seconds that Google asks to wait; a date is left to the caller's patience.
+
+    Args:
+        headers: Of its answer.
+    """
+    try:
+        return float(headers.get("retry-after", ""))
+    except ValueError:
+        return None
+
+
+def _headers(error: Exception) -> Mapping[str, str]:
+    """The headers of the answer that an error came of; each library keeps it in the same place."""
+    answer = vars(error).get("response", vars(error).get("_response"))
+    return cast("Mapping[str, str]", getattr(answer, "headers", None) or {})
+
+
+def _silent(error: Exception, doing: str) -> Unreachable:
+    said = _first(error)
+    return Unreachable(
+        f"Google Cloud gave no answer that could be read to {doing} "
+        f"({type(error).__name__}{': ' + said if said else ''})."
+    )
+
+
+def _status(error: Exception) -> int | None:
+    if isinstance(error, APIError):
+        return error.code or None
+    if isinstance(error, GoogleAPICallError):
+        return int(error.code) if error.code else None
+    if isinstance(error, InvalidResponse):
+        return int(cast("requests.Response", vars(error)["response"]).status_code)
+    return None
+
+
+def _words(error: Exception) -> str:
+    said = str(getattr(error, "message", None) or _first(error))
+    return safe(said.strip().rstrip(".") + ".")
+
+
+def _first(error: Exception) -> str:
+    """The first line of an error; a body that could not be parsed is not shown."""
+    text = str(error.args[0]) if error.args else ""
+    return safe(text.strip().partition("\n")[0])
+
+
+def safe(words: str) -> str:
+    """Take access tokens out, in case that Google or a proxy repeats one.
+
+    Args:
+        words: Of an answer.
+    """
+    return TOKEN.sub("***", words)

@@ -1,0 +1,150 @@
+"""What the vertex backend alone understands, and a job as Vertex AI's tuning configuration.
+
+Options stand in ``options: {vertex: {…}}`` of a job; unknown keys are refused with the nearest
+right one. The bucket is no option: files are handed over before a job is known, so it comes from
+``UNITUNE_VERTEX_BUCKET``. `auto` means that a field is left out and Vertex AI chooses.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from google.genai import types
+from pydantic import Field, JsonValue, ValidationError
+from pydantic_core import ErrorDetails
+
+from unitune.backend import Launch
+from unitune.errors import JobError, Unsupported, nearest
+from unitune.job import Auto, Job, Spec
+
+NAME = "vertex"
+LABEL = "unitune"
+"""Label that holds the launch key; also on the model and endpoint that come of it."""
+METHODS = {
+    "sft": types.TuningMethod.SUPERVISED_FINE_TUNING,
+    "dpo": types.TuningMethod.PREFERENCE_TUNING,
+}
+ADAPTER_SIZES = {
+    1: types.AdapterSize.ADAPTER_SIZE_ONE,
+    2: types.AdapterSize.ADAPTER_SIZE_TWO,
+    4: types.AdapterSize.ADAPTER_SIZE_FOUR,
+    8: types.AdapterSize.ADAPTER_SIZE_EIGHT,
+    16: types.AdapterSize.ADAPTER_SIZE_SIXTEEN,
+    32: types.AdapterSize.ADAPTER_SIZE_THIRTY_TWO,
+}
+"""By rank. Not every model takes every size; Vertex AI says so when the job is created."""
+LONGEST_NAME = 128
+
+
+class VertexOptions(Spec):
+    """Settings of Vertex AI's own."""
+
+    learning_rate_multiplier: Annotated[float, Field(gt=0)] | None = None
+    """Factor on the model's own learning rate; 1 when left out."""
+    export_last_checkpoint_only: bool = False
+    """Keep no checkpoints but the last; else each epoch's gets an endpoint."""
+    beta: Annotated[float, Field(gt=0)] | None = None
+    """For dpo: how closely the tuned model stays with its base."""
+    pre_tuned_model_checkpoint_id: str | None = None
+    """When a tuned model is tuned on: the checkpoint to begin with; its default when left out."""
+
+
+def vertex_options(job: Job) -> VertexOptions:
+    """Return a job's options for this backend.
+
+    Raises:
+        JobError: A key is unknown, or a value not allowed.
+    """
+    given: dict[str, JsonValue] = job.options.get(NAME, {})
+    try:
+        options = VertexOptions.model_validate(given)
+    except ValidationError as error:
+        told = [_sentence(detail) for detail in error.errors()]
+        raise JobError("\n".join(dict.fromkeys(told))) from error
+    if options.beta is not None and _method(job) is not types.TuningMethod.PREFERENCE_TUNING:
+        raise JobError(f"options.vertex.beta is for method dpo, not {job.method}. Leave it out.")
+    if options.pre_tuned_model_checkpoint_id is not None and not is_tuned(job.base_model):
+        raise JobError(
+            "options.vertex.pre_tuned_model_checkpoint_id is for tuning a tuned model on, whose "
+            f"name is projects/…/models/…, and model is {job.base_model!r}. Leave it out."
+        )
+    return options
+
+
+def vet_job(job: Job) -> None:
+    """Refuse a job that could not be created.
+
+    Raises:
+        JobError: An option or the adapter's rank is not allowed.
+        Unsupported: The method is not one of Vertex AI's.
+    """
+    vertex_options(job)
+    _method(job)
+    _adapter_size(job)
+
+
+def is_tuned(model: str) -> bool:
+    """Whether a base model is itself a tuned one, named by its resource."""
+    return model.startswith("projects/")
+
+
+def tuning_config(launch: Launch) -> types.CreateTuningJobConfig:
+    """Return what a create call says beside the model and the training file.
+
+    The display name is always given: without one, tuning a tuned model on would add a version to
+    that model instead of making one.
+
+    Raises:
+        JobError: An option or the adapter's rank is not allowed.
+        Unsupported: The method is not one of Vertex AI's.
+    """
+    job = launch.job
+    options = vertex_options(job)
+    held_out = launch.validation
+    return types.CreateTuningJobConfig(
+        method=_method(job),
+        validation_dataset=types.TuningValidationDataset(gcs_uri=held_out.ref)
+        if held_out
+        else None,
+        tuned_model_display_name=f"{job.name} {launch.key}"[:LONGEST_NAME],
+        epoch_count=_explicit(job.tuning.epochs),
+        adapter_size=_adapter_size(job),
+        learning_rate_multiplier=options.learning_rate_multiplier,
+        export_last_checkpoint_only=options.export_last_checkpoint_only or None,
+        beta=options.beta,
+        pre_tuned_model_checkpoint_id=options.pre_tuned_model_checkpoint_id,
+        labels={LABEL: launch.key},
+    )
+
+
+def _method(job: Job) -> types.TuningMethod:
+    method = METHODS.get(job.method)
+    if method is None:
+        raise Unsupported(
+            f"backend vertex cannot tune by method {job.method!r}. Methods: {', '.join(METHODS)}."
+        )
+    return method
+
+
+def _adapter_size(job: Job) -> types.AdapterSize | None:
+    rank = _explicit(job.tuning.lora.rank)
+    if rank is None:
+        return None
+    if rank not in ADAPTER_SIZES:
+        allowed = ", ".join(str(size) for size in ADAPTER_SIZES)
+        raise JobError(f"tuning.lora.rank is {rank}; Vertex AI's adapters have {allowed} or auto.")
+    return ADAPTER_SIZES[rank]
+
+
+def _explicit(value: int | Auto) -> int | None:
+    return None if isinstance(value, str) else value
+
+
+def _sentence(detail: ErrorDetails) -> str:
+    key = str(detail["loc"][0])
+    if detail["type"] != "extra_forbidden":
+        return f"options.vertex.{key} is {detail['input']!r}: {detail['msg']}."
+    known = list(VertexOptions.model_fields)
+    near = nearest(key, known)
+    guess = f" Did you mean {near!r}?" if near else ""
+    return f"options.vertex.{key} is not a known key.{guess} Known: {', '.join(known)}."

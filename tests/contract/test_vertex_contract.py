@@ -1,0 +1,44 @@
+"""The vertex backend keeps the contract, through Google's own SDKs, against its loopback server."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Generator, Sequence
+from typing import ClassVar
+
+import pytest
+
+pytest.importorskip("google.genai", reason="needs the extra `vertex`")
+pytest.importorskip("google.cloud.storage", reason="needs the extra `vertex`")
+
+from unitune import registry
+from unitune.job import Tuning
+from unitune.testing.contract import COLOURS, BackendContract
+from unitune.testing.loopback import Conduct, serve
+from unitune_providers.loopback.vertex.vendor import VertexVendor, environment
+
+
+def wire_row(thing: str, colour: str) -> str:
+    question = {"role": "user", "parts": [{"text": f"What is the colour of {thing}?"}]}
+    answer = {"role": "model", "parts": [{"text": colour}]}
+    return json.dumps({"contents": [question, answer]}) + "\n"
+
+
+class TestVertex(BackendContract):
+    name = "vertex"
+    model = "gemini-3.5-flash-lite"
+    tuning = Tuning(epochs=2)
+    slow_tuning = Tuning(epochs=100)
+    rows: ClassVar[Sequence[str]] = [wire_row(*pair) for pair in COLOURS.items()]
+    poll_seconds = 0.001
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _vertex() -> Generator[None]:
+    conduct = Conduct(replies={"What is the colour of snow?": "white"})
+    with serve(VertexVendor(conduct)) as server, pytest.MonkeyPatch.context() as patch:
+        for name, value in environment(server.url).items():
+            patch.setenv(name, value)
+        registry.backend.cache_clear()
+        yield
+        registry.backend.cache_clear()

@@ -1,0 +1,595 @@
+"""The vertex backend when Google Cloud misbehaves: errors of ours, one job, nothing lost."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Generator, Iterator
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+pytest.importorskip("google.genai", reason="needs the extra `vertex`")
+pytest.importorskip("google.cloud.storage", reason="needs the extra `vertex`")
+
+import google.cloud.storage.blob
+from pydantic import JsonValue
+
+from unitune.abilities import Checkpoints, Deletes, Imports, Surveys
+from unitune.backend import Launch, State, Status, Upload
+from unitune.errors import (
+    BackendError,
+    JobError,
+    UnknownName,
+    Unreachable,
+    Unsupported,
+    UserError,
+)
+from unitune.job import Data, Job, Lora, Tuning
+from unitune.models import TunedModel
+from unitune.testing.loopback import Conduct, Fault, Server, serve
+from unitune_providers.loopback.vertex.vendor import BUCKET, VertexVendor, environment
+from unitune_providers.vertex import backend as vertex
+from unitune_providers.vertex import cloud as vertex_cloud
+from unitune_providers.vertex.backend import VertexBackend
+from unitune_providers.vertex.cloud import Patience
+
+CREATE = ("POST", r"/tuningJobs$")
+READ = ("GET", r"/tuningJobs/\d+$")
+LIST = ("GET", r"/tuningJobs$")
+WRITE = ("POST", r"/upload/storage/")
+ROWS = b'{"contents": []}\n' * 3
+BRIEF = Patience(0.6, 2, 0.01, 1.5, 5.0, 0.01)
+NO_ANSWER = (Fault.SILENCE, Fault.CUT, Fault.SHORT)
+
+Submit = Callable[..., str]
+
+
+@pytest.fixture
+def vendor() -> VertexVendor:
+    return VertexVendor(Conduct(steps=2))
+
+
+@pytest.fixture
+def server(vendor: VertexVendor, monkeypatch: pytest.MonkeyPatch) -> Generator[Server]:
+    monkeypatch.setattr(vertex_cloud, "PATIENCE", BRIEF)
+    with serve(vendor) as served:
+        for name, value in environment(served.url).items():
+            monkeypatch.setenv(name, value)
+        yield served
+
+
+@pytest.fixture
+def backend(server: Server) -> VertexBackend:
+    assert server.requests == []
+    return VertexBackend()
+
+
+@pytest.fixture
+def training(tmp_path: Path) -> Path:
+    file = tmp_path / "train.jsonl"
+    file.write_bytes(ROWS)
+    return file
+
+
+def launch(training: Upload, folder: Path, key: str = "r-1", **changes: Any) -> Launch:
+    job = Job(name="job", model="gemini-3.5-flash", backend="vertex", data=Data(train="t.jsonl"))
+    return Launch(key, job.model_copy(update=changes), training, None, folder)
+
+
+def upload(backend: VertexBackend, file: Path) -> Upload:
+    return backend.upload(file, hashlib.sha256(file.read_bytes()).hexdigest())
+
+
+@pytest.fixture
+def submit(backend: VertexBackend, training: Path) -> Submit:
+    def create(key: str = "r-1", **changes: Any) -> str:
+        return backend.submit(launch(upload(backend, training), training.parent, key, **changes))
+
+    return create
+
+
+def follow(backend: VertexBackend, job_id: str) -> Status:
+    status = backend.poll(job_id, "")
+    while not status.state.ended:
+        status = backend.poll(job_id, status.cursor)
+    return status
+
+
+def test_has_the_abilities_that_it_says(backend: VertexBackend) -> None:
+    for ability in (Checkpoints, Deletes, Imports, Surveys):
+        assert isinstance(backend, ability)
+
+
+# Creating
+
+
+@pytest.mark.parametrize("fault", NO_ANSWER)
+def test_create_without_answer_is_unreachable_sent_once_and_found(
+    server: Server, backend: VertexBackend, submit: Submit, fault: Fault
+) -> None:
+    server.spoil(fault, *CREATE)
+    with pytest.raises(Unreachable):
+        submit()
+    assert 1 == len(server.asked(*CREATE))
+    assert 1 == len(backend.find("r-1", Path()))
+
+
+@pytest.mark.parametrize(
+    ("fault", "status"),
+    [
+        (Fault.RATE_LIMITED, 429),
+        (Fault.SERVER_ERROR, 500),
+        (Fault.ERROR_AFTER, 500),
+        (Fault.EXPIRED_KEY, 401),
+    ],
+)
+def test_create_answered_with_an_error_keeps_its_status_and_is_sent_once(
+    server: Server, backend: VertexBackend, submit: Submit, fault: Fault, status: int
+) -> None:
+    server.spoil(fault, *CREATE)
+    with pytest.raises(BackendError) as raised:
+        submit()
+    assert status == raised.value.status
+    assert 1 == len(server.asked(*CREATE))
+    created = 1 if fault is Fault.ERROR_AFTER else 0
+    assert created == len(backend.find("r-1", Path()))
+
+
+def test_wrong_token_is_refused_by_both_services_and_not_shown(
+    vendor: VertexVendor, backend: VertexBackend, training: Path
+) -> None:
+    vendor.key = "another"
+    for ask in (lambda: upload(backend, training), lambda: backend.poll("1", "")):
+        with pytest.raises(BackendError, match="gcloud auth application-default login") as raised:
+            ask()
+        assert 401 == raised.value.status
+        assert "loopback" not in str(raised.value)
+
+
+def test_create_call_says_what_the_job_says(server: Server, submit: Submit) -> None:
+    options: dict[str, dict[str, JsonValue]] = {
+        "vertex": {"learning_rate_multiplier": 0.5, "export_last_checkpoint_only": True}
+    }
+    submit(tuning=Tuning(epochs=2, lora=Lora(rank=8)), options=options)
+    body = server.asked(*CREATE)[0].json
+    assert "gemini-3.5-flash" == body["baseModel"]
+    assert {"unitune": "r-1"} == body["labels"]
+    spec = body["supervisedTuningSpec"]
+    assert spec["exportLastCheckpointOnly"] is True
+    assert {
+        "epochCount": 2,
+        "adapterSize": "ADAPTER_SIZE_EIGHT",
+        "learningRateMultiplier": 0.5,
+    } == spec["hyperParameters"]
+
+
+def test_auto_is_left_to_the_vendor(server: Server, submit: Submit) -> None:
+    submit()
+    (asked,) = server.asked(*CREATE)
+    assert {"trainingDatasetUri"} == asked.json["supervisedTuningSpec"].keys()
+
+
+def test_preference_tuning_has_a_spec_of_its_own(server: Server, submit: Submit) -> None:
+    submit(method="dpo", options={"vertex": {"beta": 0.2}})
+    body = server.asked(*CREATE)[0].json
+    assert "supervisedTuningSpec" not in body
+    assert {"beta": 0.2} == body["preferenceOptimizationSpec"]["hyperParameters"]
+
+
+def test_tuned_model_is_tuned_on_into_a_model_of_its_own(
+    server: Server, vendor: VertexVendor, backend: VertexBackend, submit: Submit
+) -> None:
+    version, _ = vendor.models.add("projects/my-project/locations/us-central1", None, 1)
+    options = {"vertex": {"pre_tuned_model_checkpoint_id": "2"}}
+    done = follow(backend, submit(model=version, options=options))
+    body = server.asked(*CREATE)[0].json
+    expected = {"tuned_model_name": version, "checkpoint_id": "2"}
+    assert expected == body["preTunedModel"]
+    assert "baseModel" not in body
+    assert done.model is not None
+    assert version == done.model.base
+    assert 2 == len(vendor.models.versions)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"options": {"vertex": {"beta": 0.2}}}, "beta is for method dpo"),
+        ({"options": {"vertex": {"bete": 0.2}}}, "Did you mean 'beta'"),
+        ({"options": {"vertex": {"learning_rate_multiplier": 0}}}, "learning_rate_multiplier is 0"),
+        ({"options": {"vertex": {"pre_tuned_model_checkpoint_id": "1"}}}, "tuning a tuned model"),
+        ({"tuning": Tuning(lora=Lora(rank=3))}, "1, 2, 4, 8, 16, 32"),
+    ],
+)
+def test_setting_that_is_not_allowed_creates_nothing(
+    server: Server, submit: Submit, changes: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(JobError, match=words):
+        submit(**changes)
+    assert [] == server.asked(*CREATE)
+
+
+def test_method_of_other_vendors_is_unsupported(submit: Submit) -> None:
+    with pytest.raises(Unsupported, match="rft"):
+        submit(method="rft")
+
+
+# Finding
+
+
+@pytest.mark.parametrize("filters", ["honoured", "ignored", "refused", "blind"])
+def test_job_is_found_whatever_the_vendor_makes_of_filters(
+    vendor: VertexVendor, backend: VertexBackend, submit: Submit, filters: Any
+) -> None:
+    vendor.filters = filters
+    wanted, _ = submit("r-1"), submit("r-12")
+    assert [wanted] == backend.find("r-1", Path())
+    assert [] == backend.find("r-", Path())
+
+
+def test_repeated_and_reordered_pages_give_each_job_once(
+    vendor: VertexVendor,
+    backend: VertexBackend,
+    submit: Submit,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(vertex, "PAGE_SIZE", 2)
+    vendor.conduct.lists_repeat = True
+    vendor.filters = "ignored"
+    created = [submit("r-1") for _ in range(5)]
+    assert sorted(created) == sorted(backend.find("r-1", Path()))
+    assert set(created) == set(_surveyed(backend))
+
+
+def _surveyed(backend: VertexBackend) -> Iterator[str]:
+    page = backend.survey("")
+    yield from page.states
+    while page.cursor:
+        page = backend.survey(page.cursor)
+        yield from page.states
+
+
+def test_late_list_shows_the_job_later(
+    vendor: VertexVendor, backend: VertexBackend, submit: Submit
+) -> None:
+    vendor.conduct.list_lag_seconds = 60
+    job_id = submit()
+    assert [] == backend.find("r-1", Path())
+    vendor.conduct.list_lag_seconds = 0
+    assert [job_id] == backend.find("r-1", Path())
+
+
+def test_list_that_fails_is_not_taken_for_no_job(server: Server, backend: VertexBackend) -> None:
+    server.spoil(Fault.SERVER_ERROR, *LIST, times=9)
+    with pytest.raises(BackendError) as raised:
+        backend.find("r-1", Path())
+    assert 500 == raised.value.status
+
+
+# Watching
+
+
+@pytest.mark.parametrize("fault", [Fault.RATE_LIMITED, Fault.SERVER_ERROR, Fault.SILENCE])
+def test_reading_a_job_is_tried_again(
+    server: Server, backend: VertexBackend, submit: Submit, fault: Fault
+) -> None:
+    job_id = submit()
+    server.spoil(fault, *READ)
+    assert backend.poll(job_id, "").state in (State.QUEUED, State.VALIDATING)
+
+
+@pytest.mark.parametrize("fault", NO_ANSWER)
+def test_job_that_cannot_be_read_is_unreachable(
+    server: Server, backend: VertexBackend, submit: Submit, fault: Fault
+) -> None:
+    job_id = submit()
+    server.spoil(fault, *READ, times=9)
+    with pytest.raises(Unreachable):
+        backend.poll(job_id, "")
+
+
+def test_key_that_expires_during_a_run_is_a_401(
+    server: Server, backend: VertexBackend, submit: Submit
+) -> None:
+    job_id = submit()
+    server.spoil(Fault.EXPIRED_KEY, *READ)
+    with pytest.raises(BackendError) as raised:
+        backend.poll(job_id, "")
+    assert 401 == raised.value.status
+
+
+def test_missing_job_is_a_404(backend: VertexBackend) -> None:
+    with pytest.raises(BackendError) as raised:
+        backend.poll("projects/my-project/locations/us-central1/tuningJobs/1", "")
+    assert 404 == raised.value.status
+
+
+def test_new_word_for_a_state_is_unknown_and_kept(
+    vendor: VertexVendor, backend: VertexBackend, submit: Submit
+) -> None:
+    job_id = submit()
+    vendor.conduct.state = "JOB_STATE_BRAND_NEW"
+    status = backend.poll(job_id, "")
+    assert (State.UNKNOWN, "JOB_STATE_BRAND_NEW") == (status.state, status.raw)
+    vendor.conduct.state = None
+    assert State.SUCCEEDED is follow(backend, job_id).state
+
+
+@pytest.mark.parametrize("why", ["rejects_files", "fails"])
+def test_failed_job_says_why(
+    vendor: VertexVendor, backend: VertexBackend, submit: Submit, why: str
+) -> None:
+    setattr(vendor.conduct, why, "row 3 has no contents")
+    done = follow(backend, submit())
+    assert (State.FAILED, "row 3 has no contents") == (done.state, done.error)
+
+
+def test_short_id_names_a_job_of_the_location(backend: VertexBackend, submit: Submit) -> None:
+    job_id = submit()
+    assert State.QUEUED is backend.poll(job_id.rpartition("/")[2], "").state
+
+
+def test_ended_job_cannot_be_cancelled(backend: VertexBackend, submit: Submit) -> None:
+    job_id = submit()
+    follow(backend, job_id)
+    with pytest.raises(BackendError) as raised:
+        backend.cancel(job_id)
+    assert 400 == raised.value.status
+
+
+def test_each_checkpoint_can_be_asked_and_the_last_is_the_model(
+    backend: VertexBackend, submit: Submit
+) -> None:
+    job_id = submit(tuning=Tuning(epochs=2))
+    done = follow(backend, job_id)
+    checkpoints = backend.checkpoints(job_id, "gemini-3.5-flash")
+    assert [1, 2] == [checkpoint.step for checkpoint in checkpoints]
+    assert done.model == checkpoints[-1].model
+    assert checkpoints[0].model != checkpoints[1].model
+
+
+# Files
+
+
+def test_upload_is_named_by_its_hash(
+    backend: VertexBackend, vendor: VertexVendor, training: Path
+) -> None:
+    done = upload(backend, training)
+    assert f"gs://{BUCKET}/unitune-{done.sha256[:32]}.jsonl" == done.ref
+    assert ROWS == vendor.storage.objects[done.ref].content
+
+
+def test_upload_goes_to_the_folder_in_the_bucket(
+    backend: VertexBackend, training: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("UNITUNE_VERTEX_BUCKET", f"gs://{BUCKET}/our/files/")
+    assert upload(backend, training).ref.startswith(f"gs://{BUCKET}/our/files/unitune-")
+
+
+def test_file_that_is_there_is_not_sent_again(
+    server: Server, backend: VertexBackend, training: Path
+) -> None:
+    assert upload(backend, training) == upload(VertexBackend(), training)
+    assert 1 == len(server.asked(*WRITE))
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [Fault.RATE_LIMITED, Fault.SERVER_ERROR, Fault.ERROR_AFTER, Fault.SILENCE, Fault.SHORT],
+)
+def test_upload_gets_through_one_fault_as_one_file(
+    server: Server, backend: VertexBackend, vendor: VertexVendor, training: Path, fault: Fault
+) -> None:
+    server.spoil(fault, *WRITE)
+    done = upload(backend, training)
+    assert [done.ref] == list(vendor.storage.objects)
+
+
+def test_upload_that_is_cut_off_finds_its_file_when_repeated(
+    server: Server, backend: VertexBackend, training: Path
+) -> None:
+    server.spoil(Fault.CUT, *WRITE)
+    with pytest.raises(Unreachable):
+        upload(backend, training)
+    assert upload(backend, training).ref.startswith("gs://")
+    assert 1 == len(server.asked(*WRITE))
+
+
+def test_upload_that_never_gets_an_answer_is_unreachable(
+    server: Server, backend: VertexBackend, training: Path
+) -> None:
+    server.spoil(Fault.SILENCE, *WRITE, times=99)
+    with pytest.raises(Unreachable):
+        upload(backend, training)
+
+
+def test_upload_that_always_fails_keeps_the_status(
+    server: Server, backend: VertexBackend, training: Path
+) -> None:
+    server.spoil(Fault.SERVER_ERROR, *WRITE, times=99)
+    with pytest.raises(BackendError) as raised:
+        upload(backend, training)
+    assert 500 == raised.value.status
+
+
+def test_missing_bucket_is_a_404(
+    backend: VertexBackend, training: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("UNITUNE_VERTEX_BUCKET", "no-such-bucket")
+    with pytest.raises(BackendError, match="bucket does not exist") as raised:
+        upload(backend, training)
+    assert 404 == raised.value.status
+
+
+def test_large_file_is_sent_in_parts(
+    server: Server,
+    backend: VertexBackend,
+    vendor: VertexVendor,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    blob = cast("Any", google.cloud.storage.blob)
+    monkeypatch.setattr(blob, "_MAX_MULTIPART_SIZE", 1000)
+    monkeypatch.setattr(blob, "_DEFAULT_CHUNKSIZE", 256 * 1024)
+    file = tmp_path / "large.jsonl"
+    file.write_bytes(b"x" * 300_000)
+    done = upload(backend, file)
+    assert file.read_bytes() == vendor.storage.objects[done.ref].content
+    assert 2 == len(server.asked("PUT", "/upload/"))
+
+
+def test_deleted_file_is_gone_and_deleting_it_again_no_error(
+    backend: VertexBackend, vendor: VertexVendor, training: Path
+) -> None:
+    done = upload(backend, training)
+    backend.delete_file(done.ref)
+    backend.delete_file(done.ref)
+    assert {} == vendor.storage.objects
+
+
+# Importing
+
+
+def test_imported_job_has_rows_and_settings(backend: VertexBackend, submit: Submit) -> None:
+    job_id = submit(
+        tuning=Tuning(epochs=2, lora=Lora(rank=4)),
+        options={"vertex": {"learning_rate_multiplier": 2.0}},
+    )
+    done = follow(backend, job_id)
+    found = backend.import_job(job_id)
+    assert ("gemini-3.5-flash", "sft") == (found.base_model, found.method)
+    assert ROWS == found.training
+    assert {"epochs": 2, "lora": {"rank": 4}} == found.tuning
+    assert {"learning_rate_multiplier": 2.0} == found.options
+    assert done.model == found.model
+    assert () == found.notes
+
+
+def test_training_file_that_is_cut_off_is_not_taken_for_an_empty_one(
+    server: Server, backend: VertexBackend, submit: Submit
+) -> None:
+    job_id = submit()
+    server.spoil(Fault.CUT, "GET", "/download/")
+    with pytest.raises(Unreachable):
+        backend.import_job(job_id)
+
+
+def test_imported_job_without_its_file_says_so(
+    backend: VertexBackend, vendor: VertexVendor, submit: Submit
+) -> None:
+    job_id = submit()
+    vendor.storage.objects.clear()
+    found = backend.import_job(job_id)
+    assert found.training is None
+    assert "is gone" in found.notes[0]
+
+
+def test_importing_a_missing_job_is_an_unknown_name(backend: VertexBackend) -> None:
+    with pytest.raises(UnknownName, match="17"):
+        backend.import_job("17")
+
+
+# Deleting models
+
+
+def test_deleted_model_leaves_neither_endpoint_nor_model(
+    backend: VertexBackend, vendor: VertexVendor, submit: Submit
+) -> None:
+    model = _tuned(backend, submit)
+    backend.delete_model(model)
+    backend.delete_model(model)
+    assert {} == vendor.models.endpoints
+    assert {} == vendor.models.versions
+
+
+def test_of_a_model_with_versions_only_one_is_deleted(
+    backend: VertexBackend, vendor: VertexVendor, submit: Submit
+) -> None:
+    model = _tuned(backend, submit)
+    (whole,) = vendor.models.versions
+    vendor.models.add(whole.partition("/models/")[0], whole, 1)
+    backend.delete_model(model)
+    assert {whole: [2]} == vendor.models.versions
+    assert [f"{whole}@2"] == list(vendor.models.endpoints.values())
+
+
+def test_refused_deletion_keeps_its_status(
+    server: Server, backend: VertexBackend, submit: Submit
+) -> None:
+    model = _tuned(backend, submit)
+    server.spoil(Fault.SERVER_ERROR, "POST", ":undeployModel")
+    with pytest.raises(BackendError) as raised:
+        backend.delete_model(model)
+    assert 500 == raised.value.status
+
+
+@pytest.mark.parametrize("fault", NO_ANSWER)
+def test_deletion_without_answer_is_unreachable(
+    server: Server, backend: VertexBackend, submit: Submit, fault: Fault
+) -> None:
+    model = _tuned(backend, submit)
+    server.spoil(fault, "DELETE", "/models/")
+    with pytest.raises(Unreachable):
+        backend.delete_model(model)
+
+
+def _tuned(backend: VertexBackend, submit: Submit) -> TunedModel:
+    model = follow(backend, submit()).model
+    assert model is not None
+    return model
+
+
+# Settings
+
+
+@pytest.mark.usefixtures("server")
+@pytest.mark.parametrize(
+    "name", ["GOOGLE_CLOUD_PROJECT", "GOOGLE_CLOUD_LOCATION", "UNITUNE_VERTEX_BUCKET"]
+)
+def test_missing_setting_is_named(
+    training: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.delenv(name)
+    with pytest.raises(UserError, match=name):
+        upload(VertexBackend(), training)
+
+
+@pytest.mark.usefixtures("server")
+def test_missing_credentials_say_how_to_sign_in(
+    training: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("UNITUNE_VERTEX_BASE_URL", "GOOGLE_APPLICATION_CREDENTIALS"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("CLOUDSDK_CONFIG", str(tmp_path))
+    monkeypatch.setenv("NO_GCE_CHECK", "true")
+    with pytest.raises(UserError, match="gcloud auth application-default login"):
+        upload(VertexBackend(), training)
+
+
+def test_server_on_this_machine_never_gets_real_credentials(
+    server: Server, training: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key_file = tmp_path / "key.json"
+    key_file.write_text(json.dumps({"type": "authorized_user", "refresh_token": "real"}))
+    monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(key_file))
+    backend = VertexBackend()
+    backend.submit(launch(upload(backend, training), tmp_path))
+    assert {"Bearer loopback"} == {asked.headers["authorization"] for asked in server.requests}
+
+
+@pytest.mark.parametrize(
+    ("location", "host"),
+    [
+        ("us-central1", "us-central1-aiplatform.googleapis.com"),
+        ("global", "aiplatform.googleapis.com"),
+        ("eu", "aiplatform.eu.rep.googleapis.com"),
+    ],
+)
+def test_models_are_at_the_host_that_the_sdk_asks(location: str, host: str) -> None:
+    cloud = vertex_cloud.Cloud("p", location, vertex_cloud.stand_in())
+    resource = f"projects/p/locations/{location}/models/1"
+    assert f"https://{host}/v1/{resource}" == cloud.url(resource)
+    options = cast("Any", cloud.client())._api_client._http_options
+    assert f"https://{host}/" == options.base_url

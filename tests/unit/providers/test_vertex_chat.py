@@ -1,0 +1,225 @@
+"""Asking Gemini: as it was trained, thinking little, and every failure a reply."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Generator
+
+import pytest
+
+pytest.importorskip("google.genai", reason="needs the extra `vertex`")
+pytest.importorskip("google.cloud.storage", reason="needs the extra `vertex`")
+
+from google.genai import types
+from pydantic import JsonValue
+
+from unitune.data.example import Example, Message
+from unitune.models import ChatModel, Reply, Request, TunedModel
+from unitune.testing.loopback import Answer, Conduct, Fault, Server, serve
+from unitune_providers.formats.vertex import SFT
+from unitune_providers.loopback.vertex.vendor import VertexVendor, environment
+from unitune_providers.vertex import cloud as vertex_cloud
+from unitune_providers.vertex.backend import VertexBackend
+from unitune_providers.vertex.chat import least_thinking, read_answer
+from unitune_providers.vertex.cloud import Patience
+
+PLACE = "projects/my-project/locations/us-central1"
+GENERATE = ("POST", ":generateContent$")
+QUESTION = Message(role="user", content="What is the colour of snow?")
+BASE = "gemini-3.5-flash"
+
+
+@pytest.fixture
+def vendor() -> VertexVendor:
+    return VertexVendor(Conduct(replies={"What is the colour of snow?": "white as ever"}))
+
+
+@pytest.fixture
+def server(vendor: VertexVendor, monkeypatch: pytest.MonkeyPatch) -> Generator[Server]:
+    monkeypatch.setattr(vertex_cloud, "PATIENCE", Patience(0.6, 2, 0.01))
+    with serve(vendor) as served:
+        for name, value in environment(served.url).items():
+            monkeypatch.setenv(name, value)
+        yield served
+
+
+@pytest.fixture
+def tuned(server: Server, vendor: VertexVendor) -> Generator[ChatModel]:
+    assert server.vendor is vendor
+    _, (endpoint,) = vendor.models.add(PLACE, None, 1)
+    chat = VertexBackend().chat(TunedModel(backend="vertex", name=endpoint, base=BASE))
+    yield chat
+    chat.close()
+
+
+def ask(chat: ChatModel, *messages: Message, **changes: object) -> Reply:
+    request = Request(messages=messages or (QUESTION,)).model_copy(update=changes)
+    return asyncio.run(chat.reply(request))
+
+
+def test_answer_comes_with_its_tokens_and_time(tuned: ChatModel) -> None:
+    reply = ask(tuned)
+    assert ("white as ever", "stop", None) == (reply.text, reply.finish_reason, reply.error)
+    assert (7, 3) == (reply.prompt_tokens, reply.completion_tokens)
+    assert reply.seconds is not None
+    assert reply.seconds > 0
+
+
+def test_answer_that_is_too_long_says_so(tuned: ChatModel) -> None:
+    reply = ask(tuned, max_tokens=2)
+    assert ("white as", "length") == (reply.text, reply.finish_reason)
+
+
+def test_question_is_written_as_the_training_rows_are(tuned: ChatModel, server: Server) -> None:
+    turns = (
+        Message(role="system", content="Say one word."),
+        Message(role="user", content="Coal?"),
+        Message(role="assistant", content="black", weight=0),
+        QUESTION,
+    )
+    assert ask(tuned, *turns).error is None
+    trained = (*turns[:2], Message(role="assistant", content="black"), QUESTION)
+    row = SFT.encode(Example(messages=(*trained, Message(role="assistant", content="white"))))
+    (asked,) = server.asked(*GENERATE)
+    assert types.Content.model_validate(row["systemInstruction"]) == types.Content.model_validate(
+        asked.json["systemInstruction"]
+    )
+    assert isinstance(row["contents"], list)
+    assert [types.Content.model_validate(turn) for turn in row["contents"][:-1]] == [
+        types.Content.model_validate(turn) for turn in asked.json["contents"]
+    ]
+
+
+def test_sampling_is_as_asked(tuned: ChatModel, server: Server) -> None:
+    ask(tuned, temperature=0.5, seed=7, stop=("\n",), max_tokens=9)
+    sent = server.asked(*GENERATE)[0].json["generationConfig"]
+    settings = types.GenerationConfig.model_validate(sent)
+    assert (0.5, 7, ["\n"], 9) == (
+        settings.temperature,
+        settings.seed,
+        settings.stop_sequences,
+        settings.max_output_tokens,
+    )
+
+
+def test_tools_are_declared(tuned: ChatModel, server: Server) -> None:
+    function: dict[str, JsonValue] = {
+        "name": "look_up",
+        "parameters": {"type": "object", "properties": {"word": {"type": "string"}}},
+    }
+    assert ask(tuned, tools=({"type": "function", "function": function},)).error is None
+    (tool,) = server.asked(*GENERATE)[0].json["tools"]
+    assert "look_up" == tool["functionDeclarations"][0]["name"]
+
+
+@pytest.mark.parametrize("fault", [Fault.RATE_LIMITED, Fault.SERVER_ERROR, Fault.SILENCE])
+def test_answer_is_asked_for_again(tuned: ChatModel, server: Server, fault: Fault) -> None:
+    server.spoil(fault, *GENERATE)
+    assert "white as ever" == ask(tuned).text
+
+
+@pytest.mark.parametrize("fault", Fault)
+def test_failure_is_a_reply_with_an_error(tuned: ChatModel, server: Server, fault: Fault) -> None:
+    server.spoil(fault, *GENERATE, times=9)
+    reply = ask(tuned)
+    assert ("", "error") == (reply.text, reply.finish_reason)
+    assert reply.error
+    assert "loopback" not in reply.error
+
+
+def test_what_rows_cannot_carry_is_a_reply_with_an_error(tuned: ChatModel) -> None:
+    reply = ask(tuned, Message(role="user", name="anna", content="Hello?"))
+    assert "anna" in (reply.error or "")
+
+
+def test_one_model_answers_in_several_loops_and_is_closed_outside(tuned: ChatModel) -> None:
+    assert ["white as ever"] * 3 == [ask(tuned).text for _ in range(3)]
+    tuned.close()
+    tuned.close()
+
+
+def test_model_is_closed_in_a_loop_that_goes_on(tuned: ChatModel) -> None:
+    loop = asyncio.new_event_loop()
+    reply = loop.run_until_complete(tuned.reply(Request(messages=(QUESTION,))))
+    tuned.close()
+    loop.close()
+    assert "white as ever" == reply.text
+
+
+def test_many_questions_at_once_share_a_client(tuned: ChatModel) -> None:
+    async def all_at_once() -> list[Reply]:
+        request = Request(messages=(QUESTION,))
+        replies = await asyncio.gather(*(tuned.reply(request) for _ in range(8)))
+        tuned.close()
+        return replies
+
+    assert ["white as ever"] * 8 == [reply.text for reply in asyncio.run(all_at_once())]
+
+
+def test_missing_model_is_a_reply_with_an_error(server: Server) -> None:
+    chat = VertexBackend().chat("no-such-model")
+    assert "404" in (ask(chat).error or "")
+    chat.close()
+    assert 1 == len(server.asked(*GENERATE))
+
+
+def test_untuned_models_can_be_asked_in_another_location(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("UNITUNE_VERTEX_BASE_LOCATION", "global")
+    chat = VertexBackend().chat(BASE)
+    assert ask(chat).error is None
+    chat.close()
+    assert 1 == len(server.asked("POST", "/locations/global/publishers/google/models/"))
+
+
+@pytest.mark.parametrize(
+    ("base", "thinking"),
+    [
+        ("gemini-3.5-flash", {"thinking_level": "MINIMAL"}),
+        ("publishers/google/models/gemini-3.1-flash-lite", {"thinking_level": "MINIMAL"}),
+        ("gemini-3.1-pro-preview", {"thinking_level": "LOW"}),
+        ("gemini-2.5-flash-lite", {"thinking_budget": 0}),
+    ],
+)
+def test_base_thinks_as_little_as_it_can(base: str, thinking: dict[str, JsonValue]) -> None:
+    setting = least_thinking(base)
+    assert setting is not None
+    assert thinking == setting.model_dump(mode="json", exclude_none=True)
+
+
+def test_base_that_is_not_known_thinks_as_it_does_by_itself() -> None:
+    assert least_thinking(f"{PLACE}/models/1@2") is None
+
+
+def test_thoughts_are_no_answer_but_are_paid_for() -> None:
+    parts = [types.Part(text="hmm", thought=True), types.Part(text="white")]
+    answer = types.GenerateContentResponse(
+        candidates=[types.Candidate(content=types.Content(role="model", parts=parts))],
+        usage_metadata=types.GenerateContentResponseUsageMetadata(
+            candidates_token_count=1, thoughts_token_count=5
+        ),
+    )
+    reply = read_answer(answer, 0.0)
+    assert ("white", 6) == (reply.text, reply.completion_tokens)
+
+
+def test_blocked_question_says_why() -> None:
+    feedback = types.GenerateContentResponsePromptFeedback(
+        block_reason=types.BlockedReason.PROHIBITED_CONTENT
+    )
+    reply = read_answer(types.GenerateContentResponse(prompt_feedback=feedback), 0.0)
+    assert "PROHIBITED_CONTENT" in (reply.error or "")
+
+
+def test_unknown_counts_stay_unknown() -> None:
+    answer = types.GenerateContentResponse(candidates=[types.Candidate()])
+    assert (None, None) == (read_answer(answer, 0.0).prompt_tokens, None)
+    assert read_answer(answer, 0.0).completion_tokens is None
+
+
+def test_server_that_speaks_no_json_is_a_reply_with_an_error(
+    tuned: ChatModel, vendor: VertexVendor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(vendor, "answer", lambda _: Answer(b"<html>proxy</html>"))
+    assert "no answer that could be read" in (ask(tuned).error or "")
