@@ -1,0 +1,102 @@
+"""AWS's rest-json as Bedrock on loopback speaks it: refusals, members, and pages of a list."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable
+from typing import Any
+
+from pydantic import JsonValue
+
+from unitune.testing.loopback import Answer, Asked, Conduct
+
+STATUS = {
+    "AccessDeniedException": 403,
+    "ConflictException": 400,
+    "ModelNotReadyException": 429,
+    "ResourceNotFoundException": 404,
+    "UnrecognizedClientException": 403,
+    "ValidationException": 400,
+}
+PAGE = 2
+"""Most items on a page, whatever was asked for: a vendor may give fewer."""
+
+
+class Refusal(Exception):
+    """What AWS says no with.
+
+    Args:
+        code: AWS's name of the error.
+        message: In AWS's words, more or less.
+    """
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+
+
+def refused(refusal: Refusal, request_id: str) -> Answer:
+    """Return a refusal as AWS writes it.
+
+    Args:
+        refusal: What AWS says no with.
+        request_id: AWS's id for the request.
+    """
+    headers = {"x-amzn-ErrorType": refusal.code, "x-amzn-RequestId": request_id}
+    return Answer({"message": refusal.message}, STATUS[refusal.code], headers)
+
+
+def members_of(asked: Asked, needed: Iterable[str]) -> dict[str, Any]:
+    """Return the members of a request's body.
+
+    Args:
+        asked: The request.
+        needed: Names that must be there.
+
+    Raises:
+        Refusal: The body is no JSON, or a member is missing.
+    """
+    try:
+        given = asked.json
+    except ValueError as error:
+        raise Refusal("ValidationException", "The body is not JSON.") from error
+    missing = [name for name in needed if name not in given]
+    if missing:
+        raise Refusal("ValidationException", f"Missing: {', '.join(missing)}.")
+    return given
+
+
+class Lists:
+    """Lists in pages.
+
+    Args:
+        conduct: Whether they repeat and reorder.
+    """
+
+    def __init__(self, conduct: Conduct) -> None:
+        self._conduct = conduct
+        self._turns = itertools.count()
+
+    def page(
+        self, name: str, items: Iterable[dict[str, JsonValue]], asked: Asked
+    ) -> dict[str, JsonValue]:
+        """Return one page; its token keeps the order of the first page to the last.
+
+        Args:
+            name: Under which the items stand.
+            items: All of the list.
+            asked: The request.
+        """
+        shown = list(items)
+        token = asked.first("nextToken")
+        turn, start = map(int, token.split("-")) if token else (next(self._turns), 0)
+        repeats = self._conduct.lists_repeat and bool(shown)
+        if repeats:
+            shown = shown[turn % len(shown) :] + shown[: turn % len(shown)]
+        stop = start + min(PAGE, int(asked.first("maxResults") or PAGE))
+        page: dict[str, JsonValue] = {name: list[JsonValue](shown[start:stop])}
+        if stop < len(shown):
+            # With repeats, the last of this page is the first of the next.
+            page["nextToken"] = f"{turn}-{stop - 1 if repeats else stop}"
+        return page

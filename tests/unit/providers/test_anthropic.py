@@ -1,0 +1,407 @@
+"""Claude answers as a baseline or judge through the real SDK, and refuses to be tuned."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable, Iterator, Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any, ClassVar, cast
+
+import pytest
+
+pytest.importorskip("anthropic", reason="needs the extra `anthropic`")
+
+import anthropic
+from anthropic.types import MessageParam, ToolParam
+from anthropic.types.message_create_params import MessageCreateParamsNonStreaming
+from anthropic.types.messages import MessageBatch, MessageBatchIndividualResponse
+from pydantic import TypeAdapter
+
+from unitune import registry
+from unitune.backend import Launch, Upload
+from unitune.data.example import Message
+from unitune.errors import BackendError, UnituneError, Unreachable, Unsupported, UserError
+from unitune.job import Data, Job
+from unitune.models import Reply, Request, TunedModel
+from unitune.testing.loopback import Answer, Asked, Conduct, Fault, Server, serve
+from unitune_providers import anthropic as module
+from unitune_providers.anthropic import AnthropicBackend, ours
+from unitune_providers.loopback.anthropic import KEY, AnthropicVendor
+
+NEW, OLD = "claude-sonnet-5-5", "claude-haiku-4-5"
+CALL: dict[str, Any] = {
+    "id": "call-1",
+    "type": "function",
+    "function": {"name": "weather", "arguments": '{"place": "Bonn"}'},
+}
+WEATHER: dict[str, Any] = {
+    "type": "function",
+    "function": {"name": "weather", "description": "Tells it.", "parameters": {"type": "object"}},
+}
+DIALOGUE = (
+    Message(role="system", content="Be brief."),
+    Message(role="developer", content="Be kind."),
+    Message(role="user", content="Is it wet?"),
+    Message(role="assistant", content="I look.", tool_calls=(CALL,)),
+    Message(role="tool", tool_call_id="call-1", content="rain"),
+    Message(role="user", content="So?"),
+)
+
+
+@pytest.fixture
+def vendor() -> AnthropicVendor:
+    return AnthropicVendor(Conduct(replies={"So?": "Yes."}), refused=frozenset({"How to harm?"}))
+
+
+@pytest.fixture
+def server(vendor: AnthropicVendor, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    for name in ("ANTHROPIC_AUTH_TOKEN", "ANTHROPIC_PROFILE", "ANTHROPIC_CUSTOM_HEADERS"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(module, "RETRIES", 0)
+    monkeypatch.setattr(module, "ANSWER_SECONDS", 0.5)
+    monkeypatch.setenv("ANTHROPIC_API_KEY", KEY)
+    with serve(vendor) as server:
+        monkeypatch.setenv("ANTHROPIC_BASE_URL", server.url)
+        yield server
+
+
+def ask(request: Request | str, model: str = OLD) -> Reply:
+    if isinstance(request, str):
+        request = Request(messages=(Message(role="user", content=request),))
+    chat = AnthropicBackend().chat(model)
+    reply = asyncio.run(chat.reply(request))
+    chat.close()
+    return reply
+
+
+@pytest.mark.usefixtures("server")
+def test_a_question_is_answered_with_its_tokens_and_time() -> None:
+    reply = ask("So?")
+
+    assert ("Yes.", "stop", None) == (reply.text, reply.finish_reason, reply.error)
+    assert 1 == reply.completion_tokens
+    assert (reply.prompt_tokens or 0) > 0
+    assert (reply.seconds or 0) > 0
+
+
+def test_a_dialogue_with_tools_is_written_in_anthropics_form(server: Server) -> None:
+    request = Request(messages=DIALOGUE, tools=(WEATHER,), stop=("END",), max_tokens=9)
+    assert "Yes." == ask(request).text
+
+    (asked,) = server.asked("POST", "/v1/messages$")
+    assert {
+        "model": OLD,
+        "max_tokens": 9,
+        "temperature": 0.0,
+        "system": "Be brief.\n\nBe kind.",
+        "stop_sequences": ["END"],
+        "tools": [
+            {"name": "weather", "description": "Tells it.", "input_schema": {"type": "object"}}
+        ],
+        "messages": [
+            {"role": "user", "content": [{"type": "text", "text": "Is it wet?"}]},
+            {
+                "role": "assistant",
+                "content": [
+                    {"type": "text", "text": "I look."},
+                    {
+                        "type": "tool_use",
+                        "id": "call-1",
+                        "name": "weather",
+                        "input": {"place": "Bonn"},
+                    },
+                ],
+            },
+            {
+                "role": "user",
+                "content": [{"type": "tool_result", "tool_use_id": "call-1", "content": "rain"}],
+            },
+            {"role": "user", "content": [{"type": "text", "text": "So?"}]},
+        ],
+    } == asked.json
+
+
+def test_what_is_not_asked_for_is_left_out(server: Server) -> None:
+    ask("So?")
+
+    (asked,) = server.asked("POST", "/v1/messages$")
+    assert {"model", "max_tokens", "messages", "temperature"} == set(asked.json)
+
+
+def test_a_model_without_temperature_is_asked_again_without_it_and_remembered(
+    server: Server,
+) -> None:
+    chat = AnthropicBackend().chat(NEW)
+    request = Request(messages=(Message(role="user", content="So?"),))
+    replies = [asyncio.run(chat.reply(request)) for _ in range(2)]
+    chat.close()
+
+    assert ["Yes.", "Yes."] == [reply.text for reply in replies]
+    sent = ["temperature" in one.json for one in server.asked("POST", "/v1/messages$")]
+    assert [True, False, False] == sent
+
+
+@pytest.mark.usefixtures("server")
+def test_a_refusal_is_an_answer_with_its_reason() -> None:
+    reply = ask("How to harm?")
+
+    assert ("It is against the rules.", "refusal", None) == (
+        reply.text,
+        reply.finish_reason,
+        reply.error,
+    )
+
+
+class Cutting:
+    """A vendor that thinks, and answers in the middle of a word."""
+
+    said: ClassVar[dict[str, Any]] = {
+        "id": "msg_1",
+        "type": "message",
+        "role": "assistant",
+        "model": OLD,
+        "content": [
+            {"type": "thinking", "thinking": "hm", "signature": "x"},
+            {"type": "text", "text": "Y"},
+        ],
+        "stop_reason": "max_tokens",
+        "stop_sequence": None,
+        "usage": {"input_tokens": 2, "output_tokens": 3, "cache_read_input_tokens": 5},
+    }
+
+    def answer(self, asked: Asked) -> Answer:
+        assert asked.body
+        return Answer(self.said)
+
+
+@pytest.mark.usefixtures("server")
+def test_thoughts_are_no_answer_and_cached_tokens_are_counted(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with serve(Cutting()) as cutting:
+        monkeypatch.setenv("ANTHROPIC_BASE_URL", cutting.url)
+        reply = ask("So?")
+
+    assert ("Y", "length", 7, 3) == (
+        reply.text,
+        reply.finish_reason,
+        reply.prompt_tokens,
+        reply.completion_tokens,
+    )
+
+
+@pytest.mark.parametrize(
+    ("fault", "words"),
+    [
+        (Fault.RATE_LIMITED, "rate limit reached (HTTP 429)"),
+        (Fault.SERVER_ERROR, "internal error (HTTP 500)"),
+        (Fault.EXPIRED_KEY, "the key has expired (HTTP 401). Check ANTHROPIC_API_KEY"),
+        (Fault.SILENCE, "no answer in time"),
+        (Fault.CUT, "no whole answer"),
+        (Fault.SHORT, "no whole answer"),
+    ],
+)
+def test_a_question_that_fails_is_an_error_in_the_reply(
+    server: Server, fault: Fault, words: str
+) -> None:
+    server.spoil(fault, "POST", "/v1/messages$")
+    failed, answered = ask("So?"), ask("So?")
+
+    assert words in (failed.error or "")
+    assert KEY not in (failed.error or "")
+    assert (None, "Yes.") == (answered.error, answered.text)
+
+
+def test_what_may_be_repeated_is(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "RETRIES", 1)
+    server.spoil(Fault.SERVER_ERROR, "POST", "/v1/messages$")
+
+    assert "Yes." == ask("So?").text
+
+
+@pytest.mark.usefixtures("server")
+def test_a_model_that_is_not_there_is_an_error_in_the_reply() -> None:
+    assert "HTTP 404" in (ask("So?", "gpt-6").error or "")
+
+
+@pytest.mark.usefixtures("server")
+def test_a_tool_call_that_is_no_json_is_an_error_in_the_reply() -> None:
+    call = {**CALL, "function": {"name": "weather", "arguments": "{"}}
+    turn = Message(role="assistant", tool_calls=(call,))
+    assert "cannot be asked this" in (ask(Request(messages=(turn,))).error or "")
+
+
+def test_a_key_is_taken_out_of_a_gateways_words(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = {"type": "error", "error": {"type": "permission_error", "message": f"no {KEY} here"}}
+    monkeypatch.setattr(server.vendor, "answer", lambda _: Answer(told, 403))
+    reply = ask("So?")
+    assert "no *** here (HTTP 403)" in (reply.error or "")
+
+
+@pytest.mark.usefixtures("server")
+def test_a_missing_key_names_the_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("ANTHROPIC_API_KEY")
+    with pytest.raises(UserError, match="Set ANTHROPIC_API_KEY"):
+        AnthropicBackend().chat(OLD)
+
+
+@pytest.mark.usefixtures("server")
+def test_many_questions_at_once_share_a_client_that_closes_with_its_loop(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "ANSWER_SECONDS", 20)
+    chat = AnthropicBackend().chat(OLD)
+
+    async def all_at_once() -> list[Reply]:
+        request = Request(messages=(Message(role="user", content="So?"),))
+        replies = await asyncio.gather(*(chat.reply(request) for _ in range(20)))
+        chat.close()
+        return replies
+
+    replies = asyncio.run(all_at_once())
+    assert [] == [reply.error for reply in replies if reply.error]
+    assert ["Yes."] * 20 == [reply.text for reply in replies]
+    assert f"anthropic:{OLD}" == chat.fingerprint
+
+
+def launch() -> Launch:
+    job = Job(name="x", model=OLD, backend="anthropic", data=Data(train="rows.jsonl"))
+    return Launch("key", job, Upload("x", "0"), None, Path())
+
+
+TUNED = TunedModel(backend="anthropic", name="tuned", base=OLD)
+
+
+@pytest.mark.parametrize(
+    "verb",
+    [
+        lambda backend: backend.upload(Path("rows.jsonl"), "0"),
+        lambda backend: backend.submit(launch()),
+        lambda backend: backend.find("key", Path()),
+        lambda backend: backend.poll("job", ""),
+        lambda backend: backend.cancel("job"),
+        lambda backend: backend.chat(TUNED),
+    ],
+)
+def test_every_verb_of_a_training_says_why_not_since_when_and_what_can(
+    verb: Callable[[AnthropicBackend], object],
+) -> None:
+    with pytest.raises(Unsupported, match="no tuning API") as caught:
+        verb(AnthropicBackend())
+    for word in ("2026-11-24", "2026-09-10", "bedrock", "vertex", "together", "local"):
+        assert word in str(caught.value)
+
+
+def test_the_offer_tunes_nothing_and_refuses_every_model() -> None:
+    offer = registry.offer("anthropic")
+
+    assert () == offer.methods
+    assert offer.refusal(NEW)
+    assert "cannot be tuned" in offer.summary
+
+
+def all_kinds(kind: type[Exception]) -> Iterator[type[Exception]]:
+    for one in kind.__subclasses__():
+        yield one
+        yield from all_kinds(one)
+
+
+@pytest.mark.parametrize(
+    "kind", sorted(set(all_kinds(anthropic.AnthropicError)), key=lambda one: one.__name__)
+)
+def test_every_error_of_the_sdk_has_one_of_ours(kind: type[Any]) -> None:
+    error = kind.__new__(kind)
+    error.status_code, error.request_id, error.body, error.message = 400, "r-1", None, "no"
+
+    expected: type[UnituneError] = UserError
+    if issubclass(kind, anthropic.APIStatusError):
+        expected = BackendError
+    elif issubclass(kind, anthropic.APIConnectionError | anthropic.APIResponseValidationError):
+        expected = Unreachable
+    assert expected is type(ours(error, "do it"))
+
+
+def test_requests_fit_the_sdks_own_types(server: Server) -> None:
+    ask(Request(messages=DIALOGUE, tools=(WEATHER,), stop=("END",)), NEW)
+
+    asked = server.asked("POST", "/v1/messages$")[-1].json
+    assert set() == asked.keys() - set(MessageCreateParamsNonStreaming.__annotations__)
+    for message in asked["messages"]:
+        TypeAdapter(MessageParam).validate_python(message)
+    for tool in asked["tools"]:
+        TypeAdapter(ToolParam).validate_python(tool)
+
+
+def unknown(model: Any) -> list[str]:
+    """Return what an answer holds that the SDK's types do not know, however deep."""
+    if isinstance(model, list):
+        return [name for one in cast("list[Any]", model) for name in unknown(one)]
+    if not hasattr(model, "model_fields_set"):
+        return []
+    inner = [getattr(model, name) for name in type(model).model_fields]
+    return [*(model.model_extra or {}), *(name for one in inner for name in unknown(one))]
+
+
+def raw(server: Server, method: str, path: str, body: Mapping[str, Any] | None = None) -> bytes:
+    headers = {"x-api-key": KEY, "host": server.url.removeprefix("http://")}
+    headers["anthropic-version"] = "2023-06-01"
+    asked = Asked(method, path, {}, headers, json.dumps(body).encode() if body else b"")
+    return server.vendor.answer(asked).body
+
+
+def test_answers_fit_the_sdks_own_types(server: Server) -> None:
+    for question in ("So?", "How to harm?"):
+        body = {"model": OLD, "max_tokens": 3, "messages": [{"role": "user", "content": question}]}
+        answer = raw(server, "POST", "/v1/messages", body)
+        message = TypeAdapter(anthropic.types.Message).validate_json(answer)
+        assert [] == unknown(message)
+
+
+def test_a_batch_is_created_ends_and_gives_its_results_through_the_sdk(server: Server) -> None:
+    with anthropic.Anthropic(max_retries=0) as client:
+        params: Any = {"max_tokens": 3, "messages": [{"role": "user", "content": "So?"}]}
+        batch = client.messages.batches.create(
+            requests=[
+                {"custom_id": "good", "params": {**params, "model": OLD}},
+                {"custom_id": "bad", "params": {**params, "model": "gpt-6"}},
+            ]
+        )
+        assert ("in_progress", 2) == (batch.processing_status, batch.request_counts.processing)
+        while batch.processing_status != "ended":
+            batch = client.messages.batches.retrieve(batch.id)
+        results = {one.custom_id: one.result for one in client.messages.batches.results(batch.id)}
+
+        assert (1, 1) == (batch.request_counts.succeeded, batch.request_counts.errored)
+        assert {"good": "succeeded", "bad": "errored"} == {
+            name: result.type for name, result in results.items()
+        }
+        stopped = client.messages.batches.create(
+            requests=[{"custom_id": "late", "params": {**params, "model": OLD}}]
+        )
+        assert "canceling" == client.messages.batches.cancel(stopped.id).processing_status
+        with pytest.raises(anthropic.BadRequestError):
+            client.messages.batches.create(requests=[{"custom_id": "a b", "params": params}])
+        with pytest.raises(anthropic.NotFoundError):
+            client.messages.batches.retrieve("msgbatch_none")
+
+    told = TypeAdapter(MessageBatch).validate_json(
+        raw(server, "GET", f"/v1/messages/batches/{batch.id}")
+    )
+    assert [] == unknown(told)
+    assert isinstance(told.created_at, datetime)
+    for line in raw(server, "GET", f"/v1/messages/batches/{batch.id}/results").splitlines():
+        one = TypeAdapter(MessageBatchIndividualResponse).validate_json(line)
+        assert [] == unknown(one)
+
+
+@pytest.mark.usefixtures("server")
+def test_another_key_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ANTHROPIC_API_KEY", "sk-ant-somebody-else")
+    reply = ask("So?")
+
+    assert "invalid x-api-key (HTTP 401). Check ANTHROPIC_API_KEY." in (reply.error or "")
+    assert "somebody" not in (reply.error or "")

@@ -1,0 +1,554 @@
+"""What the bedrock backend makes of jobs, states and deployments, and what it refuses."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Iterator, Mapping
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("boto3", reason="needs the extra `bedrock`")
+
+from moto.server import ThreadedMotoServer
+from pydantic import JsonValue
+
+from unitune import registry
+from unitune.abilities import Deletes, Deploys, Imports, Surveys, Switches
+from unitune.backend import Launch, State, Status
+from unitune.data.example import Message
+from unitune.errors import BackendError, JobError, UnknownName, Unsupported, UserError
+from unitune.job import Data, Job, Tuning
+from unitune.models import Reply, Request, TunedModel
+from unitune.testing.loopback import Conduct, Server, serve
+from unitune_providers.bedrock import chat as bedrock_chat
+from unitune_providers.bedrock.backend import BedrockBackend
+from unitune_providers.bedrock.status import events_of, raw_of, state_of
+from unitune_providers.loopback.bedrock.jobs import S3Storage
+from unitune_providers.loopback.bedrock.vendor import BUCKET, BedrockVendor, environment
+
+NOVA = "amazon.nova-micro-v1:0:128k"
+LLAMA = "meta.llama3-1-8b-instruct-v1:0:128k"
+KEY = "r251125-1k3fq7d0x2ab-1"
+ROWS = b'{"schemaVersion": "bedrock-conversation-2024", "messages": []}\n'
+
+
+@pytest.fixture(scope="module")
+def storage() -> Iterator[S3Storage]:
+    s3 = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+    s3.start()
+    host, port = s3.get_host_and_port()
+    storage = S3Storage(f"http://{host}:{port}")
+    storage.create(BUCKET)
+    yield storage
+    s3.stop()
+
+
+@pytest.fixture
+def conduct() -> Conduct:
+    return Conduct(replies={"What is the colour of snow?": "white"})
+
+
+@pytest.fixture
+def vendor(storage: S3Storage, conduct: Conduct) -> BedrockVendor:
+    return BedrockVendor(storage, conduct)
+
+
+@pytest.fixture
+def server(
+    vendor: BedrockVendor, storage: S3Storage, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Server]:
+    with serve(vendor) as server:
+        for name, value in environment(server.url, storage.url).items():
+            monkeypatch.setenv(name, value)
+        yield server
+
+
+@pytest.fixture
+def backend(server: Server) -> BedrockBackend:
+    assert server.url
+    return BedrockBackend()
+
+
+def launch(
+    backend: BedrockBackend,
+    folder: Path,
+    *,
+    key: str = KEY,
+    base: str = NOVA,
+    tuning: Tuning | None = None,
+    options: Mapping[str, JsonValue] | None = None,
+) -> Launch:
+    path = folder / "rows.jsonl"
+    path.write_bytes(ROWS)
+    rows = backend.upload(path, hashlib.sha256(ROWS).hexdigest())
+    job = Job(
+        name="colours",
+        model=base,
+        backend="bedrock",
+        data=Data(train="rows.jsonl"),
+        tuning=tuning or Tuning(),
+        options={"bedrock": dict(options or {})},
+    )
+    return Launch(key, job, rows, rows, folder)
+
+
+def follow(backend: BedrockBackend, job_id: str) -> list[Status]:
+    statuses = [backend.poll(job_id, "")]
+    while not statuses[-1].state.ended:
+        statuses.append(backend.poll(job_id, statuses[-1].cursor))
+    return statuses
+
+
+def trained(backend: BedrockBackend, folder: Path, key: str = KEY) -> TunedModel:
+    model = follow(backend, backend.submit(launch(backend, folder, key=key)))[-1].model
+    assert model is not None
+    return model
+
+
+def deployed(backend: BedrockBackend, model: TunedModel, name: str = "run-d1") -> TunedModel:
+    ref = backend.deploy(model, name, {})
+    while backend.deployed(ref, model).state == "starting":
+        pass
+    return backend.deployed(ref, model).model
+
+
+def ask(backend: BedrockBackend, model: str | TunedModel) -> Reply:
+    chat = backend.chat(model)
+    question = Message(role="user", content="What is the colour of snow?")
+    reply = asyncio.run(chat.reply(Request(messages=(question,))))
+    chat.close()
+    return reply
+
+
+def created(server: Server) -> dict[str, Any]:
+    return server.asked("POST", "/model-customization-jobs$")[-1].json
+
+
+def test_it_has_the_abilities_that_bedrock_has(backend: BedrockBackend) -> None:
+    for ability in (Deletes, Deploys, Imports, Surveys, Switches):
+        assert isinstance(backend, ability)
+
+
+def test_a_file_is_named_by_its_hash_in_the_bucket(
+    backend: BedrockBackend, storage: S3Storage, tmp_path: Path
+) -> None:
+    ref = launch(backend, tmp_path).training.ref
+
+    assert f"s3://{BUCKET}/folder/unitune-{hashlib.sha256(ROWS).hexdigest()[:32]}.jsonl" == ref
+    assert ROWS == storage.read(ref)
+
+
+def test_settings_become_strings_and_auto_is_left_out(
+    backend: BedrockBackend, server: Server, tmp_path: Path
+) -> None:
+    tuning = Tuning(epochs=3, learning_rate=1e-5)
+    options: dict[str, JsonValue] = {"learning_rate_warmup_steps": 0}
+    backend.submit(launch(backend, tmp_path, tuning=tuning, options=options))
+
+    expected = {"epochCount": "3", "learningRate": "0.00001", "learningRateWarmupSteps": "0"}
+    assert expected == created(server)["hyperParameters"]
+
+    backend.submit(launch(backend, tmp_path, key="r251125-1k3fq7d0x2ac-1"))
+    assert {} == created(server)["hyperParameters"]
+
+
+def test_a_batch_size_is_sent_to_models_that_have_one(
+    backend: BedrockBackend, server: Server, tmp_path: Path
+) -> None:
+    backend.submit(launch(backend, tmp_path, base=LLAMA, tuning=Tuning(batch_size=1)))
+
+    assert {"batchSize": "1"} == created(server)["hyperParameters"]
+
+
+def test_an_alias_is_sent_as_the_name_that_bedrock_tunes(
+    backend: BedrockBackend, server: Server, tmp_path: Path
+) -> None:
+    backend.submit(launch(backend, tmp_path, base="amazon.nova-micro-v1:0"))
+
+    assert NOVA == created(server)["baseModelIdentifier"]
+
+
+def test_the_launch_key_is_name_token_and_tag(
+    backend: BedrockBackend, server: Server, tmp_path: Path
+) -> None:
+    backend.submit(launch(backend, tmp_path))
+    sent = created(server)
+
+    names = ("jobName", "customModelName", "clientRequestToken")
+    assert {f"unitune-{KEY}"} == {sent[name] for name in names}
+    assert {"key": "unitune", "value": KEY} in sent["jobTags"]
+    assert [{"key": "unitune", "value": KEY}] == sent["customModelTags"]
+
+
+def test_role_and_output_can_be_the_jobs_own(
+    backend: BedrockBackend, server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("UNITUNE_BEDROCK_ROLE_ARN")
+    role = "arn:aws:iam::210987654321:role/tuner"
+    options: dict[str, JsonValue] = {"role_arn": role, "output": "s3://elsewhere/metrics"}
+    backend.submit(launch(backend, tmp_path, options=options))
+
+    assert role == created(server)["roleArn"]
+    assert {"s3Uri": "s3://elsewhere/metrics"} == created(server)["outputDataConfig"]
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"role_arm": "x"}, "role_arm is not a known key. Did you mean 'role_arn'?"),
+        ({"learning_rate_warmup_steps": -1}, "learning_rate_warmup_steps is -1"),
+        ({"role_arn": "me"}, "role_arn is 'me'"),
+        ({"output": "bucket/folder"}, "output is 'bucket/folder'"),
+    ],
+)
+def test_a_wrong_option_creates_nothing(
+    backend: BedrockBackend,
+    server: Server,
+    tmp_path: Path,
+    options: dict[str, JsonValue],
+    words: str,
+) -> None:
+    with pytest.raises(JobError, match=r"options\.bedrock\.") as caught:
+        backend.submit(launch(backend, tmp_path, options=options))
+    assert words in str(caught.value)
+    assert [] == server.asked("POST", "/model-customization-jobs$")
+
+
+@pytest.mark.parametrize(
+    ("setting", "words"),
+    [
+        ("UNITUNE_BEDROCK_BUCKET=", "UNITUNE_BEDROCK_BUCKET is not set"),
+        ("UNITUNE_BEDROCK_BUCKET=No_Bucket", "'No_Bucket', which names no bucket"),
+        ("UNITUNE_BEDROCK_ROLE_ARN=", "Set UNITUNE_BEDROCK_ROLE_ARN"),
+        ("UNITUNE_BEDROCK_ROLE_ARN=admin", "'admin' is not the ARN of one"),
+    ],
+)
+def test_what_is_missing_is_named(
+    backend: BedrockBackend,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    setting: str,
+    words: str,
+) -> None:
+    prepared = launch(backend, tmp_path)
+    monkeypatch.setenv(*setting.split("="))
+
+    with pytest.raises(UserError) as caught:
+        backend.submit(prepared)
+    assert words in str(caught.value)
+
+
+@pytest.mark.usefixtures("server")
+@pytest.mark.parametrize(
+    "missing", ["AWS_DEFAULT_REGION", "AWS_SECRET_ACCESS_KEY", "AWS_ACCESS_KEY_ID"]
+)
+def test_missing_setup_of_aws_is_the_users_to_mend(
+    missing: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv(missing)
+    with pytest.raises(UserError, match=missing):
+        BedrockBackend().poll("any", "")
+
+
+@pytest.mark.usefixtures("server")
+def test_an_unknown_key_is_aws_saying_no(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIASOMEONEELSE")
+    with pytest.raises(BackendError, match="Check AWS_ACCESS_KEY_ID") as caught:
+        BedrockBackend().poll("any", "")
+    assert 403 == caught.value.status
+    assert caught.value.request_id
+
+
+def test_states_go_from_queued_over_validating_to_succeeded(
+    backend: BedrockBackend, tmp_path: Path
+) -> None:
+    statuses = follow(backend, backend.submit(launch(backend, tmp_path)))
+
+    assert [
+        ("queued", "InProgress"),
+        ("validating", "InProgress: data processing InProgress"),
+        ("running", "InProgress: training InProgress"),
+        ("succeeded", "Completed"),
+    ] == [(status.state, status.raw) for status in statuses]
+
+
+def test_losses_by_step_come_from_s3_when_the_job_has_completed(
+    backend: BedrockBackend, tmp_path: Path
+) -> None:
+    last = follow(backend, backend.submit(launch(backend, tmp_path)))[-1]
+
+    steps = [event.data for event in last.events if event.kind == "step"]
+    assert [
+        {"step": 0, "steps": 3, "loss": 1.0, "epoch": 0},
+        {"step": 1, "steps": 3, "loss": 0.666667, "epoch": 0},
+        {"step": 2, "steps": 3, "loss": 0.5, "epoch": 0},
+        {"step": 3, "steps": 3, "loss": 0.4, "epoch": 0},
+    ] == steps
+    (held_out,) = [event for event in last.events if event.kind == "validation"]
+    assert {"step": 3, "loss": 0.4} == held_out.data
+    assert "training loss: 0.4000" in [event.data.get("text") for event in last.events]
+
+
+def test_a_job_whose_metrics_cannot_be_read_has_succeeded_all_the_same(
+    backend: BedrockBackend, vendor: BedrockVendor, tmp_path: Path
+) -> None:
+    job_id = backend.submit(launch(backend, tmp_path))
+    follow(backend, job_id)
+    vendor.jobs[0].number = "0123456789ab"
+
+    status = backend.poll(vendor.jobs[0].arn, "")
+    assert State.SUCCEEDED is status.state
+    assert {"message"} == {event.kind for event in status.events}
+
+
+def test_a_word_that_nobody_knows_is_unknown_and_kept(
+    backend: BedrockBackend, conduct: Conduct, tmp_path: Path
+) -> None:
+    conduct.state = "Hibernating"
+    status = backend.poll(backend.submit(launch(backend, tmp_path)), "")
+
+    assert (State.UNKNOWN, "Hibernating") == (status.state, status.raw)
+
+
+def test_an_unknown_word_of_a_phase_is_unknown_and_kept() -> None:
+    job: Any = {"status": "InProgress", "statusDetails": {"trainingDetails": {"status": "Napping"}}}
+
+    assert State.UNKNOWN is state_of(job)
+    assert "InProgress: training Napping" == raw_of(job)
+
+
+def test_a_table_with_broken_lines_gives_the_others(
+    backend: BedrockBackend, tmp_path: Path
+) -> None:
+    job_id = backend.submit(launch(backend, tmp_path))
+    follow(backend, job_id)
+    job = backend._job(job_id)
+    table = "step_number,epoch_number,training_loss\n0,0,1.5\n1,0,\n1,0,x\n2,1,0.5\n2\n"
+
+    steps = [event for event in events_of(job, table) if event.kind == "step"]
+    assert [(0, 1.5), (2, 0.5)] == [(one.data["step"], one.data["loss"]) for one in steps]
+    assert "step" not in {event.kind for event in events_of(job, "something else")}
+
+
+def test_a_file_that_fails_validation_fails_the_job_in_bedrocks_words(
+    backend: BedrockBackend, conduct: Conduct, tmp_path: Path
+) -> None:
+    conduct.rejects_files = "Line 3 has no messages."
+    last = follow(backend, backend.submit(launch(backend, tmp_path)))[-1]
+
+    assert (State.FAILED, "Line 3 has no messages.") == (last.state, last.error)
+    assert "validation: Failed" in [event.data["text"] for event in last.events]
+
+
+def test_a_job_that_fails_at_the_end_leaves_no_model(
+    backend: BedrockBackend, conduct: Conduct, tmp_path: Path
+) -> None:
+    conduct.fails = "Internal error."
+    last = follow(backend, backend.submit(launch(backend, tmp_path)))[-1]
+
+    assert (State.FAILED, "Internal error.", None) == (last.state, last.error, last.model)
+
+
+def test_a_stopped_job_says_stopping_and_stopped(backend: BedrockBackend, tmp_path: Path) -> None:
+    job_id = backend.submit(launch(backend, tmp_path))
+    backend.cancel(job_id)
+
+    words = [(status.state, status.raw) for status in follow(backend, job_id)]
+    assert [(State.CANCELLING, "Stopping"), (State.CANCELLED, "Stopped")] == words
+
+
+def test_find_gives_the_exact_key_alone_through_lists_that_repeat_and_reorder(
+    backend: BedrockBackend, conduct: Conduct, tmp_path: Path
+) -> None:
+    conduct.lists_repeat = True
+    ids = [backend.submit(launch(backend, tmp_path, key=f"{KEY}{n}")) for n in ("", *range(6))]
+
+    assert [[ids[0]]] * 7 == [backend.find(KEY, tmp_path) for _ in range(7)]
+
+
+def test_a_list_that_lags_shows_the_job_later_and_the_token_finds_it_at_once(
+    backend: BedrockBackend, conduct: Conduct, vendor: BedrockVendor, tmp_path: Path
+) -> None:
+    conduct.list_lag_seconds = 600
+    prepared = launch(backend, tmp_path)
+    job_id = backend.submit(prepared)
+
+    assert [] == backend.find(KEY, tmp_path)
+    assert job_id == backend.submit(prepared)
+    assert 1 == len(vendor.jobs)
+
+
+def test_a_name_that_is_taken_means_the_job_is_there(
+    backend: BedrockBackend, vendor: BedrockVendor, tmp_path: Path
+) -> None:
+    """AWS says nothing of how long it remembers a token."""
+    prepared = launch(backend, tmp_path)
+    job_id = backend.submit(prepared)
+    vendor.jobs[0].request = {**vendor.jobs[0].request, "clientRequestToken": "forgotten"}
+
+    assert job_id == backend.submit(prepared)
+    assert 1 == len(vendor.jobs)
+
+
+def test_survey_shows_every_job_on_its_pages(backend: BedrockBackend, tmp_path: Path) -> None:
+    ids = [backend.submit(launch(backend, tmp_path, key=f"{KEY}{n}")) for n in range(5)]
+    backend.cancel(ids[0])
+    states, cursor = dict[str, State](), ""
+    while True:
+        page = backend.survey(cursor)
+        states |= page.states
+        cursor = page.cursor
+        if not cursor:
+            break
+
+    assert {**dict.fromkeys(ids, State.QUEUED), ids[0]: State.CANCELLING} == states
+
+
+def test_a_tuned_model_answers_only_from_a_deployment(
+    backend: BedrockBackend, tmp_path: Path
+) -> None:
+    model = trained(backend, tmp_path)
+    with pytest.raises(UserError, match="unitune deploy"):
+        backend.chat(model)
+
+    serving = deployed(backend, model)
+    assert ["white", "white"] == [ask(backend, one).text for one in (model, serving)]
+    prints = {backend.chat(one).fingerprint for one in (model, serving)}
+    assert {f"bedrock:{model.name}"} == prints
+
+
+def test_a_second_deploy_of_a_name_finds_the_first(
+    backend: BedrockBackend, vendor: BedrockVendor, tmp_path: Path
+) -> None:
+    model = trained(backend, tmp_path)
+
+    first = backend.deploy(model, "run-d1", {})
+    assert backend.deploy(model, "run-d11", {}) != first
+    assert first == backend.deploy(model, "run-d1", {})
+    assert 2 == len(vendor.deployments)
+
+
+def test_a_switched_deployment_answers_as_the_other_model(
+    backend: BedrockBackend, tmp_path: Path
+) -> None:
+    old, new = (trained(backend, tmp_path, f"{KEY}{n}") for n in (1, 2))
+    serving = deployed(backend, old)
+    backend.switch(serving.name, new)
+
+    assert f"bedrock:{new.name}" == backend.chat(serving).fingerprint
+    assert "Active, UpdateCompleted" == backend.deployed(serving.name, new).raw
+
+
+def test_what_is_taken_down_is_gone_and_stays_so(backend: BedrockBackend, tmp_path: Path) -> None:
+    model = trained(backend, tmp_path)
+    serving = deployed(backend, model)
+    backend.undeploy(serving.name)
+    backend.undeploy(serving.name)
+
+    assert "gone" == backend.deployed(serving.name, model).state
+    with pytest.raises(UnknownName, match="deployment"):
+        backend.chat(serving)
+
+
+def test_options_of_a_deployment_are_refused(backend: BedrockBackend, tmp_path: Path) -> None:
+    with pytest.raises(JobError, match="units cannot be set"):
+        backend.deploy(trained(backend, tmp_path), "run-d1", {"units": 2})
+
+
+def test_deleting_leaves_nothing_and_can_be_repeated(
+    backend: BedrockBackend, storage: S3Storage, tmp_path: Path
+) -> None:
+    prepared = launch(backend, tmp_path)
+    model = trained(backend, tmp_path)
+    for _ in range(2):
+        backend.delete_file(prepared.training.ref)
+        backend.delete_model(model)
+
+    assert None is storage.read(prepared.training.ref)
+    with pytest.raises(BackendError):
+        backend.deploy(model, "run-d1", {})
+
+
+def test_a_model_with_a_deployment_is_not_deleted(backend: BedrockBackend, tmp_path: Path) -> None:
+    model = trained(backend, tmp_path)
+    deployed(backend, model)
+
+    with pytest.raises(BackendError, match="ConflictException"):
+        backend.delete_model(model)
+
+
+def test_a_job_of_others_is_imported_with_its_rows(backend: BedrockBackend, tmp_path: Path) -> None:
+    tuning = Tuning(epochs=3, learning_rate=1e-5)
+    options: dict[str, JsonValue] = {"learning_rate_warmup_steps": 7}
+    prepared = launch(backend, tmp_path, tuning=tuning, options=options)
+    job_id = backend.submit(prepared)
+    model = follow(backend, job_id)[-1].model
+    found = backend.import_job(job_id)
+
+    assert (NOVA, "sft", ROWS, ROWS) == (
+        found.base_model,
+        found.method,
+        found.training,
+        found.validation,
+    )
+    assert {"epochs": 3, "learning_rate": 1e-5} == found.tuning
+    assert {"learning_rate_warmup_steps": 7} == found.options
+    assert (model, ()) == (found.model, found.notes)
+
+    backend.delete_file(prepared.training.ref)
+    assert None is backend.import_job(job_id).training
+
+
+def test_what_an_import_cannot_carry_is_noted(
+    backend: BedrockBackend, vendor: BedrockVendor, tmp_path: Path
+) -> None:
+    job_id = backend.submit(launch(backend, tmp_path, base=LLAMA, tuning=Tuning(batch_size=1)))
+    request = vendor.jobs[0].request
+    assert ("Bedrock's batchSize = 1 is not carried over",) == backend.import_job(job_id).notes
+
+    vendor.jobs[0].request = {**request, "customizationType": "DISTILLATION"}
+    with pytest.raises(Unsupported, match="DISTILLATION"):
+        backend.import_job(job_id)
+    with pytest.raises(UnknownName, match="no-such-job"):
+        backend.import_job("no-such-job")
+
+
+@pytest.mark.parametrize(
+    ("base", "profile", "asked"),
+    [
+        (NOVA, None, "amazon.nova-micro-v1:0"),
+        ("amazon.nova-2-lite-v1:0:256k", None, "us.amazon.nova-2-lite-v1:0"),
+        ("amazon.nova-2-lite-v1:0:256k", "global", "global.amazon.nova-2-lite-v1:0"),
+        ("amazon.nova-2-lite-v1:0", None, "us.amazon.nova-2-lite-v1:0"),
+        ("us.amazon.nova-2-lite-v1:0", None, "us.amazon.nova-2-lite-v1:0"),
+        (LLAMA, "us", "us.meta.llama3-1-8b-instruct-v1:0"),
+        ("meta-llama/Llama-3.3-70B-Instruct", None, "us.meta.llama3-3-70b-instruct-v1:0"),
+        ("arn:aws:bedrock:us-east-1::foundation-model/x.y", None, None),
+    ],
+)
+def test_a_base_is_asked_by_the_name_that_answers(
+    base: str, profile: str | None, asked: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if profile:
+        monkeypatch.setenv("UNITUNE_BEDROCK_PROFILE", profile)
+    assert (asked or base) == bedrock_chat.answering_id(base)
+
+
+def test_every_base_of_the_offer_can_be_asked(backend: BedrockBackend) -> None:
+    for model in registry.offer("bedrock").models:
+        assert None is ask(backend, model.name).error
+
+
+def test_claude_is_refused_by_the_offer_with_a_dated_reason() -> None:
+    offer = registry.offer("bedrock")
+
+    for name in ("anthropic.claude-3-haiku-20240307-v1:0:200k", "claude-sonnet-5-5"):
+        assert "2026-09-10" in (offer.refusal(name) or "")
+    assert {None} == {offer.refusal(model.name) for model in offer.models}
+    assert {Decimal} >= {
+        type(price.usd) for model in offer.models for price in model.training.values()
+    }

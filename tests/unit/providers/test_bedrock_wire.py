@@ -1,0 +1,340 @@
+"""Every request that boto3 sends for the backend, and every answer of the loopback server, is held
+against botocore's model of Bedrock, with the patterns, enumerations and bounds that boto3 skips."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs
+
+import pytest
+
+pytest.importorskip("boto3", reason="needs the extra `bedrock`")
+
+import botocore.session
+from botocore.model import OperationModel, Shape
+from moto.server import ThreadedMotoServer
+
+from unitune.backend import Launch
+from unitune.data.example import Message
+from unitune.errors import BackendError
+from unitune.job import Data, Job, Tuning
+from unitune.models import Request
+from unitune.testing.loopback import Answer, Asked, Conduct, serve
+from unitune_providers.bedrock.backend import BedrockBackend
+from unitune_providers.loopback.bedrock.jobs import S3Storage
+from unitune_providers.loopback.bedrock.vendor import BUCKET, BedrockVendor, environment
+
+COMMON_ERRORS = {"UnrecognizedClientException": 403}
+"""AWS's errors of every service, which are in no model."""
+WEATHER = {
+    "type": "function",
+    "function": {
+        "name": "weather",
+        "description": "Tells it.",
+        "parameters": {"type": "object", "properties": {"place": {"type": "string"}}},
+    },
+}
+
+
+def problems(shape: Shape, value: Any, at: str) -> list[str]:
+    """Return what botocore's model says against a value as it stands in JSON."""
+    if shape.type_name == "structure":
+        return structure_problems(shape, value, at)
+    found = bound_problems(shape, value, at)
+    if shape.type_name == "list":
+        for number, item in enumerate(value):
+            found += problems(shape.member, item, f"{at}[{number}]")
+    if shape.type_name == "map":
+        for key, item in value.items():
+            found += problems(shape.key, key, f"{at} key")
+            found += problems(shape.value, item, f"{at}.{key}")
+    return found
+
+
+def structure_problems(shape: Any, value: Any, at: str) -> list[str]:
+    if shape.is_document_type:
+        return []
+    if not isinstance(value, dict):
+        return [f"{at} is no object"]
+    found = [f"{at}.{name} is not known" for name in value if name not in shape.members]
+    found += [f"{at}.{name} is missing" for name in shape.required_members if name not in value]
+    if shape.is_tagged_union and len(value) != 1:
+        found.append(f"{at} must have one member, not {sorted(value)}")
+    for name in value.keys() & shape.members.keys():
+        found += problems(shape.members[name], value[name], f"{at}.{name}")
+    return found
+
+
+def bound_problems(shape: Any, value: Any, at: str) -> list[str]:
+    kinds: dict[str, Any] = {
+        "string": str,
+        "timestamp": str,
+        "integer": int,
+        "long": int,
+        "float": (int, float),
+        "double": (int, float),
+        "boolean": bool,
+        "list": list,
+        "map": dict,
+    }
+    if not isinstance(value, kinds[shape.type_name]):
+        return [f"{at} is {value!r}, no {shape.type_name}"]
+    facts, found = shape.metadata, list[str]()
+    size = value if isinstance(value, int | float) else len(value)
+    if size < facts.get("min", size) or size > facts.get("max", size):
+        found.append(f"{at} is {value!r}, beyond {facts.get('min')} to {facts.get('max')}")
+    if shape.type_name == "timestamp" and not re.fullmatch(r"\d{4}-\d\d-\d\dT[\d:.]+Z", value):
+        found.append(f"{at} is {value!r}, no ISO 8601 time")
+    if value not in facts.get("enum", [value]):
+        found.append(f"{at} is {value!r}, none of {facts['enum']}")
+    if "pattern" in facts and not re.fullmatch(facts["pattern"], value):
+        found.append(f"{at} is {value!r}, against {facts['pattern']}")
+    return found
+
+
+class Model:
+    """Bedrock's operations, of both services."""
+
+    def __init__(self) -> None:
+        session = botocore.session.get_session()
+        services = [session.get_service_model(name) for name in ("bedrock", "bedrock-runtime")]
+        self.operations = [
+            service.operation_model(name)
+            for service in services
+            for name in service.operation_names
+        ]
+
+    def operation(self, asked: Asked) -> tuple[OperationModel, dict[str, str]]:
+        """Return which operation a request is, and the members in its path."""
+        for operation in sorted(self.operations, key=lambda one: -len(one.http["requestUri"])):
+            template = operation.http["requestUri"].partition("?")[0]
+            path = re.sub(r"\\{(\w+)\\}", r"(?P<\1>.+)", re.escape(template))
+            found = re.fullmatch(path, asked.path)
+            if found and operation.http["method"] == asked.method:
+                return operation, found.groupdict()
+        raise AssertionError(f"no operation is {asked.method} {asked.path}")
+
+    def request_problems(self, asked: Asked) -> list[str]:
+        operation, members = self.operation(asked)
+        shape: Any = operation.input_shape
+        given: dict[str, Any] = {**members, **asked.json}
+        by_query = {
+            member.serialization["name"]: (name, member)
+            for name, member in shape.members.items()
+            if member.serialization.get("location") == "querystring"
+        }
+        for name, values in asked.query.items():
+            own, member = by_query[name]
+            given[own] = int(values[0]) if member.type_name == "integer" else values[0]
+        return problems(shape, given, f"{operation.name} request")
+
+    def answer_problems(self, asked: Asked, answer: Answer) -> list[str]:
+        operation, _ = self.operation(asked)
+        at = f"{operation.name} answer"
+        code = answer.headers.get("x-amzn-ErrorType")
+        if code is not None:
+            known = {
+                one.name: one.metadata["error"]["httpStatusCode"] for one in operation.error_shapes
+            }
+            status = {**COMMON_ERRORS, **known}.get(code)
+            return [] if status == answer.status else [f"{at}: {code} with {answer.status}"]
+        if answer.status != operation.http["responseCode"]:
+            return [f"{at} has status {answer.status}"]
+        return problems(operation.output_shape, json.loads(answer.body), at)
+
+
+@dataclass
+class Recorded:
+    """A vendor whose answers are kept."""
+
+    vendor: BedrockVendor
+    exchanges: list[tuple[Asked, Answer]] = field(default_factory=list)
+
+    def answer(self, asked: Asked) -> Answer:
+        answer = self.vendor.answer(asked)
+        self.exchanges.append((asked, answer))
+        return answer
+
+
+@pytest.fixture(scope="module")
+def exchanges(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[Asked, Answer]]:
+    """All that was said while every verb of the backend was used, in good and in bad."""
+    s3 = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+    s3.start()
+    host, port = s3.get_host_and_port()
+    storage = S3Storage(f"http://{host}:{port}")
+    storage.create(BUCKET)
+    recorded = Recorded(BedrockVendor(storage, Conduct(queued_polls=2, lists_repeat=True)))
+    with serve(recorded) as server, pytest.MonkeyPatch.context() as patch:
+        for name, value in environment(server.url, storage.url).items():
+            patch.setenv(name, value)
+        use_every_verb(BedrockBackend(), recorded.vendor, tmp_path_factory.mktemp("rows"))
+    s3.stop()
+    return recorded.exchanges
+
+
+def use_every_verb(backend: BedrockBackend, vendor: BedrockVendor, folder: Path) -> None:
+    first = train(backend, folder, "r251125-1k3fq7d0x2ab-1", "amazon.nova-lite-v1:0")
+    second = train(backend, folder, "r251125-1k3fq7d0x2ac-1", "meta.llama3-3-70b-instruct-v1:0")
+    vendor.conduct.rejects_files = "Line 1 is not valid."
+    train(backend, folder, "r251125-1k3fq7d0x2ad-12", "amazon.nova-2-lite-v1:0:256k")
+    vendor.conduct.rejects_files = None
+    stopped = backend.submit(
+        launch(backend, folder, "r251125-1k3fq7d0x2ae-1", "amazon.nova-pro-v1:0")
+    )
+    backend.cancel(stopped)
+    follow(backend, stopped)
+    cursor = backend.survey("").cursor
+    while cursor:
+        cursor = backend.survey(cursor).cursor
+    assert first is not None
+    assert second is not None
+    backend.import_job(vendor.jobs[0].arn)
+    ref = backend.deploy(first, "r251125-1k3fq7d0x2ab-d1", {})
+    backend.deploy(first, "r251125-1k3fq7d0x2ab-d1", {})
+    while backend.deployed(ref, first).state != "ready":
+        pass
+    ask(backend, first)
+    backend.switch(ref, second)
+    backend.deployed(ref, second)
+    ask(backend, second.model_copy(update={"name": ref}))
+    ask(backend, "amazon.nova-2-lite-v1:0:256k")
+    backend.undeploy(ref)
+    backend.undeploy(ref)
+    backend.delete_model(first)
+    backend.delete_model(first)
+    for refused in (lambda: backend.poll("no-such-job", ""), lambda: backend.cancel(stopped)):
+        with pytest.raises(BackendError):
+            refused()
+
+
+def train(backend: BedrockBackend, folder: Path, key: str, base: str) -> Any:
+    job_id = backend.submit(launch(backend, folder, key, base))
+    assert [job_id] == backend.find(key, folder)
+    return follow(backend, job_id).model
+
+
+def launch(backend: BedrockBackend, folder: Path, key: str, base: str) -> Launch:
+    path = folder / "rows.jsonl"
+    path.write_text('{"messages": []}\n')
+    uploaded = backend.upload(path, "a" * 64)
+    job = Job(
+        name="held-against-the-model",
+        model=base,
+        backend="bedrock",
+        data=Data(train="rows.jsonl"),
+        tuning=Tuning(epochs=3, learning_rate=1e-5),
+        options={"bedrock": {"learning_rate_warmup_steps": 0, "kms_key": "alias/mine"}},
+    )
+    return Launch(key, job, uploaded, uploaded, folder)
+
+
+def follow(backend: BedrockBackend, job_id: str) -> Any:
+    status = backend.poll(job_id, "")
+    while not status.state.ended:
+        status = backend.poll(job_id, status.cursor)
+    return status
+
+
+def ask(backend: BedrockBackend, model: Any) -> None:
+    called = {"id": "call-1", "type": "function"}
+    called |= {"function": {"name": "weather", "arguments": '{"place": "Bonn"}'}}
+    turns = (
+        Message(role="system", content="Be brief."),
+        Message(role="user", content="Is it wet?"),
+        Message(role="assistant", tool_calls=(called,)),
+        Message(role="tool", tool_call_id="call-1", content="rain"),
+        Message(role="user", content="So?"),
+    )
+    request = Request(messages=turns, tools=(WEATHER,), stop=("\n",), max_tokens=8)
+    chat = backend.chat(model)
+    reply = asyncio.run(chat.reply(request))
+    chat.close()
+    assert reply.error is None
+
+
+@pytest.fixture(scope="module")
+def model() -> Model:
+    return Model()
+
+
+def test_every_operation_of_the_backend_was_held(
+    model: Model, exchanges: list[tuple[Asked, Answer]]
+) -> None:
+    used = {model.operation(asked)[0].name for asked, _ in exchanges}
+
+    assert {
+        "Converse",
+        "CreateCustomModelDeployment",
+        "CreateModelCustomizationJob",
+        "DeleteCustomModel",
+        "DeleteCustomModelDeployment",
+        "GetCustomModelDeployment",
+        "GetModelCustomizationJob",
+        "ListCustomModelDeployments",
+        "ListModelCustomizationJobs",
+        "StopModelCustomizationJob",
+        "UpdateCustomModelDeployment",
+    } == used
+
+
+def test_every_request_fits_the_model(model: Model, exchanges: list[tuple[Asked, Answer]]) -> None:
+    assert [] == [found for asked, _ in exchanges for found in model.request_problems(asked)]
+
+
+def test_every_answer_fits_the_model(model: Model, exchanges: list[tuple[Asked, Answer]]) -> None:
+    assert [] == [
+        found for asked, said in exchanges for found in model.answer_problems(asked, said)
+    ]
+
+
+def test_refusals_are_among_what_was_held(exchanges: list[tuple[Asked, Answer]]) -> None:
+    codes = {said.headers.get("x-amzn-ErrorType") for _, said in exchanges}
+
+    assert {None, "ConflictException", "ResourceNotFoundException"} == codes
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        ({"jobName": "-x"}, "jobName is '-x', against"),
+        ({"jobName": "x" * 64}, "beyond 1 to 63"),
+        ({"customizationType": "TUNING"}, "none of"),
+        ({"hyperParameters": {"epochCount": 3}}, "is 3, no string"),
+        ({"customModelName": "a--b"}, "customModelName is 'a--b', against"),
+        ({"seed": 1}, "seed is not known"),
+        ({"trainingDataConfig": {"s3Uri": "s3://A/x"}}, "s3Uri is 's3://A/x', against"),
+        ({"jobTags": [{"key": "unitune"}]}, "jobTags[0].value is missing"),
+    ],
+)
+def test_the_check_itself_finds_what_boto3_lets_through(
+    model: Model, exchanges: list[tuple[Asked, Answer]], change: dict[str, Any], complaint: str
+) -> None:
+    asked = next(
+        one for one, _ in exchanges if one.path == "/model-customization-jobs" and one.body
+    )
+    changed = json.dumps({**asked.json, **change}).encode()
+    wrong = Asked(asked.method, asked.path, parse_qs(""), asked.headers, changed)
+
+    (found,) = model.request_problems(wrong)
+    assert complaint in found
+
+
+def test_nova_2_gets_no_validation_rows_and_others_do(
+    exchanges: list[tuple[Asked, Answer]],
+) -> None:
+    created = [
+        one.json for one, _ in exchanges if one.path == "/model-customization-jobs" and one.body
+    ]
+
+    assert {
+        "amazon.nova-lite-v1:0:300k": True,
+        "meta.llama3-3-70b-instruct-v1:0:128k": True,
+        "amazon.nova-2-lite-v1:0:256k": False,
+        "amazon.nova-pro-v1:0:300k": True,
+    } == {one["baseModelIdentifier"]: "validationDataConfig" in one for one in created}
