@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from unitune.cli.options import JobFile, Json, Quiet, RunId
+from unitune.cli.options import JobFile, Json, OtherBackend, Quiet, RunId
 
 
 def compare(
@@ -16,6 +16,14 @@ def compare(
     run: Annotated[
         str | None,
         typer.Option(metavar="RUN", help="Default: the newest run of this very training."),
+    ] = None,
+    backend: OtherBackend = None,
+    deploy: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TIME",
+            help="If the model needs a deployment: bring one up, for so long at most.",
+        ),
     ] = None,
     out: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Where rows, verdict and report go.")
@@ -32,6 +40,7 @@ def compare(
     $ unitune compare unitune.yaml --json > verdict.json[/dim]
     """
     from unitune.cli.following import asking
+    from unitune.cli.options import seconds_of
     from unitune.cli.output import console
     from unitune.evaluate.compare import compare as make_comparison
     from unitune.evaluate.compare import default_folder
@@ -39,10 +48,16 @@ def compare(
     from unitune.report.terminal import comparison_view
     from unitune.run import find_run
 
-    job = Job.load(file)
+    job = Job.load(file).on(backend)
     found = None if run is None else find_run(run)
     with asking(quiet=quiet or json) as progress:
-        comparison = make_comparison(job, found, out=out, progress=progress)
+        comparison = make_comparison(
+            job,
+            found,
+            out=out,
+            deploy_seconds=None if deploy is None else seconds_of("--deploy", deploy),
+            progress=progress,
+        )
     if json:
         typer.echo(comparison.verdict_json())
     else:

@@ -15,11 +15,14 @@ from pydantic import JsonValue
 from rich.progress import BarColumn, Progress, ProgressColumn, SpinnerColumn, TaskID, TextColumn
 
 from unitune.backend import Event, State
-from unitune.cli.output import aside, duration
+from unitune.cli.money import price_of, so_far
+from unitune.cli.output import aside, console, duration
 from unitune.cli.show import EventLine, RunView, print_run
+from unitune.cost.estimate import Estimate
 from unitune.errors import Interrupted, RunFailed
 from unitune.evaluate.engine import Asked
 from unitune.run import Run
+from unitune.watching import watch_all
 
 LOG_SECONDS = 10.0
 """Where no live bar can be drawn, a line is printed this often."""
@@ -58,6 +61,22 @@ def follow_json(run: Run) -> None:
         typer.echo(EventLine.of(run, event).model_dump_json())
 
 
+def follow_all(*, json: bool) -> None:
+    """Print each change of state of any run, until all have come to rest.
+
+    Raises:
+        Interrupted: The user pressed Ctrl-C; the runs go on.
+    """
+    try:
+        for run in watch_all():
+            if json:
+                typer.echo(RunView.of(run).model_dump_json())
+            else:
+                console().print(f"{run.id}  {run.backend_name}  {run.state}  [dim]{run.name}[/dim]")
+    except KeyboardInterrupt:
+        raise Interrupted("stopped watching; all runs go on: unitune watch --all") from None
+
+
 def conclude(run: Run, *, next_command: str | None, json: bool, silent: bool = False) -> None:
     """Print how a run ended.
 
@@ -85,32 +104,38 @@ def _follow_live(run: Run) -> None:
     ]
     with Progress(*columns, console=aside(), transient=True) as progress:
         task = progress.add_task(f"Training {run.id}", total=None, facts="starting")
+        priced = price_of(run)
         for event in run.watch():
             if event.kind == "step":
                 progress.update(
                     task,
                     total=_number(event.data, "steps"),
                     completed=_number(event.data, "step") or 0,
-                    facts=step_facts(event.data),
+                    facts=step_facts(event.data, priced),
                 )
             elif words := event_words(event):
                 progress.console.print(words, style="dim")
 
 
 def _follow_plainly(run: Run) -> None:
-    printed = 0.0
+    printed, priced = 0.0, price_of(run)
     for event in run.watch():
         last = event.data.get("step") == event.data.get("steps")
         if event.kind == "step":
             if last or time.monotonic() - printed >= LOG_SECONDS:
                 printed = time.monotonic()
-                aside().print(step_facts(event.data))
+                aside().print(step_facts(event.data, priced))
         elif words := event_words(event):
             aside().print(words)
 
 
-def step_facts(data: dict[str, JsonValue]) -> str:
-    """Return one training step in words, e.g. ``step 12/87  loss 0.412  1 min left``."""
+def step_facts(data: dict[str, JsonValue], priced: Estimate | None = None) -> str:
+    """Return one training step in words, e.g. ``step 12/87  loss 0.412  1 min left``.
+
+    Args:
+        data: Of the event.
+        priced: What the whole training would cost, for what it has cost so far.
+    """
     parts = [f"step {data.get('step')}/{data.get('steps')}"]
     if (loss := _number(data, "loss")) is not None:
         parts.append(f"loss {loss:.3f}")
@@ -118,6 +143,9 @@ def step_facts(data: dict[str, JsonValue]) -> str:
         parts.append(f"{speed:,.0f} tokens/s")
     if (left := _number(data, "seconds_left")) is not None:
         parts.append(f"{duration(left)} left")
+    step, steps = _number(data, "step"), _number(data, "steps")
+    if priced is not None and step and steps:
+        parts.append(so_far(priced, step, steps))
     return "  ".join(parts)
 
 

@@ -18,7 +18,7 @@ from typing import Annotated
 import typer
 
 import unitune
-from unitune.cli import evaluation, jobs, machine, runs
+from unitune.cli import convert, evaluation, hosting, jobs, machine, runs
 from unitune.errors import UnituneError
 
 app = typer.Typer(
@@ -35,12 +35,15 @@ app = typer.Typer(
 START = "Start here"
 JOB = "A job"
 RUN = "Its runs"
+HOSTED = "At vendors"
 HERE = "This machine"
 
 app.command(rich_help_panel=START)(jobs.quickstart)
 app.command(rich_help_panel=START)(jobs.init)
 app.command(rich_help_panel=JOB)(jobs.check)
+app.command(rich_help_panel=JOB)(convert.convert)
 app.command(rich_help_panel=JOB)(jobs.plan)
+app.command(rich_help_panel=JOB)(jobs.backends)
 app.command(rich_help_panel=JOB)(jobs.run)
 app.command(rich_help_panel=JOB)(evaluation.compare)
 app.command(rich_help_panel=RUN)(runs.runs)
@@ -49,6 +52,11 @@ app.command(rich_help_panel=RUN)(runs.watch)
 app.command(rich_help_panel=RUN)(runs.cancel)
 app.command(rich_help_panel=RUN)(runs.resume)
 app.command(rich_help_panel=RUN)(evaluation.chat)
+app.command(rich_help_panel=RUN)(hosting.delete)
+app.command(rich_help_panel=HOSTED)(hosting.deploy)
+app.command(rich_help_panel=HOSTED)(hosting.undeploy)
+app.command(rich_help_panel=HOSTED)(hosting.deployments)
+app.command("import", rich_help_panel=HOSTED)(hosting.import_source)
 app.add_typer(machine.models, rich_help_panel=HERE)
 app.command(rich_help_panel=HERE)(machine.doctor)
 app.command(rich_help_panel=HERE)(machine.schema)

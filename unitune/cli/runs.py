@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from unitune.cli.options import Json, Quiet, RunId
+from unitune.errors import UserError
 
 
 def runs(*, json: Json = False) -> None:
@@ -40,16 +41,33 @@ def show(run: RunId, *, json: Json = False) -> None:
     print_json(RunView.of(found)) if json else print_run(found)
 
 
-def watch(run: RunId, *, quiet: Quiet = False, json: Json = False) -> None:
+def watch(
+    run: Annotated[
+        str | None,
+        typer.Argument(metavar="[RUN]", help="A run's id, or the first letters of it."),
+    ] = None,
+    *,
+    everything: Annotated[
+        bool, typer.Option("--all", help="Every run that has not ended, from this one process.")
+    ] = False,
+    quiet: Quiet = False,
+    json: Json = False,
+) -> None:
     """Follow a run to its end; Ctrl-C leaves it running.
 
-    With --json each event is a line of its own.
+    With --json each event is a line of its own; with --all each change of a run's state is.
 
-    [dim]$ unitune watch r2611[/dim]
+    [dim]$ unitune watch r2611
+    $ unitune watch --all[/dim]
     """
-    from unitune.cli.following import conclude, follow, follow_json
+    from unitune.cli.following import conclude, follow, follow_all, follow_json
     from unitune.run import find_run
 
+    if everything == (run is not None):
+        raise UserError("name one run, or give --all.")
+    if run is None:
+        follow_all(json=json)
+        return
     found = find_run(run)
     if json:
         follow_json(found)

@@ -9,6 +9,7 @@ from unitune import registry
 from unitune.cli.output import aside, console
 from unitune.data.example import Message
 from unitune.data.load import load
+from unitune.deploying import answering
 from unitune.errors import BackendError, RunFailed
 from unitune.models import ChatModel, Request
 from unitune.run import Run
@@ -36,8 +37,10 @@ class Conversation:
                 f"run {run.id} is {run.state} and has no model to talk to. "
                 f"`unitune watch {run.id}` follows it."
             )
-        aside().print(f"[dim]Loading {run.model.base if base else run.model.name} …[/dim]")
-        model = registry.backend(run.backend_name).chat(run.model.base if base else run.model)
+        asked = run.model.base if base else answering(run)
+        name = asked if isinstance(asked, str) else asked.name
+        aside().print(f"[dim]Loading {name} …[/dim]")
+        model = registry.backend(run.backend_name).chat(asked)
         prompt = system if system is not None else _shared_system_prompt(run)
         return cls(model, [Message(role="system", content=prompt)] if prompt else [])
 

@@ -15,9 +15,12 @@ Killed at any moment, the same call goes on where it stopped.
 from __future__ import annotations
 
 import os
+from contextlib import nullcontext
 from pathlib import Path
 
+from unitune import registry
 from unitune.data.split import Splits, load_splits
+from unitune.deploying import answering, standing
 from unitune.errors import JobError
 from unitune.evaluate.conclude import conclude
 from unitune.evaluate.contenders import build, check_roles
@@ -25,7 +28,8 @@ from unitune.evaluate.engine import Asked
 from unitune.evaluate.examine import Examination, Notify, examine
 from unitune.evaluate.results import Comparison
 from unitune.evaluate.task import prepare
-from unitune.evaluate.training import Training, describe, run_under_test
+from unitune.evaluate.training import describe, run_under_test
+from unitune.feasibility import on_its_own_name
 from unitune.home import home, make_home
 from unitune.job import Job, Tuned
 from unitune.run import Run
@@ -36,6 +40,7 @@ def compare(
     run: Run | None = None,
     *,
     out: str | os.PathLike[str] | None = None,
+    deploy_seconds: float | None = None,
     progress: Notify | None = None,
 ) -> Comparison:
     """Judge the candidate of a job against its best baseline, and write the evidence down.
@@ -44,6 +49,8 @@ def compare(
         job: Contenders, scorers, margin and gate.
         run: Whose model is the tuned one; by default the newest succeeded run of this training.
         out: Folder for the files; `default_folder` by default.
+        deploy_seconds: Where the tuned model answers only from a deployment and none stands: bring
+            one up for so long at most, and take it down at the end. It costs money.
         progress: Called as answers come.
 
     Returns:
@@ -55,22 +62,29 @@ def compare(
         DataError: Cases cannot be told apart, or an expected answer cannot be read.
         Leak: Test cases stand in training rows.
         Mismatch: The tuned model does not belong to the job's base.
+        UserError: It answers only from a deployment, and none stands.
         BackendError: Candidate or baseline gave no answer at all.
         Interrupted: The user pressed Ctrl-C; the same call goes on.
     """
     check_roles(job.evaluate.contenders)
+    job = on_its_own_name(job, registry.offer(job.backend))
     splits = load_splits(job)
-    training = _training(job, splits, run)
-    examination = Examination(
-        backend=job.backend,
-        base=job.base_model,
-        tuned=training.model if training else None,
-        contenders=build(job.evaluate, job.tuning, splits.train),
-        task=prepare(job, splits, training.rows if training else ()),
-        folder=Path(out) if out else _made_folder(job.name, training.run if training else None),
-    )
-    answered = examine(examination, progress or _tell_nobody)
-    comparison = conclude(job, examination.task, answered, training)
+    tuned = _tuned_by(job, splits, run)
+    training = describe(job, splits, tuned) if tuned else None
+    contenders = build(job.evaluate, job.tuning, splits.train)
+    task = prepare(job, splits, training.rows if training else ())
+    with standing(tuned, deploy_seconds) if tuned and deploy_seconds else nullcontext():
+        examination = Examination(
+            backend=job.backend,
+            base=job.base_model,
+            tuned=answering(tuned) if tuned else None,
+            contenders=contenders,
+            task=task,
+            folder=Path(out) if out else _made_folder(job.name, training.run if training else None),
+            job_folder=job.folder,
+        )
+        answered = examine(examination, progress or _tell_nobody)
+    comparison = conclude(job, task, answered, training)
     _write(comparison, examination.folder)
     return comparison
 
@@ -89,10 +103,10 @@ def _made_folder(job: str, run: str | None) -> Path:
     return _folder(job, run)
 
 
-def _training(job: Job, splits: Splits, run: Run | None) -> Training | None:
-    """Return what made the tuned model; None when every contender is prompted."""
+def _tuned_by(job: Job, splits: Splits, run: Run | None) -> Run | None:
+    """Return the run that made the tuned model; None when every contender is prompted."""
     if any(isinstance(spec, Tuned) for spec in job.evaluate.contenders):
-        return describe(job, splits, run_under_test(job, splits, run))
+        return run_under_test(job, splits, run)
     if run is not None:
         raise JobError(
             f"run {run.id} is to be judged, but no contender of job {job.name!r} is tuned. "

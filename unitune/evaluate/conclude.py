@@ -30,7 +30,7 @@ from unitune.evaluate.results import (
 from unitune.evaluate.statistics import PairedResult, compare_binary
 from unitune.evaluate.task import Task
 from unitune.evaluate.training import Training
-from unitune.job import Job
+from unitune.job import Job, Recorded
 
 LEVEL = 0.95
 """Of every interval that is shown."""
@@ -151,6 +151,9 @@ def _given(answered: Answered) -> list[Record]:
 def _effort(answered: Answered, task: Task, training: Training | None) -> str:
     if answered.choice.contender.is_tuned and training is not None:
         return training.effort
+    spec = answered.choice.contender.spec
+    if isinstance(spec, Recorded):
+        return f"answers kept in {spec.answers}"
     return answered.choice.effort(len(task.dev))
 
 

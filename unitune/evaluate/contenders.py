@@ -17,7 +17,16 @@ from unitune.data.example import Example
 from unitune.errors import JobError
 from unitune.evaluate.prompts import OWN_MESSAGES, Prompt, instructions_from
 from unitune.evaluate.shots import draw, size_bytes
-from unitune.job import ContenderSpec, Evaluate, FewShot, Instructed, Tuned, Tuning, ZeroShot
+from unitune.job import (
+    ContenderSpec,
+    Evaluate,
+    FewShot,
+    Instructed,
+    Recorded,
+    Tuned,
+    Tuning,
+    ZeroShot,
+)
 
 LADDER = (4, 8, 16)
 """Numbers of shots that `auto` tries.
@@ -70,7 +79,8 @@ def check_roles(specs: Sequence[ContenderSpec]) -> None:
     """Refuse contenders that cannot be compared.
 
     Raises:
-        JobError: There is not exactly one candidate, or no baseline.
+        JobError: There is not exactly one candidate, no baseline, or recorded answers would have
+            to compete on dev.
     """
     candidates = [spec.name for spec in specs if spec.role == "candidate"]
     if len(candidates) != 1:
@@ -80,7 +90,15 @@ def check_roles(specs: Sequence[ContenderSpec]) -> None:
             f"{found}. The tuned contender has it by default; give a prompted one "
             "`role: candidate` to judge a prompt, and any others `role: reference`."
         )
-    if not any(spec.role == "baseline" for spec in specs):
+    baselines = [spec.name for spec in specs if spec.role == "baseline"]
+    recorded = [spec.name for spec in specs if isinstance(spec, Recorded)]
+    if len(baselines) > 1 and (kept := set(baselines) & set(recorded)):
+        raise JobError(
+            f"evaluate.contenders: {', '.join(sorted(kept))} has recorded answers to the test "
+            "cases alone, so it cannot compete on dev with other baselines. Give it, or all "
+            "others, `role: reference`."
+        )
+    if not baselines:
         raise JobError(
             f"evaluate.contenders: {candidates[0]!r} has nothing to be compared with. "
             "Add a contender with role baseline, such as zero-shot or few-shot."
@@ -108,7 +126,7 @@ def _contender(
     spec: ContenderSpec, train: Sequence[Example], instructions: str, seed: int
 ) -> Contender:
     match spec:
-        case ZeroShot() | Tuned():
+        case ZeroShot() | Tuned() | Recorded():
             return Contender(spec)
         case Instructed():
             return Contender(spec, (Prompt("instructions", spec.instructions or instructions),))

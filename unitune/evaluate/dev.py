@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from unitune.evaluate.contenders import Contender
 from unitune.evaluate.prompts import Prompt
 
-EFFORT = ("tuned", "zero-shot", "instructed", "few-shot")
+EFFORT = ("recorded", "tuned", "zero-shot", "instructed", "few-shot")
 """Contender types by the effort in their prompts."""
 
 

@@ -27,8 +27,10 @@ from unitune.evaluate.dev import Choice, DevScore, choose, needs_dev
 from unitune.evaluate.engine import Asked, Question, ask
 from unitune.evaluate.journal import Journal, open_journal
 from unitune.evaluate.prompts import Prompt
+from unitune.evaluate.recorded import RecordedModel
 from unitune.evaluate.results import Record
 from unitune.evaluate.task import Task
+from unitune.job import Recorded
 from unitune.models import ChatModel, TunedModel
 
 Notify = Callable[[Asked], None]
@@ -70,6 +72,7 @@ class Examination:
         contenders: All of them, in the job's order.
         task: Cases and scorers.
         folder: Where answers are written down.
+        job_folder: Where the job's relative paths start.
     """
 
     backend: str
@@ -78,6 +81,7 @@ class Examination:
     contenders: tuple[Contender, ...]
     task: Task
     folder: Path
+    job_folder: Path = Path()
 
 
 def examine(examination: Examination, notify: Notify) -> list[Answered]:
@@ -151,18 +155,30 @@ class _Desk:
     notify: Notify
 
     def everybody(self) -> Iterator[Answered]:
-        tuned = [each for each in self.examination.contenders if each.is_tuned]
-        prompted = [each for each in self.examination.contenders if not each.is_tuned]
-        if self.examination.tuned is not None:
-            yield from self._with_model(self.examination.tuned, tuned)
-        yield from self._with_model(self.examination.base, prompted)
+        asked = self.examination
+        tuned = [each for each in asked.contenders if each.is_tuned]
+        recorded = [each for each in asked.contenders if isinstance(each.spec, Recorded)]
+        prompted = [each for each in asked.contenders if each not in (*tuned, *recorded)]
+        if asked.tuned is not None:
+            yield from self._with_model(partial(self._chat, asked.tuned), tuned)
+        for each in recorded:
+            yield from self._with_model(partial(self._recorded, each), [each])
+        yield from self._with_model(partial(self._chat, asked.base), prompted)
+
+    def _chat(self, source: str | TunedModel) -> ChatModel:
+        return registry.backend(self.examination.backend).chat(source)
+
+    def _recorded(self, contender: Contender) -> ChatModel:
+        assert isinstance(contender.spec, Recorded)
+        file = self.examination.job_folder / contender.spec.answers
+        return RecordedModel(file, self.examination.task.cases)
 
     def _with_model(
-        self, source: str | TunedModel, group: Sequence[Contender]
+        self, opened: Callable[[], ChatModel], group: Sequence[Contender]
     ) -> Iterator[Answered]:
         if not group:
             return
-        with closing(registry.backend(self.examination.backend).chat(source)) as model:
+        with closing(opened()) as model:
             for contender in group:
                 choice = self._choose(model, contender)
                 records = self._ask_test(model, choice)

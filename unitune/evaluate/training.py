@@ -16,7 +16,6 @@ from unitune.data.split import Splits
 from unitune.errors import Mismatch, UnknownName, UserError
 from unitune.evaluate.results import Curve
 from unitune.job import Job
-from unitune.models import TunedModel
 from unitune.run import Run, runs, training_fingerprint
 
 
@@ -26,7 +25,6 @@ class Training:
 
     Args:
         run: Id of the run.
-        model: What it left behind.
         rows: What it was trained on, validation rows included, where that is not what the job
             says now.
         effort: What went into it, in words.
@@ -35,7 +33,6 @@ class Training:
     """
 
     run: str
-    model: TunedModel
     rows: tuple[Dataset, ...]
     effort: str
     curve: Curve | None
@@ -91,12 +88,10 @@ def _seen_now(run: Run) -> Run:
 
 def describe(job: Job, splits: Splits, run: Run) -> Training:
     """Return what a comparison tells of a run that has a model."""
-    assert run.model is not None, "run_under_test sees to it"
     same = run.fingerprint == training_fingerprint(job, splits)
     events = run.events()
     return Training(
         run=run.id,
-        model=run.model,
         rows=() if same else _trained_rows(run),
         effort=_effort(run.job, events),
         curve=_curve(events),

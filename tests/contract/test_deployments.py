@@ -1,0 +1,255 @@
+"""A deployment is asked for, has an end, and ends: by its time, with its process, after a crash."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("together", reason="needs the vendors' extras")
+pytest.importorskip("boto3", reason="needs the vendors' extras")
+
+from unitune import deploying, reaper, registry
+from unitune.abilities import Deploys, Switches
+from unitune.deploying import answering, deploy, deployments, find_deployment, standing
+from unitune.errors import BackendError, JobError, UnknownName, Unsupported, UserError
+from unitune.home import home
+from unitune.job import Data, Job
+from unitune.ledger import Ledger
+from unitune.run import Run, launch
+from unitune.testing.loopback import Fault
+from unitune_providers.loopback.playing import PARTS, Playing, play
+
+OPTIONS = {"together": {"config": "cr_one"}, "bedrock": {}}
+DEPLOY = {"together": r"/deployments$", "bedrock": r"/custom-model-deployments"}
+"""Path of the call that brings a model up, by vendor."""
+PATIENCE_SECONDS = 20
+
+
+@pytest.fixture(params=sorted(OPTIONS))
+def vendor(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> Iterator[Playing]:
+    monkeypatch.setenv("UNITUNE_DIR", str(tmp_path / "home"))
+    monkeypatch.setattr(deploying, "POLL_SECONDS", 0.01)
+    with play(request.param) as playing:
+        yield playing
+
+
+@pytest.fixture
+def no_reaper(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int | None]]:
+    """The processes that would have been left behind."""
+    left: list[tuple[str, int | None]] = []
+    monkeypatch.setattr(deploying, "_leave_reaper", lambda *asked: left.append(asked))
+    return left
+
+
+@pytest.fixture
+def run(vendor: Playing, tmp_path: Path) -> Run:
+    rows = (
+        {
+            "messages": [
+                {"role": "user", "content": f"{number}?"},
+                {"role": "assistant", "content": "yes"},
+            ]
+        }
+        for number in range(60)
+    )
+    lines = "".join(json.dumps(row) + "\n" for row in rows)
+    (tmp_path / "train.jsonl").write_text(lines, encoding="utf-8")
+    name = next(name for name, part in PARTS.items() if part is vendor.part)
+    job = Job(
+        name="served",
+        model=vendor.part.model,
+        backend=name,
+        data=Data(train="train.jsonl"),
+        folder=tmp_path,
+    )
+    return launch(job).wait(0.01)
+
+
+def options(run: Run) -> dict[str, str]:
+    return OPTIONS[run.backend_name]
+
+
+def at_the_vendor(run: Run, name: str) -> str | None:
+    host = registry.backend(run.backend_name)
+    assert isinstance(host, Deploys)
+    return host.find_deployment(name)
+
+
+def wait_until(true: Callable[[], bool]) -> None:
+    end = time.monotonic() + PATIENCE_SECONDS
+    while not true():
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+@pytest.mark.usefixtures("no_reaper")
+def test_a_model_answers_from_its_deployment_until_it_is_taken_down(run: Run) -> None:
+    with pytest.raises(UserError, match=f"unitune deploy {run.id} --for 2h"):
+        answering(run)
+    made = deploy(run, options=options(run)).wait()
+    assert ("ready", True) == (made.state, made.stands)
+    assert made.model == answering(run) != run.model
+    assert [made.id] == [one.id for one in deployments(standing=True)]
+    assert made.id == find_deployment(run.id).id
+
+    find_deployment(made.id).take_down()
+
+    assert at_the_vendor(run, made.id) is None
+    assert [] == deployments(standing=True)
+    assert ["gone"] == [one.state for one in deployments()]
+
+
+@pytest.mark.usefixtures("no_reaper")
+def test_training_and_comparing_deploy_nothing(run: Run, vendor: Playing) -> None:
+    with pytest.raises(UserError):
+        answering(run)
+    assert [] == vendor.server.asked("POST", DEPLOY[run.backend_name])
+
+
+@pytest.mark.usefixtures("no_reaper")
+def test_what_it_has_cost_is_price_times_time(run: Run) -> None:
+    made = deploy(run, options=options(run))
+    ledger = Ledger(home())
+    record = ledger.deployment(made.id)
+    ledger.write_deployment(
+        type(record)(
+            **{name: getattr(record, name) for name in record.__slots__}
+            | {"usd_per_hour": "1.70", "created": time.time() - 5400}
+        )
+    )
+    assert 2.55 == float(find_deployment(made.id).usd_spent or 0)
+    made = find_deployment(made.id).take_down()
+    assert 2.55 == float(made.usd_spent or 0)
+
+
+@pytest.mark.usefixtures("no_reaper")
+def test_every_look_takes_down_what_is_overdue(run: Run) -> None:
+    made = deploy(run, seconds=0.01, options=options(run))
+    time.sleep(0.02)
+    assert [] == deployments(standing=True)
+    assert at_the_vendor(run, made.id) is None
+
+
+@pytest.mark.usefixtures("no_reaper")
+def test_a_refused_deployment_does_not_stand(run: Run) -> None:
+    with pytest.raises(JobError):
+        deploy(run, options={"no-such-option": "1"})
+    (one,) = deployments()
+    assert ("failed", False) == (one.state, one.stands)
+
+
+@pytest.mark.usefixtures("no_reaper")
+def test_one_that_nobody_heard_of_again_is_found_by_its_name(
+    run: Run, vendor: Playing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    vendor.server.spoil(Fault.ERROR_AFTER, "POST", DEPLOY[run.backend_name])
+    with pytest.raises(BackendError):
+        deploy(run, options=options(run))
+    (one,) = deployments(standing=True)
+    assert ("planned", True) == (one.state, at_the_vendor(run, one.id) is not None)
+    one.take_down()
+    assert at_the_vendor(run, one.id) is None
+
+    vendor.server.spoil(Fault.SERVER_ERROR, "POST", "", times=9)
+    with pytest.raises(BackendError):
+        deploy(run, options=options(run))
+    (lost,) = deployments(standing=True)
+    if at_the_vendor(run, lost.id) is None:
+        with pytest.raises(BackendError, match="it may still come"):
+            lost.take_down()
+    offer = registry.offer(run.backend_name).model_copy(update={"settle_seconds": 0})
+    monkeypatch.setattr(registry, "offer", lambda _: offer)
+    assert "gone" == lost.take_down().state
+
+
+def test_a_process_of_its_own_ends_it_in_time(run: Run) -> None:
+    made = deploy(run, seconds=1.0, options=options(run))
+    wait_until(lambda: at_the_vendor(run, made.id) is None)
+    wait_until(lambda: Ledger(home()).deployment(made.id).ended is not None)
+    ended = Ledger(home()).deployment(made.id).ended or 0
+    assert made.until <= datetime.fromtimestamp(ended, UTC)
+
+
+only_bedrock = pytest.mark.parametrize("vendor", ["bedrock"], indirect=True)
+"""Together must be told a configuration, which a block cannot."""
+HELD = """
+import sys, time
+from unitune.deploying import standing
+from unitune.run import find_run
+with standing(find_run(sys.argv[1]), 3600):
+    print("up", flush=True)
+    time.sleep(600)
+"""
+
+
+@only_bedrock
+def test_after_a_killed_evaluation_its_deployment_is_taken_down(run: Run) -> None:
+    evaluation = subprocess.Popen(
+        [sys.executable, "-c", HELD, run.id], stdout=subprocess.PIPE, text=True
+    )
+    assert evaluation.stdout is not None
+    assert "up" == evaluation.stdout.readline().strip()
+    (standing_one,) = deployments(standing=True)
+    evaluation.send_signal(signal.SIGKILL)
+    evaluation.communicate()
+    wait_until(lambda: at_the_vendor(run, standing_one.id) is None)
+
+
+def test_the_reaper_goes_on_while_the_vendor_fails(
+    run: Run,
+    vendor: Playing,
+    monkeypatch: pytest.MonkeyPatch,
+    no_reaper: list[tuple[str, int | None]],
+) -> None:
+    made = deploy(run, seconds=0.01, options=options(run))
+    assert [(made.id, None)] == no_reaper
+    monkeypatch.setattr(reaper, "TRY_AGAIN_SECONDS", 0.01)
+    for method in ("DELETE", "PATCH"):
+        vendor.server.spoil(Fault.EXPIRED_KEY, method, "")
+    reaper.reap(made.id, os.getpid())
+    assert at_the_vendor(run, made.id) is None
+
+
+@pytest.mark.usefixtures("no_reaper")
+def test_a_block_leaves_what_stood(run: Run) -> None:
+    made = deploy(run, options=options(run)).wait()
+    with standing(run, 3600):
+        assert made.model == answering(run)
+    assert at_the_vendor(run, made.id) is not None
+
+
+@only_bedrock
+@pytest.mark.usefixtures("no_reaper")
+def test_a_block_takes_down_what_it_brought_up(run: Run) -> None:
+    with standing(run, 3600):
+        assert run.model != answering(run)
+    assert [] == deployments(standing=True)
+
+
+@pytest.mark.usefixtures("no_reaper")
+def test_another_model_is_put_behind_a_deployment_where_the_vendor_can(run: Run) -> None:
+    made = deploy(run, options=options(run)).wait()
+    assert run.model is not None
+    if isinstance(registry.backend(run.backend_name), Switches):
+        made.switch(run.model)
+        assert made.stands
+    else:
+        with pytest.raises(Unsupported, match="Deploy that one beside it"):
+            made.switch(run.model)
+
+
+def test_an_unknown_deployment_is_said_to_be_so(vendor: Playing) -> None:
+    assert vendor.server
+    with pytest.raises(UnknownName, match="unitune deployments"):
+        find_deployment("r-none")

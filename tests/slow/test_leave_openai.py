@@ -1,0 +1,147 @@
+"""The walk in `examples/leave-openai`, as written: from a job at OpenAI to a gate that is met.
+
+OpenAI is its loopback server; the training is the quickstart's own, because the rows that come back
+from OpenAI's files are the rows that it learned from.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("openai", reason="needs the extra `openai`")
+
+from openai import OpenAI
+
+from unitune.data.load import load
+from unitune.testing.loopback import Conduct, Server, serve
+from unitune_providers.loopback.openai.vendor import KEY, OpenAIVendor
+
+pytestmark = pytest.mark.slow
+
+EXAMPLE = Path(__file__).parents[2] / "examples" / "leave-openai"
+BASH = re.findall(r"```bash\n(.*?)```", (EXAMPLE / "README.md").read_text("utf-8"), re.DOTALL)
+COMMANDS = [line for block in BASH for line in block.splitlines()]
+RIGHT_OF_TEN = 4
+"""Cases of ten that the old model answers as labelled."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where the walk is done."""
+
+    folder: Path
+    server: Server
+    old_job: str
+    environment: dict[str, str]
+
+    def run(self, command: str) -> subprocess.CompletedProcess[str]:
+        words = shlex.split(command.replace("ftjob-abc123", self.old_job), comments=True)
+        return subprocess.run(
+            [sys.executable, "-m", *words],
+            cwd=self.folder,
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+
+@pytest.fixture(scope="module")
+def place(
+    quickstart: Any,
+    guarded_environment: dict[str, str],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Place]:
+    folder = tmp_path_factory.mktemp("leaving")
+    shutil.copy(quickstart.folder / "support-triage" / "test.jsonl", folder)
+    shutil.copytree(quickstart.folder / ".unitune", folder / ".unitune")
+    cases = enumerate(load(folder / "test.jsonl"))
+    replies = {
+        case.prompt[-1].text: case.answer or "" if number % 10 < RIGHT_OF_TEN else "{}"
+        for number, case in cases
+    }
+    with serve(OpenAIVendor(Conduct(replies=replies))) as server:
+        yield Place(
+            folder,
+            server,
+            tuned_by_other_means(server, quickstart.folder / "support-triage" / "train.jsonl"),
+            {
+                **guarded_environment,
+                "OPENAI_BASE_URL": f"{server.url}/v1",
+                "OPENAI_API_KEY": KEY,
+            },
+        )
+
+
+def tuned_by_other_means(server: Server, rows: Path) -> str:
+    """Tune a model as people did, with OpenAI's own client; return the job's id."""
+    client = OpenAI(base_url=f"{server.url}/v1", api_key=KEY)
+    file = client.files.create(file=rows, purpose="fine-tune")
+    job = client.fine_tuning.jobs.create(
+        training_file=file.id,
+        model="gpt-4.1-mini-2025-04-14",
+        seed=0,
+        method={"type": "supervised", "supervised": {"hyperparameters": {"n_epochs": 2}}},
+    )
+    while job.status != "succeeded":
+        job = client.fine_tuning.jobs.retrieve(job.id)
+    return str(job.id)
+
+
+def test_the_walk_ends_with_the_gate_met(place: Place) -> None:
+    """The training is refused as a twin: it is the quickstart's, to the last row and setting."""
+    brought, *plans, run, compare = COMMANDS
+
+    imported = place.run(brought)
+    assert 0 == imported.returncode, imported.stderr
+    answers = (place.folder / "moved" / "old-answers.jsonl").read_text("utf-8").splitlines()
+    assert len(load(place.folder / "test.jsonl")) == len(answers)
+
+    shutil.copy(EXAMPLE / "unitune.yaml", place.folder / "moved")
+    assert 4 == len(plans)
+    for plan in plans:
+        planned = place.run(plan)
+        assert 0 == planned.returncode, planned.stdout + planned.stderr
+
+    trained = place.run(run)
+    assert 2 == trained.returncode
+    assert "is the same training" in trained.stderr
+
+    compared = place.run(compare)
+    assert 0 == compared.returncode, compared.stdout + compared.stderr
+    verdict = json.loads(next(place.folder.rglob("verdict.json")).read_text("utf-8"))
+    assert ("old-model", "tuned") == (verdict["baseline"], verdict["candidate"])
+    assert verdict["gate"]["passed"]
+    scores = {one["name"]: one["score"] for one in verdict["contenders"]}
+    assert pytest.approx(RIGHT_OF_TEN / 10, abs=0.02) == scores["old-model"]
+    assert scores["old-model"] < scores["tuned"]
+
+
+def test_the_same_import_again_asks_the_old_model_nothing(place: Place) -> None:
+    before = len(place.server.asked("POST", "/chat/completions$"))
+    (place.folder / "moved" / "unitune.yaml").unlink(missing_ok=True)
+
+    again = place.run(COMMANDS[0])
+
+    assert 0 == again.returncode, again.stderr
+    assert before == len(place.server.asked("POST", "/chat/completions$"))
+
+
+def test_the_imported_job_has_the_settings_of_the_old_one(place: Place) -> None:
+    place.run("unitune import openai:ftjob-abc123 --dir fresh")
+
+    text = (place.folder / "fresh" / "unitune.yaml").read_text("utf-8")
+
+    assert "gpt-4.1-mini-2025-04-14" in text
+    assert "epochs: 2" in text

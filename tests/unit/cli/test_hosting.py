@@ -1,0 +1,139 @@
+"""The commands about what stands at vendors, over a vendor on loopback."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from command_line import Command
+
+pytest.importorskip("boto3", reason="needs the extra `bedrock`")
+
+from unitune import deploying
+from unitune.job import Job
+from unitune.testing.loopback import Fault
+from unitune_providers.loopback.playing import Playing, play
+
+JOB = """
+name: served
+model: amazon.nova-micro-v1:0:128k
+backend: bedrock
+data: {train: train.jsonl}
+"""
+DEPLOYMENTS = r"/custom-model-deployments"
+
+
+@pytest.fixture
+def vendor(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, unitune: Command) -> Iterator[Playing]:
+    """Bedrock, a job for it in the current folder, and no process left behind."""
+    assert unitune
+    rows = (
+        {
+            "messages": [
+                {"role": "user", "content": f"{number}?"},
+                {"role": "assistant", "content": "yes"},
+            ]
+        }
+        for number in range(60)
+    )
+    lines = "".join(json.dumps(row) + "\n" for row in rows)
+    (tmp_path / "train.jsonl").write_text(lines, encoding="utf-8")
+    (tmp_path / "unitune.yaml").write_text(JOB, encoding="utf-8")
+    monkeypatch.setattr(deploying, "_leave_reaper", lambda *_: None)
+    monkeypatch.setattr(deploying, "POLL_SECONDS", 0.01)
+    with play("bedrock") as playing:
+        yield playing
+
+
+@pytest.fixture
+def run_id(vendor: Playing, unitune: Command) -> str:
+    assert vendor
+    assert 0 == unitune("run", "unitune.yaml", "--quiet").code
+    listed = json.loads(unitune("runs", "--json").out)["runs"]
+    return str(listed[0]["id"])
+
+
+def test_a_deployment_is_listed_until_it_is_taken_down(unitune: Command, run_id: str) -> None:
+    up = unitune("deploy", run_id, "--for", "30m")
+    assert (0, True) == (up.code, f"Take it down sooner: unitune undeploy {run_id}-d1" in up.out)
+
+    (row,) = json.loads(unitune("deployments", "--json").out)["deployments"]
+    assert (f"{run_id}-d1", run_id, "bedrock", "ready") == tuple(
+        row[key] for key in ("id", "run", "backend", "state")
+    )
+    assert f"{run_id}-d1" in unitune("deployments").out
+
+    assert f"{run_id}-d1 is gone." in unitune("undeploy", run_id).out
+    assert "Nothing stands.\n" == unitune("deployments").out
+    assert "gone" in unitune("deployments", "--all").out
+
+
+def test_a_vendor_that_does_not_answer_leaves_the_list_as_it_was_last_seen(
+    unitune: Command, run_id: str, vendor: Playing
+) -> None:
+    unitune("deploy", run_id, "--json")
+    vendor.server.spoil(Fault.EXPIRED_KEY, "GET", DEPLOYMENTS)
+    listed = unitune("deployments")
+    assert (0, True) == (listed.code, f"{run_id}-d1" in listed.out)
+    assert "is shown as it was last seen" in listed.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--for", "2 weeks"), "--for is '2 weeks'; write a time such as 30m, 2h or 1d."),
+        (("--option", "size"), "--option is 'size'; write KEY=VALUE."),
+    ],
+)
+def test_what_cannot_be_read_is_refused(
+    unitune: Command, run_id: str, arguments: tuple[str, ...], said: str
+) -> None:
+    refused = unitune("deploy", run_id, *arguments)
+    assert (2, True) == (refused.code, said in refused.err)
+
+
+def test_an_import_writes_a_job_that_plans(unitune: Command, run_id: str, tmp_path: Path) -> None:
+    assert run_id
+    job_id = json.loads(unitune("runs", "--json").out)["runs"][0]["job_id"]
+    done = unitune("import", f"bedrock:{job_id}", "--dir", "moved")
+    assert (0, True) == (done.code, "wrote moved/unitune.yaml" in done.out)
+    assert "bedrock" == Job.load(tmp_path / "moved" / "unitune.yaml").backend
+    assert 0 == unitune("plan", "moved/unitune.yaml").code
+
+
+def test_delete_forgets_a_run_once_all_of_it_is_gone(
+    unitune: Command, run_id: str, vendor: Playing
+) -> None:
+    vendor.server.spoil(Fault.EXPIRED_KEY, "DELETE", "custom-models")
+    kept = unitune("delete", run_id)
+    assert (2, True) == (kept.code, "not deleted" in kept.err)
+    assert run_id in unitune("runs").out
+
+    gone = unitune("delete", run_id)
+    assert (0, f"{run_id} is deleted.\n") == (gone.code, gone.out)
+    assert run_id not in unitune("runs").out
+
+
+def test_what_a_deployed_model_says_is_asked_of_the_deployment(
+    unitune: Command, run_id: str
+) -> None:
+    alone = unitune("chat", run_id, "-m", "2?")
+    assert (2, True) == (alone.code, f"unitune deploy {run_id} --for 2h" in alone.err)
+    unitune("deploy", run_id)
+    assert 0 == unitune("chat", run_id, "-m", "2?").code
+
+
+def test_a_run_says_what_it_costs_while_it_runs_and_when_it_has_ended(
+    unitune: Command, tmp_path: Path
+) -> None:
+    rows = [{"prompt": f"{number}?", "completion": "yes"} for number in range(60)]
+    lines = "".join(json.dumps(row) + "\n" for row in rows)
+    (tmp_path / "train.jsonl").write_text(lines, encoding="utf-8")
+    job = JOB.replace("amazon.nova-micro-v1:0:128k", "gpt-4o-mini").replace("bedrock", "openai")
+    (tmp_path / "unitune.yaml").write_text(job, encoding="utf-8")
+    with play("openai"):
+        done = unitune("run", "unitune.yaml")
+    assert "tokens and $0.01 so far" in done.err
+    assert "trained tokens, about $0.00 at $3.00 a million (as of 2026-05-01)" in done.out

@@ -1,0 +1,66 @@
+"""Answers written down before compete like a model's; a missing one is an error, not a miss."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from unitune.data.example import Example, Message
+from unitune.errors import DataError, JobError
+from unitune.evaluate.contenders import check_roles
+from unitune.evaluate.recorded import RecordedModel, answer_line, mend, read_answers
+from unitune.job import FewShot, Recorded, Tuned
+from unitune.models import Request
+
+CASES = [
+    Example(
+        messages=(Message(role="user", content=name), Message(role="assistant", content="right")),
+        id=name,
+    )
+    for name in ("one", "two")
+]
+
+
+def test_answers_are_found_by_case_and_the_last_counts(tmp_path: Path) -> None:
+    file = tmp_path / "old.jsonl"
+    lines = [("one", "first"), ("one", "sécond\n"), ("other", "x")]
+    file.write_text("".join(answer_line(case, answer) for case, answer in lines), encoding="utf-8")
+    model = RecordedModel(file, CASES)
+    one, two = (asyncio.run(model.reply(Request(messages=case.prompt))) for case in CASES)
+    assert "sécond\n" == one.text
+    assert "no answer to this case was recorded" == two.error
+
+
+def test_another_file_is_another_model(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).write_text(answer_line("one", name), encoding="utf-8")
+    fingerprints = [RecordedModel(tmp_path / name, CASES).fingerprint for name in ("a", "b", "a")]
+    assert fingerprints[0] == fingerprints[2] != fingerprints[1]
+
+
+def test_a_bad_line_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "old.jsonl"
+    file.write_text(answer_line("one", "x") + '{"case": "two"}\n', encoding="utf-8")
+    with pytest.raises(DataError, match=r"old\.jsonl:2 is no recorded answer"):
+        read_answers(file)
+    with pytest.raises(DataError, match="cannot be read"):
+        read_answers(tmp_path / "none.jsonl")
+
+
+def test_recorded_answers_cannot_compete_on_dev() -> None:
+    old = Recorded(name="old", answers="old.jsonl")
+    check_roles((old, Tuned()))
+    with pytest.raises(JobError, match="old has recorded answers to the test cases alone"):
+        check_roles((old, FewShot(), Tuned()))
+    check_roles((old, FewShot(role="reference"), Tuned()))
+
+
+@pytest.mark.parametrize("cut", range(1, len(answer_line("two", "x"))))
+def test_a_line_over_which_a_process_died_is_cut_off_or_ended(tmp_path: Path, cut: int) -> None:
+    file = tmp_path / "old.jsonl"
+    first, second = answer_line("one", "x"), answer_line("two", "x")
+    file.write_text(first + second[:-cut], encoding="utf-8")
+    mend(file)
+    assert file.read_text(encoding="utf-8") == (first + second if cut == 1 else first)

@@ -1,0 +1,218 @@
+"""Commands about what stands at vendors: deploy, undeploy, deployments, delete, import."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from unitune.cli.options import Json, Quiet, RunId, seconds_of
+from unitune.errors import BackendError, UserError
+
+if TYPE_CHECKING:
+    from unitune.deploying import Deployment
+    from unitune.importing import Imported
+
+
+def deploy(
+    run: RunId,
+    *,
+    stand: Annotated[
+        str, typer.Option("--for", metavar="TIME", help="When it is taken down: 30m, 2h, 1d.")
+    ] = "2h",
+    option: Annotated[
+        list[str] | None,
+        typer.Option(metavar="KEY=VALUE", help="The backend's own, such as hardware; repeatable."),
+    ] = None,
+    wait: Annotated[bool, typer.Option(help="Return when it is ready to answer.")] = True,
+    json: Json = False,
+) -> None:
+    """Bring a tuned model up at its vendor, for a limited time; it costs money while it stands.
+
+    [dim]$ unitune deploy r2611 --for 2h[/dim]
+    """
+    from unitune.cli.output import aside, console
+    from unitune.deploying import deploy as bring_up
+    from unitune.run import find_run
+
+    made = bring_up(
+        find_run(run), seconds=seconds_of("--for", stand), options=_options(option or [])
+    )
+    if wait:
+        aside().print(f"{made.id} is {made.state}; waiting until it is ready.")
+        made.wait()
+    if json:
+        _print_json([made])
+    else:
+        console().print(f"{made.id} is {made.state}, until {made.until.astimezone():%H:%M}.")
+        console().print(f"Take it down sooner: unitune undeploy {made.id}")
+
+
+def undeploy(
+    deployment: Annotated[
+        str, typer.Argument(metavar="DEPLOYMENT", help="Its id, or the run's whose model it is.")
+    ],
+) -> None:
+    """Take a deployment down.
+
+    [dim]$ unitune undeploy r2611[/dim]
+    """
+    from unitune.cli.output import console
+    from unitune.deploying import find_deployment
+
+    found = find_deployment(deployment).take_down()
+    spent = "" if found.usd_spent is None else f" It cost about ${found.usd_spent}."
+    console().print(f"{found.id} is {found.state}.{spent}")
+
+
+def deployments(
+    *,
+    everything: Annotated[bool, typer.Option("--all", help="Those that are gone, too.")] = False,
+    json: Json = False,
+) -> None:
+    """List what stands and costs money: where, since when, the price, what was spent.
+
+    Whatever has outlived its time is taken down.
+
+    [dim]$ unitune deployments[/dim]
+    """
+    from unitune.cli.output import aside, console
+    from unitune.deploying import deployments as all_deployments
+
+    found = all_deployments(standing=not everything)
+    for one in found:
+        try:
+            one.refresh()
+        except BackendError as error:
+            aside().print(f"{one.id} is shown as it was last seen: {error}", markup=False)
+    if json:
+        _print_json(found)
+    elif found:
+        _print_table(found)
+    else:
+        console().print("Nothing stands.")
+
+
+def delete(
+    run: RunId,
+    *,
+    force: Annotated[
+        bool, typer.Option("--force", help="Forget the run even if something cannot be deleted.")
+    ] = False,
+) -> None:
+    """Delete what a run left: files and model at the vendor, its folder, its place in the ledger.
+
+    [dim]$ unitune delete r2611[/dim]
+    """
+    from unitune.cli.output import aside, console
+    from unitune.run import find_run
+
+    found = find_run(run)
+    left = found.delete(force=force)
+    for sentence in left:
+        aside().print(f"[yellow]not deleted[/yellow] {sentence}", markup=True)
+    if left and not force:
+        raise UserError(f"run {found.id} is kept. To forget it all the same: --force")
+    console().print(f"{found.id} is deleted.")
+
+
+def import_source(
+    source: Annotated[
+        str, typer.Argument(metavar="BACKEND:JOB", help="Such as openai:ftjob-abc123.")
+    ],
+    *,
+    directory: Annotated[
+        Path, typer.Option("--dir", metavar="DIR", help="Where the files go.")
+    ] = Path(),
+    answers: Annotated[
+        Path | None,
+        typer.Option(metavar="CASES", help="Ask the old model these cases, and keep what it says."),
+    ] = None,
+    quiet: Quiet = False,
+) -> None:
+    """Bring an existing job over: job file, rows, settings, and the old model's answers.
+
+    [dim]$ unitune import openai:ftjob-abc123 --answers test.jsonl[/dim]
+    """
+    from unitune.cli.output import console
+    from unitune.importing import import_job
+
+    found = import_job(source, directory)
+    for file in found.files:
+        console().print(f"wrote {file}")
+    for note in found.notes:
+        console().print(f"[yellow]note[/yellow] {note}")
+    if answers is not None:
+        _keep_answers(found, answers, directory, quiet=quiet)
+    console().print(
+        "Next: name another backend and its model in unitune.yaml, then unitune plan unitune.yaml"
+    )
+
+
+def _options(pairs: list[str]) -> dict[str, str]:
+    found = {key: value for key, _, value in (pair.partition("=") for pair in pairs)}
+    if wrong := [key for key, value in found.items() if not value]:
+        raise UserError(f"--option is {wrong[0]!r}; write KEY=VALUE.")
+    return found
+
+
+def _keep_answers(found: Imported, cases: Path, directory: Path, *, quiet: bool) -> None:
+    from unitune.cli.output import aside, console
+    from unitune.data.load import load
+    from unitune.importing import ANSWERS, record_answers
+
+    if found.model is None:
+        raise UserError("the old job left no model, so there is nobody to ask.")
+    rows = tuple(load(cases))
+    file = directory / ANSWERS
+    failures = record_answers(found.model, rows, file)
+    for failure in failures[:3] if not quiet else []:
+        aside().print(failure, markup=False)
+    if failures:
+        raise BackendError(
+            f"{len(failures)} of {len(rows)} cases got no answer; the rest stands in {file}. "
+            "The same command asks them again."
+        )
+    console().print(f"wrote {file}: {len(rows)} answers of {found.model.name}")
+
+
+def _print_json(found: list[Deployment]) -> None:
+    import json as json_module
+
+    rows = [
+        {
+            "id": one.id,
+            "run": one.run_id,
+            "backend": one.backend_name,
+            "state": one.state,
+            "model": one.model.name,
+            "since": one.since.isoformat(),
+            "until": one.until.isoformat(),
+            "usd_per_hour": None if one.usd_per_hour is None else str(one.usd_per_hour),
+            "usd_spent": None if one.usd_spent is None else str(one.usd_spent),
+        }
+        for one in found
+    ]
+    typer.echo(json_module.dumps({"schema_version": 1, "deployments": rows}, indent=2))
+
+
+def _print_table(found: list[Deployment]) -> None:
+    from rich.table import Table
+
+    from unitune.cli.output import console
+
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for heading in ("deployment", "backend", "state", "since", "until", "an hour", "so far"):
+        table.add_column(heading, no_wrap=True)
+    for one in found:
+        table.add_row(
+            one.id,
+            one.backend_name,
+            one.state,
+            f"{one.since.astimezone():%m-%d %H:%M}",
+            f"{one.until.astimezone():%m-%d %H:%M}" if one.stands else "-",
+            "unknown" if one.usd_per_hour is None else f"${one.usd_per_hour}",
+            "unknown" if one.usd_spent is None else f"${one.usd_spent}",
+        )
+    console().print(table)

@@ -1,0 +1,106 @@
+"""Answers written down before, as a model to ask: `RecordedModel`.
+
+So a model that will be switched off can be compared with for good: its answers to the cases are
+kept while it lives (`unitune import … --answers`), one JSON object a line with `case` and `answer`.
+A case without an answer is an error of that case, never a wrong answer.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from pydantic import BaseModel, ValidationError
+
+from unitune.data.example import Example, Message, digest
+from unitune.errors import DataError
+from unitune.models import Reply, Request
+
+
+class RecordedAnswer(BaseModel):
+    """One line of the file."""
+
+    case: str
+    answer: str
+
+
+class RecordedModel:
+    """A model that says what it said before.
+
+    Args:
+        path: File of recorded answers.
+        cases: What will be asked, with the row's own messages.
+
+    Raises:
+        DataError: The file is missing, or a line is no recorded answer.
+    """
+
+    def __init__(self, path: Path, cases: Sequence[Example]) -> None:
+        answers = read_answers(path)
+        self._answers = {
+            _question(case.prompt): answers[case.case_id]
+            for case in cases
+            if case.case_id in answers
+        }
+        self.fingerprint = f"recorded:{digest(sorted(answers.items()))}"
+
+    async def reply(self, request: Request) -> Reply:
+        """Look the question up."""
+        answer = self._answers.get(_question(request.messages))
+        if answer is None:
+            return Reply(error="no answer to this case was recorded", finish_reason="error")
+        return Reply(text=answer)
+
+    def close(self) -> None:
+        """Free nothing; there is nothing."""
+
+
+def read_answers(path: Path) -> dict[str, str]:
+    """Return recorded answers by case; of two for one case the last counts.
+
+    Raises:
+        DataError: The file is missing, or a line is no recorded answer.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except OSError as error:
+        raise DataError(
+            f"{path} cannot be read: {error.strerror}. It holds a contender's recorded "
+            "answers; give its place in evaluate.contenders."
+        ) from error
+    found = [_answer(path, number, line) for number, line in enumerate(lines, start=1) if line]
+    return {one.case: one.answer for one in found}
+
+
+def mend(path: Path) -> None:
+    """Cut off the last line if a process died while it wrote it, so that another can follow."""
+    with path.open("r+b") as file:
+        content = file.read()
+        if not content or content.endswith(b"\n"):
+            return
+        whole, _, last = content.rpartition(b"\n")
+        try:
+            RecordedAnswer.model_validate_json(last)
+        except ValidationError:
+            file.truncate(len(whole) + 1 if whole else 0)
+        else:
+            file.write(b"\n")
+
+
+def answer_line(case: str, answer: str) -> str:
+    """Return a line of the file, its end included."""
+    return json.dumps({"case": case, "answer": answer}, ensure_ascii=False) + "\n"
+
+
+def _answer(path: Path, number: int, line: str) -> RecordedAnswer:
+    try:
+        return RecordedAnswer.model_validate_json(line)
+    except ValidationError as error:
+        raise DataError(
+            f'{path}:{number} is no recorded answer. Write {{"case": ID, "answer": TEXT}}.'
+        ) from error
+
+
+def _question(messages: Sequence[Message]) -> str:
+    return digest([[turn.role, turn.text] for turn in messages])
