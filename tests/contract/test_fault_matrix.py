@@ -1,0 +1,193 @@
+"""Every hosted backend and every fault: one job at the vendor, the right state, and what to do.
+
+The faults spoil the create call of a launch through the vendor's real SDK. Where the vendor's kind
+cannot promise one job (a suffix is all that carries the key), the run may be held as uncertain.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("openai", reason="needs the vendors' extras")
+pytest.importorskip("together", reason="needs the vendors' extras")
+pytest.importorskip("google.genai", reason="needs the vendors' extras")
+pytest.importorskip("boto3", reason="needs the vendors' extras")
+
+from unitune import registry
+from unitune.backend import Guarantee, State
+from unitune.errors import BackendError, UnituneError, Unreachable
+from unitune.job import Data, Job
+from unitune.offer import Offer
+from unitune.run import Run, launch, runs
+from unitune.testing.loopback import TOOK_EFFECT, Conduct, Fault
+from unitune_providers.loopback.playing import PARTS, Playing, play
+
+SETTLE_SECONDS = 1.5
+PATIENCE = (
+    "openai.wire.CREATE_SECONDS",
+    "openai.server.READ_SECONDS",
+    "together.client.TIMEOUT_SECONDS",
+    "bedrock.clients.READ_SECONDS",
+)
+"""How long each SDK waits for an answer, by module of the vendor; Vertex AI's is `play`'s."""
+
+
+@pytest.fixture(params=sorted(PARTS))
+def vendor(request: pytest.FixtureRequest) -> Iterator[Playing]:
+    request.getfixturevalue("quick")
+    with play(request.param) as playing:
+        yield playing
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A home of its own, and a settle time that a test can wait for."""
+    monkeypatch.setenv("UNITUNE_DIR", str(tmp_path / "home"))
+    original = registry.offer
+
+    def offer(name: str) -> Offer:
+        return original(name).model_copy(update={"settle_seconds": SETTLE_SECONDS})
+
+    monkeypatch.setattr(registry, "offer", offer)
+    for name in PATIENCE:
+        monkeypatch.setattr(f"unitune_providers.{name}", 1.0)
+
+
+def job(folder: Path, playing: Playing) -> Job:
+    name = next(name for name, part in PARTS.items() if part is playing.part)
+    rows = "".join(
+        json.dumps(
+            {
+                "messages": [
+                    {"role": "user", "content": f"What is {number} times two?"},
+                    {"role": "assistant", "content": str(2 * number)},
+                ]
+            }
+        )
+        + "\n"
+        for number in range(60)
+    )
+    (folder / "train.jsonl").write_text(rows, encoding="utf-8")
+    return Job(
+        name="matrix",
+        model=playing.part.model,
+        backend=name,
+        data=Data(train="train.jsonl"),
+        folder=folder,
+    )
+
+
+def jobs_of(run: Run) -> list[str]:
+    return registry.backend(run.backend_name).find(run.launch_key, run.folder)
+
+
+def launched(wanted: Job) -> Run:
+    """Launch, and resume once as the message says when no clear answer came."""
+    try:
+        return launch(wanted)
+    except Unreachable as problem:
+        told = str(problem)
+    (run,) = runs()
+    assert f"unitune resume {run.id}" in told
+    return run.resume()
+
+
+@pytest.mark.parametrize("fault", sorted(TOOK_EFFECT | {Fault.SERVER_ERROR}))
+def test_after_a_fault_of_the_create_call_there_is_one_job(
+    vendor: Playing, fault: Fault, tmp_path: Path
+) -> None:
+    vendor.server.spoil(fault, "POST", vendor.part.create)
+    run = launched(job(tmp_path, vendor))
+    suffix_only = registry.backend(run.backend_name).guarantee is Guarantee.SUFFIX_ONLY
+    if suffix_only and fault is Fault.SERVER_ERROR:
+        assert State.UNCERTAIN is run.state
+        assert [] == jobs_of(run)
+        assert f"unitune resume {run.id} --resubmit" in str(run.error)
+        run.resume(resubmit=True)
+    assert [run.job_id] == jobs_of(run)
+    assert run.state in (State.QUEUED, State.VALIDATING, State.RUNNING)
+
+
+def test_a_rate_limit_is_waited_out(vendor: Playing, tmp_path: Path) -> None:
+    vendor.server.spoil(Fault.RATE_LIMITED, "POST", vendor.part.create)
+    run = launch(job(tmp_path, vendor))
+    assert [run.job_id] == jobs_of(run)
+
+
+@pytest.mark.parametrize("fault", sorted(set(Fault) - {Fault.EXPIRED_KEY}))
+def test_a_fault_while_watching_is_waited_out(
+    vendor: Playing, fault: Fault, tmp_path: Path
+) -> None:
+    run = launch(job(tmp_path, vendor))
+    vendor.server.spoil(fault, "GET", "", times=2)
+    assert State.SUCCEEDED is run.wait(0.01).state
+    losses = [event.data["step"] for event in run.events() if event.kind == "step"]
+    assert sorted(set(losses)) == losses
+
+
+def test_a_key_that_expires_while_watching_ends_the_watch_and_not_the_run(
+    vendor: Playing, tmp_path: Path
+) -> None:
+    run = launch(job(tmp_path, vendor))
+    vendor.server.spoil(Fault.EXPIRED_KEY, "GET", "")
+    with pytest.raises(BackendError, match=r"key|Sign in"):
+        run.wait(0.01)
+    assert State.SUCCEEDED is run.wait(0.01).state
+
+
+def test_an_expired_key_creates_nothing_and_says_so(vendor: Playing, tmp_path: Path) -> None:
+    vendor.server.spoil(Fault.EXPIRED_KEY, "POST", vendor.part.create, times=3)
+    with pytest.raises(BackendError, match=r"key|Sign in") as told:
+        launch(job(tmp_path, vendor))
+    assert 401 == told.value.status
+    (run,) = runs()
+    assert State.FAILED is run.state
+    assert [] == jobs_of(run)
+
+
+def test_a_job_that_lists_show_late_is_adopted_once(vendor: Playing, tmp_path: Path) -> None:
+    conduct_of(vendor).list_lag_seconds = 0.7
+    conduct_of(vendor).lists_repeat = True
+    vendor.server.spoil(Fault.ERROR_AFTER, "POST", vendor.part.create)
+    run = launched(job(tmp_path, vendor))
+    conduct_of(vendor).list_lag_seconds = 0
+    assert [run.job_id] == jobs_of(run)
+
+
+def test_an_unknown_state_is_kept_and_polled_on(vendor: Playing, tmp_path: Path) -> None:
+    run = launch(job(tmp_path, vendor))
+    conduct_of(vendor).state = "brand_new"
+    for _ in range(3):
+        run.refresh()
+    assert State.UNKNOWN is run.state
+    assert "brand_new" in run.raw.lower()
+    conduct_of(vendor).state = None
+    assert State.SUCCEEDED is run.wait(0.01).state
+
+
+def test_a_file_that_fails_validation_fails_the_run_in_the_vendors_words(
+    vendor: Playing, tmp_path: Path
+) -> None:
+    conduct_of(vendor).rejects_files = "row 7 is not to our taste"
+    with pytest.raises(UnituneError, match="row 7 is not to our taste"):
+        launch(job(tmp_path, vendor)).wait(0.01)
+    (run,) = runs()
+    assert State.FAILED is run.state
+    assert "row 7 is not to our taste" in str(run.error)
+
+
+def test_a_whole_run_succeeds_and_is_deleted(vendor: Playing, tmp_path: Path) -> None:
+    run = launch(job(tmp_path, vendor)).wait(0.01)
+    assert State.SUCCEEDED is run.state
+    assert run.model is not None
+    left = run.delete(force=True)
+    assert [] == runs()
+    assert not any("file" in sentence for sentence in left), left
+
+
+def conduct_of(playing: Playing) -> Conduct:
+    return playing.server.vendor.conduct  # pyright: ignore[reportAttributeAccessIssue]

@@ -1,0 +1,36 @@
+"""How long a vendor asks to wait reaches the core, whichever vendor it is."""
+
+from __future__ import annotations
+
+import pytest
+
+pytest.importorskip("openai", reason="needs the vendors' extras")
+pytest.importorskip("together", reason="needs the vendors' extras")
+pytest.importorskip("google.genai", reason="needs the vendors' extras")
+pytest.importorskip("boto3", reason="needs the vendors' extras")
+
+from pathlib import Path
+
+from unitune import registry
+from unitune.backend import Launch, Upload
+from unitune.errors import BackendError
+from unitune.job import Data, Job
+from unitune.testing.contract import ROWS
+from unitune.testing.loopback import Fault
+from unitune_providers.loopback.playing import PARTS, play
+
+
+@pytest.mark.parametrize("name", sorted(PARTS))
+def test_a_refused_create_call_says_how_long_to_wait(name: str, tmp_path: Path) -> None:
+    with play(name) as playing:
+        backend = registry.backend(name)
+        model = playing.part.model
+        job = Job(name="a", model=model, backend=name, data=Data(train="train.jsonl"))
+        file = tmp_path / "train.jsonl"
+        file.write_text("".join(ROWS) * 10)
+        uploaded: Upload = backend.upload(file, "a" * 64)
+        playing.server.spoil(Fault.RATE_LIMITED, "POST", playing.part.create)
+        with pytest.raises(BackendError) as told:
+            backend.submit(Launch("r251125-abc-1", job, uploaded, None, tmp_path))
+        assert (429, 1.0) == (told.value.status, told.value.retry_after)
+        assert 1 == len(playing.server.asked("POST", playing.part.create))

@@ -1,0 +1,118 @@
+"""A wrong option is told before anything is sent, without a key and with the nearest right name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("openai", reason="needs the vendors' extras")
+pytest.importorskip("together", reason="needs the vendors' extras")
+pytest.importorskip("google.genai", reason="needs the vendors' extras")
+pytest.importorskip("boto3", reason="needs the vendors' extras")
+
+from unitune import registry
+from unitune.abilities import Vets
+from unitune.errors import JobError, Unsupported
+from unitune.job import Data, Job
+from unitune.planning import plan
+from unitune.run import launch, runs
+from unitune.testing.contract import ROWS
+from unitune_providers.loopback.playing import Playing, play
+
+GRADER = {"type": "string_check"}
+MISSPELT: dict[str, tuple[str, dict[str, Any]]] = {
+    "openai": ("gpt-4.1", {"learning_rate_multiplyer": 2}),
+    "azure": ("gpt-4.1", {"trainingtype": "Standard"}),
+    "mantle": ("openai.gpt-oss-20b", {"graders": GRADER}),
+    "nebius": ("any", {"warmup_ration": 0.1}),
+    "together": ("Qwen/Qwen3-8B", {"n_eval": 1}),
+    "vertex": ("gemini-3.5-flash", {"betas": 0.1}),
+    "bedrock": ("amazon.nova-micro-v1:0", {"role": "arn"}),
+}
+REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
+    "reinforcement without a grader": ("openai", {"method": "rft"}, "needs a grader"),
+    "preference option for supervised": ("openai", {"options": {"beta": 0.1}}, "for method dpo"),
+    "open model on Azure": ("azure", {"model": "gpt-oss-20b"}, "globalStandard only"),
+    "adapter settings without adapters": (
+        "nebius",
+        {"options": {"lora": False}, "tuning": {"lora": {"rank": 8}}},
+        "lora is false",
+    ),
+    "schedule without its kind": ("together", {"options": {"num_cycles": 1}}, "needs lr_scheduler"),
+    "rank between sizes": ("vertex", {"tuning": {"lora": {"rank": 5}}}, "rank is 5"),
+    "learning rate beyond Nova's": ("bedrock", {"tuning": {"learning_rate": 0.1}}, "1e-06 to 0.0"),
+    "warm-up of Nova for Llama": (
+        "bedrock",
+        {"model": "meta.llama3-3-70b-instruct-v1:0", "options": {"learning_rate_warmup_steps": 1}},
+        "is for Nova models",
+    ),
+}
+
+
+@pytest.fixture(autouse=True)
+def _bare_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+    """No key and no server of any vendor."""
+    for name in ("OPENAI_API_KEY", "TOGETHER_API_KEY", "AZURE_OPENAI_API_KEY", "NEBIUS_API_KEY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("UNITUNE_DIR", str(tmp_path / "home"))
+    registry.backend.cache_clear()
+    yield
+    registry.backend.cache_clear()
+
+
+def job(backend: str, folder: Path, changes: dict[str, Any]) -> Job:
+    (folder / "train.jsonl").write_text("".join(ROWS) * 20)
+    model, _ = MISSPELT[backend]
+    own = {backend: changes.get("options", {})}
+    fixed = {"name": "a", "model": model, "backend": backend, "data": Data(train="train.jsonl")}
+    return Job.model_validate({**fixed, **changes, "options": own, "folder": folder})
+
+
+def vet(wanted: Job) -> None:
+    backend = registry.backend(wanted.backend)
+    assert isinstance(backend, Vets)
+    backend.vet(wanted)
+
+
+@pytest.mark.parametrize("backend", MISSPELT)
+def test_an_unknown_option_is_refused_with_all_right_names(backend: str, tmp_path: Path) -> None:
+    _, options = MISSPELT[backend]
+    method = "rft" if backend == "mantle" else "sft"
+    with pytest.raises(JobError) as told:
+        vet(job(backend, tmp_path, {"options": options, "method": method}))
+    (key,) = options
+    assert f"options.{backend}.{key} is not a known key. Did you mean" in str(told.value)
+    assert "Known: " in str(told.value)
+
+
+@pytest.mark.parametrize(("backend", "changes", "words"), REFUSED.values(), ids=REFUSED)
+def test_what_does_not_go_together_is_refused(
+    backend: str, changes: dict[str, Any], words: str, tmp_path: Path
+) -> None:
+    with pytest.raises((JobError, Unsupported), match=words):
+        vet(job(backend, tmp_path, changes))
+
+
+@pytest.mark.parametrize("backend", sorted(set(MISSPELT) - {"mantle"}))
+def test_a_job_without_options_passes(backend: str, tmp_path: Path) -> None:
+    vet(job(backend, tmp_path, {}))
+
+
+def test_the_plan_shows_a_wrong_option_as_an_error(tmp_path: Path) -> None:
+    found = plan(job("together", tmp_path, {"options": {"n_eval": 1}}))
+    assert ["refused-options"] == [finding.code for finding in found.errors]
+
+
+@pytest.mark.parametrize("backend", ["openai", "together", "vertex"])
+def test_a_launch_with_a_wrong_option_sends_and_writes_nothing(
+    backend: str, tmp_path: Path
+) -> None:
+    playing: Playing
+    with play(backend) as playing:
+        with pytest.raises(JobError):
+            launch(job(backend, tmp_path, {"options": MISSPELT[backend][1]}))
+        assert [] == playing.server.requests
+    assert [] == runs()

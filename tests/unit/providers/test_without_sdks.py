@@ -1,0 +1,124 @@
+"""With no extra installed, offers are read, jobs planned and rows converted for every vendor."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+BLOCKED = (
+    "anthropic",
+    "azure",
+    "boto3",
+    "botocore",
+    "google",
+    "httpx2",
+    "openai",
+    "peft",
+    "pyarrow",
+    "together",
+    "torch",
+    "transformers",
+)
+ROWS = "".join(
+    json.dumps(
+        {
+            "messages": [
+                {"role": "user", "content": f"What is {number} times two?"},
+                {"role": "assistant", "content": str(2 * number)},
+            ]
+        }
+    )
+    + "\n"
+    for number in range(200)
+)
+READ_ALL = """
+from unitune import registry
+for name in registry.backend_names():
+    assert registry.offer(name).name == name
+for name in registry.format_names():
+    assert registry.wire_format(name).encode
+print(len(registry.format_names()))
+"""
+TALK = """
+import contextlib, io, json
+from unitune import registry
+from unitune.cli.main import main
+registry._is_installed = lambda package: False
+heard = []
+for sys.argv in json.loads(sys.argv[1]):
+    out, code = io.StringIO(), 0
+    with contextlib.redirect_stdout(out):
+        try:
+            main()
+        except SystemExit as end:
+            code = end.code
+    heard.append([code, out.getvalue()])
+print(json.dumps(heard))
+"""
+"""Runs command lines, in a process in which no extra is installed, and prints what each said."""
+MODELS = {
+    "azure": "gpt-4.1",
+    "bedrock": "amazon.nova-micro-v1:0",
+    "nebius": "meta-llama/Llama-3.3-70B-Instruct",
+    "openai": "gpt-4.1",
+    "together": "Qwen/Qwen3-8B",
+    "vertex": "gemini-3.5-flash",
+}
+FORMATS = ("bedrock-nova", "bedrock-prompt", "openai-chat", "together-chat", "vertex-sft")
+
+
+def blocked(code: str, folder: Path, *arguments: str) -> str:
+    """Run code in a process of its own in which no vendor's SDK can be imported."""
+    block = f"import sys; sys.modules.update(dict.fromkeys({BLOCKED!r}))\n"
+    done = subprocess.run(
+        [sys.executable, "-c", block + code, *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=folder,
+        env={**os.environ, "UNITUNE_DIR": str(folder / "home"), "UNITUNE_TODAY": "2026-11-25"},
+    )
+    assert 0 == done.returncode, done.stderr
+    return done.stdout
+
+
+def said(folder: Path, *commands: str) -> list[str]:
+    """Return what command lines print; each must end well."""
+    lines = json.dumps([["unitune", *command.split()] for command in commands])
+    heard = json.loads(blocked(TALK, folder, lines))
+    assert [0] * len(commands) == [code for code, _ in heard], heard
+    return [text for _, text in heard]
+
+
+def test_every_offer_and_every_format_is_read(tmp_path: Path) -> None:
+    assert int(blocked(READ_ALL, tmp_path)) >= 9
+
+
+def test_jobs_are_planned_for_every_vendor_and_what_is_missing_is_named(tmp_path: Path) -> None:
+    (tmp_path / "train.jsonl").write_text(ROWS)
+    for backend, model in MODELS.items():
+        job = f"name: a\nmodel: {model}\nbackend: {backend}\ndata: {{train: train.jsonl}}\n"
+        (tmp_path / f"{backend}.yaml").write_text("version: 1\n" + job)
+    plans = said(tmp_path, *(f"plan {backend}.yaml --json" for backend in MODELS))
+    for backend, text in zip(MODELS, plans, strict=True):
+        found = json.loads(text)
+        assert backend == found["backend"]
+        assert "missing-extra" in {finding["code"] for finding in found["findings"]}
+
+
+def test_rows_are_checked_and_converted_to_every_vendors_format(tmp_path: Path) -> None:
+    (tmp_path / "train.jsonl").write_text(ROWS)
+    converts = [f"convert train.jsonl --to {name} -o {name}.jsonl" for name in FORMATS]
+    said(tmp_path, "check train.jsonl", *converts)
+    for name in FORMATS:
+        assert 200 == len((tmp_path / f"{name}.jsonl").read_text().splitlines()), name
+
+
+def test_backends_are_listed_as_not_installed(tmp_path: Path) -> None:
+    (text,) = said(tmp_path, "backends --json")
+    views = {view["offer"]["name"]: view for view in json.loads(text)["backends"]}
+    assert set(MODELS) <= set(views)
+    assert not any(views[name]["installed"] for name in MODELS)
