@@ -41,19 +41,28 @@ def test_every_relative_link_leads_to_a_file() -> None:
     assert [] == [target for target in targets if not (ROOT / target).exists()]
 
 
+def name_base_models(file: Path) -> None:
+    """Edit a job as the README says before it goes to a vendor."""
+    job = yaml.safe_load(file.read_text(encoding="utf-8"))
+    job["model"] = yaml.safe_load(blocks("yaml")[2])["model"]
+    file.write_text(yaml.safe_dump(job), encoding="utf-8")
+
+
 @pytest.mark.slow
 def test_the_tour_runs_as_written(quickstart: Any, guarded_environment: dict[str, str]) -> None:
     """`run` is the quickstart's own training again, so it is refused as a twin, exit code 2."""
-    codes = {
-        " ".join(command): subprocess.run(
+    codes: dict[str, int] = {}
+    for command in tour_commands():
+        if "together" in command:
+            name_base_models(quickstart.folder / "my-triage" / "unitune.yaml")
+        done = subprocess.run(
             [sys.executable, "-m", *command],
             cwd=quickstart.folder,
             env=guarded_environment,
             capture_output=True,
             check=False,
-        ).returncode
-        for command in tour_commands()
-    }
+        )
+        codes[" ".join(command)] = done.returncode
 
     expected = {command: 2 if command.startswith("unitune run ") else 0 for command in codes}
     assert expected == codes
