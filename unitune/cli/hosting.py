@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -210,9 +211,16 @@ def _print_table(found: list[Deployment]) -> None:
             one.id,
             one.backend_name,
             one.state,
-            f"{one.since.astimezone():%m-%d %H:%M}",
-            f"{one.until.astimezone():%m-%d %H:%M}" if one.stands else "-",
+            _moment(one.since),
+            _moment(one.until) if one.stands else "-",
             "unknown" if one.usd_per_hour is None else f"${one.usd_per_hour}",
             "unknown" if one.usd_spent is None else f"${one.usd_spent}",
         )
     console().print(table)
+
+
+def _moment(time: datetime) -> str:
+    """Return a time of today as ``14:05``, and any other with its date."""
+    local = time.astimezone()
+    today = local.date() == datetime.now(local.tzinfo).date()
+    return f"{local:%H:%M}" if today else f"{local:%m-%d %H:%M}"

@@ -130,7 +130,8 @@ def run(
         typer.echo(launched.id)
         return
     follow(launched, quiet=quiet or json)
-    conclude(launched, next_command=f"unitune compare {file}", json=json)
+    there = f" --backend {backend}" if backend else ""
+    conclude(launched, next_command=f"unitune compare {file}{there}", json=json)
 
 
 def quickstart(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from decimal import Decimal
 
 from unitune import registry
-from unitune.cost.estimate import Estimate, estimate
+from unitune.cost.estimate import Estimate, cents, estimate
 from unitune.data.load import load
 from unitune.launching import BILL
 from unitune.run import Run
@@ -22,10 +22,9 @@ def price_of(run: Run) -> Estimate | None:
 
 def so_far(priced: Estimate, step: float, steps: float) -> str:
     """Return what a training has cost after some of its steps, in words."""
-    share = min(step / steps, 1.0)
+    share = Decimal(min(step / steps, 1.0))
     tokens = priced.trained_tokens_expected * share
-    usd = float(priced.usd_expected) * share
-    return f"about {tokens:,.0f} tokens and ${usd:,.2f} so far"
+    return f"about {tokens:,.0f} tokens and ${cents(priced.usd_expected * share)} so far"
 
 
 def bill_of(run: Run) -> str | None:
@@ -38,5 +37,5 @@ def bill_of(run: Run) -> str | None:
     words = f"{billed[0]:,} trained tokens"
     if price is None or price.per != "million-tokens":
         return words
-    usd = (price.usd * Decimal(billed[0]) / 1_000_000).quantize(Decimal("0.01"))
+    usd = cents(price.usd * Decimal(billed[0]) / 1_000_000)
     return f"{words}, about ${usd} at ${price.usd} a million (as of {price.as_of})"

@@ -203,6 +203,8 @@ def print_run(run: Run) -> None:
         "backend": run.backend_name,
         "base model": run.base_model,
     }
+    if run.job_id and not Path(run.job_id).is_absolute():
+        rows["job there"] = escape(run.job_id)
     if steps:
         first, last = steps[0].data, steps[-1].data
         rows["steps"] = f"{last.get('step')} of {last.get('steps')}"

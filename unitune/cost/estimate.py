@@ -60,7 +60,7 @@ def estimate(job: Job, offer: Offer, train: Dataset) -> Estimate | None:
         return None
     epochs = _epochs(job, offer)
     tokens = {case: epochs[case] * _tokens(train, case) for case in epochs}
-    usd = {case: _cents(price.usd * count / 1_000_000) for case, count in tokens.items()}
+    usd = {case: cents(price.usd * count / 1_000_000) for case, count in tokens.items()}
     return Estimate(
         usd_low=usd["low"],
         usd_expected=usd["expected"],
@@ -125,6 +125,6 @@ def _assumptions(job: Job, offer: Offer, price: Price) -> Iterable[str]:
     yield f"${price.usd} a million trained tokens, as of {price.as_of} ({price.source})"
 
 
-def _cents(usd: Decimal) -> Decimal:
+def cents(usd: Decimal) -> Decimal:
     """Round up to a cent: a charge is never estimated as nothing."""
     return usd.quantize(Decimal("0.01"), rounding="ROUND_CEILING")
