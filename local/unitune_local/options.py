@@ -7,11 +7,10 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, JsonValue, ValidationError
-from pydantic_core import ErrorDetails
+from pydantic import Field
 
-from unitune.errors import JobError, nearest
 from unitune.job import Auto, Job, Spec
+from unitune.options import job_options
 
 
 class LocalOptions(Spec):
@@ -39,19 +38,4 @@ def local_options(job: Job) -> LocalOptions:
     Raises:
         JobError: A key is unknown or a value not allowed.
     """
-    given: dict[str, JsonValue] = job.options.get("local", {})
-    try:
-        return LocalOptions.model_validate(given)
-    except ValidationError as error:
-        told = [_sentence(detail) for detail in error.errors()]
-        raise JobError("\n".join(dict.fromkeys(told))) from error
-
-
-def _sentence(detail: ErrorDetails) -> str:
-    key = str(detail["loc"][0])
-    if detail["type"] != "extra_forbidden":
-        return f"options.local.{key} is {detail['input']!r}: {detail['msg']}."
-    known = list(LocalOptions.model_fields)
-    near = nearest(key, known)
-    guess = f" Did you mean {near!r}?" if near else ""
-    return f"options.local.{key} is not a known key.{guess} Known: {', '.join(known)}."
+    return job_options(job, "local", LocalOptions)

@@ -20,12 +20,13 @@ import time
 from pathlib import Path
 from typing import ClassVar, NoReturn
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
 from unitune.backend import Guarantee, Launch, State, Status, Upload
 from unitune.data.example import Example, Message, digest
-from unitune.errors import BackendError, JobError, UnknownName, Unreachable
+from unitune.errors import BackendError, UnknownName, Unreachable
 from unitune.models import ChatModel, Reply, Request, TunedModel
+from unitune.options import job_options
 from unitune.testing.script import STATES, Answers, Fault, Moment, Script, events, moment
 
 
@@ -178,15 +179,7 @@ def _vendor(run_folder: Path) -> Path:
 
 
 def _script(launch: Launch) -> Script:
-    try:
-        return Script.model_validate(launch.job.options.get("fake", {}))
-    except ValidationError as error:
-        wrong = "; ".join(
-            f"{'.'.join(str(part) for part in detail['loc'])}: {detail['msg']}"
-            for detail in error.errors()
-        )
-        known = ", ".join(Script.model_fields)
-        raise JobError(f"options.fake is not a script: {wrong}. Known keys: {known}.") from error
+    return job_options(launch.job, "fake", Script)
 
 
 def _existing(job_id: str) -> FakeJob:

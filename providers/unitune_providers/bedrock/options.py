@@ -13,13 +13,13 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import TYPE_CHECKING, Annotated
 
-from pydantic import Field, JsonValue, ValidationError
-from pydantic_core import ErrorDetails
+from pydantic import Field
 
 from unitune import registry
 from unitune.backend import Launch
-from unitune.errors import JobError, UserError, nearest
+from unitune.errors import JobError, UserError
 from unitune.job import Job, Spec
+from unitune.options import job_options
 from unitune_providers.bedrock.clients import split_uri
 
 if TYPE_CHECKING:
@@ -106,12 +106,7 @@ def bedrock_options(job: Job) -> BedrockOptions:
     Raises:
         JobError: A key is unknown, or a value not allowed.
     """
-    given: dict[str, JsonValue] = job.options.get(NAME, {})
-    try:
-        return BedrockOptions.model_validate(given)
-    except ValidationError as error:
-        told = [_sentence(detail) for detail in error.errors()]
-        raise JobError("\n".join(dict.fromkeys(told))) from error
+    return job_options(job, NAME, BedrockOptions)
 
 
 def vet_job(job: Job) -> None:
@@ -221,13 +216,3 @@ def _role(options: BedrockOptions) -> str:
             "Create a service role for model customization)."
         )
     return role
-
-
-def _sentence(detail: ErrorDetails) -> str:
-    key = str(detail["loc"][0])
-    if detail["type"] != "extra_forbidden":
-        return f"options.{NAME}.{key} is {detail['input']!r}: {detail['msg']}."
-    known = list(BedrockOptions.model_fields)
-    near = nearest(key, known)
-    guess = f" Did you mean {near!r}?" if near else ""
-    return f"options.{NAME}.{key} is not a known key.{guess} Known: {', '.join(known)}."

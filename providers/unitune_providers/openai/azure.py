@@ -17,12 +17,13 @@ from typing import Annotated, Literal, Protocol, cast
 from urllib.parse import urlsplit
 
 import httpx
-from pydantic import Field, JsonValue, ValidationError
+from pydantic import Field, JsonValue
 
 from unitune.abilities import Deployed
-from unitune.errors import BackendError, JobError, Unreachable, UserError
+from unitune.errors import BackendError, Unreachable, UserError
 from unitune.job import Spec
 from unitune.models import TunedModel
+from unitune.options import validated
 from unitune_providers.openai.errors import pause_of
 from unitune_providers.openai.server import required
 
@@ -93,7 +94,7 @@ def deploy(model: TunedModel, name: str, options: Mapping[str, JsonValue]) -> st
         JobError: An option is not known.
         BackendError: Azure refused, or failed.
     """
-    wanted = _options(options)
+    wanted = validated(DeploymentOptions, options, "deploy option")
     if _send("GET", name, f"show deployment {name}").status_code not in GONE:
         return name
     maker = maker_of(model.base)
@@ -219,14 +220,3 @@ def _token() -> str:
         ) from error
     credential = cast("Credential", identity.DefaultAzureCredential())
     return credential.get_token(f"{ARM_URL}/.default").token
-
-
-def _options(given: Mapping[str, JsonValue]) -> DeploymentOptions:
-    try:
-        return DeploymentOptions.model_validate(given)
-    except ValidationError as error:
-        known = ", ".join(DeploymentOptions.model_fields)
-        wrong = "; ".join(
-            f"{'.'.join(str(part) for part in one['loc'])}: {one['msg']}" for one in error.errors()
-        )
-        raise JobError(f"a deployment on Azure cannot take {wrong}. Known: {known}.") from error

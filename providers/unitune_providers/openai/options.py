@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from typing import Annotated, ClassVar, Literal, TypeVar
 
-from pydantic import Field, JsonValue, ValidationError
-from pydantic_core import ErrorDetails
+from pydantic import Field, JsonValue
 
-from unitune.errors import JobError, nearest
+from unitune.errors import JobError
 from unitune.job import Auto, Job, Spec
+from unitune.options import job_options
 
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
@@ -128,12 +128,7 @@ def read_options(job: Job, backend: str, kind: type[Options]) -> Options:
     Raises:
         JobError: A key is unknown, a value not allowed, or the job's method has no use for one.
     """
-    given: dict[str, JsonValue] = job.options.get(backend, {})
-    try:
-        options = kind.model_validate(given)
-    except ValidationError as error:
-        told = [_sentence(detail, backend, kind) for detail in error.errors()]
-        raise JobError("\n".join(dict.fromkeys(told))) from error
+    options = job_options(job, backend, kind)
     for key in options.model_fields_set:
         method = kind.only_for.get(key, job.method)
         if method != job.method:
@@ -142,19 +137,3 @@ def read_options(job: Job, backend: str, kind: type[Options]) -> Options:
                 f"{job.method}. Leave it out, or change the method."
             )
     return options
-
-
-def _sentence(detail: ErrorDetails, backend: str, kind: type[WireOptions]) -> str:
-    key, *deeper = (part for part in detail["loc"] if _is_key(part))
-    place = ".".join(str(part) for part in ("options", backend, key, *deeper))
-    if detail["type"] != "extra_forbidden" or deeper:
-        return f"{place} is {detail['input']!r}: {detail['msg']}."
-    known = list(kind.model_fields)
-    near = nearest(str(key), known)
-    guess = f" Did you mean {near!r}?" if near else ""
-    return f"{place} is not a known key.{guess} Known: {', '.join(known)}."
-
-
-def _is_key(part: int | str) -> bool:
-    """Whether a part of a place is a key, and not the name of a type in a union."""
-    return isinstance(part, int) or not any(mark in part for mark in "[]()'")

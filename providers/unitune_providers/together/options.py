@@ -8,17 +8,16 @@ refused with the nearest right one. Left out on purpose: what needs a second sec
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Literal, Self, TypeVar
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, JsonValue, ValidationError, model_validator
-from pydantic_core import ErrorDetails
+from pydantic import Field, JsonValue, model_validator
 
-from unitune.errors import JobError, nearest
+from unitune.errors import JobError
 from unitune.job import Job, Spec
+from unitune.options import job_options, validated
 
 Share = Annotated[float, Field(ge=0, le=1)]
 NotNegative = Annotated[float, Field(ge=0)]
-Chosen = TypeVar("Chosen", bound=Spec)
 
 
 class TogetherOptions(Spec):
@@ -117,7 +116,7 @@ def together_options(job: Job) -> TogetherOptions:
     Raises:
         JobError: A key is unknown, a value not allowed, or not for the job's method.
     """
-    options = _validated(TogetherOptions, job.options.get("together", {}), "options.together")
+    options = job_options(job, "together", TogetherOptions)
     _for_method(options, str(job.method))
     return options
 
@@ -128,28 +127,7 @@ def deploy_options(given: Mapping[str, JsonValue]) -> DeployOptions:
     Raises:
         JobError: A key is unknown or a value not allowed.
     """
-    return _validated(DeployOptions, given, "deploy option")
-
-
-def _validated(kind: type[Chosen], given: Mapping[str, JsonValue], where: str) -> Chosen:
-    try:
-        return kind.model_validate(dict(given))
-    except ValidationError as error:
-        known = list(kind.model_fields)
-        told = [_sentence(detail, known, where) for detail in error.errors()]
-        raise JobError("\n".join(dict.fromkeys(told))) from error
-
-
-def _sentence(detail: ErrorDetails, known: list[str], where: str) -> str:
-    words = detail["msg"].removeprefix("Value error, ")
-    if not detail["loc"]:
-        return f"{where}: {words}."
-    key = str(detail["loc"][0])
-    if detail["type"] != "extra_forbidden":
-        return f"{where}.{key} is {detail['input']!r}: {words}."
-    near = nearest(key, known)
-    guess = f" Did you mean {near!r}?" if near else ""
-    return f"{where}.{key} is not a known key.{guess} Known: {', '.join(known)}."
+    return validated(DeployOptions, given, "deploy option")
 
 
 def _for_method(options: TogetherOptions, method: str) -> None:

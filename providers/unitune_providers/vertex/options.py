@@ -10,12 +10,12 @@ from __future__ import annotations
 from typing import Annotated
 
 from google.genai import types
-from pydantic import Field, JsonValue, ValidationError
-from pydantic_core import ErrorDetails
+from pydantic import Field
 
 from unitune.backend import Launch
-from unitune.errors import JobError, Unsupported, nearest
+from unitune.errors import JobError, Unsupported
 from unitune.job import Auto, Job, Spec
+from unitune.options import job_options
 
 NAME = "vertex"
 LABEL = "unitune"
@@ -55,12 +55,7 @@ def vertex_options(job: Job) -> VertexOptions:
     Raises:
         JobError: A key is unknown, or a value not allowed.
     """
-    given: dict[str, JsonValue] = job.options.get(NAME, {})
-    try:
-        options = VertexOptions.model_validate(given)
-    except ValidationError as error:
-        told = [_sentence(detail) for detail in error.errors()]
-        raise JobError("\n".join(dict.fromkeys(told))) from error
+    options = job_options(job, "vertex", VertexOptions)
     if options.beta is not None and _method(job) is not types.TuningMethod.PREFERENCE_TUNING:
         raise JobError(f"options.vertex.beta is for method dpo, not {job.method}. Leave it out.")
     if options.pre_tuned_model_checkpoint_id is not None and not is_tuned(job.base_model):
@@ -138,13 +133,3 @@ def _adapter_size(job: Job) -> types.AdapterSize | None:
 
 def _explicit(value: int | Auto) -> int | None:
     return None if isinstance(value, str) else value
-
-
-def _sentence(detail: ErrorDetails) -> str:
-    key = str(detail["loc"][0])
-    if detail["type"] != "extra_forbidden":
-        return f"options.vertex.{key} is {detail['input']!r}: {detail['msg']}."
-    known = list(VertexOptions.model_fields)
-    near = nearest(key, known)
-    guess = f" Did you mean {near!r}?" if near else ""
-    return f"options.vertex.{key} is not a known key.{guess} Known: {', '.join(known)}."

@@ -15,6 +15,7 @@ ORDER = [
     ["errors"],
     ["yamlfile"],
     ["job"],
+    ["options"],
     ["data"],
     ["models"],
     ["today", "offer", "wire", "backend"],
