@@ -1,0 +1,243 @@
+"""Kill -9 at every journalled step, on every backend and both ledgers: is there one job afterwards?
+
+    python benchmarks/kill_table.py [--backend NAME] [--ledger sqlite|postgresql]
+                                    [--act launch|cancel] [--json]
+
+Each option may be repeated; without it, all. A launch (or a cancel) dies before and after every
+write to the ledger and every verb of its backend, and is then recovered as its user would do it.
+Hosted backends run on their vendors' real SDKs against servers on loopback, whose own books are
+counted; `local` trains a tiny model; `fake` keeps its jobs in a folder. Prints a table, or with
+--json each kill as one line. The exit code is 0 when every promise was kept: one job that the run
+knows and no file twice, or, where the vendor's kind cannot promise it, held as uncertain and said
+what to do.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+import signal
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+
+from crash.postgres import new_database
+from pydantic import JsonValue
+
+from unitune import registry
+from unitune.job import Data, Job, Tuning
+from unitune.ledger.postgres import VARIABLE
+from unitune.testing.kills import Act, Outcome, Stock, Verdict, kill_at, steps_of
+from unitune.testing.loopback import Conduct
+
+HOSTED = ("openai", "together", "vertex", "bedrock")
+BACKENDS = (*HOSTED, "local", "fake")
+LEDGERS = ("sqlite", "postgresql")
+COLUMNS: tuple[Verdict, ...] = ("one job", "uncertain", "lost", "doubled")
+ROWS = 40
+"""Rows of each training; the vendors want at least 32."""
+FOR_EVER = 1_000_000
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A backend that is ready for launches.
+
+    Args:
+        backend: Its name.
+        model: A base model that it tunes.
+        count: Counts what its vendor has.
+        clear: Ends what a launch has left running.
+        options: Of its jobs.
+    """
+
+    backend: str
+    model: str
+    count: Callable[[], Stock]
+    clear: Callable[[], None] = lambda: None
+    options: dict[str, JsonValue] = field(default_factory=dict[str, JsonValue])
+
+
+@dataclass(frozen=True)
+class Kill:
+    """One kill and what came of it."""
+
+    backend: str
+    ledger: str
+    act: str
+    verdict: Verdict
+    outcome: Outcome
+
+
+@contextmanager
+def staged(backend: str, folder: Path) -> Generator[Stage]:
+    """Make a backend ready while the body runs."""
+    if backend in HOSTED:
+        with hosted(backend) as stage:
+            yield stage
+    else:
+        yield on_a_tiny_model(folder) if backend == "local" else in_a_folder(folder)
+
+
+@contextmanager
+def hosted(backend: str) -> Generator[Stage]:
+    """Serve a vendor on loopback, whose jobs never get anywhere by themselves."""
+    from unitune_providers.loopback.playing import play  # noqa: PLC0415 - needs extras
+
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
+    with play(backend, Conduct(queued_polls=FOR_EVER)) as playing:
+        yield Stage(backend, playing.part.model, playing.stock)
+
+
+def in_a_folder(folder: Path) -> Stage:
+    """Lead the fake's jobs into a folder."""
+    vendor = folder / "vendor"
+    os.environ["UNITUNE_FAKE_DIR"] = str(vendor)
+
+    def count() -> Stock:
+        jobs = len(list(vendor.glob("*/job.json")))
+        return Stock(jobs, len(list(vendor.glob("uploads/*"))))
+
+    return Stage("fake", "tiny", count, options={"steps": FOR_EVER})
+
+
+def on_a_tiny_model(folder: Path) -> Stage:
+    """Make a tiny model to train, and end the workers that train it."""
+    import psutil  # noqa: PLC0415 - of the extra `local`, as the rest
+    from tiny_model import save_tiny_model  # noqa: PLC0415 - imports torch
+
+    from unitune_local import preparing  # noqa: PLC0415 - each fork would import torch
+
+    del preparing
+
+    def clear() -> None:
+        for process in psutil.process_iter(["cmdline"]):
+            command = " ".join(process.info["cmdline"] or [])
+            if "unitune_local.worker" in command and str(folder) in command:
+                os.kill(process.pid, signal.SIGKILL)
+
+    def count() -> Stock:
+        return Stock(len(list(folder.glob("*/runs/*/*/spec.json"))), 0)
+
+    model = str(save_tiny_model(folder / "model"))
+    return Stage("local", model, count, clear, {"threads": 1, "dtype": "float32"})
+
+
+@contextmanager
+def new_ledger(kind: str, folder: Path) -> Generator[None]:
+    """Give the forks a ledger without runs."""
+    os.environ["UNITUNE_DIR"] = str(folder)
+    with new_database() if kind == "postgresql" else nullcontext("") as url:
+        os.environ[VARIABLE] = url
+        yield
+    del os.environ[VARIABLE]
+
+
+def a_job(stage: Stage, folder: Path, number: int) -> Job:
+    """Write rows that no other job has, and return the job that trains on them."""
+    for name, start in (("train", 0), ("validation", ROWS)):
+        rows = [
+            {
+                "messages": [
+                    {"role": "user", "content": f"What is {row} plus {number}?"},
+                    {"role": "assistant", "content": str(row + number)},
+                ]
+            }
+            for row in range(start, start + ROWS)
+        ]
+        lines = "".join(json.dumps(row) + "\n" for row in rows)
+        (folder / f"{name}.jsonl").write_text(lines, encoding="utf-8")
+    return Job(
+        name=f"kill-{number}",
+        model=stage.model,
+        backend=stage.backend,
+        data=Data(train="train.jsonl", validation="validation.jsonl"),
+        tuning=Tuning(epochs=1),
+        options={stage.backend: stage.options},
+        folder=folder,
+    )
+
+
+def kills(stage: Stage, ledger: str, act: Act, folder: Path) -> Iterator[Kill]:
+    """Kill at every step that an undisturbed act has."""
+    guarantee = registry.backend(stage.backend).guarantee
+    registry.backend.cache_clear()
+    unlike = LEDGERS.index(ledger) * 10_000 + list(Act).index(act) * 1000
+    before = stage.count()
+    with new_ledger(ledger, folder / f"{ledger}-{act}-0"):
+        steps = steps_of(a_job(stage, folder, unlike), act)
+        stage.clear()
+    files = stage.count().files - before.files
+    for step, name in enumerate(steps, start=1):
+        with new_ledger(ledger, folder / f"{ledger}-{act}-{step}"):
+            outcome = kill_at(step, a_job(stage, folder, unlike + step), stage.count, act)
+            stage.clear()
+        if not outcome.step.startswith(name):
+            raise AssertionError(f"step {step} was to be {name!r}, and is {outcome.step!r}")
+        verdict = outcome.verdict(guarantee, files)
+        yield Kill(stage.backend, ledger, str(act), verdict, outcome)
+
+
+def all_kills(backends: list[str], ledgers: list[str], acts: list[Act]) -> Iterator[Kill]:
+    """Go through backends, ledgers and acts, each backend on one stage."""
+    for backend in backends:
+        with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+            place = Path(folder).resolve()
+            with staged(backend, place) as stage:
+                for ledger in ledgers:
+                    for act in acts:
+                        yield from kills(stage, ledger, act, place)
+
+
+def print_table(seen: list[Kill], seconds: float) -> None:
+    """Print how many kills came to what, by backend, ledger and act."""
+    print(f"{'backend':10}{'ledger':12}{'act':8}{'kills':>6}", *(f"{c:>10}" for c in COLUMNS))
+    rows = Counter((kill.backend, kill.ledger, kill.act) for kill in seen)
+    for (backend, ledger, act), number in rows.items():
+        mine = Counter(
+            kill.verdict
+            for kill in seen
+            if (kill.backend, kill.ledger, kill.act) == (backend, ledger, act)
+        )
+        print(f"{backend:10}{ledger:12}{act:8}{number:6}", *(f"{mine[c]:10}" for c in COLUMNS))
+    total = Counter(kill.verdict for kill in seen)
+    print(f"{'all':30}{len(seen):6}", *(f"{total[c]:10}" for c in COLUMNS))
+    print(f"{seconds:.0f} s")
+
+
+def main() -> int:
+    """Kill, print, and say whether every promise was kept."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--backend", action="append", choices=BACKENDS)
+    parser.add_argument("--ledger", action="append", choices=LEDGERS)
+    parser.add_argument("--act", action="append", choices=list(Act), type=Act)
+    parser.add_argument("--json", action="store_true")
+    given = parser.parse_args()
+
+    started, seen = time.monotonic(), list[Kill]()
+    asked = all_kills(
+        given.backend or list(BACKENDS), given.ledger or list(LEDGERS), given.act or list(Act)
+    )
+    for kill in asked:
+        seen.append(kill)
+        if given.json:
+            print(json.dumps(asdict(kill)), flush=True)
+    broken = [kill for kill in seen if kill.verdict in ("lost", "doubled")]
+    if not given.json:
+        print_table(seen, time.monotonic() - started)
+        for kill in broken:
+            print(kill)
+    return 1 if broken else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
