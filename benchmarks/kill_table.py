@@ -1,15 +1,15 @@
 """Kill -9 at every journalled step, on every backend and both ledgers: is there one job afterwards?
 
     python benchmarks/kill_table.py [--backend NAME] [--ledger sqlite|postgresql]
-                                    [--act launch|cancel] [--json]
+                                    [--act launch|cancel|delete] [--json]
 
-Each option may be repeated; without it, all. A launch (or a cancel) dies before and after every
-write to the ledger and every verb of its backend, and is then recovered as its user would do it.
-Hosted backends run on their vendors' real SDKs against servers on loopback, whose own books are
-counted; `local` trains a tiny model; `fake` keeps its jobs in a folder. Prints a table, or with
---json each kill as one line. The exit code is 0 when every promise was kept: one job that the run
-knows and no file twice, or, where the vendor's kind cannot promise it, held as uncertain and said
-what to do.
+Each option may be repeated; without it, all. A launch, a cancel or a delete dies before and after
+every write to the ledger and every verb of its backend, and is then recovered as its user would do
+it. Hosted backends run on their vendors' real SDKs against servers on loopback, whose own books are
+counted; `local` trains a tiny model; `fake` keeps its jobs in a folder, and deletes none. Prints a
+table, or with --json each kill as one line. The exit code is 0 when every promise was kept: one job
+that the run knows and no file twice, or, where the vendor's kind cannot promise it, held as
+uncertain and said what to do; and after a delete neither run nor file.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ from unitune.testing.loopback import Conduct
 HOSTED = ("openai", "together", "vertex", "bedrock")
 BACKENDS = (*HOSTED, "local", "fake")
 LEDGERS = ("sqlite", "postgresql")
-COLUMNS: tuple[Verdict, ...] = ("one job", "uncertain", "lost", "doubled")
+COLUMNS: tuple[Verdict, ...] = ("one job", "deleted", "uncertain", "lost", "doubled")
 ROWS = 40
 """Rows of each training; the vendors want at least 32."""
 FOR_EVER = 1_000_000

@@ -84,3 +84,10 @@ def test_a_cancel_killed_at_any_step_ends_the_only_job(ledger: str) -> None:
     assert {"cancelled"} == values(seen, "state")
     assert {1} == values(seen, "jobs")
     assert {"queued", "cancelling"} <= values(seen, "left")
+
+
+def test_a_delete_killed_at_any_step_can_be_done_again(ledger: str) -> None:
+    seen = kills("openai", ledger, "delete")
+    assert {"deleted"} == values(seen, "state")
+    assert {0} == values(seen, "files")
+    assert {"", "cancelled"} == values(seen, "left")

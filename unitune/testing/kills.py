@@ -1,10 +1,10 @@
-"""Kill -9 at every journalled step of a launch or cancel, on any backend, and see what comes of it.
+"""Kill -9 at every journalled step of a launch, cancel or delete, and see what comes of it.
 
 A step is a write to the ledger or a verb of the backend, and a process can die before it and after
 it. `steps_of` counts them in an act that gets through; `kill_at` lets a fork of this process die
 at one of them, and another fork do what a user does then: look at the runs, launch again if there
-is none, else resume; or cancel again. What the vendor has in the end is counted at the vendor
-itself, in this process.
+is none, else resume; or cancel or delete again. What the vendor has in the end is counted at the
+vendor itself, in this process.
 
 The vendor must outlive the forks: a server in this process (`unitune.testing.loopback`), or files.
 """
@@ -22,7 +22,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
-from functools import wraps
+from functools import partial, wraps
 from typing import Any, Literal, cast
 
 from unitune import registry
@@ -33,14 +33,17 @@ from unitune.ledger import Ledger
 from unitune.offer import Offer
 from unitune.run import Run, launch, runs
 
-JOURNAL = ("add", "write", "add_artefact")
+JOURNAL = ("add", "write", "add_artefact", "delete")
 """Methods of the ledger that write down what is done."""
-VERBS = ("upload", "submit", "find", "poll", "cancel")
-"""Verbs of a backend that a launch or a cancel uses."""
+VERBS = ("upload", "submit", "find", "poll", "cancel", "delete_file", "delete_model")
+"""Verbs of a backend that these acts use."""
 SETTLE_SECONDS = 0.3
 """Instead of an offer's own: vendors on loopback show a job at once."""
 
-Verdict = Literal["one job", "uncertain", "lost", "doubled"]
+DELETED = "deleted"
+"""Instead of a state, of a run that is no more."""
+
+Verdict = Literal["one job", "deleted", "uncertain", "lost", "doubled"]
 
 
 class Act(StrEnum):
@@ -48,6 +51,8 @@ class Act(StrEnum):
 
     LAUNCH = "launch"
     CANCEL = "cancel"
+    DELETE = "delete"
+    """Of a run that was cancelled."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +70,7 @@ class Outcome:
     Args:
         step: Where the process died: ``before submit (step 15)``, …
         left: State of the run when it was dead; empty when there was no run.
-        state: State of the run in the end.
+        state: State of the run in the end; `DELETED` when there is none any more.
         known: Whether the run knows the only job that carries its key.
         advice: What the run says to its user.
         error: What the recovery said, when it failed.
@@ -87,10 +92,12 @@ class Outcome:
 
         Args:
             guarantee: The backend's.
-            files: How many an undisturbed launch leaves at the vendor.
+            files: How many an undisturbed act leaves at the vendor.
         """
         if self.jobs > 1 or self.files > files:
             return "doubled"
+        if self.state == DELETED:
+            return "deleted"
         if self.jobs == 1 and self.known and not self.error:
             return "one job"
         held = self.state == State.UNCERTAIN and self.jobs == 0
@@ -100,7 +107,7 @@ class Outcome:
 
 
 def steps_of(job: Job, act: Act = Act.LAUNCH) -> list[str]:
-    """Return the steps of an act that gets through, done in a fork; the job is then launched.
+    """Return the steps of an act that gets through, done in a fork.
 
     Args:
         job: With a ledger that has no run yet.
@@ -145,12 +152,23 @@ def kill_at(step: int, job: Job, count: Callable[[], Stock], act: Act = Act.LAUN
 
 
 def _prepare(job: Job, act: Act) -> None:
-    if act is Act.CANCEL:
-        _in_fork(lambda _: launch(job).id)
+    match act:
+        case Act.LAUNCH:
+            pass
+        case Act.CANCEL:
+            _in_fork(lambda _: launch(job).id)
+        case Act.DELETE:
+            _in_fork(lambda _: launch(job).cancel().wait(0.01).id)
 
 
-def _do(job: Job, act: Act) -> Run:
-    return launch(job) if act is Act.LAUNCH else runs()[0].cancel()
+def _do(job: Job, act: Act) -> None:
+    match act:
+        case Act.LAUNCH:
+            launch(job)
+        case Act.CANCEL:
+            runs()[0].cancel()
+        case Act.DELETE:
+            runs()[0].delete()
 
 
 def _recovered(job: Job, act: Act) -> Outcome:
@@ -159,12 +177,26 @@ def _recovered(job: Job, act: Act) -> Outcome:
     found, error = runs(), ""
     left = str(found[0].state) if found else ""
     try:
-        run = _launch_recovered(job, found) if act is Act.LAUNCH else _cancel_recovered(found[0])
+        run = _repeated(job, act, found)
     except UnituneError as problem:
         run, error = runs()[0], str(problem)
+    if run is None:
+        return Outcome("", left, DELETED, known=False)
     jobs = registry.backend(run.backend_name).find(run.launch_key, run.folder)
     known = jobs == [run.job_id] and (act is Act.LAUNCH or run.state is State.CANCELLED)
     return Outcome("", left, str(run.state), known, run.error or "", error)
+
+
+def _repeated(job: Job, act: Act, found: list[Run]) -> Run | None:
+    """Do again what was interrupted; None when the run is deleted."""
+    match act:
+        case Act.LAUNCH:
+            return _launch_recovered(job, found)
+        case Act.CANCEL:
+            return _cancel_recovered(found[0])
+        case Act.DELETE:
+            left = [sentence for run in found for sentence in run.delete()]
+            return found[0] if left else None
 
 
 def _launch_recovered(job: Job, found: list[Run]) -> Run:
@@ -208,7 +240,7 @@ def _step_by_step(at: int = 0, report: int = -1) -> list[str]:
         found = original_backend(name)
         if name not in wrapped:
             wrapped.add(name)
-            for verb in VERBS:
+            for verb in filter(partial(hasattr, found), VERBS):
                 setattr(found, verb, counted(verb, getattr(found, verb)))
         return found
 
