@@ -9,7 +9,6 @@ import pytest
 
 pytest.importorskip("boto3", reason="needs the extra `bedrock`")
 
-from moto.server import ThreadedMotoServer
 
 from unitune import registry
 from unitune.abilities import Deploys
@@ -17,7 +16,7 @@ from unitune.backend import Status
 from unitune.job import Tuning
 from unitune.testing.contract import BackendContract
 from unitune.testing.loopback import Conduct, serve
-from unitune_providers.loopback.bedrock.jobs import S3Storage
+from unitune_providers.loopback.bedrock.storage import s3_storage
 from unitune_providers.loopback.bedrock.vendor import BUCKET, BedrockVendor, environment
 
 CONDUCT = Conduct(replies={"What is the colour of snow?": "white"})
@@ -44,15 +43,13 @@ class TestBedrock(BackendContract):
 
 @pytest.fixture(scope="module", autouse=True)
 def _aws() -> Iterator[None]:
-    s3 = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
-    s3.start()
-    host, port = s3.get_host_and_port()
-    storage = S3Storage(f"http://{host}:{port}")
-    storage.create(BUCKET)
     registry.backend.cache_clear()
-    with serve(BedrockVendor(storage, CONDUCT)) as server, pytest.MonkeyPatch.context() as patch:
+    with (
+        s3_storage(BUCKET) as storage,
+        serve(BedrockVendor(storage, CONDUCT)) as server,
+        pytest.MonkeyPatch.context() as patch,
+    ):
         for name, value in environment(server.url, storage.url).items():
             patch.setenv(name, value)
         yield
     registry.backend.cache_clear()
-    s3.stop()

@@ -17,7 +17,7 @@ from unitune import registry
 from unitune.testing.kills import Stock
 from unitune.testing.loopback import Conduct, Server, serve
 from unitune_providers.loopback.bedrock import vendor as bedrock
-from unitune_providers.loopback.bedrock.jobs import S3Storage
+from unitune_providers.loopback.bedrock.storage import S3Storage, s3_storage
 from unitune_providers.loopback.openai import vendor as openai
 from unitune_providers.loopback.together import vendor as together
 from unitune_providers.loopback.vertex import vendor as vertex
@@ -90,14 +90,7 @@ def _vertex(stack: ExitStack, conduct: Conduct) -> tuple[Server, dict[str, str]]
 
 
 def _bedrock(stack: ExitStack, conduct: Conduct) -> tuple[Server, dict[str, str]]:
-    from moto.server import ThreadedMotoServer  # noqa: PLC0415 - only Bedrock's files are in S3
-
-    s3 = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
-    s3.start()
-    stack.callback(s3.stop)
-    host, port = s3.get_host_and_port()
-    storage = S3Storage(f"http://{host}:{port}")
-    storage.create(bedrock.BUCKET)
+    storage = stack.enter_context(s3_storage(bedrock.BUCKET))
     server = stack.enter_context(serve(bedrock.BedrockVendor(storage, conduct)))
     return server, bedrock.environment(server.url, storage.url)
 

@@ -13,7 +13,6 @@ import pytest
 
 pytest.importorskip("boto3", reason="needs the extra `bedrock`")
 
-from moto.server import ThreadedMotoServer
 from pydantic import JsonValue
 
 from unitune import registry
@@ -27,7 +26,7 @@ from unitune.testing.loopback import Conduct, Server, serve
 from unitune_providers.bedrock import chat as bedrock_chat
 from unitune_providers.bedrock.backend import BedrockBackend
 from unitune_providers.bedrock.status import events_of, raw_of, state_of
-from unitune_providers.loopback.bedrock.jobs import S3Storage
+from unitune_providers.loopback.bedrock.storage import S3Storage, s3_storage
 from unitune_providers.loopback.bedrock.vendor import BUCKET, BedrockVendor, environment
 
 NOVA = "amazon.nova-micro-v1:0:128k"
@@ -38,13 +37,8 @@ ROWS = b'{"schemaVersion": "bedrock-conversation-2024", "messages": []}\n'
 
 @pytest.fixture(scope="module")
 def storage() -> Iterator[S3Storage]:
-    s3 = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
-    s3.start()
-    host, port = s3.get_host_and_port()
-    storage = S3Storage(f"http://{host}:{port}")
-    storage.create(BUCKET)
-    yield storage
-    s3.stop()
+    with s3_storage(BUCKET) as storage:
+        yield storage
 
 
 @pytest.fixture

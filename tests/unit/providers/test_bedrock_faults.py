@@ -14,7 +14,6 @@ pytest.importorskip("boto3", reason="needs the extra `bedrock`")
 
 from botocore import exceptions as aws
 from botocore.parsers import ResponseParserError
-from moto.server import ThreadedMotoServer
 
 from unitune.backend import Launch, State
 from unitune.data.example import Message
@@ -26,7 +25,7 @@ from unitune_providers.bedrock import clients as bedrock_clients
 from unitune_providers.bedrock.backend import BedrockBackend
 from unitune_providers.bedrock.chat import converse_request
 from unitune_providers.bedrock.clients import ours
-from unitune_providers.loopback.bedrock.jobs import S3Storage
+from unitune_providers.loopback.bedrock.storage import S3Storage, s3_storage
 from unitune_providers.loopback.bedrock.vendor import BUCKET, BedrockVendor, environment
 
 KEY = "r251125-1k3fq7d0x2ab-1"
@@ -36,13 +35,8 @@ NOVA = "amazon.nova-micro-v1:0:128k"
 
 @pytest.fixture(scope="module")
 def storage() -> Iterator[S3Storage]:
-    s3 = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
-    s3.start()
-    host, port = s3.get_host_and_port()
-    storage = S3Storage(f"http://{host}:{port}")
-    storage.create(BUCKET)
-    yield storage
-    s3.stop()
+    with s3_storage(BUCKET) as storage:
+        yield storage
 
 
 @pytest.fixture

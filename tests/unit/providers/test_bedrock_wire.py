@@ -17,7 +17,6 @@ pytest.importorskip("boto3", reason="needs the extra `bedrock`")
 
 import botocore.session
 from botocore.model import OperationModel, Shape
-from moto.server import ThreadedMotoServer
 
 from unitune.backend import Launch
 from unitune.data.example import Message
@@ -26,7 +25,7 @@ from unitune.job import Data, Job, Tuning
 from unitune.models import Request
 from unitune.testing.loopback import Answer, Asked, Conduct, serve
 from unitune_providers.bedrock.backend import BedrockBackend
-from unitune_providers.loopback.bedrock.jobs import S3Storage
+from unitune_providers.loopback.bedrock.storage import S3Storage, s3_storage
 from unitune_providers.loopback.bedrock.vendor import BUCKET, BedrockVendor, environment
 
 COMMON_ERRORS = {"UnrecognizedClientException": 403}
@@ -164,17 +163,16 @@ class Recorded:
 @pytest.fixture(scope="module")
 def exchanges(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[Asked, Answer]]:
     """All that was said while every verb of the backend was used, in good and in bad."""
-    s3 = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
-    s3.start()
-    host, port = s3.get_host_and_port()
-    storage = S3Storage(f"http://{host}:{port}")
-    storage.create(BUCKET)
+    with s3_storage(BUCKET) as storage:
+        return said_over(storage, tmp_path_factory.mktemp("rows"))
+
+
+def said_over(storage: S3Storage, folder: Path) -> list[tuple[Asked, Answer]]:
     recorded = Recorded(BedrockVendor(storage, Conduct(queued_polls=2, lists_repeat=True)))
     with serve(recorded) as server, pytest.MonkeyPatch.context() as patch:
         for name, value in environment(server.url, storage.url).items():
             patch.setenv(name, value)
-        use_every_verb(BedrockBackend(), recorded.vendor, tmp_path_factory.mktemp("rows"))
-    s3.stop()
+        use_every_verb(BedrockBackend(), recorded.vendor, folder)
     return recorded.exchanges
 
 

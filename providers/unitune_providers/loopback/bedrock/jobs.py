@@ -10,18 +10,14 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, Protocol
+from typing import Any
 
-import boto3
-from botocore.config import Config
-from botocore.exceptions import ClientError
 from pydantic import JsonValue
 
 from unitune.testing.loopback import Conduct, Progress, loss
-from unitune_providers.bedrock.clients import split_uri
 from unitune_providers.bedrock.status import METRICS
+from unitune_providers.loopback.bedrock.storage import REGION, Storage
 
-REGION = "us-east-1"
 ACCOUNT = "123456789012"
 PHASES = ("validationDetails", "dataProcessingDetails", "trainingDetails")
 COPIED = (
@@ -33,53 +29,6 @@ COPIED = (
     "clientRequestToken",
 )
 """Members of the create call that Bedrock tells again."""
-
-
-class Storage(Protocol):
-    """Where training files are and results go."""
-
-    def read(self, uri: str) -> bytes | None:
-        """Return a file's content; None when there is none."""
-        ...
-
-    def write(self, uri: str, content: bytes) -> None:
-        """Write a file."""
-        ...
-
-
-class S3Storage:
-    """An S3 on this machine, as Bedrock's role would see it.
-
-    Args:
-        url: Where it is.
-    """
-
-    def __init__(self, url: str) -> None:
-        self.url = url
-        session: Any = boto3.Session("key", "secret", region_name=REGION)
-        self._s3 = session.client("s3", endpoint_url=url, config=Config(connect_timeout=5))
-
-    def create(self, bucket: str) -> None:
-        """Create a bucket."""
-        self._s3.create_bucket(Bucket=bucket)
-
-    def read(self, uri: str) -> bytes | None:
-        """Return a file's content; None when there is none."""
-        bucket, key = split_uri(uri)
-        try:
-            return self._s3.get_object(Bucket=bucket, Key=key)["Body"].read()
-        except ClientError:
-            return None
-
-    def write(self, uri: str, content: bytes) -> None:
-        """Write a file."""
-        bucket, key = split_uri(uri)
-        self._s3.put_object(Bucket=bucket, Key=key, Body=content)
-
-    def count(self, bucket: str) -> int:
-        """Return how many files are in a bucket."""
-        pages = self._s3.get_paginator("list_objects_v2").paginate(Bucket=bucket)
-        return sum(page["KeyCount"] for page in pages)
 
 
 @dataclass(slots=True)

@@ -26,11 +26,10 @@ from pydantic import JsonValue
 from unitune.testing.loopback import Answer, Asked, Conduct
 from unitune_providers.loopback.bedrock.jobs import (
     ACCOUNT,
-    REGION,
     CustomizationJob,
-    Storage,
     when,
 )
+from unitune_providers.loopback.bedrock.storage import REGION, Storage
 from unitune_providers.loopback.bedrock.wire import Lists, Refusal, members_of, refused
 
 KEY = "AKIAUNITUNELOOPBACK"
