@@ -92,12 +92,23 @@ def _model_findings(job: Job, offer: Offer, model: OfferedModel | None) -> Itera
         what = f"{offer.name} cannot do {job.method}"
         what += f" with {job.base_model}" if job.method in offer.methods else ""
         yield _refusal("method", what, methods)
-    if model is None and not offer.any_model:
-        names = tuple(sorted(one.name for one in offer.models))
-        guess = nearest(job.base_model, names)
+    if model is not None:
+        return
+    names = tuple(sorted(one.name for one in offer.models))
+    guess = nearest(job.base_model, names)
+    if not offer.any_model:
         what = f"{offer.name} cannot tune {job.base_model!r}"
         what += f"; the nearest is {guess!r}" if guess else ", and offers no equivalent"
         yield _refusal("model", what, names)
+    elif names and offer.training_price != "none":
+        what = f"what is known of {offer.name} names no model {job.base_model!r}"
+        what += f"; the nearest is {guess!r}" if guess else ""
+        yield warning(
+            "unlisted-model",
+            f"{what}. It is asked for as it stands, and may be refused.",
+            f"Known: {', '.join(names)}. A job can name a model for each backend: "
+            f"model: {{{offer.name}: NAME, …}}.",
+        )
 
 
 def _setting_findings(job: Job, offer: Offer) -> Iterator[Finding]:

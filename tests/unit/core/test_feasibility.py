@@ -77,6 +77,16 @@ def test_a_model_may_be_tuned_by_fewer_methods_than_the_vendor_knows() -> None:
     assert "error" == told(method="dpo")["unsupported-method"]
 
 
+def test_an_unlisted_model_is_a_warning_where_the_list_is_not_complete() -> None:
+    open_list = OFFER.model_copy(update={"any_model": True})
+    assert {"unlisted-model": "warning"} == told(model="smal-1", offer=open_list)
+    (finding,) = offer_findings(job("smal-1"), open_list, DAY)
+    assert "the nearest is 'small-1'" in finding.message
+    assert {"unsupported-model": "error"} == told(model="smal-1")
+    on_ones_own_machine = open_list.model_copy(update={"training_price": "none"})
+    assert {} == told(model="smal-1", offer=on_ones_own_machine)
+
+
 def test_who_only_answers_says_so() -> None:
     offer = OFFER.model_copy(update={"methods": (), "summary": "It only answers."})
     (finding,) = offer_findings(job(), offer, DAY)
