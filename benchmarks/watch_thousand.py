@@ -1,0 +1,225 @@
+"""Watch a thousand runs from one process: what does it take, and how late is a finish noticed?
+
+    python benchmarks/watch_thousand.py [--runs 1000] [--vendor NAME] [--mixed]
+
+The runs are launched on a vendor on loopback (each of the four in turn, unless --vendor names
+some), or with --mixed on all of them, so that one process needs four SDKs. The vendors live in
+another process, as does the launching: what is measured is the watching process alone. The jobs
+start all at once, and end one after the other as they were launched. Prints the promises and what
+came of them; the exit code is 0 when they were kept:
+
+    at most 150 MiB of memory; at most one page of its list a vendor and interval; every finish
+    noticed within 60 s.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+import re
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections import defaultdict
+from contextlib import ExitStack
+from http.server import BaseHTTPRequestHandler
+from pathlib import Path
+from typing import IO, cast
+
+from unitune.backend import State
+from unitune.job import Data, Job
+from unitune.run import launch, runs
+from unitune.testing.loopback import Asked, Conduct, Server
+from unitune.watching import INTERVAL_SECONDS, watch_all
+
+VENDORS = ("openai", "together", "vertex", "bedrock")
+PAGE = 100
+"""Jobs on a page of Bedrock's list, as AWS gives them; on loopback it has two, to be turned."""
+MOST_MIB, MOST_SECONDS = 150, 60
+FIRST_END_SECONDS = 20.0
+"""From the beginning of the watch to the end of the first job."""
+FOR_EVER = 1_000_000
+
+
+def serve(vendors: list[str]) -> None:
+    """Play vendors; tell where they are, let their jobs end when told to, tell what was asked.
+
+    Reads two lines: the seconds that each job lasts, given when they begin to count, and the end.
+    """
+    from unitune_providers.loopback.bedrock import wire  # noqa: PLC0415 - in this process only
+    from unitune_providers.loopback.playing import play  # noqa: PLC0415 - likewise
+
+    wire.PAGE = PAGE
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
+    before, conduct = dict(os.environ), Conduct(queued_polls=FOR_EVER)
+    asked: dict[str, list[tuple[float, bool]]] = defaultdict(list)
+    names: dict[Server, str] = {}
+    handle = Server.handle
+
+    def noted(server: Server, one: Asked, connection: BaseHTTPRequestHandler) -> None:
+        name = names[server]
+        listing = one.method == "GET" and pages[name].search(one.path) is not None
+        asked[name].append((time.time(), listing))
+        server.requests.clear()
+        handle(server, one, connection)
+
+    with ExitStack() as stack:
+        played = {name: stack.enter_context(play(name, conduct)) for name in vendors}
+        pages = {name: re.compile(playing.part.create) for name, playing in played.items()}
+        names |= {playing.server: name for name, playing in played.items()}
+        Server.handle = noted
+        told = {name: value for name, value in os.environ.items() if before.get(name) != value}
+        print(json.dumps(told), flush=True)
+        conduct.seconds = float(sys.stdin.readline())
+        asked.clear()
+        sys.stdin.readline()
+        print(json.dumps(asked), flush=True)
+
+
+def launch_all(vendors: list[str], number: int) -> None:
+    """Launch runs in turn on each vendor."""
+    from unitune_providers.loopback.playing import PARTS  # noqa: PLC0415 - needs extras
+
+    with tempfile.TemporaryDirectory() as folder:
+        place = Path(folder)
+        rows = [
+            {
+                "messages": [
+                    {"role": "user", "content": f"What is {row} plus 1?"},
+                    {"role": "assistant", "content": str(row + 1)},
+                ]
+            }
+            for row in range(40)
+        ]
+        text = "".join(json.dumps(row) + "\n" for row in rows)
+        (place / "train.jsonl").write_text(text, encoding="utf-8")
+        (place / "validation.jsonl").write_text(text.replace("plus", "and"), encoding="utf-8")
+        for run in range(number):
+            name = vendors[run % len(vendors)]
+            job = Job(
+                name=f"run-{run}",
+                model=PARTS[name].model,
+                backend=name,
+                data=Data(train="train.jsonl", validation="validation.jsonl"),
+                folder=place,
+            )
+            launch(job, again=True)
+
+
+def watch() -> None:
+    """Watch all runs, and tell each success when it is noticed, and in the end the memory."""
+    for run in watch_all():
+        if run.state is State.SUCCEEDED:
+            print(json.dumps({"run": run.id, "noticed": time.time()}), flush=True)
+    print(json.dumps({"mib": _peak_mib()}), flush=True)
+
+
+def _peak_mib() -> float:
+    """Return the most memory that this process has held, in MiB."""
+    status = Path("/proc/self/status")
+    if status.exists():  # getrusage would count the process that started this one, too
+        (line,) = [line for line in status.read_text().splitlines() if line.startswith("VmHWM")]
+        return int(line.split()[1]) / 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+
+
+def main() -> int:
+    """Start the processes, and judge what they tell."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--runs", type=int, default=1000)
+    parser.add_argument("--vendor", action="append", choices=VENDORS)
+    parser.add_argument("--mixed", action="store_true", help="the runs on all vendors at once")
+    parser.add_argument("--role", choices=("serve", "launch", "watch"), help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    vendors = given.vendor or list(VENDORS)
+    if given.role == "serve":
+        serve(vendors)
+    elif given.role == "launch":
+        launch_all(vendors, given.runs)
+    elif given.role == "watch":
+        watch()
+    else:
+        groups = [vendors] if given.mixed else [[name] for name in vendors]
+        kept = [measure(group, given.runs) for group in groups]
+        return 0 if all(kept) else 1
+    return 0
+
+
+def measure(vendors: list[str], number: int) -> bool:
+    """Launch, watch, print; return whether all promises were kept."""
+    options = [part for name in vendors for part in ("--vendor", name)]
+    with tempfile.TemporaryDirectory() as home:
+        os.environ["UNITUNE_DIR"] = home
+        server = _started("serve", *options, stdin=subprocess.PIPE)
+        os.environ |= json.loads(_line(server.stdout))
+        launched = time.time()
+        _started("launch", *options, "--runs", str(number)).wait()
+        found = sorted(runs(), key=lambda run: run.created)
+        print(
+            f"{len(found)} runs launched in {time.time() - launched:.0f} s, on {', '.join(vendors)}"
+        )
+
+        begun = time.time()
+        lasting = begun - found[0].created.timestamp() + FIRST_END_SECONDS
+        _tell(server, str(lasting))
+        watching = _started("watch")
+        noticed = [json.loads(line) for line in cast("IO[str]", watching.stdout)]
+        ended = time.time()
+        _tell(server, "end")
+        asked = json.loads(_line(server.stdout))
+    ends = {run.id: run.created.timestamp() + lasting for run in found}
+    delays = sorted(one["noticed"] - ends[one["run"]] for one in noticed if "run" in one)
+    return _judged(number, delays, noticed[-1]["mib"], asked, ended - begun)
+
+
+def _judged(
+    number: int,
+    delays: list[float],
+    mib: float,
+    asked: dict[str, list[tuple[float, bool]]],
+    seconds: float,
+) -> bool:
+    intervals = int(seconds / INTERVAL_SECONDS) + 1
+    print(f"watched for {seconds:.0f} s: {intervals} intervals of {INTERVAL_SECONDS:g} s")
+    lists = {name: sum(listing for _, listing in times) for name, times in asked.items()}
+    for name, times in asked.items():
+        others = len(times) - lists[name]
+        print(
+            f"{name:10}{lists[name]:5} pages of its list, {lists[name] / intervals:.2f} an "
+            f"interval; {others} other requests"
+        )
+    middle, last = delays[len(delays) // 2], delays[-1]
+    print(f"{len(delays)} finishes noticed after {middle:.1f} s (median), {last:.1f} s (most)")
+    print(f"peak memory {mib:.0f} MiB")
+    kept = {
+        f"all {number} finishes noticed within {MOST_SECONDS} s": len(delays) == number
+        and last <= MOST_SECONDS,
+        "at most one page a vendor and interval": max(lists.values()) <= intervals,
+        f"at most {MOST_MIB} MiB": mib <= MOST_MIB,
+    }
+    for promise, is_kept in kept.items():
+        print(f"{'kept' if is_kept else 'BROKEN'}: {promise}", flush=True)
+    return all(kept.values())
+
+
+def _started(role: str, *options: str, stdin: int | None = None) -> subprocess.Popen[str]:
+    command = [sys.executable, __file__, "--role", role, *options]
+    return subprocess.Popen(command, stdin=stdin, stdout=subprocess.PIPE, text=True)
+
+
+def _line(stream: IO[str] | None) -> str:
+    return cast("IO[str]", stream).readline()
+
+
+def _tell(process: subprocess.Popen[str], line: str) -> None:
+    stream = cast("IO[str]", process.stdin)
+    stream.write(line + "\n")
+    stream.flush()
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
