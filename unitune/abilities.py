@@ -18,12 +18,16 @@ from unitune.backend import Launch, State
 from unitune.data.dataset import Dataset
 from unitune.data.findings import Finding
 from unitune.job import Job
-from unitune.models import TunedModel
+from unitune.models import Reply, Request, TunedModel
 
 
 @runtime_checkable
 class Pauses(Protocol):
     """A backend whose jobs can stop and go on."""
+
+    def pause(self, job_id: str) -> None:
+        """Ask a job to stop for now; `poll` then shows paused."""
+        ...
 
     def resume(self, job_id: str) -> None:
         """Let a paused job go on from its last checkpoint."""
@@ -289,6 +293,68 @@ class Quotes(Protocol):
         Raises:
             Unsupported: The vendor gives none for this job.
         """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class BatchStatus:
+    """How a batch stands.
+
+    Args:
+        state: running, ended (what was answered can be fetched), or failed (nothing can).
+        raw: In the backend's words.
+        done: Requests that were answered or have failed; None where the backend does not say.
+        error: Why it failed.
+    """
+
+    state: Literal["running", "ended", "failed"]
+    raw: str
+    done: int | None = None
+    error: str | None = None
+
+
+@runtime_checkable
+class Batches(Protocol):
+    """A backend that answers many requests together: within a day, for about half the price."""
+
+    def submit_batch(
+        self, key: str, model: str | TunedModel, requests: Mapping[str, Request]
+    ) -> str:
+        """Hand requests in and return the backend's id of the batch. Never retried blindly.
+
+        Args:
+            key: Names the batch as a launch key names a job: at most 26 characters of
+                ``[a-z0-9-]``.
+            model: An untuned one by its name, or what a run left behind.
+            requests: By their ids, each the key, a hyphen and a number.
+
+        Raises:
+            Unsupported: The model, a setting of a request or their number; nothing was sent.
+        """
+        ...
+
+    def find_batch(self, key: str, since: float) -> list[str]:
+        """Return the ids of batches that carry this key.
+
+        Args:
+            key: As `submit_batch` was given it.
+            since: When the batch was announced, in seconds since 1970; none is older.
+        """
+        ...
+
+    def poll_batch(self, batch_id: str) -> BatchStatus:
+        """Return how a batch stands."""
+        ...
+
+    def fetch_batch(self, batch_id: str) -> Mapping[str, Reply]:
+        """Return the answers of a batch that has ended, by the ids of their requests.
+
+        A request that failed has a reply with its `error`; one that was never reached has none.
+        """
+        ...
+
+    def cancel_batch(self, batch_id: str) -> None:
+        """Ask for the end of a batch; one that has ended is no error."""
         ...
 
 

@@ -4,8 +4,8 @@
         monkeypatch.setenv("ANTHROPIC_BASE_URL", server.url)
         monkeypatch.setenv("ANTHROPIC_API_KEY", KEY)
 
-All Claudes answer the same way (`Conduct`); a question in `refused` is refused as Claude's
-classifiers do, and the models that take no temperature say so.
+All Claudes answer the same way (`Conduct`), alone and in a batch; a question in `refused` is
+refused as Claude's classifiers do, and the models that take no temperature say so.
 """
 
 from __future__ import annotations
@@ -77,6 +77,7 @@ class Batch:
     created: float = field(default_factory=time.time)
     looks: int = 0
     cancelled: bool = False
+    archived: bool = False
 
 
 class AnthropicVendor:
@@ -85,15 +86,21 @@ class AnthropicVendor:
     Args:
         conduct: How it behaves; a batch is done after `queued_polls` looks.
         refused: Questions that are refused.
+        expires: Questions that a batch does not come to within its day.
     """
 
     def __init__(
-        self, conduct: Conduct | None = None, refused: frozenset[str] = frozenset()
+        self,
+        conduct: Conduct | None = None,
+        refused: frozenset[str] = frozenset(),
+        expires: frozenset[str] = frozenset(),
     ) -> None:
         self.conduct = conduct or Conduct()
         self.refused = refused
+        self.expires = expires
         self.batches: dict[str, Batch] = {}
         self._numbers = itertools.count(1)
+        self._lists = 0
 
     def answer(self, asked: Asked) -> Answer:
         """Answer a request, changing state as Anthropic would."""
@@ -112,6 +119,8 @@ class AnthropicVendor:
             return self._message(asked.json)
         if (method, place) == ("POST", "/batches"):
             return self._create(asked)
+        if (method, place) == ("GET", "/batches"):
+            return self._list(asked)
         found = re.fullmatch(r"/batches/([^/]+)(/results|/cancel)?", place)
         batch = self.batches.get(found[1]) if found else None
         if found is None or batch is None:
@@ -123,6 +132,8 @@ class AnthropicVendor:
             case ("GET", "/results"):
                 return self._results(batch)
             case ("POST", "/cancel"):
+                if self._ended(batch):
+                    raise Refusal(400, f"Batch {batch.id} cannot be canceled: it has ended")
                 batch.cancelled = True
                 return self._told(batch, asked)
             case _:
@@ -166,12 +177,32 @@ class AnthropicVendor:
         self.batches[batch.id] = batch
         return self._told(batch, asked)
 
+    def _list(self, asked: Asked) -> dict[str, JsonValue]:
+        """Return a page of batches, the newest first."""
+        lag = self.conduct.list_lag_seconds
+        shown = [one for one in self.batches.values() if time.time() - one.created >= lag]
+        shown.reverse()
+        after = asked.first("after_id")
+        start = 1 + [one.id for one in shown].index(after) if after else 0
+        end = start + int(asked.first("limit") or 20)
+        page = shown[max(0, start - self.conduct.lists_repeat) : end]
+        last = page[-1].id if page else None
+        self._lists += 1
+        if self.conduct.lists_repeat and self._lists % 2:
+            page.reverse()
+        return {
+            "data": [self._told(one, asked) for one in page],
+            "has_more": end < len(shown),
+            "first_id": page[0].id if page else None,
+            "last_id": last,
+        }
+
     def _told(self, batch: Batch, asked: Asked) -> dict[str, JsonValue]:
         ended = self._ended(batch)
         results = [self._result(one, batch)["type"] for one in batch.requests] if ended else []
         kinds = ("succeeded", "errored", "canceled", "expired")
         counts: dict[str, JsonValue] = {kind: results.count(kind) for kind in kinds}
-        working = "canceling" if batch.cancelled else "in_progress"
+        working = "canceling" if batch.cancelled else self.conduct.state or "in_progress"
         address = f"http://{asked.headers['host']}/v1/messages/batches/{batch.id}"
         return {
             "id": batch.id,
@@ -182,8 +213,8 @@ class AnthropicVendor:
             "expires_at": _when(batch.created + DAY_SECONDS),
             "ended_at": _when(time.time()) if ended else None,
             "cancel_initiated_at": _when(batch.created) if batch.cancelled else None,
-            "archived_at": None,
-            "results_url": f"{address}/results" if ended else None,
+            "archived_at": _when(time.time()) if batch.archived else None,
+            "results_url": f"{address}/results" if ended and not batch.archived else None,
         }
 
     def _results(self, batch: Batch) -> bytes:
@@ -199,6 +230,8 @@ class AnthropicVendor:
     def _result(self, one: Mapping[str, Any], batch: Batch) -> dict[str, JsonValue]:
         if batch.cancelled:
             return {"type": "canceled"}
+        if _texts(one["params"]["messages"][-1]["content"]) in self.expires:
+            return {"type": "expired"}
         try:
             return {"type": "succeeded", "message": self._message(one["params"])}
         except Refusal as refusal:

@@ -3,7 +3,7 @@
 Each says where its server is, which key it takes, what its create call looks like, how a lost job
 is found again, and what it can do beyond the verbs of `unitune_providers.openai.wire`:
 
-    openai   metadata, by which the list is filtered too; resumes; deletes models
+    openai   metadata, by which the list is filtered too; resumes; deletes models; batches
     azure    metadata, which its lists give back but are not filtered by; resumes; answers from
              deployments only (`unitune_providers.openai.azure`)
     mantle   metadata, which its documentation does not promise; no suffix
@@ -32,6 +32,7 @@ from unitune.errors import BackendError, JobError
 from unitune.job import Job
 from unitune.models import TunedModel
 from unitune_providers.openai import azure as arm
+from unitune_providers.openai.batches import BatchingWire
 from unitune_providers.openai.errors import our_errors
 from unitune_providers.openai.options import (
     AzureOptions,
@@ -47,14 +48,14 @@ from unitune_providers.openai.request import (
     nebius_part,
 )
 from unitune_providers.openai.server import Server, client, named_server, required, split
-from unitune_providers.openai.wire import METADATA_KEY, NOT_FOUND, ResumableWire, WireBackend
+from unitune_providers.openai.wire import METADATA_KEY, NOT_FOUND, PausingWire, WireBackend
 
 OPENAI_URL = "https://api.openai.com/v1"
 MANTLE_URL = "https://bedrock-mantle.{region}.api.aws/v1"
 NEBIUS_URL = "https://api.tokenfactory.nebius.com/v1"
 
 
-class OpenAIBackend(ResumableWire):
+class OpenAIBackend(BatchingWire, PausingWire):
     """OpenAI, or what ``OPENAI_BASE_URL`` or a job's own ``base_url`` names."""
 
     name: ClassVar[str] = "openai"
@@ -118,7 +119,7 @@ class OpenAIBackend(ResumableWire):
                 raise
 
 
-class AzureBackend(ResumableWire):
+class AzureBackend(PausingWire):
     """Azure OpenAI in Microsoft Foundry, by its v1 API."""
 
     name: ClassVar[str] = "azure"

@@ -2,7 +2,8 @@
 
 One request never raises: what went wrong is in the reply. The SDK repeats what may be repeated,
 with the pauses that the vendor asks for. Its client belongs to an event loop, so each loop gets its
-own, closed by the loop's end at the latest.
+own, closed by the loop's end at the latest. `body_of` and `reply_of` say what is sent and what an
+answer means; batches (`unitune_providers.openai.batches`) use the same two.
 """
 
 from __future__ import annotations
@@ -15,12 +16,9 @@ from dataclasses import dataclass
 from typing import cast
 
 import openai
-from openai import AsyncOpenAI, omit
-from openai.types.chat import (
-    ChatCompletion,
-    ChatCompletionMessageParam,
-    ChatCompletionToolUnionParam,
-)
+from openai import AsyncOpenAI
+from openai.types.chat import ChatCompletion
+from openai.types.chat.completion_create_params import CompletionCreateParamsNonStreaming
 
 from unitune.models import Reply, Request
 from unitune_providers.openai.errors import ours
@@ -76,7 +74,7 @@ class OpenAIChatModel:
             words = str(ours(error, self._server, f"ask {self._model}"))
             seconds = time.perf_counter() - started
             return Reply(finish_reason="error", error=words, seconds=seconds)
-        return _reply(answer, time.perf_counter() - started)
+        return reply_of(answer, time.perf_counter() - started)
 
     def close(self) -> None:
         """Close the connection, if its loop has not done so."""
@@ -98,25 +96,41 @@ class OpenAIChatModel:
         return self._line.client
 
     async def _ask(self, client: AsyncOpenAI, request: Request) -> ChatCompletion:
-        messages = [
-            message.model_dump(mode="json", exclude_none=True, exclude={"weight"})
-            for message in request.messages
-        ]
+        body = body_of(self._model, request, old_limit=self._old_limit)
         return await client.chat.completions.create(
-            model=self._model,
-            messages=cast("list[ChatCompletionMessageParam]", messages),
-            tools=cast("tuple[ChatCompletionToolUnionParam, ...]", request.tools)
-            if request.tools
-            else omit,
-            temperature=request.temperature,
-            seed=request.seed,
-            stop=list(request.stop) if request.stop else omit,
-            max_tokens=request.max_tokens if self._old_limit else omit,
-            max_completion_tokens=omit if self._old_limit else request.max_tokens,
+            **cast("CompletionCreateParamsNonStreaming", body)
         )
 
 
-def _reply(answer: ChatCompletion, seconds: float) -> Reply:
+def body_of(model: str, request: Request, *, old_limit: bool) -> dict[str, object]:
+    """Return what is sent for a request.
+
+    Args:
+        model: The vendor's id.
+        request: What is asked.
+        old_limit: Say `max_tokens`, which OpenAI has deprecated and others know alone.
+    """
+    return {
+        "model": model,
+        "messages": [
+            message.model_dump(mode="json", exclude_none=True, exclude={"weight"})
+            for message in request.messages
+        ],
+        **({"tools": list(request.tools)} if request.tools else {}),
+        "temperature": request.temperature,
+        "seed": request.seed,
+        **({"stop": list(request.stop)} if request.stop else {}),
+        "max_tokens" if old_limit else "max_completion_tokens": request.max_tokens,
+    }
+
+
+def reply_of(answer: ChatCompletion, seconds: float | None) -> Reply:
+    """Return an answer in our words.
+
+    Args:
+        answer: As the vendor gave it.
+        seconds: Wall time; None where many were asked together.
+    """
     # Servers other than OpenAI's may send less than the SDK's types promise.
     if not answer.choices:
         return Reply(finish_reason="error", error="the answer has no choices", seconds=seconds)

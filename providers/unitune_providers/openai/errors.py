@@ -53,8 +53,7 @@ def ours(error: openai.OpenAIError | json.JSONDecodeError, server: Server, doing
     who = f"{server.backend} could not {doing}"
     if isinstance(error, openai.APIStatusError):
         status = error.status_code
-        advice = ADVICE.get(status, "").format(variable=server.key_variable)
-        words = f"{who}: {said(error, server)} (HTTP {status})." + (f" {advice}" if advice else "")
+        words = refusal(server, doing, status, error.body, otherwise=error.message)
         return BackendError(
             words,
             status=status,
@@ -66,23 +65,30 @@ def ours(error: openai.OpenAIError | json.JSONDecodeError, server: Server, doing
     if isinstance(error, openai.APIConnectionError | json.JSONDecodeError):
         cause = error.__cause__ if isinstance(error, openai.APIConnectionError) else error
         reason = f"{type(cause).__name__}: {cause}" if cause else "the connection failed"
-        return Unreachable(f"{who}: no whole answer from {server.url} ({_safe(reason, server)}).")
-    return BackendError(f"{who}: {_safe(str(error), server)}")
+        return Unreachable(
+            f"{who}: no whole answer from {server.url} ({without_key(reason, server)})."
+        )
+    return BackendError(f"{who}: {without_key(str(error), server)}")
 
 
-def said(error: openai.APIStatusError, server: Server) -> str:
-    """Return the vendor's own words, without a full stop at the end.
+def refusal(server: Server, doing: str, status: int, told: object, *, otherwise: str) -> str:
+    """Return what to say of an answer with a status that is none of success.
 
     Args:
-        error: As the SDK raised it.
-        server: Who was asked.
+        server: Who answered.
+        doing: What for, as in "could not DOING".
+        status: HTTP status.
+        told: The error in its body, with `message` and `code`.
+        otherwise: Words for one without a message.
     """
-    told = error.body
     body = cast("dict[str, object]", told) if isinstance(told, dict) else dict[str, object]()
-    words = str(body.get("message") or error.message)
-    if error.code and error.code != str(error.status_code) and error.code not in words:
-        words = f"{words.rstrip('. ')} [{error.code}]"
-    return _safe(words, server).rstrip(". ")
+    words, code = str(body.get("message") or otherwise), str(body.get("code") or "")
+    if code and code != str(status) and code not in words:
+        words = f"{words.rstrip('. ')} [{code}]"
+    said = without_key(words, server).rstrip(". ")
+    advice = ADVICE.get(status, "").format(variable=server.key_variable)
+    whole = f"{server.backend} could not {doing}: {said} (HTTP {status})."
+    return whole + (f" {advice}" if advice else "")
 
 
 def pause_of(headers: Mapping[str, str]) -> float | None:
@@ -97,5 +103,11 @@ def pause_of(headers: Mapping[str, str]) -> float | None:
         return None
 
 
-def _safe(words: str, server: Server) -> str:
+def without_key(words: str, server: Server) -> str:
+    """Return a vendor's words with the key blotted out.
+
+    Args:
+        words: As the vendor said them.
+        server: Whose key it is.
+    """
     return words.replace(server.key, "***")

@@ -1,9 +1,11 @@
-"""Training files on OpenAI's wire: handed over once, by the hash in their name; read; removed."""
+"""Files on OpenAI's wire: handed over once, by the hash in their name; read; removed."""
 
 from __future__ import annotations
 
 import time
+from os import SEEK_END
 from pathlib import Path
+from typing import BinaryIO, Literal
 
 from openai import omit
 from openai.types import FileObject
@@ -35,13 +37,33 @@ def hand_over(server: Server, path: Path, sha256: str) -> str:
         BackendError: The vendor refused, or failed.
         DataError: It looked through the file and cannot use it.
     """
-    name = f"unitune-{sha256[:32]}.jsonl"
+    with path.open("rb") as file:
+        return hand_over_once(server, f"unitune-{sha256[:32]}.jsonl", file, "fine-tune")
+
+
+def hand_over_once(
+    server: Server, name: str, content: BinaryIO, purpose: Literal["fine-tune", "batch"]
+) -> str:
+    """Return the vendor's id of a file, sending it unless one of its name and size is there.
+
+    Args:
+        server: Who takes it.
+        name: Says what is in it, so that two files of one name are the same.
+        content: In the vendor's own format.
+        purpose: What for.
+
+    Raises:
+        BackendError: The vendor refused, or failed.
+        DataError: It looked through the file and cannot use it.
+    """
+    size = content.seek(0, SEEK_END)
+    content.seek(0)
     with our_errors(server, f"look for file {name}"):
-        file = _found(server, name, path.stat().st_size)
+        file = _found(server, name, size, purpose)
     if file is None:
-        with our_errors(server, f"take file {name}"), path.open("rb") as content:
+        with our_errors(server, f"take file {name}"):
             file = once(server, UPLOAD_SECONDS).files.create(
-                file=(name, content, "application/jsonl"), purpose="fine-tune"
+                file=(name, content, "application/jsonl"), purpose=purpose
             )
     return _looked_through(server, file).id
 
@@ -83,11 +105,11 @@ def remove(server: Server, file_id: str) -> None:
             raise
 
 
-def _found(server: Server, name: str, size: int) -> FileObject | None:
+def _found(server: Server, name: str, size: int, purpose: str) -> FileObject | None:
     """Return the file of this name; one of another size was cut short on its way."""
     files = client(server).files
     listed = everything(
-        lambda after: files.list(purpose="fine-tune", limit=FILES_PAGE, after=after or omit)
+        lambda after: files.list(purpose=purpose, limit=FILES_PAGE, after=after or omit)
     )
     same = (file for file in listed if file.filename == name and file.bytes == size)
     return next((file for file in same if file.status != "error"), None)

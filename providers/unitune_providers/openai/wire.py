@@ -272,8 +272,19 @@ class WireBackend(ABC):
         return saved[-1].model if saved else None
 
 
-class ResumableWire(WireBackend):
-    """A vendor that lets paused jobs go on."""
+class PausingWire(WireBackend):
+    """A vendor whose jobs can stop and go on."""
+
+    def pause(self, job_id: str) -> None:
+        """Ask a job to stop for now.
+
+        Raises:
+            BackendError: There is no such job (404), or it has ended.
+        """
+        at = split(job_id)
+        server = self.server(at.url)
+        with our_errors(server, f"pause job {at.ref}"):
+            client(server).fine_tuning.jobs.pause(at.ref)
 
     def resume(self, job_id: str) -> None:
         """Let a paused job go on.

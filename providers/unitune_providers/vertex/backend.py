@@ -4,7 +4,8 @@ Built on google-genai (`client.tunings`) and google-cloud-storage. Rows go to a 
 user's; a job carries the launch key as a label, by which it is found again; a tuned model is
 deployed by Vertex AI itself and answers at its endpoint. Beside this file: `vertex_cloud` (who
 calls and where), `vertex_errors`, `vertex_options` (a job as a create call), `vertex_jobs` (states
-and events), `vertex_chat`, `vertex_deleting` and `vertex_importing`.
+and events), `vertex_chat`, `batches` (many questions together), `vertex_deleting` and
+`vertex_importing`.
 
 Create calls are never repeated. There are no losses by step: Vertex AI shows them in its console.
 """
@@ -12,7 +13,7 @@ Create calls are never repeated. There are no losses by step: Vertex AI shows th
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import ClassVar, NamedTuple
@@ -20,11 +21,12 @@ from typing import ClassVar, NamedTuple
 from google.api_core.exceptions import NotFound, PreconditionFailed
 from google.genai import types
 
-from unitune.abilities import Checkpoint, ImportedJob, Page
+from unitune.abilities import BatchStatus, Checkpoint, ImportedJob, Page
 from unitune.backend import Guarantee, Launch, Status, Upload
 from unitune.errors import BackendError, UnknownName, Unreachable
 from unitune.job import Job
-from unitune.models import ChatModel, TunedModel
+from unitune.models import ChatModel, Reply, Request, TunedModel
+from unitune_providers.vertex import batches
 from unitune_providers.vertex.chat import VertexChatModel
 from unitune_providers.vertex.cloud import (
     Blob,
@@ -34,11 +36,12 @@ from unitune_providers.vertex.cloud import (
     location_of,
     upload_folder,
 )
-from unitune_providers.vertex.deleting import NOT_FOUND, delete_tuned_model
+from unitune_providers.vertex.deleting import delete_tuned_model
 from unitune_providers.vertex.errors import read, vendor_errors
 from unitune_providers.vertex.importing import imported
 from unitune_providers.vertex.jobs import checkpoints_of, state_of, status_of
 from unitune_providers.vertex.options import LABEL, NAME, tuning_config, vet_job
+from unitune_providers.vertex.rest import NOT_FOUND
 
 PAGE_SIZE = 100
 BAD_REQUEST = 400
@@ -148,6 +151,40 @@ class VertexBackend:
         chosen = os.environ.get("UNITUNE_VERTEX_BASE_LOCATION")
         place = location_of(model) or chosen or cloud.location
         return VertexChatModel(cloud, model, model, place)
+
+    def submit_batch(
+        self, key: str, model: str | TunedModel, requests: Mapping[str, Request]
+    ) -> str:
+        """Create a batch job, with one request that is never repeated.
+
+        Raises:
+            Unsupported: The model, a request or their number; no job was created.
+            BackendError: Google Cloud refused.
+            Unreachable: It gave no answer; there may be a job, which `find_batch` finds.
+        """
+        return batches.submit(self._cloud, key, model, requests)
+
+    def find_batch(self, key: str, since: float) -> list[str]:
+        """Return the batch jobs that have the key as their name.
+
+        Args:
+            key: As `submit_batch` was given it.
+            since: Not needed.
+        """
+        del since
+        return batches.find(self._cloud, key)
+
+    def poll_batch(self, batch_id: str) -> BatchStatus:
+        """Return how a batch job stands; see `batches.poll`."""
+        return batches.poll(self._cloud, batch_id)
+
+    def fetch_batch(self, batch_id: str) -> Mapping[str, Reply]:
+        """Return the answers of a batch job that has ended; see `batches.fetch`."""
+        return batches.fetch(self._cloud, batch_id)
+
+    def cancel_batch(self, batch_id: str) -> None:
+        """Ask for the end of a batch job; one that has ended is no error."""
+        batches.cancel(self._cloud, batch_id)
 
     def survey(self, cursor: str) -> Page:
         """Return one page of jobs with their states.

@@ -15,7 +15,7 @@ import asyncio
 import re
 import time
 from collections.abc import AsyncGenerator
-from typing import Any, Protocol, cast
+from typing import Protocol, cast
 
 import httpx2
 from google import genai
@@ -102,16 +102,14 @@ class VertexChatModel:
         return self._clients[loop]
 
     def _config(self, request: Request, row: WireRow) -> types.GenerateContentConfig:
-        return types.GenerateContentConfig(
-            system_instruction=cast("Any", row.get("systemInstruction")),
-            tools=cast("Any", row.get("tools")),
-            max_output_tokens=request.max_tokens,
-            temperature=request.temperature,
-            seed=request.seed if request.temperature else None,
-            stop_sequences=list(request.stop) or None,
-            thinking_config=self._thinking,
-            http_options=self._cloud.patience.retries,
-        )
+        settings = generation(request, self._thinking).model_dump(exclude_none=True)
+        config: dict[str, object] = {
+            **settings,
+            "system_instruction": row.get("systemInstruction"),
+            "tools": row.get("tools"),
+            "http_options": self._cloud.patience.retries,
+        }
+        return types.GenerateContentConfig.model_validate(config)
 
 
 class _Models(Protocol):
@@ -145,6 +143,22 @@ def question(request: Request) -> WireRow:
     return {**row, "contents": turns[:-1]}
 
 
+def generation(request: Request, thinking: types.ThinkingConfig | None) -> types.GenerationConfig:
+    """Return how a request is to be answered.
+
+    Args:
+        request: What is asked.
+        thinking: How much the model is to think; None leaves it to the model.
+    """
+    return types.GenerationConfig(
+        max_output_tokens=request.max_tokens,
+        temperature=request.temperature,
+        seed=request.seed if request.temperature else None,
+        stop_sequences=list(request.stop) or None,
+        thinking_config=thinking,
+    )
+
+
 def least_thinking(base: str) -> types.ThinkingConfig | None:
     """Return the setting with which a base thinks least; None: it is not known.
 
@@ -162,7 +176,7 @@ def least_thinking(base: str) -> types.ThinkingConfig | None:
     return None
 
 
-def read_answer(answer: types.GenerateContentResponse, seconds: float) -> Reply:
+def read_answer(answer: types.GenerateContentResponse, seconds: float | None) -> Reply:
     """Return Gemini's answer as ours; thoughts are no part of the text."""
     if not answer.candidates:
         blocked = answer.prompt_feedback and answer.prompt_feedback.block_reason

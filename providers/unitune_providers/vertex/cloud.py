@@ -14,7 +14,7 @@ from __future__ import annotations
 import os
 import re
 import weakref
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol, TypedDict, Unpack, cast
@@ -91,6 +91,10 @@ class Waits(TypedDict):
 class Blob(Protocol):
     """What is used of an object in Cloud Storage; its package has no types."""
 
+    name: str
+    size: int | None
+    """In bytes; None until it was looked at."""
+
     def exists(self, **waits: Unpack[Waits]) -> bool:
         """Whether it is there."""
         ...
@@ -108,6 +112,17 @@ class Blob(Protocol):
 
     def download_as_bytes(self, **waits: Unpack[Waits]) -> bytes:
         """Read it."""
+        ...
+
+    def upload_from_string(
+        self,
+        data: bytes,
+        *,
+        content_type: str,
+        if_generation_match: int,
+        **waits: Unpack[Waits],
+    ) -> None:
+        """Write it."""
         ...
 
     def delete(self, **waits: Unpack[Waits]) -> None:
@@ -178,9 +193,10 @@ class Cloud:
         make = cast("Callable[[Credentials], AuthorizedSession]", AuthorizedSession)
         return make(self.credentials)
 
-    def url(self, resource: str) -> str:
+    def url(self, resource: str, version: str = "v1") -> str:
         """Return the address of a resource, such as a model or an endpoint."""
-        return f"{self.base_url or _host(location_of(resource) or self.location)}/v1/{resource}"
+        host = self.base_url or _host(location_of(resource) or self.location)
+        return f"{host}/{version}/{resource}"
 
     @contextmanager
     def blob(self, uri: str) -> Generator[Blob]:
@@ -190,11 +206,28 @@ class Cloud:
             uri: ``gs://BUCKET/NAME``.
         """
         bucket, _, name = uri.removeprefix("gs://").partition("/")
+        with self._storage() as client:
+            yield cast("Blob", client.bucket(bucket).blob(name))
+
+    @contextmanager
+    def blobs(self, folder: str) -> Generator[Iterator[Blob]]:
+        """Reach the objects of a folder in Cloud Storage while the body runs.
+
+        Args:
+            folder: ``gs://BUCKET/NAME``.
+        """
+        bucket, _, name = folder.removeprefix("gs://").rstrip("/").partition("/")
+        with self._storage() as client:
+            listed = client.list_blobs(bucket, prefix=f"{name}/", **self.patience.storage)
+            yield iter(cast("Iterable[Blob]", listed))
+
+    @contextmanager
+    def _storage(self) -> Generator[Any]:
         emulator = os.environ.get("STORAGE_EMULATOR_HOST", "")
         caller = stand_in() if is_here(emulator) else self.credentials
         client = cast("Any", storage.Client)(project=self.project, credentials=caller)
         try:
-            yield cast("Blob", client.bucket(bucket).blob(name))
+            yield client
         finally:
             client.close()
 

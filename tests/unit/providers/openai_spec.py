@@ -158,6 +158,12 @@ def problems(asked: Asked, answer: Answer) -> list[str]:
     return found
 
 
+def problems_of(name: str, value: Any) -> list[str]:
+    """Return what is wrong with a value by a schema of the description."""
+    schema = {"$ref": f"#/components/schemas/{name}"}
+    return _invalid(schema, value) + _unknown_keys(schema, value)
+
+
 def _operation(asked: Asked) -> tuple[dict[str, Any], str]:
     path = PREFIX.sub("", asked.path)
     for template, operations in description()["paths"].items():

@@ -26,8 +26,9 @@ from unitune.errors import BackendError, UnituneError, Unreachable, Unsupported,
 from unitune.job import Data, Job
 from unitune.models import Reply, Request, TunedModel
 from unitune.testing.loopback import Answer, Asked, Conduct, Fault, Server, serve
-from unitune_providers import anthropic as module
-from unitune_providers.anthropic import AnthropicBackend, ours
+from unitune_providers.anthropic import AnthropicBackend
+from unitune_providers.anthropic import client as module
+from unitune_providers.anthropic.client import ours
 from unitune_providers.loopback.anthropic import KEY, AnthropicVendor
 
 NEW, OLD = "claude-sonnet-5-5", "claude-haiku-4-5"

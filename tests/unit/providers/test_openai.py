@@ -37,7 +37,7 @@ def created(stage: Stage) -> dict[str, object]:
 
 
 def test_can_what_the_task_of_the_backend_lists(stage: Stage) -> None:
-    for ability in ("Pauses", "Surveys", "Deletes", "Checkpoints", "Imports"):
+    for ability in ("Pauses", "Surveys", "Deletes", "Checkpoints", "Imports", "Batches"):
         assert isinstance(stage.backend, getattr(abilities, ability)), ability
     for ability in ("Deploys", "Downloads", "Quotes"):
         assert not isinstance(stage.backend, getattr(abilities, ability)), ability
@@ -195,7 +195,7 @@ def test_unknown_state_is_kept_and_polled_on(stage: Stage) -> None:
 
 def test_paused_job_goes_on(stage: Stage) -> None:
     job_id = stage.submit()
-    stage.vendor.jobs[job_id].paused = True
+    stage.backend.pause(job_id)
     assert State.PAUSED is stage.backend.poll(job_id, "").state
     stage.backend.resume(job_id)
     assert State.SUCCEEDED is stage.follow(job_id)[-1].state

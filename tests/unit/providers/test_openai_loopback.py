@@ -111,7 +111,7 @@ def test_wrong_key_and_unknown_paths_are_refused(vendor: OpenAIVendor) -> None:
         with client(server.url, "sk-wrong") as sdk, pytest.raises(openai.AuthenticationError):
             sdk.models.list()
         with client(server.url) as sdk, pytest.raises(openai.NotFoundError):
-            sdk.batches.list()
+            sdk.containers.list()
 
 
 def test_tuned_models_are_listed_until_they_are_deleted(vendor: OpenAIVendor) -> None:

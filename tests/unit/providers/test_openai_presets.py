@@ -17,7 +17,7 @@ from unit.providers.openai_spec import (
     on_stage,
 )
 
-from unitune import abilities
+from unitune import abilities, registry
 from unitune.backend import Launch, State
 from unitune.data.example import Message
 from unitune.errors import JobError, Unsupported, UserError
@@ -84,7 +84,7 @@ def created(stage: Stage) -> dict[str, object]:
 
 
 def can(stage: Stage) -> set[str]:
-    names = ("Pauses", "Surveys", "Deletes", "Checkpoints", "Imports", "Deploys")
+    names = ("Pauses", "Surveys", "Deletes", "Checkpoints", "Imports", "Deploys", "Batches")
     return {name for name in names if isinstance(stage.backend, getattr(abilities, name))}
 
 
@@ -271,6 +271,23 @@ def test_server_that_a_job_names_is_asked_alone_and_found_again(elsewhere: Stage
 def test_server_that_a_job_names_gets_the_launch_key_as_suffix_too(elsewhere: Stage) -> None:
     elsewhere.backend.submit(launch_at(elsewhere))
     assert LAUNCH_KEY == elsewhere.server.asked("POST", "/jobs$")[-1].json["suffix"]
+
+
+def test_server_that_a_job_names_gets_no_batches(elsewhere: Stage) -> None:
+    model = elsewhere.follow(elsewhere.backend.submit(launch_at(elsewhere)))[-1].model
+    assert model is not None
+    sent = len(elsewhere.server.requests)
+    request = Request(messages=(Message(role="user", content="Colour of snow?"),))
+    with pytest.raises(Unsupported, match="Run without --batch"):
+        elsewhere.backend.submit_batch(LAUNCH_KEY, model, {f"{LAUNCH_KEY}-1": request})
+    assert sent == len(elsewhere.server.requests)
+    assert [] == elsewhere.recorder.exchanges
+
+
+@pytest.mark.parametrize("name", ["azure", "mantle", "nebius"])
+def test_offer_of_a_preset_says_why_it_has_no_batches(name: str) -> None:
+    assert not isinstance(registry.backend(name), abilities.Batches)
+    assert any("--batch" in lacked for lacked in registry.offer(name).lacks)
 
 
 def test_key_of_openai_is_never_sent_to_a_server_that_a_job_names(

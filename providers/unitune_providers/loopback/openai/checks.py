@@ -147,7 +147,7 @@ def check_create(body: Body, rules: Rules) -> None:
             raise Refused(f"you must provide a {name} parameter", param=name)
     _check_suffix(body.get("suffix"))
     _check_seed(body.get("seed"))
-    _check_metadata(body.get("metadata"))
+    check_metadata(body.get("metadata"))
     if rules.own_hyperparameters is not None:
         _check_own(body, rules.own_hyperparameters)
     else:
@@ -172,7 +172,15 @@ def _check_seed(seed: object) -> None:
         raise Refused(f"Invalid seed: 0 to {MOST_SEED}", param="seed")
 
 
-def _check_metadata(metadata: object) -> None:
+def check_metadata(metadata: object) -> None:
+    """Refuse metadata that is none.
+
+    Args:
+        metadata: As it was sent.
+
+    Raises:
+        Refused: In the vendor's words.
+    """
     if metadata is None:
         return
     pairs = cast("dict[str, Any]", metadata) if isinstance(metadata, dict) else None

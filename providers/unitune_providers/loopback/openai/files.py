@@ -13,7 +13,8 @@ from unitune.testing.loopback import Asked
 from unitune_providers.loopback.openai.checks import Refused
 from unitune_providers.loopback.openai.lists import Json
 
-MOST_BYTES = 512 * 1024 * 1024
+MOST_BYTES = {"fine-tune": 512 << 20, "batch": 200 << 20}
+"""By purpose, of those whose files are JSON lines."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,14 +83,25 @@ class FileShelf:
         purpose = parts["purpose"][1].decode()
         if purpose not in ("fine-tune", "batch", "assistants", "vision", "user_data", "evals"):
             raise Refused(f"'{purpose}' is not one of the purposes", param="purpose")
-        if purpose == "fine-tune" and not name.endswith(".jsonl"):
-            raise Refused("Invalid file format: files for fine-tune must end in .jsonl")
-        if len(content) > MOST_BYTES:
-            raise Refused("The file is larger than 512 MB", 413)
+        if purpose in MOST_BYTES and not name.endswith(".jsonl"):
+            raise Refused(f"Invalid file format: files for {purpose} must end in .jsonl")
+        most = MOST_BYTES.get(purpose, MOST_BYTES["fine-tune"])
+        if len(content) > most:
+            raise Refused(f"The file is larger than {most >> 20} MB", 413)
+        return self.shown(self.put(name, purpose, content))
+
+    def put(self, name: str, purpose: str, content: bytes) -> str:
+        """Keep a file, be it sent or made here, and return its id.
+
+        Args:
+            name: Its name.
+            purpose: What for.
+            content: What stands in it.
+        """
         self.count += 1
         kept = LoopbackFile(f"file-{self.count:024d}", name, purpose, content, int(time.time()))
         self.stored[kept.id] = kept
-        return self.shown(kept.id)
+        return kept.id
 
     def listed(self, purpose: str | None) -> list[Json]:
         """Return files as the vendor lists them, the newest first."""

@@ -1,9 +1,9 @@
-"""OpenAI on loopback: files, fine-tuning jobs, models and chat completions, on its own wire.
+"""OpenAI on loopback: files, fine-tuning jobs, models, chat completions and batches, on its wire.
 
-Jobs move with each look at them (`unitune.testing.loopback.Conduct`), files are checked as the
-vendor's validation would, and what the vendor refuses is refused in its words. Paths may begin with
-``/v1`` or, as on Azure, with ``/openai/v1``. Other vendors of the wire are `AzureVendor`,
-`MantleVendor` and `NebiusVendor`, which differ in what they know and give back.
+Jobs and batches move with each look at them (`unitune.testing.loopback.Conduct`), files are checked
+as the vendor's validation would, and what the vendor refuses is refused in its words. Paths may
+begin with ``/v1`` or, as on Azure, with ``/openai/v1``. Other vendors of the wire are
+`AzureVendor`, `MantleVendor` and `NebiusVendor`, which differ in what they know and give back.
 """
 
 from __future__ import annotations
@@ -18,8 +18,9 @@ from typing import Any, ClassVar
 from pydantic import JsonValue
 
 from unitune.testing.loopback import Answer, Asked, Conduct
+from unitune_providers.loopback.openai.batches import LoopbackBatch, open_batch
 from unitune_providers.loopback.openai.chat import Finish, completion
-from unitune_providers.loopback.openai.checks import Refused, Rules, check_create, method_of
+from unitune_providers.loopback.openai.checks import Body, Refused, Rules, check_create, method_of
 from unitune_providers.loopback.openai.files import FileShelf
 from unitune_providers.loopback.openai.jobs import LoopbackJob
 from unitune_providers.loopback.openai.lists import Json, Paged, metadata_asked_for, paged
@@ -47,6 +48,8 @@ class OpenAIVendor:
         key: The one that is taken.
         bases: Models that can be tuned.
         finishes: How answers end that are no plain ones, by the last user message.
+        batch_answers: How many requests of a new batch are answered within its window, so that it
+            expires; None: all.
     """
 
     rules: ClassVar[Rules] = Rules()
@@ -62,6 +65,8 @@ class OpenAIVendor:
     files: FileShelf = field(default_factory=FileShelf)
     jobs: dict[str, LoopbackJob] = field(default_factory=dict[str, LoopbackJob])
     deleted: set[str] = field(default_factory=set[str])
+    batches: dict[str, LoopbackBatch] = field(default_factory=dict[str, LoopbackBatch])
+    batch_answers: int | None = None
     lists: int = 0
 
     def answer(self, asked: Asked) -> Answer:
@@ -135,7 +140,9 @@ class OpenAIVendor:
             if job.progress.listed(self.conduct)
             and (not self.filters or wanted.items() <= (job.request.get("metadata") or {}).items())
         ]
-        told = [job.as_json(self.conduct) for job in listed]
+        return self._page(asked, [job.as_json(self.conduct) for job in listed])
+
+    def _page(self, asked: Asked, told: Sequence[Json]) -> JsonValue:
         page = paged(asked, told, 20, overlap=int(self.conduct.lists_repeat))
         self.lists += 1
         if self.conduct.lists_repeat and self.lists % 2:
@@ -218,13 +225,57 @@ class OpenAIVendor:
 
     def chat(self, asked: Asked, _: str) -> JsonValue:
         """Answer as a tuned model from the script, as a base always alike."""
-        body = asked.json
+        return self._completion(asked.json)
+
+    def _completion(self, body: Body) -> JsonValue:
         model = body.get("model")
         if model not in self.bases and model not in self.tuned():
             words = f"The model `{model}` does not exist or you do not have access to it."
             raise Refused(words, 404, "model_not_found")
         script = self.conduct.replies if model not in self.bases else {}
         return completion(body, script, self.conduct.otherwise, self.finishes)
+
+    def create_batch(self, asked: Asked, _: str) -> JsonValue:
+        """Take a batch; its file is looked through afterwards."""
+        batch_id = f"batch_{len(self.batches) + 1:024d}"
+        batch = open_batch(batch_id, asked.json, self.files, {*self.bases, *self.tuned()})
+        batch.answered = self.batch_answers
+        self.batches[batch_id] = batch
+        return batch.as_json(self.conduct)
+
+    def list_batches(self, asked: Asked, _: str) -> JsonValue:
+        """List batches, the newest first; the vendor has no filter."""
+        listed = [
+            batch
+            for batch in reversed(self.batches.values())
+            if batch.progress.listed(self.conduct)
+        ]
+        return self._page(asked, [self._told(batch) for batch in listed])
+
+    def show_batch(self, _: Asked, name: str) -> JsonValue:
+        """Show a batch; each look lets time pass."""
+        batch = self._batch(name)
+        batch.look(self.conduct)
+        return self._told(batch)
+
+    def cancel_batch(self, _: Asked, name: str) -> JsonValue:
+        """Stop a batch that has not ended."""
+        batch = self._batch(name)
+        batch.stop(self.conduct)
+        return self._told(batch)
+
+    def _told(self, batch: LoopbackBatch) -> Json:
+        batch.settle(
+            self.conduct,
+            self._completion,
+            lambda content: self.files.put(f"{batch.id}.jsonl", "batch_output", content),
+        )
+        return batch.as_json(self.conduct)
+
+    def _batch(self, name: str) -> LoopbackBatch:
+        if name not in self.batches:
+            raise Refused(f"No batch found with id '{name}'.", 404)
+        return self.batches[name]
 
     def _job(self, name: str) -> LoopbackJob:
         if name not in self.jobs:
@@ -300,4 +351,8 @@ ROUTES: tuple[tuple[str, str, Act], ...] = (
     ("GET", r"/models", OpenAIVendor.list_models),
     ("DELETE", r"/models/(?P<name>.+)", OpenAIVendor.delete_model),
     ("POST", r"/chat/completions", OpenAIVendor.chat),
+    ("POST", r"/batches", OpenAIVendor.create_batch),
+    ("GET", r"/batches", OpenAIVendor.list_batches),
+    ("GET", r"/batches/(?P<name>[^/]+)", OpenAIVendor.show_batch),
+    ("POST", r"/batches/(?P<name>[^/]+)/cancel", OpenAIVendor.cancel_batch),
 )

@@ -58,11 +58,13 @@ class Models:
     Args:
         versions: By model: the versions that exist.
         endpoints: By endpoint: the version that it has deployed, ``MODEL@VERSION``, if any.
+        checkpoints: By endpoint: the checkpoint of that version; the last is the default.
         deleted: Whatever was deleted, oldest first.
     """
 
     versions: dict[str, list[int]] = field(default_factory=dict[str, list[int]])
     endpoints: dict[str, str | None] = field(default_factory=dict[str, str | None])
+    checkpoints: dict[str, str] = field(default_factory=dict[str, str])
     deleted: list[str] = field(default_factory=list[str])
     _numbers: itertools.count[int] = field(default_factory=lambda: itertools.count(7_000_001))
     _operations: set[str] = field(default_factory=set[str])
@@ -84,11 +86,12 @@ class Models:
         made = [f"{place}/endpoints/{next(self._numbers)}" for _ in range(endpoints)]
         version = f"{name}@{versions[-1]}"
         self.endpoints.update(dict.fromkeys(made, version))
+        self.checkpoints.update((one, str(number)) for number, one in enumerate(made, 1))
         return version, made
 
     def answer(self, asked: Asked) -> Answer:
         """Answer a request to the Model and Endpoint services."""
-        path = asked.path.removeprefix("/v1/")
+        path = re.sub(r"^/v1(beta1)?/", "", asked.path)
         if found := re.fullmatch(rf"({PLACE}/endpoints/\d+)(:undeployModel)?", path):
             return self._endpoint(asked, found[1], undeploy=bool(found[2]))
         if found := re.fullmatch(rf"({PLACE}/models/\d+)(?:@(\d+))?(:\w+)?", path):
@@ -96,6 +99,14 @@ class Models:
         if path in self._operations:
             return Answer({"name": path, "done": True, "response": {}})
         raise missing(asked.path)
+
+    def stands(self, name: str) -> bool:
+        """Whether an endpoint answers, or there is such a version of a model."""
+        if "/endpoints/" in name:
+            return self.endpoints.get(name) is not None
+        model, _, version = name.partition("@")
+        versions = self.versions.get(model, [])
+        return bool(versions) and (not version or int(version) in versions)
 
     def _endpoint(self, asked: Asked, name: str, *, undeploy: bool) -> Answer:
         if name not in self.endpoints:
@@ -107,7 +118,9 @@ class Models:
             self.endpoints[name] = None
             return self._operation(name)
         if asked.method == "GET":
-            deployed: list[JsonValue] = [_deployed(name, version)] if version else []
+            deployed: list[JsonValue] = (
+                [_deployed(name, version, self.checkpoints.get(name))] if version else []
+            )
             return Answer({"name": name, "deployedModels": deployed})
         if version is not None:
             raise untimely(f"Endpoint {name} has a deployed model. Undeploy it first.")
@@ -122,7 +135,13 @@ class Models:
             return Answer({"models": [{"name": name, "versionId": str(one)} for one in versions]})
         standing = self._standing(f"{name}@{version or versions[-1]}")
         if method == "GET":
-            return Answer({"name": name, "deployedModels": standing})
+            number = str(version or versions[-1])
+            shown: dict[str, JsonValue] = {
+                "name": name,
+                "versionId": number,
+                "deployedModels": standing,
+            }
+            return Answer({**shown, **self._checkpoints(f"{name}@{number}")})
         if standing:
             raise untimely(f"Model {name} is deployed. Undeploy it first.")
         if verb == ":deleteVersion":
@@ -132,6 +151,15 @@ class Models:
             return self._deletion(f"{name}@{version}")
         del self.versions[name]
         return self._deletion(name)
+
+    def _checkpoints(self, version: str) -> dict[str, JsonValue]:
+        kept = [
+            self.checkpoints[endpoint]
+            for endpoint, deployed in self.endpoints.items()
+            if deployed == version and endpoint in self.checkpoints
+        ]
+        listed: list[JsonValue] = [{"checkpointId": one, "epoch": one} for one in kept]
+        return {"checkpoints": listed, "defaultCheckpointId": kept[-1]} if kept else {}
 
     def _standing(self, version: str) -> list[JsonValue]:
         return [
@@ -155,6 +183,7 @@ def _deployed_id(endpoint: str) -> str:
     return f"9{endpoint.rpartition('/')[2]}"
 
 
-def _deployed(endpoint: str, version: str) -> JsonValue:
+def _deployed(endpoint: str, version: str, checkpoint: str | None) -> JsonValue:
     model, _, number = version.partition("@")
-    return {"id": _deployed_id(endpoint), "model": model, "modelVersionId": number}
+    named = {"id": _deployed_id(endpoint), "model": model, "modelVersionId": number}
+    return {**named, "checkpointId": checkpoint} if checkpoint else {**named}

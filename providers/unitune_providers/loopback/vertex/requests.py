@@ -40,6 +40,20 @@ FIELDS = {
     },
 }
 ADAPTER_SIZES = {f"ADAPTER_SIZE_{word}" for word in ("ONE", "TWO", "FOUR", "EIGHT", "SIXTEEN")}
+BATCH_FIELDS = {
+    "": {"displayName", "model", "inputConfig", "outputConfig", "labels"},
+    "inputConfig": {"instancesFormat", "gcsSource"},
+    "outputConfig": {"predictionsFormat", "gcsDestination"},
+}
+QUESTION_FIELDS = {
+    "contents",
+    "systemInstruction",
+    "tools",
+    "toolConfig",
+    "generationConfig",
+    "safetySettings",
+    "labels",
+}
 LABEL = re.compile(r"[a-z0-9_-]{0,63}")
 TUNABLE = re.compile(r"gemini-[\w.-]+")
 
@@ -50,18 +64,19 @@ def read_body(asked: Asked) -> dict[str, Any]:
     Google's JSON interfaces take ``checkpoint_id`` for ``checkpointId`` (ProtoJSON), and
     google-genai 3.6.1 sends both kinds.
     """
-    return cast("dict[str, Any]", _camel(asked.json))
+    return cast("dict[str, Any]", camel(asked.json))
 
 
-def _camel(value: JsonValue) -> JsonValue:
+def camel(value: JsonValue) -> JsonValue:
+    """Return a value with names as Google's answers have them, but for labels."""
     if isinstance(value, list):
-        return [_camel(one) for one in value]
+        return [camel(one) for one in value]
     if not isinstance(value, dict):
         return value
     return {
         re.sub(r"_([a-z])", lambda found: found[1].upper(), name): held
         if name == "labels"
-        else _camel(held)
+        else camel(held)
         for name, held in value.items()
     }
 
@@ -97,6 +112,35 @@ def _check_values(body: dict[str, Any], spec: dict[str, Any]) -> None:
     size = spec.get("hyperParameters", {}).get("adapterSize")
     if size is not None and size not in ADAPTER_SIZES:
         raise invalid(f"Adapter size {size} is not supported.")
+    _check_labels(body)
+
+
+def check_batch(body: dict[str, Any]) -> None:
+    """Refuse a batch job that Vertex AI would refuse.
+
+    Args:
+        body: A batch job as it was sent.
+
+    Raises:
+        Refused: A field is unknown, missing, or has no allowed value.
+    """
+    given = {"": body, **{part: body.get(part, {}) for part in ("inputConfig", "outputConfig")}}
+    for part, fields in given.items():
+        if unknown := fields.keys() - BATCH_FIELDS[part]:
+            raise invalid(f'Invalid JSON payload received. Unknown name "{min(unknown)}"')
+    for name in ("displayName", "model"):
+        if not body.get(name):
+            raise invalid(f"Required field {name} is not set.")
+    formats = {given["inputConfig"].get("instancesFormat")}
+    if formats | {given["outputConfig"].get("predictionsFormat")} != {"jsonl"}:
+        raise invalid("The format of a Cloud Storage file must be jsonl.")
+    uris = given["inputConfig"].get("gcsSource", {}).get("uris", [])
+    prefix = given["outputConfig"].get("gcsDestination", {}).get("outputUriPrefix", "")
+    if len(uris) != 1 or not all(uri.startswith("gs://") for uri in (*uris, prefix)):
+        raise invalid("Rows and answers must be Cloud Storage paths.")
+
+
+def _check_labels(body: dict[str, Any]) -> None:
     labels: dict[str, str] = body.get("labels", {})
     if not all(LABEL.fullmatch(word) for pair in labels.items() for word in pair):
         raise invalid("Label keys and values are lower-case letters, digits, _ and -, at most 63.")
@@ -108,6 +152,9 @@ def question(body: dict[str, Any]) -> str:
     Raises:
         Refused: There is none, or it is the model's own.
     """
+    if unknown := body.keys() - QUESTION_FIELDS:
+        raise invalid(f'Invalid JSON payload received. Unknown name "{min(unknown)}"')
+    _check_labels(body)
     turns = cast("list[dict[str, Any]]", body.get("contents") or [])
     if not turns or turns[-1].get("role") == "model":
         raise invalid("Please ensure that the last turn of contents is not of role model.")

@@ -1,8 +1,8 @@
 """Cloud Storage on loopback: the small part of its JSON API that google-cloud-storage uses here.
 
 Objects can be written in one request or in parts (resumable), only where none stands if that is
-asked (``ifGenerationMatch=0``), read, looked at and removed. Hashes are real, because the client
-compares them.
+asked (``ifGenerationMatch=0``), read, looked at, listed and removed. Hashes are real, because the
+client compares them.
 
 Source: the requests of google-cloud-storage 3.17.1, and its documentation of the JSON API.
 """
@@ -23,6 +23,7 @@ from pydantic import JsonValue
 from unitune.testing.loopback import Answer, Asked
 
 OBJECT = re.compile(r"(?:/download)?/storage/v1/b/([^/]+)/o/(.+)")
+LIST = re.compile(r"/storage/v1/b/([^/]+)/o")
 UPLOAD = re.compile(r"(?:/upload|/resumable/upload)/storage/v1/b/([^/]+)/o")
 CASTAGNOLI = 0x82F63B78
 """The polynomial of CRC-32C, reversed (RFC 3720)."""
@@ -33,6 +34,8 @@ EIGHT_STEPS = tuple(
     for first in range(256)
 )
 """What the polynomial makes of each byte."""
+LISTED = 1000
+"""Objects on a page of a list."""
 REASONS = {401: "authError", 404: "notFound", 412: "conditionNotMet"}
 
 
@@ -76,9 +79,28 @@ class StorageVendor:
         """Answer a request for a bucket."""
         if (found := UPLOAD.fullmatch(asked.path)) and asked.method in ("POST", "PUT"):
             return self._upload(asked, found[1])
+        if (found := LIST.fullmatch(asked.path)) and asked.method == "GET":
+            return self._list(asked, found[1])
         if found := OBJECT.fullmatch(asked.path):
             return self._object(asked, found[1], found[2])
         return storage_error(404, f"No such method: {asked.method} {asked.path}")
+
+    def put(self, uri: str, content: bytes) -> None:
+        """Write an object, as a service of Google's would."""
+        self.objects[uri] = Stored(content, next(self._numbers))
+
+    def _list(self, asked: Asked, bucket: str) -> Answer:
+        """Return a page of a bucket's objects, by name."""
+        begins = f"gs://{bucket}/{asked.first('prefix') or ''}"
+        found = sorted(uri for uri in self.objects if uri.startswith(begins))
+        start = int(asked.first("pageToken") or 0)
+        items: list[JsonValue] = [
+            _resource(bucket, uri.removeprefix(f"gs://{bucket}/"), self.objects[uri])
+            for uri in found[start : start + LISTED]
+        ]
+        page: dict[str, JsonValue] = {"kind": "storage#objects", "items": items}
+        more = start + LISTED < len(found)
+        return Answer({**page, "nextPageToken": str(start + LISTED)} if more else page)
 
     def _object(self, asked: Asked, bucket: str, name: str) -> Answer:
         uri = f"gs://{bucket}/{name}"
@@ -130,7 +152,7 @@ class StorageVendor:
         if sending.only_new and uri in self.objects:
             said = "At least one of the pre-conditions you specified did not hold."
             return storage_error(412, said)
-        self.objects[uri] = Stored(sending.content, next(self._numbers))
+        self.put(uri, sending.content)
         return Answer(_resource(sending.bucket, sending.name, self.objects[uri]))
 
 

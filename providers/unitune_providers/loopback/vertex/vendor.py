@@ -1,8 +1,8 @@
 """Vertex AI on loopback: tuning jobs and answers as its REST interface has them.
 
-One server plays Vertex AI (jobs here, requests in `vertex_requests`, what jobs leave in
-`vertex_models`) and Cloud Storage (`vertex_storage`), as the backend's two SDKs see them. It speaks
-``v1beta1`` for tuning and asking, and ``v1`` for models and endpoints; numbers of 64 bits are
+One server plays Vertex AI (jobs here, requests in `requests`, what jobs leave in `models`, batches
+in `batches`) and Cloud Storage (`storage`), as the backend's two SDKs see them. It speaks
+``v1beta1`` for tuning and asking, and ``v1`` too for models and endpoints; numbers of 64 bits are
 strings, as Google's JSON has them.
 
     with serve(VertexVendor(Conduct(steps=2))) as server:
@@ -23,6 +23,7 @@ from typing import Any, Literal
 from pydantic import JsonValue
 
 from unitune.testing.loopback import Answer, Asked, Conduct, Progress
+from unitune_providers.loopback.vertex.batches import BatchJobs
 from unitune_providers.loopback.vertex.models import (
     PLACE,
     Models,
@@ -46,6 +47,7 @@ BUCKET = "unitune-test"
 EPOCHS = 3
 """When none are asked for."""
 FILTER = re.compile(r'labels\.([a-z0-9_-]+)="?([^"]*)"?')
+RESOURCE = re.compile(rf"/v1beta1/{PLACE}/(endpoints|models)/[\d@]+")
 CANCELLED_CODE, INVALID_CODE, INTERNAL_CODE = 1, 3, 13
 """google.rpc.Code of a job's error."""
 
@@ -107,6 +109,7 @@ class VertexVendor:
         self.storage = StorageVendor((BUCKET,))
         self.models = Models()
         self.jobs: dict[str, _Job] = {}
+        self.batches = BatchJobs(self.conduct, self.storage, self._answered)
         self._lists = 0
 
     def answer(self, asked: Asked) -> Answer:
@@ -120,7 +123,7 @@ class VertexVendor:
         if of_storage:
             return self.storage.answer(asked)
         try:
-            if asked.path.startswith("/v1/"):
+            if asked.path.startswith("/v1/") or RESOURCE.fullmatch(asked.path):
                 return self.models.answer(asked)
             return self._routed(asked)
         except Refused as refused:
@@ -132,8 +135,11 @@ class VertexVendor:
             ("GET", rf"({PLACE})/tuningJobs", self._list),
             ("GET", rf"({PLACE}/tuningJobs/[^/:]+)", self._get),
             ("POST", rf"({PLACE}/tuningJobs/[^/:]+):cancel", self._cancel),
-            ("POST", rf"({PLACE}/endpoints/[^/:]+):generateContent", self._ask_tuned),
-            ("POST", rf"{PLACE}/publishers/google/models/([^/:]+):generateContent", self._ask_base),
+            ("POST", rf"({PLACE}/(?:endpoints|publishers)/[^:]+):generateContent", self._ask),
+            ("POST", rf"({PLACE})/batchPredictionJobs", self.batches.create),
+            ("GET", rf"({PLACE})/batchPredictionJobs", self.batches.list),
+            ("GET", rf"({PLACE}/batchPredictionJobs/[^/:]+)", self.batches.get),
+            ("POST", rf"({PLACE}/batchPredictionJobs/[^/:]+):cancel", self.batches.cancel),
         )
         for method, pattern, answer in routes:
             found = re.fullmatch(rf"/v1beta1/{pattern}", asked.path)
@@ -288,19 +294,21 @@ class VertexVendor:
             }
         }
 
-    def _ask_tuned(self, asked: Asked, endpoint: str) -> Answer:
-        if self.models.endpoints.get(endpoint) is None:
-            raise missing(f"Endpoint {endpoint}")
-        body = read_body(asked)
-        asked_last = question(body)
-        return answer_with(body, self.conduct.replies.get(asked_last, self.conduct.otherwise))
+    def _ask(self, asked: Asked, model: str) -> Answer:
+        return self._answered(model, read_body(asked))
 
-    def _ask_base(self, asked: Asked, model: str) -> Answer:
-        if not TUNABLE.fullmatch(model):
-            raise missing(f"Publisher Model `publishers/google/models/{model}`")
-        body = read_body(asked)
-        question(body)
-        return answer_with(body, self.conduct.otherwise)
+    def _answered(self, model: str, body: dict[str, Any] | None) -> Answer:
+        """Answer a question to a model of any kind; no question asks for the model alone."""
+        tuned = "/publishers/" not in model
+        if tuned and not self.models.stands(model):
+            raise missing(model)
+        if not tuned and not TUNABLE.fullmatch(model.rpartition("/")[2]):
+            raise missing(f"Publisher Model `{model}`")
+        if body is None:
+            return Answer()
+        asked_last, otherwise = question(body), self.conduct.otherwise
+        said = self.conduct.replies.get(asked_last, otherwise) if tuned else otherwise
+        return answer_with(body, said)
 
 
 def _time(seconds: float) -> str:

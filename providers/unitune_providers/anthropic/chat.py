@@ -1,0 +1,206 @@
+"""Asking Claude: a question and its answer on Anthropic's wire, through the SDK's async client.
+
+The client belongs to the event loop in which it is first used; a loop that ends closes it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
+from typing import Any, cast
+
+import anthropic
+from anthropic import AsyncAnthropic
+from anthropic.types import Message as Answer
+from anthropic.types import MessageParam, ToolParam
+from anthropic.types.message_create_params import MessageCreateParamsNonStreaming
+from pydantic import JsonValue
+
+from unitune.data.example import Message
+from unitune.models import Reply, Request
+from unitune_providers.anthropic.client import NAME, new_client, ours
+
+FINISHES = {"end_turn": "stop", "stop_sequence": "stop", "max_tokens": "length"}
+NO_ARGUMENTS: JsonValue = {"type": "object", "properties": {}}
+
+
+class ClaudeChatModel:
+    """A Claude that answers one request at a time.
+
+    Args:
+        model: Anthropic's name of it.
+    """
+
+    def __init__(self, model: str) -> None:
+        self.fingerprint = f"{NAME}:{model}"
+        self._model = model
+        self._takes_temperature = True
+        self._clients: dict[asyncio.AbstractEventLoop, AsyncAnthropic] = {}
+        self._held: dict[asyncio.AbstractEventLoop, AsyncGenerator[AsyncAnthropic]] = {}
+
+    async def reply(self, request: Request) -> Reply:
+        """Answer one request; a failure is in the reply's `error`."""
+        started = time.perf_counter()
+        try:
+            answer = await self._ask(request)
+        except (KeyError, ValueError) as problem:
+            return _failed(f"{self._model} cannot be asked this: {problem}", started)
+        except anthropic.AnthropicError as error:
+            return _failed(str(ours(error, f"ask {self._model}")), started)
+        return read_answer(answer, time.perf_counter() - started)
+
+    def close(self) -> None:
+        """Close what is open in loops that rest; one that runs or has ended closes its own."""
+        # A loop that runs may be about to end, and would cut a closing short that begins now.
+        for loop in [loop for loop in self._held if not loop.is_running()]:
+            held = self._held.pop(loop)
+            del self._clients[loop]
+            if not loop.is_closed():
+                loop.run_until_complete(held.aclose())
+
+    async def _ask(self, request: Request) -> Answer:
+        warm = self._takes_temperature
+        try:
+            return await self._send(request, warm=warm)
+        except anthropic.BadRequestError as error:
+            if not warm or not refuses_temperature(error):
+                raise
+            self._takes_temperature = False
+        return await self._send(request, warm=False)
+
+    async def _send(self, request: Request, *, warm: bool) -> Answer:
+        client = await self._client()
+        asked = question(self._model, request)
+        return await client.messages.create(**asked, extra_body=sampling(request, warm=warm))
+
+    async def _client(self) -> AsyncAnthropic:
+        loop = asyncio.get_running_loop()
+        if loop not in self._clients:
+            held = _held_client()
+            self._clients[loop] = await anext(held)
+            self._held[loop] = held
+        return self._clients[loop]
+
+
+def question(model: str, request: Request) -> MessageCreateParamsNonStreaming:
+    """Return a request as Anthropic takes it, but for the temperature.
+
+    Raises:
+        ValueError: A tool call's arguments are no JSON.
+        KeyError: A tool or a call of one lacks a part.
+    """
+    asked: MessageCreateParamsNonStreaming = {
+        "model": model,
+        "max_tokens": request.max_tokens,
+        "messages": turns(request.messages),
+    }
+    if system := "\n\n".join(_system(request.messages)):
+        asked["system"] = system
+    if request.stop:
+        asked["stop_sequences"] = list(request.stop)
+    if request.tools:
+        asked["tools"] = [_tool(tool) for tool in request.tools]
+    return asked
+
+
+def sampling(request: Request, *, warm: bool) -> dict[str, float] | None:
+    """Return what the SDK has no name for since newer models refuse it; older ones still take it.
+
+    Args:
+        request: What is asked.
+        warm: Whether the model takes a temperature.
+    """
+    return {"temperature": request.temperature} if warm else None
+
+
+def refuses_temperature(error: anthropic.BadRequestError) -> bool:
+    """Whether a model refused a question for its temperature alone.
+
+    Claude 4.7 and later refuse any but their own ("`temperature` is deprecated for this model");
+    which do is not told before.
+    """
+    return "temperature" in error.message
+
+
+def turns(messages: Sequence[Message]) -> list[MessageParam]:
+    """Return the messages that are no system prompt, as Anthropic takes them.
+
+    Args:
+        messages: In canonical form.
+
+    Raises:
+        ValueError: A tool call's arguments are no JSON.
+        KeyError: A tool call lacks a part.
+    """
+    taken = [
+        {
+            "role": "assistant" if message.role == "assistant" else "user",
+            "content": list(_blocks(message)),
+        }
+        for message in messages
+        if message.role not in ("system", "developer")
+    ]
+    return cast("list[MessageParam]", taken)
+
+
+async def _held_client() -> AsyncGenerator[AsyncAnthropic]:
+    client = new_client()
+    try:
+        yield client
+    finally:
+        await client.close()
+
+
+def _system(messages: Sequence[Message]) -> Iterator[str]:
+    for message in messages:
+        if message.role in ("system", "developer") and message.text:
+            yield message.text
+
+
+def _blocks(message: Message) -> Iterator[dict[str, JsonValue]]:
+    if message.role == "tool":
+        called = message.tool_call_id or ""
+        yield {"type": "tool_result", "tool_use_id": called, "content": message.text}
+        return
+    if message.text:
+        yield {"type": "text", "text": message.text}
+    for call in message.tool_calls or ():
+        function = cast("Mapping[str, Any]", call["function"])
+        arguments = json.loads(function["arguments"] or "{}")
+        yield {
+            "type": "tool_use",
+            "id": call["id"],
+            "name": function["name"],
+            "input": arguments,
+        }
+
+
+def _tool(tool: Mapping[str, JsonValue]) -> ToolParam:
+    function = cast("Mapping[str, Any]", tool["function"])
+    schema = cast("Any", function.get("parameters") or NO_ARGUMENTS)
+    taken: ToolParam = {"name": function["name"], "input_schema": schema}
+    if function.get("description"):
+        taken["description"] = function["description"]
+    return taken
+
+
+def read_answer(answer: Answer, seconds: float | None) -> Reply:
+    """Return Claude's answer as ours; thoughts are no part of the text."""
+    usage, word = answer.usage, answer.stop_reason or "end_turn"
+    text = "".join(block.text for block in answer.content if block.type == "text")
+    if word == "refusal" and not text and answer.stop_details is not None:
+        text = answer.stop_details.explanation or ""
+    cached = (usage.cache_creation_input_tokens or 0) + (usage.cache_read_input_tokens or 0)
+    return Reply(
+        text=text,
+        finish_reason=FINISHES.get(word, word),
+        prompt_tokens=usage.input_tokens + cached,
+        completion_tokens=usage.output_tokens,
+        seconds=seconds,
+    )
+
+
+def _failed(words: str, started: float) -> Reply:
+    return Reply(error=words, finish_reason="error", seconds=time.perf_counter() - started)

@@ -1,0 +1,113 @@
+"""Reaching Anthropic: clients with what the environment names, and its errors in our words.
+
+Not here: what is asked (`chat`, `batches`).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Generator
+from contextlib import contextmanager
+from typing import Any
+
+import anthropic
+import httpx2
+from anthropic import Anthropic, AsyncAnthropic
+
+from unitune.errors import BackendError, UnituneError, Unreachable, UserError
+
+NAME = "anthropic"
+ANSWER_SECONDS = 300.0
+"""Longest wait for one answer."""
+RETRIES = 4
+"""Repeats of what may be repeated, after 408, 409, 429, 5xx or no answer."""
+SECRETS = ("ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN")
+NO_KEY = "Claude cannot be asked without a key. Set ANTHROPIC_API_KEY."
+ADVICE = {
+    401: "Check ANTHROPIC_API_KEY.",
+    404: "Check the model's name; `claude-` and what docs.claude.com lists.",
+    429: "Wait, or raise the limit at Anthropic.",
+}
+"""What to do next, by status."""
+
+
+def new_client() -> AsyncAnthropic:
+    """Return a client with the key, address and proxy that the environment names."""
+    return AsyncAnthropic(timeout=ANSWER_SECONDS, max_retries=RETRIES)
+
+
+def new_sync_client() -> Anthropic:
+    """Return one that waits for each answer, and repeats what may be repeated.
+
+    Raises:
+        UserError: No key is set.
+    """
+    client = Anthropic(timeout=ANSWER_SECONDS, max_retries=RETRIES)
+    if not client.auth_headers and client.custom_auth is None:
+        client.close()
+        raise UserError(NO_KEY)
+    return client
+
+
+@contextmanager
+def vendor_errors(doing: str) -> Generator[None]:
+    """Map what the SDK raises in the body, and what its streams let through.
+
+    Args:
+        doing: What is being done, as in "Anthropic could not DOING".
+
+    Raises:
+        BackendError: An answer with an error status.
+        Unreachable: No answer, or none that can be read to its end.
+    """
+    try:
+        yield
+    except anthropic.AnthropicError as error:
+        raise ours(error, doing) from error
+    except (httpx2.HTTPError, json.JSONDecodeError) as error:
+        # Once a stream has begun, the SDK maps nothing any more.
+        raise Unreachable(
+            f"Anthropic could not {doing}: no whole answer ({type(error).__name__})."
+        ) from error
+
+
+def ours(error: anthropic.AnthropicError, doing: str) -> UnituneError:
+    """Return our error for one of the SDK's; the one place where they are known.
+
+    Args:
+        error: As the SDK raised it.
+        doing: What was being done, as in "Anthropic could not DOING".
+    """
+    who = f"Anthropic could not {doing}"
+    if isinstance(error, anthropic.APIStatusError):
+        status, advice = error.status_code, ADVICE.get(error.status_code, "")
+        words = f"{who}: {_said(error)} (HTTP {status}).{' ' + advice if advice else ''}"
+        return BackendError(words, status=status, request_id=error.request_id)
+    if isinstance(error, anthropic.APITimeoutError):
+        return Unreachable(f"{who}: no answer in time.")
+    if isinstance(error, anthropic.APIConnectionError | anthropic.APIResponseValidationError):
+        reason = type(error.__cause__ or error).__name__
+        return Unreachable(f"{who}: no whole answer ({reason}).")
+    return UserError(f"{who}: {error}. Set ANTHROPIC_API_KEY.")
+
+
+def safe(words: str) -> str:
+    """Take the key out, in case that a gateway repeats it, and what ends a sentence.
+
+    Args:
+        words: Of an answer.
+    """
+    for secret in filter(None, map(os.environ.get, SECRETS)):
+        words = words.replace(secret, "***")
+    return words.rstrip(". ")
+
+
+def _said(error: anthropic.APIStatusError) -> str:
+    """Return Anthropic's own words; its errors are ``{error: {type, message}}``."""
+    body: Any = error.body
+    try:
+        words = body["error"]["message"]
+    except (KeyError, TypeError):
+        words = error.message
+    return safe(str(words))

@@ -1,0 +1,265 @@
+"""Batches on OpenAI's wire: many requests in one file, answered within a day, for half the price.
+
+A batch is found again by its metadata. Its requests are the very bodies that chat sends, and its
+answers are read as chat reads them (`unitune_providers.openai.chat`); they come in two files, one
+of answers and one of failures. The file of requests is named by the batch's key and its hash, so
+that it is sent once even where the create call had no answer. Nothing is deleted: the vendor itself
+drops the files of batches after 30 days, so answers must be fetched before that.
+
+Only `OpenAIBackend` has them; the offers of the other vendors of this wire say why those have not.
+
+Sources: openai/openai-openapi 2.3.0 of 2026-08-21, /batches; openai 3.57.0, files.create (30 days);
+OpenAI's batch guide, a copy (lines of the files); openai/openai-openapi issue 302 (a failed
+request's line has the error in its response's body).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from hashlib import sha256
+from io import BytesIO
+from typing import Literal
+
+from openai import omit
+from openai.types import Batch
+from openai.types.chat import ChatCompletion
+from pydantic import BaseModel, JsonValue, ValidationError
+
+from unitune.abilities import BatchStatus
+from unitune.errors import BackendError, Unsupported
+from unitune.models import Reply, Request, TunedModel
+from unitune_providers.openai import files
+from unitune_providers.openai.chat import body_of, reply_of
+from unitune_providers.openai.errors import our_errors, refusal, without_key
+from unitune_providers.openai.server import PAGE, Server, client, everything, once, split
+from unitune_providers.openai.wire import METADATA_KEY, WireBackend
+
+CREATE_SECONDS = 60.0
+"""Longest wait for the answer to a create call; after that its outcome is open."""
+ENDPOINT: Literal["/v1/chat/completions"] = "/v1/chat/completions"
+MOST_REQUESTS = 50_000
+MOST_BYTES = 200_000_000
+"""Of one file: OpenAI says 200 MB, and not whether it counts in 1,000 or 1,024."""
+CLOCK_SECONDS = 3600.0
+"""How far the vendor's clock may be behind ours when batches are looked for; a guess, and ample."""
+STATES: dict[str, Literal["running", "ended", "failed"]] = {
+    "validating": "running",
+    "in_progress": "running",
+    "finalizing": "running",
+    "cancelling": "running",
+    "completed": "ended",
+    "expired": "ended",
+    "cancelled": "ended",
+    "failed": "failed",
+}
+"""Our words by the vendor's; any other is at work."""
+STOPPABLE = ("validating", "in_progress")
+EXPIRED = "batch_expired"
+NO_REASON = "the vendor gives no reason"
+OK = 200
+
+
+class Answered(BaseModel):
+    """What the endpoint said to one request."""
+
+    status_code: int
+    body: JsonValue = None
+
+
+class Unanswered(BaseModel):
+    """Why a request did not reach the endpoint."""
+
+    code: str | None = None
+    message: str | None = None
+
+
+class Line(BaseModel):
+    """One line of a file of answers or failures."""
+
+    custom_id: str
+    response: Answered | None = None
+    error: Unanswered | None = None
+
+
+class BatchingWire(WireBackend):
+    """A vendor that answers in batches: the verbs of `unitune.abilities.Batches`."""
+
+    def submit_batch(
+        self, key: str, model: str | TunedModel, requests: Mapping[str, Request]
+    ) -> str:
+        """Hand requests in; the create call is sent once, whatever happens.
+
+        Raises:
+            Unsupported: A model on a server that a job named, or too many requests; nothing was
+                sent.
+            BackendError: The vendor refused (4xx), or failed and may have made the batch (5xx).
+            Unreachable: No answer came; it may have made the batch.
+        """
+        at = split(model if isinstance(model, str) else model.name)
+        if at.url is not None:
+            raise Unsupported(
+                f"{at.ref} is on {at.url}, which a job named, and whether batches are answered "
+                "there is not known. Run without --batch."
+            )
+        server = self.server()
+        content = _content(server, at.ref, requests)
+        name = f"unitune-{key}-{sha256(content).hexdigest()[:16]}.jsonl"
+        file_id = files.hand_over_once(server, name, BytesIO(content), "batch")
+        with our_errors(server, "create the batch"):
+            batch = once(server, CREATE_SECONDS).batches.create(
+                completion_window="24h",
+                endpoint=ENDPOINT,
+                input_file_id=file_id,
+                metadata={METADATA_KEY: key},
+            )
+        return batch.id
+
+    def find_batch(self, key: str, since: float) -> list[str]:
+        """Return the batches that carry a key, reading the list until it is older than that.
+
+        Raises:
+            BackendError: The vendor could not list its batches.
+        """
+        server = self.server()
+        with our_errors(server, "list batches"):
+            batches = client(server).batches
+            listed = everything(lambda after: batches.list(after=after or omit, limit=PAGE))
+            recent = _down_to(since - CLOCK_SECONDS, listed)
+            return [one.id for one in recent if (one.metadata or {}).get(METADATA_KEY) == key]
+
+    def poll_batch(self, batch_id: str) -> BatchStatus:
+        """Look at a batch.
+
+        Raises:
+            BackendError: There is no such batch (404), or the vendor failed.
+        """
+        server = self.server()
+        batch = _shown(server, batch_id)
+        state = STATES.get(batch.status, "running")
+        counts = batch.request_counts
+        return BatchStatus(
+            state=state,
+            raw=batch.status,
+            done=counts.completed + counts.failed if counts else None,
+            error=without_key(_why(batch), server) if state == "failed" else None,
+        )
+
+    def fetch_batch(self, batch_id: str) -> dict[str, Reply]:
+        """Return the answers of a batch that has ended, by the ids of their requests.
+
+        Raises:
+            BackendError: There is no such batch (404), its files are gone or cannot be read, or
+                the vendor failed.
+        """
+        server = self.server()
+        batch = _shown(server, batch_id)
+        asked = f"ask {batch.model or 'the model'}"
+        names = [name for name in (batch.error_file_id, batch.output_file_id) if name]
+        lines = [line for name in names for line in _lines(server, name)]
+        return {line.custom_id: _reply(line, server, asked) for line in lines}
+
+    def cancel_batch(self, batch_id: str) -> None:
+        """Ask for a batch's end; one that has ended is no error.
+
+        Raises:
+            BackendError: There is no such batch (404), or the vendor failed.
+        """
+        server = self.server()
+        try:
+            if _shown(server, batch_id).status in STOPPABLE:
+                with our_errors(server, f"cancel batch {batch_id}"):
+                    client(server).batches.cancel(batch_id)
+        except BackendError:
+            # It may have ended between the look and the call.
+            if _shown(server, batch_id).status in STOPPABLE:
+                raise
+
+
+def _content(server: Server, model: str, requests: Mapping[str, Request]) -> bytes:
+    """Return the file of requests."""
+    if not 1 <= len(requests) <= MOST_REQUESTS:
+        raise Unsupported(
+            f"there are {len(requests):,} requests, and a batch of {server.backend} takes 1 to "
+            f"{MOST_REQUESTS:,}. Ask in parts, or run without --batch."
+        )
+    lines: list[bytes] = []
+    size = 0
+    for custom_id, request in requests.items():
+        body = body_of(model, request, old_limit=False)
+        line = {"custom_id": custom_id, "method": "POST", "url": ENDPOINT, "body": body}
+        # ASCII, so that no reader takes a character such as U+2028 for the end of a line.
+        lines.append(json.dumps(line, separators=(",", ":")).encode("ascii") + b"\n")
+        size += len(lines[-1])
+        if size > MOST_BYTES:
+            raise Unsupported(
+                f"the requests from {custom_id} on are too many: a batch of {server.backend} takes "
+                f"{MOST_BYTES // 1_000_000} MB. Ask in parts, or run without --batch."
+            )
+    return b"".join(lines)
+
+
+def _down_to(oldest: float, listed: Iterable[Batch]) -> Iterator[Batch]:
+    """Yield batches, the newest first, until a page's worth of them is older than a time.
+
+    One old batch is not enough: a page may come in another order.
+    """
+    old = 0
+    for batch in listed:
+        old = old + 1 if batch.created_at < oldest else 0
+        if old >= PAGE:
+            return
+        yield batch
+
+
+def _shown(server: Server, batch_id: str) -> Batch:
+    with our_errors(server, f"show batch {batch_id}"):
+        return client(server).batches.retrieve(batch_id)
+
+
+def _why(batch: Batch) -> str:
+    """Return why a batch failed, in the vendor's words."""
+    told = (batch.errors.data if batch.errors else None) or []
+    reasons = [
+        f"{f'line {one.line}: ' if one.line is not None else ''}{one.message or 'no reason'}"
+        f"{f' [{one.code}]' if one.code else ''}"
+        for one in told
+    ]
+    return "; ".join(reasons) or NO_REASON
+
+
+def _lines(server: Server, file_id: str) -> list[Line]:
+    content = files.content(server, file_id)
+    if content is None:
+        raise BackendError(
+            f"{server.backend} no longer has {file_id}, a file of the batch's answers: it drops "
+            "them after 30 days. Ask again."
+        )
+    try:
+        # Not splitlines, which takes more for the end of a line than JSONL does.
+        return [Line.model_validate_json(line) for line in content.split(b"\n") if line.strip()]
+    except ValidationError as error:
+        reason = without_key(str(error.errors()[0]["msg"]), server)
+        raise BackendError(
+            f"{server.backend}'s file {file_id}, of the batch's answers, cannot be read: {reason}."
+        ) from error
+
+
+def _reply(line: Line, server: Server, asked: str) -> Reply:
+    """Return one answer or failure, as chat would have."""
+    if line.response is None:
+        words = _unanswered(line.error or Unanswered(), server, asked)
+        return Reply(finish_reason="error", error=words)
+    status = line.response.status_code
+    body = line.response.body if isinstance(line.response.body, dict) else {}
+    if status == OK:
+        return reply_of(ChatCompletion.construct(None, **body), None)
+    words = refusal(server, asked, status, body.get("error"), otherwise=NO_REASON)
+    return Reply(finish_reason="error", error=words)
+
+
+def _unanswered(failure: Unanswered, server: Server, asked: str) -> str:
+    said = (failure.message or NO_REASON).rstrip(". ")
+    code = f" [{failure.code}]" if failure.code else ""
+    advice = " Ask again, or run without --batch." if failure.code == EXPIRED else ""
+    return without_key(f"{server.backend} could not {asked}: {said}{code}.{advice}", server)

@@ -1,0 +1,627 @@
+"""Batches of questions to Claude through the real SDK: handed in once, found again, read whole."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+pytest.importorskip("anthropic", reason="needs the extra `anthropic`")
+
+from anthropic.pagination import SyncPage
+from anthropic.types import MessageParam
+from anthropic.types.message_create_params import MessageCreateParamsNonStreaming
+from anthropic.types.messages import MessageBatch, MessageBatchIndividualResponse
+from pydantic import TypeAdapter
+
+from unitune import registry
+from unitune.abilities import Batches, BatchStatus
+from unitune.data.example import Message
+from unitune.errors import BackendError, Unreachable, Unsupported, UserError
+from unitune.keys import batch_key
+from unitune.models import Reply, Request, TunedModel
+from unitune.patience import outcome_open
+from unitune.testing.batch_contract import BatchContract
+from unitune.testing.loopback import TOOK_EFFECT, Answer, Asked, Conduct, Fault, Server, serve
+from unitune_providers.anthropic import AnthropicBackend, batches
+from unitune_providers.anthropic import client as module
+from unitune_providers.loopback.anthropic import KEY, AnthropicVendor
+
+NEW, OLD = "claude-sonnet-5-5", "claude-haiku-4-5"
+CREATE = ("POST", r"/v1/messages/batches$")
+LIST = ("GET", r"/v1/messages/batches$")
+READ = ("GET", r"/v1/messages/batches/[^/]+$")
+RESULTS = ("GET", r"/results$")
+CALL: dict[str, Any] = {
+    "id": "call-1",
+    "type": "function",
+    "function": {"name": "weather", "arguments": '{"place": "Bonn"}'},
+}
+WEATHER: dict[str, Any] = {
+    "type": "function",
+    "function": {"name": "weather", "description": "Tells it.", "parameters": {"type": "object"}},
+}
+DIALOGUE = Request(
+    messages=(
+        Message(role="system", content="Be brief."),
+        Message(role="user", content="Is it wet?"),
+        Message(role="assistant", content="I look.", tool_calls=(CALL,)),
+        Message(role="tool", tool_call_id="call-1", content="rain"),
+        Message(role="user", content="So?"),
+    ),
+    tools=(WEATHER,),
+    stop=("END",),
+    max_tokens=9,
+)
+
+
+def asking(text: str) -> Request:
+    return Request(messages=(Message(role="user", content=text),))
+
+
+ASKED = {"k-1-0": DIALOGUE, "k-1-1": asking("How to harm?"), "k-1-2": asking("Late?")}
+
+
+@pytest.fixture
+def vendor() -> AnthropicVendor:
+    return AnthropicVendor(
+        Conduct(replies={"So?": "Yes."}),
+        refused=frozenset({"How to harm?"}),
+        expires=frozenset({"Late?"}),
+    )
+
+
+@pytest.fixture
+def server(vendor: AnthropicVendor, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    for name in ("ANTHROPIC_AUTH_TOKEN", "ANTHROPIC_PROFILE", "ANTHROPIC_CUSTOM_HEADERS"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(module, "RETRIES", 1)
+    monkeypatch.setattr(module, "ANSWER_SECONDS", 0.5)
+    monkeypatch.setenv("ANTHROPIC_API_KEY", KEY)
+    with serve(vendor) as server:
+        monkeypatch.setenv("ANTHROPIC_BASE_URL", server.url)
+        yield server
+
+
+@pytest.fixture
+def backend(server: Server) -> AnthropicBackend:
+    assert server.requests == []
+    return AnthropicBackend()
+
+
+def follow(backend: AnthropicBackend, batch_id: str) -> BatchStatus:
+    status = backend.poll_batch(batch_id)
+    while status.state == "running":
+        status = backend.poll_batch(batch_id)
+    return status
+
+
+def chatted(request: Request, model: str = OLD) -> Reply:
+    chat = AnthropicBackend().chat(model)
+    reply = asyncio.run(chat.reply(request))
+    chat.close()
+    return reply
+
+
+def submit(backend: AnthropicBackend, key: str = "k-1") -> str:
+    return backend.submit_batch(key, OLD, {f"{key}-0": asking("So?")})
+
+
+# Round trips
+
+
+def test_requests_come_back_by_their_ids_with_those_that_failed(
+    backend: AnthropicBackend, server: Server
+) -> None:
+    assert isinstance(backend, Batches)
+    batch_id = backend.submit_batch("k-1", OLD, ASKED)
+    assert BatchStatus("running", "in_progress") == backend.poll_batch(batch_id)
+    assert BatchStatus("ended", "ended", done=3) == follow(backend, batch_id)
+    replies = backend.fetch_batch(batch_id)
+
+    assert set(ASKED) == set(replies)
+    assert ("Yes.", "stop", None) == (
+        replies["k-1-0"].text,
+        replies["k-1-0"].finish_reason,
+        replies["k-1-0"].error,
+    )
+    assert ("It is against the rules.", "refusal") == (
+        replies["k-1-1"].text,
+        replies["k-1-1"].finish_reason,
+    )
+    assert "error" == replies["k-1-2"].finish_reason
+    assert "within the 24 hours" in (replies["k-1-2"].error or "")
+    assert "without --batch" in (replies["k-1-2"].error or "")
+    assert 1 == len(server.asked(*CREATE))
+
+
+@pytest.mark.parametrize("model", [OLD, NEW])
+def test_a_batch_says_what_chat_says_and_asks_as_chat_asks(
+    backend: AnthropicBackend, server: Server, model: str
+) -> None:
+    requests = {"k-1-0": DIALOGUE, "k-1-1": asking("How to harm?"), "k-1-2": asking("What?")}
+    batch_id = backend.submit_batch("k-1", model, requests)
+    follow(backend, batch_id)
+    batched = backend.fetch_batch(batch_id)
+
+    (created,) = server.asked(*CREATE)
+    sent = {one["custom_id"]: one["params"] for one in created.json["requests"]}
+    for name, request in requests.items():
+        reply = chatted(request, model)
+        assert reply.model_copy(update={"seconds": None}) == batched[name]
+        assert server.asked("POST", "/v1/messages$")[-1].json == sent[name]
+    assert (model == OLD) is ("temperature" in sent["k-1-0"])
+
+
+def test_a_failed_request_says_why_and_what_to_do(
+    backend: AnthropicBackend, vendor: AnthropicVendor
+) -> None:
+    batch_id = submit(backend)
+    vendor.batches[batch_id].requests.append(
+        {"custom_id": "k-1-1", "params": {**vendor.batches[batch_id].requests[0]["params"]}}
+    )
+    vendor.batches[batch_id].requests[1]["params"]["model"] = "gpt-6"
+    follow(backend, batch_id)
+    replies = backend.fetch_batch(batch_id)
+
+    assert "Yes." == replies["k-1-0"].text
+    expected = "Anthropic could not answer: model: gpt-6 (not_found_error). Check the model's name"
+    assert (replies["k-1-1"].error or "").startswith(expected)
+
+
+def test_a_cancelled_batch_ends_and_says_so_of_each_request(backend: AnthropicBackend) -> None:
+    batch_id = submit(backend)
+    backend.cancel_batch(batch_id)
+    assert BatchStatus("running", "canceling") == backend.poll_batch(batch_id)
+    follow(backend, batch_id)
+    assert "was cancelled before" in (backend.fetch_batch(batch_id)["k-1-0"].error or "")
+
+
+def test_cancelling_what_has_ended_is_no_error(backend: AnthropicBackend, server: Server) -> None:
+    batch_id = submit(backend)
+    follow(backend, batch_id)
+    backend.cancel_batch(batch_id)
+    assert 1 == len(server.asked("POST", "/cancel$"))
+    assert "Yes." == backend.fetch_batch(batch_id)["k-1-0"].text
+
+
+def test_cancelling_what_is_not_there_is_an_error(backend: AnthropicBackend) -> None:
+    with pytest.raises(BackendError) as raised:
+        backend.cancel_batch("msgbatch_none")
+    assert 404 == raised.value.status
+
+
+def test_cancelling_that_is_refused_is_an_error(
+    backend: AnthropicBackend, vendor: AnthropicVendor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    vendor.conduct.queued_polls = 9
+    batch_id, answer = submit(backend), vendor.answer
+    no = Answer({"type": "error", "error": {"type": "invalid_request_error", "message": "no"}}, 400)
+    monkeypatch.setattr(
+        vendor, "answer", lambda asked: no if asked.path.endswith("/cancel") else answer(asked)
+    )
+    with pytest.raises(BackendError, match="no"):
+        backend.cancel_batch(batch_id)
+
+
+# States
+
+
+def test_a_new_word_for_a_state_is_running_and_kept(
+    backend: AnthropicBackend, vendor: AnthropicVendor
+) -> None:
+    batch_id = submit(backend)
+    vendor.conduct.state = "warming_up"
+    assert BatchStatus("running", "warming_up") == backend.poll_batch(batch_id)
+
+
+def test_answers_that_are_gone_are_a_failure_that_says_what_to_do(
+    backend: AnthropicBackend, vendor: AnthropicVendor
+) -> None:
+    batch_id = submit(backend)
+    follow(backend, batch_id)
+    vendor.batches[batch_id].archived = True
+    status = backend.poll_batch(batch_id)
+    assert "failed" == status.state
+    assert "29 days" in (status.error or "")
+    with pytest.raises(BackendError, match="29 days"):
+        backend.fetch_batch(batch_id)
+
+
+def test_answers_of_a_batch_that_goes_on_are_refused(backend: AnthropicBackend) -> None:
+    with pytest.raises(BackendError, match="is in_progress"):
+        backend.fetch_batch(submit(backend))
+
+
+def test_a_kind_of_result_that_is_not_known_is_an_error_in_the_reply(
+    backend: AnthropicBackend, vendor: AnthropicVendor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batch_id = submit(backend)
+    monkeypatch.setattr(vendor, "_result", lambda *_: {"type": "postponed"})
+    vendor.batches[batch_id].looks = 9
+    assert "'postponed'" in (backend.fetch_batch(batch_id)["k-1-0"].error or "")
+
+
+# Creating
+
+
+@pytest.mark.parametrize("fault", sorted(set(Fault) - {Fault.EXPIRED_KEY, Fault.RATE_LIMITED}))
+def test_a_create_call_of_open_outcome_is_sent_once_and_its_batch_found(
+    backend: AnthropicBackend, server: Server, fault: Fault
+) -> None:
+    since = time.time()
+    server.spoil(fault, *CREATE)
+    with pytest.raises(BackendError) as raised:
+        submit(backend)
+    silent = fault in (Fault.SILENCE, Fault.CUT, Fault.SHORT)
+    assert silent is isinstance(raised.value, Unreachable)
+    assert silent is (raised.value.status is None)
+    assert 1 == len(server.asked(*CREATE))
+    assert (fault in TOOK_EFFECT) is (1 == len(backend.find_batch("k-1", since)))
+
+
+@pytest.mark.parametrize(("fault", "status"), [(Fault.RATE_LIMITED, 429), (Fault.EXPIRED_KEY, 401)])
+def test_a_refused_create_call_keeps_its_status_and_is_sent_once(
+    backend: AnthropicBackend, server: Server, fault: Fault, status: int
+) -> None:
+    server.spoil(fault, *CREATE)
+    with pytest.raises(BackendError) as raised:
+        submit(backend)
+    assert status == raised.value.status
+    assert 1 == len(server.asked(*CREATE))
+    assert [] == backend.find_batch("k-1", time.time())
+
+
+def test_an_answer_without_an_id_is_no_clear_answer(
+    backend: AnthropicBackend, vendor: AnthropicVendor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(vendor, "_create", lambda _: {"type": "message_batch"})
+    with pytest.raises(Unreachable, match="without the batch's id"):
+        submit(backend)
+
+
+@pytest.mark.parametrize("fault", sorted(set(Fault) - {Fault.RATE_LIMITED}))
+def test_a_fault_before_the_create_call_does_not_leave_open_whether_there_is_a_batch(
+    backend: AnthropicBackend, server: Server, fault: Fault
+) -> None:
+    server.spoil(fault, "POST", "/v1/messages$", times=2)
+    with pytest.raises(BackendError) as raised:
+        submit(backend)
+    assert not outcome_open(raised.value)
+    assert (fault is Fault.EXPIRED_KEY) is ("No batch was handed in" not in str(raised.value))
+    assert [] == server.asked(*CREATE)
+
+
+def test_a_model_that_is_not_there_is_told_before_anything_is_handed_in(
+    backend: AnthropicBackend, server: Server
+) -> None:
+    with pytest.raises(BackendError, match="Check the model's name"):
+        backend.submit_batch("k-1", "gpt-6", ASKED)
+    assert [] == server.asked(*CREATE)
+
+
+@pytest.mark.parametrize(
+    ("requests", "words"),
+    [
+        ({"a b": asking("So?")}, "'a b'; Anthropic takes 1 to 64 letters"),
+        ({"k" * 65: asking("So?")}, "1 to 64"),
+        (
+            {
+                "k-1-7": Request(
+                    messages=(
+                        Message(
+                            role="assistant",
+                            tool_calls=({**CALL, "function": {"name": "a", "arguments": "{"}},),
+                        ),
+                    )
+                )
+            },
+            "cannot be asked request k-1-7",
+        ),
+    ],
+)
+def test_a_request_that_cannot_be_asked_is_named_and_nothing_is_sent(
+    backend: AnthropicBackend, server: Server, requests: dict[str, Request], words: str
+) -> None:
+    with pytest.raises(Unsupported, match=words):
+        backend.submit_batch("k-1", OLD, requests)
+    assert [] == server.requests
+
+
+@pytest.mark.parametrize(("name", "most"), [("REQUESTS_MOST", 2), ("BYTES_MOST", 400)])
+def test_too_much_for_a_batch_is_refused_with_what_to_do(
+    backend: AnthropicBackend,
+    server: Server,
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    most: int,
+) -> None:
+    monkeypatch.setattr(batches, name, most)
+    with pytest.raises(Unsupported, match="run without --batch"):
+        backend.submit_batch("k-1", OLD, ASKED)
+    assert [] == server.requests
+
+
+def test_the_limits_are_anthropics() -> None:
+    assert (100_000, 256_000_000) == (batches.REQUESTS_MOST, batches.BYTES_MOST)
+
+
+def test_what_is_measured_is_no_less_than_what_is_sent(
+    backend: AnthropicBackend, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backend.submit_batch("k-1", OLD, ASKED)
+    (created,) = server.asked(*CREATE)
+    monkeypatch.setattr(batches, "BYTES_MOST", len(created.body) - 20)
+    with pytest.raises(Unsupported):
+        backend.submit_batch("k-1", OLD, ASKED)
+
+
+def test_a_tuned_model_is_refused(backend: AnthropicBackend, server: Server) -> None:
+    tuned = TunedModel(backend="anthropic", name="tuned", base=OLD)
+    with pytest.raises(Unsupported, match="no tuning API"):
+        backend.submit_batch("k-1", tuned, ASKED)
+    assert [] == server.requests
+
+
+def test_a_missing_key_names_the_variable(
+    backend: AnthropicBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("ANTHROPIC_API_KEY")
+    with pytest.raises(UserError, match="Set ANTHROPIC_API_KEY"):
+        submit(backend)
+
+
+# Finding
+
+
+def test_an_ended_batch_is_told_by_its_requests_from_any_other(
+    backend: AnthropicBackend, vendor: AnthropicVendor
+) -> None:
+    since = time.time()
+    vendor.conduct.queued_polls = 0
+    mine, other = submit(backend, "k-1"), submit(backend, "k-1-2")
+    for batch_id in (mine, other):
+        follow(backend, batch_id)
+    vendor.conduct.queued_polls = 9
+    vendor.batches[mine].looks = vendor.batches[other].looks = 99
+    submit(backend, "k-3")
+    assert [mine] == backend.find_batch("k-1", since)
+    assert [other] == backend.find_batch("k-1-2", since)
+
+
+def test_batches_that_cannot_be_told_yet_are_all_returned_and_never_none(
+    backend: AnthropicBackend, vendor: AnthropicVendor
+) -> None:
+    vendor.conduct.queued_polls = 9
+    since = time.time()
+    mine = submit(backend, "k-1")
+    assert [mine] == backend.find_batch("k-1", since)
+    other = submit(backend, "k-2")
+    assert {mine, other} == set(backend.find_batch("k-1", since))
+    vendor.batches[other].looks = 99
+    assert [mine] == backend.find_batch("k-1", since)
+    vendor.batches[mine].looks = 99
+    assert [] == backend.find_batch("k-3", since)
+
+
+def test_an_older_batch_is_not_ours(backend: AnthropicBackend, vendor: AnthropicVendor) -> None:
+    old = submit(backend)
+    vendor.batches[old].created -= 2 * batches.MARGIN_SECONDS
+    assert [] == backend.find_batch("k-1", time.time())
+    assert [old] == backend.find_batch("k-1", vendor.batches[old].created)
+
+
+@pytest.mark.parametrize("ahead", [-3600, 3600])
+def test_a_clock_that_is_wrong_by_an_hour_loses_nothing(
+    backend: AnthropicBackend,
+    vendor: AnthropicVendor,
+    monkeypatch: pytest.MonkeyPatch,
+    ahead: float,
+) -> None:
+    old, mine = submit(backend), submit(backend)
+    vendor.batches[old].created -= 1800
+    ours = SimpleNamespace(time=lambda: time.time() + ahead)
+    monkeypatch.setattr(batches, "time", ours)
+    assert [mine] == backend.find_batch("k-1", ours.time())
+
+
+@pytest.mark.parametrize("repeats", [False, True])
+def test_long_and_repeating_lists_give_each_batch_once(
+    backend: AnthropicBackend,
+    vendor: AnthropicVendor,
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    repeats: bool,
+) -> None:
+    monkeypatch.setattr(batches, "PAGE_SIZE", 2)
+    vendor.conduct.lists_repeat = repeats
+    since = time.time()
+    made = [submit(backend) for _ in range(5)]
+    found = backend.find_batch("k-1", since)
+    assert sorted(made) == sorted(found)
+
+
+def test_a_late_list_shows_the_batch_later(
+    backend: AnthropicBackend, vendor: AnthropicVendor
+) -> None:
+    since = time.time()
+    batch_id = submit(backend)
+    vendor.conduct.list_lag_seconds = 60
+    assert [] == backend.find_batch("k-1", since)
+    vendor.conduct.list_lag_seconds = 0
+    assert [batch_id] == backend.find_batch("k-1", since)
+
+
+def test_a_list_that_fails_is_not_taken_for_no_batch(
+    backend: AnthropicBackend, server: Server
+) -> None:
+    server.spoil(Fault.SERVER_ERROR, *LIST, times=9)
+    with pytest.raises(BackendError) as raised:
+        backend.find_batch("k-1", time.time())
+    assert 500 == raised.value.status
+
+
+# Watching and reading
+
+
+@pytest.mark.parametrize("fault", sorted(set(Fault) - {Fault.EXPIRED_KEY}))
+def test_reading_a_batch_is_tried_again(
+    backend: AnthropicBackend, server: Server, vendor: AnthropicVendor, fault: Fault
+) -> None:
+    vendor.conduct.queued_polls = 9
+    batch_id = submit(backend)
+    server.spoil(fault, *READ)
+    assert "running" == backend.poll_batch(batch_id).state
+
+
+@pytest.mark.parametrize("fault", [Fault.SILENCE, Fault.CUT, Fault.SHORT])
+def test_answers_that_do_not_come_whole_are_no_answers(
+    backend: AnthropicBackend, server: Server, fault: Fault
+) -> None:
+    batch_id = submit(backend)
+    follow(backend, batch_id)
+    server.spoil(fault, *RESULTS, times=2)
+    with pytest.raises(Unreachable):
+        backend.fetch_batch(batch_id)
+
+
+def test_a_line_that_is_cut_is_no_answer(
+    backend: AnthropicBackend, vendor: AnthropicVendor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batch_id = submit(backend)
+    follow(backend, batch_id)
+    monkeypatch.setattr(vendor, "_results", lambda _: b'{"custom_id": "k-1-0", "resu')
+    with pytest.raises(Unreachable):
+        backend.fetch_batch(batch_id)
+
+
+def test_a_missing_batch_is_a_404(backend: AnthropicBackend) -> None:
+    with pytest.raises(BackendError) as raised:
+        backend.poll_batch("msgbatch_none")
+    assert 404 == raised.value.status
+
+
+# What every backend with batches must do
+
+
+@pytest.mark.usefixtures("registered")
+class TestAnthropicKeepsTheContract(BatchContract):
+    name = "anthropic"
+    model = OLD
+    poll_seconds = 0.001
+    patience_seconds = 10.0
+
+    @pytest.fixture
+    def registered(self, server: Server) -> Iterator[None]:
+        assert server.requests == []
+        registry.backend.cache_clear()
+        yield
+        registry.backend.cache_clear()
+
+    def test_batch_is_found_by_its_key(self, batches: Batches) -> None:
+        """Of batches that go on all are named, and once they have ended none but ours."""
+        now = time.time()
+        keys = [batch_key(now) for _ in range(3)]
+        made = [self.submitted(batches, key)[0] for key in keys[:2]]
+        assert [set(made)] * 3 == [set(batches.find_batch(key, now)) for key in keys]
+        for batch_id in made:
+            self.followed(batches, batch_id)
+        assert [[made[0]], [made[1]], []] == [batches.find_batch(key, now) for key in keys]
+
+
+# The key, and the vendor's own types
+
+
+class Telltale:
+    """An Anthropic that repeats the key in everything that it complains of."""
+
+    def __init__(self, vendor: AnthropicVendor) -> None:
+        self.vendor = vendor
+        self.refuses = False
+
+    def answer(self, asked: Asked) -> Answer:
+        told: dict[str, Any] = {"type": "authentication_error", "message": f"no {KEY} here"}
+        if self.refuses:
+            return Answer({"type": "error", "error": told}, 403)
+        if asked.path.endswith("/results"):
+            error = {"type": "error", "error": told}
+            line = {"custom_id": "k-1-0", "result": {"type": "errored", "error": error}}
+            return Answer(json.dumps(line).encode())
+        return self.vendor.answer(asked)
+
+
+def test_the_key_is_nowhere_even_if_anthropic_repeats_it(
+    backend: AnthropicBackend, server: Server, vendor: AnthropicVendor
+) -> None:
+    server.vendor = telltale = Telltale(vendor)
+    batch_id = submit(backend)
+    follow(backend, batch_id)
+    told = [repr(backend.fetch_batch(batch_id)), repr(backend.poll_batch(batch_id))]
+    telltale.refuses = True
+    for act in (
+        lambda: submit(backend),
+        lambda: backend.find_batch("k-1", 0),
+        lambda: backend.poll_batch(batch_id),
+        lambda: backend.fetch_batch(batch_id),
+        lambda: backend.cancel_batch(batch_id),
+    ):
+        with pytest.raises(BackendError) as raised:
+            act()
+        told.append(str(raised.value))
+    assert 6 == sum("no *** here" in text for text in told)
+    assert not any(KEY in text for text in told)
+
+
+def unknown(model: Any) -> list[str]:
+    """Return what an answer holds that the SDK's types do not know, however deep."""
+    if isinstance(model, list):
+        return [name for one in model for name in unknown(one)]
+    if not hasattr(model, "model_fields_set"):
+        return []
+    inner = [getattr(model, name) for name in type(model).model_fields]
+    return [*(model.model_extra or {}), *(name for one in inner for name in unknown(one))]
+
+
+def test_what_is_sent_and_answered_fits_the_sdks_own_types(
+    backend: AnthropicBackend, server: Server, vendor: AnthropicVendor
+) -> None:
+    answers: list[tuple[Asked, Answer]] = []
+    original = vendor.answer
+
+    def record(asked: Asked) -> Answer:
+        answers.append((asked, original(asked)))
+        return answers[-1][1]
+
+    vendor.answer = record  # type: ignore[method-assign]
+    batch_id = backend.submit_batch("k-1", NEW, ASKED)
+    backend.find_batch("k-1", 0)
+    backend.cancel_batch(submit(backend, "k-2"))
+    follow(backend, batch_id)
+    backend.fetch_batch(batch_id)
+
+    (created, _) = server.asked(*CREATE)
+    for one in created.json["requests"]:
+        assert {"custom_id", "params"} == one.keys()
+        assert set() == one["params"].keys() - set(MessageCreateParamsNonStreaming.__annotations__)
+        for message in one["params"]["messages"]:
+            TypeAdapter(MessageParam).validate_python(message)
+    kinds = {"list": 0, "results": 0, "batch": 0}
+    for asked, answer in answers:
+        if asked.path.endswith("/results"):
+            kinds["results"] += 1
+            for line in answer.body.splitlines():
+                said = TypeAdapter(MessageBatchIndividualResponse).validate_json(line)
+                assert [] == unknown(said)
+        elif asked.path.endswith("/batches") and asked.method == "GET":
+            kinds["list"] += 1
+            page = TypeAdapter(SyncPage[MessageBatch]).validate_json(answer.body)
+            assert [] == [name for batch in page.data for name in unknown(batch)]
+        elif "/batches" in asked.path:
+            kinds["batch"] += 1
+            assert [] == unknown(TypeAdapter(MessageBatch).validate_json(answer.body))
+    assert all(kinds.values()), kinds

@@ -1,0 +1,685 @@
+"""Batches at OpenAI: handed in once, found again, answered as chat answers; and what goes wrong."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, get_args
+
+import openai
+import pytest
+from openai import OpenAI
+from openai.types import Batch
+from unit.providers.openai_spec import (
+    DESCRIPTION,
+    MODEL,
+    Stage,
+    description,
+    on_stage,
+    problems,
+    problems_of,
+)
+
+from unitune.abilities import BatchStatus
+from unitune.data.example import Message
+from unitune.errors import BackendError, Unreachable, Unsupported
+from unitune.models import Reply, Request, TunedModel
+from unitune.testing.loopback import TOOK_EFFECT, Answer, Asked, Conduct, Fault, Vendor
+from unitune_providers.loopback.openai.vendor import KEY, OpenAIVendor
+from unitune_providers.openai import batches as openai_batches
+from unitune_providers.openai import files as openai_files
+from unitune_providers.openai import server as openai_server
+
+BATCH_KEY = "b0123456789abcdef-1"
+CREATE = "/batches$"
+WORDS = {
+    "Colour of snow?": "white as can be",
+    "Colour of grass?": "green\u2028as ever",
+    "Colour of money?": "I would rather not say",
+}
+
+
+def asking(question: str, **settings: Any) -> Request:
+    return Request(messages=(Message(role="user", content=question),), **settings)
+
+
+GOOD = asking("Colour of snow?", temperature=0.5, seed=3, stop=("\n",), max_tokens=9)
+BAD = asking("Colour of rain?", temperature=3.0)  # the vendor takes 0 to 2
+REQUESTS = {
+    f"{BATCH_KEY}-1": GOOD,
+    f"{BATCH_KEY}-2": asking("Colour of grass?\u2028", max_tokens=1),
+    f"{BATCH_KEY}-3": BAD,
+    f"{BATCH_KEY}-4": asking("Colour of the sea?"),
+}
+
+
+@pytest.fixture
+def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stage]:
+    monkeypatch.setattr(openai_batches, "CREATE_SECONDS", 0.3)
+    monkeypatch.setattr(openai_files, "UPLOAD_SECONDS", 0.3)
+    conduct = Conduct(steps=4, replies=dict(WORDS))
+    with on_stage(tmp_path, monkeypatch, OpenAIVendor(conduct)) as stage:
+        yield stage
+
+
+@pytest.fixture
+def tuned(stage: Stage) -> TunedModel:
+    model = stage.follow(stage.submit())[-1].model
+    assert model is not None
+    return model
+
+
+def submit(stage: Stage, model: str | TunedModel = MODEL, key: str = BATCH_KEY) -> str:
+    numbered = enumerate(REQUESTS.values(), 1)
+    return stage.backend.submit_batch(key, model, {f"{key}-{n}": one for n, one in numbered})
+
+
+def follow(stage: Stage, batch_id: str) -> list[BatchStatus]:
+    """Poll a batch until it has ended."""
+    statuses = [stage.backend.poll_batch(batch_id)]
+    while statuses[-1].state == "running":
+        assert len(statuses) < 20, statuses[-1]
+        statuses.append(stage.backend.poll_batch(batch_id))
+    return statuses
+
+
+def found(stage: Stage, key: str = BATCH_KEY, since: float | None = None) -> list[str]:
+    return stage.backend.find_batch(key, time.time() if since is None else since)
+
+
+def sent_lines(stage: Stage) -> list[dict[str, Any]]:
+    """Return the lines of the last file of requests."""
+    files = [one for one in stage.vendor.files.stored.values() if one.purpose == "batch"]
+    return [json.loads(line) for line in files[-1].content.splitlines()]
+
+
+def sent_files(stage: Stage) -> list[str]:
+    stored = stage.vendor.files.stored.values()
+    return [file.name for file in stored if file.purpose == "batch"]
+
+
+def one_by_one(stage: Stage, model: str | TunedModel) -> list[Reply]:
+    """Ask all requests over chat."""
+    chat = stage.backend.chat(model)
+
+    async def ask() -> list[Reply]:
+        return [await chat.reply(request) for request in REQUESTS.values()]
+
+    return [reply.model_copy(update={"seconds": None}) for reply in asyncio.run(ask())]
+
+
+# What is sent, and what comes back
+
+
+def test_batch_is_handed_in_polled_and_fetched(stage: Stage, tuned: TunedModel) -> None:
+    batch_id = submit(stage, tuned)
+    assert [
+        BatchStatus("running", "validating", 0),
+        BatchStatus("running", "in_progress", 0),
+        BatchStatus("running", "in_progress", 2),
+        BatchStatus("ended", "completed", 4),
+    ] == follow(stage, batch_id)
+    replies = stage.backend.fetch_batch(batch_id)
+    assert ["white as can be", "I", "", "I do not know."] == [
+        replies[name].text for name in REQUESTS
+    ]
+    assert [name for name in REQUESTS if replies[name].error] == [f"{BATCH_KEY}-3"]
+    assert [batch_id] == found(stage)
+
+
+def test_answers_of_a_batch_are_those_of_chat(stage: Stage, tuned: TunedModel) -> None:
+    """Also where they are cut, refused, or not given at all."""
+    stage.vendor.finishes = {"Colour of the sea?": "refusal"}
+    batch_id = submit(stage, tuned)
+    follow(stage, batch_id)
+    replies = stage.backend.fetch_batch(batch_id)
+    assert one_by_one(stage, tuned) == [replies[name] for name in REQUESTS]
+    assert {"stop", "error", "refusal", "length"} == {
+        reply.finish_reason for reply in replies.values()
+    }
+
+
+def test_requests_of_a_batch_are_those_of_chat(stage: Stage) -> None:
+    submit(stage)
+    one_by_one(stage, MODEL)
+    asked = [one.json for one in stage.server.asked("POST", "/chat/completions$")]
+    assert asked == [line["body"] for line in sent_lines(stage)]
+    assert list(REQUESTS) == [line["custom_id"] for line in sent_lines(stage)]
+
+
+def test_batch_carries_its_key_and_its_file_does_too(stage: Stage) -> None:
+    submit(stage)
+    (file,) = [one for one in stage.vendor.files.stored.values() if one.purpose == "batch"]
+    assert {
+        "input_file_id": file.id,
+        "endpoint": "/v1/chat/completions",
+        "completion_window": "24h",
+        "metadata": {"unitune": BATCH_KEY},
+    } == stage.server.asked("POST", CREATE)[-1].json
+    assert file.name.startswith(f"unitune-{BATCH_KEY}-")
+    assert {"POST"} == {line["method"] for line in sent_lines(stage)}
+
+
+def test_character_that_some_take_for_a_line_end_is_none(stage: Stage, tuned: TunedModel) -> None:
+    """The file that comes back is split at line feeds alone, and ours has none of the others."""
+    batch_id = stage.backend.submit_batch(
+        BATCH_KEY, tuned, {f"{BATCH_KEY}-1": asking("Colour of grass?")}
+    )
+    follow(stage, batch_id)
+    (reply,) = stage.backend.fetch_batch(batch_id).values()
+    assert "green\u2028as ever" == reply.text
+
+
+# Handed in once
+
+
+@pytest.mark.parametrize("fault", sorted(TOOK_EFFECT))
+def test_create_without_a_clear_answer_is_sent_once_and_found_once(
+    stage: Stage, fault: Fault
+) -> None:
+    stage.server.spoil(fault, "POST", CREATE)
+    with pytest.raises(BackendError) as caught:
+        submit(stage)
+    assert (500 if fault is Fault.ERROR_AFTER else None) == caught.value.status
+    assert isinstance(caught.value, Unreachable) is (fault is not Fault.ERROR_AFTER)
+    assert 1 == len(stage.server.asked("POST", CREATE))
+    assert list(stage.vendor.batches) == found(stage)
+    assert 1 == len(stage.vendor.batches)
+
+
+@pytest.mark.parametrize(
+    ("fault", "status"),
+    [(Fault.RATE_LIMITED, 429), (Fault.SERVER_ERROR, 500), (Fault.EXPIRED_KEY, 401)],
+)
+def test_create_that_is_refused_made_nothing_and_is_sent_once(
+    stage: Stage, fault: Fault, status: int
+) -> None:
+    stage.server.spoil(fault, "POST", CREATE)
+    with pytest.raises(BackendError) as caught:
+        submit(stage)
+    assert status == caught.value.status
+    assert 1 == len(stage.server.asked("POST", CREATE))
+    assert [] == found(stage)
+
+
+@pytest.mark.parametrize("path", ["/files$", CREATE])
+@pytest.mark.parametrize("fault", [Fault.ERROR_AFTER, Fault.CUT])
+def test_second_try_sends_no_second_file(stage: Stage, fault: Fault, path: str) -> None:
+    stage.server.spoil(fault, "POST", path)
+    with pytest.raises(BackendError):
+        submit(stage)
+    submit(stage)
+    assert 1 == len(sent_files(stage))
+
+
+def test_other_requests_under_the_same_key_are_another_file(stage: Stage) -> None:
+    submit(stage)
+    stage.backend.submit_batch(BATCH_KEY, MODEL, {f"{BATCH_KEY}-1": GOOD})
+    assert 2 == len(set(sent_files(stage)))
+
+
+def test_list_that_shows_a_batch_late_shows_it_then(stage: Stage) -> None:
+    stage.vendor.conduct.list_lag_seconds = 0.5
+    batch_id = submit(stage)
+    assert [] == found(stage)
+    stage.vendor.batches[batch_id].progress.created -= 0.5
+    assert [batch_id] == found(stage)
+
+
+def test_batch_is_found_once_in_a_list_that_repeats_and_changes_its_order(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(openai_batches, "PAGE", 2)
+    stage.vendor.conduct.lists_repeat = True
+    wanted = submit(stage)
+    for number in range(2, 7):
+        submit(stage, key=f"b0123456789abcdef-{number}")
+    for _ in range(2):
+        assert [wanted] == found(stage)
+
+
+def test_list_is_read_until_it_is_older_than_the_announcement(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(openai_batches, "PAGE", 2)
+    for number in range(12):
+        submit(stage, key=f"b0123456789abcdef-{number}")
+    for batch in list(stage.vendor.batches.values())[:10]:
+        batch.progress.created -= 2 * openai_batches.CLOCK_SECONDS
+    assert list(stage.vendor.batches)[-2:-1] == found(stage, "b0123456789abcdef-10")
+    assert [] == found(stage, "b0123456789abcdef-0")
+    assert 2 * 2 == len(stage.server.asked("GET", CREATE))  # of six pages two, each time
+
+
+def test_old_batch_that_a_page_shows_first_hides_none(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(openai_batches, "PAGE", 2)
+    stage.vendor.conduct.lists_repeat = True
+    old = submit(stage, key="b0123456789abcdef-0")
+    stage.vendor.batches[old].progress.created -= 2 * openai_batches.CLOCK_SECONDS
+    wanted = submit(stage)
+    for _ in range(2):
+        assert [wanted] == found(stage)
+
+
+def test_vendors_clock_may_be_behind(stage: Stage) -> None:
+    batch_id = submit(stage)
+    stage.vendor.batches[batch_id].progress.created -= openai_batches.CLOCK_SECONDS / 2
+    assert [batch_id] == found(stage)
+
+
+# How it stands
+
+
+def test_every_state_of_the_vendor_has_a_word_of_ours() -> None:
+    told = set(get_args(Batch.model_fields["status"].annotation))
+    assert told == set(openai_batches.STATES)
+
+
+@pytest.mark.parametrize("word", ["validating", "in_progress", "finalizing", "brand_new"])
+def test_batch_at_work_is_running_whatever_the_word(stage: Stage, word: str) -> None:
+    batch_id = submit(stage)
+    stage.vendor.conduct.state = word
+    status = stage.backend.poll_batch(batch_id)
+    assert ("running", word, None) == (status.state, status.raw, status.error)
+
+
+def test_batch_that_fails_says_why(stage: Stage) -> None:
+    batch_id = submit(stage, "gpt-none")
+    status = follow(stage, batch_id)[-1]
+    assert ("failed", "failed") == (status.state, status.raw)
+    assert "line 1: The model 'gpt-none' was not found. [model_not_found]" == status.error
+
+
+def test_batch_that_fails_without_a_reason_says_that(stage: Stage) -> None:
+    stage.vendor.conduct.fails = "it is late"
+    batch_id = submit(stage)
+    assert "it is late [server_error]" == follow(stage, batch_id)[-1].error
+    told = Batch.construct(None, status="failed", errors=None)
+    assert openai_batches.NO_REASON == openai_batches._why(told)
+
+
+def test_batch_that_expires_has_answers_and_says_what_to_do(
+    stage: Stage, tuned: TunedModel
+) -> None:
+    stage.vendor.batch_answers = 1
+    batch_id = submit(stage, tuned)
+    status = follow(stage, batch_id)[-1]
+    assert ("ended", "expired") == (status.state, status.raw)
+    replies = stage.backend.fetch_batch(batch_id)
+    assert "white as can be" == replies[f"{BATCH_KEY}-1"].text
+    words = (
+        f"openai could not ask {tuned.name}: This request could not be executed before the "
+        "completion window expired [batch_expired]. Ask again, or run without --batch."
+    )
+    assert [words] * 3 == [replies[f"{BATCH_KEY}-{number}"].error for number in (2, 3, 4)]
+
+
+def test_batch_that_is_cancelled_keeps_what_was_answered(stage: Stage) -> None:
+    batch_id = submit(stage)
+    assert ["validating", "in_progress"] == [
+        stage.backend.poll_batch(batch_id).raw for _ in range(2)
+    ]
+    stage.backend.cancel_batch(batch_id)
+    assert "cancelling" == stage.vendor.batches[batch_id].status(stage.vendor.conduct)
+    assert BatchStatus("ended", "cancelled", 2) == follow(stage, batch_id)[-1]
+    assert {f"{BATCH_KEY}-1", f"{BATCH_KEY}-2"} == set(stage.backend.fetch_batch(batch_id))
+
+
+def test_batch_that_is_being_cancelled_is_running(stage: Stage) -> None:
+    batch_id = submit(stage)
+    stage.vendor.conduct.state = "cancelling"
+    assert "running" == stage.backend.poll_batch(batch_id).state
+    stage.backend.cancel_batch(batch_id)
+    assert [] == stage.server.asked("POST", "/cancel$")
+
+
+def test_cancelling_what_has_ended_is_no_error(stage: Stage) -> None:
+    batch_id = submit(stage)
+    follow(stage, batch_id)
+    stage.backend.cancel_batch(batch_id)
+    assert "completed" == stage.backend.poll_batch(batch_id).raw
+
+
+@dataclass
+class Late:
+    """A vendor whose first look at a batch shows it at work, whatever it does."""
+
+    vendor: OpenAIVendor
+    shown: bool = False
+
+    def answer(self, asked: Asked) -> Answer:
+        answer = self.vendor.answer(asked)
+        if asked.method == "GET" and not self.shown and isinstance(answer.content, dict):
+            self.shown = True
+            return Answer({**answer.content, "status": "in_progress"})
+        return answer
+
+
+def test_cancelling_what_ends_meanwhile_is_no_error(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(openai_server, "READ_RETRIES", 0)
+    batch_id = submit(stage)
+    follow(stage, batch_id)
+    stage.server.vendor = Late(stage.vendor)
+    stage.backend.cancel_batch(batch_id)
+    assert 1 <= len(stage.server.asked("POST", "/cancel$"))
+
+
+def test_cancel_that_fails_is_an_error(stage: Stage) -> None:
+    batch_id = submit(stage)
+    stage.server.spoil(Fault.EXPIRED_KEY, "POST", "/cancel$")
+    with pytest.raises(BackendError, match="cancel batch"):
+        stage.backend.cancel_batch(batch_id)
+
+
+def test_missing_batch_is_404(stage: Stage) -> None:
+    backend = stage.backend
+    for ask in (backend.poll_batch, backend.fetch_batch, backend.cancel_batch):
+        with pytest.raises(BackendError, match="No batch found") as caught:
+            ask("batch_none")
+        assert 404 == caught.value.status
+
+
+@pytest.mark.parametrize("path", ["/batches/[^/]+$", "/files/[^/]+/content$"])
+@pytest.mark.parametrize("fault", [Fault.SERVER_ERROR, Fault.SHORT])
+def test_fetching_is_repeated(stage: Stage, path: str, fault: Fault) -> None:
+    batch_id = submit(stage)
+    follow(stage, batch_id)
+    stage.server.spoil(fault, "GET", path)
+    assert 4 == len(stage.backend.fetch_batch(batch_id))
+
+
+def test_answers_that_the_vendor_has_dropped_are_an_error(stage: Stage) -> None:
+    batch_id = submit(stage)
+    follow(stage, batch_id)
+    for file in [one for one in stage.vendor.files.stored.values() if one.purpose != "batch"]:
+        stage.vendor.files.forget(file.id)
+    with pytest.raises(BackendError, match="after 30 days"):
+        stage.backend.fetch_batch(batch_id)
+
+
+@pytest.mark.parametrize("content", [b'{"custom_id": "a"', b"[]", b'{"response": null}'])
+def test_answers_that_cannot_be_read_are_an_error(stage: Stage, content: bytes) -> None:
+    batch_id = submit(stage)
+    follow(stage, batch_id)
+    put_answers(stage, batch_id, content)
+    with pytest.raises(BackendError, match="cannot be read"):
+        stage.backend.fetch_batch(batch_id)
+
+
+def put_answers(stage: Stage, batch_id: str, content: bytes) -> None:
+    """Let a batch that has ended have these answers alone."""
+    name = stage.vendor.files.put("answers.jsonl", "batch_output", content)
+    stage.vendor.batches[batch_id].files = {"output_file_id": name}
+
+
+@pytest.mark.parametrize(
+    ("response", "words"),
+    [
+        ({"status_code": 200, "body": {}}, "the answer has no choices"),
+        ({"status_code": 200, "body": None}, "the answer has no choices"),
+        ({"status_code": 503, "body": "away"}, "the vendor gives no reason (HTTP 503)."),
+        (None, "the vendor gives no reason."),
+    ],
+)
+def test_answer_that_says_little_is_an_error_of_its_request(
+    stage: Stage, response: object, words: str
+) -> None:
+    batch_id = submit(stage)
+    follow(stage, batch_id)
+    line = json.dumps({"custom_id": "a", "response": response, "error": None})
+    put_answers(stage, batch_id, line.encode())
+    reply = stage.backend.fetch_batch(batch_id)["a"]
+    assert reply.error is not None
+    assert reply.error.endswith(words)
+
+
+# Limits
+
+
+@pytest.mark.parametrize(
+    ("most", "requests", "words"),
+    [
+        ("MOST_REQUESTS", REQUESTS, "there are 4 requests"),
+        ("MOST_REQUESTS", {}, "there are 0 requests"),
+        ("MOST_BYTES", REQUESTS, f"requests from {BATCH_KEY}-1 on"),
+    ],
+)
+def test_too_much_for_one_batch_is_refused_before_anything_is_sent(
+    stage: Stage,
+    monkeypatch: pytest.MonkeyPatch,
+    most: str,
+    requests: Mapping[str, Request],
+    words: str,
+) -> None:
+    monkeypatch.setattr(openai_batches, most, 3)
+    with pytest.raises(Unsupported, match=words) as caught:
+        stage.backend.submit_batch(BATCH_KEY, MODEL, requests)
+    assert "run without --batch" in str(caught.value)
+    assert [] == stage.server.requests
+
+
+def test_as_much_as_one_batch_takes_is_taken(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(openai_batches, "MOST_REQUESTS", len(REQUESTS))
+    assert submit(stage) in stage.vendor.batches
+
+
+@pytest.mark.skipif(not DESCRIPTION.exists(), reason="needs ../shared/specs/openai-openapi.json")
+def test_limits_are_those_that_the_description_names() -> None:
+    asked = description()["components"]["schemas"]["CreateBatchRequest"]["properties"]
+    words = asked["input_file_id"]["description"]
+    requests, megabytes = openai_batches.MOST_REQUESTS, openai_batches.MOST_BYTES // 10**6
+    assert f"up to {requests:,} requests, and can be up to {megabytes} MB in size" in words
+
+
+# The published description, and keys
+
+
+@pytest.mark.skipif(not DESCRIPTION.exists(), reason="needs ../shared/specs/openai-openapi.json")
+def test_every_exchange_keeps_to_the_published_description(stage: Stage) -> None:
+    for model, answered in ((MODEL, None), ("gpt-none", None), (MODEL, 1)):
+        stage.vendor.batch_answers = answered
+        batch_id = submit(stage, model)
+        follow(stage, batch_id)
+        stage.backend.fetch_batch(batch_id)
+        found(stage)
+    stage.backend.cancel_batch(submit(stage))
+    with pytest.raises(BackendError):
+        stage.backend.poll_batch("batch_none")
+    exchanges = stage.recorder.exchanges
+    met = {(asked.method, asked.path.split("/")[2]) for asked, _ in exchanges}
+    assert {("POST", "batches"), ("GET", "batches"), ("POST", "files"), ("GET", "files")} == met
+    wrong = {
+        f"{asked.method} {asked.path}: {problem}"
+        for asked, answer in exchanges
+        for problem in problems(asked, answer)
+    }
+    assert set() == wrong
+
+
+@pytest.mark.skipif(not DESCRIPTION.exists(), reason="needs ../shared/specs/openai-openapi.json")
+def test_lines_hold_what_the_description_has_for_chat(stage: Stage) -> None:
+    """The description has no schema of the lines themselves; their bodies are chat's."""
+    batch_id = submit(stage)
+    follow(stage, batch_id)
+    stored = stage.vendor.files.stored.values()
+    came = [
+        json.loads(line)["response"]
+        for file in stored
+        if file.purpose == "batch_output"
+        for line in file.content.splitlines()
+    ]
+    asked, kinds = "CreateChatCompletionRequest", {200: "CreateChatCompletionResponse"}
+    bodies = [line["body"] for line in sent_lines(stage) if line["body"]["temperature"] <= 2]
+    wrong = [one for body in bodies for one in problems_of(asked, body)]
+    for one in came:
+        wrong += problems_of(kinds.get(one["status_code"], "ErrorResponse"), one["body"])
+    assert [] == wrong
+    assert [200, 200, 200, 400] == sorted(one["status_code"] for one in came)
+
+
+@dataclass
+class Telltale:
+    """A vendor that repeats the caller's key wherever it complains."""
+
+    vendor: Vendor
+    refuses: Callable[[Asked], bool] = lambda _: False
+    told: list[str] = field(default_factory=list[str])
+
+    def answer(self, asked: Asked) -> Answer:
+        if self.refuses(asked):
+            return Answer({"error": {"message": f"Not with {KEY}!", "code": KEY}}, 403)
+        answer = self.vendor.answer(asked)
+        if asked.path.endswith("/content") or not isinstance(answer.content, dict):
+            return answer
+        if answer.content.get("status") == "failed":
+            errors = {"object": "list", "data": [{"code": KEY, "message": f"Not with {KEY}!"}]}
+            return Answer({**answer.content, "errors": errors})
+        return answer
+
+
+def test_key_is_nowhere(stage: Stage) -> None:
+    telltale = Telltale(stage.vendor)
+    stage.server.vendor = telltale
+    told: list[str] = []
+    failed = submit(stage, "gpt-none")
+    told.append(repr(follow(stage, failed)))
+    batch_id = submit(stage)
+    follow(stage, batch_id)
+    put_answers(stage, batch_id, b"".join(complaints()))
+    told.append(repr(stage.backend.fetch_batch(batch_id)))
+    telltale.refuses = lambda asked: "batches" in asked.path
+    backend = stage.backend
+    acts: tuple[Callable[[], object], ...] = (
+        lambda: submit(stage),
+        lambda: found(stage),
+        lambda: backend.poll_batch(batch_id),
+        lambda: backend.fetch_batch(batch_id),
+        lambda: backend.cancel_batch(batch_id),
+    )
+    for act in acts:
+        with pytest.raises(BackendError) as caught:
+            act()
+        told.append(f"{caught.value} {caught.value!r}")
+    assert len(told) == len([text for text in told if "***" in text])
+    assert KEY not in "".join(told)
+    assert KEY not in json.dumps(sent_lines(stage))
+
+
+def complaints() -> Iterator[bytes]:
+    """Yield lines of failures that hold the key."""
+    body = {"error": {"message": f"Not with {KEY}!", "code": KEY}}
+    for name, line in {
+        "a": {"response": {"status_code": 401, "body": body}},
+        "b": {"error": {"code": KEY, "message": f"Not with {KEY}!"}},
+    }.items():
+        yield json.dumps({"custom_id": name, **line}).encode() + b"\n"
+
+
+# The server that plays OpenAI
+
+
+@pytest.fixture
+def sdk(stage: Stage) -> Iterator[OpenAI]:
+    with OpenAI(base_url=f"{stage.server.url}/v1", api_key=KEY, max_retries=0) as sdk:
+        yield sdk
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ({"input_file_id": "file-none"}, "No file for batches"),
+        ({"endpoint": "/v1/chat"}, "Invalid value: '/v1/chat'"),
+        ({"completion_window": "1h"}, "supported is '24h'"),
+        ({"metadata": {"k": "v" * 513}}, "Invalid metadata"),
+        ({"extra_body": {"model": MODEL}}, "Unknown parameter: 'model'"),
+    ],
+)
+def test_malformed_create_is_refused(
+    stage: Stage, sdk: OpenAI, wrong: Mapping[str, Any], words: str
+) -> None:
+    submit(stage)
+    right = stage.server.asked("POST", CREATE)[-1].json
+    with pytest.raises(openai.BadRequestError, match=words):
+        sdk.batches.create(**{**right, **wrong})
+    assert 1 == len(stage.vendor.batches)
+
+
+def test_file_of_another_purpose_is_refused(stage: Stage, sdk: OpenAI) -> None:
+    with pytest.raises(openai.BadRequestError, match="No file for batches"):
+        sdk.batches.create(
+            completion_window="24h",
+            endpoint="/v1/chat/completions",
+            input_file_id=stage.launch().training.ref,
+        )
+    with pytest.raises(openai.BadRequestError, match=r"must end in \.jsonl"):
+        sdk.files.create(file=("requests.txt", b"{}"), purpose="batch")
+
+
+LINE = {
+    "custom_id": "a",
+    "method": "POST",
+    "url": "/v1/chat/completions",
+    "body": {"model": MODEL, "messages": [{"role": "user", "content": "Why?"}]},
+}
+
+
+@pytest.mark.parametrize(
+    ("lines", "code", "number"),
+    [
+        ([], "empty_file", None),
+        ([LINE, "{"], "invalid_json_line", 2),
+        ([LINE, []], "invalid_json_line", 2),
+        ([LINE, LINE], "duplicate_custom_id", 2),
+        ([{**LINE, "custom_id": 1}], "invalid_request", 1),
+        ([{**LINE, "method": "GET"}], "invalid_request", 1),
+        ([{**LINE, "url": "/v1/embeddings"}], "url_mismatch", 1),
+        ([{**LINE, "body": {"model": "gpt-none"}}], "model_not_found", 1),
+        (
+            [LINE, {**LINE, "custom_id": "b", "body": {"model": "o4-mini-2025-04-16"}}],
+            "model_mismatch",
+            2,
+        ),
+    ],
+)
+def test_malformed_file_fails_the_batch(
+    sdk: OpenAI, lines: list[Any], code: str, number: int | None
+) -> None:
+    content = "".join(
+        (line if isinstance(line, str) else json.dumps(line)) + "\n" for line in lines
+    )
+    file = sdk.files.create(file=("a.jsonl", content.encode()), purpose="batch")
+    batch = sdk.batches.create(
+        completion_window="24h", endpoint="/v1/chat/completions", input_file_id=file.id
+    )
+    assert "validating" == batch.status
+    batch = sdk.batches.retrieve(batch.id)
+    assert batch.errors is not None
+    assert [("failed", code, number)] == [
+        (batch.status, one.code, one.line) for one in batch.errors.data or []
+    ]
+
+
+def test_missing_part_of_a_line_fails_the_batch(stage: Stage, sdk: OpenAI) -> None:
+    for name in LINE:
+        line = {part: value for part, value in LINE.items() if part != name}
+        file = sdk.files.create(file=("a.jsonl", json.dumps(line).encode()), purpose="batch")
+        batch = sdk.batches.create(
+            completion_window="24h", endpoint="/v1/chat/completions", input_file_id=file.id
+        )
+        error = follow(stage, batch.id)[-1].error
+        assert f"line 1: Missing required parameter: '{name}'. [invalid_request]" == error
+
+
+def test_batch_that_has_ended_cannot_be_cancelled_there(stage: Stage, sdk: OpenAI) -> None:
+    batch_id = submit(stage)
+    follow(stage, batch_id)
+    with pytest.raises(openai.ConflictError, match="Cannot cancel a batch with status 'completed'"):
+        sdk.batches.cancel(batch_id)
