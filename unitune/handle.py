@@ -201,6 +201,23 @@ class Run:
             self._record = launching.cancel(self._ledger, self._record)
         return self
 
+    def pause(self) -> Run:
+        """Stop the run for now; `watch` then shows paused, and `resume` goes on.
+
+        Raises:
+            UserError: It has no job yet, or has ended.
+            Unsupported: Its backend cannot.
+        """
+        with self._acting():
+            if not self._can_be_polled:
+                raise UserError(
+                    f"run {self.id} is {self.state}; what can be paused is a job that its backend "
+                    "has and that has not ended."
+                )
+            if self.state is not State.PAUSED:
+                self._record = launching.pause(self._ledger, self._record)
+        return self
+
     def resume(self, *, adopt: str | None = None, resubmit: bool = False) -> Run:
         """Let the run go on from wherever it stopped; one that runs or succeeded is left alone.
 

@@ -3,7 +3,8 @@
 A run id reads ``r251125-1k3fq7d0x2ab``: the date (UTC), the time of day in four digits of base 32
 (steps of 83 ms), and eight random digits. So ids sort by time, start with a letter, never end in a
 dash, are 20 characters long, and hold 40 random bits, because several ledgers meet at one vendor.
-A launch key is run id and attempt, at most 26 characters of ``[a-z0-9-]``.
+A launch key is run id and attempt, at most 26 characters of ``[a-z0-9-]``. A batch of questions has
+a key of a run id's form that begins with b.
 """
 
 from __future__ import annotations
@@ -45,6 +46,15 @@ def launch_key(run: str, attempt: int) -> str:
     if not 1 <= attempt <= MOST_ATTEMPTS:
         raise ValueError(f"attempt is {attempt}; it must be from 1 to {MOST_ATTEMPTS}")
     return f"{run}-{attempt}"
+
+
+def batch_key(time: float) -> str:
+    """Return a new key for a batch of questions to carry at its backend.
+
+    Args:
+        time: As for `run_id`.
+    """
+    return f"b{run_id(time)[1:]}"
 
 
 def _digits(value: int, width: int) -> str:

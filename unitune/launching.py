@@ -10,22 +10,19 @@ dies leaves a record that says how far it may have come:
     others               there is a job: `poll`
 
 What is not here: the handle that users hold (`unitune.handle`), the search for a job whose create
-call got no clear answer (`unitune.settling`), and how rows are stored.
+call got no clear answer (`unitune.settling`), and how rows are handed over (`unitune.uploading`).
 """
 
 from __future__ import annotations
 
-import hashlib
-import socket
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 
 from unitune import registry
 from unitune.abilities import Pauses
-from unitune.backend import Event, Guarantee, Launch, State, Status, Upload
+from unitune.backend import Event, Guarantee, Launch, State, Status
 from unitune.errors import (
     BackendError,
     Busy,
@@ -35,7 +32,7 @@ from unitune.errors import (
     Unsupported,
     UserError,
 )
-from unitune.ledger import Artefact, Ledger, RunRecord
+from unitune.ledger import Ledger, RunRecord
 from unitune.patience import (
     LONGEST_WISH_SECONDS,
     outcome_open,
@@ -47,8 +44,9 @@ from unitune.patience import (
     wished,
 )
 from unitune.settling import adopt, locate, note_silence, settle, uncertain
+from unitune.uploading import files_to_hand_over, hand_over, uploads
 
-__all__ = ["BEFORE_JOB", "adopt", "advance", "attempt_again", "cancel", "poll", "unpause"]
+__all__ = ["BEFORE_JOB", "adopt", "advance", "attempt_again", "cancel", "pause", "poll", "unpause"]
 
 BEFORE_JOB = (State.PLANNED, State.UPLOADING, State.SUBMITTING)
 """States in which the backend may have no job yet."""
@@ -60,15 +58,11 @@ RATE_LIMITED_TRIES = 5
 """How often a create call that was refused for its rate is sent again."""
 CREATE_SECONDS = 120.0
 """How long a create call may take: that long at least, the run is in this process's hands."""
-UPLOAD_PATIENCE_SECONDS = 120.0
-"""How long an upload bears that the vendor is asked too often."""
 POLL_PATIENCE_SECONDS = 10.0
 """Likewise a poll; less, because others may want to act meanwhile."""
 INTERRUPTED = "the launch was interrupted while it created the job"
 BILL = "unitune:bill"
 """Key of the event that says how many tokens are billed."""
-WIRE = "wire"
-"""Folder within a run's for its rows in the backend's own format, where that is not canonical."""
 
 
 def advance(ledger: Ledger, record: RunRecord) -> RunRecord:
@@ -106,7 +100,9 @@ def _advance(ledger: Ledger, record: RunRecord) -> RunRecord:
     if record.state is State.PLANNED:
         record = ledger.write(replace(record, state=State.UPLOADING))
     if record.state is State.UPLOADING:
-        _upload(ledger, record)
+        files = files_to_hand_over(ledger, record)
+        with _refusal_fails(ledger, record):
+            hand_over(ledger, record, files)
         return _create(ledger, record)
     if record.state is State.SUBMITTING:
         return _settle(ledger, record)
@@ -151,6 +147,22 @@ def _bill(status: Status, now: Callable[[], float]) -> Iterator[Event]:
     if status.state.ended and tokens is not None:
         text = f"{tokens:,} trained tokens are billed"
         yield Event(BILL, "message", now(), {"text": text, "tokens": tokens})
+
+
+def pause(ledger: Ledger, record: RunRecord) -> RunRecord:
+    """Ask a job to stop for now.
+
+    Raises:
+        Unsupported: The backend cannot.
+    """
+    backend = registry.backend(record.backend)
+    if not isinstance(backend, Pauses):
+        raise Unsupported(
+            f"run {record.id} cannot be paused: backend {record.backend!r} only ends a job "
+            f"(unitune cancel {record.id})."
+        )
+    backend.pause(_job_of(record))
+    return poll(ledger, record)
 
 
 def unpause(ledger: Ledger, record: RunRecord) -> RunRecord:
@@ -199,22 +211,6 @@ def _send_cancel(ledger: Ledger, record: RunRecord) -> RunRecord:
             raise
         return record
     return poll(ledger, record)
-
-
-def _upload(ledger: Ledger, record: RunRecord) -> None:
-    """Hand over the run's files, except those that the ledger knows to be there."""
-    files = _data_files(ledger, record)
-    if not files and _all_handed_over(ledger, record):
-        return
-    _refuse_without_rows(ledger, record, files)
-    backend = registry.backend(record.backend)
-    known = _uploads(ledger, record)
-    for path in files:
-        sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
-        if path.name not in known or known[path.name].sha256 != sha256:
-            with _refusal_fails(ledger, record):
-                upload = patiently(partial(backend.upload, path, sha256), UPLOAD_PATIENCE_SECONDS)
-            ledger.add_artefact(record, Artefact("upload", path.name, upload.ref, sha256))
 
 
 def _create(ledger: Ledger, record: RunRecord, calls: int = CREATE_CALLS) -> RunRecord:
@@ -320,49 +316,13 @@ def _refusal_fails(ledger: Ledger, record: RunRecord) -> Generator[None]:
 
 
 def _launch(ledger: Ledger, record: RunRecord) -> Launch:
-    uploads = _uploads(ledger, record)
+    there = uploads(ledger, record)
     return Launch(
         key=record.launch_key,
         job=ledger.job(record.id),
-        training=uploads["train.jsonl"],
-        validation=uploads.get("validation.jsonl"),
+        training=there["train.jsonl"],
+        validation=there.get("validation.jsonl"),
         folder=ledger.run_folder(record.id),
-    )
-
-
-def _uploads(ledger: Ledger, record: RunRecord) -> dict[str, Upload]:
-    """Return what the ledger knows to be handed over, by file name."""
-    made = (one for one in ledger.artefacts(record.id) if one.kind == "upload")
-    return {one.name: Upload(one.ref, one.sha256) for one in made}
-
-
-def _data_files(ledger: Ledger, record: RunRecord) -> list[Path]:
-    """Return the files to hand over, if they stand here; there may be no validation rows."""
-    folder = ledger.run_folder(record.id)
-    folder = folder / WIRE if (folder / WIRE).exists() else folder
-    files = [folder / "train.jsonl", folder / "validation.jsonl"]
-    return [file for file in files if file.exists()] if files[0].exists() else []
-
-
-def _all_handed_over(ledger: Ledger, record: RunRecord) -> bool:
-    """Return whether a create call of the run was announced, in whichever attempt."""
-    return any(seen.state is State.SUBMITTING for seen in ledger.transitions(record.id))
-
-
-def _refuse_without_rows(ledger: Ledger, record: RunRecord, files: list[Path]) -> None:
-    """Say where the files are, or that they are gone."""
-    if files:
-        return
-    if record.host not in ("", socket.gethostname()):
-        raise UserError(
-            f"run {record.id} cannot go on here: it still has to hand over its files, which stand "
-            f"on the machine {record.host!r}. Go on there with `unitune resume {record.id}`, or "
-            f"end it with `unitune cancel {record.id}` and launch the job file again."
-        )
-    raise UserError(
-        f"run {record.id} cannot go on, because it still has to hand over its rows and "
-        f"{ledger.run_folder(record.id)} has no train.jsonl any more. End it with `unitune cancel "
-        f"{record.id}` and launch the job file again."
     )
 
 

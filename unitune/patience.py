@@ -39,12 +39,16 @@ def passes(error: UnituneError) -> bool:
     return outcome_open(error) or rate_limited(error)
 
 
-def pauses() -> Iterator[float]:
-    """Yield the seconds between tries: 1, 2, 4, 8, then 15 for ever."""
+def pauses(longest: float = LONGEST_PAUSE_SECONDS) -> Iterator[float]:
+    """Yield the seconds between tries: 1, 2, 4, 8, and so on up to the longest, then that for ever.
+
+    Args:
+        longest: In seconds.
+    """
     pause = FIRST_PAUSE_SECONDS
     while True:
         yield pause
-        pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
+        pause = min(2 * pause, longest)
 
 
 def wished(error: UnituneError, pause: float) -> float:

@@ -40,6 +40,7 @@ from unitune.job import Job
 from unitune.keys import run_id
 from unitune.ledger import Ledger, RunRecord
 from unitune.today import today
+from unitune.uploading import WIRE
 
 __all__ = ["Run", "find_run", "launch", "runs", "training_fingerprint"]
 
@@ -161,7 +162,7 @@ def _files(job: Job, splits: Splits) -> dict[str, str]:
     given = {name: rows for name, rows in parts.items() if len(rows)}
     files = {name: rows.jsonl for name, rows in given.items()}
     if registry.offer(job.backend).format_name(job.method, job.base_model):
-        wire = {f"{launching.WIRE}/{name}": wire_text(job, rows) for name, rows in given.items()}
+        wire = {f"{WIRE}/{name}": wire_text(job, rows) for name, rows in given.items()}
         files |= wire
     return files
 

@@ -82,7 +82,8 @@ class LocalBackend:
         if not alive and not folder.events.exists() and _is_fresh(folder):
             return Status(State.QUEUED, "worker starting", (), read.cursor)
         if not alive:
-            raw = f"worker gone; resume goes on after step {folder.saved_step()}"
+            why = "paused" if folder.pause.exists() else "worker gone"
+            raw = f"{why}; resume goes on after step {folder.saved_step()}"
             return Status(State.PAUSED, raw, read.events, read.cursor)
         if folder.cancel.exists():
             return Status(State.CANCELLING, "cancelling", read.events, read.cursor)
@@ -103,13 +104,23 @@ class LocalBackend:
         except Busy:
             return  # its worker will see the file
 
+    def pause(self, job_id: str) -> None:
+        """Ask the worker to write a checkpoint after its step, and to end.
+
+        Raises:
+            BackendError: There is no such job.
+        """
+        _existing(job_id).pause.touch()
+
     def resume(self, job_id: str) -> None:
         """Start a worker that goes on from the last checkpoint.
 
         Raises:
             BackendError: There is no such job, or its worker cannot start.
         """
-        start_worker(_existing(job_id))
+        folder = _existing(job_id)
+        folder.pause.unlink(missing_ok=True)
+        start_worker(folder)
 
     def chat(self, model: str | TunedModel) -> ChatModel:
         """Return a base model by its name, or a base with the adapter of a run.

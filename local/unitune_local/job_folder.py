@@ -3,7 +3,8 @@
     spec.json      what to train, written before the worker starts, never changed
     lock           held by the worker while it lives; the kernel frees it however the worker dies
     events.jsonl   what happened, one JSON line each, only ever appended to
-    cancel         its presence asks the worker to stop
+    cancel         its presence asks the worker to stop for good
+    pause          its presence asks the worker to stop and leave a checkpoint to go on from
     result.json    how it ended; absent while it has not
     worker.log     what the worker printed, for us when something went wrong
     checkpoints/   see `unitune_local.checkpoint`
@@ -65,8 +66,13 @@ class JobFolder:
 
     @property
     def cancel(self) -> Path:
-        """Asks the worker to stop."""
+        """Asks the worker to stop for good."""
         return self.path / "cancel"
+
+    @property
+    def pause(self) -> Path:
+        """Asks the worker to stop for now."""
+        return self.path / "pause"
 
     @property
     def log(self) -> Path:
@@ -82,6 +88,10 @@ class JobFolder:
     def adapter(self) -> Path:
         """The trained adapter."""
         return self.path / "adapter"
+
+    def is_to_stop(self) -> bool:
+        """Return whether the worker is asked to stop, for good or for now."""
+        return self.cancel.exists() or self.pause.exists()
 
     def saved_step(self) -> int:
         """Return the step of the newest checkpoint; 0 when there is none."""

@@ -134,11 +134,12 @@ def train(
             loss = validation_loss(model, validation, form, settings)
             around.note("validation", {"step": step, "epoch": step / steps_per_epoch, "loss": loss})
         waited = time.monotonic() - saved_at
-        if step == steps or _checkpoint_due(step, waited, settings, epoch_ended=epoch_ended):
+        stopping = step < steps and around.stop()
+        if step == steps or stopping or _checkpoint_due(step, waited, settings, epoch_ended):
             checkpoint.save(around.checkpoints, step, weights, optimizer)
             around.note("checkpoint", {"step": step})
             saved_at = time.monotonic()
-        if step < steps and around.stop():
+        if stopping:
             return False
     return True
 
@@ -199,7 +200,7 @@ class Pace:
         }
 
 
-def _checkpoint_due(step: int, waited: float, settings: Settings, *, epoch_ended: bool) -> bool:
+def _checkpoint_due(step: int, waited: float, settings: Settings, epoch_ended: bool) -> bool:  # noqa: FBT001
     every = settings.checkpoint_every_steps
     if every is not None:
         return step % every == 0

@@ -65,7 +65,7 @@ def run_training(folder: JobFolder, log: EventLog) -> TunedModel | None:
         if kind == "step" and before["loss"] != data["loss"]:
             log.write("warning", {"text": _drifted(data["step"], before["loss"], data["loss"])})
 
-    around = Surroundings(folder.checkpoints, note, folder.cancel.exists)
+    around = Surroundings(folder.checkpoints, note, folder.is_to_stop)
     if not train(tuned, rows, validation, settings, around):
         return None
     log.write("message", {"text": "saving the adapter and loading it again"})

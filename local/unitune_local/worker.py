@@ -85,13 +85,15 @@ def work(folder: JobFolder) -> None:
     """Train what stands in a folder, unless another worker does or it has ended."""
     try:
         with locked(folder.lock, f"training {folder.path.name}", LOCK_SECONDS):
-            if folder.result() is None:
-                folder.finish(_outcome(folder))
+            result = _outcome(folder) if folder.result() is None else None
+            if result is not None:
+                folder.finish(result)
     except Busy as error:
         print(error, flush=True)  # noqa: T201 - into worker.log
 
 
-def _outcome(folder: JobFolder) -> Result:
+def _outcome(folder: JobFolder) -> Result | None:
+    """Train, and return how it ended; None when it was paused."""
     if folder.cancel.exists():
         return Result(state="cancelled")
     log = EventLog(folder.events)
@@ -105,7 +107,9 @@ def _outcome(folder: JobFolder) -> Result:
     except Exception as error:  # noqa: BLE001 - whatever ends a training is its result
         traceback.print_exc()
         return Result(state="failed", error=f"{type(error).__name__}: {error}")
-    return Result(state="succeeded" if model else "cancelled", model=model)
+    if model is None:
+        return Result(state="cancelled") if folder.cancel.exists() else None
+    return Result(state="succeeded", model=model)
 
 
 if __name__ == "__main__":

@@ -21,7 +21,17 @@ from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 
-from unitune import deleting, handle, launching, locks, patience, registry, run, settling
+from unitune import (
+    deleting,
+    handle,
+    launching,
+    locks,
+    patience,
+    registry,
+    run,
+    settling,
+    uploading,
+)
 from unitune.backend import Guarantee, State
 from unitune.errors import UnituneError
 from unitune.job import Data, Job
@@ -29,7 +39,7 @@ from unitune.ledger import database, deployments, holders, leases, ledger, recor
 from unitune.run import Run, launch, runs
 from unitune.testing import FakeBackend, fake
 
-ACTING = (deleting, handle, launching, locks, patience, run, settling, fake)
+ACTING = (deleting, handle, launching, locks, patience, run, settling, uploading, fake)
 RECORDING = (database, deployments, holders, leases, ledger, records, sqlite)
 OURS = {str(module.__file__) for module in (*ACTING, *RECORDING)}
 SEARCH = {str(settling.__file__)}

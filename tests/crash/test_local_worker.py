@@ -119,6 +119,24 @@ def test_losses_after_five_kills_equal_those_of_an_undisturbed_run(
     assert backend.poll(whole, "").model is not None
 
 
+def test_a_training_is_paused_after_its_step_and_goes_on_from_there(
+    launch: Callable[[Path], Launch], tmp_path: Path
+) -> None:
+    backend = registry.backend("local")
+    assert isinstance(backend, Pauses)
+    job_id = backend.submit(launch(tmp_path))
+    until(job_id, lambda s: steps(s) >= 4)
+    backend.pause(job_id)
+    paused = until(job_id, lambda s: s.state is not State.RUNNING)
+    assert State.PAUSED is paused.state
+    assert steps(paused) < STEPS
+    assert steps(paused) == JobFolder(Path(job_id)).saved_step(), "nothing is done twice"
+    assert f"paused; resume goes on after step {steps(paused)}" == paused.raw
+    resume(job_id)
+    done = until(job_id, lambda s: s.state.ended)
+    assert (State.SUCCEEDED, STEPS) == (done.state, steps(done))
+
+
 def test_a_worker_outlives_who_started_it(launch: Callable[[Path], Launch], tmp_path: Path) -> None:
     backend = registry.backend("local")
     job_id = backend.submit(launch(tmp_path))

@@ -48,7 +48,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 def test_a_strangers_backend_keeps_the_contract(installed: dict[str, str], tmp_path: Path) -> None:
     shutil.copy(HERE / "check_contract.py", tmp_path)
-    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-W", "error", "-q"]
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-W", "error", "-q", "-rs"]
     done = subprocess.run(
         [*command, "check_contract.py"],
         cwd=tmp_path,
@@ -59,7 +59,8 @@ def test_a_strangers_backend_keeps_the_contract(installed: dict[str, str], tmp_p
     )
     assert 0 == done.returncode, done.stdout
     assert " passed" in done.stdout
-    assert "skipped" not in done.stdout
+    skipped = [line for line in done.stdout.splitlines() if line.startswith("SKIPPED")]
+    assert [] == [line for line in skipped if "does not answer in batches" not in line]
 
 
 def test_a_strangers_backend_is_planned_and_launched_like_ours(

@@ -25,6 +25,12 @@ def compare(
             help="If the model needs a deployment: bring one up, for so long at most.",
         ),
     ] = None,
+    batch: Annotated[
+        bool,
+        typer.Option(
+            "--batch", help="Test cases in batches: within a day, for about half the price."
+        ),
+    ] = False,
     out: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Where rows, verdict and report go.")
     ] = None,
@@ -37,6 +43,7 @@ def compare(
     whatever the verdict.
 
     [dim]$ unitune compare unitune.yaml
+    $ unitune compare unitune.yaml --batch
     $ unitune compare unitune.yaml --json > verdict.json[/dim]
     """
     from unitune.cli.following import asking
@@ -56,6 +63,7 @@ def compare(
             found,
             out=out,
             deploy_seconds=None if deploy is None else seconds_of("--deploy", deploy),
+            batch=batch,
             progress=progress,
         )
     if json:

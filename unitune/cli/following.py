@@ -28,7 +28,7 @@ LOG_SECONDS = 10.0
 """Where no live bar can be drawn, a line is printed this often."""
 
 PLAIN_STATES = {
-    State.PAUSED: "The worker is gone. Go on from its last checkpoint: unitune resume {id}",
+    State.PAUSED: "It is paused. Go on from its last checkpoint: unitune resume {id}",
     State.UNCERTAIN: "Whether the launch took effect is not known: unitune show {id}",
     State.FAILED: "It failed: {error}",
     State.CANCELLED: "It was cancelled.",
@@ -170,18 +170,30 @@ def asking(*, quiet: bool) -> Generator[Callable[[Asked], None] | None]:
         yield None
     elif aside().is_terminal:
         with _bars(TextColumn("{task.completed:.0f}/{task.total:.0f}")) as show:
-            yield lambda asked: show(f"{asked.phase:<5}{_who(asked)}", asked.done, asked.total)
+            yield lambda asked: show(f"{asked.phase:<6}{_who(asked)}", asked.done, asked.total)
     else:
-        yield _say_when_done
+        yield _saying()
 
 
 def _who(asked: Asked) -> str:
     return f"{asked.contender}: {asked.prompt}" if asked.phase == "dev" else asked.contender
 
 
-def _say_when_done(asked: Asked) -> None:
-    if asked.done == asked.total:
-        aside().print(f"{asked.phase}: {_who(asked)}, {asked.total} cases answered")
+def _saying() -> Callable[[Asked], None]:
+    """Return a callback that prints what is done, and of a batch each tenth of it once."""
+    said: set[tuple[str, int]] = set()
+
+    def say(asked: Asked) -> None:
+        if asked.phase != "batch":
+            if asked.done == asked.total:
+                aside().print(f"{asked.phase}: {_who(asked)}, {asked.total} cases answered")
+            return
+        tenth = (asked.contender, 10 * asked.done // asked.total)
+        if tenth not in said:
+            said.add(tenth)
+            aside().print(f"batch: {_who(asked)}, {asked.done} of {asked.total} cases done")
+
+    return say
 
 
 @contextmanager

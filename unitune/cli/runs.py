@@ -93,6 +93,22 @@ def cancel(run: RunId, *, json: Json = False) -> None:
         console().print(f"{found.id} is {found.state}.")
 
 
+def pause(run: RunId, *, json: Json = False) -> None:
+    """Stop a run for now; `unitune resume` goes on with it.
+
+    [dim]$ unitune pause r2611[/dim]
+    """
+    from unitune.cli.output import console, print_json
+    from unitune.cli.show import RunView
+    from unitune.run import find_run
+
+    found = find_run(run).pause()
+    if json:
+        print_json(RunView.of(found))
+    else:
+        console().print(f"{found.id} is {found.state}; go on: unitune resume {found.id}")
+
+
 def resume(
     run: RunId,
     *,

@@ -21,7 +21,8 @@ from pathlib import Path
 from unitune import registry
 from unitune.data.split import Splits, load_splits
 from unitune.deploying import answering, standing
-from unitune.errors import JobError
+from unitune.errors import JobError, UserError
+from unitune.evaluate.batchcreate import batching_backend
 from unitune.evaluate.conclude import conclude
 from unitune.evaluate.contenders import build, check_roles
 from unitune.evaluate.engine import Asked
@@ -35,12 +36,13 @@ from unitune.job import Job, Tuned
 from unitune.run import Run
 
 
-def compare(
+def compare(  # noqa: PLR0913 - each has a name and a default
     job: Job,
     run: Run | None = None,
     *,
     out: str | os.PathLike[str] | None = None,
     deploy_seconds: float | None = None,
+    batch: bool = False,
     progress: Notify | None = None,
 ) -> Comparison:
     """Judge the candidate of a job against its best baseline, and write the evidence down.
@@ -51,7 +53,9 @@ def compare(
         out: Folder for the files; `default_folder` by default.
         deploy_seconds: Where the tuned model answers only from a deployment and none stands: bring
             one up for so long at most, and take it down at the end. It costs money.
-        progress: Called as answers come.
+        batch: Have test cases answered in batches, where the backend can: within a day, for about
+            half the price. The same call collects what an earlier one handed in.
+        progress: Called as answers come; with batches about once a second, too.
 
     Returns:
         Scores, intervals, verdict and gate, with every case.
@@ -62,11 +66,15 @@ def compare(
         DataError: Cases cannot be told apart, or an expected answer cannot be read.
         Leak: Test cases stand in training rows.
         Mismatch: The tuned model does not belong to the job's base.
-        UserError: It answers only from a deployment, and none stands.
-        BackendError: Candidate or baseline gave no answer at all.
+        UserError: It answers only from a deployment, and none stands; or one is to be brought up
+            for batches.
+        Unsupported: The backend does not answer in batches.
+        BackendError: Candidate or baseline gave no answer at all, or a batch has failed.
         Interrupted: The user pressed Ctrl-C; the same call goes on.
     """
     check_roles(job.evaluate.contenders)
+    if batch:
+        _check_batches(job.backend, deploy_seconds)
     job = on_its_own_name(job, registry.offer(job.backend))
     splits = load_splits(job)
     tuned = _tuned_by(job, splits, run)
@@ -82,11 +90,22 @@ def compare(
             task=task,
             folder=Path(out) if out else _made_folder(job.name, training.run if training else None),
             job_folder=job.folder,
+            batch=batch,
         )
         answered = examine(examination, progress or _tell_nobody)
     comparison = conclude(job, task, answered, training)
     _write(comparison, examination.folder)
     return comparison
+
+
+def _check_batches(backend: str, deploy_seconds: float | None) -> None:
+    """Refuse batches where there are none, or where a deployment would be paid while they last."""
+    batching_backend(backend)
+    if deploy_seconds is not None:
+        raise UserError(
+            "--deploy and --batch are both given: a batch takes up to a day, and a deployment is "
+            "paid by the hour meanwhile. Leave one of them out."
+        )
 
 
 def default_folder(comparison: Comparison) -> Path:

@@ -5,7 +5,8 @@ A thin asyncio engine. A model that likes batches gets one batch at a time; any 
 error. The hash that decides this covers the model's fingerprint, the messages and every sampling
 setting, so another model or prompt never finds somebody else's answers.
 
-Not here: rate limits and retries, which belong to the backends of hosted vendors.
+Not here: rate limits and retries, which belong to the backends of hosted vendors, and questions
+that a vendor answers together within a day (`unitune.evaluate.batching`).
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ Enough to hide half a second of latency at 30 answers a second, few enough for t
 vendors' limits of a new account.
 """
 
-Phase = Literal["dev", "test"]
+Phase = Literal["dev", "test", "batch"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,10 +47,11 @@ class Asked:
 
     Args:
         contender: Its name.
-        phase: dev while prompts are chosen, test for the verdict.
+        phase: dev while prompts are chosen, test for the verdict, batch while test cases are with a
+            backend in batches.
         prompt: The prompt that is being asked, in words.
-        done: Cases that have their answer.
-        total: Cases that there are.
+        done: Cases that have their answer; of a batch as far as the backend says.
+        total: Cases that there are; for a batch those that are with the backend.
     """
 
     contender: str
@@ -67,6 +69,28 @@ def request_hash(fingerprint: str, request: Request) -> str:
         request: Messages, tools and sampling settings.
     """
     return digest([fingerprint, request.model_dump(mode="json")])
+
+
+def record_of(contender: str, case: str, hashed: str, reply: Reply) -> Record:
+    """Return a reply as it is written down.
+
+    Args:
+        contender: Who was asked.
+        case: What was asked.
+        hashed: `request_hash` of the request.
+        reply: An answer, or why there is none.
+    """
+    return Record(
+        contender=contender,
+        case=case,
+        request_hash=hashed,
+        text=reply.text,
+        finish_reason=reply.finish_reason,
+        prompt_tokens=reply.prompt_tokens,
+        completion_tokens=reply.completion_tokens,
+        seconds=reply.seconds,
+        error=reply.error,
+    )
 
 
 async def ask(
@@ -100,7 +124,7 @@ async def ask(
 
     def keep(batch: Sequence[Question], replies: Sequence[Reply]) -> None:
         new = {
-            question.case: _record(contender, question.case, hashes[question.case], reply)
+            question.case: record_of(contender, question.case, hashes[question.case], reply)
             for question, reply in zip(batch, replies, strict=True)
         }
         journal.append(new.values())
@@ -147,17 +171,3 @@ def _batches(questions: Sequence[Question], size: int) -> Iterator[Sequence[Ques
     left = iter(questions)
     while batch := tuple(islice(left, size)):
         yield batch
-
-
-def _record(contender: str, case: str, hashed: str, reply: Reply) -> Record:
-    return Record(
-        contender=contender,
-        case=case,
-        request_hash=hashed,
-        text=reply.text,
-        finish_reason=reply.finish_reason,
-        prompt_tokens=reply.prompt_tokens,
-        completion_tokens=reply.completion_tokens,
-        seconds=reply.seconds,
-        error=reply.error,
-    )

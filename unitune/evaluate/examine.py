@@ -3,9 +3,11 @@
 A model is loaded once for all of its contenders, and closed before the next one is loaded, so that
 one fits where two would not. The tuned one comes first: it may turn out not to belong to its base,
 and that should not cost the user minutes. Each contender chooses its prompt on dev and then
-answers the test cases with that prompt alone.
+answers the test cases with that prompt alone, at once or, where batches are wanted, when all
+contenders have chosen: dev is always asked one by one, since each round waits for the one before.
 
-Answers to dev rows go to ``dev.jsonl``, those to test cases to ``rows.jsonl``.
+Answers to dev rows go to ``dev.jsonl``, those to test cases to ``rows.jsonl``; which batches were
+handed in stands in ``batches.jsonl``.
 """
 
 from __future__ import annotations
@@ -22,10 +24,14 @@ from pathlib import Path
 from unitune import registry
 from unitune.data.example import Example
 from unitune.errors import Interrupted
+from unitune.evaluate import batchfile
+from unitune.evaluate.batchfile import open_batches
+from unitune.evaluate.batching import answer_in_batches
 from unitune.evaluate.contenders import Contender
 from unitune.evaluate.dev import Choice, DevScore, choose, needs_dev
 from unitune.evaluate.engine import Asked, Question, ask
 from unitune.evaluate.journal import Journal, open_journal
+from unitune.evaluate.paper import Paper
 from unitune.evaluate.prompts import Prompt
 from unitune.evaluate.recorded import RecordedModel
 from unitune.evaluate.results import Record
@@ -73,6 +79,7 @@ class Examination:
         task: Cases and scorers.
         folder: Where answers are written down.
         job_folder: Where the job's relative paths start.
+        batch: Whether the backend answers test cases in batches.
     """
 
     backend: str
@@ -82,6 +89,7 @@ class Examination:
     task: Task
     folder: Path
     job_folder: Path = Path()
+    batch: bool = False
 
 
 def examine(examination: Examination, notify: Notify) -> list[Answered]:
@@ -100,12 +108,10 @@ def examine(examination: Examination, notify: Notify) -> list[Answered]:
     Raises:
         Interrupted: The user pressed Ctrl-C; what was answered is kept.
         Busy: Another process is asking the same.
+        BackendError: A batch was refused or has failed, or what became of it is not known.
     """
     stopped = threading.Event()
-    interrupted = Interrupted(
-        f"stopped; every answer so far stands in {examination.folder}. "
-        "The same command goes on from there."
-    )
+    interrupted = Interrupted(_stopped(examination))
 
     def tell(asked: Asked) -> None:
         if stopped.is_set():
@@ -116,6 +122,16 @@ def examine(examination: Examination, notify: Notify) -> list[Answered]:
         return _outside_any_loop(partial(_examine, examination, tell), stopped)
     except KeyboardInterrupt:
         raise interrupted from None
+
+
+def _stopped(examination: Examination) -> str:
+    stands = f"stopped; every answer so far stands in {examination.folder}."
+    if not examination.batch:
+        return f"{stands} The same command goes on from there."
+    return (
+        f"{stands} Batches that were handed in go on at {examination.backend}; the same command "
+        "collects them."
+    )
 
 
 def _outside_any_loop(
@@ -140,7 +156,8 @@ def _examine(examination: Examination, notify: Notify) -> list[Answered]:
         asyncio.Runner() as runner,
     ):
         desk = _Desk(examination, runner, dev, rows, notify)
-        answered = {each.name: each for each in desk.everybody()}
+        sitting = desk.everybody_in_batches() if examination.batch else desk.everybody()
+        answered = {each.name: each for each in sitting}
     return [answered[contender.name] for contender in examination.contenders]
 
 
@@ -155,15 +172,44 @@ class _Desk:
     notify: Notify
 
     def everybody(self) -> Iterator[Answered]:
+        """Let one contender after another choose and answer."""
+        for opened, group in self._models():
+            with closing(opened()) as model:
+                for contender in group:
+                    yield self._answered(model, self._choose(model, contender))
+
+    def everybody_in_batches(self) -> Iterator[Answered]:
+        """Let all contenders choose, and have those of the backend answered together."""
+        asked = self.examination
+        chosen: dict[str, Choice] = {}
+        papers: list[Paper] = []
+        for opened, group in self._models():
+            with closing(opened()) as model:
+                for contender in group:
+                    choice = self._choose(model, contender)
+                    if isinstance(contender.spec, Recorded):
+                        yield self._answered(model, choice)
+                    else:
+                        chosen[contender.name] = choice
+                        papers.append(self._paper(model, choice))
+        with open_batches(asked.folder / batchfile.NAME) as batches:
+            records = answer_in_batches(papers, asked.backend, batches, self.rows, self.notify)
+        for paper in papers:
+            name = paper.contender
+            yield Answered(chosen[name], records[name], paper.fingerprint)
+
+    def _models(self) -> Iterator[tuple[Callable[[], ChatModel], Sequence[Contender]]]:
+        """Yield the models to load, each with the contenders that it answers for."""
         asked = self.examination
         tuned = [each for each in asked.contenders if each.is_tuned]
         recorded = [each for each in asked.contenders if isinstance(each.spec, Recorded)]
         prompted = [each for each in asked.contenders if each not in (*tuned, *recorded)]
-        if asked.tuned is not None:
-            yield from self._with_model(partial(self._chat, asked.tuned), tuned)
+        if asked.tuned is not None and tuned:
+            yield partial(self._chat, asked.tuned), tuned
         for each in recorded:
-            yield from self._with_model(partial(self._recorded, each), [each])
-        yield from self._with_model(partial(self._chat, asked.base), prompted)
+            yield partial(self._recorded, each), [each]
+        if prompted:
+            yield partial(self._chat, asked.base), prompted
 
     def _chat(self, source: str | TunedModel) -> ChatModel:
         return registry.backend(self.examination.backend).chat(source)
@@ -173,16 +219,20 @@ class _Desk:
         file = self.examination.job_folder / contender.spec.answers
         return RecordedModel(file, self.examination.task.cases)
 
-    def _with_model(
-        self, opened: Callable[[], ChatModel], group: Sequence[Contender]
-    ) -> Iterator[Answered]:
-        if not group:
-            return
-        with closing(opened()) as model:
-            for contender in group:
-                choice = self._choose(model, contender)
-                records = self._ask_test(model, choice)
-                yield Answered(choice, tuple(records), model.fingerprint)
+    def _answered(self, model: ChatModel, choice: Choice) -> Answered:
+        return Answered(choice, tuple(self._ask_test(model, choice)), model.fingerprint)
+
+    def _paper(self, model: ChatModel, choice: Choice) -> Paper:
+        asked, contender = self.examination, choice.contender
+        source = asked.tuned if contender.is_tuned else asked.base
+        assert source is not None, "a tuned contender has a tuned model"
+        return Paper(
+            contender=contender.name,
+            prompt=choice.prompt.label,
+            model=source,
+            fingerprint=model.fingerprint,
+            questions=self._questions(asked.task.cases, choice.prompt),
+        )
 
     def _choose(self, model: ChatModel, contender: Contender) -> Choice:
         if not needs_dev(contender, self.examination.contenders):

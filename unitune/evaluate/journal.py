@@ -5,17 +5,18 @@ worst a torn last line, which the next one cuts off; so at most what was in flig
 The file only grows: of several lines for one question the last counts, and a line whose
 `Record.request_hash` no request has any more (another model, prompt or setting) counts for nothing.
 
-One process writes at a time. Not here: asking (`unitune.evaluate.engine`) and totals, which are
-computed from records alone (`unitune.evaluate.conclude`).
+One process writes at a time. Not here: asking (`unitune.evaluate.engine`), totals, which are
+computed from records alone (`unitune.evaluate.conclude`), and the file of batches, which is healed
+likewise (`unitune.evaluate.batchfile`).
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Generator, Iterable
+from collections.abc import Callable, Generator, Iterable
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TypeVar
 
 from pydantic import ValidationError
 
@@ -29,6 +30,8 @@ BEGINNING = b'{"contender":'
 WAIT_SECONDS = 1.0
 """A killed process frees its files at once; one that still writes after this goes on writing."""
 
+Line = TypeVar("Line")
+
 
 class Journal:
     """Recorded answers, in memory and in their file; open one with `open_journal`."""
@@ -39,8 +42,12 @@ class Journal:
 
     def answer(self, contender: str, case: str, request_hash: str) -> Record | None:
         """Return the recorded answer to this very request; None when there is none, or an error."""
-        record = self._records.get((contender, case, request_hash))
+        record = self.last(contender, case, request_hash)
         return None if record is None or record.error is not None else record
+
+    def last(self, contender: str, case: str, request_hash: str) -> Record | None:
+        """Return what came of this very request last, an answer or an error."""
+        return self._records.get((contender, case, request_hash))
 
     def append(self, records: Iterable[Record]) -> None:
         """Write answers down, before anybody counts them."""
@@ -67,31 +74,45 @@ def open_journal(path: Path) -> Generator[Journal]:
         yield Journal(file, _read(file, path))
 
 
+def heal(
+    file: BinaryIO,
+    beginning: bytes,
+    read: Callable[[bytes, int], Line],
+    refuse: Callable[[bytes, int], Exception],
+) -> list[Line]:
+    """Return the lines, and cut a torn last one off; a file of other content is left alone.
+
+    Args:
+        file: Open for reading and appending.
+        beginning: Of every line; a torn line that begins otherwise is not ours.
+        read: Makes a line out of its bytes and its number, or raises.
+        refuse: Makes the error for a line that is not ours.
+    """
+    file.seek(0)
+    *whole, torn = file.read().split(b"\n")
+    lines = [read(line, number) for number, line in enumerate(whole, start=1)]
+    if not torn.startswith(beginning[: len(torn)]):
+        raise refuse(torn, len(whole) + 1)
+    file.truncate(file.tell() - len(torn))
+    file.seek(0, os.SEEK_END)
+    return lines
+
+
 def _key(record: Record) -> tuple[str, str, str]:
     return record.contender, record.case, record.request_hash
 
 
 def _read(file: BinaryIO, path: Path) -> list[Record]:
-    """Return the records, and cut a torn last line off; a file of other content is left alone."""
-    file.seek(0)
-    *whole, torn = file.read().split(b"\n")
-    records = [_record(line, path, number) for number, line in enumerate(whole, start=1)]
-    if not torn.startswith(BEGINNING[: len(torn)]):
-        raise _no_record(torn, path, len(whole) + 1)
-    file.truncate(file.tell() - len(torn))
-    file.seek(0, os.SEEK_END)
-    return records
+    def refuse(line: bytes, number: int) -> Mismatch:
+        return Mismatch(
+            f"{path}:{number} is no recorded answer: {line[:80]!r}. "
+            "Choose another folder (unitune compare FILE --out DIR), or remove the file."
+        )
 
+    def read(line: bytes, number: int) -> Record:
+        try:
+            return Record.model_validate_json(line)
+        except ValidationError as error:
+            raise refuse(line, number) from error
 
-def _record(line: bytes, path: Path, number: int) -> Record:
-    try:
-        return Record.model_validate_json(line)
-    except ValidationError as error:
-        raise _no_record(line, path, number) from error
-
-
-def _no_record(line: bytes, path: Path, number: int) -> Mismatch:
-    return Mismatch(
-        f"{path}:{number} is no recorded answer: {line[:80]!r}. "
-        "Choose another folder (unitune compare FILE --out DIR), or remove the file."
-    )
+    return heal(file, BEGINNING, read, refuse)

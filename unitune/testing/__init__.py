@@ -12,16 +12,18 @@ if TYPE_CHECKING:
     from unitune.testing.contract import BackendContract as BackendContract
     from unitune.testing.fake import FakeBackend as FakeBackend
     from unitune.testing.script import Answers as Answers
+    from unitune.testing.script import BatchScript as BatchScript
     from unitune.testing.script import Script as Script
 
 _HOMES = {
     "Answers": "unitune.testing.script",
     "BackendContract": "unitune.testing.contract",
+    "BatchScript": "unitune.testing.script",
     "FakeBackend": "unitune.testing.fake",
     "Script": "unitune.testing.script",
 }
 
-__all__ = ["Answers", "BackendContract", "FakeBackend", "Script"]
+__all__ = ["Answers", "BackendContract", "BatchScript", "FakeBackend", "Script"]
 
 
 def __getattr__(name: str) -> object:

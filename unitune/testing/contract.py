@@ -9,6 +9,7 @@ training that takes a moment, and one that takes long enough to be cancelled:
         slow_options = {"epochs_to_waste": 1000}
 
 The backend is found by its entry point, and one training is shared by the tests that need one.
+What only some backends can do is tested where they can: `unitune.testing.batch_contract`.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ from unitune.errors import BackendError, UnituneError
 from unitune.job import Data, Job, Tuning
 from unitune.keys import launch_key, run_id
 from unitune.models import Reply, Request, TunedModel
+from unitune.testing.batch_contract import BatchContract
 
 COLOURS = {
     "snow": "white",
@@ -87,7 +89,7 @@ class Training:
         return self.last.model
 
 
-class BackendContract:
+class BackendContract(BatchContract):
     """The tests; a subclass names the backend."""
 
     name: ClassVar[str]

@@ -3,7 +3,7 @@
 Its "vendor" is a folder, so that jobs outlive every process: ``UNITUNE_FAKE_DIR`` when set, else
 ``fake`` in the run's folder. A job there is a folder of files that are written once or only grow.
 What a job does is in its `Script`; what an untuned model says, in ``untuned.json`` (`Answers`) in
-``UNITUNE_FAKE_DIR``.
+``UNITUNE_FAKE_DIR``; how batches go, in ``batches.json`` there (`unitune.testing.fake_batches`).
 
 A test may set `FakeBackend.guarantee` to play the other kinds of vendors: with `own id` and `token`
 a second create call with the same key finds the first job, else it makes another.
@@ -15,19 +15,20 @@ import hashlib
 import os
 import secrets
 import shutil
-import signal
 import time
 from pathlib import Path
-from typing import ClassVar, NoReturn
+from typing import ClassVar
 
 from pydantic import BaseModel, ConfigDict
 
 from unitune.backend import Guarantee, Launch, State, Status, Upload
 from unitune.data.example import Example, Message, digest
-from unitune.errors import BackendError, UnknownName, Unreachable
+from unitune.errors import BackendError, UnknownName
 from unitune.models import ChatModel, Reply, Request, TunedModel
 from unitune.options import job_options
-from unitune.testing.script import STATES, Answers, Fault, Moment, Script, events, moment
+from unitune.testing.fake_batches import FakeBatches
+from unitune.testing.fake_vendor import count, create_call, tick, vendor_folder, write
+from unitune.testing.script import STATES, Answers, Moment, Script, events, moment
 
 
 class FakeJob(BaseModel):
@@ -42,15 +43,15 @@ class FakeJob(BaseModel):
     """Seconds since 1970, UTC."""
 
 
-class Cancelled(BaseModel):
-    """How far a job was when it was cancelled; ``cancelled.json`` in its folder."""
+class Stopped(BaseModel):
+    """How far a job was when it was cancelled or paused; ``cancelled.json``, ``paused.json``."""
 
     model_config = ConfigDict(frozen=True)
     polls: int
     steps: int
 
 
-class FakeBackend:
+class FakeBackend(FakeBatches):
     """Scripted jobs and scripted answers."""
 
     name: ClassVar[str] = "fake"
@@ -61,7 +62,7 @@ class FakeBackend:
         content = path.read_bytes()
         if hashlib.sha256(content).hexdigest() != sha256:
             raise BackendError(f"{path} does not have the hash {sha256}.", status=400)
-        kept = _vendor(path.parent) / "uploads" / sha256
+        kept = vendor_folder(path.parent) / "uploads" / sha256
         if not kept.exists():
             kept.parent.mkdir(parents=True, exist_ok=True)
             draft = kept.with_suffix(f".{os.getpid()}")
@@ -72,32 +73,22 @@ class FakeBackend:
     def submit(self, launch: Launch) -> str:
         """Create a job, or do what the script says goes wrong."""
         script = _script(launch)
-        vendor = _vendor(launch.folder)
-        calls = _tick(vendor / f"{launch.key.rpartition('-')[0]}.creates")
-        fault = script.submits[calls - 1] if calls <= len(script.submits) else Fault.NONE
-        if fault is Fault.REFUSE:
-            raise BackendError("the fake refuses this job.", status=400)
-        if fault is Fault.LOSE_REQUEST:
-            raise Unreachable("the fake could not be reached.")
-        if fault is Fault.DIE_BEFORE:
-            _die()
-        job_id = self._create(vendor, launch, script)
-        if fault is Fault.LOSE_ANSWER:
-            raise Unreachable("the fake's answer was lost.")
-        if fault is Fault.SERVER_ERROR:
-            raise BackendError("the fake stumbled.", status=500)
-        if fault is Fault.DIE_AFTER:
-            _die()
-        return job_id
+        vendor = vendor_folder(launch.folder)
+        calls = tick(vendor / f"{launch.key.rpartition('-')[0]}.creates")
+        return create_call(
+            script.submits, calls, "job", lambda: self._create(vendor, launch, script)
+        )
 
     def find(self, launch_key: str, folder: Path) -> list[str]:
         """Return the jobs that carry the key."""
-        return sorted(str(job.parent) for job in _vendor(folder).glob(f"{launch_key}.*/job.json"))
+        return sorted(
+            str(job.parent) for job in vendor_folder(folder).glob(f"{launch_key}.*/job.json")
+        )
 
     def poll(self, job_id: str, cursor: str) -> Status:
         """Let a tick pass and say how the job stands."""
         folder, job = Path(job_id), _existing(job_id)
-        now = _moment(folder, job, _tick(folder / "polls"))
+        now = _moment(folder, job, tick(folder / "polls"))
         happened = events(job.script, now, job.started)
         state = STATES.get(now.word, State.UNKNOWN)
         return Status(
@@ -112,18 +103,30 @@ class FakeBackend:
     def cancel(self, job_id: str) -> None:
         """Stop the job where it is; its next poll says cancelling, the one after it cancelled."""
         folder, job = Path(job_id), _existing(job_id)
-        polls = _count(folder / "polls")
+        polls = count(folder / "polls")
         now = _moment(folder, job, polls)
         if STATES.get(now.word, State.UNKNOWN).ended:
             raise BackendError(f"job {job_id} has {now.word} already.", status=409)
-        stopped = Cancelled(polls=polls, steps=now.steps)
         if not (folder / "cancelled.json").exists():
-            _write(folder / "cancelled.json", stopped)
+            write(folder / "cancelled.json", Stopped(polls=polls, steps=now.steps))
+
+    def pause(self, job_id: str) -> None:
+        """Let a job stand still; what it would have done meanwhile it does at once when resumed."""
+        folder, job = Path(job_id), _existing(job_id)
+        polls = count(folder / "polls")
+        now = _moment(folder, job, polls)
+        if STATES.get(now.word, State.UNKNOWN).ended:
+            raise BackendError(f"job {job_id} has {now.word} already.", status=409)
+        write(folder / "paused.json", Stopped(polls=polls, steps=now.steps))
 
     def resume(self, job_id: str) -> None:
         """Let a paused job go on."""
         _existing(job_id)
-        (Path(job_id) / "resumed").touch()
+        paused = Path(job_id) / "paused.json"
+        if paused.exists():
+            paused.unlink()
+        else:
+            (Path(job_id) / "resumed").touch()
 
     def chat(self, model: str | TunedModel) -> ChatModel:
         """Return a model that answers from a script."""
@@ -147,7 +150,7 @@ class FakeBackend:
                 script=script,
                 started=time.time(),
             )
-            _write(folder / "job.json", job)
+            write(folder / "job.json", job)
         return str(folder)
 
 
@@ -173,11 +176,6 @@ class FakeChatModel:
         """Free nothing; there is nothing."""
 
 
-def _vendor(run_folder: Path) -> Path:
-    chosen = os.environ.get("UNITUNE_FAKE_DIR")
-    return Path(chosen).absolute() if chosen else run_folder.absolute() / "fake"
-
-
 def _script(launch: Launch) -> Script:
     return job_options(launch.job, "fake", Script)
 
@@ -191,17 +189,23 @@ def _existing(job_id: str) -> FakeJob:
 
 
 def _moment(folder: Path, job: FakeJob, polls: int) -> Moment:
-    cancelled = folder / "cancelled.json"
-    if cancelled.exists():
-        stopped = Cancelled.model_validate_json(cancelled.read_text(encoding="utf-8"))
-        word = "cancelled" if polls > stopped.polls + 1 else "cancelling"
-        return Moment(word, stopped.steps)
+    cancelled = _stopped(folder / "cancelled.json")
+    if cancelled is not None:
+        word = "cancelled" if polls > cancelled.polls + 1 else "cancelling"
+        return Moment(word, cancelled.steps)
+    paused = _stopped(folder / "paused.json")
+    if paused is not None:
+        return Moment("paused", paused.steps)
     ticks = polls
     if job.script.seconds_per_step:
         ticks = 1 + int((time.time() - job.started) / job.script.seconds_per_step)
     resumed = (folder / "resumed").exists()
     first_attempt = job.key.endswith("-1")
     return moment(job.script, ticks, resumed=resumed, first_attempt=first_attempt)
+
+
+def _stopped(file: Path) -> Stopped | None:
+    return Stopped.model_validate_json(file.read_text("utf-8")) if file.exists() else None
 
 
 def _tuned(job_id: str, job: FakeJob) -> TunedModel:
@@ -227,28 +231,3 @@ def _learned(training: Path) -> Answers:
 def _question(messages: tuple[Message, ...]) -> str:
     asked = [message.text for message in messages if message.role == "user"]
     return asked[-1] if asked else ""
-
-
-def _tick(file: Path) -> int:
-    """Count one more, in a file that only grows, so that no process can lose another's count."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with file.open("ab") as growing:
-        growing.write(b".")
-        growing.flush()
-        return growing.tell()
-
-
-def _count(file: Path) -> int:
-    return file.stat().st_size if file.exists() else 0
-
-
-def _write(file: Path, content: BaseModel) -> None:
-    """Write a file whole or not at all."""
-    draft = file.with_suffix(f".{os.getpid()}")
-    draft.write_text(content.model_dump_json(), encoding="utf-8")
-    draft.rename(file)
-
-
-def _die() -> NoReturn:
-    os.kill(os.getpid(), signal.SIGKILL)
-    raise AssertionError("a killed process goes on")

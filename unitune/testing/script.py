@@ -1,4 +1,4 @@
-"""What the fake backend plays: a `Script`, given in a job as ``options: {fake: {…}}``.
+"""What the fake backend plays: a `Script`, given in a job as ``options: {fake: {…}}``, and more.
 
 A fake job has no clock and no thread: each poll is a tick, and what the job looks like is computed
 from the number of ticks, or from the time when `seconds_per_step` is set. So a job goes on while no
@@ -92,6 +92,21 @@ class Script(Spec):
     def loss(self, step: int) -> float:
         """Return the loss of a step, counted from 1."""
         return self.losses[step - 1] if step <= len(self.losses) else round(2 / (step + 1), 6)
+
+
+class BatchScript(Spec):
+    """How the fake's batches go; ``batches.json`` in ``UNITUNE_FAKE_DIR``."""
+
+    polls: Annotated[int, Field(ge=0)] = 0
+    """Polls that say running, with more requests done each time."""
+    fails: str = ""
+    """Why they fail as a whole instead of ending; empty: they do not."""
+    missing: tuple[str, ...] = ()
+    """Requests that are never reached, by the text of the last message."""
+    submits: tuple[Fault, ...] = ()
+    """What goes wrong in the vendor's first create call, its second, …; nothing afterwards."""
+    shown_after_seconds: Annotated[float, Field(ge=0)] = 0
+    """How long a search does not show a batch that was made."""
 
 
 @dataclass(frozen=True, slots=True)

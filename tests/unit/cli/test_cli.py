@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import shutil
+from itertools import repeat
 from pathlib import Path
 
 import pytest
 from command_line import Command
 
+from unitune.evaluate import batching
 from unitune.job import Job
 
 EXAMPLE = Path(__file__).parents[3] / "examples" / "support-triage"
@@ -48,7 +50,7 @@ def test_help_teaches_the_first_command(unitune: Command) -> None:
 
 
 COMMANDS = ["quickstart", "init", "check", "plan", "run", "compare", "runs", "show", "watch"]
-COMMANDS += ["cancel", "resume", "chat", "doctor", "models", "schema"]
+COMMANDS += ["cancel", "pause", "resume", "chat", "doctor", "models", "schema"]
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -172,6 +174,32 @@ def test_compare_writes_the_files_that_it_names(unitune: Command, job_file: Path
         assert Path("evidence", name).stat().st_size
 
 
+def test_compare_in_batches_says_how_far_they_are(
+    unitune: Command, job_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("UNITUNE_FAKE_DIR", str(tmp_path / "vendor"))
+    monkeypatch.setattr(batching, "pauses", lambda _: repeat(0.001))
+    unitune("run", str(job_file), "--quiet")
+    (tmp_path / "vendor" / "batches.json").write_text('{"polls": 3}', encoding="utf-8")
+    outcome = unitune("compare", str(job_file), "--batch")
+
+    assert 0 == outcome.code
+    said = [line for line in outcome.err.splitlines() if "tuned" in line]
+    done = [f"batch: tuned, {count} of 40 cases done" for count in (10, 20, 30, 40)]
+    assert [*done, "test: tuned, 40 cases answered"] == said
+    assert "" == unitune("compare", str(job_file), "--batch", "--quiet").err
+
+
+def test_compare_in_batches_is_refused_where_there_are_none(
+    unitune: Command, job_file: Path
+) -> None:
+    outcome = unitune("compare", str(job_file), "--batch", "--backend", "local")
+
+    assert 2 == outcome.code
+    assert "backend 'local' does not answer in batches" in outcome.err
+    assert "--batch" in outcome.err
+
+
 def test_the_gate_decides_the_exit_code(unitune: Command, job_file: Path) -> None:
     """Nobody answers right, so the contenders are equivalent and an improvement is disproved."""
     unitune("run", str(job_file), "--quiet")
@@ -210,6 +238,15 @@ def test_cancel_ends_a_run(unitune: Command, job_file: Path) -> None:
     assert 0 == unitune("cancel", run).code
     assert 4 == unitune("watch", run).code
     assert "cancelled" == json.loads(unitune("show", run, "--json").out)["state"]
+
+
+def test_pause_stops_a_run_for_now(unitune: Command, job_file: Path) -> None:
+    change(job_file, "steps: 4", "steps: 40")
+    run = unitune("run", str(job_file), "--detach").out.strip()
+
+    paused = unitune("pause", run)
+    assert f"{run} is paused; go on: unitune resume {run}" in paused.out
+    assert 0 == unitune("resume", run).code
 
 
 def test_a_paused_run_says_how_to_go_on_and_does(unitune: Command, job_file: Path) -> None:

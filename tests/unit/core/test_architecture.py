@@ -27,7 +27,7 @@ ORDER = [
     ["planning"],
     ["home", "keys", "locks", "patience"],
     ["ledger"],
-    ["settling", "launching", "deleting"],
+    ["settling", "uploading", "launching", "deleting"],
     ["handle", "run"],
     ["deploying", "watching"],
     ["reaper"],

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from unitune.keys import DIGITS, MOST_ATTEMPTS, RANDOM_DIGITS, launch_key, run_id
+from unitune.keys import DIGITS, MOST_ATTEMPTS, RANDOM_DIGITS, batch_key, launch_key, run_id
 
 TIMES = st.floats(min_value=946_684_800, max_value=4_102_444_799)  # the years 2000 to 2099, UTC
 ATTEMPTS = st.integers(min_value=1, max_value=MOST_ATTEMPTS)
@@ -45,6 +45,12 @@ def test_a_run_id_holds_forty_random_bits() -> None:
         for place, digit in enumerate(run_id(0)[-RANDOM_DIGITS:]):
             seen[place].add(digit)
     assert all(set(DIGITS) == digits for digits in seen)
+
+
+@given(TIMES)
+def test_a_batch_key_fits_every_vendor_and_is_no_runs(time: float) -> None:
+    assert re.fullmatch(r"b[a-z0-9-]{1,25}", batch_key(time))
+    assert 50 == len({batch_key(time) for _ in range(50)})
 
 
 @pytest.mark.parametrize("attempt", [0, -1, MOST_ATTEMPTS + 1])

@@ -75,6 +75,16 @@ def test_a_paused_job_rests_until_it_is_resumed(make_job: MakeJob) -> None:
     assert KEYS == [event.key for event in run.events()]
 
 
+def test_a_run_is_paused_and_goes_on(make_job: MakeJob) -> None:
+    run = launch(make_job({"steps": 20, "steps_per_poll": 1})).refresh().refresh()
+    assert State.RUNNING is run.state
+    assert State.PAUSED is run.pause().state
+    assert State.PAUSED is run.pause().wait(0.001).state
+    assert State.SUCCEEDED is run.resume().wait(0.001).state
+    with pytest.raises(UserError, match="is succeeded; what can be paused"):
+        run.pause()
+
+
 def test_resume_looks_before_it_decides(make_job: MakeJob) -> None:
     run = launch(make_job({"states": [], "pause_at_step": 1}))
     assert State.QUEUED is run.state
@@ -94,6 +104,19 @@ def test_a_paused_job_of_a_backend_that_cannot_resume_says_so(
     with pytest.raises(Unsupported, match=f"unitune cancel {run.id}"):
         run.resume()
     assert State.PAUSED is run.state
+
+
+def test_a_backend_that_cannot_pause_says_so(
+    make_job: MakeJob, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Unpausable:
+        name, guarantee = FakeBackend.name, FakeBackend.guarantee
+        poll = FakeBackend.poll
+
+    run = launch(make_job({"steps": 99})).refresh()
+    monkeypatch.setattr(handle.registry, "backend", lambda _: Unpausable())
+    with pytest.raises(Unsupported, match=f"'fake' only ends a job .unitune cancel {run.id}"):
+        run.pause()
 
 
 @pytest.mark.parametrize("script", [{}, {"steps": 10_000}])

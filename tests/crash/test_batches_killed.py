@@ -1,0 +1,47 @@
+"""A comparison in batches killed at any step: each batch is paid for once, each row stands once."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+KILLING = Path(__file__).parent / "batch_killing.py"
+
+
+@cache
+def kills(scene: str, folder: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    done = subprocess.run(
+        [sys.executable, str(KILLING), scene, str(folder)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert 0 == done.returncode, done.stderr
+    undisturbed, *seen = [json.loads(line) for line in done.stdout.splitlines()]
+    return undisturbed, seen
+
+
+@pytest.mark.parametrize(("scene", "batches", "cancelled"), [("lost", 3, 0), ("changed", 4, 1)])
+def test_a_comparison_killed_at_any_step_has_one_batch_a_contender_and_the_same_rows(
+    scene: str, batches: int, cancelled: int, tmp_path: Path
+) -> None:
+    undisturbed, seen = kills(scene, tmp_path)
+    assert 15 == len(undisturbed["rows"])
+    steps = {step for kill in seen for step in kill["steps"]}
+    verbs = {"submit_batch", "poll_batch", "fetch_batch", "announce", "change", "append"}
+    verbs |= {"find_batch"} if scene == "lost" else {"cancel_batch"}
+    assert {
+        "within write",
+        *(f"{side} {verb}" for verb in verbs for side in ("before", "after")),
+    } == steps
+    for kill in (undisturbed, *seen):
+        what = f"killed {kill['steps']} (step {kill['at']})" if kill["at"] else "undisturbed"
+        assert (batches, cancelled, 0) == (kill["batches"], kill["cancelled"], kill["open"]), what
+        assert undisturbed["rows"] == kill["rows"], what
+        assert undisturbed["verdict"] == kill["verdict"], what

@@ -1,0 +1,48 @@
+"""What one contender is to answer: all of its questions, chosen prompt included.
+
+Not here: handing it in and collecting the answers (`unitune.evaluate.batching`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from unitune.evaluate.batchfile import Pair
+from unitune.evaluate.engine import Question, request_hash
+from unitune.evaluate.journal import Journal
+from unitune.models import Request, TunedModel
+
+
+@dataclass(frozen=True, slots=True)
+class Paper:
+    """What one contender is to answer in batches.
+
+    Args:
+        contender: Its name.
+        prompt: The prompt that it goes into the test with, in words.
+        model: As its backend knows it.
+        fingerprint: Of that model.
+        questions: With distinct cases.
+    """
+
+    contender: str
+    prompt: str
+    model: str | TunedModel
+    fingerprint: str
+    questions: Sequence[Question]
+
+    def requests(self) -> dict[Pair, Request]:
+        """Return what is asked, in order."""
+        return {
+            Pair(one.case, request_hash(self.fingerprint, one.request)): one.request
+            for one in self.questions
+        }
+
+    def unanswered(self, rows: Journal) -> dict[Pair, Request]:
+        """Return what is asked and has no answer yet, in order."""
+        return {
+            pair: request
+            for pair, request in self.requests().items()
+            if rows.answer(self.contender, *pair) is None
+        }
