@@ -136,7 +136,7 @@ class Counter:
 
     def _search(self, batch: Batch) -> list[str]:
         """Return what may be the batch; some vendors do not tell of a batch at work whose it is."""
-        known = self.batches.ids(self.name)
+        known = self.batches.ids()
         find = partial(self.backend.find_batch, batch.key, batch.announced)
         end = time.monotonic() + registry.offer(self.name).settle_seconds
         for pause in pauses():

@@ -54,7 +54,7 @@ class Batch(Frozen):
     hashes: tuple[str, ...]
     """`Record.request_hash` of each case."""
     batch_id: str | None = None
-    """The backend's; None until it is known."""
+    """The backend's; None or empty while it is not known."""
     end: End | None = None
     """None while there may be something to do."""
 
@@ -82,6 +82,7 @@ class BatchFile:
         self.path = path
         self._file = file
         self._batches: dict[str, Batch] = {}
+        self._ids: set[str] = set()
         for line in lines:
             self._take(line)
 
@@ -100,17 +101,22 @@ class BatchFile:
             and contender in (None, batch.contender)
         ]
 
-    def ids(self, backend: str) -> set[str]:
-        """Return a backend's ids of all batches on record, ended ones included."""
-        found = (batch for batch in self._batches.values() if batch.backend == backend)
-        return {batch.batch_id for batch in found if batch.batch_id is not None}
+    def ids(self) -> set[str]:
+        """Return all ids of batches on record, ended ones and those of others included."""
+        return set(self._ids)
 
     def announce(self, batch: Batch) -> None:
         """Write a batch down that is about to be handed in."""
         self._write(batch)
 
     def change(self, batch: Batch, *, batch_id: str | None = None, end: End | None = None) -> None:
-        """Write down what became known of a batch."""
+        """Write down what became known of a batch.
+
+        Args:
+            batch: One that is announced.
+            batch_id: The backend's id of it; empty: the one so far is that of somebody else's.
+            end: What became of it.
+        """
         self._write(Change(key=batch.key, batch_id=batch_id, end=end))
 
     def _write(self, line: Batch | Change) -> None:
@@ -121,6 +127,8 @@ class BatchFile:
         self._take(line)
 
     def _take(self, line: Batch | Change) -> None:
+        if line.batch_id:
+            self._ids.add(line.batch_id)
         if isinstance(line, Batch):
             self._batches[line.key] = line
             return

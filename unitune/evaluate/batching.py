@@ -108,7 +108,7 @@ class _Office:
         wanted = {paper.contender: paper.unanswered(self.rows) for paper in papers}
         for batch in self.batches.open(self.name):
             if wanted.get(batch.contender, {}).keys().isdisjoint(batch.requests().values()):
-                if batch.batch_id is not None:
+                if batch.batch_id:
                     self._cancel(batch.batch_id)
                 self.batches.change(batch, end="unwanted")
 
@@ -145,7 +145,8 @@ class _Office:
                 self._tell(paper, opened[paper.contender])
             left = sum(len(self.batches.open(self.name, each)) for each in opened)
             if failed:
-                raise BackendError(f"{' '.join(failed)} {_after_failure(left)}")
+                others = ", and collects the others" if left else ""
+                raise BackendError(f"{' '.join(failed)} The same command goes on{others}.")
             if not left:
                 return
             self._rest(longest)
@@ -179,15 +180,18 @@ class _Office:
 
     def _look(self, batch: Batch, pause: float, failed: list[str]) -> float:
         """Ask how a batch stands, and collect what has ended; return the pause until the next."""
-        assert batch.batch_id is not None, "it was handed in"
+        assert batch.batch_id, "it was handed in"
         try:
             status = self.backend.poll_batch(batch.batch_id)
-            if status.state == "ended":
-                status = self._collect(batch, batch.batch_id, status)
+            ours = status.state != "ended" or self._collected(batch, batch.batch_id)
         except BackendError as error:
             if passes(error):
                 return wished(error, pause)
             raise self._explained(batch, error) from error
+        if not ours:
+            self.batches.change(batch, batch_id="")
+            failed.append(_mistaken(batch))
+            return pause
         if status.state == "failed":
             self.batches.change(batch, end="failed")
             failed.append(_failure(batch, status))
@@ -195,18 +199,18 @@ class _Office:
         self.done[batch.key] = self.done.get(batch.key, 0) if done is None else done
         return pause
 
-    def _collect(self, batch: Batch, batch_id: str, status: BatchStatus) -> BatchStatus:
-        """Write answers down; a batch of other requests was somebody else's, and failed for us."""
+    def _collected(self, batch: Batch, batch_id: str) -> bool:
+        """Write answers down, unless they are those to somebody else's requests."""
         replies = self.backend.fetch_batch(batch_id)
         if replies and replies.keys().isdisjoint(batch.requests()):
-            return BatchStatus("failed", status.raw, error="it holds the requests of another batch")
+            return False
         self.rows.append(
             record_of(batch.contender, *pair, replies.get(request_id, UNANSWERED))
             for request_id, pair in batch.requests().items()
             if self.rows.answer(batch.contender, *pair) is None
         )
         self.batches.change(batch, end="collected")
-        return status
+        return True
 
     def _cancel(self, batch_id: str) -> None:
         try:
@@ -248,16 +252,15 @@ def _failure(batch: Batch, status: BatchStatus) -> str:
     words = (status.error or status.raw).rstrip(".")
     return (
         f"batch {batch.batch_id} of {batch.contender} at {batch.backend} has failed: {words}. None "
-        f"of its {len(batch.cases)} questions was answered."
+        f"of its {len(batch.cases)} questions was answered: they go into a new batch or, without "
+        "--batch, are asked one by one."
     )
 
 
-def _after_failure(left: int) -> str:
-    """Return what to do after a failure, while so many other batches go on."""
-    if left:
-        others = "the other batch, which goes on" if left == 1 else f"the other {left}, which go on"
-        return f"The same command hands them in again in a new batch, and collects {others}."
+def _mistaken(batch: Batch) -> str:
+    """Say that what was adopted, since nothing told whose it was, is not ours."""
     return (
-        "The same command hands them in again in a new batch; without --batch they are asked one "
-        "by one."
+        f"batch {batch.batch_id} at {batch.backend}, now that it has ended, turns out to hold the "
+        f"requests of another batch than {batch.key}. That of {batch.contender} is still to be "
+        "looked for."
     )

@@ -379,7 +379,7 @@ def test_a_batch_that_failed_is_told_and_made_anew_by_the_next_call(
         compare(two, out=out, batch=True)
     assert "zero-shot at fake has failed: the enqueued token limit is reached." in str(caught.value)
     assert "None of its 60 questions was answered" in str(caught.value)
-    assert "without --batch they are asked one by one" in str(caught.value)
+    assert "without --batch, are asked one by one" in str(caught.value)
     assert ["failed", "failed"] == ends(out)
     vendor.plays()
     compare(two, out=out, batch=True)
@@ -400,7 +400,7 @@ def test_when_one_has_failed_the_others_go_on_and_are_collected_by_the_next_call
         return original(self, batch_id)
 
     monkeypatch.setattr(FakeBackend, "poll_batch", first_fails)
-    with pytest.raises(BackendError, match=r"bad luck\. None.*and collects the other batch, which"):
+    with pytest.raises(BackendError, match=r"bad luck\. None.*goes on, and collects the others\."):
         compare(two, out=out, batch=True)
     compare(two, out=out, batch=True)
     assert [60] * 3 == vendor.sizes
@@ -546,11 +546,32 @@ def test_the_batch_of_somebody_else_is_noticed_when_it_has_ended(
     compare(two, out=tmp_path / "else", batch=True)
     (vendor.batches[0].parent / "batch.json").unlink()
     vendor.plays(submits=["none", "none", "lose request"])
-    with pytest.raises(BackendError, match="it holds the requests of another batch"):
+    with pytest.raises(BackendError, match="hold the requests of another batch"):
         compare(two, out=out, batch=True)
     compare(two, out=out, batch=True)
     assert 0 == sum(row.error is not None for row in rows(out))
     assert 1 + 2 == len(vendor.batches)
+
+
+@pytest.mark.usefixtures("discreet")
+def test_a_batch_that_was_listed_late_is_found_once_another_was_not_it(
+    two: Job, vendor: Vendor, out: Path, tmp_path: Path
+) -> None:
+    """The vendor has ours, and shows only somebody else's until that one has ended."""
+    compare(two, out=tmp_path / "else", batch=True)
+    hidden = vendor.batches[0].parent / "batch.json"
+    hidden.unlink()
+    (foreign,) = vendor.batches
+    vendor.plays(submits=["none", "none", "lose answer"])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(FakeBackend, "find_batch", lambda *_: [str(foreign.parent)])
+        with pytest.raises(BackendError, match=f"batch {foreign.parent} at fake, now that it has"):
+            compare(two, out=out, batch=True)
+    handed_in = vendor.asked("submit_batch")
+    compare(two, out=out, batch=True)
+    assert handed_in == vendor.asked("submit_batch")
+    assert 1 + 2 == len(vendor.batches)
+    assert 0 == sum(row.error is not None for row in rows(out))
 
 
 def test_an_unwanted_batch_that_is_gone_is_forgotten(
