@@ -37,9 +37,9 @@ from unitune.errors import UnituneError
 from unitune.job import Data, Job
 from unitune.ledger import database, deployments, holders, leases, ledger, records, sqlite
 from unitune.run import Run, launch, runs
-from unitune.testing import FakeBackend, fake
+from unitune.testing import FakeBackend, fake, fake_vendor
 
-ACTING = (deleting, handle, launching, locks, patience, run, settling, uploading, fake)
+ACTING = (deleting, handle, launching, locks, patience, run, settling, uploading, fake, fake_vendor)
 RECORDING = (database, deployments, holders, leases, ledger, records, sqlite)
 OURS = {str(module.__file__) for module in (*ACTING, *RECORDING)}
 SEARCH = {str(settling.__file__)}

@@ -190,7 +190,7 @@ def test_both_answers_are_counted(tmp_path: Path) -> None:
     assert (3, {"user": 1, "assistant": 2}) == (file.messages, file.roles)
 
 
-ORCA = Path("/work/shared/data/orca-dpo-pairs/validation.jsonl")
+ORCA = Path(__file__).parents[4] / "shared" / "data" / "orca-dpo-pairs" / "validation.jsonl"
 
 
 @pytest.mark.skipif(not ORCA.exists(), reason="needs the shared data")
