@@ -1,9 +1,9 @@
 """Watch a thousand runs from one process: what does it take, and how late is a finish noticed?
 
-    python benchmarks/watch_thousand.py [--runs 1000] [--vendor NAME] [--mixed]
+    python benchmarks/watch_thousand.py [--runs 1000] [--vendor NAME] [--apart]
 
-The runs are launched on a vendor on loopback (each of the four in turn, unless --vendor names
-some), or with --mixed on all of them, so that one process needs four SDKs. The vendors live in
+The runs are launched on all four vendors on loopback, or on those that --vendor names, so that one
+process needs all their SDKs; with --apart on one vendor after the other. The vendors live in
 another process, as does the launching: what is measured is the watching process alone. The jobs
 start all at once, and end one after the other as they were launched. Prints the promises and what
 came of them; the exit code is 0 when they were kept:
@@ -132,7 +132,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--runs", type=int, default=1000)
     parser.add_argument("--vendor", action="append", choices=VENDORS)
-    parser.add_argument("--mixed", action="store_true", help="the runs on all vendors at once")
+    parser.add_argument("--apart", action="store_true", help="all runs on each vendor in turn")
     parser.add_argument("--role", choices=("serve", "launch", "watch"), help=argparse.SUPPRESS)
     given = parser.parse_args()
     vendors = given.vendor or list(VENDORS)
@@ -143,7 +143,7 @@ def main() -> int:
     elif given.role == "watch":
         watch()
     else:
-        groups = [vendors] if given.mixed else [[name] for name in vendors]
+        groups = [[name] for name in vendors] if given.apart else [vendors]
         kept = [measure(group, given.runs) for group in groups]
         return 0 if all(kept) else 1
     return 0
