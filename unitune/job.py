@@ -248,6 +248,20 @@ class Gate(Spec):
         return self
 
 
+class Budget(Spec):
+    """The most that a job may cost."""
+
+    usd: Annotated[Decimal, Field(ge=0)]
+    """US dollars."""
+
+
+class TokenPrice(Spec):
+    """What a model's tokens cost, in US dollars a million tokens."""
+
+    input: Annotated[Decimal, Field(ge=0)]
+    output: Annotated[Decimal, Field(ge=0)]
+
+
 class Evaluate(Spec):
     """How contenders are judged on the test cases."""
 
@@ -265,6 +279,16 @@ class Evaluate(Spec):
     """What to do with test cases that stand in train."""
     max_tokens: Annotated[int, Field(ge=1)] | Auto = "auto"
     """Longest answer in tokens; `auto` gives room for the longest answer of train."""
+    repeats: Annotated[int, Field(ge=1)] = 1
+    """How often each test case is asked; its scores are averaged."""
+    temperature: Annotated[float, Field(ge=0, le=2)] = 0.0
+    """0 is greedy; above, repeats differ by the seed that each request carries."""
+    concurrency: Annotated[int, Field(ge=1)] = 64
+    """Requests in flight at most; fewer when the vendor says that it is asked too often."""
+    prices: dict[str, TokenPrice] = {}
+    """By contender, or by model for all contenders that ask it."""
+    budget: Budget | None = None
+    """The most that the answers may cost; needs the price of every contender that costs money."""
     gate: Gate | None = None
     """When set, `compare` exits by it."""
 
@@ -287,13 +311,6 @@ class Evaluate(Spec):
     def primary_scorer(self) -> str:
         """Type of the scorer that decides the verdict."""
         return self.primary or self.scorers[0].type
-
-
-class Budget(Spec):
-    """The most that a job may cost."""
-
-    usd: Annotated[Decimal, Field(ge=0)]
-    """US dollars."""
 
 
 class Job(Spec):
@@ -345,6 +362,15 @@ class Job(Spec):
     def on(self, backend: str | None) -> Self:
         """Return the job as it would be if it named this backend; None: as it is."""
         return self if backend is None else self.model_copy(update={"backend": backend})
+
+    def answered_for(self, usd: Decimal) -> Self:
+        """Return the job with another budget for the answers of its contenders.
+
+        Args:
+            usd: US dollars.
+        """
+        evaluate = self.evaluate.model_copy(update={"budget": Budget(usd=usd)})
+        return self.model_copy(update={"evaluate": evaluate})
 
     def path(self, name: str) -> Path:
         """Return a data path resolved against the job's folder."""

@@ -31,6 +31,19 @@ def compare(
             "--batch", help="Test cases in batches: within a day, for about half the price."
         ),
     ] = False,
+    replay: Annotated[
+        bool,
+        typer.Option(
+            "--replay", help="Judge by the recorded answers: no question, no key, no cost."
+        ),
+    ] = False,
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="Ask again what another comparison has asked.")
+    ] = False,
+    budget: Annotated[
+        str | None,
+        typer.Option(metavar="USD", help="The most that the answers may cost, in US dollars."),
+    ] = None,
     out: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Where rows, verdict and report go.")
     ] = None,
@@ -44,10 +57,11 @@ def compare(
 
     [dim]$ unitune compare unitune.yaml
     $ unitune compare unitune.yaml --batch
+    $ unitune compare unitune.yaml --replay --out evaluation
     $ unitune compare unitune.yaml --json > verdict.json[/dim]
     """
     from unitune.cli.following import asking
-    from unitune.cli.options import seconds_of
+    from unitune.cli.options import seconds_of, usd_of
     from unitune.cli.output import console
     from unitune.evaluate.compare import compare as make_comparison
     from unitune.evaluate.compare import default_folder
@@ -56,6 +70,8 @@ def compare(
     from unitune.run import find_run
 
     job = Job.load(file).on(backend)
+    if budget is not None:
+        job = job.answered_for(usd_of("--budget", budget))
     found = None if run is None else find_run(run)
     with asking(quiet=quiet or json) as progress:
         comparison = make_comparison(
@@ -64,6 +80,8 @@ def compare(
             out=out,
             deploy_seconds=None if deploy is None else seconds_of("--deploy", deploy),
             batch=batch,
+            replay=replay,
+            fresh=fresh,
             progress=progress,
         )
     if json:

@@ -21,13 +21,14 @@ from pathlib import Path
 from unitune import registry
 from unitune.data.split import Splits, load_splits
 from unitune.deploying import answering, standing
-from unitune.errors import JobError, UserError
+from unitune.errors import JobError, UnknownName, UserError
 from unitune.evaluate.batchcreate import batching_backend
 from unitune.evaluate.conclude import conclude
 from unitune.evaluate.contenders import build, check_roles
 from unitune.evaluate.engine import Asked
 from unitune.evaluate.examine import Examination, Notify, examine
 from unitune.evaluate.results import Comparison
+from unitune.evaluate.spending import Spending, contender_prices
 from unitune.evaluate.task import prepare
 from unitune.evaluate.training import describe, run_under_test
 from unitune.feasibility import on_its_own_name
@@ -43,6 +44,8 @@ def compare(  # noqa: PLR0913 - each has a name and a default
     out: str | os.PathLike[str] | None = None,
     deploy_seconds: float | None = None,
     batch: bool = False,
+    replay: bool = False,
+    fresh: bool = False,
     progress: Notify | None = None,
 ) -> Comparison:
     """Judge the candidate of a job against its best baseline, and write the evidence down.
@@ -55,6 +58,9 @@ def compare(  # noqa: PLR0913 - each has a name and a default
             one up for so long at most, and take it down at the end. It costs money.
         batch: Have test cases answered in batches, where the backend can: within a day, for about
             half the price. The same call collects what an earlier one handed in.
+        replay: Judge by the answers that are recorded in the folder, and ask nobody: at no cost,
+            without keys, without the ledger that knows the run.
+        fresh: Ask even what was asked in another comparison of this ledger's folder.
         progress: Called as answers come; with batches about once a second, too.
 
     Returns:
@@ -65,7 +71,9 @@ def compare(  # noqa: PLR0913 - each has a name and a default
         UnknownName: No run is named, and none succeeded.
         DataError: Cases cannot be told apart, or an expected answer cannot be read.
         Leak: Test cases stand in training rows.
-        Mismatch: The tuned model does not belong to the job's base.
+        Mismatch: The tuned model does not belong to the job's base; or, on replay, cases or prompts
+            have changed since the answers were recorded.
+        OverBudget: The answers may cost more than `evaluate.budget`; those that came are kept.
         UserError: It answers only from a deployment, and none stands; or one is to be brought up
             for batches.
         Unsupported: The backend does not answer in batches.
@@ -75,9 +83,10 @@ def compare(  # noqa: PLR0913 - each has a name and a default
     check_roles(job.evaluate.contenders)
     if batch:
         _check_batches(job.backend, deploy_seconds)
-    job = on_its_own_name(job, registry.offer(job.backend))
+    offer = registry.offer(job.backend)
+    job = on_its_own_name(job, offer)
     splits = load_splits(job)
-    tuned = _tuned_by(job, splits, run)
+    tuned = _known_here(job, splits, run) if replay else _tuned_by(job, splits, run)
     training = describe(job, splits, tuned) if tuned else None
     contenders = build(job.evaluate, job.tuning, splits.train)
     task = prepare(job, splits, training.rows if training else ())
@@ -85,12 +94,17 @@ def compare(  # noqa: PLR0913 - each has a name and a default
         examination = Examination(
             backend=job.backend,
             base=job.base_model,
-            tuned=answering(tuned) if tuned else None,
+            tuned=answering(tuned) if tuned and not replay else None,
             contenders=contenders,
             task=task,
             folder=Path(out) if out else _made_folder(job.name, training.run if training else None),
             job_folder=job.folder,
             batch=batch,
+            replay=replay,
+            fresh=fresh,
+            concurrency=job.evaluate.concurrency,
+            spending=Spending(job.evaluate.budget.usd if job.evaluate.budget else None),
+            prices=contender_prices(job, free=offer.training_price == "none"),
         )
         answered = examine(examination, progress or _tell_nobody)
     comparison = conclude(job, task, answered, training)
@@ -132,6 +146,16 @@ def _tuned_by(job: Job, splits: Splits, run: Run | None) -> Run | None:
             "Add `tuned` to evaluate.contenders, or name no run."
         )
     return None
+
+
+def _known_here(job: Job, splits: Splits, run: Run | None) -> Run | None:
+    """Return the run behind recorded answers, where this ledger knows it."""
+    try:
+        return _tuned_by(job, splits, run)
+    except UnknownName:
+        if run is not None:
+            raise
+        return None
 
 
 def _tell_nobody(_: Asked) -> None:

@@ -13,7 +13,7 @@ likewise (`unitune.evaluate.batchfile`).
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, TypeVar
@@ -38,7 +38,9 @@ class Journal:
 
     def __init__(self, file: BinaryIO, records: Iterable[Record]) -> None:
         self._file = file
-        self._records = {_key(record): record for record in records}
+        self._records: dict[tuple[str, str, str], Record] = {}
+        self._prompted: dict[tuple[str, str, str], Record] = {}
+        self._remember(records)
 
     def answer(self, contender: str, case: str, request_hash: str) -> Record | None:
         """Return the recorded answer to this very request; None when there is none, or an error."""
@@ -49,13 +51,29 @@ class Journal:
         """Return what came of this very request last, an answer or an error."""
         return self._records.get((contender, case, request_hash))
 
+    def recorded(self, contender: str, case: str, prompt_hash: str) -> Record | None:
+        """Return what came last of a case with this prompt, whichever model was asked."""
+        return self._prompted.get((contender, case, prompt_hash))
+
+    def __iter__(self) -> Iterator[Record]:
+        """What came last of each request."""
+        return iter(self._records.values())
+
     def append(self, records: Iterable[Record]) -> None:
         """Write answers down, before anybody counts them."""
         new = tuple(records)
+        if not new:
+            return
         lines = "".join(f"{record.model_dump_json(exclude_none=True)}\n" for record in new)
         self._file.write(lines.encode())
         self._file.flush()
-        self._records.update({_key(record): record for record in new})
+        self._remember(new)
+
+    def _remember(self, records: Iterable[Record]) -> None:
+        for record in records:
+            asked = record.contender, record.case
+            self._records[*asked, record.request_hash] = record
+            self._prompted[*asked, record.prompt_hash] = record
 
 
 @contextmanager
@@ -96,10 +114,6 @@ def heal(
     file.truncate(file.tell() - len(torn))
     file.seek(0, os.SEEK_END)
     return lines
-
-
-def _key(record: Record) -> tuple[str, str, str]:
-    return record.contender, record.case, record.request_hash
 
 
 def _read(file: BinaryIO, path: Path) -> list[Record]:
