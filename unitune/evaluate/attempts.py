@@ -11,12 +11,11 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Sequence
 
 from unitune.errors import BackendError
 from unitune.evaluate.pace import Pace
 from unitune.evaluate.spending import Purse
-from unitune.models import BatchedChatModel, ChatModel, Reply, Request
+from unitune.models import ChatModel, Reply, Request
 from unitune.patience import LONGEST_WISH_SECONDS
 
 ATTEMPTS = 6
@@ -58,7 +57,10 @@ async def _attempt(model: ChatModel, request: Request, pace: Pace, purse: Purse 
     if purse is not None:
         await purse.reserve(request)
     sent = time.monotonic()
-    [reply] = await replies(model, [request])
+    try:
+        reply = await model.reply(request)
+    except BackendError as error:
+        reply = Reply.failed(error)
     if purse is not None:
         purse.settle(request, reply)
     if reply.error is None:
@@ -77,18 +79,3 @@ def _pause(attempt: int, reply: Reply) -> float:
     longest = min(FIRST_PAUSE_SECONDS * 2 ** (attempt - 1), LONGEST_PAUSE_SECONDS)
     # Requests that failed together are not to come back together.
     return longest * random.uniform(0.5, 1)  # noqa: S311 - no secret
-
-
-async def replies(model: ChatModel, requests: Sequence[Request]) -> list[Reply]:
-    """Send requests once, together where the model likes that; what failed is in the replies.
-
-    Args:
-        model: Who is asked.
-        requests: What.
-    """
-    try:
-        if isinstance(model, BatchedChatModel):
-            return await model.replies(requests)
-        return [await model.reply(request) for request in requests]
-    except BackendError as error:
-        return [Reply.failed(error) for _ in requests]

@@ -24,7 +24,7 @@ from typing import Literal
 
 from unitune.data.example import digest
 from unitune.errors import BackendError, Mismatch
-from unitune.evaluate.attempts import persist, replies
+from unitune.evaluate.attempts import persist
 from unitune.evaluate.journal import Journal
 from unitune.evaluate.pace import LIMIT, Pace
 from unitune.evaluate.remembered import Remembered
@@ -230,8 +230,7 @@ class _Lane:
         self.notify(len(self.records))
         if isinstance(self.model, BatchedChatModel):
             for batch in _batches(pending, self.model.batch_size):
-                requests = [question.request for question in batch]
-                self._keep(batch, await replies(self.model, requests))
+                self._keep(batch, await _answers(self.model, batch))
             return
         left, pace = iter(pending), Pace(self.means.concurrency)
 
@@ -298,6 +297,13 @@ class _Lane:
                 f"{reply.error} What was answered is kept: run compare again when it is mended.",
                 status=reply.status,
             )
+
+
+async def _answers(model: BatchedChatModel, batch: Sequence[Question]) -> list[Reply]:
+    try:
+        return await model.replies([question.request for question in batch])
+    except BackendError as error:
+        return [Reply.failed(error) for _ in batch]
 
 
 def _batches(questions: Sequence[Question], size: int) -> Iterator[Sequence[Question]]:

@@ -15,8 +15,9 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
+from io import RawIOBase
 from pathlib import Path
-from typing import BinaryIO, TypeVar
+from typing import TypeVar
 
 from pydantic import ValidationError
 
@@ -36,7 +37,7 @@ Line = TypeVar("Line")
 class Journal:
     """Recorded answers, in memory and in their file; open one with `open_journal`."""
 
-    def __init__(self, file: BinaryIO, records: Iterable[Record]) -> None:
+    def __init__(self, file: RawIOBase, records: Iterable[Record]) -> None:
         self._file = file
         self._records: dict[tuple[str, str, str], Record] = {}
         self._prompted: dict[tuple[str, str, str], Record] = {}
@@ -65,8 +66,7 @@ class Journal:
         if not new:
             return
         lines = "".join(f"{record.model_dump_json(exclude_none=True)}\n" for record in new)
-        self._file.write(lines.encode())
-        self._file.flush()
+        write_whole(self._file, lines.encode())
         self._remember(new)
 
     def _remember(self, records: Iterable[Record]) -> None:
@@ -88,12 +88,24 @@ def open_journal(path: Path) -> Generator[Journal]:
         Mismatch: A line is no record.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    with locked(path, str(path), WAIT_SECONDS), path.open("a+b") as file:
+    with locked(path, str(path), WAIT_SECONDS), path.open("a+b", buffering=0) as file:
         yield Journal(file, _read(file, path))
 
 
+def write_whole(file: RawIOBase, content: bytes) -> None:
+    """Append to a file without a buffer, so that it stands there when this returns.
+
+    Args:
+        file: Open for appending.
+        content: Whole lines.
+    """
+    left = memoryview(content)
+    while left:
+        left = left[file.write(left) :]
+
+
 def heal(
-    file: BinaryIO,
+    file: RawIOBase,
     beginning: bytes,
     read: Callable[[bytes, int], Line],
     refuse: Callable[[bytes, int], Exception],
@@ -116,7 +128,7 @@ def heal(
     return lines
 
 
-def _read(file: BinaryIO, path: Path) -> list[Record]:
+def _read(file: RawIOBase, path: Path) -> list[Record]:
     def refuse(line: bytes, number: int) -> Mismatch:
         return Mismatch(
             f"{path}:{number} is no recorded answer: {line[:80]!r}. "

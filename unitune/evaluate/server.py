@@ -15,6 +15,7 @@ import time
 from collections.abc import AsyncGenerator
 from typing import Annotated, Any, cast
 from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
 from pydantic import BaseModel, Field, ValidationError
@@ -107,7 +108,7 @@ class ServerChatModel:
     async def _open(self) -> aiohttp.ClientSession:
         loop = asyncio.get_running_loop()
         if self._session is None or self._loop is not loop:
-            self._keeper, self._loop = _held_session(self._key), loop
+            self._keeper, self._loop = _held_session(self._url, self._key), loop
             self._session = await anext(self._keeper)
         return self._session
 
@@ -170,7 +171,7 @@ class ServerChatModel:
         return words.replace(self._key, "***") if self._key else words
 
 
-async def _held_session(key: str | None) -> AsyncGenerator[aiohttp.ClientSession]:
+async def _held_session(url: str, key: str | None) -> AsyncGenerator[aiohttp.ClientSession]:
     """Hold connections open; a loop that ends closes its asynchronous generators."""
     headers = {"Content-Type": "application/json"}
     if key:
@@ -179,6 +180,14 @@ async def _held_session(key: str | None) -> AsyncGenerator[aiohttp.ClientSession
     connector = aiohttp.TCPConnector(limit=0)
     timeout = aiohttp.ClientTimeout(total=ANSWER_SECONDS, sock_connect=CONNECT_SECONDS)
     async with aiohttp.ClientSession(
-        connector=connector, timeout=timeout, headers=headers, trust_env=True
+        connector=connector, timeout=timeout, headers=headers, proxy=_proxy(url)
     ) as session:
         yield session
+
+
+def _proxy(url: str) -> str | None:
+    """Return the proxy that the environment names; aiohttp would look it up for each request."""
+    place = urlsplit(url)
+    if proxy_bypass(place.hostname or ""):
+        return None
+    return getproxies().get(place.scheme)
