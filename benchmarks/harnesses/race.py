@@ -17,15 +17,15 @@ import argparse
 import json
 import os
 import resource
-import shutil
 import signal
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import product
 from pathlib import Path
 from urllib.request import urlopen
 
@@ -46,10 +46,37 @@ class Command:
     Args:
         line: Program and arguments.
         environment: Added to this process's.
+        folder: Where it runs.
+        done: Its exit code when it is done; promptfoo's is another when an answer was wrong.
     """
 
     line: Sequence[str | Path]
     environment: Mapping[str, str] = field(default_factory=dict[str, str])
+    folder: Path = Path()
+    done: int = 0
+
+
+@dataclass(frozen=True)
+class Place:
+    """What a harness is to do.
+
+    Args:
+        rivals: Where the rivals' environments are.
+        folder: Of its own.
+        url: Of the server.
+        cases: File of cases.
+        concurrency: Requests at once.
+    """
+
+    rivals: Path
+    folder: Path
+    url: str
+    cases: Path
+    concurrency: int
+
+    def rows(self) -> list[dict[str, str]]:
+        """Return the cases."""
+        return [json.loads(line) for line in self.cases.read_text(encoding="utf-8").splitlines()]
 
 
 @dataclass(frozen=True)
@@ -84,9 +111,9 @@ def write_cases(folder: Path, number: int) -> Path:
     return file
 
 
-def unitune_job(folder: Path, url: str, cases: Path, concurrency: int, contender: str) -> Path:
-    """Write a job that judges a model against kept answers."""
-    rows = [json.loads(line) for line in cases.read_text(encoding="utf-8").splitlines()]
+def by_unitune(place: Place, judged: dict[str, str]) -> Command:
+    """Judge a model against kept answers by ``unitune compare``, report and all."""
+    folder, rows = place.folder, place.rows()
     test = [
         {
             "id": f"c{at}",
@@ -100,63 +127,71 @@ def unitune_job(folder: Path, url: str, cases: Path, concurrency: int, contender
     kept = [{"case": f"c{at}", "answer": "label-0"} for at in range(len(rows))]
     for name, lines in (("test.jsonl", test), ("kept.jsonl", kept)):
         (folder / name).write_text("".join(json.dumps(line) + "\n" for line in lines))
-    judged = {
-        "server": {"type": "server", "url": f"{url}/v1", "model": "m", "role": "candidate"},
-        "sdk": {"type": "model", "backend": "openai", "model": "m", "role": "candidate"},
-    }[contender]
     job = {
         "name": "race",
         "model": "m",
         "backend": "openai",
         "data": {"test": "test.jsonl"},
         "evaluate": {
-            "contenders": [judged, {"type": "recorded", "answers": "kept.jsonl"}],
-            "concurrency": concurrency,
+            "contenders": [
+                {**judged, "model": "m", "role": "candidate"},
+                {"type": "recorded", "answers": "kept.jsonl"},
+            ],
+            "concurrency": place.concurrency,
             "max_tokens": 16,
         },
     }
-    file = folder / "unitune.yaml"
-    file.write_text(yaml.safe_dump(job), encoding="utf-8")
-    return file
-
-
-def by_unitune(folder: Path, url: str, cases: Path, concurrency: int, contender: str) -> Command:
-    """Judge a model by ``unitune compare``, report and all."""
-    job = unitune_job(folder, url, cases, concurrency, contender)
-    line = [sys.executable, "-m", "unitune", "compare", job, "--quiet", "--out", folder / "out"]
+    (folder / "unitune.yaml").write_text(yaml.safe_dump(job), encoding="utf-8")
+    line = [sys.executable, "-m", "unitune", "compare", folder / "unitune.yaml"]
     home = {"UNITUNE_DIR": str(folder / "home"), "OPENAI_API_KEY": "k"}
-    return Command(line, home | {"OPENAI_BASE_URL": f"{url}/v1"})
-
-
-def by_script(python: str | Path, script: str, url: str, cases: Path, concurrency: int) -> Command:
-    """Run a script of this folder."""
-    return Command([python, HERE / script, url, cases, str(concurrency)])
-
-
-def by_inspect(rivals: Path, folder: Path, url: str, cases: Path, concurrency: int) -> Command:
-    """Run inspect as its users do, without its live display."""
-    line = [
-        rivals / "inspect/bin/inspect",
-        "eval",
-        HERE / "inspect_task.py",
-        "--model=openai/m",
-        f"--max-connections={concurrency}",
-        f"--max-samples={concurrency}",
-        "--display=none",
-        f"--log-dir={folder / 'logs'}",
-    ]
     return Command(
-        line,
-        {"OPENAI_BASE_URL": f"{url}/v1", "OPENAI_API_KEY": "k", "BENCH_CASES": str(cases)},
+        [*line, "--quiet", "--out", folder / "out"], home | {"OPENAI_BASE_URL": f"{place.url}/v1"}
     )
 
 
-def by_lm_eval(rivals: Path, folder: Path, url: str, cases: Path, concurrency: int) -> Command:
+def by_server(place: Place) -> Command:
+    """Have unitune ask the server over aiohttp."""
+    return by_unitune(place, {"type": "server", "url": f"{place.url}/v1"})
+
+
+def by_sdk(place: Place) -> Command:
+    """Have unitune ask through the openai backend and its SDK."""
+    return by_unitune(place, {"type": "model", "backend": "openai"})
+
+
+def by_script(place: Place, script: str, python: str | Path = sys.executable) -> Command:
+    """Run a script of this folder."""
+    return Command([python, HERE / script, place.url, place.cases, str(place.concurrency)])
+
+
+def by_pydantic_evals(place: Place) -> Command:
+    """Run pydantic-evals."""
+    return by_script(place, "with_pydantic_evals.py", place.rivals / "pydantic/bin/python")
+
+
+def by_inspect(place: Place) -> Command:
+    """Run inspect without its live display."""
+    line = [
+        place.rivals / "inspect/bin/inspect",
+        "eval",
+        "inspect_task.py",
+        "--model=openai/m",
+        f"--max-connections={place.concurrency}",
+        f"--max-samples={place.concurrency}",
+        "--display=none",
+        f"--log-dir={place.folder / 'logs'}",
+    ]
+    cases = {"BENCH_CASES": str(place.cases)}
+    server = {"OPENAI_BASE_URL": f"{place.url}/v1", "OPENAI_API_KEY": "k"}
+    return Command(line, cases | server, folder=HERE)
+
+
+def by_lm_eval(place: Place) -> Command:
     """Run lm-eval with a task of its own."""
     task = {
         "task": "race_cases",
         "dataset_path": "json",
-        "dataset_kwargs": {"data_files": {"test": str(cases)}},
+        "dataset_kwargs": {"data_files": {"test": str(place.cases)}},
         "test_split": "test",
         "output_type": "generate_until",
         "doc_to_text": "{{question}}",
@@ -164,91 +199,62 @@ def by_lm_eval(rivals: Path, folder: Path, url: str, cases: Path, concurrency: i
         "generation_kwargs": {"until": ["\n\n"], "max_gen_toks": 16, "temperature": 0},
         "metric_list": [{"metric": "exact_match"}],
     }
-    (folder / "race_cases.yaml").write_text(yaml.safe_dump(task), encoding="utf-8")
+    (place.folder / "race_cases.yaml").write_text(yaml.safe_dump(task), encoding="utf-8")
+    address = f"{place.url}/v1/chat/completions"
     line = [
-        rivals / "lmeval/bin/lm_eval",
+        place.rivals / "lmeval/bin/lm_eval",
         "run",
         "--model=local-chat-completions",
-        f"--model_args=model=m,base_url={url}/v1/chat/completions,num_concurrent={concurrency}",
+        f"--model_args=model=m,base_url={address},num_concurrent={place.concurrency}",
         "--tasks=race_cases",
-        f"--include_path={folder}",
+        f"--include_path={place.folder}",
         "--apply_chat_template",
     ]
-    return Command(line, {"HF_HUB_OFFLINE": "1", "HF_HOME": str(folder), "OPENAI_API_KEY": "k"})
+    offline = {"HF_HUB_OFFLINE": "1", "HF_HOME": str(place.folder)}
+    return Command(line, offline | {"OPENAI_API_KEY": "k"})
 
 
-def by_promptfoo(rivals: Path, folder: Path, url: str, cases: Path, concurrency: int) -> Command:
+def by_promptfoo(place: Place) -> Command:
     """Run promptfoo with a configuration file, its cache off."""
-    rows = [json.loads(line) for line in cases.read_text(encoding="utf-8").splitlines()]
+    options = {"apiBaseUrl": f"{place.url}/v1", "max_tokens": 16, "temperature": 0}
     config = {
         "prompts": ["{{question}}"],
-        "providers": [
-            {
-                "id": "openai:chat:m",
-                "config": {"apiBaseUrl": f"{url}/v1", "max_tokens": 16, "temperature": 0},
-            }
-        ],
+        "providers": [{"id": "openai:chat:m", "config": options}],
         "tests": [
             {
                 "vars": {"question": row["question"]},
                 "assert": [{"type": "equals", "value": row["expected"]}],
             }
-            for row in rows
+            for row in place.rows()
         ],
     }
-    file = folder / "promptfooconfig.yaml"
+    file = place.folder / "promptfooconfig.yaml"
     file.write_text(yaml.safe_dump(config), encoding="utf-8")
     line = [
-        rivals / "pf/node_modules/.bin/promptfoo",
+        place.rivals / "pf/node_modules/.bin/promptfoo",
         "eval",
         f"--config={file}",
-        f"--max-concurrency={concurrency}",
+        f"--max-concurrency={place.concurrency}",
         "--no-cache",
         "--no-table",
         "--no-progress-bar",
-        f"--output={folder / 'out.json'}",
+        f"--output={place.folder / 'out.json'}",
     ]
     quiet = {"PROMPTFOO_DISABLE_TELEMETRY": "1", "PROMPTFOO_DISABLE_UPDATE": "1"}
-    return Command(
-        line, quiet | {"OPENAI_API_KEY": "k", "PROMPTFOO_CONFIG_DIR": str(folder / "pf")}
-    )
+    own = {"OPENAI_API_KEY": "k", "PROMPTFOO_CONFIG_DIR": str(place.folder / "pf")}
+    return Command(line, quiet | own, done=100)
 
 
-NAMES = (
-    "aiohttp",
-    "unitune",
-    "openai",
-    "unitune, SDK",
-    "pydantic-evals",
-    "lm-eval",
-    "promptfoo",
-    "inspect",
-)
-
-
-def command_of(
-    name: str, rivals: Path, folder: Path, url: str, cases: Path, concurrency: int
-) -> Command:
-    """Return how a harness is started."""
-    place = folder, url, cases, concurrency
-    match name:
-        case "aiohttp":
-            return by_script(sys.executable, "bare_aiohttp.py", *place[1:])
-        case "openai":
-            return by_script(sys.executable, "bare_openai.py", *place[1:])
-        case "unitune":
-            return by_unitune(*place, "server")
-        case "unitune, SDK":
-            return by_unitune(*place, "sdk")
-        case "pydantic-evals":
-            python = rivals / "pydantic/bin/python"
-            return by_script(python, "with_pydantic_evals.py", *place[1:])
-        case "lm-eval":
-            return by_lm_eval(rivals, *place)
-        case "promptfoo":
-            return by_promptfoo(rivals, *place)
-        case _:
-            return by_inspect(rivals, *place)
+HARNESSES: dict[str, Callable[[Place], Command]] = {
+    "aiohttp": lambda place: by_script(place, "bare_aiohttp.py"),
+    "unitune": by_server,
+    "openai": lambda place: by_script(place, "bare_openai.py"),
+    "unitune, SDK": by_sdk,
+    "pydantic-evals": by_pydantic_evals,
+    "lm-eval": by_lm_eval,
+    "promptfoo": by_promptfoo,
+    "inspect": by_inspect,
+}
 
 
 @contextmanager
@@ -270,6 +276,7 @@ def measure(command: Command, url: str, limit: float) -> Taken:
     process = subprocess.Popen(
         [sys.executable, HERE / "peak.py", *command.line],
         env={**os.environ, **command.environment},
+        cwd=command.folder,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         start_new_session=True,
@@ -285,7 +292,7 @@ def measure(command: Command, url: str, limit: float) -> Taken:
     cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     counted = _count(url)
     found = [line for line in said.splitlines() if line.startswith("PEAK ")]
-    well = bool(found) and process.returncode == 0
+    well = bool(found) and process.returncode == command.done
     if not well:
         print(f"    ended with {process.returncode}: {said[-800:]}")
     mib = float(found[-1].split()[1]) if found else float("nan")
@@ -297,17 +304,6 @@ def _count(url: str) -> dict[str, int]:
         return json.load(answer)
 
 
-def missing(name: str, rivals: Path) -> bool:
-    """Whether a rival's environment is not there."""
-    needs = {
-        "pydantic-evals": "pydantic/bin/python",
-        "lm-eval": "lmeval/bin/lm_eval",
-        "promptfoo": "pf/node_modules/.bin/promptfoo",
-        "inspect": "inspect/bin/inspect",
-    }
-    return name in needs and not (rivals / needs[name]).exists()
-
-
 def main() -> None:
     """Run all cells."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
@@ -315,56 +311,43 @@ def main() -> None:
     parser.add_argument("--cases", type=int, nargs="+", default=[1000, 5000])
     parser.add_argument("--latency", type=float, nargs="+", default=[0.05, 0.0])
     parser.add_argument("--concurrency", type=int, nargs="+", default=[64, 256])
-    parser.add_argument("--only", nargs="+", choices=NAMES, default=NAMES)
+    parser.add_argument("--only", nargs="+", choices=HARNESSES, default=list(HARNESSES))
     parser.add_argument("--limit", type=float, default=240.0)
     given = parser.parse_args()
-    names = [name for name in given.only if not missing(name, given.rivals)]
-    for name in sorted(set(given.only) - set(names)):
-        print(f"left out, not installed under {given.rivals}: {name}")
-    for latency in given.latency:
-        with serving(latency) as url:
-            for number in given.cases:
-                for concurrency in given.concurrency:
-                    cell(names, given.rivals, url, latency, number, concurrency, given.limit)
+    for latency, number, concurrency in product(given.latency, given.cases, given.concurrency):
+        print(f"\n{number} cases, {concurrency} at once, {latency * 1000:.0f} ms")
+        print(f"{'':16}{'wall s':>8}{'CPU s':>8}{'ms a case':>11}{'MiB':>6}{'flying':>8}")
+        for name in given.only:
+            row(name, given.rivals.absolute(), latency, number, concurrency, given.limit)
 
 
-def cell(  # noqa: PLR0913, PLR0917 - the axes of the table
-    names: Sequence[str],
-    rivals: Path,
-    url: str,
-    latency: float,
-    number: int,
-    concurrency: int,
-    limit: float,
+def row(  # noqa: PLR0913, PLR0917 - the axes of the table
+    name: str, rivals: Path, latency: float, number: int, concurrency: int, limit: float
 ) -> None:
-    """Print one table."""
-    print(f"\n{number} cases, {concurrency} at once, {latency * 1000:.0f} ms")
-    print(f"{'':16}{'wall s':>8}{'CPU s':>8}{'ms a case':>11}{'MiB':>6}{'asked':>7}{'flying':>8}")
-    for name in names:
-        taken = [
-            run_once(name, rivals, url, cases, concurrency, limit) for cases in (WARM_UP, number)
-        ]
-        start, whole = taken
-        marginal = 1000 * (whole.cpu - start.cpu) / (number - WARM_UP)
-        end = "" if whole.ended else "  stopped"
-        print(
-            f"{name:16}{whole.wall:8.1f}{whole.cpu:8.2f}{marginal:11.2f}{whole.mib:6.0f}"
-            f"{whole.asked:7}{whole.most:8}{end}",
-            flush=True,
-        )
+    """Run a harness with few cases and with all, and print what it took."""
+    start, whole = [
+        run_once(name, rivals, latency, cases, concurrency, limit) for cases in (WARM_UP, number)
+    ]
+    if start is None or whole is None:
+        print(f"{name:16} left out: it is not installed under {rivals}")
+        return
+    marginal = 1000 * (whole.cpu - start.cpu) / (number - WARM_UP)
+    end = "" if whole.ended and whole.asked == number else f"  {whole.asked} asked, then ended"
+    print(
+        f"{name:16}{whole.wall:8.1f}{whole.cpu:8.2f}{marginal:11.2f}{whole.mib:6.0f}"
+        f"{whole.most:8}{end}",
+        flush=True,
+    )
 
 
 def run_once(  # noqa: PLR0913, PLR0917 - the axes of the table
-    name: str, rivals: Path, url: str, number: int, concurrency: int, limit: float
-) -> Taken:
-    """Run a harness once in a folder of its own."""
-    folder = Path(tempfile.mkdtemp())
-    try:
-        cases = write_cases(folder, number)
-        command = command_of(name, rivals.absolute(), folder, url, cases, concurrency)
-        return measure(command, url, limit)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+    name: str, rivals: Path, latency: float, number: int, concurrency: int, limit: float
+) -> Taken | None:
+    """Run a harness once, in a folder and with a server of its own; None: it is not there."""
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder, serving(latency) as url:
+        cases = write_cases(Path(folder), number)
+        command = HARNESSES[name](Place(rivals, Path(folder), url, cases, concurrency))
+        return measure(command, url, limit) if Path(command.line[0]).exists() else None
 
 
 if __name__ == "__main__":
