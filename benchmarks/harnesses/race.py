@@ -27,6 +27,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
+from typing import Any
 from urllib.request import urlopen
 
 import yaml
@@ -111,10 +112,10 @@ def write_cases(folder: Path, number: int) -> Path:
     return file
 
 
-def by_unitune(place: Place, judged: dict[str, str]) -> Command:
-    """Judge a model against kept answers by ``unitune compare``, report and all."""
-    folder, rows = place.folder, place.rows()
-    test = [
+def test_rows(cases: Path) -> list[dict[str, Any]]:
+    """Return cases as rows of a job."""
+    read = [json.loads(line) for line in cases.read_text(encoding="utf-8").splitlines()]
+    return [
         {
             "id": f"c{at}",
             "messages": [
@@ -122,9 +123,14 @@ def by_unitune(place: Place, judged: dict[str, str]) -> Command:
                 {"role": "assistant", "content": row["expected"]},
             ],
         }
-        for at, row in enumerate(rows)
+        for at, row in enumerate(read)
     ]
-    kept = [{"case": f"c{at}", "answer": "label-0"} for at in range(len(rows))]
+
+
+def by_unitune(place: Place, judged: dict[str, str]) -> Command:
+    """Judge a model against kept answers by ``unitune compare``, report and all."""
+    folder, test = place.folder, test_rows(place.cases)
+    kept = [{"case": row["id"], "answer": "label-0"} for row in test]
     for name, lines in (("test.jsonl", test), ("kept.jsonl", kept)):
         (folder / name).write_text("".join(json.dumps(line) + "\n" for line in lines))
     job = {
@@ -176,6 +182,7 @@ def by_inspect(place: Place) -> Command:
         "eval",
         "inspect_task.py",
         "--model=openai/m",
+        "-Mresponses_api=false",
         f"--max-connections={place.concurrency}",
         f"--max-samples={place.concurrency}",
         "--display=none",
@@ -258,9 +265,9 @@ HARNESSES: dict[str, Callable[[Place], Command]] = {
 
 
 @contextmanager
-def serving(latency: float) -> Generator[str]:
+def serving(latency: float, *faults: str) -> Generator[str]:
     """Let a model answer while the body runs."""
-    line = [sys.executable, HERE / "server.py", f"--latency={latency}"]
+    line = [sys.executable, HERE / "server.py", f"--latency={latency}", *faults]
     with subprocess.Popen(line, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as server:
         assert server.stdout is not None
         yield server.stdout.readline().strip()
@@ -292,7 +299,7 @@ def measure(command: Command, url: str, limit: float) -> Taken:
     cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     counted = _count(url)
     found = [line for line in said.splitlines() if line.startswith("PEAK ")]
-    well = bool(found) and process.returncode == command.done
+    well = bool(found) and process.returncode == command.done and counted["asked"] > 0
     if not well:
         print(f"    ended with {process.returncode}: {said[-800:]}")
     mib = float(found[-1].split()[1]) if found else float("nan")
