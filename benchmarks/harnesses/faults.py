@@ -1,4 +1,4 @@
-"""Comparisons under faults: is a row lost, is a question asked twice, are totals and exit codes right?
+"""Comparisons under faults: is a row lost, a question asked twice, a total or exit code wrong?
 
     python benchmarks/harnesses/faults.py [--cases 1000] [--kills 10] [--seed 0]
 
