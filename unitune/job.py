@@ -228,6 +228,23 @@ ContenderSpec = Annotated[
 ]
 
 
+class Guard(Spec):
+    """A line that the candidate's mean by another scorer must keep to."""
+
+    metric: str
+    """One of the scorers."""
+    at_least: Annotated[float, Field(allow_inf_nan=False)] | None = None
+    """The lowest mean that passes."""
+    at_most: Annotated[float, Field(allow_inf_nan=False)] | None = None
+    """The highest mean that passes."""
+
+    @model_validator(mode="after")
+    def _one_line(self) -> Self:
+        if (self.at_least is None) == (self.at_most is None):
+            raise ValueError("give either at_least or at_most")
+        return self
+
+
 class Gate(Spec):
     """The rule that passes or fails CI."""
 
@@ -238,6 +255,22 @@ class Gate(Spec):
     """For mode absolute: the score to reach, from 0 to 1."""
     min_cases: Annotated[int, Field(ge=1)] = 1
     """With fewer scored cases the gate is inconclusive."""
+    pinned: tuple[str, ...] = ()
+    """Ids of cases that the candidate must get right, besides rows with ``pinned: true``."""
+    pinned_score: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """A pinned case that scores less is broken."""
+    baseline: str | None = None
+    """For mode no-regress: a file of scores, kept beside the job, that the candidate is held
+    against; `compare --update-baseline` writes it. Without one it is the best baseline."""
+    also: tuple[Guard, ...] = ()
+    """Further lines that the candidate must keep to, such as ``{metric: json_valid, at_least:
+    0.99}``; each looks at a mean as it is, without an interval."""
+
+    @model_validator(mode="after")
+    def _baseline_when_regressing(self) -> Self:
+        if self.baseline is not None and self.mode != "no-regress":
+            raise ValueError(f"mode {self.mode} takes no baseline file, only no-regress does")
+        return self
 
     @model_validator(mode="after")
     def _threshold_when_absolute(self) -> Self:
@@ -281,6 +314,16 @@ class Evaluate(Spec):
         types = [scorer.type for scorer in self.scorers]
         if self.primary is not None and self.primary not in types:
             raise ValueError(f"primary is {self.primary!r}, but scorers are {', '.join(types)}")
+        return self
+
+    @model_validator(mode="after")
+    def _guards_look_at_scorers(self) -> Self:
+        types = [scorer.type for scorer in self.scorers]
+        for guard in self.gate.also if self.gate else ():
+            if guard.metric not in types:
+                raise ValueError(
+                    f"gate.also names {guard.metric!r}, but scorers are {', '.join(types)}"
+                )
         return self
 
     @property

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from unitune.cli.options import JobFile, Json, OtherBackend, Quiet, RunId
+
+if TYPE_CHECKING:
+    from unitune.job import Job
 
 
 def compare(
@@ -29,6 +32,12 @@ def compare(
         bool,
         typer.Option(
             "--batch", help="Test cases in batches: within a day, for about half the price."
+        ),
+    ] = False,
+    update_baseline: Annotated[
+        bool,
+        typer.Option(
+            "--update-baseline", help="Accept these scores: write the gate's baseline file."
         ),
     ] = False,
     out: Annotated[
@@ -64,6 +73,7 @@ def compare(
             out=out,
             deploy_seconds=None if deploy is None else seconds_of("--deploy", deploy),
             batch=batch,
+            update_baseline=update_baseline,
             progress=progress,
         )
     if json:
@@ -71,7 +81,17 @@ def compare(
     else:
         folder = out or default_folder(comparison)
         console().print(comparison_view(comparison, folder))
+        if update_baseline:
+            console().print(_baseline_line(job, passed=comparison.exit_code == 0))
     raise typer.Exit(comparison.exit_code)
+
+
+def _baseline_line(job: Job, *, passed: bool) -> str:
+    gate = job.evaluate.gate
+    path = job.path(gate.baseline) if gate and gate.baseline else job.folder
+    if passed:
+        return f"{path} is written; look through its diff and commit it."
+    return f"{path} is left as it was: the gate's other rules must pass first."
 
 
 def chat(

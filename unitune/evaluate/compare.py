@@ -22,13 +22,15 @@ from unitune import registry
 from unitune.data.split import Splits, load_splits
 from unitune.deploying import answering, standing
 from unitune.errors import JobError, UserError
+from unitune.evaluate import baseline
 from unitune.evaluate.batchcreate import batching_backend
 from unitune.evaluate.conclude import conclude
 from unitune.evaluate.contenders import build, check_roles
 from unitune.evaluate.engine import Asked
+from unitune.evaluate.evidence import requirements
 from unitune.evaluate.examine import Examination, Notify, examine
 from unitune.evaluate.results import Comparison
-from unitune.evaluate.task import prepare
+from unitune.evaluate.task import Task, prepare
 from unitune.evaluate.training import describe, run_under_test
 from unitune.feasibility import on_its_own_name
 from unitune.home import home, make_home
@@ -43,6 +45,7 @@ def compare(  # noqa: PLR0913 - each has a name and a default
     out: str | os.PathLike[str] | None = None,
     deploy_seconds: float | None = None,
     batch: bool = False,
+    update_baseline: bool = False,
     progress: Notify | None = None,
 ) -> Comparison:
     """Judge the candidate of a job against its best baseline, and write the evidence down.
@@ -55,17 +58,21 @@ def compare(  # noqa: PLR0913 - each has a name and a default
             one up for so long at most, and take it down at the end. It costs money.
         batch: Have test cases answered in batches, where the backend can: within a day, for about
             half the price. The same call collects what an earlier one handed in.
+        update_baseline: Make the candidate's scores the gate's baseline file, if it passes whatever
+            else the gate asks.
         progress: Called as answers come; with batches about once a second, too.
 
     Returns:
         Scores, intervals, verdict and gate, with every case.
 
     Raises:
-        JobError: The job has no test cases, or its contenders cannot be compared.
-        UnknownName: No run is named, and none succeeded.
+        JobError: The job has no test cases, its contenders cannot be compared, or the gate's
+            baseline file is not there.
+        UnknownName: No run is named, and none succeeded; or the gate pins no case of the test.
         DataError: Cases cannot be told apart, or an expected answer cannot be read.
         Leak: Test cases stand in training rows.
-        Mismatch: The tuned model does not belong to the job's base.
+        Mismatch: The tuned model does not belong to the job's base, or the baseline file not to
+            these cases.
         UserError: It answers only from a deployment, and none stands; or one is to be brought up
             for batches.
         Unsupported: The backend does not answer in batches.
@@ -81,6 +88,7 @@ def compare(  # noqa: PLR0913 - each has a name and a default
     training = describe(job, splits, tuned) if tuned else None
     contenders = build(job.evaluate, job.tuning, splits.train)
     task = prepare(job, splits, training.rows if training else ())
+    asked = requirements(job, task.cases, accepting=update_baseline)
     with standing(tuned, deploy_seconds) if tuned and deploy_seconds else nullcontext():
         examination = Examination(
             backend=job.backend,
@@ -93,7 +101,9 @@ def compare(  # noqa: PLR0913 - each has a name and a default
             batch=batch,
         )
         answered = examine(examination, progress or _tell_nobody)
-    comparison = conclude(job, task, answered, training)
+    comparison = conclude(job, task, answered, training, asked)
+    if update_baseline and comparison.exit_code == 0:
+        _accept(job, task, comparison)
     _write(comparison, examination.folder)
     return comparison
 
@@ -136,6 +146,15 @@ def _tuned_by(job: Job, splits: Splits, run: Run | None) -> Run | None:
 
 def _tell_nobody(_: Asked) -> None:
     pass
+
+
+def _accept(job: Job, task: Task, comparison: Comparison) -> None:
+    """Write the candidate's scores as the baseline file."""
+    assert job.evaluate.gate is not None
+    assert job.evaluate.gate.baseline is not None
+    answers = {case.id: case.answers[comparison.candidate] for case in comparison.cases}
+    path = job.path(job.evaluate.gate.baseline)
+    baseline.write(path, task.primary, task.scorers, task.cases, answers)
 
 
 def _write(comparison: Comparison, folder: Path) -> None:

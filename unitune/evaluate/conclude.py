@@ -7,7 +7,7 @@ always give the same comparison.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from statistics import fmean
@@ -17,6 +17,7 @@ from unitune.data.example import digest
 from unitune.errors import BackendError
 from unitune.evaluate import gate
 from unitune.evaluate.dev import best_baseline
+from unitune.evaluate.evidence import Requirements, Sides, gather
 from unitune.evaluate.examine import Answered
 from unitune.evaluate.intervals import wilson
 from unitune.evaluate.results import (
@@ -49,7 +50,11 @@ class Graded:
 
 
 def conclude(
-    job: Job, task: Task, contenders: Sequence[Answered], training: Training | None
+    job: Job,
+    task: Task,
+    contenders: Sequence[Answered],
+    training: Training | None,
+    asked: Requirements,
 ) -> Comparison:
     """Judge the candidate.
 
@@ -58,6 +63,7 @@ def conclude(
         task: Cases and scorers.
         contenders: All of them, with their answers.
         training: Of the tuned model, when there is one.
+        asked: What the gate asks of the cases.
 
     Raises:
         BackendError: Candidate or baseline gave no answer at all.
@@ -93,13 +99,13 @@ def conclude(
         cases_needed=paired.cases_needed,
         smallest_detectable=paired.smallest_detectable,
         contenders=results,
-        gate=_gate(job, paired, baseline, candidate, task),
+        gate=_gate(job, paired, _sides(task, baseline, candidate), asked),
         leaks=task.leaks,
         dev_rows=len(task.dev),
         notes=_notes(job, task, training, (baseline.answered, candidate.answered)),
         curve=training.curve if training else None,
         provenance=_provenance(task, contenders),
-        cases=_cases(task, graded),
+        cases=_cases(task, graded, asked.pinned),
     )
 
 
@@ -168,30 +174,30 @@ def _total_seconds(spans: Iterable[float | None]) -> float | None:
     return None if not known or None in known else sum(span or 0.0 for span in known)
 
 
-def _gate(
-    job: Job, paired: PairedResult, baseline: Graded, candidate: Graded, task: Task
-) -> GateResult | None:
+def _sides(task: Task, baseline: Graded, candidate: Graded) -> Sides:
+    ids = [case.case_id for case in task.cases]
+    return Sides(
+        task.primary,
+        baseline=dict(zip(ids, baseline.answers, strict=True)),
+        candidate=dict(zip(ids, candidate.answers, strict=True)),
+    )
+
+
+def _gate(job: Job, paired: PairedResult, sides: Sides, asked: Requirements) -> GateResult | None:
     if job.evaluate.gate is None:
         return None
-    own = wilson(round(sum(candidate.scores(task.primary))), paired.counts.n, LEVEL)
-    pairs = zip(baseline.answers, candidate.answers, strict=True)
-    evidence = gate.Evidence(
-        verdict=paired.verdict.value,
-        interval=(paired.interval.low, paired.interval.high),
-        margin=paired.margin,
-        own_interval=(own.low, own.high),
-        n=paired.counts.n,
-        errors=sum(any(answer.error for answer in pair) for pair in pairs),
-    )
-    return gate.apply(job.evaluate.gate, evidence)
+    scores = [answer.scores[sides.metric] for answer in sides.candidate.values()]
+    own = wilson(round(sum(scores)), len(scores), LEVEL)
+    return gate.apply(job.evaluate.gate, gather(paired, own, sides, asked))
 
 
-def _cases(task: Task, graded: Sequence[Graded]) -> tuple[CaseResult, ...]:
+def _cases(task: Task, graded: Sequence[Graded], pinned: Collection[str]) -> tuple[CaseResult, ...]:
     return tuple(
         CaseResult(
             id=case.case_id,
             messages=case.prompt,
             expected=case.answer or "",
+            pinned=case.case_id in pinned,
             answers={each.answered.name: each.answers[at] for each in graded},
         )
         for at, case in enumerate(task.cases)

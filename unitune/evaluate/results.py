@@ -56,6 +56,8 @@ class CaseResult(Frozen):
     expected: str
     answers: dict[str, Answer]
     """By contender name."""
+    pinned: bool = False
+    """The gate asks that the candidate gets it right."""
 
 
 class ContenderResult(Frozen):
@@ -83,6 +85,33 @@ class ContenderResult(Frozen):
     """What was tried on dev to make it good, in words; the training's settings for tuned."""
 
 
+class GateCheck(Frozen):
+    """One rule of a gate, or one pinned case."""
+
+    name: str
+    exit_code: Literal[0, 1, 3, 4] | None
+    """None: not judged, because too little can be known for it."""
+    reason: str
+
+
+class Regression(Frozen):
+    """The candidate against the scores in a baseline file, on the cases that both have."""
+
+    file: str
+    """As the job names it."""
+    difference: float
+    """Candidate now minus candidate then."""
+    interval: tuple[float, float]
+    p_value: float
+    n: int
+    gained: int
+    lost: int
+    added: tuple[str, ...] = ()
+    """Ids of cases that the file does not have yet."""
+    removed: tuple[str, ...] = ()
+    """Ids of cases that only the file has."""
+
+
 class GateResult(Frozen):
     """What the gate says."""
 
@@ -90,6 +119,11 @@ class GateResult(Frozen):
     passed: bool
     exit_code: Literal[0, 1, 3, 4]
     reason: str
+    """Of the checks that decided."""
+    checks: tuple[GateCheck, ...] = ()
+    """Every rule and every pinned case, judged or not."""
+    regression: Regression | None = None
+    """With a baseline file."""
 
 
 class LeakResult(Frozen):

@@ -1,0 +1,151 @@
+"""What a gate looks at, gathered from a comparison's cases: pinned ones, means, the baseline file.
+
+`requirements` looks up before any model is asked what the job's gate asks for, so that a mistake
+costs nothing; `gather` makes the `Evidence` when the answers are there. Not here: what follows from
+it (`unitune.evaluate.gate`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean
+
+from unitune.data.example import Example
+from unitune.errors import JobError, UnknownName
+from unitune.evaluate.baseline import Standing, regress, standing
+from unitune.evaluate.gate import Evidence, Pinned
+from unitune.evaluate.intervals import Interval
+from unitune.evaluate.results import Answer
+from unitune.evaluate.statistics import PairedResult
+from unitune.job import Gate, Job
+
+
+@dataclass(frozen=True, slots=True)
+class Requirements:
+    """What a job's gate asks of these cases.
+
+    Args:
+        pinned: Ids of the cases that the candidate must get right.
+        standing: The baseline file, when the candidate is held against one.
+        accepting: The candidate's scores are to become the baseline file.
+    """
+
+    pinned: frozenset[str] = frozenset()
+    standing: Standing | None = None
+    accepting: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Sides:
+    """The answers of baseline and candidate by case id.
+
+    Args:
+        metric: The scorer that decides.
+        baseline: Of the best baseline.
+        candidate: Of the candidate, to the same cases.
+    """
+
+    metric: str
+    baseline: Mapping[str, Answer]
+    candidate: Mapping[str, Answer]
+
+    @property
+    def errors(self) -> int:
+        """Cases in which one of the two gave no answer."""
+        return sum(
+            answer.error is not None or self.baseline[case].error is not None
+            for case, answer in self.candidate.items()
+        )
+
+    @property
+    def means(self) -> dict[str, float | None]:
+        """The candidate's mean by every scorer; None where a case has no score."""
+        answers = self.candidate.values()
+        names = {name for answer in answers for name in answer.scores}
+        return {name: _mean([answer.scores.get(name) for answer in answers]) for name in names}
+
+    def scores_of(self, case: str) -> tuple[float | None, ...]:
+        """Return what the candidate scored in each of its answers to a case; None for an error."""
+        answer = self.candidate[case]
+        return (None if answer.error is not None else answer.scores.get(self.metric),)
+
+
+def requirements(job: Job, cases: Sequence[Example], *, accepting: bool = False) -> Requirements:
+    """Look up what the job's gate asks of these cases.
+
+    Args:
+        job: With its gate, or without one.
+        cases: Test cases.
+        accepting: The candidate's scores are to become the baseline file, whatever it says now.
+
+    Raises:
+        JobError: The baseline file is not there, or the job names none to write.
+        UnknownName: The gate pins a case that is not among them.
+        DataError: A line of the baseline file cannot be read.
+        Mismatch: The file cannot be held against these cases.
+    """
+    gate = job.evaluate.gate
+    if accepting and (gate is None or gate.baseline is None):
+        raise JobError(
+            f"job {job.name!r} names no baseline file to update. "
+            "Set evaluate.gate to {mode: no-regress, baseline: baseline.jsonl}."
+        )
+    return Requirements(
+        pinned=pinned_cases(gate, cases),
+        standing=None if accepting else standing(job, cases),
+        accepting=accepting,
+    )
+
+
+def pinned_cases(gate: Gate | None, cases: Iterable[Example]) -> frozenset[str]:
+    """Return the ids of the cases that the candidate must get right.
+
+    Args:
+        gate: With the ids that the job names; None without a gate.
+        cases: Test cases; a row may say ``pinned: true`` itself.
+
+    Raises:
+        UnknownName: The gate names a case that is not among them.
+    """
+    by_id = {case.case_id: case for case in cases}
+    named = gate.pinned if gate else ()
+    for name in named:
+        if name not in by_id:
+            raise UnknownName(
+                "case",
+                name,
+                by_id,
+                "evaluate.gate.pinned takes ids of test cases: a row's own `id`, or the one that "
+                "the report shows.",
+            )
+    return frozenset(named) | {name for name, case in by_id.items() if case.pinned}
+
+
+def gather(paired: PairedResult, own: Interval, sides: Sides, asked: Requirements) -> Evidence:
+    """Gather what a gate looks at.
+
+    Args:
+        paired: Candidate against the best baseline.
+        own: Interval of the candidate's own score.
+        sides: Their answers.
+        asked: What the gate asks of these cases.
+    """
+    then = asked.standing
+    return Evidence(
+        verdict=paired.verdict.value,
+        interval=(paired.interval.low, paired.interval.high),
+        margin=paired.margin,
+        own_interval=(own.low, own.high),
+        n=paired.counts.n,
+        errors=sides.errors,
+        means=sides.means,
+        pinned=tuple(Pinned(case, sides.scores_of(case)) for case in sorted(asked.pinned)),
+        regression=regress(then, sides.candidate, paired.margin, own.level) if then else None,
+        accepting=asked.accepting,
+    )
+
+
+def _mean(scores: Sequence[float | None]) -> float | None:
+    known = [score for score in scores if score is not None]
+    return fmean(known) if len(known) == len(scores) > 0 else None
