@@ -7,7 +7,7 @@
            ──► contenders who competes, with which prompts
            ──► examine    dev chooses prompts, then test; dev.jsonl and rows.jsonl
            ──► conclude   scores, statistics, verdict, gate
-           ──► files      verdict.json and report.html
+           ──► files      verdict.json, report.html, summary.md and junit.xml
 
 Killed at any moment, the same call goes on where it stopped.
 """
@@ -158,14 +158,6 @@ def _accept(job: Job, task: Task, comparison: Comparison) -> None:
 
 
 def _write(comparison: Comparison, folder: Path) -> None:
-    from unitune.report.html import render  # noqa: PLC0415 - the one look ahead; needs Jinja2
+    from unitune.report.files import write  # noqa: PLC0415 - the one look ahead; needs Jinja2
 
-    _replace(folder / "verdict.json", comparison.verdict_json())
-    _replace(folder / "report.html", render(comparison))
-
-
-def _replace(path: Path, text: str) -> None:
-    """Write a file whole or not at all."""
-    draft = path.with_name(f".{path.name}.draft")
-    draft.write_text(text, encoding="utf-8")
-    draft.replace(path)
+    write(comparison, folder)

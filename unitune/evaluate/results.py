@@ -2,18 +2,22 @@
 
 `Record` is one recorded answer, a line of ``rows.jsonl``; every total here is computed from
 records. `Comparison` is what `unitune.compare` returns; ``verdict.json`` is `Comparison` without
-its cases. Nothing here computes.
+its cases. Nothing here computes a statistic.
 """
 
 from __future__ import annotations
 
 from decimal import Decimal
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from unitune.data.example import Message
+from unitune.errors import MissingExtra
 from unitune.job import Role
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 class Frozen(BaseModel):
@@ -195,3 +199,43 @@ class Comparison(Frozen):
     def verdict_json(self) -> str:
         """Return the content of ``verdict.json``: everything but the cases."""
         return self.model_dump_json(exclude={"cases"}, indent=2) + "\n"
+
+    def rows(self) -> list[dict[str, str | float | bool | None]]:
+        """Return every answer as a flat row: one a case and contender, scores as ``score_NAME``."""
+        return [
+            {
+                "case": case.id,
+                "contender": name,
+                "question": case.messages[-1].text if case.messages else "",
+                "expected": case.expected,
+                "pinned": case.pinned,
+                "answer": answer.text,
+                "error": answer.error,
+                **{f"score_{metric}": score for metric, score in answer.scores.items()},
+            }
+            for case in self.cases
+            for name, answer in case.answers.items()
+        ]
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return `rows` as a DataFrame, indexed by case and contender.
+
+        Example:
+            >>> scores = comparison.to_frame()["score_exact"].unstack()  # cases x contenders
+
+        Raises:
+            MissingExtra: pandas is not installed.
+        """
+        try:
+            from pandas import DataFrame  # noqa: PLC0415 - optional, and slow to import
+        except ModuleNotFoundError as error:
+            raise MissingExtra(
+                "to_frame() needs pandas: pip install pandas. rows() gives the same without it."
+            ) from error
+        return DataFrame(self.rows()).set_index(["case", "contender"])
+
+    def _repr_html_(self) -> str:
+        """Show the comparison in a notebook."""
+        from unitune.report.notebook import render  # noqa: PLC0415 - reports see this module
+
+        return render(self)

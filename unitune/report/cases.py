@@ -205,7 +205,7 @@ def _escaped(text: str) -> int:
 def _shown(comparison: Comparison, case: CaseResult, prompt: str, limit: int) -> ShownCase:
     return ShownCase(
         id=case.id,
-        question=_plain(_question(case, prompt), limit),
+        question=_plain(question(case, prompt), limit),
         expected=_plain(case.expected, limit),
         baseline=_answer(comparison, case, comparison.baseline, limit),
         candidate=_answer(comparison, case, comparison.candidate, limit),
@@ -238,7 +238,7 @@ def _passage(text: str, limit: int, pieces: tuple[Piece, ...]) -> Passage:
 def _texts(comparison: Comparison, case: CaseResult, prompt: str) -> tuple[str, ...]:
     answers = (case.answers[name] for name in (comparison.baseline, comparison.candidate))
     return (
-        _question(case, prompt),
+        question(case, prompt),
         case.expected,
         *(answer.error or answer.text for answer in answers),
     )
@@ -249,8 +249,13 @@ def _system(case: CaseResult) -> str:
     return first.text if first and first.role in ("system", "developer") else ""
 
 
-def _question(case: CaseResult, prompt: str) -> str:
-    """Write what was asked; with more than one turn, each begins with who speaks."""
+def question(case: CaseResult, prompt: str) -> str:
+    """Write what was asked; with more than one turn, each begins with who speaks.
+
+    Args:
+        case: The case.
+        prompt: System prompt that all cases share, which is left out here; may be empty.
+    """
     turns = case.messages[1:] if prompt else case.messages
     if len(turns) == 1:
         return _said(turns[0])

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
 
-from unitune.evaluate.results import Comparison, ContenderResult
+from unitune.evaluate.results import Comparison, ContenderResult, GateCheck
 
 _HYPHEN_BEFORE_NUMBER = re.compile(r"(?<![\w-])-(?=\d)")
 _SPACE_BEFORE_PERCENT = re.compile(r"(?<=\d) (?=%)")
@@ -169,6 +169,46 @@ def gate(comparison: Comparison) -> str:
     result = comparison.gate
     state = "passed" if result.passed else "not passed"
     return f"Gate {result.mode}: {state} (exit code {result.exit_code}). {result.reason}"
+
+
+def check(result: GateCheck) -> str:
+    """Return what became of one check of a gate, in a word or two."""
+    return {0: "passed", 1: "failed", 3: "inconclusive", 4: "error", None: "not judged"}[
+        result.exit_code
+    ]
+
+
+def regression(comparison: Comparison) -> str:
+    """Return how the candidate stands to its baseline file; empty when there is none."""
+    then = comparison.gate.regression if comparison.gate else None
+    if then is None:
+        return ""
+    low, high = (decimal(100 * end) for end in then.interval)
+    others = ", ".join(
+        f"{counted(len(cases), 'case')} {what}"
+        for what, cases in (("added since", then.added), ("no longer there", then.removed))
+        if cases
+    )
+    return (
+        f"Against {then.file}: {points(then.difference, sign=True)} [{low}, {high}] on "
+        f"{counted(then.n, 'case')}, {then.gained:,} gained / {then.lost:,} lost"
+        f"{'; ' if others else ''}{others}."
+    )
+
+
+def figures(comparison: Comparison) -> str:
+    """Return the figures behind the verdict in one line, for who knows what they mean."""
+    return (
+        f"n={comparison.n}, {comparison.gained} gained / {comparison.lost} lost, "
+        f"p={comparison.p_value:.2g}, margin \u00b1{points(comparison.margin)}"
+    )
+
+
+def tokens(result: ContenderResult) -> int | None:
+    """Return the tokens of all cases, prompts and answers; None when they are not known."""
+    if result.prompt_tokens is None or result.completion_tokens is None:
+        return None
+    return result.prompt_tokens + result.completion_tokens
 
 
 def metric(name: str) -> str:

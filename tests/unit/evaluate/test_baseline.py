@@ -102,7 +102,7 @@ def test_without_the_option_the_file_is_only_read(accepted: Job, backend_of: Any
     ("nth", "code", "gained", "lost"), [(10, 0, 0, 0), (1000, 0, 19, 0), (5, 1, 0, 20)]
 )
 def test_the_candidate_is_held_against_what_it_scored_and_not_against_the_live_baseline(
-    accepted: Job, backend_of: Any, nth: int, code: int, gained: int, lost: int
+    accepted: Job, backend_of: Any, *, nth: int, code: int, gained: int, lost: int
 ) -> None:
     """The live baseline is always right, so against it the candidate only ever loses."""
     backend_of(wrong_every(nth))
