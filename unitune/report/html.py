@@ -19,11 +19,20 @@ from importlib.resources import files
 from jinja2 import PackageLoader, StrictUndefined
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from markupsafe import Markup
+from pydantic import BaseModel
 
-from unitune.evaluate.results import Comparison
+from unitune.evaluate.results import Comparison, GateCheck
 from unitune.report import cases, charts, words
+from unitune.report.cases import marked_cases
 
 PACKAGE = "unitune.report"
+
+
+MARKS = (("Errors", "error"), ("Pinned", "pinned"))
+"""Filters across the outcomes: what they are called, and the class of the cases that they leave."""
+
+MOST_CHECKS = 50
+"""Checks of a gate shown; a job may pin hundreds of cases, and those not passed come first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +57,7 @@ def render(comparison: Comparison) -> str:
         comparison: What was found; without its cases the page says where they are.
     """
     style, script = _resource("style.css"), _resource("script.js")
+    groups = cases.grouped(comparison)
     page = (
         _environment()
         .get_template("template.html.j2")
@@ -57,9 +67,15 @@ def render(comparison: Comparison) -> str:
             baseline=words.contender(comparison, comparison.baseline),
             words=words,
             charts=charts,
-            groups=cases.grouped(comparison),
+            groups=groups,
+            marks=[(name, mark, n) for name, mark in MARKS if (n := marked_cases(groups, mark))],
+            checks=_checks(comparison),
+            slices=getattr(comparison, "slices", ()),
+            secondary=getattr(comparison, "secondary", ()),
+            economics=_economics(comparison),
             system_prompt=cases.shared_system_prompt(comparison.cases),
             metrics=_other_metrics(comparison),
+            most_checks=MOST_CHECKS,
             failures=failures(comparison),
             style=Markup(style),  # noqa: S704 - our own file
             script=Markup(script),  # noqa: S704 - our own file
@@ -78,6 +94,17 @@ def failures(comparison: Comparison) -> tuple[Failure, ...]:
         if answer.error is not None
     )
     return tuple(Failure(name, error, count) for (name, error), count in counts.most_common())
+
+
+def _checks(comparison: Comparison) -> list[GateCheck]:
+    """Return the checks of the gate, those that did not pass first."""
+    checks = comparison.gate.checks if comparison.gate else ()
+    return sorted(checks, key=lambda check: check.exit_code == 0)
+
+
+def _economics(comparison: Comparison) -> tuple[words.Fact, ...]:
+    found = getattr(comparison, "economics", None)
+    return words.named_values(found) if isinstance(found, BaseModel) else ()
 
 
 @cache
