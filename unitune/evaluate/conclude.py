@@ -7,7 +7,8 @@ always give the same comparison.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from statistics import fmean
@@ -96,7 +97,10 @@ def conclude(
         gate=_gate(job, paired, baseline, candidate, task),
         leaks=task.leaks,
         dev_rows=len(task.dev),
-        notes=_notes(job, task, training, (baseline.answered, candidate.answered)),
+        notes=(
+            *_notes(job, task, training, (baseline.answered, candidate.answered)),
+            *_failed_scorers(graded),
+        ),
         curve=training.curve if training else None,
         provenance=_provenance(task, contenders),
         cases=_cases(task, graded),
@@ -108,8 +112,7 @@ def _role(each: Graded) -> str:
 
 
 def _grade(task: Task, answered: Answered) -> Graded:
-    pairs = zip(task.cases, answered.records, strict=True)
-    return Graded(answered, tuple(task.grade(case, record) for case, record in pairs))
+    return Graded(answered, task.grade_all(task.cases, answered.records))
 
 
 def _refuse_silence(*sides: Graded) -> None:
@@ -127,21 +130,31 @@ def _result(each: Graded, task: Task, training: Training | None) -> ContenderRes
     answered, spec = each.answered, each.answered.choice.contender.spec
     scores = each.scores(task.primary)
     own = wilson(round(sum(scores)), len(scores), LEVEL)
+    sums = task.sums(task.cases, answered.records, each.answers)
+    totals = {name: one.statistic() for name, one in sums.items()}
     return ContenderResult(
         name=spec.name,
         type=spec.type,
         role=spec.role,
-        score=fmean(scores),
+        score=totals[task.primary],
         interval=(own.low, own.high),
         n=len(scores),
-        errors=answered.errors,
-        scores={scorer.type: fmean(each.scores(scorer.type)) for scorer in task.scorers},
+        errors=sum(answer.error is not None for answer in each.answers),
+        scores=totals,
+        measures=_means([answer.measures for answer in each.answers]),
+        confusion=task.confusion(answered.records),
         prompt_tokens=_total_tokens(record.prompt_tokens for record in _given(answered)),
         completion_tokens=_total_tokens(record.completion_tokens for record in _given(answered)),
         usd=None,
         seconds=_total_seconds(record.seconds for record in _given(answered)),
         effort=_effort(answered, task, training),
     )
+
+
+def _means(figures: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Return the mean of each figure over the cases where it is known."""
+    names = dict.fromkeys(name for one in figures for name in one)
+    return {name: fmean(one[name] for one in figures if name in one) for name in names}
 
 
 def _given(answered: Answered) -> list[Record]:
@@ -203,8 +216,10 @@ def _provenance(task: Task, contenders: Iterable[Answered]) -> dict[str, str]:
         "Tuned model" if each.choice.contender.is_tuned else "Untuned model": each.fingerprint
         for each in contenders
     }
+    scorers = {f"Scorer {scorer.name}": scorer.fingerprint for scorer in task.scorers}
     return {
         **models,
+        **scorers,
         "Test cases": digest([case.content for case in task.cases]),
         "Sampling": f"greedy, at most {task.max_tokens} tokens an answer",
         "unitune": __version__,
@@ -221,6 +236,18 @@ def _notes(
         *(note for side in sides for note in _cut_short(side, task.max_tokens)),
         *_about_base(job),
     )
+
+
+def _failed_scorers(graded: Sequence[Graded]) -> Iterable[str]:
+    """Tell of scores that are 0 because a scorer failed, and not because of the answer."""
+    for each in graded:
+        failed = Counter(name for answer in each.answers for name in answer.failed)
+        for name, count in failed.items():
+            first = next(a.reasons.get(name) for a in each.answers if name in a.failed)
+            yield (
+                f"{each.answered.name}: the scorer {name} failed on {count} answers, which count "
+                f"as 0. First reason: {first}"
+            )
 
 
 def _weak_baseline(job: Job) -> tuple[str, ...]:
