@@ -277,7 +277,7 @@ def gated(comparison: Comparison, gate: Gate, *, pinned: int = 0) -> Comparison:
         own_interval=candidate.interval,
         n=comparison.n,
         errors=sum(any(answer.error for answer in case.answers.values()) for case in cases),
-        means=dict(candidate.scores),
+        totals=dict(candidate.scores),
         pinned=tuple(
             Pinned(case.id, (answer.scores[comparison.metric],))
             for case, answer in zip(cases, answers, strict=False)

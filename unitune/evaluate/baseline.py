@@ -22,12 +22,13 @@ from typing import Literal, TypeVar
 
 from pydantic import Field, FiniteFloat, ValidationError
 
-from unitune.data.example import Example, digest
+from unitune.data.example import Example
 from unitune.errors import BackendError, DataError, JobError, Mismatch
 from unitune.evaluate.gate import is_known
 from unitune.evaluate.results import Answer, Frozen, Regression
+from unitune.evaluate.scorers import Kind, Scorer
 from unitune.evaluate.statistics import compare_binary
-from unitune.job import Job, ScorerSpec
+from unitune.job import Job
 
 LEAST_OVERLAP = 0.9
 """Share of the file's cases, and of today's, that must be in both (facts/eval-harness.md, 8.4)."""
@@ -88,11 +89,12 @@ class Standing:
     removed: tuple[str, ...]
 
 
-def standing(job: Job, cases: Sequence[Example]) -> Standing | None:
+def standing(job: Job, primary: Scorer, cases: Sequence[Example]) -> Standing | None:
     """Return the job's baseline; None when its gate names none.
 
     Args:
         job: With its gate.
+        primary: The scorer that decides.
         cases: Test cases of today.
 
     Raises:
@@ -105,7 +107,7 @@ def standing(job: Job, cases: Sequence[Example]) -> Standing | None:
         return None
     path = job.path(gate.baseline)
     header, lines = read(path)
-    _check_metric(path, header, job)
+    _check_metric(path, header, primary)
     today = {case.case_id: case for case in cases}
     _check_contents(path, lines, today)
     both = lines.keys() & today.keys()
@@ -118,6 +120,19 @@ def standing(job: Job, cases: Sequence[Example]) -> Standing | None:
         added=tuple(sorted(today.keys() - both)),
         removed=tuple(sorted(lines.keys() - both)),
     )
+
+
+def check_kept(primary: Scorer) -> None:
+    """Refuse a metric that no scores of single cases can be put together to.
+
+    Raises:
+        JobError: It is made of all cases together.
+    """
+    if primary.kind is Kind.CORPUS:
+        raise JobError(
+            f"evaluate.gate.baseline keeps a score a case, and {primary.name} is made of all cases "
+            "together. Let another scorer be primary, or leave the baseline file out."
+        )
 
 
 def regress(then: Standing, now: Mapping[str, Answer], margin: float, level: float) -> Regression:
@@ -183,7 +198,7 @@ def read(path: Path) -> tuple[Header, dict[str, Line]]:
 def write(
     path: Path,
     metric: str,
-    scorers: Sequence[ScorerSpec],
+    scorers: Sequence[Scorer],
     cases: Sequence[Example],
     answers: Mapping[str, Answer],
 ) -> None:
@@ -199,9 +214,7 @@ def write(
     Raises:
         BackendError: A case has no score.
     """
-    header = Header(
-        metric=metric, scorers={spec.type: scorer_fingerprint(spec) for spec in scorers}
-    )
+    header = Header(metric=metric, scorers={scorer.name: scorer.fingerprint for scorer in scorers})
     lines = [
         Line(
             id=case.case_id,
@@ -214,13 +227,6 @@ def write(
     draft = path.with_name(f".{path.name}.draft")
     draft.write_text(text, encoding="utf-8")
     draft.replace(path)
-
-
-def scorer_fingerprint(spec: ScorerSpec) -> str:
-    """Return a hash of all that a job says about a scorer."""
-    return digest({"type": spec.type, **spec.model_dump(mode="json", exclude={"type"})})[
-        :HASH_DIGITS
-    ]
 
 
 def rounded(score: float) -> float:
@@ -264,15 +270,14 @@ def _parsed(model: type[Model], text: str, path: Path, number: int) -> Model:
         ) from error
 
 
-def _check_metric(path: Path, header: Header, job: Job) -> None:
-    metric = job.evaluate.primary_scorer
-    (spec,) = (spec for spec in job.evaluate.scorers if spec.type == metric)
-    if header.metric != metric:
+def _check_metric(path: Path, header: Header, primary: Scorer) -> None:
+    name = primary.name
+    if header.metric != name:
         raise Mismatch(
-            f"{path}: its scores are by {header.metric}, and the job's are by {metric}. {_ANEW}"
+            f"{path}: its scores are by {header.metric}, and the job's are by {name}. {_ANEW}"
         )
-    if header.scorers.get(metric) != scorer_fingerprint(spec):
-        raise Mismatch(f"{path}: the settings of the scorer {metric} have changed since. {_ANEW}")
+    if header.scorers.get(name) != primary.fingerprint:
+        raise Mismatch(f"{path}: the scorer {name} has changed since. {_ANEW}")
 
 
 def _check_contents(path: Path, lines: Mapping[str, Line], today: Mapping[str, Example]) -> None:

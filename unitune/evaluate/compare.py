@@ -88,7 +88,7 @@ def compare(  # noqa: PLR0913 - each has a name and a default
     training = describe(job, splits, tuned) if tuned else None
     contenders = build(job.evaluate, job.tuning, splits.train)
     task = prepare(job, splits, training.rows if training else ())
-    asked = requirements(job, task.cases, accepting=update_baseline)
+    asked = requirements(job, task, accepting=update_baseline)
     with standing(tuned, deploy_seconds) if tuned and deploy_seconds else nullcontext():
         examination = Examination(
             backend=job.backend,

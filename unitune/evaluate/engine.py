@@ -89,6 +89,7 @@ def record_of(contender: str, case: str, hashed: str, reply: Reply) -> Record:
         prompt_tokens=reply.prompt_tokens,
         completion_tokens=reply.completion_tokens,
         seconds=reply.seconds,
+        tool_calls=reply.tool_calls,
         error=reply.error,
     )
 

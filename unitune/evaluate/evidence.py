@@ -1,4 +1,4 @@
-"""What a gate looks at, gathered from a comparison's cases: pinned ones, means, the baseline file.
+"""What a gate looks at, gathered from a comparison's cases: pinned ones, totals, the baseline file.
 
 `requirements` looks up before any model is asked what the job's gate asks for, so that a mistake
 costs nothing; `gather` makes the `Evidence` when the answers are there. Not here: what follows from
@@ -7,17 +7,16 @@ it (`unitune.evaluate.gate`).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from statistics import fmean
 
 from unitune.data.example import Example
 from unitune.errors import JobError, UnknownName
-from unitune.evaluate.baseline import Standing, regress, standing
-from unitune.evaluate.gate import Evidence, Pinned
-from unitune.evaluate.intervals import Interval
-from unitune.evaluate.results import Answer
+from unitune.evaluate.baseline import Standing, check_kept, regress, standing
+from unitune.evaluate.gate import MOST_ERRORS, Evidence, Pinned
+from unitune.evaluate.results import Answer, ContenderResult
 from unitune.evaluate.statistics import PairedResult
+from unitune.evaluate.task import Task
 from unitune.job import Gate, Job
 
 
@@ -41,12 +40,14 @@ class Sides:
     """The answers of baseline and candidate by case id.
 
     Args:
-        metric: The scorer that decides.
+        metric: Name of the scorer that decides.
+        result: What the candidate's answers come to.
         baseline: Of the best baseline.
         candidate: Of the candidate, to the same cases.
     """
 
     metric: str
+    result: ContenderResult
     baseline: Mapping[str, Answer]
     candidate: Mapping[str, Answer]
 
@@ -59,11 +60,18 @@ class Sides:
         )
 
     @property
-    def means(self) -> dict[str, float | None]:
-        """The candidate's mean by every scorer; None where a case has no score."""
+    def totals(self) -> dict[str, float | None]:
+        """What the candidate has by every scorer and measure; None where too many cases lack it."""
+        totals = {**self.result.scores, **self.result.measures}
+        return {name: total if self._is_known(name) else None for name, total in totals.items()}
+
+    def _is_known(self, name: str) -> bool:
         answers = self.candidate.values()
-        names = {name for answer in answers for name in answer.scores}
-        return {name: _mean([answer.scores.get(name) for answer in answers]) for name in names}
+        known = sum(
+            name in answer.measures or (name in answer.scores and name not in answer.failed)
+            for answer in answers
+        )
+        return len(answers) - known <= MOST_ERRORS * len(answers)
 
     def scores_of(self, case: str) -> tuple[float | None, ...]:
         """Return what the candidate scored in each of its answers to a case; None for an error."""
@@ -71,16 +79,17 @@ class Sides:
         return (None if answer.error is not None else answer.scores.get(self.metric),)
 
 
-def requirements(job: Job, cases: Sequence[Example], *, accepting: bool = False) -> Requirements:
+def requirements(job: Job, task: Task, *, accepting: bool = False) -> Requirements:
     """Look up what the job's gate asks of these cases.
 
     Args:
         job: With its gate, or without one.
-        cases: Test cases.
+        task: Cases and scorers.
         accepting: The candidate's scores are to become the baseline file, whatever it says now.
 
     Raises:
-        JobError: The baseline file is not there, or the job names none to write.
+        JobError: The baseline file is not there, the job names none to write, or the primary
+            metric has no scores to keep.
         UnknownName: The gate pins a case that is not among them.
         DataError: A line of the baseline file cannot be read.
         Mismatch: The file cannot be held against these cases.
@@ -91,9 +100,12 @@ def requirements(job: Job, cases: Sequence[Example], *, accepting: bool = False)
             f"job {job.name!r} names no baseline file to update. "
             "Set evaluate.gate to {mode: no-regress, baseline: baseline.jsonl}."
         )
+    (primary,) = (scorer for scorer in task.scorers if scorer.name == task.primary)
+    if gate and gate.baseline:
+        check_kept(primary)
     return Requirements(
-        pinned=pinned_cases(gate, cases),
-        standing=None if accepting else standing(job, cases),
+        pinned=pinned_cases(gate, task.cases),
+        standing=None if accepting else standing(job, primary, task.cases),
         accepting=accepting,
     )
 
@@ -122,30 +134,25 @@ def pinned_cases(gate: Gate | None, cases: Iterable[Example]) -> frozenset[str]:
     return frozenset(named) | {name for name, case in by_id.items() if case.pinned}
 
 
-def gather(paired: PairedResult, own: Interval, sides: Sides, asked: Requirements) -> Evidence:
+def gather(paired: PairedResult, sides: Sides, asked: Requirements, level: float) -> Evidence:
     """Gather what a gate looks at.
 
     Args:
         paired: Candidate against the best baseline.
-        own: Interval of the candidate's own score.
         sides: Their answers.
         asked: What the gate asks of these cases.
+        level: Of the interval against the baseline file.
     """
     then = asked.standing
     return Evidence(
         verdict=paired.verdict.value,
         interval=(paired.interval.low, paired.interval.high),
         margin=paired.margin,
-        own_interval=(own.low, own.high),
+        own_interval=sides.result.interval,
         n=paired.counts.n,
         errors=sides.errors,
-        means=sides.means,
+        totals=sides.totals,
         pinned=tuple(Pinned(case, sides.scores_of(case)) for case in sorted(asked.pinned)),
-        regression=regress(then, sides.candidate, paired.margin, own.level) if then else None,
+        regression=regress(then, sides.candidate, paired.margin, level) if then else None,
         accepting=asked.accepting,
     )
-
-
-def _mean(scores: Sequence[float | None]) -> float | None:
-    known = [score for score in scores if score is not None]
-    return fmean(known) if len(known) == len(scores) > 0 else None

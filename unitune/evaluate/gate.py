@@ -67,7 +67,7 @@ class Evidence:
         own_interval: Of the candidate's own score.
         n: Cases.
         errors: Cases in which candidate or baseline gave no answer.
-        means: The candidate's mean by every scorer; None where it has no value.
+        totals: What the candidate has by every scorer and measure; None where it has no value.
         pinned: Cases that must be right.
         regression: Against the baseline file, when the gate names one.
         accepting: The candidate's scores are to become the baseline, so that there is nothing to
@@ -80,7 +80,7 @@ class Evidence:
     own_interval: tuple[float, float]
     n: int
     errors: int
-    means: Mapping[str, float | None] = field(default_factory=dict[str, float | None])
+    totals: Mapping[str, float | None] = field(default_factory=dict[str, float | None])
     pinned: tuple[Pinned, ...] = ()
     regression: Regression | None = None
     accepting: bool = False
@@ -236,19 +236,19 @@ def _absolute(threshold: float, evidence: Evidence) -> Ruling:
 
 
 def _guard(guard: Guard, evidence: Evidence) -> Ruling:
-    mean = evidence.means.get(guard.metric)
-    if not is_known(mean):
+    total = evidence.totals.get(guard.metric)
+    if not is_known(total):
         return Ruling(4, f"The candidate's {guard.metric} has no value.")
-    told = f"The candidate's {guard.metric} is {mean:.4g}"
-    if _holds(guard, mean):
+    told = f"The candidate's {guard.metric} is {total:.4g}"
+    if _holds(guard, total):
         return Ruling(0, f"{told}.")
     return Ruling(1, f"{told}; the gate asks for {_line(guard)}.")
 
 
-def _holds(guard: Guard, mean: float) -> bool:
+def _holds(guard: Guard, total: float) -> bool:
     at_least = -math.inf if guard.at_least is None else guard.at_least
     at_most = math.inf if guard.at_most is None else guard.at_most
-    return at_least <= mean <= at_most
+    return at_least <= total <= at_most
 
 
 def _line(guard: Guard) -> str:

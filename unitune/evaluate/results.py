@@ -10,7 +10,7 @@ from __future__ import annotations
 from decimal import Decimal
 from typing import TYPE_CHECKING, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 from unitune.data.example import Message
 from unitune.errors import MissingExtra
@@ -39,6 +39,7 @@ class Record(Frozen):
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
     seconds: float | None = None
+    tool_calls: tuple[dict[str, JsonValue], ...] | None = None
     error: str | None = None
 
 
@@ -48,7 +49,15 @@ class Answer(Frozen):
     text: str
     scores: dict[str, float]
     """By scorer; 0 for a case in error."""
+    reasons: dict[str, str] = {}
+    """Why a score is what it is, by scorer, where the scorer says so."""
+    failed: tuple[str, ...] = ()
+    """Scorers that could not say; their score is 0, and the reason says why."""
+    measures: dict[str, float] = {}
+    """By measure; those that are not known are left out."""
+    tool_calls: tuple[dict[str, JsonValue], ...] | None = None
     error: str | None = None
+    """Why there is no answer, or why the primary scorer cannot score it."""
 
 
 class CaseResult(Frozen):
@@ -64,6 +73,14 @@ class CaseResult(Frozen):
     """The gate asks that the candidate gets it right."""
 
 
+class Confusion(Frozen):
+    """Which label was answered how often where which was expected."""
+
+    labels: tuple[str, ...]
+    counts: dict[str, dict[str, int]]
+    """By expected label, then by answered one, which is "" for none; what is 0 is left out."""
+
+
 class ContenderResult(Frozen):
     """How one contender did over all cases."""
 
@@ -77,7 +94,11 @@ class ContenderResult(Frozen):
     n: int
     errors: int
     scores: dict[str, float]
-    """Mean of every metric."""
+    """Of every metric, over all cases: their mean, or what the metric makes of them together."""
+    measures: dict[str, float] = {}
+    """Mean of every measure over the cases where it is known."""
+    confusion: dict[str, Confusion] = {}
+    """By metric, for those that look for labels."""
     prompt_tokens: int | None
     """All cases together."""
     completion_tokens: int | None

@@ -17,8 +17,10 @@ from unitune.errors import BackendError, DataError, IntegrityError, JobError, Un
 from unitune.evaluate import baseline
 from unitune.evaluate.compare import compare
 from unitune.evaluate.results import Answer, Comparison
-from unitune.job import Exact, Job
+from unitune.evaluate.scorers import build
+from unitune.job import Job
 from unitune.models import Request
+from unitune.scorer_specs import Exact
 
 CONTENDERS = [
     {"type": "zero-shot"},
@@ -255,12 +257,40 @@ def test_an_id_that_no_case_has_is_refused_before_anything_is_asked(
     assert [] == backend.requests
 
 
+def test_a_metric_over_all_cases_has_no_scores_to_keep(make_job: Make, backend_of: Any) -> None:
+    backend = backend_of(wrong_every(10))
+    job = make_job(evaluate(scorers=[{"type": "class_f1", "options": ["yes", "no"]}]))
+
+    with pytest.raises(JobError, match="class_f1 is made of all cases together"):
+        compare(job, update_baseline=True)
+    assert [] == backend.requests
+
+
+def test_a_guard_may_look_at_a_measure(make_job: Make, backend_of: Any) -> None:
+    """The backend of these tests takes a quarter of a second for every answer."""
+    backend_of(wrong_every(1000))
+    codes = [
+        again(
+            make_job(
+                evaluate(
+                    {"mode": "no-regress", "also": [{"metric": "latency", "at_most": seconds}]},
+                    scorers=["exact", "latency"],
+                ),
+                test=ROWS,
+            )
+        ).exit_code
+        for seconds in (0.2, 0.25)
+    ]
+
+    assert [1, 0] == codes
+
+
 def test_a_case_without_a_score_is_never_written(tmp_path: Path) -> None:
     case = Example.model_validate({"id": "a", "messages": [{"role": "user", "content": "hi"}]})
     answers = {"a": Answer(text="x", scores={"exact": float("nan")})}
 
     with pytest.raises(BackendError, match="has no score by exact"):
-        baseline.write(tmp_path / "b.jsonl", "exact", (Exact(),), [case], answers)
+        baseline.write(tmp_path / "b.jsonl", "exact", (build(Exact()),), [case], answers)
     assert [] == list(tmp_path.iterdir())
 
 
@@ -274,7 +304,7 @@ def test_what_is_written_reads_back_in_the_same_digits(
         for name in scores
     ]
     answers = {name: Answer(text="x", scores={"exact": score}) for name, score in scores.items()}
-    baseline.write(path, "exact", (Exact(),), cases, answers)
+    baseline.write(path, "exact", (build(Exact()),), cases, answers)
     _, found = baseline.read(path)
 
     assert sorted(scores) == list(found)

@@ -142,7 +142,7 @@ def test_a_guard_goes_by_the_mean_and_a_mean_without_a_value_never_passes(
     guard: dict[str, float], mean: float | None, code: int
 ) -> None:
     gate = Gate.model_validate({"mode": "improve", "also": [{"metric": "other", **guard}]})
-    evidence = replace(PLAIN, verdict="better", means={"other": mean})
+    evidence = replace(PLAIN, verdict="better", totals={"other": mean})
 
     assert code == apply(gate, evidence).exit_code
 
@@ -217,7 +217,7 @@ def test_every_rule_and_every_pinned_case_is_a_check_of_its_own() -> None:
         PLAIN,
         verdict="inconclusive",
         pinned=(Pinned("a1", (1.0,)), Pinned("b2", (0.0,))),
-        means={"json_valid": 1.0},
+        totals={"json_valid": 1.0},
     )
     result = apply(gate, evidence)
 
