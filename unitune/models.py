@@ -8,6 +8,7 @@ the business of `unitune.evaluate.engine`.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from typing import Protocol, Self, runtime_checkable
 
@@ -45,6 +46,8 @@ class Reply(BaseModel):
     completion_tokens: int | None = None
     seconds: float | None = None
     """Wall time of this request; for batched local models its share of the batch."""
+    tool_calls: tuple[dict[str, JsonValue], ...] | None = None
+    """Which tools the answer calls, in OpenAI's form, as `function_call` makes it."""
     error: str | None = None
     """Why there is no answer; None when there is one."""
     status: int | None = None
@@ -71,6 +74,21 @@ class Reply(BaseModel):
             passes=passes(error),
             pause_seconds=vendor and vendor.retry_after,
         )
+
+
+def function_call(
+    name: str, arguments: JsonValue, call_id: str | None = None
+) -> dict[str, JsonValue]:
+    """Return a call of a tool in OpenAI's form.
+
+    Args:
+        name: Of the function.
+        arguments: As values, or as the JSON text that the model wrote.
+        call_id: By which a result refers to it.
+    """
+    text = arguments if isinstance(arguments, str) else json.dumps(arguments, ensure_ascii=False)
+    named: dict[str, JsonValue] = {} if call_id is None else {"id": call_id}
+    return {**named, "type": "function", "function": {"name": name, "arguments": text}}
 
 
 class TunedModel(BaseModel):

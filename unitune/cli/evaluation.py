@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from unitune.cli.options import JobFile, Json, OtherBackend, Quiet, RunId
+
+if TYPE_CHECKING:
+    from unitune.job import Job
 
 
 def compare(
@@ -44,6 +47,12 @@ def compare(
         str | None,
         typer.Option(metavar="USD", help="The most that the answers may cost, in US dollars."),
     ] = None,
+    update_baseline: Annotated[
+        bool,
+        typer.Option(
+            "--update-baseline", help="Accept these scores: write the gate's baseline file."
+        ),
+    ] = False,
     out: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Where rows, verdict and report go.")
     ] = None,
@@ -82,6 +91,7 @@ def compare(
             batch=batch,
             replay=replay,
             fresh=fresh,
+            update_baseline=update_baseline,
             progress=progress,
         )
     if json:
@@ -89,7 +99,17 @@ def compare(
     else:
         folder = out or default_folder(comparison)
         console().print(comparison_view(comparison, folder))
+        if update_baseline:
+            console().print(_baseline_line(job, passed=comparison.exit_code == 0))
     raise typer.Exit(comparison.exit_code)
+
+
+def _baseline_line(job: Job, *, passed: bool) -> str:
+    gate = job.evaluate.gate
+    path = job.path(gate.baseline) if gate and gate.baseline else job.folder
+    if passed:
+        return f"{path} is written; look through its diff and commit it."
+    return f"{path} is left as it was: the gate's other rules must pass first."
 
 
 def chat(

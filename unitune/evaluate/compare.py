@@ -7,7 +7,7 @@
            ──► contenders who competes, with which prompts
            ──► examine    dev chooses prompts, then test; dev.jsonl and rows.jsonl
            ──► conclude   scores, statistics, verdict, gate
-           ──► files      verdict.json and report.html
+           ──► files      verdict.json, report.html, summary.md and junit.xml
 
 Killed at any moment, the same call goes on where it stopped.
 """
@@ -22,14 +22,16 @@ from unitune import registry
 from unitune.data.split import Splits, load_splits
 from unitune.deploying import answering, standing
 from unitune.errors import JobError, UnknownName, UserError
+from unitune.evaluate import baseline
 from unitune.evaluate.batchcreate import batching_backend
 from unitune.evaluate.conclude import conclude
 from unitune.evaluate.contenders import build, check_roles
 from unitune.evaluate.engine import Asked
+from unitune.evaluate.evidence import requirements
 from unitune.evaluate.examine import Examination, Notify, examine
 from unitune.evaluate.results import Comparison
 from unitune.evaluate.spending import Spending, contender_prices
-from unitune.evaluate.task import prepare
+from unitune.evaluate.task import Task, prepare
 from unitune.evaluate.training import describe, run_under_test
 from unitune.feasibility import on_its_own_name
 from unitune.home import home, make_home
@@ -46,6 +48,7 @@ def compare(  # noqa: PLR0913 - each has a name and a default
     batch: bool = False,
     replay: bool = False,
     fresh: bool = False,
+    update_baseline: bool = False,
     progress: Notify | None = None,
 ) -> Comparison:
     """Judge the candidate of a job against its best baseline, and write the evidence down.
@@ -61,18 +64,21 @@ def compare(  # noqa: PLR0913 - each has a name and a default
         replay: Judge by the answers that are recorded in the folder, and ask nobody: at no cost,
             without keys, without the ledger that knows the run.
         fresh: Ask even what was asked in another comparison of this ledger's folder.
+        update_baseline: Make the candidate's scores the gate's baseline file, if it passes whatever
+            else the gate asks.
         progress: Called as answers come; with batches about once a second, too.
 
     Returns:
         Scores, intervals, verdict and gate, with every case.
 
     Raises:
-        JobError: The job has no test cases, or its contenders cannot be compared.
-        UnknownName: No run is named, and none succeeded.
+        JobError: The job has no test cases, its contenders cannot be compared, or the gate's
+            baseline file is not there.
+        UnknownName: No run is named, and none succeeded; or the gate pins no case of the test.
         DataError: Cases cannot be told apart, or an expected answer cannot be read.
         Leak: Test cases stand in training rows.
-        Mismatch: The tuned model does not belong to the job's base; or, on replay, cases or prompts
-            have changed since the answers were recorded.
+        Mismatch: The tuned model does not belong to the job's base, or the baseline file not to
+            these cases; or, on replay, cases or prompts have changed since they were answered.
         OverBudget: The answers may cost more than `evaluate.budget`; those that came are kept.
         UserError: It answers only from a deployment, and none stands; or one is to be brought up
             for batches.
@@ -90,6 +96,7 @@ def compare(  # noqa: PLR0913 - each has a name and a default
     training = describe(job, splits, tuned) if tuned else None
     contenders = build(job.evaluate, job.tuning, splits.train)
     task = prepare(job, splits, training.rows if training else ())
+    asked = requirements(job, task, accepting=update_baseline)
     with standing(tuned, deploy_seconds) if tuned and deploy_seconds else nullcontext():
         examination = Examination(
             backend=job.backend,
@@ -107,7 +114,9 @@ def compare(  # noqa: PLR0913 - each has a name and a default
             prices=contender_prices(job, free=offer.training_price == "none"),
         )
         answered = examine(examination, progress or _tell_nobody)
-    comparison = conclude(job, task, answered, training)
+    comparison = conclude(job, task, answered, training, asked)
+    if update_baseline and comparison.exit_code == 0:
+        _accept(job, task, comparison)
     _write(comparison, examination.folder)
     return comparison
 
@@ -162,15 +171,16 @@ def _tell_nobody(_: Asked) -> None:
     pass
 
 
+def _accept(job: Job, task: Task, comparison: Comparison) -> None:
+    """Write the candidate's scores as the baseline file."""
+    assert job.evaluate.gate is not None
+    assert job.evaluate.gate.baseline is not None
+    answers = {case.id: case.answers[comparison.candidate] for case in comparison.cases}
+    path = job.path(job.evaluate.gate.baseline)
+    baseline.write(path, task.primary, task.scorers, task.cases, answers)
+
+
 def _write(comparison: Comparison, folder: Path) -> None:
-    from unitune.report.html import render  # noqa: PLC0415 - the one look ahead; needs Jinja2
+    from unitune.report.files import write  # noqa: PLC0415 - the one look ahead; needs Jinja2
 
-    _replace(folder / "verdict.json", comparison.verdict_json())
-    _replace(folder / "report.html", render(comparison))
-
-
-def _replace(path: Path, text: str) -> None:
-    """Write a file whole or not at all."""
-    draft = path.with_name(f".{path.name}.draft")
-    draft.write_text(text, encoding="utf-8")
-    draft.replace(path)
+    write(comparison, folder)

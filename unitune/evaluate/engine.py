@@ -124,6 +124,7 @@ def record_of(contender: str, question: Question, fingerprint: str, reply: Reply
         prompt_tokens=reply.prompt_tokens,
         completion_tokens=reply.completion_tokens,
         seconds=reply.seconds,
+        tool_calls=reply.tool_calls,
         error=reply.error,
     )
 
