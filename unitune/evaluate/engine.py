@@ -90,6 +90,7 @@ def record_of(contender: str, case: str, hashed: str, reply: Reply) -> Record:
         completion_tokens=reply.completion_tokens,
         seconds=reply.seconds,
         tool_calls=reply.tool_calls,
+        given=reply.given,
         error=reply.error,
     )
 

@@ -36,6 +36,8 @@ class Record(Frozen):
     completion_tokens: int | None = None
     seconds: float | None = None
     tool_calls: tuple[dict[str, JsonValue], ...] | None = None
+    given: dict[str, float] | None = None
+    """`Reply.given`."""
     error: str | None = None
 
 
