@@ -18,7 +18,15 @@ from pydantic import BeforeValidator, Field, JsonValue, ValidationError, model_v
 
 from unitune import yamlfile
 from unitune.errors import JobError
-from unitune.scorer_specs import MEASURES, Exact, ScorerSpec
+from unitune.scorer_specs import (
+    MEASURES,
+    Exact,
+    JsonSchema,
+    JsonValid,
+    RecordedScore,
+    Regex,
+    ScorerSpec,
+)
 from unitune.spec import Spec, Typed, from_name
 
 Auto = Literal["auto"]
@@ -51,8 +59,8 @@ class Template(Spec):
 class Data(Spec):
     """The files that a job learns from and is judged on."""
 
-    train: str
-    """Training file: JSONL, CSV or TSV."""
+    train: str | None = None
+    """Training file: JSONL, CSV or TSV; a job without one is only compared, never trained."""
     test: str | None = None
     """Held-out cases; `compare` needs them, training never reads them for learning."""
     validation: str | Annotated[float, Field(gt=0, lt=1)] | None = None
@@ -275,6 +283,23 @@ class Evaluate(Spec):
                     f"gate.also names {guard.metric!r}, but scorers are {', '.join(names)}"
                 )
         return self
+
+    @model_validator(mode="after")
+    def _recorded_scores_of_recorded_answers(self) -> Self:
+        asked = [each.name for each in self.contenders if not isinstance(each, Recorded)]
+        for scorer in self.scorers:
+            if isinstance(scorer, RecordedScore) and asked:
+                raise ValueError(
+                    f"the scorer {scorer.name!r} reads scores beside recorded answers, and "
+                    f"{', '.join(asked)} is asked afresh; take another scorer, such as exact"
+                )
+        return self
+
+    @property
+    def needs_expected(self) -> bool:
+        """Whether a case must say what is expected, because some scorer looks at it."""
+        free = (Regex, JsonValid, JsonSchema, RecordedScore, *MEASURES)
+        return not all(isinstance(scorer, free) for scorer in self.scorers)
 
     @property
     def _quality(self) -> list[str]:

@@ -48,6 +48,8 @@ class Reply(BaseModel):
     """Wall time of this request; for batched local models its share of the batch."""
     tool_calls: tuple[dict[str, JsonValue], ...] | None = None
     """Which tools the answer calls, in OpenAI's form, as `function_call` makes it."""
+    given: dict[str, float] | None = None
+    """Scores that stand beside a recorded answer, by the names that another tool gave them."""
     error: str | None = None
     """Why there is no answer; None when there is one."""
     status: int | None = None

@@ -35,7 +35,7 @@ from unitune.evaluate.task import Task, prepare
 from unitune.evaluate.training import describe, run_under_test
 from unitune.feasibility import on_its_own_name
 from unitune.home import home, make_home
-from unitune.job import Job, Tuned
+from unitune.job import FewShot, Instructed, Job, Tuned
 from unitune.run import Run
 
 
@@ -87,6 +87,7 @@ def compare(  # noqa: PLR0913 - each has a name and a default
         Interrupted: The user pressed Ctrl-C; the same call goes on.
     """
     check_roles(job.evaluate.contenders)
+    _check_train(job, run)
     if batch:
         _check_batches(job.backend, deploy_seconds)
     offer = registry.offer(job.backend)
@@ -119,6 +120,25 @@ def compare(  # noqa: PLR0913 - each has a name and a default
         _accept(job, task, comparison)
     _write(comparison, examination.folder)
     return comparison
+
+
+def _check_train(job: Job, run: Run | None) -> None:
+    """Refuse contenders that are made from training rows where the job names none."""
+    if job.data.train is not None:
+        return
+    told = job.evaluate.instructions
+    made_from_train = [
+        spec.name
+        for spec in job.evaluate.contenders
+        if isinstance(spec, FewShot)
+        or (isinstance(spec, Tuned) and run is None)
+        or (isinstance(spec, Instructed) and not (spec.instructions or told))
+    ]
+    if made_from_train:
+        raise JobError(
+            f"job {job.name!r} names no training rows, and {', '.join(made_from_train)} "
+            "cannot be made without. Set data.train, or leave them out of evaluate.contenders."
+        )
 
 
 def _check_batches(backend: str, deploy_seconds: float | None) -> None:

@@ -125,6 +125,7 @@ def record_of(contender: str, question: Question, fingerprint: str, reply: Reply
         completion_tokens=reply.completion_tokens,
         seconds=reply.seconds,
         tool_calls=reply.tool_calls,
+        given=reply.given,
         error=reply.error,
     )
 

@@ -50,6 +50,8 @@ class Record(Frozen):
     completion_tokens: int | None = None
     seconds: float | None = None
     tool_calls: tuple[dict[str, JsonValue], ...] | None = None
+    given: dict[str, float] | None = None
+    """`Reply.given`."""
     error: str | None = None
     recalled: Literal[True] | None = None
     """The answer was given to the same request in another comparison."""

@@ -189,7 +189,7 @@ def prepare(job: Job, splits: Splits, trained: Iterable[Dataset] = ()) -> Task:
         dev=dev_rows(splits.validation),
         scorers=scorers,
         primary=evaluate.primary_scorer,
-        max_tokens=longest_answer(splits.train, evaluate),
+        max_tokens=longest_answer(splits.train or test, evaluate),
         leaks=found,
         notes=_doubles(len(splits.test) - len(test)),
         repeats=evaluate.repeats,
@@ -212,8 +212,8 @@ def dev_rows(validation: Dataset) -> tuple[Example, ...]:
 def longest_answer(train: Iterable[Example], evaluate: Evaluate) -> int:
     """Return the longest answer that a model may give, in tokens.
 
-    `auto` gives room for the longest answer of train without a tokenizer, which hosted models do
-    not hand out. Tokenizers make less than one token of two ASCII characters of text, digits
+    `auto` gives room for the longest answer of train (of the cases, for a job that is only
+    compared) without a tokenizer, which hosted models do not hand out. Tokenizers make less than one token of two ASCII characters of text, digits
     aside, which many split one by one, and may make one token of each byte of anything else. 16
     more leave room for the stop token and for answers a little longer than any of train.
     """
