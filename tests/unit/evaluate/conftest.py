@@ -29,7 +29,7 @@ class RuleModel:
 
     @property
     def fingerprint(self) -> str:
-        return f"rule:{self.name}:{id(self.rule)}"  # another rule is another model
+        return f"rule:{self.name}"
 
     async def reply(self, request: Request) -> Reply:
         self.requests.append(request)
