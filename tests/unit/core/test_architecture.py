@@ -37,6 +37,7 @@ ORDER = [
     ["reaper"],
     ["evaluate"],
     ["importing"],
+    ["suites"],
     ["report"],
     ["testing"],
     ["cli"],
