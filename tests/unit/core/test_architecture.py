@@ -38,6 +38,7 @@ ORDER = [
     ["reaper"],
     ["evaluate"],
     ["importing"],
+    ["suites"],
     ["report"],
     ["testing"],
     ["cli"],
