@@ -7,7 +7,7 @@ always give the same comparison.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from statistics import fmean
@@ -18,16 +18,18 @@ from unitune.errors import BackendError
 from unitune.evaluate import gate
 from unitune.evaluate.dev import best_baseline
 from unitune.evaluate.examine import Answered
-from unitune.evaluate.intervals import wilson
+from unitune.evaluate.families import benjamini_hochberg, holm
+from unitune.evaluate.grouping import clusters_of, slices_of
 from unitune.evaluate.results import (
     Answer,
     CaseResult,
     Comparison,
     ContenderResult,
+    Contrast,
     GateResult,
     Record,
 )
-from unitune.evaluate.statistics import PairedResult, compare_binary
+from unitune.evaluate.statistics import PairedResult, compare_paired, own_score
 from unitune.evaluate.task import Task
 from unitune.evaluate.training import Training
 from unitune.job import Job, Recorded
@@ -46,6 +48,41 @@ class Graded:
     def scores(self, metric: str) -> list[float]:
         """Return the scores of one metric, in the order of the cases."""
         return [answer.scores[metric] for answer in self.answers]
+
+
+@dataclass(frozen=True, slots=True)
+class Pairing:
+    """The two sides of the verdict on the same cases.
+
+    Args:
+        baseline: The best on dev.
+        candidate: What is judged.
+        clusters: Of each case; None where each stands alone.
+        margin: Difference too small to matter.
+    """
+
+    baseline: Graded
+    candidate: Graded
+    clusters: Sequence[str] | None
+    margin: float
+
+    @property
+    def unanswered(self) -> list[bool]:
+        """Of each case, whether a side gave no answer."""
+        pairs = zip(self.baseline.answers, self.candidate.answers, strict=True)
+        return [any(answer.error for answer in pair) for pair in pairs]
+
+    def compare(self, metric: str, members: Sequence[int] | None = None) -> PairedResult:
+        """Compare by a metric on all cases, or on those at the given places."""
+        old, new = self.baseline.scores(metric), self.candidate.scores(metric)
+        places = range(len(old)) if members is None else members
+        return compare_paired(
+            [old[place] for place in places],
+            [new[place] for place in places],
+            clusters=self.clusters and [self.clusters[place] for place in places],
+            margin=self.margin,
+            level=LEVEL,
+        )
 
 
 def conclude(
@@ -67,10 +104,10 @@ def conclude(
     chosen = best_baseline([answered.choice for answered in contenders])
     baseline = next(each for each in graded if each.answered.choice is chosen)
     _refuse_silence(baseline, candidate)
-    paired = compare_binary(
-        baseline.scores(task.primary), candidate.scores(task.primary), job.evaluate.margin, LEVEL
-    )
-    results = tuple(_result(each, task, training) for each in graded)
+    clusters = clusters_of(task.cases, job.evaluate)
+    pairing = Pairing(baseline, candidate, clusters, job.evaluate.margin)
+    paired = pairing.compare(task.primary)
+    results = tuple(_result(each, task, training, clusters) for each in graded)
     return Comparison(
         job=job.name,
         run=training.run if training else None,
@@ -85,18 +122,28 @@ def conclude(
         interval=(paired.interval.low, paired.interval.high),
         level=LEVEL,
         p_value=paired.p_value,
+        p_exact=paired.p_exact,
         method=paired.method,
-        n=paired.counts.n,
-        gained=paired.counts.gained,
-        lost=paired.counts.lost,
+        n=paired.n,
+        graded=paired.graded,
+        gained=paired.gained,
+        lost=paired.lost,
+        clusters=paired.clusters,
+        design_effect=paired.design_effect,
         margin=paired.margin,
         cases_needed=paired.cases_needed,
         smallest_detectable=paired.smallest_detectable,
+        secondary=_secondary(pairing, task),
+        slices=_slices(pairing, job, task),
+        answered=_answered_by_both(pairing, task),
         contenders=results,
-        gate=_gate(job, paired, baseline, candidate, task),
+        gate=_gate(job, paired, pairing, results),
         leaks=task.leaks,
         dev_rows=len(task.dev),
-        notes=_notes(job, task, training, (baseline.answered, candidate.answered)),
+        notes=(
+            *_notes(job, task, training, (baseline.answered, candidate.answered)),
+            *paired.warnings,
+        ),
         curve=training.curve if training else None,
         provenance=_provenance(task, contenders),
         cases=_cases(task, graded),
@@ -123,10 +170,53 @@ def _refuse_silence(*sides: Graded) -> None:
             )
 
 
-def _result(each: Graded, task: Task, training: Training | None) -> ContenderResult:
+def _secondary(pairing: Pairing, task: Task) -> tuple[Contrast, ...]:
+    others = [scorer.type for scorer in task.scorers if scorer.type != task.primary]
+    return _family({name: pairing.compare(name) for name in others}, holm)
+
+
+def _slices(pairing: Pairing, job: Job, task: Task) -> tuple[Contrast, ...]:
+    found = slices_of(task.cases, job.evaluate)
+    results = {each.name: pairing.compare(task.primary, each.members) for each in found}
+    return _family(results, benjamini_hochberg)
+
+
+def _answered_by_both(pairing: Pairing, task: Task) -> Contrast | None:
+    """Return the comparison without errors, which otherwise count as wrong; None without any."""
+    members = [place for place, missing in enumerate(pairing.unanswered) if not missing]
+    if not members or len(members) == len(task.cases):
+        return None
+    found = pairing.compare(task.primary, members)
+    return _contrast("cases that both answered", found, found.p_value)
+
+
+def _family(
+    results: Mapping[str, PairedResult], adjust: Callable[[list[float]], list[float]]
+) -> tuple[Contrast, ...]:
+    adjusted = adjust([found.p_value for found in results.values()])
+    pairs = zip(results.items(), adjusted, strict=True)
+    return tuple(_contrast(name, found, p) for (name, found), p in pairs)
+
+
+def _contrast(name: str, found: PairedResult, p_adjusted: float) -> Contrast:
+    return Contrast(
+        name=name,
+        n=found.n,
+        baseline=found.baseline,
+        candidate=found.candidate,
+        difference=found.difference,
+        interval=(found.interval.low, found.interval.high),
+        p_value=found.p_value,
+        p_adjusted=p_adjusted,
+    )
+
+
+def _result(
+    each: Graded, task: Task, training: Training | None, clusters: Sequence[str] | None
+) -> ContenderResult:
     answered, spec = each.answered, each.answered.choice.contender.spec
     scores = each.scores(task.primary)
-    own = wilson(round(sum(scores)), len(scores), LEVEL)
+    own = own_score(scores, clusters=clusters, level=LEVEL)
     return ContenderResult(
         name=spec.name,
         type=spec.type,
@@ -169,19 +259,18 @@ def _total_seconds(spans: Iterable[float | None]) -> float | None:
 
 
 def _gate(
-    job: Job, paired: PairedResult, baseline: Graded, candidate: Graded, task: Task
+    job: Job, paired: PairedResult, pairing: Pairing, results: Iterable[ContenderResult]
 ) -> GateResult | None:
     if job.evaluate.gate is None:
         return None
-    own = wilson(round(sum(candidate.scores(task.primary))), paired.counts.n, LEVEL)
-    pairs = zip(baseline.answers, candidate.answers, strict=True)
+    own = {result.name: result.interval for result in results}
     evidence = gate.Evidence(
         verdict=paired.verdict.value,
         interval=(paired.interval.low, paired.interval.high),
         margin=paired.margin,
-        own_interval=(own.low, own.high),
-        n=paired.counts.n,
-        errors=sum(any(answer.error for answer in pair) for pair in pairs),
+        own_interval=own[pairing.candidate.answered.name],
+        n=paired.n,
+        errors=sum(pairing.unanswered),
     )
     return gate.apply(job.evaluate.gate, evidence)
 

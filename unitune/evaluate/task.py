@@ -21,6 +21,7 @@ from unitune.data.split import Splits
 from unitune.errors import DataError, JobError, Leak
 from unitune.evaluate.dev import DevScore
 from unitune.evaluate.engine import Question
+from unitune.evaluate.grouping import check_groups
 from unitune.evaluate.prompts import Prompt
 from unitune.evaluate.results import Answer, LeakResult, Record
 from unitune.evaluate.scorers import check_expected, score
@@ -104,6 +105,7 @@ def prepare(job: Job, splits: Splits, trained: Iterable[Dataset] = ()) -> Task:
     test = _once_each(splits.test)
     check_expected(evaluate.scorers, test)
     check_expected(evaluate.scorers, splits.validation)
+    check_groups(tuple(test), evaluate)
     found = _search((splits.train, splits.validation, *trained), test, evaluate)
     kept = _without(test, found)
     return Task(

@@ -89,6 +89,11 @@ def scores(comparison: Comparison) -> str:
     """Return what both sides got right, as one sentence."""
     candidate = contender(comparison, comparison.candidate)
     baseline = contender(comparison, comparison.baseline)
+    if comparison.graded:
+        return (
+            f"Over {counted(comparison.n, 'test case')}, {candidate.name} scored "
+            f"{percent(candidate.score)} on average and {baseline.name} {percent(baseline.score)}."
+        )
     return (
         f"Of {counted(comparison.n, 'test case')}, {candidate.name} got "
         f"{percent(candidate.score)} right and {baseline.name} {percent(baseline.score)}."
@@ -108,8 +113,7 @@ def evidence(comparison: Comparison) -> tuple[Fact, ...]:
         Fact(
             "Gained and lost",
             f"{comparison.gained:,} and {comparison.lost:,}",
-            f"Cases that only {comparison.candidate} got right, and cases that only "
-            f"{comparison.baseline} got right, of {comparison.n:,}.",
+            f"{_gained_and_lost(comparison)}, of {comparison.n:,}.",
         ),
         Fact("p-value", p_value(comparison.p_value), _chance(comparison.p_value)),
         Fact(
@@ -239,6 +243,13 @@ def _spoken(comparison: Comparison, side: Literal["candidate", "baseline"]) -> s
         return f"\u201c{baseline.name}\u201d"
     rivals = sum(rival.role == "baseline" for rival in comparison.contenders)
     return "the best prompt" if rivals > 1 else f"the {baseline.name} prompt"
+
+
+def _gained_and_lost(comparison: Comparison) -> str:
+    candidate, baseline = comparison.candidate, comparison.baseline
+    if comparison.graded:
+        return f"Cases in which {candidate} scored higher, and cases in which {baseline} did"
+    return f"Cases that only {candidate} got right, and cases that only {baseline} got right"
 
 
 def _more_cases(comparison: Comparison) -> str:
