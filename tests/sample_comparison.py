@@ -16,7 +16,6 @@ from typing import Any
 
 from unitune.data.example import Message
 from unitune.evaluate.gate import Evidence, Pinned, apply
-from unitune.evaluate.intervals import wilson
 from unitune.evaluate.results import (
     Answer,
     CaseResult,
@@ -28,7 +27,7 @@ from unitune.evaluate.results import (
     LeakResult,
     Regression,
 )
-from unitune.evaluate.statistics import compare_binary
+from unitune.evaluate.statistics import compare_paired, own_score
 from unitune.job import Gate
 
 SYSTEM = (
@@ -185,7 +184,7 @@ def _compared(cases: tuple[CaseResult, ...], margin: float, curve: Curve | None)
         name: [case.answers[name].scores["json_equal"] for case in cases]
         for name in cases[0].answers
     }
-    result = compare_binary(by_name["few-shot"], by_name["tuned"], margin=margin)
+    result = compare_paired(by_name["few-shot"], by_name["tuned"], margin=margin)
     return Comparison(
         job="support-triage",
         run="r2611-7k2m9xq4t",
@@ -201,8 +200,8 @@ def _compared(cases: tuple[CaseResult, ...], margin: float, curve: Curve | None)
         p_value=result.p_value,
         method=result.method,
         n=len(cases),
-        gained=result.counts.gained,
-        lost=result.counts.lost,
+        gained=result.gained,
+        lost=result.lost,
         margin=margin,
         cases_needed=result.cases_needed,
         smallest_detectable=result.smallest_detectable,
@@ -227,7 +226,7 @@ PROMPT_TOKENS = {"zero-shot": 96, "instructed": 210, "few-shot": 712, "tuned": 9
 
 def _contender(name: str, cases: tuple[CaseResult, ...], scores: list[float]) -> ContenderResult:
     right, n = int(sum(scores)), len(cases)
-    interval = wilson(right, n)
+    interval = own_score(scores)
     return ContenderResult(
         name=name,
         type=name,

@@ -108,20 +108,11 @@ def scores(comparison: Comparison) -> str:
     baseline = contender(comparison, comparison.baseline)
     cases = counted(comparison.n, "test case")
     ours, theirs = percent(candidate.score), percent(baseline.score)
-    if graded(comparison):
+    if comparison.graded:
         return (
             f"Over {cases}, {candidate.name} scored {ours} on average and {baseline.name} {theirs}."
         )
     return f"Of {cases}, {candidate.name} got {ours} right and {baseline.name} {theirs}."
-
-
-def graded(comparison: Comparison) -> bool:
-    """Return whether the metric that decides gives answers more than right or wrong."""
-    return any(
-        answer.scores.get(comparison.metric, 0.0) not in (0.0, 1.0)
-        for case in comparison.cases
-        for answer in case.answers.values()
-    )
 
 
 def evidence(comparison: Comparison) -> tuple[Fact, ...]:
@@ -137,8 +128,7 @@ def evidence(comparison: Comparison) -> tuple[Fact, ...]:
         Fact(
             "Gained and lost",
             f"{comparison.gained:,} and {comparison.lost:,}",
-            f"Cases in which only {comparison.candidate} {_did(comparison)}, and cases in which "
-            f"only {comparison.baseline} did, of {comparison.n:,}.",
+            f"{_gained_and_lost(comparison)}, of {comparison.n:,}.",
         ),
         Fact("p-value", p_value(comparison.p_value), _chance(comparison.p_value)),
         Fact(
@@ -155,10 +145,6 @@ def evidence(comparison: Comparison) -> tuple[Fact, ...]:
             "often missed.",
         ),
     )
-
-
-def _did(comparison: Comparison) -> str:
-    return "scored higher" if graded(comparison) else "was right"
 
 
 def named_values(model: BaseModel) -> tuple[Fact, ...]:
@@ -275,13 +261,13 @@ def tokens(result: ContenderResult) -> int | None:
 
 
 def _measure(comparison: Comparison) -> str:
-    return "The score is" if graded(comparison) else "Right means"
+    return "The score is" if comparison.graded else "Right means"
 
 
 def measured(comparison: Comparison) -> str:
     """Return what the figures of the contenders are, as a sentence or two."""
-    what = "Mean score over" if graded(comparison) else "Share of"
-    right = "" if graded(comparison) else " right"
+    what = "Mean score over" if comparison.graded else "Share of"
+    right = "" if comparison.graded else " right"
     return (
         f"{what} test cases{right}, with its {level(comparison)} interval. "
         f"{_measure(comparison)}: {metric(comparison.metric)}."
@@ -356,6 +342,13 @@ def _spoken(comparison: Comparison, side: Literal["candidate", "baseline"]) -> s
         return f"\u201c{baseline.name}\u201d"
     rivals = sum(rival.role == "baseline" for rival in comparison.contenders)
     return "the best prompt" if rivals > 1 else f"the {baseline.name} prompt"
+
+
+def _gained_and_lost(comparison: Comparison) -> str:
+    candidate, baseline = comparison.candidate, comparison.baseline
+    if comparison.graded:
+        return f"Cases in which {candidate} scored higher, and cases in which {baseline} did"
+    return f"Cases that only {candidate} got right, and cases that only {baseline} got right"
 
 
 def _more_cases(comparison: Comparison) -> str:
