@@ -137,8 +137,7 @@ def evidence(comparison: Comparison) -> tuple[Fact, ...]:
         Fact(
             "Gained and lost",
             f"{comparison.gained:,} and {comparison.lost:,}",
-            f"Cases in which only {comparison.candidate} {_did(comparison)}, and cases in which "
-            f"only {comparison.baseline} did, of {comparison.n:,}.",
+            _gained_and_lost(comparison),
         ),
         Fact("p-value", p_value(comparison.p_value), _chance(comparison.p_value)),
         Fact(
@@ -157,8 +156,14 @@ def evidence(comparison: Comparison) -> tuple[Fact, ...]:
     )
 
 
-def _did(comparison: Comparison) -> str:
-    return "scored higher" if graded(comparison) else "was right"
+def _gained_and_lost(comparison: Comparison) -> str:
+    candidate, baseline, n = comparison.candidate, comparison.baseline, comparison.n
+    if graded(comparison):
+        return f"Cases in which {candidate} scored higher, and in which {baseline} did, of {n:,}."
+    return (
+        f"Cases that only {candidate} got right, and cases that only {baseline} got right, "
+        f"of {n:,}."
+    )
 
 
 def named_values(model: BaseModel) -> tuple[Fact, ...]:
