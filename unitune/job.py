@@ -18,7 +18,15 @@ from pydantic import BeforeValidator, Field, JsonValue, ValidationError, model_v
 
 from unitune import yamlfile
 from unitune.errors import JobError
-from unitune.scorer_specs import MEASURES, Exact, ScorerSpec
+from unitune.scorer_specs import (
+    MEASURES,
+    Exact,
+    JsonSchema,
+    JsonValid,
+    RecordedScore,
+    Regex,
+    ScorerSpec,
+)
 from unitune.spec import Spec, Typed, from_name
 
 Auto = Literal["auto"]
@@ -51,8 +59,8 @@ class Template(Spec):
 class Data(Spec):
     """The files that a job learns from and is judged on."""
 
-    train: str
-    """Training file: JSONL, CSV or TSV."""
+    train: str | None = None
+    """Training file: JSONL, CSV or TSV; a job without one is only compared, never trained."""
     test: str | None = None
     """Held-out cases; `compare` needs them, training never reads them for learning."""
     validation: str | Annotated[float, Field(gt=0, lt=1)] | None = None
@@ -205,6 +213,20 @@ class Gate(Spec):
         return self
 
 
+class Budget(Spec):
+    """The most that a job may cost."""
+
+    usd: Annotated[Decimal, Field(ge=0)]
+    """US dollars."""
+
+
+class TokenPrice(Spec):
+    """What a model's tokens cost, in US dollars a million tokens."""
+
+    input: Annotated[Decimal, Field(ge=0)]
+    output: Annotated[Decimal, Field(ge=0)]
+
+
 class Evaluate(Spec):
     """How contenders are judged on the test cases."""
 
@@ -222,6 +244,16 @@ class Evaluate(Spec):
     """What to do with test cases that stand in train."""
     max_tokens: Annotated[int, Field(ge=1)] | Auto = "auto"
     """Longest answer in tokens; `auto` gives room for the longest answer of train."""
+    repeats: Annotated[int, Field(ge=1)] = 1
+    """How often each test case is asked; its scores are averaged."""
+    temperature: Annotated[float, Field(ge=0, le=2)] = 0.0
+    """0 is greedy; above, repeats differ by the seed that each request carries."""
+    concurrency: Annotated[int, Field(ge=1)] = 64
+    """Requests in flight at most; fewer when the vendor says that it is asked too often."""
+    prices: dict[str, TokenPrice] = Field(default={})
+    """By contender, or by model for all contenders that ask it."""
+    budget: Budget | None = None
+    """The most that the answers may cost; needs the price of every contender that costs money."""
     gate: Gate | None = None
     """When set, `compare` exits by it."""
 
@@ -252,6 +284,23 @@ class Evaluate(Spec):
                 )
         return self
 
+    @model_validator(mode="after")
+    def _recorded_scores_of_recorded_answers(self) -> Self:
+        asked = [each.name for each in self.contenders if not isinstance(each, Recorded)]
+        for scorer in self.scorers:
+            if isinstance(scorer, RecordedScore) and asked:
+                raise ValueError(
+                    f"the scorer {scorer.name!r} reads scores beside recorded answers, and "
+                    f"{', '.join(asked)} is asked afresh; take another scorer, such as exact"
+                )
+        return self
+
+    @property
+    def needs_expected(self) -> bool:
+        """Whether a case must say what is expected, because some scorer looks at it."""
+        free = (Regex, JsonValid, JsonSchema, RecordedScore, *MEASURES)
+        return not all(isinstance(scorer, free) for scorer in self.scorers)
+
     @property
     def _quality(self) -> list[str]:
         return [scorer.name for scorer in self.scorers if not isinstance(scorer, MEASURES)]
@@ -260,13 +309,6 @@ class Evaluate(Spec):
     def primary_scorer(self) -> str:
         """Name of the scorer that decides the verdict."""
         return self.primary or self._quality[0]
-
-
-class Budget(Spec):
-    """The most that a job may cost."""
-
-    usd: Annotated[Decimal, Field(ge=0)]
-    """US dollars."""
 
 
 class Job(Spec):
@@ -318,6 +360,15 @@ class Job(Spec):
     def on(self, backend: str | None) -> Self:
         """Return the job as it would be if it named this backend; None: as it is."""
         return self if backend is None else self.model_copy(update={"backend": backend})
+
+    def answered_for(self, usd: Decimal) -> Self:
+        """Return the job with another budget for the answers of its contenders.
+
+        Args:
+            usd: US dollars.
+        """
+        evaluate = self.evaluate.model_copy(update={"budget": Budget(usd=usd)})
+        return self.model_copy(update={"evaluate": evaluate})
 
     def path(self, name: str) -> Path:
         """Return a data path resolved against the job's folder."""

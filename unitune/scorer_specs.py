@@ -226,6 +226,15 @@ class PythonFunction(Scored):
     """``checks.py:polite``, a file from the job's folder, or ``package.module:polite``."""
 
 
+class RecordedScore(Scored):
+    """The score that another tool gave to a recorded answer, kept beside it."""
+
+    type: Literal["recorded_score"] = "recorded_score"
+    name: str = "recorded_score"
+    key: str
+    """Which of the answer's `scores`, such as `match` or ``acc,none``."""
+
+
 class OpenAIGrader(Scored):
     """A grader object of OpenAI, as it is."""
 
@@ -315,6 +324,7 @@ CaseSpec: TypeAlias = (
     | SentenceChrf
     | Embedding
     | PythonFunction
+    | RecordedScore
     | OpenAIGrader
 )
 """Scorers whose score over all cases is the mean over cases."""

@@ -34,6 +34,19 @@ def compare(
             "--batch", help="Test cases in batches: within a day, for about half the price."
         ),
     ] = False,
+    replay: Annotated[
+        bool,
+        typer.Option(
+            "--replay", help="Judge by the recorded answers: no question, no key, no cost."
+        ),
+    ] = False,
+    recall: Annotated[
+        bool, typer.Option("--recall", help="Take answers that another comparison was given.")
+    ] = False,
+    budget: Annotated[
+        str | None,
+        typer.Option(metavar="USD", help="The most that the answers may cost, in US dollars."),
+    ] = None,
     update_baseline: Annotated[
         bool,
         typer.Option(
@@ -53,10 +66,11 @@ def compare(
 
     [dim]$ unitune compare unitune.yaml
     $ unitune compare unitune.yaml --batch
+    $ unitune compare unitune.yaml --replay --out evaluation
     $ unitune compare unitune.yaml --json > verdict.json[/dim]
     """
     from unitune.cli.following import asking
-    from unitune.cli.options import seconds_of
+    from unitune.cli.options import seconds_of, usd_of
     from unitune.cli.output import console
     from unitune.evaluate.compare import compare as make_comparison
     from unitune.evaluate.compare import default_folder
@@ -65,6 +79,8 @@ def compare(
     from unitune.run import find_run
 
     job = Job.load(file).on(backend)
+    if budget is not None:
+        job = job.answered_for(usd_of("--budget", budget))
     found = None if run is None else find_run(run)
     with asking(quiet=quiet or json) as progress:
         comparison = make_comparison(
@@ -73,6 +89,8 @@ def compare(
             out=out,
             deploy_seconds=None if deploy is None else seconds_of("--deploy", deploy),
             batch=batch,
+            replay=replay,
+            recall=recall,
             update_baseline=update_baseline,
             progress=progress,
         )

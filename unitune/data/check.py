@@ -194,17 +194,23 @@ def check_job(job: Job) -> DataReport:
     Args:
         job: Its data, and the seed of its split.
     """
-    train = _tally(job, "train", job.data.train)
-    for row in train.read(read(train.name, job.data, job.method)):
-        train.seen.add(row)
-    tallies = [train]
-    across = list(_cut_findings(job, train))
+    tallies: list[_Tally] = []
+    across: list[Finding] = []
+    if job.data.train is not None:
+        train = _tally(job, "train", job.data.train)
+        for row in train.read(read(train.name, job.data, job.method)):
+            train.seen.add(row)
+        tallies.append(train)
+        across.extend(_cut_findings(job, train))
     if isinstance(job.data.validation, str):
         tallies.append(_tally(job, "validation", job.data.validation))
     if job.data.test:
         tallies.append(_tally(job, "test", job.data.test))
-    for index, tally in enumerate(tallies[1:], start=1):
-        use = "case" if tally.purpose == "test" else job.method
+    case = "case" if job.evaluate.needs_expected else "any"
+    for index, tally in enumerate(tallies):
+        if tally.purpose == "train":
+            continue
+        use = case if tally.purpose == "test" else job.method
         for row in tally.read(read(tally.name, job.data, use)):
             across.extend(_shared_findings(job, row, tally, tallies[:index]))
             tally.seen.add(row)

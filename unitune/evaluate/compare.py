@@ -21,7 +21,7 @@ from pathlib import Path
 from unitune import registry
 from unitune.data.split import Splits, load_splits
 from unitune.deploying import answering, standing
-from unitune.errors import JobError, UserError
+from unitune.errors import JobError, UnknownName, UserError
 from unitune.evaluate import baseline
 from unitune.evaluate.batchcreate import batching_backend
 from unitune.evaluate.conclude import conclude
@@ -30,11 +30,12 @@ from unitune.evaluate.engine import Asked
 from unitune.evaluate.evidence import requirements
 from unitune.evaluate.examine import Examination, Notify, examine
 from unitune.evaluate.results import Comparison
+from unitune.evaluate.spending import Spending, contender_prices
 from unitune.evaluate.task import Task, prepare
 from unitune.evaluate.training import describe, run_under_test
 from unitune.feasibility import on_its_own_name
 from unitune.home import home, make_home
-from unitune.job import Job, Tuned
+from unitune.job import FewShot, Instructed, Job, Tuned
 from unitune.run import Run
 
 
@@ -45,6 +46,8 @@ def compare(  # noqa: PLR0913 - each has a name and a default
     out: str | os.PathLike[str] | None = None,
     deploy_seconds: float | None = None,
     batch: bool = False,
+    replay: bool = False,
+    recall: bool = False,
     update_baseline: bool = False,
     progress: Notify | None = None,
 ) -> Comparison:
@@ -58,6 +61,10 @@ def compare(  # noqa: PLR0913 - each has a name and a default
             one up for so long at most, and take it down at the end. It costs money.
         batch: Have test cases answered in batches, where the backend can: within a day, for about
             half the price. The same call collects what an earlier one handed in.
+        replay: Judge by the answers that are recorded in the folder, and ask nobody: at no cost,
+            without keys, without the ledger that knows the run.
+        recall: Take answers that any comparison of this ledger's folder was given by the same model
+            to the same request. A vendor may have changed a model under its name since.
         update_baseline: Make the candidate's scores the gate's baseline file, if it passes whatever
             else the gate asks.
         progress: Called as answers come; with batches about once a second, too.
@@ -72,7 +79,8 @@ def compare(  # noqa: PLR0913 - each has a name and a default
         DataError: Cases cannot be told apart, or an expected answer cannot be read.
         Leak: Test cases stand in training rows.
         Mismatch: The tuned model does not belong to the job's base, or the baseline file not to
-            these cases.
+            these cases; or, on replay, cases or prompts have changed since they were answered.
+        OverBudget: The answers may cost more than `evaluate.budget`; those that came are kept.
         UserError: It answers only from a deployment, and none stands; or one is to be brought up
             for batches.
         Unsupported: The backend does not answer in batches.
@@ -80,11 +88,13 @@ def compare(  # noqa: PLR0913 - each has a name and a default
         Interrupted: The user pressed Ctrl-C; the same call goes on.
     """
     check_roles(job.evaluate.contenders)
+    _check_train(job, run)
     if batch:
         _check_batches(job.backend, deploy_seconds)
-    job = on_its_own_name(job, registry.offer(job.backend))
+    offer = registry.offer(job.backend)
+    job = on_its_own_name(job, offer)
     splits = load_splits(job)
-    tuned = _tuned_by(job, splits, run)
+    tuned = _known_here(job, splits, run) if replay else _tuned_by(job, splits, run)
     training = describe(job, splits, tuned) if tuned else None
     contenders = build(job.evaluate, job.tuning, splits.train)
     task = prepare(job, splits, training.rows if training else ())
@@ -93,12 +103,17 @@ def compare(  # noqa: PLR0913 - each has a name and a default
         examination = Examination(
             backend=job.backend,
             base=job.base_model,
-            tuned=answering(tuned) if tuned else None,
+            tuned=answering(tuned) if tuned and not replay else None,
             contenders=contenders,
             task=task,
             folder=Path(out) if out else _made_folder(job.name, training.run if training else None),
             job_folder=job.folder,
             batch=batch,
+            replay=replay,
+            recall=recall,
+            concurrency=job.evaluate.concurrency,
+            spending=Spending(job.evaluate.budget.usd if job.evaluate.budget else None),
+            prices=contender_prices(job, free=offer.training_price == "none"),
         )
         answered = examine(examination, progress or _tell_nobody)
     comparison = conclude(job, task, answered, training, asked)
@@ -106,6 +121,25 @@ def compare(  # noqa: PLR0913 - each has a name and a default
         _accept(job, task, comparison)
     _write(comparison, examination.folder)
     return comparison
+
+
+def _check_train(job: Job, run: Run | None) -> None:
+    """Refuse contenders that are made from training rows where the job names none."""
+    if job.data.train is not None:
+        return
+    told = job.evaluate.instructions
+    made_from_train = [
+        spec.name
+        for spec in job.evaluate.contenders
+        if isinstance(spec, FewShot)
+        or (isinstance(spec, Tuned) and run is None)
+        or (isinstance(spec, Instructed) and not (spec.instructions or told))
+    ]
+    if made_from_train:
+        raise JobError(
+            f"job {job.name!r} names no training rows, and {', '.join(made_from_train)} "
+            "cannot be made without. Set data.train, or leave them out of evaluate.contenders."
+        )
 
 
 def _check_batches(backend: str, deploy_seconds: float | None) -> None:
@@ -142,6 +176,16 @@ def _tuned_by(job: Job, splits: Splits, run: Run | None) -> Run | None:
             "Add `tuned` to evaluate.contenders, or name no run."
         )
     return None
+
+
+def _known_here(job: Job, splits: Splits, run: Run | None) -> Run | None:
+    """Return the run behind recorded answers, where this ledger knows it."""
+    try:
+        return _tuned_by(job, splits, run)
+    except UnknownName:
+        if run is not None:
+            raise
+        return None
 
 
 def _tell_nobody(_: Asked) -> None:

@@ -32,15 +32,29 @@ class Record(Frozen):
     contender: str
     case: str
     """`Example.case_id`."""
+    repeat: int = 0
+    """Which time it was asked, from 0."""
+    model: str = ""
+    """Fingerprint of the model that answered."""
     request_hash: str
     """Hash of model fingerprint, messages and sampling settings: what determines the answer."""
+    prompt_hash: str = ""
+    """Hash of messages and sampling settings alone."""
+    case_hash: str = ""
+    """Hash of the whole case."""
+    target_hash: str = ""
+    """Hash of the expected answer."""
     text: str = ""
     finish_reason: str = "stop"
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
     seconds: float | None = None
     tool_calls: tuple[dict[str, JsonValue], ...] | None = None
+    given: dict[str, float] | None = None
+    """`Reply.given`."""
     error: str | None = None
+    recalled: Literal[True] | None = None
+    """The answer was given to the same request in another comparison."""
 
 
 class Answer(Frozen):

@@ -20,7 +20,7 @@ from unitune.data.leaks import leaking_cases, refuse
 from unitune.data.split import Splits
 from unitune.errors import DataError, JobError, Leak
 from unitune.evaluate.dev import DevScore
-from unitune.evaluate.engine import Question
+from unitune.evaluate.engine import Question, short_hash
 from unitune.evaluate.prompts import Prompt
 from unitune.evaluate.results import Answer, Confusion, LeakResult, Record
 from unitune.evaluate.scorers import (
@@ -59,6 +59,8 @@ class Task:
         max_tokens: Longest answer in tokens.
         leaks: Test cases that stand in training rows.
         notes: What a reader of the verdict must know about the cases.
+        repeats: How often each test case is asked.
+        temperature: 0 is greedy.
         measures: What is told of answers beside their quality.
     """
 
@@ -69,14 +71,34 @@ class Task:
     max_tokens: int
     leaks: LeakResult
     notes: tuple[str, ...] = ()
+    repeats: int = 1
+    temperature: float = 0.0
     measures: tuple[MeasureSpec, ...] = ()
 
-    def question(self, case: Example, prompt: Prompt) -> Question:
-        """Put a case into words: greedy, with the task's longest answer and no stop strings."""
+    def question(self, case: Example, prompt: Prompt, repeat: int = 0) -> Question:
+        """Put a case into words, with the task's longest answer and no stop strings."""
         request = Request(
-            messages=prompt.messages(case), tools=case.tools, max_tokens=self.max_tokens
+            messages=prompt.messages(case),
+            tools=case.tools,
+            max_tokens=self.max_tokens,
+            temperature=self.temperature,
+            seed=repeat,
         )
-        return Question(case.case_id, request)
+        return Question(
+            case=case.case_id,
+            request=request,
+            repeat=repeat,
+            case_hash=short_hash(case.content),
+            target_hash=short_hash(case.answer),
+        )
+
+    def questions(self, prompt: Prompt) -> list[Question]:
+        """Put all test cases into words, each as often as it is asked, case by case."""
+        return [
+            self.question(case, prompt, repeat)
+            for case in self.cases
+            for repeat in range(self.repeats)
+        ]
 
     def grade(self, case: Example, record: Record) -> Answer:
         """Score a recorded answer; 0 by every scorer when it is an error."""
@@ -167,9 +189,11 @@ def prepare(job: Job, splits: Splits, trained: Iterable[Dataset] = ()) -> Task:
         dev=dev_rows(splits.validation),
         scorers=scorers,
         primary=evaluate.primary_scorer,
-        max_tokens=longest_answer(splits.train, evaluate),
+        max_tokens=longest_answer(splits.train or test, evaluate),
         leaks=found,
         notes=_doubles(len(splits.test) - len(test)),
+        repeats=evaluate.repeats,
+        temperature=evaluate.temperature,
         measures=tuple(spec for spec in evaluate.scorers if isinstance(spec, MEASURES)),
     )
 
@@ -188,10 +212,11 @@ def dev_rows(validation: Dataset) -> tuple[Example, ...]:
 def longest_answer(train: Iterable[Example], evaluate: Evaluate) -> int:
     """Return the longest answer that a model may give, in tokens.
 
-    `auto` gives room for the longest answer of train without a tokenizer, which hosted models do
-    not hand out. Tokenizers make less than one token of two ASCII characters of text, digits
-    aside, which many split one by one, and may make one token of each byte of anything else. 16
-    more leave room for the stop token and for answers a little longer than any of train.
+    `auto` gives room for the longest answer of train (of the cases, for a job that is only
+    compared) without a tokenizer, which hosted models do not hand out. Tokenizers make less than
+    one token of two ASCII characters of text, digits aside, which many split one by one, and may
+    make one token of each byte of anything else. 16 more leave room for the stop token and for
+    answers a little longer than any of train.
     """
     if evaluate.max_tokens != "auto":
         return evaluate.max_tokens

@@ -12,6 +12,7 @@
     classes      class_f1                                   classes, over all cases
     corpus       bleu, chrf                                 n-grams, over all cases
     functions    python                                     a function of the user's
+    recorded     recorded_score                             what another tool gave
     graders      grader                                     OpenAI's grader objects
     measures     length, latency, cost, consistency         no quality; decide nothing
 

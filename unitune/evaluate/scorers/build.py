@@ -16,6 +16,7 @@ from unitune.evaluate.scorers import (
     labels,
     numbers,
     overlap,
+    recorded,
     text,
     tools,
 )
@@ -43,6 +44,7 @@ MAKERS: Mapping[str, Callable[[Any, Setting], Scorer]] = {
     "bleu": corpus.make_bleu,
     "chrf": corpus.make_chrf,
     "python": functions.make_python,
+    "recorded_score": recorded.make_recorded_score,
     "grader": graders.make_grader,
 }
 """By the type of the specification."""

@@ -11,8 +11,8 @@ people to read. A scorer that cannot say raises `Unscorable`, and the case is re
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from typing import TypeAlias, TypeVar
@@ -65,16 +65,20 @@ class Attempt:
         case: What was asked, with what was expected.
         text: What was answered; empty where there was no answer.
         tool_calls: Which tools the answer calls.
+        given: Scores that stand beside a recorded answer.
     """
 
     case: Example
     text: str
     tool_calls: tuple[ToolCall, ...] = ()
+    given: Mapping[str, float] = field(default_factory=dict[str, float])
 
     @classmethod
     def of(cls, case: Example, record: Record) -> Attempt:
         """Return what was recorded as an attempt; an error is an empty one."""
-        return cls(case, "") if record.error else cls(case, record.text, record.tool_calls or ())
+        if record.error:
+            return cls(case, "")
+        return cls(case, record.text, record.tool_calls or (), record.given or {})
 
     @property
     def expected(self) -> str:
