@@ -20,6 +20,7 @@ from unitune.evaluate.results import (
     Answer,
     CaseResult,
     Comparison,
+    Confusion,
     ContenderResult,
     Curve,
     GateCheck,
@@ -303,6 +304,44 @@ def regression(file: str) -> Regression:
     )
 
 
+def graded(comparison: Comparison) -> Comparison:
+    """Return the comparison with answers half right, and why, in place of the wrong ones.
+
+    Its totals are left as they are.
+    """
+
+    def half_right(answer: Answer) -> Answer:
+        if answer.error or answer.scores[comparison.metric]:
+            return answer
+        return answer.model_copy(
+            update={
+                "scores": {**answer.scores, comparison.metric: 0.5},
+                "reasons": {comparison.metric: "urgency differs"},
+            }
+        )
+
+    cases = tuple(
+        case.model_copy(
+            update={"answers": {name: half_right(one) for name, one in case.answers.items()}}
+        )
+        for case in comparison.cases
+    )
+    return comparison.model_copy(update={"cases": cases})
+
+
+def measured(comparison: Comparison) -> Comparison:
+    """Return the comparison with measures, and labels that its candidate mixed up."""
+    counts = {"late_parcel": {"late_parcel": 9, "wants_refund": 3, "": 1}, "wants_refund": {}}
+    confusion = Confusion(labels=("late_parcel", "wants_refund"), counts=counts)
+    contenders = tuple(
+        result.model_copy(
+            update={"measures": {"latency": 0.25}, "confusion": {"class_f1": confusion}}
+        )
+        for result in comparison.contenders
+    )
+    return comparison.model_copy(update={"contenders": contenders})
+
+
 def infested(comparison: Comparison, text: str) -> Comparison:
     """Return the comparison with a text at the end of every free text in it, names too."""
     return Comparison.model_validate(_with_text(comparison.model_dump(mode="json"), text))
@@ -319,6 +358,7 @@ def _with_text(value: Any, text: str) -> Any:
     fields |= {*Answer.model_fields, *GateResult.model_fields, *LeakResult.model_fields}
     fields |= {*Curve.model_fields, *Message.model_fields}
     fields |= {*GateCheck.model_fields, *Regression.model_fields}
+    fields |= {*Confusion.model_fields}
     return {
         key if key in fields else key + text: item
         if key in CHOICES or key == "usd"

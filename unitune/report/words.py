@@ -128,7 +128,7 @@ def evidence(comparison: Comparison) -> tuple[Fact, ...]:
         Fact(
             "Gained and lost",
             f"{comparison.gained:,} and {comparison.lost:,}",
-            f"{_gained_and_lost(comparison)}, of {comparison.n:,}.",
+            _gained_and_lost(comparison),
         ),
         Fact("p-value", p_value(comparison.p_value), _chance(comparison.p_value)),
         Fact(
@@ -144,6 +144,16 @@ def evidence(comparison: Comparison) -> tuple[Fact, ...]:
             "A true difference of this size is found by four of five such tests; a smaller one is "
             "often missed.",
         ),
+    )
+
+
+def _gained_and_lost(comparison: Comparison) -> str:
+    candidate, baseline, n = comparison.candidate, comparison.baseline, comparison.n
+    if comparison.graded:
+        return f"Cases in which {candidate} scored higher, and in which {baseline} did, of {n:,}."
+    return (
+        f"Cases that only {candidate} got right, and cases that only {baseline} got right, "
+        f"of {n:,}."
     )
 
 
@@ -342,13 +352,6 @@ def _spoken(comparison: Comparison, side: Literal["candidate", "baseline"]) -> s
         return f"\u201c{baseline.name}\u201d"
     rivals = sum(rival.role == "baseline" for rival in comparison.contenders)
     return "the best prompt" if rivals > 1 else f"the {baseline.name} prompt"
-
-
-def _gained_and_lost(comparison: Comparison) -> str:
-    candidate, baseline = comparison.candidate, comparison.baseline
-    if comparison.graded:
-        return f"Cases in which {candidate} scored higher, and cases in which {baseline} did"
-    return f"Cases that only {candidate} got right, and cases that only {baseline} got right"
 
 
 def _more_cases(comparison: Comparison) -> str:
