@@ -25,7 +25,7 @@ PROMPTED = ("zero-shot", "instructed", "few-shot")
 
 _METRICS = {
     "bleu": "overlap with the expected answers in runs of words, over all cases (BLEU)",
-    "choice": "the answer names the expected label",
+    "choice": "the answer names the expected label and no other",
     "chrf": "overlap with the expected answers in runs of characters, over all cases (chrF)",
     "class_f1": "F1 over classes, from all cases together",
     "contains": "the expected text stands somewhere in the answer",
@@ -36,7 +36,7 @@ _METRICS = {
     "json_fields": "share of the fields of the expected JSON that are right",
     "json_schema": "the answer is JSON that the schema allows",
     "json_valid": "the answer is valid JSON",
-    "numeric": "the number in the answer is the expected one",
+    "numeric": "the number in the answer is the expected one, within the tolerance",
     "regex": "the answer matches the pattern",
     "rouge": "overlap with the expected answer in words (ROUGE)",
     "sentence_chrf": "overlap with the expected answer in runs of characters (chrF)",

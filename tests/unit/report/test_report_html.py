@@ -16,7 +16,7 @@ from sample_comparison import (
     sample_comparison,
 )
 
-from unitune.evaluate.results import Comparison, Frozen, GateResult
+from unitune.evaluate.results import Comparison, Contrast, Frozen, GateResult
 from unitune.job import Gate
 from unitune.report import words
 from unitune.report.html import render
@@ -331,18 +331,16 @@ def test_measures_and_mixed_up_labels_are_shown_where_there_are_any() -> None:
     assert "mixed up" not in Page(render(sample_comparison())).text
 
 
-class Metric(Frozen):
-    metric: str = "token_f1"
-    n: int = 40
-    difference: float = 0.5
-    interval: tuple[float, float] = (0.4, 0.625)
-    p: float = 0.003
-    p_adjusted: float = 0.009
-
-
-class Slice(Metric):
-    name: str = "topic"
-    value: str = "refunds"
+CONTRAST = Contrast(
+    name="topic = refunds",
+    n=40,
+    baseline=0.25,
+    candidate=0.75,
+    difference=0.5,
+    interval=(0.4, 0.625),
+    p_value=0.003,
+    p_adjusted=0.009,
+)
 
 
 class Money(Frozen):
@@ -354,26 +352,25 @@ class Money(Frozen):
 class Rich(Comparison):
     """A comparison with all that may be told beside the verdict."""
 
-    slices: tuple[Slice, ...] = ()
-    secondary: tuple[Metric, ...] = ()
     economics: Money | None = None
 
 
 def rich(**more: Any) -> Rich:
     plain = sample_comparison()
-    return Rich(**{name: getattr(plain, name) for name in Comparison.model_fields}, **more)
+    fields = {name: getattr(plain, name) for name in Comparison.model_fields}
+    return Rich(**{**fields, **more})
 
 
 def test_slices_are_marked_exploratory_and_have_both_p_values() -> None:
-    text = Page(render(rich(slices=(Slice(),)))).text
+    text = Page(render(rich(slices=(CONTRAST,)))).text
 
     assert "Slices exploratory" in text
-    assert "refunds topic +50.0 40.0 to 62.5 40 0.003 0.009" in text
+    assert "topic = refunds +50.0 40.0 to 62.5 40 0.003 0.009" in text
     assert "exploratory" not in Page(render(rich())).text
 
 
 def test_further_metrics_have_their_adjusted_p_value() -> None:
-    text = Page(render(rich(secondary=(Metric(),)))).text
+    text = Page(render(rich(secondary=(CONTRAST.model_copy(update={"name": "token_f1"}),)))).text
 
     assert "token_f1 +50.0 40.0 to 62.5 40 0.003 0.009" in text
     assert "(Holm)" in text
