@@ -38,6 +38,7 @@ ORDER = [
     ["evaluate"],
     ["importing"],
     ["suites"],
+    ["pytest_plugin"],
     ["report"],
     ["testing"],
     ["cli"],
