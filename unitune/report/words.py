@@ -213,12 +213,18 @@ def judging(comparison: Comparison) -> tuple[Fact, ...]:
             ),
             ("Best baseline", _choice(comparison)),
             ("Test cases in the training rows", _leaks(comparison)),
-            ("Base model", f"{comparison.base_model}, on backend {comparison.backend}"),
+            ("Base model", _base_model(comparison)),
             ("Run", comparison.run or "none: no contender was tuned here"),
             ("Date", moment(comparison.created)),
             *comparison.provenance.items(),
         )
     )
+
+
+def _base_model(comparison: Comparison) -> str:
+    if all(contender.type == "recorded" for contender in comparison.contenders):
+        return "none: every answer was recorded before"
+    return f"{comparison.base_model}, on backend {comparison.backend}"
 
 
 def gate(comparison: Comparison) -> str:
