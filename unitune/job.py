@@ -262,7 +262,7 @@ class Evaluate(Spec):
     margin: Annotated[float, Field(gt=0, lt=1)] = 0.05
     """Differences smaller than this do not matter to the team."""
     leaks: Literal["refuse", "drop", "allow"] = "refuse"
-    """What to do with test cases that stand in train."""
+    """What to do with test cases that stand in train: equal, near duplicates, or half quoted."""
     max_tokens: Annotated[int, Field(ge=1)] | Auto = "auto"
     """Longest answer in tokens; `auto` gives room for the longest answer of train."""
     gate: Gate | None = None

@@ -13,6 +13,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from unitune.data.example import Message
+from unitune.data.overlap import SharedCase
 from unitune.job import Role
 
 
@@ -96,8 +97,8 @@ class LeakResult(Frozen):
     """Test cases that stand in the training rows."""
 
     action: Literal["refuse", "drop", "allow"]
-    cases: tuple[str, ...] = ()
-    """Ids of the cases found in train."""
+    cases: tuple[SharedCase, ...] = ()
+    """Those found, each with its kind, its similarity and where it stands in the training rows."""
 
 
 class Curve(Frozen):

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
 
-from unitune.evaluate.results import Comparison, ContenderResult
+from unitune.data.leaks import by_kind
+from unitune.evaluate.results import Comparison, ContenderResult, LeakResult
 
 _HYPHEN_BEFORE_NUMBER = re.compile(r"(?<![\w-])-(?=\d)")
 _SPACE_BEFORE_PERCENT = re.compile(r"(?<=\d) (?=%)")
@@ -276,8 +277,8 @@ def _counted_leaks(comparison: Comparison) -> tuple[str, ...]:
         return ()
     cases = counted(len(leaks.cases), "test case")
     warning = (
-        f"{cases} also in the training rows and counted all the same (leaks: allow): "
-        "the tuned model may know the answers by heart."
+        f"{cases} also in the training rows ({_kinds(leaks)}) and counted all the same "
+        "(leaks: allow): the tuned model may know the answers by heart."
     )
     return (warning,)
 
@@ -287,4 +288,8 @@ def _leaks(comparison: Comparison) -> str:
     if not leaks.cases:
         return "none found"
     done = {"refuse": "refused", "drop": "left out of the test", "allow": "counted all the same"}
-    return f"{counted(len(leaks.cases), 'case')}, {done[leaks.action]}"
+    return f"{counted(len(leaks.cases), 'case')} ({_kinds(leaks)}), {done[leaks.action]}"
+
+
+def _kinds(leaks: LeakResult) -> str:
+    return by_kind(case.kind for case in leaks.cases)
