@@ -15,6 +15,7 @@ from decimal import Decimal
 from typing import Any
 
 from unitune.data.example import Message
+from unitune.evaluate.gate import Evidence, Pinned, apply
 from unitune.evaluate.intervals import wilson
 from unitune.evaluate.results import (
     Answer,
@@ -22,10 +23,13 @@ from unitune.evaluate.results import (
     Comparison,
     ContenderResult,
     Curve,
+    GateCheck,
     GateResult,
     LeakResult,
+    Regression,
 )
 from unitune.evaluate.statistics import compare_binary
+from unitune.job import Gate
 
 SYSTEM = (
     "You triage requests to the support desk of Larkfield, which sells standing desks. Answer with "
@@ -252,6 +256,54 @@ def _curve() -> Curve:
     )
 
 
+def gated(comparison: Comparison, gate: Gate, *, pinned: int = 0) -> Comparison:
+    """Return the comparison with what a gate says of it.
+
+    Args:
+        comparison: With its cases.
+        gate: Any.
+        pinned: So many of the first cases are pinned.
+    """
+    cases = tuple(
+        case.model_copy(update={"pinned": place < pinned})
+        for place, case in enumerate(comparison.cases)
+    )
+    candidate = next(r for r in comparison.contenders if r.name == comparison.candidate)
+    answers = [case.answers[comparison.candidate] for case in cases[:pinned]]
+    evidence = Evidence(
+        verdict=comparison.verdict,
+        interval=comparison.interval,
+        margin=comparison.margin,
+        own_interval=candidate.interval,
+        n=comparison.n,
+        errors=sum(any(answer.error for answer in case.answers.values()) for case in cases),
+        totals=dict(candidate.scores),
+        pinned=tuple(
+            Pinned(case.id, (answer.scores[comparison.metric],))
+            for case, answer in zip(cases, answers, strict=False)
+        ),
+    )
+    result = apply(gate, evidence)
+    if gate.baseline is not None:
+        result = result.model_copy(update={"regression": regression(gate.baseline)})
+    return comparison.model_copy(update={"cases": cases, "gate": result})
+
+
+def regression(file: str) -> Regression:
+    """Return how the candidate stands to a baseline file."""
+    return Regression(
+        file=file,
+        difference=0.0112,
+        interval=(-0.0204, 0.0431),
+        p_value=0.63,
+        n=178,
+        gained=6,
+        lost=4,
+        added=("178-5a0b11ce", "179-77f0d2aa"),
+        removed=("old-case",),
+    )
+
+
 def infested(comparison: Comparison, text: str) -> Comparison:
     """Return the comparison with a text at the end of every free text in it, names too."""
     return Comparison.model_validate(_with_text(comparison.model_dump(mode="json"), text))
@@ -267,6 +319,7 @@ def _with_text(value: Any, text: str) -> Any:
     fields = {*Comparison.model_fields, *ContenderResult.model_fields, *CaseResult.model_fields}
     fields |= {*Answer.model_fields, *GateResult.model_fields, *LeakResult.model_fields}
     fields |= {*Curve.model_fields, *Message.model_fields}
+    fields |= {*GateCheck.model_fields, *Regression.model_fields}
     return {
         key if key in fields else key + text: item
         if key in CHOICES or key == "usd"

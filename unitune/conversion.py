@@ -21,7 +21,7 @@ from unitune.errors import DataError
 from unitune.job import Job
 from unitune.wire import CannotCarry, Format, WireRow
 
-FOR_JUDGING = ("id", "expected")
+FOR_JUDGING = ("id", "expected", "pinned")
 """Keys that no training reads; a format without a place for them leaves them out."""
 
 
@@ -141,7 +141,7 @@ def _encoded(
         row = form.encode(item.example)
     except CannotCarry as problem:
         return _cannot_carry(form, problem).at(file=str(path), line=item.line)
-    named = (key for key in FOR_JUDGING if getattr(item.example, key) is not None)
+    named = (key for key in FOR_JUDGING if key in item.example.content)
     return Converted(item.line, _line(row), tuple(key for key in named if key not in row))
 
 

@@ -41,6 +41,9 @@ def offer_findings(job: Job, offer: Offer, day: date) -> tuple[Finding, ...]:
     """
     model = offer.model(job.base_model)
     reason = offer.refusal(job.base_model)
+    if job.data.train is None:
+        what = f"job {job.name!r} names no rows to train on; it can only be compared."
+        return (error("no-training-rows", what, "Name a file under `data.train`."),)
     if not offer.methods:
         return (error("unsupported-method", offer.summary, "Choose a backend that tunes."),)
     if reason is not None:

@@ -14,31 +14,24 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    JsonValue,
-    SerializerFunctionWrapHandler,
-    ValidationError,
-    field_validator,
-    model_serializer,
-    model_validator,
-)
+from pydantic import BeforeValidator, Field, JsonValue, ValidationError, model_validator
 
 from unitune import yamlfile
 from unitune.errors import JobError
+from unitune.scorer_specs import (
+    MEASURES,
+    Exact,
+    JsonSchema,
+    JsonValid,
+    RecordedScore,
+    Regex,
+    ScorerSpec,
+)
+from unitune.spec import Spec, Typed, from_name
 
 Auto = Literal["auto"]
 Role = Literal["baseline", "candidate", "reference"]
 Method = Literal["sft", "dpo", "rft"]
-
-
-class Spec(BaseModel):
-    """Frozen data that refuses unknown keys."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
 
 class Columns(Spec):
@@ -66,8 +59,8 @@ class Template(Spec):
 class Data(Spec):
     """The files that a job learns from and is judged on."""
 
-    train: str
-    """Training file: JSONL, CSV or TSV."""
+    train: str | None = None
+    """Training file: JSONL, CSV or TSV; a job without one is only compared, never trained."""
     test: str | None = None
     """Held-out cases; `compare` needs them, training never reads them for learning."""
     validation: str | Annotated[float, Field(gt=0, lt=1)] | None = None
@@ -112,67 +105,6 @@ class Tuning(Spec):
     """Longest row in tokens; a longer row is a finding, never cut silently."""
     seed: Annotated[int, Field(ge=0)] | Auto = "auto"
     """Seed of everything random."""
-
-
-class Typed(Spec):
-    """A specification told apart by `type`; ``exact`` is short for ``{type: exact}``."""
-
-    @model_serializer(mode="wrap")
-    def _shortest(self, handler: SerializerFunctionWrapHandler) -> JsonValue:
-        content = {"type": getattr(self, "type"), **handler(self)}  # noqa: B009 - each leaf has one
-        return content["type"] if len(content) == 1 else content
-
-
-def _from_name(value: Any) -> Any:
-    return {"type": value} if isinstance(value, str) else value
-
-
-class Exact(Typed):
-    """The answer equals the expected one."""
-
-    type: Literal["exact"] = "exact"
-    ignore_case: bool = False
-    """Compare without regard to case."""
-
-
-class Contains(Typed):
-    """The expected text stands somewhere in the answer."""
-
-    type: Literal["contains"] = "contains"
-    ignore_case: bool = False
-    """Compare without regard to case."""
-
-
-class Regex(Typed):
-    """The pattern is found in the answer."""
-
-    type: Literal["regex"] = "regex"
-    pattern: str
-    """Python regular expression, searched anywhere in the answer."""
-
-    @field_validator("pattern")
-    @classmethod
-    def _compiles(cls, pattern: str) -> str:
-        yamlfile.check_regex(pattern)
-        return pattern
-
-
-class JsonValid(Typed):
-    """The answer is one JSON value."""
-
-    type: Literal["json_valid"] = "json_valid"
-
-
-class JsonEqual(Typed):
-    """The answer is JSON equal to the expected JSON, whatever its spacing and key order."""
-
-    type: Literal["json_equal"] = "json_equal"
-
-
-ScorerSpec = Annotated[
-    Annotated[Exact | Contains | Regex | JsonValid | JsonEqual, Field(discriminator="type")],
-    BeforeValidator(_from_name, json_schema_input_type=str | dict[str, JsonValue]),
-]
 
 
 class ZeroShot(Typed):
@@ -224,8 +156,25 @@ class Recorded(Typed):
 
 ContenderSpec = Annotated[
     Annotated[ZeroShot | Instructed | FewShot | Tuned | Recorded, Field(discriminator="type")],
-    BeforeValidator(_from_name, json_schema_input_type=str | dict[str, JsonValue]),
+    BeforeValidator(from_name, json_schema_input_type=str | dict[str, JsonValue]),
 ]
+
+
+class Guard(Spec):
+    """A line that the candidate's score by a scorer, or a measure of it, must keep to."""
+
+    metric: str
+    """Name of a scorer or measure."""
+    at_least: Annotated[float, Field(allow_inf_nan=False)] | None = None
+    """The lowest that passes."""
+    at_most: Annotated[float, Field(allow_inf_nan=False)] | None = None
+    """The highest that passes."""
+
+    @model_validator(mode="after")
+    def _one_line(self) -> Self:
+        if (self.at_least is None) == (self.at_most is None):
+            raise ValueError("give either at_least or at_most")
+        return self
 
 
 class Gate(Spec):
@@ -238,6 +187,22 @@ class Gate(Spec):
     """For mode absolute: the score to reach, from 0 to 1."""
     min_cases: Annotated[int, Field(ge=1)] = 1
     """With fewer scored cases the gate is inconclusive."""
+    pinned: tuple[str, ...] = ()
+    """Ids of cases that the candidate must get right, besides rows with ``pinned: true``."""
+    pinned_score: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """A pinned case that scores less is broken."""
+    baseline: str | None = None
+    """For mode no-regress: a file of scores, kept beside the job, that the candidate is held
+    against; `compare --update-baseline` writes it. Without one it is the best baseline."""
+    also: tuple[Guard, ...] = ()
+    """Further lines that the candidate must keep to, such as ``{metric: json_valid, at_least:
+    0.99}``; each looks at a score as it is, without an interval."""
+
+    @model_validator(mode="after")
+    def _baseline_when_regressing(self) -> Self:
+        if self.baseline is not None and self.mode != "no-regress":
+            raise ValueError(f"mode {self.mode} takes no baseline file, only no-regress does")
+        return self
 
     @model_validator(mode="after")
     def _threshold_when_absolute(self) -> Self:
@@ -248,13 +213,27 @@ class Gate(Spec):
         return self
 
 
+class Budget(Spec):
+    """The most that a job may cost."""
+
+    usd: Annotated[Decimal, Field(ge=0)]
+    """US dollars."""
+
+
+class TokenPrice(Spec):
+    """What a model's tokens cost, in US dollars a million tokens."""
+
+    input: Annotated[Decimal, Field(ge=0)]
+    output: Annotated[Decimal, Field(ge=0)]
+
+
 class Evaluate(Spec):
     """How contenders are judged on the test cases."""
 
     scorers: tuple[ScorerSpec, ...] = (Exact(),)
-    """What counts as right: exact, contains, regex, json_valid, json_equal."""
+    """What counts as right, and what else is measured; see `unitune.scorer_specs`."""
     primary: str | None = None
-    """The scorer that decides; by default the first."""
+    """Name of the scorer that decides, never a measure; by default the first."""
     contenders: tuple[ContenderSpec, ...] = (ZeroShot(), Instructed(), FewShot(), Tuned())
     """Who competes: zero-shot, instructed, few-shot, tuned, recorded."""
     instructions: str | None = None
@@ -265,35 +244,71 @@ class Evaluate(Spec):
     """What to do with test cases that stand in train: equal, near duplicates, or half quoted."""
     max_tokens: Annotated[int, Field(ge=1)] | Auto = "auto"
     """Longest answer in tokens; `auto` gives room for the longest answer of train."""
+    repeats: Annotated[int, Field(ge=1)] = 1
+    """How often each test case is asked; its scores are averaged."""
+    temperature: Annotated[float, Field(ge=0, le=2)] = 0.0
+    """0 is greedy; above, repeats differ by the seed that each request carries."""
+    concurrency: Annotated[int, Field(ge=1)] = 64
+    """Requests in flight at most; fewer when the vendor says that it is asked too often."""
+    prices: dict[str, TokenPrice] = Field(default={})
+    """By contender, or by model for all contenders that ask it."""
+    budget: Budget | None = None
+    """The most that the answers may cost; needs the price of every contender that costs money."""
     gate: Gate | None = None
     """When set, `compare` exits by it."""
 
     @model_validator(mode="after")
     def _names(self) -> Self:
         for kind, names in (
-            ("scorers", [scorer.type for scorer in self.scorers]),
+            ("scorers", [scorer.name for scorer in self.scorers]),
             ("contenders", [contender.name for contender in self.contenders]),
         ):
             if not names:
                 raise ValueError(f"{kind} must not be empty")
             if twice := {name for name in names if names.count(name) > 1}:
                 raise ValueError(f"{kind} names must differ; twice: {', '.join(sorted(twice))}")
-        types = [scorer.type for scorer in self.scorers]
-        if self.primary is not None and self.primary not in types:
-            raise ValueError(f"primary is {self.primary!r}, but scorers are {', '.join(types)}")
+        quality = self._quality
+        if not quality:
+            raise ValueError("the scorers only measure; add one that says what is right, as exact")
+        if self.primary is not None and self.primary not in quality:
+            raise ValueError(f"primary is {self.primary!r}, but scorers are {', '.join(quality)}")
+        return self
+
+    @model_validator(mode="after")
+    def _guards_look_at_scorers(self) -> Self:
+        names = [scorer.name for scorer in self.scorers]
+        for guard in self.gate.also if self.gate else ():
+            if guard.metric not in names:
+                raise ValueError(
+                    f"gate.also names {guard.metric!r}, but scorers are {', '.join(names)}"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _recorded_scores_of_recorded_answers(self) -> Self:
+        asked = [each.name for each in self.contenders if not isinstance(each, Recorded)]
+        for scorer in self.scorers:
+            if isinstance(scorer, RecordedScore) and asked:
+                raise ValueError(
+                    f"the scorer {scorer.name!r} reads scores beside recorded answers, and "
+                    f"{', '.join(asked)} is asked afresh; take another scorer, such as exact"
+                )
         return self
 
     @property
+    def needs_expected(self) -> bool:
+        """Whether a case must say what is expected, because some scorer looks at it."""
+        free = (Regex, JsonValid, JsonSchema, RecordedScore, *MEASURES)
+        return not all(isinstance(scorer, free) for scorer in self.scorers)
+
+    @property
+    def _quality(self) -> list[str]:
+        return [scorer.name for scorer in self.scorers if not isinstance(scorer, MEASURES)]
+
+    @property
     def primary_scorer(self) -> str:
-        """Type of the scorer that decides the verdict."""
-        return self.primary or self.scorers[0].type
-
-
-class Budget(Spec):
-    """The most that a job may cost."""
-
-    usd: Annotated[Decimal, Field(ge=0)]
-    """US dollars."""
+        """Name of the scorer that decides the verdict."""
+        return self.primary or self._quality[0]
 
 
 class Job(Spec):
@@ -321,7 +336,7 @@ class Job(Spec):
     tuning: Tuning = Tuning()
     evaluate: Evaluate = Evaluate()
     budget: Budget | None = None
-    options: dict[str, dict[str, JsonValue]] = {}
+    options: dict[str, dict[str, JsonValue]] = {}  # noqa: RUF012 - pydantic copies it
     """What one backend alone understands, by backend."""
     folder: Annotated[Path, Field(exclude=True, repr=False)] = Path()
     """Where relative paths start; the job file's folder."""
@@ -345,6 +360,15 @@ class Job(Spec):
     def on(self, backend: str | None) -> Self:
         """Return the job as it would be if it named this backend; None: as it is."""
         return self if backend is None else self.model_copy(update={"backend": backend})
+
+    def answered_for(self, usd: Decimal) -> Self:
+        """Return the job with another budget for the answers of its contenders.
+
+        Args:
+            usd: US dollars.
+        """
+        evaluate = self.evaluate.model_copy(update={"budget": Budget(usd=usd)})
+        return self.model_copy(update={"evaluate": evaluate})
 
     def path(self, name: str) -> Path:
         """Return a data path resolved against the job's folder."""

@@ -1,17 +1,22 @@
 """Asking a model: `Request` in, `Reply` out, through a `ChatModel`; and what tuning leaves behind.
 
-A ChatModel belongs to the backend that made it. It never raises for a single failed request: the
-reply then carries `error`, so that an evaluation records a row instead of crashing.
+A ChatModel belongs to the backend that made it. It sends a request once and never raises for a
+single failed one: the reply then carries `error`, so that an evaluation records a row instead of
+crashing, and says whether asking again is of use. Asking again, and how many are asked at once, is
+the business of `unitune.evaluate.engine`.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
-from typing import Protocol, runtime_checkable
+from typing import Protocol, Self, runtime_checkable
 
 from pydantic import BaseModel, ConfigDict, JsonValue
 
 from unitune.data.example import Message
+from unitune.errors import BackendError, UnituneError
+from unitune.patience import passes
 
 
 class Request(BaseModel):
@@ -41,8 +46,51 @@ class Reply(BaseModel):
     completion_tokens: int | None = None
     seconds: float | None = None
     """Wall time of this request; for batched local models its share of the batch."""
+    tool_calls: tuple[dict[str, JsonValue], ...] | None = None
+    """Which tools the answer calls, in OpenAI's form, as `function_call` makes it."""
+    given: dict[str, float] | None = None
+    """Scores that stand beside a recorded answer, by the names that another tool gave them."""
     error: str | None = None
     """Why there is no answer; None when there is one."""
+    status: int | None = None
+    """HTTP status of a refusal, where there was one."""
+    passes: bool = False
+    """Whether the same request may be answered later."""
+    pause_seconds: float | None = None
+    """What the vendor asks to wait before its next request, after a refusal or beside an answer."""
+
+    @classmethod
+    def failed(cls, error: UnituneError, seconds: float | None = None) -> Self:
+        """Return the reply that there is no answer.
+
+        Args:
+            error: Why.
+            seconds: Wall time of the request.
+        """
+        vendor = error if isinstance(error, BackendError) else None
+        return cls(
+            finish_reason="error",
+            seconds=seconds,
+            error=str(error),
+            status=vendor and vendor.status,
+            passes=passes(error),
+            pause_seconds=vendor and vendor.retry_after,
+        )
+
+
+def function_call(
+    name: str, arguments: JsonValue, call_id: str | None = None
+) -> dict[str, JsonValue]:
+    """Return a call of a tool in OpenAI's form.
+
+    Args:
+        name: Of the function.
+        arguments: As values, or as the JSON text that the model wrote.
+        call_id: By which a result refers to it.
+    """
+    text = arguments if isinstance(arguments, str) else json.dumps(arguments, ensure_ascii=False)
+    named: dict[str, JsonValue] = {} if call_id is None else {"id": call_id}
+    return {**named, "type": "function", "function": {"name": name, "arguments": text}}
 
 
 class TunedModel(BaseModel):

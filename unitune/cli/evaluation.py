@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from unitune.cli.options import JobFile, Json, OtherBackend, Quiet, RunId
+
+if TYPE_CHECKING:
+    from unitune.job import Job
 
 
 def compare(
@@ -31,6 +34,25 @@ def compare(
             "--batch", help="Test cases in batches: within a day, for about half the price."
         ),
     ] = False,
+    replay: Annotated[
+        bool,
+        typer.Option(
+            "--replay", help="Judge by the recorded answers: no question, no key, no cost."
+        ),
+    ] = False,
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="Ask again what another comparison has asked.")
+    ] = False,
+    budget: Annotated[
+        str | None,
+        typer.Option(metavar="USD", help="The most that the answers may cost, in US dollars."),
+    ] = None,
+    update_baseline: Annotated[
+        bool,
+        typer.Option(
+            "--update-baseline", help="Accept these scores: write the gate's baseline file."
+        ),
+    ] = False,
     out: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Where rows, verdict and report go.")
     ] = None,
@@ -44,10 +66,11 @@ def compare(
 
     [dim]$ unitune compare unitune.yaml
     $ unitune compare unitune.yaml --batch
+    $ unitune compare unitune.yaml --replay --out evaluation
     $ unitune compare unitune.yaml --json > verdict.json[/dim]
     """
     from unitune.cli.following import asking
-    from unitune.cli.options import seconds_of
+    from unitune.cli.options import seconds_of, usd_of
     from unitune.cli.output import console
     from unitune.evaluate.compare import compare as make_comparison
     from unitune.evaluate.compare import default_folder
@@ -56,6 +79,8 @@ def compare(
     from unitune.run import find_run
 
     job = Job.load(file).on(backend)
+    if budget is not None:
+        job = job.answered_for(usd_of("--budget", budget))
     found = None if run is None else find_run(run)
     with asking(quiet=quiet or json) as progress:
         comparison = make_comparison(
@@ -64,6 +89,9 @@ def compare(
             out=out,
             deploy_seconds=None if deploy is None else seconds_of("--deploy", deploy),
             batch=batch,
+            replay=replay,
+            fresh=fresh,
+            update_baseline=update_baseline,
             progress=progress,
         )
     if json:
@@ -71,7 +99,17 @@ def compare(
     else:
         folder = out or default_folder(comparison)
         console().print(comparison_view(comparison, folder))
+        if update_baseline:
+            console().print(_baseline_line(job, passed=comparison.exit_code == 0))
     raise typer.Exit(comparison.exit_code)
+
+
+def _baseline_line(job: Job, *, passed: bool) -> str:
+    gate = job.evaluate.gate
+    path = job.path(gate.baseline) if gate and gate.baseline else job.folder
+    if passed:
+        return f"{path} is written; look through its diff and commit it."
+    return f"{path} is left as it was: the gate's other rules must pass first."
 
 
 def chat(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from decimal import Decimal
 from pathlib import Path
 from typing import Annotated
 
@@ -38,3 +39,18 @@ def seconds_of(option: str, text: str) -> float:
     if found is None or float(found[1]) == 0:
         raise UserError(f"{option} is {text!r}; write a time such as 30m, 2h or 1d.")
     return float(found[1]) * UNITS[found[2]]
+
+
+def usd_of(option: str, text: str) -> Decimal:
+    """Return an amount of US dollars.
+
+    Args:
+        option: Its name, for the message.
+        text: What was given, such as ``2.50`` or ``$2.50``.
+
+    Raises:
+        UserError: It is no amount.
+    """
+    if re.fullmatch(r"\$?\d+(\.\d+)?", text.strip()) is None:
+        raise UserError(f"{option} is {text!r}; write an amount of US dollars such as 2.50.")
+    return Decimal(text.strip().removeprefix("$"))

@@ -11,6 +11,8 @@ from unitune.data.example import Message
 from unitune.data.load import load
 from unitune.deploying import answering
 from unitune.errors import BackendError, RunFailed
+from unitune.evaluate.attempts import persist
+from unitune.evaluate.pace import Pace
 from unitune.models import ChatModel, Request
 from unitune.run import Run
 
@@ -52,7 +54,7 @@ class Conversation:
         """
         self.messages.append(Message(role="user", content=text))
         request = Request(messages=tuple(self.messages), max_tokens=MAX_TOKENS)
-        reply = asyncio.run(self.model.reply(request))
+        reply = asyncio.run(persist(self.model, request, Pace()))
         if reply.error is not None:
             self.messages.pop()
             raise BackendError(f"the model gave no answer: {reply.error}")

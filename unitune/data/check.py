@@ -202,7 +202,7 @@ def check_job(job: Job) -> DataReport:
     Args:
         job: Its data, and the seed of its split.
     """
-    train = _tally(job, "train", job.data.train)
+    train = None if job.data.train is None else _tally(job, "train", job.data.train)
     held: list[_Tally] = []
     if isinstance(job.data.validation, str):
         held.append(_tally(job, "validation", job.data.validation))
@@ -210,13 +210,15 @@ def check_job(job: Job) -> DataReport:
         held.append(_tally(job, "test", job.data.test))
     rows = [tuple(tally.read(read(tally.name, job.data, _use(job, tally)))) for tally in held]
     searches = [Search(some) for some in rows]
-    for row in train.read(read(train.name, job.data, job.method)):
-        for search in searches:
-            search.look_at(row, train.name)
+    across: list[Finding] = []
+    if train is not None:
+        for row in train.read(read(train.name, job.data, job.method)):
+            for search in searches:
+                search.look_at(row, train.name)
+        across.extend(_cut_findings(job, train))
     for search in searches[1:]:
         search.look_in(rows[0], held[0].name)
-    tallies = (train, *held)
-    across = list(_cut_findings(job, train))
+    tallies = [*([train] if train else []), *held]
     for tally, search in zip(held, searches, strict=True):
         across.extend(_shared_findings(job, tally, search.found(), tallies))
     return DataReport(
@@ -237,7 +239,9 @@ def _tally(job: Job, purpose: Purpose, file: str) -> _Tally:
 
 
 def _use(job: Job, tally: _Tally) -> Use:
-    return "case" if tally.purpose == "test" else job.method
+    if tally.purpose == "test":
+        return "case" if job.evaluate.needs_expected else "any"
+    return job.method
 
 
 def _question_key(example: Example) -> str:

@@ -62,6 +62,8 @@ class Example(BaseModel):
     """Name of the row as an evaluation case; made from its content when absent."""
     expected: str | None = None
     """Expected answer, where it is not the last assistant turn."""
+    pinned: bool = False
+    """A case that every candidate must get right, whatever the rest says."""
     non_preferred_output: (
         Annotated[tuple[Message, ...], Field(min_length=1, max_length=1)] | None
     ) = None
@@ -126,8 +128,20 @@ class Example(BaseModel):
 
     @property
     def case_id(self) -> str:
-        """The row's `id`, or the first 12 hex digits of the hash of its content."""
-        return self.id or digest(self.content)[:12]
+        """The row's `id`, or the first 12 hex digits of the hash of its content.
+
+        Pinning a case makes no other case of it.
+        """
+        return self.id or digest(_without(self.content, "pinned"))[:12]
+
+    @property
+    def case_hash(self) -> str:
+        """Hash of all that a score may depend on: what is asked, what is expected, own keys."""
+        return digest(_without(self.content, "id", "pinned", "weight"))
+
+
+def _without(content: dict[str, JsonValue], *keys: str) -> dict[str, JsonValue]:
+    return {key: value for key, value in content.items() if key not in keys}
 
 
 def _flat(row: dict[str, Any]) -> dict[str, Any]:

@@ -31,7 +31,7 @@ class Splits:
     """The rows of a job by what they are for.
 
     Args:
-        train: Learned from.
+        train: Learned from; empty when the job names none.
         validation: Never learned from; prompts, shots and checkpoints are chosen on it.
         test: Judged on, and nothing else; None when the job names none.
     """
@@ -51,10 +51,18 @@ def load_splits(job: Job) -> Splits:
         DataError: A file cannot be used, or train is too small to leave rows on both sides.
     """
     data = job.data
+    use = "case" if job.evaluate.needs_expected else "any"
+    test = load(job.path(data.test), data, use) if data.test else None
+    held_out_rows = (
+        load(job.path(data.validation), data, job.method)
+        if isinstance(data.validation, str)
+        else None
+    )
+    if data.train is None:
+        return Splits(_nothing("train"), held_out_rows or _nothing("validation"), test)
     train = load(job.path(data.train), data, job.method)
-    test = load(job.path(data.test), data) if data.test else None
-    if isinstance(data.validation, str):
-        return Splits(train, load(job.path(data.validation), data, job.method), test)
+    if held_out_rows is not None:
+        return Splits(train, held_out_rows, test)
     keys = [example.input_key for example in train]
     held = held_out(keys, validation_rows(job, len(train)), seed_of(job))
     if held is None:
@@ -66,6 +74,10 @@ def load_splits(job: Job) -> Splits:
         Dataset(f"{train.name} (held out)", tuple(row for row, out in marked if out)),
         test,
     )
+
+
+def _nothing(name: str) -> Dataset:
+    return Dataset(name, ())
 
 
 def held_out(input_keys: Sequence[str], rows: int, seed: int) -> frozenset[str] | None:

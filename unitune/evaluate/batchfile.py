@@ -14,13 +14,14 @@ from __future__ import annotations
 import os
 from collections.abc import Generator, Iterable
 from contextlib import contextmanager
+from io import RawIOBase
 from pathlib import Path
-from typing import BinaryIO, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 from pydantic import TypeAdapter, ValidationError
 
 from unitune.errors import Mismatch
-from unitune.evaluate.journal import heal
+from unitune.evaluate.journal import heal, write_whole
 from unitune.evaluate.results import Frozen
 
 NAME = "batches.jsonl"
@@ -78,7 +79,7 @@ _LINE: TypeAdapter[Batch | Change] = TypeAdapter(Batch | Change)
 class BatchFile:
     """Batches, in memory and in their file; open one with `open_batches`."""
 
-    def __init__(self, file: BinaryIO, path: Path, lines: Iterable[Batch | Change]) -> None:
+    def __init__(self, file: RawIOBase, path: Path, lines: Iterable[Batch | Change]) -> None:
         self.path = path
         self._file = file
         self._batches: dict[str, Batch] = {}
@@ -121,8 +122,7 @@ class BatchFile:
 
     def _write(self, line: Batch | Change) -> None:
         """Write a line that a power cut does not take away: what it tells of is paid for."""
-        self._file.write(f"{line.model_dump_json(exclude_none=True)}\n".encode())
-        self._file.flush()
+        write_whole(self._file, f"{line.model_dump_json(exclude_none=True)}\n".encode())
         os.fsync(self._file.fileno())
         self._take(line)
 
@@ -166,5 +166,5 @@ def open_batches(path: Path) -> Generator[BatchFile]:
             raise refuse(line, number)
         return found
 
-    with path.open("a+b") as file:
+    with path.open("a+b", buffering=0) as file:
         yield BatchFile(file, path, heal(file, BEGINNING, read, refuse))

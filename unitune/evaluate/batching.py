@@ -141,7 +141,7 @@ class _Office:
             longest = pause
             for paper in papers:
                 for batch in self.batches.open(self.name, paper.contender):
-                    longest = max(longest, self._look(batch, pause, failed))
+                    longest = max(longest, self._look(batch, paper, pause, failed))
                 self._tell(paper, opened[paper.contender])
             left = sum(len(self.batches.open(self.name, each)) for each in opened)
             if failed:
@@ -153,7 +153,7 @@ class _Office:
 
     def marked(self, paper: Paper) -> tuple[Record, ...]:
         """Return what came of each question of a paper."""
-        found = [self.rows.last(paper.contender, *pair) for pair in paper.requests()]
+        found = [self.rows.last(paper.contender, *pair) for pair in paper.asked()]
         records = tuple(record for record in found if record is not None)
         assert len(records) == len(found), "every question was answered or in a batch"
         self.notify(Asked(paper.contender, "test", paper.prompt, len(records), len(records)))
@@ -178,12 +178,12 @@ class _Office:
         requests = {request_id: missing.pop(pair) for request_id, pair in batch.requests().items()}
         self.counter.send(batch, paper.model, requests)
 
-    def _look(self, batch: Batch, pause: float, failed: list[str]) -> float:
+    def _look(self, batch: Batch, paper: Paper, pause: float, failed: list[str]) -> float:
         """Ask how a batch stands, and collect what has ended; return the pause until the next."""
         assert batch.batch_id, "it was handed in"
         try:
             status = self.backend.poll_batch(batch.batch_id)
-            ours = status.state != "ended" or self._collected(batch, batch.batch_id)
+            ours = status.state != "ended" or self._collected(batch, batch.batch_id, paper)
         except BackendError as error:
             if passes(error):
                 return wished(error, pause)
@@ -199,15 +199,21 @@ class _Office:
         self.done[batch.key] = self.done.get(batch.key, 0) if done is None else done
         return pause
 
-    def _collected(self, batch: Batch, batch_id: str) -> bool:
+    def _collected(self, batch: Batch, batch_id: str, paper: Paper) -> bool:
         """Write answers down, unless they are those to somebody else's requests."""
         replies = self.backend.fetch_batch(batch_id)
         if replies and replies.keys().isdisjoint(batch.requests()):
             return False
+        asked = paper.asked()  # what is in the batch and asked no more, nobody needs
         self.rows.append(
-            record_of(batch.contender, *pair, replies.get(request_id, UNANSWERED))
+            record_of(
+                paper.contender,
+                asked[pair],
+                paper.fingerprint,
+                replies.get(request_id, UNANSWERED),
+            )
             for request_id, pair in batch.requests().items()
-            if self.rows.answer(batch.contender, *pair) is None
+            if pair in asked and self.rows.answer(batch.contender, *pair) is None
         )
         self.batches.change(batch, end="collected")
         return True

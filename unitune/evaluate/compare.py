@@ -7,7 +7,7 @@
            ──► contenders who competes, with which prompts
            ──► examine    dev chooses prompts, then test; dev.jsonl and rows.jsonl
            ──► conclude   scores, statistics, verdict, gate
-           ──► files      verdict.json and report.html
+           ──► files      verdict.json, report.html, summary.md and junit.xml
 
 Killed at any moment, the same call goes on where it stopped.
 """
@@ -21,18 +21,21 @@ from pathlib import Path
 from unitune import registry
 from unitune.data.split import Splits, load_splits
 from unitune.deploying import answering, standing
-from unitune.errors import JobError, UserError
+from unitune.errors import JobError, UnknownName, UserError
+from unitune.evaluate import baseline
 from unitune.evaluate.batchcreate import batching_backend
 from unitune.evaluate.conclude import conclude
 from unitune.evaluate.contenders import build, check_roles
 from unitune.evaluate.engine import Asked
+from unitune.evaluate.evidence import requirements
 from unitune.evaluate.examine import Examination, Notify, examine
 from unitune.evaluate.results import Comparison
-from unitune.evaluate.task import prepare
+from unitune.evaluate.spending import Spending, contender_prices
+from unitune.evaluate.task import Task, prepare
 from unitune.evaluate.training import describe, run_under_test
 from unitune.feasibility import on_its_own_name
 from unitune.home import home, make_home
-from unitune.job import Job, Tuned
+from unitune.job import FewShot, Instructed, Job, Tuned
 from unitune.run import Run
 
 
@@ -43,6 +46,9 @@ def compare(  # noqa: PLR0913 - each has a name and a default
     out: str | os.PathLike[str] | None = None,
     deploy_seconds: float | None = None,
     batch: bool = False,
+    replay: bool = False,
+    fresh: bool = False,
+    update_baseline: bool = False,
     progress: Notify | None = None,
 ) -> Comparison:
     """Judge the candidate of a job against its best baseline, and write the evidence down.
@@ -55,17 +61,25 @@ def compare(  # noqa: PLR0913 - each has a name and a default
             one up for so long at most, and take it down at the end. It costs money.
         batch: Have test cases answered in batches, where the backend can: within a day, for about
             half the price. The same call collects what an earlier one handed in.
+        replay: Judge by the answers that are recorded in the folder, and ask nobody: at no cost,
+            without keys, without the ledger that knows the run.
+        fresh: Ask even what was asked in another comparison of this ledger's folder.
+        update_baseline: Make the candidate's scores the gate's baseline file, if it passes whatever
+            else the gate asks.
         progress: Called as answers come; with batches about once a second, too.
 
     Returns:
         Scores, intervals, verdict and gate, with every case.
 
     Raises:
-        JobError: The job has no test cases, or its contenders cannot be compared.
-        UnknownName: No run is named, and none succeeded.
+        JobError: The job has no test cases, its contenders cannot be compared, or the gate's
+            baseline file is not there.
+        UnknownName: No run is named, and none succeeded; or the gate pins no case of the test.
         DataError: Cases cannot be told apart, or an expected answer cannot be read.
         Leak: Test cases stand in training rows.
-        Mismatch: The tuned model does not belong to the job's base.
+        Mismatch: The tuned model does not belong to the job's base, or the baseline file not to
+            these cases; or, on replay, cases or prompts have changed since they were answered.
+        OverBudget: The answers may cost more than `evaluate.budget`; those that came are kept.
         UserError: It answers only from a deployment, and none stands; or one is to be brought up
             for batches.
         Unsupported: The backend does not answer in batches.
@@ -73,29 +87,58 @@ def compare(  # noqa: PLR0913 - each has a name and a default
         Interrupted: The user pressed Ctrl-C; the same call goes on.
     """
     check_roles(job.evaluate.contenders)
+    _check_train(job, run)
     if batch:
         _check_batches(job.backend, deploy_seconds)
-    job = on_its_own_name(job, registry.offer(job.backend))
+    offer = registry.offer(job.backend)
+    job = on_its_own_name(job, offer)
     splits = load_splits(job)
-    tuned = _tuned_by(job, splits, run)
+    tuned = _known_here(job, splits, run) if replay else _tuned_by(job, splits, run)
     training = describe(job, splits, tuned) if tuned else None
     contenders = build(job.evaluate, job.tuning, splits.train)
     task = prepare(job, splits, training.rows if training else ())
+    asked = requirements(job, task, accepting=update_baseline)
     with standing(tuned, deploy_seconds) if tuned and deploy_seconds else nullcontext():
         examination = Examination(
             backend=job.backend,
             base=job.base_model,
-            tuned=answering(tuned) if tuned else None,
+            tuned=answering(tuned) if tuned and not replay else None,
             contenders=contenders,
             task=task,
             folder=Path(out) if out else _made_folder(job.name, training.run if training else None),
             job_folder=job.folder,
             batch=batch,
+            replay=replay,
+            fresh=fresh,
+            concurrency=job.evaluate.concurrency,
+            spending=Spending(job.evaluate.budget.usd if job.evaluate.budget else None),
+            prices=contender_prices(job, free=offer.training_price == "none"),
         )
         answered = examine(examination, progress or _tell_nobody)
-    comparison = conclude(job, task, answered, training)
+    comparison = conclude(job, task, answered, training, asked)
+    if update_baseline and comparison.exit_code == 0:
+        _accept(job, task, comparison)
     _write(comparison, examination.folder)
     return comparison
+
+
+def _check_train(job: Job, run: Run | None) -> None:
+    """Refuse contenders that are made from training rows where the job names none."""
+    if job.data.train is not None:
+        return
+    told = job.evaluate.instructions
+    made_from_train = [
+        spec.name
+        for spec in job.evaluate.contenders
+        if isinstance(spec, FewShot)
+        or (isinstance(spec, Tuned) and run is None)
+        or (isinstance(spec, Instructed) and not (spec.instructions or told))
+    ]
+    if made_from_train:
+        raise JobError(
+            f"job {job.name!r} names no training rows, and {', '.join(made_from_train)} "
+            "cannot be made without. Set data.train, or leave them out of evaluate.contenders."
+        )
 
 
 def _check_batches(backend: str, deploy_seconds: float | None) -> None:
@@ -134,19 +177,30 @@ def _tuned_by(job: Job, splits: Splits, run: Run | None) -> Run | None:
     return None
 
 
+def _known_here(job: Job, splits: Splits, run: Run | None) -> Run | None:
+    """Return the run behind recorded answers, where this ledger knows it."""
+    try:
+        return _tuned_by(job, splits, run)
+    except UnknownName:
+        if run is not None:
+            raise
+        return None
+
+
 def _tell_nobody(_: Asked) -> None:
     pass
 
 
+def _accept(job: Job, task: Task, comparison: Comparison) -> None:
+    """Write the candidate's scores as the baseline file."""
+    assert job.evaluate.gate is not None
+    assert job.evaluate.gate.baseline is not None
+    answers = {case.id: case.answers[comparison.candidate] for case in comparison.cases}
+    path = job.path(job.evaluate.gate.baseline)
+    baseline.write(path, task.primary, task.scorers, task.cases, answers)
+
+
 def _write(comparison: Comparison, folder: Path) -> None:
-    from unitune.report.html import render  # noqa: PLC0415 - the one look ahead; needs Jinja2
+    from unitune.report.files import write  # noqa: PLC0415 - the one look ahead; needs Jinja2
 
-    _replace(folder / "verdict.json", comparison.verdict_json())
-    _replace(folder / "report.html", render(comparison))
-
-
-def _replace(path: Path, text: str) -> None:
-    """Write a file whole or not at all."""
-    draft = path.with_name(f".{path.name}.draft")
-    draft.write_text(text, encoding="utf-8")
-    draft.replace(path)
+    write(comparison, folder)

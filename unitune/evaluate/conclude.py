@@ -7,7 +7,8 @@ always give the same comparison.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from statistics import fmean
@@ -17,6 +18,7 @@ from unitune.data.example import digest
 from unitune.errors import BackendError
 from unitune.evaluate import gate
 from unitune.evaluate.dev import best_baseline
+from unitune.evaluate.evidence import Requirements, Sides, gather
 from unitune.evaluate.examine import Answered
 from unitune.evaluate.intervals import wilson
 from unitune.evaluate.results import (
@@ -49,7 +51,11 @@ class Graded:
 
 
 def conclude(
-    job: Job, task: Task, contenders: Sequence[Answered], training: Training | None
+    job: Job,
+    task: Task,
+    contenders: Sequence[Answered],
+    training: Training | None,
+    asked: Requirements,
 ) -> Comparison:
     """Judge the candidate.
 
@@ -58,6 +64,7 @@ def conclude(
         task: Cases and scorers.
         contenders: All of them, with their answers.
         training: Of the tuned model, when there is one.
+        asked: What the gate asks of the cases.
 
     Raises:
         BackendError: Candidate or baseline gave no answer at all.
@@ -93,13 +100,16 @@ def conclude(
         cases_needed=paired.cases_needed,
         smallest_detectable=paired.smallest_detectable,
         contenders=results,
-        gate=_gate(job, paired, baseline, candidate, task),
+        gate=_gate(job, paired, _sides(task, baseline, candidate, results), asked),
         leaks=task.leaks,
         dev_rows=len(task.dev),
-        notes=_notes(job, task, training, (baseline.answered, candidate.answered)),
+        notes=(
+            *_notes(job, task, training, (baseline.answered, candidate.answered)),
+            *_failed_scorers(graded),
+        ),
         curve=training.curve if training else None,
         provenance=_provenance(task, contenders),
-        cases=_cases(task, graded),
+        cases=_cases(task, graded, asked.pinned),
     )
 
 
@@ -108,8 +118,7 @@ def _role(each: Graded) -> str:
 
 
 def _grade(task: Task, answered: Answered) -> Graded:
-    pairs = zip(task.cases, answered.records, strict=True)
-    return Graded(answered, tuple(task.grade(case, record) for case, record in pairs))
+    return Graded(answered, task.grade_all(task.cases, answered.records))
 
 
 def _refuse_silence(*sides: Graded) -> None:
@@ -127,21 +136,31 @@ def _result(each: Graded, task: Task, training: Training | None) -> ContenderRes
     answered, spec = each.answered, each.answered.choice.contender.spec
     scores = each.scores(task.primary)
     own = wilson(round(sum(scores)), len(scores), LEVEL)
+    sums = task.sums(task.cases, answered.records, each.answers)
+    totals = {name: one.statistic() for name, one in sums.items()}
     return ContenderResult(
         name=spec.name,
         type=spec.type,
         role=spec.role,
-        score=fmean(scores),
+        score=totals[task.primary],
         interval=(own.low, own.high),
         n=len(scores),
-        errors=answered.errors,
-        scores={scorer.type: fmean(each.scores(scorer.type)) for scorer in task.scorers},
+        errors=sum(answer.error is not None for answer in each.answers),
+        scores=totals,
+        measures=_means([answer.measures for answer in each.answers]),
+        confusion=task.confusion(answered.records),
         prompt_tokens=_total_tokens(record.prompt_tokens for record in _given(answered)),
         completion_tokens=_total_tokens(record.completion_tokens for record in _given(answered)),
         usd=None,
         seconds=_total_seconds(record.seconds for record in _given(answered)),
         effort=_effort(answered, task, training),
     )
+
+
+def _means(figures: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Return the mean of each figure over the cases where it is known."""
+    names = dict.fromkeys(name for one in figures for name in one)
+    return {name: fmean(one[name] for one in figures if name in one) for name in names}
 
 
 def _given(answered: Answered) -> list[Record]:
@@ -168,30 +187,31 @@ def _total_seconds(spans: Iterable[float | None]) -> float | None:
     return None if not known or None in known else sum(span or 0.0 for span in known)
 
 
-def _gate(
-    job: Job, paired: PairedResult, baseline: Graded, candidate: Graded, task: Task
-) -> GateResult | None:
+def _sides(
+    task: Task, baseline: Graded, candidate: Graded, results: Iterable[ContenderResult]
+) -> Sides:
+    ids = [case.case_id for case in task.cases]
+    return Sides(
+        task.primary,
+        result=next(each for each in results if each.name == candidate.answered.name),
+        baseline=dict(zip(ids, baseline.answers, strict=True)),
+        candidate=dict(zip(ids, candidate.answers, strict=True)),
+    )
+
+
+def _gate(job: Job, paired: PairedResult, sides: Sides, asked: Requirements) -> GateResult | None:
     if job.evaluate.gate is None:
         return None
-    own = wilson(round(sum(candidate.scores(task.primary))), paired.counts.n, LEVEL)
-    pairs = zip(baseline.answers, candidate.answers, strict=True)
-    evidence = gate.Evidence(
-        verdict=paired.verdict.value,
-        interval=(paired.interval.low, paired.interval.high),
-        margin=paired.margin,
-        own_interval=(own.low, own.high),
-        n=paired.counts.n,
-        errors=sum(any(answer.error for answer in pair) for pair in pairs),
-    )
-    return gate.apply(job.evaluate.gate, evidence)
+    return gate.apply(job.evaluate.gate, gather(paired, sides, asked, LEVEL))
 
 
-def _cases(task: Task, graded: Sequence[Graded]) -> tuple[CaseResult, ...]:
+def _cases(task: Task, graded: Sequence[Graded], pinned: Collection[str]) -> tuple[CaseResult, ...]:
     return tuple(
         CaseResult(
             id=case.case_id,
             messages=case.prompt,
             expected=case.answer or "",
+            pinned=case.case_id in pinned,
             answers={each.answered.name: each.answers[at] for each in graded},
         )
         for at, case in enumerate(task.cases)
@@ -203,8 +223,10 @@ def _provenance(task: Task, contenders: Iterable[Answered]) -> dict[str, str]:
         "Tuned model" if each.choice.contender.is_tuned else "Untuned model": each.fingerprint
         for each in contenders
     }
+    scorers = {f"Scorer {scorer.name}": scorer.fingerprint for scorer in task.scorers}
     return {
         **models,
+        **scorers,
         "Test cases": digest([case.content for case in task.cases]),
         "Sampling": f"greedy, at most {task.max_tokens} tokens an answer",
         "unitune": __version__,
@@ -221,6 +243,18 @@ def _notes(
         *(note for side in sides for note in _cut_short(side, task.max_tokens)),
         *_about_base(job),
     )
+
+
+def _failed_scorers(graded: Sequence[Graded]) -> Iterable[str]:
+    """Tell of scores that are 0 because a scorer failed, and not because of the answer."""
+    for each in graded:
+        failed = Counter(name for answer in each.answers for name in answer.failed)
+        for name, count in failed.items():
+            first = next(a.reasons.get(name) for a in each.answers if name in a.failed)
+            yield (
+                f"{each.answered.name}: the scorer {name} failed on {count} answers, which count "
+                f"as 0. First reason: {first}"
+            )
 
 
 def _weak_baseline(job: Job) -> tuple[str, ...]:

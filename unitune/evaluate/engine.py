@@ -1,44 +1,69 @@
 """Asking a model many questions, with every answer written down as it comes.
 
-A thin asyncio engine. A model that likes batches gets one batch at a time; any other gets up to
-`CONCURRENCY` requests at once. What the journal holds already is not asked again, unless it was an
-error. The hash that decides this covers the model's fingerprint, the messages and every sampling
-setting, so another model or prompt never finds somebody else's answers.
+A thin asyncio engine. A model that likes batches gets one batch at a time; any other gets as many
+requests at once as it bears (`unitune.evaluate.pace`). A request that failed in a way that passes
+is sent again, a few times and with the pauses that the vendor asks for. What the journal holds
+already is not asked again, unless it was an error. The hash that decides this covers the model's
+fingerprint, the messages and every sampling setting, so another model or prompt never finds
+somebody else's answers.
 
-Not here: rate limits and retries, which belong to the backends of hosted vendors, and questions
-that a vendor answers together within a day (`unitune.evaluate.batching`).
+A vendor that is down, or refuses the key, is no finding about a model: after a row of failures the
+asking ends with an error, and what was answered is kept.
+
+Not here: questions that a vendor answers together within a day (`unitune.evaluate.batching`).
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import islice
 from typing import Literal
 
 from unitune.data.example import digest
-from unitune.errors import BackendError
+from unitune.errors import BackendError, Mismatch
+from unitune.evaluate.attempts import persist
 from unitune.evaluate.journal import Journal
+from unitune.evaluate.pace import LIMIT, Pace
+from unitune.evaluate.remembered import Remembered
 from unitune.evaluate.results import Record
+from unitune.evaluate.spending import Purse
 from unitune.models import BatchedChatModel, ChatModel, Reply, Request
 
-CONCURRENCY = 16
-"""Requests in flight at a model that answers one at a time.
-
-Enough to hide half a second of latency at 30 answers a second, few enough for the smallest
-vendors' limits of a new account.
-"""
+DOWN_AFTER = 10
+"""Questions in a row without an answer, each asked `ATTEMPTS` times: the vendor is down."""
+REFUSED_AFTER = 3
+"""Refusals in a row, before any answer, that would meet every question: the key or the model."""
+FOR_ALL = (401, 403, 404)
+HASH_DIGITS = 16
 
 Phase = Literal["dev", "test", "batch"]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Question:
-    """A case as it is put to a model."""
+    """A case as it is put to a model.
+
+    Args:
+        case: Its id.
+        request: What is asked.
+        repeat: Which time it is asked, from 0.
+        case_hash: Of the whole case.
+        target_hash: Of the expected answer.
+    """
 
     case: str
     request: Request
+    repeat: int = 0
+    case_hash: str = ""
+    target_hash: str = ""
+
+    @cached_property
+    def prompt_hash(self) -> str:
+        """Hash of messages, tools and sampling settings."""
+        return short_hash(self.request.model_dump(mode="json"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,110 +86,226 @@ class Asked:
     total: int
 
 
-def request_hash(fingerprint: str, request: Request) -> str:
+def short_hash(value: object) -> str:
+    """Return the beginning of a hash of JSON values: 64 bits, for a file of answers enough."""
+    return digest([value])[:HASH_DIGITS]
+
+
+def request_hash(fingerprint: str, question: Question) -> str:
     """Return the hash of everything that determines an answer, the model first.
 
     Args:
         fingerprint: `ChatModel.fingerprint`.
-        request: Messages, tools and sampling settings.
+        question: Messages, tools and sampling settings; its case has no part in it.
     """
-    return digest([fingerprint, request.model_dump(mode="json")])
+    return short_hash([fingerprint, question.prompt_hash])
 
 
-def record_of(contender: str, case: str, hashed: str, reply: Reply) -> Record:
+def record_of(contender: str, question: Question, fingerprint: str, reply: Reply) -> Record:
     """Return a reply as it is written down.
 
     Args:
         contender: Who was asked.
-        case: What was asked.
-        hashed: `request_hash` of the request.
+        question: What was asked.
+        fingerprint: Of the model that was asked.
         reply: An answer, or why there is none.
     """
     return Record(
         contender=contender,
-        case=case,
-        request_hash=hashed,
+        case=question.case,
+        repeat=question.repeat,
+        model=fingerprint,
+        request_hash=request_hash(fingerprint, question),
+        prompt_hash=question.prompt_hash,
+        case_hash=question.case_hash,
+        target_hash=question.target_hash,
         text=reply.text,
         finish_reason=reply.finish_reason,
         prompt_tokens=reply.prompt_tokens,
         completion_tokens=reply.completion_tokens,
         seconds=reply.seconds,
+        tool_calls=reply.tool_calls,
+        given=reply.given,
         error=reply.error,
     )
 
 
-async def ask(
+@dataclass(frozen=True, slots=True)
+class Means:
+    """What asking may use.
+
+    Args:
+        concurrency: Requests in flight at most.
+        purse: What may be spent; None: nothing is counted.
+        remembered: Answers given before, in other comparisons too.
+    """
+
+    concurrency: int = LIMIT
+    purse: Purse | None = None
+    remembered: Remembered | None = None
+
+
+async def ask(  # noqa: PLR0913 - each is a thing of its own
     model: ChatModel,
     questions: Sequence[Question],
     journal: Journal,
     contender: str,
     notify: Callable[[int], None],
+    *,
+    means: Means = Means(),
 ) -> list[Record]:
-    """Put all questions to a model, except those whose answer is in the journal.
+    """Put all questions to a model, except those whose answer is known.
 
     Args:
         model: Who is asked.
-        questions: With distinct cases.
+        questions: No two of one case and repeat.
         journal: Where answers are found and written.
         contender: Name under which they stand there.
-        notify: Called with the number of cases done, first with those found.
+        notify: Called with the number of questions done, first with those found.
+        means: What asking may use.
 
     Returns:
         One record a question, in their order.
+
+    Raises:
+        BackendError: The model is down, or refuses every question; what it answered is kept.
+        OverBudget: The purse is empty; likewise.
     """
-    fingerprint = model.fingerprint
-    hashes = {question.case: request_hash(fingerprint, question.request) for question in questions}
-    records = {
-        case: found
-        for case, hashed in hashes.items()
-        if (found := journal.answer(contender, case, hashed))
-    }
-    pending = [question for question in questions if question.case not in records]
-    notify(len(records))
-
-    def keep(batch: Sequence[Question], replies: Sequence[Reply]) -> None:
-        new = {
-            question.case: record_of(contender, question.case, hashes[question.case], reply)
-            for question, reply in zip(batch, replies, strict=True)
-        }
-        journal.append(new.values())
-        records.update(new)
-        notify(len(records))
-
-    await _ask_pending(model, pending, keep)
-    return [records[question.case] for question in questions]
+    lane = _Lane(model, journal, contender, notify, means, questions)
+    await lane.ask_all()
+    return [lane.records[one.case, one.repeat] for one in questions]
 
 
-async def _ask_pending(
-    model: ChatModel,
-    pending: Sequence[Question],
-    keep: Callable[[Sequence[Question], Sequence[Reply]], None],
-) -> None:
-    """Ask in batches; several lanes share one iterator, so each batch is asked once."""
-    batched = isinstance(model, BatchedChatModel)
-    lanes, size = (1, model.batch_size) if batched else (CONCURRENCY, 1)
-    batches = _batches(pending, size)
+def replay(questions: Sequence[Question], journal: Journal, contender: str) -> list[Record]:
+    """Return what was answered to the questions before, by whatever model; ask nothing.
 
-    async def work() -> None:
-        for batch in batches:
-            keep(batch, await _replies(model, [question.request for question in batch]))
+    Args:
+        questions: As for `ask`.
+        journal: Where answers are found.
+        contender: Name under which they stand there.
 
+    Returns:
+        One record a question, in their order; errors that were recorded are errors still.
+
+    Raises:
+        Mismatch: A question has no record: cases or prompts have changed since.
+    """
+    found = [journal.recorded(contender, one.case, one.prompt_hash) for one in questions]
+    missing = [one.case for one, record in zip(questions, found, strict=True) if record is None]
+    if missing:
+        raise Mismatch(
+            f"{contender}: {len(missing)} of {len(questions)} questions have no recorded answer, "
+            f"first {missing[0]}. Cases, prompts or settings have changed since: compare once "
+            "without --replay."
+        )
+    return [record for record in found if record is not None]
+
+
+@dataclass(slots=True)
+class _Lane:
+    """One contender's questions on their way.
+
+    Args:
+        model: Who is asked.
+        journal: Where answers are found and written.
+        contender: Name under which they stand there.
+        notify: Called with the number of questions done.
+        means: What asking may use.
+        questions: All of them.
+        records: What came of each so far, by case and repeat.
+        failures: Questions in a row without an answer.
+    """
+
+    model: ChatModel
+    journal: Journal
+    contender: str
+    notify: Callable[[int], None]
+    means: Means
+    questions: Sequence[Question]
+    records: dict[tuple[str, int], Record] = field(default_factory=dict[tuple[str, int], Record])
+    failures: int = 0
+    answered: bool = False
+
+    async def ask_all(self) -> None:
+        """Ask what is not known; several tasks share one iterator, so each is asked once."""
+        pending = self._pending()
+        self.notify(len(self.records))
+        if isinstance(self.model, BatchedChatModel):
+            for batch in _batches(pending, self.model.batch_size):
+                self._keep(batch, await _answers(self.model, batch))
+            return
+        left, pace = iter(pending), Pace(self.means.concurrency)
+
+        async def work() -> None:
+            for question in left:
+                reply = await persist(self.model, question.request, pace, self.means.purse)
+                self._keep([question], [reply])
+                self._heed(reply)
+
+        try:
+            async with asyncio.TaskGroup() as group:
+                for _ in range(min(self.means.concurrency, len(pending))):
+                    group.create_task(work())
+        except BaseExceptionGroup as failures:
+            # The first failure ended every task, and callers know it by its own type.
+            raise failures.exceptions[0] from None
+
+    def _pending(self) -> list[Question]:
+        """Take what is known, and return what is not."""
+        fingerprint = self.model.fingerprint
+        pending: list[Question] = []
+        recalled: list[Record] = []
+        for question in self.questions:
+            hashed = request_hash(fingerprint, question)
+            record = self.journal.answer(self.contender, question.case, hashed)
+            if record is None and (reply := self._recalled(hashed)) is not None:
+                record = record_of(self.contender, question, fingerprint, reply)
+                record = record.model_copy(update={"recalled": True})
+                recalled.append(record)
+            if record is None:
+                pending.append(question)
+            else:
+                self.records[question.case, question.repeat] = record
+        self.journal.append(recalled)
+        return pending
+
+    def _recalled(self, hashed: str) -> Reply | None:
+        return self.means.remembered.recall(hashed) if self.means.remembered else None
+
+    def _keep(self, batch: Sequence[Question], given: Sequence[Reply]) -> None:
+        new = [
+            record_of(self.contender, question, self.model.fingerprint, reply)
+            for question, reply in zip(batch, given, strict=True)
+        ]
+        self.journal.append(new)
+        if self.means.remembered:
+            for record, reply in zip(new, given, strict=True):
+                self.means.remembered.remember(record.request_hash, reply)
+        self.records.update({(record.case, record.repeat): record for record in new})
+        self.notify(len(self.records))
+
+    def _heed(self, reply: Reply) -> None:
+        """Stop when the failures are no finding about the model any more."""
+        if reply.error is None:
+            self.failures, self.answered = 0, True
+            return
+        for_all = reply.status in FOR_ALL and not self.answered
+        if not (reply.passes or for_all):
+            return
+        self.failures += 1
+        if self.failures >= (REFUSED_AFTER if for_all else DOWN_AFTER):
+            raise BackendError(
+                f"{self.contender}: {self.failures} questions in a row had no answer. Last reason: "
+                f"{reply.error} What was answered is kept: run compare again when it is mended.",
+                status=reply.status,
+            )
+
+
+async def _answers(model: BatchedChatModel, batch: Sequence[Question]) -> list[Reply]:
     try:
-        async with asyncio.TaskGroup() as group:
-            for _ in range(min(lanes, len(pending))):
-                group.create_task(work())
-    except BaseExceptionGroup as failures:
-        # The first failure ended every lane, and callers know it by its own type.
-        raise failures.exceptions[0] from None
-
-
-async def _replies(model: ChatModel, requests: Sequence[Request]) -> list[Reply]:
-    try:
-        if isinstance(model, BatchedChatModel):
-            return await model.replies(requests)
-        return [await model.reply(request) for request in requests]
+        return await model.replies([question.request for question in batch])
     except BackendError as error:
-        return [Reply(finish_reason="error", error=str(error)) for _ in requests]
+        return [Reply.failed(error) for _ in batch]
 
 
 def _batches(questions: Sequence[Question], size: int) -> Iterator[Sequence[Question]]:

@@ -7,36 +7,41 @@ answers the test cases with that prompt alone, at once or, where batches are wan
 contenders have chosen: dev is always asked one by one, since each round waits for the one before.
 
 Answers to dev rows go to ``dev.jsonl``, those to test cases to ``rows.jsonl``; which batches were
-handed in stands in ``batches.jsonl``.
+handed in stands in ``batches.jsonl``. A replay reads the same files, and neither loads nor asks any
+model.
 """
 
 from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
-from dataclasses import dataclass, replace
+from contextlib import AbstractContextManager, closing, nullcontext
+from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import chain
 from pathlib import Path
 
 from unitune import registry
-from unitune.data.example import Example
 from unitune.errors import Interrupted
 from unitune.evaluate import batchfile
 from unitune.evaluate.batchfile import open_batches
 from unitune.evaluate.batching import answer_in_batches
 from unitune.evaluate.contenders import Contender
 from unitune.evaluate.dev import Choice, DevScore, choose, needs_dev
-from unitune.evaluate.engine import Asked, Question, ask
+from unitune.evaluate.engine import Asked, Means, Question, ask, replay
 from unitune.evaluate.journal import Journal, open_journal
+from unitune.evaluate.pace import LIMIT
 from unitune.evaluate.paper import Paper
 from unitune.evaluate.prompts import Prompt
 from unitune.evaluate.recorded import RecordedModel
+from unitune.evaluate.remembered import Remembered, open_remembered
 from unitune.evaluate.results import Record
+from unitune.evaluate.spending import Spending
 from unitune.evaluate.task import Task
-from unitune.job import Recorded
+from unitune.home import home, make_home
+from unitune.job import Recorded, TokenPrice
 from unitune.models import ChatModel, TunedModel
 
 Notify = Callable[[Asked], None]
@@ -48,7 +53,7 @@ class Answered:
 
     Args:
         choice: The contender and its prompt.
-        records: One a case, in the task's order.
+        records: One a case and repeat, in the task's order, the repeats of a case together.
         fingerprint: Of the model that was asked.
     """
 
@@ -63,7 +68,7 @@ class Answered:
 
     @property
     def errors(self) -> int:
-        """Cases without an answer."""
+        """Questions without an answer."""
         return sum(record.error is not None for record in self.records)
 
 
@@ -80,6 +85,11 @@ class Examination:
         folder: Where answers are written down.
         job_folder: Where the job's relative paths start.
         batch: Whether the backend answers test cases in batches.
+        replay: Whether recorded answers are all there is, and nobody is asked.
+        fresh: Whether answers of other comparisons are left alone.
+        concurrency: Requests in flight at most.
+        spending: What may be spent.
+        prices: Of the contenders' models, by contender.
     """
 
     backend: str
@@ -90,6 +100,11 @@ class Examination:
     folder: Path
     job_folder: Path = Path()
     batch: bool = False
+    replay: bool = False
+    fresh: bool = False
+    concurrency: int = LIMIT
+    spending: Spending = field(default_factory=lambda: Spending(None))
+    prices: Mapping[str, TokenPrice] = field(default_factory=dict[str, TokenPrice])
 
 
 def examine(examination: Examination, notify: Notify) -> list[Answered]:
@@ -153,12 +168,20 @@ def _examine(examination: Examination, notify: Notify) -> list[Answered]:
     with (
         open_journal(examination.folder / "dev.jsonl") as dev,
         open_journal(examination.folder / "rows.jsonl") as rows,
+        _remembered(examination) as remembered,
         asyncio.Runner() as runner,
     ):
-        desk = _Desk(examination, runner, dev, rows, notify)
-        sitting = desk.everybody_in_batches() if examination.batch else desk.everybody()
-        answered = {each.name: each for each in sitting}
+        examination.spending.begin_with(chain(dev, rows), examination.prices)
+        desk = _Desk(examination, runner, dev, rows, remembered, notify)
+        answered = {each.name: each for each in desk.sitting()}
     return [answered[contender.name] for contender in examination.contenders]
+
+
+def _remembered(examination: Examination) -> AbstractContextManager[Remembered | None]:
+    if examination.fresh or examination.replay:
+        return nullcontext()
+    make_home(home())
+    return open_remembered(home())
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,7 +192,16 @@ class _Desk:
     runner: asyncio.Runner
     dev: Journal
     rows: Journal
+    remembered: Remembered | None
     notify: Notify
+
+    def sitting(self) -> Iterator[Answered]:
+        """Yield each contender with its answers."""
+        if self.examination.replay:
+            return self.everybody_from_records()
+        if self.examination.batch:
+            return self.everybody_in_batches()
+        return self.everybody()
 
     def everybody(self) -> Iterator[Answered]:
         """Let one contender after another choose and answer."""
@@ -177,6 +209,11 @@ class _Desk:
             with closing(opened()) as model:
                 for contender in group:
                     yield self._answered(model, self._choose(model, contender))
+
+    def everybody_from_records(self) -> Iterator[Answered]:
+        """Let one contender after another choose and answer as it did before."""
+        for contender in self.examination.contenders:
+            yield self._answered(None, self._choose(None, contender))
 
     def everybody_in_batches(self) -> Iterator[Answered]:
         """Let all contenders choose, and have those of the backend answered together."""
@@ -219,8 +256,9 @@ class _Desk:
         file = self.examination.job_folder / contender.spec.answers
         return RecordedModel(file, self.examination.task.cases)
 
-    def _answered(self, model: ChatModel, choice: Choice) -> Answered:
-        return Answered(choice, tuple(self._ask_test(model, choice)), model.fingerprint)
+    def _answered(self, model: ChatModel | None, choice: Choice) -> Answered:
+        records = tuple(self._ask_test(model, choice))
+        return Answered(choice, records, records[0].model if model is None else model.fingerprint)
 
     def _paper(self, model: ChatModel, choice: Choice) -> Paper:
         asked, contender = self.examination, choice.contender
@@ -231,31 +269,47 @@ class _Desk:
             prompt=choice.prompt.label,
             model=source,
             fingerprint=model.fingerprint,
-            questions=self._questions(asked.task.cases, choice.prompt),
+            questions=asked.task.questions(choice.prompt),
         )
 
-    def _choose(self, model: ChatModel, contender: Contender) -> Choice:
+    def _choose(self, model: ChatModel | None, contender: Contender) -> Choice:
         if not needs_dev(contender, self.examination.contenders):
             return Choice(contender, contender.prompts[0])
         return choose(contender, partial(self._measure, model, contender))
 
-    def _measure(self, model: ChatModel, contender: Contender, prompt: Prompt) -> DevScore:
-        dev = self.examination.task.dev
-        tell = self._teller(Asked(contender.name, "dev", prompt.label, 0, len(dev)))
-        # Named with its prompt, so that a reader of the file can tell the prompts apart.
-        name = f"{contender.name}: {prompt.label}"
-        return self.examination.task.dev_score(
-            self.runner.run(ask(model, self._questions(dev, prompt), self.dev, name, tell))
+    def _measure(self, model: ChatModel | None, contender: Contender, prompt: Prompt) -> DevScore:
+        task = self.examination.task
+        asked = Asked(contender.name, "dev", prompt.label, 0, len(task.dev))
+        questions = [task.question(row, prompt) for row in task.dev]
+        return task.dev_score(self._ask(model, contender, questions, self.dev, asked))
+
+    def _ask_test(self, model: ChatModel | None, choice: Choice) -> list[Record]:
+        questions = self.examination.task.questions(choice.prompt)
+        asked = Asked(choice.contender.name, "test", choice.prompt.label, 0, len(questions))
+        return self._ask(model, choice.contender, questions, self.rows, asked)
+
+    def _ask(
+        self,
+        model: ChatModel | None,
+        contender: Contender,
+        questions: Sequence[Question],
+        journal: Journal,
+        asked: Asked,
+    ) -> list[Record]:
+        # On dev named with its prompt, so that a reader of the file can tell the prompts apart.
+        name = f"{contender.name}: {asked.prompt}" if asked.phase == "dev" else contender.name
+        if model is None:
+            return replay(questions, journal, name)
+        means = self._means(contender)
+        return self.runner.run(
+            ask(model, questions, journal, name, self._teller(asked), means=means)
         )
 
-    def _ask_test(self, model: ChatModel, choice: Choice) -> list[Record]:
-        cases, name = self.examination.task.cases, choice.contender.name
-        tell = self._teller(Asked(name, "test", choice.prompt.label, 0, len(cases)))
-        questions = self._questions(cases, choice.prompt)
-        return self.runner.run(ask(model, questions, self.rows, name, tell))
-
-    def _questions(self, cases: Sequence[Example], prompt: Prompt) -> list[Question]:
-        return [self.examination.task.question(case, prompt) for case in cases]
+    def _means(self, contender: Contender) -> Means:
+        asked = self.examination
+        price = asked.prices.get(contender.name)
+        purse = None if price is None else asked.spending.purse(contender.name, price)
+        return Means(asked.concurrency, purse, self.remembered)
 
     def _teller(self, asked: Asked) -> Callable[[int], None]:
         return lambda done: self.notify(replace(asked, done=done))

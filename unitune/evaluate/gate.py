@@ -1,25 +1,31 @@
 """The rule that passes or fails CI: a pure function from evidence to exit code.
 
-    first that holds                                 improve      no-regress    absolute
-    more than 2 % of the cases in error              4            4             4
-    fewer cases than min_cases                       3            3             3
-    passed (0)                                       better       lo > -m       own lo >= threshold
-    failed on evidence (1)                           worse,       hi < 0        own hi < threshold
-                                                     equivalent
-    inconclusive (3)                                 the rest     the rest      the rest
+    check                                     passed (0)   failed (1)         else
+    errors: share of cases in error           <= 2 %                          4
+    pinned CASE, each                         right        wrong              4, not answered
+    min_cases                                 reached                         3
+    improve                                   better       worse, equivalent  3
+    no-regress                                lo > -m      hi < 0             3
+    absolute                                  lo >= line   hi < line          3
+    also: METRIC at least or at most, each    holds        does not           4, no value
 
-lo and hi are the ends of the interval of candidate minus baseline, m the margin, own lo and own
-hi the ends of the interval of the candidate's own score. The order matters: a vendor that was down
-or a handful of cases is never mistaken for evidence.
+lo and hi are the ends of the interval of candidate minus baseline, m the margin; under absolute,
+those of the candidate's own score. Too many errors leave all that follows unjudged, too few cases
+all but pinned ones. Whatever has no value (None, NaN) is never a pass.
+
+The exit code is the first of 4, 1, 3 that any check has, else 0: what a vendor's failure leaves
+open is never taken for evidence, and evidence outweighs doubt.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Literal, TypeGuard
 
-from unitune.evaluate.results import GateResult
-from unitune.job import Gate
+from unitune.evaluate.results import GateCheck, GateResult, Regression
+from unitune.job import Gate, Guard
 
 MOST_ERRORS = 0.02
 """Larger shares of cases in error say more about the vendor than about the model.
@@ -27,8 +33,27 @@ MOST_ERRORS = 0.02
 DESIGN 10 sets it; a case in error scores 0, so this also bounds what errors can move a score.
 """
 
+MOST_REASONS = 3
+"""Reasons that a result spells out; its checks have them all."""
+
 VerdictName = Literal["better", "worse", "equivalent", "non-inferior", "inconclusive"]
 ExitCode = Literal[0, 1, 3, 4]
+
+SEVERITY: tuple[ExitCode, ...] = (4, 1, 3)
+"""Exit codes, the one that decides first."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pinned:
+    """What the candidate made of a pinned case.
+
+    Args:
+        case: Its id.
+        scores: One a repeat; None where there was no answer, or no value.
+    """
+
+    case: str
+    scores: tuple[float | None, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +67,11 @@ class Evidence:
         own_interval: Of the candidate's own score.
         n: Cases.
         errors: Cases in which candidate or baseline gave no answer.
+        totals: What the candidate has by every scorer and measure; None where it has no value.
+        pinned: Cases that must be right.
+        regression: Against the baseline file, when the gate names one.
+        accepting: The candidate's scores are to become the baseline, so that there is nothing to
+            hold them against.
     """
 
     verdict: VerdictName
@@ -50,6 +80,10 @@ class Evidence:
     own_interval: tuple[float, float]
     n: int
     errors: int
+    totals: Mapping[str, float | None] = field(default_factory=dict[str, float | None])
+    pinned: tuple[Pinned, ...] = ()
+    regression: Regression | None = None
+    accepting: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,32 +102,88 @@ def apply(gate: Gate, evidence: Evidence) -> GateResult:
         evidence: What the comparison found.
 
     Returns:
-        Passed or not, the exit code, and why in plain words.
+        Passed or not, the exit code, why in plain words, and every check on its own.
     """
-    ruling = _unfit(gate, evidence) or _rule(gate, evidence)
+    checks = tuple(_checks(gate, evidence))
+    code = _worst(checks)
+    deciding = [check.reason for check in checks if check.exit_code == code]
+    if code == 0:
+        deciding = [check.reason for check in checks if check.name == gate.mode]
+    more = len(deciding) - MOST_REASONS
+    rest = [f"{more} more checks say the like."] if more > 0 else []
     return GateResult(
         mode=gate.mode,
-        passed=ruling.exit_code == 0,
-        exit_code=ruling.exit_code,
-        reason=ruling.reason,
+        passed=code == 0,
+        exit_code=code,
+        reason=" ".join([*deciding[:MOST_REASONS], *rest]),
+        checks=checks,
+        regression=evidence.regression,
     )
 
 
-def _unfit(gate: Gate, evidence: Evidence) -> Ruling | None:
-    if evidence.errors / evidence.n > MOST_ERRORS:
+def _worst(checks: tuple[GateCheck, ...]) -> ExitCode:
+    codes = {check.exit_code for check in checks}
+    for code in SEVERITY:
+        if code in codes:
+            return code
+    return 0
+
+
+def _checks(gate: Gate, evidence: Evidence) -> Iterator[GateCheck]:
+    """Yield every check, in the order of the table; unjudged where an earlier one forbids it."""
+    errors = _errors(evidence)
+    yield _check("errors", errors)
+    answered = errors.exit_code == 0
+    for pinned in evidence.pinned:
+        yield _check(f"pinned {pinned.case}", _pinned(gate, pinned), judged=answered)
+    cases = _enough(gate, evidence)
+    yield _check("min_cases", cases, judged=answered)
+    enough = answered and cases.exit_code == 0
+    yield _check(gate.mode, _rule(gate, evidence), judged=enough)
+    for guard in gate.also:
+        yield _check(f"{guard.metric} {_line(guard)}", _guard(guard, evidence), judged=enough)
+
+
+def _check(name: str, ruling: Ruling, *, judged: bool = True) -> GateCheck:
+    if not judged:
+        return GateCheck(name=name, exit_code=None, reason="Not judged: too little is known.")
+    return GateCheck(name=name, exit_code=ruling.exit_code, reason=ruling.reason)
+
+
+def _errors(evidence: Evidence) -> Ruling:
+    told = f"{evidence.errors} of {evidence.n} cases ended in an error"
+    if evidence.errors > MOST_ERRORS * evidence.n:
         return Ruling(
-            4,
-            f"{evidence.errors} of {evidence.n} cases ended in an error, more than "
-            f"{MOST_ERRORS:.0%}. Run compare again: it asks only those.",
+            4, f"{told}, more than {MOST_ERRORS:.0%}. Run compare again: it asks only those."
         )
-    if evidence.n < gate.min_cases:
-        return Ruling(
-            3, f"There are {evidence.n} cases, and the gate asks for at least {gate.min_cases}."
-        )
-    return None
+    return Ruling(0, f"{told}.")
+
+
+def _pinned(gate: Gate, pinned: Pinned) -> Ruling:
+    """Go by the majority of the repeats, so that one slip does not stop a release."""
+    repeats = len(pinned.scores)
+    right = sum(is_known(score) and score >= gate.pinned_score for score in pinned.scores)
+    unknown = sum(not is_known(score) for score in pinned.scores)
+    often = f" ({right} of {repeats} times)" if repeats > 1 else ""
+    if 2 * right > repeats:
+        return Ruling(0, f"The pinned case {pinned.case} is right{often}.")
+    if 2 * (right + unknown) > repeats:
+        return Ruling(4, f"The pinned case {pinned.case} has no answer. Run compare again.")
+    return Ruling(1, f"The pinned case {pinned.case} is not right{often}.")
+
+
+def _enough(gate: Gate, evidence: Evidence) -> Ruling:
+    n = evidence.regression.n if evidence.regression else evidence.n
+    if n < gate.min_cases:
+        return Ruling(3, f"There are {n} cases, and the gate asks for at least {gate.min_cases}.")
+    return Ruling(0, f"There are {n} cases.")
 
 
 def _rule(gate: Gate, evidence: Evidence) -> Ruling:
+    then = evidence.regression
+    ends = (*evidence.interval, *evidence.own_interval, *(then.interval if then else ()))
+    if not all(map(math.isfinite, ends)):
+        return Ruling(4, "The metric that decides has no value.")
     match gate.mode:
         case "improve":
             return _improve(evidence)
@@ -122,13 +212,17 @@ def _improve(evidence: Evidence) -> Ruling:
 
 
 def _no_regress(evidence: Evidence) -> Ruling:
-    low, high = evidence.interval
+    if evidence.accepting:
+        return Ruling(0, "The candidate's scores are the baseline from now on.")
+    then = evidence.regression
+    low, high = then.interval if then else evidence.interval
+    than = f" than in {then.file}" if then else ""
     margin = _points(evidence.margin)
     if low > -evidence.margin:
-        return Ruling(0, f"The candidate is not worse by more than {margin}.")
+        return Ruling(0, f"The candidate is not worse{than} by more than {margin}.")
     if high < 0:
-        return Ruling(1, f"The candidate is worse, perhaps by {_points(-low)}.")
-    return Ruling(3, f"These cases do not exclude that it is worse by more than {margin}.")
+        return Ruling(1, f"The candidate is worse{than}, perhaps by {_points(-low)}.")
+    return Ruling(3, f"These cases do not exclude that it is worse{than} by more than {margin}.")
 
 
 def _absolute(threshold: float, evidence: Evidence) -> Ruling:
@@ -139,6 +233,33 @@ def _absolute(threshold: float, evidence: Evidence) -> Ruling:
     if high < threshold:
         return Ruling(1, f"{own}, below {threshold:g}.")
     return Ruling(3, f"{own}: these cases do not show whether it reaches {threshold:g}.")
+
+
+def _guard(guard: Guard, evidence: Evidence) -> Ruling:
+    total = evidence.totals.get(guard.metric)
+    if not is_known(total):
+        return Ruling(4, f"The candidate's {guard.metric} has no value.")
+    told = f"The candidate's {guard.metric} is {total:.4g}"
+    if _holds(guard, total):
+        return Ruling(0, f"{told}.")
+    return Ruling(1, f"{told}; the gate asks for {_line(guard)}.")
+
+
+def _holds(guard: Guard, total: float) -> bool:
+    at_least = -math.inf if guard.at_least is None else guard.at_least
+    at_most = math.inf if guard.at_most is None else guard.at_most
+    return at_least <= total <= at_most
+
+
+def _line(guard: Guard) -> str:
+    if guard.at_least is not None:
+        return f"at least {guard.at_least:g}"
+    return f"at most {guard.at_most:g}"
+
+
+def is_known(score: float | None) -> TypeGuard[float]:
+    """Return whether there is a score at all: not None, not NaN, not infinite."""
+    return score is not None and math.isfinite(score)
 
 
 def _points(share: float) -> str:

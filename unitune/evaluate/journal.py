@@ -13,10 +13,11 @@ likewise (`unitune.evaluate.batchfile`).
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
+from io import RawIOBase
 from pathlib import Path
-from typing import BinaryIO, TypeVar
+from typing import TypeVar
 
 from pydantic import ValidationError
 
@@ -36,9 +37,11 @@ Line = TypeVar("Line")
 class Journal:
     """Recorded answers, in memory and in their file; open one with `open_journal`."""
 
-    def __init__(self, file: BinaryIO, records: Iterable[Record]) -> None:
+    def __init__(self, file: RawIOBase, records: Iterable[Record]) -> None:
         self._file = file
-        self._records = {_key(record): record for record in records}
+        self._records: dict[tuple[str, str, str], Record] = {}
+        self._prompted: dict[tuple[str, str, str], Record] = {}
+        self._remember(records)
 
     def answer(self, contender: str, case: str, request_hash: str) -> Record | None:
         """Return the recorded answer to this very request; None when there is none, or an error."""
@@ -49,13 +52,28 @@ class Journal:
         """Return what came of this very request last, an answer or an error."""
         return self._records.get((contender, case, request_hash))
 
+    def recorded(self, contender: str, case: str, prompt_hash: str) -> Record | None:
+        """Return what came last of a case with this prompt, whichever model was asked."""
+        return self._prompted.get((contender, case, prompt_hash))
+
+    def __iter__(self) -> Iterator[Record]:
+        """What came last of each request."""
+        return iter(self._records.values())
+
     def append(self, records: Iterable[Record]) -> None:
         """Write answers down, before anybody counts them."""
         new = tuple(records)
+        if not new:
+            return
         lines = "".join(f"{record.model_dump_json(exclude_none=True)}\n" for record in new)
-        self._file.write(lines.encode())
-        self._file.flush()
-        self._records.update({_key(record): record for record in new})
+        write_whole(self._file, lines.encode())
+        self._remember(new)
+
+    def _remember(self, records: Iterable[Record]) -> None:
+        for record in records:
+            asked = record.contender, record.case
+            self._records[*asked, record.request_hash] = record
+            self._prompted[*asked, record.prompt_hash] = record
 
 
 @contextmanager
@@ -70,12 +88,24 @@ def open_journal(path: Path) -> Generator[Journal]:
         Mismatch: A line is no record.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    with locked(path, str(path), WAIT_SECONDS), path.open("a+b") as file:
+    with locked(path, str(path), WAIT_SECONDS), path.open("a+b", buffering=0) as file:
         yield Journal(file, _read(file, path))
 
 
+def write_whole(file: RawIOBase, content: bytes) -> None:
+    """Append to a file without a buffer, so that it stands there when this returns.
+
+    Args:
+        file: Open for appending.
+        content: Whole lines.
+    """
+    left = memoryview(content)
+    while left:
+        left = left[file.write(left) :]
+
+
 def heal(
-    file: BinaryIO,
+    file: RawIOBase,
     beginning: bytes,
     read: Callable[[bytes, int], Line],
     refuse: Callable[[bytes, int], Exception],
@@ -98,11 +128,7 @@ def heal(
     return lines
 
 
-def _key(record: Record) -> tuple[str, str, str]:
-    return record.contender, record.case, record.request_hash
-
-
-def _read(file: BinaryIO, path: Path) -> list[Record]:
+def _read(file: RawIOBase, path: Path) -> list[Record]:
     def refuse(line: bytes, number: int) -> Mismatch:
         return Mismatch(
             f"{path}:{number} is no recorded answer: {line[:80]!r}. "

@@ -32,17 +32,14 @@ class Paper:
     fingerprint: str
     questions: Sequence[Question]
 
-    def requests(self) -> dict[Pair, Request]:
-        """Return what is asked, in order."""
-        return {
-            Pair(one.case, request_hash(self.fingerprint, one.request)): one.request
-            for one in self.questions
-        }
+    def asked(self) -> dict[Pair, Question]:
+        """Return the questions, in order."""
+        return {Pair(one.case, request_hash(self.fingerprint, one)): one for one in self.questions}
 
     def unanswered(self, rows: Journal) -> dict[Pair, Request]:
         """Return what is asked and has no answer yet, in order."""
         return {
-            pair: request
-            for pair, request in self.requests().items()
+            pair: question.request
+            for pair, question in self.asked().items()
             if rows.answer(self.contender, *pair) is None
         }

@@ -1,14 +1,15 @@
 """Answers written down before, as a model to ask: `RecordedModel`.
 
 So a model that will be switched off can be compared with for good: its answers to the cases are
-kept while it lives (`unitune import … --answers`), one JSON object a line with `case` and `answer`.
-A case without an answer is an error of that case, never a wrong answer.
+kept while it lives (`unitune import … --answers`), one JSON object a line with `case` and `answer`,
+and with `scores` where another tool has scored them. A case without an answer is an error of that
+case, never a wrong answer.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from pydantic import BaseModel, ValidationError
@@ -23,6 +24,8 @@ class RecordedAnswer(BaseModel):
 
     case: str
     answer: str
+    scores: dict[str, float] = {}
+    """What another tool gave for it, by the tool's own names."""
 
 
 class RecordedModel:
@@ -33,30 +36,45 @@ class RecordedModel:
         cases: What will be asked, with the row's own messages.
 
     Raises:
-        DataError: The file is missing, or a line is no recorded answer.
+        DataError: The file is missing, a line is no recorded answer, or two cases ask the same and
+            were answered differently.
     """
 
     def __init__(self, path: Path, cases: Sequence[Example]) -> None:
-        answers = read_answers(path)
-        self._answers = {
-            _question(case.prompt): answers[case.case_id]
-            for case in cases
-            if case.case_id in answers
-        }
-        self.fingerprint = f"recorded:{digest(sorted(answers.items()))}"
+        recorded = read_recorded(path)
+        self._answers: dict[str, RecordedAnswer] = {}
+        for case in cases:
+            if case.case_id in recorded:
+                self._keep(path, _question(case.prompt), recorded[case.case_id])
+        kept = [recorded[name].model_dump(exclude_defaults=True) for name in sorted(recorded)]
+        self.fingerprint = f"recorded:{digest(kept)}"
+
+    def _keep(self, path: Path, question: str, answer: RecordedAnswer) -> None:
+        """Note an answer; a request carries no case, so one question can have one answer alone."""
+        first = self._answers.setdefault(question, answer)
+        if (first.answer, first.scores) != (answer.answer, answer.scores):
+            raise DataError(
+                f"{path}: the cases {first.case!r} and {answer.case!r} ask the same, and their "
+                "recorded answers differ. Take one of them out of data.test."
+            )
 
     async def reply(self, request: Request) -> Reply:
         """Look the question up."""
         answer = self._answers.get(_question(request.messages))
         if answer is None:
             return Reply(error="no answer to this case was recorded", finish_reason="error")
-        return Reply(text=answer)
+        return Reply(text=answer.answer, given=answer.scores or None)
 
     def close(self) -> None:
         """Free nothing; there is nothing."""
 
 
 def read_answers(path: Path) -> dict[str, str]:
+    """Return the texts of recorded answers by case; see `read_recorded`."""
+    return {case: one.answer for case, one in read_recorded(path).items()}
+
+
+def read_recorded(path: Path) -> dict[str, RecordedAnswer]:
     """Return recorded answers by case; of two for one case the last counts.
 
     Raises:
@@ -70,7 +88,7 @@ def read_answers(path: Path) -> dict[str, str]:
             "answers; give its place in evaluate.contenders."
         ) from error
     found = [_answer(path, number, line) for number, line in enumerate(lines, start=1) if line]
-    return {one.case: one.answer for one in found}
+    return {one.case: one for one in found}
 
 
 def mend(path: Path) -> None:
@@ -88,9 +106,10 @@ def mend(path: Path) -> None:
             file.write(b"\n")
 
 
-def answer_line(case: str, answer: str) -> str:
+def answer_line(case: str, answer: str, scores: Mapping[str, float] | None = None) -> str:
     """Return a line of the file, its end included."""
-    return json.dumps({"case": case, "answer": answer}, ensure_ascii=False) + "\n"
+    scored = {"scores": dict(scores)} if scores else {}
+    return json.dumps({"case": case, "answer": answer, **scored}, ensure_ascii=False) + "\n"
 
 
 def _answer(path: Path, number: int, line: str) -> RecordedAnswer:

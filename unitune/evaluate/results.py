@@ -2,19 +2,23 @@
 
 `Record` is one recorded answer, a line of ``rows.jsonl``; every total here is computed from
 records. `Comparison` is what `unitune.compare` returns; ``verdict.json`` is `Comparison` without
-its cases. Nothing here computes.
+its cases. Nothing here computes a statistic.
 """
 
 from __future__ import annotations
 
 from decimal import Decimal
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 from unitune.data.example import Message
 from unitune.data.overlap import SharedCase
+from unitune.errors import MissingExtra
 from unitune.job import Role
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 class Frozen(BaseModel):
@@ -29,14 +33,29 @@ class Record(Frozen):
     contender: str
     case: str
     """`Example.case_id`."""
+    repeat: int = 0
+    """Which time it was asked, from 0."""
+    model: str = ""
+    """Fingerprint of the model that answered."""
     request_hash: str
     """Hash of model fingerprint, messages and sampling settings: what determines the answer."""
+    prompt_hash: str = ""
+    """Hash of messages and sampling settings alone."""
+    case_hash: str = ""
+    """Hash of the whole case."""
+    target_hash: str = ""
+    """Hash of the expected answer."""
     text: str = ""
     finish_reason: str = "stop"
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
     seconds: float | None = None
+    tool_calls: tuple[dict[str, JsonValue], ...] | None = None
+    given: dict[str, float] | None = None
+    """`Reply.given`."""
     error: str | None = None
+    recalled: Literal[True] | None = None
+    """The answer was given to the same request in another comparison."""
 
 
 class Answer(Frozen):
@@ -45,7 +64,15 @@ class Answer(Frozen):
     text: str
     scores: dict[str, float]
     """By scorer; 0 for a case in error."""
+    reasons: dict[str, str] = {}
+    """Why a score is what it is, by scorer, where the scorer says so."""
+    failed: tuple[str, ...] = ()
+    """Scorers that could not say; their score is 0, and the reason says why."""
+    measures: dict[str, float] = {}
+    """By measure; those that are not known are left out."""
+    tool_calls: tuple[dict[str, JsonValue], ...] | None = None
     error: str | None = None
+    """Why there is no answer, or why the primary scorer cannot score it."""
 
 
 class CaseResult(Frozen):
@@ -57,6 +84,16 @@ class CaseResult(Frozen):
     expected: str
     answers: dict[str, Answer]
     """By contender name."""
+    pinned: bool = False
+    """The gate asks that the candidate gets it right."""
+
+
+class Confusion(Frozen):
+    """Which label was answered how often where which was expected."""
+
+    labels: tuple[str, ...]
+    counts: dict[str, dict[str, int]]
+    """By expected label, then by answered one, which is "" for none; what is 0 is left out."""
 
 
 class ContenderResult(Frozen):
@@ -72,7 +109,11 @@ class ContenderResult(Frozen):
     n: int
     errors: int
     scores: dict[str, float]
-    """Mean of every metric."""
+    """Of every metric, over all cases: their mean, or what the metric makes of them together."""
+    measures: dict[str, float] = {}
+    """Mean of every measure over the cases where it is known."""
+    confusion: dict[str, Confusion] = {}
+    """By metric, for those that look for labels."""
     prompt_tokens: int | None
     """All cases together."""
     completion_tokens: int | None
@@ -84,6 +125,33 @@ class ContenderResult(Frozen):
     """What was tried on dev to make it good, in words; the training's settings for tuned."""
 
 
+class GateCheck(Frozen):
+    """One rule of a gate, or one pinned case."""
+
+    name: str
+    exit_code: Literal[0, 1, 3, 4] | None
+    """None: not judged, because too little can be known for it."""
+    reason: str
+
+
+class Regression(Frozen):
+    """The candidate against the scores in a baseline file, on the cases that both have."""
+
+    file: str
+    """As the job names it."""
+    difference: float
+    """Candidate now minus candidate then."""
+    interval: tuple[float, float]
+    p_value: float
+    n: int
+    gained: int
+    lost: int
+    added: tuple[str, ...] = ()
+    """Ids of cases that the file does not have yet."""
+    removed: tuple[str, ...] = ()
+    """Ids of cases that only the file has."""
+
+
 class GateResult(Frozen):
     """What the gate says."""
 
@@ -91,6 +159,11 @@ class GateResult(Frozen):
     passed: bool
     exit_code: Literal[0, 1, 3, 4]
     reason: str
+    """Of the checks that decided."""
+    checks: tuple[GateCheck, ...] = ()
+    """Every rule and every pinned case, judged or not."""
+    regression: Regression | None = None
+    """With a baseline file."""
 
 
 class LeakResult(Frozen):
@@ -162,3 +235,43 @@ class Comparison(Frozen):
     def verdict_json(self) -> str:
         """Return the content of ``verdict.json``: everything but the cases."""
         return self.model_dump_json(exclude={"cases"}, indent=2) + "\n"
+
+    def rows(self) -> list[dict[str, str | float | bool | None]]:
+        """Return every answer as a flat row: one a case and contender, scores as ``score_NAME``."""
+        return [
+            {
+                "case": case.id,
+                "contender": name,
+                "question": case.messages[-1].text if case.messages else "",
+                "expected": case.expected,
+                "pinned": case.pinned,
+                "answer": answer.text,
+                "error": answer.error,
+                **{f"score_{metric}": score for metric, score in answer.scores.items()},
+            }
+            for case in self.cases
+            for name, answer in case.answers.items()
+        ]
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return `rows` as a DataFrame, indexed by case and contender.
+
+        Example:
+            >>> scores = comparison.to_frame()["score_exact"].unstack()  # cases x contenders
+
+        Raises:
+            MissingExtra: pandas is not installed.
+        """
+        try:
+            from pandas import DataFrame  # noqa: PLC0415 - optional, and slow to import
+        except ModuleNotFoundError as error:
+            raise MissingExtra(
+                "to_frame() needs pandas: pip install pandas. rows() gives the same without it."
+            ) from error
+        return DataFrame(self.rows()).set_index(["case", "contender"])
+
+    def _repr_html_(self) -> str:
+        """Show the comparison in a notebook."""
+        from unitune.report.notebook import render  # noqa: PLC0415 - reports see this module
+
+        return render(self)

@@ -20,12 +20,23 @@ from unitune.data.leaks import leaks, refuse
 from unitune.data.split import Splits
 from unitune.errors import DataError, JobError, Leak
 from unitune.evaluate.dev import DevScore
-from unitune.evaluate.engine import Question
+from unitune.evaluate.engine import Question, short_hash
 from unitune.evaluate.prompts import Prompt
-from unitune.evaluate.results import Answer, LeakResult, Record
-from unitune.evaluate.scorers import check_expected, score
-from unitune.job import Evaluate, Job, ScorerSpec
+from unitune.evaluate.results import Answer, Confusion, LeakResult, Record
+from unitune.evaluate.scorers import (
+    Attempt,
+    Score,
+    Scorer,
+    Setting,
+    Sums,
+    build,
+    check_expected,
+    measure,
+)
+from unitune.home import home
+from unitune.job import Evaluate, Job
 from unitune.models import Request
+from unitune.scorer_specs import MEASURES, MeasureSpec
 
 MOST_DEV_ROWS = 60
 """Dev rows that choose prompts; a sample of a larger validation set.
@@ -44,42 +55,104 @@ class Task:
         cases: Test cases, each once.
         dev: Rows that choose prompts and the best baseline.
         scorers: What counts as right.
-        primary: Type of the scorer that decides.
+        primary: Name of the scorer that decides.
         max_tokens: Longest answer in tokens.
         leaks: Test cases that stand in training rows.
         notes: What a reader of the verdict must know about the cases.
+        repeats: How often each test case is asked.
+        temperature: 0 is greedy.
+        measures: What is told of answers beside their quality.
     """
 
     cases: tuple[Example, ...]
     dev: tuple[Example, ...]
-    scorers: tuple[ScorerSpec, ...]
+    scorers: tuple[Scorer, ...]
     primary: str
     max_tokens: int
     leaks: LeakResult
     notes: tuple[str, ...] = ()
+    repeats: int = 1
+    temperature: float = 0.0
+    measures: tuple[MeasureSpec, ...] = ()
 
-    def question(self, case: Example, prompt: Prompt) -> Question:
-        """Put a case into words: greedy, with the task's longest answer and no stop strings."""
+    def question(self, case: Example, prompt: Prompt, repeat: int = 0) -> Question:
+        """Put a case into words, with the task's longest answer and no stop strings."""
         request = Request(
-            messages=prompt.messages(case), tools=case.tools, max_tokens=self.max_tokens
+            messages=prompt.messages(case),
+            tools=case.tools,
+            max_tokens=self.max_tokens,
+            temperature=self.temperature,
+            seed=repeat,
         )
-        return Question(case.case_id, request)
+        return Question(
+            case=case.case_id,
+            request=request,
+            repeat=repeat,
+            case_hash=short_hash(case.content),
+            target_hash=short_hash(case.answer),
+        )
+
+    def questions(self, prompt: Prompt) -> list[Question]:
+        """Put all test cases into words, each as often as it is asked, case by case."""
+        return [
+            self.question(case, prompt, repeat)
+            for case in self.cases
+            for repeat in range(self.repeats)
+        ]
 
     def grade(self, case: Example, record: Record) -> Answer:
         """Score a recorded answer; 0 by every scorer when it is an error."""
-        scores = {
-            spec.type: 0.0 if record.error else score(spec, record.text, case.answer or "")
-            for spec in self.scorers
+        measures = {spec.name: measure(spec, [record]) for spec in self.measures}
+        found = {
+            scorer.name: Score(0.0) if record.error else scorer.score(Attempt.of(case, record))
+            for scorer in self.scorers
         }
-        return Answer(text=record.text, scores=scores, error=record.error)
-
-    def dev_score(self, records: Iterable[Record]) -> DevScore:
-        """Return how a prompt did, from its answers to the dev rows in their order."""
-        answers = [self.grade(*pair) for pair in zip(self.dev, records, strict=True)]
-        return DevScore(
-            primary=fmean(answer.scores[self.primary] for answer in answers),
-            overall=fmean(fmean(answer.scores.values()) for answer in answers),
+        primary = found[self.primary]
+        return Answer(
+            text=record.text,
+            scores={name: score.value for name, score in found.items()},
+            reasons={name: score.reason for name, score in found.items() if score.reason},
+            failed=tuple(name for name, score in found.items() if score.failed),
+            measures={name: figure for name, figure in measures.items() if figure is not None},
+            tool_calls=record.tool_calls,
+            error=record.error or (primary.reason if primary.failed else None),
         )
+
+    def grade_all(self, cases: Sequence[Example], records: Iterable[Record]) -> tuple[Answer, ...]:
+        """Score recorded answers, one a case; what scorers ask of a server is asked at once."""
+        pairs = list(zip(cases, records, strict=True))
+        for scorer in self.scorers:
+            scorer.fetch([Attempt.of(*pair) for pair in pairs if not pair[1].error])
+        return tuple(self.grade(*pair) for pair in pairs)
+
+    def sums(
+        self, cases: Sequence[Example], records: Sequence[Record], answers: Sequence[Answer]
+    ) -> dict[str, Sums]:
+        """Return what each scorer's score over cases, or over a resample of them, is made of.
+
+        Args:
+            cases: Those that were asked.
+            records: Their answers as recorded, in the same order.
+            answers: The same, scored.
+        """
+        attempts = [Attempt.of(*pair) for pair in zip(cases, records, strict=True)]
+        return {
+            scorer.name: scorer.sums(attempts, [answer.scores[scorer.name] for answer in answers])
+            for scorer in self.scorers
+        }
+
+    def confusion(self, records: Sequence[Record]) -> dict[str, Confusion]:
+        """Return the confusion matrices of answers to the test cases, by scorer of labels."""
+        attempts = [Attempt.of(*pair) for pair in zip(self.cases, records, strict=True)]
+        return {
+            scorer.name: scorer.confusion(attempts) for scorer in self.scorers if scorer.confusion
+        }
+
+    def dev_score(self, records: Sequence[Record]) -> DevScore:
+        """Return how a prompt did, from its answers to the dev rows in their order."""
+        sums = self.sums(self.dev, records, self.grade_all(self.dev, records))
+        scores = {name: each.statistic() for name, each in sums.items()}
+        return DevScore(primary=scores[self.primary], overall=fmean(scores.values()))
 
 
 def prepare(job: Job, splits: Splits, trained: Iterable[Dataset] = ()) -> Task:
@@ -102,19 +175,32 @@ def prepare(job: Job, splits: Splits, trained: Iterable[Dataset] = ()) -> Task:
         )
     evaluate = job.evaluate
     test = _once_each(splits.test)
-    check_expected(evaluate.scorers, test)
-    check_expected(evaluate.scorers, splits.validation)
+    scorers = tuple(
+        build(spec, _setting(job, splits.train))
+        for spec in evaluate.scorers
+        if not isinstance(spec, MEASURES)
+    )
+    check_expected(scorers, test)
+    check_expected(scorers, splits.validation)
     found = _search((splits.train, splits.validation, *trained), test, evaluate)
     kept = _without(test, found)
     return Task(
         cases=tuple(kept),
         dev=dev_rows(splits.validation),
-        scorers=evaluate.scorers,
+        scorers=scorers,
         primary=evaluate.primary_scorer,
-        max_tokens=longest_answer(splits.train, evaluate),
+        max_tokens=longest_answer(splits.train or test, evaluate),
         leaks=found,
         notes=_doubles(len(splits.test) - len(test)),
+        repeats=evaluate.repeats,
+        temperature=evaluate.temperature,
+        measures=tuple(spec for spec in evaluate.scorers if isinstance(spec, MEASURES)),
     )
+
+
+def _setting(job: Job, train: Iterable[Example]) -> Setting:
+    labels = dict.fromkeys(example.answer.strip() for example in train if example.answer)
+    return Setting(folder=job.folder, labels=tuple(labels), cache=home() / "cache")
 
 
 def dev_rows(validation: Dataset) -> tuple[Example, ...]:
@@ -126,8 +212,8 @@ def dev_rows(validation: Dataset) -> tuple[Example, ...]:
 def longest_answer(train: Iterable[Example], evaluate: Evaluate) -> int:
     """Return the longest answer that a model may give, in tokens.
 
-    `auto` gives room for the longest answer of train without a tokenizer, which hosted models do
-    not hand out. Tokenizers make less than one token of two ASCII characters of text, digits
+    `auto` gives room for the longest answer of train (of the cases, for a job that is only
+    compared) without a tokenizer, which hosted models do not hand out. Tokenizers make less than one token of two ASCII characters of text, digits
     aside, which many split one by one, and may make one token of each byte of anything else. 16
     more leave room for the stop token and for answers a little longer than any of train.
     """

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from itertools import islice
 
@@ -45,8 +45,12 @@ MOST_CASES = 1000
 """Cases shown of one group; a page of more serves nobody, and `rows.jsonl` has them all."""
 
 
+HALF = 0.5
+"""Two answers with the same score are both right from here on."""
+
+
 class Outcome(StrEnum):
-    """Which of the two got a case right."""
+    """Which of the two did better in a case."""
 
     GAINED = "gained"
     LOST = "lost"
@@ -64,6 +68,7 @@ class Passage:
         characters: Length of the whole text.
         cut: Characters left out at its end.
         error: Why there is no answer.
+        score: Of an answer that is neither wholly right nor wholly wrong.
     """
 
     pieces: tuple[Piece, ...]
@@ -71,6 +76,7 @@ class Passage:
     characters: int = 0
     cut: int = 0
     error: str | None = None
+    score: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +89,8 @@ class ShownCase:
         expected: The expected answer.
         baseline: The baseline's answer.
         candidate: The candidate's answer.
+        also_right: Other contenders that got it right.
+        pinned: The gate wants it right.
     """
 
     id: str
@@ -90,6 +98,16 @@ class ShownCase:
     expected: Passage
     baseline: Passage
     candidate: Passage
+    also_right: tuple[str, ...] = ()
+    pinned: bool = False
+
+    @property
+    def marks(self) -> str:
+        """Classes by which it can be filtered, besides its group's outcome."""
+        failed = self.baseline.error is not None or self.candidate.error is not None
+        return " ".join(
+            name for name, holds in (("pinned", self.pinned), ("error", failed)) if holds
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,18 +144,25 @@ def grouped(comparison: Comparison, budget: int = TEXT_BUDGET) -> tuple[Group, .
     )
 
 
+def marked_cases(groups: Iterable[Group], mark: str) -> int:
+    """Return how many of the shown cases carry a mark."""
+    return sum(mark in case.marks.split() for group in groups for case in group.cases)
+
+
 def outcome(comparison: Comparison, case: CaseResult) -> Outcome:
-    """Return which of candidate and baseline got a case right, by the metric that decides."""
-    right = {
-        name: case.answers[name].scores.get(comparison.metric, 0.0) >= 0.5
-        for name in (comparison.candidate, comparison.baseline)
-    }
-    return {
-        (True, False): Outcome.GAINED,
-        (False, True): Outcome.LOST,
-        (False, False): Outcome.BOTH_WRONG,
-        (True, True): Outcome.BOTH_RIGHT,
-    }[right[comparison.candidate], right[comparison.baseline]]
+    """Return which of candidate and baseline did better, by the metric that decides."""
+    candidate, baseline = (
+        _score(comparison, case, name) for name in (comparison.candidate, comparison.baseline)
+    )
+    if candidate > baseline:
+        return Outcome.GAINED
+    if candidate < baseline:
+        return Outcome.LOST
+    return Outcome.BOTH_RIGHT if candidate >= HALF else Outcome.BOTH_WRONG
+
+
+def _score(comparison: Comparison, case: CaseResult, name: str) -> float:
+    return case.answers[name].scores.get(comparison.metric, 0.0)
 
 
 def shared_system_prompt(cases: Sequence[CaseResult]) -> str:
@@ -205,10 +230,17 @@ def _escaped(text: str) -> int:
 def _shown(comparison: Comparison, case: CaseResult, prompt: str, limit: int) -> ShownCase:
     return ShownCase(
         id=case.id,
-        question=_plain(_question(case, prompt), limit),
+        question=_plain(question(case, prompt), limit),
         expected=_plain(case.expected, limit),
         baseline=_answer(comparison, case, comparison.baseline, limit),
         candidate=_answer(comparison, case, comparison.candidate, limit),
+        also_right=tuple(
+            name
+            for name in case.answers
+            if name not in (comparison.candidate, comparison.baseline)
+            and _score(comparison, case, name) >= 1
+        ),
+        pinned=case.pinned,
     )
 
 
@@ -216,9 +248,12 @@ def _answer(comparison: Comparison, case: CaseResult, name: str, limit: int) -> 
     answer: Answer = case.answers[name]
     if answer.error is not None:
         return Passage((), error=answer.error[:limit])
-    if answer.scores.get(comparison.metric, 0.0) >= 0.5:
+    score = _score(comparison, case, name)
+    if score >= 1:
         return _plain(answer.text, limit)
-    return _passage(answer.text, limit, marked(case.expected[:limit], answer.text[:limit]))
+    pieces = marked(case.expected[:limit], answer.text[:limit])
+    passage = _passage(answer.text, limit, pieces)
+    return replace(passage, score=score) if score > 0 else passage
 
 
 def _plain(text: str, limit: int) -> Passage:
@@ -238,7 +273,7 @@ def _passage(text: str, limit: int, pieces: tuple[Piece, ...]) -> Passage:
 def _texts(comparison: Comparison, case: CaseResult, prompt: str) -> tuple[str, ...]:
     answers = (case.answers[name] for name in (comparison.baseline, comparison.candidate))
     return (
-        _question(case, prompt),
+        question(case, prompt),
         case.expected,
         *(answer.error or answer.text for answer in answers),
     )
@@ -249,8 +284,13 @@ def _system(case: CaseResult) -> str:
     return first.text if first and first.role in ("system", "developer") else ""
 
 
-def _question(case: CaseResult, prompt: str) -> str:
-    """Write what was asked; with more than one turn, each begins with who speaks."""
+def question(case: CaseResult, prompt: str) -> str:
+    """Write what was asked; with more than one turn, each begins with who speaks.
+
+    Args:
+        case: The case.
+        prompt: System prompt that all cases share, which is left out here; may be empty.
+    """
     turns = case.messages[1:] if prompt else case.messages
     if len(turns) == 1:
         return _said(turns[0])

@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from markupsafe import Markup
 
@@ -59,6 +60,20 @@ class Axis:
     def place(self, value: float) -> float:
         """Return where a value stands, in percent from the beginning."""
         return round(100 * (value - self.low) / (self.high - self.low), 2)
+
+
+class Difference(Protocol):
+    """A difference of shares with its interval."""
+
+    @property
+    def difference(self) -> float:
+        """As a proportion."""
+        ...
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """Its ends."""
+        ...
 
 
 SHARES = Axis(0, 1, (0, 0.25, 0.5, 0.75, 1))
@@ -125,6 +140,36 @@ def difference(comparison: Comparison) -> Markup:
             for tick in axis.ticks
         ),
     )
+
+
+def difference_axis(results: Sequence[Difference]) -> Axis:
+    """Return the axis in points on which several differences are drawn."""
+    ends = [100 * end for result in results for end in result.interval]
+    return Axis.around([0.0, *ends], most_ticks=4)
+
+
+def small_difference(axis: Axis, result: Difference) -> Markup:
+    """Draw one of several differences, for a row of a table."""
+    return Markup(
+        '<svg class="interval" aria-hidden="true">{}'
+        '<line class="zero" x1="{}%" x2="{}%" y1="0" y2="100%"/>{}</svg>'
+    ).format(
+        _vertical_grid(axis),
+        axis.place(0),
+        axis.place(0),
+        _interval_mark(
+            axis, 100 * result.difference, (100 * result.interval[0], 100 * result.interval[1])
+        ),
+    )
+
+
+def scale(axis: Axis) -> Markup:
+    """Draw the labels of an axis that the rows of a table share."""
+    labels = _joined(
+        Markup('<text x="{}%" y="100%" dy="-4">{}</text>').format(axis.place(tick), _sign(tick))
+        for tick in axis.ticks
+    )
+    return Markup('<svg class="scale" aria-hidden="true">{}</svg>').format(labels)
 
 
 def loss_curve(curve: Curve) -> Markup:

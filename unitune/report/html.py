@@ -12,6 +12,7 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
@@ -19,11 +20,20 @@ from importlib.resources import files
 from jinja2 import PackageLoader, StrictUndefined
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from markupsafe import Markup
+from pydantic import BaseModel
 
-from unitune.evaluate.results import Comparison
+from unitune.evaluate.results import Comparison, GateCheck
 from unitune.report import cases, charts, words
+from unitune.report.cases import marked_cases
 
 PACKAGE = "unitune.report"
+
+
+MARKS = (("Errors", "error"), ("Pinned", "pinned"))
+"""Filters across the outcomes: what they are called, and the class of the cases that they leave."""
+
+MOST_CHECKS = 50
+"""Checks of a gate shown; a job may pin hundreds of cases, and those not passed come first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +51,23 @@ class Failure:
     count: int
 
 
+@dataclass(frozen=True, slots=True)
+class Mixup:
+    """A label that was taken for another.
+
+    Args:
+        metric: The scorer of labels that saw it.
+        expected: The label that was right.
+        answered: The one that was given; empty for none.
+        count: In how many cases.
+    """
+
+    metric: str
+    expected: str
+    answered: str
+    count: int
+
+
 def render(comparison: Comparison) -> str:
     """Return a comparison as one HTML page that needs no other file and no network.
 
@@ -48,6 +75,7 @@ def render(comparison: Comparison) -> str:
         comparison: What was found; without its cases the page says where they are.
     """
     style, script = _resource("style.css"), _resource("script.js")
+    groups = cases.grouped(comparison)
     page = (
         _environment()
         .get_template("template.html.j2")
@@ -57,9 +85,17 @@ def render(comparison: Comparison) -> str:
             baseline=words.contender(comparison, comparison.baseline),
             words=words,
             charts=charts,
-            groups=cases.grouped(comparison),
+            groups=groups,
+            marks=[(name, mark, n) for name, mark in MARKS if (n := marked_cases(groups, mark))],
+            checks=_checks(comparison),
+            slices=getattr(comparison, "slices", ()),
+            secondary=getattr(comparison, "secondary", ()),
+            economics=_economics(comparison),
             system_prompt=cases.shared_system_prompt(comparison.cases),
             metrics=_other_metrics(comparison),
+            measures=_names(result.measures for result in comparison.contenders),
+            mixups=mixups(comparison),
+            most_checks=MOST_CHECKS,
             failures=failures(comparison),
             style=Markup(style),  # noqa: S704 - our own file
             script=Markup(script),  # noqa: S704 - our own file
@@ -78,6 +114,30 @@ def failures(comparison: Comparison) -> tuple[Failure, ...]:
         if answer.error is not None
     )
     return tuple(Failure(name, error, count) for (name, error), count in counts.most_common())
+
+
+def mixups(comparison: Comparison) -> tuple[Mixup, ...]:
+    """Return the labels that the candidate took for others, the most frequent first."""
+    confusion = words.contender(comparison, comparison.candidate).confusion
+    found = [
+        Mixup(metric, expected, answered, count)
+        for metric, matrix in confusion.items()
+        for expected, row in matrix.counts.items()
+        for answered, count in row.items()
+        if answered != expected
+    ]
+    return tuple(sorted(found, key=lambda mixup: -mixup.count))
+
+
+def _checks(comparison: Comparison) -> list[GateCheck]:
+    """Return the checks of the gate, those that did not pass first."""
+    checks = comparison.gate.checks if comparison.gate else ()
+    return sorted(checks, key=lambda check: check.exit_code == 0)
+
+
+def _economics(comparison: Comparison) -> tuple[words.Fact, ...]:
+    found = getattr(comparison, "economics", None)
+    return words.named_values(found) if isinstance(found, BaseModel) else ()
 
 
 @cache
@@ -109,8 +169,13 @@ def _hash(text: str) -> str:
 
 
 def _other_metrics(comparison: Comparison) -> tuple[str, ...]:
-    names = {name: None for result in comparison.contenders for name in result.scores}
+    names = _names(result.scores for result in comparison.contenders)
     return tuple(name for name in names if name != comparison.metric)
+
+
+def _names(figures: Iterable[Mapping[str, float]]) -> tuple[str, ...]:
+    """Return what any contender has, each once, in their order."""
+    return tuple(dict.fromkeys(name for one in figures for name in one))
 
 
 def _writable(page: str) -> str:

@@ -1,44 +1,50 @@
 "use strict";
-// The page is whole without this. Here: the outcome links become filters, and cases can be searched.
+// The page is whole without this. Here: the links above the cases filter in place, an address can
+// name a filter, and cases can be searched.
+const section = document.querySelector(".filter")?.parentElement;
 const groups = [...document.querySelectorAll(".group")];
 const filters = [...document.querySelectorAll(".filter a")];
 const find = document.querySelector(".find");
+let chosen = "cases";
 
-function choose(id) {
-  for (const group of groups) {
-    group.hidden = id !== "cases" && group.id !== id;
-    if (group.id === id) group.open = true;
-  }
-  for (const filter of filters) {
-    if (filter.hash === "#" + id) filter.setAttribute("aria-current", "true");
-    else filter.removeAttribute("aria-current");
-  }
-}
+const mark = () => (chosen.startsWith("only-") ? chosen.slice(5) : "");
 
-function search(query) {
-  const wanted = query.trim().toLowerCase();
+function show() {
+  const wanted = find.querySelector("input").value.trim().toLowerCase();
   let found = 0;
   for (const group of groups) {
     let here = 0;
     for (const row of group.querySelectorAll("tbody tr")) {
       row.hidden = !row.textContent.toLowerCase().includes(wanted);
-      if (!row.hidden) here += 1;
+      if (!row.hidden && (!mark() || row.classList.contains(mark()))) here += 1;
     }
-    if (wanted && here) group.open = true;
-    found += here;
+    group.hidden = mark() ? !here : chosen !== "cases" && group.id !== chosen;
+    if (here && (wanted || mark())) group.open = true;
+    if (!group.hidden) found += here;
   }
   find.querySelector("output").textContent = wanted ? found + " found" : "";
 }
 
-for (const filter of filters) {
-  filter.addEventListener("click", (event) => {
-    event.preventDefault();
-    choose(filter.hash.slice(1));
-  });
+function choose(id) {
+  chosen = id;
+  section.dataset.only = mark();
+  for (const group of groups) if (group.id === id) group.open = true;
+  for (const filter of filters) {
+    if (filter.hash === "#" + id) filter.setAttribute("aria-current", "true");
+    else filter.removeAttribute("aria-current");
+  }
+  show();
 }
 
-if (find) {
+if (section) {
+  const names = filters.map((filter) => filter.hash.slice(1));
+  for (const link of section.querySelectorAll(".filter a, .only a")) {
+    link.addEventListener("click", (event) => {
+      event.preventDefault();
+      choose(link.hash.slice(1));
+    });
+  }
   find.hidden = false;
-  find.querySelector("input").addEventListener("input", (event) => search(event.target.value));
-  choose("cases");
+  find.querySelector("input").addEventListener("input", show);
+  choose(names.includes(location.hash.slice(1)) ? location.hash.slice(1) : "cases");
 }

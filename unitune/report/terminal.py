@@ -18,7 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from unitune.evaluate.results import Comparison, ContenderResult
-from unitune.report import words
+from unitune.report import files, words
 
 COLOURS = {
     "better": "bold green",
@@ -31,7 +31,7 @@ COLOURS = {
 LEAST_BAR, MOST_BAR = 16, 40
 """Columns of a drawn interval: fewer show nothing, more say nothing new."""
 
-FILES = ("report.html", "verdict.json", "rows.jsonl")
+FILES = (*files.NAMES, "rows.jsonl")
 
 
 def comparison_view(comparison: Comparison, folder: Path) -> Group:
@@ -60,6 +60,7 @@ def verdict_lines(comparison: Comparison) -> Group:
     if comparison.gate is not None:
         style = "bold green" if comparison.gate.passed else "bold red"
         lines.append(plain(words.gate(comparison), style))
+        lines += [plain(line) for line in [words.regression(comparison)] if line]
     return Group(*lines)
 
 
@@ -156,11 +157,7 @@ def _verdict_line(comparison: Comparison) -> Text:
 
 
 def _figures_line(comparison: Comparison) -> Text:
-    return plain(
-        f"{' ' * len(comparison.verdict)}  n={comparison.n}, {comparison.gained} gained / "
-        f"{comparison.lost} lost, p={comparison.p_value:.2g}, "
-        f"margin \u00b1{words.points(comparison.margin)}"
-    )
+    return plain(f"{' ' * len(comparison.verdict)}  {words.figures(comparison)}")
 
 
 def _cells(
@@ -169,18 +166,13 @@ def _cells(
     low, high = result.interval
     style = COLOURS[comparison.verdict] if result.name == comparison.candidate else ""
     compared = result.name in (comparison.candidate, comparison.baseline)
-    tokens = (
-        None
-        if result.prompt_tokens is None or result.completion_tokens is None
-        else result.prompt_tokens + result.completion_tokens
-    )
     cells: list[Text | IntervalBar] = [
         plain(result.name, "bold" if compared else ""),
         plain(words.percent(result.score), style),
         plain(f"{words.decimal(100 * low)}-{words.decimal(100 * high)}"),
         IntervalBar(result.score, low, high, style),
         plain(f"{result.errors:,}", "red" if result.errors else ""),
-        plain(words.per_case(tokens, result.n)),
+        plain(words.per_case(words.tokens(result), result.n)),
         plain(words.per_case(result.seconds, result.n, "{:.2f}".format)),
     ]
     return [*cells, plain(_usd(result))] if priced else cells

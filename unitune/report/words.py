@@ -11,10 +11,13 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Literal
+from decimal import Decimal
+from typing import Literal, cast
+
+from pydantic import BaseModel
 
 from unitune.data.leaks import by_kind
-from unitune.evaluate.results import Comparison, ContenderResult, LeakResult
+from unitune.evaluate.results import Comparison, ContenderResult, GateCheck, LeakResult
 
 _HYPHEN_BEFORE_NUMBER = re.compile(r"(?<![\w-])-(?=\d)")
 _SPACE_BEFORE_PERCENT = re.compile(r"(?<=\d) (?=%)")
@@ -22,12 +25,26 @@ _SPACE_BEFORE_PERCENT = re.compile(r"(?<=\d) (?=%)")
 PROMPTED = ("zero-shot", "instructed", "few-shot")
 
 _METRICS = {
-    "exact": "the answer equals the expected one",
+    "bleu": "overlap with the expected answers in runs of words, over all cases (BLEU)",
+    "choice": "the answer names the expected label",
+    "chrf": "overlap with the expected answers in runs of characters, over all cases (chrF)",
+    "class_f1": "F1 over classes, from all cases together",
     "contains": "the expected text stands somewhere in the answer",
-    "regex": "the answer matches the pattern",
-    "json_valid": "the answer is valid JSON",
+    "edit_distance": "similarity by the fewest characters to change",
+    "embedding": "similarity of meaning, by embeddings",
+    "exact": "the answer equals the expected one",
     "json_equal": "the answer is JSON equal to the expected JSON",
+    "json_fields": "share of the fields of the expected JSON that are right",
+    "json_schema": "the answer is JSON that the schema allows",
+    "json_valid": "the answer is valid JSON",
+    "numeric": "the number in the answer is the expected one",
+    "regex": "the answer matches the pattern",
+    "rouge": "overlap with the expected answer in words (ROUGE)",
+    "sentence_chrf": "overlap with the expected answer in runs of characters (chrF)",
+    "token_f1": "share of words in common with the expected answer",
+    "tool_calls": "the answer calls the expected tools with the expected arguments",
 }
+"""By a scorer's default name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,9 +107,21 @@ def scores(comparison: Comparison) -> str:
     """Return what both sides got right, as one sentence."""
     candidate = contender(comparison, comparison.candidate)
     baseline = contender(comparison, comparison.baseline)
-    return (
-        f"Of {counted(comparison.n, 'test case')}, {candidate.name} got "
-        f"{percent(candidate.score)} right and {baseline.name} {percent(baseline.score)}."
+    cases = counted(comparison.n, "test case")
+    ours, theirs = percent(candidate.score), percent(baseline.score)
+    if graded(comparison):
+        return (
+            f"Over {cases}, {candidate.name} scored {ours} on average and {baseline.name} {theirs}."
+        )
+    return f"Of {cases}, {candidate.name} got {ours} right and {baseline.name} {theirs}."
+
+
+def graded(comparison: Comparison) -> bool:
+    """Return whether the metric that decides gives answers more than right or wrong."""
+    return any(
+        answer.scores.get(comparison.metric, 0.0) not in (0.0, 1.0)
+        for case in comparison.cases
+        for answer in case.answers.values()
     )
 
 
@@ -109,8 +138,8 @@ def evidence(comparison: Comparison) -> tuple[Fact, ...]:
         Fact(
             "Gained and lost",
             f"{comparison.gained:,} and {comparison.lost:,}",
-            f"Cases that only {comparison.candidate} got right, and cases that only "
-            f"{comparison.baseline} got right, of {comparison.n:,}.",
+            f"Cases in which only {comparison.candidate} {_did(comparison)}, and cases in which "
+            f"only {comparison.baseline} did, of {comparison.n:,}.",
         ),
         Fact("p-value", p_value(comparison.p_value), _chance(comparison.p_value)),
         Fact(
@@ -127,6 +156,40 @@ def evidence(comparison: Comparison) -> tuple[Fact, ...]:
             "often missed.",
         ),
     )
+
+
+def _did(comparison: Comparison) -> str:
+    return "scored higher" if graded(comparison) else "was right"
+
+
+def named_values(model: BaseModel) -> tuple[Fact, ...]:
+    """Return every figure of a model with its field's name and description, for people.
+
+    Args:
+        model: Flat: numbers, texts, pairs of ends; None is what is not known.
+    """
+    return tuple(
+        Fact(
+            name.replace("_", " ").capitalize().replace("Usd", "USD").replace("usd", "USD"),
+            _value(getattr(model, name)),
+            field.description or "",
+        )
+        for name, field in type(model).model_fields.items()
+    )
+
+
+def _value(value: object) -> str:
+    if value is None:
+        return "not known"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float | Decimal):
+        return f"{value:,.4g}" if abs(value) < 1000 else f"{value:,.0f}"
+    if isinstance(value, int):
+        return f"{value:,}"
+    if isinstance(value, tuple):
+        return " to ".join(_value(end) for end in cast("tuple[object, ...]", value))
+    return str(value)
 
 
 def caveats(comparison: Comparison) -> tuple[str, ...]:
@@ -148,7 +211,7 @@ def judging(comparison: Comparison) -> tuple[Fact, ...]:
     return tuple(
         Fact(term, value)
         for term, value in (
-            ("Right means", f"{metric(comparison.metric)} ({comparison.metric})"),
+            (_measure(comparison), f"{metric(comparison.metric)} ({comparison.metric})"),
             (
                 "Method",
                 f"{comparison.method}, at {level(comparison)}; p = {comparison.p_value:.3g}",
@@ -170,6 +233,60 @@ def gate(comparison: Comparison) -> str:
     result = comparison.gate
     state = "passed" if result.passed else "not passed"
     return f"Gate {result.mode}: {state} (exit code {result.exit_code}). {result.reason}"
+
+
+def check(result: GateCheck) -> str:
+    """Return what became of one check of a gate, in a word or two."""
+    return {0: "passed", 1: "failed", 3: "inconclusive", 4: "error", None: "not judged"}[
+        result.exit_code
+    ]
+
+
+def regression(comparison: Comparison) -> str:
+    """Return how the candidate stands to its baseline file; empty when there is none."""
+    then = comparison.gate.regression if comparison.gate else None
+    if then is None:
+        return ""
+    low, high = (decimal(100 * end) for end in then.interval)
+    others = ", ".join(
+        f"{counted(len(cases), 'case')} {what}"
+        for what, cases in (("added since", then.added), ("no longer there", then.removed))
+        if cases
+    )
+    return (
+        f"Against {then.file}: {points(then.difference, sign=True)} [{low}, {high}] on "
+        f"{counted(then.n, 'case')}, {then.gained:,} gained / {then.lost:,} lost"
+        f"{'; ' if others else ''}{others}."
+    )
+
+
+def figures(comparison: Comparison) -> str:
+    """Return the figures behind the verdict in one line, for who knows what they mean."""
+    return (
+        f"n={comparison.n}, {comparison.gained} gained / {comparison.lost} lost, "
+        f"p={comparison.p_value:.2g}, margin \u00b1{points(comparison.margin)}"
+    )
+
+
+def tokens(result: ContenderResult) -> int | None:
+    """Return the tokens of all cases, prompts and answers; None when they are not known."""
+    if result.prompt_tokens is None or result.completion_tokens is None:
+        return None
+    return result.prompt_tokens + result.completion_tokens
+
+
+def _measure(comparison: Comparison) -> str:
+    return "The score is" if graded(comparison) else "Right means"
+
+
+def measured(comparison: Comparison) -> str:
+    """Return what the figures of the contenders are, as a sentence or two."""
+    what = "Mean score over" if graded(comparison) else "Share of"
+    right = "" if graded(comparison) else " right"
+    return (
+        f"{what} test cases{right}, with its {level(comparison)} interval. "
+        f"{_measure(comparison)}: {metric(comparison.metric)}."
+    )
 
 
 def metric(name: str) -> str:

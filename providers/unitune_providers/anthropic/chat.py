@@ -20,6 +20,7 @@ from pydantic import JsonValue
 
 from unitune.data.example import Message
 from unitune.models import Reply, Request
+from unitune.ratelimits import rest
 from unitune_providers.anthropic.client import NAME, new_client, ours
 
 FINISHES = {"end_turn": "stop", "stop_sequence": "stop", "max_tokens": "length"}
@@ -44,12 +45,14 @@ class ClaudeChatModel:
         """Answer one request; a failure is in the reply's `error`."""
         started = time.perf_counter()
         try:
-            answer = await self._ask(request)
+            reply = await self._ask(request)
         except (KeyError, ValueError) as problem:
-            return _failed(f"{self._model} cannot be asked this: {problem}", started)
+            words = f"{self._model} cannot be asked this: {problem}"
+            return Reply(error=words, finish_reason="error")
         except anthropic.AnthropicError as error:
-            return _failed(str(ours(error, f"ask {self._model}")), started)
-        return read_answer(answer, time.perf_counter() - started)
+            known = ours(error, f"ask {self._model}")
+            return Reply.failed(known, time.perf_counter() - started)
+        return reply.model_copy(update={"seconds": time.perf_counter() - started})
 
     def close(self) -> None:
         """Close what is open in loops that rest; one that runs or has ended closes its own."""
@@ -60,7 +63,7 @@ class ClaudeChatModel:
             if not loop.is_closed():
                 loop.run_until_complete(held.aclose())
 
-    async def _ask(self, request: Request) -> Answer:
+    async def _ask(self, request: Request) -> Reply:
         warm = self._takes_temperature
         try:
             return await self._send(request, warm=warm)
@@ -70,10 +73,14 @@ class ClaudeChatModel:
             self._takes_temperature = False
         return await self._send(request, warm=False)
 
-    async def _send(self, request: Request, *, warm: bool) -> Answer:
+    async def _send(self, request: Request, *, warm: bool) -> Reply:
         client = await self._client()
         asked = question(self._model, request)
-        return await client.messages.create(**asked, extra_body=sampling(request, warm=warm))
+        answer = await client.messages.with_raw_response.create(
+            **asked, extra_body=sampling(request, warm=warm)
+        )
+        reply = read_answer(await answer.parse(), None)
+        return reply.model_copy(update={"pause_seconds": rest(answer.headers)})
 
     async def _client(self) -> AsyncAnthropic:
         loop = asyncio.get_running_loop()
@@ -200,7 +207,3 @@ def read_answer(answer: Answer, seconds: float | None) -> Reply:
         completion_tokens=usage.output_tokens,
         seconds=seconds,
     )
-
-
-def _failed(words: str, started: float) -> Reply:
-    return Reply(error=words, finish_reason="error", seconds=time.perf_counter() - started)

@@ -16,6 +16,7 @@ import httpx2
 from anthropic import Anthropic, AsyncAnthropic
 
 from unitune.errors import BackendError, UnituneError, Unreachable, UserError
+from unitune.ratelimits import asked_pause
 
 NAME = "anthropic"
 ANSWER_SECONDS = 300.0
@@ -33,8 +34,11 @@ ADVICE = {
 
 
 def new_client() -> AsyncAnthropic:
-    """Return a client with the key, address and proxy that the environment names."""
-    return AsyncAnthropic(timeout=ANSWER_SECONDS, max_retries=RETRIES)
+    """Return a client with the key, address and proxy that the environment names.
+
+    It sends a question once.
+    """
+    return AsyncAnthropic(timeout=ANSWER_SECONDS, max_retries=0)
 
 
 def new_sync_client() -> Anthropic:
@@ -83,7 +87,12 @@ def ours(error: anthropic.AnthropicError, doing: str) -> UnituneError:
     if isinstance(error, anthropic.APIStatusError):
         status, advice = error.status_code, ADVICE.get(error.status_code, "")
         words = f"{who}: {_said(error)} (HTTP {status}).{' ' + advice if advice else ''}"
-        return BackendError(words, status=status, request_id=error.request_id)
+        return BackendError(
+            words,
+            status=status,
+            request_id=error.request_id,
+            retry_after=asked_pause(error.response.headers),
+        )
     if isinstance(error, anthropic.APITimeoutError):
         return Unreachable(f"{who}: no answer in time.")
     if isinstance(error, anthropic.APIConnectionError | anthropic.APIResponseValidationError):

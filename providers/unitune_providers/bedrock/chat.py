@@ -82,8 +82,7 @@ class BedrockChatModel:
             with our_errors(f"ask {self._model_id}"):
                 answer = self._runtime.converse(**question)
         except UnituneError as error:
-            seconds = time.perf_counter() - started
-            return Reply(error=str(error), finish_reason="error", seconds=seconds)
+            return Reply.failed(error, time.perf_counter() - started)
         return _read(answer, time.perf_counter() - started)
 
 

@@ -29,6 +29,7 @@ from botocore.exceptions import ConnectionError as AwsConnectionError
 from botocore.parsers import ResponseParserError
 
 from unitune.errors import BackendError, UnituneError, Unreachable, UserError
+from unitune.ratelimits import asked_pause
 
 if TYPE_CHECKING:
     from botocore.awsrequest import AWSResponse
@@ -43,8 +44,6 @@ ANSWER_SECONDS = 300.0
 """Longest wait for a model's answer. AWS allows Nova an hour; an evaluation should not."""
 ATTEMPTS = 3
 """Of calls that may be repeated, the first included."""
-CHAT_ATTEMPTS = 5
-"""Of one question; AWS throttles readily."""
 CHAT_THREADS = 32
 """Requests to one model at once; botocore has no asynchronous client."""
 
@@ -99,8 +98,8 @@ class Clients:
 
     @cached_property
     def runtime(self) -> BedrockRuntimeClient:
-        """Where models answer."""
-        return self._new("bedrock-runtime", CHAT_ATTEMPTS, ANSWER_SECONDS)
+        """Where models answer; each question is sent once."""
+        return self._new("bedrock-runtime", 1, ANSWER_SECONDS)
 
     @cached_property
     def _session(self) -> Any:
@@ -252,7 +251,7 @@ def _said_no(error: ClientError, doing: str) -> BackendError:
         f"AWS could not {doing}: {words} [{code}] (HTTP {status}).{' ' + advice if advice else ''}",
         status=status,
         request_id=answer.get("RequestId"),
-        retry_after=_pause(answer.get("HTTPHeaders", {})),
+        retry_after=asked_pause(answer.get("HTTPHeaders", {})),
     )
 
 
@@ -261,11 +260,3 @@ def _safe(words: str) -> str:
     for secret in filter(None, map(os.environ.get, SECRETS)):
         words = words.replace(secret, "***")
     return words
-
-
-def _pause(headers: Mapping[str, str]) -> float | None:
-    """Return the seconds that AWS asks to wait, where it does."""
-    try:
-        return float(headers.get("retry-after", ""))
-    except ValueError:
-        return None

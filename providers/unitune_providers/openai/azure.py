@@ -24,7 +24,7 @@ from unitune.errors import BackendError, Unreachable, UserError
 from unitune.job import Spec
 from unitune.models import TunedModel
 from unitune.options import validated
-from unitune_providers.openai.errors import pause_of
+from unitune.ratelimits import asked_pause
 from unitune_providers.openai.server import required
 
 ARM_URL = "https://management.azure.com"
@@ -172,7 +172,7 @@ def _send(
         f"azure could not {doing}: {words} (HTTP {answer.status_code}).",
         status=answer.status_code,
         request_id=answer.headers.get("x-ms-request-id"),
-        retry_after=pause_of(answer.headers),
+        retry_after=asked_pause(answer.headers),
     )
 
 

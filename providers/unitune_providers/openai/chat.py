@@ -1,9 +1,9 @@
 """Asking a model over chat completions, on whichever server speaks them.
 
-One request never raises: what went wrong is in the reply. The SDK repeats what may be repeated,
-with the pauses that the vendor asks for. Its client belongs to an event loop, so each loop gets its
-own, closed by the loop's end at the latest. `body_of` and `reply_of` say what is sent and what an
-answer means; batches (`unitune_providers.openai.batches`) use the same two.
+One request is sent once and never raises: what went wrong is in the reply. The SDK's client belongs
+to an event loop, so each loop gets its own, closed by the loop's end at the latest. `body_of` and
+`reply_of` say what is sent and what an answer means; batches (`unitune_providers.openai.batches`)
+use the same two.
 """
 
 from __future__ import annotations
@@ -21,13 +21,12 @@ from openai.types.chat import ChatCompletion
 from openai.types.chat.completion_create_params import CompletionCreateParamsNonStreaming
 
 from unitune.models import Reply, Request
+from unitune.ratelimits import rest
 from unitune_providers.openai.errors import ours
 from unitune_providers.openai.server import Server, async_client
 
 CHAT_SECONDS = 120.0
 """Longest wait for one answer."""
-CHAT_RETRIES = 4
-"""Repeats of one question, after 408, 409, 429, 5xx or no answer."""
 
 
 @dataclass(slots=True)
@@ -69,12 +68,11 @@ class OpenAIChatModel:
         """Answer one request; a failure is in the reply's `error`."""
         started = time.perf_counter()
         try:
-            answer = await self._ask(await self._client(), request)
+            reply = await self._ask(await self._client(), request)
         except (openai.OpenAIError, json.JSONDecodeError) as error:
-            words = str(ours(error, self._server, f"ask {self._model}"))
-            seconds = time.perf_counter() - started
-            return Reply(finish_reason="error", error=words, seconds=seconds)
-        return reply_of(answer, time.perf_counter() - started)
+            known = ours(error, self._server, f"ask {self._model}")
+            return Reply.failed(known, time.perf_counter() - started)
+        return reply.model_copy(update={"seconds": time.perf_counter() - started})
 
     def close(self) -> None:
         """Close the connection, if its loop has not done so."""
@@ -89,17 +87,19 @@ class OpenAIChatModel:
     async def _client(self) -> AsyncOpenAI:
         loop = asyncio.get_running_loop()
         if self._line is None or self._line.loop is not loop:
-            client = async_client(self._server, CHAT_SECONDS, CHAT_RETRIES)
+            client = async_client(self._server, CHAT_SECONDS)
             line = _Line(loop, client, _kept_open(client))
             self._line = line
             await anext(line.keeper)
         return self._line.client
 
-    async def _ask(self, client: AsyncOpenAI, request: Request) -> ChatCompletion:
+    async def _ask(self, client: AsyncOpenAI, request: Request) -> Reply:
         body = body_of(self._model, request, old_limit=self._old_limit)
-        return await client.chat.completions.create(
+        answer = await client.chat.completions.with_raw_response.create(
             **cast("CompletionCreateParamsNonStreaming", body)
         )
+        reply = reply_of(answer.parse(), None)
+        return reply.model_copy(update={"pause_seconds": rest(answer.headers)})
 
 
 def body_of(model: str, request: Request, *, old_limit: bool) -> dict[str, object]:

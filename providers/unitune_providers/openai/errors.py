@@ -7,13 +7,14 @@ may have taken effect (5xx); no answer, or one that was cut short, becomes `Unre
 from __future__ import annotations
 
 import json
-from collections.abc import Generator, Mapping
+from collections.abc import Generator
 from contextlib import contextmanager
 from typing import cast
 
 import openai
 
 from unitune.errors import BackendError, Unreachable
+from unitune.ratelimits import asked_pause
 from unitune_providers.openai.server import Server
 
 ADVICE = {
@@ -42,7 +43,9 @@ def our_errors(server: Server, doing: str) -> Generator[None]:
         raise ours(error, server, doing) from error
 
 
-def ours(error: openai.OpenAIError | json.JSONDecodeError, server: Server, doing: str) -> Exception:
+def ours(
+    error: openai.OpenAIError | json.JSONDecodeError, server: Server, doing: str
+) -> BackendError:
     """Return our error for one of the SDK's.
 
     Args:
@@ -58,7 +61,7 @@ def ours(error: openai.OpenAIError | json.JSONDecodeError, server: Server, doing
             words,
             status=status,
             request_id=error.request_id,
-            retry_after=pause_of(error.response.headers),
+            retry_after=asked_pause(error.response.headers),
         )
     if isinstance(error, openai.APITimeoutError):
         return Unreachable(f"{who}: no answer from {server.url} in time.")
@@ -89,18 +92,6 @@ def refusal(server: Server, doing: str, status: int, told: object, *, otherwise:
     advice = ADVICE.get(status, "").format(variable=server.key_variable)
     whole = f"{server.backend} could not {doing}: {said} (HTTP {status})."
     return whole + (f" {advice}" if advice else "")
-
-
-def pause_of(headers: Mapping[str, str]) -> float | None:
-    """Return the seconds that the vendor asks to wait; a date is left to the caller's patience.
-
-    Args:
-        headers: Of its answer.
-    """
-    try:
-        return float(headers.get("retry-after", ""))
-    except ValueError:
-        return None
 
 
 def without_key(words: str, server: Server) -> str:

@@ -143,20 +143,19 @@ def client(server: Server) -> OpenAI:
     )
 
 
-def async_client(server: Server, seconds: float, retries: int) -> AsyncOpenAI:
-    """Return a new client for the running event loop.
+def async_client(server: Server, seconds: float) -> AsyncOpenAI:
+    """Return a new client for the running event loop; it repeats nothing.
 
     Args:
         server: Who is asked.
         seconds: Longest wait for one answer.
-        retries: Repeats, with the pauses that the vendor asks for.
     """
     return AsyncOpenAI(
         api_key=server.key,
         base_url=server.url,
         default_headers=server.headers,  # pyright: ignore[reportArgumentType] - as above
         timeout=seconds,
-        max_retries=retries,
+        max_retries=0,
     )
 
 

@@ -51,7 +51,8 @@ class TogetherChatModel:
                 completions: Any = client.chat.completions  # overloads that a mapping cannot meet
                 answer: object = await completions.create(**_body(self._name, request))
         except FOREIGN as error:
-            return Reply(error=str(ours(error, f"answer as {self._name}")), finish_reason="error")
+            known = ours(error, f"answer as {self._name}")
+            return Reply.failed(known, time.monotonic() - began)
         return _reply(answer, time.monotonic() - began)
 
     def close(self) -> None:

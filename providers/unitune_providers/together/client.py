@@ -20,6 +20,7 @@ from together import APIConnectionError, APIStatusError, AsyncTogether, Together
 from together.types import WhoamiProjectAPIKey
 
 from unitune.errors import BackendError, Unreachable, UserError
+from unitune.ratelimits import asked_pause
 
 KEY = "TOGETHER_API_KEY"
 PROJECT = "TOGETHER_PROJECT_ID"
@@ -50,7 +51,7 @@ def api_key() -> str:
 
 def chat_client() -> AsyncTogether:
     """Return a new client for answers; whoever asks for it closes it."""
-    return AsyncTogether(api_key=api_key(), timeout=CHAT_TIMEOUT_SECONDS, max_retries=READ_RETRIES)
+    return AsyncTogether(api_key=api_key(), timeout=CHAT_TIMEOUT_SECONDS, max_retries=0)
 
 
 class Connection:
@@ -132,16 +133,8 @@ def _refusal(response: httpx.Response, what: str) -> BackendError:
         f"together could not {what} (HTTP {status}): {words}{hint}",
         status=status,
         request_id=response.headers.get("x-request-id"),
-        retry_after=_pause(response),
+        retry_after=asked_pause(response.headers),
     )
-
-
-def _pause(response: httpx.Response) -> float | None:
-    """Return the seconds that the vendor asks to wait; a date is left to the caller's patience."""
-    try:
-        return float(response.headers.get("retry-after", ""))
-    except ValueError:
-        return None
 
 
 def _words(response: httpx.Response) -> str:

@@ -72,8 +72,8 @@ class VertexChatModel:
         except CannotCarry as problem:
             return Reply(error=f"Gemini cannot be asked this: {problem}", finish_reason="error")
         except Exception as error:  # noqa: BLE001 - a failed request is a row, whatever failed
-            ours_ = error if isinstance(error, UnituneError) else ours(error, "answer")
-            return Reply(error=str(ours_), finish_reason="error")
+            known = error if isinstance(error, UnituneError) else ours(error, "answer")
+            return Reply.failed(known, time.perf_counter() - started)
         return read_answer(answer, time.perf_counter() - started)
 
     def close(self) -> None:
@@ -107,7 +107,6 @@ class VertexChatModel:
             **settings,
             "system_instruction": row.get("systemInstruction"),
             "tools": row.get("tools"),
-            "http_options": self._cloud.patience.retries,
         }
         return types.GenerateContentConfig.model_validate(config)
 

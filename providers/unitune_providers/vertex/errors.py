@@ -28,6 +28,7 @@ from google.genai.errors import APIError
 from pydantic import ValidationError
 
 from unitune.errors import BackendError, UnituneError, Unreachable, UserError
+from unitune.ratelimits import asked_pause
 
 FOREIGN = (
     APIError,
@@ -125,20 +126,8 @@ def ours(error: Exception, doing: str) -> UnituneError:
         f"Google Cloud refused to {doing} (HTTP {status}): {_words(error)}{hint}",
         status=status,
         request_id=_headers(error).get("x-goog-request-id"),
-        retry_after=pause_of(_headers(error)),
+        retry_after=asked_pause(_headers(error)),
     )
-
-
-def pause_of(headers: Mapping[str, str]) -> float | None:
-    """Return the seconds that Google asks to wait; a date is left to the caller's patience.
-
-    Args:
-        headers: Of its answer.
-    """
-    try:
-        return float(headers.get("retry-after", ""))
-    except ValueError:
-        return None
 
 
 def _headers(error: Exception) -> Mapping[str, str]:

@@ -10,8 +10,9 @@ from google.auth.transport.requests import AuthorizedSession
 from pydantic import JsonValue
 
 from unitune.errors import BackendError, Unreachable
+from unitune.ratelimits import asked_pause
 from unitune_providers.vertex.cloud import Cloud
-from unitune_providers.vertex.errors import pause_of, safe
+from unitune_providers.vertex.errors import safe
 
 Resource = dict[str, Any]
 NOT_FOUND = 404
@@ -69,7 +70,7 @@ class Rest:
                 f"Google Cloud refused to {method} {name} (HTTP {answer.status_code}): "
                 f"{_said(answer)}",
                 status=answer.status_code,
-                retry_after=pause_of(answer.headers),
+                retry_after=asked_pause(answer.headers),
             )
         return cast("Resource", answer.json())
 

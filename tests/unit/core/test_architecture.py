@@ -14,6 +14,10 @@ ROOT = Path(unitune.__file__).parent
 ORDER = [
     ["errors"],
     ["yamlfile"],
+    ["spec"],
+    ["grader_formula"],
+    ["grader_specs"],
+    ["scorer_specs"],
     ["job"],
     ["options"],
     ["data"],

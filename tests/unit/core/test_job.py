@@ -11,21 +11,18 @@ from hypothesis import strategies as st
 
 from unitune.errors import JobError
 from unitune.job import (
-    Contains,
     Data,
     Evaluate,
-    Exact,
     FewShot,
     Gate,
     Instructed,
     Job,
-    JsonEqual,
     Lora,
-    Regex,
     Tuned,
     Tuning,
     ZeroShot,
 )
+from unitune.scorer_specs import Contains, Exact, JsonEqual, Regex
 
 SHORTEST = """\
 name: support-triage

@@ -15,9 +15,12 @@ from pathlib import Path
 import pytest
 
 from unitune.data.example import Message
-from unitune.errors import BackendError, Busy, Mismatch
-from unitune.evaluate.engine import CONCURRENCY, Question, ask, request_hash
+from unitune.errors import BackendError, Busy, Mismatch, Unreachable
+from unitune.evaluate import attempts
+from unitune.evaluate.engine import Means, Question, ask, replay, request_hash
 from unitune.evaluate.journal import open_journal
+from unitune.evaluate.pace import LIMIT
+from unitune.evaluate.remembered import open_remembered
 from unitune.evaluate.results import Record
 from unitune.models import Reply, Request
 
@@ -93,8 +96,8 @@ def test_another_model_gets_many_requests_at_once_but_not_more_than_the_limit(
     tmp_path: Path,
 ) -> None:
     model = Echo()
-    put(model, tmp_path / "rows.jsonl", questions(*map(str, range(5 * CONCURRENCY))))
-    assert CONCURRENCY == model.most_in_flight
+    put(model, tmp_path / "rows.jsonl", questions(*map(str, range(5 * LIMIT))))
+    assert LIMIT == model.most_in_flight
 
 
 def test_what_is_answered_is_not_asked_again(tmp_path: Path) -> None:
@@ -158,7 +161,7 @@ PLAIN = Request(messages=(Message(role="user", content="q"),))
     ],
 )
 def test_everything_that_determines_an_answer_is_in_its_hash(other: Request) -> None:
-    assert request_hash("m", PLAIN) != request_hash("m", other)
+    assert request_hash("m", Question("c", PLAIN)) != request_hash("m", Question("c", other))
 
 
 def test_every_field_of_a_request_is_covered_by_that_rule() -> None:
@@ -168,8 +171,9 @@ def test_every_field_of_a_request_is_covered_by_that_rule() -> None:
 
 
 def test_the_model_comes_first_in_the_hash() -> None:
-    assert request_hash("base", PLAIN) != request_hash("tuned", PLAIN)
-    assert request_hash("base", PLAIN) == request_hash("base", PLAIN.model_copy())
+    question, same = Question("c", PLAIN), Question("another", PLAIN.model_copy())
+    assert request_hash("base", question) != request_hash("tuned", question)
+    assert request_hash("base", question) == request_hash("base", same)
 
 
 @pytest.mark.parametrize("cut", [1, 20, 60])
@@ -243,7 +247,7 @@ print(sum(record.text == record.case.upper() for record in records))
 """
 
 
-@pytest.mark.parametrize(("batched", "in_flight"), [(True, 8), (False, CONCURRENCY)])
+@pytest.mark.parametrize(("batched", "in_flight"), [(True, 8), (False, LIMIT)])
 def test_killed_in_the_middle_it_loses_no_row_and_repeats_at_most_what_was_in_flight(
     batched: bool,  # noqa: FBT001 - parametrised
     in_flight: int,
@@ -293,3 +297,136 @@ def test_a_file_of_something_else_is_refused_and_left_as_it_is(
     with pytest.raises(Mismatch, match=r"dev\.jsonl:1 is no recorded answer"):
         put(Echo(), path, questions("q0"))
     assert content == path.read_text()
+
+
+@dataclass
+class Troubled(Echo):
+    """Gives prepared replies first, by the text of the question or for any."""
+
+    troubles: list[Reply] = field(default_factory=list[Reply])
+
+    async def reply(self, request: Request) -> Reply:
+        answered = await super().reply(request)
+        return self.troubles.pop(0) if self.troubles else answered
+
+
+BUSY = Reply.failed(BackendError("too many", status=429, retry_after=0.2))
+BROKEN = Reply.failed(BackendError("internal", status=500))
+SILENT = Reply.failed(Unreachable("no answer"))
+WRONG = Reply.failed(BackendError("too long", status=400))
+KEYLESS = Reply.failed(BackendError("wrong key", status=401))
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(attempts, "FIRST_PAUSE_SECONDS", 0.001)
+
+
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize("trouble", [BUSY, BROKEN, SILENT])
+def test_a_failure_that_passes_is_met_by_another_attempt(trouble: Reply, tmp_path: Path) -> None:
+    model = Troubled(troubles=[trouble, trouble])
+    (record,) = put(model, tmp_path / "rows.jsonl", questions("q0"))
+    assert ("q0", None) == (record.text, record.error)
+    assert 3 == len(model.asked)
+
+
+@pytest.mark.usefixtures("quick")
+def test_there_are_so_many_attempts_and_then_a_row_says_why(tmp_path: Path) -> None:
+    model = Troubled(troubles=[BROKEN] * attempts.ATTEMPTS)
+    (record,) = put(model, tmp_path / "rows.jsonl", questions("q0"))
+    assert "internal" == record.error
+    assert attempts.ATTEMPTS == len(model.asked)
+
+
+def test_a_refusal_of_one_question_is_a_row_and_not_asked_again(tmp_path: Path) -> None:
+    model = Troubled(troubles=[WRONG])
+    records = put(model, tmp_path / "rows.jsonl", questions("q0", "q1"))
+    assert 1 == sum(record.error == "too long" for record in records)
+    assert 2 == len(model.asked)
+
+
+def test_a_pause_that_a_vendor_asks_for_is_kept_by_all(tmp_path: Path) -> None:
+    begun = time.monotonic()
+    model = Troubled(troubles=[BUSY])
+    put(model, tmp_path / "rows.jsonl", questions("q0"))
+    assert time.monotonic() - begun >= 0.2
+
+
+def test_a_vendor_that_wants_us_to_come_back_tomorrow_is_believed(tmp_path: Path) -> None:
+    tomorrow = Reply.failed(BackendError("quota", status=429, retry_after=86_400))
+    model = Troubled(troubles=[tomorrow])
+    (record,) = put(model, tmp_path / "rows.jsonl", questions("q0"))
+    assert "quota" == record.error
+    assert 1 == len(model.asked)
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_vendor_that_is_down_ends_the_asking_and_answers_are_kept(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    put(Echo(), path, questions(*LETTERS[:3]))
+    down = Troubled(troubles=[SILENT] * 10_000)
+    with pytest.raises(BackendError, match=r"10 questions in a row had no answer.*no answer"):
+        put(down, path, questions(*map(str, range(500))))
+    assert len(down.asked) < 500
+    assert LETTERS[:3] == [record.text for record in lines(path) if record.error is None]
+
+
+def test_a_key_that_is_refused_ends_the_asking_at_once(tmp_path: Path) -> None:
+    model = Troubled(troubles=[KEYLESS] * 1000)
+    with pytest.raises(BackendError, match="wrong key"):
+        put(model, tmp_path / "rows.jsonl", questions(*map(str, range(500))))
+    assert len(model.asked) <= LIMIT
+
+
+def test_what_another_comparison_has_asked_is_a_row_here_too(tmp_path: Path) -> None:
+    first, again, other = Echo(), Echo(), Echo(fingerprint="another")
+
+    def compared(model: Echo, name: str) -> list[Record]:
+        with (
+            open_journal(tmp_path / name / "rows.jsonl") as journal,
+            open_remembered(tmp_path) as remembered,
+        ):
+            asking = ask(
+                model,
+                questions(*LETTERS),
+                journal,
+                "c",
+                lambda _: None,
+                means=Means(remembered=remembered),
+            )
+            return asyncio.run(asking)
+
+    asked, recalled = compared(first, "one"), compared(again, "two")
+    assert [] == again.asked
+    assert {True} == {record.recalled for record in recalled}
+    assert asked == [record.model_copy(update={"recalled": None}) for record in recalled]
+    assert 10 == len(lines(tmp_path / "two" / "rows.jsonl"))
+    compared(other, "three")
+    assert LETTERS == other.asked
+
+
+def test_a_replay_gives_the_rows_of_whatever_model_answered(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    recorded = put(Echo(fingerprint="gone", failing=frozenset({"q3"})), path, questions(*LETTERS))
+    with open_journal(path) as journal:
+        assert recorded == replay(questions(*LETTERS), journal, "c")
+
+
+def test_a_replay_of_other_questions_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    put(Echo(), path, questions("q0"))
+    with open_journal(path) as journal, pytest.raises(Mismatch, match="2 of 3 questions"):
+        replay(questions("q0", "q1", "q2"), journal, "c")
+
+
+def test_repeats_are_asked_and_written_one_by_one(tmp_path: Path) -> None:
+    path, model = tmp_path / "rows.jsonl", Echo()
+    request = PLAIN.model_copy(update={"temperature": 1.0})
+    asked = [
+        Question("c1", request.model_copy(update={"seed": repeat}), repeat) for repeat in range(3)
+    ]
+    records = put(model, path, asked)
+    assert [("c1", 0), ("c1", 1), ("c1", 2)] == [(one.case, one.repeat) for one in records]
+    assert 3 == len(model.asked)
+    assert records == put(Echo(), path, asked)

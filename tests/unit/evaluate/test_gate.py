@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import math
 from dataclasses import replace
-from typing import Literal
+from typing import Any, Literal
 
 import pytest
 
-from unitune.evaluate.gate import Evidence, VerdictName, apply
+from unitune.evaluate.gate import Evidence, Pinned, VerdictName, apply
+from unitune.evaluate.results import Regression
 from unitune.job import Gate
 
 Mode = Literal["improve", "no-regress", "absolute"]
@@ -79,3 +81,168 @@ def test_errors_and_too_few_cases_come_before_any_evidence(
 def test_the_reason_is_a_sentence_with_the_figures() -> None:
     result = apply(Gate(mode="no-regress"), PLAIN)
     assert "These cases do not exclude that it is worse by more than 5 points." == result.reason
+
+
+def pinned_gate(**more: Any) -> Gate:
+    return Gate(mode="improve", **more)
+
+
+@pytest.mark.parametrize(
+    ("scores", "code"),
+    [
+        ((1.0,), 0),
+        ((0.0,), 1),
+        ((0.99,), 1),
+        ((None,), 4),
+        ((math.nan,), 4),
+        ((1.0, 0.0, 1.0), 0),
+        ((1.0, 0.0, 0.0), 1),
+        ((1.0, 0.0), 1),
+        ((1.0, None, 1.0), 0),
+        ((1.0, None, 0.0), 4),
+        ((0.0, None, 0.0), 1),
+    ],
+)
+def test_a_pinned_case_goes_by_the_majority_of_its_repeats(
+    scores: tuple[float | None, ...], code: int
+) -> None:
+    evidence = replace(PLAIN, verdict="better", pinned=(Pinned("a1", scores),))
+    result = apply(pinned_gate(), evidence)
+
+    assert code == result.exit_code
+    assert code == 0 or "pinned case a1" in result.reason
+
+
+def test_a_pinned_case_may_be_right_below_a_full_score() -> None:
+    evidence = replace(PLAIN, verdict="better", pinned=(Pinned("a1", (0.8,)),))
+
+    assert 0 == apply(pinned_gate(pinned_score=0.8), evidence).exit_code
+    assert 1 == apply(pinned_gate(pinned_score=0.81), evidence).exit_code
+
+
+def test_a_broken_pinned_case_fails_also_with_too_few_cases_but_not_with_too_many_errors() -> None:
+    broken = replace(PLAIN, verdict="better", pinned=(Pinned("a1", (0.0,)),))
+
+    assert 1 == apply(pinned_gate(min_cases=101), broken).exit_code
+    assert 4 == apply(pinned_gate(), replace(broken, errors=3)).exit_code
+
+
+@pytest.mark.parametrize(
+    ("guard", "mean", "code"),
+    [
+        ({"at_least": 0.99}, 0.99, 0),
+        ({"at_least": 0.99}, 0.98, 1),
+        ({"at_most": 2.0}, 2.0, 0),
+        ({"at_most": 2.0}, 2.1, 1),
+        ({"at_least": 0.0}, None, 4),
+        ({"at_most": 2.0}, math.nan, 4),
+    ],
+)
+def test_a_guard_goes_by_the_mean_and_a_mean_without_a_value_never_passes(
+    guard: dict[str, float], mean: float | None, code: int
+) -> None:
+    gate = Gate.model_validate({"mode": "improve", "also": [{"metric": "other", **guard}]})
+    evidence = replace(PLAIN, verdict="better", totals={"other": mean})
+
+    assert code == apply(gate, evidence).exit_code
+
+
+def test_a_guard_on_a_metric_that_nobody_measured_never_passes() -> None:
+    gate = Gate.model_validate({"mode": "improve", "also": [{"metric": "other", "at_least": 0}]})
+
+    assert 4 == apply(gate, replace(PLAIN, verdict="better")).exit_code
+
+
+@pytest.mark.parametrize("mode", ["improve", "no-regress", "absolute"])
+@pytest.mark.parametrize("field", ["interval", "own_interval"])
+def test_an_interval_without_a_value_never_passes(mode: Mode, field: str) -> None:
+    gate = Gate(mode=mode, threshold=0.5 if mode == "absolute" else None)
+    passing = replace(PLAIN, verdict="better", interval=(0.1, 0.2), own_interval=(0.6, 0.7))
+    blind: Any = {field: (math.nan, math.nan)}
+
+    assert 4 == apply(gate, replace(passing, **blind)).exit_code
+
+
+def regression(interval: tuple[float, float], n: int = 100) -> Regression:
+    return Regression(
+        file="baseline.jsonl",
+        difference=0.0,
+        interval=interval,
+        p_value=1.0,
+        n=n,
+        gained=0,
+        lost=0,
+    )
+
+
+@pytest.mark.parametrize(
+    ("interval", "code"), [((-0.04, 0.1), 0), ((-0.2, -0.001), 1), ((-0.06, 0.1), 3)]
+)
+def test_with_a_baseline_file_no_regress_goes_by_it_and_not_by_the_best_baseline(
+    interval: tuple[float, float], code: int
+) -> None:
+    gate = Gate(mode="no-regress", baseline="baseline.jsonl")
+    opposite = (0.1, 0.2) if code else (-0.2, -0.1)
+    result = apply(gate, replace(PLAIN, interval=opposite, regression=regression(interval)))
+
+    assert code == result.exit_code
+    assert "than in baseline.jsonl" in result.reason
+
+
+def test_min_cases_counts_those_that_the_baseline_file_has_too() -> None:
+    gate = Gate(mode="no-regress", baseline="baseline.jsonl", min_cases=95)
+    evidence = replace(PLAIN, regression=regression((-0.01, 0.01), n=94))
+
+    assert 3 == apply(gate, evidence).exit_code
+
+
+@pytest.mark.parametrize(
+    ("more", "code"),
+    [({}, 0), ({"errors": 3}, 4), ({"n": 9}, 3), ({"pinned": (Pinned("a", (0.0,)),)}, 1)],
+)
+def test_scores_to_be_accepted_are_held_against_everything_but_a_baseline(
+    more: dict[str, Any], code: int
+) -> None:
+    gate = Gate(mode="no-regress", baseline="baseline.jsonl", min_cases=10)
+    worse = replace(PLAIN, interval=(-0.5, -0.4), accepting=True)
+
+    assert code == apply(gate, replace(worse, **more)).exit_code
+
+
+def test_every_rule_and_every_pinned_case_is_a_check_of_its_own() -> None:
+    gate = Gate.model_validate(
+        {"mode": "improve", "also": [{"metric": "json_valid", "at_least": 0.99}]}
+    )
+    evidence = replace(
+        PLAIN,
+        verdict="inconclusive",
+        pinned=(Pinned("a1", (1.0,)), Pinned("b2", (0.0,))),
+        totals={"json_valid": 1.0},
+    )
+    result = apply(gate, evidence)
+
+    assert [
+        ("errors", 0),
+        ("pinned a1", 0),
+        ("pinned b2", 1),
+        ("min_cases", 0),
+        ("improve", 3),
+        ("json_valid at least 0.99", 0),
+    ] == [(check.name, check.exit_code) for check in result.checks]
+    assert "The pinned case b2 is not right." == result.reason
+
+
+def test_what_cannot_be_judged_is_not_said_to_have_failed() -> None:
+    evidence = replace(PLAIN, errors=50, pinned=(Pinned("a1", (0.0,)),))
+    checks = apply(pinned_gate(), evidence).checks
+
+    assert [("errors", 4), ("pinned a1", None), ("min_cases", None), ("improve", None)] == [
+        (check.name, check.exit_code) for check in checks
+    ]
+
+
+def test_many_reasons_are_counted_and_not_listed() -> None:
+    pinned = tuple(Pinned(f"case-{at}", (0.0,)) for at in range(50))
+    reason = apply(pinned_gate(), replace(PLAIN, pinned=pinned)).reason
+
+    assert reason.endswith("The pinned case case-2 is not right. 47 more checks say the like.")

@@ -1,19 +1,29 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scoring import dataset, score
 
-from unitune.data.dataset import Dataset, Row
-from unitune.data.example import Example, Message
-from unitune.errors import DataError
-from unitune.evaluate.scorers import check_expected, json_equal, json_valid, score
-from unitune.job import Contains, Exact, JsonEqual, JsonValid, Regex, ScorerSpec
+from unitune.errors import DataError, JobError
+from unitune.evaluate.scorers import Setting, build, check_expected
+from unitune.evaluate.scorers.json_text import json_equal, json_fields, json_valid
+from unitune.scorer_specs import (
+    Contains,
+    Exact,
+    JsonEqual,
+    JsonFields,
+    JsonSchema,
+    JsonValid,
+    QualitySpec,
+    Regex,
+)
 
-CASES: list[tuple[ScorerSpec, str, str, float]] = [
+CASES: list[tuple[QualitySpec, str, str, float]] = [
     (Exact(), "refund", "refund", 1),
     (Exact(), " refund\n", "refund", 1),
     (Exact(), "refund", "\trefund ", 1),
@@ -71,9 +81,9 @@ CASES: list[tuple[ScorerSpec, str, str, float]] = [
 
 @pytest.mark.parametrize(("spec", "answer", "expected", "right"), CASES)
 def test_a_scorer_says_right_or_wrong(
-    spec: ScorerSpec, answer: str, expected: str, right: float
+    spec: QualitySpec, answer: str, expected: str, right: float
 ) -> None:
-    assert right == score(spec, answer, expected)
+    assert right == score(spec, answer, expected).value
 
 
 def test_expected_json_that_is_none_is_refused() -> None:
@@ -81,23 +91,101 @@ def test_expected_json_that_is_none_is_refused() -> None:
         score(JsonEqual(), "{}", "refund")
 
 
-def _dataset(*answers: str) -> Dataset:
-    rows = (
-        Row(line, Example(messages=(Message(role="user", content="q"),), expected=answer))
-        for line, answer in enumerate(answers, start=1)
-    )
-    return Dataset("test.jsonl", tuple(rows))
-
-
-def test_expected_json_is_checked_before_anybody_is_asked_naming_the_lines() -> None:
+@pytest.mark.parametrize("spec", [JsonEqual(), JsonFields()])
+def test_expected_json_is_checked_before_anybody_is_asked_naming_the_lines(
+    spec: QualitySpec,
+) -> None:
     with pytest.raises(DataError) as caught:
-        check_expected((Exact(), JsonEqual()), _dataset("{}", "refund", "[", "1"))
+        check_expected((build(Exact()), build(spec)), dataset("{}", "refund", "[", "1"))
     assert [2, 3] == [finding.line for finding in caught.value.findings]
     assert "test.jsonl:2" in str(caught.value)
 
 
+def test_an_empty_expected_text_is_found_nowhere_and_so_refused() -> None:
+    with pytest.raises(DataError, match=r"test\.jsonl:2: the expected answer is empty"):
+        check_expected([build(Contains())], dataset("refund", " "))
+
+
 def test_other_scorers_take_any_expected_text() -> None:
-    check_expected((Exact(), Contains(), JsonValid()), _dataset("refund", ""))
+    specs = (Exact(), JsonValid(), Regex(pattern="a"))
+    check_expected([build(spec) for spec in specs], dataset("refund", ""))
+
+
+FIELDS: list[tuple[str, str, float, str]] = [
+    ('{"b": 2.0, "a": 1}', '{"a": 1, "b": 2}', 1, ""),
+    ('{"a": 1, "b": 3}', '{"a": 1, "b": 2}', 1 / 2, "wrong: b"),
+    ('{"a": 1}', '{"a": 1, "b": 2}', 1 / 2, "wrong: b"),
+    ('{"a": 1, "b": 2, "c": 3}', '{"a": 1, "b": 2}', 2 / 3, "wrong: c"),
+    ('{"a": {"x": 1, "y": 2}}', '{"a": {"x": 1, "y": 3}}', 1 / 2, "wrong: a.y"),
+    ('{"a": [1, 2]}', '{"a": [1, 2, 3]}', 2 / 3, "wrong: a[2]"),
+    ('{"a": {}}', '{"a": []}', 0, "wrong: a"),
+    ('{"a.b": 1}', '{"a": {"b": 1}}', 0, 'wrong: "a.b", a.b'),
+    ("2", "2", 1, ""),
+    ("3", "2", 0, "wrong: the whole"),
+    ("true", "1", 0, "wrong: the whole"),
+    ("none", "2", 0, "not JSON: Expecting value: line 1 column 1 (char 0)"),
+    (json.dumps(dict.fromkeys("abcdefg", 1)), "{}", 0, "wrong: a, b, c, d, e, …"),
+]
+
+
+@pytest.mark.parametrize(("answer", "expected", "share", "reason"), FIELDS)
+def test_fields_are_right_one_by_one(answer: str, expected: str, share: float, reason: str) -> None:
+    found = score(JsonFields(), answer, expected)
+    assert pytest.approx(share) == found.value
+    assert reason[:23] == found.reason[:23]
+
+
+ORDER: dict[str, Any] = {
+    "type": "object",
+    "properties": {"item": {"type": "string"}, "count": {"type": "integer", "minimum": 1}},
+    "required": ["item", "count"],
+    "additionalProperties": False,
+}
+
+
+@pytest.mark.parametrize(
+    ("answer", "right", "reason"),
+    [
+        ('{"item": "desk", "count": 2}', 1, ""),
+        ('{"item": "desk", "count": 0}', 0, "0 is less than the minimum of 1"),
+        ('{"item": "desk"}', 0, "'count' is a required property"),
+        ("a desk", 0, "not JSON"),
+        ('{"item": "desk", "item": "lamp", "count": 1}', 0, "a key stands twice"),
+        ('{"item": "desk", "count": NaN}', 0, "NaN is not JSON"),
+    ],
+)
+def test_a_json_schema_says_what_is_allowed(answer: str, right: float, reason: str) -> None:
+    found = score(JsonSchema(definition=ORDER), answer, "unused")
+    assert right == found.value
+    assert reason in found.reason
+
+
+def test_a_json_schema_may_stand_in_a_file_of_the_jobs_folder(tmp_path: Path) -> None:
+    (tmp_path / "order.json").write_text(json.dumps(ORDER))
+    spec = JsonSchema(definition="order.json")
+    assert 1 == score(spec, '{"item": "desk", "count": 2}', "", Setting(tmp_path)).value
+
+
+@pytest.mark.parametrize(
+    ("definition", "complaint"),
+    [
+        ({"type": "wrong"}, "is given no JSON Schema"),
+        ({"$ref": "http://127.0.0.1:9/other.json"}, "would have to fetch"),
+        ("missing.json", "missing.json: the scorer 'json_schema' finds no JSON Schema there"),
+    ],
+)
+def test_a_schema_that_cannot_be_used_is_refused_before_anybody_is_asked(
+    tmp_path: Path, definition: Any, complaint: str
+) -> None:
+    with pytest.raises(JobError, match=complaint):
+        build(JsonSchema(definition=definition), Setting(tmp_path))
+
+
+def test_a_ref_that_only_some_answers_reach_is_a_failure_and_never_fetched() -> None:
+    schema = {"properties": {"a": {"$ref": "http://127.0.0.1:9/other.json"}}}
+    found = score(JsonSchema(definition=schema), '{"a": 1}', "")
+    assert found.failed
+    assert "other.json" in found.reason
 
 
 JSON = st.recursive(
@@ -138,6 +226,15 @@ def _tagged(value: Any) -> Any:
 @given(JSON, JSON)
 def test_values_are_equal_only_when_they_are_the_same(one: Any, other: Any) -> None:
     assert (_tagged(one) == _tagged(other)) == json_equal(json.dumps(one), json.dumps(other))
+
+
+@given(JSON, JSON)
+def test_field_by_field_is_a_share_symmetric_and_1_for_equal_values(one: Any, other: Any) -> None:
+    first, second = json.dumps(one), json.dumps(other)
+    found = json_fields(first, second).value
+    assert 0 <= found <= 1
+    assert found == json_fields(second, first).value
+    assert json_equal(first, second) == (found == 1)
 
 
 @given(st.text())

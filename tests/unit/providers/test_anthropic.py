@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any, ClassVar, cast
@@ -14,6 +15,7 @@ import pytest
 pytest.importorskip("anthropic", reason="needs the extra `anthropic`")
 
 import anthropic
+import httpx2
 from anthropic.types import MessageParam, ToolParam
 from anthropic.types.message_create_params import MessageCreateParamsNonStreaming
 from anthropic.types.messages import MessageBatch, MessageBatchIndividualResponse
@@ -215,11 +217,28 @@ def test_a_question_that_fails_is_an_error_in_the_reply(
     assert (None, "Yes.") == (answered.error, answered.text)
 
 
-def test_what_may_be_repeated_is(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "RETRIES", 1)
-    server.spoil(Fault.SERVER_ERROR, "POST", "/v1/messages$")
+def test_a_question_is_sent_once_and_said_to_be_of_use_later(server: Server) -> None:
+    server.spoil(Fault.RATE_LIMITED, "POST", "/v1/messages$")
+    reply = ask("So?")
 
-    assert "Yes." == ask("So?").text
+    assert (429, True, 1.0) == (reply.status, reply.passes, reply.pause_seconds)
+    assert 1 == len(server.asked("POST", "/v1/messages$"))
+
+
+def test_no_request_left_is_told_beside_the_answer(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answer = server.vendor.answer
+
+    def last_one(asked: Asked) -> Answer:
+        left = {"limit": "50", "remaining": "0", "reset": "2099-01-01T00:00:00Z"}
+        headers = {f"anthropic-ratelimit-requests-{name}": text for name, text in left.items()}
+        return replace(answer(asked), headers=headers)
+
+    monkeypatch.setattr(server.vendor, "answer", last_one)
+    reply = ask("So?")
+    assert "Yes." == reply.text
+    assert (reply.pause_seconds or 0) > 1
 
 
 @pytest.mark.usefixtures("server")
@@ -317,6 +336,7 @@ def all_kinds(kind: type[Exception]) -> Iterator[type[Exception]]:
 def test_every_error_of_the_sdk_has_one_of_ours(kind: type[Any]) -> None:
     error = kind.__new__(kind)
     error.status_code, error.request_id, error.body, error.message = 400, "r-1", None, "no"
+    error.response = httpx2.Response(400)
 
     expected: type[UnituneError] = UserError
     if issubclass(kind, anthropic.APIStatusError):

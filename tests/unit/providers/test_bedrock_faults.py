@@ -43,8 +43,7 @@ def storage() -> Iterator[S3Storage]:
 def server(storage: S3Storage, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     for name in ("READ_SECONDS", "ANSWER_SECONDS"):
         monkeypatch.setattr(bedrock_clients, name, 0.5)
-    for name in ("ATTEMPTS", "CHAT_ATTEMPTS"):
-        monkeypatch.setattr(bedrock_clients, name, 1)
+    monkeypatch.setattr(bedrock_clients, "ATTEMPTS", 1)
     with serve(BedrockVendor(storage)) as server:
         for name, value in environment(server.url, storage.url).items():
             monkeypatch.setenv(name, value)

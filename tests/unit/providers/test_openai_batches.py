@@ -109,7 +109,8 @@ def one_by_one(stage: Stage, model: str | TunedModel) -> list[Reply]:
     async def ask() -> list[Reply]:
         return [await chat.reply(request) for request in REQUESTS.values()]
 
-    return [reply.model_copy(update={"seconds": None}) for reply in asyncio.run(ask())]
+    never_told = {"seconds": None, "status": None}  # of a request in a batch
+    return [reply.model_copy(update=never_told) for reply in asyncio.run(ask())]
 
 
 # What is sent, and what comes back

@@ -22,7 +22,6 @@ CHAT = "/chat/completions$"
 
 @pytest.fixture
 def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stage]:
-    monkeypatch.setattr(openai_chat, "CHAT_RETRIES", 1)
     with on_stage(tmp_path, monkeypatch) as stage:
         stage.vendor.conduct.replies = {"Colour of snow?": "white as can be"}
         yield stage
@@ -99,17 +98,18 @@ def test_refusal_and_filter_are_answers(stage: Stage) -> None:
 
 
 @pytest.mark.parametrize("fault", [Fault.SERVER_ERROR, Fault.CUT, Fault.SHORT])
-def test_passing_fault_is_asked_again(stage: Stage, fault: Fault) -> None:
+def test_passing_fault_is_said_to_pass_and_not_met_by_another_request(
+    stage: Stage, fault: Fault
+) -> None:
     stage.server.spoil(fault, "POST", CHAT)
-    assert "I do not know." == ask(stage, MODEL).text
+    assert ask(stage, MODEL).passes
+    assert 1 == len(stage.server.asked("POST", CHAT))
 
 
-def test_rate_limit_is_waited_for_as_long_as_the_vendor_says(stage: Stage) -> None:
+def test_rate_limit_tells_how_long_the_vendor_wants_to_rest(stage: Stage) -> None:
     stage.server.spoil(Fault.RATE_LIMITED, "POST", CHAT)
     reply = ask(stage, MODEL)
-    assert reply.error is None
-    assert reply.seconds is not None
-    assert reply.seconds > 0.9
+    assert (429, True, 1.0) == (reply.status, reply.passes, reply.pause_seconds)
 
 
 @pytest.mark.parametrize(

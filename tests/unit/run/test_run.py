@@ -12,9 +12,10 @@ from unitune import handle
 from unitune.backend import State
 from unitune.data.split import load_splits
 from unitune.errors import RunFailed, TwinExists, UnknownName, Unreachable, Unsupported, UserError
-from unitune.job import Budget, Evaluate, Job, JsonValid, Tuning
+from unitune.job import Budget, Evaluate, Job, Tuning
 from unitune.ledger import Ledger
 from unitune.run import find_run, launch, runs, training_fingerprint
+from unitune.scorer_specs import JsonValid
 from unitune.testing import FakeBackend
 
 MakeJob = Callable[[dict[str, JsonValue]], Job]

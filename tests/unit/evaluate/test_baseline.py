@@ -1,0 +1,313 @@
+"""The baseline file, and what a no-regress gate makes of it."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from unitune.data.example import Example
+from unitune.errors import BackendError, DataError, IntegrityError, JobError, UnknownName, UserError
+from unitune.evaluate import baseline
+from unitune.evaluate.compare import compare
+from unitune.evaluate.results import Answer, Comparison
+from unitune.evaluate.scorers import build
+from unitune.job import Job
+from unitune.models import Request
+from unitune.scorer_specs import Exact
+
+CONTENDERS = [
+    {"type": "zero-shot"},
+    {"type": "instructed", "role": "candidate", "instructions": "TOLD"},
+]
+GATE = {"mode": "no-regress", "baseline": "baseline.jsonl"}
+ROWS = [(f"test {at}", "yes") for at in range(200)]
+
+Make = Callable[..., Job]
+
+
+def evaluate(gate: dict[str, Any] = GATE, **more: Any) -> dict[str, Any]:
+    return {"contenders": CONTENDERS, "gate": gate, **more}
+
+
+def wrong_every(nth: int) -> Callable[[str, Request], str]:
+    """The candidate is wrong in every nth case, the live baseline never."""
+
+    def rule(_model: str, request: Request) -> str:
+        told = "TOLD" in request.messages[0].text
+        number = int(request.messages[-1].text.split()[1])
+        return "no" if told and number % nth == 0 else "yes"
+
+    return rule
+
+
+@pytest.fixture
+def accepted(make_job: Make, backend_of: Any) -> Job:
+    """A job of 200 cases whose candidate, wrong in every tenth, was accepted."""
+    backend_of(wrong_every(10))
+    job = make_job(evaluate(), test=ROWS)
+    assert 0 == compare(job, out=job.folder / "first", update_baseline=True).exit_code
+    return job
+
+
+def again(job: Job, **options: Any) -> Comparison:
+    return compare(job, out=job.folder / "again", **options)
+
+
+def lines(job: Job) -> list[str]:
+    return (job.folder / "baseline.jsonl").read_text().splitlines()
+
+
+def test_the_file_has_a_header_and_one_sorted_line_a_case(accepted: Job) -> None:
+    first, *rest = map(json.loads, lines(accepted))
+
+    assert {"schema_version", "metric", "scorers"} == first.keys()
+    assert (200, "exact") == (len(rest), first["metric"])
+    assert sorted(case["id"] for case in rest) == [case["id"] for case in rest]
+    assert 20 == sum(case["scores"]["exact"] == 0 for case in rest)
+
+
+def test_writing_the_same_scores_again_changes_no_byte(accepted: Job) -> None:
+    before = lines(accepted)
+    again(accepted, update_baseline=True)
+
+    assert before == lines(accepted)
+
+
+def test_a_diff_shows_only_the_cases_whose_score_has_changed(
+    accepted: Job, backend_of: Any
+) -> None:
+    before = lines(accepted)
+    backend_of(wrong_every(20))
+    again(accepted, update_baseline=True)
+
+    changed = [pair for pair in zip(before, lines(accepted), strict=True) if pair[0] != pair[1]]
+    assert 10 == len(changed)
+    assert all(old.replace('"exact": 0', '"exact": 1') == new for old, new in changed)
+
+
+def test_without_the_option_the_file_is_only_read(accepted: Job, backend_of: Any) -> None:
+    before = lines(accepted)
+    backend_of(wrong_every(2))
+    again(accepted)
+
+    assert before == lines(accepted)
+
+
+@pytest.mark.parametrize(
+    ("nth", "code", "gained", "lost"), [(10, 0, 0, 0), (1000, 0, 19, 0), (5, 1, 0, 20)]
+)
+def test_the_candidate_is_held_against_what_it_scored_and_not_against_the_live_baseline(
+    accepted: Job, backend_of: Any, *, nth: int, code: int, gained: int, lost: int
+) -> None:
+    """The live baseline is always right, so against it the candidate only ever loses."""
+    backend_of(wrong_every(nth))
+    found = again(accepted)
+
+    assert found.gate is not None
+    then = found.gate.regression
+    assert then is not None
+    assert (code, 200, gained, lost) == (found.exit_code, then.n, then.gained, then.lost)
+    assert 0 == found.gained < found.lost
+
+
+@pytest.mark.usefixtures("accepted")
+def test_cases_added_and_removed_are_listed_and_left_out(make_job: Make, backend_of: Any) -> None:
+    backend_of(wrong_every(10))
+    found = again(make_job(evaluate(), test=[*ROWS[5:], ("test 991", "yes")]))
+
+    assert found.gate is not None
+    then = found.gate.regression
+    assert then is not None
+    assert (195, 1, 5) == (then.n, len(then.added), len(then.removed))
+    assert then.added == tuple(
+        case.id for case in found.cases if case.messages[-1].text == "test 991"
+    )
+
+
+@pytest.mark.usefixtures("accepted")
+@pytest.mark.parametrize("kept", [slice(21, None), slice(None)])
+def test_less_overlap_than_nine_tenths_of_either_side_is_an_integrity_error(
+    make_job: Make, backend_of: Any, kept: slice
+) -> None:
+    backend = backend_of(wrong_every(10))
+    new = [] if kept.start else [(f"test {at}", "yes") for at in range(500, 523)]
+    job = make_job(evaluate(), test=[*ROWS[kept], *new])
+
+    with pytest.raises(IntegrityError, match="a comparison takes 90% of each"):
+        again(job)
+    assert [] == backend.requests, "refused before anything is paid for"
+
+
+def test_a_case_with_its_old_id_and_another_content_is_an_integrity_error(
+    accepted: Job, backend_of: Any
+) -> None:
+    backend_of(wrong_every(10))
+    first, second, *rest = lines(accepted)
+    changed = re.sub('"content": "....', '"content": "0000', second)
+    (accepted.folder / "baseline.jsonl").write_text("\n".join([first, changed, *rest]))
+
+    with pytest.raises(IntegrityError, match=json.loads(second)["id"]):
+        again(accepted)
+
+
+@pytest.mark.usefixtures("accepted")
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"scorers": [{"type": "exact", "ignore_case": True}]},
+        {"scorers": ["contains", "exact"]},
+    ],
+)
+def test_another_metric_or_other_settings_of_it_are_an_integrity_error(
+    make_job: Make, backend_of: Any, more: dict[str, Any]
+) -> None:
+    backend_of(wrong_every(10))
+
+    with pytest.raises(IntegrityError, match="update-baseline"):
+        again(make_job(evaluate(**more), test=ROWS))
+
+
+@pytest.mark.usefixtures("accepted")
+def test_a_further_scorer_leaves_the_baseline_standing(make_job: Make, backend_of: Any) -> None:
+    backend_of(wrong_every(10))
+    job = make_job(evaluate(scorers=["exact", "contains"]), test=ROWS)
+
+    assert 0 == again(job).exit_code
+
+
+def test_a_job_whose_file_is_not_there_says_how_to_write_it(
+    make_job: Make, backend_of: Any
+) -> None:
+    backend_of(wrong_every(10))
+
+    with pytest.raises(JobError, match=r"no such file.*--update-baseline"):
+        compare(make_job(evaluate()))
+
+
+def test_there_must_be_a_file_to_update(make_job: Make, backend_of: Any) -> None:
+    backend_of(wrong_every(10))
+
+    with pytest.raises(JobError, match="names no baseline file"):
+        compare(make_job(evaluate({"mode": "improve"})), update_baseline=True)
+
+
+@pytest.mark.parametrize(
+    "broken",
+    ["", "{}", "<<<<<<< HEAD", '{"id": "a", "content": "b", "scores": {"exact": NaN}}', "LAST"],
+)
+def test_a_line_that_cannot_be_read_is_named(accepted: Job, broken: str) -> None:
+    first, *rest = lines(accepted)
+    text = rest[-1] if broken == "LAST" else broken
+    (accepted.folder / "baseline.jsonl").write_text("\n".join([first, *rest, text, ""]))
+
+    with pytest.raises(DataError, match=r"baseline\.jsonl:202"):
+        again(accepted)
+
+
+def test_a_file_with_errors_behind_it_is_never_written(make_job: Make, backend_of: Any) -> None:
+    def down(_model: str, request: Request) -> str:
+        number = int(request.messages[-1].text.split()[1])
+        return "ERROR down" if "TOLD" in request.messages[0].text and number < 5 else "yes"
+
+    backend_of(down)
+    job = make_job(evaluate(), test=ROWS)
+
+    assert 4 == compare(job, update_baseline=True).exit_code
+    assert not (job.folder / "baseline.jsonl").exists()
+
+
+def test_a_pinned_row_that_comes_out_wrong_fails_the_gate_by_name(
+    make_job: Make, backend_of: Any
+) -> None:
+    backend_of(wrong_every(1000))
+    plain = make_job(evaluate({"mode": "no-regress"}), test=ROWS)
+    wrong = next(case.id for case in compare(plain).cases if case.messages[-1].text == "test 0")
+    gate = {"mode": "no-regress", "pinned": [wrong]}
+    found = again(make_job(evaluate(gate), test=ROWS))
+
+    assert found.gate is not None
+    assert (1, f"The pinned case {wrong} is not right.") == (found.exit_code, found.gate.reason)
+    assert [wrong] == [case.id for case in found.cases if case.pinned]
+
+
+def test_a_row_can_pin_itself_and_stays_the_same_case() -> None:
+    plain = Example.model_validate({"messages": [{"role": "user", "content": "hi"}]})
+    pinned = plain.model_copy(update={"pinned": True})
+
+    assert plain.case_id == pinned.case_id
+    assert plain.case_hash == pinned.case_hash
+
+
+def test_an_id_that_no_case_has_is_refused_before_anything_is_asked(
+    make_job: Make, backend_of: Any
+) -> None:
+    backend = backend_of(wrong_every(10))
+    job = make_job(evaluate({"mode": "improve", "pinned": ["nobody"]}))
+
+    with pytest.raises(UnknownName, match="no case 'nobody'") as caught:
+        compare(job)
+    assert isinstance(caught.value, UserError)
+    assert [] == backend.requests
+
+
+def test_a_metric_over_all_cases_has_no_scores_to_keep(make_job: Make, backend_of: Any) -> None:
+    backend = backend_of(wrong_every(10))
+    job = make_job(evaluate(scorers=[{"type": "class_f1", "options": ["yes", "no"]}]))
+
+    with pytest.raises(JobError, match="class_f1 is made of all cases together"):
+        compare(job, update_baseline=True)
+    assert [] == backend.requests
+
+
+def test_a_guard_may_look_at_a_measure(make_job: Make, backend_of: Any) -> None:
+    """The backend of these tests takes a quarter of a second for every answer."""
+    backend_of(wrong_every(1000))
+    codes = [
+        again(
+            make_job(
+                evaluate(
+                    {"mode": "no-regress", "also": [{"metric": "latency", "at_most": seconds}]},
+                    scorers=["exact", "latency"],
+                ),
+                test=ROWS,
+            )
+        ).exit_code
+        for seconds in (0.2, 0.25)
+    ]
+
+    assert [1, 0] == codes
+
+
+def test_a_case_without_a_score_is_never_written(tmp_path: Path) -> None:
+    case = Example.model_validate({"id": "a", "messages": [{"role": "user", "content": "hi"}]})
+    answers = {"a": Answer(text="x", scores={"exact": float("nan")})}
+
+    with pytest.raises(BackendError, match="has no score by exact"):
+        baseline.write(tmp_path / "b.jsonl", "exact", (build(Exact()),), [case], answers)
+    assert [] == list(tmp_path.iterdir())
+
+
+@given(st.dictionaries(st.text(min_size=1, max_size=8), st.floats(-10, 10), min_size=1))
+def test_what_is_written_reads_back_in_the_same_digits(
+    tmp_path_factory: pytest.TempPathFactory, scores: dict[str, float]
+) -> None:
+    path = tmp_path_factory.mktemp("baseline") / "b.jsonl"
+    cases = [
+        Example.model_validate({"id": name, "messages": [{"role": "user", "content": name}]})
+        for name in scores
+    ]
+    answers = {name: Answer(text="x", scores={"exact": score}) for name, score in scores.items()}
+    baseline.write(path, "exact", (build(Exact()),), cases, answers)
+    _, found = baseline.read(path)
+
+    assert sorted(scores) == list(found)
+    assert {name: baseline.rounded(score) for name, score in scores.items()} == {
+        name: line.scores["exact"] for name, line in found.items()
+    }

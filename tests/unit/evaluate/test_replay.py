@@ -1,0 +1,108 @@
+"""What a comparison may spend, and a verdict from recorded answers alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from unitune.errors import BackendError, Mismatch, OverBudget
+from unitune.evaluate.compare import compare
+from unitune.models import Request
+
+PROMPTED: dict[str, Any] = {
+    "contenders": ["zero-shot", {"type": "instructed", "instructions": "x", "role": "candidate"}]
+}
+
+
+def rule(_name: str, request: Request) -> str:
+    """Say yes to whoever says x, except to every tenth case; else no."""
+    return "yes" if "x" in request.messages[0].text else "no"
+
+
+def closed(_name: str, _request: Request) -> str:
+    raise BackendError("nobody was to be asked")
+
+
+def test_a_replay_gives_the_same_verdict_and_asks_nobody(
+    make_job: Any, backend_of: Any, tmp_path: Path
+) -> None:
+    backend_of(rule)
+    asked = compare(make_job(PROMPTED), out=tmp_path / "out")
+    shut = backend_of(closed)
+    again = compare(make_job(PROMPTED), out=tmp_path / "out", replay=True)
+    assert [] == shut.log
+    assert asked.model_copy(update={"created": again.created}) == again
+
+
+def test_a_replay_chooses_prompts_from_recorded_answers_too(
+    make_job: Any, backend_of: Any, tmp_path: Path
+) -> None:
+    evaluate = {"contenders": ["zero-shot", "few-shot", PROMPTED["contenders"][1]]}
+    backend_of(rule)
+    asked = compare(make_job(evaluate), out=tmp_path / "out")
+    backend_of(closed)
+    assert asked.baseline == compare(make_job(evaluate), out=tmp_path / "out", replay=True).baseline
+
+
+def test_a_replay_can_be_scored_and_gated_otherwise(
+    make_job: Any, backend_of: Any, tmp_path: Path
+) -> None:
+    backend_of(rule)
+    compare(make_job(PROMPTED), out=tmp_path / "out")
+    other = PROMPTED | {"scorers": ["contains"], "gate": {"mode": "improve"}}
+    again = compare(make_job(other), out=tmp_path / "out", replay=True)
+    assert "contains" == again.metric
+    assert 0 == again.exit_code
+
+
+def test_a_replay_of_changed_cases_is_an_integrity_error(
+    make_job: Any, backend_of: Any, tmp_path: Path
+) -> None:
+    backend_of(rule)
+    compare(make_job(PROMPTED), out=tmp_path / "out")
+    changed = make_job(PROMPTED, test=[(f"other {at}", "yes") for at in range(60)])
+    with pytest.raises(Mismatch, match="60 of 60 questions have no recorded answer"):
+        compare(changed, out=tmp_path / "out", replay=True)
+
+
+PRICES = {"base": {"input": 1, "output": 10}}
+
+
+def test_a_budget_ends_the_asking_before_it_is_passed_and_keeps_the_answers(
+    make_job: Any, backend_of: Any, tmp_path: Path
+) -> None:
+    evaluate = PROMPTED | {"prices": PRICES, "budget": {"usd": "0.003"}, "max_tokens": 16}
+    backend_of(rule)
+    with pytest.raises(OverBudget, match=r"of the \$0\.003 that this comparison may spend"):
+        compare(make_job(evaluate), out=tmp_path / "out")
+    rows = (tmp_path / "out" / "rows.jsonl").read_text().count("\n")
+    # 10 tokens asked and 2 answered cost $0.00003; what is set aside at most is $0.0003.
+    assert 85 <= rows <= 100
+
+
+def test_with_enough_of_it_the_same_call_goes_on(
+    make_job: Any, backend_of: Any, tmp_path: Path
+) -> None:
+    evaluate = PROMPTED | {"prices": PRICES, "budget": {"usd": "0.003"}, "max_tokens": 16}
+    backend_of(rule)
+    with pytest.raises(OverBudget):
+        compare(make_job(evaluate), out=tmp_path / "out")
+    more = backend_of(rule)
+    compare(make_job(evaluate | {"budget": {"usd": "1"}}), out=tmp_path / "out")
+    assert 120 == (tmp_path / "out" / "rows.jsonl").read_text().count("\n")
+    assert len(more.requests) <= 40
+
+
+def test_an_answer_of_another_comparison_is_taken_unless_it_is_to_be_fresh(
+    make_job: Any, backend_of: Any, tmp_path: Path
+) -> None:
+    backend_of(rule)
+    compare(make_job(PROMPTED), out=tmp_path / "one")
+    again = backend_of(rule)
+    compare(make_job(PROMPTED), out=tmp_path / "two")
+    assert [] == again.requests
+    fresh = backend_of(rule)
+    compare(make_job(PROMPTED), out=tmp_path / "three", fresh=True)
+    assert 120 == len(fresh.requests)

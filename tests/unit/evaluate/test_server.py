@@ -1,0 +1,186 @@
+"""Asking any server that speaks chat completions: what is sent, what a reply holds."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("openai", reason="its loopback server is held against OpenAI's description")
+from unit.providers.openai_spec import MODEL, Stage, on_stage
+
+from unitune.data.example import Message
+from unitune.errors import JobError
+from unitune.evaluate import server
+from unitune.evaluate.server import ServerChatModel
+from unitune.models import Reply, Request
+from unitune.testing.loopback import Answer, Fault
+from unitune_providers.loopback.openai.vendor import KEY, OpenAIVendor
+
+QUESTION = Message(role="user", content="Colour of snow?")
+ASKED = Request(messages=(QUESTION,))
+CHAT = "/chat/completions$"
+
+
+@pytest.fixture
+def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stage]:
+    with on_stage(tmp_path, monkeypatch) as stage:
+        yield stage
+
+
+def model_on(stage: Stage, name: str = MODEL) -> ServerChatModel:
+    return ServerChatModel(f"{stage.server.url}/v1/", name, key=KEY)
+
+
+def ask(stage: Stage, request: Request = ASKED, name: str = MODEL) -> Reply:
+    model = model_on(stage, name)
+    try:
+        return asyncio.run(model.reply(request))
+    finally:
+        model.close()
+
+
+def test_an_answer_comes_with_what_it_used(stage: Stage) -> None:
+    reply = ask(stage)
+    assert ("I do not know.", "stop", None) == (reply.text, reply.finish_reason, reply.error)
+    assert (3, 4) == (reply.prompt_tokens, reply.completion_tokens)
+    assert reply.seconds is not None
+    assert 0 < reply.seconds < 10
+
+
+def test_everything_that_the_request_says_is_sent(stage: Stage) -> None:
+    tool = {"type": "function", "function": {"name": "look_up"}}
+    asked = Request(
+        messages=(Message(role="assistant", content="Hm", weight=0), QUESTION),
+        tools=(tool,),
+        max_tokens=7,
+        temperature=0.5,
+        seed=3,
+        stop=("END",),
+    )
+    ask(stage, asked)
+    (sent,) = stage.server.asked("POST", CHAT)
+    assert f"Bearer {KEY}" == sent.headers["authorization"]
+    assert {
+        "model": MODEL,
+        "messages": [
+            {"role": "assistant", "content": "Hm"},
+            {"role": "user", "content": "Colour of snow?"},
+        ],
+        "tools": [tool],
+        "max_tokens": 7,
+        "temperature": 0.5,
+        "seed": 3,
+        "stop": ["END"],
+    } == sent.json
+
+
+@pytest.mark.parametrize(
+    ("fault", "words", "status"),
+    [
+        (Fault.RATE_LIMITED, "HTTP 429", 429),
+        (Fault.SERVER_ERROR, "HTTP 500", 500),
+        (Fault.ERROR_AFTER, "HTTP 500", 500),
+        (Fault.SILENCE, "no whole answer", None),
+        (Fault.CUT, "no whole answer", None),
+        (Fault.SHORT, "no whole answer", None),
+        (Fault.EXPIRED_KEY, "HTTP 401", 401),
+    ],
+)
+def test_a_fault_is_in_the_reply_and_the_request_is_sent_once(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch, fault: Fault, words: str, status: int | None
+) -> None:
+    monkeypatch.setattr(server, "ANSWER_SECONDS", 0.3)
+    stage.server.spoil(fault, "POST", CHAT)
+    reply = ask(stage)
+    assert ("", "error", status) == (reply.text, reply.finish_reason, reply.status)
+    assert words in (reply.error or "")
+    assert KEY not in (reply.error or "")
+    assert (fault is not Fault.EXPIRED_KEY) == reply.passes
+    assert (1.0 if fault is Fault.RATE_LIMITED else None) == reply.pause_seconds
+    assert 1 == len(stage.server.asked("POST", CHAT))
+
+
+def test_every_fault_is_tried() -> None:
+    (tried,) = [
+        mark.args[1]
+        for mark in test_a_fault_is_in_the_reply_and_the_request_is_sent_once.pytestmark
+    ]
+    assert set(Fault) == {fault for fault, _, _ in tried}
+
+
+def test_a_server_that_is_not_there_passes() -> None:
+    reply = asyncio.run(ServerChatModel("http://127.0.0.1:9/v1", "m").reply(ASKED))
+    assert reply.passes
+    assert "127.0.0.1:9" in (reply.error or "")
+
+
+@pytest.mark.parametrize("content", [b"<html>", b"[]", b'{"choices": []}', b'{"choices": [{}]}'])
+def test_what_is_no_answer_is_shown(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch, content: bytes
+) -> None:
+    monkeypatch.setattr(OpenAIVendor, "answer", lambda *_: Answer(content))
+    reply = ask(stage)
+    assert "sent no answer of a chat model" in (reply.error or "")
+    assert content.decode() in (reply.error or "")
+
+
+def test_a_smaller_servers_answer_is_enough(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    bare = Answer({"choices": [{"message": {"content": "white"}}]})
+    monkeypatch.setattr(OpenAIVendor, "answer", lambda *_: bare)
+    reply = ask(stage)
+    assert ("white", "stop", None) == (reply.text, reply.finish_reason, reply.prompt_tokens)
+
+
+def test_limits_are_told_beside_the_answer(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    left = {
+        "x-ratelimit-limit-requests": "60",
+        "x-ratelimit-remaining-requests": "0",
+        "x-ratelimit-reset-requests": "1m0s",
+    }
+    last = Answer({"choices": [{"message": {"content": "white"}}]}, headers=left)
+    monkeypatch.setattr(OpenAIVendor, "answer", lambda *_: last)
+    assert 1.0 == ask(stage).pause_seconds
+
+
+def test_a_missing_model_is_in_the_reply(stage: Stage) -> None:
+    reply = ask(stage, name="ft:none")
+    assert (404, False) == (reply.status, reply.passes)
+    assert "does not exist" in (reply.error or "")
+
+
+def test_connections_are_shared_within_a_loop_and_closed_with_it(stage: Stage) -> None:
+    model = model_on(stage)
+
+    async def ask_many() -> list[Reply]:
+        return await asyncio.gather(*(model.reply(ASKED) for _ in range(20)))
+
+    for _ in range(2):
+        assert 20 == len([reply for reply in asyncio.run(ask_many()) if reply.error is None])
+        assert model._session is not None
+        assert model._session.closed
+    model.close()
+    model.close()
+
+
+def test_closing_works_between_runs_of_a_loop(stage: Stage) -> None:
+    model = model_on(stage)
+    with asyncio.Runner() as runner:
+        assert runner.run(model.reply(ASKED)).error is None
+        session = model._session
+        model.close()
+        assert session is not None
+        assert session.closed
+
+
+@pytest.mark.parametrize("url", ["127.0.0.1:8000", "ftp://here/v1", "http://", "http://me@here/v1"])
+def test_what_is_no_address_is_refused(url: str) -> None:
+    with pytest.raises(JobError, match="is no base URL"):
+        ServerChatModel(url, "m")
+
+
+def test_another_server_is_another_model() -> None:
+    one, other = (ServerChatModel(f"http://{host}/v1", "m").fingerprint for host in "ab")
+    assert one != other

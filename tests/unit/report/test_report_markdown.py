@@ -1,0 +1,112 @@
+from __future__ import annotations
+
+import re
+
+import pytest
+from sample_comparison import VERDICTS, Counts, gated, infested, sample_comparison
+
+from unitune.evaluate.results import Comparison
+from unitune.job import Gate
+from unitune.report import words
+from unitune.report.markdown import MOST_CASES, marker, render
+
+GITHUB_CHARACTERS = 65_536
+"""As GitHub says when it refuses a comment: body is too long (maximum is 65536 characters)."""
+HOSTILE = "</details></code><img src=x> @octocat #1 https://evil.example | `x` **b** [a](b)\n\n# no"
+REGRESS = Gate(mode="no-regress", baseline="baseline.jsonl")
+
+
+@pytest.mark.parametrize("verdict", VERDICTS)
+def test_a_hidden_marker_comes_first_and_then_the_verdict(verdict: str) -> None:
+    comparison = sample_comparison(VERDICTS[verdict])
+    first, _, second, *_ = render(comparison).splitlines()
+
+    assert "<!-- unitune compare: support-triage -->" == first
+    assert f"### {words.headline(comparison)}" == second
+
+
+def test_the_marker_is_the_same_from_run_to_run_and_differs_between_jobs() -> None:
+    one, other = sample_comparison(VERDICTS["better"]), sample_comparison(VERDICTS["worse"])
+
+    assert render(one).splitlines()[0] == render(other).splitlines()[0]
+    assert marker("support-triage") != marker("labels")
+
+
+@pytest.mark.parametrize("job", ["--> <b>", "a\nb", "x" * 500])
+def test_no_name_ends_the_marker_early(job: str) -> None:
+    assert re.fullmatch("<!-- unitune compare: [a-z0-9-]{1,40} -->", marker(job))
+
+
+def test_every_contender_has_a_row_with_its_interval() -> None:
+    page = render(sample_comparison(errors=3))
+
+    assert "| **few-shot** baseline | 11.7 % | 7.8\u201317.2 | 3 | 739 | 1.50 |" in page
+    assert 4 == len(re.findall(r"^\| .*(?:baseline|candidate) \|", page, re.MULTILINE))
+
+
+def test_the_gate_stands_with_its_exit_code_checks_and_what_the_baseline_file_lacks() -> None:
+    page = render(gated(sample_comparison(), REGRESS, pinned=1))
+
+    assert "**Gate passed** (exit code 0)." in page
+    assert "| no-regress | passed |" in page
+    assert "Against baseline.jsonl: +1.1 points" in page
+    assert "178-5a0b11ce" in page
+    assert "old-case" in page
+
+
+def test_lost_cases_come_before_gained_ones_and_of_each_the_first_few() -> None:
+    page = render(sample_comparison(Counts(gained=30, lost=4, both_right=5, both_wrong=5)))
+
+    lost, gained = page.index("Lost: 4 cases<"), page.index("Gained: 30 cases, the first 10<")
+    assert lost < gained
+    assert 4 + MOST_CASES == page.count("<tr><td>")
+
+
+def test_without_its_cases_there_is_still_a_verdict() -> None:
+    page = render(sample_comparison().model_copy(update={"cases": ()}))
+
+    assert "<tr><td>" not in page
+    assert "### The tuned model" in page
+
+
+def infested_whole() -> Comparison:
+    return infested(gated(sample_comparison(errors=3), REGRESS, pinned=1), HOSTILE)
+
+
+def test_no_text_makes_markup_mentions_anybody_or_links_anywhere() -> None:
+    page = render(infested_whole())
+    tags = set(re.findall(r"</?([a-z]+)", page))
+    outside = re.sub(r"<code>.*?</code>", "", page)
+
+    assert {"details", "summary", "table", "tr", "td", "th", "code", "br", "sub"} == tags
+    assert not re.search(r"@\w|#\d|://\w", outside)
+    assert "**b**" not in outside
+    assert "[a](b)" not in outside
+    assert page.count("<details>") == page.count("</details>") == 3
+
+
+def test_no_text_breaks_out_of_its_table() -> None:
+    """A blank line would end the HTML, a line break or a bare bar a row of Markdown."""
+    page = render(infested_whole())
+
+    assert all(line.endswith("</tr>") for line in page.splitlines() if line.startswith("<tr>"))
+    rows = [line for line in page.splitlines() if re.search(r"(baseline|candidate) \|", line)]
+    assert {7} == {len(re.findall(r"(?<!\\)\|", row)) for row in rows}
+
+
+@pytest.mark.parametrize(
+    "text", ["<" * 5000, "交货" * 4000, "word " * 3000, "\\" * 5000, "\0" * 999]
+)
+def test_it_always_fits_into_a_comment(text: str) -> None:
+    counts = Counts(gained=400, lost=300, both_right=10, both_wrong=10)
+    comparison = infested(gated(sample_comparison(counts), REGRESS, pinned=200), text)
+    many = comparison.model_copy(
+        update={
+            "notes": (text,) * 200,
+            "contenders": (*comparison.contenders, *comparison.contenders * 50),
+        }
+    )
+    page = render(many)
+
+    assert GITHUB_CHARACTERS > len(page.encode())
+    assert page.count("<details>") == page.count("</details>")

@@ -1,0 +1,81 @@
+"""One request, sent until there is an answer or asking again is of no use.
+
+A failure that passes (asked too often, out of order, no answer) is met by another attempt, a few
+times and with the pauses that the vendor asks for, or else pauses that grow.
+
+Not here: many requests (`unitune.evaluate.engine`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+
+from unitune.errors import BackendError
+from unitune.evaluate.pace import Pace
+from unitune.evaluate.spending import Purse
+from unitune.models import ChatModel, Reply, Request
+from unitune.patience import LONGEST_WISH_SECONDS
+
+ATTEMPTS = 6
+"""Of one request: with pauses of 0.5 to 8 seconds between them they outlive a quarter of a minute
+of trouble, as the openai and anthropic SDKs do with their defaults, three times over."""
+FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.5, 8.0
+"""Before the second attempt, doubled for each further one; as in those SDKs."""
+OVERLOADED = (429, 503, 529)
+"""Asked too often, or too busy: 529 is Anthropic's own."""
+
+
+async def persist(
+    model: ChatModel, request: Request, pace: Pace, purse: Purse | None = None
+) -> Reply:
+    """Ask until there is an answer, or asking again is of no use.
+
+    Args:
+        model: Who is asked.
+        request: What.
+        pace: At which it is asked, together with other requests.
+        purse: Where each attempt is paid from.
+
+    Raises:
+        OverBudget: The purse does not hold what the next attempt may cost.
+    """
+    reply = Reply()
+    for attempt in range(ATTEMPTS):
+        if attempt:
+            await asyncio.sleep(_pause(attempt, reply))
+        async with pace.turn():
+            reply = await _attempt(model, request, pace, purse)
+        if not reply.passes or (reply.pause_seconds or 0) > LONGEST_WISH_SECONDS:
+            break
+    return reply
+
+
+async def _attempt(model: ChatModel, request: Request, pace: Pace, purse: Purse | None) -> Reply:
+    """Send a request once, and let the pace know what came of it."""
+    if purse is not None:
+        await purse.reserve(request)
+    sent = time.monotonic()
+    try:
+        reply = await model.reply(request)
+    except BackendError as error:
+        reply = Reply.failed(error)
+    if purse is not None:
+        purse.settle(request, reply)
+    if reply.error is None:
+        pace.answered()
+    elif reply.status in OVERLOADED:
+        pace.slow_down(sent)
+    if reply.pause_seconds:
+        pace.pause(min(reply.pause_seconds, LONGEST_WISH_SECONDS))
+    return reply
+
+
+def _pause(attempt: int, reply: Reply) -> float:
+    """Return the seconds before the next attempt; none where the pace has paused for all."""
+    if reply.pause_seconds:
+        return 0.0
+    longest = min(FIRST_PAUSE_SECONDS * 2 ** (attempt - 1), LONGEST_PAUSE_SECONDS)
+    # Requests that failed together are not to come back together.
+    return longest * random.uniform(0.5, 1)  # noqa: S311 - no secret

@@ -1,0 +1,302 @@
+"""The baseline file: what the candidate scored when somebody last accepted it, case by case.
+
+It stands in the repository beside the job, and a change of it is reviewed like code. So its lines
+are sorted, its numbers rounded, and nothing in it changes by itself: a diff shows the cases whose
+score has changed, and no others.
+
+    {"schema_version": 1, "metric": "exact", "scorers": {"exact": "0f3a5c…"}}
+    {"id": "0a1b…", "content": "9c1e…", "scores": {"exact": 1, "json_valid": 1}}
+
+`standing` reads the file and refuses it before any model is asked where it cannot be held against
+the cases of today; `regress` compares; `write` is called only by ``compare --update-baseline``. Not
+here: what follows from it (`unitune.evaluate.gate`).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, TypeVar
+
+from pydantic import Field, FiniteFloat, ValidationError
+
+from unitune.data.example import Example
+from unitune.errors import BackendError, DataError, JobError, Mismatch
+from unitune.evaluate.gate import is_known
+from unitune.evaluate.results import Answer, Frozen, Regression
+from unitune.evaluate.scorers import Kind, Scorer
+from unitune.evaluate.statistics import compare_binary
+from unitune.job import Job
+
+LEAST_OVERLAP = 0.9
+"""Share of the file's cases, and of today's, that must be in both (facts/eval-harness.md, 8.4)."""
+
+DECIMALS = 4
+"""A score's digits in the file: a tenth of the smallest step that a report shows, in points."""
+
+HASH_DIGITS = 16
+"""64 bits of a hash: enough to tell a changed case, and short enough to read past in a diff."""
+
+MOST_NAMED = 5
+"""Cases that a message names."""
+
+_ANEW = (
+    "Scores then and now cannot be compared. Where that is meant, write the baseline anew with "
+    "`unitune compare FILE --update-baseline`."
+)
+
+Model = TypeVar("Model", bound=Frozen)
+
+
+class Header(Frozen):
+    """First line: what the scores mean."""
+
+    schema_version: Literal[1] = 1
+    metric: str
+    """The scorer that decides."""
+    scorers: dict[str, str]
+    """Fingerprint of every scorer, by name."""
+
+
+class Line(Frozen):
+    """One case with its scores."""
+
+    id: str
+    content: str
+    """Hash of the case's content."""
+    scores: dict[str, FiniteFloat] = Field(min_length=1)
+    """By scorer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """A baseline that can be held against the cases of today.
+
+    Args:
+        file: As the job names it.
+        metric: The scorer that decides.
+        scores: By case id, of the cases that both have.
+        added: Ids of cases that only today has.
+        removed: Ids of cases that only the file has.
+    """
+
+    file: str
+    metric: str
+    scores: Mapping[str, float]
+    added: tuple[str, ...]
+    removed: tuple[str, ...]
+
+
+def standing(job: Job, primary: Scorer, cases: Sequence[Example]) -> Standing | None:
+    """Return the job's baseline; None when its gate names none.
+
+    Args:
+        job: With its gate.
+        primary: The scorer that decides.
+        cases: Test cases of today.
+
+    Raises:
+        JobError: The file is not there.
+        DataError: A line cannot be read.
+        Mismatch: Metric, scorer or a case has changed, or too few cases are in both.
+    """
+    gate = job.evaluate.gate
+    if gate is None or gate.baseline is None:
+        return None
+    path = job.path(gate.baseline)
+    header, lines = read(path)
+    _check_metric(path, header, primary)
+    today = {case.case_id: case for case in cases}
+    _check_contents(path, lines, today)
+    both = lines.keys() & today.keys()
+    _check_overlap(path, len(both), len(lines), len(today))
+    metric = header.metric
+    return Standing(
+        file=gate.baseline,
+        metric=metric,
+        scores={name: lines[name].scores[metric] for name in sorted(both)},
+        added=tuple(sorted(today.keys() - both)),
+        removed=tuple(sorted(lines.keys() - both)),
+    )
+
+
+def check_kept(primary: Scorer) -> None:
+    """Refuse a metric that no scores of single cases can be put together to.
+
+    Raises:
+        JobError: It is made of all cases together.
+    """
+    if primary.kind is Kind.CORPUS:
+        raise JobError(
+            f"evaluate.gate.baseline keeps a score a case, and {primary.name} is made of all cases "
+            "together. Let another scorer be primary, or leave the baseline file out."
+        )
+
+
+def regress(then: Standing, now: Mapping[str, Answer], margin: float, level: float) -> Regression:
+    """Compare the candidate with its baseline on the cases that both have.
+
+    Args:
+        then: The baseline.
+        now: The candidate's answers by case id.
+        margin: Difference too small to matter, as a proportion.
+        level: Of the interval.
+    """
+    paired = compare_binary(
+        list(then.scores.values()),
+        [rounded(now[name].scores[then.metric]) for name in then.scores],
+        margin,
+        level,
+    )
+    return Regression(
+        file=then.file,
+        difference=paired.difference,
+        interval=(paired.interval.low, paired.interval.high),
+        p_value=paired.p_value,
+        n=paired.counts.n,
+        gained=paired.counts.gained,
+        lost=paired.counts.lost,
+        added=then.added,
+        removed=then.removed,
+    )
+
+
+def read(path: Path) -> tuple[Header, dict[str, Line]]:
+    """Read a baseline file.
+
+    Returns:
+        What the scores mean, and the cases by id.
+
+    Raises:
+        JobError: There is no such file, or it cannot be read.
+        DataError: A line is not of this format, or a case stands twice.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        raise JobError(
+            f"evaluate.gate.baseline: {path}: no such file. "
+            "Write it with `unitune compare FILE --update-baseline`, and commit it."
+        ) from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise JobError(f"evaluate.gate.baseline: {path} cannot be read: {error}.") from error
+    first, *rest = text.removesuffix("\n").split("\n")
+    header = _parsed(Header, first, path, 1)
+    lines: dict[str, Line] = {}
+    for number, text in enumerate(rest, start=2):
+        line = _parsed(Line, text, path, number)
+        if line.id in lines:
+            raise DataError(f"{path}:{number}: the case {line.id!r} stands here a second time.")
+        if header.metric not in line.scores:
+            raise DataError(f"{path}:{number}: there is no score by {header.metric!r}.")
+        lines[line.id] = line
+    return header, lines
+
+
+def write(
+    path: Path,
+    metric: str,
+    scorers: Sequence[Scorer],
+    cases: Sequence[Example],
+    answers: Mapping[str, Answer],
+) -> None:
+    """Write the candidate's scores as the baseline, whole or not at all.
+
+    Args:
+        path: The file.
+        metric: The scorer that decides.
+        scorers: All of them.
+        cases: Test cases.
+        answers: The candidate's, by case id.
+
+    Raises:
+        BackendError: A case has no score.
+    """
+    header = Header(metric=metric, scorers={scorer.name: scorer.fingerprint for scorer in scorers})
+    lines = [
+        Line(
+            id=case.case_id,
+            content=case.case_hash[:HASH_DIGITS],
+            scores=_scores(case.case_id, metric, answers[case.case_id]),
+        )
+        for case in sorted(cases, key=lambda case: case.case_id)
+    ]
+    text = "".join(f"{_json(line)}\n" for line in (header, *lines))
+    draft = path.with_name(f".{path.name}.draft")
+    draft.write_text(text, encoding="utf-8")
+    draft.replace(path)
+
+
+def rounded(score: float) -> float:
+    """Return a score as it stands in the file; then and now are compared in the same digits."""
+    return round(score, DECIMALS) + 0.0  # adding zero turns -0.0 into 0.0
+
+
+def _scores(case: str, metric: str, answer: Answer) -> dict[str, float]:
+    """Return the scores that have a value, in the order of their names."""
+    known = {
+        name: rounded(score) for name, score in sorted(answer.scores.items()) if is_known(score)
+    }
+    if metric not in known:
+        raise BackendError(
+            f"the case {case!r} has no score by {metric}, so no baseline is written. "
+            "Run compare again when it is mended."
+        )
+    return known
+
+
+def _json(line: Frozen) -> str:
+    """Write a line; whole numbers without a point, as most scores are."""
+    content = line.model_dump(mode="json")
+    if "scores" in content:
+        content["scores"] = {
+            name: int(score) if score == int(score) else score
+            for name, score in content["scores"].items()
+        }
+    return json.dumps(content, ensure_ascii=False)
+
+
+def _parsed(model: type[Model], text: str, path: Path, number: int) -> Model:
+    try:
+        return model.model_validate_json(text)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        raise DataError(
+            f"{path}:{number} is no line of a baseline: {text[:80]!r} ({first['msg']}). "
+            "Take the file back from version control, or write it anew with "
+            "`unitune compare FILE --update-baseline`."
+        ) from error
+
+
+def _check_metric(path: Path, header: Header, primary: Scorer) -> None:
+    name = primary.name
+    if header.metric != name:
+        raise Mismatch(
+            f"{path}: its scores are by {header.metric}, and the job's are by {name}. {_ANEW}"
+        )
+    if header.scorers.get(name) != primary.fingerprint:
+        raise Mismatch(f"{path}: the scorer {name} has changed since. {_ANEW}")
+
+
+def _check_contents(path: Path, lines: Mapping[str, Line], today: Mapping[str, Example]) -> None:
+    changed = sorted(
+        name
+        for name, line in lines.items()
+        if name in today and today[name].case_hash[:HASH_DIGITS] != line.content
+    )
+    if changed:
+        more = f" and {len(changed) - MOST_NAMED} more" if len(changed) > MOST_NAMED else ""
+        raise Mismatch(
+            f"{path}: these cases had another content when it was written: "
+            f"{', '.join(changed[:MOST_NAMED])}{more}. {_ANEW}"
+        )
+
+
+def _check_overlap(path: Path, both: int, then: int, now: int) -> None:
+    if both < LEAST_OVERLAP * max(then, now):
+        raise Mismatch(
+            f"{path}: {both} cases stand both among its {then} and among today's {now}, and a "
+            f"comparison takes {LEAST_OVERLAP:.0%} of each. {_ANEW}"
+        )

@@ -1,0 +1,195 @@
+"""The scorer `embedding`: how near two texts are in the space of an embedding model.
+
+Texts are sent, in batches, to any endpoint that speaks OpenAI's ``POST /embeddings``; what comes
+back is kept on disk, so that rescoring asks for nothing twice. The endpoint is paid like a model,
+and it sees answers and expected answers. When it fails for good, scoring stops with its error and
+nothing is lost: the answers are recorded, and the same command goes on.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import sqlite3
+from collections.abc import Generator, Sequence
+from contextlib import closing, contextmanager
+from itertools import islice
+from pathlib import Path
+from typing import Any, TypeAlias, cast
+
+import httpx
+import numpy as np
+from numpy.typing import NDArray
+
+from unitune.errors import BackendError, Unreachable, UserError
+from unitune.evaluate.scorers.interface import Attempt, Kind, Scorer, Setting
+from unitune.evaluate.scorers.text import refuse_empty
+from unitune.patience import passes, pauses, wait, wished
+from unitune.scorer_specs import Embedding
+
+Vector: TypeAlias = NDArray[np.float32]
+
+BATCH = 64
+"""Texts in one request. OpenAI takes 2,048, many servers of one machine 32 to 256; beyond some
+dozens a request's own cost no longer counts."""
+TRIES = 6
+"""Of one request, with pauses of 1 to 15 seconds between: half a minute of a server's trouble."""
+TIMEOUT_SECONDS = 60.0
+
+
+def cosine(one: Vector, other: Vector) -> float:
+    """Return the cosine of the angle between two vectors, 0 where it is negative.
+
+    Why: models say the same in other words, and no overlap of words sees that. Near 1 is near in
+    meaning, as the embedding model understands it; what counts as near differs between models, so
+    compare contenders, not figures of two models. It leaves out negation and numbers, which most
+    embedding models hardly notice, and everything beyond the model's longest input. Identical texts
+    have 1 and the order of the two does not matter.
+    """
+    a, b = one.astype(np.float64), other.astype(np.float64)
+    length = float(np.linalg.norm(a) * np.linalg.norm(b))
+    return min(1.0, max(0.0, float(a @ b) / length)) if length else 0.0
+
+
+class Embedder:
+    """An embeddings endpoint with a memory on disk.
+
+    Args:
+        spec: Endpoint and model.
+        cache: Folder of the memory; made when something is to be kept.
+
+    Raises:
+        UserError: The environment variable of the key is not set.
+    """
+
+    def __init__(self, spec: Embedding, cache: Path) -> None:
+        self._spec = spec
+        self._file = cache / "embeddings.sqlite"
+        self._known: dict[str, Vector] = {}
+        self._headers = _headers(spec)
+
+    def vectors(self, texts: Sequence[str]) -> list[Vector]:
+        """Return the embeddings of texts, asking only for those that are not known.
+
+        Raises:
+            BackendError: The endpoint gave none, after several tries.
+        """
+        wanted = [text for text in dict.fromkeys(texts) if text not in self._known]
+        if wanted:
+            with self._memory() as memory:
+                self._known.update(self._recalled(memory, wanted))
+                missing = [text for text in wanted if text not in self._known]
+                for at in range(0, len(missing), BATCH):
+                    self._learn(memory, missing[at : at + BATCH])
+        return [self._known[text] for text in texts]
+
+    @contextmanager
+    def _memory(self) -> Generator[sqlite3.Connection]:
+        self._file.parent.mkdir(parents=True, exist_ok=True)
+        with closing(sqlite3.connect(self._file, timeout=30)) as memory:
+            memory.execute(
+                "CREATE TABLE IF NOT EXISTS embeddings (key TEXT PRIMARY KEY, vector BLOB NOT NULL)"
+            )
+            yield memory
+
+    def _recalled(self, memory: sqlite3.Connection, texts: Sequence[str]) -> dict[str, Vector]:
+        find = "SELECT vector FROM embeddings WHERE key = ?"
+        rows = ((text, memory.execute(find, [self._key(text)]).fetchone()) for text in texts)
+        return {text: np.frombuffer(row[0], dtype="<f4") for text, row in rows if row}
+
+    def _learn(self, memory: sqlite3.Connection, texts: Sequence[str]) -> None:
+        found = dict(zip(texts, self._asked_until_answered(texts), strict=True))
+        with memory:  # a transaction: all of a batch or nothing
+            memory.executemany(
+                "INSERT OR REPLACE INTO embeddings VALUES (?, ?)",
+                [
+                    (self._key(text), vector.astype("<f4").tobytes())
+                    for text, vector in found.items()
+                ],
+            )
+        self._known.update(found)
+
+    def _key(self, text: str) -> str:
+        """Return what determines an embedding, hashed: endpoint, model and text."""
+        parts = json.dumps([self._spec.base_url, self._spec.model, text])
+        return hashlib.sha256(parts.encode()).hexdigest()
+
+    def _asked_until_answered(self, texts: Sequence[str]) -> list[Vector]:
+        for pause in islice(pauses(), TRIES - 1):
+            try:
+                return self._asked(texts)
+            except BackendError as error:
+                if not passes(error):
+                    raise
+                wait(wished(error, pause))
+        return self._asked(texts)
+
+    def _asked(self, texts: Sequence[str]) -> list[Vector]:
+        try:
+            answer = httpx.post(
+                f"{self._spec.base_url.rstrip('/')}/embeddings",
+                json={"model": self._spec.model, "input": texts, "encoding_format": "float"},
+                headers=self._headers,
+                timeout=TIMEOUT_SECONDS,
+            )
+        except httpx.HTTPError as error:
+            raise Unreachable(f"{self._where} gave no answer: {error}") from error
+        if answer.is_error:
+            raise BackendError(
+                f"{self._where} answered {answer.status_code}: {answer.text[:200]}",
+                status=answer.status_code,
+                retry_after=_seconds(answer.headers.get("retry-after")),
+            )
+        return self._read(answer, len(texts))
+
+    def _read(self, answer: httpx.Response, count: int) -> list[Vector]:
+        try:
+            rows = cast("list[dict[str, Any]]", answer.json()["data"])
+            by_index = {row["index"]: np.array(row["embedding"], np.float32) for row in rows}
+            vectors = [by_index[index] for index in range(count)]
+        except (ValueError, KeyError, TypeError) as error:
+            raise BackendError(f"{self._where} gave no embeddings: {error!r}") from error
+        if not all(vector.ndim == 1 and np.isfinite(vector).all() for vector in vectors):
+            raise BackendError(f"{self._where} gave an embedding that is no list of numbers.")
+        return vectors
+
+    @property
+    def _where(self) -> str:
+        return f"the embeddings endpoint {self._spec.base_url}, asked for {self._spec.model!r},"
+
+
+def make_embedding(spec: Embedding, setting: Setting) -> Scorer:
+    """Return the scorer of `cosine`; an empty answer has 0, and is never sent."""
+    embedder = Embedder(spec, setting.cache)
+
+    def judge(attempt: Attempt) -> float:
+        if not attempt.text.strip():
+            return 0.0
+        return cosine(*embedder.vectors([attempt.text, attempt.expected]))
+
+    def fetch(attempts: Sequence[Attempt]) -> None:
+        asked = [attempt for attempt in attempts if attempt.text.strip()]
+        embedder.vectors([text for each in asked for text in (each.text, each.expected)])
+
+    return Scorer(spec, Kind.GRADED, judge, refuse_empty, fetch)
+
+
+def _headers(spec: Embedding) -> dict[str, str]:
+    if spec.api_key_variable is None:
+        return {}
+    key = os.environ.get(spec.api_key_variable)
+    if not key:
+        raise UserError(
+            f"the scorer {spec.name!r} asks {spec.base_url} for embeddings, and the environment "
+            f"variable {spec.api_key_variable} is not set. Set it, or say api_key_variable: null "
+            "for a server that wants no key."
+        )
+    return {"Authorization": f"Bearer {key}"}
+
+
+def _seconds(text: str | None) -> float | None:
+    try:
+        return None if text is None else float(text)
+    except ValueError:
+        return None

@@ -1,0 +1,121 @@
+"""The scorer `python`: a function of the user's, from a file or an installed module.
+
+    def polite(answer: str, case: unitune.Example) -> float | bool | dict
+
+It is given the answer's text and the case, whose `answer` is what was expected and whose own keys
+are in `model_extra`. It returns True or False, a number from 0 to 1, or a dictionary with such a
+`score` and, where wished, a `reason`. What it raises, or returns otherwise, is recorded as the
+failure of that one case. It runs in this process, and it should give the same score for the same
+answer whenever it is asked, or rescoring means nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import sys
+from collections.abc import Callable, Mapping
+from importlib.machinery import ModuleSpec
+from pathlib import Path
+from types import ModuleType
+from typing import SupportsFloat, TypeAlias, cast
+
+from unitune.data.example import Example
+from unitune.errors import JobError
+from unitune.evaluate.scorers.interface import (
+    Attempt,
+    Kind,
+    Score,
+    Scorer,
+    Setting,
+    Unscorable,
+    guarded,
+)
+from unitune.scorer_specs import PythonFunction
+
+Function: TypeAlias = Callable[[str, Example], object]
+
+
+def read_score(returned: object) -> Score:
+    """Return what a user's function returned as a score.
+
+    Raises:
+        Unscorable: It is none.
+    """
+    reason = ""
+    if isinstance(returned, Mapping):
+        content = cast("Mapping[str, object]", returned)
+        if "score" not in content:
+            raise Unscorable(f"it returned {dict(content)!r}, which has no `score`"[:300])
+        returned, reason = content["score"], str(content.get("reason") or "")
+    try:
+        value = float(cast("SupportsFloat", returned))
+    except (TypeError, ValueError) as error:
+        raise Unscorable(f"it returned {returned!r}, which is no number"[:300]) from error
+    return Score(share(value, "it returned"), reason)
+
+
+def share(value: float, who: str) -> float:
+    """Return a value that is a share from 0 to 1, but for rounding.
+
+    Raises:
+        Unscorable: It is not.
+    """
+    if not -1e-9 <= value <= 1 + 1e-9:
+        raise Unscorable(f"{who} {value!r}; a score is from 0 to 1")
+    return min(1.0, max(0.0, value))
+
+
+def load_function(spec: PythonFunction, folder: Path) -> Function:
+    """Return a scorer's function.
+
+    Raises:
+        JobError: The module cannot be found or imported, or has no such function.
+    """
+    place, _, name = spec.function.rpartition(":")
+    found = module_spec(place, folder)
+    if found is None:
+        raise JobError(
+            f"the scorer {spec.name!r} names {place!r}, which is neither a Python file in {folder} "
+            "nor an installed module."
+        )
+    try:
+        module = _from_file(found) if place.endswith(".py") else importlib.import_module(place)
+    except (Exception, SystemExit) as error:
+        raise JobError(
+            f"the scorer {spec.name!r} cannot import {place}: {type(error).__name__}: {error}"
+        ) from error
+    function = getattr(module, name, None)
+    if not callable(function):
+        raise JobError(f"the scorer {spec.name!r}: {place} has no function {name!r}.")
+    return cast("Function", function)
+
+
+def module_spec(place: str, folder: Path) -> ModuleSpec | None:
+    """Return where a file or an installed module is loaded from; None where there is none."""
+    if place.endswith(".py"):
+        path = folder / place
+        name = f"unitune_scorer_{path.stem}"
+        return importlib.util.spec_from_file_location(name, path) if path.is_file() else None
+    try:
+        return importlib.util.find_spec(place)
+    except (ModuleNotFoundError, ValueError):
+        return None
+
+
+def _from_file(found: ModuleSpec) -> ModuleType:
+    assert found.loader is not None, "a file has a loader"
+    module = importlib.util.module_from_spec(found)
+    sys.modules[found.name] = module  # dataclasses look their module up there
+    found.loader.exec_module(module)
+    return module
+
+
+def make_python(spec: PythonFunction, setting: Setting) -> Scorer:
+    """Return a scorer that calls the user's function; what it leaves out is the user's to say."""
+    function = load_function(spec, setting.folder)
+
+    def judge(attempt: Attempt) -> Score:
+        return read_score(guarded(lambda: function(attempt.text, attempt.case)))
+
+    return Scorer(spec, Kind.GRADED, judge)

@@ -1,0 +1,173 @@
+"""The one interface of all scorers: an `Attempt` at a case goes in, a `Score` comes out.
+
+A `Scorer` is made of its specification by `unitune.evaluate.scorers.build`. It sees what was
+answered and what was expected, never the model, the prompt or another case, and it keeps nothing:
+the same rows always give the same scores, so that a changed scorer rescores without asking again.
+
+Scores are shares from 0 to 1, and more is better. What is more than a mean over cases (BLEU, F1
+over classes) says in `over_all` from which sums it is made; its score of a single case is for
+people to read. A scorer that cannot say raises `Unscorable`, and the case is recorded so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import TypeAlias, TypeVar
+
+import numpy as np
+from pydantic import JsonValue
+
+from unitune.data.example import Example
+from unitune.evaluate.results import Confusion, Record
+from unitune.evaluate.scorers.sums import Sums, mean_of
+from unitune.scorer_specs import QualitySpec
+
+T = TypeVar("T")
+ToolCall: TypeAlias = dict[str, JsonValue]
+"""In OpenAI's form: ``{"type": "function", "function": {"name": …, "arguments": TEXT}}``."""
+
+
+class Kind(StrEnum):
+    """What the scores of cases are, and how they make up the score of all."""
+
+    BINARY = "binary"
+    """0 or 1; the score is their mean."""
+    GRADED = "graded"
+    """From 0 to 1; the score is their mean."""
+    CORPUS = "corpus"
+    """From 0 to 1; the score is made of all cases together."""
+
+
+class Unscorable(Exception):
+    """A scorer cannot say how good an answer is, through no fault of the answer."""
+
+
+def guarded(call: Callable[[], T]) -> T:
+    """Return what code that is not ours returns.
+
+    Raises:
+        Unscorable: It raised, whatever it was; only Ctrl-C goes through.
+    """
+    try:
+        return call()
+    except (Exception, SystemExit) as error:
+        raise Unscorable(f"{type(error).__name__}: {error}"[:300]) from error
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """An answer to a case: all that a scorer sees.
+
+    Args:
+        case: What was asked, with what was expected.
+        text: What was answered; empty where there was no answer.
+        tool_calls: Which tools the answer calls.
+        given: Scores that stand beside a recorded answer.
+    """
+
+    case: Example
+    text: str
+    tool_calls: tuple[ToolCall, ...] = ()
+    given: Mapping[str, float] = field(default_factory=dict[str, float])
+
+    @classmethod
+    def of(cls, case: Example, record: Record) -> Attempt:
+        """Return what was recorded as an attempt; an error is an empty one."""
+        if record.error:
+            return cls(case, "")
+        return cls(case, record.text, record.tool_calls or (), record.given or {})
+
+    @property
+    def expected(self) -> str:
+        """What should have been answered."""
+        return self.case.answer or ""
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """How good an answer is.
+
+    Args:
+        value: From 0 to 1.
+        reason: Why, in a few words; may be empty.
+        failed: Whether the scorer could not say; the value is then 0, and the reason says why.
+    """
+
+    value: float
+    reason: str = ""
+    failed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """What scorers need of the job beside their options.
+
+    Args:
+        folder: Where relative paths start.
+        labels: Distinct answers of train, in their order; for scorers that look for labels.
+        cache: Folder for what is dear to compute twice.
+    """
+
+    folder: Path = Path()
+    labels: tuple[str, ...] = ()
+    cache: Path = Path()
+
+
+def _any_answer_may_be_right(_: Example) -> str | None:
+    return None
+
+
+def _nothing_to_fetch(_: Sequence[Attempt]) -> None:
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class Scorer:
+    """A scorer that is ready to score.
+
+    Args:
+        spec: What it was made of.
+        kind: What its scores are.
+        judge: Scores one attempt; may raise `Unscorable`.
+        refusal: Says why no answer to a case could ever be right; None where one can.
+        fetch: Gets at once what judging many attempts takes, for scorers that ask a server.
+        over_all: Sums that the score of all cases is made of; None: the mean over cases.
+        confusion: Which label was answered where which was expected, for scorers of labels.
+        fingerprint: Changes when the same answer may get another score; `build` sets it.
+    """
+
+    spec: QualitySpec
+    kind: Kind
+    judge: Callable[[Attempt], float | Score]
+    refusal: Callable[[Example], str | None] = _any_answer_may_be_right
+    fetch: Callable[[Sequence[Attempt]], None] = _nothing_to_fetch
+    over_all: Callable[[Sequence[Attempt]], Sums] | None = None
+    confusion: Callable[[Sequence[Attempt]], Confusion] | None = None
+    fingerprint: str = ""
+
+    @property
+    def name(self) -> str:
+        """Under which its scores stand."""
+        return self.spec.name
+
+    def score(self, attempt: Attempt) -> Score:
+        """Score one attempt; what goes wrong is in the score, never raised."""
+        try:
+            found = self.judge(attempt)
+        except Unscorable as error:
+            return Score(0.0, str(error), failed=True)
+        return found if isinstance(found, Score) else Score(float(found))
+
+    def sums(self, attempts: Sequence[Attempt], scores: Sequence[float]) -> Sums:
+        """Return what the score over all cases, or over any resample of them, is made of.
+
+        Args:
+            attempts: One a case.
+            scores: What `score` gave them; 0 for a case in error.
+        """
+        if self.over_all is not None:
+            return self.over_all(attempts)
+        return mean_of(np.asarray(scores, dtype=np.float64))

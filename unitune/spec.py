@@ -1,0 +1,37 @@
+"""What the parts of a job file are made of: frozen data that refuses unknown keys.
+
+`Typed` is for lists whose entries are told apart by `type`, such as scorers and contenders; an
+entry that needs no options is written as its type alone.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    JsonValue,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+)
+
+
+class Spec(BaseModel):
+    """Frozen data that refuses unknown keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class Typed(Spec):
+    """A specification told apart by `type`; ``exact`` is short for ``{type: exact}``."""
+
+    @model_serializer(mode="wrap")
+    def _shortest(self, handler: SerializerFunctionWrapHandler) -> JsonValue:
+        content = {"type": getattr(self, "type"), **handler(self)}  # noqa: B009 - each leaf has one
+        return content["type"] if len(content) == 1 else content
+
+
+def from_name(value: Any) -> Any:
+    """Return the specification that a bare type is short for; anything else as it is."""
+    return {"type": value} if isinstance(value, str) else value
