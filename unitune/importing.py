@@ -22,11 +22,13 @@ from unitune.abilities import ImportedJob, Imports
 from unitune.conversion import Converted, decode_file
 from unitune.data.example import Example
 from unitune.data.findings import Finding
-from unitune.errors import BackendError, DataError, Unsupported, UserError
+from unitune.errors import BackendError, DataError, UnknownName, Unsupported, UserError
 from unitune.evaluate.recorded import answer_line, mend, read_answers
 from unitune.job import Data, Evaluate, Job, Recorded, Tuned, Tuning
 from unitune.models import ChatModel, Reply, Request, TunedModel
 
+TOOLS = ("promptfoo", "inspect", "lm-eval")
+"""Whose files `unitune.suites` brings over."""
 ANSWERS = "old-answers.jsonl"
 OLD_MODEL = "old-model"
 """Name of the contender that the old tuned model is."""
@@ -69,6 +71,8 @@ def import_job(source: str, folder: Path) -> Imported:
         raise UserError(
             f"{source!r} names no job. Write BACKEND:JOB-ID, such as openai:ftjob-abc123."
         )
+    if name not in registry.backend_names():
+        raise UnknownName("backend or tool", name, {*registry.backend_names(), *TOOLS})
     backend = registry.backend(name)
     if not isinstance(backend, Imports):
         raise Unsupported(f"backend {name!r} keeps no jobs that could be imported.")
@@ -160,7 +164,7 @@ def _write(name: str, job_id: str, found: ImportedJob, training: bytes, folder: 
         validated = (draft / "validation.jsonl").exists()
         job = _job(name, job_id, found, draft, validated=validated)
         job.save(draft / "unitune.yaml")
-        files = _moved(sorted(draft.iterdir()), folder)
+        files = moved(sorted(draft.iterdir()), folder)
     return Imported(Job.load(folder / "unitune.yaml"), files, found.model, found.notes)
 
 
@@ -188,7 +192,7 @@ def _canonical(content: bytes, form: str | None, place: Path, called: str) -> by
     return "".join(item.text + "\n" for item in items if isinstance(item, Converted)).encode()
 
 
-def _moved(drafts: Sequence[Path], folder: Path) -> tuple[Path, ...]:
+def moved(drafts: Sequence[Path], folder: Path) -> tuple[Path, ...]:
     """Copy files into a folder, all or none; the same file may be there already."""
     for draft in drafts:
         target = folder / draft.name
@@ -205,7 +209,7 @@ def _job(name: str, job_id: str, found: ImportedJob, folder: Path, *, validated:
     old = Recorded(name=OLD_MODEL, answers=ANSWERS)
     options: dict[str, dict[str, JsonValue]] = {name: dict(found.options)} if found.options else {}
     return Job(
-        name=_job_name(job_id),
+        name=job_name(job_id),
         model={name: found.base_model},
         backend=name,
         method=found.method,  # pyright: ignore[reportArgumentType]  # validated by the model
@@ -217,7 +221,7 @@ def _job(name: str, job_id: str, found: ImportedJob, folder: Path, *, validated:
     )
 
 
-def _job_name(job_id: str) -> str:
+def job_name(job_id: str) -> str:
     """Return a job name made of the last part of the vendor's id."""
     last = job_id.rstrip("/").rpartition("/")[2].lower()
     kept = "".join(letter if letter.isascii() and letter.isalnum() else "-" for letter in last)

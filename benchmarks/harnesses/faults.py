@@ -112,9 +112,9 @@ class Suite:
             print(said)
         return process.returncode
 
-    def score(self) -> float:
+    def score(self, out: str = "out") -> float:
         """Return the judged model's score, from the verdict."""
-        verdict = json.loads((self.folder / "out" / "verdict.json").read_text(encoding="utf-8"))
+        verdict = json.loads((self.folder / out / "verdict.json").read_text(encoding="utf-8"))
         (judged,) = [one for one in verdict["contenders"] if one["name"] == "judged"]
         return judged["score"]
 
@@ -218,10 +218,10 @@ def two_models(table: Table, cases: int) -> None:
     """Judge two models on one server out of one home: neither gets the other's answers."""
     with serving(0.0) as url, suite(cases) as one:
         scores: dict[str, float] = {}
-        for model in ("m", "better", "m"):
+        for out, model in (("first", "m"), ("other", "better"), ("again", "m")):
             one.write(url, model)
-            one.compare("--out", str(one.folder / "out"))
-            scores[model] = one.score()
+            one.compare("--recall", "--out", str(one.folder / out))
+            scores[model] = one.score(out)
         count = told(url)
         table.line(
             f"one cache, two models: {scores['m']:.3f} and {scores['better']:.3f}",

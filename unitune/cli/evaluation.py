@@ -40,8 +40,8 @@ def compare(
             "--replay", help="Judge by the recorded answers: no question, no key, no cost."
         ),
     ] = False,
-    fresh: Annotated[
-        bool, typer.Option("--fresh", help="Ask again what another comparison has asked.")
+    recall: Annotated[
+        bool, typer.Option("--recall", help="Take answers that another comparison was given.")
     ] = False,
     budget: Annotated[
         str | None,
@@ -90,7 +90,7 @@ def compare(
             deploy_seconds=None if deploy is None else seconds_of("--deploy", deploy),
             batch=batch,
             replay=replay,
-            fresh=fresh,
+            recall=recall,
             update_baseline=update_baseline,
             progress=progress,
         )

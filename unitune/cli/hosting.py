@@ -1,19 +1,17 @@
-"""Commands about what stands at vendors: deploy, undeploy, deployments, delete, import."""
+"""Commands about what stands at vendors: deploy, undeploy, deployments, delete."""
 
 from __future__ import annotations
 
 from datetime import datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from unitune.cli.options import Json, Quiet, RunId, seconds_of
+from unitune.cli.options import Json, RunId, seconds_of
 from unitune.errors import BackendError, UserError
 
 if TYPE_CHECKING:
     from unitune.deploying import Deployment
-    from unitune.importing import Imported
 
 
 def deploy(
@@ -118,64 +116,11 @@ def delete(
     console().print(f"{found.id} is deleted.")
 
 
-def import_source(
-    source: Annotated[
-        str, typer.Argument(metavar="BACKEND:JOB", help="Such as openai:ftjob-abc123.")
-    ],
-    *,
-    directory: Annotated[
-        Path, typer.Option("--dir", metavar="DIR", help="Where the files go.")
-    ] = Path(),
-    answers: Annotated[
-        Path | None,
-        typer.Option(metavar="CASES", help="Ask the old model these cases, and keep what it says."),
-    ] = None,
-    quiet: Quiet = False,
-) -> None:
-    """Bring an existing job over: job file, rows, settings, and the old model's answers.
-
-    [dim]$ unitune import openai:ftjob-abc123 --answers test.jsonl[/dim]
-    """
-    from unitune.cli.output import console
-    from unitune.importing import import_job
-
-    found = import_job(source, directory)
-    for file in found.files:
-        console().print(f"wrote {file}")
-    for note in found.notes:
-        console().print(f"[yellow]note[/yellow] {note}")
-    if answers is not None:
-        _keep_answers(found, answers, directory, quiet=quiet)
-    console().print(
-        "Next: name another backend and its model in unitune.yaml, then unitune plan unitune.yaml"
-    )
-
-
 def _options(pairs: list[str]) -> dict[str, str]:
     found = {key: value for key, _, value in (pair.partition("=") for pair in pairs)}
     if wrong := [key for key, value in found.items() if not value]:
         raise UserError(f"--option is {wrong[0]!r}; write KEY=VALUE.")
     return found
-
-
-def _keep_answers(found: Imported, cases: Path, directory: Path, *, quiet: bool) -> None:
-    from unitune.cli.output import aside, console
-    from unitune.data.load import load
-    from unitune.importing import ANSWERS, record_answers
-
-    if found.model is None:
-        raise UserError("the old job left no model, so there is nobody to ask.")
-    rows = tuple(load(cases))
-    file = directory / ANSWERS
-    failures = record_answers(found.model, rows, file)
-    for failure in failures[:3] if not quiet else []:
-        aside().print(failure, markup=False)
-    if failures:
-        raise BackendError(
-            f"{len(failures)} of {len(rows)} cases got no answer; the rest stands in {file}. "
-            "The same command asks them again."
-        )
-    console().print(f"wrote {file}: {len(rows)} answers of {found.model.name}")
 
 
 def _print_json(found: list[Deployment]) -> None:

@@ -18,7 +18,7 @@ from typing import Annotated
 import typer
 
 import unitune
-from unitune.cli import convert, evaluation, hosting, jobs, machine, runs
+from unitune.cli import convert, evaluation, hosting, importing, jobs, machine, runs
 from unitune.errors import UnituneError
 
 app = typer.Typer(
@@ -40,6 +40,7 @@ HERE = "This machine"
 
 app.command(rich_help_panel=START)(jobs.quickstart)
 app.command(rich_help_panel=START)(jobs.init)
+app.command("import", rich_help_panel=START)(importing.import_sources)
 app.command(rich_help_panel=JOB)(jobs.check)
 app.command(rich_help_panel=JOB)(convert.convert)
 app.command(rich_help_panel=JOB)(jobs.plan)
@@ -57,7 +58,6 @@ app.command(rich_help_panel=RUN)(hosting.delete)
 app.command(rich_help_panel=HOSTED)(hosting.deploy)
 app.command(rich_help_panel=HOSTED)(hosting.undeploy)
 app.command(rich_help_panel=HOSTED)(hosting.deployments)
-app.command("import", rich_help_panel=HOSTED)(hosting.import_source)
 app.add_typer(machine.models, rich_help_panel=HERE)
 app.command(rich_help_panel=HERE)(machine.doctor)
 app.command(rich_help_panel=HERE)(machine.schema)

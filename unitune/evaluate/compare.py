@@ -47,7 +47,7 @@ def compare(  # noqa: PLR0913 - each has a name and a default
     deploy_seconds: float | None = None,
     batch: bool = False,
     replay: bool = False,
-    fresh: bool = False,
+    recall: bool = False,
     update_baseline: bool = False,
     progress: Notify | None = None,
 ) -> Comparison:
@@ -63,7 +63,8 @@ def compare(  # noqa: PLR0913 - each has a name and a default
             half the price. The same call collects what an earlier one handed in.
         replay: Judge by the answers that are recorded in the folder, and ask nobody: at no cost,
             without keys, without the ledger that knows the run.
-        fresh: Ask even what was asked in another comparison of this ledger's folder.
+        recall: Take answers that any comparison of this ledger's folder was given by the same model
+            to the same request. A vendor may have changed a model under its name since.
         update_baseline: Make the candidate's scores the gate's baseline file, if it passes whatever
             else the gate asks.
         progress: Called as answers come; with batches about once a second, too.
@@ -109,7 +110,7 @@ def compare(  # noqa: PLR0913 - each has a name and a default
             job_folder=job.folder,
             batch=batch,
             replay=replay,
-            fresh=fresh,
+            recall=recall,
             concurrency=job.evaluate.concurrency,
             spending=Spending(job.evaluate.budget.usd if job.evaluate.budget else None),
             prices=contender_prices(job, free=offer.training_price == "none"),

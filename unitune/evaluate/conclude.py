@@ -219,10 +219,7 @@ def _cases(task: Task, graded: Sequence[Graded], pinned: Collection[str]) -> tup
 
 
 def _provenance(task: Task, contenders: Iterable[Answered]) -> dict[str, str]:
-    models = {
-        "Tuned model" if each.choice.contender.is_tuned else "Untuned model": each.fingerprint
-        for each in contenders
-    }
+    models = {_called(each): each.fingerprint for each in contenders}
     scorers = {f"Scorer {scorer.name}": scorer.fingerprint for scorer in task.scorers}
     return {
         **models,
@@ -231,6 +228,13 @@ def _provenance(task: Task, contenders: Iterable[Answered]) -> dict[str, str]:
         "Sampling": f"greedy, at most {task.max_tokens} tokens an answer",
         "unitune": __version__,
     }
+
+
+def _called(each: Answered) -> str:
+    contender = each.choice.contender
+    if isinstance(contender.spec, Recorded):
+        return f"Answers of {contender.name}"
+    return "Tuned model" if contender.is_tuned else "Untuned model"
 
 
 def _notes(
@@ -278,6 +282,8 @@ def _cut_short(side: Answered, max_tokens: int) -> tuple[str, ...]:
 
 def _about_base(job: Job) -> tuple[str, ...]:
     """Return what the offer says of the base model, such as that it was quantised."""
+    if all(isinstance(spec, Recorded) for spec in job.evaluate.contenders):
+        return ()
     models = registry.offer(job.backend).models
     return tuple(
         f"{model.name}: {model.note}"

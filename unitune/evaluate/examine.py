@@ -86,7 +86,7 @@ class Examination:
         job_folder: Where the job's relative paths start.
         batch: Whether the backend answers test cases in batches.
         replay: Whether recorded answers are all there is, and nobody is asked.
-        fresh: Whether answers of other comparisons are left alone.
+        recall: Whether answers that other comparisons were given are taken.
         concurrency: Requests in flight at most.
         spending: What may be spent.
         prices: Of the contenders' models, by contender.
@@ -101,7 +101,7 @@ class Examination:
     job_folder: Path = Path()
     batch: bool = False
     replay: bool = False
-    fresh: bool = False
+    recall: bool = False
     concurrency: int = LIMIT
     spending: Spending = field(default_factory=lambda: Spending(None))
     prices: Mapping[str, TokenPrice] = field(default_factory=dict[str, TokenPrice])
@@ -178,10 +178,10 @@ def _examine(examination: Examination, notify: Notify) -> list[Answered]:
 
 
 def _remembered(examination: Examination) -> AbstractContextManager[Remembered | None]:
-    if examination.fresh or examination.replay:
+    if examination.replay:
         return nullcontext()
     make_home(home())
-    return open_remembered(home())
+    return open_remembered(home(), recall=examination.recall)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""Answers given before, in any comparison of this folder: asked once, paid for once.
+"""Answers given before, in any comparison of this folder; recalled when the user asks for it.
 
 A small SQLite file beside the ledger, by `engine.request_hash`, which covers the model first: two
 models never share an answer. Errors and refusals are not kept. It saves requests and is no record:
@@ -25,13 +25,14 @@ KEPT_FINISHES = ("stop", "length")
 class Remembered:
     """Answers by the hash of their request; open with `open_remembered`."""
 
-    def __init__(self, file: sqlite3.Connection | None) -> None:
+    def __init__(self, file: sqlite3.Connection | None, *, recall: bool) -> None:
         self._file = file
+        self._recalls = recall
         self._fresh = 0
 
     def recall(self, request_hash: str) -> Reply | None:
-        """Return the answer to a request that was asked before."""
-        if self._file is None:
+        """Return the answer to a request that was asked before, where answers are recalled."""
+        if self._file is None or not self._recalls:
             return None
         with suppress(sqlite3.Error, ValueError):
             asked = self._file.execute("SELECT reply FROM answers WHERE hash = ?", (request_hash,))
@@ -52,19 +53,20 @@ class Remembered:
 
 
 @contextmanager
-def open_remembered(folder: Path) -> Generator[Remembered]:
+def open_remembered(folder: Path, *, recall: bool) -> Generator[Remembered]:
     """Open the answers of a folder.
 
     Args:
         folder: `unitune.home.home`.
+        recall: Whether they are given; they are kept in any case.
     """
     file = _opened(folder / NAME)
     if file is None:
-        yield Remembered(None)
+        yield Remembered(None, recall=False)
         return
     with closing(file):
         try:
-            yield Remembered(file)
+            yield Remembered(file, recall=recall)
         finally:
             with suppress(sqlite3.Error):
                 file.commit()

@@ -213,9 +213,10 @@ def longest_answer(train: Iterable[Example], evaluate: Evaluate) -> int:
     """Return the longest answer that a model may give, in tokens.
 
     `auto` gives room for the longest answer of train (of the cases, for a job that is only
-    compared) without a tokenizer, which hosted models do not hand out. Tokenizers make less than one token of two ASCII characters of text, digits
-    aside, which many split one by one, and may make one token of each byte of anything else. 16
-    more leave room for the stop token and for answers a little longer than any of train.
+    compared) without a tokenizer, which hosted models do not hand out. Tokenizers make less than
+    one token of two ASCII characters of text, digits aside, which many split one by one, and may
+    make one token of each byte of anything else. 16 more leave room for the stop token and for
+    answers a little longer than any of train.
     """
     if evaluate.max_tokens != "auto":
         return evaluate.max_tokens

@@ -13,6 +13,7 @@ import unitune
 ROOT = Path(unitune.__file__).parent
 ORDER = [
     ["errors"],
+    ["patience", "ratelimits"],
     ["yamlfile"],
     ["spec"],
     ["grader_formula"],
@@ -29,7 +30,7 @@ ORDER = [
     ["cost"],
     ["feasibility"],
     ["planning"],
-    ["home", "keys", "locks", "patience"],
+    ["home", "keys", "locks"],
     ["ledger"],
     ["settling", "uploading", "launching", "deleting"],
     ["handle", "run"],
@@ -37,6 +38,7 @@ ORDER = [
     ["reaper"],
     ["evaluate"],
     ["importing"],
+    ["suites"],
     ["report"],
     ["testing"],
     ["cli"],

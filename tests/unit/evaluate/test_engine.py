@@ -385,7 +385,7 @@ def test_what_another_comparison_has_asked_is_a_row_here_too(tmp_path: Path) -> 
     def compared(model: Echo, name: str) -> list[Record]:
         with (
             open_journal(tmp_path / name / "rows.jsonl") as journal,
-            open_remembered(tmp_path) as remembered,
+            open_remembered(tmp_path, recall=True) as remembered,
         ):
             asking = ask(
                 model,

@@ -14,10 +14,10 @@ ANSWER = Reply(text="yes", prompt_tokens=5, completion_tokens=2, seconds=0.5)
 
 
 def test_an_answer_is_known_to_the_next_comparison(tmp_path: Path) -> None:
-    with open_remembered(tmp_path) as remembered:
+    with open_remembered(tmp_path, recall=True) as remembered:
         remembered.remember("h1", ANSWER)
         assert ANSWER == remembered.recall("h1")
-    with open_remembered(tmp_path) as remembered:
+    with open_remembered(tmp_path, recall=True) as remembered:
         assert ANSWER == remembered.recall("h1")
         assert None is remembered.recall("h2")
 
@@ -31,26 +31,26 @@ def test_an_answer_is_known_to_the_next_comparison(tmp_path: Path) -> None:
     ],
 )
 def test_errors_and_refusals_are_asked_again(reply: Reply, tmp_path: Path) -> None:
-    with open_remembered(tmp_path) as remembered:
+    with open_remembered(tmp_path, recall=True) as remembered:
         remembered.remember("h", reply)
         assert None is remembered.recall("h")
 
 
 def test_a_file_that_is_none_of_ours_is_left_alone_and_everything_is_asked(tmp_path: Path) -> None:
     (tmp_path / NAME).write_text("notes")
-    with open_remembered(tmp_path) as remembered:
+    with open_remembered(tmp_path, recall=True) as remembered:
         remembered.remember("h", ANSWER)
         assert None is remembered.recall("h")
     assert "notes" == (tmp_path / NAME).read_text()
 
 
 def test_an_answer_that_cannot_be_read_is_asked_again(tmp_path: Path) -> None:
-    with open_remembered(tmp_path) as remembered:
+    with open_remembered(tmp_path, recall=True) as remembered:
         remembered.remember("h", ANSWER)
     with sqlite3.connect(tmp_path / NAME) as file:
         file.execute("UPDATE answers SET reply = '{'")
     file.close()
-    with open_remembered(tmp_path) as remembered:
+    with open_remembered(tmp_path, recall=True) as remembered:
         assert None is remembered.recall("h")
 
 
@@ -58,7 +58,7 @@ def test_another_process_that_writes_does_not_stop_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("unitune.evaluate.remembered.WAIT_SECONDS", 0.05)
-    with open_remembered(tmp_path) as remembered:
+    with open_remembered(tmp_path, recall=True) as remembered:
         other = sqlite3.connect(tmp_path / NAME)
         other.execute("BEGIN EXCLUSIVE")
         remembered.remember("h", ANSWER)
@@ -68,5 +68,13 @@ def test_another_process_that_writes_does_not_stop_it(
 
 
 def test_a_folder_that_is_not_there_is_no_error(tmp_path: Path) -> None:
-    with open_remembered(tmp_path / "none") as remembered:
+    with open_remembered(tmp_path / "none", recall=True) as remembered:
         assert None is remembered.recall("h")
+
+
+def test_an_answer_is_kept_for_later_and_not_given_unasked(tmp_path: Path) -> None:
+    with open_remembered(tmp_path, recall=False) as remembered:
+        remembered.remember("h", ANSWER)
+        assert None is remembered.recall("h")
+    with open_remembered(tmp_path, recall=True) as remembered:
+        assert ANSWER == remembered.recall("h")

@@ -95,14 +95,13 @@ def test_with_enough_of_it_the_same_call_goes_on(
     assert len(more.requests) <= 40
 
 
-def test_an_answer_of_another_comparison_is_taken_unless_it_is_to_be_fresh(
+def test_an_answer_of_another_comparison_is_taken_when_it_is_to_be_recalled(
     make_job: Any, backend_of: Any, tmp_path: Path
 ) -> None:
     backend_of(rule)
     compare(make_job(PROMPTED), out=tmp_path / "one")
     again = backend_of(rule)
-    compare(make_job(PROMPTED), out=tmp_path / "two")
+    compare(make_job(PROMPTED), out=tmp_path / "two", recall=True)
     assert [] == again.requests
-    fresh = backend_of(rule)
-    compare(make_job(PROMPTED), out=tmp_path / "three", fresh=True)
-    assert 120 == len(fresh.requests)
+    compare(make_job(PROMPTED), out=tmp_path / "three")
+    assert 120 == len(again.requests)

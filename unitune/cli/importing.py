@@ -1,0 +1,170 @@
+"""The command `unitune import`: what was made elsewhere as a job with its cases and answers.
+
+One door for both kinds of source: ``BACKEND:JOB``, a training at a vendor, and ``FORMAT:FILE``, a
+suite or results of another evaluation tool.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from unitune.cli.options import Quiet
+from unitune.errors import BackendError, UserError
+
+if TYPE_CHECKING:
+    from unitune.data.findings import Finding
+    from unitune.importing import Imported
+    from unitune.suites.bring import Brought
+
+SHOWN = 20
+"""Things without a counterpart that are named; more of them are counted."""
+
+
+def import_sources(
+    sources: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="SOURCE...",
+            help="BACKEND:JOB, or promptfoo:FILE, inspect:FILE, lm-eval:FILE; several files of "
+            "one tool are contenders.",
+        ),
+    ],
+    *,
+    directory: Annotated[
+        Path, typer.Option("--dir", metavar="DIR", help="Where the files go.")
+    ] = Path(),
+    answers: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="CASES", help="Of a job: ask its model these cases, and keep what it says."
+        ),
+    ] = None,
+    drop: Annotated[
+        bool, typer.Option("--drop", help="Of a suite: leave out what has no counterpart.")
+    ] = False,
+    quiet: Quiet = False,
+) -> None:
+    """Bring over an existing training, or a suite and results of another evaluation tool.
+
+    Recorded answers are compared as they are: unitune compare asks nobody and costs nothing.
+
+    [dim]$ unitune import openai:ftjob-abc123 --answers test.jsonl
+    $ unitune import promptfoo:promptfooconfig.yaml --dir evals
+    $ unitune import inspect:base.eval inspect:tuned.eval --dir evals[/dim]
+    """
+    from unitune.suites.bring import is_suite
+
+    if any(map(is_suite, sources)):
+        if answers is not None:
+            raise UserError("--answers is for a vendor's job; a suite brings its answers along.")
+        _bring(sources, directory, drop=drop, quiet=quiet)
+    elif len(sources) > 1:
+        raise UserError(f"{', '.join(sources)}: import one job at a time.")
+    elif drop:
+        raise UserError("--drop is for suites; of a vendor's job nothing is left out.")
+    else:
+        _import_job(sources[0], directory, answers, quiet=quiet)
+
+
+def _bring(sources: list[str], directory: Path, *, drop: bool, quiet: bool) -> None:
+    from unitune.cli.output import aside, console
+    from unitune.suites.bring import CannotBring, bring
+
+    try:
+        brought = bring(sources, directory, drop=drop)
+    except CannotBring as refusal:
+        _print_findings(refusal.findings)
+        count = len(refusal.findings)
+        aside().print(
+            f"{'1 thing has' if count == 1 else f'{count:,} things have'} no counterpart; nothing "
+            "was written. Mend them, or leave them out with --drop."
+        )
+        raise typer.Exit(refusal.exit_code) from None
+    if not quiet:
+        _print_findings(brought.suite.findings)
+    for file in brought.files:
+        console().print(f"wrote {file}")
+    for note in brought.suite.notes if not quiet else ():
+        console().print(f"[yellow]note[/yellow] {_plain(note)}")
+    _say_what_is_next(brought, directory)
+
+
+def _print_findings(findings: tuple[Finding, ...]) -> None:
+    from unitune.cli.output import aside
+
+    advised: set[str] = set()
+    for finding in findings[:SHOWN]:
+        advice = "" if finding.fix in advised else f" [dim]{_plain(finding.fix)}[/dim]"
+        advised.add(finding.fix)
+        place = f"[dim]{_plain(finding.place)}[/dim]"
+        aside().print(f"{place} {_plain(finding.message)}{advice}", soft_wrap=True)
+    if len(findings) > SHOWN:
+        aside().print(f"… and {len(findings) - SHOWN:,} more")
+
+
+def _say_what_is_next(brought: Brought, directory: Path) -> None:
+    from unitune.cli.output import console
+
+    file = directory / "unitune.yaml"
+    cases = len(brought.suite.cases)
+    count = "1 case" if cases == 1 else f"{cases:,} cases"
+    left = len(brought.suite.findings)
+    console().print(f"{count}; {left} left out." if left else f"{count}.")
+    match len(brought.suite.answers):
+        case 0:
+            next_step = (
+                f"name the rows to train on in {file} (data.train), then unitune plan {file}"
+            )
+        case 1:
+            next_step = (
+                f"import the other model's results beside these, or give {file} a contender and a "
+                "scorer that does not read recorded scores"
+            )
+        case _:
+            next_step = f"unitune compare {file}"
+    console().print(f"Next: {next_step}", soft_wrap=True)
+
+
+def _import_job(source: str, directory: Path, answers: Path | None, *, quiet: bool) -> None:
+    from unitune.cli.output import console
+    from unitune.importing import import_job
+
+    found = import_job(source, directory)
+    for file in found.files:
+        console().print(f"wrote {file}")
+    for note in found.notes:
+        console().print(f"[yellow]note[/yellow] {note}")
+    if answers is not None:
+        _keep_answers(found, answers, directory, quiet=quiet)
+    console().print(
+        "Next: name another backend and its model in unitune.yaml, then unitune plan unitune.yaml"
+    )
+
+
+def _keep_answers(found: Imported, cases: Path, directory: Path, *, quiet: bool) -> None:
+    from unitune.cli.output import aside, console
+    from unitune.data.load import load
+    from unitune.importing import ANSWERS, record_answers
+
+    if found.model is None:
+        raise UserError("the old job left no model, so there is nobody to ask.")
+    rows = tuple(load(cases))
+    file = directory / ANSWERS
+    failures = record_answers(found.model, rows, file)
+    for failure in failures[:3] if not quiet else []:
+        aside().print(failure, markup=False)
+    if failures:
+        raise BackendError(
+            f"{len(failures)} of {len(rows)} cases got no answer; the rest stands in {file}. "
+            "The same command asks them again."
+        )
+    console().print(f"wrote {file}: {len(rows)} answers of {found.model.name}")
+
+
+def _plain(text: str) -> str:
+    from rich.markup import escape
+
+    return escape(text)
