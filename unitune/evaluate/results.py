@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from unitune.data.example import Message
+from unitune.data.overlap import SharedCase
 from unitune.errors import MissingExtra
 from unitune.job import Role
 from unitune.models import ToolCalls
@@ -187,8 +188,8 @@ class LeakResult(Frozen):
     """Test cases that stand in the training rows."""
 
     action: Literal["refuse", "drop", "allow"]
-    cases: tuple[str, ...] = ()
-    """Ids of the cases found in train."""
+    cases: tuple[SharedCase, ...] = ()
+    """Those found, each with its kind, its similarity and where it stands in the training rows."""
 
 
 class Curve(Frozen):

@@ -16,7 +16,7 @@ from statistics import fmean
 
 from unitune.data.dataset import Dataset, Row
 from unitune.data.example import Example, digest
-from unitune.data.leaks import leaking_cases, refuse
+from unitune.data.leaks import leaks, refuse
 from unitune.data.split import Splits
 from unitune.errors import DataError, JobError, Leak
 from unitune.evaluate.dev import DevScore
@@ -251,16 +251,17 @@ def _once_each(test: Dataset) -> Dataset:
 
 def _search(seen: Iterable[Dataset], test: Dataset, evaluate: Evaluate) -> LeakResult:
     """Look for the test cases in rows that contenders were made from, and refuse or name them."""
-    found = leaking_cases(seen, test)
+    found = leaks(seen, test)
     if evaluate.leaks == "refuse":
         refuse(found, test)
-    return LeakResult(action=evaluate.leaks, cases=tuple(found))
+    return LeakResult(action=evaluate.leaks, cases=found)
 
 
 def _without(test: Dataset, found: LeakResult) -> Sequence[Example]:
     if found.action != "drop":
         return tuple(test)
-    kept = [example for example in test if example.case_id not in set(found.cases)]
+    leaking = {shared.case for shared in found.cases}
+    kept = [example for example in test if example.case_id not in leaking]
     if not kept:
         raise Leak(
             f"all {len(test)} test cases stand in training or validation rows, "

@@ -16,7 +16,8 @@ from typing import Literal, cast
 
 from pydantic import BaseModel
 
-from unitune.evaluate.results import Comparison, ContenderResult, GateCheck
+from unitune.data.leaks import by_kind
+from unitune.evaluate.results import Comparison, ContenderResult, GateCheck, LeakResult
 
 _HYPHEN_BEFORE_NUMBER = re.compile(r"(?<![\w-])-(?=\d)")
 _SPACE_BEFORE_PERCENT = re.compile(r"(?<=\d) (?=%)")
@@ -395,8 +396,8 @@ def _counted_leaks(comparison: Comparison) -> tuple[str, ...]:
         return ()
     cases = counted(len(leaks.cases), "test case")
     warning = (
-        f"{cases} also in the training rows and counted all the same (leaks: allow): "
-        "the tuned model may know the answers by heart."
+        f"{cases} also in the training rows ({_kinds(leaks)}) and counted all the same "
+        "(leaks: allow): the tuned model may know the answers by heart."
     )
     return (warning,)
 
@@ -406,4 +407,8 @@ def _leaks(comparison: Comparison) -> str:
     if not leaks.cases:
         return "none found"
     done = {"refuse": "refused", "drop": "left out of the test", "allow": "counted all the same"}
-    return f"{counted(len(leaks.cases), 'case')}, {done[leaks.action]}"
+    return f"{counted(len(leaks.cases), 'case')} ({_kinds(leaks)}), {done[leaks.action]}"
+
+
+def _kinds(leaks: LeakResult) -> str:
+    return by_kind(case.kind for case in leaks.cases)
