@@ -313,7 +313,7 @@ def test_a_case_says_which_other_contenders_got_it_right() -> None:
 
 
 def test_a_metric_with_shades_is_called_a_score_and_its_answers_have_one() -> None:
-    comparison = graded(sample_comparison())
+    comparison = graded(sample_comparison()).model_copy(update={"graded": True})
     text = Page(render(comparison)).text
 
     assert "Over 180 test cases, tuned scored 58.3 % on average" in text
