@@ -10,7 +10,8 @@ the set is small, easy and English, so a loss of a few points is lost in the int
 with it; it says nothing of safety, long texts, code or other languages; a tuned model that answers
 every question in its task's form fails it, rightly, though a system prompt might bring it back; and
 since the base is measured on what it was right about, by luck too, a model that is as good as the
-base shows a little less than all of it. It is a warning light and no benchmark, and no verdict
+base shows a little less than all of it. SmolLM2-135M-Instruct gets 49 of the 82 right, so even a
+small base has something to lose. It is a warning light and no benchmark, and no verdict
 rests on it.
 
 Not here: asking. `questions` are what `unitune.evaluate.engine.ask` takes.

@@ -289,3 +289,28 @@ def test_a_job_keeps_its_scorers_when_it_is_saved(make_job: Any, tmp_path: Path)
     job.save(tmp_path / "saved.yaml")
     assert job == Job.load(tmp_path / "saved.yaml")
     assert "- exact\n" in (tmp_path / "saved.yaml").read_text()
+
+
+def test_a_job_saved_elsewhere_still_names_its_scorers_files(make_job: Any, tmp_path: Path) -> None:
+    scorers = [
+        {"type": "python", "function": "f.py:f"},
+        {"type": "json_schema", "definition": "s.json"},
+        {"type": "grader", "grader": "g.json"},
+    ]
+    (tmp_path / "elsewhere").mkdir()
+    make_job({"scorers": scorers, "contenders": CONTENDERS}).save(tmp_path / "elsewhere/job.yaml")
+    own, schema, grader = Job.load(tmp_path / "elsewhere/job.yaml").evaluate.scorers
+    assert isinstance(own, PythonFunction)
+    assert isinstance(schema, JsonSchema)
+    assert isinstance(grader, OpenAIGrader)
+    assert ("../f.py:f", "../s.json", "../g.json") == (
+        own.function,
+        schema.definition,
+        grader.grader,
+    )
+
+
+def test_the_jobs_schema_names_every_scorer_with_its_options() -> None:
+    schema = Job.model_json_schema()["$defs"]
+    assert {"tolerance", "relative", "take"} <= set(schema["Numeric"]["properties"])
+    assert "Length" in schema
