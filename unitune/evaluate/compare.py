@@ -97,7 +97,8 @@ def compare(  # noqa: PLR0913 - each has a name and a default
     tuned = _known_here(job, splits, run) if replay else _tuned_by(job, splits, run)
     training = describe(job, splits, tuned) if tuned else None
     contenders = build(job.evaluate, job.tuning, splits.train)
-    task = prepare(job, splits, training.rows if training else ())
+    prices = contender_prices(job, free=offer.training_price == "none")
+    task = prepare(job, splits, training.rows if training else (), prices)
     asked = requirements(job, task, accepting=update_baseline)
     with standing(tuned, deploy_seconds) if tuned and deploy_seconds else nullcontext():
         examination = Examination(
@@ -113,7 +114,7 @@ def compare(  # noqa: PLR0913 - each has a name and a default
             recall=recall,
             concurrency=job.evaluate.concurrency,
             spending=Spending(job.evaluate.budget.usd if job.evaluate.budget else None),
-            prices=contender_prices(job, free=offer.training_price == "none"),
+            prices=prices,
         )
         answered = examine(examination, progress or _tell_nobody)
     comparison = conclude(job, task, answered, training, asked)
