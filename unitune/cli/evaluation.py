@@ -48,7 +48,7 @@ def compare(
     """
     from unitune.cli.following import asking
     from unitune.cli.options import seconds_of
-    from unitune.cli.output import console
+    from unitune.cli.output import aside, console
     from unitune.evaluate.compare import compare as make_comparison
     from unitune.evaluate.compare import default_folder
     from unitune.job import Job
@@ -65,6 +65,7 @@ def compare(
             deploy_seconds=None if deploy is None else seconds_of("--deploy", deploy),
             batch=batch,
             progress=progress,
+            announce=None if progress is None else aside().print,
         )
     if json:
         typer.echo(comparison.verdict_json())

@@ -15,6 +15,7 @@ Killed at any moment, the same call goes on where it stopped.
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -28,6 +29,7 @@ from unitune.evaluate.contenders import build, check_roles
 from unitune.evaluate.engine import Asked
 from unitune.evaluate.examine import Examination, Notify, examine
 from unitune.evaluate.results import Comparison
+from unitune.evaluate.sample_size import foresight
 from unitune.evaluate.task import prepare
 from unitune.evaluate.training import describe, run_under_test
 from unitune.feasibility import on_its_own_name
@@ -44,6 +46,7 @@ def compare(  # noqa: PLR0913 - each has a name and a default
     deploy_seconds: float | None = None,
     batch: bool = False,
     progress: Notify | None = None,
+    announce: Callable[[str], None] | None = None,
 ) -> Comparison:
     """Judge the candidate of a job against its best baseline, and write the evidence down.
 
@@ -56,6 +59,7 @@ def compare(  # noqa: PLR0913 - each has a name and a default
         batch: Have test cases answered in batches, where the backend can: within a day, for about
             half the price. The same call collects what an earlier one handed in.
         progress: Called as answers come; with batches about once a second, too.
+        announce: Called once, before any question is asked, with what so many cases can show.
 
     Returns:
         Scores, intervals, verdict and gate, with every case.
@@ -81,6 +85,8 @@ def compare(  # noqa: PLR0913 - each has a name and a default
     training = describe(job, splits, tuned) if tuned else None
     contenders = build(job.evaluate, job.tuning, splits.train)
     task = prepare(job, splits, training.rows if training else ())
+    if announce is not None:
+        announce(foresight(len(task.cases), job.evaluate.margin))
     with standing(tuned, deploy_seconds) if tuned and deploy_seconds else nullcontext():
         examination = Examination(
             backend=job.backend,
