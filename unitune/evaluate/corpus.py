@@ -74,7 +74,8 @@ def compare_corpus(  # noqa: PLR0913 - each has a name and a default
         Both statistics, their difference with interval, p-value and verdict.
 
     Raises:
-        ValueError: The two are not of the same shape, or there are fewer than two cases.
+        ValueError: The two are not of the same shape, or there are fewer than two cases
+            or clusters.
 
     Source:
         Jackknife values: Tukey 1958, Ann Math Stat 29:614; Efron and Tibshirani 1993, chapter 11.
@@ -84,16 +85,15 @@ def compare_corpus(  # noqa: PLR0913 - each has a name and a default
             f"baseline and candidate must both be (cases, statistics), not {baseline.shape} "
             f"and {candidate.shape}"
         )
-    if len(baseline) < 2:
-        raise ValueError("a statistic of a corpus needs at least two cases")
-    units = _differences(baseline, candidate, score)
-    old, new = baseline, candidate  # (N, S), then (U, S)
-    if clusters is not None:
-        numbers = numbered(clusters, len(baseline))
-        sizes = np.bincount(numbers).astype(np.float64)
-        old, new = _summed(baseline, numbers), _summed(candidate, numbers)
-        if 1 < len(sizes) < len(baseline):
-            units = replace(_differences(old, new, score, sizes), alone=units)
+    numbers = numbered(clusters or range(len(baseline)), len(baseline))
+    sizes = np.bincount(numbers).astype(np.float64)
+    if len(sizes) < 2:
+        raise ValueError("a statistic of a corpus needs at least two cases or clusters")
+    units = _differences(baseline, candidate, np.ones(len(baseline)), score)
+    old, new = baseline, candidate  # (N, S)
+    if len(sizes) < len(baseline):
+        old, new = _summed(baseline, numbers), _summed(candidate, numbers)  # (U, S)
+        units = replace(_differences(old, new, sizes, score), alone=units)
     ends = score(np.stack([old.sum(0), new.sum(0)]))  # (2,)
     sides = Sides(
         baseline=float(ends[0]),
@@ -125,10 +125,7 @@ def own_corpus(
     return own_interval(Units.of(values, clusters), level)
 
 
-def _differences(
-    old: FloatArray, new: FloatArray, score: CorpusScore, sizes: FloatArray | None = None
-) -> Units:
-    sizes = np.ones(len(old)) if sizes is None else sizes
+def _differences(old: FloatArray, new: FloatArray, sizes: FloatArray, score: CorpusScore) -> Units:
     return Units(_jackknife(new, sizes, score) - _jackknife(old, sizes, score), sizes)
 
 
