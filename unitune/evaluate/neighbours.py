@@ -13,16 +13,15 @@ Not here: how a prompt shows them (`unitune.evaluate.prompts`).
 from __future__ import annotations
 
 import math
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
-from typing import TypeAlias, cast
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import sparse
 
 from unitune.data.example import Example, digest
 from unitune.data.overlap import question
@@ -30,7 +29,7 @@ from unitune.data.overlap import question
 Vector: TypeAlias = NDArray[np.float64]
 
 POOL = 20_000
-"""Rows that are searched, by hash of a larger file; making their vectors takes some ten seconds."""
+"""Rows that are searched, by hash of a larger file; making their vectors takes some five seconds."""
 
 LETTERS = (3, 4, 5)
 """Lengths of the runs of letters: shorter ones are in all words, longer ones are words."""
@@ -75,44 +74,52 @@ class Neighbours:
 
 @dataclass(frozen=True, slots=True)
 class _Half:
-    """Vectors of all rows over one kind of terms.
+    """Vectors of all rows over one kind of terms, term by term: a case has few of all terms.
 
     Args:
-        columns: Of the matrix, by term.
-        rarity: Weight of each column.
-        vectors: Of length 1 each; rows by terms.
+        rows: How many there are.
+        terms: By name: its rarity, the rows that have it, and their weights of it.
     """
 
-    columns: Mapping[str, int]
-    rarity: Vector
-    vectors: sparse.csr_array
+    rows: int
+    terms: Mapping[str, _Term]
 
-    def likeness(self, terms: Iterable[str]) -> Vector:
+    def likeness(self, asked: Iterable[str]) -> Vector:
         """Return each row's cosine with a text; terms that no row has count for nothing."""
-        asked = np.zeros(len(self.columns))
-        for term, count in Counter(terms).items():
-            if (column := self.columns.get(term)) is not None:
-                asked[column] = (1 + math.log(count)) * self.rarity[column]
-        length = float(np.linalg.norm(asked))
-        return cast("Vector", self.vectors @ (asked / length if length else asked))
+        total, length = np.zeros(self.rows), 0.0
+        for name, count in Counter(asked).items():
+            if term := self.terms.get(name):
+                weight = (1 + math.log(count)) * term.rarity
+                total[term.rows] += weight * term.weights
+                length += weight**2
+        return total / math.sqrt(length) if length else total
+
+
+class _Term(NamedTuple):
+    rarity: float
+    rows: NDArray[np.int64]
+    weights: Vector
 
 
 def _half(texts: Sequence[Iterable[str]]) -> _Half:
-    counts = [Counter(terms) for terms in texts]
-    columns: dict[str, int] = {}
-    for count in counts:
-        for term in count:
-            columns.setdefault(term, len(columns))
-    at = np.array([columns[term] for count in counts for term in count], dtype=np.int64)
-    starts = np.cumsum([0, *(len(count) for count in counts)])
-    shares = np.array([number for count in counts for number in count.values()], dtype=np.float64)
-    with_it = np.bincount(at, minlength=len(columns))
-    rarity = np.log((1 + len(counts)) / (1 + with_it)) + 1
-    weights = (1 + np.log(shares)) * rarity[at]
-    lengths = np.sqrt(np.add.reduceat(np.append(weights**2, 0.0), starts[:-1]))
-    weights /= np.repeat(lengths, np.diff(starts))
-    vectors = sparse.csr_array((weights, at, starts), shape=(len(counts), len(columns)))
-    return _Half(columns, rarity, vectors)
+    holders: defaultdict[str, list[tuple[int, float]]] = defaultdict(list)
+    for at, terms in enumerate(texts):
+        for name, count in Counter(terms).items():
+            holders[name].append((at, 1 + math.log(count)))
+    rarity = {
+        name: math.log((1 + len(texts)) / (1 + len(found))) + 1 for name, found in holders.items()
+    }
+    squares = np.zeros(len(texts))
+    for name, found in holders.items():
+        for at, frequency in found:
+            squares[at] += (frequency * rarity[name]) ** 2
+    lengths = np.sqrt(squares)
+    half: dict[str, _Term] = {}
+    for name, found in holders.items():
+        rows = np.array([at for at, _ in found], dtype=np.int64)
+        frequencies = np.array([frequency for _, frequency in found])
+        half[name] = _Term(rarity[name], rows, frequencies * rarity[name] / lengths[rows])
+    return _Half(len(texts), half)
 
 
 def _text(example: Example) -> str:
