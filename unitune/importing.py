@@ -19,12 +19,13 @@ from pydantic import JsonValue
 
 from unitune import registry
 from unitune.abilities import ImportedJob, Imports
+from unitune.contender_specs import Recorded, Tuned
 from unitune.conversion import Converted, decode_file
 from unitune.data.example import Example
 from unitune.data.findings import Finding
 from unitune.errors import BackendError, DataError, UnknownName, Unsupported, UserError
 from unitune.evaluate.recorded import answer_line, mend, read_answers
-from unitune.job import Data, Evaluate, Job, Recorded, Tuned, Tuning
+from unitune.job import Data, Evaluate, Job, Tuning
 from unitune.models import ChatModel, Reply, Request, TunedModel
 
 TOOLS = ("promptfoo", "inspect", "lm-eval")

@@ -14,9 +14,10 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, cast
 
-from pydantic import BeforeValidator, Field, JsonValue, ValidationError, model_validator
+from pydantic import Field, JsonValue, ValidationError, model_validator
 
 from unitune import yamlfile
+from unitune.contender_specs import ContenderSpec, FewShot, Instructed, Recorded, Tuned, ZeroShot
 from unitune.errors import JobError
 from unitune.scorer_specs import (
     MEASURES,
@@ -27,10 +28,9 @@ from unitune.scorer_specs import (
     Regex,
     ScorerSpec,
 )
-from unitune.spec import Spec, Typed, from_name
+from unitune.spec import Spec
 
 Auto = Literal["auto"]
-Role = Literal["baseline", "candidate", "reference"]
 Method = Literal["sft", "dpo", "rft"]
 
 
@@ -105,59 +105,6 @@ class Tuning(Spec):
     """Longest row in tokens; a longer row is a finding, never cut silently."""
     seed: Annotated[int, Field(ge=0)] | Auto = "auto"
     """Seed of everything random."""
-
-
-class ZeroShot(Typed):
-    """The untuned model with the row's own messages."""
-
-    type: Literal["zero-shot"] = "zero-shot"
-    name: str = "zero-shot"
-    role: Role = "baseline"
-
-
-class Instructed(Typed):
-    """The untuned model, told in words what is wanted."""
-
-    type: Literal["instructed"] = "instructed"
-    name: str = "instructed"
-    role: Role = "baseline"
-    instructions: str | None = None
-    """Text added to the system prompt; `evaluate.instructions`, or a text made from train."""
-
-
-class FewShot(Typed):
-    """The untuned model, shown answered rows of train before the question."""
-
-    type: Literal["few-shot"] = "few-shot"
-    name: str = "few-shot"
-    role: Role = "baseline"
-    shots: Annotated[int, Field(ge=1)] | Auto = "auto"
-    """How many rows are shown; `auto` chooses among a few numbers on dev."""
-
-
-class Tuned(Typed):
-    """The tuned model with the prompt that it was trained on."""
-
-    type: Literal["tuned"] = "tuned"
-    name: str = "tuned"
-    role: Role = "candidate"
-
-
-class Recorded(Typed):
-    """Answers that were written down before, such as those of a model that is switched off."""
-
-    type: Literal["recorded"] = "recorded"
-    name: str = "recorded"
-    role: Role = "baseline"
-    answers: str
-    """JSON Lines, one object a case: ``{"case": ID, "answer": TEXT}``, ids as in
-    `Example.case_id`."""
-
-
-ContenderSpec = Annotated[
-    Annotated[ZeroShot | Instructed | FewShot | Tuned | Recorded, Field(discriminator="type")],
-    BeforeValidator(from_name, json_schema_input_type=str | dict[str, JsonValue]),
-]
 
 
 class Guard(Spec):
@@ -235,7 +182,7 @@ class Evaluate(Spec):
     primary: str | None = None
     """Name of the scorer that decides, never a measure; by default the first."""
     contenders: tuple[ContenderSpec, ...] = (ZeroShot(), Instructed(), FewShot(), Tuned())
-    """Who competes: zero-shot, instructed, few-shot, tuned, recorded."""
+    """Who competes: zero-shot, instructed, few-shot, tuned, model, server, recorded."""
     instructions: str | None = None
     """What the instructed contender is told; made from train alone when absent."""
     margin: Annotated[float, Field(gt=0, lt=1)] = 0.05

@@ -20,24 +20,26 @@ from contextlib import nullcontext
 from pathlib import Path
 
 from unitune import registry
+from unitune.contender_specs import Tuned
 from unitune.data.split import Splits, load_splits
 from unitune.deploying import answering, standing
 from unitune.errors import JobError, UnknownName, UserError
 from unitune.evaluate import baseline
 from unitune.evaluate.batchcreate import batching_backend
 from unitune.evaluate.conclude import conclude
-from unitune.evaluate.contenders import build, check_roles
+from unitune.evaluate.contenders import build, check_roles, needs_train
 from unitune.evaluate.engine import Asked
 from unitune.evaluate.evidence import requirements
 from unitune.evaluate.examine import Examination, Notify, examine
 from unitune.evaluate.results import Comparison
 from unitune.evaluate.sample_size import foresight
+from unitune.evaluate.sources import check_sources
 from unitune.evaluate.spending import Spending, contender_prices
 from unitune.evaluate.task import Task, prepare
-from unitune.evaluate.training import describe, run_under_test
+from unitune.evaluate.training import check_prompts, describe, run_under_test
 from unitune.feasibility import on_its_own_name
 from unitune.home import home, make_home
-from unitune.job import FewShot, Instructed, Job, Tuned
+from unitune.job import Job
 from unitune.run import Run
 
 
@@ -82,8 +84,9 @@ def compare(  # noqa: PLR0913 - each has a name and a default
         UnknownName: No run is named, and none succeeded; or the gate pins no case of the test.
         DataError: Cases cannot be told apart, or an expected answer cannot be read.
         Leak: Test cases stand in training rows.
-        Mismatch: The tuned model does not belong to the job's base, or the baseline file not to
-            these cases; or, on replay, cases or prompts have changed since they were answered.
+        Mismatch: The tuned model does not belong to the job's base, the cases not to the prompt
+            that it was trained with, or the baseline file not to these cases; or, on replay, cases
+            or prompts have changed since they were answered.
         OverBudget: The answers may cost more than `evaluate.budget`; those that came are kept.
         UserError: It answers only from a deployment, and none stands; or one is to be brought up
             for batches.
@@ -93,6 +96,8 @@ def compare(  # noqa: PLR0913 - each has a name and a default
     """
     check_roles(job.evaluate.contenders)
     _check_train(job, run)
+    if not replay:
+        check_sources(job.evaluate.contenders)
     if batch:
         _check_batches(job.backend, deploy_seconds)
     offer = registry.offer(job.backend)
@@ -103,6 +108,8 @@ def compare(  # noqa: PLR0913 - each has a name and a default
     contenders = build(job.evaluate, job.tuning, splits.train)
     prices = contender_prices(job, free=offer.training_price == "none")
     task = prepare(job, splits, training.rows if training else (), prices)
+    if training:
+        check_prompts(job, training.rows or (splits.train,), task.cases)
     asked = requirements(job, task, accepting=update_baseline)
     if announce is not None:
         announce(foresight(len(task.cases), job.evaluate.margin))
@@ -134,13 +141,10 @@ def _check_train(job: Job, run: Run | None) -> None:
     """Refuse contenders that are made from training rows where the job names none."""
     if job.data.train is not None:
         return
-    told = job.evaluate.instructions
     made_from_train = [
         spec.name
         for spec in job.evaluate.contenders
-        if isinstance(spec, FewShot)
-        or (isinstance(spec, Tuned) and run is None)
-        or (isinstance(spec, Instructed) and not (spec.instructions or told))
+        if needs_train(spec, job.evaluate) or (isinstance(spec, Tuned) and run is None)
     ]
     if made_from_train:
         raise JobError(

@@ -13,9 +13,11 @@ from datetime import UTC, datetime
 from statistics import fmean
 
 from unitune import __version__, registry
+from unitune.contender_specs import Model, Recorded, Server
 from unitune.data.example import digest
 from unitune.errors import BackendError
 from unitune.evaluate import gate
+from unitune.evaluate.contenders import prompt_kind
 from unitune.evaluate.corpus import own_corpus
 from unitune.evaluate.dev import best_baseline
 from unitune.evaluate.evidence import Requirements, Sides, gather
@@ -29,7 +31,7 @@ from unitune.evaluate.scorers import Kind
 from unitune.evaluate.statistics import PairedResult, own_score
 from unitune.evaluate.task import Task
 from unitune.evaluate.training import Training
-from unitune.job import Job, Recorded
+from unitune.job import Job
 
 
 def conclude(
@@ -162,7 +164,9 @@ def _given(answered: Answered) -> list[Record]:
 
 def _effort(answered: Answered, task: Task, training: Training | None) -> str:
     if answered.choice.contender.is_tuned and training is not None:
-        return training.effort
+        borrowed = answered.choice.contender.borrows
+        prompt = f"; asked with {answered.choice.prompt.label}" if borrowed else ""
+        return f"{training.effort}{prompt}"
     spec = answered.choice.contender.spec
     if isinstance(spec, Recorded):
         return f"answers kept in {spec.answers}"
@@ -233,6 +237,8 @@ def _called(each: Answered) -> str:
     contender = each.choice.contender
     if isinstance(contender.spec, Recorded):
         return f"Answers of {contender.name}"
+    if isinstance(contender.spec, Model | Server):
+        return f"Model of {contender.name}"
     return "Tuned model" if contender.is_tuned else "Untuned model"
 
 
@@ -268,8 +274,8 @@ def _recalled(contenders: Iterable[Answered]) -> Iterable[str]:
 
 def _weak_baseline(job: Job) -> tuple[str, ...]:
     """Warn of a baseline into which nobody put any effort."""
-    types = {spec.type for spec in job.evaluate.contenders if spec.role == "baseline"}
-    if types != {"zero-shot"}:
+    kinds = {prompt_kind(spec) for spec in job.evaluate.contenders if spec.role == "baseline"}
+    if kinds != {"zero-shot"}:
         return ()
     note = (
         "The only baseline is zero-shot, a prompt without any effort: instructions or shots may "

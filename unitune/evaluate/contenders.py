@@ -2,37 +2,45 @@
 
 zero-shot and tuned have one prompt, the row's own messages. instructed has one more text. few-shot
 has a first round of prompts, with more and more shots, and a second made from the winner of the
-first, without the instructions and with other rows: at most five prompts, each asked all dev rows.
+first: without the instructions, with other rows, and with each case's nearest rows; at most six
+prompts, each asked all dev rows. A model of another backend or on a server has the prompts of the
+kind that it names. A tuned model may borrow the prompt that the best baseline has chosen.
 
-Not here: asking (`unitune.evaluate.engine`) and choosing (`unitune.evaluate.dev`).
+Not here: which model answers (`unitune.evaluate.sources`), asking (`unitune.evaluate.engine`) and
+choosing (`unitune.evaluate.dev`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
+from typing import Literal
 
-from unitune.data.example import Example
-from unitune.errors import JobError
-from unitune.evaluate.prompts import OWN_MESSAGES, Prompt, instructions_from
-from unitune.evaluate.shots import draw, size_bytes
-from unitune.job import (
+from unitune.contender_specs import (
     ContenderSpec,
-    Evaluate,
     FewShot,
     Instructed,
+    Model,
+    PromptKind,
     Recorded,
+    Server,
+    ShotChoice,
     Tuned,
-    Tuning,
     ZeroShot,
 )
+from unitune.data.example import Example
+from unitune.errors import JobError
+from unitune.evaluate.neighbours import Neighbours
+from unitune.evaluate.prompts import OWN_MESSAGES, Nearest, Prompt, instructions_from
+from unitune.evaluate.shots import draw, size_bytes
+from unitune.job import Evaluate, Tuning
 
 LADDER = (4, 8, 16)
 """Numbers of shots that `auto` tries.
 
 Doubling, because each further shot gains less than the one before; three rungs, so that with the
-second round the choice costs five times the dev rows.
+second round the choice costs six times the dev rows.
 """
 
 MOST_SHOT_BYTES = 16_000
@@ -41,7 +49,7 @@ the small models that this runs on, and seconds of every batch on a CPU.
 """
 
 
-def _nothing_more(_: Prompt) -> tuple[Prompt, ...]:
+def _nothing_more(_: Prompt) -> Iterable[Prompt]:
     return ()
 
 
@@ -57,7 +65,7 @@ class Contender:
 
     spec: ContenderSpec
     prompts: tuple[Prompt, ...] = (OWN_MESSAGES,)
-    refine: Callable[[Prompt], tuple[Prompt, ...]] = _nothing_more
+    refine: Callable[[Prompt], Iterable[Prompt]] = _nothing_more
 
     @property
     def name(self) -> str:
@@ -70,17 +78,42 @@ class Contender:
         return isinstance(self.spec, Tuned)
 
     @property
+    def borrows(self) -> bool:
+        """Whether it is asked with the prompt that the best baseline has chosen."""
+        return isinstance(self.spec, Tuned) and self.spec.prompt == "baseline"
+
+    @property
     def has_choice(self) -> bool:
         """Whether something is to be chosen on dev."""
         return len(self.prompts) > 1 or self.refine is not _nothing_more
+
+
+def prompt_kind(spec: ContenderSpec) -> PromptKind | None:
+    """Return how an untuned model is prompted; None for tuned models and recorded answers."""
+    match spec:
+        case ZeroShot() | Instructed() | FewShot():
+            return spec.type
+        case Model() | Server():
+            return spec.prompt
+        case Tuned() | Recorded():
+            return None
+
+
+def needs_train(spec: ContenderSpec, evaluate: Evaluate) -> bool:
+    """Whether a contender's prompt is made from training rows."""
+    match spec:
+        case Instructed() | Model(prompt="instructed") | Server(prompt="instructed"):
+            return not (spec.instructions or evaluate.instructions)
+        case _:
+            return prompt_kind(spec) == "few-shot"
 
 
 def check_roles(specs: Sequence[ContenderSpec]) -> None:
     """Refuse contenders that cannot be compared.
 
     Raises:
-        JobError: There is not exactly one candidate, no baseline, or recorded answers would have
-            to compete on dev.
+        JobError: There is not exactly one candidate, no baseline, recorded answers would have to
+            compete on dev, or there is no prompt to borrow.
     """
     candidates = [spec.name for spec in specs if spec.role == "candidate"]
     if len(candidates) != 1:
@@ -103,6 +136,43 @@ def check_roles(specs: Sequence[ContenderSpec]) -> None:
             f"evaluate.contenders: {candidates[0]!r} has nothing to be compared with. "
             "Add a contender with role baseline, such as zero-shot or few-shot."
         )
+    _check_borrowing(specs)
+
+
+def _check_borrowing(specs: Sequence[ContenderSpec]) -> None:
+    borrowing = [spec for spec in specs if isinstance(spec, Tuned) and spec.prompt == "baseline"]
+    for spec in borrowing:
+        if spec.role == "baseline":
+            raise JobError(
+                f"evaluate.contenders: {spec.name!r} takes the best baseline's prompt and cannot "
+                "be a baseline itself. Give it `role: candidate` or `role: reference`."
+            )
+    unprompted = [
+        spec.name for spec in specs if spec.role == "baseline" and prompt_kind(spec) is None
+    ]
+    if borrowing and unprompted:
+        raise JobError(
+            f"evaluate.contenders: {borrowing[0].name!r} takes the best baseline's prompt, and "
+            f"{', '.join(unprompted)} has none to give. Make it a reference, or take "
+            "`prompt: own`."
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Material:
+    """What prompts are made from: nothing of dev or test.
+
+    Args:
+        train: Answered rows.
+        neighbours: The same rows, to be found by a case.
+        instructions: For contenders that have none of their own.
+        seed: Decides which rows are drawn.
+    """
+
+    train: Sequence[Example]
+    neighbours: Neighbours
+    instructions: str
+    seed: int
 
 
 def build(evaluate: Evaluate, tuning: Tuning, train: Iterable[Example]) -> tuple[Contender, ...]:
@@ -116,58 +186,75 @@ def build(evaluate: Evaluate, tuning: Tuning, train: Iterable[Example]) -> tuple
     Raises:
         JobError: few-shot asks for more shots than train has distinct questions.
     """
-    rows = tuple(train)
-    seed = 0 if tuning.seed == "auto" else tuning.seed
-    instructions = evaluate.instructions or instructions_from(rows)
-    return tuple(_contender(spec, rows, instructions, seed) for spec in evaluate.contenders)
+    rows = tuple(row for row in train if row.answer is not None)
+    material = _Material(
+        train=rows,
+        neighbours=Neighbours(rows),
+        instructions=evaluate.instructions or instructions_from(rows),
+        seed=0 if tuning.seed == "auto" else tuning.seed,
+    )
+    return tuple(_contender(spec, material) for spec in evaluate.contenders)
 
 
-def _contender(
-    spec: ContenderSpec, train: Sequence[Example], instructions: str, seed: int
-) -> Contender:
+def _contender(spec: ContenderSpec, material: _Material) -> Contender:
     match spec:
-        case ZeroShot() | Tuned() | Recorded():
-            return Contender(spec)
-        case Instructed():
-            return Contender(spec, (Prompt("instructions", spec.instructions or instructions),))
+        case Instructed() | Model(prompt="instructed") | Server(prompt="instructed"):
+            told = spec.instructions or material.instructions
+            return Contender(spec, (Prompt("instructions", told),))
         case FewShot():
-            return Contender(
-                spec,
-                _first_round(spec, train, instructions, seed),
-                partial(_second_round, train, instructions, seed),
-            )
+            return _few_shot(spec, material)
+        case Model(prompt="few-shot") | Server(prompt="few-shot"):
+            told = spec.instructions or material.instructions
+            return _few_shot(spec, replace(material, instructions=told))
+        case _:
+            return Contender(spec)
+
+
+def _few_shot(spec: FewShot | Model | Server, material: _Material) -> Contender:
+    return Contender(
+        spec,
+        _first_round(spec.name, spec.shots, spec.choose, material),
+        partial(_second_round, spec.choose, material),
+    )
 
 
 def _first_round(
-    spec: FewShot, train: Sequence[Example], instructions: str, seed: int
+    name: str, count: int | Literal["auto"], choose: ShotChoice, material: _Material
 ) -> tuple[Prompt, ...]:
     """Return prompts with more and more shots, all with instructions."""
-    wanted = max(LADDER) if spec.shots == "auto" else spec.shots
-    shots = draw(train, wanted, seed)
-    if spec.shots != "auto" and len(shots) < spec.shots:
+    drawn = draw(material.train, max(LADDER) if count == "auto" else count, material.seed)
+    if count != "auto" and len(drawn) < count:
         raise JobError(
-            f"contender {spec.name!r} asks for {spec.shots} shots, but train has only "
-            f"{len(shots)} distinct questions. Give a smaller number, or `auto`."
+            f"contender {name!r} asks for {count} shots, but train has only "
+            f"{len(drawn)} distinct questions. Give a smaller number, or `auto`."
         )
-    counts = _counts(shots) if spec.shots == "auto" else (spec.shots,)
+    counts = _counts(drawn) if count == "auto" else (count,)
+    if choose == "nearest":
+        return tuple(_nearest(count, material) for count in counts)
     return tuple(
-        Prompt(f"{_shots(count)} with instructions", instructions, shots[:count])
+        Prompt(f"{_shots(count)} with instructions", material.instructions, drawn[:count])
         for count in counts
     )
 
 
-def _second_round(
-    train: Sequence[Example], instructions: str, seed: int, best: Prompt
-) -> tuple[Prompt, ...]:
-    """Return the best number of shots without instructions, and with other rows."""
-    count = len(best.shots)
-    return (
-        Prompt(f"{_shots(count)} without instructions", "", best.shots),
-        Prompt(
-            f"{_shots(count, 'other ')} with instructions",
-            instructions,
-            draw(train, count, seed + 1),
-        ),
+def _second_round(choose: ShotChoice, material: _Material, best: Prompt) -> Iterator[Prompt]:
+    """Yield the best number of shots without instructions, and with other rows."""
+    count = best.shot_count
+    which = "nearest " if choose == "nearest" else ""
+    yield Prompt(f"{_shots(count, which)} without instructions", "", best.shots)
+    if choose == "nearest":
+        return
+    other = draw(material.train, count, material.seed + 1)
+    yield Prompt(f"{_shots(count, 'other ')} with instructions", material.instructions, other)
+    if choose == "auto":
+        yield _nearest(count, material)
+
+
+def _nearest(count: int, material: _Material) -> Prompt:
+    return Prompt(
+        f"{_shots(count, 'nearest ')} with instructions",
+        material.instructions,
+        Nearest(material.neighbours, count),
     )
 
 

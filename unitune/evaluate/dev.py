@@ -9,13 +9,13 @@ candidate the easier opponent.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from unitune.evaluate.contenders import Contender
+from unitune.evaluate.contenders import Contender, prompt_kind
 from unitune.evaluate.prompts import Prompt
 
-EFFORT = ("recorded", "tuned", "zero-shot", "instructed", "few-shot")
-"""Contender types by the effort in their prompts."""
+EFFORT = (None, "zero-shot", "instructed", "few-shot")
+"""Kinds of prompts by the effort in them."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -101,6 +101,18 @@ def best_baseline(choices: Sequence[Choice]) -> Choice:
     return max(baselines, key=_strength)
 
 
+def borrow(contender: Contender, choices: Sequence[Choice]) -> Choice:
+    """Return a contender with the prompt that the best baseline has chosen.
+
+    Args:
+        contender: Who borrows.
+        choices: Of all baselines.
+    """
+    lender = best_baseline(choices)
+    label = f"the prompt of {lender.contender.name}: {lender.prompt.label}"
+    return Choice(contender, replace(lender.prompt, label=label))
+
+
 def needs_dev(contender: Contender, contenders: Sequence[Contender]) -> bool:
     """Whether dev decides anything about this contender: its prompt, or which baseline is best."""
     rivals = sum(other.spec.role == "baseline" for other in contenders)
@@ -113,4 +125,4 @@ def _best(trials: Sequence[Trial]) -> Trial:
 
 def _strength(choice: Choice) -> tuple[DevScore, int]:
     score = choice.score or DevScore(0.0, 0.0)
-    return score, EFFORT.index(choice.contender.spec.type)
+    return score, EFFORT.index(prompt_kind(choice.contender.spec))

@@ -2,7 +2,8 @@
 
 A model is loaded once for all of its contenders, and closed before the next one is loaded, so that
 one fits where two would not. The tuned one comes first: it may turn out not to belong to its base,
-and that should not cost the user minutes. Each contender chooses its prompt on dev and then
+and that should not cost the user minutes. Once more it comes last, for contenders that are asked
+with the best baseline's prompt. Each contender chooses its prompt on dev and then
 answers the test cases with that prompt alone, at once or, where batches are wanted, when all
 contenders have chosen: dev is always asked one by one, since each round waits for the one before.
 
@@ -24,25 +25,25 @@ from functools import partial
 from itertools import chain
 from pathlib import Path
 
-from unitune import registry
+from unitune.contender_specs import Recorded
 from unitune.errors import Interrupted
 from unitune.evaluate import batchfile
 from unitune.evaluate.batchfile import open_batches
 from unitune.evaluate.batching import answer_in_batches
 from unitune.evaluate.contenders import Contender
-from unitune.evaluate.dev import Choice, DevScore, choose, needs_dev
+from unitune.evaluate.dev import Choice, DevScore, borrow, choose, needs_dev
 from unitune.evaluate.engine import Asked, Means, Question, ask, replay
 from unitune.evaluate.journal import Journal, open_journal
 from unitune.evaluate.pace import LIMIT
 from unitune.evaluate.paper import Paper
 from unitune.evaluate.prompts import Prompt
-from unitune.evaluate.recorded import RecordedModel
 from unitune.evaluate.remembered import Remembered, open_remembered
 from unitune.evaluate.results import Record
+from unitune.evaluate.sources import Hosted, Places, Source, model_of
 from unitune.evaluate.spending import Spending, usd
 from unitune.evaluate.task import Task
 from unitune.home import home, make_home
-from unitune.job import Recorded, TokenPrice
+from unitune.job import TokenPrice
 from unitune.models import ChatModel, TunedModel
 
 Notify = Callable[[Asked], None]
@@ -100,7 +101,7 @@ class Examination:
         task: Cases and scorers.
         folder: Where answers are written down.
         job_folder: Where the job's relative paths start.
-        batch: Whether the backend answers test cases in batches.
+        batch: Whether the backend answers test cases in batches; models elsewhere do not.
         replay: Whether recorded answers are all there is, and nobody is asked.
         recall: Whether answers that other comparisons were given are taken.
         concurrency: Requests in flight at most.
@@ -200,6 +201,12 @@ def _remembered(examination: Examination) -> AbstractContextManager[Remembered |
     return open_remembered(home(), recall=examination.recall)
 
 
+def _turn(contender: Contender) -> tuple[bool, bool, bool]:
+    """Return what contenders are sorted by: what may be refused comes before what takes minutes."""
+    recorded = isinstance(contender.spec, Recorded)
+    return contender.borrows, not contender.is_tuned, not recorded
+
+
 @dataclass(frozen=True, slots=True)
 class _Desk:
     """What asking takes; one event loop for all of it, because models may keep connections."""
@@ -210,6 +217,7 @@ class _Desk:
     rows: Journal
     remembered: Remembered | None
     notify: Notify
+    chosen: dict[str, Choice] = field(default_factory=dict[str, Choice])
 
     def sitting(self) -> Iterator[Answered]:
         """Yield each contender with its answers."""
@@ -221,78 +229,75 @@ class _Desk:
 
     def everybody(self) -> Iterator[Answered]:
         """Let one contender after another choose and answer."""
-        for opened, group in self._models():
-            with closing(opened()) as model:
+        for source, group in self._sources():
+            with closing(self._open(source)) as model:
                 for contender in group:
                     yield self._answered(model, self._choose(model, contender))
 
     def everybody_from_records(self) -> Iterator[Answered]:
         """Let one contender after another choose and answer as it did before."""
-        for contender in self.examination.contenders:
+        for contender in sorted(self.examination.contenders, key=lambda each: each.borrows):
             yield self._answered(None, self._choose(None, contender))
 
     def everybody_in_batches(self) -> Iterator[Answered]:
         """Let all contenders choose, and have those of the backend answered together."""
         asked = self.examination
-        chosen: dict[str, Choice] = {}
         papers: list[Paper] = []
-        for opened, group in self._models():
-            with closing(opened()) as model:
+        for source, group in self._sources():
+            with closing(self._open(source)) as model:
                 for contender in group:
                     choice = self._choose(model, contender)
-                    if isinstance(contender.spec, Recorded):
-                        yield self._answered(model, choice)
+                    if isinstance(source, Hosted) and source.backend == asked.backend:
+                        papers.append(self._paper(source, model, choice))
                     else:
-                        chosen[contender.name] = choice
-                        papers.append(self._paper(model, choice))
+                        yield self._answered(model, choice)
         with open_batches(asked.folder / batchfile.NAME) as batches:
             records = answer_in_batches(papers, asked.backend, batches, self.rows, self.notify)
         for paper in papers:
             name = paper.contender
-            yield Answered(chosen[name], records[name], paper.fingerprint, self._price(name))
+            price = self._price(name)
+            yield Answered(self.chosen[name], records[name], paper.fingerprint, price)
 
-    def _models(self) -> Iterator[tuple[Callable[[], ChatModel], Sequence[Contender]]]:
-        """Yield the models to load, each with the contenders that it answers for."""
+    def _sources(self) -> Iterator[tuple[Source, Sequence[Contender]]]:
+        """Yield the models to load, each with the contenders that it answers for.
+
+        Contenders that borrow their prompt come last, when all baselines have chosen theirs; for
+        them the tuned model is loaded once more.
+        """
         asked = self.examination
-        tuned = [each for each in asked.contenders if each.is_tuned]
-        recorded = [each for each in asked.contenders if isinstance(each.spec, Recorded)]
-        prompted = [each for each in asked.contenders if each not in (*tuned, *recorded)]
-        if asked.tuned is not None and tuned:
-            yield partial(self._chat, asked.tuned), tuned
-        for each in recorded:
-            yield partial(self._recorded, each), [each]
-        if prompted:
-            yield partial(self._chat, asked.base), prompted
+        places = Places(asked.backend, asked.base, asked.tuned, asked.job_folder)
+        groups: dict[tuple[bool, Source], list[Contender]] = {}
+        for each in sorted(asked.contenders, key=_turn):
+            groups.setdefault((each.borrows, places.source(each.spec)), []).append(each)
+        for (_, source), group in groups.items():
+            yield source, group
 
-    def _chat(self, source: str | TunedModel) -> ChatModel:
-        return registry.backend(self.examination.backend).chat(source)
-
-    def _recorded(self, contender: Contender) -> ChatModel:
-        assert isinstance(contender.spec, Recorded)
-        file = self.examination.job_folder / contender.spec.answers
-        return RecordedModel(file, self.examination.task.cases)
+    def _open(self, source: Source) -> ChatModel:
+        return model_of(source, self.examination.task.cases)
 
     def _answered(self, model: ChatModel | None, choice: Choice) -> Answered:
         records = tuple(self._ask_test(model, choice))
         fingerprint = records[0].model if model is None else model.fingerprint
         return Answered(choice, records, fingerprint, self._price(choice.contender.name))
 
-    def _paper(self, model: ChatModel, choice: Choice) -> Paper:
-        asked, contender = self.examination, choice.contender
-        source = asked.tuned if contender.is_tuned else asked.base
-        assert source is not None, "a tuned contender has a tuned model"
+    def _paper(self, source: Hosted, model: ChatModel, choice: Choice) -> Paper:
         return Paper(
-            contender=contender.name,
+            contender=choice.contender.name,
             prompt=choice.prompt.label,
-            model=source,
+            model=source.model,
             fingerprint=model.fingerprint,
-            questions=asked.task.questions(choice.prompt),
+            questions=self.examination.task.questions(choice.prompt),
         )
 
     def _choose(self, model: ChatModel | None, contender: Contender) -> Choice:
-        if not needs_dev(contender, self.examination.contenders):
-            return Choice(contender, contender.prompts[0])
-        return choose(contender, partial(self._measure, model, contender))
+        if contender.borrows:
+            choice = borrow(contender, tuple(self.chosen.values()))
+        elif needs_dev(contender, self.examination.contenders):
+            choice = choose(contender, partial(self._measure, model, contender))
+        else:
+            choice = Choice(contender, contender.prompts[0])
+        self.chosen[contender.name] = choice
+        return choice
 
     def _measure(self, model: ChatModel | None, contender: Contender, prompt: Prompt) -> DevScore:
         task = self.examination.task

@@ -2,12 +2,14 @@
 
 `Prompt.messages` is all that turns a case into a question. Instructions go to the end of the
 system prompt, so that a prompt which all rows share stays the beginning of every request; shots
-are answered rows of train, as user and assistant turns before the question.
+are answered rows of train, as user and assistant turns before the question: the same for every
+case, or each case's nearest.
 
 `instructions_from` writes instructions out of answers alone, for a job that has none. It is given
 train and nothing else, so nothing of dev or test can stand in it.
 
-Not here: which shots (`unitune.evaluate.shots`), and which prompt wins (`unitune.evaluate.dev`).
+Not here: which shots (`unitune.evaluate.shots` and `unitune.evaluate.neighbours`), and which
+prompt wins (`unitune.evaluate.dev`).
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ from itertools import accumulate
 from typing import cast
 
 from unitune.data.example import Example, Message
+from unitune.evaluate.neighbours import Neighbours
 from unitune.evaluate.scorers import read_json
 
 SYSTEM_ROLES = ("system", "developer")
@@ -38,6 +41,14 @@ MOST_SAMPLE_BYTES = 2000
 
 
 @dataclass(frozen=True, slots=True)
+class Nearest:
+    """Shots of each case's own: so many of its nearest neighbours, the nearest last."""
+
+    neighbours: Neighbours
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
 class Prompt:
     """One way to put a case to a model.
 
@@ -49,7 +60,7 @@ class Prompt:
 
     label: str
     instructions: str = ""
-    shots: tuple[Example, ...] = ()
+    shots: tuple[Example, ...] | Nearest = ()
 
     def messages(self, case: Example) -> tuple[Message, ...]:
         """Return what the model is asked: the case's own messages with what this prompt adds.
@@ -57,8 +68,18 @@ class Prompt:
         The system prompt is the case's own; those of the shots are left out.
         """
         system, question = _split(case.prompt)
-        shown = (turn for shot in self.shots for turn in _turns(shot))
+        shown = (turn for shot in self._shots_of(case) for turn in _turns(shot))
         return (*_instructed(system, self.instructions), *shown, *question)
+
+    @property
+    def shot_count(self) -> int:
+        """How many rows are shown."""
+        return self.shots.count if isinstance(self.shots, Nearest) else len(self.shots)
+
+    def _shots_of(self, case: Example) -> tuple[Example, ...]:
+        if isinstance(self.shots, Nearest):
+            return self.shots.neighbours.nearest(case, self.shots.count)
+        return self.shots
 
 
 OWN_MESSAGES = Prompt(label="the row's own messages")

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from unitune.contender_specs import Role
 from unitune.data.example import Message
 from unitune.data.overlap import SharedCase
 from unitune.errors import MissingExtra
-from unitune.job import Role
 from unitune.models import ToolCalls
 
 if TYPE_CHECKING:

@@ -15,9 +15,19 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
 
+from unitune import registry
+from unitune.contender_specs import (
+    ContenderSpec,
+    FewShot,
+    Instructed,
+    Model,
+    Recorded,
+    Server,
+    ZeroShot,
+)
 from unitune.errors import OverBudget
 from unitune.evaluate.results import Record
-from unitune.job import FewShot, Instructed, Job, Recorded, TokenPrice, ZeroShot
+from unitune.job import Job, TokenPrice
 from unitune.models import Reply, Request
 
 TOKENS_A_MESSAGE = 8
@@ -131,7 +141,7 @@ def contender_prices(job: Job, free: bool) -> dict[str, TokenPrice]:  # noqa: FB
     """Return the prices of a job's contenders, by contender, as far as they are known.
 
     Args:
-        job: Its `evaluate.prices` go by contender or, for those that ask the base, by its name.
+        job: Its `evaluate.prices` go by contender or, for untuned models, by the model's name.
         free: Whether the job's backend takes no money for answers.
 
     Raises:
@@ -144,9 +154,11 @@ def contender_prices(job: Job, free: bool) -> dict[str, TokenPrice]:  # noqa: FB
         price = evaluate.prices.get(contender.name)
         if price is None and isinstance(contender, ZeroShot | Instructed | FewShot):
             price = evaluate.prices.get(job.base_model)
+        if price is None and isinstance(contender, Model | Server):
+            price = evaluate.prices.get(contender.model)
         if price is not None:
             known[contender.name] = price
-        elif not (free or isinstance(contender, Recorded)):
+        elif not _costs_nothing(contender, free):
             unpriced.append(contender.name)
     if evaluate.budget is not None and unpriced:
         raise OverBudget(
@@ -155,6 +167,18 @@ def contender_prices(job: Job, free: bool) -> dict[str, TokenPrice]:  # noqa: FB
             f"{{{unpriced[0]}: {{input: 0.15, output: 0.60}}}}, in US dollars a million tokens."
         )
     return known
+
+
+def _costs_nothing(contender: ContenderSpec, free: bool) -> bool:  # noqa: FBT001 - one caller
+    match contender:
+        case Recorded():
+            return True
+        case Model():
+            return registry.offer(contender.backend).training_price == "none"
+        case Server():
+            return False
+        case _:
+            return free
 
 
 def usd(price: TokenPrice, prompt: int | None, completion: int | None) -> Decimal | None:

@@ -1,22 +1,31 @@
 """What a comparison tells of the training behind the tuned model: which run, how, and its losses.
 
-`run_under_test` finds the run and refuses one that does not belong to the job; `describe` turns it
-into data. Not here: the run itself (`unitune.run`).
+`run_under_test` finds the run and refuses one that does not belong to the job, `check_prompts`
+refuses cases with another prompt than its rows, and `describe` turns it into data. Not here: the
+run itself (`unitune.run`).
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 from unitune.backend import Event, State
+from unitune.contender_specs import Tuned
 from unitune.data.dataset import Dataset
+from unitune.data.example import Example
+from unitune.data.findings import clip
 from unitune.data.load import load
 from unitune.data.split import Splits
 from unitune.errors import Mismatch, UnknownName, UserError
+from unitune.evaluate.prompts import SYSTEM_ROLES
 from unitune.evaluate.results import Curve
 from unitune.job import Job
 from unitune.run import Run, runs, training_fingerprint
+
+MOST_SYSTEM_PROMPTS = 0.1
+"""Where there are more of them than a tenth of the rows, they hold content and are no prompt."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +106,39 @@ def describe(job: Job, splits: Splits, run: Run) -> Training:
         curve=_curve(events),
         notes=() if same else (_other_rows(run),),
     )
+
+
+def check_prompts(job: Job, trained: Iterable[Dataset], cases: Iterable[Example]) -> None:
+    """Refuse cases whose system prompt the tuned model has never seen in training.
+
+    Its own prompt is the one that it was trained with; another would judge another thing. Where
+    nearly every row has a system prompt of its own, none of them is the model's, and any will do.
+
+    Args:
+        job: Its contenders may name another prompt for the tuned model.
+        trained: What it was trained on.
+        cases: What it will be asked.
+
+    Raises:
+        Mismatch: There are such cases, and a tuned contender is asked with its own prompt.
+    """
+    if not any(isinstance(s, Tuned) and s.prompt == "own" for s in job.evaluate.contenders):
+        return
+    known = Counter(_system(row) for rows in trained for row in rows)
+    strange = [case for case in cases if _system(case) not in known]
+    if not strange or len(known) > max(1, MOST_SYSTEM_PROMPTS * known.total()):
+        return
+    raise Mismatch(
+        f"the tuned model was not trained with the system prompt of {len(strange)} test cases, "
+        f"such as {clip(_system(strange[0]))}; most of its rows have "
+        f"{clip(known.most_common(1)[0][0])}. Give the cases the prompt of training, or let the "
+        "contender be asked otherwise: {type: tuned, prompt: baseline}."
+    )
+
+
+def _system(row: Example) -> str:
+    turns = (turn.text for turn in row.prompt if turn.role in SYSTEM_ROLES)
+    return " ".join(" ".join(turns).split())
 
 
 def _other_rows(run: Run) -> str:

@@ -9,19 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from unitune.contender_specs import FewShot, Instructed, Tuned, ZeroShot
 from unitune.errors import JobError
-from unitune.job import (
-    Data,
-    Evaluate,
-    FewShot,
-    Gate,
-    Instructed,
-    Job,
-    Lora,
-    Tuned,
-    Tuning,
-    ZeroShot,
-)
+from unitune.job import Data, Evaluate, Gate, Job, Lora, Tuning
 from unitune.scorer_specs import Contains, Exact, JsonEqual, Regex
 
 SHORTEST = """\

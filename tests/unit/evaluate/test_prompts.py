@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from unitune.contender_specs import FewShot, Instructed, Recorded, ShotChoice, Tuned, ZeroShot
 from unitune.data.example import Example, Message
 from unitune.errors import JobError
 from unitune.evaluate.contenders import LADDER, MOST_SHOT_BYTES, build, check_roles
@@ -13,11 +14,12 @@ from unitune.evaluate.prompts import (
     MOST_LISTED,
     MOST_SAMPLES,
     OWN_MESSAGES,
+    Nearest,
     Prompt,
     instructions_from,
 )
 from unitune.evaluate.shots import draw
-from unitune.job import Evaluate, FewShot, Instructed, Tuned, Tuning, ZeroShot
+from unitune.job import Evaluate, Tuning
 
 
 def row(question: str, answer: str, system: str | None = "You sort mail.") -> Example:
@@ -188,25 +190,52 @@ def few_shot(train: list[Example], spec: FewShot | None = None, seed: int = 0) -
 
 def test_auto_tries_more_and_more_shots_then_variants_of_the_best() -> None:
     prompts = few_shot(pool())
-    assert [*LADDER, 16, 16] == [len(prompt.shots) for prompt in prompts]
-    assert [True] * 3 + [False, True] == [bool(prompt.instructions) for prompt in prompts]
+    assert [*LADDER, 16, 16, 16] == [prompt.shot_count for prompt in prompts]
+    assert [True] * 3 + [False, True, True] == [bool(prompt.instructions) for prompt in prompts]
     assert prompts[2].shots == prompts[3].shots
     assert prompts[2].shots != prompts[4].shots
+    assert [False] * 5 + [True] == [isinstance(prompt.shots, Nearest) for prompt in prompts]
     assert len(prompts) == len({prompt.label for prompt in prompts})
 
 
+@pytest.mark.parametrize(("choose", "nearest"), [("random", 0), ("nearest", 4)])
+def test_shots_are_chosen_as_the_job_says(choose: ShotChoice, nearest: int) -> None:
+    prompts = few_shot(pool(), FewShot(choose=choose))
+    assert nearest == sum(isinstance(prompt.shots, Nearest) for prompt in prompts)
+    assert len(prompts) == nearest or not nearest
+
+
+@pytest.mark.parametrize("choose", ["random", "nearest"])
 @pytest.mark.parametrize(("rows", "counts"), [(1, [1]), (3, [3]), (5, [4]), (16, [4, 8, 16])])
-def test_auto_stops_at_the_size_of_train(rows: int, counts: list[int]) -> None:
-    assert counts == [len(prompt.shots) for prompt in few_shot(pool(rows))[:-2]]
+def test_auto_stops_at_the_size_of_train(rows: int, counts: list[int], choose: ShotChoice) -> None:
+    prompts = few_shot(pool(rows), FewShot(choose=choose))
+    assert counts == [prompt.shot_count for prompt in prompts][: len(counts)]
+    assert {counts[-1]} == {prompt.shot_count for prompt in prompts[len(counts) :]}
 
 
 def test_auto_stops_before_prompts_grow_too_long() -> None:
     train = [row(f"{at} " + "x" * (MOST_SHOT_BYTES // 5), str(at)) for at in range(20)]
-    assert [4] == [len(prompt.shots) for prompt in few_shot(train)[:-2]]
+    assert {4} == {prompt.shot_count for prompt in few_shot(train)}
 
 
 def test_a_given_number_of_shots_is_kept() -> None:
-    assert [3, 3, 3] == [len(prompt.shots) for prompt in few_shot(pool(), FewShot(shots=3))]
+    assert [3] * 4 == [prompt.shot_count for prompt in few_shot(pool(), FewShot(shots=3))]
+
+
+def test_each_case_is_shown_its_own_nearest_rows_the_nearest_last() -> None:
+    train = [
+        row("where is my parcel", "parcel"),
+        row("my parcel has not arrived", "parcel"),
+        row("please close the account", "close"),
+    ]
+    prompt = few_shot(train, FewShot(shots=2, choose="nearest"))[0]
+    assert [
+        ("user", "my parcel has not arrived"),
+        ("assistant", "parcel"),
+        ("user", "where is my parcel"),
+        ("assistant", "parcel"),
+        ("user", "where is my parcel now?"),
+    ] == spoken(prompt.messages(row("where is my parcel now?", "x", system=None)))[1:]
 
 
 def test_more_shots_than_rows_are_refused() -> None:
@@ -237,3 +266,12 @@ def test_exactly_one_candidate_competes_with_at_least_one_baseline() -> None:
         check_roles((ZeroShot(), Instructed(role="candidate"), Tuned()))
     with pytest.raises(JobError, match="'tuned' has nothing to be compared with"):
         check_roles((ZeroShot(role="reference"), Tuned()))
+
+
+def test_a_borrowed_prompt_comes_from_prompted_baselines_alone() -> None:
+    borrowing = Tuned(name="with-prompt", role="reference", prompt="baseline")
+    check_roles((ZeroShot(), Tuned(), borrowing))
+    with pytest.raises(JobError, match="cannot be a baseline itself"):
+        check_roles((Tuned(prompt="baseline", role="baseline"), Instructed(role="candidate")))
+    with pytest.raises(JobError, match="recorded has none to give"):
+        check_roles((Recorded(answers="old.jsonl"), Tuned(), borrowing))

@@ -1,0 +1,277 @@
+"""Contenders beyond the ladder: borrowed prompts, other models, servers; how prompts are bound."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from unitune.contender_specs import Server
+from unitune.errors import JobError, Mismatch, UnknownName, UserError
+from unitune.evaluate.compare import compare
+from unitune.job import Evaluate, Job
+from unitune.models import Reply, Request
+from unitune.run import Run, launch
+
+TWO = [
+    {"type": "zero-shot"},
+    {"type": "instructed", "instructions": "TOLD"},
+    "tuned",
+]
+WITH_PROMPT = {"type": "tuned", "name": "with-prompt", "role": "reference", "prompt": "baseline"}
+
+
+def told(request: Request) -> bool:
+    return "TOLD" in request.messages[0].text
+
+
+def by_being_told(name: str, request: Request) -> str:
+    """The base is right when told; the tuned model when told or not, but on no even case alone."""
+    if name == "base":
+        return "yes" if told(request) else "no"
+    return "yes" if told(request) or int(request.messages[-1].text.split()[1]) % 2 else "no"
+
+
+def trained(job: Job) -> Run:
+    run = launch(job)
+    while not run.state.ended:
+        run.refresh()
+    return run
+
+
+@pytest.mark.parametrize("contenders", [[WITH_PROMPT, *TWO], [*TWO, WITH_PROMPT]])
+def test_a_tuned_model_is_asked_with_the_prompt_that_the_best_baseline_chose(
+    contenders: list[Any], make_job: Any, backend_of: Any
+) -> None:
+    """Wherever it stands in the job, because all baselines choose before."""
+    job = make_job({"contenders": contenders})
+    run = trained(job)
+    assert run.model is not None
+    backend = backend_of(by_being_told)
+    found = compare(job, run)
+    assert "instructed" == found.baseline
+    results = {result.name: result for result in found.contenders}
+    assert (0.5, 1.0) == (results["tuned"].score, results["with-prompt"].score)
+    assert results["with-prompt"].effort.endswith(
+        "; asked with the prompt of instructed: instructions"
+    )
+    assert "asked with" not in results["tuned"].effort
+    tuned = run.model.name
+    assert [tuned, "base", tuned] == [line.split()[1] for line in backend.log if "load" in line]
+
+
+def test_a_borrowed_prompt_brings_its_shots(make_job: Any, backend_of: Any) -> None:
+    few = {"type": "few-shot", "shots": 2, "choose": "nearest"}
+    job = make_job({"contenders": [few, {**WITH_PROMPT, "role": "candidate"}]})
+    run = trained(job)
+    backend = backend_of(lambda _name, _request: "yes")
+    compare(job, run)
+    lengths = {len(request.messages) for request in backend.requests}
+    assert {1 + 2 * 2 + 1} == lengths
+
+
+def test_a_replay_borrows_the_same_prompt(make_job: Any, backend_of: Any) -> None:
+    job = make_job({"contenders": [WITH_PROMPT, *TWO]})
+    run = trained(job)
+    backend_of(by_being_told)
+    first = compare(job, run)
+    again = compare(job, run, replay=True)
+    assert first.contenders == again.contenders
+
+
+def test_other_models_compete_with_prompts_of_their_own(make_job: Any, backend_of: Any) -> None:
+    backend = backend_of(lambda name, request: "yes" if name == "gpt" and told(request) else "no")
+    other = {"type": "model", "backend": "fake", "model": "gpt"}
+    job = make_job(
+        {
+            "instructions": "TOLD",
+            "contenders": [
+                "zero-shot",
+                {**other, "role": "candidate"},
+                {**other, "name": "bare", "prompt": "zero-shot"},
+                {**other, "name": "shown", "prompt": "few-shot", "shots": 4},
+            ],
+        }
+    )
+    found = compare(job)
+    assert ("gpt", None, "better") == (found.candidate, found.run, found.verdict)
+    assert {"zero-shot": 0.0, "gpt": 1.0, "bare": 0.0, "shown": 1.0} == {
+        result.name: result.score for result in found.contenders
+    }
+    assert ["load base", "load gpt"] == [line for line in backend.log if line.startswith("load")]
+    shown = found.contenders[3]
+    assert ("model", "reference") == (shown.type, shown.role)
+    assert shown.effort.startswith("tried 4 prompts on 20 dev rows")
+    assert "rule:gpt" == found.provenance["Model of shown"]
+
+
+def test_the_best_of_baselines_may_be_another_model(make_job: Any, backend_of: Any) -> None:
+    backend_of(lambda name, _request: "yes" if name == "gpt" else "no")
+    other = {"type": "model", "backend": "fake", "model": "gpt", "role": "baseline"}
+    candidate = {"type": "instructed", "role": "candidate", "instructions": "TOLD"}
+    contenders = ["zero-shot", {**other, "instructions": "x"}, candidate]
+    found = compare(make_job({"contenders": contenders}))
+    assert ("gpt", "worse") == (found.baseline, found.verdict)
+
+
+def test_a_backend_that_nobody_brings_is_told_before_anything_is_asked(make_job: Any) -> None:
+    other = {"type": "model", "backend": "fke", "model": "gpt", "role": "candidate"}
+    job = make_job({"contenders": ["zero-shot", {**other, "prompt": "zero-shot"}]})
+    with pytest.raises(UnknownName, match="Did you mean 'fake'"):
+        compare(job)
+
+
+class PlayedServer:
+    """Stands in for the client of servers; the client has tests of its own."""
+
+    made: list[tuple[str, str, str | None]] = []  # noqa: RUF012 - emptied by the fixture
+
+    def __init__(self, url: str, model: str, *, key: str | None = None) -> None:
+        self.made.append((url, model, key))
+        self.fingerprint = f"{url}:{model}"
+
+    async def reply(self, request: Request) -> Reply:
+        return Reply(text="yes" if told(request) else "no")
+
+    def close(self) -> None:
+        pass
+
+
+@pytest.fixture
+def servers(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str, str | None]]:
+    module = ModuleType("unitune.evaluate.server")
+    module.ServerChatModel = PlayedServer  # pyright: ignore[reportAttributeAccessIssue]
+    monkeypatch.setitem(sys.modules, "unitune.evaluate.server", module)
+    PlayedServer.made = []
+    return PlayedServer.made
+
+
+SERVER = {
+    "type": "server",
+    "url": "http://127.0.0.1:8000/v1",
+    "model": "qwen",
+    "role": "candidate",
+    "instructions": "TOLD",
+}
+
+
+def test_a_server_is_asked_with_the_key_from_the_environment(
+    make_job: Any,
+    backend_of: Any,
+    servers: list[tuple[str, str, str | None]],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    backend_of(lambda _name, _request: "no")
+    monkeypatch.setenv("QWEN_KEY", "very-secret")
+    job = make_job({"contenders": ["zero-shot", {**SERVER, "api_key_variable": "QWEN_KEY"}]})
+    found = compare(job)
+    assert ("qwen", "better") == (found.candidate, found.verdict)
+    assert [("http://127.0.0.1:8000/v1", "qwen", "very-secret")] == servers
+    written = [file for file in tmp_path.rglob("*") if file.is_file()]
+    assert written
+    assert [] == [file for file in written if b"very-secret" in file.read_bytes()]
+
+
+def test_a_key_that_is_not_set_is_told_before_anything_is_asked(
+    make_job: Any, backend_of: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backend = backend_of(lambda _name, _request: "no")
+    monkeypatch.delenv("QWEN_KEY", raising=False)
+    job = make_job({"contenders": ["zero-shot", {**SERVER, "api_key_variable": "QWEN_KEY"}]})
+    with pytest.raises(UserError, match="variable QWEN_KEY is not set"):
+        compare(job)
+    assert [] == backend.requests
+
+
+def test_names_default_to_those_of_the_models_and_survive_saving(tmp_path: Path) -> None:
+    specs = [
+        {"type": "model", "backend": "fake", "model": "gpt", "prompt": "few-shot", "shots": 3},
+        {"type": "server", "url": "http://host/v1", "model": "qwen", "role": "candidate"},
+        "zero-shot",
+    ]
+    evaluate = Evaluate.model_validate({"contenders": specs})
+    assert ["gpt", "qwen", "zero-shot"] == [spec.name for spec in evaluate.contenders]
+    job = Job(name="a", model="b", backend="fake", data={"train": "t.jsonl"}, evaluate=evaluate)  # pyright: ignore[reportArgumentType]
+    job.save(tmp_path / "job.yaml")
+    assert evaluate == Job.load(tmp_path / "job.yaml").evaluate
+
+
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        ({"prompt": "zero-shot", "shots": 4}, "prompt zero-shot takes neither shots nor choose"),
+        ({"choose": "nearest"}, "prompt instructed takes neither shots nor choose"),
+        ({"prompt": "zero-shot", "instructions": "x"}, "prompt zero-shot takes no instructions"),
+        ({"api_key_variable": "sk-123"}, "String should match pattern"),
+    ],
+)
+def test_settings_of_another_prompt_are_refused(wrong: dict[str, Any], told: str) -> None:
+    with pytest.raises(ValidationError, match=told):
+        Server.model_validate({"url": "http://host/v1", "model": "qwen", **wrong})
+
+
+def test_training_rows_are_asked_for_where_a_prompt_needs_them(make_job: Any) -> None:
+    job = make_job({"contenders": ["zero-shot", SERVER | {"prompt": "few-shot"}]})
+    without = job.model_copy(update={"data": job.data.model_copy(update={"train": None})})
+    with pytest.raises(JobError, match="qwen cannot be made without"):
+        compare(without)
+
+
+@pytest.mark.usefixtures("servers")
+def test_in_batches_models_of_the_backend_are_batched_and_others_asked_one_by_one(
+    make_job: Any, tmp_path: Path
+) -> None:
+    other = {"type": "model", "backend": "fake", "model": "gpt", "prompt": "zero-shot"}
+    found = compare(
+        make_job({"contenders": ["zero-shot", SERVER, other]}), out=tmp_path / "out", batch=True
+    )
+    assert {"zero-shot": 0.0, "qwen": 1.0, "gpt": 0.0} == {
+        result.name: result.score for result in found.contenders
+    }
+    batches = (tmp_path / "out" / "batches.jsonl").read_text()
+    assert {"zero-shot", "gpt"} == {
+        json.loads(line)["contender"] for line in batches.splitlines() if "contender" in line
+    }
+
+
+def test_a_case_with_another_system_prompt_than_training_is_a_mismatch(
+    make_job: Any, tmp_path: Path
+) -> None:
+    job = make_job({"contenders": ["zero-shot", "tuned"]})
+    run = trained(job)
+    file = tmp_path / "test.jsonl"
+    file.write_text(file.read_text().replace("You sort mail.", "You answer.", 7))
+    with pytest.raises(
+        Mismatch, match=r"system prompt of 7 test cases, such as 'You answer\.'"
+    ) as caught:
+        compare(job, run)
+    assert "have 'You sort mail.'" in str(caught.value)
+    assert 5 == caught.value.exit_code
+
+
+def test_a_contender_that_names_another_prompt_takes_cases_as_they_are(
+    make_job: Any, tmp_path: Path
+) -> None:
+    job = make_job({"contenders": ["zero-shot", {**WITH_PROMPT, "role": "candidate"}]})
+    run = trained(job)
+    file = tmp_path / "test.jsonl"
+    file.write_text(file.read_text().replace("You sort mail.", "You answer."))
+    assert "with-prompt" == compare(job, run).candidate
+
+
+def test_system_prompts_that_hold_content_bind_nothing(make_job: Any, tmp_path: Path) -> None:
+    """Every row has its own, as where a document stands there."""
+    job = make_job({"contenders": ["zero-shot", "tuned"]})
+    for name in ("train", "test"):
+        file = tmp_path / f"{name}.jsonl"
+        lines = enumerate(file.read_text().splitlines())
+        file.write_text(
+            "".join(f"{line.replace('You sort mail.', f'{name} {at}')}\n" for at, line in lines)
+        )
+    assert "tuned" == compare(job, trained(job)).candidate

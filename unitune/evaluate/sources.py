@@ -1,0 +1,139 @@
+"""Which model answers for a contender, and how it is opened.
+
+The job's own base and any model of any backend come through the registry, a server is asked by its
+URL, and recorded answers are read from their file. Contenders with one source share one opened
+model. A key comes out of the environment when its model is opened, and stands nowhere else.
+
+Not here: prompts (`unitune.evaluate.contenders`), when each is opened (`unitune.evaluate.examine`).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeAlias
+
+from unitune import registry
+from unitune.contender_specs import ContenderSpec, Model, Recorded, Server, Tuned
+from unitune.data.example import Example
+from unitune.errors import UserError
+from unitune.evaluate.recorded import RecordedModel
+from unitune.models import ChatModel, TunedModel
+
+
+@dataclass(frozen=True, slots=True)
+class Hosted:
+    """A model of a backend."""
+
+    backend: str
+    model: str | TunedModel
+
+
+@dataclass(frozen=True, slots=True)
+class OnServer:
+    """A model on a server; `key_variable` names the environment variable with its key."""
+
+    url: str
+    model: str
+    key_variable: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class OnFile:
+    """Recorded answers."""
+
+    file: Path
+
+
+Source: TypeAlias = Hosted | OnServer | OnFile
+
+
+@dataclass(frozen=True, slots=True)
+class Places:
+    """Where a comparison finds its models.
+
+    Args:
+        backend: The job's own.
+        base: Name of the untuned model there.
+        tuned: The tuned model, when a contender is.
+        folder: Where the job's relative paths start.
+    """
+
+    backend: str
+    base: str
+    tuned: TunedModel | None
+    folder: Path
+
+    def source(self, spec: ContenderSpec) -> Source:
+        """Return which model answers for a contender."""
+        match spec:
+            case Tuned():
+                assert self.tuned is not None, "a tuned contender has a tuned model"
+                return Hosted(self.backend, self.tuned)
+            case Model():
+                return Hosted(spec.backend, _own_name(spec))
+            case Server():
+                return OnServer(spec.url, spec.model, spec.api_key_variable)
+            case Recorded():
+                return OnFile(self.folder / spec.answers)
+            case _:
+                return Hosted(self.backend, self.base)
+
+
+def model_of(source: Source, cases: Sequence[Example]) -> ChatModel:
+    """Open a model.
+
+    Args:
+        source: Which.
+        cases: What recorded answers answer.
+
+    Raises:
+        UserError: The variable with a server's key is not set.
+        DataError: Recorded answers cannot be read.
+        MissingExtra: A backend's packages are not installed.
+    """
+    match source:
+        case Hosted():
+            return registry.backend(source.backend).chat(source.model)
+        case OnServer():
+            from unitune.evaluate.server import ServerChatModel  # noqa: PLC0415 - loads aiohttp
+
+            return ServerChatModel(source.url, source.model, key=_key(source.key_variable))
+        case OnFile():
+            return RecordedModel(source.file, cases)
+
+
+def check_sources(specs: Iterable[ContenderSpec]) -> None:
+    """Refuse other models that cannot be opened, before anything is asked or paid.
+
+    Raises:
+        UnknownName: There is no such backend.
+        MissingExtra: Its packages are not installed.
+        UserError: The variable with a server's key is not set.
+    """
+    for spec in specs:
+        if isinstance(spec, Model):
+            registry.backend(spec.backend)
+        if isinstance(spec, Server):
+            _key(spec.api_key_variable)
+
+
+def _own_name(spec: Model) -> str:
+    """Return the offer's own name of a model that was given by an alias."""
+    known = registry.offer(spec.backend).model(spec.model)
+    return spec.model if known is None else known.name
+
+
+def _key(variable: str | None) -> str | None:
+    if variable is None:
+        return None
+    key = os.environ.get(variable)
+    if not key:
+        raise UserError(
+            f"the environment variable {variable} is not set; a contender's api_key_variable "
+            "says that it holds the key. Set it, or leave api_key_variable out where the server "
+            "needs none."
+        )
+    return key
