@@ -16,20 +16,20 @@ from typing import Any
 
 from unitune.data.example import Message
 from unitune.evaluate.gate import Evidence, Pinned, apply
-from unitune.evaluate.intervals import wilson
 from unitune.evaluate.results import (
     Answer,
     CaseResult,
     Comparison,
     Confusion,
     ContenderResult,
+    Contrast,
     Curve,
     GateCheck,
     GateResult,
     LeakResult,
     Regression,
 )
-from unitune.evaluate.statistics import compare_binary
+from unitune.evaluate.statistics import compare_paired, own_score
 from unitune.job import Gate
 
 SYSTEM = (
@@ -186,7 +186,7 @@ def _compared(cases: tuple[CaseResult, ...], margin: float, curve: Curve | None)
         name: [case.answers[name].scores["json_equal"] for case in cases]
         for name in cases[0].answers
     }
-    result = compare_binary(by_name["few-shot"], by_name["tuned"], margin=margin)
+    result = compare_paired(by_name["few-shot"], by_name["tuned"], margin=margin)
     return Comparison(
         job="support-triage",
         run="r2611-7k2m9xq4t",
@@ -202,8 +202,8 @@ def _compared(cases: tuple[CaseResult, ...], margin: float, curve: Curve | None)
         p_value=result.p_value,
         method=result.method,
         n=len(cases),
-        gained=result.counts.gained,
-        lost=result.counts.lost,
+        gained=result.gained,
+        lost=result.lost,
         margin=margin,
         cases_needed=result.cases_needed,
         smallest_detectable=result.smallest_detectable,
@@ -228,7 +228,7 @@ PROMPT_TOKENS = {"zero-shot": 96, "instructed": 210, "few-shot": 712, "tuned": 9
 
 def _contender(name: str, cases: tuple[CaseResult, ...], scores: list[float]) -> ContenderResult:
     right, n = int(sum(scores)), len(cases)
-    interval = wilson(right, n)
+    interval = own_score(scores)
     return ContenderResult(
         name=name,
         type=name,
@@ -327,7 +327,21 @@ def graded(comparison: Comparison) -> Comparison:
         )
         for case in comparison.cases
     )
-    return comparison.model_copy(update={"cases": cases})
+    return comparison.model_copy(update={"cases": cases, "graded": True})
+
+
+def contrast(name: str) -> Contrast:
+    """Return candidate against baseline by another metric, or on a slice."""
+    return Contrast(
+        name=name,
+        n=40,
+        baseline=0.25,
+        candidate=0.75,
+        difference=0.5,
+        interval=(0.4, 0.625),
+        p_value=0.003,
+        p_adjusted=0.009,
+    )
 
 
 def measured(comparison: Comparison) -> Comparison:
@@ -359,7 +373,7 @@ def _with_text(value: Any, text: str) -> Any:
     fields |= {*Answer.model_fields, *GateResult.model_fields, *LeakResult.model_fields}
     fields |= {*Curve.model_fields, *Message.model_fields}
     fields |= {*GateCheck.model_fields, *Regression.model_fields}
-    fields |= {*Confusion.model_fields}
+    fields |= {*Confusion.model_fields, *Contrast.model_fields}
     return {
         key if key in fields else key + text: item
         if key in CHOICES or key == "usd"

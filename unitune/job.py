@@ -240,6 +240,11 @@ class Evaluate(Spec):
     """What the instructed contender is told; made from train alone when absent."""
     margin: Annotated[float, Field(gt=0, lt=1)] = 0.05
     """Differences smaller than this do not matter to the team."""
+    clusters: str | None = None
+    """A key of one's own in the test rows: cases with equal values belong together, such as those
+    of one customer or one document."""
+    slices: tuple[str, ...] = ()
+    """Keys of one's own in the test rows: each of their values is looked at on its own, too."""
     leaks: Literal["refuse", "drop", "allow"] = "refuse"
     """What to do with test cases that stand in train."""
     max_tokens: Annotated[int, Field(ge=1)] | Auto = "auto"

@@ -27,7 +27,7 @@ from unitune.errors import BackendError, DataError, JobError, Mismatch
 from unitune.evaluate.gate import is_known
 from unitune.evaluate.results import Answer, Frozen, Regression
 from unitune.evaluate.scorers import Kind, Scorer
-from unitune.evaluate.statistics import compare_binary
+from unitune.evaluate.statistics import compare_paired
 from unitune.job import Job
 
 LEAST_OVERLAP = 0.9
@@ -135,29 +135,37 @@ def check_kept(primary: Scorer) -> None:
         )
 
 
-def regress(then: Standing, now: Mapping[str, Answer], margin: float, level: float) -> Regression:
+def regress(
+    then: Standing,
+    now: Mapping[str, Answer],
+    clusters: Mapping[str, str] | None,
+    margin: float,
+    level: float,
+) -> Regression:
     """Compare the candidate with its baseline on the cases that both have.
 
     Args:
         then: The baseline.
         now: The candidate's answers by case id.
+        clusters: Of the cases; None where each stands alone.
         margin: Difference too small to matter, as a proportion.
         level: Of the interval.
     """
-    paired = compare_binary(
+    paired = compare_paired(
         list(then.scores.values()),
-        [rounded(now[name].scores[then.metric]) for name in then.scores],
-        margin,
-        level,
+        [rounded(now[case].scores[then.metric]) for case in then.scores],
+        clusters=None if clusters is None else [clusters[case] for case in then.scores],
+        margin=margin,
+        level=level,
     )
     return Regression(
         file=then.file,
         difference=paired.difference,
         interval=(paired.interval.low, paired.interval.high),
         p_value=paired.p_value,
-        n=paired.counts.n,
-        gained=paired.counts.gained,
-        lost=paired.counts.lost,
+        n=paired.n,
+        gained=paired.gained,
+        lost=paired.lost,
         added=then.added,
         removed=then.removed,
     )

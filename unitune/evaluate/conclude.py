@@ -8,7 +8,7 @@ always give the same comparison.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from statistics import fmean
@@ -17,19 +17,24 @@ from unitune import __version__, registry
 from unitune.data.example import digest
 from unitune.errors import BackendError
 from unitune.evaluate import gate
+from unitune.evaluate.corpus import compare_corpus, own_corpus
 from unitune.evaluate.dev import best_baseline
 from unitune.evaluate.evidence import Requirements, Sides, gather
 from unitune.evaluate.examine import Answered
-from unitune.evaluate.intervals import wilson
+from unitune.evaluate.families import benjamini_hochberg, holm
+from unitune.evaluate.grouping import clusters_of, slices_of
+from unitune.evaluate.intervals import Interval
 from unitune.evaluate.results import (
     Answer,
     CaseResult,
     Comparison,
     ContenderResult,
+    Contrast,
     GateResult,
     Record,
 )
-from unitune.evaluate.statistics import PairedResult, compare_binary
+from unitune.evaluate.scorers import Sums
+from unitune.evaluate.statistics import PairedResult, compare_paired, own_score
 from unitune.evaluate.task import Task
 from unitune.evaluate.training import Training
 from unitune.job import Job, Recorded
@@ -40,14 +45,63 @@ LEVEL = 0.95
 
 @dataclass(frozen=True, slots=True)
 class Graded:
-    """A contender with its scored answers, in the order of the cases."""
+    """A contender with its scored answers, in the order of the cases, and what they add up to."""
 
     answered: Answered
     answers: tuple[Answer, ...]
+    sums: Mapping[str, Sums]
 
     def scores(self, metric: str) -> list[float]:
         """Return the scores of one metric, in the order of the cases."""
         return [answer.scores[metric] for answer in self.answers]
+
+
+@dataclass(frozen=True, slots=True)
+class Pairing:
+    """The two sides of the verdict on the same cases.
+
+    Args:
+        baseline: The best on dev.
+        candidate: What is judged.
+        clusters: Of each case; None where each stands alone.
+        margin: Difference too small to matter.
+        corpora: Metrics that are no mean of cases.
+    """
+
+    baseline: Graded
+    candidate: Graded
+    clusters: Sequence[str] | None
+    margin: float
+    corpora: frozenset[str]
+
+    @property
+    def unanswered(self) -> list[bool]:
+        """Of each case, whether a side gave no answer."""
+        pairs = zip(self.baseline.answers, self.candidate.answers, strict=True)
+        return [any(answer.error for answer in pair) for pair in pairs]
+
+    def compare(self, metric: str, members: Sequence[int] | None = None) -> PairedResult:
+        """Compare by a metric on all cases, or on those at the given places."""
+        places = list(range(len(self.baseline.answers)) if members is None else members)
+        clusters = self.clusters and [self.clusters[place] for place in places]
+        if metric in self.corpora:
+            before, after = self.baseline.sums[metric], self.candidate.sums[metric]
+            return compare_corpus(
+                before.rows[places],
+                after.rows[places],
+                before.formula,
+                clusters=clusters,
+                margin=self.margin,
+                level=LEVEL,
+            )
+        old, new = self.baseline.scores(metric), self.candidate.scores(metric)
+        return compare_paired(
+            [old[place] for place in places],
+            [new[place] for place in places],
+            clusters=clusters,
+            margin=self.margin,
+            level=LEVEL,
+        )
 
 
 def conclude(
@@ -74,10 +128,10 @@ def conclude(
     chosen = best_baseline([answered.choice for answered in contenders])
     baseline = next(each for each in graded if each.answered.choice is chosen)
     _refuse_silence(baseline, candidate)
-    paired = compare_binary(
-        baseline.scores(task.primary), candidate.scores(task.primary), job.evaluate.margin, LEVEL
-    )
-    results = tuple(_result(each, task, training) for each in graded)
+    clusters = clusters_of(task.cases, job.evaluate)
+    pairing = Pairing(baseline, candidate, clusters, job.evaluate.margin, task.corpora)
+    paired = pairing.compare(task.primary)
+    results = tuple(_result(each, task, training, clusters) for each in graded)
     return Comparison(
         job=job.name,
         run=training.run if training else None,
@@ -92,20 +146,28 @@ def conclude(
         interval=(paired.interval.low, paired.interval.high),
         level=LEVEL,
         p_value=paired.p_value,
+        p_exact=paired.p_exact,
         method=paired.method,
-        n=paired.counts.n,
-        gained=paired.counts.gained,
-        lost=paired.counts.lost,
+        n=paired.n,
+        graded=paired.graded,
+        gained=paired.gained,
+        lost=paired.lost,
+        clusters=paired.clusters,
+        design_effect=paired.design_effect,
         margin=paired.margin,
         cases_needed=paired.cases_needed,
         smallest_detectable=paired.smallest_detectable,
+        secondary=_secondary(pairing, task),
+        slices=_slices(pairing, job, task),
+        answered=_answered_by_both(pairing, task),
         contenders=results,
-        gate=_gate(job, paired, _sides(task, baseline, candidate, results), asked),
+        gate=_gate(job, paired, _sides(task, pairing, results), asked),
         leaks=task.leaks,
         dev_rows=len(task.dev),
         notes=(
             *_notes(job, task, training, (baseline.answered, candidate.answered)),
             *_failed_scorers(graded),
+            *paired.warnings,
         ),
         curve=training.curve if training else None,
         provenance=_provenance(task, contenders),
@@ -118,7 +180,8 @@ def _role(each: Graded) -> str:
 
 
 def _grade(task: Task, answered: Answered) -> Graded:
-    return Graded(answered, task.grade_all(task.cases, answered.records))
+    answers = task.grade_all(task.cases, answered.records)
+    return Graded(answered, answers, task.sums(task.cases, answered.records, answers))
 
 
 def _refuse_silence(*sides: Graded) -> None:
@@ -132,19 +195,60 @@ def _refuse_silence(*sides: Graded) -> None:
             )
 
 
-def _result(each: Graded, task: Task, training: Training | None) -> ContenderResult:
+def _secondary(pairing: Pairing, task: Task) -> tuple[Contrast, ...]:
+    others = [scorer.name for scorer in task.scorers if scorer.name != task.primary]
+    return _family({name: pairing.compare(name) for name in others}, holm)
+
+
+def _slices(pairing: Pairing, job: Job, task: Task) -> tuple[Contrast, ...]:
+    found = slices_of(task.cases, job.evaluate)
+    results = {each.name: pairing.compare(task.primary, each.members) for each in found}
+    return _family(results, benjamini_hochberg)
+
+
+def _answered_by_both(pairing: Pairing, task: Task) -> Contrast | None:
+    """Return the comparison without errors, which otherwise count as wrong; None without any."""
+    members = [place for place, missing in enumerate(pairing.unanswered) if not missing]
+    if not members or len(members) == len(task.cases):
+        return None
+    found = pairing.compare(task.primary, members)
+    return _contrast("cases that both answered", found, found.p_value)
+
+
+def _family(
+    results: Mapping[str, PairedResult], adjust: Callable[[list[float]], list[float]]
+) -> tuple[Contrast, ...]:
+    adjusted = adjust([found.p_value for found in results.values()])
+    pairs = zip(results.items(), adjusted, strict=True)
+    return tuple(_contrast(name, found, p) for (name, found), p in pairs)
+
+
+def _contrast(name: str, found: PairedResult, p_adjusted: float) -> Contrast:
+    return Contrast(
+        name=name,
+        n=found.n,
+        baseline=found.baseline,
+        candidate=found.candidate,
+        difference=found.difference,
+        interval=(found.interval.low, found.interval.high),
+        p_value=found.p_value,
+        p_adjusted=p_adjusted,
+    )
+
+
+def _result(
+    each: Graded, task: Task, training: Training | None, clusters: Sequence[str] | None
+) -> ContenderResult:
     answered, spec = each.answered, each.answered.choice.contender.spec
-    scores = each.scores(task.primary)
-    own = wilson(round(sum(scores)), len(scores), LEVEL)
-    sums = task.sums(task.cases, answered.records, each.answers)
-    totals = {name: one.statistic() for name, one in sums.items()}
+    own = _own_interval(each, task, clusters)
+    totals = {name: sums.statistic() for name, sums in each.sums.items()}
     return ContenderResult(
         name=spec.name,
         type=spec.type,
         role=spec.role,
         score=totals[task.primary],
         interval=(own.low, own.high),
-        n=len(scores),
+        n=len(each.answers),
         errors=sum(answer.error is not None for answer in each.answers),
         scores=totals,
         measures=_means([answer.measures for answer in each.answers]),
@@ -187,15 +291,21 @@ def _total_seconds(spans: Iterable[float | None]) -> float | None:
     return None if not known or None in known else sum(span or 0.0 for span in known)
 
 
-def _sides(
-    task: Task, baseline: Graded, candidate: Graded, results: Iterable[ContenderResult]
-) -> Sides:
-    ids = [case.case_id for case in task.cases]
+def _own_interval(each: Graded, task: Task, clusters: Sequence[str] | None) -> Interval:
+    if task.primary in task.corpora:
+        sums = each.sums[task.primary]
+        return own_corpus(sums.rows, sums.formula, clusters=clusters, level=LEVEL)
+    return own_score(each.scores(task.primary), clusters=clusters, level=LEVEL)
+
+
+def _sides(task: Task, pairing: Pairing, results: Iterable[ContenderResult]) -> Sides:
+    ids, clusters = [case.case_id for case in task.cases], pairing.clusters
     return Sides(
         task.primary,
-        result=next(each for each in results if each.name == candidate.answered.name),
-        baseline=dict(zip(ids, baseline.answers, strict=True)),
-        candidate=dict(zip(ids, candidate.answers, strict=True)),
+        result=next(each for each in results if each.name == pairing.candidate.answered.name),
+        baseline=dict(zip(ids, pairing.baseline.answers, strict=True)),
+        candidate=dict(zip(ids, pairing.candidate.answers, strict=True)),
+        clusters=None if clusters is None else dict(zip(ids, clusters, strict=True)),
     )
 
 

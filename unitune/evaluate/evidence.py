@@ -14,7 +14,7 @@ from unitune.data.example import Example
 from unitune.errors import JobError, UnknownName
 from unitune.evaluate.baseline import Standing, check_kept, regress, standing
 from unitune.evaluate.gate import MOST_ERRORS, Evidence, Pinned
-from unitune.evaluate.results import Answer, ContenderResult
+from unitune.evaluate.results import Answer, ContenderResult, Regression
 from unitune.evaluate.statistics import PairedResult
 from unitune.evaluate.task import Task
 from unitune.job import Gate, Job
@@ -44,12 +44,14 @@ class Sides:
         result: What the candidate's answers come to.
         baseline: Of the best baseline.
         candidate: Of the candidate, to the same cases.
+        clusters: Of the cases; None where each stands alone.
     """
 
     metric: str
     result: ContenderResult
     baseline: Mapping[str, Answer]
     candidate: Mapping[str, Answer]
+    clusters: Mapping[str, str] | None = None
 
     @property
     def errors(self) -> int:
@@ -143,16 +145,21 @@ def gather(paired: PairedResult, sides: Sides, asked: Requirements, level: float
         asked: What the gate asks of these cases.
         level: Of the interval against the baseline file.
     """
-    then = asked.standing
     return Evidence(
         verdict=paired.verdict.value,
         interval=(paired.interval.low, paired.interval.high),
         margin=paired.margin,
         own_interval=sides.result.interval,
-        n=paired.counts.n,
+        n=paired.n,
         errors=sides.errors,
         totals=sides.totals,
         pinned=tuple(Pinned(case, sides.scores_of(case)) for case in sorted(asked.pinned)),
-        regression=regress(then, sides.candidate, paired.margin, level) if then else None,
+        regression=_regression(sides, asked.standing, paired.margin, level),
         accepting=asked.accepting,
     )
+
+
+def _regression(
+    sides: Sides, then: Standing | None, margin: float, level: float
+) -> Regression | None:
+    return None if then is None else regress(then, sides.candidate, sides.clusters, margin, level)

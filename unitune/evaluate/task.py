@@ -21,10 +21,12 @@ from unitune.data.split import Splits
 from unitune.errors import DataError, JobError, Leak
 from unitune.evaluate.dev import DevScore
 from unitune.evaluate.engine import Question, short_hash
+from unitune.evaluate.grouping import check_groups
 from unitune.evaluate.prompts import Prompt
 from unitune.evaluate.results import Answer, Confusion, LeakResult, Record
 from unitune.evaluate.scorers import (
     Attempt,
+    Kind,
     Score,
     Scorer,
     Setting,
@@ -74,6 +76,11 @@ class Task:
     repeats: int = 1
     temperature: float = 0.0
     measures: tuple[MeasureSpec, ...] = ()
+
+    @property
+    def corpora(self) -> frozenset[str]:
+        """Metrics that are made of all cases together."""
+        return frozenset(each.name for each in self.scorers if each.kind is Kind.CORPUS)
 
     def question(self, case: Example, prompt: Prompt, repeat: int = 0) -> Question:
         """Put a case into words, with the task's longest answer and no stop strings."""
@@ -182,6 +189,7 @@ def prepare(job: Job, splits: Splits, trained: Iterable[Dataset] = ()) -> Task:
     )
     check_expected(scorers, test)
     check_expected(scorers, splits.validation)
+    check_groups(tuple(test), evaluate)
     found = _search((splits.train, splits.validation, *trained), test, evaluate)
     kept = _without(test, found)
     return Task(

@@ -127,7 +127,7 @@ def _against_the_file(comparison: Comparison) -> Iterator[Block]:
 
 
 def _contenders(comparison: Comparison) -> str:
-    score = "score" if words.graded(comparison) else "right"
+    score = "score" if comparison.graded else "right"
     heads = ("contender", score, words.level(comparison), "errors", "tokens a case", "s a case")
     rows = [_row(comparison, result) for result in comparison.contenders[:MOST_ROWS]]
     lines = [f"| {' | '.join(heads)} |", "|---|--:|:-:|--:|--:|--:|"]
