@@ -246,7 +246,7 @@ class Evaluate(Spec):
     slices: tuple[str, ...] = ()
     """Keys of one's own in the test rows: each of their values is looked at on its own, too."""
     leaks: Literal["refuse", "drop", "allow"] = "refuse"
-    """What to do with test cases that stand in train."""
+    """What to do with test cases that stand in train: equal, near duplicates, or half quoted."""
     max_tokens: Annotated[int, Field(ge=1)] | Auto = "auto"
     """Longest answer in tokens; `auto` gives room for the longest answer of train."""
     repeats: Annotated[int, Field(ge=1)] = 1

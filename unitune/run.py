@@ -23,7 +23,7 @@ from unitune.cost.budget import budget_findings
 from unitune.cost.estimate import estimate
 from unitune.data.example import digest
 from unitune.data.findings import Finding
-from unitune.data.leaks import leaking_cases, refuse
+from unitune.data.leaks import leaks, refuse
 from unitune.data.split import Splits, load_splits
 from unitune.errors import (
     OverBudget,
@@ -77,7 +77,7 @@ def launch(job: Job, *, again: bool = False) -> Run:
     if offer.training_price != "none":
         _refuse(budget_findings(job, estimate(job, offer, splits.train)), OverBudget)
     if splits.test is not None and job.evaluate.leaks == "refuse":
-        refuse(leaking_cases((splits.train, splits.validation), splits.test), splits.test)
+        refuse(leaks((splits.train, splits.validation), splits.test), splits.test)
     files = _files(job, splits)
     ledger = Ledger(home())
     record = _planned(job, splits)

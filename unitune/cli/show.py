@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from datetime import datetime
 from pathlib import Path
 from typing import Literal, Self
@@ -17,6 +18,7 @@ from unitune.cli.money import bill_of
 from unitune.cli.output import console, duration, facts, gigabytes, print_findings
 from unitune.cost.estimate import Estimate
 from unitune.data.check import DataReport
+from unitune.data.leaks import by_kind
 from unitune.evaluate.results import Comparison
 from unitune.job import Job
 from unitune.models import TunedModel
@@ -170,6 +172,9 @@ def print_report(report: DataReport) -> None:
         for label, count in file.histogram:
             bar = "█" * round(30 * count / peak) if peak else ""
             console().print(f"  [dim]{label:>15} characters[/dim] {bar} {count:,}")
+        if file.shared:
+            kinds = by_kind(Counter(file.shared).elements())
+            console().print(f"  also in an earlier file of the job: {kinds}")
     print_findings(report.findings)
     if not report.findings:
         console().print("[green]Nothing wrong.[/green]")

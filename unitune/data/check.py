@@ -1,7 +1,8 @@
 """What there is to say about data files before anything is spent on them.
 
 `check_file` and `check` look at one file, `check_job` at all files of a job and at what stands in
-more than one of them. Rows are streamed and only hashes kept, so a big file needs little memory.
+more than one of them. Rows are streamed and only hashes kept, so a big file needs little memory;
+cases and validation rows are kept while the training file streams past them.
 Beyond the findings of `unitune.data.load`: equal rows, equal inputs with different answers, ids
 given twice, test and validation rows that stand in train, a train file too small to cut.
 """
@@ -22,12 +23,16 @@ from unitune.data.dataset import Dataset, Row
 from unitune.data.example import Example, digest
 from unitune.data.findings import Finding, clip, error, warning
 from unitune.data.histogram import Lengths
-from unitune.data.leaks import SeenRows, SharedCase, short_digest
 from unitune.data.load import read
+from unitune.data.overlap import RUN_WORDS, Kind, Search, SharedCase
+from unitune.data.rows import Use
 from unitune.data.split import held_out, seed_of, too_few_rows, validation_rows
 from unitune.job import Data, Job
 
 Purpose = Literal["train", "validation", "test"]
+
+KEY_BYTES = 16
+"""128 bits of a hash: two of 10⁹ rows meet by chance once in 10²⁰ such files."""
 
 
 class FileReport(BaseModel):
@@ -48,6 +53,8 @@ class FileReport(BaseModel):
     """Rows that equal an earlier one in all but their id."""
     contradictions: int
     """Rows that answer an earlier row's input differently."""
+    shared: dict[Kind, int] = {}
+    """Rows whose question stands in an earlier file of the job, by the way it was found."""
     characters: Lengths | None
     """Length of the rows; tokens depend on the model, and `unitune plan` counts them."""
 
@@ -91,7 +98,7 @@ class _Tally:
     purpose: Purpose | None = None
     findings: list[Finding] = field(default_factory=list[Finding])
     input_keys: list[str] = field(default_factory=list[str])
-    seen: SeenRows = field(default_factory=SeenRows)
+    shared: Counter[Kind] = field(default_factory=Counter[Kind])
     _lengths: array[int] = field(default_factory=lambda: array("Q"))
     _roles: Counter[str] = field(default_factory=Counter[str])
     _lines: dict[bytes, int] = field(default_factory=dict[bytes, int])
@@ -121,6 +128,7 @@ class _Tally:
             roles=dict(self._roles),
             duplicates=self._codes["duplicate"],
             contradictions=self._codes["contradiction"],
+            shared=dict(self.shared),
             characters=Lengths.of(self._lengths),
         )
 
@@ -132,7 +140,7 @@ class _Tally:
     def _compare(self, row: Row) -> Iterator[Finding]:
         content = row.example.content
         content.pop("id", None)
-        first = self._lines.setdefault(short_digest(content), row.line)
+        first = self._lines.setdefault(_short_digest(content), row.line)
         if first != row.line:
             yield warning(
                 "duplicate",
@@ -194,26 +202,25 @@ def check_job(job: Job) -> DataReport:
     Args:
         job: Its data, and the seed of its split.
     """
-    tallies: list[_Tally] = []
-    across: list[Finding] = []
-    if job.data.train is not None:
-        train = _tally(job, "train", job.data.train)
-        for row in train.read(read(train.name, job.data, job.method)):
-            train.seen.add(row)
-        tallies.append(train)
-        across.extend(_cut_findings(job, train))
+    train = None if job.data.train is None else _tally(job, "train", job.data.train)
+    held: list[_Tally] = []
     if isinstance(job.data.validation, str):
-        tallies.append(_tally(job, "validation", job.data.validation))
+        held.append(_tally(job, "validation", job.data.validation))
     if job.data.test:
-        tallies.append(_tally(job, "test", job.data.test))
-    case = "case" if job.evaluate.needs_expected else "any"
-    for index, tally in enumerate(tallies):
-        if tally.purpose == "train":
-            continue
-        use = case if tally.purpose == "test" else job.method
-        for row in tally.read(read(tally.name, job.data, use)):
-            across.extend(_shared_findings(job, row, tally, tallies[:index]))
-            tally.seen.add(row)
+        held.append(_tally(job, "test", job.data.test))
+    rows = [tuple(tally.read(read(tally.name, job.data, _use(job, tally)))) for tally in held]
+    searches = [Search(some) for some in rows]
+    across: list[Finding] = []
+    if train is not None:
+        for row in train.read(read(train.name, job.data, job.method)):
+            for search in searches:
+                search.look_at(row, train.name)
+        across.extend(_cut_findings(job, train))
+    for search in searches[1:]:
+        search.look_in(rows[0], held[0].name)
+    tallies = [*([train] if train else []), *held]
+    for tally, search in zip(held, searches, strict=True):
+        across.extend(_shared_findings(job, tally, search.found(), tallies))
     return DataReport(
         files=tuple(tally.report() for tally in tallies),
         findings=(*(found for tally in tallies for found in tally.findings), *across),
@@ -231,6 +238,12 @@ def _tally(job: Job, purpose: Purpose, file: str) -> _Tally:
     return _Tally(str(job.path(file)), purpose)
 
 
+def _use(job: Job, tally: _Tally) -> Use:
+    if tally.purpose == "test":
+        return "case" if job.evaluate.needs_expected else "any"
+    return job.method
+
+
 def _question_key(example: Example) -> str:
     """Return what two rows must share to contradict each other.
 
@@ -246,7 +259,7 @@ def _question_key(example: Example) -> str:
 
 
 def _answer_key(example: Example) -> bytes:
-    return short_digest([example.answer, example.messages[-1].tool_calls])
+    return _short_digest([example.answer, example.messages[-1].tool_calls])
 
 
 def _cut_findings(job: Job, train: _Tally) -> Iterator[Finding]:
@@ -270,17 +283,17 @@ def _cut_findings(job: Job, train: _Tally) -> Iterator[Finding]:
 
 
 def _shared_findings(
-    job: Job, row: Row, tally: _Tally, earlier: Iterable[_Tally]
+    job: Job, tally: _Tally, found: Iterable[SharedCase], tallies: Iterable[_Tally]
 ) -> Iterator[Finding]:
-    for other in earlier:
-        if shared := other.seen.shared(row):
-            found = (
-                _leak(job, shared, other) if tally.purpose == "test" else _overlap(shared, other)
-            )
-            yield found.at(file=tally.name, line=row.line)
+    for shared in found:
+        tally.shared[shared.kind] += 1
+        other = next(each for each in tallies if each.name == shared.train_file)
+        where = _where(shared, other)
+        finding = _leak(job, where) if tally.purpose == "test" else _overlap(where)
+        yield finding.at(file=tally.name, line=shared.line)
 
 
-def _leak(job: Job, shared: SharedCase, other: _Tally) -> Finding:
+def _leak(job: Job, where: str) -> Finding:
     what_then = {
         "refuse": "Take the row out of one of the files, or let `evaluate.leaks: drop` leave such "
         "cases out, or `allow` keep them.",
@@ -288,18 +301,32 @@ def _leak(job: Job, shared: SharedCase, other: _Tally) -> Finding:
         "allow": "It is kept, and the verdict says so (`evaluate.leaks: allow`).",
     }
     severity = error if job.evaluate.leaks == "refuse" else warning
-    return severity("leak", _where(shared, other), what_then[job.evaluate.leaks])
+    return severity("leak", where, what_then[job.evaluate.leaks])
 
 
-def _overlap(shared: SharedCase, other: _Tally) -> Finding:
+def _overlap(where: str) -> Finding:
     fix = (
         "Take it out of one of the files: what is chosen on rows that were learned looks too good."
     )
-    return warning("overlap", _where(shared, other), fix)
+    return warning("overlap", where, fix)
 
 
 def _where(shared: SharedCase, other: _Tally) -> str:
-    place = f"{other.name}:{shared.train_line}"
-    if shared.same_answer:
-        return f"the same question and answer stand in {other.purpose}, {place}."
-    return f"the same question stands in {other.purpose}, {place}, with another answer."
+    place = f"{other.purpose}, {other.name}:{shared.train_line}"
+    if shared.kind == "exact":
+        if shared.same_answer:
+            return f"the same question and answer stand in {place}."
+        return f"the same question stands in {place}, with another answer."
+    answer = "the same" if shared.same_answer else "another"
+    if shared.kind == "near-duplicate":
+        nearly = f"nearly the same question (similarity {shared.similarity:.2f})"
+        return f"{nearly} stands in {place}, with {answer} answer."
+    return (
+        f"{shared.similarity:.0%} of the question's runs of {RUN_WORDS} words stand in {place}, "
+        f"with {answer} answer."
+    )
+
+
+def _short_digest(value: object) -> bytes:
+    """Return a hash of JSON values, short enough to keep one for every row of a big file."""
+    return bytes.fromhex(digest([value]))[:KEY_BYTES]

@@ -119,15 +119,10 @@ def own_corpus(
         clusters: Labels; cases with equal labels belong together.
         level: Confidence level.
     """
-    ones = np.ones(len(statistics))
-    units = Units(_jackknife(statistics, ones, score), ones)
-    if clusters is not None:
-        numbers = numbered(clusters, len(statistics))
-        sizes = np.bincount(numbers).astype(np.float64)
-        if 1 < len(sizes) < len(statistics):
-            summed = _summed(statistics, numbers)
-            units = Units(_jackknife(summed, sizes, score), sizes, alone=units)
-    return own_interval(units, level)
+    if len(statistics) < 2:
+        return Interval(0.0, 1.0, level)
+    values = _jackknife(statistics, np.ones(len(statistics)), score)
+    return own_interval(Units.of(values, clusters), level)
 
 
 def _differences(

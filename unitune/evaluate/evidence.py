@@ -7,14 +7,14 @@ it (`unitune.evaluate.gate`).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from unitune.data.example import Example
 from unitune.errors import JobError, UnknownName
 from unitune.evaluate.baseline import Standing, check_kept, regress, standing
 from unitune.evaluate.gate import MOST_ERRORS, Evidence, Pinned
-from unitune.evaluate.results import Answer, ContenderResult, Regression
+from unitune.evaluate.results import Answer, ContenderResult
 from unitune.evaluate.statistics import PairedResult
 from unitune.evaluate.task import Task
 from unitune.job import Gate, Job
@@ -44,6 +44,7 @@ class Sides:
         result: What the candidate's answers come to.
         baseline: Of the best baseline.
         candidate: Of the candidate, to the same cases.
+        repeats: The same, each answer of those that were asked for several.
         clusters: Of the cases; None where each stands alone.
     """
 
@@ -51,6 +52,7 @@ class Sides:
     result: ContenderResult
     baseline: Mapping[str, Answer]
     candidate: Mapping[str, Answer]
+    repeats: Mapping[str, Sequence[Answer]]
     clusters: Mapping[str, str] | None = None
 
     @property
@@ -77,8 +79,10 @@ class Sides:
 
     def scores_of(self, case: str) -> tuple[float | None, ...]:
         """Return what the candidate scored in each of its answers to a case; None for an error."""
-        answer = self.candidate[case]
-        return (None if answer.error is not None else answer.scores.get(self.metric),)
+        return tuple(
+            None if answer.error is not None else answer.scores.get(self.metric)
+            for answer in self.repeats[case]
+        )
 
 
 def requirements(job: Job, task: Task, *, accepting: bool = False) -> Requirements:
@@ -145,6 +149,7 @@ def gather(paired: PairedResult, sides: Sides, asked: Requirements, level: float
         asked: What the gate asks of these cases.
         level: Of the interval against the baseline file.
     """
+    then = asked.standing
     return Evidence(
         verdict=paired.verdict.value,
         interval=(paired.interval.low, paired.interval.high),
@@ -154,12 +159,8 @@ def gather(paired: PairedResult, sides: Sides, asked: Requirements, level: float
         errors=sides.errors,
         totals=sides.totals,
         pinned=tuple(Pinned(case, sides.scores_of(case)) for case in sorted(asked.pinned)),
-        regression=_regression(sides, asked.standing, paired.margin, level),
+        regression=regress(then, sides.candidate, sides.clusters, paired.margin, level)
+        if then
+        else None,
         accepting=asked.accepting,
     )
-
-
-def _regression(
-    sides: Sides, then: Standing | None, margin: float, level: float
-) -> Regression | None:
-    return None if then is None else regress(then, sides.candidate, sides.clusters, margin, level)

@@ -10,11 +10,13 @@ from __future__ import annotations
 from decimal import Decimal
 from typing import TYPE_CHECKING, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue
+from pydantic import BaseModel, ConfigDict, Field
 
 from unitune.data.example import Message
+from unitune.data.overlap import SharedCase
 from unitune.errors import MissingExtra
 from unitune.job import Role
+from unitune.models import ToolCalls
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -49,7 +51,7 @@ class Record(Frozen):
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
     seconds: float | None = None
-    tool_calls: tuple[dict[str, JsonValue], ...] | None = None
+    tool_calls: ToolCalls | None = None
     given: dict[str, float] | None = None
     """`Reply.given`."""
     error: str | None = None
@@ -69,7 +71,7 @@ class Answer(Frozen):
     """Scorers that could not say; their score is 0, and the reason says why."""
     measures: dict[str, float] = {}
     """By measure; those that are not known are left out."""
-    tool_calls: tuple[dict[str, JsonValue], ...] | None = None
+    tool_calls: ToolCalls | None = None
     error: str | None = None
     """Why there is no answer, or why the primary scorer cannot score it."""
 
@@ -186,8 +188,8 @@ class LeakResult(Frozen):
     """Test cases that stand in the training rows."""
 
     action: Literal["refuse", "drop", "allow"]
-    cases: tuple[str, ...] = ()
-    """Ids of the cases found in train."""
+    cases: tuple[SharedCase, ...] = ()
+    """Those found, each with its kind, its similarity and where it stands in the training rows."""
 
 
 class Curve(Frozen):

@@ -20,7 +20,6 @@ from unitune.evaluate.results import Record
 from unitune.job import FewShot, Instructed, Job, Recorded, TokenPrice, ZeroShot
 from unitune.models import Reply, Request
 
-FREE = TokenPrice(input=Decimal(0), output=Decimal(0))
 TOKENS_A_MESSAGE = 8
 """Around each message, high: chat templates take 3 to 5, OpenAI counts 3 (its Cookbook, How to
 count tokens)."""
@@ -140,15 +139,15 @@ def contender_prices(job: Job, free: bool) -> dict[str, TokenPrice]:  # noqa: FB
             when it is spent.
     """
     evaluate, known = job.evaluate, dict[str, TokenPrice]()
+    unpriced: list[str] = []
     for contender in evaluate.contenders:
         price = evaluate.prices.get(contender.name)
         if price is None and isinstance(contender, ZeroShot | Instructed | FewShot):
             price = evaluate.prices.get(job.base_model)
-        if price is None and (free or isinstance(contender, Recorded)):
-            price = FREE
         if price is not None:
             known[contender.name] = price
-    unpriced = [one.name for one in evaluate.contenders if one.name not in known]
+        elif not (free or isinstance(contender, Recorded)):
+            unpriced.append(contender.name)
     if evaluate.budget is not None and unpriced:
         raise OverBudget(
             f"evaluate.budget is ${evaluate.budget.usd}, and no price is known of "

@@ -16,7 +16,7 @@ from statistics import fmean
 
 from unitune.data.dataset import Dataset, Row
 from unitune.data.example import Example, digest
-from unitune.data.leaks import leaking_cases, refuse
+from unitune.data.leaks import leaks, refuse
 from unitune.data.split import Splits
 from unitune.errors import DataError, JobError, Leak
 from unitune.evaluate.dev import DevScore
@@ -26,7 +26,6 @@ from unitune.evaluate.prompts import Prompt
 from unitune.evaluate.results import Answer, Confusion, LeakResult, Record
 from unitune.evaluate.scorers import (
     Attempt,
-    Kind,
     Score,
     Scorer,
     Setting,
@@ -77,10 +76,9 @@ class Task:
     temperature: float = 0.0
     measures: tuple[MeasureSpec, ...] = ()
 
-    @property
-    def corpora(self) -> frozenset[str]:
-        """Metrics that are made of all cases together."""
-        return frozenset(each.name for each in self.scorers if each.kind is Kind.CORPUS)
+    def scorer(self, name: str) -> Scorer:
+        """Return the scorer of a name."""
+        return next(scorer for scorer in self.scorers if scorer.name == name)
 
     def question(self, case: Example, prompt: Prompt, repeat: int = 0) -> Question:
         """Put a case into words, with the task's longest answer and no stop strings."""
@@ -150,7 +148,8 @@ class Task:
 
     def confusion(self, records: Sequence[Record]) -> dict[str, Confusion]:
         """Return the confusion matrices of answers to the test cases, by scorer of labels."""
-        attempts = [Attempt.of(*pair) for pair in zip(self.cases, records, strict=True)]
+        cases = (case for case in self.cases for _ in range(self.repeats))
+        attempts = [Attempt.of(*pair) for pair in zip(cases, records, strict=True)]
         return {
             scorer.name: scorer.confusion(attempts) for scorer in self.scorers if scorer.confusion
         }
@@ -252,16 +251,17 @@ def _once_each(test: Dataset) -> Dataset:
 
 def _search(seen: Iterable[Dataset], test: Dataset, evaluate: Evaluate) -> LeakResult:
     """Look for the test cases in rows that contenders were made from, and refuse or name them."""
-    found = leaking_cases(seen, test)
+    found = leaks(seen, test)
     if evaluate.leaks == "refuse":
         refuse(found, test)
-    return LeakResult(action=evaluate.leaks, cases=tuple(found))
+    return LeakResult(action=evaluate.leaks, cases=found)
 
 
 def _without(test: Dataset, found: LeakResult) -> Sequence[Example]:
     if found.action != "drop":
         return tuple(test)
-    kept = [example for example in test if example.case_id not in set(found.cases)]
+    leaking = {shared.case for shared in found.cases}
+    kept = [example for example in test if example.case_id not in leaking]
     if not kept:
         raise Leak(
             f"all {len(test)} test cases stand in training or validation rows, "

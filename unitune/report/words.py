@@ -14,8 +14,9 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Literal
 
+from unitune.data.leaks import by_kind
 from unitune.evaluate.economics import Economics, MoneyInterval, PayBack
-from unitune.evaluate.results import Comparison, ContenderResult, GateCheck
+from unitune.evaluate.results import Comparison, ContenderResult, GateCheck, LeakResult
 
 _HYPHEN_BEFORE_NUMBER = re.compile(r"(?<![\w-])-(?=\d)")
 _SPACE_BEFORE_PERCENT = re.compile(r"(?<=\d) (?=%)")
@@ -24,7 +25,7 @@ PROMPTED = ("zero-shot", "instructed", "few-shot")
 
 _METRICS = {
     "bleu": "overlap with the expected answers in runs of words, over all cases (BLEU)",
-    "choice": "the answer names the expected label",
+    "choice": "the answer names the expected label and no other",
     "chrf": "overlap with the expected answers in runs of characters, over all cases (chrF)",
     "class_f1": "F1 over classes, from all cases together",
     "contains": "the expected text stands somewhere in the answer",
@@ -35,7 +36,7 @@ _METRICS = {
     "json_fields": "share of the fields of the expected JSON that are right",
     "json_schema": "the answer is JSON that the schema allows",
     "json_valid": "the answer is valid JSON",
-    "numeric": "the number in the answer is the expected one",
+    "numeric": "the number in the answer is the expected one, within the tolerance",
     "regex": "the answer matches the pattern",
     "rouge": "overlap with the expected answer in words (ROUGE)",
     "sentence_chrf": "overlap with the expected answer in runs of characters (chrF)",
@@ -125,7 +126,7 @@ def evidence(comparison: Comparison) -> tuple[Fact, ...]:
         Fact(
             "Gained and lost",
             f"{comparison.gained:,} and {comparison.lost:,}",
-            f"{_gained_and_lost(comparison)}, of {comparison.n:,}.",
+            _gained_and_lost(comparison),
         ),
         Fact("p-value", p_value(comparison.p_value), _chance(comparison.p_value)),
         Fact(
@@ -141,6 +142,16 @@ def evidence(comparison: Comparison) -> tuple[Fact, ...]:
             "A true difference of this size is found by four of five such tests; a smaller one is "
             "often missed.",
         ),
+    )
+
+
+def _gained_and_lost(comparison: Comparison) -> str:
+    candidate, baseline, n = comparison.candidate, comparison.baseline, comparison.n
+    if comparison.graded:
+        return f"Cases in which {candidate} scored higher, and in which {baseline} did, of {n:,}."
+    return (
+        f"Cases that only {candidate} got right, and cases that only {baseline} got right, "
+        f"of {n:,}."
     )
 
 
@@ -230,7 +241,7 @@ def judging(comparison: Comparison) -> tuple[Fact, ...]:
             *_clusters(comparison),
             ("Best baseline", _choice(comparison)),
             ("Test cases in the training rows", _leaks(comparison)),
-            ("Base model", f"{comparison.base_model}, on backend {comparison.backend}"),
+            ("Base model", _base_model(comparison)),
             ("Run", comparison.run or "none: no contender was tuned here"),
             ("Date", moment(comparison.created)),
             *comparison.provenance.items(),
@@ -243,6 +254,12 @@ def _clusters(comparison: Comparison) -> tuple[tuple[str, str], ...]:
         return ()
     worth = f"{comparison.design_effect:.2g} of them are worth one case that stands alone"
     return (("Clusters", f"{comparison.clusters:,} for {comparison.n:,} cases; {worth}"),)
+
+
+def _base_model(comparison: Comparison) -> str:
+    if all(contender.type == "recorded" for contender in comparison.contenders):
+        return "none: every answer was recorded before"
+    return f"{comparison.base_model}, on backend {comparison.backend}"
 
 
 def gate(comparison: Comparison) -> str:
@@ -377,13 +394,6 @@ def _spoken(comparison: Comparison, side: Literal["candidate", "baseline"]) -> s
     return "the best prompt" if rivals > 1 else f"the {baseline.name} prompt"
 
 
-def _gained_and_lost(comparison: Comparison) -> str:
-    candidate, baseline = comparison.candidate, comparison.baseline
-    if comparison.graded:
-        return f"Cases in which {candidate} scored higher, and cases in which {baseline} did"
-    return f"Cases that only {candidate} got right, and cases that only {baseline} got right"
-
-
 def _more_cases(comparison: Comparison) -> str:
     if comparison.cases_needed <= comparison.n:
         return "More cases would settle it."
@@ -419,8 +429,8 @@ def _counted_leaks(comparison: Comparison) -> tuple[str, ...]:
         return ()
     cases = counted(len(leaks.cases), "test case")
     warning = (
-        f"{cases} also in the training rows and counted all the same (leaks: allow): "
-        "the tuned model may know the answers by heart."
+        f"{cases} also in the training rows ({_kinds(leaks)}) and counted all the same "
+        "(leaks: allow): the tuned model may know the answers by heart."
     )
     return (warning,)
 
@@ -430,4 +440,8 @@ def _leaks(comparison: Comparison) -> str:
     if not leaks.cases:
         return "none found"
     done = {"refuse": "refused", "drop": "left out of the test", "allow": "counted all the same"}
-    return f"{counted(len(leaks.cases), 'case')}, {done[leaks.action]}"
+    return f"{counted(len(leaks.cases), 'case')} ({_kinds(leaks)}), {done[leaks.action]}"
+
+
+def _kinds(leaks: LeakResult) -> str:
+    return by_kind(case.kind for case in leaks.cases)

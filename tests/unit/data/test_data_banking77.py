@@ -40,7 +40,11 @@ def test_a_real_file_is_read_whole_checked_and_split() -> None:
     train = set(_plain_questions("train.csv"))
     shared = sum(question in train for question in _plain_questions("test.csv"))
     assert 0 < shared
-    assert shared == sum(found.code == "leak" for found in report.findings)
+    kinds = report.files[1].shared
+    assert shared == kinds["exact"]
+    # Counted once with a comparison of all pairs; each of the 138 is a finding.
+    assert {"exact": 7, "near-duplicate": 129, "n-gram": 2} == kinds
+    assert 138 == sum(found.code == "leak" for found in report.findings)
     splits = load_splits(job)
     assert 1001 == len(splits.validation)
     held = {example.input_key for example in splits.validation}

@@ -4,7 +4,9 @@ import pytest
 
 from unitune.data.dataset import Dataset, Row
 from unitune.data.example import Example, Message
-from unitune.data.leaks import SharedCase, leaks
+from unitune.data.leaks import by_kind, leaks, refuse
+from unitune.data.overlap import Kind, SharedCase
+from unitune.errors import Leak
 
 SYSTEM = Message(role="system", content="You sort questions.")
 
@@ -21,11 +23,11 @@ def chat(question: str, answer: str, system: Message | None = SYSTEM) -> tuple[M
 
 
 def shared(train: Dataset, test: Dataset) -> list[tuple[int, int, bool]]:
-    return [(found.line, found.train_line, found.same_answer) for found in leaks(train, test)]
+    return [(found.line, found.train_line, found.same_answer) for found in leaks((train,), test)]
 
 
 def test_a_shared_system_prompt_alone_is_no_leak() -> None:
-    assert () == leaks(dataset(chat("a", "x")), dataset(chat("b", "x")))
+    assert () == leaks((dataset(chat("a", "x")),), dataset(chat("b", "x")))
 
 
 def test_another_system_prompt_hides_no_leak() -> None:
@@ -54,13 +56,14 @@ def test_the_same_question_with_another_answer_leaks_the_input() -> None:
 
 def test_a_conversation_leaks_by_all_its_user_turns() -> None:
     longer = (*chat("a", "x"), *chat("b", "y", None))
-    assert () == leaks(dataset(chat("b", "y")), dataset(longer))
+    assert () == leaks((dataset(chat("b", "y")),), dataset(longer))
     assert [(1, 1, True)] == shared(dataset(longer), dataset(longer))
 
 
-def test_a_turn_cut_in_two_is_another_question() -> None:
-    train = dataset((*chat("a b", "x"), *chat("c", "y", None)))
-    assert () == leaks(train, dataset((*chat("a", "x"), *chat("b c", "y", None))))
+def test_turns_cut_otherwise_are_no_equal_question_but_a_near_one() -> None:
+    train = dataset((*chat("a b", "x"), *chat("c d e", "y", None)))
+    (found,) = leaks((train,), dataset((*chat("a b c", "x"), *chat("d e", "y", None))))
+    assert ("near-duplicate", 1.0) == (found.kind, found.similarity)
 
 
 def test_rows_without_user_turns_are_told_apart_by_what_they_have() -> None:
@@ -71,11 +74,59 @@ def test_rows_without_user_turns_are_told_apart_by_what_they_have() -> None:
         )
 
     train = dataset(only_system("a"))
-    assert () == leaks(train, dataset(only_system("b")))
+    assert () == leaks((train,), dataset(only_system("b")))
     assert [(1, 1, True)] == shared(train, dataset(only_system("a")))
 
 
 def test_a_leaking_case_goes_by_its_case_id() -> None:
     named = Example(messages=chat("a", "x"), id="case-7")
     test = Dataset("test", (Row(3, named),))
-    assert (SharedCase("case-7", 3, 1, same_answer=True),) == leaks(dataset(chat("a", "x")), test)
+    assert (
+        SharedCase(
+            case="case-7",
+            line=3,
+            kind="exact",
+            similarity=1.0,
+            train_file="rows",
+            train_line=1,
+            same_answer=True,
+        ),
+    ) == leaks((dataset(chat("a", "x")),), test)
+
+
+def test_a_double_is_looked_for_in_every_set_of_rows_and_the_nearest_is_told() -> None:
+    near = dataset(chat("My card hasn't arrived yet, what shall I do now?", "x"))
+    equal = Dataset("dev", dataset(chat("My card hasn't arrived yet. What shall I do?", "x")).rows)
+    (found,) = leaks(
+        (near, equal), dataset(chat("my card hasn't arrived yet. what shall i do?", "x"))
+    )
+    assert ("exact", "dev") == (found.kind, found.train_file)
+
+
+def test_a_refusal_names_kinds_places_and_what_may_be_done() -> None:
+    train = dataset(
+        chat("a", "x"), chat("Is there a fee for exchanging foreign currencies?", "fee")
+    )
+    test = dataset(chat("A", "x"), chat("Is there a few for exchanging foreign currencies?", "fee"))
+    with pytest.raises(Leak) as caught:
+        refuse(leaks((train,), test), test)
+    assert (
+        "2 of 2 test cases stand in training or validation rows, 1 exact, 1 near duplicate: "
+        "rows:1 (as rows:1), rows:2 (as rows:2, near-duplicate 0.80). Take them out of one of the "
+        "files, or set evaluate.leaks to `drop`"
+    ) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("kinds", "told"),
+    [
+        ((), ""),
+        (("exact",), "1 exact"),
+        (
+            ("n-gram", "near-duplicate", "exact", "near-duplicate"),
+            "1 exact, 2 near duplicates, 1 by n-grams",
+        ),
+    ],
+)
+def test_kinds_are_counted_in_words(kinds: tuple[Kind, ...], told: str) -> None:
+    assert told == by_kind(kinds)

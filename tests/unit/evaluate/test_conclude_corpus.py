@@ -50,7 +50,7 @@ def test_a_verdict_by_class_f1_is_about_the_score_of_all_cases(
     assert ["exact"] == [contrast.name for contrast in found.secondary]
 
 
-@given(st.lists(st.floats(0, 1), min_size=2, max_size=40))
+@given(st.lists(st.integers(0, 100).map(lambda percent: percent / 100), min_size=2, max_size=40))
 def test_the_interval_of_a_mean_is_the_same_by_either_way(scores: list[float]) -> None:
     """The jackknife values of a mean are the values themselves."""
     sums = mean_of(np.array(scores))

@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+from typing import Literal
+
 import pytest
 from sample_comparison import VERDICTS, Counts, sample_comparison
 
+from unitune.data.overlap import Kind, SharedCase
 from unitune.evaluate.results import Comparison, GateResult, LeakResult
 from unitune.report import words
 
@@ -139,23 +142,39 @@ def test_errors_are_a_caveat_with_their_number_and_their_effect() -> None:
     )
 
 
+def shared(kind: Kind) -> SharedCase:
+    return SharedCase(
+        case="a",
+        line=1,
+        kind=kind,
+        similarity=1.0,
+        train_file="train.jsonl",
+        train_line=7,
+        same_answer=True,
+    )
+
+
 def test_counted_leaks_come_first_among_the_caveats() -> None:
-    leaks = LeakResult(action="allow", cases=("a", "b"))
+    leaks = LeakResult(action="allow", cases=(shared("exact"), shared("near-duplicate")))
     comparison = sample_comparison(errors=1).model_copy(update={"leaks": leaks})
 
-    assert words.caveats(comparison)[0].startswith("2 test cases also in the training rows")
+    assert words.caveats(comparison)[0].startswith(
+        "2 test cases also in the training rows (1 exact, 1 near duplicate) and counted"
+    )
 
 
 @pytest.mark.parametrize(
     ("action", "cases", "told"),
     [
         ("refuse", (), "none found"),
-        ("drop", ("a",), "1 case, left out of the test"),
-        ("allow", ("a", "b"), "2 cases, counted all the same"),
+        ("drop", ("exact",), "1 case (1 exact), left out of the test"),
+        ("allow", ("exact", "exact"), "2 cases (2 exact), counted all the same"),
     ],
 )
-def test_leaks_are_told_with_what_was_done(action: str, cases: tuple[str, ...], told: str) -> None:
-    leaks = LeakResult.model_validate({"action": action, "cases": cases})
+def test_leaks_are_told_with_what_was_done(
+    action: Literal["refuse", "drop", "allow"], cases: tuple[Kind, ...], told: str
+) -> None:
+    leaks = LeakResult(action=action, cases=tuple(map(shared, cases)))
     comparison = sample_comparison().model_copy(update={"leaks": leaks})
     facts = {fact.term: fact.value for fact in words.judging(comparison)}
 
