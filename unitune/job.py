@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 from decimal import Decimal
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, cast
 
 from pydantic import BeforeValidator, Field, JsonValue, ValidationError, model_validator
 
@@ -337,7 +337,18 @@ class Job(Spec):
             else value
             for key, value in content["data"].items()
         }
+        for scorer in content.get("evaluate", {}).get("scorers", ()):
+            if isinstance(scorer, dict):
+                self._move_files(cast("dict[str, Any]", scorer), file.parent)
         file.write_text(yamlfile.dump(content), encoding="utf-8")
+
+    def _move_files(self, scorer: dict[str, Any], folder: Path) -> None:
+        """Let a scorer's options name the same files from another folder."""
+        for key in {"definition", "grader"} & scorer.keys():
+            scorer[key] = self._moved(scorer[key], folder)
+        place, _, name = str(scorer.get("function", "")).rpartition(":")
+        if place.endswith(".py"):
+            scorer["function"] = f"{self._moved(place, folder)}:{name}"
 
     def _moved(self, value: Any, folder: Path) -> Any:
         if not isinstance(value, str) or Path(value).is_absolute() or folder == self.folder:

@@ -10,10 +10,11 @@ from __future__ import annotations
 from decimal import Decimal
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue
+from pydantic import BaseModel, ConfigDict, Field
 
 from unitune.data.example import Message
 from unitune.job import Role
+from unitune.models import ToolCalls
 
 
 class Frozen(BaseModel):
@@ -35,7 +36,7 @@ class Record(Frozen):
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
     seconds: float | None = None
-    tool_calls: tuple[dict[str, JsonValue], ...] | None = None
+    tool_calls: ToolCalls | None = None
     given: dict[str, float] | None = None
     """`Reply.given`."""
     error: str | None = None
@@ -53,7 +54,7 @@ class Answer(Frozen):
     """Scorers that could not say; their score is 0, and the reason says why."""
     measures: dict[str, float] = {}
     """By measure; those that are not known are left out."""
-    tool_calls: tuple[dict[str, JsonValue], ...] | None = None
+    tool_calls: ToolCalls | None = None
     error: str | None = None
     """Why there is no answer, or why the primary scorer cannot score it."""
 

@@ -153,10 +153,9 @@ def prepare(job: Job, splits: Splits, trained: Iterable[Dataset] = ()) -> Task:
         )
     evaluate = job.evaluate
     test = _once_each(splits.test)
+    setting = _setting(job, splits.train)
     scorers = tuple(
-        build(spec, _setting(job, splits.train))
-        for spec in evaluate.scorers
-        if not isinstance(spec, MEASURES)
+        build(spec, setting) for spec in evaluate.scorers if not isinstance(spec, MEASURES)
     )
     check_expected(scorers, test)
     check_expected(scorers, splits.validation)

@@ -26,6 +26,10 @@ _METRICS = {
     "regex": "the answer matches the pattern",
     "json_valid": "the answer is valid JSON",
     "json_equal": "the answer is JSON equal to the expected JSON",
+    "json_schema": "the answer is JSON that the schema allows",
+    "choice": "the answer names the expected label and no other",
+    "numeric": "the number in the answer is the expected one, within the tolerance",
+    "tool_calls": "the answer calls the expected tools with the expected arguments",
 }
 
 

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
 from scoring import dataset, score
+
 from unitune.errors import DataError, JobError
 from unitune.evaluate.scorers import Setting, build, check_expected
 from unitune.evaluate.scorers.json_text import json_equal, json_fields, json_valid
@@ -102,7 +102,7 @@ def test_expected_json_is_checked_before_anybody_is_asked_naming_the_lines(
 
 
 def test_an_empty_expected_text_is_found_nowhere_and_so_refused() -> None:
-    with pytest.raises(DataError, match="test.jsonl:2: the expected answer is empty"):
+    with pytest.raises(DataError, match=r"test\.jsonl:2: the expected answer is empty"):
         check_expected([build(Contains())], dataset("refund", " "))
 
 

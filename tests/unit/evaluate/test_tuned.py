@@ -67,9 +67,14 @@ def test_its_losses_and_settings_are_told(job: Job) -> None:
         == found.curve
     )
     assert "trained by sft, 4 steps" == found.contenders[1].effort
-    assert {"Tuned model", "Untuned model", "Test cases", "Sampling", "unitune"} == set(
-        found.provenance
-    )
+    assert {
+        "Tuned model",
+        "Untuned model",
+        "Scorer exact",
+        "Test cases",
+        "Sampling",
+        "unitune",
+    } == set(found.provenance)
 
 
 def test_without_a_run_the_error_names_the_command(job: Job) -> None:
