@@ -12,6 +12,9 @@ from unitune.cli.options import JobFile, Json, OtherBackend, Quiet, RunId
 if TYPE_CHECKING:
     from unitune.job import Job
 
+if TYPE_CHECKING:
+    from unitune.run import Run
+
 
 def compare(
     file: JobFile,
@@ -76,12 +79,11 @@ def compare(
     from unitune.evaluate.compare import default_folder
     from unitune.job import Job
     from unitune.report.terminal import comparison_view
-    from unitune.run import find_run
 
     job = Job.load(file).on(backend)
     if budget is not None:
         job = job.answered_for(usd_of("--budget", budget))
-    found = None if run is None else find_run(run)
+    found = None if run is None else _named(run)
     with asking(quiet=quiet or json) as progress:
         comparison = make_comparison(
             job,
@@ -111,6 +113,12 @@ def _baseline_line(job: Job, *, passed: bool) -> str:
     if passed:
         return f"{path} is written; look through its diff and commit it."
     return f"{path} is left as it was: the gate's other rules must pass first."
+
+
+def _named(run: str) -> Run:
+    from unitune.run import find_run
+
+    return find_run(run)
 
 
 def chat(

@@ -2,7 +2,7 @@
 
 `compare` is the whole way, each step a module of its own beside this one:
 
-    splits ──► training   which run made the tuned model
+    splits ──► under_test which run made the tuned model
            ──► task       cases and scorers; leaks refused
            ──► contenders who competes, with which prompts
            ──► examine    dev chooses prompts, then test; dev.jsonl and rows.jsonl
@@ -18,11 +18,11 @@ import os
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from unitune import registry
 from unitune.contender_specs import Tuned
 from unitune.data.split import Splits, load_splits
-from unitune.deploying import answering, standing
 from unitune.errors import JobError, UnknownName, UserError
 from unitune.evaluate import baseline
 from unitune.evaluate.batchcreate import batching_backend
@@ -36,11 +36,14 @@ from unitune.evaluate.sample_size import foresight
 from unitune.evaluate.sources import check_sources
 from unitune.evaluate.spending import Spending, contender_prices
 from unitune.evaluate.task import Task, prepare
-from unitune.evaluate.training import check_prompts, describe, run_under_test
+from unitune.evaluate.training import check_prompts
 from unitune.feasibility import on_its_own_name
 from unitune.home import home, make_home
 from unitune.job import Job
-from unitune.run import Run
+
+if TYPE_CHECKING:
+    from unitune.evaluate.under_test import Judged
+    from unitune.run import Run
 
 
 def compare(  # noqa: PLR0913 - each has a name and a default
@@ -104,7 +107,7 @@ def compare(  # noqa: PLR0913 - each has a name and a default
     job = on_its_own_name(job, offer)
     splits = load_splits(job)
     tuned = _known_here(job, splits, run) if replay else _tuned_by(job, splits, run)
-    training = describe(job, splits, tuned) if tuned else None
+    training = tuned and tuned.training
     contenders = build(job.evaluate, job.tuning, splits.train)
     prices = contender_prices(job, free=offer.training_price == "none")
     task = prepare(job, splits, training.rows if training else (), prices)
@@ -113,11 +116,11 @@ def compare(  # noqa: PLR0913 - each has a name and a default
     asked = requirements(job, task, accepting=update_baseline)
     if announce is not None:
         announce(foresight(len(task.cases), job.evaluate.margin))
-    with standing(tuned, deploy_seconds) if tuned and deploy_seconds else nullcontext():
+    with tuned.standing(deploy_seconds) if tuned else nullcontext():
         examination = Examination(
             backend=job.backend,
             base=job.base_model,
-            tuned=answering(tuned) if tuned and not replay else None,
+            tuned=tuned.model() if tuned and not replay else None,
             contenders=contenders,
             task=task,
             folder=Path(out) if out else _made_folder(job.name, training.run if training else None),
@@ -177,10 +180,12 @@ def _made_folder(job: str, run: str | None) -> Path:
     return _folder(job, run)
 
 
-def _tuned_by(job: Job, splits: Splits, run: Run | None) -> Run | None:
+def _tuned_by(job: Job, splits: Splits, run: Run | None) -> Judged | None:
     """Return the run that made the tuned model; None when every contender is prompted."""
     if any(isinstance(spec, Tuned) for spec in job.evaluate.contenders):
-        return run_under_test(job, splits, run)
+        from unitune.evaluate.under_test import judged  # noqa: PLC0415 - loads the ledger
+
+        return judged(job, splits, run)
     if run is not None:
         raise JobError(
             f"run {run.id} is to be judged, but no contender of job {job.name!r} is tuned. "
@@ -189,7 +194,7 @@ def _tuned_by(job: Job, splits: Splits, run: Run | None) -> Run | None:
     return None
 
 
-def _known_here(job: Job, splits: Splits, run: Run | None) -> Run | None:
+def _known_here(job: Job, splits: Splits, run: Run | None) -> Judged | None:
     """Return the run behind recorded answers, where this ledger knows it."""
     try:
         return _tuned_by(job, splits, run)
