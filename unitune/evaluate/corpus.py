@@ -54,8 +54,8 @@ def compare_corpus(  # noqa: PLR0913 - each has a name and a default
 ) -> PairedResult:
     """Compare a candidate with a baseline by a statistic of the whole corpus.
 
-    Why the jackknife and no bootstrap: in 1,500 simulated corpora of 50, 200 and 500 cases, two
-    equally good contenders and 95 % intervals, 0 was left out, at n = 50 | 200 | 500, by
+    Why the jackknife and no bootstrap: in 1,500 simulated corpora of two equally good contenders
+    (1,000 resamples each), the 95 % interval left out 0, at n = 50 | 200 | 500, this often:
 
                                   macro-F1, 5 classes      a ratio of sums
         jackknife, score          0.045  0.033  0.039      0.049  0.045  0.055
@@ -126,7 +126,7 @@ def own_corpus(
 
 
 def _differences(old: FloatArray, new: FloatArray, sizes: FloatArray, score: CorpusScore) -> Units:
-    return Units(_jackknife(new, sizes, score) - _jackknife(old, sizes, score), sizes)
+    return Units(jackknife(new, sizes, score) - jackknife(old, sizes, score), sizes)
 
 
 def _summed(statistics: FloatArray, numbers: npt.NDArray[np.intp]) -> FloatArray:  # (U, S)
@@ -135,13 +135,22 @@ def _summed(statistics: FloatArray, numbers: npt.NDArray[np.intp]) -> FloatArray
     return sums
 
 
-def _jackknife(totals: FloatArray, sizes: FloatArray, score: CorpusScore) -> FloatArray:  # (U,)
-    """Return what each unit adds: values whose mean over the cases is the statistic itself.
+def jackknife(
+    statistics: FloatArray,  # (..., U, S)
+    sizes: FloatArray,  # (U,)
+    score: CorpusScore,
+) -> FloatArray:  # (..., U)
+    """Return what each unit adds: sums whose mean over the cases is the statistic itself.
 
     For a mean they are the sums of the units. They are centred on the statistic rather than on
     the jackknife's own estimate, which for unsmooth statistics lies apart.
+
+    Args:
+        statistics: Sufficient statistics, summed over each unit.
+        sizes: Number of cases of each unit.
+        score: The statistic, from totals.
     """
-    whole, n = score(totals.sum(0)), sizes.sum()
-    without = score(totals.sum(0) - totals)  # (U,)
-    added = (n - sizes) * (whole - without)
-    return sizes * (whole - added.sum() / n) + added
+    totals = statistics.sum(-2, keepdims=True)  # (..., 1, S)
+    whole, n = score(totals), sizes.sum()  # (..., 1)
+    added = (n - sizes) * (whole - score(totals - statistics))  # (..., U)
+    return sizes * (whole - added.sum(-1, keepdims=True) / n) + added

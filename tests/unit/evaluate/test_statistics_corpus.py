@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import f1_score
 
-from unitune.evaluate.corpus import _jackknife, compare_corpus
+from unitune.evaluate.corpus import compare_corpus, jackknife
 from unitune.evaluate.statistics import Verdict, compare_paired
 from unitune.evaluate.units import Units
 
@@ -48,7 +48,7 @@ def labelled(seed: int, n: int, noise: float) -> np.ndarray:
     return confusion(wanted, said)
 
 
-def test_the_jackknife_gives_efrons_standard_error_of_a_correlation() -> None:
+def test_thejackknife_gives_efrons_standard_error_of_a_correlation() -> None:
     """Efron and Gong 1983, Am Stat 37:36: 15 law schools, correlation 0.776, jackknife 0.142."""
     x, y = np.array(LAW_SCHOOLS).T
 
@@ -58,7 +58,7 @@ def test_the_jackknife_gives_efrons_standard_error_of_a_correlation() -> None:
         return covariance / np.sqrt((n * sxx - sx**2) * (n * syy - sy**2))
 
     statistics = np.stack([np.ones(15), x, y, x * x, y * y, x * y], axis=1)
-    units = Units(_jackknife(statistics, np.ones(15), correlation), np.ones(15))
+    units = Units(jackknife(statistics, np.ones(15), correlation), np.ones(15))
     assert pytest.approx(0.776, abs=5e-4) == units.mean
     assert pytest.approx(0.142, abs=1e-3) == math.sqrt(units.scatter / 14)
 

@@ -19,7 +19,7 @@ from pydantic import BaseModel, Field, JsonValue, TypeAdapter, ValidationError
 
 from unitune.data.example import Example, Message
 from unitune.data.findings import Finding, clip
-from unitune.errors import DataError
+from unitune.errors import DataError, MissingExtra
 from unitune.evaluate.scorers import Attempt, build
 from unitune.scorer_specs import QualitySpec
 from unitune.suites.promptfoo.config import case_of
@@ -243,7 +243,11 @@ def _agreement(
     """Say how often unitune's scorers, all of them together, say the same as promptfoo."""
     if not specs:
         return
-    scorers = [build(spec) for spec in specs]
+    try:
+        scorers = [build(spec) for spec in specs]
+    except MissingExtra as missing:
+        yield f"unitune's own scorers came along too, and were not held against it: {missing}"
+        return
     differing: list[str] = []
     count = 0
     for one, case in product(answers, cases):
