@@ -121,7 +121,7 @@ def own_corpus(
     """
     if len(statistics) < 2:
         return Interval(0.0, 1.0, level)
-    values = _jackknife(statistics, np.ones(len(statistics)), score)
+    values = jackknife(statistics, np.ones(len(statistics)), score)
     return own_interval(Units.of(values, clusters), level)
 
 
