@@ -95,6 +95,10 @@ def difference_interval(differences: Units, level: float = 0.95) -> Interval:
     return _wider(difference_interval(differences.alone, level), _of_clusters(differences, level))
 
 
+NO_SCATTER = 1e-9
+"""Below, values differ by rounding alone: the mean of three scores of 0.1 is none of them."""
+
+
 def own_interval(scores: Units, level: float = 0.95) -> Interval:
     """Interval of one contender's mean score, within 0 and 1; Wilson's for scores 0 and 1.
 
@@ -113,7 +117,9 @@ def own_interval(scores: Units, level: float = 0.95) -> Interval:
         wider = _wider(own_interval(scores.alone, level), _of_clusters(scores, level))
         return Interval(max(0.0, wider.low), min(1.0, wider.high), level)
     values, mean = scores.sums, scores.mean
-    farthest = float(np.abs(values - mean).max()) or 1.0
+    farthest = float(np.abs(values - mean).max())
+    if farthest < NO_SCATTER:
+        farthest = 1.0
     low = -_upper_end(-values, -max(0.0, mean - farthest), z)
     high = _upper_end(values, min(1.0, mean + farthest), z)
     return Interval(low + 0.0, high, level)  # adding zero turns -0.0 into 0.0
