@@ -331,7 +331,8 @@ class _Desk:
         asked = self.examination
         price = self._price(contender.name)
         purse = None if price is None else asked.spending.purse(contender.name, price)
-        return Means(asked.concurrency, purse, self.remembered)
+        keeps = not isinstance(contender.spec, Recorded)
+        return Means(asked.concurrency, purse, self.remembered if keeps else None)
 
     def _price(self, contender: str) -> TokenPrice | None:
         return self.examination.prices.get(contender)

@@ -1,8 +1,8 @@
 """The run whose model is judged: found, described, and brought up where it needs a deployment.
 
 `judged` finds the run and refuses one that does not belong to the job. What a comparison tells of
-it is data (`unitune.evaluate.training`). Only comparisons with a tuned contender come here: it takes
-the ledger.
+it is data (`unitune.evaluate.training`). Only comparisons with a tuned contender come here: it
+takes the ledger.
 """
 
 from __future__ import annotations
