@@ -63,19 +63,19 @@ async def _attempt(model: ChatModel, request: Request, pace: Pace, purse: Purse 
         reply = Reply.failed(error)
     if purse is not None:
         purse.settle(request, reply)
-    if reply.error is None:
+    pause = min(reply.pause_seconds or 0.0, LONGEST_WISH_SECONDS)
+    if reply.status in OVERLOADED:
+        pace.refused(sent, pause)
+    elif reply.error is None:
         pace.answered()
-    elif reply.status in OVERLOADED:
-        pace.slow_down(sent)
-    if reply.pause_seconds:
-        pace.pause(min(reply.pause_seconds, LONGEST_WISH_SECONDS))
+        pace.pause(pause)
     return reply
 
 
 def _pause(attempt: int, reply: Reply) -> float:
-    """Return the seconds before the next attempt; none where the pace has paused for all."""
+    """Return the seconds before the next attempt."""
     if reply.pause_seconds:
-        return 0.0
+        return reply.pause_seconds
     longest = min(FIRST_PAUSE_SECONDS * 2 ** (attempt - 1), LONGEST_PAUSE_SECONDS)
     # Requests that failed together are not to come back together.
     return longest * random.uniform(0.5, 1)  # noqa: S311 - no secret
