@@ -16,11 +16,11 @@ from typing import Any
 
 from unitune.data.example import Message
 from unitune.evaluate.gate import Evidence, Pinned, apply
-from unitune.evaluate.intervals import wilson
 from unitune.evaluate.results import (
     Answer,
     CaseResult,
     Comparison,
+    Confusion,
     ContenderResult,
     Curve,
     GateCheck,
@@ -28,7 +28,7 @@ from unitune.evaluate.results import (
     LeakResult,
     Regression,
 )
-from unitune.evaluate.statistics import compare_binary
+from unitune.evaluate.statistics import compare_paired, own_score
 from unitune.job import Gate
 
 SYSTEM = (
@@ -185,7 +185,7 @@ def _compared(cases: tuple[CaseResult, ...], margin: float, curve: Curve | None)
         name: [case.answers[name].scores["json_equal"] for case in cases]
         for name in cases[0].answers
     }
-    result = compare_binary(by_name["few-shot"], by_name["tuned"], margin=margin)
+    result = compare_paired(by_name["few-shot"], by_name["tuned"], margin=margin)
     return Comparison(
         job="support-triage",
         run="r2611-7k2m9xq4t",
@@ -201,8 +201,8 @@ def _compared(cases: tuple[CaseResult, ...], margin: float, curve: Curve | None)
         p_value=result.p_value,
         method=result.method,
         n=len(cases),
-        gained=result.counts.gained,
-        lost=result.counts.lost,
+        gained=result.gained,
+        lost=result.lost,
         margin=margin,
         cases_needed=result.cases_needed,
         smallest_detectable=result.smallest_detectable,
@@ -227,7 +227,7 @@ PROMPT_TOKENS = {"zero-shot": 96, "instructed": 210, "few-shot": 712, "tuned": 9
 
 def _contender(name: str, cases: tuple[CaseResult, ...], scores: list[float]) -> ContenderResult:
     right, n = int(sum(scores)), len(cases)
-    interval = wilson(right, n)
+    interval = own_score(scores)
     return ContenderResult(
         name=name,
         type=name,
@@ -304,6 +304,44 @@ def regression(file: str) -> Regression:
     )
 
 
+def graded(comparison: Comparison) -> Comparison:
+    """Return the comparison with answers half right, and why, in place of the wrong ones.
+
+    Its totals are left as they are.
+    """
+
+    def half_right(answer: Answer) -> Answer:
+        if answer.error or answer.scores[comparison.metric]:
+            return answer
+        return answer.model_copy(
+            update={
+                "scores": {**answer.scores, comparison.metric: 0.5},
+                "reasons": {comparison.metric: "urgency differs"},
+            }
+        )
+
+    cases = tuple(
+        case.model_copy(
+            update={"answers": {name: half_right(one) for name, one in case.answers.items()}}
+        )
+        for case in comparison.cases
+    )
+    return comparison.model_copy(update={"cases": cases})
+
+
+def measured(comparison: Comparison) -> Comparison:
+    """Return the comparison with measures, and labels that its candidate mixed up."""
+    counts = {"late_parcel": {"late_parcel": 9, "wants_refund": 3, "": 1}, "wants_refund": {}}
+    confusion = Confusion(labels=("late_parcel", "wants_refund"), counts=counts)
+    contenders = tuple(
+        result.model_copy(
+            update={"measures": {"latency": 0.25}, "confusion": {"class_f1": confusion}}
+        )
+        for result in comparison.contenders
+    )
+    return comparison.model_copy(update={"contenders": contenders})
+
+
 def infested(comparison: Comparison, text: str) -> Comparison:
     """Return the comparison with a text at the end of every free text in it, names too."""
     return Comparison.model_validate(_with_text(comparison.model_dump(mode="json"), text))
@@ -320,6 +358,7 @@ def _with_text(value: Any, text: str) -> Any:
     fields |= {*Answer.model_fields, *GateResult.model_fields, *LeakResult.model_fields}
     fields |= {*Curve.model_fields, *Message.model_fields}
     fields |= {*GateCheck.model_fields, *Regression.model_fields}
+    fields |= {*Confusion.model_fields}
     return {
         key if key in fields else key + text: item
         if key in CHOICES or key == "usd"

@@ -124,9 +124,10 @@ def _by_name(value: object) -> object:
     graders = [value] if isinstance(_mapping(value).get("type"), str) else value
     if not isinstance(graders, list):
         return value
-    named = {_mapping(grader).get("name"): grader for grader in cast("list[object]", graders)}
-    if None in named:
-        raise ValueError("every grader of a list needs a name, which the formula then uses")
+    listed = cast("list[object]", graders)
+    named = {_mapping(grader).get("name"): grader for grader in listed}
+    if not all(named) or len(named) < len(listed):
+        raise ValueError("every grader of a list needs a name of its own for the formula to use")
     return named
 
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 from decimal import Decimal
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, cast
 
 from pydantic import Field, JsonValue, ValidationError, model_validator
 
@@ -187,6 +187,11 @@ class Evaluate(Spec):
     """What the instructed contender is told; made from train alone when absent."""
     margin: Annotated[float, Field(gt=0, lt=1)] = 0.05
     """Differences smaller than this do not matter to the team."""
+    clusters: str | None = None
+    """A key of one's own in the test rows: cases with equal values belong together, such as those
+    of one customer or one document."""
+    slices: tuple[str, ...] = ()
+    """Keys of one's own in the test rows: each of their values is looked at on its own, too."""
     leaks: Literal["refuse", "drop", "allow"] = "refuse"
     """What to do with test cases that stand in train: equal, near duplicates, or half quoted."""
     max_tokens: Annotated[int, Field(ge=1)] | Auto = "auto"
@@ -353,7 +358,18 @@ class Job(Spec):
             else value
             for key, value in content["data"].items()
         }
+        for scorer in content.get("evaluate", {}).get("scorers", ()):
+            if isinstance(scorer, dict):
+                self._move_files(cast("dict[str, Any]", scorer), file.parent)
         file.write_text(yamlfile.dump(content), encoding="utf-8")
+
+    def _move_files(self, scorer: dict[str, Any], folder: Path) -> None:
+        """Let a scorer's options name the same files from another folder."""
+        for key in {"definition", "grader"} & scorer.keys():
+            scorer[key] = self._moved(scorer[key], folder)
+        place, _, name = str(scorer.get("function", "")).rpartition(":")
+        if place.endswith(".py"):
+            scorer["function"] = f"{self._moved(place, folder)}:{name}"
 
     def _moved(self, value: Any, folder: Path) -> Any:
         if not isinstance(value, str) or Path(value).is_absolute() or folder == self.folder:

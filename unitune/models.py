@@ -10,13 +10,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import Protocol, Self, runtime_checkable
+from typing import Protocol, Self, TypeAlias, runtime_checkable
 
 from pydantic import BaseModel, ConfigDict, JsonValue
 
 from unitune.data.example import Message
 from unitune.errors import BackendError, UnituneError
 from unitune.patience import passes
+
+ToolCalls: TypeAlias = tuple[dict[str, JsonValue], ...]
+"""Calls of tools in OpenAI's form; `function_call` makes one."""
 
 
 class Request(BaseModel):
@@ -46,8 +49,8 @@ class Reply(BaseModel):
     completion_tokens: int | None = None
     seconds: float | None = None
     """Wall time of this request; for batched local models its share of the batch."""
-    tool_calls: tuple[dict[str, JsonValue], ...] | None = None
-    """Which tools the answer calls, in OpenAI's form, as `function_call` makes it."""
+    tool_calls: ToolCalls | None = None
+    """Which tools the answer calls; None when none."""
     given: dict[str, float] | None = None
     """Scores that stand beside a recorded answer, by the names that another tool gave them."""
     error: str | None = None

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sample_comparison import infested, sample_comparison
+from sample_comparison import gated, infested, measured, sample_comparison
 
-from unitune.evaluate.results import Comparison, GateResult
+from unitune.evaluate.results import Comparison
+from unitune.job import Gate
 from unitune.report.html import render
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="needs the package playwright")
@@ -87,10 +88,8 @@ def open_page(browser: Any, tmp_path: Path) -> Iterator[Open]:
 
 def whole_comparison() -> Comparison:
     """One that shows every part of the page: gate, errors, caveats, curve, cases."""
-    gate = GateResult(
-        mode="improve", passed=True, exit_code=0, reason="better than the best prompt"
-    )
-    return sample_comparison(errors=3).model_copy(update={"gate": gate})
+    gate = Gate(mode="no-regress", baseline="baseline.jsonl")
+    return gated(measured(sample_comparison(errors=3)), gate, pinned=4)
 
 
 def visible_groups(page: Any) -> list[str]:
@@ -183,6 +182,64 @@ def test_a_filter_leaves_only_its_group_and_all_brings_the_rest_back(open_page: 
 
     page.locator('.filter a[href="#cases"]').click()
     assert ["gained", "lost", "both-wrong", "both-right"] == visible_groups(page)
+
+
+@pytest.mark.parametrize(("mark", "count"), [("error", 3), ("pinned", 4)])
+def test_errors_and_pinned_cases_can_be_shown_alone_from_any_group(
+    open_page: Open, mark: str, count: int
+) -> None:
+    page = open_page(whole_comparison())
+    rows = page.locator(".group tbody tr:visible")
+
+    page.locator(f'.filter a[href="#only-{mark}"]').click()
+    assert count == rows.count()
+    assert page.locator(f"#only-{mark}").is_visible()
+
+    page.locator(f"#only-{mark} a").click()
+    assert rows.count() > count
+    assert not page.locator(f"#only-{mark}").is_visible()
+
+
+def test_searching_within_a_filter_counts_only_what_it_leaves(open_page: Open) -> None:
+    page = open_page(whole_comparison())
+
+    page.locator('.filter a[href="#only-pinned"]').click()
+    page.locator(".find input").fill("{")
+
+    assert "4 found" == page.locator(".find output").inner_text()
+
+
+def test_an_address_can_name_a_filter(open_page: Open) -> None:
+    page = open_page(whole_comparison())
+    page.goto(f"{page.url}#lost")
+    page.reload()
+
+    assert ["lost"] == visible_groups(page)
+
+
+def test_without_javascript_an_address_shows_errors_alone(open_page: Open) -> None:
+    page = open_page(whole_comparison(), java_script_enabled=False)
+    before = page.locator("#gained tbody tr:visible").count()
+
+    page.locator('.filter a[href="#only-error"]').click()
+
+    assert 88 == before
+    assert 3 > page.locator("#gained tbody tr:visible").count()
+    assert page.locator("#only-error").is_visible()
+
+
+@pytest.mark.parametrize("size", [WIDE, PHONE], ids=["wide", "phone"])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_no_fault(open_page: Open, scheme: str, size: Any) -> None:
+    """Source: axe-core, all of its rules, best practices too."""
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright")
+    page = open_page(whole_comparison(), color_scheme=scheme, viewport=size)
+    page.evaluate("for (const part of document.querySelectorAll('details')) part.open = true")
+
+    found = axe.Axe().run(page).response
+
+    assert [] == [(fault["id"], fault["impact"]) for fault in found["violations"]]
+    assert len(found["passes"]) > 30
 
 
 def test_searching_leaves_the_cases_that_hold_the_words_and_counts_them(open_page: Open) -> None:

@@ -27,7 +27,7 @@ from unitune.errors import BackendError, DataError, JobError, Mismatch
 from unitune.evaluate.gate import is_known
 from unitune.evaluate.results import Answer, Frozen, Regression
 from unitune.evaluate.scorers import Kind, Scorer
-from unitune.evaluate.statistics import compare_binary
+from unitune.evaluate.statistics import compare_paired
 from unitune.job import Job
 
 LEAST_OVERLAP = 0.9
@@ -144,20 +144,20 @@ def regress(then: Standing, now: Mapping[str, Answer], margin: float, level: flo
         margin: Difference too small to matter, as a proportion.
         level: Of the interval.
     """
-    paired = compare_binary(
+    paired = compare_paired(
         list(then.scores.values()),
         [rounded(now[name].scores[then.metric]) for name in then.scores],
-        margin,
-        level,
+        margin=margin,
+        level=level,
     )
     return Regression(
         file=then.file,
         difference=paired.difference,
         interval=(paired.interval.low, paired.interval.high),
         p_value=paired.p_value,
-        n=paired.counts.n,
-        gained=paired.counts.gained,
-        lost=paired.counts.lost,
+        n=paired.n,
+        gained=paired.gained,
+        lost=paired.lost,
         added=then.added,
         removed=then.removed,
     )

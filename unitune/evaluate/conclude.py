@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from statistics import fmean
 
@@ -19,37 +18,20 @@ from unitune.data.example import digest
 from unitune.errors import BackendError
 from unitune.evaluate import gate
 from unitune.evaluate.contenders import prompt_kind
+from unitune.evaluate.corpus import own_corpus
 from unitune.evaluate.dev import best_baseline
 from unitune.evaluate.evidence import Requirements, Sides, gather
 from unitune.evaluate.examine import Answered
-from unitune.evaluate.intervals import wilson
-from unitune.evaluate.results import (
-    Answer,
-    CaseResult,
-    Comparison,
-    ContenderResult,
-    GateResult,
-    Record,
-)
-from unitune.evaluate.statistics import PairedResult, compare_binary
+from unitune.evaluate.grading import Graded, grade
+from unitune.evaluate.grouping import clusters_of, slices_of
+from unitune.evaluate.intervals import Interval
+from unitune.evaluate.pairing import LEVEL, Pairing
+from unitune.evaluate.results import CaseResult, Comparison, ContenderResult, GateResult, Record
+from unitune.evaluate.scorers import Kind
+from unitune.evaluate.statistics import PairedResult, own_score
 from unitune.evaluate.task import Task
 from unitune.evaluate.training import Training
 from unitune.job import Job
-
-LEVEL = 0.95
-"""Of every interval that is shown."""
-
-
-@dataclass(frozen=True, slots=True)
-class Graded:
-    """A contender with its scored answers, in the order of the cases."""
-
-    answered: Answered
-    answers: tuple[Answer, ...]
-
-    def scores(self, metric: str) -> list[float]:
-        """Return the scores of one metric, in the order of the cases."""
-        return [answer.scores[metric] for answer in self.answers]
 
 
 def conclude(
@@ -71,15 +53,15 @@ def conclude(
     Raises:
         BackendError: Candidate or baseline gave no answer at all.
     """
-    graded = [_grade(task, answered) for answered in contenders]
+    graded = [grade(task, answered) for answered in contenders]
     candidate = next(each for each in graded if _role(each) == "candidate")
     chosen = best_baseline([answered.choice for answered in contenders])
     baseline = next(each for each in graded if each.answered.choice is chosen)
     _refuse_silence(baseline, candidate)
-    paired = compare_binary(
-        baseline.scores(task.primary), candidate.scores(task.primary), job.evaluate.margin, LEVEL
-    )
-    results = tuple(_result(each, task, training) for each in graded)
+    clusters = clusters_of(task.cases, job.evaluate)
+    pairing = Pairing(task, baseline, candidate, clusters, job.evaluate.margin)
+    paired = pairing.compare(task.primary)
+    results = tuple(_result(each, task, training, clusters) for each in graded)
     return Comparison(
         job=job.name,
         run=training.run if training else None,
@@ -94,20 +76,29 @@ def conclude(
         interval=(paired.interval.low, paired.interval.high),
         level=LEVEL,
         p_value=paired.p_value,
+        p_exact=paired.p_exact,
         method=paired.method,
-        n=paired.counts.n,
-        gained=paired.counts.gained,
-        lost=paired.counts.lost,
+        n=paired.n,
+        graded=paired.graded,
+        gained=paired.gained,
+        lost=paired.lost,
+        clusters=paired.clusters,
+        design_effect=paired.design_effect,
         margin=paired.margin,
         cases_needed=paired.cases_needed,
         smallest_detectable=paired.smallest_detectable,
+        secondary=pairing.secondary(),
+        slices=pairing.slices(slices_of(task.cases, job.evaluate)),
+        answered=pairing.answered(),
         contenders=results,
-        gate=_gate(job, paired, _sides(task, baseline, candidate, results), asked),
+        gate=_gate(job, paired, _sides(pairing, results), asked),
         leaks=task.leaks,
         dev_rows=len(task.dev),
         notes=(
             *_notes(job, task, training, (baseline.answered, candidate.answered)),
             *_failed_scorers(graded),
+            *_recalled(contenders),
+            *paired.warnings,
         ),
         curve=training.curve if training else None,
         provenance=_provenance(task, contenders),
@@ -119,44 +110,46 @@ def _role(each: Graded) -> str:
     return each.answered.choice.contender.spec.role
 
 
-def _grade(task: Task, answered: Answered) -> Graded:
-    return Graded(answered, task.grade_all(task.cases, answered.records))
-
-
 def _refuse_silence(*sides: Graded) -> None:
     """Raise when a side has no answer at all: that is no evidence, with or without a gate."""
     for side in sides:
-        if side.answered.errors == len(side.answers):
+        if side.answered.errors == len(side.answered.records):
             raise BackendError(
-                f"{side.answered.name} gave no answer to any of {len(side.answers)} cases. "
+                f"{side.name} gave no answer to any of {len(side.answers)} cases. "
                 f"First reason: {side.answers[0].error}. Run compare again when it is mended: "
                 "it asks only what has no answer."
             )
 
 
-def _result(each: Graded, task: Task, training: Training | None) -> ContenderResult:
+def _result(
+    each: Graded, task: Task, training: Training | None, clusters: Sequence[str] | None
+) -> ContenderResult:
     answered, spec = each.answered, each.answered.choice.contender.spec
-    scores = each.scores(task.primary)
-    own = wilson(round(sum(scores)), len(scores), LEVEL)
-    sums = task.sums(task.cases, answered.records, each.answers)
-    totals = {name: one.statistic() for name, one in sums.items()}
+    own = _own_interval(each, task, clusters)
     return ContenderResult(
         name=spec.name,
         type=spec.type,
         role=spec.role,
-        score=totals[task.primary],
+        score=each.sums[task.primary].statistic(),
         interval=(own.low, own.high),
-        n=len(scores),
+        n=len(each.answers),
         errors=sum(answer.error is not None for answer in each.answers),
-        scores=totals,
+        scores={name: sums.statistic() for name, sums in each.sums.items()},
         measures=_means([answer.measures for answer in each.answers]),
         confusion=task.confusion(answered.records),
         prompt_tokens=_total_tokens(record.prompt_tokens for record in _given(answered)),
         completion_tokens=_total_tokens(record.completion_tokens for record in _given(answered)),
-        usd=None,
+        usd=answered.usd,
         seconds=_total_seconds(record.seconds for record in _given(answered)),
         effort=_effort(answered, task, training),
     )
+
+
+def _own_interval(each: Graded, task: Task, clusters: Sequence[str] | None) -> Interval:
+    sums = each.sums[task.primary]
+    if task.scorer(task.primary).kind is Kind.CORPUS:
+        return own_corpus(sums.rows, sums.formula, clusters=clusters, level=LEVEL)
+    return own_score(each.scores(task.primary), clusters=clusters, level=LEVEL)
 
 
 def _means(figures: Sequence[Mapping[str, float]]) -> dict[str, float]:
@@ -191,15 +184,15 @@ def _total_seconds(spans: Iterable[float | None]) -> float | None:
     return None if not known or None in known else sum(span or 0.0 for span in known)
 
 
-def _sides(
-    task: Task, baseline: Graded, candidate: Graded, results: Iterable[ContenderResult]
-) -> Sides:
-    ids = [case.case_id for case in task.cases]
+def _sides(pairing: Pairing, results: Iterable[ContenderResult]) -> Sides:
+    ids = [case.case_id for case in pairing.task.cases]
+    candidate = pairing.candidate
     return Sides(
-        task.primary,
-        result=next(each for each in results if each.name == candidate.answered.name),
-        baseline=dict(zip(ids, baseline.answers, strict=True)),
+        pairing.task.primary,
+        result=next(each for each in results if each.name == candidate.name),
+        baseline=dict(zip(ids, pairing.baseline.answers, strict=True)),
         candidate=dict(zip(ids, candidate.answers, strict=True)),
+        repeats=dict(zip(ids, candidate.repeats, strict=True)),
     )
 
 
@@ -216,7 +209,7 @@ def _cases(task: Task, graded: Sequence[Graded], pinned: Collection[str]) -> tup
             messages=case.prompt,
             expected=case.answer or "",
             pinned=case.case_id in pinned,
-            answers={each.answered.name: each.answers[at] for each in graded},
+            answers={each.name: each.answers[at] for each in graded},
         )
         for at, case in enumerate(task.cases)
     )
@@ -229,9 +222,15 @@ def _provenance(task: Task, contenders: Iterable[Answered]) -> dict[str, str]:
         **models,
         **scorers,
         "Test cases": digest([case.content for case in task.cases]),
-        "Sampling": f"greedy, at most {task.max_tokens} tokens an answer",
+        "Sampling": _sampling(task),
         "unitune": __version__,
     }
+
+
+def _sampling(task: Task) -> str:
+    how = f"temperature {task.temperature:g}" if task.temperature else "greedy"
+    often = "" if task.repeats == 1 else f", each case {task.repeats} times"
+    return f"{how}, at most {task.max_tokens} tokens an answer{often}"
 
 
 def _called(each: Answered) -> str:
@@ -262,9 +261,15 @@ def _failed_scorers(graded: Sequence[Graded]) -> Iterable[str]:
         for name, count in failed.items():
             first = next(a.reasons.get(name) for a in each.answers if name in a.failed)
             yield (
-                f"{each.answered.name}: the scorer {name} failed on {count} answers, which count "
+                f"{each.name}: the scorer {name} failed on {count} answers, which count "
                 f"as 0. First reason: {first}"
             )
+
+
+def _recalled(contenders: Iterable[Answered]) -> Iterable[str]:
+    for each in contenders:
+        if count := sum(record.recalled is not None for record in each.records):
+            yield f"{each.name}: {count} answers were given in an earlier comparison (--recall)."
 
 
 def _weak_baseline(job: Job) -> tuple[str, ...]:

@@ -7,7 +7,7 @@ it (`unitune.evaluate.gate`).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from unitune.data.example import Example
@@ -44,12 +44,14 @@ class Sides:
         result: What the candidate's answers come to.
         baseline: Of the best baseline.
         candidate: Of the candidate, to the same cases.
+        repeats: The same, each answer of those that were asked for several.
     """
 
     metric: str
     result: ContenderResult
     baseline: Mapping[str, Answer]
     candidate: Mapping[str, Answer]
+    repeats: Mapping[str, Sequence[Answer]]
 
     @property
     def errors(self) -> int:
@@ -75,8 +77,10 @@ class Sides:
 
     def scores_of(self, case: str) -> tuple[float | None, ...]:
         """Return what the candidate scored in each of its answers to a case; None for an error."""
-        answer = self.candidate[case]
-        return (None if answer.error is not None else answer.scores.get(self.metric),)
+        return tuple(
+            None if answer.error is not None else answer.scores.get(self.metric)
+            for answer in self.repeats[case]
+        )
 
 
 def requirements(job: Job, task: Task, *, accepting: bool = False) -> Requirements:
@@ -149,7 +153,7 @@ def gather(paired: PairedResult, sides: Sides, asked: Requirements, level: float
         interval=(paired.interval.low, paired.interval.high),
         margin=paired.margin,
         own_interval=sides.result.interval,
-        n=paired.counts.n,
+        n=paired.n,
         errors=sides.errors,
         totals=sides.totals,
         pinned=tuple(Pinned(case, sides.scores_of(case)) for case in sorted(asked.pinned)),

@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass, field, replace
+from decimal import Decimal
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -39,7 +40,7 @@ from unitune.evaluate.prompts import Prompt
 from unitune.evaluate.remembered import Remembered, open_remembered
 from unitune.evaluate.results import Record
 from unitune.evaluate.sources import Hosted, Places, Source, model_of
-from unitune.evaluate.spending import Spending
+from unitune.evaluate.spending import Spending, usd
 from unitune.evaluate.task import Task
 from unitune.home import home, make_home
 from unitune.job import TokenPrice
@@ -56,11 +57,13 @@ class Answered:
         choice: The contender and its prompt.
         records: One a case and repeat, in the task's order, the repeats of a case together.
         fingerprint: Of the model that was asked.
+        price: Of its tokens, where it is known.
     """
 
     choice: Choice
     records: tuple[Record, ...]
     fingerprint: str
+    price: TokenPrice | None = None
 
     @property
     def name(self) -> str:
@@ -71,6 +74,19 @@ class Answered:
     def errors(self) -> int:
         """Questions without an answer."""
         return sum(record.error is not None for record in self.records)
+
+    @property
+    def usd(self) -> Decimal | None:
+        """What the answers cost; None where tokens or their price are not known."""
+        if self.price is None:
+            return None
+        costs = [
+            usd(self.price, record.prompt_tokens, record.completion_tokens)
+            for record in self.records
+            if record.error is None
+        ]
+        known = [cost for cost in costs if cost is not None]
+        return sum(known, Decimal(0)) if len(known) == len(costs) else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,7 +255,7 @@ class _Desk:
             records = answer_in_batches(papers, asked.backend, batches, self.rows, self.notify)
         for paper in papers:
             name = paper.contender
-            yield Answered(self.chosen[name], records[name], paper.fingerprint)
+            yield Answered(self.chosen[name], records[name], paper.fingerprint, self._price(name))
 
     def _sources(self) -> Iterator[tuple[Source, Sequence[Contender]]]:
         """Yield the models to load, each with the contenders that it answers for.
@@ -260,7 +276,8 @@ class _Desk:
 
     def _answered(self, model: ChatModel | None, choice: Choice) -> Answered:
         records = tuple(self._ask_test(model, choice))
-        return Answered(choice, records, records[0].model if model is None else model.fingerprint)
+        fingerprint = records[0].model if model is None else model.fingerprint
+        return Answered(choice, records, fingerprint, self._price(choice.contender.name))
 
     def _paper(self, source: Hosted, model: ChatModel, choice: Choice) -> Paper:
         return Paper(
@@ -311,9 +328,12 @@ class _Desk:
 
     def _means(self, contender: Contender) -> Means:
         asked = self.examination
-        price = asked.prices.get(contender.name)
+        price = self._price(contender.name)
         purse = None if price is None else asked.spending.purse(contender.name, price)
         return Means(asked.concurrency, purse, self.remembered)
+
+    def _price(self, contender: str) -> TokenPrice | None:
+        return self.examination.prices.get(contender)
 
     def _teller(self, asked: Asked) -> Callable[[int], None]:
         return lambda done: self.notify(replace(asked, done=done))

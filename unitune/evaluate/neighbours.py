@@ -29,7 +29,7 @@ from unitune.data.overlap import question
 Vector: TypeAlias = NDArray[np.float64]
 
 POOL = 20_000
-"""Rows that are searched, by hash of a larger file; making their vectors takes some five seconds."""
+"""Rows that are searched, by hash of a larger file; their vectors take some five seconds."""
 
 LETTERS = (3, 4, 5)
 """Lengths of the runs of letters: shorter ones are in all words, longer ones are words."""

@@ -10,12 +10,13 @@ from __future__ import annotations
 from decimal import Decimal
 from typing import TYPE_CHECKING, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue
+from pydantic import BaseModel, ConfigDict, Field
 
 from unitune.contender_specs import Role
 from unitune.data.example import Message
 from unitune.data.overlap import SharedCase
 from unitune.errors import MissingExtra
+from unitune.models import ToolCalls
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -50,7 +51,7 @@ class Record(Frozen):
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
     seconds: float | None = None
-    tool_calls: tuple[dict[str, JsonValue], ...] | None = None
+    tool_calls: ToolCalls | None = None
     given: dict[str, float] | None = None
     """`Reply.given`."""
     error: str | None = None
@@ -70,7 +71,7 @@ class Answer(Frozen):
     """Scorers that could not say; their score is 0, and the reason says why."""
     measures: dict[str, float] = {}
     """By measure; those that are not known are left out."""
-    tool_calls: tuple[dict[str, JsonValue], ...] | None = None
+    tool_calls: ToolCalls | None = None
     error: str | None = None
     """Why there is no answer, or why the primary scorer cannot score it."""
 
@@ -166,6 +167,23 @@ class GateResult(Frozen):
     """With a baseline file."""
 
 
+class Contrast(Frozen):
+    """Candidate against baseline by another metric, or on some of the cases."""
+
+    name: str
+    """Of the metric, or of the cases, e.g. ``language = de``."""
+    n: int
+    baseline: float
+    candidate: float
+    difference: float
+    """Candidate minus baseline."""
+    interval: tuple[float, float]
+    """At the comparison's level, not adjusted for other contrasts."""
+    p_value: float
+    p_adjusted: float
+    """For all contrasts of its kind: Holm for metrics, Benjamini-Hochberg for slices."""
+
+
 class LeakResult(Frozen):
     """Test cases that stand in the training rows."""
 
@@ -205,17 +223,33 @@ class Comparison(Frozen):
     interval: tuple[float, float]
     level: float = 0.95
     p_value: float
+    p_exact: float | None = None
+    """Exact McNemar p; None where McNemar's test does not apply."""
     method: str
     """Interval and test, in words with their sources' names."""
     n: int
+    graded: bool = False
+    """Whether any answer scored something between 0 and 1."""
     gained: int
-    """Cases that the candidate alone got right."""
+    """Cases in which the candidate scored higher: it alone got them right, unless graded."""
     lost: int
+    clusters: int | None = None
+    """How many clusters the cases fall into; None where each stands alone."""
+    design_effect: float = 1.0
+    """So many clustered cases are worth one that stands alone."""
     margin: float
     cases_needed: int
-    """Cases that the margin needs at the seen discordance and 80 % power."""
+    """Cases that the margin needs at the seen scatter and 80 % power."""
     smallest_detectable: float
     """Smallest true difference that this n finds with 80 % power."""
+    secondary: tuple[Contrast, ...] = ()
+    """By the other metrics."""
+    slices: tuple[Contrast, ...] = ()
+    """By the primary metric on the slices of the cases. Exploratory: they suggest, and prove
+    nothing.
+    """
+    answered: Contrast | None = None
+    """By the primary metric on the cases that both sides answered, where some ended in an error."""
     contenders: tuple[ContenderResult, ...]
     gate: GateResult | None = None
     leaks: LeakResult

@@ -30,7 +30,6 @@ from unitune.evaluate.results import Record
 from unitune.job import Job, TokenPrice
 from unitune.models import Reply, Request
 
-FREE = TokenPrice(input=Decimal(0), output=Decimal(0))
 TOKENS_A_MESSAGE = 8
 """Around each message, high: chat templates take 3 to 5, OpenAI counts 3 (its Cookbook, How to
 count tokens)."""
@@ -150,17 +149,17 @@ def contender_prices(job: Job, free: bool) -> dict[str, TokenPrice]:  # noqa: FB
             when it is spent.
     """
     evaluate, known = job.evaluate, dict[str, TokenPrice]()
+    unpriced: list[str] = []
     for contender in evaluate.contenders:
         price = evaluate.prices.get(contender.name)
         if price is None and isinstance(contender, ZeroShot | Instructed | FewShot):
             price = evaluate.prices.get(job.base_model)
         if price is None and isinstance(contender, Model | Server):
             price = evaluate.prices.get(contender.model)
-        if price is None and _costs_nothing(contender, free):
-            price = FREE
         if price is not None:
             known[contender.name] = price
-    unpriced = [one.name for one in evaluate.contenders if one.name not in known]
+        elif not _costs_nothing(contender, free):
+            unpriced.append(contender.name)
     if evaluate.budget is not None and unpriced:
         raise OverBudget(
             f"evaluate.budget is ${evaluate.budget.usd}, and no price is known of "

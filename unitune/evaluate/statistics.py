@@ -1,32 +1,39 @@
 """Is the candidate better than the baseline on the same cases?
 
-Here: McNemar's tests, the verdict, and `compare_binary`, which the product calls: binary scores
-(each case 0 or 1 for both contenders, asked once) in, everything that a comparison says out. The
-interval decides the verdict; the p-value is printed beside it.
+`compare_paired` takes the scores of both, binary or graded, once or several times a case, clustered
+or not, and says everything that a comparison says. The interval decides the verdict; the p-value
+stands beside it and, near the edge, may differ, because it comes from another method.
 
-Not here: graded scores, repeats, clusters, families of comparisons, and cost. No random numbers.
+Not here: statistics of a whole corpus such as BLEU (`unitune.evaluate.corpus`), families of
+comparisons (`unitune.evaluate.families`) and money (`unitune.evaluate.economics`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
-from scipy.special import bdtr
+import numpy as np
 
 from unitune.evaluate.intervals import (
+    FEWEST_CLUSTERS,
     Interval,
-    PairedCounts,
     check_share,
-    needs_score_interval,
-    paired_interval,
+    difference_interval,
+    own_interval,
 )
 from unitune.evaluate.sample_size import (
     EQUIVALENCE_LEVEL,
     cases_needed_for_margin,
     smallest_detectable,
 )
+from unitune.evaluate.significance import (
+    how_permuted,
+    mcnemar_exact,
+    mcnemar_mid_p,
+    sign_flip_p,
+)
+from unitune.evaluate.units import Clusters, FloatArray, Scores, Units, case_means
 
 
 class Verdict(StrEnum):
@@ -44,43 +51,81 @@ class PairedResult:
     """Everything that one paired comparison found.
 
     Args:
-        counts: The four outcomes.
+        baseline: Its score over all cases.
+        candidate: The candidate's.
+        n: Cases.
+        clusters: How many clusters the cases fall into; None where each stands alone.
         difference: Candidate minus baseline.
         interval: Of the difference, at the level asked for.
         interval90: Of the difference at 90 %, for equivalence.
-        p_value: Two-sided McNemar mid-p.
-        p_exact: Two-sided exact McNemar p.
+        p_value: Two-sided: McNemar mid-p, sign-flip or approximate randomisation.
         verdict: The first of the verdicts that holds.
-        margin: Difference too small to matter, as a proportion.
-        cases_needed: Cases that equivalence within the margin needs at the seen discordance.
+        margin: Difference too small to matter.
+        cases_needed: Cases that equivalence within the margin needs at the seen scatter.
         smallest_detectable: Smallest true difference that this many cases find with 80 % power.
         method: Interval and test, in words.
+        warnings: What weakens the evidence, in words.
+        p_exact: Two-sided exact McNemar p; None where McNemar's test does not apply.
+        design_effect: Variance of the difference relative to that of cases that stand alone: so
+            many clustered cases are worth one of those.
+        graded: Whether any case scored something between 0 and 1, on average over its repeats.
+        gained: Cases in which the candidate scored higher; 0 for a statistic of the whole corpus.
+        lost: Cases in which the baseline scored higher; likewise.
     """
 
-    counts: PairedCounts
+    baseline: float
+    candidate: float
+    n: int
+    clusters: int | None
     difference: float
     interval: Interval
     interval90: Interval
     p_value: float
-    p_exact: float
     verdict: Verdict
     margin: float
     cases_needed: int
     smallest_detectable: float
     method: str
+    warnings: tuple[str, ...]
+    p_exact: float | None = None
+    design_effect: float = 1.0
+    graded: bool = True
+    gained: int = 0
+    lost: int = 0
 
 
-def compare_binary(
-    baseline: Sequence[float],
-    candidate: Sequence[float],
+@dataclass(frozen=True, slots=True)
+class Sides:
+    """The score of both contenders over all cases, with the p-value of their difference.
+
+    Args:
+        baseline: Its score.
+        candidate: The candidate's.
+        p_value: Two-sided.
+        method: Where interval and p-value come from, in words.
+    """
+
+    baseline: float
+    candidate: float
+    p_value: float
+    method: str
+
+
+def compare_paired(
+    baseline: Scores,  # (N,) or (N, K)
+    candidate: Scores,  # (N,) or (N, K); K may differ
+    *,
+    clusters: Clusters | None = None,  # (N,)
     margin: float = 0.05,
     level: float = 0.95,
 ) -> PairedResult:
     """Compare a candidate with a baseline on the same cases.
 
     Args:
-        baseline: Scores of the baseline, each 0 or 1 (or a bool).
+        baseline: Scores of the baseline, from 0 to 1: one a case, or one a case and repeat.
         candidate: Scores of the candidate on the same cases in the same order.
+        clusters: Labels; cases with equal labels belong together, and count as copies of one
+            another as far as they behave so.
         margin: Difference too small to matter, as a proportion.
         level: Confidence level of the interval that decides better, worse and non-inferior.
 
@@ -88,25 +133,87 @@ def compare_binary(
         Interval, p-values, verdict, and what this many cases could have shown.
 
     Raises:
-        ValueError: The scores are no paired 0 or 1, or margin or level is not between 0 and 1.
+        ValueError: The scores are not paired or not from 0 to 1, or margin or level is not between
+            0 and 1.
     """
-    counts = PairedCounts.from_scores(baseline, candidate)
-    interval = paired_interval(counts, level)
-    interval90 = paired_interval(counts, EQUIVALENCE_LEVEL)
-    name = "Tango score" if needs_score_interval(counts) else "paired t"
+    old, new = case_means("baseline", baseline), case_means("candidate", candidate)
+    if len(old) != len(new):
+        raise ValueError(
+            f"baseline has {len(old)} scores and candidate {len(new)}: "
+            "a paired comparison needs the same cases for both"
+        )
+    differences = new - old  # (N,)
+    units = Units.of(differences, clusters)
+    gained, lost = int((differences > 0).sum()), int((differences < 0).sum())
+    graded = not (_is_binary(old) and _is_binary(new))
+    by_counts = units.alone is None and not graded
+    test = "McNemar mid-p test" if by_counts else f"sign-flip test ({how_permuted(units.sums)})"
+    sides = Sides(
+        baseline=float(old.mean()),
+        candidate=float(new.mean()),
+        p_value=mcnemar_mid_p(gained, lost) if by_counts else sign_flip_p(units.sums),
+        method=f"{_interval_name(units, graded=graded)}, {test}",
+    )
+    return replace(
+        judge(units, sides, margin, level),
+        p_exact=mcnemar_exact(gained, lost) if by_counts else None,
+        graded=graded,
+        gained=gained,
+        lost=lost,
+    )
+
+
+def judge(units: Units, sides: Sides, margin: float, level: float) -> PairedResult:
+    """Say what paired differences show.
+
+    Args:
+        units: Candidate minus baseline, within -1 and 1 a case.
+        sides: What the units do not tell.
+        margin: Difference too small to matter.
+        level: Confidence level of the interval that decides.
+    """
+    interval, interval90 = (
+        _within_one(difference_interval(units, each)) for each in (level, EQUIVALENCE_LEVEL)
+    )
+    mean_square = units.scatter + units.mean**2
     return PairedResult(
-        counts=counts,
-        difference=counts.difference,
+        baseline=sides.baseline,
+        candidate=sides.candidate,
+        n=units.n,
+        clusters=None if units.alone is None else units.count,
+        difference=units.mean,
         interval=interval,
         interval90=interval90,
-        p_value=mcnemar_mid_p(counts.gained, counts.lost),
-        p_exact=mcnemar_exact(counts.gained, counts.lost),
+        p_value=sides.p_value,
         verdict=verdict(interval, interval90, margin),
         margin=margin,
-        cases_needed=cases_needed_for_margin(counts.discordance, margin),
-        smallest_detectable=smallest_detectable(counts.n, counts.discordance, level=level),
-        method=f"{name} interval, McNemar mid-p test",
+        cases_needed=cases_needed_for_margin(mean_square, margin, reach=units.reach),
+        smallest_detectable=smallest_detectable(
+            units.n, mean_square, reach=units.reach, level=level
+        ),
+        method=sides.method,
+        warnings=_warnings(units),
+        design_effect=units.design_effect,
     )
+
+
+def own_score(
+    scores: Scores,  # (N,) or (N, K)
+    *,
+    clusters: Clusters | None = None,  # (N,)
+    level: float = 0.95,
+) -> Interval:
+    """Interval of one contender's own mean score.
+
+    Args:
+        scores: From 0 to 1: one a case, or one a case and repeat.
+        clusters: Labels; cases with equal labels belong together.
+        level: Confidence level.
+
+    Raises:
+        ValueError: There is no score, or one lies outside 0 to 1.
+    """
+    return own_interval(Units.of(case_means("contender", scores), clusters), level)
 
 
 def verdict(interval: Interval, interval90: Interval, margin: float) -> Verdict:
@@ -139,45 +246,26 @@ def verdict(interval: Interval, interval90: Interval, margin: float) -> Verdict:
     return Verdict.INCONCLUSIVE
 
 
-def mcnemar_exact(gained: int, lost: int) -> float:
-    """Two-sided exact conditional McNemar p-value.
-
-    Conservative: printed for readers who know it, decides nothing.
-
-    Args:
-        gained: Cases that the candidate alone got right.
-        lost: Cases that the baseline alone got right.
-
-    Returns:
-        The p-value; 1 without discordant cases.
-
-    Source:
-        Fagerland, Lydersen and Laake 2013, BMC Med Res Methodol 13:91.
-    """
-    return min(1.0, 2 * _fair_coin_tail(min(gained, lost), gained + lost))
+def _is_binary(scores: FloatArray) -> bool:
+    return bool(np.isin(scores, (0, 1)).all())
 
 
-def mcnemar_mid_p(gained: int, lost: int) -> float:
-    """Two-sided McNemar mid-p value: twice the smaller one-sided mid-p.
-
-    It never broke the nominal level in the 9,595 scenarios of the source, where the exact and the
-    continuity-corrected tests did poorly.
-
-    Args:
-        gained: Cases that the candidate alone got right.
-        lost: Cases that the baseline alone got right.
-
-    Returns:
-        The p-value; 1 without discordant cases and for a tie. For a tie the source has 1 - f/2,
-        f the probability of that tie; no decision differs.
-
-    Source:
-        Fagerland, Lydersen and Laake 2013, BMC Med Res Methodol 13:91.
-    """
-    fewer, discordant = min(gained, lost), gained + lost
-    return min(1.0, _fair_coin_tail(fewer, discordant) + _fair_coin_tail(fewer - 1, discordant))
+def _within_one(interval: Interval) -> Interval:
+    return Interval(max(-1.0, interval.low), min(1.0, interval.high), interval.level)
 
 
-def _fair_coin_tail(most: int, tosses: int) -> float:
-    """Probability of at most so many heads."""
-    return float(bdtr(most, tosses, 0.5)) if most >= 0 else 0.0
+def _warnings(units: Units) -> tuple[str, ...]:
+    if units.alone is None or units.count >= FEWEST_CLUSTERS:
+        return ()
+    warning = (
+        f"The cases fall into {units.count} clusters only, which is little evidence: fewer than 6 "
+        f"can show nothing at 95 %, and {FEWEST_CLUSTERS} or more would be better."
+    )
+    return (warning,)
+
+
+def _interval_name(units: Units, *, graded: bool) -> str:
+    if units.alone is None:
+        return "score interval of graded differences" if graded else "Tango score interval"
+    kind = "cluster-robust score" if units.count >= FEWEST_CLUSTERS else "sign-flip"
+    return f"{kind} interval over {units.count} clusters"

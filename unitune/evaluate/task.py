@@ -21,6 +21,7 @@ from unitune.data.split import Splits
 from unitune.errors import DataError, JobError, Leak
 from unitune.evaluate.dev import DevScore
 from unitune.evaluate.engine import Question, short_hash
+from unitune.evaluate.grouping import check_groups
 from unitune.evaluate.prompts import Prompt
 from unitune.evaluate.results import Answer, Confusion, LeakResult, Record
 from unitune.evaluate.scorers import (
@@ -74,6 +75,10 @@ class Task:
     repeats: int = 1
     temperature: float = 0.0
     measures: tuple[MeasureSpec, ...] = ()
+
+    def scorer(self, name: str) -> Scorer:
+        """Return the scorer of a name."""
+        return next(scorer for scorer in self.scorers if scorer.name == name)
 
     def question(self, case: Example, prompt: Prompt, repeat: int = 0) -> Question:
         """Put a case into words, with the task's longest answer and no stop strings."""
@@ -143,7 +148,8 @@ class Task:
 
     def confusion(self, records: Sequence[Record]) -> dict[str, Confusion]:
         """Return the confusion matrices of answers to the test cases, by scorer of labels."""
-        attempts = [Attempt.of(*pair) for pair in zip(self.cases, records, strict=True)]
+        cases = (case for case in self.cases for _ in range(self.repeats))
+        attempts = [Attempt.of(*pair) for pair in zip(cases, records, strict=True)]
         return {
             scorer.name: scorer.confusion(attempts) for scorer in self.scorers if scorer.confusion
         }
@@ -175,13 +181,13 @@ def prepare(job: Job, splits: Splits, trained: Iterable[Dataset] = ()) -> Task:
         )
     evaluate = job.evaluate
     test = _once_each(splits.test)
+    setting = _setting(job, splits.train)
     scorers = tuple(
-        build(spec, _setting(job, splits.train))
-        for spec in evaluate.scorers
-        if not isinstance(spec, MEASURES)
+        build(spec, setting) for spec in evaluate.scorers if not isinstance(spec, MEASURES)
     )
     check_expected(scorers, test)
     check_expected(scorers, splits.validation)
+    check_groups(tuple(test), evaluate)
     found = _search((splits.train, splits.validation, *trained), test, evaluate)
     kept = _without(test, found)
     return Task(

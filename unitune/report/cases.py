@@ -29,7 +29,7 @@ FOLD_ABOVE = 420
 BEGINNING = 240
 """Characters of a folded text that stay visible."""
 
-TEXT_BUDGET = 950_000
+TEXT_BUDGET = 1_100_000
 """Bytes of all texts of a page with their marks; 1,000 rows around them still make under 1.5 MB."""
 
 SHORTEST_CUT = 60
@@ -40,6 +40,9 @@ MARK_BYTES = 11
 
 NOTE_BYTES = 130
 """What folding or cutting a text costs on the page."""
+
+REASON_CHARACTERS = 160
+"""Of a scorer's reason, which is a few words."""
 
 MOST_CASES = 1000
 """Cases shown of one group; a page of more serves nobody, and `rows.jsonl` has them all."""
@@ -68,7 +71,7 @@ class Passage:
         characters: Length of the whole text.
         cut: Characters left out at its end.
         error: Why there is no answer.
-        score: Of an answer that is neither wholly right nor wholly wrong.
+        note: What the scorer that decides says of an answer that is not wholly right.
     """
 
     pieces: tuple[Piece, ...]
@@ -76,7 +79,7 @@ class Passage:
     characters: int = 0
     cut: int = 0
     error: str | None = None
-    score: float | None = None
+    note: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,7 +221,8 @@ def _written(case: ShownCase) -> int:
         + sum(
             _escaped(piece.text) + MARK_BYTES * (piece.kind != "same") for piece in passage.pieces
         )
-        + NOTE_BYTES * bool(passage.beginning or passage.cut)
+        + NOTE_BYTES * (bool(passage.beginning or passage.cut) + bool(passage.note))
+        + _escaped(passage.note)
         for passage in passages
     )
 
@@ -252,8 +256,10 @@ def _answer(comparison: Comparison, case: CaseResult, name: str, limit: int) -> 
     if score >= 1:
         return _plain(answer.text, limit)
     pieces = marked(case.expected[:limit], answer.text[:limit])
-    passage = _passage(answer.text, limit, pieces)
-    return replace(passage, score=score) if score > 0 else passage
+    graded = f"scored {score:.2f}" if score > 0 else ""
+    reason = answer.reasons.get(comparison.metric, "")[:REASON_CHARACTERS]
+    note = ": ".join(filter(None, [graded, reason]))
+    return replace(_passage(answer.text, limit, pieces), note=note)
 
 
 def _plain(text: str, limit: int) -> Passage:

@@ -77,7 +77,7 @@ def render(comparison: Comparison) -> str:
     style, script = _resource("style.css"), _resource("script.js")
     groups = cases.grouped(comparison)
     page = (
-        _environment()
+        environment()
         .get_template("template.html.j2")
         .render(
             comparison=comparison,
@@ -88,8 +88,8 @@ def render(comparison: Comparison) -> str:
             groups=groups,
             marks=[(name, mark, n) for name, mark in MARKS if (n := marked_cases(groups, mark))],
             checks=_checks(comparison),
-            slices=getattr(comparison, "slices", ()),
-            secondary=getattr(comparison, "secondary", ()),
+            slices=comparison.slices,
+            secondary=comparison.secondary,
             economics=_economics(comparison),
             system_prompt=cases.shared_system_prompt(comparison.cases),
             metrics=_other_metrics(comparison),
@@ -141,7 +141,8 @@ def _economics(comparison: Comparison) -> tuple[words.Fact, ...]:
 
 
 @cache
-def _environment() -> ImmutableSandboxedEnvironment:
+def environment() -> ImmutableSandboxedEnvironment:
+    """Return the templates of this package, in a sandbox that escapes every value."""
     environment = ImmutableSandboxedEnvironment(
         loader=PackageLoader(PACKAGE, package_path=""),
         autoescape=True,

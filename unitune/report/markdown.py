@@ -127,7 +127,8 @@ def _against_the_file(comparison: Comparison) -> Iterator[Block]:
 
 
 def _contenders(comparison: Comparison) -> str:
-    heads = ("contender", "right", words.level(comparison), "errors", "tokens a case", "s a case")
+    score = "score" if comparison.graded else "right"
+    heads = ("contender", score, words.level(comparison), "errors", "tokens a case", "s a case")
     rows = [_row(comparison, result) for result in comparison.contenders[:MOST_ROWS]]
     lines = [f"| {' | '.join(heads)} |", "|---|--:|:-:|--:|--:|--:|"]
     return "\n".join([*lines, *rows])

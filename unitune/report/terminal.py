@@ -59,6 +59,7 @@ def verdict_lines(comparison: Comparison) -> Group:
     ]
     if comparison.gate is not None:
         style = "bold green" if comparison.gate.passed else "bold red"
+        lines.append(Text())
         lines.append(plain(words.gate(comparison), style))
         lines += [plain(line) for line in [words.regression(comparison)] if line]
     return Group(*lines)

@@ -26,7 +26,7 @@ PROMPTED = ("zero-shot", "instructed", "few-shot")
 
 _METRICS = {
     "bleu": "overlap with the expected answers in runs of words, over all cases (BLEU)",
-    "choice": "the answer names the expected label",
+    "choice": "the answer names the expected label and no other",
     "chrf": "overlap with the expected answers in runs of characters, over all cases (chrF)",
     "class_f1": "F1 over classes, from all cases together",
     "contains": "the expected text stands somewhere in the answer",
@@ -37,7 +37,7 @@ _METRICS = {
     "json_fields": "share of the fields of the expected JSON that are right",
     "json_schema": "the answer is JSON that the schema allows",
     "json_valid": "the answer is valid JSON",
-    "numeric": "the number in the answer is the expected one",
+    "numeric": "the number in the answer is the expected one, within the tolerance",
     "regex": "the answer matches the pattern",
     "rouge": "overlap with the expected answer in words (ROUGE)",
     "sentence_chrf": "overlap with the expected answer in runs of characters (chrF)",
@@ -109,20 +109,11 @@ def scores(comparison: Comparison) -> str:
     baseline = contender(comparison, comparison.baseline)
     cases = counted(comparison.n, "test case")
     ours, theirs = percent(candidate.score), percent(baseline.score)
-    if graded(comparison):
+    if comparison.graded:
         return (
             f"Over {cases}, {candidate.name} scored {ours} on average and {baseline.name} {theirs}."
         )
     return f"Of {cases}, {candidate.name} got {ours} right and {baseline.name} {theirs}."
-
-
-def graded(comparison: Comparison) -> bool:
-    """Return whether the metric that decides gives answers more than right or wrong."""
-    return any(
-        answer.scores.get(comparison.metric, 0.0) not in (0.0, 1.0)
-        for case in comparison.cases
-        for answer in case.answers.values()
-    )
 
 
 def evidence(comparison: Comparison) -> tuple[Fact, ...]:
@@ -138,8 +129,7 @@ def evidence(comparison: Comparison) -> tuple[Fact, ...]:
         Fact(
             "Gained and lost",
             f"{comparison.gained:,} and {comparison.lost:,}",
-            f"Cases in which only {comparison.candidate} {_did(comparison)}, and cases in which "
-            f"only {comparison.baseline} did, of {comparison.n:,}.",
+            _gained_and_lost(comparison),
         ),
         Fact("p-value", p_value(comparison.p_value), _chance(comparison.p_value)),
         Fact(
@@ -158,8 +148,14 @@ def evidence(comparison: Comparison) -> tuple[Fact, ...]:
     )
 
 
-def _did(comparison: Comparison) -> str:
-    return "scored higher" if graded(comparison) else "was right"
+def _gained_and_lost(comparison: Comparison) -> str:
+    candidate, baseline, n = comparison.candidate, comparison.baseline, comparison.n
+    if comparison.graded:
+        return f"Cases in which {candidate} scored higher, and in which {baseline} did, of {n:,}."
+    return (
+        f"Cases that only {candidate} got right, and cases that only {baseline} got right, "
+        f"of {n:,}."
+    )
 
 
 def named_values(model: BaseModel) -> tuple[Fact, ...]:
@@ -218,12 +214,18 @@ def judging(comparison: Comparison) -> tuple[Fact, ...]:
             ),
             ("Best baseline", _choice(comparison)),
             ("Test cases in the training rows", _leaks(comparison)),
-            ("Base model", f"{comparison.base_model}, on backend {comparison.backend}"),
+            ("Base model", _base_model(comparison)),
             ("Run", comparison.run or "none: no contender was tuned here"),
             ("Date", moment(comparison.created)),
             *comparison.provenance.items(),
         )
     )
+
+
+def _base_model(comparison: Comparison) -> str:
+    if all(contender.type == "recorded" for contender in comparison.contenders):
+        return "none: every answer was recorded before"
+    return f"{comparison.base_model}, on backend {comparison.backend}"
 
 
 def gate(comparison: Comparison) -> str:
@@ -276,13 +278,13 @@ def tokens(result: ContenderResult) -> int | None:
 
 
 def _measure(comparison: Comparison) -> str:
-    return "The score is" if graded(comparison) else "Right means"
+    return "The score is" if comparison.graded else "Right means"
 
 
 def measured(comparison: Comparison) -> str:
     """Return what the figures of the contenders are, as a sentence or two."""
-    what = "Mean score over" if graded(comparison) else "Share of"
-    right = "" if graded(comparison) else " right"
+    what = "Mean score over" if comparison.graded else "Share of"
+    right = "" if comparison.graded else " right"
     return (
         f"{what} test cases{right}, with its {level(comparison)} interval. "
         f"{_measure(comparison)}: {metric(comparison.metric)}."

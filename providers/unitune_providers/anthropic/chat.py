@@ -19,7 +19,7 @@ from anthropic.types.message_create_params import MessageCreateParamsNonStreamin
 from pydantic import JsonValue
 
 from unitune.data.example import Message
-from unitune.models import Reply, Request
+from unitune.models import Reply, Request, function_call
 from unitune.ratelimits import rest
 from unitune_providers.anthropic.client import NAME, new_client, ours
 
@@ -206,4 +206,10 @@ def read_answer(answer: Answer, seconds: float | None) -> Reply:
         prompt_tokens=usage.input_tokens + cached,
         completion_tokens=usage.output_tokens,
         seconds=seconds,
+        tool_calls=tuple(
+            function_call(block.name, cast("JsonValue", block.input), block.id)
+            for block in answer.content
+            if block.type == "tool_use"
+        )
+        or None,
     )

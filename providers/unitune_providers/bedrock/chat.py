@@ -20,7 +20,7 @@ from pydantic import JsonValue
 
 from unitune.data.example import Message
 from unitune.errors import UnituneError
-from unitune.models import Reply, Request
+from unitune.models import Reply, Request, function_call
 from unitune_providers.bedrock.clients import CHAT_THREADS, Clients, our_errors
 from unitune_providers.bedrock.options import own_name
 
@@ -178,4 +178,10 @@ def _read(answer: ConverseResponseTypeDef, seconds: float) -> Reply:
         prompt_tokens=answer["usage"]["inputTokens"],
         completion_tokens=answer["usage"]["outputTokens"],
         seconds=seconds,
+        tool_calls=tuple(
+            function_call(use["name"], cast("JsonValue", use["input"]), use["toolUseId"])
+            for block in blocks
+            if (use := block.get("toolUse"))
+        )
+        or None,
     )

@@ -11,16 +11,16 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterable
 from dataclasses import dataclass
 from typing import cast
 
 import openai
 from openai import AsyncOpenAI
-from openai.types.chat import ChatCompletion
+from openai.types.chat import ChatCompletion, ChatCompletionMessageToolCallUnion
 from openai.types.chat.completion_create_params import CompletionCreateParamsNonStreaming
 
-from unitune.models import Reply, Request
+from unitune.models import Reply, Request, ToolCalls, function_call
 from unitune.ratelimits import rest
 from unitune_providers.openai.errors import ours
 from unitune_providers.openai.server import Server, async_client
@@ -142,7 +142,18 @@ def reply_of(answer: ChatCompletion, seconds: float | None) -> Reply:
         prompt_tokens=answer.usage.prompt_tokens if answer.usage else None,
         completion_tokens=answer.usage.completion_tokens if answer.usage else None,
         seconds=seconds,
+        tool_calls=_calls(choice.message.tool_calls or ()),
     )
+
+
+def _calls(calls: Iterable[ChatCompletionMessageToolCallUnion]) -> ToolCalls | None:
+    """Return the functions that are called; a custom tool's call is no function's."""
+    found = (
+        function_call(call.function.name, call.function.arguments, call.id)
+        for call in calls
+        if call.type == "function"
+    )
+    return tuple(found) or None
 
 
 async def _kept_open(client: AsyncOpenAI) -> AsyncGenerator[None]:

@@ -17,7 +17,7 @@ from typing import Any
 from together import AsyncTogether
 from together.types.chat import ChatCompletion
 
-from unitune.models import Reply, Request
+from unitune.models import Reply, Request, function_call
 from unitune_providers.together.client import FOREIGN, api_key, chat_client, ours
 
 
@@ -106,4 +106,9 @@ def _reply(answer: object, seconds: float) -> Reply:
         prompt_tokens=answer.usage.prompt_tokens if answer.usage else None,
         completion_tokens=answer.usage.completion_tokens if answer.usage else None,
         seconds=seconds,
+        tool_calls=tuple(
+            function_call(call.function.name, call.function.arguments, call.id)
+            for call in choice.message.tool_calls or ()
+        )
+        or None,
     )

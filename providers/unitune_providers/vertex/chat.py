@@ -24,7 +24,7 @@ from pydantic import JsonValue
 
 from unitune.data.example import Example, Message
 from unitune.errors import UnituneError
-from unitune.models import Reply, Request
+from unitune.models import Reply, Request, function_call
 from unitune.wire import CannotCarry, WireRow
 from unitune_providers.formats.vertex import SFT
 from unitune_providers.vertex.cloud import Cloud
@@ -190,6 +190,12 @@ def read_answer(answer: types.GenerateContentResponse, seconds: float | None) ->
         prompt_tokens=usage.prompt_token_count if usage else None,
         completion_tokens=_written(usage) if usage else None,
         seconds=seconds,
+        tool_calls=tuple(
+            function_call(call.name or "", call.args or {}, call.id)
+            for part in parts
+            if (call := part.function_call)
+        )
+        or None,
     )
 
 

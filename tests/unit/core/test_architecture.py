@@ -39,6 +39,7 @@ ORDER = [
     ["evaluate"],
     ["importing"],
     ["suites"],
+    ["pytest_plugin"],
     ["report"],
     ["testing"],
     ["cli"],

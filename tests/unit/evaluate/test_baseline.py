@@ -11,7 +11,9 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from typer.testing import CliRunner
 
+from unitune.cli.main import app
 from unitune.data.example import Example
 from unitune.errors import BackendError, DataError, IntegrityError, JobError, UnknownName, UserError
 from unitune.evaluate import baseline
@@ -90,6 +92,21 @@ def test_a_diff_shows_only_the_cases_whose_score_has_changed(
     changed = [pair for pair in zip(before, lines(accepted), strict=True) if pair[0] != pair[1]]
     assert 10 == len(changed)
     assert all(old.replace('"exact": 0', '"exact": 1') == new for old, new in changed)
+
+
+def test_the_command_writes_it_and_asks_for_a_look_at_the_diff(
+    make_job: Make, backend_of: Any
+) -> None:
+    backend_of(wrong_every(10))
+    job = make_job(evaluate(), test=ROWS)
+    job.save(job.folder / "unitune.yaml")
+    command = ["compare", str(job.folder / "unitune.yaml"), "--quiet"]
+
+    found = CliRunner().invoke(app, [*command, "--update-baseline"])
+
+    assert (0, 201) == (found.exit_code, len(lines(job)))
+    assert "is written; look through its diff and commit it." in " ".join(found.output.split())
+    assert "look through" not in CliRunner().invoke(app, command).output
 
 
 def test_without_the_option_the_file_is_only_read(accepted: Job, backend_of: Any) -> None:

@@ -6,9 +6,18 @@ from html.parser import HTMLParser
 from typing import Any
 
 import pytest
-from sample_comparison import VERDICTS, Counts, infested, sample_comparison
+from sample_comparison import (
+    VERDICTS,
+    Counts,
+    gated,
+    graded,
+    infested,
+    measured,
+    sample_comparison,
+)
 
-from unitune.evaluate.results import Comparison, GateResult
+from unitune.evaluate.results import Comparison, Contrast, Frozen, GateResult
+from unitune.job import Gate
 from unitune.report import words
 from unitune.report.html import render
 
@@ -248,3 +257,126 @@ def test_what_is_not_known_is_a_dash(field: str) -> None:
     )
 
     assert after > before
+
+
+REGRESS = Gate.model_validate(
+    {
+        "mode": "no-regress",
+        "baseline": "baseline.jsonl",
+        "also": [{"metric": "json_valid", "at_least": 0.99}],
+    }
+)
+
+
+def test_every_check_of_the_gate_has_a_row_and_those_that_failed_come_first() -> None:
+    comparison = gated(sample_comparison(), REGRESS, pinned=1)
+    text = Page(render(comparison)).text
+
+    failed = "json_valid at least 0.99 failed The candidate's json_valid is 0.7917"
+    passed = "no-regress passed The candidate is not worse by more than 5 points."
+    assert 0 < text.index(failed) < text.index(passed)
+
+
+def test_what_was_added_to_and_removed_from_the_baseline_file_is_listed() -> None:
+    text = Page(render(gated(sample_comparison(), REGRESS))).text
+
+    assert "Added since: 178-5a0b11ce, 179-77f0d2aa No longer there: old-case" in text
+
+
+def test_of_hundreds_of_pinned_cases_the_rest_is_counted() -> None:
+    text = Page(render(gated(sample_comparison(), REGRESS, pinned=100))).text
+
+    assert "And 54 more; verdict.json has them all." in text
+
+
+def test_there_are_filters_for_errors_and_pinned_cases_only_where_there_are_any() -> None:
+    plain = [link["href"] for link in Page(render(sample_comparison())).of("a")]
+    page = Page(render(gated(sample_comparison(errors=3), REGRESS, pinned=2)))
+
+    assert not {"#only-error", "#only-pinned"} & set(plain)
+    assert "Errors 3 Pinned 2" in page.text
+    marks = [row.get("class") or "" for row in page.of("tr")]
+    assert (3, 2) == tuple(
+        sum(mark in found.split() for found in marks) for mark in ("error", "pinned")
+    )
+
+
+def test_a_case_says_which_other_contenders_got_it_right() -> None:
+    comparison = sample_comparison(Counts(0, 1, 0, 0))
+    (case,) = comparison.cases
+    right = case.answers["few-shot"]
+    changed = case.model_copy(update={"answers": {**case.answers, "instructed": right}})
+
+    assert "also right" not in Page(render(comparison)).text
+    page = render(comparison.model_copy(update={"cases": (changed,)}))
+    assert f"{case.id} also right: instructed" in Page(page).text
+
+
+def test_a_metric_with_shades_is_called_a_score_and_its_answers_have_one() -> None:
+    comparison = graded(sample_comparison()).model_copy(update={"graded": True})
+    text = Page(render(comparison)).text
+
+    assert "Over 180 test cases, tuned scored 58.3 % on average" in text
+    assert "Mean score over test cases" in text
+    assert "Gained: only tuned scores higher" in text
+    assert "scored 0.50: urgency differs" in text
+    assert "got 58.3 % right" not in text
+
+
+def test_measures_and_mixed_up_labels_are_shown_where_there_are_any() -> None:
+    text = Page(render(measured(sample_comparison()))).text
+
+    assert "Measured beside it: means a case Contender latency zero-shot 0.25" in text
+    assert "late_parcel wants_refund 3 late_parcel no label 1" in text
+    assert "mixed up" not in Page(render(sample_comparison())).text
+
+
+CONTRAST = Contrast(
+    name="topic = refunds",
+    n=40,
+    baseline=0.25,
+    candidate=0.75,
+    difference=0.5,
+    interval=(0.4, 0.625),
+    p_value=0.003,
+    p_adjusted=0.009,
+)
+
+
+class Money(Frozen):
+    usd_a_case: float | None = None
+    break_even_calls: int = 120_000
+    net_benefit: tuple[float, float] = (-1.5, 2.25)
+
+
+class Rich(Comparison):
+    """A comparison with all that may be told beside the verdict."""
+
+    economics: Money | None = None
+
+
+def rich(**more: Any) -> Rich:
+    plain = sample_comparison()
+    fields = {name: getattr(plain, name) for name in Comparison.model_fields}
+    return Rich(**{**fields, **more})
+
+
+def test_slices_are_marked_exploratory_and_have_both_p_values() -> None:
+    text = Page(render(rich(slices=(CONTRAST,)))).text
+
+    assert "Slices exploratory" in text
+    assert "topic = refunds +50.0 40.0 to 62.5 40 0.003 0.009" in text
+    assert "exploratory" not in Page(render(rich())).text
+
+
+def test_further_metrics_have_their_adjusted_p_value() -> None:
+    text = Page(render(rich(secondary=(CONTRAST.model_copy(update={"name": "token_f1"}),)))).text
+
+    assert "token_f1 +50.0 40.0 to 62.5 40 0.003 0.009" in text
+    assert "(Holm)" in text
+
+
+def test_what_it_costs_is_told_and_what_is_not_known_is_said_to_be_unknown() -> None:
+    text = Page(render(rich(economics=Money()))).text
+
+    assert "USD a case not known Break even calls 120,000 Net benefit \u22121.5 to 2.25" in text

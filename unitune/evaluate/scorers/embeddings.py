@@ -77,11 +77,12 @@ class Embedder:
         """
         wanted = [text for text in dict.fromkeys(texts) if text not in self._known]
         if wanted:
-            with self._memory() as memory:
+            client = httpx.Client(headers=self._headers, timeout=TIMEOUT_SECONDS)
+            with self._memory() as memory, client:
                 self._known.update(self._recalled(memory, wanted))
                 missing = [text for text in wanted if text not in self._known]
                 for at in range(0, len(missing), BATCH):
-                    self._learn(memory, missing[at : at + BATCH])
+                    self._learn(memory, client, missing[at : at + BATCH])
         return [self._known[text] for text in texts]
 
     @contextmanager
@@ -98,8 +99,10 @@ class Embedder:
         rows = ((text, memory.execute(find, [self._key(text)]).fetchone()) for text in texts)
         return {text: np.frombuffer(row[0], dtype="<f4") for text, row in rows if row}
 
-    def _learn(self, memory: sqlite3.Connection, texts: Sequence[str]) -> None:
-        found = dict(zip(texts, self._asked_until_answered(texts), strict=True))
+    def _learn(
+        self, memory: sqlite3.Connection, client: httpx.Client, texts: Sequence[str]
+    ) -> None:
+        found = dict(zip(texts, self._asked_until_answered(client, texts), strict=True))
         with memory:  # a transaction: all of a batch or nothing
             memory.executemany(
                 "INSERT OR REPLACE INTO embeddings VALUES (?, ?)",
@@ -115,23 +118,21 @@ class Embedder:
         parts = json.dumps([self._spec.base_url, self._spec.model, text])
         return hashlib.sha256(parts.encode()).hexdigest()
 
-    def _asked_until_answered(self, texts: Sequence[str]) -> list[Vector]:
+    def _asked_until_answered(self, client: httpx.Client, texts: Sequence[str]) -> list[Vector]:
         for pause in islice(pauses(), TRIES - 1):
             try:
-                return self._asked(texts)
+                return self._asked(client, texts)
             except BackendError as error:
                 if not passes(error):
                     raise
                 wait(wished(error, pause))
-        return self._asked(texts)
+        return self._asked(client, texts)
 
-    def _asked(self, texts: Sequence[str]) -> list[Vector]:
+    def _asked(self, client: httpx.Client, texts: Sequence[str]) -> list[Vector]:
         try:
-            answer = httpx.post(
+            answer = client.post(
                 f"{self._spec.base_url.rstrip('/')}/embeddings",
                 json={"model": self._spec.model, "input": texts, "encoding_format": "float"},
-                headers=self._headers,
-                timeout=TIMEOUT_SECONDS,
             )
         except httpx.HTTPError as error:
             raise Unreachable(f"{self._where} gave no answer: {error}") from error

@@ -23,13 +23,17 @@ DIGITS = 16
 """Hex digits: 64 bits, far beyond chance for the few scorers of a baseline."""
 
 
+UNSCORED = {"name", "api_key_variable", "run_code"}
+"""Options that change no score."""
+
+
 def scorer_fingerprint(spec: ScorerSpec, setting: Setting | None = None) -> str:
     """Return a hash that changes when a scorer may score differently.
 
-    It covers the type with our version of it, every option, the labels that train gives, and the
-    content of a schema, grader or Python file that the options name. Its name is left out, since
-    that changes no score; so are the environment variable of a key, what a Python file imports, and
-    versions of the packages beneath, which known answers in our tests hold in place.
+    It covers the type with our version of it, every option that is not its default, the labels that
+    train gives, and the content of a schema, grader or Python file that the options name. It leaves
+    out what a Python file imports, and versions of the packages beneath, which known answers in our
+    tests hold in place.
 
     Args:
         spec: What is to score.
@@ -38,9 +42,7 @@ def scorer_fingerprint(spec: ScorerSpec, setting: Setting | None = None) -> str:
     Raises:
         JobError: A file that the options name cannot be read.
     """
-    options: JsonValue = spec.model_dump(
-        mode="json", exclude={"name", "api_key_variable", "run_code"}
-    )
+    options: JsonValue = spec.model_dump(mode="json", exclude=UNSCORED, exclude_defaults=True)
     return digest([spec.type, spec.version, options, _material(spec, setting or Setting())])[
         :DIGITS
     ]

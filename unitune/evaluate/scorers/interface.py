@@ -15,19 +15,17 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import TypeAlias, TypeVar
+from typing import TypeVar
 
 import numpy as np
-from pydantic import JsonValue
 
 from unitune.data.example import Example
 from unitune.evaluate.results import Confusion, Record
 from unitune.evaluate.scorers.sums import Sums, mean_of
+from unitune.models import ToolCalls
 from unitune.scorer_specs import QualitySpec
 
 T = TypeVar("T")
-ToolCall: TypeAlias = dict[str, JsonValue]
-"""In OpenAI's form: ``{"type": "function", "function": {"name": …, "arguments": TEXT}}``."""
 
 
 class Kind(StrEnum):
@@ -70,7 +68,7 @@ class Attempt:
 
     case: Example
     text: str
-    tool_calls: tuple[ToolCall, ...] = ()
+    tool_calls: ToolCalls = ()
     given: Mapping[str, float] = field(default_factory=dict[str, float])
 
     @classmethod

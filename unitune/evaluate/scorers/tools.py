@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import cast
 
+from pydantic import JsonValue
+
 from unitune.data.example import Example
 from unitune.data.findings import clip
-from unitune.evaluate.scorers.interface import Attempt, Kind, Score, Scorer, Setting, ToolCall
+from unitune.evaluate.scorers.interface import Attempt, Kind, Score, Scorer, Setting
 from unitune.evaluate.scorers.json_text import Json, read_json
+from unitune.models import ToolCalls as Calls
 from unitune.scorer_specs import ToolCalls
 
 
@@ -22,8 +25,8 @@ class Call:
 
 
 def same_calls(
-    given: Sequence[ToolCall],
-    expected: Sequence[ToolCall],
+    given: Calls,
+    expected: Calls,
     *,
     ordered: bool = False,
     arguments: bool = True,
@@ -54,7 +57,7 @@ def same_calls(
     return len(found) == len(wanted) and all(found.count(c) == wanted.count(c) for c in wanted)
 
 
-def read_call(call: ToolCall, *, arguments: bool = True) -> Call:
+def read_call(call: Mapping[str, JsonValue], *, arguments: bool = True) -> Call:
     """Return a call of OpenAI's form by its content.
 
     Raises:
@@ -66,7 +69,7 @@ def read_call(call: ToolCall, *, arguments: bool = True) -> Call:
     return Call(function.get("name", ""), read_json(function.get("arguments") or "{}"))
 
 
-def expected_calls(case: Example) -> tuple[ToolCall, ...]:
+def expected_calls(case: Example) -> Calls:
     """Return the calls of a case's last turn; none where it is not an assistant's."""
     last = case.messages[-1]
     return (last.tool_calls or ()) if last.role == "assistant" else ()
@@ -95,7 +98,7 @@ def make_tool_calls(spec: ToolCalls, _: Setting) -> Scorer:
     return Scorer(spec, Kind.BINARY, judge, refusal)
 
 
-def _shown(calls: Sequence[ToolCall]) -> str:
+def _shown(calls: Calls) -> str:
     functions = (cast("dict[str, str]", call.get("function") or {}) for call in calls)
     shown = (f"{one.get('name', '?')}({one.get('arguments', '')})" for one in functions)
     return clip(", ".join(shown), 200) if calls else "nothing"

@@ -143,8 +143,8 @@ def _entry(test: JsonValue, file: Path, line: int | None) -> Entry:
 
 def _from_csv(file: Path) -> Iterator[Entry]:
     rows = csv.DictReader(io.StringIO(text_file(file, "a table of tests"), newline=""))
-    for row in rows:
-        yield Entry(_from_row(row), file, rows.line_num)
+    for number, row in enumerate(rows, start=1):
+        yield Entry({"description": f"Row #{number}", **_from_row(row)}, file, rows.line_num)
 
 
 def _from_row(row: Mapping[str, str]) -> dict[str, JsonValue]:

@@ -1,0 +1,91 @@
+"""Length, latency, cost and consistency: figures of answers that decide nothing."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from unitune.evaluate.compare import compare
+from unitune.evaluate.results import Record
+from unitune.evaluate.scorers import measure
+from unitune.evaluate.scorers.measures import consistency
+from unitune.job import Evaluate
+from unitune.scorer_specs import Consistency, Cost, Latency, Length, MeasureSpec, TokenPrices
+
+
+def record(text: str = "two words", **keys: Any) -> Record:
+    figures = {"prompt_tokens": 1000, "completion_tokens": 10, "seconds": 0.5}
+    return Record(contender="tuned", case="c", request_hash="h", text=text, **{**figures, **keys})
+
+
+CHEAP = TokenPrices(prompt_usd=0.1, completion_usd=0.4)
+DEAR = TokenPrices(prompt_usd=1, completion_usd=4)
+
+
+@pytest.mark.parametrize(
+    ("spec", "figure"),
+    [
+        (Length(), 2),
+        (Length(unit="characters"), 9),
+        (Length(unit="tokens"), 10),
+        (Latency(), 0.5),
+        (Cost(prices=CHEAP), 1000 * 0.1e-6 + 10 * 0.4e-6),
+        (Cost(prices=CHEAP, contenders={"tuned": DEAR}), 1000 * 1e-6 + 10 * 4e-6),
+        (Cost(prices=CHEAP, contenders={"other": DEAR}), 1000 * 0.1e-6 + 10 * 0.4e-6),
+    ],
+)
+def test_a_measure_has_its_figure(spec: MeasureSpec, figure: float) -> None:
+    assert pytest.approx(figure) == measure(spec, [record()])
+
+
+@pytest.mark.parametrize(
+    "spec", [Length(unit="tokens"), Latency(), Cost(prices=CHEAP), Consistency()]
+)
+def test_what_is_not_known_is_none_and_never_zero(spec: MeasureSpec) -> None:
+    unknown = record(prompt_tokens=None, completion_tokens=None, seconds=None)
+    assert measure(spec, [unknown]) is None
+    assert measure(spec, [record(error="down")]) is None
+
+
+def test_repeats_have_their_mean() -> None:
+    assert 2 == measure(Length(), [record("a"), record("a b c"), record("", error="down")])
+
+
+def test_consistency_is_the_share_of_pairs_that_agree() -> None:
+    repeats = [record("yes"), record(" yes\n"), record("no"), record("yes")]
+    assert pytest.approx(3 / 6) == measure(Consistency(), repeats)
+
+
+@given(st.lists(st.sampled_from("abc"), min_size=2, max_size=9))
+def test_consistency_is_a_share_and_1_only_where_all_agree(answers: list[str]) -> None:
+    found = consistency(answers)
+    pairs = [(i, j) for i in range(len(answers)) for j in range(i)]
+    same = Counter(answers[i] == answers[j] for i, j in pairs)
+    assert pytest.approx(same[True] / len(pairs)) == found
+    assert (found == 1) == (len(set(answers)) == 1)
+
+
+def test_no_verdict_rests_on_a_measure() -> None:
+    with pytest.raises(ValidationError, match="the scorers only measure"):
+        Evaluate.model_validate({"scorers": ["length", "latency"]})
+    with pytest.raises(ValidationError, match="primary is 'length', but scorers are exact"):
+        Evaluate.model_validate({"scorers": ["length", "exact"], "primary": "length"})
+    assert "exact" == Evaluate.model_validate({"scorers": ["length", "exact"]}).primary_scorer
+
+
+def test_measures_stand_beside_the_scores_and_not_among_them(
+    make_job: Any, backend_of: Any
+) -> None:
+    backend_of(lambda _model, _request: "yes it is")
+    contenders = ["zero-shot", {"type": "instructed", "role": "candidate", "instructions": "x"}]
+    scorers = ["exact", "length", {"type": "latency", "name": "seconds"}, "consistency"]
+    found = compare(make_job({"scorers": scorers, "contenders": contenders}))
+    for result in found.contenders:
+        assert {"exact": 0.0} == result.scores
+        assert {"length": 3.0, "seconds": 0.25} == result.measures
+    assert {"length": 3.0, "seconds": 0.25} == found.cases[0].answers["zero-shot"].measures

@@ -1,0 +1,316 @@
+"""Scorers in a comparison: rescoring, names, failures, fingerprints, what is missing."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+from scoring import case
+
+from unitune import scorer_specs
+from unitune.errors import BackendError, DataError, MissingExtra
+from unitune.evaluate.compare import compare
+from unitune.evaluate.results import Record
+from unitune.evaluate.scorers import Attempt, Setting, build, extras, scorer_fingerprint
+from unitune.evaluate.scorers.build import MAKERS
+from unitune.job import Evaluate, Job
+from unitune.models import Request
+from unitune.scorer_specs import (
+    Bleu,
+    Choice,
+    Chrf,
+    Contains,
+    EditDistance,
+    Exact,
+    JsonSchema,
+    Numeric,
+    OpenAIGrader,
+    PythonFunction,
+    QualitySpec,
+    Rouge,
+    ScorerSpec,
+    SentenceChrf,
+)
+
+CONTENDERS = ["zero-shot", {"type": "instructed", "role": "candidate", "instructions": "TOLD"}]
+
+
+def rule(_model: str, request: Request) -> str:
+    """Zero-shot says yes in a sentence, instructed says it alone in half of the cases."""
+    number = int(request.messages[-1].text.split()[1])
+    told = "TOLD" in request.messages[0].text
+    return "yes" if told and number % 2 else "I say yes"
+
+
+def test_every_specification_has_its_maker() -> None:
+    types = {spec.model_fields["type"].default for spec in get_args(QualitySpec)}
+    assert types == set(MAKERS)
+
+
+def test_other_scorers_rescore_what_is_recorded_and_ask_nothing(
+    make_job: Any, backend_of: Any
+) -> None:
+    backend = backend_of(rule)
+    one = compare(make_job({"scorers": ["exact"], "contenders": CONTENDERS}))
+    asked = len(backend.requests)
+    scorers = ["contains", "token_f1", {"type": "choice", "options": ["yes", "no"]}]
+    other = compare(make_job({"scorers": scorers, "contenders": CONTENDERS}))
+
+    assert asked == len(backend.requests)
+    assert [0.0, 0.5] == [result.scores["exact"] for result in one.contenders]
+    zero_shot, instructed = (result.scores for result in other.contenders)
+    assert {"contains": 1.0, "token_f1": 0.5, "choice": 1.0} == zero_shot
+    assert {"contains": 1.0, "token_f1": 0.75, "choice": 1.0} == instructed
+
+
+def test_the_same_records_give_the_same_scores_again(make_job: Any, backend_of: Any) -> None:
+    backend_of(rule)
+    job = make_job({"scorers": ["exact", "rouge", "chrf"], "contenders": CONTENDERS})
+    first, second = compare(job), compare(job)
+    assert first.contenders == second.contenders
+    assert first.cases == second.cases
+
+
+def test_two_scorers_of_one_type_have_names(make_job: Any, backend_of: Any) -> None:
+    backend_of(rule)
+    scorers = [
+        {"type": "contains", "name": "strict"},
+        {"type": "contains", "name": "lenient", "ignore_case": True},
+    ]
+    job = make_job({"scorers": scorers, "contenders": CONTENDERS, "primary": "lenient"})
+    found = compare(job)
+    assert "lenient" == found.metric
+    assert {"strict", "lenient"} == set(found.contenders[0].scores)
+    with pytest.raises(ValueError, match="scorers names must differ; twice: contains"):
+        Evaluate.model_validate({"scorers": ["contains", "contains"]})
+
+
+def test_a_score_over_all_cases_is_no_mean_over_cases(make_job: Any, backend_of: Any) -> None:
+    backend_of(rule)
+    test = [(f"test {at}", "yes" if at % 3 else "no") for at in range(60)]
+    scorers = ["exact", {"type": "class_f1", "options": ["yes", "no"]}]
+    found = compare(make_job({"scorers": scorers, "contenders": CONTENDERS}, test=test))
+    # Always yes: 40 of 60 right; F1 of yes is 80 / 100, of no 0.
+    assert pytest.approx(0.4) == found.contenders[0].scores["class_f1"]
+    confusion = found.contenders[0].confusion["class_f1"]
+    assert {"yes": {"yes": 40}, "no": {"yes": 20}} == confusion.counts
+    assert "exact" not in found.contenders[0].confusion
+
+
+BROKEN = "def f(answer, case):\n    return 1 / (answer != 'yes')\n"
+
+
+def broken(make_job: Any, scorers: list[Any]) -> Job:
+    job = make_job({"scorers": scorers, "contenders": CONTENDERS})
+    (job.folder / "f.py").write_text(BROKEN)
+    return job
+
+
+def test_a_scorer_that_fails_is_told_and_never_silently_a_zero(
+    make_job: Any, backend_of: Any
+) -> None:
+    backend_of(rule)
+    own = {"type": "python", "name": "own", "function": "f.py:f"}
+    found = compare(broken(make_job, ["exact", own]))
+    told = (
+        "instructed: the scorer own failed on 30 answers, which count as 0. "
+        "First reason: ZeroDivisionError: division by zero"
+    )
+    assert told in found.notes
+    failed = found.cases[1].answers["instructed"]
+    assert (("own",), 0.0, None) == (failed.failed, failed.scores["own"], failed.error)
+
+
+def test_a_case_that_the_primary_scorer_cannot_score_is_a_case_in_error(
+    make_job: Any, backend_of: Any
+) -> None:
+    backend_of(rule)
+    found = compare(broken(make_job, [{"type": "python", "name": "own", "function": "f.py:f"}]))
+    assert [0, 30] == [result.errors for result in found.contenders]
+    assert "ZeroDivisionError: division by zero" == found.cases[1].answers["instructed"].error
+
+
+def test_cases_that_can_never_be_right_are_refused_before_anybody_is_asked(
+    make_job: Any, backend_of: Any
+) -> None:
+    backend = backend_of(rule)
+    job = make_job({"scorers": ["numeric"], "contenders": CONTENDERS}, test=[("test 1", "yes")])
+    with pytest.raises(DataError, match=r"test\.jsonl:1: the expected answer 'yes' holds no num"):
+        compare(job)
+    assert [] == backend.requests
+
+
+def test_an_embeddings_endpoint_that_is_down_loses_no_answer(
+    make_job: Any, backend_of: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from unitune.evaluate.scorers import embeddings  # noqa: PLC0415 - its wait is replaced
+
+    monkeypatch.setattr(embeddings, "wait", lambda _seconds: None)
+    backend = backend_of(rule)
+    nowhere = {
+        "type": "embedding",
+        "base_url": "http://127.0.0.1:9",
+        "model": "m",
+        "api_key_variable": None,
+    }
+    contenders = CONTENDERS
+    with pytest.raises(BackendError, match="gave no answer"):
+        compare(make_job({"scorers": ["exact", nowhere], "contenders": contenders}))
+    asked = len(backend.requests)
+    compare(make_job({"scorers": ["exact"], "contenders": contenders}))
+    assert asked == len(backend.requests) == 120
+
+
+def test_tool_calls_are_recorded_and_scored() -> None:
+    call = {"type": "function", "function": {"name": "stop", "arguments": "{}"}}
+    row = case(
+        None,
+        messages=[
+            {"role": "user", "content": "q"},
+            {"role": "assistant", "content": None, "tool_calls": [call]},
+        ],
+    )
+    line = Record(contender="c", case="1", request_hash="h", tool_calls=(call,))
+    read = Record.model_validate_json(line.model_dump_json(exclude_none=True))
+    scorer = build(scorer_specs.ToolCalls())
+    assert 1 == scorer.score(Attempt.of(row, read)).value
+    failed = read.model_copy(update={"error": "down"})
+    assert 0 == scorer.score(Attempt.of(row, failed)).value
+
+
+@pytest.mark.parametrize(
+    ("spec", "fingerprint"),
+    [
+        (Exact(), "a1f6fef07709c27f"),
+        (Numeric(tolerance=0.01), "5bf01c25b38b7bcb"),
+        (Choice(options=("A", "B")), "3d3fc470c8d4abf5"),
+        (Bleu(), "08d4148b3f55dc4f"),
+    ],
+)
+def test_a_fingerprint_stays_what_it_is(spec: ScorerSpec, fingerprint: str) -> None:
+    """A stored baseline is compared by it; only a raised `version` of a class may change one."""
+    assert fingerprint == scorer_fingerprint(spec)
+
+
+CHANGED: list[tuple[ScorerSpec, ScorerSpec]] = [
+    (Exact(), Exact(ignore_case=True)),
+    (Exact(), Contains()),
+    (Numeric(), Numeric(tolerance=0.1)),
+    (Rouge(), Rouge(variant="rouge1")),
+]
+
+
+@pytest.mark.parametrize(("one", "other"), CHANGED)
+def test_a_changed_scorer_is_seen(one: ScorerSpec, other: ScorerSpec) -> None:
+    assert scorer_fingerprint(one) != scorer_fingerprint(other)
+    assert scorer_fingerprint(one) == scorer_fingerprint(one.model_copy(update={"name": "x"}))
+
+
+def test_a_raised_version_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = scorer_fingerprint(Exact())
+    monkeypatch.setattr(Exact, "version", 2)
+    assert before != scorer_fingerprint(Exact())
+
+
+def test_changed_labels_of_train_are_seen() -> None:
+    one, other = Setting(labels=("a", "b")), Setting(labels=("a", "c"))
+    assert scorer_fingerprint(Choice(), one) != scorer_fingerprint(Choice(), other)
+    given = Choice(options=("a", "b"))
+    assert scorer_fingerprint(given, one) == scorer_fingerprint(given, other)
+
+
+@pytest.mark.parametrize(
+    ("spec", "one", "other"),
+    [
+        (PythonFunction(function="file:f"), "def f(a, c): return 1", "def f(a, c): return 0"),
+        (JsonSchema(definition="file"), {"type": "object"}, {"type": "array"}),
+        (
+            OpenAIGrader(grader="file"),
+            {"type": "string_check", "input": "a", "reference": "b", "operation": "eq"},
+            {"type": "string_check", "input": "a", "reference": "b", "operation": "ne"},
+        ),
+    ],
+)
+def test_a_changed_file_is_seen(tmp_path: Path, spec: Any, one: Any, other: Any) -> None:
+    name = "file.py" if isinstance(spec, PythonFunction) else "file"
+    spec = spec.model_copy(
+        update={"function": "file.py:f"} if isinstance(spec, PythonFunction) else {}
+    )
+
+    def fingerprint(content: Any) -> str:
+        (tmp_path / name).write_text(content if isinstance(content, str) else json.dumps(content))
+        return scorer_fingerprint(spec, Setting(tmp_path))
+
+    assert fingerprint(one) == fingerprint(one) != fingerprint(other)
+
+
+@pytest.mark.parametrize(
+    ("spec", "package"),
+    [
+        (EditDistance(), "rapidfuzz"),
+        (Rouge(), "rapidfuzz"),
+        (SentenceChrf(), "sacrebleu"),
+        (Bleu(), "sacrebleu"),
+        (Chrf(), "sacrebleu"),
+        (JsonSchema(definition={}), "jsonschema"),
+    ],
+)
+def test_a_missing_package_gives_the_install_command(
+    monkeypatch: pytest.MonkeyPatch, spec: QualitySpec, package: str
+) -> None:
+    monkeypatch.setattr(extras, "find_spec", lambda _name: None)
+    with pytest.raises(MissingExtra, match=f"needs the package '{package}'") as caught:
+        build(spec)
+    assert "pip install 'unitune[metrics]'" in str(caught.value)
+
+
+def test_scorers_of_a_plain_install_need_no_extra() -> None:
+    code = (
+        "import sys; sys.modules.update(dict.fromkeys(['sacrebleu', 'rapidfuzz', 'jsonschema']))\n"
+        "from unitune.evaluate.scorers import build\nfrom unitune.scorer_specs import *\n"
+        "[build(spec) for spec in (Exact(), TokenF1(), JsonFields(), Rouge(variant='rouge2'))]"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_job_keeps_its_scorers_when_it_is_saved(make_job: Any, tmp_path: Path) -> None:
+    scorers = [
+        "exact",
+        {"type": "numeric", "name": "sum", "tolerance": 0.01},
+        {"type": "python", "function": "f.py:f"},
+        {"type": "json_schema", "definition": {"type": "object"}},
+        "length",
+    ]
+    job = make_job({"scorers": scorers, "contenders": CONTENDERS})
+    job.save(tmp_path / "saved.yaml")
+    assert job == Job.load(tmp_path / "saved.yaml")
+    assert "- exact\n" in (tmp_path / "saved.yaml").read_text()
+
+
+def test_a_job_saved_elsewhere_still_names_its_scorers_files(make_job: Any, tmp_path: Path) -> None:
+    scorers = [
+        {"type": "python", "function": "f.py:f"},
+        {"type": "json_schema", "definition": "s.json"},
+        {"type": "grader", "grader": "g.json"},
+    ]
+    (tmp_path / "elsewhere").mkdir()
+    make_job({"scorers": scorers, "contenders": CONTENDERS}).save(tmp_path / "elsewhere/job.yaml")
+    own, schema, grader = Job.load(tmp_path / "elsewhere/job.yaml").evaluate.scorers
+    assert isinstance(own, PythonFunction)
+    assert isinstance(schema, JsonSchema)
+    assert isinstance(grader, OpenAIGrader)
+    assert ("../f.py:f", "../s.json", "../g.json") == (
+        own.function,
+        schema.definition,
+        grader.grader,
+    )
+
+
+def test_the_jobs_schema_names_every_scorer_with_its_options() -> None:
+    schema = Job.model_json_schema()["$defs"]
+    assert {"tolerance", "relative", "take"} <= set(schema["Numeric"]["properties"])
+    assert "Length" in schema

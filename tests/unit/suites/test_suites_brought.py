@@ -1,0 +1,203 @@
+"""What was imported runs: verdicts over results of other tools, without asking anybody."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from unitune.data.example import Example, Message
+from unitune.errors import DataError, JobError, UserError
+from unitune.evaluate.compare import compare
+from unitune.evaluate.recorded import read_recorded
+from unitune.job import Job, Tuned, ZeroShot
+from unitune.planning import plan
+from unitune.run import launch
+from unitune.suites.bring import CannotBring, bring
+from unitune.suites.suite import Answers, Suite, joined, kept_scores
+
+MADE = Path(__file__).parent / "made"
+RESULTS = f"promptfoo:{MADE / 'promptfoo' / 'results.json'}"
+CONFIG = f"promptfoo:{MADE / 'promptfoo' / 'promptfooconfig.yaml'}"
+
+
+def lm_eval(name: str) -> str:
+    return f"lm-eval:{next((MADE / 'lm-eval' / name).glob('samples_*.jsonl'))}"
+
+
+@pytest.fixture(autouse=True)
+def _own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("UNITUNE_DIR", str(tmp_path / ".unitune"))
+
+
+def paired(path: Path, scores: Mapping[str, Mapping[int, bool]]) -> str:
+    """Write a results file of promptfoo, as many tests as there are scores; return its source."""
+    rows = [
+        {
+            "testIdx": test,
+            "promptIdx": column,
+            "prompt": {"raw": f"Question {test}?", "label": "p"},
+            "provider": {"id": f"custom:{name}"},
+            "response": {"output": "yes" if passed else "no"},
+            "success": passed,
+            "vars": {},
+            "testCase": {"assert": [{"type": "llm-rubric", "value": "good"}]},
+        }
+        for column, (name, answers) in enumerate(scores.items())
+        for test, passed in answers.items()
+    ]
+    path.write_text(json.dumps({"results": {"version": 3, "results": rows}}), encoding="utf-8")
+    return f"promptfoo:{path}"
+
+
+def test_results_of_a_judge_get_their_paired_verdict(tmp_path: Path) -> None:
+    old = {test: test % 3 == 0 for test in range(60)}
+    new = {test: test % 3 != 1 for test in range(60)}
+    brought = bring([paired(tmp_path / "r.json", {"old": old, "new": new})], tmp_path / "evals")
+
+    comparison = compare(Job.load(tmp_path / "evals" / "unitune.yaml"))
+
+    assert ("better", 20, 0, 60) == (
+        comparison.verdict,
+        comparison.gained,
+        comparison.lost,
+        comparison.n,
+    )
+    assert ("custom:new", "custom:old") == (comparison.candidate, comparison.baseline)
+    assert 1 / 3 == pytest.approx(comparison.difference)
+    assert [None, None] == [contender.usd for contender in comparison.contenders]
+    assert brought.job == Job.load(tmp_path / "evals" / "unitune.yaml")
+    assert (tmp_path / ".unitune" / "evaluations" / "r" / "verdict.json").exists()
+
+
+def test_swapping_the_files_turns_the_verdict_round(tmp_path: Path) -> None:
+    differences = {}
+    for order in (("small", "big"), ("big", "small")):
+        folder = tmp_path / order[0]
+        bring([lm_eval(name) for name in order], folder)
+        found = compare(Job.load(folder / "unitune.yaml"), out=folder / "out")
+        differences[order] = (found.difference, *found.interval)
+    forth, back = differences.values()
+    assert pytest.approx(forth) == (-back[0], -back[2], -back[1])
+    assert 0.5 == forth[0], "lm-eval says 0.5 and 1.0"
+
+
+def test_logs_of_inspect_are_compared_by_their_own_scores(tmp_path: Path) -> None:
+    pytest.importorskip("backports.zstd", reason="needs the extra inspect")
+    logs = [f"inspect:{MADE / 'inspect' / f'capitals-{name}.eval'}" for name in ("small", "big")]
+    bring(logs, tmp_path / "evals")
+    found = compare(Job.load(tmp_path / "evals" / "unitune.yaml"))
+    assert {"openai/small": 0.625, "openai/big": 1.0} == {
+        contender.name: contender.score for contender in found.contenders
+    }
+
+
+def test_an_answer_that_the_provider_failed_to_give_is_an_error_and_no_wrong_answer(
+    tmp_path: Path,
+) -> None:
+    bring([RESULTS], tmp_path)
+    job = Job.load(tmp_path / "unitune.yaml")
+    assert ["baseline", "reference", "candidate"] == [
+        contender.role for contender in job.evaluate.contenders
+    ]
+    errors = {contender.name: contender.errors for contender in compare(job).contenders}
+    assert {"small": 0, "big": 0, "broken": 1} == errors
+
+
+def test_a_suite_without_answers_waits_for_rows_to_train_on(tmp_path: Path) -> None:
+    with pytest.raises(CannotBring, match="4 things have no counterpart") as caught:
+        bring([CONFIG], tmp_path / "evals")
+    assert 4 == len(caught.value.findings)
+    assert not (tmp_path / "evals").exists()
+
+    brought = bring([CONFIG], tmp_path / "evals", drop=True)
+
+    assert 4 == len(brought.suite.findings)
+    job = Job.load(tmp_path / "evals" / "unitune.yaml")
+    assert (ZeroShot(), Tuned()) == job.evaluate.contenders
+    assert 16 == job.evaluate.max_tokens
+    with pytest.raises(JobError, match="names no training rows, and tuned cannot be made without"):
+        compare(job)
+    assert ["no-training-rows"] == [one.code for one in plan(job.on("fake")).errors]
+    with pytest.raises(UserError, match=r"names no rows to train on.*data\.train"):
+        launch(job.on("fake"))
+
+
+def test_importing_again_changes_nothing_and_leaves_other_files_alone(tmp_path: Path) -> None:
+    bring([RESULTS], tmp_path)
+    before = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
+    bring([RESULTS], tmp_path)
+    assert before == {file.name: file.read_bytes() for file in tmp_path.iterdir()}
+    (tmp_path / "test.jsonl").write_text("mine\n")
+    with pytest.raises(UserError, match=r"exists with other content\. Nothing was written"):
+        bring([RESULTS], tmp_path)
+
+
+def test_recorded_scores_cannot_score_who_is_asked_afresh(tmp_path: Path) -> None:
+    bring([RESULTS], tmp_path)
+    file = tmp_path / "unitune.yaml"
+    file.write_text(file.read_text().replace("contenders:", "contenders:\n  - zero-shot"))
+    with pytest.raises(JobError, match=r"'promptfoo' reads scores beside .* zero-shot is asked"):
+        Job.load(file)
+
+
+def suite(file: str, expected: Mapping[str, str], model: str = "m", score: float = 1.0) -> Suite:
+    question = (Message(role="user", content="?"),)
+    return Suite(
+        name="s",
+        file=file,
+        cases=tuple(Example(messages=question, id=key, expected=v) for key, v in expected.items()),
+        scorers=(),
+        answers=(Answers(model, dict(expected), {key: {"k": score} for key in expected}),),
+    )
+
+
+def test_files_of_one_model_are_told_apart_by_their_names() -> None:
+    both = joined([suite("before.json", {"1": "a"}), suite("after.json", {"1": "a"})])
+    assert ["m (before)", "m (after)"] == [one.model for one in both.answers]
+
+
+def test_cases_that_do_not_stand_in_all_files_are_told() -> None:
+    both = joined([suite("a.json", {"1": "a", "2": "b"}), suite("b.json", {"1": "a", "3": "c"})])
+    assert ["1"] == [case.id for case in both.cases]
+    assert [("a.json", "not-in-all"), ("b.json", "not-in-all")] == [
+        (finding.file, finding.code) for finding in both.findings
+    ]
+
+
+def test_files_of_other_cases_are_refused() -> None:
+    with pytest.raises(DataError, match=r"b\.json expects 'z' in case '1', and a\.json 'a'"):
+        joined([suite("a.json", {"1": "a"}), suite("b.json", {"1": "z"})])
+    with pytest.raises(DataError, match=r"a\.json and b\.json have no case in common"):
+        joined([suite("a.json", {"1": "a"}), suite("b.json", {"2": "a"})])
+
+
+def test_only_scores_that_are_shares_and_everywhere_decide() -> None:
+    one = Answers("m", {"1": "a", "2": "b"}, {"1": {"x": 1, "y": 7}, "2": {"x": 0, "y": 1, "z": 1}})
+    assert ["x"] == [scorer.key for scorer in kept_scores([one])]
+
+
+@pytest.mark.parametrize(
+    ("sources", "message"),
+    [
+        ([RESULTS, lm_eval("small")], "several must be files of one tool"),
+        (["promptfoo:"], "names no file"),
+        ([RESULTS, "openai:ftjob-1"], "several must be files of one tool"),
+    ],
+)
+def test_sources_that_do_not_go_together_are_refused(
+    sources: list[str], message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(UserError, match=message):
+        bring(sources, tmp_path)
+
+
+def test_scores_stand_beside_the_answers(tmp_path: Path) -> None:
+    bring([lm_eval("small"), lm_eval("big")], tmp_path)
+    one = read_recorded(tmp_path / "answers-small.jsonl")["capitals-0"]
+    assert ("I do not know.", {"exact_match,strip": 0.0, "exact_match,first-word": 0.0}) == (
+        one.answer,
+        one.scores,
+    )

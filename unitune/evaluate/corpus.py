@@ -1,0 +1,150 @@
+"""Comparing statistics of a whole corpus, which are no mean of cases: BLEU, chrF, macro-F1.
+
+Such a statistic is computed from totals. Each case brings sufficient statistics that add up (its
+n-gram matches and lengths, or one count in the confusion matrix), and a function turns their
+totals into the score:
+
+    def precision(totals):                 # (..., 2): matches, n-grams
+        return totals[..., 0] / totals[..., 1]
+
+    compare_corpus(baseline, candidate, precision)     # each (N, 2)
+
+Leaving out one case, or exchanging its two answers, then costs a subtraction and no rescoring.
+The interval is the one of a mean, taken of jackknife values: what each case adds to the statistic.
+The p-value is that of approximate randomisation.
+
+Not here: the statistics themselves, which belong to the scorers.
+Letters in shapes: N cases, U units, S sufficient statistics, ... any leading axes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from unitune.evaluate.intervals import Interval, own_interval
+from unitune.evaluate.significance import how_permuted, randomisation_p
+from unitune.evaluate.statistics import PairedResult, Sides, judge
+from unitune.evaluate.units import Clusters, FloatArray, Units, numbered
+
+
+class CorpusScore(Protocol):
+    """A statistic of a corpus, from 0 to 1, as a function of totals.
+
+    Called with many totals at once, so it must work on the last axis: (..., S) to (...). Totals
+    are sums over any of the cases, so it must give a finite number also where a count is 0.
+    """
+
+    def __call__(self, totals: FloatArray, /) -> FloatArray:
+        """Return the statistic of each row of totals."""
+        ...
+
+
+def compare_corpus(  # noqa: PLR0913 - each has a name and a default
+    baseline: FloatArray,  # (N, S)
+    candidate: FloatArray,  # (N, S)
+    score: CorpusScore,
+    *,
+    clusters: Clusters | None = None,  # (N,)
+    margin: float = 0.05,
+    level: float = 0.95,
+) -> PairedResult:
+    """Compare a candidate with a baseline by a statistic of the whole corpus.
+
+    Why the jackknife and no bootstrap: in 1,500 simulated corpora of 50, 200 and 500 cases, two
+    equally good contenders and 95 % intervals, 0 was left out, at n = 50 | 200 | 500, by
+
+                                  macro-F1, 5 classes      a ratio of sums
+        jackknife, score          0.045  0.033  0.039      0.049  0.045  0.055
+        bootstrap, percentile     0.068  0.052  0.055      0.073  0.049  0.059
+        bootstrap, BCa            0.090  0.049  0.054      0.088  0.054  0.059
+
+    Args:
+        baseline: Sufficient statistics of each case.
+        candidate: Those of the candidate on the same cases in the same order.
+        score: The statistic, from totals.
+        clusters: Labels; cases with equal labels belong together.
+        margin: Difference too small to matter.
+        level: Confidence level of the interval that decides better, worse and non-inferior.
+
+    Returns:
+        Both statistics, their difference with interval, p-value and verdict.
+
+    Raises:
+        ValueError: The two are not of the same shape, or there are fewer than two cases.
+
+    Source:
+        Jackknife values: Tukey 1958, Ann Math Stat 29:614; Efron and Tibshirani 1993, chapter 11.
+    """
+    if baseline.shape != candidate.shape or baseline.ndim != 2:
+        raise ValueError(
+            f"baseline and candidate must both be (cases, statistics), not {baseline.shape} "
+            f"and {candidate.shape}"
+        )
+    if len(baseline) < 2:
+        raise ValueError("a statistic of a corpus needs at least two cases")
+    units = _differences(baseline, candidate, score)
+    old, new = baseline, candidate  # (N, S), then (U, S)
+    if clusters is not None:
+        numbers = numbered(clusters, len(baseline))
+        sizes = np.bincount(numbers).astype(np.float64)
+        old, new = _summed(baseline, numbers), _summed(candidate, numbers)
+        if 1 < len(sizes) < len(baseline):
+            units = replace(_differences(old, new, score, sizes), alone=units)
+    ends = score(np.stack([old.sum(0), new.sum(0)]))  # (2,)
+    sides = Sides(
+        baseline=float(ends[0]),
+        candidate=float(ends[1]),
+        p_value=randomisation_p(old, new, score),
+        method=f"jackknife score interval, approximate randomisation ({how_permuted(new)})",
+    )
+    return judge(units, sides, margin, level)
+
+
+def own_corpus(
+    statistics: FloatArray,  # (N, S)
+    score: CorpusScore,
+    *,
+    clusters: Clusters | None = None,  # (N,)
+    level: float = 0.95,
+) -> Interval:
+    """Interval of one contender's own statistic, from its jackknife values.
+
+    Args:
+        statistics: Sufficient statistics of each case.
+        score: The statistic, from totals.
+        clusters: Labels; cases with equal labels belong together.
+        level: Confidence level.
+    """
+    if len(statistics) < 2:
+        return Interval(0.0, 1.0, level)
+    values = _jackknife(statistics, np.ones(len(statistics)), score)
+    return own_interval(Units.of(values, clusters), level)
+
+
+def _differences(
+    old: FloatArray, new: FloatArray, score: CorpusScore, sizes: FloatArray | None = None
+) -> Units:
+    sizes = np.ones(len(old)) if sizes is None else sizes
+    return Units(_jackknife(new, sizes, score) - _jackknife(old, sizes, score), sizes)
+
+
+def _summed(statistics: FloatArray, numbers: npt.NDArray[np.intp]) -> FloatArray:  # (U, S)
+    sums = np.zeros((int(numbers.max()) + 1, statistics.shape[1]))
+    np.add.at(sums, numbers, statistics)
+    return sums
+
+
+def _jackknife(totals: FloatArray, sizes: FloatArray, score: CorpusScore) -> FloatArray:  # (U,)
+    """Return what each unit adds: values whose mean over the cases is the statistic itself.
+
+    For a mean they are the sums of the units. They are centred on the statistic rather than on
+    the jackknife's own estimate, which for unsmooth statistics lies apart.
+    """
+    whole, n = score(totals.sum(0)), sizes.sum()
+    without = score(totals.sum(0) - totals)  # (U,)
+    added = (n - sizes) * (whole - without)
+    return sizes * (whole - added.sum() / n) + added

@@ -1,0 +1,98 @@
+"""Recorded answers with their scores: what each contender got for each case.
+
+A case that is asked several times counts once, with the mean of its scores, so that repeats
+make a score steadier and are no further evidence. In shapes: N cases, K repeats of a case.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
+from statistics import fmean
+from typing import TypeVar
+
+from unitune.evaluate.examine import Answered
+from unitune.evaluate.results import Answer, Record
+from unitune.evaluate.scorers import Sums, measure
+from unitune.evaluate.task import Task
+
+Item = TypeVar("Item")
+
+
+@dataclass(frozen=True, slots=True)
+class Graded:
+    """A contender with its scored answers, in the order of the cases.
+
+    Args:
+        answered: Who, with what was recorded.
+        answers: One a case: the first of its repeats, with the scores of all.
+        repeats: Of each case.
+        sums: What each scorer's score over the cases is made of.
+    """
+
+    answered: Answered
+    answers: tuple[Answer, ...]  # (N,)
+    repeats: tuple[tuple[Answer, ...], ...]  # (N, K)
+    sums: dict[str, Sums]
+
+    @property
+    def name(self) -> str:
+        """The contender's."""
+        return self.answered.name
+
+    def scores(self, metric: str) -> list[float]:
+        """Return the scores of one metric, in the order of the cases."""
+        return [answer.scores[metric] for answer in self.answers]
+
+
+def grade(task: Task, answered: Answered) -> Graded:
+    """Score all answers of a contender.
+
+    Args:
+        task: Cases, scorers and measures.
+        answered: The contender's answers.
+    """
+    asked = [case for case in task.cases for _ in range(task.repeats)]
+    scored = task.grade_all(asked, answered.records)
+    repeats = tuple(_grouped(scored, task.repeats))
+    records = list(_grouped(answered.records, task.repeats))
+    return Graded(
+        answered,
+        tuple(_merged(task, *case) for case in zip(repeats, records, strict=True)),
+        repeats,
+        {
+            name: _averaged(sums, task.repeats)
+            for name, sums in task.sums(asked, answered.records, scored).items()
+        },
+    )
+
+
+def _merged(task: Task, repeats: Sequence[Answer], records: Sequence[Record]) -> Answer:
+    """Return one answer for a case; it is in error when any of its repeats is."""
+    first = repeats[0]
+    if len(repeats) == 1:
+        return first
+    measured = {spec.name: measure(spec, records) for spec in task.measures}
+    return first.model_copy(
+        update={
+            "scores": {
+                name: fmean(answer.scores[name] for answer in repeats) for name in first.scores
+            },
+            "failed": tuple(dict.fromkeys(name for one in repeats for name in one.failed)),
+            "measures": {name: figure for name, figure in measured.items() if figure is not None},
+            "error": next((answer.error for answer in repeats if answer.error), None),
+        }
+    )
+
+
+def _grouped(items: Sequence[Item], size: int) -> Iterator[tuple[Item, ...]]:
+    left = iter(items)
+    while group := tuple(islice(left, size)):
+        yield group
+
+
+def _averaged(sums: Sums, repeats: int) -> Sums:
+    """Return the sums of the cases, each the mean over its repeats."""
+    rows = sums.rows.reshape(-1, repeats, sums.rows.shape[1])  # (N, K, S)
+    return replace(sums, rows=rows.mean(axis=1))

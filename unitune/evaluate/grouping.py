@@ -1,0 +1,97 @@
+"""Cases by what their rows say about them: clusters that belong together, slices to look at.
+
+Both are keys of one's own in the rows of ``data.test``, named by `evaluate.clusters` and
+`evaluate.slices`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from pydantic import JsonValue
+
+from unitune.data.example import Example
+from unitune.errors import JobError
+from unitune.job import Evaluate
+
+SMALLEST_SLICE = 10
+"""Slices of fewer cases are not looked at: they show noise, and each takes part of the others'
+power.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Slice:
+    """The cases that have one value at one key.
+
+    Args:
+        name: Key and value, e.g. ``language = de``.
+        members: Their places among all cases.
+    """
+
+    name: str
+    members: tuple[int, ...]
+
+
+def check_groups(cases: Sequence[Example], evaluate: Evaluate) -> None:
+    """Refuse keys that the cases do not have, before any model is asked.
+
+    Raises:
+        JobError: A case lacks the key of clusters, or all lack one of slices.
+    """
+    clusters_of(cases, evaluate)
+    slices_of(cases, evaluate)
+
+
+def clusters_of(cases: Sequence[Example], evaluate: Evaluate) -> list[str] | None:
+    """Return the cluster of each case; None when the job names no key.
+
+    Raises:
+        JobError: A case lacks the key.
+    """
+    key = evaluate.clusters
+    if key is None:
+        return None
+    for case in cases:
+        if _value(case, key) is None:
+            known = ", ".join(sorted(case.model_extra or {})) or "none"
+            raise JobError(
+                f"evaluate.clusters is {key!r}, but test case {case.case_id} has no such key "
+                f"(its own keys: {known}). Give every row one, or leave evaluate.clusters out."
+            )
+    return [_label(_value(case, key)) for case in cases]
+
+
+def slices_of(cases: Sequence[Example], evaluate: Evaluate) -> list[Slice]:
+    """Return the slices with enough cases, in the order of keys and of values.
+
+    Raises:
+        JobError: No case has a key.
+    """
+    found: list[Slice] = []
+    for key in evaluate.slices:
+        members: dict[str, list[int]] = {}
+        for place, case in enumerate(cases):
+            if (value := _value(case, key)) is not None:
+                members.setdefault(_label(value), []).append(place)
+        if not members:
+            raise JobError(
+                f"evaluate.slices names {key!r}, but no test case has such a key. "
+                "Add it to the rows of data.test, or leave it out."
+            )
+        found += [
+            Slice(f"{key} = {value}", tuple(places))
+            for value, places in sorted(members.items())
+            if len(places) >= SMALLEST_SLICE
+        ]
+    return found
+
+
+def _value(case: Example, key: str) -> JsonValue:
+    return (case.model_extra or {}).get(key)
+
+
+def _label(value: JsonValue) -> str:
+    return value if isinstance(value, str) else json.dumps(value, sort_keys=True)

@@ -1,0 +1,116 @@
+"""The two sides of a verdict, compared by any metric, on all cases or on some of them.
+
+What a comparison says beside its verdict comes from here too: further metrics, corrected by Holm's
+method, slices of the cases, corrected by Benjamini and Hochberg's, and the cases that both sides
+answered.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from unitune.evaluate.corpus import compare_corpus
+from unitune.evaluate.families import benjamini_hochberg, holm
+from unitune.evaluate.grading import Graded
+from unitune.evaluate.grouping import Slice
+from unitune.evaluate.results import Contrast
+from unitune.evaluate.scorers import Kind
+from unitune.evaluate.statistics import PairedResult, compare_paired
+from unitune.evaluate.task import Task
+
+LEVEL = 0.95
+"""Of every interval that is shown."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pairing:
+    """Baseline and candidate on the same cases.
+
+    Args:
+        task: Cases and scorers.
+        baseline: The best on dev.
+        candidate: What is judged.
+        clusters: Of each case; None where each stands alone.
+        margin: Difference too small to matter.
+    """
+
+    task: Task
+    baseline: Graded
+    candidate: Graded
+    clusters: Sequence[str] | None
+    margin: float
+
+    @property
+    def unanswered(self) -> list[bool]:
+        """Of each case, whether a side gave no answer."""
+        pairs = zip(self.baseline.answers, self.candidate.answers, strict=True)
+        return [any(answer.error for answer in pair) for pair in pairs]
+
+    def compare(self, metric: str, members: Sequence[int] | None = None) -> PairedResult:
+        """Compare by a metric.
+
+        Args:
+            metric: Name of its scorer.
+            members: Places of the cases to look at; all by default.
+        """
+        old, new = self.baseline.sums[metric], self.candidate.sums[metric]
+        places = list(range(len(old)) if members is None else members)
+        clusters = self.clusters and [self.clusters[place] for place in places]
+        if self.task.scorer(metric).kind is Kind.CORPUS:
+            return compare_corpus(
+                old.rows[places],
+                new.rows[places],
+                old.formula,
+                clusters=clusters,
+                margin=self.margin,
+                level=LEVEL,
+            )
+        theirs, ours = self.baseline.scores(metric), self.candidate.scores(metric)
+        return compare_paired(
+            [theirs[place] for place in places],
+            [ours[place] for place in places],
+            clusters=clusters,
+            margin=self.margin,
+            level=LEVEL,
+        )
+
+    def secondary(self) -> tuple[Contrast, ...]:
+        """Compare by every metric but the one that decides."""
+        names = [scorer.name for scorer in self.task.scorers]
+        others = {name: self.compare(name) for name in names if name != self.task.primary}
+        return _family(others, holm)
+
+    def slices(self, slices: Sequence[Slice]) -> tuple[Contrast, ...]:
+        """Compare on parts of the cases."""
+        found = {each.name: self.compare(self.task.primary, each.members) for each in slices}
+        return _family(found, benjamini_hochberg)
+
+    def answered(self) -> Contrast | None:
+        """Compare without the cases in error, which count as wrong; None when there are none."""
+        members = [place for place, missing in enumerate(self.unanswered) if not missing]
+        if len(members) < 2 or len(members) == len(self.task.cases):
+            return None
+        found = self.compare(self.task.primary, members)
+        return _contrast("cases that both answered", found, found.p_value)
+
+
+def _family(
+    results: Mapping[str, PairedResult], adjust: Callable[[list[float]], list[float]]
+) -> tuple[Contrast, ...]:
+    adjusted = adjust([found.p_value for found in results.values()])
+    pairs = zip(results.items(), adjusted, strict=True)
+    return tuple(_contrast(name, found, p) for (name, found), p in pairs)
+
+
+def _contrast(name: str, found: PairedResult, p_adjusted: float) -> Contrast:
+    return Contrast(
+        name=name,
+        n=found.n,
+        baseline=found.baseline,
+        candidate=found.candidate,
+        difference=found.difference,
+        interval=(found.interval.low, found.interval.high),
+        p_value=found.p_value,
+        p_adjusted=p_adjusted,
+    )
