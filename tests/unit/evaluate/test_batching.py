@@ -201,7 +201,7 @@ def test_dev_is_asked_one_by_one(make_job: Any, vendor: Vendor, out: Path) -> No
     job = make_job({"contenders": ["zero-shot", {"type": "few-shot", "role": "candidate"}]})
     compare(job, out=out, batch=True)
     assert [60, 60] == vendor.sizes
-    assert 5 * 20 == len((out / "dev.jsonl").read_text().splitlines())
+    assert 6 * 20 == len((out / "dev.jsonl").read_text().splitlines())
 
 
 def test_recorded_contenders_answer_as_ever(
