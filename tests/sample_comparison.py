@@ -22,6 +22,7 @@ from unitune.evaluate.results import (
     Comparison,
     Confusion,
     ContenderResult,
+    Contrast,
     Curve,
     GateCheck,
     GateResult,
@@ -326,7 +327,21 @@ def graded(comparison: Comparison) -> Comparison:
         )
         for case in comparison.cases
     )
-    return comparison.model_copy(update={"cases": cases})
+    return comparison.model_copy(update={"cases": cases, "graded": True})
+
+
+def contrast(name: str) -> Contrast:
+    """Return candidate against baseline by another metric, or on a slice."""
+    return Contrast(
+        name=name,
+        n=40,
+        baseline=0.25,
+        candidate=0.75,
+        difference=0.5,
+        interval=(0.4, 0.625),
+        p_value=0.003,
+        p_adjusted=0.009,
+    )
 
 
 def measured(comparison: Comparison) -> Comparison:
@@ -358,7 +373,7 @@ def _with_text(value: Any, text: str) -> Any:
     fields |= {*Answer.model_fields, *GateResult.model_fields, *LeakResult.model_fields}
     fields |= {*Curve.model_fields, *Message.model_fields}
     fields |= {*GateCheck.model_fields, *Regression.model_fields}
-    fields |= {*Confusion.model_fields}
+    fields |= {*Confusion.model_fields, *Contrast.model_fields}
     return {
         key if key in fields else key + text: item
         if key in CHOICES or key == "usd"

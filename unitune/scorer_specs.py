@@ -17,7 +17,7 @@ from pydantic import BeforeValidator, Field, JsonValue, field_validator, model_v
 
 from unitune import yamlfile
 from unitune.grader_specs import Grader, code_in
-from unitune.spec import Spec, Typed, from_name
+from unitune.spec import Typed, from_name
 
 Occurrence: TypeAlias = Literal["only", "first", "last"]
 """Which of several findings in a text is the answer; only: several different ones are none."""
@@ -276,24 +276,11 @@ class Latency(Scored):
     name: str = "latency"
 
 
-class TokenPrices(Spec):
-    """What asking costs."""
-
-    prompt_usd: Annotated[float, Field(ge=0, allow_inf_nan=False)]
-    """US dollars for a million tokens that are read."""
-    completion_usd: Annotated[float, Field(ge=0, allow_inf_nan=False)]
-    """US dollars for a million tokens that are written."""
-
-
 class Cost(Scored):
-    """US dollars of an answer, from its tokens."""
+    """US dollars of an answer, from its tokens and `evaluate.prices`."""
 
     type: Literal["cost"] = "cost"
     name: str = "cost"
-    prices: TokenPrices
-    """Of every contender that `contenders` does not name."""
-    contenders: dict[str, TokenPrices] = {}  # noqa: RUF012 - pydantic copies it
-    """By contender, where another model answers."""
 
 
 class Consistency(Scored):

@@ -73,7 +73,7 @@ class Suite:
         ]
         for name, rows in (("test.jsonl", test), ("kept.jsonl", kept)):
             (self.folder / name).write_text("".join(json.dumps(row) + "\n" for row in rows))
-        judged = {"type": "server", "url": f"{url}/v1", "model": model, "role": "candidate"}
+        judged = {"type": "server", "url": f"{url}/v1", "model": model, "prompt": "zero-shot"}
         job = {
             "name": "faults",
             "model": "m",
@@ -81,7 +81,7 @@ class Suite:
             "data": {"test": "test.jsonl"},
             "evaluate": {
                 "contenders": [
-                    {**judged, "name": "judged"},
+                    {**judged, "name": "judged", "role": "candidate"},
                     {"type": "recorded", "answers": "kept.jsonl"},
                 ],
                 "concurrency": CONCURRENCY,

@@ -140,7 +140,7 @@ def by_unitune(place: Place, judged: dict[str, str]) -> Command:
         "data": {"test": "test.jsonl"},
         "evaluate": {
             "contenders": [
-                {**judged, "model": "m", "role": "candidate"},
+                {**judged, "model": "m", "prompt": "zero-shot", "role": "candidate"},
                 {"type": "recorded", "answers": "kept.jsonl"},
             ],
             "concurrency": place.concurrency,

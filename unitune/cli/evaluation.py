@@ -71,7 +71,7 @@ def compare(
     """
     from unitune.cli.following import asking
     from unitune.cli.options import seconds_of, usd_of
-    from unitune.cli.output import console
+    from unitune.cli.output import aside, console
     from unitune.evaluate.compare import compare as make_comparison
     from unitune.evaluate.compare import default_folder
     from unitune.job import Job
@@ -93,6 +93,7 @@ def compare(
             recall=recall,
             update_baseline=update_baseline,
             progress=progress,
+            announce=None if progress is None else aside().print,
         )
     if json:
         typer.echo(comparison.verdict_json())

@@ -67,8 +67,9 @@ def plan(file: JobFile, *, backend: OtherBackend = None, json: Json = False) -> 
     from unitune.job import Job
     from unitune.planning import plan as make_plan
 
-    found = make_plan(Job.load(file).on(backend))
-    print_json(found) if json else print_plan(found)
+    job = Job.load(file).on(backend)
+    found = make_plan(job)
+    print_json(found) if json else print_plan(found, margin=job.evaluate.margin)
     exit_for_errors(found.findings)
 
 
@@ -159,7 +160,7 @@ def quickstart(
     job = Job.load(file)
     found = make_plan(job)
     if not (quiet or json):
-        print_plan(found)
+        print_plan(found, margin=job.evaluate.margin)
     if found.errors:
         raise UserError(f"{file}: the plan has errors; `unitune plan {file}` shows them.")
     try:

@@ -20,6 +20,7 @@ from unitune.cost.estimate import Estimate
 from unitune.data.check import DataReport
 from unitune.data.leaks import by_kind
 from unitune.evaluate.results import Comparison
+from unitune.evaluate.sample_size import foresight
 from unitune.job import Job
 from unitune.models import TunedModel
 from unitune.offer import OfferedModel
@@ -123,14 +124,21 @@ def document_model(
     return models[name]
 
 
-def print_plan(found: Plan) -> None:
-    """Print a plan for a person."""
+def print_plan(found: Plan, *, margin: float) -> None:
+    """Print a plan for a person.
+
+    Args:
+        found: The plan.
+        margin: Difference too small to matter, for what the test rows can show.
+    """
     console().print(f"[bold]{found.job}[/bold]: {found.method} of {found.model} on {found.backend}")
     test = "none" if found.test_rows is None else f"{found.test_rows:,}"
     rows = {
         "rows": f"{found.train_rows:,} to train on, {found.validation_rows:,} held out to choose "
         f"prompts, {test} to judge by"
     }
+    if found.test_rows:
+        rows["evidence"] = foresight(found.test_rows, margin)
     if found.forecast is not None:
         rows |= _forecast_facts(found.forecast)
     if found.estimate is not None:

@@ -135,18 +135,26 @@ def check_kept(primary: Scorer) -> None:
         )
 
 
-def regress(then: Standing, now: Mapping[str, Answer], margin: float, level: float) -> Regression:
+def regress(
+    then: Standing,
+    now: Mapping[str, Answer],
+    clusters: Mapping[str, str] | None,
+    margin: float,
+    level: float,
+) -> Regression:
     """Compare the candidate with its baseline on the cases that both have.
 
     Args:
         then: The baseline.
         now: The candidate's answers by case id.
+        clusters: Of the cases; None where each stands alone.
         margin: Difference too small to matter, as a proportion.
         level: Of the interval.
     """
     paired = compare_paired(
         list(then.scores.values()),
-        [rounded(now[name].scores[then.metric]) for name in then.scores],
+        [rounded(now[case].scores[then.metric]) for case in then.scores],
+        clusters=None if clusters is None else [clusters[case] for case in then.scores],
         margin=margin,
         level=level,
     )

@@ -15,6 +15,7 @@ Killed at any moment, the same call goes on where it stopped.
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -31,6 +32,7 @@ from unitune.evaluate.engine import Asked
 from unitune.evaluate.evidence import requirements
 from unitune.evaluate.examine import Examination, Notify, examine
 from unitune.evaluate.results import Comparison
+from unitune.evaluate.sample_size import foresight
 from unitune.evaluate.sources import check_sources
 from unitune.evaluate.spending import Spending, contender_prices
 from unitune.evaluate.task import Task, prepare
@@ -52,6 +54,7 @@ def compare(  # noqa: PLR0913 - each has a name and a default
     recall: bool = False,
     update_baseline: bool = False,
     progress: Notify | None = None,
+    announce: Callable[[str], None] | None = None,
 ) -> Comparison:
     """Judge the candidate of a job against its best baseline, and write the evidence down.
 
@@ -70,6 +73,7 @@ def compare(  # noqa: PLR0913 - each has a name and a default
         update_baseline: Make the candidate's scores the gate's baseline file, if it passes whatever
             else the gate asks.
         progress: Called as answers come; with batches about once a second, too.
+        announce: Called once, before any question is asked, with what so many cases can show.
 
     Returns:
         Scores, intervals, verdict and gate, with every case.
@@ -102,10 +106,13 @@ def compare(  # noqa: PLR0913 - each has a name and a default
     tuned = _known_here(job, splits, run) if replay else _tuned_by(job, splits, run)
     training = describe(job, splits, tuned) if tuned else None
     contenders = build(job.evaluate, job.tuning, splits.train)
-    task = prepare(job, splits, training.rows if training else ())
+    prices = contender_prices(job, free=offer.training_price == "none")
+    task = prepare(job, splits, training.rows if training else (), prices)
     if training:
         check_prompts(job, training.rows or (splits.train,), task.cases)
     asked = requirements(job, task, accepting=update_baseline)
+    if announce is not None:
+        announce(foresight(len(task.cases), job.evaluate.margin))
     with standing(tuned, deploy_seconds) if tuned and deploy_seconds else nullcontext():
         examination = Examination(
             backend=job.backend,
@@ -120,7 +127,7 @@ def compare(  # noqa: PLR0913 - each has a name and a default
             recall=recall,
             concurrency=job.evaluate.concurrency,
             spending=Spending(job.evaluate.budget.usd if job.evaluate.budget else None),
-            prices=contender_prices(job, free=offer.training_price == "none"),
+            prices=prices,
         )
         answered = examine(examination, progress or _tell_nobody)
     comparison = conclude(job, task, answered, training, asked)

@@ -186,13 +186,14 @@ def _total_seconds(spans: Iterable[float | None]) -> float | None:
 
 def _sides(pairing: Pairing, results: Iterable[ContenderResult]) -> Sides:
     ids = [case.case_id for case in pairing.task.cases]
-    candidate = pairing.candidate
+    candidate, clusters = pairing.candidate, pairing.clusters
     return Sides(
         pairing.task.primary,
         result=next(each for each in results if each.name == candidate.name),
         baseline=dict(zip(ids, pairing.baseline.answers, strict=True)),
         candidate=dict(zip(ids, candidate.answers, strict=True)),
         repeats=dict(zip(ids, candidate.repeats, strict=True)),
+        clusters=None if clusters is None else dict(zip(ids, clusters, strict=True)),
     )
 
 

@@ -54,8 +54,8 @@ def compare_corpus(  # noqa: PLR0913 - each has a name and a default
 ) -> PairedResult:
     """Compare a candidate with a baseline by a statistic of the whole corpus.
 
-    Why the jackknife and no bootstrap: in 1,500 simulated corpora of 50, 200 and 500 cases, two
-    equally good contenders and 95 % intervals, 0 was left out, at n = 50 | 200 | 500, by
+    Why the jackknife and no bootstrap: in 1,500 simulated corpora of two equally good contenders
+    (1,000 resamples each), the 95 % interval left out 0, at n = 50 | 200 | 500, this often:
 
                                   macro-F1, 5 classes      a ratio of sums
         jackknife, score          0.045  0.033  0.039      0.049  0.045  0.055
@@ -74,7 +74,8 @@ def compare_corpus(  # noqa: PLR0913 - each has a name and a default
         Both statistics, their difference with interval, p-value and verdict.
 
     Raises:
-        ValueError: The two are not of the same shape, or there are fewer than two cases.
+        ValueError: The two are not of the same shape, or there are fewer than two cases
+            or clusters.
 
     Source:
         Jackknife values: Tukey 1958, Ann Math Stat 29:614; Efron and Tibshirani 1993, chapter 11.
@@ -84,16 +85,15 @@ def compare_corpus(  # noqa: PLR0913 - each has a name and a default
             f"baseline and candidate must both be (cases, statistics), not {baseline.shape} "
             f"and {candidate.shape}"
         )
-    if len(baseline) < 2:
-        raise ValueError("a statistic of a corpus needs at least two cases")
-    units = _differences(baseline, candidate, score)
-    old, new = baseline, candidate  # (N, S), then (U, S)
-    if clusters is not None:
-        numbers = numbered(clusters, len(baseline))
-        sizes = np.bincount(numbers).astype(np.float64)
-        old, new = _summed(baseline, numbers), _summed(candidate, numbers)
-        if 1 < len(sizes) < len(baseline):
-            units = replace(_differences(old, new, score, sizes), alone=units)
+    numbers = numbered(clusters or range(len(baseline)), len(baseline))
+    sizes = np.bincount(numbers).astype(np.float64)
+    if len(sizes) < 2:
+        raise ValueError("a statistic of a corpus needs at least two cases or clusters")
+    units = _differences(baseline, candidate, np.ones(len(baseline)), score)
+    old, new = baseline, candidate  # (N, S)
+    if len(sizes) < len(baseline):
+        old, new = _summed(baseline, numbers), _summed(candidate, numbers)  # (U, S)
+        units = replace(_differences(old, new, sizes, score), alone=units)
     ends = score(np.stack([old.sum(0), new.sum(0)]))  # (2,)
     sides = Sides(
         baseline=float(ends[0]),
@@ -121,15 +121,12 @@ def own_corpus(
     """
     if len(statistics) < 2:
         return Interval(0.0, 1.0, level)
-    values = _jackknife(statistics, np.ones(len(statistics)), score)
+    values = jackknife(statistics, np.ones(len(statistics)), score)
     return own_interval(Units.of(values, clusters), level)
 
 
-def _differences(
-    old: FloatArray, new: FloatArray, score: CorpusScore, sizes: FloatArray | None = None
-) -> Units:
-    sizes = np.ones(len(old)) if sizes is None else sizes
-    return Units(_jackknife(new, sizes, score) - _jackknife(old, sizes, score), sizes)
+def _differences(old: FloatArray, new: FloatArray, sizes: FloatArray, score: CorpusScore) -> Units:
+    return Units(jackknife(new, sizes, score) - jackknife(old, sizes, score), sizes)
 
 
 def _summed(statistics: FloatArray, numbers: npt.NDArray[np.intp]) -> FloatArray:  # (U, S)
@@ -138,13 +135,22 @@ def _summed(statistics: FloatArray, numbers: npt.NDArray[np.intp]) -> FloatArray
     return sums
 
 
-def _jackknife(totals: FloatArray, sizes: FloatArray, score: CorpusScore) -> FloatArray:  # (U,)
-    """Return what each unit adds: values whose mean over the cases is the statistic itself.
+def jackknife(
+    statistics: FloatArray,  # (..., U, S)
+    sizes: FloatArray,  # (U,)
+    score: CorpusScore,
+) -> FloatArray:  # (..., U)
+    """Return what each unit adds: sums whose mean over the cases is the statistic itself.
 
     For a mean they are the sums of the units. They are centred on the statistic rather than on
     the jackknife's own estimate, which for unsmooth statistics lies apart.
+
+    Args:
+        statistics: Sufficient statistics, summed over each unit.
+        sizes: Number of cases of each unit.
+        score: The statistic, from totals.
     """
-    whole, n = score(totals.sum(0)), sizes.sum()
-    without = score(totals.sum(0) - totals)  # (U,)
-    added = (n - sizes) * (whole - without)
-    return sizes * (whole - added.sum() / n) + added
+    totals = statistics.sum(-2, keepdims=True)  # (..., 1, S)
+    whole, n = score(totals), sizes.sum()  # (..., 1)
+    added = (n - sizes) * (whole - score(totals - statistics))  # (..., U)
+    return sizes * (whole - added.sum(-1, keepdims=True) / n) + added

@@ -7,7 +7,7 @@ hangs on something unknown is None, never zero.
 
 The net benefit of an answer is a mean over cases as the score is, of worth · difference in score
 - difference in cost, so its interval is the same score interval and quality and cost are joined
-case by case. (A BCa bootstrap of it leaves out the truth in 6.5 % of samples at 50 cases.)
+case by case. (The usual bootstrap errs more: see `difference_interval`.)
 
 Not here: what an answer costs (usage times price), and quality alone (`compare_paired`).
 """

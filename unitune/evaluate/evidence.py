@@ -45,6 +45,7 @@ class Sides:
         baseline: Of the best baseline.
         candidate: Of the candidate, to the same cases.
         repeats: The same, each answer of those that were asked for several.
+        clusters: Of the cases; None where each stands alone.
     """
 
     metric: str
@@ -52,6 +53,7 @@ class Sides:
     baseline: Mapping[str, Answer]
     candidate: Mapping[str, Answer]
     repeats: Mapping[str, Sequence[Answer]]
+    clusters: Mapping[str, str] | None = None
 
     @property
     def errors(self) -> int:
@@ -157,6 +159,8 @@ def gather(paired: PairedResult, sides: Sides, asked: Requirements, level: float
         errors=sides.errors,
         totals=sides.totals,
         pinned=tuple(Pinned(case, sides.scores_of(case)) for case in sorted(asked.pinned)),
-        regression=regress(then, sides.candidate, paired.margin, level) if then else None,
+        regression=regress(then, sides.candidate, sides.clusters, paired.margin, level)
+        if then
+        else None,
         accepting=asked.accepting,
     )

@@ -255,7 +255,8 @@ class _Desk:
             records = answer_in_batches(papers, asked.backend, batches, self.rows, self.notify)
         for paper in papers:
             name = paper.contender
-            yield Answered(self.chosen[name], records[name], paper.fingerprint, self._price(name))
+            price = self._price(name)
+            yield Answered(self.chosen[name], records[name], paper.fingerprint, price)
 
     def _sources(self) -> Iterator[tuple[Source, Sequence[Contender]]]:
         """Yield the models to load, each with the contenders that it answers for.

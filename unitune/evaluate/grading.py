@@ -8,14 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from decimal import Decimal
 from itertools import islice
 from statistics import fmean
 from typing import TypeVar
 
 from unitune.evaluate.examine import Answered
 from unitune.evaluate.results import Answer, Record
-from unitune.evaluate.scorers import Sums, measure
+from unitune.evaluate.scorers import Sums
+from unitune.evaluate.spending import usd
 from unitune.evaluate.task import Task
+from unitune.job import TokenPrice
 
 Item = TypeVar("Item")
 
@@ -40,6 +43,17 @@ class Graded:
     def name(self) -> str:
         """The contender's."""
         return self.answered.name
+
+    def costs(self, price: TokenPrice) -> list[Decimal | None]:
+        """Return what an answer to each case cost, in US dollars; None where it is not known.
+
+        Args:
+            price: Of the contender's tokens.
+        """
+        return [
+            _mean_usd(price, records)
+            for records in _grouped(self.answered.records, len(self.repeats[0]))
+        ]
 
     def scores(self, metric: str) -> list[float]:
         """Return the scores of one metric, in the order of the cases."""
@@ -73,17 +87,22 @@ def _merged(task: Task, repeats: Sequence[Answer], records: Sequence[Record]) ->
     first = repeats[0]
     if len(repeats) == 1:
         return first
-    measured = {spec.name: measure(spec, records) for spec in task.measures}
     return first.model_copy(
         update={
             "scores": {
                 name: fmean(answer.scores[name] for answer in repeats) for name in first.scores
             },
             "failed": tuple(dict.fromkeys(name for one in repeats for name in one.failed)),
-            "measures": {name: figure for name, figure in measured.items() if figure is not None},
+            "measures": task.measured(records),
             "error": next((answer.error for answer in repeats if answer.error), None),
         }
     )
+
+
+def _mean_usd(price: TokenPrice, records: Sequence[Record]) -> Decimal | None:
+    costs = [usd(price, record.prompt_tokens, record.completion_tokens) for record in records]
+    known = [cost for cost in costs if cost is not None]
+    return sum(known, Decimal(0)) / len(known) if len(known) == len(costs) else None
 
 
 def _grouped(items: Sequence[Item], size: int) -> Iterator[tuple[Item, ...]]:

@@ -81,7 +81,7 @@ def read_recorded(path: Path) -> dict[str, RecordedAnswer]:
         DataError: The file is missing, or a line is no recorded answer.
     """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8").split("\n")  # a text may hold other line ends
     except OSError as error:
         raise DataError(
             f"{path} cannot be read: {error.strerror}. It holds a contender's recorded "

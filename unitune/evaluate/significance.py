@@ -139,7 +139,7 @@ def _drawn(units: int) -> bool:
 def _swaps(units: int) -> Iterator[FloatArray]:
     """Yield exchanges by the (R, U): 1 where a unit's two answers change places, else 0."""
     if not _drawn(units):
-        yield np.array(list(product((0.0, 1.0), repeat=units))).reshape(-1, units)
+        yield np.array(list(product((0.0, 1.0), repeat=units))).reshape(2**units, units)
         return
     random = np.random.default_rng(SEED)
     for start in range(0, DRAWS, _AT_ONCE):

@@ -10,8 +10,8 @@ Not here: asking (`unitune.evaluate.engine`), statistics (`unitune.evaluate.stat
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from statistics import fmean
 
 from unitune.data.dataset import Dataset, Row
@@ -35,7 +35,7 @@ from unitune.evaluate.scorers import (
     measure,
 )
 from unitune.home import home
-from unitune.job import Evaluate, Job
+from unitune.job import Evaluate, Job, TokenPrice
 from unitune.models import Request
 from unitune.scorer_specs import MEASURES, MeasureSpec
 
@@ -63,6 +63,7 @@ class Task:
         repeats: How often each test case is asked.
         temperature: 0 is greedy.
         measures: What is told of answers beside their quality.
+        prices: Of the contenders' tokens, by contender.
     """
 
     cases: tuple[Example, ...]
@@ -75,6 +76,7 @@ class Task:
     repeats: int = 1
     temperature: float = 0.0
     measures: tuple[MeasureSpec, ...] = ()
+    prices: Mapping[str, TokenPrice] = field(default_factory=dict[str, TokenPrice])
 
     def scorer(self, name: str) -> Scorer:
         """Return the scorer of a name."""
@@ -105,9 +107,14 @@ class Task:
             for repeat in range(self.repeats)
         ]
 
+    def measured(self, records: Sequence[Record]) -> dict[str, float]:
+        """Return the measures of a case that are known, from all its answers of one contender."""
+        price = self.prices.get(records[0].contender)
+        found = {spec.name: measure(spec, records, price) for spec in self.measures}
+        return {name: figure for name, figure in found.items() if figure is not None}
+
     def grade(self, case: Example, record: Record) -> Answer:
         """Score a recorded answer; 0 by every scorer when it is an error."""
-        measures = {spec.name: measure(spec, [record]) for spec in self.measures}
         found = {
             scorer.name: Score(0.0) if record.error else scorer.score(Attempt.of(case, record))
             for scorer in self.scorers
@@ -118,7 +125,7 @@ class Task:
             scores={name: score.value for name, score in found.items()},
             reasons={name: score.reason for name, score in found.items() if score.reason},
             failed=tuple(name for name, score in found.items() if score.failed),
-            measures={name: figure for name, figure in measures.items() if figure is not None},
+            measures=self.measured([record]),
             tool_calls=record.tool_calls,
             error=record.error or (primary.reason if primary.failed else None),
         )
@@ -161,13 +168,19 @@ class Task:
         return DevScore(primary=scores[self.primary], overall=fmean(scores.values()))
 
 
-def prepare(job: Job, splits: Splits, trained: Iterable[Dataset] = ()) -> Task:
+def prepare(
+    job: Job,
+    splits: Splits,
+    trained: Iterable[Dataset] = (),
+    prices: Mapping[str, TokenPrice] | None = None,
+) -> Task:
     """Make the task of a job.
 
     Args:
         job: How contenders are judged.
         splits: The job's rows.
         trained: Other rows that a model under test was trained on.
+        prices: Of the contenders' tokens, by contender, as far as they are known.
 
     Raises:
         JobError: The job has no test cases.
@@ -200,6 +213,7 @@ def prepare(job: Job, splits: Splits, trained: Iterable[Dataset] = ()) -> Task:
         notes=_doubles(len(splits.test) - len(test)),
         repeats=evaluate.repeats,
         temperature=evaluate.temperature,
+        prices=prices or {},
         measures=tuple(spec for spec in evaluate.scorers if isinstance(spec, MEASURES)),
     )
 

@@ -12,11 +12,10 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 from markupsafe import Markup
 
-from unitune.evaluate.results import Comparison, ContenderResult, Curve
+from unitune.evaluate.results import Comparison, ContenderResult, Contrast, Curve
 from unitune.report import words
 
 MOST_POINTS = 300
@@ -60,20 +59,6 @@ class Axis:
     def place(self, value: float) -> float:
         """Return where a value stands, in percent from the beginning."""
         return round(100 * (value - self.low) / (self.high - self.low), 2)
-
-
-class Difference(Protocol):
-    """A difference of shares with its interval."""
-
-    @property
-    def difference(self) -> float:
-        """As a proportion."""
-        ...
-
-    @property
-    def interval(self) -> tuple[float, float]:
-        """Its ends."""
-        ...
 
 
 SHARES = Axis(0, 1, (0, 0.25, 0.5, 0.75, 1))
@@ -142,13 +127,13 @@ def difference(comparison: Comparison) -> Markup:
     )
 
 
-def difference_axis(results: Sequence[Difference]) -> Axis:
+def difference_axis(results: Sequence[Contrast]) -> Axis:
     """Return the axis in points on which several differences are drawn."""
     ends = [100 * end for result in results for end in result.interval]
     return Axis.around([0.0, *ends], most_ticks=4)
 
 
-def small_difference(axis: Axis, result: Difference) -> Markup:
+def small_difference(axis: Axis, result: Contrast) -> Markup:
     """Draw one of several differences, for a row of a table."""
     return Markup(
         '<svg class="interval" aria-hidden="true">{}'

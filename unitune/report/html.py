@@ -20,8 +20,8 @@ from importlib.resources import files
 from jinja2 import PackageLoader, StrictUndefined
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from markupsafe import Markup
-from pydantic import BaseModel
 
+from unitune.evaluate.economics import Economics
 from unitune.evaluate.results import Comparison, GateCheck
 from unitune.report import cases, charts, words
 from unitune.report.cases import marked_cases
@@ -88,8 +88,6 @@ def render(comparison: Comparison) -> str:
             groups=groups,
             marks=[(name, mark, n) for name, mark in MARKS if (n := marked_cases(groups, mark))],
             checks=_checks(comparison),
-            slices=comparison.slices,
-            secondary=comparison.secondary,
             economics=_economics(comparison),
             system_prompt=cases.shared_system_prompt(comparison.cases),
             metrics=_other_metrics(comparison),
@@ -137,7 +135,7 @@ def _checks(comparison: Comparison) -> list[GateCheck]:
 
 def _economics(comparison: Comparison) -> tuple[words.Fact, ...]:
     found = getattr(comparison, "economics", None)
-    return words.named_values(found) if isinstance(found, BaseModel) else ()
+    return words.economics(found) if isinstance(found, Economics) else ()
 
 
 @cache

@@ -12,11 +12,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
-from typing import Literal, cast
-
-from pydantic import BaseModel
+from typing import Literal
 
 from unitune.data.leaks import by_kind
+from unitune.evaluate.economics import Economics, MoneyInterval, PayBack
 from unitune.evaluate.results import Comparison, ContenderResult, GateCheck, LeakResult
 
 _HYPHEN_BEFORE_NUMBER = re.compile(r"(?<![\w-])-(?=\d)")
@@ -110,9 +109,7 @@ def scores(comparison: Comparison) -> str:
     cases = counted(comparison.n, "test case")
     ours, theirs = percent(candidate.score), percent(baseline.score)
     if comparison.graded:
-        return (
-            f"Over {cases}, {candidate.name} scored {ours} on average and {baseline.name} {theirs}."
-        )
+        return f"Over {cases}, {candidate.name} scored {ours} and {baseline.name} {theirs}."
     return f"Of {cases}, {candidate.name} got {ours} right and {baseline.name} {theirs}."
 
 
@@ -158,34 +155,50 @@ def _gained_and_lost(comparison: Comparison) -> str:
     )
 
 
-def named_values(model: BaseModel) -> tuple[Fact, ...]:
-    """Return every figure of a model with its field's name and description, for people.
+def economics(found: Economics) -> tuple[Fact, ...]:
+    """Return whether the candidate is worth its money; only what is known.
 
     Args:
-        model: Flat: numbers, texts, pairs of ends; None is what is not known.
+        found: In US dollars.
     """
-    return tuple(
+    facts = (
+        Fact("Worth it?", found.worth or "", "Quality and cost together, case by case."),
         Fact(
-            name.replace("_", " ").capitalize().replace("Usd", "USD").replace("usd", "USD"),
-            _value(getattr(model, name)),
-            field.description or "",
-        )
-        for name, field in type(model).model_fields.items()
+            "An answer costs more by",
+            _usd(found.extra_usd, found.extra_interval),
+            "Below zero, it is cheaper than the baseline's.",
+        ),
+        Fact("Pays for itself", _pay_back(found), "By cheaper answers alone, whatever they say."),
+        Fact("One more right answer costs", _usd(found.usd_per_extra_right)),
+        Fact(
+            "Net benefit of an answer",
+            _usd(found.net_usd, found.net_interval),
+            "What it is worth that more are right, less what they cost more.",
+        ),
+        Fact(
+            "Worth it from",
+            _usd(found.smallest_worth_usd),
+            "If one more right answer is worth so much or more.",
+        ),
     )
+    return tuple(fact for fact in facts if fact.value)
 
 
-def _value(value: object) -> str:
-    if value is None:
-        return "not known"
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, float | Decimal):
-        return f"{value:,.4g}" if abs(value) < 1000 else f"{value:,.0f}"
-    if isinstance(value, int):
-        return f"{value:,}"
-    if isinstance(value, tuple):
-        return " to ".join(_value(end) for end in cast("tuple[object, ...]", value))
-    return str(value)
+def _usd(amount: Decimal | None, interval: MoneyInterval | None = None) -> str:
+    if amount is None:
+        return ""
+    if interval is None:
+        return f"{amount:,f} USD"
+    low, high = (
+        "unbounded" if end is None else f"{end:,f}" for end in (interval.low, interval.high)
+    )
+    return f"{amount:,f} USD ({low} to {high})"
+
+
+def _pay_back(found: Economics) -> str:
+    if found.break_even_answers is not None:
+        return f"after {counted(found.break_even_answers, 'answer')}"
+    return "" if found.pay_back is None or found.pay_back is PayBack.AFTER else found.pay_back
 
 
 def caveats(comparison: Comparison) -> tuple[str, ...]:
@@ -198,7 +211,20 @@ def caveats(comparison: Comparison) -> tuple[str, ...]:
             for result in comparison.contenders
             if result.errors
         ),
+        *_without_errors(comparison),
         *comparison.notes,
+    )
+
+
+def _without_errors(comparison: Comparison) -> tuple[str, ...]:
+    """Return what the difference is without the cases in error."""
+    both = comparison.answered
+    if both is None:
+        return ()
+    low, high = (decimal(100 * end) for end in both.interval)
+    difference = f"{points(both.difference, sign=True)} ({low} to {high})"
+    return (
+        f"On the {counted(both.n, 'case')} that both answered, the difference is {difference}.",
     )
 
 
@@ -212,6 +238,7 @@ def judging(comparison: Comparison) -> tuple[Fact, ...]:
                 "Method",
                 f"{comparison.method}, at {level(comparison)}; p = {comparison.p_value:.3g}",
             ),
+            *_clusters(comparison),
             ("Best baseline", _choice(comparison)),
             ("Test cases in the training rows", _leaks(comparison)),
             ("Base model", _base_model(comparison)),
@@ -220,6 +247,13 @@ def judging(comparison: Comparison) -> tuple[Fact, ...]:
             *comparison.provenance.items(),
         )
     )
+
+
+def _clusters(comparison: Comparison) -> tuple[tuple[str, str], ...]:
+    if comparison.clusters is None:
+        return ()
+    worth = f"{comparison.design_effect:.2g} of them are worth one case that stands alone"
+    return (("Clusters", f"{comparison.clusters:,} for {comparison.n:,} cases; {worth}"),)
 
 
 def _base_model(comparison: Comparison) -> str:
@@ -283,10 +317,9 @@ def _measure(comparison: Comparison) -> str:
 
 def measured(comparison: Comparison) -> str:
     """Return what the figures of the contenders are, as a sentence or two."""
-    what = "Mean score over" if comparison.graded else "Share of"
-    right = "" if comparison.graded else " right"
+    what = "Score over the test cases" if comparison.graded else "Share of test cases right"
     return (
-        f"{what} test cases{right}, with its {level(comparison)} interval. "
+        f"{what}, with its {level(comparison)} interval. "
         f"{_measure(comparison)}: {metric(comparison.metric)}."
     )
 

@@ -23,7 +23,15 @@ from unitune.suites.inspect_log import read_log
 from unitune.suites.lm_eval import read_samples
 from unitune.suites.promptfoo.config import read_config
 from unitune.suites.promptfoo.results import is_results, read_results
-from unitune.suites.suite import Answers, Base, Reader, Suite, joined, kept_scores
+from unitune.suites.suite import (
+    Answers,
+    Base,
+    Reader,
+    Suite,
+    each_asked_once,
+    joined,
+    kept_scores,
+)
 
 DEFAULT_BASE = Base("local", "smollm2-135m-instruct")
 """Stands in the job where the other tool named no model that unitune knows."""
@@ -77,7 +85,8 @@ def bring(sources: Sequence[str], folder: Path, *, drop: bool = False) -> Brough
         UserError: The sources are not of that form, or a file stands in the way.
         MissingExtra: A package is needed to read a file.
     """
-    suite = joined([_reader(sources)(Path(one.partition(":")[2])) for one in sources])
+    reader = _reader(sources)
+    suite = each_asked_once(joined([reader(Path(one.partition(":")[2])) for one in sources]))
     if suite.findings and not drop:
         raise CannotBring(_refusal(suite), suite.findings)
     if not suite.cases:

@@ -21,7 +21,7 @@ from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
 from unitune.data.example import Example, Message
 from unitune.data.findings import clip
 from unitune.errors import DataError
-from unitune.suites.suite import Answers, Base, Suite, text_file
+from unitune.suites.suite import Answers, Base, Suite, json_lines
 
 NAME = re.compile(r"samples_(?P<task>.+)_(?P<date>\d{4}-\d\d-\d\dT[\d.:-]+)\.jsonl")
 """How lm-eval names the file; the results of the same date stand beside it."""
@@ -59,8 +59,7 @@ def read_samples(path: Path) -> Suite:
         DataError: It cannot be read, is something else, or holds likelihoods and no answers.
     """
     what = "samples of lm-eval (`lm_eval … --output_path DIR --log_samples`)"
-    lines = text_file(path, what).splitlines()
-    rows = [_row(path, number, line) for number, line in enumerate(lines, 1) if line.strip()]
+    rows = [(number, _row(path, number, value)) for number, value in json_lines(path, what)]
     if not rows:
         raise DataError(f"{path} is empty; it should be {what}.")
     found = NAME.fullmatch(path.name)
@@ -86,9 +85,9 @@ def read_samples(path: Path) -> Suite:
     )
 
 
-def _row(path: Path, number: int, line: str) -> tuple[int, Row]:
+def _row(path: Path, number: int, value: JsonValue) -> Row:
     try:
-        return number, Row.model_validate_json(line)
+        return Row.model_validate(value)
     except ValidationError as failure:
         first = failure.errors()[0]
         raise DataError(

@@ -37,6 +37,10 @@ class Answers:
     texts: Mapping[str, str]
     scores: Mapping[str, Mapping[str, float]] = field(default_factory=dict[str, dict[str, float]])
 
+    def said(self, case: str) -> tuple[str | None, Mapping[str, float] | None]:
+        """Return what it said to a case, with the scores."""
+        return self.texts.get(case), self.scores.get(case)
+
 
 @dataclass(frozen=True, slots=True)
 class Suite:
@@ -84,6 +88,23 @@ def text_file(path: Path, what: str) -> str:
         raise DataError(
             f"{path} cannot be read: {failure}. It should be {what}; check its place."
         ) from failure
+
+
+def json_lines(path: Path, what: str) -> Iterator[tuple[int, JsonValue]]:
+    """Yield the values of a file of JSON Lines with the numbers of their lines.
+
+    Raises:
+        DataError: It cannot be read, or a line is not JSON.
+    """
+    # Not splitlines: JSON texts may hold U+2028 and the like as they are.
+    for number, line in enumerate(text_file(path, what).split("\n"), start=1):
+        if line.strip():
+            try:
+                yield number, json.loads(line)
+            except ValueError as failure:
+                raise DataError(
+                    f"{path}:{number} is not JSON: {failure}. It should be a line of {what}."
+                ) from failure
 
 
 def json_file(path: Path, what: str) -> JsonValue:
@@ -135,6 +156,34 @@ def joined(suites: Sequence[Suite]) -> Suite:
         ),
         notes=tuple(dict.fromkeys(note for suite in suites for note in suite.notes)),
     )
+
+
+def each_asked_once(suite: Suite) -> Suite:
+    """Return a suite without cases that ask what an earlier one asks and were answered otherwise.
+
+    A recorded answer is found by what is asked (`unitune.evaluate.recorded`), so repeats of one
+    question cannot be told apart.
+    """
+    first: dict[str, Example] = {}
+    twice: dict[str, Example] = {}
+    for case in suite.cases:
+        earlier = first.setdefault(case.input_key, case)
+        if any(one.said(earlier.case_id) != one.said(case.case_id) for one in suite.answers):
+            twice[case.case_id] = earlier
+    found = [_asked_twice(case, earlier, suite.file) for case, earlier in twice.items()]
+    return replace(
+        suite,
+        cases=tuple(case for case in suite.cases if case.case_id not in twice),
+        findings=(*suite.findings, *found),
+    )
+
+
+def _asked_twice(case: str, earlier: Example, file: str) -> Finding:
+    return error(
+        "asked-twice",
+        f"case {case!r} asks what {earlier.case_id!r} asks, and was answered or scored otherwise.",
+        "A case has one recorded answer; leave repeats out with --drop.",
+    ).at(file=file)
 
 
 def _check_same(first: Suite, other: Suite) -> None:

@@ -328,3 +328,21 @@ def test_what_is_written_reads_back_in_the_same_digits(
     assert {name: baseline.rounded(score) for name, score in scores.items()} == {
         name: line.scores["exact"] for name, line in found.items()
     }
+
+
+def test_cases_of_one_cluster_say_less_against_the_file_too() -> None:
+    """Twenty clusters of five cases each that go right or wrong together."""
+    names = [f"{at:03d}" for at in range(100)]
+    then = baseline.Standing("b.jsonl", "exact", dict.fromkeys(names, 1.0), (), ())
+    now = {
+        name: Answer(text="x", scores={"exact": float(at // 5 % 4 > 0)})
+        for at, name in enumerate(names)
+    }
+    clusters = {name: str(at // 5) for at, name in enumerate(names)}
+
+    alone = baseline.regress(then, now, None, 0.05, 0.95)
+    together = baseline.regress(then, now, clusters, 0.05, 0.95)
+
+    assert (-0.25, 25) == (alone.difference, alone.lost)
+    assert alone.difference == together.difference
+    assert together.interval[0] < alone.interval[0] < alone.interval[1] < together.interval[1]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -14,8 +15,8 @@ from unitune.evaluate.compare import compare
 from unitune.evaluate.results import Record
 from unitune.evaluate.scorers import measure
 from unitune.evaluate.scorers.measures import consistency
-from unitune.job import Evaluate
-from unitune.scorer_specs import Consistency, Cost, Latency, Length, MeasureSpec, TokenPrices
+from unitune.job import Evaluate, TokenPrice
+from unitune.scorer_specs import Consistency, Cost, Latency, Length, MeasureSpec
 
 
 def record(text: str = "two words", **keys: Any) -> Record:
@@ -23,8 +24,7 @@ def record(text: str = "two words", **keys: Any) -> Record:
     return Record(contender="tuned", case="c", request_hash="h", text=text, **{**figures, **keys})
 
 
-CHEAP = TokenPrices(prompt_usd=0.1, completion_usd=0.4)
-DEAR = TokenPrices(prompt_usd=1, completion_usd=4)
+PRICE = TokenPrice(input=Decimal("0.1"), output=Decimal("0.4"))
 
 
 @pytest.mark.parametrize(
@@ -34,21 +34,17 @@ DEAR = TokenPrices(prompt_usd=1, completion_usd=4)
         (Length(unit="characters"), 9),
         (Length(unit="tokens"), 10),
         (Latency(), 0.5),
-        (Cost(prices=CHEAP), 1000 * 0.1e-6 + 10 * 0.4e-6),
-        (Cost(prices=CHEAP, contenders={"tuned": DEAR}), 1000 * 1e-6 + 10 * 4e-6),
-        (Cost(prices=CHEAP, contenders={"other": DEAR}), 1000 * 0.1e-6 + 10 * 0.4e-6),
+        (Cost(), 1000 * 0.1e-6 + 10 * 0.4e-6),
     ],
 )
 def test_a_measure_has_its_figure(spec: MeasureSpec, figure: float) -> None:
-    assert pytest.approx(figure) == measure(spec, [record()])
+    assert pytest.approx(figure) == measure(spec, [record()], PRICE)
 
 
-@pytest.mark.parametrize(
-    "spec", [Length(unit="tokens"), Latency(), Cost(prices=CHEAP), Consistency()]
-)
+@pytest.mark.parametrize("spec", [Length(unit="tokens"), Latency(), Cost(), Consistency()])
 def test_what_is_not_known_is_none_and_never_zero(spec: MeasureSpec) -> None:
     unknown = record(prompt_tokens=None, completion_tokens=None, seconds=None)
-    assert measure(spec, [unknown]) is None
+    assert measure(spec, [unknown], PRICE) is None
     assert measure(spec, [record(error="down")]) is None
 
 
@@ -89,3 +85,28 @@ def test_measures_stand_beside_the_scores_and_not_among_them(
         assert {"exact": 0.0} == result.scores
         assert {"length": 3.0, "seconds": 0.25} == result.measures
     assert {"length": 3.0, "seconds": 0.25} == found.cases[0].answers["zero-shot"].measures
+
+
+def test_cost_goes_by_the_jobs_prices_and_consistency_by_its_repeats(
+    make_job: Any, backend_of: Any
+) -> None:
+    backend_of(lambda _model, request: "yes" if request.seed < 2 else "no")
+    contenders = ["zero-shot", {"type": "instructed", "role": "candidate", "instructions": "x"}]
+    found = compare(
+        make_job(
+            {
+                "scorers": ["exact", "cost", "consistency"],
+                "contenders": contenders,
+                "prices": {"zero-shot": {"input": "1", "output": "10"}},
+                "repeats": 3,
+                "temperature": 1,
+            }
+        )
+    )
+    zero_shot, instructed = found.contenders
+    assert pytest.approx({"cost": 30e-6, "consistency": 1 / 3}) == zero_shot.measures
+    assert pytest.approx({"consistency": 1 / 3}) == instructed.measures
+    assert pytest.approx(2 / 3) == zero_shot.score
+    assert (60, True) == (found.n, found.graded)
+    assert Decimal("0.0054") == zero_shot.usd
+    assert instructed.usd is None

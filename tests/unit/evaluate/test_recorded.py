@@ -40,6 +40,24 @@ def test_another_file_is_another_model(tmp_path: Path) -> None:
     assert fingerprints[0] == fingerprints[2] != fingerprints[1]
 
 
+def test_scores_of_another_tool_come_with_the_answer(tmp_path: Path) -> None:
+    file = tmp_path / "old.jsonl"
+    file.write_text(answer_line("one", "x", {"judge": 0.5}) + answer_line("two", "y"))
+    model = RecordedModel(file, CASES)
+    given = [asyncio.run(model.reply(Request(messages=case.prompt))).given for case in CASES]
+    assert [{"judge": 0.5}, None] == given
+    file.write_text(answer_line("one", "x", {"judge": 1.0}) + answer_line("two", "y"))
+    assert model.fingerprint != RecordedModel(file, CASES).fingerprint
+
+
+def test_one_question_with_two_answers_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "old.jsonl"
+    file.write_text(answer_line("one", "x") + answer_line("two", "y"))
+    same = [CASES[0], CASES[1].model_copy(update={"messages": CASES[0].messages})]
+    with pytest.raises(DataError, match="'one' and 'two' ask the same, and their recorded answers"):
+        RecordedModel(file, same)
+
+
 def test_a_bad_line_is_named(tmp_path: Path) -> None:
     file = tmp_path / "old.jsonl"
     file.write_text(answer_line("one", "x") + '{"case": "two"}\n', encoding="utf-8")

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from unitune.evaluate.intervals import wilson
 from unitune.evaluate.results import Record
 from unitune.evaluate.retention import Probe, probes, questions, retained
+from unitune.evaluate.statistics import own_score
 
 
 def answers(
@@ -54,7 +54,7 @@ def test_what_the_base_could_and_the_tuned_model_cannot_is_lost() -> None:
     assert (n, n - 2) == (found.probes, found.base_right)
     assert (("words-1", "words-2"), ("nature-1",)) == (found.lost, found.gained)
     assert (n - 4) / (n - 2) == found.share
-    assert wilson(n - 4, n - 2, 0.95) == found.interval()
+    assert own_score([1.0] * (n - 4) + [0.0] * 2, level=0.95) == found.interval()
 
 
 def test_a_question_without_an_answer_is_left_out_on_both_sides() -> None:

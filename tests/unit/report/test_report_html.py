@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 import re
+from decimal import Decimal
 from html.parser import HTMLParser
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 from sample_comparison import (
     VERDICTS,
     Counts,
+    contrast,
     gated,
     graded,
     infested,
@@ -16,7 +18,8 @@ from sample_comparison import (
     sample_comparison,
 )
 
-from unitune.evaluate.results import Comparison, Contrast, Frozen, GateResult
+from unitune.evaluate.economics import Economics, MoneyInterval, PayBack
+from unitune.evaluate.results import Comparison, GateResult
 from unitune.job import Gate
 from unitune.report import words
 from unitune.report.html import render
@@ -316,8 +319,8 @@ def test_a_metric_with_shades_is_called_a_score_and_its_answers_have_one() -> No
     comparison = graded(sample_comparison()).model_copy(update={"graded": True})
     text = Page(render(comparison)).text
 
-    assert "Over 180 test cases, tuned scored 58.3 % on average" in text
-    assert "Mean score over test cases" in text
+    assert "Over 180 test cases, tuned scored 58.3 % and few-shot" in text
+    assert "Score over the test cases" in text
     assert "Gained: only tuned scores higher" in text
     assert "scored 0.50: urgency differs" in text
     assert "got 58.3 % right" not in text
@@ -331,52 +334,41 @@ def test_measures_and_mixed_up_labels_are_shown_where_there_are_any() -> None:
     assert "mixed up" not in Page(render(sample_comparison())).text
 
 
-CONTRAST = Contrast(
-    name="topic = refunds",
-    n=40,
-    baseline=0.25,
-    candidate=0.75,
-    difference=0.5,
-    interval=(0.4, 0.625),
-    p_value=0.003,
-    p_adjusted=0.009,
-)
-
-
-class Money(Frozen):
-    usd_a_case: float | None = None
-    break_even_calls: int = 120_000
-    net_benefit: tuple[float, float] = (-1.5, 2.25)
-
-
-class Rich(Comparison):
-    """A comparison with all that may be told beside the verdict."""
-
-    economics: Money | None = None
-
-
-def rich(**more: Any) -> Rich:
-    plain = sample_comparison()
-    fields = {name: getattr(plain, name) for name in Comparison.model_fields}
-    return Rich(**{**fields, **more})
-
-
 def test_slices_are_marked_exploratory_and_have_both_p_values() -> None:
-    text = Page(render(rich(slices=(CONTRAST,)))).text
+    sliced = sample_comparison().model_copy(update={"slices": (contrast("topic = refunds"),)})
+    text = Page(render(sliced)).text
 
     assert "Slices exploratory" in text
-    assert "topic = refunds +50.0 40.0 to 62.5 40 0.003 0.009" in text
-    assert "exploratory" not in Page(render(rich())).text
+    assert "topic = refunds +50.0 40.0 to 62.5 25.0, 75.0 40 0.003 0.009" in text
+    assert "exploratory" not in Page(render(sample_comparison())).text
 
 
 def test_further_metrics_have_their_adjusted_p_value() -> None:
-    text = Page(render(rich(secondary=(CONTRAST.model_copy(update={"name": "token_f1"}),)))).text
+    more = sample_comparison().model_copy(update={"secondary": (contrast("token_f1"),)})
+    text = Page(render(more)).text
 
-    assert "token_f1 +50.0 40.0 to 62.5 40 0.003 0.009" in text
+    assert "token_f1 +50.0 40.0 to 62.5 25.0, 75.0 40 0.003 0.009" in text
     assert "(Holm)" in text
 
 
-def test_what_it_costs_is_told_and_what_is_not_known_is_said_to_be_unknown() -> None:
-    text = Page(render(rich(economics=Money()))).text
+class Priced(Comparison):
+    """A comparison that knows what its answers cost."""
 
-    assert "USD a case not known Break even calls 120,000 Net benefit \u22121.5 to 2.25" in text
+    economics: Economics | None = None
+
+
+def test_what_it_costs_is_told_where_it_is_known() -> None:
+    plain = sample_comparison()
+    fields = {name: getattr(plain, name) for name in Comparison.model_fields}
+    money = Economics(
+        extra_usd=Decimal("-0.0012"),
+        extra_interval=MoneyInterval(Decimal("-0.0013"), Decimal("-0.0011"), 0.95),
+        pay_back=PayBack.AFTER,
+        break_even_answers=120_000,
+    )
+    text = Page(render(Priced(**fields, economics=money))).text
+
+    assert "An answer costs more by \u22120.0012 USD (\u22120.0013 to \u22120.0011)" in text
+    assert "Pays for itself after 120,000 answers" in text
+    assert "Net benefit" not in text
+    assert "worth the money" not in Page(render(plain)).text

@@ -239,3 +239,10 @@ def test_counts_are_those_of_the_comparison() -> None:
     assert "Of 10 test cases, tuned got 70.0 % right and few-shot 60.0 %." == words.scores(
         comparison
     )
+
+
+def test_graded_scores_are_not_called_right_or_wrong() -> None:
+    comparison = sample_comparison().model_copy(update={"graded": True})
+    assert "tuned scored" in words.scores(comparison)
+    facts = {fact.term: fact for fact in words.evidence(comparison)}
+    assert facts["Gained and lost"].meaning.startswith("Cases in which tuned scored higher")

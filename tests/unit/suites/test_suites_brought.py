@@ -167,6 +167,32 @@ def test_cases_that_do_not_stand_in_all_files_are_told() -> None:
     ]
 
 
+def test_repeats_of_a_question_that_were_answered_otherwise_are_told(tmp_path: Path) -> None:
+    """`promptfoo eval --repeat 2` makes two tests of one."""
+    source = paired(tmp_path / "r.json", {"old": {0: True, 1: True}, "new": {0: True, 1: False}})
+    file = Path(source.partition(":")[2])
+    file.write_text(file.read_text().replace("Question 1?", "Question 0?"))
+    with pytest.raises(CannotBring, match="case 'test-2' asks what 'test-1' asks"):
+        bring([source], tmp_path / "evals")
+    brought = bring([source], tmp_path / "evals", drop=True)
+    assert ["test-1"] == [case.id for case in brought.suite.cases]
+
+
+def test_line_ends_of_unicode_in_an_answer_end_no_line(tmp_path: Path) -> None:
+    source = paired(tmp_path / "r.json", {"old": {0: True}, "new": {0: True}})
+    file = Path(source.partition(":")[2])
+    rows = json.loads(file.read_text())["results"]["results"]
+    for row in rows:
+        row["response"]["output"] = "a\u2028b\x85c"
+    lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    (tmp_path / "r.jsonl").write_text(lines, encoding="utf-8")
+
+    bring([f"promptfoo:{tmp_path / 'r.jsonl'}"], tmp_path / "evals")
+
+    answers = read_recorded(tmp_path / "evals" / "answers-custom-old.jsonl")
+    assert "a\u2028b\x85c" == answers["test-1"].answer
+
+
 def test_files_of_other_cases_are_refused() -> None:
     with pytest.raises(DataError, match=r"b\.json expects 'z' in case '1', and a\.json 'a'"):
         joined([suite("a.json", {"1": "a"}), suite("b.json", {"1": "z"})])

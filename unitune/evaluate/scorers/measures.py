@@ -12,18 +12,20 @@ from collections.abc import Sequence
 from statistics import fmean
 
 from unitune.evaluate.results import Record
-from unitune.scorer_specs import Consistency, Cost, Latency, Length, MeasureSpec, TokenPrices
+from unitune.evaluate.spending import usd
+from unitune.job import TokenPrice
+from unitune.scorer_specs import Consistency, Cost, Latency, Length, MeasureSpec
 
-TOKENS_PRICED = 1_000_000
-"""Prices are for so many tokens."""
 
-
-def measure(spec: MeasureSpec, records: Sequence[Record]) -> float | None:
+def measure(
+    spec: MeasureSpec, records: Sequence[Record], price: TokenPrice | None = None
+) -> float | None:
     """Return a measure of one case.
 
     Args:
         spec: Which measure.
         records: Of one contender for one case, one a repeat; those in error count for nothing.
+        price: Of the contender's tokens, where it is known.
     """
     answered = [record for record in records if record.error is None]
     match spec:
@@ -32,7 +34,7 @@ def measure(spec: MeasureSpec, records: Sequence[Record]) -> float | None:
         case Latency():
             return _mean([record.seconds for record in answered])
         case Cost():
-            return _mean([cost(record, spec) for record in answered])
+            return _mean([cost(record, price) for record in answered])
         case Consistency():
             return consistency([record.text for record in answered])
 
@@ -48,18 +50,14 @@ def length(record: Record, unit: str) -> float | None:
     return float(len(record.text) if unit == "characters" else len(record.text.split()))
 
 
-def cost(record: Record, spec: Cost) -> float | None:
+def cost(record: Record, price: TokenPrice | None) -> float | None:
     """Return what an answer cost in US dollars, from its tokens and the prices of the job.
 
     Why: quality has its price, and few-shot prompts pay for their shots in every request. It leaves
     out training, hosting, discounts for cached tokens and for batches, and taxes.
     """
-    if record.prompt_tokens is None or record.completion_tokens is None:
-        return None
-    prices: TokenPrices = spec.contenders.get(record.contender, spec.prices)
-    read = record.prompt_tokens * prices.prompt_usd
-    written = record.completion_tokens * prices.completion_usd
-    return (read + written) / TOKENS_PRICED
+    found = price and usd(price, record.prompt_tokens, record.completion_tokens)
+    return None if found is None else float(found)
 
 
 def consistency(answers: Sequence[str]) -> float | None:

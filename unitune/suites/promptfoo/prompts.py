@@ -13,7 +13,7 @@ from pydantic import JsonValue, TypeAdapter, ValidationError
 from unitune.data.example import Message
 from unitune.data.findings import clip
 from unitune.suites.promptfoo.scorers import Test
-from unitune.suites.promptfoo.templates import NotPlain, render
+from unitune.suites.promptfoo.templates import render
 from unitune.suites.promptfoo.tests import refusal
 from unitune.suites.promptfoo.yaml12 import Yaml12
 from unitune.suites.suite import text_file
@@ -63,7 +63,7 @@ def _texts(entry: JsonValue, config: Path) -> Iterator[str]:
 
 def _parts(text: str) -> Iterator[str]:
     part: list[str] = []
-    for line in [*text.splitlines(), DELIMITER]:
+    for line in [*text.replace("\r\n", "\n").split("\n"), DELIMITER]:
         if line.strip() != DELIMITER:
             part.append(line)
         elif whole := "\n".join(part).strip():
@@ -134,6 +134,3 @@ def _list(rendered: str) -> list[JsonValue] | None:
     entries = cast("list[JsonValue]", value)
     chat = entries and all(isinstance(one, dict) and "role" in one for one in entries)
     return entries if chat else None
-
-
-__all__ = ["NotPlain", "NotText", "asked", "messages_of", "prompts_of"]

@@ -19,14 +19,14 @@ from pydantic import BaseModel, Field, JsonValue, TypeAdapter, ValidationError
 
 from unitune.data.example import Example, Message
 from unitune.data.findings import Finding, clip
-from unitune.errors import DataError
+from unitune.errors import DataError, MissingExtra
 from unitune.evaluate.scorers import Attempt, build
 from unitune.scorer_specs import QualitySpec
 from unitune.suites.promptfoo.config import case_of
 from unitune.suites.promptfoo.prompts import NotText, messages_of
 from unitune.suites.promptfoo.providers import base_of
 from unitune.suites.promptfoo.scorers import LEAVE_OUT, Shared, Test, share
-from unitune.suites.suite import Answers, Suite, json_file, text_file
+from unitune.suites.suite import Answers, Suite, json_file, json_lines
 
 WHAT = "a results file of promptfoo"
 PASSED = "promptfoo"
@@ -121,8 +121,7 @@ def is_results(path: Path) -> bool:
 def _content(path: Path) -> tuple[JsonValue, Mapping[str, JsonValue]]:
     """Return the list of rows, and the config that they belong to."""
     if path.suffix == ".jsonl":
-        lines = text_file(path, WHAT).splitlines()
-        return [_line(path, at, line) for at, line in enumerate(lines, 1) if line.strip()], {}
+        return [value for _, value in json_lines(path, WHAT)], {}
     value = json_file(path, WHAT)
     whole = value if isinstance(value, dict) else {}
     results, config = whole.get("results"), whole.get("config")
@@ -133,13 +132,6 @@ def _content(path: Path) -> tuple[JsonValue, Mapping[str, JsonValue]]:
             "`promptfoo eval -o results.json` of a current promptfoo."
         )
     return results.get("results"), config if isinstance(config, dict) else {}
-
-
-def _line(path: Path, number: int, line: str) -> JsonValue:
-    try:
-        return json.loads(line)
-    except ValueError as failure:
-        raise DataError(f"{path}:{number} is not JSON: {failure}.") from failure
 
 
 def _suite(path: Path, rows: Sequence[Row], config: Mapping[str, JsonValue]) -> Suite:
@@ -251,7 +243,11 @@ def _agreement(
     """Say how often unitune's scorers, all of them together, say the same as promptfoo."""
     if not specs:
         return
-    scorers = [build(spec) for spec in specs]
+    try:
+        scorers = [build(spec) for spec in specs]
+    except MissingExtra as missing:
+        yield f"unitune's own scorers came along too, and were not held against it: {missing}"
+        return
     differing: list[str] = []
     count = 0
     for one, case in product(answers, cases):

@@ -68,9 +68,9 @@ class Shared:
     findings: tuple[Finding, ...]
 
 
-WRITE_ANEW = "Score it by a scorer of unitune's in the job, or leave it out with --drop."
 MOST_SHAPES = 50
 """Sets of scorers that are tried: enough for any suite that has scorers in common at all."""
+WRITE_ANEW = "Score it by a scorer of unitune's in the job, or leave it out with --drop."
 LEAVE_OUT = "Import such tests by themselves into another folder, or leave them out with --drop."
 
 
@@ -80,18 +80,13 @@ def share(tests: Sequence[Test]) -> Shared:
     Args:
         tests: All of them.
     """
-    findings: list[Finding] = []
-    checked: dict[int, list[Check]] = {}
-    for test in tests:
-        checked[test.number] = []
-        for found in _checks(test):
-            findings.append(found) if isinstance(found, Finding) else checked[test.number].append(
-                found
-            )
-    scorers = _most_common(list(checked.values()))
+    found = [list(_checks(test)) for test in tests]
+    findings = [one for items in found for one in items if isinstance(one, Finding)]
+    checked = [[one for one in items if isinstance(one, Check)] for items in found]
+    scorers = _most_common(checked)
     expected: dict[int, str | None] = {}
-    for test in tests:
-        verdict = _expected(test, checked[test.number], scorers)
+    for test, checks in zip(tests, checked, strict=True):
+        verdict = _expected(test, checks, scorers)
         findings.extend(verdict.findings)
         if verdict.comes_along:
             expected[test.number] = verdict.expected

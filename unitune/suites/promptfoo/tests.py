@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import product
@@ -26,7 +25,7 @@ from unitune.errors import DataError
 from unitune.suites.promptfoo.assertions import from_cell
 from unitune.suites.promptfoo.scorers import Test
 from unitune.suites.promptfoo.yaml12 import lines_of, read_yaml
-from unitune.suites.suite import json_file, text_file
+from unitune.suites.suite import json_file, json_lines, text_file
 
 Config: TypeAlias = Mapping[str, JsonValue]
 
@@ -114,24 +113,14 @@ def _from_file(file: Path, config: Path) -> Iterator[Entry]:
         case ".csv":
             yield from _from_csv(file)
         case ".jsonl":
-            for number, line in enumerate(text_file(file, what).splitlines(), start=1):
-                if line.strip():
-                    yield _entry(_json_line(file, number, line), file, number)
+            for number, test in json_lines(file, what):
+                yield _entry(test, file, number)
         case ".json" | ".yaml" | ".yml":
             value = json_file(file, what) if file.suffix == ".json" else read_yaml(file, what)
             for test in value if isinstance(value, list) else [value]:
                 yield _entry(test, file, None)
         case _:
             raise refusal(config, f"it takes tests from {file.name!r}")
-
-
-def _json_line(file: Path, number: int, line: str) -> JsonValue:
-    try:
-        return json.loads(line)
-    except ValueError as failure:
-        raise DataError(f"{file}:{number} is not JSON: {failure}. Write one test a line.") from (
-            failure
-        )
 
 
 def _entry(test: JsonValue, file: Path, line: int | None) -> Entry:

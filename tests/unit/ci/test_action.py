@@ -1,0 +1,337 @@
+"""The action and the CI examples: valid by the published schemas, and their steps run for real."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
+from typing import Any, ClassVar
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[3]
+ACTION = ROOT / ".github" / "actions" / "unitune"
+STEPS = yaml.safe_load((ACTION / "action.yml").read_text("utf-8"))
+CI = ROOT / "examples" / "ci"
+
+
+@pytest.mark.parametrize(
+    ("schema", "file"),
+    [
+        ("vendor.github-actions", ACTION / "action.yml"),
+        ("vendor.github-workflows", CI / "github.yml"),
+        ("vendor.gitlab-ci", CI / "gitlab-ci.yml"),
+    ],
+    ids=lambda item: item.name if isinstance(item, Path) else item,
+)
+def test_files_for_ci_are_valid_by_their_published_schemas(schema: str, file: Path) -> None:
+    """Source: SchemaStore's github-action, github-workflow and GitLab's ci.json, as vendored."""
+    pytest.importorskip("check_jsonschema", reason="needs the extra dev")
+    command = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", schema, str(file)]
+    more = ["--data-transform", "gitlab-ci"] if schema == "vendor.gitlab-ci" else []
+    done = subprocess.run([*command, *more], capture_output=True, text=True, check=False)
+    assert 0 == done.returncode, done.stdout + done.stderr
+
+
+def test_the_example_gives_inputs_that_the_action_has() -> None:
+    steps = yaml.safe_load((CI / "github.yml").read_text("utf-8"))["jobs"]["compare"]["steps"]
+    given = steps[-1]["with"]
+    assert [] == [name for name in given if name not in STEPS["inputs"]]
+    required = {name for name, one in STEPS["inputs"].items() if one.get("required")}
+    assert required <= given.keys()
+
+
+def test_no_expression_stands_in_a_script() -> None:
+    """What a pull request can name reaches a shell as a variable alone, never as code."""
+    scripts = [step["run"] for step in STEPS["runs"]["steps"] if "run" in step]
+    assert 4 == len(scripts)
+    assert [] == [script for script in scripts if "${{" in script]
+
+
+@dataclass
+class Runner:
+    """Runs the action's steps as a runner of GitHub would, on files of its own."""
+
+    folder: Path
+    inputs: dict[str, str]
+    environment: dict[str, str] = field(default_factory=dict[str, str])
+
+    def __post_init__(self) -> None:
+        for name in ("GITHUB_OUTPUT", "GITHUB_STEP_SUMMARY"):
+            (self.folder / name).touch()
+
+    def values(self) -> dict[str, str]:
+        defaults = {name: str(one.get("default", "")) for name, one in STEPS["inputs"].items()}
+        return {
+            **{f"inputs.{name}": value for name, value in {**defaults, **self.inputs}.items()},
+            **{f"steps.compare.outputs.{name}": value for name, value in self.outputs().items()},
+            "github.action_path": str(ACTION),
+            "github.token": "ghs_token",
+            "github.event.pull_request.number": "7",
+        }
+
+    def outputs(self) -> dict[str, str]:
+        lines = (self.folder / "GITHUB_OUTPUT").read_text("utf-8").splitlines()
+        return dict(line.split("=", 1) for line in lines)
+
+    def summary(self) -> str:
+        return (self.folder / "GITHUB_STEP_SUMMARY").read_text("utf-8")
+
+    def filled(self, text: str) -> str:
+        known = self.values()
+        whole = re.sub(r"\$\{\{ ([\w.-]+) \}\}", lambda found: known[found[1]], text)
+        return whole if whole == text else self.filled(whole)
+
+    def step(self, name: str) -> subprocess.CompletedProcess[str]:
+        step = next(one for one in STEPS["runs"]["steps"] if one.get("name") == name)
+        script = self.folder / "step.sh"
+        script.write_text(step["run"], encoding="utf-8")
+        return subprocess.run(
+            # The command line that `shell: bash` stands for, by GitHub's workflow syntax.
+            ["bash", "--noprofile", "--norc", "-eo", "pipefail", str(script)],
+            cwd=self.folder / self.filled(step.get("working-directory", ".")),
+            env={
+                **os.environ,
+                "PATH": f"{self.folder}/bin:{os.environ['PATH']}",
+                "RUNNER_TEMP": str(self.folder),
+                "GITHUB_OUTPUT": str(self.folder / "GITHUB_OUTPUT"),
+                "GITHUB_STEP_SUMMARY": str(self.folder / "GITHUB_STEP_SUMMARY"),
+                **{key: self.filled(value) for key, value in step.get("env", {}).items()},
+                **self.environment,
+            },
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+
+def command(folder: Path, name: str, script: str) -> None:
+    file = folder / "bin" / name
+    file.parent.mkdir(exist_ok=True)
+    file.write_text(f"#!/bin/bash\n{script}\n", encoding="utf-8")
+    file.chmod(0o755)
+
+
+@pytest.fixture
+def runner(tmp_path: Path) -> Runner:
+    """A workspace with a job of two recorded contenders, and the commands of this environment."""
+    python = shlex.quote(sys.executable)
+    command(tmp_path, "unitune", f'exec {python} -m unitune "$@"')
+    command(tmp_path, "python", f'exec {python} "$@"')
+    evals = tmp_path / "work" / "evals"
+    evals.mkdir(parents=True)
+    cases = [f"case-{number}" for number in range(40)]
+    questions = [
+        {"messages": [{"role": "user", "content": case}], "id": case, "expected": "yes"}
+        for case in cases
+    ]
+    answers = {"old": ["no", "yes"], "new": ["yes", "yes"]}
+    (evals / "test.jsonl").write_text("".join(json.dumps(one) + "\n" for one in questions))
+    for name, texts in answers.items():
+        lines = [{"case": case, "answer": texts[at % 2]} for at, case in enumerate(cases)]
+        (evals / f"{name}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    (evals / "unitune.yaml").write_text(
+        "name: demo\nmodel: m\nbackend: fake\ndata: {test: test.jsonl}\nevaluate:\n"
+        "  contenders:\n"
+        "  - {type: recorded, name: old, answers: old.jsonl}\n"
+        "  - {type: recorded, name: new, role: candidate, answers: new.jsonl}\n"
+        "  gate: {mode: improve}\n"
+    )
+    return Runner(tmp_path, {"file": "evals/unitune.yaml", "working-directory": "work"})
+
+
+def swap(runner: Runner) -> None:
+    """Let the new model be the old one."""
+    evals = runner.folder / "work" / "evals"
+    old = (evals / "old.jsonl").read_text()
+    (evals / "old.jsonl").write_text((evals / "new.jsonl").read_text())
+    (evals / "new.jsonl").write_text(old)
+
+
+def test_a_met_gate_passes_with_verdict_summary_and_report(runner: Runner) -> None:
+    done = runner.step("Compare")
+    assert 0 == done.returncode, done.stderr
+    assert {"exit-code": "0", "verdict": "better", "folder": "work/unitune-report"} == (
+        runner.outputs()
+    )
+    assert (runner.folder / "work/unitune-report/report.html").exists()
+    assert "better" in runner.summary().lower()
+    assert 0 == runner.step("Gate").returncode
+
+
+def test_a_failed_gate_is_reported_first_and_fails_at_the_end(runner: Runner) -> None:
+    swap(runner)
+    assert 0 == runner.step("Compare").returncode
+    assert ("1", "worse") == (runner.outputs()["exit-code"], runner.outputs()["verdict"])
+    assert 1 == runner.step("Gate").returncode
+
+
+def test_fail_on_leaves_exit_codes_to_a_warning(runner: Runner) -> None:
+    swap(runner)
+    runner.step("Compare")
+    runner.inputs["fail-on"] = "2, 5"
+    done = runner.step("Gate")
+    assert 0 == done.returncode
+    assert "::warning title=unitune::compare ended with exit code 1" in done.stdout
+
+
+def test_a_mistake_in_the_job_is_exit_code_2_with_what_was_wrong(runner: Runner) -> None:
+    """The verdict of an earlier run in the same folder must not be shown for this one."""
+    runner.step("Compare")
+    (runner.folder / "GITHUB_OUTPUT").write_text("")
+    (runner.folder / "GITHUB_STEP_SUMMARY").write_text("")
+    (runner.folder / "work/evals/unitune.yaml").write_text("name: [")
+
+    assert 0 == runner.step("Compare").returncode
+
+    assert {"exit-code": "2", "verdict": "", "folder": "work/unitune-report"} == runner.outputs()
+    assert "evals/unitune.yaml** ended with exit code 2." in runner.summary()
+    assert "not valid YAML" in runner.summary()
+    assert (runner.folder / "work/unitune-report/rows.jsonl").exists()
+    assert 2 == runner.step("Gate").returncode
+
+
+def test_arguments_reach_the_command_as_words(runner: Runner) -> None:
+    command(runner.folder, "unitune", 'printf "<%s>" "$@"')
+    runner.inputs |= {"args": "--backend  openai\n--run *", "file": "a b.yaml; exit 9"}
+    done = runner.step("Compare")
+    assert "<compare><a b.yaml; exit 9><--out><unitune-report><--backend><openai><--run><*>" == (
+        done.stdout
+    )
+
+
+@pytest.mark.parametrize(
+    ("inputs", "installed"),
+    [
+        ({}, f"{ROOT}"),
+        ({"extras": "openai, local"}, f"{ROOT}[openai,local]"),
+        ({"extras": "openai", "version": "0.2.0"}, "unitune[openai]==0.2.0"),
+        ({"version": "0.2.0"}, "unitune==0.2.0"),
+    ],
+)
+def test_the_very_commit_is_installed_or_a_version(
+    runner: Runner, inputs: dict[str, str], installed: str
+) -> None:
+    command(runner.folder, "python", 'echo "$@"')
+    runner.inputs |= inputs
+    assert f"-m pip install --quiet {installed}\n" == runner.step("Install unitune").stdout
+
+
+class Thread7(BaseHTTPRequestHandler):
+    """A pull request's comments, two on a page whatever is asked for."""
+
+    comments: ClassVar[list[dict[str, Any]]]
+    calls: ClassVar[list[str]]
+    refuse: ClassVar[bool]
+
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the base's name
+        """Say nothing."""
+
+    def answer(self, status: int, value: object) -> None:
+        content = json.dumps(value).encode()
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+    def do_GET(self) -> None:
+        page = int(self.path.rpartition("=")[2])
+        self.answer(200, self.comments[2 * page - 2 : 2 * page])
+
+    def do_POST(self) -> None:
+        self.write("POST")
+
+    def do_PATCH(self) -> None:
+        self.write("PATCH")
+
+    def write(self, method: str) -> None:
+        self.calls.append(f"{method} {self.path}")
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))["body"]
+        if self.refuse:
+            self.answer(403, {"message": "Resource not accessible by integration"})
+            return
+        assert "Bearer ghs_token" == self.headers["Authorization"]
+        if method == "POST":
+            bot = {"type": "Bot"}
+            self.comments.append({"id": 100 + len(self.comments), "user": bot, "body": body})
+        else:
+            found = int(self.path.rpartition("/")[2])
+            next(one for one in self.comments if one["id"] == found)["body"] = body
+        self.answer(200, {})
+
+
+@pytest.fixture
+def thread(runner: Runner) -> Iterator[type[Thread7]]:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Thread7)
+    worker = Thread(target=server.serve_forever)
+    worker.start()
+    marker = "<!-- unitune action: evals/unitune.yaml -->"
+    Thread7.comments = [
+        {"id": 1, "user": {"type": "User"}, "body": "Nice!"},
+        {"id": 2, "user": {"type": "User"}, "body": f"{marker}\nno bot"},
+    ]
+    Thread7.calls, Thread7.refuse = [], False
+    runner.environment |= {
+        "GITHUB_API_URL": f"http://127.0.0.1:{server.server_port}",
+        "GITHUB_SERVER_URL": "https://github.com",
+        "GITHUB_REPOSITORY": "me/it",
+        "GITHUB_RUN_ID": "42",
+    }
+    yield Thread7
+    server.shutdown()
+    server.server_close()
+    worker.join()
+
+
+def test_one_comment_is_written_and_then_kept_up_to_date(
+    runner: Runner, thread: type[Thread7]
+) -> None:
+    for text in ("first", "second"):
+        (runner.folder / "unitune.md").write_text(text)
+        done = runner.step("Comment on the pull request")
+        assert 0 == done.returncode, done.stderr
+    assert ["POST /repos/me/it/issues/7/comments", "PATCH /repos/me/it/issues/comments/102"] == (
+        thread.calls
+    )
+    assert 3 == len(thread.comments)
+    assert thread.comments[-1]["body"].startswith(
+        "<!-- unitune action: evals/unitune.yaml -->\nsecond\n\n"
+    )
+    assert "(https://github.com/me/it/actions/runs/42)" in thread.comments[-1]["body"]
+
+
+def test_another_job_file_has_a_comment_of_its_own(runner: Runner, thread: type[Thread7]) -> None:
+    (runner.folder / "unitune.md").write_text("text")
+    for file in ("evals/unitune.yaml", "other--job.yaml"):
+        runner.inputs["file"] = file
+        runner.step("Comment on the pull request")
+    assert ["POST /repos/me/it/issues/7/comments"] * 2 == thread.calls
+
+
+def test_a_long_summary_is_cut_to_what_a_comment_holds(
+    runner: Runner, thread: type[Thread7]
+) -> None:
+    (runner.folder / "unitune.md").write_text("x" * 100_000)
+    runner.step("Comment on the pull request")
+    body = thread.comments[-1]["body"]
+    assert 65_000 == len(body)
+    assert body.endswith("/actions/runs/42)\n")
+
+
+def test_a_token_that_may_not_write_fails_nothing(runner: Runner, thread: type[Thread7]) -> None:
+    """As in a pull request from a fork."""
+    thread.refuse = True
+    (runner.folder / "unitune.md").write_text("text")
+    done = runner.step("Comment on the pull request")
+    assert 0 == done.returncode
+    assert "::notice title=unitune::The pull request has no comment of this run" in done.stdout
+    assert "403" in done.stdout

@@ -1,0 +1,65 @@
+"""`unitune import` brings suites over, and says what does not come along."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from command_line import Command
+
+MADE = Path(__file__).parents[1] / "suites" / "made" / "promptfoo"
+
+
+@pytest.fixture(autouse=True)
+def _own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("UNITUNE_DIR", str(tmp_path / ".unitune"))
+
+
+def test_results_are_imported_and_compared(unitune: Command) -> None:
+    done = unitune("import", f"promptfoo:{MADE / 'results.json'}", "--dir", "evals")
+    assert 0 == done.code, done.err
+    assert "wrote evals/unitune.yaml" in done.out
+    assert "agrees with promptfoo on 13 of 14 answers" in done.out
+    assert "Next: unitune compare evals/unitune.yaml" in done.out
+
+    compared = unitune("compare", "evals/unitune.yaml")
+    assert 0 == compared.code, compared.err
+    assert "INCONCLUSIVE" in compared.out
+    assert "broken" in compared.out
+
+
+def test_what_has_no_counterpart_is_told_and_nothing_is_written(
+    unitune: Command, tmp_path: Path
+) -> None:
+    config = f"promptfoo:{MADE / 'promptfooconfig.yaml'}"
+    refused = unitune("import", config, "--dir", "evals")
+    assert 2 == refused.code
+    assert "promptfooconfig.yaml:22 test-6: the assertion 'llm-rubric': a model judges" in (
+        refused.err
+    )
+    assert "4 things have no counterpart; nothing was written" in refused.err
+    assert not (tmp_path / "evals").exists()
+
+    dropped = unitune("import", config, "--dir", "evals", "--drop")
+    assert 0 == dropped.code
+    assert "test-6" in dropped.err
+    assert "10 cases; 4 left out." in dropped.out
+    assert "Next: name the rows to train on in evals/unitune.yaml (data.train)" in dropped.out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("inspekt:x.eval",), "There is no backend or tool 'inspekt'. Did you mean 'inspect'?"),
+        (("promptfoo:none.yaml",), "none.yaml cannot be read"),
+        (("promptfoo:x.yaml", "--answers", "test.jsonl"), "--answers is for a vendor's job"),
+        (("fake:job-1", "--drop"), "--drop is for suites"),
+        (("fake:job-1", "fake:job-2"), "import one job at a time"),
+    ],
+)
+def test_mistakes_are_exit_code_2(
+    unitune: Command, arguments: tuple[str, ...], message: str
+) -> None:
+    done = unitune("import", *arguments)
+    assert 2 == done.code
+    assert message in " ".join(done.err.split())

@@ -1,0 +1,76 @@
+"""A job without training rows is compared all the same, and recorded scores count as they are."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from unitune.data.check import check_job
+from unitune.data.example import Example, Message
+from unitune.data.split import load_splits
+from unitune.errors import DataError, JobError
+from unitune.evaluate.compare import compare
+from unitune.evaluate.scorers import Attempt, build
+from unitune.evaluate.task import longest_answer
+from unitune.job import Job
+from unitune.scorer_specs import RecordedScore
+
+CASE = Example(messages=(Message(role="user", content="?"),), id="a")
+
+
+def job(folder: Path, evaluate: str, *, expected: str | None = "yes") -> Job:
+    row = {"messages": [{"role": "user", "content": "Is it?"}], "id": "a", "expected": expected}
+    kept = {key: value for key, value in row.items() if value is not None}
+    (folder / "test.jsonl").write_text(json.dumps(kept) + "\n")
+    file = folder / "unitune.yaml"
+    file.write_text(
+        f"name: demo\nmodel: m\nbackend: fake\ndata: {{test: test.jsonl}}\nevaluate: {evaluate}\n"
+    )
+    return Job.load(file)
+
+
+def test_a_recorded_score_is_the_one_beside_the_answer() -> None:
+    scorer = build(RecordedScore(key="judge"))
+    assert 0.75 == scorer.score(Attempt(CASE, "x", given={"judge": 0.75})).value
+    missing = scorer.score(Attempt(CASE, "x", given={"match": 1.0}))
+    assert missing.failed
+    assert "no score 'judge' stands beside the recorded answer; there: match" == missing.reason
+    assert scorer.score(Attempt(CASE, "x", given={"judge": 7.0})).failed
+    assert scorer.score(Attempt(CASE, "x", given={"judge": float("nan")})).failed
+
+
+def test_without_training_rows_the_cases_alone_are_read(tmp_path: Path) -> None:
+    found = job(tmp_path, "{contenders: [zero-shot, {type: tuned}]}")
+    splits = load_splits(found)
+    assert (0, 0, 1) == (len(splits.train), len(splits.validation), len(splits.test or ()))
+    assert ["test"] == [Path(file.name).stem for file in check_job(found).files]
+
+
+@pytest.mark.parametrize(
+    ("contenders", "named"),
+    [
+        ("[zero-shot, tuned]", "tuned"),
+        ("[{type: zero-shot, role: candidate}, few-shot]", "few-shot"),
+        ("[{type: zero-shot, role: candidate}, instructed]", "instructed"),
+    ],
+)
+def test_what_is_made_from_training_rows_needs_some(
+    tmp_path: Path, contenders: str, named: str
+) -> None:
+    with pytest.raises(JobError, match=f"names no training rows, and {named} cannot be made"):
+        compare(job(tmp_path, f"{{contenders: {contenders}}}"))
+
+
+def test_cases_need_no_expected_answer_where_no_scorer_looks_at_it(tmp_path: Path) -> None:
+    scorers = "{scorers: [{type: regex, pattern: ye}, json_valid]}"
+    assert 1 == len(load_splits(job(tmp_path, scorers, expected=None)).test or ())
+    assert () == check_job(job(tmp_path, scorers, expected=None)).findings
+    with pytest.raises(DataError, match="no answer is given"):
+        load_splits(job(tmp_path, "{scorers: [exact]}", expected=None))
+
+
+def test_answers_get_room_for_the_longest_expected_one(tmp_path: Path) -> None:
+    found = job(tmp_path, "{}", expected="x" * 100)
+    assert 50 + 16 == longest_answer(load_splits(found).test or (), found.evaluate)

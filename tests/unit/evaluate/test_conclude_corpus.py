@@ -1,0 +1,62 @@
+"""Metrics that are made of all cases together, from the answers to the verdict."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from unitune.evaluate.compare import compare
+from unitune.evaluate.corpus import own_corpus
+from unitune.evaluate.scorers import mean_of
+from unitune.evaluate.statistics import own_score
+from unitune.models import Request
+
+CONTENDERS = [
+    {"type": "zero-shot"},
+    {"type": "instructed", "role": "candidate", "instructions": "TOLD"},
+]
+LABELS = ["yes", "no"]
+
+
+def rule(_model: str, request: Request) -> str:
+    """Zero-shot always says yes; instructed is right in all but every tenth case."""
+    number = int(request.messages[-1].text.split()[1])
+    right = LABELS[number % 2]
+    told = "TOLD" in request.messages[0].text
+    if not told:
+        return "yes"
+    return right if number % 10 else LABELS[1 - number % 2]
+
+
+def test_a_verdict_by_class_f1_is_about_the_score_of_all_cases(
+    make_job: Any, backend_of: Any
+) -> None:
+    """Always yes on 30 yes and 30 no: F1 is 2/3 for yes and 0 for no, so macro-F1 is 1/3."""
+    backend_of(rule)
+    scorers = [{"type": "class_f1", "options": LABELS}, "exact"]
+    rows = [(f"test {at}", LABELS[at % 2]) for at in range(60)]
+    found = compare(make_job({"contenders": CONTENDERS, "scorers": scorers}, test=rows))
+    baseline, candidate = found.contenders
+
+    assert pytest.approx(1 / 3) == baseline.score
+    assert pytest.approx(candidate.score - baseline.score) == found.difference
+    assert "better" == found.verdict
+    assert "jackknife" in found.method
+    assert candidate.interval[0] < candidate.score < candidate.interval[1]
+    assert ["exact"] == [contrast.name for contrast in found.secondary]
+
+
+@given(st.lists(st.integers(0, 100).map(lambda percent: percent / 100), min_size=2, max_size=40))
+def test_the_interval_of_a_mean_is_the_same_by_either_way(scores: list[float]) -> None:
+    """The jackknife values of a mean are the values themselves."""
+    sums = mean_of(np.array(scores))
+    by_jackknife, by_mean = own_corpus(sums.rows, sums.formula), own_score(scores)
+
+    assert pytest.approx((by_mean.low, by_mean.high), abs=1e-6) == (
+        by_jackknife.low,
+        by_jackknife.high,
+    )
