@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
+from unitune.evaluate.contenders import check_roles
 from unitune.job import Evaluate, Job
 
 ROOT = Path(__file__).parents[2]
@@ -22,17 +23,31 @@ def blocks(language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", README, flags=re.DOTALL)
 
 
+def yaml_with(beginning: str) -> Any:
+    """Return the one YAML block of README that has a line with this beginning."""
+    (found,) = [
+        block
+        for block in blocks("yaml")
+        if any(line.strip().startswith(beginning) for line in block.splitlines())
+    ]
+    return yaml.safe_load(found)
+
+
 def tour_commands() -> list[list[str]]:
     lines = [line for block in blocks("bash") for line in block.splitlines()]
     return [shlex.split(line, comments=True) for line in lines if line.startswith("unitune ")]
 
 
 def test_the_job_in_readme_is_a_job() -> None:
-    assert "support-triage" == Job.model_validate(yaml.safe_load(blocks("yaml")[0])).name
+    assert "support-triage" == Job.model_validate(yaml_with("name:")).name
 
 
 def test_the_gate_in_readme_is_a_gate() -> None:
-    assert Evaluate.model_validate(yaml.safe_load(blocks("yaml")[1])["evaluate"]).gate is not None
+    assert Evaluate.model_validate(yaml_with("gate:")["evaluate"]).gate is not None
+
+
+def test_the_contenders_in_readme_can_be_compared() -> None:
+    check_roles(Evaluate.model_validate(yaml_with("contenders:")["evaluate"]).contenders)
 
 
 def test_every_relative_link_leads_to_a_file() -> None:
@@ -44,7 +59,7 @@ def test_every_relative_link_leads_to_a_file() -> None:
 def name_base_models(file: Path) -> None:
     """Edit a job as the README says before it goes to a vendor."""
     job = yaml.safe_load(file.read_text(encoding="utf-8"))
-    job["model"] = yaml.safe_load(blocks("yaml")[2])["model"]
+    job["model"] = yaml_with("model: {local")["model"]
     file.write_text(yaml.safe_dump(job), encoding="utf-8")
 
 

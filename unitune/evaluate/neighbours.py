@@ -36,15 +36,14 @@ LETTERS = (3, 4, 5)
 
 
 class Neighbours:
-    """Finds training rows by their questions.
+    """Finds training rows by their questions; nothing is computed before the first is sought.
 
     Args:
         train: The training rows; of several with one input the first by hash is kept.
     """
 
-    def __init__(self, train: Iterable[Example]) -> None:
-        ordered = sorted(train, key=lambda row: digest(row.content))
-        self._rows = list({row.input_key: row for row in reversed(ordered)}.values())[:POOL]
+    def __init__(self, train: Sequence[Example]) -> None:
+        self._train = train
 
     def nearest(self, case: Example, count: int) -> tuple[Example, ...]:
         """Return the rows most like a case, the least like first.
@@ -62,6 +61,11 @@ class Neighbours:
         letters = self._letters.likeness(_letter_terms(text))
         # Rounded, so that equals stay equal whatever the order of additions on a machine.
         return np.round(words + letters, 9)
+
+    @cached_property
+    def _rows(self) -> Sequence[Example]:
+        ordered = sorted(self._train, key=lambda row: digest(row.content))
+        return tuple({row.input_key: row for row in reversed(ordered)}.values())[:POOL]
 
     @cached_property
     def _words(self) -> _Half:

@@ -61,7 +61,8 @@ def check_prompts(job: Job, trained: Iterable[Dataset], cases: Iterable[Example]
         return
     known = Counter(_system(row) for rows in trained for row in rows)
     strange = [case for case in cases if _system(case) not in known]
-    if not strange or len(known) > max(1, MOST_SYSTEM_PROMPTS * known.total()):
+    fixed = 0 < len(known) <= max(1, MOST_SYSTEM_PROMPTS * known.total())
+    if not strange or not fixed:
         return
     raise Mismatch(
         f"the tuned model was not trained with the system prompt of {len(strange)} test cases, "

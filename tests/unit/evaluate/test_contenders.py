@@ -12,8 +12,11 @@ import pytest
 from pydantic import ValidationError
 
 from unitune.contender_specs import Server
+from unitune.data.dataset import Dataset
+from unitune.data.load import load
 from unitune.errors import JobError, Mismatch, UnknownName, UserError
 from unitune.evaluate.compare import compare
+from unitune.evaluate.training import check_prompts
 from unitune.job import Evaluate, Job
 from unitune.models import Reply, Request
 from unitune.run import Run, launch
@@ -275,3 +278,10 @@ def test_system_prompts_that_hold_content_bind_nothing(make_job: Any, tmp_path: 
             "".join(f"{line.replace('You sort mail.', f'{name} {at}')}\n" for at, line in lines)
         )
     assert "tuned" == compare(job, trained(job)).candidate
+
+
+def test_a_run_whose_rows_are_not_kept_binds_nothing(make_job: Any, tmp_path: Path) -> None:
+    """As of a job that is only compared: there is nothing to hold the cases against."""
+    job = make_job({"contenders": ["zero-shot", "tuned"]})
+    cases = load(tmp_path / "test.jsonl")
+    check_prompts(job, (Dataset("train", ()),), cases)
