@@ -3,8 +3,8 @@
 The limit grows by one for each round of answers, at first by one for each answer, and is halved
 when the vendor says that it is asked too often: additive increase, multiplicative decrease, as TCP
 shares a line (Chiu and Jain 1989, Computer Networks 17:1). A pause that the vendor asks for then
-holds for every request, since its limits are an account's. A single refusal among answers is that
-request's own: to slow down for each would leave little, as a line that loses packets by chance
+holds for every request, since its limits are an account's. A few refusals among answers are those
+requests' own: to slow down for each would leave little, as a line that loses packets by chance
 leaves TCP.
 
 Not here: whether a failed request is sent again (`unitune.evaluate.engine`).
@@ -25,9 +25,9 @@ LIMIT = 64
 """Most requests in flight unless the job says otherwise: as many as rivals' defaults, and at half a
 second an answer 7,700 a minute, which is beyond most accounts' limits."""
 
-REFUSALS = 2
-"""In a row, without an answer between them, from which the pace is to blame: of 5 % refused by
-chance that leaves one in four hundred, while a limit that is passed refuses whole rounds."""
+WINDOW, REFUSALS = 20, 6
+"""So many refusals among so many last replies, and the pace is to blame: of 5 % refused by chance
+that is one window in three thousand, while a limit that is passed refuses whole rounds."""
 
 
 @dataclass(slots=True)
@@ -45,7 +45,7 @@ class Pace:
     _flying: int = 0
     _rests_until: float = 0.0
     _slowed: float = 0.0
-    _refusals: int = 0
+    _refused: deque[bool] = field(default_factory=lambda: deque[bool](maxlen=WINDOW))
     _waiting: deque[asyncio.Future[None]] = field(default_factory=deque[asyncio.Future[None]])
 
     def __post_init__(self) -> None:
@@ -65,7 +65,7 @@ class Pace:
 
     def answered(self) -> None:
         """Take note of an answer."""
-        self._refusals = 0
+        self._refused.append(False)
         self.limit = min(self.most, self.limit + (1 if self._starting else 1 / self.limit))
 
     def refused(self, sent: float, pause_seconds: float) -> None:
@@ -76,8 +76,8 @@ class Pace:
                 sent before the last slowing down, more refusals say nothing new.
             pause_seconds: What the vendor asks to wait.
         """
-        self._refusals += 1
-        if self._refusals < REFUSALS:
+        self._refused.append(True)
+        if sum(self._refused) < REFUSALS:
             return
         self.pause(pause_seconds)
         if sent >= self._slowed:
