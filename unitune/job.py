@@ -174,6 +174,17 @@ class TokenPrice(Spec):
     output: Annotated[Decimal, Field(ge=0)]
 
 
+class Stakes(Spec):
+    """What is paid and gained besides the price of an answer; what is left out is unknown."""
+
+    once_usd: Annotated[Decimal, Field(ge=0)] | None = None
+    """Training, data, evaluation and hosting over the horizon, in US dollars."""
+    answers: Annotated[int, Field(ge=1)] | None = None
+    """How many answers the horizon asks for."""
+    right_answer_usd: Annotated[Decimal, Field(ge=0)] | None = None
+    """Worth of one more right answer, in US dollars."""
+
+
 class Evaluate(Spec):
     """How contenders are judged on the test cases."""
 
@@ -206,6 +217,10 @@ class Evaluate(Spec):
     """By contender, or by model for all contenders that ask it."""
     budget: Budget | None = None
     """The most that the answers may cost; needs the price of every contender that costs money."""
+    stakes: Stakes = Stakes()
+    """With `prices`: whether the candidate is worth its money."""
+    retention: bool = False
+    """Also ask base and tuned model general questions, and tell what tuning made it forget."""
     gate: Gate | None = None
     """When set, `compare` exits by it."""
 
@@ -224,6 +239,14 @@ class Evaluate(Spec):
             raise ValueError("the scorers only measure; add one that says what is right, as exact")
         if self.primary is not None and self.primary not in quality:
             raise ValueError(f"primary is {self.primary!r}, but scorers are {', '.join(quality)}")
+        return self
+
+    @model_validator(mode="after")
+    def _retention_of_a_tuned_model(self) -> Self:
+        if self.retention and not any(isinstance(each, Tuned) for each in self.contenders):
+            raise ValueError(
+                "retention asks what tuning made a model forget; no contender is tuned"
+            )
         return self
 
     @model_validator(mode="after")

@@ -128,12 +128,13 @@ def compare(  # noqa: PLR0913 - each has a name and a default
             batch=batch,
             replay=replay,
             recall=recall,
+            retention=job.evaluate.retention,
             concurrency=job.evaluate.concurrency,
             spending=Spending(job.evaluate.budget.usd if job.evaluate.budget else None),
             prices=prices,
         )
-        answered = examine(examination, progress or _tell_nobody)
-    comparison = conclude(job, task, answered, training, asked)
+        examined = examine(examination, progress or _tell_nobody)
+    comparison = conclude(job, task, examined, training, asked)
     if update_baseline and comparison.exit_code == 0:
         _accept(job, task, comparison)
     _write(comparison, examination.folder)

@@ -21,12 +21,20 @@ from unitune.evaluate.contenders import prompt_kind
 from unitune.evaluate.corpus import own_corpus
 from unitune.evaluate.dev import best_baseline
 from unitune.evaluate.evidence import Requirements, Sides, gather
-from unitune.evaluate.examine import Answered
+from unitune.evaluate.examine import Answered, Examined
 from unitune.evaluate.grading import Graded, grade
 from unitune.evaluate.grouping import clusters_of, slices_of
 from unitune.evaluate.intervals import Interval
 from unitune.evaluate.pairing import LEVEL, Pairing
-from unitune.evaluate.results import CaseResult, Comparison, ContenderResult, GateResult, Record
+from unitune.evaluate.results import (
+    CaseResult,
+    Comparison,
+    ContenderResult,
+    GateResult,
+    Record,
+    Retained,
+)
+from unitune.evaluate.retention import Retention
 from unitune.evaluate.scorers import Kind
 from unitune.evaluate.statistics import PairedResult, own_score
 from unitune.evaluate.task import Task
@@ -37,7 +45,7 @@ from unitune.job import Job
 def conclude(
     job: Job,
     task: Task,
-    contenders: Sequence[Answered],
+    examined: Examined,
     training: Training | None,
     asked: Requirements,
 ) -> Comparison:
@@ -46,13 +54,14 @@ def conclude(
     Args:
         job: What was to be judged, with margin and gate.
         task: Cases and scorers.
-        contenders: All of them, with their answers.
+        examined: All contenders, with their answers.
         training: Of the tuned model, when there is one.
         asked: What the gate asks of the cases.
 
     Raises:
         BackendError: Candidate or baseline gave no answer at all.
     """
+    contenders = examined.contenders
     graded = [grade(task, answered) for answered in contenders]
     candidate = next(each for each in graded if _role(each) == "candidate")
     chosen = best_baseline([answered.choice for answered in contenders])
@@ -90,6 +99,8 @@ def conclude(
         secondary=pairing.secondary(),
         slices=pairing.slices(slices_of(task.cases, job.evaluate)),
         answered=pairing.answered(),
+        economics=pairing.money(job.evaluate.stakes),
+        retention=examined.retention and _retained(examined.retention),
         contenders=results,
         gate=_gate(job, paired, _sides(pairing, results), asked),
         leaks=task.leaks,
@@ -103,6 +114,18 @@ def conclude(
         curve=training.curve if training else None,
         provenance=_provenance(task, contenders),
         cases=_cases(task, graded, asked.pinned),
+    )
+
+
+def _retained(found: Retention) -> Retained:
+    interval = found.interval(LEVEL)
+    return Retained(
+        probes=found.probes,
+        base_right=found.base_right,
+        lost=found.lost,
+        gained=found.gained,
+        share=found.share,
+        interval=interval and (interval.low, interval.high),
     )
 
 

@@ -24,6 +24,7 @@ import numpy as np
 
 from unitune.evaluate.intervals import Interval, difference_interval
 from unitune.evaluate.units import Clusters, FloatArray, Units
+from unitune.job import Stakes
 
 MOST_WORTH_USD = 1e9
 """No search for the smallest worth of a right answer beyond."""
@@ -43,32 +44,6 @@ class PayBack(StrEnum):
     AFTER = "after"
     NEVER = "never by cost alone"
     UNDETERMINED = "not determined"
-
-
-@dataclass(frozen=True, slots=True)
-class Stakes:
-    """What is paid and gained besides the price of an answer; None is unknown.
-
-    Args:
-        once_usd: Training, data, evaluation and hosting over the horizon.
-        answers: How many answers the horizon asks for.
-        right_answer_usd: Worth of one more right answer.
-    """
-
-    once_usd: Decimal | None = None
-    answers: int | None = None
-    right_answer_usd: Decimal | None = None
-
-    def __post_init__(self) -> None:
-        if self.answers is not None and self.answers < 1:
-            raise ValueError(f"answers must be at least 1, not {self.answers}")
-
-    @property
-    def once_per_answer(self) -> float | None:
-        """What was paid once, spread over the answers."""
-        if self.once_usd is None or self.answers is None:
-            return None
-        return float(self.once_usd) / self.answers
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +124,7 @@ def weigh(  # noqa: PLR0913 - each has a name
         quality=score_differences,
         extra=new - old,
         clusters=clusters,
-        once=stakes.once_per_answer,
+        once=_once_per_answer(stakes),
         level=level,
     )
     worth = None if stakes.right_answer_usd is None else float(stakes.right_answer_usd)
@@ -222,6 +197,13 @@ class _Scales:
     def _pays(self, worth: float) -> bool:
         net = self.net_interval(worth)
         return net is not None and net.low > 0
+
+
+def _once_per_answer(stakes: Stakes) -> float | None:
+    """Return what was paid once, spread over the answers."""
+    if stakes.once_usd is None or stakes.answers is None:
+        return None
+    return float(stakes.once_usd) / stakes.answers
 
 
 def _pay_back(extra: Interval) -> PayBack:

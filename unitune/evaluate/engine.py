@@ -39,7 +39,7 @@ REFUSED_AFTER = 3
 FOR_ALL = (401, 403, 404)
 HASH_DIGITS = 16
 
-Phase = Literal["dev", "test", "batch"]
+Phase = Literal["dev", "test", "batch", "probe"]
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ class Asked:
     Args:
         contender: Its name.
         phase: dev while prompts are chosen, test for the verdict, batch while test cases are with a
-            backend in batches.
+            backend in batches, probe for general questions.
         prompt: The prompt that is being asked, in words.
         done: Cases that have their answer; of a batch as far as the backend says.
         total: Cases that there are; for a batch those that are with the backend.

@@ -24,10 +24,11 @@ from decimal import Decimal
 from functools import partial
 from itertools import chain
 from pathlib import Path
+from typing import NamedTuple
 
 from unitune.contender_specs import Recorded
 from unitune.errors import Interrupted
-from unitune.evaluate import batchfile
+from unitune.evaluate import batchfile, retention
 from unitune.evaluate.batchfile import open_batches
 from unitune.evaluate.batching import answer_in_batches
 from unitune.evaluate.contenders import Contender
@@ -39,6 +40,7 @@ from unitune.evaluate.paper import Paper
 from unitune.evaluate.prompts import Prompt
 from unitune.evaluate.remembered import Remembered, open_remembered
 from unitune.evaluate.results import Record
+from unitune.evaluate.retention import Retention
 from unitune.evaluate.sources import Hosted, Places, Source, model_of
 from unitune.evaluate.spending import Spending, usd
 from unitune.evaluate.task import Task
@@ -104,6 +106,7 @@ class Examination:
         batch: Whether the backend answers test cases in batches; models elsewhere do not.
         replay: Whether recorded answers are all there is, and nobody is asked.
         recall: Whether answers that other comparisons were given are taken.
+        retention: Whether base and tuned model are asked general questions, too.
         concurrency: Requests in flight at most.
         spending: What may be spent.
         prices: Of the contenders' models, by contender.
@@ -119,12 +122,25 @@ class Examination:
     batch: bool = False
     replay: bool = False
     recall: bool = False
+    retention: bool = False
     concurrency: int = LIMIT
     spending: Spending = field(default_factory=lambda: Spending(None))
     prices: Mapping[str, TokenPrice] = field(default_factory=dict[str, TokenPrice])
 
 
-def examine(examination: Examination, notify: Notify) -> list[Answered]:
+class Examined(NamedTuple):
+    """What came of it.
+
+    Args:
+        contenders: With their answers, in the job's order.
+        retention: What the tuned model still knows, where that was asked.
+    """
+
+    contenders: tuple[Answered, ...]
+    retention: Retention | None = None
+
+
+def examine(examination: Examination, notify: Notify) -> Examined:
     """Ask every contender all that is not answered yet.
 
     An event loop that runs already, as in a notebook, goes on undisturbed: the asking then has a
@@ -133,9 +149,6 @@ def examine(examination: Examination, notify: Notify) -> list[Answered]:
     Args:
         examination: What is to be asked of whom.
         notify: Called as answers come.
-
-    Returns:
-        The contenders with their answers, in the job's order.
 
     Raises:
         Interrupted: The user pressed Ctrl-C; what was answered is kept.
@@ -166,9 +179,7 @@ def _stopped(examination: Examination) -> str:
     )
 
 
-def _outside_any_loop(
-    work: Callable[[], list[Answered]], stopped: threading.Event
-) -> list[Answered]:
+def _outside_any_loop(work: Callable[[], Examined], stopped: threading.Event) -> Examined:
     """Do the work here, or in a thread that is told to stop when waiting for it ends early."""
     try:
         asyncio.get_running_loop()
@@ -181,17 +192,22 @@ def _outside_any_loop(
             stopped.set()
 
 
-def _examine(examination: Examination, notify: Notify) -> list[Answered]:
+def _examine(examination: Examination, notify: Notify) -> Examined:
+    folder = examination.folder
     with (
-        open_journal(examination.folder / "dev.jsonl") as dev,
-        open_journal(examination.folder / "rows.jsonl") as rows,
+        open_journal(folder / "dev.jsonl") as dev,
+        open_journal(folder / "rows.jsonl") as rows,
+        open_journal(folder / "probes.jsonl") if examination.retention else nullcontext() as probes,
         _remembered(examination) as remembered,
         asyncio.Runner() as runner,
     ):
         examination.spending.begin_with(chain(dev, rows), examination.prices)
         desk = _Desk(examination, runner, dev, rows, remembered, notify)
         answered = {each.name: each for each in desk.sitting()}
-    return [answered[contender.name] for contender in examination.contenders]
+        retention = desk.retention(probes) if probes else None
+    return Examined(
+        tuple(answered[contender.name] for contender in examination.contenders), retention
+    )
 
 
 def _remembered(examination: Examination) -> AbstractContextManager[Remembered | None]:
@@ -257,6 +273,29 @@ class _Desk:
             name = paper.contender
             price = self._price(name)
             yield Answered(self.chosen[name], records[name], paper.fingerprint, price)
+
+    def retention(self, journal: Journal) -> Retention:
+        """Ask base and tuned model the general questions."""
+        asked = self.examination
+        records: list[list[Record]] = []
+        for name, model in (("base", asked.base), ("tuned", asked.tuned)):
+            questions = retention.questions()
+            if asked.replay:
+                records.append(replay(questions, journal, name))
+                continue
+            assert model is not None, "the job has a tuned contender"
+            told = Asked(name, "probe", "general questions", 0, len(questions))
+            with closing(self._open(Hosted(asked.backend, model))) as opened:
+                asking = ask(
+                    opened,
+                    questions,
+                    journal,
+                    name,
+                    self._teller(told),
+                    means=Means(asked.concurrency, None, self.remembered),
+                )
+                records.append(self.runner.run(asking))
+        return retention.retained(*records)
 
     def _sources(self) -> Iterator[tuple[Source, Sequence[Contender]]]:
         """Yield the models to load, each with the contenders that it answers for.

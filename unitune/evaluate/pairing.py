@@ -10,14 +10,18 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from unitune.evaluate.corpus import compare_corpus
+from unitune.evaluate.economics import Economics, weigh
 from unitune.evaluate.families import benjamini_hochberg, holm
 from unitune.evaluate.grading import Graded
 from unitune.evaluate.grouping import Slice
-from unitune.evaluate.results import Contrast
+from unitune.evaluate.results import Contrast, Money
 from unitune.evaluate.scorers import Kind
 from unitune.evaluate.statistics import PairedResult, compare_paired
 from unitune.evaluate.task import Task
+from unitune.job import Stakes
 
 LEVEL = 0.95
 """Of every interval that is shown."""
@@ -86,6 +90,27 @@ class Pairing:
         found = {each.name: self.compare(self.task.primary, each.members) for each in slices}
         return _family(found, benjamini_hochberg)
 
+    def money(self, stakes: Stakes) -> Money | None:
+        """Weigh quality against cost; None where the price of an answer is not known.
+
+        Args:
+            stakes: What else is paid and gained.
+        """
+        prices = [self.task.prices.get(side.name) for side in (self.baseline, self.candidate)]
+        if self.task.scorer(self.task.primary).kind is Kind.CORPUS or None in prices:
+            return None
+        theirs, ours = (
+            side.costs(price) if price else []
+            for side, price in zip((self.baseline, self.candidate), prices, strict=True)
+        )
+        scores = [
+            np.array(side.scores(self.task.primary)) for side in (self.candidate, self.baseline)
+        ]
+        found = weigh(
+            scores[0] - scores[1], theirs, ours, stakes, clusters=self.clusters, level=LEVEL
+        )
+        return _money(found)
+
     def answered(self) -> Contrast | None:
         """Compare without the cases in error, which count as wrong; None when there are none."""
         members = [place for place, missing in enumerate(self.unanswered) if not missing]
@@ -93,6 +118,23 @@ class Pairing:
             return None
         found = self.compare(self.task.primary, members)
         return _contrast("cases that both answered", found, found.p_value)
+
+
+def _money(found: Economics) -> Money | None:
+    if found.extra_usd is None or found.extra_interval is None:
+        return None
+    net = found.net_interval
+    return Money(
+        extra_usd=found.extra_usd,
+        extra_interval_usd=(found.extra_interval.low, found.extra_interval.high),
+        pay_back=found.pay_back,
+        break_even_answers=found.break_even_answers,
+        usd_per_extra_right=found.usd_per_extra_right,
+        net_usd=found.net_usd,
+        net_interval_usd=net and (net.low, net.high),
+        worth=found.worth,
+        smallest_worth_usd=found.smallest_worth_usd,
+    )
 
 
 def _family(

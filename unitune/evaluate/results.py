@@ -184,6 +184,54 @@ class Contrast(Frozen):
     """For all contrasts of its kind: Holm for metrics, Benjamini-Hochberg for slices."""
 
 
+class Money(Frozen):
+    """What money says, in US dollars an answer; None is not known, or does not exist."""
+
+    extra_usd: Decimal = Field(description="What an answer costs more than the baseline's.")
+    extra_interval_usd: tuple[Decimal | None, Decimal | None] = Field(
+        description="Of that, at the comparison's level; an end that is not known is open."
+    )
+    pay_back: str | None = Field(
+        default=None, description="Whether cheaper answers alone pay for what was spent once."
+    )
+    break_even_answers: int | None = Field(
+        default=None, description="After how many answers they do."
+    )
+    usd_per_extra_right: Decimal | None = Field(
+        default=None,
+        description="Cost of one more right answer over the horizon; known when the candidate is "
+        "better, and what is paid once and the number of answers are given (evaluate.stakes).",
+    )
+    net_usd: Decimal | None = Field(
+        default=None, description="Worth of what is gained, less what it costs, an answer."
+    )
+    net_interval_usd: tuple[Decimal | None, Decimal | None] | None = Field(
+        default=None, description="Of that, at the comparison's level."
+    )
+    worth: str | None = Field(default=None, description="Whether that interval lies above 0.")
+    smallest_worth_usd: Decimal | None = Field(
+        default=None,
+        description="From this worth of a right answer on, the candidate is worth its money.",
+    )
+
+
+class Retained(Frozen):
+    """General questions that the untuned base got right, asked of the tuned model."""
+
+    probes: int
+    """Questions that both answered."""
+    base_right: int
+    """Of these, what the base got right."""
+    lost: tuple[str, ...]
+    """Ids of those that the tuned model gets wrong."""
+    gained: tuple[str, ...]
+    """Ids of those that it alone gets right."""
+    share: float | None
+    """Of the base's right answers that are kept; None when there were none."""
+    interval: tuple[float, float] | None
+    """Of the share, at the comparison's level."""
+
+
 class LeakResult(Frozen):
     """Test cases that stand in the training rows."""
 
@@ -252,6 +300,10 @@ class Comparison(Frozen):
     """By the primary metric on the cases that both sides answered, where some ended in an error."""
     contenders: tuple[ContenderResult, ...]
     gate: GateResult | None = None
+    economics: Money | None = None
+    """With the prices of both sides."""
+    retention: Retained | None = None
+    """When the job asks for it."""
     leaks: LeakResult
     dev_rows: int
     notes: tuple[str, ...] = ()

@@ -21,7 +21,6 @@ from jinja2 import PackageLoader, StrictUndefined
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from markupsafe import Markup
 
-from unitune.evaluate.economics import Economics
 from unitune.evaluate.results import Comparison, GateCheck
 from unitune.report import cases, charts, words
 from unitune.report.cases import marked_cases
@@ -88,7 +87,7 @@ def render(comparison: Comparison) -> str:
             groups=groups,
             marks=[(name, mark, n) for name, mark in MARKS if (n := marked_cases(groups, mark))],
             checks=_checks(comparison),
-            economics=_economics(comparison),
+            economics=words.economics(comparison.economics) if comparison.economics else (),
             system_prompt=cases.shared_system_prompt(comparison.cases),
             metrics=_other_metrics(comparison),
             measures=_names(result.measures for result in comparison.contenders),
@@ -131,11 +130,6 @@ def _checks(comparison: Comparison) -> list[GateCheck]:
     """Return the checks of the gate, those that did not pass first."""
     checks = comparison.gate.checks if comparison.gate else ()
     return sorted(checks, key=lambda check: check.exit_code == 0)
-
-
-def _economics(comparison: Comparison) -> tuple[words.Fact, ...]:
-    found = getattr(comparison, "economics", None)
-    return words.economics(found) if isinstance(found, Economics) else ()
 
 
 @cache

@@ -8,15 +8,15 @@ statistic: every figure comes out of `Comparison`.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 from typing import Literal
 
 from unitune.data.leaks import by_kind
-from unitune.evaluate.economics import Economics, MoneyInterval, PayBack
-from unitune.evaluate.results import Comparison, ContenderResult, GateCheck, LeakResult
+from unitune.evaluate.economics import PayBack
+from unitune.evaluate.results import Comparison, ContenderResult, GateCheck, LeakResult, Money
 
 _HYPHEN_BEFORE_NUMBER = re.compile(r"(?<![\w-])-(?=\d)")
 _SPACE_BEFORE_PERCENT = re.compile(r"(?<=\d) (?=%)")
@@ -142,6 +142,25 @@ def evidence(comparison: Comparison) -> tuple[Fact, ...]:
             "A true difference of this size is found by four of five such tests; a smaller one is "
             "often missed.",
         ),
+        *_retention(comparison),
+    )
+
+
+def _retention(comparison: Comparison) -> Iterator[Fact]:
+    """Tell what the tuned model still knows, where that was asked."""
+    found = comparison.retention
+    if found is None:
+        return
+    if found.share is None or found.interval is None:
+        yield Fact("Still known", "not known", "The base got no general question right.")
+        return
+    low, high = (percent(end) for end in found.interval)
+    yield Fact(
+        "Still known",
+        percent(found.share),
+        f"Of {counted(found.base_right, 'general question')} that the base got right "
+        f"({level(comparison)} interval: {low} to {high}); it alone gets {len(found.gained)} more. "
+        "A warning light and no benchmark.",
     )
 
 
@@ -155,7 +174,7 @@ def _gained_and_lost(comparison: Comparison) -> str:
     )
 
 
-def economics(found: Economics) -> tuple[Fact, ...]:
+def economics(found: Money) -> tuple[Fact, ...]:
     """Return whether the candidate is worth its money; only what is known.
 
     Args:
@@ -165,14 +184,14 @@ def economics(found: Economics) -> tuple[Fact, ...]:
         Fact("Worth it?", found.worth or "", "Quality and cost together, case by case."),
         Fact(
             "An answer costs more by",
-            _usd(found.extra_usd, found.extra_interval),
+            _usd(found.extra_usd, found.extra_interval_usd),
             "Below zero, it is cheaper than the baseline's.",
         ),
         Fact("Pays for itself", _pay_back(found), "By cheaper answers alone, whatever they say."),
         Fact("One more right answer costs", _usd(found.usd_per_extra_right)),
         Fact(
             "Net benefit of an answer",
-            _usd(found.net_usd, found.net_interval),
+            _usd(found.net_usd, found.net_interval_usd),
             "What it is worth that more are right, less what they cost more.",
         ),
         Fact(
@@ -184,18 +203,18 @@ def economics(found: Economics) -> tuple[Fact, ...]:
     return tuple(fact for fact in facts if fact.value)
 
 
-def _usd(amount: Decimal | None, interval: MoneyInterval | None = None) -> str:
+def _usd(
+    amount: Decimal | None, interval: tuple[Decimal | None, Decimal | None] | None = None
+) -> str:
     if amount is None:
         return ""
     if interval is None:
         return f"{amount:,f} USD"
-    low, high = (
-        "unbounded" if end is None else f"{end:,f}" for end in (interval.low, interval.high)
-    )
+    low, high = ("unbounded" if end is None else f"{end:,f}" for end in interval)
     return f"{amount:,f} USD ({low} to {high})"
 
 
-def _pay_back(found: Economics) -> str:
+def _pay_back(found: Money) -> str:
     if found.break_even_answers is not None:
         return f"after {counted(found.break_even_answers, 'answer')}"
     return "" if found.pay_back is None or found.pay_back is PayBack.AFTER else found.pay_back

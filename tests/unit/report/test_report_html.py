@@ -18,8 +18,8 @@ from sample_comparison import (
     sample_comparison,
 )
 
-from unitune.evaluate.economics import Economics, MoneyInterval, PayBack
-from unitune.evaluate.results import Comparison, GateResult
+from unitune.evaluate.economics import PayBack
+from unitune.evaluate.results import Comparison, GateResult, Money
 from unitune.job import Gate
 from unitune.report import words
 from unitune.report.html import render
@@ -351,22 +351,15 @@ def test_further_metrics_have_their_adjusted_p_value() -> None:
     assert "(Holm)" in text
 
 
-class Priced(Comparison):
-    """A comparison that knows what its answers cost."""
-
-    economics: Economics | None = None
-
-
 def test_what_it_costs_is_told_where_it_is_known() -> None:
     plain = sample_comparison()
-    fields = {name: getattr(plain, name) for name in Comparison.model_fields}
-    money = Economics(
+    money = Money(
         extra_usd=Decimal("-0.0012"),
-        extra_interval=MoneyInterval(Decimal("-0.0013"), Decimal("-0.0011"), 0.95),
+        extra_interval_usd=(Decimal("-0.0013"), Decimal("-0.0011")),
         pay_back=PayBack.AFTER,
         break_even_answers=120_000,
     )
-    text = Page(render(Priced(**fields, economics=money))).text
+    text = Page(render(plain.model_copy(update={"economics": money}))).text
 
     assert "An answer costs more by \u22120.0012 USD (\u22120.0013 to \u22120.0011)" in text
     assert "Pays for itself after 120,000 answers" in text

@@ -1,0 +1,87 @@
+"""What a comparison says of money and of what was forgotten, from its answers to its report."""
+
+from __future__ import annotations
+
+import json
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from unitune.evaluate.compare import compare
+from unitune.evaluate.results import Comparison
+from unitune.evaluate.retention import probes
+from unitune.job import Evaluate
+from unitune.models import Request
+from unitune.report.html import render
+from unitune.run import launch
+
+PROMPTED: list[Any] = [
+    "zero-shot",
+    {"type": "instructed", "instructions": "x", "role": "candidate"},
+]
+PRICES = {"zero-shot": {"input": 1, "output": 10}, "instructed": {"input": 3, "output": 10}}
+
+
+def rule(_name: str, request: Request) -> str:
+    return "yes" if "x" in request.messages[0].text else "no"
+
+
+def judged(make_job: Any, backend_of: Any, **evaluate: Any) -> Comparison:
+    backend_of(rule)
+    return compare(make_job({"contenders": PROMPTED, **evaluate}))
+
+
+def test_dearer_and_better_has_a_price_for_each_right_answer(
+    make_job: Any, backend_of: Any
+) -> None:
+    """10 tokens more a dollar and answer, 60 of 60 gained: 20 millionths for each."""
+    stakes = {"once_usd": 6, "answers": 100_000, "right_answer_usd": "0.01"}
+    found = judged(make_job, backend_of, prices=PRICES, stakes=stakes)
+    money = found.economics
+    assert money is not None
+    assert Decimal("0.00002") == money.extra_usd
+    assert "never by cost alone" == money.pay_back
+    assert Decimal("0.00008") == money.usd_per_extra_right
+    assert Decimal("0.00992") == money.net_usd
+    assert "worth it" == money.worth
+    assert "Is it worth the money?" in render(found)
+    assert [Decimal("0.0018"), Decimal("0.003")] == [one.usd for one in found.contenders]
+
+
+def test_without_a_price_nothing_is_said_of_money(make_job: Any, backend_of: Any) -> None:
+    one_sided = {"zero-shot": PRICES["zero-shot"]}
+    assert judged(make_job, backend_of, prices=one_sided).economics is None
+    assert judged(make_job, backend_of).economics is None
+
+
+def test_what_tuning_made_the_model_forget_is_told_when_asked(
+    make_job: Any, tmp_path: Path
+) -> None:
+    """The scripted base knows the first four answers, the tuned model two of them and one more."""
+    known = probes()[:5]
+
+    def replies(*wanted: int) -> dict[str, str]:
+        return {f"{known[at].ask} Answer in a few words.": known[at].accept[0] for at in wanted}
+
+    job = make_job({"contenders": ["zero-shot", "tuned"], "retention": True})
+    vendor = tmp_path / "vendor"
+    vendor.mkdir()
+    (vendor / "untuned.json").write_text(json.dumps({"replies": replies(0, 1, 2, 3)}))
+    script = {"tuned": {"replies": replies(0, 1, 4), "otherwise": "yes"}}
+    job = job.model_copy(update={"options": {"fake": script}})
+    launch(job).wait()
+    for found in (compare(job), compare(job, replay=True)):
+        kept = found.retention
+        assert kept is not None
+        assert (len(probes()), 4, 0.5) == (kept.probes, kept.base_right, kept.share)
+        assert (known[2].id, known[3].id) == kept.lost
+        assert (known[4].id,) == kept.gained
+        assert "Of 4 general questions that the base got right" in render(found)
+
+
+def test_retention_needs_a_tuned_contender() -> None:
+    with pytest.raises(ValidationError, match="no contender is tuned"):
+        Evaluate.model_validate({"contenders": PROMPTED, "retention": True})
