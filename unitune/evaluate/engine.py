@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import islice
 from typing import Literal
@@ -260,7 +260,7 @@ class _Lane:
             record = self.journal.answer(self.contender, question.case, hashed)
             if record is None and (reply := self._recalled(hashed)) is not None:
                 record = record_of(self.contender, question, fingerprint, reply)
-                record = record.model_copy(update={"recalled": True})
+                record = replace(record, recalled=True)
                 recalled.append(record)
             if record is None:
                 pending.append(question)

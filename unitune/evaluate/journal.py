@@ -15,11 +15,12 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
+from functools import cached_property
 from io import RawIOBase
 from pathlib import Path
 from typing import TypeVar
 
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from unitune.errors import Mismatch
 from unitune.evaluate.results import Record
@@ -34,13 +35,29 @@ WAIT_SECONDS = 1.0
 Line = TypeVar("Line")
 
 
+_RECORD = TypeAdapter(Record)
+
+
+def line_of(record: Record) -> str:
+    """Return a record as a line of its file, without its end."""
+    return _RECORD.dump_json(record, exclude_none=True).decode()
+
+
+def read_record(line: str | bytes) -> Record:
+    """Return the record of a line.
+
+    Raises:
+        ValidationError: It is none.
+    """
+    return _RECORD.validate_json(line)
+
+
 class Journal:
     """Recorded answers, in memory and in their file; open one with `open_journal`."""
 
     def __init__(self, file: RawIOBase, records: Iterable[Record]) -> None:
         self._file = file
         self._records: dict[tuple[str, str, str], Record] = {}
-        self._prompted: dict[tuple[str, str, str], Record] = {}
         self._remember(records)
 
     def answer(self, contender: str, case: str, request_hash: str) -> Record | None:
@@ -54,7 +71,7 @@ class Journal:
 
     def recorded(self, contender: str, case: str, prompt_hash: str) -> Record | None:
         """Return what came last of a case with this prompt, whichever model was asked."""
-        return self._prompted.get((contender, case, prompt_hash))
+        return self._by_prompt.get((contender, case, prompt_hash))
 
     def __iter__(self) -> Iterator[Record]:
         """What came last of each request."""
@@ -65,15 +82,20 @@ class Journal:
         new = tuple(records)
         if not new:
             return
-        lines = "".join(f"{record.model_dump_json(exclude_none=True)}\n" for record in new)
+        lines = "".join(f"{line_of(record)}\n" for record in new)
         write_whole(self._file, lines.encode())
         self._remember(new)
 
     def _remember(self, records: Iterable[Record]) -> None:
         for record in records:
-            asked = record.contender, record.case
-            self._records[*asked, record.request_hash] = record
-            self._prompted[*asked, record.prompt_hash] = record
+            key = record.contender, record.case, record.request_hash
+            self._records.pop(key, None)  # the order is that of the last lines
+            self._records[key] = record
+
+    @cached_property
+    def _by_prompt(self) -> dict[tuple[str, str, str], Record]:
+        """For replays, during which nothing is written."""
+        return {(record.contender, record.case, record.prompt_hash): record for record in self}
 
 
 @contextmanager
@@ -137,7 +159,7 @@ def _read(file: RawIOBase, path: Path) -> list[Record]:
 
     def read(line: bytes, number: int) -> Record:
         try:
-            return Record.model_validate_json(line)
+            return read_record(line)
         except ValidationError as error:
             raise refuse(line, number) from error
 

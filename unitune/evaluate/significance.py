@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterator
 from itertools import product
 
 import numpy as np
-from scipy.special import bdtr
 
 from unitune.evaluate.units import FloatArray
 
@@ -155,5 +154,9 @@ def _as_extreme(observed: float, permuted: Iterator[FloatArray], scale: float, u
 
 
 def _fair_coin_tail(most: int, tosses: int) -> float:
-    """Probability of at most so many heads."""
-    return float(bdtr(most, tosses, 0.5)) if most >= 0 else 0.0
+    """Probability of at most so many heads, exactly: a quotient of whole numbers."""
+    ways, term = 0, 1
+    for heads in range(most + 1):
+        ways += term
+        term = term * (tosses - heads) // (heads + 1)
+    return ways / 2**tosses

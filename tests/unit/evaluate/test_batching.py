@@ -31,6 +31,7 @@ from unitune.evaluate import batchcreate, batching
 from unitune.evaluate.batchfile import Batch, Change, open_batches
 from unitune.evaluate.compare import compare
 from unitune.evaluate.engine import Asked
+from unitune.evaluate.journal import line_of, read_record
 from unitune.evaluate.results import Comparison, Record
 from unitune.job import Job
 from unitune.models import Request, TunedModel
@@ -154,7 +155,7 @@ def three(make_job: Any) -> Job:
 
 def rows(out: Path) -> list[Record]:
     lines = (out / "rows.jsonl").read_text().splitlines()
-    return [Record.model_validate_json(line) for line in lines]
+    return [read_record(line) for line in lines]
 
 
 def bare(found: Comparison) -> dict[str, object]:
@@ -229,7 +230,7 @@ def test_what_is_answered_is_in_no_batch_and_the_other_way_round(
     compare(two, out=out, batch=True)
     assert [] == vendor.batches
     kept = first[:50]
-    (out / "rows.jsonl").write_text("".join(f"{row.model_dump_json()}\n" for row in kept))
+    (out / "rows.jsonl").write_text("".join(f"{line_of(row)}\n" for row in kept))
     compare(two, out=out, batch=True)
     assert sum(vendor.sizes) == 120 - 50
     compare(two, out=out)
@@ -599,7 +600,7 @@ def test_answers_that_came_meanwhile_are_not_written_again_when_the_batch_is_col
     stopped(two, vendor, out, clock)
     compare(two, out=out)
     kept = rows(out)[:50]
-    (out / "rows.jsonl").write_text("".join(f"{row.model_dump_json()}\n" for row in kept))
+    (out / "rows.jsonl").write_text("".join(f"{line_of(row)}\n" for row in kept))
     compare(two, out=out, batch=True)
     assert [60, 60] == vendor.sizes
     assert kept == rows(out)[:50]

@@ -14,7 +14,7 @@ import pytest
 from unitune.errors import BackendError, DataError, Interrupted, JobError, Leak
 from unitune.evaluate.compare import compare, default_folder
 from unitune.evaluate.engine import Asked
-from unitune.evaluate.results import Record
+from unitune.evaluate.journal import read_record
 from unitune.job import Job
 from unitune.models import Request
 
@@ -196,7 +196,7 @@ def test_every_total_can_be_computed_from_the_rows(
     backend_of(told_is_better)
     found = compare(make_job(PROMPTED), out=tmp_path / "out")
     lines = (tmp_path / "out" / "rows.jsonl").read_text().splitlines()
-    rows = [Record.model_validate_json(line) for line in lines]
+    rows = [read_record(line) for line in lines]
     for result in found.contenders:
         own = [row for row in rows if row.contender == result.name]
         assert result.n == len({row.case for row in own}) == len(own)

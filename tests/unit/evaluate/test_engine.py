@@ -9,7 +9,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
@@ -18,7 +18,7 @@ from unitune.data.example import Message
 from unitune.errors import BackendError, Busy, Mismatch, Unreachable
 from unitune.evaluate import attempts
 from unitune.evaluate.engine import Means, Question, ask, replay, request_hash
-from unitune.evaluate.journal import open_journal
+from unitune.evaluate.journal import open_journal, read_record
 from unitune.evaluate.pace import LIMIT
 from unitune.evaluate.remembered import open_remembered
 from unitune.evaluate.results import Record
@@ -72,7 +72,7 @@ def put(model: Echo, path: Path, asked: Sequence[Question], contender: str = "c"
 
 
 def lines(path: Path) -> list[Record]:
-    return [Record.model_validate_json(line) for line in path.read_text().splitlines()]
+    return [read_record(line) for line in path.read_text().splitlines()]
 
 
 LETTERS = [f"q{number}" for number in range(10)]
@@ -400,7 +400,7 @@ def test_what_another_comparison_has_asked_is_a_row_here_too(tmp_path: Path) -> 
     asked, recalled = compared(first, "one"), compared(again, "two")
     assert [] == again.asked
     assert {True} == {record.recalled for record in recalled}
-    assert asked == [record.model_copy(update={"recalled": None}) for record in recalled]
+    assert asked == [replace(record, recalled=None) for record in recalled]
     assert 10 == len(lines(tmp_path / "two" / "rows.jsonl"))
     compared(other, "three")
     assert LETTERS == other.asked

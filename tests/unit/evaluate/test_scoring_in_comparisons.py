@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -14,6 +15,7 @@ from scoring import case
 from unitune import scorer_specs
 from unitune.errors import BackendError, DataError, MissingExtra
 from unitune.evaluate.compare import compare
+from unitune.evaluate.journal import line_of, read_record
 from unitune.evaluate.results import Record
 from unitune.evaluate.scorers import Attempt, Setting, build, extras, scorer_fingerprint
 from unitune.evaluate.scorers.build import MAKERS
@@ -175,10 +177,10 @@ def test_tool_calls_are_recorded_and_scored() -> None:
         ],
     )
     line = Record(contender="c", case="1", request_hash="h", tool_calls=(call,))
-    read = Record.model_validate_json(line.model_dump_json(exclude_none=True))
+    read = read_record(line_of(line))
     scorer = build(scorer_specs.ToolCalls())
     assert 1 == scorer.score(Attempt.of(row, read)).value
-    failed = read.model_copy(update={"error": "down"})
+    failed = replace(read, error="down")
     assert 0 == scorer.score(Attempt.of(row, failed)).value
 
 
