@@ -36,8 +36,11 @@ def leaks(seen: Iterable[Dataset], test: Dataset) -> tuple[SharedCase, ...]:
     Returns:
         In the order of the cases, each with its nearest double.
     """
+    some = [rows for rows in seen if len(rows)]
+    if not some:
+        return ()
     search = Search(test.rows)
-    for rows in seen:
+    for rows in some:
         search.look_in(rows.rows, rows.name)
     return search.found()
 

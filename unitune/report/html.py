@@ -17,8 +17,7 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 
-from jinja2 import PackageLoader, StrictUndefined
-from jinja2.sandbox import ImmutableSandboxedEnvironment
+from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from unitune.evaluate.results import Comparison, GateCheck
@@ -133,9 +132,9 @@ def _checks(comparison: Comparison) -> list[GateCheck]:
 
 
 @cache
-def environment() -> ImmutableSandboxedEnvironment:
-    """Return the templates of this package, in a sandbox that escapes every value."""
-    environment = ImmutableSandboxedEnvironment(
+def environment() -> Environment:
+    """Return the templates of this package, which escape every value."""
+    environment = Environment(
         loader=PackageLoader(PACKAGE, package_path=""),
         autoescape=True,
         undefined=StrictUndefined,
