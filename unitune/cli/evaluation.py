@@ -72,9 +72,9 @@ def compare(
     $ unitune compare unitune.yaml --replay --out evaluation
     $ unitune compare unitune.yaml --json > verdict.json[/dim]
     """
-    from unitune.cli.following import asking
     from unitune.cli.options import seconds_of, usd_of
     from unitune.cli.output import aside, console
+    from unitune.cli.progress import asking
     from unitune.evaluate.compare import compare as make_comparison
     from unitune.evaluate.compare import default_folder
     from unitune.job import Job

@@ -1,4 +1,4 @@
-"""Watching work: a training's events, a comparison's answers, a download.
+"""Watching a training: its events as they come.
 
 On a terminal a live bar; in a pipe or a CI log a plain line now and then; with ``quiet`` nothing.
 Everything here goes to standard error.
@@ -7,12 +7,10 @@ Everything here goes to standard error.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator
-from contextlib import contextmanager
 
 import typer
 from pydantic import JsonValue
-from rich.progress import BarColumn, Progress, ProgressColumn, SpinnerColumn, TaskID, TextColumn
+from rich.progress import BarColumn, Progress, ProgressColumn, SpinnerColumn, TextColumn
 
 from unitune.backend import Event, State
 from unitune.cli.money import price_of, so_far
@@ -20,7 +18,6 @@ from unitune.cli.output import aside, console, duration
 from unitune.cli.show import EventLine, RunView, print_run
 from unitune.cost.estimate import Estimate
 from unitune.errors import Interrupted, RunFailed
-from unitune.evaluate.engine import Asked
 from unitune.run import Run
 from unitune.watching import watch_all
 
@@ -161,68 +158,3 @@ def event_words(event: Event) -> str:
 def _number(data: dict[str, JsonValue], name: str) -> float | None:
     value = data.get(name)
     return float(value) if isinstance(value, int | float) else None
-
-
-@contextmanager
-def asking(*, quiet: bool) -> Generator[Callable[[Asked], None] | None]:
-    """Yield a callback that shows how far each contender has been asked."""
-    if quiet:
-        yield None
-    elif aside().is_terminal:
-        with _bars(TextColumn("{task.completed:.0f}/{task.total:.0f}")) as show:
-            yield lambda asked: show(f"{asked.phase:<6}{_who(asked)}", asked.done, asked.total)
-    else:
-        yield _saying()
-
-
-def _who(asked: Asked) -> str:
-    return f"{asked.contender}: {asked.prompt}" if asked.phase == "dev" else asked.contender
-
-
-def _saying() -> Callable[[Asked], None]:
-    """Return a callback that prints what is done, and of a batch each tenth of it once."""
-    said: set[tuple[str, int]] = set()
-
-    def say(asked: Asked) -> None:
-        if asked.phase != "batch":
-            if asked.done == asked.total:
-                aside().print(f"{asked.phase}: {_who(asked)}, {asked.total} cases answered")
-            return
-        tenth = (asked.contender, 10 * asked.done // asked.total)
-        if tenth not in said:
-            said.add(tenth)
-            aside().print(f"batch: {_who(asked)}, {asked.done} of {asked.total} cases done")
-
-    return say
-
-
-@contextmanager
-def fetching(*, quiet: bool) -> Generator[Callable[[str, int, int], None]]:
-    """Yield a callback that shows a download: what, the amount done, the total."""
-    said: set[str] = set()
-
-    def say(what: str, *_: int) -> None:
-        if not quiet and what not in said:
-            said.add(what)
-            aside().print(what)
-
-    if quiet or not aside().is_terminal:
-        yield say
-    else:
-        with _bars(TextColumn("{task.percentage:.0f} %")) as show:
-            yield show
-
-
-@contextmanager
-def _bars(figures: ProgressColumn) -> Generator[Callable[[str, int, int], None]]:
-    """Yield a callback that moves the bar of a name, which is drawn when it is first heard of."""
-    columns = (TextColumn("{task.description}"), BarColumn(bar_width=24), figures)
-    with Progress(*columns, console=aside(), transient=True) as progress:
-        tasks: dict[str, TaskID] = {}
-
-        def show(name: str, done: int, total: int) -> None:
-            if name not in tasks:
-                tasks[name] = progress.add_task(name, total=total or None)
-            progress.update(tasks[name], completed=done)
-
-        yield show

@@ -53,8 +53,8 @@ def pull(
     """
     from unitune import registry
     from unitune.abilities import Stores
-    from unitune.cli.following import fetching
     from unitune.cli.output import console, gigabytes, print_json
+    from unitune.cli.progress import fetching
 
     keeper = registry.backend(backend)
     if not isinstance(keeper, Stores):
