@@ -52,9 +52,9 @@ from statistics import NormalDist
 import numpy as np
 import numpy.typing as npt
 
-from unitune.evaluate.corpus import compare_corpus, jackknife
-from unitune.evaluate.intervals import refuted, robust_ends
-from unitune.evaluate.statistics import compare_paired
+from unitune.evaluate.statistics.corpus import compare_corpus, jackknife
+from unitune.evaluate.statistics.intervals import refuted, robust_ends
+from unitune.evaluate.statistics.paired import compare_paired
 
 FloatArray = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]

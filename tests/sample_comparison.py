@@ -29,7 +29,7 @@ from unitune.evaluate.results import (
     LeakResult,
     Regression,
 )
-from unitune.evaluate.statistics import compare_paired, own_score
+from unitune.evaluate.statistics.paired import compare_paired, own_score
 from unitune.job import Gate
 
 SYSTEM = (

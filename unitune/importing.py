@@ -24,7 +24,7 @@ from unitune.conversion import Converted, decode_file
 from unitune.data.example import Example
 from unitune.data.findings import Finding
 from unitune.errors import BackendError, DataError, UnknownName, Unsupported, UserError
-from unitune.evaluate.recorded import answer_line, mend, read_answers
+from unitune.evaluate.asking.recorded import answer_line, mend, read_answers
 from unitune.job import Data, Evaluate, Job, Tuning
 from unitune.models import ChatModel, Reply, Request, TunedModel
 

@@ -3,7 +3,7 @@
 A ChatModel belongs to the backend that made it. It sends a request once and never raises for a
 single failed one: the reply then carries `error`, so that an evaluation records a row instead of
 crashing, and says whether asking again is of use. Asking again, and how many are asked at once, is
-the business of `unitune.evaluate.engine`.
+the business of `unitune.evaluate.asking.engine`.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 `asked_pause` reads what comes with a refusal, `rest` what comes with any answer: once no request or
 token is left, the next would be refused. Waiting is the business of `unitune.patience` and of
-`unitune.evaluate.pace`.
+`unitune.evaluate.asking.pace`.
 """
 
 from __future__ import annotations

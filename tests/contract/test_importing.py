@@ -19,7 +19,7 @@ from unitune.backend import State
 from unitune.contender_specs import Recorded, Tuned
 from unitune.data.load import load
 from unitune.errors import DataError, UnituneError, UnknownName, Unsupported, UserError
-from unitune.evaluate.recorded import read_answers
+from unitune.evaluate.asking.recorded import read_answers
 from unitune.importing import ANSWERS, OLD_MODEL, import_job, record_answers
 from unitune.job import Data, Job, Tuning
 from unitune.run import Run, launch

@@ -25,10 +25,10 @@ from pathlib import Path
 from typing import Any
 
 from unitune import registry
-from unitune.evaluate import batchcreate, batching
-from unitune.evaluate.batchfile import BatchFile
+from unitune.evaluate.asking import batchcreate, batching
+from unitune.evaluate.asking.batchfile import BatchFile
+from unitune.evaluate.asking.journal import Journal
 from unitune.evaluate.compare import compare
-from unitune.evaluate.journal import Journal
 from unitune.job import Job
 from unitune.run import launch
 from unitune.testing import FakeBackend

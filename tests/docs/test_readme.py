@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
-from unitune.evaluate.contenders import check_roles
+from unitune.evaluate.contenders.build import check_roles
 from unitune.job import Evaluate, Job
 
 ROOT = Path(__file__).parents[2]

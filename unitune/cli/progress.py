@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from rich.progress import BarColumn, Progress, ProgressColumn, TaskID, TextColumn
 
 from unitune.cli.output import aside
-from unitune.evaluate.engine import Asked
+from unitune.evaluate.asking.engine import Asked
 
 
 @contextmanager

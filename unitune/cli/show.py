@@ -20,7 +20,7 @@ from unitune.cost.estimate import Estimate
 from unitune.data.check import DataReport
 from unitune.data.leaks import by_kind
 from unitune.evaluate.results import Comparison
-from unitune.evaluate.sample_size import foresight
+from unitune.evaluate.statistics.sample_size import foresight
 from unitune.job import Job
 from unitune.models import TunedModel
 from unitune.offer import OfferedModel

@@ -11,8 +11,8 @@ from unitune.data.example import Message
 from unitune.data.load import load
 from unitune.deploying import answering
 from unitune.errors import BackendError, RunFailed
-from unitune.evaluate.attempts import persist
-from unitune.evaluate.pace import Pace
+from unitune.evaluate.asking.attempts import persist
+from unitune.evaluate.asking.pace import Pace
 from unitune.models import ChatModel, Request
 from unitune.run import Run
 

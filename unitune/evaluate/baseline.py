@@ -27,7 +27,7 @@ from unitune.errors import BackendError, DataError, JobError, Mismatch
 from unitune.evaluate.gate import is_known
 from unitune.evaluate.results import Answer, Frozen, Regression
 from unitune.evaluate.scorers import Kind, Scorer
-from unitune.evaluate.statistics import compare_paired
+from unitune.evaluate.statistics.paired import compare_paired
 from unitune.job import Job
 
 LEAST_OVERLAP = 0.9

@@ -25,24 +25,24 @@ from unitune.contender_specs import Tuned
 from unitune.data.split import Splits, load_splits
 from unitune.errors import JobError, UnknownName, UserError
 from unitune.evaluate import baseline
-from unitune.evaluate.batchcreate import batching_backend
+from unitune.evaluate.asking.batchcreate import batching_backend
+from unitune.evaluate.asking.engine import Asked
+from unitune.evaluate.asking.sources import check_sources
+from unitune.evaluate.asking.spending import Spending, contender_prices
 from unitune.evaluate.conclude import conclude
-from unitune.evaluate.contenders import build, check_roles, needs_train
-from unitune.evaluate.engine import Asked
+from unitune.evaluate.contenders.build import build, check_roles, needs_train
+from unitune.evaluate.contenders.training import check_prompts
 from unitune.evaluate.evidence import requirements
 from unitune.evaluate.examine import Examination, Notify, examine
 from unitune.evaluate.results import Comparison
-from unitune.evaluate.sample_size import foresight
-from unitune.evaluate.sources import check_sources
-from unitune.evaluate.spending import Spending, contender_prices
+from unitune.evaluate.statistics.sample_size import foresight
 from unitune.evaluate.task import Task, prepare
-from unitune.evaluate.training import check_prompts
 from unitune.feasibility import on_its_own_name
 from unitune.home import home, make_home
 from unitune.job import Job
 
 if TYPE_CHECKING:
-    from unitune.evaluate.under_test import Judged
+    from unitune.evaluate.contenders.under_test import Judged
     from unitune.run import Run
 
 
@@ -184,7 +184,7 @@ def _made_folder(job: str, run: str | None) -> Path:
 def _tuned_by(job: Job, splits: Splits, run: Run | None) -> Judged | None:
     """Return the run that made the tuned model; None when every contender is prompted."""
     if any(isinstance(spec, Tuned) for spec in job.evaluate.contenders):
-        from unitune.evaluate.under_test import judged  # noqa: PLC0415 - loads the ledger
+        from unitune.evaluate.contenders.under_test import judged  # noqa: PLC0415 - loads the ledger
 
         return judged(job, splits, run)
     if run is not None:

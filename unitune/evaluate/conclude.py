@@ -17,14 +17,13 @@ from unitune.contender_specs import Model, Recorded, Server
 from unitune.data.example import digest
 from unitune.errors import BackendError
 from unitune.evaluate import gate
-from unitune.evaluate.contenders import prompt_kind
-from unitune.evaluate.corpus import own_corpus
-from unitune.evaluate.dev import best_baseline
+from unitune.evaluate.contenders.build import prompt_kind
+from unitune.evaluate.contenders.dev import best_baseline
+from unitune.evaluate.contenders.training import Training
 from unitune.evaluate.evidence import Requirements, Sides, gather
 from unitune.evaluate.examine import Answered, Examined
 from unitune.evaluate.grading import Graded, grade
 from unitune.evaluate.grouping import clusters_of, slices_of
-from unitune.evaluate.intervals import Interval
 from unitune.evaluate.pairing import LEVEL, Pairing
 from unitune.evaluate.results import (
     CaseResult,
@@ -36,9 +35,10 @@ from unitune.evaluate.results import (
 )
 from unitune.evaluate.retention import Retention
 from unitune.evaluate.scorers import Kind
-from unitune.evaluate.statistics import PairedResult, own_score
+from unitune.evaluate.statistics.corpus import own_corpus
+from unitune.evaluate.statistics.intervals import Interval
+from unitune.evaluate.statistics.paired import PairedResult, own_score
 from unitune.evaluate.task import Task
-from unitune.evaluate.training import Training
 from unitune.job import Job
 
 

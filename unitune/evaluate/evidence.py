@@ -15,7 +15,7 @@ from unitune.errors import JobError, UnknownName
 from unitune.evaluate.baseline import Standing, check_kept, regress, standing
 from unitune.evaluate.gate import MOST_ERRORS, Evidence, Pinned
 from unitune.evaluate.results import Answer, ContenderResult
-from unitune.evaluate.statistics import PairedResult
+from unitune.evaluate.statistics.paired import PairedResult
 from unitune.evaluate.task import Task
 from unitune.job import Gate, Job
 

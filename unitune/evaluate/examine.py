@@ -28,21 +28,22 @@ from typing import NamedTuple
 
 from unitune.contender_specs import Recorded
 from unitune.errors import Interrupted
-from unitune.evaluate import batchfile, retention
-from unitune.evaluate.batchfile import open_batches
-from unitune.evaluate.batching import answer_in_batches
-from unitune.evaluate.contenders import Contender
-from unitune.evaluate.dev import Choice, DevScore, borrow, choose, needs_dev
-from unitune.evaluate.engine import Asked, Means, Question, ask, replay
-from unitune.evaluate.journal import Journal, open_journal
-from unitune.evaluate.pace import LIMIT
-from unitune.evaluate.paper import Paper
-from unitune.evaluate.prompts import Prompt
-from unitune.evaluate.remembered import Remembered, open_remembered
+from unitune.evaluate import retention
+from unitune.evaluate.asking import batchfile
+from unitune.evaluate.asking.batchfile import open_batches
+from unitune.evaluate.asking.batching import answer_in_batches
+from unitune.evaluate.asking.engine import Asked, Means, Question, ask, replay
+from unitune.evaluate.asking.journal import Journal, open_journal
+from unitune.evaluate.asking.pace import LIMIT
+from unitune.evaluate.asking.paper import Paper
+from unitune.evaluate.asking.remembered import Remembered, open_remembered
+from unitune.evaluate.asking.sources import Hosted, Places, Source, model_of
+from unitune.evaluate.asking.spending import Spending, usd
+from unitune.evaluate.contenders.build import Contender
+from unitune.evaluate.contenders.dev import Choice, DevScore, borrow, choose, needs_dev
+from unitune.evaluate.contenders.prompts import Prompt
 from unitune.evaluate.results import Record
 from unitune.evaluate.retention import Retention
-from unitune.evaluate.sources import Hosted, Places, Source, model_of
-from unitune.evaluate.spending import Spending, usd
 from unitune.evaluate.task import Task
 from unitune.home import home, make_home
 from unitune.job import TokenPrice

@@ -13,10 +13,10 @@ from itertools import islice
 from statistics import fmean
 from typing import TypeVar
 
+from unitune.evaluate.asking.spending import usd
 from unitune.evaluate.examine import Answered
 from unitune.evaluate.results import Answer, Record
 from unitune.evaluate.scorers import Sums
-from unitune.evaluate.spending import usd
 from unitune.evaluate.task import Task
 from unitune.job import TokenPrice
 

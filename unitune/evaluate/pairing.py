@@ -12,14 +12,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from unitune.evaluate.corpus import compare_corpus
-from unitune.evaluate.economics import Economics, weigh
-from unitune.evaluate.families import benjamini_hochberg, holm
 from unitune.evaluate.grading import Graded
 from unitune.evaluate.grouping import Slice
 from unitune.evaluate.results import Contrast, Money
 from unitune.evaluate.scorers import Kind
-from unitune.evaluate.statistics import PairedResult, compare_paired
+from unitune.evaluate.statistics.corpus import compare_corpus
+from unitune.evaluate.statistics.economics import Economics, weigh
+from unitune.evaluate.statistics.families import benjamini_hochberg, holm
+from unitune.evaluate.statistics.paired import PairedResult, compare_paired
 from unitune.evaluate.task import Task
 from unitune.job import Stakes
 

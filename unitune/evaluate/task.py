@@ -5,7 +5,8 @@ before any model is loaded: test cases that stand in training rows (as `evaluate
 two different cases under one id, expected answers that a scorer cannot read. A case that stands
 in the file twice is asked and counted once, because it is no second piece of evidence.
 
-Not here: asking (`unitune.evaluate.engine`), statistics (`unitune.evaluate.statistics`).
+Not here: asking (`unitune.evaluate.asking.engine`), statistics
+(`unitune.evaluate.statistics.paired`).
 """
 
 from __future__ import annotations
@@ -19,10 +20,10 @@ from unitune.data.example import Example, digest
 from unitune.data.leaks import leaks, refuse
 from unitune.data.split import Splits
 from unitune.errors import DataError, JobError, Leak
-from unitune.evaluate.dev import DevScore
-from unitune.evaluate.engine import Question, short_hash
+from unitune.evaluate.asking.engine import Question, short_hash
+from unitune.evaluate.contenders.dev import DevScore
+from unitune.evaluate.contenders.prompts import Prompt
 from unitune.evaluate.grouping import check_groups
-from unitune.evaluate.prompts import Prompt
 from unitune.evaluate.results import Answer, Confusion, LeakResult, Record
 from unitune.evaluate.scorers import (
     Attempt,

@@ -15,8 +15,8 @@ from decimal import Decimal
 from typing import Literal
 
 from unitune.data.leaks import by_kind
-from unitune.evaluate.economics import PayBack
 from unitune.evaluate.results import Comparison, ContenderResult, GateCheck, LeakResult, Money
+from unitune.evaluate.statistics.economics import PayBack
 
 _HYPHEN_BEFORE_NUMBER = re.compile(r"(?<![\w-])-(?=\d)")
 _SPACE_BEFORE_PERCENT = re.compile(r"(?<=\d) (?=%)")

@@ -16,7 +16,7 @@ from tempfile import TemporaryDirectory
 
 from unitune.contender_specs import ContenderSpec, Recorded, Role, Tuned, ZeroShot
 from unitune.errors import DataError, UserError
-from unitune.evaluate.recorded import answer_line
+from unitune.evaluate.asking.recorded import answer_line
 from unitune.importing import job_name, moved
 from unitune.job import Data, Evaluate, Job
 from unitune.suites.inspect_log import read_log

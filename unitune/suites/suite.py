@@ -161,8 +161,8 @@ def joined(suites: Sequence[Suite]) -> Suite:
 def each_asked_once(suite: Suite) -> Suite:
     """Return a suite without cases that ask what an earlier one asks and were answered otherwise.
 
-    A recorded answer is found by what is asked (`unitune.evaluate.recorded`), so repeats of one
-    question cannot be told apart.
+    A recorded answer is found by what is asked (`unitune.evaluate.asking.recorded`), so repeats of
+    one question cannot be told apart.
     """
     first: dict[str, Example] = {}
     twice: dict[str, Example] = {}

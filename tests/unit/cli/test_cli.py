@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from command_line import Command
 
-from unitune.evaluate import batching
+from unitune.evaluate.asking import batching
 from unitune.job import Job
 
 EXAMPLE = Path(__file__).parents[3] / "examples" / "support-triage"

@@ -27,11 +27,11 @@ from unitune.errors import (
     Unsupported,
     UserError,
 )
-from unitune.evaluate import batchcreate, batching
-from unitune.evaluate.batchfile import Batch, Change, open_batches
+from unitune.evaluate.asking import batchcreate, batching
+from unitune.evaluate.asking.batchfile import Batch, Change, open_batches
+from unitune.evaluate.asking.engine import Asked
+from unitune.evaluate.asking.journal import line_of, read_record
 from unitune.evaluate.compare import compare
-from unitune.evaluate.engine import Asked
-from unitune.evaluate.journal import line_of, read_record
 from unitune.evaluate.results import Comparison, Record
 from unitune.job import Job
 from unitune.models import Request, TunedModel

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 from unitune.errors import BackendError, DataError, Interrupted, JobError, Leak
+from unitune.evaluate.asking.engine import Asked
+from unitune.evaluate.asking.journal import read_record
 from unitune.evaluate.compare import compare, default_folder
-from unitune.evaluate.engine import Asked
-from unitune.evaluate.journal import read_record
 from unitune.job import Job
 from unitune.models import Request
 

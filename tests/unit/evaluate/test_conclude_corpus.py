@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from unitune.evaluate.compare import compare
-from unitune.evaluate.corpus import own_corpus
 from unitune.evaluate.scorers import mean_of
-from unitune.evaluate.statistics import own_score
+from unitune.evaluate.statistics.corpus import own_corpus
+from unitune.evaluate.statistics.paired import own_score
 from unitune.models import Request
 
 CONTENDERS = [

@@ -16,7 +16,7 @@ from unitune.data.dataset import Dataset
 from unitune.data.load import load
 from unitune.errors import JobError, Mismatch, UnknownName, UserError
 from unitune.evaluate.compare import compare
-from unitune.evaluate.training import check_prompts
+from unitune.evaluate.contenders.training import check_prompts
 from unitune.job import Evaluate, Job
 from unitune.models import Reply, Request
 from unitune.run import Run, launch
@@ -147,9 +147,9 @@ class PlayedServer:
 
 @pytest.fixture
 def servers(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str, str | None]]:
-    module = ModuleType("unitune.evaluate.server")
+    module = ModuleType("unitune.evaluate.asking.server")
     module.ServerChatModel = PlayedServer  # pyright: ignore[reportAttributeAccessIssue]
-    monkeypatch.setitem(sys.modules, "unitune.evaluate.server", module)
+    monkeypatch.setitem(sys.modules, "unitune.evaluate.asking.server", module)
     PlayedServer.made = []
     return PlayedServer.made
 

@@ -16,11 +16,11 @@ import pytest
 
 from unitune.data.example import Message
 from unitune.errors import BackendError, Busy, Mismatch, Unreachable
-from unitune.evaluate import attempts
-from unitune.evaluate.engine import Means, Question, ask, replay, request_hash
-from unitune.evaluate.journal import open_journal, read_record
-from unitune.evaluate.pace import LIMIT
-from unitune.evaluate.remembered import open_remembered
+from unitune.evaluate.asking import attempts
+from unitune.evaluate.asking.engine import Means, Question, ask, replay, request_hash
+from unitune.evaluate.asking.journal import open_journal, read_record
+from unitune.evaluate.asking.pace import LIMIT
+from unitune.evaluate.asking.remembered import open_remembered
 from unitune.evaluate.results import Record
 from unitune.models import Reply, Request
 
@@ -215,8 +215,8 @@ SLOW = """
 import asyncio, sys
 from pathlib import Path
 from unitune.data.example import Message
-from unitune.evaluate.engine import Question, ask
-from unitune.evaluate.journal import open_journal
+from unitune.evaluate.asking.engine import Question, ask
+from unitune.evaluate.asking.journal import open_journal
 from unitune.models import Reply, Request
 
 class Slow:

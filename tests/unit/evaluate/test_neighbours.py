@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from sklearn.feature_extraction.text import TfidfVectorizer
 
 from unitune.data.example import Example, Message
-from unitune.evaluate import neighbours
-from unitune.evaluate.neighbours import Neighbours
+from unitune.evaluate.contenders.build import neighbours
+from unitune.evaluate.contenders.neighbours import Neighbours
 
 
 def row(question: str, answer: str = "x") -> Example:

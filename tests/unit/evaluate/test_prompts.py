@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from unitune.contender_specs import FewShot, Instructed, Recorded, ShotChoice, Tuned, ZeroShot
 from unitune.data.example import Example, Message
 from unitune.errors import JobError
-from unitune.evaluate.contenders import LADDER, MOST_SHOT_BYTES, build, check_roles
-from unitune.evaluate.prompts import (
+from unitune.evaluate.contenders.build import LADDER, MOST_SHOT_BYTES, build, check_roles
+from unitune.evaluate.contenders.prompts import (
     MOST_LISTED,
     MOST_SAMPLES,
     OWN_MESSAGES,
@@ -18,7 +18,7 @@ from unitune.evaluate.prompts import (
     Prompt,
     instructions_from,
 )
-from unitune.evaluate.shots import draw
+from unitune.evaluate.contenders.shots import draw
 from unitune.job import Evaluate, Tuning
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from unitune.evaluate.results import Record
 from unitune.evaluate.retention import Probe, probes, questions, retained
-from unitune.evaluate.statistics import own_score
+from unitune.evaluate.statistics.paired import own_score
 
 
 def answers(

@@ -14,8 +14,8 @@ from scoring import case
 
 from unitune import scorer_specs
 from unitune.errors import BackendError, DataError, MissingExtra
+from unitune.evaluate.asking.journal import line_of, read_record
 from unitune.evaluate.compare import compare
-from unitune.evaluate.journal import line_of, read_record
 from unitune.evaluate.results import Record
 from unitune.evaluate.scorers import Attempt, Setting, build, extras, scorer_fingerprint
 from unitune.evaluate.scorers.build import MAKERS

@@ -13,8 +13,8 @@ from unit.providers.openai_spec import MODEL, Stage, on_stage
 
 from unitune.data.example import Message
 from unitune.errors import JobError
-from unitune.evaluate import server
-from unitune.evaluate.server import ServerChatModel
+from unitune.evaluate.asking import server
+from unitune.evaluate.asking.server import ServerChatModel
 from unitune.models import Reply, Request
 from unitune.testing.loopback import Answer, Fault
 from unitune_providers.loopback.openai.vendor import KEY, OpenAIVendor

@@ -9,10 +9,10 @@ import pytest
 
 from unitune.data.example import Message
 from unitune.errors import BackendError, OverBudget, Unreachable
-from unitune.evaluate.attempts import persist
-from unitune.evaluate.pace import Pace
+from unitune.evaluate.asking.attempts import persist
+from unitune.evaluate.asking.pace import Pace
+from unitune.evaluate.asking.spending import Spending, contender_prices, most_usd, usd
 from unitune.evaluate.results import Record
-from unitune.evaluate.spending import Spending, contender_prices, most_usd, usd
 from unitune.job import Data, Evaluate, Job, TokenPrice
 from unitune.models import Reply, Request
 
@@ -64,7 +64,7 @@ def test_an_answer_of_unknown_length_counts_as_the_longest() -> None:
 def test_a_refusal_costs_nothing_and_silence_may_have_cost_all(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("unitune.evaluate.attempts.FIRST_PAUSE_SECONDS", 0.001)
+    monkeypatch.setattr("unitune.evaluate.asking.attempts.FIRST_PAUSE_SECONDS", 0.001)
     refused, silent = BackendError("too many", status=429), Unreachable("no answer")
     spending = Spending(Decimal(1))
     pay(spending, Reply.failed(refused), Reply.failed(silent), ANSWER)

@@ -11,8 +11,8 @@ import pytest
 
 from unitune.errors import JobError
 from unitune.evaluate.compare import compare
-from unitune.evaluate.families import benjamini_hochberg, holm
-from unitune.evaluate.sample_size import foresight
+from unitune.evaluate.statistics.families import benjamini_hochberg, holm
+from unitune.evaluate.statistics.sample_size import foresight
 from unitune.job import Job
 from unitune.models import Request
 

@@ -7,9 +7,9 @@ from decimal import Decimal
 import numpy as np
 import pytest
 
-from unitune.evaluate.economics import Economics, PayBack, Worth, weigh
-from unitune.evaluate.intervals import difference_interval
-from unitune.evaluate.units import Units
+from unitune.evaluate.statistics.economics import Economics, PayBack, Worth, weigh
+from unitune.evaluate.statistics.intervals import difference_interval
+from unitune.evaluate.statistics.units import Units
 from unitune.job import Stakes
 
 N = 400

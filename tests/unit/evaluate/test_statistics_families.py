@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from statsmodels.stats.multitest import multipletests
 
-from unitune.evaluate.families import benjamini_hochberg, holm
+from unitune.evaluate.statistics.families import benjamini_hochberg, holm
 
 ADJUSTMENTS = {"holm": holm, "fdr_bh": benjamini_hochberg}
 

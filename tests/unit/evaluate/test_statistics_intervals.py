@@ -14,7 +14,7 @@ from scipy.stats import binom
 from statsmodels.regression.linear_model import OLS
 from statsmodels.stats.proportion import proportion_confint
 
-from unitune.evaluate.intervals import (
+from unitune.evaluate.statistics.intervals import (
     Interval,
     difference_interval,
     own_interval,
@@ -22,8 +22,8 @@ from unitune.evaluate.intervals import (
     robust_ends,
     two_sided_z,
 )
-from unitune.evaluate.significance import sign_flip_p
-from unitune.evaluate.units import Units
+from unitune.evaluate.statistics.significance import sign_flip_p
+from unitune.evaluate.statistics.units import Units
 
 Z95 = two_sided_z(0.95)
 SHARES = st.floats(0.01, 0.99)

@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from statsmodels.stats.power import normal_power
 
-from unitune.evaluate.intervals import difference_interval
-from unitune.evaluate.sample_size import (
+from unitune.evaluate.statistics.intervals import difference_interval
+from unitune.evaluate.statistics.paired import Verdict, compare_paired, verdict
+from unitune.evaluate.statistics.sample_size import (
     Design,
     cases_for,
     cases_needed,
@@ -19,8 +20,7 @@ from unitune.evaluate.sample_size import (
     foresight,
     smallest_detectable,
 )
-from unitune.evaluate.statistics import Verdict, compare_paired, verdict
-from unitune.evaluate.units import Units
+from unitune.evaluate.statistics.units import Units
 
 
 class TestCasesNeeded:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy.stats import permutation_test
 from statsmodels.stats.contingency_tables import mcnemar
 
-from unitune.evaluate.significance import (
+from unitune.evaluate.statistics.significance import (
     DRAWS,
     how_permuted,
     mcnemar_exact,

@@ -18,8 +18,8 @@ from sample_comparison import (
     sample_comparison,
 )
 
-from unitune.evaluate.economics import PayBack
 from unitune.evaluate.results import Comparison, GateResult, Money
+from unitune.evaluate.statistics.economics import PayBack
 from unitune.job import Gate
 from unitune.report import words
 from unitune.report.html import render

@@ -10,8 +10,8 @@ import pytest
 
 from unitune.data.example import Example, Message
 from unitune.errors import DataError, JobError, UserError
+from unitune.evaluate.asking.recorded import read_recorded
 from unitune.evaluate.compare import compare
-from unitune.evaluate.recorded import read_recorded
 from unitune.job import Job, Tuned, ZeroShot
 from unitune.planning import plan
 from unitune.run import launch

@@ -11,8 +11,8 @@ from collections import Counter
 from collections.abc import Sequence
 from statistics import fmean
 
+from unitune.evaluate.asking.spending import usd
 from unitune.evaluate.results import Record
-from unitune.evaluate.spending import usd
 from unitune.job import TokenPrice
 from unitune.scorer_specs import Consistency, Cost, Latency, Length, MeasureSpec
 

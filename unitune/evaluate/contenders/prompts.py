@@ -8,8 +8,9 @@ case, or each case's nearest.
 `instructions_from` writes instructions out of answers alone, for a job that has none. It is given
 train and nothing else, so nothing of dev or test can stand in it.
 
-Not here: which shots (`unitune.evaluate.shots` and `unitune.evaluate.neighbours`), and which
-prompt wins (`unitune.evaluate.dev`).
+Not here: which shots (`unitune.evaluate.contenders.shots` and
+`unitune.evaluate.contenders.neighbours`), and which prompt wins
+(`unitune.evaluate.contenders.dev`).
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from itertools import accumulate
 from typing import cast
 
 from unitune.data.example import Example, Message
-from unitune.evaluate.neighbours import Neighbours
+from unitune.evaluate.contenders.neighbours import Neighbours
 from unitune.evaluate.scorers import read_json
 
 SYSTEM_ROLES = ("system", "developer")

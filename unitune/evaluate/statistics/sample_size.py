@@ -11,7 +11,7 @@ import math
 from dataclasses import dataclass
 from statistics import NormalDist
 
-from unitune.evaluate.intervals import check_share, two_sided_z
+from unitune.evaluate.statistics.intervals import check_share, two_sided_z
 
 EQUIVALENCE_LEVEL = 0.90
 """Level of the interval that must lie inside the margin: two one-sided tests at 5 % each."""

@@ -6,7 +6,7 @@ Such a line is short enough to be added by hand where only the user can know. Th
 and a torn last line is cut off, as in ``rows.jsonl``, whose lock the one process that writes here
 holds.
 
-Not here: handing in, waiting and collecting (`unitune.evaluate.batching`).
+Not here: handing in, waiting and collecting (`unitune.evaluate.asking.batching`).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import Literal, NamedTuple
 from pydantic import TypeAdapter, ValidationError
 
 from unitune.errors import Mismatch
-from unitune.evaluate.journal import heal, write_whole
+from unitune.evaluate.asking.journal import heal, write_whole
 from unitune.evaluate.results import Frozen
 
 NAME = "batches.jsonl"

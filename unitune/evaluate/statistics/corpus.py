@@ -25,10 +25,10 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from unitune.evaluate.intervals import Interval, own_interval
-from unitune.evaluate.significance import how_permuted, randomisation_p
-from unitune.evaluate.statistics import PairedResult, Sides, judge
-from unitune.evaluate.units import Clusters, FloatArray, Units, numbered
+from unitune.evaluate.statistics.intervals import Interval, own_interval
+from unitune.evaluate.statistics.paired import PairedResult, Sides, judge
+from unitune.evaluate.statistics.significance import how_permuted, randomisation_p
+from unitune.evaluate.statistics.units import Clusters, FloatArray, Units, numbered
 
 
 class CorpusScore(Protocol):

@@ -4,7 +4,8 @@ The job's own base and any model of any backend come through the registry, a ser
 URL, and recorded answers are read from their file. Contenders with one source share one opened
 model. A key comes out of the environment when its model is opened, and stands nowhere else.
 
-Not here: prompts (`unitune.evaluate.contenders`), when each is opened (`unitune.evaluate.examine`).
+Not here: prompts (`unitune.evaluate.contenders.build`), when each is opened
+(`unitune.evaluate.examine`).
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from unitune import registry
 from unitune.contender_specs import ContenderSpec, Model, Recorded, Server, Tuned
 from unitune.data.example import Example
 from unitune.errors import UserError
-from unitune.evaluate.recorded import RecordedModel
+from unitune.evaluate.asking.recorded import RecordedModel
 from unitune.models import ChatModel, TunedModel
 
 
@@ -98,7 +99,7 @@ def model_of(source: Source, cases: Sequence[Example]) -> ChatModel:
         case Hosted():
             return registry.backend(source.backend).chat(source.model)
         case OnServer():
-            from unitune.evaluate.server import ServerChatModel  # noqa: PLC0415 - loads aiohttp
+            from unitune.evaluate.asking.server import ServerChatModel  # noqa: PLC0415 - loads aiohttp
 
             return ServerChatModel(source.url, source.model, key=_key(source.key_variable))
         case OnFile():

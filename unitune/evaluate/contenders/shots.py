@@ -6,7 +6,7 @@ label before a label a second time, and, in JSON answers, a new value of a key b
 stood in an earlier shot. The order among equals is by hash of seed and row, the same on every
 machine and independent of the order of the file.
 
-Not here: how many shots, which is chosen on dev (`unitune.evaluate.contenders`).
+Not here: how many shots, which is chosen on dev (`unitune.evaluate.contenders.build`).
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ holds for every request, since its limits are an account's. A few refusals among
 requests' own: to slow down for each would leave little, as a line that loses packets by chance
 leaves TCP.
 
-Not here: whether a failed request is sent again (`unitune.evaluate.engine`).
+Not here: whether a failed request is sent again (`unitune.evaluate.asking.engine`).
 """
 
 from __future__ import annotations

@@ -11,8 +11,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from unitune.evaluate.contenders import Contender, prompt_kind
-from unitune.evaluate.prompts import Prompt
+from unitune.evaluate.contenders.build import Contender, prompt_kind
+from unitune.evaluate.contenders.prompts import Prompt
 
 EFFORT = (None, "zero-shot", "instructed", "few-shot")
 """Kinds of prompts by the effort in them."""

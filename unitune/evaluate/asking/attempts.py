@@ -3,7 +3,7 @@
 A failure that passes (asked too often, out of order, no answer) is met by another attempt, a few
 times and with the pauses that the vendor asks for, or else pauses that grow.
 
-Not here: many requests (`unitune.evaluate.engine`).
+Not here: many requests (`unitune.evaluate.asking.engine`).
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ import random
 import time
 
 from unitune.errors import BackendError
-from unitune.evaluate.pace import Pace
-from unitune.evaluate.spending import Purse
+from unitune.evaluate.asking.pace import Pace
+from unitune.evaluate.asking.spending import Purse
 from unitune.models import ChatModel, Reply, Request
 from unitune.patience import LONGEST_WISH_SECONDS
 

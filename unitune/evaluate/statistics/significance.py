@@ -4,7 +4,8 @@ McNemar's tests for one right or wrong answer a case; for everything else permut
 contenders equally good, the two answers to a case might as well have been exchanged. The draws
 are seeded, and exchanging the contenders leaves every p-value as it is, bit for bit.
 
-Letters in shapes: U units (`unitune.evaluate.units`), R exchanges, S sufficient statistics.
+Letters in shapes: U units (`unitune.evaluate.statistics.units`), R exchanges, S sufficient
+statistics.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from itertools import product
 
 import numpy as np
 
-from unitune.evaluate.units import FloatArray
+from unitune.evaluate.statistics.units import FloatArray
 
 MOST_UNITS_IN_FULL = 15
 """Up to as many units every exchange is gone through: 2^15 are done in milliseconds."""

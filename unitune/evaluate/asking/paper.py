@@ -1,6 +1,6 @@
 """What one contender is to answer: all of its questions, chosen prompt included.
 
-Not here: handing it in and collecting the answers (`unitune.evaluate.batching`).
+Not here: handing it in and collecting the answers (`unitune.evaluate.asking.batching`).
 """
 
 from __future__ import annotations
@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from unitune.evaluate.batchfile import Pair
-from unitune.evaluate.engine import Question, request_hash
-from unitune.evaluate.journal import Journal
+from unitune.evaluate.asking.batchfile import Pair
+from unitune.evaluate.asking.engine import Question, request_hash
+from unitune.evaluate.asking.journal import Journal
 from unitune.models import Request, TunedModel
 
 

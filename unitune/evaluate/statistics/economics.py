@@ -22,8 +22,8 @@ from enum import StrEnum
 
 import numpy as np
 
-from unitune.evaluate.intervals import Interval, difference_interval
-from unitune.evaluate.units import Clusters, FloatArray, Units
+from unitune.evaluate.statistics.intervals import Interval, difference_interval
+from unitune.evaluate.statistics.units import Clusters, FloatArray, Units
 from unitune.job import Stakes
 
 MOST_WORTH_USD = 1e9

@@ -1,8 +1,8 @@
 """The run whose model is judged: found, described, and brought up where it needs a deployment.
 
 `judged` finds the run and refuses one that does not belong to the job. What a comparison tells of
-it is data (`unitune.evaluate.training`). Only comparisons with a tuned contender come here: it
-takes the ledger.
+it is data (`unitune.evaluate.contenders.training`). Only comparisons with a tuned contender come
+here: it takes the ledger.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from unitune.data.load import load
 from unitune.data.split import Splits
 from unitune.deploying import answering, standing
 from unitune.errors import Mismatch, UnknownName, UserError
+from unitune.evaluate.contenders.training import Training
 from unitune.evaluate.results import Curve
-from unitune.evaluate.training import Training
 from unitune.job import Job
 from unitune.models import TunedModel
 from unitune.run import Run, runs, training_fingerprint

@@ -6,8 +6,8 @@ first: without the instructions, with other rows, and with each case's nearest r
 prompts, each asked all dev rows. A model of another backend or on a server has the prompts of the
 kind that it names. A tuned model may borrow the prompt that the best baseline has chosen.
 
-Not here: which model answers (`unitune.evaluate.sources`), asking (`unitune.evaluate.engine`) and
-choosing (`unitune.evaluate.dev`).
+Not here: which model answers (`unitune.evaluate.asking.sources`), asking
+(`unitune.evaluate.asking.engine`) and choosing (`unitune.evaluate.contenders.dev`).
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ from unitune.contender_specs import (
 )
 from unitune.data.example import Example
 from unitune.errors import JobError
-from unitune.evaluate.neighbours import Neighbours
-from unitune.evaluate.prompts import OWN_MESSAGES, Nearest, Prompt, instructions_from
-from unitune.evaluate.shots import draw, size_bytes
+from unitune.evaluate.contenders.neighbours import Neighbours
+from unitune.evaluate.contenders.prompts import OWN_MESSAGES, Nearest, Prompt, instructions_from
+from unitune.evaluate.contenders.shots import draw, size_bytes
 from unitune.job import Evaluate, Tuning
 
 LADDER = (4, 8, 16)

@@ -1,17 +1,18 @@
 """Intervals of means: the difference of two contenders on the same cases, and a contender's own.
 
 One method serves binary and graded scores, repeats, statistics of a whole corpus (through their
-jackknife values, `unitune.evaluate.corpus`) and money: the score interval. A true mean is refuted
-when the data, reweighted by maximum likelihood to have that mean, would still scatter too little
-to explain the mean that was seen. For scores 0 and 1 it is Wilson's interval, for differences of
-two of them Tango's. Graded values get the same likelihood over the values that were seen
-(empirical likelihood) and, on both sides, one as far out as the farthest of them; so no interval
-has width zero. Clusters have a score interval of their own, from robust variances.
+jackknife values, `unitune.evaluate.statistics.corpus`) and money: the score interval. A true mean
+is refuted when the data, reweighted by maximum likelihood to have that mean, would still scatter
+too little to explain the mean that was seen. For scores 0 and 1 it is Wilson's interval, for
+differences of two of them Tango's. Graded values get the same likelihood over the values that were
+seen (empirical likelihood) and, on both sides, one as far out as the farthest of them; so no
+interval has width zero. Clusters have a score interval of their own, from robust variances.
 
 Exchanging the contenders flips the sign of both ends bit for bit. No random numbers.
 
-Not here: tests (`unitune.evaluate.significance`) and verdicts (`unitune.evaluate.statistics`).
-Letters in shapes: N cases, U units (`unitune.evaluate.units`), ... any leading axes.
+Not here: tests (`unitune.evaluate.statistics.significance`) and verdicts
+(`unitune.evaluate.statistics.paired`). Letters in shapes: N cases, U units
+(`unitune.evaluate.statistics.units`), ... any leading axes.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from statistics import NormalDist
 import numpy as np
 import numpy.typing as npt
 
-from unitune.evaluate.units import FloatArray, Units
+from unitune.evaluate.statistics.units import FloatArray, Units
 
 FEWEST_CLUSTERS = 10
 """Below as many clusters the interval is that of the sign-flip test.

@@ -5,9 +5,9 @@ worst a torn last line, which the next one cuts off; so at most what was in flig
 The file only grows: of several lines for one question the last counts, and a line whose
 `Record.request_hash` no request has any more (another model, prompt or setting) counts for nothing.
 
-One process writes at a time. Not here: asking (`unitune.evaluate.engine`), totals, which are
+One process writes at a time. Not here: asking (`unitune.evaluate.asking.engine`), totals, which are
 computed from records alone (`unitune.evaluate.conclude`), and the file of batches, which is healed
-likewise (`unitune.evaluate.batchfile`).
+likewise (`unitune.evaluate.asking.batchfile`).
 """
 
 from __future__ import annotations

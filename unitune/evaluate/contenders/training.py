@@ -1,7 +1,7 @@
 """What a comparison tells of the training behind the tuned model, and whether the cases fit it.
 
 `check_prompts` refuses cases with another prompt than the rows that it was trained on. Not here:
-which run it was (`unitune.evaluate.under_test`).
+which run it was (`unitune.evaluate.contenders.under_test`).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from unitune.data.dataset import Dataset
 from unitune.data.example import Example
 from unitune.data.findings import clip
 from unitune.errors import Mismatch
-from unitune.evaluate.prompts import SYSTEM_ROLES
+from unitune.evaluate.contenders.prompts import SYSTEM_ROLES
 from unitune.evaluate.results import Curve
 from unitune.job import Job
 

@@ -25,7 +25,7 @@ from unitune.errors import (
     Unsupported,
     UserError,
 )
-from unitune.evaluate.batchfile import Batch, BatchFile
+from unitune.evaluate.asking.batchfile import Batch, BatchFile
 from unitune.models import Request, TunedModel
 from unitune.patience import outcome_open, passes, patiently, pauses, wished
 

@@ -4,8 +4,9 @@
 or not, and says everything that a comparison says. The interval decides the verdict; the p-value
 stands beside it and, near the edge, may differ, because it comes from another method.
 
-Not here: statistics of a whole corpus such as BLEU (`unitune.evaluate.corpus`), families of
-comparisons (`unitune.evaluate.families`) and money (`unitune.evaluate.economics`).
+Not here: statistics of a whole corpus such as BLEU (`unitune.evaluate.statistics.corpus`), families
+of comparisons (`unitune.evaluate.statistics.families`) and money
+(`unitune.evaluate.statistics.economics`).
 """
 
 from __future__ import annotations
@@ -15,25 +16,25 @@ from enum import StrEnum
 
 import numpy as np
 
-from unitune.evaluate.intervals import (
+from unitune.evaluate.statistics.intervals import (
     FEWEST_CLUSTERS,
     Interval,
     check_share,
     difference_interval,
     own_interval,
 )
-from unitune.evaluate.sample_size import (
+from unitune.evaluate.statistics.sample_size import (
     EQUIVALENCE_LEVEL,
     cases_needed_for_margin,
     smallest_detectable,
 )
-from unitune.evaluate.significance import (
+from unitune.evaluate.statistics.significance import (
     how_permuted,
     mcnemar_exact,
     mcnemar_mid_p,
     sign_flip_p,
 )
-from unitune.evaluate.units import Clusters, FloatArray, Scores, Units, case_means
+from unitune.evaluate.statistics.units import Clusters, FloatArray, Scores, Units, case_means
 
 
 class Verdict(StrEnum):

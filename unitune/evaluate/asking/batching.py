@@ -2,9 +2,9 @@
 
 Every contender's open questions are handed in first, then all batches are waited for together. A
 batch is paid for once, as a launch is: it is written down before it is handed in
-(`unitune.evaluate.batchfile`) and looked for before it is handed in again
-(`unitune.evaluate.batchcreate`). Answers become records of the engine's kind, so what was answered
-in a batch is not asked one by one, nor the other way round.
+(`unitune.evaluate.asking.batchfile`) and looked for before it is handed in again
+(`unitune.evaluate.asking.batchcreate`). Answers become records of the engine's kind, so what was
+answered in a batch is not asked one by one, nor the other way round.
 
     announced, no id   looked for; found: adopted; not found: handed in again under its key
     with an id         polled and collected, never handed in again
@@ -22,11 +22,11 @@ from dataclasses import dataclass, field
 
 from unitune.abilities import Batches, BatchStatus
 from unitune.errors import BackendError
-from unitune.evaluate.batchcreate import Counter, batching_backend
-from unitune.evaluate.batchfile import Batch, BatchFile, Pair
-from unitune.evaluate.engine import Asked, record_of
-from unitune.evaluate.journal import Journal
-from unitune.evaluate.paper import Paper
+from unitune.evaluate.asking.batchcreate import Counter, batching_backend
+from unitune.evaluate.asking.batchfile import Batch, BatchFile, Pair
+from unitune.evaluate.asking.engine import Asked, record_of
+from unitune.evaluate.asking.journal import Journal
+from unitune.evaluate.asking.paper import Paper
 from unitune.evaluate.results import Record
 from unitune.keys import batch_key
 from unitune.models import Reply, Request

@@ -7,7 +7,7 @@ Schütze, Introduction to Information Retrieval, 6.2 and 6.4; smoothed as scikit
 learned from the training rows: the same rows give the same neighbours on every machine, in
 whatever order they stand.
 
-Not here: how a prompt shows them (`unitune.evaluate.prompts`).
+Not here: how a prompt shows them (`unitune.evaluate.contenders.prompts`).
 """
 
 from __future__ import annotations

@@ -1,16 +1,17 @@
 """Asking a model many questions, with every answer written down as it comes.
 
 A thin asyncio engine. A model that likes batches gets one batch at a time; any other gets as many
-requests at once as it bears (`unitune.evaluate.pace`). A request that failed in a way that passes
-is sent again, a few times and with the pauses that the vendor asks for. What the journal holds
-already is not asked again, unless it was an error. The hash that decides this covers the model's
-fingerprint, the messages and every sampling setting, so another model or prompt never finds
+requests at once as it bears (`unitune.evaluate.asking.pace`). A request that failed in a way that
+passes is sent again, a few times and with the pauses that the vendor asks for. What the journal
+holds already is not asked again, unless it was an error. The hash that decides this covers the
+model's fingerprint, the messages and every sampling setting, so another model or prompt never finds
 somebody else's answers.
 
 A vendor that is down, or refuses the key, is no finding about a model: after a row of failures the
 asking ends with an error, and what was answered is kept.
 
-Not here: questions that a vendor answers together within a day (`unitune.evaluate.batching`).
+Not here: questions that a vendor answers together within a day
+(`unitune.evaluate.asking.batching`).
 """
 
 from __future__ import annotations
@@ -24,12 +25,12 @@ from typing import Literal
 
 from unitune.data.example import digest
 from unitune.errors import BackendError, Mismatch
-from unitune.evaluate.attempts import persist
-from unitune.evaluate.journal import Journal
-from unitune.evaluate.pace import LIMIT, Pace
-from unitune.evaluate.remembered import Remembered
+from unitune.evaluate.asking.attempts import persist
+from unitune.evaluate.asking.journal import Journal
+from unitune.evaluate.asking.pace import LIMIT, Pace
+from unitune.evaluate.asking.remembered import Remembered
+from unitune.evaluate.asking.spending import Purse
 from unitune.evaluate.results import Record
-from unitune.evaluate.spending import Purse
 from unitune.models import BatchedChatModel, ChatModel, Reply, Request
 
 DOWN_AFTER = 10

@@ -1,0 +1,1 @@
+"""Who competes, with which prompts, and where a tuned model comes from."""

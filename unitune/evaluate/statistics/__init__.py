@@ -1,0 +1,1 @@
+"""What paired scores show: intervals, tests, sample sizes, families of tests, and money."""
