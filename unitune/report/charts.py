@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from markupsafe import Markup
 
 from unitune.evaluate.results import Comparison, ContenderResult, Contrast, Curve
-from unitune.report import words
+from unitune.report import facts, typography
 
 MOST_POINTS = 300
 """Points of a drawn line: one for every two pixels or so; longer lines are averaged in runs."""
@@ -108,12 +108,12 @@ def difference(comparison: Comparison) -> Markup:
     ).format(
         comparison.candidate,
         comparison.baseline,
-        words.points(comparison.difference, sign=True),
-        words.level(comparison),
-        words.decimal(100 * low),
-        words.decimal(100 * high),
-        words.decimal(-100 * margin),
-        words.decimal(100 * margin),
+        typography.points(comparison.difference, sign=True),
+        facts.level(comparison),
+        typography.decimal(100 * low),
+        typography.decimal(100 * high),
+        typography.decimal(-100 * margin),
+        typography.decimal(100 * margin),
         left,
         round(right - left, 2),
         _vertical_grid(axis),
@@ -311,7 +311,7 @@ def _told(name: str, line: Sequence[Point]) -> str:
 
 
 def _sign(tick: float) -> str:
-    return words.typeset(f"{tick:+g}") if tick else "0"
+    return typography.typeset(f"{tick:+g}") if tick else "0"
 
 
 def _joined(marks: Iterable[Markup]) -> Markup:

@@ -21,7 +21,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from unitune.evaluate.results import Comparison, GateCheck
-from unitune.report import cases, charts, words
+from unitune.report import cases, charts, facts, typography, words, worth
 from unitune.report.cases import marked_cases
 
 PACKAGE = "unitune.report"
@@ -82,11 +82,13 @@ def render(comparison: Comparison) -> str:
             candidate=words.contender(comparison, comparison.candidate),
             baseline=words.contender(comparison, comparison.baseline),
             words=words,
+            facts=facts,
+            typography=typography,
             charts=charts,
             groups=groups,
             marks=[(name, mark, n) for name, mark in MARKS if (n := marked_cases(groups, mark))],
             checks=_checks(comparison),
-            economics=words.economics(comparison.economics) if comparison.economics else (),
+            economics=worth.economics(comparison.economics) if comparison.economics else (),
             system_prompt=cases.shared_system_prompt(comparison.cases),
             metrics=_other_metrics(comparison),
             measures=_names(result.measures for result in comparison.contenders),
@@ -141,7 +143,7 @@ def environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["typeset"] = words.typeset
+    environment.filters["typeset"] = typography.typeset
     return environment
 
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from html import escape
 
 from unitune.evaluate.results import CaseResult, Comparison, ContenderResult, GateResult
-from unitune.report import words
+from unitune.report import facts, typography, words
 from unitune.report.cases import Outcome, outcome, question, shared_system_prompt
 
 MOST_BYTES = 60_000
@@ -110,7 +110,7 @@ def _checks(gate: GateResult) -> str:
         for check in checks[:MOST_ROWS]
     ]
     table = "\n".join(["| check | | |", "|---|---|---|", *rows])
-    title = words.counted(len(checks), "check")
+    title = typography.counted(len(checks), "check")
     return f"<details><summary>{title} of the gate</summary>\n\n{table}\n\n</details>"
 
 
@@ -128,7 +128,7 @@ def _against_the_file(comparison: Comparison) -> Iterator[Block]:
 
 def _contenders(comparison: Comparison) -> str:
     score = "score" if comparison.graded else "right"
-    heads = ("contender", score, words.level(comparison), "errors", "tokens a case", "s a case")
+    heads = ("contender", score, facts.level(comparison), "errors", "tokens a case", "s a case")
     rows = [_row(comparison, result) for result in comparison.contenders[:MOST_ROWS]]
     lines = [f"| {' | '.join(heads)} |", "|---|--:|:-:|--:|--:|--:|"]
     return "\n".join([*lines, *rows])
@@ -141,11 +141,11 @@ def _row(comparison: Comparison, result: ContenderResult) -> str:
         name = f"**{name}**"
     cells = (
         f"{name} {result.role}",
-        words.percent(result.score),
-        f"{words.decimal(100 * low)}\u2013{words.decimal(100 * high)}",
+        typography.percent(result.score),
+        f"{typography.decimal(100 * low)}\u2013{typography.decimal(100 * high)}",
         f"{result.errors:,}",
-        words.per_case(words.tokens(result), result.n),
-        words.per_case(result.seconds, result.n, "{:.2f}".format),
+        typography.per_case(words.tokens(result), result.n),
+        typography.per_case(result.seconds, result.n, "{:.2f}".format),
     )
     return f"| {' | '.join(cells)} |"
 
@@ -169,7 +169,7 @@ def _details(comparison: Comparison, which: Outcome, cases: list[CaseResult], pr
     ]
     first = f", the first {MOST_CASES}" if more > 0 else ""
     table = "\n".join(["<table>", _cells("th", heads), *rows, "</table>"])
-    title = f"{which.capitalize()}: {words.counted(len(cases), 'case')}{first}"
+    title = f"{which.capitalize()}: {typography.counted(len(cases), 'case')}{first}"
     return f"<details><summary>{title}</summary>\n\n{table}\n\n</details>"
 
 

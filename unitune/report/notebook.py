@@ -7,11 +7,11 @@ cleans both away, in the colours that the notebook has. The whole is `unitune.re
 from __future__ import annotations
 
 from unitune.evaluate.results import Comparison
-from unitune.report import words
+from unitune.report import facts, typography, words
 from unitune.report.html import environment
 
 
 def render(comparison: Comparison) -> str:
     """Return a comparison as a piece of HTML for a notebook."""
     template = environment().get_template("notebook.html.j2")
-    return template.render(comparison=comparison, words=words)
+    return template.render(comparison=comparison, words=words, facts=facts, typography=typography)

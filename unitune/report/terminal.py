@@ -18,7 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from unitune.evaluate.results import Comparison, ContenderResult
-from unitune.report import files, words
+from unitune.report import facts, files, typography, words
 
 COLOURS = {
     "better": "bold green",
@@ -70,7 +70,7 @@ def comparison_table(comparison: Comparison) -> Table:
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
     table.add_column("\ncontender", max_width=24, overflow="fold")
     table.add_column("\nscore", justify="right", no_wrap=True)
-    table.add_column(f"\n{words.level(comparison)}", justify="right", no_wrap=True)
+    table.add_column(f"\n{facts.level(comparison)}", justify="right", no_wrap=True)
     table.add_column(IntervalScale(), ratio=1)
     for header in ("\nerrors", "tokens\n/case", "s\n/case"):
         table.add_column(header, justify="right", no_wrap=True)
@@ -146,13 +146,13 @@ class IntervalScale:
 def _verdict_line(comparison: Comparison) -> Text:
     candidate = words.contender(comparison, comparison.candidate)
     baseline = words.contender(comparison, comparison.baseline)
-    low, high = (words.decimal(100 * end) for end in comparison.interval)
+    low, high = (typography.decimal(100 * end) for end in comparison.interval)
     return Text.assemble(
         (comparison.verdict.upper(), COLOURS[comparison.verdict]),
         plain(
             f"  {candidate.name} {candidate.score:.3f} vs {baseline.name} {baseline.score:.3f}: "
-            f"{words.points(comparison.difference, sign=True)} [{low}, {high}] "
-            f"({words.level(comparison)})"
+            f"{typography.points(comparison.difference, sign=True)} [{low}, {high}] "
+            f"({facts.level(comparison)})"
         ),
     )
 
@@ -169,12 +169,12 @@ def _cells(
     compared = result.name in (comparison.candidate, comparison.baseline)
     cells: list[Text | IntervalBar] = [
         plain(result.name, "bold" if compared else ""),
-        plain(words.percent(result.score), style),
-        plain(f"{words.decimal(100 * low)}-{words.decimal(100 * high)}"),
+        plain(typography.percent(result.score), style),
+        plain(f"{typography.decimal(100 * low)}-{typography.decimal(100 * high)}"),
         IntervalBar(result.score, low, high, style),
         plain(f"{result.errors:,}", "red" if result.errors else ""),
-        plain(words.per_case(words.tokens(result), result.n)),
-        plain(words.per_case(result.seconds, result.n, "{:.2f}".format)),
+        plain(typography.per_case(words.tokens(result), result.n)),
+        plain(typography.per_case(result.seconds, result.n, "{:.2f}".format)),
     ]
     return [*cells, plain(_usd(result))] if priced else cells
 

@@ -1,25 +1,19 @@
 """What a comparison says in words and numbers, the same in the terminal and on the page.
 
 Shares are printed in percent, differences of shares in points. Here is plain text with plain
-hyphens and spaces, fit for a log; `typeset` makes it fit for print. Nothing here computes a
-statistic: every figure comes out of `Comparison`.
+hyphens and spaces, fit for a log; `typography.typeset` makes it fit for print. Nothing here
+computes a statistic: every figure comes out of `Comparison`.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from datetime import datetime
-from decimal import Decimal
 from typing import Literal
 
 from unitune.data.leaks import by_kind
-from unitune.evaluate.results import Comparison, ContenderResult, GateCheck, LeakResult, Money
-from unitune.evaluate.statistics.economics import PayBack
-
-_HYPHEN_BEFORE_NUMBER = re.compile(r"(?<![\w-])-(?=\d)")
-_SPACE_BEFORE_PERCENT = re.compile(r"(?<=\d) (?=%)")
+from unitune.evaluate.results import Comparison, ContenderResult, GateCheck, LeakResult
+from unitune.report.facts import Fact, level
+from unitune.report.typography import counted, decimal, moment, p_value, percent, points
+from unitune.report.worth import retention
 
 PROMPTED = ("zero-shot", "instructed", "few-shot")
 
@@ -44,21 +38,6 @@ _METRICS = {
     "tool_calls": "the answer calls the expected tools with the expected arguments",
 }
 """By a scorer's default name."""
-
-
-@dataclass(frozen=True, slots=True)
-class Fact:
-    """A figure with its name and what it means.
-
-    Args:
-        term: What it is.
-        value: The figure.
-        meaning: One or two sentences for somebody who knows no statistics.
-    """
-
-    term: str
-    value: str
-    meaning: str = ""
 
 
 def contender(comparison: Comparison, name: str) -> ContenderResult:
@@ -142,25 +121,7 @@ def evidence(comparison: Comparison) -> tuple[Fact, ...]:
             "A true difference of this size is found by four of five such tests; a smaller one is "
             "often missed.",
         ),
-        *_retention(comparison),
-    )
-
-
-def _retention(comparison: Comparison) -> Iterator[Fact]:
-    """Tell what the tuned model still knows, where that was asked."""
-    found = comparison.retention
-    if found is None:
-        return
-    if found.share is None or found.interval is None:
-        yield Fact("Still known", "not known", "The base got no general question right.")
-        return
-    low, high = (percent(end) for end in found.interval)
-    yield Fact(
-        "Still known",
-        percent(found.share),
-        f"Of {counted(found.base_right, 'general question')} that the base got right "
-        f"({level(comparison)} interval: {low} to {high}); it alone gets {len(found.gained)} more. "
-        "A warning light and no benchmark.",
+        *retention(comparison),
     )
 
 
@@ -172,52 +133,6 @@ def _gained_and_lost(comparison: Comparison) -> str:
         f"Cases that only {candidate} got right, and cases that only {baseline} got right, "
         f"of {n:,}."
     )
-
-
-def economics(found: Money) -> tuple[Fact, ...]:
-    """Return whether the candidate is worth its money; only what is known.
-
-    Args:
-        found: In US dollars.
-    """
-    facts = (
-        Fact("Worth it?", found.worth or "", "Quality and cost together, case by case."),
-        Fact(
-            "An answer costs more by",
-            _usd(found.extra_usd, found.extra_interval_usd),
-            "Below zero, it is cheaper than the baseline's.",
-        ),
-        Fact("Pays for itself", _pay_back(found), "By cheaper answers alone, whatever they say."),
-        Fact("One more right answer costs", _usd(found.usd_per_extra_right)),
-        Fact(
-            "Net benefit of an answer",
-            _usd(found.net_usd, found.net_interval_usd),
-            "What it is worth that more are right, less what they cost more.",
-        ),
-        Fact(
-            "Worth it from",
-            _usd(found.smallest_worth_usd),
-            "If one more right answer is worth so much or more.",
-        ),
-    )
-    return tuple(fact for fact in facts if fact.value)
-
-
-def _usd(
-    amount: Decimal | None, interval: tuple[Decimal | None, Decimal | None] | None = None
-) -> str:
-    if amount is None:
-        return ""
-    if interval is None:
-        return f"{amount:,f} USD"
-    low, high = ("unbounded" if end is None else f"{end:,f}" for end in interval)
-    return f"{amount:,f} USD ({low} to {high})"
-
-
-def _pay_back(found: Money) -> str:
-    if found.break_even_answers is not None:
-        return f"after {counted(found.break_even_answers, 'answer')}"
-    return "" if found.pay_back is None or found.pay_back is PayBack.AFTER else found.pay_back
 
 
 def caveats(comparison: Comparison) -> tuple[str, ...]:
@@ -346,57 +261,6 @@ def measured(comparison: Comparison) -> str:
 def metric(name: str) -> str:
     """Return what a scorer counts as right; its name when it is not one of ours."""
     return _METRICS.get(name, f"the scorer {name} says so")
-
-
-def percent(share: float) -> str:
-    """Return a share from 0 to 1 as percent with one decimal."""
-    return f"{decimal(100 * share)} %"
-
-
-def points(difference: float, *, sign: bool = False) -> str:
-    """Return a difference of shares in points; whole where it is, such as a margin of 5."""
-    value = round(100 * difference, 1) + 0.0  # adding zero turns -0.0 into 0.0
-    figure = f"{value:+.1f}" if sign and value else f"{value:.1f}".removesuffix(".0")
-    return f"{figure} {'point' if figure == '1' else 'points'}"
-
-
-def decimal(value: float) -> str:
-    """Return a number with one decimal, never as minus zero."""
-    return f"{round(value, 1) + 0.0:.1f}"
-
-
-def level(comparison: Comparison) -> str:
-    """Return the level of the intervals, e.g. ``95 %``."""
-    return f"{100 * comparison.level:g} %"
-
-
-def p_value(value: float) -> str:
-    """Return a p-value for readers: two digits, and a bound where more would say nothing."""
-    return "below 0.0001" if value < 0.0001 else f"{value:.2g}"
-
-
-def counted(number: int, noun: str) -> str:
-    """Return a number with its noun, e.g. ``1 case`` or ``1,200 cases``."""
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
-
-
-def moment(created: str) -> str:
-    """Return an ISO date and time for people; unchanged when it is none."""
-    try:
-        return datetime.fromisoformat(created).strftime("%Y-%m-%d %H:%M UTC")
-    except ValueError:
-        return created
-
-
-def per_case(total: float | None, n: int, show: Callable[[float], str] = "{:,.0f}".format) -> str:
-    """Return a total divided by the cases; a dash when it is not known."""
-    return "\u2013" if total is None or n == 0 else show(total / n)
-
-
-def typeset(text: str) -> str:
-    """Return text of ours for print, with minus signs and percent signs that never stand alone."""
-    with_minus = _HYPHEN_BEFORE_NUMBER.sub("\u2212", text)
-    return _SPACE_BEFORE_PERCENT.sub("\u202f", with_minus)
 
 
 def _spoken(comparison: Comparison, side: Literal["candidate", "baseline"]) -> str:

@@ -21,7 +21,7 @@ from sample_comparison import (
 from unitune.evaluate.results import Comparison, GateResult, Money
 from unitune.evaluate.statistics.economics import PayBack
 from unitune.job import Gate
-from unitune.report import words
+from unitune.report import typography, words
 from unitune.report.html import render
 
 HOSTILE = "</style></script><script>alert(1)</script><img src=x onerror=alert(1)>\"' {{ 7*7 }}"
@@ -65,8 +65,8 @@ def test_the_page_begins_with_the_verdict_and_its_reason(verdict: str) -> None:
     page = render(comparison)
 
     (h1,) = re.findall("<h1>(.*?)</h1>", page)
-    assert words.typeset(words.headline(comparison)) == h1
-    assert words.typeset(words.reason(comparison)) in page
+    assert typography.typeset(words.headline(comparison)) == h1
+    assert typography.typeset(words.reason(comparison)) in page
 
 
 def test_every_contender_stands_with_score_interval_errors_tokens_seconds_and_effort() -> None:

@@ -7,7 +7,7 @@ from sample_comparison import VERDICTS, Counts, sample_comparison
 
 from unitune.data.overlap import Kind, SharedCase
 from unitune.evaluate.results import Comparison, GateResult, LeakResult
-from unitune.report import words
+from unitune.report import typography, words
 
 
 def with_contenders(*names: str, rename: dict[str, str] | None = None) -> Comparison:
@@ -210,27 +210,27 @@ def test_the_gate_is_one_line_and_empty_without_one() -> None:
     ],
 )
 def test_points_are_short_and_never_minus_zero(difference: float, sign: bool, text: str) -> None:  # noqa: FBT001 - a parameter
-    assert text == words.points(difference, sign=sign)
+    assert text == typography.points(difference, sign=sign)
 
 
 def test_print_has_minus_signs_but_leaves_names_alone() -> None:
-    assert "few-shot-2: \u22125.0 to 2.0, 95\u202f%" == words.typeset(
+    assert "few-shot-2: \u22125.0 to 2.0, 95\u202f%" == typography.typeset(
         "few-shot-2: -5.0 to 2.0, 95 %"
     )
 
 
 def test_a_date_that_is_none_is_shown_as_it_came() -> None:
-    assert "yesterday" == words.moment("yesterday")
+    assert "yesterday" == typography.moment("yesterday")
 
 
 def test_what_is_not_known_is_a_dash_and_never_zero() -> None:
-    assert "\u2013" == words.per_case(None, 180)
-    assert "0.50" == words.per_case(90.0, 180, "{:.2f}".format)
+    assert "\u2013" == typography.per_case(None, 180)
+    assert "0.50" == typography.per_case(90.0, 180, "{:.2f}".format)
 
 
 def test_a_whole_number_of_cases_has_thousands_separators() -> None:
-    assert "1 case" == words.counted(1, "case")
-    assert "1,200 cases" == words.counted(1200, "case")
+    assert "1 case" == typography.counted(1, "case")
+    assert "1,200 cases" == typography.counted(1200, "case")
 
 
 def test_counts_are_those_of_the_comparison() -> None:

@@ -1,0 +1,56 @@
+"""Numbers, shares and times as a reader expects them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from datetime import datetime
+
+_HYPHEN_BEFORE_NUMBER = re.compile(r"(?<![\w-])-(?=\d)")
+_SPACE_BEFORE_PERCENT = re.compile(r"(?<=\d) (?=%)")
+
+
+def percent(share: float) -> str:
+    """Return a share from 0 to 1 as percent with one decimal."""
+    return f"{decimal(100 * share)} %"
+
+
+def points(difference: float, *, sign: bool = False) -> str:
+    """Return a difference of shares in points; whole where it is, such as a margin of 5."""
+    value = round(100 * difference, 1) + 0.0  # adding zero turns -0.0 into 0.0
+    figure = f"{value:+.1f}" if sign and value else f"{value:.1f}".removesuffix(".0")
+    return f"{figure} {'point' if figure == '1' else 'points'}"
+
+
+def decimal(value: float) -> str:
+    """Return a number with one decimal, never as minus zero."""
+    return f"{round(value, 1) + 0.0:.1f}"
+
+
+def p_value(value: float) -> str:
+    """Return a p-value for readers: two digits, and a bound where more would say nothing."""
+    return "below 0.0001" if value < 0.0001 else f"{value:.2g}"
+
+
+def counted(number: int, noun: str) -> str:
+    """Return a number with its noun, e.g. ``1 case`` or ``1,200 cases``."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def moment(created: str) -> str:
+    """Return an ISO date and time for people; unchanged when it is none."""
+    try:
+        return datetime.fromisoformat(created).strftime("%Y-%m-%d %H:%M UTC")
+    except ValueError:
+        return created
+
+
+def per_case(total: float | None, n: int, show: Callable[[float], str] = "{:,.0f}".format) -> str:
+    """Return a total divided by the cases; a dash when it is not known."""
+    return "\u2013" if total is None or n == 0 else show(total / n)
+
+
+def typeset(text: str) -> str:
+    """Return text of ours for print, with minus signs and percent signs that never stand alone."""
+    with_minus = _HYPHEN_BEFORE_NUMBER.sub("\u2212", text)
+    return _SPACE_BEFORE_PERCENT.sub("\u202f", with_minus)
