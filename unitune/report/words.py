@@ -232,9 +232,10 @@ def regression(comparison: Comparison) -> str:
 
 def figures(comparison: Comparison) -> str:
     """Return the figures behind the verdict in one line, for who knows what they mean."""
+    p = f"p={comparison.p_value:.2g}" if comparison.p_value else "p<1e-300"  # no p is 0
     return (
         f"n={comparison.n}, {comparison.gained} gained / {comparison.lost} lost, "
-        f"p={comparison.p_value:.2g}, margin \u00b1{points(comparison.margin)}"
+        f"{p}, margin \u00b1{points(comparison.margin)}"
     )
 
 

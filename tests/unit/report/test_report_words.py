@@ -246,3 +246,8 @@ def test_graded_scores_are_not_called_right_or_wrong() -> None:
     assert "tuned scored" in words.scores(comparison)
     facts = {fact.term: fact for fact in words.evidence(comparison)}
     assert facts["Gained and lost"].meaning.startswith("Cases in which tuned scored higher")
+
+
+def test_a_p_value_beyond_what_a_float_holds_is_no_zero() -> None:
+    certain = sample_comparison().model_copy(update={"p_value": 0.0})
+    assert "p<1e-300" in words.figures(certain)
