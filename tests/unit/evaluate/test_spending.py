@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from decimal import Decimal
 
 import pytest
@@ -86,6 +87,7 @@ def test_what_was_answered_before_counts() -> None:
         Record(contender=name, case="a", request_hash="h", prompt_tokens=5, completion_tokens=2)
         for name in ("c", "c: 4 shots", "another")
     ]
+    records += [replace(records[0], case="b", recalled=True), replace(records[0], error="down")]
     spending = Spending(Decimal(1))
     spending.begin_with(records, {"c": PRICE})
     assert Decimal("0.00005") == spending.spent

@@ -60,7 +60,7 @@ class Spending:
         """
         for record in records:
             price = prices.get(record.contender.partition(": ")[0])
-            if price is not None and record.error is None:
+            if price is not None and record.error is None and not record.recalled:
                 cost = usd(price, record.prompt_tokens, record.completion_tokens)
                 self.spent += cost or Decimal(0)
 
