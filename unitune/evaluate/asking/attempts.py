@@ -19,8 +19,8 @@ from unitune.models import ChatModel, Reply, Request
 from unitune.patience import LONGEST_WISH_SECONDS
 
 ATTEMPTS = 6
-"""Of one request: with pauses of 0.5 to 8 seconds between them they outlive a quarter of a minute
-of trouble, as the openai and anthropic SDKs do with their defaults, three times over."""
+"""Of one request: the pauses between them, 0.5 to 8 seconds, outlive some ten seconds of trouble.
+The openai and anthropic SDKs try three times by default, which an evaluation of hours would feel."""
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.5, 8.0
 """Before the second attempt, doubled for each further one; as in those SDKs."""
 OVERLOADED = (429, 503, 529)

@@ -215,6 +215,7 @@ class _Lane:
         questions: All of them.
         records: What came of each so far, by case and repeat.
         failures: Questions in a row without an answer.
+        answered: Whether the model has answered any.
     """
 
     model: ChatModel
