@@ -20,7 +20,7 @@ from unitune.patience import LONGEST_WISH_SECONDS
 
 ATTEMPTS = 6
 """Of one request: the pauses between them, 0.5 to 8 seconds, outlive some ten seconds of trouble.
-The openai and anthropic SDKs try three times by default, which an evaluation of hours would feel."""
+The openai and anthropic SDKs try three times by default; an evaluation of hours would feel that."""
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.5, 8.0
 """Before the second attempt, doubled for each further one; as in those SDKs."""
 OVERLOADED = (429, 503, 529)

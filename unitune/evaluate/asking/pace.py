@@ -22,8 +22,8 @@ from dataclasses import dataclass, field
 FIRST_LIMIT = 8
 """Small enough for the least of accounts; answers of half a second double it in half a second."""
 LIMIT = 64
-"""Most requests in flight unless the job says otherwise: as many as rivals' defaults, and at half a
-second an answer 7,700 a minute, which is beyond most accounts' limits."""
+"""Most requests in flight unless the job says otherwise: at half a second an answer 7,700 a minute,
+which is beyond most accounts' limits."""
 
 WINDOW, REFUSALS = 20, 6
 """So many refusals among so many last replies, and the pace is to blame: of 5 % refused by chance
