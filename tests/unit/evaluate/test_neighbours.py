@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from sklearn.feature_extraction.text import TfidfVectorizer
 
 from unitune.data.example import Example, Message
-from unitune.evaluate.contenders.build import neighbours
+from unitune.evaluate.contenders import neighbours
 from unitune.evaluate.contenders.neighbours import Neighbours
 
 
