@@ -69,7 +69,7 @@ def _own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def run(pytester: pytest.Pytester, test: str, *options: str) -> pytest.RunResult:
     pytester.makepyfile(test)
-    return pytester.runpytest("-p", "unitune.pytest_plugin", "--junitxml=junit.xml", *options)
+    return pytester.runpytest("--junitxml=junit.xml", *options)
 
 
 @pytest.mark.parametrize("test", [VERDICT, GATE])
