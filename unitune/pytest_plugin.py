@@ -92,7 +92,7 @@ class Comparer:
             UnituneError: As `unitune.compare`; what a vendor or the machine failed at makes the
                 test an error, or skips it.
         """
-        from unitune.evaluate.compare import compare, default_folder  # noqa: PLC0415 - scipy …
+        from unitune.evaluate.compare import compare, default_folder  # noqa: PLC0415 - numpy …
         from unitune.job import Job  # noqa: PLC0415 - only when a test compares
 
         loaded = job if isinstance(job, Job) else Job.load(self.root / job)
