@@ -23,10 +23,12 @@ from unitune.contender_specs import Recorded, Tuned
 from unitune.conversion import Converted, decode_file
 from unitune.data.example import Example
 from unitune.data.findings import Finding
-from unitune.errors import BackendError, DataError, UnknownName, Unsupported, UserError
+from unitune.errors import DataError, UnknownName, Unsupported, UserError
+from unitune.evaluate.asking.attempts import persist
+from unitune.evaluate.asking.pace import Pace
 from unitune.evaluate.asking.recorded import answer_line, mend, read_answers
 from unitune.job import Data, Evaluate, Job, Tuning
-from unitune.models import ChatModel, Reply, Request, TunedModel
+from unitune.models import ChatModel, Request, TunedModel
 
 TOOLS = ("promptfoo", "inspect", "lm-eval")
 """Whose files `unitune.suites` brings over."""
@@ -128,11 +130,12 @@ async def _ask_all(
     tell: Callable[[int], None],
 ) -> list[str]:
     failures: list[str] = []
-    left = iter(cases)
+    left, pace = iter(cases), Pace(IN_FLIGHT)
 
     async def work() -> None:
         for case in left:
-            reply = await _reply(chat, Request(messages=case.prompt, max_tokens=max_tokens))
+            request = Request(messages=case.prompt, max_tokens=max_tokens)
+            reply = await persist(chat, request, pace)
             if reply.error is not None:
                 failures.append(f"case {case.case_id}: {reply.error}")
                 continue
@@ -144,13 +147,6 @@ async def _ask_all(
         for _ in range(min(IN_FLIGHT, len(cases))):
             group.create_task(work())
     return failures
-
-
-async def _reply(chat: ChatModel, request: Request) -> Reply:
-    try:
-        return await chat.reply(request)
-    except BackendError as error:
-        return Reply(error=str(error))
 
 
 def _write(name: str, job_id: str, found: ImportedJob, training: bytes, folder: Path) -> Imported:

@@ -147,6 +147,20 @@ def test_old_answers_are_kept_and_only_missing_ones_are_asked_again(
     assert asked + len(failures) == len(vendor.server.asked("POST", questions))
 
 
+@pytest.mark.parametrize("vendor", ["openai", "vertex"], indirect=True)
+def test_a_rate_limit_is_waited_for_and_loses_no_old_answer(
+    old: Run, vendor: Playing, tmp_path: Path
+) -> None:
+    cases = list(load(tmp_path / "train.jsonl"))[:12]
+    model = import_job(source(old), tmp_path / "moved").model
+    assert model is not None
+    questions = r"/chat/completions$|:generateContent$"
+    vendor.server.spoil(Fault.RATE_LIMITED, "POST", questions, times=2)
+
+    assert [] == record_answers(model, cases, tmp_path / ANSWERS)
+    assert len(cases) == len(read_answers(tmp_path / ANSWERS))
+
+
 def test_what_cannot_be_imported_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="openai:ftjob-abc123"):
         import_job("openai", tmp_path)
