@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass, field, replace
@@ -38,7 +38,7 @@ from unitune.evaluate.asking.pace import LIMIT
 from unitune.evaluate.asking.paper import Paper
 from unitune.evaluate.asking.remembered import Remembered, open_remembered
 from unitune.evaluate.asking.sources import Hosted, Places, Source, model_of
-from unitune.evaluate.asking.spending import Spending, usd
+from unitune.evaluate.asking.spending import Spending, most_usd, usd
 from unitune.evaluate.contenders.build import Contender
 from unitune.evaluate.contenders.dev import Choice, DevScore, borrow, choose, needs_dev
 from unitune.evaluate.contenders.prompts import Prompt
@@ -268,12 +268,23 @@ class _Desk:
                         papers.append(self._paper(source, model, choice))
                     else:
                         yield self._answered(model, choice)
+        asked.spending.afford(self._most_usd(papers))
         with open_batches(asked.folder / batchfile.NAME) as batches:
             records = answer_in_batches(papers, asked.backend, batches, self.rows, self.notify)
         for paper in papers:
             name = paper.contender
             price = self._price(name)
             yield Answered(self.chosen[name], records[name], paper.fingerprint, price)
+
+    def _most_usd(self, papers: Iterable[Paper]) -> Decimal:
+        """Return what the open questions may cost at most, at the price of single answers."""
+        costs = (
+            most_usd(price, request)
+            for paper in papers
+            if (price := self._price(paper.contender)) is not None
+            for request in paper.unanswered(self.rows).values()
+        )
+        return sum(costs, Decimal(0))
 
     def retention(self, journal: Journal) -> Retention:
         """Ask base and tuned model the general questions."""

@@ -105,3 +105,14 @@ def test_an_answer_of_another_comparison_is_taken_when_it_is_to_be_recalled(
     assert [] == again.requests
     compare(make_job(PROMPTED), out=tmp_path / "three")
     assert 120 == len(again.requests)
+
+
+def test_batches_that_might_pass_the_budget_are_not_handed_in(
+    make_job: Any, tmp_path: Path
+) -> None:
+    evaluate = PROMPTED | {"prices": PRICES, "budget": {"usd": "0.003"}}
+    with pytest.raises(OverBudget, match="Nothing was handed in"):
+        compare(make_job(evaluate), out=tmp_path / "out", batch=True)
+    assert not (tmp_path / "out" / "batches.jsonl").exists()
+    enough = evaluate | {"budget": {"usd": "5"}}
+    assert 60 == compare(make_job(enough), out=tmp_path / "out", batch=True).n

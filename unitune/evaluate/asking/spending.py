@@ -64,6 +64,19 @@ class Spending:
                 cost = usd(price, record.prompt_tokens, record.completion_tokens)
                 self.spent += cost or Decimal(0)
 
+    def afford(self, most: Decimal) -> None:
+        """Refuse what is paid all at once, as batches are, where it may pass the cap.
+
+        Raises:
+            OverBudget: It may.
+        """
+        if self.cap is not None and self.spent + most > self.cap:
+            raise OverBudget(
+                f"the answers in batches may cost up to ${most:.6f}, and of the ${self.cap} that "
+                f"this comparison may spend ${self.spent:.6f} are spent. Nothing was handed in. "
+                "Raise --budget, or use fewer cases."
+            )
+
     async def reserve(self, most: Decimal) -> bool:
         """Set money aside, when need be after the requests in flight have said what they cost.
 
