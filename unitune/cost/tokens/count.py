@@ -1,0 +1,55 @@
+"""Numbers of tokens as ranges: exact where low and high agree."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Count:
+    """A number of tokens, as a range.
+
+    Args:
+        low: Fewer are not expected.
+        expected: The best guess; the number itself where it is exact.
+        high: More are not expected.
+    """
+
+    low: int = 0
+    expected: int = 0
+    high: int = 0
+
+    @classmethod
+    def of(cls, tokens: int) -> Count:
+        """Return an exact count."""
+        return cls(tokens, tokens, tokens)
+
+    @property
+    def exact(self) -> bool:
+        """Whether it is one number."""
+        return self.low == self.high
+
+    def __add__(self, other: Count) -> Count:
+        return Count(self.low + other.low, self.expected + other.expected, self.high + other.high)
+
+
+@dataclass(frozen=True, slots=True)
+class RowCount:
+    """The tokens of one row.
+
+    Args:
+        prompt: What a request for its answer is billed as input: the turns before the answer, the
+            tools, and the framing of both.
+        answer: What a model would write to give its answer: text and tool calls, no framing.
+        total: What a training sees of it in one epoch: every turn, the tools and the framing; of a
+            preference row both answers.
+    """
+
+    prompt: Count = Count()
+    answer: Count = Count()
+    total: Count = Count()
+
+    def __add__(self, other: RowCount) -> RowCount:
+        return RowCount(
+            self.prompt + other.prompt, self.answer + other.answer, self.total + other.total
+        )
