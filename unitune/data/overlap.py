@@ -11,7 +11,8 @@ that differ in a number and in their answers are two questions.
 
 The search is complete, not sampled: where MinHash would miss some, an index of each case's rarest
 pieces finds every pair over the threshold (prefix filtering: Chaudhuri, Ganti and Kaushik, ICDE
-2006; Bayardo, Ma and Srikant, WWW 2007). Cases are kept, and training rows stream past them.
+2006; Bayardo, Ma and Srikant, WWW 2007; the count of shared rare pieces as in Xiao, Wang, Lin and
+Yu, WWW 2008). Cases are kept, and training rows stream past them.
 
 Not found: paraphrases and translations. Scripts without spaces are held to near duplicates more
 strictly, since five of their letters are several words, and have no runs of words.
@@ -156,7 +157,9 @@ class Search:
             self._said.append(_said(row.example, asked))
         self._templates = _templates(asking)
         words = {asked: self._own_words(asked) for asked in asking}
-        self._frequency = Counter(piece for own in words.values() for piece in _pieces(own))
+        frequency = Counter(piece for own in words.values() for piece in _pieces(own))
+        in_order = sorted(frequency, key=lambda piece: (frequency[piece], piece))
+        self._rarity = {piece: at for at, piece in enumerate(in_order)}
         self._exact: dict[Turns, _Question] = {}
         self._by_piece: defaultdict[str, list[_Question]] = defaultdict(list)
         self._by_run: defaultdict[Run, list[_Question]] = defaultdict(list)
@@ -167,7 +170,7 @@ class Search:
         pieces, runs = _pieces(words), set(_runs(words, RUN_WORDS))
         indexed = _Question(words, len(pieces), len(runs), cases)
         self._exact[asked] = indexed
-        for piece in self._rarest(pieces):
+        for piece in self._rarest(pieces, _prefix(len(pieces))):
             self._by_piece[piece].append(indexed)
         for run in runs:
             self._by_run[run].append(indexed)
@@ -222,28 +225,30 @@ class Search:
 
     def _near(self, words: Words) -> Iterator[tuple[_Question, float]]:
         pieces = _pieces(words)
-        known = pieces & self._frequency.keys()
+        known = pieces & self._rarity.keys()
         # Two sets share at most the smaller one: without enough known pieces there is no double.
         if len(known) < NEAR_SIMILARITY * len(pieces):
             return
-        candidates = {
-            id(found): found
-            for piece in self._rarest(pieces)
-            for found in self._by_piece.get(piece, ())
-        }
-        for found in candidates.values():
+        # Pieces that no case has are the rarest of all, and find nothing.
+        rarest = self._rarest(known, _prefix(len(pieces)) - len(pieces) + len(known))
+        hits = [found for piece in rarest for found in self._by_piece.get(piece, ())]
+        candidates = {id(found): found for found in hits}
+        for key, rare in Counter(map(id, hits)).items():
+            found = candidates[key]
             if not NEAR_SIMILARITY <= len(pieces) / found.pieces <= 1 / NEAR_SIMILARITY:
+                continue
+            # Of the pieces that are not among one's rarest, all could be shared, and no more.
+            common = max(len(known) - len(rarest), found.pieces - _prefix(found.pieces))
+            if rare + common < _needed(len(pieces) + found.pieces):
                 continue
             shared = len(pieces & self._remembered_pieces(found.words))
             similarity = shared / (len(pieces) + found.pieces - shared)
             if similarity >= NEAR_SIMILARITY:
                 yield found, similarity
 
-    def _rarest(self, pieces: set[str]) -> list[str]:
-        """Return as many of the rarest pieces as two near duplicates cannot both lack."""
-        prefix = len(pieces) - math.ceil(NEAR_SIMILARITY * len(pieces)) + 1
-        rarity = self._frequency
-        return sorted(pieces, key=lambda piece: (rarity.get(piece, 0), piece))[:prefix]
+    def _rarest(self, known: set[str], count: int) -> list[str]:
+        """Return so many of the pieces that cases have, the rarest."""
+        return sorted(known, key=self._rarity.__getitem__)[: max(count, 0)]
 
     def _quoted(self, words: Words) -> Iterator[tuple[_Question, float]]:
         hits = [one for run in set(_runs(words, RUN_WORDS)) for one in self._by_run.get(run, ())]
@@ -295,6 +300,16 @@ def _words(asked: Turns) -> Words:
 def _pieces(words: Words) -> set[str]:
     text = f" {' '.join(words)} "
     return {text[at : at + PIECE_LETTERS] for at in range(len(text) - PIECE_LETTERS + 1)}
+
+
+def _prefix(pieces: int) -> int:
+    """Return how many of its rarest pieces a near duplicate of a question cannot all lack."""
+    return pieces - math.ceil(NEAR_SIMILARITY * pieces) + 1
+
+
+def _needed(pieces: int) -> int:
+    """Return how many pieces two near duplicates share that have so many together."""
+    return math.ceil(NEAR_SIMILARITY / (1 + NEAR_SIMILARITY) * pieces)
 
 
 def _runs(words: Words, length: int) -> Iterator[Run]:
