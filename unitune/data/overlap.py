@@ -233,13 +233,14 @@ class Search:
         rarest = self._rarest(known, _prefix(len(pieces)) - len(pieces) + len(known))
         hits = [found for piece in rarest for found in self._by_piece.get(piece, ())]
         candidates = {id(found): found for found in hits}
+        enough: dict[int, float] = {}
         for key, rare in Counter(map(id, hits)).items():
             found = candidates[key]
-            if not NEAR_SIMILARITY <= len(pieces) / found.pieces <= 1 / NEAR_SIMILARITY:
-                continue
+            if found.pieces not in enough:
+                common = max(len(known) - len(rarest), found.pieces - _prefix(found.pieces))
+                enough[found.pieces] = _needed(len(pieces), found.pieces) - common
             # Of the pieces that are not among one's rarest, all could be shared, and no more.
-            common = max(len(known) - len(rarest), found.pieces - _prefix(found.pieces))
-            if rare + common < _needed(len(pieces) + found.pieces):
+            if rare < enough[found.pieces]:
                 continue
             shared = len(pieces & self._remembered_pieces(found.words))
             similarity = shared / (len(pieces) + found.pieces - shared)
@@ -307,9 +308,11 @@ def _prefix(pieces: int) -> int:
     return pieces - math.ceil(NEAR_SIMILARITY * pieces) + 1
 
 
-def _needed(pieces: int) -> int:
-    """Return how many pieces two near duplicates share that have so many together."""
-    return math.ceil(NEAR_SIMILARITY / (1 + NEAR_SIMILARITY) * pieces)
+def _needed(pieces: int, others: int) -> float:
+    """Return how many pieces two near duplicates with so many must share."""
+    if not NEAR_SIMILARITY <= pieces / others <= 1 / NEAR_SIMILARITY:
+        return math.inf
+    return math.ceil(NEAR_SIMILARITY / (1 + NEAR_SIMILARITY) * (pieces + others))
 
 
 def _runs(words: Words, length: int) -> Iterator[Run]:
