@@ -1,134 +1,407 @@
-"""The cost of a hosted training as a range: trained tokens times the offer's price.
+"""What a job costs at one backend, line by line, each as a range.
 
-Tokens are estimated from characters, and every assumption is listed. What is not known makes no
-number: without a price there is no estimate. Exact counts, other charges than training, and what
-became of an estimate are not here.
+    Workload (counted rows) ── billing rules ──► tokens ── price rows ──► lines ──► Estimate
+
+A line whose price or quantity is not known is unknown, and so is every sum that it stands in: never
+zero. Money is Decimal throughout. Machines of one's own are not here (`Forecasts`), nor what owning
+a model costs against prompting another (`unitune.cost.ownership`).
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import date
 from decimal import Decimal
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from unitune.cost.prices.book import of_offers
-from unitune.data.dataset import Dataset
-from unitune.data.example import Example, Message
+from unitune.contender_specs import ContenderSpec, FewShot, Instructed, Model, Server, ZeroShot
+from unitune.cost import billing
+from unitune.cost.answers import Asked, asked, asks_a_model
+from unitune.cost.narrowing import Narrowing
+from unitune.cost.prices.book import PriceBook
+from unitune.cost.spread import Spread
+from unitune.cost.tokens import Count
+from unitune.cost.workload import Workload
 from unitune.job import Job
 from unitune.offer import Offer
-from unitune.price_specs import PriceRow
-from unitune.today import today
+from unitune.price_specs import Kind, PriceRow
 
-Case = Literal["low", "expected", "high"]
-CHARACTERS_PER_TOKEN: dict[Case, float] = {"low": 4.6, "expected": 4.0, "high": 3.0}
-"""For English text; four is the usual rule, and was 10 % too few tokens on short rows (3.59
-characters a token) and 0.6 % too few on long ones, measured with o200k_base."""
-WIDE_CHARACTERS_PER_TOKEN: dict[Case, float] = {"low": 2.5, "expected": 1.5, "high": 0.6}
-"""For characters beyond ASCII, whose cost differs most between tokenizers."""
-FRAMING_TOKENS: dict[Case, int] = {"low": 3, "expected": 4, "high": 8}
-"""What a chat template adds to each message."""
-EPOCHS: dict[Case, int] = {"low": 1, "expected": 3, "high": 4}
-"""When the vendor chooses. OpenAI's cookbook aims at 3, and a worked example of Azure got 2."""
+Item = Literal[
+    "training", "validation", "graders", "evaluation", "hosting", "storage", "inference"
+]
+LAUNCH: frozenset[Item] = frozenset({"training", "validation", "graders"})
+"""What the vendor charges for the training itself: what a job's budget is held against."""
+MONTHLY: frozenset[Item] = frozenset({"hosting", "storage", "inference"})
+
+HOURS_A_MONTH = Decimal(730)
+"""365 days of 24 hours in 12 months."""
+EVALUATION_HOURS = Decimal(2)
+"""How long a deployment stands when nobody says (`unitune.deploying.DEFAULT_SECONDS`)."""
+MILLION = Decimal(1_000_000)
+NOT_ASKED = ("string_check", "text_similarity", "python")
+"""Graders that ask no model."""
+
+
+class Line(BaseModel):
+    """One thing that costs money."""
+
+    model_config = ConfigDict(frozen=True)
+    item: Item
+    what: str = ""
+    """Which contender, for evaluation."""
+    tokens: Count | None = None
+    """For what is priced by the token."""
+    hours: Spread | None = None
+    """For what is priced by the hour, or gigabytes and months; a range like an amount of money."""
+    price: str | None = None
+    """`PriceRow.id` of its price, in `Estimate.prices`."""
+    usd: Spread | None = None
+    """US dollars; None: unknown."""
+    because: str = ""
+    """Why it is unknown."""
 
 
 class Estimate(BaseModel):
-    """What a training would cost, in US dollars."""
+    """What one job costs at one backend."""
 
     model_config = ConfigDict(frozen=True)
-    usd_low: Decimal
-    usd_expected: Decimal
-    usd_high: Decimal
-    trained_tokens_low: int
-    """All epochs; so are the next two."""
-    trained_tokens_expected: int
-    trained_tokens_high: int
-    price: PriceRow
+    backend: str
+    model: str
+    day: date
+    """Whose prices were taken."""
+    basis: str
+    """What tokens were counted with."""
+    rows: int
+    """Training rows."""
+    epochs: Count
+    epoch_tokens: Count | None
+    """Of one pass over the training rows, as charged."""
+    lines: tuple[Line, ...]
+    prices: tuple[PriceRow, ...]
+    """The rows that the lines name."""
+    minimum_usd: Decimal | None = None
+    """The least that the vendor charges for a training."""
     assumptions: tuple[str, ...]
 
+    @property
+    def launch_usd(self) -> Spread | None:
+        """What the launch costs: training, validation and graders; None: unknown."""
+        total = _sum(line for line in self.lines if line.item in LAUNCH)
+        least = self.minimum_usd
+        if total is None or least is None:
+            return total
+        return Spread(*(max(end, least) for end in (total.low, total.expected, total.high)))
 
-def estimate(job: Job, offer: Offer, train: Dataset) -> Estimate | None:
-    """Return what training a job's rows would cost; None where no price is known.
+    @property
+    def evaluation_usd(self) -> Spread | None:
+        """What the answers of the contenders cost."""
+        return _sum(line for line in self.lines if line.item == "evaluation")
+
+    @property
+    def month_usd(self) -> Spread | None:
+        """What a month costs after the training: hosting, storage and inference."""
+        return _sum(line for line in self.lines if line.item in MONTHLY)
+
+    @property
+    def trained_tokens(self) -> Count | None:
+        """Charged training tokens of all epochs."""
+        tokens = self.epoch_tokens
+        return None if tokens is None else billing.times(self.epochs, tokens)
+
+    def of(self, item: Item) -> tuple[Line, ...]:
+        """Return the lines of one kind."""
+        return tuple(line for line in self.lines if line.item == item)
+
+    def price(self, line: Line) -> PriceRow | None:
+        """Return the price row of a line."""
+        return next((row for row in self.prices if row.id == line.price), None)
+
+
+@dataclass(frozen=True, slots=True)
+class _Priced:
+    """Looks up prices, and remembers which it found.
 
     Args:
-        job: Its model, method and epochs.
+        offer: Of the backend.
+        job: Its base model and method.
+        book: All prices.
+        day: Whose.
+        used: What was found, by id.
+    """
+
+    offer: Offer
+    job: Job
+    book: PriceBook
+    day: date
+    used: dict[str, PriceRow]
+
+    def find(
+        self, kind: Kind, *, model: str | None = None, at: str | None = None, tuned: bool = False
+    ) -> PriceRow | None:
+        row = self.book.find(
+            at or self.offer.name,
+            model or self.job.base_model,
+            kind,
+            method=self.job.method,
+            tuned=tuned,
+            on=self.day,
+        )
+        if row is not None:
+            self.used[row.id] = row
+        return row
+
+
+def estimate(  # noqa: PLR0913 - what a cost depends on
+    job: Job,
+    offer: Offer,
+    work: Workload,
+    book: PriceBook,
+    day: date,
+    *,
+    others: Mapping[str, Workload] | None = None,
+    learnt: Narrowing | None = None,
+) -> Estimate:
+    """Return what a job costs, and what it is reckoned from.
+
+    Args:
+        job: Its model, method, tuning, contenders and use.
         offer: Of the job's backend.
-        train: The rows to train on.
+        work: The job's rows, as the base model counts them.
+        book: Prices.
+        day: Whose prices to take.
+        others: Rows as the models of other contenders count them, by contender.
+        learnt: What earlier runs of the same model have shown.
     """
-    book = of_offers([offer])
-    price = book.find(offer.name, job.base_model, "training", method=job.method, on=today())
-    if price is None or price.per != "million-tokens":
-        return None
-    epochs = _epochs(job, offer)
-    tokens = {case: epochs[case] * _tokens(train, case) for case in epochs}
-    usd = {case: cents(price.usd * count / 1_000_000) for case, count in tokens.items()}
+    priced = _Priced(offer, job, book, day, {})
+    rules = offer.billing
+    epochs = billing.epochs(job, offer.name, rules, len(work.train))
+    limit = offer.limits_for(job.base_model).row_tokens
+    tokens = billing.epoch_tokens(job, offer.name, rules, limit, work.train)
+    said = [*work.assumptions, *tokens.because, *epochs.because]
+    passes, counted = epochs.count or Count.of(1), tokens.count
+    if learnt is not None:
+        passes, counted = learnt.epochs(passes), counted and learnt.tokens(counted)
+        said += learnt.assumptions
+    lines = [_training(priced, counted, passes)]
+    lines += _validation(priced, work, passes, said)
+    lines += _graders(job)
+    if job.data.test is not None:
+        lines += _evaluation(priced, work, others or {}, said)
+    lines += _monthly(priced, work, said)
+    said += [_source(row) for row in priced.used.values()]
     return Estimate(
-        usd_low=usd["low"],
-        usd_expected=usd["expected"],
-        usd_high=usd["high"],
-        trained_tokens_low=tokens["low"],
-        trained_tokens_expected=tokens["expected"],
-        trained_tokens_high=tokens["high"],
-        price=price,
-        assumptions=tuple(_assumptions(job, offer, price)),
+        backend=offer.name,
+        model=job.base_model,
+        day=day,
+        basis=work.basis,
+        rows=len(work.train),
+        epochs=passes,
+        epoch_tokens=counted,
+        lines=tuple(lines),
+        prices=tuple(priced.used.values()),
+        minimum_usd=rules.minimum_usd,
+        assumptions=tuple(dict.fromkeys(said)),
     )
 
 
-def _epochs(job: Job, offer: Offer) -> dict[Case, int]:
-    if job.tuning.epochs != "auto":
-        return dict.fromkeys(EPOCHS, job.tuning.epochs)
-    auto = offer.billing.epochs_auto
-    return dict.fromkeys(EPOCHS, auto) if isinstance(auto, int) else EPOCHS
+def repriced(made: Estimate, book: PriceBook, day: date) -> Estimate:
+    """Return an estimate of the same work with the prices of another day.
 
-
-def _tokens(rows: Iterable[Example], case: Case) -> int:
-    return sum(row_tokens(row, case) for row in rows)
-
-
-def row_tokens(row: Example, case: Case) -> int:
-    """Return about how many tokens of a row a training sees in one epoch.
-
-    Args:
-        row: To train on.
-        case: Which end of the range.
+    What has no price any more is unknown.
     """
-    turns = _trained_turns(row, case)
-    text = row.model_dump_json(include={"tools"}, exclude_none=True) if row.tools else ""
-    text += "".join(turn.text + str(turn.tool_calls or "") for turn in turns)
-    narrow = sum(character.isascii() for character in text)
-    wide = len(text) - narrow
-    content = narrow / CHARACTERS_PER_TOKEN[case] + wide / WIDE_CHARACTERS_PER_TOKEN[case]
-    return math.ceil(content) + len(turns) * FRAMING_TOKENS[case]
-
-
-def _trained_turns(row: Example, case: Case) -> list[Message]:
-    """Return the turns that are charged.
-
-    Of a preference row both answers are; whether its prompt is charged once or twice, no vendor
-    says.
-    """
-    worse = row.non_preferred_output or ()
-    again = row.prompt if worse and case == "high" else ()
-    return [*row.messages, *worse, *again]
-
-
-def _assumptions(job: Job, offer: Offer, price: PriceRow) -> Iterable[str]:
-    yield (
-        f"tokens are estimated from characters ({CHARACTERS_PER_TOKEN['high']:g} to "
-        f"{CHARACTERS_PER_TOKEN['low']:g} each) and {FRAMING_TOKENS['low']} to "
-        f"{FRAMING_TOKENS['high']} a message for the chat template"
+    fresh: dict[str, PriceRow] = {}
+    lines: list[Line] = []
+    for line in made.lines:
+        old = made.price(line)
+        row = old and book.find(
+            old.backend, made.model, old.kind, method=old.method, tier=old.tier, tuned=old.tuned,
+            on=day,
+        )
+        if old is None or line.item not in LAUNCH:
+            lines.append(line)
+            continue
+        if row is not None:
+            fresh[row.id] = row
+        usd = row and _amount(row, line.tokens, line.hours)
+        lines.append(line.model_copy(update={"price": row and row.id, "usd": usd}))
+    kept = {row.id: row for row in made.prices if any(row.id == line.price for line in lines)}
+    return made.model_copy(
+        update={"lines": tuple(lines), "prices": tuple((kept | fresh).values()), "day": day}
     )
-    if job.method == "dpo":
-        yield "both answers of a row are charged, and its prompt once to twice"
-    if job.tuning.epochs == "auto" and not isinstance(offer.billing.epochs_auto, int):
-        yield f"{offer.name} chooses the epochs: {EPOCHS['low']} to {EPOCHS['high']}"
-    elif job.tuning.epochs == "auto":
-        yield f"epochs are {offer.name}'s own default, {offer.billing.epochs_auto}"
-    yield f"${price.usd} a million trained tokens, as of {price.as_of} ({price.source})"
 
 
-def cents(usd: Decimal) -> Decimal:
-    """Round up to a cent: a charge is never estimated as nothing."""
-    return usd.quantize(Decimal("0.01"), rounding="ROUND_CEILING")
+def _training(priced: _Priced, tokens: Count | None, passes: Count) -> Line:
+    row = priced.find("training")
+    if row is None:
+        return Line(item="training", because="no price is known")
+    if row.per == "million-tokens":
+        trained = tokens and billing.times(tokens, passes)
+        return _line("training", row, tokens=trained, because="its tokens are not known")
+    budget = priced.job.budget
+    hours = budget and budget.hours
+    spread = None if hours is None else Spread(Decimal(0), hours, hours)
+    return _line(
+        "training",
+        row,
+        hours=spread,
+        because="it is charged by the hour; say how many it may take under budget.hours",
+    )
+
+
+def _validation(
+    priced: _Priced, work: Workload, passes: Count, said: list[str]
+) -> Iterator[Line]:
+    job, offer = priced.job, priced.offer
+    limits = offer.limits_for(job.base_model)
+    if not len(work.validation) or limits.validation_rows_most == 0 or offer.billing.validation == "free":
+        return
+    row = priced.find("validation") or priced.find("training")
+    if row is not None and row.per != "million-tokens":
+        return
+    charged = billing.validation_passes(job, offer.name, offer.billing, passes)
+    if charged.count == Count():
+        return
+    said += charged.because
+    tokens = billing.epoch_tokens(
+        job, offer.name, offer.billing, limits.row_tokens, work.validation
+    ).count
+    total = tokens and charged.count and billing.times(tokens, charged.count)
+    yield _line("validation", row, tokens=total, because="its tokens are not known")
+
+
+def _graders(job: Job) -> Iterator[Line]:
+    """Yield the line of a grader that may ask a model; how much it writes nobody can know."""
+    if job.method != "rft":
+        return
+    grader = job.options.get(job.backend, {}).get("grader")
+    kind = grader.get("type") if isinstance(grader, dict) else None
+    if kind not in NOT_ASKED:
+        yield Line(item="graders", because="what a grader that asks a model reads and writes")
+
+
+def _evaluation(
+    priced: _Priced, work: Workload, others: Mapping[str, Workload], said: list[str]
+) -> Iterator[Line]:
+    for spec in priced.job.evaluate.contenders:
+        if asks_a_model(spec):
+            tokens = asked(spec, priced.job, others.get(spec.name, work))
+            yield _contender(priced, spec, tokens, said)
+
+
+def _contender(priced: _Priced, spec: ContenderSpec, tokens: Asked, said: list[str]) -> Line:
+    both = tokens.prompt + tokens.answer
+    own = priced.job.evaluate.prices
+    said_price = own.get(spec.name) or own.get(_asked_model(priced.job, spec))
+    if said_price is not None:
+        usd = _tokens_usd(tokens.prompt, said_price.input) + _tokens_usd(
+            tokens.answer, said_price.output
+        )
+        return Line(item="evaluation", what=spec.name, tokens=both, usd=usd)
+    if isinstance(spec, Server):
+        because = "give its price under evaluate.prices"
+        return Line(item="evaluation", what=spec.name, tokens=both, because=because)
+    at = spec.backend if isinstance(spec, Model) else None
+    tuned = not isinstance(spec, ZeroShot | Instructed | FewShot | Model)
+    model = _asked_model(priced.job, spec)
+    read = priced.find("input", model=model, at=at, tuned=tuned)
+    written = priced.find("output", model=model, at=at, tuned=tuned)
+    if read is not None and written is not None:
+        usd = _tokens_usd(tokens.prompt, read.usd) + _tokens_usd(tokens.answer, written.usd)
+        return Line(item="evaluation", what=spec.name, tokens=both, price=written.id, usd=usd)
+    hosting = priced.find("hosting") if tuned else None
+    if hosting is None or hosting.per not in ("hour", "gpu-hour"):
+        return Line(item="evaluation", what=spec.name, tokens=both, because="no price is known")
+    said.append(f"a deployment of {EVALUATION_HOURS} hours answers the cases")
+    line = _line("evaluation", hosting, hours=Spread.of(EVALUATION_HOURS))
+    return line.model_copy(update={"what": spec.name, "tokens": both})
+
+
+def _asked_model(job: Job, spec: ContenderSpec) -> str:
+    return spec.model if isinstance(spec, Model | Server) else job.base_model
+
+
+def _monthly(priced: _Priced, work: Workload, said: list[str]) -> Iterator[Line]:
+    row = priced.find("hosting")
+    if row is not None:
+        yield _hosting(priced.job, row, said)
+    row = priced.find("storage")
+    if row is not None:
+        flat = Spread.of(Decimal(1)) if row.per == "month" else None
+        yield _line("storage", row, hours=flat, because="how large the model gets is not known")
+    if "usage" in priced.job.model_fields_set:
+        yield _inference(priced, work, said)
+
+
+def _hosting(job: Job, row: PriceRow, said: list[str]) -> Line:
+    if row.per == "month":
+        return _line("hosting", row, hours=Spread.of(Decimal(1)))
+    hours = HOURS_A_MONTH
+    if "usage" in job.model_fields_set:
+        hours = HOURS_A_MONTH * job.usage.hosting_hours_day / 24
+    said.append(f"a deployment stands {hours:.0f} hours a month, used or not")
+    return _line("hosting", row, hours=Spread.of(hours))
+
+
+def _inference(priced: _Priced, work: Workload, said: list[str]) -> Line:
+    usage = priced.job.usage
+    rows = work.test if len(work.test) else work.train
+    prompt = rows.prompts.mean if usage.tuned_tokens == "auto" else Count.of(usage.tuned_tokens)
+    answer = rows.answers.mean if usage.answer_tokens == "auto" else Count.of(usage.answer_tokens)
+    requests = Count.of(usage.requests_month)
+    read, written = priced.find("input", tuned=True), priced.find("output", tuned=True)
+    tokens = billing.times(prompt + answer, requests)
+    if read is None or written is None:
+        return Line(item="inference", tokens=tokens, because="no price of answers is known")
+    usd = _tokens_usd(billing.times(prompt, requests), read.usd) + _tokens_usd(
+        billing.times(answer, requests), written.usd
+    )
+    said.append(
+        f"{usage.requests_month:,} requests a month, none of them cached; `unitune cost` says more"
+    )
+    return Line(item="inference", tokens=tokens, price=written.id, usd=usd)
+
+
+def _line(
+    item: Item,
+    row: PriceRow | None,
+    *,
+    tokens: Count | None = None,
+    hours: Spread | None = None,
+    because: str = "",
+) -> Line:
+    if row is None:
+        return Line(item=item, tokens=tokens, hours=hours, because="no price is known")
+    usd = _amount(row, tokens, hours)
+    reason = because if usd is None else ""
+    return Line(item=item, tokens=tokens, hours=hours, price=row.id, usd=usd, because=reason)
+
+
+def _amount(row: PriceRow, tokens: Count | None, hours: Spread | None) -> Spread | None:
+    if row.per == "million-tokens":
+        return tokens and _tokens_usd(tokens, row.usd)
+    if row.usd == 0:
+        return Spread.of(Decimal(0))
+    if hours is None:
+        return None
+    return Spread(hours.low * row.usd, hours.expected * row.usd, hours.high * row.usd)
+
+
+def _tokens_usd(tokens: Count, usd: Decimal) -> Spread:
+    """Return the price of tokens at so much a million."""
+    return Spread(
+        tokens.low * usd / MILLION, tokens.expected * usd / MILLION, tokens.high * usd / MILLION
+    )
+
+
+def _sum(lines: Iterable[Line]) -> Spread | None:
+    parts = [line.usd for line in lines]
+    known = [usd for usd in parts if usd is not None]
+    return Spread.total(known) if parts and len(known) == len(parts) else None
+
+
+def _source(row: PriceRow) -> str:
+    kind = "third party, low trust" if row.source_kind == "third-party" else row.source_kind
+    return f"{row.kind} ${row.usd} per {row.per}, as of {row.as_of} ({kind}: {row.source})"

@@ -1,0 +1,127 @@
+"""What asking the contenders of a comparison costs, from their prompts and the cases.
+
+Prompts are not built here, which needs dev: instructions and shots are bounded by what
+`unitune.evaluate` makes of a training file. What a contender is asked on dev, to choose its prompt,
+is in its tokens. The guard while answers are asked is another one (`evaluate.budget`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from unitune.contender_specs import (
+    ContenderSpec,
+    FewShot,
+    Instructed,
+    Model,
+    Recorded,
+    Server,
+    Tuned,
+    ZeroShot,
+)
+from unitune.cost.billing import times
+from unitune.cost.tokens import Count
+from unitune.cost.workload import Workload
+from unitune.job import Evaluate, Job
+
+MADE_INSTRUCTIONS = Count(20, 150, 2_400)
+"""Tokens of a text that is made from train: at most 30 answers of at most 80 bytes."""
+AUTO_SHOTS = Count(4, 8, 16)
+"""Numbers of shots that are tried where a job names none."""
+MOST_SHOT_TOKENS = 16_000
+"""Shots together have at most as many bytes, and no text has more tokens than bytes."""
+DEV_CASES = 60
+"""Dev rows that a prompt is tried on, at most."""
+TRIALS = {"zero-shot": Count(0, 1, 1), "instructed": Count(0, 1, 1), "few-shot": Count(3, 4, 6)}
+"""Prompts of a kind that are tried on dev; nearest shots come on top of random ones."""
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What one contender is asked, and answers, in tokens.
+
+    Args:
+        prompt: Of all requests together.
+        answer: Of all answers together.
+    """
+
+    prompt: Count
+    answer: Count
+
+
+def asked(spec: ContenderSpec, job: Job, work: Workload) -> Asked:
+    """Return the tokens of one contender's requests and answers.
+
+    Args:
+        spec: The contender; not a recorded one.
+        job: Whose comparison it is.
+        work: Its rows, as the contender's model counts them.
+    """
+    cases = len(work.test) * job.evaluate.repeats
+    kind = _kind(spec)
+    tries = TRIALS[kind] if kind and len(job.evaluate.contenders) > 1 else Count()
+    dev = min(DEV_CASES, len(work.validation))
+    requests = Count.of(cases) + times(tries, Count.of(dev))
+    around = times(_around(spec, job.evaluate, work), requests)
+    own = times(_repeated(job, work), Count.of(1))
+    on_dev = times(times(tries, Count.of(dev)), work.validation.prompts.mean)
+    return Asked(
+        prompt=own + on_dev + around,
+        answer=times(requests, _answer(job.evaluate, work)),
+    )
+
+
+def asks_a_model(spec: ContenderSpec) -> bool:
+    """Whether a contender's answers are made, and not read."""
+    return not isinstance(spec, Recorded)
+
+
+def _repeated(job: Job, work: Workload) -> Count:
+    return times(work.test.prompts.total, Count.of(job.evaluate.repeats))
+
+
+def _kind(spec: ContenderSpec) -> str | None:
+    match spec:
+        case ZeroShot() | Instructed() | FewShot():
+            return spec.type
+        case Model() | Server():
+            return spec.prompt
+        case _:
+            return None
+
+
+def _around(spec: ContenderSpec, evaluate: Evaluate, work: Workload) -> Count:
+    """Return the tokens that a prompt adds to the row's own messages."""
+    match spec:
+        case Tuned(prompt="baseline"):
+            return Count(0, MADE_INSTRUCTIONS.expected, _shots(AUTO_SHOTS, work).high)
+        case Instructed() | Model(prompt="instructed") | Server(prompt="instructed"):
+            return _instructions(spec.instructions or evaluate.instructions)
+        case FewShot() | Model(prompt="few-shot") | Server(prompt="few-shot"):
+            count = AUTO_SHOTS if spec.shots == "auto" else Count.of(spec.shots)
+            return _shots(count, work) + _instructions(evaluate.instructions)
+        case _:
+            return Count()
+
+
+def _instructions(text: str | None) -> Count:
+    """Return the tokens of instructions: at most as many as bytes, seldom fewer than a sixth."""
+    if text is None:
+        return MADE_INSTRUCTIONS
+    size = len(text.encode())
+    return Count(size // 6, size // 4, size)
+
+
+def _shots(count: Count, work: Workload) -> Count:
+    row, longest = work.train.totals.mean, work.train.totals.longest.high
+    most = min(count.high * longest, max(MOST_SHOT_TOKENS, count.high * row.high))
+    expected = count.expected * row.expected
+    return Count(min(count.low * row.low, expected), expected, max(expected, most))
+
+
+def _answer(evaluate: Evaluate, work: Workload) -> Count:
+    """Return the tokens of one answer: as in the cases, at most as long as is allowed."""
+    expected = work.test.answers.mean if work.test.answers.total.high else work.train.answers.mean
+    limit = evaluate.max_tokens
+    most = 2 * work.train.answers.longest.high if limit == "auto" else limit
+    return Count(min(expected.low, 1), expected.expected, max(expected.high, most))

@@ -1,0 +1,185 @@
+"""What vendors charge for, as pure functions over `unitune.offer.Billing` and counted rows.
+
+Epochs when the vendor chooses them, rows that are too long, prompts of preference rows, packing,
+and validation. What is not known of a vendor is a range from the least to the most that any is
+known to charge, and a sentence says so. Prices are not here (`unitune.cost.estimate`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fractions import Fraction
+
+from unitune.cost.tokens import Count
+from unitune.cost.workload import Lengths, Tally
+from unitune.job import Job
+from unitune.offer import Billing
+
+TARGET_EPOCHS = 3
+LEAST_ROW_EPOCHS, MOST_ROW_EPOCHS = 100, 25_000
+MOST_AUTO_EPOCHS = 25
+UNKNOWN_EPOCHS = Count(1, TARGET_EPOCHS, TARGET_EPOCHS + 1)
+"""When nothing is known of how a vendor chooses: OpenAI's cookbook aims at 3, a worked example of
+Azure got 2, Together makes 1."""
+
+
+@dataclass(frozen=True, slots=True)
+class Charged:
+    """A number of something that is charged, and why it is a range.
+
+    Args:
+        count: Tokens or epochs; None: not known.
+        because: Sentences for people.
+    """
+
+    count: Count | None
+    because: tuple[str, ...] = ()
+
+
+def cookbook_epochs(rows: int) -> int:
+    """Return the epochs that OpenAI's cookbook reckons with when they are left to OpenAI.
+
+    Args:
+        rows: Training rows.
+
+    Source: openai/openai-cookbook, examples/Chat_finetuning_data_prep.ipynb. It is close, not
+    exact: a worked example of Azure's has 2 epochs for 500 rows, and this says 3.
+    """
+    if not rows:
+        return TARGET_EPOCHS
+    if rows * TARGET_EPOCHS < LEAST_ROW_EPOCHS:
+        return min(MOST_AUTO_EPOCHS, LEAST_ROW_EPOCHS // rows)
+    if rows * TARGET_EPOCHS > MOST_ROW_EPOCHS:
+        return max(1, MOST_ROW_EPOCHS // rows)
+    return TARGET_EPOCHS
+
+
+def epochs(job: Job, vendor: str, billing: Billing, rows: int) -> Charged:
+    """Return how many passes over the training rows are charged."""
+    if job.tuning.epochs != "auto":
+        return Charged(Count.of(job.tuning.epochs))
+    auto = billing.epochs_auto
+    if isinstance(auto, int):
+        return Charged(Count.of(auto), (f"epochs are {vendor}'s own default, {auto}",))
+    usual = cookbook_epochs(rows)
+    if auto is None:
+        most = max(UNKNOWN_EPOCHS.high, usual + 1)
+        said = f"how {vendor} chooses the epochs is not known: {UNKNOWN_EPOCHS.low} to {most}"
+        return Charged(Count(UNKNOWN_EPOCHS.low, UNKNOWN_EPOCHS.expected, most), (said,))
+    range_ = Count(min(usual, 2), usual, usual + 1)
+    said = f"{vendor} chooses the epochs: {range_.low} to {range_.high}, by the rule {usual}"
+    return Charged(range_, (said,))
+
+
+def epoch_tokens(
+    job: Job, vendor: str, billing: Billing, limit: int | None, rows: Tally
+) -> Charged:
+    """Return the tokens that one pass over training rows is charged.
+
+    Args:
+        job: Its method, sequence length and whether it turns packing off.
+        vendor: For the sentences.
+        billing: Its rules.
+        limit: Most tokens of a row there; None: not known.
+        rows: Counted.
+    """
+    longest = _longest(job, limit)
+    if billing.packing_off is not None and _option(job, "packing") is False:
+        return _padded(longest, rows.totals)
+    because: list[str] = []
+    lengths = rows.answers if billing.counted == "answer-tokens" else rows.totals
+    if job.method == "dpo":
+        lengths, said = _preferences(lengths, rows.prompts, vendor, billing)
+        because += said
+    if longest is None or lengths.longest.high <= longest:
+        return Charged(lengths.total, tuple(because))
+    over = sum(count.high > longest for count in lengths)
+    fate = billing.over_long or "dropped, cut or charged in full: not known which"
+    because.append(f"{over:,} rows may be longer than {longest:,} tokens; they are {fate}")
+    return Charged(cut(lengths, longest, billing).total, tuple(because))
+
+
+def cut(lengths: Lengths, limit: int, billing: Billing) -> Lengths:
+    """Return what is charged of rows, some of which are longer than a limit."""
+
+    def charged(row: Count) -> Count:
+        kept = Count(*(min(end, limit) for end in (row.low, row.expected, row.high)))
+        if row.high <= limit or billing.over_long == "truncated":
+            return kept
+        expected = row.expected if row.expected <= limit else 0
+        match billing.over_long:
+            case "dropped":
+                return Count(0, expected, kept.high if row.low <= limit else 0)
+            case "refused":
+                return row
+            case _:
+                return Count(0, kept.expected, row.high)
+
+    return Lengths.of(charged(row) for row in lengths)
+
+
+def validation_passes(job: Job, vendor: str, billing: Billing, epochs_: Count) -> Charged:
+    """Return how often the tokens of the validation rows are charged."""
+    match billing.validation:
+        case "free":
+            return Charged(Count())
+        case "once":
+            return Charged(Count.of(1))
+        case "each-evaluation":
+            asked = _option(job, "n_evals")
+            count = asked if isinstance(asked, int) else billing.evaluations_auto
+            if count is not None:
+                return Charged(Count.of(count))
+            said = f"how often {vendor} evaluates is not known: once to each epoch"
+            return Charged(Count(1, epochs_.expected, epochs_.high), (said,))
+        case None:
+            said = (
+                f"whether {vendor} charges validation tokens is not known: not at all, to once an "
+                "epoch"
+            )
+            return Charged(Count(0, 0, epochs_.high), (said,))
+
+
+def times(one: Count, other: Count) -> Count:
+    """Return the product of two counts."""
+    return Count(one.low * other.low, one.expected * other.expected, one.high * other.high)
+
+
+def share(count: Count, part: Fraction) -> Count:
+    """Return a part of a count, rounded outwards."""
+    low, high = count.low * part, count.high * part
+    return Count(int(low), round(count.expected * part), -int(-high // 1))
+
+
+def _padded(longest: int | None, lengths: Lengths) -> Charged:
+    if longest is None:
+        said = "without packing every row is charged as the longest, whose length is not known here"
+        return Charged(None, (f"{said}; set tuning.sequence_length",))
+    said = f"without packing every row is charged as {longest:,} tokens"
+    return Charged(Count.of(len(lengths) * longest), (said,))
+
+
+def _preferences(
+    lengths: Lengths, prompts: Lengths, vendor: str, billing: Billing
+) -> tuple[Lengths, list[str]]:
+    """Return the lengths of preference rows, whose prompt stands before two answers."""
+    if billing.preferences == "prompt-once":
+        return lengths, []
+    twice = lengths + prompts
+    if billing.preferences == "prompt-twice":
+        return twice, ["the prompt of a row is charged with each of its two answers"]
+    said = (
+        f"both answers of a row are charged; whether {vendor} charges its prompt once or twice is "
+        "not known"
+    )
+    return Lengths(lengths.low, lengths.expected, twice.high), [said]
+
+
+def _longest(job: Job, limit: int | None) -> int | None:
+    asked = job.tuning.sequence_length
+    known = [each for each in (limit, asked) if isinstance(each, int)]
+    return min(known, default=None)
+
+
+def _option(job: Job, name: str) -> object:
+    return job.options.get(job.backend, {}).get(name)

@@ -1,0 +1,133 @@
+"""How many tokens a job's rows are, as the tokenizer of one model counts them.
+
+Rows are counted once for each tokenizer, however many backends a plan looks at, and only lengths
+are kept: what a vendor makes of them (limits, epochs) is the business of `unitune.cost.billing`.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from unitune.cost.tokens import Count, TokenCounter
+from unitune.data.example import Example
+from unitune.data.split import Splits
+
+BIGGEST = "Q"
+"""Type of an array's items: a row may have more tokens than 32 bits count in sum."""
+
+
+@dataclass(frozen=True)
+class Lengths:
+    """Tokens of many rows, one after another.
+
+    Args:
+        low: Of each row, fewest.
+        expected: Of each row.
+        high: Of each row, most.
+    """
+
+    low: Sequence[int]
+    expected: Sequence[int]
+    high: Sequence[int]
+
+    @classmethod
+    def of(cls, counts: Iterable[Count]) -> Lengths:
+        """Collect counts."""
+        low, expected, high = array(BIGGEST), array(BIGGEST), array(BIGGEST)
+        for count in counts:
+            low.append(count.low)
+            expected.append(count.expected)
+            high.append(count.high)
+        return cls(low, expected, high)
+
+    def __len__(self) -> int:
+        return len(self.expected)
+
+    def __iter__(self) -> Iterator[Count]:
+        return map(Count, self.low, self.expected, self.high)
+
+    @cached_property
+    def total(self) -> Count:
+        """Tokens of all rows."""
+        return Count(sum(self.low), sum(self.expected), sum(self.high))
+
+    @cached_property
+    def longest(self) -> Count:
+        """Tokens of the longest row."""
+        columns = (self.low, self.expected, self.high)
+        return Count(*(max(column, default=0) for column in columns))
+
+    @property
+    def mean(self) -> Count:
+        """Tokens of a row on average, rounded outwards."""
+        rows, total = max(len(self), 1), self.total
+        return Count(total.low // rows, round(total.expected / rows), -(-total.high // rows))
+
+    def __add__(self, other: Lengths) -> Lengths:
+        """Return row by row the sum of two lengths of the same rows."""
+        return Lengths.of(one + more for one, more in zip(self, other, strict=True))
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """The rows of one file.
+
+    Args:
+        totals: What a training sees of each row in one epoch.
+        prompts: What a request for each row's answer asks.
+        answers: What a model writes to give each row's answer.
+    """
+
+    totals: Lengths
+    prompts: Lengths
+    answers: Lengths
+
+    def __len__(self) -> int:
+        return len(self.totals)
+
+
+@dataclass(frozen=True, slots=True)
+class Workload:
+    """A job's rows, counted by one tokenizer.
+
+    Args:
+        basis: What it was counted with.
+        assumptions: Why counts are ranges.
+        train: Rows to learn from.
+        validation: Rows to choose on.
+        test: Rows to judge by; empty when there are none.
+    """
+
+    basis: str
+    assumptions: tuple[str, ...]
+    train: Tally
+    validation: Tally
+    test: Tally
+
+
+def measure(splits: Splits, counter: TokenCounter) -> Workload:
+    """Count a job's rows."""
+    return Workload(
+        basis=counter.basis,
+        assumptions=counter.assumptions,
+        train=tally(splits.train, counter),
+        validation=tally(splits.validation, counter),
+        test=tally(splits.test or (), counter),
+    )
+
+
+def tally(rows: Iterable[Example], counter: TokenCounter) -> Tally:
+    """Count rows, one by one; nothing of a row is kept but its lengths."""
+    lengths = tuple(tuple(array(BIGGEST) for _ in range(3)) for _ in range(3))
+    for row in rows:
+        counted = counter.row(row)
+        for columns, count in zip(
+            lengths, (counted.total, counted.prompt, counted.answer), strict=True
+        ):
+            columns[0].append(count.low)
+            columns[1].append(count.expected)
+            columns[2].append(count.high)
+    return Tally(*(Lengths(*columns) for columns in lengths))
