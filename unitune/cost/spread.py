@@ -1,0 +1,54 @@
+"""An amount of money of which only a range is known."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from decimal import ROUND_CEILING, Decimal
+
+CENT = Decimal("0.01")
+
+
+@dataclass(frozen=True, slots=True)
+class Spread:
+    """US dollars as a range.
+
+    Args:
+        low: The least that is to be expected.
+        expected: What is to be reckoned with.
+        high: An upper bound: what budgets are held against.
+
+    Raises:
+        ValueError: They are out of order.
+    """
+
+    low: Decimal
+    expected: Decimal
+    high: Decimal
+
+    def __post_init__(self) -> None:
+        if not self.low <= self.expected <= self.high:
+            raise ValueError(f"{self.low}, {self.expected}, {self.high} are out of order")
+
+    @classmethod
+    def of(cls, usd: Decimal) -> Spread:
+        """Return an amount that is known exactly."""
+        return cls(usd, usd, usd)
+
+    @classmethod
+    def total(cls, parts: Iterable[Spread]) -> Spread:
+        """Return the sum of amounts; of none, zero."""
+        return sum(parts, start=cls.of(Decimal(0)))
+
+    @property
+    def exact(self) -> bool:
+        """Whether it is one amount, and no range."""
+        return self.low == self.high
+
+    def __add__(self, other: Spread) -> Spread:
+        return Spread(self.low + other.low, self.expected + other.expected, self.high + other.high)
+
+
+def cents(usd: Decimal) -> Decimal:
+    """Round up to a cent: a charge is never shown as nothing."""
+    return usd.quantize(CENT, rounding=ROUND_CEILING)
