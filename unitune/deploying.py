@@ -25,6 +25,7 @@ from pydantic import JsonValue
 
 from unitune import registry
 from unitune.abilities import Deploys, Switches
+from unitune.cost.prices.book import PriceBook
 from unitune.errors import (
     BackendError,
     RunFailed,
@@ -38,6 +39,7 @@ from unitune.ledger import DeploymentRecord, Ledger
 from unitune.models import TunedModel
 from unitune.patience import outcome_open
 from unitune.run import Run
+from unitune.today import today
 
 DEFAULT_SECONDS = 2 * 3600.0
 """How long a deployment stands when nobody says: long enough for an evaluation."""
@@ -314,8 +316,7 @@ def _host(backend: str) -> Deploys:
 def _planned(ledger: Ledger, run: Run, model: TunedModel, seconds: float) -> DeploymentRecord:
     earlier = sum(record.run_id == run.id for record in ledger.deployments())
     name = f"{run.id}-d{earlier + 1}"
-    offered = registry.offer(run.backend_name).model(run.base_model)
-    price = offered.hosting if offered else None
+    price = PriceBook().find(run.backend_name, run.base_model, "hosting", on=today())
     now = time.time()
     return DeploymentRecord(
         id=name,

@@ -8,10 +8,11 @@ out, and is then unknown, never zero.
 from __future__ import annotations
 
 from datetime import date
-from decimal import Decimal
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
+
+from unitune.price_specs import PriceEntry, PriceRow, Usd, rows_of
 
 
 class Fact(BaseModel):
@@ -37,17 +38,32 @@ class Limits(Fact):
     """Longest row, in tokens."""
 
 
-class Price(Fact):
-    """A price in US dollars, with where it comes from."""
+class Billing(Fact):
+    """What a vendor charges for beside the price itself; what is left out is unknown."""
 
-    usd: Annotated[Decimal, Field(ge=0)]
-    """Amount."""
-    per: Literal["million-tokens", "hour", "month"]
-    """What the amount is for: a million trained tokens, an hour, or a month."""
-    as_of: date
-    """Day on which the source said so."""
-    source: str
-    """Where it stands; third-party sources are named as such."""
+    counted: Literal["all-tokens", "answer-tokens"] | None = None
+    """Which tokens of a training row are charged: all, or those that carry loss."""
+    preferences: Literal["prompt-once", "prompt-twice"] | None = None
+    """Whether the prompt of a preference row is charged with each of its two answers."""
+    epochs_auto: Annotated[int, Field(ge=1)] | Literal["openai-cookbook"] | None = None
+    """Passes that it makes when epochs is auto. openai-cookbook: by the number of rows, as in
+    OpenAI's cookbook (examples/Chat_finetuning_data_prep.ipynb), which is close, not exact."""
+    packing_off: Literal["rows-times-longest"] | None = None
+    """What is charged when rows are not packed together: rows times the longest length."""
+    validation: Literal["each-evaluation", "once", "free"] | None = None
+    """When validation tokens are charged."""
+    evaluations_auto: Annotated[int, Field(ge=0)] | None = None
+    """Passes over the validation rows when the job sets none."""
+    minimum_usd: Usd | None = None
+    """The least that a job is charged; 0: no minimum."""
+    over_long: Literal["truncated", "dropped", "refused"] | None = None
+    """What becomes of rows longer than the limit."""
+    cancelled: Literal["completed-steps", "nothing", "everything"] | None = None
+    """What a cancelled job is charged."""
+    failed: Literal["completed-steps", "nothing", "everything"] | None = None
+    """What a failed job is charged."""
+    source: str = ""
+    """Where this stands."""
 
 
 class OfferedModel(Fact):
@@ -73,10 +89,6 @@ class OfferedModel(Fact):
     """Day on which the base, and what was tuned from it, is switched off."""
     stops_source: str = ""
     """Likewise."""
-    training: dict[str, Price] = {}
-    """Price of training by method."""
-    hosting: Price | None = None
-    """Price of keeping a tuned model ready to answer."""
 
 
 class Refused(Fact):
@@ -109,9 +121,10 @@ class Offer(Fact):
     """Wire format by method (names in the entry points ``unitune.formats``); a method without one
     takes canonical JSON Lines."""
     limits: Limits = Limits()
-    epochs_auto: int | None = None
-    """Passes that it makes when epochs is auto; None: it chooses by the rows, or it is not
-    known."""
+    billing: Billing = Billing()
+    prices: tuple[PriceEntry, ...] = ()
+    usual_tier: str | None = None
+    """Tier of `prices` that applies when a job names none."""
     settle_seconds: Annotated[float, Field(ge=0)] = 120.0
     """How long after a create call without an answer its job may still turn up in lists."""
     training_price: Literal["none"] | None = None
@@ -122,6 +135,10 @@ class Offer(Fact):
     """What the user must have: environment variables, roles, buckets; for people to read."""
     lacks: tuple[str, ...] = ()
     """What one might expect and it cannot do; for people to read."""
+
+    def price_rows(self) -> tuple[PriceRow, ...]:
+        """Return the offer's prices, a row each."""
+        return rows_of(self.prices, backend=self.name, origin="offer")
 
     def model(self, name: str) -> OfferedModel | None:
         """Return the offered model of a name or alias."""

@@ -6,9 +6,11 @@ from decimal import Decimal
 
 from unitune import registry
 from unitune.cost.estimate import Estimate, cents, estimate
+from unitune.cost.prices.book import PriceBook
 from unitune.data.load import load
 from unitune.launching import BILL
 from unitune.run import Run
+from unitune.today import today
 
 
 def price_of(run: Run) -> Estimate | None:
@@ -32,8 +34,9 @@ def bill_of(run: Run) -> str | None:
     billed = [event.data["tokens"] for event in run.events() if event.key == BILL]
     if not billed or not isinstance(billed[0], int):
         return None
-    model = registry.offer(run.backend_name).model(run.base_model)
-    price = model.training.get(run.job.method) if model else None
+    price = PriceBook().find(
+        run.backend_name, run.base_model, "training", method=run.job.method, on=today()
+    )
     words = f"{billed[0]:,} trained tokens"
     if price is None or price.per != "million-tokens":
         return words

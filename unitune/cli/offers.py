@@ -63,12 +63,8 @@ def _models_in_short(offer: Offer) -> str:
 def _charge(offer: Offer) -> str:
     if offer.training_price == "none" or not offer.methods:
         return "none" if offer.methods else ""
-    usd = [
-        price.usd
-        for model in offer.models
-        for price in model.training.values()
-        if price.per == "million-tokens"
-    ]
+    rows = [row for row in offer.price_rows() if row.kind == "training"]
+    usd = [row.usd for row in rows if row.per == "million-tokens"]
     return f"from ${min(usd)}" if usd else "unknown"
 
 
@@ -105,8 +101,6 @@ def _model_line(model: OfferedModel) -> str:
         ", ".join(model.methods or ()),
         f"tunable until {model.tunable_until}" if model.tunable_until else "",
         f"stops {model.stops}" if model.stops else "",
-        *(f"{method} ${price.usd} per {price.per}" for method, price in model.training.items()),
-        f"hosting ${model.hosting.usd} per {model.hosting.per}" if model.hosting else "",
         model.note,
     ]
     return " · ".join(part for part in parts if part)

@@ -14,10 +14,13 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from unitune.cost.prices.book import of_offers
 from unitune.data.dataset import Dataset
 from unitune.data.example import Example, Message
 from unitune.job import Job
-from unitune.offer import Offer, Price
+from unitune.offer import Offer
+from unitune.price_specs import PriceRow
+from unitune.today import today
 
 Case = Literal["low", "expected", "high"]
 CHARACTERS_PER_TOKEN: dict[Case, float] = {"low": 4.6, "expected": 4.0, "high": 3.0}
@@ -42,7 +45,7 @@ class Estimate(BaseModel):
     """All epochs; so are the next two."""
     trained_tokens_expected: int
     trained_tokens_high: int
-    price: Price
+    price: PriceRow
     assumptions: tuple[str, ...]
 
 
@@ -54,8 +57,8 @@ def estimate(job: Job, offer: Offer, train: Dataset) -> Estimate | None:
         offer: Of the job's backend.
         train: The rows to train on.
     """
-    model = offer.model(job.base_model)
-    price = model.training.get(job.method) if model else None
+    book = of_offers([offer])
+    price = book.find(offer.name, job.base_model, "training", method=job.method, on=today())
     if price is None or price.per != "million-tokens":
         return None
     epochs = _epochs(job, offer)
@@ -76,7 +79,8 @@ def estimate(job: Job, offer: Offer, train: Dataset) -> Estimate | None:
 def _epochs(job: Job, offer: Offer) -> dict[Case, int]:
     if job.tuning.epochs != "auto":
         return dict.fromkeys(EPOCHS, job.tuning.epochs)
-    return EPOCHS if offer.epochs_auto is None else dict.fromkeys(EPOCHS, offer.epochs_auto)
+    auto = offer.billing.epochs_auto
+    return dict.fromkeys(EPOCHS, auto) if isinstance(auto, int) else EPOCHS
 
 
 def _tokens(rows: Iterable[Example], case: Case) -> int:
@@ -110,7 +114,7 @@ def _trained_turns(row: Example, case: Case) -> list[Message]:
     return [*row.messages, *worse, *again]
 
 
-def _assumptions(job: Job, offer: Offer, price: Price) -> Iterable[str]:
+def _assumptions(job: Job, offer: Offer, price: PriceRow) -> Iterable[str]:
     yield (
         f"tokens are estimated from characters ({CHARACTERS_PER_TOKEN['high']:g} to "
         f"{CHARACTERS_PER_TOKEN['low']:g} each) and {FRAMING_TOKENS['low']} to "
@@ -118,10 +122,10 @@ def _assumptions(job: Job, offer: Offer, price: Price) -> Iterable[str]:
     )
     if job.method == "dpo":
         yield "both answers of a row are charged, and its prompt once to twice"
-    if job.tuning.epochs == "auto" and offer.epochs_auto is None:
+    if job.tuning.epochs == "auto" and not isinstance(offer.billing.epochs_auto, int):
         yield f"{offer.name} chooses the epochs: {EPOCHS['low']} to {EPOCHS['high']}"
     elif job.tuning.epochs == "auto":
-        yield f"epochs are {offer.name}'s own default, {offer.epochs_auto}"
+        yield f"epochs are {offer.name}'s own default, {offer.billing.epochs_auto}"
     yield f"${price.usd} a million trained tokens, as of {price.as_of} ({price.source})"
 
 

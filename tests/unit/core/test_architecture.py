@@ -18,7 +18,7 @@ ORDER = [
     ["spec"],
     ["grader_formula"],
     ["grader_specs"],
-    ["scorer_specs", "contender_specs", "usage_specs"],
+    ["scorer_specs", "contender_specs", "price_specs", "usage_specs"],
     ["job"],
     ["options"],
     ["data"],

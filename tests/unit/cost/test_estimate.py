@@ -12,16 +12,21 @@ from unitune.cost.estimate import estimate
 from unitune.data.dataset import Dataset, Row
 from unitune.data.example import Example, Message
 from unitune.job import Data, Job, Tuning
-from unitune.offer import Offer, OfferedModel, Price
+from unitune.offer import Billing, Offer, OfferedModel
+from unitune.price_specs import PriceEntry
 
 DAY = date(2026, 11, 25)
-PRICE = Price(usd=Decimal(25), per="million-tokens", as_of=DAY, source="a page")
 OFFER = Offer(
     name="vendor",
     summary="",
     as_of=DAY,
-    methods=("sft",),
-    models=(OfferedModel(name="priced", training={"sft": PRICE}), OfferedModel(name="unpriced")),
+    methods=("sft", "dpo"),
+    models=(OfferedModel(name="priced"), OfferedModel(name="unpriced")),
+    prices=(
+        PriceEntry.model_validate(
+            {"model": "priced", "training": "25.00", "as_of": DAY, "source": "a page"}
+        ),
+    ),
 )
 
 
@@ -65,7 +70,9 @@ def test_low_expected_and_high_are_in_order(texts: list[str]) -> None:
 
 
 def test_the_vendors_own_number_of_epochs_is_used_and_said() -> None:
-    made = estimate(job(), OFFER.model_copy(update={"epochs_auto": 1}), rows("x" * 4000))
+    made = estimate(
+        job(), OFFER.model_copy(update={"billing": Billing(epochs_auto=1)}), rows("x" * 4000)
+    )
     assert made is not None
     assert 1008 == made.trained_tokens_expected
     assert any("own default, 1" in assumption for assumption in made.assumptions)
@@ -79,10 +86,8 @@ def test_of_a_preference_row_both_answers_are_charged_and_the_prompt_once_or_twi
             "non_preferred_output": [{"role": "assistant", **turn}],
         }
     )
-    priced = OfferedModel(name="priced", training={"dpo": PRICE})
-    offer = OFFER.model_copy(update={"methods": ("dpo",), "models": (priced,)})
     wanted = job(epochs=1).model_copy(update={"method": "dpo"})
-    made = estimate(wanted, offer, Dataset("t.jsonl", (Row(1, pair),)))
+    made = estimate(wanted, OFFER, Dataset("t.jsonl", (Row(1, pair),)))
     assert made is not None
     assert 3 * 1004 == made.trained_tokens_expected
     assert 4 * round(4000 / 3 + 8) <= made.trained_tokens_high <= 4 * round(4000 / 3 + 9)

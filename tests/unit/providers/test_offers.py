@@ -9,20 +9,15 @@ import pytest
 from unitune import registry
 from unitune.feasibility import offer_findings
 from unitune.job import Data, Job
-from unitune.offer import Offer, Price
+from unitune.offer import Offer
 
 OFFERS = {name: registry.offer(name) for name in registry.backend_names()}
 
 
-def prices(offer: Offer) -> list[Price]:
-    hosting = [model.hosting for model in offer.models if model.hosting]
-    return [*hosting, *(price for model in offer.models for price in model.training.values())]
-
-
 @pytest.mark.parametrize("offer", OFFERS.values(), ids=OFFERS)
 def test_every_price_has_a_day_not_after_the_offers_and_a_source(offer: Offer) -> None:
-    assert all(price.source and price.as_of <= offer.as_of for price in prices(offer))
-    assert all(price.usd > 0 for price in prices(offer))
+    assert all(price.source and price.as_of <= offer.as_of for price in offer.price_rows())
+    assert all(price.usd > 0 for price in offer.price_rows())
 
 
 @pytest.mark.parametrize("offer", OFFERS.values(), ids=OFFERS)
@@ -35,7 +30,6 @@ def test_every_day_on_which_something_ends_has_a_source(offer: Offer) -> None:
 @pytest.mark.parametrize("offer", OFFERS.values(), ids=OFFERS)
 def test_what_a_model_is_priced_for_can_be_done_with_it(offer: Offer) -> None:
     for model in offer.models:
-        assert set(model.training) <= set(model.methods or offer.methods), model.name
         assert set(model.formats or ()) <= set(offer.methods), model.name
         assert not offer.refusal(model.name), model.name
 

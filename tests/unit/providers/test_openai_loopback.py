@@ -160,4 +160,4 @@ def test_offer_has_a_format_for_each_method_and_sources_for_each_price(name: str
     assert offer.lacks
     for model in offer.models:
         assert set(model.methods or ()) <= set(offer.methods)
-        assert all(price.source for price in model.training.values())
+    assert all(row.source for row in offer.price_rows())
