@@ -106,14 +106,14 @@ def profile(
     rival = gathered.rival(prompted)
     volume = gathered.volume(requests_month)
     gathered.plan()
-    usage = job.usage
+    usage, factor = job.usage, job.usage.reasoning_factor
     return Profile(
         requests_month=volume,
         prompted=prompted,
         tuned=tuned,
         rival=rival,
         hit_rate=USUAL_HIT_RATE if usage.cache_hit_rate == "auto" else usage.cache_hit_rate,
-        reasoning=REASONING if usage.reasoning_factor == "auto" else (usage.reasoning_factor,) * 3,
+        reasoning=REASONING if factor == "auto" else (factor, factor, factor),
         hosting_hours=hours_a_month(usage.hosting_hours_day),
         figures=tuple(gathered.figures),
     )
@@ -152,7 +152,9 @@ class _Gathering:
             "cache_hit_rate",
             "the middle",
         )
-        self._said("hidden reasoning", f"answers × {factor}", "reasoning_factor", "if it reasons")
+        self._said(
+            "hidden reasoning", f"{factor} times the answer", "reasoning_factor", "if it reasons"
+        )
         self._said(
             "deployment stands",
             f"{usage.hosting_hours_day:f} h a day",

@@ -18,11 +18,13 @@ class Horizon:
     Args:
         months: What is reckoned with; below 0 never.
         planned: Months that were planned.
+        begins: The day from which they count.
         ends: Day on which the model is switched off, where that is sooner than planned.
     """
 
     months: Decimal
     planned: int
+    begins: date
     ends: date | None = None
 
     @classmethod
@@ -36,8 +38,8 @@ class Horizon:
         """
         left = None if stops is None else months_until(stops, today)
         if left is None or left >= planned:
-            return cls(Decimal(planned), planned)
-        return cls(left, planned, stops)
+            return cls(Decimal(planned), planned, today)
+        return cls(left, planned, today, stops)
 
 
 def months_until(day: date, today: date) -> Decimal:
