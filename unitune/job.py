@@ -29,6 +29,7 @@ from unitune.scorer_specs import (
     ScorerSpec,
 )
 from unitune.spec import Spec
+from unitune.usage_specs import Usage
 
 Auto = Literal["auto"]
 Method = Literal["sft", "dpo", "rft"]
@@ -311,6 +312,8 @@ class Job(Spec):
     tuning: Tuning = Tuning()
     evaluate: Evaluate = Evaluate()
     budget: Budget | None = None
+    usage: Usage = Usage()
+    """How the model will be used, for `unitune cost`."""
     options: dict[str, dict[str, JsonValue]] = {}  # noqa: RUF012 - pydantic copies it
     """What one backend alone understands, by backend."""
     folder: Annotated[Path, Field(exclude=True, repr=False)] = Path()

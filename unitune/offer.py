@@ -8,6 +8,7 @@ out, and is then unknown, never zero.
 from __future__ import annotations
 
 from datetime import date
+from decimal import Decimal
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -100,6 +101,38 @@ class Refused(Fact):
     """Why not, since when, and what can be done instead."""
 
 
+class Caching(Fact):
+    """How a vendor caches the beginning of prompts."""
+
+    minimum_tokens: Annotated[int, Field(ge=0)]
+    """A shorter beginning is not cached."""
+    step_tokens: Annotated[int, Field(ge=1)] = 1
+    """It is cached in multiples of so many tokens."""
+    write_factor: Annotated[Usd, Field(ge=1)] = Decimal(1)
+    """What writing a token to the cache costs, in prices of plain input."""
+
+
+class Serving(Fact):
+    """How models answer; the first whose pattern is found in a model's name applies."""
+
+    pattern: str
+    """Regular expression over the model's name."""
+    caching: Caching | None = None
+    """None: not known."""
+    reasons: bool = False
+    """Whether answers are billed with hidden reasoning."""
+    source: str
+    """Where it stands."""
+
+
+class Newest(Fact):
+    """The newest model that answers, untuned: what a tuned older one is held against."""
+
+    model: str
+    source: str
+    """Where it stands."""
+
+
 class Offer(Fact):
     """What a backend offers."""
 
@@ -125,6 +158,9 @@ class Offer(Fact):
     prices: tuple[PriceEntry, ...] = ()
     usual_tier: str | None = None
     """Tier of `prices` that applies when a job names none."""
+    serving: tuple[Serving, ...] = ()
+    newest: Newest | None = None
+    """Of about the size that is tuned here."""
     settle_seconds: Annotated[float, Field(ge=0)] = 120.0
     """How long after a create call without an answer its job may still turn up in lists."""
     training_price: Literal["none"] | None = None
@@ -146,6 +182,12 @@ class Offer(Fact):
             if name == offered.name or name in offered.aliases:
                 return offered
         return None
+
+    def serving_of(self, name: str) -> Serving | None:
+        """Return how a model of this name answers; None where that is not known."""
+        import re  # noqa: PLC0415 - only here
+
+        return next((one for one in self.serving if re.search(one.pattern, name)), None)
 
     def refusal(self, name: str) -> str | None:
         """Return why a model is refused by name, or None."""

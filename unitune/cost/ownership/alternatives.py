@@ -1,0 +1,175 @@
+"""Ways of answering side by side: what each costs at a volume, and where one becomes cheaper.
+
+An alternative costs something once, something a month, and something a request, so over M months
+and at n requests a month T(n) = once + M (month + n request), a straight line. Two lines cross at
+most once, and `cheaper` says where.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from decimal import Decimal
+from enum import StrEnum
+
+from unitune.cost.spread import Spread
+
+
+class Range(StrEnum):
+    """For which values something is cheaper than something else."""
+
+    ALWAYS = "always"
+    NEVER = "never"
+    ABOVE = "above"
+    BELOW = "below"
+    SAME = "same"
+
+
+@dataclass(frozen=True, slots=True)
+class Crossing:
+    """Where something is cheaper.
+
+    Args:
+        range: Of the values from 0 on.
+        at: The value at which both cost the same; None unless above or below.
+    """
+
+    range: Range
+    at: Decimal | None = None
+
+
+def cheaper(fixed: Decimal, slope: Decimal, most: Decimal | None = None) -> Crossing:
+    """Return for which x from 0 on the difference fixed + slope * x lies below zero.
+
+    Args:
+        fixed: What one costs more than the other at x = 0.
+        slope: How that changes with x.
+        most: Largest x that exists; None: there is none.
+    """
+    if fixed == slope == 0:
+        return Crossing(Range.SAME)
+    if fixed <= 0 and slope <= 0:
+        return Crossing(Range.ALWAYS)
+    if fixed >= 0 and slope >= 0:
+        return Crossing(Range.NEVER)
+    at = -fixed / slope
+    if most is not None and at > most:
+        return Crossing(Range.NEVER if slope < 0 else Range.ALWAYS)
+    return Crossing(Range.ABOVE if slope < 0 else Range.BELOW, at)
+
+
+@dataclass(frozen=True, slots=True)
+class Alternative:
+    """A way of answering, in US dollars; None is unknown.
+
+    Args:
+        once: Paid before the first request: training, evaluation, preparing data.
+        month: Paid whether anybody asks or not: hosting, storage.
+        request: Paid for each request.
+    """
+
+    once: Spread | None
+    month: Spread | None
+    request: Spread | None
+
+    def total(self, requests_month: Decimal, months: Decimal) -> Spread | None:
+        """Return what it costs over a horizon; None where a part is not known.
+
+        Args:
+            requests_month: Requests a month.
+            months: Length of the horizon.
+        """
+        if self.once is None or self.month is None or self.request is None:
+            return None
+        asked = times(self.request, requests_month * months)
+        return self.once + times(self.month, months) + asked
+
+    def monthly(self, requests_month: Decimal, months: Decimal) -> Spread | None:
+        """Return `total` spread evenly over the months, which must be above 0."""
+        total = self.total(requests_month, months)
+        return None if total is None else times(total, 1 / months)
+
+
+@dataclass(frozen=True, slots=True)
+class Crossings:
+    """Where a challenger is cheaper than an incumbent.
+
+    Args:
+        best: The challenger at its lowest, the incumbent at its highest.
+        expected: Both as expected.
+        worst: The challenger at its highest, the incumbent at its lowest.
+    """
+
+    best: Crossing
+    expected: Crossing
+    worst: Crossing
+
+
+def break_even(
+    challenger: Alternative, incumbent: Alternative, months: Decimal
+) -> Crossings | None:
+    """Return from which requests a month on the challenger costs less over the horizon.
+
+    The break-even is n* = ((F - F') / M + H - H') / (k' - k).
+
+    Args:
+        challenger: Such as the tuned model.
+        incumbent: Such as the prompted one.
+        months: Length of the horizon M, above 0.
+
+    Returns:
+        None where a part of either is not known.
+    """
+    return _ends(
+        challenger,
+        incumbent,
+        lambda once, month, request: cheaper(once / months + month, request),
+    )
+
+
+def payback(
+    challenger: Alternative, incumbent: Alternative, requests_month: Decimal
+) -> Crossings | None:
+    """Return after how many months the challenger has earned what it costs once.
+
+    That is (F - F') / (n (k' - k) - (H - H')).
+
+    Args:
+        challenger: Such as the tuned model.
+        incumbent: Such as the prompted one.
+        requests_month: Requests a month n.
+
+    Returns:
+        None where a part of either is not known.
+    """
+    return _ends(
+        challenger,
+        incumbent,
+        lambda once, month, request: cheaper(once, month + requests_month * request),
+    )
+
+
+def times(usd: Spread, factor: Decimal) -> Spread:
+    """Return an amount so many times; the factor is not below 0."""
+    return Spread(usd.low * factor, usd.expected * factor, usd.high * factor)
+
+
+def _ends(
+    challenger: Alternative,
+    incumbent: Alternative,
+    solve: Callable[[Decimal, Decimal, Decimal], Crossing],
+) -> Crossings | None:
+    """Solve for the best, the expected and the worst differences of both."""
+    ours = (challenger.once, challenger.month, challenger.request)
+    theirs = (incumbent.once, incumbent.month, incumbent.request)
+    pairs = [
+        (one, other)
+        for one, other in zip(ours, theirs, strict=True)
+        if one is not None and other is not None
+    ]
+    if len(pairs) < len(ours):
+        return None
+    best = solve(*(one.low - other.high for one, other in pairs))
+    expected = solve(*(one.expected - other.expected for one, other in pairs))
+    worst = solve(*(one.high - other.low for one, other in pairs))
+    return Crossings(best, expected, worst)

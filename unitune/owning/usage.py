@@ -1,0 +1,272 @@
+"""How the model will be used, figure by figure, each with where it comes from.
+
+A figure is what the command line or the job says; else what the newest comparison measured; else
+what the rows count to; else an assumption, named as one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from unitune.cost.ownership import hours_a_month
+from unitune.cost.ownership.request import BEST_HIT_RATE, WORST_HIT_RATE
+from unitune.cost.tokens import Count
+from unitune.job import Job
+from unitune.owning.counted import Counted
+from unitune.owning.measured import Measured
+from unitune.usage_specs import Usage
+
+Source = Literal["option", "job", "measured", "counted", "assumed"]
+
+USUAL_HIT_RATE = Decimal("0.5")
+"""The middle of what the range reckons with, for want of anything known."""
+REASONING = (Decimal(1), Decimal("1.3"), Decimal("1.6"))
+"""By how much hidden reasoning lengthens the billed answers of models that reason: from not at all
+to three fifths, and the middle. One team's bill was 17 % above its estimate for 682,820 hidden
+tokens (civitai/civitai, issue 3815)."""
+PLAIN = (Decimal(1), Decimal(1), Decimal(1))
+
+
+class Figure(BaseModel):
+    """A figure of the usage, with where it comes from."""
+
+    model_config = ConfigDict(frozen=True)
+    name: str
+    value: str
+    source: Source
+    detail: str = ""
+    """Which comparison, which rows, or what is assumed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tokens:
+    """Tokens of a usual request to one model.
+
+    Args:
+        prompt: Of its prompt.
+        answer: Of its answer.
+        shared: Tokens that all of its prompts begin with.
+        hidden: Whether hidden reasoning is in the answer already, because a vendor counted it.
+    """
+
+    prompt: Count
+    answer: Count
+    shared: int
+    hidden: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """How the model will be used.
+
+    Args:
+        requests_month: Requests a month.
+        prompted: A request to the base with the best prompt.
+        tuned: A request to the tuned model.
+        rival: A request to the newest untuned model with the best prompt.
+        hit_rate: Share of requests whose beginning is cached.
+        reasoning: Factor of hidden reasoning, where a model reasons: low, expected, high.
+        hosting_hours: Hours a month that a deployment stands, as planned.
+        figures: All of that for people.
+    """
+
+    requests_month: int
+    prompted: Tokens
+    tuned: Tokens
+    rival: Tokens
+    hit_rate: Decimal
+    reasoning: tuple[Decimal, Decimal, Decimal]
+    hosting_hours: Decimal
+    figures: tuple[Figure, ...]
+
+
+def says_all_tokens(usage: Usage) -> bool:
+    """Whether nothing has to be counted or measured."""
+    tokens = (usage.prompted_tokens, usage.tuned_tokens, usage.shared_tokens, usage.answer_tokens)
+    return "auto" not in tokens
+
+
+def profile(
+    job: Job, *, requests_month: int | None, measured: Measured | None, counted: Counted | None
+) -> Profile:
+    """Return how a job's model will be used.
+
+    Args:
+        job: Its `usage` goes before all but the next.
+        requests_month: As the command line says.
+        measured: The newest comparison's tokens.
+        counted: The rows' tokens; None only where the job says all of them.
+    """
+    gathered = _Gathering(job.usage, measured, counted)
+    prompted, tuned = gathered.prompted(), gathered.tuned()
+    rival = gathered.rival(prompted)
+    volume = gathered.volume(requests_month)
+    gathered.plan()
+    usage, factor = job.usage, job.usage.reasoning_factor
+    return Profile(
+        requests_month=volume,
+        prompted=prompted,
+        tuned=tuned,
+        rival=rival,
+        hit_rate=USUAL_HIT_RATE if usage.cache_hit_rate == "auto" else usage.cache_hit_rate,
+        reasoning=REASONING if factor == "auto" else (factor, factor, factor),
+        hosting_hours=hours_a_month(usage.hosting_hours_day),
+        figures=tuple(gathered.figures),
+    )
+
+
+class _Gathering:
+    """Finds each figure and notes where it was found."""
+
+    def __init__(self, usage: Usage, measured: Measured | None, counted: Counted | None) -> None:
+        self._usage = usage
+        self._measured = measured
+        self._counted = counted
+        self.figures: list[Figure] = []
+
+    def volume(self, given: int | None) -> int:
+        value = given or self._usage.requests_month
+        if given is not None:
+            self._note("requests a month", f"{value:,}", "option", "--requests")
+        else:
+            self._said("requests a month", f"{value:,}", "requests_month", "an example")
+        return value
+
+    def plan(self) -> None:
+        """Note what else the plan says or leaves to assumptions."""
+        usage = self._usage
+        rate = USUAL_HIT_RATE if usage.cache_hit_rate == "auto" else usage.cache_hit_rate
+        factor = (
+            f"{REASONING[0]} to {REASONING[2]}"
+            if usage.reasoning_factor == "auto"
+            else f"{usage.reasoning_factor}"
+        )
+        self._said("months", f"{usage.months}", "months", "a year")
+        self._said(
+            "cache hit rate",
+            f"{rate:.0%} ({WORST_HIT_RATE:.0%} to {BEST_HIT_RATE:.0%})",
+            "cache_hit_rate",
+            "the middle",
+        )
+        self._said(
+            "hidden reasoning", f"{factor} times the answer", "reasoning_factor", "if it reasons"
+        )
+        self._said(
+            "deployment stands",
+            f"{usage.hosting_hours_day:f} h a day",
+            "hosting_hours_day",
+            "always",
+        )
+        self._said("trainings", f"{usage.runs}", "runs", "none fails or is repeated")
+        self._said(
+            "preparing rows", f"${usage.preparation_usd:,f}", "preparation_usd", "not counted"
+        )
+
+    def tuned(self) -> Tokens:
+        found = self._measured and self._measured.candidate
+        usage, counted = self._usage, self._counted
+        prompt = self._tokens(
+            "prompt, tuned", usage.tuned_tokens, found and found.prompt, counted and counted.tuned
+        )
+        answer = self._tokens(
+            "answer, tuned", usage.answer_tokens, found and found.answer, counted and counted.answer
+        )
+        shared = min(counted.shared_tuned, prompt.low) if counted else 0
+        return Tokens(prompt, answer, shared, hidden=found is not None)
+
+    def prompted(self) -> Tokens:
+        found = self._measured and self._measured.baseline
+        usage, counted = self._usage, self._counted
+        prompt = self._tokens(
+            "prompt, prompted",
+            usage.prompted_tokens,
+            found and found.prompt,
+            counted and counted.prompted,
+            counted.prompt if counted else "",
+        )
+        answer = self._tokens(
+            "answer, prompted",
+            usage.answer_tokens,
+            found and found.answer,
+            counted and counted.answer,
+        )
+        return Tokens(prompt, answer, self._shared(prompt), hidden=found is not None)
+
+    def rival(self, prompted: Tokens) -> Tokens:
+        """Return a rival's request: as measured where it competed, else as the prompted one's."""
+        name = self._usage.rival.model if self._usage.rival else None
+        found = self._measured.others.get(name) if self._measured and name else None
+        if found is None or self._usage.prompted_tokens != "auto":
+            return Tokens(prompted.prompt, prompted.answer, prompted.shared, hidden=False)
+        prompt, answer = Count.of(found.prompt), Count.of(found.answer)
+        self._note("prompt, newest", f"{found.prompt:,} tokens", "measured", self._origin)
+        self._note("answer, newest", f"{found.answer:,} tokens", "measured", self._origin)
+        return Tokens(prompt, answer, min(prompted.shared, found.prompt), hidden=True)
+
+    def _shared(self, prompt: Count) -> int:
+        """Return what all prompts of the prompted model begin with."""
+        name, usage, measured = "of it shared", self._usage, self._measured
+        if usage.shared_tokens != "auto":
+            self._note(name, f"{usage.shared_tokens:,} tokens", "job", "usage.shared_tokens")
+            return usage.shared_tokens
+        begun = self._counted.shared_tuned if self._counted else 0
+        if measured and measured.baseline and measured.candidate and not measured.nearest_shots:
+            # What the best prompt adds to a row stands before its question.
+            added = max(0, measured.baseline.prompt - measured.candidate.prompt)
+            self._note(name, f"{begun + added:,} tokens", "measured", self._origin)
+            return begun + added
+        shared = begun if measured and measured.baseline else self._counted_shared
+        self._note(name, f"{shared:,} tokens", "counted", self._rows)
+        return min(shared, prompt.low)
+
+    @property
+    def _counted_shared(self) -> int:
+        return self._counted.shared_prompted if self._counted else 0
+
+    def _tokens(
+        self,
+        name: str,
+        said: int | Literal["auto"],
+        found: int | None,
+        counted: Count | None,
+        which: str = "",
+    ) -> Count:
+        """Return a number of tokens from the first that knows it."""
+        if said != "auto":
+            self._note(name, f"{said:,} tokens", "job", "")
+            return Count.of(said)
+        if found is not None:
+            self._note(name, f"{found:,} tokens", "measured", self._origin)
+            return Count.of(found)
+        assert counted is not None
+        detail = ", ".join(filter(None, (which, self._rows)))
+        self._note(name, f"{_range(counted)} tokens", "counted", detail)
+        return counted
+
+    def _said(self, name: str, value: str, key: str, assumed: str) -> None:
+        """Note a figure that the job says, or that is assumed where it does not."""
+        if key in self._usage.model_fields_set and getattr(self._usage, key) != "auto":
+            self._note(name, value, "job", f"usage.{key}")
+        else:
+            self._note(name, value, "assumed", f"{assumed}; usage.{key} says otherwise")
+
+    def _note(self, name: str, value: str, source: Source, detail: str) -> None:
+        self.figures.append(Figure(name=name, value=value, source=source, detail=detail))
+
+    @property
+    def _origin(self) -> str:
+        return self._measured.origin if self._measured else ""
+
+    @property
+    def _rows(self) -> str:
+        return f"{self._counted.rows:,} rows by {self._counted.basis}" if self._counted else ""
+
+
+def _range(count: Count) -> str:
+    if count.exact:
+        return f"{count.expected:,}"
+    return f"{count.expected:,} ({count.low:,} to {count.high:,})"
