@@ -168,6 +168,13 @@ class Budget(Spec):
     """US dollars."""
 
 
+class TrainingBudget(Budget):
+    """The most that a training may cost, and take."""
+
+    hours: Annotated[Decimal, Field(gt=0)] | None = None
+    """Hours; needed to say what a training costs that is charged by the hour."""
+
+
 class TokenPrice(Spec):
     """What a model's tokens cost, in US dollars a million tokens."""
 
@@ -311,7 +318,7 @@ class Job(Spec):
     data: Data
     tuning: Tuning = Tuning()
     evaluate: Evaluate = Evaluate()
-    budget: Budget | None = None
+    budget: TrainingBudget | None = None
     usage: Usage = Usage()
     """How the model will be used, for `unitune cost`."""
     options: dict[str, dict[str, JsonValue]] = {}  # noqa: RUF012 - pydantic copies it

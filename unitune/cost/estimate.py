@@ -29,9 +29,7 @@ from unitune.job import Job
 from unitune.offer import Offer
 from unitune.price_specs import Kind, PriceRow
 
-Item = Literal[
-    "training", "validation", "graders", "evaluation", "hosting", "storage", "inference"
-]
+Item = Literal["training", "validation", "graders", "evaluation", "hosting", "storage", "inference"]
 LAUNCH: frozenset[Item] = frozenset({"training", "validation", "graders"})
 """What the vendor charges for the training itself: what a job's budget is held against."""
 MONTHLY: frozenset[Item] = frozenset({"hosting", "storage", "inference"})
@@ -54,8 +52,8 @@ class Line(BaseModel):
     """Which contender, for evaluation."""
     tokens: Count | None = None
     """For what is priced by the token."""
-    hours: Spread | None = None
-    """For what is priced by the hour, or gigabytes and months; a range like an amount of money."""
+    units: Spread | None = None
+    """Hours or months, as the price says, for what is not priced by the token."""
     price: str | None = None
     """`PriceRow.id` of its price, in `Estimate.prices`."""
     usd: Spread | None = None
@@ -79,6 +77,9 @@ class Estimate(BaseModel):
     epochs: Count
     epoch_tokens: Count | None
     """Of one pass over the training rows, as charged."""
+    counted_epochs: Count
+    """Before earlier bills have narrowed them; so are the next."""
+    counted_tokens: Count | None
     lines: tuple[Line, ...]
     prices: tuple[PriceRow, ...]
     """The rows that the lines name."""
@@ -181,11 +182,11 @@ def estimate(  # noqa: PLR0913 - what a cost depends on
     limit = offer.limits_for(job.base_model).row_tokens
     tokens = billing.epoch_tokens(job, offer.name, rules, limit, work.train)
     said = [*work.assumptions, *tokens.because, *epochs.because]
-    passes, counted = epochs.count or Count.of(1), tokens.count
+    passes, charged = epochs.count or Count.of(1), tokens.count
     if learnt is not None:
-        passes, counted = learnt.epochs(passes), counted and learnt.tokens(counted)
+        passes, charged = learnt.epochs(passes), charged and learnt.tokens(charged)
         said += learnt.assumptions
-    lines = [_training(priced, counted, passes)]
+    lines = [_training(priced, charged, passes)]
     lines += _validation(priced, work, passes, said)
     lines += _graders(job)
     if job.data.test is not None:
@@ -199,7 +200,9 @@ def estimate(  # noqa: PLR0913 - what a cost depends on
         basis=work.basis,
         rows=len(work.train),
         epochs=passes,
-        epoch_tokens=counted,
+        epoch_tokens=charged,
+        counted_epochs=epochs.count or passes,
+        counted_tokens=tokens.count,
         lines=tuple(lines),
         prices=tuple(priced.used.values()),
         minimum_usd=rules.minimum_usd,
@@ -217,7 +220,12 @@ def repriced(made: Estimate, book: PriceBook, day: date) -> Estimate:
     for line in made.lines:
         old = made.price(line)
         row = old and book.find(
-            old.backend, made.model, old.kind, method=old.method, tier=old.tier, tuned=old.tuned,
+            old.backend,
+            made.model,
+            old.kind,
+            method=old.method,
+            tier=old.tier,
+            tuned=old.tuned,
             on=day,
         )
         if old is None or line.item not in LAUNCH:
@@ -225,7 +233,7 @@ def repriced(made: Estimate, book: PriceBook, day: date) -> Estimate:
             continue
         if row is not None:
             fresh[row.id] = row
-        usd = row and _amount(row, line.tokens, line.hours)
+        usd = row and _amount(row, line.tokens, line.units)
         lines.append(line.model_copy(update={"price": row and row.id, "usd": usd}))
     kept = {row.id: row for row in made.prices if any(row.id == line.price for line in lines)}
     return made.model_copy(
@@ -242,21 +250,25 @@ def _training(priced: _Priced, tokens: Count | None, passes: Count) -> Line:
         return _line("training", row, tokens=trained, because="its tokens are not known")
     budget = priced.job.budget
     hours = budget and budget.hours
-    spread = None if hours is None else Spread(Decimal(0), hours, hours)
+    spread = None
+    if hours is not None and row.per == "hour":
+        spread = Spread(Decimal(0), hours, hours)
     return _line(
         "training",
         row,
-        hours=spread,
+        units=spread,
         because="it is charged by the hour; say how many it may take under budget.hours",
     )
 
 
-def _validation(
-    priced: _Priced, work: Workload, passes: Count, said: list[str]
-) -> Iterator[Line]:
+def _validation(priced: _Priced, work: Workload, passes: Count, said: list[str]) -> Iterator[Line]:
     job, offer = priced.job, priced.offer
     limits = offer.limits_for(job.base_model)
-    if not len(work.validation) or limits.validation_rows_most == 0 or offer.billing.validation == "free":
+    if (
+        not len(work.validation)
+        or limits.validation_rows_most == 0
+        or offer.billing.validation == "free"
+    ):
         return
     row = priced.find("validation") or priced.find("training")
     if row is not None and row.per != "million-tokens":
@@ -315,7 +327,7 @@ def _contender(priced: _Priced, spec: ContenderSpec, tokens: Asked, said: list[s
     if hosting is None or hosting.per not in ("hour", "gpu-hour"):
         return Line(item="evaluation", what=spec.name, tokens=both, because="no price is known")
     said.append(f"a deployment of {EVALUATION_HOURS} hours answers the cases")
-    line = _line("evaluation", hosting, hours=Spread.of(EVALUATION_HOURS))
+    line = _line("evaluation", hosting, units=Spread.of(EVALUATION_HOURS))
     return line.model_copy(update={"what": spec.name, "tokens": both})
 
 
@@ -330,19 +342,19 @@ def _monthly(priced: _Priced, work: Workload, said: list[str]) -> Iterator[Line]
     row = priced.find("storage")
     if row is not None:
         flat = Spread.of(Decimal(1)) if row.per == "month" else None
-        yield _line("storage", row, hours=flat, because="how large the model gets is not known")
+        yield _line("storage", row, units=flat, because="how large the model gets is not known")
     if "usage" in priced.job.model_fields_set:
         yield _inference(priced, work, said)
 
 
 def _hosting(job: Job, row: PriceRow, said: list[str]) -> Line:
     if row.per == "month":
-        return _line("hosting", row, hours=Spread.of(Decimal(1)))
+        return _line("hosting", row, units=Spread.of(Decimal(1)))
     hours = HOURS_A_MONTH
     if "usage" in job.model_fields_set:
         hours = HOURS_A_MONTH * job.usage.hosting_hours_day / 24
     said.append(f"a deployment stands {hours:.0f} hours a month, used or not")
-    return _line("hosting", row, hours=Spread.of(hours))
+    return _line("hosting", row, units=Spread.of(hours))
 
 
 def _inference(priced: _Priced, work: Workload, said: list[str]) -> Line:
@@ -369,24 +381,24 @@ def _line(
     row: PriceRow | None,
     *,
     tokens: Count | None = None,
-    hours: Spread | None = None,
+    units: Spread | None = None,
     because: str = "",
 ) -> Line:
     if row is None:
-        return Line(item=item, tokens=tokens, hours=hours, because="no price is known")
-    usd = _amount(row, tokens, hours)
+        return Line(item=item, tokens=tokens, units=units, because="no price is known")
+    usd = _amount(row, tokens, units)
     reason = because if usd is None else ""
-    return Line(item=item, tokens=tokens, hours=hours, price=row.id, usd=usd, because=reason)
+    return Line(item=item, tokens=tokens, units=units, price=row.id, usd=usd, because=reason)
 
 
-def _amount(row: PriceRow, tokens: Count | None, hours: Spread | None) -> Spread | None:
+def _amount(row: PriceRow, tokens: Count | None, units: Spread | None) -> Spread | None:
     if row.per == "million-tokens":
         return tokens and _tokens_usd(tokens, row.usd)
     if row.usd == 0:
         return Spread.of(Decimal(0))
-    if hours is None:
+    if units is None:
         return None
-    return Spread(hours.low * row.usd, hours.expected * row.usd, hours.high * row.usd)
+    return Spread(units.low * row.usd, units.expected * row.usd, units.high * row.usd)
 
 
 def _tokens_usd(tokens: Count, usd: Decimal) -> Spread:

@@ -3,10 +3,19 @@
 from unitune.ledger.ledger import Ledger
 from unitune.ledger.records import (
     Artefact,
+    CostRecord,
     DeploymentRecord,
     RecordedEvent,
     RunRecord,
     Transition,
 )
 
-__all__ = ["Artefact", "DeploymentRecord", "Ledger", "RecordedEvent", "RunRecord", "Transition"]
+__all__ = [
+    "Artefact",
+    "CostRecord",
+    "DeploymentRecord",
+    "Ledger",
+    "RecordedEvent",
+    "RunRecord",
+    "Transition",
+]

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -26,11 +26,12 @@ from unitune.backend import Event, State
 from unitune.errors import Busy, TwinExists
 from unitune.home import ledger_url
 from unitune.job import Job
-from unitune.ledger import deployments, leases
+from unitune.ledger import costs, deployments, leases
 from unitune.ledger.database import Database
 from unitune.ledger.records import (
     RUN_FIELDS,
     Artefact,
+    CostRecord,
     DeploymentRecord,
     RecordedEvent,
     RunRecord,
@@ -92,12 +93,20 @@ class Ledger:
         if not leases.renew(self._database, record.id, record.fence, seconds):
             raise leases.taken_over(record.id)
 
-    def add(self, record: RunRecord, *, job: str | None = None, again: bool = False) -> None:
+    def add(
+        self,
+        record: RunRecord,
+        *,
+        job: str | None = None,
+        approval: str | None = None,
+        again: bool = False,
+    ) -> None:
         """Write down a new run.
 
         Args:
             record: With the state planned.
             job: The job file's text, with paths that start at the run's folder.
+            approval: What it may cost (`CostRecord.approval`); None: it costs nothing.
             again: Whether to allow a twin.
 
         Raises:
@@ -109,6 +118,8 @@ class Ledger:
                 _refuse_twin(connection, record.fingerprint)
             connection.execute(RUNS.insert().values(run_values(record) | {"job": job}))
             connection.execute(TRANSITIONS.insert().values(_transition(record)))
+            if approval is not None:
+                costs.add(connection, record, approval, record.created)
 
     def write(self, after: RunRecord, events: Sequence[Event] = ()) -> RunRecord:
         """Write a changed record, and the events that came with the change.
@@ -223,8 +234,25 @@ class Ledger:
         with self._database.reading() as connection:
             return sorted(connection.execute(query.distinct()).scalars())
 
+    def costs(self, run_id: str | None = None) -> list[CostRecord]:
+        """Return what is written down of the money of one run, or of all, oldest first."""
+        if not self._database.exists:
+            return []
+        with self._database.reading() as connection:
+            return costs.read(connection, run_id)
+
+    def reserve(
+        self, record: RunRecord, allow: Callable[[Sequence[CostRecord], CostRecord], None]
+    ) -> None:
+        """Set the money of a run's attempt aside, once; see `unitune.ledger.costs.reserve`."""
+        costs.reserve(self._database, record, allow)
+
+    def settle(self, record: RunRecord, outcome: str) -> None:
+        """Write down what a run's attempt has cost."""
+        costs.settle(self._database, record, outcome)
+
     def delete(self, record: RunRecord) -> None:
-        """Forget a run; its deployments stay on record, without it.
+        """Forget a run; its deployments and what it has cost stay on record, without it.
 
         Raises:
             Busy: Another process has written since the record was read, or has taken the run over.
@@ -236,6 +264,7 @@ class Ledger:
                 raise _refused(before, record)
             theirs = DEPLOYMENTS.c.run_id == record.id
             connection.execute(DEPLOYMENTS.update().where(theirs).values(run_id=None))
+            costs.forget(connection, before)
             for table in (EVENTS, TRANSITIONS, ARTEFACTS):
                 connection.execute(table.delete().where(table.c.run_id == record.id))
             connection.execute(RUNS.delete().where(RUNS.c.id == record.id))

@@ -123,6 +123,31 @@ class DeploymentRecord:
     version: int = 1
 
 
+@dataclass(frozen=True, slots=True)
+class CostRecord:
+    """What is written down of the money of one attempt of a run.
+
+    Args:
+        run_id: None once the run is deleted; what was spent stays spent.
+        approval: What it was launched on, as JSON; `unitune.budgeting` knows what that is.
+        created: Seconds since 1970, UTC; so is `reserved`, when its money was set aside.
+        outcome: What it has cost, as JSON; None until that is known.
+        over: Whether it has ended, or never came to be.
+        has_job: Whether the backend made a job for it.
+    """
+
+    run_id: str | None
+    attempt: int
+    backend: str
+    base_model: str
+    approval: str
+    created: float
+    reserved: float | None = None
+    outcome: str | None = None
+    over: bool = False
+    has_job: bool = False
+
+
 RUN_FIELDS = tuple(field.name for field in fields(RunRecord))
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sqlalchemy as sa
 
-HEAD = "0002"
+HEAD = "0003"
 """The newest version of the schema; a test holds it against `migrations`."""
 
 METADATA = sa.MetaData()
@@ -86,4 +86,18 @@ DEPLOYMENTS = sa.Table(
     sa.Column("until", sa.Double, nullable=False),
     sa.Column("ended", sa.Double),
     sa.Column("version", sa.Integer, nullable=False),
+)
+COSTS = sa.Table(
+    "costs",
+    METADATA,
+    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("run_id", sa.String(20), sa.ForeignKey("runs.id"), index=True),
+    sa.Column("attempt", sa.Integer, nullable=False),
+    sa.Column("backend", sa.String(64), nullable=False),
+    sa.Column("base_model", sa.Text, nullable=False),
+    sa.Column("approval", sa.Text, nullable=False),
+    sa.Column("created", sa.Double, nullable=False),
+    sa.Column("reserved", sa.Double),
+    sa.Column("outcome", sa.Text),
+    sa.UniqueConstraint("run_id", "attempt", name="costs_once"),
 )

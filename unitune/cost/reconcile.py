@@ -1,0 +1,168 @@
+"""What became of an estimate: the bill beside it, and what the difference says.
+
+Of a run that succeeded the vendor's own figures are final. Of one that was cancelled or has failed
+vendors charge what their rules say, which is provisional here until somebody has read the bill.
+"""
+
+from __future__ import annotations
+
+from decimal import ROUND_HALF_EVEN, Decimal
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from unitune.cost.estimate import MILLION, Estimate, Line
+from unitune.cost.narrowing import Lesson
+from unitune.cost.spread import Spread
+from unitune.cost.tokens import Count
+from unitune.offer import Billing
+
+End = Literal["succeeded", "failed", "cancelled"]
+SIX_PLACES = Decimal("0.000001")
+
+
+class Bill(BaseModel):
+    """What a vendor says that a run has cost, as far as it says so."""
+
+    model_config = ConfigDict(frozen=True)
+    tokens: int | None = None
+    """Trained tokens of all epochs."""
+    usd: Decimal | None = None
+    hours: Decimal | None = None
+    """How long the training has run, by the ledger's clock."""
+    share: Decimal | None = None
+    """Steps done of all steps, from 0 to 1."""
+
+
+class Reconciliation(BaseModel):
+    """A bill beside its estimate."""
+
+    model_config = ConfigDict(frozen=True)
+    end: End
+    provisional: bool
+    """Whether the vendor's rules were applied, and nobody has said what is charged."""
+    bill: Bill
+    usd: Decimal | None
+    """What the training has cost: as the vendor says, or its tokens at our price; None: unknown."""
+    estimated_usd: Spread | None
+    estimated_tokens: Count | None
+    """Of all epochs."""
+    epochs: int | None = None
+    """Whole epochs that fit the bill best."""
+    implied_epochs: Decimal | None = None
+    """Billed tokens over the tokens of one epoch, as we counted them."""
+    framing_error: Decimal | None = None
+    """Billed tokens a row and epoch, less those that we counted."""
+    price_drift: Decimal | None = None
+    """What the vendor charged a token over our price, less one."""
+    lesson: Lesson | None = None
+
+    @property
+    def above_high(self) -> bool:
+        """Whether it has cost more than was thought possible."""
+        spent, most = self.usd, self.estimated_usd
+        return spent is not None and most is not None and spent > most.high
+
+
+def reconcile(made: Estimate, bill: Bill, end: End, rules: Billing) -> Reconciliation:
+    """Hold a bill against the estimate of its run.
+
+    Args:
+        made: What was reckoned before the launch.
+        bill: What the vendor has said.
+        end: How the run has ended.
+        rules: How the vendor bills, for runs that did not succeed.
+    """
+    training = made.of("training")[0]
+    usd = _spent(made, training, bill, end, rules)
+    found = Reconciliation(
+        end=end,
+        provisional=end != "succeeded" and bill.usd is None,
+        bill=bill,
+        usd=usd,
+        estimated_usd=made.launch_usd,
+        estimated_tokens=made.trained_tokens,
+    )
+    tokens = made.counted_tokens
+    if bill.tokens is None or end != "succeeded" or tokens is None or not tokens.expected:
+        return found
+    return found.model_copy(update=_differences(made, training, tokens, bill.tokens, bill.usd))
+
+
+def _spent(made: Estimate, training: Line, bill: Bill, end: End, rules: Billing) -> Decimal | None:
+    if bill.usd is not None:
+        return bill.usd
+    if end != "succeeded":
+        return _by_rule(made.launch_usd, bill, rules.failed if end == "failed" else rules.cancelled)
+    row = made.price(training)
+    if row is None:
+        return None
+    if row.per == "million-tokens":
+        if bill.tokens is None:
+            return None
+        beside = Spread.total(
+            line.usd for line in made.lines if line.item == "validation" and line.usd
+        )
+        usd = bill.tokens * row.usd / MILLION + beside.expected
+        return max(usd, made.minimum_usd or usd)
+    return None if bill.hours is None else bill.hours * row.usd
+
+
+def _by_rule(
+    estimated: Spread | None,
+    bill: Bill,
+    rule: Literal["completed-steps", "nothing", "everything"] | None,
+) -> Decimal | None:
+    if rule == "nothing":
+        return Decimal(0)
+    if estimated is None or rule is None:
+        return None
+    if rule == "everything":
+        return estimated.expected
+    return None if bill.share is None else estimated.expected * bill.share
+
+
+def _differences(
+    made: Estimate, training: Line, epoch: Count, billed: int, billed_usd: Decimal | None
+) -> dict[str, object]:
+    epochs = _whole_epochs(epoch, made.counted_epochs, billed)
+    beside = Decimal(billed) / epochs - epoch.expected
+    row = made.price(training)
+    drift = None
+    if billed_usd is not None and row is not None and row.per == "million-tokens" and row.usd:
+        drift = billed_usd / (billed * row.usd / MILLION) - 1
+    return {
+        "epochs": epochs,
+        "implied_epochs": _rounded(Decimal(billed) / epoch.expected),
+        "framing_error": _rounded(beside / max(made.rows, 1)),
+        "price_drift": drift if drift is None else _rounded(drift),
+        "lesson": _lesson(made, epoch, epochs, billed),
+    }
+
+
+def _whole_epochs(epoch: Count, chosen: Count, billed: int) -> int:
+    """Return the number of epochs that explains a bill best."""
+    if chosen.exact:
+        return max(chosen.expected, 1)
+    fitting = [
+        each
+        for each in range(max(chosen.low, 1), chosen.high + 1)
+        if epoch.low * each <= billed <= epoch.high * each
+    ]
+    nearest = max(1, round(billed / epoch.expected))
+    return min(fitting, key=lambda each: abs(epoch.expected * each - billed), default=nearest)
+
+
+def _lesson(made: Estimate, epoch: Count, epochs: int, billed: int) -> Lesson:
+    width = epoch.high - epoch.low
+    place = (Decimal(billed) / epochs - epoch.low) / width if width else None
+    chosen = made.counted_epochs
+    return Lesson(
+        basis=made.basis,
+        place=None if place is None else _rounded(place),
+        epochs_beside=None if chosen.exact else epochs - chosen.expected,
+    )
+
+
+def _rounded(value: Decimal) -> Decimal:
+    return value.quantize(SIX_PLACES, rounding=ROUND_HALF_EVEN)
