@@ -9,6 +9,7 @@ offer (`unitune.offer`), data that is read without importing the backend.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from decimal import Decimal
 from enum import StrEnum
 from pathlib import Path
 from typing import ClassVar, Literal, Protocol
@@ -86,6 +87,8 @@ class Status:
         model: Set when the state is succeeded.
         error: Set when the state is failed.
         billed_tokens: Trained tokens of all epochs, as the backend bills them, once it says so.
+        billed_usd: What it bills, in US dollars, once it says so.
+        epochs: How many it makes, once it has chosen.
     """
 
     state: State
@@ -95,6 +98,8 @@ class Status:
     model: TunedModel | None = None
     error: str | None = None
     billed_tokens: int | None = None
+    billed_usd: Decimal | None = None
+    epochs: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

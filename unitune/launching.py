@@ -20,7 +20,9 @@ from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 
-from unitune import registry
+from pydantic import JsonValue
+
+from unitune import budgeting, registry
 from unitune.abilities import Pauses
 from unitune.backend import Event, Guarantee, Launch, State, Status
 from unitune.errors import (
@@ -61,8 +63,8 @@ CREATE_SECONDS = 120.0
 POLL_PATIENCE_SECONDS = 10.0
 """Likewise a poll; less, because others may want to act meanwhile."""
 INTERRUPTED = "the launch was interrupted while it created the job"
-BILL = "unitune:bill"
-"""Key of the event that says how many tokens are billed."""
+OVERRUN = "unitune:overrun"
+"""Key of the event that says why a run was cancelled for its cost."""
 
 
 def advance(ledger: Ledger, record: RunRecord) -> RunRecord:
@@ -137,16 +139,36 @@ def poll(ledger: Ledger, record: RunRecord) -> RunRecord:
         cursor=status.cursor,
         model=status.model,
     )
-    events = (*status.events, *_bill(status, ledger.now))
-    return record if seen == record and not events else ledger.write(seen, events)
+    events = (*status.events, *_money(status, ledger.now))
+    written = record if seen == record and not events else ledger.write(seen, events)
+    return _within_limits(ledger, written)
 
 
-def _bill(status: Status, now: Callable[[], float]) -> Iterator[Event]:
-    """Yield what the backend bills, once the job has ended: before that it may still change."""
-    tokens = status.billed_tokens
-    if status.state.ended and tokens is not None:
-        text = f"{tokens:,} trained tokens are billed"
-        yield Event(BILL, "message", now(), {"text": text, "tokens": tokens})
+def _money(status: Status, now: Callable[[], float]) -> Iterator[Event]:
+    """Yield what the backend says of epochs, and, once the job has ended, of its bill.
+
+    Before that the bill may still change.
+    """
+    if status.epochs is not None:
+        data: dict[str, JsonValue] = {"epochs": status.epochs}
+        yield Event(budgeting.EPOCHS, "message", now(), data)
+    if status.state.ended:
+        yield from budgeting.bill_events(status.billed_tokens, status.billed_usd, now())
+
+
+def _within_limits(ledger: Ledger, record: RunRecord) -> RunRecord:
+    """End a run that costs more than it may; settle the money of one that has ended."""
+    if record.state.ended:
+        budgeting.reconciled(ledger, record)
+        return record
+    if record.state is State.CANCELLING:
+        return record
+    reason = budgeting.overrun(ledger, record)
+    if reason is None:
+        return record
+    data: dict[str, JsonValue] = {"text": f"cancelled by unitune: {reason}"}
+    told = Event(OVERRUN, "warning", ledger.now(), data)
+    return _send_cancel(ledger, ledger.write(replace(record, state=State.CANCELLING), [told]))
 
 
 def pause(ledger: Ledger, record: RunRecord) -> RunRecord:
@@ -225,6 +247,7 @@ def _create(ledger: Ledger, record: RunRecord, calls: int = CREATE_CALLS) -> Run
         calls: How many may be sent, as long as none gets a clear answer.
     """
     launch = _launch(ledger, record)
+    budgeting.reserve(ledger, record)
     for tries, pause in enumerate(pauses()):
         record = ledger.write(replace(record, state=State.SUBMITTING))
         try:

@@ -1,36 +1,150 @@
-"""What a job's budget says against an estimate: what plan shows and launch refuses by."""
+"""How much may be spent, and what is left of it: of a job, of a month, of a project.
+
+Pure functions over what was spent. Where that is read, and when it is looked at, is the business of
+`unitune.budgeting` (runs) and `unitune.planning` (before there is one).
+"""
 
 from __future__ import annotations
 
-from unitune.cost.estimate import Estimate
-from unitune.data.findings import Finding, error
-from unitune.job import Job
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from unitune import yamlfile
+from unitune.cost.spread import Spread, cents
+from unitune.data.findings import Finding, error, note
+from unitune.errors import JobError
+from unitune.spec import Spec
+
+FILE = "budget.yaml"
+"""Of a project: in the job's folder or the nearest one above it."""
 
 
-def budget_findings(job: Job, priced: Estimate | None) -> tuple[Finding, ...]:
-    """Return what the job's budget says against an estimate.
+class ProjectBudget(Spec):
+    """The most that all trainings and deployments of a project may cost: the file budget.yaml."""
+
+    month_usd: Annotated[Decimal, Field(ge=0)] | None = None
+    """US dollars in a calendar month, UTC."""
+    project_usd: Annotated[Decimal, Field(ge=0)] | None = None
+    """US dollars in all."""
+
+
+class Spent(BaseModel):
+    """What runs and deployments have cost, or may still cost."""
+
+    model_config = ConfigDict(frozen=True)
+    month_usd: Decimal = Decimal(0)
+    project_usd: Decimal = Decimal(0)
+    unknown: int = 0
+    """Runs and deployments whose cost nobody knows; they are in neither sum."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cap:
+    """A limit, and what is gone of it.
 
     Args:
-        job: With or without a budget.
-        priced: What it would cost; None where no price is known.
+        name: What it is a limit of, for messages.
+        usd: US dollars.
+        spent: By others than what is asked about.
+        raise_: What to change for a higher limit.
     """
-    if job.budget is None:
-        return ()
-    limit = job.budget.usd
-    if priced is None:
-        return (
-            error(
+
+    name: str
+    usd: Decimal
+    spent: Decimal
+    raise_: str
+
+    @property
+    def left(self) -> Decimal:
+        """What may still be spent; negative when it is passed already."""
+        return self.usd - self.spent
+
+    def __str__(self) -> str:
+        gone = f", of which ${cents(self.spent)} are spent or set aside" if self.spent else ""
+        return f"{self.name} is ${self.usd}{gone}"
+
+
+def project_budget(folder: Path) -> ProjectBudget:
+    """Read the budget of the project that a folder belongs to; without a file there is no limit.
+
+    Raises:
+        JobError: The file is not valid; the message names the line.
+    """
+    here = folder.absolute()
+    places = (each / FILE for each in (here, *here.parents))
+    file = next((place for place in places if place.is_file()), None)
+    if file is None:
+        return ProjectBudget()
+    document = yamlfile.read(file)
+    try:
+        return ProjectBudget.model_validate(document.value)
+    except ValidationError as invalid:
+        raise JobError(yamlfile.explain(document, invalid, ProjectBudget)) from invalid
+
+
+def caps(
+    job_usd: Decimal | None, project: ProjectBudget, spent: Spent, run_spent: Decimal = Decimal(0)
+) -> tuple[Cap, ...]:
+    """Return all limits that hold for a training.
+
+    Args:
+        job_usd: The job's own budget.
+        project: Of its project.
+        spent: By other runs, and by deployments.
+        run_spent: By earlier attempts of the same run.
+    """
+    found: list[Cap] = []
+    if job_usd is not None:
+        found.append(Cap("the job's budget", job_usd, run_spent, "budget.usd of the job"))
+    if project.month_usd is not None:
+        gone = spent.month_usd + run_spent
+        found.append(Cap("the month's budget", project.month_usd, gone, f"month_usd in {FILE}"))
+    if project.project_usd is not None:
+        gone = spent.project_usd + run_spent
+        name = "the project's budget"
+        found.append(Cap(name, project.project_usd, gone, f"project_usd in {FILE}"))
+    return tuple(found)
+
+
+def budget_findings(
+    limits: Sequence[Cap], usd: Spread | None, backend: str, *, unpriced: bool = False
+) -> Iterator[Finding]:
+    """Yield what the limits say against the cost of a launch.
+
+    Args:
+        limits: That hold for it.
+        usd: What it would cost; None: unknown.
+        backend: Whose price that is.
+        unpriced: Whether the user takes an unknown price.
+    """
+    if usd is None:
+        if limits and not unpriced:
+            yield error(
                 "unknown-price",
-                f"the budget is ${limit}, and no price of {job.backend} is known for this job.",
-                "Take the budget out to launch all the same, or choose another backend.",
-            ),
+                f"{limits[0]}, and nobody knows what {backend} charges for this job.",
+                "Name the price in prices.yaml, choose another backend, or take it all the same "
+                "with --allow-unpriced.",
+            )
+        return
+    for limit in limits:
+        if usd.high > limit.left:
+            yield error(
+                "over-budget",
+                f"the training may cost ${cents(usd.high)}, and {limit}.",
+                f"Raise {limit.raise_}, lower the epochs, or leave rows out.",
+            )
+
+
+def unknown_findings(limits: Iterable[Cap], spent: Spent) -> Iterator[Finding]:
+    """Yield a note when costs that nobody knows are missing in what is spent."""
+    if spent.unknown and any("job" not in limit.name for limit in limits):
+        yield note(
+            "unknown-spending",
+            f"of {spent.unknown} runs or deployments the cost is not known; they are not in what "
+            "is spent.",
         )
-    if priced.usd_high <= limit:
-        return ()
-    return (
-        error(
-            "over-budget",
-            f"the job may cost ${priced.usd_high}, and the budget is ${limit}.",
-            "Raise budget.usd, lower the epochs, or leave rows out.",
-        ),
-    )

@@ -77,7 +77,7 @@ def reconcile(made: Estimate, bill: Bill, end: End, rules: Billing) -> Reconcili
     usd = _spent(made, training, bill, end, rules)
     found = Reconciliation(
         end=end,
-        provisional=end != "succeeded" and bill.usd is None,
+        provisional=bill.usd is None and (end != "succeeded" or bill.tokens is None),
         bill=bill,
         usd=usd,
         estimated_usd=made.launch_usd,

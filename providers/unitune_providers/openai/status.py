@@ -64,7 +64,14 @@ def status_of(
         model=model if state is State.SUCCEEDED else None,
         error=error_of(job) if state is State.FAILED else None,
         billed_tokens=job.trained_tokens,
+        epochs=_epochs(job),
     )
+
+
+def _epochs(job: FineTuningJob) -> int | None:
+    """Return the passes that a job makes, once the vendor has chosen them."""
+    chosen = job.hyperparameters.n_epochs
+    return chosen if isinstance(chosen, int) else None
 
 
 def error_of(job: FineTuningJob) -> str:

@@ -40,6 +40,8 @@ from unitune_providers.together.options import together_options
 from unitune_providers.together.request import Body, create_body, price_body
 
 CREATE = "/v1/fine-tunes"
+NANODOLLARS = 1_000_000_000
+"""In one US dollar: what a job's total_price is counted in (together 3.1.1, lib/utils/tools.py)."""
 ESTIMATE = "/v1/fine-tunes/estimate-price"
 RATE_LIMITED = 429
 
@@ -108,6 +110,7 @@ class TogetherBackend:
             model=together_models.tuned(job) if state is State.SUCCEEDED else None,
             error=failure(told) if state is State.FAILED else None,
             billed_tokens=job.token_count or None,
+            billed_usd=Decimal(job.total_price) / NANODOLLARS if job.total_price else None,
         )
 
     def cancel(self, job_id: str) -> None:
