@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import date
 from decimal import Decimal
 from pathlib import Path
 from typing import Literal, Protocol, runtime_checkable
@@ -49,10 +50,15 @@ class Forecast(BaseModel):
     steps: int
     """Optimiser steps, all epochs."""
     seconds_low: float
+    seconds_expected: float
     seconds_high: float
+    memory_low_bytes: int
     memory_bytes: int
-    """Peak memory of the worker."""
+    """Peak memory of the worker, as expected; a launch that finds less free is refused."""
+    memory_high_bytes: int
     memory_available_bytes: int
+    measured_on: date | None = None
+    """The day of the calibration that time and memory rest on; None: on the model's shape alone."""
     settings: dict[str, JsonValue]
     """Every `auto` as it would be resolved: dtype, threads, batch_size, learning_rate, …"""
 
@@ -63,6 +69,21 @@ class Forecasts(Protocol):
 
     def forecast(self, job: Job, train: Dataset, validation: Dataset) -> Forecast:
         """Look at rows, model and machine, and train nothing."""
+        ...
+
+
+@runtime_checkable
+class Calibrates(Protocol):
+    """A backend that can time a training here, so that its forecasts become narrow."""
+
+    def calibrate(self, job: Job, train: Dataset, validation: Dataset) -> None:
+        """Train a few steps in a process of its own, keep what they took, and nothing else.
+
+        Every later `Forecasts.forecast` for this model, machine and settings rests on it.
+
+        Raises:
+            BackendError: The process died.
+        """
         ...
 
 

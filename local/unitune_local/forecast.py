@@ -83,6 +83,7 @@ def look_ahead(job: Job, folder: Path, train: Dataset, validation: Dataset) -> O
     load = epoch_load(learnt.rows, settings)
     tokens = sum(len(row.ids) for row in learnt.rows)
     seconds = _seconds(shape, settings, load, epoch_load(held_out.rows, settings))
+    peak = memory.peak_bytes(shape, settings, largest_load(learnt.rows, settings))
     forecast = Forecast(
         findings=_findings(settings, learnt, held_out, turn_end(tokenizer), shape),
         rows=len(train),
@@ -91,8 +92,11 @@ def look_ahead(job: Job, folder: Path, train: Dataset, validation: Dataset) -> O
         epochs=settings.epochs,
         steps=settings.epochs * math.ceil(len(learnt.rows) / settings.batch_size),
         seconds_low=seconds.low,
+        seconds_expected=math.sqrt(seconds.low * seconds.high),
         seconds_high=seconds.high,
-        memory_bytes=memory.peak_bytes(shape, settings, largest_load(learnt.rows, settings)),
+        memory_low_bytes=peak // 2,
+        memory_bytes=peak,
+        memory_high_bytes=peak * 3 // 2,
         memory_available_bytes=available,
         settings={
             **settings.model_dump(mode="json"),

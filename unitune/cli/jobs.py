@@ -53,21 +53,33 @@ def check(
     exit_for_errors(report.findings)
 
 
-def plan(file: JobFile, *, backend: OtherBackend = None, json: Json = False) -> None:
+def plan(
+    file: JobFile,
+    *,
+    backend: OtherBackend = None,
+    calibrate: Annotated[
+        bool, typer.Option("--calibrate", help="Time a few steps on this machine first.")
+    ] = False,
+    json: Json = False,
+) -> None:
     """Say what a job would do and take, and start nothing.
 
     Findings, tokens, charge, time and memory; `unitune run` refuses what this calls an error.
     Nobody is called, and no extra has to be installed for a hosted backend.
 
     [dim]$ unitune plan unitune.yaml
+    $ unitune plan unitune.yaml --calibrate
     $ unitune plan unitune.yaml --backend together[/dim]
     """
+    from unitune import calibration
     from unitune.cli.output import exit_for_errors, print_json
     from unitune.cli.show import print_plan
     from unitune.job import Job
     from unitune.planning import plan as make_plan
 
     job = Job.load(file).on(backend)
+    if calibrate:
+        calibration.calibrate(job)
     found = make_plan(job)
     print_json(found) if json else print_plan(found, margin=job.evaluate.margin)
     exit_for_errors(found.findings)

@@ -151,16 +151,30 @@ def print_plan(found: Plan, *, margin: float) -> None:
 
 
 def _forecast_facts(found: Forecast) -> dict[str, str]:
-    low, high = duration(found.seconds_low), duration(found.seconds_high)
     settings = ", ".join(f"{key} {value}" for key, value in found.settings.items())
     return {
         "tokens": f"{found.tokens:,} an epoch, {found.trained_tokens:,} of them trained",
         "steps": f"{found.steps:,} in {found.epochs} epochs",
-        "time": low if low == high else f"{low} to {high}",
-        "memory": f"{gigabytes(found.memory_bytes)} of "
-        f"{gigabytes(found.memory_available_bytes)} free",
+        "time": _range(
+            duration(found.seconds_low),
+            duration(found.seconds_expected),
+            duration(found.seconds_high),
+        ),
+        "memory": _range(
+            gigabytes(found.memory_low_bytes),
+            gigabytes(found.memory_bytes),
+            gigabytes(found.memory_high_bytes),
+        )
+        + f", of {gigabytes(found.memory_available_bytes)} free",
+        "measured": f"here on {found.measured_on}"
+        if found.measured_on
+        else "not yet; unitune plan --calibrate times a few steps, and narrows time and memory",
         "settings": escape(settings),
     }
+
+
+def _range(low: str, expected: str, high: str) -> str:
+    return expected if low == high else f"about {expected} ({low} to {high})"
 
 
 def _estimate_facts(found: Estimate) -> dict[str, str]:
