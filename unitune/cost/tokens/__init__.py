@@ -1,4 +1,4 @@
-"""Counting tokens before anything is sent: exact where a model's tokenizer is here, else a range."""
+"""Tokens, counted before anything is sent: exact where a tokenizer is here, a range where not."""
 
 from unitune.cost.tokens.count import Count, RowCount
 from unitune.cost.tokens.counter import TokenCounter, counter_for

@@ -6,7 +6,16 @@ from collections.abc import Iterable
 from typing import Protocol
 
 from unitune.abilities import StoredModel
+from unitune.cost.tokens.assumed import CharacterCounter
 from unitune.cost.tokens.count import Count, RowCount
+from unitune.cost.tokens.encoded import EncodedCounter
+from unitune.cost.tokens.families import Family, family_of
+from unitune.cost.tokens.own import (
+    NEEDS_PACKAGE,
+    OwnCounter,
+    can_read_tokenizers,
+    find_tokenizer,
+)
 from unitune.data.example import Example
 
 
@@ -20,7 +29,7 @@ class TokenCounter(Protocol):
 
     @property
     def assumptions(self) -> tuple[str, ...]:
-        """Why its counts are ranges, one sentence each; empty where all is known."""
+        """What makes ranges of its counts, one sentence each."""
         ...
 
     def text(self, text: str) -> Count:
@@ -32,12 +41,33 @@ class TokenCounter(Protocol):
         ...
 
 
-def counter_for(model: str, stored: Iterable[StoredModel] = ()) -> TokenCounter:
+def counter_for(
+    model: str, stored: Iterable[StoredModel] = (), *, aliases: Iterable[str] = ()
+) -> TokenCounter:
     """Return the counter of a model; nothing is fetched, ever.
 
     Args:
         model: A vendor's name, tuned ones too; a Hugging Face name; or a folder with its tokenizer.
         stored: Models on this machine, as `unitune.abilities.Stores` tells them, where the
             tokenizer of an open model is looked for beside the Hugging Face cache.
+        aliases: Other names of the same weights, as offers have them; the first that tells helps.
     """
-    raise NotImplementedError(model, stored)
+    kept = tuple(stored)
+    names = (model, *aliases)
+    folder = next(filter(None, (find_tokenizer(name, kept) for name in names)), None)
+    if folder is not None and can_read_tokenizers():
+        try:
+            return OwnCounter(folder)
+        except ValueError as problem:
+            return CharacterCounter(f"of the tokenizer of {model}, {problem}")
+    if family := next(filter(None, map(family_of, names)), None):
+        return _of_family(family)
+    if folder is not None:
+        return CharacterCounter(NEEDS_PACKAGE)
+    return CharacterCounter(f"the tokenizer of {model} is not on this machine")
+
+
+def _of_family(family: Family) -> TokenCounter:
+    if family.encoding is None:
+        return CharacterCounter(family.hidden)
+    return EncodedCounter(family.encoding, family.framing, family.assumed)
