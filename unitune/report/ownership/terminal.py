@@ -13,7 +13,7 @@ from rich.text import Text
 
 from unitune.owning.documents import Column, Ownership
 from unitune.report.ownership import words
-from unitune.report.ownership.words import Line
+from unitune.report.ownership.words import Answer, Line
 from unitune.report.terminal import plain
 
 MARK = " *"
@@ -28,8 +28,9 @@ def ownership_view(found: Ownership) -> Group:
         plain(f"{words.headline(found)}. {words.reason(found)}"),
         Text(),
         columns_table(found),
+        plain("* the cheapest; a month is all in, with its share of what is paid once", "dim"),
         Text(),
-        _pairs((fact.term, fact.value) for fact in words.answers(found)),
+        _pairs((one.term, _answer(one)) for one in words.answers(found)),
         *_section("Where the figures come from", _pairs(words.sources(found))),
         *_section("Not known, or assumed", *(plain(f"- {note}") for note in found.notes)),
         *_section("Prices", *(_price(name, said) for name, said in words.prices(found))),
@@ -53,10 +54,6 @@ def columns_table(found: Ownership) -> Table:
     table.add_row(plain("a month, at requests", "dim"))
     for line in words.volumes(found):
         table.add_row(plain(f"  {line.name}"), *_cells(line))
-    table.caption = plain(
-        "* the cheapest; a month is all in, with its share of what is paid once", "dim"
-    )
-    table.caption_justify = "left"
     return table
 
 
@@ -75,6 +72,10 @@ def _cells(line: Line) -> list[Text]:
         )
         for at, value in enumerate(line.values)
     ]
+
+
+def _answer(one: Answer) -> str:
+    return f"{one.value} ({one.ends})" if one.ends else one.value
 
 
 def _section(title: str, *lines: RenderableType) -> tuple[RenderableType, ...]:

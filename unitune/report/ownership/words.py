@@ -13,10 +13,10 @@ from unitune.owning.columns import Role
 from unitune.owning.documents import Ownership
 from unitune.owning.usage import Source
 from unitune.price_specs import PriceRow
-from unitune.report.facts import Fact
 
 NAMES: dict[Role, str] = {"prompted": "prompted", "tuned": "tuned", "newest": "newest untuned"}
 UNKNOWN = "unknown"
+TENTH = Decimal("0.1")
 ORIGINS: dict[Source, str] = {
     "option": "from the command line",
     "job": "from the job",
@@ -24,6 +24,23 @@ ORIGINS: dict[Source, str] = {
     "counted": "counted",
     "assumed": "assumed",
 }
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """From where on tuning pays, by one measure.
+
+    Args:
+        term: The measure.
+        value: As expected.
+        ends: In the best and the worst case, where these say something else.
+        meaning: A sentence for somebody who sees it the first time.
+    """
+
+    term: str
+    value: str
+    ends: str
+    meaning: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +80,10 @@ def reason(found: Ownership) -> str:
         f"Over {months(found.horizon.months)} the tuned model costs {usd(tuned.expected)} and "
         f"prompting {usd(prompted.expected)}, as expected."
     )
+    newest = found.column("newest")
+    total = newest.total_usd.expected if newest and newest.total_usd else None
+    if newest and total is not None and total < min(tuned.expected, prompted.expected):
+        said += f" {newest.model}, untuned, costs {usd(total)}, less than both."
     sure = tuned.high < prompted.low or prompted.high < tuned.low
     return f"{said}{'' if sure else ' The ranges overlap, so it may be the other way round.'}"
 
@@ -89,31 +110,27 @@ def volumes(found: Ownership) -> tuple[Line, ...]:
     )
 
 
-def answers(found: Ownership) -> tuple[Fact, ...]:
-    """Return from where on tuning pays, each with what it means."""
-    stops = found.columns[1].stops
-    facts = [
-        Fact(
-            "Tuned is cheaper",
-            _ends(found.break_even, volume_range),
-            "Over the horizon, with its share of what is paid once.",
-        ),
-        Fact(
-            "It pays back",
-            _ends(found.pays_back, lambda one: _payback(one, found.horizon.months)),
-            f"At {requests(Decimal(found.requests_month))}.",
-        ),
-        Fact(
-            "A request to it is cheaper",
-            UNKNOWN if found.cache_threshold is None else hit_rates(found.cache_threshold),
-            "The more of a prompt is found in the cache, the less it costs to send.",
-        ),
-    ]
-    if stops is not None:
-        facts.append(
-            Fact("It is switched off", f"{stops}", "With the base that it was tuned from.")
-        )
-    return tuple(facts)
+def answers(found: Ownership) -> Iterator[Answer]:
+    """Yield from where on tuning pays."""
+    yield Answer(
+        "Tuned is cheaper",
+        *_ends(found.break_even, volume_range),
+        "Requests over the horizon, with their share of what is paid once.",
+    )
+    yield Answer(
+        "It pays back",
+        *_ends(found.pays_back, lambda one: _payback(one, found.horizon.months)),
+        f"At {requests(Decimal(found.requests_month))}.",
+    )
+    threshold = found.cache_threshold
+    yield Answer(
+        "A tuned request is cheaper",
+        UNKNOWN if threshold is None else hit_rates(threshold),
+        "",
+        "The more of a prompt is found in the cache, the less it costs to send.",
+    )
+    if stops := found.columns[1].stops:
+        yield Answer("It is switched off", f"{stops}", "", "With the base that it was tuned from.")
 
 
 def sources(found: Ownership) -> Iterator[tuple[str, str]]:
@@ -142,17 +159,17 @@ def prices(found: Ownership) -> Iterator[tuple[str, str]]:
 
 
 def usd(amount: Decimal | None) -> str:
-    """Return US dollars: three digits below one, cents up to a hundred, whole dollars above."""
+    """Return US dollars: whole ones from a hundred on, cents below, three digits below 0.10."""
     if amount is None:
         return UNKNOWN
     if amount == 0:
         return "$0"
     if amount >= 100:
         return f"${amount:,.0f}"
-    if amount >= 1:
+    if amount >= TENTH:
         return f"${amount:,.2f}"
-    digits = max(2, 2 - amount.adjusted())
-    return f"${amount:.{digits}f}"
+    whole, _, fraction = f"{amount:.{2 - amount.adjusted()}f}".partition(".")
+    return f"${whole}.{fraction.rstrip('0'):0<2}"
 
 
 def spread(amount: Spread | None) -> str:
@@ -177,9 +194,9 @@ def volume_range(crossing: Crossing) -> str:
     """Say at which requests a month."""
     match crossing:
         case Crossing(Range.ABOVE, Decimal() as at):
-            return f"from {requests(Decimal(math.ceil(at)))} on"
+            return f"from {math.ceil(at):,} a month on"
         case Crossing(Range.BELOW, Decimal() as at):
-            return f"up to {requests(Decimal(math.floor(at)))}"
+            return f"up to {math.floor(at):,} a month"
         case Crossing(Range.ALWAYS):
             return "at any volume"
         case Crossing(Range.SAME):
@@ -218,16 +235,14 @@ def _payback(crossing: Crossing, horizon: Decimal) -> str:
             return "never"
 
 
-def _ends(crossings: Crossings | None, say: Callable[[Crossing], str]) -> str:
+def _ends(crossings: Crossings | None, say: Callable[[Crossing], str]) -> tuple[str, str]:
     """Say a crossing as expected, and its best and worst cases where they say something else."""
     if crossings is None:
-        return UNKNOWN
-    expected, best, worst = (
-        say(one) for one in (crossings.expected, crossings.best, crossings.worst)
-    )
-    if expected == best == worst:
-        return expected
-    return f"{expected} (best case: {best}; worst: {worst})"
+        return UNKNOWN, ""
+    expected = say(crossings.expected)
+    others = [("at best", crossings.best), ("at worst", crossings.worst)]
+    told = [f"{case} {said}" for case, one in others if (said := say(one)) != expected]
+    return expected, ", ".join(told)
 
 
 def _totals(found: Ownership) -> tuple[Spread | None, Spread | None]:
