@@ -24,6 +24,7 @@ from unitune.evaluate.statistics.sample_size import foresight
 from unitune.job import Job
 from unitune.models import TunedModel
 from unitune.offer import OfferedModel
+from unitune.owning.documents import OwnershipList
 from unitune.planning import Plan
 from unitune.run import Run
 
@@ -111,7 +112,7 @@ class ModelList(BaseModel):
 
 
 def document_model(
-    name: Literal["job", "plan", "check", "run", "verdict"],
+    name: Literal["job", "plan", "check", "run", "verdict", "cost"],
 ) -> type[BaseModel]:
     """Return the model whose JSON Schema describes a document."""
     models: dict[str, type[BaseModel]] = {
@@ -120,6 +121,7 @@ def document_model(
         "check": DataReport,
         "run": RunView,
         "verdict": Comparison,
+        "cost": OwnershipList,
     }
     return models[name]
 

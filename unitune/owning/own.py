@@ -180,7 +180,7 @@ def _document(
         cache_threshold=hit_rate_threshold(ours.request, prompted.request),
         meetings=tuple(_meetings(answerers, horizon.months)),
         figures=used.figures,
-        notes=tuple(_notes(horizon, once, answerers)),
+        notes=tuple(dict.fromkeys(_notes(horizon, once, answerers))),
         prices=tuple(dict.fromkeys(row for one in answerers for row in one.rows)),
     )
 

@@ -170,10 +170,10 @@ class _Gathering:
         found = self._measured and self._measured.candidate
         usage, counted = self._usage, self._counted
         prompt = self._tokens(
-            "prompt, tuned", usage.tuned_tokens, found and found.prompt, counted and counted.tuned
+            "tuned prompt", usage.tuned_tokens, found and found.prompt, counted and counted.tuned
         )
         answer = self._tokens(
-            "answer, tuned", usage.answer_tokens, found and found.answer, counted and counted.answer
+            "tuned answer", usage.answer_tokens, found and found.answer, counted and counted.answer
         )
         shared = min(counted.shared_tuned, prompt.low) if counted else 0
         return Tokens(prompt, answer, shared, hidden=found is not None)
@@ -182,14 +182,14 @@ class _Gathering:
         found = self._measured and self._measured.baseline
         usage, counted = self._usage, self._counted
         prompt = self._tokens(
-            "prompt, prompted",
+            "prompted prompt",
             usage.prompted_tokens,
             found and found.prompt,
             counted and counted.prompted,
             counted.prompt if counted else "",
         )
         answer = self._tokens(
-            "answer, prompted",
+            "prompted answer",
             usage.answer_tokens,
             found and found.answer,
             counted and counted.answer,
@@ -203,13 +203,13 @@ class _Gathering:
         if found is None or self._usage.prompted_tokens != "auto":
             return Tokens(prompted.prompt, prompted.answer, prompted.shared, hidden=False)
         prompt, answer = Count.of(found.prompt), Count.of(found.answer)
-        self._note("prompt, newest", f"{found.prompt:,} tokens", "measured", self._origin)
-        self._note("answer, newest", f"{found.answer:,} tokens", "measured", self._origin)
+        self._note("newest model's prompt", f"{found.prompt:,} tokens", "measured", self._origin)
+        self._note("newest model's answer", f"{found.answer:,} tokens", "measured", self._origin)
         return Tokens(prompt, answer, min(prompted.shared, found.prompt), hidden=True)
 
     def _shared(self, prompt: Count) -> int:
         """Return what all prompts of the prompted model begin with."""
-        name, usage, measured = "of it shared", self._usage, self._measured
+        name, usage, measured = "shared beginning", self._usage, self._measured
         if usage.shared_tokens != "auto":
             self._note(name, f"{usage.shared_tokens:,} tokens", "job", "usage.shared_tokens")
             return usage.shared_tokens

@@ -72,7 +72,7 @@ def render(comparison: Comparison) -> str:
     Args:
         comparison: What was found; without its cases the page says where they are.
     """
-    style, script = _resource("style.css"), _resource("script.js")
+    style, script = resource("style.css"), resource("script.js")
     groups = cases.grouped(comparison)
     page = (
         environment()
@@ -97,7 +97,7 @@ def render(comparison: Comparison) -> str:
             failures=failures(comparison),
             style=Markup(style),  # noqa: S704 - our own file
             script=Markup(script),  # noqa: S704 - our own file
-            policy=_policy(style, script),
+            policy=policy(style, script),
         )
     )
     return _writable(page)
@@ -147,14 +147,17 @@ def environment() -> Environment:
     return environment
 
 
-def _resource(name: str) -> str:
+def resource(name: str) -> str:
+    """Return the text of a file of this package."""
     return files(PACKAGE).joinpath(name).read_text(encoding="utf-8")
 
 
-def _policy(style: str, script: str) -> str:
+def policy(style: str, script: str = "") -> str:
+    """Return the content security policy that lets this style and this script run, and no other."""
+    scripts = f"; script-src '{_hash(script)}'" if script else ""
     return (
         "default-src 'none'; base-uri 'none'; form-action 'none'; img-src data:; "
-        f"style-src '{_hash(style)}'; script-src '{_hash(script)}'"
+        f"style-src '{_hash(style)}'{scripts}"
     )
 
 

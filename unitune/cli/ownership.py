@@ -1,0 +1,65 @@
+"""The command that says what owning a tuned model costs: cost."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from unitune.cli.options import JobFile, Json
+
+
+def cost(
+    file: JobFile,
+    *,
+    backend: Annotated[
+        list[str] | None,
+        typer.Option("--backend", metavar="NAME", help="Of this backend; may be given again."),
+    ] = None,
+    requests: Annotated[
+        int | None,
+        typer.Option("--requests", metavar="N", min=1, help="Requests a month."),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("-o", "--out", metavar="FILE", help="Write a page with the plot.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Say what a tuned model costs to own, and from which volume it beats prompting.
+
+    Training, hosting and requests over the months that the model lives, against the prompted base
+    and the newest untuned model. How it will be used stands in the job (`usage`), or is measured
+    in its newest comparison, or counted. Nobody is called.
+
+    [dim]$ unitune cost unitune.yaml
+    $ unitune cost unitune.yaml --backend azure --backend together --requests 250000
+    $ unitune cost unitune.yaml -o cost.html[/dim]
+    """
+    from rich.text import Text
+
+    from unitune.cli.output import console, print_json
+    from unitune.cost.prices.book import PriceBook
+    from unitune.job import Job
+    from unitune.owning.documents import OwnershipList
+    from unitune.owning.own import own
+    from unitune.report.ownership.terminal import ownership_view
+
+    job = Job.load(file)
+    found = OwnershipList(
+        backends=tuple(
+            own(job.on(name), PriceBook(), requests_month=requests)
+            for name in backend or [job.backend]
+        )
+    )
+    if out is not None:
+        from unitune.report.ownership.html import render
+
+        out.write_text(render(found), encoding="utf-8")
+    if json:
+        print_json(found)
+        return
+    for at, one in enumerate(found.backends):
+        console().print(*([Text()] if at else []), ownership_view(one), sep="\n")
+    if out is not None:
+        console().print(f"\n{out} has the plot.")
