@@ -7,11 +7,13 @@ rows are held out and shown, and at the vendor only whether a training could be 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import hashlib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from datetime import date, timedelta
 
 from unitune.conversion import encode
-from unitune.cost.estimate import row_tokens
+from unitune.cost.workload import Lengths
 from unitune.data.dataset import Dataset
 from unitune.data.findings import Finding, error, note, warning
 from unitune.data.split import Splits
@@ -52,25 +54,56 @@ def offer_findings(job: Job, offer: Offer, day: date) -> tuple[Finding, ...]:
     return (*found, *_date_findings(offer, model, day)) if model else tuple(found)
 
 
-def row_findings(job: Job, offer: Offer, splits: Splits) -> tuple[Finding, ...]:
+@dataclass(frozen=True, slots=True)
+class Rendered:
+    """A file as it would be handed over, without its content.
+
+    Args:
+        findings: An error for each row that the format cannot carry.
+        size: In bytes.
+        sha256: Hash of its content.
+    """
+
+    findings: tuple[Finding, ...]
+    size: int
+    sha256: str
+
+
+def rendered(rows: Dataset, format_name: str | None) -> Rendered:
+    """Write rows as a backend takes them, and keep only what is to be known of the file.
+
+    Args:
+        rows: Canonical.
+        format_name: Of the wire format; None: canonical JSON Lines.
+    """
+    encoded = encode(rows, format_name) if format_name else None
+    content = (encoded or rows).jsonl.encode()
+    return Rendered(
+        encoded.findings if encoded else (), len(content), hashlib.sha256(content).hexdigest()
+    )
+
+
+def row_findings(
+    job: Job,
+    offer: Offer,
+    splits: Splits,
+    files: Mapping[str, Rendered],
+    lengths: Lengths | None = None,
+) -> tuple[Finding, ...]:
     """Return what a backend's offer says against a job's rows: format and limits.
 
     Args:
         job: What to tune and how.
         offer: Of the job's backend.
         splits: Rows to train on and to hold out.
+        files: The same rows as they would be handed over, by file name.
+        lengths: Tokens of the training rows; None: not counted.
     """
-    found: list[Finding] = []
-    name = offer.format_name(job.method, job.base_model)
-    sizes: dict[str, int] = {}
-    for part in (splits.train, splits.validation):
-        encoded = encode(part, name) if name else None
-        found.extend(encoded.findings if encoded else ())
-        sizes[part.name] = len((encoded or part).jsonl.encode())
+    found = [finding for file in files.values() for finding in file.findings]
     limits = offer.limits_for(job.base_model)
     found.extend(_count_findings(offer, limits, splits))
-    if limits.file_bytes is not None and sizes[splits.train.name] > limits.file_bytes:
-        size = sizes[splits.train.name]
+    size = files["train.jsonl"].size
+    if limits.file_bytes is not None and size > limits.file_bytes:
         found.append(
             error(
                 "file-too-large",
@@ -78,7 +111,8 @@ def row_findings(job: Job, offer: Offer, splits: Splits) -> tuple[Finding, ...]:
                 "Leave rows out, or choose a backend that takes more.",
             )
         )
-    found.extend(_long_rows(offer, limits, splits.train))
+    if limits.row_tokens is not None and lengths is not None:
+        found.extend(_long_rows(offer, limits.row_tokens, splits.train, lengths))
     return tuple(found)
 
 
@@ -178,22 +212,27 @@ def _count_findings(offer: Offer, limits: Limits, splits: Splits) -> Iterator[Fi
         yield _count(offer, splits.validation, f"at most {held_out:,}", "Hold fewer rows out.")
 
 
-def _long_rows(offer: Offer, limits: Limits, rows: Dataset) -> Iterator[Finding]:
-    """Yield an error for each row that is too long by any tokenizer, a warning for what may be."""
-    most = limits.row_tokens
-    if most is None:
+def _long_rows(offer: Offer, most: int, rows: Dataset, lengths: Lengths) -> Iterator[Finding]:
+    """Yield an error for each row that is too long in any case, a warning for what may be."""
+    if lengths.longest.high <= most:
         return
-    for row in rows.rows:
-        if row_tokens(row.example, "high") <= most:
+    for row, count in zip(rows.rows, lengths, strict=True):
+        if count.high <= most:
             continue
-        least = row_tokens(row.example, "low")
-        kind = error if least > most else warning
+        kind = (
+            error if count.low > most and offer.billing.over_long in (None, "refused") else warning
+        )
         yield kind(
             "row-too-long",
-            f"the row has about {row_tokens(row.example, 'expected'):,} tokens; {offer.name} takes "
-            f"{most:,}.",
+            f"the row has about {count.expected:,} tokens; {offer.name} takes {most:,}"
+            f"{_fate(offer)}.",
             "Shorten it, split it, or leave it out.",
         ).at(file=rows.name, line=row.line)
+
+
+def _fate(offer: Offer) -> str:
+    fate = offer.billing.over_long
+    return f", and longer rows are {fate}" if fate else ""
 
 
 def _count(offer: Offer, rows: Dataset, allowed: str, fix: str) -> Finding:

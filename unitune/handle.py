@@ -14,8 +14,10 @@ from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 
-from unitune import deleting, launching, registry
+from unitune import budgeting, deleting, launching, registry
 from unitune.backend import Event, State
+from unitune.cost.estimate import Estimate
+from unitune.cost.reconcile import Reconciliation
 from unitune.errors import BackendError, Busy, RunFailed, UserError
 from unitune.job import Job
 from unitune.ledger import Ledger, RunRecord, Transition
@@ -119,6 +121,17 @@ class Run:
     def model(self) -> TunedModel | None:
         """What it left behind; None unless it succeeded."""
         return self._record.model
+
+    @cached_property
+    def estimate(self) -> Estimate | None:
+        """What it was reckoned to cost; None on one's own machine, and where nobody wrote it."""
+        approval = budgeting.approval_of(self._ledger, self.id)
+        return approval and approval.estimate
+
+    @property
+    def reconciliation(self) -> Reconciliation | None:
+        """What the newest attempt has cost beside what was reckoned, once it has ended."""
+        return budgeting.reconciled(self._ledger, self._record)
 
     @property
     def interrupted(self) -> bool:

@@ -8,11 +8,10 @@ refuses a launch for the same findings, so that a plan without errors is a job t
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import date
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
@@ -36,11 +35,20 @@ from unitune.data.check import check_job
 from unitune.data.findings import Finding, error, note
 from unitune.data.split import Splits, load_splits
 from unitune.errors import JobError, MissingExtra, Unsupported
-from unitune.feasibility import encoded_parts, offer_findings, on_its_own_name, row_findings
+from unitune.feasibility import (
+    Rendered,
+    offer_findings,
+    on_its_own_name,
+    rendered,
+    row_findings,
+)
 from unitune.home import home, ledger_url
 from unitune.job import Job
 from unitune.offer import Offer
 from unitune.today import today
+
+if TYPE_CHECKING:
+    from unitune.ledger import CostRecord
 
 
 class Bound(BaseModel):
@@ -64,8 +72,8 @@ class Plan(BaseModel):
     method: str
     day: date
     """Day that it was made for."""
-    charge: str
-    """"none" for one's own machine; "unknown" where no price is known."""
+    charge: Literal["none", "estimated", "unknown"]
+    """"none" on one's own machine; "unknown" where no price is known."""
     train_rows: int = 0
     validation_rows: int = 0
     test_rows: int | None = None
@@ -107,31 +115,41 @@ class Money:
         costs: Of earlier runs, from which is learnt.
     """
 
-    project: ProjectBudget = ProjectBudget()
-    spent: Spent = Spent()
-    costs: tuple[Any, ...] = ()
+    project: ProjectBudget = field(default_factory=ProjectBudget)
+    spent: Spent = field(default_factory=Spent)
+    costs: tuple[CostRecord, ...] = ()
 
 
 @dataclass(slots=True)
-class _Rows:
-    """A job's rows, read once and counted once for each tokenizer.
+class Rows:
+    """A job's rows, read once, written once in each format, and counted once by each tokenizer.
 
     Args:
-        job: Names the files; the same for all backends.
-        splits: The rows.
+        splits: The rows; the same for all backends.
     """
 
-    job: Job
     splits: Splits
     _counted: dict[object, Workload] = field(default_factory=dict[object, Workload])
+    _rendered: dict[str | None, dict[str, Rendered]] = field(
+        default_factory=dict[str | None, dict[str, Rendered]]
+    )
 
-    def for_model(self, model: str, aliases: Iterable[str] = ()) -> Workload:
+    def counted_for(self, model: str, aliases: Iterable[str] = ()) -> Workload:
         """Return the rows as a model counts them."""
         counter = counter_for(model, aliases=aliases)
         key = (counter.basis, counter.assumptions)
         if key not in self._counted:
             self._counted[key] = measure(self.splits, counter)
         return self._counted[key]
+
+    def rendered_in(self, format_name: str | None) -> dict[str, Rendered]:
+        """Return the files as they would be handed over, by name."""
+        if format_name not in self._rendered:
+            parts = {"train.jsonl": self.splits.train, "validation.jsonl": self.splits.validation}
+            self._rendered[format_name] = {
+                name: rendered(part, format_name) for name, part in parts.items() if len(part)
+            }
+        return self._rendered[format_name]
 
 
 def plan(job: Job) -> Plan:
@@ -149,19 +167,14 @@ def plan(job: Job) -> Plan:
     """
     offer = registry.offer(job.backend)
     job = on_its_own_name(job, offer)
-    found = _begun(job, offer)
+    found = _and(_begun(job, offer), check_job(job).findings)
     if found.errors:
         return found
-    found = found.model_copy(update={"findings": (*found.findings, *check_job(job).findings)})
-    if found.errors:
-        return found
-    rows = _Rows(job, load_splits(job))
-    money = _money(job)
-    found = _with_rows(found, job, offer, rows)
+    rows = Rows(load_splits(job))
+    found = _with_rows(found, job, rows, money_of(job))
     if offer.training_price == "none":
         return _with_forecast(job, rows.splits, found)
-    found = _with_estimate(found, job, offer, rows, money)
-    return found.model_copy(update={"findings": (*found.findings, *_vetted(job))})
+    return _and(found, _vetted(job))
 
 
 def plans(job: Job, backends: Sequence[str]) -> PlanSet:
@@ -173,43 +186,86 @@ def plans(job: Job, backends: Sequence[str]) -> PlanSet:
 
     Raises:
         UnknownName: No installed package brings one of them.
+        JobError: budget.yaml is not valid.
     """
-    begun = [(name, _begun_on(job, name)) for name in backends]
     checked = check_job(job).findings
     readable = not any(finding.severity == "error" for finding in checked)
-    rows = _Rows(job, load_splits(job)) if readable else None
-    money = _money(job)
-    made: list[Plan] = []
-    for name, found in begun:
-        if rows is None:
-            found = found.model_copy(update={"findings": (*found.findings, *checked)})
-        elif not found.errors:
-            there = on_its_own_name(job.on(name), registry.offer(name))
-            found = _with_rows(found, there, registry.offer(name), rows)
-            if found.charge != "none":
-                found = _with_estimate(found, there, registry.offer(name), rows, money)
-        made.append(found)
-    return PlanSet(job=job.name, day=today(), plans=tuple(made))
+    rows = Rows(load_splits(job)) if readable and job.data.train is not None else None
+    money = money_of(job)
+    made = tuple(_there(job.on(name), checked, rows, money) for name in backends)
+    return PlanSet(job=job.name, day=today(), plans=made)
 
 
-def estimate_of(job: Job, offer: Offer, rows: _Rows, money: Money) -> Estimate:
-    """Return what a job would cost at a hosted backend."""
+def _there(job: Job, checked: tuple[Finding, ...], rows: Rows | None, money: Money) -> Plan:
+    """Return the plan of one backend among several."""
+    offer = registry.offer(job.backend)
+    try:
+        job = on_its_own_name(job, offer)
+    except JobError as problem:
+        return _nowhere(job, offer, problem)
+    found = _begun(job, offer)
+    if rows is None:
+        return _and(found, checked)
+    return found if found.errors else _with_rows(found, job, rows, money)
+
+
+def looked_at(job: Job, rows: Rows, money: Money, *, unpriced: bool = False) -> Plan:
+    """Return what offer and rows say of a job, and its cost: what a launch is refused by.
+
+    Args:
+        job: With the offer's own name of its model.
+        rows: Its rows.
+        money: What is known of it.
+        unpriced: Whether the user takes a price that is unknown.
+    """
+    return _with_rows(_begun(job, registry.offer(job.backend)), job, rows, money, unpriced=unpriced)
+
+
+def _with_rows(found: Plan, job: Job, rows: Rows, money: Money, *, unpriced: bool = False) -> Plan:
+    """Return the beginning of a plan with what the rows say, and with their cost."""
+    offer = registry.offer(job.backend)
+    splits, files = rows.splits, rows.rendered_in(offer.format_name(job.method, job.base_model))
+    limited = offer.limits_for(job.base_model).row_tokens is not None
+    lengths = _counted(job, offer, rows).train.totals if limited else None
+    found = _and(found, row_findings(job, offer, splits, files, lengths)).model_copy(
+        update={
+            "train_rows": len(splits.train),
+            "validation_rows": len(splits.validation),
+            "test_rows": None if splits.test is None else len(splits.test),
+            "bound": Bound(
+                job=job.model_dump(mode="json"),
+                files={name: file.sha256 for name, file in files.items()},
+            ),
+        }
+    )
+    if offer.training_price == "none":
+        return found
+    made = _estimated(job, offer, rows, money)
+    limits = caps(job.budget and job.budget.usd, money.project, money.spent)
+    charge = "unknown" if made.launch_usd is None else "estimated"
+    found = found.model_copy(update={"estimate": made, "charge": charge})
+    against = budget_findings(limits, made.launch_usd, offer.name, unpriced=unpriced)
+    return _and(found, (*against, *unknown_findings(limits, money.spent)))
+
+
+def _and(found: Plan, findings: Iterable[Finding]) -> Plan:
+    return found.model_copy(update={"findings": (*found.findings, *findings)})
+
+
+def _counted(job: Job, offer: Offer, rows: Rows) -> Workload:
     base = offer.model(job.base_model)
-    work = rows.for_model(job.base_model, base.aliases if base else ())
+    return rows.counted_for(job.base_model, base.aliases if base else ())
+
+
+def _estimated(job: Job, offer: Offer, rows: Rows, money: Money) -> Estimate:
+    work = _counted(job, offer, rows)
     others = {
-        spec.name: rows.for_model(spec.model)
+        spec.name: rows.counted_for(spec.model)
         for spec in job.evaluate.contenders
         if isinstance(spec, Model) and spec.model != job.base_model
     }
-    return estimate(
-        job,
-        offer,
-        work,
-        PriceBook(),
-        today(),
-        others=others,
-        learnt=_learnt(money, job, work.basis),
-    )
+    learnt = _learnt(money, job, work.basis)
+    return estimate(job, offer, work, PriceBook(), today(), others=others, learnt=learnt)
 
 
 def _begun(job: Job, offer: Offer) -> Plan:
@@ -227,40 +283,79 @@ def _begun(job: Job, offer: Offer) -> Plan:
     )
 
 
-def _begun_on(job: Job, name: str) -> Plan:
-    """Return the beginning of a plan; a job without a model for the backend is an error in it."""
-    offer = registry.offer(name)
-    there = job.on(name)
+def _nowhere(job: Job, offer: Offer, problem: JobError) -> Plan:
+    """Return the plan of a job that names no model for a backend."""
+    return Plan(
+        job=job.name,
+        backend=job.backend,
+        model="",
+        method=job.method,
+        day=today(),
+        charge=offer.training_price or "unknown",
+        findings=(error("no-model", str(problem)),),
+    )
+
+
+def money_of(job: Job) -> Money:
+    """Return what the ledger knows of money.
+
+    A ledger that machines share is only asked when budget.yaml makes it matter: a plan opens no
+    connection of its own accord.
+    """
+    project = project_budget(job.folder)
+    shared = ledger_url() is not None
+    wanted = project != ProjectBudget() if shared else (home() / "ledger.db").exists()
+    if not wanted:
+        return Money(project)
+    from unitune import budgeting  # noqa: PLC0415 - brings the database
+    from unitune.ledger import Ledger  # noqa: PLC0415 - likewise
+
+    ledger = Ledger(home())
+    costs = tuple(ledger.costs())
+    return Money(project, budgeting.spent(costs, ledger.deployments(), today()), costs)
+
+
+def _learnt(money: Money, job: Job, basis: str) -> Narrowing | None:
+    if not money.costs:
+        return None
+    from unitune.budgeting import lessons  # noqa: PLC0415 - brings the database
+
+    return Narrowing.of(lessons(money.costs, job.backend, job.base_model), basis)
+
+
+def _with_forecast(job: Job, splits: Splits, planned: Plan) -> Plan:
     try:
-        return _begun(on_its_own_name(there, offer), offer)
-    except JobError as problem:
-        return Plan(
-            job=job.name,
-            backend=name,
-            model="",
-            method=job.method,
-            day=today(),
-            charge=offer.training_price or "unknown",
-            findings=(error("no-model", str(problem)),),
-        )
+        backend = registry.backend(job.backend)
+    except MissingExtra as missing:
+        findings = (*planned.findings, error("missing-extra", str(missing)))
+        return planned.model_copy(update={"findings": findings})
+    if not isinstance(backend, Forecasts):
+        return planned
+    forecast = backend.forecast(job, splits.train, splits.validation)
+    return planned.model_copy(
+        update={"forecast": forecast, "findings": (*planned.findings, *forecast.findings)}
+    )
 
 
-def _with_rows(found: Plan, job: Job, offer: Offer, rows: _Rows) -> Plan:
-    splits = rows.splits
-    parts = encoded_parts(job, offer, splits)
-    limit = offer.limits_for(job.base_model).row_tokens
-    lengths = rows.for_model(job.base_model).train.totals if limit is not None else None
-    update: dict[str, object] = {
-        "train_rows": len(splits.train),
-        "validation_rows": len(splits.validation),
-        "test_rows": None if splits.test is None else len(splits.test),
-        "findings": (*found.findings, *row_findings(job, offer, splits, parts, lengths)),
-        "bound": Bound(
-            job=job.model_dump(mode="json"),
-            files={
-                name: hashlib.sha256(part.jsonl.encode()).hexdigest()
-                for name, part in parts.items()
-            },
+def _vetted(job: Job) -> tuple[Finding, ...]:
+    """Return what the backend itself says against the job, where it is installed."""
+    missing = registry.missing_packages(job.backend)
+    if not missing:
+        return _told(job)
+    return (
+        note(
+            "missing-extra",
+            f"to launch there, {', '.join(missing)} must be installed.",
+            f"Install with: pip install 'unitune[{job.backend}]'",
         ),
-    }
-    return found.model_copy(update=update)
+    )
+
+
+def _told(job: Job) -> tuple[Finding, ...]:
+    backend = registry.backend(job.backend)
+    try:
+        if isinstance(backend, Vets):
+            backend.vet(job)
+    except (JobError, Unsupported) as refusal:
+        return (error("refused-options", str(refusal)),)
+    return ()

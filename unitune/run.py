@@ -15,12 +15,12 @@ import shutil
 import socket
 import time
 from collections.abc import Iterable
+from decimal import Decimal
 
-from unitune import launching, registry
+from unitune import budgeting, launching, planning, registry
 from unitune.abilities import Vets
 from unitune.conversion import wire_text
-from unitune.cost.budget import budget_findings
-from unitune.cost.estimate import estimate
+from unitune.cost.budget import BUDGET_CODES, project_budget
 from unitune.data.example import digest
 from unitune.data.findings import Finding
 from unitune.data.leaks import leaks, refuse
@@ -33,10 +33,10 @@ from unitune.errors import (
     Unsupported,
     UserError,
 )
-from unitune.feasibility import offer_findings, on_its_own_name, row_findings
+from unitune.feasibility import offer_findings, on_its_own_name
 from unitune.handle import Run
 from unitune.home import home, make_home
-from unitune.job import Job
+from unitune.job import Job, TrainingBudget
 from unitune.keys import run_id
 from unitune.ledger import Ledger, RunRecord
 from unitune.today import today
@@ -45,12 +45,16 @@ from unitune.uploading import WIRE
 __all__ = ["Run", "find_run", "launch", "runs", "training_fingerprint"]
 
 
-def launch(job: Job, *, again: bool = False) -> Run:
+def launch(
+    job: Job, *, again: bool = False, allow_unpriced: bool = False, most_usd: Decimal | None = None
+) -> Run:
     """Start the training of a job, once.
 
     Args:
         job: What to tune and how.
         again: Train even if the same training is going on or done.
+        allow_unpriced: Train even if nobody knows what it costs, whatever the budget says.
+        most_usd: Cost in US dollars that it may not pass, beside the job's own budget.
 
     Returns:
         The run, whose job its backend now has (or, after a create call without an answer, may
@@ -61,7 +65,7 @@ def launch(job: Job, *, again: bool = False) -> Run:
         MissingExtra: The backend's packages are not installed.
         DataError: The data cannot be used.
         Leak: Test cases stand in training rows; what is learned could not be judged.
-        OverBudget: It may cost more than the job's budget, or nobody knows what it costs.
+        OverBudget: It may cost more than a budget leaves, or nobody knows what it costs.
         TwinExists: The same training is going on or done.
         UnituneError: The backend refused, and the run has failed; or did not answer.
     """
@@ -72,23 +76,50 @@ def launch(job: Job, *, again: bool = False) -> Run:
     backend = registry.backend(job.backend)
     if isinstance(backend, Vets):
         backend.vet(job)
-    splits = load_splits(job)
-    _refuse(row_findings(job, offer, splits))
-    if offer.training_price != "none":
-        _refuse(budget_findings(job, estimate(job, offer, splits.train)), OverBudget)
+    rows = planning.Rows(load_splits(job))
+    limited = _limited(job, most_usd)
+    found = planning.looked_at(limited, rows, planning.money_of(job), unpriced=allow_unpriced)
+    _refuse([finding for finding in found.errors if finding.code not in BUDGET_CODES])
+    _refuse(found.errors, OverBudget)
+    splits = rows.splits
     if splits.test is not None and job.evaluate.leaks == "refuse":
         refuse(leaks((splits.train, splits.validation), splits.test), splits.test)
     files = _files(job, splits)
     ledger = Ledger(home())
     record = _planned(job, splits)
     text = _write_files(ledger, record, job, files)
+    approval = _approval(limited, found, unpriced=allow_unpriced)
     try:
-        ledger.add(record, job=text, again=again)
+        ledger.add(record, job=text, approval=approval, again=again)
     except TwinExists:
         shutil.rmtree(ledger.run_folder(record.id))
         raise
     with ledger.acting(record.id) as planned:
         return Run(ledger, launching.advance(ledger, planned))
+
+
+def _limited(job: Job, most_usd: Decimal | None) -> Job:
+    """Return the job with the least of its own budget and another limit."""
+    if most_usd is None:
+        return job
+    own = job.budget or TrainingBudget(usd=most_usd)
+    budget = own.model_copy(update={"usd": min(own.usd, most_usd)})
+    return job.model_copy(update={"budget": budget})
+
+
+def _approval(job: Job, found: planning.Plan, *, unpriced: bool) -> str | None:
+    """Return what the launch is allowed to cost, as the ledger keeps it; None: nothing."""
+    if found.estimate is None or found.bound is None:
+        return None
+    budget = job.budget
+    return budgeting.Approval(
+        estimate=found.estimate,
+        files=found.bound.files,
+        budget_usd=budget and budget.usd,
+        hours=budget and budget.hours,
+        project=project_budget(job.folder),
+        unpriced=unpriced,
+    ).model_dump_json()
 
 
 def _refuse(findings: Iterable[Finding], kind: type[UnituneError] = Unsupported) -> None:

@@ -13,7 +13,7 @@ from pydantic import JsonValue
 from rich.progress import BarColumn, Progress, ProgressColumn, SpinnerColumn, TextColumn
 
 from unitune.backend import Event, State
-from unitune.cli.money import price_of, so_far
+from unitune.cli.money import so_far
 from unitune.cli.output import aside, console, duration
 from unitune.cli.show import EventLine, RunView, print_run
 from unitune.cost.estimate import Estimate
@@ -101,7 +101,7 @@ def _follow_live(run: Run) -> None:
     ]
     with Progress(*columns, console=aside(), transient=True) as progress:
         task = progress.add_task(f"Training {run.id}", total=None, facts="starting")
-        priced = price_of(run)
+        priced = run.estimate
         for event in run.watch():
             if event.kind == "step":
                 progress.update(
@@ -115,7 +115,7 @@ def _follow_live(run: Run) -> None:
 
 
 def _follow_plainly(run: Run) -> None:
-    printed, priced = 0.0, price_of(run)
+    printed, priced = 0.0, run.estimate
     for event in run.watch():
         last = event.data.get("step") == event.data.get("steps")
         if event.kind == "step":
@@ -141,8 +141,8 @@ def step_facts(data: dict[str, JsonValue], priced: Estimate | None = None) -> st
     if (left := _number(data, "seconds_left")) is not None:
         parts.append(f"{duration(left)} left")
     step, steps = _number(data, "step"), _number(data, "steps")
-    if priced is not None and step and steps:
-        parts.append(so_far(priced, step, steps))
+    if priced is not None and step and steps and (words := so_far(priced, step, steps)):
+        parts.append(words)
     return "  ".join(parts)
 
 

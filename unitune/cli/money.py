@@ -4,41 +4,74 @@ from __future__ import annotations
 
 from decimal import Decimal
 
-from unitune import registry
-from unitune.cost.estimate import Estimate, cents, estimate
-from unitune.cost.prices.book import PriceBook
-from unitune.data.load import load
-from unitune.launching import BILL
+from unitune.cost.estimate import Estimate
+from unitune.cost.reconcile import Reconciliation
+from unitune.cost.spread import Spread, cents
 from unitune.run import Run
-from unitune.today import today
 
 
-def price_of(run: Run) -> Estimate | None:
-    """Return what a run would cost, from its rows; None where they or the price are not known."""
-    offer = registry.offer(run.backend_name)
-    rows = run.folder / "train.jsonl"
-    if offer.training_price == "none" or not rows.exists():
-        return None
-    return estimate(run.job, offer, load(rows, use=run.job.method))
+def dollars(usd: Decimal) -> str:
+    """Return an amount, rounded up to a cent: ``$1,204.50``."""
+    return f"${cents(usd):,}"
 
 
-def so_far(priced: Estimate, step: float, steps: float) -> str:
-    """Return what a training has cost after some of its steps, in words."""
+def between(usd: Spread | None) -> str:
+    """Return a range of money: ``$1.50 to $4.20, about $3.00``; ``unknown`` where it is."""
+    if usd is None:
+        return "unknown"
+    if cents(usd.low) == cents(usd.high):
+        return dollars(usd.high)
+    return f"{dollars(usd.low)} to {dollars(usd.high)}, about {dollars(usd.expected)}"
+
+
+def so_far(made: Estimate, step: float, steps: float) -> str:
+    """Return what a training has cost after some of its steps, in words; empty if unknown."""
     share = Decimal(min(step / steps, 1.0))
-    tokens = priced.trained_tokens_expected * share
-    return f"about {tokens:,.0f} tokens and ${cents(priced.usd_expected * share)} so far"
+    tokens, usd = made.trained_tokens, made.launch_usd
+    if tokens is None or usd is None:
+        return ""
+    return f"about {tokens.expected * share:,.0f} tokens and {dollars(usd.expected * share)} so far"
 
 
-def bill_of(run: Run) -> str | None:
-    """Return the tokens that the vendor bills, and what they cost; None where it does not say."""
-    billed = [event.data["tokens"] for event in run.events() if event.key == BILL]
-    if not billed or not isinstance(billed[0], int):
-        return None
-    price = PriceBook().find(
-        run.backend_name, run.base_model, "training", method=run.job.method, on=today()
-    )
-    words = f"{billed[0]:,} trained tokens"
-    if price is None or price.per != "million-tokens":
-        return words
-    usd = cents(price.usd * Decimal(billed[0]) / 1_000_000)
-    return f"{words}, about ${usd} at ${price.usd} a million (as of {price.as_of})"
+def money_facts(run: Run) -> dict[str, str]:
+    """Return what a run was reckoned to cost, and what it did."""
+    rows: dict[str, str] = {}
+    if run.estimate is not None:
+        rows["reckoned"] = between(run.estimate.launch_usd)
+    found = run.reconciliation
+    if found is not None:
+        rows["billed"] = billed(found)
+        if beside := differences(found):
+            rows["beside"] = beside
+    return rows
+
+
+def billed(found: Reconciliation) -> str:
+    """Return what a run has cost, in words."""
+    tokens = found.bill.tokens
+    parts = [f"{tokens:,} trained tokens"] if tokens is not None else []
+    parts.append("cost unknown" if found.usd is None else dollars(found.usd))
+    text = ", ".join(parts)
+    if found.provisional:
+        text += f" (provisional: {_provisional(found)})"
+    elif found.bill.usd is None and found.usd is not None:
+        text += " at the price of the plan"
+    return text + ("; more than the plan thought possible" if found.above_high else "")
+
+
+def differences(found: Reconciliation) -> str:
+    """Return what a bill says about the estimate, in words."""
+    parts: list[str] = []
+    if found.epochs is not None and found.implied_epochs is not None:
+        parts.append(f"{found.epochs} epochs ({found.implied_epochs:.3f} by the tokens)")
+    if found.framing_error is not None:
+        parts.append(f"{found.framing_error:+.2f} tokens a row and epoch")
+    if found.price_drift is not None:
+        parts.append(f"price {found.price_drift:+.1%}")
+    return ", ".join(parts)
+
+
+def _provisional(found: Reconciliation) -> str:
+    if found.end == "succeeded":
+        return "the vendor does not say what it bills"
+    return f"by the vendor's rule for what has {found.end}; the bill may differ"

@@ -14,11 +14,11 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from unitune.cost.budget import BUDGET_CODES
 from unitune.data.findings import Finding, Severity
 from unitune.errors import Leak, OverBudget, UserError
 
 COLOURS: dict[Severity, str] = {"error": "red", "warning": "yellow", "note": "cyan"}
-BUDGET_CODES = {"over-budget", "unknown-price"}
 SHOWN_FINDINGS = 12
 """So many of one kind of finding fill a screen; `--json` has them all."""
 

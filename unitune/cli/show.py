@@ -12,15 +12,15 @@ from rich.markup import escape
 from rich.table import Table
 
 from unitune import registry
-from unitune.abilities import Forecast, StoredModel, Stores
+from unitune.abilities import StoredModel, Stores
 from unitune.backend import Event, State
-from unitune.cli.money import bill_of
-from unitune.cli.output import console, duration, facts, gigabytes, print_findings
+from unitune.cli.money import money_facts
+from unitune.cli.output import console, facts, gigabytes, print_findings
 from unitune.cost.estimate import Estimate
+from unitune.cost.reconcile import Reconciliation
 from unitune.data.check import DataReport
 from unitune.data.leaks import by_kind
 from unitune.evaluate.results import Comparison
-from unitune.evaluate.statistics.sample_size import foresight
 from unitune.job import Job
 from unitune.models import TunedModel
 from unitune.offer import OfferedModel
@@ -66,6 +66,10 @@ class RunView(BaseModel):
     updated: datetime
     folder: Path
     model: TunedModel | None
+    estimate: Estimate | None
+    """What it was reckoned to cost; None on one's own machine."""
+    reconciliation: Reconciliation | None
+    """The bill beside the estimate, once it has ended."""
 
     @classmethod
     def of(cls, run: Run) -> Self:
@@ -85,6 +89,8 @@ class RunView(BaseModel):
             updated=run.updated,
             folder=run.folder,
             model=run.model,
+            estimate=run.estimate,
+            reconciliation=run.reconciliation,
         )
 
 
@@ -124,68 +130,6 @@ def document_model(
         "cost": OwnershipList,
     }
     return models[name]
-
-
-def print_plan(found: Plan, *, margin: float) -> None:
-    """Print a plan for a person.
-
-    Args:
-        found: The plan.
-        margin: Difference too small to matter, for what the test rows can show.
-    """
-    console().print(f"[bold]{found.job}[/bold]: {found.method} of {found.model} on {found.backend}")
-    test = "none" if found.test_rows is None else f"{found.test_rows:,}"
-    rows = {
-        "rows": f"{found.train_rows:,} to train on, {found.validation_rows:,} held out to choose "
-        f"prompts, {test} to judge by"
-    }
-    if found.test_rows:
-        rows["evidence"] = foresight(found.test_rows, margin)
-    if found.forecast is not None:
-        rows |= _forecast_facts(found.forecast)
-    if found.estimate is not None:
-        rows |= _estimate_facts(found.estimate)
-    else:
-        rows["charge"] = "none: this machine" if found.charge == "none" else found.charge
-    if not found.errors:
-        console().print(facts(rows))
-    print_findings(found.findings)
-
-
-def _forecast_facts(found: Forecast) -> dict[str, str]:
-    settings = ", ".join(f"{key} {value}" for key, value in found.settings.items())
-    return {
-        "tokens": f"{found.tokens:,} an epoch, {found.trained_tokens:,} of them trained",
-        "steps": f"{found.steps:,} in {found.epochs} epochs",
-        "time": _range(
-            duration(found.seconds_low),
-            duration(found.seconds_expected),
-            duration(found.seconds_high),
-        ),
-        "memory": _range(
-            gigabytes(found.memory_low_bytes),
-            gigabytes(found.memory_bytes),
-            gigabytes(found.memory_high_bytes),
-        )
-        + f", of {gigabytes(found.memory_available_bytes)} free",
-        "measured": f"here on {found.measured_on}"
-        if found.measured_on
-        else "not yet; unitune plan --calibrate times a few steps, and narrows time and memory",
-        "settings": escape(settings),
-    }
-
-
-def _range(low: str, expected: str, high: str) -> str:
-    return expected if low == high else f"about {expected} ({low} to {high})"
-
-
-def _estimate_facts(found: Estimate) -> dict[str, str]:
-    return {
-        "tokens": f"{found.trained_tokens_low:,} to {found.trained_tokens_high:,} trained, about "
-        f"{found.trained_tokens_expected:,}",
-        "charge": f"${found.usd_low} to ${found.usd_high}, about ${found.usd_expected}",
-        "because": escape("\n".join(found.assumptions)),
-    }
 
 
 def print_report(report: DataReport) -> None:
@@ -238,8 +182,7 @@ def print_run(run: Run) -> None:
         first, last = steps[0].data, steps[-1].data
         rows["steps"] = f"{last.get('step')} of {last.get('steps')}"
         rows["loss"] = f"{first.get('loss'):.3f} at first, {last.get('loss'):.3f} at last"
-    if bill := bill_of(run):
-        rows["billed"] = bill
+    rows |= money_facts(run)
     if run.error:
         rows["error"] = escape(run.error)
     if run.model:

@@ -162,17 +162,28 @@ def _padded(longest: int | None, lengths: Lengths) -> Charged:
 def _preferences(
     lengths: Lengths, prompts: Lengths, vendor: str, billing: Billing
 ) -> tuple[Lengths, list[str]]:
-    """Return the lengths of preference rows, whose prompt stands before two answers."""
-    if billing.preferences == "prompt-once":
-        return lengths, []
-    twice = lengths + prompts
-    if billing.preferences == "prompt-twice":
-        return twice, ["the prompt of a row is charged with each of its two answers"]
-    said = (
-        f"both answers of a row are charged; whether {vendor} charges its prompt once or twice is "
-        "not known"
-    )
-    return Lengths(lengths.low, lengths.expected, twice.high), [said]
+    """Return the lengths of preference rows, whose prompt stands before two answers.
+
+    They are counted with the prompt once (low, expected) and twice (high).
+    """
+    match billing.preferences:
+        case "prompt-once":
+            most = (
+                max(row.expected, row.high - prompt.high)
+                for row, prompt in zip(lengths, prompts, strict=True)
+            )
+            return Lengths(lengths.low, lengths.expected, tuple(most)), []
+        case "prompt-twice":
+            twice = lengths + prompts
+            high = map(max, twice.expected, lengths.high)
+            said = ["the prompt of a row is charged with each of its two answers"]
+            return Lengths(twice.low, twice.expected, tuple(high)), said
+        case None:
+            said = (
+                f"both answers of a row are charged; whether {vendor} charges its prompt once or "
+                "twice is not known"
+            )
+            return lengths, [said]
 
 
 def _longest(job: Job, limit: int | None) -> int | None:

@@ -24,6 +24,10 @@ FILE = "budget.yaml"
 """Of a project: in the job's folder or the nearest one above it."""
 
 
+BUDGET_CODES = frozenset({"over-budget", "unknown-price"})
+"""Findings that speak of money alone."""
+
+
 class ProjectBudget(Spec):
     """The most that all trainings and deployments of a project may cost: the file budget.yaml."""
 

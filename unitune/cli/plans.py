@@ -1,0 +1,247 @@
+"""A plan on a terminal: one backend in full, or several side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import date
+from decimal import Decimal
+
+from rich.markup import escape
+from rich.table import Table
+
+from unitune.abilities import Forecast
+from unitune.cli.money import between, dollars
+from unitune.cli.output import console, duration, facts, gigabytes, print_findings
+from unitune.cost.estimate import LAUNCH, MONTHLY, Estimate, Line
+from unitune.cost.spread import Spread, cents
+from unitune.cost.tokens import Count
+from unitune.evaluate.statistics.sample_size import foresight
+from unitune.planning import Plan, PlanSet
+from unitune.price_specs import PriceRow
+
+
+def print_plan(found: Plan, *, margin: float) -> None:
+    """Print the plan of one backend.
+
+    Args:
+        found: The plan.
+        margin: Difference too small to matter, for what the test rows can show.
+    """
+    title = f"{found.method} of {found.model} on {found.backend}, {found.day}"
+    console().print(f"[bold]{found.job}[/bold]: {title}")
+    if not found.errors:
+        console().print(facts(_facts(found, margin)))
+    if found.estimate is not None:
+        console().print(_lines(found.estimate))
+        console().print(facts({"because": escape("\n".join(found.estimate.assumptions))}))
+    print_findings(found.findings)
+
+
+def print_plans(found: PlanSet) -> None:
+    """Print the plans of several backends side by side."""
+    able = [plan for plan in found.plans if not plan.errors]
+    rows = max((plan.train_rows for plan in found.plans), default=0)
+    held = max((plan.validation_rows for plan in found.plans), default=0)
+    console().print(
+        f"[bold]{found.job}[/bold]: {rows:,} rows to train on, {held:,} held out, {found.day}"
+    )
+    if able:
+        console().print(_side_by_side(able))
+    unable = [plan for plan in found.plans if plan.errors]
+    if unable:
+        console().print("\n[bold]Not as it stands[/bold]" if able else "")
+        console().print(facts({plan.backend: _reason(plan) for plan in unable}))
+    if any(plan.charge == "none" for plan in able):
+        console().print(
+            "\n[dim]Time and memory on this machine: unitune plan FILE --backend local[/dim]"
+        )
+
+
+def _facts(found: Plan, margin: float) -> dict[str, str]:
+    test = "none" if found.test_rows is None else f"{found.test_rows:,}"
+    rows = {
+        "rows": f"{found.train_rows:,} to train on, {found.validation_rows:,} held out to choose "
+        f"prompts, {test} to judge by"
+    }
+    if found.test_rows:
+        rows["evidence"] = foresight(found.test_rows, margin)
+    if found.forecast is not None:
+        rows |= _forecast_facts(found.forecast)
+    made = found.estimate
+    if made is None:
+        rows["charge"] = "none: this machine" if found.charge == "none" else found.charge
+    else:
+        rows["tokens"] = _trained(made)
+        rows["charge"] = between(made.launch_usd)
+    return rows
+
+
+def _trained(made: Estimate) -> str:
+    if made.trained_tokens is None:
+        return "unknown"
+    return f"{_count(made.trained_tokens)} trained, in {_count(made.epochs)} epochs"
+
+
+def _forecast_facts(found: Forecast) -> dict[str, str]:
+    settings = ", ".join(f"{key} {value}" for key, value in found.settings.items())
+    return {
+        "tokens": f"{found.tokens:,} an epoch, {found.trained_tokens:,} of them trained",
+        "steps": f"{found.steps:,} in {found.epochs} epochs",
+        "time": _range(
+            duration(found.seconds_low),
+            duration(found.seconds_expected),
+            duration(found.seconds_high),
+        ),
+        "memory": _range(
+            gigabytes(found.memory_low_bytes),
+            gigabytes(found.memory_bytes),
+            gigabytes(found.memory_high_bytes),
+        )
+        + f", of {gigabytes(found.memory_available_bytes)} free",
+        "measured": f"here on {found.measured_on}"
+        if found.measured_on
+        else "not yet; unitune plan --calibrate times a few steps, and narrows time and memory",
+        "settings": escape(settings),
+    }
+
+
+def _range(low: str, expected: str, high: str) -> str:
+    return expected if low == high else f"about {expected} ({low} to {high})"
+
+
+def _lines(made: Estimate) -> Table:
+    """Return what costs money, line by line, with the sums that decide."""
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    table.add_column("US dollars")
+    table.add_column("how much", overflow="fold")
+    table.add_column("at", no_wrap=True)
+    for heading in ("low", "expected", "high"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    parts = {
+        "launch": [line for line in made.lines if line.item in LAUNCH],
+        "answers": [line for line in made.lines if line.item == "evaluation"],
+        "a month": [line for line in made.lines if line.item in MONTHLY],
+    }
+    sums = {"launch": made.launch_usd, "answers": made.evaluation_usd, "a month": made.month_usd}
+    for name, lines in parts.items():
+        for line in lines:
+            table.add_row(*_cells(made, line))
+        if len(lines) > 1 or (name == "launch" and made.minimum_usd):
+            table.add_row(f"[bold]{name}[/bold]", "", "", *_amounts(sums[name]), end_section=True)
+    return table
+
+
+def _cells(made: Estimate, line: Line) -> Iterable[str]:
+    name = line.what or line.item
+    row = made.price(line)
+    if line.usd is None:
+        return (escape(name), f"[yellow]{escape(line.because)}[/yellow]", "", *_amounts(None))
+    return (escape(name), _quantity(line, row), _price(line, row), *_amounts(line.usd))
+
+
+def _quantity(line: Line, row: PriceRow | None) -> str:
+    if line.units is not None and row is not None and row.per != "million-tokens":
+        unit = "months" if row.per == "month" else "hours"
+        low, high = line.units.low, line.units.high
+        span = f"{high:,.0f}" if low == high else f"{low:,.0f} to {high:,.0f}"
+        return f"{span} {unit}" if row.usd else ""
+    return f"{_count(line.tokens)} tokens" if line.tokens is not None else ""
+
+
+def _price(line: Line, row: PriceRow | None) -> str:
+    if row is None or (line.item in ("evaluation", "inference") and row.per == "million-tokens"):
+        return ""
+    per = {"million-tokens": "M", "hour": "h", "gpu-hour": "GPU h", "month": "month"}
+    mark = "~" if row.source_kind == "third-party" else ""
+    return f"{mark}{row.usd:f} / {per.get(row.per, row.per)}"
+
+
+def _amounts(usd: Spread | None) -> tuple[str, str, str]:
+    if usd is None:
+        return ("", "[yellow]unknown[/yellow]", "")
+    return (f"{cents(usd.low):,}", f"{cents(usd.expected):,}", f"{cents(usd.high):,}")
+
+
+def _count(count: Count) -> str:
+    """Return tokens or epochs as people read them: ``1.2M to 2.9M``."""
+    low, high = _short(count.low), _short(count.high)
+    return low if low == high else f"{low} to {high}"
+
+
+def _short(number: int) -> str:
+    for size, letter in ((1_000_000, "M"), (1_000, "K")):
+        if number >= 10 * size or (number >= size and letter == "M"):
+            return f"{Decimal(number) / size:.3g}{letter}"
+    return f"{number:,}"
+
+
+def _side_by_side(plans: Iterable[Plan]) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    table.add_column("backend", no_wrap=True)
+    table.add_column("can", no_wrap=True)
+    for heading in ("low", "expected", "high"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column("time", no_wrap=True)
+    table.add_column("hosting", justify="right", no_wrap=True)
+    table.add_column("ends", no_wrap=True)
+    for plan in sorted(plans, key=_dearness):
+        table.add_row(
+            f"[bold]{plan.backend}[/bold]",
+            _can(plan),
+            *_charge(plan),
+            _time(plan),
+            _hosting(plan),
+            _ends(plan),
+        )
+    return table
+
+
+def _dearness(plan: Plan) -> tuple[bool, Decimal]:
+    """Order: what is known first, and of that the cheapest."""
+    usd = plan.estimate and plan.estimate.launch_usd
+    if plan.charge == "none":
+        return (False, Decimal(-1))
+    return (usd is None, usd.high if usd else Decimal(0))
+
+
+def _can(plan: Plan) -> str:
+    warnings = sum(finding.severity == "warning" for finding in plan.findings)
+    return f"[yellow]yes, {warnings} !![/yellow]" if warnings else "[green]yes[/green]"
+
+
+def _charge(plan: Plan) -> tuple[str, str, str]:
+    if plan.charge == "none":
+        return ("", "none", "")
+    usd = plan.estimate and plan.estimate.launch_usd
+    if usd is None:
+        return ("", "[yellow]unknown[/yellow]", "")
+    return (dollars(usd.low), dollars(usd.expected), dollars(usd.high))
+
+
+def _time(plan: Plan) -> str:
+    found = plan.forecast
+    if found is None:
+        return "see below" if plan.charge == "none" else "unknown"
+    return f"{duration(found.seconds_low)}-{duration(found.seconds_high)}"
+
+
+def _hosting(plan: Plan) -> str:
+    if plan.charge == "none":
+        return "none"
+    usd = [line.usd for line in plan.estimate.of("hosting")] if plan.estimate else []
+    if not usd or usd[0] is None:
+        return "unknown"
+    return "none" if not usd[0].high else f"{dollars(usd[0].high)}"
+
+
+def _ends(plan: Plan) -> str:
+    return _day(plan.stops)
+
+
+def _day(day: date | None) -> str:
+    return str(day) if day is not None else ""
+
+
+def _reason(plan: Plan) -> str:
+    first, more = plan.errors[0], len(plan.errors) - 1
+    return escape(first.message) + (f" [dim](and {more} more)[/dim]" if more else "")
