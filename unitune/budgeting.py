@@ -29,6 +29,7 @@ from unitune.cost.spread import cents
 from unitune.cost.tokens import Count
 from unitune.errors import Mismatch, OverBudget
 from unitune.ledger import CostRecord, DeploymentRecord, Ledger, RunRecord
+from unitune.price_specs import PriceRow
 from unitune.today import today
 
 BILL = "unitune:bill"
@@ -53,6 +54,10 @@ class Approval(BaseModel):
     hours: Decimal | None = None
     """Hours that the training may take."""
     project: ProjectBudget = ProjectBudget()
+    own_prices: tuple[PriceRow, ...] = ()
+    """Prices of the job, the project and the user: other machines do not have their files."""
+    discount: Decimal | None = None
+    """What is paid of each list price."""
     unpriced: bool = False
     """Whether the user has taken a price that is unknown or old."""
 
@@ -75,7 +80,7 @@ def reserve(ledger: Ledger, record: RunRecord) -> None:
     def allow(costs: Sequence[CostRecord], own: CostRecord) -> None:
         approval = Approval.model_validate_json(own.approval)
         _same_files(ledger, record, approval)
-        fresh = repriced(approval.estimate, PriceBook(), today())
+        fresh = repriced(approval.estimate, _book(approval, record.backend), today())
         limits = _limits(approval, costs, deployments, record)
         found = budget_findings(
             limits, fresh.launch_usd, record.backend, unpriced=approval.unpriced
@@ -213,6 +218,11 @@ def _same_files(ledger: Ledger, record: RunRecord, approval: Approval) -> None:
             f"run {record.id}: {', '.join(changed)} as handed over is not the file whose cost was "
             f"reckoned. End the run with `unitune cancel {record.id}` and launch the job again."
         )
+
+
+def _book(approval: Approval, backend: str) -> PriceBook:
+    discounts = {} if approval.discount is None else {backend: approval.discount}
+    return PriceBook(own=approval.own_prices, discounts=discounts)
 
 
 def _limits(

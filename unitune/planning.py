@@ -8,7 +8,7 @@ refuses a launch for the same findings, so that a plan without errors is a job t
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import date
 from typing import TYPE_CHECKING, Any, Literal
@@ -28,7 +28,8 @@ from unitune.cost.budget import (
 )
 from unitune.cost.estimate import Estimate, estimate
 from unitune.cost.narrowing import Narrowing
-from unitune.cost.prices.book import PriceBook
+from unitune.cost.prices.book import PriceBook, book_for
+from unitune.cost.prices.staleness import age_findings
 from unitune.cost.tokens import counter_for
 from unitune.cost.workload import Workload, measure
 from unitune.data.check import check_job
@@ -113,11 +114,15 @@ class Money:
         project: Limits of the project.
         spent: What its runs and deployments have cost.
         costs: Of earlier runs, from which is learnt.
+        book: Prices.
+        unpriced: Whether the user takes a price that is unknown or old.
     """
 
     project: ProjectBudget = field(default_factory=ProjectBudget)
     spent: Spent = field(default_factory=Spent)
     costs: tuple[CostRecord, ...] = ()
+    book: PriceBook = field(default_factory=PriceBook)
+    unpriced: bool = False
 
 
 @dataclass(slots=True)
@@ -165,13 +170,14 @@ def plan(job: Job) -> Plan:
         UnknownName: No installed package brings the job's backend.
         JobError: The job names no base model for its backend, or budget.yaml is not valid.
     """
-    offer = registry.offer(job.backend)
+    money = money_of(job)
+    offer = money.book.offer(job.backend)
     job = on_its_own_name(job, offer)
     found = _and(_begun(job, offer), check_job(job).findings)
     if found.errors:
         return found
     rows = Rows(load_splits(job))
-    found = _with_rows(found, job, rows, money_of(job))
+    found = _with_rows(found, job, offer, rows, money)
     if offer.training_price == "none":
         return _with_forecast(job, rows.splits, found)
     return _and(found, _vetted(job))
@@ -198,7 +204,7 @@ def plans(job: Job, backends: Sequence[str]) -> PlanSet:
 
 def _there(job: Job, checked: tuple[Finding, ...], rows: Rows | None, money: Money) -> Plan:
     """Return the plan of one backend among several."""
-    offer = registry.offer(job.backend)
+    offer = money.book.offer(job.backend)
     try:
         job = on_its_own_name(job, offer)
     except JobError as problem:
@@ -206,24 +212,23 @@ def _there(job: Job, checked: tuple[Finding, ...], rows: Rows | None, money: Mon
     found = _begun(job, offer)
     if rows is None:
         return _and(found, checked)
-    return found if found.errors else _with_rows(found, job, rows, money)
+    return found if found.errors else _with_rows(found, job, offer, rows, money)
 
 
-def looked_at(job: Job, rows: Rows, money: Money, *, unpriced: bool = False) -> Plan:
+def looked_at(job: Job, rows: Rows, money: Money) -> Plan:
     """Return what offer and rows say of a job, and its cost: what a launch is refused by.
 
     Args:
         job: With the offer's own name of its model.
         rows: Its rows.
         money: What is known of it.
-        unpriced: Whether the user takes a price that is unknown.
     """
-    return _with_rows(_begun(job, registry.offer(job.backend)), job, rows, money, unpriced=unpriced)
+    offer = money.book.offer(job.backend)
+    return _with_rows(_begun(job, offer), job, offer, rows, money)
 
 
-def _with_rows(found: Plan, job: Job, rows: Rows, money: Money, *, unpriced: bool = False) -> Plan:
+def _with_rows(found: Plan, job: Job, offer: Offer, rows: Rows, money: Money) -> Plan:
     """Return the beginning of a plan with what the rows say, and with their cost."""
-    offer = registry.offer(job.backend)
     splits, files = rows.splits, rows.rendered_in(offer.format_name(job.method, job.base_model))
     limited = offer.limits_for(job.base_model).row_tokens is not None
     lengths = _counted(job, offer, rows).train.totals if limited else None
@@ -241,11 +246,16 @@ def _with_rows(found: Plan, job: Job, rows: Rows, money: Money, *, unpriced: boo
     if offer.training_price == "none":
         return found
     made = _estimated(job, offer, rows, money)
-    limits = caps(job.budget and job.budget.usd, money.project, money.spent)
     charge = "unknown" if made.launch_usd is None else "estimated"
     found = found.model_copy(update={"estimate": made, "charge": charge})
-    against = budget_findings(limits, made.launch_usd, offer.name, unpriced=unpriced)
-    return _and(found, (*against, *unknown_findings(limits, money.spent)))
+    return _and(found, _money_findings(job, made, money))
+
+
+def _money_findings(job: Job, made: Estimate, money: Money) -> Iterator[Finding]:
+    limits = caps(job.budget and job.budget.usd, money.project, money.spent)
+    yield from budget_findings(limits, made.launch_usd, made.backend, unpriced=money.unpriced)
+    yield from unknown_findings(limits, money.spent)
+    yield from age_findings(made.launch_prices, made.day, allow_stale=money.unpriced or not limits)
 
 
 def _and(found: Plan, findings: Iterable[Finding]) -> Plan:
@@ -265,7 +275,7 @@ def _estimated(job: Job, offer: Offer, rows: Rows, money: Money) -> Estimate:
         if isinstance(spec, Model) and spec.model != job.base_model
     }
     learnt = _learnt(money, job, work.basis)
-    return estimate(job, offer, work, PriceBook(), today(), others=others, learnt=learnt)
+    return estimate(job, offer, work, money.book, today(), others=others, learnt=learnt)
 
 
 def _begun(job: Job, offer: Offer) -> Plan:
@@ -296,23 +306,31 @@ def _nowhere(job: Job, offer: Offer, problem: JobError) -> Plan:
     )
 
 
-def money_of(job: Job) -> Money:
-    """Return what the ledger knows of money.
+def money_of(job: Job, *, unpriced: bool = False) -> Money:
+    """Return what is known of money where a job stands.
 
     A ledger that machines share is only asked when budget.yaml makes it matter: a plan opens no
     connection of its own accord.
+
+    Args:
+        job: Its folder has the project's prices and budget.
+        unpriced: Whether the user takes a price that is unknown or old.
+
+    Raises:
+        JobError: prices.yaml or budget.yaml is not valid.
     """
-    project = project_budget(job.folder)
+    book, project = book_for(job), project_budget(job.folder)
     shared = ledger_url() is not None
     wanted = project != ProjectBudget() if shared else (home() / "ledger.db").exists()
     if not wanted:
-        return Money(project)
+        return Money(project, book=book, unpriced=unpriced)
     from unitune import budgeting  # noqa: PLC0415 - brings the database
     from unitune.ledger import Ledger  # noqa: PLC0415 - likewise
 
     ledger = Ledger(home())
     costs = tuple(ledger.costs())
-    return Money(project, budgeting.spent(costs, ledger.deployments(), today()), costs)
+    spent = budgeting.spent(costs, ledger.deployments(), today())
+    return Money(project, spent, costs, book, unpriced)
 
 
 def _learnt(money: Money, job: Job, basis: str) -> Narrowing | None:
@@ -339,6 +357,8 @@ def _with_forecast(job: Job, splits: Splits, planned: Plan) -> Plan:
 
 def _vetted(job: Job) -> tuple[Finding, ...]:
     """Return what the backend itself says against the job, where it is installed."""
+    if job.backend not in registry.backend_names():
+        return (error("no-backend", registry.unavailable(registry.offer(job.backend))),)
     missing = registry.missing_packages(job.backend)
     if not missing:
         return _told(job)

@@ -20,7 +20,7 @@ from decimal import Decimal
 from unitune import budgeting, launching, planning, registry
 from unitune.abilities import Vets
 from unitune.conversion import wire_text
-from unitune.cost.budget import BUDGET_CODES, project_budget
+from unitune.cost.budget import BUDGET_CODES
 from unitune.data.example import digest
 from unitune.data.findings import Finding
 from unitune.data.leaks import leaks, refuse
@@ -69,7 +69,8 @@ def launch(
         TwinExists: The same training is going on or done.
         UnituneError: The backend refused, and the run has failed; or did not answer.
     """
-    offer = registry.offer(job.backend)
+    money = planning.money_of(job, unpriced=allow_unpriced)
+    offer = money.book.offer(job.backend)
     job = on_its_own_name(job, offer)
     _refuse(offer_findings(job, offer, today()))
     # A missing package or a wrong option is told before anything is written or sent.
@@ -78,7 +79,7 @@ def launch(
         backend.vet(job)
     rows = planning.Rows(load_splits(job))
     limited = _limited(job, most_usd)
-    found = planning.looked_at(limited, rows, planning.money_of(job), unpriced=allow_unpriced)
+    found = planning.looked_at(limited, rows, money)
     _refuse([finding for finding in found.errors if finding.code not in BUDGET_CODES])
     _refuse(found.errors, OverBudget)
     splits = rows.splits
@@ -88,7 +89,7 @@ def launch(
     ledger = Ledger(home())
     record = _planned(job, splits)
     text = _write_files(ledger, record, job, files)
-    approval = _approval(limited, found, unpriced=allow_unpriced)
+    approval = _approval(limited, found, money)
     try:
         ledger.add(record, job=text, approval=approval, again=again)
     except TwinExists:
@@ -107,7 +108,7 @@ def _limited(job: Job, most_usd: Decimal | None) -> Job:
     return job.model_copy(update={"budget": budget})
 
 
-def _approval(job: Job, found: planning.Plan, *, unpriced: bool) -> str | None:
+def _approval(job: Job, found: planning.Plan, money: planning.Money) -> str | None:
     """Return what the launch is allowed to cost, as the ledger keeps it; None: nothing."""
     if found.estimate is None or found.bound is None:
         return None
@@ -117,8 +118,10 @@ def _approval(job: Job, found: planning.Plan, *, unpriced: bool) -> str | None:
         files=found.bound.files,
         budget_usd=budget and budget.usd,
         hours=budget and budget.hours,
-        project=project_budget(job.folder),
-        unpriced=unpriced,
+        project=money.project,
+        own_prices=tuple(row for row in money.book.own if row.backend == job.backend),
+        discount=money.book.discounts.get(job.backend),
+        unpriced=money.unpriced,
     ).model_dump_json()
 
 

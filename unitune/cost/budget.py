@@ -15,6 +15,7 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from unitune import yamlfile
+from unitune.cost.prices.staleness import STALE_CODE
 from unitune.cost.spread import Spread, cents
 from unitune.data.findings import Finding, error, note
 from unitune.errors import JobError
@@ -24,7 +25,7 @@ FILE = "budget.yaml"
 """Of a project: in the job's folder or the nearest one above it."""
 
 
-BUDGET_CODES = frozenset({"over-budget", "unknown-price"})
+BUDGET_CODES = frozenset({"over-budget", "unknown-price", STALE_CODE})
 """Findings that speak of money alone."""
 
 

@@ -112,6 +112,12 @@ class Estimate(BaseModel):
         tokens = self.epoch_tokens
         return None if tokens is None else billing.times(self.epochs, tokens)
 
+    @property
+    def launch_prices(self) -> tuple[PriceRow, ...]:
+        """The price rows that the launch rests on."""
+        used = {line.price for line in self.lines if line.item in LAUNCH}
+        return tuple(row for row in self.prices if row.id in used)
+
     def of(self, item: Item) -> tuple[Line, ...]:
         """Return the lines of one kind."""
         return tuple(line for line in self.lines if line.item == item)
@@ -147,6 +153,9 @@ class _Priced:
             model or self.job.base_model,
             kind,
             method=self.job.method,
+            tier=None
+            if at or model
+            else self.offer.tier(self.job.options.get(self.offer.name, {})),
             tuned=tuned,
             on=self.day,
         )

@@ -28,6 +28,7 @@ ORDER = [
     ["registry"],
     ["conversion"],
     ["cost"],
+    ["elsewhere"],
     ["feasibility"],
     ["home", "keys", "locks"],
     ["ledger"],
