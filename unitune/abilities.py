@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, JsonValue
 
 from unitune.backend import Launch, State
 from unitune.data.dataset import Dataset
+from unitune.data.example import Example
 from unitune.data.findings import Finding
 from unitune.job import Job
 from unitune.models import Reply, Request, TunedModel
@@ -83,6 +84,34 @@ class Calibrates(Protocol):
 
         Raises:
             BackendError: The process died.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A token of a training row, or a text that stands for several.
+
+    Args:
+        text: As it reads.
+        trained: Whether it carries loss.
+        heading: Whether it begins a turn and is no token itself.
+    """
+
+    text: str
+    trained: bool
+    heading: bool = False
+
+
+@runtime_checkable
+class Masks(Protocol):
+    """A backend that trains here, and can show what it learns of a row."""
+
+    def mask(self, job: Job, example: Example) -> tuple[Piece, ...]:
+        """Return the tokens of a row as the training sees them.
+
+        Raises:
+            DataError: The row cannot be learnt from.
         """
         ...
 

@@ -356,6 +356,17 @@ class Job(Spec):
         """Return the job as it would be if it named this backend; None: as it is."""
         return self if backend is None else self.model_copy(update={"backend": backend})
 
+    def within(self, usd: Decimal | None) -> Self:
+        """Return the job with another budget for its training; None: as it is.
+
+        Args:
+            usd: US dollars.
+        """
+        if usd is None:
+            return self
+        hours = self.budget and self.budget.hours
+        return self.model_copy(update={"budget": TrainingBudget(usd=usd, hours=hours)})
+
     def answered_for(self, usd: Decimal) -> Self:
         """Return the job with another budget for the answers of its contenders.
 

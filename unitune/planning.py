@@ -9,7 +9,7 @@ refuses a launch for the same findings, so that a plan without errors is a job t
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -31,6 +31,7 @@ from unitune.cost.narrowing import Narrowing
 from unitune.cost.prices.book import PriceBook, book_for
 from unitune.cost.prices.staleness import age_findings
 from unitune.cost.tokens import counter_for
+from unitune.cost.tokens.assumed import CharacterCounter
 from unitune.cost.workload import Workload, measure
 from unitune.data.check import check_job
 from unitune.data.findings import Finding, error, note
@@ -52,6 +53,10 @@ if TYPE_CHECKING:
     from unitune.ledger import CostRecord
 
 
+NO_BACKEND = "no-backend"
+"""Code of the finding that something is known of a vendor, and nothing can be launched there."""
+
+
 class Bound(BaseModel):
     """What a saved plan holds for: changed, `unitune apply` refuses it."""
 
@@ -60,6 +65,8 @@ class Bound(BaseModel):
     """The job, without its folder."""
     files: dict[str, str]
     """SHA-256 of each file as it would be handed over, by its name."""
+    job_file: str | None = None
+    """Where the job stands, from the folder of the saved plan; None where it was not saved."""
 
 
 class Plan(BaseModel):
@@ -142,10 +149,12 @@ class Rows:
     def counted_for(self, model: str, aliases: Iterable[str] = ()) -> Workload:
         """Return the rows as a model counts them."""
         counter = counter_for(model, aliases=aliases)
-        key = (counter.basis, counter.assumptions)
+        # Characters are counted alike for all models, whichever tokenizer is missing.
+        alike = isinstance(counter, CharacterCounter)
+        key = counter.basis if alike else (counter.basis, counter.assumptions)
         if key not in self._counted:
             self._counted[key] = measure(self.splits, counter)
-        return self._counted[key]
+        return replace(self._counted[key], assumptions=counter.assumptions)
 
     def rendered_in(self, format_name: str | None) -> dict[str, Rendered]:
         """Return the files as they would be handed over, by name."""
@@ -212,7 +221,9 @@ def _there(job: Job, checked: tuple[Finding, ...], rows: Rows | None, money: Mon
     found = _begun(job, offer)
     if rows is None:
         return _and(found, checked)
-    return found if found.errors else _with_rows(found, job, offer, rows, money)
+    if found.errors:
+        return found
+    return _and(_with_rows(found, job, offer, rows, money), _no_backend(job.backend))
 
 
 def looked_at(job: Job, rows: Rows, money: Money) -> Plan:
@@ -295,6 +306,9 @@ def _begun(job: Job, offer: Offer) -> Plan:
 
 def _nowhere(job: Job, offer: Offer, problem: JobError) -> Plan:
     """Return the plan of a job that names no model for a backend."""
+    told = error("no-model", str(problem))
+    if offer.closed is not None and today() >= offer.closed.by:
+        told = error("closed-backend", registry.unavailable(offer))
     return Plan(
         job=job.name,
         backend=job.backend,
@@ -302,7 +316,7 @@ def _nowhere(job: Job, offer: Offer, problem: JobError) -> Plan:
         method=job.method,
         day=today(),
         charge=offer.training_price or "unknown",
-        findings=(error("no-model", str(problem)),),
+        findings=(told,),
     )
 
 
@@ -357,8 +371,8 @@ def _with_forecast(job: Job, splits: Splits, planned: Plan) -> Plan:
 
 def _vetted(job: Job) -> tuple[Finding, ...]:
     """Return what the backend itself says against the job, where it is installed."""
-    if job.backend not in registry.backend_names():
-        return (error("no-backend", registry.unavailable(registry.offer(job.backend))),)
+    if nowhere := _no_backend(job.backend):
+        return nowhere
     missing = registry.missing_packages(job.backend)
     if not missing:
         return _told(job)
@@ -369,6 +383,12 @@ def _vetted(job: Job) -> tuple[Finding, ...]:
             f"Install with: pip install 'unitune[{job.backend}]'",
         ),
     )
+
+
+def _no_backend(name: str) -> tuple[Finding, ...]:
+    if name in registry.backend_names():
+        return ()
+    return (error(NO_BACKEND, registry.unavailable(registry.offer(name))),)
 
 
 def _told(job: Job) -> tuple[Finding, ...]:

@@ -31,8 +31,12 @@ OWN_PACKAGES = ("unitune", "unitune_local", "unitune_providers")
 
 
 @cache
+def _entries(group: str) -> dict[str, EntryPoint]:
+    return {entry.name: entry for entry in entry_points(group=f"unitune.{group}")}
+
+
 def _entry(group: str, name: str) -> EntryPoint:
-    found = {entry.name: entry for entry in entry_points(group=f"unitune.{group}")}
+    found = _entries(group)
     if name not in found:
         raise UnknownName("format" if group == "formats" else "backend", name, found)
     return found[name]

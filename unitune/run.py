@@ -15,9 +15,8 @@ import shutil
 import socket
 import time
 from collections.abc import Iterable
-from decimal import Decimal
 
-from unitune import budgeting, launching, planning, registry
+from unitune import budgeting, launching, planning, registry, saved_plan
 from unitune.abilities import Vets
 from unitune.conversion import wire_text
 from unitune.cost.budget import BUDGET_CODES
@@ -26,6 +25,7 @@ from unitune.data.findings import Finding
 from unitune.data.leaks import leaks, refuse
 from unitune.data.split import Splits, load_splits
 from unitune.errors import (
+    Mismatch,
     OverBudget,
     TwinExists,
     UnituneError,
@@ -36,7 +36,7 @@ from unitune.errors import (
 from unitune.feasibility import offer_findings, on_its_own_name
 from unitune.handle import Run
 from unitune.home import home, make_home
-from unitune.job import Job, TrainingBudget
+from unitune.job import Job
 from unitune.keys import run_id
 from unitune.ledger import Ledger, RunRecord
 from unitune.today import today
@@ -46,7 +46,11 @@ __all__ = ["Run", "find_run", "launch", "runs", "training_fingerprint"]
 
 
 def launch(
-    job: Job, *, again: bool = False, allow_unpriced: bool = False, most_usd: Decimal | None = None
+    job: Job,
+    *,
+    again: bool = False,
+    allow_unpriced: bool = False,
+    plan: planning.Plan | None = None,
 ) -> Run:
     """Start the training of a job, once.
 
@@ -54,7 +58,7 @@ def launch(
         job: What to tune and how.
         again: Train even if the same training is going on or done.
         allow_unpriced: Train even if nobody knows what it costs, whatever the budget says.
-        most_usd: Cost in US dollars that it may not pass, beside the job's own budget.
+        plan: A saved one, which must still hold; what it reckons is the most that may be spent.
 
     Returns:
         The run, whose job its backend now has (or, after a create call without an answer, may
@@ -65,6 +69,7 @@ def launch(
         MissingExtra: The backend's packages are not installed.
         DataError: The data cannot be used.
         Leak: Test cases stand in training rows; what is learned could not be judged.
+        Mismatch: Job, rows or prices are not those of the plan any more.
         OverBudget: It may cost more than a budget leaves, or nobody knows what it costs.
         TwinExists: The same training is going on or done.
         UnituneError: The backend refused, and the run has failed; or did not answer.
@@ -78,8 +83,9 @@ def launch(
     if isinstance(backend, Vets):
         backend.vet(job)
     rows = planning.Rows(load_splits(job))
-    limited = _limited(job, most_usd)
-    found = planning.looked_at(limited, rows, money)
+    found = planning.looked_at(job, rows, money)
+    if plan is not None:
+        _refuse_changes(plan, found)
     _refuse([finding for finding in found.errors if finding.code not in BUDGET_CODES])
     _refuse(found.errors, OverBudget)
     splits = rows.splits
@@ -89,7 +95,7 @@ def launch(
     ledger = Ledger(home())
     record = _planned(job, splits)
     text = _write_files(ledger, record, job, files)
-    approval = _approval(limited, found, money)
+    approval = _approval(job, found, money)
     try:
         ledger.add(record, job=text, approval=approval, again=again)
     except TwinExists:
@@ -99,13 +105,19 @@ def launch(
         return Run(ledger, launching.advance(ledger, planned))
 
 
-def _limited(job: Job, most_usd: Decimal | None) -> Job:
-    """Return the job with the least of its own budget and another limit."""
-    if most_usd is None:
-        return job
-    own = job.budget or TrainingBudget(usd=most_usd)
-    budget = own.model_copy(update={"usd": min(own.usd, most_usd)})
-    return job.model_copy(update={"budget": budget})
+def _refuse_changes(plan: planning.Plan, found: planning.Plan) -> None:
+    """Refuse to launch what is not what a plan was made of.
+
+    Raises:
+        Mismatch: Something has changed.
+    """
+    changed = saved_plan.changes(plan, found)
+    if changed:
+        listed = "".join(f"\n  {change}" for change in changed)
+        raise Mismatch(
+            f"the plan of {plan.day} does not hold any more:{listed}\nNothing was launched. Look "
+            "at a new plan, and apply that."
+        )
 
 
 def _approval(job: Job, found: planning.Plan, money: planning.Money) -> str | None:

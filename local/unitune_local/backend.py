@@ -14,9 +14,10 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import ClassVar
 
-from unitune.abilities import Forecast, StoredModel
+from unitune.abilities import Forecast, Piece, StoredModel
 from unitune.backend import Guarantee, Launch, State, Status, Upload
 from unitune.data.dataset import Dataset
+from unitune.data.example import Example
 from unitune.errors import BackendError, Busy
 from unitune.job import Job
 from unitune.locks import is_locked, locked
@@ -147,6 +148,16 @@ class LocalBackend:
 
         folder = store.resolve(job.base_model)
         return forecast.look_ahead(job, folder, train, validation).forecast
+
+    def mask(self, job: Job, example: Example) -> tuple[Piece, ...]:
+        """Return a row's tokens as the training sees them, those that carry loss marked.
+
+        Raises:
+            DataError: The row cannot be learnt from.
+        """
+        from unitune_local import loading, rows, store  # noqa: PLC0415 - imports torch
+
+        return rows.masked(loading.load_tokenizer(store.resolve(job.base_model)), example)
 
     def pull(self, name: str, progress: Callable[[str, int, int], None]) -> StoredModel:
         """Fetch a base model once; see `unitune_local.store.pull`."""

@@ -7,9 +7,11 @@ from pathlib import Path
 
 from transformers import PreTrainedTokenizerBase
 
+from unitune.abilities import Piece
 from unitune.data.dataset import Dataset, Row
 from unitune.data.example import Example
 from unitune.data.findings import Finding
+from unitune.errors import DataError
 from unitune_local.batches import TrainingRow
 from unitune_local.rendering import TemplateError, render
 
@@ -56,6 +58,26 @@ def render_rows(tokenizer: PreTrainedTokenizerBase, dataset: Dataset, longest: i
         else:
             findings.append(made.model_copy(update={"file": dataset.name, "line": row.line}))
     return RenderedRows(tuple(rows), tuple(findings))
+
+
+def masked(tokenizer: PreTrainedTokenizerBase, example: Example) -> tuple[Piece, ...]:
+    """Return the tokens of a row as text, with the mask that training puts on them.
+
+    Args:
+        tokenizer: Of the base model.
+        example: The row.
+
+    Raises:
+        DataError: The template cannot carry it.
+    """
+    try:
+        seen = render(tokenizer, example)
+    except TemplateError as error:
+        raise DataError(str(error)) from error
+    return tuple(
+        Piece(tokenizer.decode([index]), trained=on and example.weight > 0)
+        for index, on in zip(seen.ids, seen.trained, strict=True)
+    )
 
 
 def _rendered(tokenizer: PreTrainedTokenizerBase, row: Row, longest: int) -> TrainingRow | Finding:

@@ -1,4 +1,4 @@
-"""Commands that start from a job: quickstart, init, check, plan, run."""
+"""Commands that start from a job: quickstart, init, check, run."""
 
 from __future__ import annotations
 
@@ -7,7 +7,15 @@ from typing import Annotated
 
 import typer
 
-from unitune.cli.options import JobFile, Json, OtherBackend, Quiet
+from unitune.cli.options import (
+    AllowUnpriced,
+    BudgetUsd,
+    JobFile,
+    Json,
+    OtherBackend,
+    Quiet,
+    usd_of,
+)
 from unitune.errors import TwinExists, UserError
 
 EXAMPLE = "support-triage"
@@ -53,38 +61,6 @@ def check(
     exit_for_errors(report.findings)
 
 
-def plan(
-    file: JobFile,
-    *,
-    backend: OtherBackend = None,
-    calibrate: Annotated[
-        bool, typer.Option("--calibrate", help="Time a few steps on this machine first.")
-    ] = False,
-    json: Json = False,
-) -> None:
-    """Say what a job would do and take, and start nothing.
-
-    Findings, tokens, charge, time and memory; `unitune run` refuses what this calls an error.
-    Nobody is called, and no extra has to be installed for a hosted backend.
-
-    [dim]$ unitune plan unitune.yaml
-    $ unitune plan unitune.yaml --calibrate
-    $ unitune plan unitune.yaml --backend together[/dim]
-    """
-    from unitune import calibration
-    from unitune.cli.output import exit_for_errors, print_json
-    from unitune.cli.show import print_plan
-    from unitune.job import Job
-    from unitune.planning import plan as make_plan
-
-    job = Job.load(file).on(backend)
-    if calibrate:
-        calibration.calibrate(job)
-    found = make_plan(job)
-    print_json(found) if json else print_plan(found, margin=job.evaluate.margin)
-    exit_for_errors(found.findings)
-
-
 def backends(
     name: Annotated[
         str | None, typer.Argument(help="Show this one in full.", show_default=False)
@@ -123,22 +99,28 @@ def run(
     again: Annotated[
         bool, typer.Option("--again", help="Train although the same training was run before.")
     ] = False,
+    budget: BudgetUsd = None,
+    allow_unpriced: AllowUnpriced = False,
     quiet: Quiet = False,
     json: Json = False,
 ) -> None:
     """Train: launch the job once and follow it to its end.
 
     The training outlives this command: after Ctrl-C or a closed terminal it goes on, and
-    `unitune watch` follows it again.
+    `unitune watch` follows it again. What costs money needs a budget or a saved plan
+    (`unitune apply`); without either a terminal asks, and a script is refused.
 
     [dim]$ unitune run unitune.yaml
     $ RUN=$(unitune run unitune.yaml --detach)[/dim]
     """
+    from unitune.cli.consent import consent
     from unitune.cli.following import conclude, follow
     from unitune.job import Job
     from unitune.run import launch
 
-    launched = launch(Job.load(file).on(backend), again=again)
+    job = Job.load(file).on(backend).within(usd_of("--budget", budget) if budget else None)
+    consent(job, allow_unpriced=allow_unpriced)
+    launched = launch(job, again=again, allow_unpriced=allow_unpriced)
     if detach:
         typer.echo(launched.id)
         return
@@ -161,7 +143,7 @@ def quickstart(
     from unitune.cli.example import write_example
     from unitune.cli.following import conclude, follow
     from unitune.cli.output import aside
-    from unitune.cli.show import print_plan
+    from unitune.cli.plans import print_plan
     from unitune.job import Job
     from unitune.planning import plan as make_plan
     from unitune.run import find_run, launch

@@ -18,7 +18,17 @@ from typing import Annotated
 import typer
 
 import unitune
-from unitune.cli import convert, evaluation, hosting, importing, jobs, machine, ownership, runs
+from unitune.cli import (
+    convert,
+    evaluation,
+    hosting,
+    importing,
+    jobs,
+    machine,
+    ownership,
+    planning,
+    runs,
+)
 from unitune.errors import UnituneError
 
 app = typer.Typer(
@@ -43,7 +53,8 @@ app.command(rich_help_panel=START)(jobs.init)
 app.command("import", rich_help_panel=START)(importing.import_sources)
 app.command(rich_help_panel=JOB)(jobs.check)
 app.command(rich_help_panel=JOB)(convert.convert)
-app.command(rich_help_panel=JOB)(jobs.plan)
+app.command(rich_help_panel=JOB)(planning.plan)
+app.command(rich_help_panel=JOB)(planning.apply)
 app.command(rich_help_panel=JOB)(ownership.cost)
 app.command(rich_help_panel=JOB)(jobs.backends)
 app.command(rich_help_panel=JOB)(jobs.run)

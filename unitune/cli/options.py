@@ -22,6 +22,15 @@ OtherBackend = Annotated[
     typer.Option("--backend", metavar="NAME", help="As if the job file named this backend."),
 ]
 
+BudgetUsd = Annotated[
+    str | None,
+    typer.Option("--budget", metavar="USD", help="The most that the training may cost."),
+]
+AllowUnpriced = Annotated[
+    bool,
+    typer.Option("--allow-unpriced", help="Launch although the price is unknown or old."),
+]
+
 UNITS = {"m": 60.0, "h": 3600.0, "d": 86400.0}
 
 

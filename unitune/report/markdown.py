@@ -80,7 +80,7 @@ def render(comparison: Comparison) -> str:
 
 def _blocks(comparison: Comparison) -> Iterator[Block]:
     yield Block(marker(comparison.job), needed=True)
-    yield Block(f"### {_said(words.headline(comparison))}", needed=True)
+    yield Block(f"### {said(words.headline(comparison))}", needed=True)
     yield Block(_sentences(words.scores(comparison), words.reason(comparison)), needed=True)
     if comparison.gate is not None:
         yield Block(_gate(comparison.gate), needed=True)
@@ -88,9 +88,9 @@ def _blocks(comparison: Comparison) -> Iterator[Block]:
         yield Block(_checks(comparison.gate))
     yield Block(_contenders(comparison), needed=True)
     if notes := words.caveats(comparison):
-        yield Block("\n".join(f"- {_said(note)}" for note in notes[:MOST_ROWS]))
+        yield Block("\n".join(f"- {said(note)}" for note in notes[:MOST_ROWS]))
     yield Block(
-        f"<sub>{_said(words.figures(comparison))}. Every case, with its answers: "
+        f"<sub>{said(words.figures(comparison))}. Every case, with its answers: "
         "<code>report.html</code> among the files of this run.</sub>",
         needed=True,
     )
@@ -99,14 +99,14 @@ def _blocks(comparison: Comparison) -> Iterator[Block]:
 
 def _gate(gate: GateResult) -> str:
     state = "Gate passed" if gate.passed else "Gate not passed"
-    return f"**{state}** (exit code {gate.exit_code}). {_said(gate.reason)}"
+    return f"**{state}** (exit code {gate.exit_code}). {said(gate.reason)}"
 
 
 def _checks(gate: GateResult) -> str:
     """Write what was checked, that which did not pass first."""
     checks = sorted(gate.checks, key=lambda check: check.exit_code == 0)
     rows = [
-        f"| {_name(check.name)} | {words.check(check)} | {_said(check.reason)} |"
+        f"| {_name(check.name)} | {words.check(check)} | {said(check.reason)} |"
         for check in checks[:MOST_ROWS]
     ]
     table = "\n".join(["| check | | |", "|---|---|---|", *rows])
@@ -118,7 +118,7 @@ def _against_the_file(comparison: Comparison) -> Iterator[Block]:
     then = comparison.gate.regression if comparison.gate else None
     if then is None:
         return
-    yield Block(_said(words.regression(comparison)), needed=True)
+    yield Block(said(words.regression(comparison)), needed=True)
     for what, cases in (("added since", then.added), ("no longer there", then.removed)):
         if cases:
             named = ", ".join(_name(case) for case in cases[:MOST_ROWS])
@@ -191,14 +191,14 @@ def _quoted(text: str) -> str:
 
 
 def _sentences(*texts: str) -> str:
-    return " ".join(map(_said, texts))
+    return " ".join(map(said, texts))
 
 
 def _name(text: str) -> str:
-    return _said(text, NAME_CHARACTERS)
+    return said(text, NAME_CHARACTERS)
 
 
-def _said(text: str, most: int = SENTENCE_CHARACTERS) -> str:
+def said(text: str, most: int = SENTENCE_CHARACTERS) -> str:
     """Return a text inside Markdown, on one line and without a meaning there."""
     line = " ".join(_clipped(text, most).split())
     apart = _LINKS.sub(lambda found: f"{found[0]}\u200b", line)

@@ -34,6 +34,7 @@ ORDER = [
     ["ledger"],
     ["budgeting"],
     ["planning"],
+    ["saved_plan", "quoting", "masks"],
     ["settling", "uploading", "launching", "deleting"],
     ["handle", "run"],
     ["deploying", "watching"],

@@ -1,0 +1,185 @@
+"""Commands before a launch: plan, and apply a plan that was saved."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from unitune.cli.options import AllowUnpriced, BudgetUsd, JobFile, Json, Quiet, usd_of
+from unitune.errors import OverBudget, UserError
+
+if TYPE_CHECKING:
+    from unitune.job import Job
+    from unitune.planning import Plan
+
+Backends = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--backend", metavar="NAME", help="As if the job named it; several: side by side."
+    ),
+]
+PlanFile = Annotated[Path, typer.Argument(metavar="PLAN", help="A saved plan, e.g. plan.json.")]
+
+
+def plan(
+    file: JobFile,
+    *,
+    backend: Backends = None,
+    everywhere: Annotated[
+        bool, typer.Option("--all", help="On every backend that anything is known of.")
+    ] = False,
+    budget: BudgetUsd = None,
+    calibrate: Annotated[
+        bool, typer.Option("--calibrate", help="Time a few steps on this machine first.")
+    ] = False,
+    quote: Annotated[
+        bool,
+        typer.Option("--quote", help="Hand the rows over and ask the vendor for its own price."),
+    ] = False,
+    show_tokens: Annotated[
+        bool, typer.Option("--show-tokens", help="Print rows with their trained tokens coloured.")
+    ] = False,
+    rows: Annotated[
+        int, typer.Option("--rows", min=1, metavar="N", help="How many, with --show-tokens.")
+    ] = 3,
+    output: Annotated[
+        Path | None,
+        typer.Option("-o", "--output", metavar="PLAN", help="Save the plan, for `unitune apply`."),
+    ] = None,
+    against: Annotated[
+        Path | None,
+        typer.Option("--against", metavar="PLAN", help="Tell what changed since a saved plan."),
+    ] = None,
+    markdown: Annotated[
+        bool, typer.Option("--markdown", help="For a comment on a pull request.")
+    ] = False,
+    json: Json = False,
+) -> None:
+    r"""Say what a job would cost and take, and start nothing.
+
+    Findings, tokens, cost as a range, time and memory; `unitune run` refuses what this calls an
+    error. Nobody is called, and no extra has to be installed for a hosted backend.
+
+    [dim]$ unitune plan unitune.yaml
+    $ unitune plan unitune.yaml --all
+    $ unitune plan unitune.yaml --backend together --backend openai
+    $ unitune plan unitune.yaml -o plan.json && unitune apply plan.json[/dim]
+    """
+    from unitune import calibration
+    from unitune.cli.output import exit_for_errors, print_json
+    from unitune.cli.plans import print_plan, print_plans
+    from unitune.job import Job
+    from unitune.planning import plan as make_plan
+    from unitune.planning import plans
+
+    names = _names(backend, everywhere=everywhere)
+    job = Job.load(file).within(usd_of("--budget", budget) if budget else None)
+    if len(names) > 1:
+        _one_only(output=output, against=against, show_tokens=show_tokens, quote=quote)
+        several = plans(job, names)
+        print_json(several) if json else print_plans(several)
+        return
+    job = job.on(names[0] if names else None)
+    if calibrate:
+        calibration.calibrate(job)
+    if show_tokens:
+        from unitune.cli.tokens import print_tokens
+
+        print_tokens(job, rows)
+        return
+    found = make_plan(job)
+    if markdown:
+        _print_markdown(found, against)
+    elif json:
+        print_json(found)
+    else:
+        print_plan(found, margin=job.evaluate.margin)
+    if quote and not (json or markdown):
+        _print_quote(job, found)
+    if output is not None:
+        _save(found, output, file)
+    exit_for_errors(found.findings)
+
+
+def apply(
+    file: PlanFile,
+    *,
+    detach: Annotated[
+        bool, typer.Option("--detach", help="Print the run's id and return at once.")
+    ] = False,
+    again: Annotated[
+        bool, typer.Option("--again", help="Train although the same training was run before.")
+    ] = False,
+    allow_unpriced: AllowUnpriced = False,
+    quiet: Quiet = False,
+    json: Json = False,
+) -> None:
+    """Launch what a saved plan says, and only that.
+
+    Refused with exit code 5 when the job, its rows or the prices have changed since.
+
+    [dim]$ unitune plan unitune.yaml -o plan.json
+    $ unitune apply plan.json[/dim]
+    """
+    from unitune import saved_plan
+    from unitune.cli.following import conclude, follow
+    from unitune.run import launch
+
+    saved = saved_plan.read(file)
+    job = saved_plan.job_of(saved, file)
+    if saved.charge == "unknown" and not allow_unpriced:
+        raise OverBudget(
+            f"{file} does not know what the training costs. Take it all the same with "
+            "--allow-unpriced."
+        )
+    launched = launch(job, again=again, allow_unpriced=allow_unpriced, plan=saved)
+    if detach:
+        typer.echo(launched.id)
+        return
+    follow(launched, quiet=quiet or json)
+    conclude(launched, next_command=None, json=json)
+
+
+def _names(backend: list[str] | None, *, everywhere: bool) -> list[str]:
+    from unitune import registry
+
+    if everywhere and backend:
+        raise UserError("give --all or --backend, not both.")
+    if everywhere:
+        return [name for name in registry.offer_names() if name != "fake"]
+    return backend or []
+
+
+def _one_only(**given: object) -> None:
+    """Refuse options that mean one backend."""
+    for name, value in given.items():
+        if value:
+            option = name.replace("_", "-")
+            raise UserError(f"--{option} is for one backend; name one with --backend.")
+
+
+def _save(found: Plan, output: Path, file: Path) -> None:
+    from unitune import saved_plan
+    from unitune.cli.output import aside
+
+    saved_plan.save(found, output, file)
+    aside().print(f"Saved. Next: unitune apply {output}")
+
+
+def _print_markdown(found: Plan, against: Path | None) -> None:
+    from unitune import saved_plan
+    from unitune.report import plan_markdown
+
+    before = saved_plan.read(against) if against is not None else None
+    text = plan_markdown.render(found, before)
+    if text:
+        typer.echo(text, nl=False)
+
+
+def _print_quote(job: Job, found: Plan) -> None:
+    from unitune.cli.output import console
+    from unitune.cli.quotes import quoted
+
+    console().print(quoted(job, found))
