@@ -81,7 +81,7 @@ def doctor(*, json: Json = False) -> None:
 
 def schema(
     name: Annotated[
-        Literal["job", "plan", "check", "run", "verdict"],
+        Literal["job", "plan", "check", "run", "verdict", "offer", "prices", "price-list"],
         typer.Argument(help="Which document."),
     ],
 ) -> None:

@@ -16,14 +16,16 @@ from unitune.abilities import Forecast, StoredModel, Stores
 from unitune.backend import Event, State
 from unitune.cli.money import bill_of
 from unitune.cli.output import console, duration, facts, gigabytes, print_findings
+from unitune.cli.pricelist import PriceList
 from unitune.cost.estimate import Estimate
+from unitune.cost.prices.files import PricesFile
 from unitune.data.check import DataReport
 from unitune.data.leaks import by_kind
 from unitune.evaluate.results import Comparison
 from unitune.evaluate.statistics.sample_size import foresight
 from unitune.job import Job
 from unitune.models import TunedModel
-from unitune.offer import OfferedModel
+from unitune.offer import Offer, OfferedModel
 from unitune.planning import Plan
 from unitune.run import Run
 
@@ -111,7 +113,7 @@ class ModelList(BaseModel):
 
 
 def document_model(
-    name: Literal["job", "plan", "check", "run", "verdict"],
+    name: Literal["job", "plan", "check", "run", "verdict", "offer", "prices", "price-list"],
 ) -> type[BaseModel]:
     """Return the model whose JSON Schema describes a document."""
     models: dict[str, type[BaseModel]] = {
@@ -120,6 +122,9 @@ def document_model(
         "check": DataReport,
         "run": RunView,
         "verdict": Comparison,
+        "offer": Offer,
+        "prices": PricesFile,
+        "price-list": PriceList,
     }
     return models[name]
 
@@ -145,7 +150,7 @@ def print_plan(found: Plan, *, margin: float) -> None:
         rows |= _estimate_facts(found.estimate)
     else:
         rows["charge"] = "none: this machine" if found.charge == "none" else found.charge
-    if not found.errors:
+    if not found.errors or found.estimate is not None:
         console().print(facts(rows))
     print_findings(found.findings)
 
