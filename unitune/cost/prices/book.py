@@ -52,6 +52,10 @@ class PriceBook:
     discounts: Mapping[str, Decimal] = field(default_factory=dict[str, Decimal])
     updates: tuple[ModelUpdate, ...] = ()
     offered: Callable[[str], Offer] = _offer
+    _listed: dict[str, tuple[PriceRow, ...]] = field(
+        default_factory=dict[str, tuple[PriceRow, ...]], init=False, repr=False, compare=False
+    )
+    """Rows of the offers that were asked for."""
 
     def offer(self, backend: str) -> Offer:
         """Return a backend's offer, with what its vendor has said since.
@@ -64,8 +68,10 @@ class PriceBook:
     def rows(self, backend: str) -> tuple[PriceRow, ...]:
         """Return all written rows of a backend, in the order in which they are looked up."""
         own = [row for row in self.own if row.backend == backend]
-        listed = (self._discounted(row) for row in self.offered(backend).price_rows())
-        return (*sorted(own, key=lambda row: ORIGINS.index(row.origin)), *listed)
+        if backend not in self._listed:
+            listed = self.offered(backend).price_rows()
+            self._listed[backend] = tuple(self._discounted(row) for row in listed)
+        return (*sorted(own, key=lambda row: ORIGINS.index(row.origin)), *self._listed[backend])
 
     def find(  # noqa: PLR0913 - what a price depends on
         self,
