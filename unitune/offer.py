@@ -12,7 +12,7 @@ from datetime import date
 from decimal import Decimal
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from unitune.price_specs import PriceEntry, PriceRow, Usd, rows_of
 
@@ -224,6 +224,11 @@ class Offer(Fact):
     """What the user must have: environment variables, roles, buckets; for people to read."""
     lacks: tuple[str, ...] = ()
     """What one might expect and it cannot do; for people to read."""
+
+    @model_validator(mode="after")
+    def _prices_are_dated_and_sourced(self) -> Self:
+        self.price_rows()
+        return self
 
     def price_rows(self) -> tuple[PriceRow, ...]:
         """Return the offer's prices, a row each."""

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
+from unitune.cost.prices.files import PricesFile
 from unitune.evaluate.contenders.build import check_roles
 from unitune.job import Evaluate, Job
 
@@ -48,6 +49,13 @@ def test_the_gate_in_readme_is_a_gate() -> None:
 
 def test_the_contenders_in_readme_can_be_compared() -> None:
     check_roles(Evaluate.model_validate(yaml_with("contenders:")["evaluate"]).contenders)
+
+
+def test_the_prices_file_in_readme_is_one() -> None:
+    rows = PricesFile.model_validate(yaml_with("discounts:")).rows("project")
+    assert [("azure", "training"), ("local", "machine")] == [
+        (row.backend, row.kind) for row in rows
+    ]
 
 
 def test_every_relative_link_leads_to_a_file() -> None:

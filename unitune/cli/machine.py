@@ -81,7 +81,18 @@ def doctor(*, json: Json = False) -> None:
 
 def schema(
     name: Annotated[
-        Literal["job", "plan", "check", "run", "verdict", "cost"],
+        Literal[
+            "job",
+            "plan",
+            "check",
+            "run",
+            "verdict",
+            "cost",
+            "budget",
+            "offer",
+            "prices",
+            "price-list",
+        ],
         typer.Argument(help="Which document."),
     ],
 ) -> None:

@@ -27,6 +27,7 @@ from unitune.cli import (
     machine,
     ownership,
     planning,
+    prices,
     runs,
 )
 from unitune.errors import UnituneError
@@ -57,6 +58,7 @@ app.command(rich_help_panel=JOB)(planning.plan)
 app.command(rich_help_panel=JOB)(planning.apply)
 app.command(rich_help_panel=JOB)(ownership.cost)
 app.command(rich_help_panel=JOB)(jobs.backends)
+app.add_typer(prices.prices, rich_help_panel=JOB)
 app.command(rich_help_panel=JOB)(jobs.run)
 app.command(rich_help_panel=JOB)(evaluation.compare)
 app.command(rich_help_panel=RUN)(runs.runs)

@@ -16,14 +16,17 @@ from unitune.abilities import StoredModel, Stores
 from unitune.backend import Event, State
 from unitune.cli.money import money_facts
 from unitune.cli.output import console, facts, gigabytes, print_findings
+from unitune.cli.pricelist import PriceList
+from unitune.cost.budget import ProjectBudget
 from unitune.cost.estimate import Estimate
+from unitune.cost.prices.files import PricesFile
 from unitune.cost.reconcile import Reconciliation
 from unitune.data.check import DataReport
 from unitune.data.leaks import by_kind
 from unitune.evaluate.results import Comparison
 from unitune.job import Job
 from unitune.models import TunedModel
-from unitune.offer import OfferedModel
+from unitune.offer import Offer, OfferedModel
 from unitune.owning.documents import OwnershipList
 from unitune.planning import Plan
 from unitune.run import Run
@@ -118,7 +121,9 @@ class ModelList(BaseModel):
 
 
 def document_model(
-    name: Literal["job", "plan", "check", "run", "verdict", "cost"],
+    name: Literal[
+        "job", "plan", "check", "run", "verdict", "cost", "budget", "offer", "prices", "price-list"
+    ],
 ) -> type[BaseModel]:
     """Return the model whose JSON Schema describes a document."""
     models: dict[str, type[BaseModel]] = {
@@ -128,6 +133,10 @@ def document_model(
         "run": RunView,
         "verdict": Comparison,
         "cost": OwnershipList,
+        "budget": ProjectBudget,
+        "offer": Offer,
+        "prices": PricesFile,
+        "price-list": PriceList,
     }
     return models[name]
 

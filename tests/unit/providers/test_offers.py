@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import importlib.metadata
+import importlib.resources
 from datetime import date
 
 import pytest
+from pydantic import ValidationError
 
-from unitune import registry
+from unitune import registry, yamlfile
 from unitune.cost.prices.sanity import contradictions
 from unitune.errors import Unsupported
 from unitune.feasibility import offer_findings
@@ -74,6 +76,21 @@ def test_every_day_on_which_something_ends_has_a_source_and_they_are_in_order(of
 def test_billing_rules_have_a_source(offer: Offer) -> None:
     rules = offer.billing.model_dump(exclude_defaults=True)
     assert not rules or offer.billing.source
+
+
+@every_offer
+def test_every_offer_holds_to_the_schema_that_is_published(offer: Offer) -> None:
+    jsonschema = pytest.importorskip("jsonschema", reason="needs the extra `metrics`")
+    (entry,) = importlib.metadata.entry_points(group="unitune.offers", name=offer.name)
+    text = importlib.resources.files(entry.value).joinpath(f"{offer.name}.yaml").read_text()
+    jsonschema.validate(yamlfile.parse(text), Offer.model_json_schema())
+
+
+def test_a_price_without_its_day_or_source_is_no_part_of_an_offer() -> None:
+    content = {"name": "a", "summary": "", "as_of": TODAY, "methods": ["sft"]}
+    for lacking in ({"as_of": TODAY}, {"source": "a page"}):
+        with pytest.raises(ValidationError, match="lacks as_of or source"):
+            Offer.model_validate({**content, "prices": [{"training": "3.00", **lacking}]})
 
 
 def test_every_offer_names_itself_and_every_backend_has_one() -> None:

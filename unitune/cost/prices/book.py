@@ -32,6 +32,11 @@ from unitune.today import today
 ORIGINS: tuple[Origin, ...] = get_args(Origin)
 
 
+def _offer(name: str) -> Offer:
+    """Look the offer up when it is asked for, so that a test can put another in its place."""
+    return registry.offer(name)
+
+
 @dataclass(frozen=True, slots=True)
 class PriceBook:
     """All prices that are known here.
@@ -46,7 +51,11 @@ class PriceBook:
     own: tuple[PriceRow, ...] = ()
     discounts: Mapping[str, Decimal] = field(default_factory=dict[str, Decimal])
     updates: tuple[ModelUpdate, ...] = ()
-    offered: Callable[[str], Offer] = registry.offer
+    offered: Callable[[str], Offer] = _offer
+    _listed: dict[str, tuple[PriceRow, ...]] = field(
+        default_factory=dict[str, tuple[PriceRow, ...]], init=False, repr=False, compare=False
+    )
+    """Rows of the offers that were asked for."""
 
     def offer(self, backend: str) -> Offer:
         """Return a backend's offer, with what its vendor has said since.
@@ -59,8 +68,10 @@ class PriceBook:
     def rows(self, backend: str) -> tuple[PriceRow, ...]:
         """Return all written rows of a backend, in the order in which they are looked up."""
         own = [row for row in self.own if row.backend == backend]
-        listed = (self._discounted(row) for row in self.offered(backend).price_rows())
-        return (*sorted(own, key=lambda row: ORIGINS.index(row.origin)), *listed)
+        if backend not in self._listed:
+            listed = self.offered(backend).price_rows()
+            self._listed[backend] = tuple(self._discounted(row) for row in listed)
+        return (*sorted(own, key=lambda row: ORIGINS.index(row.origin)), *self._listed[backend])
 
     def find(  # noqa: PLR0913 - what a price depends on
         self,
@@ -99,7 +110,7 @@ class PriceBook:
             and row.tier in wanted_tiers
             and (row.valid_from is None or row.valid_from <= on)
         ]
-        found = min(fitting, key=lambda row: _rank(row, on), default=None)
+        found = min(fitting, key=lambda row: rank(row, on), default=None)
         if found is None and kind in OF_ANSWERS and not tuned and tier is None:
             listed = inference.find(offer, name, kind, on)
             return self._discounted(listed) if listed else None
@@ -113,7 +124,7 @@ class PriceBook:
         return row.model_copy(update={"usd": row.usd * share, "note": note})
 
 
-def _rank(row: PriceRow, day: date) -> tuple[bool, bool, int, bool, bool, bool, int]:
+def rank(row: PriceRow, day: date) -> tuple[bool, bool, int, bool, bool, bool, int]:
     """Return what decides between rows, the weightiest first; the smallest wins."""
     return (
         not row.holds_on(day),
@@ -152,6 +163,16 @@ def book_for(job: Job, *, given: Iterable[PriceEntry] = ()) -> PriceBook:
     day = today()
     flags = rows_of(given, origin="flag", day=day)
     return _book(job.folder, (*flags, *rows_of(job.prices, origin="job", day=day)))
+
+
+def offer_for(job: Job) -> Offer:
+    """Return what is known of a job's backend, with what its vendor has said since.
+
+    Raises:
+        UnknownName: No installed package brings it.
+        JobError: A prices file is not valid.
+    """
+    return book_for(job).offer(job.backend)
 
 
 def of_offers(offers: Iterable[Offer]) -> PriceBook:
