@@ -2,5 +2,6 @@
 
 from unitune.cost.tokens.count import Count, RowCount
 from unitune.cost.tokens.counter import TokenCounter, counter_for
+from unitune.cost.tokens.counting import count_rows
 
-__all__ = ["Count", "RowCount", "TokenCounter", "counter_for"]
+__all__ = ["Count", "RowCount", "TokenCounter", "count_rows", "counter_for"]

@@ -13,15 +13,15 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal
 
-from pydantic import JsonValue
-
 from unitune.cost.tokens.count import Count, RowCount
 from unitune.cost.tokens.encoding import Encoding
-from unitune.cost.tokens.tools import calls_count, tools_count
-from unitune.data.example import Example, Message
+from unitune.cost.tokens.tools import Tool, calls_count, tools_count
+from unitune.data.example import ROLES, Example, Message
 
 STEADY_TEXTS = 64
-"""System prompts and tools whose counts are remembered: most files have one of each."""
+"""System prompts and lists of tools whose counts are remembered: most files have one of each."""
+STEADY_COUNTS = 4096
+"""Numbers whose `Count` is made once: making one takes longer than finding it."""
 NOTHING = Count()
 
 
@@ -82,8 +82,12 @@ class EncodedCounter:
         self._framing = FRAMINGS[framing]
         self._assumed = assumed
         self._tokens = self._encoding.tokens
-        self._steady = lru_cache(STEADY_TEXTS)(self._encoding.tokens)
+        self._around = {role: self._around_text(role) for role in ROLES}
+        # A file has many rows, and few system prompts, lists of tools and different counts.
+        self._steady = lru_cache(STEADY_TEXTS)(self._tokens)
         self._tools = lru_cache(STEADY_TEXTS)(self._tools_of)
+        self._exact = lru_cache(STEADY_COUNTS)(Count.of)
+        self._trained = lru_cache(STEADY_COUNTS)(self._trained_of)
 
     @property
     def basis(self) -> str:
@@ -112,64 +116,66 @@ class EncodedCounter:
         Of a preference row, both answers are trained on, and its prompt once (low, expected) or
         once with each answer (high): no vendor says which.
         """
-        *turns, last = example.messages
-        if last.role == "assistant":
-            answer, answer_calls = self._turn(last)
-        else:
-            turns, answer, answer_calls = example.messages, 0, NOTHING
-        asked, extra = self._conversation(turns, example.tools)
-        prompt = extra + Count.of(asked + self._framing.opening)
-        once = asked + answer
-        twice = once + self._framing.opening
-        ranged = extra + answer_calls
-        for worse in example.non_preferred_output or ():
-            worse_tokens, worse_calls = self._turn(worse)
-            once += worse_tokens
-            twice += worse_tokens + prompt.high
-            ranged += worse_calls
-        total = Count(once + ranged.low, once + ranged.expected, twice + ranged.high)
-        said = Count.of(self._answer_tokens(example, last, answer)) + answer_calls
+        last = example.messages[-1]
+        answers = example.messages[-1:] if last.role == "assistant" else ()
+        turns = example.prompt
+        worse = example.non_preferred_output or ()
+        asked, answer = self._framed(turns), self._framed(answers)
+        extra, calls = self._beside(turns, example.tools), self._calls(answers)
+        prompt = _sum(self._exact(asked + self._framing.opening), extra)
+        total = _sum(self._trained(asked + answer + self._framed(worse)), extra, calls)
+        if worse:
+            total = _sum(total, self._calls(worse), Count(0, 0, prompt.high))
+        said = _sum(self._exact(self._said(example, answer)), calls)
         if not self._assumed:
             return RowCount(prompt, said, total)
         return RowCount(self._widened(prompt), self._widened(said), self._widened(total))
 
-    def _conversation(
-        self, turns: Sequence[Message], tools: Sequence[dict[str, JsonValue]] | None
-    ) -> tuple[int, Count]:
-        """Return the framed turns of a prompt, and what is a range beside them."""
-        certain, ranged = 0, NOTHING
+    def _framed(self, turns: Sequence[Message]) -> int:
+        """Return the tokens of turns with their framing, calls of tools apart."""
+        tokens = 0
         for turn in turns:
-            tokens, calls = self._turn(turn)
-            certain += tokens
-            if calls is not NOTHING:
-                ranged += calls
+            role, content = turn.role, turn.content
+            text = content if isinstance(content, str) else turn.text
+            count = self._steady if role in ("system", "developer") else self._tokens
+            tokens += self._around[role] + count(text)
+            if turn.name is not None:
+                tokens += self._framing.name + self._steady(turn.name)
+        return tokens
+
+    def _beside(self, turns: Sequence[Message], tools: Sequence[Tool] | None) -> Count:
+        """Return what is a range in a prompt."""
+        ranged = self._calls(turns)
         if tools:
             ranged += self._tools(json.dumps(tools, ensure_ascii=False))
         if self._framing.prelude:
             ranged += Count(0, self._framing.prelude, self._framing.prelude)
-        return certain, ranged
+        return ranged
 
-    def _turn(self, turn: Message) -> tuple[int, Count]:
-        """Return a turn's framed text, and its calls of tools."""
-        role = turn.role
-        count = self._steady if role in ("system", "developer") else self._tokens
-        tokens = self._framing.message + self._steady(role) + count(turn.text)
-        if turn.name is not None:
-            tokens += self._framing.name + self._steady(turn.name)
-        if role == "assistant":
-            tokens += self._framing.answer
-        calls = calls_count(turn.tool_calls, self._tokens) if turn.tool_calls else NOTHING
-        if turn.tool_call_id is not None:
-            calls += Count(0, 0, self._tokens(turn.tool_call_id))
-        return tokens, calls
+    def _calls(self, turns: Sequence[Message]) -> Count:
+        """Return the calls of tools in turns, and the ids to which results refer."""
+        ranged = NOTHING
+        for turn in turns:
+            if turn.tool_calls:
+                ranged += calls_count(turn.tool_calls, self._tokens)
+            if turn.tool_call_id is not None:
+                ranged += Count(0, 0, self._tokens(turn.tool_call_id))
+        return ranged
 
-    def _answer_tokens(self, example: Example, last: Message, framed: int) -> int:
-        """Return what a model would write, without counting the answer again."""
+    def _said(self, example: Example, framed: int) -> int:
+        """Return what a model would write; the text of the last turn is not counted again."""
+        last = example.messages[-1]
         if example.expected is not None or last.role != "assistant":
             return self._tokens(example.answer or "")
         name = 0 if last.name is None else self._framing.name + self._steady(last.name)
-        around = self._framing.message + self._framing.answer + self._steady("assistant") + name
-        return framed - around
+        return framed - self._around["assistant"] - name
+
+    def _around_text(self, role: str) -> int:
+        answer = self._framing.answer if role == "assistant" else 0
+        return self._framing.message + self._tokens(role) + answer
+
+    def _trained_of(self, tokens: int) -> Count:
+        return Count(tokens, tokens, tokens + self._framing.opening)
 
     def _tools_of(self, text: str) -> Count:
         return tools_count(json.loads(text), self._tokens, self._encoding.name)
@@ -183,3 +189,10 @@ class EncodedCounter:
         if not self._assumed:
             return count
         return Count(count.low * 9 // 10, count.expected, -(-count.high * 11 // 10))
+
+
+def _sum(count: Count, *more: Count) -> Count:
+    for one in more:
+        if one is not NOTHING:
+            count += one
+    return count
