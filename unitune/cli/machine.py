@@ -91,4 +91,5 @@ def schema(
     """
     from unitune.cli.show import document_model
 
-    typer.echo(json_module.dumps(document_model(name).model_json_schema(), indent=2))
+    mode = "validation" if name == "job" else "serialization"
+    typer.echo(json_module.dumps(document_model(name).model_json_schema(mode=mode), indent=2))

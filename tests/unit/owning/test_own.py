@@ -170,8 +170,3 @@ def test_the_cache_threshold_turns_at_the_hit_rate_that_it_names() -> None:
         assert prompted.request_usd is not None
         assert tuned.request_usd is not None
         assert tuned_wins == (tuned.request_usd.expected < prompted.request_usd.expected)
-
-
-def test_it_is_the_same_document_after_json() -> None:
-    found = ownership()
-    assert found == Ownership.model_validate_json(found.model_dump_json())
