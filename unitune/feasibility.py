@@ -10,15 +10,28 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from datetime import date, timedelta
 
+from unitune import registry
 from unitune.conversion import encode
 from unitune.cost.estimate import row_tokens
 from unitune.data.dataset import Dataset
 from unitune.data.findings import Finding, error, note, warning
 from unitune.data.split import Splits
+from unitune.elsewhere import elsewhere
 from unitune.errors import nearest
 from unitune.job import Job, Tuning
 from unitune.offer import Limits, Offer, OfferedModel
 
+WANTS_ANOTHER_BACKEND = frozenset(
+    {
+        "closed",
+        "closed-backend",
+        "refused-model",
+        "stopped",
+        "unsupported-method",
+        "unsupported-model",
+    }
+)
+"""Refusals after which one looks for another backend."""
 SOON = timedelta(days=90)
 """A date nearer than this is told as a warning, a later one as a note."""
 
@@ -34,18 +47,36 @@ def on_its_own_name(job: Job, offer: Offer) -> Job:
 def offer_findings(job: Job, offer: Offer, day: date) -> tuple[Finding, ...]:
     """Return what a backend's offer says against a job, whatever its rows.
 
+    A refusal that another backend would not make names those that can take the job.
+
     Args:
         job: What to tune and how.
         offer: Of the job's backend.
         day: Today.
     """
+    found = _against(job, offer, day)
+    if not any(finding.code in WANTS_ANOTHER_BACKEND for finding in found):
+        return found
+    where = str(elsewhere(job, day, _against))
+    return tuple(
+        finding.model_copy(update={"fix": f"{finding.fix} {where}".strip()})
+        if finding.code in WANTS_ANOTHER_BACKEND
+        else finding
+        for finding in found
+    )
+
+
+def _against(job: Job, offer: Offer, day: date) -> tuple[Finding, ...]:
+    """Return what an offer says against a job, without a look at other backends."""
     model = offer.model(job.base_model)
     reason = offer.refusal(job.base_model)
     if job.data.train is None:
         what = f"job {job.name!r} names no rows to train on; it can only be compared."
         return (error("no-training-rows", what, "Name a file under `data.train`."),)
+    if offer.closed is not None and day >= offer.closed.by:
+        return (error("closed-backend", registry.unavailable(offer)),)
     if not offer.methods:
-        return (error("unsupported-method", offer.summary, "Choose a backend that tunes."),)
+        return (error("unsupported-method", offer.summary),)
     if reason is not None:
         return (error("refused-model", f"{offer.name} cannot tune {job.base_model!r}: {reason}"),)
     found = [*_model_findings(job, offer, model), *_setting_findings(job, offer)]
@@ -135,15 +166,18 @@ def _setting_findings(job: Job, offer: Offer) -> Iterator[Finding]:
 
 def _date_findings(offer: Offer, model: OfferedModel, day: date) -> Iterator[Finding]:
     closes, stops = model.tunable_until, model.stops
-    if closes is not None and day > closes:
+    if closes is None or day < closes:
+        yield from _access_findings(offer, model, day)
+    if closes is not None and day >= closes:
         yield error(
             "closed",
             f"{offer.name} ended tuning of {model.name} on {closes} (today is {day}).",
-            "Choose another model or backend; `unitune backends` lists them.",
         )
     elif closes is not None:
         yield _by_date(closes, day)(
-            "closes", f"{offer.name} takes trainings of {model.name} only until {closes}."
+            "closes",
+            f"{offer.name} takes trainings of {model.name} only until {closes}; from that day on "
+            "nobody can start one.",
         )
     if stops is not None and day >= stops:
         yield error("stopped", f"{offer.name} switched {model.name} off on {stops}.")
@@ -153,6 +187,16 @@ def _date_findings(offer: Offer, model: OfferedModel, day: date) -> Iterator[Fin
             "stops",
             f"{model.name} and all that is tuned from it stop on {stops}, in {days} days.",
             "Plan what follows it; the same job can be trained elsewhere.",
+        )
+
+
+def _access_findings(offer: Offer, model: OfferedModel, day: date) -> Iterator[Finding]:
+    for closed in model.closed_to:
+        when = "since" if day >= closed.since else "from"
+        yield warning(
+            "closed-to",
+            f"{offer.name} takes no trainings of {model.name} from {closed.whom}, {when} "
+            f"{closed.since}.",
         )
 
 

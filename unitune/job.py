@@ -10,6 +10,7 @@ Errors name the file, the line, the value and what is allowed; see `unitune.yaml
 from __future__ import annotations
 
 import os
+from datetime import date
 from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, cast
@@ -19,6 +20,7 @@ from pydantic import Field, JsonValue, ValidationError, model_validator
 from unitune import yamlfile
 from unitune.contender_specs import ContenderSpec, FewShot, Instructed, Recorded, Tuned, ZeroShot
 from unitune.errors import JobError
+from unitune.price_specs import PriceEntry, rows_of
 from unitune.scorer_specs import (
     MEASURES,
     Exact,
@@ -312,12 +314,20 @@ class Job(Spec):
     tuning: Tuning = Tuning()
     evaluate: Evaluate = Evaluate()
     budget: Budget | None = None
+    prices: tuple[PriceEntry, ...] = ()
+    """Prices of one's own, which win over all that are known: ``{backend: azure, training: 21.00}``
+    or ``{backend: local, machine: 0.85}`` an hour; as in ``prices.yaml``."""
     usage: Usage = Usage()
     """How the model will be used, for `unitune cost`."""
     options: dict[str, dict[str, JsonValue]] = {}  # noqa: RUF012 - pydantic copies it
     """What one backend alone understands, by backend."""
     folder: Annotated[Path, Field(exclude=True, repr=False)] = Path()
     """Where relative paths start; the job file's folder."""
+
+    @model_validator(mode="after")
+    def _prices_are_somebodys(self) -> Self:
+        rows_of(self.prices, origin="job", day=date.min)
+        return self
 
     @property
     def base_model(self) -> str:

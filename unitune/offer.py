@@ -7,9 +7,10 @@ out, and is then unknown, never zero.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from datetime import date
 from decimal import Decimal
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -67,6 +68,36 @@ class Billing(Fact):
     """Where this stands."""
 
 
+class ClosedTo(Fact):
+    """Who can no longer tune, though others still can."""
+
+    whom: str
+    """Such as "organisations that never tuned"."""
+    since: date
+    source: str
+
+
+class Closed(Fact):
+    """That a vendor tunes no more, for anyone."""
+
+    by: date
+    """Day by which it had ended."""
+    reason: str
+    """What ended and how that is known, with its dates."""
+    source: str
+
+
+class Tiers(Fact):
+    """Where a vendor trains at different prices, and how a job says so."""
+
+    usual: str
+    """Tier of `Offer.prices` when the job names none."""
+    option: str = ""
+    """Option of the backend that chooses, as in ``options.azure.training_type``."""
+    chosen: dict[str, str] = {}
+    """Tier by the option's value."""
+
+
 class OfferedModel(Fact):
     """A base model that a backend can tune."""
 
@@ -82,14 +113,30 @@ class OfferedModel(Fact):
     """Wire format by method, where it is not the offer's."""
     limits: Limits | None = None
     """Where they are not the offer's."""
+    billing: Billing | None = None
+    """Rules that are this model's own, beside the offer's."""
     tunable_until: date | None = None
-    """Last day on which a training can be started."""
+    """Day from which no training can be started any more."""
     tunable_until_source: str = ""
     """Where that day stands; third-party sources are named as such."""
+    closed_to: tuple[ClosedTo, ...] = ()
+    """Who can tune it no longer before that."""
     stops: date | None = None
     """Day on which the base, and what was tuned from it, is switched off."""
     stops_source: str = ""
     """Likewise."""
+
+
+class ModelUpdate(Fact):
+    """What a vendor said of a model after the offer was written."""
+
+    backend: str
+    model: str
+    """The backend's own name."""
+    stops: date | None = None
+    limits: Limits | None = None
+    as_of: date
+    source: str
 
 
 class Refused(Fact):
@@ -121,6 +168,8 @@ class Serving(Fact):
     """None: not known."""
     reasons: bool = False
     """Whether answers are billed with hidden reasoning."""
+    tuned_as_base: bool = False
+    """Whether the tokens of a tuned model cost what those of its base do."""
     source: str
     """Where it stands."""
 
@@ -146,6 +195,8 @@ class Offer(Fact):
     """Methods that it can tune by; none: it only answers."""
     any_model: bool = False
     """Whether models beyond `models` are taken."""
+    hub_models: bool = False
+    """Whether any model of the Hugging Face hub is taken by its name there."""
     models: tuple[OfferedModel, ...] = ()
     refuses: tuple[Refused, ...] = ()
     honours: tuple[str, ...] = ()
@@ -156,8 +207,12 @@ class Offer(Fact):
     limits: Limits = Limits()
     billing: Billing = Billing()
     prices: tuple[PriceEntry, ...] = ()
-    usual_tier: str | None = None
-    """Tier of `prices` that applies when a job names none."""
+    tiers: Tiers | None = None
+    """None: there is one price for each thing."""
+    inference_prices: str | None = None
+    """Name of the vendor in the package genai-prices, which prices answers of untuned models."""
+    closed: Closed | None = None
+    """None: it tunes."""
     serving: tuple[Serving, ...] = ()
     newest: Newest | None = None
     """Of about the size that is tuned here."""
@@ -176,12 +231,40 @@ class Offer(Fact):
         """Return the offer's prices, a row each."""
         return rows_of(self.prices, backend=self.name, origin="offer")
 
+    def updated(self, updates: Iterable[ModelUpdate]) -> Self:
+        """Return the offer with what its vendor has said since; the newest wins.
+
+        Args:
+            updates: Of any backends and models; what is not in this offer is left out.
+        """
+        changes: dict[str, dict[str, object]] = {}
+        for update in sorted(updates, key=lambda one: one.as_of):
+            if update.backend == self.name and self.model(update.model):
+                change = changes.setdefault(update.model, {})
+                if update.stops is not None:
+                    change |= {"stops": update.stops, "stops_source": update.source}
+                if update.limits is not None:
+                    told = update.limits.model_dump(exclude_none=True)
+                    change["limits"] = self.limits_for(update.model).model_copy(update=told)
+        models = (one.model_copy(update=changes.get(one.name, {})) for one in self.models)
+        return self.model_copy(update={"models": tuple(models)}) if changes else self
+
     def model(self, name: str) -> OfferedModel | None:
         """Return the offered model of a name or alias."""
         for offered in self.models:
             if name == offered.name or name in offered.aliases:
                 return offered
         return None
+
+    def tier(self, options: Mapping[str, object]) -> str | None:
+        """Return the tier whose prices apply.
+
+        Args:
+            options: The job's own for this backend (``Job.options[NAME]``).
+        """
+        if self.tiers is None:
+            return None
+        return self.tiers.chosen.get(str(options.get(self.tiers.option)), self.tiers.usual)
 
     def serving_of(self, name: str) -> Serving | None:
         """Return how a model of this name answers; None where that is not known."""
@@ -201,6 +284,14 @@ class Offer(Fact):
         offered = self.model(model)
         own = offered.formats if offered and offered.formats else {}
         return own.get(method) or self.formats.get(method)
+
+    def billing_for(self, model: str) -> Billing:
+        """Return the billing rules for a base model: its own first, then the offer's."""
+        offered = self.model(model)
+        own = (
+            offered.billing.model_dump(exclude_defaults=True) if offered and offered.billing else {}
+        )
+        return self.billing.model_copy(update=own)
 
     def limits_for(self, model: str) -> Limits:
         """Return the limits for a base model."""

@@ -108,6 +108,8 @@ def _with_forecast(job: Job, splits: Splits, planned: Plan) -> Plan:
 
 def _vetted(job: Job) -> tuple[Finding, ...]:
     """Return what the backend itself says against the job, where it is installed."""
+    if job.backend not in registry.backend_names():
+        return (error("no-backend", registry.unavailable(registry.offer(job.backend))),)
     missing = registry.missing_packages(job.backend)
     if not missing:
         return _told(job)

@@ -23,12 +23,12 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    SerializerFunctionWrapHandler,
     WithJsonSchema,
     computed_field,
     model_serializer,
     model_validator,
 )
-from pydantic.functional_serializers import SerializerFunctionWrapHandler
 
 from unitune.spec import Spec
 
@@ -67,10 +67,17 @@ USUAL_UNIT: dict[Kind, Unit] = {
 OF_A_METHOD: frozenset[Kind] = frozenset({"training", "validation", "grader"})
 OF_ANSWERS: frozenset[Kind] = frozenset({"input", "cached-input", "output"})
 ANY_MODEL = "*"
+OWN_WORD: dict[Origin, str] = {
+    "flag": "given on the command line",
+    "job": "the job file",
+    "project": "prices.yaml",
+    "user": "your own prices file",
+}
+"""The source of a row whose writer names none."""
 AMOUNT = re.compile(r"(\d+(?:\.\d+)?)(?:/([a-z-]+))?")
 
 
-def _as_written(value: object) -> object:
+def as_written(value: object) -> object:
     """Return a number as the text that stood for it.
 
     YAML makes a float of an unquoted ``3.30``; its shortest text is the number as written, up to
@@ -80,7 +87,7 @@ def _as_written(value: object) -> object:
 
 
 def _amount(value: object) -> object:
-    text = _as_written(value)
+    text = as_written(value)
     found = AMOUNT.fullmatch(text) if isinstance(text, str) else None
     if found is None or found[2] not in (None, *UNITS):
         raise ValueError(
@@ -90,7 +97,7 @@ def _amount(value: object) -> object:
     return text
 
 
-Usd = Annotated[Decimal, BeforeValidator(_as_written), Field(ge=0, allow_inf_nan=False)]
+Usd = Annotated[Decimal, BeforeValidator(as_written), Field(ge=0, allow_inf_nan=False)]
 """US dollars."""
 Amount = Annotated[
     str,
@@ -143,6 +150,11 @@ class PriceRow(Spec):
         what = "/".join(part for part in (self.kind, self.method, self.tier) if part)
         who = f"{self.model}{'+tuned' if self.tuned else ''}"
         return f"{self.origin}:{self.backend}/{who}/{what}@{self.as_of}"
+
+    @property
+    def subject(self) -> tuple[str, str, Kind, str | None, str | None, bool]:
+        """What the row is about: two rows of one subject say different things of it."""
+        return self.backend, self.model, self.kind, self.method, self.tier, self.tuned
 
     def fits(self, model: str) -> bool:
         """Return whether the row is for a model of this name."""
@@ -220,18 +232,23 @@ class PriceEntry(Spec):
         for row in self.rows:
             yield from row._inside(self).flat()  # noqa: SLF001 - one of its own kind
 
-    def priced(self, *, backend: str, origin: Origin, day: date | None) -> Iterator[PriceRow]:
+    def priced(self, *, origin: Origin, backend: str, day: date | None) -> Iterator[PriceRow]:
         """Yield a row for each model and kind of a flat entry; see `rows_of`."""
         models = (self.model,) if isinstance(self.model, str) else self.model or (ANY_MODEL,)
         as_of = self.as_of or day
+        whose = self.backend or backend
+        if not whose:
+            raise ValueError(
+                f"the price for {', '.join(models)} says no backend; add `backend: NAME`"
+            )
         if as_of is None or (self.source is None and origin == "offer"):
-            raise ValueError(f"a price of {backend} for {', '.join(models)} lacks as_of or source")
+            raise ValueError(f"the price of {whose} for {', '.join(models)} lacks as_of or source")
         for model in models:
             for kind, amount in self._amounts():
                 number, _, unit = amount.partition("/")
                 yield PriceRow.model_validate(
                     {
-                        "backend": self.backend or backend,
+                        "backend": whose,
                         "model": model,
                         "kind": kind,
                         "method": self.method if kind in OF_A_METHOD else None,
@@ -242,7 +259,7 @@ class PriceEntry(Spec):
                         "as_of": as_of,
                         "valid_from": self.valid_from,
                         "valid_to": self.valid_to,
-                        "source": self.source or "not said",
+                        "source": self.source or OWN_WORD[origin],
                         "source_kind": self.source_kind or "own",
                         "note": self.note or "",
                         "origin": origin,
@@ -259,24 +276,24 @@ CONTEXT = tuple(
 
 
 def rows_of(
-    entries: Iterable[PriceEntry], *, backend: str, origin: Origin, day: date | None = None
+    entries: Iterable[PriceEntry], *, origin: Origin, backend: str = "", day: date | None = None
 ) -> tuple[PriceRow, ...]:
     """Return the rows that entries stand for.
 
     Args:
         entries: As written.
-        backend: Whose prices they are where an entry does not say.
         origin: Where they are written.
+        backend: Whose prices they are where an entry does not say; empty: it must.
         day: The day they are vouched for where an entry does not say; None: it must.
 
     Raises:
-        ValueError: An entry lacks its day, or in an offer its source.
+        ValueError: An entry lacks its backend or its day, or in an offer its source.
     """
     return tuple(
         row
         for entry in entries
         for flat in entry.flat()
-        for row in flat.priced(backend=backend, origin=origin, day=day)
+        for row in flat.priced(origin=origin, backend=backend, day=day)
     )
 
 
@@ -307,11 +324,12 @@ def _common(row: PriceRow) -> dict[str, object]:
 def _lines(rows: list[PriceRow]) -> list[dict[str, object]]:
     """Return a line for each model, tier and so on; a kind that stands twice begins another."""
     lines: list[dict[str, object]] = []
+    latest: dict[tuple[object, ...], dict[str, object]] = {}
     for row in rows:
-        what = _told({name: getattr(row, name) for name in OF_A_LINE})
-        line = next((one for one in lines if what == _told({n: one.get(n) for n in OF_A_LINE})), {})
-        if not line or row.kind in line:
-            line = what
+        told = {name: getattr(row, name) for name in OF_A_LINE}
+        line = latest.get(tuple(told.values()))
+        if line is None or row.kind in line:
+            line = latest[tuple(told.values())] = _told(told)
             lines.append(line)
         unit = "" if row.per == USUAL_UNIT[row.kind] else f"/{row.per}"
         line[row.kind] = f"{row.usd:f}{unit}"

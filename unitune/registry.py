@@ -19,11 +19,11 @@ from importlib.metadata import (
     version,
 )
 
-import yaml
 from pydantic import ValidationError
 
+from unitune import yamlfile
 from unitune.backend import Backend
-from unitune.errors import MissingExtra, UnituneError, UnknownName
+from unitune.errors import MissingExtra, UnituneError, UnknownName, Unsupported
 from unitune.offer import Offer
 from unitune.wire import Format
 
@@ -41,6 +41,14 @@ def _entry(group: str, name: str) -> EntryPoint:
 def backend_names() -> list[str]:
     """Return the names of all backends that installed packages bring, sorted."""
     return sorted({entry.name for entry in entry_points(group="unitune.backends")})
+
+
+def offer_names() -> list[str]:
+    """Return the names of all vendors that something is known of, sorted.
+
+    Not all have a backend: some have closed, and at some unitune cannot launch yet.
+    """
+    return sorted({entry.name for entry in entry_points(group="unitune.offers")})
 
 
 def missing_packages(name: str) -> list[str]:
@@ -91,9 +99,22 @@ def offer(name: str) -> Offer:
     package = _entry("offers", name).value
     text = importlib.resources.files(package).joinpath(f"{name}.yaml").read_text(encoding="utf-8")
     try:
-        return Offer.model_validate(yaml.safe_load(text))
+        return Offer.model_validate(yamlfile.parse(text))
     except ValidationError as error:
         raise UnituneError(f"offer {package}/{name}.yaml is not valid: {error}") from error
+
+
+def unavailable(told: Offer) -> str:
+    """Return why nothing can be launched at a vendor that has an offer and no backend."""
+    if told.closed is not None:
+        return (
+            f"{told.name} tunes no more, since {told.closed.by} at the latest: {told.closed.reason}"
+        )
+    return (
+        f"unitune cannot launch at {told.name} yet; here is what it would cost. "
+        f"`unitune prices {told.name}` shows its prices, and a package can bring a backend of that "
+        "name (entry point unitune.backends)."
+    )
 
 
 @cache
@@ -102,8 +123,11 @@ def backend(name: str) -> Backend:
 
     Raises:
         UnknownName: No installed package brings this backend.
+        Unsupported: Something is known of it, and unitune cannot launch there.
         MissingExtra: Its SDK is not installed; the message has the install command.
     """
+    if name not in backend_names() and name in offer_names():
+        raise Unsupported(unavailable(offer(name)))
     entry = _entry("backends", name)
     try:
         return entry.load()()

@@ -20,7 +20,7 @@ from unitune.cost.prices.book import PriceBook
 from unitune.cost.spread import Spread
 from unitune.offer import Offer
 from unitune.owning.usage import PLAIN, Profile, Tokens
-from unitune.price_specs import Kind, PriceRow
+from unitune.price_specs import OF_ANSWERS, Kind, PriceRow
 
 Role = Literal["prompted", "tuned", "newest"]
 NOTHING = Spread.of(Decimal(0))
@@ -69,21 +69,56 @@ class Pricing:
     rows: list[PriceRow] = field(default_factory=list[PriceRow])
 
     def find(self, kind: Kind, *, tuned: bool = False) -> PriceRow | None:
-        """Return the row that applies, and keep it; None where the price is unknown."""
-        row = self.book.find(
-            self.backend, self.model, kind, tier=self.tier, tuned=tuned, on=self.on
+        """Return the row that applies, and keep it; None where the price is unknown.
+
+        An untuned model that no row prices where the job runs is taken at its usual price.
+        """
+        tiers = (self.tier,) if tuned or kind not in OF_ANSWERS else (self.tier, None)
+        rows = (
+            self.book.find(self.backend, self.model, kind, tier=tier, tuned=tuned, on=self.on)
+            for tier in tiers
         )
-        if row is not None and row not in self.rows:
+        row = next(filter(None, rows), None)
+        return self._kept(row) if row else None
+
+    def hosting(self) -> tuple[PriceRow, PriceRow] | None:
+        """Return the cheapest and the dearest row of hosting, and keep them; None: none is known.
+
+        They are the same where one applies; where hosting depends on a machine that nobody has
+        named, the machines' rows are the range.
+        """
+        row = self.find("hosting")
+        if row is not None:
+            return row, row
+        offered = self.book.offer(self.backend).model(self.model)
+        name = offered.name if offered else self.model
+        machines = [
+            one
+            for one in self.book.rows(self.backend)
+            if one.kind == "hosting" and one.fits(name) and one.holds_on(self.on)
+        ]
+        if not machines or self.tier is not None:
+            return None
+        ends = (min(machines, key=_usd), max(machines, key=_usd))
+        return self._kept(ends[0]), self._kept(ends[1])
+
+    def _kept(self, row: PriceRow) -> PriceRow:
+        if row not in self.rows:
             self.rows.append(row)
         return row
 
     def rates(self, *, tuned: bool) -> Rates:
         """Return the prices of tokens."""
-        return Rates(
-            input=self._million("input", tuned=tuned),
-            output=self._million("output", tuned=tuned),
-            cached_input=self._million("cached-input", tuned=tuned),
+        plain, cached = (
+            self._million("input", tuned=tuned),
+            self._million("cached-input", tuned=tuned),
         )
+        serving = self.book.offer(self.backend).serving_of(self.model)
+        if tuned and plain is None and serving and serving.tuned_as_base:
+            return self.rates(tuned=False)
+        # Rows of two origins may not fit together: no vendor charges more for what it has cached.
+        fits = plain is not None and cached is not None and cached <= plain
+        return Rates(plain, self._million("output", tuned=tuned), cached if fits else None)
 
     def _million(self, kind: Kind, *, tuned: bool) -> Decimal | None:
         row = self.find(kind, tuned=tuned)
@@ -110,7 +145,7 @@ def untuned(role: Role, pricing: Pricing, tokens: Tokens, profile: Profile) -> A
         request=request,
         alternative=alternative,
         rows=tuple(pricing.rows),
-        notes=(*_token_notes(pricing, request), *notes),
+        notes=(*_token_notes(pricing, request, tuned=False), *notes),
     )
 
 
@@ -132,7 +167,7 @@ def tuned(pricing: Pricing, tokens: Tokens, profile: Profile) -> Answerer:
         request=request,
         alternative=Alternative(once=None, month=month, request=request.usd),
         rows=tuple(pricing.rows),
-        notes=(*_token_notes(pricing, request), *notes),
+        notes=(*_token_notes(pricing, request, tuned=True), *notes),
     )
 
 
@@ -174,21 +209,45 @@ def _machine(pricing: Pricing, profile: Profile) -> tuple[Spread, tuple[str, ...
 
 def _hosting(pricing: Pricing, profile: Profile) -> tuple[Spread | None, tuple[str, ...]]:
     """Return hosting and storage of a tuned model a month; None where hosting has no price."""
-    hosting, storage = pricing.find("hosting"), pricing.find("storage")
+    hosting, storage = pricing.hosting(), pricing.find("storage")
     if hosting is None:
+        where = f"{pricing.backend}{f' ({pricing.tier})' if pricing.tier else ''}"
         note = (
-            f"no price is known for hosting a tuned {pricing.model} on {pricing.backend}; hosting "
-            "in prices.yaml sets it, 0 where none is charged."
+            f"no price is known for hosting a tuned {pricing.model} on {where}; hosting in "
+            "prices.yaml sets it, 0 where none is charged."
         )
         return None, (note,)
-    month = Spread.of(hosting.usd) if hosting.per == "month" else _by_the_hour(hosting, profile)
+    cheap, dear = hosting
+    month = _between(_a_month(cheap, profile), _a_month(dear, profile))
+    notes = _machine_notes(cheap, dear)
     if storage is not None and storage.per == "month":
-        return month + Spread.of(storage.usd), ()
+        return month + Spread.of(storage.usd), notes
     if storage is not None:
-        return month, (
-            f"storage is charged by {storage.per} and not counted: its size is unknown.",
-        )
-    return month, ()
+        notes += (f"storage is charged by {storage.per} and not counted: its size is unknown.",)
+    return month, notes
+
+
+def _a_month(row: PriceRow, profile: Profile) -> Spread:
+    return Spread.of(row.usd) if row.per == "month" else _by_the_hour(row, profile)
+
+
+def _between(cheap: Spread, dear: Spread) -> Spread:
+    """Return the range of both; the cheap one is what is expected."""
+    return Spread(cheap.low, cheap.expected, max(cheap.high, dear.high))
+
+
+def _machine_notes(cheap: PriceRow, dear: PriceRow) -> tuple[str, ...]:
+    if cheap == dear:
+        return ()
+    note = (
+        f"hosting depends on the machine: from ${cheap.usd:f} a {cheap.per} ({cheap.tier}), which "
+        f"is expected, to ${dear.usd:f} ({dear.tier}); one is reckoned with, whatever the volume."
+    )
+    return (note,)
+
+
+def _usd(row: PriceRow) -> Decimal:
+    return row.usd
 
 
 def _by_the_hour(row: PriceRow, profile: Profile) -> Spread:
@@ -198,20 +257,20 @@ def _by_the_hour(row: PriceRow, profile: Profile) -> Spread:
     return times(planned, row.usd)
 
 
-def _token_notes(pricing: Pricing, request: Request) -> Iterator[str]:
-    named = f"{pricing.model} on {pricing.backend}"
-    lacking = [
-        name
-        for name, usd in (("input", request.rates.input), ("output", request.rates.output))
-        if usd is None
-    ]
-    if lacking:
+def _token_notes(pricing: Pricing, request: Request, *, tuned: bool) -> Iterator[str]:
+    where = f"{pricing.backend}{f' ({pricing.tier})' if pricing.tier else ''}"
+    named = f"{'a tuned ' if tuned else ''}{pricing.model} on {where}"
+    prices = (("input", request.rates.input), ("output", request.rates.output))
+    if lacking := [name for name, usd in prices if usd is None]:
         yield f"no price is known for {' and '.join(lacking)} of {named}; prices.yaml can name it."
-    elif request.rates.cached_input is not None and request.caching is None:
+    elif tuned or request.caches:
+        return
+    elif request.caching is None and request.rates.cached_input is not None:
         yield f"how {named} caches prompts is not known; nothing is reckoned as cached."
-    elif request.shared and request.caching and not request.cached_tokens:
+    elif request.caching is not None and request.rates.cached_input is None:
+        yield f"no price is known for cached input of {named}; nothing is reckoned as cached."
+    elif request.caching is not None and request.shared.expected:
         yield (
-            f"what prompts to {named} share, {request.shared:,} tokens, is too short for its cache."
-            if request.rates.cached_input is not None
-            else f"no price is known for cached input of {named}; nothing is reckoned as cached."
+            f"{named} caches from {request.caching.minimum_tokens:,} tokens on; the "
+            f"{request.shared.expected:,} that prompts share are fewer."
         )

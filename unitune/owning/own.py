@@ -22,6 +22,7 @@ from unitune.cost.ownership import (
 )
 from unitune.cost.ownership.alternatives import times
 from unitune.cost.prices.book import PriceBook
+from unitune.cost.prices.staleness import age_findings
 from unitune.cost.spread import Spread
 from unitune.cost.tokens import counter_for
 from unitune.data.split import Splits, load_splits
@@ -33,6 +34,7 @@ from unitune.owning.counted import Counted, count
 from unitune.owning.documents import Column, CostAt, Meeting, Ownership
 from unitune.owning.measured import measured
 from unitune.owning.usage import Profile, profile, says_all_tokens
+from unitune.price_specs import PriceRow
 from unitune.today import today
 
 VOLUMES = (1_000, 10_000, 100_000, 1_000_000)
@@ -96,7 +98,8 @@ def _answerers(
     job: Job, book: PriceBook, used: Profile, once: _Once, day: date
 ) -> tuple[Answerer, ...]:
     def pricing(backend: str, model: str) -> Pricing:
-        return Pricing(book, backend, model, day)
+        tier = registry.offer(backend).tier(job.options.get(backend, {}))
+        return Pricing(book, backend, model, day, tier)
 
     prompted = untuned("prompted", pricing(job.backend, job.base_model), used.prompted, used)
     ours = tuned(pricing(job.backend, job.base_model), used.tuned, used)
@@ -181,7 +184,7 @@ def _document(
         meetings=tuple(_meetings(answerers, horizon.months)),
         figures=used.figures,
         notes=tuple(dict.fromkeys(_notes(horizon, once, answerers))),
-        prices=tuple(dict.fromkeys(row for one in answerers for row in one.rows)),
+        prices=_rows(answerers),
     )
 
 
@@ -231,3 +234,10 @@ def _notes(horizon: Horizon, once: _Once, answerers: Iterable[Answerer]) -> Iter
         stops = _stops(one.backend, one.model)
         if one.role == "newest" and stops and stops < (horizon.ends or date.max):
             yield f"{one.model} on {one.backend} is switched off on {stops}."
+    for finding in age_findings(_rows(answerers), horizon.begins, allow_stale=True):
+        yield finding.message
+
+
+def _rows(answerers: Iterable[Answerer]) -> tuple[PriceRow, ...]:
+    """Return the prices that were used, each once."""
+    return tuple({row.id: row for one in answerers for row in one.rows}.values())

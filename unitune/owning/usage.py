@@ -55,7 +55,7 @@ class Tokens:
 
     prompt: Count
     answer: Count
-    shared: int
+    shared: Count
     hidden: bool
 
 
@@ -175,7 +175,7 @@ class _Gathering:
         answer = self._tokens(
             "tuned answer", usage.answer_tokens, found and found.answer, counted and counted.answer
         )
-        shared = min(counted.shared_tuned, prompt.low) if counted else 0
+        shared = counted.shared_tuned if counted else Count()
         return Tokens(prompt, answer, shared, hidden=found is not None)
 
     def prompted(self) -> Tokens:
@@ -194,7 +194,7 @@ class _Gathering:
             found and found.answer,
             counted and counted.answer,
         )
-        return Tokens(prompt, answer, self._shared(prompt), hidden=found is not None)
+        return Tokens(prompt, answer, self._shared(), hidden=found is not None)
 
     def rival(self, prompted: Tokens) -> Tokens:
         """Return a rival's request: as measured where it competed, else as the prompted one's."""
@@ -205,27 +205,21 @@ class _Gathering:
         prompt, answer = Count.of(found.prompt), Count.of(found.answer)
         self._note("newest model's prompt", f"{found.prompt:,} tokens", "measured", self._origin)
         self._note("newest model's answer", f"{found.answer:,} tokens", "measured", self._origin)
-        return Tokens(prompt, answer, min(prompted.shared, found.prompt), hidden=True)
+        return Tokens(prompt, answer, prompted.shared, hidden=True)
 
-    def _shared(self, prompt: Count) -> int:
+    def _shared(self) -> Count:
         """Return what all prompts of the prompted model begin with."""
-        name, usage, measured = "shared beginning", self._usage, self._measured
-        if usage.shared_tokens != "auto":
-            self._note(name, f"{usage.shared_tokens:,} tokens", "job", "usage.shared_tokens")
-            return usage.shared_tokens
-        begun = self._counted.shared_tuned if self._counted else 0
-        if measured and measured.baseline and measured.candidate and not measured.nearest_shots:
+        usage, measured, counted = self._usage, self._measured, self._counted
+        begun = counted.shared_tuned if counted else Count()
+        shared = counted.shared_prompted if counted else Count()
+        found: int | None = None
+        if measured and measured.baseline and measured.nearest_shots:
+            shared = begun  # each case's own shots come right after the system prompt
+        elif measured and measured.baseline and measured.candidate:
             # What the best prompt adds to a row stands before its question.
-            added = max(0, measured.baseline.prompt - measured.candidate.prompt)
-            self._note(name, f"{begun + added:,} tokens", "measured", self._origin)
-            return begun + added
-        shared = begun if measured and measured.baseline else self._counted_shared
-        self._note(name, f"{shared:,} tokens", "counted", self._rows)
-        return min(shared, prompt.low)
-
-    @property
-    def _counted_shared(self) -> int:
-        return self._counted.shared_prompted if self._counted else 0
+            added = measured.baseline.prompt - measured.candidate.prompt
+            found = begun.expected + max(0, added)
+        return self._tokens("shared beginning", usage.shared_tokens, found, shared)
 
     def _tokens(
         self,
@@ -243,8 +237,7 @@ class _Gathering:
             self._note(name, f"{found:,} tokens", "measured", self._origin)
             return Count.of(found)
         assert counted is not None
-        detail = ", ".join(filter(None, (which, self._rows)))
-        self._note(name, f"{_range(counted)} tokens", "counted", detail)
+        self._note(name, f"{_range(counted)} tokens", "counted", which)
         return counted
 
     def _said(self, name: str, value: str, key: str, assumed: str) -> None:
@@ -260,10 +253,6 @@ class _Gathering:
     @property
     def _origin(self) -> str:
         return self._measured.origin if self._measured else ""
-
-    @property
-    def _rows(self) -> str:
-        return f"{self._counted.rows:,} rows by {self._counted.basis}" if self._counted else ""
 
 
 def _range(count: Count) -> str:

@@ -28,6 +28,7 @@ ORDER = [
     ["registry"],
     ["conversion"],
     ["cost"],
+    ["elsewhere"],
     ["feasibility"],
     ["planning"],
     ["home", "keys", "locks"],

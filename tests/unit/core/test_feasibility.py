@@ -57,8 +57,8 @@ def told(day: date = DAY, offer: Offer = OFFER, **changes: object) -> dict[str, 
     [
         (date(2026, 9, 1), {"closes": "note", "stops": "note"}),
         (date(2026, 11, 25), {"closes": "warning", "stops": "note"}),
-        (date(2027, 1, 6), {"closes": "warning", "stops": "note"}),
-        (date(2027, 1, 7), {"closed": "error", "stops": "note"}),
+        (date(2027, 1, 5), {"closes": "warning", "stops": "note"}),
+        (date(2027, 1, 6), {"closed": "error", "stops": "note"}),
         (date(2027, 6, 1), {"closed": "error", "stopped": "error"}),
     ],
 )

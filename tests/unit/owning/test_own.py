@@ -157,16 +157,75 @@ def test_what_the_job_does_not_say_is_counted_from_its_rows() -> None:
 
 
 def test_the_cache_threshold_turns_at_the_hit_rate_that_it_names() -> None:
-    """A tuned prompt that is nearly as long as the prompted one loses to a warm cache."""
-    found = ownership(prompted_tokens=2_000, shared_tokens=1_920, tuned_tokens=1_000)
-    if found.cache_threshold is None or found.cache_threshold.range is not Range.BELOW:
-        pytest.skip("the offer does not say how this backend caches")
+    """A tuned prompt that is nearly as long as the prompted one loses to a warm cache.
+
+    By hand at 0.40 and 0.10: 400 of (2,000 - 1,000) tokens against 576 of 1,920 cached ones.
+    """
+    usage = {"prompted_tokens": 2_000, "shared_tokens": 1_920, "tuned_tokens": 1_000}
+    found = ownership(**usage)
+    assert found.cache_threshold is not None
+    assert Range.BELOW is found.cache_threshold.range
     at = found.cache_threshold.at
     assert at is not None
+    assert Decimal("0.6944") == round(at, 4)
     for rate, tuned_wins in ((at - Decimal("0.01"), True), (at + Decimal("0.01"), False)):
-        prompted, tuned = ownership(
-            prompted_tokens=2_000, shared_tokens=1_920, tuned_tokens=1_000, cache_hit_rate=rate
-        ).columns[:2]
+        prompted, tuned = ownership(**usage, cache_hit_rate=rate).columns[:2]
         assert prompted.request_usd is not None
         assert tuned.request_usd is not None
         assert tuned_wins == (tuned.request_usd.expected < prompted.request_usd.expected)
+
+
+def test_a_machine_that_nobody_named_leaves_hosting_a_range() -> None:
+    """Hosting by the hour at 2 or 5 dollars: 1,460 is expected, 3,650 a month at most."""
+    prices = {
+        **PRICES,
+        "rows": [{"tier": "small", "hosting": "2"}, {"tier": "large", "hosting": "5"}],
+    }
+    found = own(job("Qwen/Qwen3-8B", "together"), book(prices, backend="together"))
+    month = found.columns[1].month_usd
+
+    assert month is not None
+    assert ("1460.00", "1460.00") == (f"{month.low:.2f}", f"{month.expected:.2f}")
+    assert any("hosting depends on the machine: from $2" in note for note in found.notes)
+
+
+def test_where_tuned_tokens_cost_what_the_bases_do_that_is_their_price() -> None:
+    """Source of the rule: MicrosoftDocs/azure-ai-docs, fine-tuning cost management."""
+    prices = {**PRICES, "rows": PRICES["rows"][:2]}
+    prompted, tuned = own(job(tuned_tokens=1_800), book(prices)).columns[:2]
+
+    assert prompted.request_usd is not None
+    assert tuned.request_usd is not None
+    assert prompted.request_usd.high == tuned.request_usd.high
+
+
+def test_a_cached_price_above_the_plain_one_is_none() -> None:
+    """It comes of rows that do not fit together, such as one's own and a vendor's."""
+    prices = {**PRICES, "rows": [{"input": "0.05", "cached-input": "0.10", "output": "1.60"}]}
+    prompted = own(job(), book(prices)).columns[0].request_usd
+
+    assert prompted is not None
+    assert prompted.exact, "no hit rate changes it"
+
+
+def test_a_model_that_reasons_is_billed_for_more_than_is_seen() -> None:
+    """gpt-6-luna reasons: answers 1 to 1.6 times as long; a base of another kind does not."""
+    prices = {**PRICES, "rows": [{"input": "0", "output": "10"}]}
+    rival = {"rival": {"model": "gpt-6-luna"}, "answer_tokens": 1_000}
+    found = own(job("gpt-4o-mini-2024-07-18", "openai", **rival), book(prices, backend="openai"))
+
+    assert Spread.of(Decimal("0.01")) == found.columns[0].request_usd
+    expected = Spread(Decimal("0.01"), Decimal("0.013"), Decimal("0.016"))
+    assert expected == found.columns[2].request_usd
+
+
+def test_the_offer_names_the_newest_model_where_the_job_does_not() -> None:
+    found = own(job("gpt-4o-mini-2024-07-18", "openai"), book(backend="openai"))
+
+    assert "gpt-6-luna" == found.columns[2].model
+
+
+def test_old_prices_are_said_to_be_old(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("UNITUNE_TODAY", "2027-09-01")
+
+    assert any("of 2026-11-01, 304 days ago" in note for note in ownership().notes)

@@ -1,37 +1,90 @@
-"""What offers say is dated and sourced, and the closing of OpenAI's tuning is data."""
+"""What offers say is dated, sourced and free of contradictions, and what has ended is data."""
 
 from __future__ import annotations
 
+import importlib.metadata
 from datetime import date
 
 import pytest
 
 from unitune import registry
+from unitune.cost.prices.sanity import contradictions
+from unitune.errors import Unsupported
 from unitune.feasibility import offer_findings
 from unitune.job import Data, Job
 from unitune.offer import Offer
 
-OFFERS = {name: registry.offer(name) for name in registry.backend_names()}
+TODAY = date(2026, 11, 25)
+OFFERS = {name: registry.offer(name) for name in registry.offer_names()}
+CLOSED = {"autotrain", "cohere", "databricks", "gemini", "mistral", "predibase"}
+NOT_YET = {"fireworks", "huggingface", "prime-intellect", "tinker"}
 
 
-@pytest.mark.parametrize("offer", OFFERS.values(), ids=OFFERS)
-def test_every_price_has_a_day_not_after_the_offers_and_a_source(offer: Offer) -> None:
-    assert all(price.source and price.as_of <= offer.as_of for price in offer.price_rows())
-    assert all(price.usd > 0 for price in offer.price_rows())
+def job(backend: str, model: str, **changes: object) -> Job:
+    content = {"name": "a", "model": model, "backend": backend, "data": Data(train="t.jsonl")}
+    return Job.model_validate({**content, **changes})
 
 
-@pytest.mark.parametrize("offer", OFFERS.values(), ids=OFFERS)
-def test_every_day_on_which_something_ends_has_a_source(offer: Offer) -> None:
-    for model in offer.models:
-        assert bool(model.tunable_until) == bool(model.tunable_until_source), model.name
-        assert bool(model.stops) == bool(model.stops_source), model.name
+def said(backend: str, model: str, day: date = TODAY, **changes: object) -> str:
+    wanted = job(backend, model, **changes)
+    return "\n".join(map(str, offer_findings(wanted, OFFERS[backend], day)))
 
 
-@pytest.mark.parametrize("offer", OFFERS.values(), ids=OFFERS)
-def test_what_a_model_is_priced_for_can_be_done_with_it(offer: Offer) -> None:
+every_offer = pytest.mark.parametrize("offer", OFFERS.values(), ids=OFFERS)
+
+
+@every_offer
+def test_every_price_is_of_a_day_not_after_the_offer_and_has_a_source(offer: Offer) -> None:
+    late = [row.id for row in offer.price_rows() if row.as_of > offer.as_of]
+    assert [] == late
+    assert all(row.source and row.source_kind != "own" for row in offer.price_rows())
+
+
+@every_offer
+def test_no_row_stands_twice_and_none_contradicts_another(offer: Offer) -> None:
+    rows = offer.price_rows()
+    assert len(rows) == len({row.id for row in rows})
+    assert [] == contradictions(rows)
+
+
+@every_offer
+def test_what_is_priced_can_be_bought(offer: Offer) -> None:
+    methods = {row.method for row in offer.price_rows()} - {None}
+    names = {row.model for row in offer.price_rows() if row.kind == "training"} - {"*"}
+    assert methods <= set(offer.methods)
+    assert names <= {model.name for model in offer.models}
     for model in offer.models:
         assert set(model.formats or ()) <= set(offer.methods), model.name
         assert not offer.refusal(model.name), model.name
+
+
+@every_offer
+def test_every_day_on_which_something_ends_has_a_source_and_they_are_in_order(offer: Offer) -> None:
+    for model in offer.models:
+        assert bool(model.tunable_until) == bool(model.tunable_until_source), model.name
+        assert bool(model.stops) == bool(model.stops_source), model.name
+        days = [closed.since for closed in model.closed_to]
+        days += [day for day in (model.tunable_until, model.stops) if day]
+        assert sorted(days) == days, model.name
+    rows = offer.price_rows()
+    assert all(row.valid_from < row.valid_to for row in rows if row.valid_from and row.valid_to)
+
+
+@every_offer
+def test_billing_rules_have_a_source(offer: Offer) -> None:
+    rules = offer.billing.model_dump(exclude_defaults=True)
+    assert not rules or offer.billing.source
+
+
+def test_every_offer_names_itself_and_every_backend_has_one() -> None:
+    assert list(OFFERS) == [offer.name for offer in OFFERS.values()]
+    assert set(registry.backend_names()) <= set(OFFERS)
+
+
+def test_vendors_without_a_backend_have_closed_or_wait_for_one() -> None:
+    without = set(OFFERS) - set(registry.backend_names())
+    assert {name for name in without if OFFERS[name].closed} == CLOSED
+    assert without - CLOSED == NOT_YET
 
 
 def test_all_of_openais_models_close_and_stop_on_the_days_that_it_told() -> None:
@@ -43,22 +96,73 @@ def test_all_of_openais_models_close_and_stop_on_the_days_that_it_told() -> None
 @pytest.mark.parametrize(
     ("day", "expected"),
     [
-        (date(2026, 9, 1), {("note", "closes"), ("note", "stops")}),
-        (date(2027, 1, 6), {("warning", "closes"), ("warning", "stops")}),
-        (date(2027, 1, 7), {("error", "closed"), ("warning", "stops")}),
+        (date(2026, 9, 1), {("warning", "closed-to"), ("note", "closes"), ("note", "stops")}),
+        (
+            date(2027, 1, 5),
+            {("warning", "closed-to"), ("warning", "closes"), ("warning", "stops")},
+        ),
+        (date(2027, 1, 6), {("error", "closed"), ("warning", "stops")}),
         (date(2027, 1, 14), {("error", "closed"), ("error", "stopped")}),
     ],
 )
 def test_openais_end_is_a_note_then_a_warning_then_a_refusal(
     day: date, expected: set[tuple[str, str]]
 ) -> None:
-    job = Job(name="a", model="gpt-4.1", backend="openai", data=Data(train="train.jsonl"))
-    found = offer_findings(job, OFFERS["openai"], day)
+    found = offer_findings(job("openai", "gpt-4.1"), OFFERS["openai"], day)
     assert expected == {(finding.severity, finding.code) for finding in found}
 
 
-def test_claude_is_refused_with_the_day_of_its_end_wherever_it_is_asked_for() -> None:
-    for name, model in (("bedrock", "anthropic.claude-3-haiku-20240307-v1:0"), ("anthropic", "c")):
-        reason = OFFERS[name].refusal(model)
-        assert reason is not None
-        assert "2026-09-10" in reason
+def test_today_it_is_told_who_can_tune_gpt_4o_mini_and_for_how_long() -> None:
+    text = said("openai", "gpt-4o-mini")
+    assert "organisations that never tuned, since 2026-05-07" in text
+    assert "in the last 60 days, since 2026-07-02" in text
+    assert "only until 2027-01-06" in text
+    assert "stop on 2027-01-14" in text
+
+
+def test_from_the_day_on_which_tuning_ends_the_refusal_names_who_takes_the_job() -> None:
+    text = said("openai", "gpt-4o-mini", date(2027, 1, 6))
+    assert "The same model can be tuned at azure (gpt-4o-mini-2024-07-18)." in text
+    assert "With another base bedrock, local, nebius, together and vertex take the job." in text
+
+
+def test_who_would_refuse_the_job_itself_is_not_named() -> None:
+    """Azure's own tuning of gpt-4o-mini ends on 2027-04-01; Vertex takes no learning rate."""
+    text = said("openai", "gpt-4o-mini", date(2027, 4, 1), tuning={"learning_rate": 1e-5})
+    assert "gpt-4o-mini-2024-07-18)" not in text
+    assert "With another base bedrock, local, nebius and together take the job." in text
+
+
+@pytest.mark.parametrize(
+    ("backend", "model", "dated", "same"),
+    [
+        ("anthropic", "claude-haiku-4-5", "2026-09-10", ""),
+        ("bedrock", "anthropic.claude-3-haiku-20240307-v1:0", "2026-09-10", ""),
+        ("cohere", "command-r-08-2024", "2025-09-15", "local"),
+        ("mistral", "ministral-3b-latest", "2026-06-30", "azure (Ministral-3B)"),
+        ("predibase", "qwen3-8b", "2026-07-11", "together (Qwen/Qwen3-8B)"),
+        ("databricks", "meta-llama/Llama-3.3-70B-Instruct", "2026-08-14", "bedrock"),
+        ("gemini", "gemini-3.5-flash", "May 2025", "vertex (gemini-3.5-flash)"),
+        ("autotrain", "Qwen/Qwen3-8B", "2025-01-21", "together (Qwen/Qwen3-8B)"),
+    ],
+)
+def test_what_cannot_be_tuned_is_refused_with_its_day_and_who_takes_the_job(
+    backend: str, model: str, dated: str, same: str
+) -> None:
+    found = offer_findings(job(backend, model), OFFERS[backend], TODAY)
+    (refusal,) = [finding for finding in found if finding.severity == "error"]
+    assert dated in refusal.message
+    assert same in refusal.fix
+    assert "together" in refusal.fix
+
+
+def test_where_unitune_cannot_launch_it_says_so_and_not_that_there_is_no_such_backend() -> None:
+    with pytest.raises(Unsupported, match=r"cannot launch at fireworks yet.*unitune prices"):
+        registry.backend("fireworks")
+    with pytest.raises(Unsupported, match="since 2025-09-15"):
+        registry.backend("cohere")
+
+
+def test_offers_need_nothing_but_their_package() -> None:
+    entries = importlib.metadata.entry_points(group="unitune.offers")
+    assert {":" in entry.value for entry in entries} == {False}

@@ -138,7 +138,7 @@ def test_job_on_the_clock_ends_by_itself() -> None:
 @pytest.mark.parametrize(
     ("model", "day", "codes"),
     [
-        ("gpt-4.1", date(2026, 11, 25), {"closes", "stops"}),
+        ("gpt-4.1", date(2026, 11, 25), {"closed-to", "closes", "stops"}),
         ("gpt-4.1", date(2027, 1, 7), {"closed", "stops"}),
         ("gpt-4.1", date(2027, 1, 14), {"closed", "stopped"}),
         ("gpt-4.1-nano", date(2026, 11, 25), {"refused-model"}),

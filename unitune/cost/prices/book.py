@@ -5,20 +5,29 @@ own file, the offer, and for answers the package genai-prices. A row of a third 
 over one that is first-party or the user's own, wherever either is written. What no row says is
 unknown.
 
+    book = book_for(job)
+    book.find("openai", "gpt-4o-mini", "training", method="sft", on=today())
+
 Reading files is not here (`unitune.cost.prices.files`), nor what an old row means
 (`unitune.cost.prices.staleness`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import date
+from decimal import Decimal
+from pathlib import Path
 from typing import get_args
 
 from unitune import registry
-from unitune.offer import Offer
-from unitune.price_specs import Kind, Origin, PriceRow
+from unitune.cost.prices import inference
+from unitune.cost.prices.files import NAME, PricesFile, read_prices, user_file
+from unitune.job import Job
+from unitune.offer import ModelUpdate, Offer
+from unitune.price_specs import OF_ANSWERS, Kind, Origin, PriceEntry, PriceRow, rows_of
+from unitune.today import today
 
 ORIGINS: tuple[Origin, ...] = get_args(Origin)
 
@@ -29,17 +38,29 @@ class PriceBook:
 
     Args:
         own: Rows of flags, job, project and user; an offer's are read when they are asked for.
-        offer: Gives the offer of a backend by its name.
+        discounts: What is paid of each list price, by backend.
+        updates: What vendors said of their models since the offers were written.
+        offered: Gives the offer of a backend by its name.
     """
 
     own: tuple[PriceRow, ...] = ()
-    offer: Callable[[str], Offer] = field(default=registry.offer)
+    discounts: Mapping[str, Decimal] = field(default_factory=dict[str, Decimal])
+    updates: tuple[ModelUpdate, ...] = ()
+    offered: Callable[[str], Offer] = registry.offer
+
+    def offer(self, backend: str) -> Offer:
+        """Return a backend's offer, with what its vendor has said since.
+
+        Raises:
+            UnknownName: No installed package brings it.
+        """
+        return self.offered(backend).updated(self.updates)
 
     def rows(self, backend: str) -> tuple[PriceRow, ...]:
-        """Return all rows of a backend, in the order in which they are looked up."""
-        found = [row for row in self.own if row.backend == backend]
-        found += self.offer(backend).price_rows()
-        return tuple(sorted(found, key=lambda row: ORIGINS.index(row.origin)))
+        """Return all written rows of a backend, in the order in which they are looked up."""
+        own = [row for row in self.own if row.backend == backend]
+        listed = (self._discounted(row) for row in self.offered(backend).price_rows())
+        return (*sorted(own, key=lambda row: ORIGINS.index(row.origin)), *listed)
 
     def find(  # noqa: PLR0913 - what a price depends on
         self,
@@ -64,10 +85,10 @@ class PriceBook:
             on: The day. A row that is past its own last day is returned only where no other is;
                 `unitune.cost.prices.staleness` then refuses it.
         """
-        offer = self.offer(backend)
+        offer = self.offered(backend)
         known = offer.model(model)
         name = known.name if known else model
-        wanted_tiers = (tier or offer.usual_tier, None)
+        wanted_tiers = (tier or offer.tier({}), None)
         fitting = [
             row
             for row in self.rows(backend)
@@ -78,7 +99,18 @@ class PriceBook:
             and row.tier in wanted_tiers
             and (row.valid_from is None or row.valid_from <= on)
         ]
-        return min(fitting, key=lambda row: _rank(row, on), default=None)
+        found = min(fitting, key=lambda row: _rank(row, on), default=None)
+        if found is None and kind in OF_ANSWERS and not tuned and tier is None:
+            listed = inference.find(offer, name, kind, on)
+            return self._discounted(listed) if listed else None
+        return found
+
+    def _discounted(self, row: PriceRow) -> PriceRow:
+        share = self.discounts.get(row.backend)
+        if share is None:
+            return row
+        note = f"{row.note + '; ' if row.note else ''}{share} of the list price"
+        return row.model_copy(update={"usd": row.usd * share, "note": note})
 
 
 def _rank(row: PriceRow, day: date) -> tuple[bool, bool, int, bool, bool, bool, int]:
@@ -94,7 +126,48 @@ def _rank(row: PriceRow, day: date) -> tuple[bool, bool, int, bool, bool, bool, 
     )
 
 
+def book_here(folder: Path, *, given: Iterable[PriceEntry] = ()) -> PriceBook:
+    """Return the prices that are known in a folder.
+
+    Args:
+        folder: Of the project; its ``prices.yaml`` counts.
+        given: On the command line.
+
+    Raises:
+        JobError: A prices file is not valid.
+    """
+    return _book(folder, rows_of(given, origin="flag", day=today()))
+
+
+def book_for(job: Job, *, given: Iterable[PriceEntry] = ()) -> PriceBook:
+    """Return the prices that are known for a job; its own come right after the command line's.
+
+    Args:
+        job: Whose ``prices:`` and folder count.
+        given: On the command line.
+
+    Raises:
+        JobError: A prices file is not valid.
+    """
+    day = today()
+    flags = rows_of(given, origin="flag", day=day)
+    return _book(job.folder, (*flags, *rows_of(job.prices, origin="job", day=day)))
+
+
 def of_offers(offers: Iterable[Offer]) -> PriceBook:
     """Return the prices of these offers alone."""
     known = {offer.name: offer for offer in offers}
-    return PriceBook(offer=known.__getitem__)
+    return PriceBook(offered=known.__getitem__)
+
+
+def _book(folder: Path, rows: tuple[PriceRow, ...]) -> PriceBook:
+    project, user = _project(folder), read_prices(user_file())
+    return PriceBook(
+        own=(*rows, *project.rows("project"), *user.rows("user")),
+        discounts={**user.discounts, **project.discounts},
+        updates=(*user.refreshed.models, *project.refreshed.models),
+    )
+
+
+def _project(folder: Path) -> PricesFile:
+    return read_prices(folder / NAME)

@@ -13,6 +13,7 @@ from unitune.owning.columns import Role
 from unitune.owning.documents import Ownership
 from unitune.owning.usage import Source
 from unitune.price_specs import PriceRow
+from unitune.report.typography import counted
 
 NAMES: dict[Role, str] = {"prompted": "prompted", "tuned": "tuned", "newest": "newest untuned"}
 UNKNOWN = "unknown"
@@ -74,8 +75,9 @@ def reason(found: Ownership) -> str:
     """Say why, in two or three sentences."""
     prompted, tuned = _totals(found)
     if prompted is None or tuned is None:
-        lacking = " and ".join(NAMES[one.role] for one in found.columns[:2] if not one.total_usd)
-        return f"A price of {lacking} is not known; what is missing stands below."
+        sides = (("prompting", prompted), ("the tuned model", tuned))
+        lacking = " and ".join(name for name, total in sides if total is None)
+        return f"Not all that {lacking} costs has a known price; what is missing stands below."
     said = (
         f"Over {months(found.horizon.months)} the tuned model costs {usd(tuned.expected)} and "
         f"prompting {usd(prompted.expected)}, as expected."
@@ -138,10 +140,10 @@ def sources(found: Ownership) -> Iterator[tuple[str, str]]:
     groups: dict[str, list[str]] = {}
     for one in found.figures:
         where = ORIGINS[one.source]
-        if one.source in ("measured", "counted") and one.detail:
-            where = f"{where}, {one.detail}"
         said = f"{one.name}: {one.value}"
-        if one.source == "assumed":
+        if one.source == "measured":
+            where = f"{where}, {one.detail}"
+        elif one.source in ("counted", "assumed") and one.detail:
             said = f"{said}, {one.detail.partition(';')[0]}"
         groups.setdefault(where, []).append(said)
     return ((where, "; ".join(said)) for where, said in groups.items())
@@ -154,8 +156,14 @@ def prices(found: Ownership) -> Iterator[tuple[str, str]]:
         groups.setdefault((row.id.rpartition("/")[0], row.source), []).append(row)
     for (name, source), rows in groups.items():
         days = max((found.horizon.begins - row.as_of).days for row in rows)
-        amounts = ", ".join(f"{row.kind} {usd(row.usd)} a {row.per}" for row in rows)
-        yield name, f"{amounts}; {days} days old; {source}"
+        amounts = ", ".join(f"{row.kind} {rate(row)}" for row in rows)
+        yield name, f"{amounts}; {counted(days, 'day')} old; {source}"
+
+
+def rate(row: PriceRow) -> str:
+    """Return a price with what it is for."""
+    unit = row.per.replace("-", " ")
+    return f"{usd(row.usd)} {'an' if unit == 'hour' else 'a'} {unit}"
 
 
 def usd(amount: Decimal | None) -> str:
@@ -176,7 +184,7 @@ def spread(amount: Spread | None) -> str:
     """Return the ends of an amount; empty where it is exact or unknown, at the digits shown."""
     if amount is None or usd(amount.low) == usd(amount.high):
         return ""
-    return f"{usd(amount.low)} to {usd(amount.high)}"
+    return f"{usd(amount.low)}\u2013{usd(amount.high).removeprefix('$')}"
 
 
 def requests(volume: Decimal) -> str:

@@ -1,0 +1,130 @@
+"""Prices files: a project's ``prices.yaml`` beside its job, and the user's own.
+
+    prices:                                  # written by people
+      - {backend: azure, tier: global, training: 21.25, source: contract 7, as_of: 2026-11-01}
+      - {backend: local, machine: 0.85}      # an hour of one's own machine
+    discounts: {openai: 0.90}                # what is paid of each list price
+    # Below: written by `unitune prices refresh`; edits are lost.
+    refreshed: …
+
+Everything above that line stays as people wrote it, comments and all, when prices are refreshed.
+Which row applies is in `unitune.cost.prices.book`, what vendors tell in
+`unitune.cost.prices.refresh`.
+"""
+
+from __future__ import annotations
+
+import os
+from decimal import Decimal
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import BeforeValidator, Field, ValidationError, model_validator
+
+from unitune import yamlfile
+from unitune.errors import JobError
+from unitune.offer import ModelUpdate
+from unitune.price_specs import PriceEntry, PriceRow, as_written, entries_of, rows_of
+from unitune.spec import Spec
+from unitune.today import today
+
+NAME = "prices.yaml"
+MARK = "# Below: written by `unitune prices refresh`; edits are lost."
+Share = Annotated[Decimal, BeforeValidator(as_written), Field(gt=0, le=1)]
+
+
+class Refreshed(Spec):
+    """What vendors said of themselves since an offer was written."""
+
+    prices: tuple[PriceEntry, ...] = ()
+    models: tuple[ModelUpdate, ...] = ()
+
+
+class PricesFile(Spec):
+    """Prices that a project or a user keeps."""
+
+    version: Literal[1] = 1
+    prices: tuple[PriceEntry, ...] = ()
+    discounts: dict[str, Share] = {}  # noqa: RUF012 - pydantic copies it
+    """What is paid of each list price, by backend: 0.85 is 15 % off."""
+    refreshed: Refreshed = Refreshed()
+
+    @model_validator(mode="after")
+    def _prices_are_somebodys(self) -> Self:
+        self.rows("project")
+        return self
+
+    def rows(self, origin: Literal["project", "user"]) -> tuple[PriceRow, ...]:
+        """Return all prices of the file; what people wrote comes first.
+
+        Args:
+            origin: Whose file it is.
+        """
+        return tuple(
+            row
+            for entries in (self.prices, self.refreshed.prices)
+            for row in rows_of(entries, origin=origin, day=today())
+        )
+
+
+def user_file() -> Path:
+    """Return the path of the user's own prices file, whether it exists or not.
+
+    ``unitune/prices.yaml`` in XDG_CONFIG_HOME, or in ``~/.config`` where that is not set.
+    """
+    config = os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config"
+    return Path(config) / "unitune" / NAME
+
+
+def read_prices(path: Path) -> PricesFile:
+    """Return what a prices file says; one that does not exist says nothing.
+
+    Raises:
+        JobError: It is not valid; the message names the line.
+    """
+    if not path.exists():
+        return PricesFile()
+    document = yamlfile.read(path, kind="a prices file", floats=False)
+    try:
+        return PricesFile.model_validate(document.value)
+    except ValidationError as error:
+        raise JobError(yamlfile.explain(document, error, PricesFile)) from error
+
+
+def write_refreshed(path: Path, refreshed: Refreshed) -> None:
+    """Replace what vendors said in a prices file, and leave what people wrote as it is.
+
+    Raises:
+        JobError: What people wrote has a key ``refreshed`` of its own.
+    """
+    mine = path.read_text(encoding="utf-8-sig").partition(MARK)[0] if path.exists() else ""
+    content = refreshed.model_dump(mode="json", by_alias=True, exclude_defaults=True)
+    text = f"{mine.rstrip()}\n\n{MARK}\n" if mine.strip() else f"{MARK}\n"
+    text += yamlfile.dump({"refreshed": content})
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f".{path.name}.part")
+    draft.write_text(text, encoding="utf-8")
+    try:
+        read_prices(draft)
+    except JobError:
+        draft.unlink()
+        raise
+    draft.replace(path)
+
+
+def merged(
+    old: Refreshed, rows: tuple[PriceRow, ...], models: tuple[ModelUpdate, ...]
+) -> Refreshed:
+    """Return what is known after a refreshing: the new takes the place of the old it speaks of.
+
+    Args:
+        old: Of before.
+        rows: Prices that vendors told now.
+        models: What they told of models.
+    """
+    told = {row.subject for row in rows}
+    kept = rows_of(old.prices, origin="project", day=today())
+    stay = [row for row in kept if row.subject not in told]
+    spoken = {(one.backend, one.model) for one in models}
+    others = tuple(one for one in old.models if (one.backend, one.model) not in spoken)
+    return Refreshed(prices=entries_of([*stay, *rows]), models=(*others, *models))

@@ -1,0 +1,76 @@
+"""How old a price is, and what follows from it: a notice, a warning, or a refusal (exit 6).
+
+Prices of this field change within weeks, and undated tables rot: one package on PyPI had a model's
+training a third too cheap after a price change. So each row carries the day on which its source
+said so. A row past its own last day is refused at any age.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import date
+from typing import Literal
+
+from unitune.data.findings import Finding, error, note, warning
+from unitune.price_specs import PriceRow
+
+Freshness = Literal["fresh", "aging", "old", "stale"]
+AGING_DAYS, OLD_DAYS, STALE_DAYS = 45, 90, 180
+"""Older than this is a notice, a warning, a refusal. Vendors announce changes one to three months
+ahead, and half a year is longer than any price list of 2026 stood still."""
+STALE_CODE = "stale-price"
+
+
+def freshness(row: PriceRow, day: date) -> Freshness:
+    """Return how far a row can be relied on.
+
+    Args:
+        row: A price.
+        day: Today.
+    """
+    age = (day - row.as_of).days
+    if age > STALE_DAYS or not row.holds_on(day):
+        return "stale"
+    if age > OLD_DAYS:
+        return "old"
+    return "aging" if age > AGING_DAYS else "fresh"
+
+
+def age_findings(
+    rows: Iterable[PriceRow], day: date, *, allow_stale: bool = False
+) -> tuple[Finding, ...]:
+    """Return what the age of prices says against relying on them, once for each source and day.
+
+    Args:
+        rows: Those that an estimate used.
+        day: Today.
+        allow_stale: Whether the user relies on stale ones all the same.
+    """
+    sources: dict[tuple[str, str, date, date | None], list[PriceRow]] = {}
+    for row in {row.id: row for row in rows}.values():
+        sources.setdefault((row.backend, row.source, row.as_of, row.valid_to), []).append(row)
+    found = (_finding(told, day, allow_stale=allow_stale) for told in sources.values())
+    return tuple(finding for finding in found if finding is not None)
+
+
+def _finding(rows: list[PriceRow], day: date, *, allow_stale: bool) -> Finding | None:
+    row, state = rows[0], freshness(rows[0], day)
+    if state == "fresh":
+        return None
+    kinds = ", ".join(dict.fromkeys(one.kind for one in rows))
+    what = f"the price of {row.backend} for {kinds} is of {row.as_of}"
+    if row.valid_to is not None and day > row.valid_to:
+        what += f" and held until {row.valid_to}"
+    else:
+        what += f", {(day - row.as_of).days} days ago"
+    what += f" ({row.source})."
+    fix = (
+        f"Look there, and write what holds now into prices.yaml; `unitune prices {row.backend}` "
+        "shows all rows."
+    )
+    if state == "aging":
+        return note("aging-price", what)
+    if state == "old":
+        return warning("old-price", what, fix)
+    kind = warning if allow_stale else error
+    return kind(STALE_CODE, what, f"{fix} --allow-stale-prices relies on it all the same.")
