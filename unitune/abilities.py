@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import date
 from decimal import Decimal
 from pathlib import Path
 from typing import Literal, Protocol, runtime_checkable
@@ -19,6 +20,8 @@ from unitune.data.dataset import Dataset
 from unitune.data.findings import Finding
 from unitune.job import Job
 from unitune.models import Reply, Request, TunedModel
+from unitune.offer import ModelUpdate, Offer
+from unitune.price_specs import PriceRow
 
 
 @runtime_checkable
@@ -292,6 +295,42 @@ class Quotes(Protocol):
 
         Raises:
             Unsupported: The vendor gives none for this job.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class PricesTold:
+    """What a vendor says of its own prices, limits and dates.
+
+    Args:
+        rows: Prices, of today.
+        models: When models stop, and what they take.
+        notes: What could not be read, for people.
+    """
+
+    rows: tuple[PriceRow, ...] = ()
+    models: tuple[ModelUpdate, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+@runtime_checkable
+class RefreshesPrices(Protocol):
+    """Who reads a vendor's prices by machine; found by entry point ``unitune.prices``.
+
+    A backend may be one, and a vendor without a backend may have one.
+    """
+
+    def tell_prices(self, offer: Offer, day: date) -> PricesTold:
+        """Ask the vendor; called only when the user asks for a refresh.
+
+        Args:
+            offer: Of the vendor, as it was written.
+            day: Today.
+
+        Raises:
+            UserError: A key is missing.
+            BackendError: The vendor did not answer, or not in the shape that is known.
         """
         ...
 

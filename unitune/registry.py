@@ -18,10 +18,12 @@ from importlib.metadata import (
     requires,
     version,
 )
+from typing import Any
 
 from pydantic import ValidationError
 
 from unitune import yamlfile
+from unitune.abilities import RefreshesPrices
 from unitune.backend import Backend
 from unitune.errors import MissingExtra, UnituneError, UnknownName, Unsupported
 from unitune.offer import Offer
@@ -128,9 +130,31 @@ def backend(name: str) -> Backend:
     """
     if name not in backend_names() and name in offer_names():
         raise Unsupported(unavailable(offer(name)))
-    entry = _entry("backends", name)
+    return _loaded(_entry("backends", name), name)()
+
+
+def refreshable_names() -> list[str]:
+    """Return the names of all vendors whose prices can be read by machine, sorted."""
+    return sorted({entry.name for entry in entry_points(group="unitune.prices")})
+
+
+def price_reader(name: str) -> RefreshesPrices:
+    """Return who reads the prices of a vendor.
+
+    Raises:
+        UnknownName: Nobody does.
+        MissingExtra: The vendor's SDK is not installed; the message has the install command.
+    """
+    if name not in refreshable_names():
+        hint = f"These can be read by machine: {', '.join(refreshable_names())}."
+        raise UnknownName("reader for the prices of", name, refreshable_names(), hint)
+    return _loaded(_entry("prices", name), name)()
+
+
+def _loaded(entry: EntryPoint, name: str) -> Any:
+    """Return what an entry point names; a package that is missing is told by its extra."""
     try:
-        return entry.load()()
+        return entry.load()
     except ModuleNotFoundError as error:
         missing = (error.name or "").partition(".")[0]
         if missing in (*OWN_PACKAGES, entry.value.partition(".")[0]):

@@ -28,8 +28,13 @@ FIELDS: dict[Kind, str] = {
 }
 
 
+class _Dated(Protocol):
+    constraint: object
+
+
 class _Model(Protocol):
-    prices: list[object] | object
+    prices: list[_Dated] | None
+    """In truth prices as such where they never changed; only a history is looked at here."""
 
     def get_prices(self, request_timestamp: datetime) -> object: ...
 
@@ -87,7 +92,7 @@ def _changes() -> frozenset[date]:
     for provider in _snapshot().providers:
         for model in provider.models:
             for each in model.prices if isinstance(model.prices, list) else ():
-                start = getattr(getattr(each, "constraint", None), "start_date", None)
+                start = getattr(each.constraint, "start_date", None)
                 days |= {start} if isinstance(start, date) else set()
     return frozenset(days)
 

@@ -1,4 +1,4 @@
-"""What no price list can mean: cached input dearer than input, training for nothing, …
+"""What no price list can mean, such as cached input that is dearer than input.
 
 Such rows stood in every public price list that was looked at, first-party ones too.
 

@@ -1,8 +1,8 @@
 """Counting a whole file, row by row, in constant memory.
 
-Rows of canonical JSON Lines go straight into `Example`, without the checks that
-`unitune.data.load.read` makes of each. What is wrong with a file is told by those; here a row that
-cannot be read is left out, as `read` leaves it out.
+Rows of canonical JSON Lines are counted without the checks that `unitune.data.load.read` makes of
+each, and where a row is plain without even an `Example`. What is wrong with a file is told by those
+checks; here a row that cannot be read is left out, as `read` leaves it out.
 """
 
 from __future__ import annotations
@@ -11,10 +11,12 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from pydantic import ValidationError
+from pydantic import JsonValue, ValidationError
+from pydantic_core import from_json
 
 from unitune.cost.tokens.count import RowCount
 from unitune.cost.tokens.counter import TokenCounter
+from unitune.cost.tokens.encoded import EncodedCounter
 from unitune.data.dataset import Row
 from unitune.data.example import Example
 from unitune.data.lines import Line
@@ -46,14 +48,31 @@ def count_rows(
         found = read(file, data, use="any")
         yield from (counter.row(item.example) for item in found if isinstance(item, Row))
         return
+    plain = counter.plain if isinstance(counter, EncodedCounter) else _never
     with file.open("rb") as lines:
         for line in lines:
-            try:
-                example = Example.model_validate_json(line)
-            except ValidationError:
-                yield from map(counter.row, _otherwise(line))
+            if (count := plain(_parsed(line))) is not None:
+                yield count
             else:
-                yield counter.row(example)
+                yield from map(counter.row, _examples(line))
+
+
+def _never(record: JsonValue) -> None:
+    del record
+
+
+def _parsed(line: bytes) -> JsonValue:
+    try:
+        return from_json(line)
+    except ValueError:
+        return None
+
+
+def _examples(line: bytes) -> Iterator[Example]:
+    try:
+        yield Example.model_validate_json(line)
+    except ValidationError:
+        yield from _otherwise(line)
 
 
 def _otherwise(raw: bytes) -> Iterator[Example]:

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal
 
+from pydantic import JsonValue
+
 from unitune.cost.tokens.count import Count, RowCount
 from unitune.cost.tokens.encoding import Encoding
 from unitune.cost.tokens.tools import Tool, calls_count, tools_count
@@ -22,6 +24,9 @@ STEADY_TEXTS = 64
 """System prompts and lists of tools whose counts are remembered: most files have one of each."""
 STEADY_COUNTS = 4096
 """Numbers whose `Count` is made once: making one takes longer than finding it."""
+STEADY_ROLES = ("system", "developer")
+PLAIN = ("role", "content")
+"""Keys of a message that is nothing but a text."""
 NOTHING = Count()
 
 
@@ -131,13 +136,46 @@ class EncodedCounter:
             return RowCount(prompt, said, total)
         return RowCount(self._widened(prompt), self._widened(said), self._widened(total))
 
+    def plain(self, record: JsonValue) -> RowCount | None:
+        """Return what `row` returns, for a row that is messages of role and text and nothing more.
+
+        An `Example` of such a row, which most rows are, takes longer to make than to count.
+
+        Args:
+            record: A row as JSON has it.
+
+        Returns:
+            Its tokens; None where there is more to it, or the counts are no plain numbers.
+        """
+        if self._assumed or self._framing.prelude or not isinstance(record, dict):
+            return None
+        turns = record.get("messages")
+        if len(record) != 1 or not isinstance(turns, list) or not turns:
+            return None
+        role, whole, framed = "", 0, 0
+        for turn in turns:
+            if not isinstance(turn, dict) or len(turn) != len(PLAIN):
+                return None
+            role, text = turn.get("role"), turn.get("content")
+            if role not in ROLES or not isinstance(text, str):
+                return None
+            count = self._steady if role in STEADY_ROLES else self._tokens
+            framed = self._around[role] + count(text)
+            whole += framed
+        answer = framed if role == "assistant" else 0
+        return RowCount(
+            self._exact(whole - answer + self._framing.opening),
+            self._exact(framed - self._around[role] if answer else 0),
+            self._trained(whole),
+        )
+
     def _framed(self, turns: Sequence[Message]) -> int:
         """Return the tokens of turns with their framing, calls of tools apart."""
         tokens = 0
         for turn in turns:
             role, content = turn.role, turn.content
             text = content if isinstance(content, str) else turn.text
-            count = self._steady if role in ("system", "developer") else self._tokens
+            count = self._steady if role in STEADY_ROLES else self._tokens
             tokens += self._around[role] + count(text)
             if turn.name is not None:
                 tokens += self._framing.name + self._steady(turn.name)

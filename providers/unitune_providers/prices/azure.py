@@ -1,0 +1,201 @@
+"""Azure's prices of fine-tuning, from its public Retail Prices API: no key, no SDK.
+
+A meter says in its name what it measures, in abbreviations that differ from product to product
+("gpt-4o-0806-FT-Trng-regnl tkn Tokens", "4.1 mini ft training Dz Tokens"). `meter_of` reads them by
+their words. Where regions differ the dearest is taken, so that an estimate is never too low, and
+the cheapest is noted. Meters that contradict themselves are left out: that of cached input for
+developer gpt-4o costs sixteen times its output (read 2026-08-11).
+
+Not here: graders' meters, whose three prices a row of ours does not hold, and priority tiers.
+
+Source: learn.microsoft.com/rest/api/cost-management/retail-prices/azure-retail-prices, api-version
+2023-01-01-preview (2026-11-25); names as in azure-genai-prices 0.2.0, snapshot of 2026-08-11.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import date
+from decimal import Decimal
+from typing import cast
+from urllib.parse import urlsplit
+
+from unitune.abilities import PricesTold
+from unitune.cost.prices.sanity import contradictions, sound
+from unitune.errors import BackendError
+from unitune.offer import Offer
+from unitune.price_specs import OF_ANSWERS, Kind, PriceRow, Unit
+from unitune_providers.prices.reading import get
+
+URL = "https://prices.azure.com/api/retail/prices"
+URL_VARIABLE = "AZURE_RETAIL_PRICES_URL"
+"""Another address of the same API, such as a mirror."""
+API_VERSION = "2023-01-01-preview"
+PRODUCTS = ("Azure OpenAI", "Azure Llama", "Azure Mistral")
+"""What the names of products with fine-tuning meters begin with; one query for each."""
+PAGES_MOST = 100
+"""A full reading is a few dozen pages of 1,000; more is a list that does not end."""
+SOURCE = "Azure Retail Prices API"
+
+MODELS: tuple[tuple[str, str], ...] = (
+    (r"\b4\.1 nano\b", "gpt-4.1-nano-2025-04-14"),
+    (r"\b4\.1 mini\b", "gpt-4.1-mini-2025-04-14"),
+    (r"\b4\.1\b", "gpt-4.1-2025-04-14"),
+    (r"\b4o mini\b", "gpt-4o-mini-2024-07-18"),
+    (r"\b4o\b", "gpt-4o-2024-08-06"),
+    (r"\bo4 mini\b", "o4-mini-2025-04-16"),
+    (r"\b20b\b", "gpt-oss-20b"),
+    (r"\b(ministral|mnstrl) 3b\b", "Ministral-3B"),
+    (r"\b(3\.3 70b|llama3\.3)\b", "Llama-3.3-70B-Instruct"),
+)
+"""Models by what stands in a meter's name, the more special first."""
+KINDS: tuple[tuple[str, Kind], ...] = (
+    (r"\b(hosting|hstng)\b", "hosting"),
+    (r"\b(training|trng)\b", "training"),
+    (r"\b(cached|cchd|cched|cd)\b", "cached-input"),
+    (r"\b(input|inpt|inp|in)\b", "input"),
+    (r"\b(output|outp|opt|out)\b", "output"),
+)
+"""Kinds likewise; a meter of tokens that names none is one of training."""
+TIERS: tuple[tuple[str, str], ...] = (
+    (r"\bdev\b", "developer"),
+    (r"\b(dz|datazone)\b", "data-zone"),
+    (r"\b(regional|regnl)\b", "regional"),
+    (r"\b(global|glbl|glb)\b", "global"),
+)
+GOVERNMENT = "usgov"
+"""Regions of a cloud of its own, dearer and closed to others."""
+UNITS: Mapping[str, tuple[Decimal, Unit]] = {
+    "1K": (Decimal(1000), "million-tokens"),
+    "1M": (Decimal(1), "million-tokens"),
+    "1 Hour": (Decimal(1), "hour"),
+    "1/Hour": (Decimal(1), "hour"),
+}
+"""By what a meter's price is multiplied, and what it is then for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Meter:
+    """What a meter measures.
+
+    Args:
+        model: As the offer names it.
+        kind: training, hosting, input, …
+        tier: global, regional, data-zone, developer; None: the model has one price.
+        method: rft where the meter is of reinforcement alone.
+    """
+
+    model: str
+    kind: Kind
+    tier: str | None
+    method: str | None
+
+
+class AzurePrices:
+    """Reads Azure's retail prices."""
+
+    def tell_prices(self, offer: Offer, day: date) -> PricesTold:
+        """Return today's prices of fine-tuning; see `unitune.abilities.RefreshesPrices`."""
+        rows = tuple(rows_of_items(_items(), offer.name, day))
+        clean = sound(rows)
+        notes = tuple(f"left out: {what}" for what in contradictions(rows))
+        if not clean:
+            raise BackendError(f"{SOURCE} has no meter of fine-tuning that is known here.")
+        return PricesTold(rows=clean, notes=notes)
+
+
+def meter_of(name: str) -> Meter | None:
+    """Return what a meter measures; None where it is not of fine-tuning, or of a grader.
+
+    Args:
+        name: As Azure writes it, such as "gpt-4o-0806-FT-Trng-glbl tkn Tokens".
+    """
+    words = re.sub(r"[-_ ]+", " ", name.lower())
+    if not re.search(r"\br?ft\b", words) or re.search(r"\b(grader|grdr)\b", words):
+        return None
+    model = _first(MODELS, words)
+    named = next((kind for pattern, kind in KINDS if re.search(pattern, words)), None)
+    if model is None or (named is None and not words.endswith("tokens")):
+        return None
+    method = "rft" if re.search(r"\brft\b", words) else None
+    kind: Kind = named or "training"
+    return Meter(model, kind, _first(TIERS, words), method if kind == "training" else None)
+
+
+def rows_of_items(
+    items: Iterable[Mapping[str, object]], backend: str, day: date
+) -> Iterator[PriceRow]:
+    """Yield a row for each model, tier and kind, at the dearest region's price.
+
+    Args:
+        items: Meters as the API lists them: meterName, unitOfMeasure, retailPrice, …
+        backend: Whose rows they become.
+        day: Of the reading.
+    """
+    prices: dict[Meter, list[Decimal]] = {}
+    units: dict[Meter, Unit] = {}
+    for item in items:
+        meter = meter_of(str(item.get("meterName", "")))
+        unit = UNITS.get(str(item.get("unitOfMeasure", "")))
+        price = item.get("retailPrice")
+        if str(item.get("armRegionName", "")).startswith(GOVERNMENT):
+            continue
+        if meter is None or unit is None or not isinstance(price, int | Decimal):
+            continue
+        prices.setdefault(meter, []).append(price * unit[0])
+        units[meter] = unit[1]
+    for meter, found in prices.items():
+        cheapest = min(found)
+        yield PriceRow(
+            backend=backend,
+            model=meter.model,
+            kind=meter.kind,
+            method=meter.method,
+            tier=meter.tier,
+            tuned=meter.kind in OF_ANSWERS,
+            usd=_plain(max(found)),
+            per=units[meter],
+            as_of=day,
+            source=SOURCE,
+            source_kind="first-party-api",
+            note=f"from {_plain(cheapest)} by region" if cheapest < max(found) else "",
+            origin="project",
+        )
+
+
+def _plain(usd: Decimal) -> Decimal:
+    """Return an amount with at least two decimals and no trailing zeros beyond them."""
+    short = usd.normalize()
+    return short if short.as_tuple().exponent < -2 else usd.quantize(Decimal("0.01"))  # pyright: ignore[reportOperatorIssue] - finite
+
+
+def _first(patterns: Iterable[tuple[str, str]], words: str) -> str | None:
+    return next((name for pattern, name in patterns if re.search(pattern, words)), None)
+
+
+def _items() -> Iterator[Mapping[str, object]]:
+    """Yield all meters of the products with fine-tuning, page by page."""
+    address = os.environ.get(URL_VARIABLE) or URL
+    for product in PRODUCTS:
+        asked = {
+            "api-version": API_VERSION,
+            "$filter": f"startswith(productName, '{product}') and priceType eq 'Consumption'",
+        }
+        page = _page(get("azure", address, asked))
+        for _ in range(PAGES_MOST):
+            yield from cast("list[Mapping[str, object]]", page.get("Items") or [])
+            following = page.get("NextPageLink")
+            if not isinstance(following, str) or not following:
+                break
+            if urlsplit(following).netloc != urlsplit(address).netloc:
+                raise BackendError(f"azure's prices go on at another host: {following}.")
+            page = _page(get("azure", following))
+
+
+def _page(answer: object) -> Mapping[str, object]:
+    if not isinstance(answer, dict) or "Items" not in answer:
+        raise BackendError(f"{SOURCE} answered in another shape than it describes.")
+    return cast("dict[str, object]", answer)

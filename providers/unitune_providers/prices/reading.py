@@ -1,0 +1,49 @@
+"""Reading public JSON over HTTP, with money kept exact: numbers with a point become `Decimal`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from decimal import Decimal
+
+import httpx
+
+from unitune.errors import BackendError, Unreachable
+from unitune.patience import patiently
+from unitune.ratelimits import asked_pause
+
+TIMEOUT_SECONDS = 60.0
+PATIENCE_SECONDS = 120.0
+"""How long a vendor may say that it is asked too often; Azure does within a full reading."""
+
+
+def get(vendor: str, url: str, parameters: Mapping[str, str] | None = None) -> object:
+    """Return the JSON that an address answers with; nothing secret is sent.
+
+    Args:
+        vendor: For messages.
+        url: Where.
+        parameters: Of the query.
+
+    Raises:
+        Unreachable: It did not answer.
+        BackendError: It answered with an error, or with no JSON.
+    """
+    return patiently(lambda: _ask(vendor, url, parameters), PATIENCE_SECONDS)
+
+
+def _ask(vendor: str, url: str, parameters: Mapping[str, str] | None) -> object:
+    try:
+        answer = httpx.get(url, params=parameters, timeout=TIMEOUT_SECONDS)
+    except httpx.HTTPError as error:
+        raise Unreachable(f"{vendor}'s prices could not be read from {url}: {error}.") from error
+    if not answer.is_success:
+        raise BackendError(
+            f"{vendor}'s prices could not be read from {url} (HTTP {answer.status_code}).",
+            status=answer.status_code,
+            retry_after=asked_pause(answer.headers),
+        )
+    try:
+        return json.loads(answer.content, parse_float=Decimal)
+    except ValueError as error:
+        raise BackendError(f"{vendor} answered at {url} with no JSON: {error}.") from error
