@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sample_ownership import ownership
+from sample_ownership import TOKENS, ownership
 
 from unitune.owning.documents import OwnershipList
 from unitune.report.ownership.html import render
@@ -38,7 +38,8 @@ def browser() -> Iterator[Any]:
 def open_page(browser: Any, tmp_path: Path) -> Iterator[Open]:
     """Open a page of two backends; what it asked for and complained about is noted on it."""
     contexts: list[Any] = []
-    found = ownership(hosting_hours_day=8), ownership(requests_month=500_000)
+    counted = dict.fromkeys(TOKENS, "auto")  # whose ranges are long to print
+    found = ownership(hosting_hours_day=8), ownership(requests_month=500_000, **counted)
     file = tmp_path / "cost.html"
     file.write_text(render(OwnershipList(backends=found)), encoding="utf-8")
 
@@ -82,6 +83,18 @@ def test_no_label_of_the_plot_leaves_the_page(open_page: Open, width: int) -> No
 
     assert len(ends) > 20
     assert all(left >= 0 and right <= width for left, right in ends)
+
+
+@pytest.mark.parametrize("width", [320, 390, 768, 1280])
+def test_no_figure_of_a_table_leaves_the_page(open_page: Open, width: int) -> None:
+    page = open_page(viewport={"width": width, "height": 844})
+    ends = page.evaluate(
+        "[...document.querySelectorAll('td.number, td.number *')]"
+        ".map((cell) => cell.getBoundingClientRect().right)"
+    )
+
+    assert len(ends) > 40
+    assert max(ends) <= width
 
 
 @pytest.mark.parametrize("size", [WIDE, PHONE], ids=["wide", "phone"])

@@ -14,6 +14,7 @@ import yaml
 
 from unitune.evaluate.contenders.build import check_roles
 from unitune.job import Evaluate, Job
+from unitune.usage_specs import Usage
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -48,6 +49,10 @@ def test_the_gate_in_readme_is_a_gate() -> None:
 
 def test_the_contenders_in_readme_can_be_compared() -> None:
     check_roles(Evaluate.model_validate(yaml_with("contenders:")["evaluate"]).contenders)
+
+
+def test_the_usage_in_readme_is_a_usage() -> None:
+    assert Usage.model_validate(yaml_with("requests_month:")["usage"]).requests_month
 
 
 def test_every_relative_link_leads_to_a_file() -> None:

@@ -204,7 +204,8 @@ def _machine(pricing: Pricing, profile: Profile) -> tuple[Spread, tuple[str, ...
             "as machine in prices.yaml to reckon with it."
         )
         return NOTHING, (note,)
-    return _by_the_hour(row, profile), ()
+    note = "one machine is reckoned with, whatever the volume and however long the prompts."
+    return _by_the_hour(row, profile), (note,)
 
 
 def _hosting(pricing: Pricing, profile: Profile) -> tuple[Spread | None, tuple[str, ...]]:

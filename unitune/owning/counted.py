@@ -37,8 +37,7 @@ class Counted:
         shared_tuned: Tokens that all of the tuned model's prompts begin with.
         shared_prompted: Tokens that all of the prompted model's begin with.
         prompt: Which prompts were counted, for people.
-        rows: How many rows were counted.
-        basis: What counted them.
+        how: How many rows were counted, by what and on which assumptions, a sentence each.
     """
 
     tuned: Count
@@ -47,8 +46,7 @@ class Counted:
     shared_tuned: Count
     shared_prompted: Count
     prompt: str
-    rows: int
-    basis: str
+    how: tuple[str, ...]
 
 
 def count(job: Job, splits: Splits, counter: TokenCounter) -> Counted:
@@ -71,8 +69,7 @@ def count(job: Job, splits: Splits, counter: TokenCounter) -> Counted:
         shared_tuned=_range([_shared(OWN_MESSAGES, some, counter)]),
         shared_prompted=_range([_shared(prompt, some, counter) for prompt in prompts]),
         prompt=_told(prompts),
-        rows=len(rows),
-        basis=counter.basis,
+        how=(f"{len(rows):,} rows were counted by {counter.basis}.", *counter.assumptions),
     )
 
 

@@ -91,7 +91,9 @@ def _stops(backend: str, model: str) -> date | None:
 
 
 def _counted(job: Job, splits: Splits) -> Counted:
-    return count(job, splits, counter_for(job.base_model))
+    offered = registry.offer(job.backend).model(job.base_model)
+    aliases = offered.aliases if offered else ()
+    return count(job, splits, counter_for(job.base_model, aliases=aliases))
 
 
 def _answerers(
@@ -183,7 +185,7 @@ def _document(
         cache_threshold=hit_rate_threshold(ours.request, prompted.request),
         meetings=tuple(_meetings(answerers, horizon.months)),
         figures=used.figures,
-        notes=tuple(dict.fromkeys(_notes(horizon, once, answerers))),
+        notes=tuple(dict.fromkeys(_notes(horizon, used, once, answerers))),
         prices=_rows(answerers),
     )
 
@@ -221,7 +223,9 @@ def _meetings(answerers: Iterable[Answerer], months: Decimal) -> Iterator[Meetin
             )
 
 
-def _notes(horizon: Horizon, once: _Once, answerers: Iterable[Answerer]) -> Iterator[str]:
+def _notes(
+    horizon: Horizon, used: Profile, once: _Once, answerers: Iterable[Answerer]
+) -> Iterator[str]:
     if horizon.ends is not None:
         yield (
             f"the model is switched off on {horizon.ends}: {horizon.months:.1f} months are left of "
@@ -234,6 +238,7 @@ def _notes(horizon: Horizon, once: _Once, answerers: Iterable[Answerer]) -> Iter
         stops = _stops(one.backend, one.model)
         if one.role == "newest" and stops and stops < (horizon.ends or date.max):
             yield f"{one.model} on {one.backend} is switched off on {stops}."
+    yield from used.notes
     for finding in age_findings(_rows(answerers), horizon.begins, allow_stale=True):
         yield finding.message
 

@@ -72,6 +72,7 @@ class Profile:
         reasoning: Factor of hidden reasoning, where a model reasons: low, expected, high.
         hosting_hours: Hours a month that a deployment stands, as planned.
         figures: All of that for people.
+        notes: How it was counted, where it was.
     """
 
     requests_month: int
@@ -82,6 +83,7 @@ class Profile:
     reasoning: tuple[Decimal, Decimal, Decimal]
     hosting_hours: Decimal
     figures: tuple[Figure, ...]
+    notes: tuple[str, ...]
 
 
 def says_all_tokens(usage: Usage) -> bool:
@@ -116,6 +118,9 @@ def profile(
         reasoning=REASONING if factor == "auto" else (factor, factor, factor),
         hosting_hours=hours_a_month(usage.hosting_hours_day),
         figures=tuple(gathered.figures),
+        notes=counted.how
+        if counted and any(one.source == "counted" for one in gathered.figures)
+        else (),
     )
 
 

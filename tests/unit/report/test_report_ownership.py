@@ -88,8 +88,22 @@ def test_money_is_shown_to_the_digits_that_matter(amount: str, expected: str) ->
 def test_volumes_are_rounded_to_the_side_where_it_holds() -> None:
     above, below = (Crossing(way, Decimal("10.5")) for way in (Range.ABOVE, Range.BELOW))
 
-    assert "from 11 a month on" == words.volume_range(above)
+    assert "from 11 a month" == words.volume_range(above)
     assert "up to 10 a month" == words.volume_range(below)
+
+
+@pytest.mark.parametrize(
+    ("number", "expected"),
+    [
+        ("0.001", "1 day"),
+        ("0.5", "16 days"),
+        ("1", "1 month"),
+        ("1.64", "1.6 months"),
+        ("12", "12 months"),
+    ],
+)
+def test_less_than_a_month_is_told_in_days(number: str, expected: str) -> None:
+    assert expected == words.months(Decimal(number))
 
 
 class TestChart:

@@ -22,6 +22,8 @@ from unitune.report.ownership import words
 
 POINTS = 61
 """Points of a line: on such axes it bends once, and gently."""
+LABEL_ROOM = 20.0
+"""Percent of the width that a label on the left needs, on a phone."""
 LEAST_VOLUME, MOST_VOLUME = 1, 10**9
 """A crossing beyond is not drawn; nobody asks so seldom or so often."""
 
@@ -103,7 +105,7 @@ def cost_chart(found: Ownership, number: int = 1) -> Markup:
         _planned(found, x),
         _joined(
             # Crossings lie close together: the first is labelled away from those that follow.
-            _crossing(one, x, y, before=at == 0 and x.place(one.requests_month) > LABEL_GAP)
+            _crossing(one, x, y, before=at == 0 and x.place(one.requests_month) > LABEL_ROOM)
             for at, one in enumerate(_drawn(found))
         ),
         _names(curves, y),

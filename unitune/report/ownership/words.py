@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 
 from unitune.cost.ownership import Crossing, Crossings, Range
+from unitune.cost.ownership.horizon import DAYS_A_MONTH
 from unitune.cost.spread import Spread
 from unitune.owning.columns import Role
 from unitune.owning.documents import Ownership
@@ -86,8 +87,8 @@ def reason(found: Ownership) -> str:
     total = newest.total_usd.expected if newest and newest.total_usd else None
     if newest and total is not None and total < min(tuned.expected, prompted.expected):
         said += f" {newest.model}, untuned, costs {usd(total)}, less than both."
-    sure = tuned.high < prompted.low or prompted.high < tuned.low
-    return f"{said}{'' if sure else ' The ranges overlap, so it may be the other way round.'}"
+    overlap = tuned.low <= prompted.high and prompted.low <= tuned.high and tuned != prompted
+    return f"{said}{' The ranges overlap, so it may be the other way round.' if overlap else ''}"
 
 
 def lines(found: Ownership) -> tuple[Line, ...]:
@@ -193,7 +194,9 @@ def requests(volume: Decimal) -> str:
 
 
 def months(number: Decimal) -> str:
-    """Return months with one decimal, none where they are whole."""
+    """Return months with one decimal, none where they are whole; days where it is less than one."""
+    if number < 1:
+        return counted(math.ceil(number * DAYS_A_MONTH), "day")
     short = f"{number:.1f}".removesuffix(".0")
     return f"{short} month{'' if short == '1' else 's'}"
 
@@ -202,7 +205,7 @@ def volume_range(crossing: Crossing) -> str:
     """Say at which requests a month."""
     match crossing:
         case Crossing(Range.ABOVE, Decimal() as at):
-            return f"from {math.ceil(at):,} a month on"
+            return f"from {math.ceil(at):,} a month"
         case Crossing(Range.BELOW, Decimal() as at):
             return f"up to {math.floor(at):,} a month"
         case Crossing(Range.ALWAYS):
