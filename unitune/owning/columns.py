@@ -20,7 +20,7 @@ from unitune.cost.prices.book import PriceBook
 from unitune.cost.spread import Spread
 from unitune.offer import Offer
 from unitune.owning.usage import PLAIN, Profile, Tokens
-from unitune.price_specs import OF_ANSWERS, Kind, PriceRow
+from unitune.price_specs import Kind, PriceRow
 
 Role = Literal["prompted", "tuned", "newest"]
 NOTHING = Spread.of(Decimal(0))
@@ -68,18 +68,9 @@ class Pricing:
     tier: str | None = None
     rows: list[PriceRow] = field(default_factory=list[PriceRow])
 
-    def find(self, kind: Kind, *, tuned: bool = False) -> PriceRow | None:
-        """Return the row that applies, and keep it; None where the price is unknown.
-
-        An untuned model that no row prices where the job runs is taken at its usual price.
-        """
-        tiers = (self.tier,) if tuned or kind not in OF_ANSWERS else (self.tier, None)
-        rows = (
-            self.book.find(self.backend, self.model, kind, tier=tier, tuned=tuned, on=self.on)
-            for tier in tiers
-        )
-        row = next(filter(None, rows), None)
-        return self._kept(row) if row else None
+    def find(self, kind: Kind) -> PriceRow | None:
+        """Return the row that applies, and keep it; None where the price is unknown."""
+        return self._kept(self._row(kind, self.tier))
 
     def hosting(self) -> tuple[PriceRow, PriceRow] | None:
         """Return the cheapest and the dearest row of hosting, and keep them; None: none is known.
@@ -100,29 +91,40 @@ class Pricing:
         if not machines or self.tier is not None:
             return None
         ends = (min(machines, key=_usd), max(machines, key=_usd))
-        return self._kept(ends[0]), self._kept(ends[1])
-
-    def _kept(self, row: PriceRow) -> PriceRow:
-        if row not in self.rows:
-            self.rows.append(row)
-        return row
+        for one in ends:
+            self._kept(one)
+        return ends
 
     def rates(self, *, tuned: bool) -> Rates:
         """Return the prices of tokens."""
-        plain, cached = (
-            self._million("input", tuned=tuned),
-            self._million("cached-input", tuned=tuned),
-        )
-        serving = self.book.offer(self.backend).serving_of(self.model)
-        if tuned and plain is None and serving and serving.tuned_as_base:
-            return self.rates(tuned=False)
+        plain = self._tokens("input", tuned=tuned)
+        cached = self._tokens("cached-input", tuned=tuned)
         # Rows of two origins may not fit together: no vendor charges more for what it has cached.
         fits = plain is not None and cached is not None and cached <= plain
-        return Rates(plain, self._million("output", tuned=tuned), cached if fits else None)
+        return Rates(plain, self._tokens("output", tuned=tuned), cached if fits else None)
 
-    def _million(self, kind: Kind, *, tuned: bool) -> Decimal | None:
-        row = self.find(kind, tuned=tuned)
+    def _tokens(self, kind: Kind, *, tuned: bool) -> Decimal | None:
+        """Return the price of a million tokens.
+
+        Looked for where the job runs; there at the other rate, where both are said to be the same;
+        and for a base at its usual price.
+        """
+        serving = self.book.offer(self.backend).serving_of(self.model)
+        alike = serving is not None and serving.tuned_as_base
+        places = [(tuned, self.tier)]
+        places += [(not tuned, self.tier)] if alike else []
+        places += [(False, None)] if alike or not tuned else []
+        rows = (self._row(kind, tier, tuned=rate) for rate, tier in places)
+        row = self._kept(next(filter(None, rows), None))
         return row.usd if row is not None and row.per == "million-tokens" else None
+
+    def _row(self, kind: Kind, tier: str | None, *, tuned: bool = False) -> PriceRow | None:
+        return self.book.find(self.backend, self.model, kind, tier=tier, tuned=tuned, on=self.on)
+
+    def _kept(self, row: PriceRow | None) -> PriceRow | None:
+        if row is not None and row not in self.rows:
+            self.rows.append(row)
+        return row
 
 
 def untuned(role: Role, pricing: Pricing, tokens: Tokens, profile: Profile) -> Answerer:

@@ -189,14 +189,16 @@ def test_a_machine_that_nobody_named_leaves_hosting_a_range() -> None:
     assert any("hosting depends on the machine: from $2" in note for note in found.notes)
 
 
-def test_where_tuned_tokens_cost_what_the_bases_do_that_is_their_price() -> None:
+def test_where_tuned_tokens_cost_what_the_bases_do_one_price_tells_the_other() -> None:
     """Source of the rule: MicrosoftDocs/azure-ai-docs, fine-tuning cost management."""
-    prices = {**PRICES, "rows": PRICES["rows"][:2]}
+    rows = [{"tuned": True, "tier": "regional", "input": "9", "cached-input": "3", "output": "27"}]
+    prices = {**PRICES, "rows": rows}
     prompted, tuned = own(job(tuned_tokens=1_800), book(prices)).columns[:2]
 
     assert prompted.request_usd is not None
     assert tuned.request_usd is not None
-    assert prompted.request_usd.high == tuned.request_usd.high
+    expected = (Decimal(1_800) * 9 + 25 * 27) / 1_000_000
+    assert (expected, expected) == (prompted.request_usd.high, tuned.request_usd.high)
 
 
 def test_a_cached_price_above_the_plain_one_is_none() -> None:
