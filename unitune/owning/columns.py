@@ -13,7 +13,6 @@ from datetime import date
 from decimal import Decimal
 from typing import Literal
 
-from unitune import registry
 from unitune.cost.ownership import Alternative, CachingRule, Rates, Request, hours_a_month
 from unitune.cost.ownership.alternatives import times
 from unitune.cost.prices.book import PriceBook
@@ -34,6 +33,7 @@ class Answerer:
         role: Which way of answering it is.
         backend: Who answers.
         model: Its name there; of a tuned model, that of its base.
+        stops: Day on which it is switched off, where one is announced.
         request: A usual request.
         alternative: What it costs once, a month and a request.
         rows: The prices that were used.
@@ -43,6 +43,7 @@ class Answerer:
     role: Role
     backend: str
     model: str
+    stops: date | None
     request: Request
     alternative: Alternative
     rows: tuple[PriceRow, ...]
@@ -68,6 +69,17 @@ class Pricing:
     tier: str | None = None
     rows: list[PriceRow] = field(default_factory=list[PriceRow])
 
+    @property
+    def offer(self) -> Offer:
+        """The backend's, as vendors have updated it."""
+        return self.book.offer(self.backend)
+
+    @property
+    def stops(self) -> date | None:
+        """Day on which the model is switched off, where one is announced."""
+        offered = self.offer.model(self.model)
+        return offered.stops if offered else None
+
     def find(self, kind: Kind) -> PriceRow | None:
         """Return the row that applies, and keep it; None where the price is unknown."""
         return self._kept(self._row(kind, self.tier))
@@ -81,7 +93,7 @@ class Pricing:
         row = self.find("hosting")
         if row is not None:
             return row, row
-        offered = self.book.offer(self.backend).model(self.model)
+        offered = self.offer.model(self.model)
         name = offered.name if offered else self.model
         machines = [
             one
@@ -109,7 +121,7 @@ class Pricing:
         Looked for where the job runs; there at the other rate, where both are said to be the same;
         and for a base at its usual price.
         """
-        serving = self.book.offer(self.backend).serving_of(self.model)
+        serving = self.offer.serving_of(self.model)
         alike = serving is not None and serving.tuned_as_base
         places = [(tuned, self.tier)]
         places += [(not tuned, self.tier)] if alike else []
@@ -136,7 +148,7 @@ def untuned(role: Role, pricing: Pricing, tokens: Tokens, profile: Profile) -> A
         tokens: Of its requests.
         profile: How it is used.
     """
-    offer = registry.offer(pricing.backend)
+    offer = pricing.offer
     request = _request(offer, pricing, tokens, profile, tuned=False)
     month, notes = (NOTHING, ()) if not _is_here(offer) else _machine(pricing, profile)
     alternative = Alternative(once=NOTHING, month=month, request=request.usd)
@@ -144,6 +156,7 @@ def untuned(role: Role, pricing: Pricing, tokens: Tokens, profile: Profile) -> A
         role=role,
         backend=pricing.backend,
         model=pricing.model,
+        stops=pricing.stops,
         request=request,
         alternative=alternative,
         rows=tuple(pricing.rows),
@@ -159,13 +172,14 @@ def tuned(pricing: Pricing, tokens: Tokens, profile: Profile) -> Answerer:
         tokens: Of its requests.
         profile: How it is used.
     """
-    offer = registry.offer(pricing.backend)
+    offer = pricing.offer
     request = _request(offer, pricing, tokens, profile, tuned=True)
     month, notes = _machine(pricing, profile) if _is_here(offer) else _hosting(pricing, profile)
     return Answerer(
         role="tuned",
         backend=pricing.backend,
         model=pricing.model,
+        stops=pricing.stops,
         request=request,
         alternative=Alternative(once=None, month=month, request=request.usd),
         rows=tuple(pricing.rows),

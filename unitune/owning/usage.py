@@ -6,7 +6,7 @@ what the rows count to; else an assumption, named as one.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import Literal
 
@@ -17,7 +17,7 @@ from unitune.cost.ownership.request import BEST_HIT_RATE, WORST_HIT_RATE
 from unitune.cost.tokens import Count
 from unitune.job import Job
 from unitune.owning.counted import Counted
-from unitune.owning.measured import Measured
+from unitune.owning.measured import MeanTokens, Measured
 from unitune.usage_specs import Usage
 
 Source = Literal["option", "job", "measured", "counted", "assumed"]
@@ -93,19 +93,25 @@ def says_all_tokens(usage: Usage) -> bool:
 
 
 def profile(
-    job: Job, *, requests_month: int | None, measured: Measured | None, counted: Counted | None
+    job: Job,
+    *,
+    rival: str | None,
+    requests_month: int | None,
+    measured: Measured | None,
+    counted: Counted | None,
 ) -> Profile:
     """Return how a job's model will be used.
 
     Args:
         job: Its `usage` goes before all but the next.
+        rival: Name of the newest untuned model.
         requests_month: As the command line says.
         measured: The newest comparison's tokens.
         counted: The rows' tokens; None only where the job says all of them.
     """
     gathered = _Gathering(job.usage, measured, counted)
     prompted, tuned = gathered.prompted(), gathered.tuned()
-    rival = gathered.rival(prompted)
+    newest = gathered.rival(rival, prompted)
     volume = gathered.volume(requests_month)
     gathered.plan()
     usage, factor = job.usage, job.usage.reasoning_factor
@@ -113,7 +119,7 @@ def profile(
         requests_month=volume,
         prompted=prompted,
         tuned=tuned,
-        rival=rival,
+        rival=newest,
         hit_rate=USUAL_HIT_RATE if usage.cache_hit_rate == "auto" else usage.cache_hit_rate,
         reasoning=REASONING if factor == "auto" else (factor, factor, factor),
         hosting_hours=hours_a_month(usage.hosting_hours_day),
@@ -134,12 +140,12 @@ class _Gathering:
         self.figures: list[Figure] = []
 
     def volume(self, given: int | None) -> int:
-        value = given or self._usage.requests_month
         if given is not None:
-            self._note("requests a month", f"{value:,}", "option", "--requests")
-        else:
-            self._said("requests a month", f"{value:,}", "requests_month", "an example")
-        return value
+            self._note("requests a month", f"{given:,}", "option", "--requests")
+            return given
+        planned = self._usage.requests_month
+        self._said("requests a month", f"{planned:,}", "requests_month", "an example")
+        return planned
 
     def plan(self) -> None:
         """Note what else the plan says or leaves to assumptions."""
@@ -181,7 +187,7 @@ class _Gathering:
             "tuned answer", usage.answer_tokens, found and found.answer, counted and counted.answer
         )
         shared = counted.shared_tuned if counted else Count()
-        return Tokens(prompt, answer, shared, hidden=found is not None)
+        return Tokens(prompt, answer, shared, hidden=self._is_billed(found))
 
     def prompted(self) -> Tokens:
         found = self._measured and self._measured.baseline
@@ -199,18 +205,20 @@ class _Gathering:
             found and found.answer,
             counted and counted.answer,
         )
-        return Tokens(prompt, answer, self._shared(), hidden=found is not None)
+        return Tokens(prompt, answer, self._shared(), hidden=self._is_billed(found))
 
-    def rival(self, prompted: Tokens) -> Tokens:
+    def rival(self, name: str | None, prompted: Tokens) -> Tokens:
         """Return a rival's request: as measured where it competed, else as the prompted one's."""
-        name = self._usage.rival.model if self._usage.rival else None
         found = self._measured.others.get(name) if self._measured and name else None
         if found is None or self._usage.prompted_tokens != "auto":
-            return Tokens(prompted.prompt, prompted.answer, prompted.shared, hidden=False)
-        prompt, answer = Count.of(found.prompt), Count.of(found.answer)
+            return replace(prompted, hidden=False)
         self._note("newest model's prompt", f"{found.prompt:,} tokens", "measured", self._origin)
         self._note("newest model's answer", f"{found.answer:,} tokens", "measured", self._origin)
-        return Tokens(prompt, answer, prompted.shared, hidden=True)
+        return Tokens(Count.of(found.prompt), Count.of(found.answer), prompted.shared, hidden=True)
+
+    def _is_billed(self, found: MeanTokens | None) -> bool:
+        """Whether the answer's tokens are those of a bill, hidden reasoning included."""
+        return found is not None and self._usage.answer_tokens == "auto"
 
     def _shared(self) -> Count:
         """Return what all prompts of the prompted model begin with."""

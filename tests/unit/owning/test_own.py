@@ -102,6 +102,14 @@ def test_a_shutdown_caps_the_horizon_and_the_notes_say_so() -> None:
     )
 
 
+def test_a_vendor_that_is_closed_for_the_job_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """OpenAI starts no training after 2027-01-06, and its tunes answer until 2027-01-14."""
+    monkeypatch.setenv("UNITUNE_TODAY", "2027-01-07")
+    found = own(job("gpt-4o-mini-2024-07-18", "openai"), book(backend="openai"))
+
+    assert found.notes[0].startswith("it cannot be launched there: ")
+
+
 def test_a_model_that_is_switched_off_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("UNITUNE_TODAY", "2027-01-14")
     with pytest.raises(UserError, match="switched off on 2027-01-14; today is 2027-01-14"):
