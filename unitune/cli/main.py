@@ -18,7 +18,17 @@ from typing import Annotated
 import typer
 
 import unitune
-from unitune.cli import convert, evaluation, hosting, importing, jobs, machine, ownership, runs
+from unitune.cli import (
+    convert,
+    evaluation,
+    hosting,
+    importing,
+    jobs,
+    machine,
+    ownership,
+    prices,
+    runs,
+)
 from unitune.errors import UnituneError
 
 app = typer.Typer(
@@ -46,6 +56,7 @@ app.command(rich_help_panel=JOB)(convert.convert)
 app.command(rich_help_panel=JOB)(jobs.plan)
 app.command(rich_help_panel=JOB)(ownership.cost)
 app.command(rich_help_panel=JOB)(jobs.backends)
+app.add_typer(prices.prices, rich_help_panel=JOB)
 app.command(rich_help_panel=JOB)(jobs.run)
 app.command(rich_help_panel=JOB)(evaluation.compare)
 app.command(rich_help_panel=RUN)(runs.runs)

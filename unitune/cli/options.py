@@ -5,11 +5,14 @@ from __future__ import annotations
 import re
 from decimal import Decimal
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from unitune.errors import UserError
+
+if TYPE_CHECKING:
+    from unitune.price_specs import PriceEntry
 
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Only the result; no progress.")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")]
@@ -20,6 +23,20 @@ RunId = Annotated[
 OtherBackend = Annotated[
     str | None,
     typer.Option("--backend", metavar="NAME", help="As if the job file named this backend."),
+]
+
+GivenPrices = Annotated[
+    list[str],
+    typer.Option(
+        "--price",
+        metavar="[BACKEND:]KIND=USD",
+        help="A price of your own for this once, such as training=2.40 or local:machine=0.85; "
+        "wins over all others.",
+    ),
+]
+AllowStalePrices = Annotated[
+    bool,
+    typer.Option("--allow-stale-prices", help="Rely on prices that are older than 180 days."),
 ]
 
 UNITS = {"m": 60.0, "h": 3600.0, "d": 86400.0}
@@ -39,6 +56,33 @@ def seconds_of(option: str, text: str) -> float:
     if found is None or float(found[1]) == 0:
         raise UserError(f"{option} is {text!r}; write a time such as 30m, 2h or 1d.")
     return float(found[1]) * UNITS[found[2]]
+
+
+def prices_given(texts: list[str], backend: str) -> list[PriceEntry]:
+    """Return the prices that `GivenPrices` stands for.
+
+    Args:
+        texts: As given.
+        backend: Whose prices they are where one does not say.
+
+    Raises:
+        UserError: One is no price.
+    """
+    return [_price_given(text, backend) for text in texts]
+
+
+def _price_given(text: str, backend: str) -> PriceEntry:
+    from unitune.price_specs import KINDS, UNITS, PriceEntry
+
+    what, _, amount = text.partition("=")
+    whose, _, kind = what.rpartition(":")
+    try:
+        return PriceEntry.model_validate({"backend": whose or backend, kind: amount})
+    except ValueError as error:
+        raise UserError(
+            f"--price is {text!r}; write KIND=USD such as training=2.40 or hosting=1.70/hour. "
+            f"Kinds: {', '.join(KINDS)}. Units: {', '.join(UNITS)}."
+        ) from error
 
 
 def usd_of(option: str, text: str) -> Decimal:

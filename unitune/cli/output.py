@@ -18,7 +18,7 @@ from unitune.data.findings import Finding, Severity
 from unitune.errors import Leak, OverBudget, UserError
 
 COLOURS: dict[Severity, str] = {"error": "red", "warning": "yellow", "note": "cyan"}
-BUDGET_CODES = {"over-budget", "unknown-price"}
+BUDGET_CODES = {"over-budget", "unknown-price", "stale-price"}
 SHOWN_FINDINGS = 12
 """So many of one kind of finding fill a screen; `--json` has them all."""
 

@@ -117,7 +117,7 @@ def meter_of(name: str) -> Meter | None:
     if not re.search(r"\br?ft\b", words) or re.search(r"\b(grader|grdr)\b", words):
         return None
     model = _first(MODELS, words)
-    named = next((kind for pattern, kind in KINDS if re.search(pattern, words)), None)
+    named: Kind | None = next((kind for pattern, kind in KINDS if re.search(pattern, words)), None)
     if model is None or (named is None and not words.endswith("tokens")):
         return None
     method = "rft" if re.search(r"\brft\b", words) else None

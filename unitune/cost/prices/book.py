@@ -99,7 +99,7 @@ class PriceBook:
             and row.tier in wanted_tiers
             and (row.valid_from is None or row.valid_from <= on)
         ]
-        found = min(fitting, key=lambda row: _rank(row, on), default=None)
+        found = min(fitting, key=lambda row: rank(row, on), default=None)
         if found is None and kind in OF_ANSWERS and not tuned and tier is None:
             listed = inference.find(offer, name, kind, on)
             return self._discounted(listed) if listed else None
@@ -113,7 +113,7 @@ class PriceBook:
         return row.model_copy(update={"usd": row.usd * share, "note": note})
 
 
-def _rank(row: PriceRow, day: date) -> tuple[bool, bool, int, bool, bool, bool, int]:
+def rank(row: PriceRow, day: date) -> tuple[bool, bool, int, bool, bool, bool, int]:
     """Return what decides between rows, the weightiest first; the smallest wins."""
     return (
         not row.holds_on(day),
