@@ -8,18 +8,17 @@ those of the plan, and all of them at the high end, because one left running cos
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import date
 from decimal import Decimal
 from typing import Literal
 
 from unitune.cost.ownership import Alternative, CachingRule, Rates, Request, hours_a_month
 from unitune.cost.ownership.alternatives import times
-from unitune.cost.prices.book import PriceBook
 from unitune.cost.spread import Spread
-from unitune.offer import Offer
+from unitune.owning.pricing import Pricing
 from unitune.owning.usage import PLAIN, Profile, Tokens
-from unitune.price_specs import Kind, PriceRow
+from unitune.price_specs import PriceRow
 
 Role = Literal["prompted", "tuned", "newest"]
 NOTHING = Spread.of(Decimal(0))
@@ -50,95 +49,6 @@ class Answerer:
     notes: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Pricing:
-    """Looks prices up and keeps those that it found.
-
-    Args:
-        book: All prices.
-        backend: Whose.
-        model: Of which base.
-        on: The day.
-        tier: Where it runs; None: where it usually does.
-    """
-
-    book: PriceBook
-    backend: str
-    model: str
-    on: date
-    tier: str | None = None
-    rows: list[PriceRow] = field(default_factory=list[PriceRow])
-
-    @property
-    def offer(self) -> Offer:
-        """The backend's, as vendors have updated it."""
-        return self.book.offer(self.backend)
-
-    @property
-    def stops(self) -> date | None:
-        """Day on which the model is switched off, where one is announced."""
-        offered = self.offer.model(self.model)
-        return offered.stops if offered else None
-
-    def find(self, kind: Kind) -> PriceRow | None:
-        """Return the row that applies, and keep it; None where the price is unknown."""
-        return self._kept(self._row(kind, self.tier))
-
-    def hosting(self) -> tuple[PriceRow, PriceRow] | None:
-        """Return the cheapest and the dearest row of hosting, and keep them; None: none is known.
-
-        They are the same where one applies; where hosting depends on a machine that nobody has
-        named, the machines' rows are the range.
-        """
-        row = self.find("hosting")
-        if row is not None:
-            return row, row
-        offered = self.offer.model(self.model)
-        name = offered.name if offered else self.model
-        machines = [
-            one
-            for one in self.book.rows(self.backend)
-            if one.kind == "hosting" and one.fits(name) and one.holds_on(self.on)
-        ]
-        if not machines or self.tier is not None:
-            return None
-        ends = (min(machines, key=_usd), max(machines, key=_usd))
-        for one in ends:
-            self._kept(one)
-        return ends
-
-    def rates(self, *, tuned: bool) -> Rates:
-        """Return the prices of tokens."""
-        plain = self._tokens("input", tuned=tuned)
-        cached = self._tokens("cached-input", tuned=tuned)
-        # Rows of two origins may not fit together: no vendor charges more for what it has cached.
-        fits = plain is not None and cached is not None and cached <= plain
-        return Rates(plain, self._tokens("output", tuned=tuned), cached if fits else None)
-
-    def _tokens(self, kind: Kind, *, tuned: bool) -> Decimal | None:
-        """Return the price of a million tokens.
-
-        Looked for where the job runs; there at the other rate, where both are said to be the same;
-        and for a base at its usual price.
-        """
-        serving = self.offer.serving_of(self.model)
-        alike = serving is not None and serving.tuned_as_base
-        places = [(tuned, self.tier)]
-        places += [(not tuned, self.tier)] if alike else []
-        places += [(False, None)] if alike or not tuned else []
-        rows = (self._row(kind, tier, tuned=rate) for rate, tier in places)
-        row = self._kept(next(filter(None, rows), None))
-        return row.usd if row is not None and row.per == "million-tokens" else None
-
-    def _row(self, kind: Kind, tier: str | None, *, tuned: bool = False) -> PriceRow | None:
-        return self.book.find(self.backend, self.model, kind, tier=tier, tuned=tuned, on=self.on)
-
-    def _kept(self, row: PriceRow | None) -> PriceRow | None:
-        if row is not None and row not in self.rows:
-            self.rows.append(row)
-        return row
-
-
 def untuned(role: Role, pricing: Pricing, tokens: Tokens, profile: Profile) -> Answerer:
     """Price a model that answers as it is.
 
@@ -148,9 +58,8 @@ def untuned(role: Role, pricing: Pricing, tokens: Tokens, profile: Profile) -> A
         tokens: Of its requests.
         profile: How it is used.
     """
-    offer = pricing.offer
-    request = _request(offer, pricing, tokens, profile, tuned=False)
-    month, notes = (NOTHING, ()) if not _is_here(offer) else _machine(pricing, profile)
+    request = _request(pricing, tokens, profile, tuned=False)
+    month, notes = _machine(pricing, profile) if _is_here(pricing) else (NOTHING, ())
     alternative = Alternative(once=NOTHING, month=month, request=request.usd)
     return Answerer(
         role=role,
@@ -172,9 +81,8 @@ def tuned(pricing: Pricing, tokens: Tokens, profile: Profile) -> Answerer:
         tokens: Of its requests.
         profile: How it is used.
     """
-    offer = pricing.offer
-    request = _request(offer, pricing, tokens, profile, tuned=True)
-    month, notes = _machine(pricing, profile) if _is_here(offer) else _hosting(pricing, profile)
+    request = _request(pricing, tokens, profile, tuned=True)
+    month, notes = _machine(pricing, profile) if _is_here(pricing) else _hosting(pricing, profile)
     return Answerer(
         role="tuned",
         backend=pricing.backend,
@@ -187,17 +95,15 @@ def tuned(pricing: Pricing, tokens: Tokens, profile: Profile) -> Answerer:
     )
 
 
-def _request(
-    offer: Offer, pricing: Pricing, tokens: Tokens, profile: Profile, *, tuned: bool
-) -> Request:
+def _request(pricing: Pricing, tokens: Tokens, profile: Profile, *, tuned: bool) -> Request:
     """Return a usual request; on one's own machine a token costs nothing."""
-    serving = offer.serving_of(pricing.model)
+    serving = pricing.offer.serving_of(pricing.model)
     caching = serving.caching if serving else None
     reasons = serving is not None and serving.reasons and not tokens.hidden
     return Request(
         prompt=tokens.prompt,
         answer=tokens.answer,
-        rates=Rates(Decimal(0), Decimal(0)) if _is_here(offer) else pricing.rates(tuned=tuned),
+        rates=Rates(Decimal(0), Decimal(0)) if _is_here(pricing) else pricing.rates(tuned=tuned),
         shared=tokens.shared,
         caching=caching
         and CachingRule(caching.minimum_tokens, caching.step_tokens, caching.write_factor),
@@ -206,9 +112,9 @@ def _request(
     )
 
 
-def _is_here(offer: Offer) -> bool:
+def _is_here(pricing: Pricing) -> bool:
     """Whether it runs on the user's own machine."""
-    return offer.training_price == "none"
+    return pricing.offer.training_price == "none"
 
 
 def _machine(pricing: Pricing, profile: Profile) -> tuple[Spread, tuple[str, ...]]:
@@ -261,10 +167,6 @@ def _machine_notes(cheap: PriceRow, dear: PriceRow) -> tuple[str, ...]:
         f"is expected, to ${dear.usd:f} ({dear.tier}); one is reckoned with, whatever the volume."
     )
     return (note,)
-
-
-def _usd(row: PriceRow) -> Decimal:
-    return row.usd
 
 
 def _by_the_hour(row: PriceRow, profile: Profile) -> Spread:

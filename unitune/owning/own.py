@@ -29,10 +29,11 @@ from unitune.errors import JobError, UserError
 from unitune.feasibility import offer_findings, on_its_own_name
 from unitune.job import Job
 from unitune.offer import Offer
-from unitune.owning.columns import NOTHING, Answerer, Pricing, tuned, untuned
+from unitune.owning.columns import NOTHING, Answerer, tuned, untuned
 from unitune.owning.counted import Counted, count
 from unitune.owning.documents import Column, CostAt, Meeting, Ownership
 from unitune.owning.measured import measured
+from unitune.owning.pricing import Pricing
 from unitune.owning.usage import Profile, profile, says_all_tokens
 from unitune.price_specs import PriceRow
 from unitune.today import today
