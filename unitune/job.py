@@ -314,11 +314,11 @@ class Job(Spec):
     tuning: Tuning = Tuning()
     evaluate: Evaluate = Evaluate()
     budget: Budget | None = None
+    usage: Usage = Usage()
+    """How the model will be used, for `unitune cost`."""
     prices: tuple[PriceEntry, ...] = ()
     """Prices of one's own, which win over all that are known: ``{backend: azure, training: 21.00}``
     or ``{backend: local, machine: 0.85}`` an hour; as in ``prices.yaml``."""
-    usage: Usage = Usage()
-    """How the model will be used, for `unitune cost`."""
     options: dict[str, dict[str, JsonValue]] = {}  # noqa: RUF012 - pydantic copies it
     """What one backend alone understands, by backend."""
     folder: Annotated[Path, Field(exclude=True, repr=False)] = Path()

@@ -207,15 +207,15 @@ class Offer(Fact):
     limits: Limits = Limits()
     billing: Billing = Billing()
     prices: tuple[PriceEntry, ...] = ()
+    serving: tuple[Serving, ...] = ()
+    newest: Newest | None = None
+    """Of about the size that is tuned here."""
     tiers: Tiers | None = None
     """None: there is one price for each thing."""
     inference_prices: str | None = None
     """Name of the vendor in the package genai-prices, which prices answers of untuned models."""
     closed: Closed | None = None
     """None: it tunes."""
-    serving: tuple[Serving, ...] = ()
-    newest: Newest | None = None
-    """Of about the size that is tuned here."""
     settle_seconds: Annotated[float, Field(ge=0)] = 120.0
     """How long after a create call without an answer its job may still turn up in lists."""
     training_price: Literal["none"] | None = None
@@ -256,6 +256,12 @@ class Offer(Fact):
                 return offered
         return None
 
+    def serving_of(self, name: str) -> Serving | None:
+        """Return how a model of this name answers; None where that is not known."""
+        import re  # noqa: PLC0415 - only here
+
+        return next((one for one in self.serving if re.search(one.pattern, name)), None)
+
     def tier(self, options: Mapping[str, object]) -> str | None:
         """Return the tier whose prices apply.
 
@@ -265,12 +271,6 @@ class Offer(Fact):
         if self.tiers is None:
             return None
         return self.tiers.chosen.get(str(options.get(self.tiers.option)), self.tiers.usual)
-
-    def serving_of(self, name: str) -> Serving | None:
-        """Return how a model of this name answers; None where that is not known."""
-        import re  # noqa: PLC0415 - only here
-
-        return next((one for one in self.serving if re.search(one.pattern, name)), None)
 
     def refusal(self, name: str) -> str | None:
         """Return why a model is refused by name, or None."""
