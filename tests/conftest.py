@@ -18,6 +18,8 @@ import sitecustomize  # noqa: E402 - the guard stands before anything that could
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
+# Nobody's own prices in the tests; no such folder.
+os.environ["XDG_CONFIG_HOME"] = str(GUARD / "no-config")
 
 
 @pytest.fixture(scope="session")

@@ -25,7 +25,7 @@ from pydantic import JsonValue
 
 from unitune import registry
 from unitune.abilities import Deploys, Switches
-from unitune.cost.prices.book import PriceBook
+from unitune.cost.prices.book import book_for
 from unitune.errors import (
     BackendError,
     RunFailed,
@@ -316,7 +316,7 @@ def _host(backend: str) -> Deploys:
 def _planned(ledger: Ledger, run: Run, model: TunedModel, seconds: float) -> DeploymentRecord:
     earlier = sum(record.run_id == run.id for record in ledger.deployments())
     name = f"{run.id}-d{earlier + 1}"
-    price = PriceBook().find(run.backend_name, run.base_model, "hosting", on=today())
+    price = book_for(run.job).find(run.backend_name, run.base_model, "hosting", on=today())
     now = time.time()
     return DeploymentRecord(
         id=name,

@@ -13,6 +13,7 @@ from unitune import registry
 from unitune.abilities import Forecast, Forecasts, Vets
 from unitune.cost.budget import budget_findings
 from unitune.cost.estimate import Estimate, estimate
+from unitune.cost.prices.book import offer_for
 from unitune.data.check import check_job
 from unitune.data.findings import Finding, error, note
 from unitune.data.split import Splits, load_splits
@@ -62,7 +63,7 @@ def plan(job: Job) -> Plan:
         UnknownName: No installed package brings the job's backend.
         JobError: The job names no base model for its backend.
     """
-    offer = registry.offer(job.backend)
+    offer = offer_for(job)
     job = on_its_own_name(job, offer)
     found = Plan(
         job=job.name,

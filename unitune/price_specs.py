@@ -83,7 +83,15 @@ def as_written(value: object) -> object:
     YAML makes a float of an unquoted ``3.30``; its shortest text is the number as written, up to
     the 15 digits that a float keeps, which no price needs.
     """
-    return str(value) if isinstance(value, int | float | Decimal) else value
+    if isinstance(value, float):
+        value = Decimal(str(value))
+    return (
+        f"{value:f}"
+        if isinstance(value, Decimal)
+        else str(value)
+        if isinstance(value, int)
+        else value
+    )
 
 
 def _amount(value: object) -> object:

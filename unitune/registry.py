@@ -113,9 +113,9 @@ def unavailable(told: Offer) -> str:
             f"{told.name} tunes no more, since {told.closed.by} at the latest: {told.closed.reason}"
         )
     return (
-        f"unitune cannot launch at {told.name} yet; here is what it would cost. "
-        f"`unitune prices {told.name}` shows its prices, and a package can bring a backend of that "
-        "name (entry point unitune.backends)."
+        f"unitune cannot launch at {told.name} yet; `unitune plan` and `unitune prices "
+        f"{told.name}` say what it would cost. A package can bring a backend of that name (entry "
+        "point unitune.backends)."
     )
 
 

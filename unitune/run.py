@@ -21,6 +21,7 @@ from unitune.abilities import Vets
 from unitune.conversion import wire_text
 from unitune.cost.budget import budget_findings
 from unitune.cost.estimate import estimate
+from unitune.cost.prices.book import offer_for
 from unitune.data.example import digest
 from unitune.data.findings import Finding
 from unitune.data.leaks import leaks, refuse
@@ -65,7 +66,7 @@ def launch(job: Job, *, again: bool = False) -> Run:
         TwinExists: The same training is going on or done.
         UnituneError: The backend refused, and the run has failed; or did not answer.
     """
-    offer = registry.offer(job.backend)
+    offer = offer_for(job)
     job = on_its_own_name(job, offer)
     _refuse(offer_findings(job, offer, today()))
     # A missing package or a wrong option is told before anything is written or sent.

@@ -91,7 +91,7 @@ def backends(
     from unitune.cli.offers import BackendList, print_backend, print_backends, view_of
     from unitune.cli.output import print_json
 
-    names = [name] if name else [one for one in registry.backend_names() if one != "fake"]
+    names = [name] if name else [one for one in registry.offer_names() if one != "fake"]
     found = BackendList(backends=tuple(view_of(one) for one in names))
     if json:
         print_json(found)

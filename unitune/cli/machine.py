@@ -16,6 +16,9 @@ models = typer.Typer(
     invoke_without_command=True,
 )
 
+READ = ("job", "offer", "prices")
+"""Documents that people write; the others are printed."""
+
 BackendName = Annotated[
     str, typer.Option("--backend", metavar="NAME", help="Whose models: a backend that keeps them.")
 ]
@@ -81,7 +84,7 @@ def doctor(*, json: Json = False) -> None:
 
 def schema(
     name: Annotated[
-        Literal["job", "plan", "check", "run", "verdict", "cost"],
+        Literal["job", "plan", "check", "run", "verdict", "cost", "offer", "prices", "price-list"],
         typer.Argument(help="Which document."),
     ],
 ) -> None:
@@ -91,5 +94,5 @@ def schema(
     """
     from unitune.cli.show import document_model
 
-    mode = "validation" if name == "job" else "serialization"
+    mode = "validation" if name in READ else "serialization"
     typer.echo(json_module.dumps(document_model(name).model_json_schema(mode=mode), indent=2))

@@ -6,7 +6,7 @@ from decimal import Decimal
 
 from unitune import registry
 from unitune.cost.estimate import Estimate, cents, estimate
-from unitune.cost.prices.book import PriceBook
+from unitune.cost.prices.book import book_for
 from unitune.data.load import load
 from unitune.launching import BILL
 from unitune.run import Run
@@ -34,7 +34,7 @@ def bill_of(run: Run) -> str | None:
     billed = [event.data["tokens"] for event in run.events() if event.key == BILL]
     if not billed or not isinstance(billed[0], int):
         return None
-    price = PriceBook().find(
+    price = book_for(run.job).find(
         run.backend_name, run.base_model, "training", method=run.job.method, on=today()
     )
     words = f"{billed[0]:,} trained tokens"

@@ -18,6 +18,8 @@ class BackendView(BaseModel):
     """A backend as `unitune backends --json` prints it."""
 
     offer: Offer
+    launchable: bool
+    """Whether a backend is here that launches there; else only prices and dates are known."""
     installed: bool
     missing_packages: tuple[str, ...]
 
@@ -32,26 +34,37 @@ class BackendList(BaseModel):
 def view_of(name: str) -> BackendView:
     """Return what is known of a backend, and whether its packages are here."""
     missing = tuple(registry.missing_packages(name))
-    return BackendView(offer=registry.offer(name), installed=not missing, missing_packages=missing)
+    launchable = name in registry.backend_names()
+    return BackendView(
+        offer=registry.offer(name),
+        launchable=launchable,
+        installed=launchable and not missing,
+        missing_packages=missing,
+    )
 
 
 def print_backends(found: tuple[BackendView, ...]) -> None:
     """Print all backends, a line each."""
-    table = Table(box=None, pad_edge=False, header_style="dim")
-    for heading in ("backend", "tunes by", "models", "million tokens", "here", "facts of"):
+    table = Table(box=None, pad_edge=False, collapse_padding=True, header_style="dim")
+    for heading in ("backend", "tunes by", "models", "training", "here", "facts of"):
         table.add_column(heading, no_wrap=True)
-    for view in found:
+    closed = [view.offer.name for view in found if view.offer.closed]
+    for view in (view for view in found if not view.offer.closed):
         offer = view.offer
         table.add_row(
             f"[bold]{offer.name}[/bold]",
             ", ".join(offer.methods) or "[dim]answers only[/dim]",
             _models_in_short(offer),
             _charge(offer),
-            "yes" if view.installed else f"[yellow]{_install(view)}[/yellow]",
+            "yes" if view.installed else f"[yellow]{_not_here(view)}[/yellow]",
             str(offer.as_of),
         )
     console().print(table)
-    console().print("[dim]More of one: unitune backends NAME[/dim]")
+    if closed:
+        console().print(f"Tune no more: {', '.join(closed)}.")
+    console().print(
+        "[dim]Training is by the million tokens. More of one: unitune backends NAME[/dim]"
+    )
 
 
 def _models_in_short(offer: Offer) -> str:
@@ -68,7 +81,9 @@ def _charge(offer: Offer) -> str:
     return f"from ${min(usd)}" if usd else "unknown"
 
 
-def _install(view: BackendView) -> str:
+def _not_here(view: BackendView) -> str:
+    if not view.launchable:
+        return "not yet"
     size = view.offer.install_mb
     return f"no: {size} MB" if size else "no"
 
@@ -80,7 +95,7 @@ def print_backend(view: BackendView) -> None:
     rows = {
         "tunes by": ", ".join(offer.methods) or "nothing; it only answers",
         "honours": ", ".join(offer.honours) or "no setting of `tuning`",
-        "here": "yes" if view.installed else f"no; pip install 'unitune[{offer.name}]'",
+        "here": _here(view),
         "needs": "\n".join(offer.needs) or "nothing",
         "lacks": "\n".join(offer.lacks) or "nothing known",
         "refuses": "\n".join(map(_refusal_line, offer.refuses)) or "no model by name",
@@ -90,6 +105,14 @@ def print_backend(view: BackendView) -> None:
     if offer.models:
         console().print("\n[bold]models[/bold]")
         console().print(facts({model.name: escape(_model_line(model)) for model in offer.models}))
+
+
+def _here(view: BackendView) -> str:
+    if view.installed:
+        return "yes"
+    if not view.launchable:
+        return registry.unavailable(view.offer)
+    return f"no; pip install 'unitune[{view.offer.name}]'"
 
 
 def _refusal_line(refused: Refused) -> str:

@@ -109,7 +109,7 @@ def refresh(
 def _told(backend: str | None) -> tuple[dict[str, PricesTold], list[str]]:
     """Ask one vendor, or all; of all, those that cannot be asked are told as notes."""
     from unitune import registry
-    from unitune.errors import UnituneError
+    from unitune.errors import BackendError, UnituneError
     from unitune.today import today
 
     if backend is not None:
@@ -122,6 +122,8 @@ def _told(backend: str | None) -> tuple[dict[str, PricesTold], list[str]]:
             told[name] = registry.price_reader(name).tell_prices(registry.offer(name), today())
         except UnituneError as error:
             failed.append(f"{name} was not asked: {error}")
+    if not told:
+        raise BackendError("\n".join(["nobody told anything.", *failed]))
     return told, failed
 
 

@@ -16,14 +16,16 @@ from unitune.abilities import Forecast, StoredModel, Stores
 from unitune.backend import Event, State
 from unitune.cli.money import bill_of
 from unitune.cli.output import console, duration, facts, gigabytes, print_findings
+from unitune.cli.pricelist import PriceList
 from unitune.cost.estimate import Estimate
+from unitune.cost.prices.files import PricesFile
 from unitune.data.check import DataReport
 from unitune.data.leaks import by_kind
 from unitune.evaluate.results import Comparison
 from unitune.evaluate.statistics.sample_size import foresight
 from unitune.job import Job
 from unitune.models import TunedModel
-from unitune.offer import OfferedModel
+from unitune.offer import Offer, OfferedModel
 from unitune.owning.documents import OwnershipList
 from unitune.planning import Plan
 from unitune.run import Run
@@ -112,7 +114,9 @@ class ModelList(BaseModel):
 
 
 def document_model(
-    name: Literal["job", "plan", "check", "run", "verdict", "cost"],
+    name: Literal[
+        "job", "plan", "check", "run", "verdict", "cost", "offer", "prices", "price-list"
+    ],
 ) -> type[BaseModel]:
     """Return the model whose JSON Schema describes a document."""
     models: dict[str, type[BaseModel]] = {
@@ -122,6 +126,9 @@ def document_model(
         "run": RunView,
         "verdict": Comparison,
         "cost": OwnershipList,
+        "offer": Offer,
+        "prices": PricesFile,
+        "price-list": PriceList,
     }
     return models[name]
 
@@ -147,7 +154,7 @@ def print_plan(found: Plan, *, margin: float) -> None:
         rows |= _estimate_facts(found.estimate)
     else:
         rows["charge"] = "none: this machine" if found.charge == "none" else found.charge
-    if not found.errors:
+    if not found.errors or found.estimate is not None:
         console().print(facts(rows))
     print_findings(found.findings)
 

@@ -32,6 +32,11 @@ from unitune.today import today
 ORIGINS: tuple[Origin, ...] = get_args(Origin)
 
 
+def _offer(name: str) -> Offer:
+    """Look the offer up when it is asked for, so that a test can put another in its place."""
+    return registry.offer(name)
+
+
 @dataclass(frozen=True, slots=True)
 class PriceBook:
     """All prices that are known here.
@@ -46,7 +51,7 @@ class PriceBook:
     own: tuple[PriceRow, ...] = ()
     discounts: Mapping[str, Decimal] = field(default_factory=dict[str, Decimal])
     updates: tuple[ModelUpdate, ...] = ()
-    offered: Callable[[str], Offer] = registry.offer
+    offered: Callable[[str], Offer] = _offer
 
     def offer(self, backend: str) -> Offer:
         """Return a backend's offer, with what its vendor has said since.
@@ -152,6 +157,16 @@ def book_for(job: Job, *, given: Iterable[PriceEntry] = ()) -> PriceBook:
     day = today()
     flags = rows_of(given, origin="flag", day=day)
     return _book(job.folder, (*flags, *rows_of(job.prices, origin="job", day=day)))
+
+
+def offer_for(job: Job) -> Offer:
+    """Return what is known of a job's backend, with what its vendor has said since.
+
+    Raises:
+        UnknownName: No installed package brings it.
+        JobError: A prices file is not valid.
+    """
+    return book_for(job).offer(job.backend)
 
 
 def of_offers(offers: Iterable[Offer]) -> PriceBook:

@@ -50,6 +50,7 @@ class OpenAIVendor:
         finishes: How answers end that are no plain ones, by the last user message.
         batch_answers: How many requests of a new batch are answered within its window, so that it
             expires; None: all.
+        shutdown_dates: When models stop, where that is announced.
     """
 
     rules: ClassVar[Rules] = Rules()
@@ -67,6 +68,7 @@ class OpenAIVendor:
     deleted: set[str] = field(default_factory=set[str])
     batches: dict[str, LoopbackBatch] = field(default_factory=dict[str, LoopbackBatch])
     batch_answers: int | None = None
+    shutdown_dates: dict[str, str] = field(default_factory=dict[str, str])
     lists: int = 0
 
     def answer(self, asked: Asked) -> Answer:
@@ -212,7 +214,16 @@ class OpenAIVendor:
     def list_models(self, _: Asked, __: str) -> JsonValue:
         """List bases and tuned models."""
         names = (*self.bases, *self.tuned())
-        return {"object": "list", "data": [_model(name, self.bases) for name in names]}
+        return {"object": "list", "data": [self._model(name) for name in names]}
+
+    def _model(self, name: str) -> JsonValue:
+        return {
+            "id": name,
+            "object": "model",
+            "created": int(time.time()),
+            "owned_by": "system" if name in self.bases else "org-loopback",
+            "shutdown_date": self.shutdown_dates.get(name),
+        }
 
     def delete_model(self, _: Asked, name: str) -> JsonValue:
         """Forget a tuned model."""
@@ -326,11 +337,6 @@ class NebiusVendor(OpenAIVendor):
     filters: ClassVar[bool] = False
     keeps_metadata: ClassVar[bool] = False
     names_models: ClassVar[bool] = False
-
-
-def _model(name: str, bases: Sequence[str]) -> JsonValue:
-    owner = "system" if name in bases else "org-loopback"
-    return {"id": name, "object": "model", "created": int(time.time()), "owned_by": owner}
 
 
 Act = Callable[[OpenAIVendor, Asked, str], "JsonValue | bytes"]

@@ -1,0 +1,77 @@
+"""Public price lists on loopback: Azure's retail prices by pages, Hugging Face's machines.
+
+Source: learn.microsoft.com/rest/api/cost-management/retail-prices/azure-retail-prices (2026-11-25);
+huggingface_hub 2.4.0, JobHardwareInfo, whose own client reads `HardwareList`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import cast
+from urllib.parse import urlencode
+
+from pydantic import JsonValue
+
+from unitune.testing.loopback import Answer, Asked
+
+Item = dict[str, JsonValue]
+RETAIL_PATH = "/api/retail/prices"
+HARDWARE_PATH = "/api/jobs/hardware"
+FILTER = re.compile(r"startswith\(productName, '([^']+)'\) and priceType eq 'Consumption'")
+
+
+@dataclass(slots=True)
+class RetailPrices:
+    """Azure's list of meters.
+
+    Args:
+        items: Meters with productName, meterName, unitOfMeasure, retailPrice, armRegionName, …
+        page: How many stand on one page; the real one has 1,000.
+        elsewhere: Where the second page is said to be; None: here.
+    """
+
+    items: Sequence[Item]
+    page: int = 100
+    elsewhere: str | None = None
+
+    def answer(self, asked: Asked) -> Answer:
+        """Answer a request for a page."""
+        wanted = FILTER.fullmatch(asked.first("$filter") or "")
+        if asked.method != "GET" or asked.path != RETAIL_PATH or wanted is None:
+            return Answer({"Error": {"Code": "BadRequest", "Message": "Invalid OData"}}, 400)
+        found = [item for item in self.items if str(item["productName"]).startswith(wanted[1])]
+        start = int(asked.first("$skip") or 0)
+        rest = start + self.page
+        content: JsonValue = {
+            "BillingCurrency": "USD",
+            "CustomerEntityId": "Default",
+            "CustomerEntityType": "Retail",
+            "Items": cast("JsonValue", found[start:rest]),
+            "NextPageLink": self._next(asked, rest) if rest < len(found) else None,
+            "Count": len(found[start:rest]),
+        }
+        return Answer(content)
+
+    def _next(self, asked: Asked, start: int) -> str:
+        here = self.elsewhere or f"http://{asked.headers['host']}"
+        query = {name: values[0] for name, values in asked.query.items()} | {"$skip": str(start)}
+        return f"{here}{RETAIL_PATH}?{urlencode(query)}"
+
+
+@dataclass(slots=True)
+class HardwareList:
+    """Hugging Face's machines.
+
+    Args:
+        machines: With name, prettyName, cpu, ram, unitCostMicroUSD, unitCostUSD, unitLabel, …
+    """
+
+    machines: Sequence[Item]
+
+    def answer(self, asked: Asked) -> Answer:
+        """Answer a request for the list."""
+        if asked.method != "GET" or asked.path != HARDWARE_PATH:
+            return Answer({"error": "Not found"}, 404)
+        return Answer(cast("JsonValue", list(self.machines)))

@@ -1,0 +1,262 @@
+"""Which price applies: the user's word first, third parties last, by day and by tier."""
+
+from __future__ import annotations
+
+import importlib.util
+from datetime import date, timedelta
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from unitune.cli.options import prices_given
+from unitune.cost.prices import inference
+from unitune.cost.prices.book import ORIGINS, PriceBook, book_for, book_here, rank
+from unitune.errors import JobError, UserError
+from unitune.job import Data, Job
+from unitune.offer import Offer, OfferedModel, Tiers
+from unitune.price_specs import Kind, Origin, PriceEntry, PriceRow, SourceKind
+
+DAY = date(2026, 11, 25)
+
+
+def row(**changes: object) -> PriceRow:
+    content: dict[str, object] = {
+        "backend": "vendor",
+        "model": "small-1",
+        "kind": "training",
+        "usd": "1",
+        "per": "million-tokens",
+        "as_of": DAY,
+        "source": "a page",
+        "source_kind": "first-party-page",
+    }
+    return PriceRow.model_validate(content | changes)
+
+
+def book(*rows: PriceRow, offer: Offer | None = None, **more: object) -> PriceBook:
+    vendor = offer or Offer(
+        name="vendor",
+        summary="",
+        as_of=DAY,
+        methods=("sft",),
+        models=(OfferedModel(name="small-1", aliases=("org/small",)),),
+    )
+    return PriceBook(own=rows, offered=lambda _: vendor, **more)  # pyright: ignore[reportArgumentType]
+
+
+def usd(found: PriceRow | None) -> str | None:
+    return None if found is None else f"{found.usd:f}"
+
+
+KNOWN: list[tuple[str, str, Kind, dict[str, object], str]] = [
+    # cost-and-tokens.md, B: Azure's meters of 2026-08-11.
+    ("azure", "gpt-4.1", "training", {"method": "sft", "tier": "global"}, "25.00"),
+    ("azure", "gpt-4.1", "training", {"method": "dpo", "tier": "developer"}, "12.50"),
+    ("azure", "gpt-4.1-mini", "training", {"tier": "data-zone"}, "5.50"),
+    ("azure", "gpt-4.1-nano", "training", {}, "1.98"),
+    ("azure", "gpt-4o-mini", "training", {"tier": "global"}, "3.00"),
+    ("azure", "gpt-4o-mini", "hosting", {"tier": "global"}, "1.70/hour"),
+    ("azure", "gpt-4o-mini", "hosting", {"tier": "developer"}, "0/hour"),
+    ("azure", "o4-mini", "training", {"method": "rft", "tier": "global"}, "100.00/hour"),
+    ("azure", "gpt-4.1", "cached-input", {"tuned": True, "tier": "global"}, "0.50"),
+    ("azure", "openai/gpt-oss-20b", "training", {"tier": "global"}, "3.60"),
+    ("azure", "meta-llama/Llama-3.3-70B-Instruct", "hosting", {"tier": "global"}, "0.30/hour"),
+    ("azure", "Ministral-3B", "output", {"tuned": True, "tier": "global"}, "0.15"),
+    # The same, OpenAI direct by litellm.
+    ("openai", "gpt-4.1", "input", {"tuned": True}, "3.00"),
+    ("openai", "gpt-4o-mini", "cached-input", {"tuned": True}, "0.15"),
+    ("openai", "gpt-4o-2024-11-20", "output", {"tuned": True}, "15.00"),
+    ("openai", "gpt-4o-mini", "output", {"tuned": True, "tier": "batch"}, "0.60"),
+    ("openai", "gpt-4.1", "hosting", {}, "0/hour"),
+    # provider-apis.md, 12.
+    ("fireworks", "Qwen/Qwen3-8B", "training", {"method": "dpo"}, "1.00"),
+    ("fireworks", "openai/gpt-oss-120b", "training", {"method": "sft"}, "6.00"),
+    ("fireworks", "any", "hosting", {"tier": "b200"}, "13.00/gpu-hour"),
+    ("tinker", "Qwen/Qwen3-8B", "training", {"method": "sft"}, "0.44"),
+    ("tinker", "any", "storage", {}, "0.10/gb-month"),
+    ("huggingface", "any", "machine", {"tier": "h200"}, "5.00/hour"),
+    ("together", "meta-llama/Llama-3.1-8B-Instruct", "training", {"method": "sft"}, "0.48"),
+    ("prime-intellect", "Qwen/Qwen3.5-9B", "training", {"method": "rft"}, "0.60"),
+]
+
+
+@pytest.mark.parametrize(("backend", "model", "kind", "more", "expected"), KNOWN)
+def test_known_prices_are_found(
+    backend: str, model: str, kind: Kind, more: dict[str, object], expected: str
+) -> None:
+    found = PriceBook().find(backend, model, kind, on=DAY, **more)  # pyright: ignore[reportArgumentType]
+    assert found is not None
+    by_time = "" if found.per == "million-tokens" else f"/{found.per}"
+    assert expected == f"{found.usd:f}{by_time}"
+
+
+@pytest.mark.parametrize(
+    ("backend", "model", "kind"),
+    [
+        ("vertex", "gemini-3.5-flash", "training"),
+        ("bedrock", "amazon.nova-lite-v1:0", "training"),
+        ("openai", "gpt-4.1", "training"),
+        ("azure", "Qwen-32B", "training"),
+        ("cohere", "command-r-08-2024", "training"),
+        ("openai", "gpt-4.1", "storage"),
+    ],
+)
+def test_what_nobody_said_is_unknown_and_not_nothing(backend: str, model: str, kind: Kind) -> None:
+    assert PriceBook().find(backend, model, kind, method="sft", on=DAY) is None
+
+
+def test_the_order_is_flag_job_project_user_offer_genai_prices() -> None:
+    assert ("flag", "job", "project", "user", "offer", "genai-prices") == ORIGINS
+    rows = [row(origin=origin, usd=number) for number, origin in enumerate(ORIGINS)]
+    for number in range(len(ORIGINS)):
+        found = book(*reversed(rows[number:])).find("vendor", "small-1", "training", on=DAY)
+        assert str(number) == usd(found)
+
+
+def test_flag_job_project_and_user_file_are_read_in_that_order(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "home"))
+    own = tmp_path / "home" / "unitune"
+    own.mkdir(parents=True)
+    prices = "prices: [{backend: openai, model: '*', training: %s}]\n"
+    (own / "prices.yaml").write_text(prices % "4.00")
+
+    def found(**more: object) -> tuple[str, Origin]:
+        content = {"name": "a", "model": "gpt-4.1", "backend": "openai", "data": Data(train="t")}
+        job = Job.model_validate({**content, **more}).model_copy(update={"folder": tmp_path})
+        given = prices_given(["training=1.00"], "openai") if more.get("prices") == () else []
+        price = book_for(job, given=given).find("openai", "gpt-4.1", "training", on=DAY)
+        assert price is not None
+        return f"{price.usd:f}", price.origin
+
+    assert ("4.00", "user") == found()
+    (tmp_path / "prices.yaml").write_text(prices % "3.00")
+    assert ("3.00", "project") == found()
+    assert ("2.00", "job") == found(prices=({"backend": "openai", "training": "2.00"},))
+    assert ("1.00", "flag") == found(prices=())
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(ORIGINS),
+            st.sampled_from(["first-party-page", "first-party-api", "sdk", "own", "third-party"]),
+            st.integers(0, 400),
+        ),
+        min_size=1,
+        max_size=6,
+    )
+)
+def test_third_parties_never_win_over_others(
+    written: list[tuple[Origin, SourceKind, int]],
+) -> None:
+    rows = [
+        row(origin=origin, source_kind=kind, as_of=DAY - timedelta(days=age), usd=number)
+        for number, (origin, kind, age) in enumerate(written)
+    ]
+    found = book(*rows).find("vendor", "small-1", "training", on=DAY)
+    assert found is not None
+    others = any(one.source_kind != "third-party" for one in rows)
+    assert others == (found.source_kind != "third-party")
+    assert found == min(rows, key=lambda one: rank(one, DAY))
+
+
+def test_a_row_that_holds_wins_over_one_whose_last_day_is_past() -> None:
+    cheap = row(usd="1", valid_to=date(2026, 11, 30))
+    dear = row(usd="2", valid_from=date(2026, 12, 1), as_of=date(2026, 10, 1))
+    prices = book(cheap, dear)
+    on = {
+        day: usd(prices.find("vendor", "small-1", "training", on=day))
+        for day in (
+            date(2026, 11, 30),
+            date(2026, 12, 1),
+        )
+    }
+    assert {date(2026, 11, 30): "1", date(2026, 12, 1): "2"} == on
+    assert "1" == usd(book(cheap).find("vendor", "small-1", "training", on=date(2027, 1, 1)))
+    assert book(dear).find("vendor", "small-1", "training", on=date(2026, 11, 30)) is None
+
+
+def test_a_model_is_found_by_any_name_and_a_pattern_stands_for_many() -> None:
+    prices = book(row(usd="1"), row(model="small-*", usd="2"))
+    assert "1" == usd(prices.find("vendor", "org/small", "training", on=DAY))
+    assert "2" == usd(prices.find("vendor", "small-9", "training", on=DAY))
+    assert prices.find("vendor", "large-1", "training", on=DAY) is None
+
+
+def test_the_tier_is_the_jobs_or_else_the_vendors_usual_one() -> None:
+    tiers = Tiers(usual="regional", option="training_type", chosen={"GlobalStandard": "global"})
+    offer = Offer(name="vendor", summary="", as_of=DAY, methods=("sft",), tiers=tiers)
+    prices = book(row(tier="regional", usd="3"), row(tier="global", usd="2"), offer=offer)
+    assert "3" == usd(prices.find("vendor", "small-1", "training", on=DAY))
+    chosen = offer.tier({"training_type": "GlobalStandard"})
+    assert "2" == usd(prices.find("vendor", "small-1", "training", tier=chosen, on=DAY))
+    assert "regional" == offer.tier({})
+    assert prices.find("vendor", "small-1", "training", tier="developer", on=DAY) is None
+
+
+def test_a_discount_is_taken_off_list_prices_alone() -> None:
+    entry = PriceEntry.model_validate({"training": "10.00", "as_of": DAY, "source": "a page"})
+    offer = Offer(name="vendor", summary="", as_of=DAY, methods=("sft",), prices=(entry,))
+    half = {"vendor": Decimal("0.5")}
+    listed = book(offer=offer, discounts=half).find("vendor", "x", "training", on=DAY)
+    assert listed is not None
+    assert ("5.000", "0.5 of the list price") == (usd(listed), listed.note)
+    contract = book(row(model="*", origin="user", usd="8"), offer=offer, discounts=half)
+    assert "8" == usd(contract.find("vendor", "x", "training", on=DAY))
+
+
+@pytest.mark.skipif(not importlib.util.find_spec("genai_prices"), reason="needs the extra `prices`")
+def test_answers_that_no_row_of_ours_prices_are_priced_by_genai_prices() -> None:
+    found = PriceBook().find("vertex", "gemini-3.5-flash", "input", on=DAY)
+    assert found is not None
+    assert ("genai-prices", "third-party") == (found.origin, found.source_kind)
+    assert isinstance(found.usd, Decimal)
+    assert found.as_of <= DAY
+    ours = PriceBook().find("openai", "gpt-4o-mini", "input", on=DAY)
+    assert ours is not None
+    assert "offer" == ours.origin
+    assert PriceBook().find("vertex", "gemini-3.5-flash", "input", tuned=True, on=DAY) is None
+
+
+def test_without_the_package_such_answers_are_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(inference, "PACKAGE", "no_such_package")
+    assert PriceBook().find("vertex", "gemini-3.5-flash", "input", on=DAY) is None
+
+
+@pytest.mark.parametrize(
+    "text", ["training", "training=", "training=two", "train=2", "a:b=1", "=1"]
+)
+def test_a_price_on_the_command_line_that_is_none_says_how_to_write_one(text: str) -> None:
+    with pytest.raises(UserError, match="write KIND=USD such as"):
+        prices_given([text], "openai")
+
+
+def test_an_hour_of_ones_own_machine_has_a_price_once_it_is_given() -> None:
+    assert PriceBook().find("local", "any", "machine", on=DAY) is None
+    (given_price,) = prices_given(["local:machine=0.85"], "openai")
+    found = book_here(Path("/nonexistent"), given=[given_price]).find(
+        "local", "any", "machine", on=DAY
+    )
+    assert found is not None
+    assert (Decimal("0.85"), "hour", "flag") == (found.usd, found.per, found.origin)
+
+
+def test_a_job_says_whose_prices_it_sets() -> None:
+    content = {"name": "a", "model": "m", "backend": "openai", "data": Data(train="t")}
+    with pytest.raises(ValueError, match="says no backend"):
+        Job.model_validate({**content, "prices": [{"training": "1.00"}]})
+
+
+def test_a_job_file_with_a_wrong_price_names_the_line(tmp_path: Path) -> None:
+    file = tmp_path / "unitune.yaml"
+    file.write_text(
+        "name: a\nmodel: m\nbackend: openai\ndata: {train: t.jsonl}\n"
+        "prices:\n  - backend: openai\n    training: two\n"
+    )
+    with pytest.raises(JobError, match=r"unitune\.yaml:7: prices\.0\.training is 'two'"):
+        Job.load(file)

@@ -1,0 +1,140 @@
+"""A prices file keeps what people wrote as it is, and says which line is wrong."""
+
+from __future__ import annotations
+
+from datetime import date
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+
+from unitune import registry
+from unitune.cost.prices.book import book_here
+from unitune.cost.prices.files import MARK, Refreshed, merged, read_prices, write_refreshed
+from unitune.errors import JobError
+from unitune.offer import Limits, ModelUpdate
+from unitune.price_specs import PriceRow
+
+DAY = date(2026, 11, 25)
+MINE = """\
+# What we negotiated, see contract 7.
+prices:
+  - {backend: azure, tier: global, training: 21.25, as_of: 2026-11-01, source: contract 7}
+discounts: {openai: 0.90}  # until the end of the year
+"""
+
+
+def row(usd: str, tier: str = "h200", day: date = DAY) -> PriceRow:
+    return PriceRow(
+        backend="huggingface",
+        kind="machine",
+        tier=tier,
+        usd=Decimal(usd),
+        per="hour",
+        as_of=day,
+        source="the API",
+        source_kind="first-party-api",
+        origin="project",
+    )
+
+
+STOPS = ModelUpdate(
+    backend="openai",
+    model="gpt-4.1-2025-04-14",
+    stops=date(2027, 2, 1),
+    as_of=DAY,
+    source="GET /v1/models",
+)
+
+
+def test_what_people_wrote_stays_word_for_word_however_often_it_is_refreshed(
+    tmp_path: Path,
+) -> None:
+    file = tmp_path / "prices.yaml"
+    file.write_text(MINE)
+    for usd in ("5.00", "4.50"):
+        told = merged(read_prices(file).refreshed, (row(usd),), (STOPS,))
+        write_refreshed(file, told)
+    assert file.read_text().startswith(f"{MINE}\n{MARK}\n")
+    assert 1 == file.read_text().count(MARK)
+    found = book_here(tmp_path)
+    (machine,) = [one for one in found.own if one.kind == "machine"]
+    assert (Decimal("4.50"), "project") == (machine.usd, machine.origin)
+    contract = found.find("azure", "gpt-4.1", "training", tier="global", on=DAY)
+    assert contract is not None
+    assert ("21.25", "contract 7", "own") == (
+        f"{contract.usd}",
+        contract.source,
+        contract.source_kind,
+    )
+
+
+def test_a_refresh_replaces_what_it_speaks_of_and_keeps_the_rest(tmp_path: Path) -> None:
+    old = merged(Refreshed(), (row("5.00"), row("1.00", "a10g-small")), (STOPS,))
+    limits = ModelUpdate(
+        backend="together",
+        model="Qwen/Qwen3-8B",
+        limits=Limits(epochs_most=20),
+        as_of=DAY,
+        source="s",
+    )
+    new = merged(old, (row("4.00", day=date(2026, 12, 1)),), (limits,))
+    write_refreshed(tmp_path / "prices.yaml", new)
+    again = read_prices(tmp_path / "prices.yaml")
+    told = {(one.tier, f"{one.usd}", one.as_of) for one in again.rows("project")}
+    assert {("h200", "4.00", date(2026, 12, 1)), ("a10g-small", "1.00", DAY)} == told
+    assert (STOPS, limits) == again.refreshed.models
+
+
+def test_what_a_vendor_said_of_its_models_changes_the_offer(tmp_path: Path) -> None:
+    limits = ModelUpdate(
+        backend="together",
+        model="Qwen/Qwen3-8B",
+        limits=Limits(epochs_most=7),
+        as_of=DAY,
+        source="s",
+    )
+    write_refreshed(tmp_path / "prices.yaml", merged(Refreshed(), (), (STOPS, limits)))
+    found = book_here(tmp_path)
+    stopping = found.offer("openai").model("gpt-4.1")
+    assert stopping is not None
+    assert (date(2027, 2, 1), "GET /v1/models") == (stopping.stops, stopping.stops_source)
+    taken = found.offer("together").limits_for("Qwen/Qwen3-8B")
+    assert (7, 1) == (taken.epochs_most, taken.rows_least)
+    assert registry.offer("vertex") is found.offer("vertex")
+
+
+def test_a_missing_file_says_nothing(tmp_path: Path) -> None:
+    assert () == read_prices(tmp_path / "prices.yaml").rows("project")
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        (
+            "prices:\n  - {backend: a, trainin: 3}\n",
+            r"prices\.yaml:2: prices\.0\.trainin is not a known",
+        ),
+        ("prices:\n  - {backend: a, training: many}\n", r"prices\.yaml:2: .*is 'many'"),
+        ("prices: [{training: 3}]\n", "says no backend"),
+        ("discounts: {a: 1.5}\n", r"prices\.yaml:1: discounts\.a is '1\.5'"),
+        ("- 1\n", "a prices file is a mapping"),
+        ("prices: []\nprices: []\n", "stands twice"),
+    ],
+)
+def test_what_is_wrong_with_a_prices_file_is_told_with_its_line(
+    tmp_path: Path, text: str, complaint: str
+) -> None:
+    file = tmp_path / "prices.yaml"
+    file.write_text(text)
+    with pytest.raises(JobError, match=complaint):
+        read_prices(file)
+
+
+def test_a_file_that_could_not_be_read_back_is_left_as_it_was(tmp_path: Path) -> None:
+    file = tmp_path / "prices.yaml"
+    file.write_text("refreshed: {}\n")
+    with pytest.raises(JobError, match="stands twice"):
+        write_refreshed(file, merged(Refreshed(), (row("5.00"),), ()))
+    assert ["prices.yaml"] == [one.name for one in tmp_path.iterdir()]
+    assert "refreshed: {}\n" == file.read_text()

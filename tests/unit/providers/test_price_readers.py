@@ -1,0 +1,235 @@
+"""What vendors say of their prices by machine, read from servers that play them on loopback."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from datetime import date
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+from pydantic import JsonValue
+
+from unitune import registry
+from unitune.cost.prices.book import PriceBook
+from unitune.cost.prices.refresh import changes
+from unitune.errors import BackendError, UnknownName, Unreachable, UserError
+from unitune.testing.loopback import Fault, Server, serve
+from unitune_providers.loopback.prices import HardwareList, RetailPrices
+from unitune_providers.prices import azure, reading
+
+DAY = date(2026, 11, 25)
+METERS = json.loads((Path(__file__).parent / "azure_meters.json").read_text())["meters"]
+ITEMS: list[dict[str, JsonValue]] = [
+    {
+        "currencyCode": "USD",
+        "productName": product,
+        "meterName": meter,
+        "unitOfMeasure": unit,
+        "retailPrice": float(price),  # JSON has no other numbers
+        "armRegionName": region,
+        "type": "Consumption",
+    }
+    for product, meter, unit, price, region in METERS
+]
+MACHINES: list[dict[str, JsonValue]] = [
+    # huggingface_hub 2.4.0, docstring of JobHardwareInfo.
+    {
+        "name": "cpu-basic",
+        "prettyName": "CPU Basic",
+        "cpu": "2 vCPU",
+        "ram": "16 GB",
+        "ephemeralStorage": "20 GB",
+        "accelerator": None,
+        "unitCostMicroUSD": 167,
+        "unitCostUSD": 0.000167,
+        "unitLabel": "minute",
+    },
+    {
+        "name": "a10g-small",
+        "prettyName": "Nvidia A10G - small",
+        "cpu": "4 vCPU",
+        "ram": "15 GB",
+        "ephemeralStorage": "110 GB",
+        "accelerator": {
+            "type": "gpu",
+            "model": "A10G",
+            "quantity": "1",
+            "vram": "24 GB",
+            "manufacturer": "Nvidia",
+        },
+        "unitCostMicroUSD": 16667,
+        "unitCostUSD": 0.016667,
+        "unitLabel": "minute",
+    },
+]
+
+
+@pytest.fixture
+def retail(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[RetailPrices, Server]]:
+    vendor = RetailPrices(ITEMS)
+    with serve(vendor) as server:
+        monkeypatch.setenv(azure.URL_VARIABLE, f"{server.url}/api/retail/prices")
+        yield vendor, server
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    with serve(HardwareList(MACHINES)) as server:
+        monkeypatch.setenv("HF_ENDPOINT", server.url)
+        yield server
+
+
+@pytest.mark.usefixtures("retail")
+def test_azures_offer_is_what_its_api_said_on_that_day() -> None:
+    told = registry.price_reader("azure").tell_prices(registry.offer("azure"), DAY)
+    offered = [row for row in registry.offer("azure").price_rows() if row.model != "*"]
+    assert {row.subject: row.usd for row in offered} == {row.subject: row.usd for row in told.rows}
+    assert {"first-party-api"} == {row.source_kind for row in told.rows}
+    confirmed = changes(PriceBook(), "azure", told)
+    assert {False} == {change.changed for change in confirmed}
+
+
+@pytest.mark.usefixtures("retail")
+def test_azures_meters_that_contradict_themselves_are_left_out_and_told() -> None:
+    told = registry.price_reader("azure").tell_prices(registry.offer("azure"), DAY)
+    wrong = ("gpt-4o-2024-08-06", "gpt-4o-mini-2024-07-18")
+    assert {(model, "developer") for model in wrong} & {
+        (row.model, row.tier) for row in told.rows if row.tuned
+    } == set()
+    assert all(any(model in note for note in told.notes) for model in wrong)
+
+
+def test_azure_is_read_to_its_last_page(retail: tuple[RetailPrices, Server]) -> None:
+    vendor, server = retail
+    vendor.page = 7
+    told = registry.price_reader("azure").tell_prices(registry.offer("azure"), DAY)
+    assert {row.usd for row in told.rows if row.model.startswith("gpt-4.1-2025")} >= {Decimal(25)}
+    assert len(ITEMS) / 7 <= len(server.asked("GET", "/api/retail/prices"))
+
+
+def test_a_next_page_on_another_host_is_not_followed(retail: tuple[RetailPrices, Server]) -> None:
+    vendor, _ = retail
+    vendor.page, vendor.elsewhere = 7, "http://prices.example.com"
+    with pytest.raises(BackendError, match="another host"):
+        registry.price_reader("azure").tell_prices(registry.offer("azure"), DAY)
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("gpt-4o-0806-FT-Trng-regnl tkn Tokens", "gpt-4o-2024-08-06 training regional -"),
+        ("4.1 mini ft training Dz Tokens", "gpt-4.1-mini-2025-04-14 training data-zone -"),
+        ("gpt-4.1-dev-ft cchd inpt glbl Tokens", "gpt-4.1-2025-04-14 cached-input developer -"),
+        ("o4 mini dev RFT Training glb Unit", "o4-mini-2025-04-16 training developer rft"),
+        ("GPT-OSS-20b-Out-FT Tokens", "gpt-oss-20b output - -"),
+        ("OSS-20b FT Tokens", "gpt-oss-20b training - -"),
+        ("3.3 70b FT regnl Deployment Hosting Unit", "Llama-3.3-70B-Instruct hosting regional -"),
+        ("Mnstrl 3b Inp FT DZ Tokens", "Ministral-3B input data-zone -"),
+        ("gpt-4.1-ft mdl grdr inpt Tokens", None),
+        ("gpt 4.1 Inp glbl Tokens", None),
+        ("babbage-002-FT-Inp-glbl Tokens", None),
+    ],
+)
+def test_a_meters_name_says_what_it_measures(name: str, expected: str | None) -> None:
+    meter = azure.meter_of(name)
+    told = meter and f"{meter.model} {meter.kind} {meter.tier or '-'} {meter.method or '-'}"
+    assert expected == told
+
+
+def test_machines_by_the_minute_become_prices_of_an_hour(hub: Server) -> None:
+    told = registry.price_reader("huggingface").tell_prices(registry.offer("huggingface"), DAY)
+    hours = {row.tier: f"{row.usd:f}" for row in told.rows}
+    assert {"cpu-basic": "0.01", "a10g-small": "1.00"} == hours
+    assert 1 == len(hub.asked("GET", "/api/jobs/hardware"))
+    assert {False} == {one.changed for one in changes(PriceBook(), "huggingface", told)}
+
+
+def test_hugging_faces_own_client_reads_the_same_list(
+    hub: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hf = pytest.importorskip("huggingface_hub", reason="needs the extra `local`")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)  # for loopback alone
+    listed = hf.HfApi(endpoint=hub.url, token=False).list_jobs_hardware()
+    assert [("cpu-basic", 167), ("a10g-small", 16667)] == [
+        (one.name, one.unit_cost_micro_usd) for one in listed
+    ]
+
+
+def test_a_rate_limit_is_waited_out_and_an_error_is_told(
+    hub: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub.spoil(Fault.RATE_LIMITED, "GET", "/api/jobs/hardware")
+    monkeypatch.setattr("unitune.patience.wait", lambda _: None)
+    reader, offer = registry.price_reader("huggingface"), registry.offer("huggingface")
+    assert 2 == len(reader.tell_prices(offer, DAY).rows)
+    hub.spoil(Fault.SERVER_ERROR, "GET", "/api/jobs/hardware")
+    with pytest.raises(BackendError, match="HTTP 500"):
+        reader.tell_prices(offer, DAY)
+    hub.spoil(Fault.CUT, "GET", "/api/jobs/hardware")
+    with pytest.raises(Unreachable):
+        reader.tell_prices(offer, DAY)
+
+
+def test_no_float_comes_out_of_a_price_list(hub: Server) -> None:
+    answer = reading.get("huggingface", f"{hub.url}/api/jobs/hardware")
+    assert isinstance(answer, list)
+    costs = [machine["unitCostUSD"] for machine in answer]
+    assert [Decimal("0.000167"), Decimal("0.016667")] == costs
+
+
+def test_a_list_in_another_shape_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    with serve(HardwareList([{"name": "h200", "unitCostUSD": 0.1}])) as server:
+        monkeypatch.setenv("HF_ENDPOINT", server.url)
+        with pytest.raises(BackendError, match="says no price for 'h200'"):
+            registry.price_reader("huggingface").tell_prices(registry.offer("huggingface"), DAY)
+
+
+def test_openai_says_when_its_models_stop(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("openai", reason="needs the extra `openai`")
+    from unitune_providers.loopback.openai.vendor import KEY, OpenAIVendor  # noqa: PLC0415
+
+    names = [model.name for model in registry.offer("openai").models]
+    vendor = OpenAIVendor(bases=names[:-1], shutdown_dates={names[0]: "2027-02-28"})
+    with serve(vendor) as server:
+        monkeypatch.setenv("OPENAI_BASE_URL", f"{server.url}/v1")
+        monkeypatch.setenv("OPENAI_API_KEY", KEY)
+        told = registry.price_reader("openai").tell_prices(registry.offer("openai"), DAY)
+    (update,) = told.models
+    assert (names[0], date(2027, 2, 28)) == (update.model, update.stops)
+    (change,) = changes(PriceBook(), "openai", told)
+    assert ("2027-01-14", "2027-02-28") == (change.before, change.after)
+    assert f"{names[1]}: no end announced" in told.notes
+    assert f"{names[-1]}: not in the list that this key sees" in told.notes
+
+
+def test_openai_needs_its_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("openai", reason="needs the extra `openai`")
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    with pytest.raises(UserError, match="OPENAI_API_KEY"):
+        registry.price_reader("openai").tell_prices(registry.offer("openai"), DAY)
+
+
+def test_together_says_what_its_models_take(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("together", reason="needs the extra `together`")
+    from unitune_providers.loopback.together.vendor import (  # noqa: PLC0415
+        KEY,
+        MODELS,
+        TogetherVendor,
+    )
+
+    with serve(TogetherVendor()) as server:
+        monkeypatch.setenv("TOGETHER_BASE_URL", server.url)
+        monkeypatch.setenv("TOGETHER_API_KEY", KEY)
+        told = registry.price_reader("together").tell_prices(registry.offer("together"), DAY)
+    assert set(MODELS) == {update.model for update in told.models}
+    assert {(20, 32768)} == {
+        (one.limits.epochs_most, one.limits.row_tokens) for one in told.models if one.limits
+    }
+    assert any("Qwen/Qwen3-14B: not among the models" in note for note in told.notes)
+
+
+def test_who_tells_nothing_by_machine_is_named_with_those_that_do() -> None:
+    with pytest.raises(UnknownName, match="azure, huggingface, openai, together"):
+        registry.price_reader("vertex")
