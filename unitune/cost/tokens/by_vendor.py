@@ -21,7 +21,7 @@ ROWS_ASKED = 200
 50,000 and 2,000 rows, 2026-11-24), and takes a minute at most vendors."""
 
 
-class AskedCounter:
+class VendorCounter:
     """Counts as the vendor does, as far as it is asked.
 
     Args:

@@ -71,7 +71,7 @@ FRAMINGS: dict[Literal["chat", "harmony"], Framing] = {
 }
 
 
-class EncodedCounter:
+class EncodingCounter:
     """Counts with one of OpenAI's encodings.
 
     Args:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Protocol, cast
 
 from unitune.abilities import StoredModel
-from unitune.cost.tokens.assumed import assumed_row, framing_assumption
+from unitune.cost.tokens.by_characters import assumed_row, framing_assumption
 from unitune.cost.tokens.chat_template import CannotRender, ChatTemplate, read_template
 from unitune.cost.tokens.count import Count, RowCount
 from unitune.data.example import Example
@@ -58,7 +58,7 @@ def can_read_tokenizers() -> bool:
     return find_spec("tokenizers") is not None
 
 
-class OwnCounter:
+class TokenizerCounter:
     """Counts with a model's own tokenizer, framed by its chat template if it has one.
 
     Args:
