@@ -104,7 +104,7 @@ class EncodingCounter:
         """What makes ranges of its counts."""
         framing = self._framing
         told = [
-            f"the {framing.opening} tokens that open a reply are in a training row's high count",
+            f"the {framing.opening} tokens that open a reply are in a row's high count alone",
             "tools and their calls are counted by rule, and as JSON where that is more",
         ]
         if framing.prelude:

@@ -47,7 +47,8 @@ def find_tokenizer(model: str, stored: Iterable[StoredModel] = ()) -> Path | Non
         stored: Models that a backend keeps on this machine.
     """
     kept = [one.path for one in stored if one.name.lower() == model.lower()]
-    for folder in (Path(model).expanduser(), *kept, *_hub_snapshots(model)):
+    named = Path(os.path.expanduser(model))  # noqa: PTH111 - Path's own raises for ~nobody
+    for folder in (named, *kept, *_hub_snapshots(model)):
         if (folder / TOKENIZER).is_file():
             return folder
     return None
