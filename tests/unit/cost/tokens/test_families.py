@@ -68,6 +68,7 @@ def test_models_whose_encoding_is_not_told_are_ranges_that_say_so(model: str) ->
         ("Qwen/Qwen3-8B", "the tokenizer of Qwen/Qwen3-8B is not on this machine"),
         ("somebody/gpt-4o-distilled", "is not on this machine"),
         ("gpt-4.2", "is not on this machine"),
+        ("~nobody/model", "is not on this machine"),
     ],
 )
 def test_models_without_a_tokenizer_here_are_counted_in_characters(

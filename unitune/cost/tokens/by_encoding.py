@@ -71,7 +71,7 @@ FRAMINGS: dict[Literal["chat", "harmony"], Framing] = {
 }
 
 
-class EncodedCounter:
+class EncodingCounter:
     """Counts with one of OpenAI's encodings.
 
     Args:
@@ -104,7 +104,7 @@ class EncodedCounter:
         """What makes ranges of its counts."""
         framing = self._framing
         told = [
-            f"the {framing.opening} tokens that open a reply are in a training row's high count",
+            f"the {framing.opening} tokens that open a reply are in a row's high count alone",
             "tools and their calls are counted by rule, and as JSON where that is more",
         ]
         if framing.prelude:

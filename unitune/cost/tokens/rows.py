@@ -14,9 +14,9 @@ from pathlib import Path
 from pydantic import JsonValue, ValidationError
 from pydantic_core import from_json
 
+from unitune.cost.tokens.by_encoding import EncodingCounter
 from unitune.cost.tokens.count import RowCount
 from unitune.cost.tokens.counter import TokenCounter
-from unitune.cost.tokens.encoded import EncodedCounter
 from unitune.data.dataset import Row
 from unitune.data.example import Example
 from unitune.data.lines import Line
@@ -48,7 +48,7 @@ def count_rows(
         found = read(file, data, use="any")
         yield from (counter.row(item.example) for item in found if isinstance(item, Row))
         return
-    plain = counter.plain if isinstance(counter, EncodedCounter) else _never
+    plain = counter.plain if isinstance(counter, EncodingCounter) else _never
     with file.open("rb") as lines:
         for line in lines:
             if (count := plain(_parsed(line))) is not None:

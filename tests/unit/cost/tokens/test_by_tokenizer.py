@@ -13,7 +13,7 @@ pytest.importorskip("tokenizers", reason="needs the extra `local`")
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 from unitune.abilities import StoredModel
-from unitune.cost.tokens import Count, counter_for, own
+from unitune.cost.tokens import Count, by_tokenizer, counter_for
 from unitune.cost.tokens.chat_template import CannotRender, ChatTemplate, read_template
 from unitune.data.example import Example, Message
 
@@ -102,7 +102,7 @@ def test_a_hub_model_is_found_in_the_hubs_cache(
     found = hub.try_to_load_from_cache(
         "owner/small", "tokenizer.json", cache_dir=tmp_path / inside[variable]
     )
-    assert str(own.find_tokenizer("owner/small")) == str(Path(found).parent)
+    assert str(by_tokenizer.find_tokenizer("owner/small")) == str(Path(found).parent)
 
 
 def test_without_a_template_the_framing_is_a_range(tmp_path: Path) -> None:
@@ -147,7 +147,7 @@ def test_a_broken_tokenizer_is_a_range_that_says_so(tmp_path: Path) -> None:
 def test_without_the_package_the_count_is_a_range_that_names_the_install(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(own, "find_spec", lambda _name: None)
+    monkeypatch.setattr(by_tokenizer, "find_spec", lambda _name: None)
     counter = counter_for(str(save(tmp_path)))
     assert "pip install 'unitune[local]'" in counter.assumptions[0]
 

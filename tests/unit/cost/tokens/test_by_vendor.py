@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from unitune.cost.tokens import AskedCounter, Count, counter_for
+from unitune.cost.tokens import Count, VendorCounter, counter_for
 from unitune.data.example import Example, Message
 from unitune.errors import Unreachable, Unsupported
 from unitune.models import Request, TunedModel
@@ -35,7 +35,7 @@ def row(number: int) -> Example:
 
 def test_prompts_are_exact_while_the_vendor_is_asked() -> None:
     vendor = Vendor()
-    counter = AskedCounter(vendor, MODEL, counter_for(MODEL))
+    counter = VendorCounter(vendor, MODEL, counter_for(MODEL))
     count = counter.row(row(1))
 
     assert Count.of(7 + 20) == count.prompt
@@ -45,7 +45,7 @@ def test_prompts_are_exact_while_the_vendor_is_asked() -> None:
 
 def test_what_the_vendor_was_not_asked_for_is_scaled_by_what_it_said() -> None:
     vendor, plain = Vendor(), counter_for(MODEL)
-    counter = AskedCounter(vendor, MODEL, plain, rows=3)
+    counter = VendorCounter(vendor, MODEL, plain, rows=3)
     asked = [counter.row(row(number)).prompt for number in range(3)]
     later = counter.row(row(7))
 
@@ -63,7 +63,7 @@ def test_what_the_vendor_was_not_asked_for_is_scaled_by_what_it_said() -> None:
 
 def test_before_anything_was_asked_counts_are_our_own() -> None:
     plain = counter_for(MODEL)
-    counter = AskedCounter(Vendor(), MODEL, plain)
+    counter = VendorCounter(Vendor(), MODEL, plain)
 
     assert plain.text("How many?") == counter.text("How many?")
     assert plain.assumptions == counter.assumptions
@@ -71,11 +71,11 @@ def test_before_anything_was_asked_counts_are_our_own() -> None:
 
 def test_a_row_that_cannot_be_asked_is_counted_by_ourselves() -> None:
     plain = counter_for(MODEL)
-    counter = AskedCounter(Vendor(failure=Unsupported("no such turn")), MODEL, plain)
+    counter = VendorCounter(Vendor(failure=Unsupported("no such turn")), MODEL, plain)
     assert plain.row(row(1)) == counter.row(row(1))
 
 
 def test_a_vendor_that_does_not_answer_is_told() -> None:
-    counter = AskedCounter(Vendor(failure=Unreachable("no answer")), MODEL, counter_for(MODEL))
+    counter = VendorCounter(Vendor(failure=Unreachable("no answer")), MODEL, counter_for(MODEL))
     with pytest.raises(Unreachable):
         counter.row(row(1))
