@@ -348,6 +348,26 @@ class Quotes(Protocol):
         ...
 
 
+@runtime_checkable
+class CountsTokens(Protocol):
+    """A backend whose vendor counts tokens itself, for who asks: it takes a key, and a request."""
+
+    def count_tokens(self, model: str | TunedModel, request: Request) -> int:
+        """Return how many tokens a request is, as the vendor would bill its input.
+
+        Args:
+            model: An untuned one by its name, or what a run left behind.
+            request: Its messages and tools; how it is to be answered does not count.
+
+        Raises:
+            Unsupported: The model cannot be asked this; another request may well be counted.
+            UserError: No key is set.
+            BackendError: The vendor refused.
+            Unreachable: It gave no answer.
+        """
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class PricesTold:
     """What a vendor says of its own prices, limits and dates.

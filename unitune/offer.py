@@ -168,6 +168,8 @@ class Serving(Fact):
     """None: not known."""
     reasons: bool = False
     """Whether answers are billed with hidden reasoning."""
+    tuned_as_base: bool = False
+    """Whether the tokens of a tuned model cost what those of its base do."""
     source: str
     """Where it stands."""
 

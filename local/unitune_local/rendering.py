@@ -13,7 +13,6 @@ is refused: a model tuned through it would not see in use what it saw in trainin
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, cast
@@ -22,6 +21,7 @@ from jinja2 import TemplateError as JinjaError
 from pydantic import JsonValue
 from transformers import PreTrainedTokenizerBase
 
+from unitune.cost.tokens.chat_template import template_turn
 from unitune.data.example import Example, Message, digest
 from unitune.errors import Mismatch
 
@@ -203,7 +203,7 @@ def _apply(
     if not messages:
         return ""
     _template(tokenizer)
-    turns = [_turn(message) for message in messages]
+    turns = [template_turn(message) for message in messages]
     apply = cast("Any", tokenizer).apply_chat_template
     try:
         return cast("str", apply(turns, tools=tools, tokenize=False, add_generation_prompt=asks))
@@ -222,30 +222,6 @@ def _template(tokenizer: PreTrainedTokenizerBase) -> str:
         "the model's tokenizer has no chat template.",
         "Use an instruct model, or add a chat_template.jinja to the model's folder.",
     )
-
-
-def _turn(message: Message) -> dict[str, JsonValue]:
-    """Return a message in the form that chat templates expect."""
-    turn: dict[str, JsonValue] = {"role": message.role, "content": message.text}
-    if message.name is not None:
-        turn["name"] = message.name
-    if message.tool_call_id is not None:
-        turn["tool_call_id"] = message.tool_call_id
-    if message.tool_calls is not None:
-        turn["tool_calls"] = [_call(call) for call in message.tool_calls]
-    return turn
-
-
-def _call(call: dict[str, JsonValue]) -> dict[str, JsonValue]:
-    """Return a tool call with its arguments as an object: templates write them as JSON."""
-    function = call.get("function")
-    if not isinstance(function, dict) or not isinstance(function.get("arguments"), str):
-        return call
-    try:
-        arguments = cast("JsonValue", json.loads(cast("str", function["arguments"])))
-    except ValueError:
-        return call
-    return {**call, "function": {**function, "arguments": arguments}}
 
 
 def _encode(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:

@@ -15,6 +15,7 @@ import yaml
 from unitune.cost.prices.files import PricesFile
 from unitune.evaluate.contenders.build import check_roles
 from unitune.job import Evaluate, Job
+from unitune.usage_specs import Usage
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -56,6 +57,10 @@ def test_the_prices_file_in_readme_is_one() -> None:
     assert [("azure", "training"), ("local", "machine")] == [
         (row.backend, row.kind) for row in rows
     ]
+
+
+def test_the_usage_in_readme_is_a_usage() -> None:
+    assert Usage.model_validate(yaml_with("requests_month:")["usage"]).requests_month
 
 
 def test_every_relative_link_leads_to_a_file() -> None:

@@ -16,6 +16,9 @@ models = typer.Typer(
     invoke_without_command=True,
 )
 
+READ = ("job", "offer", "prices")
+"""Documents that people write; the others are printed."""
+
 BackendName = Annotated[
     str, typer.Option("--backend", metavar="NAME", help="Whose models: a backend that keeps them.")
 ]
@@ -102,4 +105,5 @@ def schema(
     """
     from unitune.cli.show import document_model
 
-    typer.echo(json_module.dumps(document_model(name).model_json_schema(), indent=2))
+    mode = "validation" if name in READ else "serialization"
+    typer.echo(json_module.dumps(document_model(name).model_json_schema(mode=mode), indent=2))

@@ -39,7 +39,7 @@ def cost(
     from rich.text import Text
 
     from unitune.cli.output import console, print_json
-    from unitune.cost.prices.book import PriceBook
+    from unitune.cost.prices.book import book_for
     from unitune.job import Job
     from unitune.owning.documents import OwnershipList
     from unitune.owning.own import own
@@ -48,7 +48,7 @@ def cost(
     job = Job.load(file)
     found = OwnershipList(
         backends=tuple(
-            own(job.on(name), PriceBook(), requests_month=requests)
+            own(job.on(name), book_for(job), requests_month=requests)
             for name in backend or [job.backend]
         )
     )

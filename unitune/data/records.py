@@ -125,7 +125,8 @@ def _usable(value: JsonValue, text: str) -> dict[str, JsonValue] | Finding:
         return error("not-an-object", f"the line is no object but {_cut(text)}.", _ONE_OBJECT)
     if text.count("{") + text.count("[") > MAX_DEPTH and _depth(value) > MAX_DEPTH:
         return _too_deep()
-    if "\\" in text and (broken := _unpaired_surrogate(value)):
+    half = "\\ud" in text or "\\uD" in text  # how every escaped surrogate begins
+    if half and (broken := _unpaired_surrogate(value)):
         return error(
             "unpaired-surrogate",
             f"the escape \\u{ord(broken):04x} is half of a character.",

@@ -8,19 +8,17 @@ those of the plan, and all of them at the high end, because one left running cos
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import date
 from decimal import Decimal
 from typing import Literal
 
-from unitune import registry
 from unitune.cost.ownership import Alternative, CachingRule, Rates, Request, hours_a_month
 from unitune.cost.ownership.alternatives import times
-from unitune.cost.prices.book import PriceBook
 from unitune.cost.spread import Spread
-from unitune.offer import Offer
+from unitune.owning.pricing import Pricing
 from unitune.owning.usage import PLAIN, Profile, Tokens
-from unitune.price_specs import Kind, PriceRow
+from unitune.price_specs import PriceRow
 
 Role = Literal["prompted", "tuned", "newest"]
 NOTHING = Spread.of(Decimal(0))
@@ -34,6 +32,7 @@ class Answerer:
         role: Which way of answering it is.
         backend: Who answers.
         model: Its name there; of a tuned model, that of its base.
+        stops: Day on which it is switched off, where one is announced.
         request: A usual request.
         alternative: What it costs once, a month and a request.
         rows: The prices that were used.
@@ -43,51 +42,11 @@ class Answerer:
     role: Role
     backend: str
     model: str
+    stops: date | None
     request: Request
     alternative: Alternative
     rows: tuple[PriceRow, ...]
     notes: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Pricing:
-    """Looks prices up and keeps those that it found.
-
-    Args:
-        book: All prices.
-        backend: Whose.
-        model: Of which base.
-        on: The day.
-        tier: Where it runs; None: where it usually does.
-    """
-
-    book: PriceBook
-    backend: str
-    model: str
-    on: date
-    tier: str | None = None
-    rows: list[PriceRow] = field(default_factory=list[PriceRow])
-
-    def find(self, kind: Kind, *, tuned: bool = False) -> PriceRow | None:
-        """Return the row that applies, and keep it; None where the price is unknown."""
-        row = self.book.find(
-            self.backend, self.model, kind, tier=self.tier, tuned=tuned, on=self.on
-        )
-        if row is not None and row not in self.rows:
-            self.rows.append(row)
-        return row
-
-    def rates(self, *, tuned: bool) -> Rates:
-        """Return the prices of tokens."""
-        return Rates(
-            input=self._million("input", tuned=tuned),
-            output=self._million("output", tuned=tuned),
-            cached_input=self._million("cached-input", tuned=tuned),
-        )
-
-    def _million(self, kind: Kind, *, tuned: bool) -> Decimal | None:
-        row = self.find(kind, tuned=tuned)
-        return row.usd if row is not None and row.per == "million-tokens" else None
 
 
 def untuned(role: Role, pricing: Pricing, tokens: Tokens, profile: Profile) -> Answerer:
@@ -99,18 +58,18 @@ def untuned(role: Role, pricing: Pricing, tokens: Tokens, profile: Profile) -> A
         tokens: Of its requests.
         profile: How it is used.
     """
-    offer = registry.offer(pricing.backend)
-    request = _request(offer, pricing, tokens, profile, tuned=False)
-    month, notes = (NOTHING, ()) if not _is_here(offer) else _machine(pricing, profile)
+    request = _request(pricing, tokens, profile, tuned=False)
+    month, notes = _machine(pricing, profile) if _is_here(pricing) else (NOTHING, ())
     alternative = Alternative(once=NOTHING, month=month, request=request.usd)
     return Answerer(
         role=role,
         backend=pricing.backend,
         model=pricing.model,
+        stops=pricing.stops,
         request=request,
         alternative=alternative,
         rows=tuple(pricing.rows),
-        notes=(*_token_notes(pricing, request), *notes),
+        notes=(*_token_notes(pricing, request, tuned=False), *notes),
     )
 
 
@@ -122,31 +81,29 @@ def tuned(pricing: Pricing, tokens: Tokens, profile: Profile) -> Answerer:
         tokens: Of its requests.
         profile: How it is used.
     """
-    offer = registry.offer(pricing.backend)
-    request = _request(offer, pricing, tokens, profile, tuned=True)
-    month, notes = _machine(pricing, profile) if _is_here(offer) else _hosting(pricing, profile)
+    request = _request(pricing, tokens, profile, tuned=True)
+    month, notes = _machine(pricing, profile) if _is_here(pricing) else _hosting(pricing, profile)
     return Answerer(
         role="tuned",
         backend=pricing.backend,
         model=pricing.model,
+        stops=pricing.stops,
         request=request,
         alternative=Alternative(once=None, month=month, request=request.usd),
         rows=tuple(pricing.rows),
-        notes=(*_token_notes(pricing, request), *notes),
+        notes=(*_token_notes(pricing, request, tuned=True), *notes),
     )
 
 
-def _request(
-    offer: Offer, pricing: Pricing, tokens: Tokens, profile: Profile, *, tuned: bool
-) -> Request:
+def _request(pricing: Pricing, tokens: Tokens, profile: Profile, *, tuned: bool) -> Request:
     """Return a usual request; on one's own machine a token costs nothing."""
-    serving = offer.serving_of(pricing.model)
+    serving = pricing.offer.serving_of(pricing.model)
     caching = serving.caching if serving else None
     reasons = serving is not None and serving.reasons and not tokens.hidden
     return Request(
         prompt=tokens.prompt,
         answer=tokens.answer,
-        rates=Rates(Decimal(0), Decimal(0)) if _is_here(offer) else pricing.rates(tuned=tuned),
+        rates=Rates(Decimal(0), Decimal(0)) if _is_here(pricing) else pricing.rates(tuned=tuned),
         shared=tokens.shared,
         caching=caching
         and CachingRule(caching.minimum_tokens, caching.step_tokens, caching.write_factor),
@@ -155,9 +112,9 @@ def _request(
     )
 
 
-def _is_here(offer: Offer) -> bool:
+def _is_here(pricing: Pricing) -> bool:
     """Whether it runs on the user's own machine."""
-    return offer.training_price == "none"
+    return pricing.offer.training_price == "none"
 
 
 def _machine(pricing: Pricing, profile: Profile) -> tuple[Spread, tuple[str, ...]]:
@@ -169,26 +126,47 @@ def _machine(pricing: Pricing, profile: Profile) -> tuple[Spread, tuple[str, ...
             "as machine in prices.yaml to reckon with it."
         )
         return NOTHING, (note,)
-    return _by_the_hour(row, profile), ()
+    note = "one machine is reckoned with, whatever the volume and however long the prompts."
+    return _by_the_hour(row, profile), (note,)
 
 
 def _hosting(pricing: Pricing, profile: Profile) -> tuple[Spread | None, tuple[str, ...]]:
     """Return hosting and storage of a tuned model a month; None where hosting has no price."""
-    hosting, storage = pricing.find("hosting"), pricing.find("storage")
+    hosting, storage = pricing.hosting(), pricing.find("storage")
     if hosting is None:
+        where = f"{pricing.backend}{f' ({pricing.tier})' if pricing.tier else ''}"
         note = (
-            f"no price is known for hosting a tuned {pricing.model} on {pricing.backend}; hosting "
-            "in prices.yaml sets it, 0 where none is charged."
+            f"no price is known for hosting a tuned {pricing.model} on {where}; hosting in "
+            "prices.yaml sets it, 0 where none is charged."
         )
         return None, (note,)
-    month = Spread.of(hosting.usd) if hosting.per == "month" else _by_the_hour(hosting, profile)
+    cheap, dear = hosting
+    month = _between(_a_month(cheap, profile), _a_month(dear, profile))
+    notes = _machine_notes(cheap, dear)
     if storage is not None and storage.per == "month":
-        return month + Spread.of(storage.usd), ()
+        return month + Spread.of(storage.usd), notes
     if storage is not None:
-        return month, (
-            f"storage is charged by {storage.per} and not counted: its size is unknown.",
-        )
-    return month, ()
+        notes += (f"storage is charged by {storage.per} and not counted: its size is unknown.",)
+    return month, notes
+
+
+def _a_month(row: PriceRow, profile: Profile) -> Spread:
+    return Spread.of(row.usd) if row.per == "month" else _by_the_hour(row, profile)
+
+
+def _between(cheap: Spread, dear: Spread) -> Spread:
+    """Return the range of both; the cheap one is what is expected."""
+    return Spread(cheap.low, cheap.expected, max(cheap.high, dear.high))
+
+
+def _machine_notes(cheap: PriceRow, dear: PriceRow) -> tuple[str, ...]:
+    if cheap == dear:
+        return ()
+    note = (
+        f"hosting depends on the machine: from ${cheap.usd:f} a {cheap.per} ({cheap.tier}), which "
+        f"is expected, to ${dear.usd:f} ({dear.tier}); one is reckoned with, whatever the volume."
+    )
+    return (note,)
 
 
 def _by_the_hour(row: PriceRow, profile: Profile) -> Spread:
@@ -198,20 +176,20 @@ def _by_the_hour(row: PriceRow, profile: Profile) -> Spread:
     return times(planned, row.usd)
 
 
-def _token_notes(pricing: Pricing, request: Request) -> Iterator[str]:
-    named = f"{pricing.model} on {pricing.backend}"
-    lacking = [
-        name
-        for name, usd in (("input", request.rates.input), ("output", request.rates.output))
-        if usd is None
-    ]
-    if lacking:
+def _token_notes(pricing: Pricing, request: Request, *, tuned: bool) -> Iterator[str]:
+    where = f"{pricing.backend}{f' ({pricing.tier})' if pricing.tier else ''}"
+    named = f"{'a tuned ' if tuned else ''}{pricing.model} on {where}"
+    prices = (("input", request.rates.input), ("output", request.rates.output))
+    if lacking := [name for name, usd in prices if usd is None]:
         yield f"no price is known for {' and '.join(lacking)} of {named}; prices.yaml can name it."
-    elif request.rates.cached_input is not None and request.caching is None:
+    elif tuned or request.caches:
+        return
+    elif request.caching is None and request.rates.cached_input is not None:
         yield f"how {named} caches prompts is not known; nothing is reckoned as cached."
-    elif request.shared and request.caching and not request.cached_tokens:
+    elif request.caching is not None and request.rates.cached_input is None:
+        yield f"no price is known for cached input of {named}; nothing is reckoned as cached."
+    elif request.caching is not None and request.shared.expected:
         yield (
-            f"what prompts to {named} share, {request.shared:,} tokens, is too short for its cache."
-            if request.rates.cached_input is not None
-            else f"no price is known for cached input of {named}; nothing is reckoned as cached."
+            f"{named} caches from {request.caching.minimum_tokens:,} tokens on; the "
+            f"{request.shared.expected:,} that prompts share are fewer."
         )

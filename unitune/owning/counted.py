@@ -37,18 +37,16 @@ class Counted:
         shared_tuned: Tokens that all of the tuned model's prompts begin with.
         shared_prompted: Tokens that all of the prompted model's begin with.
         prompt: Which prompts were counted, for people.
-        rows: How many rows were counted.
-        basis: What counted them.
+        how: How many rows were counted, by what and on which assumptions, a sentence each.
     """
 
     tuned: Count
     prompted: Count
     answer: Count
-    shared_tuned: int
-    shared_prompted: int
+    shared_tuned: Count
+    shared_prompted: Count
     prompt: str
-    rows: int
-    basis: str
+    how: tuple[str, ...]
 
 
 def count(job: Job, splits: Splits, counter: TokenCounter) -> Counted:
@@ -66,16 +64,18 @@ def count(job: Job, splits: Splits, counter: TokenCounter) -> Counted:
     added = [_added(prompt, some, counter) for prompt in prompts]
     return Counted(
         tuned=own.prompt,
-        prompted=own.prompt + Count(min(added), sorted(added)[len(added) // 2], max(added)),
+        prompted=own.prompt + _range(added),
         answer=own.answer,
-        shared_tuned=_shared(OWN_MESSAGES, some, counter),
-        shared_prompted=_shared(prompts[len(prompts) // 2], some, counter),
-        prompt=prompts[0].label
-        if len(prompts) == 1
-        else f"{prompts[0].label} to {prompts[-1].label}",
-        rows=len(rows),
-        basis=counter.basis,
+        shared_tuned=_range([_shared(OWN_MESSAGES, some, counter)]),
+        shared_prompted=_range([_shared(prompt, some, counter) for prompt in prompts]),
+        prompt=_told(prompts),
+        how=(f"{len(rows):,} rows were counted by {counter.basis}.", *counter.assumptions),
     )
+
+
+def _range(numbers: Sequence[int]) -> Count:
+    """Return the least, the middle and the most of some numbers."""
+    return Count(min(numbers), sorted(numbers)[len(numbers) // 2], max(numbers))
 
 
 def _prompts(job: Job, splits: Splits) -> tuple[Prompt, ...]:
@@ -88,6 +88,11 @@ def _prompts(job: Job, splits: Splits) -> tuple[Prompt, ...]:
     if not baselines:
         return (OWN_MESSAGES,)
     return max(baselines, key=lambda one: EFFORT.index(prompt_kind(one.spec))).prompts
+
+
+def _told(prompts: Sequence[Prompt]) -> str:
+    first, last = prompts[0].label, prompts[-1].label
+    return first if first == last else f"from {first} to {last}"
 
 
 def _added(prompt: Prompt, rows: Sequence[Example], counter: TokenCounter) -> int:

@@ -12,8 +12,7 @@ from datetime import date
 from decimal import Decimal
 from itertools import combinations
 
-from unitune import registry
-from unitune.cost.estimate import Estimate, estimate
+from unitune.cost.estimate import estimate
 from unitune.cost.ownership import (
     Horizon,
     break_even,
@@ -22,18 +21,23 @@ from unitune.cost.ownership import (
 )
 from unitune.cost.ownership.alternatives import times
 from unitune.cost.prices.book import PriceBook
+from unitune.cost.prices.staleness import age_findings
 from unitune.cost.spread import Spread
 from unitune.cost.tokens import counter_for
 from unitune.data.split import Splits, load_splits
 from unitune.errors import JobError, UserError
-from unitune.feasibility import on_its_own_name
+from unitune.feasibility import offer_findings, on_its_own_name
 from unitune.job import Job
-from unitune.owning.columns import NOTHING, Answerer, Pricing, tuned, untuned
+from unitune.offer import Offer
+from unitune.owning.columns import NOTHING, Answerer, tuned, untuned
 from unitune.owning.counted import Counted, count
 from unitune.owning.documents import Column, CostAt, Meeting, Ownership
 from unitune.owning.measured import measured
+from unitune.owning.pricing import Pricing
 from unitune.owning.usage import Profile, profile, says_all_tokens
+from unitune.price_specs import PriceRow
 from unitune.today import today
+from unitune.usage_specs import Rival
 
 VOLUMES = (1_000, 10_000, 100_000, 1_000_000)
 """Requests a month at which costs are told beside the planned ones."""
@@ -53,27 +57,38 @@ def own(job: Job, book: PriceBook, *, requests_month: int | None = None) -> Owne
         DataError: Its rows cannot be read.
         UserError: The model is switched off already.
     """
-    offer = registry.offer(job.backend)
+    offer = book.offer(job.backend)
     job = on_its_own_name(job, offer)
     if job.data.train is None:
         raise JobError(
             f"job {job.name!r} names no training rows (data.train), so nothing is tuned."
         )
-    horizon = _horizon(job, today())
+    horizon = _horizon(job, offer, today())
     splits = load_splits(job)
+    rival = _rival(job, offer)
     used = profile(
         job,
+        rival=rival and rival.model,
         requests_month=requests_month,
         measured=measured(job),
-        counted=None if says_all_tokens(job.usage) else _counted(job, splits),
+        counted=None if says_all_tokens(job.usage) else _counted(job, offer, splits),
     )
-    once = _once(job, splits, estimate(job, offer, splits.train))
-    return _document(job, horizon, used, once, _answerers(job, book, used, once, horizon.begins))
+    once = _once(job, offer, splits)
+    answerers = _answerers(_pricings(job, book, horizon.begins, rival), used, once)
+    notes = (
+        *_refusals(job, offer, horizon.begins),
+        *_limits(horizon, once),
+        *(note for one in answerers for note in _told(one)),
+        *used.notes,
+        *_ages(answerers, horizon.begins),
+    )
+    return _document(job, horizon, used, answerers, notes)
 
 
-def _horizon(job: Job, day: date) -> Horizon:
+def _horizon(job: Job, offer: Offer, day: date) -> Horizon:
     """Return the horizon of the tuned model, which lives no longer than its base."""
-    stops = _stops(job.backend, job.base_model)
+    offered = offer.model(job.base_model)
+    stops = offered.stops if offered else None
     horizon = Horizon.of(job.usage.months, day, stops)
     if not horizon.months:
         raise UserError(
@@ -83,38 +98,36 @@ def _horizon(job: Job, day: date) -> Horizon:
     return horizon
 
 
-def _stops(backend: str, model: str) -> date | None:
-    offered = registry.offer(backend).model(model)
-    return offered.stops if offered else None
+def _rival(job: Job, offer: Offer) -> Rival | None:
+    """Return the newest untuned model: the job's choice, else the offer's."""
+    if job.usage.rival is None and offer.newest is not None:
+        return Rival(model=offer.newest.model)
+    return job.usage.rival
 
 
-def _counted(job: Job, splits: Splits) -> Counted:
-    return count(job, splits, counter_for(job.base_model))
+def _counted(job: Job, offer: Offer, splits: Splits) -> Counted:
+    offered = offer.model(job.base_model)
+    aliases = offered.aliases if offered else ()
+    return count(job, splits, counter_for(job.base_model, aliases=aliases))
 
 
-def _answerers(
-    job: Job, book: PriceBook, used: Profile, once: _Once, day: date
-) -> tuple[Answerer, ...]:
-    def pricing(backend: str, model: str) -> Pricing:
-        return Pricing(book, backend, model, day)
+def _pricings(job: Job, book: PriceBook, day: date, rival: Rival | None) -> tuple[Pricing, ...]:
+    """Return who is priced: the base, the base again as tuned, and the rival."""
+    names = [(job.backend, job.base_model)] * 2
+    names += [(rival.backend or job.backend, rival.model)] if rival else []
+    return tuple(
+        Pricing(book, backend, model, day, book.offer(backend).tier(job.options.get(backend, {})))
+        for backend, model in names
+    )
 
-    prompted = untuned("prompted", pricing(job.backend, job.base_model), used.prompted, used)
-    ours = tuned(pricing(job.backend, job.base_model), used.tuned, used)
+
+def _answerers(pricings: tuple[Pricing, ...], used: Profile, once: _Once) -> tuple[Answerer, ...]:
+    base, again, *rivals = pricings
+    prompted = untuned("prompted", base, used.prompted, used)
+    ours = tuned(again, used.tuned, used)
     paid = once.usd(prompted.alternative.request, ours.alternative.request)
     ours = replace(ours, alternative=replace(ours.alternative, once=paid))
-    rival = _rival(job)
-    if rival is None:
-        return prompted, ours
-    return prompted, ours, untuned("newest", pricing(*rival), used.rival, used)
-
-
-def _rival(job: Job) -> tuple[str, str] | None:
-    """Return backend and model of the newest untuned model."""
-    named = job.usage.rival
-    if named is not None:
-        return named.backend or job.backend, named.model
-    newest = registry.offer(job.backend).newest
-    return None if newest is None else (job.backend, newest.model)
+    return prompted, ours, *(untuned("newest", one, used.rival, used) for one in rivals)
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,23 +160,28 @@ class _Once:
         return paid + Spread.of(self.preparation_usd)
 
 
-def _once(job: Job, splits: Splits, priced: Estimate | None) -> _Once:
+def _once(job: Job, offer: Offer, splits: Splits) -> _Once:
     return _Once(
-        training=_training(job, priced),
+        training=_training(job, offer, splits),
         answers=len(splits.test or ()) * job.evaluate.repeats,
         runs=job.usage.runs,
         preparation_usd=job.usage.preparation_usd,
     )
 
 
-def _training(job: Job, priced: Estimate | None) -> Spread | None:
-    if registry.offer(job.backend).training_price == "none":
+def _training(job: Job, offer: Offer, splits: Splits) -> Spread | None:
+    if offer.training_price == "none":
         return NOTHING
+    priced = estimate(job, offer, splits.train)
     return priced and Spread(priced.usd_low, priced.usd_expected, priced.usd_high)
 
 
 def _document(
-    job: Job, horizon: Horizon, used: Profile, once: _Once, answerers: tuple[Answerer, ...]
+    job: Job,
+    horizon: Horizon,
+    used: Profile,
+    answerers: tuple[Answerer, ...],
+    notes: tuple[str, ...],
 ) -> Ownership:
     prompted, ours = answerers[:2]
     volume = Decimal(used.requests_month)
@@ -180,8 +198,8 @@ def _document(
         cache_threshold=hit_rate_threshold(ours.request, prompted.request),
         meetings=tuple(_meetings(answerers, horizon.months)),
         figures=used.figures,
-        notes=tuple(dict.fromkeys(_notes(horizon, once, answerers))),
-        prices=tuple(dict.fromkeys(row for one in answerers for row in one.rows)),
+        notes=tuple(dict.fromkeys(notes)),
+        prices=_rows(answerers),
     )
 
 
@@ -191,7 +209,7 @@ def _column(one: Answerer, requests_month: int, horizon: Horizon) -> Column:
         role=one.role,
         backend=one.backend,
         model=one.model,
-        stops=_stops(one.backend, one.model),
+        stops=one.stops,
         request_usd=one.alternative.request,
         month_usd=one.alternative.month,
         once_usd=one.alternative.once,
@@ -218,7 +236,13 @@ def _meetings(answerers: Iterable[Answerer], months: Decimal) -> Iterator[Meetin
             )
 
 
-def _notes(horizon: Horizon, once: _Once, answerers: Iterable[Answerer]) -> Iterator[str]:
+def _refusals(job: Job, offer: Offer, day: date) -> Iterator[str]:
+    for finding in offer_findings(job, offer, day):
+        if finding.severity == "error":
+            yield f"it cannot be launched there: {finding.message}"
+
+
+def _limits(horizon: Horizon, once: _Once) -> Iterator[str]:
     if horizon.ends is not None:
         yield (
             f"the model is switched off on {horizon.ends}: {horizon.months:.1f} months are left of "
@@ -226,8 +250,19 @@ def _notes(horizon: Horizon, once: _Once, answerers: Iterable[Answerer]) -> Iter
         )
     if once.training is None:
         yield "what a training costs is not known: its price is not, or it is charged by the hour."
-    for one in answerers:
-        yield from one.notes
-        stops = _stops(one.backend, one.model)
-        if one.role == "newest" and stops and stops < (horizon.ends or date.max):
-            yield f"{one.model} on {one.backend} is switched off on {stops}."
+
+
+def _told(one: Answerer) -> Iterator[str]:
+    yield from one.notes
+    if one.role == "newest" and one.stops:
+        yield f"{one.model} on {one.backend} is switched off on {one.stops}."
+
+
+def _ages(answerers: Iterable[Answerer], day: date) -> Iterator[str]:
+    for finding in age_findings(_rows(answerers), day, allow_stale=True):
+        yield finding.message
+
+
+def _rows(answerers: Iterable[Answerer]) -> tuple[PriceRow, ...]:
+    """Return the prices that were used, each once."""
+    return tuple({row.id: row for one in answerers for row in one.rows}.values())

@@ -6,7 +6,7 @@ what the rows count to; else an assumption, named as one.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import Literal
 
@@ -17,7 +17,7 @@ from unitune.cost.ownership.request import BEST_HIT_RATE, WORST_HIT_RATE
 from unitune.cost.tokens import Count
 from unitune.job import Job
 from unitune.owning.counted import Counted
-from unitune.owning.measured import Measured
+from unitune.owning.measured import MeanTokens, Measured
 from unitune.usage_specs import Usage
 
 Source = Literal["option", "job", "measured", "counted", "assumed"]
@@ -55,7 +55,7 @@ class Tokens:
 
     prompt: Count
     answer: Count
-    shared: int
+    shared: Count
     hidden: bool
 
 
@@ -72,6 +72,7 @@ class Profile:
         reasoning: Factor of hidden reasoning, where a model reasons: low, expected, high.
         hosting_hours: Hours a month that a deployment stands, as planned.
         figures: All of that for people.
+        notes: How it was counted, where it was.
     """
 
     requests_month: int
@@ -82,6 +83,7 @@ class Profile:
     reasoning: tuple[Decimal, Decimal, Decimal]
     hosting_hours: Decimal
     figures: tuple[Figure, ...]
+    notes: tuple[str, ...]
 
 
 def says_all_tokens(usage: Usage) -> bool:
@@ -91,19 +93,25 @@ def says_all_tokens(usage: Usage) -> bool:
 
 
 def profile(
-    job: Job, *, requests_month: int | None, measured: Measured | None, counted: Counted | None
+    job: Job,
+    *,
+    rival: str | None,
+    requests_month: int | None,
+    measured: Measured | None,
+    counted: Counted | None,
 ) -> Profile:
     """Return how a job's model will be used.
 
     Args:
         job: Its `usage` goes before all but the next.
+        rival: Name of the newest untuned model.
         requests_month: As the command line says.
         measured: The newest comparison's tokens.
         counted: The rows' tokens; None only where the job says all of them.
     """
     gathered = _Gathering(job.usage, measured, counted)
     prompted, tuned = gathered.prompted(), gathered.tuned()
-    rival = gathered.rival(prompted)
+    newest = gathered.rival(rival, prompted)
     volume = gathered.volume(requests_month)
     gathered.plan()
     usage, factor = job.usage, job.usage.reasoning_factor
@@ -111,11 +119,14 @@ def profile(
         requests_month=volume,
         prompted=prompted,
         tuned=tuned,
-        rival=rival,
+        rival=newest,
         hit_rate=USUAL_HIT_RATE if usage.cache_hit_rate == "auto" else usage.cache_hit_rate,
         reasoning=REASONING if factor == "auto" else (factor, factor, factor),
         hosting_hours=hours_a_month(usage.hosting_hours_day),
         figures=tuple(gathered.figures),
+        notes=counted.how
+        if counted and any(one.source == "counted" for one in gathered.figures)
+        else (),
     )
 
 
@@ -129,12 +140,12 @@ class _Gathering:
         self.figures: list[Figure] = []
 
     def volume(self, given: int | None) -> int:
-        value = given or self._usage.requests_month
         if given is not None:
-            self._note("requests a month", f"{value:,}", "option", "--requests")
-        else:
-            self._said("requests a month", f"{value:,}", "requests_month", "an example")
-        return value
+            self._note("requests a month", f"{given:,}", "option", "--requests")
+            return given
+        planned = self._usage.requests_month
+        self._said("requests a month", f"{planned:,}", "requests_month", "an example")
+        return planned
 
     def plan(self) -> None:
         """Note what else the plan says or leaves to assumptions."""
@@ -175,8 +186,8 @@ class _Gathering:
         answer = self._tokens(
             "tuned answer", usage.answer_tokens, found and found.answer, counted and counted.answer
         )
-        shared = min(counted.shared_tuned, prompt.low) if counted else 0
-        return Tokens(prompt, answer, shared, hidden=found is not None)
+        shared = counted.shared_tuned if counted else Count()
+        return Tokens(prompt, answer, shared, hidden=self._is_billed(found))
 
     def prompted(self) -> Tokens:
         found = self._measured and self._measured.baseline
@@ -194,38 +205,34 @@ class _Gathering:
             found and found.answer,
             counted and counted.answer,
         )
-        return Tokens(prompt, answer, self._shared(prompt), hidden=found is not None)
+        return Tokens(prompt, answer, self._shared(), hidden=self._is_billed(found))
 
-    def rival(self, prompted: Tokens) -> Tokens:
+    def rival(self, name: str | None, prompted: Tokens) -> Tokens:
         """Return a rival's request: as measured where it competed, else as the prompted one's."""
-        name = self._usage.rival.model if self._usage.rival else None
         found = self._measured.others.get(name) if self._measured and name else None
         if found is None or self._usage.prompted_tokens != "auto":
-            return Tokens(prompted.prompt, prompted.answer, prompted.shared, hidden=False)
-        prompt, answer = Count.of(found.prompt), Count.of(found.answer)
+            return replace(prompted, hidden=False)
         self._note("newest model's prompt", f"{found.prompt:,} tokens", "measured", self._origin)
         self._note("newest model's answer", f"{found.answer:,} tokens", "measured", self._origin)
-        return Tokens(prompt, answer, min(prompted.shared, found.prompt), hidden=True)
+        return Tokens(Count.of(found.prompt), Count.of(found.answer), prompted.shared, hidden=True)
 
-    def _shared(self, prompt: Count) -> int:
+    def _is_billed(self, found: MeanTokens | None) -> bool:
+        """Whether the answer's tokens are those of a bill, hidden reasoning included."""
+        return found is not None and self._usage.answer_tokens == "auto"
+
+    def _shared(self) -> Count:
         """Return what all prompts of the prompted model begin with."""
-        name, usage, measured = "shared beginning", self._usage, self._measured
-        if usage.shared_tokens != "auto":
-            self._note(name, f"{usage.shared_tokens:,} tokens", "job", "usage.shared_tokens")
-            return usage.shared_tokens
-        begun = self._counted.shared_tuned if self._counted else 0
-        if measured and measured.baseline and measured.candidate and not measured.nearest_shots:
+        usage, measured, counted = self._usage, self._measured, self._counted
+        begun = counted.shared_tuned if counted else Count()
+        shared = counted.shared_prompted if counted else Count()
+        found: int | None = None
+        if measured and measured.baseline and measured.nearest_shots:
+            shared = begun  # each case's own shots come right after the system prompt
+        elif measured and measured.baseline and measured.candidate:
             # What the best prompt adds to a row stands before its question.
-            added = max(0, measured.baseline.prompt - measured.candidate.prompt)
-            self._note(name, f"{begun + added:,} tokens", "measured", self._origin)
-            return begun + added
-        shared = begun if measured and measured.baseline else self._counted_shared
-        self._note(name, f"{shared:,} tokens", "counted", self._rows)
-        return min(shared, prompt.low)
-
-    @property
-    def _counted_shared(self) -> int:
-        return self._counted.shared_prompted if self._counted else 0
+            added = measured.baseline.prompt - measured.candidate.prompt
+            found = begun.expected + max(0, added)
+        return self._tokens("shared beginning", usage.shared_tokens, found, shared)
 
     def _tokens(
         self,
@@ -243,8 +250,7 @@ class _Gathering:
             self._note(name, f"{found:,} tokens", "measured", self._origin)
             return Count.of(found)
         assert counted is not None
-        detail = ", ".join(filter(None, (which, self._rows)))
-        self._note(name, f"{_range(counted)} tokens", "counted", detail)
+        self._note(name, f"{_range(counted)} tokens", "counted", which)
         return counted
 
     def _said(self, name: str, value: str, key: str, assumed: str) -> None:
@@ -260,10 +266,6 @@ class _Gathering:
     @property
     def _origin(self) -> str:
         return self._measured.origin if self._measured else ""
-
-    @property
-    def _rows(self) -> str:
-        return f"{self._counted.rows:,} rows by {self._counted.basis}" if self._counted else ""
 
 
 def _range(count: Count) -> str:

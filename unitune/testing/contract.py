@@ -9,7 +9,8 @@ training that takes a moment, and one that takes long enough to be cancelled:
         slow_options = {"epochs_to_waste": 1000}
 
 The backend is found by its entry point, and one training is shared by the tests that need one.
-What only some backends can do is tested where they can: `unitune.testing.batch_contract`.
+What only some backends can do is tested where they can: `unitune.testing.batch_contract`,
+`unitune.testing.counting_contract`.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ from unitune.job import Data, Job, Tuning
 from unitune.keys import launch_key, run_id
 from unitune.models import Reply, Request, TunedModel
 from unitune.testing.batch_contract import BatchContract
+from unitune.testing.counting_contract import CountingContract
 
 COLOURS = {
     "snow": "white",
@@ -89,7 +91,7 @@ class Training:
         return self.last.model
 
 
-class BackendContract(BatchContract):
+class BackendContract(BatchContract, CountingContract):
     """The tests; a subclass names the backend."""
 
     name: ClassVar[str]

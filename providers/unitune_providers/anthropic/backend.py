@@ -2,7 +2,8 @@
 
 Anthropic tunes no models, so every verb of a training refuses, with the dated reason that stands in
 the offer (``anthropic.yaml``). Beside this file: `client` (reaching Anthropic, its errors), `chat`
-(a question and its answer on the wire) and `batches` (many of them together).
+(a question and its answer on the wire), `counting` (its tokens) and `batches` (many of them
+together).
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from unitune.abilities import BatchStatus
 from unitune.backend import Guarantee, Launch
 from unitune.errors import Unsupported, UserError
 from unitune.models import ChatModel, Reply, Request, TunedModel
-from unitune_providers.anthropic import batches
+from unitune_providers.anthropic import batches, counting
 from unitune_providers.anthropic.chat import ClaudeChatModel
 from unitune_providers.anthropic.client import NAME, NO_KEY, new_client
 
@@ -60,6 +61,19 @@ class AnthropicBackend:
         if not client.auth_headers and client.custom_auth is None:
             raise UserError(NO_KEY)
         return ClaudeChatModel(model)
+
+    def count_tokens(self, model: str | TunedModel, request: Request) -> int:
+        """Return Anthropic's own count of a request's input, which it gives for nothing.
+
+        Raises:
+            Unsupported: The model is a tuned one, or the request cannot be asked.
+            UserError: No key is set.
+            BackendError: Anthropic refused.
+            Unreachable: It gave no answer.
+        """
+        if isinstance(model, TunedModel):
+            _refuse(f"count for the tuned model {model.name}")
+        return counting.count(model, request)
 
     def submit_batch(
         self, key: str, model: str | TunedModel, requests: Mapping[str, Request]

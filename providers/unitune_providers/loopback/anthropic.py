@@ -1,4 +1,4 @@
-"""Anthropic on loopback: messages, and batches of messages.
+"""Anthropic on loopback: messages, counts of their tokens, and batches of messages.
 
     with serve(AnthropicVendor(conduct)) as server:
         monkeypatch.setenv("ANTHROPIC_BASE_URL", server.url)
@@ -45,6 +45,8 @@ TAKEN = frozenset(
         "top_p",
     }
 )
+UNCOUNTED = frozenset({"max_tokens", "metadata", "stop_sequences", "temperature", "top_k", "top_p"})
+"""What says how a request is to be answered, and is no part of a count."""
 NO_TEMPERATURE = re.compile(r"claude-(opus-4-[7-9]|(opus|sonnet|haiku|fable|mythos)-[5-9])")
 """Models that refuse a temperature, as reported in public issues (2026-05 to 2026-11)."""
 
@@ -115,8 +117,8 @@ class AnthropicVendor:
 
     def _content(self, asked: Asked) -> JsonValue | bytes:
         place, method = asked.path.removeprefix("/v1/messages"), asked.method
-        if (method, place) == ("POST", ""):
-            return self._message(asked.json)
+        if method == "POST" and place in ("", "/count_tokens"):
+            return self._count(asked.json) if place else self._message(asked.json)
         if (method, place) == ("POST", "/batches"):
             return self._create(asked)
         if (method, place) == ("GET", "/batches"):
@@ -158,12 +160,18 @@ class AnthropicVendor:
             if refused
             else None,
             "usage": {
-                "input_tokens": len(json.dumps(request["messages"]).split()),
+                "input_tokens": _input_tokens(request),
                 "output_tokens": len(text.split()),
                 "cache_creation_input_tokens": 0,
                 "cache_read_input_tokens": 0,
             },
         }
+
+    def _count(self, request: Mapping[str, Any]) -> dict[str, JsonValue]:
+        for name in request.keys() & UNCOUNTED:
+            raise Refusal(400, f"{name}: Extra inputs are not permitted")
+        _check_request({**request, "max_tokens": 1})
+        return {"input_tokens": _input_tokens(request)}
 
     def _create(self, asked: Asked) -> dict[str, JsonValue]:
         requests: list[Mapping[str, Any]] = asked.json.get("requests", [])
@@ -267,6 +275,11 @@ def _check_request(request: Mapping[str, Any]) -> None:
         raise Refusal(404, f"model: {request['model']}")
     if "temperature" in request and NO_TEMPERATURE.match(request["model"]):
         raise Refusal(400, "`temperature` is deprecated for this model.")
+
+
+def _input_tokens(request: Mapping[str, Any]) -> int:
+    parts = [request.get(name, "") for name in ("system", "tools", "messages")]
+    return len(json.dumps(parts).split())
 
 
 def _texts(content: str | list[dict[str, JsonValue]]) -> str:

@@ -4,8 +4,8 @@ Built on google-genai (`client.tunings`) and google-cloud-storage. Rows go to a 
 user's; a job carries the launch key as a label, by which it is found again; a tuned model is
 deployed by Vertex AI itself and answers at its endpoint. Beside this file: `vertex_cloud` (who
 calls and where), `vertex_errors`, `vertex_options` (a job as a create call), `vertex_jobs` (states
-and events), `vertex_chat`, `batches` (many questions together), `vertex_deleting` and
-`vertex_importing`.
+and events), `vertex_chat`, `counting` (a question's tokens), `batches` (many questions together),
+`vertex_deleting` and `vertex_importing`.
 
 Create calls are never repeated. There are no losses by step: Vertex AI shows them in its console.
 """
@@ -26,7 +26,7 @@ from unitune.backend import Guarantee, Launch, Status, Upload
 from unitune.errors import BackendError, UnknownName, Unreachable
 from unitune.job import Job
 from unitune.models import ChatModel, Reply, Request, TunedModel
-from unitune_providers.vertex import batches
+from unitune_providers.vertex import batches, counting
 from unitune_providers.vertex.chat import VertexChatModel
 from unitune_providers.vertex.cloud import (
     Blob,
@@ -144,13 +144,15 @@ class VertexBackend:
         Untuned models are asked in ``UNITUNE_VERTEX_BASE_LOCATION`` when that is set, since some
         are served only globally while trainings run in a region.
         """
-        cloud = self._cloud
+        place = self._place(model)
         if isinstance(model, TunedModel):
-            place = location_of(model.name) or cloud.location
-            return VertexChatModel(cloud, model.name, model.base, place)
-        chosen = os.environ.get("UNITUNE_VERTEX_BASE_LOCATION")
-        place = location_of(model) or chosen or cloud.location
-        return VertexChatModel(cloud, model, model, place)
+            return VertexChatModel(self._cloud, model.name, model.base, place)
+        return VertexChatModel(self._cloud, model, model, place)
+
+    def count_tokens(self, model: str | TunedModel, request: Request) -> int:
+        """Return Google's own count of a request's input; see `counting.count`."""
+        name = model.name if isinstance(model, TunedModel) else model
+        return counting.count(self._cloud, name, self._place(model), request)
 
     def submit_batch(
         self, key: str, model: str | TunedModel, requests: Mapping[str, Request]
@@ -233,6 +235,13 @@ class VertexBackend:
             BackendError: Vertex AI refused.
         """
         delete_tuned_model(self._cloud, model.name)
+
+    def _place(self, model: str | TunedModel) -> str:
+        """Return the location where a model is asked."""
+        if isinstance(model, TunedModel):
+            return location_of(model.name) or self._cloud.location
+        chosen = os.environ.get("UNITUNE_VERTEX_BASE_LOCATION")
+        return location_of(model) or chosen or self._cloud.location
 
     def _job(self, job_id: str) -> types.TuningJob:
         name = _resource(job_id)

@@ -50,7 +50,7 @@ def test_help_teaches_the_first_command(unitune: Command) -> None:
 
 
 COMMANDS = ["quickstart", "init", "check", "plan", "run", "compare", "runs", "show", "watch"]
-COMMANDS += ["cancel", "pause", "resume", "chat", "doctor", "models", "schema"]
+COMMANDS += ["cancel", "pause", "resume", "chat", "cost", "doctor", "models", "schema"]
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -271,7 +271,7 @@ def test_chat_answers_once(unitune: Command, job_file: Path) -> None:
     assert answer != unitune("chat", run, "--base", "-m", question).out.strip()
 
 
-@pytest.mark.parametrize("name", ["job", "plan", "check", "run", "verdict"])
+@pytest.mark.parametrize("name", ["job", "plan", "check", "run", "verdict", "cost"])
 def test_every_document_has_a_schema(unitune: Command, name: str) -> None:
     assert "properties" in json.loads(unitune("schema", name).out)
 

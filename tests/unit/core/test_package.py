@@ -19,6 +19,7 @@ HEAVY = [
     "alembic",
     "typer",
     "jinja2",
+    "tiktoken",
 ]
 
 

@@ -13,6 +13,7 @@ from unitune.cost.spread import Spread
 from unitune.cost.tokens import Count
 
 MILLION = 1_000_000
+NO_TOKENS = Count()
 BEST_HIT_RATE, WORST_HIT_RATE = Decimal("0.95"), Decimal(0)
 """What a range reckons with beside the expected rate: some requests always come first, or after
 the vendor has forgotten the prompt; and traffic so thin that none finds it."""
@@ -77,41 +78,43 @@ class Request:
     prompt: Count
     answer: Count
     rates: Rates
-    shared: int = 0
+    shared: Count = NO_TOKENS
     caching: CachingRule | None = None
     hit_rate: Decimal = Decimal(0)
     reasoning: tuple[Decimal, Decimal, Decimal] = (Decimal(1), Decimal(1), Decimal(1))
 
     @property
-    def cached_tokens(self) -> int:
-        """Tokens that come from the cache where it is hit; 0 where caching saves nothing known."""
-        if self.caching is None or self.rates.cached_input is None:
-            return 0
-        return self.caching.cacheable(min(self.shared, self.prompt.low))
+    def caches(self) -> bool:
+        """Whether anything of the expected prompt comes from the cache where it is hit."""
+        return self._held(self.prompt.expected, self.shared.expected) > 0
 
     @property
     def usd(self) -> Spread | None:
         """US dollars; None where a price is not known.
 
-        Low pairs the fewest tokens with the best hit rate, high the most tokens with the worst.
+        The range spans few and many tokens, each at the best, the expected and the worst hit rate:
+        a prompt just long enough for the cache may cost less than a shorter one.
         """
         if self.rates.input is None or self.rates.output is None:
             return None
-        low, expected, high = self.reasoning
-        ends = (max(self.hit_rate, BEST_HIT_RATE), WORST_HIT_RATE)
-        return Spread(
-            min(self._at(self.prompt.low, end, self.answer.low * low) for end in ends),
-            self._at(self.prompt.expected, self.hit_rate, self.answer.expected * expected),
-            max(self._at(self.prompt.high, end, self.answer.high * high) for end in ends),
+        least, usual, most = self.reasoning
+        sizes = (
+            (self.prompt.low, self.shared.low, self.answer.low * least),
+            (self.prompt.expected, self.shared.expected, self.answer.expected * usual),
+            (self.prompt.high, self.shared.high, self.answer.high * most),
         )
+        rates = (max(self.hit_rate, BEST_HIT_RATE), self.hit_rate, WORST_HIT_RATE)
+        ends = [self._at(*size, rate) for size in sizes for rate in rates]
+        return Spread(min(ends), self._at(*sizes[1], self.hit_rate), max(ends))
 
     def expected_at(self, hit_rate: Decimal) -> Decimal | None:
         """Return the expected US dollars at another hit rate; None where a price is not known."""
         if self.rates.input is None or self.rates.output is None:
             return None
-        return self._at(self.prompt.expected, hit_rate, self.answer.expected * self.reasoning[1])
+        answer = self.answer.expected * self.reasoning[1]
+        return self._at(self.prompt.expected, self.shared.expected, answer, hit_rate)
 
-    def _at(self, prompt: int, hit_rate: Decimal, answer: Decimal) -> Decimal:
+    def _at(self, prompt: int, shared: int, answer: Decimal, hit_rate: Decimal) -> Decimal:
         """Return [(P - C) i + h C c + (1 - h) C w i + O o] / 1,000,000.
 
         P prompt, O answer, C tokens that the cache holds, h hit rate; i, o, c prices of input,
@@ -119,13 +122,19 @@ class Request:
         """
         assert self.rates.input is not None
         assert self.rates.output is not None
-        held = self.cached_tokens
+        held = self._held(prompt, shared)
         plain = (prompt - held) * self.rates.input + answer * self.rates.output
         if not held or self.rates.cached_input is None or self.caching is None:
             return plain / MILLION
         read = hit_rate * self.rates.cached_input
         written = (1 - hit_rate) * self.caching.write_factor * self.rates.input
         return (plain + held * (read + written)) / MILLION
+
+    def _held(self, prompt: int, shared: int) -> int:
+        """Return the tokens that a hit finds; 0 where caching saves nothing that is known."""
+        if self.caching is None or self.rates.cached_input is None:
+            return 0
+        return self.caching.cacheable(min(shared, prompt))
 
 
 def hit_rate_threshold(challenger: Request, incumbent: Request) -> Crossing | None:

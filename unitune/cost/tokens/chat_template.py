@@ -57,10 +57,9 @@ class ChatTemplate:
             CannotRender: The template does not take it.
         """
         turns = [template_turn(message) for message in messages]
+        given = {"messages": turns, "tools": tools, "documents": None}
         try:
-            return self._template.render(
-                {**self._special, "messages": turns, "tools": tools, "add_generation_prompt": asks}
-            )
+            return self._template.render({**self._special, **given, "add_generation_prompt": asks})
         except Exception as problem:  # a template may raise whatever Python does
             raise CannotRender(str(problem)) from problem
 

@@ -6,16 +6,16 @@ from collections.abc import Iterable
 from typing import Protocol
 
 from unitune.abilities import StoredModel
-from unitune.cost.tokens.assumed import CharacterCounter
-from unitune.cost.tokens.count import Count, RowCount
-from unitune.cost.tokens.encoded import EncodedCounter
-from unitune.cost.tokens.families import Family, family_of
-from unitune.cost.tokens.own import (
+from unitune.cost.tokens.by_characters import CharacterCounter
+from unitune.cost.tokens.by_encoding import EncodingCounter
+from unitune.cost.tokens.by_tokenizer import (
     NEEDS_PACKAGE,
-    OwnCounter,
+    TokenizerCounter,
     can_read_tokenizers,
     find_tokenizer,
 )
+from unitune.cost.tokens.count import Count, RowCount
+from unitune.cost.tokens.families import Family, family_of
 from unitune.data.example import Example
 
 
@@ -57,7 +57,7 @@ def counter_for(
     folder = next(filter(None, (find_tokenizer(name, kept) for name in names)), None)
     if folder is not None and can_read_tokenizers():
         try:
-            return OwnCounter(folder)
+            return TokenizerCounter(folder)
         except ValueError as problem:
             return CharacterCounter(f"of the tokenizer of {model}, {problem}")
     if family := next(filter(None, map(family_of, names)), None):
@@ -70,4 +70,4 @@ def counter_for(
 def _of_family(family: Family) -> TokenCounter:
     if family.encoding is None:
         return CharacterCounter(family.hidden)
-    return EncodedCounter(family.encoding, family.framing, family.assumed)
+    return EncodingCounter(family.encoding, family.framing, family.assumed)

@@ -22,6 +22,7 @@ from enum import StrEnum
 
 import numpy as np
 
+from unitune.cost.ownership import cheaper
 from unitune.evaluate.statistics.intervals import Interval, difference_interval
 from unitune.evaluate.statistics.units import Clusters, FloatArray, Units
 from unitune.job import Stakes
@@ -215,7 +216,7 @@ def _pay_back(extra: Interval) -> PayBack:
 def _break_even(pay_back: PayBack, extra: float, once_usd: Decimal | None) -> int | None:
     if pay_back is not PayBack.AFTER or once_usd is None:
         return None
-    return math.ceil(float(once_usd) / -extra)
+    return math.ceil(cheaper(once_usd, _money(extra)).at or 0)
 
 
 def _verdict(net: Interval) -> Worth:

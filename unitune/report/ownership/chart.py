@@ -22,6 +22,8 @@ from unitune.report.ownership import words
 
 POINTS = 61
 """Points of a line: on such axes it bends once, and gently."""
+LABEL_ROOM = 20.0
+"""Percent of the width that a label on the left needs, on a phone."""
 LEAST_VOLUME, MOST_VOLUME = 1, 10**9
 """A crossing beyond is not drawn; nobody asks so seldom or so often."""
 
@@ -103,7 +105,7 @@ def cost_chart(found: Ownership, number: int = 1) -> Markup:
         _planned(found, x),
         _joined(
             # Crossings lie close together: the first is labelled away from those that follow.
-            _crossing(one, x, y, before=at == 0 and x.place(one.requests_month) > LABEL_GAP)
+            _crossing(one, x, y, before=at == 0 and x.place(one.requests_month) > LABEL_ROOM)
             for at, one in enumerate(_drawn(found))
         ),
         _names(curves, y),
@@ -193,10 +195,10 @@ def _crossing(one: Meeting, x: LogAxis, y: LogAxis, *, before: bool) -> Markup:
 
 def _names(curves: Iterable[Curve], y: LogAxis) -> Markup:
     """Name each line at its end, the labels far enough apart to be read."""
-    ends = [(100 - y.place(curve.points[-1][1].expected), curve.role) for curve in curves]
     labels: list[Markup] = []
     lowest = -math.inf
-    for wanted, role in sorted(ends):
+    for curve in sorted(curves, key=_last, reverse=True):
+        wanted, role = 100 - y.place(_last(curve)), curve.role
         lowest = max(wanted, lowest + LABEL_GAP)
         labels.append(
             Markup('<text class="end {}" x="100%" y="{:.2f}%" dx="10" dy="4">{}</text>').format(
@@ -204,6 +206,10 @@ def _names(curves: Iterable[Curve], y: LogAxis) -> Markup:
             )
         )
     return _joined(labels)
+
+
+def _last(curve: Curve) -> Decimal:
+    return curve.points[-1][1].expected
 
 
 def _horizontal_grid(axis: LogAxis) -> Markup:
@@ -227,11 +233,11 @@ def _vertical_grid(axis: LogAxis) -> Markup:
 
 
 def _short(number: Decimal) -> str:
-    """Return a number with a unit for its thousands: 1.8M, 50k, 0.01."""
+    """Return a number with a unit for its thousands: 1.8M, 50k, 0.10."""
     for size, unit in ((10**9, "B"), (10**6, "M"), (1000, "k")):
         if number >= size:
             return f"{float(number / size):.3g}{unit}"
-    return f"{float(number):.3g}"
+    return f"{number:.2f}" if Decimal("0.01") <= number < 1 else f"{float(number):.3g}"
 
 
 def _joined(marks: Iterable[Markup]) -> Markup:

@@ -16,8 +16,8 @@ from unitune.report.ownership import words
 from unitune.report.ownership.words import Answer, Line
 from unitune.report.terminal import plain
 
-MARK = " *"
-"""After the cheapest of a line."""
+MARK = "* "
+"""Before the cheapest of a line."""
 
 
 def ownership_view(found: Ownership) -> Group:
@@ -28,7 +28,9 @@ def ownership_view(found: Ownership) -> Group:
         plain(f"{words.headline(found)}. {words.reason(found)}"),
         Text(),
         columns_table(found),
-        plain("* the cheapest; a month is all in, with its share of what is paid once", "dim"),
+        plain(
+            "* the cheapest. Below: a month, all in, with its share of what is paid once.", "dim"
+        ),
         Text(),
         _pairs((one.term, _answer(one)) for one in words.answers(found)),
         *_section("Where the figures come from", _pairs(words.sources(found))),
@@ -40,7 +42,7 @@ def ownership_view(found: Ownership) -> Group:
 def columns_table(found: Ownership) -> Table:
     """Return the ways of answering side by side, with a month at several volumes."""
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
-    table.add_column("")
+    table.add_column("", no_wrap=True)
     for one in found.columns:
         table.add_column(
             _header(one),
@@ -51,7 +53,7 @@ def columns_table(found: Ownership) -> Table:
     for line in words.lines(found):
         table.add_row(plain(line.name), *_cells(line))
     table.add_row()
-    table.add_row(plain("a month, at requests", "dim"))
+    table.add_row(plain("requests a month", "dim"))
     for line in words.volumes(found):
         table.add_row(plain(f"  {line.name}"), *_cells(line))
     return table
@@ -60,15 +62,15 @@ def columns_table(found: Ownership) -> Table:
 def _header(column: Column) -> Text:
     """Return a column's heading; prompted and tuned are named above the table."""
     model = column.model if column.role == "newest" else ""
-    return Text.assemble(plain(words.NAMES[column.role], "bold"), "  \n", plain(model), "  ")
+    return Text.assemble(plain(words.NAMES[column.role], "bold"), "\n", plain(model))
 
 
 def _cells(line: Line) -> list[Text]:
     return [
         Text.assemble(
+            MARK if at == line.cheapest else "",
             plain(words.usd(value and value.expected), "bold" if at == line.cheapest else ""),
-            MARK if at == line.cheapest else " " * len(MARK),
-            *(["\n", plain(f"{ends}  ", "dim")] if (ends := words.spread(value)) else []),
+            *(["\n", plain(ends, "dim")] if (ends := words.spread(value)) else []),
         )
         for at, value in enumerate(line.values)
     ]

@@ -8,11 +8,13 @@ from dataclasses import dataclass
 from decimal import Decimal
 
 from unitune.cost.ownership import Crossing, Crossings, Range
+from unitune.cost.ownership.horizon import DAYS_A_MONTH
 from unitune.cost.spread import Spread
 from unitune.owning.columns import Role
 from unitune.owning.documents import Ownership
 from unitune.owning.usage import Source
 from unitune.price_specs import PriceRow
+from unitune.report.typography import counted
 
 NAMES: dict[Role, str] = {"prompted": "prompted", "tuned": "tuned", "newest": "newest untuned"}
 UNKNOWN = "unknown"
@@ -74,8 +76,9 @@ def reason(found: Ownership) -> str:
     """Say why, in two or three sentences."""
     prompted, tuned = _totals(found)
     if prompted is None or tuned is None:
-        lacking = " and ".join(NAMES[one.role] for one in found.columns[:2] if not one.total_usd)
-        return f"A price of {lacking} is not known; what is missing stands below."
+        sides = (("prompting", prompted), ("the tuned model", tuned))
+        lacking = " and ".join(name for name, total in sides if total is None)
+        return f"Not all that {lacking} costs has a known price; what is missing stands below."
     said = (
         f"Over {months(found.horizon.months)} the tuned model costs {usd(tuned.expected)} and "
         f"prompting {usd(prompted.expected)}, as expected."
@@ -84,8 +87,8 @@ def reason(found: Ownership) -> str:
     total = newest.total_usd.expected if newest and newest.total_usd else None
     if newest and total is not None and total < min(tuned.expected, prompted.expected):
         said += f" {newest.model}, untuned, costs {usd(total)}, less than both."
-    sure = tuned.high < prompted.low or prompted.high < tuned.low
-    return f"{said}{'' if sure else ' The ranges overlap, so it may be the other way round.'}"
+    overlap = tuned.low <= prompted.high and prompted.low <= tuned.high and tuned != prompted
+    return f"{said}{' The ranges overlap, so it may be the other way round.' if overlap else ''}"
 
 
 def lines(found: Ownership) -> tuple[Line, ...]:
@@ -138,10 +141,10 @@ def sources(found: Ownership) -> Iterator[tuple[str, str]]:
     groups: dict[str, list[str]] = {}
     for one in found.figures:
         where = ORIGINS[one.source]
-        if one.source in ("measured", "counted") and one.detail:
-            where = f"{where}, {one.detail}"
         said = f"{one.name}: {one.value}"
-        if one.source == "assumed":
+        if one.source == "measured":
+            where = f"{where}, {one.detail}"
+        elif one.source in ("counted", "assumed") and one.detail:
             said = f"{said}, {one.detail.partition(';')[0]}"
         groups.setdefault(where, []).append(said)
     return ((where, "; ".join(said)) for where, said in groups.items())
@@ -154,8 +157,14 @@ def prices(found: Ownership) -> Iterator[tuple[str, str]]:
         groups.setdefault((row.id.rpartition("/")[0], row.source), []).append(row)
     for (name, source), rows in groups.items():
         days = max((found.horizon.begins - row.as_of).days for row in rows)
-        amounts = ", ".join(f"{row.kind} {usd(row.usd)} a {row.per}" for row in rows)
-        yield name, f"{amounts}; {days} days old; {source}"
+        amounts = ", ".join(f"{row.kind} {rate(row)}" for row in rows)
+        yield name, f"{amounts}; {counted(days, 'day')} old; {source}"
+
+
+def rate(row: PriceRow) -> str:
+    """Return a price with what it is for."""
+    unit = row.per.replace("-", " ")
+    return f"{usd(row.usd)} {'an' if unit == 'hour' else 'a'} {unit}"
 
 
 def usd(amount: Decimal | None) -> str:
@@ -176,7 +185,7 @@ def spread(amount: Spread | None) -> str:
     """Return the ends of an amount; empty where it is exact or unknown, at the digits shown."""
     if amount is None or usd(amount.low) == usd(amount.high):
         return ""
-    return f"{usd(amount.low)} to {usd(amount.high)}"
+    return f"{usd(amount.low)}\u2013{usd(amount.high).removeprefix('$')}"
 
 
 def requests(volume: Decimal) -> str:
@@ -185,7 +194,9 @@ def requests(volume: Decimal) -> str:
 
 
 def months(number: Decimal) -> str:
-    """Return months with one decimal, none where they are whole."""
+    """Return months with one decimal, none where they are whole; days where it is less than one."""
+    if number < 1:
+        return counted(math.ceil(number * DAYS_A_MONTH), "day")
     short = f"{number:.1f}".removesuffix(".0")
     return f"{short} month{'' if short == '1' else 's'}"
 
@@ -194,7 +205,7 @@ def volume_range(crossing: Crossing) -> str:
     """Say at which requests a month."""
     match crossing:
         case Crossing(Range.ABOVE, Decimal() as at):
-            return f"from {math.ceil(at):,} a month on"
+            return f"from {math.ceil(at):,} a month"
         case Crossing(Range.BELOW, Decimal() as at):
             return f"up to {math.floor(at):,} a month"
         case Crossing(Range.ALWAYS):

@@ -54,6 +54,7 @@ QUESTION_FIELDS = {
     "safetySettings",
     "labels",
 }
+COUNT_FIELDS = {"contents", "systemInstruction", "tools", "generationConfig"}
 LABEL = re.compile(r"[a-z0-9_-]{0,63}")
 TUNABLE = re.compile(r"gemini-[\w.-]+")
 
@@ -161,6 +162,19 @@ def question(body: dict[str, Any]) -> str:
     return "".join(part.get("text", "") for part in turns[-1]["parts"])
 
 
+def check_count(body: dict[str, Any]) -> None:
+    """Refuse a request to count tokens that Vertex AI would refuse."""
+    if unknown := body.keys() - COUNT_FIELDS:
+        raise invalid(f'Invalid JSON payload received. Unknown name "{min(unknown)}"')
+    if not body.get("contents"):
+        raise invalid("Unable to submit request because it must have contents.")
+
+
+def input_tokens(body: dict[str, Any]) -> int:
+    """Return a token for each word of a question, tools and system prompt apart."""
+    return sum(len(str(part).split()) for turn in body["contents"] for part in turn["parts"])
+
+
 def answer_with(body: dict[str, Any], text: str) -> Answer:
     """Return a model's answer, cut after as many words as it may have tokens.
 
@@ -170,7 +184,7 @@ def answer_with(body: dict[str, Any], text: str) -> Answer:
     """
     words = text.split()
     most = int(body.get("generationConfig", {}).get("maxOutputTokens", 8192))
-    asked = sum(len(str(part).split()) for turn in body["contents"] for part in turn["parts"])
+    asked = input_tokens(body)
     content: JsonValue = {"role": "model", "parts": [{"text": " ".join(words[:most])}]}
     usage: JsonValue = {
         "promptTokenCount": asked,

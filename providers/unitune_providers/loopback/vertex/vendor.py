@@ -36,7 +36,9 @@ from unitune_providers.loopback.vertex.requests import (
     SPECS,
     TUNABLE,
     answer_with,
+    check_count,
     check_create,
+    input_tokens,
     question,
     read_body,
 )
@@ -136,6 +138,7 @@ class VertexVendor:
             ("GET", rf"({PLACE}/tuningJobs/[^/:]+)", self._get),
             ("POST", rf"({PLACE}/tuningJobs/[^/:]+):cancel", self._cancel),
             ("POST", rf"({PLACE}/(?:endpoints|publishers)/[^:]+):generateContent", self._ask),
+            ("POST", rf"({PLACE}/(?:endpoints|publishers)/[^:]+):countTokens", self._count),
             ("POST", rf"({PLACE})/batchPredictionJobs", self.batches.create),
             ("GET", rf"({PLACE})/batchPredictionJobs", self.batches.list),
             ("GET", rf"({PLACE}/batchPredictionJobs/[^/:]+)", self.batches.get),
@@ -296,6 +299,12 @@ class VertexVendor:
 
     def _ask(self, asked: Asked, model: str) -> Answer:
         return self._answered(model, read_body(asked))
+
+    def _count(self, asked: Asked, model: str) -> Answer:
+        self._answered(model, None)
+        body = read_body(asked)
+        check_count(body)
+        return Answer({"totalTokens": input_tokens(body)})
 
     def _answered(self, model: str, body: dict[str, Any] | None) -> Answer:
         """Answer a question to a model of any kind; no question asks for the model alone."""

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Protocol, cast
 
 from unitune.abilities import StoredModel
-from unitune.cost.tokens.assumed import assumed_row, framing_assumption
+from unitune.cost.tokens.by_characters import assumed_row, framing_assumption
 from unitune.cost.tokens.chat_template import CannotRender, ChatTemplate, read_template
 from unitune.cost.tokens.count import Count, RowCount
 from unitune.data.example import Example
@@ -47,7 +47,8 @@ def find_tokenizer(model: str, stored: Iterable[StoredModel] = ()) -> Path | Non
         stored: Models that a backend keeps on this machine.
     """
     kept = [one.path for one in stored if one.name.lower() == model.lower()]
-    for folder in (Path(model).expanduser(), *kept, *_hub_snapshots(model)):
+    named = Path(os.path.expanduser(model))  # noqa: PTH111 - Path's own raises for ~nobody
+    for folder in (named, *kept, *_hub_snapshots(model)):
         if (folder / TOKENIZER).is_file():
             return folder
     return None
@@ -58,7 +59,7 @@ def can_read_tokenizers() -> bool:
     return find_spec("tokenizers") is not None
 
 
-class OwnCounter:
+class TokenizerCounter:
     """Counts with a model's own tokenizer, framed by its chat template if it has one.
 
     Args:

@@ -1,0 +1,38 @@
+"""Anthropic's own count of a question's tokens.
+
+Source: platform.claude.com/docs/en/build-with-claude/token-counting (free of charge, limited in
+requests a minute, an estimate that may differ by a few tokens; read 2026-11-25); anthropic 2.13.0,
+resources/messages/messages.py.
+"""
+
+from __future__ import annotations
+
+from anthropic import omit
+
+from unitune.errors import Unsupported
+from unitune.models import Request
+from unitune_providers.anthropic.chat import question
+from unitune_providers.anthropic.client import new_sync_client, vendor_errors
+
+
+def count(model: str, request: Request) -> int:
+    """Return how many tokens a request's input is.
+
+    Raises:
+        Unsupported: It cannot be asked.
+        UserError: No key is set.
+        BackendError: Anthropic refused.
+        Unreachable: It gave no answer.
+    """
+    try:
+        asked = question(model, request)
+    except (KeyError, ValueError) as problem:
+        raise Unsupported(f"{model} cannot be asked this: {problem}") from problem
+    with new_sync_client() as client, vendor_errors(f"count tokens for {model}"):
+        counted = client.messages.count_tokens(
+            model=model,
+            messages=asked["messages"],
+            system=asked.get("system", omit),
+            tools=asked.get("tools", omit),
+        )
+    return counted.input_tokens

@@ -1,0 +1,57 @@
+"""Ownership of the example's tuned model, priced by rows of the test's own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from unitune.cost.prices.book import PriceBook
+from unitune.job import Job
+from unitune.owning.documents import Ownership
+from unitune.owning.own import own
+from unitune.price_specs import PriceEntry, rows_of
+
+EXAMPLE = Path(__file__).parents[1] / "examples" / "support-triage"
+TOKENS = {
+    "prompted_tokens": 1800,
+    "tuned_tokens": 90,
+    "shared_tokens": 1700,
+    "answer_tokens": 25,
+}
+PRICES: dict[str, Any] = {
+    "as_of": "2026-11-01",
+    "source": "a contract",
+    "source_kind": "own",
+    "rows": [
+        {"training": "5.00", "hosting": "0.05"},
+        {"input": "0.40", "cached-input": "0.10", "output": "1.60"},
+        {"tuned": True, "input": "0.40", "cached-input": "0.10", "output": "1.60"},
+    ],
+}
+RIVAL = {"model": "newcomer-1"}
+
+
+def job(model: str = "gpt-4.1-mini-2025-04-14", backend: str = "azure", **usage: Any) -> Job:
+    """Return the example's job with a usage; tokens are given unless it says otherwise."""
+    return Job.model_validate(
+        {
+            "name": "triage",
+            "model": model,
+            "backend": backend,
+            "data": {"train": "train.jsonl", "test": "test.jsonl"},
+            "tuning": {"epochs": 3},
+            "usage": {**TOKENS, **usage},
+            "folder": EXAMPLE,
+        }
+    )
+
+
+def book(*entries: dict[str, Any], backend: str = "azure") -> PriceBook:
+    """Return a price book of entries for any model; by default those above."""
+    found = [PriceEntry.model_validate(entry) for entry in entries or (PRICES,)]
+    return PriceBook(own=rows_of(found, backend=backend, origin="project"))
+
+
+def ownership(**usage: Any) -> Ownership:
+    """Return the ownership of the example, tuned on Azure, with a rival."""
+    return own(job(**{"rival": RIVAL, **usage}), book())

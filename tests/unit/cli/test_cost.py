@@ -1,0 +1,81 @@
+"""`unitune cost`: one screen, one JSON object, one page; measured where a comparison was made."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import jsonschema
+import pytest
+from command_line import Command
+from sample_ownership import job
+
+from unitune.job import Job
+
+
+@pytest.fixture
+def job_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("UNITUNE_TODAY", "2026-11-25")
+    file = tmp_path / "unitune.yaml"
+    job(rival={"model": "newcomer-1"}).save(file)
+    return file
+
+
+def test_the_screen_answers_first_and_then_says_why(unitune: Command, job_file: Path) -> None:
+    outcome = unitune("cost", str(job_file))
+
+    assert 0 == outcome.code
+    assert outcome.out.startswith("triage: sft of gpt-4.1-mini-2025-04-14 on azure\n")
+    for part in ("prompted", "tuned", "newest untuned", "Tuned is cheaper", "Where the figures"):
+        assert part in outcome.out
+
+
+def test_json_is_one_object_by_its_own_schema(unitune: Command, job_file: Path) -> None:
+    found = json.loads(unitune("cost", str(job_file), "--json", "--requests", "1234").out)
+    schema = json.loads(unitune("schema", "cost").out)
+
+    jsonschema.validate(found, schema)
+    assert 1 == found["schema_version"]
+    assert 1234 == found["backends"][0]["requests_month"]
+
+
+def test_several_backends_stand_in_one_document(unitune: Command, job_file: Path) -> None:
+    both = unitune("cost", str(job_file), "--backend", "azure", "--backend", "openai", "--json")
+
+    assert ["azure", "openai"] == [one["backend"] for one in json.loads(both.out)["backends"]]
+
+
+def test_the_page_is_written_and_named(unitune: Command, job_file: Path, tmp_path: Path) -> None:
+    outcome = unitune("cost", str(job_file), "-o", str(tmp_path / "cost.html"))
+
+    assert "cost.html has the plot" in outcome.out.replace("\n", "")
+    assert (tmp_path / "cost.html").read_text(encoding="utf-8").startswith("<!doctype html>")
+
+
+@pytest.mark.parametrize("requests", ["0", "-5", "many"])
+def test_a_volume_that_is_none_is_wrong_usage(
+    unitune: Command, job_file: Path, requests: str
+) -> None:
+    assert 2 == unitune("cost", str(job_file), "--requests", requests).code
+
+
+def test_after_a_comparison_tokens_are_measured(unitune: Command, tmp_path: Path) -> None:
+    """Killed or not, the rows that a comparison left are averaged: the last of each question."""
+    tokens = dict.fromkeys(
+        ("prompted_tokens", "tuned_tokens", "shared_tokens", "answer_tokens"), "auto"
+    )
+    file = tmp_path / "unitune.yaml"
+    scripted = job("any", "fake", **tokens).model_dump(exclude={"folder"})
+    Job.model_validate(
+        {**scripted, "options": {"fake": {"steps": 1}}, "folder": job().folder}
+    ).save(file)
+    assert 0 == unitune("run", str(file), "--quiet").code
+    unitune("compare", str(file), "--quiet")
+
+    found = json.loads(unitune("cost", str(file), "--json").out)["backends"][0]
+    sources = {one["name"]: one["source"] for one in found["figures"]}
+    details = {one["name"]: one["detail"] for one in found["figures"]}
+
+    assert "measured" == sources["tuned prompt"]
+    assert "measured" == sources["prompted answer"]
+    assert details["tuned prompt"].startswith("run r")

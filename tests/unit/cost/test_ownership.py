@@ -1,0 +1,389 @@
+"""Ownership reckons as the published examples do, in Decimal, and never beyond what is known."""
+
+from __future__ import annotations
+
+from dataclasses import fields, replace
+from datetime import date
+from decimal import Decimal
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from unitune.cost.ownership import (
+    Alternative,
+    CachingRule,
+    Crossing,
+    Horizon,
+    Range,
+    Rates,
+    Request,
+    break_even,
+    cheaper,
+    hit_rate_threshold,
+    hours_a_month,
+    months_until,
+    payback,
+)
+from unitune.cost.ownership.alternatives import times
+from unitune.cost.spread import Spread
+from unitune.cost.tokens import Count
+
+OPENAI = CachingRule(minimum_tokens=1024, step_tokens=128)
+BASE = Rates(Decimal("0.15"), Decimal("0.60"), Decimal("0.075"))
+TUNED = Rates(Decimal("0.30"), Decimal("1.20"), Decimal("0.15"))
+NOTHING = Spread.of(Decimal(0))
+
+usd = st.decimals(0, 10_000, places=4)
+rates = st.decimals(0, 1, places=2)
+volumes = st.integers(0, 10_000_000).map(Decimal)
+horizons = st.decimals("0.1", 36, places=1)
+spreads = st.lists(usd, min_size=3, max_size=3).map(lambda ends: Spread(*sorted(ends)))
+alternatives = st.builds(Alternative, once=spreads, month=spreads, request=spreads)
+exact = st.builds(
+    Alternative, once=usd.map(Spread.of), month=usd.map(Spread.of), request=usd.map(Spread.of)
+)
+
+
+@st.composite
+def requests(draw: st.DrawFn) -> Request:
+    """Requests at prices as vendors have them: cached input costs less than plain."""
+    counts = st.lists(st.integers(0, 20_000), min_size=3, max_size=3).map(
+        lambda ends: Count(*sorted(ends))
+    )
+    cached, plain = sorted(draw(st.lists(st.decimals(0, 20, places=3), min_size=2, max_size=2)))
+    low, expected, high = sorted(draw(st.lists(st.decimals(1, 2), min_size=3, max_size=3)))
+    return Request(
+        prompt=draw(counts),
+        answer=draw(counts),
+        rates=Rates(plain, draw(st.decimals(0, 80, places=3)), cached),
+        shared=draw(counts),
+        caching=draw(
+            st.sampled_from([None, OPENAI, replace(OPENAI, write_factor=Decimal("1.25"))])
+        ),
+        hit_rate=draw(rates),
+        reasoning=(low, expected, high),
+    )
+
+
+def request(prompt: int, answer: int, prices: Rates, shared: int = 0, hit: str = "0") -> Request:
+    return Request(
+        Count.of(prompt), Count.of(answer), prices, Count.of(shared), OPENAI, hit_rate=Decimal(hit)
+    )
+
+
+class TestKnownAnswers:
+    def test_a_month_of_microsofts_chatbot_costs_1422_dollars(self) -> None:
+        """10,000 conversations, 20 M tokens in and 40 M out, hosted for 30 days of 24 hours.
+
+        Source: MicrosoftDocs/azure-ai-docs, fine-tuning-cost-management.md, 2026-02-11.
+        """
+        asked = request(2_000, 4_000, Rates(Decimal("1.10"), Decimal("4.40")))
+        hosting = times(Spread.of(Decimal("1.70")), Decimal(30 * 24))
+        chatbot = Alternative(NOTHING, hosting, asked.usd)
+
+        assert Spread.of(Decimal(1422)) == chatbot.total(Decimal(10_000), Decimal(1))
+
+    def test_a_month_has_730_hours_as_price_lists_have_it(self) -> None:
+        """Source: cloud calculators, 365 days by 12; $1.70 an hour is $1,241 a month."""
+        assert pytest.approx(Decimal(730)) == hours_a_month(Decimal(24))
+        assert Decimal("1241.00") == round(hours_a_month(Decimal(24)) * Decimal("1.70"), 2)
+
+    def test_caching_flips_the_answer(self) -> None:
+        """By hand, gpt-4o-mini at OpenAI, prompt 1,200 of which 1,152 shared, against a tune's 100.
+
+        Without hits 1,200 * 0.15 + 150 * 0.60 = 270 against 100 * 0.30 + 150 * 1.20 = 210 dollars
+        a million requests; with hits always 270 - 1,152 * 0.075 = 183.6; the same at 60 / 86.4.
+        """
+        tuned = request(100, 150, TUNED)
+        prompted = request(1_200, 150, BASE, shared=1_152)
+
+        assert Decimal("0.00027") == prompted.expected_at(Decimal(0))
+        assert Decimal("0.0001836") == prompted.expected_at(Decimal(1))
+        assert Decimal("0.00021") == tuned.expected_at(Decimal(1))
+        found = hit_rate_threshold(tuned, prompted)
+        assert found is not None
+        assert (Range.BELOW, Decimal("0.6944")) == (found.range, round(found.at or Decimal(), 4))
+
+    def test_break_even_is_the_fixed_part_by_what_a_request_saves(self) -> None:
+        """By hand: (1,200 / 12 + 1,241) / (0.003 - 0.001) = 670,500 requests a month."""
+        tuned = Alternative(*(Spread.of(Decimal(one)) for one in ("1200", "1241", "0.001")))
+        prompted = Alternative(NOTHING, NOTHING, Spread.of(Decimal("0.003")))
+        found = break_even(tuned, prompted, Decimal(12))
+
+        assert found is not None
+        assert Crossing(Range.ABOVE, Decimal(670_500)) == found.expected
+
+    def test_payback_is_what_was_paid_once_by_what_a_month_saves(self) -> None:
+        """By hand: 1,200 / (1,000,000 * 0.002 - 1,241) = 1.58 months."""
+        tuned = Alternative(*(Spread.of(Decimal(one)) for one in ("1200", "1241", "0.001")))
+        prompted = Alternative(NOTHING, NOTHING, Spread.of(Decimal("0.003")))
+        found = payback(tuned, prompted, Decimal(1_000_000))
+
+        assert found is not None
+        assert Range.ABOVE == found.expected.range
+        assert Decimal("1.58") == round(found.expected.at or Decimal(), 2)
+
+    @pytest.mark.parametrize(
+        ("shared", "held"), [(0, 0), (1023, 0), (1024, 1024), (1151, 1024), (1152, 1152)]
+    )
+    def test_openai_caches_from_1024_tokens_in_steps_of_128(self, shared: int, held: int) -> None:
+        """Source: openai/openai-cookbook, examples/Prompt_Caching_201.ipynb, 1.1."""
+        assert held == OPENAI.cacheable(shared)
+
+    def test_writing_to_a_cache_may_cost_more_than_plain_input(self) -> None:
+        """By hand: 2,048 tokens, half of the requests miss and write them at 1.25 * 0.10.
+
+        Source: developers.openai.com/api/docs/guides/prompt-caching: GPT-5.6 and later.
+        """
+        rule = CachingRule(1024, 128, Decimal("1.25"))
+        asked = Request(
+            prompt=Count.of(2_048),
+            answer=Count.of(0),
+            rates=Rates(Decimal("0.10"), Decimal("0.50"), Decimal("0.01")),
+            shared=Count.of(2_048),
+            caching=rule,
+            hit_rate=Decimal("0.5"),
+        )
+
+        assert asked.usd is not None
+        assert Decimal("0.00013824") == asked.usd.expected  # 2,048 * (0.005 + 0.0625) / 1 M
+
+    def test_hidden_reasoning_lengthens_what_is_billed_as_answer(self) -> None:
+        plain = request(0, 1_000, Rates(Decimal(0), Decimal(10)))
+        factors = (Decimal(1), Decimal("1.3"), Decimal("1.6"))
+
+        expected = Spread(Decimal("0.01"), Decimal("0.013"), Decimal("0.016"))
+        assert expected == replace(plain, reasoning=factors).usd
+
+
+class TestHorizon:
+    def test_a_shutdown_before_its_end_caps_it(self) -> None:
+        """OpenAI's tunes stop on 2027-01-14: 50 days, of 365 / 12 a month."""
+        found = Horizon.of(12, date(2026, 11, 25), date(2027, 1, 14))
+
+        assert Decimal("1.64") == round(found.months, 2)
+        assert date(2027, 1, 14) == found.ends
+
+    @pytest.mark.parametrize("stops", [None, date(2028, 1, 1)])
+    def test_a_later_one_or_none_leaves_it_as_planned(self, stops: date | None) -> None:
+        today = date(2026, 11, 25)
+        assert Horizon(Decimal(12), 12, today) == Horizon.of(12, today, stops)
+
+    def test_nothing_is_left_of_what_was_switched_off(self) -> None:
+        assert 0 == months_until(date(2026, 1, 1), date(2026, 11, 25))
+
+
+class TestCheaper:
+    @pytest.mark.parametrize(
+        ("fixed", "slope", "expected"),
+        [
+            ("0", "0", Crossing(Range.SAME)),
+            ("1", "0", Crossing(Range.NEVER)),
+            ("-1", "0", Crossing(Range.ALWAYS)),
+            ("0", "1", Crossing(Range.NEVER)),
+            ("0", "-1", Crossing(Range.ALWAYS)),
+            ("6", "-2", Crossing(Range.ABOVE, Decimal(3))),
+            ("-6", "2", Crossing(Range.BELOW, Decimal(3))),
+            ("6", "2", Crossing(Range.NEVER)),
+            ("-6", "-2", Crossing(Range.ALWAYS)),
+        ],
+    )
+    def test_a_line_crosses_zero_once_at_most(
+        self, fixed: str, slope: str, expected: Crossing
+    ) -> None:
+        assert expected == cheaper(Decimal(fixed), Decimal(slope))
+
+    def test_a_crossing_beyond_what_exists_is_none(self) -> None:
+        assert Crossing(Range.NEVER) == cheaper(Decimal(6), Decimal(-2), most=Decimal(1))
+        assert Crossing(Range.ALWAYS) == cheaper(Decimal(-6), Decimal(2), most=Decimal(1))
+
+
+class TestUnknown:
+    @pytest.mark.parametrize("part", ["once", "month", "request"])
+    def test_one_unknown_part_makes_total_and_break_even_unknown(self, part: str) -> None:
+        known = Alternative(NOTHING, NOTHING, NOTHING)
+        lacking = replace(known, **{part: None})
+
+        assert lacking.total(Decimal(1), Decimal(1)) is None
+        assert break_even(lacking, known, Decimal(1)) is None
+        assert payback(known, lacking, Decimal(1)) is None
+
+    def test_a_request_without_a_price_has_none(self) -> None:
+        unpriced = request(100, 10, Rates(input=Decimal(1)))
+
+        assert unpriced.usd is None
+        assert hit_rate_threshold(unpriced, request(100, 10, BASE)) is None
+
+    @pytest.mark.parametrize("lacking", ["caching", "cached_input"])
+    def test_without_rule_or_price_nothing_is_cached(self, lacking: str) -> None:
+        asked = request(2_000, 10, BASE, shared=2_000, hit="1")
+        blind = (
+            replace(asked, caching=None)
+            if lacking == "caching"
+            else replace(asked, rates=replace(BASE, cached_input=None))
+        )
+
+        assert not blind.caches
+        assert asked.expected_at(Decimal(0)) == blind.expected_at(Decimal(1))
+
+
+class TestProperties:
+    @given(exact, exact, horizons)
+    def test_at_break_even_both_totals_are_equal_to_the_cent(
+        self, one: Alternative, other: Alternative, months: Decimal
+    ) -> None:
+        found = break_even(one, other, months)
+        assert found is not None
+        at = found.expected.at
+        if at is None:
+            return
+        totals = [each.total(at, months) for each in (one, other)]
+        assert totals[0] is not None
+        assert totals[1] is not None
+        assert abs(totals[0].expected - totals[1].expected) < Decimal("0.005")
+
+    @given(exact, exact, horizons, volumes)
+    def test_it_says_where_the_total_is_lower(
+        self, one: Alternative, other: Alternative, months: Decimal, volume: Decimal
+    ) -> None:
+        found = break_even(one, other, months)
+        mine, theirs = one.total(volume, months), other.total(volume, months)
+        assert found is not None
+        assert mine is not None
+        assert theirs is not None
+        if abs(mine.expected - theirs.expected) < Decimal("0.005"):
+            return
+        match found.expected:
+            case Crossing(Range.ABOVE, Decimal() as at):
+                expected = volume > at
+            case Crossing(Range.BELOW, Decimal() as at):
+                expected = volume < at
+            case Crossing(kind):
+                expected = kind is Range.ALWAYS
+        assert expected == (mine.expected < theirs.expected)
+
+    @given(alternatives, alternatives, horizons)
+    def test_swapping_the_columns_flips_the_answer(
+        self, one: Alternative, other: Alternative, months: Decimal
+    ) -> None:
+        flipped = {
+            Range.ALWAYS: Range.NEVER,
+            Range.NEVER: Range.ALWAYS,
+            Range.ABOVE: Range.BELOW,
+            Range.BELOW: Range.ABOVE,
+            Range.SAME: Range.SAME,
+        }
+        there, back = break_even(one, other, months), break_even(other, one, months)
+        assert there is not None
+        assert back is not None
+        pairs = [
+            (there.expected, back.expected),
+            (there.best, back.worst),
+            (there.worst, back.best),
+        ]
+        for here, again in pairs:
+            assert (flipped[here.range], here.at) == (again.range, again.at)
+
+    @given(alternatives, st.lists(volumes, min_size=2, max_size=5), horizons)
+    def test_more_requests_never_cost_less(
+        self, one: Alternative, asked: list[Decimal], months: Decimal
+    ) -> None:
+        totals = [one.total(volume, months) for volume in sorted(asked)]
+        for less, more in pairwise(totals):
+            assert less is not None
+            assert more is not None
+            assert less.low <= more.low
+            assert less.expected <= more.expected
+            assert less.high <= more.high
+
+    @given(alternatives, spreads, st.sampled_from(["once", "month", "request"]), volumes, horizons)
+    def test_a_dearer_part_never_makes_the_total_cheaper(
+        self, one: Alternative, extra: Spread, part: str, volume: Decimal, months: Decimal
+    ) -> None:
+        dearer = replace(one, **{part: getattr(one, part) + extra})
+        less, more = one.total(volume, months), dearer.total(volume, months)
+        assert less is not None
+        assert more is not None
+        assert less.expected <= more.expected
+
+    @given(requests())
+    def test_low_expected_and_high_of_a_request_are_in_order(self, asked: Request) -> None:
+        assert asked.usd is not None
+        assert asked.usd.low <= asked.usd.expected <= asked.usd.high
+
+    @given(requests(), st.integers(0, 5_000))
+    def test_longer_prompts_and_answers_never_cost_less(self, asked: Request, more: int) -> None:
+        longer = replace(
+            asked, prompt=asked.prompt + Count.of(more), answer=asked.answer + Count.of(more)
+        )
+        # The cache may then hold more; what it holds is compared at no hits and free writing.
+        still = replace(asked, caching=None), replace(longer, caching=None)
+        less, dearer = (each.usd for each in still)
+        assert less is not None
+        assert dearer is not None
+        assert less.expected <= dearer.expected
+
+    def test_a_prompt_long_enough_for_the_cache_may_cost_less_than_a_shorter_one(self) -> None:
+        """By hand at 0.40 and 0.10: 1,000 tokens without a cache are 400, 1,152 of it 115.2."""
+        asked = Request(
+            prompt=Count(1_000, 1_000, 1_152),
+            answer=Count(),
+            rates=Rates(Decimal("0.40"), Decimal(0), Decimal("0.10")),
+            shared=Count(1_000, 1_000, 1_152),
+            caching=OPENAI,
+            hit_rate=Decimal(1),
+        )
+
+        assert asked.usd is not None
+        expected = ("0.0001152", "0.0004", "0.0004608")
+        assert expected == tuple(
+            f"{end.normalize():f}" for end in (asked.usd.low, asked.usd.expected, asked.usd.high)
+        )
+
+    @given(requests(), rates, rates)
+    def test_more_hits_never_cost_more(self, asked: Request, one: Decimal, other: Decimal) -> None:
+        costs = [asked.expected_at(rate) for rate in sorted((one, other))]
+        assert costs[0] is not None
+        assert costs[1] is not None
+        assert costs[1] <= costs[0]
+
+    @given(requests(), requests())
+    def test_at_the_threshold_both_requests_cost_the_same(
+        self, one: Request, other: Request
+    ) -> None:
+        found = hit_rate_threshold(one, other)
+        assert found is not None
+        if found.at is None:
+            return
+        costs = one.expected_at(found.at), other.expected_at(found.at)
+        assert costs[0] is not None
+        assert costs[1] is not None
+        assert abs(costs[0] - costs[1]) < Decimal("1e-18")
+
+    @given(alternatives, alternatives, volumes, horizons)
+    def test_no_float_ever_stands_for_money(
+        self, one: Alternative, other: Alternative, volume: Decimal, months: Decimal
+    ) -> None:
+        total, monthly = one.total(volume, months), one.monthly(volume, months)
+        even, back = break_even(one, other, months), payback(one, other, volume)
+        for spread in (total, monthly):
+            assert spread is not None
+            assert {Decimal} == {type(getattr(spread, end.name)) for end in fields(spread)}
+        for crossings in (even, back):
+            assert crossings is not None
+            ends = (crossings.best, crossings.expected, crossings.worst)
+            assert all(end.at is None or type(end.at) is Decimal for end in ends)
+
+    @given(alternatives, alternatives, horizons)
+    def test_the_best_case_is_never_later_than_the_worst(
+        self, one: Alternative, other: Alternative, months: Decimal
+    ) -> None:
+        found = break_even(one, other, months)
+        assert found is not None
+        if found.best.range is found.expected.range is found.worst.range is Range.ABOVE:
+            assert found.best.at is not None
+            assert found.expected.at is not None
+            assert found.worst.at is not None
+            assert found.best.at <= found.expected.at <= found.worst.at

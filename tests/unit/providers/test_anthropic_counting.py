@@ -1,0 +1,105 @@
+"""Anthropic's count of tokens through the real SDK: what is sent, and how it fails."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+pytest.importorskip("anthropic", reason="needs the extra `anthropic`")
+
+from anthropic.types import MessageCountTokensParams, MessageTokensCount
+from pydantic import TypeAdapter
+
+from unitune import registry
+from unitune.data.example import Message
+from unitune.errors import BackendError, Unreachable, Unsupported, UserError
+from unitune.models import Request, TunedModel
+from unitune.testing.counting_contract import LONG, SHORT, CountingContract
+from unitune.testing.loopback import Conduct, Fault, Server, serve
+from unitune_providers.anthropic import AnthropicBackend
+from unitune_providers.anthropic import client as module
+from unitune_providers.loopback.anthropic import KEY, AnthropicVendor
+
+MODEL = "claude-sonnet-5-5"
+COUNT = ("POST", r"/v1/messages/count_tokens$")
+WEATHER = {"type": "function", "function": {"name": "weather", "parameters": {"type": "object"}}}
+
+
+@pytest.fixture(autouse=True)
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    for name in ("ANTHROPIC_AUTH_TOKEN", "ANTHROPIC_PROFILE", "ANTHROPIC_CUSTOM_HEADERS"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(module, "RETRIES", 0)
+    monkeypatch.setattr(module, "ANSWER_SECONDS", 0.5)
+    monkeypatch.setenv("ANTHROPIC_API_KEY", KEY)
+    with serve(AnthropicVendor(Conduct())) as server:
+        monkeypatch.setenv("ANTHROPIC_BASE_URL", server.url)
+        registry.backend.cache_clear()
+        yield server
+        registry.backend.cache_clear()
+
+
+class TestAnthropicCountsTokens(CountingContract):
+    name = "anthropic"
+    model = MODEL
+
+
+def test_system_prompt_turns_and_tools_are_sent_in_the_sdks_own_types(server: Server) -> None:
+    AnthropicBackend().count_tokens(MODEL, LONG.model_copy(update={"tools": (WEATHER,)}))
+
+    (asked,) = server.asked(*COUNT)
+    TypeAdapter(MessageCountTokensParams).validate_python(asked.json)
+    assert {"model", "system", "messages", "tools"} == set(asked.json)
+    assert "Say one word." == asked.json["system"]
+
+
+def test_answer_has_the_sdks_own_type(server: Server) -> None:
+    AnthropicBackend().count_tokens(MODEL, SHORT)
+    (asked,) = server.asked(*COUNT)
+
+    told = TypeAdapter(MessageTokensCount).validate_json(server.vendor.answer(asked).body)
+    assert not told.model_extra
+
+
+@pytest.mark.parametrize(
+    ("fault", "kind", "words"),
+    [
+        (Fault.RATE_LIMITED, BackendError, "rate limit reached (HTTP 429)"),
+        (Fault.SERVER_ERROR, BackendError, "internal error (HTTP 500)"),
+        (Fault.EXPIRED_KEY, BackendError, "Check ANTHROPIC_API_KEY"),
+        (Fault.SILENCE, Unreachable, "no answer in time"),
+        (Fault.CUT, Unreachable, "no whole answer"),
+    ],
+)
+def test_failure_is_an_error_of_ours_and_the_next_count_is_right(
+    server: Server, fault: Fault, kind: type[Exception], words: str
+) -> None:
+    server.spoil(fault, *COUNT)
+    with pytest.raises(kind) as caught:
+        AnthropicBackend().count_tokens(MODEL, SHORT)
+
+    assert words in str(caught.value)
+    assert f"count tokens for {MODEL}" in str(caught.value)
+    assert AnthropicBackend().count_tokens(MODEL, SHORT) > 0
+
+
+def test_missing_key_names_the_variable_and_asks_nobody(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("ANTHROPIC_API_KEY")
+    with pytest.raises(UserError, match="Set ANTHROPIC_API_KEY"):
+        AnthropicBackend().count_tokens(MODEL, SHORT)
+    assert [] == server.requests
+
+
+def test_what_cannot_be_asked_is_not_counted(server: Server) -> None:
+    call = {"id": "1", "type": "function", "function": {"name": "weather", "arguments": "{"}}
+    broken = Request(messages=(Message(role="assistant", tool_calls=(call,)),))
+    tuned = TunedModel(backend="anthropic", name="tuned", base=MODEL)
+
+    with pytest.raises(Unsupported, match="cannot be asked this"):
+        AnthropicBackend().count_tokens(MODEL, broken)
+    with pytest.raises(Unsupported, match="no tuning API"):
+        AnthropicBackend().count_tokens(tuned, SHORT)
+    assert [] == server.requests

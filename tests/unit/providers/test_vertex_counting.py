@@ -1,0 +1,92 @@
+"""Google's count of tokens through the real SDK: what is sent, and how it fails."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+
+import pytest
+
+pytest.importorskip("google.genai", reason="needs the extra `vertex`")
+pytest.importorskip("google.cloud.storage", reason="needs the extra `vertex`")
+
+from unitune.data.example import Message
+from unitune.errors import BackendError, Unreachable, Unsupported
+from unitune.models import Request, TunedModel
+from unitune.testing.counting_contract import LONG, SHORT
+from unitune.testing.loopback import Answer, Fault, Server, serve
+from unitune_providers.loopback.vertex.vendor import VertexVendor, environment
+from unitune_providers.vertex import cloud as vertex_cloud
+from unitune_providers.vertex.backend import VertexBackend
+from unitune_providers.vertex.cloud import Patience
+
+PLACE = "projects/my-project/locations/us-central1"
+MODEL = "gemini-3.5-flash"
+COUNT = ("POST", ":countTokens$")
+WEATHER = {"type": "function", "function": {"name": "weather", "parameters": {"type": "object"}}}
+
+
+@pytest.fixture
+def vendor() -> VertexVendor:
+    return VertexVendor()
+
+
+@pytest.fixture(autouse=True)
+def server(vendor: VertexVendor, monkeypatch: pytest.MonkeyPatch) -> Generator[Server]:
+    monkeypatch.setattr(vertex_cloud, "PATIENCE", Patience(0.6, 1, 0.01))
+    with serve(vendor) as served:
+        for name, value in environment(served.url).items():
+            monkeypatch.setenv(name, value)
+        yield served
+
+
+def test_system_prompt_turns_and_tools_are_counted(server: Server) -> None:
+    count = VertexBackend().count_tokens(MODEL, LONG.model_copy(update={"tools": (WEATHER,)}))
+
+    (asked,) = server.asked(*COUNT)
+    assert f"/v1beta1/{PLACE}/publishers/google/models/{MODEL}:countTokens" == asked.path
+    assert {"contents", "systemInstruction", "tools"} == set(asked.json)
+    assert count > 0
+
+
+def test_tuned_model_counts_at_its_endpoint(server: Server, vendor: VertexVendor) -> None:
+    _, (endpoint,) = vendor.models.add(PLACE, None, 1)
+    tuned = TunedModel(backend="vertex", name=endpoint, base=MODEL)
+
+    assert VertexBackend().count_tokens(tuned, SHORT) > 0
+    (asked,) = server.asked(*COUNT)
+    assert asked.path.endswith(f"{endpoint}:countTokens")
+
+
+@pytest.mark.parametrize(
+    ("fault", "kind", "words"),
+    [
+        (Fault.RATE_LIMITED, BackendError, "HTTP 429"),
+        (Fault.SERVER_ERROR, BackendError, "HTTP 500"),
+        (Fault.EXPIRED_KEY, BackendError, "HTTP 401"),
+        (Fault.SILENCE, Unreachable, "no answer that could be read"),
+    ],
+)
+def test_failure_is_an_error_of_ours_and_the_next_count_is_right(
+    server: Server, fault: Fault, kind: type[Exception], words: str
+) -> None:
+    server.spoil(fault, *COUNT)
+    with pytest.raises(kind, match=words) as caught:
+        VertexBackend().count_tokens(MODEL, SHORT)
+
+    assert f"count tokens for {MODEL}" in str(caught.value)
+    assert VertexBackend().count_tokens(MODEL, SHORT) > 0
+
+
+def test_answer_without_a_count_is_none(
+    vendor: VertexVendor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(vendor, "answer", lambda _: Answer({}))
+    with pytest.raises(Unreachable, match="no count of tokens"):
+        VertexBackend().count_tokens(MODEL, SHORT)
+
+
+def test_what_gemini_has_no_place_for_is_not_counted(server: Server) -> None:
+    named = Request(messages=(Message(role="user", name="ada", content="Hello"),))
+    with pytest.raises(Unsupported, match="cannot be asked this"):
+        VertexBackend().count_tokens(MODEL, named)
+    assert [] == server.asked(*COUNT)
