@@ -22,6 +22,7 @@ from transformers import PreTrainedTokenizerBase
 
 import unitune
 from unitune.errors import RunFailed
+from unitune_local.batches import TrainingRow
 from unitune_local.checkpoint import flush
 from unitune_local.loading import load_model
 from unitune_local.lora import load_adapter
@@ -29,6 +30,8 @@ from unitune_local.loss import use_attention
 from unitune_local.rendering import template_fingerprint
 from unitune_local.spec import Spec
 
+CHECKED_ROWS = 2
+"""Rows whose answers the saved adapter must repeat."""
 ANSWER_TOKENS = 8
 """Enough for a wrong weight, a lost scale or another template to show."""
 LARGEST_DIFFERENCE = 1e-3
@@ -103,6 +106,13 @@ def check_adapter(
                 "This is a fault of unitune or of a library below it; please report it."
             )
     return worst
+
+
+def checked_prompts(
+    rows: Sequence[TrainingRow], validation: Sequence[TrainingRow]
+) -> list[tuple[int, ...]]:
+    """Return the prompts that the saved adapter must answer as the trained model does."""
+    return [row.ids[: row.trained.index(True)] for row in (validation or rows)[:CHECKED_ROWS]]
 
 
 @dataclass(frozen=True, slots=True)

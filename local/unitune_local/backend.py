@@ -159,6 +159,23 @@ class LocalBackend:
 
         return rows.masked(loading.load_tokenizer(store.resolve(job.base_model)), example)
 
+    def calibrate(self, job: Job, train: Dataset, validation: Dataset) -> None:
+        """Time a few steps in a process of its own, and keep what they took.
+
+        Args:
+            job: What to tune and how.
+            train: Rows to learn from.
+            validation: Rows to measure on.
+
+        Raises:
+            DataError: No row can be learnt from.
+            Unsupported: The training would not fit into memory.
+            BackendError: The process died.
+        """
+        from unitune_local import calibrating, store  # noqa: PLC0415 - imports torch
+
+        calibrating.calibrate(job, store.resolve(job.base_model), train, validation)
+
     def pull(self, name: str, progress: Callable[[str, int, int], None]) -> StoredModel:
         """Fetch a base model once; see `unitune_local.store.pull`."""
         from unitune_local import store  # noqa: PLC0415 - imports what converts models

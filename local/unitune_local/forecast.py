@@ -1,61 +1,61 @@
 """What a training would take, said before it starts, from rows, configuration and machine.
 
 The rows are rendered and laid into the very batches that training would make, so tokens, steps and
-the gain of a shared prefix are exact. Time is arithmetic over a short measurement of this machine;
-memory is the formula of `unitune_local.memory`. No weights are loaded.
+the gain of a shared prefix are exact. Memory is that of the largest micro-batch, by a dry run
+without numbers (`unitune_local.dry_run`); time is arithmetic over the figures of this machine
+(`unitune_local.figures`), measured where a calibration was made. No weights are loaded.
 """
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-
-import torch
 
 from unitune.abilities import Forecast
 from unitune.data.dataset import Dataset
 from unitune.data.findings import Finding
 from unitune.errors import Unsupported
 from unitune.job import Job
-from unitune_local import loading, machine, memory
-from unitune_local.batches import TrainingRow, epoch_batches, micro_batches, shared_prefix
-from unitune_local.memory import Load, Shape
+from unitune_local import dry_run, loading, memory, store
+from unitune_local.adapter import ANSWER_TOKENS, checked_prompts
+from unitune_local.batches import TrainingRow
+from unitune_local.figures import Figures, Work, guess, peak_bytes, recall, seconds
+from unitune_local.loads import (
+    Load,
+    answers_load,
+    epoch_loads,
+    largest_parts,
+    part_load,
+    validation_load,
+)
+from unitune_local.loss import Form, not_plain
+from unitune_local.memory import Shape
 from unitune_local.rendering import turn_end
 from unitune_local.rows import RenderedRows, render_rows
 from unitune_local.settings import Settings, resolve
 
-
-@dataclass(frozen=True, slots=True)
-class Range:
-    """From the least to the most that is to be expected."""
-
-    low: float
-    high: float
-
-
-CALIBRATION_SECONDS = 0.3
-FASTEST_SHARE, SLOWEST_SHARE = 0.85, 0.2
-"""Of the measured matrix products per second: 0.35 to 0.7 was reached on an idle CPU in either
-dtype, less with short micro-batches, or when others use the machine."""
-STARTUP_SECONDS = Range(5.0, 40.0)
-"""Imports, loading, the first checkpoint, saving and checking the adapter."""
 SMALLEST_MICRO_BATCH = 256
 """Tokens; below, the matrix products get slow."""
 
 
 @dataclass(frozen=True, slots=True)
 class Outlook:
-    """A forecast with the settings that it is for.
+    """A forecast with what it is for.
 
     Args:
         settings: Every choice, resolved.
+        shape: Of the model with its adapters.
+        rows: To learn from, as the model sees them.
+        validation: To measure on, likewise.
         forecast: What they would take.
     """
 
     settings: Settings
+    shape: Shape
+    rows: tuple[TrainingRow, ...]
+    validation: tuple[TrainingRow, ...]
     forecast: Forecast
 
 
@@ -74,37 +74,55 @@ def look_ahead(job: Job, folder: Path, train: Dataset, validation: Dataset) -> O
     """
     settings = resolve(job, memory.dimensions_of(folder))
     tokenizer = loading.load_tokenizer(folder)
+    before = time.perf_counter()
     learnt = render_rows(tokenizer, train, settings.sequence_length)
     held_out = render_rows(tokenizer, validation, settings.sequence_length)
+    render_seconds = time.perf_counter() - before
     shape = memory.shape_of(folder, settings)
+    figures = recall(shape, settings) or guess(
+        shape,
+        settings,
+        packed=not not_plain(memory.config_of(folder)),
+        weight_file_bytes=store.weight_bytes(folder),
+    )
+    form = figures.form(settings)
     available = memory.available_bytes(settings.device)
-    settings = fit(shape, settings, learnt.rows, available)
+    settings, held = fit(folder, shape, settings, figures, learnt.rows, available)
 
-    load = epoch_load(learnt.rows, settings)
+    steps = epoch_loads(learnt.rows, settings, form)
+    work = Work(
+        epoch=sum(steps, start=Load()),
+        validation=validation_load(held_out.rows, settings, form),
+        answers=answers_load(
+            [len(prompt) for prompt in checked_prompts(learnt.rows, held_out.rows)], ANSWER_TOKENS
+        ),
+        render_seconds=render_seconds,
+    )
     tokens = sum(len(row.ids) for row in learnt.rows)
-    seconds = _seconds(shape, settings, load, epoch_load(held_out.rows, settings))
-    peak = memory.peak_bytes(shape, settings, largest_load(learnt.rows, settings))
+    trained = sum(row.trained_tokens for row in learnt.rows)
+    expected, peak = seconds(figures, shape, settings, work), peak_bytes(figures, held)
     forecast = Forecast(
         findings=_findings(settings, learnt, held_out, turn_end(tokenizer), shape),
         rows=len(train),
         tokens=tokens,
-        trained_tokens=load.trained,
+        trained_tokens=trained,
         epochs=settings.epochs,
-        steps=settings.epochs * math.ceil(len(learnt.rows) / settings.batch_size),
-        seconds_low=seconds.low,
-        seconds_expected=math.sqrt(seconds.low * seconds.high),
-        seconds_high=seconds.high,
-        memory_low_bytes=peak // 2,
+        steps=settings.epochs * len(steps),
+        seconds_low=figures.time_band[0] * expected,
+        seconds_expected=expected,
+        seconds_high=figures.time_band[1] * expected,
+        memory_low_bytes=round(figures.memory_band[0] * peak),
         memory_bytes=peak,
-        memory_high_bytes=peak * 3 // 2,
+        memory_high_bytes=round(figures.memory_band[1] * peak),
         memory_available_bytes=available,
+        measured_on=figures.measured_on,
         settings={
             **settings.model_dump(mode="json"),
-            "trained_share": round(load.trained / max(tokens, 1), 4),
-            "prefix_gain": round(tokens / max(load.computed, 1), 2),
+            "trained_share": round(trained / max(tokens, 1), 4),
+            "prefix_gain": round(tokens / max(work.epoch.computed, 1), 2),
         },
     )
-    return Outlook(settings, forecast)
+    return Outlook(settings, shape, learnt.rows, held_out.rows, forecast)
 
 
 def require_room(forecast: Forecast) -> None:
@@ -122,86 +140,47 @@ def require_room(forecast: Forecast) -> None:
         )
 
 
-def fit(shape: Shape, settings: Settings, rows: Sequence[TrainingRow], available: int) -> Settings:
-    """Return the settings with micro-batches small enough for the memory, if any are."""
-    while settings.micro_batch_tokens > SMALLEST_MICRO_BATCH:
-        if memory.peak_bytes(shape, settings, largest_load(rows, settings)) <= available:
-            break
-        settings = settings.model_copy(
-            update={"micro_batch_tokens": settings.micro_batch_tokens // 2}
-        )
-    return settings
+def fit(  # noqa: PLR0913, PLR0917 - all that memory depends on
+    folder: Path,
+    shape: Shape,
+    settings: Settings,
+    figures: Figures,
+    rows: Sequence[TrainingRow],
+    available: int,
+) -> tuple[Settings, int]:
+    """Return the settings with micro-batches small enough for the memory, if any are.
 
+    Args:
+        folder: Of the base model.
+        shape: Of the model.
+        settings: Of the training.
+        figures: Of this machine.
+        rows: To learn from.
+        available: Bytes that may be held.
 
-def epoch_load(rows: Sequence[TrainingRow], settings: Settings) -> Load:
-    """Return what one pass over rows has to compute, in the batches of the first epoch."""
-    lengths = [len(row.ids) for row in rows]
-    batches = epoch_batches(lengths, settings.batch_size, settings.seed, 0)
-    loads = [
-        load for batch in batches for load in _loads([rows[index] for index in batch], settings)
-    ]
-    return sum(loads, start=Load())
-
-
-def largest_load(rows: Sequence[TrainingRow], settings: Settings) -> Load:
-    """Return the most that a micro-batch can be, whatever rows an epoch brings together."""
-    longest = sorted(rows, key=lambda row: len(row.ids))[-settings.batch_size :]
-    loads = _loads(longest, settings)
-    return Load(
-        computed=max((load.computed for load in loads), default=0),
-        trained=max((load.trained for load in loads), default=0),
-        pairs=max((load.pairs for load in loads), default=0),
-    )
-
-
-def _loads(rows: Sequence[TrainingRow], settings: Settings) -> list[Load]:
-    """Return the load of each micro-batch of a step."""
-    share = settings.share_prefix
-    parts = micro_batches(rows, settings.micro_batch_tokens, share=share)
-    return [_load(part, shared_prefix(part) if share else 0) for part in parts]
-
-
-def _load(rows: Sequence[TrainingRow], prefix: int) -> Load:
-    own = [len(row.ids) - prefix for row in rows]
-    longest = max(own)
-    return Load(
-        computed=prefix + sum(own),
-        trained=sum(row.trained_tokens for row in rows),
-        pairs=prefix**2 + len(rows) * longest * (prefix + longest),
-    )
-
-
-def _seconds(shape: Shape, settings: Settings, train: Load, validation: Load) -> Range:
-    # A validation is a forward without a backward, once an epoch and once before the first.
-    checking = memory.step_flops(shape, validation) / 2
-    total = settings.epochs * memory.step_flops(shape, train) + (settings.epochs + 1) * checking
-    speed = _flops_per_second(settings, shape)
-    return Range(
-        STARTUP_SECONDS.low + total / (speed.high * FASTEST_SHARE),
-        STARTUP_SECONDS.high + total / (speed.low * SLOWEST_SHARE),
-    )
-
-
-def _flops_per_second(settings: Settings, shape: Shape) -> Range:
-    """Measure matrix products of the model's own shape on the device that will train.
-
-    A CPU is measured by one thread, and counted as many times as there are threads. Low is the
-    mean of all products, high the best of them: what the machine does when nobody else wants it.
+    Returns:
+        The settings, and what the largest micro-batch then holds.
     """
-    device, dtype = torch.device(settings.device), settings.torch_dtype
-    times: list[float] = []
-    with machine.one_thread():
-        tokens = torch.ones(512, shape.hidden, device=device, dtype=dtype)
-        weight = torch.ones(shape.hidden, shape.mlp, device=device, dtype=dtype)
-        product = torch.mm(tokens, weight)  # prepares the kernel
-        while sum(times) < CALIBRATION_SECONDS:
-            start = time.perf_counter()
-            torch.mm(tokens, weight, out=product)
-            product[0, 0].cpu()  # waits for a GPU
-            times.append(time.perf_counter() - start)
-    threads = settings.threads if settings.device == "cpu" else 1
-    flops = threads * 2 * tokens.shape[0] * weight.numel()
-    return Range(flops * len(times) / sum(times), flops / min(times))
+    form = figures.form(settings)
+    while True:
+        held = _most_held(folder, shape, settings, form, rows)
+        fits = peak_bytes(figures, held) <= available
+        if fits or settings.micro_batch_tokens <= SMALLEST_MICRO_BATCH:
+            return settings, held
+        half = settings.micro_batch_tokens // 2
+        settings = settings.model_copy(update={"micro_batch_tokens": half})
+
+
+def _most_held(
+    folder: Path, shape: Shape, settings: Settings, form: Form, rows: Sequence[TrainingRow]
+) -> int:
+    if not rows:
+        return 0
+    largest = max(
+        largest_parts(rows, settings),
+        key=lambda part: memory.live_bytes(shape, settings, part_load(part, form)),
+    )
+    return dry_run.held_bytes(folder, shape, settings, form, largest)
 
 
 def _findings(

@@ -98,13 +98,19 @@ def use_attention(model: PeftModel, name: str) -> None:
 def not_plain(config: PreTrainedConfig) -> str:
     """Return why a model's attention is not plain causal by its configuration, or nothing."""
     text = cast("Any", config).get_text_config()
-    kinds = set(getattr(text, "layer_types", None) or ["full_attention"])
+    kinds = layer_kinds(config)
     if kinds != {"full_attention"}:
         return f"its layers are {', '.join(sorted(kinds))}"
     uses_window = getattr(text, "use_sliding_window", True)
     if uses_window and getattr(text, "sliding_window", None) is not None:
         return f"its attention slides over a window of {text.sliding_window} tokens"
     return ""
+
+
+def layer_kinds(config: PreTrainedConfig) -> set[str]:
+    """Return the kinds of attention that a model's layers have."""
+    text = cast("Any", config).get_text_config()
+    return set(getattr(text, "layer_types", None) or ["full_attention"])
 
 
 def _probe(model: PeftModel, form: Form, rows: Sequence[TrainingRow]) -> float:

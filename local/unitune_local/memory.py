@@ -1,7 +1,7 @@
 """What a training takes, from the model's shape alone: memory and arithmetic; and what is there.
 
 The shape is read off a model without weights, so that any architecture counts right. The formulas
-are derived, not fitted; the allowances beside them were measured (see each).
+are derived, not fitted.
 
 Letters: N parameters, L layers, H hidden width, K key-value width, M MLP width, V vocabulary,
 T computed tokens of a micro-batch.
@@ -9,6 +9,7 @@ T computed tokens of a micro-batch.
 
 from __future__ import annotations
 
+import resource
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,14 +21,11 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig
 
 from unitune.errors import UserError
+from unitune_local.loads import Load
 from unitune_local.settings import Dimensions, Settings
 
-PROCESS_BYTES = 600 * 2**20
-"""Python with torch, transformers and peft, before a model is loaded: 450 MiB were measured."""
-ALLOCATOR_FACTOR = 1.3
-"""Workspace of the kernels and what the allocator keeps; 1.1 to 1.3 were measured."""
-ADAM_VALUES = 4
-"""Of each adapter weight: itself, its gradient, two moments."""
+ADAPTER_BYTES = 12
+"""Of each adapter weight between two steps: itself and two moments, in float32."""
 LOGIT_BYTES = 16
 """Of each logit: as computed, in float32, its log-softmax and its gradient."""
 
@@ -61,31 +59,9 @@ class Shape:
     context: int
 
 
-@dataclass(frozen=True, slots=True)
-class Load:
-    """What a model has to compute.
-
-    Args:
-        computed: Tokens that go through the layers.
-        trained: Tokens with loss.
-        pairs: Query-key pairs of attention.
-    """
-
-    computed: int = 0
-    trained: int = 0
-    pairs: int = 0
-
-    def __add__(self, other: Load) -> Load:
-        return Load(
-            self.computed + other.computed,
-            self.trained + other.trained,
-            self.pairs + other.pairs,
-        )
-
-
 def dimensions_of(folder: Path) -> Dimensions:
     """Return what the default settings of a model folder depend on."""
-    text = cast("Any", _config(folder)).get_text_config()
+    text = cast("Any", config_of(folder)).get_text_config()
     return Dimensions(context=int(text.max_position_embeddings), hidden=int(text.hidden_size))
 
 
@@ -95,7 +71,7 @@ def shape_of(folder: Path, settings: Settings) -> Shape:
     Raises:
         UserError: No linear layer has a name among the targets.
     """
-    config = _config(folder)
+    config = config_of(folder)
     with torch.device("meta"):
         model = cast("nn.Module", cast("Any", AutoModelForCausalLM).from_config(config))
     head = cast("Any", model).get_output_embeddings()
@@ -131,31 +107,26 @@ def shape_of(folder: Path, settings: Settings) -> Shape:
     )
 
 
-def peak_bytes(shape: Shape, settings: Settings, largest: Load) -> int:
-    """Return the most memory that the worker will hold.
+def live_bytes(shape: Shape, settings: Settings, part: Load) -> int:
+    """Return what a micro-batch holds beside the weights, for models that refuse a dry run.
 
     Args:
         shape: Of the model.
         settings: Of the training.
-        largest: The largest micro-batch.
+        part: The micro-batch.
 
     Source: derived; per layer and token the saved inputs and outputs of norms, projections,
     attention and MLP are 9 H + 3 K + 4 M values. In bfloat16 the two norms keep 4 H values more in
     float32, and attention keeps scores and weights.
     """
     width = settings.torch_dtype.itemsize
-    weights = shape.parameters * width
-    adapters = shape.adapter * ADAM_VALUES * 4
     per_token = (9 * shape.hidden + 3 * shape.key_value + 4 * shape.mlp) * width
     per_pair = 0
     if settings.torch_dtype is torch.bfloat16:
         per_token += 4 * shape.hidden * 4
         per_pair = 2 * shape.heads * width
-    activations = shape.layers * (largest.computed * per_token + largest.pairs * per_pair)
-    logits = largest.trained * shape.vocabulary * LOGIT_BYTES
-    # The saved adapter is checked on a fresh base, while the allocator still holds all it ever had.
-    live = 2 * weights + adapters + activations + logits
-    return PROCESS_BYTES + round(ALLOCATOR_FACTOR * live)
+    activations = shape.layers * (part.computed * per_token + part.pairs * per_pair)
+    return activations + part.logits * shape.vocabulary * LOGIT_BYTES + 4 * shape.adapter
 
 
 def step_flops(shape: Shape, load: Load) -> float:
@@ -169,7 +140,7 @@ def step_flops(shape: Shape, load: Load) -> float:
     the gradient of an adapter's weight; attention likewise with 4 H a pair, three times over.
     """
     linear = (4 * shape.linear + 6 * shape.adapter) * load.computed
-    head = 4 * shape.vocabulary * shape.hidden * load.trained
+    head = 4 * shape.vocabulary * shape.hidden * load.logits
     return float(linear + head + 12 * shape.hidden * shape.layers * load.pairs)
 
 
@@ -179,6 +150,22 @@ def available_bytes(device: str) -> int:
         return int(torch.cuda.mem_get_info()[0])
     free = int(psutil.virtual_memory().available)
     return min([free, *_group_limits()])
+
+
+def peak_of_process(device: str) -> int:
+    """Return the most memory that this process has held so far, on a GPU or on this machine.
+
+    The kernel's own mark is read where there is one, as ``ru_maxrss`` may be the parent's.
+    Source: https://docs.kernel.org/filesystems/proc.html (VmHWM), 2026-11-25.
+    """
+    if device == "cuda":
+        return int(torch.cuda.max_memory_reserved())
+    try:
+        status = Path("/proc/self/status").read_text(encoding="utf-8")
+    except OSError:
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # in bytes on macOS
+    (mark,) = (line for line in status.splitlines() if line.startswith("VmHWM"))
+    return int(mark.split()[1]) * 1024
 
 
 def _group_limits(root: Path = Path("/sys/fs/cgroup")) -> list[int]:
@@ -202,7 +189,8 @@ def _group_limits(root: Path = Path("/sys/fs/cgroup")) -> list[int]:
     return left
 
 
-def _config(folder: Path) -> PreTrainedConfig:
+def config_of(folder: Path) -> PreTrainedConfig:
+    """Return the configuration of a model folder."""
     auto = cast("Any", AutoConfig)
     return cast(
         "PreTrainedConfig",

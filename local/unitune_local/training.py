@@ -6,25 +6,26 @@ Heavy: imports torch, transformers and peft. The worker imports it after it has 
 from __future__ import annotations
 
 import hashlib
+import time
 from pathlib import Path
 from typing import Any, cast
 
+import psutil
 import torch
+from peft import PeftModel
 from pydantic import JsonValue
 
 from unitune.errors import Mismatch, RunFailed
 from unitune.models import TunedModel
-from unitune_local import loading, store
-from unitune_local.adapter import check_adapter, save_adapter
+from unitune_local import loading, memory, store
+from unitune_local.adapter import check_adapter, checked_prompts, save_adapter
 from unitune_local.batches import TrainingRow
 from unitune_local.job_folder import EventLog, JobFolder, Kind
 from unitune_local.lora import add_adapter
 from unitune_local.rows import read_rows, render_rows
+from unitune_local.settings import Settings
 from unitune_local.spec import DataFile, Spec
 from unitune_local.train import Surroundings, train
-
-CHECKED_ROWS = 2
-"""Rows whose answers the saved adapter must repeat."""
 
 
 def run_training(folder: JobFolder, log: EventLog) -> TunedModel | None:
@@ -46,9 +47,7 @@ def run_training(folder: JobFolder, log: EventLog) -> TunedModel | None:
     _check_base(spec)
     log.write("message", {"text": f"loading {spec.base}"})
     tokenizer = loading.load_tokenizer(spec.base_path)
-    model = loading.load_model(spec.base_path, settings.torch_dtype)
-    _fix_arithmetic(settings.threads, settings.seed)
-    tuned = add_adapter(cast("Any", model).to(settings.device), settings)
+    tuned = trainable_model(spec.base_path, settings)
 
     def rows_of(file: DataFile | None) -> tuple[TrainingRow, ...]:
         if file is None:
@@ -70,11 +69,14 @@ def run_training(folder: JobFolder, log: EventLog) -> TunedModel | None:
         return None
     log.write("message", {"text": "saving the adapter and loading it again"})
     save_adapter(tuned, tokenizer, spec, folder.adapter)
-    prompts = [_prompt(row) for row in (validation or rows)[:CHECKED_ROWS]]
-    worst = check_adapter(tuned, spec, folder.adapter, prompts)
+    worst = check_adapter(tuned, spec, folder.adapter, checked_prompts(rows, validation))
     log.write(
         "message", {"text": f"the saved adapter answers as trained (logits: {worst:g} apart)"}
     )
+    taken = {"seconds": process_seconds(), "cpu_seconds": time.process_time()}
+    peak = memory.peak_of_process(settings.device)
+    told = f"took {taken['seconds']:.0f} s and {peak / 1e9:.2f} GB of memory at most"
+    log.write("message", {"text": told, **taken, "memory_bytes": peak})
     return TunedModel(
         backend="local",
         name=str(folder.adapter),
@@ -82,6 +84,18 @@ def run_training(folder: JobFolder, log: EventLog) -> TunedModel | None:
         base_fingerprint=spec.base_fingerprint,
         data_fingerprint=spec.data_fingerprint,
     )
+
+
+def trainable_model(base: Path, settings: Settings) -> PeftModel:
+    """Return a base model with new adapters, on its device; sums come out the same every time."""
+    model = loading.load_model(base, settings.torch_dtype)
+    _fix_arithmetic(settings.threads, settings.seed)
+    return add_adapter(cast("Any", model).to(settings.device), settings)
+
+
+def process_seconds() -> float:
+    """Return the age of this process."""
+    return time.time() - psutil.Process().create_time()
 
 
 def _check_base(spec: Spec) -> None:
@@ -110,10 +124,6 @@ def _fix_arithmetic(threads: int, seed: int) -> None:
     # Filling fresh memory would only matter for code that reads what nobody wrote.
     cast("Any", torch).utils.deterministic.fill_uninitialized_memory = False
     cast("Any", torch).manual_seed(seed)
-
-
-def _prompt(row: TrainingRow) -> tuple[int, ...]:
-    return row.ids[: row.trained.index(True)]
 
 
 def _drifted(step: JsonValue, before: JsonValue, now: JsonValue) -> str:

@@ -53,7 +53,7 @@ def start_worker(folder: JobFolder) -> None:
             stdout=log,
             stderr=log,
             start_new_session=True,
-            env={"OMP_WAIT_POLICY": _wait_policy(_threads(folder)), **os.environ, **ENVIRONMENT},
+            env=environment(_threads(folder)),
         )
     while worker.poll() is None and not is_locked(folder.lock):
         time.sleep(LOOK_SECONDS)
@@ -63,6 +63,11 @@ def start_worker(folder: JobFolder) -> None:
     elif worker.returncode != 0:
         last = folder.log.read_text(encoding="utf-8", errors="replace").strip().rpartition("\n")[2]
         raise BackendError(f"the training process does not start: {last} See {folder.log}.")
+
+
+def environment(threads: int) -> dict[str, str]:
+    """Return the environment of a process that trains with so many threads."""
+    return {"OMP_WAIT_POLICY": _wait_policy(threads), **os.environ, **ENVIRONMENT}
 
 
 def _wait_policy(threads: int) -> str:
