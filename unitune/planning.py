@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict
@@ -30,8 +31,9 @@ from unitune.cost.estimate import Estimate, estimate
 from unitune.cost.narrowing import Narrowing
 from unitune.cost.prices.book import PriceBook, book_for
 from unitune.cost.prices.staleness import age_findings
+from unitune.cost.spread import Spread
 from unitune.cost.tokens import counter_for
-from unitune.cost.tokens.assumed import CharacterCounter
+from unitune.cost.tokens.by_characters import CharacterCounter
 from unitune.cost.workload import Workload, measure
 from unitune.data.check import check_job
 from unitune.data.findings import Finding, error, note
@@ -267,6 +269,20 @@ def _money_findings(job: Job, made: Estimate, money: Money) -> Iterator[Finding]
     yield from budget_findings(limits, made.launch_usd, made.backend, unpriced=money.unpriced)
     yield from unknown_findings(limits, money.spent)
     yield from age_findings(made.launch_prices, made.day, allow_stale=money.unpriced or not limits)
+
+
+def training_usd(job: Job, offer: Offer, splits: Splits, book: PriceBook) -> Spread | None:
+    """Return what one training costs; None: unknown.
+
+    Args:
+        job: With the offer's own name of its model.
+        offer: Of its backend.
+        splits: Its rows.
+        book: Prices.
+    """
+    if offer.training_price == "none":
+        return Spread.of(Decimal(0))
+    return _estimated(job, offer, Rows(splits), Money(book=book)).launch_usd
 
 
 def _and(found: Plan, findings: Iterable[Finding]) -> Plan:

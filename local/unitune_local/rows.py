@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, cast
 
 from transformers import PreTrainedTokenizerBase
 
@@ -74,8 +76,9 @@ def masked(tokenizer: PreTrainedTokenizerBase, example: Example) -> tuple[Piece,
         seen = render(tokenizer, example)
     except TemplateError as error:
         raise DataError(str(error)) from error
+    decode: Callable[[list[int]], str] = cast("Any", tokenizer).decode  # has no types
     return tuple(
-        Piece(str(tokenizer.decode([index])), trained=on and example.weight > 0)
+        Piece(decode([index]), trained=on and example.weight > 0)
         for index, on in zip(seen.ids, seen.trained, strict=True)
     )
 

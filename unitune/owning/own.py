@@ -12,7 +12,6 @@ from datetime import date
 from decimal import Decimal
 from itertools import combinations
 
-from unitune.cost.estimate import estimate
 from unitune.cost.ownership import (
     Horizon,
     break_even,
@@ -29,12 +28,13 @@ from unitune.errors import JobError, UserError
 from unitune.feasibility import offer_findings, on_its_own_name
 from unitune.job import Job
 from unitune.offer import Offer
-from unitune.owning.columns import NOTHING, Answerer, tuned, untuned
+from unitune.owning.columns import Answerer, tuned, untuned
 from unitune.owning.counted import Counted, count
 from unitune.owning.documents import Column, CostAt, Meeting, Ownership
 from unitune.owning.measured import measured
 from unitune.owning.pricing import Pricing
 from unitune.owning.usage import Profile, profile, says_all_tokens
+from unitune.planning import training_usd
 from unitune.price_specs import PriceRow
 from unitune.today import today
 from unitune.usage_specs import Rival
@@ -73,7 +73,7 @@ def own(job: Job, book: PriceBook, *, requests_month: int | None = None) -> Owne
         measured=measured(job),
         counted=None if says_all_tokens(job.usage) else _counted(job, offer, splits),
     )
-    once = _once(job, offer, splits)
+    once = _once(job, offer, splits, book)
     answerers = _answerers(_pricings(job, book, horizon.begins, rival), used, once)
     notes = (
         *_refusals(job, offer, horizon.begins),
@@ -160,20 +160,13 @@ class _Once:
         return paid + Spread.of(self.preparation_usd)
 
 
-def _once(job: Job, offer: Offer, splits: Splits) -> _Once:
+def _once(job: Job, offer: Offer, splits: Splits, book: PriceBook) -> _Once:
     return _Once(
-        training=_training(job, offer, splits),
+        training=training_usd(job, offer, splits, book),
         answers=len(splits.test or ()) * job.evaluate.repeats,
         runs=job.usage.runs,
         preparation_usd=job.usage.preparation_usd,
     )
-
-
-def _training(job: Job, offer: Offer, splits: Splits) -> Spread | None:
-    if offer.training_price == "none":
-        return NOTHING
-    priced = estimate(job, offer, splits.train)
-    return priced and Spread(priced.usd_low, priced.usd_expected, priced.usd_high)
 
 
 def _document(
