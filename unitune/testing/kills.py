@@ -33,7 +33,7 @@ from unitune.ledger import Ledger
 from unitune.offer import Offer
 from unitune.run import Run, launch, runs
 
-JOURNAL = ("add", "write", "add_artefact", "delete")
+JOURNAL = ("add", "write", "add_artefact", "reserve", "settle", "delete")
 """Methods of the ledger that write down what is done."""
 VERBS = ("upload", "submit", "find", "poll", "cancel", "delete_file", "delete_model")
 """Verbs of a backend that these acts use."""

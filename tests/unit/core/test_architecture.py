@@ -34,7 +34,7 @@ ORDER = [
     ["ledger"],
     ["budgeting"],
     ["planning"],
-    ["saved_plan", "quoting", "masks"],
+    ["saved_plan", "quoting", "masks", "calibration"],
     ["settling", "uploading", "launching", "deleting"],
     ["handle", "run"],
     ["deploying", "watching"],

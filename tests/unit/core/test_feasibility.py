@@ -10,7 +10,13 @@ from unitune.data.dataset import Dataset, Row
 from unitune.data.example import Example, Message
 from unitune.data.split import Splits
 from unitune.errors import UserError
-from unitune.feasibility import offer_findings, on_its_own_name, row_findings
+from unitune.feasibility import (
+    Rendered,
+    offer_findings,
+    on_its_own_name,
+    rendered,
+    row_findings,
+)
 from unitune.job import Data, Job
 from unitune.offer import Limits, Offer, OfferedModel, Refused
 from unitune.today import today
@@ -103,6 +109,10 @@ def test_an_alias_becomes_the_vendors_own_name() -> None:
     assert "other" == on_its_own_name(job("other"), OFFER).base_model
 
 
+def files(splits: Splits) -> dict[str, Rendered]:
+    return {"train.jsonl": rendered(splits.train, None)}
+
+
 @pytest.mark.parametrize(
     ("train", "validation", "expected"),
     [(10, 2, []), (12, 0, []), (9, 0, ["row-count"]), (13, 3, ["row-count", "row-count"])],
@@ -111,14 +121,15 @@ def test_rows_are_counted_against_the_limits(
     train: int, validation: int, expected: list[str]
 ) -> None:
     splits = Splits(rows("train.jsonl", train), rows("dev.jsonl", validation), None)
-    assert expected == [finding.code for finding in row_findings(job(), OFFER, splits)]
+    found = row_findings(job(), OFFER, splits, files(splits))
+    assert expected == [finding.code for finding in found]
 
 
 def test_a_file_larger_than_the_vendor_takes_is_refused() -> None:
     limits = Limits(file_bytes=100)
     offer = OFFER.model_copy(update={"limits": limits})
     splits = Splits(rows("train.jsonl", 10), rows("dev.jsonl", 0), None)
-    (finding,) = row_findings(job(), offer, splits)
+    (finding,) = row_findings(job(), offer, splits, files(splits))
     assert "file-too-large" == finding.code
     assert "100" in finding.message
 

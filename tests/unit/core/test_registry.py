@@ -16,8 +16,9 @@ def offered(monkeypatch: pytest.MonkeyPatch, target: str) -> None:
     def entries(group: str) -> list[EntryPoint]:
         return [entry] if group == entry.group else []
 
-    registry._entry.cache_clear()
-    monkeypatch.setattr(registry, "entry_points", entries)
+    monkeypatch.setattr(
+        registry, "_entries", lambda group: {one.name: one for one in entries(group=group)}
+    )
 
 
 def test_our_own_backends_come_through_the_same_door() -> None:

@@ -1,93 +1,308 @@
-"""An estimate is a range from priced tokens, with its assumptions; no price makes no number."""
+"""An estimate is lines of priced ranges: published answers, laws, and what is unknown."""
 
 from __future__ import annotations
 
+import json
+from dataclasses import dataclass
 from datetime import date
 from decimal import Decimal
+from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from unitune.cost.estimate import estimate
+from unitune.contender_specs import Tuned, ZeroShot
+from unitune.cost.estimate import Estimate, estimate, repriced
+from unitune.cost.prices.book import PriceBook, of_offers
+from unitune.cost.spread import Spread
+from unitune.cost.tokens import Count, RowCount, counter_for
+from unitune.cost.workload import measure
 from unitune.data.dataset import Dataset, Row
 from unitune.data.example import Example, Message
-from unitune.job import Data, Job, Tuning
+from unitune.data.split import Splits
+from unitune.job import Data, Evaluate, Job, TokenPrice, TrainingBudget, Tuning
 from unitune.offer import Billing, Offer, OfferedModel
 from unitune.price_specs import PriceEntry
 
 DAY = date(2026, 11, 25)
-OFFER = Offer(
-    name="vendor",
-    summary="",
-    as_of=DAY,
-    methods=("sft", "dpo"),
-    models=(OfferedModel(name="priced"), OfferedModel(name="unpriced")),
-    prices=(
-        PriceEntry.model_validate(
-            {"model": "priced", "training": "25.00", "as_of": DAY, "source": "a page"}
-        ),
-    ),
+MILLION = Decimal(1_000_000)
+ROWS = st.lists(st.integers(0, 400), max_size=8)
+
+
+def offer(billing: Billing | None = None, **prices: str) -> Offer:
+    entry = {"model": "priced", "as_of": DAY, "source": "a page", **prices}
+    return Offer(
+        name="vendor",
+        summary="",
+        as_of=DAY,
+        methods=("sft", "dpo", "rft"),
+        models=(OfferedModel(name="priced"), OfferedModel(name="unpriced")),
+        billing=billing or Billing(epochs_auto=1, validation="free"),
+        prices=(PriceEntry.model_validate(entry),) if prices else (),
+    )
+
+
+def job(**changes: object) -> Job:
+    content: dict[str, object] = {
+        "name": "demo",
+        "model": "priced",
+        "backend": "vendor",
+        "data": Data(train="t.jsonl"),
+    }
+    return Job.model_validate({**content, **changes})
+
+
+@dataclass(frozen=True)
+class Words:
+    """A counter for laws: a row has as many tokens as its words, and up to 3 more."""
+
+    basis: str = "words"
+    assumptions: tuple[str, ...] = ()
+
+    def text(self, text: str) -> Count:
+        return Count.of(len(text.split()))
+
+    def row(self, example: Example) -> RowCount:
+        words = sum(len(message.text.split()) for message in example.messages)
+        answer = Count.of(len((example.answer or "").split()))
+        return RowCount(Count.of(words), answer, Count(words, words, words + 3))
+
+
+def examples(*words: int) -> Dataset:
+    made = (
+        Example(
+            messages=(
+                Message(role="user", content="word " * count),
+                Message(role="assistant", content="a"),
+            )
+        )
+        for count in words
+    )
+    return Dataset("t.jsonl", tuple(Row(at, each) for at, each in enumerate(made, 1)))
+
+
+def costs(
+    wanted: Job, told: Offer, train: Dataset, validation: Dataset | None = None, **more: Any
+) -> Estimate:
+    splits = Splits(train, validation or Dataset("v", ()), more.pop("test", None))
+    return estimate(wanted, told, measure(splits, Words()), of_offers([told]), DAY)
+
+
+def high(words: list[int], epochs: int = 1) -> Decimal:
+    told, wanted = offer(training="25.00"), job(tuning=Tuning(epochs=epochs))
+    found = costs(wanted, told, examples(*words)).launch_usd
+    assert found is not None
+    return found.high
+
+
+# Published answers.
+
+
+def azures_rows() -> Dataset:
+    """The ten training examples in Azure's tutorial are 46 to 59 tokens each, 498 in sum."""
+    prompt = "Clippy is a factual chatbot that is also sarcastic."
+    return Dataset("t.jsonl", tuple(Row(at, _turns(prompt, at)) for at in range(10)))
+
+
+def _turns(system: str, number: int) -> Example:
+    return Example(
+        messages=(
+            Message(role="system", content=system),
+            Message(role="user", content=f"Who discovered antiseptic number {number}?"),
+            Message(
+                role="assistant",
+                content="Some chap named Alexander Fleming, while playing around with mold.",
+            ),
+        )
+    )
+
+
+def test_ten_short_rows_cost_thousands_of_tokens_and_not_tens_of_thousands() -> None:
+    """Azure's tutorial multiplies 4,800 by 10 epochs once more than its own data does.
+
+    Source: MicrosoftDocs/azure-ai-docs, openai/tutorials/fine-tune.md: 10 rows of about 49 tokens.
+    """
+    rules = Billing(epochs_auto="openai-cookbook", validation="free")
+    splits = Splits(azures_rows(), Dataset("v", ()), None)
+    work = measure(splits, counter_for("gpt-4o-mini-2024-07-18"))
+    told = offer(rules, training="3.00")
+    made = estimate(job(), told, work, of_offers([told]), DAY)
+    assert Count(2, 10, 11) == made.epochs
+    assert made.trained_tokens is not None
+    assert 3_000 < made.trained_tokens.expected < 5_500
+
+
+def test_the_toy_set_of_openais_cookbook_is_counted_and_multiplied_as_published() -> None:
+    """4,306 tokens by cl100k_base, 20 epochs, 86,120 in all; 4,291 without the opened replies.
+
+    Source: openai/openai-cookbook, examples/Chat_finetuning_data_prep.ipynb, its five rows' counts
+    (45, 111, 26, 28 and 8,032 tokens).
+    """
+
+    @dataclass(frozen=True)
+    class Cookbook(Words):
+        def row(self, example: Example) -> RowCount:
+            tokens = int(example.messages[0].text)
+            return RowCount(Count(), Count(), Count(tokens - 3, tokens - 3, tokens))
+
+    counts = ("45", "111", "26", "28", "8032")
+    # The notebook sums what its rows have without the tail, and bills with it.
+    rows = tuple(
+        Row(at, Example(messages=(Message(role="user", content=count),)))
+        for at, count in enumerate(counts, 1)
+    )
+    rules = Billing(epochs_auto="openai-cookbook", validation="free")
+    told = offer(rules, training="8.00")
+    work = measure(Splits(Dataset("t", rows), Dataset("v", ()), None), Cookbook())
+    made = estimate(job(tuning=Tuning(epochs=20)), told, work, of_offers([told]), DAY)
+    assert made.trained_tokens is not None
+    assert 8242 * 20 == made.trained_tokens.high
+    auto = estimate(job(), told, work, of_offers([told]), DAY)
+    assert Count(2, 20, 21) == auto.epochs
+
+
+def test_tokens_times_epochs_and_validation_once_as_ori_bills() -> None:
+    """Ori: tokens x epochs + validation once, at $0.46 a million up to 10B.
+
+    Source: docs.ori.co, fine-tuning/billing.
+    """
+    told = offer(Billing(validation="once"), training="0.46")
+    wanted = job(tuning=Tuning(epochs=3))
+    # A word more in each answer makes 1,000 tokens a row.
+    made = costs(wanted, told, examples(*[999] * 1000), examples(*[999] * 100))
+    assert made.launch_usd is not None
+    assert (3 * 1_000_000 + 100_000) * Decimal("0.46") / MILLION == made.launch_usd.expected
+
+
+def test_high_is_an_upper_bound_with_all_framing() -> None:
+    """qagentur/texttunnel #33: framing that was left out made the bill dearer than the estimate."""
+    found = costs(job(tuning=Tuning(epochs=1)), offer(training="10"), examples(63)).launch_usd
+    assert found is not None
+    assert (64 + 3) * Decimal(10) / MILLION == found.high
+
+
+# Laws.
+
+
+@given(ROWS, st.integers(0, 400), st.integers(1, 5))
+def test_more_rows_and_more_epochs_are_never_cheaper(
+    words: list[int], more: int, epochs: int
+) -> None:
+    assert high(words, epochs) <= high([*words, more], epochs)
+    assert high(words, epochs) <= high(words, epochs + 1)
+
+
+@given(ROWS, ROWS, st.integers(1, 5))
+def test_two_files_cost_what_they_cost_together(
+    one: list[int], other: list[int], epochs: int
+) -> None:
+    """With fixed epochs; a vendor that chooses them chooses by the number of rows."""
+    assert high(one, epochs) + high(other, epochs) == high([*one, *other], epochs)
+
+
+BILLINGS = st.builds(
+    Billing,
+    epochs_auto=st.sampled_from([None, 1, 2, "openai-cookbook"]),
+    validation=st.sampled_from([None, "free", "once", "each-evaluation"]),
+    over_long=st.sampled_from([None, "truncated", "dropped"]),
+    minimum_usd=st.sampled_from([None, Decimal(0), Decimal(4)]),
 )
 
 
-def job(model: str = "priced", epochs: object = "auto") -> Job:
-    return Job(
-        name="demo",
-        model=model,
-        backend="vendor",
-        data=Data(train="t.jsonl"),
-        tuning=Tuning.model_validate({"epochs": epochs}),
+@given(ROWS, ROWS, BILLINGS, st.sampled_from(["sft", "dpo"]))
+def test_each_line_and_each_sum_is_in_order_and_no_float_is_in_money(
+    train: list[int], validation: list[int], rules: Billing, method: str
+) -> None:
+    told = offer(rules, training="3.00", hosting="1.70", input="0.30", output="1.20")
+    made = costs(job(method=method), told, examples(*train), examples(*validation))
+    for usd in [line.usd for line in made.lines] + [made.launch_usd, made.month_usd]:
+        if usd is not None:
+            assert 0 <= usd.low <= usd.expected <= usd.high
+            assert all(isinstance(end, Decimal) for end in (usd.low, usd.expected, usd.high))
+    assert Estimate.model_validate_json(made.model_dump_json()) == made
+
+
+# What is unknown stays unknown.
+
+
+def test_without_a_price_the_line_and_the_sum_are_unknown_and_not_zero() -> None:
+    made = costs(job(model="unpriced"), offer(training="3"), examples(10))
+    assert (None, "no price is known") == (made.lines[0].usd, made.lines[0].because)
+    assert made.launch_usd is None
+
+
+def test_training_by_the_hour_is_unknown_until_the_user_says_hours() -> None:
+    told = offer(training="100/hour")
+    assert costs(job(), told, examples(10)).launch_usd is None
+    limited = job(budget=TrainingBudget(usd=Decimal(500), hours=Decimal(3)))
+    assert (
+        Spread(Decimal(0), Decimal(300), Decimal(300))
+        == costs(limited, told, examples(10)).launch_usd
     )
 
 
-def rows(*texts: str) -> Dataset:
-    examples = (
-        Example(messages=(Message(role="user", content=text), Message(role="assistant")))
-        for text in texts
+def test_what_a_grader_that_asks_a_model_costs_is_unknown() -> None:
+    wanted = job(method="rft", options={"vendor": {"grader": {"type": "score_model"}}})
+    assert costs(wanted, offer(training="3"), examples(10)).launch_usd is None
+    checked = job(method="rft", options={"vendor": {"grader": {"type": "string_check"}}})
+    assert costs(checked, offer(training="3"), examples(10)).launch_usd is not None
+
+
+def test_a_minimum_is_charged_for_little_work() -> None:
+    rules = Billing(epochs_auto=1, validation="free", minimum_usd=Decimal(4))
+    made = costs(job(), offer(rules, training="3"), examples(10))
+    assert Spread.of(Decimal(4)) == made.launch_usd
+
+
+def test_hosting_stands_all_month_unless_the_job_says_how_long() -> None:
+    told = offer(training="3", hosting="1.70")
+    month = costs(job(), told, examples(10)).month_usd
+    assert Spread.of(730 * Decimal("1.70")) == month
+    used = costs(job(usage={"hosting_hours_day": 12}), told, examples(10)).of("hosting")[0].usd
+    assert Spread.of(365 * Decimal("1.70")) == used
+
+
+def test_the_answers_of_each_contender_are_a_line() -> None:
+    evaluate = Evaluate(
+        contenders=(ZeroShot(), Tuned()), prices={"tuned": TokenPrice(input=1, output=2)}
     )
-    return Dataset("t.jsonl", tuple(Row(1, example) for example in examples))
+    wanted = job(data=Data(train="t.jsonl", test="test.jsonl"), evaluate=evaluate)
+    made = costs(wanted, offer(training="3"), examples(10), test=examples(99, 99))
+    lines = {line.what: line.usd for line in made.of("evaluation")}
+    assert lines["zero-shot"] is None, "its price is not known"
+    assert lines["tuned"] is not None
+    assert (200 * 1 + 2 * 2) / MILLION == lines["tuned"].expected
 
 
-def test_a_known_file_is_estimated_from_its_characters() -> None:
-    # 4,000 characters of ASCII are 1,000 tokens at four each, and 2 messages add 4 each.
-    made = estimate(job(epochs=2), OFFER, rows("x" * 4000))
-    assert made is not None
-    assert 2 * 1008 == made.trained_tokens_expected
-    assert Decimal("0.06") == made.usd_expected, "2,016 tokens at $25 a million, rounded up"
+def test_another_days_prices_change_the_launch_and_nothing_else() -> None:
+    told = offer(training="3.00", hosting="1.70")
+    made = costs(job(), told, examples(99))
+    dearer = offer(training="6.00", hosting="9.99")
+    fresh = repriced(made, of_offers([dearer]), DAY)
+    assert made.launch_usd is not None
+    assert fresh.launch_usd is not None
+    assert 2 * made.launch_usd.high == fresh.launch_usd.high
+    assert made.month_usd == fresh.month_usd
 
 
-def test_unknown_price_or_model_makes_no_estimate() -> None:
-    assert estimate(job("unpriced"), OFFER, rows("x")) is None
-    assert estimate(job("stranger"), OFFER, rows("x")) is None
+def test_a_price_that_is_gone_makes_the_launch_unknown() -> None:
+    made = costs(job(), offer(training="3.00"), examples(99))
+    gone = PriceBook(offered=lambda _: offer())
+    assert repriced(made, gone, DAY).launch_usd is None
 
 
-@given(st.lists(st.text(), min_size=1, max_size=5))
-def test_low_expected_and_high_are_in_order(texts: list[str]) -> None:
-    made = estimate(job(), OFFER, rows(*texts))
-    assert made is not None
-    assert 0 < made.trained_tokens_low <= made.trained_tokens_expected <= made.trained_tokens_high
-    assert made.usd_low <= made.usd_expected <= made.usd_high
+def test_an_estimate_is_json_with_its_prices_and_assumptions() -> None:
+    made = json.loads(costs(job(), offer(training="3.00"), examples(9)).model_dump_json())
+    assert made["lines"][0]["price"] == made["prices"][0]["id"]
+    assert "3.00" == made["prices"][0]["usd"], "money is text, never a float"
+    assert any("a page" in line for line in made["assumptions"])
 
 
-def test_the_vendors_own_number_of_epochs_is_used_and_said() -> None:
-    made = estimate(
-        job(), OFFER.model_copy(update={"billing": Billing(epochs_auto=1)}), rows("x" * 4000)
-    )
-    assert made is not None
-    assert 1008 == made.trained_tokens_expected
-    assert any("own default, 1" in assumption for assumption in made.assumptions)
-
-
-def test_of_a_preference_row_both_answers_are_charged_and_the_prompt_once_or_twice() -> None:
-    turn = {"content": "x" * 4000}
-    pair = Example.model_validate(
-        {
-            "messages": [{"role": "user", **turn}, {"role": "assistant", **turn}],
-            "non_preferred_output": [{"role": "assistant", **turn}],
-        }
-    )
-    wanted = job(epochs=1).model_copy(update={"method": "dpo"})
-    made = estimate(wanted, OFFER, Dataset("t.jsonl", (Row(1, pair),)))
-    assert made is not None
-    assert 3 * 1004 == made.trained_tokens_expected
-    assert 4 * round(4000 / 3 + 8) <= made.trained_tokens_high <= 4 * round(4000 / 3 + 9)
+@pytest.mark.parametrize("low", [1, 3])
+def test_a_range_out_of_order_is_refused(low: int) -> None:
+    if low == 1:
+        assert not Spread(Decimal(1), Decimal(2), Decimal(2)).exact
+        return
+    with pytest.raises(ValueError, match="out of order"):
+        Spread(Decimal(low), Decimal(2), Decimal(2))
