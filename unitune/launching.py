@@ -16,7 +16,7 @@ call got no clear answer (`unitune.settling`), and how rows are handed over (`un
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import partial
 
@@ -141,6 +141,8 @@ def poll(ledger: Ledger, record: RunRecord) -> RunRecord:
     )
     events = (*status.events, *_money(status, ledger.now))
     written = record if seen == record and not events else ledger.write(seen, events)
+    if written.state is State.CANCELLING and status.state is not State.CANCELLING:
+        return _cancelled_for_its_cost(ledger, written)
     return _within_limits(ledger, written)
 
 
@@ -169,6 +171,18 @@ def _within_limits(ledger: Ledger, record: RunRecord) -> RunRecord:
     data: dict[str, JsonValue] = {"text": f"cancelled by unitune: {reason}"}
     told = Event(OVERRUN, "warning", ledger.now(), data)
     return _send_cancel(ledger, ledger.write(replace(record, state=State.CANCELLING), [told]))
+
+
+def _cancelled_for_its_cost(ledger: Ledger, record: RunRecord) -> RunRecord:
+    """Send a cancel again that nobody asked for and that nobody else would send.
+
+    The process that decided on it may have died before it was sent.
+    """
+    decided = any(seen.event.key == OVERRUN for seen in ledger.events(record.id, record.attempt))
+    if decided:
+        with suppress(BackendError):  # the job may just have ended, or not listen twice
+            registry.backend(record.backend).cancel(_job_of(record))
+    return record
 
 
 def pause(ledger: Ledger, record: RunRecord) -> RunRecord:

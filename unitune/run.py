@@ -95,7 +95,7 @@ def launch(
     ledger = Ledger(home())
     record = _planned(job, splits)
     text = _write_files(ledger, record, job, files)
-    approval = _approval(job, found, money)
+    approval = _approval(job, found, money, plan)
     try:
         ledger.add(record, job=text, approval=approval, again=again)
     except TwinExists:
@@ -120,15 +120,19 @@ def _refuse_changes(plan: planning.Plan, found: planning.Plan) -> None:
         )
 
 
-def _approval(job: Job, found: planning.Plan, money: planning.Money) -> str | None:
+def _approval(
+    job: Job, found: planning.Plan, money: planning.Money, plan: planning.Plan | None
+) -> str | None:
     """Return what the launch is allowed to cost, as the ledger keeps it; None: nothing."""
     if found.estimate is None or found.bound is None:
         return None
-    budget = job.budget
+    budget, reckoned = job.budget, found.estimate.launch_usd
+    allowed = [budget.usd] if budget else []
+    allowed += [reckoned.high] if plan and reckoned else []
     return budgeting.Approval(
         estimate=found.estimate,
         files=found.bound.files,
-        budget_usd=budget and budget.usd,
+        budget_usd=min(allowed, default=None),
         hours=budget and budget.hours,
         project=money.project,
         own_prices=tuple(row for row in money.book.own if row.backend == job.backend),

@@ -13,12 +13,10 @@ from unitune.errors import MissingExtra, UnknownName
 def offered(monkeypatch: pytest.MonkeyPatch, target: str) -> None:
     entry = EntryPoint(name="vendor", value=target, group="unitune.backends")
 
-    def entries(group: str) -> list[EntryPoint]:
-        return [entry] if group == entry.group else []
+    def entries(group: str) -> dict[str, EntryPoint]:
+        return {"vendor": entry} if group == "backends" else {}
 
-    monkeypatch.setattr(
-        registry, "_entries", lambda group: {one.name: one for one in entries(group=group)}
-    )
+    monkeypatch.setattr(registry, "_entries", entries)
 
 
 def test_our_own_backends_come_through_the_same_door() -> None:
