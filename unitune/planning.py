@@ -82,6 +82,8 @@ class Plan(BaseModel):
     method: str
     day: date
     """Day that it was made for."""
+    listed: bool
+    """Whether the offer names the model, or takes all of the hub's by their names there."""
     charge: Literal["none", "estimated", "unknown"]
     """"none" on one's own machine; "unknown" where no price is known."""
     train_rows: int = 0
@@ -313,6 +315,7 @@ def _begun(job: Job, offer: Offer) -> Plan:
         model=job.base_model,
         method=job.method,
         day=today(),
+        listed=model is not None or (offer.hub_models and "/" in job.base_model),
         charge=offer.training_price or "unknown",
         findings=offer_findings(job, offer, today()),
         tunable_until=model.tunable_until if model else None,
@@ -331,6 +334,7 @@ def _nowhere(job: Job, offer: Offer, problem: JobError) -> Plan:
         model="",
         method=job.method,
         day=today(),
+        listed=False,
         charge=offer.training_price or "unknown",
         findings=(told,),
     )

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from datetime import date
 from decimal import Decimal
 
 from rich.markup import escape
 from rich.table import Table
 
 from unitune.abilities import Forecast
-from unitune.cli.money import between, dollars
+from unitune.cli.money import between
 from unitune.cli.output import console, duration, facts, gigabytes, print_findings
+from unitune.cost.budget import BUDGET_CODES
 from unitune.cost.estimate import LAUNCH, MONTHLY, Estimate, Line
 from unitune.cost.spread import Spread, cents
 from unitune.cost.tokens import Count
 from unitune.evaluate.statistics.sample_size import foresight
-from unitune.planning import Plan, PlanSet
+from unitune.planning import NO_BACKEND, Plan, PlanSet
 from unitune.price_specs import PriceRow
 
 
@@ -39,22 +39,32 @@ def print_plan(found: Plan, *, margin: float) -> None:
 
 def print_plans(found: PlanSet) -> None:
     """Print the plans of several backends side by side."""
-    able = [plan for plan in found.plans if not plan.errors]
+    shown = [plan for plan in found.plans if _reckoned(plan)]
+    refused = [plan for plan in found.plans if not _reckoned(plan)]
     rows = max((plan.train_rows for plan in found.plans), default=0)
     held = max((plan.validation_rows for plan in found.plans), default=0)
     console().print(
         f"[bold]{found.job}[/bold]: {rows:,} rows to train on, {held:,} held out, {found.day}"
     )
-    if able:
-        console().print(_side_by_side(able))
-    unable = [plan for plan in found.plans if plan.errors]
-    if unable:
-        console().print("\n[bold]Not as it stands[/bold]" if able else "")
-        console().print(facts({plan.backend: _reason(plan) for plan in unable}))
-    if any(plan.charge == "none" for plan in able):
-        console().print(
-            "\n[dim]Time and memory on this machine: unitune plan FILE --backend local[/dim]"
-        )
+    if shown:
+        console().print(_side_by_side(shown))
+        console().print(f"[dim]{_legend(shown)}[/dim]")
+    if refused:
+        console().print(f"\n[bold]{'None of the others' if shown else 'None'} as it stands[/bold]")
+        console().print(_reasons(refused))
+        console().print("[dim]in full: unitune plan FILE --backend NAME[/dim]")
+
+
+def _reckoned(plan: Plan) -> bool:
+    """Whether there is something to show beside others, launched or not."""
+    return all(finding.code in (*BUDGET_CODES, NO_BACKEND) for finding in plan.errors)
+
+
+def _legend(plans: Iterable[Plan]) -> str:
+    lines = ["US dollars for the training; hosting a month, if left running; !: warnings"]
+    if any(plan.charge == "none" for plan in plans):
+        lines.append("time and memory here: unitune plan FILE --backend local")
+    return "\n".join(lines)
 
 
 def _facts(found: Plan, margin: float) -> dict[str, str]:
@@ -149,9 +159,12 @@ def _quantity(line: Line, row: PriceRow | None) -> str:
 
 
 def _price(line: Line, row: PriceRow | None) -> str:
+    """Return a price in short; ~ marks what only a third party says."""
     if row is None or (line.item in ("evaluation", "inference") and row.per == "million-tokens"):
         return ""
     per = {"million-tokens": "M", "hour": "h", "gpu-hour": "GPU h", "month": "month"}
+    if not row.usd:
+        return "no charge"
     mark = "~" if row.source_kind == "third-party" else ""
     return f"{mark}{row.usd:f} / {per.get(row.per, row.per)}"
 
@@ -179,19 +192,22 @@ def _side_by_side(plans: Iterable[Plan]) -> Table:
     table = Table(box=None, pad_edge=False, header_style="dim")
     table.add_column("backend", no_wrap=True)
     table.add_column("can", no_wrap=True)
+    table.add_column("!", justify="right", no_wrap=True)
     for heading in ("low", "expected", "high"):
         table.add_column(heading, justify="right", no_wrap=True)
     table.add_column("time", no_wrap=True)
     table.add_column("hosting", justify="right", no_wrap=True)
     table.add_column("ends", no_wrap=True)
     for plan in sorted(plans, key=_dearness):
+        warnings = sum(finding.severity == "warning" for finding in plan.findings)
         table.add_row(
             f"[bold]{plan.backend}[/bold]",
             _can(plan),
+            f"[yellow]{warnings}[/yellow]" if warnings else "",
             *_charge(plan),
             _time(plan),
             _hosting(plan),
-            _ends(plan),
+            str(plan.stops or ""),
         )
     return table
 
@@ -201,12 +217,17 @@ def _dearness(plan: Plan) -> tuple[bool, Decimal]:
     usd = plan.estimate and plan.estimate.launch_usd
     if plan.charge == "none":
         return (False, Decimal(-1))
-    return (usd is None, usd.high if usd else Decimal(0))
+    return (usd is None, usd.expected if usd else Decimal(0))
 
 
 def _can(plan: Plan) -> str:
-    warnings = sum(finding.severity == "warning" for finding in plan.findings)
-    return f"[yellow]yes, {warnings} !![/yellow]" if warnings else "[green]yes[/green]"
+    """Return whether it can run there: over the budget, not by unitune, or nobody knows."""
+    codes = {finding.code for finding in plan.findings}
+    if NO_BACKEND in codes:
+        return "[dim]not yet[/dim]"
+    if codes & BUDGET_CODES and plan.errors:
+        return "[red]budget[/red]"
+    return "[green]yes[/green]" if plan.listed else "[yellow]unlisted[/yellow]"
 
 
 def _charge(plan: Plan) -> tuple[str, str, str]:
@@ -215,13 +236,13 @@ def _charge(plan: Plan) -> tuple[str, str, str]:
     usd = plan.estimate and plan.estimate.launch_usd
     if usd is None:
         return ("", "[yellow]unknown[/yellow]", "")
-    return (dollars(usd.low), dollars(usd.expected), dollars(usd.high))
+    return (f"{cents(usd.low):,}", f"{cents(usd.expected):,}", f"{cents(usd.high):,}")
 
 
 def _time(plan: Plan) -> str:
     found = plan.forecast
     if found is None:
-        return "see below" if plan.charge == "none" else "unknown"
+        return "below" if plan.charge == "none" else "unknown"
     return f"{duration(found.seconds_low)}-{duration(found.seconds_high)}"
 
 
@@ -231,17 +252,16 @@ def _hosting(plan: Plan) -> str:
     usd = [line.usd for line in plan.estimate.of("hosting")] if plan.estimate else []
     if not usd or usd[0] is None:
         return "unknown"
-    return "none" if not usd[0].high else f"{dollars(usd[0].high)}"
+    return "none" if not usd[0].high else f"{cents(usd[0].high):,}"
 
 
-def _ends(plan: Plan) -> str:
-    return _day(plan.stops)
-
-
-def _day(day: date | None) -> str:
-    return str(day) if day is not None else ""
-
-
-def _reason(plan: Plan) -> str:
-    first, more = plan.errors[0], len(plan.errors) - 1
-    return escape(first.message) + (f" [dim](and {more} more)[/dim]" if more else "")
+def _reasons(plans: Iterable[Plan]) -> Table:
+    """Return why backends cannot take a job, a line each."""
+    table = Table.grid(padding=(0, 2))
+    table.add_column(style="dim", no_wrap=True)
+    table.add_column(no_wrap=True, overflow="ellipsis")
+    for plan in plans:
+        first, more = plan.errors[0], len(plan.errors) - 1
+        also = f" (and {more} more)" if more else ""
+        table.add_row(plan.backend, escape(f"{first.message}{also}"))
+    return table

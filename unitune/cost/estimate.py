@@ -27,7 +27,7 @@ from unitune.cost.tokens import Count
 from unitune.cost.workload import Workload
 from unitune.job import Job
 from unitune.offer import Offer
-from unitune.price_specs import Kind, PriceRow
+from unitune.price_specs import Kind, PriceRow, Unit
 
 Item = Literal["training", "validation", "graders", "evaluation", "hosting", "storage", "inference"]
 LAUNCH: frozenset[Item] = frozenset({"training", "validation", "graders"})
@@ -39,6 +39,13 @@ HOURS_A_MONTH = Decimal(730)
 EVALUATION_HOURS = Decimal(2)
 """How long a deployment stands when nobody says (`unitune.deploying.DEFAULT_SECONDS`)."""
 MILLION = Decimal(1_000_000)
+UNIT_NAMES: dict[Unit, str] = {
+    "million-tokens": "million tokens",
+    "hour": "hour",
+    "gpu-hour": "hour of a GPU",
+    "month": "month",
+    "gb-month": "gigabyte and month",
+}
 NOT_ASKED = ("string_check", "text_similarity", "python")
 """Graders that ask no model."""
 
@@ -201,7 +208,7 @@ def estimate(  # noqa: PLR0913 - what a cost depends on
     if job.data.test is not None:
         lines += _evaluation(priced, work, others or {}, said)
     lines += _monthly(priced, work, said)
-    said += [_source(row) for row in priced.used.values()]
+    said += _sources(priced.used.values())
     return Estimate(
         backend=offer.name,
         model=job.base_model,
@@ -333,7 +340,8 @@ def _contender(priced: _Priced, spec: ContenderSpec, tokens: Asked, said: list[s
         usd = _tokens_usd(tokens.prompt, read.usd) + _tokens_usd(tokens.answer, written.usd)
         return Line(item="evaluation", what=spec.name, tokens=both, price=written.id, usd=usd)
     hosting = priced.find("hosting") if tuned else None
-    if hosting is None or hosting.per not in ("hour", "gpu-hour"):
+    # Without a price by the hour answers are paid by the token, and that price is not known.
+    if hosting is None or not hosting.usd or hosting.per not in ("hour", "gpu-hour"):
         return Line(item="evaluation", what=spec.name, tokens=both, because="no price is known")
     said.append(f"a deployment of {EVALUATION_HOURS} hours answers the cases")
     line = _line("evaluation", hosting, units=Spread.of(EVALUATION_HOURS))
@@ -362,7 +370,8 @@ def _hosting(job: Job, row: PriceRow, said: list[str]) -> Line:
     hours = HOURS_A_MONTH
     if "usage" in job.model_fields_set:
         hours = HOURS_A_MONTH * job.usage.hosting_hours_day / 24
-    said.append(f"a deployment stands {hours:.0f} hours a month, used or not")
+    if row.usd:
+        said.append(f"a deployment stands {hours:.0f} hours a month, used or not")
     return _line("hosting", row, units=Spread.of(hours))
 
 
@@ -423,6 +432,13 @@ def _sum(lines: Iterable[Line]) -> Spread | None:
     return Spread.total(known) if parts and len(known) == len(parts) else None
 
 
-def _source(row: PriceRow) -> str:
-    kind = "third party, low trust" if row.source_kind == "third-party" else row.source_kind
-    return f"{row.kind} ${row.usd} per {row.per}, as of {row.as_of} ({kind}: {row.source})"
+def _sources(rows: Iterable[PriceRow]) -> Iterator[str]:
+    """Yield where prices come from, a sentence for each source and day."""
+    told: dict[tuple[date, str, str], list[str]] = {}
+    for row in rows:
+        what = f"tuned {row.kind}" if row.tuned else row.kind
+        price = f"{what} ${row.usd:f} a {UNIT_NAMES[row.per]}"
+        told.setdefault((row.as_of, row.source_kind, row.source), []).append(price)
+    for (as_of, kind, source), prices in told.items():
+        trust = "third party, low trust" if kind == "third-party" else kind
+        yield f"{', '.join(prices)}: as of {as_of} ({trust}: {source})"

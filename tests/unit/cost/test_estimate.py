@@ -265,7 +265,8 @@ def test_hosting_stands_all_month_unless_the_job_says_how_long() -> None:
 
 def test_the_answers_of_each_contender_are_a_line() -> None:
     evaluate = Evaluate(
-        contenders=(ZeroShot(), Tuned()), prices={"tuned": TokenPrice(input=1, output=2)}
+        contenders=(ZeroShot(), Tuned()),
+        prices={"tuned": TokenPrice(input=Decimal(1), output=Decimal(2))},
     )
     wanted = job(data=Data(train="t.jsonl", test="test.jsonl"), evaluate=evaluate)
     made = costs(wanted, offer(training="3"), examples(10), test=examples(99, 99))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import sqlite3
 from collections.abc import Callable
 from decimal import Decimal
 from pathlib import Path
@@ -31,13 +32,13 @@ Priced = Callable[..., Job]
 
 @pytest.fixture
 def priced(make_job: MakeJob, monkeypatch: pytest.MonkeyPatch) -> Priced:
-    """A job for the fake, which takes money: $1 a thousand tokens, unless something else is said."""
+    """A job for the fake, which takes money: $1 a thousand tokens, unless told otherwise."""
     fake = registry.offer("fake")
 
     def make(
         usd: str | None = None, price: str = "1000", script: object = None, **rules: str
     ) -> Job:
-        entry = {"training": price, "as_of": today(), "source": "a test"}
+        entry: dict[str, object] = {"training": price, "as_of": today(), "source": "a test"}
         billing = {"epochs_auto": 2, "validation": "free", **rules}
         offer = fake.model_copy(
             update={
@@ -46,7 +47,7 @@ def priced(make_job: MakeJob, monkeypatch: pytest.MonkeyPatch) -> Priced:
                 "billing": Billing.model_validate(billing),
             }
         )
-        monkeypatch.setattr(registry, "offer", lambda _: offer)
+        monkeypatch.setattr(registry, "offer", {"fake": offer}.__getitem__)
         job = make_job(script if isinstance(script, dict) else {})
         budget = TrainingBudget(usd=Decimal(usd)) if usd else None
         return job.model_copy(update={"budget": budget})
@@ -232,8 +233,8 @@ def test_a_run_is_cancelled_when_its_steps_pass_what_is_left(
     assert State.CANCELLED is launched.state
     (told,) = [event for event in launched.events() if event.key == launching.OVERRUN]
     assert "the project's budget" in str(told.data["text"])
-    steps = [event.data["step"] for event in launched.events() if event.kind == "step"]
-    assert 50 < int(str(max(steps))) <= 70, "at the next look after half the steps"
+    steps = [int(str(one.data["step"])) for one in launched.events() if one.kind == "step"]
+    assert 50 < max(steps) <= 70, "at the next look after half the steps"
 
 
 def limit_now(launched: run.Run, usd: Decimal) -> None:
@@ -243,8 +244,8 @@ def limit_now(launched: run.Run, usd: Decimal) -> None:
     assert approval is not None
     project = approval.project.model_copy(update={"project_usd": usd})
     lowered = approval.model_copy(update={"project": project})
-    with ledger._database.writing() as connection:  # nobody else changes approvals
-        connection.exec_driver_sql(
+    with sqlite3.connect(ledger.folder / "ledger.db") as connection:
+        connection.execute(
             "UPDATE costs SET approval = ? WHERE run_id = ?",
             (lowered.model_dump_json(), launched.id),
         )
