@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from decimal import Decimal
 
 from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from unitune.abilities import Forecast
 from unitune.cli.money import between
@@ -255,13 +256,15 @@ def _hosting(plan: Plan) -> str:
     return "none" if not usd[0].high else f"{cents(usd[0].high):,}"
 
 
-def _reasons(plans: Iterable[Plan]) -> Table:
-    """Return why backends cannot take a job, a line each."""
+def _reasons(plans: Sequence[Plan]) -> Table:
+    """Return why backends cannot take a job, a line each, cut where the screen ends."""
+    width = max(len(plan.backend) for plan in plans)
     table = Table.grid(padding=(0, 2))
     table.add_column(style="dim", no_wrap=True)
-    table.add_column(no_wrap=True, overflow="ellipsis")
+    table.add_column(no_wrap=True)
     for plan in plans:
         first, more = plan.errors[0], len(plan.errors) - 1
-        also = f" (and {more} more)" if more else ""
-        table.add_row(plan.backend, escape(f"{first.message}{also}"))
+        text = Text(first.message + (f" (and {more} more)" if more else ""))
+        text.truncate(console().width - width - 3, overflow="ellipsis")
+        table.add_row(plan.backend, text)
     return table

@@ -50,7 +50,7 @@ def vendor(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, unitune: Command) ->
 @pytest.fixture
 def run_id(vendor: Playing, unitune: Command) -> str:
     assert vendor
-    assert 0 == unitune("run", "unitune.yaml", "--quiet").code
+    assert 0 == unitune("run", "unitune.yaml", "--quiet", "--allow-unpriced").code
     listed = json.loads(unitune("runs", "--json").out)["runs"]
     return str(listed[0]["id"])
 
@@ -134,6 +134,9 @@ def test_a_run_says_what_it_costs_while_it_runs_and_when_it_has_ended(
     job = JOB.replace("amazon.nova-micro-v1:0:128k", "gpt-4o-mini").replace("bedrock", "openai")
     (tmp_path / "unitune.yaml").write_text(job, encoding="utf-8")
     with play("openai"):
-        done = unitune("run", "unitune.yaml")
+        refused = unitune("run", "unitune.yaml")
+        done = unitune("run", "unitune.yaml", "--budget", "1", "--allow-unpriced")
+    assert (6, True) == (refused.code, "Give a budget" in refused.err)
     assert "so far" in done.err
-    assert "trained tokens, about $0.01 at $3.00 a million (as of 2026-05-01)" in done.out
+    assert "reckoned" in done.out
+    assert "trained tokens, $0.01 at the price of the plan" in done.out

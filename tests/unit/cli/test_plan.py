@@ -1,0 +1,218 @@
+"""plan and apply: side by side, saved, held against a base, budgets, and nobody is called."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import jsonschema
+import pytest
+from command_line import Command
+
+from unitune.cli import output
+from unitune.registry import offer_names
+
+SDKS = ["openai", "together", "google.genai", "boto3", "anthropic", "torch", "transformers"]
+JOB = """
+name: demo
+model: {openai: gpt-4o-mini, azure: gpt-4o-mini, together: Qwen/Qwen3-8B, local: tiny/model}
+backend: openai
+data: {train: train.jsonl, validation: 0.2}
+tuning: {epochs: 2}
+"""
+PRICES = """
+prices:
+  - {backend: openai, training: 30.00, hosting: 0}
+  - {backend: azure, training: 60.00, hosting: 1.70}
+"""
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    """A job with prices of its own, so that offers may change."""
+    rows = [
+        {
+            "messages": [
+                {"role": "user", "content": f"question {number}, of some length"},
+                {"role": "assistant", "content": f"answer {number}"},
+            ]
+        }
+        for number in range(100)
+    ]
+    lines = "".join(json.dumps(row) + "\n" for row in rows)
+    (tmp_path / "train.jsonl").write_text(lines, encoding="utf-8")
+    (tmp_path / "prices.yaml").write_text(PRICES, encoding="utf-8")
+    (tmp_path / "unitune.yaml").write_text(JOB, encoding="utf-8")
+    return tmp_path / "unitune.yaml"
+
+
+def change(file: Path, old: str, new: str) -> None:
+    text = file.read_text(encoding="utf-8")
+    assert old in text
+    file.write_text(text.replace(old, new), encoding="utf-8")
+
+
+def test_a_plan_tells_lines_sums_and_where_prices_come_from(unitune: Command, file: Path) -> None:
+    told = unitune("plan", str(file))
+    assert 0 == told.code, told.err
+    for words in ("training", "30.00 / M", "hosting", "no charge", "2027-01-14", "because"):
+        assert words in told.out
+
+
+@pytest.mark.parametrize("width", ["80", "120"])
+def test_all_vendors_stand_side_by_side_on_one_screen(
+    unitune: Command, file: Path, monkeypatch: pytest.MonkeyPatch, width: str
+) -> None:
+    monkeypatch.setenv("COLUMNS", width)
+    output.console.cache_clear()
+    shown = unitune("plan", str(file), "--all")
+    assert 0 == shown.code
+    for name in offer_names():
+        assert (name != "fake") == (name in shown.out)
+    output.console.cache_clear()
+    lines = shown.out.splitlines()
+    assert max(map(len, lines)) <= int(width)
+    assert len(lines) <= 40
+
+
+def test_the_cheapest_stands_first_and_the_unknown_last(unitune: Command, file: Path) -> None:
+    shown = unitune("plan", str(file), "--backend", "azure", "--backend", "openai", "--json")
+    plans = {plan["backend"]: plan for plan in json.loads(shown.out)["plans"]}
+    assert {"azure", "openai"} == set(plans)
+    table = unitune("plan", str(file), "--backend", "azure", "--backend", "openai").out
+    assert table.index("openai") < table.index("azure")
+
+
+def test_a_saved_plan_is_described_by_its_schema(unitune: Command, file: Path) -> None:
+    saved = file.with_name("plan.json")
+    assert 0 == unitune("plan", str(file), "-o", str(saved)).code
+    schema = json.loads(unitune("schema", "plan").out)
+    jsonschema.validate(json.loads(saved.read_text(encoding="utf-8")), schema)
+
+
+def test_several_backends_make_no_plan_to_apply(unitune: Command, file: Path) -> None:
+    saved = file.with_name("plan.json")
+    refused = unitune("plan", str(file), "--all", "-o", str(saved))
+    assert (2, False) == (refused.code, saved.exists())
+    assert "--output is for one backend" in refused.err
+
+
+def test_a_plan_whose_data_changed_is_not_applied(unitune: Command, file: Path) -> None:
+    saved = file.with_name("plan.json")
+    unitune("plan", str(file), "-o", str(saved))
+    change(file.with_name("train.jsonl"), "answer 7", "another answer 7")
+    refused = unitune("apply", str(saved))
+    assert 5 == refused.code
+    assert "data: the rows in train.jsonl are others" in refused.err
+    assert "Nothing was launched" in refused.err
+
+
+@pytest.mark.parametrize("content", ["{", "{}", ""])
+def test_a_file_that_is_no_plan_is_told(unitune: Command, tmp_path: Path, content: str) -> None:
+    (tmp_path / "plan.json").write_text(content, encoding="utf-8")
+    refused = unitune("apply", "plan.json")
+    assert (2, True) == (refused.code, "no plan" in refused.err)
+
+
+def test_over_the_budget_exits_6_and_says_which(unitune: Command, file: Path) -> None:
+    over = unitune("plan", str(file), "--budget", "0.001")
+    assert 6 == over.code
+    assert "the job's budget is $0.001" in over.out
+    file.with_name("budget.yaml").write_text("month_usd: 0.002\n", encoding="utf-8")
+    month = unitune("plan", str(file))
+    assert (6, True) == (month.code, "the month's budget is $0.002" in month.out)
+
+
+def test_a_budget_file_that_is_not_valid_names_line_and_key(unitune: Command, file: Path) -> None:
+    file.with_name("budget.yaml").write_text("monthly: 3\n", encoding="utf-8")
+    refused = unitune("plan", str(file))
+    assert 2 == refused.code
+    assert "budget.yaml" in refused.err
+    assert "monthly" in refused.err
+
+
+def test_a_script_without_budget_or_plan_launches_nothing(unitune: Command, file: Path) -> None:
+    refused = unitune("run", str(file))
+    assert 6 == refused.code
+    assert "unitune apply plan.json" in refused.err
+    assert "No runs yet" in unitune("runs").out
+
+
+def test_markdown_is_empty_when_the_base_says_the_same(unitune: Command, file: Path) -> None:
+    base = file.with_name("base.json")
+    unitune("plan", str(file), "-o", str(base))
+    same = unitune("plan", str(file), "--markdown", "--against", str(base))
+    assert (0, "") == (same.code, same.out)
+    change(file, "epochs: 2", "epochs: 4")
+    told = unitune("plan", str(file), "--markdown", "--against", str(base)).out
+    assert told.startswith("<!-- unitune plan: demo -->\n")
+    assert "| epochs | 2 | 4 |" in told
+
+
+def test_the_mask_shows_answers_and_nothing_else_as_learnt(unitune: Command, file: Path) -> None:
+    shown = unitune("plan", str(file), "--show-tokens", "--rows", "1")
+    assert 0 == shown.code, shown.err
+    row = shown.out.partition("\n\n")[0]
+    learnt = row.partition("«")[2].partition("»")[0]
+    assert learnt.replace("\u00b7", "").startswith("answer ")
+    assert "\u00b7" in learnt, "tokens stand apart"
+    assert 1 == row.count("«"), "the question is not learnt"
+
+
+def test_an_answer_of_weight_0_is_not_learnt(unitune: Command, file: Path) -> None:
+    turns = [
+        {"role": "user", "content": "first"},
+        {"role": "assistant", "content": "kept out", "weight": 0},
+        {"role": "user", "content": "second"},
+        {"role": "assistant", "content": "learnt"},
+    ]
+    rows = [{"messages": turns, "number": number} for number in range(40)]
+    lines = "".join(json.dumps(row) + "\n" for row in rows)
+    file.with_name("train.jsonl").write_text(lines, encoding="utf-8")
+    file.with_name("held.jsonl").write_text(lines.replace("first", "1st"), encoding="utf-8")
+    change(file, "validation: 0.2", "validation: held.jsonl")
+    out = unitune("plan", str(file), "--show-tokens", "--rows", "1").out.replace("\u00b7", "")
+    assert "«learnt»" in out
+    assert "«kept out»" not in out
+
+
+def test_a_plan_of_all_calls_nobody_and_imports_no_sdk(
+    file: Path, guarded_environment: dict[str, str]
+) -> None:
+    """Every connection raises, even to this machine; SDKs and torch must not be imported."""
+    program = (
+        "import socket, sys\n"
+        "def refuse(*_): raise AssertionError('a connection')\n"
+        "socket.socket.connect = refuse\n"
+        "from unitune.job import Job\n"
+        "from unitune.planning import plans\n"
+        "from unitune.registry import offer_names\n"
+        f"found = plans(Job.load({str(file)!r}), offer_names())\n"
+        "assert len(found.plans) == len(offer_names())\n"
+        f"print([name for name in {SDKS!r} + ['sqlalchemy', 'scipy'] if name in sys.modules])\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env={**guarded_environment, "PYTHONPATH": ":".join(sys.path)},
+        cwd=file.parent,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (0, "[]") == (done.returncode, done.stdout.strip()), done.stderr
+
+
+def test_on_the_last_day_openai_is_refused_and_others_are_named(
+    unitune: Command, file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("UNITUNE_TODAY", "2026-11-25")
+    today = unitune("plan", str(file)).out
+    assert "organisations that never tuned" in today
+    assert "2027-01-06" in today
+    assert "2027-01-14" in today
+    monkeypatch.setenv("UNITUNE_TODAY", "2027-01-06")
+    refused = unitune("plan", str(file))
+    assert 2 == refused.code
+    assert "azure" in refused.out
