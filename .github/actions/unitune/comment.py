@@ -1,6 +1,7 @@
-"""Keep one comment on a pull request up to date: ``comment.py JOB-FILE BODY-FILE``.
+"""Keep one comment on a pull request up to date: ``comment.py NAME BODY-FILE [update-only]``.
 
-The comment is found again by a marker in its first line, one for each job file. A token that may
+The comment is found again by a marker in its first line, one for each name, such as that of a job
+file; with ``update-only`` one that is not there is not made. A token that may
 not write, as in pull requests from forks, is told and fails nothing: the comment is no gate. Needs
 nothing but Python.
 
@@ -21,9 +22,9 @@ LONGEST = 65_000
 SECONDS = 30
 
 
-def main(job_file: str, body_file: str) -> None:
+def main(name: str, body_file: str, mode: str = "") -> None:
     """Write the comment anew, or for the first time."""
-    marker = f"<!-- unitune action: {job_file.replace('--', '- -')} -->"
+    marker = f"<!-- unitune action: {name.replace('--', '- -')} -->"
     body = f"{marker}\n{Path(body_file).read_text(encoding='utf-8')}"
     run = "/".join(os.environ.get(name, "") for name in ("GITHUB_SERVER_URL", "GITHUB_REPOSITORY"))
     link = (
@@ -34,9 +35,9 @@ def main(job_file: str, body_file: str) -> None:
     thread = f"{repository}/{os.environ['PULL_REQUEST']}/comments"
     try:
         found = earlier(thread, marker)
-        if found is None:
+        if found is None and mode != "update-only":
             call("POST", thread, content)
-        else:
+        elif found is not None:
             call("PATCH", f"{repository}/comments/{found}", content)
     except OSError as failure:  # what urllib raises, timeouts among it
         print(f"::notice title=unitune::The pull request has no comment of this run: {failure}")

@@ -53,7 +53,7 @@ def test_the_example_gives_inputs_that_the_action_has() -> None:
 def test_no_expression_stands_in_a_script() -> None:
     """What a pull request can name reaches a shell as a variable alone, never as code."""
     scripts = [step["run"] for step in STEPS["runs"]["steps"] if "run" in step]
-    assert 4 == len(scripts)
+    assert 6 == len(scripts)
     assert [] == [script for script in scripts if "${{" in script]
 
 
@@ -64,6 +64,10 @@ class Runner:
     folder: Path
     inputs: dict[str, str]
     environment: dict[str, str] = field(default_factory=dict[str, str])
+    base: str = ""
+    """Commit of the base branch."""
+    plan_code: str = ""
+    """Exit code that the step Plan has put out."""
 
     def __post_init__(self) -> None:
         for name in ("GITHUB_OUTPUT", "GITHUB_STEP_SUMMARY"):
@@ -77,6 +81,8 @@ class Runner:
             "github.action_path": str(ACTION),
             "github.token": "ghs_token",
             "github.event.pull_request.number": "7",
+            "github.event.pull_request.base.sha": self.base,
+            "steps.plan.outputs.exit-code": self.plan_code,
         }
 
     def outputs(self) -> dict[str, str]:
@@ -224,6 +230,53 @@ def test_the_very_commit_is_installed_or_a_version(
     command(runner.folder, "python", 'echo "$@"')
     runner.inputs |= inputs
     assert f"-m pip install --quiet {installed}\n" == runner.step("Install unitune").stdout
+
+
+@pytest.fixture
+def priced(runner: Runner) -> Runner:
+    """A workspace under version control, with a training that costs money."""
+    evals = runner.folder / "work" / "evals"
+    rows = [{"prompt": f"question {number}?", "completion": "yes"} for number in range(60)]
+    (evals / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (evals / "prices.yaml").write_text("prices: [{backend: openai, training: 30.00}]\n")
+    (evals / "unitune.yaml").write_text(
+        "name: demo\nmodel: gpt-4o-mini\nbackend: openai\ndata: {train: train.jsonl}\n"
+        "tuning: {epochs: 2}\n"
+    )
+    git = ["git", "-c", "user.name=a", "-c", "user.email=a@example.com", "-C", str(evals.parent)]
+    for words in (["init", "-q"], ["add", "."], ["commit", "-qm", "base"]):
+        subprocess.run([*git, *words], check=True)
+    found = subprocess.run([*git, "rev-parse", "HEAD"], check=True, capture_output=True, text=True)
+    runner.base = found.stdout.strip()
+    return runner
+
+
+def plan_code(runner: Runner) -> str:
+    done = runner.step("Plan")
+    assert 0 == done.returncode, done.stdout + done.stderr
+    runner.plan_code = runner.outputs()["exit-code"]
+    return runner.plan_code
+
+
+def test_what_a_pull_request_changes_in_the_cost_is_told(priced: Runner) -> None:
+    job = priced.folder / "work/evals/unitune.yaml"
+    job.write_text(job.read_text().replace("epochs: 2", "epochs: 4"))
+    assert "0" == plan_code(priced)
+    assert priced.summary().startswith("<!-- unitune plan: demo -->")
+    assert "| epochs | 2 | 4 |" in priced.summary()
+
+
+def test_where_the_cost_is_as_it_was_nothing_is_told(priced: Runner) -> None:
+    assert "0" == plan_code(priced)
+    assert "" == priced.summary()
+
+
+def test_over_the_budget_fails_with_6(priced: Runner) -> None:
+    priced.inputs["plan-args"] = "--budget 0.001"
+    assert "6" == plan_code(priced)
+    assert "Over budget" in priced.summary()
+    (priced.folder / "GITHUB_OUTPUT").write_text("exit-code=0\n")
+    assert 6 == priced.step("Gate").returncode
 
 
 class Thread7(BaseHTTPRequestHandler):
