@@ -68,6 +68,14 @@ def approval_of(ledger: Ledger, run_id: str) -> Approval | None:
     return Approval.model_validate_json(costs[-1].approval) if costs else None
 
 
+def is_limited(ledger: Ledger, run_id: str) -> bool:
+    """Return whether anything limits what a run may cost while it runs."""
+    found = approval_of(ledger, run_id)
+    if found is None:
+        return False
+    return bool(caps(found.budget_usd, found.project, Spent())) or found.hours is not None
+
+
 def reserve(ledger: Ledger, record: RunRecord) -> None:
     """Set the money of a run's next create call aside.
 

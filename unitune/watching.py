@@ -2,8 +2,9 @@
 
 `watch_all` asks a vendor that lists its jobs (`Surveys`) for one page an interval, going through
 the pages in turn, and polls only runs whose state has changed there. Runs that no page shows, and
-runs at other vendors, are polled in turn, one an interval. So a thousand runs cost a vendor one
-request an interval, and one poll for each run that has moved.
+runs at other vendors, are polled in turn, one an interval; so are those that a budget limits,
+because a list does not tell how far they are. So a thousand runs cost a vendor one request an
+interval, and one poll for each run that has moved.
 
 The ledger says each time which runs there are: those that other processes launch join, and what
 others have noticed is told, too.
@@ -61,7 +62,11 @@ class _Vendor:
         page = backend.survey(self.cursor)
         moved = [job for job in page.states if job in waiting and self._differs(waiting[job], page)]
         self._turn_page(page, waiting)
-        due = [job for job in waiting if job in self.due and job not in moved]
+        due = [
+            job
+            for job, run in waiting.items()
+            if job not in moved and (job in self.due or run.is_limited)
+        ]
         return sorted(moved, key=lambda job: not page.states[job].ended) + self._next(due)
 
     def _differs(self, run: Run, page: Page) -> bool:

@@ -388,3 +388,18 @@ def test_a_token_that_may_not_write_fails_nothing(runner: Runner, thread: type[T
     assert 0 == done.returncode
     assert "::notice title=unitune::The pull request has no comment of this run" in done.stdout
     assert "403" in done.stdout
+
+
+def test_a_plan_that_changed_nothing_makes_no_comment_and_mends_an_old_one(
+    priced: Runner, thread: type[Thread7]
+) -> None:
+    name, empty = "Comment the plan on the pull request", priced.folder / "plan.md"
+    empty.write_text("")
+    assert 0 == priced.step(name).returncode
+    assert [] == thread.calls
+    empty.write_text("dearer")
+    assert 0 == priced.step(name).returncode
+    empty.write_text("")
+    assert 0 == priced.step(name).returncode
+    assert ["POST", "PATCH"] == [call.partition(" ")[0] for call in thread.calls]
+    assert "The cost is that of the base branch." in thread.comments[-1]["body"]

@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 from crash.forks import Fork, Gate
 
-from unitune import budgeting, launching, planning, registry, run, saved_plan
+from unitune import budgeting, launching, planning, registry, run, saved_plan, watching
+from unitune.abilities import Page
 from unitune.backend import State, Status
 from unitune.cost.estimate import Estimate
 from unitune.errors import Mismatch, OverBudget
@@ -439,3 +440,22 @@ def test_a_killed_watcher_leaves_a_cancel_that_the_next_one_sends(
     for _ in left.watch(0):
         pass
     assert State.CANCELLED is left.state
+
+
+class ListingFake(FakeBackend):
+    """The fake as a vendor that lists its jobs, so that runs without news are not polled."""
+
+    def survey(self, cursor: str) -> Page:
+        del cursor
+        return Page({str(each.job_id): State.RUNNING for each in run.runs()})
+
+
+def test_one_that_watches_all_ends_what_costs_too_much_though_the_list_shows_no_change(
+    priced: Priced, workplace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(registry, "backend", {"fake": ListingFake()}.__getitem__)
+    job = priced(script={"steps": 100, "steps_per_poll": 10})
+    limit(workplace, project_usd=high(job))
+    launched = run.launch(job)
+    limit_now(launched, high(job) / 2)
+    assert State.CANCELLED is list(watching.watch_all(0))[-1].state
