@@ -185,7 +185,7 @@ class PriceEntry(Spec):
         [('training', Decimal('2.40')), ('hosting', Decimal('0'))]
     """
 
-    model_config = ConfigDict(populate_by_name=True)
+    model_config = ConfigDict(populate_by_name=True, serialize_by_alias=True)
 
     backend: str | None = None
     model: str | tuple[str, ...] | None = None
@@ -220,7 +220,7 @@ class PriceEntry(Spec):
     @model_serializer(mode="wrap")
     def _shortest(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         content: dict[str, Any] = handler(self)
-        return {key.replace("_in", "-in"): value for key, value in content.items() if value}
+        return {key: value for key, value in content.items() if value not in (None, (), [])}
 
     def _amounts(self) -> Iterator[tuple[Kind, str]]:
         for kind in KINDS:

@@ -290,7 +290,7 @@ def _print_sources(
         table.add_row(f"\\[{number}]", f"{aged} · {who}{origin}\n[dim]{escape(source[0])}[/dim]")
     console().print()
     console().print(table)
-    console().print(f"[dim]Ages as of {day}.[/dim]")
+    console().print(f"[dim]Tokens by the million; ages as of {day}.[/dim]")
 
 
 def print_refreshing(found: Refreshing) -> None:

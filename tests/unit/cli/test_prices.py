@@ -90,8 +90,8 @@ def test_a_refresh_shows_the_difference_and_writes_nothing_unasked(
     found = unitune("prices", "refresh", "huggingface")
     assert 0 == found.code
     assert "2 changed or new, 1 confirmed." in found.out
-    assert "$5.00 per hour" in found.out
-    assert "$4.50 per hour" in found.out
+    assert "$5.00 an hour" in found.out
+    assert "$4.50 an hour" in found.out
     assert "Nothing written" in found.err
     assert [] == list(tmp_path.iterdir())
 

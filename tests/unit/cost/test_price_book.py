@@ -252,6 +252,21 @@ def test_a_job_says_whose_prices_it_sets() -> None:
         Job.model_validate({**content, "prices": [{"training": "1.00"}]})
 
 
+def test_a_job_with_prices_is_saved_and_read_back_the_same(tmp_path: Path) -> None:
+    prices = [
+        {
+            "backend": "azure",
+            "tuned": True,
+            "rows": [{"cached-input": "0.50"}, {"tuned": False, "input": 2}],
+        },
+        {"backend": "local", "machine": "0.85"},
+    ]
+    content = {"name": "a", "model": "m", "backend": "local", "data": Data(train="t.jsonl")}
+    job = Job.model_validate({**content, "prices": prices, "folder": tmp_path})
+    job.save(tmp_path / "unitune.yaml")
+    assert job == Job.load(tmp_path / "unitune.yaml")
+
+
 def test_a_job_file_with_a_wrong_price_names_the_line(tmp_path: Path) -> None:
     file = tmp_path / "unitune.yaml"
     file.write_text(

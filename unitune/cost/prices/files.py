@@ -98,7 +98,7 @@ def write_refreshed(path: Path, refreshed: Refreshed) -> None:
         JobError: What people wrote has a key ``refreshed`` of its own.
     """
     mine = path.read_text(encoding="utf-8-sig").partition(MARK)[0] if path.exists() else ""
-    content = refreshed.model_dump(mode="json", by_alias=True, exclude_defaults=True)
+    content = refreshed.model_dump(mode="json", exclude_defaults=True)
     text = f"{mine.rstrip()}\n\n{MARK}\n" if mine.strip() else f"{MARK}\n"
     text += yamlfile.dump({"refreshed": content})
     path.parent.mkdir(parents=True, exist_ok=True)
