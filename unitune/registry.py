@@ -2,7 +2,8 @@
 
 Our own backends come through the same door as a stranger's: group ``unitune.backends`` names a
 class, group ``unitune.offers`` a package in which ``NAME.yaml`` is read without running a backend,
-and group ``unitune.formats`` a `Format`, pure functions over rows.
+group ``unitune.formats`` a `Format`, pure functions over rows, and group ``unitune.prices`` who
+reads a vendor's price list when the user asks for it. A vendor may have an offer and no backend.
 A missing SDK becomes the exact install command; an ImportError of our own is never disguised.
 """
 

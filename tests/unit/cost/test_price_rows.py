@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from unitune import yamlfile
+from unitune.cost.prices.writing import entries_of
 from unitune.price_specs import (
     KINDS,
     OF_A_METHOD,
@@ -19,7 +20,6 @@ from unitune.price_specs import (
     UNITS,
     PriceEntry,
     PriceRow,
-    entries_of,
     rows_of,
 )
 

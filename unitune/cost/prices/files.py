@@ -22,9 +22,10 @@ from typing import Annotated, Literal, Self
 from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
 from unitune import yamlfile
+from unitune.cost.prices.writing import entries_of
 from unitune.errors import JobError
 from unitune.offer import ModelUpdate
-from unitune.price_specs import PriceEntry, PriceRow, as_written, entries_of, rows_of
+from unitune.price_specs import PriceEntry, PriceRow, as_written, rows_of
 from unitune.spec import Spec
 from unitune.today import today
 
