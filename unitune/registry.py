@@ -131,7 +131,7 @@ def backend(name: str) -> Backend:
     """
     if name not in backend_names() and name in offer_names():
         raise Unsupported(unavailable(offer(name)))
-    return _loaded(_entry("backends", name), name)()
+    return _made(_entry("backends", name), name)
 
 
 def refreshable_names() -> list[str]:
@@ -149,13 +149,13 @@ def price_reader(name: str) -> RefreshesPrices:
     if name not in refreshable_names():
         hint = f"These can be read by machine: {', '.join(refreshable_names())}."
         raise UnknownName("reader for the prices of", name, refreshable_names(), hint)
-    return _loaded(_entry("prices", name), name)()
+    return _made(_entry("prices", name), name)
 
 
-def _loaded(entry: EntryPoint, name: str) -> Any:
-    """Return what an entry point names; a package that is missing is told by its extra."""
+def _made(entry: EntryPoint, name: str) -> Any:
+    """Return an object of the class that an entry point names, or say which extra is missing."""
     try:
-        return entry.load()
+        return entry.load()()
     except ModuleNotFoundError as error:
         missing = (error.name or "").partition(".")[0]
         if missing in (*OWN_PACKAGES, entry.value.partition(".")[0]):
