@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from unitune.cli.options import JobFile, Json, OtherBackend, Quiet
+from unitune.cli.options import GivenPrices, JobFile, Json, OtherBackend, Quiet, prices_given
 from unitune.errors import TwinExists, UserError
 
 EXAMPLE = "support-triage"
@@ -53,7 +53,9 @@ def check(
     exit_for_errors(report.findings)
 
 
-def plan(file: JobFile, *, backend: OtherBackend = None, json: Json = False) -> None:
+def plan(
+    file: JobFile, *, backend: OtherBackend = None, price: GivenPrices, json: Json = False
+) -> None:
     """Say what a job would do and take, and start nothing.
 
     Findings, tokens, charge, time and memory; `unitune run` refuses what this calls an error.
@@ -68,6 +70,7 @@ def plan(file: JobFile, *, backend: OtherBackend = None, json: Json = False) -> 
     from unitune.planning import plan as make_plan
 
     job = Job.load(file).on(backend)
+    job = job.at(prices_given(price, job.backend))
     found = make_plan(job)
     print_json(found) if json else print_plan(found, margin=job.evaluate.margin)
     exit_for_errors(found.findings)
@@ -105,6 +108,7 @@ def run(
     file: JobFile,
     *,
     backend: OtherBackend = None,
+    price: GivenPrices,
     detach: Annotated[
         bool, typer.Option("--detach", help="Print the run's id and return at once.")
     ] = False,
@@ -126,7 +130,8 @@ def run(
     from unitune.job import Job
     from unitune.run import launch
 
-    launched = launch(Job.load(file).on(backend), again=again)
+    job = Job.load(file).on(backend)
+    launched = launch(job.at(prices_given(price, job.backend)), again=again)
     if detach:
         typer.echo(launched.id)
         return

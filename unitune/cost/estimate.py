@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from dataclasses import replace
 from decimal import Decimal
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from unitune.cost.prices.book import of_offers
+from unitune.cost.prices.book import book_for
 from unitune.data.dataset import Dataset
 from unitune.data.example import Example, Message
 from unitune.job import Job
@@ -57,7 +58,7 @@ def estimate(job: Job, offer: Offer, train: Dataset) -> Estimate | None:
         offer: Of the job's backend.
         train: The rows to train on.
     """
-    book = of_offers([offer])
+    book = replace(book_for(job), offered={offer.name: offer}.__getitem__)
     price = book.find(offer.name, job.base_model, "training", method=job.method, on=today())
     if price is None or price.per != "million-tokens":
         return None

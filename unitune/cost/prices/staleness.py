@@ -73,4 +73,4 @@ def _finding(rows: list[PriceRow], day: date, *, allow_stale: bool) -> Finding |
     if state == "old":
         return warning("old-price", what, fix)
     kind = warning if allow_stale else error
-    return kind(STALE_CODE, what, f"{fix} --allow-stale-prices relies on it all the same.")
+    return kind(STALE_CODE, what, f"{fix} --allow-unpriced relies on it all the same.")
