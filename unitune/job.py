@@ -349,14 +349,6 @@ class Job(Spec):
         """Return the job as it would be if it named this backend; None: as it is."""
         return self if backend is None else self.model_copy(update={"backend": backend})
 
-    def at(self, prices: Iterable[PriceEntry]) -> Self:
-        """Return the job with prices that win over all others, for this once.
-
-        Args:
-            prices: As `--price` gives them.
-        """
-        return self.model_copy(update={"given_prices": tuple(prices)})
-
     def answered_for(self, usd: Decimal) -> Self:
         """Return the job with another budget for the answers of its contenders.
 
@@ -365,6 +357,14 @@ class Job(Spec):
         """
         evaluate = self.evaluate.model_copy(update={"budget": Budget(usd=usd)})
         return self.model_copy(update={"evaluate": evaluate})
+
+    def at(self, prices: Iterable[PriceEntry]) -> Self:
+        """Return the job with prices that win over all others, for this once.
+
+        Args:
+            prices: As `--price` gives them.
+        """
+        return self.model_copy(update={"given_prices": tuple(prices)})
 
     def path(self, name: str) -> Path:
         """Return a data path resolved against the job's folder."""

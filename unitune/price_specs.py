@@ -17,7 +17,7 @@ from collections.abc import Iterable, Iterator
 from datetime import date
 from decimal import Decimal
 from fnmatch import fnmatchcase
-from typing import Annotated, Any, Literal, Self, get_args
+from typing import Annotated, Any, Literal, Self, cast, get_args
 
 from pydantic import (
     BeforeValidator,
@@ -136,6 +136,14 @@ class PriceRow(Spec):
     source_kind: SourceKind
     note: str = ""
     origin: Origin = "offer"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _id_is_computed(cls, value: Any) -> Any:
+        """Read what was written: a row's id stands in JSON for those who only read it there."""
+        if not isinstance(value, dict):
+            return value
+        return {key: each for key, each in cast("dict[str, Any]", value).items() if key != "id"}
 
     @model_validator(mode="after")
     def _only_where_it_means_something(self) -> Self:

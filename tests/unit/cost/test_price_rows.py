@@ -72,6 +72,11 @@ def test_no_float_enters_however_a_price_is_written(usd: Decimal, quoted: bool) 
         assert isinstance(row.usd, Decimal)
 
 
+@given(price_rows())
+def test_a_row_written_as_json_is_read_back_the_same(row: PriceRow) -> None:
+    assert row == PriceRow.model_validate_json(row.model_dump_json())
+
+
 def test_a_number_with_a_point_stays_text_in_offers_and_prices_files() -> None:
     read = yamlfile.parse("{usd: 3.30, small: 1e-3, count: 3, day: 2026-11-25}")
     assert {"usd": "3.30", "small": "1e-3", "count": 3, "day": DAY} == read
