@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import date
+from typing import Literal
 
 from unitune import registry
 from unitune.data.findings import Finding
@@ -18,6 +19,9 @@ from unitune.offer import Offer, OfferedModel
 
 Judge = Callable[[Job, Offer, date], Iterable[Finding]]
 FOR_TESTS = "fake"
+CLOSED_TO = "closed-to"
+"""Code of the finding that a vendor takes no trainings from some."""
+NOT_ALL = "not open to all"
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +29,7 @@ class Elsewhere:
     """Who can take a job.
 
     Args:
-        same: Backends that tune the same weights, with their name of it.
+        same: Backends that tune the same weights, with their name of them.
         other: Backends that tune other bases on the same rows.
     """
 
@@ -53,30 +57,33 @@ def elsewhere(job: Job, day: date, judge: Judge) -> Elsewhere:
         judge: Says what an offer has against a job.
     """
     model = job.base_model
-    names = {model} | _names(registry.offer(job.backend).model(model)) if _known(job) else {model}
+    known = job.backend in registry.offer_names()
+    names = {model} | _names(registry.offer(job.backend).model(model) if known else None)
     same: list[tuple[str, str]] = []
     other: list[str] = []
     for name in registry.backend_names():
         if name in (job.backend, FOR_TESTS):
             continue
         offer = registry.offer(name)
-        takes = next(
-            (one for one in _equals(offer, names) if _takes(job, offer, one, day, judge)), None
-        )
-        if takes is not None:
-            same.append((name, takes))
-        elif any(_takes(job, offer, one.name, day, judge) for one in offer.models):
-            other.append(name)
+        equals = [(one, _taken(job, offer, one, day, judge)) for one in _equals(offer, names)]
+        others = [_taken(job, offer, one.name, day, judge) for one in offer.models]
+        if takes := [(one, by) for one, by in equals if by is not None]:
+            one, by = takes[0]
+            same.append((name, one if by == "all" else f"{one}, {NOT_ALL}"))
+        elif any(others):
+            other.append(name if "all" in others else f"{name} ({NOT_ALL})")
     return Elsewhere(tuple(same), tuple(other))
 
 
-def _known(job: Job) -> bool:
-    return job.backend in registry.offer_names()
-
-
-def _takes(job: Job, offer: Offer, model: str, day: date, judge: Judge) -> bool:
+def _taken(
+    job: Job, offer: Offer, model: str, day: date, judge: Judge
+) -> Literal["all", "some"] | None:
+    """Return whether a backend takes the job with this base: of all, of some, or of nobody."""
     moved = job.model_copy(update={"backend": offer.name, "model": model})
-    return all(finding.severity != "error" for finding in judge(moved, offer, day))
+    findings = list(judge(moved, offer, day))
+    if any(finding.severity == "error" for finding in findings):
+        return None
+    return "some" if any(finding.code == CLOSED_TO for finding in findings) else "all"
 
 
 def _equals(offer: Offer, names: set[str]) -> Iterator[str]:

@@ -18,7 +18,7 @@ from unitune.cost.workload import Lengths
 from unitune.data.dataset import Dataset
 from unitune.data.findings import Finding, error, note, warning
 from unitune.data.split import Splits
-from unitune.elsewhere import elsewhere
+from unitune.elsewhere import CLOSED_TO, elsewhere
 from unitune.errors import nearest
 from unitune.job import Job, Tuning
 from unitune.offer import Limits, Offer, OfferedModel
@@ -228,7 +228,7 @@ def _access_findings(offer: Offer, model: OfferedModel, day: date) -> Iterator[F
     for closed in model.closed_to:
         when = "since" if day >= closed.since else "from"
         yield warning(
-            "closed-to",
+            CLOSED_TO,
             f"{offer.name} takes no trainings of {model.name} from {closed.whom}, {when} "
             f"{closed.since}.",
         )

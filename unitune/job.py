@@ -10,6 +10,7 @@ Errors name the file, the line, the value and what is allowed; see `unitune.yaml
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from datetime import date
 from decimal import Decimal
 from pathlib import Path
@@ -330,6 +331,8 @@ class Job(Spec):
     """What one backend alone understands, by backend."""
     folder: Annotated[Path, Field(exclude=True, repr=False)] = Path()
     """Where relative paths start; the job file's folder."""
+    given_prices: Annotated[tuple[PriceEntry, ...], Field(exclude=True, repr=False)] = ()
+    """Prices of the command line, which win over `prices`."""
 
     @model_validator(mode="after")
     def _prices_are_somebodys(self) -> Self:
@@ -376,6 +379,14 @@ class Job(Spec):
         evaluate = self.evaluate.model_copy(update={"budget": Budget(usd=usd)})
         return self.model_copy(update={"evaluate": evaluate})
 
+    def at(self, prices: Iterable[PriceEntry]) -> Self:
+        """Return the job with prices that win over all others, for this once.
+
+        Args:
+            prices: As `--price` gives them.
+        """
+        return self.model_copy(update={"given_prices": tuple(prices)})
+
     def path(self, name: str) -> Path:
         """Return a data path resolved against the job's folder."""
         return self.folder / name
@@ -392,8 +403,9 @@ class Job(Spec):
         """
         file = Path(path)
         document = yamlfile.read(file)
-        if "folder" in document.value:
-            raise JobError(yamlfile.problem(document, ("folder",), "is not a key of a job"))
+        for key in ("folder", "given_prices"):
+            if key in document.value:
+                raise JobError(yamlfile.problem(document, (key,), "is not a key of a job"))
         try:
             return cls.model_validate({**document.value, "folder": file.parent})
         except ValidationError as error:

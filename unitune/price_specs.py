@@ -3,10 +3,11 @@
 A `PriceRow` says what one thing costs, since when, and who says so. Offers, a project's
 ``prices.yaml``, a user's own file and the section ``prices:`` of a job write a `PriceEntry`: one
 line for everything that a model costs, and common facts (day, source) once for many lines.
-`rows_of` turns entries into rows, `entries_of` rows into entries, without loss.
+`rows_of` turns entries into rows.
 
 Amounts are text until they are `Decimal`: no float is ever made of them. Which row applies to a job
-is not here but in `unitune.cost.prices.book`.
+is not here but in `unitune.cost.prices.book`, and how rows are written as entries in
+`unitune.cost.prices.writing`.
 """
 
 from __future__ import annotations
@@ -16,7 +17,6 @@ from collections.abc import Iterable, Iterator
 from datetime import date
 from decimal import Decimal
 from fnmatch import fnmatchcase
-from itertools import groupby
 from typing import Annotated, Any, Literal, Self, cast, get_args
 
 from pydantic import (
@@ -83,15 +83,9 @@ def as_written(value: object) -> object:
     YAML makes a float of an unquoted ``3.30``; its shortest text is the number as written, up to
     the 15 digits that a float keeps, which no price needs.
     """
-    if isinstance(value, float):
-        value = Decimal(str(value))
-    return (
-        f"{value:f}"
-        if isinstance(value, Decimal)
-        else str(value)
-        if isinstance(value, int)
-        else value
-    )
+    if not isinstance(value, int | float | Decimal):
+        return value
+    return str(value) if isinstance(value, int) else f"{Decimal(str(value)):f}"
 
 
 def _amount(value: object) -> object:
@@ -162,10 +156,11 @@ class PriceRow(Spec):
     @computed_field
     @property
     def id(self) -> str:
-        """Name of the row: the same facts have the same id."""
+        """Name of what is said, of which day and where: two prices of one id are one corrected."""
         what = "/".join(part for part in (self.kind, self.method, self.tier) if part)
         who = f"{self.model}{'+tuned' if self.tuned else ''}"
-        return f"{self.origin}:{self.backend}/{who}/{what}@{self.as_of}"
+        held = "".join(f"/{day}" for day in (self.valid_from, self.valid_to) if day)
+        return f"{self.origin}:{self.backend}/{who}/{what}@{self.as_of}{held}"
 
     @property
     def subject(self) -> tuple[str, str, Kind, str | None, str | None, bool]:
@@ -193,7 +188,7 @@ class PriceEntry(Spec):
         [('training', Decimal('2.40')), ('hosting', Decimal('0'))]
     """
 
-    model_config = ConfigDict(populate_by_name=True)
+    model_config = ConfigDict(populate_by_name=True, serialize_by_alias=True)
 
     backend: str | None = None
     model: str | tuple[str, ...] | None = None
@@ -228,7 +223,7 @@ class PriceEntry(Spec):
     @model_serializer(mode="wrap")
     def _shortest(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         content: dict[str, Any] = handler(self)
-        return {key.replace("_in", "-in"): value for key, value in content.items() if value}
+        return {key: value for key, value in content.items() if value not in (None, (), [])}
 
     def _amounts(self) -> Iterator[tuple[Kind, str]]:
         for kind in KINDS:
@@ -311,42 +306,3 @@ def rows_of(
         for flat in entry.flat()
         for row in flat.priced(origin=origin, backend=backend, day=day)
     )
-
-
-def entries_of(rows: Iterable[PriceRow]) -> tuple[PriceEntry, ...]:
-    """Return rows as people read them: what is common stands once, a model's prices on one line.
-
-    Args:
-        rows: Of any backends; the order within one source is kept.
-    """
-    return tuple(
-        PriceEntry.model_validate({**_told(common), "rows": _lines(list(group))})
-        for common, group in groupby(rows, key=_common)
-    )
-
-
-COMMON = ("backend", "as_of", "valid_from", "valid_to", "source", "source_kind")
-OF_A_LINE = ("model", "method", "tier", "tuned", "note")
-
-
-def _told(values: dict[str, object]) -> dict[str, object]:
-    return {key: value for key, value in values.items() if value}
-
-
-def _common(row: PriceRow) -> dict[str, object]:
-    return {name: getattr(row, name) for name in COMMON}
-
-
-def _lines(rows: list[PriceRow]) -> list[dict[str, object]]:
-    """Return a line for each model, tier and so on; a kind that stands twice begins another."""
-    lines: list[dict[str, object]] = []
-    latest: dict[tuple[object, ...], dict[str, object]] = {}
-    for row in rows:
-        told = {name: getattr(row, name) for name in OF_A_LINE}
-        line = latest.get(tuple(told.values()))
-        if line is None or row.kind in line:
-            line = latest[tuple(told.values())] = _told(told)
-            lines.append(line)
-        unit = "" if row.per == USUAL_UNIT[row.kind] else f"/{row.per}"
-        line[row.kind] = f"{row.usd:f}{unit}"
-    return lines

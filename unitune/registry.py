@@ -2,7 +2,8 @@
 
 Our own backends come through the same door as a stranger's: group ``unitune.backends`` names a
 class, group ``unitune.offers`` a package in which ``NAME.yaml`` is read without running a backend,
-and group ``unitune.formats`` a `Format`, pure functions over rows.
+group ``unitune.formats`` a `Format`, pure functions over rows, and group ``unitune.prices`` who
+reads a vendor's price list when the user asks for it. A vendor may have an offer and no backend.
 A missing SDK becomes the exact install command; an ImportError of our own is never disguised.
 """
 
@@ -134,7 +135,7 @@ def backend(name: str) -> Backend:
     """
     if name not in backend_names() and name in offer_names():
         raise Unsupported(unavailable(offer(name)))
-    return _loaded(_entry("backends", name), name)()
+    return _made(_entry("backends", name), name)
 
 
 def refreshable_names() -> list[str]:
@@ -152,13 +153,13 @@ def price_reader(name: str) -> RefreshesPrices:
     if name not in refreshable_names():
         hint = f"These can be read by machine: {', '.join(refreshable_names())}."
         raise UnknownName("reader for the prices of", name, refreshable_names(), hint)
-    return _loaded(_entry("prices", name), name)()
+    return _made(_entry("prices", name), name)
 
 
-def _loaded(entry: EntryPoint, name: str) -> Any:
-    """Return what an entry point names; a package that is missing is told by its extra."""
+def _made(entry: EntryPoint, name: str) -> Any:
+    """Return an object of the class that an entry point names, or say which extra is missing."""
     try:
-        return entry.load()
+        return entry.load()()
     except ModuleNotFoundError as error:
         missing = (error.name or "").partition(".")[0]
         if missing in (*OWN_PACKAGES, entry.value.partition(".")[0]):

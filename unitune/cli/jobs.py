@@ -10,10 +10,12 @@ import typer
 from unitune.cli.options import (
     AllowUnpriced,
     BudgetUsd,
+    GivenPrices,
     JobFile,
     Json,
     OtherBackend,
     Quiet,
+    prices_given,
     usd_of,
 )
 from unitune.errors import TwinExists, UserError
@@ -93,6 +95,7 @@ def run(
     file: JobFile,
     *,
     backend: OtherBackend = None,
+    price: GivenPrices,
     detach: Annotated[
         bool, typer.Option("--detach", help="Print the run's id and return at once.")
     ] = False,
@@ -119,6 +122,7 @@ def run(
     from unitune.run import launch
 
     job = Job.load(file).on(backend).within(usd_of("--budget", budget) if budget else None)
+    job = job.at(prices_given(price, job.backend))
     consent(job, allow_unpriced=allow_unpriced)
     launched = launch(job, again=again, allow_unpriced=allow_unpriced)
     if detach:

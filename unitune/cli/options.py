@@ -40,11 +40,9 @@ GivenPrices = Annotated[
         metavar="[BACKEND:]KIND=USD",
         help="A price of your own for this once, such as training=2.40 or local:machine=0.85; "
         "wins over all others.",
+        default_factory=list,
+        show_default=False,
     ),
-]
-AllowStalePrices = Annotated[
-    bool,
-    typer.Option("--allow-stale-prices", help="Rely on prices that are older than 180 days."),
 ]
 
 UNITS = {"m": 60.0, "h": 3600.0, "d": 86400.0}

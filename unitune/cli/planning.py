@@ -7,7 +7,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from unitune.cli.options import AllowUnpriced, BudgetUsd, JobFile, Json, Quiet, usd_of
+from unitune.cli.options import (
+    AllowUnpriced,
+    BudgetUsd,
+    GivenPrices,
+    JobFile,
+    Json,
+    Quiet,
+    prices_given,
+    usd_of,
+)
 from unitune.errors import OverBudget, UserError
 
 if TYPE_CHECKING:
@@ -30,6 +39,7 @@ def plan(
     everywhere: Annotated[
         bool, typer.Option("--all", help="On every backend that anything is known of.")
     ] = False,
+    price: GivenPrices,
     budget: BudgetUsd = None,
     calibrate: Annotated[
         bool, typer.Option("--calibrate", help="Time a few steps on this machine first.")
@@ -76,6 +86,7 @@ def plan(
 
     names = _names(backend, everywhere=everywhere)
     job = Job.load(file).within(usd_of("--budget", budget) if budget else None)
+    job = job.at(prices_given(price, names[0] if len(names) == 1 else job.backend))
     if len(names) > 1:
         _one_only(output=output, against=against, show_tokens=show_tokens, quote=quote)
         several = plans(job, names)

@@ -49,7 +49,8 @@ def show(backend: Whose = None, *, json: Json = False) -> None:
     """
     from unitune import registry
     from unitune.cli.output import print_json
-    from unitune.cli.pricelist import price_list, print_all, print_one
+    from unitune.cli.pricelist import price_list, print_all
+    from unitune.cli.pricetable import print_one
 
     names = [one for one in registry.offer_names() if one != "fake"]
     found = price_list([backend] if backend else names, Path())

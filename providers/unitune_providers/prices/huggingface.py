@@ -59,6 +59,5 @@ def _row(machine: Mapping[str, object], backend: str, day: date) -> PriceRow:
         as_of=day,
         source=SOURCE,
         source_kind="first-party-api",
-        note=str(machine.get("prettyName") or ""),
         origin="project",
     )

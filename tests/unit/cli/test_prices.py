@@ -77,6 +77,20 @@ def test_json_has_every_row_with_its_id_age_and_origin(unitune: Command, tmp_pat
     assert all(view["price"]["id"].startswith(view["price"]["origin"]) for view in training)
 
 
+def test_a_price_on_the_command_line_wins_in_a_plan(unitune: Command, tmp_path: Path) -> None:
+    turns = '[{"role": "user", "content": "%d?"}, {"role": "assistant", "content": "yes"}]'
+    rows = (f'{{"messages": {turns % number}}}\n' for number in range(60))
+    (tmp_path / "train.jsonl").write_text("".join(rows))
+    (tmp_path / "unitune.yaml").write_text(
+        "name: a\nmodel: gpt-4o-mini\nbackend: openai\ndata: {train: train.jsonl}\n"
+    )
+    out = unitune("plan", "unitune.yaml", "--price", "training=1234.50").out
+    assert "1234.50" in out
+    assert "given on the command line" in out
+    wrong = unitune("plan", "unitune.yaml", "--price", "training=cheap")
+    assert (2, True) == (wrong.code, "write KIND=USD" in wrong.err)
+
+
 def test_an_unknown_backend_is_refused(unitune: Command) -> None:
     found = unitune("prices", "opnai")
     assert 2 == found.code
@@ -90,8 +104,8 @@ def test_a_refresh_shows_the_difference_and_writes_nothing_unasked(
     found = unitune("prices", "refresh", "huggingface")
     assert 0 == found.code
     assert "2 changed or new, 1 confirmed." in found.out
-    assert "$5.00 per hour" in found.out
-    assert "$4.50 per hour" in found.out
+    assert "$5.00 an hour" in found.out
+    assert "$4.50 an hour" in found.out
     assert "Nothing written" in found.err
     assert [] == list(tmp_path.iterdir())
 

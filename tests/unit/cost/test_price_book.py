@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Sequence
 from datetime import date, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 
 from unitune.cli.options import prices_given
 from unitune.cost.prices import inference
-from unitune.cost.prices.book import ORIGINS, PriceBook, book_for, book_here, rank
+from unitune.cost.prices.book import ORIGINS, PriceBook, book_for, rank
 from unitune.errors import JobError, UserError
 from unitune.job import Data, Job
 from unitune.offer import Offer, OfferedModel, Tiers
@@ -125,19 +126,19 @@ def test_flag_job_project_and_user_file_are_read_in_that_order(
     prices = "prices: [{backend: openai, model: '*', training: %s}]\n"
     (own / "prices.yaml").write_text(prices % "4.00")
 
-    def found(**more: object) -> tuple[str, Origin]:
+    def found(given: Sequence[PriceEntry] = (), **more: object) -> tuple[str, Origin]:
         content = {"name": "a", "model": "gpt-4.1", "backend": "openai", "data": Data(train="t")}
         job = Job.model_validate({**content, **more}).model_copy(update={"folder": tmp_path})
-        given = prices_given(["training=1.00"], "openai") if more.get("prices") == () else []
-        price = book_for(job, given=given).find("openai", "gpt-4.1", "training", on=DAY)
+        price = book_for(job.at(given)).find("openai", "gpt-4.1", "training", on=DAY)
         assert price is not None
         return f"{price.usd:f}", price.origin
 
     assert ("4.00", "user") == found()
     (tmp_path / "prices.yaml").write_text(prices % "3.00")
     assert ("3.00", "project") == found()
-    assert ("2.00", "job") == found(prices=({"backend": "openai", "training": "2.00"},))
-    assert ("1.00", "flag") == found(prices=())
+    mine = ({"backend": "openai", "training": "2.00"},)
+    assert ("2.00", "job") == found(prices=mine)
+    assert ("1.00", "flag") == found(prices_given(["training=1.00"], "openai"), prices=mine)
 
 
 @given(
@@ -238,10 +239,9 @@ def test_a_price_on_the_command_line_that_is_none_says_how_to_write_one(text: st
 
 def test_an_hour_of_ones_own_machine_has_a_price_once_it_is_given() -> None:
     assert PriceBook().find("local", "any", "machine", on=DAY) is None
-    (given_price,) = prices_given(["local:machine=0.85"], "openai")
-    found = book_here(Path("/nonexistent"), given=[given_price]).find(
-        "local", "any", "machine", on=DAY
-    )
+    job = Job(name="a", model="m", backend="openai", data=Data(train="t.jsonl"))
+    priced = job.at(prices_given(["local:machine=0.85"], job.backend))
+    found = book_for(priced).find("local", "any", "machine", on=DAY)
     assert found is not None
     assert (Decimal("0.85"), "hour", "flag") == (found.usd, found.per, found.origin)
 
@@ -250,6 +250,21 @@ def test_a_job_says_whose_prices_it_sets() -> None:
     content = {"name": "a", "model": "m", "backend": "openai", "data": Data(train="t")}
     with pytest.raises(ValueError, match="says no backend"):
         Job.model_validate({**content, "prices": [{"training": "1.00"}]})
+
+
+def test_a_job_with_prices_is_saved_and_read_back_the_same(tmp_path: Path) -> None:
+    prices = [
+        {
+            "backend": "azure",
+            "tuned": True,
+            "rows": [{"cached-input": "0.50"}, {"tuned": False, "input": 2}],
+        },
+        {"backend": "local", "machine": "0.85"},
+    ]
+    content = {"name": "a", "model": "m", "backend": "local", "data": Data(train="t.jsonl")}
+    job = Job.model_validate({**content, "prices": prices, "folder": tmp_path})
+    job.save(tmp_path / "unitune.yaml")
+    assert job == Job.load(tmp_path / "unitune.yaml")
 
 
 def test_a_job_file_with_a_wrong_price_names_the_line(tmp_path: Path) -> None:

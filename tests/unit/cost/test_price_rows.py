@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from unitune import yamlfile
+from unitune.cost.prices.writing import entries_of
 from unitune.price_specs import (
     KINDS,
     OF_A_METHOD,
@@ -19,7 +20,6 @@ from unitune.price_specs import (
     UNITS,
     PriceEntry,
     PriceRow,
-    entries_of,
     rows_of,
 )
 
@@ -53,10 +53,7 @@ def price_rows(draw: st.DrawFn) -> PriceRow:
 
 @given(st.lists(price_rows(), max_size=8))
 def test_rows_written_as_yaml_are_read_back_the_same(rows: list[PriceRow]) -> None:
-    content = [
-        entry.model_dump(mode="json", by_alias=True, exclude_defaults=True)
-        for entry in entries_of(rows)
-    ]
+    content = [entry.model_dump(mode="json", exclude_defaults=True) for entry in entries_of(rows)]
     text = yamlfile.dump({"prices": content})
     for read in (yamlfile.parse(text), yaml.safe_load(text)):
         entries = [PriceEntry.model_validate(entry) for entry in read["prices"]]
@@ -73,6 +70,11 @@ def test_no_float_enters_however_a_price_is_written(usd: Decimal, quoted: bool) 
         (row,) = rows_of([PriceEntry.model_validate(read)], origin="job", day=DAY)
         assert usd == row.usd
         assert isinstance(row.usd, Decimal)
+
+
+@given(price_rows())
+def test_a_row_written_as_json_is_read_back_the_same(row: PriceRow) -> None:
+    assert row == PriceRow.model_validate_json(row.model_dump_json())
 
 
 def test_a_number_with_a_point_stays_text_in_offers_and_prices_files() -> None:

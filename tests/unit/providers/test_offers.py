@@ -139,7 +139,7 @@ def test_today_it_is_told_who_can_tune_gpt_4o_mini_and_for_how_long() -> None:
 
 def test_from_the_day_on_which_tuning_ends_the_refusal_names_who_takes_the_job() -> None:
     text = said("openai", "gpt-4o-mini", date(2027, 1, 6))
-    assert "The same model can be tuned at azure (gpt-4o-mini-2024-07-18)." in text
+    assert "The same model can be tuned at azure (gpt-4o-mini-2024-07-18, not open to all)." in text
     assert "With another base bedrock, local, nebius, together and vertex take the job." in text
 
 
@@ -171,6 +171,12 @@ def test_what_cannot_be_tuned_is_refused_with_its_day_and_who_takes_the_job(
     assert dated in refusal.message
     assert same in refusal.fix
     assert "together" in refusal.fix
+
+
+def test_a_backend_that_takes_only_some_customers_is_named_as_such() -> None:
+    assert "local, nebius, openai (not open to all), together and vertex take the job." in said(
+        "anthropic", "claude-haiku-4-5"
+    )
 
 
 def test_where_unitune_cannot_launch_it_says_so_and_not_that_there_is_no_such_backend() -> None:

@@ -14,7 +14,7 @@ Reading files is not here (`unitune.cost.prices.files`), nor what an old row mea
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import date
 from decimal import Decimal
@@ -23,10 +23,10 @@ from typing import get_args
 
 from unitune import registry
 from unitune.cost.prices import inference
-from unitune.cost.prices.files import NAME, PricesFile, read_prices, user_file
+from unitune.cost.prices.files import NAME, read_prices, user_file
 from unitune.job import Job
 from unitune.offer import ModelUpdate, Offer
-from unitune.price_specs import OF_ANSWERS, Kind, Origin, PriceEntry, PriceRow, rows_of
+from unitune.price_specs import OF_ANSWERS, Kind, Origin, PriceRow, rows_of
 from unitune.today import today
 
 ORIGINS: tuple[Origin, ...] = get_args(Origin)
@@ -137,32 +137,29 @@ def rank(row: PriceRow, day: date) -> tuple[bool, bool, int, bool, bool, bool, i
     )
 
 
-def book_here(folder: Path, *, given: Iterable[PriceEntry] = ()) -> PriceBook:
+def book_here(folder: Path) -> PriceBook:
     """Return the prices that are known in a folder.
 
     Args:
         folder: Of the project; its ``prices.yaml`` counts.
-        given: On the command line.
 
     Raises:
         JobError: A prices file is not valid.
     """
-    return _book(folder, rows_of(given, origin="flag", day=today()))
+    return _book(folder, ())
 
 
-def book_for(job: Job, *, given: Iterable[PriceEntry] = ()) -> PriceBook:
-    """Return the prices that are known for a job; its own come right after the command line's.
+def book_for(job: Job) -> PriceBook:
+    """Return the prices that are known for a job: the command line's, its own, and all others.
 
     Args:
-        job: Whose ``prices:`` and folder count.
-        given: On the command line.
+        job: Whose prices and folder count.
 
     Raises:
         JobError: A prices file is not valid.
     """
-    day = today()
-    flags = rows_of(given, origin="flag", day=day)
-    return _book(job.folder, (*flags, *rows_of(job.prices, origin="job", day=day)))
+    flags = rows_of(job.given_prices, origin="flag", day=today())
+    return _book(job.folder, (*flags, *rows_of(job.prices, origin="job", day=today())))
 
 
 def offer_for(job: Job) -> Offer:
@@ -175,20 +172,10 @@ def offer_for(job: Job) -> Offer:
     return book_for(job).offer(job.backend)
 
 
-def of_offers(offers: Iterable[Offer]) -> PriceBook:
-    """Return the prices of these offers alone."""
-    known = {offer.name: offer for offer in offers}
-    return PriceBook(offered=known.__getitem__)
-
-
 def _book(folder: Path, rows: tuple[PriceRow, ...]) -> PriceBook:
-    project, user = _project(folder), read_prices(user_file())
+    project, user = read_prices(folder / NAME), read_prices(user_file())
     return PriceBook(
         own=(*rows, *project.rows("project"), *user.rows("user")),
         discounts={**user.discounts, **project.discounts},
         updates=(*user.refreshed.models, *project.refreshed.models),
     )
-
-
-def _project(folder: Path) -> PricesFile:
-    return read_prices(folder / NAME)

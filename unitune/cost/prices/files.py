@@ -22,9 +22,10 @@ from typing import Annotated, Literal, Self
 from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
 from unitune import yamlfile
+from unitune.cost.prices.writing import entries_of
 from unitune.errors import JobError
 from unitune.offer import ModelUpdate
-from unitune.price_specs import PriceEntry, PriceRow, as_written, entries_of, rows_of
+from unitune.price_specs import PriceEntry, PriceRow, as_written, rows_of
 from unitune.spec import Spec
 from unitune.today import today
 
@@ -98,7 +99,7 @@ def write_refreshed(path: Path, refreshed: Refreshed) -> None:
         JobError: What people wrote has a key ``refreshed`` of its own.
     """
     mine = path.read_text(encoding="utf-8-sig").partition(MARK)[0] if path.exists() else ""
-    content = refreshed.model_dump(mode="json", by_alias=True, exclude_defaults=True)
+    content = refreshed.model_dump(mode="json", exclude_defaults=True)
     text = f"{mine.rstrip()}\n\n{MARK}\n" if mine.strip() else f"{MARK}\n"
     text += yamlfile.dump({"refreshed": content})
     path.parent.mkdir(parents=True, exist_ok=True)

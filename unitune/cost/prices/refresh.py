@@ -14,7 +14,15 @@ from pydantic import BaseModel, ConfigDict
 from unitune.abilities import PricesTold
 from unitune.cost.prices.book import PriceBook
 from unitune.offer import Limits, ModelUpdate, Offer
-from unitune.price_specs import PriceRow
+from unitune.price_specs import ANY_MODEL, PriceRow, Unit
+
+A_UNIT: dict[Unit, str] = {
+    "million-tokens": "a million",
+    "hour": "an hour",
+    "gpu-hour": "a GPU hour",
+    "month": "a month",
+    "gb-month": "a GB and month",
+}
 
 
 class Change(BaseModel):
@@ -49,18 +57,18 @@ def changes(book: PriceBook, backend: str, told: PricesTold) -> tuple[Change, ..
 
 
 def amount(row: PriceRow) -> str:
-    """Return a price with what it is for, such as ``$3.00 per million tokens``."""
-    return f"${row.usd:f} per {row.per.replace('-', ' ')}"
+    """Return a price with what it is for, such as ``$1.70 an hour``."""
+    return f"${row.usd:f} {A_UNIT[row.per]}"
 
 
 def _of_row(known: tuple[PriceRow, ...], row: PriceRow) -> Change:
     earlier = next((one for one in known if one.subject == row.subject), None)
-    where = f", {row.tier}" if row.tier else ""
-    what = f"{row.model} {'tuned ' if row.tuned else ''}{row.kind}{where}".removeprefix("* ")
+    after, where = amount(row), f", {row.tier}" if row.tier else ""
+    what = f"{row.model} {'tuned ' if row.tuned else ''}{row.kind}{where}"
     return Change(
-        subject=what,
-        before=amount(earlier) if earlier and not _equal(earlier, row) else earlier and amount(row),
-        after=amount(row),
+        subject=what.removeprefix(f"{ANY_MODEL} "),
+        before=None if earlier is None else after if _equal(earlier, row) else amount(earlier),
+        after=after,
         source=row.source,
     )
 
