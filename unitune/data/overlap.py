@@ -159,9 +159,9 @@ class Search:
         words = {asked: self._own_words(asked) for asked in asking}
         frequency = Counter(piece for own in words.values() for piece in _pieces(own))
         in_order = sorted(frequency, key=lambda piece: (frequency[piece], piece))
-        self._rarity = {piece: at for at, piece in enumerate(in_order)}
+        self._rarity = {piece: at for at, piece in enumerate(in_order, 1)}
         self._exact: dict[Turns, _Question] = {}
-        self._by_piece: defaultdict[str, list[_Question]] = defaultdict(list)
+        self._by_piece: defaultdict[int, list[_Question]] = defaultdict(list)
         self._by_run: defaultdict[Run, list[_Question]] = defaultdict(list)
         for asked, own in words.items():
             self._index(asked, own, tuple(asking[asked]))
@@ -170,7 +170,7 @@ class Search:
         pieces, runs = _pieces(words), set(_runs(words, RUN_WORDS))
         indexed = _Question(words, len(pieces), len(runs), cases)
         self._exact[asked] = indexed
-        for piece in self._rarest(pieces, _prefix(len(pieces))):
+        for piece in sorted(map(self._rarity.__getitem__, pieces))[: _prefix(len(pieces))]:
             self._by_piece[piece].append(indexed)
         for run in runs:
             self._by_run[run].append(indexed)
@@ -225,12 +225,13 @@ class Search:
 
     def _near(self, words: Words) -> Iterator[tuple[_Question, float]]:
         pieces = _pieces(words)
-        known = pieces & self._rarity.keys()
+        known = sorted(filter(None, map(self._rarity.get, pieces)))
         # Two sets share at most the smaller one: without enough known pieces there is no double.
         if len(known) < NEAR_SIMILARITY * len(pieces):
             return
         # Pieces that no case has are the rarest of all, and find nothing.
-        rarest = self._rarest(known, _prefix(len(pieces)) - len(pieces) + len(known))
+        unknown = len(pieces) - len(known)
+        rarest = known[: max(_prefix(len(pieces)) - unknown, 0)]
         hits = [found for piece in rarest for found in self._by_piece.get(piece, ())]
         candidates = {id(found): found for found in hits}
         enough: dict[int, float] = {}
@@ -246,10 +247,6 @@ class Search:
             similarity = shared / (len(pieces) + found.pieces - shared)
             if similarity >= NEAR_SIMILARITY:
                 yield found, similarity
-
-    def _rarest(self, known: set[str], count: int) -> list[str]:
-        """Return so many of the pieces that cases have, the rarest."""
-        return sorted(known, key=self._rarity.__getitem__)[: max(count, 0)]
 
     def _quoted(self, words: Words) -> Iterator[tuple[_Question, float]]:
         hits = [one for run in set(_runs(words, RUN_WORDS)) for one in self._by_run.get(run, ())]
