@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from unitune.contender_specs import Tuned, ZeroShot
 from unitune.cost.estimate import Estimate, estimate, repriced
-from unitune.cost.prices.book import PriceBook, of_offers
+from unitune.cost.prices.book import PriceBook
 from unitune.cost.spread import Spread
 from unitune.cost.tokens import Count, RowCount, counter_for
 from unitune.cost.workload import measure
@@ -41,6 +41,10 @@ def offer(billing: Billing | None = None, **prices: str) -> Offer:
         billing=billing or Billing(epochs_auto=1, validation="free"),
         prices=(PriceEntry.model_validate(entry),) if prices else (),
     )
+
+
+def book_of(told: Offer) -> PriceBook:
+    return PriceBook(offered=lambda _: told)
 
 
 def job(**changes: object) -> Job:
@@ -86,7 +90,7 @@ def costs(
     wanted: Job, told: Offer, train: Dataset, validation: Dataset | None = None, **more: Any
 ) -> Estimate:
     splits = Splits(train, validation or Dataset("v", ()), more.pop("test", None))
-    return estimate(wanted, told, measure(splits, Words()), of_offers([told]), DAY)
+    return estimate(wanted, told, measure(splits, Words()), book_of(told), DAY)
 
 
 def high(words: list[int], epochs: int = 1) -> Decimal:
@@ -127,7 +131,7 @@ def test_ten_short_rows_cost_thousands_of_tokens_and_not_tens_of_thousands() -> 
     splits = Splits(azures_rows(), Dataset("v", ()), None)
     work = measure(splits, counter_for("gpt-4o-mini-2024-07-18"))
     told = offer(rules, training="3.00")
-    made = estimate(job(), told, work, of_offers([told]), DAY)
+    made = estimate(job(), told, work, book_of(told), DAY)
     assert Count(2, 10, 11) == made.epochs
     assert made.trained_tokens is not None
     assert 3_000 < made.trained_tokens.expected < 5_500
@@ -155,10 +159,10 @@ def test_the_toy_set_of_openais_cookbook_is_counted_and_multiplied_as_published(
     rules = Billing(epochs_auto="openai-cookbook", validation="free")
     told = offer(rules, training="8.00")
     work = measure(Splits(Dataset("t", rows), Dataset("v", ()), None), Cookbook())
-    made = estimate(job(tuning=Tuning(epochs=20)), told, work, of_offers([told]), DAY)
+    made = estimate(job(tuning=Tuning(epochs=20)), told, work, book_of(told), DAY)
     assert made.trained_tokens is not None
     assert 8242 * 20 == made.trained_tokens.high
-    auto = estimate(job(), told, work, of_offers([told]), DAY)
+    auto = estimate(job(), told, work, book_of(told), DAY)
     assert Count(2, 20, 21) == auto.epochs
 
 
@@ -280,7 +284,7 @@ def test_another_days_prices_change_the_launch_and_nothing_else() -> None:
     told = offer(training="3.00", hosting="1.70")
     made = costs(job(), told, examples(99))
     dearer = offer(training="6.00", hosting="9.99")
-    fresh = repriced(made, of_offers([dearer]), DAY)
+    fresh = repriced(made, book_of(dearer), DAY)
     assert made.launch_usd is not None
     assert fresh.launch_usd is not None
     assert 2 * made.launch_usd.high == fresh.launch_usd.high
