@@ -176,7 +176,7 @@ def spread(rows: Sequence[TrainingRow], batch: int, steps: int) -> list[Training
 
 
 def every(items: Sequence[T], count: int) -> list[T]:
-    """Return so many items, evenly spaced with the first and the last among them, or all."""
+    """Return so many items, two at least, evenly spaced from the first to the last; or all."""
     if len(items) <= count:
         return list(items)
     return [items[round(at * (len(items) - 1) / (count - 1))] for at in range(count)]
