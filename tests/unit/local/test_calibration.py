@@ -181,7 +181,7 @@ def test_more_rows_and_longer_rows_never_take_less_time_or_memory(
         step = rows[: settings.batch_size]
         held = memory.live_bytes(SHAPE, settings, part_load(step, PACKED))
         time = seconds(FIGURES, SHAPE, settings, work_of(rows, settings))
-        return time, peak_bytes(FIGURES, held)
+        return time, peak_bytes(FIGURES, settings, held, sizes=1)
 
     base, wider, longest = (
         taken(length, count),
