@@ -21,10 +21,11 @@ from unitune.job import Job
 from unitune_local import dry_run, loading, memory, store
 from unitune_local.adapter import ANSWER_TOKENS, checked_prompts
 from unitune_local.batches import TrainingRow
-from unitune_local.figures import Figures, Work, guess, peak_bytes, recall, seconds
+from unitune_local.figures import MOST_SIZES, Figures, Work, guess, peak_bytes, recall, seconds
 from unitune_local.loads import (
     Load,
     answers_load,
+    distinct_sizes,
     epoch_loads,
     largest_parts,
     part_load,
@@ -89,6 +90,7 @@ def look_ahead(job: Job, folder: Path, train: Dataset, validation: Dataset) -> O
     available = memory.available_bytes(settings.device)
     settings, held = fit(folder, shape, settings, figures, learnt.rows, available)
 
+    sizes = distinct_sizes(learnt.rows, settings, form, MOST_SIZES)
     steps = epoch_loads(learnt.rows, settings, form)
     work = Work(
         epoch=sum(steps, start=Load()),
@@ -100,7 +102,10 @@ def look_ahead(job: Job, folder: Path, train: Dataset, validation: Dataset) -> O
     )
     tokens = sum(len(row.ids) for row in learnt.rows)
     trained = sum(row.trained_tokens for row in learnt.rows)
-    expected, peak = seconds(figures, shape, settings, work), peak_bytes(figures, held)
+    expected, peak = (
+        seconds(figures, shape, settings, work),
+        peak_bytes(figures, settings, held, sizes),
+    )
     forecast = Forecast(
         findings=_findings(settings, learnt, held_out, turn_end(tokenizer), shape),
         rows=len(train),
@@ -164,7 +169,8 @@ def fit(  # noqa: PLR0913, PLR0917 - all that memory depends on
     form = figures.form(settings)
     while True:
         held = _most_held(folder, shape, settings, form, rows)
-        fits = peak_bytes(figures, held) <= available
+        sizes = distinct_sizes(rows, settings, form, MOST_SIZES)
+        fits = peak_bytes(figures, settings, held, sizes) <= available
         if fits or settings.micro_batch_tokens <= SMALLEST_MICRO_BATCH:
             return settings, held
         half = settings.micro_batch_tokens // 2

@@ -70,17 +70,37 @@ def step_load(rows: Sequence[TrainingRow], settings: Settings, form: Form) -> Lo
     return sum((part_load(part, form) for part in parts), start=Load())
 
 
-def epoch_steps(rows: Sequence[TrainingRow], settings: Settings) -> list[list[TrainingRow]]:
-    """Return the rows of each step of the first epoch; later ones draw other steps alike."""
-    batches = epoch_batches(
-        [len(row.ids) for row in rows], settings.batch_size, settings.seed, epoch=0
-    )
+def epoch_steps(
+    rows: Sequence[TrainingRow], settings: Settings, epoch: int = 0
+) -> list[list[TrainingRow]]:
+    """Return the rows of each step of an epoch."""
+    lengths = [len(row.ids) for row in rows]
+    batches = epoch_batches(lengths, settings.batch_size, settings.seed, epoch)
     return [[rows[index] for index in batch] for batch in batches]
 
 
 def epoch_loads(rows: Sequence[TrainingRow], settings: Settings, form: Form) -> list[Load]:
-    """Return the load of each step of the first epoch."""
+    """Return the load of each step of the first epoch; later ones draw other steps alike."""
     return [step_load(step, settings, form) for step in epoch_steps(rows, settings)]
+
+
+def distinct_sizes(rows: Sequence[TrainingRow], settings: Settings, form: Form, most: int) -> int:
+    """Return how many different numbers of tokens the micro-batches of a training compute.
+
+    Args:
+        rows: To learn from.
+        settings: Of the training.
+        form: How micro-batches are laid out.
+        most: Counting ends there.
+    """
+    sizes: set[int] = set()
+    for epoch in range(settings.epochs):
+        for step in epoch_steps(rows, settings, epoch):
+            parts = micro_batches(step, settings.micro_batch_tokens, share=form.share)
+            sizes |= {part_load(part, form).computed for part in parts}
+            if len(sizes) >= most:
+                return most
+    return len(sizes)
 
 
 def validation_load(rows: Sequence[TrainingRow], settings: Settings, form: Form) -> Load:

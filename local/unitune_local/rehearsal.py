@@ -30,11 +30,12 @@ from unitune.today import today
 from unitune_local import dry_run, loading
 from unitune_local.adapter import ANSWER_TOKENS, check_adapter, save_adapter
 from unitune_local.batches import WINDOW, TrainingRow, micro_batches
-from unitune_local.figures import WORKSPACE, Figures, forward_flops
+from unitune_local.figures import MOST_SIZES, Figures, forward_flops, steps_bytes
 from unitune_local.job_folder import Kind, write_whole
 from unitune_local.loads import (
     Load,
     answers_load,
+    distinct_sizes,
     epoch_loads,
     epoch_steps,
     part_load,
@@ -59,8 +60,9 @@ FEWEST_STEPS = 4
 CHECK_SECONDS = 8.0
 """A check of the adapter that would take longer is not rehearsed."""
 VALIDATED_ROWS = 16
-LEAST_BAND = 0.08
-"""A machine is not steadier than that from one minute to the next."""
+LEAST_BAND, MOST_BAND = 0.08, 0.4
+"""A machine is not steadier from one minute to the next; and of steps that differ by more, what was
+measured is still better than a guess."""
 
 
 class Rehearsal(BaseModel):
@@ -119,6 +121,7 @@ def rehearse(folder: Path) -> Figures:
 
     largest = _largest_part(rows, settings, form, shape)
     part_bytes = dry_run.held_bytes(spec.base_path, shape, settings, form, largest)
+    sizes = distinct_sizes(rows, settings, form, MOST_SIZES)
     return Figures(
         measured_on=today(),
         packed=form.kind == "packed",
@@ -129,7 +132,7 @@ def rehearse(folder: Path) -> Figures:
         answer_flop_seconds=answer_pace,
         checkpoint_seconds=clock.seconds["checkpoint"][-1],
         save_seconds=save_seconds,
-        held_bytes=step_peak - round(WORKSPACE * part_bytes),
+        held_bytes=step_peak - steps_bytes(settings, part_bytes, sizes),
         check_bytes=check_bytes,
         time_band=(1 - pace.band, 1 + 2 * pace.band),
         memory_band=(0.9, 1.15),
@@ -176,7 +179,7 @@ def spread(rows: Sequence[TrainingRow], batch: int, steps: int) -> list[Training
 
 
 def every(items: Sequence[T], count: int) -> list[T]:
-    """Return so many items, evenly spaced with the first and the last among them, or all."""
+    """Return so many items, two at least, evenly spaced from the first to the last; or all."""
     if len(items) <= count:
         return list(items)
     return [items[round(at * (len(items) - 1) / (count - 1))] for at in range(count)]
@@ -221,7 +224,8 @@ def fit_pace(loads: Sequence[Load], seconds: Sequence[float], shape: Shape) -> P
     expected = part * parts + flop * flops
     right = taken.sum() / expected.sum()
     noise = float(np.std(taken / (expected * right))) / math.sqrt(len(taken))
-    return Pace(float(part * right), float(flop * right), max(LEAST_BAND, 2 * noise))
+    band = min(max(LEAST_BAND, 2 * noise), MOST_BAND)
+    return Pace(float(part * right), float(flop * right), band)
 
 
 @dataclass(slots=True)
