@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
+from unitune.cost.budget import ProjectBudget
 from unitune.cost.prices.files import PricesFile
 from unitune.evaluate.contenders.build import check_roles
 from unitune.job import Evaluate, Job
@@ -57,6 +58,10 @@ def test_the_prices_file_in_readme_is_one() -> None:
     assert [("azure", "training"), ("local", "machine")] == [
         (row.backend, row.kind) for row in rows
     ]
+
+
+def test_the_budget_file_in_readme_is_one() -> None:
+    assert ProjectBudget.model_validate(yaml_with("month_usd:")).project_usd
 
 
 def test_the_usage_in_readme_is_a_usage() -> None:

@@ -40,11 +40,11 @@ EVALUATION_HOURS = Decimal(2)
 """How long a deployment stands when nobody says (`unitune.deploying.DEFAULT_SECONDS`)."""
 MILLION = Decimal(1_000_000)
 UNIT_NAMES: dict[Unit, str] = {
-    "million-tokens": "million tokens",
-    "hour": "hour",
-    "gpu-hour": "hour of a GPU",
-    "month": "month",
-    "gb-month": "gigabyte and month",
+    "million-tokens": "a million tokens",
+    "hour": "an hour",
+    "gpu-hour": "an hour of a GPU",
+    "month": "a month",
+    "gb-month": "a gigabyte and month",
 }
 NOT_ASKED = ("string_check", "text_similarity", "python")
 """Graders that ask no model."""
@@ -437,7 +437,7 @@ def _sources(rows: Iterable[PriceRow]) -> Iterator[str]:
     told: dict[tuple[date, str, str], list[str]] = {}
     for row in rows:
         what = f"tuned {row.kind}" if row.tuned else row.kind
-        price = f"{what} ${row.usd:f} a {UNIT_NAMES[row.per]}"
+        price = f"{what} ${row.usd:f} {UNIT_NAMES[row.per]}"
         told.setdefault((row.as_of, row.source_kind, row.source), []).append(price)
     for (as_of, kind, source), prices in told.items():
         trust = "third party, low trust" if kind == "third-party" else kind
