@@ -7,10 +7,11 @@ counts for each verdict, `infested` puts a text of your choice into every text o
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import random
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import Any
 
@@ -266,8 +267,7 @@ def gated(comparison: Comparison, gate: Gate, *, pinned: int = 0) -> Comparison:
         pinned: So many of the first cases are pinned.
     """
     cases = tuple(
-        case.model_copy(update={"pinned": place < pinned})
-        for place, case in enumerate(comparison.cases)
+        replace(case, pinned=place < pinned) for place, case in enumerate(comparison.cases)
     )
     candidate = next(r for r in comparison.contenders if r.name == comparison.candidate)
     answers = [case.answers[comparison.candidate] for case in cases[:pinned]]
@@ -314,17 +314,14 @@ def graded(comparison: Comparison) -> Comparison:
     def half_right(answer: Answer) -> Answer:
         if answer.error or answer.scores[comparison.metric]:
             return answer
-        return answer.model_copy(
-            update={
-                "scores": {**answer.scores, comparison.metric: 0.5},
-                "reasons": {comparison.metric: "urgency differs"},
-            }
+        return replace(
+            answer,
+            scores={**answer.scores, comparison.metric: 0.5},
+            reasons={comparison.metric: "urgency differs"},
         )
 
     cases = tuple(
-        case.model_copy(
-            update={"answers": {name: half_right(one) for name, one in case.answers.items()}}
-        )
+        replace(case, answers={name: half_right(one) for name, one in case.answers.items()})
         for case in comparison.cases
     )
     return comparison.model_copy(update={"cases": cases, "graded": True})
@@ -369,8 +366,9 @@ def _with_text(value: Any, text: str) -> Any:
         return [_with_text(item, text) for item in value]
     if not isinstance(value, dict):
         return value
-    fields = {*Comparison.model_fields, *ContenderResult.model_fields, *CaseResult.model_fields}
-    fields |= {*Answer.model_fields, *GateResult.model_fields, *LeakResult.model_fields}
+    fields = {*Comparison.model_fields, *ContenderResult.model_fields}
+    fields |= {field.name for each in (CaseResult, Answer) for field in dataclasses.fields(each)}
+    fields |= {*GateResult.model_fields, *LeakResult.model_fields}
     fields |= {*Curve.model_fields, *Message.model_fields}
     fields |= {*GateCheck.model_fields, *Regression.model_fields}
     fields |= {*Confusion.model_fields, *Contrast.model_fields}

@@ -170,7 +170,11 @@ def _triple(flat: dict[str, JsonValue]) -> dict[str, JsonValue]:
     }
 
 
+_CANONICAL = json.JSONEncoder(
+    sort_keys=True, ensure_ascii=False, separators=(",", ":"), default=str
+)
+
+
 def digest(value: JsonValue | Sequence[object]) -> str:
     """Return the SHA-256 of a value's canonical JSON, in hex."""
-    text = json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"), default=str)
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+    return hashlib.sha256(_CANONICAL.encode(value).encode("utf-8", "surrogatepass")).hexdigest()

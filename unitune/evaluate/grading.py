@@ -67,18 +67,15 @@ def grade(task: Task, answered: Answered) -> Graded:
         task: Cases, scorers and measures.
         answered: The contender's answers.
     """
-    asked = [case for case in task.cases for _ in range(task.repeats)]
-    scored = task.grade_all(asked, answered.records)
+    attempts = task.attempts(answered.records)
+    scored = task.grade_all(attempts, answered.records)
     repeats = tuple(_grouped(scored, task.repeats))
     records = list(_grouped(answered.records, task.repeats))
     return Graded(
         answered,
         tuple(_merged(task, *case) for case in zip(repeats, records, strict=True)),
         repeats,
-        {
-            name: _averaged(sums, task.repeats)
-            for name, sums in task.sums(asked, answered.records, scored).items()
-        },
+        {name: _averaged(sums, task.repeats) for name, sums in task.sums(attempts, scored).items()},
     )
 
 
@@ -87,15 +84,12 @@ def _merged(task: Task, repeats: Sequence[Answer], records: Sequence[Record]) ->
     first = repeats[0]
     if len(repeats) == 1:
         return first
-    return first.model_copy(
-        update={
-            "scores": {
-                name: fmean(answer.scores[name] for answer in repeats) for name in first.scores
-            },
-            "failed": tuple(dict.fromkeys(name for one in repeats for name in one.failed)),
-            "measures": task.measured(records),
-            "error": next((answer.error for answer in repeats if answer.error), None),
-        }
+    return replace(
+        first,
+        scores={name: fmean(answer.scores[name] for answer in repeats) for name in first.scores},
+        failed=tuple(dict.fromkeys(name for one in repeats for name in one.failed)),
+        measures=task.measured(records),
+        error=next((answer.error for answer in repeats if answer.error), None),
     )
 
 

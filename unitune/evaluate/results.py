@@ -7,7 +7,7 @@ its cases. Nothing here computes a statistic.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import TYPE_CHECKING, ClassVar, Literal
 
@@ -33,7 +33,8 @@ class Frozen(BaseModel):
 class Record:
     """One answer of one contender to one case, as it was given.
 
-    A dataclass, because there are as many as questions: it takes a third of a model's memory.
+    A dataclass, as `Answer` and `CaseResult` are: there are as many as questions, and a model takes
+    three times the memory.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
@@ -65,26 +66,30 @@ class Record:
     """The answer was given to the same request in another comparison."""
 
 
-class Answer(Frozen):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
     """A recorded answer with its scores."""
 
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
     text: str
     scores: dict[str, float]
     """By scorer; 0 for a case in error."""
-    reasons: dict[str, str] = {}
+    reasons: dict[str, str] = field(default_factory=dict[str, str])
     """Why a score is what it is, by scorer, where the scorer says so."""
     failed: tuple[str, ...] = ()
     """Scorers that could not say; their score is 0, and the reason says why."""
-    measures: dict[str, float] = {}
+    measures: dict[str, float] = field(default_factory=dict[str, float])
     """By measure; those that are not known are left out."""
     tool_calls: ToolCalls | None = None
     error: str | None = None
     """Why there is no answer, or why the primary scorer cannot score it."""
 
 
-class CaseResult(Frozen):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CaseResult:
     """One case with the answer of every contender."""
 
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
     id: str
     messages: tuple[Message, ...]
     """What was asked, before any contender's instructions or shots."""

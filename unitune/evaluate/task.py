@@ -114,10 +114,10 @@ class Task:
         found = {spec.name: measure(spec, records, price) for spec in self.measures}
         return {name: figure for name, figure in found.items() if figure is not None}
 
-    def grade(self, case: Example, record: Record) -> Answer:
+    def grade(self, attempt: Attempt, record: Record) -> Answer:
         """Score a recorded answer; 0 by every scorer when it is an error."""
         found = {
-            scorer.name: Score(0.0) if record.error else scorer.score(Attempt.of(case, record))
+            scorer.name: Score(0.0) if record.error else scorer.score(attempt)
             for scorer in self.scorers
         }
         primary = found[self.primary]
@@ -131,24 +131,27 @@ class Task:
             error=record.error or (primary.reason if primary.failed else None),
         )
 
-    def grade_all(self, cases: Sequence[Example], records: Iterable[Record]) -> tuple[Answer, ...]:
-        """Score recorded answers, one a case; what scorers ask of a server is asked at once."""
-        pairs = list(zip(cases, records, strict=True))
+    def grade_all(
+        self, attempts: Sequence[Attempt], records: Sequence[Record]
+    ) -> tuple[Answer, ...]:
+        """Score recorded answers; what scorers ask of a server is asked at once.
+
+        Args:
+            attempts: The records as scorers see them.
+            records: The same, as they were written down.
+        """
+        pairs = list(zip(attempts, records, strict=True))
         for scorer in self.scorers:
-            scorer.fetch([Attempt.of(*pair) for pair in pairs if not pair[1].error])
+            scorer.fetch([attempt for attempt, record in pairs if not record.error])
         return tuple(self.grade(*pair) for pair in pairs)
 
-    def sums(
-        self, cases: Sequence[Example], records: Sequence[Record], answers: Sequence[Answer]
-    ) -> dict[str, Sums]:
+    def sums(self, attempts: Sequence[Attempt], answers: Sequence[Answer]) -> dict[str, Sums]:
         """Return what each scorer's score over cases, or over a resample of them, is made of.
 
         Args:
-            cases: Those that were asked.
-            records: Their answers as recorded, in the same order.
+            attempts: One a case.
             answers: The same, scored.
         """
-        attempts = [Attempt.of(*pair) for pair in zip(cases, records, strict=True)]
         return {
             scorer.name: scorer.sums(attempts, [answer.scores[scorer.name] for answer in answers])
             for scorer in self.scorers
@@ -156,15 +159,19 @@ class Task:
 
     def confusion(self, records: Sequence[Record]) -> dict[str, Confusion]:
         """Return the confusion matrices of answers to the test cases, by scorer of labels."""
+        labelling = {scorer.name: scorer.confusion for scorer in self.scorers if scorer.confusion}
+        attempts = self.attempts(records) if labelling else []
+        return {name: confusion(attempts) for name, confusion in labelling.items()}
+
+    def attempts(self, records: Sequence[Record]) -> list[Attempt]:
+        """Return answers to the test cases, one a case and repeat, as scorers see them."""
         cases = (case for case in self.cases for _ in range(self.repeats))
-        attempts = [Attempt.of(*pair) for pair in zip(cases, records, strict=True)]
-        return {
-            scorer.name: scorer.confusion(attempts) for scorer in self.scorers if scorer.confusion
-        }
+        return [Attempt.of(*pair) for pair in zip(cases, records, strict=True)]
 
     def dev_score(self, records: Sequence[Record]) -> DevScore:
         """Return how a prompt did, from its answers to the dev rows in their order."""
-        sums = self.sums(self.dev, records, self.grade_all(self.dev, records))
+        attempts = [Attempt.of(*pair) for pair in zip(self.dev, records, strict=True)]
+        sums = self.sums(attempts, self.grade_all(attempts, records))
         scores = {name: each.statistic() for name, each in sums.items()}
         return DevScore(primary=scores[self.primary], overall=fmean(scores.values()))
 

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 from hypothesis import given
 from hypothesis import strategies as st
 from sample_comparison import SYSTEM, Counts, sample_comparison
@@ -17,7 +19,7 @@ def with_messages(*messages: tuple[Message, ...]) -> Comparison:
     """A comparison whose first cases were asked these messages; the others are left out."""
     comparison = sample_comparison()
     changed = tuple(
-        case.model_copy(update={"messages": asked})
+        replace(case, messages=asked)
         for case, asked in zip(comparison.cases, messages, strict=False)
     )
     return comparison.model_copy(update={"cases": changed})
@@ -55,9 +57,9 @@ def test_each_case_is_in_the_group_of_its_scores() -> None:
 def test_only_the_metric_that_decides_makes_a_case_right() -> None:
     comparison = sample_comparison(Counts(0, 0, 0, 1))
     case: CaseResult = comparison.cases[0]
-    answer = case.answers["tuned"].model_copy(update={"scores": {"json_equal": 0.0, "other": 1.0}})
+    answer = replace(case.answers["tuned"], scores={"json_equal": 0.0, "other": 1.0})
 
-    changed = case.model_copy(update={"answers": {**case.answers, "tuned": answer}})
+    changed = replace(case, answers={**case.answers, "tuned": answer})
 
     assert Outcome.BOTH_WRONG == cases.outcome(comparison, changed)
 

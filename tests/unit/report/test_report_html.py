@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 import re
+from dataclasses import replace
 from decimal import Decimal
 from html.parser import HTMLParser
 from typing import Any
@@ -308,7 +309,7 @@ def test_a_case_says_which_other_contenders_got_it_right() -> None:
     comparison = sample_comparison(Counts(0, 1, 0, 0))
     (case,) = comparison.cases
     right = case.answers["few-shot"]
-    changed = case.model_copy(update={"answers": {**case.answers, "instructed": right}})
+    changed = replace(case, answers={**case.answers, "instructed": right})
 
     assert "also right" not in Page(render(comparison)).text
     page = render(comparison.model_copy(update={"cases": (changed,)}))

@@ -210,6 +210,7 @@ class _Office:
                 paper.contender,
                 asked[pair],
                 paper.fingerprint,
+                pair.request_hash,
                 replies.get(request_id, UNANSWERED),
             )
             for request_id, pair in batch.requests().items()

@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import islice
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from unitune.data.example import digest
 from unitune.errors import BackendError, Mismatch
@@ -102,13 +102,16 @@ def request_hash(fingerprint: str, question: Question) -> str:
     return short_hash([fingerprint, question.prompt_hash])
 
 
-def record_of(contender: str, question: Question, fingerprint: str, reply: Reply) -> Record:
+def record_of(
+    contender: str, question: Question, fingerprint: str, hashed: str, reply: Reply
+) -> Record:
     """Return a reply as it is written down.
 
     Args:
         contender: Who was asked.
         question: What was asked.
         fingerprint: Of the model that was asked.
+        hashed: The `request_hash` of both.
         reply: An answer, or why there is none.
     """
     return Record(
@@ -116,7 +119,7 @@ def record_of(contender: str, question: Question, fingerprint: str, reply: Reply
         case=question.case,
         repeat=question.repeat,
         model=fingerprint,
-        request_hash=request_hash(fingerprint, question),
+        request_hash=hashed,
         prompt_hash=question.prompt_hash,
         case_hash=question.case_hash,
         target_hash=question.target_hash,
@@ -202,6 +205,13 @@ def replay(questions: Sequence[Question], journal: Journal, contender: str) -> l
     return [record for record in found if record is not None]
 
 
+class _Pending(NamedTuple):
+    """A question that is to be asked, with its `request_hash`."""
+
+    question: Question
+    hashed: str
+
+
 @dataclass(slots=True)
 class _Lane:
     """One contender's questions on their way.
@@ -239,9 +249,9 @@ class _Lane:
         left, pace = iter(pending), Pace(self.means.concurrency)
 
         async def work() -> None:
-            for question in left:
-                reply = await persist(self.model, question.request, pace, self.means.purse)
-                self._keep([question], [reply])
+            for one in left:
+                reply = await persist(self.model, one.question.request, pace, self.means.purse)
+                self._keep([one], [reply])
                 self._heed(reply)
 
         try:
@@ -252,20 +262,20 @@ class _Lane:
             # The first failure ended every task, and callers know it by its own type.
             raise failures.exceptions[0] from None
 
-    def _pending(self) -> list[Question]:
+    def _pending(self) -> list[_Pending]:
         """Take what is known, and return what is not."""
         fingerprint = self.model.fingerprint
-        pending: list[Question] = []
+        pending: list[_Pending] = []
         recalled: list[Record] = []
         for question in self.questions:
             hashed = request_hash(fingerprint, question)
             record = self.journal.answer(self.contender, question.case, hashed)
             if record is None and (reply := self._recalled(hashed)) is not None:
-                record = record_of(self.contender, question, fingerprint, reply)
+                record = record_of(self.contender, question, fingerprint, hashed, reply)
                 record = replace(record, recalled=True)
                 recalled.append(record)
             if record is None:
-                pending.append(question)
+                pending.append(_Pending(question, hashed))
             else:
                 self.records[question.case, question.repeat] = record
         self.journal.append(recalled)
@@ -274,16 +284,17 @@ class _Lane:
     def _recalled(self, hashed: str) -> Reply | None:
         return self.means.remembered.recall(hashed) if self.means.remembered else None
 
-    def _keep(self, batch: Sequence[Question], given: Sequence[Reply]) -> None:
+    def _keep(self, batch: Sequence[_Pending], given: Sequence[Reply]) -> None:
+        fingerprint = self.model.fingerprint
         new = [
-            record_of(self.contender, question, self.model.fingerprint, reply)
-            for question, reply in zip(batch, given, strict=True)
+            record_of(self.contender, one.question, fingerprint, one.hashed, reply)
+            for one, reply in zip(batch, given, strict=True)
         ]
         self.journal.append(new)
         if self.means.remembered:
             for record, reply in zip(new, given, strict=True):
                 self.means.remembered.remember(record.request_hash, reply)
-        self.records.update({(record.case, record.repeat): record for record in new})
+        self.records.update(((record.case, record.repeat), record) for record in new)
         self.notify(len(self.records))
 
     def _heed(self, reply: Reply) -> None:
@@ -303,14 +314,14 @@ class _Lane:
             )
 
 
-async def _answers(model: BatchedChatModel, batch: Sequence[Question]) -> list[Reply]:
+async def _answers(model: BatchedChatModel, batch: Sequence[_Pending]) -> list[Reply]:
     try:
-        return await model.replies([question.request for question in batch])
+        return await model.replies([one.question.request for one in batch])
     except BackendError as error:
         return [Reply.failed(error) for _ in batch]
 
 
-def _batches(questions: Sequence[Question], size: int) -> Iterator[Sequence[Question]]:
-    left = iter(questions)
+def _batches(pending: Sequence[_Pending], size: int) -> Iterator[Sequence[_Pending]]:
+    left = iter(pending)
     while batch := tuple(islice(left, size)):
         yield batch
