@@ -41,6 +41,8 @@ from unitune.usage_specs import Rival
 
 VOLUMES = (1_000, 10_000, 100_000, 1_000_000)
 """Requests a month at which costs are told beside the planned ones."""
+SMALLEST = Decimal("0.000001")
+"""US dollars."""
 
 
 def own(job: Job, book: PriceBook, *, requests_month: int | None = None) -> Ownership:
@@ -204,17 +206,24 @@ def _column(one: Answerer, requests_month: int, horizon: Horizon) -> Column:
         model=one.model,
         stops=one.stops,
         request_usd=one.alternative.request,
-        month_usd=one.alternative.month,
-        once_usd=one.alternative.once,
-        total_usd=one.alternative.total(Decimal(requests_month), horizon.months),
+        month_usd=_rounded(one.alternative.month),
+        once_usd=_rounded(one.alternative.once),
+        total_usd=_rounded(one.alternative.total(Decimal(requests_month), horizon.months)),
         costs=tuple(
             CostAt(
                 requests_month=volume,
-                usd_month=one.alternative.monthly(Decimal(volume), horizon.months),
+                usd_month=_rounded(one.alternative.monthly(Decimal(volume), horizon.months)),
             )
             for volume in volumes
         ),
     )
+
+
+def _rounded(usd: Spread | None) -> Spread | None:
+    """Return an amount as it is told: beyond a ten-thousandth of a cent there are only thirds."""
+    if usd is None:
+        return None
+    return Spread(*(end.quantize(SMALLEST) for end in (usd.low, usd.expected, usd.high)))
 
 
 def _meetings(answerers: Iterable[Answerer], months: Decimal) -> Iterator[Meeting]:

@@ -75,7 +75,7 @@ def test_the_totals_meet_where_it_says() -> None:
     (meeting,) = [one for one in found.meetings if (one.first, one.second) == ("prompted", "tuned")]
 
     assert at == meeting.requests_month
-    assert [f"{meeting.usd_month:.6f}"] * 2 == [f"{cost.expected:.6f}" for cost in costs if cost]
+    assert [f"{meeting.usd_month:.2f}"] * 2 == [f"{cost.expected:.2f}" for cost in costs if cost]
 
 
 def test_an_unknown_price_leaves_its_line_unknown_and_says_so() -> None:
