@@ -27,9 +27,11 @@ from botocore.exceptions import (
 )
 from botocore.exceptions import ConnectionError as AwsConnectionError
 from botocore.parsers import ResponseParserError
+from botocore.session import Session
 
 from unitune.errors import BackendError, UnituneError, Unreachable, UserError
 from unitune.ratelimits import asked_pause
+from unitune_providers.bedrock.descriptions import Lean
 
 if TYPE_CHECKING:
     from botocore.awsrequest import AWSResponse
@@ -103,8 +105,10 @@ class Clients:
 
     @cached_property
     def _session(self) -> Any:
+        session = Session()
+        session.get_component("data_loader").file_loader = Lean()
         # boto3's types name several hundred services that are not installed.
-        return cast("Any", boto3).Session()
+        return cast("Any", boto3).Session(botocore_session=session)
 
     def _new(self, service: str, attempts: int, read_seconds: float) -> Any:
         config = Config(
