@@ -6,7 +6,16 @@ from unitune.ledger.records import (
     DeploymentRecord,
     RecordedEvent,
     RunRecord,
+    Standing,
     Transition,
 )
 
-__all__ = ["Artefact", "DeploymentRecord", "Ledger", "RecordedEvent", "RunRecord", "Transition"]
+__all__ = [
+    "Artefact",
+    "DeploymentRecord",
+    "Ledger",
+    "RecordedEvent",
+    "RunRecord",
+    "Standing",
+    "Transition",
+]
