@@ -12,6 +12,7 @@ import os
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from functools import cached_property
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,6 +40,9 @@ if TYPE_CHECKING:
     from mypy_boto3_bedrock import BedrockClient
     from mypy_boto3_bedrock_runtime import BedrockRuntimeClient
     from mypy_boto3_s3 import S3Client
+
+if find_spec("boto3") is None:  # imported late, but missed before a launch begins
+    raise ModuleNotFoundError("No module named 'boto3'", name="boto3")
 
 CONNECT_SECONDS = 10.0
 READ_SECONDS = 60.0

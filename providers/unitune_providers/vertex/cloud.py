@@ -17,6 +17,7 @@ import weakref
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypedDict, Unpack, cast
 from urllib.parse import urlsplit
 
@@ -32,6 +33,9 @@ from unitune_providers.vertex.errors import vendor_errors
 
 if TYPE_CHECKING:
     from google.auth.transport.requests import AuthorizedSession
+
+if find_spec("google.cloud.storage") is None:  # imported late, but missed before a launch begins
+    raise ModuleNotFoundError("No module named 'google.cloud.storage'", name="google.cloud.storage")
 
 _found = cast("Callable[..., tuple[Credentials, str | None]]", google.auth.default)  # pyright: ignore[reportUnknownMemberType] - half typed
 
