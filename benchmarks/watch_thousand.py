@@ -26,15 +26,16 @@ import tempfile
 import time
 from collections import defaultdict
 from contextlib import ExitStack
-from http.server import BaseHTTPRequestHandler
 from pathlib import Path
-from typing import IO, cast
+from typing import IO, TYPE_CHECKING, cast
 
 from unitune.backend import State
-from unitune.job import Data, Job
-from unitune.run import launch, runs
-from unitune.testing.loopback import Asked, Conduct, Server
 from unitune.watching import INTERVAL_SECONDS, watch_all
+
+if TYPE_CHECKING:
+    from http.server import BaseHTTPRequestHandler
+
+    from unitune.testing.loopback import Asked
 
 VENDORS = ("openai", "together", "vertex", "bedrock")
 PAGE = 100
@@ -50,7 +51,8 @@ def serve(vendors: list[str]) -> None:
 
     Reads two lines: the seconds that each job lasts, given when they begin to count, and the end.
     """
-    from unitune_providers.loopback.bedrock import wire  # noqa: PLC0415 - in this process only
+    from unitune.testing.loopback import Conduct, Server  # noqa: PLC0415 - in this process only
+    from unitune_providers.loopback.bedrock import wire  # noqa: PLC0415 - likewise
     from unitune_providers.loopback.playing import play  # noqa: PLC0415 - likewise
 
     wire.PAGE = PAGE
@@ -82,7 +84,9 @@ def serve(vendors: list[str]) -> None:
 
 def launch_all(vendors: list[str], number: int) -> None:
     """Launch runs in turn on each vendor."""
-    from unitune_providers.loopback.playing import PARTS  # noqa: PLC0415 - needs extras
+    from unitune.job import Data, Job  # noqa: PLC0415 - in this process only
+    from unitune.run import launch  # noqa: PLC0415 - likewise
+    from unitune_providers.loopback.playing import PARTS  # noqa: PLC0415 - likewise
 
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
@@ -151,6 +155,8 @@ def main() -> int:
 
 def measure(vendors: list[str], number: int) -> bool:
     """Launch, watch, print; return whether all promises were kept."""
+    from unitune.run import runs  # noqa: PLC0415 - in this process only
+
     options = [part for name in vendors for part in ("--vendor", name)]
     with tempfile.TemporaryDirectory() as home:
         os.environ["UNITUNE_DIR"] = home

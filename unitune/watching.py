@@ -14,14 +14,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from unitune import registry
 from unitune.abilities import Page, Surveys
 from unitune.backend import State
 from unitune.errors import BackendError, Busy, UnituneError, UnknownName
+from unitune.handle import Run
+from unitune.home import home
+from unitune.ledger import Ledger, Standing
 from unitune.patience import passes, wait, wished
-from unitune.run import Run, runs
 
 INTERVAL_SECONDS = 5.0
 """Between two requests to a vendor: ten pages of a hundred jobs are seen within a minute."""
@@ -50,7 +53,7 @@ class _Vendor:
     turns: dict[str, int] = field(default_factory=dict[str, int])
     rests_until: float = 0.0
 
-    def moved(self, waiting: Mapping[str, Run]) -> list[str]:
+    def moved(self, waiting: Mapping[str, Standing]) -> list[str]:
         """Ask the vendor once, and return the jobs that are to be polled, ended ones first.
 
         Args:
@@ -69,7 +72,7 @@ class _Vendor:
         ]
         return sorted(moved, key=lambda job: not page.states[job].ended) + self._next(due)
 
-    def _differs(self, run: Run, page: Page) -> bool:
+    def _differs(self, run: Standing, page: Page) -> bool:
         job = str(run.job_id)
         listed = page.states[job]
         if listed is run.state:
@@ -78,7 +81,7 @@ class _Vendor:
         self.polled[job] = listed
         return news
 
-    def _turn_page(self, page: Page, waiting: Mapping[str, Run]) -> None:
+    def _turn_page(self, page: Page, waiting: Mapping[str, Standing]) -> None:
         """Go on to the next page, or to the first one once all that is waited for was shown."""
         self.listed |= page.states.keys()
         missing = waiting.keys() - self.listed
@@ -102,22 +105,24 @@ class _Watch:
     """What a watcher knows.
 
     Args:
+        ledger: Where the runs are.
         told: State of each run that was told last.
         vendors: By name.
         refused: What vendors and jobs that are asked no more have said, by name and id.
     """
 
+    ledger: Ledger
     told: dict[str, State] = field(default_factory=dict[str, State])
     vendors: dict[str, _Vendor] = field(default_factory=dict[str, _Vendor])
     refused: dict[str, UnituneError] = field(default_factory=dict[str, UnituneError])
 
-    def news(self, run: Run) -> Iterator[Run]:
+    def news(self, seen: Standing) -> Iterator[Run]:
         """Yield a run that has changed since it was told last."""
-        if self.told.setdefault(run.id, run.state) is not run.state:
-            self.told[run.id] = run.state
-            yield run
+        if self.told.setdefault(seen.id, seen.state) is not seen.state:
+            with suppress(UnknownName):  # another process has just deleted it
+                yield self._tell(self._run(seen.id))
 
-    def look(self, name: str, waiting: Mapping[str, Run]) -> Iterator[Run]:
+    def look(self, name: str, waiting: Mapping[str, Standing]) -> Iterator[Run]:
         """Ask a vendor once, and poll what has moved there."""
         vendor = self.vendors.setdefault(name, _Vendor(name))
         if name in self.refused or time.monotonic() < vendor.rests_until:
@@ -129,12 +134,22 @@ class _Watch:
             return
         for job in moved:
             try:
-                yield from self.news(waiting[job].refresh())
+                run = self._run(waiting[job].id).refresh()
             except UnknownName:
                 continue  # another process has deleted the run
             except UnituneError as error:
                 vendor.due.add(job)
                 self._note(vendor, job, error)
+            else:
+                if self.told[run.id] is not run.state:
+                    yield self._tell(run)
+
+    def _run(self, run_id: str) -> Run:
+        return Run(self.ledger, self.ledger.record(run_id))
+
+    def _tell(self, run: Run) -> Run:
+        self.told[run.id] = run.state
+        return run
 
     def _note(self, vendor: _Vendor, asked: str, error: UnituneError) -> None:
         """Ask again when that can help, and not before the vendor wishes; else no more."""
@@ -155,12 +170,12 @@ def watch_all(interval_seconds: float = INTERVAL_SECONDS) -> Iterator[Run]:
     Raises:
         UnituneError: What the first that refused has said, once the others are at rest.
     """
-    watch = _Watch()
+    watch = _Watch(Ledger(home()))
     while True:
         started = time.monotonic()
-        found = runs()
-        for run in found:
-            yield from watch.news(run)
+        found = watch.ledger.standings()
+        for seen in found:
+            yield from watch.news(seen)
         waiting = _waiting(found, watch.refused)
         if not waiting:
             break
@@ -171,15 +186,17 @@ def watch_all(interval_seconds: float = INTERVAL_SECONDS) -> Iterator[Run]:
         raise error
 
 
-def _waiting(found: list[Run], refused: Mapping[str, UnituneError]) -> dict[str, dict[str, Run]]:
+def _waiting(
+    found: list[Standing], refused: Mapping[str, UnituneError]
+) -> dict[str, dict[str, Standing]]:
     """Return the runs that go on, by backend and job."""
-    waiting: dict[str, dict[str, Run]] = {}
+    waiting: dict[str, dict[str, Standing]] = {}
     for run in found:
-        job, name = run.job_id, run.backend_name
+        job, name = run.job_id, run.backend
         if job is not None and not _rests(run) and not {job, name} & refused.keys():
             waiting.setdefault(name, {})[job] = run
     return waiting
 
 
-def _rests(run: Run) -> bool:
+def _rests(run: Standing) -> bool:
     return run.state.ended or run.state in (State.PAUSED, State.UNCERTAIN)

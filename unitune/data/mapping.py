@@ -10,16 +10,16 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-import jinja2
-import jinja2.meta
-from jinja2.sandbox import ImmutableSandboxedEnvironment
 from pydantic import JsonValue
 
 from unitune.data.findings import Finding, clip, error
 from unitune.errors import nearest
 from unitune.job import Columns, Data, Template
+
+if TYPE_CHECKING:
+    import jinja2
 
 Flat = dict[str, JsonValue]
 """One row of a table, or one JSON object, by column."""
@@ -104,6 +104,9 @@ class ByTemplate:
     @classmethod
     def of(cls, template: Template) -> ByTemplate | Finding:
         """Compile the templates, or return which one is broken."""
+        import jinja2.meta  # noqa: PLC0415 - most rows need no template
+        from jinja2.sandbox import ImmutableSandboxedEnvironment  # noqa: PLC0415 - likewise
+
         environment = ImmutableSandboxedEnvironment(  # prompts are plain text, never HTML
             undefined=jinja2.StrictUndefined, autoescape=False
         )
@@ -137,6 +140,8 @@ class ByTemplate:
         return texts if isinstance(texts, Finding) else _as_messages(texts)
 
     def _render(self, row: Flat) -> dict[str, str] | Finding:
+        import jinja2  # noqa: PLC0415 - as in `of`
+
         texts: dict[str, str] = {}
         for role, template in self.templates.items():
             try:

@@ -7,6 +7,7 @@ from unitune.ledger.records import (
     DeploymentRecord,
     RecordedEvent,
     RunRecord,
+    Standing,
     Transition,
 )
 
@@ -17,5 +18,6 @@ __all__ = [
     "Ledger",
     "RecordedEvent",
     "RunRecord",
+    "Standing",
     "Transition",
 ]

@@ -35,6 +35,7 @@ from unitune.ledger.records import (
     DeploymentRecord,
     RecordedEvent,
     RunRecord,
+    Standing,
     Transition,
     run_of,
     run_values,
@@ -165,6 +166,15 @@ class Ledger:
             return []
         with self._database.reading() as connection:
             return [run_of(row) for row in connection.execute(query).mappings()]
+
+    def standings(self) -> list[Standing]:
+        """Return where all runs stand, newest first."""
+        query = sa.select(RUNS.c.id, RUNS.c.backend, RUNS.c.job_id, RUNS.c.state)
+        if not self._database.exists:
+            return []
+        with self._database.reading() as connection:
+            rows = connection.execute(query.order_by(RUNS.c.created.desc(), RUNS.c.id.desc()))
+            return [Standing(row.id, row.backend, row.job_id, State(row.state)) for row in rows]
 
     def job(self, run_id: str) -> Job:
         """Return a run's job as it was launched, on whatever machine."""

@@ -60,6 +60,16 @@ class RunRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class Standing:
+    """Where one run stands, and no more: who watches thousands keeps this of each."""
+
+    id: str
+    backend: str
+    job_id: str | None
+    state: State
+
+
+@dataclass(frozen=True, slots=True)
 class Transition:
     """A state that a run came into, and when (seconds since 1970, UTC)."""
 

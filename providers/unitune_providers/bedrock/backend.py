@@ -1,4 +1,4 @@
-"""Amazon Bedrock: tuning of Nova and Llama models through boto3.
+"""Amazon Bedrock: tuning of Nova and Llama models through AWS's SDK.
 
 Rows go to an S3 bucket of the user's. A job's name, token and tag are made of the launch key, so a
 repeated create call finds the first job. A tuned model answers only from a deployment, which costs
@@ -31,6 +31,7 @@ from unitune_providers.bedrock.clients import (
     is_in_bucket,
     is_missing,
     our_errors,
+    put_file,
     split_uri,
 )
 from unitune_providers.bedrock.importing import imported
@@ -81,8 +82,7 @@ class BedrockBackend:
         s3, key = self._aws.s3, place.folder + name
         with our_errors(f"put {path.name} into {place.bucket}"):
             if not is_in_bucket(s3, place.bucket, key):
-                with path.open("rb") as rows:
-                    s3.upload_fileobj(rows, place.bucket, key)
+                put_file(s3, path, place.bucket, key)
         return Upload(place.uri(name), sha256)
 
     def submit(self, launch: Launch) -> str:

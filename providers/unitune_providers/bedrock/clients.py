@@ -12,9 +12,10 @@ import os
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, cast
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-import boto3
 from botocore.config import Config
 from botocore.exceptions import (
     BotoCoreError,
@@ -27,9 +28,11 @@ from botocore.exceptions import (
 )
 from botocore.exceptions import ConnectionError as AwsConnectionError
 from botocore.parsers import ResponseParserError
+from botocore.session import Session
 
 from unitune.errors import BackendError, UnituneError, Unreachable, UserError
 from unitune.ratelimits import asked_pause
+from unitune_providers.bedrock.descriptions import Lean
 
 if TYPE_CHECKING:
     from botocore.awsrequest import AWSResponse
@@ -37,6 +40,9 @@ if TYPE_CHECKING:
     from mypy_boto3_bedrock import BedrockClient
     from mypy_boto3_bedrock_runtime import BedrockRuntimeClient
     from mypy_boto3_s3 import S3Client
+
+if find_spec("boto3") is None:  # imported late, but missed before a launch begins
+    raise ModuleNotFoundError("No module named 'boto3'", name="boto3")
 
 CONNECT_SECONDS = 10.0
 READ_SECONDS = 60.0
@@ -79,7 +85,7 @@ UNREADABLE = (403, 404)
 
 
 class Clients:
-    """boto3's clients, one of each."""
+    """botocore's clients, one of each; what boto3 adds to them is of use for uploads alone."""
 
     @cached_property
     def creating(self) -> BedrockClient:
@@ -102,9 +108,10 @@ class Clients:
         return self._new("bedrock-runtime", 1, ANSWER_SECONDS)
 
     @cached_property
-    def _session(self) -> Any:
-        # boto3's types name several hundred services that are not installed.
-        return cast("Any", boto3).Session()
+    def _session(self) -> Session:
+        session = Session()
+        session.get_component("data_loader").file_loader = Lean()
+        return session
 
     def _new(self, service: str, attempts: int, read_seconds: float) -> Any:
         config = Config(
@@ -114,7 +121,7 @@ class Clients:
             retries={"mode": "standard", "total_max_attempts": attempts},
         )
         with our_errors(f"open {service}"):
-            client = self._session.client(service, config=config)
+            client = self._session.create_client(service, config=config)
             client.meta.events.register("after-call", refuse_part)
         return client
 
@@ -216,6 +223,24 @@ def is_in_bucket(s3: S3Client, bucket: str, key: str) -> bool:
             return False
         raise
     return True
+
+
+def put_file(s3: S3Client, path: Path, bucket: str, key: str) -> None:
+    """Write a file to a bucket, a large one in parts.
+
+    Args:
+        s3: How it is reached.
+        path: The file.
+        bucket: Its name.
+        key: Where the file goes.
+    """
+    from boto3.s3.transfer import (  # noqa: PLC0415 - who only watches trainings uploads nothing
+        TransferConfig,
+        create_transfer_manager,
+    )
+
+    with path.open("rb") as content, create_transfer_manager(s3, TransferConfig()) as transfers:
+        transfers.upload(content, bucket, key).result()
 
 
 def content_of(s3: S3Client, uri: str) -> bytes | None:

@@ -20,8 +20,12 @@ from pathlib import Path
 from typing import ClassVar, cast
 
 from pydantic import JsonValue
-from together import omit
-from together.types import FinetuneEvent, FinetuneModelLimits
+from together.types import (
+    FinetuneEvent,
+    FinetuneModelLimits,
+    FineTuningListEventsResponse,
+    FineTuningListMetricsResponse,
+)
 from together.types.fine_tuning_list_response import Data as ListedJob
 
 from unitune.abilities import Checkpoint, Deployed, ImportedJob, Page
@@ -34,15 +38,14 @@ from unitune_providers.together import files as together_files
 from unitune_providers.together import importing as together_imports
 from unitune_providers.together import models as together_models
 from unitune_providers.together.chat import TogetherChatModel
-from unitune_providers.together.client import Connection, is_gone, translated
+from unitune_providers.together.client import TRAININGS, Connection, is_gone, translated
 from unitune_providers.together.events import Cursor, failure, news, state_of
 from unitune_providers.together.options import together_options
 from unitune_providers.together.request import Body, create_body, price_body
 
-CREATE = "/v1/fine-tunes"
 NANODOLLARS = 1_000_000_000
 """In one US dollar: what a job's total_price is counted in (together 3.1.1, lib/utils/tools.py)."""
-ESTIMATE = "/v1/fine-tunes/estimate-price"
+ESTIMATE = f"{TRAININGS}/estimate-price"
 RATE_LIMITED = 429
 
 
@@ -80,7 +83,7 @@ class TogetherBackend:
         """
         body = self._body(launch)
         with translated("create the training"):
-            answer = self._connection.writes.post(CREATE, body=body, cast_to=object)
+            answer = self._connection.writes.post(TRAININGS, body=body, cast_to=object)
         created = cast("dict[str, object]", answer) if isinstance(answer, dict) else {}
         if not isinstance(created.get("id"), str):
             raise Unreachable("together's answer to the create call names no training.")
@@ -214,12 +217,15 @@ class TogetherBackend:
 
     def _told(self, job_id: str) -> Sequence[FinetuneEvent]:
         with translated(f"list the events of training {job_id}"):
-            return self._connection.reads.fine_tuning.list_events(job_id).data or []
+            answer = self._connection.training(FineTuningListEventsResponse, job_id, "events")
+        return answer.data or []
 
     def _measured(self, job_id: str, seen: Cursor) -> Sequence[Mapping[str, float]]:
-        since = seen.step if seen.step >= 0 else omit
+        since = {"global_step_from": seen.step} if seen.step >= 0 else {}
         with translated(f"list the metrics of training {job_id}"):
-            answer = self._connection.reads.fine_tuning.list_metrics(job_id, global_step_from=since)
+            answer = self._connection.training(
+                FineTuningListMetricsResponse, job_id, "metrics", **since
+            )
         return answer.metrics or []
 
 

@@ -13,7 +13,8 @@ import os
 from collections.abc import Generator
 from contextlib import contextmanager
 from functools import cached_property
-from typing import cast
+from typing import TypeVar, cast
+from urllib.parse import quote
 
 import httpx
 from together import APIConnectionError, APIStatusError, AsyncTogether, Together, TogetherError
@@ -29,9 +30,12 @@ TIMEOUT_SECONDS = 60.0
 CHAT_TIMEOUT_SECONDS = 180.0
 """A long answer comes in one piece."""
 READ_RETRIES = 2
+TRAININGS = "/v1/fine-tunes"
 FOREIGN = (TogetherError, httpx.HTTPError, httpx.StreamError, json.JSONDecodeError)
 """What a call to the SDK raises; its file transfers let the HTTP client's own errors through."""
 NOT_FOUND = 404
+
+Answer = TypeVar("Answer")
 
 
 def api_key() -> str:
@@ -66,6 +70,20 @@ class Connection:
     def reads(self) -> Together:
         """For calls that may be repeated."""
         return self.writes.with_options(max_retries=READ_RETRIES)
+
+    def training(self, answer: type[Answer], *path: str, **query: object) -> Answer:
+        """Return what Together says of its trainings.
+
+        By its path, because the SDK's `fine_tuning` loads the types of all that Together offers:
+        6 MiB, and who only watches trainings needs none of them.
+
+        Args:
+            answer: The SDK's type of it.
+            path: Below that of all trainings.
+            query: Parameters.
+        """
+        below = "".join(f"/{quote(part, safe='')}" for part in path)
+        return self.reads.get(f"{TRAININGS}{below}", cast_to=answer, options={"params": query})
 
     @cached_property
     def project(self) -> str:

@@ -14,6 +14,7 @@ from typing import Any
 from together import omit
 from together.types import FinetuneResponse
 from together.types.fine_tuning_list_response import Data as ListedJob
+from together.types.fine_tuning_list_response import FineTuningListResponse
 
 from unitune.abilities import Checkpoint
 from unitune.errors import BackendError, UnknownName, Unsupported
@@ -26,7 +27,7 @@ BACKEND = "together"
 def jobs(connection: Connection) -> list[ListedJob]:
     """Return all jobs of the account, each once; Together gives them in one answer."""
     with translated("list the trainings"):
-        listed = connection.reads.fine_tuning.list().data
+        listed = connection.training(FineTuningListResponse).data
     return list({job.id: job for job in listed or []}.values())
 
 
@@ -37,7 +38,7 @@ def job_by_id(connection: Connection, job_id: str) -> FinetuneResponse:
         BackendError: There is none; its status is 404.
     """
     with translated(f"look at training {job_id}"):
-        return connection.reads.fine_tuning.retrieve(job_id)
+        return connection.training(FinetuneResponse, job_id)
 
 
 def tuned(job: FinetuneResponse) -> TunedModel | None:

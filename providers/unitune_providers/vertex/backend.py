@@ -18,7 +18,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import ClassVar, NamedTuple
 
-from google.api_core.exceptions import NotFound, PreconditionFailed
 from google.genai import types
 
 from unitune.abilities import BatchStatus, Checkpoint, ImportedJob, Page
@@ -28,16 +27,9 @@ from unitune.job import Job
 from unitune.models import ChatModel, Reply, Request, TunedModel
 from unitune_providers.vertex import batches, counting
 from unitune_providers.vertex.chat import VertexChatModel
-from unitune_providers.vertex.cloud import (
-    Blob,
-    Cloud,
-    Waits,
-    connect,
-    location_of,
-    upload_folder,
-)
+from unitune_providers.vertex.cloud import Cloud, connect, location_of, upload_folder
 from unitune_providers.vertex.deleting import delete_tuned_model
-from unitune_providers.vertex.errors import read, vendor_errors
+from unitune_providers.vertex.errors import made_before_is_fine, read, vendor_errors
 from unitune_providers.vertex.importing import imported
 from unitune_providers.vertex.jobs import checkpoints_of, state_of, status_of
 from unitune_providers.vertex.options import LABEL, NAME, tuning_config, vet_job
@@ -80,9 +72,16 @@ class VertexBackend:
         """
         folder = upload_folder()
         uri = f"gs://{folder.bucket}/{folder.prefix}unitune-{sha256[:32]}.jsonl"
-        with vendor_errors(f"upload {path.name} to {uri}"), self._cloud.blob(uri) as blob:
-            if not blob.exists(**self._cloud.patience.storage):
-                _write(blob, path, self._cloud.patience.storage)
+        waits = self._cloud.patience.storage
+        with (
+            made_before_is_fine(),
+            vendor_errors(f"upload {path.name} to {uri}"),
+            self._cloud.blob(uri) as blob,
+        ):
+            if not blob.exists(**waits):
+                blob.upload_from_filename(
+                    str(path), content_type="application/jsonl", if_generation_match=0, **waits
+                )
         return Upload(uri, sha256)
 
     def submit(self, launch: Launch) -> str:
@@ -222,11 +221,12 @@ class VertexBackend:
         Raises:
             BackendError: Cloud Storage refused.
         """
-        with vendor_errors(f"delete {ref}"), self._cloud.blob(ref) as blob:
-            try:
+        try:
+            with vendor_errors(f"delete {ref}"), self._cloud.blob(ref) as blob:
                 blob.delete(**self._cloud.patience.storage)
-            except NotFound:
-                return
+        except BackendError as error:
+            if error.status != NOT_FOUND:
+                raise
 
     def delete_model(self, model: TunedModel) -> None:
         """Remove a tuned model and its endpoints; one that is gone is no error.
@@ -250,11 +250,13 @@ class VertexBackend:
         return read(f"read job {job_id}", lambda: client.tunings.get(name=name, config=config))
 
     def _content(self, uri: str) -> bytes | None:
-        with vendor_errors(f"read {uri}"), self._cloud.blob(uri) as blob:
-            try:
+        try:
+            with vendor_errors(f"read {uri}"), self._cloud.blob(uri) as blob:
                 content = blob.download_as_bytes(**self._cloud.patience.storage)
-            except NotFound:
-                return None
+        except BackendError as error:
+            if error.status != NOT_FOUND:
+                raise
+            return None
         if not content:
             # A connection that is cut in the answer's head looks like an empty object.
             raise Unreachable(f"Cloud Storage gave no content of {uri}. Try again.")
@@ -297,15 +299,3 @@ class VertexBackend:
 def _resource(job_id: str) -> str:
     """The resource of a job: its full name, or the last part of one in the location in use."""
     return job_id if job_id.startswith("projects/") else f"tuningJobs/{job_id.rpartition('/')[2]}"
-
-
-def _write(blob: Blob, path: Path, waits: Waits) -> None:
-    try:
-        blob.upload_from_filename(
-            str(path),
-            content_type="application/jsonl",
-            if_generation_match=0,
-            **waits,
-        )
-    except PreconditionFailed:
-        return  # another process, or an attempt before this one, was first

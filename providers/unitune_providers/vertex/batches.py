@@ -21,7 +21,6 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple, cast
 
-from google.api_core.exceptions import PreconditionFailed
 from google.genai import types
 
 from unitune.abilities import BatchStatus
@@ -29,7 +28,7 @@ from unitune.errors import BackendError, Unreachable, Unsupported
 from unitune.models import Reply, Request, TunedModel
 from unitune_providers.vertex.batch_rows import read_row, write_rows
 from unitune_providers.vertex.cloud import Cloud, Folder, location_of, upload_folder
-from unitune_providers.vertex.errors import read, safe, vendor_errors
+from unitune_providers.vertex.errors import made_before_is_fine, read, safe, vendor_errors
 from unitune_providers.vertex.rest import NOT_FOUND, Rest
 
 PAGE_SIZE = 100
@@ -216,16 +215,13 @@ def _uri(folder: Folder, name: str) -> str:
 
 
 def _write(cloud: Cloud, uri: str, content: bytes) -> None:
-    with vendor_errors(f"write {uri}"), cloud.blob(uri) as blob:
-        try:
-            blob.upload_from_string(
-                content,
-                content_type="application/jsonl",
-                if_generation_match=0,
-                **cloud.patience.storage,
-            )
-        except PreconditionFailed:
-            return  # an attempt before this one wrote it
+    with made_before_is_fine(), vendor_errors(f"write {uri}"), cloud.blob(uri) as blob:
+        blob.upload_from_string(
+            content,
+            content_type="application/jsonl",
+            if_generation_match=0,
+            **cloud.patience.storage,
+        )
 
 
 # What came of it

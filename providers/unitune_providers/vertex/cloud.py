@@ -17,23 +17,25 @@ import weakref
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Protocol, TypedDict, Unpack, cast
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypedDict, Unpack, cast
 from urllib.parse import urlsplit
 
 import google.auth
 import httpx2
 from google import genai
 from google.auth.credentials import Credentials
-from google.auth.transport.requests import AuthorizedSession
-from google.cloud import storage  # pyright: ignore[reportMissingTypeStubs] - it has none
-from google.cloud.storage.retry import (  # pyright: ignore[reportMissingTypeStubs] - it has none
-    DEFAULT_RETRY,
-)
 from google.genai import types
 from google.oauth2.credentials import Credentials as TokenCredentials
 
 from unitune.errors import UserError
 from unitune_providers.vertex.errors import vendor_errors
+
+if TYPE_CHECKING:
+    from google.auth.transport.requests import AuthorizedSession
+
+if find_spec("google.cloud.storage") is None:  # imported late, but missed before a launch begins
+    raise ModuleNotFoundError("No module named 'google.cloud.storage'", name="google.cloud.storage")
 
 _found = cast("Callable[..., tuple[Credentials, str | None]]", google.auth.default)  # pyright: ignore[reportUnknownMemberType] - half typed
 
@@ -65,6 +67,10 @@ class Patience(NamedTuple):
     @property
     def storage(self) -> Waits:
         """For storage operations; each may be repeated, since none changes what is there."""
+        from google.cloud.storage.retry import (  # noqa: PLC0415 # pyright: ignore[reportMissingTypeStubs] - as in `Cloud`; it has none
+            DEFAULT_RETRY,
+        )
+
         again = cast("Any", DEFAULT_RETRY).with_timeout(self.storage_seconds)
         again = again.with_delay(initial=self.first_wait_seconds)
         return {"timeout": self.request_seconds, "retry": again}
@@ -190,6 +196,10 @@ class Cloud:
 
     def session(self) -> AuthorizedSession:
         """Return a session for what google-genai has no call for."""
+        from google.auth.transport.requests import (  # noqa: PLC0415 - large, and not for watching
+            AuthorizedSession,
+        )
+
         make = cast("Callable[[Credentials], AuthorizedSession]", AuthorizedSession)
         return make(self.credentials)
 
@@ -223,6 +233,8 @@ class Cloud:
 
     @contextmanager
     def _storage(self) -> Generator[Any]:
+        from google.cloud import storage  # noqa: PLC0415 # pyright: ignore[reportMissingTypeStubs] - large, and not for watching; it has no types
+
         emulator = os.environ.get("STORAGE_EMULATOR_HOST", "")
         caller = stand_in() if is_here(emulator) else self.credentials
         client = cast("Any", storage.Client)(project=self.project, credentials=caller)

@@ -3,7 +3,8 @@
 Four libraries speak to Google here (google-genai, google-cloud-storage, google-auth, and the HTTP
 clients beneath them), each with errors of its own. An answer with a status becomes a
 `BackendError`; no answer, or one that cannot be read to its end, becomes `Unreachable`; no
-credentials become a `UserError`. Not here: what a job says of itself (`vertex_jobs`).
+credentials become a `UserError`. What Cloud Storage raises is told apart in `storage_errors`. Not
+here: what a job says of itself (`vertex_jobs`).
 """
 
 from __future__ import annotations
@@ -17,13 +18,7 @@ from typing import TypeVar, cast
 
 import httpx
 import httpx2
-import requests
-from google.api_core.exceptions import GoogleAPICallError, GoogleAPIError, RetryError
 from google.auth.exceptions import DefaultCredentialsError, GoogleAuthError, TransportError
-from google.cloud.storage.exceptions import (  # pyright: ignore[reportMissingTypeStubs] - it has none
-    DataCorruption,
-    InvalidResponse,
-)
 from google.genai.errors import APIError
 from pydantic import ValidationError
 
@@ -32,11 +27,7 @@ from unitune.ratelimits import asked_pause
 
 FOREIGN = (
     APIError,
-    GoogleAPIError,
     GoogleAuthError,
-    InvalidResponse,
-    DataCorruption,
-    requests.RequestException,
     httpx.TransportError,
     httpx2.TransportError,
     ConnectionError,
@@ -45,10 +36,11 @@ FOREIGN = (
     json.JSONDecodeError,
     ValidationError,
 )
-"""Everything that the libraries raise when a request fails."""
+"""What google-genai, google-auth and their HTTP clients raise when a request fails."""
 
 T = TypeVar("T")
 UNAUTHORISED = 401
+PRECONDITION_FAILED = 412
 TOKEN = re.compile(r"ya29\.[\w.~+/-]+|(?<=Bearer )\S+")
 """Google's access tokens, as they look, and whatever else stands where one belongs."""
 SIGN_IN = (
@@ -75,8 +67,26 @@ def vendor_errors(doing: str) -> Generator[None]:
         warnings.filterwarnings("ignore", message=".* is not a valid ")
         try:
             yield
+        except UnituneError:
+            raise
         except FOREIGN as error:
             raise ours(error, doing) from error
+        except Exception as error:
+            from unitune_providers.vertex import storage_errors  # noqa: PLC0415 - loads its libraries
+
+            if not isinstance(error, storage_errors.FOREIGN):
+                raise
+            raise storage_errors.ours(error, doing) from error
+
+
+@contextmanager
+def made_before_is_fine() -> Generator[None]:
+    """Let a 412 pass: another process, or an attempt before this one, has written the file."""
+    try:
+        yield
+    except BackendError as error:
+        if error.status != PRECONDITION_FAILED:
+            raise
 
 
 def read(doing: str, ask: Callable[[], T]) -> T:
@@ -109,18 +119,30 @@ def ours(error: Exception, doing: str) -> UnituneError:
     """
     if isinstance(error, DefaultCredentialsError):
         return UserError(f"There are no credentials for Google Cloud to {doing}. {SIGN_IN}")
-    if isinstance(error, RetryError) and isinstance(error.cause, Exception):
-        return ours(error.cause, doing)
     if isinstance(error, TransportError):
-        return _silent(error, doing)
+        return told(error, None, doing)
     if isinstance(error, GoogleAuthError):
         return BackendError(
             f"Google Cloud does not accept the credentials to {doing}: {_first(error)}. {SIGN_IN}",
             status=UNAUTHORISED,
         )
-    status = _status(error)
+    return told(error, (error.code or None) if isinstance(error, APIError) else None, doing)
+
+
+def told(error: Exception, status: int | None, doing: str) -> BackendError:
+    """Return our error for an answer of Google's, or for none.
+
+    Args:
+        error: As raised.
+        status: Of the answer; None when there was none that could be read.
+        doing: What was being asked, after "to".
+    """
     if status is None:
-        return _silent(error, doing)
+        said = _first(error)
+        return Unreachable(
+            f"Google Cloud gave no answer that could be read to {doing} "
+            f"({type(error).__name__}{': ' + said if said else ''})."
+        )
     hint = f" {SIGN_IN}" if status == UNAUTHORISED else ""
     return BackendError(
         f"Google Cloud refused to {doing} (HTTP {status}): {_words(error)}{hint}",
@@ -134,24 +156,6 @@ def _headers(error: Exception) -> Mapping[str, str]:
     """The headers of the answer that an error came of; each library keeps it in the same place."""
     answer = vars(error).get("response", vars(error).get("_response"))
     return cast("Mapping[str, str]", getattr(answer, "headers", None) or {})
-
-
-def _silent(error: Exception, doing: str) -> Unreachable:
-    said = _first(error)
-    return Unreachable(
-        f"Google Cloud gave no answer that could be read to {doing} "
-        f"({type(error).__name__}{': ' + said if said else ''})."
-    )
-
-
-def _status(error: Exception) -> int | None:
-    if isinstance(error, APIError):
-        return error.code or None
-    if isinstance(error, GoogleAPICallError):
-        return int(error.code) if error.code else None
-    if isinstance(error, InvalidResponse):
-        return int(cast("requests.Response", vars(error)["response"]).status_code)
-    return None
 
 
 def _words(error: Exception) -> str:

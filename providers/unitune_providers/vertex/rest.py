@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import time
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
-import requests
-from google.auth.transport.requests import AuthorizedSession
 from pydantic import JsonValue
 
 from unitune.errors import BackendError, Unreachable
 from unitune.ratelimits import asked_pause
 from unitune_providers.vertex.cloud import Cloud
 from unitune_providers.vertex.errors import safe
+
+if TYPE_CHECKING:
+    import requests
+    from google.auth.transport.requests import AuthorizedSession
 
 Resource = dict[str, Any]
 NOT_FOUND = 404

@@ -8,6 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 BLOCKED = (
     "anthropic",
     "azure",
@@ -42,6 +44,14 @@ for name in registry.format_names():
     assert registry.wire_format(name).encode
 print(len(registry.format_names()))
 """
+OPEN = """
+from unitune import registry
+from unitune.errors import MissingExtra
+try:
+    registry.backend(sys.argv[1])
+except MissingExtra as missing:
+    print(missing)
+"""
 TALK = """
 import contextlib, io, json
 from unitune import registry
@@ -70,9 +80,9 @@ MODELS = {
 FORMATS = ("bedrock-nova", "bedrock-prompt", "openai-chat", "together-chat", "vertex-sft")
 
 
-def blocked(code: str, folder: Path, *arguments: str) -> str:
+def blocked(code: str, folder: Path, *arguments: str, packages: tuple[str, ...] = BLOCKED) -> str:
     """Run code in a process of its own in which no vendor's SDK can be imported."""
-    block = f"import sys; sys.modules.update(dict.fromkeys({BLOCKED!r}))\n"
+    block = f"import sys; sys.modules.update(dict.fromkeys({packages!r}))\n"
     done = subprocess.run(
         [sys.executable, "-c", block + code, *arguments],
         capture_output=True,
@@ -91,6 +101,17 @@ def said(folder: Path, *commands: str) -> list[str]:
     heard = json.loads(blocked(TALK, folder, lines))
     assert [0] * len(commands) == [code for code, _ in heard], heard
     return [text for _, text in heard]
+
+
+@pytest.mark.parametrize(
+    ("backend", "package"), [("bedrock", "boto3"), ("vertex", "google.cloud.storage")]
+)
+def test_a_package_that_is_imported_late_is_missed_at_once(
+    tmp_path: Path, backend: str, package: str
+) -> None:
+    pytest.importorskip(package, reason="needs the vendors' extras")
+    said = blocked(OPEN, tmp_path, backend, packages=(package,))
+    assert f"pip install 'unitune[{backend}]'" in said
 
 
 def test_every_offer_and_every_format_is_read(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 from unitune.backend import Event, State
 from unitune.errors import Busy, TwinExists
 from unitune.keys import run_id
-from unitune.ledger import Artefact, DeploymentRecord, Ledger, RunRecord
+from unitune.ledger import Artefact, DeploymentRecord, Ledger, RunRecord, Standing
 from unitune.models import TunedModel
 
 
@@ -56,6 +56,18 @@ def test_a_record_comes_back_as_it_was_written(ledger: Ledger) -> None:
     written = ledger.write(replace(record, state=State.SUCCEEDED, model=model, job_id="j"))
     assert written == ledger.record(record.id)
     assert (2, State.SUCCEEDED, model) == (written.version, written.state, written.model)
+
+
+def test_standings_are_what_the_records_say_in_their_order(ledger: Ledger) -> None:
+    assert [] == ledger.standings()
+    for fingerprint in ("f" * 64, "0" * 64):
+        ledger.add(a_record(fingerprint))
+    ledger.write(replace(ledger.records()[0], state=State.RUNNING, job_id="j"))
+    expected = [Standing(one.id, one.backend, one.job_id, one.state) for one in ledger.records()]
+    assert [("j", State.RUNNING), (None, State.PLANNED)] == [
+        (one.job_id, one.state) for one in expected
+    ]
+    assert expected == ledger.standings()
 
 
 def test_of_two_that_read_the_same_record_only_one_can_write(ledger: Ledger) -> None:

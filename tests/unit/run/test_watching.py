@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pytest
 from pydantic import JsonValue
@@ -12,7 +12,7 @@ from unitune.backend import State, Status
 from unitune.errors import BackendError, UnituneError, Unreachable
 from unitune.home import home
 from unitune.job import Job
-from unitune.ledger import Ledger
+from unitune.ledger import Ledger, Standing
 from unitune.run import Run, find_run, launch
 from unitune.testing import FakeBackend
 from unitune.watching import watch_all
@@ -248,3 +248,26 @@ def test_a_run_that_is_deleted_between_list_and_poll_is_waited_for_no_more(
     monkeypatch.setattr(lister, "survey", survey)
     assert [other.id] == [run.id for _, run in noticed(time)]
     assert 0 == polls_of(lister, gone)
+
+
+def test_a_run_that_is_deleted_once_it_was_seen_to_have_ended_is_not_told(
+    lister: Lister, launched: Launched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gone, other = launched(lister, 500.0), launched(lister, 20.0)
+    standings = Ledger.standings
+    looks = 0
+
+    def seen(ledger: Ledger) -> list[Standing]:
+        nonlocal looks
+        looks += 1
+        if looks == 2:
+            ledger.write(replace(ledger.record(gone.id), state=State.CANCELLED))
+        found = standings(ledger)
+        if looks == 2:
+            ledger.delete(ledger.record(gone.id))
+        return found
+
+    monkeypatch.setattr(Ledger, "standings", seen)
+    told = [(run.id, run.state) for run in watch_all(INTERVAL)]
+    assert (gone.id, State.CANCELLED) not in told
+    assert (other.id, State.SUCCEEDED) == told[-1]
