@@ -128,11 +128,6 @@ class Run:
         approval = budgeting.approval_of(self._ledger, self.id)
         return approval and approval.estimate
 
-    @cached_property
-    def is_limited(self) -> bool:
-        """Whether it is cancelled when it costs too much, which takes somebody who looks."""
-        return budgeting.is_limited(self._ledger, self.id)
-
     @property
     def reconciliation(self) -> Reconciliation | None:
         """What the newest attempt has cost beside what was reckoned, once it has ended."""

@@ -13,13 +13,14 @@ others have noticed is told, too.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 
 from unitune import registry
 from unitune.abilities import Page, Surveys
 from unitune.backend import State
+from unitune.budgeting import is_limited
 from unitune.errors import BackendError, Busy, UnituneError, UnknownName
 from unitune.handle import Run
 from unitune.home import home
@@ -53,11 +54,12 @@ class _Vendor:
     turns: dict[str, int] = field(default_factory=dict[str, int])
     rests_until: float = 0.0
 
-    def moved(self, waiting: Mapping[str, Standing]) -> list[str]:
+    def moved(self, waiting: Mapping[str, Standing], limited: Collection[str]) -> list[str]:
         """Ask the vendor once, and return the jobs that are to be polled, ended ones first.
 
         Args:
             waiting: The runs there that have not ended, by job.
+            limited: Those of them that a budget limits.
         """
         backend = registry.backend(self.name)
         if not isinstance(backend, Surveys):
@@ -68,7 +70,7 @@ class _Vendor:
         due = [
             job
             for job, run in waiting.items()
-            if job not in moved and (job in self.due or run.is_limited)
+            if job not in moved and (job in self.due or run.id in limited)
         ]
         return sorted(moved, key=lambda job: not page.states[job].ended) + self._next(due)
 
@@ -109,12 +111,14 @@ class _Watch:
         told: State of each run that was told last.
         vendors: By name.
         refused: What vendors and jobs that are asked no more have said, by name and id.
+        limits: Whether a budget limits a run, by its id.
     """
 
     ledger: Ledger
     told: dict[str, State] = field(default_factory=dict[str, State])
     vendors: dict[str, _Vendor] = field(default_factory=dict[str, _Vendor])
     refused: dict[str, UnituneError] = field(default_factory=dict[str, UnituneError])
+    limits: dict[str, bool] = field(default_factory=dict[str, bool])
 
     def news(self, seen: Standing) -> Iterator[Run]:
         """Yield a run that has changed since it was told last."""
@@ -128,7 +132,7 @@ class _Watch:
         if name in self.refused or time.monotonic() < vendor.rests_until:
             return
         try:
-            moved = vendor.moved(waiting)
+            moved = vendor.moved(waiting, self._limited(waiting.values()))
         except UnituneError as error:
             self._note(vendor, name, error)
             return
@@ -143,6 +147,13 @@ class _Watch:
             else:
                 if self.told[run.id] is not run.state:
                     yield self._tell(run)
+
+    def _limited(self, runs: Iterable[Standing]) -> set[str]:
+        """Return the runs that are cancelled when they cost too much; each is looked up once."""
+        for run in runs:
+            if run.id not in self.limits:
+                self.limits[run.id] = is_limited(self.ledger, run.id)
+        return {run_id for run_id, limited in self.limits.items() if limited}
 
     def _run(self, run_id: str) -> Run:
         return Run(self.ledger, self.ledger.record(run_id))
