@@ -86,9 +86,9 @@ def _headline(plan: Plan) -> str:
 def _verdict(plan: Plan) -> str:
     money = [finding for finding in plan.errors if finding.code in BUDGET_CODES]
     if money:
-        return f"\U0001f534 **Over budget.** {said(money[0].message)}"
+        return f"\U0001f534 **Over budget:** {said(money[0].message)}"
     if plan.errors:
-        return f"\U0001f534 **It cannot be launched.** {said(plan.errors[0].message)}"
+        return f"\U0001f534 **It cannot be launched:** {said(plan.errors[0].message)}"
     if any(finding.severity == "warning" for finding in plan.findings):
         return "\U0001f7e1 It can be launched; look at the warnings."
     return "\U0001f7e2 It can be launched."

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from crash.forks import Fork, Gate
+from pydantic import JsonValue
 
 from unitune import budgeting, launching, planning, registry, run, saved_plan, watching
 from unitune.abilities import Page
@@ -37,7 +38,10 @@ def priced(make_job: MakeJob, monkeypatch: pytest.MonkeyPatch) -> Priced:
     fake = registry.offer("fake")
 
     def make(
-        usd: str | None = None, price: str = "1000", script: object = None, **rules: str
+        usd: str | None = None,
+        price: str = "1000",
+        script: dict[str, JsonValue] | None = None,
+        **rules: str,
     ) -> Job:
         entry: dict[str, object] = {"training": price, "as_of": today(), "source": "a test"}
         billing = {"epochs_auto": 2, "validation": "free", **rules}
@@ -49,7 +53,7 @@ def priced(make_job: MakeJob, monkeypatch: pytest.MonkeyPatch) -> Priced:
             }
         )
         monkeypatch.setattr(registry, "offer", {"fake": offer}.__getitem__)
-        job = make_job(script if isinstance(script, dict) else {})
+        job = make_job(script or {})
         budget = TrainingBudget(usd=Decimal(usd)) if usd else None
         return job.model_copy(update={"budget": budget})
 
