@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from decimal import Decimal
+from typing import TYPE_CHECKING
 
 from unitune.cost.estimate import Estimate
 from unitune.cost.reconcile import Reconciliation
 from unitune.cost.spread import Spread, cents
-from unitune.run import Run
+
+if TYPE_CHECKING:
+    from unitune.run import Run
 
 
 def dollars(usd: Decimal) -> str:

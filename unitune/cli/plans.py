@@ -16,7 +16,6 @@ from unitune.cost.budget import BUDGET_CODES
 from unitune.cost.estimate import LAUNCH, MONTHLY, Estimate, Line
 from unitune.cost.spread import Spread, cents
 from unitune.cost.tokens import Count
-from unitune.evaluate.statistics.sample_size import foresight
 from unitune.planning import NO_BACKEND, Plan, PlanSet
 from unitune.price_specs import PriceRow
 
@@ -75,6 +74,8 @@ def _facts(found: Plan, margin: float) -> dict[str, str]:
         f"prompts, {test} to judge by"
     }
     if found.test_rows:
+        from unitune.evaluate.statistics.sample_size import foresight  # brings numpy
+
         rows["evidence"] = foresight(found.test_rows, margin)
     if found.forecast is not None:
         rows |= _forecast_facts(found.forecast)
