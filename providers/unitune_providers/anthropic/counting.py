@@ -1,7 +1,7 @@
 """Anthropic's own count of a question's tokens.
 
-Source: platform.claude.com/docs/en/build-with-claude/token-counting (free of charge, limited in
-requests a minute, an estimate that may differ by a few tokens; read 2026-11-25); anthropic 2.13.0,
+Source: docs.anthropic.com, build-with-claude/token-counting (read 2026-11-25, in translations: an
+estimate, from which the input that is billed may differ a little); anthropic 2.13.0,
 resources/messages/messages.py.
 """
 

@@ -1,7 +1,6 @@
 """Google's own count of a question's tokens.
 
-Source: docs.cloud.google.com, Count tokens (free of charge, limited in requests a minute; read
-2026-11-25); google-genai 3.6.1, models.py.
+Source: google-genai 3.6.1, models.py (`count_tokens`, which generates nothing).
 """
 
 from __future__ import annotations
