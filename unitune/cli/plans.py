@@ -91,14 +91,15 @@ def _facts(found: Plan, margin: float) -> dict[str, str]:
 def _trained(made: Estimate) -> str:
     if made.trained_tokens is None:
         return "unknown"
-    return f"{_count(made.trained_tokens)} trained, in {_count(made.epochs)} epochs"
+    passes = "1 epoch" if made.epochs == Count.of(1) else f"{_count(made.epochs)} epochs"
+    return f"{_count(made.trained_tokens)} trained, in {passes}"
 
 
 def _forecast_facts(found: Forecast) -> dict[str, str]:
     settings = ", ".join(f"{key} {value}" for key, value in found.settings.items())
     return {
         "tokens": f"{found.tokens:,} an epoch, {found.trained_tokens:,} of them trained",
-        "steps": f"{found.steps:,} in {found.epochs} epochs",
+        "steps": f"{found.steps:,} in {found.epochs} {'epoch' if found.epochs == 1 else 'epochs'}",
         "time": _range(
             duration(found.seconds_low),
             duration(found.seconds_expected),
