@@ -54,6 +54,9 @@ class Figures(BaseModel):
     """Whether the model takes packed micro-batches."""
     start_seconds: float
     """From the start of the process to the first step, rendering of rows apart."""
+    start_cpu_seconds: float
+    busy_cores: float
+    """CPU seconds a second after the start: fewer than threads where others use the machine."""
     part_seconds: float
     """Of a micro-batch, whatever its size."""
     flop_seconds: float
@@ -123,6 +126,16 @@ def seconds(figures: Figures, shape: Shape, settings: Settings, work: Work) -> f
     )
 
 
+def cpu_seconds(figures: Figures, expected_seconds: float) -> float:
+    """Return the CPU time of a training that is expected to take so long.
+
+    Unlike the time itself, it hardly depends on who else uses the machine.
+    """
+    return figures.start_cpu_seconds + figures.busy_cores * (
+        expected_seconds - figures.start_seconds
+    )
+
+
 def _checkpoints(settings: Settings, epoch_seconds: float) -> float:
     """Return about how many checkpoints are written: each epoch's last, and some on the way."""
     return settings.epochs * (1 + epoch_seconds / max(settings.checkpoint_seconds, 1.0))
@@ -166,6 +179,8 @@ def guess(shape: Shape, settings: Settings, *, packed: bool, weight_file_bytes: 
     return Figures(
         packed=packed,
         start_seconds=9.0,
+        start_cpu_seconds=6.0,
+        busy_cores=settings.threads,
         part_seconds=0.02,
         flop_seconds=flop_seconds,
         forward_flop_seconds=flop_seconds,
