@@ -157,8 +157,9 @@ LENGTHS = st.lists(st.integers(2, 300), min_size=1, max_size=40)
 
 
 def work_of(rows: list[TrainingRow], settings: Settings) -> Work:
-    epoch = sum(epoch_loads(rows, settings, PACKED), start=Load())
-    return Work(epoch, validation_load(rows, settings, PACKED), Load(), render_seconds=0.0)
+    steps = epoch_loads(rows, settings, PACKED)
+    validation = validation_load(rows, settings, PACKED)
+    return Work(sum(steps, start=Load()), len(steps), validation, Load(), render_seconds=0.0)
 
 
 @given(LENGTHS, st.integers(1, 9), st.integers(1, 9))
