@@ -54,6 +54,9 @@ class Figures(BaseModel):
     """Whether the model takes packed micro-batches."""
     start_seconds: float
     """From the start of the process to the first step, rendering of rows apart."""
+    start_cpu_seconds: float
+    busy_cores: float
+    """CPU seconds a second after the start: fewer than threads where others use the machine."""
     part_seconds: float
     """Of a micro-batch, whatever its size."""
     flop_seconds: float
@@ -86,12 +89,14 @@ class Work:
 
     Args:
         epoch: Of the steps of an epoch.
+        steps: How many these are.
         validation: Of one validation; empty without rows.
         answers: Of one model's answers when the saved adapter is checked.
         render_seconds: To make the rows from their text.
     """
 
     epoch: Load
+    steps: int
     validation: Load
     answers: Load
     render_seconds: float
@@ -117,15 +122,35 @@ def seconds(figures: Figures, shape: Shape, settings: Settings, work: Work) -> f
         + work.render_seconds
         + epochs * epoch
         + (epochs + 1) * validation
-        + _checkpoints(settings, epoch) * figures.checkpoint_seconds
+        + _checkpoints(settings, work.steps, epoch) * figures.checkpoint_seconds
         + figures.save_seconds
         + answers
     )
 
 
-def _checkpoints(settings: Settings, epoch_seconds: float) -> float:
-    """Return about how many checkpoints are written: each epoch's last, and some on the way."""
-    return settings.epochs * (1 + epoch_seconds / max(settings.checkpoint_seconds, 1.0))
+def cpu_seconds(figures: Figures, expected_seconds: float) -> float:
+    """Return the CPU time of a training that is expected to take so long.
+
+    Unlike the time itself, it hardly depends on who else uses the machine.
+    """
+    return figures.start_cpu_seconds + figures.busy_cores * (
+        expected_seconds - figures.start_seconds
+    )
+
+
+def _checkpoints(settings: Settings, steps: int, epoch_seconds: float) -> float:
+    """Return about how many checkpoints are written: so often as asked, or at an epoch's end too.
+
+    Args:
+        settings: Of the training.
+        steps: Of an epoch.
+        epoch_seconds: Of all its steps.
+    """
+    if settings.checkpoint_every_steps is not None:
+        return settings.epochs * steps / settings.checkpoint_every_steps
+    step_seconds = epoch_seconds / max(steps, 1)
+    between = max(settings.checkpoint_seconds, step_seconds)  # never two after one step
+    return settings.epochs * (1 + epoch_seconds / max(between, 1e-9))
 
 
 def forward_flops(shape: Shape, load: Load) -> float:
@@ -155,6 +180,8 @@ def steps_bytes(settings: Settings, part_bytes: int, sizes: int) -> int:
 def guess(shape: Shape, settings: Settings, *, packed: bool, weight_file_bytes: int) -> Figures:
     """Return figures that rest on a model's shape and on a third of a second of measuring.
 
+    What hardly depends on the model is what the embedded one took on two idle cores.
+
     Args:
         shape: Of the model.
         settings: Of the training.
@@ -166,6 +193,8 @@ def guess(shape: Shape, settings: Settings, *, packed: bool, weight_file_bytes: 
     return Figures(
         packed=packed,
         start_seconds=9.0,
+        start_cpu_seconds=6.0,
+        busy_cores=settings.threads,
         part_seconds=0.02,
         flop_seconds=flop_seconds,
         forward_flop_seconds=flop_seconds,
@@ -213,9 +242,7 @@ def keep(figures: Figures, shape: Shape, settings: Settings) -> None:
 def recall(shape: Shape, settings: Settings) -> Figures | None:
     """Return the figures measured for trainings of this kind on this machine, if any were."""
     try:
-        return Figures.model_validate_json(
-            _file(shape, settings).read_text(encoding="utf-8"), strict=False
-        )
+        return Figures.model_validate_json(_file(shape, settings).read_text(encoding="utf-8"))
     except (FileNotFoundError, ValidationError):  # the latter: written by another version
         return None
 

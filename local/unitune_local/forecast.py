@@ -50,13 +50,15 @@ class Outlook:
         shape: Of the model with its adapters.
         rows: To learn from, as the model sees them.
         validation: To measure on, likewise.
-        forecast: What they would take.
+        figures: Of this machine.
+        forecast: What the training would take.
     """
 
     settings: Settings
     shape: Shape
     rows: tuple[TrainingRow, ...]
     validation: tuple[TrainingRow, ...]
+    figures: Figures
     forecast: Forecast
 
 
@@ -94,6 +96,7 @@ def look_ahead(job: Job, folder: Path, train: Dataset, validation: Dataset) -> O
     steps = epoch_loads(learnt.rows, settings, form)
     work = Work(
         epoch=sum(steps, start=Load()),
+        steps=len(steps),
         validation=validation_load(held_out.rows, settings, form),
         answers=answers_load(
             [len(prompt) for prompt in checked_prompts(learnt.rows, held_out.rows)], ANSWER_TOKENS
@@ -127,7 +130,7 @@ def look_ahead(job: Job, folder: Path, train: Dataset, validation: Dataset) -> O
             "prefix_gain": round(tokens / max(work.epoch.computed, 1), 2),
         },
     )
-    return Outlook(settings, shape, learnt.rows, held_out.rows, forecast)
+    return Outlook(settings, shape, learnt.rows, held_out.rows, figures, forecast)
 
 
 def require_room(forecast: Forecast) -> None:

@@ -93,7 +93,7 @@ def rehearse(folder: Path) -> Figures:
     model = trainable_model(spec.base_path, spec.settings)
     loading_seconds = time.perf_counter() - before
     form = choose_form(model, plan.rows, share=spec.settings.share_prefix)
-    start_seconds = process_seconds()
+    start_seconds, start_cpu_seconds = process_seconds(), time.process_time()
 
     first_pace = _flop_seconds_of(model, plan.rows[0], form, shape)
     settings, rows = affordable(plan.rows, spec.settings, form, shape, STEPS_SECONDS / first_pace)
@@ -119,6 +119,8 @@ def rehearse(folder: Path) -> Figures:
         answer_pace = max(answer_seconds / answering, forward_pace)
         check_bytes = peak_of_process(settings.device) - step_peak
 
+    rehearsed_seconds = process_seconds() - start_seconds
+    busy_cores = (time.process_time() - start_cpu_seconds) / rehearsed_seconds
     largest = _largest_part(rows, settings, form, shape)
     part_bytes = dry_run.held_bytes(spec.base_path, shape, settings, form, largest)
     sizes = distinct_sizes(rows, settings, form, MOST_SIZES)
@@ -126,6 +128,8 @@ def rehearse(folder: Path) -> Figures:
         measured_on=today(),
         packed=form.kind == "packed",
         start_seconds=start_seconds,
+        start_cpu_seconds=start_cpu_seconds,
+        busy_cores=busy_cores,
         part_seconds=pace.part_seconds,
         flop_seconds=pace.flop_seconds,
         forward_flop_seconds=forward_pace,
@@ -134,7 +138,7 @@ def rehearse(folder: Path) -> Figures:
         save_seconds=save_seconds,
         held_bytes=step_peak - steps_bytes(settings, part_bytes, sizes),
         check_bytes=check_bytes,
-        time_band=(1 - pace.band, 1 + 2 * pace.band),
+        time_band=((1 - pace.band) * _had(settings, busy_cores), 1 + 2 * pace.band),
         memory_band=(0.9, 1.15),
     )
 
@@ -268,6 +272,11 @@ def _largest_part(
         for part in micro_batches(step, settings.micro_batch_tokens, share=form.share)
     ]
     return max(parts, key=lambda part: live_bytes(shape, settings, part_load(part, form)))
+
+
+def _had(settings: Settings, busy_cores: float) -> float:
+    """Return the share of the wanted cores that were had; an idle machine would give them all."""
+    return min(1.0, busy_cores / settings.threads) if settings.device == "cpu" else 1.0
 
 
 def _never() -> bool:

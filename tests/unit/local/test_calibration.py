@@ -43,6 +43,8 @@ SHAPE = Shape(
 FIGURES = Figures(
     packed=True,
     start_seconds=5.0,
+    start_cpu_seconds=4.0,
+    busy_cores=1.0,
     part_seconds=0.01,
     flop_seconds=1e-9,
     forward_flop_seconds=1e-9,
@@ -155,8 +157,9 @@ LENGTHS = st.lists(st.integers(2, 300), min_size=1, max_size=40)
 
 
 def work_of(rows: list[TrainingRow], settings: Settings) -> Work:
-    epoch = sum(epoch_loads(rows, settings, PACKED), start=Load())
-    return Work(epoch, validation_load(rows, settings, PACKED), Load(), render_seconds=0.0)
+    steps = epoch_loads(rows, settings, PACKED)
+    validation = validation_load(rows, settings, PACKED)
+    return Work(sum(steps, start=Load()), len(steps), validation, Load(), render_seconds=0.0)
 
 
 @given(LENGTHS, st.integers(1, 9), st.integers(1, 9))
@@ -290,7 +293,9 @@ def test_a_calibration_narrows_the_next_forecast_and_leaves_nothing_else(
     for one in (before, after):
         assert one.seconds_low <= one.seconds_expected <= one.seconds_high
         assert one.memory_low_bytes <= one.memory_bytes <= one.memory_high_bytes
-    assert after.seconds_high / after.seconds_low < before.seconds_high / before.seconds_low
+    assert after.seconds_high / after.seconds_expected < (
+        before.seconds_high / before.seconds_expected
+    )
     assert after.memory_high_bytes / after.memory_low_bytes < (
         before.memory_high_bytes / before.memory_low_bytes
     )
