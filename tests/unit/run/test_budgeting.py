@@ -262,8 +262,11 @@ def test_a_run_by_the_hour_is_cancelled_one_look_before_its_limit(priced: Priced
     job = priced(price="100/hour", script=script)
     budget = TrainingBudget(usd=Decimal(2), hours=Decimal("0.01"))
     launched = run.launch(job.model_copy(update={"budget": budget}))
-    assert launched.refresh().state is not State.SUCCEEDED
-    ledger, record = Ledger(home()), Ledger(home()).record(launched.id)
+    while launched.refresh().state is State.QUEUED:
+        pass
+    ledger = Ledger(home())
+    record = ledger.record(launched.id)
+    assert record.state is State.RUNNING
     assert budgeting.overrun(ledger, record) is None
     later = ledger.now() + 7
     ledger.now = lambda: later
