@@ -1,16 +1,17 @@
 """Data in a vendor's format: each row through a `Format`, with a finding for each that will not go.
 
 What a format cannot carry is an error finding with file and line; rows are only left out when the
-caller asks for it, and counted. `encode` works on rows that are read, `encode_file` and
+caller asks for it, and counted. `wire_lines` works on rows that are read, `encode_file` and
 `decode_file` on files of any size. The formats themselves stand beside their vendors' backends.
 """
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
+
+from pydantic_core import to_json
 
 from unitune import registry
 from unitune.data.dataset import Dataset, Row
@@ -23,24 +24,6 @@ from unitune.wire import CannotCarry, Format, WireRow
 
 FOR_JUDGING = ("id", "expected", "pinned")
 """Keys that no training reads; a format without a place for them leaves them out."""
-
-
-@dataclass(frozen=True, slots=True)
-class Encoded:
-    """A dataset in a vendor's format.
-
-    Args:
-        rows: Those that could be carried, in order.
-        findings: One error for each that could not.
-    """
-
-    rows: tuple[WireRow, ...]
-    findings: tuple[Finding, ...]
-
-    @property
-    def jsonl(self) -> str:
-        """The rows as JSON Lines."""
-        return "".join(_line(row) + "\n" for row in self.rows)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,25 +41,28 @@ class Converted:
     left_out: tuple[str, ...] = ()
 
 
-def encode(dataset: Dataset, format_name: str) -> Encoded:
-    """Write a dataset's rows in a format.
+def wire_lines(dataset: Dataset, format_name: str | None) -> Iterator[str | Finding]:
+    """Write a dataset's rows as lines of the file that a backend takes, one by one.
 
     Args:
         dataset: Canonical rows.
-        format_name: As `registry.format_names` lists them.
+        format_name: As `registry.format_names` lists them; None: canonical JSON Lines.
+
+    Yields:
+        Lines with their ends, and an error for each row that the format cannot carry.
 
     Raises:
         UnknownName: No installed package brings the format.
     """
+    if format_name is None:
+        yield from (row.line + "\n" for row in dataset)
+        return
     form = registry.wire_format(format_name)
-    rows: list[WireRow] = []
-    findings: list[Finding] = []
     for row in dataset.rows:
         try:
-            rows.append(form.encode(row.example))
+            yield _line(form.encode(row.example)) + "\n"
         except CannotCarry as problem:
-            findings.append(_cannot_carry(form, problem).at(file=dataset.name, line=row.line))
-    return Encoded(tuple(rows), tuple(findings))
+            yield _cannot_carry(form, problem).at(file=dataset.name, line=row.line)
 
 
 def encode_file(path: str | os.PathLike[str], format_name: str) -> Iterator[Converted | Finding]:
@@ -120,16 +106,17 @@ def wire_text(job: Job, dataset: Dataset) -> str:
         DataError: A row cannot be carried.
     """
     name = registry.offer(job.backend).format_name(job.method, job.base_model)
-    if name is None:
-        return dataset.jsonl
-    encoded = encode(dataset, name)
-    if encoded.findings:
+    lines: list[str] = []
+    findings: list[Finding] = []
+    for item in wire_lines(dataset, name):
+        lines.append(item) if isinstance(item, str) else findings.append(item)
+    if findings:
         raise DataError(
-            f"{dataset.name} has {len(encoded.findings)} rows that {job.backend} cannot take; the "
-            f"first: {encoded.findings[0]}",
-            encoded.findings,
+            f"{dataset.name} has {len(findings)} rows that {job.backend} cannot take; the first: "
+            f"{findings[0]}",
+            tuple(findings),
         )
-    return encoded.jsonl
+    return "".join(lines)
 
 
 def _encoded(
@@ -170,4 +157,4 @@ def _cannot_carry(form: Format, problem: CannotCarry) -> Finding:
 
 
 def _line(row: WireRow) -> str:
-    return json.dumps(row, ensure_ascii=False)
+    return to_json(row).decode()

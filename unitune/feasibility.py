@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import date, timedelta
 
 from unitune import registry
-from unitune.conversion import encode
+from unitune.conversion import wire_lines
 from unitune.cost.workload import Lengths
 from unitune.data.dataset import Dataset
 from unitune.data.findings import Finding, error, note, warning
@@ -107,11 +107,15 @@ def rendered(rows: Dataset, format_name: str | None) -> Rendered:
         rows: Canonical.
         format_name: Of the wire format; None: canonical JSON Lines.
     """
-    encoded = encode(rows, format_name) if format_name else None
-    content = (encoded or rows).jsonl.encode()
-    return Rendered(
-        encoded.findings if encoded else (), len(content), hashlib.sha256(content).hexdigest()
-    )
+    content, size, findings = hashlib.sha256(), 0, list[Finding]()
+    for item in wire_lines(rows, format_name):
+        if isinstance(item, Finding):
+            findings.append(item)
+            continue
+        line = item.encode()
+        content.update(line)
+        size += len(line)
+    return Rendered(tuple(findings), size, content.hexdigest())
 
 
 def row_findings(

@@ -8,7 +8,7 @@ refuses a launch for the same findings, so that a plan without errors is a job t
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date
 from decimal import Decimal
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import BaseModel, ConfigDict
 
 from unitune import registry
-from unitune.abilities import Forecast, Forecasts, Vets
+from unitune.abilities import CountsTokens, Forecast, Forecasts, Vets
 from unitune.contender_specs import Model
 from unitune.cost.budget import (
     ProjectBudget,
@@ -32,12 +32,14 @@ from unitune.cost.narrowing import Narrowing
 from unitune.cost.prices.book import PriceBook, book_for
 from unitune.cost.prices.staleness import age_findings
 from unitune.cost.spread import Spread
-from unitune.cost.tokens import counter_for
+from unitune.cost.tokens import TokenCounter, VendorCounter, counter_for
 from unitune.cost.tokens.by_characters import CharacterCounter
+from unitune.cost.tokens.by_vendor import ROWS_ASKED
 from unitune.cost.workload import Workload, measure
-from unitune.data.check import check_job
+from unitune.data.check import check_and_split
+from unitune.data.dataset import spread
 from unitune.data.findings import Finding, error, note
-from unitune.data.split import Splits, load_splits
+from unitune.data.split import Splits
 from unitune.errors import JobError, MissingExtra, Unsupported
 from unitune.feasibility import (
     Rendered,
@@ -142,9 +144,11 @@ class Rows:
 
     Args:
         splits: The rows; the same for all backends.
+        asked: The counters of models whose vendor was asked.
     """
 
     splits: Splits
+    asked: Mapping[str, TokenCounter] = field(default_factory=dict[str, TokenCounter])
     _counted: dict[object, Workload] = field(default_factory=dict[object, Workload])
     _rendered: dict[str | None, dict[str, Rendered]] = field(
         default_factory=dict[str | None, dict[str, Rendered]]
@@ -152,7 +156,7 @@ class Rows:
 
     def counted_for(self, model: str, aliases: Iterable[str] = ()) -> Workload:
         """Return the rows as a model counts them."""
-        counter = counter_for(model, aliases=aliases)
+        counter = self.asked.get(model) or counter_for(model, aliases=aliases)
         # Characters are counted alike for all models, whichever tokenizer is missing.
         alike = isinstance(counter, CharacterCounter)
         key = counter.basis if alike else (counter.basis, counter.assumptions)
@@ -170,11 +174,13 @@ class Rows:
         return self._rendered[format_name]
 
 
-def plan(job: Job) -> Plan:
+def plan(job: Job, *, vendor_counts: bool = False) -> Plan:
     """Say what a job would do, without doing it.
 
     Args:
         job: What to tune and how.
+        vendor_counts: Hand a sample of the training rows over, and let the vendor count their
+            prompts; nobody is called without this.
 
     Returns:
         Findings, row counts, and tokens with their time and memory, or their cost.
@@ -182,14 +188,17 @@ def plan(job: Job) -> Plan:
     Raises:
         UnknownName: No installed package brings the job's backend.
         JobError: The job names no base model for its backend, or budget.yaml is not valid.
+        Unsupported: The vendor counts no tokens, and was to be asked.
+        BackendError: It refused to, or did not answer.
     """
     money = money_of(job)
     offer = money.book.offer(job.backend)
     job = on_its_own_name(job, offer)
-    found = _and(_begun(job, offer), check_job(job).findings)
-    if found.errors:
+    report, splits = check_and_split(job)
+    found = _and(_begun(job, offer), report.findings)
+    if found.errors or splits is None:
         return found
-    rows = Rows(load_splits(job))
+    rows = Rows(splits, _asked(job, offer, splits) if vendor_counts else {})
     found = _with_rows(found, job, offer, rows, money)
     if offer.training_price == "none":
         return _with_forecast(job, rows.splits, found)
@@ -207,11 +216,10 @@ def plans(job: Job, backends: Sequence[str]) -> PlanSet:
         UnknownName: No installed package brings one of them.
         JobError: budget.yaml is not valid.
     """
-    checked = check_job(job).findings
-    readable = not any(finding.severity == "error" for finding in checked)
-    rows = Rows(load_splits(job)) if readable and job.data.train is not None else None
+    report, splits = check_and_split(job)
+    rows = None if splits is None or job.data.train is None else Rows(splits)
     money = money_of(job)
-    made = tuple(_there(job.on(name), checked, rows, money) for name in backends)
+    made = tuple(_there(job.on(name), report.findings, rows, money) for name in backends)
     return PlanSet(job=job.name, day=today(), plans=made)
 
 
@@ -294,6 +302,17 @@ def _and(found: Plan, findings: Iterable[Finding]) -> Plan:
 def _counted(job: Job, offer: Offer, rows: Rows) -> Workload:
     base = offer.model(job.base_model)
     return rows.counted_for(job.base_model, base.aliases if base else ())
+
+
+def _asked(job: Job, offer: Offer, splits: Splits) -> dict[str, TokenCounter]:
+    """Return the counter that the vendor's own counts make for a job's model."""
+    backend = registry.backend(offer.name)
+    if not isinstance(backend, CountsTokens):
+        raise Unsupported(f"{offer.name} counts no tokens before a launch.")
+    base = offer.model(job.base_model)
+    ours = counter_for(job.base_model, aliases=base.aliases if base else ())
+    sample = spread(tuple(splits.train), ROWS_ASKED)
+    return {job.base_model: VendorCounter.asking(backend, job.base_model, ours, sample)}
 
 
 def _estimated(job: Job, offer: Offer, rows: Rows, money: Money) -> Estimate:

@@ -48,6 +48,12 @@ def plan(
         bool,
         typer.Option("--quote", help="Hand the rows over and ask the vendor for its own price."),
     ] = False,
+    vendor_count: Annotated[
+        bool,
+        typer.Option(
+            "--vendor-count", help="Hand a sample of the rows over and let the vendor count it."
+        ),
+    ] = False,
     show_tokens: Annotated[
         bool, typer.Option("--show-tokens", help="Print rows with their trained tokens coloured.")
     ] = False,
@@ -88,7 +94,13 @@ def plan(
     job = Job.load(file).within(usd_of("--budget", budget) if budget else None)
     job = job.at(prices_given(price, names[0] if len(names) == 1 else job.backend))
     if len(names) > 1:
-        _one_only(output=output, against=against, show_tokens=show_tokens, quote=quote)
+        _one_only(
+            output=output,
+            against=against,
+            show_tokens=show_tokens,
+            quote=quote,
+            vendor_count=vendor_count,
+        )
         several = plans(job, names)
         print_json(several) if json else print_plans(several)
         return
@@ -100,7 +112,7 @@ def plan(
 
         print_tokens(job, rows)
         return
-    found = make_plan(job)
+    found = make_plan(job, vendor_counts=vendor_count)
     if markdown:
         _print_markdown(found, against)
     elif json:

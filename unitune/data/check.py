@@ -9,6 +9,7 @@ given twice, test and validation rows that stand in train, a train file too smal
 
 from __future__ import annotations
 
+import hashlib
 import os
 from array import array
 from collections import Counter
@@ -26,7 +27,7 @@ from unitune.data.histogram import Lengths
 from unitune.data.load import read
 from unitune.data.overlap import RUN_WORDS, Kind, Search, SharedCase
 from unitune.data.rows import Use
-from unitune.data.split import held_out, seed_of, too_few_rows, validation_rows
+from unitune.data.split import Splits, held_out, seed_of, split, too_few_rows, validation_rows
 from unitune.job import Data, Job
 
 Purpose = Literal["train", "validation", "test"]
@@ -138,9 +139,7 @@ class _Tally:
         self._roles.update(message.role for message in messages)
 
     def _compare(self, row: Row) -> Iterator[Finding]:
-        content = row.example.content
-        content.pop("id", None)
-        first = self._lines.setdefault(_short_digest(content), row.line)
+        first = self._lines.setdefault(_row_key(row.example), row.line)
         if first != row.line:
             yield warning(
                 "duplicate",
@@ -151,8 +150,9 @@ class _Tally:
         yield from self._repeated_id(row, equal=first != row.line)
 
     def _contradiction(self, row: Row) -> Iterator[Finding]:
-        self.input_keys.append(row.example.input_key)
-        key, answer = _question_key(row.example), _answer_key(row.example)
+        asked = row.example.input_key
+        self.input_keys.append(asked)
+        key, answer = _question_key(row.example, asked), _answer_key(row.example)
         first = self._answers.setdefault(key, _FirstAnswer(row.line, answer))
         if first.key != answer:
             how = "answers" if row.example.non_preferred_output is None else "prefers"
@@ -202,29 +202,79 @@ def check_job(job: Job) -> DataReport:
     Args:
         job: Its data, and the seed of its split.
     """
-    train = None if job.data.train is None else _tally(job, "train", job.data.train)
-    held: list[_Tally] = []
-    if isinstance(job.data.validation, str):
-        held.append(_tally(job, "validation", job.data.validation))
-    if job.data.test:
-        held.append(_tally(job, "test", job.data.test))
-    rows = [tuple(tally.read(read(tally.name, job.data, _use(job, tally)))) for tally in held]
-    searches = [Search(some) for some in rows]
+    return _check(job, _Files.of(job))
+
+
+def check_and_split(job: Job) -> tuple[DataReport, Splits | None]:
+    """Look at all files of a job and keep their rows: `check_job` and `load_splits` in one pass.
+
+    Args:
+        job: Its data, and the seed of its split.
+
+    Returns:
+        What was found, and the rows; None where an error was found.
+    """
+    files, kept = _Files.of(job), list[Row]()
+    report = _check(job, files, kept)
+    if report.errors:
+        return report, None
+    sets = {tally.purpose: Dataset(Path(tally.name).name, rows) for tally, rows in files.held}
+    train = files.train and Dataset(Path(files.train.name).name, tuple(kept))
+    keys = files.train and files.train.input_keys
+    return report, split(job, train, sets.get("validation"), sets.get("test"), keys)
+
+
+@dataclass(frozen=True, slots=True)
+class _Files:
+    """The files of a job.
+
+    Args:
+        train: Nothing of it is read yet.
+        held: Validation and test, as far as there are files of them, with their rows.
+    """
+
+    train: _Tally | None
+    held: tuple[tuple[_Tally, tuple[Row, ...]], ...]
+
+    @classmethod
+    def of(cls, job: Job) -> _Files:
+        """Read the files that a job holds back."""
+        held: list[_Tally] = []
+        if isinstance(job.data.validation, str):
+            held.append(_tally(job, "validation", job.data.validation))
+        if job.data.test:
+            held.append(_tally(job, "test", job.data.test))
+        return cls(
+            None if job.data.train is None else _tally(job, "train", job.data.train),
+            tuple((tally, tuple(_rows(job, tally))) for tally in held),
+        )
+
+
+def _check(job: Job, files: _Files, kept: list[Row] | None = None) -> DataReport:
+    """Look at a job's files; rows of train are kept only where a list is given for them."""
+    held = [tally for tally, _ in files.held]
+    searches = [Search(rows) for _, rows in files.held]
     across: list[Finding] = []
-    if train is not None:
-        for row in train.read(read(train.name, job.data, job.method)):
+    if files.train is not None:
+        for row in _rows(job, files.train):
             for search in searches:
-                search.look_at(row, train.name)
-        across.extend(_cut_findings(job, train))
+                search.look_at(row, files.train.name)
+            if kept is not None:
+                kept.append(row)
+        across.extend(_cut_findings(job, files.train))
     for search in searches[1:]:
-        search.look_in(rows[0], held[0].name)
-    tallies = [*([train] if train else []), *held]
+        search.look_in(files.held[0][1], held[0].name)
+    tallies = [*([files.train] if files.train else []), *held]
     for tally, search in zip(held, searches, strict=True):
         across.extend(_shared_findings(job, tally, search.found(), tallies))
     return DataReport(
         files=tuple(tally.report() for tally in tallies),
         findings=(*(found for tally in tallies for found in tally.findings), *across),
     )
+
+
+def _rows(job: Job, tally: _Tally) -> Iterator[Row]:
+    return tally.read(read(tally.name, job.data, _use(job, tally)))
 
 
 def _report_on(name: str, items: Iterable[Row | Finding]) -> DataReport:
@@ -244,18 +294,29 @@ def _use(job: Job, tally: _Tally) -> Use:
     return job.method
 
 
-def _question_key(example: Example) -> str:
+def _row_key(example: Example) -> bytes:
+    """Return what two rows share that are equal in all but their ids."""
+    if not example.is_plain:
+        content = example.content
+        content.pop("id", None)
+        return _short_digest(content)
+    return _short_hash(example.model_dump_json(exclude={"id"}, exclude_defaults=True))
+
+
+def _question_key(example: Example, asked: str) -> str:
     """Return what two rows must share to contradict each other.
 
     One question may well have several pairs of answers, so a preference contradicts another only
     where both weigh the same two.
+
+    Args:
+        example: The row.
+        asked: Its `input_key`.
     """
     if example.non_preferred_output is None:
-        return example.input_key
+        return asked
     turns = (example.messages[-1], *example.non_preferred_output)
-    return digest(
-        [example.input_key, sorted(digest([turn.text, turn.tool_calls]) for turn in turns)]
-    )
+    return digest([asked, sorted(digest([turn.text, turn.tool_calls]) for turn in turns)])
 
 
 def _answer_key(example: Example) -> bytes:
@@ -330,3 +391,7 @@ def _where(shared: SharedCase, other: _Tally) -> str:
 def _short_digest(value: object) -> bytes:
     """Return a hash of JSON values, short enough to keep one for every row of a big file."""
     return bytes.fromhex(digest([value]))[:KEY_BYTES]
+
+
+def _short_hash(text: str) -> bytes:
+    return hashlib.sha256(text.encode()).digest()[:KEY_BYTES]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from unitune.data.example import Example, digest
@@ -43,3 +43,9 @@ class Dataset:
     def jsonl(self) -> str:
         """The rows as canonical JSON Lines, as backends receive them."""
         return "".join(row.line + "\n" for row in self)
+
+
+def spread(rows: Sequence[Example], most: int) -> tuple[Example, ...]:
+    """Return at most so many rows, evenly spread over all."""
+    step = max(1, -(-len(rows) // most))
+    return tuple(rows[::step])

@@ -115,6 +115,16 @@ class Example(BaseModel):
         return json.dumps(self.content, ensure_ascii=False, separators=(",", ":"))
 
     @property
+    def is_plain(self) -> bool:
+        """Whether there is nothing in it whose keys may stand in any order."""
+        return (
+            not self.model_extra
+            and self.tools is None
+            and self.non_preferred_output is None
+            and all(turn.tool_calls is None for turn in self.messages)
+        )
+
+    @property
     def input_key(self) -> str:
         """Hash of what the model is asked, the system prompt and tools included.
 

@@ -53,20 +53,41 @@ def load_splits(job: Job) -> Splits:
     data = job.data
     use = "case" if job.evaluate.needs_expected else "any"
     test = load(job.path(data.test), data, use) if data.test else None
-    held_out_rows = (
+    validation = (
         load(job.path(data.validation), data, job.method)
         if isinstance(data.validation, str)
         else None
     )
-    if data.train is None:
-        return Splits(_nothing("train"), held_out_rows or _nothing("validation"), test)
-    train = load(job.path(data.train), data, job.method)
-    if held_out_rows is not None:
-        return Splits(train, held_out_rows, test)
-    keys = [example.input_key for example in train]
+    train = None if data.train is None else load(job.path(data.train), data, job.method)
+    return split(job, train, validation, test)
+
+
+def split(
+    job: Job,
+    train: Dataset | None,
+    validation: Dataset | None,
+    test: Dataset | None,
+    input_keys: Sequence[str] | None = None,
+) -> Splits:
+    """Hold out validation rows, where they are not in a file of their own.
+
+    Args:
+        job: Says how many are held out, and by which seed.
+        train: All rows of its training file.
+        validation: Rows of its validation file.
+        test: Rows of its test file.
+        input_keys: `Example.input_key` of all rows of train, where they are known already.
+
+    Raises:
+        DataError: No choice leaves rows on both sides.
+    """
+    if train is None or validation is not None:
+        return Splits(train or _nothing("train"), validation or _nothing("validation"), test)
+    keys = input_keys or [example.input_key for example in train]
     held = held_out(keys, validation_rows(job, len(train)), seed_of(job))
     if held is None:
-        problem = too_few_rows(job, len(train), len(set(keys))).at(file=str(job.path(data.train)))
+        found = too_few_rows(job, len(train), len(set(keys)))
+        problem = found.at(file=str(job.path(job.data.train or "")))
         raise DataError(str(problem), (problem,))
     marked = [(row, key in held) for row, key in zip(train.rows, keys, strict=True)]
     return Splits(

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from itertools import takewhile
 
 from unitune.cost.tokens import Count, RowCount, TokenCounter
+from unitune.data.dataset import spread
 from unitune.data.example import Example, Message
 from unitune.data.split import Splits
 from unitune.evaluate.contenders.build import build, prompt_kind
@@ -57,8 +58,8 @@ def count(job: Job, splits: Splits, counter: TokenCounter) -> Counted:
         splits: Test rows are counted, or training rows where there are none; not both are empty.
         counter: Of the base model.
     """
-    rows = _spread(tuple(splits.test or splits.train), MOST_ROWS)
-    some = _spread(rows, PROMPT_ROWS)
+    rows = spread(tuple(splits.test or splits.train), MOST_ROWS)
+    some = spread(rows, PROMPT_ROWS)
     own = _mean([counter.row(row) for row in rows])
     prompts = _prompts(job, splits)
     added = [_added(prompt, some, counter) for prompt in prompts]
@@ -122,12 +123,6 @@ def _asked(prompt: Prompt, row: Example) -> Example:
 
 def _nothing() -> Message:
     return Message(role="assistant", content="")
-
-
-def _spread(rows: Sequence[Example], most: int) -> tuple[Example, ...]:
-    """Return at most so many rows, evenly spread over all."""
-    step = max(1, -(-len(rows) // most))
-    return tuple(rows[::step])
 
 
 def _mean(counts: Sequence[RowCount]) -> RowCount:

@@ -12,6 +12,8 @@ from datetime import date
 from decimal import Decimal
 from itertools import combinations
 
+from unitune import registry
+from unitune.abilities import StoredModel, Stores
 from unitune.cost.ownership import (
     Horizon,
     break_even,
@@ -110,7 +112,15 @@ def _rival(job: Job, offer: Offer) -> Rival | None:
 def _counted(job: Job, offer: Offer, splits: Splits) -> Counted:
     offered = offer.model(job.base_model)
     aliases = offered.aliases if offered else ()
-    return count(job, splits, counter_for(job.base_model, aliases=aliases))
+    return count(job, splits, counter_for(job.base_model, _stored(offer), aliases=aliases))
+
+
+def _stored(offer: Offer) -> list[StoredModel]:
+    """Return the models that a backend keeps on this machine: they bring their tokenizers."""
+    if offer.training_price != "none" or registry.missing_packages(offer.name):
+        return []
+    backend = registry.backend(offer.name)
+    return backend.stored() if isinstance(backend, Stores) else []
 
 
 def _pricings(job: Job, book: PriceBook, day: date, rival: Rival | None) -> tuple[Pricing, ...]:

@@ -75,7 +75,7 @@ def test_an_error_of_the_users_is_one_message_and_no_traceback(unitune: Command)
 def test_a_bug_of_ours_exits_with_70_and_asks_for_a_report(
     unitune: Command, job_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def broken(_: object) -> None:
+    def broken(*_: object, **__: object) -> None:
         raise ZeroDivisionError
 
     monkeypatch.setattr("unitune.planning.plan", broken)

@@ -3,9 +3,12 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from unitune.data.check import DataReport, check, check_file, check_job
+import pytest
+
+from unitune.data.check import DataReport, check, check_and_split, check_file, check_job
 from unitune.data.histogram import Lengths
 from unitune.data.load import load
+from unitune.data.split import load_splits
 from unitune.job import Data, Evaluate, Job
 
 
@@ -222,3 +225,33 @@ def test_rows_of_one_length_make_one_bar() -> None:
     lengths = Lengths.of([42] * 7)
     assert lengths is not None
     assert [("42", 7)] == [(bar.label, bar.count) for bar in lengths.bins]
+
+
+@pytest.mark.parametrize("validation", [None, 0.2, "validation.jsonl"])
+def test_one_pass_finds_and_keeps_what_two_passes_do(
+    tmp_path: Path, validation: str | float | None
+) -> None:
+    rows = [pair(f"question {at % 60}", f"answer {at}") for at in range(80)]
+    write(tmp_path, *rows)
+    write(tmp_path, *(pair(f"held {at}", "answer") for at in range(9)), name="validation.jsonl")
+    write(tmp_path, pair("question 3", "answer 3"), pair("new", "x"), name="test.jsonl")
+    data = Data(train="train.jsonl", validation=validation, test="test.jsonl")
+    made = job(tmp_path, data, Evaluate(leaks="drop"))
+    report, splits = check_and_split(made)
+    assert check_job(made) == report
+    assert {"contradiction", "leak"} <= {found.code for found in report.findings}
+    assert load_splits(made) == splits
+
+
+def test_where_there_is_an_error_no_rows_are_kept(tmp_path: Path) -> None:
+    write(tmp_path, *(pair(f"question {at}", "answer") for at in range(80)), '{"prompt": "only"}')
+    report, splits = check_and_split(job(tmp_path, Data(train="train.jsonl")))
+    assert ["missing-answer"] == [found.code for found in report.errors]
+    assert splits is None
+
+
+def test_rows_that_differ_in_the_order_of_their_keys_alone_are_duplicates(tmp_path: Path) -> None:
+    one, other = '"prompt": "a", "completion": "b"', '"topic": 1, "level": 2'
+    turned = '"level": 2, "topic": 1'
+    path = write(tmp_path, f"{{{one}, {other}}}", f"{{{turned}, {one}}}")
+    assert [("warning", "duplicate", "train.jsonl", 2)] == told(check_file(path))

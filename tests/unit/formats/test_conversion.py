@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from unitune.conversion import Converted, decode_file, encode, encode_file
+from unitune.conversion import Converted, decode_file, encode_file, wire_lines
 from unitune.data.findings import Finding
 from unitune.data.load import load
 from unitune.errors import UnknownName
@@ -29,14 +29,14 @@ def write(folder: Path, *lines: str, name: str = "rows.jsonl") -> Path:
 
 
 def test_a_dataset_is_encoded_with_a_finding_for_each_row_that_will_not_go(tmp_path: Path) -> None:
-    encoded = encode(load(write(tmp_path, *map(json.dumps, ROWS))), "openai-chat")
-    assert 2 == len(encoded.rows)
+    items = list(wire_lines(load(write(tmp_path, *map(json.dumps, ROWS))), "openai-chat"))
+    lines = [item for item in items if isinstance(item, str)]
+    findings = [item for item in items if isinstance(item, Finding)]
     assert [("cannot-carry", "rows.jsonl", 2)] == [
-        (found.code, found.file, found.line) for found in encoded.findings
+        (found.code, found.file, found.line) for found in findings
     ]
-    assert [{"messages": [USER, ANSWER]}] * 2 == [
-        json.loads(line) for line in encoded.jsonl.splitlines()
-    ]
+    assert [{"messages": [USER, ANSWER]}] * 2 == [json.loads(line) for line in lines]
+    assert all(line.endswith("\n") for line in lines)
 
 
 def test_a_file_is_encoded_row_by_row_and_says_what_it_left_out(tmp_path: Path) -> None:

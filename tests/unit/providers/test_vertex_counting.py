@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Generator
+from pathlib import Path
 
 import pytest
 
 pytest.importorskip("google.genai", reason="needs the extra `vertex`")
 pytest.importorskip("google.cloud.storage", reason="needs the extra `vertex`")
 
+from unitune.cost.tokens.by_vendor import ROWS_ASKED
 from unitune.data.example import Message
 from unitune.errors import BackendError, Unreachable, Unsupported
+from unitune.job import Data, Job
 from unitune.models import Request, TunedModel
+from unitune.planning import plan
 from unitune.testing.counting_contract import LONG, SHORT
 from unitune.testing.loopback import Answer, Fault, Server, serve
 from unitune_providers.loopback.vertex.vendor import VertexVendor, environment
@@ -90,3 +94,33 @@ def test_what_gemini_has_no_place_for_is_not_counted(server: Server) -> None:
     with pytest.raises(Unsupported, match="cannot be asked this"):
         VertexBackend().count_tokens(MODEL, named)
     assert [] == server.asked(*COUNT)
+
+
+def planned(folder: Path, rows: int) -> Job:
+    line = '{{"prompt": "How many are {0}?", "completion": "{0}"}}\n'
+    text = "".join(line.format(number) for number in range(rows))
+    (folder / "train.jsonl").write_text(text, encoding="utf-8")
+    data = Data(train="train.jsonl")
+    return Job(name="triage", model=MODEL, backend="vertex", data=data, folder=folder)
+
+
+def test_a_plan_asks_for_a_sample_when_it_is_told_to(tmp_path: Path, server: Server) -> None:
+    job = planned(tmp_path, rows=500)
+    ours = plan(job)
+    assert [] == server.asked(*COUNT)
+    theirs = plan(job, vendor_counts=True)
+
+    asked = {one.json["contents"][0]["parts"][0]["text"] for one in server.asked(*COUNT)}
+    assert ROWS_ASKED / 2 <= len(asked) <= ROWS_ASKED
+    assert ours.estimate is not None
+    assert theirs.estimate is not None
+    (told,) = (text for text in theirs.estimate.assumptions if "the vendor counted" in text)
+    assert "times what we expected" in told
+    assert ours.estimate.trained_tokens != theirs.estimate.trained_tokens
+
+
+def test_a_plan_whose_vendor_cannot_be_asked_says_so(tmp_path: Path) -> None:
+    job = planned(tmp_path, rows=100).on("together")
+    job = job.model_copy(update={"model": "meta-llama/Llama-3.2-1B-Instruct"})
+    with pytest.raises(Unsupported, match="together counts no tokens"):
+        plan(job, vendor_counts=True)

@@ -1,4 +1,4 @@
-"""The vendor's own counts: asked for so many rows, and learned from for the others."""
+"""The vendor's own counts: asked for a sample, and all rows scaled by them."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ MODEL = "claude-sonnet-5-5"
 class Vendor:
     """Counts a token for each character of the messages, and some for the framing."""
 
-    def __init__(self, framing: int = 7, failure: Exception | None = None) -> None:
+    def __init__(self, framing: int = 7, refused: frozenset[int] = frozenset()) -> None:
         self.framing = framing
-        self.failure = failure
+        self.refused = refused
+        self.failure: Exception | None = None
         self.requests: list[Request] = []
 
     def count_tokens(self, model: str | TunedModel, request: Request) -> int:
@@ -25,6 +26,8 @@ class Vendor:
         self.requests.append(request)
         if self.failure:
             raise self.failure
+        if len(self.requests) in self.refused:
+            raise Unsupported("it cannot count this")
         return self.framing + sum(len(turn.text) for turn in request.messages)
 
 
@@ -33,49 +36,54 @@ def row(number: int) -> Example:
     return Example(messages=(asked, Message(role="assistant", content=f"As many as {number}.")))
 
 
-def test_prompts_are_exact_while_the_vendor_is_asked() -> None:
-    vendor = Vendor()
-    counter = VendorCounter(vendor, MODEL, counter_for(MODEL))
-    count = counter.row(row(1))
-
-    assert Count.of(7 + 20) == count.prompt
-    assert [Request(messages=row(1).prompt)] == vendor.requests
-    assert count.prompt.expected < count.total.low
-
-
-def test_what_the_vendor_was_not_asked_for_is_scaled_by_what_it_said() -> None:
+def test_all_rows_are_scaled_by_what_the_vendor_said_of_a_sample() -> None:
     vendor, plain = Vendor(), counter_for(MODEL)
-    counter = VendorCounter(vendor, MODEL, plain, rows=3)
-    asked = [counter.row(row(number)).prompt for number in range(3)]
-    later = counter.row(row(7))
+    sample = [row(number) for number in range(3)]
+    counter = VendorCounter.asking(vendor, MODEL, plain, sample)
+    counted = counter.row(row(7))
 
-    assert 3 == len(vendor.requests)
+    assert [Request(messages=one.prompt) for one in sample] == vendor.requests
     ratios = [
-        told.expected / plain.row(row(number)).prompt.expected for number, told in enumerate(asked)
+        (7 + 10 * (number + 1)) / plain.row(row(number)).prompt.expected for number in range(3)
     ]
     ours = plain.row(row(7)).prompt.expected
-    assert min(ratios) * ours <= later.prompt.low <= min(ratios) * ours + 1
-    assert max(ratios) * ours <= later.prompt.high <= max(ratios) * ours + 1
-    assert later.prompt.low <= later.prompt.expected <= later.prompt.high
+    assert min(ratios) * ours - 1 < counted.prompt.low <= min(ratios) * ours
+    assert max(ratios) * ours <= counted.prompt.high < max(ratios) * ours + 1
+    assert counted.prompt.low <= counted.prompt.expected <= counted.prompt.high
+    assert counted.prompt.expected < counted.total.expected
     assert f"{min(ratios):.2f} to {max(ratios):.2f} times" in counter.assumptions[0]
     assert "the vendor's own count of 3 prompts; characters" == counter.basis
 
 
-def test_before_anything_was_asked_counts_are_our_own() -> None:
-    plain = counter_for(MODEL)
-    counter = VendorCounter(Vendor(), MODEL, plain)
+def test_where_the_vendor_always_counts_twice_as_many_so_do_we() -> None:
+    plain = counter_for("gpt-4o-mini")
 
-    assert plain.text("How many?") == counter.text("How many?")
-    assert plain.assumptions == counter.assumptions
+    class Twice:
+        def count_tokens(self, model: str | TunedModel, request: Request) -> int:
+            assert MODEL == model
+            last = Message(role="assistant", content="")
+            whole = Example(messages=(*request.messages, last))
+            return 2 * plain.row(whole).prompt.expected
+
+    counter = VendorCounter.asking(Twice(), MODEL, plain, map(row, range(9)))
+    assert Count.of(2 * plain.row(row(1)).prompt.expected) == counter.row(row(1)).prompt
 
 
-def test_a_row_that_cannot_be_asked_is_counted_by_ourselves() -> None:
-    plain = counter_for(MODEL)
-    counter = VendorCounter(Vendor(failure=Unsupported("no such turn")), MODEL, plain)
-    assert plain.row(row(1)) == counter.row(row(1))
+def test_a_row_that_the_vendor_cannot_count_is_left_out_of_the_sample() -> None:
+    counter = VendorCounter.asking(
+        Vendor(refused=frozenset({2})), MODEL, counter_for(MODEL), map(row, range(3))
+    )
+    assert 2 == counter.asked
+
+
+@pytest.mark.parametrize("sample", [[], [row(0)]])
+def test_a_vendor_that_counts_nothing_is_told(sample: list[Example]) -> None:
+    with pytest.raises(Unsupported):
+        VendorCounter.asking(Vendor(refused=frozenset({1})), MODEL, counter_for(MODEL), sample)
 
 
 def test_a_vendor_that_does_not_answer_is_told() -> None:
-    counter = VendorCounter(Vendor(failure=Unreachable("no answer")), MODEL, counter_for(MODEL))
+    vendor = Vendor()
+    vendor.failure = Unreachable("no answer")
     with pytest.raises(Unreachable):
-        counter.row(row(1))
+        VendorCounter.asking(vendor, MODEL, counter_for(MODEL), [row(1)])
