@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from typing import Annotated, Literal, Protocol, cast
 from urllib.parse import urlsplit
 
-import httpx
+import httpx2
 from pydantic import Field, JsonValue
 
 from unitune.abilities import Deployed
@@ -149,13 +149,13 @@ def undeploy(name: str) -> None:
 
 def _send(
     method: str, name: str, doing: str, body: Mapping[str, object] | None = None
-) -> httpx.Response:
+) -> httpx2.Response:
     """Send a request to ARM, and return an answer that says yes or "not there"."""
     token = _token()
     headers = {"Authorization": f"Bearer {token}"}
     address = _address(name)
     try:
-        answer = httpx.request(
+        answer = httpx2.request(
             method,
             address,
             params={"api-version": API_VERSION},
@@ -163,7 +163,7 @@ def _send(
             headers=headers,
             timeout=SECONDS,
         )
-    except httpx.TransportError as error:
+    except httpx2.TransportError as error:
         raise Unreachable(f"azure could not {doing}: no answer from {address}.") from error
     if answer.is_success or (answer.status_code in GONE and method != "PUT"):
         return answer
@@ -176,7 +176,7 @@ def _send(
     )
 
 
-def _json(answer: httpx.Response, name: str) -> dict[str, dict[str, JsonValue]]:
+def _json(answer: httpx2.Response, name: str) -> dict[str, dict[str, JsonValue]]:
     try:
         return cast("dict[str, dict[str, JsonValue]]", answer.json())
     except ValueError as error:
@@ -185,7 +185,7 @@ def _json(answer: httpx.Response, name: str) -> dict[str, dict[str, JsonValue]]:
         ) from error
 
 
-def _said(answer: httpx.Response) -> str:
+def _said(answer: httpx2.Response) -> str:
     try:
         told = cast("dict[str, dict[str, str]]", answer.json())
         return told["error"]["message"].rstrip(".")

@@ -9,7 +9,6 @@ from typing import Any
 from unitune.evaluate.scorers import (
     classes,
     corpus,
-    embeddings,
     functions,
     graders,
     json_text,
@@ -22,7 +21,14 @@ from unitune.evaluate.scorers import (
 )
 from unitune.evaluate.scorers.fingerprint import scorer_fingerprint
 from unitune.evaluate.scorers.interface import Scorer, Setting
-from unitune.scorer_specs import QualitySpec
+from unitune.scorer_specs import Embedding, QualitySpec
+
+
+def _embedding(spec: Embedding, setting: Setting) -> Scorer:
+    from unitune.evaluate.scorers.embeddings import make_embedding  # noqa: PLC0415 - loads httpx
+
+    return make_embedding(spec, setting)
+
 
 MAKERS: Mapping[str, Callable[[Any, Setting], Scorer]] = {
     "exact": text.make_exact,
@@ -39,7 +45,7 @@ MAKERS: Mapping[str, Callable[[Any, Setting], Scorer]] = {
     "token_f1": overlap.make_token_f1,
     "rouge": overlap.make_rouge,
     "sentence_chrf": overlap.make_sentence_chrf,
-    "embedding": embeddings.make_embedding,
+    "embedding": _embedding,
     "class_f1": classes.make_class_f1,
     "bleu": corpus.make_bleu,
     "chrf": corpus.make_chrf,
