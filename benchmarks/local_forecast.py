@@ -52,6 +52,8 @@ BACKEND = LocalBackend()
 FILES = ("train.jsonl", "validation.jsonl")
 MEMORY_BAR, TIME_BAR = 0.25, 0.10
 EMBEDDED = "smollm2-135m-instruct"
+MODELS = store.cache_folder() / "models"
+"""Looked up once: each job has a cache of its own, in which this is linked."""
 
 
 @dataclass(frozen=True)
@@ -219,7 +221,7 @@ def try_case(number: int, file: Path) -> Outcome:
         base = base_of(case, folder / "base")
         # A cache of its own, so that nothing was measured before; the models are the usual ones.
         (folder / "cache").mkdir()
-        (folder / "cache" / "models").symlink_to(store.cache_folder() / "models")
+        (folder / "cache" / "models").symlink_to(MODELS)
         os.environ["UNITUNE_CACHE"] = str(folder / "cache")
         job = Job(
             name="forecast",

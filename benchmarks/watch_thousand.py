@@ -30,7 +30,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, cast
 
 from unitune.backend import State
-from unitune.watching import INTERVAL_SECONDS, watch_all
+from unitune.runs.watching import INTERVAL_SECONDS, watch_all
 
 if TYPE_CHECKING:
     from http.server import BaseHTTPRequestHandler
@@ -85,7 +85,7 @@ def serve(vendors: list[str]) -> None:
 def launch_all(vendors: list[str], number: int) -> None:
     """Launch runs in turn on each vendor."""
     from unitune.job import Data, Job  # noqa: PLC0415 - in this process only
-    from unitune.run import launch  # noqa: PLC0415 - likewise
+    from unitune.runs.run import launch  # noqa: PLC0415 - likewise
     from unitune_providers.loopback.playing import PARTS  # noqa: PLC0415 - likewise
 
     with tempfile.TemporaryDirectory() as folder:
@@ -155,7 +155,7 @@ def main() -> int:
 
 def measure(vendors: list[str], number: int) -> bool:
     """Launch, watch, print; return whether all promises were kept."""
-    from unitune.run import runs  # noqa: PLC0415 - in this process only
+    from unitune.runs.run import runs  # noqa: PLC0415 - in this process only
 
     options = [part for name in vendors for part in ("--vendor", name)]
     with tempfile.TemporaryDirectory() as home:

@@ -9,7 +9,7 @@ from unitune.cost.prices.book import PriceBook
 from unitune.job import Job
 from unitune.owning.documents import Ownership
 from unitune.owning.own import own
-from unitune.price_specs import PriceEntry, rows_of
+from unitune.specs.prices import PriceEntry, rows_of
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "support-triage"
 TOKENS = {

@@ -1,7 +1,7 @@
 """One fine-tuning job for every backend: planned, launched once, and proven against the prompt.
 
 Everything public is imported on first use, so that ``import unitune`` stays fast and needs no
-vendor SDK, torch or scipy.
+vendor SDK and no torch.
 """
 
 from __future__ import annotations
@@ -20,10 +20,12 @@ if TYPE_CHECKING:
     from unitune.models import Reply as Reply
     from unitune.models import Request as Request
     from unitune.models import TunedModel as TunedModel
-    from unitune.planning import Plan as Plan
-    from unitune.planning import plan as plan
-    from unitune.run import Run as Run
-    from unitune.run import launch as launch
+    from unitune.owning.documents import Ownership as Ownership
+    from unitune.owning.own import own as own
+    from unitune.planning.documents import Plan as Plan
+    from unitune.planning.plan import plan as plan
+    from unitune.runs.run import Run as Run
+    from unitune.runs.run import launch as launch
 
 __version__ = "0.1.0"
 
@@ -33,15 +35,17 @@ _HOMES = {
     "Example": "unitune.data.example",
     "Finding": "unitune.data.findings",
     "Job": "unitune.job",
-    "Plan": "unitune.planning",
+    "Ownership": "unitune.owning.documents",
+    "Plan": "unitune.planning.documents",
     "Reply": "unitune.models",
     "Request": "unitune.models",
-    "Run": "unitune.run",
+    "Run": "unitune.runs.run",
     "TunedModel": "unitune.models",
     "compare": "unitune.evaluate.compare",
-    "launch": "unitune.run",
+    "launch": "unitune.runs.run",
     "load": "unitune.data.load",
-    "plan": "unitune.planning",
+    "own": "unitune.owning.own",
+    "plan": "unitune.planning.plan",
 }
 
 __all__ = [
@@ -50,6 +54,7 @@ __all__ = [
     "Example",
     "Finding",
     "Job",
+    "Ownership",
     "Plan",
     "Reply",
     "Request",
@@ -58,6 +63,7 @@ __all__ = [
     "compare",
     "launch",
     "load",
+    "own",
     "plan",
 ]
 

@@ -22,7 +22,7 @@ from unitune.data.findings import Finding
 from unitune.job import Job
 from unitune.models import Reply, Request, TunedModel
 from unitune.offer import ModelUpdate, Offer
-from unitune.price_specs import PriceRow
+from unitune.specs.prices import PriceRow
 
 
 @runtime_checkable

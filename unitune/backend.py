@@ -2,7 +2,7 @@
 
 A backend implements `Backend`; what only some can do stands in protocols of its own, in
 `unitune.abilities`. Everything durable is in the ledger, so crash recovery is written once, in
-`unitune.launching`. Checking is no verb: what is known of a backend without calling it is its
+`unitune.runs.launching`. Checking is no verb: what is known of a backend without calling it is its
 offer (`unitune.offer`), data that is read without importing the backend.
 """
 

@@ -21,7 +21,8 @@ from unitune import registry
 from unitune.backend import Event, State
 from unitune.cost.billing import times
 from unitune.cost.budget import Cap, ProjectBudget, Spent, budget_findings, caps
-from unitune.cost.estimate import MILLION, Estimate, repriced
+from unitune.cost.documents import Estimate
+from unitune.cost.estimate import MILLION, repriced
 from unitune.cost.narrowing import Lesson
 from unitune.cost.prices.book import PriceBook
 from unitune.cost.reconcile import Bill, End, Reconciliation, reconcile
@@ -29,7 +30,7 @@ from unitune.cost.spread import cents
 from unitune.cost.tokens import Count
 from unitune.errors import Mismatch, OverBudget
 from unitune.ledger import CostRecord, DeploymentRecord, Ledger, RunRecord
-from unitune.price_specs import PriceRow
+from unitune.specs.prices import PriceRow
 from unitune.today import today
 
 BILL = "unitune:bill"

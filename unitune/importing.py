@@ -19,7 +19,6 @@ from pydantic import JsonValue
 
 from unitune import registry
 from unitune.abilities import ImportedJob, Imports
-from unitune.contender_specs import Recorded, Tuned
 from unitune.conversion import Converted, decode_file
 from unitune.data.example import Example
 from unitune.data.findings import Finding
@@ -29,6 +28,7 @@ from unitune.evaluate.asking.pace import Pace
 from unitune.evaluate.asking.recorded import answer_line, mend, read_answers
 from unitune.job import Data, Evaluate, Job, Tuning
 from unitune.models import ChatModel, Request, TunedModel
+from unitune.specs.contenders import Recorded, Tuned
 
 TOOLS = ("promptfoo", "inspect", "lm-eval")
 """Whose files `unitune.suites` brings over."""

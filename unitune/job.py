@@ -19,10 +19,10 @@ from typing import Annotated, Any, Literal, Self, cast
 from pydantic import Field, JsonValue, ValidationError, model_validator
 
 from unitune import yamlfile
-from unitune.contender_specs import ContenderSpec, FewShot, Instructed, Recorded, Tuned, ZeroShot
 from unitune.errors import JobError
-from unitune.price_specs import PriceEntry, rows_of
-from unitune.scorer_specs import (
+from unitune.specs.contenders import ContenderSpec, FewShot, Instructed, Recorded, Tuned, ZeroShot
+from unitune.specs.prices import PriceEntry, rows_of
+from unitune.specs.scorers import (
     MEASURES,
     Exact,
     JsonSchema,
@@ -31,8 +31,8 @@ from unitune.scorer_specs import (
     Regex,
     ScorerSpec,
 )
-from unitune.spec import Spec
-from unitune.usage_specs import Usage
+from unitune.specs.spec import Spec
+from unitune.specs.usage import Usage
 
 Auto = Literal["auto"]
 Method = Literal["sft", "dpo", "rft"]
@@ -200,7 +200,7 @@ class Evaluate(Spec):
     """How contenders are judged on the test cases."""
 
     scorers: tuple[ScorerSpec, ...] = (Exact(),)
-    """What counts as right, and what else is measured; see `unitune.scorer_specs`."""
+    """What counts as right, and what else is measured; see `unitune.specs.scorers`."""
     primary: str | None = None
     """Name of the scorer that decides, never a measure; by default the first."""
     contenders: tuple[ContenderSpec, ...] = (ZeroShot(), Instructed(), FewShot(), Tuned())

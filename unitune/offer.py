@@ -14,7 +14,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from unitune.price_specs import PriceEntry, PriceRow, Usd, rows_of
+from unitune.specs.prices import PriceEntry, PriceRow, Usd, rows_of
 
 
 class Fact(BaseModel):

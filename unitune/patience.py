@@ -1,6 +1,6 @@
 """Waiting for a vendor: which failures pass, and how long to wait before asking again.
 
-Only what may be repeated is repeated here; a create call is not (`unitune.launching`).
+Only what may be repeated is repeated here; a create call is not (`unitune.runs.launching`).
 """
 
 from __future__ import annotations

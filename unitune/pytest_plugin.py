@@ -29,7 +29,7 @@ from unitune.errors import BackendError, Busy, JobError, OverBudget
 if TYPE_CHECKING:
     from unitune.evaluate.results import CaseResult, Comparison
     from unitune.job import Job
-    from unitune.run import Run
+    from unitune.runs.run import Run
 
 Infrastructure = Literal["error", "skip", "fail"]
 OPTION = "--unitune-infrastructure"

@@ -17,14 +17,15 @@ import pytest
 pytest.importorskip("together", reason="needs the vendors' extras")
 pytest.importorskip("boto3", reason="needs the vendors' extras")
 
-from unitune import deploying, reaper, registry
+from unitune import registry
 from unitune.abilities import Deploys, Switches
-from unitune.deploying import answering, deploy, deployments, find_deployment, standing
 from unitune.errors import BackendError, JobError, UnknownName, Unsupported, UserError
 from unitune.home import home
 from unitune.job import Data, Job
 from unitune.ledger import Ledger
-from unitune.run import Run, launch
+from unitune.runs import deploying, reaper
+from unitune.runs.deploying import answering, deploy, deployments, find_deployment, standing
+from unitune.runs.run import Run, launch
 from unitune.testing.loopback import Fault
 from unitune_providers.loopback.playing import PARTS, Playing, play
 
@@ -185,8 +186,8 @@ only_bedrock = pytest.mark.parametrize("vendor", ["bedrock"], indirect=True)
 """Together must be told a configuration, which a block cannot."""
 HELD = """
 import sys, time
-from unitune.deploying import standing
-from unitune.run import find_run
+from unitune.runs.deploying import standing
+from unitune.runs.run import find_run
 with standing(find_run(sys.argv[1]), 3600):
     print("up", flush=True)
     time.sleep(600)

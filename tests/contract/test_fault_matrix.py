@@ -22,7 +22,7 @@ from unitune.backend import Guarantee, State
 from unitune.errors import BackendError, UnituneError, Unreachable
 from unitune.job import Data, Job
 from unitune.offer import Offer
-from unitune.run import Run, launch, runs
+from unitune.runs.run import Run, launch, runs
 from unitune.testing.loopback import TOOK_EFFECT, Conduct, Fault
 from unitune_providers.loopback.playing import PARTS, Playing, play
 

@@ -16,13 +16,13 @@ pytest.importorskip("boto3", reason="needs the vendors' extras")
 
 from unitune.abilities import ImportedJob
 from unitune.backend import State
-from unitune.contender_specs import Recorded, Tuned
 from unitune.data.load import load
 from unitune.errors import DataError, UnituneError, UnknownName, Unsupported, UserError
 from unitune.evaluate.asking.recorded import read_answers
 from unitune.importing import ANSWERS, OLD_MODEL, import_job, record_answers
 from unitune.job import Data, Job, Tuning
-from unitune.run import Run, launch
+from unitune.runs.run import Run, launch
+from unitune.specs.contenders import Recorded, Tuned
 from unitune.testing.loopback import Conduct, Fault
 from unitune_providers.loopback.playing import PARTS, Playing, play
 from unitune_providers.openai.backend import OpenAIBackend

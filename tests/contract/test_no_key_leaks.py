@@ -26,8 +26,8 @@ from unitune import registry
 from unitune.backend import State
 from unitune.errors import UnituneError
 from unitune.job import Data, Job
-from unitune.planning import plan
-from unitune.run import Run, launch, runs
+from unitune.planning.plan import plan
+from unitune.runs.run import Run, launch, runs
 from unitune.testing.contract import ROWS, ask
 from unitune.testing.loopback import Answer, Asked, Vendor
 from unitune_providers.loopback.playing import PARTS, Playing, play

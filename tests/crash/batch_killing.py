@@ -30,7 +30,7 @@ from unitune.evaluate.asking.batchfile import BatchFile
 from unitune.evaluate.asking.journal import Journal
 from unitune.evaluate.compare import compare
 from unitune.job import Job
-from unitune.run import launch
+from unitune.runs.run import launch
 from unitune.testing import FakeBackend
 
 VERBS = ("submit_batch", "find_batch", "poll_batch", "fetch_batch", "cancel_batch")

@@ -21,22 +21,13 @@ from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 
-from unitune import (
-    deleting,
-    handle,
-    launching,
-    locks,
-    patience,
-    registry,
-    run,
-    settling,
-    uploading,
-)
+from unitune import locks, patience, registry
 from unitune.backend import Guarantee, State
 from unitune.errors import UnituneError
 from unitune.job import Data, Job
 from unitune.ledger import database, deployments, holders, leases, ledger, records, sqlite
-from unitune.run import Run, launch, runs
+from unitune.runs import deleting, handle, launching, run, settling, uploading
+from unitune.runs.run import Run, launch, runs
 from unitune.testing import FakeBackend, fake, fake_vendor
 
 ACTING = (deleting, handle, launching, locks, patience, run, settling, uploading, fake, fake_vendor)

@@ -21,12 +21,12 @@ STRIDE = {"launch": 59, "settle": 2, "cancel": 23, "resume": 23}
 LAUNCH_AND_DIE = """
 import sys
 from unitune.job import Job
-from unitune.run import launch
+from unitune.runs.run import launch
 launch(Job.load(sys.argv[1]))
 """
 RESUME = """
 import sys
-from unitune.run import runs
+from unitune.runs.run import runs
 (run,) = runs()
 before = str(run.state)
 run.resume().wait(0)

@@ -12,11 +12,12 @@ from crash.forks import stop_here, stopped
 from crash.killing import a_job, jobs_at_the_vendor
 from crash.postgres import STORES, a_store
 
-from unitune import launching, registry
+from unitune import registry
 from unitune.backend import Guarantee, State
 from unitune.errors import Busy, Unreachable
 from unitune.ledger import Ledger, leases
-from unitune.run import Run, find_run, launch, runs
+from unitune.runs import launching
+from unitune.runs.run import Run, find_run, launch, runs
 from unitune.testing import FakeBackend
 
 LEASE_SECONDS = 0.2

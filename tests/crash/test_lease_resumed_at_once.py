@@ -15,7 +15,7 @@ from crash.postgres import STORES, a_store
 from unitune import registry
 from unitune.backend import Guarantee, Launch, State
 from unitune.ledger import Ledger
-from unitune.run import Run, launch
+from unitune.runs.run import Run, launch
 from unitune.testing import FakeBackend
 
 TIMES = 100

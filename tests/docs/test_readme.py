@@ -16,7 +16,7 @@ from unitune.cost.budget import ProjectBudget
 from unitune.cost.prices.files import PricesFile
 from unitune.evaluate.contenders.build import check_roles
 from unitune.job import Evaluate, Job
-from unitune.usage_specs import Usage
+from unitune.specs.usage import Usage
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -11,7 +11,8 @@ from unitune.cli.money import between
 from unitune.cost.budget import ProjectBudget
 from unitune.errors import OverBudget
 from unitune.job import Job
-from unitune.planning import money_of, plan
+from unitune.planning.money import money_of
+from unitune.planning.plan import plan
 
 WITHOUT_ASKING = (
     "Give a budget (--budget 20, or budget: {usd: 20} in the job, or budget.yaml), or save a plan, "

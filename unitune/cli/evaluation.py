@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from unitune.job import Job
 
 if TYPE_CHECKING:
-    from unitune.run import Run
+    from unitune.runs.run import Run
 
 
 def compare(
@@ -116,7 +116,7 @@ def _baseline_line(job: Job, *, passed: bool) -> str:
 
 
 def _named(run: str) -> Run:
-    from unitune.run import find_run
+    from unitune.runs.run import find_run
 
     return find_run(run)
 
@@ -139,7 +139,7 @@ def chat(
     $ unitune chat r2611 -m "where is my parcel??"[/dim]
     """
     from unitune.cli.talking import Conversation
-    from unitune.run import find_run
+    from unitune.runs.run import find_run
 
     conversation = Conversation.open(find_run(run), base=base, system=system)
     try:

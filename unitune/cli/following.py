@@ -16,10 +16,10 @@ from unitune.backend import Event, State
 from unitune.cli.money import so_far
 from unitune.cli.output import aside, console, duration
 from unitune.cli.show import EventLine, RunView, print_run
-from unitune.cost.estimate import Estimate
+from unitune.cost.documents import Estimate
 from unitune.errors import Interrupted, RunFailed
-from unitune.run import Run
-from unitune.watching import watch_all
+from unitune.runs.run import Run
+from unitune.runs.watching import watch_all
 
 LOG_SECONDS = 10.0
 """Where no live bar can be drawn, a line is printed this often."""

@@ -11,7 +11,7 @@ from unitune.cli.options import Json, RunId, seconds_of
 from unitune.errors import BackendError, UserError
 
 if TYPE_CHECKING:
-    from unitune.deploying import Deployment
+    from unitune.runs.deploying import Deployment
 
 
 def deploy(
@@ -32,8 +32,8 @@ def deploy(
     [dim]$ unitune deploy r2611 --for 2h[/dim]
     """
     from unitune.cli.output import aside, console
-    from unitune.deploying import deploy as bring_up
-    from unitune.run import find_run
+    from unitune.runs.deploying import deploy as bring_up
+    from unitune.runs.run import find_run
 
     made = bring_up(
         find_run(run), seconds=seconds_of("--for", stand), options=_options(option or [])
@@ -58,7 +58,7 @@ def undeploy(
     [dim]$ unitune undeploy r2611[/dim]
     """
     from unitune.cli.output import console
-    from unitune.deploying import find_deployment
+    from unitune.runs.deploying import find_deployment
 
     found = find_deployment(deployment).take_down()
     spent = "" if found.usd_spent is None else f" It cost about ${found.usd_spent}."
@@ -77,7 +77,7 @@ def deployments(
     [dim]$ unitune deployments[/dim]
     """
     from unitune.cli.output import aside, console
-    from unitune.deploying import deployments as all_deployments
+    from unitune.runs.deploying import deployments as all_deployments
 
     found = all_deployments(standing=not everything)
     for one in found:
@@ -105,7 +105,7 @@ def delete(
     [dim]$ unitune delete r2611[/dim]
     """
     from unitune.cli.output import aside, console
-    from unitune.run import find_run
+    from unitune.runs.run import find_run
 
     found = find_run(run)
     left = found.delete(force=force)

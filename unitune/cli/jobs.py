@@ -119,7 +119,7 @@ def run(
     from unitune.cli.consent import consent
     from unitune.cli.following import conclude, follow
     from unitune.job import Job
-    from unitune.run import launch
+    from unitune.runs.run import launch
 
     job = Job.load(file).on(backend).within(usd_of("--budget", budget) if budget else None)
     job = job.at(prices_given(price, job.backend))
@@ -149,8 +149,8 @@ def quickstart(
     from unitune.cli.output import aside
     from unitune.cli.plans import print_plan
     from unitune.job import Job
-    from unitune.planning import plan as make_plan
-    from unitune.run import find_run, launch
+    from unitune.planning.plan import plan as make_plan
+    from unitune.runs.run import find_run, launch
 
     file = directory / "unitune.yaml"
     if not file.exists():

@@ -5,12 +5,12 @@ from __future__ import annotations
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
-from unitune.cost.estimate import Estimate
+from unitune.cost.documents import Estimate
 from unitune.cost.reconcile import Reconciliation
 from unitune.cost.spread import Spread, cents
 
 if TYPE_CHECKING:
-    from unitune.run import Run
+    from unitune.runs.run import Run
 
 
 def dollars(usd: Decimal) -> str:

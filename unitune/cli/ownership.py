@@ -39,19 +39,12 @@ def cost(
     from rich.text import Text
 
     from unitune.cli.output import console, print_json
-    from unitune.cost.prices.book import book_for
     from unitune.job import Job
-    from unitune.owning.documents import OwnershipList
-    from unitune.owning.own import own
+    from unitune.owning.own import own_everywhere
     from unitune.report.ownership.terminal import ownership_view
 
     job = Job.load(file)
-    found = OwnershipList(
-        backends=tuple(
-            own(job.on(name), book_for(job), requests_month=requests)
-            for name in backend or [job.backend]
-        )
-    )
+    found = own_everywhere(job, backend or [job.backend], requests_month=requests)
     if out is not None:
         from unitune.report.ownership.html import render
 
@@ -61,5 +54,7 @@ def cost(
         return
     for at, one in enumerate(found.backends):
         console().print(*([Text()] if at else []), ownership_view(one), sep="\n")
+    for one in found.left_out:
+        console().print(Text(f"\n{one.backend} is left out: {one.reason}"))
     if out is not None:
         console().print(f"\n{out} has the plot.")

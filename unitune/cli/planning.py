@@ -21,7 +21,7 @@ from unitune.errors import OverBudget, UserError
 
 if TYPE_CHECKING:
     from unitune.job import Job
-    from unitune.planning import Plan
+    from unitune.planning.documents import Plan
 
 Backends = Annotated[
     list[str] | None,
@@ -83,12 +83,12 @@ def plan(
     $ unitune plan unitune.yaml --backend together --backend openai
     $ unitune plan unitune.yaml -o plan.json && unitune apply plan.json[/dim]
     """
-    from unitune import calibration
     from unitune.cli.output import exit_for_errors, print_json
     from unitune.cli.plans import print_plan, print_plans
     from unitune.job import Job
-    from unitune.planning import plan as make_plan
-    from unitune.planning import plans
+    from unitune.planning import calibration
+    from unitune.planning.plan import plan as make_plan
+    from unitune.planning.plan import plans
 
     names = _names(backend, everywhere=everywhere)
     job = Job.load(file).within(usd_of("--budget", budget) if budget else None)
@@ -146,18 +146,18 @@ def apply(
     [dim]$ unitune plan unitune.yaml -o plan.json
     $ unitune apply plan.json[/dim]
     """
-    from unitune import saved_plan
     from unitune.cli.following import conclude, follow
-    from unitune.run import launch
+    from unitune.planning import saved
+    from unitune.runs.run import launch
 
-    saved = saved_plan.read(file)
-    job = saved_plan.job_of(saved, file)
-    if saved.charge == "unknown" and not allow_unpriced:
+    kept = saved.read(file)
+    job = saved.job_of(kept, file)
+    if kept.charge == "unknown" and not allow_unpriced:
         raise OverBudget(
             f"{file} does not know what the training costs. Take it all the same with "
             "--allow-unpriced."
         )
-    launched = launch(job, again=again, allow_unpriced=allow_unpriced, plan=saved)
+    launched = launch(job, again=again, allow_unpriced=allow_unpriced, plan=kept)
     if detach:
         typer.echo(launched.id)
         return
@@ -184,18 +184,18 @@ def _one_only(**given: object) -> None:
 
 
 def _save(found: Plan, output: Path, file: Path) -> None:
-    from unitune import saved_plan
     from unitune.cli.output import aside
+    from unitune.planning import saved
 
-    saved_plan.save(found, output, file)
+    saved.save(found, output, file)
     aside().print(f"Saved. Next: unitune apply {output}")
 
 
 def _print_markdown(found: Plan, against: Path | None) -> None:
-    from unitune import saved_plan
+    from unitune.planning import saved
     from unitune.report import plan_markdown
 
-    before = saved_plan.read(against) if against is not None else None
+    before = saved.read(against) if against is not None else None
     text = plan_markdown.render(found, before)
     if text:
         typer.echo(text, nl=False)

@@ -13,11 +13,11 @@ from unitune.abilities import Forecast
 from unitune.cli.money import between
 from unitune.cli.output import console, duration, facts, gigabytes, print_findings
 from unitune.cost.budget import BUDGET_CODES
-from unitune.cost.estimate import LAUNCH, MONTHLY, Estimate, Line
+from unitune.cost.documents import LAUNCH, MONTHLY, Estimate, Line
 from unitune.cost.spread import Spread, cents
 from unitune.cost.tokens import Count
-from unitune.planning import NO_BACKEND, Plan, PlanSet
-from unitune.price_specs import PriceRow
+from unitune.planning.documents import NO_BACKEND, Plan, PlanSet
+from unitune.specs.prices import PriceRow
 
 
 def print_plan(found: Plan, *, margin: float) -> None:

@@ -19,7 +19,7 @@ from unitune.cost.prices.book import PriceBook, book_here, rank
 from unitune.cost.prices.refresh import Change
 from unitune.cost.prices.staleness import Freshness, freshness
 from unitune.offer import Offer
-from unitune.price_specs import PriceRow, SourceKind
+from unitune.specs.prices import PriceRow, SourceKind
 from unitune.today import today
 
 AGE_STYLES: dict[Freshness, str] = {

@@ -12,7 +12,7 @@ from unitune import registry
 from unitune.cli.output import console
 from unitune.cli.pricelist import AGE_STYLES, SPEAKERS, BackendPrices, PriceView, aged
 from unitune.cost.prices.staleness import Freshness
-from unitune.price_specs import ANY_MODEL, OF_ANSWERS, PriceRow, Unit
+from unitune.specs.prices import ANY_MODEL, OF_ANSWERS, PriceRow, Unit
 
 AGE_WORDS: dict[Freshness, str] = {
     "fresh": "",

@@ -7,8 +7,8 @@ from decimal import Decimal
 from unitune.cli.money import dollars
 from unitune.errors import Unsupported
 from unitune.job import Job
-from unitune.planning import Plan
-from unitune.quoting import quote
+from unitune.planning.documents import Plan
+from unitune.planning.quoting import quote
 
 GAP = Decimal("0.05")
 """A difference of more than this share is worth a look: ours or theirs is wrong."""

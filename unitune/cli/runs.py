@@ -17,7 +17,7 @@ def runs(*, json: Json = False) -> None:
     """
     from unitune.cli.output import console, print_json
     from unitune.cli.show import RunList, RunView, runs_table
-    from unitune.run import runs as all_runs
+    from unitune.runs.run import runs as all_runs
 
     found = all_runs()
     if json:
@@ -35,7 +35,7 @@ def show(run: RunId, *, json: Json = False) -> None:
     """
     from unitune.cli.output import print_json
     from unitune.cli.show import RunView, print_run
-    from unitune.run import find_run
+    from unitune.runs.run import find_run
 
     found = find_run(run).refresh()
     print_json(RunView.of(found)) if json else print_run(found)
@@ -61,7 +61,7 @@ def watch(
     $ unitune watch --all[/dim]
     """
     from unitune.cli.following import conclude, follow, follow_all, follow_json
-    from unitune.run import find_run
+    from unitune.runs.run import find_run
 
     if everything == (run is not None):
         raise UserError("name one run, or give --all.")
@@ -83,7 +83,7 @@ def cancel(run: RunId, *, json: Json = False) -> None:
     """
     from unitune.cli.output import console, print_json
     from unitune.cli.show import RunView
-    from unitune.run import find_run
+    from unitune.runs.run import find_run
 
     found = find_run(run)
     found.cancel()
@@ -100,7 +100,7 @@ def pause(run: RunId, *, json: Json = False) -> None:
     """
     from unitune.cli.output import console, print_json
     from unitune.cli.show import RunView
-    from unitune.run import find_run
+    from unitune.runs.run import find_run
 
     found = find_run(run).pause()
     if json:
@@ -127,7 +127,7 @@ def resume(
     [dim]$ unitune resume r2611[/dim]
     """
     from unitune.cli.following import conclude, follow
-    from unitune.run import find_run
+    from unitune.runs.run import find_run
 
     found = find_run(run)
     found.resume(adopt=adopt, resubmit=resubmit)

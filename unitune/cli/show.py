@@ -18,7 +18,7 @@ from unitune.cli.money import money_facts
 from unitune.cli.output import console, facts, gigabytes, print_findings
 from unitune.cli.pricelist import PriceList
 from unitune.cost.budget import ProjectBudget
-from unitune.cost.estimate import Estimate
+from unitune.cost.documents import Estimate
 from unitune.cost.prices.files import PricesFile
 from unitune.cost.reconcile import Reconciliation
 from unitune.data.check import DataReport
@@ -28,8 +28,8 @@ from unitune.job import Job
 from unitune.models import TunedModel
 from unitune.offer import Offer, OfferedModel
 from unitune.owning.documents import OwnershipList
-from unitune.planning import Plan
-from unitune.run import Run
+from unitune.planning.documents import Plan
+from unitune.runs.run import Run
 
 STATE_STYLES = {State.SUCCEEDED: "green", State.FAILED: "red", State.CANCELLED: "dim"}
 

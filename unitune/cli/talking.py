@@ -9,12 +9,12 @@ from unitune import registry
 from unitune.cli.output import aside, console
 from unitune.data.example import Message
 from unitune.data.load import load
-from unitune.deploying import answering
 from unitune.errors import BackendError, RunFailed
 from unitune.evaluate.asking.attempts import persist
 from unitune.evaluate.asking.pace import Pace
 from unitune.models import ChatModel, Request
-from unitune.run import Run
+from unitune.runs.deploying import answering
+from unitune.runs.run import Run
 
 MAX_TOKENS = 512
 """Long enough for a talk, short enough that an untuned model's rambling ends."""

@@ -7,7 +7,7 @@ from rich.text import Text
 from unitune.abilities import Piece
 from unitune.cli.output import console
 from unitune.job import Job
-from unitune.masks import MaskedRow, audit
+from unitune.planning.masks import MaskedRow, audit
 
 LEARNT = ("bold green", "bold green underline")
 SEEN = ("dim", "dim underline")

@@ -9,7 +9,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from unitune.contender_specs import (
+from unitune.cost.billing import times
+from unitune.cost.tokens import Count
+from unitune.cost.workload import Workload
+from unitune.job import Evaluate, Job
+from unitune.specs.contenders import (
     ContenderSpec,
     FewShot,
     Instructed,
@@ -19,10 +23,6 @@ from unitune.contender_specs import (
     Tuned,
     ZeroShot,
 )
-from unitune.cost.billing import times
-from unitune.cost.tokens import Count
-from unitune.cost.workload import Workload
-from unitune.job import Evaluate, Job
 
 MADE_INSTRUCTIONS = Count(20, 150, 2_400)
 """Tokens of a text that is made from train: at most 30 answers of at most 80 bytes."""

@@ -1,7 +1,7 @@
 """How much may be spent, and what is left of it: of a job, of a month, of a project.
 
 Pure functions over what was spent. Where that is read, and when it is looked at, is the business of
-`unitune.budgeting` (runs) and `unitune.planning` (before there is one).
+`unitune.budgeting` (runs) and `unitune.planning.plan` (before there is one).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from unitune.cost.prices.staleness import STALE_CODE
 from unitune.cost.spread import Spread, cents
 from unitune.data.findings import Finding, error, note
 from unitune.errors import JobError
-from unitune.spec import Spec
+from unitune.specs.spec import Spec
 
 FILE = "budget.yaml"
 """Of a project: in the job's folder or the nearest one above it."""

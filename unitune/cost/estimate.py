@@ -2,9 +2,8 @@
 
     Workload (counted rows) ── billing rules ──► tokens ── price rows ──► lines ──► Estimate
 
-A line whose price or quantity is not known is unknown, and so is every sum that it stands in: never
-zero. Money is Decimal throughout. Machines of one's own are not here (`Forecasts`), nor what owning
-a model costs against prompting another (`unitune.cost.ownership`).
+What comes out is `unitune.cost.documents`. Machines of one's own are not here (`Forecasts`), nor
+what owning a model costs against prompting another (`unitune.cost.ownership`).
 """
 
 from __future__ import annotations
@@ -13,13 +12,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import date
 from decimal import Decimal
-from typing import Literal
 
-from pydantic import BaseModel, ConfigDict
-
-from unitune.contender_specs import ContenderSpec, FewShot, Instructed, Model, Server, ZeroShot
 from unitune.cost import billing
 from unitune.cost.answers import Asked, asked, asks_a_model
+from unitune.cost.documents import LAUNCH, Estimate, Item, Line
 from unitune.cost.narrowing import Narrowing
 from unitune.cost.prices.book import PriceBook
 from unitune.cost.spread import Spread
@@ -27,17 +23,13 @@ from unitune.cost.tokens import Count
 from unitune.cost.workload import Workload
 from unitune.job import Job
 from unitune.offer import Offer
-from unitune.price_specs import Kind, PriceRow, Unit
-
-Item = Literal["training", "validation", "graders", "evaluation", "hosting", "storage", "inference"]
-LAUNCH: frozenset[Item] = frozenset({"training", "validation", "graders"})
-"""What the vendor charges for the training itself: what a job's budget is held against."""
-MONTHLY: frozenset[Item] = frozenset({"hosting", "storage", "inference"})
+from unitune.specs.contenders import ContenderSpec, FewShot, Instructed, Model, Server, ZeroShot
+from unitune.specs.prices import Kind, PriceRow, Unit
 
 HOURS_A_MONTH = Decimal(730)
 """365 days of 24 hours in 12 months."""
 EVALUATION_HOURS = Decimal(2)
-"""How long a deployment stands when nobody says (`unitune.deploying.DEFAULT_SECONDS`)."""
+"""How long a deployment stands when nobody says (`unitune.runs.deploying.DEFAULT_SECONDS`)."""
 MILLION = Decimal(1_000_000)
 UNIT_NAMES: dict[Unit, str] = {
     "million-tokens": "a million tokens",
@@ -48,90 +40,6 @@ UNIT_NAMES: dict[Unit, str] = {
 }
 NOT_ASKED = ("string_check", "text_similarity", "python")
 """Graders that ask no model."""
-
-
-class Line(BaseModel):
-    """One thing that costs money."""
-
-    model_config = ConfigDict(frozen=True)
-    item: Item
-    what: str = ""
-    """Which contender, for evaluation."""
-    tokens: Count | None = None
-    """For what is priced by the token."""
-    units: Spread | None = None
-    """Hours or months, as the price says, for what is not priced by the token."""
-    price: str | None = None
-    """`PriceRow.id` of its price, in `Estimate.prices`."""
-    usd: Spread | None = None
-    """US dollars; None: unknown."""
-    because: str = ""
-    """Why it is unknown."""
-
-
-class Estimate(BaseModel):
-    """What one job costs at one backend."""
-
-    model_config = ConfigDict(frozen=True)
-    backend: str
-    model: str
-    day: date
-    """Whose prices were taken."""
-    basis: str
-    """What tokens were counted with."""
-    rows: int
-    """Training rows."""
-    epochs: Count
-    epoch_tokens: Count | None
-    """Of one pass over the training rows, as charged."""
-    counted_epochs: Count
-    """Before earlier bills have narrowed them; so are the next."""
-    counted_tokens: Count | None
-    lines: tuple[Line, ...]
-    prices: tuple[PriceRow, ...]
-    """The rows that the lines name."""
-    minimum_usd: Decimal | None = None
-    """The least that the vendor charges for a training."""
-    assumptions: tuple[str, ...]
-
-    @property
-    def launch_usd(self) -> Spread | None:
-        """What the launch costs: training, validation and graders; None: unknown."""
-        total = _sum(line for line in self.lines if line.item in LAUNCH)
-        least = self.minimum_usd
-        if total is None or least is None:
-            return total
-        return Spread(*(max(end, least) for end in (total.low, total.expected, total.high)))
-
-    @property
-    def evaluation_usd(self) -> Spread | None:
-        """What the answers of the contenders cost."""
-        return _sum(line for line in self.lines if line.item == "evaluation")
-
-    @property
-    def month_usd(self) -> Spread | None:
-        """What a month costs after the training: hosting, storage and inference."""
-        return _sum(line for line in self.lines if line.item in MONTHLY)
-
-    @property
-    def trained_tokens(self) -> Count | None:
-        """Charged training tokens of all epochs."""
-        tokens = self.epoch_tokens
-        return None if tokens is None else billing.times(self.epochs, tokens)
-
-    @property
-    def launch_prices(self) -> tuple[PriceRow, ...]:
-        """The price rows that the launch rests on."""
-        used = {line.price for line in self.lines if line.item in LAUNCH}
-        return tuple(row for row in self.prices if row.id in used)
-
-    def of(self, item: Item) -> tuple[Line, ...]:
-        """Return the lines of one kind."""
-        return tuple(line for line in self.lines if line.item == item)
-
-    def price(self, line: Line) -> PriceRow | None:
-        """Return the price row of a line."""
-        return next((row for row in self.prices if row.id == line.price), None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -424,12 +332,6 @@ def _tokens_usd(tokens: Count, usd: Decimal) -> Spread:
     return Spread(
         tokens.low * usd / MILLION, tokens.expected * usd / MILLION, tokens.high * usd / MILLION
     )
-
-
-def _sum(lines: Iterable[Line]) -> Spread | None:
-    parts = [line.usd for line in lines]
-    known = [usd for usd in parts if usd is not None]
-    return Spread.total(known) if parts and len(known) == len(parts) else None
 
 
 def _sources(rows: Iterable[PriceRow]) -> Iterator[str]:

@@ -11,7 +11,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from unitune.cost.estimate import MILLION, Estimate, Line
+from unitune.cost.documents import Estimate, Line
+from unitune.cost.estimate import MILLION
 from unitune.cost.narrowing import Lesson
 from unitune.cost.spread import Spread
 from unitune.cost.tokens import Count

@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from unitune import registry
-from unitune.contender_specs import Tuned
 from unitune.data.split import Splits, load_splits
 from unitune.errors import JobError, UnknownName, UserError
 from unitune.evaluate import baseline
@@ -37,13 +36,14 @@ from unitune.evaluate.examine import Examination, Notify, examine
 from unitune.evaluate.results import Comparison
 from unitune.evaluate.statistics.sample_size import foresight
 from unitune.evaluate.task import Task, prepare
-from unitune.feasibility import on_its_own_name
 from unitune.home import home, make_home
 from unitune.job import Job
+from unitune.planning.feasibility import on_its_own_name
+from unitune.specs.contenders import Tuned
 
 if TYPE_CHECKING:
     from unitune.evaluate.contenders.under_test import Judged
-    from unitune.run import Run
+    from unitune.runs.run import Run
 
 
 def compare(  # noqa: PLR0913 - each has a name and a default

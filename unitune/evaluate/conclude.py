@@ -13,7 +13,6 @@ from datetime import UTC, datetime
 from statistics import fmean
 
 from unitune import __version__, registry
-from unitune.contender_specs import Model, Recorded, Server
 from unitune.data.example import digest
 from unitune.errors import BackendError
 from unitune.evaluate import gate
@@ -40,6 +39,7 @@ from unitune.evaluate.statistics.intervals import Interval
 from unitune.evaluate.statistics.paired import PairedResult, own_score
 from unitune.evaluate.task import Task
 from unitune.job import Job
+from unitune.specs.contenders import Model, Recorded, Server
 
 
 def conclude(

@@ -26,7 +26,6 @@ from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
-from unitune.contender_specs import Recorded
 from unitune.errors import Interrupted
 from unitune.evaluate import retention
 from unitune.evaluate.asking import batchfile
@@ -48,6 +47,7 @@ from unitune.evaluate.task import Task
 from unitune.home import home, make_home
 from unitune.job import TokenPrice
 from unitune.models import ChatModel, TunedModel
+from unitune.specs.contenders import Recorded
 
 Notify = Callable[[Asked], None]
 

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from unitune.contender_specs import Role
 from unitune.data.example import Message
 from unitune.data.overlap import SharedCase
 from unitune.errors import MissingExtra
 from unitune.models import ToolCalls
+from unitune.specs.contenders import Role
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -38,7 +38,7 @@ from unitune.evaluate.scorers import (
 from unitune.home import home
 from unitune.job import Evaluate, Job, TokenPrice
 from unitune.models import Request
-from unitune.scorer_specs import MEASURES, MeasureSpec
+from unitune.specs.scorers import MEASURES, MeasureSpec
 
 MOST_DEV_ROWS = 60
 """Dev rows that choose prompts; a sample of a larger validation set.

@@ -18,7 +18,7 @@ from unitune.cost.ownership.alternatives import times
 from unitune.cost.spread import Spread
 from unitune.owning.pricing import Pricing
 from unitune.owning.usage import PLAIN, Profile, Tokens
-from unitune.price_specs import PriceRow
+from unitune.specs.prices import PriceRow
 
 Role = Literal["prompted", "tuned", "newest"]
 NOTHING = Spread.of(Decimal(0))

@@ -14,7 +14,7 @@ from unitune.cost.ownership import Alternative, Crossing, Crossings, Horizon
 from unitune.cost.spread import Spread
 from unitune.owning.columns import Role
 from unitune.owning.usage import Figure
-from unitune.price_specs import PriceRow
+from unitune.specs.prices import PriceRow
 
 
 class Frozen(BaseModel):
@@ -97,8 +97,16 @@ class Ownership(Frozen):
         return next((one for one in self.columns if one.role == role), None)
 
 
+class LeftOut(Frozen):
+    """A backend on which nothing can be said of a job's tuned model."""
+
+    backend: str
+    reason: str
+
+
 class OwnershipList(Frozen):
     """What it costs to own a job's tuned model on each of some backends."""
 
     schema_version: int = 1
     backends: tuple[Ownership, ...]
+    left_out: tuple[LeftOut, ...] = ()

@@ -21,25 +21,32 @@ from unitune.cost.ownership import (
     payback,
 )
 from unitune.cost.ownership.alternatives import times
-from unitune.cost.prices.book import PriceBook
+from unitune.cost.prices.book import PriceBook, book_for
 from unitune.cost.prices.staleness import age_findings
 from unitune.cost.spread import Spread
 from unitune.cost.tokens import counter_for
 from unitune.data.split import Splits, load_splits
-from unitune.errors import JobError, UserError
-from unitune.feasibility import offer_findings, on_its_own_name
+from unitune.errors import JobError, UnituneError, UserError
 from unitune.job import Job
 from unitune.offer import Offer
 from unitune.owning.columns import Answerer, tuned, untuned
 from unitune.owning.counted import Counted, count
-from unitune.owning.documents import Column, CostAt, Meeting, Ownership
+from unitune.owning.documents import (
+    Column,
+    CostAt,
+    LeftOut,
+    Meeting,
+    Ownership,
+    OwnershipList,
+)
 from unitune.owning.measured import measured
 from unitune.owning.pricing import Pricing
 from unitune.owning.usage import Profile, profile, says_all_tokens
-from unitune.planning import training_usd
-from unitune.price_specs import PriceRow
+from unitune.planning.feasibility import offer_findings, on_its_own_name
+from unitune.planning.plan import training_usd
+from unitune.specs.prices import PriceRow
+from unitune.specs.usage import Rival
 from unitune.today import today
-from unitune.usage_specs import Rival
 
 VOLUMES = (1_000, 10_000, 100_000, 1_000_000)
 """Requests a month at which costs are told beside the planned ones."""
@@ -47,12 +54,38 @@ SMALLEST = Decimal("0.000001")
 """US dollars."""
 
 
-def own(job: Job, book: PriceBook, *, requests_month: int | None = None) -> Ownership:
+def own_everywhere(
+    job: Job, backends: Iterable[str], *, requests_month: int | None = None
+) -> OwnershipList:
+    """Say what it costs to own a job's tuned model on each of several backends.
+
+    Args:
+        job: What is tuned, and how it will be used.
+        backends: Their names; where nothing can be said of one, it is left out with the reason.
+        requests_month: In place of the job's own.
+
+    Raises:
+        UnituneError: Nothing can be said of any; the reason of the first.
+    """
+    found: list[Ownership] = []
+    refused: list[tuple[str, UnituneError]] = []
+    for name in backends:
+        try:
+            found.append(own(job.on(name), requests_month=requests_month))
+        except UnituneError as problem:
+            refused.append((name, problem))
+    if not found and refused:
+        raise refused[0][1]
+    left_out = tuple(LeftOut(backend=name, reason=str(problem)) for name, problem in refused)
+    return OwnershipList(backends=tuple(found), left_out=left_out)
+
+
+def own(job: Job, book: PriceBook | None = None, *, requests_month: int | None = None) -> Ownership:
     """Say what it costs to own a job's tuned model, against prompting.
 
     Args:
         job: What is tuned, on which backend, and how it will be used (`usage`).
-        book: Prices.
+        book: Prices; None: those that hold where the job stands.
         requests_month: In place of the job's own.
 
     Raises:
@@ -61,6 +94,7 @@ def own(job: Job, book: PriceBook, *, requests_month: int | None = None) -> Owne
         DataError: Its rows cannot be read.
         UserError: The model is switched off already.
     """
+    book = book or book_for(job)
     offer = book.offer(job.backend)
     job = on_its_own_name(job, offer)
     if job.data.train is None:

@@ -9,7 +9,7 @@ from decimal import Decimal
 from unitune.cost.ownership import Rates
 from unitune.cost.prices.book import PriceBook
 from unitune.offer import Offer
-from unitune.price_specs import Kind, PriceRow
+from unitune.specs.prices import Kind, PriceRow
 
 
 @dataclass(frozen=True, slots=True)

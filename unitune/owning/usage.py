@@ -18,7 +18,7 @@ from unitune.cost.tokens import Count
 from unitune.job import Job
 from unitune.owning.counted import Counted
 from unitune.owning.measured import MeanTokens, Measured
-from unitune.usage_specs import Usage
+from unitune.specs.usage import Usage
 
 Source = Literal["option", "job", "measured", "counted", "assumed"]
 

@@ -11,10 +11,10 @@ import re
 from collections.abc import Iterator
 
 from unitune.cost.budget import BUDGET_CODES
-from unitune.cost.estimate import LAUNCH, MONTHLY, Estimate, Line
+from unitune.cost.documents import LAUNCH, MONTHLY, Estimate, Line
 from unitune.cost.spread import Spread, cents
 from unitune.cost.tokens import Count
-from unitune.planning import Plan
+from unitune.planning.documents import Plan
 from unitune.report.markdown import said
 
 MOST_FINDINGS = 10

@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from unitune.contender_specs import ContenderSpec, Recorded, Role, Tuned, ZeroShot
 from unitune.errors import DataError, UserError
 from unitune.evaluate.asking.recorded import answer_line
 from unitune.importing import job_name, moved
 from unitune.job import Data, Evaluate, Job
+from unitune.specs.contenders import ContenderSpec, Recorded, Role, Tuned, ZeroShot
 from unitune.suites.inspect_log import read_log
 from unitune.suites.lm_eval import read_samples
 from unitune.suites.promptfoo.config import read_config

@@ -13,7 +13,7 @@ from pydantic import JsonValue
 from unitune.data.example import Example
 from unitune.data.findings import Finding, clip, error
 from unitune.errors import DataError
-from unitune.scorer_specs import QualitySpec, RecordedScore
+from unitune.specs.scorers import QualitySpec, RecordedScore
 
 
 class Base(NamedTuple):

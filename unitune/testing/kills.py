@@ -31,7 +31,7 @@ from unitune.errors import UnituneError
 from unitune.job import Job
 from unitune.ledger import Ledger
 from unitune.offer import Offer
-from unitune.run import Run, launch, runs
+from unitune.runs.run import Run, launch, runs
 
 JOURNAL = ("add", "write", "add_artefact", "reserve", "settle", "delete")
 """Methods of the ledger that write down what is done."""

@@ -14,7 +14,7 @@ from typing import Annotated, Self
 from pydantic import Field, JsonValue, model_validator
 
 from unitune.backend import Event, State
-from unitune.spec import Spec
+from unitune.specs.spec import Spec
 
 STATES = {
     "queued": State.QUEUED,

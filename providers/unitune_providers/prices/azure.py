@@ -27,7 +27,7 @@ from unitune.abilities import PricesTold
 from unitune.cost.prices.sanity import contradictions, sound
 from unitune.errors import BackendError
 from unitune.offer import Offer
-from unitune.price_specs import OF_ANSWERS, Kind, PriceRow, Unit
+from unitune.specs.prices import OF_ANSWERS, Kind, PriceRow, Unit
 from unitune_providers.prices.reading import get
 
 URL = "https://prices.azure.com/api/retail/prices"

@@ -15,7 +15,7 @@ from typing import cast
 from unitune.abilities import PricesTold
 from unitune.errors import BackendError
 from unitune.offer import Offer
-from unitune.price_specs import PriceRow
+from unitune.specs.prices import PriceRow
 from unitune_providers.prices.reading import get
 
 URL = "https://huggingface.co"

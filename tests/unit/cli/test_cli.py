@@ -78,7 +78,7 @@ def test_a_bug_of_ours_exits_with_70_and_asks_for_a_report(
     def broken(*_: object, **__: object) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr("unitune.planning.plan", broken)
+    monkeypatch.setattr("unitune.planning.plan.plan", broken)
     outcome = unitune("plan", str(job_file))
 
     assert 70 == outcome.code

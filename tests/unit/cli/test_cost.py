@@ -45,6 +45,19 @@ def test_several_backends_stand_in_one_document(unitune: Command, job_file: Path
     assert ["azure", "openai"] == [one["backend"] for one in json.loads(both.out)["backends"]]
 
 
+def test_a_backend_that_nothing_can_be_said_of_is_left_out_with_the_reason(
+    unitune: Command, job_file: Path
+) -> None:
+    both = ("--backend", "azure", "--backend", "no-such-vendor")
+    outcome = unitune("cost", str(job_file), *both)
+    assert 0 == outcome.code
+    assert "no-such-vendor is left out: " in outcome.out
+    found = json.loads(unitune("cost", str(job_file), *both, "--json").out)
+    assert ["azure"] == [one["backend"] for one in found["backends"]]
+    assert ["no-such-vendor"] == [one["backend"] for one in found["left_out"]]
+    assert 0 != unitune("cost", str(job_file), "--backend", "no-such-vendor").code
+
+
 def test_the_page_is_written_and_named(unitune: Command, job_file: Path, tmp_path: Path) -> None:
     outcome = unitune("cost", str(job_file), "-o", str(tmp_path / "cost.html"))
 

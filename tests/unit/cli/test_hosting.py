@@ -11,8 +11,8 @@ from command_line import Command
 
 pytest.importorskip("boto3", reason="needs the extra `bedrock`")
 
-from unitune import deploying
 from unitune.job import Job
+from unitune.runs import deploying
 from unitune.testing.loopback import Fault
 from unitune_providers.loopback.playing import Playing, play
 

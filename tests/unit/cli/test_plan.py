@@ -187,7 +187,7 @@ def test_a_plan_of_all_calls_nobody_and_imports_no_sdk(
         "def refuse(*_): raise AssertionError('a connection')\n"
         "socket.socket.connect = refuse\n"
         "from unitune.job import Job\n"
-        "from unitune.planning import plans\n"
+        "from unitune.planning.plan import plans\n"
         "from unitune.registry import offer_names\n"
         f"found = plans(Job.load({str(file)!r}), offer_names())\n"
         "assert len(found.plans) == len(offer_names())\n"

@@ -10,15 +10,15 @@ from unitune.data.dataset import Dataset, Row
 from unitune.data.example import Example, Message
 from unitune.data.split import Splits
 from unitune.errors import UserError
-from unitune.feasibility import (
+from unitune.job import Data, Job
+from unitune.offer import Limits, Offer, OfferedModel, Refused
+from unitune.planning.feasibility import (
     Rendered,
     offer_findings,
     on_its_own_name,
     rendered,
     row_findings,
 )
-from unitune.job import Data, Job
-from unitune.offer import Limits, Offer, OfferedModel, Refused
 from unitune.today import today
 
 DAY = date(2026, 11, 25)

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from unitune.contender_specs import FewShot, Instructed, Tuned, ZeroShot
 from unitune.errors import JobError
 from unitune.job import Data, Evaluate, Gate, Job, Lora, Tuning
-from unitune.scorer_specs import Contains, Exact, JsonEqual, Regex
+from unitune.specs.contenders import FewShot, Instructed, Tuned, ZeroShot
+from unitune.specs.scorers import Contains, Exact, JsonEqual, Regex
 
 SHORTEST = """\
 name: support-triage

@@ -9,10 +9,10 @@ import pytest
 
 from unitune import registry
 from unitune.errors import MissingExtra
-from unitune.feasibility import explicit_settings, offer_findings
 from unitune.job import Data, Job, Lora, Tuning
 from unitune.offer import Offer
-from unitune.planning import plan
+from unitune.planning.feasibility import explicit_settings, offer_findings
+from unitune.planning.plan import plan
 
 TODAY = date(2026, 11, 25)
 OFFER = Offer(

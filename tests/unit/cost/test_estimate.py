@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from unitune.contender_specs import Tuned, ZeroShot
-from unitune.cost.estimate import Estimate, estimate, repriced
+from unitune.cost.documents import Estimate
+from unitune.cost.estimate import estimate, repriced
 from unitune.cost.prices.book import PriceBook
 from unitune.cost.spread import Spread
 from unitune.cost.tokens import Count, RowCount, counter_for
@@ -23,7 +23,8 @@ from unitune.data.example import Example, Message
 from unitune.data.split import Splits
 from unitune.job import Data, Evaluate, Job, TokenPrice, TrainingBudget, Tuning
 from unitune.offer import Billing, Offer, OfferedModel
-from unitune.price_specs import PriceEntry
+from unitune.specs.contenders import Tuned, ZeroShot
+from unitune.specs.prices import PriceEntry
 
 DAY = date(2026, 11, 25)
 MILLION = Decimal(1_000_000)

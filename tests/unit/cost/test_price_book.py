@@ -18,7 +18,7 @@ from unitune.cost.prices.book import ORIGINS, PriceBook, book_for, rank
 from unitune.errors import JobError, UserError
 from unitune.job import Data, Job
 from unitune.offer import Offer, OfferedModel, Tiers
-from unitune.price_specs import Kind, Origin, PriceEntry, PriceRow, SourceKind
+from unitune.specs.prices import Kind, Origin, PriceEntry, PriceRow, SourceKind
 
 DAY = date(2026, 11, 25)
 

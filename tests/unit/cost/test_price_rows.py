@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from unitune import yamlfile
 from unitune.cost.prices.writing import entries_of
-from unitune.price_specs import (
+from unitune.specs.prices import (
     KINDS,
     OF_A_METHOD,
     OF_ANSWERS,

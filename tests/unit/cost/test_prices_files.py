@@ -13,7 +13,7 @@ from unitune.cost.prices.book import book_here
 from unitune.cost.prices.files import MARK, Refreshed, merged, read_prices, write_refreshed
 from unitune.errors import JobError
 from unitune.offer import Limits, ModelUpdate
-from unitune.price_specs import PriceRow
+from unitune.specs.prices import PriceRow
 
 DAY = date(2026, 11, 25)
 MINE = """\

@@ -22,7 +22,7 @@ from unitune.evaluate.results import Answer, Comparison
 from unitune.evaluate.scorers import build
 from unitune.job import Job
 from unitune.models import Request
-from unitune.scorer_specs import Exact
+from unitune.specs.scorers import Exact
 
 CONTENDERS = [
     {"type": "zero-shot"},

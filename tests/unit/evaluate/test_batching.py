@@ -35,7 +35,7 @@ from unitune.evaluate.compare import compare
 from unitune.evaluate.results import Comparison, Record
 from unitune.job import Job
 from unitune.models import Request, TunedModel
-from unitune.run import launch
+from unitune.runs.run import launch
 from unitune.testing import FakeBackend, fake_batches
 
 TWO = {

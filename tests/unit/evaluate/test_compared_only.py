@@ -15,7 +15,7 @@ from unitune.evaluate.compare import compare
 from unitune.evaluate.scorers import Attempt, build
 from unitune.evaluate.task import longest_answer
 from unitune.job import Job
-from unitune.scorer_specs import RecordedScore
+from unitune.specs.scorers import RecordedScore
 
 CASE = Example(messages=(Message(role="user", content="?"),), id="a")
 

@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from unitune.contender_specs import Server
 from unitune.data.dataset import Dataset
 from unitune.data.load import load
 from unitune.errors import JobError, Mismatch, UnknownName, UserError
@@ -19,7 +18,8 @@ from unitune.evaluate.compare import compare
 from unitune.evaluate.contenders.training import check_prompts
 from unitune.job import Evaluate, Job
 from unitune.models import Reply, Request
-from unitune.run import Run, launch
+from unitune.runs.run import Run, launch
+from unitune.specs.contenders import Server
 
 TWO = [
     {"type": "zero-shot"},

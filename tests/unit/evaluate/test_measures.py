@@ -16,7 +16,7 @@ from unitune.evaluate.results import Record
 from unitune.evaluate.scorers import measure
 from unitune.evaluate.scorers.measures import consistency
 from unitune.job import Evaluate, TokenPrice
-from unitune.scorer_specs import Consistency, Cost, Latency, Length, MeasureSpec
+from unitune.specs.scorers import Consistency, Cost, Latency, Length, MeasureSpec
 
 
 def record(text: str = "two words", **keys: Any) -> Record:

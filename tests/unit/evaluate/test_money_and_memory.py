@@ -16,7 +16,7 @@ from unitune.evaluate.retention import probes
 from unitune.job import Evaluate
 from unitune.models import Request
 from unitune.report.html import render
-from unitune.run import launch
+from unitune.runs.run import launch
 
 PROMPTED: list[Any] = [
     "zero-shot",

@@ -6,7 +6,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from unitune.contender_specs import FewShot, Instructed, Recorded, ShotChoice, Tuned, ZeroShot
 from unitune.data.example import Example, Message
 from unitune.errors import JobError
 from unitune.evaluate.contenders.build import LADDER, MOST_SHOT_BYTES, build, check_roles
@@ -20,6 +19,7 @@ from unitune.evaluate.contenders.prompts import (
 )
 from unitune.evaluate.contenders.shots import draw
 from unitune.job import Evaluate, Tuning
+from unitune.specs.contenders import FewShot, Instructed, Recorded, ShotChoice, Tuned, ZeroShot
 
 
 def row(question: str, answer: str, system: str | None = "You sort mail.") -> Example:

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from unitune.contender_specs import FewShot, Recorded, Tuned
 from unitune.data.example import Example, Message
 from unitune.errors import DataError, JobError
 from unitune.evaluate.asking.recorded import RecordedModel, answer_line, mend, read_answers
 from unitune.evaluate.contenders.build import check_roles
 from unitune.models import Request
+from unitune.specs.contenders import FewShot, Recorded, Tuned
 
 CASES = [
     Example(

@@ -20,7 +20,7 @@ from unitune.evaluate.scorers.overlap import (
     squad_tokens,
 )
 from unitune.evaluate.scorers.text import edit_similarity
-from unitune.scorer_specs import (
+from unitune.specs.scorers import (
     Contains,
     EditDistance,
     QualitySpec,

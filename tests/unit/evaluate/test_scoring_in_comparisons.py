@@ -12,7 +12,6 @@ from typing import Any, get_args
 import pytest
 from scoring import case
 
-from unitune import scorer_specs
 from unitune.errors import BackendError, DataError, MissingExtra
 from unitune.evaluate.asking.journal import line_of, read_record
 from unitune.evaluate.compare import compare
@@ -21,7 +20,7 @@ from unitune.evaluate.scorers import Attempt, Setting, build, extras, scorer_fin
 from unitune.evaluate.scorers.build import MAKERS
 from unitune.job import Evaluate, Job
 from unitune.models import Request
-from unitune.scorer_specs import (
+from unitune.specs.scorers import (
     Bleu,
     Choice,
     Chrf,
@@ -36,6 +35,7 @@ from unitune.scorer_specs import (
     Rouge,
     ScorerSpec,
     SentenceChrf,
+    ToolCalls,
 )
 
 CONTENDERS = ["zero-shot", {"type": "instructed", "role": "candidate", "instructions": "TOLD"}]
@@ -178,7 +178,7 @@ def test_tool_calls_are_recorded_and_scored() -> None:
     )
     line = Record(contender="c", case="1", request_hash="h", tool_calls=(call,))
     read = read_record(line_of(line))
-    scorer = build(scorer_specs.ToolCalls())
+    scorer = build(ToolCalls())
     assert 1 == scorer.score(Attempt.of(row, read)).value
     failed = replace(read, error="down")
     assert 0 == scorer.score(Attempt.of(row, failed)).value
@@ -273,7 +273,7 @@ def test_a_missing_package_gives_the_install_command(
 def test_scorers_of_a_plain_install_need_no_extra() -> None:
     code = (
         "import sys; sys.modules.update(dict.fromkeys(['sacrebleu', 'rapidfuzz', 'jsonschema']))\n"
-        "from unitune.evaluate.scorers import build\nfrom unitune.scorer_specs import *\n"
+        "from unitune.evaluate.scorers import build\nfrom unitune.specs.scorers import *\n"
         "[build(spec) for spec in (Exact(), TokenF1(), JsonFields(), Rouge(variant='rouge2'))]"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

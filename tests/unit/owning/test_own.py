@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from decimal import Decimal
+from pathlib import Path
 
 import pytest
 from sample_ownership import PRICES, TOKENS, book, job, ownership
@@ -239,3 +240,21 @@ def test_old_prices_are_said_to_be_old(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("UNITUNE_TODAY", "2027-09-01")
 
     assert any("of 2026-11-01, 304 days ago" in note for note in ownership().notes)
+
+
+def test_a_model_that_is_on_this_machine_is_counted_by_its_own_tokenizer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("torch", reason="needs the extra `local`")
+    from tiny_model import tiny_tokenizer  # noqa: PLC0415 - imports torch
+
+    name = "smollm2-135m-instruct"
+    monkeypatch.setenv("UNITUNE_CACHE", str(tmp_path))
+    here = job(name, "local", tuned_tokens="auto")
+
+    def counted() -> bool:
+        return any("the model's own tokenizer" in note for note in own(here).notes)
+
+    assert not counted()
+    tiny_tokenizer().save_pretrained(tmp_path / "models" / name)
+    assert counted()

@@ -12,9 +12,9 @@ from pydantic import ValidationError
 from unitune import registry, yamlfile
 from unitune.cost.prices.sanity import contradictions
 from unitune.errors import Unsupported
-from unitune.feasibility import offer_findings
 from unitune.job import Data, Job
 from unitune.offer import Offer
+from unitune.planning.feasibility import offer_findings
 
 TODAY = date(2026, 11, 25)
 OFFERS = {name: registry.offer(name) for name in registry.offer_names()}

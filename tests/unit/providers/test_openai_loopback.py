@@ -12,8 +12,8 @@ from openai import OpenAI
 from unit.providers.openai_spec import CHAT_ROW, GRADED_ROW, GRADER, MODEL, TRIPLE_ROW
 
 from unitune import registry
-from unitune.feasibility import offer_findings
 from unitune.job import Data, Job
+from unitune.planning.feasibility import offer_findings
 from unitune.testing.loopback import Conduct, serve
 from unitune_providers.loopback.openai.rows import problem_in
 from unitune_providers.loopback.openai.vendor import KEY, OpenAIVendor

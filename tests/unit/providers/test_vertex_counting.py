@@ -15,7 +15,7 @@ from unitune.data.example import Message
 from unitune.errors import BackendError, Unreachable, Unsupported
 from unitune.job import Data, Job
 from unitune.models import Request, TunedModel
-from unitune.planning import plan
+from unitune.planning.plan import plan
 from unitune.testing.counting_contract import LONG, SHORT
 from unitune.testing.loopback import Answer, Fault, Server, serve
 from unitune_providers.loopback.vertex.vendor import VertexVendor, environment

@@ -17,8 +17,8 @@ from unitune import registry
 from unitune.abilities import Vets
 from unitune.errors import JobError, Unsupported
 from unitune.job import Data, Job
-from unitune.planning import plan
-from unitune.run import launch, runs
+from unitune.planning.plan import plan
+from unitune.runs.run import launch, runs
 from unitune.testing.contract import ROWS
 from unitune_providers.loopback.playing import Playing, play
 

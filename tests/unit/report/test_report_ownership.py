@@ -12,7 +12,7 @@ from rich.console import Console
 from sample_ownership import PRICES, book, job, ownership
 
 from unitune.cost.ownership import Crossing, Range
-from unitune.owning.documents import Ownership, OwnershipList
+from unitune.owning.documents import LeftOut, Ownership, OwnershipList
 from unitune.owning.own import own
 from unitune.report.ownership import chart, words
 from unitune.report.ownership.html import render
@@ -150,6 +150,14 @@ def test_the_page_names_every_price_row_and_every_note() -> None:
     assert all(row.id in page for row in found.prices)
     assert all(note in page for note in found.notes)
     assert "script" not in page.split("</head>")[1]
+
+
+def test_the_page_says_which_backends_are_left_out() -> None:
+    none = LeftOut(backend="elsewhere", reason="it tunes <nothing> any more")
+    page = render(OwnershipList(backends=(ownership(),), left_out=(none,)))
+
+    assert "<b>elsewhere</b>: it tunes &lt;nothing&gt; any more" in page
+    assert "Left out" not in render(OwnershipList(backends=(ownership(),)))
 
 
 def test_names_out_of_a_job_are_text_on_the_page() -> None:

@@ -13,8 +13,8 @@ from unitune.errors import DataError, JobError, UserError
 from unitune.evaluate.asking.recorded import read_recorded
 from unitune.evaluate.compare import compare
 from unitune.job import Job, Tuned, ZeroShot
-from unitune.planning import plan
-from unitune.run import launch
+from unitune.planning.plan import plan
+from unitune.runs.run import launch
 from unitune.suites.bring import CannotBring, bring
 from unitune.suites.suite import Answers, Suite, joined, kept_scores
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from pydantic import JsonValue
 
 from unitune.errors import DataError
-from unitune.scorer_specs import Contains, Exact, JsonEqual, JsonSchema, JsonValid, Regex
+from unitune.specs.scorers import Contains, Exact, JsonEqual, JsonSchema, JsonValid, Regex
 from unitune.suites.promptfoo import assertions, prompts
 from unitune.suites.promptfoo.assertions import Check, NoCounterpart, from_cell, translate
 from unitune.suites.promptfoo.config import read_config

@@ -26,7 +26,7 @@ from unitune.cost.prices import inference
 from unitune.cost.prices.files import NAME, read_prices, user_file
 from unitune.job import Job
 from unitune.offer import ModelUpdate, Offer
-from unitune.price_specs import OF_ANSWERS, Kind, Origin, PriceRow, rows_of
+from unitune.specs.prices import OF_ANSWERS, Kind, Origin, PriceRow, rows_of
 from unitune.today import today
 
 ORIGINS: tuple[Origin, ...] = get_args(Origin)

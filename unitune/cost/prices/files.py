@@ -25,8 +25,8 @@ from unitune import yamlfile
 from unitune.cost.prices.writing import entries_of
 from unitune.errors import JobError
 from unitune.offer import ModelUpdate
-from unitune.price_specs import PriceEntry, PriceRow, as_written, rows_of
-from unitune.spec import Spec
+from unitune.specs.prices import PriceEntry, PriceRow, as_written, rows_of
+from unitune.specs.spec import Spec
 from unitune.today import today
 
 NAME = "prices.yaml"

@@ -18,7 +18,7 @@ from functools import cache
 from typing import Protocol, cast
 
 from unitune.offer import Offer
-from unitune.price_specs import Kind, PriceRow
+from unitune.specs.prices import Kind, PriceRow
 
 PACKAGE = "genai_prices"
 FIELDS: dict[Kind, str] = {

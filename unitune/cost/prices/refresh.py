@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict
 from unitune.abilities import PricesTold
 from unitune.cost.prices.book import PriceBook
 from unitune.offer import Limits, ModelUpdate, Offer
-from unitune.price_specs import ANY_MODEL, PriceRow, Unit
+from unitune.specs.prices import ANY_MODEL, PriceRow, Unit
 
 A_UNIT: dict[Unit, str] = {
     "million-tokens": "a million",

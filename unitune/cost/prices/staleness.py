@@ -12,7 +12,7 @@ from datetime import date
 from typing import Literal
 
 from unitune.data.findings import Finding, error, note, warning
-from unitune.price_specs import PriceRow
+from unitune.specs.prices import PriceRow
 
 Freshness = Literal["fresh", "aging", "old", "stale"]
 AGING_DAYS, OLD_DAYS, STALE_DAYS = 45, 90, 180

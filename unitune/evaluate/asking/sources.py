@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import TypeAlias
 
 from unitune import registry
-from unitune.contender_specs import ContenderSpec, Model, Recorded, Server, Tuned
 from unitune.data.example import Example
 from unitune.errors import UserError
 from unitune.evaluate.asking.recorded import RecordedModel
 from unitune.models import ChatModel, TunedModel
+from unitune.specs.contenders import ContenderSpec, Model, Recorded, Server, Tuned
 
 
 @dataclass(frozen=True, slots=True)

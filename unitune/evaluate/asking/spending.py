@@ -16,7 +16,11 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 
 from unitune import registry
-from unitune.contender_specs import (
+from unitune.errors import OverBudget
+from unitune.evaluate.results import Record
+from unitune.job import Job, TokenPrice
+from unitune.models import Reply, Request
+from unitune.specs.contenders import (
     ContenderSpec,
     FewShot,
     Instructed,
@@ -25,10 +29,6 @@ from unitune.contender_specs import (
     Server,
     ZeroShot,
 )
-from unitune.errors import OverBudget
-from unitune.evaluate.results import Record
-from unitune.job import Job, TokenPrice
-from unitune.models import Reply, Request
 
 TOKENS_A_MESSAGE = 8
 """Around each message, high: chat templates take 3 to 5, OpenAI counts 3 (its Cookbook, How to

@@ -17,7 +17,13 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Literal
 
-from unitune.contender_specs import (
+from unitune.data.example import Example
+from unitune.errors import JobError
+from unitune.evaluate.contenders.neighbours import Neighbours
+from unitune.evaluate.contenders.prompts import OWN_MESSAGES, Nearest, Prompt, instructions_from
+from unitune.evaluate.contenders.shots import draw, size_bytes
+from unitune.job import Evaluate, Tuning
+from unitune.specs.contenders import (
     ContenderSpec,
     FewShot,
     Instructed,
@@ -29,12 +35,6 @@ from unitune.contender_specs import (
     Tuned,
     ZeroShot,
 )
-from unitune.data.example import Example
-from unitune.errors import JobError
-from unitune.evaluate.contenders.neighbours import Neighbours
-from unitune.evaluate.contenders.prompts import OWN_MESSAGES, Nearest, Prompt, instructions_from
-from unitune.evaluate.contenders.shots import draw, size_bytes
-from unitune.job import Evaluate, Tuning
 
 LADDER = (4, 8, 16)
 """Numbers of shots that `auto` tries.

@@ -10,7 +10,6 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from unitune.contender_specs import Tuned
 from unitune.data.dataset import Dataset
 from unitune.data.example import Example
 from unitune.data.findings import clip
@@ -18,6 +17,7 @@ from unitune.errors import Mismatch
 from unitune.evaluate.contenders.prompts import SYSTEM_ROLES
 from unitune.evaluate.results import Curve
 from unitune.job import Job
+from unitune.specs.contenders import Tuned
 
 MOST_SYSTEM_PROMPTS = 0.1
 """Where there are more of them than a tenth of the rows, they hold content and are no prompt."""

@@ -15,13 +15,13 @@ from unitune.backend import Event, State
 from unitune.data.dataset import Dataset
 from unitune.data.load import load
 from unitune.data.split import Splits
-from unitune.deploying import answering, standing
 from unitune.errors import Mismatch, UnknownName, UserError
 from unitune.evaluate.contenders.training import Training
 from unitune.evaluate.results import Curve
 from unitune.job import Job
 from unitune.models import TunedModel
-from unitune.run import Run, runs, training_fingerprint
+from unitune.runs.deploying import answering, standing
+from unitune.runs.run import Run, runs, training_fingerprint
 
 
 @dataclass(frozen=True, slots=True)

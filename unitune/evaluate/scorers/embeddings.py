@@ -26,7 +26,7 @@ from unitune.errors import BackendError, Unreachable, UserError
 from unitune.evaluate.scorers.interface import Attempt, Kind, Scorer, Setting
 from unitune.evaluate.scorers.text import refuse_empty
 from unitune.patience import passes, pauses, wait, wished
-from unitune.scorer_specs import Embedding
+from unitune.specs.scorers import Embedding
 
 Vector: TypeAlias = NDArray[np.float32]
 

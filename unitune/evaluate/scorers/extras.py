@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib.util import find_spec
 
 from unitune.errors import MissingExtra
-from unitune.scorer_specs import QualitySpec
+from unitune.specs.scorers import QualitySpec
 
 
 def needs(package: str, spec: QualitySpec) -> None:

@@ -11,7 +11,7 @@ from unitune.evaluate.scorers.functions import module_spec
 from unitune.evaluate.scorers.graders import load_grader
 from unitune.evaluate.scorers.interface import Setting
 from unitune.evaluate.scorers.json_text import load_definition
-from unitune.scorer_specs import (
+from unitune.specs.scorers import (
     JsonSchema,
     Labelled,
     OpenAIGrader,

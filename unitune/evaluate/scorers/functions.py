@@ -31,7 +31,7 @@ from unitune.evaluate.scorers.interface import (
     Unscorable,
     guarded,
 )
-from unitune.scorer_specs import PythonFunction
+from unitune.specs.scorers import PythonFunction
 
 Function: TypeAlias = Callable[[str, Example], object]
 

@@ -37,8 +37,8 @@ from unitune.evaluate.scorers.interface import (
     guarded,
 )
 from unitune.evaluate.scorers.overlap import gleu, rouge_l, rouge_n
-from unitune.grader_formula import calculate, parse_formula
-from unitune.grader_specs import (
+from unitune.specs.grader_formula import calculate, parse_formula
+from unitune.specs.graders import (
     PLACEHOLDER,
     VARIABLE,
     Grader,
@@ -47,7 +47,7 @@ from unitune.grader_specs import (
     StringCheck,
     TextSimilarity,
 )
-from unitune.scorer_specs import OpenAIGrader
+from unitune.specs.scorers import OpenAIGrader
 
 Context: TypeAlias = dict[str, JsonValue]
 """`item` and `sample`, as templates and functions read them."""

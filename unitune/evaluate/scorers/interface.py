@@ -23,7 +23,7 @@ from unitune.data.example import Example
 from unitune.evaluate.results import Confusion, Record
 from unitune.evaluate.scorers.sums import Sums, mean_of
 from unitune.models import ToolCalls
-from unitune.scorer_specs import QualitySpec
+from unitune.specs.scorers import QualitySpec
 
 T = TypeVar("T")
 

@@ -19,7 +19,7 @@ from unitune.data.findings import clip
 from unitune.errors import DataError, JobError
 from unitune.evaluate.scorers.extras import needs
 from unitune.evaluate.scorers.interface import Attempt, Kind, Score, Scorer, Setting, guarded
-from unitune.scorer_specs import JsonEqual, JsonFields, JsonSchema, JsonValid
+from unitune.specs.scorers import JsonEqual, JsonFields, JsonSchema, JsonValid
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from statistics import fmean
 from unitune.evaluate.asking.spending import usd
 from unitune.evaluate.results import Record
 from unitune.job import TokenPrice
-from unitune.scorer_specs import Consistency, Cost, Latency, Length, MeasureSpec
+from unitune.specs.scorers import Consistency, Cost, Latency, Length, MeasureSpec
 
 
 def measure(

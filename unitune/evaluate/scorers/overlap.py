@@ -12,7 +12,7 @@ from unitune.data.findings import clip
 from unitune.evaluate.scorers.extras import needs
 from unitune.evaluate.scorers.interface import Attempt, Kind, Scorer, Setting
 from unitune.evaluate.scorers.text import refuse_empty
-from unitune.scorer_specs import Rouge, SentenceChrf, TokenF1
+from unitune.specs.scorers import Rouge, SentenceChrf, TokenF1
 
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
 _PUNCTUATION = str.maketrans("", "", string.punctuation)

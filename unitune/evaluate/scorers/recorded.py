@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from unitune.evaluate.scorers.functions import share
 from unitune.evaluate.scorers.interface import Attempt, Kind, Scorer, Setting, Unscorable
-from unitune.scorer_specs import RecordedScore
+from unitune.specs.scorers import RecordedScore
 
 
 def make_recorded_score(spec: RecordedScore, _: Setting) -> Scorer:

@@ -7,7 +7,7 @@ import re
 from unitune.data.example import Example
 from unitune.evaluate.scorers.extras import needs
 from unitune.evaluate.scorers.interface import Attempt, Kind, Scorer, Setting
-from unitune.scorer_specs import Contains, EditDistance, Exact, Regex
+from unitune.specs.scorers import Contains, EditDistance, Exact, Regex
 
 
 def exact(answer: str, expected: str, *, ignore_case: bool = False) -> bool:

@@ -13,7 +13,7 @@ from unitune.data.findings import clip
 from unitune.evaluate.scorers.interface import Attempt, Kind, Score, Scorer, Setting
 from unitune.evaluate.scorers.json_text import Json, read_json
 from unitune.models import ToolCalls as Calls
-from unitune.scorer_specs import ToolCalls
+from unitune.specs.scorers import ToolCalls
 
 
 @dataclass(frozen=True, slots=True)

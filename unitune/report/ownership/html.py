@@ -25,6 +25,7 @@ def render(found: OwnershipList) -> str:
         .get_template("ownership/page.html.j2")
         .render(
             backends=found.backends,
+            left_out=found.left_out,
             words=words,
             chart=chart,
             typography=typography,

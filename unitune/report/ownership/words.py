@@ -13,8 +13,8 @@ from unitune.cost.spread import Spread
 from unitune.owning.columns import Role
 from unitune.owning.documents import Ownership
 from unitune.owning.usage import Source
-from unitune.price_specs import PriceRow
 from unitune.report.typography import counted
+from unitune.specs.prices import PriceRow
 
 NAMES: dict[Role, str] = {"prompted": "prompted", "tuned": "tuned", "newest": "newest untuned"}
 UNKNOWN = "unknown"

@@ -26,7 +26,7 @@ import yaml
 from pydantic import JsonValue
 
 from unitune.data.findings import clip
-from unitune.scorer_specs import (
+from unitune.specs.scorers import (
     Contains,
     Exact,
     JsonEqual,

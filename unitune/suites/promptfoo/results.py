@@ -21,7 +21,7 @@ from unitune.data.example import Example, Message
 from unitune.data.findings import Finding, clip
 from unitune.errors import DataError, MissingExtra
 from unitune.evaluate.scorers import Attempt, build
-from unitune.scorer_specs import QualitySpec
+from unitune.specs.scorers import QualitySpec
 from unitune.suites.promptfoo.config import case_of
 from unitune.suites.promptfoo.prompts import NotText, messages_of
 from unitune.suites.promptfoo.providers import base_of

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pydantic import JsonValue
 
 from unitune.data.findings import Finding, clip, error
-from unitune.scorer_specs import QualitySpec
+from unitune.specs.scorers import QualitySpec
 from unitune.suites.promptfoo.assertions import Check, NoCounterpart, flat, translate
 
 

@@ -1,0 +1,471 @@
+"""Money is set aside once, held to every limit, watched in flight, and settled at the end."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sqlite3
+from collections.abc import Callable
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+from crash.forks import Fork, Gate
+from pydantic import JsonValue
+
+from unitune import budgeting, registry
+from unitune.abilities import Page
+from unitune.backend import State, Status
+from unitune.cost.documents import Estimate
+from unitune.errors import Mismatch, OverBudget
+from unitune.home import home
+from unitune.job import Job, TrainingBudget, Tuning
+from unitune.ledger import Ledger
+from unitune.offer import Billing
+from unitune.planning import saved
+from unitune.planning.plan import plan
+from unitune.runs import launching, run, watching
+from unitune.specs.prices import PriceEntry
+from unitune.testing.fake import FakeBackend
+from unitune.today import today
+
+from .conftest import MakeJob
+
+Priced = Callable[..., Job]
+
+
+@pytest.fixture
+def priced(make_job: MakeJob, monkeypatch: pytest.MonkeyPatch) -> Priced:
+    """A job for the fake, which takes money: $1 a thousand tokens, unless told otherwise."""
+    fake = registry.offer("fake")
+
+    def make(
+        usd: str | None = None,
+        price: str = "1000",
+        script: dict[str, JsonValue] | None = None,
+        **rules: str,
+    ) -> Job:
+        entry: dict[str, object] = {"training": price, "as_of": today(), "source": "a test"}
+        billing = {"epochs_auto": 2, "validation": "free", **rules}
+        offer = fake.model_copy(
+            update={
+                "training_price": None,
+                "prices": (PriceEntry.model_validate(entry),) if price else (),
+                "billing": Billing.model_validate(billing),
+            }
+        )
+        monkeypatch.setattr(registry, "offer", {"fake": offer}.__getitem__)
+        job = make_job(script or {})
+        budget = TrainingBudget(usd=Decimal(usd)) if usd else None
+        return job.model_copy(update={"budget": budget})
+
+    return make
+
+
+def reckoned(job: Job) -> Estimate:
+    made = plan(job).estimate
+    assert made is not None
+    return made
+
+
+def high(job: Job) -> Decimal:
+    usd = reckoned(job).launch_usd
+    assert usd is not None
+    return usd.high
+
+
+def limit(folder: Path, **usd: object) -> None:
+    lines = "".join(f"{name}: {amount}\n" for name, amount in usd.items())
+    (folder / "budget.yaml").write_text(lines, encoding="utf-8")
+
+
+def other(job: Job) -> Job:
+    """Another training, of the same cost."""
+    return job.model_copy(update={"tuning": Tuning(learning_rate=0.5)})
+
+
+def test_a_launch_within_its_budget_is_set_aside_and_one_over_it_is_refused(priced: Priced) -> None:
+    job = priced("1000")
+    assert State.SUCCEEDED is run.launch(job).wait(0).state
+    (cost,) = Ledger(home()).costs()
+    assert cost.reserved is not None
+
+    dear = other(priced(str(high(job) / 2)))
+    with pytest.raises(OverBudget, match="the job's budget"):
+        run.launch(dear)
+    assert 1 == len(run.runs()), "nothing was written down"
+
+
+def test_the_budget_is_held_against_high_and_not_against_what_is_expected(priced: Priced) -> None:
+    usd = reckoned(priced()).launch_usd
+    assert usd is not None
+    assert usd.expected < usd.high
+    with pytest.raises(OverBudget):
+        run.launch(priced(str(usd.expected)))
+    assert State.SUCCEEDED is run.launch(priced(str(usd.high))).wait(0).state
+
+
+@pytest.mark.parametrize("name", ["month_usd", "project_usd"])
+def test_what_other_runs_have_taken_is_not_there_any_more(
+    priced: Priced, workplace: Path, name: str
+) -> None:
+    job = priced()
+    limit(workplace, **{name: high(job) * Decimal("1.5")})
+    run.launch(job)
+    assert "over-budget" in [finding.code for finding in plan(other(job)).errors]
+    with pytest.raises(OverBudget, match="spent or set aside"):
+        run.launch(other(job))
+
+
+def test_a_new_month_has_money_again(
+    priced: Priced, workplace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = priced()
+    limit(workplace, month_usd=high(job))
+    run.launch(job)
+    following = (today().replace(day=1).toordinal() + 40, today())[0]
+    monkeypatch.setenv("UNITUNE_TODAY", today().fromordinal(following).isoformat())
+    run.launch(other(priced()))
+
+
+def test_an_unknown_price_is_refused_under_a_budget_and_recorded_when_taken(priced: Priced) -> None:
+    job = priced("1000", price="")
+    with pytest.raises(OverBudget, match="nobody knows what fake charges"):
+        run.launch(job)
+    launched = run.launch(job, allow_unpriced=True)
+    approval = budgeting.approval_of(Ledger(home()), launched.id)
+    assert approval is not None
+    assert approval.unpriced
+
+
+def test_a_file_that_is_not_the_one_that_was_reckoned_is_never_submitted(
+    priced: Priced, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The rows are changed between the plan and the upload."""
+    honest = launching.hand_over
+
+    def changed(ledger: Ledger, record: object, files: list[Path]) -> None:
+        row = files[0].read_text(encoding="utf-8").splitlines()[0] + "\n"
+        files[0].write_text(row * 50, encoding="utf-8")
+        honest(ledger, record, files)  # pyright: ignore[reportArgumentType]
+
+    monkeypatch.setattr(launching, "hand_over", changed)
+    with pytest.raises(Mismatch, match=r"train\.jsonl as handed over is not the file"):
+        run.launch(priced("1000"))
+    (kept,) = run.runs()
+    assert kept.job_id is None
+
+
+def test_a_price_that_rose_since_the_plan_is_held_against_the_budget_before_the_create_call(
+    priced: Priced, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = priced("100000")
+    job = priced(str(high(job)))
+    honest = launching.hand_over
+
+    def rises(*given: object) -> None:
+        honest(*given)  # pyright: ignore[reportArgumentType]
+        priced(price="2000")
+
+    monkeypatch.setattr(launching, "hand_over", rises)
+    with pytest.raises(OverBudget, match="the job's budget"):
+        run.launch(job)
+    (kept,) = run.runs()
+    assert (State.UPLOADING, None) == (kept.state, kept.job_id)
+    assert State.CANCELLED is kept.cancel().state
+
+
+def test_of_two_launches_at_once_only_one_gets_the_last_money(
+    priced: Priced, workplace: Path
+) -> None:
+    job = priced()
+    limit(workplace, project_usd=high(job) * Decimal("1.5"))
+    Ledger(home())
+    gate, asked = Gate(), [job, other(job)]
+
+    def race(mine: Job) -> str:
+        gate.wait()
+        return run.launch(mine).id
+
+    forks = [Fork(lambda mine=mine: race(mine)) for mine in asked]
+    gate.open(len(forks))
+    results = [fork.result() for fork in forks]
+    assert 1 == sum("OverBudget" in result for result in results), results
+    assert 1 == sum(cost.reserved is not None for cost in Ledger(home()).costs())
+
+
+def test_a_launch_killed_after_its_money_was_set_aside_sets_none_aside_again(
+    priced: Priced, workplace: Path
+) -> None:
+    job = priced(script={"submits": ["die before"]})
+    limit(workplace, project_usd=high(job))
+    fork = Fork(lambda: run.launch(job).id)
+    fork.result()
+    (killed,) = run.runs()
+    assert State.SUBMITTING is killed.state
+    assert State.SUCCEEDED is killed.resume().wait(0).state
+    assert 1 == len(Ledger(home()).costs())
+
+
+def test_what_was_refused_costs_nothing(priced: Priced, workplace: Path) -> None:
+    job = priced(script={"submits": ["refuse"]})
+    limit(workplace, project_usd=high(job))
+    with pytest.raises(Exception, match="refuses this job"):
+        run.launch(job)
+    assert Decimal(0) == budgeting.spent_here(Ledger(home()), today()).project_usd
+    assert State.SUCCEEDED is run.launch(other(priced())).wait(0).state
+
+
+def test_a_second_attempt_finds_less_in_the_jobs_budget(priced: Priced) -> None:
+    job = priced(script={"fail_at_step": 3}, failed="everything")
+    job = job.model_copy(update={"budget": TrainingBudget(usd=high(job) * Decimal("1.2"))})
+    launched = run.launch(job)
+    for _ in launched.watch(0):
+        pass
+    assert State.FAILED is launched.state
+    with pytest.raises(OverBudget, match="spent or set aside"):
+        launched.resume()
+
+
+def test_a_run_is_cancelled_when_its_steps_pass_what_is_left(
+    priced: Priced, workplace: Path
+) -> None:
+    """The project's budget was lowered while it ran."""
+    job = priced(script={"steps": 100, "steps_per_poll": 10})
+    limit(workplace, project_usd=high(job))
+    launched = run.launch(job)
+    limit_now(launched, high(job) / 2)
+    for _ in launched.watch(0):
+        pass
+    assert State.CANCELLED is launched.state
+    (told,) = [event for event in launched.events() if event.key == launching.OVERRUN]
+    assert "the project's budget" in str(told.data["text"])
+    steps = [int(str(one.data["step"])) for one in launched.events() if one.kind == "step"]
+    assert 50 < max(steps) <= 70, "at the next look after half the steps"
+
+
+def limit_now(launched: run.Run, usd: Decimal) -> None:
+    """Lower the limit that a run was launched under, as its ledger has it."""
+    ledger = Ledger(home())
+    approval = budgeting.approval_of(ledger, launched.id)
+    assert approval is not None
+    project = approval.project.model_copy(update={"project_usd": usd})
+    lowered = approval.model_copy(update={"project": project})
+    with sqlite3.connect(ledger.folder / "ledger.db") as connection:
+        connection.execute(
+            "UPDATE costs SET approval = ? WHERE run_id = ?",
+            (lowered.model_dump_json(), launched.id),
+        )
+
+
+def test_a_run_by_the_hour_is_cancelled_one_look_before_its_limit(priced: Priced) -> None:
+    """100 dollars an hour and a limit of 2: 72 seconds, of which the last 30 are not waited for."""
+    script = {"steps": 1000, "seconds_per_step": 0.01}
+    job = priced(price="100/hour", script=script)
+    budget = TrainingBudget(usd=Decimal(2), hours=Decimal("0.01"))
+    launched = run.launch(job.model_copy(update={"budget": budget}))
+    while launched.refresh().state is State.QUEUED:
+        pass
+    ledger = Ledger(home())
+    record = ledger.record(launched.id)
+    assert record.state is State.RUNNING
+    assert budgeting.overrun(ledger, record) is None
+    later = ledger.now() + 7
+    ledger.now = lambda: later
+    told = budgeting.overrun(ledger, record)
+    assert told is not None
+    assert "it may take 0.01 hours" in told, "36 seconds, less the 30 of a look"
+
+
+def test_epochs_that_the_vendor_adds_end_a_run_before_they_are_paid(
+    priced: Priced, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = priced(script={"steps": 1000})
+    launched = run.launch(priced(str(high(job)), script={"steps": 1000}))
+    honest = FakeBackend.poll
+
+    def many(self: FakeBackend, job_id: str, cursor: str) -> Status:
+        seen = honest(self, job_id, cursor)
+        return Status(seen.state, seen.raw, seen.events, seen.cursor, seen.model, epochs=20)
+
+    monkeypatch.setattr(FakeBackend, "poll", many)
+    for _ in launched.watch(0):
+        pass
+    assert State.CANCELLED is launched.state
+    assert any("more epochs than reckoned" in str(each.data) for each in launched.events())
+
+
+def billed(monkeypatch: pytest.MonkeyPatch, tokens: int | None, usd: str | None = None) -> None:
+    """Let the fake say what it bills."""
+    honest = FakeBackend.poll
+
+    def poll(self: FakeBackend, job_id: str, cursor: str) -> Status:
+        seen = honest(self, job_id, cursor)
+        money = Decimal(usd) if usd else None
+        return Status(
+            seen.state, seen.raw, seen.events, seen.cursor, seen.model, seen.error, tokens, money
+        )
+
+    monkeypatch.setattr(FakeBackend, "poll", poll)
+
+
+def test_a_bill_stands_beside_its_estimate(priced: Priced, monkeypatch: pytest.MonkeyPatch) -> None:
+    job = priced()
+    made = reckoned(job)
+    assert made.epoch_tokens is not None
+    tokens = 2 * (made.epoch_tokens.expected + 6)  # a token more in each of the 6 rows
+    usd = Decimal(tokens) * Decimal("1.1") / 1000
+    billed(monkeypatch, tokens, str(usd))
+    found = run.launch(job).wait(0).reconciliation
+    assert found is not None
+    assert (tokens, usd, 2) == (found.bill.tokens, found.usd, found.epochs)
+    assert Decimal(1) == found.framing_error
+    assert found.price_drift is not None
+    assert abs(found.price_drift - Decimal("0.1")) < Decimal("0.000001")
+    assert not found.provisional
+    assert usd == budgeting.spent_here(Ledger(home()), today()).project_usd
+
+
+def test_a_cancelled_run_is_settled_by_the_vendors_rule_and_provisionally(priced: Priced) -> None:
+    script = {"steps": 10, "steps_per_poll": 1}
+    job = priced(script=script, cancelled="completed-steps")
+    launched = run.launch(job)
+    for _ in range(4):
+        launched.refresh()
+    launched.cancel()
+    for _ in launched.watch(0):
+        pass
+    found = launched.reconciliation
+    assert found is not None
+    usd = reckoned(job).launch_usd
+    assert usd is not None
+    assert found.bill.share is not None
+    assert (True, "cancelled") == (found.provisional, found.end)
+    assert usd.expected * found.bill.share == found.usd
+
+
+def test_what_is_cancelled_where_no_rule_is_known_has_an_unknown_cost(priced: Priced) -> None:
+    launched = run.launch(priced(script={"steps": 50}))
+    launched.cancel()
+    for _ in launched.watch(0):
+        pass
+    found = launched.reconciliation
+    assert found is not None
+    assert found.usd is None
+    usd = reckoned(priced()).launch_usd
+    assert usd is not None
+    assert usd.high == budgeting.spent_here(Ledger(home()), today()).project_usd, "at most"
+
+
+def test_three_bills_narrow_the_next_range_and_two_do_not(
+    priced: Priced, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = reckoned(priced())
+    assert made.epoch_tokens is not None
+    wide = made.epoch_tokens
+    assert wide.low < wide.high
+    truth = wide.low + (wide.high - wide.low) // 3
+    billed(monkeypatch, 2 * truth)
+    for number in range(3):
+        assert wide == reckoned(priced()).epoch_tokens, f"after {number} bills"
+        rate = 0.1 + number / 10
+        run.launch(priced().model_copy(update={"tuning": Tuning(learning_rate=rate)})).wait(0)
+    narrow = reckoned(priced())
+    assert narrow.epoch_tokens is not None
+    assert abs(narrow.epoch_tokens.low - truth) <= 1
+    assert narrow.epoch_tokens.high - narrow.epoch_tokens.low <= 2
+    assert wide == narrow.counted_tokens
+    assert any("3 earlier runs" in line for line in narrow.assumptions)
+
+
+def test_what_a_deleted_run_has_cost_stays_spent(
+    priced: Priced, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    billed(monkeypatch, 500)
+    done = run.launch(priced()).wait(0)
+    before = budgeting.spent_here(Ledger(home()), today())
+    done.delete(force=True)
+    assert [] == run.runs()
+    assert before == budgeting.spent_here(Ledger(home()), today())
+
+
+def test_a_saved_plan_is_launched_while_it_holds(priced: Priced, workplace: Path) -> None:
+    job = priced()
+    job.save(workplace / "unitune.yaml")
+    saved.save(plan(job), workplace / "plan.json", workplace / "unitune.yaml")
+    found = saved.read(workplace / "plan.json")
+    again = saved.job_of(found, workplace / "plan.json")
+    assert State.SUCCEEDED is run.launch(again, plan=found).wait(0).state
+    approval = budgeting.approval_of(Ledger(home()), run.runs()[0].id)
+    assert approval is not None
+    assert high(job) == approval.budget_usd
+
+
+def test_a_saved_plan_is_refused_with_what_has_changed(priced: Priced, workplace: Path) -> None:
+    job = priced()
+    job.save(workplace / "unitune.yaml")
+    plan_file = workplace / "plan.json"
+    saved.save(plan(job), plan_file, workplace / "unitune.yaml")
+    found = saved.read(plan_file)
+
+    priced(price="1001").model_copy(update={"tuning": Tuning(epochs=3)}).save(
+        workplace / "unitune.yaml"
+    )
+    rows = (workplace / "train.jsonl").read_text(encoding="utf-8")
+    row = json.dumps(
+        {"messages": [{"role": "user", "content": "new"}, {"role": "assistant", "content": "a"}]}
+    )
+    (workplace / "train.jsonl").write_text(f"{rows}{row}\n", encoding="utf-8")
+    with pytest.raises(Mismatch) as refusal:
+        run.launch(saved.job_of(found, plan_file), plan=found)
+    told = str(refusal.value)
+    assert 5 == refusal.value.exit_code
+    assert "job: tuning.epochs was 'auto', is 3" in told
+    assert "data: the rows in train.jsonl are others" in told
+    assert "price: training of * was $1000 per million-tokens" in told
+    assert [] == run.runs()
+
+
+def test_a_killed_watcher_leaves_a_cancel_that_the_next_one_sends(
+    priced: Priced, workplace: Path
+) -> None:
+    job = priced(script={"steps": 1000, "steps_per_poll": 300})
+    limit(workplace, project_usd=high(job))
+    launched = run.launch(job)
+    limit_now(launched, high(job) / 2)
+
+    def die(self: FakeBackend, job_id: str) -> None:
+        del self, job_id
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    def watch_and_die() -> None:
+        FakeBackend.cancel = die  # pyright: ignore[reportAttributeAccessIssue]
+        for _ in run.find_run(launched.id).watch(0):
+            pass
+
+    Fork(watch_and_die).result()
+    left = run.find_run(launched.id)
+    assert State.CANCELLING is left.state
+    for _ in left.watch(0):
+        pass
+    assert State.CANCELLED is left.state
+
+
+class ListingFake(FakeBackend):
+    """The fake as a vendor that lists its jobs, so that runs without news are not polled."""
+
+    def survey(self, cursor: str) -> Page:
+        del cursor
+        return Page({str(each.job_id): State.RUNNING for each in run.runs()})
+
+
+def test_one_that_watches_all_ends_what_costs_too_much_though_the_list_shows_no_change(
+    priced: Priced, workplace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(registry, "backend", {"fake": ListingFake()}.__getitem__)
+    job = priced(script={"steps": 100, "steps_per_poll": 10})
+    limit(workplace, project_usd=high(job))
+    launched = run.launch(job)
+    limit_now(launched, high(job) / 2)
+    assert State.CANCELLED is list(watching.watch_all(0))[-1].state

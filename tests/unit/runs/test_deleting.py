@@ -1,0 +1,245 @@
+"""`Run.delete`: everything that a run left behind goes, or it is said what stays and why."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import pytest
+from pydantic import JsonValue
+
+from unitune import registry
+from unitune.backend import State, Upload
+from unitune.errors import BackendError, Unreachable, Unsupported, UserError
+from unitune.job import Job
+from unitune.ledger import DeploymentRecord, Ledger
+from unitune.models import TunedModel
+from unitune.runs import deleting
+from unitune.runs.run import Run, launch, runs
+from unitune.testing import FakeBackend
+
+MakeJob = Callable[[dict[str, JsonValue]], Job]
+
+
+@dataclass
+class Vendor(FakeBackend):
+    """The fake, with models and files that can be deleted.
+
+    Args:
+        refuses: What it raises instead, once for each deletion.
+        deleted: Names of files and models, in order.
+    """
+
+    refuses: list[Exception] = field(default_factory=list[Exception])
+    deleted: list[str] = field(default_factory=list[str])
+
+    def delete_file(self, ref: str) -> None:
+        if self.refuses:
+            raise self.refuses.pop(0)
+        Path(ref).unlink(missing_ok=True)
+        self.deleted.append(ref)
+
+    def delete_model(self, model: TunedModel) -> None:
+        if self.refuses:
+            raise self.refuses.pop(0)
+        shutil.rmtree(model.name, ignore_errors=True)
+        self.deleted.append(model.name)
+
+
+@pytest.fixture
+def vendor(monkeypatch: pytest.MonkeyPatch, store: str) -> Vendor:
+    del store
+    made = Vendor()
+    monkeypatch.setattr(registry, "backend", lambda _: made)
+    return made
+
+
+@pytest.fixture
+def ledger(workplace: Path) -> Ledger:
+    return Ledger(workplace / ".unitune")
+
+
+def uploads(workplace: Path) -> list[Path]:
+    return sorted((workplace / "vendor" / "uploads").glob("*"))
+
+
+def test_model_files_folder_and_rows_are_deleted(
+    workplace: Path, make_job: MakeJob, vendor: Vendor, ledger: Ledger
+) -> None:
+    run = launch(make_job({})).wait(0.001)
+    files = [str(file) for file in uploads(workplace)]
+    assert 2 == len(files)
+    assert [] == run.delete()
+    assert [run.job_id, *files] == vendor.deleted
+    assert not run.folder.exists()
+    assert [] == runs()
+    assert [] == ledger.events(run.id, 1)
+
+
+@pytest.mark.parametrize("script", [{"fail_at_step": 1}, {"submits": ["refuse"]}])
+def test_a_run_without_a_model_is_deleted_too(
+    make_job: MakeJob, vendor: Vendor, script: dict[str, JsonValue]
+) -> None:
+    with pytest.raises(BackendError):
+        launch(make_job(script)).wait(0.001)
+    (run,) = runs()
+    assert State.FAILED is run.state
+    assert [] == run.delete()
+    assert 2 == len(vendor.deleted)
+    assert [] == runs()
+
+
+def test_files_that_another_run_uses_stay_until_it_is_deleted_too(
+    workplace: Path, make_job: MakeJob, vendor: Vendor
+) -> None:
+    first = launch(make_job({})).wait(0.001)
+    second = launch(make_job({"steps": 2})).wait(0.001)
+    assert [] == first.delete()
+    assert [first.job_id] == vendor.deleted
+    assert 2 == len(uploads(workplace))
+    assert [] == second.delete()
+    assert [] == uploads(workplace)
+
+
+def test_a_file_stays_while_a_launch_may_be_about_to_find_it(
+    workplace: Path, make_job: MakeJob, vendor: Vendor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = launch(make_job({})).wait(0.001)
+
+    def unanswered(_: Path, _sha256: str) -> Upload:
+        raise Unreachable("gone.")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(vendor, "upload", unanswered)
+        with pytest.raises(Unreachable):
+            launch(make_job({"steps": 2}))
+    launching = runs()[0]
+    first, second = run.delete()
+    for sentence in (first, second):
+        assert f"stays: run {launching.id} is being launched and may use it" in sentence
+    assert 2 == len(uploads(workplace))
+    launching.cancel()
+    assert [] == run.delete()
+    assert [] == uploads(workplace)
+
+
+def test_a_model_that_another_run_has_as_well_stays(
+    make_job: MakeJob, vendor: Vendor, ledger: Ledger
+) -> None:
+    run = launch(make_job({})).wait(0.001)
+    other = launch(make_job({"steps": 2})).wait(0.001)
+    with ledger.acting(other.id) as record:
+        ledger.write(replace(record, model=run.model))
+    assert [] == run.delete()
+    assert [] == vendor.deleted
+
+
+def test_what_cannot_be_deleted_is_said_and_keeps_the_run_for_another_try(
+    make_job: MakeJob, vendor: Vendor
+) -> None:
+    run = launch(make_job({})).wait(0.001)
+    vendor.refuses = [BackendError("not allowed.", status=403), Unsupported("by hand only.")]
+    model, file = run.delete()
+    assert f"the model {run.job_id} at fake stays: not allowed." == model
+    assert file.startswith("the file ")
+    assert file.endswith(" at fake stays: by hand only.")
+    assert [run.id] == [left.id for left in runs()]
+    assert [] == run.delete()
+    assert [] == runs()
+
+
+def test_a_forced_delete_forgets_the_run_and_says_what_stays(
+    make_job: MakeJob, vendor: Vendor
+) -> None:
+    run = launch(make_job({})).wait(0.001)
+    vendor.refuses = [BackendError("not allowed.", status=403)]
+    assert [f"the model {run.job_id} at fake stays: not allowed."] == run.delete(force=True)
+    assert [] == runs()
+
+
+def test_a_backend_that_cannot_delete_leaves_it_to_the_user(store: str, make_job: MakeJob) -> None:
+    del store
+    run = launch(make_job({})).wait(0.001)
+    left = run.delete()
+    assert 3 == len(left)
+    for sentence in left:
+        assert "unitune cannot delete there. Delete it by the vendor's own means." in sentence
+    assert not run.folder.exists()
+    assert [run.id] == [kept.id for kept in runs()]
+
+
+def test_a_vendor_that_is_asked_too_often_is_waited_for(
+    make_job: MakeJob, vendor: Vendor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slept: list[float] = []
+    run = launch(make_job({})).wait(0.001)
+    vendor.refuses = [BackendError("too often.", status=429, retry_after=7)]
+    monkeypatch.setattr("unitune.patience.wait", slept.append)
+    assert [] == run.delete()
+    assert [7] == slept
+
+
+def test_a_folder_that_cannot_be_deleted_is_said(
+    make_job: MakeJob, vendor: Vendor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    del vendor
+    run = launch(make_job({})).wait(0.001)
+
+    def refuse(_: Path) -> None:
+        raise PermissionError("read-only file system")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(deleting.shutil, "rmtree", refuse)
+        broken.setattr(Vendor, "delete_model", lambda *_: None)
+        assert [f"the folder {run.folder} stays: read-only file system."] == run.delete()
+    assert [] == run.delete()
+
+
+def test_files_on_another_machine_are_named(
+    make_job: MakeJob, vendor: Vendor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    del vendor
+    with monkeypatch.context() as elsewhere:
+        elsewhere.setattr("socket.gethostname", lambda: "elsewhere")
+        run = launch(make_job({})).wait(0.001)
+    shutil.rmtree(run.folder)
+    (left,) = run.delete()
+    assert "the run's files stay on the machine 'elsewhere'" in left
+    assert f"delete runs/{run.id} in its .unitune folder there" in left
+
+
+@pytest.mark.parametrize("script", [{"steps": 99}, {"pause_at_step": 1}])
+def test_a_run_that_has_not_ended_is_not_deleted(
+    make_job: MakeJob, vendor: Vendor, script: dict[str, JsonValue]
+) -> None:
+    run = launch(make_job(script))
+    with pytest.raises(UserError, match=rf"before it has ended.*unitune cancel {run.id}"):
+        run.delete(force=True)
+    assert [] == vendor.deleted
+    assert [run.id] == [left.id for left in runs()]
+
+
+def a_deployment(run: Run) -> DeploymentRecord:
+    assert run.model is not None
+    now = time.time()
+    return DeploymentRecord(
+        *("unitune-demo", run.id, "fake", "unitune-demo", run.model, "ready", "ref", None),
+        *(now, now + 3600, None),
+    )
+
+
+def test_a_run_is_not_deleted_while_a_deployment_of_it_stands(
+    make_job: MakeJob, vendor: Vendor, ledger: Ledger
+) -> None:
+    run = launch(make_job({})).wait(0.001)
+    deployment = a_deployment(run)
+    ledger.add_deployment(deployment)
+    with pytest.raises(UserError, match=rf"unitune undeploy {deployment.id}"):
+        run.delete(force=True)
+    assert [] == vendor.deleted
+    ledger.write_deployment(replace(deployment, state="gone", ended=time.time()))
+    assert [] == run.delete()
+    assert [None] == [kept.run_id for kept in ledger.deployments()]

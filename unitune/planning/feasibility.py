@@ -1,0 +1,298 @@
+"""Whether a backend could do a job, from its offer alone: what plan shows and launch refuses by.
+
+Pure functions from job, offer, date and rows to findings. An explicit setting that the backend
+cannot honour is an error; only `auto` adapts. The seed is a warning: it decides here, too, which
+rows are held out and shown, and at the vendor only whether a training could be repeated.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import date, timedelta
+
+from unitune import registry
+from unitune.conversion import wire_lines
+from unitune.cost.workload import Lengths
+from unitune.data.dataset import Dataset
+from unitune.data.findings import Finding, error, note, warning
+from unitune.data.split import Splits
+from unitune.errors import nearest
+from unitune.job import Job, Tuning
+from unitune.offer import Limits, Offer, OfferedModel
+from unitune.planning.elsewhere import CLOSED_TO, elsewhere
+
+WANTS_ANOTHER_BACKEND = frozenset(
+    {
+        "closed",
+        "closed-backend",
+        "refused-model",
+        "stopped",
+        "unsupported-method",
+        "unsupported-model",
+    }
+)
+"""Refusals after which one looks for another backend."""
+SOON = timedelta(days=90)
+"""A date nearer than this is told as a warning, a later one as a note."""
+
+
+def on_its_own_name(job: Job, offer: Offer) -> Job:
+    """Return the job with the offer's own name of its base model, where it was given an alias."""
+    model = offer.model(job.base_model)
+    if model is None or model.name == job.base_model:
+        return job
+    return job.model_copy(update={"model": model.name})
+
+
+def offer_findings(job: Job, offer: Offer, day: date) -> tuple[Finding, ...]:
+    """Return what a backend's offer says against a job, whatever its rows.
+
+    A refusal that another backend would not make names those that can take the job.
+
+    Args:
+        job: What to tune and how.
+        offer: Of the job's backend.
+        day: Today.
+    """
+    found = _against(job, offer, day)
+    if not any(finding.code in WANTS_ANOTHER_BACKEND for finding in found):
+        return found
+    where = str(elsewhere(job, day, _against))
+    return tuple(
+        finding.model_copy(update={"fix": f"{finding.fix} {where}".strip()})
+        if finding.code in WANTS_ANOTHER_BACKEND
+        else finding
+        for finding in found
+    )
+
+
+def _against(job: Job, offer: Offer, day: date) -> tuple[Finding, ...]:
+    """Return what an offer says against a job, without a look at other backends."""
+    model = offer.model(job.base_model)
+    reason = offer.refusal(job.base_model)
+    if job.data.train is None:
+        what = f"job {job.name!r} names no rows to train on; it can only be compared."
+        return (error("no-training-rows", what, "Name a file under `data.train`."),)
+    if offer.closed is not None and day >= offer.closed.by:
+        return (error("closed-backend", registry.unavailable(offer)),)
+    if not offer.methods:
+        return (error("unsupported-method", offer.summary),)
+    if reason is not None:
+        return (error("refused-model", f"{offer.name} cannot tune {job.base_model!r}: {reason}"),)
+    found = [*_model_findings(job, offer, model), *_setting_findings(job, offer)]
+    return (*found, *_date_findings(offer, model, day)) if model else tuple(found)
+
+
+@dataclass(frozen=True, slots=True)
+class Rendered:
+    """A file as it would be handed over, without its content.
+
+    Args:
+        findings: An error for each row that the format cannot carry.
+        size: In bytes.
+        sha256: Hash of its content.
+    """
+
+    findings: tuple[Finding, ...]
+    size: int
+    sha256: str
+
+
+def rendered(rows: Dataset, format_name: str | None) -> Rendered:
+    """Write rows as a backend takes them, and keep only what is to be known of the file.
+
+    Args:
+        rows: Canonical.
+        format_name: Of the wire format; None: canonical JSON Lines.
+    """
+    content, size, findings = hashlib.sha256(), 0, list[Finding]()
+    for item in wire_lines(rows, format_name):
+        if isinstance(item, Finding):
+            findings.append(item)
+            continue
+        line = item.encode()
+        content.update(line)
+        size += len(line)
+    return Rendered(tuple(findings), size, content.hexdigest())
+
+
+def row_findings(
+    job: Job,
+    offer: Offer,
+    splits: Splits,
+    files: Mapping[str, Rendered],
+    lengths: Lengths | None = None,
+) -> tuple[Finding, ...]:
+    """Return what a backend's offer says against a job's rows: format and limits.
+
+    Args:
+        job: What to tune and how.
+        offer: Of the job's backend.
+        splits: Rows to train on and to hold out.
+        files: The same rows as they would be handed over, by file name.
+        lengths: Tokens of the training rows; None: not counted.
+    """
+    found = [finding for file in files.values() for finding in file.findings]
+    limits = offer.limits_for(job.base_model)
+    found.extend(_count_findings(offer, limits, splits))
+    size = files["train.jsonl"].size
+    if limits.file_bytes is not None and size > limits.file_bytes:
+        found.append(
+            error(
+                "file-too-large",
+                f"the training file has {size:,} bytes; {offer.name} takes {limits.file_bytes:,}.",
+                "Leave rows out, or choose a backend that takes more.",
+            )
+        )
+    if limits.row_tokens is not None and lengths is not None:
+        found.extend(_long_rows(offer, limits.row_tokens, splits.train, lengths))
+    return tuple(found)
+
+
+def explicit_settings(tuning: Tuning) -> list[str]:
+    """Return the dotted names of the settings that are not `auto`."""
+    flat = {name: getattr(tuning, name) for name in Tuning.model_fields if name != "lora"}
+    flat |= {f"lora.{name}": value for name, value in tuning.lora}
+    return [name for name, value in flat.items() if value != "auto"]
+
+
+def _model_findings(job: Job, offer: Offer, model: OfferedModel | None) -> Iterator[Finding]:
+    methods = (model and model.methods) or offer.methods
+    if job.method not in methods:
+        what = f"{offer.name} cannot do {job.method}"
+        what += f" with {job.base_model}" if job.method in offer.methods else ""
+        yield _refusal("method", what, methods)
+    if model is not None:
+        return
+    names = tuple(sorted(one.name for one in offer.models))
+    guess = nearest(job.base_model, names)
+    if not offer.any_model:
+        what = f"{offer.name} cannot tune {job.base_model!r}"
+        what += f"; the nearest is {guess!r}" if guess else ", and offers no equivalent"
+        yield _refusal("model", what, names)
+    elif names and offer.training_price != "none":
+        what = f"what is known of {offer.name} names no model {job.base_model!r}"
+        what += f"; the nearest is {guess!r}" if guess else ""
+        yield warning(
+            "unlisted-model",
+            f"{what}. It is asked for as it stands, and may be refused.",
+            f"Known: {', '.join(names)}. A job can name a model for each backend: "
+            f"model: {{{offer.name}: NAME, …}}.",
+        )
+
+
+def _setting_findings(job: Job, offer: Offer) -> Iterator[Finding]:
+    for setting in explicit_settings(job.tuning):
+        if setting == "seed" and setting not in offer.honours:
+            yield warning(
+                "no-seed",
+                f"{offer.name} takes no seed; the same training there may end with another model.",
+                "tuning.seed still decides which rows are held out and which are shown as shots.",
+            )
+        elif setting not in offer.honours:
+            yield _refusal("setting", f"{offer.name} cannot honour tuning.{setting}", offer.honours)
+    most = offer.limits_for(job.base_model).epochs_most
+    if most is not None and job.tuning.epochs != "auto" and job.tuning.epochs > most:
+        yield error(
+            "too-many-epochs",
+            f"tuning.epochs is {job.tuning.epochs}; {offer.name} makes at most {most}.",
+            "Lower it, or leave it to auto.",
+        )
+
+
+def _date_findings(offer: Offer, model: OfferedModel, day: date) -> Iterator[Finding]:
+    closes, stops = model.tunable_until, model.stops
+    if closes is None or day < closes:
+        yield from _access_findings(offer, model, day)
+    if closes is not None and day >= closes:
+        yield error(
+            "closed",
+            f"{offer.name} ended tuning of {model.name} on {closes} (today is {day}).",
+        )
+    elif closes is not None:
+        yield _by_date(closes, day)(
+            "closes",
+            f"{offer.name} takes trainings of {model.name} only until {closes}; from that day on "
+            "nobody can start one.",
+        )
+    if stops is not None and day >= stops:
+        yield error("stopped", f"{offer.name} switched {model.name} off on {stops}.")
+    elif stops is not None:
+        days = (stops - day).days
+        yield _by_date(stops, day)(
+            "stops",
+            f"{model.name} and all that is tuned from it stop on {stops}, in {days} days.",
+            "Plan what follows it; the same job can be trained elsewhere.",
+        )
+
+
+def _access_findings(offer: Offer, model: OfferedModel, day: date) -> Iterator[Finding]:
+    for closed in model.closed_to:
+        when = "since" if day >= closed.since else "from"
+        yield warning(
+            CLOSED_TO,
+            f"{offer.name} takes no trainings of {model.name} from {closed.whom}, {when} "
+            f"{closed.since}.",
+        )
+
+
+def _by_date(when: date, day: date) -> Callable[..., Finding]:
+    return warning if when - day < SOON else note
+
+
+def _count_findings(offer: Offer, limits: Limits, splits: Splits) -> Iterator[Finding]:
+    least, most = limits.rows_least, limits.rows_most
+    count = len(splits.train)
+    if least is not None and count < least:
+        yield _count(offer, splits.train, f"at least {least:,}", "Add rows.")
+    if most is not None and count > most:
+        yield _count(offer, splits.train, f"at most {most:,}", "Leave rows out.")
+    held_out = limits.validation_rows_most
+    if held_out == 0 and len(splits.validation):
+        yield note(
+            "no-validation",
+            f"{offer.name} takes no validation rows for this model; they stay here, for choosing "
+            "prompts.",
+        )
+    elif held_out is not None and len(splits.validation) > held_out:
+        yield _count(offer, splits.validation, f"at most {held_out:,}", "Hold fewer rows out.")
+
+
+def _long_rows(offer: Offer, most: int, rows: Dataset, lengths: Lengths) -> Iterator[Finding]:
+    """Yield an error for each row that is too long in any case, a warning for what may be."""
+    if lengths.longest.high <= most:
+        return
+    for row, count in zip(rows.rows, lengths, strict=True):
+        if count.high <= most:
+            continue
+        kind = (
+            error if count.low > most and offer.billing.over_long in (None, "refused") else warning
+        )
+        yield kind(
+            "row-too-long",
+            f"the row has about {count.expected:,} tokens; {offer.name} takes {most:,}"
+            f"{_fate(offer)}.",
+            "Shorten it, split it, or leave it out.",
+        ).at(file=rows.name, line=row.line)
+
+
+def _fate(offer: Offer) -> str:
+    fate = offer.billing.over_long
+    return f", and longer rows are {fate}" if fate else ""
+
+
+def _count(offer: Offer, rows: Dataset, allowed: str, fix: str) -> Finding:
+    return error(
+        "row-count", f"{rows.name} has {len(rows):,} rows; {offer.name} takes {allowed}.", fix
+    )
+
+
+def _refusal(what: str, message: str, allowed: tuple[str, ...]) -> Finding:
+    return error(
+        f"unsupported-{what}",
+        f"{message}.",
+        f"It takes: {', '.join(allowed) or 'nothing'}. Change the job or choose a backend "
+        "that can.",
+    )

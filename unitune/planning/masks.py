@@ -1,0 +1,114 @@
+"""Which tokens of a row a training learns: the mask, to be looked at before anything is paid.
+
+Backends that train on what is sent learn the assistant turns, except those of weight 0; a backend
+that trains here says itself what carries loss (`Masks`). Texts are cut into tokens where the
+model's encoding is here; elsewhere they stay whole, which is said.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from unitune import registry
+from unitune.abilities import Masks, Piece
+from unitune.cost.tokens.encoding import tiktoken_encoding
+from unitune.cost.tokens.families import family_of
+from unitune.data.dataset import Row
+from unitune.data.example import Example, Message
+from unitune.data.split import load_splits
+from unitune.errors import DataError
+from unitune.job import Job
+from unitune.planning.feasibility import on_its_own_name
+
+
+@dataclass(frozen=True, slots=True)
+class MaskedRow:
+    """One row as a training sees it.
+
+    Args:
+        line: Of the training file.
+        pieces: Tokens in order, or whole texts where no tokenizer is here.
+        problem: Why it cannot be learnt from; empty where it can.
+    """
+
+    line: int
+    pieces: tuple[Piece, ...]
+    problem: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Audit:
+    """The rows that were looked at.
+
+    Args:
+        rows: In the file's order.
+        basis: What cut the texts, for people.
+    """
+
+    rows: tuple[MaskedRow, ...]
+    basis: str
+
+
+def audit(job: Job, count: int) -> Audit:
+    """Return the first training rows with what is learnt of them.
+
+    Args:
+        job: What to tune and how.
+        count: How many rows.
+
+    Raises:
+        DataError: The data cannot be used.
+        MissingExtra: The backend trains here, and its packages are not installed.
+    """
+    job = on_its_own_name(job, registry.offer(job.backend))
+    rows = load_splits(job).train.rows[:count]
+    if registry.offer(job.backend).training_price == "none":
+        backend = registry.backend(job.backend)
+        if isinstance(backend, Masks):
+            return Audit(
+                tuple(_asked(backend, job, row) for row in rows), "the model's own tokenizer"
+            )
+    family = family_of(job.base_model)
+    encoding = family.encoding if family else None
+    cut = encoding or "whole texts: the tokenizer of this model is not on this machine"
+    found = (MaskedRow(row.line, tuple(_pieces(row.example, encoding))) for row in rows)
+    return Audit(tuple(found), f"{cut}; the vendor's own template is not shown")
+
+
+def _asked(backend: Masks, job: Job, row: Row) -> MaskedRow:
+    try:
+        return MaskedRow(row.line, backend.mask(job, row.example))
+    except DataError as problem:
+        return MaskedRow(row.line, (), str(problem))
+
+
+def _pieces(example: Example, encoding: str | None) -> Iterator[Piece]:
+    """Yield the pieces of a row at a vendor: which turns carry loss is all that is known."""
+    last = len(example.messages) - 1
+    for at, turn in enumerate(example.messages):
+        learnt = turn.role == "assistant" and turn.weight != 0 and example.weight > 0
+        # Of a preference row the answers alone are weighed against each other.
+        learnt = learnt and (example.non_preferred_output is None or at == last)
+        yield from _turn(turn, encoding, learnt=learnt)
+    for worse in example.non_preferred_output or ():
+        yield from _turn(worse, encoding, learnt=True, label="assistant, not preferred")
+
+
+def _turn(
+    turn: Message, encoding: str | None, *, learnt: bool, label: str | None = None
+) -> Iterator[Piece]:
+    yield Piece(f"{label or turn.role}: ", trained=False, heading=True)
+    text = turn.text + "".join(str(call) for call in turn.tool_calls or ())
+    for piece in _cut(text, encoding):
+        yield Piece(piece, trained=learnt)
+
+
+def _cut(text: str, encoding: str | None) -> Iterable[str]:
+    """Return the tokens of a text as text; those that are no whole characters stand together."""
+    if encoding is None or not text:
+        return (text,)
+    cutter = tiktoken_encoding(encoding)
+    whole, starts = cutter.decode_with_offsets(cutter.encode_ordinary(text))
+    ends = (*starts[1:], len(whole))
+    return [whole[start:end] for start, end in zip(starts, ends, strict=True) if end > start]

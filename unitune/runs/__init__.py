@@ -1,0 +1,12 @@
+"""The durable run: launched once whatever breaks, watched, ended, and its costs taken down.
+
+    run.py        ──► handle.py     `launch` writes a run down; a `Run` is the handle that acts
+    handle.py     ──► launching.py  every step journalled before it is done, safe to do again
+    launching.py  ──► uploading.py  files handed over once, by the hash of their content
+                  ──► settling.py   a create call without a clear answer: is there a job?
+    watching.py                     all runs from one process, within the vendors' limits
+    deploying.py, reaper.py         what costs money while it stands, and who takes it down
+    deleting.py                     what a run has left at a vendor
+
+Where all of it is written down is `unitune.ledger`; what it may cost, `unitune.budgeting`.
+"""

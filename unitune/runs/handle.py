@@ -1,0 +1,338 @@
+"""`Run`: the handle on one durable launch, the same in every process that holds it.
+
+It keeps nothing of its own: the properties show the ledger's record as it was last read, and what
+acts takes the run's lease, reads again, and hands over to `unitune.runs.launching`. Making and
+finding runs is the business of `unitune.runs.run`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from functools import cached_property
+from pathlib import Path
+
+from unitune import budgeting, registry
+from unitune.backend import Event, State
+from unitune.cost.documents import Estimate
+from unitune.cost.reconcile import Reconciliation
+from unitune.errors import BackendError, Busy, RunFailed, UserError
+from unitune.job import Job
+from unitune.ledger import Ledger, RunRecord, Transition
+from unitune.models import TunedModel
+from unitune.patience import passes, wished
+from unitune.runs import deleting, launching
+
+SLOWEST_POLL_SECONDS = 5.0
+MISSED_POLLS = 20
+"""Polls in a row that may go unanswered before `watch` gives up; over a minute."""
+
+
+class Run:
+    """One durable launch.
+
+    The properties are those of the record as it was last read; `refresh` asks the backend.
+    """
+
+    def __init__(self, ledger: Ledger, record: RunRecord) -> None:
+        self._ledger = ledger
+        self._record = record
+
+    def __repr__(self) -> str:
+        return f"<Run {self.id} {self.name!r} on {self.backend_name}: {self.state}>"
+
+    @property
+    def id(self) -> str:
+        """Its name, for every command."""
+        return self._record.id
+
+    @property
+    def name(self) -> str:
+        """Name of its job."""
+        return self._record.name
+
+    @property
+    def state(self) -> State:
+        """Where it stands, in our words."""
+        return self._record.state
+
+    @property
+    def raw(self) -> str:
+        """Where it stands, in the backend's words."""
+        return self._record.raw
+
+    @property
+    def error(self) -> str | None:
+        """Why it failed or is uncertain."""
+        return self._record.error
+
+    @cached_property
+    def job(self) -> Job:
+        """The job as it was launched."""
+        return self._ledger.job(self.id)
+
+    @property
+    def folder(self) -> Path:
+        """Where its files stand, on the machine that launched it."""
+        return self._ledger.run_folder(self.id)
+
+    @property
+    def backend_name(self) -> str:
+        """Who trains."""
+        return self._record.backend
+
+    @property
+    def base_model(self) -> str:
+        """Name of the base model at the backend."""
+        return self._record.base_model
+
+    @property
+    def job_id(self) -> str | None:
+        """The backend's id of the job, once there is one."""
+        return self._record.job_id
+
+    @property
+    def launch_key(self) -> str:
+        """The key that the job carries at the backend."""
+        return self._record.launch_key
+
+    @property
+    def attempt(self) -> int:
+        """Counted from 1; resuming a failed run begins the next."""
+        return self._record.attempt
+
+    @property
+    def fingerprint(self) -> str:
+        """`training_fingerprint` of what it trains."""
+        return self._record.fingerprint
+
+    @property
+    def created(self) -> datetime:
+        """When it was launched, UTC."""
+        return datetime.fromtimestamp(self._record.created, UTC)
+
+    @property
+    def updated(self) -> datetime:
+        """When its record last changed, UTC."""
+        return datetime.fromtimestamp(self._record.updated, UTC)
+
+    @property
+    def model(self) -> TunedModel | None:
+        """What it left behind; None unless it succeeded."""
+        return self._record.model
+
+    @cached_property
+    def estimate(self) -> Estimate | None:
+        """What it was reckoned to cost; None on one's own machine, and where nobody wrote it."""
+        approval = budgeting.approval_of(self._ledger, self.id)
+        return approval and approval.estimate
+
+    @property
+    def reconciliation(self) -> Reconciliation | None:
+        """What the newest attempt has cost beside what was reckoned, once it has ended."""
+        return budgeting.reconciled(self._ledger, self._record)
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether its launch was begun, is not done, and no process is at it: `resume` goes on."""
+        at_work = self._ledger.is_held(self.id)
+        self._reload()  # after the look at the lease: a launch may just have been done
+        return not at_work and self.state in launching.BEFORE_JOB
+
+    def events(self) -> list[Event]:
+        """Return the recorded events of the current attempt, oldest first; asks nobody."""
+        return [seen.event for seen in self._ledger.events(self.id, self.attempt)]
+
+    def transitions(self) -> list[Transition]:
+        """Return the states that it went through, all attempts, oldest first."""
+        return self._ledger.transitions(self.id)
+
+    def refresh(self) -> Run:
+        """Ask the backend once and write down what is new.
+
+        Raises:
+            Unreachable: No answer came.
+        """
+        self._reload()
+        if self._can_be_polled:
+            with self._acting():
+                if self._can_be_polled:
+                    self._record = launching.poll(self._ledger, self._record)
+        return self
+
+    def watch(self, poll_seconds: float = 0.5) -> Iterator[Event]:
+        """Yield the recorded events, then those that come, until the run comes to rest.
+
+        At rest is what has ended, is paused or uncertain, or was interrupted during its launch.
+        Stopping to watch, Ctrl-C included, does nothing to the run.
+
+        Args:
+            poll_seconds: Pause between two polls; grows to 5 seconds while nothing happens.
+
+        Raises:
+            Unreachable: The backend did not answer many times in a row.
+        """
+        place, pause, missed = 0, poll_seconds, 0
+        while True:
+            failure = self._refresh_patiently(missed)
+            missed = 0 if failure is None else missed + 1
+            fresh = self._ledger.events(self.id, self.attempt, place)
+            for seen in fresh:
+                place = seen.place
+                yield seen.event
+            if self._at_rest:
+                return
+            slower = min(pause * 1.5, max(SLOWEST_POLL_SECONDS, poll_seconds))
+            pause = poll_seconds if fresh else slower
+            time.sleep(pause if failure is None else wished(failure, pause))
+
+    def wait(self, poll_seconds: float = 0.5) -> Run:
+        """Follow the run until it comes to rest.
+
+        Args:
+            poll_seconds: As for `watch`.
+
+        Raises:
+            RunFailed: It failed; the message has the reason.
+        """
+        for _ in self.watch(poll_seconds):
+            pass
+        if self.state is State.FAILED:
+            raise RunFailed(f"run {self.id} failed: {self.error or self.raw or 'no reason given'}")
+        return self
+
+    def cancel(self) -> Run:
+        """End the run; `watch` then shows cancelling and cancelled.
+
+        Raises:
+            UserError: It has ended otherwise already, or is uncertain.
+        """
+        with self._acting():
+            if self.state in (State.SUCCEEDED, State.FAILED):
+                raise UserError(f"run {self.id} has {self.state} already; nothing is left to end.")
+            self._record = launching.cancel(self._ledger, self._record)
+        return self
+
+    def pause(self) -> Run:
+        """Stop the run for now; `watch` then shows paused, and `resume` goes on.
+
+        Raises:
+            UserError: It has no job yet, or has ended.
+            Unsupported: Its backend cannot.
+        """
+        with self._acting():
+            if not self._can_be_polled:
+                raise UserError(
+                    f"run {self.id} is {self.state}; what can be paused is a job that its backend "
+                    "has and that has not ended."
+                )
+            if self.state is not State.PAUSED:
+                self._record = launching.pause(self._ledger, self._record)
+        return self
+
+    def resume(self, *, adopt: str | None = None, resubmit: bool = False) -> Run:
+        """Let the run go on from wherever it stopped; one that runs or succeeded is left alone.
+
+        An interrupted launch is finished with exactly one job, a paused job goes on from its
+        checkpoint, a failed run begins its next attempt, and a cancel is sent again.
+
+        Args:
+            adopt: For an uncertain run: the backend's id of the job that is its own.
+            resubmit: For an uncertain run: there is no such job, so create one.
+
+        Raises:
+            UserError: It was cancelled, or it is uncertain and neither way out is given.
+            Unsupported: It is paused at a backend that cannot resume.
+            UnituneError: The backend refused or did not answer.
+        """
+        if (adopt is not None or resubmit) and self.refresh().state is not State.UNCERTAIN:
+            raise UserError(
+                f"run {self.id} is {self.state}; adopt and resubmit are for uncertain runs only."
+            )
+        with self._acting():
+            if self.state is State.UNCERTAIN:
+                self._record = self._decided(adopt, resubmit=resubmit)
+            else:
+                self._record = self._taken_on()
+        return self
+
+    def delete(self, *, force: bool = False) -> list[str]:
+        """Delete what the run left behind: model and files at the backend, its folder, its rows.
+
+        What other runs use stays.
+
+        Args:
+            force: Forget the run even if something cannot be deleted.
+
+        Returns:
+            A sentence for each thing that could not be deleted; the run is then still in the
+            ledger, unless forced. Nothing: there is no such run any more.
+
+        Raises:
+            UserError: It has not ended, or a deployment of its model stands.
+        """
+        with self._acting():
+            return deleting.delete(self._ledger, self._record, force=force)
+
+    def _decided(self, adopt: str | None, *, resubmit: bool) -> RunRecord:
+        if (adopt is None) != resubmit:
+            raise UserError(f"run {self.id} is uncertain: {self.error}")
+        if adopt is None:
+            return launching.attempt_again(self._ledger, self._record)
+        registry.backend(self.backend_name).poll(
+            adopt, ""
+        )  # an id that it does not know is refused
+        return launching.adopt(self._ledger, self._record, adopt)
+
+    def _taken_on(self) -> RunRecord:
+        record = self._record
+        if self._can_be_polled:
+            record = launching.poll(self._ledger, record)
+        match record.state:
+            case State.PLANNED | State.UPLOADING | State.SUBMITTING:
+                return launching.advance(self._ledger, record)
+            case State.PAUSED:
+                return launching.unpause(self._ledger, record)
+            case State.CANCELLING:
+                return launching.cancel(self._ledger, record)
+            case State.FAILED:
+                return launching.attempt_again(self._ledger, record)
+            case State.CANCELLED:
+                raise UserError(f"run {self.id} was cancelled; launch its job file again.")
+            case _:
+                return record
+
+    @property
+    def _can_be_polled(self) -> bool:
+        resting = (*launching.BEFORE_JOB, State.UNCERTAIN)
+        return not self.state.ended and self.state not in resting
+
+    @property
+    def _at_rest(self) -> bool:
+        if self.state in launching.BEFORE_JOB:
+            return self.interrupted
+        return self.state.ended or self.state in (State.PAUSED, State.UNCERTAIN)
+
+    def _refresh_patiently(self, missed: int) -> BackendError | Busy | None:
+        """Refresh, and return why that has not worked this time.
+
+        Args:
+            missed: How many times in a row it has not worked before.
+        """
+        try:
+            self.refresh()
+        except (BackendError, Busy) as error:
+            if missed >= MISSED_POLLS or not (isinstance(error, Busy) or passes(error)):
+                raise
+            return error
+        return None
+
+    def _reload(self) -> None:
+        self._record = self._ledger.record(self.id)
+
+    @contextmanager
+    def _acting(self) -> Generator[None]:
+        with self._ledger.acting(self.id) as self._record:
+            yield

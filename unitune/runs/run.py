@@ -1,0 +1,237 @@
+"""Runs: launched once, found again from any process.
+
+`launch` checks a job, writes down what it will do, and does it; `runs` and `find_run`
+read the ledger. Files of a run stand in ``.unitune/runs/RUN/``: the job and the rows exactly as
+they were handed over. The job is in the ledger, too, so that other machines that share it can go on
+with a run whose rows are handed over.
+
+What one can do with a run is in `unitune.runs.handle`; how it gets from state to state without ever
+making two jobs, in `unitune.runs.launching`.
+"""
+
+from __future__ import annotations
+
+import shutil
+import socket
+import time
+from collections.abc import Iterable
+
+from unitune import budgeting, registry
+from unitune.abilities import Vets
+from unitune.conversion import wire_text
+from unitune.cost.budget import BUDGET_CODES
+from unitune.data.example import digest
+from unitune.data.findings import Finding
+from unitune.data.leaks import leaks, refuse
+from unitune.data.split import Splits, load_splits
+from unitune.errors import (
+    Mismatch,
+    OverBudget,
+    TwinExists,
+    UnituneError,
+    UnknownName,
+    Unsupported,
+    UserError,
+)
+from unitune.home import home, make_home
+from unitune.job import Job
+from unitune.keys import run_id
+from unitune.ledger import Ledger, RunRecord
+from unitune.planning import saved
+from unitune.planning.documents import Plan
+from unitune.planning.feasibility import offer_findings, on_its_own_name
+from unitune.planning.money import Money, money_of
+from unitune.planning.plan import looked_at
+from unitune.planning.rows import Rows
+from unitune.runs import launching
+from unitune.runs.handle import Run
+from unitune.runs.uploading import WIRE
+from unitune.today import today
+
+__all__ = ["Run", "find_run", "launch", "runs", "training_fingerprint"]
+
+
+def launch(
+    job: Job,
+    *,
+    again: bool = False,
+    allow_unpriced: bool = False,
+    plan: Plan | None = None,
+) -> Run:
+    """Start the training of a job, once.
+
+    Args:
+        job: What to tune and how.
+        again: Train even if the same training is going on or done.
+        allow_unpriced: Train even if nobody knows what it costs, whatever the budget says.
+        plan: A saved one, which must still hold; what it reckons is the most that may be spent.
+
+    Returns:
+        The run, whose job its backend now has (or, after a create call without an answer, may
+        have: then the state is uncertain).
+
+    Raises:
+        Unsupported: The backend cannot do what the job asks for.
+        MissingExtra: The backend's packages are not installed.
+        DataError: The data cannot be used.
+        Leak: Test cases stand in training rows; what is learned could not be judged.
+        Mismatch: Job, rows or prices are not those of the plan any more.
+        OverBudget: It may cost more than a budget leaves, or nobody knows what it costs.
+        TwinExists: The same training is going on or done.
+        UnituneError: The backend refused, and the run has failed; or did not answer.
+    """
+    money = money_of(job, unpriced=allow_unpriced)
+    offer = money.book.offer(job.backend)
+    job = on_its_own_name(job, offer)
+    _refuse(offer_findings(job, offer, today()))
+    # A missing package or a wrong option is told before anything is written or sent.
+    backend = registry.backend(job.backend)
+    if isinstance(backend, Vets):
+        backend.vet(job)
+    rows = Rows(load_splits(job))
+    found = looked_at(job, rows, money)
+    if plan is not None:
+        _refuse_changes(plan, found)
+    _refuse([finding for finding in found.errors if finding.code not in BUDGET_CODES])
+    _refuse(found.errors, OverBudget)
+    splits = rows.splits
+    if splits.test is not None and job.evaluate.leaks == "refuse":
+        refuse(leaks((splits.train, splits.validation), splits.test), splits.test)
+    files = _files(job, splits)
+    ledger = Ledger(home())
+    record = _planned(job, splits)
+    text = _write_files(ledger, record, job, files)
+    approval = _approval(job, found, money, plan)
+    try:
+        ledger.add(record, job=text, approval=approval, again=again)
+    except TwinExists:
+        shutil.rmtree(ledger.run_folder(record.id))
+        raise
+    with ledger.acting(record.id) as planned:
+        return Run(ledger, launching.advance(ledger, planned))
+
+
+def _refuse_changes(plan: Plan, found: Plan) -> None:
+    """Refuse to launch what is not what a plan was made of.
+
+    Raises:
+        Mismatch: Something has changed.
+    """
+    changed = saved.changes(plan, found)
+    if changed:
+        listed = "".join(f"\n  {change}" for change in changed)
+        raise Mismatch(
+            f"the plan of {plan.day} does not hold any more:{listed}\nNothing was launched. Look "
+            "at a new plan, and apply that."
+        )
+
+
+def _approval(job: Job, found: Plan, money: Money, plan: Plan | None) -> str | None:
+    """Return what the launch is allowed to cost, as the ledger keeps it; None: nothing."""
+    if found.estimate is None or found.bound is None:
+        return None
+    budget, reckoned = job.budget, found.estimate.launch_usd
+    allowed = [budget.usd] if budget else []
+    allowed += [reckoned.high] if plan and reckoned else []
+    return budgeting.Approval(
+        estimate=found.estimate,
+        files=found.bound.files,
+        budget_usd=min(allowed, default=None),
+        hours=budget and budget.hours,
+        project=money.project,
+        own_prices=tuple(row for row in money.book.own if row.backend == job.backend),
+        discount=money.book.discounts.get(job.backend),
+        unpriced=money.unpriced,
+    ).model_dump_json()
+
+
+def _refuse(findings: Iterable[Finding], kind: type[UnituneError] = Unsupported) -> None:
+    """Refuse what has an error among its findings."""
+    refusals = [finding for finding in findings if finding.severity == "error"]
+    if refusals:
+        raise kind("\n".join(str(refusal) for refusal in refusals))
+
+
+def training_fingerprint(job: Job, splits: Splits) -> str:
+    """Return the hash of everything that determines what a training learns.
+
+    Name, budget and evaluation are left out, so that changing them finds the same training.
+    """
+    return digest(
+        {
+            "train": splits.train.fingerprint,
+            "validation": splits.validation.fingerprint,
+            "base_model": on_its_own_name(job, registry.offer(job.backend)).base_model,
+            "backend": job.backend,
+            "method": job.method,
+            "tuning": job.tuning.model_dump(mode="json"),
+            "options": job.options.get(job.backend, {}),
+        }
+    )
+
+
+def runs() -> list[Run]:
+    """Return all runs of this folder's ledger, newest first."""
+    ledger = Ledger(home())
+    return [Run(ledger, record) for record in ledger.records()]
+
+
+def find_run(id_or_prefix: str) -> Run:
+    """Return a run by its id or an unambiguous beginning of it.
+
+    Raises:
+        UnknownName: No run's id begins so.
+        UserError: Several do.
+    """
+    known = {run.id: run for run in runs()}
+    if id_or_prefix in known:
+        return known[id_or_prefix]
+    found = [run for run in known.values() if id_or_prefix and run.id.startswith(id_or_prefix)]
+    if not found:
+        raise UnknownName("run", id_or_prefix, known, hint="`unitune runs` lists them.")
+    if len(found) > 1:
+        listed = ", ".join(run.id for run in found)
+        raise UserError(f"{id_or_prefix!r} is the beginning of several runs: {listed}. Give more.")
+    return found[0]
+
+
+def _planned(job: Job, splits: Splits) -> RunRecord:
+    now = time.time()
+    return RunRecord(
+        id=run_id(now),
+        name=job.name,
+        backend=job.backend,
+        base_model=job.base_model,
+        method=job.method,
+        fingerprint=training_fingerprint(job, splits),
+        created=now,
+        updated=now,
+        host=socket.gethostname(),
+    )
+
+
+def _files(job: Job, splits: Splits) -> dict[str, str]:
+    """Return the rows of a launch by file name: canonical, and as the backend takes them."""
+    parts = {"train.jsonl": splits.train, "validation.jsonl": splits.validation}
+    given = {name: rows for name, rows in parts.items() if len(rows)}
+    files = {name: rows.jsonl for name, rows in given.items()}
+    if registry.offer(job.backend).format_name(job.method, job.base_model):
+        wire = {f"{WIRE}/{name}": wire_text(job, rows) for name, rows in given.items()}
+        files |= wire
+    return files
+
+
+def _write_files(ledger: Ledger, record: RunRecord, job: Job, files: dict[str, str]) -> str:
+    """Write what the launch hands over, before the ledger says that there is such a run.
+
+    Returns:
+        The text of the job file.
+    """
+    make_home(ledger.folder)
+    folder = ledger.run_folder(record.id)
+    folder.mkdir(parents=True)
+    job.save(folder / "job.yaml")
+    for name, text in files.items():
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text(text, encoding="utf-8")
+    return (folder / "job.yaml").read_text(encoding="utf-8")

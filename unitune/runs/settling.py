@@ -1,0 +1,111 @@
+"""What became of a create call without a clear answer: the search for its job.
+
+A vendor's list may show a job only some time after it was made. So the search goes on for the
+offer's settle time after the create call was announced in the ledger, or after it was noted there
+that no answer came, which may be a good while later. Whichever process searches, the window is the
+same. While it waits, the state is on record, and the run has an event that says so.
+
+What follows when nothing is found is the business of `unitune.runs.launching`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from unitune import registry
+from unitune.backend import Event, State
+from unitune.errors import BackendError
+from unitune.ledger import Ledger, RunRecord
+from unitune.patience import passes, patiently, pauses, wait, wished
+
+FIND_PATIENCE_SECONDS = 60.0
+"""How long one search bears that the vendor is asked too often."""
+SILENCE, SETTLING = "unitune:silence:", "unitune:settling:"
+"""Beginnings of the keys of events."""
+
+
+def adopt(ledger: Ledger, record: RunRecord, job_id: str) -> RunRecord:
+    """Write down which job at the backend is the run's."""
+    return ledger.write(replace(record, state=State.QUEUED, job_id=job_id, error=None))
+
+
+def settle(ledger: Ledger, record: RunRecord) -> RunRecord:
+    """Search for the job of an unclear create call until it would have shown.
+
+    Args:
+        ledger: Where the run is written down.
+        record: In the state submitting.
+
+    Returns:
+        The run with its job; uncertain when there are several; submitting still when there is none.
+
+    Raises:
+        BackendError: The last search got no answer, so nothing is known.
+    """
+    end = _last_moment(ledger, record) + registry.offer(record.backend).settle_seconds
+    for pause in pauses():
+        over = ledger.now() >= end  # looked at first: the last search starts after the window
+        longer = pause
+        try:
+            record = locate(ledger, record)
+        except BackendError as error:
+            if over or not passes(error):
+                raise
+            longer = wished(error, pause)
+        if record.state is not State.SUBMITTING or over:
+            break
+        left = max(end - ledger.now(), 0.0)
+        record = _tell(ledger, record, end, left)
+        wait(min(longer, left))
+    return record
+
+
+def locate(ledger: Ledger, record: RunRecord) -> RunRecord:
+    """Search once for a job that carries the launch key, and adopt it.
+
+    Returns:
+        As for `settle`.
+    """
+    backend = registry.backend(record.backend)
+    folder = ledger.run_folder(record.id)
+    found = patiently(lambda: backend.find(record.launch_key, folder), FIND_PATIENCE_SECONDS)
+    if len(found) > 1:
+        return uncertain(ledger, record, f"several jobs carry its key ({', '.join(found)})")
+    return adopt(ledger, record, found[0]) if found else record
+
+
+def uncertain(ledger: Ledger, record: RunRecord, why: str) -> RunRecord:
+    """Write down that only the user can know which job is the run's, and what to do."""
+    advice = (
+        f"{why}. Look at {record.backend} for a job with {record.launch_key!r} in its name: if "
+        f"there is one, `unitune resume {record.id} --adopt ITS_ID`, else "
+        f"`unitune resume {record.id} --resubmit`."
+    )
+    return ledger.write(replace(record, state=State.UNCERTAIN, error=advice))
+
+
+def note_silence(ledger: Ledger, record: RunRecord, error: BackendError) -> RunRecord:
+    """Write down that a create call got no clear answer, and when that was."""
+    text = f"the create call got no clear answer: {error}"
+    return ledger.write(
+        record, [Event(f"{SILENCE}{record.version}", "message", ledger.now(), {"text": text})]
+    )
+
+
+def _last_moment(ledger: Ledger, record: RunRecord) -> float:
+    """Return when the create call may have made its job at the latest, as far as is on record."""
+    events = (seen.event for seen in ledger.events(record.id, record.attempt))
+    silences = [event.time for event in events if event.key.startswith(SILENCE)]
+    return max([ledger.transitions(record.id)[-1].time, *silences])
+
+
+def _tell(ledger: Ledger, record: RunRecord, end: float, left: float) -> RunRecord:
+    """Let watchers know, once for each window, why nothing happens."""
+    key = f"{SETTLING}{end:.3f}"
+    if any(seen.event.key == key for seen in ledger.events(record.id, record.attempt)):
+        return record
+    text = (
+        f"waiting up to {left:.0f} s for the list of {record.backend} to show the job that the "
+        "create call may have made"
+    )
+    return ledger.write(record, [Event(key, "message", ledger.now(), {"text": text})])
