@@ -51,7 +51,7 @@ from unitune_local.training import process_seconds, trainable_model
 
 T = TypeVar("T")
 
-STEPS_SECONDS = 12.0
+STEPS_SECONDS = 24.0
 """For all steps together, at the pace of one short row, which is less than theirs."""
 MOST_STEPS = WINDOW
 """The training would sort no more of them by length together."""
