@@ -79,11 +79,9 @@ def epoch_steps(
     return [[rows[index] for index in batch] for batch in batches]
 
 
-def epoch_loads(
-    rows: Sequence[TrainingRow], settings: Settings, form: Form, epoch: int = 0
-) -> list[Load]:
-    """Return the load of each step of an epoch; each epoch draws other steps alike."""
-    return [step_load(step, settings, form) for step in epoch_steps(rows, settings, epoch)]
+def epoch_loads(rows: Sequence[TrainingRow], settings: Settings, form: Form) -> list[Load]:
+    """Return the load of each step of the first epoch; later ones draw other steps alike."""
+    return [step_load(step, settings, form) for step in epoch_steps(rows, settings)]
 
 
 def distinct_sizes(rows: Sequence[TrainingRow], settings: Settings, form: Form, most: int) -> int:

@@ -57,8 +57,6 @@ MOST_STEPS = WINDOW
 """The training would sort no more of them by length together."""
 FEWEST_STEPS = 4
 """Where they would take too long, batches are made smaller."""
-MOST_EPOCHS = 4
-"""Of so few steps; the first one warms up: 5 million weights got a fifth faster within 20 steps."""
 CHECK_SECONDS = 8.0
 """A check of the adapter that would take longer is not rehearsed."""
 VALIDATED_ROWS = 16
@@ -104,10 +102,7 @@ def rehearse(folder: Path) -> Figures:
     clock = Clock()
     train(model, rows, validation, settings, Surroundings(folder, clock.note, stop=_never))
     step_peak = peak_of_process(settings.device)
-    epochs = [epoch_loads(rows, settings, form, epoch) for epoch in range(settings.epochs)]
-    warming = 1 if len(epochs) == 1 else len(epochs[0])
-    loads = [load for epoch in epochs for load in epoch]
-    pace = fit_pace(loads, clock.seconds["step"], shape, warming)
+    pace = fit_pace(epoch_loads(rows, settings, form), clock.seconds["step"], shape)
     validated = forward_flops(shape, validation_load(validation, settings, form))
     forward_pace = clock.seconds["validation"][-1] / validated
 
@@ -151,7 +146,7 @@ def rehearse(folder: Path) -> Figures:
 def affordable(
     rows: Sequence[TrainingRow], settings: Settings, form: Form, shape: Shape, flops: float
 ) -> tuple[Settings, list[TrainingRow]]:
-    """Return epochs of few steps that span the rows' lengths within so many operations.
+    """Return an epoch of few steps that spans the rows' lengths within so many operations.
 
     Batches are halved until enough steps fit; rows that alone would be too much are left out.
 
@@ -178,9 +173,7 @@ def affordable(
         if step_flops(shape, sum(epoch_loads(more, settings, form), start=Load())) > flops:
             break
         chosen = more
-    epoch = step_flops(shape, sum(epoch_loads(chosen, settings, form), start=Load()))
-    epochs = max(1, min(MOST_EPOCHS, int(flops / epoch)))
-    return settings.model_copy(update={"epochs": epochs}), chosen
+    return settings, chosen
 
 
 def spread(rows: Sequence[TrainingRow], batch: int, steps: int) -> list[TrainingRow]:
@@ -211,12 +204,10 @@ class Pace:
     band: float
 
 
-def fit_pace(
-    loads: Sequence[Load], seconds: Sequence[float], shape: Shape, warming: int = 1
-) -> Pace:
+def fit_pace(loads: Sequence[Load], seconds: Sequence[float], shape: Shape) -> Pace:
     """Return the pace that explains the seconds of steps best, with the right total.
 
-    The first steps, which fill caches, are left out where there are others. Relative errors are
+    The first step, which fills caches, is left out where there are others. Relative errors are
     made small (least squares), so that short steps count like long ones; neither part of the pace
     is ever below zero, so that more work never takes less time.
 
@@ -224,10 +215,9 @@ def fit_pace(
         loads: Of each step, in their order.
         seconds: That each took.
         shape: Of the model.
-        warming: How many steps are left out.
     """
-    if len(loads) > warming:
-        loads, seconds = loads[warming:], seconds[warming:]
+    if len(loads) > 1:
+        loads, seconds = loads[1:], seconds[1:]
     taken = np.array(seconds)
     parts = np.array([float(load.parts) for load in loads])
     flops = np.array([step_flops(shape, load) for load in loads])
