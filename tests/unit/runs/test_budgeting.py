@@ -7,6 +7,7 @@ import os
 import signal
 import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from decimal import Decimal
 from pathlib import Path
 
@@ -252,7 +253,7 @@ def limit_now(launched: run.Run, usd: Decimal) -> None:
     assert approval is not None
     project = approval.project.model_copy(update={"project_usd": usd})
     lowered = approval.model_copy(update={"project": project})
-    with sqlite3.connect(ledger.folder / "ledger.db") as connection:
+    with closing(sqlite3.connect(ledger.folder / "ledger.db")) as connection, connection:
         connection.execute(
             "UPDATE costs SET approval = ? WHERE run_id = ?",
             (lowered.model_dump_json(), launched.id),
