@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 
 from unitune.data.check import DataReport, check, check_and_split, check_file, check_job
+from unitune.data.dataset import Dataset, Row
+from unitune.data.example import Example, Message
 from unitune.data.histogram import Lengths
 from unitune.data.load import load
 from unitune.data.split import load_splits
@@ -131,6 +133,12 @@ def test_a_dataset_is_checked_like_its_file(tmp_path: Path) -> None:
         (f.code, f.line, f.message) for f in from_rows.findings
     ]
     assert from_file.files[0].characters == from_rows.files[0].characters
+
+
+def test_half_of_a_character_in_a_row_made_in_python_is_checked_like_any_text() -> None:
+    turns = (Message(role="user", content="a\ud800"), Message(role="assistant", content="b"))
+    rows = tuple(Row(line, Example(messages=turns, id=str(line))) for line in (1, 2))
+    assert ["duplicate"] == [found.code for found in check(Dataset("made", rows)).findings]
 
 
 def test_every_file_of_a_job_is_checked_with_its_purpose(tmp_path: Path) -> None:
