@@ -221,6 +221,7 @@ def try_case(number: int, file: Path) -> Outcome:
         base = base_of(case, folder / "base")
         # A cache of its own, so that nothing was measured before; the models are the usual ones.
         (folder / "cache").mkdir()
+        MODELS.mkdir(parents=True, exist_ok=True)
         (folder / "cache" / "models").symlink_to(MODELS)
         os.environ["UNITUNE_CACHE"] = str(folder / "cache")
         job = Job(

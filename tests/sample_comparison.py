@@ -369,7 +369,7 @@ def _with_text(value: Any, text: str) -> Any:
     fields = {*Comparison.model_fields, *ContenderResult.model_fields}
     fields |= {field.name for each in (CaseResult, Answer) for field in dataclasses.fields(each)}
     fields |= {*GateResult.model_fields, *LeakResult.model_fields}
-    fields |= {*Curve.model_fields, *Message.model_fields}
+    fields |= {*Curve.model_fields, *(key.name for key in dataclasses.fields(Message))}
     fields |= {*GateCheck.model_fields, *Regression.model_fields}
     fields |= {*Confusion.model_fields, *Contrast.model_fields}
     return {

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from typing import Protocol, Self, TypeAlias, runtime_checkable
 
 from pydantic import BaseModel, ConfigDict, JsonValue
+from pydantic.dataclasses import dataclass
 
 from unitune.data.example import Message
 from unitune.errors import BackendError, UnituneError
@@ -38,10 +39,10 @@ class Request(BaseModel):
     """Strings that end the answer; they are not part of it."""
 
 
-class Reply(BaseModel):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reply:
     """One answer, or why there is none."""
 
-    model_config = ConfigDict(frozen=True)
     text: str = ""
     finish_reason: str = "stop"
     """stop, length, or the vendor's own word."""

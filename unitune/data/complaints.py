@@ -8,7 +8,7 @@ table. Which rows are usable beyond their shape is the business of `unitune.data
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 from pydantic import JsonValue, ValidationError
 from pydantic_core import ErrorDetails
@@ -136,7 +136,7 @@ def _not_yet(at: Location, kind: str) -> Finding:
 
 def _finding(at: Location, detail: ErrorDetails) -> Finding:
     key = str(at[-1]) if at else "row"
-    if detail["type"] == "extra_forbidden":
+    if detail["type"] == "unexpected_keyword_argument":  # by which a dataclass says it
         return _unknown_key(at, key)
     if detail["type"] == "missing":
         where = f"{_dotted(at[:-1])} has" if at[:-1] else "the row has"
@@ -151,7 +151,7 @@ def _finding(at: Location, detail: ErrorDetails) -> Finding:
 
 
 def _unknown_key(at: Location, key: str) -> Finding:
-    keys = [*(TextPart if "content" in at[:-1] else Message).model_fields]
+    keys = [key.name for key in fields(TextPart if "content" in at[:-1] else Message)]
     return error(
         "unknown-key",
         f"{_dotted(at[:-1])} has a key {key!r}, which is not known.{_guess(key, keys)}",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from unitune.data.example import Example, digest
+from unitune.data.example import Example, digest_all
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +37,7 @@ class Dataset:
     @property
     def fingerprint(self) -> str:
         """SHA-256 over the rendered rows, whatever file format they came from."""
-        return digest([row.content for row in self])
+        return digest_all(row.content for row in self)
 
     @property
     def jsonl(self) -> str:

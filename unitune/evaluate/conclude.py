@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from statistics import fmean
 
 from unitune import __version__, registry
-from unitune.data.example import digest
+from unitune.data.example import digest_all
 from unitune.errors import BackendError
 from unitune.evaluate import gate
 from unitune.evaluate.contenders.build import prompt_kind
@@ -245,7 +245,7 @@ def _provenance(task: Task, contenders: Iterable[Answered]) -> dict[str, str]:
     return {
         **models,
         **scorers,
-        "Test cases": digest([case.content for case in task.cases]),
+        "Test cases": digest_all(case.content for case in task.cases),
         "Sampling": _sampling(task),
         "unitune": __version__,
     }

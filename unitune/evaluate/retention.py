@@ -21,7 +21,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 import yaml
@@ -103,17 +103,15 @@ def probes() -> tuple[Probe, ...]:
 
 
 def questions() -> list[Question]:
-    """Return the probes as they are put to a model: greedy, without a system prompt."""
-    return [
-        Question(
-            probe.id,
-            Request(
-                messages=(Message(role="user", content=f"{probe.ask} {MANNER}"),),
-                max_tokens=MOST_TOKENS,
-            ),
-        )
-        for probe in probes()
-    ]
+    """Return the probes as questions."""
+    return [Question(probe.id, partial(_request, probe)) for probe in probes()]
+
+
+def _request(probe: Probe) -> Request:
+    """Put a probe to a model: greedy, without a system prompt."""
+    return Request(
+        messages=(Message(role="user", content=f"{probe.ask} {MANNER}"),), max_tokens=MOST_TOKENS
+    )
 
 
 def retained(base: Iterable[Record], tuned: Iterable[Record]) -> Retention:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from statistics import fmean
 
 from unitune.data.dataset import Dataset, Row
@@ -84,29 +85,32 @@ class Task:
         return next(scorer for scorer in self.scorers if scorer.name == name)
 
     def question(self, case: Example, prompt: Prompt, repeat: int = 0) -> Question:
-        """Put a case into words, with the task's longest answer and no stop strings."""
-        request = Request(
-            messages=prompt.messages(case),
-            tools=case.tools,
-            max_tokens=self.max_tokens,
-            temperature=self.temperature,
-            seed=repeat,
-        )
+        """Return a case as a question."""
         return Question(
             case=case.case_id,
-            request=request,
+            put=partial(self._request, case, prompt, repeat),
             repeat=repeat,
             case_hash=short_hash(case.content),
             target_hash=short_hash(case.answer),
         )
 
     def questions(self, prompt: Prompt) -> list[Question]:
-        """Put all test cases into words, each as often as it is asked, case by case."""
+        """Return all test cases as questions, each as often as it is asked, case by case."""
         return [
             self.question(case, prompt, repeat)
             for case in self.cases
             for repeat in range(self.repeats)
         ]
+
+    def _request(self, case: Example, prompt: Prompt, repeat: int) -> Request:
+        """Put a case into words, with the task's longest answer and no stop strings."""
+        return Request(
+            messages=prompt.messages(case),
+            tools=case.tools,
+            max_tokens=self.max_tokens,
+            temperature=self.temperature,
+            seed=repeat,
+        )
 
     def measured(self, records: Sequence[Record]) -> dict[str, float]:
         """Return the measures of a case that are known, from all its answers of one contender."""

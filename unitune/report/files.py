@@ -10,6 +10,7 @@ The answers themselves stand beside them, in the rows that they were written dow
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 from unitune.evaluate.results import Comparison
@@ -25,13 +26,14 @@ def write(comparison: Comparison, folder: Path) -> None:
         comparison: What was found.
         folder: Where its rows stand.
     """
-    _replace(folder / "verdict.json", comparison.verdict_json())
-    _replace(folder / "report.html", html.render(comparison))
-    _replace(folder / "summary.md", markdown.render(comparison))
-    _replace(folder / "junit.xml", junit.render(comparison))
+    _replace(folder / "verdict.json", [comparison.verdict_json()])
+    _replace(folder / "report.html", html.pieces(comparison))
+    _replace(folder / "summary.md", [markdown.render(comparison)])
+    _replace(folder / "junit.xml", [junit.render(comparison)])
 
 
-def _replace(path: Path, text: str) -> None:
+def _replace(path: Path, pieces: Iterable[str]) -> None:
     draft = path.with_name(f".{path.name}.draft")
-    draft.write_text(text, encoding="utf-8")
+    with draft.open("w", encoding="utf-8") as file:
+        file.writelines(pieces)
     draft.replace(path)

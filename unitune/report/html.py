@@ -12,7 +12,7 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
@@ -72,12 +72,17 @@ def render(comparison: Comparison) -> str:
     Args:
         comparison: What was found; without its cases the page says where they are.
     """
+    return "".join(pieces(comparison))
+
+
+def pieces(comparison: Comparison) -> Iterator[str]:
+    """Return the page of `render` in pieces: whole, it would take many times its size to make."""
     style, script = resource("style.css"), resource("script.js")
     groups = cases.grouped(comparison)
-    page = (
+    made = (
         environment()
         .get_template("template.html.j2")
-        .render(
+        .generate(
             comparison=comparison,
             candidate=words.contender(comparison, comparison.candidate),
             baseline=words.contender(comparison, comparison.baseline),
@@ -100,7 +105,7 @@ def render(comparison: Comparison) -> str:
             policy=policy(style, script),
         )
     )
-    return _writable(page)
+    return map(_writable, made)
 
 
 def failures(comparison: Comparison) -> tuple[Failure, ...]:
@@ -175,6 +180,6 @@ def _names(figures: Iterable[Mapping[str, float]]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(name for one in figures for name in one))
 
 
-def _writable(page: str) -> str:
+def _writable(piece: str) -> str:
     """Replace lone surrogates, which a model's JSON may hold and no UTF-8 file can."""
-    return page.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return piece.encode("utf-16", "surrogatepass").decode("utf-16", "replace")

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
 
-from unitune.data.example import Example, Message
+from unitune.data.example import MESSAGES, Example, Message
 from unitune.data.findings import clip
 from unitune.errors import DataError
 from unitune.suites.suite import Answers, Base, Suite, json_lines
@@ -116,7 +116,7 @@ def _messages(prompt: JsonValue) -> tuple[Message, ...] | None:
         return (Message(role="user", content=prompt),)
     if isinstance(prompt, list) and len(prompt) == 1 and isinstance(prompt[0], str):
         turns: list[JsonValue] = json.loads(prompt[0])
-        return tuple(Message.model_validate(turn) for turn in turns)
+        return MESSAGES.validate_python(turns)
     return None
 
 

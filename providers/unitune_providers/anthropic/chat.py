@@ -9,6 +9,7 @@ import asyncio
 import json
 import time
 from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, cast
 
 import anthropic
@@ -52,7 +53,7 @@ class ClaudeChatModel:
         except anthropic.AnthropicError as error:
             known = ours(error, f"ask {self._model}")
             return Reply.failed(known, time.perf_counter() - started)
-        return reply.model_copy(update={"seconds": time.perf_counter() - started})
+        return replace(reply, seconds=time.perf_counter() - started)
 
     def close(self) -> None:
         """Close what is open in loops that rest; one that runs or has ended closes its own."""
@@ -80,7 +81,7 @@ class ClaudeChatModel:
             **asked, extra_body=sampling(request, warm=warm)
         )
         reply = read_answer(await answer.parse(), None)
-        return reply.model_copy(update={"pause_seconds": rest(answer.headers)})
+        return replace(reply, pause_seconds=rest(answer.headers))
 
     async def _client(self) -> AsyncAnthropic:
         loop = asyncio.get_running_loop()

@@ -158,11 +158,6 @@ def check_tools(
             raise CannotCarry(f"{where}.function.name is {name!r}; it must match {named.pattern}")
 
 
-def turn_row(turn: Message) -> dict[str, JsonValue]:
-    """Return a turn as JSON values, what it does not say left out."""
-    return turn.model_dump(mode="json", exclude_defaults=True)
-
-
 def unweighted(where: str, turn: Message) -> dict[str, JsonValue]:
     """Return a turn that has no place for a weight."""
     weighs_as_usual(where, turn)
@@ -173,7 +168,7 @@ def _turn(where: str, turn: Message) -> dict[str, JsonValue]:
     check_turn(where, turn)
     if turn.name is not None and turn.role == "tool":
         raise CannotCarry(f"{where} has a name, and a tool's turn has no place for one")
-    return turn_row(turn)
+    return turn.row
 
 
 def _messages(messages: Sequence[Message]) -> list[JsonValue]:

@@ -29,7 +29,7 @@ from unitune_providers.formats.checks import (
     places,
     weighs_as_usual,
 )
-from unitune_providers.formats.openai import check_tools, check_turn, turn_row
+from unitune_providers.formats.openai import check_tools, check_turn
 
 OTHER_FORMATS = ("text", "prompt", "completion", "input", "preferred_output")
 """A file in which a key of another format stands too is refused as ambiguous."""
@@ -104,7 +104,7 @@ def _turn(where: str, turn: Message) -> dict[str, JsonValue]:
         function = call["function"]
         assert isinstance(function, dict), "check_turn sees to it"
         json_object(f"{where}.tool_calls[{index}].function.arguments", str(function["arguments"]))
-    row = turn_row(turn)
+    row = turn.row
     if turn.content is not None:
         row["content"] = one_text(where, turn)
     return row

@@ -111,10 +111,7 @@ def body_of(model: str, request: Request, *, old_limit: bool) -> dict[str, objec
     """
     return {
         "model": model,
-        "messages": [
-            message.model_dump(mode="json", exclude_none=True, exclude={"weight"})
-            for message in request.messages
-        ],
+        "messages": [message.asked for message in request.messages],
         **({"tools": list(request.tools)} if request.tools else {}),
         "temperature": request.temperature,
         "seed": request.seed,

@@ -74,13 +74,9 @@ class TogetherChatModel:
 
 
 def _body(name: str, request: Request) -> dict[str, Any]:
-    messages = [
-        message.model_dump(mode="json", exclude_none=True, exclude={"weight"})
-        for message in request.messages
-    ]
     body: dict[str, Any] = {
         "model": name,
-        "messages": messages,
+        "messages": [message.asked for message in request.messages],
         "max_tokens": request.max_tokens,
         "temperature": request.temperature,
     }

@@ -15,6 +15,7 @@ import asyncio
 import re
 import time
 from collections.abc import AsyncGenerator
+from dataclasses import replace
 from typing import Protocol, cast
 
 import httpx2
@@ -136,7 +137,7 @@ def question(request: Request) -> WireRow:
         CannotCarry: It says something that Gemini's rows have no place for.
     """
     # Weights say what is learned from, which is nothing here.
-    asked = [turn.model_copy(update={"weight": None}) for turn in request.messages]
+    asked = [replace(turn, weight=None) for turn in request.messages]
     row = SFT.encode(Example(messages=(*asked, ANSWER), tools=request.tools))
     turns = cast("list[JsonValue]", row["contents"])
     return {**row, "contents": turns[:-1]}

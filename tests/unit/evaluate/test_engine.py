@@ -60,10 +60,13 @@ class BatchedEcho(Echo):
         return [await self.reply(request) for request in requests]
 
 
+def asking(case: str, request: Request, repeat: int = 0) -> Question:
+    return Question(case, lambda: request, repeat)
+
+
 def questions(*texts: str) -> list[Question]:
-    return [
-        Question(text, Request(messages=(Message(role="user", content=text),))) for text in texts
-    ]
+    requests = [Request(messages=(Message(role="user", content=text),)) for text in texts]
+    return [asking(*pair) for pair in zip(texts, requests, strict=True)]
 
 
 def put(model: Echo, path: Path, asked: Sequence[Question], contender: str = "c") -> list[Record]:
@@ -161,7 +164,7 @@ PLAIN = Request(messages=(Message(role="user", content="q"),))
     ],
 )
 def test_everything_that_determines_an_answer_is_in_its_hash(other: Request) -> None:
-    assert request_hash("m", Question("c", PLAIN)) != request_hash("m", Question("c", other))
+    assert request_hash("m", asking("c", PLAIN)) != request_hash("m", asking("c", other))
 
 
 def test_every_field_of_a_request_is_covered_by_that_rule() -> None:
@@ -171,7 +174,7 @@ def test_every_field_of_a_request_is_covered_by_that_rule() -> None:
 
 
 def test_the_model_comes_first_in_the_hash() -> None:
-    question, same = Question("c", PLAIN), Question("another", PLAIN.model_copy())
+    question, same = asking("c", PLAIN), asking("another", PLAIN)
     assert request_hash("base", question) != request_hash("tuned", question)
     assert request_hash("base", question) == request_hash("base", same)
 
@@ -213,6 +216,7 @@ def test_progress_starts_with_what_was_found_and_ends_with_all(tmp_path: Path) -
 
 SLOW = """
 import asyncio, sys
+from functools import partial
 from pathlib import Path
 from unitune.data.example import Message
 from unitune.evaluate.asking.engine import Question, ask
@@ -237,7 +241,7 @@ class SlowBatched(Slow):
         return [await self.reply(request) for request in requests]
 
 questions = [
-    Question(f"c{{i}}", Request(messages=(Message(role="user", content=f"c{{i}}"),)))
+    Question(f"c{{i}}", partial(Request, messages=(Message(role="user", content=f"c{{i}}"),)))
     for i in range({cases})
 ]
 model = SlowBatched() if {batched} else Slow()
@@ -424,7 +428,7 @@ def test_repeats_are_asked_and_written_one_by_one(tmp_path: Path) -> None:
     path, model = tmp_path / "rows.jsonl", Echo()
     request = PLAIN.model_copy(update={"temperature": 1.0})
     asked = [
-        Question("c1", request.model_copy(update={"seed": repeat}), repeat) for repeat in range(3)
+        asking("c1", request.model_copy(update={"seed": repeat}), repeat) for repeat in range(3)
     ]
     records = put(model, path, asked)
     assert [("c1", 0), ("c1", 1), ("c1", 2)] == [(one.case, one.repeat) for one in records]

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 from collections import Counter
+from dataclasses import replace
 from typing import Any
 
 from hypothesis import HealthCheck, given, settings
@@ -208,7 +209,7 @@ def _plain(message: Message, name: str, *, keeps_weight: bool) -> Message:
         changed["tool_calls"] = tuple(map(_respaced, message.tool_calls))
         if message.content == "":
             changed["content"] = None
-    return message.model_copy(update=changed)
+    return replace(message, **changed)
 
 
 def _respaced(call: dict[str, Any]) -> dict[str, Any]:
@@ -224,7 +225,7 @@ def _with_unnamed_tools(messages: tuple[Message, ...]) -> tuple[Message, ...]:
         for call in message.tool_calls or ():
             called[call.get("id")] = call["function"]["name"]  # type: ignore[index]
         same = message.role == "tool" and message.name == called.get(message.tool_call_id)
-        made.append(message.model_copy(update={"name": None}) if same else message)
+        made.append(replace(message, name=None) if same else message)
     return tuple(made)
 
 

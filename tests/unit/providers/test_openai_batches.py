@@ -6,7 +6,7 @@ import asyncio
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -109,8 +109,8 @@ def one_by_one(stage: Stage, model: str | TunedModel) -> list[Reply]:
     async def ask() -> list[Reply]:
         return [await chat.reply(request) for request in REQUESTS.values()]
 
-    never_told = {"seconds": None, "status": None}  # of a request in a batch
-    return [reply.model_copy(update=never_told) for reply in asyncio.run(ask())]
+    # Of a request in a batch neither time nor status is told.
+    return [replace(reply, seconds=None, status=None) for reply in asyncio.run(ask())]
 
 
 # What is sent, and what comes back

@@ -19,7 +19,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from itertools import islice
 from typing import Literal, NamedTuple
 
@@ -43,28 +42,31 @@ HASH_DIGITS = 16
 Phase = Literal["dev", "test", "batch", "probe"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Question:
     """A case as it is put to a model.
 
     Args:
         case: Its id.
-        request: What is asked.
+        put: Makes the request, whenever it is needed: together they would take more memory than
+            all answers.
         repeat: Which time it is asked, from 0.
         case_hash: Of the whole case.
         target_hash: Of the expected answer.
+        prompt_hash: Of messages, tools and sampling settings.
     """
 
     case: str
-    request: Request
+    put: Callable[[], Request]
     repeat: int = 0
     case_hash: str = ""
     target_hash: str = ""
+    prompt_hash: str = field(init=False)
 
-    @cached_property
-    def prompt_hash(self) -> str:
-        """Hash of messages, tools and sampling settings."""
-        return short_hash(self.request.model_dump(mode="json"))
+    def __post_init__(self) -> None:
+        """Put the question once, for its hash."""
+        hashed = short_hash(self.put().model_dump(mode="json"))
+        object.__setattr__(self, "prompt_hash", hashed)  # frozen for all others
 
 
 @dataclass(frozen=True, slots=True)
@@ -250,7 +252,7 @@ class _Lane:
 
         async def work() -> None:
             for one in left:
-                reply = await persist(self.model, one.question.request, pace, self.means.purse)
+                reply = await persist(self.model, one.question.put(), pace, self.means.purse)
                 self._keep([one], [reply])
                 self._heed(reply)
 
@@ -316,7 +318,7 @@ class _Lane:
 
 async def _answers(model: BatchedChatModel, batch: Sequence[_Pending]) -> list[Reply]:
     try:
-        return await model.replies([one.question.request for one in batch])
+        return await model.replies([one.question.put() for one in batch])
     except BackendError as error:
         return [Reply.failed(error) for _ in batch]
 

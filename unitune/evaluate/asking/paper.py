@@ -39,7 +39,7 @@ class Paper:
     def unanswered(self, rows: Journal) -> dict[Pair, Request]:
         """Return what is asked and has no answer yet, in order."""
         return {
-            pair: question.request
+            pair: question.put()
             for pair, question in self.asked().items()
             if rows.answer(self.contender, *pair) is None
         }

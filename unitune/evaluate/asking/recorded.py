@@ -10,22 +10,36 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from pydantic import BaseModel, ValidationError
+from pydantic import JsonValue, TypeAdapter, ValidationError
 
-from unitune.data.example import Example, Message, digest
+from unitune.data.example import Example, Message, digest, digest_all
 from unitune.errors import DataError
 from unitune.models import Reply, Request
 
+BATCH_SIZE = 100
+"""To look one up takes no time, but requests take memory."""
 
-class RecordedAnswer(BaseModel):
+
+@dataclass(frozen=True, slots=True)
+class RecordedAnswer:
     """One line of the file."""
 
     case: str
     answer: str
-    scores: dict[str, float] = {}
+    scores: dict[str, float] | None = None
     """What another tool gave for it, by the tool's own names."""
+
+    @property
+    def content(self) -> dict[str, JsonValue]:
+        """The line as JSON values."""
+        scored: dict[str, JsonValue] = {"scores": {**self.scores}} if self.scores else {}
+        return {"case": self.case, "answer": self.answer, **scored}
+
+
+_LINE = TypeAdapter(RecordedAnswer)
 
 
 class RecordedModel:
@@ -46,13 +60,13 @@ class RecordedModel:
         for case in cases:
             if case.case_id in recorded:
                 self._keep(path, _question(case.prompt), recorded[case.case_id])
-        kept = [recorded[name].model_dump(exclude_defaults=True) for name in sorted(recorded)]
-        self.fingerprint = f"recorded:{digest(kept)}"
+        kept = digest_all(recorded[name].content for name in sorted(recorded))
+        self.fingerprint = f"recorded:{kept}"
 
     def _keep(self, path: Path, question: str, answer: RecordedAnswer) -> None:
         """Note an answer; a request carries no case, so one question can have one answer alone."""
         first = self._answers.setdefault(question, answer)
-        if (first.answer, first.scores) != (answer.answer, answer.scores):
+        if (first.answer, first.scores or None) != (answer.answer, answer.scores or None):
             raise DataError(
                 f"{path}: the cases {first.case!r} and {answer.case!r} ask the same, and their "
                 "recorded answers differ. Take one of them out of data.test."
@@ -60,8 +74,8 @@ class RecordedModel:
 
     @property
     def batch_size(self) -> int:
-        """As many as there are: to look one up takes no time."""
-        return max(1, len(self._answers))
+        """How many are looked up at once."""
+        return BATCH_SIZE
 
     async def replies(self, requests: Sequence[Request]) -> list[Reply]:
         """Look all questions up."""
@@ -108,7 +122,7 @@ def mend(path: Path) -> None:
             return
         whole, _, last = content.rpartition(b"\n")
         try:
-            RecordedAnswer.model_validate_json(last)
+            _LINE.validate_json(last)
         except ValidationError:
             file.truncate(len(whole) + 1 if whole else 0)
         else:
@@ -117,13 +131,13 @@ def mend(path: Path) -> None:
 
 def answer_line(case: str, answer: str, scores: Mapping[str, float] | None = None) -> str:
     """Return a line of the file, its end included."""
-    scored = {"scores": dict(scores)} if scores else {}
-    return json.dumps({"case": case, "answer": answer, **scored}, ensure_ascii=False) + "\n"
+    line = RecordedAnswer(case, answer, {**scores} if scores else None)
+    return json.dumps(line.content, ensure_ascii=False) + "\n"
 
 
 def _answer(path: Path, number: int, line: str) -> RecordedAnswer:
     try:
-        return RecordedAnswer.model_validate_json(line)
+        return _LINE.validate_json(line)
     except ValidationError as error:
         raise DataError(
             f'{path}:{number} is no recorded answer. Write {{"case": ID, "answer": TEXT}}.'

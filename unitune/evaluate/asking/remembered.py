@@ -12,6 +12,8 @@ from collections.abc import Generator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
+from pydantic import TypeAdapter
+
 from unitune.models import Reply
 
 NAME = "answers.sqlite"
@@ -20,6 +22,9 @@ WAIT_SECONDS = 1.0
 WRITTEN_TOGETHER = 100
 """Answers of one transaction: each takes a write to disk, and the last few can be asked again."""
 KEPT_FINISHES = ("stop", "length")
+
+
+_REPLY = TypeAdapter(Reply)
 
 
 class Remembered:
@@ -37,7 +42,7 @@ class Remembered:
         with suppress(sqlite3.Error, ValueError):
             asked = self._file.execute("SELECT reply FROM answers WHERE hash = ?", (request_hash,))
             if found := asked.fetchone():
-                return Reply.model_validate_json(found[0])
+                return _REPLY.validate_json(found[0])
         return None
 
     def remember(self, request_hash: str, reply: Reply) -> None:
@@ -45,7 +50,7 @@ class Remembered:
         if self._file is None or reply.error or reply.finish_reason not in KEPT_FINISHES:
             return
         with suppress(sqlite3.Error):
-            row = request_hash, reply.model_dump_json(exclude_none=True)
+            row = request_hash, _REPLY.dump_json(reply, exclude_none=True).decode()
             self._file.execute("INSERT OR REPLACE INTO answers VALUES (?, ?)", row)
             self._fresh += 1
             if self._fresh % WRITTEN_TOGETHER == 0:

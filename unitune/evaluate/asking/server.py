@@ -115,10 +115,7 @@ class ServerChatModel:
     def _body(self, request: Request) -> bytes:
         body: dict[str, Any] = {
             "model": self._model,
-            "messages": [
-                message.model_dump(mode="json", exclude_none=True, exclude={"weight"})
-                for message in request.messages
-            ],
+            "messages": [message.asked for message in request.messages],
             "max_tokens": request.max_tokens,
             "temperature": request.temperature,
             "seed": request.seed,

@@ -18,7 +18,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate
 from typing import cast
 
@@ -127,7 +127,7 @@ def _instructed(system: tuple[Message, ...], instructions: str) -> tuple[Message
         return (Message(role="system", content=instructions),)
     last = system[-1]
     text = f"{last.text}\n\n{instructions}" if last.text else instructions
-    return (*system[:-1], last.model_copy(update={"content": text}))
+    return (*system[:-1], replace(last, content=text))
 
 
 def _turns(shot: Example) -> tuple[Message, ...]:
@@ -135,7 +135,7 @@ def _turns(shot: Example) -> tuple[Message, ...]:
     _, question = _split(shot.prompt)
     last = shot.messages[-1]
     answer = (
-        last.model_copy(update={"weight": None})
+        replace(last, weight=None)
         if last.role == "assistant" and shot.expected is None
         else Message(role="assistant", content=shot.answer)
     )

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import TypeAlias, cast
 
 import yaml
-from pydantic import JsonValue, TypeAdapter, ValidationError
+from pydantic import JsonValue, ValidationError
 
-from unitune.data.example import Message
+from unitune.data.example import MESSAGES, Message
 from unitune.data.findings import clip
 from unitune.suites.promptfoo.scorers import Test
 from unitune.suites.promptfoo.templates import render
@@ -19,7 +19,6 @@ from unitune.suites.promptfoo.yaml12 import Yaml12
 from unitune.suites.suite import text_file
 
 Config: TypeAlias = Mapping[str, JsonValue]
-MESSAGES = TypeAdapter(tuple[Message, ...])
 TEXTS = (".txt", ".json", ".md", ".j2")
 FILES = (*TEXTS, ".jsonl", ".csv", ".yaml", ".yml", ".py", ".js", ".ts", ".mjs", ".cjs", ".sh")
 DELIMITER = "---"
