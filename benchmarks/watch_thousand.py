@@ -4,7 +4,7 @@
 
 The runs are launched on all four vendors on loopback, or on those that --vendor names, so that one
 process needs all their SDKs; with --apart on one vendor after the other. The vendors live in
-another process, as does the launching: what is measured is the watching process alone. The jobs
+another process, as does the launching: what is measured is ``unitune watch --all`` alone. The jobs
 start all at once, and end one after the other as they were launched. Prints the promises and what
 came of them; the exit code is 0 when they were kept:
 
@@ -17,9 +17,9 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import math
 import os
 import re
-import resource
 import subprocess
 import sys
 import tempfile
@@ -30,7 +30,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, cast
 
 from unitune.backend import State
-from unitune.runs.watching import INTERVAL_SECONDS, watch_all
+from unitune.runs.watching import INTERVAL_SECONDS
 
 if TYPE_CHECKING:
     from http.server import BaseHTTPRequestHandler
@@ -114,21 +114,23 @@ def launch_all(vendors: list[str], number: int) -> None:
             launch(job, again=True)
 
 
-def watch() -> None:
-    """Watch all runs, and tell each success when it is noticed, and in the end the memory."""
-    for run in watch_all():
-        if run.state is State.SUCCEEDED:
-            print(json.dumps({"run": run.id, "noticed": time.time()}), flush=True)
-    print(json.dumps({"mib": _peak_mib()}), flush=True)
-
-
-def _peak_mib() -> float:
-    """Return the most memory that this process has held, in MiB."""
-    status = Path("/proc/self/status")
-    if status.exists():  # getrusage would count the process that started this one, too
-        (line,) = [line for line in status.read_text().splitlines() if line.startswith("VmHWM")]
-        return int(line.split()[1]) / 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+def watch() -> tuple[dict[str, float], float]:
+    """Watch all runs; return when each success was noticed, and the most memory held, in MiB."""
+    peak = Path(__file__).parent / "harnesses" / "peak.py"
+    command = [peak, sys.executable, "-m", "unitune", "watch", "--all", "--json"]
+    noticed: dict[str, float] = {}
+    mib = math.nan
+    with subprocess.Popen(
+        [sys.executable, *command], stdout=subprocess.PIPE, text=True
+    ) as watching:
+        for line in cast("IO[str]", watching.stdout):
+            if line.startswith("{"):
+                run = json.loads(line)
+                if run["state"] == State.SUCCEEDED:
+                    noticed[run["id"]] = time.time()
+            elif line.startswith("PEAK "):
+                mib = float(line.split()[1])
+    return noticed, mib
 
 
 def main() -> int:
@@ -137,15 +139,13 @@ def main() -> int:
     parser.add_argument("--runs", type=int, default=1000)
     parser.add_argument("--vendor", action="append", choices=VENDORS)
     parser.add_argument("--apart", action="store_true", help="all runs on each vendor in turn")
-    parser.add_argument("--role", choices=("serve", "launch", "watch"), help=argparse.SUPPRESS)
+    parser.add_argument("--role", choices=("serve", "launch"), help=argparse.SUPPRESS)
     given = parser.parse_args()
     vendors = given.vendor or list(VENDORS)
     if given.role == "serve":
         serve(vendors)
     elif given.role == "launch":
         launch_all(vendors, given.runs)
-    elif given.role == "watch":
-        watch()
     else:
         groups = [[name] for name in vendors] if given.apart else [vendors]
         kept = [measure(group, given.runs) for group in groups]
@@ -172,14 +172,13 @@ def measure(vendors: list[str], number: int) -> bool:
         begun = time.time()
         lasting = begun - found[0].created.timestamp() + FIRST_END_SECONDS
         _tell(server, str(lasting))
-        watching = _started("watch")
-        noticed = [json.loads(line) for line in cast("IO[str]", watching.stdout)]
+        noticed, mib = watch()
         ended = time.time()
         _tell(server, "end")
         asked = json.loads(_line(server.stdout))
     ends = {run.id: run.created.timestamp() + lasting for run in found}
-    delays = sorted(one["noticed"] - ends[one["run"]] for one in noticed if "run" in one)
-    return _judged(number, delays, noticed[-1]["mib"], asked, ended - begun)
+    delays = sorted(at - ends[run] for run, at in noticed.items())
+    return _judged(number, delays, mib, asked, ended - begun)
 
 
 def _judged(

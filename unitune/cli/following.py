@@ -10,12 +10,11 @@ import time
 
 import typer
 from pydantic import JsonValue
-from rich.progress import BarColumn, Progress, ProgressColumn, SpinnerColumn, TextColumn
 
 from unitune.backend import Event, State
 from unitune.cli.money import so_far
 from unitune.cli.output import aside, console, duration
-from unitune.cli.show import EventLine, RunView, print_run
+from unitune.cli.runviews import EventLine, RunView, print_run
 from unitune.cost.documents import Estimate
 from unitune.errors import Interrupted, RunFailed
 from unitune.runs.run import Run
@@ -93,7 +92,9 @@ def conclude(run: Run, *, next_command: str | None, json: bool, silent: bool = F
 
 
 def _follow_live(run: Run) -> None:
-    columns: list[ProgressColumn] = [
+    from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
+
+    columns = [
         SpinnerColumn(),
         TextColumn("{task.description}"),
         BarColumn(bar_width=24),

@@ -52,8 +52,8 @@ def check(
     [dim]$ unitune check unitune.yaml
     $ unitune check train.jsonl --json[/dim]
     """
+    from unitune.cli.datareport import print_report
     from unitune.cli.output import exit_for_errors, print_json
-    from unitune.cli.show import print_report
     from unitune.data.check import check_file, check_job
     from unitune.job import Job
 

@@ -35,8 +35,8 @@ def list_models(
     """
     if context.invoked_subcommand is not None:
         return
+    from unitune.cli.modellist import ModelList, models_table
     from unitune.cli.output import console, print_json
-    from unitune.cli.show import ModelList, models_table
 
     found = ModelList.of(backend)
     print_json(found) if json else console().print(models_table(found))
@@ -103,7 +103,7 @@ def schema(
 
     [dim]$ unitune schema job > unitune.schema.json[/dim]
     """
-    from unitune.cli.show import document_model
+    from unitune.cli.schemas import document_model
 
     mode = "validation" if name in READ else "serialization"
     typer.echo(json_module.dumps(document_model(name).model_json_schema(mode=mode), indent=2))

@@ -16,7 +16,7 @@ def runs(*, json: Json = False) -> None:
     [dim]$ unitune runs[/dim]
     """
     from unitune.cli.output import console, print_json
-    from unitune.cli.show import RunList, RunView, runs_table
+    from unitune.cli.runviews import RunList, RunView, runs_table
     from unitune.runs.run import runs as all_runs
 
     found = all_runs()
@@ -34,7 +34,7 @@ def show(run: RunId, *, json: Json = False) -> None:
     [dim]$ unitune show r2611[/dim]
     """
     from unitune.cli.output import print_json
-    from unitune.cli.show import RunView, print_run
+    from unitune.cli.runviews import RunView, print_run
     from unitune.runs.run import find_run
 
     found = find_run(run).refresh()
@@ -82,7 +82,7 @@ def cancel(run: RunId, *, json: Json = False) -> None:
     [dim]$ unitune cancel r2611[/dim]
     """
     from unitune.cli.output import console, print_json
-    from unitune.cli.show import RunView
+    from unitune.cli.runviews import RunView
     from unitune.runs.run import find_run
 
     found = find_run(run)
@@ -99,7 +99,7 @@ def pause(run: RunId, *, json: Json = False) -> None:
     [dim]$ unitune pause r2611[/dim]
     """
     from unitune.cli.output import console, print_json
-    from unitune.cli.show import RunView
+    from unitune.cli.runviews import RunView
     from unitune.runs.run import find_run
 
     found = find_run(run).pause()

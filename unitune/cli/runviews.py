@@ -1,34 +1,21 @@
-"""Documents that commands print: as JSON by their models, and for a person by rich."""
+"""Runs and their events as commands print them: as JSON by models, and for a person by rich."""
 
 from __future__ import annotations
 
-from collections import Counter
 from datetime import datetime
 from pathlib import Path
-from typing import Literal, Self
+from typing import Self
 
 from pydantic import BaseModel, JsonValue
 from rich.markup import escape
 from rich.table import Table
 
-from unitune import registry
-from unitune.abilities import StoredModel, Stores
 from unitune.backend import Event, State
 from unitune.cli.money import money_facts
-from unitune.cli.output import console, facts, gigabytes, print_findings
-from unitune.cli.pricelist import PriceList
-from unitune.cost.budget import ProjectBudget
+from unitune.cli.output import console, facts
 from unitune.cost.documents import Estimate
-from unitune.cost.prices.files import PricesFile
 from unitune.cost.reconcile import Reconciliation
-from unitune.data.check import DataReport
-from unitune.data.leaks import by_kind
-from unitune.evaluate.results import Comparison
-from unitune.job import Job
 from unitune.models import TunedModel
-from unitune.offer import Offer, OfferedModel
-from unitune.owning.documents import OwnershipList
-from unitune.planning.documents import Plan
 from unitune.runs.run import Run
 
 STATE_STYLES = {State.SUCCEEDED: "green", State.FAILED: "red", State.CANCELLED: "dim"}
@@ -104,59 +91,6 @@ class RunList(BaseModel):
     runs: tuple[RunView, ...]
 
 
-class ModelList(BaseModel):
-    """Base models that a backend can tune here."""
-
-    schema_version: int = 1
-    backend: str
-    offered: tuple[OfferedModel, ...]
-    stored: tuple[StoredModel, ...]
-
-    @classmethod
-    def of(cls, name: str) -> Self:
-        """Look up a backend's offer and what it keeps on this machine."""
-        backend = registry.backend(name)
-        stored = backend.stored() if isinstance(backend, Stores) else []
-        return cls(backend=name, offered=registry.offer(name).models, stored=tuple(stored))
-
-
-def document_model(
-    name: Literal[
-        "job", "plan", "check", "run", "verdict", "cost", "budget", "offer", "prices", "price-list"
-    ],
-) -> type[BaseModel]:
-    """Return the model whose JSON Schema describes a document."""
-    models: dict[str, type[BaseModel]] = {
-        "job": Job,
-        "plan": Plan,
-        "check": DataReport,
-        "run": RunView,
-        "verdict": Comparison,
-        "cost": OwnershipList,
-        "budget": ProjectBudget,
-        "offer": Offer,
-        "prices": PricesFile,
-        "price-list": PriceList,
-    }
-    return models[name]
-
-
-def print_report(report: DataReport) -> None:
-    """Print a data report for a person."""
-    for file in report.files:
-        console().print(f"[bold]{escape(file.name)}[/bold]  {file.rows:,} rows")
-        peak = max((count for _, count in file.histogram), default=0)
-        for label, count in file.histogram:
-            bar = "█" * round(30 * count / peak) if peak else ""
-            console().print(f"  [dim]{label:>15} characters[/dim] {bar} {count:,}")
-        if file.shared:
-            kinds = by_kind(Counter(file.shared).elements())
-            console().print(f"  also in an earlier file of the job: {kinds}")
-    print_findings(report.findings)
-    if not report.findings:
-        console().print("[green]Nothing wrong.[/green]")
-
-
 def runs_table(found: list[Run]) -> Table:
     """Return runs as a table."""
     table = Table(box=None, pad_edge=False, header_style="dim")
@@ -198,20 +132,3 @@ def print_run(run: Run) -> None:
         rows["model"] = escape(run.model.name)
     rows["files"] = escape(str(run.folder))
     console().print(facts(rows))
-
-
-def models_table(found: ModelList) -> Table:
-    """Return base models as a table."""
-    here = {model.name: model for model in found.stored}
-    table = Table(box=None, pad_edge=False, header_style="dim")
-    for heading in ("model", "parameters", "licence", "on this machine", "note"):
-        table.add_column(heading)
-    for model in found.offered:
-        parameters = f"{model.parameters / 1e6:.0f} M" if model.parameters else "?"
-        size = gigabytes(here[model.name].bytes) if model.name in here else "no"
-        table.add_row(model.name, parameters, model.licence or "?", size, model.note)
-    offered = {model.name for model in found.offered}
-    for stored in found.stored:
-        if stored.name not in offered:
-            table.add_row(stored.name, "", "", gigabytes(stored.bytes), str(stored.path))
-    return table
