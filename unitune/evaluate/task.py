@@ -88,7 +88,7 @@ class Task:
         """Return a case as a question."""
         return Question(
             case=case.case_id,
-            put=partial(self._request, case, prompt, repeat),
+            put=partial(self._request, case, prompt.settled(case), repeat),
             repeat=repeat,
             case_hash=short_hash(case.content),
             target_hash=short_hash(case.answer),

@@ -9,9 +9,10 @@ from importlib import import_module
 from types import ModuleType
 from typing import cast
 
-_found = sys.modules.setdefault("aiohttp", cast("ModuleType", None))
+_is_loaded = "aiohttp" in sys.modules
+sys.modules.setdefault("aiohttp", cast("ModuleType", None))
 try:
     import_module("google.genai")
 finally:
-    if _found is cast("ModuleType", None):
+    if not _is_loaded:
         del sys.modules["aiohttp"]

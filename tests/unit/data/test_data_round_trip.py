@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from unitune.data.dataset import Dataset, Row
-from unitune.data.example import Example, Message, TextPart
+from unitune.data.example import Example, Message, TextPart, digest, digest_all
 from unitune.data.findings import Finding
 from unitune.data.load import load, read
 from unitune.job import Columns, Data, Template
@@ -145,3 +145,10 @@ def test_an_input_is_the_same_whole_or_in_parts(text: str) -> None:
     whole = Example(messages=(Message(role="user", content=text),))
     pieces = Example(messages=(Message(role="user", content=parts),))
     assert whole.input_key == pieces.input_key
+
+
+@given(values=st.lists(JSON, max_size=4))
+def test_a_list_has_one_digest_whether_it_is_hashed_whole_or_item_by_item(
+    values: list[Any],
+) -> None:
+    assert digest(values) == digest_all(iter(values))

@@ -77,6 +77,10 @@ class Prompt:
         """How many rows are shown."""
         return self.shots.count if isinstance(self.shots, Nearest) else len(self.shots)
 
+    def settled(self, case: Example) -> Prompt:
+        """Return the prompt with the shots that a case gets, which may take a search."""
+        return replace(self, shots=self._shots_of(case))
+
     def _shots_of(self, case: Example) -> tuple[Example, ...]:
         if isinstance(self.shots, Nearest):
             return self.shots.neighbours.nearest(case, self.shots.count)
