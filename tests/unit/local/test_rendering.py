@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -67,7 +68,7 @@ def test_every_assistant_turn_is_trained_but_those_of_weight_zero() -> None:
     turns = [("user", "a"), ("assistant", "one"), ("user", "b"), ("assistant", "two")]
     example = conversation(*turns)
     assert f"one{END}two{END}" == trained_text(render(TINY, example))
-    muted = example.messages[1].model_copy(update={"weight": 0})
+    muted = replace(example.messages[1], weight=0)
     messages = (example.messages[0], muted, *example.messages[2:])
     silent = example.model_copy(update={"messages": messages})
     assert f"two{END}" == trained_text(render(TINY, silent))
