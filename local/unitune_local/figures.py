@@ -39,6 +39,9 @@ SIZE_BYTES, MOST_SIZES = 14 * 2**20, 45
 """A CPU's kernels in bfloat16 are made for each number of tokens anew, and kept: 13 MiB a number
 were measured, growing no more after 43 to 60 of them, as oneDNN keeps 1024 kernels.
 Source: https://uxlfoundation.github.io/oneDNN/dev_guide_primitive_cache.html (2026-11-25)."""
+GUESSED_MEMORY_BAND = (0.75, 1.4)
+"""Thirty trainings of ten jobs held 86 to 127 % of what was guessed (2026-11-26,
+``benchmarks/local_forecast.py``), on one machine."""
 PRODUCT_SECONDS = 0.3
 REACHED_SHARE = 0.5
 """Of the measured matrix products per second, in a training."""
@@ -205,7 +208,7 @@ def guess(shape: Shape, settings: Settings, *, packed: bool, weight_file_bytes: 
         # The file of the fresh base is mapped; its weights take the place of activations.
         check_bytes=weight_file_bytes,
         time_band=(0.5, 2.0),
-        memory_band=(0.8, 1.25),
+        memory_band=GUESSED_MEMORY_BAND,
     )
 
 
