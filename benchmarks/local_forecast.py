@@ -10,12 +10,12 @@ memory. No forecast sees a training. The CPU time is compared too, because time 
 while others use the machine.
 
 A shared machine changes its pace within minutes: one and the same training took 48 s and 60 s. So
-all of it is done in several rounds, and a job is judged by the median of its errors; the table has
-the lowest and the highest, too.
+all of it is done in several rounds; the table has the median, the lowest and the highest error of
+each job.
 
 Results are added to FOLDER/results.jsonl, so that the jobs can be done one at a time; the table is
-over all that stand there, and the exit code is 0 when each of ten is within 25 % of the memory and
-10 % of the time after its calibration.
+over all that stand there, and the exit code is 0 when every training of all ten is within 25 % of
+the memory and 10 % of the time after its calibration.
 """
 
 from __future__ import annotations
@@ -300,16 +300,16 @@ def _words(rounds: list[Compared], unit: float, digits: int) -> str:
 
 
 def _judged(rounds: list[list[Outcome]], bar: float, what: str) -> bool:
-    """Print of how many jobs a figure was forecast well, and return whether of all."""
+    """Print how often a figure was forecast well, and return whether in every training."""
     errors = [[getattr(one, what).error_after for one in tried] for tried in rounds]
     near = sum(abs(median(of_job)) <= bar for of_job in errors)
     every = [error for of_job in errors for error in of_job]
     single = sum(abs(error) <= bar for error in every)
     print(
-        f"{what} within {bar:.0%} after calibration: {near} of {len(errors)} jobs, "
-        f"{single} of {len(every)} single trainings"
+        f"{what} within {bar:.0%} after calibration: {single} of {len(every)} trainings; "
+        f"by the median {near} of {len(errors)} jobs"
     )
-    return near == len(errors)
+    return single == len(every)
 
 
 def main() -> None:
