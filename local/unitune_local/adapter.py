@@ -122,14 +122,20 @@ class _Answer:
 
 
 def _answer(model: PeftModel, prompt: Sequence[int]) -> _Answer:
-    """Answer greedily, computing everything anew for each token."""
+    """Answer greedily, computing everything anew for each token.
+
+    All passes have the same length, so that kernels are made for one; what stands after a token
+    does not reach it.
+    """
     model.eval()
-    ids = list(prompt)
+    device = cast("torch.device", model.device)
+    ids = torch.zeros(1, len(prompt) + ANSWER_TOKENS, dtype=torch.long, device=device)
+    ids[0, : len(prompt)] = torch.tensor(prompt)
     logits: list[Tensor] = []
     with torch.inference_mode():
-        for _ in range(ANSWER_TOKENS):
-            inputs = torch.tensor([ids], device=cast("torch.device", model.device))
-            output = cast("Any", model)(input_ids=inputs, use_cache=False, logits_to_keep=1)
+        for place in range(len(prompt), ids.shape[1]):
+            last = torch.tensor([place - 1], device=device)
+            output = cast("Any", model)(input_ids=ids, use_cache=False, logits_to_keep=last)
             logits.append(output.logits[0, -1].float())
-            ids.append(int(logits[-1].argmax()))
-    return _Answer(ids[len(prompt) :], torch.stack(logits))
+            ids[0, place] = logits[-1].argmax()
+    return _Answer([int(token) for token in ids[0, len(prompt) :]], torch.stack(logits))

@@ -1,16 +1,17 @@
 """Exact attention over rows laid end to end, with the tokens that they share computed once.
 
-A micro-batch is one sequence ``[prefix | row 1 | row 2 | …]`` without any padding, so that every
-linear layer, norm and activation of the model runs on real tokens alone. Only here, inside
-attention, are rows told apart: the prefix attends to itself, each row to the prefix and to itself.
+A micro-batch is one sequence ``[prefix | row 1 | row 2 | … | tail]``, in which nearly every token
+that a linear layer, norm or activation runs on is real. Only here, inside attention, are rows told
+apart: the prefix attends to itself, each row to the prefix and to itself. The tail only makes the
+sequence a round number of tokens: nothing attends to it, and what comes out for it is not used.
 The model's own rotary positions stay right because the caller passes each token's own position.
 
 `packed_attention` is registered with transformers under `NAME`; a model that was switched to it
 gets the `Layout` as a keyword of its forward. Models whose attention is not plain causal
 (sliding windows, biases, sinks) get padded batches; `unitune_local.loss.choose_form` decides.
 
-Shapes: T tokens of the packed sequence, P of them prefix; B rows, S longest row; H query heads,
-G key heads, D head width.
+Shapes: T tokens of the packed sequence, P of them prefix; B rows, S longest row, made a round
+number; H query heads, G key heads, D head width.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ class Layout:
     Args:
         prefix: Tokens shared by all rows, at the start of the sequence (P); 0 for none.
         grid: For each row its tokens' places in the sequence; beyond a row's end its last place.
-        places: For each token after the prefix its cell in the flattened grid.
+        places: For each token after the prefix its cell in the flattened grid; for the tail any.
         mask: Which keys a row's query sees, the same for all rows.
     """
 
@@ -51,19 +52,21 @@ class Layout:
         )
 
 
-def lay_out(prefix: int, lengths: list[int]) -> Layout:
-    """Return the layout of a prefix followed by rows of these lengths.
+def lay_out(prefix: int, lengths: list[int], longest: int, tail: int) -> Layout:
+    """Return the layout of a prefix followed by rows of these lengths and a tail.
 
     Args:
         prefix: Shared tokens; 0 for none.
         lengths: Tokens of each row after the prefix, at least 1 each.
+        longest: Width of the grid (S), at least that of the longest row.
+        tail: Tokens that belong to no row.
     """
-    longest = max(lengths)
     sizes = torch.tensor(lengths)
     starts = prefix + sizes.cumsum(0) - sizes
     columns = torch.arange(longest)
     grid = starts[:, None] + columns.minimum(sizes[:, None] - 1)  # (B, S)
-    places = torch.nonzero((columns < sizes[:, None]).flatten()).flatten()  # (T - P,)
+    rows = torch.nonzero((columns < sizes[:, None]).flatten()).flatten()
+    places = torch.cat([rows, rows.new_zeros(tail)])  # (T - P,)
     seen = columns[:, None] >= columns[None, :]
     mask = torch.cat([torch.ones(longest, prefix, dtype=torch.bool), seen], dim=1)
     return Layout(prefix, grid, places, mask)

@@ -4,9 +4,12 @@
 which rows it takes, and a resumed run goes on with the same ones. Rows of like length come
 together. A step's rows are cut into micro-batches that fit into memory, whose losses add up.
 
-A micro-batch is `packed` (rows end to end without padding, the tokens that they all begin with
-computed once; see `unitune_local.attention`) or, for models whose attention is not plain causal,
-`padded`. Both ask for logits only where there is loss, and give the same loss and gradients.
+A micro-batch is `packed` (rows end to end, the tokens that they all begin with computed once; see
+`unitune_local.attention`) or, for models whose attention is not plain causal, `padded`. Both ask
+for logits only where there is loss, and give the same loss and gradients.
+
+Lengths are made multiples of a number, because a CPU's kernels in bfloat16 are made for each length
+anew (`unitune_local.settings.Settings.length_multiple`).
 
 Shapes: B rows, S longest row, T tokens of the packed sequence, N trained tokens, C columns of a
 padded batch in which any row has loss, V vocabulary.
@@ -164,12 +167,18 @@ def _untrained_start(row: TrainingRow) -> int:
     return min(first, len(row.ids) - 1)
 
 
-def packed(rows: Sequence[TrainingRow], *, share: bool) -> Batch:
+def rounded(length: int, multiple: int) -> int:
+    """Return the least multiple that is no shorter."""
+    return -(-length // multiple) * multiple
+
+
+def packed(rows: Sequence[TrainingRow], *, share: bool, multiple: int = 1) -> Batch:
     """Lay rows end to end, after the prefix that they share.
 
     Args:
         rows: At least one.
         share: Whether to compute a shared prefix once.
+        multiple: T and S are multiples of it.
     """
     prefix = shared_prefix(rows) if share else 0
     ids, places = list(rows[0].ids[:prefix]), list(range(prefix))
@@ -185,10 +194,14 @@ def packed(rows: Sequence[TrainingRow], *, share: bool) -> Batch:
         ]
         ids += row.ids[prefix:]
         places += range(prefix, len(row.ids))
+    own = [len(row.ids) - prefix for row in rows]
+    tail = rounded(len(ids), multiple) - len(ids)
+    ids += ids[-1:] * tail
+    places += places[-1:] * tail
     return Batch(
         ids=torch.tensor([ids]),  # (1, T)
         positions=torch.tensor([places]),  # (1, T)
-        layout=lay_out(prefix, [len(row.ids) - prefix for row in rows]),
+        layout=lay_out(prefix, own, rounded(max(own), multiple), tail),
         keep=torch.tensor(keep, dtype=torch.long),  # (N,)
         targets=_targets(rows),
         weights=_weights(rows),
@@ -196,9 +209,14 @@ def packed(rows: Sequence[TrainingRow], *, share: bool) -> Batch:
     )
 
 
-def padded(rows: Sequence[TrainingRow]) -> Batch:
-    """Lay rows side by side, padded at the end to the longest."""
-    longest = max(len(row.ids) for row in rows)
+def padded(rows: Sequence[TrainingRow], *, multiple: int = 1) -> Batch:
+    """Lay rows side by side, padded at the end to the longest.
+
+    Args:
+        rows: At least one.
+        multiple: S is a multiple of it.
+    """
+    longest = rounded(max(len(row.ids) for row in rows), multiple)
     ids = torch.zeros(len(rows), longest, dtype=torch.long)  # (B, S)
     real = torch.zeros(len(rows), longest, dtype=torch.long)  # (B, S)
     for at, row in enumerate(rows):

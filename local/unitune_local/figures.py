@@ -1,9 +1,10 @@
 """What a training takes on one machine, in figures: seconds and bytes, from what it computes.
 
 A training is a start, steps, validations, checkpoints and a check of what was saved. Each step
-costs a fixed time a micro-batch and a time an operation; memory is what is always held and a factor
-on what a micro-batch holds. The figures are measured (`unitune_local.rehearsal`) or, before that,
-guessed from a short measurement of matrix products (`guess`); the arithmetic is the same.
+costs a fixed time a micro-batch, a time an operation, and a time for each number of tokens that is
+new; memory is what is always held and a factor on what a micro-batch holds. The figures are
+measured (`unitune_local.rehearsal`) or, before that, guessed from a short measurement of matrix
+products (`guess`); the arithmetic is the same.
 
 Figures that were measured are kept in the cache, under all that they depend on: `keep`, `recall`.
 """
@@ -13,6 +14,7 @@ from __future__ import annotations
 import os
 import platform
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import date
 from pathlib import Path
@@ -23,7 +25,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from unitune.data.example import digest
 from unitune_local import machine
 from unitune_local.job_folder import write_whole
-from unitune_local.loads import Load
+from unitune_local.loads import Load, new_sizes
 from unitune_local.loss import Form
 from unitune_local.memory import ADAPTER_BYTES, Shape, step_flops
 from unitune_local.model_folder import cache_folder
@@ -64,6 +66,10 @@ class Figures(BaseModel):
     """Of a micro-batch, whatever its size."""
     flop_seconds: float
     """Of an operation in forward and backward."""
+    size_seconds: float
+    """Of a micro-batch whose number of tokens is new, beside that: making kernels for it."""
+    first_step_seconds: float
+    """Of the first step, beside all that: growing to the memory that a step needs."""
     forward_flop_seconds: float
     """Of an operation in a forward alone, of large micro-batches (validation)."""
     answer_flop_seconds: float
@@ -82,8 +88,8 @@ class Figures(BaseModel):
     def form(self, settings: Settings) -> Form:
         """Return how micro-batches are laid out."""
         if self.packed:
-            return Form("packed", share=settings.share_prefix)
-        return Form("padded", share=False)
+            return Form("packed", share=settings.share_prefix, multiple=settings.length_multiple)
+        return Form("padded", share=False, multiple=settings.length_multiple)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +99,7 @@ class Work:
     Args:
         epoch: Of the steps of an epoch.
         steps: How many these are.
+        sizes: Micro-batches of all epochs whose number of tokens is new.
         validation: Of one validation; empty without rows.
         answers: Of one model's answers when the saved adapter is checked.
         render_seconds: To make the rows from their text.
@@ -100,6 +107,7 @@ class Work:
 
     epoch: Load
     steps: int
+    sizes: int
     validation: Load
     answers: Load
     render_seconds: float
@@ -124,11 +132,24 @@ def seconds(figures: Figures, shape: Shape, settings: Settings, work: Work) -> f
         figures.start_seconds
         + work.render_seconds
         + epochs * epoch
+        + work.sizes * figures.size_seconds
+        + figures.first_step_seconds
         + (epochs + 1) * validation
         + _checkpoints(settings, work.steps, epoch) * figures.checkpoint_seconds
         + figures.save_seconds
         + answers
     )
+
+
+def sizes_made(epoch: Sequence[Sequence[Load]], epochs: int) -> int:
+    """Return how many micro-batches of a training have a number of tokens that is new.
+
+    Args:
+        epoch: The loads of each step of an epoch.
+        epochs: That are trained; where an epoch has more sizes than are kept, each makes them anew.
+    """
+    made = sum(new_sizes(epoch, MOST_SIZES))
+    return made if made <= MOST_SIZES else epochs * made
 
 
 def cpu_seconds(figures: Figures, expected_seconds: float) -> float:
@@ -175,8 +196,7 @@ def peak_bytes(figures: Figures, settings: Settings, part_bytes: int, sizes: int
 
 def steps_bytes(settings: Settings, part_bytes: int, sizes: int) -> int:
     """Return what steps add to what is held before the first of them; arguments as above."""
-    makes_kernels = settings.device == "cpu" and settings.dtype == "bfloat16"
-    kernels = SIZE_BYTES * min(sizes, MOST_SIZES) if makes_kernels else 0
+    kernels = SIZE_BYTES * min(sizes, MOST_SIZES) if settings.makes_kernels else 0
     return round(WORKSPACE * part_bytes) + kernels
 
 
@@ -200,6 +220,8 @@ def guess(shape: Shape, settings: Settings, *, packed: bool, weight_file_bytes: 
         busy_cores=settings.threads,
         part_seconds=0.02,
         flop_seconds=flop_seconds,
+        size_seconds=0.1 if settings.makes_kernels else 0.0,
+        first_step_seconds=1.0,
         forward_flop_seconds=flop_seconds,
         answer_flop_seconds=flop_seconds,
         checkpoint_seconds=0.2,

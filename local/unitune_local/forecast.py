@@ -21,14 +21,13 @@ from unitune.job import Job
 from unitune_local import dry_run, loading, memory, store
 from unitune_local.adapter import ANSWER_TOKENS, checked_prompts
 from unitune_local.batches import TrainingRow
-from unitune_local.figures import MOST_SIZES, Figures, Work, guess, peak_bytes, recall, seconds
+from unitune_local.figures import Figures, Work, guess, peak_bytes, recall, seconds, sizes_made
 from unitune_local.loads import (
-    Load,
     answers_load,
-    distinct_sizes,
-    epoch_loads,
+    epoch_parts,
     largest_parts,
     part_load,
+    total,
     validation_load,
 )
 from unitune_local.loss import Form, not_plain
@@ -92,11 +91,12 @@ def look_ahead(job: Job, folder: Path, train: Dataset, validation: Dataset) -> O
     available = memory.available_bytes(settings.device)
     settings, held = fit(folder, shape, settings, figures, learnt.rows, available)
 
-    sizes = distinct_sizes(learnt.rows, settings, form, MOST_SIZES)
-    steps = epoch_loads(learnt.rows, settings, form)
+    steps = epoch_parts(learnt.rows, settings, form)
+    sizes = sizes_made(steps, settings.epochs)
     work = Work(
-        epoch=sum(steps, start=Load()),
+        epoch=total(part for parts in steps for part in parts),
         steps=len(steps),
+        sizes=sizes,
         validation=validation_load(held_out.rows, settings, form),
         answers=answers_load(
             [len(prompt) for prompt in checked_prompts(learnt.rows, held_out.rows)], ANSWER_TOKENS
@@ -172,7 +172,7 @@ def fit(  # noqa: PLR0913, PLR0917 - all that memory depends on
     form = figures.form(settings)
     while True:
         held = _most_held(folder, shape, settings, form, rows)
-        sizes = distinct_sizes(rows, settings, form, MOST_SIZES)
+        sizes = sizes_made(epoch_parts(rows, settings, form), settings.epochs)
         fits = peak_bytes(figures, settings, held, sizes) <= available
         if fits or settings.micro_batch_tokens <= SMALLEST_MICRO_BATCH:
             return settings, held

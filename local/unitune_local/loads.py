@@ -8,10 +8,16 @@ takes is said elsewhere: operations and bytes by `unitune_local.memory`, seconds
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from unitune_local.batches import TrainingRow, epoch_batches, micro_batches, shared_prefix
+from unitune_local.batches import (
+    TrainingRow,
+    epoch_batches,
+    micro_batches,
+    rounded,
+    shared_prefix,
+)
 from unitune_local.loss import Form
 from unitune_local.settings import Settings
 
@@ -49,25 +55,30 @@ class Load:
 def part_load(rows: Sequence[TrainingRow], form: Form) -> Load:
     """Return the load of one micro-batch."""
     if form.kind == "padded":
-        longest = max(len(row.ids) for row in rows)
+        longest = rounded(max(len(row.ids) for row in rows), form.multiple)
         columns = {place for row in rows for place, on in enumerate(row.trained[1:]) if on}
         count = len(rows)
         return Load(count * longest, count * len(columns), count * longest**2, 1)
     prefix = shared_prefix(rows) if form.share else 0
     own = [len(row.ids) - prefix for row in rows]
-    longest = max(own)
+    longest = rounded(max(own), form.multiple)
     return Load(
-        computed=prefix + sum(own),
+        computed=rounded(prefix + sum(own), form.multiple),
         logits=sum(row.trained_tokens for row in rows),
         pairs=prefix**2 + len(rows) * longest * (prefix + longest),
         parts=1,
     )
 
 
-def step_load(rows: Sequence[TrainingRow], settings: Settings, form: Form) -> Load:
-    """Return the load of rows that are cut into micro-batches: an optimiser step, a validation."""
+def step_parts(rows: Sequence[TrainingRow], settings: Settings, form: Form) -> list[Load]:
+    """Return the load of each micro-batch that an optimiser step's rows are cut into."""
     parts = micro_batches(rows, settings.micro_batch_tokens, share=form.share)
-    return sum((part_load(part, form) for part in parts), start=Load())
+    return [part_load(part, form) for part in parts]
+
+
+def total(loads: Iterable[Load]) -> Load:
+    """Return what loads are together."""
+    return sum(loads, start=Load())
 
 
 def epoch_steps(
@@ -79,33 +90,36 @@ def epoch_steps(
     return [[rows[index] for index in batch] for batch in batches]
 
 
-def epoch_loads(rows: Sequence[TrainingRow], settings: Settings, form: Form) -> list[Load]:
-    """Return the load of each step of the first epoch; later ones draw other steps alike."""
-    return [step_load(step, settings, form) for step in epoch_steps(rows, settings)]
+def epoch_parts(
+    rows: Sequence[TrainingRow], settings: Settings, form: Form, epoch: int = 0
+) -> list[list[Load]]:
+    """Return the loads of each step of an epoch; later epochs draw other steps alike."""
+    return [step_parts(step, settings, form) for step in epoch_steps(rows, settings, epoch)]
 
 
-def distinct_sizes(rows: Sequence[TrainingRow], settings: Settings, form: Form, most: int) -> int:
-    """Return how many different numbers of tokens the micro-batches of a training compute.
+def new_sizes(steps: Iterable[Iterable[Load]], kept: int) -> list[int]:
+    """Return for each step how many of its micro-batches compute a number of tokens that is new.
 
     Args:
-        rows: To learn from.
-        settings: Of the training.
-        form: How micro-batches are laid out.
-        most: Counting ends there.
+        steps: The loads of each step's micro-batches.
+        kept: How many numbers are remembered: those that were computed last.
     """
-    sizes: set[int] = set()
-    for epoch in range(settings.epochs):
-        for step in epoch_steps(rows, settings, epoch):
-            parts = micro_batches(step, settings.micro_batch_tokens, share=form.share)
-            sizes |= {part_load(part, form).computed for part in parts}
-            if len(sizes) >= most:
-                return most
-    return len(sizes)
+    known: dict[int, None] = {}
+    counts: list[int] = []
+    for parts in steps:
+        counts.append(0)
+        for part in parts:
+            counts[-1] += part.computed not in known
+            known.pop(part.computed, None)
+            known[part.computed] = None
+            if len(known) > kept:
+                del known[next(iter(known))]
+    return counts
 
 
 def validation_load(rows: Sequence[TrainingRow], settings: Settings, form: Form) -> Load:
     """Return the load of one validation, which takes the rows by length."""
-    return step_load(sorted(rows, key=lambda row: len(row.ids)), settings, form)
+    return total(step_parts(sorted(rows, key=_length), settings, form))
 
 
 def answers_load(prompts: Sequence[int], tokens: int) -> Load:
@@ -115,7 +129,7 @@ def answers_load(prompts: Sequence[int], tokens: int) -> Load:
         prompts: Tokens of each prompt.
         tokens: Tokens of each answer.
     """
-    lengths = [length + done for length in prompts for done in range(tokens)]
+    lengths = [length + tokens for length in prompts for _ in range(tokens)]
     return Load(
         sum(lengths), len(lengths), sum(length**2 for length in lengths), parts=len(lengths)
     )

@@ -36,17 +36,20 @@ class Form:
     Args:
         kind: packed or padded.
         share: Whether a shared prefix is computed once.
+        multiple: Lengths are multiples of it.
         reason: Why not the best form; empty when it is.
     """
 
     kind: Literal["packed", "padded"]
     share: bool
+    multiple: int = 1
     reason: str = ""
 
     def batch(self, rows: Sequence[TrainingRow], device: torch.device) -> Batch:
         """Return rows as a micro-batch on a device."""
-        made = packed(rows, share=self.share) if self.kind == "packed" else padded(rows)
-        return made.to(device)
+        if self.kind == "packed":
+            return packed(rows, share=self.share, multiple=self.multiple).to(device)
+        return padded(rows, multiple=self.multiple).to(device)
 
 
 def loss_sum(model: nn.Module, batch: Batch) -> Tensor:
@@ -63,31 +66,35 @@ def loss_sum(model: nn.Module, batch: Batch) -> Tensor:
     return (losses * batch.weights).sum()
 
 
-def choose_form(model: PeftModel, rows: Sequence[TrainingRow], *, share: bool) -> Form:
+def choose_form(
+    model: PeftModel, rows: Sequence[TrainingRow], *, share: bool, multiple: int = 1
+) -> Form:
     """Return the best form that this model computes rightly, and switch its attention to it.
 
     Args:
         model: With its adapters, on its device.
         rows: Of the training; the two shortest are computed in both forms.
         share: Whether a shared prefix may be computed once.
+        multiple: Lengths are to be multiples of it.
     """
     base = cast("PreTrainedModel", model.get_base_model())
+    simple = Form("padded", share=False, multiple=multiple)
     if reason := not_plain(base.config):
-        return Form("padded", share=False, reason=reason)
-    form = Form("packed", share=share)
+        return replace(simple, reason=reason)
+    form = Form("packed", share=share, multiple=multiple)
     probe = sorted(rows, key=lambda row: len(row.ids))[:2]
-    expected = _probe(model, Form("padded", share=False), probe)
+    expected = _probe(model, simple, probe)
     try:
         use_attention(model, attention.NAME)
         actual = _probe(model, form, probe)
     except (TypeError, ValueError, RuntimeError) as error:
         use_attention(model, "sdpa")
-        return Form("padded", share=False, reason=f"its attention cannot be replaced ({error})")
+        return replace(simple, reason=f"its attention cannot be replaced ({error})")
     if abs(actual - expected) <= AGREEMENT[base.dtype] * abs(expected):
         return form
     use_attention(model, "sdpa")
     reason = f"packed rows give another loss ({actual:.4f} instead of {expected:.4f})"
-    return replace(form, kind="padded", share=False, reason=reason)
+    return replace(simple, reason=reason)
 
 
 def use_attention(model: PeftModel, name: str) -> None:

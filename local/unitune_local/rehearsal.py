@@ -3,11 +3,12 @@
     python -m unitune_local.rehearsal FOLDER
 
 reads ``rehearsal.json`` in the folder and writes ``figures.json``. All that is timed is what a
-training runs (`unitune_local.train`, `unitune_local.adapter`), on rows of the job: the start, steps
-of different length with the longest among them, a validation, a checkpoint, saving and checking the
-adapter. Memory is the process's own high-water mark.
+training runs (`unitune_local.train`, `unitune_local.adapter`), on rows of the job: the start, the
+longest step, which grows to the memory that steps need, steps of different length, once when
+kernels are made for them and once when they are there, a validation, a checkpoint, saving and
+checking the adapter. Memory is the process's own high-water mark.
 
-How much is tried depends on what a first short row took, so that a large model is rehearsed in
+How much is tried depends on what the shortest rows took, so that a large model is rehearsed in
 about the same time as a small one. Not here: choosing the rows (`unitune_local.calibrating`).
 """
 
@@ -18,6 +19,7 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import product
 from pathlib import Path
 from typing import TypeVar, cast
 
@@ -30,16 +32,17 @@ from unitune.today import today
 from unitune_local import dry_run, loading
 from unitune_local.adapter import ANSWER_TOKENS, check_adapter, save_adapter
 from unitune_local.batches import WINDOW, TrainingRow, micro_batches
-from unitune_local.figures import MOST_SIZES, Figures, forward_flops, steps_bytes
+from unitune_local.figures import MOST_SIZES, Figures, forward_flops, sizes_made, steps_bytes
 from unitune_local.job_folder import Kind, write_whole
 from unitune_local.loads import (
     Load,
     answers_load,
-    distinct_sizes,
-    epoch_loads,
+    epoch_parts,
     epoch_steps,
+    new_sizes,
     part_load,
-    step_load,
+    step_parts,
+    total,
     validation_load,
 )
 from unitune_local.loss import Form, choose_form, loss_sum, use_attention
@@ -51,8 +54,9 @@ from unitune_local.training import process_seconds, trainable_model
 
 T = TypeVar("T")
 
-STEPS_SECONDS = 24.0
-"""For all steps together, at the pace of one short row, which is less than theirs."""
+EPOCHS = 2
+STEPS_SECONDS = 16.0
+"""For the steps of an epoch, at the pace of the shortest rows."""
 MOST_STEPS = WINDOW
 """The training would sort no more of them by length together."""
 FEWEST_STEPS = 4
@@ -97,17 +101,35 @@ def rehearse(folder: Path) -> Figures:
     before = time.perf_counter()
     model = trainable_model(spec.base_path, spec.settings)
     loading_seconds = time.perf_counter() - before
-    form = choose_form(model, plan.rows, share=spec.settings.share_prefix)
+    share, multiple = spec.settings.share_prefix, spec.settings.length_multiple
+    form = choose_form(model, plan.rows, share=share, multiple=multiple)
     start_seconds, start_cpu_seconds = process_seconds(), time.process_time()
 
-    first_pace = _flop_seconds_of(model, plan.rows[0], form, shape)
-    settings, rows = affordable(plan.rows, spec.settings, form, shape, STEPS_SECONDS / first_pace)
+    shortest = plan.rows[: spec.settings.batch_size]
+    part = micro_batches(shortest, spec.settings.micro_batch_tokens, share=form.share)[0]
+    pilot = _try_out(model, part, form)
+    flops = STEPS_SECONDS / pilot.again * step_flops(shape, pilot.load)
+    settings, rows = affordable(plan.rows, spec.settings, form, shape, flops)
     validation = every(plan.validation or rows, VALIDATED_ROWS)
-    use_attention(model, "sdpa")  # the training chooses its form anew
     clock = Clock()
-    train(model, rows, validation, settings, Surroundings(folder, clock.note, stop=_never))
+    longest = rows[-settings.batch_size :]
+    for name, some, held_out, epochs in (
+        ("longest", longest, [], 1),
+        ("all", rows, validation, EPOCHS),
+    ):
+        use_attention(model, "sdpa")  # the training chooses its form anew
+        around = Surroundings(folder / name, clock.note, stop=_never)
+        train(model, some, held_out, settings.model_copy(update={"epochs": epochs}), around)
     step_peak = peak_of_process(settings.device)
-    pace = fit_pace(epoch_loads(rows, settings, form), clock.seconds["step"], shape)
+    steps = [step_parts(longest, settings, form)]
+    for epoch in range(EPOCHS):
+        steps += epoch_parts(rows, settings, form, epoch)
+    computed = [[pilot.load], *steps]
+    new = new_sizes(computed, MOST_SIZES) if settings.makes_kernels else [0] * len(computed)
+    loads = [total(parts) for parts in steps]
+    pace = fit_pace(loads, new[1:], clock.seconds["step"], shape)
+    # Memory grew in the pilot already; a training grows to all of it in its first steps.
+    growth = pace.first_step_seconds + pilot.first - pilot.again - new[0] * pace.size_seconds
     validated = forward_flops(shape, validation_load(validation, settings, form))
     forward_pace = clock.seconds["validation"][-1] / validated
 
@@ -116,8 +138,8 @@ def rehearse(folder: Path) -> Figures:
     save_seconds = time.perf_counter() - before + loading_seconds
     lengths = [len(prompt) for prompt in plan.prompts]
     answering = 2 * forward_flops(shape, answers_load(lengths, ANSWER_TOKENS))
-    answer_pace, check_bytes = first_pace, plan.weight_file_bytes
-    if answering * first_pace <= CHECK_SECONDS:
+    answer_pace, check_bytes = forward_pace, plan.weight_file_bytes
+    if answering * forward_pace <= CHECK_SECONDS:
         before = time.perf_counter()
         check_adapter(model, spec, folder / "adapter", plan.prompts)
         answer_seconds = time.perf_counter() - before - loading_seconds
@@ -128,7 +150,7 @@ def rehearse(folder: Path) -> Figures:
     busy_cores = (time.process_time() - start_cpu_seconds) / rehearsed_seconds
     largest = _largest_part(rows, settings, form, shape)
     part_bytes = dry_run.held_bytes(spec.base_path, shape, settings, form, largest)
-    sizes = distinct_sizes(rows, settings, form, MOST_SIZES)
+    sizes = sizes_made(computed, epochs=1)
     return Figures(
         measured_on=today(),
         packed=form.kind == "packed",
@@ -137,6 +159,8 @@ def rehearse(folder: Path) -> Figures:
         busy_cores=busy_cores,
         part_seconds=pace.part_seconds,
         flop_seconds=pace.flop_seconds,
+        size_seconds=pace.size_seconds,
+        first_step_seconds=max(0.0, growth),
         forward_flop_seconds=forward_pace,
         answer_flop_seconds=answer_pace,
         checkpoint_seconds=clock.seconds["checkpoint"][-1],
@@ -168,14 +192,15 @@ def affordable(
     most = flops / FEWEST_STEPS
     rows = [row for row in rows if step_flops(shape, part_load([row], form)) <= most] or rows[:1]
     batch = settings.batch_size
-    while batch > 1 and step_flops(shape, step_load(rows[-batch:], settings, form)) > most:
+    while batch > 1 and step_flops(shape, total(step_parts(rows[-batch:], settings, form))) > most:
         batch //= 2
-    once = {"epochs": 1, "checkpoint_every_steps": None, "checkpoint_seconds": math.inf}
-    settings = settings.model_copy(update={"batch_size": batch, **once})
+    rarely = {"checkpoint_every_steps": None, "checkpoint_seconds": math.inf}
+    settings = settings.model_copy(update={"batch_size": batch, **rarely})
     chosen = spread(rows, batch, FEWEST_STEPS)
     for steps in range(FEWEST_STEPS + 1, MOST_STEPS + 1):
         more = spread(rows, batch, steps)
-        if step_flops(shape, sum(epoch_loads(more, settings, form), start=Load())) > flops:
+        epoch = epoch_parts(more, settings, form)
+        if step_flops(shape, total(part for parts in epoch for part in parts)) > flops:
             break
         chosen = more
     return settings, chosen
@@ -201,40 +226,68 @@ class Pace:
     Args:
         part_seconds: Of a micro-batch, whatever its size.
         flop_seconds: Of an operation.
+        size_seconds: Of a micro-batch whose number of tokens is new, beside that.
+        first_step_seconds: Of the first step, beside all that; may be below zero.
         band: By how much of itself the total may be off.
     """
 
     part_seconds: float
     flop_seconds: float
+    size_seconds: float
+    first_step_seconds: float
     band: float
 
 
-def fit_pace(loads: Sequence[Load], seconds: Sequence[float], shape: Shape) -> Pace:
+def fit_pace(
+    loads: Sequence[Load], new: Sequence[int], seconds: Sequence[float], shape: Shape
+) -> Pace:
     """Return the pace that explains the seconds of steps best, with the right total.
 
-    The first step, which fills caches, is left out where there are others. Relative errors are
-    made small (least squares), so that short steps count like long ones; neither part of the pace
-    is ever below zero, so that more work never takes less time.
+    The first step, which grows memory, is explained by the others. Relative errors are made small
+    (least squares), so that short steps count like long ones; no part of the pace is ever below
+    zero, so that more work never takes less time.
 
     Args:
-        loads: Of each step, in their order.
-        seconds: That each took.
+        loads: Of each step, in their order; two at least.
+        new: How many micro-batches of each step have a number of tokens that needs new kernels.
+        seconds: That each step took.
         shape: Of the model.
     """
-    if len(loads) > 1:
-        loads, seconds = loads[1:], seconds[1:]
-    taken = np.array(seconds)
-    parts = np.array([float(load.parts) for load in loads])
-    flops = np.array([step_flops(shape, load) for load in loads])
-    relative = np.stack([parts, flops], axis=1) / taken[:, None]
-    part, flop = np.linalg.lstsq(relative, np.ones(len(taken)))[0]
-    if part < 0 or flop <= 0:
-        part, flop = 0.0, taken.sum() / flops.sum()
-    expected = part * parts + flop * flops
-    right = taken.sum() / expected.sum()
-    noise = float(np.std(taken / (expected * right))) / math.sqrt(len(taken))
-    band = min(max(LEAST_BAND, 2 * noise), MOST_BAND)
-    return Pace(float(part * right), float(flop * right), band)
+    taken = np.array(seconds)  # (S,)
+    parts, flops = zip(*((load.parts, step_flops(shape, load)) for load in loads), strict=True)
+    causes = np.array([parts, flops, new], dtype=float).T  # (S, 3)
+    costs = least_squares(causes[1:] / taken[1:, None])  # (3,)
+    costs *= taken[1:].sum() / (causes[1:] @ costs).sum()
+    expected = causes @ costs  # (S,)
+    noise = float(np.std(taken[1:] / expected[1:])) / math.sqrt(len(taken) - 1)
+    part, flop, size = map(float, costs)
+    first = float(taken[0] - expected[0])
+    return Pace(part, flop, size, first, band=min(max(LEAST_BAND, 2 * noise), MOST_BAND))
+
+
+def least_squares(causes: np.ndarray) -> np.ndarray:
+    """Return the costs, none below zero, by which causes come nearest to 1 in every row.
+
+    With so few causes, every choice of those that cost anything is tried.
+
+    Args:
+        causes: Shape (S, C).
+
+    Returns:
+        Shape (C,).
+    """
+    count = causes.shape[1]
+    largest = causes.max(axis=0)  # (C,)
+    scale = np.where(largest > 0, largest, 1)
+    causes = causes / scale  # operations are many, micro-batches few
+    best, least = np.zeros(count), math.inf
+    for chosen in product([False, True], repeat=count):
+        costs = np.zeros(count)
+        costs[list(chosen)] = np.linalg.lstsq(causes[:, chosen], np.ones(len(causes)))[0]
+        apart = float(np.square(causes @ costs - 1).sum())
+        if costs.min() >= 0 and apart < least:
+            best, least = costs, apart
+    return best / scale
 
 
 @dataclass(slots=True)
@@ -252,19 +305,33 @@ class Clock:
         self.last = now
 
 
-def _flop_seconds_of(model: PeftModel, row: TrainingRow, form: Form, shape: Shape) -> float:
-    """Return what an operation takes in forward and backward of one row, the second time."""
-    batch = form.batch([row], cast("torch.device", model.device))
-    taken = 0.0
+@dataclass(frozen=True, slots=True)
+class Pilot:
+    """A micro-batch computed twice, forward and backward.
+
+    Args:
+        load: That was computed.
+        first: Seconds of the first time, when memory is new and kernels are made.
+        again: Seconds of the second time.
+    """
+
+    load: Load
+    first: float
+    again: float
+
+
+def _try_out(model: PeftModel, rows: Sequence[TrainingRow], form: Form) -> Pilot:
+    batch = form.batch(rows, cast("torch.device", model.device))
+    taken: list[float] = []
     model.train()
     for _ in range(2):
         before = time.perf_counter()
         loss = loss_sum(model, batch)
         torch.autograd.backward(loss)
         loss.item()  # waits for a GPU
-        taken = time.perf_counter() - before
+        taken.append(time.perf_counter() - before)
     model.zero_grad()
-    return taken / step_flops(shape, part_load([row], form))
+    return Pilot(part_load(rows, form), *taken)
 
 
 def _largest_part(

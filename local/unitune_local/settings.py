@@ -35,6 +35,10 @@ WARMUP_SHARE = 0.05
 """Of all steps."""
 MICRO_BATCH_TOKENS = {"cpu": 1024, "mps": 4096, "cuda": 16384}
 """A CPU multiplies 500 tokens as efficiently as 5,000; memory is what more would cost."""
+LENGTH_MULTIPLE = 32
+"""Tokens. Kernels are then made for some twenty lengths and not for hundreds. On 2 cores a training
+of the embedded model took 3 to 6 % less time and 9 % less memory, one of 5 million weights 20 % and
+a third less."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +79,16 @@ class Settings(BaseModel):
     def torch_dtype(self) -> torch.dtype:
         """The dtype of the frozen weights."""
         return torch.bfloat16 if self.dtype == "bfloat16" else torch.float32
+
+    @property
+    def makes_kernels(self) -> bool:
+        """Whether kernels are made for each length anew: on a CPU, in bfloat16."""
+        return self.device == "cpu" and self.dtype == "bfloat16"
+
+    @property
+    def length_multiple(self) -> int:
+        """What lengths of micro-batches are to be multiples of, in tokens."""
+        return LENGTH_MULTIPLE if self.makes_kernels else 1
 
 
 def resolve(job: Job, base: Dimensions) -> Settings:

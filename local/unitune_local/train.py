@@ -74,7 +74,7 @@ def train(
         RunFailed: Loss or gradient is not a finite number; the last checkpoint is good.
     """
     device = cast("torch.device", model.device)
-    form = choose_form(model, rows, share=settings.share_prefix)
+    form = choose_form(model, rows, share=settings.share_prefix, multiple=settings.length_multiple)
     around.note("warning" if form.reason else "message", {"text": _told(form, settings)})
     weights = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
     optimizer = torch.optim.AdamW(weights.values(), lr=0.0, weight_decay=0.0, fused=True)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import torch
@@ -19,6 +20,7 @@ from unitune_local.batches import (
     shared_prefix,
 )
 from unitune_local.loading import load_model
+from unitune_local.loads import part_load
 from unitune_local.lora import add_adapter
 from unitune_local.loss import Form, choose_form, loss_sum, not_plain, use_attention
 from unitune_local.options import LocalOptions
@@ -129,15 +131,39 @@ def test_shared_tokens_are_computed_once() -> None:
 
 
 @pytest.mark.parametrize("seed", range(4))
-@pytest.mark.parametrize("share", [True, False])
-def test_packed_rows_have_the_loss_and_gradient_of_padded_ones(
-    tiny_model: Path, seed: int, *, share: bool
+@pytest.mark.parametrize(
+    "form",
+    [
+        Form("packed", share=True),
+        Form("packed", share=False),
+        Form("packed", share=True, multiple=32),
+        Form("packed", share=False, multiple=32),
+        Form("padded", share=False, multiple=32),
+    ],
+)
+def test_every_form_has_the_loss_and_gradient_of_padded_rows(
+    tiny_model: Path, seed: int, form: Form
 ) -> None:
     model, rows = tuned(tiny_model), random_rows(seed)
     expected, expected_gradient = loss_and_gradient(model, rows, Form("padded", share=False))
-    loss, gradient = loss_and_gradient(model, rows, Form("packed", share=share))
+    loss, gradient = loss_and_gradient(model, rows, form)
     assert expected == pytest.approx(loss, rel=1e-6)
     torch.testing.assert_close(expected_gradient, gradient, rtol=1e-4, atol=1e-5)
+
+
+@given(
+    st.lists(st.integers(2, 90), min_size=1, max_size=6),
+    st.integers(1, 40),
+    st.sampled_from([("packed", True), ("packed", False), ("padded", False)]),
+)
+def test_a_batch_computes_what_its_load_says(
+    lengths: list[int], multiple: int, kind: tuple[Literal["packed", "padded"], bool]
+) -> None:
+    rows = [row(list(range(length)), [length - 1]) for length in lengths]
+    form = Form(kind[0], share=kind[1], multiple=multiple)
+    batch = form.batch(rows, CPU)
+    assert part_load(rows, form).computed == batch.computed_tokens
+    assert batch.computed_tokens % multiple == 0
 
 
 def test_first_own_token_is_predicted_from_the_end_of_the_prefix(tiny_model: Path) -> None:

@@ -3,10 +3,12 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.optimize import nnls
 from tiny_model import tiny_tokenizer, write_rows
 from torch import Tensor
 
@@ -16,13 +18,20 @@ from unitune.job import Data, Job, Lora, Tuning
 from unitune_local import calibrating, dry_run, memory
 from unitune_local.backend import LocalBackend
 from unitune_local.batches import TrainingRow
-from unitune_local.figures import Figures, Work, keep, peak_bytes, recall, seconds
+from unitune_local.figures import Figures, Work, keep, peak_bytes, recall, seconds, sizes_made
 from unitune_local.loading import load_model
-from unitune_local.loads import Load, epoch_loads, part_load, validation_load
+from unitune_local.loads import (
+    Load,
+    epoch_parts,
+    new_sizes,
+    part_load,
+    total,
+    validation_load,
+)
 from unitune_local.lora import add_adapter
 from unitune_local.loss import Form, loss_sum, use_attention
 from unitune_local.memory import Shape, step_flops
-from unitune_local.rehearsal import affordable, every, fit_pace, spread
+from unitune_local.rehearsal import affordable, every, fit_pace, least_squares, spread
 from unitune_local.rows import read_rows, render_rows
 from unitune_local.settings import Dimensions, Settings, resolve
 
@@ -47,6 +56,8 @@ FIGURES = Figures(
     busy_cores=1.0,
     part_seconds=0.01,
     flop_seconds=1e-9,
+    size_seconds=0.0,
+    first_step_seconds=0.5,
     forward_flop_seconds=1e-9,
     answer_flop_seconds=2e-9,
     checkpoint_seconds=0.1,
@@ -157,9 +168,15 @@ LENGTHS = st.lists(st.integers(2, 300), min_size=1, max_size=40)
 
 
 def work_of(rows: list[TrainingRow], settings: Settings) -> Work:
-    steps = epoch_loads(rows, settings, PACKED)
-    validation = validation_load(rows, settings, PACKED)
-    return Work(sum(steps, start=Load()), len(steps), validation, Load(), render_seconds=0.0)
+    steps = epoch_parts(rows, settings, PACKED)
+    return Work(
+        epoch=total(part for parts in steps for part in parts),
+        steps=len(steps),
+        sizes=sizes_made(steps, settings.epochs),
+        validation=validation_load(rows, settings, PACKED),
+        answers=Load(),
+        render_seconds=0.0,
+    )
 
 
 @given(LENGTHS, st.integers(1, 9), st.integers(1, 9))
@@ -197,30 +214,75 @@ def test_more_rows_and_longer_rows_never_take_less_time_or_memory(
     assert base[1] < longest[1]
 
 
+def test_kernels_are_made_for_numbers_of_tokens_that_were_not_computed_lately() -> None:
+    steps = [[Load(tokens) for tokens in step] for step in ([1, 2], [2, 1], [3], [1], [2])]
+    assert [2, 0, 1, 0, 0] == new_sizes(steps, kept=3)
+    assert [2, 0, 1, 0, 1] == new_sizes(steps, kept=2)
+
+
+def test_more_sizes_than_are_kept_are_made_in_every_epoch() -> None:
+    few, many = ([[Load(tokens)] for tokens in range(count)] for count in (45, 46))
+    assert (45, 3 * 46) == (sizes_made(few, epochs=3), sizes_made(many, epochs=3))
+
+
 @given(
     st.floats(0, 1),
     st.floats(1e-9, 1e-6),
+    st.floats(0, 1),
     st.lists(st.integers(10, 2000), min_size=2, max_size=8, unique=True),
 )
-def test_a_pace_that_steps_follow_is_found(part: float, flop: float, tokens: list[int]) -> None:
-    loads = [Load(computed=100, parts=1), *(Load(computed=one, parts=1) for one in tokens)]
-    taken = [part + flop * step_flops(SHAPE, load) for load in loads]
-    pace = fit_pace(loads, [99.0, *taken[1:]], SHAPE)  # the first one warms up
-    found = [pace.part_seconds + pace.flop_seconds * step_flops(SHAPE, load) for load in loads]
+def test_a_pace_that_steps_follow_is_found(
+    part: float, flop: float, size: float, tokens: list[int]
+) -> None:
+    """Every number of tokens comes twice, and kernels are made for it once."""
+    loads = [Load(computed=one, parts=1) for one in (100, *tokens, *tokens)]
+    new = [1] * (1 + len(tokens)) + [0] * len(tokens)
+    taken = [
+        part + flop * step_flops(SHAPE, load) + size * made
+        for load, made in zip(loads, new, strict=True)
+    ]
+    pace = fit_pace(loads, new, [taken[0] + 9.0, *taken[1:]], SHAPE)  # memory grows in the first
+    assert pace.first_step_seconds == pytest.approx(9.0, rel=1e-2)
+    found = [
+        pace.part_seconds + pace.flop_seconds * step_flops(SHAPE, load) + pace.size_seconds * made
+        for load, made in zip(loads, new, strict=True)
+    ]
     assert found[1:] == pytest.approx(taken[1:], rel=1e-3)
 
 
-@given(st.lists(st.tuples(st.integers(1, 2000), st.floats(0.01, 100)), min_size=1, max_size=8))
-def test_a_pace_has_the_right_total_and_is_never_below_zero(steps: list[tuple[int, float]]) -> None:
-    loads = [Load(computed=tokens, parts=1) for tokens, _ in steps]
-    taken = [took for _, took in steps]
-    pace = fit_pace(loads, taken, SHAPE)
-    counted = list(zip(loads, taken, strict=True))[1 if len(steps) > 1 else 0 :]
-    total = sum(
-        pace.part_seconds + pace.flop_seconds * step_flops(SHAPE, load) for load, _ in counted
+STEPS = st.lists(
+    st.tuples(st.integers(1, 2000), st.integers(0, 1), st.floats(0.01, 100)),
+    min_size=2,
+    max_size=8,
+)
+
+
+@given(STEPS)
+def test_a_pace_has_the_right_total_and_is_never_below_zero(
+    steps: list[tuple[int, int, float]],
+) -> None:
+    loads = [Load(computed=tokens, parts=1) for tokens, _, _ in steps]
+    new, taken = [made for _, made, _ in steps], [took for *_, took in steps]
+    pace = fit_pace(loads, new, taken, SHAPE)
+    expected = sum(
+        pace.part_seconds + pace.flop_seconds * step_flops(SHAPE, load) + pace.size_seconds * made
+        for load, made in list(zip(loads, new, strict=True))[1:]
     )
-    assert min(pace.part_seconds, pace.flop_seconds) >= 0
-    assert sum(took for _, took in counted) == pytest.approx(total, rel=1e-6)
+    assert min(pace.part_seconds, pace.flop_seconds, pace.size_seconds) >= 0
+    assert sum(taken[1:]) == pytest.approx(expected, rel=1e-6)
+
+
+COSTS = st.just(0.0) | st.floats(0.01, 10)
+
+
+@given(st.lists(st.tuples(COSTS, COSTS, COSTS), min_size=3, max_size=9))
+def test_costs_are_those_of_scipy(causes: list[tuple[float, float, float]]) -> None:
+    """Lawson & Hanson 1974, as scipy.optimize.nnls has it."""
+    table = np.array(causes)
+    _, apart = nnls(table, np.ones(len(table)))
+    found = least_squares(table)
+    assert np.linalg.norm(table @ found - 1) == pytest.approx(apart, abs=1e-6)
+    assert found.min() >= 0
 
 
 # --- what is rehearsed
@@ -245,7 +307,7 @@ def test_a_rehearsal_stays_within_what_it_may_spend() -> None:
     form = Form("packed", share=False)
     one = step_flops(SHAPE, part_load([rows[-1]], form))
     settings, chosen = affordable(rows, SETTINGS, form, SHAPE, 10 * one)
-    spent = sum(epoch_loads(chosen, settings, form), start=Load())
+    spent = total(part for parts in epoch_parts(chosen, settings, form) for part in parts)
     assert settings.batch_size < SETTINGS.batch_size
     assert rows[-1] is chosen[-1]
     assert step_flops(SHAPE, spent) <= 10 * one
