@@ -9,9 +9,8 @@ does, forecast again, and trained by the worker, which tells its own wall time, 
 memory. No forecast sees a training. The CPU time is compared too, because time itself means little
 while others use the machine.
 
-A shared machine changes its pace within minutes: one and the same training took 48 s and 60 s. So
-all of it is done in several rounds; the table has the median, the lowest and the highest error of
-each job.
+A shared machine changes its pace within minutes. So all of it is done in several rounds; the table
+has the median, the lowest and the highest error of each job.
 
 Results are added to FOLDER/results.jsonl, so that the jobs can be done one at a time; the table is
 over all that stand there, and the exit code is 0 when every training of all ten is within 25 % of

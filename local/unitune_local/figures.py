@@ -34,16 +34,17 @@ from unitune_local.settings import Settings
 PROCESS_BYTES = 440 * 2**20
 """Python with torch, transformers and peft, before a model is loaded: 415 to 430 MiB were
 measured."""
-WORKSPACE = 1.25
+WORKSPACE = 1.6
 """Of what a micro-batch holds: workspace of the kernels, and holes in the heap, which are never
-given back. 1.2 (bfloat16) and 1.35 (float32) were measured with the embedded model."""
+given back. 1.4 to 1.8 were measured with models of 75 to 300 million weights, up to 2.3 with
+smaller ones, which need little."""
 SIZE_BYTES, MOST_SIZES = 14 * 2**20, 45
 """A CPU's kernels in bfloat16 are made for each number of tokens anew, and kept: 13 MiB a number
 were measured, growing no more after 43 to 60 of them, as oneDNN keeps 1024 kernels.
 Source: https://uxlfoundation.github.io/oneDNN/dev_guide_primitive_cache.html (2026-11-25)."""
 GUESSED_MEMORY_BAND = (0.75, 1.4)
-"""Thirty trainings of ten jobs held 86 to 127 % of what was guessed (2026-11-26,
-``benchmarks/local_forecast.py``), on one machine."""
+"""Ten jobs held 91 to 119 % of what is guessed (2026-11-26, ``benchmarks/local_forecast.py``), on
+one machine."""
 PRODUCT_SECONDS = 0.3
 REACHED_SHARE = 0.5
 """Of the measured matrix products per second, in a training."""

@@ -19,11 +19,9 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from itertools import product
 from pathlib import Path
 from typing import TypeVar, cast
 
-import numpy as np
 import torch
 from peft import PeftModel
 from pydantic import BaseModel, ConfigDict, JsonValue
@@ -47,6 +45,7 @@ from unitune_local.loads import (
 )
 from unitune_local.loss import Form, choose_form, loss_sum, use_attention
 from unitune_local.memory import Shape, live_bytes, peak_of_process, step_flops
+from unitune_local.pace import Pace, fit_pace
 from unitune_local.settings import Settings
 from unitune_local.spec import Spec
 from unitune_local.train import Surroundings, train
@@ -64,13 +63,8 @@ FEWEST_STEPS = 4
 CHECK_SECONDS = 8.0
 """A check of the adapter that would take longer is not rehearsed."""
 VALIDATED_ROWS = 16
-LEAST_BAND, MOST_BAND = 0.08, 0.4
-"""A machine is not steadier from one minute to the next; and of steps that differ by more, what was
-measured is still better than a guess."""
-
-
-MEMORY_BAND = (0.83, 1.3)
-"""Ten jobs, each trained three times, held 84 to 128 % of what was expected (2026-11-26,
+MEMORY_BAND = (0.85, 1.2)
+"""Ten jobs, each trained twice, held 93 to 113 % of what was expected (2026-11-26,
 ``benchmarks/local_forecast.py``); small models hold most beside it."""
 
 
@@ -105,52 +99,28 @@ def rehearse(folder: Path) -> Figures:
     form = choose_form(model, plan.rows, share=share, multiple=multiple)
     start_seconds, start_cpu_seconds = process_seconds(), time.process_time()
 
-    shortest = plan.rows[: spec.settings.batch_size]
-    part = micro_batches(shortest, spec.settings.micro_batch_tokens, share=form.share)[0]
-    pilot = _try_out(model, part, form)
-    flops = STEPS_SECONDS / pilot.again * step_flops(shape, pilot.load)
-    settings, rows = affordable(plan.rows, spec.settings, form, shape, flops)
-    validation = every(plan.validation or rows, VALIDATED_ROWS)
-    clock = Clock()
-    longest = rows[-settings.batch_size :]
-    for name, some, held_out, epochs in (
-        ("longest", longest, [], 1),
-        ("all", rows, validation, EPOCHS),
-    ):
-        use_attention(model, "sdpa")  # the training chooses its form anew
-        around = Surroundings(folder / name, clock.note, stop=_never)
-        train(model, some, held_out, settings.model_copy(update={"epochs": epochs}), around)
+    steps = _rehearse_steps(plan, model, form, folder)
+    settings = steps.settings
     step_peak = peak_of_process(settings.device)
-    steps = [step_parts(longest, settings, form)]
-    for epoch in range(EPOCHS):
-        steps += epoch_parts(rows, settings, form, epoch)
-    computed = [[pilot.load], *steps]
-    new = new_sizes(computed, MOST_SIZES) if settings.makes_kernels else [0] * len(computed)
-    loads = [total(parts) for parts in steps]
-    pace = fit_pace(loads, new[1:], clock.seconds["step"], shape)
-    # Memory grew in the pilot already; a training grows to all of it in its first steps.
-    growth = pace.first_step_seconds + pilot.first - pilot.again - new[0] * pace.size_seconds
-    validated = forward_flops(shape, validation_load(validation, settings, form))
-    forward_pace = clock.seconds["validation"][-1] / validated
 
     before = time.perf_counter()
     save_adapter(model, tokenizer, spec, folder / "adapter")
     save_seconds = time.perf_counter() - before + loading_seconds
     lengths = [len(prompt) for prompt in plan.prompts]
     answering = 2 * forward_flops(shape, answers_load(lengths, ANSWER_TOKENS))
-    answer_pace, check_bytes = forward_pace, plan.weight_file_bytes
-    if answering * forward_pace <= CHECK_SECONDS:
+    answer_pace, check_bytes = steps.forward_pace, plan.weight_file_bytes
+    if answering * steps.forward_pace <= CHECK_SECONDS:
         before = time.perf_counter()
         check_adapter(model, spec, folder / "adapter", plan.prompts)
         answer_seconds = time.perf_counter() - before - loading_seconds
-        answer_pace = max(answer_seconds / answering, forward_pace)
+        answer_pace = max(answer_seconds / answering, steps.forward_pace)
         check_bytes = peak_of_process(settings.device) - step_peak
 
     rehearsed_seconds = process_seconds() - start_seconds
     busy_cores = (time.process_time() - start_cpu_seconds) / rehearsed_seconds
-    largest = _largest_part(rows, settings, form, shape)
+    largest = _largest_part(steps.rows, settings, form, shape)
     part_bytes = dry_run.held_bytes(spec.base_path, shape, settings, form, largest)
-    sizes = sizes_made(computed, epochs=1)
+    pace = steps.pace
     return Figures(
         measured_on=today(),
         packed=form.kind == "packed",
@@ -160,15 +130,77 @@ def rehearse(folder: Path) -> Figures:
         part_seconds=pace.part_seconds,
         flop_seconds=pace.flop_seconds,
         size_seconds=pace.size_seconds,
-        first_step_seconds=max(0.0, growth),
-        forward_flop_seconds=forward_pace,
+        first_step_seconds=steps.growth_seconds,
+        forward_flop_seconds=steps.forward_pace,
         answer_flop_seconds=answer_pace,
-        checkpoint_seconds=clock.seconds["checkpoint"][-1],
+        checkpoint_seconds=steps.checkpoint_seconds,
         save_seconds=save_seconds,
-        held_bytes=step_peak - steps_bytes(settings, part_bytes, sizes),
+        held_bytes=step_peak - steps_bytes(settings, part_bytes, steps.sizes),
         check_bytes=check_bytes,
         time_band=((1 - pace.band) * _had(settings, busy_cores), 1 + 2 * pace.band),
         memory_band=MEMORY_BAND,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Steps:
+    """Steps that were rehearsed.
+
+    Args:
+        settings: Of the training, with a batch that was affordable.
+        rows: That were trained on, by length.
+        sizes: Numbers of tokens that kernels were made for.
+        pace: Of the steps.
+        growth_seconds: What growing to the memory that steps need took.
+        forward_pace: Seconds of an operation in a validation.
+        checkpoint_seconds: Of one checkpoint.
+    """
+
+    settings: Settings
+    rows: list[TrainingRow]
+    sizes: int
+    pace: Pace
+    growth_seconds: float
+    forward_pace: float
+    checkpoint_seconds: float
+
+
+def _rehearse_steps(plan: Rehearsal, model: PeftModel, form: Form, folder: Path) -> Steps:
+    """Train on the longest rows of the plan, then twice on rows of every length."""
+    shape, settings = plan.shape, plan.spec.settings
+    shortest = plan.rows[: settings.batch_size]
+    part = micro_batches(shortest, settings.micro_batch_tokens, share=form.share)[0]
+    pilot = _try_out(model, part, form)
+    flops = STEPS_SECONDS / pilot.again * step_flops(shape, pilot.load)
+    settings, rows = affordable(plan.rows, settings, form, shape, flops)
+    longest = rows[-settings.batch_size :]
+    validation = every(plan.validation or rows, VALIDATED_ROWS)
+
+    clock = Clock()
+    for name, some, held_out, epochs in (
+        ("longest", longest, [], 1),
+        ("all", rows, validation, EPOCHS),
+    ):
+        use_attention(model, "sdpa")  # the training chooses its form anew
+        around = Surroundings(folder / name, clock.note, stop=_never)
+        train(model, some, held_out, settings.model_copy(update={"epochs": epochs}), around)
+
+    steps = [[pilot.load], step_parts(longest, settings, form)]
+    for epoch in range(EPOCHS):
+        steps += epoch_parts(rows, settings, form, epoch)
+    new = new_sizes(steps, MOST_SIZES) if settings.makes_kernels else [0] * len(steps)
+    pace = fit_pace([total(parts) for parts in steps[1:]], new[1:], clock.seconds["step"], shape)
+    # Memory grew in the pilot already; a training grows to all of it in its first steps.
+    growth = pace.first_step_seconds + pilot.first - pilot.again - new[0] * pace.size_seconds
+    validated = forward_flops(shape, validation_load(validation, settings, form))
+    return Steps(
+        settings=settings,
+        rows=rows,
+        sizes=sizes_made(steps, epochs=1),
+        pace=pace,
+        growth_seconds=max(0.0, growth),
+        forward_pace=clock.seconds["validation"][-1] / validated,
+        checkpoint_seconds=clock.seconds["checkpoint"][-1],
     )
 
 
@@ -217,77 +249,6 @@ def every(items: Sequence[T], count: int) -> list[T]:
     if len(items) <= count:
         return list(items)
     return [items[round(at * (len(items) - 1) / (count - 1))] for at in range(count)]
-
-
-@dataclass(frozen=True, slots=True)
-class Pace:
-    """How long steps take.
-
-    Args:
-        part_seconds: Of a micro-batch, whatever its size.
-        flop_seconds: Of an operation.
-        size_seconds: Of a micro-batch whose number of tokens is new, beside that.
-        first_step_seconds: Of the first step, beside all that; may be below zero.
-        band: By how much of itself the total may be off.
-    """
-
-    part_seconds: float
-    flop_seconds: float
-    size_seconds: float
-    first_step_seconds: float
-    band: float
-
-
-def fit_pace(
-    loads: Sequence[Load], new: Sequence[int], seconds: Sequence[float], shape: Shape
-) -> Pace:
-    """Return the pace that explains the seconds of steps best, with the right total.
-
-    The first step, which grows memory, is explained by the others. Relative errors are made small
-    (least squares), so that short steps count like long ones; no part of the pace is ever below
-    zero, so that more work never takes less time.
-
-    Args:
-        loads: Of each step, in their order; two at least.
-        new: How many micro-batches of each step have a number of tokens that needs new kernels.
-        seconds: That each step took.
-        shape: Of the model.
-    """
-    taken = np.array(seconds)  # (S,)
-    parts, flops = zip(*((load.parts, step_flops(shape, load)) for load in loads), strict=True)
-    causes = np.array([parts, flops, new], dtype=float).T  # (S, 3)
-    costs = least_squares(causes[1:] / taken[1:, None])  # (3,)
-    costs *= taken[1:].sum() / (causes[1:] @ costs).sum()
-    expected = causes @ costs  # (S,)
-    noise = float(np.std(taken[1:] / expected[1:])) / math.sqrt(len(taken) - 1)
-    part, flop, size = map(float, costs)
-    first = float(taken[0] - expected[0])
-    return Pace(part, flop, size, first, band=min(max(LEAST_BAND, 2 * noise), MOST_BAND))
-
-
-def least_squares(causes: np.ndarray) -> np.ndarray:
-    """Return the costs, none below zero, by which causes come nearest to 1 in every row.
-
-    With so few causes, every choice of those that cost anything is tried.
-
-    Args:
-        causes: Shape (S, C).
-
-    Returns:
-        Shape (C,).
-    """
-    count = causes.shape[1]
-    largest = causes.max(axis=0)  # (C,)
-    scale = np.where(largest > 0, largest, 1)
-    causes = causes / scale  # operations are many, micro-batches few
-    best, least = np.zeros(count), math.inf
-    for chosen in product([False, True], repeat=count):
-        costs = np.zeros(count)
-        costs[list(chosen)] = np.linalg.lstsq(causes[:, chosen], np.ones(len(causes)))[0]
-        apart = float(np.square(causes @ costs - 1).sum())
-        if costs.min() >= 0 and apart < least:
-            best, least = costs, apart
-    return best / scale
 
 
 @dataclass(slots=True)

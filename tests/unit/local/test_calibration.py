@@ -31,7 +31,8 @@ from unitune_local.loads import (
 from unitune_local.lora import add_adapter
 from unitune_local.loss import Form, loss_sum, use_attention
 from unitune_local.memory import Shape, step_flops
-from unitune_local.rehearsal import affordable, every, fit_pace, least_squares, spread
+from unitune_local.pace import fit_pace, least_squares
+from unitune_local.rehearsal import affordable, every, spread
 from unitune_local.rows import read_rows, render_rows
 from unitune_local.settings import Dimensions, Settings, resolve
 
