@@ -23,6 +23,7 @@ from unitune_local.adapter import ANSWER_TOKENS, checked_prompts
 from unitune_local.batches import TrainingRow
 from unitune_local.figures import Figures, Work, guess, peak_bytes, recall, seconds, sizes_made
 from unitune_local.loads import (
+    Load,
     answers_load,
     epoch_parts,
     largest_parts,
@@ -89,9 +90,8 @@ def look_ahead(job: Job, folder: Path, train: Dataset, validation: Dataset) -> O
     )
     form = figures.form(settings)
     available = memory.available_bytes(settings.device)
-    settings, held = fit(folder, shape, settings, figures, learnt.rows, available)
+    settings, held, steps = fit(folder, shape, settings, figures, learnt.rows, available)
 
-    steps = epoch_parts(learnt.rows, settings, form)
     sizes = sizes_made(steps, settings.epochs)
     work = Work(
         epoch=total(part for parts in steps for part in parts),
@@ -155,7 +155,7 @@ def fit(  # noqa: PLR0913, PLR0917 - all that memory depends on
     figures: Figures,
     rows: Sequence[TrainingRow],
     available: int,
-) -> tuple[Settings, int]:
+) -> tuple[Settings, int, list[list[Load]]]:
     """Return the settings with micro-batches small enough for the memory, if any are.
 
     Args:
@@ -167,15 +167,16 @@ def fit(  # noqa: PLR0913, PLR0917 - all that memory depends on
         available: Bytes that may be held.
 
     Returns:
-        The settings, and what the largest micro-batch then holds.
+        The settings, what the largest micro-batch then holds, and the loads of an epoch's steps.
     """
     form = figures.form(settings)
     while True:
         held = _most_held(folder, shape, settings, form, rows)
-        sizes = sizes_made(epoch_parts(rows, settings, form), settings.epochs)
+        steps = epoch_parts(rows, settings, form)
+        sizes = sizes_made(steps, settings.epochs)
         fits = peak_bytes(figures, settings, held, sizes) <= available
         if fits or settings.micro_batch_tokens <= SMALLEST_MICRO_BATCH:
-            return settings, held
+            return settings, held, steps
         half = settings.micro_batch_tokens // 2
         settings = settings.model_copy(update={"micro_batch_tokens": half})
 

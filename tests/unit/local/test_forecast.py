@@ -154,11 +154,12 @@ def test_micro_batches_shrink_until_they_fit(tiny_model: Path, rows: Dataset) ->
     shape = memory.shape_of(tiny_model, settings)
     made = render_rows(tiny_tokenizer(), rows, 512).rows
     figures = guess(shape, settings, packed=True, weight_file_bytes=0)
-    fitted, held = forecast.fit(tiny_model, shape, settings, figures, made, 2**60)
+    fitted, held, steps = forecast.fit(tiny_model, shape, settings, figures, made, 2**60)
     needed = peak_bytes(figures, settings, held, sizes=0)  # float32 makes no kernels by size
     assert settings == fitted
-    assert (settings, held) == forecast.fit(tiny_model, shape, settings, figures, made, needed)
-    smaller, less = forecast.fit(tiny_model, shape, settings, figures, made, needed - 1)
+    same = forecast.fit(tiny_model, shape, settings, figures, made, needed)
+    assert (settings, held, steps) == same
+    smaller, less, _ = forecast.fit(tiny_model, shape, settings, figures, made, needed - 1)
     assert smaller.micro_batch_tokens < settings.micro_batch_tokens
     assert less < held
 
