@@ -51,6 +51,10 @@ REACHED_SHARE = {"float32": 0.6, "bfloat16": 0.25}
 the products is as slow as before. With these, the time of ten jobs was guessed 30 % too low to 39 %
 too high (2026-11-26, those of ``benchmarks/local_forecast.py``)."""
 
+SIZE_SECONDS, FIRST_STEP_SECONDS = 0.1, 1.0
+"""Before a calibration: 0.01 s (the embedded model) to 0.14 s (300 million weights) were measured
+for the kernels of a new number of tokens, and 0.4 to 1.2 s for growing in the first step."""
+
 
 class Figures(BaseModel):
     """What the parts of a training take here."""
@@ -223,8 +227,8 @@ def guess(shape: Shape, settings: Settings, *, packed: bool, weight_file_bytes: 
         busy_cores=settings.threads,
         part_seconds=0.02,
         flop_seconds=flop_seconds,
-        size_seconds=0.1 if settings.makes_kernels else 0.0,
-        first_step_seconds=1.0,
+        size_seconds=SIZE_SECONDS if settings.makes_kernels else 0.0,
+        first_step_seconds=FIRST_STEP_SECONDS,
         forward_flop_seconds=flop_seconds,
         answer_flop_seconds=flop_seconds,
         checkpoint_seconds=0.2,

@@ -11,6 +11,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 from unitune.abilities import Forecast
@@ -94,7 +95,7 @@ def look_ahead(job: Job, folder: Path, train: Dataset, validation: Dataset) -> O
 
     sizes = sizes_made(steps, settings.epochs)
     work = Work(
-        epoch=total(part for parts in steps for part in parts),
+        epoch=total(chain.from_iterable(steps)),
         steps=len(steps),
         sizes=sizes,
         validation=validation_load(held_out.rows, settings, form),

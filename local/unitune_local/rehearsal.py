@@ -19,6 +19,7 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import TypeVar, cast
 
@@ -30,7 +31,7 @@ from unitune.today import today
 from unitune_local import dry_run, loading
 from unitune_local.adapter import ANSWER_TOKENS, check_adapter, save_adapter
 from unitune_local.batches import WINDOW, TrainingRow, micro_batches
-from unitune_local.figures import MOST_SIZES, Figures, forward_flops, sizes_made, steps_bytes
+from unitune_local.figures import MOST_SIZES, Figures, forward_flops, steps_bytes
 from unitune_local.job_folder import Kind, write_whole
 from unitune_local.loads import (
     Load,
@@ -64,7 +65,7 @@ CHECK_SECONDS = 8.0
 """A check of the adapter that would take longer is not rehearsed."""
 VALIDATED_ROWS = 16
 MEMORY_BAND = (0.85, 1.2)
-"""Ten jobs, each trained twice, held 93 to 113 % of what was expected (2026-11-26,
+"""Ten jobs, each trained three times, held 93 to 113 % of what was expected (2026-11-26,
 ``benchmarks/local_forecast.py``); small models hold most beside it."""
 
 
@@ -196,7 +197,7 @@ def _rehearse_steps(plan: Rehearsal, model: PeftModel, form: Form, folder: Path)
     return Steps(
         settings=settings,
         rows=rows,
-        sizes=sizes_made(steps, epochs=1),
+        sizes=sum(new),
         pace=pace,
         growth_seconds=max(0.0, growth),
         forward_pace=clock.seconds["validation"][-1] / validated,
@@ -232,7 +233,7 @@ def affordable(
     for steps in range(FEWEST_STEPS + 1, MOST_STEPS + 1):
         more = spread(rows, batch, steps)
         epoch = epoch_parts(more, settings, form)
-        if step_flops(shape, total(part for parts in epoch for part in parts)) > flops:
+        if step_flops(shape, total(chain.from_iterable(epoch))) > flops:
             break
         chosen = more
     return settings, chosen

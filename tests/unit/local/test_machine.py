@@ -1,12 +1,17 @@
 from __future__ import annotations
 
 import os
+import platform
+import resource
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 
 from unitune_local import machine
+from unitune_local.worker import environment
 
 
 def group(root: Path, path: str, **files: str) -> None:
@@ -95,3 +100,25 @@ def test_the_probe_measures_both_dtypes() -> None:
 
 def test_other_devices_than_cuda_and_cpu_compute_in_float32() -> None:
     assert torch.float32 == machine.best_dtype.__wrapped__(torch.device("mps"))
+
+
+AGAIN_AND_AGAIN = """
+import resource, torch
+def faults():
+    torch.ones(2**24)  # 64 MiB, larger than glibc ever keeps by itself
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+first = faults()
+print(faults() - first)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other allocators are left alone")
+def test_a_training_keeps_the_memory_that_it_has_been_given() -> None:
+    faults = subprocess.run(
+        [sys.executable, "-c", AGAIN_AND_AGAIN],
+        env=environment(threads=1),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert int(faults.stdout) < 2**26 // resource.getpagesize() / 10
