@@ -29,6 +29,8 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 from pydantic import JsonValue
 
+from unitune.testing.omissions import Omissions
+
 
 class Fault(StrEnum):
     """What goes wrong with one request."""
@@ -129,6 +131,7 @@ class Conduct:
         fails: Why every job fails at the end.
         replies: What tuned models say by the last user message; else they say `otherwise`.
         otherwise: See `replies`.
+        omits: Which fields its answers leave out; None: none.
     """
 
     queued_polls: int = 1
@@ -142,6 +145,7 @@ class Conduct:
     fails: str | None = None
     replies: dict[str, str] = field(default_factory=dict[str, str])
     otherwise: str = "I do not know."
+    omits: Omissions | None = None
 
 
 @dataclass(slots=True)

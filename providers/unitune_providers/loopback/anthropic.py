@@ -22,6 +22,8 @@ from typing import Any, cast
 from pydantic import JsonValue
 
 from unitune.testing.loopback import Answer, Asked, Conduct
+from unitune.testing.omissions import thinned
+from unitune_providers.loopback import shapes
 
 KEY = "sk-ant-loopback"
 DAY_SECONDS = 86_400
@@ -113,7 +115,8 @@ class AnthropicVendor:
         except Refusal as refusal:
             content = {**refusal.content, "request_id": headers["request-id"]}
             return Answer(content, refusal.status, headers)
-        return Answer(content, 200, headers)
+        answer = Answer(content, 200, headers)
+        return thinned(self.conduct.omits, answer, asked, shapes.anthropic)
 
     def _content(self, asked: Asked) -> JsonValue | bytes:
         place, method = asked.path.removeprefix("/v1/messages"), asked.method

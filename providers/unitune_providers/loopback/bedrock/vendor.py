@@ -24,6 +24,8 @@ from typing import Any, NamedTuple
 from pydantic import JsonValue
 
 from unitune.testing.loopback import Answer, Asked, Conduct
+from unitune.testing.omissions import thinned
+from unitune_providers.loopback import shapes
 from unitune_providers.loopback.bedrock.jobs import (
     ACCOUNT,
     CustomizationJob,
@@ -118,7 +120,7 @@ class BedrockVendor:
         request_id = f"request-{next(self._numbers):012d}"
         try:
             self._check_key(asked)
-            answer = self._answer(asked)
+            answer = thinned(self.conduct.omits, self._answer(asked), asked, shapes.bedrock)
         except Refusal as refusal:
             return refused(refusal, request_id)
         return Answer(answer.content, answer.status, {"x-amzn-RequestId": request_id})

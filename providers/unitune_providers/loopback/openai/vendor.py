@@ -18,6 +18,8 @@ from typing import Any, ClassVar
 from pydantic import JsonValue
 
 from unitune.testing.loopback import Answer, Asked, Conduct
+from unitune.testing.omissions import thinned
+from unitune_providers.loopback import shapes
 from unitune_providers.loopback.openai.batches import LoopbackBatch, open_batch
 from unitune_providers.loopback.openai.chat import Finish, completion
 from unitune_providers.loopback.openai.checks import Body, Refused, Rules, check_create, method_of
@@ -75,7 +77,7 @@ class OpenAIVendor:
         """Answer a request, changing state as the vendor would."""
         try:
             self._check_key(asked)
-            return Answer(self._act(asked))
+            return thinned(self.conduct.omits, Answer(self._act(asked)), asked, shapes.openai)
         except Refused as refusal:
             return refusal.answer
 

@@ -19,6 +19,8 @@ from collections.abc import Callable
 from pydantic import JsonValue
 
 from unitune.testing.loopback import Answer, Asked, Conduct
+from unitune.testing.omissions import thinned
+from unitune_providers.loopback import shapes
 from unitune_providers.loopback.together.endpoints import Endpoints
 from unitune_providers.loopback.together.files import Files
 from unitune_providers.loopback.together.jobs import Jobs
@@ -61,7 +63,7 @@ class TogetherVendor:
         try:
             if not asked.path.startswith("/storage/"):
                 _check_key(asked)
-            return self._answer(asked)
+            return thinned(self.conduct.omits, self._answer(asked), asked, shapes.together)
         except Refused as no:
             return no.answer
 

@@ -23,6 +23,8 @@ from typing import Any, Literal
 from pydantic import JsonValue
 
 from unitune.testing.loopback import Answer, Asked, Conduct, Progress
+from unitune.testing.omissions import thinned
+from unitune_providers.loopback import shapes
 from unitune_providers.loopback.vertex.batches import BatchJobs
 from unitune_providers.loopback.vertex.models import (
     PLACE,
@@ -127,7 +129,7 @@ class VertexVendor:
         try:
             if asked.path.startswith("/v1/") or RESOURCE.fullmatch(asked.path):
                 return self.models.answer(asked)
-            return self._routed(asked)
+            return thinned(self.conduct.omits, self._routed(asked), asked, shapes.vertex)
         except Refused as refused:
             return refused.answer
 
