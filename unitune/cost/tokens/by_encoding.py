@@ -38,6 +38,9 @@ class Framing:
         message: For each message, its role and text apart.
         name: For a message with a name, the name itself apart.
         opening: After a prompt, to open the reply.
+        tools: Around the tools of a prompt.
+        tools_in_system: Likewise, where a system message makes room for them.
+        instructions: Before a system or developer message, and at most after it.
         answer: For each answer, more than for other messages.
         prelude: At the start of a conversation, which a vendor may or may not add.
         source: Where that stands.
@@ -46,6 +49,9 @@ class Framing:
     message: int
     name: int
     opening: int
+    tools: int
+    tools_in_system: int
+    instructions: Count = NOTHING
     answer: int = 0
     prelude: int = 0
     source: str = ""
@@ -56,17 +62,24 @@ FRAMINGS: dict[Literal["chat", "harmony"], Framing] = {
         message=3,
         name=1,
         opening=3,
+        tools=9,
+        tools_in_system=5,
         source="openai-cookbook, How_to_count_tokens_with_tiktoken, which counts as the API does",
     ),
     # <|start|> role <|message|> … <|end|>; <|start|>assistant; <|channel|>final; and the system
     # message that names the model, dates, the reasoning effort and the channels, 57 tokens framed.
+    # Instructions have a heading, and in the model's chat template a blank line after them, too.
+    # Around tools: a developer message, two headings, and a sentence in the system message.
     "harmony": Framing(
         message=3,
         name=1,
         opening=2,
+        tools=27,
+        tools_in_system=23,
+        instructions=Count(0, 3, 4),
         answer=2,
         prelude=61,
-        source="openai/harmony, docs/format.md",
+        source="openai/harmony, docs/format.md, and openai-harmony 0.0.8",
     ),
 }
 
@@ -185,9 +198,14 @@ class EncodingCounter:
         """Return what is a range in a prompt."""
         ranged = self._calls(turns)
         if tools:
-            ranged += self._tools(json.dumps(tools, ensure_ascii=False))
+            in_system = any(turn.role in STEADY_ROLES for turn in turns)
+            framing = self._framing
+            frame = framing.tools_in_system if in_system else framing.tools
+            ranged += self._tools(json.dumps(tools, ensure_ascii=False), frame)
         if self._framing.prelude:
             ranged += Count(0, self._framing.prelude, self._framing.prelude)
+            for turn in turns:
+                ranged += self._framing.instructions if turn.role in STEADY_ROLES else NOTHING
         return ranged
 
     def _calls(self, turns: Sequence[Message]) -> Count:
@@ -215,8 +233,8 @@ class EncodingCounter:
     def _trained_of(self, tokens: int) -> Count:
         return Count(tokens, tokens, tokens + self._framing.opening)
 
-    def _tools_of(self, text: str) -> Count:
-        return tools_count(json.loads(text), self._tokens, self._encoding.name)
+    def _tools_of(self, text: str, frame: int) -> Count:
+        return tools_count(json.loads(text), self._tokens, frame)
 
     def _widened(self, count: Count) -> Count:
         """Return a count 10 % wider either way where the encoding is a guess.

@@ -205,6 +205,152 @@ def test_prompt_with_a_tool_has_the_tokens_that_the_api_returned(model: str, ret
     assert not prompt.exact
 
 
+def flat(**properties: Any) -> dict[str, Any]:
+    return {"type": "object", "properties": properties}
+
+
+def kind(name: str, **properties: Any) -> dict[str, Any]:
+    return flat(kind={"type": "string", "const": name}, **properties)
+
+
+def function(name: str, parameters: dict[str, Any] | None = None, said: str = "") -> dict[str, Any]:
+    described = {"description": said} if said else {}
+    return {"name": name, **described, "parameters": parameters or flat()}
+
+
+TEXT, NUMBER, SWITCH = {"type": "string"}, {"type": "number"}, {"type": "boolean"}
+INGREDIENT = {
+    **flat(
+        name=TEXT,
+        unit={"enum": ["grams", "ml", "cups", "pieces", "teaspoons"], "type": "string"},
+        amount=NUMBER,
+    ),
+    "required": ["name", "unit", "amount"],
+}
+RECIPE = {
+    **flat(
+        ingredients={"type": "array", "items": INGREDIENT},
+        instructions={
+            "type": "array",
+            "items": TEXT,
+            "description": "Steps to prepare the recipe (no numbering)",
+        },
+        time_to_cook={
+            "type": "number",
+            "description": "Total time to prepare the recipe in minutes",
+        },
+    ),
+    "required": ["ingredients", "instructions", "time_to_cook"],
+}
+PROS = {
+    "type": "array",
+    "items": TEXT,
+    "description": "Write 3 points why this text is well written",
+}
+CHOICES = [kind("a", baz=SWITCH), kind("b", qux=NUMBER), kind("c", idk=TEXT)]
+STUFF = function("do_stuff")
+WITH_TOOLS: tuple[tuple[tuple[str, ...], list[dict[str, Any]], int], ...] = (
+    ((), [function("foo")], 31),
+    ((), [function("foo", said="Do a foo")], 36),
+    ((), [function("bing_bong", flat(foo=TEXT), "Do a bing bong")], 49),
+    (
+        (),
+        [
+            function(
+                "bing_bong",
+                flat(foo=TEXT, bar={**NUMBER, "description": "A number"}),
+                "Do a bing bong",
+            )
+        ],
+        57,
+    ),
+    (
+        (),
+        [
+            function(
+                "bing_bong",
+                flat(foo=flat(bar={**TEXT, "enum": ["a", "b", "c"]}, baz=SWITCH)),
+                "Do a bing bong",
+            )
+        ],
+        68,
+    ),
+    (("Hello",), [function("do_stuff", flat(foo={"anyOf": CHOICES[:1]}))], 52),
+    (("Hello",), [function("do_stuff", flat(foo={"anyOf": CHOICES}))], 80),
+    (("Hello",), [function("do_stuff", flat(foo={"anyOf": [{**TEXT, "const": "a"}, NUMBER]}))], 44),
+    (("Hello",), [STUFF], 35),
+    (("Hello:",), [STUFF], 35),
+    (("Hello:", "Hello"), [STUFF], 40),
+    (("Hello:", "Hello"), [STUFF, function("do_other_stuff")], 49),
+    ((), [function("get_recipe", RECIPE)], 106),
+    ((), [function("function", flat(quality=flat(pros=PROS)), "description")], 46),
+)
+"""System messages, tools and the prompt's tokens as the API of gpt-3.5-turbo returned them; the
+user says "hello", or "Hi there" after a system message. hmarr/openai-chat-tokens,
+src/token-counts.test.ts (2024)."""
+
+
+def with_tools(system: tuple[str, ...], tools: list[dict[str, Any]], said: str) -> Example:
+    turns = [{"role": "system", "content": text} for text in system]
+    listed = [{"type": "function", "function": tool} for tool in tools]
+    asked = {"role": "user", "content": said}
+    return Example.model_validate({"messages": [*turns, asked], "tools": listed})
+
+
+@pytest.mark.parametrize(("system", "tools", "returned"), WITH_TOOLS)
+def test_the_range_of_a_prompt_with_tools_holds_what_the_api_returned(
+    system: tuple[str, ...], tools: list[dict[str, Any]], returned: int
+) -> None:
+    row = with_tools(system, tools, "Hi there" if system else "hello")
+    count = counter_for(CL100K).row(row).prompt
+    assert count.low <= returned <= count.high
+    assert abs(count.expected - returned) <= 2
+
+
+@pytest.mark.parametrize(
+    ("instructions", "said", "answer", "rendered"),
+    [
+        (None, "Hello", None, 68),
+        (None, "Hello", "Hi.", 74),
+        ("Be brief.", "Hello there", None, 79),
+        ("Be brief.", "Hello there", "Hi.", 85),
+        ("You are a helpful assistant.", "What is 2+2?", "Hi.", 93),
+    ],
+)
+def test_gpt_oss_has_the_tokens_of_openais_own_renderer(
+    instructions: str | None, said: str, answer: str | None, rendered: int
+) -> None:
+    """As openai-harmony 0.0.8 renders a dated system message, developer, user and final answer."""
+    turns = [{"role": "developer", "content": instructions}] if instructions else []
+    turns.append({"role": "user", "content": said})
+    turns += [{"role": "assistant", "content": answer}] if answer else []
+    counts = counter_for("gpt-oss-20b").row(Example.model_validate({"messages": turns}))
+    count = counts.total if answer else counts.prompt
+    assert rendered == count.expected
+    assert count.low <= rendered <= count.high
+
+
+@pytest.mark.parametrize(
+    ("system", "tools", "rendered"),
+    [
+        ((), WITH_TOOLS[0][1], 109),
+        ((), WITH_TOOLS[2][1], 120),
+        ((), WITH_TOOLS[4][1], 140),
+        ((), WITH_TOOLS[12][1], 181),
+        ((), WITH_TOOLS[13][1], 134),
+        (("Be brief.",), WITH_TOOLS[0][1], 115),
+        (("Be brief.",), WITH_TOOLS[12][1], 187),
+        (("Be brief.",), WITH_TOOLS[13][1], 140),
+    ],
+)
+def test_the_range_of_gpt_oss_with_tools_holds_what_openais_renderer_makes(
+    system: tuple[str, ...], tools: list[dict[str, Any]], rendered: int
+) -> None:
+    """Likewise openai-harmony 0.0.8, for the first user message of `WITH_TOOLS`."""
+    count = counter_for("gpt-oss-20b").row(with_tools(system, tools, "hello")).prompt
+    assert count.low <= rendered <= count.high
+
+
 ORACLE = (
     ("", 0, 0),
     ("tiktoken is great!", 6, 6),
