@@ -196,7 +196,7 @@ def reconciled(ledger: Ledger, record: RunRecord) -> Reconciliation | None:
         approval.estimate,
         _bill(ledger, record),
         _END[record.state],
-        registry.offer(record.backend).billing,
+        registry.offer(record.backend).billing_for(approval.estimate.model),
     )
     ledger.settle(record, found.model_dump_json())
     return found
@@ -277,14 +277,21 @@ def _hours(begin: float, end: float) -> Decimal:
     return Decimal(max(0.0, end - begin)) / SECONDS_AN_HOUR
 
 
-def _running_seconds(ledger: Ledger, record: RunRecord) -> float:
-    """Return how long an attempt has been running; what it waited is not charged."""
-    running, since, now = 0.0, None, ledger.now()
+def _running_seconds(ledger: Ledger, record: RunRecord, until: float | None = None) -> float:
+    """Return how long an attempt has been running; what it waited is not charged.
+
+    Args:
+        ledger: Its transitions and clock.
+        record: The run's newest attempt.
+        until: Seconds since 1970; None: now.
+    """
+    running, since = 0.0, None
+    now = ledger.now() if until is None else until
     for seen in (*ledger.transitions(record.id), None):
         if seen is not None and seen.attempt != record.attempt:
             continue
         if since is not None:
-            running += (now if seen is None else seen.time) - since
+            running += max((now if seen is None else min(seen.time, now)) - since, 0.0)
         at_work = seen is not None and seen.state in (State.RUNNING, State.CANCELLING)
         since = seen.time if seen is not None and at_work else None
     return running
@@ -331,10 +338,12 @@ def _bill(ledger: Ledger, record: RunRecord) -> Bill:
     told = next((one.data for one in events if one.key == BILL), dict[str, JsonValue]())
     tokens, usd = told.get("tokens"), told.get("usd")
     seconds = _running_seconds(ledger, record)
+    saved = max((one.time for one in events if one.kind == "checkpoint"), default=None)
     return Bill(
         tokens=tokens if isinstance(tokens, int) else None,
         usd=Decimal(usd) if isinstance(usd, str) else None,
         hours=Decimal(seconds) / SECONDS_AN_HOUR if seconds else None,
+        saved_hours=None if saved is None else _hours(0, _running_seconds(ledger, record, saved)),
         share=_share_done(events),
     )
 

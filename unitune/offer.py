@@ -62,8 +62,8 @@ class Billing(Fact):
     """What becomes of rows longer than the limit."""
     cancelled: Literal["completed-steps", "nothing", "everything"] | None = None
     """What a cancelled job is charged."""
-    failed: Literal["completed-steps", "nothing", "everything"] | None = None
-    """What a failed job is charged."""
+    failed: Literal["completed-steps", "to-checkpoint", "nothing", "everything"] | None = None
+    """What a failed job is charged. to-checkpoint: what it did until the last checkpoint."""
     source: str = ""
     """Where this stands."""
 
@@ -96,6 +96,11 @@ class Tiers(Fact):
     """Option of the backend that chooses, as in ``options.azure.training_type``."""
     chosen: dict[str, str] = {}
     """Tier by the option's value."""
+
+    @property
+    def names(self) -> frozenset[str]:
+        """All tiers that a training can have; a price of another one is of a machine."""
+        return frozenset({self.usual, *self.chosen.values()})
 
 
 class OfferedModel(Fact):

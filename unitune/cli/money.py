@@ -65,6 +65,8 @@ def billed(found: Reconciliation) -> str:
 def differences(found: Reconciliation) -> str:
     """Return what a bill says about the estimate, in words."""
     parts: list[str] = []
+    if found.implausible:
+        parts.append(f"implausible: {found.bill.tokens:,} tokens are billed, not one a row")
     if found.epochs is not None and found.implied_epochs is not None:
         parts.append(f"{found.epochs} epochs ({found.implied_epochs:.3f} by the tokens)")
     if found.framing_error is not None:

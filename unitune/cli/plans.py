@@ -169,7 +169,7 @@ def _price(line: Line, row: PriceRow | None) -> str:
     if not row.usd:
         return "no charge"
     mark = "~" if row.source_kind == "third-party" else ""
-    return f"{mark}{row.usd:f} / {per.get(row.per, row.per)}"
+    return f"{mark}{row.written} / {per.get(row.per, row.per)}"
 
 
 def _amounts(usd: Spread | None) -> tuple[str, str, str]:

@@ -127,7 +127,7 @@ def _column(row: PriceRow) -> str:
 def _cells(line: list[PriceView], number: int) -> list[str]:
     amounts = dict.fromkeys(list(COLUMNS)[:-1], "")
     for view in line:
-        amount = f"{view.price.usd:f}{SHORT_UNIT[view.price.per]}"
+        amount = f"{view.price.written}{SHORT_UNIT[view.price.per]}"
         amounts[_column(view.price)] = f"[dim strike]{amount}[/]" if view.overridden else amount
     mark = AGE_STYLES[line[0].freshness]
     return [f"  {escape(_label(line))}", *amounts.values(), f"[{mark}]\\[{number}][/{mark}]"]

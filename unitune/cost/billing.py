@@ -71,21 +71,30 @@ def epochs(job: Job, vendor: str, billing: Billing, rows: int) -> Charged:
     return Charged(range_, (said,))
 
 
-def epoch_tokens(
+def training_tokens(
     job: Job, vendor: str, billing: Billing, limit: int | None, rows: Tally
 ) -> Charged:
-    """Return the tokens that one pass over training rows is charged.
+    """Return the tokens that one epoch is charged; see `pass_tokens`.
+
+    Without packing some vendors charge each training row as the longest, which validation rows
+    never are.
+    """
+    if billing.packing_off is not None and _option(job, "packing") is False:
+        return _padded(_longest(job, limit), rows.totals)
+    return pass_tokens(job, vendor, billing, limit, rows)
+
+
+def pass_tokens(job: Job, vendor: str, billing: Billing, limit: int | None, rows: Tally) -> Charged:
+    """Return the tokens that one pass over rows is charged, each as long as it is.
 
     Args:
-        job: Its method, sequence length and whether it turns packing off.
+        job: Its method and sequence length.
         vendor: For the sentences.
         billing: Its rules.
         limit: Most tokens of a row there; None: not known.
         rows: Counted.
     """
     longest = _longest(job, limit)
-    if billing.packing_off is not None and _option(job, "packing") is False:
-        return _padded(longest, rows.totals)
     because: list[str] = []
     lengths = rows.answers if billing.counted == "answer-tokens" else rows.totals
     if job.method == "dpo":

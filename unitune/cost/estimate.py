@@ -101,10 +101,10 @@ def estimate(  # noqa: PLR0913 - what a cost depends on
         learnt: What earlier runs of the same model have shown.
     """
     priced = _Priced(offer, job, book, day, {})
-    rules = offer.billing
+    rules = offer.billing_for(job.base_model)
     epochs = billing.epochs(job, offer.name, rules, len(work.train))
     limit = offer.limits_for(job.base_model).row_tokens
-    tokens = billing.epoch_tokens(job, offer.name, rules, limit, work.train)
+    tokens = billing.training_tokens(job, offer.name, rules, limit, work.train)
     said = [*work.assumptions, *tokens.because, *epochs.because]
     passes, charged = epochs.count or Count.of(1), tokens.count
     if learnt is not None:
@@ -187,23 +187,17 @@ def _training(priced: _Priced, tokens: Count | None, passes: Count) -> Line:
 
 def _validation(priced: _Priced, work: Workload, passes: Count, said: list[str]) -> Iterator[Line]:
     job, offer = priced.job, priced.offer
-    limits = offer.limits_for(job.base_model)
-    if (
-        not len(work.validation)
-        or limits.validation_rows_most == 0
-        or offer.billing.validation == "free"
-    ):
+    limits, rules = offer.limits_for(job.base_model), offer.billing_for(job.base_model)
+    if not len(work.validation) or limits.validation_rows_most == 0 or rules.validation == "free":
         return
     row = priced.find("validation") or priced.find("training")
     if row is not None and row.per != "million-tokens":
         return
-    charged = billing.validation_passes(job, offer.name, offer.billing, passes)
+    charged = billing.validation_passes(job, offer.name, rules, passes)
     if charged.count == Count():
         return
     said += charged.because
-    tokens = billing.epoch_tokens(
-        job, offer.name, offer.billing, limits.row_tokens, work.validation
-    ).count
+    tokens = billing.pass_tokens(job, offer.name, rules, limits.row_tokens, work.validation).count
     total = tokens and charged.count and billing.times(tokens, charged.count)
     yield _line("validation", row, tokens=total, because="its tokens are not known")
 
@@ -232,8 +226,8 @@ def _contender(priced: _Priced, spec: ContenderSpec, tokens: Asked, said: list[s
     own = priced.job.evaluate.prices
     said_price = own.get(spec.name) or own.get(_asked_model(priced.job, spec))
     if said_price is not None:
-        usd = _tokens_usd(tokens.prompt, said_price.input) + _tokens_usd(
-            tokens.answer, said_price.output
+        usd = _tokens_usd(tokens.prompt, Spread.of(said_price.input)) + _tokens_usd(
+            tokens.answer, Spread.of(said_price.output)
         )
         return Line(item="evaluation", what=spec.name, tokens=both, usd=usd)
     if isinstance(spec, Server):
@@ -245,7 +239,9 @@ def _contender(priced: _Priced, spec: ContenderSpec, tokens: Asked, said: list[s
     read = priced.find("input", model=model, at=at, tuned=tuned)
     written = priced.find("output", model=model, at=at, tuned=tuned)
     if read is not None and written is not None:
-        usd = _tokens_usd(tokens.prompt, read.usd) + _tokens_usd(tokens.answer, written.usd)
+        usd = _tokens_usd(tokens.prompt, price_of(read)) + _tokens_usd(
+            tokens.answer, price_of(written)
+        )
         return Line(item="evaluation", what=spec.name, tokens=both, price=written.id, usd=usd)
     hosting = priced.find("hosting") if tuned else None
     # Without a price by the hour answers are paid by the token, and that price is not known.
@@ -293,8 +289,8 @@ def _inference(priced: _Priced, work: Workload, said: list[str]) -> Line:
     tokens = billing.times(prompt + answer, requests)
     if read is None or written is None:
         return Line(item="inference", tokens=tokens, because="no price of answers is known")
-    usd = _tokens_usd(billing.times(prompt, requests), read.usd) + _tokens_usd(
-        billing.times(answer, requests), written.usd
+    usd = _tokens_usd(billing.times(prompt, requests), price_of(read)) + _tokens_usd(
+        billing.times(answer, requests), price_of(written)
     )
     said.append(
         f"{usage.requests_month:,} requests a month, none of them cached; `unitune cost` says more"
@@ -319,19 +315,22 @@ def _line(
 
 def _amount(row: PriceRow, tokens: Count | None, units: Spread | None) -> Spread | None:
     if row.per == "million-tokens":
-        return tokens and _tokens_usd(tokens, row.usd)
+        return tokens and _tokens_usd(tokens, price_of(row))
     if row.usd == 0:
         return Spread.of(Decimal(0))
-    if units is None:
-        return None
-    return Spread(units.low * row.usd, units.expected * row.usd, units.high * row.usd)
+    return units and units * price_of(row)
 
 
-def _tokens_usd(tokens: Count, usd: Decimal) -> Spread:
+def price_of(row: PriceRow) -> Spread:
+    """Return a price as a range; the middle is expected where regions differ."""
+    least = row.usd if row.usd_least is None else row.usd_least
+    return Spread(least, (least + row.usd) / 2, row.usd)
+
+
+def _tokens_usd(tokens: Count, usd: Spread) -> Spread:
     """Return the price of tokens at so much a million."""
-    return Spread(
-        tokens.low * usd / MILLION, tokens.expected * usd / MILLION, tokens.high * usd / MILLION
-    )
+    millions = (tokens.low / MILLION, tokens.expected / MILLION, tokens.high / MILLION)
+    return Spread(*millions) * usd
 
 
 def _sources(rows: Iterable[PriceRow]) -> Iterator[str]:
@@ -339,7 +338,7 @@ def _sources(rows: Iterable[PriceRow]) -> Iterator[str]:
     told: dict[tuple[date, str, str], list[str]] = {}
     for row in rows:
         what = f"tuned {row.kind}" if row.tuned else row.kind
-        price = f"{what} ${row.usd:f} {UNIT_NAMES[row.per]}"
+        price = f"{what} {row.amount} {UNIT_NAMES[row.per]}"
         told.setdefault((row.as_of, row.source_kind, row.source), []).append(price)
     for (as_of, kind, source), prices in told.items():
         trust = "third party, low trust" if kind == "third-party" else kind

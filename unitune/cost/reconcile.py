@@ -17,6 +17,7 @@ from unitune.cost.narrowing import Lesson
 from unitune.cost.spread import Spread
 from unitune.cost.tokens import Count
 from unitune.offer import Billing
+from unitune.specs.prices import PriceRow
 
 End = Literal["succeeded", "failed", "cancelled"]
 SIX_PLACES = Decimal("0.000001")
@@ -31,6 +32,8 @@ class Bill(BaseModel):
     usd: Decimal | None = None
     hours: Decimal | None = None
     """How long the training has run, by the ledger's clock."""
+    saved_hours: Decimal | None = None
+    """Of these, those until the last checkpoint; None: none was seen."""
     share: Decimal | None = None
     """Steps done of all steps, from 0 to 1."""
 
@@ -57,6 +60,8 @@ class Reconciliation(BaseModel):
     price_drift: Decimal | None = None
     """What the vendor charged a token over our price, less one."""
     lesson: Lesson | None = None
+    implausible: bool = False
+    """Whether less than a token a row is billed. Nothing is learnt from such a bill."""
 
     @property
     def above_high(self) -> bool:
@@ -87,15 +92,18 @@ def reconcile(made: Estimate, bill: Bill, end: End, rules: Billing) -> Reconcili
     tokens = made.counted_tokens
     if bill.tokens is None or end != "succeeded" or tokens is None or not tokens.expected:
         return found
+    if bill.tokens < made.rows:
+        return found.model_copy(update={"implausible": True})
     return found.model_copy(update=_differences(made, training, tokens, bill.tokens, bill.usd))
 
 
 def _spent(made: Estimate, training: Line, bill: Bill, end: End, rules: Billing) -> Decimal | None:
     if bill.usd is not None:
         return bill.usd
-    if end != "succeeded":
-        return _by_rule(made.launch_usd, bill, rules.failed if end == "failed" else rules.cancelled)
     row = made.price(training)
+    if end != "succeeded":
+        rule = rules.failed if end == "failed" else rules.cancelled
+        return _by_rule(made.launch_usd, row, bill, rule)
     if row is None:
         return None
     if row.per == "million-tokens":
@@ -111,11 +119,20 @@ def _spent(made: Estimate, training: Line, bill: Bill, end: End, rules: Billing)
 
 def _by_rule(
     estimated: Spread | None,
+    row: PriceRow | None,
     bill: Bill,
-    rule: Literal["completed-steps", "nothing", "everything"] | None,
+    rule: Literal["completed-steps", "to-checkpoint", "nothing", "everything"] | None,
 ) -> Decimal | None:
+    """Return what a vendor's rule charges for a training that did not succeed.
+
+    A checkpoint that was not seen may have been written at the very end, so all hours count then.
+    """
     if rule == "nothing":
         return Decimal(0)
+    if rule in ("completed-steps", "to-checkpoint") and row is not None and row.per == "hour":
+        saved = bill.saved_hours if rule == "to-checkpoint" else None
+        hours = bill.hours if saved is None else saved
+        return None if hours is None else hours * row.usd
     if estimated is None or rule is None:
         return None
     if rule == "everything":

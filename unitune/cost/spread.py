@@ -48,6 +48,10 @@ class Spread:
     def __add__(self, other: Spread) -> Spread:
         return Spread(self.low + other.low, self.expected + other.expected, self.high + other.high)
 
+    def __mul__(self, other: Spread) -> Spread:
+        """Return an amount of units at a price each; neither is negative."""
+        return Spread(self.low * other.low, self.expected * other.expected, self.high * other.high)
+
 
 def cents(usd: Decimal) -> Decimal:
     """Round up to a cent: a charge is never shown as nothing."""

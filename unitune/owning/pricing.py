@@ -57,12 +57,16 @@ class Pricing:
             return row, row
         offered = self.offer.model(self.model)
         name = offered.name if offered else self.model
+        tiers = self.offer.tiers
         machines = [
             one
             for one in self.book.rows(self.backend)
-            if one.kind == "hosting" and one.fits(name) and one.holds_on(self.on)
+            if one.kind == "hosting"
+            and one.fits(name)
+            and one.holds_on(self.on)
+            and (tiers is None or one.tier not in tiers.names)
         ]
-        if not machines or self.tier is not None:
+        if not machines:
             return None
         ends = (min(machines, key=_usd), max(machines, key=_usd))
         for one in ends:

@@ -147,7 +147,8 @@ def row_findings(
             )
         )
     if limits.row_tokens is not None and lengths is not None:
-        found.extend(_long_rows(offer, limits.row_tokens, splits.train, lengths))
+        fate = offer.billing_for(job.base_model).over_long
+        found.extend(_long_rows(offer, fate, limits.row_tokens, splits.train, lengths))
     return tuple(found)
 
 
@@ -260,27 +261,22 @@ def _count_findings(offer: Offer, limits: Limits, splits: Splits) -> Iterator[Fi
         yield _count(offer, splits.validation, f"at most {held_out:,}", "Hold fewer rows out.")
 
 
-def _long_rows(offer: Offer, most: int, rows: Dataset, lengths: Lengths) -> Iterator[Finding]:
+def _long_rows(
+    offer: Offer, fate: str | None, most: int, rows: Dataset, lengths: Lengths
+) -> Iterator[Finding]:
     """Yield an error for each row that is too long in any case, a warning for what may be."""
     if lengths.longest.high <= most:
         return
     for row, count in zip(rows.rows, lengths, strict=True):
         if count.high <= most:
             continue
-        kind = (
-            error if count.low > most and offer.billing.over_long in (None, "refused") else warning
-        )
+        kind = error if count.low > most and fate in (None, "refused") else warning
         yield kind(
             "row-too-long",
             f"the row has about {count.expected:,} tokens; {offer.name} takes {most:,}"
-            f"{_fate(offer)}.",
+            f"{f', and longer rows are {fate}' if fate else ''}.",
             "Shorten it, split it, or leave it out.",
         ).at(file=rows.name, line=row.line)
-
-
-def _fate(offer: Offer) -> str:
-    fate = offer.billing.over_long
-    return f", and longer rows are {fate}" if fate else ""
 
 
 def _count(offer: Offer, rows: Dataset, allowed: str, fix: str) -> Finding:

@@ -119,7 +119,7 @@ def _prices(found: Plan) -> dict[str, PriceRow]:
 
 
 def _said(row: PriceRow | None) -> str:
-    return "unknown" if row is None else f"${row.usd:f} per {row.per} as of {row.as_of}"
+    return "unknown" if row is None else f"{row.amount} per {row.per} as of {row.as_of}"
 
 
 def _flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -74,7 +74,8 @@ OWN_WORD: dict[Origin, str] = {
     "user": "your own prices file",
 }
 """The source of a row whose writer names none."""
-AMOUNT = re.compile(r"(\d+(?:\.\d+)?)(?:/([a-z-]+))?")
+AMOUNT = re.compile(r"(?:(\d+(?:\.\d+)?)-)?(\d+(?:\.\d+)?)(?:/([a-z-]+))?")
+"""Where regions differ the least, then the amount, then the unit."""
 
 
 def as_written(value: object) -> object:
@@ -91,10 +92,10 @@ def as_written(value: object) -> object:
 def _amount(value: object) -> object:
     text = as_written(value)
     found = AMOUNT.fullmatch(text) if isinstance(text, str) else None
-    if found is None or found[2] not in (None, *UNITS):
+    if found is None or found[3] not in (None, *UNITS):
         raise ValueError(
-            f"a price is an amount of US dollars such as 3.00, or with its unit 100/hour; units "
-            f"are {', '.join(UNITS)}"
+            f"a price is an amount of US dollars such as 3.00, a range 2.75-3.00 where regions "
+            f"differ, or with its unit 100/hour; units are {', '.join(UNITS)}"
         )
     return text
 
@@ -108,7 +109,8 @@ Amount = Annotated[
         {"anyOf": [{"type": "string", "pattern": f"^{AMOUNT.pattern}$"}, {"type": "number"}]}
     ),
 ]
-"""US dollars as written: ``3.00``, or ``100/hour`` where the unit is not the kind's usual one."""
+"""US dollars as written: ``3.00``, ``2.75-3.00`` where regions differ, or ``100/hour`` where the
+unit is not the kind's usual one."""
 
 
 class PriceRow(Spec):
@@ -126,6 +128,9 @@ class PriceRow(Spec):
     tuned: bool = False
     """For input, cached-input and output: whether it is what was tuned from the model."""
     usd: Usd
+    """Where regions differ, of the dearest."""
+    usd_least: Usd | None = None
+    """Of the cheapest region; None: all pay the same."""
     per: Unit
     as_of: date
     """Day on which the source said so."""
@@ -151,7 +156,22 @@ class PriceRow(Spec):
             raise ValueError(f"{self.kind} has one price whatever the method; leave method out")
         if self.tuned and self.kind not in OF_ANSWERS:
             raise ValueError(f"tuned is said of {', '.join(sorted(OF_ANSWERS))} alone")
+        if self.usd_least is not None and self.usd_least >= self.usd:
+            raise ValueError(
+                f"a range of prices goes from the least to the most; {self.amount} does not"
+            )
         return self
+
+    @property
+    def written(self) -> str:
+        """The amount as people write it: 3.00, or 2.75-3.00."""
+        least = "" if self.usd_least is None else f"{self.usd_least:f}-"
+        return f"{least}{self.usd:f}"
+
+    @property
+    def amount(self) -> str:
+        """The amount in words: $3.00, or $2.75 to $3.00."""
+        return f"${self.written.replace('-', ' to $')}"
 
     @computed_field
     @property
@@ -256,7 +276,9 @@ class PriceEntry(Spec):
             raise ValueError(f"the price of {whose} for {', '.join(models)} lacks as_of or source")
         for model in models:
             for kind, amount in self._amounts():
-                number, _, unit = amount.partition("/")
+                written = AMOUNT.fullmatch(amount)
+                assert written is not None, "validated above"
+                least, most, unit = written.groups()
                 yield PriceRow.model_validate(
                     {
                         "backend": whose,
@@ -265,7 +287,8 @@ class PriceEntry(Spec):
                         "method": self.method if kind in OF_A_METHOD else None,
                         "tier": self.tier,
                         "tuned": bool(self.tuned) and kind in OF_ANSWERS,
-                        "usd": number,
+                        "usd": most,
+                        "usd_least": least,
                         "per": unit or USUAL_UNIT[kind],
                         "as_of": as_of,
                         "valid_from": self.valid_from,

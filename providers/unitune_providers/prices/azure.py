@@ -2,9 +2,9 @@
 
 A meter says in its name what it measures, in abbreviations that differ from product to product
 ("gpt-4o-0806-FT-Trng-regnl tkn Tokens", "4.1 mini ft training Dz Tokens"). `meter_of` reads them by
-their words. Where regions differ the dearest is taken, so that an estimate is never too low, and
-the cheapest is noted. Meters that contradict themselves are left out: that of cached input for
-developer gpt-4o costs sixteen times its output (read 2026-08-11).
+their words. Where regions differ a price is a range from the cheapest to the dearest. Meters that
+contradict themselves are left out: that of cached input for developer gpt-4o costs sixteen times
+its output (read 2026-08-11).
 
 Not here: graders' meters, whose three prices a row of ours does not hold, and priority tiers.
 
@@ -128,7 +128,7 @@ def meter_of(name: str) -> Meter | None:
 def rows_of_items(
     items: Iterable[Mapping[str, object]], backend: str, day: date
 ) -> Iterator[PriceRow]:
-    """Yield a row for each model, tier and kind, at the dearest region's price.
+    """Yield a row for each model, tier and kind.
 
     Args:
         items: Meters as the API lists them: meterName, unitOfMeasure, retailPrice, …
@@ -148,7 +148,7 @@ def rows_of_items(
         prices.setdefault(meter, []).append(price * unit[0])
         units[meter] = unit[1]
     for meter, found in prices.items():
-        cheapest = min(found)
+        least, most = _plain(min(found)), _plain(max(found))
         yield PriceRow(
             backend=backend,
             model=meter.model,
@@ -156,12 +156,12 @@ def rows_of_items(
             method=meter.method,
             tier=meter.tier,
             tuned=meter.kind in OF_ANSWERS,
-            usd=_plain(max(found)),
+            usd=most,
+            usd_least=least if least < most else None,
             per=units[meter],
             as_of=day,
             source=SOURCE,
             source_kind="first-party-api",
-            note=f"from {_plain(cheapest)} by region" if cheapest < max(found) else "",
             origin="project",
         )
 

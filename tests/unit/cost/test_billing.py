@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from unitune.cost.billing import (
     cookbook_epochs,
     cut,
-    epoch_tokens,
     epochs,
     times,
+    training_tokens,
     validation_passes,
 )
 from unitune.cost.tokens import Count
@@ -82,15 +82,15 @@ def test_without_packing_each_row_is_charged_as_the_longest() -> None:
     """Together bills rows times max_seq_length (docs.together.ai, fine-tuning pricing)."""
     rules = Billing(packing_off="rows-times-longest")
     own = job(options={"vendor": {"packing": False}}, tuning=Tuning(sequence_length=4096))
-    assert Count.of(3 * 4096) == epoch_tokens(own, "v", rules, None, tally(10, 20, 30)).count
+    assert Count.of(3 * 4096) == training_tokens(own, "v", rules, None, tally(10, 20, 30)).count
     packed = job(tuning=Tuning(sequence_length=4096))
-    assert Count.of(60) == epoch_tokens(packed, "v", rules, None, tally(10, 20, 30)).count
+    assert Count.of(60) == training_tokens(packed, "v", rules, None, tally(10, 20, 30)).count
 
 
 def test_without_packing_and_without_a_length_nobody_knows() -> None:
     rules = Billing(packing_off="rows-times-longest")
     own = job(options={"vendor": {"packing": False}})
-    assert epoch_tokens(own, "v", rules, None, tally(10)).count is None
+    assert training_tokens(own, "v", rules, None, tally(10)).count is None
 
 
 def test_the_prompt_of_a_preference_row_is_charged_once_to_twice() -> None:
@@ -98,11 +98,11 @@ def test_the_prompt_of_a_preference_row_is_charged_once_to_twice() -> None:
         Lengths.of([Count(90, 90, 120)]), Lengths.of([Count.of(30)]), Lengths.of([Count.of(30)])
     )
     wanted = job(method="dpo")
-    assert Count(90, 90, 120) == epoch_tokens(wanted, "v", Billing(), None, pair).count
+    assert Count(90, 90, 120) == training_tokens(wanted, "v", Billing(), None, pair).count
     once = Billing(preferences="prompt-once")
-    assert Count.of(90) == epoch_tokens(wanted, "v", once, None, pair).count
+    assert Count.of(90) == training_tokens(wanted, "v", once, None, pair).count
     twice = Billing(preferences="prompt-twice")
-    assert Count.of(120) == epoch_tokens(wanted, "v", twice, None, pair).count
+    assert Count.of(120) == training_tokens(wanted, "v", twice, None, pair).count
 
 
 @pytest.mark.parametrize(
@@ -117,7 +117,7 @@ def test_rows_that_are_too_long_are_charged_as_the_vendor_treats_them(
     fate: str | None, expected: Count
 ) -> None:
     rules = Billing.model_validate({"over_long": fate})
-    assert expected == epoch_tokens(job(), "v", rules, 100, tally(10, 50, 500)).count
+    assert expected == training_tokens(job(), "v", rules, 100, tally(10, 50, 500)).count
 
 
 @pytest.mark.parametrize(

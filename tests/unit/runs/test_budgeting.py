@@ -8,6 +8,7 @@ import signal
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing
+from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from pydantic import JsonValue
 
 from unitune import budgeting, registry
 from unitune.abilities import Page
-from unitune.backend import State, Status
+from unitune.backend import Event, State, Status
 from unitune.cost.documents import Estimate
 from unitune.errors import Mismatch, OverBudget
 from unitune.home import home
@@ -357,6 +358,40 @@ def test_what_is_cancelled_where_no_rule_is_known_has_an_unknown_cost(priced: Pr
     usd = reckoned(priced()).launch_usd
     assert usd is not None
     assert usd.high == budgeting.spent_here(Ledger(home()), today()).project_usd, "at most"
+
+
+def test_a_bill_of_less_than_a_token_a_row_teaches_nothing(
+    priced: Priced, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    billed(monkeypatch, 5)
+    found = run.launch(priced()).wait(0).reconciliation
+    assert found is not None
+    assert found.implausible, "6 rows are trained on"
+    assert found.lesson is None
+
+
+@pytest.mark.parametrize(("written", "charged"), [(0.0, 0), (4e9, 1)])
+def test_a_failed_run_by_the_hour_is_charged_until_its_last_checkpoint(
+    priced: Priced, monkeypatch: pytest.MonkeyPatch, written: float, charged: int
+) -> None:
+    """One checkpoint is older than the run, the other newer than all that it did."""
+    honest = FakeBackend.poll
+
+    def poll(self: FakeBackend, job_id: str, cursor: str) -> Status:
+        seen = honest(self, job_id, cursor)
+        saved = Event("saved", "checkpoint", written, {"step": 1})
+        return replace(seen, events=(*seen.events, saved))
+
+    monkeypatch.setattr(FakeBackend, "poll", poll)
+    script = {"steps": 10, "steps_per_poll": 1, "fail_at_step": 5}
+    job = priced(price="100/hour", script=script, failed="to-checkpoint")
+    launched = run.launch(job)
+    for _ in launched.watch(0):
+        pass
+    found = launched.reconciliation
+    assert found is not None
+    assert found.bill.hours is not None
+    assert found.bill.hours * 100 * charged == found.usd
 
 
 def test_three_bills_narrow_the_next_range_and_two_do_not(

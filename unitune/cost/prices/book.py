@@ -121,7 +121,8 @@ class PriceBook:
         if share is None:
             return row
         note = f"{row.note + '; ' if row.note else ''}{share} of the list price"
-        return row.model_copy(update={"usd": row.usd * share, "note": note})
+        least = None if row.usd_least is None else row.usd_least * share
+        return row.model_copy(update={"usd": row.usd * share, "usd_least": least, "note": note})
 
 
 def rank(row: PriceRow, day: date) -> tuple[bool, bool, int, bool, bool, bool, int]:

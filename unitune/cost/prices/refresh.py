@@ -58,7 +58,7 @@ def changes(book: PriceBook, backend: str, told: PricesTold) -> tuple[Change, ..
 
 def amount(row: PriceRow) -> str:
     """Return a price with what it is for, such as ``$1.70 an hour``."""
-    return f"${row.usd:f} {A_UNIT[row.per]}"
+    return f"{row.amount} {A_UNIT[row.per]}"
 
 
 def _of_row(known: tuple[PriceRow, ...], row: PriceRow) -> Change:
@@ -74,7 +74,7 @@ def _of_row(known: tuple[PriceRow, ...], row: PriceRow) -> Change:
 
 
 def _equal(one: PriceRow, other: PriceRow) -> bool:
-    return (one.usd, one.per) == (other.usd, other.per)
+    return (one.usd_least, one.usd, one.per) == (other.usd_least, other.usd, other.per)
 
 
 def _of_model(offer: Offer, update: ModelUpdate) -> Iterator[Change]:

@@ -46,5 +46,5 @@ def _lines(rows: list[PriceRow]) -> list[dict[str, object]]:
             line = latest[tuple(told.values())] = _told(told)
             lines.append(line)
         unit = "" if row.per == USUAL_UNIT[row.kind] else f"/{row.per}"
-        line[row.kind] = f"{row.usd:f}{unit}"
+        line[row.kind] = f"{row.written}{unit}"
     return lines
