@@ -19,6 +19,7 @@ from unitune.data.example import Message
 from unitune.evaluate.gate import Evidence, Pinned, apply
 from unitune.evaluate.results import (
     Answer,
+    BaselineResult,
     CaseResult,
     Comparison,
     Confusion,
@@ -187,7 +188,9 @@ def _compared(cases: tuple[CaseResult, ...], margin: float, curve: Curve | None)
         name: [case.answers[name].scores["json_equal"] for case in cases]
         for name in cases[0].answers
     }
-    result = compare_paired(by_name["few-shot"], by_name["tuned"], margin=margin)
+    rivals = [name for name in by_name if name != "tuned"]
+    pairs = {n: compare_paired(by_name[n], by_name["tuned"], margin=margin) for n in rivals}
+    result = pairs["few-shot"]
     return Comparison(
         job="support-triage",
         run="r2611-7k2m9xq4t",
@@ -198,6 +201,17 @@ def _compared(cases: tuple[CaseResult, ...], margin: float, curve: Curve | None)
         metric="json_equal",
         candidate="tuned",
         baseline="few-shot",
+        baselines=tuple(
+            BaselineResult(
+                name=name,
+                best_on_dev=name == "few-shot",
+                difference=pair.difference,
+                interval=(pair.interval.low, pair.interval.high),
+                p_value=pair.p_value,
+                verdict=pair.verdict.value,
+            )
+            for name, pair in pairs.items()
+        ),
         difference=result.difference,
         interval=(result.interval.low, result.interval.high),
         p_value=result.p_value,
@@ -371,7 +385,7 @@ def _with_text(value: Any, text: str) -> Any:
     fields |= {*GateResult.model_fields, *LeakResult.model_fields}
     fields |= {*Curve.model_fields, *(key.name for key in dataclasses.fields(Message))}
     fields |= {*GateCheck.model_fields, *Regression.model_fields}
-    fields |= {*Confusion.model_fields, *Contrast.model_fields}
+    fields |= {*Confusion.model_fields, *Contrast.model_fields, *BaselineResult.model_fields}
     return {
         key if key in fields else key + text: item
         if key in CHOICES or key == "usd"

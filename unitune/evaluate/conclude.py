@@ -1,8 +1,10 @@
 """From recorded answers to the verdict: every figure of a comparison, computed from its records.
 
-`conclude` takes what the contenders answered, scores it, compares the candidate with the baseline
-that was best on dev, and applies the gate. It asks nothing and writes nothing, so the same records
-always give the same comparison.
+`conclude` takes what the contenders answered, scores it, compares the candidate with each
+baseline, and applies the gate. The verdict is about the best baseline
+(`unitune.evaluate.statistics.best`); the figures beside it are those against the one that is
+hardest to beat. It asks nothing and writes nothing, so the same records always give the same
+comparison.
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ from unitune.evaluate.grading import Graded, grade
 from unitune.evaluate.grouping import clusters_of, slices_of
 from unitune.evaluate.pairing import LEVEL, Pairing
 from unitune.evaluate.results import (
+    BaselineResult,
     CaseResult,
     Comparison,
     ContenderResult,
@@ -34,6 +37,7 @@ from unitune.evaluate.results import (
 )
 from unitune.evaluate.retention import Retention
 from unitune.evaluate.scorers import Kind
+from unitune.evaluate.statistics.best import AgainstBest, against_best
 from unitune.evaluate.statistics.corpus import own_corpus
 from unitune.evaluate.statistics.intervals import Interval
 from unitune.evaluate.statistics.paired import PairedResult, own_score
@@ -64,12 +68,17 @@ def conclude(
     contenders = examined.contenders
     graded = [grade(task, answered) for answered in contenders]
     candidate = next(each for each in graded if _role(each) == "candidate")
-    chosen = best_baseline([answered.choice for answered in contenders])
-    baseline = next(each for each in graded if each.answered.choice is chosen)
-    _refuse_silence(baseline, candidate)
+    baselines = [each for each in graded if _role(each) == "baseline"]
+    _refuse_silence(*baselines, candidate)
     clusters = clusters_of(task.cases, job.evaluate)
-    pairing = Pairing(task, baseline, candidate, clusters, job.evaluate.margin)
-    paired = pairing.compare(task.primary)
+    pairings = {
+        each.name: Pairing(task, each, candidate, clusters, job.evaluate.margin)
+        for each in baselines
+    }
+    pairs = {name: pairing.compare(task.primary) for name, pairing in pairings.items()}
+    chosen = best_baseline([answered.choice for answered in contenders]).contender.name
+    best = against_best(pairs, chosen)
+    pairing, paired = pairings[best.hardest], pairs[best.hardest]
     results = tuple(_result(each, task, training, clusters) for each in graded)
     return Comparison(
         job=job.name,
@@ -77,10 +86,11 @@ def conclude(
         base_model=job.base_model,
         backend=job.backend,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
-        verdict=paired.verdict.value,
+        verdict=best.verdict.value,
         metric=task.primary,
-        candidate=candidate.answered.name,
-        baseline=baseline.answered.name,
+        candidate=candidate.name,
+        baseline=best.hardest,
+        baselines=tuple(_against(name, pair, chosen) for name, pair in pairs.items()),
         difference=paired.difference,
         interval=(paired.interval.low, paired.interval.high),
         level=LEVEL,
@@ -102,11 +112,11 @@ def conclude(
         economics=pairing.money(job.evaluate.stakes),
         retention=examined.retention and _retained(examined.retention),
         contenders=results,
-        gate=_gate(job, paired, _sides(pairing, results), asked),
+        gate=_gate(job, best, paired, _sides(candidate, pairings, results), asked),
         leaks=task.leaks,
         dev_rows=len(task.dev),
         notes=(
-            *_notes(job, task, training, (baseline.answered, candidate.answered)),
+            *_notes(job, task, training, [side.answered for side in (*baselines, candidate)]),
             *_failed_scorers(graded),
             *_recalled(contenders),
             *paired.warnings,
@@ -126,6 +136,17 @@ def _retained(found: Retention) -> Retained:
         gained=found.gained,
         share=found.share,
         interval=interval and (interval.low, interval.high),
+    )
+
+
+def _against(name: str, pair: PairedResult, chosen: str) -> BaselineResult:
+    return BaselineResult(
+        name=name,
+        best_on_dev=name == chosen,
+        difference=pair.difference,
+        interval=(pair.interval.low, pair.interval.high),
+        p_value=pair.p_value,
+        verdict=pair.verdict.value,
     )
 
 
@@ -207,23 +228,28 @@ def _total_seconds(spans: Iterable[float | None]) -> float | None:
     return None if not known or None in known else sum(span or 0.0 for span in known)
 
 
-def _sides(pairing: Pairing, results: Iterable[ContenderResult]) -> Sides:
+def _sides(
+    candidate: Graded, pairings: Mapping[str, Pairing], results: Iterable[ContenderResult]
+) -> Sides:
+    pairing = next(iter(pairings.values()))
     ids = [case.case_id for case in pairing.task.cases]
-    candidate, clusters = pairing.candidate, pairing.clusters
+    clusters = pairing.clusters
     return Sides(
         pairing.task.primary,
         result=next(each for each in results if each.name == candidate.name),
-        baseline=dict(zip(ids, pairing.baseline.answers, strict=True)),
+        errors=max(sum(pairing.unanswered) for pairing in pairings.values()),
         candidate=dict(zip(ids, candidate.answers, strict=True)),
         repeats=dict(zip(ids, candidate.repeats, strict=True)),
         clusters=None if clusters is None else dict(zip(ids, clusters, strict=True)),
     )
 
 
-def _gate(job: Job, paired: PairedResult, sides: Sides, asked: Requirements) -> GateResult | None:
+def _gate(
+    job: Job, best: AgainstBest, paired: PairedResult, sides: Sides, asked: Requirements
+) -> GateResult | None:
     if job.evaluate.gate is None:
         return None
-    return gate.apply(job.evaluate.gate, gather(paired, sides, asked, LEVEL))
+    return gate.apply(job.evaluate.gate, gather(best, paired, sides, asked, LEVEL))
 
 
 def _cases(task: Task, graded: Sequence[Graded], pinned: Collection[str]) -> tuple[CaseResult, ...]:

@@ -15,6 +15,7 @@ from unitune.errors import JobError, UnknownName
 from unitune.evaluate.baseline import Standing, check_kept, regress, standing
 from unitune.evaluate.gate import MOST_ERRORS, Evidence, Pinned
 from unitune.evaluate.results import Answer, ContenderResult
+from unitune.evaluate.statistics.best import AgainstBest
 from unitune.evaluate.statistics.paired import PairedResult
 from unitune.evaluate.task import Task
 from unitune.job import Gate, Job
@@ -37,31 +38,24 @@ class Requirements:
 
 @dataclass(frozen=True, slots=True)
 class Sides:
-    """The answers of baseline and candidate by case id.
+    """The answers of the candidate by case id, and how many of all sides are missing.
 
     Args:
         metric: Name of the scorer that decides.
         result: What the candidate's answers come to.
-        baseline: Of the best baseline.
-        candidate: Of the candidate, to the same cases.
+        errors: Cases in which the candidate or a baseline gave no answer: of the baseline with
+            which there are most.
+        candidate: Its answers.
         repeats: The same, each answer of those that were asked for several.
         clusters: Of the cases; None where each stands alone.
     """
 
     metric: str
     result: ContenderResult
-    baseline: Mapping[str, Answer]
+    errors: int
     candidate: Mapping[str, Answer]
     repeats: Mapping[str, Sequence[Answer]]
     clusters: Mapping[str, str] | None = None
-
-    @property
-    def errors(self) -> int:
-        """Cases in which one of the two gave no answer."""
-        return sum(
-            answer.error is not None or self.baseline[case].error is not None
-            for case, answer in self.candidate.items()
-        )
 
     @property
     def totals(self) -> dict[str, float | None]:
@@ -140,19 +134,22 @@ def pinned_cases(gate: Gate | None, cases: Iterable[Example]) -> frozenset[str]:
     return frozenset(named) | {name for name, case in by_id.items() if case.pinned}
 
 
-def gather(paired: PairedResult, sides: Sides, asked: Requirements, level: float) -> Evidence:
+def gather(
+    best: AgainstBest, paired: PairedResult, sides: Sides, asked: Requirements, level: float
+) -> Evidence:
     """Gather what a gate looks at.
 
     Args:
-        paired: Candidate against the best baseline.
+        best: Candidate against the best baseline.
+        paired: Against the hardest one.
         sides: Their answers.
         asked: What the gate asks of these cases.
         level: Of the interval against the baseline file.
     """
     then = asked.standing
     return Evidence(
-        verdict=paired.verdict.value,
-        interval=(paired.interval.low, paired.interval.high),
+        verdict=best.verdict.value,
+        interval=(best.interval.low, best.interval.high),
         margin=paired.margin,
         own_interval=sides.result.interval,
         n=paired.n,

@@ -9,9 +9,9 @@
     absolute                                  lo >= line   hi < line          3
     also: METRIC at least or at most, each    holds        does not           4, no value
 
-lo and hi are the ends of the interval of candidate minus baseline, m the margin; under absolute,
-those of the candidate's own score. Too many errors leave all that follows unjudged, too few cases
-all but pinned ones. Whatever has no value (None, NaN) is never a pass.
+lo and hi are the ends of the interval of candidate minus the best baseline, m the margin; under
+absolute, those of the candidate's own score. Too many errors leave all that follows unjudged, too
+few cases all but pinned ones. Whatever has no value (None, NaN) is never a pass.
 
 The exit code is the first of 4, 1, 3 that any check has, else 0: what a vendor's failure leaves
 open is never taken for evidence, and evidence outweighs doubt.
@@ -24,7 +24,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Literal, TypeGuard
 
-from unitune.evaluate.results import GateCheck, GateResult, Regression
+from unitune.evaluate.results import GateCheck, GateResult, Regression, VerdictName
 from unitune.job import Gate, Guard
 
 MOST_ERRORS = 0.02
@@ -36,7 +36,6 @@ DESIGN 10 sets it; a case in error scores 0, so this also bounds what errors can
 MOST_REASONS = 3
 """Reasons that a result spells out; its checks have them all."""
 
-VerdictName = Literal["better", "worse", "equivalent", "non-inferior", "inconclusive"]
 ExitCode = Literal[0, 1, 3, 4]
 
 SEVERITY: tuple[ExitCode, ...] = (4, 1, 3)
@@ -62,11 +61,12 @@ class Evidence:
 
     Args:
         verdict: Of the comparison.
-        interval: Of candidate minus baseline, as proportions.
+        interval: Of candidate minus the best baseline, as proportions.
         margin: Difference too small to matter, as a proportion.
         own_interval: Of the candidate's own score.
         n: Cases.
-        errors: Cases in which candidate or baseline gave no answer.
+        errors: Cases in which candidate or baseline gave no answer; of several baselines that with
+            which there are most.
         totals: What the candidate has by every scorer and measure; None where it has no value.
         pinned: Cases that must be right.
         regression: Against the baseline file, when the gate names one.
@@ -196,7 +196,7 @@ def _rule(gate: Gate, evidence: Evidence) -> Ruling:
 def _improve(evidence: Evidence) -> Ruling:
     match evidence.verdict:
         case "better":
-            return Ruling(0, "The candidate is better than the best baseline.")
+            return Ruling(0, "The candidate is better than every baseline.")
         case "worse":
             return Ruling(1, "The candidate is worse than the best baseline.")
         case "equivalent":
@@ -205,10 +205,10 @@ def _improve(evidence: Evidence) -> Ruling:
             return Ruling(
                 3,
                 f"The candidate is not worse by more than {_points(evidence.margin)}, "
-                "but these cases do not show that it is better.",
+                "but these cases do not show that it is better than every baseline.",
             )
         case "inconclusive":
-            return Ruling(3, "These cases do not show which of the two is better.")
+            return Ruling(3, "These cases do not show whether it is better than every baseline.")
 
 
 def _no_regress(evidence: Evidence) -> Ruling:

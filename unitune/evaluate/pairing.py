@@ -33,7 +33,7 @@ class Pairing:
 
     Args:
         task: Cases and scorers.
-        baseline: The best on dev.
+        baseline: Whom it is compared with.
         candidate: What is judged.
         clusters: Of each case; None where each stands alone.
         margin: Difference too small to matter.

@@ -195,6 +195,24 @@ class Contrast(Frozen):
     """For all contrasts of its kind: Holm for metrics, Benjamini-Hochberg for slices."""
 
 
+VerdictName = Literal["better", "worse", "equivalent", "non-inferior", "inconclusive"]
+
+
+class BaselineResult(Frozen):
+    """Candidate against one of the baselines, by the metric that decides."""
+
+    name: str
+    best_on_dev: bool
+    """Whether dev chose it among the baselines."""
+    difference: float
+    """Candidate minus baseline."""
+    interval: tuple[float, float]
+    """At the comparison's level. Claims that hold against each baseline need no correction."""
+    p_value: float
+    verdict: VerdictName
+    """Were it the only baseline."""
+
+
 class Money(Frozen):
     """What money says, in US dollars an answer; None is not known, or does not exist."""
 
@@ -272,11 +290,16 @@ class Comparison(Frozen):
     backend: str
     created: str
     """ISO date and time, UTC."""
-    verdict: Literal["better", "worse", "equivalent", "non-inferior", "inconclusive"]
+    verdict: VerdictName
+    """Against the best baseline, whichever that truly is: better only where it is better than each
+    of them, worse where it is worse than the one that was best on dev.
+    """
     metric: str
     candidate: str
     baseline: str
-    """The best baseline, chosen on dev."""
+    """The baseline that is hardest to beat: against which the interval reaches down farthest."""
+    baselines: tuple[BaselineResult, ...] = ()
+    """The candidate against each baseline."""
     difference: float
     """Candidate minus baseline."""
     interval: tuple[float, float]

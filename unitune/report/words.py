@@ -7,10 +7,17 @@ computes a statistic: every figure comes out of `Comparison`.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 from unitune.data.leaks import by_kind
-from unitune.evaluate.results import Comparison, ContenderResult, GateCheck, LeakResult
+from unitune.evaluate.results import (
+    BaselineResult,
+    Comparison,
+    ContenderResult,
+    GateCheck,
+    LeakResult,
+)
 from unitune.report.facts import Fact, level
 from unitune.report.typography import counted, decimal, moment, p_value, percent, points
 from unitune.report.worth import retention
@@ -65,10 +72,20 @@ def headline(comparison: Comparison) -> str:
 
 
 def reason(comparison: Comparison) -> str:
-    """Return why the verdict is what it is, and what it leaves open."""
+    """Return why the verdict is what it is, against each baseline, and what it leaves open."""
+    return " ".join(filter(None, (_reason(comparison), against_each(comparison))))
+
+
+def _reason(comparison: Comparison) -> str:
     low, high = (decimal(100 * end) for end in comparison.interval)
     margin, share = points(comparison.margin), level(comparison)
     span = f"The {share} interval of the difference, {low} to {high} points,"
+    if comparison.interval[1] < 0 and comparison.verdict != "worse":
+        return (
+            f"{span} lies below zero, but {comparison.baseline} was singled out as the hardest of "
+            f"{len(comparison.baselines)} baselines on these very cases, which alone may explain "
+            f"that; against {_best_on_dev(comparison)}, the best on dev, no loss is shown."
+        )
     return {
         "better": f"{span} lies wholly above zero.",
         "worse": f"{span} lies wholly below zero.",
@@ -79,6 +96,50 @@ def reason(comparison: Comparison) -> str:
         "inconclusive": f"{span} includes zero and reaches down to -{margin} or further, so a "
         f"loss that matters cannot be ruled out. {_more_cases(comparison)}",
     }[comparison.verdict]
+
+
+def against_each(comparison: Comparison) -> str:
+    """Return against which baselines the candidate is better, and against which it is not.
+
+    Empty where there is one baseline alone.
+    """
+    rivals = comparison.baselines
+    if len(rivals) < 2:
+        return ""
+    if comparison.verdict == "better":
+        return (
+            f"This holds against each of the {len(rivals)} baselines; {comparison.baseline} is "
+            "the hardest to beat."
+        )
+    beaten = [rival.name for rival in rivals if rival.verdict == "better"]
+    others = [_unbeaten(rival) for rival in rivals if rival.verdict != "better"]
+    return (
+        f"It is better than {_listed(beaten)}. " if beaten else ""
+    ) + f"It is not shown to be better than {_listed(others)}."
+
+
+def _unbeaten(rival: BaselineResult) -> str:
+    low, high = (decimal(100 * end) for end in rival.interval)
+    dev = ", the best on dev" if rival.best_on_dev else ""
+    return f"{rival.name} ({points(rival.difference, sign=True)}, {low} to {high}{dev})"
+
+
+def _listed(names: Sequence[str]) -> str:
+    *first, last = names
+    return f"{', '.join(first)} and {last}" if first else last
+
+
+def _best_on_dev(comparison: Comparison) -> str:
+    return next(rival.name for rival in comparison.baselines if rival.best_on_dev)
+
+
+def rank(comparison: Comparison, name: str) -> str:
+    """Return what is special about a baseline among several; empty for all others."""
+    if len(comparison.baselines) < 2:
+        return ""
+    dev = any(rival.best_on_dev for rival in comparison.baselines if rival.name == name)
+    ranks = ("hardest to beat" if name == comparison.baseline else "", "best on dev" if dev else "")
+    return ", ".join(filter(None, ranks))
 
 
 def scores(comparison: Comparison) -> str:
@@ -173,7 +234,7 @@ def judging(comparison: Comparison) -> tuple[Fact, ...]:
                 f"{comparison.method}, at {level(comparison)}; p = {comparison.p_value:.3g}",
             ),
             *_clusters(comparison),
-            ("Best baseline", _choice(comparison)),
+            ("Baseline", _choice(comparison)),
             ("Test cases in the training rows", _leaks(comparison)),
             ("Base model", _base_model(comparison)),
             ("Run", comparison.run or "none: no contender was tuned here"),
@@ -300,11 +361,15 @@ def _chance(p: float) -> str:
 
 
 def _choice(comparison: Comparison) -> str:
-    rivals = sum(result.role == "baseline" for result in comparison.contenders)
+    rivals = len(comparison.baselines)
     if rivals < 2:
         return f"{comparison.baseline}, the only one"
-    rows = counted(comparison.dev_rows, "dev row")
-    return f"{comparison.baseline}, best of {rivals} on {rows}; the test cases had no part in it"
+    return (
+        f"{comparison.baseline}, the hardest to beat of {rivals} on the test. "
+        f"{_best_on_dev(comparison)} is the best on {counted(comparison.dev_rows, 'dev row')}. "
+        "Better, equivalent and not worse are claimed only where no baseline speaks against it, "
+        "worse only against the one that dev chose"
+    )
 
 
 def _counted_leaks(comparison: Comparison) -> tuple[str, ...]:

@@ -75,33 +75,76 @@ def test_exchanging_the_sides_flips_every_sign(make_job: Any, backend_of: Any) -
     assert ("better", "worse") == (one.verdict, other.verdict)
 
 
-def test_the_best_baseline_is_chosen_on_dev_and_never_on_test(
+def three_prompts(rule_of_zero_shot: Any, rule_of_instructed: Any) -> Any:
+    """Rules of two baselines by dev or test; the candidate, with its shots, is always right."""
+
+    def rule(_model: str, request: Request) -> str:
+        right = rule_of_instructed if told(request) else rule_of_zero_shot
+        return "yes" if len(request.messages) > 2 or right(request) else "no"
+
+    return rule
+
+
+THREE = {
+    "contenders": [
+        {"type": "zero-shot"},
+        {"type": "instructed", "instructions": "TOLD"},
+        {"type": "few-shot", "role": "candidate", "shots": 2},
+    ]
+}
+
+
+def on_dev(request: Request) -> bool:
+    return question(request).startswith("dev")
+
+
+def test_better_is_said_only_where_it_holds_against_each_baseline(
     make_job: Any, backend_of: Any
 ) -> None:
-    """On dev zero-shot is the better of two baselines, on test the worse."""
+    """Dev names zero-shot as the best baseline; on test instructed is as good as the candidate."""
+    backend_of(three_prompts(on_dev, lambda request: not on_dev(request)))
+    found = compare(make_job({**THREE, "gate": {"mode": "improve", "min_cases": 1}}))
+    assert {"zero-shot": "better", "instructed": "equivalent"} == {
+        rival.name: rival.verdict for rival in found.baselines
+    }
+    assert ["zero-shot"] == [rival.name for rival in found.baselines if rival.best_on_dev]
+    assert ("instructed", "inconclusive", 3) == (found.baseline, found.verdict, found.exit_code)
+    assert 0 == found.difference == found.gained
+
+
+def test_better_than_each_baseline_is_better(make_job: Any, backend_of: Any) -> None:
+    backend_of(three_prompts(on_dev, lambda request: number(request) % 3 == 0))
+    found = compare(make_job({**THREE, "gate": {"mode": "improve", "min_cases": 1}}))
+    assert ("instructed", "better", 0) == (found.baseline, found.verdict, found.exit_code)
+
+
+def test_worse_is_said_only_of_the_baseline_that_dev_chose(make_job: Any, backend_of: Any) -> None:
+    """The candidate is always wrong; the one baseline that is right did worse on dev."""
 
     def rule(_model: str, request: Request) -> str:
         shots = len(request.messages) > 2
-        if shots:
-            return "yes"
-        on_dev = question(request).startswith("dev")
-        return "yes" if told(request) != on_dev else "no"
+        return "yes" if not shots and told(request) != on_dev(request) else "no"
 
     backend_of(rule)
-    job = make_job(
-        {
-            "contenders": [
-                {"type": "zero-shot"},
-                {"type": "instructed", "instructions": "TOLD"},
-                {"type": "few-shot", "role": "candidate", "shots": 2},
-            ]
-        }
-    )
-    found = compare(job)
-    scores = {result.name: result.score for result in found.contenders}
-    assert {"zero-shot": 0.0, "instructed": 1.0, "few-shot": 1.0} == scores
-    assert "zero-shot" == found.baseline
-    assert 60 == found.gained
+    found = compare(make_job({**THREE, "gate": {"mode": "no-regress", "min_cases": 1}}))
+    assert {"zero-shot": "equivalent", "instructed": "worse"} == {
+        rival.name: rival.verdict for rival in found.baselines
+    }
+    assert ("instructed", "inconclusive", 3) == (found.baseline, found.verdict, found.exit_code)
+
+
+def test_errors_of_any_baseline_are_held_to_the_rule(make_job: Any, backend_of: Any) -> None:
+    """zero-shot is right on dev and hardest to beat; two of the answers of instructed fail."""
+
+    def rule(_model: str, request: Request) -> str:
+        if told(request) and not on_dev(request) and number(request) < 2:
+            return "ERROR busy"
+        return "yes" if len(request.messages) > 2 or on_dev(request) != told(request) else "no"
+
+    backend_of(rule)
+    found = compare(make_job({**THREE, "gate": {"mode": "improve", "min_cases": 1}}))
+    assert 4 == found.exit_code
+    assert "2 of 60 cases ended in an error" in found.gate.reason
 
 
 def test_of_equal_baselines_the_one_with_more_effort_is_to_be_beaten(

@@ -74,7 +74,7 @@ def test_every_contender_stands_with_score_interval_errors_tokens_seconds_and_ef
     comparison = sample_comparison(errors=3)
     text = Page(render(comparison)).text
 
-    assert "few-shot baseline, the best 2, 4 and 8 shots tried on dev" in text
+    assert "few-shot baseline, hardest to beat, best on dev 2, 4 and 8 shots tried on dev" in text
     assert "11.7 7.8\u201317.2 180 3 712 + 27 1.50 0.0312" in text
     assert "58.3 51.0\u201365.3 180 0 96 + 27 0.20 \u2013" in text
 

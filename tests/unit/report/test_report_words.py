@@ -64,6 +64,38 @@ def test_the_reason_gives_the_interval_and_what_follows(verdict: str, part: str)
     assert f"{100 * low:.1f} to {100 * high:.1f} points" in reason
 
 
+def test_better_says_that_it_holds_against_each_baseline() -> None:
+    said = words.reason(sample_comparison())
+
+    assert said.endswith(
+        "This holds against each of the 3 baselines; few-shot is the hardest to beat."
+    )
+
+
+def test_what_is_not_better_than_each_says_than_which() -> None:
+    comparison = sample_comparison(VERDICTS["non-inferior"])
+    low, high = comparison.interval
+
+    assert words.reason(comparison).endswith(
+        "It is better than zero-shot and instructed. It is not shown to be better than few-shot "
+        f"(+2.8 points, {100 * low:.1f} to {100 * high:.1f}, the best on dev)."
+    )
+
+
+def test_a_loss_to_a_baseline_that_only_the_test_singled_out_is_no_verdict_and_says_so() -> None:
+    worse = sample_comparison(VERDICTS["worse"])
+    rivals = [
+        rival.model_copy(update={"best_on_dev": rival.name == "instructed"})
+        for rival in worse.baselines
+    ]
+    comparison = worse.model_copy(update={"verdict": "inconclusive", "baselines": tuple(rivals)})
+    said = words.reason(comparison)
+
+    assert "few-shot was singled out as the hardest of 3 baselines on these very cases" in said
+    assert "against instructed, the best on dev, no loss is shown" in said
+    assert "includes zero" not in said
+
+
 def test_an_inconclusive_reason_says_how_many_cases_would_settle_it() -> None:
     comparison = sample_comparison(VERDICTS["inconclusive"])
 
@@ -74,7 +106,7 @@ def test_no_number_of_cases_below_those_at_hand_is_promised_to_settle_it() -> No
     comparison = sample_comparison(VERDICTS["inconclusive"])
     enough = comparison.model_copy(update={"cases_needed": comparison.n})
 
-    assert words.reason(enough).endswith("More cases would settle it.")
+    assert "More cases would settle it." in words.reason(enough)
 
 
 def test_a_single_baseline_is_not_called_the_best_prompt() -> None:
@@ -184,7 +216,8 @@ def test_leaks_are_told_with_what_was_done(
 def test_judging_says_how_the_baseline_was_chosen_and_ends_with_the_provenance() -> None:
     facts = {fact.term: fact.value for fact in words.judging(sample_comparison())}
 
-    assert facts["Best baseline"].startswith("few-shot, best of 3 on 44 dev rows")
+    assert facts["Baseline"].startswith("few-shot, the hardest to beat of 3 on the test.")
+    assert "few-shot is the best on 44 dev rows" in facts["Baseline"]
     assert "2026-11-25 09:41 UTC" == facts["Date"]
     assert ["Seed", "Training rows"] == list(facts)[-2:]
 
