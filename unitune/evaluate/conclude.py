@@ -112,11 +112,12 @@ def conclude(
         economics=pairing.money(job.evaluate.stakes),
         retention=examined.retention and _retained(examined.retention),
         contenders=results,
-        gate=_gate(job, best, paired, _sides(candidate, pairings, results), asked),
+        gate=_gate(job, best, paired, _sides(candidate, pairings, results, contenders), asked),
         leaks=task.leaks,
         dev_rows=len(task.dev),
         notes=(
             *_notes(job, task, training, [side.answered for side in (*baselines, candidate)]),
+            *_failed_on_dev(contenders),
             *_failed_scorers(graded),
             *_recalled(contenders),
             *paired.warnings,
@@ -185,7 +186,7 @@ def _result(
         completion_tokens=_total_tokens(record.completion_tokens for record in _given(answered)),
         usd=answered.usd,
         seconds=_total_seconds(record.seconds for record in _given(answered)),
-        effort=_effort(answered, task, training),
+        effort=_effort(answered, training),
     )
 
 
@@ -206,7 +207,7 @@ def _given(answered: Answered) -> list[Record]:
     return [record for record in answered.records if record.error is None]
 
 
-def _effort(answered: Answered, task: Task, training: Training | None) -> str:
+def _effort(answered: Answered, training: Training | None) -> str:
     if answered.choice.contender.is_tuned and training is not None:
         borrowed = answered.choice.contender.borrows
         prompt = f"; asked with {answered.choice.prompt.label}" if borrowed else ""
@@ -214,7 +215,7 @@ def _effort(answered: Answered, task: Task, training: Training | None) -> str:
     spec = answered.choice.contender.spec
     if isinstance(spec, Recorded):
         return f"answers kept in {spec.answers}"
-    return answered.choice.effort(len(task.dev))
+    return answered.choice.effort
 
 
 def _total_tokens(counts: Iterable[int | None]) -> int | None:
@@ -229,15 +230,20 @@ def _total_seconds(spans: Iterable[float | None]) -> float | None:
 
 
 def _sides(
-    candidate: Graded, pairings: Mapping[str, Pairing], results: Iterable[ContenderResult]
+    candidate: Graded,
+    pairings: Mapping[str, Pairing],
+    results: Iterable[ContenderResult],
+    contenders: Iterable[Answered],
 ) -> Sides:
     pairing = next(iter(pairings.values()))
     ids = [case.case_id for case in pairing.task.cases]
     clusters = pairing.clusters
+    on_dev = [_on_dev(each) for each in contenders]
     return Sides(
         pairing.task.primary,
         result=next(each for each in results if each.name == candidate.name),
         errors=max(sum(pairing.unanswered) for pairing in pairings.values()),
+        dev=(sum(errors for errors, _ in on_dev), sum(answers for _, answers in on_dev)),
         candidate=dict(zip(ids, candidate.answers, strict=True)),
         repeats=dict(zip(ids, candidate.repeats, strict=True)),
         clusters=None if clusters is None else dict(zip(ids, clusters, strict=True)),
@@ -302,6 +308,23 @@ def _notes(
         *(note for side in sides for note in _cut_short(side, task.max_tokens)),
         *_about_base(job),
     )
+
+
+def _failed_on_dev(contenders: Iterable[Answered]) -> Iterable[str]:
+    """Tell of errors by which prompts were chosen; they are few (`contenders.dev` sees to that)."""
+    for each in contenders:
+        errors, answers = _on_dev(each)
+        if errors:
+            yield (
+                f"{each.name}: {errors} of {answers} dev answers ended in an error; an error "
+                "counts as a wrong answer."
+            )
+
+
+def _on_dev(each: Answered) -> tuple[int, int]:
+    """Return errors and answers on dev."""
+    scores = [trial.score for trial in each.choice.trials]
+    return sum(len(score.errors) for score in scores), sum(score.rows for score in scores)
 
 
 def _failed_scorers(graded: Sequence[Graded]) -> Iterable[str]:

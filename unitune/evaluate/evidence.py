@@ -45,6 +45,7 @@ class Sides:
         result: What the candidate's answers come to.
         errors: Cases in which the candidate or a baseline gave no answer: of the baseline with
             which there are most.
+        dev: Errors and answers on dev, of all contenders together.
         candidate: Its answers.
         repeats: The same, each answer of those that were asked for several.
         clusters: Of the cases; None where each stands alone.
@@ -53,6 +54,7 @@ class Sides:
     metric: str
     result: ContenderResult
     errors: int
+    dev: tuple[int, int]
     candidate: Mapping[str, Answer]
     repeats: Mapping[str, Sequence[Answer]]
     clusters: Mapping[str, str] | None = None
@@ -154,6 +156,7 @@ def gather(
         own_interval=sides.result.interval,
         n=paired.n,
         errors=sides.errors,
+        dev=sides.dev,
         totals=sides.totals,
         pinned=tuple(Pinned(case, sides.scores_of(case)) for case in sorted(asked.pinned)),
         regression=regress(then, sides.candidate, sides.clusters, paired.margin, level)

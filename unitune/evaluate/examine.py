@@ -154,7 +154,8 @@ def examine(examination: Examination, notify: Notify) -> Examined:
     Raises:
         Interrupted: The user pressed Ctrl-C; what was answered is kept.
         Busy: Another process is asking the same.
-        BackendError: A batch was refused or has failed, or what became of it is not known.
+        BackendError: A batch was refused or has failed, or what became of it is not known; or too
+            many answers to dev rows are errors.
     """
     stopped = threading.Event()
     interrupted = Interrupted(_stopped(examination))
@@ -344,16 +345,19 @@ class _Desk:
         if contender.borrows:
             choice = borrow(contender, tuple(self.chosen.values()))
         elif needs_dev(contender, self.examination.contenders):
-            choice = choose(contender, partial(self._measure, model, contender))
+            rows = len(self.examination.task.dev)
+            choice = choose(contender, partial(self._measure, model, contender), rows)
         else:
             choice = Choice(contender, contender.prompts[0])
         self.chosen[contender.name] = choice
         return choice
 
-    def _measure(self, model: ChatModel | None, contender: Contender, prompt: Prompt) -> DevScore:
+    def _measure(
+        self, model: ChatModel | None, contender: Contender, prompt: Prompt, rows: int
+    ) -> DevScore:
         task = self.examination.task
-        asked = Asked(contender.name, "dev", prompt.label, 0, len(task.dev))
-        questions = [task.question(row, prompt) for row in task.dev]
+        asked = Asked(contender.name, "dev", prompt.label, 0, rows)
+        questions = [task.question(row, prompt) for row in task.dev[:rows]]
         return task.dev_score(self._ask(model, contender, questions, self.dev, asked))
 
     def _ask_test(self, model: ChatModel | None, choice: Choice) -> list[Record]:

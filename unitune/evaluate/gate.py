@@ -2,6 +2,7 @@
 
     check                                     passed (0)   failed (1)         else
     errors: share of cases in error           <= 2 %                          4
+    dev errors, where dev chose               told
     pinned CASE, each                         right        wrong              4, not answered
     min_cases                                 reached                         3
     improve                                   better       worse, equivalent  3
@@ -67,6 +68,8 @@ class Evidence:
         n: Cases.
         errors: Cases in which candidate or baseline gave no answer; of several baselines that with
             which there are most.
+        dev: Errors and answers on dev. More errors than a gate bears never come so far: no prompt
+            is chosen by them.
         totals: What the candidate has by every scorer and measure; None where it has no value.
         pinned: Cases that must be right.
         regression: Against the baseline file, when the gate names one.
@@ -80,6 +83,7 @@ class Evidence:
     own_interval: tuple[float, float]
     n: int
     errors: int
+    dev: tuple[int, int] = (0, 0)
     totals: Mapping[str, float | None] = field(default_factory=dict[str, float | None])
     pinned: tuple[Pinned, ...] = ()
     regression: Regression | None = None
@@ -133,6 +137,10 @@ def _checks(gate: Gate, evidence: Evidence) -> Iterator[GateCheck]:
     """Yield every check, in the order of the table; unjudged where an earlier one forbids it."""
     errors = _errors(evidence)
     yield _check("errors", errors)
+    failed, asked = evidence.dev
+    if asked:
+        told = f"{failed:,} of {asked:,} answers on dev ended in an error."
+        yield _check("dev errors", Ruling(0, told))
     answered = errors.exit_code == 0
     for pinned in evidence.pinned:
         yield _check(f"pinned {pinned.case}", _pinned(gate, pinned), judged=answered)

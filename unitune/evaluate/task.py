@@ -41,14 +41,6 @@ from unitune.job import Evaluate, Job, TokenPrice
 from unitune.models import Request
 from unitune.specs.scorers import MEASURES, MeasureSpec
 
-MOST_DEV_ROWS = 60
-"""Dev rows that choose prompts; a sample of a larger validation set.
-
-Every prompt tried is asked all of them, so they set the price of choosing. At 60 rows the standard
-error of a score is at most 6.5 points: enough to tell prompts apart that differ as much as two
-numbers of shots often do, and not worth more, since a near tie costs the baseline little.
-"""
-
 
 @dataclass(frozen=True, slots=True)
 class Task:
@@ -173,11 +165,17 @@ class Task:
         return [Attempt.of(*pair) for pair in zip(cases, records, strict=True)]
 
     def dev_score(self, records: Sequence[Record]) -> DevScore:
-        """Return how a prompt did, from its answers to the dev rows in their order."""
-        attempts = [Attempt.of(*pair) for pair in zip(self.dev, records, strict=True)]
+        """Return how a prompt did, from its answers to the first dev rows in their order."""
+        asked = self.dev[: len(records)]
+        attempts = [Attempt.of(*pair) for pair in zip(asked, records, strict=True)]
         sums = self.sums(attempts, self.grade_all(attempts, records))
         scores = {name: each.statistic() for name, each in sums.items()}
-        return DevScore(primary=scores[self.primary], overall=fmean(scores.values()))
+        return DevScore(
+            primary=scores[self.primary],
+            overall=fmean(scores.values()),
+            rows=len(records),
+            errors=tuple(record.error for record in records if record.error is not None),
+        )
 
 
 def prepare(
@@ -236,9 +234,9 @@ def _setting(job: Job, train: Iterable[Example]) -> Setting:
 
 
 def dev_rows(validation: Dataset) -> tuple[Example, ...]:
-    """Return the rows that choose prompts: all of validation, or a sample spread over the file."""
+    """Return the rows that choose prompts, each once, in an order that is no order of the file."""
     distinct = {example.case_id: example for example in validation}
-    return tuple(distinct[name] for name in sorted(distinct, key=digest)[:MOST_DEV_ROWS])
+    return tuple(distinct[name] for name in sorted(distinct, key=digest))
 
 
 def longest_answer(train: Iterable[Example], evaluate: Evaluate) -> int:

@@ -3,7 +3,7 @@
 zero-shot and tuned have one prompt, the row's own messages. instructed has one more text. few-shot
 has a first round of prompts, with more and more shots, and a second made from the winner of the
 first: without the instructions, with other rows, and with each case's nearest rows; at most six
-prompts, each asked all dev rows. A model of another backend or on a server has the prompts of the
+prompts. A model of another backend or on a server has the prompts of the
 kind that it names. A tuned model may borrow the prompt that the best baseline has chosen.
 
 Not here: which model answers (`unitune.evaluate.asking.sources`), asking
@@ -40,7 +40,7 @@ LADDER = (4, 8, 16)
 """Numbers of shots that `auto` tries.
 
 Doubling, because each further shot gains less than the one before; three rungs, so that with the
-second round the choice costs six times the dev rows.
+second round six prompts compete on dev.
 """
 
 MOST_SHOT_BYTES = 16_000

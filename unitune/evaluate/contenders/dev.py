@@ -1,18 +1,25 @@
-"""Choosing on dev: which prompt a contender uses, and which baseline the candidate must beat.
+"""Choosing on dev: which prompt a contender uses, and which baseline counts as the best there.
 
-The test cases have no part in either choice: nothing here can see them. Between equals the more
-strictly scored one wins (the mean of all scorers), then for prompts the one tried first, which is
-the shorter, and for baselines the one with more effort in it, so that a tie never gives the
-candidate the easier opponent.
+The test cases have no part in either choice: nothing here can see them. All dev rows count. Where a
+contender has several prompts and dev many rows, the first `SCREENING_ROWS` pick `FINALISTS`, which
+are asked the others too. Between equals the more strictly scored one wins (the mean of all
+scorers), then for prompts the one tried first, which is the shorter, and for baselines the one with
+more effort in it, so that a tie never gives the candidate the easier opponent.
+
+Where too many answers are errors nothing is chosen: an error would count as a wrong answer, and the
+choice say more about the vendor than about the prompts.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
+from unitune.cost.answers import FINALISTS, SCREENING_ROWS
+from unitune.errors import BackendError
 from unitune.evaluate.contenders.build import Contender, prompt_kind
 from unitune.evaluate.contenders.prompts import Prompt
+from unitune.evaluate.gate import MOST_ERRORS
 
 EFFORT = (None, "zero-shot", "instructed", "few-shot")
 """Kinds of prompts by the effort in them."""
@@ -25,10 +32,14 @@ class DevScore:
     Args:
         primary: Mean of the primary metric.
         overall: Mean of all metrics, which decides between equals.
+        rows: Dev rows that it was asked.
+        errors: How many of them had no answer, each with the reason; an error scores 0.
     """
 
     primary: float
     overall: float
+    rows: int = field(default=0, compare=False)
+    errors: tuple[str, ...] = field(default=(), compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,39 +67,66 @@ class Choice:
     @property
     def score(self) -> DevScore | None:
         """The chosen prompt's score on dev, when it was measured."""
-        return max((trial.score for trial in self.trials), default=None)
-
-    def effort(self, dev_rows: int) -> str:
-        """Say what was tried on dev, in words.
-
-        Args:
-            dev_rows: Rows that each prompt was asked.
-        """
-        if not self.trials:
-            return self.prompt.label
-        if len(self.trials) == 1:
-            return f"{self.prompt.label}; {self._right} on {dev_rows} dev rows"
-        tried = ", ".join(trial.prompt.label for trial in self.trials)
-        return (
-            f"tried {len(self.trials)} prompts on {dev_rows} dev rows ({tried}); "
-            f"chose {self.prompt.label}, {self._right}"
-        )
+        return next((each.score for each in self.trials if each.prompt is self.prompt), None)
 
     @property
-    def _right(self) -> str:
-        return f"{self.score.primary:.1%} right" if self.score else "not measured"
+    def effort(self) -> str:
+        """What was tried on dev, in words."""
+        score = self.score
+        if score is None:
+            return self.prompt.label
+        right = f"{score.primary:.1%} right"
+        if len(self.trials) == 1:
+            return f"{self.prompt.label}; {right} on {score.rows} dev rows"
+        tried = ", ".join(trial.prompt.label for trial in self.trials)
+        fewest = min(trial.score.rows for trial in self.trials)
+        finals = f", the best {FINALISTS} on all {score.rows}" if fewest < score.rows else ""
+        return (
+            f"tried {len(self.trials)} prompts on {fewest} dev rows{finals} ({tried}); "
+            f"chose {self.prompt.label}, {right}"
+        )
 
 
-def choose(contender: Contender, measure: Callable[[Prompt], DevScore]) -> Choice:
+def choose(contender: Contender, measure: Callable[[Prompt, int], DevScore], rows: int) -> Choice:
     """Try a contender's prompts on dev and take the best.
 
     Args:
         contender: With its prompts.
-        measure: Asks the dev rows with one prompt.
+        measure: Asks so many of the dev rows, from the first on, with one prompt.
+        rows: Dev rows.
+
+    Raises:
+        BackendError: Too many answers are errors.
     """
-    trials = [Trial(prompt, measure(prompt)) for prompt in contender.prompts]
-    trials += [Trial(prompt, measure(prompt)) for prompt in contender.refine(_best(trials).prompt)]
-    return Choice(contender, _best(trials).prompt, tuple(trials))
+
+    def tried(prompt: Prompt, asked: int) -> Trial:
+        trial = Trial(prompt, measure(prompt, asked))
+        _check(contender, trial)
+        return trial
+
+    first = min(rows, SCREENING_ROWS) if contender.has_choice else rows
+    trials = [tried(prompt, first) for prompt in contender.prompts]
+    trials += [tried(prompt, first) for prompt in contender.refine(_best(trials).prompt)]
+    if first < rows:
+        ranked = sorted(range(len(trials)), key=lambda at: trials[at].score, reverse=True)
+        for at in sorted(ranked[:FINALISTS]):
+            trials[at] = tried(trials[at].prompt, rows)
+    finals = [trial for trial in trials if trial.score.rows == rows]
+    return Choice(contender, _best(finals).prompt, tuple(trials))
+
+
+def _check(contender: Contender, trial: Trial) -> None:
+    """Refuse to choose by too many errors; a reference competes for nothing."""
+    score = trial.score
+    if contender.spec.role == "reference" or len(score.errors) <= MOST_ERRORS * score.rows:
+        return
+    raise BackendError(
+        f"{contender.name}: {len(score.errors)} of {score.rows} dev rows asked with "
+        f"{trial.prompt.label} ended in an error, more than {MOST_ERRORS:.0%}, so dev can choose "
+        f"nothing. First reason: {score.errors[0]}. Run compare again: it asks only those. If they "
+        "fail for good, such as a prompt that is too long for the model, change the contender "
+        "(few-shot takes `shots: 4`), or give it `role: reference`."
+    )
 
 
 def best_baseline(choices: Sequence[Choice]) -> Choice:

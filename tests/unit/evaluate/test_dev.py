@@ -1,0 +1,104 @@
+"""Choosing on dev: every row counts, errors choose nothing, a search asks as little as it can."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from unitune.data.split import load_splits
+from unitune.errors import BackendError
+from unitune.evaluate.compare import compare
+from unitune.evaluate.task import dev_rows
+from unitune.models import Request
+
+
+def dev_row(request: Request) -> int | None:
+    """Return the number of a dev row; None for a test case."""
+    question = request.messages[-1].text
+    return int(question.split()[1]) if question.startswith("dev") else None
+
+
+TWO = {
+    "contenders": [
+        {"type": "zero-shot"},
+        {"type": "instructed", "instructions": "TOLD"},
+        {"type": "few-shot", "role": "candidate", "shots": 2},
+    ],
+    "gate": {"mode": "improve", "min_cases": 1},
+}
+
+
+def test_errors_on_dev_choose_nothing_and_a_rerun_asks_only_those(
+    make_job: Any, backend_of: Any
+) -> None:
+    """A baseline that is right wherever it answers fails on 2 of 60 dev rows, more than 2 %."""
+    healthy = False
+
+    def rule(_model: str, request: Request) -> str:
+        instructed = "TOLD" in request.messages[0].text
+        if instructed and not healthy and dev_row(request) in (7, 9):
+            return "ERROR 400 misrouted"
+        return "yes" if instructed or len(request.messages) > 2 else "no"
+
+    backend = backend_of(rule)
+    job = make_job(TWO, dev=[(f"dev {at}", "yes") for at in range(60)])
+    refusal = "instructed: 2 of 60 dev rows asked with instructions ended in an error.*misrouted"
+    with pytest.raises(BackendError, match=refusal):
+        compare(job)
+    healthy = True
+    backend.requests.clear()
+    found = compare(job)
+    assert ["instructed"] == [rival.name for rival in found.baselines if rival.best_on_dev]
+    again = [request for request in backend.requests if dev_row(request) is not None]
+    told = [request for request in again if request.messages[0].text.endswith("TOLD")]
+    assert {7, 9} == {dev_row(request) for request in told if len(request.messages) == 2}
+    checks = {check.name: check.reason for check in found.gate.checks}
+    assert "0 of 360 answers on dev ended in an error." == checks["dev errors"]
+
+
+def test_few_errors_on_dev_are_told(make_job: Any, backend_of: Any) -> None:
+    backend_of(lambda _model, request: "ERROR busy" if dev_row(request) == 7 else "yes")
+    found = compare(make_job(TWO, dev=[(f"dev {at}", "yes") for at in range(60)]))
+    note = "instructed: 1 of 60 dev answers ended in an error; an error counts as a wrong answer."
+    assert note in found.notes
+    checks = {check.name: check.reason for check in found.gate.checks}
+    assert "6 of 360 answers on dev ended in an error." == checks["dev errors"]
+
+
+def test_errors_of_a_reference_on_dev_stop_nothing(make_job: Any, backend_of: Any) -> None:
+    backend_of(lambda _model, request: "ERROR" if "shown" in request.messages[0].text else "yes")
+    reference = {"type": "few-shot", "name": "shots", "role": "reference", "shots": 2}
+    found = compare(make_job({**TWO, "contenders": [*TWO["contenders"], reference]}))
+    assert 4 == len(found.contenders)
+
+
+def test_all_dev_rows_count_and_the_search_asks_them_of_its_best_alone(
+    make_job: Any, backend_of: Any
+) -> None:
+    """Of 150 rows the last 50 decide; six prompts are asked 100 of them, and three go on."""
+    backend = backend_of(lambda _model, _request: "yes")
+    job = make_job(
+        {"contenders": ["zero-shot", {"type": "few-shot", "role": "candidate"}]},
+        dev=[(f"dev {at}", "yes") for at in range(150)],
+    )
+    found = compare(job)
+    dev = [request for request in backend.requests if dev_row(request) is not None]
+    assert 6 * 100 + 3 * 50 == len(dev)
+    assert "tried 6 prompts on 100 dev rows, the best 3 on all 150 (" in found.contenders[1].effort
+
+
+def test_the_rows_after_the_screening_can_turn_the_choice(make_job: Any, backend_of: Any) -> None:
+    """With instructions 60 of the first 100 rows are right and no more; without, all others."""
+    few_shot = {"type": "few-shot", "role": "candidate", "shots": 4, "choose": "random"}
+    job = make_job(
+        {"contenders": ["zero-shot", few_shot]}, dev=[(f"dev {at}", "yes") for at in range(150)]
+    )
+    order = [row.prompt[-1].text for row in dev_rows(load_splits(job).validation)]
+
+    def rule(_model: str, request: Request) -> str:
+        bare = request.messages[0].text == "You sort mail."
+        return "no" if bare is (request.messages[-1].text in order[:60]) else "yes"
+
+    backend_of(rule)
+    assert "chose 4 shots without instructions, 60.0% right" in compare(job).contenders[1].effort
