@@ -23,7 +23,7 @@ from unitune.data.example import Example, Message
 from unitune.data.split import Splits
 from unitune.job import Data, Evaluate, Job, TokenPrice, TrainingBudget, Tuning
 from unitune.offer import Billing, Offer, OfferedModel
-from unitune.specs.contenders import Tuned, ZeroShot
+from unitune.specs.contenders import FewShot, Tuned, ZeroShot
 from unitune.specs.prices import PriceEntry
 
 DAY = date(2026, 11, 25)
@@ -279,6 +279,27 @@ def test_the_answers_of_each_contender_are_a_line() -> None:
     assert lines["zero-shot"] is None, "its price is not known"
     assert lines["tuned"] is not None
     assert (200 * 1 + 2 * 2) / MILLION == lines["tuned"].expected
+
+
+def test_a_search_on_dev_is_priced_by_all_its_rows() -> None:
+    """150 dev rows: each of six prompts at most asked 100 of them, three the other 50."""
+    evaluate = Evaluate(
+        contenders=(ZeroShot(), FewShot(shots=1), Tuned()),
+        prices={"few-shot": TokenPrice(input=Decimal(0), output=Decimal(1))},
+    )
+    wanted = job(data=Data(train="t.jsonl", test="test.jsonl"), evaluate=evaluate)
+    made = {
+        rows: costs(
+            wanted, offer(training="3"), examples(10), examples(*[9] * rows), test=examples(9)
+        ).of("evaluation")
+        for rows in (0, 100, 150)
+    }
+    answers = {
+        rows: next(line.usd.high for line in lines if line.what == "few-shot" and line.usd)
+        for rows, lines in made.items()
+    }
+    assert (1 + 6 * 100) * answers[0] == answers[100]
+    assert (1 + 6 * 100 + 3 * 50) * answers[0] == answers[150]
 
 
 def test_another_days_prices_change_the_launch_and_nothing_else() -> None:
