@@ -13,12 +13,18 @@ import json
 import re
 import time
 from collections.abc import Iterator, Mapping
+from datetime import datetime
 from email.utils import parsedate_to_datetime
 from typing import cast
 
 import anthropic
 from anthropic import Anthropic
-from anthropic.types.messages import MessageBatch, MessageBatchErroredResult, MessageBatchResult
+from anthropic.types.messages import (
+    MessageBatch,
+    MessageBatchErroredResult,
+    MessageBatchRequestCounts,
+    MessageBatchResult,
+)
 from anthropic.types.messages.batch_create_params import Request as BatchRequest
 
 from unitune.abilities import BatchStatus
@@ -121,9 +127,9 @@ def poll(batch_id: str) -> BatchStatus:
         return BatchStatus("running", word)
     if batch.results_url is None:
         return BatchStatus("failed", word, error=_gone(batch_id))
-    counts = batch.request_counts
-    done = counts.succeeded + counts.errored + counts.canceled + counts.expired
-    return BatchStatus("ended", word, done=done)
+    counts = cast("MessageBatchRequestCounts | None", batch.request_counts)
+    ends = (counts.succeeded, counts.errored, counts.canceled, counts.expired) if counts else ()
+    return BatchStatus("ended", word, done=sum(end or 0 for end in ends) if counts else None)
 
 
 def fetch(batch_id: str) -> dict[str, Reply]:
@@ -211,13 +217,19 @@ def _recent(client: Anthropic, since: float) -> Iterator[MessageBatch]:
     oldest = since + _ahead(answer.headers) - MARGIN_SECONDS
     page, seen = answer.parse(), set[str]()
     while True:
-        new = [batch for batch in page.data if batch.id not in seen]
-        recent = [batch for batch in new if batch.created_at.timestamp() >= oldest]
+        new = [batch for batch in page.data or () if batch.id and batch.id not in seen]
+        recent = [batch for batch in new if _created(batch, oldest) >= oldest]
         yield from recent
         seen.update(batch.id for batch in new)
         if not recent or not page.has_next_page():
             return
         page = page.get_next_page()
+
+
+def _created(batch: MessageBatch, otherwise: float) -> float:
+    """Return when a batch was created; one that does not say may be ours."""
+    created = cast("datetime | None", batch.created_at)
+    return created.timestamp() if created else otherwise
 
 
 def _ahead(headers: Mapping[str, str]) -> float:

@@ -112,7 +112,7 @@ class BedrockBackend:
                 job["jobArn"]
                 for page in pages.paginate(nameContains=name)
                 for job in page.get("modelCustomizationJobSummaries", [])
-                if job["jobName"] == name
+                if job.get("jobName") == name and "jobArn" in job
             ]
         return list(dict.fromkeys(found))
 
@@ -128,20 +128,25 @@ class BedrockBackend:
         with our_errors("list the jobs"):
             page = self._aws.bedrock.list_model_customization_jobs(**asked)
         jobs = page.get("modelCustomizationJobSummaries", [])
-        return Page({job["jobArn"]: state_of(job) for job in jobs}, page.get("nextToken", ""))
+        states = {job["jobArn"]: state_of(job) for job in jobs if "jobArn" in job}
+        return Page(states, page.get("nextToken", ""))
 
     def poll(self, job_id: str, cursor: str) -> Status:
         """Say how a job stands; losses by step come all at once when it has completed."""
         job = self._job(job_id)
         state = state_of(job)
         table = self._losses(job) if state is State.SUCCEEDED else None
+        model = _tuned(job) if state is State.SUCCEEDED else None
+        if state is State.SUCCEEDED and model is None:
+            # Bedrock has not named the model yet: polling goes on.
+            state = State.UNKNOWN
         events, seen = events_of(job, table), set(cursor.split("\n"))
         return Status(
             state=state,
             raw=raw_of(job),
             events=tuple(event for event in events if event.key not in seen),
             cursor="\n".join(event.key for event in events),
-            model=_tuned(job) if state is State.SUCCEEDED else None,
+            model=model,
             error=_failure(job) if state is State.FAILED else None,
         )
 
@@ -265,7 +270,9 @@ class BedrockBackend:
             return self._aws.bedrock.get_model_customization_job(jobIdentifier=job_id)
 
     def _losses(self, job: GetModelCustomizationJobResponseTypeDef) -> str | None:
-        folder = job["outputDataConfig"]["s3Uri"].rstrip("/")
+        folder = job["outputDataConfig"].get("s3Uri", "").rstrip("/")
+        if not folder:
+            return None
         number = job["jobArn"].rpartition("/")[2]
         content = content_of(self._aws.s3, f"{folder}/{METRICS.format(id=number)}")
         return None if content is None else content.decode("utf-8", "replace")
@@ -295,10 +302,10 @@ class BedrockBackend:
         return found["modelArn"]
 
 
-def _tuned(job: GetModelCustomizationJobResponseTypeDef) -> TunedModel:
+def _tuned(job: GetModelCustomizationJobResponseTypeDef) -> TunedModel | None:
     arn = job.get("outputModelArn")
     if not arn:
-        raise BackendError(f"Bedrock completed {job['jobArn']} and names no model.")
+        return None
     base = own_name(job["baseModelArn"].rpartition("foundation-model/")[2])
     return TunedModel(backend=NAME, name=arn, base=base)
 

@@ -170,13 +170,14 @@ def _tool(tool: Mapping[str, JsonValue]) -> ToolTypeDef:
 
 
 def _read(answer: ConverseResponseTypeDef, seconds: float) -> Reply:
+    usage = answer["usage"]
     blocks = answer["output"].get("message", {}).get("content", [])
     word: str = answer["stopReason"]
     return Reply(
         text="".join(block.get("text", "") for block in blocks),
         finish_reason=FINISHES.get(word, word),
-        prompt_tokens=answer["usage"]["inputTokens"],
-        completion_tokens=answer["usage"]["outputTokens"],
+        prompt_tokens=usage.get("inputTokens"),
+        completion_tokens=usage.get("outputTokens"),
         seconds=seconds,
         tool_calls=tuple(
             function_call(use["name"], cast("JsonValue", use["input"]), use["toolUseId"])

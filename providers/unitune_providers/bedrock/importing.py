@@ -46,9 +46,8 @@ def imported(
             f"Bedrock's job {job['jobName']} is {kind}; only FINE_TUNING can be imported."
         )
     training = job["trainingDataConfig"].get("s3Uri")
-    held_out = [
-        one["s3Uri"] for one in (job.get("validationDataConfig") or {}).get("validators", [])
-    ]
+    validators = (job.get("validationDataConfig") or {}).get("validators", [])
+    held_out = [one["s3Uri"] for one in validators if "s3Uri" in one]
     given = job.get("hyperParameters") or {}
     tuning: dict[str, JsonValue] = {
         ours: read_as(given[theirs])

@@ -62,7 +62,7 @@ def state_of(
     Args:
         job: As Bedrock tells it, alone or in a list.
     """
-    word: str = job["status"]
+    word: str = job.get("status", "")
     if word != "InProgress":
         return ENDED.get(word, State.UNKNOWN)
     phase, at = _current(job)
@@ -76,9 +76,8 @@ def raw_of(
 ) -> str:
     """Return Bedrock's own words: the job's, and those of the phase that it is in."""
     phase, at = _current(job)
-    if job["status"] != "InProgress" or phase is None:
-        return job["status"]
-    return f"{job['status']}: {phase.name} {at}"
+    word = job.get("status", "no status")
+    return f"{word}: {phase.name} {at}" if word == "InProgress" and phase is not None else word
 
 
 def events_of(job: GetModelCustomizationJobResponseTypeDef, table: str | None) -> list[Event]:
@@ -91,11 +90,12 @@ def events_of(job: GetModelCustomizationJobResponseTypeDef, table: str | None) -
     events = [_message("created", job["creationTime"], "Bedrock created the job")]
     for phase in PHASES:
         events.extend(_of_phase(job, phase))
-    if job["status"] in OVER:
+    word = job.get("status", "")
+    if word in OVER:
         steps = _steps(job, table or "")
         last = steps[-1].data["steps"] if steps else None
         events += [*steps, *_metrics(job, last)]
-        events.append(_message(job["status"], _end(job), f"Bedrock's job is {job['status']}"))
+        events.append(_message(word, _end(job), f"Bedrock's job is {word}"))
     return events
 
 
@@ -103,7 +103,7 @@ def _current(job: Any) -> tuple[Phase | None, str]:
     """Return the last phase that is not untouched, and its word; None when all are."""
     details = cast("Mapping[str, Mapping[str, str]]", job.get("statusDetails") or {})
     for phase in reversed(PHASES):
-        word = details.get(phase.key, {}).get("status", "NotStarted")
+        word = (details.get(phase.key) or {}).get("status", "NotStarted")
         if word != "NotStarted":
             return phase, word
     return None, ""

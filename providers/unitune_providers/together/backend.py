@@ -105,12 +105,16 @@ class TogetherBackend:
         told = self._told(job_id)
         events, after = news(told, self._measured(job_id, seen), seen)
         state = state_of(job.status)
+        model = together_models.tuned(job) if state is State.SUCCEEDED else None
+        if state is State.SUCCEEDED and model is None:
+            # Together has not named the model yet: polling goes on.
+            state = State.UNKNOWN
         return Status(
             state=state,
-            raw=str(job.status),
+            raw=str(job.status or "no status"),
             events=events,
             cursor=str(after),
-            model=together_models.tuned(job) if state is State.SUCCEEDED else None,
+            model=model,
             error=failure(told) if state is State.FAILED else None,
             billed_tokens=job.token_count or None,
             billed_usd=Decimal(job.total_price) / NANODOLLARS if job.total_price else None,

@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import cast
 
 from pydantic import BaseModel, ConfigDict, JsonValue
 from together.types import FinetuneEvent
@@ -67,19 +68,20 @@ class Cursor(BaseModel):
         return self.model_dump_json()
 
 
-def state_of(word: str) -> State:
-    """Return a state in our words."""
-    return STATES.get(word, State.UNKNOWN)
+def state_of(word: str | None) -> State:
+    """Return a state in our words; no word is none that we know."""
+    return STATES.get(word or "", State.UNKNOWN)
 
 
 def failure(told: Sequence[FinetuneEvent]) -> str:
     """Return why a job failed, in Together's words."""
-    reasons = [event.message for event in told if event.type in FAILURES or event.level == "error"]
+    bad = [event for event in told if event.type in FAILURES or event.level == "error"]
+    reasons = [event.message for event in bad if cast("str | None", event.message)]
     return reasons[-1] if reasons else "together gave no reason"
 
 
 def news(
-    told: Sequence[FinetuneEvent], measured: Sequence[Mapping[str, float]], cursor: Cursor
+    told: Sequence[FinetuneEvent], measured: Sequence[Mapping[str, float | None]], cursor: Cursor
 ) -> tuple[tuple[Event, ...], Cursor]:
     """Return the events after a cursor, oldest first, and the cursor after them.
 
@@ -125,8 +127,13 @@ def _after(cursor: Cursor, messages: Sequence[_Placed], losses: Sequence[_Placed
 
 
 def _messages(told: Iterable[FinetuneEvent]) -> list[_Placed]:
-    """Return the messages by time, each once."""
-    events = {event.key: (event, one.step or 0) for one in told for event in [_message(one)]}
+    """Return the messages by time, each once; one without a time has that of the one before."""
+    events: dict[str, tuple[Event, int]] = {}
+    time = 0.0
+    for one in told:
+        time = _seconds(one.created_at) or time
+        event = _message(one, time)
+        events[event.key] = (event, one.step or 0)
     messages: list[_Placed] = []
     step = 0
     for event, own_step in sorted(events.values(), key=lambda pair: pair[0].time):
@@ -135,24 +142,27 @@ def _messages(told: Iterable[FinetuneEvent]) -> list[_Placed]:
     return messages
 
 
-def _message(event: FinetuneEvent) -> Event:
-    data: dict[str, JsonValue] = {"type": str(event.type), "message": event.message}
+def _message(event: FinetuneEvent, time: float) -> Event:
+    parts = (event.type, event.created_at, event.step, event.message)
+    text = "|".join("" if part is None else str(part) for part in parts)
+    key = f"event-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
+    kind = str(event.type or "event")
+    data: dict[str, JsonValue] = {"type": kind, "text": event.message or kind}
     if event.step:
         data["step"] = event.step
-    text = "|".join((str(event.type), event.created_at, str(event.step), event.message))
-    key = f"event-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
-    if event.type == "checkpoint_save":
-        return Event(key, "checkpoint", _seconds(event.created_at), data)
-    loud = event.type in ("warning", *FAILURES) or event.level in ("warning", "error")
-    return Event(key, "warning" if loud else "message", _seconds(event.created_at), data)
+    if kind == "checkpoint_save":
+        return Event(key, "checkpoint", time, data)
+    loud = kind in ("warning", *FAILURES) or event.level in ("warning", "error")
+    return Event(key, "warning" if loud else "message", time, data)
 
 
 def _losses(
-    measured: Iterable[Mapping[str, float]], cursor: Cursor, steps: int
+    measured: Iterable[Mapping[str, float | None]], cursor: Cursor, steps: int
 ) -> Iterator[_Placed]:
     now, seen = time.time(), {"step": cursor.step, "validation": cursor.validated}
-    for row in sorted(measured, key=lambda row: row.get(STEP, -1)):
-        step = int(row.get(STEP, -1))
+    whole = [{name: value for name, value in row.items() if value is not None} for row in measured]
+    for row in sorted((row for row in whole if STEP in row), key=lambda row: row[STEP]):
+        step = int(row[STEP])
         data: dict[str, JsonValue] = {"step": step, **({"steps": steps} if steps else {})}
         if LOSS in row and step > seen["step"]:
             seen["step"] = step
@@ -166,9 +176,9 @@ def _losses(
             yield _Placed(Event(f"validation-{step}", "validation", now, lost), step)
 
 
-def _seconds(moment: str) -> float:
+def _seconds(moment: str | None) -> float:
     """Return an ISO 8601 time in seconds since 1970; 0 for what is none."""
     try:
-        return datetime.fromisoformat(moment).timestamp()
+        return datetime.fromisoformat(moment or "").timestamp()
     except ValueError:
         return 0.0

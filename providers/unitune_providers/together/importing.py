@@ -50,7 +50,7 @@ def import_job(connection: Connection, job_id: str) -> ImportedJob:
             hint = "`tg fine-tuning list` shows the trainings that there are."
             raise UnknownName("training at together", job_id, (), hint) from error
         raise
-    fields = cast("Fields", job.to_dict(mode="json", exclude_none=True))
+    fields = cast("Fields", job.to_dict(mode="json", exclude_none=True, warnings=False))
     method = _part(fields, "training_method")
     return ImportedJob(
         base_model=job.model or "",

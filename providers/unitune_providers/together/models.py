@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from together import omit
 from together.types import FinetuneResponse
@@ -28,7 +28,7 @@ def jobs(connection: Connection) -> list[ListedJob]:
     """Return all jobs of the account, each once; Together gives them in one answer."""
     with translated("list the trainings"):
         listed = connection.training(FineTuningListResponse).data
-    return list({job.id: job for job in listed or []}.values())
+    return list({job.id: job for job in listed or [] if job.id}.values())
 
 
 def job_by_id(connection: Connection, job_id: str) -> FinetuneResponse:
@@ -56,7 +56,8 @@ def checkpoints(connection: Connection, job_id: str, base: str) -> Sequence[Chec
         listed = connection.reads.fine_tuning.list_checkpoints(job_id).data
     name = model.name if model else job_id
     # A LoRA job lists each step twice, as an adapter and merged; it is one model.
-    kinds = {entry.step: entry.checkpoint_type for entry in listed or []}
+    told = [entry for entry in listed or [] if cast("int | None", entry.step) is not None]
+    kinds = {entry.step: entry.checkpoint_type for entry in told}
     return [
         Checkpoint(
             step=step,

@@ -33,8 +33,8 @@ def imported(job: types.TuningJob, read: Callable[[str], bytes | None]) -> Impor
     spec = job.supervised_tuning_spec or job.preference_optimization_spec
     if spec is None:
         raise Unsupported(
-            f"job {job.name} is neither supervised nor preference tuning, and nothing else can be "
-            "imported. Write the job file by hand."
+            f"{job.name or 'the job'} is neither supervised nor preference tuning; nothing else "
+            "can be imported. Write the job file by hand."
         )
     notes: list[str] = []
     return ImportedJob(

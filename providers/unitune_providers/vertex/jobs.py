@@ -61,6 +61,10 @@ def status_of(job: types.TuningJob, cursor: str) -> Status:
         cursor: Of the look before; empty at first.
     """
     state = state_of(job)
+    model = tuned_model(job) if state is State.SUCCEEDED else None
+    if state is State.SUCCEEDED and model is None:
+        # Vertex AI has not named the model yet: polling goes on.
+        state = State.UNKNOWN
     stats = data_stats(job)
     seen = set(cast("list[str]", json.loads(cursor))) if cursor else set[str]()
     events = events_of(job)
@@ -70,7 +74,7 @@ def status_of(job: types.TuningJob, cursor: str) -> Status:
         raw=f"{_word(job.state) or NO_WORD} {finer}".strip(),
         events=tuple(event for event in events if event.key not in seen),
         cursor=json.dumps([event.key for event in events]),
-        model=tuned_model(job) if state is State.SUCCEEDED else None,
+        model=model,
         error=_failure(job) if state is State.FAILED else None,
         billed_tokens=stats.total_billable_token_count if stats else None,
     )

@@ -249,7 +249,7 @@ def test_events_of_one_second_in_another_order_are_told_once() -> None:
     first, after = news([told("a", 1), told("b", 2)], [], Cursor())
     second, after = news([told("slow", 2), told("b", 2), told("a", 1)], [], after)
     third, _ = news([told("b", 2), told("slow", 2), told("a", 1)], [], after)
-    messages = [[event.data["message"] for event in events] for events in (first, second, third)]
+    messages = [[event.data["text"] for event in events] for events in (first, second, third)]
     assert [["a", "b"], ["slow"], []] == messages
     assert "warning" == second[0].kind
 

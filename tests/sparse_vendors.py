@@ -1,0 +1,102 @@
+"""All hosted backends, each with its vendor on loopback, to be polled while fields are left out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, ClassVar, cast
+from unittest.mock import patch
+
+from unitune import registry
+from unitune.abilities import Batches
+from unitune.testing.contract import ROWS, BackendContract
+from unitune.testing.loopback import Conduct, serve
+from unitune.testing.omissions import Omissions
+from unitune.testing.polling import Tally, poll_batches_without_fields, poll_without_fields
+from unitune_providers.loopback import anthropic
+from unitune_providers.loopback.openai import vendor as wire
+from unitune_providers.loopback.playing import PARTS, play
+
+CLAUDE = "claude-haiku-4-5"
+GPT = "gpt-4.1-mini-2025-04-14"
+LLAMA = "meta-llama/Llama-3.3-70B-Instruct"
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A backend whose vendor is on loopback."""
+
+    name: str
+    model: str
+    conduct: Conduct
+
+    def polled(self, folder: Path, omits: Omissions, polls: int) -> Tally:
+        """Poll jobs."""
+        kind = type("Job", (_Job,), {"name": self.name, "model": self.model})
+        launch = partial(kind.launch, folder)
+        return poll_without_fields(registry.backend(self.name), launch, self.conduct, omits, polls)
+
+    def batches_polled(self, omits: Omissions, polls: int) -> Tally:
+        """Poll batches."""
+        backend = registry.backend(self.name)
+        assert isinstance(backend, Batches)
+        return poll_batches_without_fields(backend, self.model, self.conduct, omits, polls)
+
+
+class _Job(BackendContract):
+    __test__ = False
+    rows: ClassVar[Sequence[str]] = ROWS * 5
+
+
+@contextmanager
+def _standing(
+    name: str, model: str, vendor: Callable[[Conduct], Any], variables: Mapping[str, str]
+) -> Generator[Stage]:
+    conduct = Conduct()
+    with serve(vendor(conduct)) as server:
+        values = {key: value.format(url=server.url) for key, value in variables.items()}
+        registry.backend.cache_clear()
+        with patch.dict("os.environ", values):
+            yield Stage(name, model, conduct)
+        registry.backend.cache_clear()
+
+
+@contextmanager
+def _played(name: str) -> Generator[Stage]:
+    with play(name) as playing:
+        yield Stage(name, playing.part.model, cast("Any", playing.server.vendor).conduct)
+
+
+STAGES: Mapping[str, Callable[[], AbstractContextManager[Stage]]] = {
+    **{name: partial(_played, name) for name in PARTS},
+    "azure": partial(
+        _standing,
+        "azure",
+        GPT,
+        wire.AzureVendor,
+        {"AZURE_OPENAI_ENDPOINT": "{url}", "AZURE_OPENAI_API_KEY": wire.KEY},
+    ),
+    "nebius": partial(
+        _standing,
+        "nebius",
+        LLAMA,
+        partial(wire.NebiusVendor, bases=(LLAMA,)),
+        {"NEBIUS_BASE_URL": "{url}/v1", "NEBIUS_API_KEY": wire.KEY},
+    ),
+}
+"""Those that tune."""
+BATCHED: Mapping[str, Callable[[], AbstractContextManager[Stage]]] = {
+    "openai": STAGES["openai"],
+    "vertex": STAGES["vertex"],
+    "anthropic": partial(
+        _standing,
+        "anthropic",
+        CLAUDE,
+        anthropic.AnthropicVendor,
+        {"ANTHROPIC_BASE_URL": "{url}", "ANTHROPIC_API_KEY": anthropic.KEY},
+    ),
+}
+"""Those that answer in batches."""
