@@ -1,7 +1,9 @@
-"""The money of runs: set aside before the create call, watched while they run, settled at the end.
+"""The money of runs: set aside before the create call, watched in flight, settled at the end.
 
     launch   the approval is written with the run: estimate, hashes of the files, limits
-    create   files still the same, prices of today, all limits: then the money is set aside
+    create   files still the same, prices of today, all limits: then the money is set aside,
+             anew with each try
+    deploy   the price by the hour and the hours it is to stand for, likewise
     poll     what was spent so far is held against the limits again
     end      the bill is held against the estimate (`unitune.cost.reconcile`)
 
@@ -11,7 +13,9 @@ What is looked at in flight is looked at by whoever polls; nobody watches a run 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from datetime import UTC, date, datetime
 from decimal import Decimal
 
@@ -26,10 +30,10 @@ from unitune.cost.estimate import MILLION, repriced
 from unitune.cost.narrowing import Lesson
 from unitune.cost.prices.book import PriceBook
 from unitune.cost.reconcile import Bill, End, Reconciliation, reconcile
-from unitune.cost.spread import cents
+from unitune.cost.spread import Spread, cents
 from unitune.cost.tokens import Count
 from unitune.errors import Mismatch, OverBudget
-from unitune.ledger import CostRecord, DeploymentRecord, Ledger, RunRecord
+from unitune.ledger import Books, CostRecord, DeploymentRecord, Ledger, RunRecord
 from unitune.specs.prices import PriceRow
 from unitune.today import today
 
@@ -84,13 +88,12 @@ def reserve(ledger: Ledger, record: RunRecord) -> None:
         Mismatch: A file that was handed over is not the one that was reckoned with.
         OverBudget: It may cost more than is left, or the price is unknown.
     """
-    deployments = ledger.deployments()
 
-    def allow(costs: Sequence[CostRecord], own: CostRecord) -> None:
+    def allow(books: Books, own: CostRecord) -> str:
         approval = Approval.model_validate_json(own.approval)
         _same_files(ledger, record, approval)
         fresh = repriced(approval.estimate, _book(approval, record.backend), today())
-        limits = _limits(approval, costs, deployments, record)
+        limits = _limits(approval, books, record)
         found = budget_findings(
             limits, fresh.launch_usd, record.backend, unpriced=approval.unpriced
         )
@@ -100,21 +103,64 @@ def reserve(ledger: Ledger, record: RunRecord) -> None:
                 + f"\nRun {record.id} is kept: `unitune resume {record.id}` goes on once there is "
                 f"enough, and `unitune cancel {record.id}` ends it."
             )
+        return approval.model_copy(update={"estimate": fresh}).model_dump_json()
 
     ledger.reserve(record, allow)
 
 
-def spent(costs: Iterable[CostRecord], deployments: Iterable[DeploymentRecord], day: date) -> Spent:
-    """Return what runs and deployments have cost, or may still cost.
+def add_deployment(
+    ledger: Ledger,
+    record: DeploymentRecord,
+    project: ProjectBudget,
+    usd: Decimal | None = None,
+    *,
+    unpriced: bool = False,
+) -> None:
+    """Write down a deployment that is about to be made, unless it may cost more than is left.
 
     Args:
-        costs: Of runs.
-        deployments: Those that stand are counted until they are taken down.
+        ledger: Where it is written down.
+        record: The deployment, with its price and its end.
+        project: Limits of the project.
+        usd: The most that it may cost by itself.
+        unpriced: Whether the user takes an unknown price.
+
+    Raises:
+        OverBudget: It may cost more, or the price is unknown.
+    """
+    rate = record.usd_per_hour
+    most = None if rate is None else Decimal(rate) * _hours(record.created, record.until)
+
+    def allow(books: Books) -> None:
+        limits = caps(None, project, spent(books, today()))
+        if usd is not None:
+            limits = (Cap("the deployment's budget", usd, Decimal(0), "--budget"), *limits)
+        found = budget_findings(
+            limits,
+            None if most is None else Spread.of(most),
+            record.backend,
+            what="the deployment",
+            less="let it stand for less time",
+            unpriced=unpriced,
+        )
+        if refusals := list(found):
+            raise OverBudget("\n".join(map(str, refusals)))
+
+    ledger.add_deployment(record, allow)
+
+
+def spent(books: Books, day: date) -> Spent:
+    """Return what runs and deployments have cost, or may still cost.
+
+    A deployment that stands costs at least what it has cost so far, also when its time is over.
+
+    Args:
+        books: Runs, deployments and the time.
         day: Of the month that is asked about.
     """
     begin, end = _month(day)
     month, total, unknown = Decimal(0), Decimal(0), 0
-    for cost in costs:
+    for cost in books.costs:
         usd = _usd(cost)
         if usd is None:
             unknown += 1
@@ -122,19 +168,26 @@ def spent(costs: Iterable[CostRecord], deployments: Iterable[DeploymentRecord], 
         total += usd
         if cost.reserved is not None and begin <= cost.reserved < end:
             month += usd
-    for standing in deployments:
-        if standing.usd_per_hour is None:
+    for one in books.deployments:
+        if one.usd_per_hour is None:
             unknown += 1
             continue
-        rate, until = Decimal(standing.usd_per_hour), standing.ended or standing.until
-        total += rate * _hours(standing.created, until)
-        month += rate * _hours(max(standing.created, begin), min(until, end))
+        rate = Decimal(one.usd_per_hour)
+        until = max(one.until, books.now) if one.ended is None else one.ended
+        total += rate * _hours(one.created, until)
+        month += rate * _hours(max(one.created, begin), min(until, end))
     return Spent(month_usd=month, project_usd=total, unknown=unknown)
+
+
+def books_of(ledger: Ledger) -> Books:
+    """Return all that costs money in a ledger."""
+    costs, deployments = ledger.costs(), ledger.deployments()
+    return Books(costs, deployments, ledger.now() if deployments else time.time())
 
 
 def spent_here(ledger: Ledger, day: date) -> Spent:
     """Return what all runs and deployments of a ledger have cost."""
-    return spent(ledger.costs(), ledger.deployments(), day)
+    return spent(books_of(ledger), day)
 
 
 def overrun(ledger: Ledger, record: RunRecord) -> str | None:
@@ -144,8 +197,8 @@ def overrun(ledger: Ledger, record: RunRecord) -> str | None:
         ledger: Where it is written down.
         record: As it was just polled.
     """
-    costs = ledger.costs()
-    own = _of_attempt(costs, record)
+    books = books_of(ledger)
+    own = _of_attempt(books.costs, record)
     if own is None:
         return None
     approval = Approval.model_validate_json(own.approval)
@@ -153,17 +206,17 @@ def overrun(ledger: Ledger, record: RunRecord) -> str | None:
     hours = approval.hours
     if hours is not None and seconds + AHEAD_SECONDS >= float(hours * SECONDS_AN_HOUR):
         return f"it may take {hours} hours, and has taken {seconds / 3600:.2f}"
-    return _too_dear(approval, ledger, record, costs, seconds)
+    return _too_dear(approval, ledger, record, books, seconds)
 
 
 def _too_dear(
     approval: Approval,
     ledger: Ledger,
     record: RunRecord,
-    costs: Sequence[CostRecord],
+    books: Books,
     seconds: float,
 ) -> str | None:
-    limits = _limits(approval, costs, ledger.deployments(), record)
+    limits = _limits(approval, books, record)
     if not limits:
         return None
     tightest = min(limits, key=lambda limit: limit.left)
@@ -234,18 +287,15 @@ def _book(approval: Approval, backend: str) -> PriceBook:
     return PriceBook(own=approval.own_prices, discounts=discounts)
 
 
-def _limits(
-    approval: Approval,
-    costs: Sequence[CostRecord],
-    deployments: Iterable[DeploymentRecord],
-    record: RunRecord,
-) -> tuple[Cap, ...]:
-    others = [cost for cost in costs if cost.run_id != record.id]
+def _limits(approval: Approval, books: Books, record: RunRecord) -> tuple[Cap, ...]:
+    """Return what limits an attempt; its own money, set aside before, is left out."""
+    others = [cost for cost in books.costs if cost.run_id != record.id]
     earlier = [
-        cost for cost in costs if cost.run_id == record.id and cost.attempt != record.attempt
+        cost for cost in books.costs if cost.run_id == record.id and cost.attempt != record.attempt
     ]
     before = sum((_usd(cost) or Decimal(0) for cost in earlier), start=Decimal(0))
-    return caps(approval.budget_usd, approval.project, spent(others, deployments, today()), before)
+    gone = spent(replace(books, costs=others), today())
+    return caps(approval.budget_usd, approval.project, gone, before)
 
 
 def _of_attempt(costs: Iterable[CostRecord], record: RunRecord) -> CostRecord | None:

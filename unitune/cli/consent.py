@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import os
 import sys
+from decimal import Decimal
 
 import typer
 
-from unitune.cli.money import between
+from unitune.cli.money import between, dollars
 from unitune.cost.budget import ProjectBudget
 from unitune.errors import OverBudget
 from unitune.job import Job
 from unitune.planning.money import money_of
 from unitune.planning.plan import plan
+from unitune.runs.deploying import Spending
+from unitune.runs.hosting import budget_of, usd_per_hour
+from unitune.runs.run import Run
 
-WITHOUT_ASKING = (
+TRAINING = (
     "Give a budget (--budget 20, or budget: {usd: 20} in the job, or budget.yaml), or save a plan, "
     "read it and launch it: unitune plan FILE -o plan.json, unitune apply plan.json."
 )
+DEPLOYMENT = "Give a budget: --budget 20, or month_usd or project_usd in budget.yaml."
 
 
 def consent(job: Job, *, allow_unpriced: bool) -> None:
@@ -36,10 +41,46 @@ def consent(job: Job, *, allow_unpriced: bool) -> None:
     if found.charge == "none" or found.errors or (found.charge == "unknown" and allow_unpriced):
         return  # what it has of errors the launch itself refuses
     usd = between(found.estimate.launch_usd) if found.estimate else "unknown"
+    agree("training", usd, "Launch it?", TRAINING)
+
+
+def consent_to_deployment(run: Run, seconds: float, spending: Spending) -> None:
+    """Make sure that somebody has agreed to what a deployment may cost.
+
+    Args:
+        run: Whose model it is.
+        seconds: How long it may stand.
+        spending: What the command line says of its cost.
+
+    Raises:
+        OverBudget: Nobody has, and nobody can be asked, or says no.
+    """
+    if spending.usd is not None or budget_of(run) != ProjectBudget():
+        return  # deploying holds it to them
+    rate = usd_per_hour(run, spending.prices)
+    if rate == 0 or (rate is None and spending.unpriced):
+        return
+    hours = Decimal(seconds) / 3600
+    usd = "unknown" if rate is None else f"{dollars(rate * hours)} at ${rate:f} an hour"
+    agree("deployment", usd, f"Let it stand for {hours:.4g} h?", DEPLOYMENT)
+
+
+def agree(what: str, usd: str, question: str, otherwise: str) -> None:
+    """Ask a person for money; where there is none, refuse.
+
+    Args:
+        what: What is to be paid.
+        usd: How much, in words.
+        question: What yes means.
+        otherwise: How to agree beforehand.
+
+    Raises:
+        OverBudget: Nobody can be asked, or says no.
+    """
     if not _somebody_is_there():
-        raise OverBudget(f"the training costs money: {usd}. {WITHOUT_ASKING}")
-    if not typer.confirm(f"The training costs money: {usd}. Launch it?", err=True):
-        raise OverBudget(f"nothing was launched. {WITHOUT_ASKING}")
+        raise OverBudget(f"the {what} costs money: {usd}. {otherwise}")
+    if not typer.confirm(f"The {what} costs money: {usd}. {question}", err=True):
+        raise OverBudget(f"nothing was paid for. {otherwise}")
 
 
 def _somebody_is_there() -> bool:

@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from unitune.cli.options import Json, RunId, seconds_of
+from unitune.cli.options import (
+    AllowUnpriced,
+    GivenPrices,
+    Json,
+    RunId,
+    prices_given,
+    seconds_of,
+    usd_of,
+)
 from unitune.errors import BackendError, UserError
 
 if TYPE_CHECKING:
@@ -25,19 +33,35 @@ def deploy(
         typer.Option(metavar="KEY=VALUE", help="The backend's own, such as hardware; repeatable."),
     ] = None,
     wait: Annotated[bool, typer.Option(help="Return when it is ready to answer.")] = True,
+    price: GivenPrices,
+    budget: Annotated[
+        str | None,
+        typer.Option("--budget", metavar="USD", help="The most that the deployment may cost."),
+    ] = None,
+    allow_unpriced: AllowUnpriced = False,
     json: Json = False,
 ) -> None:
     """Bring a tuned model up at its vendor, for a limited time; it costs money while it stands.
 
-    [dim]$ unitune deploy r2611 --for 2h[/dim]
+    It needs a budget (--budget, or budget.yaml); without one a terminal asks, and a script is
+    refused.
+
+    [dim]$ unitune deploy r2611 --for 2h --budget 20[/dim]
     """
+    from unitune.cli.consent import consent_to_deployment
     from unitune.cli.output import aside, console
+    from unitune.runs.deploying import Spending
     from unitune.runs.deploying import deploy as bring_up
     from unitune.runs.run import find_run
 
-    made = bring_up(
-        find_run(run), seconds=seconds_of("--for", stand), options=_options(option or [])
+    found, seconds, options = find_run(run), seconds_of("--for", stand), _options(option or [])
+    spending = Spending(
+        usd=usd_of("--budget", budget) if budget else None,
+        unpriced=allow_unpriced,
+        prices=tuple(prices_given(price, found.backend_name)),
     )
+    consent_to_deployment(found, seconds, spending)
+    made = bring_up(found, seconds=seconds, options=options, spending=spending)
     if wait:
         aside().print(f"{made.id} is {made.state}; waiting until it is ready.")
         made.wait()

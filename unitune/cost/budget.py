@@ -22,7 +22,7 @@ from unitune.errors import JobError
 from unitune.specs.spec import Spec
 
 FILE = "budget.yaml"
-"""Of a project: in the job's folder or the nearest one above it."""
+"""Of a project: in the job's folder and in those above it."""
 
 
 BUDGET_CODES = frozenset({"over-budget", "unknown-price", STALE_CODE})
@@ -75,16 +75,30 @@ class Cap:
 
 
 def project_budget(folder: Path) -> ProjectBudget:
-    """Read the budget of the project that a folder belongs to; without a file there is no limit.
+    """Read the budgets of the projects that a folder belongs to; without a file there is no limit.
+
+    Every budget.yaml from the folder upwards holds, so of each amount the least does.
 
     Raises:
-        JobError: The file is not valid; the message names the line.
+        JobError: A file is not valid; the message names the line.
     """
     here = folder.absolute()
     places = (each / FILE for each in (here, *here.parents))
-    file = next((place for place in places if place.is_file()), None)
-    if file is None:
-        return ProjectBudget()
+    return least(_read(place) for place in places if place.is_file())
+
+
+def least(budgets: Iterable[ProjectBudget]) -> ProjectBudget:
+    """Return the budget that keeps to all budgets."""
+    both = tuple(budgets)
+    return ProjectBudget(
+        month_usd=min((one.month_usd for one in both if one.month_usd is not None), default=None),
+        project_usd=min(
+            (one.project_usd for one in both if one.project_usd is not None), default=None
+        ),
+    )
+
+
+def _read(file: Path) -> ProjectBudget:
     document = yamlfile.read(file)
     try:
         return ProjectBudget.model_validate(document.value)
@@ -116,22 +130,30 @@ def caps(
     return tuple(found)
 
 
-def budget_findings(
-    limits: Sequence[Cap], usd: Spread | None, backend: str, *, unpriced: bool = False
+def budget_findings(  # noqa: PLR0913 - what is asked about, in whose words
+    limits: Sequence[Cap],
+    usd: Spread | None,
+    backend: str,
+    *,
+    what: str = "the training",
+    less: str = "lower the epochs, or leave rows out",
+    unpriced: bool = False,
 ) -> Iterator[Finding]:
-    """Yield what the limits say against the cost of a launch.
+    """Yield what the limits say against the cost of a launch or a deployment.
 
     Args:
         limits: That hold for it.
         usd: What it would cost; None: unknown.
         backend: Whose price that is.
+        what: What is to be paid.
+        less: How it would cost less.
         unpriced: Whether the user takes an unknown price.
     """
     if usd is None:
         if limits and not unpriced:
             yield error(
                 "unknown-price",
-                f"{limits[0]}, and nobody knows what {backend} charges for this job.",
+                f"{limits[0]}, and it is not known what {backend} charges for {what}.",
                 "Name the price in prices.yaml, choose another backend, or take it all the same "
                 "with --allow-unpriced.",
             )
@@ -140,8 +162,8 @@ def budget_findings(
         if usd.high > limit.left:
             yield error(
                 "over-budget",
-                f"the training may cost ${cents(usd.high)}, and {limit}.",
-                f"Raise {limit.raise_}, lower the epochs, or leave rows out.",
+                f"{what} may cost ${cents(usd.high)}, and {limit}.",
+                f"Raise {limit.raise_}, {less}.",
             )
 
 

@@ -78,6 +78,13 @@ class _Priced:
             self.used[row.id] = row
         return row
 
+    def hosting(self) -> tuple[PriceRow, PriceRow] | None:
+        """Return the cheapest and the dearest row that may apply, as the machine is not named."""
+        tier = self.offer.tier(self.job.options.get(self.offer.name, {}))
+        ends = self.book.hosting(self.offer.name, self.job.base_model, tier=tier, on=self.day)
+        self.used.update((row.id, row) for row in ends or ())
+        return ends
+
 
 def estimate(  # noqa: PLR0913 - what a cost depends on
     job: Job,
@@ -222,34 +229,50 @@ def _evaluation(
 
 
 def _contender(priced: _Priced, spec: ContenderSpec, tokens: Asked, said: list[str]) -> Line:
-    both = tokens.prompt + tokens.answer
-    own = priced.job.evaluate.prices
-    said_price = own.get(spec.name) or own.get(_asked_model(priced.job, spec))
-    if said_price is not None:
-        usd = _tokens_usd(tokens.prompt, Spread.of(said_price.input)) + _tokens_usd(
-            tokens.answer, Spread.of(said_price.output)
-        )
-        return Line(item="evaluation", what=spec.name, tokens=both, usd=usd)
+    line = Line(item="evaluation", what=spec.name, tokens=tokens.prompt + tokens.answer)
+    tuned = not isinstance(spec, ZeroShot | Instructed | FewShot | Model | Server)
+    standing = _deployed(priced, said) if tuned else None
+    usd, price = _answers_usd(priced, spec, tokens, tuned=tuned)
+    if usd is not None:
+        usd += standing.usd if standing and standing.usd else Spread.of(Decimal(0))
+        return line.model_copy(update={"usd": usd, "price": price})
     if isinstance(spec, Server):
-        because = "give its price under evaluate.prices"
-        return Line(item="evaluation", what=spec.name, tokens=both, because=because)
+        return line.model_copy(update={"because": "give its price under evaluate.prices"})
+    # Without a price by the hour answers are paid by the token, and that price is not known.
+    if standing is None:
+        return line.model_copy(update={"because": "no price is known"})
+    return standing.model_copy(update={"what": line.what, "tokens": line.tokens})
+
+
+def _answers_usd(
+    priced: _Priced, spec: ContenderSpec, tokens: Asked, *, tuned: bool
+) -> tuple[Spread | None, str | None]:
+    """Return what answers cost by the token, and the id of their price; None: not known."""
+    own, model = priced.job.evaluate.prices, _asked_model(priced.job, spec)
+    said = own.get(spec.name) or own.get(model)
+    if said is not None:
+        return _both_usd(tokens, Spread.of(said.input), Spread.of(said.output)), None
+    if isinstance(spec, Server):
+        return None, None
     at = spec.backend if isinstance(spec, Model) else None
-    tuned = not isinstance(spec, ZeroShot | Instructed | FewShot | Model)
-    model = _asked_model(priced.job, spec)
     read = priced.find("input", model=model, at=at, tuned=tuned)
     written = priced.find("output", model=model, at=at, tuned=tuned)
-    if read is not None and written is not None:
-        usd = _tokens_usd(tokens.prompt, price_of(read)) + _tokens_usd(
-            tokens.answer, price_of(written)
-        )
-        return Line(item="evaluation", what=spec.name, tokens=both, price=written.id, usd=usd)
-    hosting = priced.find("hosting") if tuned else None
-    # Without a price by the hour answers are paid by the token, and that price is not known.
-    if hosting is None or not hosting.usd or hosting.per not in ("hour", "gpu-hour"):
-        return Line(item="evaluation", what=spec.name, tokens=both, because="no price is known")
+    if read is None or written is None:
+        return None, None
+    return _both_usd(tokens, price_of(read), price_of(written)), written.id
+
+
+def _both_usd(tokens: Asked, read: Spread, written: Spread) -> Spread:
+    return _tokens_usd(tokens.prompt, read) + _tokens_usd(tokens.answer, written)
+
+
+def _deployed(priced: _Priced, said: list[str]) -> Line | None:
+    """Return the line of the deployment that answers; None where none is paid by the hour."""
+    ends = priced.hosting()
+    if ends is None or not ends[1].usd or ends[0].per not in ("hour", "gpu-hour"):
+        return None
     said.append(f"a deployment of {EVALUATION_HOURS} hours answers the cases")
-    line = _line("evaluation", hosting, units=Spread.of(EVALUATION_HOURS))
-    return line.model_copy(update={"what": spec.name, "tokens": both})
+    return _standing("evaluation", ends, Spread.of(EVALUATION_HOURS), said)
 
 
 def _asked_model(job: Job, spec: ContenderSpec) -> str:
@@ -257,9 +280,9 @@ def _asked_model(job: Job, spec: ContenderSpec) -> str:
 
 
 def _monthly(priced: _Priced, work: Workload, said: list[str]) -> Iterator[Line]:
-    row = priced.find("hosting")
-    if row is not None:
-        yield _hosting(priced.job, row, said)
+    hosting = priced.hosting()
+    if hosting is not None:
+        yield _hosting(priced.job, hosting, said)
     row = priced.find("storage")
     if row is not None:
         flat = Spread.of(Decimal(1)) if row.per == "month" else None
@@ -268,15 +291,30 @@ def _monthly(priced: _Priced, work: Workload, said: list[str]) -> Iterator[Line]
         yield _inference(priced, work, said)
 
 
-def _hosting(job: Job, row: PriceRow, said: list[str]) -> Line:
-    if row.per == "month":
-        return _line("hosting", row, units=Spread.of(Decimal(1)))
+def _hosting(job: Job, ends: tuple[PriceRow, PriceRow], said: list[str]) -> Line:
+    if ends[0].per == "month":
+        return _standing("hosting", ends, Spread.of(Decimal(1)), said)
     hours = HOURS_A_MONTH
     if "usage" in job.model_fields_set:
         hours = HOURS_A_MONTH * job.usage.hosting_hours_day / 24
-    if row.usd:
+    if ends[1].usd:
         said.append(f"a deployment stands {hours:.0f} hours a month, used or not")
-    return _line("hosting", row, units=Spread.of(hours))
+    return _standing("hosting", ends, Spread.of(hours), said)
+
+
+def _standing(item: Item, ends: tuple[PriceRow, PriceRow], units: Spread, said: list[str]) -> Line:
+    """Return the line of what stands for so long, at the cheapest price up to the dearest."""
+    cheap, dear = ends
+    if cheap != dear:
+        said.append(
+            f"hosting depends on the machine: from ${cheap.usd:f} {UNIT_NAMES[cheap.per]} "
+            f"({cheap.tier}), which is expected, to ${dear.usd:f} ({dear.tier})"
+        )
+    line = _line(item, cheap, units=units)
+    if line.usd is None:
+        return line
+    high = units.high * dear.usd
+    return line.model_copy(update={"usd": Spread(line.usd.low, line.usd.expected, high)})
 
 
 def _inference(priced: _Priced, work: Workload, said: list[str]) -> Line:

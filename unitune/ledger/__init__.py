@@ -1,5 +1,6 @@
 """Where runs are written down, in a database that outlives every process."""
 
+from unitune.ledger.costs import Books
 from unitune.ledger.ledger import Ledger
 from unitune.ledger.records import (
     Artefact,
@@ -13,6 +14,7 @@ from unitune.ledger.records import (
 
 __all__ = [
     "Artefact",
+    "Books",
     "CostRecord",
     "DeploymentRecord",
     "Ledger",

@@ -1,18 +1,22 @@
 """The money of runs in the ledger: what each attempt may cost, has set aside, and has cost.
 
+Deployments are paid from the same purse: money for either is set aside by one process at a time.
+
 What stands in an approval and an outcome is known to `unitune.budgeting` alone.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import fields, replace
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, fields, replace
 
 import sqlalchemy as sa
 
 from unitune.backend import State
+from unitune.ledger import deployments
 from unitune.ledger.database import Database
-from unitune.ledger.records import CostRecord, Row, RunRecord
+from unitune.ledger.records import CostRecord, DeploymentRecord, Row, RunRecord
 from unitune.ledger.tables import COSTS, RUNS
 
 STORED = tuple(field.name for field in fields(CostRecord) if field.name not in ("over", "has_job"))
@@ -51,29 +55,66 @@ def read(connection: sa.Connection, run_id: str | None = None) -> list[CostRecor
     return [_cost_of(row) for row in connection.execute(query).mappings()]
 
 
-def reserve(
-    database: Database, run: RunRecord, allow: Callable[[Sequence[CostRecord], CostRecord], None]
-) -> None:
+@dataclass(frozen=True, slots=True)
+class Books:
+    """All that costs money, as it stands while no other process sets money aside.
+
+    Args:
+        costs: Of runs.
+        deployments: Of all of them.
+        now: Seconds since 1970, by the ledger's clock.
+    """
+
+    costs: Sequence[CostRecord]
+    deployments: Sequence[DeploymentRecord]
+    now: float
+
+
+@contextmanager
+def one_purse(database: Database) -> Generator[tuple[sa.Connection, Books]]:
+    """Give a transaction that writes while no other process sets money aside, and the books."""
+    with database.writing() as connection:
+        database.one_at_a_time(connection, ONE_PURSE)
+        now = connection.execute(sa.select(database.clock())).scalar_one()
+        yield connection, Books(read(connection), deployments.read_from(connection), now)
+
+
+def reserve(database: Database, run: RunRecord, allow: Callable[[Books, CostRecord], str]) -> None:
     """Set the money of a run's attempt aside, unless there is not enough.
+
+    What was set aside before a launch was interrupted is looked at anew, and counts from now on.
 
     Args:
         database: The ledger's.
         run: About to be submitted.
-        allow: Is given all costs and the attempt's own, and raises when they are too much. No other
-            process sets money aside meanwhile.
+        allow: Is given all costs and the attempt's own, returns the approval that holds now, and
+            raises when they are too much. No other process sets money aside meanwhile.
     """
-    with database.writing() as connection:
-        database.one_at_a_time(connection, ONE_PURSE)
-        costs = read(connection)
-        mine = [cost for cost in costs if cost.run_id == run.id]
+    with one_purse(database) as (connection, books):
+        mine = [cost for cost in books.costs if cost.run_id == run.id]
         own = next((cost for cost in mine if cost.attempt == run.attempt), None)
         if own is None and mine:  # a further attempt is launched on what the first was
             own = replace(mine[0], attempt=run.attempt, reserved=None, outcome=None)
             add(connection, run, own.approval, run.updated)
-        if own is None or own.reserved is not None:
+        if own is None:
             return
-        allow(costs, own)
-        connection.execute(_attempt(run).values(reserved=run.updated))
+        approval = allow(books, own)
+        connection.execute(_attempt(run).values(reserved=books.now, approval=approval))
+
+
+def add_deployment(
+    database: Database, record: DeploymentRecord, allow: Callable[[Books], None]
+) -> None:
+    """Write down a new deployment, and with it what it may cost, unless there is not enough.
+
+    Args:
+        database: The ledger's.
+        record: The deployment.
+        allow: Is given the books, and raises when it is too much.
+    """
+    with one_purse(database) as (connection, books):
+        allow(books)
+        deployments.add(connection, record)
 
 
 def settle(database: Database, run: RunRecord, outcome: str) -> None:

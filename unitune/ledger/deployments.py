@@ -15,10 +15,9 @@ from unitune.ledger.records import DeploymentRecord, deployment_of, deployment_v
 from unitune.ledger.tables import DEPLOYMENTS
 
 
-def add(database: Database, record: DeploymentRecord) -> None:
+def add(connection: sa.Connection, record: DeploymentRecord) -> None:
     """Write down a new deployment."""
-    with database.writing() as connection:
-        connection.execute(DEPLOYMENTS.insert().values(deployment_values(record)))
+    connection.execute(DEPLOYMENTS.insert().values(deployment_values(record)))
 
 
 def write(database: Database, after: DeploymentRecord) -> DeploymentRecord:
@@ -53,6 +52,11 @@ def read(database: Database, deployment_id: str) -> DeploymentRecord:
 
 def read_all(database: Database) -> list[DeploymentRecord]:
     """Return all deployments, newest first."""
-    query = sa.select(DEPLOYMENTS).order_by(DEPLOYMENTS.c.created.desc(), DEPLOYMENTS.c.id.desc())
     with database.reading() as connection:
-        return [deployment_of(row) for row in connection.execute(query).mappings()]
+        return read_from(connection)
+
+
+def read_from(connection: sa.Connection) -> list[DeploymentRecord]:
+    """Return all deployments, newest first, as a transaction sees them."""
+    query = sa.select(DEPLOYMENTS).order_by(DEPLOYMENTS.c.created.desc(), DEPLOYMENTS.c.id.desc())
+    return [deployment_of(row) for row in connection.execute(query).mappings()]

@@ -27,6 +27,7 @@ from unitune.errors import Busy, TwinExists
 from unitune.home import ledger_url
 from unitune.job import Job
 from unitune.ledger import costs, deployments, leases
+from unitune.ledger.costs import Books
 from unitune.ledger.database import Database
 from unitune.ledger.records import (
     RUN_FIELDS,
@@ -251,10 +252,8 @@ class Ledger:
         with self._database.reading() as connection:
             return costs.read(connection, run_id)
 
-    def reserve(
-        self, record: RunRecord, allow: Callable[[Sequence[CostRecord], CostRecord], None]
-    ) -> None:
-        """Set the money of a run's attempt aside, once; see `unitune.ledger.costs.reserve`."""
+    def reserve(self, record: RunRecord, allow: Callable[[Books, CostRecord], str]) -> None:
+        """Set the money of a run's attempt aside; see `unitune.ledger.costs.reserve`."""
         costs.reserve(self._database, record, allow)
 
     def settle(self, record: RunRecord, outcome: str) -> None:
@@ -279,9 +278,9 @@ class Ledger:
                 connection.execute(table.delete().where(table.c.run_id == record.id))
             connection.execute(RUNS.delete().where(RUNS.c.id == record.id))
 
-    def add_deployment(self, record: DeploymentRecord) -> None:
-        """Write down a new deployment."""
-        deployments.add(self._database, record)
+    def add_deployment(self, record: DeploymentRecord, allow: Callable[[Books], None]) -> None:
+        """Write down a new deployment; see `unitune.ledger.costs.add_deployment`."""
+        costs.add_deployment(self._database, record, allow)
 
     def write_deployment(self, after: DeploymentRecord) -> DeploymentRecord:
         """Write a changed deployment and return it with its new version.

@@ -47,29 +47,9 @@ class Pricing:
         return self._kept(self._row(kind, self.tier))
 
     def hosting(self) -> tuple[PriceRow, PriceRow] | None:
-        """Return the cheapest and the dearest row of hosting, and keep them; None: none is known.
-
-        They are the same where one applies; where hosting depends on a machine that nobody has
-        named, the machines' rows are the range.
-        """
-        row = self.find("hosting")
-        if row is not None:
-            return row, row
-        offered = self.offer.model(self.model)
-        name = offered.name if offered else self.model
-        tiers = self.offer.tiers
-        machines = [
-            one
-            for one in self.book.rows(self.backend)
-            if one.kind == "hosting"
-            and one.fits(name)
-            and one.holds_on(self.on)
-            and (tiers is None or one.tier not in tiers.names)
-        ]
-        if not machines:
-            return None
-        ends = (min(machines, key=_usd), max(machines, key=_usd))
-        for one in ends:
+        """Return the cheapest and the dearest row of hosting, and keep them; None: not known."""
+        ends = self.book.hosting(self.backend, self.model, tier=self.tier, on=self.on)
+        for one in ends or ():
             self._kept(one)
         return ends
 
@@ -103,7 +83,3 @@ class Pricing:
         if row is not None and row not in self.rows:
             self.rows.append(row)
         return row
-
-
-def _usd(row: PriceRow) -> Decimal:
-    return row.usd

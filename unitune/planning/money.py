@@ -70,6 +70,6 @@ def money_of(job: Job, *, unpriced: bool = False) -> Money:
     from unitune.ledger import Ledger  # noqa: PLC0415 - likewise
 
     ledger = Ledger(home())
-    costs = tuple(ledger.costs())
-    spent = budgeting.spent(costs, ledger.deployments(), today())
-    return Money(project, spent, costs, book, unpriced)
+    books = budgeting.books_of(ledger)
+    spent = budgeting.spent(books, today())
+    return Money(project, spent, tuple(books.costs), book, unpriced)

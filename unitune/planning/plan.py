@@ -24,7 +24,7 @@ from unitune.cost.tokens.by_vendor import ROWS_ASKED
 from unitune.cost.workload import Workload
 from unitune.data.check import check_and_split
 from unitune.data.dataset import spread
-from unitune.data.findings import Finding, error, note
+from unitune.data.findings import Finding, error, note, warning
 from unitune.data.split import Splits
 from unitune.errors import JobError, MissingExtra, Unsupported
 from unitune.job import Job
@@ -34,6 +34,7 @@ from unitune.planning.feasibility import offer_findings, on_its_own_name, row_fi
 from unitune.planning.money import Money, money_of
 from unitune.planning.rows import Rows
 from unitune.specs.contenders import Model
+from unitune.specs.prices import OWN_WORD
 from unitune.today import today
 
 
@@ -142,6 +143,31 @@ def _money_findings(job: Job, made: Estimate, money: Money) -> Iterator[Finding]
     yield from budget_findings(limits, made.launch_usd, made.backend, unpriced=money.unpriced)
     yield from unknown_findings(limits, money.spent)
     yield from age_findings(made.launch_prices, made.day, allow_stale=money.unpriced or not limits)
+    yield from _free_findings(made, money.book)
+
+
+def _free_findings(made: Estimate, book: PriceBook) -> Iterator[Finding]:
+    """Warn of what costs nothing by the word of the job's own folder alone: no budget holds it."""
+    for row in made.prices:
+        if row.usd or row.origin not in ("job", "project"):
+            continue
+        listed = book.without_own().find(
+            row.backend,
+            made.model,
+            row.kind,
+            method=row.method,
+            tier=row.tier,
+            tuned=row.tuned,
+            on=made.day,
+        )
+        if listed is not None and not listed.usd:
+            continue
+        known = "no price of it is known otherwise" if listed is None else f"${listed.usd:f} else"
+        yield warning(
+            "free-by-own-price",
+            f"{row.kind} costs $0 by {OWN_WORD[row.origin]} ({known}), so no budget limits it.",
+            f"Take the price out unless {row.backend} charges you nothing.",
+        )
 
 
 def training_usd(job: Job, offer: Offer, splits: Splits, book: PriceBook) -> Spread | None:

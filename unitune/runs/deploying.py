@@ -15,17 +15,16 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from decimal import Decimal
 
 from pydantic import JsonValue
 
-from unitune import registry
+from unitune import budgeting, registry
 from unitune.abilities import Deploys, Switches
-from unitune.cost.prices.book import book_for
 from unitune.errors import (
     BackendError,
     RunFailed,
@@ -38,12 +37,28 @@ from unitune.home import home
 from unitune.ledger import DeploymentRecord, Ledger
 from unitune.models import TunedModel
 from unitune.patience import outcome_open
+from unitune.runs.hosting import budget_of, usd_per_hour
 from unitune.runs.run import Run
-from unitune.today import today
+from unitune.specs.prices import PriceEntry
 
 DEFAULT_SECONDS = 2 * 3600.0
 """How long a deployment stands when nobody says: long enough for an evaluation."""
 POLL_SECONDS = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Spending:
+    """What a deployment may cost besides what the project's budget says.
+
+    Args:
+        usd: US dollars; None: no limit of its own.
+        unpriced: Whether an unknown price is taken, whatever the budgets say.
+        prices: Of the command line, which win over all others.
+    """
+
+    usd: Decimal | None = None
+    unpriced: bool = False
+    prices: tuple[PriceEntry, ...] = ()
 
 
 class Deployment:
@@ -195,16 +210,21 @@ def deploy(
     seconds: float = DEFAULT_SECONDS,
     options: Mapping[str, JsonValue] | None = None,
     while_pid: int | None = None,
+    spending: Spending = Spending(),
 ) -> Deployment:
     """Bring a run's model up, for a limited time.
+
+    What it may cost until its end is held to budget.yaml first, as a training is.
 
     Args:
         run: A succeeded run.
         seconds: After which it is taken down.
         options: The backend's own: hardware, capacity, …
         while_pid: Take it down as soon as this process has ended, too.
+        spending: What it may cost.
 
     Raises:
+        OverBudget: It may cost more than a budget leaves, or its price is unknown.
         UserError: The run has no model.
         Unsupported: The backend's models need no deployment.
         UnituneError: The vendor refused or did not answer.
@@ -213,8 +233,10 @@ def deploy(
         raise UserError(f"run {run.id} is {run.state} and has no model to deploy.")
     host = _host(run.backend_name)
     ledger = Ledger(home())
-    record = _planned(ledger, run, run.model, seconds)
-    ledger.add_deployment(record)
+    record = _planned(ledger, run, run.model, seconds, spending.prices)
+    budgeting.add_deployment(
+        ledger, record, budget_of(run), spending.usd, unpriced=spending.unpriced
+    )
     _leave_reaper(record.id, while_pid)  # first, so that whatever happens next has an end
     try:
         ref = host.deploy(run.model, record.name, options or {})
@@ -258,7 +280,7 @@ def find_deployment(id_or_run: str) -> Deployment:
 
 
 @contextmanager
-def standing(run: Run, seconds: float) -> Generator[None]:
+def standing(run: Run, seconds: float, spending: Spending = Spending()) -> Generator[None]:
     """Let a run's model answer while the body runs, and take down what was brought up for it.
 
     The deployment ends with the body, with this process however it ends, and at its time, whichever
@@ -267,16 +289,22 @@ def standing(run: Run, seconds: float) -> Generator[None]:
     Args:
         run: A succeeded run.
         seconds: How long the deployment may stand.
+        spending: What it may cost.
     """
-    if not isinstance(registry.backend(run.backend_name), Deploys) or _ready(run) is not None:
+    if not needs_deployment(run):
         yield
         return
-    made = deploy(run, seconds=seconds, while_pid=os.getpid())
+    made = deploy(run, seconds=seconds, while_pid=os.getpid(), spending=spending)
     try:
         made.wait()
         yield
     finally:
         made.take_down()
+
+
+def needs_deployment(run: Run) -> bool:
+    """Whether a run's model answers only from a deployment, and none is ready."""
+    return isinstance(registry.backend(run.backend_name), Deploys) and _ready(run) is None
 
 
 def answering(run: Run) -> TunedModel:
@@ -313,10 +341,12 @@ def _host(backend: str) -> Deploys:
     return found
 
 
-def _planned(ledger: Ledger, run: Run, model: TunedModel, seconds: float) -> DeploymentRecord:
+def _planned(
+    ledger: Ledger, run: Run, model: TunedModel, seconds: float, prices: Sequence[PriceEntry]
+) -> DeploymentRecord:
     earlier = sum(record.run_id == run.id for record in ledger.deployments())
     name = f"{run.id}-d{earlier + 1}"
-    price = book_for(run.job).find(run.backend_name, run.base_model, "hosting", on=today())
+    price = usd_per_hour(run, prices)
     now = time.time()
     return DeploymentRecord(
         id=name,
@@ -326,7 +356,7 @@ def _planned(ledger: Ledger, run: Run, model: TunedModel, seconds: float) -> Dep
         model=model,
         state="planned",
         ref=None,
-        usd_per_hour=str(price.usd) if price and price.per == "hour" else None,
+        usd_per_hour=None if price is None else str(price),
         created=now,
         until=now + seconds,
         ended=None,

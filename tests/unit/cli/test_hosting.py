@@ -56,7 +56,7 @@ def run_id(vendor: Playing, unitune: Command) -> str:
 
 
 def test_a_deployment_is_listed_until_it_is_taken_down(unitune: Command, run_id: str) -> None:
-    up = unitune("deploy", run_id, "--for", "30m")
+    up = unitune("deploy", run_id, "--for", "30m", "--allow-unpriced")
     assert (0, True) == (up.code, f"Take it down sooner: unitune undeploy {run_id}-d1" in up.out)
 
     (row,) = json.loads(unitune("deployments", "--json").out)["deployments"]
@@ -73,7 +73,7 @@ def test_a_deployment_is_listed_until_it_is_taken_down(unitune: Command, run_id:
 def test_a_vendor_that_does_not_answer_leaves_the_list_as_it_was_last_seen(
     unitune: Command, run_id: str, vendor: Playing
 ) -> None:
-    unitune("deploy", run_id, "--json")
+    unitune("deploy", run_id, "--json", "--allow-unpriced")
     vendor.server.spoil(Fault.EXPIRED_KEY, "GET", DEPLOYMENTS)
     listed = unitune("deployments")
     assert (0, True) == (listed.code, f"{run_id}-d1" in listed.out)
@@ -92,6 +92,37 @@ def test_what_cannot_be_read_is_refused(
 ) -> None:
     refused = unitune("deploy", run_id, *arguments)
     assert (2, True) == (refused.code, said in refused.err)
+
+
+def test_a_script_deploys_only_within_a_budget(unitune: Command, run_id: str) -> None:
+    """The offer of bedrock has no price of hosting; --price and prices.yaml may name one."""
+    unpriced = unitune("deploy", run_id)
+    assert (6, True) == (unpriced.code, "the deployment costs money: unknown." in unpriced.err)
+
+    priced = ("--for", "3h", "--price", "hosting=1.70")
+    refused = unitune("deploy", run_id, *priced)
+    assert (6, True) == (refused.code, "$5.10 at $1.70 an hour" in refused.err)
+    over = unitune("deploy", run_id, *priced, "--budget", "5")
+    assert (6, True) == (over.code, "the deployment may cost $5.10" in over.err)
+    assert [] == json.loads(unitune("deployments", "--all", "--json").out)["deployments"]
+
+    assert 0 == unitune("deploy", run_id, *priced, "--budget", "5.10").code
+    (row,) = json.loads(unitune("deployments", "--json").out)["deployments"]
+    assert "1.70" == row["usd_per_hour"]
+
+
+def test_the_projects_budget_holds_for_deployments(
+    unitune: Command, run_id: str, tmp_path: Path
+) -> None:
+    (tmp_path / "budget.yaml").write_text("month_usd: 5\n", encoding="utf-8")
+    (tmp_path / "prices.yaml").write_text(
+        "prices: [{backend: bedrock, hosting: 1.70}]\n", encoding="utf-8"
+    )
+    over = unitune("deploy", run_id, "--for", "3h", "--allow-unpriced")
+    assert (6, True) == (over.code, "the month's budget is $5" in over.err)
+    assert 0 == unitune("deploy", run_id, "--for", "2h").code
+    again = unitune("deploy", run_id, "--for", "2h")
+    assert (6, True) == (again.code, "$3.40 are spent or set aside" in again.err)
 
 
 def test_an_import_writes_a_job_that_plans(unitune: Command, run_id: str, tmp_path: Path) -> None:
@@ -121,7 +152,7 @@ def test_what_a_deployed_model_says_is_asked_of_the_deployment(
 ) -> None:
     alone = unitune("chat", run_id, "-m", "2?")
     assert (2, True) == (alone.code, f"unitune deploy {run_id} --for 2h" in alone.err)
-    unitune("deploy", run_id)
+    unitune("deploy", run_id, "--allow-unpriced")
     assert 0 == unitune("chat", run_id, "-m", "2?").code
 
 

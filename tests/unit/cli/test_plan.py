@@ -216,3 +216,20 @@ def test_on_the_last_day_openai_is_refused_and_others_are_named(
     refused = unitune("plan", str(file))
     assert 2 == refused.code
     assert "azure" in refused.out
+
+
+def test_a_price_of_nothing_in_the_jobs_folder_is_a_warning(unitune: Command, file: Path) -> None:
+    """It makes every budget hold; where the vendor charges nothing either, it is no news."""
+    (file.parent / "budget.yaml").write_text("month_usd: 0\n", encoding="utf-8")
+    change(file, "backend: openai\n", "backend: openai\nprices: [{backend: openai, training: 0}]\n")
+    told = unitune("plan", str(file), "--json")
+    assert 0 == told.code
+    (free,) = [
+        one for one in json.loads(told.out)["findings"] if one["code"] == "free-by-own-price"
+    ]
+    assert ("warning", True) == (
+        free["severity"],
+        "training costs $0 by the job file" in free["message"],
+    )
+    flagged = unitune("plan", str(file), "--json", "--price", "training=0")
+    assert "free-by-own-price" not in flagged.out

@@ -268,6 +268,31 @@ def test_hosting_stands_all_month_unless_the_job_says_how_long() -> None:
     assert Spread.of(365 * Decimal("1.70")) == used
 
 
+def by_machine() -> Offer:
+    """Hosting has a price for each machine, and none where no machine is named."""
+    rows = [{"tier": "small", "hosting": "3.99"}, {"tier": "large", "hosting": "9.95"}]
+    tokens = {"input": "0", "output": "0", "tuned": True}
+    entry = {"as_of": DAY, "source": "a page", "rows": [*rows, {"training": "3"}, tokens]}
+    return offer().model_copy(update={"prices": (PriceEntry.model_validate(entry),)})
+
+
+def test_hosting_by_machine_is_a_range_from_the_cheapest_to_the_dearest() -> None:
+    """Together's dedicated endpoints: 730 hours at $3.99 to $9.95 are $2,912.70 to $7,263.50."""
+    made = costs(job(), by_machine(), examples(10))
+    expected = Spread(Decimal("2912.70"), Decimal("2912.70"), Decimal("7263.50"))
+    assert expected == made.of("hosting")[0].usd
+    assert any("depends on the machine" in line for line in made.assumptions)
+    assert {"small", "large"} <= {row.tier for row in made.prices}
+
+
+def test_the_deployment_that_answers_is_in_the_answers_cost() -> None:
+    """Whether or not its tokens have a price; here they have, and it is 0."""
+    wanted = job(data=Data(train="t.jsonl", test="test.jsonl"))
+    made = costs(wanted, by_machine(), examples(10), test=examples(99))
+    tuned = next(line.usd for line in made.of("evaluation") if line.what == "tuned")
+    assert Spread(Decimal("7.98"), Decimal("7.98"), Decimal("19.90")) == tuned
+
+
 def test_the_answers_of_each_contender_are_a_line() -> None:
     evaluate = Evaluate(
         contenders=(ZeroShot(), Tuned()),

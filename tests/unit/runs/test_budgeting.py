@@ -9,6 +9,7 @@ import sqlite3
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
+from datetime import UTC, date, datetime
 from decimal import Decimal
 from pathlib import Path
 
@@ -19,11 +20,13 @@ from pydantic import JsonValue
 from unitune import budgeting, registry
 from unitune.abilities import Page
 from unitune.backend import Event, State, Status
+from unitune.cost.budget import ProjectBudget, project_budget
 from unitune.cost.documents import Estimate
-from unitune.errors import Mismatch, OverBudget
+from unitune.errors import Mismatch, OverBudget, Unreachable
 from unitune.home import home
 from unitune.job import Job, TrainingBudget, Tuning
-from unitune.ledger import Ledger
+from unitune.ledger import Books, DeploymentRecord, Ledger
+from unitune.models import TunedModel
 from unitune.offer import Billing
 from unitune.planning import saved
 from unitune.planning.plan import plan
@@ -133,7 +136,7 @@ def test_a_new_month_has_money_again(
 
 def test_an_unknown_price_is_refused_under_a_budget_and_recorded_when_taken(priced: Priced) -> None:
     job = priced("1000", price="")
-    with pytest.raises(OverBudget, match="nobody knows what fake charges"):
+    with pytest.raises(OverBudget, match="not known what fake charges for the training"):
         run.launch(job)
     launched = run.launch(job, allow_unpriced=True)
     approval = budgeting.approval_of(Ledger(home()), launched.id)
@@ -208,6 +211,129 @@ def test_a_launch_killed_after_its_money_was_set_aside_sets_none_aside_again(
     assert State.SUBMITTING is killed.state
     assert State.SUCCEEDED is killed.resume().wait(0).state
     assert 1 == len(Ledger(home()).costs())
+
+
+def test_a_resumed_launch_is_held_to_its_budget_at_the_prices_of_now(priced: Priced) -> None:
+    script: dict[str, JsonValue] = {"submits": ["lose request", "lose request"]}
+    usd = high(priced())
+    with pytest.raises(Unreachable):
+        run.launch(priced(str(usd), script=script))
+    (lost,) = run.runs()
+    priced(price="2000")
+    with pytest.raises(OverBudget, match="the job's budget"):
+        lost.resume()
+    assert lost.job_id is None
+
+    priced()
+    assert State.SUCCEEDED is lost.resume().wait(0).state, "its own money is not in its way"
+
+
+def test_what_is_set_aside_is_the_price_of_the_create_call(
+    priced: Priced, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It rose between the plan and the call."""
+    job = priced("100000")
+    usd = high(job)
+    honest = launching.hand_over
+
+    def rises(*given: object) -> None:
+        honest(*given)  # pyright: ignore[reportArgumentType]
+        priced(price="2000")
+
+    monkeypatch.setattr(launching, "hand_over", rises)
+    run.launch(job)
+    assert 2 * usd == budgeting.spent_here(Ledger(home()), today()).project_usd
+
+
+def test_a_resumed_launch_is_paid_from_the_month_that_is_now(
+    priced: Priced, workplace: Path
+) -> None:
+    script: dict[str, JsonValue] = {"submits": ["lose request", "lose request"]}
+    job = priced(script=script)
+    limit(workplace, month_usd=high(job))
+    with pytest.raises(Unreachable):
+        run.launch(job)
+    (lost,) = run.runs()
+    a_month_ago = Ledger(home()).now() - 32 * 86400
+    with closing(sqlite3.connect(home() / "ledger.db")) as connection, connection:
+        connection.execute("UPDATE costs SET reserved = ?", (a_month_ago,))
+    assert Decimal(0) == budgeting.spent_here(Ledger(home()), today()).month_usd
+    lost.resume()
+    assert high(job) == budgeting.spent_here(Ledger(home()), today()).month_usd
+    with pytest.raises(OverBudget, match="the month's budget"):
+        run.launch(other(priced()))
+
+
+def a_deployment(usd_per_hour: str | None, created: float, until: float) -> DeploymentRecord:
+    model = TunedModel(backend="fake", name="tuned", base="base")
+    return DeploymentRecord(
+        id=f"r-{created}",
+        run_id=None,
+        backend="fake",
+        name="r",
+        model=model,
+        state="ready",
+        ref="r",
+        usd_per_hour=usd_per_hour,
+        created=created,
+        until=until,
+        ended=None,
+    )
+
+
+def test_a_deployment_that_outlives_its_time_costs_until_now() -> None:
+    """10 hours have passed, 2 were asked for."""
+    now = datetime(2026, 11, 20, tzinfo=UTC).timestamp()
+    overdue = a_deployment("100", now - 36_000, now - 28_800)
+    gone = budgeting.spent(Books((), (overdue,), now), date(2026, 11, 20))
+    assert (Decimal(1000), Decimal(1000)) == (gone.month_usd, gone.project_usd)
+    early = budgeting.spent(Books((), (overdue,), now - 36_000), date(2026, 11, 20))
+    assert Decimal(200) == early.project_usd, "set aside until its end"
+    ended = replace(overdue, ended=now - 32_400)
+    assert Decimal(100) == budgeting.spent(Books((), (ended,), now), date(2026, 11, 1)).month_usd
+
+
+@pytest.mark.usefixtures("workplace")
+def test_deployments_at_once_share_one_budget() -> None:
+    ledger = Ledger(home())
+    now = ledger.now()
+    project = ProjectBudget(project_usd=Decimal(15))
+    gate = Gate()
+
+    def race(number: int) -> str:
+        record = a_deployment("5", now + number, now + number + 7200)
+        gate.wait()
+        budgeting.add_deployment(Ledger(home()), record, project)
+        return "made"
+
+    forks = [Fork(lambda number=number: race(number)) for number in range(2)]
+    gate.open(len(forks))
+    results = [fork.result() for fork in forks]
+    assert 1 == sum("made" in result for result in results), results
+    assert Decimal(10) == budgeting.spent_here(Ledger(home()), today()).project_usd
+
+
+@pytest.mark.usefixtures("workplace")
+def test_a_deployment_of_unknown_price_needs_a_word_where_a_budget_holds() -> None:
+    ledger, project = Ledger(home()), ProjectBudget(month_usd=Decimal(100))
+    record = a_deployment(None, ledger.now(), ledger.now() + 60)
+    with pytest.raises(OverBudget, match="not known what fake charges for the deployment"):
+        budgeting.add_deployment(ledger, record, project)
+    assert [] == ledger.deployments()
+    budgeting.add_deployment(ledger, record, project, unpriced=True)
+    assert 1 == budgeting.spent_here(ledger, today()).unknown
+
+
+def test_of_budgets_in_a_folder_and_above_the_least_holds(tmp_path: Path) -> None:
+    inner = tmp_path / "project" / "job"
+    inner.mkdir(parents=True)
+    limit(tmp_path / "project", month_usd="0.01", project_usd=30)
+    assert Decimal("0.01") == project_budget(inner).month_usd
+    limit(inner, month_usd=100000, project_usd=20)
+    assert (Decimal("0.01"), Decimal(20)) == (
+        project_budget(inner).month_usd,
+        project_budget(inner).project_usd,
+    )
 
 
 def test_what_was_refused_costs_nothing(priced: Priced, workplace: Path) -> None:

@@ -236,7 +236,7 @@ def test_a_run_is_not_deleted_while_a_deployment_of_it_stands(
 ) -> None:
     run = launch(make_job({})).wait(0.001)
     deployment = a_deployment(run)
-    ledger.add_deployment(deployment)
+    ledger.add_deployment(deployment, lambda _: None)
     with pytest.raises(UserError, match=rf"unitune undeploy {deployment.id}"):
         run.delete(force=True)
     assert [] == vendor.deleted

@@ -159,7 +159,7 @@ def test_a_deleted_run_leaves_its_deployment_and_nothing_else(ledger: Ledger) ->
         ledger.add(each)
         ledger.add_artefact(each, Artefact("upload", "train.jsonl", "ref", "0"))
     record = ledger.write(record, [Event("k", "message", 0.0)])
-    ledger.add_deployment(a_deployment(record.id))
+    ledger.add_deployment(a_deployment(record.id), lambda _: None)
     ledger.delete(record)
     assert [other.id] == [left.id for left in ledger.records()]
     assert ([], [], []) == (
@@ -182,7 +182,7 @@ def test_a_run_that_has_changed_is_not_deleted(ledger: Ledger) -> None:
 def test_of_two_that_read_the_same_deployment_only_one_can_write(ledger: Ledger) -> None:
     ledger.add(a_record())
     deployment = a_deployment(None)
-    ledger.add_deployment(deployment)
+    ledger.add_deployment(deployment, lambda _: None)
     written = ledger.write_deployment(replace(deployment, state="ready"))
     with pytest.raises(Busy, match=deployment.id):
         ledger.write_deployment(replace(deployment, state="gone"))

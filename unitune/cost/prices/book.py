@@ -15,7 +15,7 @@ Reading files is not here (`unitune.cost.prices.files`), nor what an old row mea
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date
 from decimal import Decimal
 from pathlib import Path
@@ -64,6 +64,10 @@ class PriceBook:
             UnknownName: No installed package brings it.
         """
         return self.offered(backend).updated(self.updates)
+
+    def without_own(self) -> PriceBook:
+        """Return the book as it is without rows of flags, job, project and user."""
+        return replace(self, own=())
 
     def rows(self, backend: str) -> tuple[PriceRow, ...]:
         """Return all written rows of a backend, in the order in which they are looked up."""
@@ -116,6 +120,37 @@ class PriceBook:
             return self._discounted(listed) if listed else None
         return found
 
+    def hosting(
+        self, backend: str, model: str, *, tier: str | None = None, on: date
+    ) -> tuple[PriceRow, PriceRow] | None:
+        """Return the cheapest and the dearest row of hosting that may apply; None: none is known.
+
+        They are the same where one applies; where hosting depends on a machine that has not been
+        named, the machines' rows are the range.
+
+        Args:
+            backend: Its name.
+            model: A base model, by any of its names.
+            tier: Where it runs; None: that is not said.
+            on: The day.
+        """
+        row = self.find(backend, model, "hosting", tier=tier, on=on)
+        if row is not None:
+            return row, row
+        offer = self.offered(backend)
+        known = offer.model(model)
+        machines = [
+            one
+            for one in self.rows(backend)
+            if one.kind == "hosting"
+            and one.fits(known.name if known else model)
+            and one.holds_on(on)
+            and (offer.tiers is None or one.tier not in offer.tiers.names)
+        ]
+        if not machines:
+            return None
+        return min(machines, key=_usd), max(machines, key=_usd)
+
     def _discounted(self, row: PriceRow) -> PriceRow:
         share = self.discounts.get(row.backend)
         if share is None:
@@ -123,6 +158,10 @@ class PriceBook:
         note = f"{row.note + '; ' if row.note else ''}{share} of the list price"
         least = None if row.usd_least is None else row.usd_least * share
         return row.model_copy(update={"usd": row.usd * share, "usd_least": least, "note": note})
+
+
+def _usd(row: PriceRow) -> Decimal:
+    return row.usd
 
 
 def rank(row: PriceRow, day: date) -> tuple[bool, bool, int, bool, bool, bool, int]:
