@@ -134,8 +134,8 @@ class Gate(Spec):
     mode: Literal["improve", "no-regress", "absolute"]
     """improve: better than the best prompt. no-regress: not worse by more than the margin.
     absolute: the candidate's own score reaches the threshold."""
-    threshold: Annotated[float, Field(ge=0, le=1)] | None = None
-    """For mode absolute: the score to reach, from 0 to 1."""
+    threshold: Annotated[float, Field(gt=0, le=1)] | None = None
+    """For mode absolute: the score to reach, above 0 and at most 1."""
     min_cases: Annotated[int, Field(ge=1)] = 1
     """With fewer scored cases the gate is inconclusive."""
     pinned: tuple[str, ...] = ()
@@ -159,7 +159,7 @@ class Gate(Spec):
     def _threshold_when_absolute(self) -> Self:
         if (self.mode == "absolute") != (self.threshold is not None):
             raise ValueError(
-                "mode absolute needs a threshold from 0 to 1, and no other mode takes one"
+                "mode absolute needs a threshold above 0 and at most 1, and no other mode takes one"
             )
         return self
 

@@ -18,9 +18,9 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Annotated, Literal, TypeVar
 
-from pydantic import Field, FiniteFloat, ValidationError
+from pydantic import Field, ValidationError
 
 from unitune.data.example import Example
 from unitune.errors import BackendError, DataError, JobError, Mismatch
@@ -66,8 +66,8 @@ class Line(Frozen):
     id: str
     content: str
     """Hash of the case's content."""
-    scores: dict[str, FiniteFloat] = Field(min_length=1)
-    """By scorer."""
+    scores: dict[str, Annotated[float, Field(ge=0, le=1)]] = Field(min_length=1)
+    """By scorer, from 0 to 1."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,14 +79,14 @@ class Standing:
         metric: The scorer that decides.
         scores: By case id, of the cases that both have.
         added: Ids of cases that only today has.
-        removed: Ids of cases that only the file has.
+        removed: Scores of cases that only the file has, by id.
     """
 
     file: str
     metric: str
     scores: Mapping[str, float]
     added: tuple[str, ...]
-    removed: tuple[str, ...]
+    removed: Mapping[str, float]
 
 
 def standing(job: Job, primary: Scorer, cases: Sequence[Example]) -> Standing | None:
@@ -118,7 +118,7 @@ def standing(job: Job, primary: Scorer, cases: Sequence[Example]) -> Standing | 
         metric=metric,
         scores={name: lines[name].scores[metric] for name in sorted(both)},
         added=tuple(sorted(today.keys() - both)),
-        removed=tuple(sorted(lines.keys() - both)),
+        removed={name: lines[name].scores[metric] for name in sorted(lines.keys() - both)},
     )
 
 
@@ -142,7 +142,9 @@ def regress(
     margin: float,
     level: float,
 ) -> Regression:
-    """Compare the candidate with its baseline on the cases that both have.
+    """Compare the candidate with its baseline on all cases of the baseline.
+
+    A case that is no longer there counts as wrong now: taking out what broke mends nothing.
 
     Args:
         then: The baseline.
@@ -151,10 +153,11 @@ def regress(
         margin: Difference too small to matter, as a proportion.
         level: Of the interval.
     """
+    gone = [f"removed {case}" for case in then.removed]
     paired = compare_paired(
-        list(then.scores.values()),
-        [rounded(now[case].scores[then.metric]) for case in then.scores],
-        clusters=None if clusters is None else [clusters[case] for case in then.scores],
+        [*then.scores.values(), *then.removed.values()],
+        [*(rounded(now[case].scores[then.metric]) for case in then.scores), *(0.0 for _ in gone)],
+        clusters=None if clusters is None else [*(clusters[case] for case in then.scores), *gone],
         margin=margin,
         level=level,
     )
@@ -167,7 +170,7 @@ def regress(
         gained=paired.gained,
         lost=paired.lost,
         added=then.added,
-        removed=then.removed,
+        removed=tuple(then.removed),
     )
 
 

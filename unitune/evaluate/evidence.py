@@ -106,24 +106,27 @@ def requirements(job: Job, task: Task, *, accepting: bool = False) -> Requiremen
     if gate and gate.baseline:
         check_kept(primary)
     return Requirements(
-        pinned=pinned_cases(gate, task.cases),
+        pinned=pinned_cases(gate, task.cases, task.copies),
         standing=None if accepting else standing(job, primary, task.cases),
         accepting=accepting,
     )
 
 
-def pinned_cases(gate: Gate | None, cases: Iterable[Example]) -> frozenset[str]:
+def pinned_cases(
+    gate: Gate | None, cases: Iterable[Example], copies: Mapping[str, str] = {}
+) -> frozenset[str]:
     """Return the ids of the cases that the candidate must get right.
 
     Args:
         gate: With the ids that the job names; None without a gate.
         cases: Test cases; a row may say ``pinned: true`` itself.
+        copies: Ids of copies that were left out, with those of what they copy.
 
     Raises:
         UnknownName: The gate names a case that is not among them.
     """
     by_id = {case.case_id: case for case in cases}
-    named = gate.pinned if gate else ()
+    named = [copies.get(name, name) for name in (gate.pinned if gate else ())]
     for name in named:
         if name not in by_id:
             raise UnknownName(

@@ -181,7 +181,8 @@ def _pinned(gate: Gate, pinned: Pinned) -> Ruling:
 
 
 def _enough(gate: Gate, evidence: Evidence) -> Ruling:
-    n = evidence.regression.n if evidence.regression else evidence.n
+    then = evidence.regression
+    n = then.n - len(then.removed) if then else evidence.n
     if n < gate.min_cases:
         return Ruling(3, f"There are {n} cases, and the gate asks for at least {gate.min_cases}.")
     return Ruling(0, f"There are {n} cases.")

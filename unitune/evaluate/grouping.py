@@ -1,18 +1,20 @@
 """Cases by what their rows say about them: clusters that belong together, slices to look at.
 
 Both are keys of one's own in the rows of ``data.test``, named by `evaluate.clusters` and
-`evaluate.slices`.
+`evaluate.slices`. Cases that ask the same belong together whatever the keys say: a model that is
+right in one of them is right in all, so they are one piece of evidence.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import unicodedata
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from pydantic import JsonValue
 
-from unitune.data.example import Example
+from unitune.data.example import Example, digest
 from unitune.errors import JobError
 from unitune.job import Evaluate
 
@@ -46,12 +48,46 @@ def check_groups(cases: Sequence[Example], evaluate: Evaluate) -> None:
 
 
 def clusters_of(cases: Sequence[Example], evaluate: Evaluate) -> list[str] | None:
-    """Return the cluster of each case; None when the job names no key.
+    """Return the cluster of each case; None when each stands alone.
 
     Raises:
-        JobError: A case lacks the key.
+        JobError: A case lacks the key that the job names.
     """
-    key = evaluate.clusters
+    named = _named_clusters(cases, evaluate.clusters)
+    asked = [asks(case) for case in cases]
+    if len(set(asked)) == len(asked):
+        return named
+    return _joined(zip(named or map(str, range(len(cases))), asked, strict=True))
+
+
+def asks(case: Example) -> str:
+    """Return the hash of what a case asks, without regard to case, width and white space."""
+    turns = [[turn.role, _normal(turn.text), turn.tool_calls] for turn in case.prompt]
+    return digest([turns, case.tools])
+
+
+def _normal(text: str) -> str:
+    return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
+
+
+def _joined(pairs: Iterable[tuple[str, str]]) -> list[str]:
+    """Return one label a pair, equal where pairs hang together by either of their labels."""
+    above: dict[str, str] = {}
+
+    def top(label: str) -> str:
+        while above.setdefault(label, label) != label:
+            label = above[label]
+        return label
+
+    firsts: list[str] = []
+    for named, asked in pairs:
+        first, second = f"named {named}", f"asked {asked}"
+        above[top(second)] = top(first)
+        firsts.append(first)
+    return [top(first) for first in firsts]
+
+
+def _named_clusters(cases: Sequence[Example], key: str | None) -> list[str] | None:
     if key is None:
         return None
     for case in cases:

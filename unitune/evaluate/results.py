@@ -147,7 +147,7 @@ class GateCheck(Frozen):
 
 
 class Regression(Frozen):
-    """The candidate against the scores in a baseline file, on the cases that both have."""
+    """The candidate against the scores in a baseline file, on all cases of the file."""
 
     file: str
     """As the job names it."""
@@ -161,7 +161,7 @@ class Regression(Frozen):
     added: tuple[str, ...] = ()
     """Ids of cases that the file does not have yet."""
     removed: tuple[str, ...] = ()
-    """Ids of cases that only the file has."""
+    """Ids of cases that only the file has; they count as wrong now."""
 
 
 class GateResult(Frozen):

@@ -2,8 +2,9 @@
 
 `prepare` makes a `Task` out of a job's splits. It refuses what would make the evidence worthless
 before any model is loaded: test cases that stand in training rows (as `evaluate.leaks` says),
-two different cases under one id, expected answers that a scorer cannot read. A case that stands
-in the file twice is asked and counted once, because it is no second piece of evidence.
+two different cases under one id, expected answers that a scorer cannot read or that any answer
+meets. A case that stands in the file twice, under whatever ids, is asked and counted once, because
+it is no second piece of evidence.
 
 Not here: asking (`unitune.evaluate.asking.engine`), statistics
 (`unitune.evaluate.statistics.paired`).
@@ -11,7 +12,7 @@ Not here: asking (`unitune.evaluate.asking.engine`), statistics
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from statistics import fmean
@@ -24,7 +25,7 @@ from unitune.errors import DataError, JobError, Leak
 from unitune.evaluate.asking.engine import Question, short_hash
 from unitune.evaluate.contenders.dev import DevScore
 from unitune.evaluate.contenders.prompts import Prompt
-from unitune.evaluate.grouping import check_groups
+from unitune.evaluate.grouping import asks, check_groups
 from unitune.evaluate.results import Answer, Confusion, LeakResult, Record
 from unitune.evaluate.scorers import (
     Attempt,
@@ -34,6 +35,7 @@ from unitune.evaluate.scorers import (
     Sums,
     build,
     check_expected,
+    check_telling,
     measure,
 )
 from unitune.home import home
@@ -58,6 +60,7 @@ class Task:
         temperature: 0 is greedy.
         measures: What is told of answers beside their quality.
         prices: Of the contenders' tokens, by contender.
+        copies: Cases left out because they are copies of another, by their id: that one's id.
     """
 
     cases: tuple[Example, ...]
@@ -71,6 +74,7 @@ class Task:
     temperature: float = 0.0
     measures: tuple[MeasureSpec, ...] = ()
     prices: Mapping[str, TokenPrice] = field(default_factory=dict[str, TokenPrice])
+    copies: Mapping[str, str] = field(default_factory=dict[str, str])
 
     def scorer(self, name: str) -> Scorer:
         """Return the scorer of a name."""
@@ -195,7 +199,7 @@ def prepare(
     Raises:
         JobError: The job has no test cases.
         DataError: Cases cannot be told apart, or an expected answer cannot be read.
-        Leak: Test cases stand in training rows, and the job refuses that.
+        Leak: Test cases stand in training rows, and the job refuses that, or one of them is pinned.
     """
     if splits.test is None:
         raise JobError(
@@ -203,16 +207,18 @@ def prepare(
             "Set data.test to a file of held-out rows."
         )
     evaluate = job.evaluate
-    test = _once_each(splits.test)
+    test, copies = _once_each(splits.test)
     setting = _setting(job, splits.train)
     scorers = tuple(
         build(spec, setting) for spec in evaluate.scorers if not isinstance(spec, MEASURES)
     )
     check_expected(scorers, test)
     check_expected(scorers, splits.validation)
+    check_telling(scorers, test)
     check_groups(tuple(test), evaluate)
     found = _search((splits.train, splits.validation, *trained), test, evaluate)
-    kept = _without(test, found)
+    pinned = {copies.get(name, name) for name in (evaluate.gate.pinned if evaluate.gate else ())}
+    kept = _without(test, found, pinned)
     return Task(
         cases=tuple(kept),
         dev=dev_rows(splits.validation),
@@ -220,11 +226,12 @@ def prepare(
         primary=evaluate.primary_scorer,
         max_tokens=longest_answer(splits.train or test, evaluate),
         leaks=found,
-        notes=_doubles(len(splits.test) - len(test)),
+        notes=(*_doubles(len(splits.test) - len(test)), *_asked_alike(kept)),
         repeats=evaluate.repeats,
         temperature=evaluate.temperature,
         prices=prices or {},
         measures=tuple(spec for spec in evaluate.scorers if isinstance(spec, MEASURES)),
+        copies=copies,
     )
 
 
@@ -259,17 +266,29 @@ def _most_tokens(text: str) -> int:
     return dense + (plain + 1) // 2
 
 
-def _once_each(test: Dataset) -> Dataset:
-    """Return the test rows with exact copies left out."""
+def _once_each(test: Dataset) -> tuple[Dataset, dict[str, str]]:
+    """Return the test rows without copies, and the ids of copies with those of what they copy.
+
+    A case that is pinned in any of its copies is pinned.
+    """
+    by_id: dict[str, Row] = {}
     kept: dict[str, Row] = {}
+    copies: dict[str, str] = {}
     for row in test.rows:
-        first = kept.setdefault(row.example.case_id, row)
-        if first.example != row.example:
+        name, content = row.example.case_id, row.example.case_hash
+        other = by_id.setdefault(name, row)
+        if other.example.case_hash != content:
             raise DataError(
-                f"{test.name}:{row.line}: the id {row.example.case_id!r} stands at line "
-                f"{first.line} too, with another content. Give each case an id of its own, or none."
+                f"{test.name}:{row.line}: the id {name!r} stands at line "
+                f"{other.line} too, with another content. Give each case an id of its own, or none."
             )
-    return replace(test, rows=tuple(kept.values()))
+        first = kept.setdefault(content, row)
+        if first.example.case_id != name:
+            copies[name] = first.example.case_id
+        if row.example.pinned and not first.example.pinned:
+            pinned = first.example.model_copy(update={"pinned": True})
+            kept[content] = replace(first, example=pinned)
+    return replace(test, rows=tuple(kept.values())), copies
 
 
 def _search(seen: Iterable[Dataset], test: Dataset, evaluate: Evaluate) -> LeakResult:
@@ -280,10 +299,25 @@ def _search(seen: Iterable[Dataset], test: Dataset, evaluate: Evaluate) -> LeakR
     return LeakResult(action=evaluate.leaks, cases=found)
 
 
-def _without(test: Dataset, found: LeakResult) -> Sequence[Example]:
+def _without(test: Dataset, found: LeakResult, pinned: Collection[str]) -> Sequence[Example]:
+    """Return the cases without those that leak, where they are to be dropped.
+
+    Args:
+        test: The cases.
+        found: Those that leak.
+        pinned: Ids of cases that the gate names; rows may say so themselves.
+    """
     if found.action != "drop":
         return tuple(test)
     leaking = {shared.case for shared in found.cases}
+    for row in test.rows:
+        name = row.example.case_id
+        if name in leaking and (row.example.pinned or name in pinned):
+            raise Leak(
+                f"{test.name}:{row.line}: the case {name} is pinned, and it stands in training or "
+                "validation rows too: dropping it would drop the check. Take the row out of "
+                "training, or pin another case."
+            )
     kept = [example for example in test if example.case_id not in leaking]
     if not kept:
         raise Leak(
@@ -291,6 +325,15 @@ def _without(test: Dataset, found: LeakResult) -> Sequence[Example]:
             "so none is left to judge by. Give data.test rows that were not trained on."
         )
     return kept
+
+
+def _asked_alike(cases: Sequence[Example]) -> tuple[str, ...]:
+    """Tell of cases that ask the same, though something else in their rows differs."""
+    count = len(cases) - len({asks(case) for case in cases})
+    if not count:
+        return ()
+    what = "1 test case asks" if count == 1 else f"{count} test cases ask"
+    return (f"{what} the same as another; such cases are one piece of evidence together.",)
 
 
 def _doubles(count: int) -> tuple[str, ...]:

@@ -119,7 +119,10 @@ def _against_the_file(comparison: Comparison) -> Iterator[Block]:
     if then is None:
         return
     yield Block(said(words.regression(comparison)), needed=True)
-    for what, cases in (("added since", then.added), ("no longer there", then.removed)):
+    for what, cases in (
+        ("added since", then.added),
+        ("no longer there, counted as wrong", then.removed),
+    ):
         if cases:
             named = ", ".join(_name(case) for case in cases[:MOST_ROWS])
             more = f" and {len(cases) - MOST_ROWS} more" if len(cases) > MOST_ROWS else ""

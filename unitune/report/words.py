@@ -281,7 +281,10 @@ def regression(comparison: Comparison) -> str:
     low, high = (decimal(100 * end) for end in then.interval)
     others = ", ".join(
         f"{counted(len(cases), 'case')} {what}"
-        for what, cases in (("added since", then.added), ("no longer there", then.removed))
+        for what, cases in (
+            ("added since", then.added),
+            ("no longer there, counted as wrong", then.removed),
+        )
         if cases
     )
     return (

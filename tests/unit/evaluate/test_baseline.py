@@ -135,17 +135,43 @@ def test_the_candidate_is_held_against_what_it_scored_and_not_against_the_live_b
 
 
 @pytest.mark.usefixtures("accepted")
-def test_cases_added_and_removed_are_listed_and_left_out(make_job: Make, backend_of: Any) -> None:
+def test_cases_added_are_left_out_and_those_removed_count_as_wrong(
+    make_job: Make, backend_of: Any
+) -> None:
+    """Of the five removed, the first was wrong when it was accepted."""
     backend_of(wrong_every(10))
     found = again(make_job(evaluate(), test=[*ROWS[5:], ("test 991", "yes")]))
 
     assert found.gate is not None
     then = found.gate.regression
     assert then is not None
-    assert (195, 1, 5) == (then.n, len(then.added), len(then.removed))
+    assert (200, 1, 5) == (then.n, len(then.added), len(then.removed))
+    assert (0, 4) == (then.gained, then.lost)
     assert then.added == tuple(
         case.id for case in found.cases if case.messages[-1].text == "test 991"
     )
+
+
+@pytest.mark.usefixtures("accepted")
+def test_taking_out_the_cases_that_broke_mends_nothing(make_job: Make, backend_of: Any) -> None:
+    """Twenty cases broke, at a margin of 5 points: with their rows or without them."""
+    backend_of(wrong_every(5))
+    kept = [row for at, row in enumerate(ROWS) if at % 10 != 5]
+    broken, cut = (again(make_job(evaluate(), test=rows)) for rows in (ROWS, kept))
+
+    assert [1, 1] == [broken.exit_code, cut.exit_code]
+    assert broken.gate is not None
+    assert cut.gate is not None
+    assert broken.gate.regression is not None
+    assert cut.gate.regression is not None
+    assert broken.gate.regression.difference == cut.gate.regression.difference == -0.1
+
+
+@pytest.mark.usefixtures("accepted")
+def test_min_cases_does_not_count_cases_that_are_gone(make_job: Make, backend_of: Any) -> None:
+    backend_of(wrong_every(10))
+    gate = {**GATE, "min_cases": 200}
+    assert 3 == again(make_job(evaluate(gate), test=ROWS[1:])).exit_code
 
 
 @pytest.mark.usefixtures("accepted")
@@ -217,7 +243,8 @@ def test_there_must_be_a_file_to_update(make_job: Make, backend_of: Any) -> None
 
 @pytest.mark.parametrize(
     "broken",
-    ["", "{}", "<<<<<<< HEAD", '{"id": "a", "content": "b", "scores": {"exact": NaN}}', "LAST"],
+    ["", "{}", "<<<<<<< HEAD", '{"id": "a", "content": "b", "scores": {"exact": NaN}}', "LAST"]
+    + [f'{{"id": "a", "content": "b", "scores": {{"exact": {score}}}}}' for score in (-1, 1.01)],
 )
 def test_a_line_that_cannot_be_read_is_named(accepted: Job, broken: str) -> None:
     first, *rest = lines(accepted)
@@ -311,7 +338,7 @@ def test_a_case_without_a_score_is_never_written(tmp_path: Path) -> None:
     assert [] == list(tmp_path.iterdir())
 
 
-@given(st.dictionaries(st.text(min_size=1, max_size=8), st.floats(-10, 10), min_size=1))
+@given(st.dictionaries(st.text(min_size=1, max_size=8), st.floats(0, 1), min_size=1))
 def test_what_is_written_reads_back_in_the_same_digits(
     tmp_path_factory: pytest.TempPathFactory, scores: dict[str, float]
 ) -> None:
@@ -333,7 +360,7 @@ def test_what_is_written_reads_back_in_the_same_digits(
 def test_cases_of_one_cluster_say_less_against_the_file_too() -> None:
     """Twenty clusters of five cases each that go right or wrong together."""
     names = [f"{at:03d}" for at in range(100)]
-    then = baseline.Standing("b.jsonl", "exact", dict.fromkeys(names, 1.0), (), ())
+    then = baseline.Standing("b.jsonl", "exact", dict.fromkeys(names, 1.0), (), {})
     now = {
         name: Answer(text="x", scores={"exact": float(at // 5 % 4 > 0)})
         for at, name in enumerate(names)

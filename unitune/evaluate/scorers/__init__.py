@@ -18,8 +18,8 @@
 
 Each scorer's docstring says why it is there and what it leaves out. `interface` has the interface,
 `sums` what resampling adds up, `build` the table, `expected` the refusal of cases that cannot be
-found right, `fingerprint` what tells a changed scorer. A case without an answer is no business of a
-scorer: it scores 0 and is counted as an error.
+found right and of scorers that find nothing wrong, `fingerprint` what tells a changed scorer. A
+case without an answer is no business of a scorer: it scores 0 and is counted as an error.
 
 Not here: judges, and what contenders forget beside the task (`unitune.evaluate.retention`).
 """
@@ -27,7 +27,7 @@ Not here: judges, and what contenders forget beside the task (`unitune.evaluate.
 from __future__ import annotations
 
 from unitune.evaluate.scorers.build import build
-from unitune.evaluate.scorers.expected import check_expected
+from unitune.evaluate.scorers.expected import check_expected, check_telling
 from unitune.evaluate.scorers.fingerprint import scorer_fingerprint
 from unitune.evaluate.scorers.interface import Attempt, Kind, Score, Scorer, Setting, Unscorable
 from unitune.evaluate.scorers.json_text import read_json
@@ -44,6 +44,7 @@ __all__ = [
     "Unscorable",
     "build",
     "check_expected",
+    "check_telling",
     "mean_of",
     "measure",
     "read_json",

@@ -173,7 +173,7 @@ def make_embedding(spec: Embedding, setting: Setting) -> Scorer:
         asked = [attempt for attempt in attempts if attempt.text.strip()]
         embedder.vectors([text for each in asked for text in (each.text, each.expected)])
 
-    return Scorer(spec, Kind.GRADED, judge, refuse_empty, fetch)
+    return Scorer(spec, Kind.GRADED, judge, refuse_empty, fetch=fetch)
 
 
 def _headers(spec: Embedding) -> dict[str, str]:

@@ -1,4 +1,7 @@
-"""Refusing cases that a scorer could never find right, before any model is asked."""
+"""Refusing what no answer could change, before any model is asked.
+
+Cases that a scorer could never find right, and scorers that could never find an answer wrong.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ from collections.abc import Sequence
 
 from unitune.data import findings
 from unitune.data.dataset import Dataset
-from unitune.errors import DataError
+from unitune.errors import DataError, JobError
 from unitune.evaluate.scorers.interface import Scorer
 
 
@@ -35,3 +38,23 @@ def check_expected(scorers: Sequence[Scorer], cases: Dataset) -> None:
         raise DataError(
             f"{cases.name}: {count} could never be found right. First: {broken[0]}", tuple(broken)
         )
+
+
+def check_telling(scorers: Sequence[Scorer], cases: Dataset) -> None:
+    """Refuse scorers that would find every answer right, whatever the case.
+
+    Args:
+        scorers: The job's.
+        cases: The test rows.
+
+    Raises:
+        JobError: There is such a scorer.
+    """
+    for scorer in scorers:
+        why = next((scorer.indulgence(row.example) for row in cases.rows), None)
+        if why and all(scorer.indulgence(row.example) for row in cases.rows):
+            raise JobError(
+                f"evaluate.scorers: {scorer.name} could never find an answer to {cases.name} "
+                f"wrong: {why}. Every contender would have 100 %. Use another scorer, or rows "
+                "that it can tell apart."
+            )

@@ -118,6 +118,10 @@ def _any_answer_may_be_right(_: Example) -> str | None:
     return None
 
 
+def _some_answer_may_be_wrong(_: Example) -> str | None:
+    return None
+
+
 def _nothing_to_fetch(_: Sequence[Attempt]) -> None:
     pass
 
@@ -131,6 +135,7 @@ class Scorer:
         kind: What its scores are.
         judge: Scores one attempt; may raise `Unscorable`.
         refusal: Says why no answer to a case could ever be right; None where one can.
+        indulgence: Says why every answer to a case would be right; None where one can be wrong.
         fetch: Gets at once what judging many attempts takes, for scorers that ask a server.
         over_all: Sums that the score of all cases is made of; None: the mean over cases.
         confusion: Which label was answered where which was expected, for scorers of labels.
@@ -141,6 +146,7 @@ class Scorer:
     kind: Kind
     judge: Callable[[Attempt], float | Score]
     refusal: Callable[[Example], str | None] = _any_answer_may_be_right
+    indulgence: Callable[[Example], str | None] = _some_answer_may_be_wrong
     fetch: Callable[[Sequence[Attempt]], None] = _nothing_to_fetch
     over_all: Callable[[Sequence[Attempt]], Sums] | None = None
     confusion: Callable[[Sequence[Attempt]], Confusion] | None = None

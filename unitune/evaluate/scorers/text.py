@@ -9,6 +9,9 @@ from unitune.evaluate.scorers.extras import needs
 from unitune.evaluate.scorers.interface import Attempt, Kind, Scorer, Setting
 from unitune.specs.scorers import Contains, EditDistance, Exact, Regex
 
+_ASSERTION = re.compile(r"[$^]|\\[AbBZ]|\(\?<?[=!]|\(\?\(")
+"""What may keep a pattern from matching though nothing is to be matched."""
+
 
 def exact(answer: str, expected: str, *, ignore_case: bool = False) -> bool:
     """Whether the answer is the expected one, outer whitespace aside.
@@ -87,7 +90,17 @@ def make_contains(spec: Contains, _: Setting) -> Scorer:
 
 def make_regex(spec: Regex, _: Setting) -> Scorer:
     """Return the scorer of `matches`."""
-    return Scorer(spec, Kind.BINARY, lambda attempt: matches(attempt.text, spec.pattern))
+
+    def judge(attempt: Attempt) -> bool:
+        return matches(attempt.text, spec.pattern)
+
+    def indulgence(_: Example) -> str | None:
+        # Without assertions, which look around, what matches nothing matches nothing anywhere.
+        if _ASSERTION.search(spec.pattern) or not matches("", spec.pattern):
+            return None
+        return f"the pattern {spec.pattern!r} is found in every text, also in an empty one"
+
+    return Scorer(spec, Kind.BINARY, judge, indulgence=indulgence)
 
 
 def make_edit_distance(spec: EditDistance, _: Setting) -> Scorer:

@@ -95,7 +95,13 @@ def make_tool_calls(spec: ToolCalls, _: Setting) -> Scorer:
                 return f"the arguments of the expected call {clip(call)} are not JSON: {error}"
         return None
 
-    return Scorer(spec, Kind.BINARY, judge, refusal)
+    return Scorer(spec, Kind.BINARY, judge, refusal, _no_call_possible)
+
+
+def _no_call_possible(case: Example) -> str | None:
+    if case.tools or expected_calls(case):
+        return None
+    return "no case offers a tool or expects a call, and an answer without a call is right"
 
 
 def _shown(calls: Calls) -> str:
