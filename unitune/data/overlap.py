@@ -9,10 +9,8 @@ and JSON answers; whether the answers are equal is told beside. Words that many 
 row, as from a template around each question, are left out of the two inexact ways. Two questions
 that differ in a number and in their answers are two questions.
 
-The search is complete, not sampled: where MinHash would miss some, an index of each case's rarest
-pieces finds every pair over the threshold (prefix filtering: Chaudhuri, Ganti and Kaushik, ICDE
-2006; Bayardo, Ma and Srikant, WWW 2007; the count of shared rare pieces as in Xiao, Wang, Lin and
-Yu, WWW 2008). Cases are kept, and training rows stream past them.
+The search is complete, not sampled: where MinHash would miss some, `unitune.data.near` finds every
+pair over the threshold. Cases are kept, and training rows stream past them.
 
 Not found: paraphrases and translations. Scripts without spaces are held to near duplicates more
 strictly, since five of their letters are several words, and have no runs of words.
@@ -20,34 +18,23 @@ strictly, since five of their letters are several words, and have no runs of wor
 
 from __future__ import annotations
 
-import math
 import re
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
-from typing import Literal, TypeAlias
+from typing import Literal, NamedTuple, TypeAlias
 
 from pydantic import BaseModel, ConfigDict
 
 from unitune.data.dataset import Row
 from unitune.data.example import Example
+from unitune.data.near import BATCH_TEXTS, NearIndex
 
 Kind = Literal["exact", "near-duplicate", "n-gram"]
 Turns: TypeAlias = tuple[str, ...]
 Words: TypeAlias = tuple[str, ...]
 Run: TypeAlias = int
-
-PIECE_LETTERS = 5
-"""As for short documents in Leskovec, Rajaraman and Ullman, Mining of Massive Datasets, 3.2.2.
-
-Tried on banking77: of the near duplicates found with 5 letters 96 % have the label of their double;
-words instead of letters find "change my name" beside "change my pin".
-"""
-
-NEAR_SIMILARITY = 0.8
-"""Jaccard similarity from which two texts are near duplicates; customary in deduplication."""
 
 RUN_WORDS = 13
 """Words of an n-gram, as in GPT-3's contamination check (Brown et al. 2020, appendix C)."""
@@ -67,9 +54,6 @@ TEMPLATE_SHARE = 0.1
 
 TEMPLATE_CASES = 3
 """Many is at least so many: two cases may be each other's doubles."""
-
-REMEMBERED_QUESTIONS = 20_000
-"""Whose pieces are kept, some 5 KB a sentence; those of others are made again when needed."""
 
 _APOSTROPHES = "'\u2018\u2019"
 _MARKS = {
@@ -113,19 +97,26 @@ class _Said:
 
 @dataclass(frozen=True, slots=True)
 class _Question:
-    """The user turns of one or several cases.
+    """What one or several cases ask.
 
     Args:
         words: In order, without those of templates.
-        pieces: How many different pieces it has.
         runs: How many different runs of words.
         cases: Positions of the cases that ask this.
     """
 
     words: Words
-    pieces: int
     runs: int
-    cases: tuple[int, ...]
+    cases: Sequence[int]
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """A row that waits to be held against the cases."""
+
+    row: Row
+    file: str
+    asked: Turns
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +129,14 @@ class _Double:
     line: int
 
 
+class _Match(NamedTuple):
+    """Cases that a row says, and how that was found."""
+
+    cases: Sequence[int]
+    kind: Kind
+    similarity: float
+
+
 class Search:
     """Looks for cases in rows that stream past.
 
@@ -147,33 +146,24 @@ class Search:
 
     def __init__(self, cases: Sequence[Row]) -> None:
         self._cases = cases
+        self._said: dict[int, _Said] = {}
         self._doubles: dict[int, _Double] = {}
-        self._remembered_pieces = lru_cache(REMEMBERED_QUESTIONS)(_pieces)
-        asking: defaultdict[Turns, list[int]] = defaultdict(list)
-        self._said: list[_Said] = []
+        self._waiting: list[_Seen] = []
+        self._exact: defaultdict[Turns, list[int]] = defaultdict(list)
         for at, row in enumerate(cases):
-            asked = question(row.example)
-            asking[asked].append(at)
-            self._said.append(_said(row.example, asked))
-        self._templates = _templates(asking)
-        words = {asked: self._own_words(asked) for asked in asking}
-        frequency = Counter(piece for own in words.values() for piece in _pieces(own))
-        in_order = sorted(frequency, key=lambda piece: (frequency[piece], piece))
-        self._rarity = {piece: at for at, piece in enumerate(in_order, 1)}
-        self._exact: dict[Turns, _Question] = {}
-        self._by_piece: defaultdict[int, list[_Question]] = defaultdict(list)
-        self._by_run: defaultdict[Run, list[_Question]] = defaultdict(list)
-        for asked, own in words.items():
-            self._index(asked, own, tuple(asking[asked]))
-
-    def _index(self, asked: Turns, words: Words, cases: tuple[int, ...]) -> None:
-        pieces, runs = _pieces(words), set(_runs(words, RUN_WORDS))
-        indexed = _Question(words, len(pieces), len(runs), cases)
-        self._exact[asked] = indexed
-        for piece in sorted(map(self._rarity.__getitem__, pieces))[: _prefix(len(pieces))]:
-            self._by_piece[piece].append(indexed)
-        for run in runs:
-            self._by_run[run].append(indexed)
+            self._exact[question(row.example)].append(at)
+        self._templates = _templates(self._exact)
+        asking: defaultdict[Words, list[int]] = defaultdict(list)
+        for asked, places in self._exact.items():
+            asking[self._own_words(asked)] += places
+        self._questions: list[_Question] = []
+        self._by_run: defaultdict[Run, list[int]] = defaultdict(list)
+        for at, (words, places) in enumerate(asking.items()):
+            runs = set(_runs(words, RUN_WORDS))
+            self._questions.append(_Question(words, len(runs), places))
+            for run in runs:
+                self._by_run[run].append(at)
+        self._near = NearIndex([_text(one.words) for one in self._questions])
 
     def look_in(self, rows: Iterable[Row], file: str) -> None:
         """Hold rows against the cases.
@@ -186,21 +176,14 @@ class Search:
             self.look_at(row, file)
 
     def look_at(self, row: Row, file: str) -> None:
-        """Hold one row against the cases."""
-        asked = question(row.example)
-        said = _said(row.example, asked)
-        for found, kind, similarity in self._matches(asked):
-            for at in found.cases:
-                case = self._said[at]
-                same = case.answer == said.answer
-                if kind == "near-duplicate" and not same and case.numbers != said.numbers:
-                    continue
-                rank = (kind == "exact", similarity, same)
-                if at not in self._doubles or rank > self._doubles[at].rank:
-                    self._doubles[at] = _Double(rank, kind, file, row.line)
+        """Hold one row against the cases, with others or when the search is asked what it found."""
+        self._waiting.append(_Seen(row, file, question(row.example)))
+        if len(self._waiting) == BATCH_TEXTS:
+            self._look()
 
     def found(self) -> tuple[SharedCase, ...]:
         """Return the cases that stand in the rows so far, in the order of the cases."""
+        self._look()
         return tuple(
             SharedCase(
                 case=self._cases[at].example.case_id,
@@ -214,56 +197,57 @@ class Search:
             for at, double in sorted(self._doubles.items())
         )
 
-    def _matches(self, asked: Turns) -> Iterator[tuple[_Question, Kind, float]]:
-        if asked in self._exact:
-            yield self._exact[asked], "exact", 1.0
-        words = self._own_words(asked)
-        for found, similarity in self._near(words):
-            yield found, "near-duplicate", similarity
-        for found, share in self._quoted(words):
-            yield found, "n-gram", share
+    def _look(self) -> None:
+        """Hold the rows that wait against the cases."""
+        seen, self._waiting = self._waiting, []
+        words = [self._own_words(one.asked) for one in seen]
+        near: defaultdict[int, list[_Match]] = defaultdict(list)
+        for double in self._near.doubles([_text(own) for own in words]):
+            cases = self._questions[double.indexed].cases
+            near[double.text].append(_Match(cases, "near-duplicate", double.similarity))
+        for at, one in enumerate(seen):
+            matches = [*near.pop(at, ()), *self._quoted(words[at])]
+            if one.asked in self._exact:
+                matches.insert(0, _Match(self._exact[one.asked], "exact", 1.0))
+            if matches:
+                self._note(one, matches)
 
-    def _near(self, words: Words) -> Iterator[tuple[_Question, float]]:
-        pieces = _pieces(words)
-        known = sorted(filter(None, map(self._rarity.get, pieces)))
-        # Two sets share at most the smaller one: without enough known pieces there is no double.
-        if len(known) < NEAR_SIMILARITY * len(pieces):
+    def _note(self, seen: _Seen, matches: Iterable[_Match]) -> None:
+        said = _said(seen.row.example, seen.asked)
+        for match in matches:
+            for at in match.cases:
+                case = self._said_by(at)
+                same = case.answer == said.answer
+                if match.kind == "near-duplicate" and not same and case.numbers != said.numbers:
+                    continue
+                rank = (match.kind == "exact", match.similarity, same)
+                if at not in self._doubles or rank > self._doubles[at].rank:
+                    self._doubles[at] = _Double(rank, match.kind, seen.file, seen.row.line)
+
+    def _said_by(self, at: int) -> _Said:
+        if at not in self._said:
+            example = self._cases[at].example
+            self._said[at] = _said(example, question(example))
+        return self._said[at]
+
+    def _quoted(self, words: Words) -> Iterator[_Match]:
+        known = self._by_run.keys() & _runs(words, RUN_WORDS)
+        if not known:
             return
-        # Pieces that no case has are the rarest of all, and find nothing.
-        unknown = len(pieces) - len(known)
-        rarest = known[: max(_prefix(len(pieces)) - unknown, 0)]
-        hits = [found for piece in rarest for found in self._by_piece.get(piece, ())]
-        candidates = {id(found): found for found in hits}
-        enough: dict[int, float] = {}
-        for key, rare in Counter(map(id, hits)).items():
-            found = candidates[key]
-            if found.pieces not in enough:
-                common = max(len(known) - len(rarest), found.pieces - _prefix(found.pieces))
-                enough[found.pieces] = _needed(len(pieces), found.pieces) - common
-            # Of the pieces that are not among one's rarest, all could be shared, and no more.
-            if rare < enough[found.pieces]:
-                continue
-            shared = len(pieces & self._remembered_pieces(found.words))
-            similarity = shared / (len(pieces) + found.pieces - shared)
-            if similarity >= NEAR_SIMILARITY:
-                yield found, similarity
-
-    def _quoted(self, words: Words) -> Iterator[tuple[_Question, float]]:
-        hits = [one for run in set(_runs(words, RUN_WORDS)) for one in self._by_run.get(run, ())]
-        found = {id(one): one for one in hits}
-        for key, count in Counter(map(id, hits)).items():
-            share = count / found[key].runs
+        for at, count in Counter(at for run in known for at in self._by_run[run]).items():
+            share = count / self._questions[at].runs
             if share >= RUN_SHARE:
-                yield found[key], share
+                yield _Match(self._questions[at].cases, "n-gram", share)
 
     def _own_words(self, asked: Turns) -> Words:
         """Return the words of user turns, without those that come from a template."""
         words = _words(asked)
-        if not self._templates:
+        runs = _runs(words, TEMPLATE_WORDS) if self._templates else ()
+        if self._templates.isdisjoint(runs):
             return words
         from_template = {
             at + step
-            for at, run in enumerate(_runs(words, TEMPLATE_WORDS))
+            for at, run in enumerate(runs)
             if run in self._templates
             for step in range(TEMPLATE_WORDS)
         }
@@ -283,6 +267,8 @@ def question(example: Example) -> Turns:
 
 def _normal(text: str) -> str:
     """Return a text without regard to width, case and white space."""
+    if text.isascii():
+        return " ".join(text.lower().split())
     folded = unicodedata.normalize("NFKC", text).casefold()
     return " ".join(unicodedata.normalize("NFKC", folded).split())
 
@@ -295,26 +281,13 @@ def _words(asked: Turns) -> Words:
     return tuple(" ".join(asked).translate(_MARKS).split())
 
 
-def _pieces(words: Words) -> set[str]:
-    text = f" {' '.join(words)} "
-    return {text[at : at + PIECE_LETTERS] for at in range(len(text) - PIECE_LETTERS + 1)}
+def _text(words: Words) -> str:
+    return f" {' '.join(words)} "
 
 
-def _prefix(pieces: int) -> int:
-    """Return how many of its rarest pieces a near duplicate of a question cannot all lack."""
-    return pieces - math.ceil(NEAR_SIMILARITY * pieces) + 1
-
-
-def _needed(pieces: int, others: int) -> float:
-    """Return how many pieces two near duplicates with so many must share."""
-    if not NEAR_SIMILARITY <= pieces / others <= 1 / NEAR_SIMILARITY:
-        return math.inf
-    return math.ceil(NEAR_SIMILARITY / (1 + NEAR_SIMILARITY) * (pieces + others))
-
-
-def _runs(words: Words, length: int) -> Iterator[Run]:
-    """Yield all runs of so many words, each by its hash, which no other process shares."""
-    return map(hash, zip(*(words[at:] for at in range(length)), strict=False))
+def _runs(words: Words, length: int) -> list[Run]:
+    """Return all runs of so many words, each by its hash, which no other process shares."""
+    return [hash(words[at : at + length]) for at in range(len(words) - length + 1)]
 
 
 def _templates(questions: Collection[Turns]) -> frozenset[Run]:

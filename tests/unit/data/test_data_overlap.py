@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import random
+from collections.abc import Set as AbstractSet
+from itertools import permutations
 from pathlib import Path
 
 import pytest
@@ -11,7 +14,8 @@ from hypothesis import strategies as st
 
 from unitune.data.dataset import Row
 from unitune.data.example import Example, Message
-from unitune.data.overlap import NEAR_SIMILARITY, RUN_WORDS, Search, SharedCase
+from unitune.data.near import NEAR_SIMILARITY, Double, NearIndex, pieces
+from unitune.data.overlap import RUN_WORDS, Search, SharedCase
 
 DISFL_QA = Path(__file__).parents[3] / "../shared/data/disfl-qa"
 
@@ -181,6 +185,110 @@ def test_the_index_finds_what_comparing_all_pairs_finds(train: list[str], asked:
         for shared in found(rows(*train), cases)
         if asked[shared.line - 1] in near or shared.kind == "near-duplicate"
     }
+
+
+def jaccard(one: AbstractSet[object], other: AbstractSet[object]) -> float:
+    return len(one & other) / (len(one | other) or 1)
+
+
+def brute_force(train: list[Row], cases: list[Row]) -> dict[int, tuple[str, float, int]]:
+    """Hold every row against every case, for questions of plain words without templates."""
+
+    def question(row: Row) -> str:
+        return row.example.messages[0].text
+
+    def runs(text: str) -> set[tuple[str, ...]]:
+        words = text.split()
+        return {tuple(words[at : at + RUN_WORDS]) for at in range(len(words) - RUN_WORDS + 1)}
+
+    found: dict[int, tuple[tuple[bool, float], str, int]] = {}
+    looks = [
+        (row.line, question(row), pieces(f" {question(row)} "), runs(question(row)))
+        for row in train
+    ]
+    for case in cases:
+        asked, mine = pieces(f" {question(case)} "), runs(question(case))
+        for line, text, theirs, quoted in looks:
+            similarity = jaccard(asked, theirs)
+            share = len(mine & quoted) / (len(mine) or 1)
+            for kind, value, holds in (
+                ("exact", 1.0, text == question(case)),
+                ("near-duplicate", similarity, similarity >= NEAR_SIMILARITY),
+                ("n-gram", share, share >= 0.5),
+            ):
+                rank = (kind == "exact", value)
+                if holds and (case.line not in found or rank > found[case.line][0]):
+                    found[case.line] = (rank, kind, line)
+    return {line: (kind, rank[1], row) for line, (rank, kind, row) in found.items()}
+
+
+VOCABULARY = (
+    "card account transfer refund balance limit pin cash charge fee declined pending app phone "
+    "address currency exchange rate top up order track lost stolen verify"
+)
+WORDS = VOCABULARY.split()
+
+
+def copied(chance: random.Random, text: str) -> str:
+    """Return a text with a word or two changed, left out or put in."""
+    words = text.split()
+    for _ in range(chance.randint(0, 2)):
+        at = chance.randrange(len(words) + 1)
+        words[at : at + chance.randint(0, 1)] = chance.choices(WORDS, k=chance.randint(0, 1))
+    return " ".join(words or WORDS[:1])
+
+
+@pytest.mark.parametrize("length", [(1, 5), (8, 12), (20, 30), (60, 90)])
+def test_the_search_finds_what_holding_every_row_against_every_case_finds(
+    length: tuple[int, int],
+) -> None:
+    """Questions of 25 words share nearly all their pieces; half of the rows are near copies."""
+    chance = random.Random(length[0])  # noqa: S311 - repeatable, not secret
+    asked = [" ".join(chance.choices(WORDS, k=chance.randint(*length))) for _ in range(100)]
+    asked = list(dict.fromkeys(asked))
+    train = [
+        copied(chance, chance.choice(asked))
+        if chance.random() < 0.5
+        else " ".join(chance.choices(WORDS, k=chance.randint(*length)))
+        for _ in range(400)
+    ]
+    cases = rows(*asked)
+    expected = brute_force(rows(*train), cases)
+    kinds = {kind for kind, _, _ in expected.values()}
+    assert {"exact", "near-duplicate"} <= kinds
+    search = Search(cases)
+    search.look_in(rows(*train), "train")
+    assert expected == {
+        one.line: (one.kind, one.similarity, one.train_line) for one in search.found()
+    }
+
+
+def test_a_pair_just_at_the_threshold_is_found_whatever_its_size() -> None:
+    """A text and its first four fifths of pieces: the similarity is 0.8 to the last digit."""
+    chance = random.Random(5)  # noqa: S311 - repeatable, not secret
+    letters = "abcdefghijklmnopqrstuvwxyz"
+    for fifths in (*range(1, 40), 100, 321):
+        whole = "".join(chance.choices(letters, k=5 * fifths + 4))
+        (double,) = NearIndex([whole]).doubles([whole[: 4 * fifths + 4]])
+        assert (0, 0, 0.8) == double
+        assert [] == NearIndex([whole[: 4 * fifths + 4]]).doubles([whole + letters])
+
+
+def test_what_is_found_does_not_hang_on_how_much_is_looked_at_together(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Texts of the same six words share nearly all their pieces: many hits for each."""
+    texts = [f" {' '.join(order)} " for order in permutations(WORDS[:5])]
+    whole = NearIndex(texts).doubles(texts)
+    assert len(whole) > len(texts)
+    assert whole == [
+        Double(at, other, similarity)
+        for at, text in enumerate(texts)
+        for other, theirs in enumerate(texts)
+        if (similarity := jaccard(pieces(text), pieces(theirs))) >= NEAR_SIMILARITY
+    ]
+    monkeypatch.setattr("unitune.data.near._MOST_HITS", 100)
+    assert whole == NearIndex(texts).doubles(texts)
 
 
 @pytest.mark.skipif(not DISFL_QA.is_dir(), reason="needs the disfl-qa files beside the checkout")
