@@ -10,22 +10,40 @@ from unitune.cli.options import Json, Quiet, RunId
 from unitune.errors import UserError
 
 
-def runs(*, json: Json = False) -> None:
-    """List the runs, the newest first.
+def runs(
+    *,
+    limit: Annotated[
+        int | None,
+        typer.Option(metavar="N", min=1, help="How many, the newest first; 50 by default."),
+    ] = None,
+    everything: Annotated[bool, typer.Option("--all", help="Every run.")] = False,
+    json: Json = False,
+) -> None:
+    """List the newest runs, the newest first.
 
-    [dim]$ unitune runs[/dim]
+    [dim]$ unitune runs
+    $ unitune runs --limit 200[/dim]
     """
     from unitune.cli.output import console, print_json
     from unitune.cli.runviews import RunList, RunView, runs_table
-    from unitune.runs.run import runs as all_runs
+    from unitune.runs.run import SHOWN_RUNS, run_count
+    from unitune.runs.run import runs as newest_runs
 
-    found = all_runs()
+    if everything and limit is not None:
+        raise UserError("give --limit N or --all, not both.")
+    found = newest_runs(None if everything else limit or SHOWN_RUNS)
+    total = max(run_count(), len(found))
     if json:
-        print_json(RunList(runs=tuple(RunView.of(run) for run in found)))
-    elif found:
-        console().print(runs_table(found))
-    else:
+        views = tuple(RunView.of(run) for run in found)
+        print_json(RunList(runs=views, total=total, left_out=total - len(found)))
+    elif not found:
         console().print("No runs yet. Start one: unitune run unitune.yaml")
+    else:
+        console().print(runs_table(found))
+        if total > len(found):
+            console().print(
+                f"The newest {len(found):,} of {total:,} runs. More: --limit N, or --all."
+            )
 
 
 def show(run: RunId, *, json: Json = False) -> None:

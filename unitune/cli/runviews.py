@@ -85,10 +85,14 @@ class RunView(BaseModel):
 
 
 class RunList(BaseModel):
-    """All runs, the newest first."""
+    """Runs, the newest first."""
 
     schema_version: int = 1
     runs: tuple[RunView, ...]
+    total: int
+    """How many runs there are."""
+    left_out: int
+    """Of these, older ones that are not listed here; `--limit` and `--all` list more."""
 
 
 def runs_table(found: list[Run]) -> Table:

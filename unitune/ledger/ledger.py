@@ -158,6 +158,43 @@ class Ledger:
         with self._database.reading() as connection:
             return self._read(connection, run_id)[0]
 
+    def newest(self, most: int) -> list[RunRecord]:
+        """Return the newest runs, newest first, without a look at the others.
+
+        Args:
+            most: How many at most.
+        """
+        if not self._database.exists:
+            return []
+        # Ids sort by time (`unitune.keys`), to 83 ms, and have an index.
+        query = sa.select(*RUN_COLUMNS).order_by(RUNS.c.id.desc()).limit(most)
+        with self._database.reading() as connection:
+            found = [run_of(row) for row in connection.execute(query).mappings()]
+        return sorted(found, key=lambda record: (record.created, record.id), reverse=True)
+
+    def run_ids(self, prefix: str = "", most: int | None = None) -> list[str]:
+        """Return the ids of runs that begin so, newest first.
+
+        Args:
+            prefix: The beginning; empty for all.
+            most: How many at most; None for all.
+        """
+        if not self._database.exists:
+            return []
+        like = RUNS.c.id.startswith(prefix, autoescape=True)
+        query = sa.select(RUNS.c.id).where(like).order_by(RUNS.c.id.desc()).limit(most)
+        with self._database.reading() as connection:
+            found = list(connection.execute(query).scalars())
+        return [one for one in found if one.startswith(prefix)]  # SQLite's LIKE ignores case
+
+    def run_count(self) -> int:
+        """Return how many runs there are."""
+        if not self._database.exists:
+            return 0
+        with self._database.reading() as connection:
+            query = sa.select(sa.func.count()).select_from(RUNS)
+            return connection.execute(query).scalar_one()
+
     def records(self, fingerprint: str | None = None) -> list[RunRecord]:
         """Return all runs, or those of one training fingerprint, newest first."""
         query = sa.select(*RUN_COLUMNS).order_by(RUNS.c.created.desc(), RUNS.c.id.desc())

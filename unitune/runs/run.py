@@ -48,7 +48,10 @@ from unitune.runs.handle import Run
 from unitune.runs.uploading import WIRE
 from unitune.today import today
 
-__all__ = ["Run", "find_run", "launch", "runs", "training_fingerprint"]
+__all__ = ["Run", "find_run", "launch", "run_count", "runs", "training_fingerprint"]
+
+SHOWN_RUNS = 50
+"""Runs that a list or a message shows when nobody asks for more."""
 
 
 def launch(
@@ -170,10 +173,20 @@ def training_fingerprint(job: Job, splits: Splits) -> str:
     )
 
 
-def runs() -> list[Run]:
-    """Return all runs of this folder's ledger, newest first."""
+def runs(limit: int | None = None) -> list[Run]:
+    """Return the runs of this folder's ledger, newest first.
+
+    Args:
+        limit: How many at most, which are read alone; None for all.
+    """
     ledger = Ledger(home())
-    return [Run(ledger, record) for record in ledger.records()]
+    records = ledger.records() if limit is None else ledger.newest(limit)
+    return [Run(ledger, record) for record in records]
+
+
+def run_count() -> int:
+    """Return how many runs this folder's ledger has."""
+    return Ledger(home()).run_count()
 
 
 def find_run(id_or_prefix: str) -> Run:
@@ -183,16 +196,20 @@ def find_run(id_or_prefix: str) -> Run:
         UnknownName: No run's id begins so.
         UserError: Several do.
     """
-    known = {run.id: run for run in runs()}
-    if id_or_prefix in known:
-        return known[id_or_prefix]
-    found = [run for run in known.values() if id_or_prefix and run.id.startswith(id_or_prefix)]
+    ledger = Ledger(home())
+    found = ledger.run_ids(id_or_prefix) if id_or_prefix else []
+    if id_or_prefix in found:
+        found = [id_or_prefix]
     if not found:
+        known = ledger.run_ids(most=SHOWN_RUNS)
         raise UnknownName("run", id_or_prefix, known, hint="`unitune runs` lists them.")
     if len(found) > 1:
-        listed = ", ".join(run.id for run in found)
-        raise UserError(f"{id_or_prefix!r} is the beginning of several runs: {listed}. Give more.")
-    return found[0]
+        listed = ", ".join(found[:SHOWN_RUNS])
+        more = f" and {len(found) - SHOWN_RUNS:,} more" if len(found) > SHOWN_RUNS else ""
+        raise UserError(
+            f"{id_or_prefix!r} is the beginning of several runs: {listed}{more}. Give more."
+        )
+    return Run(ledger, ledger.record(found[0]))
 
 
 def _planned(job: Job, splits: Splits) -> RunRecord:

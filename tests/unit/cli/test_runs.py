@@ -1,0 +1,110 @@
+"""`unitune runs` shows the newest page of a ledger, whatever its size."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from command_line import Command
+from sqlalchemy import Engine, event
+
+from unitune.home import home
+from unitune.keys import run_id
+from unitune.ledger import Ledger, RunRecord
+from unitune.runs.run import SHOWN_RUNS
+
+NEW_YEAR = 1_767_225_600.0
+
+AddRuns = Callable[[int], list[str]]
+
+
+@pytest.fixture
+def add_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AddRuns:
+    """Write down so many runs, a minute apart, and return their ids, the newest first."""
+    monkeypatch.chdir(tmp_path)
+
+    def add(count: int) -> list[str]:
+        ledger = Ledger(home())
+        begun = ledger.run_count()
+        for number in range(begun, begun + count):
+            at = NEW_YEAR + 60 * number
+            ledger.add(
+                RunRecord(
+                    id=run_id(at),
+                    name="demo",
+                    backend="fake",
+                    base_model="tiny",
+                    method="sft",
+                    fingerprint=f"{number:064}",
+                    created=at,
+                    updated=at,
+                )
+            )
+        return ledger.run_ids()
+
+    return add
+
+
+@pytest.mark.parametrize(
+    ("options", "shown"),
+    [((), SHOWN_RUNS), (("--limit", "3"), 3), (("--all",), 60), (("--limit", "99"), 60)],
+)
+def test_the_newest_are_listed_and_what_is_left_out_is_told(
+    unitune: Command, add_runs: AddRuns, options: tuple[str, ...], shown: int
+) -> None:
+    newest = add_runs(60)
+
+    told = json.loads(unitune("runs", *options, "--json").out)
+    assert newest[:shown] == [run["id"] for run in told["runs"]]
+    assert (60, 60 - shown) == (told["total"], told["left_out"])
+
+    table = unitune("runs", *options).out
+    assert newest[:shown] == [
+        line.split()[0] for line in table.splitlines() if line.startswith("r26")
+    ]
+    assert (shown < 60) == (f"The newest {shown} of 60 runs." in table)
+
+
+def test_a_page_asks_the_ledger_no_more_for_more_runs(unitune: Command, add_runs: AddRuns) -> None:
+    asked: list[str] = []
+
+    def note(*given: Any) -> None:
+        asked.append(given[2])
+
+    def statements() -> int:
+        asked.clear()
+        assert 5 == len(json.loads(unitune("runs", "--limit", "5", "--json").out)["runs"])
+        return len(asked)
+
+    add_runs(10)
+    event.listen(Engine, "before_cursor_execute", note)
+    try:
+        few = statements()
+        add_runs(40)
+        assert few == statements()
+        found = add_runs(1)[0]
+        asked.clear()
+        assert found in unitune("show", found[:-2]).out
+        assert not [one for one in asked if "job_id" in one and "WHERE" not in one]
+    finally:
+        event.remove(Engine, "before_cursor_execute", note)
+
+
+def test_limit_and_all_exclude_each_other(unitune: Command) -> None:
+    outcome = unitune("runs", "--limit", "5", "--all")
+    assert 2 == outcome.code
+    assert "not both" in outcome.err
+    assert 2 == unitune("runs", "--limit", "0").code
+
+
+def test_a_beginning_of_many_runs_names_some_of_them(unitune: Command, add_runs: AddRuns) -> None:
+    newest = add_runs(SHOWN_RUNS + 5)
+    outcome = unitune("show", "r26")
+    assert 2 == outcome.code
+    assert newest[0] in outcome.err
+    assert newest[-1] not in outcome.err
+    assert "and 5 more" in outcome.err
+    assert "There is no run 'R26'" in unitune("show", "R26").err
