@@ -57,6 +57,14 @@ SILENT_SECONDS = 600.0
 """Longer than any client waits; a server that is closed ends it."""
 
 
+class Malformed(ValueError):
+    """A request that no vendor can read; each refuses it with a 400 in its own form."""
+
+
+UNREADABLE = (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError)
+"""What reading a request raises whose parts are not what they should be, `Malformed` included."""
+
+
 @dataclass(frozen=True, slots=True)
 class Asked:
     """A request as it came.
@@ -77,12 +85,33 @@ class Asked:
 
     @property
     def json(self) -> dict[str, Any]:
-        """The body as a JSON object; empty when there is none."""
-        return cast("dict[str, Any]", json.loads(self.body)) if self.body else {}
+        """The body as a JSON object; empty when there is none.
+
+        Raises:
+            Malformed: It is none.
+        """
+        try:
+            told: object = json.loads(self.body) if self.body else {}
+        except (ValueError, RecursionError) as error:
+            raise Malformed("The body of the request is not valid JSON.") from error
+        if not isinstance(told, dict):
+            raise Malformed("The body of the request is not a JSON object.")
+        return cast("dict[str, Any]", told)
 
     def first(self, name: str) -> str | None:
         """Return the first value of a query parameter."""
         return self.query.get(name, [None])[0]
+
+    def number(self, name: str, otherwise: int) -> int:
+        """Return the first value of a query parameter as a count.
+
+        Raises:
+            Malformed: It is none.
+        """
+        told = self.first(name)
+        if told and not told.isdecimal():
+            raise Malformed(f"{name} must be a whole number of 0 or more, and is {told!r}.")
+        return int(told) if told else otherwise
 
 
 @dataclass(frozen=True, slots=True)

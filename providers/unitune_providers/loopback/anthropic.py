@@ -21,7 +21,7 @@ from typing import Any, cast
 
 from pydantic import JsonValue
 
-from unitune.testing.loopback import Answer, Asked, Conduct
+from unitune.testing.loopback import UNREADABLE, Answer, Asked, Conduct
 from unitune.testing.omissions import thinned
 from unitune_providers.loopback import shapes
 
@@ -113,8 +113,9 @@ class AnthropicVendor:
             _check_headers(asked)
             content = self._content(asked)
         except Refusal as refusal:
-            content = {**refusal.content, "request_id": headers["request-id"]}
-            return Answer(content, refusal.status, headers)
+            return _refused(refusal, headers)
+        except UNREADABLE as problem:
+            return _refused(Refusal(400, f"invalid request: {problem}"), headers)
         answer = Answer(content, 200, headers)
         return thinned(self.conduct.omits, answer, asked, shapes.anthropic)
 
@@ -195,7 +196,7 @@ class AnthropicVendor:
         shown.reverse()
         after = asked.first("after_id")
         start = 1 + [one.id for one in shown].index(after) if after else 0
-        end = start + int(asked.first("limit") or 20)
+        end = start + asked.number("limit", 20)
         page = shown[max(0, start - self.conduct.lists_repeat) : end]
         last = page[-1].id if page else None
         self._lists += 1
@@ -253,6 +254,10 @@ class AnthropicVendor:
 
     def _id(self, kind: str) -> str:
         return f"{kind}_{next(self._numbers):024d}"
+
+
+def _refused(refusal: Refusal, headers: Mapping[str, str]) -> Answer:
+    return Answer({**refusal.content, "request_id": headers["request-id"]}, refusal.status, headers)
 
 
 def _check_headers(asked: Asked) -> None:

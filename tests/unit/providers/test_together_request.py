@@ -15,7 +15,7 @@ from together.types import FinetuneModelLimits
 from unitune.backend import Launch, Upload
 from unitune.errors import JobError
 from unitune.job import Data, Job, Lora, Tuning
-from unitune_providers.loopback.together.jobs import LIMITS
+from unitune_providers.loopback.together.checks import LIMITS
 from unitune_providers.together.options import deploy_options, together_options
 from unitune_providers.together.request import Body, create_body
 

@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 
 from pydantic import JsonValue
 
-from unitune.testing.loopback import Answer, Asked, Conduct
+from unitune.testing.loopback import UNREADABLE, Answer, Asked, Conduct
 from unitune.testing.omissions import thinned
 from unitune_providers.loopback import shapes
 from unitune_providers.loopback.bedrock.jobs import (
@@ -123,6 +123,10 @@ class BedrockVendor:
             answer = thinned(self.conduct.omits, self._answer(asked), asked, shapes.bedrock)
         except Refusal as refusal:
             return refused(refusal, request_id)
+        except UNREADABLE as problem:
+            return refused(
+                Refusal("ValidationException", f"Invalid request: {problem}"), request_id
+            )
         return Answer(answer.content, answer.status, {"x-amzn-RequestId": request_id})
 
     def _all_routes(self) -> list[Route]:

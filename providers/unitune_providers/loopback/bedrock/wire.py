@@ -57,10 +57,7 @@ def members_of(asked: Asked, needed: Iterable[str]) -> dict[str, Any]:
     Raises:
         Refusal: The body is no JSON, or a member is missing.
     """
-    try:
-        given = asked.json
-    except ValueError as error:
-        raise Refusal("ValidationException", "The body is not JSON.") from error
+    given = asked.json
     missing = [name for name in needed if name not in given]
     if missing:
         raise Refusal("ValidationException", f"Missing: {', '.join(missing)}.")
@@ -94,7 +91,7 @@ class Lists:
         repeats = self._conduct.lists_repeat and bool(shown)
         if repeats:
             shown = shown[turn % len(shown) :] + shown[: turn % len(shown)]
-        stop = start + min(PAGE, int(asked.first("maxResults") or PAGE))
+        stop = start + min(PAGE, asked.number("maxResults", PAGE))
         page: dict[str, JsonValue] = {name: list[JsonValue](shown[start:stop])}
         if stop < len(shown):
             # With repeats, the last of this page is the first of the next.

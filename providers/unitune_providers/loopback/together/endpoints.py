@@ -100,7 +100,7 @@ class Endpoints:
             raise Refused(400, "invalid filter expression")
         # The real filter knows substrings too; a client must look at the names itself.
         found = [one for one in self.all.values() if not wanted or wanted[1] in one.name]
-        start = int(asked.first("after") or 0)
+        start = asked.number("after", 0)
         page = [self._shown(one) for one in found[start : start + PAGE]]
         more = start + PAGE < len(found)
         return said({"data": page, "next_cursor": str(start + PAGE) if more else None})

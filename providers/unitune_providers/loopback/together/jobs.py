@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from unitune.testing.loopback import Answer, Asked, Conduct, Progress, loss
+from unitune_providers.loopback.together.checks import LIMITS, TRAININGS, check_create, check_rows
 from unitune_providers.loopback.together.files import Files
 from unitune_providers.loopback.together.parts import (
     NAMESPACE,
@@ -22,32 +23,6 @@ from unitune_providers.loopback.together.parts import (
 )
 from unitune_providers.loopback.together.parts import field as read
 
-LIMITS: Fields = {
-    "max_num_epochs": 20,
-    "max_num_evals": 100,
-    "max_num_checkpoints": 10,
-    "max_learning_rate": 0.01,
-    "min_learning_rate": 1e-8,
-    "min_max_seq_length": 512,
-    "max_seq_length_sft": 32768,
-    "max_seq_length_dpo": 16384,
-    "default_gradient_accumulation_steps": 1,
-    "supports_full_training": True,
-    "supports_vision": False,
-    "supports_tools": True,
-    "supports_reasoning": True,
-    "merge_output_lora": True,
-    "full_training": {"max_batch_size": 32, "max_batch_size_dpo": 16, "min_batch_size": 8},
-    "lora_training": {
-        "default_rank": 8,
-        "max_rank": 64,
-        "max_batch_size": 96,
-        "max_batch_size_dpo": 48,
-        "min_batch_size": 8,
-        "target_modules": ["q_proj", "k_proj", "v_proj", "o_proj"],
-    },
-}
-"""Of every base model here; figures of the size that the real ones have."""
 DEFAULTS: Fields = {
     "n_epochs": 1,
     "n_evals": 0,
@@ -59,8 +34,9 @@ DEFAULTS: Fields = {
     "packing": True,
     "random_seed": 42,
 }
-MOST_SUFFIX = 40
 DOLLARS_PER_TOKEN = 0.48e-6
+NANODOLLARS = 1_000_000_000
+"""In one US dollar: what a job's total_price is counted in (together 3.1.1, lib/utils/tools.py)."""
 ENDED = ("completed", "cancelled", "error")
 
 
@@ -72,6 +48,7 @@ class Job:
     body: Fields
     name: str
     progress: Progress = field(default_factory=Progress)
+    training: bytes = b""
     cancelled_at: int | None = None
     """Polls before the cancel."""
     steps_then: int = 0
@@ -123,7 +100,7 @@ class Jobs:
         if training is None:
             reason = "train_file_not_validated"
             return said({"estimation_available": False, "unavailable_reason": reason})
-        tokens = len(training) // 4 * int(body.get("n_epochs", 1))
+        tokens = _tokens(training, body)
         return said(
             {
                 "estimation_available": True,
@@ -141,14 +118,19 @@ class Jobs:
         model = needed(body, "model", str)
         if model not in self._models:
             raise Refused(400, f"Model {model} is not available for fine-tuning")
+        check_create(body)
+        needed(body, "training_file", str)
         for name in ("training_file", "validation_file"):
-            file = needed(body, name, str) if name == "training_file" else read(body, name, str)
-            if file is not None and self._files.usable(file) is None:
-                raise Refused(400, f"{name} {file} is not a valid file for fine-tuning")
-        _check(body)
+            if file := read(body, name, str):  # the SDK sends "" where there is none
+                content = self._files.usable(file)
+                if content is None:
+                    raise Refused(400, f"{name} {file} is not a valid file for fine-tuning")
+                check_rows(content, body, name)
         suffix = read(body, "suffix", str)
         parts = (model.rpartition("/")[2], suffix, fresh("")[:8])
-        job = Job(fresh("ft-"), body, f"{NAMESPACE}/{'-'.join(part for part in parts if part)}")
+        name = f"{NAMESPACE}/{'-'.join(part for part in parts if part)}"
+        training = self._files.usable(body["training_file"]) or b""
+        job = Job(fresh("ft-"), body, name, training=training)
         self.all[job.id] = job
         return said(self._short(job))
 
@@ -168,13 +150,15 @@ class Jobs:
         status = job.status(self._conduct)
         shown = {**self._short(job), "job_id": job.id}
         if status == "completed":
+            tokens = _tokens(job.training, job.body)
             shown |= {
                 "model_output_path": f"s3://loopback/{job.id}",
                 "model_object_id": _merged_id(job),
                 "model_object_name": job.name,
                 "adapter_object_id": _adapter_id(job),
                 "adapter_object_name": f"{job.name}-adapter",
-                "token_count": 1000,
+                "token_count": tokens,
+                "total_price": int(tokens * DOLLARS_PER_TOKEN * NANODOLLARS),
             }
         return said(shown)
 
@@ -219,8 +203,8 @@ class Jobs:
     def metrics(self, job_id: str, asked: Asked) -> Answer:
         """Answer the losses of a range of steps."""
         job = self._job(job_id)
-        least = int(asked.first("global_step_from") or 0)
-        most = int(asked.first("global_step_to") or 10**9)
+        least = asked.number("global_step_from", 0)
+        most = asked.number("global_step_to", 10**9)
         rows: list[Any] = []
         for step in range(1, job.steps(self._conduct) + 1):
             if least <= step <= most:
@@ -300,7 +284,7 @@ class Jobs:
         """A job as ``FinetuneResponseTruncated`` of the description."""
         told = ("model", "training_file", "validation_file", "suffix", "max_seq_length")
         kind = job.body.get("training_type") or _lora()
-        sizes: Mapping[str, int] = LIMITS[f"{kind['type'].lower()}_training"]
+        sizes: Mapping[str, int] = LIMITS[TRAININGS[kind["type"]]]
         batch = job.body.get("batch_size", "max")
         return {
             **{name: job.body[name] for name in told if name in job.body},
@@ -333,6 +317,11 @@ def _adapter_id(job: Job) -> str:
     return f"ml_{job.id.removeprefix('ft-')}-adapter"
 
 
+def _tokens(training: bytes, body: Fields) -> int:
+    """Return the tokens of a training, one for each four bytes of its rows."""
+    return len(training) // 4 * int(body.get("n_epochs") or DEFAULTS["n_epochs"])
+
+
 def _lora() -> Fields:
     rank = LIMITS["lora_training"]["default_rank"]
     return {
@@ -342,30 +331,3 @@ def _lora() -> Fields:
         "lora_dropout": 0.0,
         "lora_trainable_modules": "all-linear",
     }
-
-
-def _check(body: Fields) -> None:
-    """Refuse what the real one refuses: kinds, limits, and the length of the suffix."""
-    if len(read(body, "suffix", str) or "") > MOST_SUFFIX:
-        raise Refused(400, f"suffix must be at most {MOST_SUFFIX} characters")
-    for name, most in (
-        ("n_epochs", "max_num_epochs"),
-        ("n_evals", "max_num_evals"),
-        ("n_checkpoints", "max_num_checkpoints"),
-        ("max_seq_length", "max_seq_length_sft"),
-    ):
-        if (read(body, name, int) or 0) > LIMITS[most]:
-            raise Refused(400, f"{name} must be at most {LIMITS[most]}")
-    rate = read(body, "learning_rate", float, int)
-    if rate is not None and not LIMITS["min_learning_rate"] <= rate <= LIMITS["max_learning_rate"]:
-        raise Refused(400, f"learning_rate {rate} is out of range")
-    batch = read(body, "batch_size", int, str)
-    if isinstance(batch, str) and batch != "max":
-        raise Refused(422, "batch_size must be an integer or max")
-    kind = read(body, "training_type", dict)
-    if kind and kind.get("type") == "Lora":
-        for name in ("lora_r", "lora_alpha"):
-            needed(kind, name, int)
-    method: Fields = read(body, "training_method", dict) or {}
-    if method.get("method", "sft") not in ("sft", "dpo"):
-        raise Refused(400, f"training method {method.get('method')} is not known")

@@ -18,7 +18,7 @@ from collections.abc import Callable
 
 from pydantic import JsonValue
 
-from unitune.testing.loopback import Answer, Asked, Conduct
+from unitune.testing.loopback import UNREADABLE, Answer, Asked, Conduct
 from unitune.testing.omissions import thinned
 from unitune_providers.loopback import shapes
 from unitune_providers.loopback.together.endpoints import Endpoints
@@ -66,6 +66,8 @@ class TogetherVendor:
             return thinned(self.conduct.omits, self._answer(asked), asked, shapes.together)
         except Refused as no:
             return no.answer
+        except UNREADABLE as problem:
+            return Refused(400, f"invalid request: {problem}").answer
 
     def _answer(self, asked: Asked) -> Answer:
         for method, pattern, handle, wants_request in self._routes:

@@ -109,8 +109,8 @@ class BatchJobs:
             if job.name.startswith(f"{place}/") and job.progress.listed(self.conduct)
         ]
         jobs = self._filtered(jobs, asked.first("filter") or "")
-        start = int(asked.first("pageToken") or 0)
-        end = start + int(asked.first("pageSize") or 100)
+        start = asked.number("pageToken", 0)
+        end = start + asked.number("pageSize", 100)
         page = jobs[max(0, start - self.conduct.lists_repeat) : end]
         self._lists += 1
         if self.conduct.lists_repeat and self._lists % 2:

@@ -20,7 +20,7 @@ from typing import Any, cast
 
 from pydantic import JsonValue
 
-from unitune.testing.loopback import Answer, Asked
+from unitune.testing.loopback import UNREADABLE, Answer, Asked
 
 OBJECT = re.compile(r"(?:/download)?/storage/v1/b/([^/]+)/o/(.+)")
 LIST = re.compile(r"/storage/v1/b/([^/]+)/o")
@@ -77,6 +77,12 @@ class StorageVendor:
 
     def answer(self, asked: Asked) -> Answer:
         """Answer a request for a bucket."""
+        try:
+            return self._answer(asked)
+        except UNREADABLE as problem:
+            return storage_error(400, f"Invalid request: {problem}")
+
+    def _answer(self, asked: Asked) -> Answer:
         if (found := UPLOAD.fullmatch(asked.path)) and asked.method in ("POST", "PUT"):
             return self._upload(asked, found[1])
         if (found := LIST.fullmatch(asked.path)) and asked.method == "GET":
@@ -93,7 +99,7 @@ class StorageVendor:
         """Return a page of a bucket's objects, by name."""
         begins = f"gs://{bucket}/{asked.first('prefix') or ''}"
         found = sorted(uri for uri in self.objects if uri.startswith(begins))
-        start = int(asked.first("pageToken") or 0)
+        start = asked.number("pageToken", 0)
         items: list[JsonValue] = [
             _resource(bucket, uri.removeprefix(f"gs://{bucket}/"), self.objects[uri])
             for uri in found[start : start + LISTED]

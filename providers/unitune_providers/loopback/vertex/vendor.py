@@ -22,7 +22,7 @@ from typing import Any, Literal
 
 from pydantic import JsonValue
 
-from unitune.testing.loopback import Answer, Asked, Conduct, Progress
+from unitune.testing.loopback import UNREADABLE, Answer, Asked, Conduct, Progress
 from unitune.testing.omissions import thinned
 from unitune_providers.loopback import shapes
 from unitune_providers.loopback.vertex.batches import BatchJobs
@@ -121,17 +121,21 @@ class VertexVendor:
         of_storage = "/storage/v1/" in asked.path
         if asked.headers.get("authorization") != f"Bearer {self.key}":
             said = "Request had invalid authentication credentials."
-            if of_storage:
-                return storage_error(401, said)
-            return Refused(401, "UNAUTHENTICATED", said).answer
+            refused = Refused(401, "UNAUTHENTICATED", said).answer
+            return storage_error(401, said) if of_storage else refused
         if of_storage:
             return self.storage.answer(asked)
         try:
-            if asked.path.startswith("/v1/") or RESOURCE.fullmatch(asked.path):
-                return self.models.answer(asked)
-            return thinned(self.conduct.omits, self._routed(asked), asked, shapes.vertex)
+            return thinned(self.conduct.omits, self._answer(asked), asked, shapes.vertex)
         except Refused as refused:
             return refused.answer
+        except UNREADABLE as problem:
+            return invalid(f"Invalid JSON payload received. {problem}").answer
+
+    def _answer(self, asked: Asked) -> Answer:
+        if asked.path.startswith("/v1/") or RESOURCE.fullmatch(asked.path):
+            return self.models.answer(asked)
+        return self._routed(asked)
 
     def _routed(self, asked: Asked) -> Answer:
         routes: Sequence[tuple[str, str, Callable[..., Answer]]] = (
@@ -191,8 +195,8 @@ class VertexVendor:
             if job.name.startswith(f"{place}/") and job.progress.listed(self.conduct)
         ]
         jobs = self._filtered(jobs, asked.first("filter") or "")
-        start = int(asked.first("pageToken") or 0)
-        end = start + int(asked.first("pageSize") or 100)
+        start = asked.number("pageToken", 0)
+        end = start + asked.number("pageSize", 100)
         page = jobs[max(0, start - self.conduct.lists_repeat) : end]
         self._lists += 1
         if self.conduct.lists_repeat and self._lists % 2:
