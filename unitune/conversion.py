@@ -22,9 +22,6 @@ from unitune.errors import DataError
 from unitune.job import Job
 from unitune.wire import CannotCarry, Format, WireRow
 
-FOR_JUDGING = ("id", "expected", "pinned")
-"""Keys that no training reads; a format without a place for them leaves them out."""
-
 
 @dataclass(frozen=True, slots=True)
 class Converted:
@@ -33,7 +30,7 @@ class Converted:
     Args:
         line: Of the file that it came from.
         text: A line of JSON Lines, without its end.
-        left_out: Keys for judging that the format has no place for.
+        left_out: Keys that no training reads and the format has no place for.
     """
 
     line: int
@@ -128,8 +125,8 @@ def _encoded(
         row = form.encode(item.example)
     except CannotCarry as problem:
         return _cannot_carry(form, problem).at(file=str(path), line=item.line)
-    named = (key for key in FOR_JUDGING if key in item.example.content)
-    return Converted(item.line, _line(row), tuple(key for key in named if key not in row))
+    left_out = tuple(key for key in item.example.beside if key not in row)
+    return Converted(item.line, _line(row), left_out)
 
 
 def _decoded(

@@ -37,7 +37,7 @@ class Told:
         converted: Rows that can go.
         refused: Rows that cannot.
         findings: About the first of the refused, and whatever else was found in the file.
-        left_out: Rows that lost a key for judging, by key.
+        left_out: Rows that lost a key that no training reads, by key.
     """
 
     converted: int = 0
@@ -78,10 +78,7 @@ class Told:
         if self.refused:
             aside().print(self._outcome(dropped=dropped))
         for key, count in self.left_out.items():
-            aside().print(
-                f"{_rows(count)} had `{key}`, which is for judging and has no place there: left "
-                "out."
-            )
+            aside().print(f"{_rows(count)} had `{escape(key)}`, which no training reads: left out.")
 
     def _outcome(self, *, dropped: bool) -> str:
         of_all = f"of {_rows(self.converted + self.refused)}"

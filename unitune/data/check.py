@@ -24,7 +24,7 @@ from pydantic_core import PydanticSerializationError
 
 from unitune.data.dataset import Dataset, Row
 from unitune.data.example import Example, digest
-from unitune.data.findings import Finding, clip, error, warning
+from unitune.data.findings import Finding, clip, error, note, warning
 from unitune.data.histogram import Lengths
 from unitune.data.load import read
 from unitune.data.overlap import RUN_WORDS, Kind, Search, SharedCase
@@ -36,6 +36,11 @@ Purpose = Literal["train", "validation", "test"]
 
 KEY_BYTES = 16
 """128 bits of a hash: two of 10⁹ rows meet by chance once in 10²⁰ such files."""
+
+READ_BY_SOME = "parallel_tool_calls"
+"""OpenAI's own key of a row, which is trained with where it is taken."""
+MOST_OWN_KEYS = 20
+"""So many keys of one's own are named."""
 
 
 class FileReport(BaseModel):
@@ -257,13 +262,16 @@ def _check(job: Job, files: _Files, kept: list[Row] | None = None) -> DataReport
     held = [tally for tally, _ in files.held]
     searches = [Search(rows) for _, rows in files.held]
     across: list[Finding] = []
+    own: Counter[str] = Counter()
     if files.train is not None:
         for row in _rows(job, files.train):
+            own.update(list(row.example.model_extra or ()))
             for search in searches:
                 search.look_at(row, files.train.name)
             if kept is not None:
                 kept.append(row)
         across.extend(_cut_findings(job, files.train))
+        across.extend(_own_keys(job, files.train.name, own))
     for search in searches[1:]:
         search.look_in(files.held[0][1], held[0].name)
     tallies = [*([files.train] if files.train else []), *held]
@@ -345,6 +353,20 @@ def _cut_findings(job: Job, train: _Tally) -> Iterator[Finding]:
             "train on.",
             "Add rows, or set `data.validation` to a file or a smaller fraction.",
         ).at(file=train.name)
+
+
+def _own_keys(job: Job, file: str, counts: Counter[str]) -> Iterator[Finding]:
+    """Say which keys of one's own no training reads; graders read them all."""
+    del counts[READ_BY_SOME]
+    if job.method == "rft" or not counts:
+        return
+    named = [f"{key!r} ({count:,})" for key, count in counts.most_common(MOST_OWN_KEYS)]
+    more = len(counts) - len(named)
+    yield note(
+        "own-keys",
+        f"keys of your own are not trained on and not uploaded, with the rows that have them: "
+        f"{', '.join(named)}{f' and {more:,} more' if more else ''}.",
+    ).at(file=file)
 
 
 def _shared_findings(

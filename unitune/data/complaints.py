@@ -141,6 +141,9 @@ def _finding(at: Location, detail: ErrorDetails) -> Finding:
     if detail["type"] == "missing":
         where = f"{_dotted(at[:-1])} has" if at[:-1] else "the row has"
         return error("missing-key", f"{where} no {key!r}.", f"Give it {_allowed(at).what}.")
+    if detail["type"] == "value_error":
+        told = detail["msg"].removeprefix("Value error, ")
+        return error("wrong-value", f"{_dotted(at)}: {told}.", "Change the row.")
     given: object = detail["input"]
     guess = _guess(str(given), ROLES) if key == "role" and isinstance(given, str) else ""
     return error(

@@ -94,6 +94,12 @@ class Example(BaseModel):
         return _flat(cast("dict[str, Any]", value)) if isinstance(value, dict) else value
 
     @model_validator(mode="after")
+    def _system_is_a_message(self) -> Self:
+        if "system" in (self.model_extra or {}):
+            raise ValueError("'system' is no key of one's own: it is the first of messages")
+        return self
+
+    @model_validator(mode="after")
     def _has_a_preferred_output(self) -> Self:
         if self.non_preferred_output is None:
             return self
@@ -125,6 +131,12 @@ class Example(BaseModel):
         """
         flat: dict[str, JsonValue] = self.model_dump(mode="json", exclude_defaults=True)
         return flat if self.non_preferred_output is None else _triple(flat)
+
+    @property
+    def beside(self) -> tuple[str, ...]:
+        """Keys that stand beside the conversation, for judging and for graders: never trained."""
+        judging = [key for key in ("id", "expected") if getattr(self, key) is not None]
+        return (*judging, *(["pinned"] if self.pinned else ()), *(self.model_extra or ()))
 
     @property
     def line(self) -> str:

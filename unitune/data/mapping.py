@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Protocol
 from pydantic import JsonValue
 
 from unitune.data.findings import Finding, clip, error
+from unitune.data.foreign import SYSTEM
 from unitune.errors import nearest
 from unitune.job import Columns, Data, Template
 
@@ -177,12 +178,15 @@ _PREFERENCES = ("prompt", "chosen", "rejected")
 
 @dataclass(frozen=True, slots=True)
 class ByUsualNames:
-    """A table without a mapping: prompt and completion, or TRL's prompt, chosen and rejected."""
+    """A table without a mapping: prompt and completion, or TRL's prompt, chosen and rejected.
+
+    A column `system` beside them holds the system prompt.
+    """
 
     @property
     def reads(self) -> frozenset[str]:
         """The columns of either kind."""
-        return _PROMPT_AND_COMPLETION.reads | frozenset(_PREFERENCES)
+        return _PROMPT_AND_COMPLETION.reads | frozenset((*_PREFERENCES, SYSTEM))
 
     def misfit(self, columns: Collection[str]) -> Finding | None:
         """Return an error when the table is of neither kind."""
@@ -193,9 +197,11 @@ class ByUsualNames:
 
     def content(self, row: Flat) -> Flat | Finding:
         """Return the messages of a pair, or the columns of a preference as they stand."""
+        system = {SYSTEM: row[SYSTEM]} if SYSTEM in row else {}
         if "completion" in row or not {"chosen", "rejected"}.issubset(row):
-            return _PROMPT_AND_COMPLETION.content(row)
-        return {name: row[name] for name in _PREFERENCES}
+            pair = _PROMPT_AND_COMPLETION.content(row)
+            return pair if isinstance(pair, Finding) else {**pair, **system}
+        return {**{name: row[name] for name in _PREFERENCES}, **system}
 
 
 def mapping_of(data: Data | None) -> Mapping | Finding | None:

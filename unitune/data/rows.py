@@ -16,7 +16,8 @@ from pydantic import JsonValue, ValidationError
 from unitune.data.complaints import explain
 from unitune.data.example import Example, Message
 from unitune.data.findings import Finding, error, warning
-from unitune.data.mapping import Mapping, turns
+from unitune.data.foreign import settled
+from unitune.data.mapping import ByUsualNames, Mapping, turns
 from unitune.data.preferences import is_preference, triple
 from unitune.data.records import Record
 from unitune.errors import nearest
@@ -48,8 +49,10 @@ def examples(
         return
     if is_preference(content):
         content = triple(content)
-    if isinstance(content, list):
-        yield from content
+    if isinstance(content, dict) and not _by_job(record, mapping):
+        content = settled(record.value, content)
+    if not isinstance(content, dict):
+        yield from [content] if isinstance(content, Finding) else content
         return
     try:
         example = Example.model_validate(content)
@@ -72,6 +75,13 @@ def is_mapped(record: Record, mapping: Mapping) -> bool:
     if "messages" in keys:
         return "messages" in mapping.reads
     return "prompt" not in keys or not mapping.reads.isdisjoint(keys)
+
+
+def _by_job(record: Record, mapping: Mapping | None) -> bool:
+    """Whether the job says which columns of a record the model sees."""
+    return (
+        mapping is not None and not isinstance(mapping, ByUsualNames) and is_mapped(record, mapping)
+    )
 
 
 def _content(record: Record, mapping: Mapping | None, use: Use) -> dict[str, JsonValue] | Finding:

@@ -23,7 +23,6 @@ from unitune_providers.formats.checks import (
     is_answered,
     known_keys,
     no_name,
-    no_own_keys,
     objects,
     one_text,
     only_text,
@@ -100,7 +99,6 @@ def _text_row(example: Example) -> None:
     """Refuse a row that is no answered conversation of plain text."""
     is_answered(example)
     counts_as_one(example)
-    no_own_keys(example)
     if example.tools is not None:
         raise CannotCarry("the row has tools, and tools have no place there")
     for where, turn in places(example.messages):

@@ -2,9 +2,9 @@
 
 Each check raises `CannotCarry` in words that name the place in the row. Two things say nothing and
 are therefore no loss: weight 1 on an assistant's turn or 0 on another's, which is what such turns
-weigh anyway, and one text written as a list of one part. `id` and `expected` are for judging, never
-for training: formats without a place for them leave them out. What one vendor alone asks stands in
-its own module.
+weigh anyway, and one text written as a list of one part. `id`, `expected` and keys of one's own are
+for judging, never for training: formats leave them out, but for reinforcement, whose graders read
+them. What one vendor alone asks stands in its own module.
 """
 
 from __future__ import annotations
@@ -31,18 +31,6 @@ def counts_as_one(example: Example) -> None:
         raise CannotCarry(
             f"the row has the weight {example.weight:g}, and every row counts the same there"
         )
-
-
-def no_own_keys(example: Example, besides: Collection[str] = ()) -> None:
-    """Refuse a row with keys that unitune does not know.
-
-    Args:
-        example: The row.
-        besides: Keys that the format has a place for.
-    """
-    for key in example.model_extra or ():
-        if key not in besides:
-            raise CannotCarry(f"the key {key!r} has no place there")
 
 
 def is_answered(example: Example) -> None:

@@ -24,7 +24,6 @@ from unitune_providers.formats.checks import (
     is_answered,
     is_pair,
     known_keys,
-    no_own_keys,
     object_of,
     places,
     text_of,
@@ -41,7 +40,6 @@ def encode_chat(example: Example) -> WireRow:
     """Write a row for supervised tuning."""
     is_answered(example)
     counts_as_one(example)
-    no_own_keys(example, (PARALLEL,))
     return {"messages": _messages(example.messages), **_tools(example)}
 
 
@@ -55,7 +53,6 @@ def encode_dpo(example: Example) -> WireRow:
     """Write a pair of answers."""
     worse = is_pair(example)
     counts_as_one(example)
-    no_own_keys(example, (PARALLEL,))
     *asked, preferred = example.messages
     return {
         "input": {"messages": _messages(asked), **_tools(example)},

@@ -1,7 +1,6 @@
 """Rows of Together's fine-tuning files: OpenAI's shapes with rules and weights of their own.
 
-Rows and turns of any role carry weights, and keys of one's own travel along, since Together ignores
-them; only a key that names another of its formats makes it refuse the file. There is no developer
+Rows and turns of any role carry weights. There is no developer
 role, no name, and a content in parts is read as one with images, so a text must be one text. Turns
 of user and assistant alternate. Canonical rows have no place for `reasoning`, so rows with it are
 not read.
@@ -31,15 +30,12 @@ from unitune_providers.formats.checks import (
 )
 from unitune_providers.formats.openai import check_tools, check_turn
 
-OTHER_FORMATS = ("text", "prompt", "completion", "input", "preferred_output")
-"""A file in which a key of another format stands too is refused as ambiguous."""
-
 
 def encode_chat(example: Example) -> WireRow:
     """Write a row for supervised tuning."""
     is_answered(example)
     messages = _messages(example.messages)
-    return {"messages": messages, **_tools(example), **_own_keys(example)}
+    return {"messages": messages, **_tools(example), **_weight(example)}
 
 
 def decode_chat(row: Mapping[str, JsonValue]) -> Example:
@@ -59,7 +55,7 @@ def encode_dpo(example: Example) -> WireRow:
         "input": {"messages": _messages(asked), **_tools(example)},
         "preferred_output": [_output("preferred_output", preferred)],
         "non_preferred_output": [_output("non_preferred_output", worse)],
-        **_own_keys(example),
+        **_weight(example),
     }
 
 
@@ -68,17 +64,8 @@ def decode_dpo(row: Mapping[str, JsonValue]) -> Example:
     return example_of({"non_preferred_output": None, **row}, encode_dpo)
 
 
-def _own_keys(example: Example) -> WireRow:
-    """Return what stands beside the conversation: weight, id, expected and the row's own keys."""
-    shape = ("input", "preferred_output", "non_preferred_output", "messages", "tools")
-    row = {key: value for key, value in example.content.items() if key not in shape}
-    for key in example.model_extra or ():
-        if key in OTHER_FORMATS:
-            raise CannotCarry(
-                f"the key {key!r} names another of Together's formats, and it refuses a file with "
-                "two"
-            )
-    return row
+def _weight(example: Example) -> WireRow:
+    return {} if example.weight == 1 else {"weight": example.weight}
 
 
 def _messages(messages: Sequence[Message]) -> list[JsonValue]:

@@ -32,7 +32,6 @@ from unitune_providers.formats.checks import (
     json_object,
     known_keys,
     no_name,
-    no_own_keys,
     object_of,
     objects,
     one_text,
@@ -53,7 +52,6 @@ def encode_sft(example: Example) -> WireRow:
     """Write a row for supervised tuning."""
     is_answered(example)
     counts_as_one(example)
-    no_own_keys(example)
     system, turns = _system(example.messages)
     row: WireRow = {"contents": list(_contents(turns))}
     if system is not None:
@@ -74,7 +72,6 @@ def encode_preference(example: Example) -> WireRow:
     """Write a pair of answers, which may be of text alone."""
     worse = is_pair(example)
     counts_as_one(example)
-    no_own_keys(example)
     if example.tools is not None:
         raise CannotCarry("the row has tools, and preferences are of text alone there")
     for where, turn in [*places(example.messages), ("non_preferred_output", worse)]:

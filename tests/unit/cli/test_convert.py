@@ -15,7 +15,7 @@ ROW = {
     "messages": [{"role": "user", "content": "é"}, {"role": "assistant", "content": "b"}],
 }
 WIRE = {"prompt": "é", "completion": "b"}
-EXTRA = {**ROW, "grade": 1}
+EXTRA = {**ROW, "weight": 2.0}
 
 
 @pytest.fixture
@@ -52,7 +52,7 @@ def test_a_refused_row_is_told_with_line_and_reason_and_nothing_is_written(
     Path("out.jsonl").write_text("old", encoding="utf-8")
     outcome = convert("rows.jsonl", "--to", "openai-chat", "-o", "out.jsonl")
     assert (2, "", "old") == (outcome.code, outcome.out, Path("out.jsonl").read_text())
-    assert "rows.jsonl:2 openai-chat cannot carry this row: the key 'grade'" in outcome.err
+    assert "rows.jsonl:2 openai-chat cannot carry this row: the row has the weight 2" in outcome.err
     assert "rows.jsonl:3" in outcome.err
     assert "2 of 3 rows cannot be converted; nothing was written." in outcome.err
     assert ["out.jsonl", "rows.jsonl"] == sorted(path.name for path in Path().iterdir())
@@ -75,7 +75,7 @@ def test_refused_rows_are_dropped_when_the_user_says_so(convert: Command) -> Non
 
 
 def test_what_is_for_judging_is_left_out_and_told(convert: Command) -> None:
-    write({**ROW, "id": "1"}, {**ROW, "id": "2", "expected": "c"})
+    write({**ROW, "id": "1"}, {**ROW, "id": "2", "expected": "c", "language": "cs"})
     outcome = convert("rows.jsonl", "--to", "openai-chat")
     assert (0, [ROW, ROW]) == (
         outcome.code,
@@ -83,6 +83,7 @@ def test_what_is_for_judging_is_left_out_and_told(convert: Command) -> None:
     )
     assert "2 rows had `id`" in outcome.err
     assert "1 row had `expected`" in outcome.err
+    assert "1 row had `language`, which no training reads: left out." in outcome.err
 
 
 @pytest.mark.parametrize("arguments", [["--drop"], []])

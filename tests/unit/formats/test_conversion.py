@@ -17,8 +17,8 @@ USER = {"role": "user", "content": "a"}
 ANSWER = {"role": "assistant", "content": "é"}
 ROWS: list[dict[str, Any]] = [
     {"messages": [USER, ANSWER], "id": "7"},
-    {"messages": [USER, ANSWER], "grade": 1},
-    {"messages": [USER, ANSWER], "expected": "x"},
+    {"messages": [USER, ANSWER], "weight": 2.0},
+    {"messages": [USER, ANSWER], "expected": "x", "customer": 4711},
 ]
 
 
@@ -44,7 +44,9 @@ def test_a_file_is_encoded_row_by_row_and_says_what_it_left_out(tmp_path: Path) 
     items = list(encode_file(path, "openai-chat"))
     rows = [item for item in items if isinstance(item, Converted)]
     findings = [item for item in items if isinstance(item, Finding)]
-    assert [(1, ("id",)), (3, ("expected",))] == [(row.line, row.left_out) for row in rows]
+    assert [(1, ("id",)), (3, ("expected", "customer"))] == [
+        (row.line, row.left_out) for row in rows
+    ]
     assert [("cannot-carry", 2), ("broken-json", 4)] == [(one.code, one.line) for one in findings]
     assert {str(path)} == {finding.file for finding in findings}
 

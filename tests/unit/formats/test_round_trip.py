@@ -1,7 +1,7 @@
 """The laws that every wire format obeys, whatever the row.
 
 What a format writes, it reads back as the same row, but for what says nothing (`unitune_providers.
-formats.checks`) and for what no training reads (`id`, `expected`) where it has no place for that.
+formats.checks`) and for what no training reads (`id`, `expected`, own keys), unless graders do.
 What it cannot carry it refuses, and it never fails in another way.
 """
 
@@ -24,7 +24,7 @@ FORMATS = [
     *("bedrock-nova", "bedrock-prompt", "openai-chat", "openai-dpo", "openai-rft"),
     *("together-chat", "together-dpo", "vertex-preference", "vertex-sft"),
 ]
-KEEP_EVERY_KEY = ("openai-rft", "together-chat", "together-dpo")
+KEEPS_EVERY_KEY = "openai-rft"
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
 SAID = TEXT.filter(str.strip)
@@ -39,7 +39,9 @@ JSON = st.recursive(
 )
 IDENTIFIER = st.from_regex(r"[a-z_][a-z0-9_-]{0,8}", fullmatch=True)
 OWN_KEYS = st.dictionaries(
-    TEXT.filter(lambda key: key not in (*Example.model_fields, "input", "preferred_output"))
+    TEXT.filter(
+        lambda key: key not in (*Example.model_fields, "input", "preferred_output", "system")
+    )
     | st.sampled_from(["parallel_tool_calls", "text", "prompt", "grade"]),
     JSON,
     max_size=2,
@@ -194,9 +196,13 @@ def without_idle_words(example: Example, name: str) -> Example:
         changed["non_preferred_output"] = tuple(map(plain, example.non_preferred_output))
     if name == "vertex-sft":
         changed["messages"] = _with_unnamed_tools(changed["messages"])
-    if name not in KEEP_EVERY_KEY:
-        changed |= {"id": None, "expected": None}
-    return example.model_copy(update=changed)
+    if name == KEEPS_EVERY_KEY:
+        return example.model_copy(update=changed)
+    changed |= {"id": None, "expected": None}
+    known = {key: getattr(example, key) for key in Example.model_fields} | changed
+    if name.startswith("openai") and "parallel_tool_calls" in (example.model_extra or {}):
+        known["parallel_tool_calls"] = (example.model_extra or {})["parallel_tool_calls"]
+    return Example.model_validate(known)
 
 
 def _plain(message: Message, name: str, *, keeps_weight: bool) -> Message:

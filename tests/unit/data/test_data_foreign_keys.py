@@ -1,0 +1,129 @@
+"""Keys to which other tools give a meaning are read with it, or refused; never left aside."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from unitune.data.check import check_file
+from unitune.data.load import load
+from unitune.errors import DataError
+from unitune.job import Columns, Data
+
+TURNS: list[dict[str, Any]] = [
+    {"role": "user", "content": "Ahoy?"},
+    {"role": "assistant", "content": "Arr."},
+]
+PAIR: dict[str, Any] = {"prompt": "Ahoy?", "completion": "Arr."}
+PREFERENCE = {"prompt": "Ahoy?", "chosen": "Arr.", "rejected": "Hello."}
+TRIPLE = {
+    "input": {"messages": TURNS[:1]},
+    "preferred_output": TURNS[1:],
+    "non_preferred_output": [{"role": "assistant", "content": "Hello."}],
+}
+
+
+def _file(folder: Path, *rows: dict[str, Any]) -> Path:
+    file = folder / "rows.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return file
+
+
+@pytest.mark.parametrize("row", [{"messages": TURNS}, PAIR, PREFERENCE, TRIPLE])
+def test_system_beside_the_conversation_is_its_first_message(
+    tmp_path: Path, row: dict[str, Any]
+) -> None:
+    """As Anthropic writes it: https://docs.anthropic.com/en/api/messages, `system`."""
+    read = load(_file(tmp_path, {"system": "You are a pirate.", **row}), use="any")
+    messages = read.rows[0].example.messages
+    assert ["system", "user", "assistant"] == [turn.role for turn in messages]
+    assert "You are a pirate." == messages[0].text
+    assert not read.rows[0].example.model_extra
+
+
+def test_system_in_blocks_of_text_is_read_too(tmp_path: Path) -> None:
+    blocks = [{"type": "text", "text": "You are "}, {"type": "text", "text": "a pirate."}]
+    read = load(_file(tmp_path, {"system": blocks, "messages": TURNS}))
+    assert "You are a pirate." == read.rows[0].example.messages[0].text
+
+
+@pytest.mark.parametrize("nothing", [None, "", []])
+def test_system_without_a_text_says_nothing(tmp_path: Path, nothing: object) -> None:
+    read = load(_file(tmp_path, {"system": nothing, "messages": TURNS}))
+    assert 2 == len(read.rows[0].example.messages)
+
+
+def test_two_system_prompts_are_refused(tmp_path: Path) -> None:
+    messages = [{"role": "system", "content": "Be brief."}, *TURNS]
+    report = check_file(_file(tmp_path, {"system": "You are a pirate.", "messages": messages}))
+    (finding,) = report.findings
+    assert ("error", "two-systems", 1) == (finding.severity, finding.code, finding.line)
+
+
+def test_a_wrong_system_is_told_in_its_own_place(tmp_path: Path) -> None:
+    report = check_file(_file(tmp_path, {"system": 7, "messages": TURNS}))
+    (finding,) = report.findings
+    assert "wrong-content" == finding.code
+
+
+REFUSED: list[dict[str, Any]] = [
+    {**PAIR, "label": False},  # KTO, TRL's dataset_formats.md: unpaired preference
+    {**PAIR, "label": True},
+    {"messages": TURNS, "kto_tag": False},
+    {**PAIR, "chosen": "Arr.", "rejected": "Hello."},
+    {"messages": TURNS, "chosen": TURNS[1:]},
+    {"messages": TURNS, "completion": "Arr."},
+    {"messages": TURNS, "conversations": [{"from": "human", "value": "Ahoy?"}]},
+    {"messages": TURNS, "contents": [{"role": "user", "parts": [{"text": "Ahoy?"}]}]},
+    {"messages": TURNS, "functions": [{"name": "sail", "parameters": {}}]},
+    {"messages": TURNS, "function_call": {"name": "sail"}},
+    {"messages": TURNS, "systemInstruction": {"parts": [{"text": "You are a pirate."}]}},
+    {"messages": TURNS, "system_prompt": "You are a pirate."},
+    {"messages": TURNS, "images": ["ship.png"]},
+    {"messages": TURNS, "chat_template_kwargs": {"enable_thinking": False}},
+    {**PREFERENCE, "images": ["ship.png"]},
+]
+
+
+@pytest.mark.parametrize("row", REFUSED)
+def test_what_would_train_something_else_is_refused_with_its_line(
+    tmp_path: Path, row: dict[str, Any]
+) -> None:
+    file = _file(tmp_path, {"messages": TURNS}, row)
+    (finding,) = [each for each in check_file(file).findings if each.severity == "error"]
+    assert ("foreign-key", 2) == (finding.code, finding.line)
+    with pytest.raises(DataError):
+        load(file)
+
+
+@pytest.mark.parametrize(
+    "own", [{"label": "billing"}, {"label": 1}, {"images": []}, {"chosen": None}, {"year": 1999}]
+)
+def test_keys_of_ones_own_stay(tmp_path: Path, own: dict[str, Any]) -> None:
+    assert not check_file(_file(tmp_path, {**PAIR, **own})).findings
+
+
+def test_a_table_says_its_system_prompt_in_a_column(tmp_path: Path) -> None:
+    file = tmp_path / "rows.csv"
+    file.write_text("system,prompt,completion\nYou are a pirate.,Ahoy?,Arr.\n")
+    read = load(file)
+    assert "You are a pirate." == read.rows[0].example.messages[0].text
+
+
+def test_a_table_of_rated_answers_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "rows.csv"
+    file.write_text("prompt,completion,label\nAhoy?,Hello.,False\n")
+    codes = [finding.code for finding in check_file(file).findings if finding.severity == "error"]
+    assert ["foreign-key"] == codes
+
+
+def test_columns_that_the_job_names_decide(tmp_path: Path) -> None:
+    """Who maps the columns has said what the model sees; the rest is told as left out."""
+    file = tmp_path / "rows.csv"
+    file.write_text("prompt,completion,label\nAhoy?,Arr.,True\n")
+    data = Data(train="rows.csv", columns=Columns(user="prompt", assistant="completion"))
+    (finding,) = check_file(file, data).findings
+    assert "columns-left-out" == finding.code
