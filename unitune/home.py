@@ -45,9 +45,15 @@ def home() -> Path:
 
     ``UNITUNE_DIR`` when set, else the nearest ``.unitune`` in the current folder or its parents,
     else ``.unitune`` in the current folder.
+
+    Raises:
+        UserError: ``UNITUNE_DIR`` names a file.
     """
     if chosen := os.environ.get("UNITUNE_DIR"):
-        return Path(chosen).absolute()
+        folder = Path(chosen).absolute()
+        if folder.exists() and not folder.is_dir():
+            raise UserError(f"UNITUNE_DIR names {folder}, which is no folder. Name a folder.")
+        return folder
     here = Path.cwd()
     candidates = (folder / ".unitune" for folder in (here, *here.parents))
     return next((folder for folder in candidates if folder.is_dir()), here / ".unitune")

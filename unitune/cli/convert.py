@@ -45,6 +45,7 @@ def convert(
     """
     from tempfile import TemporaryFile
 
+    from unitune.cli.outfile import ROWS, check_place
     from unitune.cli.output import aside, console
     from unitune.cli.spool import deliver, print_formats, take
     from unitune.conversion import decode_file, encode_file
@@ -58,8 +59,8 @@ def convert(
             "name a data file and one format: `unitune convert DATA --to FORMAT`, or `--from "
             "FORMAT` for the way back. `unitune convert --list` shows the formats."
         )
-    if output is not None and output.resolve() == data.resolve():
-        raise UserError(f"{output} is the file to convert; name another one for the result.")
+    if output is not None:
+        check_place(output, ROWS, [data])
     try:
         items = encode_file(data, to) if to else decode_file(data, source or "")
     except UnknownName:

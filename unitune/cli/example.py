@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 from pydantic import BaseModel
 
+from unitune.cli.outfile import replacing
 from unitune.errors import UserError
 
 FILES = ("unitune.yaml", "train.jsonl", "test.jsonl", "README.md")
@@ -35,7 +35,10 @@ def write_example(directory: Path) -> list[Path]:
                 "Name another folder: unitune init DIR"
             )
     directory.mkdir(parents=True, exist_ok=True)
-    return [Path(shutil.copyfile(source / name, directory / name)) for name in FILES]
+    for name in FILES:
+        with replacing(directory / name) as file:
+            file.write((source / name).read_bytes())
+    return [directory / name for name in FILES]
 
 
 def _source() -> Path:

@@ -114,6 +114,8 @@ def main() -> None:
     except UnituneError as error:
         _complain(error)
         sys.exit(error.exit_code)
+    except (OSError, ExceptionGroup) as error:
+        sys.exit(_machine_failed(error))
     except Exception as error:  # noqa: BLE001 - the last line of defence: a bug of ours
         _confess(error)
         sys.exit(70)
@@ -123,6 +125,19 @@ def _complain(error: UnituneError) -> None:
     from unitune.cli.output import aside
 
     aside().print(f"[bold red]Error[/bold red] {_plain(str(error))}", highlight=False)
+
+
+def _machine_failed(error: Exception) -> int:
+    """Say what the machine refused, and return the exit code; anything else is a bug of ours."""
+    from unitune.cli.os_errors import explained, first
+
+    refused = first(error)
+    if refused is None:
+        _confess(error)
+        return 70
+    told = explained(refused, sys.argv[1:])
+    _complain(told)
+    return told.exit_code
 
 
 def _confess(error: Exception) -> None:

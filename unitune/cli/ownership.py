@@ -38,17 +38,21 @@ def cost(
     """
     from rich.text import Text
 
+    from unitune.cli.outfile import PAGE, check_place, replacing
     from unitune.cli.output import console, print_json
     from unitune.job import Job
     from unitune.owning.own import own_everywhere
     from unitune.report.ownership.terminal import ownership_view
 
     job = Job.load(file)
+    if out is not None:
+        check_place(out, PAGE, [file])
     found = own_everywhere(job, backend or [job.backend], requests_month=requests)
     if out is not None:
         from unitune.report.ownership.html import render
 
-        out.write_text(render(found), encoding="utf-8")
+        with replacing(out) as page:
+            page.write(render(found).encode())
     if json:
         print_json(found)
         return

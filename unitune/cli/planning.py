@@ -83,6 +83,7 @@ def plan(
     $ unitune plan unitune.yaml --backend together --backend openai
     $ unitune plan unitune.yaml -o plan.json && unitune apply plan.json[/dim]
     """
+    from unitune.cli.outfile import PLAN, check_place
     from unitune.cli.output import exit_for_errors, print_json
     from unitune.cli.plans import print_plan, print_plans
     from unitune.job import Job
@@ -91,6 +92,8 @@ def plan(
     from unitune.planning.plan import plans
 
     names = _names(backend, everywhere=everywhere)
+    if output is not None:
+        check_place(output, PLAN, [file, *([against] if against else [])])
     job = Job.load(file).within(usd_of("--budget", budget) if budget else None)
     job = job.at(prices_given(price, names[0] if len(names) == 1 else job.backend))
     if len(names) > 1:
@@ -184,10 +187,13 @@ def _one_only(**given: object) -> None:
 
 
 def _save(found: Plan, output: Path, file: Path) -> None:
+    from unitune.cli.outfile import replacing
     from unitune.cli.output import aside
     from unitune.planning import saved
 
-    saved.save(found, output, file)
+    text = saved.saved_text(found, output, file)
+    with replacing(output) as plan_file:
+        plan_file.write(text.encode())
     aside().print(f"Saved. Next: unitune apply {output}")
 
 

@@ -20,10 +20,11 @@ from rich.console import Console
 from rich.markup import escape
 
 from unitune import registry
+from unitune.cli.outfile import replacing
 from unitune.cli.output import COLOURS, aside, facts
 from unitune.conversion import Converted
 from unitune.data.findings import Finding
-from unitune.errors import DataError, UserError
+from unitune.errors import DataError
 
 SHOWN_ROWS = 20
 """Refused rows that are named; more of them are counted."""
@@ -117,21 +118,13 @@ def deliver(rows: IO[bytes], output: Path | None) -> None:
     Args:
         rows: A file of them.
         output: A file, which is there whole or not at all; None: standard output.
-
-    Raises:
-        UserError: The file cannot be written.
     """
     rows.seek(0)
     if output is None:
         _print(rows)
         return
-    try:
-        _put(rows, output)
-    except OSError as failure:
-        raise UserError(
-            f"{output} cannot be written: {failure.strerror or failure}. Name a file in a folder "
-            "that is there and that you may write to."
-        ) from failure
+    with replacing(output) as file:
+        shutil.copyfileobj(rows, file)
 
 
 def _print(rows: IO[bytes]) -> None:
@@ -141,21 +134,6 @@ def _print(rows: IO[bytes]) -> None:
     except BrokenPipeError:
         # The reader, such as `head`, has enough; Python would complain once more at its end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
-def _put(rows: IO[bytes], output: Path) -> None:
-    target = output.resolve()
-    if target.exists() and not target.is_file():
-        with target.open("wb") as device:  # /dev/null and the like cannot be replaced
-            shutil.copyfileobj(rows, device)
-        return
-    part = target.with_name(f".{target.name}.{os.getpid()}.part")
-    try:
-        with part.open("xb") as file:
-            shutil.copyfileobj(rows, file)
-        part.replace(target)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def print_formats(out: Console) -> None:

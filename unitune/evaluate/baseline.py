@@ -206,6 +206,24 @@ def read(path: Path) -> tuple[Header, dict[str, Line]]:
     return header, lines
 
 
+def check_replaceable(path: Path) -> None:
+    """Refuse to write a baseline over a file that is none.
+
+    Raises:
+        JobError: Something else stands there.
+    """
+    if not path.exists() or not path.stat().st_size:
+        return
+    try:
+        with path.open(encoding="utf-8") as file:
+            Header.model_validate_json(file.readline())
+    except (ValueError, OSError) as error:
+        raise JobError(
+            f"evaluate.gate.baseline: {path} is no baseline file, and is not overwritten. Name "
+            "another file."
+        ) from error
+
+
 def write(
     path: Path,
     metric: str,

@@ -114,6 +114,8 @@ def compare(  # noqa: PLR0913 - each has a name and a default
     if training:
         check_prompts(job, training.rows or (splits.train,), task.cases)
     asked = requirements(job, task, accepting=update_baseline)
+    if update_baseline:
+        baseline.check_replaceable(_baseline_file(job))
     if announce is not None:
         announce(foresight(len(task.cases), job.evaluate.margin))
     with tuned.standing(deploy_seconds) if tuned else nullcontext():
@@ -123,7 +125,9 @@ def compare(  # noqa: PLR0913 - each has a name and a default
             tuned=tuned.model() if tuned and not replay else None,
             contenders=contenders,
             task=task,
-            folder=Path(out) if out else _made_folder(job.name, training.run if training else None),
+            folder=_given_folder(out)
+            if out
+            else _made_folder(job.name, training.run if training else None),
             job_folder=job.folder,
             batch=batch,
             replay=replay,
@@ -181,6 +185,20 @@ def _made_folder(job: str, run: str | None) -> Path:
     return _folder(job, run)
 
 
+def _given_folder(out: str | os.PathLike[str]) -> Path:
+    """Return the folder for the files, unless one of them there is somebody else's."""
+    from unitune.report.files import NAMES  # noqa: PLC0415 - as in `_write`
+
+    folder = Path(out)
+    taken = [name for name in NAMES if (folder / name).exists()]
+    if taken and not (folder / "rows.jsonl").exists():
+        raise UserError(
+            f"{folder / taken[0]} is of no comparison, and is not overwritten. Name another "
+            "folder for the results."
+        )
+    return folder
+
+
 def _tuned_by(job: Job, splits: Splits, run: Run | None) -> Judged | None:
     """Return the run that made the tuned model; None when every contender is prompted."""
     if any(isinstance(spec, Tuned) for spec in job.evaluate.contenders):
@@ -211,11 +229,15 @@ def _tell_nobody(_: Asked) -> None:
 
 def _accept(job: Job, task: Task, comparison: Comparison) -> None:
     """Write the candidate's scores as the baseline file."""
-    assert job.evaluate.gate is not None
-    assert job.evaluate.gate.baseline is not None
     answers = {case.id: case.answers[comparison.candidate] for case in comparison.cases}
-    path = job.path(job.evaluate.gate.baseline)
-    baseline.write(path, task.primary, task.scorers, task.cases, answers)
+    baseline.write(_baseline_file(job), task.primary, task.scorers, task.cases, answers)
+
+
+def _baseline_file(job: Job) -> Path:
+    gate = job.evaluate.gate
+    assert gate is not None
+    assert gate.baseline is not None, "`requirements` sees to it"
+    return job.path(gate.baseline)
 
 
 def _write(comparison: Comparison, folder: Path) -> None:

@@ -19,8 +19,8 @@ from unitune.planning.documents import Plan
 from unitune.specs.prices import PriceRow
 
 
-def save(found: Plan, path: Path, job_file: Path) -> None:
-    """Write a plan that can be applied.
+def saved_text(found: Plan, path: Path, job_file: Path) -> str:
+    """Return a plan that can be applied, as its file holds it.
 
     Args:
         found: Of one backend, without errors.
@@ -35,7 +35,7 @@ def save(found: Plan, path: Path, job_file: Path) -> None:
     place = os.path.relpath(job_file.absolute(), path.absolute().parent)
     bound = found.bound.model_copy(update={"job_file": place})
     saved = found.model_copy(update={"bound": bound})
-    path.write_text(saved.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    return saved.model_dump_json(indent=2) + "\n"
 
 
 def read(path: Path) -> Plan:
@@ -50,9 +50,14 @@ def read(path: Path) -> Plan:
         raise UserError(f"{path} cannot be read: {failure.strerror or failure}.") from failure
     except ValidationError as invalid:
         raise UserError(
-            f"{path} is no plan that this version of unitune has saved. Save one with `unitune "
-            f"plan FILE -o {path.name}`."
+            f"{path} is no plan that this version of unitune has saved. {_how_to_save(path)}"
         ) from invalid
+
+
+def _how_to_save(path: Path) -> str:
+    """Say how a plan is saved, never over what stands at a path that is none."""
+    job = path if path.suffix in (".yaml", ".yml") else "FILE"
+    return f"Save one with `unitune plan {job} -o plan.json`."
 
 
 def job_of(found: Plan, path: Path) -> Job:
@@ -67,10 +72,7 @@ def job_of(found: Plan, path: Path) -> Job:
         JobError: The job file is missing or not valid.
     """
     if found.bound is None or found.bound.job_file is None:
-        raise UserError(
-            f"{path} names no job file to launch. Save a plan with `unitune plan FILE -o "
-            f"{path.name}`."
-        )
+        raise UserError(f"{path} names no job file to launch. {_how_to_save(path)}")
     file = path.absolute().parent / found.bound.job_file
     if not file.exists():
         raise JobError(f"{path} was made from {file}, which is not there any more.")

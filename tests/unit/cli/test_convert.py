@@ -49,9 +49,10 @@ def test_a_refused_row_is_told_with_line_and_reason_and_nothing_is_written(
     convert: Command,
 ) -> None:
     write(ROW, EXTRA, "broken")
-    Path("out.jsonl").write_text("old", encoding="utf-8")
+    old = '{"prompt": "old"}'
+    Path("out.jsonl").write_text(old, encoding="utf-8")
     outcome = convert("rows.jsonl", "--to", "openai-chat", "-o", "out.jsonl")
-    assert (2, "", "old") == (outcome.code, outcome.out, Path("out.jsonl").read_text())
+    assert (2, "", old) == (outcome.code, outcome.out, Path("out.jsonl").read_text())
     assert "rows.jsonl:2 openai-chat cannot carry this row: the row has the weight 2" in outcome.err
     assert "rows.jsonl:3" in outcome.err
     assert "2 of 3 rows cannot be converted; nothing was written." in outcome.err
@@ -127,8 +128,8 @@ def test_the_input_is_never_written_over_and_a_missing_folder_is_told(convert: C
     same = convert("rows.jsonl", "--to", "openai-chat", "-o", "./rows.jsonl")
     nowhere = convert("rows.jsonl", "--to", "openai-chat", "-o", "no/out.jsonl")
     assert (2, 2) == (same.code, nowhere.code)
-    assert "name another one" in same.err
-    assert "no/out.jsonl cannot be written" in nowhere.err
+    assert "rows.jsonl is what the command reads" in same.err
+    assert "no/out.jsonl: No such file or directory" in nowhere.err
     assert 0 == convert("rows.jsonl", "--to", "openai-chat", "-o", "/dev/null").code
 
 

@@ -241,6 +241,16 @@ def test_there_must_be_a_file_to_update(make_job: Make, backend_of: Any) -> None
         compare(make_job(evaluate({"mode": "improve"})), update_baseline=True)
 
 
+def test_a_file_of_another_kind_is_not_written_over(make_job: Make, backend_of: Any) -> None:
+    backend = backend_of(wrong_every(10))
+    job = make_job(evaluate(), test=ROWS)
+    (job.folder / "baseline.jsonl").write_text("mine\n")
+
+    with pytest.raises(JobError, match="is no baseline file, and is not overwritten"):
+        compare(job, update_baseline=True)
+    assert ("mine\n", []) == ((job.folder / "baseline.jsonl").read_text(), backend.requests)
+
+
 @pytest.mark.parametrize(
     "broken",
     ["", "{}", "<<<<<<< HEAD", '{"id": "a", "content": "b", "scores": {"exact": NaN}}', "LAST"]

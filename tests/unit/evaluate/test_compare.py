@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from unitune.errors import BackendError, DataError, Interrupted, JobError, Leak
+from unitune.errors import BackendError, DataError, Interrupted, JobError, Leak, UserError
 from unitune.evaluate.asking.engine import Asked
 from unitune.evaluate.asking.journal import read_record
 from unitune.evaluate.compare import compare, default_folder
@@ -223,6 +223,16 @@ def test_the_files_hold_what_machines_and_people_read(
     assert found.difference == verdict["difference"]
     assert "<html" in (tmp_path / "out" / "report.html").read_text()
     assert "cases" not in verdict
+
+
+def test_files_of_somebody_else_are_not_written_over(
+    make_job: Any, backend_of: Any, tmp_path: Path
+) -> None:
+    backend = backend_of(told_is_better)
+    (tmp_path / "summary.md").write_text("mine")
+    with pytest.raises(UserError, match=r"summary\.md is of no comparison"):
+        compare(make_job(PROMPTED), out=tmp_path)
+    assert ("mine", []) == ((tmp_path / "summary.md").read_text(), backend.requests)
 
 
 def test_without_a_folder_files_go_into_the_home(make_job: Any, backend_of: Any) -> None:

@@ -555,7 +555,9 @@ def test_what_a_deleted_run_has_cost_stays_spent(
 def test_a_saved_plan_is_launched_while_it_holds(priced: Priced, workplace: Path) -> None:
     job = priced()
     job.save(workplace / "unitune.yaml")
-    saved.save(plan(job), workplace / "plan.json", workplace / "unitune.yaml")
+    (workplace / "plan.json").write_text(
+        saved.saved_text(plan(job), workplace / "plan.json", workplace / "unitune.yaml")
+    )
     found = saved.read(workplace / "plan.json")
     again = saved.job_of(found, workplace / "plan.json")
     assert State.SUCCEEDED is run.launch(again, plan=found).wait(0).state
@@ -568,7 +570,7 @@ def test_a_saved_plan_is_refused_with_what_has_changed(priced: Priced, workplace
     job = priced()
     job.save(workplace / "unitune.yaml")
     plan_file = workplace / "plan.json"
-    saved.save(plan(job), plan_file, workplace / "unitune.yaml")
+    plan_file.write_text(saved.saved_text(plan(job), plan_file, workplace / "unitune.yaml"))
     found = saved.read(plan_file)
 
     priced(price="1001").model_copy(update={"tuning": Tuning(epochs=3)}).save(

@@ -1,0 +1,89 @@
+"""What the machine refuses is told with its path and a remedy, and is no bug of ours."""
+
+from __future__ import annotations
+
+import errno
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from command_line import Command
+
+from unitune.cli import os_errors
+from unitune.cli.os_errors import explained, first
+from unitune.errors import Busy
+
+FULL = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def bug_free(text: str) -> bool:
+    return "bug in unitune" not in text and "Traceback" not in text
+
+
+def test_init_where_a_file_stands_names_it(unitune: Command, tmp_path: Path) -> None:
+    (tmp_path / "taken").write_text("mine")
+    told = unitune("init", "taken")
+    assert 2 == told.code
+    assert "taken: File exists" in told.err
+    assert bug_free(told.err)
+
+
+@pytest.mark.parametrize("command", [["runs"], ["show", "r1"], ["deployments"]])
+def test_a_file_where_the_folder_of_unitune_should_be(
+    unitune: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: list[str]
+) -> None:
+    (tmp_path / "taken").write_text("mine")
+    monkeypatch.setenv("UNITUNE_DIR", str(tmp_path / "taken"))
+    told = unitune(*command)
+    assert told.code in (2, 4)
+    assert "taken" in told.err
+    assert bug_free(told.err)
+
+
+@pytest.mark.parametrize("command", [["runs"], ["init"], ["check", "unitune.yaml"]])
+def test_a_folder_that_is_gone(tmp_path: Path, command: list[str]) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    code = f"import os, sys; os.rmdir({str(gone)!r}); sys.argv = ['unitune', *{command!r}]; "
+    done = subprocess.run(
+        [sys.executable, "-c", code + "from unitune.cli.main import main; main()"],
+        cwd=gone,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode in (2, 4), done.stderr
+    assert bug_free(done.stderr)
+
+
+def test_a_full_disk_is_4_and_names_the_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    told = explained(OSError(errno.ENOSPC, "No space left", "/full/report.html"), ["compare"])
+    assert 4 == told.exit_code
+    assert "/full/report.html cannot be written" in str(told)
+    # A write that fails does not say where: the folder without room is looked for.
+    usage = os_errors.shutil.disk_usage("/")._replace(free=0)
+    monkeypatch.setattr(os_errors.shutil, "disk_usage", lambda _: usage)
+    monkeypatch.setenv("UNITUNE_DIR", "/")
+    assert "/ cannot be written" in str(explained(FULL, []))
+
+
+def test_a_full_disk_at_the_users_own_path_is_4_too(unitune: Command, tmp_path: Path) -> None:
+    row = '{"prompt": "a", "completion": "b"}\n'
+    (tmp_path / "rows.jsonl").write_text(row)
+    told = unitune("convert", "rows.jsonl", "--to", "openai-chat", "-o", "/dev/full")
+    assert 4 == told.code
+    assert "/dev/full cannot be written: No space left on device" in told.err
+
+
+def test_a_path_that_the_user_gave_is_2_and_any_other_is_4(tmp_path: Path) -> None:
+    refused = PermissionError(errno.EACCES, "Permission denied", str(tmp_path / "a" / "b"))
+    assert 2 == explained(refused, ["plan", "-o", str(tmp_path / "a")]).exit_code
+    assert 4 == explained(refused, ["plan", "unitune.yaml"]).exit_code
+
+
+def test_of_tasks_that_ended_together_the_machines_error_is_told() -> None:
+    assert FULL is first(ExceptionGroup("tasks", [ExceptionGroup("one", [FULL])]))
+    assert None is first(ExceptionGroup("tasks", [KeyError("a")]))
+    assert isinstance(first(ExceptionGroup("tasks", [Busy("held")])), Busy)

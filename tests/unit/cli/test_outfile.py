@@ -1,0 +1,82 @@
+"""`-o` replaces neither what a command reads nor a file of another kind."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from command_line import Command
+
+JOB = """
+name: demo
+model: gpt-4o-mini
+backend: openai
+data: {train: train.jsonl}
+"""
+
+
+@pytest.fixture
+def job(tmp_path: Path) -> Path:
+    rows = [
+        {
+            "messages": [
+                {"role": "user", "content": f"question {number}"},
+                {"role": "assistant", "content": f"answer {number}"},
+            ]
+        }
+        for number in range(400)
+    ]
+    (tmp_path / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (tmp_path / "notes.txt").write_text("mine")
+    (tmp_path / "unitune.yaml").write_text(JOB)
+    return tmp_path / "unitune.yaml"
+
+
+COMMANDS = {
+    "plan": ["plan", "unitune.yaml"],
+    "cost": ["cost", "unitune.yaml"],
+    "convert": ["convert", "train.jsonl", "--to", "openai-chat"],
+}
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("place", ["unitune.yaml", "./unitune.yaml", "notes.txt", "link", "."])
+def test_nothing_else_is_written_over(
+    unitune: Command, job: Path, command: str, place: str
+) -> None:
+    (job.parent / "link").symlink_to(job)
+    (job.parent / "twin").hardlink_to(job)
+    before = {file: file.read_bytes() for file in job.parent.iterdir() if file.is_file()}
+    for output in (place, "twin"):
+        told = unitune(*COMMANDS[command], "-o", output)
+        assert 2 == told.code
+        assert Path(output).name in told.err
+    assert before == {file: file.read_bytes() for file in job.parent.iterdir() if file.is_file()}
+
+
+@pytest.mark.parametrize("command", ["plan", "cost"])
+def test_rows_are_not_written_over(unitune: Command, job: Path, command: str) -> None:
+    before = (job.parent / "train.jsonl").read_bytes()
+    assert 2 == unitune(*COMMANDS[command], "-o", "train.jsonl").code
+    assert before == (job.parent / "train.jsonl").read_bytes()
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_an_earlier_result_and_an_empty_file_are_replaced(
+    unitune: Command, job: Path, command: str
+) -> None:
+    (job.parent / "out").touch()
+    for _ in range(2):
+        told = unitune(*COMMANDS[command], "-o", "out")
+        assert 0 == told.code, told.err
+        assert (job.parent / "out").stat().st_size
+        (job.parent / "out").write_bytes((job.parent / "out").read_bytes() + b"\n")
+    assert 0 == unitune(*COMMANDS[command], "-o", "/dev/null").code
+
+
+def test_no_error_tells_to_save_a_plan_over_the_job(unitune: Command, job: Path) -> None:
+    told = unitune("apply", str(job))
+    assert 2 == told.code
+    assert f"`unitune plan {job} -o plan.json`" in " ".join(told.err.split())
+    assert "-o unitune.yaml" not in told.err
