@@ -37,6 +37,8 @@ Not among them: 9p and virtiofs, which containers use for the root of one single
 Source: "How To Corrupt An SQLite Database File", section 2.1, https://sqlite.org/howtocorrupt.html
 (2026-11-25).
 """
+EVALUATION = "evaluation"
+"""In the folder of a run: the answers to its test cases, and the reports."""
 MOUNTS = Path("/proc/self/mountinfo")
 
 

@@ -77,12 +77,12 @@ def agree(what: str, usd: str, question: str, otherwise: str) -> None:
     Raises:
         OverBudget: Nobody can be asked, or says no.
     """
-    if not _somebody_is_there():
+    if not somebody_is_there():
         raise OverBudget(f"the {what} costs money: {usd}. {otherwise}")
     if not typer.confirm(f"The {what} costs money: {usd}. {question}", err=True):
         raise OverBudget(f"nothing was paid for. {otherwise}")
 
 
-def _somebody_is_there() -> bool:
+def somebody_is_there() -> bool:
     """Whether a person can answer: CI systems set CI, and scripts have no terminal."""
     return not os.environ.get("CI") and sys.stdin.isatty() and sys.stderr.isatty()

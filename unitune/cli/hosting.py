@@ -120,21 +120,46 @@ def deployments(
 def delete(
     run: RunId,
     *,
+    yes: Annotated[
+        bool, typer.Option("--yes", help="Do not ask; needs the run's whole id.")
+    ] = False,
+    reports: Annotated[
+        bool, typer.Option("--reports", help="The reports of its evaluation, too.")
+    ] = False,
     force: Annotated[
         bool, typer.Option("--force", help="Forget the run even if something cannot be deleted.")
     ] = False,
 ) -> None:
     """Delete what a run left: files and model at the vendor, its folder, its place in the ledger.
 
-    [dim]$ unitune delete r2611[/dim]
+    Says first what that is, and asks; a script says --yes. Reports stay without --reports.
+
+    [dim]$ unitune delete r2611
+    $ unitune delete r261126-4f7h2k9q3w --yes[/dim]
     """
+    from rich.markup import escape
+
+    from unitune.cli.consent import somebody_is_there
     from unitune.cli.output import aside, console
     from unitune.runs.run import find_run
 
     found = find_run(run)
-    left = found.delete(force=force)
+    things = found.inventory(reports=reports)
+    aside().print(f"To be deleted of run {found.id}, {found.name}:", markup=False)
+    for thing in things:
+        aside().print(f"  {thing}", markup=False, soft_wrap=True)
+    if yes and run != found.id:
+        raise UserError(f"--yes needs the whole id: unitune delete {found.id} --yes")
+    if not yes and not somebody_is_there():
+        raise UserError(
+            f"nothing was deleted; nobody can be asked. To delete it: unitune delete {found.id} "
+            "--yes"
+        )
+    if not yes and not typer.confirm("Delete it?", err=True):
+        raise UserError("nothing was deleted.")
+    left = found.delete(force=force, reports=reports)
     for sentence in left:
-        aside().print(f"[yellow]not deleted[/yellow] {sentence}", markup=True)
+        aside().print(f"[yellow]not deleted[/yellow] {escape(sentence)}")
     if left and not force:
         raise UserError(f"run {found.id} is kept. To forget it all the same: --force")
     console().print(f"{found.id} is deleted.")

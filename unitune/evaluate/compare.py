@@ -36,7 +36,7 @@ from unitune.evaluate.examine import Examination, Notify, examine
 from unitune.evaluate.results import Comparison
 from unitune.evaluate.statistics.sample_size import foresight
 from unitune.evaluate.task import Task, prepare
-from unitune.home import home, make_home
+from unitune.home import EVALUATION, home, make_home
 from unitune.job import Job
 from unitune.planning.feasibility import on_its_own_name
 from unitune.specs.contenders import Tuned
@@ -177,7 +177,7 @@ def default_folder(comparison: Comparison) -> Path:
 
 
 def _folder(job: str, run: str | None) -> Path:
-    return home() / "runs" / run / "evaluation" if run else home() / "evaluations" / job
+    return home() / "runs" / run / EVALUATION if run else home() / "evaluations" / job
 
 
 def _made_folder(job: str, run: str | None) -> Path:

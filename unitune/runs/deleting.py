@@ -1,7 +1,9 @@
 """The end of a run's traces: its model and files at the vendor, its folder, its rows.
 
-What cannot be deleted is said, in a sentence each, and keeps the run in the ledger, so that the
-same call can be made again: what is gone already is no error. What another run uses stays.
+`inventory` says beforehand what that is. The reports of its evaluation stay unless they are asked
+for, because verdicts outlive models. What cannot be deleted is said, in a sentence each, and keeps
+the run in the ledger, so that the same call can be made again: what is gone already is no error.
+What another run uses stays.
 """
 
 from __future__ import annotations
@@ -16,20 +18,51 @@ from unitune import registry
 from unitune.abilities import Deletes
 from unitune.backend import State
 from unitune.errors import UnituneError, UserError
+from unitune.home import EVALUATION
 from unitune.ledger import Ledger, RunRecord
+from unitune.models import TunedModel
 from unitune.patience import patiently
 
 PATIENCE_SECONDS = 60.0
 """How long one deletion bears that the vendor is asked too often."""
 
 
-def delete(ledger: Ledger, record: RunRecord, *, force: bool = False) -> list[str]:
+def inventory(ledger: Ledger, record: RunRecord, *, reports: bool = False) -> list[str]:
+    """Return what `delete` would delete, a line each.
+
+    Args:
+        ledger: Where the run is written down.
+        record: Of a run that has ended.
+        reports: With the reports of its evaluation.
+
+    Raises:
+        UserError: The run has not ended, or a deployment of its model stands.
+    """
+    _refuse_before_its_end(record)
+    _refuse_while_deployed(ledger, record)
+    folder, model = ledger.run_folder(record.id), _own_model(ledger, record)
+    things = [] if model is None else [f"the model {model.name} at {record.backend}"]
+    things += [f"the file {ref} at {record.backend}" for ref in _own_uploads(ledger, record)]
+    if folder.exists():
+        trained = record.model is not None and _goes_with_folder(ledger, record, record.model.name)
+        stays = (folder / EVALUATION).exists() and not reports
+        things.append(
+            f"the folder {folder}{', with the tuned model' if trained else ''}"
+            f"{f', but for its {EVALUATION}' if stays else ''}"
+        )
+    return [*things, "the run's place in the ledger"]
+
+
+def delete(
+    ledger: Ledger, record: RunRecord, *, force: bool = False, reports: bool = False
+) -> list[str]:
     """Delete what a run left behind; the caller acts for the run.
 
     Args:
         ledger: Where the run is written down.
         record: Of a run that has ended.
         force: Forget the run even if something is left.
+        reports: Delete the reports of its evaluation, too.
 
     Returns:
         A sentence for each thing that could not be deleted; the run is then still in the ledger,
@@ -38,17 +71,21 @@ def delete(ledger: Ledger, record: RunRecord, *, force: bool = False) -> list[st
     Raises:
         UserError: The run has not ended, or a deployment of its model stands.
     """
+    _refuse_before_its_end(record)
+    _refuse_while_deployed(ledger, record)
+    left = [*_model_left(ledger, record), *_uploads_left(ledger, record)]
+    left += _files_left(ledger, record, reports=reports)
+    if force or not left:
+        ledger.delete(record)
+    return left
+
+
+def _refuse_before_its_end(record: RunRecord) -> None:
     if not record.state.ended:
         raise UserError(
             f"run {record.id} is {record.state} and cannot be deleted before it has ended. End it "
             f"with `unitune cancel {record.id}`."
         )
-    _refuse_while_deployed(ledger, record)
-    left = [*_model_left(ledger, record), *_uploads_left(ledger, record)]
-    left += _files_left(ledger, record)
-    if force or not left:
-        ledger.delete(record)
-    return left
 
 
 def _refuse_while_deployed(ledger: Ledger, record: RunRecord) -> None:
@@ -60,24 +97,38 @@ def _refuse_while_deployed(ledger: Ledger, record: RunRecord) -> None:
             )
 
 
-def _model_left(ledger: Ledger, record: RunRecord) -> Iterator[str]:
-    """Delete the model, unless another run has the same one."""
+def _own_model(ledger: Ledger, record: RunRecord) -> TunedModel | None:
+    """Return the model at the vendor, unless another run has the same one."""
     model = record.model
     if model is None or _goes_with_folder(ledger, record, model.name):
-        return
+        return None
     if any(other.model == model for other in ledger.records() if other.id != record.id):
-        return
-    what = f"the model {model.name} at {record.backend}"
-    yield from _tried(record, what, lambda backend: backend.delete_model(model))
+        return None
+    return model
+
+
+def _own_uploads(ledger: Ledger, record: RunRecord) -> list[str]:
+    """Return the uploads that no other run uses."""
+    refs = {made.ref for made in ledger.artefacts(record.id) if made.kind == "upload"}
+    return [
+        ref
+        for ref in sorted(refs)
+        if not set(ledger.runs_with("upload", ref)) - {record.id}
+        and not _goes_with_folder(ledger, record, ref)
+    ]
+
+
+def _model_left(ledger: Ledger, record: RunRecord) -> Iterator[str]:
+    """Delete the model."""
+    model = _own_model(ledger, record)
+    if model is not None:
+        what = f"the model {model.name} at {record.backend}"
+        yield from _tried(record, what, lambda backend: backend.delete_model(model))
 
 
 def _uploads_left(ledger: Ledger, record: RunRecord) -> Iterator[str]:
-    """Delete the uploads that no other run uses."""
-    refs = {made.ref for made in ledger.artefacts(record.id) if made.kind == "upload"}
-    for ref in sorted(refs):
-        others = set(ledger.runs_with("upload", ref)) - {record.id}
-        if others or _goes_with_folder(ledger, record, ref):
-            continue
+    """Delete the uploads."""
+    for ref in _own_uploads(ledger, record):
         what = f"the file {ref} at {record.backend}"
         beginning = _about_to_upload(ledger, record)
         if beginning is not None:
@@ -105,8 +156,8 @@ def _about_to_upload(ledger: Ledger, record: RunRecord) -> str | None:
     return next(found, None)
 
 
-def _files_left(ledger: Ledger, record: RunRecord) -> Iterator[str]:
-    """Delete the run's folder."""
+def _files_left(ledger: Ledger, record: RunRecord, *, reports: bool) -> Iterator[str]:
+    """Delete the run's folder, and the reports of its evaluation only where that was asked for."""
     folder = ledger.run_folder(record.id)
     if not folder.exists() and record.host not in ("", socket.gethostname()):
         yield (
@@ -114,10 +165,17 @@ def _files_left(ledger: Ledger, record: RunRecord) -> Iterator[str]:
             f"runs/{record.id} in its .unitune folder there."
         )
     try:
-        if folder.exists():
+        if folder.exists() and (reports or not (folder / EVALUATION).exists()):
             shutil.rmtree(folder)
+        for entry in folder.iterdir() if folder.exists() else ():
+            if entry.name != EVALUATION:
+                shutil.rmtree(entry) if _is_folder(entry) else entry.unlink()
     except OSError as error:
         yield f"the folder {folder} stays: {error}."
+
+
+def _is_folder(entry: Path) -> bool:
+    return entry.is_dir() and not entry.is_symlink()
 
 
 def _tried(record: RunRecord, what: str, act: Callable[[Deletes], None]) -> Iterator[str]:

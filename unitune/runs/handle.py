@@ -258,13 +258,25 @@ class Run:
                 self._record = self._taken_on()
         return self
 
-    def delete(self, *, force: bool = False) -> list[str]:
+    def inventory(self, *, reports: bool = False) -> list[str]:
+        """Return what `delete` would delete, a line each.
+
+        Args:
+            reports: With the reports of its evaluation.
+
+        Raises:
+            UserError: The run has not ended, or a deployment of its model stands.
+        """
+        return deleting.inventory(self._ledger, self._record, reports=reports)
+
+    def delete(self, *, force: bool = False, reports: bool = False) -> list[str]:
         """Delete what the run left behind: model and files at the backend, its folder, its rows.
 
         What other runs use stays.
 
         Args:
             force: Forget the run even if something cannot be deleted.
+            reports: Delete the reports of its evaluation, too.
 
         Returns:
             A sentence for each thing that could not be deleted; the run is then still in the
@@ -274,7 +286,7 @@ class Run:
             UserError: It has not ended, or a deployment of its model stands.
         """
         with self._acting():
-            return deleting.delete(self._ledger, self._record, force=force)
+            return deleting.delete(self._ledger, self._record, force=force, reports=reports)
 
     def _decided(self, adopt: str | None, *, resubmit: bool) -> RunRecord:
         if (adopt is None) != resubmit:

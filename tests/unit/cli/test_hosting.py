@@ -138,13 +138,29 @@ def test_delete_forgets_a_run_once_all_of_it_is_gone(
     unitune: Command, run_id: str, vendor: Playing
 ) -> None:
     vendor.server.spoil(Fault.EXPIRED_KEY, "DELETE", "custom-models")
-    kept = unitune("delete", run_id)
+    kept = unitune("delete", run_id, "--yes")
     assert (2, True) == (kept.code, "not deleted" in kept.err)
     assert run_id in unitune("runs").out
 
-    gone = unitune("delete", run_id)
+    gone = unitune("delete", run_id, "--yes")
     assert (0, f"{run_id} is deleted.\n") == (gone.code, gone.out)
     assert run_id not in unitune("runs").out
+
+
+def test_nothing_is_deleted_before_somebody_said_so(
+    unitune: Command, run_id: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for arguments in ((run_id,), (run_id[:3],), (run_id[:3], "--yes")):
+        refused = unitune("delete", *arguments)
+        assert 2 == refused.code
+        assert "the model " in refused.err
+        assert f"unitune delete {run_id} --yes" in " ".join(refused.err.split())
+    monkeypatch.setattr("unitune.cli.consent.somebody_is_there", lambda: True)
+    monkeypatch.setattr("typer.confirm", lambda *_, **__: False)
+    assert (2, True) == ((told := unitune("delete", run_id)).code, "nothing was" in told.err)
+    assert run_id in unitune("runs").out
+    monkeypatch.setattr("typer.confirm", lambda *_, **__: True)
+    assert (0, f"{run_id} is deleted.\n") == ((done := unitune("delete", run_id)).code, done.out)
 
 
 def test_what_a_deployed_model_says_is_asked_of_the_deployment(

@@ -92,6 +92,35 @@ def test_a_run_without_a_model_is_deleted_too(
     assert [] == runs()
 
 
+def test_what_would_be_deleted_is_said_beforehand_and_reports_stay(
+    workplace: Path, make_job: MakeJob, vendor: Vendor
+) -> None:
+    run = launch(make_job({})).wait(0.001)
+    report = run.folder / "evaluation" / "report.html"
+    report.parent.mkdir()
+    report.write_text("verdict")
+    (run.folder / "link").symlink_to(workplace)
+    files = [f"the file {file} at fake" for file in uploads(workplace)]
+    model = f"the model {run.job_id} at fake"
+    ledger = "the run's place in the ledger"
+    folder = f"the folder {run.folder}"
+    assert [model, *files, folder, ledger] == run.inventory(reports=True)
+    assert [model, *files, f"{folder}, but for its evaluation", ledger] == run.inventory()
+    assert [] == vendor.deleted
+    assert [] == run.delete()
+    assert [report.parent] == list(run.folder.iterdir())
+    assert "verdict" == report.read_text()
+    assert workplace.exists()
+
+
+def test_reports_go_when_that_is_asked_for(make_job: MakeJob, vendor: Vendor) -> None:
+    del vendor
+    run = launch(make_job({})).wait(0.001)
+    (run.folder / "evaluation").mkdir()
+    assert [] == run.delete(reports=True)
+    assert not run.folder.exists()
+
+
 def test_files_that_another_run_uses_stay_until_it_is_deleted_too(
     workplace: Path, make_job: MakeJob, vendor: Vendor
 ) -> None:
