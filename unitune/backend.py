@@ -19,6 +19,9 @@ from pydantic import JsonValue
 from unitune.job import Job
 from unitune.models import ChatModel, TunedModel
 
+INTERRUPTED = "interrupted"
+"""How the raw word begins of a job that stands still although nobody paused it."""
+
 
 class State(StrEnum):
     """Where a run stands."""

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from unitune.abilities import Forecast, Piece, StoredModel
-from unitune.backend import Guarantee, Launch, State, Status, Upload
+from unitune.backend import INTERRUPTED, Guarantee, Launch, State, Status, Upload
 from unitune.data.dataset import Dataset
 from unitune.data.example import Example
 from unitune.errors import BackendError, Busy
@@ -32,6 +32,7 @@ for _package in ("torch", "transformers", "peft", "safetensors", "gguf", "psutil
 
 STARTING_SECONDS = 60.0
 """After that, a job without a sign of life was never started: its submit was killed."""
+WORKER_GONE = f"{INTERRUPTED}: its worker is gone (killed, perhaps out of memory)"
 
 
 class LocalBackend:
@@ -83,7 +84,7 @@ class LocalBackend:
         if not alive and not folder.events.exists() and _is_fresh(folder):
             return Status(State.QUEUED, "worker starting", (), read.cursor)
         if not alive:
-            why = "paused" if folder.pause.exists() else "worker gone"
+            why = "paused" if folder.pause.exists() else WORKER_GONE
             raw = f"{why}; resume goes on after step {folder.saved_step()}"
             return Status(State.PAUSED, raw, read.events, read.cursor)
         if folder.cancel.exists():

@@ -109,6 +109,8 @@ def test_losses_after_five_kills_equal_those_of_an_undisturbed_run(
         os.kill(worker_of(killed), signal.SIGKILL)
         paused = until(killed, lambda s: s.state is not State.RUNNING)
         assert paused.state is State.PAUSED
+        gone = "interrupted: its worker is gone (killed, perhaps out of memory); resume goes on"
+        assert paused.raw.startswith(gone)
         resume(killed)
     done = until(killed, lambda s: s.state.ended)
 

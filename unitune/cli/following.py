@@ -14,7 +14,7 @@ from pydantic import JsonValue
 from unitune.backend import Event, State
 from unitune.cli.money import so_far
 from unitune.cli.output import aside, console, duration
-from unitune.cli.runviews import EventLine, RunView, print_run
+from unitune.cli.runviews import EventLine, RunView, is_interrupted, print_run
 from unitune.cost.documents import Estimate
 from unitune.errors import Interrupted, RunFailed
 from unitune.runs.run import Run
@@ -24,7 +24,7 @@ LOG_SECONDS = 10.0
 """Where no live bar can be drawn, a line is printed this often."""
 
 PLAIN_STATES = {
-    State.PAUSED: "It is paused. Go on from its last checkpoint: unitune resume {id}",
+    State.PAUSED: "It is {raw}. Go on from its last checkpoint: unitune resume {id}",
     State.UNCERTAIN: "Whether the launch took effect is not known: unitune show {id}",
     State.FAILED: "It failed: {error}",
     State.CANCELLED: "It was cancelled.",
@@ -48,6 +48,23 @@ def follow(run: Run, *, quiet: bool) -> None:
     except KeyboardInterrupt:
         raise Interrupted(
             f"stopped watching; run {run.id} goes on. Follow it again: unitune watch {run.id}"
+        ) from None
+
+
+def wait_at_rest(run: Run) -> None:
+    """Wait until a run that was told to pause stands still, or has ended.
+
+    Raises:
+        Interrupted: The user pressed Ctrl-C; it pauses all the same.
+    """
+    try:
+        if not run.is_at_rest:
+            aside().print(f"{run.id} pauses after its step; waiting.")
+        for _ in run.watch():
+            pass
+    except KeyboardInterrupt:
+        raise Interrupted(
+            f"stopped waiting; run {run.id} pauses all the same: unitune show {run.id}"
         ) from None
 
 
@@ -83,7 +100,8 @@ def conclude(run: Run, *, next_command: str | None, json: bool, silent: bool = F
         typer.echo(RunView.of(run).model_dump_json(indent=2))
     if run.state is not State.SUCCEEDED:
         reason = PLAIN_STATES.get(run.state, "It is {state}.")
-        text = reason.format(id=run.id, error=run.error, state=run.state)
+        raw = run.raw.partition(";")[0] if is_interrupted(run) else "paused"
+        text = reason.format(id=run.id, error=run.error, state=run.state, raw=raw)
         raise RunFailed(f"run {run.id} has no model. {text}")
     if not (json or silent):
         print_run(run)

@@ -112,19 +112,24 @@ def cancel(run: RunId, *, json: Json = False) -> None:
 
 
 def pause(run: RunId, *, json: Json = False) -> None:
-    """Stop a run for now; `unitune resume` goes on with it.
+    """Stop a run for now, and return when it stands; `unitune resume` goes on with it.
 
     [dim]$ unitune pause r2611[/dim]
     """
+    from unitune.backend import State
+    from unitune.cli.following import wait_at_rest
     from unitune.cli.output import console, print_json
     from unitune.cli.runviews import RunView
     from unitune.runs.run import find_run
 
     found = find_run(run).pause()
+    wait_at_rest(found)
     if json:
         print_json(RunView.of(found))
+    elif found.state is State.PAUSED:
+        console().print(f"{found.id} is paused; resume with: unitune resume {found.id}")
     else:
-        console().print(f"{found.id} is {found.state}; go on: unitune resume {found.id}")
+        console().print(f"{found.id} has {found.state}; nothing is left to pause.")
 
 
 def resume(

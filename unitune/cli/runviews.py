@@ -10,7 +10,7 @@ from pydantic import BaseModel, JsonValue
 from rich.markup import escape
 from rich.table import Table
 
-from unitune.backend import Event, State
+from unitune.backend import INTERRUPTED, Event, State
 from unitune.cli.money import money_facts
 from unitune.cli.output import console, facts
 from unitune.cost.documents import Estimate
@@ -105,12 +105,21 @@ def runs_table(found: list[Run]) -> Table:
         table.add_row(
             run.id,
             run.name,
-            f"[{style}]{run.state}[/{style}]" if style else str(run.state),
+            f"[{style}]{run.state}[/{style}]" if style else _standing(run),
             run.backend_name,
             run.base_model,
             f"{run.created.astimezone():%Y-%m-%d %H:%M}",
         )
     return table
+
+
+def is_interrupted(run: Run) -> bool:
+    """Whether a run stands still although nobody paused it."""
+    return run.state is State.PAUSED and run.raw.startswith(INTERRUPTED)
+
+
+def _standing(run: Run) -> str:
+    return f"[red]{INTERRUPTED}[/red]" if is_interrupted(run) else str(run.state)
 
 
 def print_run(run: Run) -> None:

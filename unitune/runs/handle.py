@@ -182,7 +182,7 @@ class Run:
             for seen in fresh:
                 place = seen.place
                 yield seen.event
-            if self._at_rest:
+            if self.is_at_rest:
                 return
             slower = min(pause * 1.5, max(SLOWEST_POLL_SECONDS, poll_seconds))
             pause = poll_seconds if fresh else slower
@@ -322,7 +322,8 @@ class Run:
         return not self.state.ended and self.state not in resting
 
     @property
-    def _at_rest(self) -> bool:
+    def is_at_rest(self) -> bool:
+        """Whether nothing more will happen before somebody acts, as of the last look."""
         if self.state in launching.BEFORE_JOB:
             return self.interrupted
         return self.state.ended or self.state in (State.PAUSED, State.UNCERTAIN)

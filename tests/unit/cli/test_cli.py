@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from itertools import repeat
 from pathlib import Path
 
 import pytest
 from command_line import Command
 
+from unitune.backend import State, Status
 from unitune.evaluate.asking import batching
+from unitune.home import home
 from unitune.job import Job
+from unitune.ledger import Ledger
+from unitune.testing.fake import FakeBackend
 
 EXAMPLE = Path(__file__).parents[3] / "examples" / "support-triage"
 
@@ -245,8 +250,41 @@ def test_pause_stops_a_run_for_now(unitune: Command, job_file: Path) -> None:
     run = unitune("run", str(job_file), "--detach").out.strip()
 
     paused = unitune("pause", run)
-    assert f"{run} is paused; go on: unitune resume {run}" in paused.out
+    assert f"{run} is paused; resume with: unitune resume {run}" in paused.out
     assert 0 == unitune("resume", run).code
+
+
+def test_a_pause_waits_until_the_run_stands(
+    unitune: Command, job_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A local worker ends its step first."""
+    change(job_file, "steps: 4", "steps: 40")
+    run = unitune("run", str(job_file), "--detach").out.strip()
+    pause = FakeBackend.pause
+    polls: list[str] = []
+
+    def after_two_polls(self: FakeBackend, job_id: str, cursor: str) -> Status:
+        polls.append(job_id)
+        if len(polls) == 2:
+            pause(self, job_id)
+        return poll(self, job_id, cursor)
+
+    poll = FakeBackend.poll
+    monkeypatch.setattr(FakeBackend, "pause", lambda *_: None)
+    monkeypatch.setattr(FakeBackend, "poll", after_two_polls)
+    paused = unitune("pause", run)
+    assert f"{run} is paused; resume with: unitune resume {run}" in paused.out
+
+
+def test_a_run_whose_worker_was_killed_reads_interrupted(unitune: Command, job_file: Path) -> None:
+    run = unitune("run", str(job_file), "--detach").out.strip()
+    ledger = Ledger(home())
+    raw = "interrupted: its worker is gone (killed, perhaps out of memory); resume goes on"
+    with ledger.acting(run) as record:
+        ledger.write(replace(record, state=State.PAUSED, raw=raw))
+    (line,) = [line for line in unitune("runs").out.splitlines() if line.startswith(run)]
+    assert "interrupted" in line
+    assert "paused" not in line
 
 
 def test_a_paused_run_says_how_to_go_on_and_does(unitune: Command, job_file: Path) -> None:
