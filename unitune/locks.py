@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import IO
 
 from unitune.errors import Busy
+from unitune.filesystem import no_link
 
 
 @contextmanager
@@ -28,9 +29,10 @@ def locked(path: Path, what: str, wait_seconds: float = 30.0) -> Generator[None]
 
     Raises:
         Busy: Another process kept the lock all that time.
+        UserError: The file is a symbolic link.
     """
     until = time.monotonic() + wait_seconds
-    with path.open("a", encoding="utf-8") as file:
+    with open(path, "a", encoding="utf-8", opener=no_link) as file:
         while not _taken(file):
             if time.monotonic() >= until:
                 raise Busy(
@@ -45,7 +47,7 @@ def is_locked(path: Path) -> bool:
     """Return whether a process holds the lock of a file."""
     if not path.exists():
         return False
-    with path.open("a", encoding="utf-8") as file:
+    with open(path, "a", encoding="utf-8", opener=no_link) as file:
         return not _taken(file)
 
 

@@ -8,6 +8,7 @@ line, value, what is allowed and the nearest right key. Nothing here knows what 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
@@ -48,17 +49,40 @@ def read(path: Path, *, kind: str = "a job", floats: bool = True) -> Document:
     except (OSError, UnicodeDecodeError) as error:
         raise JobError(f"{path}: cannot be read as UTF-8 text: {error}.") from error
     try:
+        _refuse_references(path, kind, yaml.parse(text, Loader=_SafeLoader))
         node = yaml.compose(text, Loader=yaml.SafeLoader)
-        if not isinstance(node, yaml.MappingNode):
-            raise JobError(f"{path}:1: {kind} is a mapping of keys to values.")
-        lines: dict[Location, int] = {}
-        _note_lines(path, node, (), lines)
-        return Document(path, yaml.safe_load(text) if floats else parse(text), lines)
+        value = yaml.safe_load(text) if floats else parse(text)
     except yaml.MarkedYAMLError as error:
         where = f"{path}:{error.problem_mark.line + 1}" if error.problem_mark else str(path)
         raise JobError(f"{where}: not valid YAML: {error.problem}.") from error
-    except yaml.YAMLError as error:
+    except JobError:
+        raise
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # such as a day no month has
         raise JobError(f"{path}: not valid YAML: {error}.") from error
+    if not isinstance(node, yaml.MappingNode):
+        raise JobError(f"{path}:1: {kind} is a mapping of keys to values.")
+    lines: dict[Location, int] = {}
+    _note_lines(path, node, (), lines)
+    return Document(path, value, lines)
+
+
+def _refuse_references(path: Path, kind: str, events: Iterable[yaml.Event]) -> None:
+    """Refuse aliases, a few of which can stand for more than any memory holds, and tags.
+
+    Raises:
+        JobError: There is one.
+    """
+    for event in events:
+        said = ""
+        if isinstance(event, yaml.AliasEvent):
+            said = f"*{event.anchor} is a YAML alias"
+        elif isinstance(event, yaml.ScalarEvent | yaml.CollectionStartEvent) and event.tag:
+            said = f"{event.tag.replace('tag:yaml.org,2002:', '!!')} is a YAML tag"
+        if said and event.start_mark is not None:
+            line = event.start_mark.line + 1
+            raise JobError(
+                f"{path}:{line}: {said}, and {kind} takes none. Write out what is meant."
+            )
 
 
 if TYPE_CHECKING:

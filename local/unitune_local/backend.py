@@ -19,10 +19,11 @@ from unitune.backend import INTERRUPTED, Guarantee, Launch, State, Status, Uploa
 from unitune.data.dataset import Dataset
 from unitune.data.example import Example
 from unitune.errors import BackendError, Busy
+from unitune.filesystem import replacing
 from unitune.job import Job
 from unitune.locks import is_locked, locked
 from unitune.models import ChatModel, TunedModel
-from unitune_local.job_folder import JobFolder, Result, read_events, write_whole
+from unitune_local.job_folder import JobFolder, Result, read_events
 from unitune_local.worker import start_worker
 
 for _package in ("torch", "transformers", "peft", "safetensors", "gguf", "psutil"):
@@ -58,7 +59,8 @@ class LocalBackend:
 
             text = prepare(launch).model_dump_json(indent=2)
             folder.path.mkdir(parents=True, exist_ok=True)
-            write_whole(folder.spec, text)
+            with replacing(folder.spec) as file:
+                file.write(text)
         start_worker(folder)
         return str(folder.path)
 

@@ -79,7 +79,7 @@ def _rehearsed(rehearsal: Rehearsal) -> Figures:
         folder = Path(scratch)
         (folder / "rehearsal.json").write_text(rehearsal.model_dump_json(), encoding="utf-8")
         done = subprocess.run(  # noqa: S603 - our own module
-            [sys.executable, "-m", "unitune_local.rehearsal", str(folder)],
+            [sys.executable, "-P", "-m", "unitune_local.rehearsal", str(folder)],
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,

@@ -23,8 +23,8 @@ import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from unitune.data.example import digest
+from unitune.filesystem import replacing
 from unitune_local import machine
-from unitune_local.job_folder import write_whole
 from unitune_local.loads import Load, new_sizes
 from unitune_local.loss import Form
 from unitune_local.memory import ADAPTER_BYTES, Shape, step_flops
@@ -268,7 +268,8 @@ def keep(figures: Figures, shape: Shape, settings: Settings) -> None:
     """Remember measured figures for trainings of this kind on this machine."""
     file = _file(shape, settings)
     file.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(file, figures.model_dump_json(indent=2))
+    with replacing(file) as draft:
+        draft.write(figures.model_dump_json(indent=2))
 
 
 def recall(shape: Shape, settings: Settings) -> Figures | None:

@@ -25,6 +25,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, JsonValue
 
 from unitune.backend import Event
+from unitune.filesystem import replacing
 from unitune.models import TunedModel
 
 Kind = Literal["step", "validation", "message", "checkpoint", "warning"]
@@ -108,17 +109,8 @@ class JobFolder:
 
     def finish(self, result: Result) -> None:
         """Write down how the training ended, at once and for good."""
-        write_whole(self.path / "result.json", result.model_dump_json(indent=2))
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Write a file so that a reader sees all of it or the one before."""
-    scratch = path.with_name(f".{path.name}.{os.getpid()}")
-    with scratch.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    scratch.replace(path)
+        with replacing(self.path / "result.json") as file:
+            file.write(result.model_dump_json(indent=2))
 
 
 class EventLog:

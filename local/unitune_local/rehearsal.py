@@ -27,12 +27,13 @@ import torch
 from peft import PeftModel
 from pydantic import BaseModel, ConfigDict, JsonValue
 
+from unitune.filesystem import replacing
 from unitune.today import today
 from unitune_local import dry_run, loading
 from unitune_local.adapter import ANSWER_TOKENS, check_adapter, save_adapter
 from unitune_local.batches import WINDOW, TrainingRow, micro_batches
 from unitune_local.figures import MOST_SIZES, Figures, forward_flops, steps_bytes
-from unitune_local.job_folder import Kind, write_whole
+from unitune_local.job_folder import Kind
 from unitune_local.loads import (
     Load,
     answers_load,
@@ -319,4 +320,5 @@ def _never() -> bool:
 
 if __name__ == "__main__":
     where = Path(sys.argv[1])
-    write_whole(where / "figures.json", rehearse(where).model_dump_json(indent=2))
+    with replacing(where / "figures.json") as file:
+        file.write(rehearse(where).model_dump_json(indent=2))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -28,6 +29,8 @@ LOOK_SECONDS = 0.05
 IDLE_LOOK_SECONDS = 0.5
 """Long enough to even out; the load average would still count what ended a minute ago, such as the
 installation before a first run."""
+SECRETS = re.compile(r"(KEY|TOKEN|SECRET|PASSWORD|CREDENTIALS)(_\w+)?$", re.IGNORECASE)
+"""Names of variables that a training, which asks no one, has no use for."""
 ENVIRONMENT = {
     "CUBLAS_WORKSPACE_CONFIG": ":4096:8",  # without it cuBLAS sums in any order
     # glibc would give every large tensor back to the system and ask for it again in the next step,
@@ -53,7 +56,7 @@ def start_worker(folder: JobFolder) -> None:
         return
     with folder.log.open("ab") as log:
         worker = subprocess.Popen(  # noqa: S603 - our own module
-            [sys.executable, "-m", "unitune_local.worker", str(folder.path)],
+            [sys.executable, "-P", "-m", "unitune_local.worker", str(folder.path)],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
@@ -71,8 +74,9 @@ def start_worker(folder: JobFolder) -> None:
 
 
 def environment(threads: int) -> dict[str, str]:
-    """Return the environment of a process that trains with so many threads."""
-    return {"OMP_WAIT_POLICY": _wait_policy(threads), **os.environ, **ENVIRONMENT}
+    """Return the environment of a process that trains with so many threads; it has no keys."""
+    kept = {name: value for name, value in os.environ.items() if not SECRETS.search(name)}
+    return {"OMP_WAIT_POLICY": _wait_policy(threads), **kept, **ENVIRONMENT}
 
 
 def _wait_policy(threads: int) -> str:

@@ -28,6 +28,7 @@ from unitune.evaluate.gate import is_known
 from unitune.evaluate.results import Answer, Frozen, Regression
 from unitune.evaluate.scorers import Kind, Scorer
 from unitune.evaluate.statistics.paired import compare_paired
+from unitune.filesystem import replacing
 from unitune.job import Job
 
 LEAST_OVERLAP = 0.9
@@ -252,10 +253,8 @@ def write(
         )
         for case in sorted(cases, key=lambda case: case.case_id)
     ]
-    text = "".join(f"{_json(line)}\n" for line in (header, *lines))
-    draft = path.with_name(f".{path.name}.draft")
-    draft.write_text(text, encoding="utf-8")
-    draft.replace(path)
+    with replacing(path) as file:
+        file.writelines(f"{_json(line)}\n" for line in (header, *lines))
 
 
 def rounded(score: float) -> float:

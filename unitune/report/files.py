@@ -14,6 +14,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from unitune.evaluate.results import Comparison
+from unitune.filesystem import replacing
 from unitune.report import html, junit, markdown
 
 NAMES = ("report.html", "summary.md", "junit.xml", "verdict.json")
@@ -26,14 +27,12 @@ def write(comparison: Comparison, folder: Path) -> None:
         comparison: What was found.
         folder: Where its rows stand.
     """
-    _replace(folder / "verdict.json", [comparison.verdict_json()])
-    _replace(folder / "report.html", html.pieces(comparison))
-    _replace(folder / "summary.md", [markdown.render(comparison)])
-    _replace(folder / "junit.xml", [junit.render(comparison)])
-
-
-def _replace(path: Path, pieces: Iterable[str]) -> None:
-    draft = path.with_name(f".{path.name}.draft")
-    with draft.open("w", encoding="utf-8") as file:
-        file.writelines(pieces)
-    draft.replace(path)
+    files: dict[str, Iterable[str]] = {
+        "verdict.json": [comparison.verdict_json()],
+        "report.html": html.pieces(comparison),
+        "summary.md": [markdown.render(comparison)],
+        "junit.xml": [junit.render(comparison)],
+    }
+    for name, pieces in files.items():
+        with replacing(folder / name) as file:
+            file.writelines(pieces)

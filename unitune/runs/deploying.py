@@ -367,7 +367,7 @@ def _leave_reaper(deployment: str, while_pid: int | None) -> None:
     """Start the process that takes the deployment down; no terminal can end it."""
     watched = [] if while_pid is None else [str(while_pid)]
     reaper = subprocess.Popen(  # noqa: S603 - our own module
-        [sys.executable, "-m", "unitune.runs.reaper", deployment, *watched],
+        [sys.executable, "-P", "-m", "unitune.runs.reaper", deployment, *watched],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,

@@ -13,6 +13,7 @@ import unitune
 ROOT = Path(unitune.__file__).parent
 ORDER = [
     ["errors"],
+    ["filesystem"],
     ["patience", "ratelimits"],
     ["yamlfile"],
     ["specs"],

@@ -24,6 +24,7 @@ from pydantic import BeforeValidator, Field, ValidationError, model_validator
 from unitune import yamlfile
 from unitune.cost.prices.writing import entries_of
 from unitune.errors import JobError
+from unitune.filesystem import replacing
 from unitune.offer import ModelUpdate
 from unitune.specs.prices import PriceEntry, PriceRow, as_written, rows_of
 from unitune.specs.spec import Spec
@@ -103,14 +104,10 @@ def write_refreshed(path: Path, refreshed: Refreshed) -> None:
     text = f"{mine.rstrip()}\n\n{MARK}\n" if mine.strip() else f"{MARK}\n"
     text += yamlfile.dump({"refreshed": content})
     path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.part")
-    draft.write_text(text, encoding="utf-8")
-    try:
-        read_prices(draft)
-    except JobError:
-        draft.unlink()
-        raise
-    draft.replace(path)
+    with replacing(path) as draft:
+        draft.write(text)
+        draft.flush()
+        read_prices(Path(draft.name))
 
 
 def merged(

@@ -23,6 +23,7 @@ from pydantic import TypeAdapter, ValidationError
 from unitune.errors import Mismatch
 from unitune.evaluate.asking.journal import heal, write_whole
 from unitune.evaluate.results import Frozen
+from unitune.filesystem import no_link
 
 NAME = "batches.jsonl"
 BEGINNING = b'{"key":'
@@ -166,5 +167,5 @@ def open_batches(path: Path) -> Generator[BatchFile]:
             raise refuse(line, number)
         return found
 
-    with path.open("a+b", buffering=0) as file:
+    with open(path, "a+b", buffering=0, opener=no_link) as file:
         yield BatchFile(file, path, heal(file, BEGINNING, read, refuse))

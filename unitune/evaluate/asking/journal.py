@@ -24,6 +24,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from unitune.errors import Mismatch
 from unitune.evaluate.results import Record
+from unitune.filesystem import no_link
 from unitune.locks import locked
 
 BEGINNING = b'{"contender":'
@@ -108,9 +109,13 @@ def open_journal(path: Path) -> Generator[Journal]:
     Raises:
         Busy: Another process is writing to it.
         Mismatch: A line is no record.
+        UserError: It is a symbolic link.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    with locked(path, str(path), WAIT_SECONDS), path.open("a+b", buffering=0) as file:
+    with (
+        locked(path, str(path), WAIT_SECONDS),
+        open(path, "a+b", buffering=0, opener=no_link) as file,
+    ):
         yield Journal(file, _read(file, path))
 
 
