@@ -150,8 +150,10 @@ def test_settings_become_strings_and_auto_is_left_out(
 
 
 def test_a_batch_size_is_sent_to_models_that_have_one(
-    backend: BedrockBackend, server: Server, tmp_path: Path
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-west-2")  # where Llama is tuned
+    backend = BedrockBackend()
     backend.submit(launch(backend, tmp_path, base=LLAMA, tuning=Tuning(batch_size=1)))
 
     assert {"batchSize": "1"} == created(server)["hyperParameters"]
@@ -497,8 +499,11 @@ def test_a_job_of_others_is_imported_with_its_rows(backend: BedrockBackend, tmp_
 
 
 def test_what_an_import_cannot_carry_is_noted(
-    backend: BedrockBackend, vendor: BedrockVendor, tmp_path: Path
+    server: Server, vendor: BedrockVendor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    assert server.url
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-west-2")  # where Llama is tuned
+    backend = BedrockBackend()
     job_id = backend.submit(launch(backend, tmp_path, base=LLAMA, tuning=Tuning(batch_size=1)))
     request = vendor.jobs[0].request
     assert ("Bedrock's batchSize = 1 is not carried over",) == backend.import_job(job_id).notes

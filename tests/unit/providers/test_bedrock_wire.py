@@ -178,7 +178,7 @@ def said_over(storage: S3Storage, folder: Path) -> list[tuple[Asked, Answer]]:
 
 def use_every_verb(backend: BedrockBackend, vendor: BedrockVendor, folder: Path) -> None:
     first = train(backend, folder, "r251125-1k3fq7d0x2ab-1", "amazon.nova-lite-v1:0")
-    second = train(backend, folder, "r251125-1k3fq7d0x2ac-1", "meta.llama3-3-70b-instruct-v1:0")
+    second = train(backend, folder, "r251125-1k3fq7d0x2ac-1", "amazon.nova-micro-v1:0")
     vendor.conduct.rejects_files = "Line 1 is not valid."
     train(backend, folder, "r251125-1k3fq7d0x2ad-12", "amazon.nova-2-lite-v1:0:256k")
     vendor.conduct.rejects_files = None
@@ -332,7 +332,7 @@ def test_nova_2_gets_no_validation_rows_and_others_do(
 
     assert {
         "amazon.nova-lite-v1:0:300k": True,
-        "meta.llama3-3-70b-instruct-v1:0:128k": True,
+        "amazon.nova-micro-v1:0:128k": True,
         "amazon.nova-2-lite-v1:0:256k": False,
         "amazon.nova-pro-v1:0:300k": True,
     } == {one["baseModelIdentifier"]: "validationDataConfig" in one for one in created}

@@ -17,7 +17,7 @@ import itertools
 import json
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -26,28 +26,18 @@ from pydantic import JsonValue
 from unitune.testing.loopback import UNREADABLE, Answer, Asked, Conduct
 from unitune.testing.omissions import thinned
 from unitune_providers.loopback import shapes
+from unitune_providers.loopback.bedrock.checks import check_job, check_members, region_of
 from unitune_providers.loopback.bedrock.jobs import (
     ACCOUNT,
     CustomizationJob,
     when,
 )
 from unitune_providers.loopback.bedrock.storage import REGION, Storage
-from unitune_providers.loopback.bedrock.wire import Lists, Refusal, members_of, refused
+from unitune_providers.loopback.bedrock.wire import Lists, Refusal, moment, refused, texts_of
 
 KEY = "AKIAUNITUNELOOPBACK"
 BUCKET = "unitune-loopback"
 ROLE = f"arn:aws:iam::{ACCOUNT}:role/unitune-loopback"
-NEEDED = {
-    "jobs": (
-        "jobName",
-        "customModelName",
-        "roleArn",
-        "baseModelIdentifier",
-        "trainingDataConfig",
-        "outputDataConfig",
-    ),
-    "deployments": ("modelDeploymentName", "modelArn"),
-}
 
 
 def environment(url: str, s3_url: str) -> dict[str, str]:
@@ -166,14 +156,17 @@ class BedrockVendor:
             )
 
     def _create_job(self, asked: Asked, _: str) -> Answer:
-        request = members_of(asked, NEEDED["jobs"])
+        request = asked.json
+        check_members("CreateModelCustomizationJob", request)
+        token = request.get("clientRequestToken")
         for job in self.jobs:
-            same_token = job.request.get("clientRequestToken") == request.get("clientRequestToken")
-            if same_token and job.request == request:
+            if token is not None and job.request.get("clientRequestToken") == token:
+                # As documented: such a request is ignored, whatever it says, and is no error.
                 return Answer({"jobArn": job.arn}, 201)
-            if same_token or job.request["jobName"] == request["jobName"]:
-                raise Refusal("ConflictException", "The job name or token is in use already.")
-        _check_hyperparameters(request)
+            for name in ("jobName", "customModelName"):
+                if job.request[name] == request[name]:
+                    raise Refusal("ConflictException", f"The {name} {request[name]} is in use.")
+        check_job(request, region_of(asked))
         job = CustomizationJob(request, self._number())
         self.jobs.append(job)
         return Answer({"jobArn": job.arn}, 201)
@@ -184,13 +177,25 @@ class BedrockVendor:
         return Answer(job.told(self.conduct))
 
     def _list_jobs(self, asked: Asked, _: str) -> Answer:
-        wanted = asked.first("nameContains") or ""
+        check_members("ListModelCustomizationJobs", texts_of(asked))
         shown = [
             job.summary(self.conduct)
-            for job in reversed(self.jobs)
-            if wanted in job.request["jobName"] and job.progress.listed(self.conduct)
+            for job in sorted(
+                self.jobs, key=_created, reverse=asked.first("sortOrder") != "Ascending"
+            )
+            if job.progress.listed(self.conduct) and self._wanted(job, asked)
         ]
         return Answer(self._lists.page("modelCustomizationJobSummaries", shown, asked))
+
+    def _wanted(self, job: CustomizationJob, asked: Asked) -> bool:
+        """Whether a job passes the filters of a list."""
+        after, before = asked.first("creationTimeAfter"), asked.first("creationTimeBefore")
+        return (
+            (asked.first("nameContains") or "") in job.request["jobName"]
+            and asked.first("statusEquals") in (None, job.status(self.conduct))
+            and (after is None or moment(after) < job.progress.created)
+            and (before is None or job.progress.created < moment(before))
+        )
 
     def _stop_job(self, _: Asked, identifier: str) -> Answer:
         job = self._job(identifier)
@@ -208,7 +213,8 @@ class BedrockVendor:
         return Answer()
 
     def _create_deployment(self, asked: Asked, _: str) -> Answer:
-        request = members_of(asked, NEEDED["deployments"])
+        request = asked.json
+        check_members("CreateCustomModelDeployment", request)
         self._model(request["modelArn"])
         for one in self.deployments:
             if one.name == request["modelDeploymentName"]:
@@ -263,17 +269,20 @@ class BedrockVendor:
 
     def _converse(self, asked: Asked, model_id: str) -> Answer:
         tuned = self._answers(model_id)
+        check_members("Converse", asked.json, "bedrock-runtime")
         turns: list[dict[str, Any]] = asked.json.get("messages", [])
         if not turns or turns[0]["role"] != "user":
             raise Refusal("ValidationException", "A conversation must start with a user message.")
         texts = [block.get("text", "") for block in turns[-1]["content"]]
         replies = self.conduct.replies if tuned else {}
-        text = replies.get("".join(texts), self.conduct.otherwise)
-        words = len(json.dumps(asked.json.get("messages")).split()), len(text.split())
+        said = replies.get("".join(texts), self.conduct.otherwise).split()
+        most = asked.json.get("inferenceConfig", {}).get("maxTokens", len(said))
+        words = len(json.dumps(asked.json.get("messages")).split()), min(most, len(said))
+        text = " ".join(said[:most])
         return Answer(
             {
                 "output": {"message": {"role": "assistant", "content": [{"text": text}]}},
-                "stopReason": "end_turn",
+                "stopReason": "max_tokens" if most < len(said) else "end_turn",
                 "usage": {
                     "inputTokens": words[0],
                     "outputTokens": words[1],
@@ -324,10 +333,5 @@ class BedrockVendor:
         return f"{next(self._numbers):012x}"
 
 
-def _check_hyperparameters(request: Mapping[str, Any]) -> None:
-    for name, value in request.get("hyperParameters", {}).items():
-        if not isinstance(value, str):
-            raise Refusal("ValidationException", f"Hyperparameter {name} must be a string.")
-        nova = "amazon.nova" in request["baseModelIdentifier"]
-        if nova and name not in ("epochCount", "learningRate", "learningRateWarmupSteps"):
-            raise Refusal("ValidationException", f"Hyperparameter {name} is not known.")
+def _created(job: CustomizationJob) -> float:
+    return job.progress.created

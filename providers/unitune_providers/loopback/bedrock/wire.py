@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable
+from datetime import datetime
 from typing import Any
 
 from pydantic import JsonValue
@@ -47,21 +48,21 @@ def refused(refusal: Refusal, request_id: str) -> Answer:
     return Answer({"message": refusal.message}, STATUS[refusal.code], headers)
 
 
-def members_of(asked: Asked, needed: Iterable[str]) -> dict[str, Any]:
-    """Return the members of a request's body.
-
-    Args:
-        asked: The request.
-        needed: Names that must be there.
+def texts_of(asked: Asked) -> dict[str, Any]:
+    """Return the members of a query as texts, but for counts.
 
     Raises:
-        Refusal: The body is no JSON, or a member is missing.
+        Malformed: A count is none.
     """
-    given = asked.json
-    missing = [name for name in needed if name not in given]
-    if missing:
-        raise Refusal("ValidationException", f"Missing: {', '.join(missing)}.")
-    return given
+    texts: dict[str, Any] = {name: values[0] for name, values in asked.query.items()}
+    if "maxResults" in texts:
+        texts["maxResults"] = asked.number("maxResults", PAGE)
+    return texts
+
+
+def moment(text: str) -> float:
+    """Return a time of a query in seconds since 1970."""
+    return datetime.fromisoformat(text).timestamp()
 
 
 class Lists:
