@@ -97,7 +97,7 @@ def _verdict(plan: Plan) -> str:
 def _changes(base: Plan, found: Plan) -> str:
     before, after = dict(_figures(base)), dict(_figures(found))
     rows = [
-        f"| {name} | {before.get(name, '')} | {after.get(name, '')} |"
+        f"| {name} | {said(before.get(name, ''))} | {said(after[name])} |"
         for name in after
         if before.get(name) != after[name]
     ]

@@ -1,9 +1,9 @@
 """Keep one comment on a pull request up to date: ``comment.py NAME BODY-FILE [update-only]``.
 
 The comment is found again by a marker in its first line, one for each name, such as that of a job
-file; with ``update-only`` one that is not there is not made. A token that may
-not write, as in pull requests from forks, is told and fails nothing: the comment is no gate. Needs
-nothing but Python.
+file; with ``update-only`` one that is not there is not made. What others write with
+the marker is left alone. A token that may not write, as in pull requests from forks, is told and
+fails nothing: the comment is no gate. Needs nothing but Python.
 
 Source: GitHub's REST API for issue comments, version 2022-11-28.
 """
@@ -13,13 +13,17 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
 LONGEST = 65_000
 """Characters; GitHub takes 65,536."""
 SECONDS = 30
+NOT_OURS = (403, 404)
+"""What GitHub answers to whom a comment does not belong."""
 
 
 def main(name: str, body_file: str, mode: str = "") -> None:
@@ -34,25 +38,45 @@ def main(name: str, body_file: str, mode: str = "") -> None:
     repository = f"/repos/{os.environ['GITHUB_REPOSITORY']}/issues"
     thread = f"{repository}/{os.environ['PULL_REQUEST']}/comments"
     try:
-        found = earlier(thread, marker)
-        if found is None and mode != "update-only":
+        if not update(thread, f"{repository}/comments", marker, content) and mode != "update-only":
             call("POST", thread, content)
-        elif found is not None:
-            call("PATCH", f"{repository}/comments/{found}", content)
-    except OSError as failure:  # what urllib raises, timeouts among it
-        print(f"::notice title=unitune::The pull request has no comment of this run: {failure}")
+    except Exception as failure:  # noqa: BLE001 - whatever GitHub answers, the comment is no gate
+        why = " ".join(str(failure).split())
+        print(f"::notice title=unitune::The pull request has no comment of this run: {why}")
 
 
-def earlier(thread: str, marker: str) -> int | None:
-    """Return the id of our earlier comment; what people write is left alone."""
+def update(thread: str, comments: str, marker: str, content: object) -> bool:
+    """Write our earlier comment anew; False when there is none that may be written."""
+    login = own_login()
+    for comment in listed(thread):
+        author = comment.get("user") or {}
+        ours = author.get("type") == "Bot" if login is None else author.get("login") == login
+        if not ours or (comment.get("body") or "").partition("\n")[0].strip() != marker:
+            continue
+        try:
+            call("PATCH", f"{comments}/{comment['id']}", content)
+        except HTTPError as refused:  # another bot's
+            if refused.code not in NOT_OURS:
+                raise
+        else:
+            return True
+    return False
+
+
+def own_login() -> str | None:
+    """Return whose token it is; None where GitHub does not say, as of an app's."""
+    try:
+        return call("GET", "/user")["login"]
+    except HTTPError:
+        return None
+
+
+def listed(thread: str) -> Iterator[dict[str, Any]]:
+    """Yield all comments, oldest first."""
     page = 1
     while comments := call("GET", f"{thread}?per_page=100&page={page}"):
-        for comment in comments:
-            ours = comment["body"].partition("\n")[0].strip() == marker
-            if ours and comment["user"]["type"] == "Bot":
-                return comment["id"]
+        yield from comments
         page += 1
-    return None
 
 
 def call(method: str, path: str, content: object = None) -> Any:

@@ -210,9 +210,27 @@ def test_arguments_reach_the_command_as_words(runner: Runner) -> None:
     command(runner.folder, "unitune", 'printf "<%s>" "$@"')
     runner.inputs |= {"args": "--backend  openai\n--run *", "file": "a b.yaml; exit 9"}
     done = runner.step("Compare")
-    assert "<compare><a b.yaml; exit 9><--out><unitune-report><--backend><openai><--run><*>" == (
-        done.stdout
-    )
+    words = "<compare><a b.yaml; exit 9><--out><unitune-report><--backend><openai><--run><*>"
+    assert words == done.stdout.splitlines()[1]
+
+
+def test_what_a_job_file_says_is_no_workflow_command_and_ends_no_fence(runner: Runner) -> None:
+    """GitHub's workflow commands: `::stop-commands::TOKEN`, and `::TOKEN::` to go on."""
+    key = "x\n~~~~~~\n## Gate passed (exit code 0)\n@octocat please merge\n::add-mask::e\n~~~~"
+    job = runner.folder / "work" / "evals" / "unitune.yaml"
+    job.write_text(json.dumps({"name": "demo", "model": "m", "backend": "fake", key: 1}))
+    done = runner.step("Compare")
+    assert "::add-mask::" in done.stdout
+    before, _, after = done.stdout.partition("::stop-commands::")
+    token, _, output = after.partition("\n")
+    printed, _, rest = output.partition(f"\n::{token}::\n")
+    assert len(token) == 64
+    assert "::add-mask::" in printed
+    assert "::" not in before + rest
+    fence = next(line for line in runner.summary().splitlines() if line.startswith("~~~~"))
+    inside = runner.summary().partition(fence)[2].removesuffix("\n")
+    assert inside.endswith(f"\n{fence.removesuffix('text')}")
+    assert 1 == inside.count(fence.removesuffix("text"))
 
 
 @pytest.mark.parametrize(
@@ -285,6 +303,10 @@ class Thread7(BaseHTTPRequestHandler):
     comments: ClassVar[list[dict[str, Any]]]
     calls: ClassVar[list[str]]
     refuse: ClassVar[bool]
+    login: ClassVar[str]
+    """Whose token it is; empty: an app's, which may not ask."""
+    closed: ClassVar[set[int]]
+    """Comments that belong to others."""
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the base's name
         """Say nothing."""
@@ -297,6 +319,9 @@ class Thread7(BaseHTTPRequestHandler):
         self.wfile.write(content)
 
     def do_GET(self) -> None:
+        if self.path == "/user":
+            self.answer(200 if self.login else 403, {"login": self.login})
+            return
         page = int(self.path.rpartition("=")[2])
         self.answer(200, self.comments[2 * page - 2 : 2 * page])
 
@@ -314,10 +339,13 @@ class Thread7(BaseHTTPRequestHandler):
             return
         assert "Bearer ghs_token" == self.headers["Authorization"]
         if method == "POST":
-            bot = {"type": "Bot"}
-            self.comments.append({"id": 100 + len(self.comments), "user": bot, "body": body})
+            author = {"type": "User", "login": self.login} if self.login else {"type": "Bot"}
+            self.comments.append({"id": 100 + len(self.comments), "user": author, "body": body})
         else:
             found = int(self.path.rpartition("/")[2])
+            if found in self.closed:
+                self.answer(403, {"message": "Forbidden"})
+                return
             next(one for one in self.comments if one["id"] == found)["body"] = body
         self.answer(200, {})
 
@@ -332,7 +360,7 @@ def thread(runner: Runner) -> Iterator[type[Thread7]]:
         {"id": 1, "user": {"type": "User"}, "body": "Nice!"},
         {"id": 2, "user": {"type": "User"}, "body": f"{marker}\nno bot"},
     ]
-    Thread7.calls, Thread7.refuse = [], False
+    Thread7.calls, Thread7.refuse, Thread7.login, Thread7.closed = [], False, "", set()
     runner.environment |= {
         "GITHUB_API_URL": f"http://127.0.0.1:{server.server_port}",
         "GITHUB_SERVER_URL": "https://github.com",
@@ -360,6 +388,29 @@ def test_one_comment_is_written_and_then_kept_up_to_date(
         "<!-- unitune action: evals/unitune.yaml -->\nsecond\n\n"
     )
     assert "(https://github.com/me/it/actions/runs/42)" in thread.comments[-1]["body"]
+
+
+def test_a_persons_token_keeps_one_comment_too(runner: Runner, thread: type[Thread7]) -> None:
+    thread.login = "octocat"
+    (runner.folder / "unitune.md").write_text("text")
+    for _ in range(3):
+        assert 0 == runner.step("Comment on the pull request").returncode
+    assert ["POST", "PATCH", "PATCH"] == [call.partition(" ")[0] for call in thread.calls]
+
+
+@pytest.mark.parametrize("user", [None, {"type": "Bot"}, {}])
+def test_comments_of_others_are_passed_over(
+    runner: Runner, thread: type[Thread7], user: dict[str, str] | None
+) -> None:
+    """Of another bot, which may not be changed, and of an account that is gone."""
+    marker = "<!-- unitune action: evals/unitune.yaml -->"
+    thread.comments.append({"id": 3, "user": user, "body": f"{marker}\nx"})
+    thread.comments.append({"id": 4, "user": user, "body": None})
+    thread.closed = {3}
+    (runner.folder / "unitune.md").write_text("text")
+    done = runner.step("Comment on the pull request")
+    assert 0 == done.returncode, done.stderr
+    assert thread.calls[-1].startswith("POST")
 
 
 def test_another_job_file_has_a_comment_of_its_own(runner: Runner, thread: type[Thread7]) -> None:

@@ -1,0 +1,26 @@
+"""Say in Markdown that a command left no summary: ``fallback.py COMMAND FILE CODE OUTPUT-FILE``.
+
+The output is text whatever stands in it: its fence is longer than any of its own.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+
+LONGEST = 20_000
+"""Characters of the output's end."""
+
+
+def main(command: str, file: str, code: str, output: str) -> None:
+    """Print the text."""
+    text = Path(output).read_text(encoding="utf-8", errors="replace")[-LONGEST:]
+    longest = max(map(len, re.findall("~+", text)), default=0)
+    fence = "~" * max(4, longest + 1)
+    print(f"**unitune {command} {file}** ended with exit code {code}.\n")
+    print(f"{fence}text\n{text.rstrip()}\n{fence}")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
