@@ -228,9 +228,14 @@ def _tell_nobody(_: Asked) -> None:
 
 
 def _accept(job: Job, task: Task, comparison: Comparison) -> None:
-    """Write the candidate's scores as the baseline file."""
-    answers = {case.id: case.answers[comparison.candidate] for case in comparison.cases}
-    baseline.write(_baseline_file(job), task.primary, task.scorers, task.cases, answers)
+    """Write the candidate's scores as the baseline file.
+
+    What has no whole answer is left out: as a zero it would be a gain of every later candidate.
+    """
+    given = {case.id: case.answers[comparison.candidate] for case in comparison.cases}
+    answers = {case: answer for case, answer in given.items() if answer.whole}
+    cases = [case for case in task.cases if case.case_id in answers]
+    baseline.write(_baseline_file(job), task.primary, task.scorers, cases, answers)
 
 
 def _baseline_file(job: Job) -> Path:

@@ -10,9 +10,9 @@ comparison.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
-from statistics import fmean
 
 from unitune import __version__, registry
 from unitune.data.example import digest_all
@@ -21,11 +21,12 @@ from unitune.evaluate import gate
 from unitune.evaluate.contenders.build import prompt_kind
 from unitune.evaluate.contenders.dev import best_baseline
 from unitune.evaluate.contenders.training import Training
-from unitune.evaluate.evidence import Requirements, Sides, gather
+from unitune.evaluate.evidence import Requirements, gather, measures_of
 from unitune.evaluate.examine import Answered, Examined
 from unitune.evaluate.grading import Graded, grade
 from unitune.evaluate.grouping import clusters_of, slices_of
-from unitune.evaluate.pairing import LEVEL, Pairing
+from unitune.evaluate.pairing import LEVEL, Pairing, own_interval
+from unitune.evaluate.readings import Judgement, cut_of, judge
 from unitune.evaluate.results import (
     BaselineResult,
     CaseResult,
@@ -36,11 +37,6 @@ from unitune.evaluate.results import (
     Retained,
 )
 from unitune.evaluate.retention import Retention
-from unitune.evaluate.scorers import Kind
-from unitune.evaluate.statistics.best import AgainstBest, against_best
-from unitune.evaluate.statistics.corpus import own_corpus
-from unitune.evaluate.statistics.intervals import Interval
-from unitune.evaluate.statistics.paired import PairedResult, own_score
 from unitune.evaluate.task import Task
 from unitune.job import Job
 from unitune.specs.contenders import Model, Recorded, Server
@@ -75,10 +71,9 @@ def conclude(
         each.name: Pairing(task, each, candidate, clusters, job.evaluate.margin)
         for each in baselines
     }
-    pairs = {name: pairing.compare(task.primary) for name, pairing in pairings.items()}
     chosen = best_baseline([answered.choice for answered in contenders]).contender.name
-    best = against_best(pairs, chosen)
-    pairing, paired = pairings[best.hardest], pairs[best.hardest]
+    judgement = judge(pairings, chosen)
+    pairing, paired = judgement.scored.hardest, judgement.scored.paired
     results = tuple(_result(each, task, training, clusters) for each in graded)
     return Comparison(
         job=job.name,
@@ -86,11 +81,12 @@ def conclude(
         base_model=job.base_model,
         backend=job.backend,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
-        verdict=best.verdict.value,
+        verdict=judgement.verdict.value,
+        doubt=judgement.doubt and judgement.doubt.reason,
         metric=task.primary,
         candidate=candidate.name,
-        baseline=best.hardest,
-        baselines=tuple(_against(name, pair, chosen) for name, pair in pairs.items()),
+        baseline=pairing.baseline.name,
+        baselines=tuple(_against(each, chosen) for each in pairings.values()),
         difference=paired.difference,
         interval=(paired.interval.low, paired.interval.high),
         level=LEVEL,
@@ -112,11 +108,11 @@ def conclude(
         economics=pairing.money(job.evaluate.stakes),
         retention=examined.retention and _retained(examined.retention),
         contenders=results,
-        gate=_gate(job, best, paired, _sides(candidate, pairings, results, contenders), asked),
+        gate=_gate(job, judgement, asked, contenders),
         leaks=task.leaks,
         dev_rows=len(task.dev),
         notes=(
-            *_notes(job, task, training, [side.answered for side in (*baselines, candidate)]),
+            *_notes(job, task, training),
             *_failed_on_dev(contenders),
             *_failed_scorers(graded),
             *_recalled(contenders),
@@ -140,14 +136,17 @@ def _retained(found: Retention) -> Retained:
     )
 
 
-def _against(name: str, pair: PairedResult, chosen: str) -> BaselineResult:
+def _against(pairing: Pairing, chosen: str) -> BaselineResult:
+    name = pairing.baseline.name
+    alone = judge({name: pairing}, name)
+    pair = alone.scored.paired
     return BaselineResult(
         name=name,
         best_on_dev=name == chosen,
         difference=pair.difference,
         interval=(pair.interval.low, pair.interval.high),
         p_value=pair.p_value,
-        verdict=pair.verdict.value,
+        verdict=alone.verdict.value,
     )
 
 
@@ -170,7 +169,7 @@ def _result(
     each: Graded, task: Task, training: Training | None, clusters: Sequence[str] | None
 ) -> ContenderResult:
     answered, spec = each.answered, each.answered.choice.contender.spec
-    own = _own_interval(each, task, clusters)
+    own = own_interval(task, each, clusters)
     return ContenderResult(
         name=spec.name,
         type=spec.type,
@@ -179,8 +178,9 @@ def _result(
         interval=(own.low, own.high),
         n=len(each.answers),
         errors=sum(answer.error is not None for answer in each.answers),
+        cut=cut_of(task, each).cases,
         scores={name: sums.statistic() for name, sums in each.sums.items()},
-        measures=_means([answer.measures for answer in each.answers]),
+        measures=measures_of(each),
         confusion=task.confusion(answered.records),
         prompt_tokens=_total_tokens(record.prompt_tokens for record in _given(answered)),
         completion_tokens=_total_tokens(record.completion_tokens for record in _given(answered)),
@@ -188,19 +188,6 @@ def _result(
         seconds=_total_seconds(record.seconds for record in _given(answered)),
         effort=_effort(answered, training),
     )
-
-
-def _own_interval(each: Graded, task: Task, clusters: Sequence[str] | None) -> Interval:
-    sums = each.sums[task.primary]
-    if task.scorer(task.primary).kind is Kind.CORPUS:
-        return own_corpus(sums.rows, sums.formula, clusters=clusters, level=LEVEL)
-    return own_score(each.scores(task.primary), clusters=clusters, level=LEVEL)
-
-
-def _means(figures: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """Return the mean of each figure over the cases where it is known."""
-    names = dict.fromkeys(name for one in figures for name in one)
-    return {name: fmean(one[name] for one in figures if name in one) for name in names}
 
 
 def _given(answered: Answered) -> list[Record]:
@@ -229,33 +216,14 @@ def _total_seconds(spans: Iterable[float | None]) -> float | None:
     return None if not known or None in known else sum(span or 0.0 for span in known)
 
 
-def _sides(
-    candidate: Graded,
-    pairings: Mapping[str, Pairing],
-    results: Iterable[ContenderResult],
-    contenders: Iterable[Answered],
-) -> Sides:
-    pairing = next(iter(pairings.values()))
-    ids = [case.case_id for case in pairing.task.cases]
-    clusters = pairing.clusters
-    on_dev = [_on_dev(each) for each in contenders]
-    return Sides(
-        pairing.task.primary,
-        result=next(each for each in results if each.name == candidate.name),
-        errors=max(sum(pairing.unanswered) for pairing in pairings.values()),
-        dev=(sum(errors for errors, _ in on_dev), sum(answers for _, answers in on_dev)),
-        candidate=dict(zip(ids, candidate.answers, strict=True)),
-        repeats=dict(zip(ids, candidate.repeats, strict=True)),
-        clusters=None if clusters is None else dict(zip(ids, clusters, strict=True)),
-    )
-
-
 def _gate(
-    job: Job, best: AgainstBest, paired: PairedResult, sides: Sides, asked: Requirements
+    job: Job, judgement: Judgement, asked: Requirements, contenders: Iterable[Answered]
 ) -> GateResult | None:
     if job.evaluate.gate is None:
         return None
-    return gate.apply(job.evaluate.gate, gather(best, paired, sides, asked, LEVEL))
+    on_dev = [_on_dev(each) for each in contenders]
+    dev = sum(errors for errors, _ in on_dev), sum(answers for _, answers in on_dev)
+    return gate.apply(job.evaluate.gate, replace(gather(judgement, asked), dev=dev))
 
 
 def _cases(task: Task, graded: Sequence[Graded], pinned: Collection[str]) -> tuple[CaseResult, ...]:
@@ -298,14 +266,11 @@ def _called(each: Answered) -> str:
     return "Tuned model" if contender.is_tuned else "Untuned model"
 
 
-def _notes(
-    job: Job, task: Task, training: Training | None, sides: Iterable[Answered]
-) -> tuple[str, ...]:
+def _notes(job: Job, task: Task, training: Training | None) -> tuple[str, ...]:
     return (
         *task.notes,
         *(training.notes if training else ()),
         *_weak_baseline(job),
-        *(note for side in sides for note in _cut_short(side, task.max_tokens)),
         *_about_base(job),
     )
 
@@ -355,13 +320,6 @@ def _weak_baseline(job: Job) -> tuple[str, ...]:
         "do as well as tuning. Add instructed and few-shot to evaluate.contenders."
     )
     return (note,)
-
-
-def _cut_short(side: Answered, max_tokens: int) -> tuple[str, ...]:
-    cut = sum(record.finish_reason == "length" for record in side.records)
-    if not cut:
-        return ()
-    return (f"{side.name}: {cut} answers were cut off at {max_tokens} tokens (max_tokens).",)
 
 
 def _about_base(job: Job) -> tuple[str, ...]:

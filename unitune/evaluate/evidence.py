@@ -7,16 +7,19 @@ it (`unitune.evaluate.gate`).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from statistics import fmean
 
 from unitune.data.example import Example
 from unitune.errors import JobError, UnknownName
 from unitune.evaluate.baseline import Standing, check_kept, regress, standing
-from unitune.evaluate.gate import MOST_ERRORS, Evidence, Pinned
-from unitune.evaluate.results import Answer, ContenderResult
-from unitune.evaluate.statistics.best import AgainstBest
-from unitune.evaluate.statistics.paired import PairedResult
+from unitune.evaluate.gate import MOST_ERRORS, Evidence, Pinned, uninformative
+from unitune.evaluate.grading import Graded
+from unitune.evaluate.pairing import LEVEL, Pairing
+from unitune.evaluate.readings import Judgement, Reading
+from unitune.evaluate.results import Regression
+from unitune.evaluate.statistics.paired import own_score
 from unitune.evaluate.task import Task
 from unitune.job import Gate, Job
 
@@ -34,51 +37,6 @@ class Requirements:
     pinned: frozenset[str] = frozenset()
     standing: Standing | None = None
     accepting: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Sides:
-    """The answers of the candidate by case id, and how many of all sides are missing.
-
-    Args:
-        metric: Name of the scorer that decides.
-        result: What the candidate's answers come to.
-        errors: Cases in which the candidate or a baseline gave no answer: of the baseline with
-            which there are most.
-        dev: Errors and answers on dev, of all contenders together.
-        candidate: Its answers.
-        repeats: The same, each answer of those that were asked for several.
-        clusters: Of the cases; None where each stands alone.
-    """
-
-    metric: str
-    result: ContenderResult
-    errors: int
-    dev: tuple[int, int]
-    candidate: Mapping[str, Answer]
-    repeats: Mapping[str, Sequence[Answer]]
-    clusters: Mapping[str, str] | None = None
-
-    @property
-    def totals(self) -> dict[str, float | None]:
-        """What the candidate has by every scorer and measure; None where too many cases lack it."""
-        totals = {**self.result.scores, **self.result.measures}
-        return {name: total if self._is_known(name) else None for name, total in totals.items()}
-
-    def _is_known(self, name: str) -> bool:
-        answers = self.candidate.values()
-        known = sum(
-            name in answer.measures or (name in answer.scores and name not in answer.failed)
-            for answer in answers
-        )
-        return len(answers) - known <= MOST_ERRORS * len(answers)
-
-    def scores_of(self, case: str) -> tuple[float | None, ...]:
-        """Return what the candidate scored in each of its answers to a case; None for an error."""
-        return tuple(
-            None if answer.error is not None else answer.scores.get(self.metric)
-            for answer in self.repeats[case]
-        )
 
 
 def requirements(job: Job, task: Task, *, accepting: bool = False) -> Requirements:
@@ -139,31 +97,85 @@ def pinned_cases(
     return frozenset(named) | {name for name, case in by_id.items() if case.pinned}
 
 
-def gather(
-    best: AgainstBest, paired: PairedResult, sides: Sides, asked: Requirements, level: float
-) -> Evidence:
+def gather(judgement: Judgement, asked: Requirements) -> Evidence:
     """Gather what a gate looks at.
 
     Args:
-        best: Candidate against the best baseline.
-        paired: Against the hardest one.
-        sides: Their answers.
+        judgement: Candidate against the baselines.
         asked: What the gate asks of these cases.
-        level: Of the interval against the baseline file.
     """
-    then = asked.standing
+    scored = judgement.scored
+    return replace(
+        _evidence(scored, asked),
+        verdict=judgement.verdict.value,
+        doubt=judgement.doubt,
+        pinned=tuple(_pinned(scored.hardest, asked.pinned)),
+        uninformative=_uninformative(scored, asked.standing),
+        readings=tuple(_evidence(other, asked) for other in judgement.others),
+    )
+
+
+def _evidence(reading: Reading, asked: Requirements) -> Evidence:
+    """Return the evidence of one reading."""
+    best, pairing, then = reading.best, reading.hardest, asked.standing
+    own = pairing.own_interval(pairing.candidate)
     return Evidence(
         verdict=best.verdict.value,
         interval=(best.interval.low, best.interval.high),
-        margin=paired.margin,
-        own_interval=sides.result.interval,
-        n=paired.n,
-        errors=sides.errors,
-        dev=sides.dev,
-        totals=sides.totals,
-        pinned=tuple(Pinned(case, sides.scores_of(case)) for case in sorted(asked.pinned)),
-        regression=regress(then, sides.candidate, sides.clusters, paired.margin, level)
-        if then
-        else None,
+        margin=pairing.margin,
+        own_interval=(own.low, own.high),
+        n=reading.paired.n,
+        errors=reading.errors,
+        totals=_totals(pairing.candidate),
+        regression=_regression(pairing, then) if then else None,
         accepting=asked.accepting,
+        cut=reading.cut,
     )
+
+
+def _regression(pairing: Pairing, then: Standing) -> Regression:
+    ids = [case.case_id for case in pairing.task.cases]
+    clusters = dict(zip(ids, pairing.clusters, strict=True)) if pairing.clusters else None
+    now = dict(zip(ids, pairing.candidate.answers, strict=True))
+    return regress(then, now, clusters, pairing.margin, LEVEL)
+
+
+def _uninformative(scored: Reading, then: Standing | None) -> str | None:
+    """Say why nothing can be told from the candidate's scores and those that it is held against."""
+    if then is None:
+        return scored.uninformative
+    pairing, before = scored.hardest, [*then.scores.values(), *then.removed.values()]
+    scores = fmean(before), pairing.candidate.sums[then.metric].statistic()
+    intervals = own_score(before, level=LEVEL), pairing.own_interval(pairing.candidate)
+    return uninformative(scores, [interval.high for interval in intervals], pairing.margin)
+
+
+def measures_of(side: Graded) -> dict[str, float]:
+    """Return the mean of each measure of a contender over the cases where it is known."""
+    figures = [answer.measures for answer in side.answers]
+    names = dict.fromkeys(name for one in figures for name in one)
+    return {name: fmean(one[name] for one in figures if name in one) for name in names}
+
+
+def _totals(side: Graded) -> dict[str, float | None]:
+    """Return a contender's total by every scorer and measure; None where too many cases lack it."""
+    scores = {name: sums.statistic() for name, sums in side.sums.items()}
+    totals = {**scores, **measures_of(side)}
+    return {name: total if _is_known(side, name) else None for name, total in totals.items()}
+
+
+def _is_known(side: Graded, name: str) -> bool:
+    known = sum(
+        name in answer.measures or (name in answer.scores and name not in answer.failed)
+        for answer in side.answers
+    )
+    return len(side.answers) - known <= MOST_ERRORS * len(side.answers)
+
+
+def _pinned(pairing: Pairing, pinned: Collection[str]) -> Iterator[Pinned]:
+    """Yield what the candidate made of each pinned case, in the order of their ids."""
+    ids = [case.case_id for case in pairing.task.cases]
+    repeats = dict(zip(ids, pairing.candidate.repeats, strict=True))
+    for name in sorted(pinned):
+        scores = (one.scores[pairing.task.primary] if one.whole else None for one in repeats[name])
+        yield Pinned(name, tuple(scores), cut=any(one.cut for one in repeats[name]))

@@ -14,6 +14,18 @@ lo and hi are the ends of the interval of candidate minus the best baseline, m t
 absolute, those of the candidate's own score. Too many errors leave all that follows unjudged, too
 few cases all but pinned ones. Whatever has no value (None, NaN) is never a pass.
 
+What became of a case that ended in an error, or whose answer was cut off at `max_tokens`, is not
+known, so it is nobody's gain (`unitune.evaluate.readings`). Of the modes and `also` therefore:
+
+    errors, read as right and as wrong, do not give the same result                     4
+    cut answers, read as right and as wrong, do not give the same result                3
+    a pass, though more than 2 % of a baseline's answers were cut off                   3
+    a failure, though more than 2 % of the candidate's answers were cut off             3
+    neither side got anything right                                                     3
+    no-regress passes, but both scores are below the margin: nothing could have failed  3
+
+A pinned case whose answer was cut off gives 3, too.
+
 The exit code is the first of 4, 1, 3 that any check has, else 0: what a vendor's failure leaves
 open is never taken for evidence, and evidence outweighs doubt.
 """
@@ -21,8 +33,9 @@ open is never taken for evidence, and evidence outweighs doubt.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Literal, TypeGuard
 
 from unitune.evaluate.results import GateCheck, GateResult, Regression, VerdictName
@@ -37,6 +50,11 @@ DESIGN 10 sets it; a case in error scores 0, so this also bounds what errors can
 MOST_REASONS = 3
 """Reasons that a result spells out; its checks have them all."""
 
+NOTHING_RIGHT = (
+    "Nothing was right: no side got a single case right, which says more of how they were asked "
+    "and scored than of them. Check scorer, template and labels."
+)
+
 ExitCode = Literal[0, 1, 3, 4]
 
 SEVERITY: tuple[ExitCode, ...] = (4, 1, 3)
@@ -49,11 +67,50 @@ class Pinned:
 
     Args:
         case: Its id.
-        scores: One a repeat; None where there was no answer, or no value.
+        scores: One a repeat; None where there was no whole answer, or no value.
+        cut: Whether an answer to it was cut off.
     """
 
     case: str
     scores: tuple[float | None, ...]
+    cut: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """How many answers of a contender were cut off before their end.
+
+    Args:
+        contender: Its name.
+        cases: Cases with such an answer.
+        n: Cases.
+        max_tokens: Longest answer that it was allowed.
+    """
+
+    contender: str
+    cases: int
+    n: int
+    max_tokens: int
+
+    @property
+    def too_many(self) -> bool:
+        """Whether so many leave open how good the contender is."""
+        return self.cases > MOST_ERRORS * self.n
+
+    def __str__(self) -> str:
+        """Return whose they are, and what to do."""
+        return (
+            f"{self.contender}: {self.cases:,} of {self.n:,} answers were cut off at "
+            f"{self.max_tokens} tokens. Raise evaluate.max_tokens."
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Ruling:
+    """An exit code with its reason in plain words."""
+
+    exit_code: ExitCode
+    reason: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +132,10 @@ class Evidence:
         regression: Against the baseline file, when the gate names one.
         accepting: The candidate's scores are to become the baseline, so that there is nothing to
             hold them against.
+        cut: Answers that were cut off: of the candidate, then of each baseline.
+        uninformative: Why the scores tell nothing of the candidate; see `uninformative`.
+        doubt: Why the verdict is inconclusive where its interval would allow another.
+        readings: The same evidence, errors and cut answers read otherwise.
     """
 
     verdict: VerdictName
@@ -88,14 +149,10 @@ class Evidence:
     pinned: tuple[Pinned, ...] = ()
     regression: Regression | None = None
     accepting: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Ruling:
-    """An exit code with its reason in plain words."""
-
-    exit_code: ExitCode
-    reason: str
+    cut: tuple[Cut, ...] = ()
+    uninformative: str | None = None
+    doubt: Ruling | None = None
+    readings: tuple[Evidence, ...] = ()
 
 
 def apply(gate: Gate, evidence: Evidence) -> GateResult:
@@ -147,9 +204,10 @@ def _checks(gate: Gate, evidence: Evidence) -> Iterator[GateCheck]:
     cases = _enough(gate, evidence)
     yield _check("min_cases", cases, judged=answered)
     enough = answered and cases.exit_code == 0
-    yield _check(gate.mode, _rule(gate, evidence), judged=enough)
+    yield _check(gate.mode, _mode(gate, evidence), judged=enough)
     for guard in gate.also:
-        yield _check(f"{guard.metric} {_line(guard)}", _guard(guard, evidence), judged=enough)
+        ruling = _in_every_reading(partial(_guard, guard), evidence)
+        yield _check(f"{guard.metric} {_line(guard)}", ruling, judged=enough)
 
 
 def _check(name: str, ruling: Ruling, *, judged: bool = True) -> GateCheck:
@@ -175,6 +233,9 @@ def _pinned(gate: Gate, pinned: Pinned) -> Ruling:
     often = f" ({right} of {repeats} times)" if repeats > 1 else ""
     if 2 * right > repeats:
         return Ruling(0, f"The pinned case {pinned.case} is right{often}.")
+    if 2 * (right + unknown) > repeats and pinned.cut:
+        told = f"The answer to the pinned case {pinned.case} was cut off."
+        return Ruling(3, f"{told} Raise evaluate.max_tokens.")
     if 2 * (right + unknown) > repeats:
         return Ruling(4, f"The pinned case {pinned.case} has no answer. Run compare again.")
     return Ruling(1, f"The pinned case {pinned.case} is not right{often}.")
@@ -186,6 +247,82 @@ def _enough(gate: Gate, evidence: Evidence) -> Ruling:
     if n < gate.min_cases:
         return Ruling(3, f"There are {n} cases, and the gate asks for at least {gate.min_cases}.")
     return Ruling(0, f"There are {n} cases.")
+
+
+def _mode(gate: Gate, evidence: Evidence) -> Ruling:
+    """Rule by the mode, as far as every reading of the evidence supports it."""
+    if evidence.uninformative == NOTHING_RIGHT:
+        return Ruling(3, NOTHING_RIGHT)
+    if gate.mode == "improve":
+        return evidence.doubt or _rule(gate, evidence)
+    ruling = _in_every_reading(partial(_rule, gate), evidence)
+    if ruling.exit_code == 0 and gate.mode == "no-regress" and not evidence.accepting:
+        return _not_to_pass(evidence) or ruling
+    candidate = evidence.cut[:1]
+    if ruling.exit_code == 1 and any(side.too_many for side in candidate):
+        return undecided(0, candidate)
+    return ruling
+
+
+def _not_to_pass(evidence: Evidence) -> Ruling | None:
+    """Say why a candidate that seems no worse does not pass; None when it does."""
+    if evidence.uninformative:
+        return Ruling(3, evidence.uninformative)
+    baselines = () if evidence.regression else evidence.cut[1:]
+    return next((Ruling(3, str(side)) for side in baselines if side.too_many), None)
+
+
+def _in_every_reading(rule: Callable[[Evidence], Ruling], evidence: Evidence) -> Ruling:
+    """Return what a rule says, where it says the same of every reading or claims nothing."""
+    ruling = rule(evidence)
+    if ruling.exit_code in (3, 4):
+        return ruling
+    if all(rule(other).exit_code == ruling.exit_code for other in evidence.readings):
+        return ruling
+    return undecided(evidence.errors, evidence.cut)
+
+
+def undecided(errors: int, cut: Iterable[Cut]) -> Ruling:
+    """Return the ruling where errors or cut answers decide what is found.
+
+    Args:
+        errors: Cases in which a side gave no answer.
+        cut: Answers that were cut off.
+    """
+    if errors:
+        cases = "1 case" if errors == 1 else f"{errors:,} cases"
+        return Ruling(
+            4,
+            f"The result hangs on {cases} in error, and an error is nobody's gain. "
+            "Run compare again: it asks only those.",
+        )
+    told = " ".join(str(side) for side in cut if side.cases)
+    return Ruling(3, f"The result hangs on answers that were cut off. {told}")
+
+
+def uninformative(scores: Sequence[float], highs: Sequence[float], margin: float) -> str | None:
+    """Say why scores tell nothing of a candidate, because nothing or next to nothing was right.
+
+    A candidate that gets nothing right loses no more than the baseline has. Where that is less than
+    the margin, no candidate could ever be found worse by more than the margin.
+
+    Args:
+        scores: Of the candidate and all that it is held against.
+        highs: Upper ends of their intervals.
+        margin: Difference too small to matter, as a proportion.
+
+    Source:
+        Assay sensitivity of a non-inferiority trial: ICH E10 (2000), section 1.5.
+    """
+    if max(scores) <= 0:
+        return NOTHING_RIGHT
+    if max(highs) <= margin:
+        return (
+            f"Next to nothing was right: all scores are below the margin of {_points(margin)}, so "
+            "a candidate that gets nothing right would do as well. Check scorer, template and "
+            "labels, or set a smaller evaluate.margin."
+        )
+    return None
 
 
 def _rule(gate: Gate, evidence: Evidence) -> Ruling:

@@ -9,14 +9,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
-from itertools import islice
+from itertools import chain, islice
 from statistics import fmean
 from typing import TypeVar
 
 from unitune.evaluate.asking.spending import usd
 from unitune.evaluate.examine import Answered
 from unitune.evaluate.results import Answer, Record
-from unitune.evaluate.scorers import Sums
+from unitune.evaluate.scorers import Attempt, Sums
 from unitune.evaluate.task import Task
 from unitune.job import TokenPrice
 
@@ -68,7 +68,31 @@ def grade(task: Task, answered: Answered) -> Graded:
         answered: The contender's answers.
     """
     attempts = task.attempts(answered.records)
-    scored = task.grade_all(attempts, answered.records)
+    return _graded(task, answered, attempts, task.grade_all(attempts, answered.records))
+
+
+def read_as(task: Task, graded: Graded, *, right: bool) -> Graded:
+    """Return a contender as if all its answers in error or cut off had been right, or wrong.
+
+    Args:
+        task: Cases and scorers.
+        graded: The contender, as it was scored.
+        right: Right by every scorer; else wrong.
+    """
+    if all(answer.whole for answer in graded.answers):
+        return graded
+    attempts = task.attempts(graded.answered.records)
+    scored = list(chain.from_iterable(graded.repeats))
+    for at, (attempt, answer) in enumerate(zip(attempts, scored, strict=True)):
+        if not answer.whole:
+            attempts[at] = Attempt(attempt.case, attempt.expected if right else "")
+            scored[at] = replace(answer, scores=dict.fromkeys(answer.scores, float(right)))
+    return _graded(task, graded.answered, attempts, scored)
+
+
+def _graded(
+    task: Task, answered: Answered, attempts: Sequence[Attempt], scored: Sequence[Answer]
+) -> Graded:
     repeats = tuple(_grouped(scored, task.repeats))
     records = list(_grouped(answered.records, task.repeats))
     return Graded(
@@ -90,6 +114,7 @@ def _merged(task: Task, repeats: Sequence[Answer], records: Sequence[Record]) ->
         failed=tuple(dict.fromkeys(name for one in repeats for name in one.failed)),
         measures=task.measured(records),
         error=next((answer.error for answer in repeats if answer.error), None),
+        cut=any(answer.cut for answer in repeats),
     )
 
 

@@ -16,10 +16,11 @@ from unitune.evaluate.grading import Graded
 from unitune.evaluate.grouping import Slice
 from unitune.evaluate.results import Contrast, Money
 from unitune.evaluate.scorers import Kind
-from unitune.evaluate.statistics.corpus import compare_corpus
+from unitune.evaluate.statistics.corpus import compare_corpus, own_corpus
 from unitune.evaluate.statistics.economics import Economics, weigh
 from unitune.evaluate.statistics.families import benjamini_hochberg, holm
-from unitune.evaluate.statistics.paired import PairedResult, compare_paired
+from unitune.evaluate.statistics.intervals import Interval
+from unitune.evaluate.statistics.paired import PairedResult, compare_paired, own_score
 from unitune.evaluate.task import Task
 from unitune.job import Stakes
 
@@ -46,10 +47,18 @@ class Pairing:
     margin: float
 
     @property
-    def unanswered(self) -> list[bool]:
+    def in_error(self) -> list[bool]:
         """Of each case, whether a side gave no answer."""
         pairs = zip(self.baseline.answers, self.candidate.answers, strict=True)
-        return [any(answer.error for answer in pair) for pair in pairs]
+        return [any(answer.error is not None for answer in pair) for pair in pairs]
+
+    def own_interval(self, side: Graded) -> Interval:
+        """Return the interval of a contender's own score.
+
+        Args:
+            side: Baseline, candidate, or any other with the same cases.
+        """
+        return own_interval(self.task, side, self.clusters)
 
     def compare(self, metric: str, members: Sequence[int] | None = None) -> PairedResult:
         """Compare by a metric.
@@ -112,12 +121,27 @@ class Pairing:
         return _money(found)
 
     def answered(self) -> Contrast | None:
-        """Compare without the cases in error, which count as wrong; None when there are none."""
-        members = [place for place, missing in enumerate(self.unanswered) if not missing]
+        """Compare on the cases to which both gave a whole answer; None when those are all."""
+        pairs = zip(self.baseline.answers, self.candidate.answers, strict=True)
+        members = [place for place, pair in enumerate(pairs) if all(one.whole for one in pair)]
         if len(members) < 2 or len(members) == len(self.task.cases):
             return None
         found = self.compare(self.task.primary, members)
         return _contrast("cases that both answered", found, found.p_value)
+
+
+def own_interval(task: Task, side: Graded, clusters: Sequence[str] | None) -> Interval:
+    """Return the interval of a contender's own score by the metric that decides.
+
+    Args:
+        task: Cases and scorers.
+        side: The contender.
+        clusters: Of each case; None where each stands alone.
+    """
+    sums = side.sums[task.primary]
+    if task.scorer(task.primary).kind is Kind.CORPUS:
+        return own_corpus(sums.rows, sums.formula, clusters=clusters, level=LEVEL)
+    return own_score(side.scores(task.primary), clusters=clusters, level=LEVEL)
 
 
 def _money(found: Economics) -> Money | None:

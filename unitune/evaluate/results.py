@@ -65,6 +65,11 @@ class Record:
     recalled: Literal[True] | None = None
     """The answer was given to the same request in another comparison."""
 
+    @property
+    def cut(self) -> bool:
+        """Whether the answer reached `max_tokens` before its end."""
+        return self.error is None and self.finish_reason == "length"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
@@ -83,6 +88,13 @@ class Answer:
     tool_calls: ToolCalls | None = None
     error: str | None = None
     """Why there is no answer, or why the primary scorer cannot score it."""
+    cut: bool = False
+    """It reached `max_tokens` before its end; how good the whole answer is, is not known."""
+
+    @property
+    def whole(self) -> bool:
+        """Whether there is an answer, to its end."""
+        return self.error is None and not self.cut
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,6 +132,8 @@ class ContenderResult(Frozen):
     """Of the score, at the comparison's level."""
     n: int
     errors: int
+    cut: int = 0
+    """Cases with an answer that was cut off at `max_tokens`."""
     scores: dict[str, float]
     """Of every metric, over all cases: their mean, or what the metric makes of them together."""
     measures: dict[str, float] = {}
@@ -294,6 +308,8 @@ class Comparison(Frozen):
     """Against the best baseline, whichever that truly is: better only where it is better than each
     of them, worse where it is worse than the one that was best on dev.
     """
+    doubt: str | None = None
+    """Why the verdict is inconclusive where the intervals alone would allow another."""
     metric: str
     candidate: str
     baseline: str

@@ -129,6 +129,7 @@ class Task:
             measures=self.measured([record]),
             tool_calls=record.tool_calls,
             error=record.error or (primary.reason if primary.failed else None),
+            cut=record.cut,
         )
 
     def grade_all(

@@ -146,7 +146,7 @@ def _row(comparison: Comparison, result: ContenderResult) -> str:
         f"{name} {result.role}",
         typography.percent(result.score),
         f"{typography.decimal(100 * low)}\u2013{typography.decimal(100 * high)}",
-        f"{result.errors:,}",
+        words.errors(result),
         typography.per_case(words.tokens(result), result.n),
         typography.per_case(result.seconds, result.n, "{:.2f}".format),
     )

@@ -172,7 +172,7 @@ def _cells(
         plain(typography.percent(result.score), style),
         plain(f"{typography.decimal(100 * low)}-{typography.decimal(100 * high)}"),
         IntervalBar(result.score, low, high, style),
-        plain(f"{result.errors:,}", "red" if result.errors else ""),
+        plain(words.errors(result), "red" if result.errors or result.cut else ""),
         plain(typography.per_case(words.tokens(result), result.n)),
         plain(typography.per_case(result.seconds, result.n, "{:.2f}".format)),
     ]

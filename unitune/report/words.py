@@ -60,6 +60,8 @@ def headline(comparison: Comparison) -> str:
     """Return the verdict as one sentence, without figures other than the margin."""
     candidate, baseline = _spoken(comparison, "candidate"), _spoken(comparison, "baseline")
     margin = points(comparison.margin)
+    if comparison.doubt:
+        return f"No verdict between {candidate} and {baseline}"
     sentence = {
         "better": f"{candidate} is better than {baseline}",
         "worse": f"{candidate} is worse than {baseline}",
@@ -77,6 +79,8 @@ def reason(comparison: Comparison) -> str:
 
 
 def _reason(comparison: Comparison) -> str:
+    if comparison.doubt:
+        return comparison.doubt
     low, high = (decimal(100 * end) for end in comparison.interval)
     margin, share = points(comparison.margin), level(comparison)
     span = f"The {share} interval of the difference, {low} to {high} points,"
@@ -206,21 +210,27 @@ def caveats(comparison: Comparison) -> tuple[str, ...]:
             for result in comparison.contenders
             if result.errors
         ),
+        *(
+            f"{result.name}: {counted(result.cut, 'answer')} of {result.n:,} cut off at "
+            "max_tokens; how good a whole answer would have been is not known. "
+            "Raise evaluate.max_tokens."
+            for result in comparison.contenders
+            if result.cut
+        ),
         *_without_errors(comparison),
         *comparison.notes,
     )
 
 
 def _without_errors(comparison: Comparison) -> tuple[str, ...]:
-    """Return what the difference is without the cases in error."""
+    """Return what the difference is on the cases to which both gave a whole answer."""
     both = comparison.answered
     if both is None:
         return ()
     low, high = (decimal(100 * end) for end in both.interval)
     difference = f"{points(both.difference, sign=True)} ({low} to {high})"
-    return (
-        f"On the {counted(both.n, 'case')} that both answered, the difference is {difference}.",
-    )
+    cases = counted(both.n, "case")
+    return (f"On the {cases} that both answered to the end, the difference is {difference}.",)
 
 
 def judging(comparison: Comparison) -> tuple[Fact, ...]:
@@ -301,6 +311,11 @@ def figures(comparison: Comparison) -> str:
         f"n={comparison.n}, {comparison.gained} gained / {comparison.lost} lost, "
         f"{p}, margin \u00b1{points(comparison.margin)}"
     )
+
+
+def errors(result: ContenderResult) -> str:
+    """Return how many cases have no whole answer: in error, and where there are any, cut off."""
+    return f"{result.errors:,}, {result.cut:,} cut" if result.cut else f"{result.errors:,}"
 
 
 def tokens(result: ContenderResult) -> int | None:

@@ -20,7 +20,7 @@ Rule = Callable[[str, Request], str]
 
 @dataclass
 class RuleModel:
-    """Answers by a rule; what starts with ``ERROR`` is an error."""
+    """Answers by a rule; what starts with ``ERROR`` is an error, with ``CUT`` it was cut off."""
 
     name: str
     rule: Rule
@@ -37,7 +37,14 @@ class RuleModel:
         text = self.rule(self.name, request)
         if text.startswith("ERROR"):
             return Reply(error=text, finish_reason="error")
-        return Reply(text=text, prompt_tokens=10, completion_tokens=2, seconds=0.25)
+        ended = "length" if text.startswith("CUT") else "stop"
+        return Reply(
+            text=text.removeprefix("CUT"),
+            finish_reason=ended,
+            prompt_tokens=10,
+            completion_tokens=2,
+            seconds=0.25,
+        )
 
     def close(self) -> None:
         self.log.append(f"close {self.name}")

@@ -127,7 +127,7 @@ def test_worse_is_said_only_of_the_baseline_that_dev_chose(make_job: Any, backen
 
     backend_of(rule)
     found = compare(make_job({**THREE, "gate": {"mode": "no-regress", "min_cases": 1}}))
-    assert {"zero-shot": "equivalent", "instructed": "worse"} == {
+    assert {"zero-shot": "inconclusive", "instructed": "worse"} == {
         rival.name: rival.verdict for rival in found.baselines
     }
     assert ("instructed", "inconclusive", 3) == (found.baseline, found.verdict, found.exit_code)

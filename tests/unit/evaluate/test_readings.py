@@ -1,0 +1,221 @@
+"""Errors, cut answers and tests in which nothing is right are nobody's gain."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from unitune.cli.main import app
+from unitune.evaluate.compare import compare
+from unitune.evaluate.results import Comparison
+from unitune.models import Request
+
+PAIR = ["zero-shot", {"type": "instructed", "role": "candidate", "instructions": "TOLD"}]
+ROWS = [(f"test {at}", "yes") for at in range(200)]
+
+Answer = Callable[[int], str]
+
+
+def rule(baseline: Answer, candidate: Answer) -> Callable[[str, Request], str]:
+    """What each says to the case of a number."""
+
+    def answer(_model: str, request: Request) -> str:
+        side = candidate if "TOLD" in request.messages[0].text else baseline
+        return side(int(request.messages[-1].text.split()[1]))
+
+    return answer
+
+
+def right(number: int) -> str:
+    """Right in nine of ten cases."""
+    return "no" if number % 10 == 0 else "yes"
+
+
+def failing(answer: Answer, *numbers: int, how: str = "ERROR down") -> Answer:
+    """The same, but for some cases."""
+    return lambda number: how if number in numbers else answer(number)
+
+
+@pytest.fixture
+def judged(make_job: Any, backend_of: Any, tmp_path: Path) -> Callable[..., Comparison]:
+    calls = count()
+
+    def judge(
+        baseline: Answer, candidate: Answer, mode: str = "improve", **evaluate: Any
+    ) -> Comparison:
+        backend_of(rule(baseline, candidate))
+        gate = {"mode": mode} | ({"threshold": 0.8} if mode == "absolute" else {})
+        settings = {"contenders": PAIR, "gate": gate, **evaluate}
+        return compare(make_job(settings, test=ROWS), out=tmp_path / f"out{next(calls)}")
+
+    return judge
+
+
+BELOW_TWO_PERCENT = (11, 22, 33, 44)
+MARGIN = 0.01
+"""So small that four cases of 200 may decide."""
+
+
+def test_errors_of_the_baseline_alone_are_no_gain(judged: Any) -> None:
+    """Both give the same answers; without the rule four errors are no difference of 2 points."""
+    found = judged(failing(right, *BELOW_TWO_PERCENT), right, margin=MARGIN)
+    assert (4, 0) == (found.gained, found.lost)
+    assert found.interval[0] > -MARGIN
+    assert ("inconclusive", 4) == (found.verdict, found.exit_code)
+    assert "The result hangs on 4 cases in error" in found.doubt
+
+
+def test_errors_of_the_candidate_alone_are_no_loss(judged: Any) -> None:
+    found = judged(right, failing(right, *BELOW_TWO_PERCENT), "no-regress", margin=MARGIN)
+    assert found.interval[1] < 0
+    assert ("inconclusive", 4) == (found.verdict, found.exit_code)
+
+
+@pytest.mark.parametrize("at", range(0, 200, 40))
+def test_what_is_far_apart_stays_so_with_a_few_errors(judged: Any, at: int) -> None:
+    found = judged(failing(lambda _: "no", at), right)
+    assert ("better", 0, None) == (found.verdict, found.exit_code, found.doubt)
+    lost = judged(failing(right, at), lambda n: "no" if n else "yes")
+    assert ("worse", 1) == (lost.verdict, lost.exit_code)
+
+
+def test_a_line_that_only_one_reading_reaches_is_not_missed_by_errors(judged: Any) -> None:
+    """Of 200 cases 42 are right; with errors as right the interval reaches the line of 28 %."""
+
+    def some(number: int) -> str:
+        return "yes" if number < 42 else "no"
+
+    gate = {"mode": "absolute", "threshold": 0.28}
+    assert 1 == judged(right, some, gate=gate).exit_code
+    assert 4 == judged(right, failing(some, 180, 181, 182, 183), gate=gate).exit_code
+
+
+def test_a_line_of_a_metric_that_should_be_low_is_not_kept_by_errors(
+    judged: Any, tmp_path: Path
+) -> None:
+    (tmp_path / "f.py").write_text("def f(answer, case):\n    return 0.0\n")
+    low = {"type": "python", "name": "bad", "function": "f.py:f"}
+    gate = {"mode": "no-regress", "also": [{"metric": "bad", "at_most": 0.01}]}
+    whole = judged(right, right, scorers=["exact", low], gate=gate)
+    failed = judged(right, failing(right, *BELOW_TWO_PERCENT), scorers=["exact", low], gate=gate)
+    assert [0, 4] == [whole.exit_code, failed.exit_code]
+
+
+CUT = "CUTLet me think. The"
+
+
+def test_cut_answers_of_a_baseline_are_no_victory(judged: Any) -> None:
+    """All its answers are cut before they come to the point, as a reasoning model's are."""
+    found = judged(lambda _: CUT, right, max_tokens=19)
+    assert ("inconclusive", 3) == (found.verdict, found.exit_code)
+    told = "zero-shot: 200 of 200 answers were cut off at 19 tokens. Raise evaluate.max_tokens."
+    assert told in found.doubt
+    assert [200, 0] == [result.cut for result in found.contenders]
+
+
+def test_cut_answers_of_a_candidate_are_neither_a_defeat_nor_a_pass(judged: Any) -> None:
+    assert 3 == judged(right, lambda _: CUT).exit_code
+    assert 3 == judged(right, lambda _: CUT, "no-regress").exit_code
+    assert 3 == judged(right, lambda _: CUT, "absolute").exit_code
+    # Right before they were cut: what else they would have said is not known.
+    naming = judged(lambda _: "no", lambda _: "CUTyes, and", scorers=["contains"])
+    assert (1.0, 0.0) == (naming.contenders[1].score, naming.contenders[0].score)
+    assert ("inconclusive", 3) == (naming.verdict, naming.exit_code)
+
+
+@pytest.mark.parametrize("mode", ["improve", "no-regress"])
+@pytest.mark.parametrize(("cut", "code"), [(4, 0), (5, 3)])
+def test_up_to_two_percent_of_cut_answers_leave_a_clear_verdict(
+    judged: Any, mode: str, cut: int, code: int
+) -> None:
+    def wrong(number: int) -> str:
+        return CUT if number < cut else "no"
+
+    assert code == judged(wrong, right, mode).exit_code
+
+
+def test_a_reference_that_is_cut_is_shown_and_decides_nothing(
+    make_job: Any, backend_of: Any, tmp_path: Path
+) -> None:
+    backend_of(lambda _model, request: CUT if len(request.messages) > 2 else "yes")
+    reference = {"type": "few-shot", "role": "reference", "shots": 2}
+    job = make_job({"contenders": [*PAIR, reference], "gate": {"mode": "no-regress"}}, test=ROWS)
+    path = tmp_path / "unitune.yaml"
+    path.write_text(json.dumps(job.model_dump(mode="json", exclude={"folder"}, exclude_none=True)))
+    done = CliRunner().invoke(app, ["compare", str(path), "--out", str(tmp_path / "out")])
+    assert 0 == done.exit_code, done.output
+    told = "few-shot: 200 answers of 200 cut off at max_tokens"
+    assert told in " ".join(done.output.split())
+    assert "0, 200 cut" in (tmp_path / "out" / "summary.md").read_text()
+    verdict = json.loads((tmp_path / "out" / "verdict.json").read_text())
+    assert [0, 0, 200] == [result["cut"] for result in verdict["contenders"]]
+    assert "0, 200 cut" in (tmp_path / "out" / "report.html").read_text()
+
+
+def test_a_pinned_case_that_is_cut_is_not_right(judged: Any) -> None:
+    def wrong(_: int) -> str:
+        return "no"
+
+    cases = judged(wrong, right).cases
+    pinned = next(case.id for case in cases if case.messages[-1].text == "test 7")
+    gate = {"mode": "improve", "pinned": [pinned]}
+    assert 0 == judged(wrong, right, gate=gate).exit_code
+    found = judged(wrong, failing(right, 7, how="CUTyes"), gate=gate)
+    assert 3 == found.exit_code
+    assert f"The answer to the pinned case {pinned} was cut off." in found.gate.reason
+
+
+@pytest.mark.parametrize("mode", ["improve", "no-regress", "absolute"])
+def test_where_nothing_is_right_no_gate_passes(judged: Any, mode: str) -> None:
+    found = judged(lambda _: "no", lambda _: "never", mode)
+    assert ("inconclusive", 3) == (found.verdict, found.exit_code)
+    assert "Check scorer, template and labels" in found.doubt
+    assert "Check scorer, template and labels" in found.gate.reason
+
+
+def test_where_next_to_nothing_is_right_nobody_is_found_no_worse(judged: Any) -> None:
+    """Of 200 cases one is right: a candidate with none would lose half a point, and pass."""
+    for mode, code in (("no-regress", 3), ("improve", 3)):
+        found = judged(lambda n: "no" if n else "yes", lambda _: "no", mode)
+        assert ("inconclusive", code) == (found.verdict, found.exit_code)
+        assert "below the margin of 5 points" in found.doubt
+    assert 0 == judged(lambda n: "no" if n else "yes", right, "no-regress").exit_code
+
+
+def test_nothing_right_is_accepted_as_no_baseline(
+    make_job: Any, backend_of: Any, tmp_path: Path
+) -> None:
+    backend_of(rule(lambda _: "no", lambda _: "no"))
+    gate = {"mode": "no-regress", "baseline": "baseline.jsonl"}
+    job = make_job({"contenders": PAIR, "gate": gate}, test=ROWS)
+    assert 3 == compare(job, out=tmp_path / "out", update_baseline=True).exit_code
+    assert not (tmp_path / "baseline.jsonl").exists()
+
+
+def test_errors_and_cut_answers_are_not_accepted_into_a_baseline(
+    make_job: Any, backend_of: Any, tmp_path: Path
+) -> None:
+    """As zeros they would be gains of every later candidate."""
+    backend_of(rule(right, failing(failing(right, 11), 12, how=CUT)))
+    gate = {"mode": "no-regress", "baseline": "baseline.jsonl"}
+    job = make_job({"contenders": PAIR, "gate": gate}, test=ROWS)
+    assert 0 == compare(job, out=tmp_path / "out", update_baseline=True).exit_code
+    assert 198 + 1 == len((tmp_path / "baseline.jsonl").read_text().splitlines())
+
+
+def test_no_missing_answer_can_turn_a_verdict(judged: Any) -> None:
+    """Whatever the missing answers are filled with, better stays better."""
+    random = np.random.default_rng(5)
+    names = [int(at) for at in random.choice(200, 4, replace=False)]
+    wrong: Answer = lambda n: "no" if n % 3 else "yes"  # noqa: E731 - one line
+    verdict = judged(failing(wrong, *names), right).verdict
+    assert "better" == verdict
+    for filled in ("yes", "no"):
+        assert verdict == judged(failing(wrong, *names, how=filled), right).verdict

@@ -1,0 +1,184 @@
+"""What may be claimed where answers are missing or were cut off: what every reading supports.
+
+A case that ended in an error, or whose answer was cut off at `max_tokens`, does not tell how good
+its contender is. It is scored all the same (an error 0, a cut answer as it stands), and two more
+readings bound what whole answers could have shown: each gives all such cases to one side, its own
+as right and the other's as wrong. A verdict that the three do not share is no verdict, so that no
+side ever gains by the other's errors, or by its own.
+
+Nor is there a verdict in favour of one side where more than 2 % of the other's cases have no whole
+answer, nor any where nothing was right.
+
+Not here: what follows for a gate (`unitune.evaluate.gate`).
+
+Source:
+    Bounds for data that are missing in an unknown way: Horowitz and Manski 2000, J Am Stat Assoc
+    95:77.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from unitune.evaluate.gate import (
+    MOST_ERRORS,
+    NOTHING_RIGHT,
+    Cut,
+    Ruling,
+    undecided,
+    uninformative,
+)
+from unitune.evaluate.grading import Graded, read_as
+from unitune.evaluate.pairing import Pairing
+from unitune.evaluate.statistics.best import AgainstBest, against_best
+from unitune.evaluate.statistics.paired import PairedResult, Verdict
+from unitune.evaluate.task import Task
+
+IN_FAVOUR_OF_CANDIDATE = (Verdict.BETTER, Verdict.EQUIVALENT, Verdict.NON_INFERIOR)
+IN_FAVOUR_OF_BASELINE = (Verdict.WORSE, Verdict.EQUIVALENT)
+WITHIN_MARGIN = (Verdict.EQUIVALENT, Verdict.NON_INFERIOR)
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """The candidate against every baseline by the metric that decides, its answers read one way.
+
+    Args:
+        pairings: Both sides, by the baseline's name.
+        pairs: What each pairing shows.
+        best: What they show together.
+    """
+
+    pairings: Mapping[str, Pairing]
+    pairs: Mapping[str, PairedResult]
+    best: AgainstBest
+
+    @classmethod
+    def of(cls, pairings: Mapping[str, Pairing], chosen: str) -> Reading:
+        """Compare.
+
+        Args:
+            pairings: Both sides, by the baseline's name.
+            chosen: The baseline that dev chose.
+        """
+        pairs = {name: pairing.compare(pairing.task.primary) for name, pairing in pairings.items()}
+        return cls(pairings, pairs, against_best(pairs, chosen))
+
+    @property
+    def hardest(self) -> Pairing:
+        """The candidate and the baseline that is hardest to beat."""
+        return self.pairings[self.best.hardest]
+
+    @property
+    def paired(self) -> PairedResult:
+        """What `hardest` shows."""
+        return self.pairs[self.best.hardest]
+
+    @property
+    def sides(self) -> tuple[Graded, ...]:
+        """The candidate, then all baselines."""
+        return (self.hardest.candidate, *(pairing.baseline for pairing in self.pairings.values()))
+
+    @property
+    def errors(self) -> int:
+        """Cases in which the candidate or a baseline gave no answer, of the baseline with most."""
+        return max(sum(pairing.in_error) for pairing in self.pairings.values())
+
+    @property
+    def cut(self) -> tuple[Cut, ...]:
+        """Answers that were cut off, of each of `sides`."""
+        return tuple(cut_of(self.hardest.task, side) for side in self.sides)
+
+    @property
+    def uninformative(self) -> str | None:
+        """Why the scores tell nothing; see `gate.uninformative`."""
+        metric, pairing = self.hardest.task.primary, self.hardest
+        scores = [side.sums[metric].statistic() for side in self.sides]
+        highs = [pairing.own_interval(side).high for side in self.sides]
+        return uninformative(scores, highs, pairing.margin)
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """What the answers show, whatever the missing ones would have been.
+
+    Args:
+        scored: Errors as wrong, cut answers as they stand.
+        others: All that is not known given to the baselines, and to the candidate; none where every
+            answer is whole.
+        verdict: The one that every reading supports; else inconclusive.
+        doubt: Why it is inconclusive where `scored` alone would say more.
+    """
+
+    scored: Reading
+    others: tuple[Reading, ...]
+    verdict: Verdict
+    doubt: Ruling | None = None
+
+
+def judge(pairings: Mapping[str, Pairing], chosen: str) -> Judgement:
+    """Say what the answers show.
+
+    Args:
+        pairings: Both sides, by the baseline's name.
+        chosen: The baseline that dev chose.
+    """
+    scored = Reading.of(pairings, chosen)
+    others: tuple[Reading, ...] = ()
+    if not all(answer.whole for side in scored.sides for answer in side.answers):
+        others = tuple(
+            Reading.of(_given(pairings, to_candidate=to_candidate), chosen)
+            for to_candidate in (False, True)
+        )
+    doubt = _doubt(scored, others)
+    return Judgement(scored, others, Verdict.INCONCLUSIVE if doubt else scored.best.verdict, doubt)
+
+
+def cut_of(task: Task, side: Graded) -> Cut:
+    """Return how many of a contender's answers were cut off."""
+    cases = sum(answer.cut for answer in side.answers)
+    return Cut(side.name, cases, len(side.answers), task.max_tokens)
+
+
+def _given(pairings: Mapping[str, Pairing], *, to_candidate: bool) -> dict[str, Pairing]:
+    """Return the pairings with all that is not known given to one side."""
+    first = next(iter(pairings.values()))
+    candidate = read_as(first.task, first.candidate, right=to_candidate)
+    return {
+        name: replace(
+            pairing,
+            baseline=read_as(pairing.task, pairing.baseline, right=not to_candidate),
+            candidate=candidate,
+        )
+        for name, pairing in pairings.items()
+    }
+
+
+def _doubt(scored: Reading, others: Sequence[Reading]) -> Ruling | None:
+    verdict = scored.best.verdict
+    low = scored.uninformative
+    if low == NOTHING_RIGHT or (low and verdict in WITHIN_MARGIN):
+        return Ruling(3, low)
+    if verdict is Verdict.INCONCLUSIVE:
+        return None
+    if any(other.best.verdict is not verdict for other in others):
+        return undecided(scored.errors, scored.cut)
+    candidate, *baselines = scored.sides
+    against = [*baselines] if verdict in IN_FAVOUR_OF_CANDIDATE else []
+    against += [candidate] if verdict in IN_FAVOUR_OF_BASELINE else []
+    doubts = (_too_little(scored.hardest.task, side) for side in against)
+    return next(filter(None, doubts), None)
+
+
+def _too_little(task: Task, side: Graded) -> Ruling | None:
+    """Say why nothing may be claimed against a side; None when enough of its answers are whole."""
+    errors = sum(answer.error is not None for answer in side.answers)
+    if errors > MOST_ERRORS * len(side.answers):
+        return Ruling(
+            4,
+            f"{side.name}: {errors:,} of {len(side.answers):,} cases ended in an error, more than "
+            f"{MOST_ERRORS:.0%}. Run compare again: it asks only those.",
+        )
+    cut = cut_of(task, side)
+    return Ruling(3, str(cut)) if cut.too_many else None
