@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -24,11 +25,12 @@ Location = tuple[str | int, ...]
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """A parsed YAML mapping with the line of each value."""
+    """A parsed YAML mapping with the line of each value, and each scalar as it was written."""
 
     path: Path
     value: dict[str, Any]
     lines: dict[Location, int]
+    written: dict[Location, str]
 
 
 def read(path: Path, *, kind: str = "a job", floats: bool = True) -> Document:
@@ -61,9 +63,9 @@ def read(path: Path, *, kind: str = "a job", floats: bool = True) -> Document:
         raise JobError(f"{path}: not valid YAML: {error}.") from error
     if not isinstance(node, yaml.MappingNode):
         raise JobError(f"{path}:1: {kind} is a mapping of keys to values.")
-    lines: dict[Location, int] = {}
-    _note_lines(path, node, (), lines)
-    return Document(path, value, lines)
+    document = Document(path, value, {}, {})
+    _note_places(document, node, ())
+    return document
 
 
 def _refuse_references(path: Path, kind: str, events: Iterable[yaml.Event]) -> None:
@@ -110,21 +112,24 @@ def parse(text: str) -> Any:
     return yaml.load(text, Loader=_AsWritten)  # noqa: S506 - a safe loader that knows less
 
 
-def _note_lines(path: Path, node: yaml.Node, at: Location, lines: dict[Location, int]) -> None:
+def _note_places(document: Document, node: yaml.Node, at: Location) -> None:
+    lines = document.lines
     lines.setdefault(at, node.start_mark.line + 1)
+    if isinstance(node, yaml.ScalarNode):
+        document.written[at] = node.value
     if isinstance(node, yaml.SequenceNode):
         for index, item in enumerate(node.value):
-            _note_lines(path, item, (*at, index), lines)
+            _note_places(document, item, (*at, index))
     if isinstance(node, yaml.MappingNode):
         for key, item in node.value:
             place = (*at, str(key.value))
             if place in lines:
                 raise JobError(
-                    f"{path}:{key.start_mark.line + 1}: {key.value!r} stands twice, first on line "
-                    f"{lines[place]}. Keep one."
+                    f"{document.path}:{key.start_mark.line + 1}: {key.value!r} stands twice, first "
+                    f"on line {lines[place]}. Keep one."
                 )
             lines[place] = key.start_mark.line + 1
-            _note_lines(path, item, place, lines)
+            _note_places(document, item, place)
 
 
 class _Dumper(yaml.SafeDumper):
@@ -160,7 +165,9 @@ def explain(document: Document, error: ValidationError, model: type[BaseModel]) 
     for detail in error.errors():
         told.setdefault(_in_document(document.value, detail), []).append(detail)
     return "\n".join(
-        problem(document, at, _sentence(details, _keys_at(model, at)))
+        problem(
+            document, at, _no_text(document, at, details) or _sentence(details, _keys_at(model, at))
+        )
         for at, details in told.items()
     )
 
@@ -191,6 +198,22 @@ def _keys_at(model: type[BaseModel], at: Location) -> list[str]:
             return []
         here = inner[0]
     return [name for name, field in here.model_fields.items() if not field.exclude]
+
+
+def _no_text(document: Document, at: Location, details: list[ErrorDetails]) -> str | None:
+    """Say that YAML has read as something else what was meant as a text; None: it was not."""
+    given, written = details[0]["input"], document.written.get(at)
+    if written is None or all(detail["type"] != "string_type" for detail in details):
+        return None
+    if isinstance(given, bool):
+        what = f"{str(given).lower()} (it has yes, no, on and off for true and false)"
+    elif isinstance(given, int | float):
+        what = "a number"
+    elif isinstance(given, date):
+        what = "a date"
+    else:
+        return None
+    return f'is {written}, which YAML reads as {what}. A text is wanted: write "{written}", quoted.'
 
 
 def _sentence(details: list[ErrorDetails], keys: list[str]) -> str:

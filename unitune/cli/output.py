@@ -1,7 +1,8 @@
 """Where words go: results to standard output, progress and complaints to standard error.
 
 With ``--json`` standard output carries one JSON object and nothing else; with ``--quiet`` only the
-result. Colours and widths are rich's affair (it honours NO_COLOR and pipes).
+result. Colours and widths are rich's affair (it honours NO_COLOR and pipes); it must not read the
+`:100:` of a file's line as an emoji.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from unitune.cost.budget import BUDGET_CODES
-from unitune.data.findings import Finding, Severity
+from unitune.data.findings import Finding, Severity, also, grouped
 from unitune.errors import Leak, OverBudget, UserError
 
 COLOURS: dict[Severity, str] = {"error": "red", "warning": "yellow", "note": "cyan"}
@@ -26,13 +27,13 @@ SHOWN_FINDINGS = 12
 @cache
 def console() -> Console:
     """Return the console for results."""
-    return Console(highlight=False)
+    return Console(highlight=False, emoji=False)
 
 
 @cache
 def aside() -> Console:
     """Return the console for progress and complaints."""
-    return Console(stderr=True, highlight=False)
+    return Console(stderr=True, highlight=False, emoji=False)
 
 
 def print_json(value: BaseModel) -> None:
@@ -44,14 +45,14 @@ def print_findings(findings: tuple[Finding, ...]) -> None:
     """Print what is wrong, the gravest first."""
     order = list(COLOURS)
     for severity in order:
-        chosen = [finding for finding in findings if finding.severity == severity]
-        for finding in chosen[:SHOWN_FINDINGS]:
+        chosen = grouped(finding for finding in findings if finding.severity == severity)
+        for finding, count in chosen[:SHOWN_FINDINGS]:
             place = f"[dim]{escape(finding.place)}[/dim] " if finding.place else ""
             fix = f"\n[dim]{escape(finding.fix)}[/dim]" if finding.fix else ""
             row = Table.grid(padding=(0, 1))
             row.add_column(width=7, style=COLOURS[severity])
             row.add_column(overflow="fold")
-            row.add_row(severity, f"{place}{escape(finding.message)}{fix}")
+            row.add_row(severity, f"{place}{escape(finding.message)}{also(count)}{fix}")
             console().print(row)
         if len(chosen) > SHOWN_FINDINGS:
             console().print(

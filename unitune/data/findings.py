@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterable
 from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict
@@ -64,3 +66,21 @@ def clip(value: object, longest: int = 60) -> str:
     text = repr(value)
     half = longest // 2
     return text if len(text) <= longest else f"{text[:half]} … {text[-half:]}"
+
+
+def grouped(findings: Iterable[Finding]) -> list[tuple[Finding, int]]:
+    """Return each thing that is wrong once, at its first place, with how often it was found."""
+    first: dict[tuple[str, ...], Finding] = {}
+    counts: Counter[tuple[str, ...]] = Counter()
+    for finding in findings:
+        what = (finding.severity, finding.code, finding.message, finding.fix, finding.file or "")
+        first.setdefault(what, finding)
+        counts[what] += 1
+    return [(finding, counts[what]) for what, finding in first.items()]
+
+
+def also(count: int) -> str:
+    """Return how often more a thing was found: `` (and 149 more rows)``; nothing for once."""
+    if count == 1:
+        return ""
+    return f" (and {count - 1:,} more row{'s' if count > 2 else ''})"

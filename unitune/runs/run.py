@@ -21,7 +21,7 @@ from unitune.abilities import Vets
 from unitune.conversion import wire_text
 from unitune.cost.budget import BUDGET_CODES
 from unitune.data.example import digest
-from unitune.data.findings import Finding
+from unitune.data.findings import Finding, also, grouped
 from unitune.data.leaks import leaks, refuse
 from unitune.data.split import Splits, load_splits
 from unitune.errors import (
@@ -50,6 +50,8 @@ from unitune.today import today
 
 __all__ = ["Run", "find_run", "launch", "run_count", "runs", "training_fingerprint"]
 
+SHOWN_REFUSALS = 12
+"""So many fill a screen; `unitune plan --json` has all."""
 SHOWN_RUNS = 50
 """Runs that a list or a message shows when nobody asks for more."""
 
@@ -150,9 +152,12 @@ def _approval(job: Job, found: Plan, money: Money, plan: Plan | None) -> str | N
 
 def _refuse(findings: Iterable[Finding], kind: type[UnituneError] = Unsupported) -> None:
     """Refuse what has an error among its findings."""
-    refusals = [finding for finding in findings if finding.severity == "error"]
+    refusals = grouped(finding for finding in findings if finding.severity == "error")
     if refusals:
-        raise kind("\n".join(str(refusal) for refusal in refusals))
+        shown = [f"{refusal}{also(count)}" for refusal, count in refusals[:SHOWN_REFUSALS]]
+        if more := len(refusals) - len(shown):
+            shown.append(f"… and {more:,} more; `unitune plan` on the job shows them.")
+        raise kind("\n".join(shown))
 
 
 def training_fingerprint(job: Job, splits: Splits) -> str:

@@ -82,3 +82,27 @@ def test_a_rated_answer_is_not_shown_as_one_to_learn(unitune: Command, job: Path
         assert 2 == told.code
         assert "train.jsonl:1" in told.out + told.err
         assert "'label'" in told.out + told.err
+
+
+def test_refused_rows_are_told_once_and_no_line_is_an_emoji(unitune: Command, job: Path) -> None:
+    """rich reads `:100:` as one."""
+    job.write_text(JOB.replace("backend: openai", "backend: vertex"))
+    train(job)
+    file = job.parent / "train.jsonl"
+    lines = file.read_text().splitlines(keepends=True)
+    named = [json.loads(line) for line in lines]
+    for row in named[99:249]:
+        row["messages"][0]["name"] = "Ann"
+    for number, row in enumerate(named[300:320]):
+        row["messages"][0]["name"] = f"Bob{number}"
+    file.write_text("".join(json.dumps(row) + "\n" for row in named))
+    refused = unitune("run", str(job), "--budget", "9999", "--allow-unpriced")
+    assert 2 == refused.code
+    assert "train.jsonl:100: vertex-sft cannot carry this row" in refused.err
+    assert "more rows)" in refused.err
+    assert "more; `unitune plan` on the job shows them." in " ".join(refused.err.split())
+    assert 1 == refused.err.count("'Ann'")
+    assert len(refused.err.splitlines()) < 40
+    planned = unitune("plan", str(job))
+    assert 1 == planned.out.count("'Ann'")
+    assert "train.jsonl:100" in planned.out

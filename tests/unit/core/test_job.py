@@ -128,6 +128,23 @@ def test_a_job_saved_elsewhere_still_means_the_same_files(tmp_path: Path) -> Non
         (SHORTEST.replace("[exact]", "[exat]"), ":7: evaluate.scorers.0 is not valid: "),
         (SHORTEST.replace("support-triage", "Support Triage"), ":1: name is 'Support Triage': "),
         (SHORTEST + "name: again\n", ":8: 'name' stands twice, first on line 1. Keep one."),
+        (
+            SHORTEST.replace("[exact]", "[{type: choice, options: [maybe, yes]}]"),
+            ":7: evaluate.scorers.0.options.1 is yes, which YAML reads as true (it has yes, no, on",
+        ),
+        (
+            SHORTEST.replace("backend: local", "backend: no"),
+            "backend is no, which YAML reads as false (it has yes, no, on and off for true and "
+            'false). A text is wanted: write "no", quoted.',
+        ),
+        (
+            SHORTEST.replace("[exact]", "[{type: choice, options: [0, 1]}]"),
+            'options.0 is 0, which YAML reads as a number. A text is wanted: write "0", quoted.',
+        ),
+        (
+            SHORTEST.replace("support-triage", "2026-11-26"),
+            'name is 2026-11-26, which YAML reads as a date. A text is wanted: write "2026-11-26"',
+        ),
         (SHORTEST + "folder: /tmp\n", ":8: folder is not a key of a job"),
         ("- a\n- b\n", ":1: a job is a mapping of keys to values"),
         ("name: [\n", "not valid YAML: "),
