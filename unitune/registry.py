@@ -27,6 +27,7 @@ from unitune import yamlfile
 from unitune.abilities import RefreshesPrices
 from unitune.backend import Backend
 from unitune.errors import MissingExtra, UnituneError, UnknownName, Unsupported
+from unitune.install import install_command
 from unitune.offer import Offer
 from unitune.wire import Format
 
@@ -166,5 +167,5 @@ def _made(entry: EntryPoint, name: str) -> Any:
             raise
         raise MissingExtra(
             f"backend {name!r} needs the package {missing!r}, which is not installed. "
-            f"Install it with: pip install 'unitune[{name}]'"
+            f"Install it with: {install_command(name)}"
         ) from error

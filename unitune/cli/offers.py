@@ -11,6 +11,7 @@ from rich.table import Table
 
 from unitune import registry
 from unitune.cli.output import console, facts
+from unitune.install import install_command
 from unitune.offer import Offer, OfferedModel, Refused
 
 
@@ -112,7 +113,7 @@ def _here(view: BackendView) -> str:
         return "yes"
     if not view.launchable:
         return registry.unavailable(view.offer)
-    return f"no; pip install 'unitune[{view.offer.name}]'"
+    return f"no; {install_command(view.offer.name)}"
 
 
 def _refusal_line(refused: Refused) -> str:

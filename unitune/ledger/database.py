@@ -16,6 +16,7 @@ import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError
 
 from unitune.errors import UserError
+from unitune.install import upgrade_command
 from unitune.ledger.postgres import PostgreSQL
 from unitune.ledger.sqlite import SQLite
 from unitune.ledger.tables import HEAD
@@ -103,7 +104,7 @@ class Database:
             if version is not None and version > HEAD:
                 raise UserError(
                     f"{self.name} was written by a newer unitune (schema {version}; this one knows "
-                    f"{HEAD}). Upgrade with: pip install -U unitune"
+                    f"{HEAD}). Upgrade with: {upgrade_command()}"
                 )
             _migrate(connection)
 

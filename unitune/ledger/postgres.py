@@ -18,6 +18,7 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError
 from sqlalchemy.exc import OperationalError as NotOperating
 
 from unitune.errors import Busy, MissingExtra, UnituneError, Unreachable, UserError
+from unitune.install import install_command
 
 VARIABLE = "UNITUNE_LEDGER"
 EXAMPLE = f"{VARIABLE}=postgresql+psycopg://user@host/database"
@@ -160,7 +161,7 @@ def _engine_at(url: sa.URL) -> sa.Engine:
     except ImportError as error:
         raise MissingExtra(
             f"{VARIABLE} names a PostgreSQL database, which needs the package 'psycopg'. "
-            "Install it with: pip install 'unitune[postgres]'"
+            f"Install it with: {install_command('postgres')}"
         ) from error
     atexit.register(_close, engine, os.getpid())
     os.register_at_fork(after_in_child=partial(engine.dispose, close=False))

@@ -27,6 +27,7 @@ from unitune.data.dataset import spread
 from unitune.data.findings import Finding, error, note, warning
 from unitune.data.split import Splits
 from unitune.errors import JobError, MissingExtra, Unsupported
+from unitune.install import install_command
 from unitune.job import Job
 from unitune.offer import Offer
 from unitune.planning.documents import NO_BACKEND, Bound, Plan, PlanSet
@@ -273,7 +274,7 @@ def _vetted(job: Job) -> tuple[Finding, ...]:
         note(
             "missing-extra",
             f"to launch there, {', '.join(missing)} must be installed.",
-            f"Install with: pip install 'unitune[{job.backend}]'",
+            f"Install with: {install_command(job.backend)}",
         ),
     )
 

@@ -23,6 +23,7 @@ from pydantic import BaseModel, JsonValue, ValidationError
 from unitune.data.example import Example, Message
 from unitune.data.findings import Finding, clip, error
 from unitune.errors import DataError, MissingExtra
+from unitune.install import install_command
 from unitune.suites.suite import Answers, Base, Suite, json_file
 
 VERSION = 2
@@ -194,7 +195,7 @@ def _zip_file(path: Path) -> ZipFile:
     except ImportError as missing:
         raise MissingExtra(
             f"{path} is compressed by zstd, which needs the package backports.zstd. Install it: "
-            f"pip install 'unitune[inspect]'. Or write the log as JSON: {EXPORT.format(file=path)}"
+            f"{install_command('inspect')}. Or write the log as JSON: {EXPORT.format(file=path)}"
         ) from missing
     return cast("ZipFile", with_zstd.ZipFile(path))  # the same, in a package of its own
 

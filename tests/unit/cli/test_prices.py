@@ -10,6 +10,7 @@ import pytest
 from command_line import Command
 
 from unitune.cli import output
+from unitune.install import install_command
 from unitune.testing.loopback import serve
 from unitune_providers.loopback.prices import HardwareList
 
@@ -154,7 +155,7 @@ def test_a_refresh_of_all_goes_on_past_who_cannot_be_asked(
     found = unitune("prices", "refresh")
     assert 0 == found.code
     assert "azure was not asked" in found.out
-    assert "OPENAI_API_KEY" in found.out or "unitune[openai]" in found.out
+    assert "OPENAI_API_KEY" in found.out or install_command("openai") in found.out
     assert "2 changed or new, 1 confirmed." in found.out
 
 

@@ -12,7 +12,7 @@ import unitune
 
 ROOT = Path(unitune.__file__).parent
 ORDER = [
-    ["errors"],
+    ["errors", "install"],
     ["filesystem"],
     ["patience", "ratelimits"],
     ["yamlfile"],

@@ -134,8 +134,7 @@ def test_a_job_saved_elsewhere_still_means_the_same_files(tmp_path: Path) -> Non
         ),
         (
             SHORTEST.replace("backend: local", "backend: no"),
-            "backend is no, which YAML reads as false (it has yes, no, on and off for true and "
-            'false). A text is wanted: write "no", quoted.',
+            "backend is no, which YAML reads as false (it has yes, no, on and off for true and",
         ),
         (
             SHORTEST.replace("[exact]", "[{type: choice, options: [0, 1]}]"),

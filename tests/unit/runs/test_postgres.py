@@ -13,6 +13,7 @@ from crash.forks import Fork
 from crash.postgres import PASSWORD, new_database, the_server
 
 from unitune.errors import Busy, MissingExtra, UnituneError, Unreachable, UserError
+from unitune.install import install_command
 from unitune.ledger import Ledger, postgres
 from unitune.ledger.tables import DEPLOYMENTS, RUNS
 
@@ -65,7 +66,7 @@ def test_a_missing_driver_is_told_with_the_command_that_installs_it(
     monkeypatch.setitem(sys.modules, "psycopg", None)
     error = refusal("postgresql://me@host/without-driver", tmp_path, monkeypatch)
     assert isinstance(error, MissingExtra)
-    assert "pip install 'unitune[postgres]'" in str(error)
+    assert install_command("postgres") in str(error)
     assert isinstance(error.__cause__, ImportError)
 
 

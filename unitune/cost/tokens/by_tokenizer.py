@@ -20,10 +20,6 @@ from unitune.cost.tokens.count import Count, RowCount
 from unitune.data.example import Example
 
 TOKENIZER = "tokenizer.json"
-NEEDS_PACKAGE = (
-    "the package `tokenizers`, which reads a model's own tokenizer, is not installed "
-    "(pip install 'unitune[local]')"
-)
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
 

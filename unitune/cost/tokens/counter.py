@@ -9,7 +9,6 @@ from unitune.abilities import StoredModel
 from unitune.cost.tokens.by_characters import CharacterCounter
 from unitune.cost.tokens.by_encoding import EncodingCounter
 from unitune.cost.tokens.by_tokenizer import (
-    NEEDS_PACKAGE,
     TokenizerCounter,
     can_read_tokenizers,
     find_tokenizer,
@@ -17,6 +16,7 @@ from unitune.cost.tokens.by_tokenizer import (
 from unitune.cost.tokens.count import Count, RowCount
 from unitune.cost.tokens.families import Family, family_of
 from unitune.data.example import Example
+from unitune.install import install_command
 
 
 class TokenCounter(Protocol):
@@ -63,7 +63,10 @@ def counter_for(
     if family := next(filter(None, map(family_of, names)), None):
         return _of_family(family)
     if folder is not None:
-        return CharacterCounter(NEEDS_PACKAGE)
+        return CharacterCounter(
+            "the package `tokenizers`, which reads a model's own tokenizer, is not installed "
+            f"({install_command('local')})"
+        )
     return CharacterCounter(f"the tokenizer of {model} is not on this machine")
 
 

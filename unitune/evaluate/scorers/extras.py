@@ -5,6 +5,7 @@ from __future__ import annotations
 from importlib.util import find_spec
 
 from unitune.errors import MissingExtra
+from unitune.install import install_command
 from unitune.specs.scorers import QualitySpec
 
 
@@ -17,5 +18,5 @@ def needs(package: str, spec: QualitySpec) -> None:
     if find_spec(package) is None:
         raise MissingExtra(
             f"the scorer {spec.name!r} needs the package {package!r}, which is not installed. "
-            "Install it with: pip install 'unitune[metrics]'"
+            f"Install it with: {install_command('metrics')}"
         )
