@@ -49,6 +49,14 @@ TAKEN = frozenset(
 )
 UNCOUNTED = frozenset({"max_tokens", "metadata", "stop_sequences", "temperature", "top_k", "top_p"})
 """What says how a request is to be answered, and is no part of a count."""
+MODEL = re.compile(
+    r"claude-((opus|sonnet|haiku|fable|mythos)-\d(-\d)?|3(-\d)?-(opus|sonnet|haiku))(-\d{8}|-latest)?"
+    r"|claude-mythos-preview"
+)
+"""Names as Anthropic makes them; any other model is not found.
+
+Source: anthropic 2.13.0, types/model.py.
+"""
 NO_TEMPERATURE = re.compile(r"claude-(opus-4-[7-9]|(opus|sonnet|haiku|fable|mythos)-[5-9])")
 """Models that refuse a temperature, as reported in public issues (2026-05 to 2026-11)."""
 
@@ -149,7 +157,11 @@ class AnthropicVendor:
         _check_request(request)
         question = _texts(request["messages"][-1]["content"])
         refused = question in self.refused
-        text = "" if refused else self.conduct.replies.get(question, self.conduct.otherwise)
+        words = (
+            [] if refused else self.conduct.replies.get(question, self.conduct.otherwise).split(" ")
+        )
+        said = words[: request["max_tokens"]]
+        text, cut = " ".join(said), len(said) < len(words)
         content: list[JsonValue] = [] if refused else [{"type": "text", "text": text}]
         details: dict[str, JsonValue] = {"type": "refusal", "category": None}
         return {
@@ -158,7 +170,7 @@ class AnthropicVendor:
             "role": "assistant",
             "model": request["model"],
             "content": content,
-            "stop_reason": "refusal" if refused else "end_turn",
+            "stop_reason": "refusal" if refused else "max_tokens" if cut else "end_turn",
             "stop_sequence": None,
             "stop_details": {**details, "explanation": "It is against the rules."}
             if refused
@@ -274,15 +286,34 @@ def _check_request(request: Mapping[str, Any]) -> None:
     for name in ("model", "max_tokens", "messages"):
         if not request.get(name):
             raise Refusal(400, f"{name}: Field required")
+    if not isinstance(request["max_tokens"], int) or request["max_tokens"] < 1:
+        raise Refusal(400, "max_tokens: Input should be greater than or equal to 1")
     for number, message in enumerate(request["messages"]):
-        if message.get("role") not in ("user", "assistant"):
-            raise Refusal(400, f"messages.{number}: unexpected role {message.get('role')!r}")
-        if not message.get("content"):
-            raise Refusal(400, f"messages.{number}: content must not be empty")
-    if not str(request["model"]).startswith("claude-"):
+        _check_message(number, message)
+    if not MODEL.fullmatch(str(request["model"])):
         raise Refusal(404, f"model: {request['model']}")
     if "temperature" in request and NO_TEMPERATURE.match(request["model"]):
         raise Refusal(400, "`temperature` is deprecated for this model.")
+    if not 0 <= request.get("temperature", 1) <= 1:
+        raise Refusal(400, "temperature: range: 0..1")
+    for number, tool in enumerate(request.get("tools", [])):
+        _check_tool(number, tool)
+
+
+def _check_message(number: int, message: Mapping[str, Any]) -> None:
+    # Whether the first turn must be the user's is not told alike by all reports, so it need not.
+    if message.get("role") not in ("user", "assistant"):
+        raise Refusal(400, f"messages.{number}: unexpected role {message.get('role')!r}")
+    if not message.get("content"):
+        raise Refusal(400, f"messages.{number}: content must not be empty")
+
+
+def _check_tool(number: int, tool: Mapping[str, Any]) -> None:
+    if not re.fullmatch(r"[a-zA-Z0-9_-]{1,128}", tool.get("name", "")):
+        wanted = "String should match pattern '^[a-zA-Z0-9_-]{1,128}$'"
+        raise Refusal(400, f"tools.{number}.custom.name: {wanted}")
+    if tool.get("input_schema", {}).get("type") != "object":
+        raise Refusal(400, f"tools.{number}.custom.input_schema.type: Field required")
 
 
 def _input_tokens(request: Mapping[str, Any]) -> int:

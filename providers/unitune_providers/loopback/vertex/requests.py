@@ -6,6 +6,7 @@ google-genai 3.6.1 and of the pages named in ``vertex.yaml``.
 
 from __future__ import annotations
 
+import json
 import re
 from typing import Any, cast
 
@@ -39,7 +40,9 @@ FIELDS = {
         "beta",
     },
 }
-ADAPTER_SIZES = {f"ADAPTER_SIZE_{word}" for word in ("ONE", "TWO", "FOUR", "EIGHT", "SIXTEEN")}
+ADAPTER_SIZES = {
+    f"ADAPTER_SIZE_{word}" for word in ("ONE", "TWO", "FOUR", "EIGHT", "SIXTEEN", "THIRTY_TWO")
+}
 BATCH_FIELDS = {
     "": {"displayName", "model", "inputConfig", "outputConfig", "labels"},
     "inputConfig": {"instancesFormat", "gcsSource"},
@@ -56,7 +59,23 @@ QUESTION_FIELDS = {
 }
 COUNT_FIELDS = {"contents", "systemInstruction", "tools", "generationConfig"}
 LABEL = re.compile(r"[a-z0-9_-]{0,63}")
-TUNABLE = re.compile(r"gemini-[\w.-]+")
+MOST_LABELS = 64
+LONGEST_NAME = 128
+"""Of a tuned model; the page on supervised tuning says so."""
+HOTTEST = 2.0
+TUNABLE = {
+    "gemini-2.5-flash",
+    "gemini-2.5-flash-lite",
+    "gemini-2.5-pro",
+    "gemini-3.1-flash-lite",
+    "gemini-3.5-flash",
+    "gemini-3.5-flash-lite",
+}
+"""Bases of a tuning job (reference/models/tuning, 2026-11)."""
+ANSWERING = re.compile(r"gemini-[\w.-]+")
+"""Published models that answer."""
+LEAST = {"epochCount": 1, "learningRateMultiplier": 0, "beta": 0}
+"""Least value of each hyperparameter that is a number; what is the most is not published."""
 
 
 def read_body(asked: Asked) -> dict[str, Any]:
@@ -106,14 +125,47 @@ def check_create(body: dict[str, Any]) -> None:
 def _check_values(body: dict[str, Any], spec: dict[str, Any]) -> None:
     if ("baseModel" in body) == ("preTunedModel" in body):
         raise invalid("Either base_model or pre_tuned_model must be set.")
-    if not TUNABLE.fullmatch(body.get("baseModel", "gemini-of-the-tuned-model")):
-        raise invalid(f"Base model {body['baseModel']} is not supported.")
-    if not str(spec.get("trainingDatasetUri", "")).startswith("gs://"):
-        raise invalid("Training dataset URI must be a Cloud Storage path.")
-    size = spec.get("hyperParameters", {}).get("adapterSize")
+    base = body.get("baseModel")
+    if base is not None and base.removeprefix("publishers/google/models/") not in TUNABLE:
+        raise invalid(f"Base model {base} is not supported.")
+    if len(body.get("tunedModelDisplayName", "")) > LONGEST_NAME:
+        raise invalid(f"The display name must be at most {LONGEST_NAME} characters.")
+    for name in ("trainingDatasetUri", "validationDatasetUri"):
+        if name in spec and not spec[name].startswith("gs://"):
+            raise invalid(f"{name} must be a Cloud Storage path.")
+    if "trainingDatasetUri" not in spec:
+        raise invalid("trainingDatasetUri is required.")
+    _check_hyperparameters(spec.get("hyperParameters", {}))
+    _check_labels(body)
+
+
+def _check_hyperparameters(hyper: dict[str, Any]) -> None:
+    size = hyper.get("adapterSize")
     if size is not None and size not in ADAPTER_SIZES:
         raise invalid(f"Adapter size {size} is not supported.")
-    _check_labels(body)
+    for name, least in LEAST.items():
+        # Numbers of 64 bits are texts in Google's JSON.
+        if name in hyper and float(hyper[name]) < least:
+            raise invalid(f"{name} must be at least {least}, and is {hyper[name]}.")
+
+
+def problem_of(content: bytes, spec_name: str) -> str | None:
+    """Return why a file of rows cannot be trained on; None when it can.
+
+    Args:
+        content: Of the file.
+        spec_name: The kind of tuning: which keys a row has.
+    """
+    prefers = spec_name == "preferenceOptimizationSpec"
+    for number, line in enumerate(content.splitlines(), 1):
+        try:
+            row: object = json.loads(line)
+        except ValueError:
+            return f"Row {number} of the dataset is not valid JSON."
+        keys = cast("dict[str, Any]", row).keys() if isinstance(row, dict) else set[str]()
+        if "contents" not in keys or ("completions" in keys) != prefers:
+            return f"Row {number} of the dataset has not the format of {SPECS[spec_name]} tuning."
+    return None if content else "The dataset is empty."
 
 
 def check_batch(body: dict[str, Any]) -> None:
@@ -143,6 +195,8 @@ def check_batch(body: dict[str, Any]) -> None:
 
 def _check_labels(body: dict[str, Any]) -> None:
     labels: dict[str, str] = body.get("labels", {})
+    if len(labels) > MOST_LABELS:
+        raise invalid(f"At most {MOST_LABELS} labels are allowed, and there are {len(labels)}.")
     if not all(LABEL.fullmatch(word) for pair in labels.items() for word in pair):
         raise invalid("Label keys and values are lower-case letters, digits, _ and -, at most 63.")
 
@@ -156,10 +210,29 @@ def question(body: dict[str, Any]) -> str:
     if unknown := body.keys() - QUESTION_FIELDS:
         raise invalid(f'Invalid JSON payload received. Unknown name "{min(unknown)}"')
     _check_labels(body)
+    _check_generation(body.get("generationConfig", {}))
     turns = cast("list[dict[str, Any]]", body.get("contents") or [])
     if not turns or turns[-1].get("role") == "model":
         raise invalid("Please ensure that the last turn of contents is not of role model.")
     return "".join(part.get("text", "") for part in turns[-1]["parts"])
+
+
+def _check_generation(config: dict[str, Any]) -> None:
+    temperature = config.get("temperature", 0)
+    if not 0 <= temperature <= HOTTEST:
+        raise invalid(
+            f"Unable to submit request because it has a temperature value of {temperature} but the "
+            f"supported range is from 0 (inclusive) to {HOTTEST} (inclusive)."
+        )
+    if config.get("maxOutputTokens", 1) < 1:
+        raise invalid("Unable to submit request because maxOutputTokens must be at least 1.")
+
+
+def check_thinking(body: dict[str, Any], model: str) -> None:
+    """Refuse a level of thinking where a model has a budget of it: Gemini 2.5 and before."""
+    config = body.get("generationConfig", {}).get("thinkingConfig", {})
+    if "thinkingLevel" in config and re.match(r"gemini-[12]\.", model):
+        raise invalid("Unable to submit request because thinking_level is not supported.")
 
 
 def check_count(body: dict[str, Any]) -> None:

@@ -35,12 +35,14 @@ from unitune_providers.loopback.vertex.models import (
     untimely,
 )
 from unitune_providers.loopback.vertex.requests import (
+    ANSWERING,
     SPECS,
-    TUNABLE,
     answer_with,
     check_count,
     check_create,
+    check_thinking,
     input_tokens,
+    problem_of,
     question,
     read_body,
 )
@@ -81,6 +83,8 @@ class _Job:
     ended: tuple[str, float] | None = None
     error: JsonValue = None
     left: JsonValue = None
+    problem: str | None = None
+    """Why its rows cannot be trained on."""
 
     @property
     def spec_name(self) -> str:
@@ -160,16 +164,18 @@ class VertexVendor:
         body = read_body(asked)
         check_create(body)
         spec = body[next(name for name in SPECS if name in body)]
-        stored = self.storage.objects.get(spec["trainingDatasetUri"])
-        if stored is None:
-            raise invalid(f"Training dataset {spec['trainingDatasetUri']} does not exist.")
+        for uri in (spec["trainingDatasetUri"], spec.get("validationDatasetUri")):
+            if uri is not None and uri not in self.storage.objects:
+                raise invalid(f"Dataset {uri} does not exist.")
+        stored = self.storage.objects[spec["trainingDatasetUri"]]
         continued = body.get("preTunedModel", {}).get("tunedModelName")
         if continued and continued.partition("@")[0] not in self.models.versions:
             raise missing(f"The Model {continued}")
         name = f"{place}/tuningJobs/{4_000_001 + len(self.jobs)}"
         lines, words = stored.content.splitlines(), stored.content.split()
-        self.jobs[name] = _Job(name, body, len(lines), len(words))
-        return Answer(self._shown(self.jobs[name]))
+        self.jobs[name] = job = _Job(name, body, len(lines), len(words))
+        job.problem = problem_of(stored.content, job.spec_name)
+        return Answer(self._shown(job))
 
     def _get(self, asked: Asked, name: str) -> Answer:
         del asked
@@ -243,8 +249,8 @@ class VertexVendor:
             return "JOB_STATE_CANCELLED"
         if job.cancel_looks is not None or not job.started:
             return None
-        if self.conduct.rejects_files:
-            job.error = {"code": INVALID_CODE, "message": self.conduct.rejects_files}
+        if problem := self.conduct.rejects_files or job.problem:
+            job.error = {"code": INVALID_CODE, "message": problem}
             return "JOB_STATE_FAILED"
         if not job.progress.done(self.conduct):
             return None
@@ -276,7 +282,7 @@ class VertexVendor:
     def _shown(self, job: _Job) -> JsonValue:
         state, finer = self._settle(job)
         steps = job.progress.steps(self.conduct)
-        counted = job.started and not self.conduct.rejects_files
+        counted = job.started and not (self.conduct.rejects_files or job.problem)
         done = steps * job.epochs // max(1, self.conduct.steps) if counted else 0
         shown: dict[str, JsonValue] = {
             **job.body,
@@ -317,10 +323,11 @@ class VertexVendor:
         tuned = "/publishers/" not in model
         if tuned and not self.models.stands(model):
             raise missing(model)
-        if not tuned and not TUNABLE.fullmatch(model.rpartition("/")[2]):
+        if not tuned and not ANSWERING.fullmatch(model.rpartition("/")[2]):
             raise missing(f"Publisher Model `{model}`")
         if body is None:
             return Answer()
+        check_thinking(body, model.rpartition("/")[2])
         asked_last, otherwise = question(body), self.conduct.otherwise
         said = self.conduct.replies.get(asked_last, otherwise) if tuned else otherwise
         return answer_with(body, said)
