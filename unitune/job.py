@@ -24,6 +24,7 @@ from unitune.specs.contenders import ContenderSpec, FewShot, Instructed, Recorde
 from unitune.specs.prices import PriceEntry, rows_of
 from unitune.specs.scorers import (
     MEASURES,
+    RIGHT_OR_WRONG,
     Exact,
     JsonSchema,
     JsonValid,
@@ -295,6 +296,12 @@ class Evaluate(Spec):
     def primary_scorer(self) -> str:
         """Name of the scorer that decides the verdict."""
         return self.primary or self._quality[0]
+
+    @property
+    def graded(self) -> bool:
+        """Whether a case may score something between right and wrong."""
+        (deciding,) = (each for each in self.scorers if each.name == self.primary_scorer)
+        return self.repeats > 1 or not isinstance(deciding, RIGHT_OR_WRONG)
 
 
 class Job(Spec):

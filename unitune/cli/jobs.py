@@ -158,7 +158,7 @@ def quickstart(
     job = Job.load(file)
     found = make_plan(job)
     if not (quiet or json):
-        print_plan(found, margin=job.evaluate.margin)
+        print_plan(found, job.evaluate)
     if found.errors:
         raise UserError(f"{file}: the plan has errors; `unitune plan {file}` shows them.")
     try:

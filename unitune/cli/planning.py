@@ -121,7 +121,7 @@ def plan(
     elif json:
         print_json(found)
     else:
-        print_plan(found, margin=job.evaluate.margin)
+        print_plan(found, job.evaluate)
     if quote and not (json or markdown):
         _print_quote(job, found)
     if output is not None:

@@ -16,21 +16,22 @@ from unitune.cost.budget import BUDGET_CODES
 from unitune.cost.documents import LAUNCH, MONTHLY, Estimate, Line
 from unitune.cost.spread import Spread, cents
 from unitune.cost.tokens import Count
+from unitune.job import Evaluate
 from unitune.planning.documents import NO_BACKEND, Plan, PlanSet
 from unitune.specs.prices import PriceRow
 
 
-def print_plan(found: Plan, *, margin: float) -> None:
+def print_plan(found: Plan, evaluate: Evaluate) -> None:
     """Print the plan of one backend.
 
     Args:
         found: The plan.
-        margin: Difference too small to matter, for what the test rows can show.
+        evaluate: Of its job, for what the test rows can show.
     """
     title = f"{found.method} of {found.model} on {found.backend}, {found.day}"
     console().print(f"[bold]{found.job}[/bold]: {title}")
     if not found.errors:
-        console().print(facts(_facts(found, margin)))
+        console().print(facts(_facts(found, evaluate)))
     if found.estimate is not None:
         console().print(_lines(found.estimate))
         console().print(facts({"because": escape("\n".join(found.estimate.assumptions))}))
@@ -67,7 +68,7 @@ def _legend(plans: Iterable[Plan]) -> str:
     return "\n".join(lines)
 
 
-def _facts(found: Plan, margin: float) -> dict[str, str]:
+def _facts(found: Plan, evaluate: Evaluate) -> dict[str, str]:
     test = "none" if found.test_rows is None else f"{found.test_rows:,}"
     rows = {
         "rows": f"{found.train_rows:,} to train on, {found.validation_rows:,} held out to choose "
@@ -76,7 +77,7 @@ def _facts(found: Plan, margin: float) -> dict[str, str]:
     if found.test_rows:
         from unitune.evaluate.statistics.sample_size import foresight  # brings numpy
 
-        rows["evidence"] = foresight(found.test_rows, margin)
+        rows["evidence"] = foresight(found.test_rows, evaluate.margin, graded=evaluate.graded)
     if found.forecast is not None:
         rows |= _forecast_facts(found.forecast)
     made = found.estimate

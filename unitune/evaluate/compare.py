@@ -117,7 +117,7 @@ def compare(  # noqa: PLR0913 - each has a name and a default
     if update_baseline:
         baseline.check_replaceable(_baseline_file(job))
     if announce is not None:
-        announce(foresight(len(task.cases), job.evaluate.margin))
+        announce(foresight(len(task.cases), job.evaluate.margin, graded=job.evaluate.graded))
     with tuned.standing(deploy_seconds) if tuned else nullcontext():
         examination = Examination(
             backend=job.backend,

@@ -293,6 +293,18 @@ class Consistency(Scored):
 MeasureSpec: TypeAlias = Length | Latency | Cost | Consistency
 """What is told of answers beside their quality; no verdict rests on it."""
 MEASURES = (Length, Latency, Cost, Consistency)
+RIGHT_OR_WRONG = (
+    Exact,
+    Contains,
+    Regex,
+    Choice,
+    Numeric,
+    JsonValid,
+    JsonEqual,
+    JsonSchema,
+    ToolCalls,
+)
+"""Scorers that know nothing between right and wrong, whatever their options."""
 
 CaseSpec: TypeAlias = (
     Exact

@@ -126,7 +126,7 @@ def own_corpus(
 
 
 def _differences(old: FloatArray, new: FloatArray, sizes: FloatArray, score: CorpusScore) -> Units:
-    return Units(jackknife(new, sizes, score) - jackknife(old, sizes, score), sizes)
+    return Units(jackknife(new, sizes, score) - jackknife(old, sizes, score), sizes, bound=1.0)
 
 
 def _summed(statistics: FloatArray, numbers: npt.NDArray[np.intp]) -> FloatArray:  # (U, S)

@@ -156,11 +156,11 @@ class _Scales:
     once: float | None
     level: float
 
-    def interval(self, values: FloatArray) -> Interval:
+    def interval(self, values: FloatArray, bound: float = 0.0) -> Interval:
         """Return the interval of a mean; without width when nothing costs anything."""
         if not values.any():
             return Interval(0.0, 0.0, self.level)
-        return difference_interval(Units.of(values, self.clusters), self.level)
+        return difference_interval(Units.of(values, self.clusters, bound), self.level)
 
     def net(self, worth: float) -> float | None:
         """Return the net benefit; None when what was paid once is unknown."""
@@ -172,11 +172,12 @@ class _Scales:
         """Return the interval of the net benefit; None when what was paid once is unknown."""
         if self.once is None:
             return None
-        found = self.interval(worth * self.quality - self.extra)
+        bound = worth + float(np.abs(self.extra).max())
+        found = self.interval(worth * self.quality - self.extra, bound)
         return Interval(found.low - self.once, found.high - self.once, found.level)
 
     def usd_per_extra_right(self) -> Decimal | None:
-        if self.once is None or self.interval(self.quality).low <= 0:
+        if self.once is None or self.interval(self.quality, 1.0).low <= 0:
             return None
         return _money((float(self.extra.mean()) + self.once) / float(self.quality.mean()))
 

@@ -11,13 +11,13 @@ of comparisons (`unitune.evaluate.statistics.families`) and money
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
 import numpy as np
 
 from unitune.evaluate.statistics.intervals import (
-    FEWEST_CLUSTERS,
     Interval,
     check_share,
     difference_interval,
@@ -144,7 +144,7 @@ def compare_paired(
             "a paired comparison needs the same cases for both"
         )
     differences = new - old  # (N,)
-    units = Units.of(differences, clusters)
+    units = Units.of(differences, clusters, bound=1.0)
     gained, lost = int((differences > 0).sum()), int((differences < 0).sum())
     graded = not (_is_binary(old) and _is_binary(new))
     by_counts = units.alone is None and not graded
@@ -173,10 +173,10 @@ def judge(units: Units, sides: Sides, margin: float, level: float) -> PairedResu
         margin: Difference too small to matter.
         level: Confidence level of the interval that decides.
     """
-    interval, interval90 = (
-        _within_one(difference_interval(units, each)) for each in (level, EQUIVALENCE_LEVEL)
-    )
-    mean_square = units.scatter + units.mean**2
+    interval, interval90 = _intervals(units, level)
+    said = verdict(interval, interval90, margin)
+    size = units.usual_size
+    mean_square, graded = units.scatter / size + units.mean**2, not units.is_binary
     return PairedResult(
         baseline=sides.baseline,
         candidate=sides.candidate,
@@ -186,14 +186,14 @@ def judge(units: Units, sides: Sides, margin: float, level: float) -> PairedResu
         interval=interval,
         interval90=interval90,
         p_value=sides.p_value,
-        verdict=verdict(interval, interval90, margin),
+        verdict=said,
         margin=margin,
-        cases_needed=cases_needed_for_margin(mean_square, margin, reach=units.reach),
+        cases_needed=math.ceil(size * cases_needed_for_margin(mean_square, margin, graded=graded)),
         smallest_detectable=smallest_detectable(
-            units.n, mean_square, reach=units.reach, level=level
+            units.n / size, mean_square, graded=graded, level=level
         ),
         method=sides.method,
-        warnings=_warnings(units),
+        warnings=_warnings(units, said, margin, level),
         design_effect=units.design_effect,
     )
 
@@ -251,22 +251,34 @@ def _is_binary(scores: FloatArray) -> bool:
     return bool(np.isin(scores, (0, 1)).all())
 
 
+def _intervals(units: Units, level: float) -> tuple[Interval, Interval]:
+    """Return the intervals of the difference at the level asked for and at that of equivalence."""
+    wide, narrow = (difference_interval(units, each) for each in (level, EQUIVALENCE_LEVEL))
+    return _within_one(wide), _within_one(narrow)
+
+
 def _within_one(interval: Interval) -> Interval:
     return Interval(max(-1.0, interval.low), min(1.0, interval.high), interval.level)
 
 
-def _warnings(units: Units) -> tuple[str, ...]:
-    if units.alone is None or units.count >= FEWEST_CLUSTERS:
+def _warnings(units: Units, said: Verdict, margin: float, level: float) -> tuple[str, ...]:
+    """Say so where it is what may be missing from the sample that keeps the verdict weak."""
+    seen = replace(units, bound=0.0, alone=units.alone and replace(units.alone, bound=0.0))
+    stronger = verdict(*_intervals(seen, level), margin)
+    if stronger is said:
         return ()
+    unseen = 1 - ((1 - level) / 2) ** (1 / units.count)
+    few = "cases" if units.alone is None else f"clusters, into which the {units.n:,} cases fall,"
+    kind = "cases" if units.alone is None else "clusters"
     warning = (
-        f"The cases fall into {units.count} clusters only, which is little evidence: fewer than 6 "
-        f"can show nothing at 95 %, and {FEWEST_CLUSTERS} or more would be better."
+        f"{units.count:,} {few} are few: {kind} in which one side loses everything could be "
+        f"{unseen:.1%} of all and none of them be among these, so the interval allows for them. By "
+        f"what was seen alone the verdict would be {stronger}."
     )
     return (warning,)
 
 
 def _interval_name(units: Units, *, graded: bool) -> str:
-    if units.alone is None:
-        return "score interval of graded differences" if graded else "Tango score interval"
-    kind = "cluster-robust score" if units.count >= FEWEST_CLUSTERS else "sign-flip"
-    return f"{kind} interval over {units.count} clusters"
+    if units.alone is not None:
+        return f"score interval over {units.count} clusters"
+    return "score interval of graded differences" if graded else "Tango score interval"

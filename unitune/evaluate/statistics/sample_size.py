@@ -1,23 +1,43 @@
 """How many cases a difference or a margin needs, and what so many cases could show.
 
 Everything starts from the mean square of the cases' differences. For binary scores that is the
-discordance: the share of cases that exactly one contender gets right. `Design` says what repeats
+discordance: the share of cases that exactly one contender gets right. Their numbers of cases are
+held against the power that going through every outcome finds. `Design` says what repeats
 and clusters make of it, and `foresight` says it all in a sentence before anything is spent.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from statistics import NormalDist
+from typing import Self
+
+import numpy as np
+import numpy.typing as npt
 
 from unitune.evaluate.statistics.intervals import check_share, two_sided_z
+from unitune.evaluate.statistics.units import FloatArray
 
 EQUIVALENCE_LEVEL = 0.90
 """Level of the interval that must lie inside the margin: two one-sided tests at 5 % each."""
 
 LIKELY_DISCORDANCE = (0.1, 0.3)
 """Of two good contenders, before any answer is there: an assumption, wide on purpose."""
+
+LIKELY_SPREAD = (0.2, 0.4)
+"""Likewise how far apart two graded scores of a case are, as the root of their mean square."""
+
+EIGHTY = 0.8
+"""Power of what is promised before anything is asked."""
+
+MOST_ENUMERATED = 50_000
+"""Cases up to which all outcomes are gone through, in less than half a second; beyond, the formulas
+have the power to a third decimal.
+"""
+
+MOST_DEVIATIONS = 7.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,54 +121,70 @@ def cases_needed(discordance: float, effect: float, power: float = 0.8, level: f
         level: Confidence level of the interval that must leave out 0.
 
     Returns:
-        Number of cases, rounded up.
+        Number of cases that reach the power by the interval of `unitune.evaluate.statistics`: that
+        of the source, and more where going through all outcomes finds less.
 
     Raises:
         ValueError: An argument is outside its range.
 
     Source:
-        As `cases_for`; the variance of a case's difference is discordance - effect².
+        Connor 1987, Biometrics 43:207: the test goes by the variance without a difference, the
+        discordance, and what is seen scatters by discordance - effect².
     """
     if not 0 <= discordance <= 1:
         raise ValueError(f"discordance must be a share from 0 to 1, not {discordance}")
     check_share("effect", effect)
-    return cases_for(max(discordance, effect) - effect**2, effect, power, level)
+    n = _to_find(discordance, effect, power, level, graded=False)
+    discordance = max(discordance, effect)
+    return _raised(n, power, lambda cases: power_to_find(cases, discordance, effect, level))
 
 
 def smallest_detectable(
-    n: int, mean_square: float, *, reach: float = 1.0, power: float = 0.8, level: float = 0.95
+    n: float,
+    mean_square: float,
+    *,
+    graded: bool = False,
+    power: float = 0.8,
+    level: float = 0.95,
 ) -> float:
     """Smallest true difference that so many cases would find: `cases_needed` solved for effect.
 
     Args:
-        n: Number of cases.
+        n: Number of cases; of clusters, as many as they are worth, whole or not.
         mean_square: Of the differences. Where too few cases differ to show the answer, it is taken
             to be what a true difference of that size needs.
-        reach: The largest difference of a case.
+        graded: Whether cases may differ by less than a whole score.
         power: Probability of finding the difference.
         level: Confidence level of the interval that must leave out 0.
 
     Returns:
-        The difference, above 0 and below the reach.
+        The difference, above 0; 1 where so few cases find none.
 
     Raises:
         ValueError: An argument is outside its range.
-
-    Source:
-        Miller 2024, arXiv 2411.00640: n δ² = k (mean square - δ²), k as in `cases_for`.
     """
     _check_mean_square(mean_square)
     if n < 1:
         raise ValueError(f"n must be at least 1, not {n}")
-    factor = _power_factor(power, level)
-    return max(math.sqrt(factor * mean_square / (n + factor)), reach * factor / (n + factor))
+    low, high = 0.0, 1.0
+    for _ in range(50):
+        middle = (low + high) / 2
+        if _to_find(mean_square, middle, power, level, graded=graded) > n:
+            low = middle
+        else:
+            high = middle
+    if graded or n > MOST_ENUMERATED:
+        return high
+    while high < 1 and power_to_find(int(n), max(mean_square, high), high, level) < power:
+        high = min(1.0, high * 1.005)
+    return high
 
 
 def cases_needed_for_margin(
     mean_square: float,
     margin: float,
     *,
-    reach: float = 1.0,
+    graded: bool = False,
     power: float = 0.8,
     level: float = EQUIVALENCE_LEVEL,
 ) -> int:
@@ -156,55 +192,199 @@ def cases_needed_for_margin(
 
     Not `cases_needed` with the margin as effect: at a true difference of 0 the variance is the
     whole mean square, and both ends of the interval must lie inside the margin, so each may miss
-    it with half the error only.
+    it with half the error only. The interval goes by the variance that a difference as large as
+    the margin would have, which is the larger, the fewer cases differ.
 
     Args:
-        mean_square: Of the differences; with clusters times their design effect.
+        mean_square: Of the differences; of binary ones, their discordance.
         margin: Difference too small to matter.
-        reach: The largest difference of a case.
+        graded: Whether cases may differ by less than a whole score.
         power: Probability of the verdict equivalent.
         level: Confidence level of the interval that must lie inside the margin.
 
     Returns:
-        Number of cases, rounded up; at least as many as bring the score interval inside the
-        margin when no two answers differ at all (then it reaches to z² / (n + z²)).
+        Number of cases, rounded up: that of the source with the variance of Tango's statistic at
+        the margin, and more where going through all outcomes of binary scores finds less power.
 
     Raises:
         ValueError: An argument is outside its range.
 
     Source:
-        Chow, Shao and Wang 2008, Sample Size Calculations in Clinical Research, 2nd ed., one-sample
-        equivalence, n = (z[5 %] + z[(1 - power)/2])² · variance / margin². Variance as in Miller
-        2024, arXiv 2411.00640. For paired binary data: Liu et al. 2002, Stat Med 21:231.
+        Two variances in one sample size: Lachin 1981, Control Clin Trials 2:93. Tango 1998, Stat
+        Med 17:891; Liu et al. 2002, Stat Med 21:231.
     """
     _check_mean_square(mean_square)
     check_share("margin", margin)
     check_share("power", power)
-    z = two_sided_z(level)
-    both_ends = (z + two_sided_z(power)) ** 2 * mean_square / margin**2
-    return _whole_cases(max(both_ends, z**2 * (reach - margin) / margin))
+    lost = mean_square - 2 * margin
+    lost += math.sqrt(lost**2 + 4 * mean_square * margin * (1 - margin))
+    at_margin = lost / 2 + margin * (1 - margin)
+    ends = two_sided_z(level) * math.sqrt(at_margin)
+    ends += two_sided_z(power) * math.sqrt(mean_square)
+    n = (ends / margin) ** 2
+    if graded or mean_square > 1:
+        return _whole_cases(n)
+    return _raised(n, power, lambda cases: power_to_equal(cases, mean_square, margin, level))
 
 
-def foresight(n: int, margin: float) -> str:
+def power_to_find(n: int, discordance: float, effect: float, level: float = 0.95) -> float:
+    """Probability that the interval of binary scores lies above 0, over all outcomes.
+
+    Args:
+        n: Cases.
+        discordance: Share of cases that exactly one contender gets right, at least the effect.
+        effect: True difference.
+        level: Confidence level of the interval.
+    """
+    outcomes = _Outcomes.of(n, (discordance + effect) / 2, (discordance - effect) / 2)
+    return outcomes.share(outcomes.tango(0.0) > two_sided_z(level))
+
+
+def power_to_equal(
+    n: int, discordance: float, margin: float, level: float = EQUIVALENCE_LEVEL
+) -> float:
+    """Probability that the interval of binary scores lies inside a margin, over all outcomes.
+
+    Args:
+        n: Cases.
+        discordance: Share of cases that exactly one of two equally good contenders gets right.
+        margin: Difference too small to matter.
+        level: Confidence level of the interval.
+    """
+    outcomes, z = _Outcomes.of(n, discordance / 2, discordance / 2), two_sided_z(level)
+    inside = (outcomes.tango(-margin) > z) & (outcomes.tango(margin) < -z)
+    return outcomes.share(inside)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Outcomes:
+    """Numbers of gained and lost cases with their probabilities; B gained, C lost.
+
+    Outcomes more than `MOST_DEVIATIONS` from what is expected are left out: 1e-12 of them.
+    """
+
+    n: int
+    gained: FloatArray  # (B, 1)
+    lost: FloatArray  # (1, C)
+    shares: FloatArray  # (B, C)
+
+    @classmethod
+    def of(cls, n: int, gain: float, loss: float) -> Self:
+        """Go through the outcomes of so many cases with these chances of a gain and of a loss."""
+        gained, lost = _around(n, gain)[:, None], _around(n, loss)[None, :]
+        tied = n - gained - lost
+        possible = tied >= 0
+        logs = _log_factorials(n)
+        ways = logs[n] - logs[gained.astype(int)] - logs[lost.astype(int)]
+        ways = ways - logs[np.where(possible, tied, 0).astype(int)]
+        chances = _log_power(gain, gained) + _log_power(loss, lost)
+        chances = chances + _log_power(1 - gain - loss, np.where(possible, tied, 0))
+        return cls(n, gained, lost, np.where(possible, np.exp(ways + chances), 0.0))
+
+    def share(self, which: npt.NDArray[np.bool_]) -> float:  # (B, C)
+        """Return how probable these outcomes are together."""
+        return float(self.shares[which].sum())
+
+    def tango(self, difference: float) -> FloatArray:  # (B, C)
+        """Return Tango's statistic of each outcome, for a true difference; 0 where nothing differs.
+
+        Source:
+            Tango 1998, Stat Med 17:891, closed form of the restricted estimate.
+        """
+        n, gained, lost = self.n, self.gained, self.lost
+        b = (2 * n - gained + lost) * difference - gained - lost
+        root = np.sqrt(np.maximum(0, b**2 + 8 * n * lost * difference * (1 - difference)))
+        lost_share = (root - b) / (4 * n)
+        variance = n * (2 * lost_share + difference * (1 - difference))
+        with np.errstate(divide="ignore", invalid="ignore"):
+            statistic = (gained - lost - n * difference) / np.sqrt(np.maximum(0, variance))
+        return np.nan_to_num(statistic, nan=0.0)
+
+
+def _around(n: int, chance: float) -> FloatArray:
+    """Return the numbers of cases that come up when each has this chance."""
+    reach = MOST_DEVIATIONS * math.sqrt(n * chance * (1 - chance)) + MOST_DEVIATIONS
+    low, high = max(0, math.floor(n * chance - reach)), min(n, math.ceil(n * chance + reach))
+    return np.arange(low, high + 1, dtype=np.float64)
+
+
+def _log_factorials(most: int) -> FloatArray:  # (most + 1,)
+    return np.concatenate([[0.0], np.cumsum(np.log(np.arange(1, most + 1)))])
+
+
+def _log_power(chance: float, times: FloatArray) -> FloatArray:
+    """Return the logarithm of a chance to a power, with 0 to the power of 0 as 1."""
+    if chance > 0:
+        return times * math.log(chance)
+    return np.where(times > 0, -np.inf, 0.0)
+
+
+def _raised(cases: float, power: float, reached: Callable[[int], float]) -> int:
+    """Return a formula's cases as a whole number, raised until all outcomes have the power."""
+    if cases > MOST_ENUMERATED:
+        return _whole_cases(cases)
+    n = max(1, round(cases))
+    while reached(n) < power:
+        n += max(1, n // 200)
+    return n
+
+
+def _to_find(
+    mean_square: float, effect: float, power: float, level: float, *, graded: bool
+) -> float:
+    """Return the cases that find a difference, by Connor's formula.
+
+    Without a difference the score interval takes the mean square for the variance, and at least
+    what one case of a whole score among so many would bring.
+    """
+    check_share("power", power)
+    without = max(mean_square, effect)
+    seen = (mean_square if graded else without) - effect**2
+    ends = two_sided_z(level) * math.sqrt(without)
+    ends += NormalDist().inv_cdf(power) * math.sqrt(max(0.0, seen))
+    return (ends / effect) ** 2
+
+
+def foresight(n: int, margin: float, *, graded: bool = False) -> str:
     """Say in one sentence what so many cases can show, before anything is spent.
 
     Args:
         n: Test cases.
         margin: Difference too small to matter, as a proportion.
+        graded: Whether a case may score something between right and wrong.
 
     Returns:
         The smallest difference found with 80 % power, and the cases that find one as large as the
-        margin, for a range of discordance. Clusters and graded scores are not counted in.
+        margin, for a range of how much cases differ. Clusters are not counted in.
     """
-    low, high = LIKELY_DISCORDANCE
-    visible = [100 * smallest_detectable(n, discordance) for discordance in (low, high)]
-    needed = [cases_needed(discordance, margin) for discordance in (low, high)]
-    return (
-        f"{n:,} test cases find a true difference of {visible[0]:.1f} to {visible[1]:.1f} points "
-        f"in four of five such tests, if the contenders disagree on {low:.0%} to {high:.0%} of "
-        f"them; finding one of {100 * margin:g} points so often takes {needed[0]:,} to "
-        f"{needed[1]:,} cases."
+    likely = LIKELY_SPREAD if graded else LIKELY_DISCORDANCE
+    squares = [share**2 if graded else share for share in likely]
+    visible = [smallest_detectable(n, square, graded=graded) for square in squares]
+    if visible[1] >= 1:
+        return f"{n:,} test cases are too few to find any difference, however large."
+    needed = [_cases_to_find(square, margin, graded=graded) for square in squares]
+    differ = (
+        f"if the scores of a case differ by {100 * likely[0]:g} to {100 * likely[1]:g} points "
+        "(root mean square)"
+        if graded
+        else f"if the contenders disagree on {likely[0]:.0%} to {likely[1]:.0%} of them"
     )
+    return (
+        f"{n:,} test cases find a true difference of "
+        f"{_range([f'{100 * each:.1f}' for each in visible])} points in four of five such tests, "
+        f"{differ}; finding one of {100 * margin:g} points so often takes "
+        f"{_range([f'{each:,}' for each in needed])} cases."
+    )
+
+
+def _cases_to_find(mean_square: float, effect: float, *, graded: bool) -> int:
+    if graded:
+        return _whole_cases(_to_find(mean_square, effect, EIGHTY, 0.95, graded=True))
+    return cases_needed(mean_square, effect)
+
+
+def _range(ends: list[str]) -> str:
+    return " to ".join(dict.fromkeys(ends))
 
 
 def _power_factor(power: float, level: float) -> float:

@@ -32,31 +32,34 @@ class Units:
         sums: Sum of the value over each unit's cases.
         sizes: Number of cases of each unit.
         alone: The same value with every case a unit of its own; None when that is so already.
+        bound: The largest value that a case may have, whatever its sign; 0 where none is known.
     """
 
     sums: FloatArray  # (U,)
     sizes: FloatArray  # (U,)
     alone: Units | None = None
+    bound: float = 0.0
 
     @classmethod
-    def of(cls, values: FloatArray, clusters: Clusters | None) -> Self:
+    def of(cls, values: FloatArray, clusters: Clusters | None, bound: float = 0.0) -> Self:
         """Sum a value of each case over its cluster; without clusters each case is a unit.
 
         Args:
             values: One a case, (N,).
             clusters: Label of each case's cluster.
+            bound: The largest value that a case may have, whatever its sign.
 
         Raises:
             ValueError: There are not as many labels as values.
         """
-        cases = cls(values, np.ones_like(values))
+        cases = cls(values, np.ones_like(values), bound=bound)
         if clusters is None:
             return cases
         numbers = numbered(clusters, len(values))
         sizes = np.bincount(numbers).astype(np.float64)
         if len(sizes) == len(values):
             return cases
-        return cls(np.bincount(numbers, weights=values).astype(np.float64), sizes, cases)
+        return cls(np.bincount(numbers, weights=values).astype(np.float64), sizes, cases, bound)
 
     @property
     def count(self) -> int:
@@ -75,8 +78,22 @@ class Units:
 
     @property
     def reach(self) -> float:
-        """The largest mean of a unit, whatever its sign; 1 when all are 0."""
-        return float(np.abs(self.sums / self.sizes).max()) or 1.0
+        """The largest mean that a unit may have, whatever its sign.
+
+        It is the bound, or that of a unit where one lies beyond (jackknife values may); without
+        bound the largest seen, and 1 when all are 0.
+        """
+        return max(float(np.abs(self.sums / self.sizes).max()), self.bound) or 1.0
+
+    @property
+    def usual_size(self) -> float:
+        """Mean size of the unit that a case lies in; 1 where each case stands alone."""
+        return float((self.sizes**2).sum() / self.sizes.sum())
+
+    @property
+    def is_binary(self) -> bool:
+        """Whether each case stands alone, with a value of -1, 0 or 1."""
+        return self.alone is None and bool(np.isin(self.sums, (-1, 0, 1)).all())
 
     @property
     def scatter(self) -> float:
