@@ -263,6 +263,8 @@ def _within_one(interval: Interval) -> Interval:
 
 def _warnings(units: Units, said: Verdict, margin: float, level: float) -> tuple[str, ...]:
     """Say so where it is what may be missing from the sample that keeps the verdict weak."""
+    if units.is_binary:
+        return ()
     seen = replace(units, bound=0.0, alone=units.alone and replace(units.alone, bound=0.0))
     stronger = verdict(*_intervals(seen, level), margin)
     if stronger is said:
