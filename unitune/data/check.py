@@ -1,8 +1,9 @@
 """What there is to say about data files before anything is spent on them.
 
 `check_file` and `check` look at one file, `check_job` at all files of a job and at what stands in
-more than one of them. Rows are streamed and only hashes kept, so a big file needs little memory;
-cases and validation rows are kept while the training file streams past them.
+more than one of them. Rows are streamed, and some 70 bytes of hashes are kept of each, so a big
+file needs little memory; cases and validation rows are kept while the training file streams past
+them, and a plan's training rows wait on disk (`unitune.data.spool`).
 Beyond the findings of `unitune.data.load`: equal rows, equal inputs with different answers, ids
 given twice, test and validation rows that stand in train, a train file too small to cut.
 """
@@ -16,6 +17,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Literal
 
@@ -29,13 +31,15 @@ from unitune.data.histogram import Lengths
 from unitune.data.load import read
 from unitune.data.overlap import RUN_WORDS, Kind, Search, SharedCase
 from unitune.data.rows import Use
-from unitune.data.split import Splits, held_out, seed_of, split, too_few_rows, validation_rows
+from unitune.data.seen import BATCH_ROWS, KEY_BYTES, FirstSeen
+from unitune.data.split import Inputs, Splits, seed_of, split, too_few_rows, validation_rows
+from unitune.data.spool import Spool
 from unitune.job import Data, Job
 
 Purpose = Literal["train", "validation", "test"]
 
-KEY_BYTES = 16
-"""128 bits of a hash: two of 10⁹ rows meet by chance once in 10²⁰ such files."""
+ANSWER_BYTES = 8
+"""Of a hash; it is only held against those of rows that ask the same."""
 
 READ_BY_SOME = "parallel_tool_calls"
 """OpenAI's own key of a row, which is trained with where it is taken."""
@@ -87,12 +91,6 @@ class DataReport(BaseModel):
         return tuple(finding for finding in self.findings if finding.severity == "error")
 
 
-@dataclass(frozen=True, slots=True)
-class _FirstAnswer:
-    line: int
-    key: bytes
-
-
 @dataclass(slots=True)
 class _Tally:
     """One file, as far as it has been read.
@@ -100,31 +98,46 @@ class _Tally:
     Args:
         name: Of the file, for the findings.
         purpose: What the job uses it for.
+        inputs: Takes in what the rows ask, where some of them may be held out.
     """
 
     name: str
     purpose: Purpose | None = None
+    inputs: Inputs | None = None
     findings: list[Finding] = field(default_factory=list[Finding])
-    input_keys: list[str] = field(default_factory=list[str])
     shared: Counter[Kind] = field(default_factory=Counter[Kind])
     _lengths: array[int] = field(default_factory=lambda: array("Q"))
     _roles: Counter[str] = field(default_factory=Counter[str])
-    _lines: dict[bytes, int] = field(default_factory=dict[bytes, int])
-    _answers: dict[str, _FirstAnswer] = field(default_factory=dict[str, _FirstAnswer])
-    _ids: dict[str, int] = field(default_factory=dict[str, int])
+    _lines: array[int] = field(default_factory=lambda: array("Q"))
+    _answers: bytearray = field(default_factory=bytearray)
+    _rows: FirstSeen = field(default_factory=FirstSeen)
+    _questions: FirstSeen = field(default_factory=FirstSeen)
+    _ids: FirstSeen = field(default_factory=FirstSeen)
     _codes: Counter[str] = field(default_factory=Counter[str])
 
     def read(self, items: Iterable[Row | Finding]) -> Iterator[Row]:
         """Take in rows and findings, and hand the rows on."""
+        batch: list[Row | Finding] = []
         for item in items:
+            batch.append(item)
+            if len(batch) == BATCH_ROWS:
+                yield from self._take(batch)
+                batch = []
+        yield from self._take(batch)
+
+    def _take(self, batch: list[Row | Finding]) -> list[Row]:
+        """Take in some rows and findings, and return the rows."""
+        rows = [item for item in batch if isinstance(item, Row)]
+        compared = self._compare(rows)
+        for item in batch:
             if isinstance(item, Finding):
                 self.findings.append(item)
                 continue
             self._count(item.example)
-            for finding in self._compare(item):
+            for finding in next(compared):
                 self._codes[finding.code] += 1
                 self.findings.append(finding.at(file=self.name, line=item.line))
-            yield item
+        return rows
 
     def report(self) -> FileReport:
         """Return the figures."""
@@ -145,42 +158,61 @@ class _Tally:
         self._lengths.append(sum(len(message.text) for message in messages))
         self._roles.update(message.role for message in messages)
 
-    def _compare(self, row: Row) -> Iterator[Finding]:
-        first = self._lines.setdefault(_row_key(row.example), row.line)
+    def _compare(self, rows: list[Row]) -> Iterator[Iterable[Finding]]:
+        """Yield for each row what there is to say beside the rows before it."""
+        numbers = range(len(self._lines), len(self._lines) + len(rows))
+        self._lines.extend(row.line for row in rows)
+        equal = self._rows.firsts([_row_key(row.example) for row in rows], numbers)
+        asked = [row.example.input_key for row in rows]
+        if self.inputs is not None:
+            for key in asked:
+                self.inputs.add(key)
+        questions = [_question_key(row.example, key) for row, key in zip(rows, asked, strict=True)]
+        same_question = self._questions.firsts(questions, numbers)
+        self._answers += b"".join(_answer_key(row.example) for row in rows)
+        named = [at for at, row in enumerate(rows) if row.example.id]
+        ids = [_id_key(rows[at].example) for at in named]
+        same_id = dict(
+            zip(named, self._ids.firsts(ids, [numbers[at] for at in named]), strict=True)
+        )
+        for at, row in enumerate(rows):
+            first = self._lines[equal[at]]
+            yield chain(
+                self._duplicate(row, first),
+                self._contradiction(row, numbers[at], same_question[at]),
+                self._repeated_id(row, same_id.get(at), equal=first != row.line),
+            )
+
+    def _duplicate(self, row: Row, first: int) -> Iterator[Finding]:
         if first != row.line:
             yield warning(
                 "duplicate",
                 f"the row equals the one on line {first}.",
                 "Keep one, or give it a weight if it is meant to count more.",
             )
-        yield from self._contradiction(row)
-        yield from self._repeated_id(row, equal=first != row.line)
 
-    def _contradiction(self, row: Row) -> Iterator[Finding]:
-        asked = row.example.input_key
-        self.input_keys.append(asked)
-        key, answer = _question_key(row.example, asked), _answer_key(row.example)
-        first = self._answers.setdefault(key, _FirstAnswer(row.line, answer))
-        if first.key != answer:
+    def _contradiction(self, row: Row, number: int, first: int) -> Iterator[Finding]:
+        if self._answer(first) != self._answer(number):
             how = "answers" if row.example.non_preferred_output is None else "prefers"
             yield warning(
                 "contradiction",
-                f"the row asks the same as the one on line {first.line}, but {how} differently: "
-                f"{clip(row.example.answer)}.",
+                f"the row asks the same as the one on line {self._lines[first]}, but {how} "
+                f"differently: {clip(row.example.answer)}.",
                 "Decide which answer is right and leave the other out.",
             )
 
-    def _repeated_id(self, row: Row, *, equal: bool) -> Iterator[Finding]:
-        if not row.example.id:
+    def _answer(self, number: int) -> bytearray:
+        return self._answers[number * ANSWER_BYTES : (number + 1) * ANSWER_BYTES]
+
+    def _repeated_id(self, row: Row, first: int | None, *, equal: bool) -> Iterator[Finding]:
+        if first is None or equal or self._lines[first] == row.line:
             return
-        first = self._ids.setdefault(row.example.id, row.line)
-        if first != row.line and not equal:
-            tell = error if self.purpose == "test" else warning
-            yield tell(
-                "repeated-id",
-                f"the id {clip(row.example.id)} is that of another row, on line {first}.",
-                "Give every case an id of its own, or none.",
-            )
+        tell = error if self.purpose == "test" else warning
+        yield tell(
+            "repeated-id",
+            f"the id {clip(row.example.id)} is that of another row, on line {self._lines[first]}.",
+            "Give every case an id of its own, or none.",
+        )
 
 
 def check_file(path: str | os.PathLike[str], data: Data | None = None) -> DataReport:
@@ -221,14 +253,14 @@ def check_and_split(job: Job) -> tuple[DataReport, Splits | None]:
     Returns:
         What was found, and the rows; None where an error was found.
     """
-    files, kept = _Files.of(job), list[Row]()
+    files, kept = _Files.of(job), Spool()
     report = _check(job, files, kept)
     if report.errors:
         return report, None
     sets = {tally.purpose: Dataset(Path(tally.name).name, rows) for tally, rows in files.held}
-    train = files.train and Dataset(Path(files.train.name).name, tuple(kept))
-    keys = files.train and files.train.input_keys
-    return report, split(job, train, sets.get("validation"), sets.get("test"), keys)
+    train = files.train and Dataset(Path(files.train.name).name, kept.rows)
+    inputs = files.train and files.train.inputs
+    return report, split(job, train, sets.get("validation"), sets.get("test"), inputs)
 
 
 @dataclass(frozen=True, slots=True)
@@ -257,8 +289,8 @@ class _Files:
         )
 
 
-def _check(job: Job, files: _Files, kept: list[Row] | None = None) -> DataReport:
-    """Look at a job's files; rows of train are kept only where a list is given for them."""
+def _check(job: Job, files: _Files, kept: Spool | None = None) -> DataReport:
+    """Look at a job's files; rows of train are kept only where a place is given for them."""
     held = [tally for tally, _ in files.held]
     searches = [Search(rows) for _, rows in files.held]
     across: list[Finding] = []
@@ -269,7 +301,7 @@ def _check(job: Job, files: _Files, kept: list[Row] | None = None) -> DataReport
             for search in searches:
                 search.look_at(row, files.train.name)
             if kept is not None:
-                kept.append(row)
+                kept.add(row)
         across.extend(_cut_findings(job, files.train))
         across.extend(_own_keys(job, files.train.name, own))
     for search in searches[1:]:
@@ -295,7 +327,8 @@ def _report_on(name: str, items: Iterable[Row | Finding]) -> DataReport:
 
 
 def _tally(job: Job, purpose: Purpose, file: str) -> _Tally:
-    return _Tally(str(job.path(file)), purpose)
+    cut = purpose == "train" and not isinstance(job.data.validation, str)
+    return _Tally(str(job.path(file)), purpose, Inputs(seed_of(job)) if cut else None)
 
 
 def _use(job: Job, tally: _Tally) -> Use:
@@ -312,10 +345,14 @@ def _row_key(example: Example) -> bytes:
             return hashlib.sha256(line.encode()).digest()[:KEY_BYTES]
     content = example.content
     content.pop("id", None)
-    return _short_digest(content)
+    return _short_digest(content, KEY_BYTES)
 
 
-def _question_key(example: Example, asked: str) -> str:
+def _id_key(example: Example) -> bytes:
+    return _short_digest(example.id, KEY_BYTES)
+
+
+def _question_key(example: Example, asked: str) -> bytes:
     """Return what two rows must share to contradict each other.
 
     One question may well have several pairs of answers, so a preference contradicts another only
@@ -326,26 +363,27 @@ def _question_key(example: Example, asked: str) -> str:
         asked: Its `input_key`.
     """
     if example.non_preferred_output is None:
-        return asked
+        return bytes.fromhex(asked)[:KEY_BYTES]
     turns = (example.messages[-1], *example.non_preferred_output)
-    return digest([asked, sorted(digest([turn.text, turn.tool_calls]) for turn in turns)])
+    answers = sorted(digest([turn.text, turn.tool_calls]) for turn in turns)
+    return _short_digest([asked, answers], KEY_BYTES)
 
 
 def _answer_key(example: Example) -> bytes:
-    return _short_digest([example.answer, example.messages[-1].tool_calls])
+    answer = [example.answer, example.messages[-1].tool_calls]
+    return _short_digest(answer, ANSWER_BYTES)
 
 
 def _cut_findings(job: Job, train: _Tally) -> Iterator[Finding]:
     """Say whether validation rows can be cut from train, and at what price."""
-    rows = len(train.input_keys)
-    if isinstance(job.data.validation, str) or not rows:
+    if not train.inputs:
         return
-    wanted = validation_rows(job, rows)
-    held = held_out(train.input_keys, wanted, seed_of(job))
+    rows = len(train.inputs)
+    held = train.inputs.held_out(validation_rows(job, rows))
     if held is None:
-        yield too_few_rows(job, rows, len(set(train.input_keys))).at(file=train.name)
+        yield too_few_rows(job, train.inputs).at(file=train.name)
         return
-    out = sum(key in held for key in train.input_keys)
+    out = int(held.sum())
     if out > rows - out:
         yield warning(
             "small-train",
@@ -414,6 +452,6 @@ def _where(shared: SharedCase, other: _Tally) -> str:
     )
 
 
-def _short_digest(value: object) -> bytes:
+def _short_digest(value: object, size: int) -> bytes:
     """Return a hash of JSON values, short enough to keep one for every row of a big file."""
-    return bytes.fromhex(digest([value]))[:KEY_BYTES]
+    return bytes.fromhex(digest([value]))[:size]

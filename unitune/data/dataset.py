@@ -1,11 +1,18 @@
-"""A file of examples, read whole: the one object that training, cost and evaluation share."""
+"""A file of examples: the one object that training, cost and evaluation share.
+
+Rows are a tuple, or, of a file that is large, read from disk when they are wanted
+(`unitune.data.spool`).
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from unitune.data.example import Example, digest_all
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +33,7 @@ class Dataset:
     """
 
     name: str
-    rows: tuple[Row, ...]
+    rows: Sequence[Row]
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -45,7 +52,6 @@ class Dataset:
         return "".join(row.line + "\n" for row in self)
 
 
-def spread(rows: Sequence[Example], most: int) -> tuple[Example, ...]:
+def spread(rows: Sequence[T], most: int) -> Sequence[T]:
     """Return at most so many rows, evenly spread over all."""
-    step = max(1, -(-len(rows) // most))
-    return tuple(rows[::step])
+    return rows[:: max(1, -(-len(rows) // most))]

@@ -65,6 +65,9 @@ class NearIndex:
         texts: Those others; equal ones are found each.
     """
 
+    most_texts = BATCH_TEXTS
+    """That can be looked up together."""
+
     def __init__(self, texts: Sequence[str]) -> None:
         self._texts = texts
         self._pieces = lru_cache(BATCH_TEXTS)(pieces)

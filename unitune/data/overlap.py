@@ -29,7 +29,6 @@ from pydantic import BaseModel, ConfigDict
 
 from unitune.data.dataset import Row
 from unitune.data.example import Example
-from unitune.data.near import BATCH_TEXTS, NearIndex
 
 Kind = Literal["exact", "near-duplicate", "n-gram"]
 Turns: TypeAlias = tuple[str, ...]
@@ -145,6 +144,8 @@ class Search:
     """
 
     def __init__(self, cases: Sequence[Row]) -> None:
+        from unitune.data.near import NearIndex  # noqa: PLC0415 - a file by itself needs no numpy
+
         self._cases = cases
         self._said: dict[int, _Said] = {}
         self._doubles: dict[int, _Double] = {}
@@ -178,7 +179,7 @@ class Search:
     def look_at(self, row: Row, file: str) -> None:
         """Hold one row against the cases, with others or when the search is asked what it found."""
         self._waiting.append(_Seen(row, file, question(row.example)))
-        if len(self._waiting) == BATCH_TEXTS:
+        if len(self._waiting) == self._near.most_texts:
             self._look()
 
     def found(self) -> tuple[SharedCase, ...]:

@@ -11,17 +11,24 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-from unitune.data.dataset import Dataset
+from unitune.data.dataset import Dataset, Row
 from unitune.data.findings import Finding, error
 from unitune.data.load import load
+from unitune.data.spool import SpooledRows
 from unitune.errors import DataError
 from unitune.job import Job
 
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
 DEFAULT_FRACTION = 0.1
+HASH_BYTES = 16
+"""128 bits of a hash tell inputs apart, and order them."""
 MIN_VALIDATION_ROWS = 30
 """With fewer, choosing prompts on them would be chance; holds unless the job gives a fraction."""
 
@@ -67,66 +74,117 @@ def split(
     train: Dataset | None,
     validation: Dataset | None,
     test: Dataset | None,
-    input_keys: Sequence[str] | None = None,
+    inputs: Inputs | None = None,
 ) -> Splits:
-    """Hold out validation rows, where they are not in a file of their own.
+    """Hold out validation rows from rows that are read already, unless they have a file.
 
     Args:
-        job: Says how many are held out, and by which seed.
-        train: All rows of its training file.
-        validation: Rows of its validation file.
-        test: Rows of its test file.
-        input_keys: `Example.input_key` of all rows of train, where they are known already.
+        job: Its `data` and seed decide the cut.
+        train: All rows to learn from; None when the job names none.
+        validation: Rows of a file of their own.
+        test: Rows to judge by.
+        inputs: Of the training rows, where they are known already.
 
     Raises:
         DataError: No choice leaves rows on both sides.
     """
     if train is None or validation is not None:
         return Splits(train or _nothing("train"), validation or _nothing("validation"), test)
-    keys = input_keys or [example.input_key for example in train]
-    held = held_out(keys, validation_rows(job, len(train)), seed_of(job))
+    if inputs is None:
+        inputs = Inputs(seed_of(job))
+        for example in train:
+            inputs.add(example.input_key)
+    held = inputs.held_out(validation_rows(job, len(train)))
     if held is None:
-        found = too_few_rows(job, len(train), len(set(keys)))
-        problem = found.at(file=str(job.path(job.data.train or "")))
-        raise DataError(str(problem), (problem,))
-    marked = [(row, key in held) for row, key in zip(train.rows, keys, strict=True)]
+        found = too_few_rows(job, inputs).at(file=str(job.path(job.data.train or "")))
+        raise DataError(str(found), (found,))
     return Splits(
-        Dataset(train.name, tuple(row for row, out in marked if not out)),
-        Dataset(f"{train.name} (held out)", tuple(row for row, out in marked if out)),
+        Dataset(train.name, _picked(train.rows, ~held)),
+        Dataset(f"{train.name} (held out)", _picked(train.rows, held)),
         test,
     )
+
+
+def _picked(rows: Sequence[Row], chosen: NDArray[np.bool_]) -> Sequence[Row]:
+    import numpy as np  # noqa: PLC0415 - a check of one file needs none
+
+    places: list[int] = np.flatnonzero(chosen).tolist()
+    if isinstance(rows, SpooledRows):
+        return rows.picked(places)
+    return tuple(rows[at] for at in places)
 
 
 def _nothing(name: str) -> Dataset:
     return Dataset(name, ())
 
 
-def held_out(input_keys: Sequence[str], rows: int, seed: int) -> frozenset[str] | None:
-    """Choose the inputs to hold out.
-
-    Whole groups of identical input are taken in the order of their hashes while they fit; if large
-    groups leave a gap, the smallest of them closes it, so that at least `rows` rows are held out.
+@dataclass(slots=True)
+class Inputs:
+    """What the rows of a file ask, 16 bytes a row.
 
     Args:
-        input_keys: `Example.input_key` of every row.
-        rows: How many rows to hold out.
-        seed: Another seed gives another choice.
-
-    Returns:
-        The chosen keys, or None when no choice leaves a row for training.
+        seed: Of the cut; another seed gives another choice.
     """
-    sizes = Counter(input_keys)
-    order = sorted(sizes, key=lambda key: hashlib.sha256(f"{seed}:{key}".encode()).digest())
-    chosen: set[str] = set()
-    room = rows
-    for key in order:
-        if sizes[key] <= room:
-            chosen.add(key)
-            room -= sizes[key]
-    rest = [key for key in order if key not in chosen]
-    if room and rest:
-        chosen.add(min(rest, key=lambda key: sizes[key]))
-    return frozenset(chosen) if len(chosen) < len(sizes) else None
+
+    seed: int
+    _hashes: bytearray = field(default_factory=bytearray)
+
+    def add(self, input_key: str) -> None:
+        """Take in the key of the next row (`Example.input_key`)."""
+        self._hashes += hashlib.sha256(f"{self.seed}:{input_key}".encode()).digest()[:HASH_BYTES]
+
+    def __len__(self) -> int:
+        return len(self._hashes) // HASH_BYTES
+
+    @property
+    def different(self) -> int:
+        """How many different inputs there are."""
+        return len(self._groups()[1])
+
+    def held_out(self, rows: int) -> NDArray[np.bool_] | None:
+        """Choose the rows to hold out.
+
+        Whole groups of identical input are taken in the order of their hashes while they fit; if
+        large groups leave a gap, the smallest of them closes it, so that at least `rows` rows are
+        held out.
+
+        Args:
+            rows: How many rows to hold out.
+
+        Returns:
+            Of each row whether it is held out; None when no choice leaves a row for training.
+        """
+        import numpy as np  # noqa: PLC0415 - a check of one file needs none
+
+        order, starts = self._groups()
+        sizes = np.diff(np.append(starts, len(order)))
+        chosen, room = np.zeros(len(sizes), np.bool_), rows
+        for at, size in enumerate(sizes.tolist()):
+            if not room:
+                break
+            if size <= room:
+                chosen[at] = True
+                room -= size
+        rest = np.flatnonzero(~chosen)
+        if room and len(rest):
+            chosen[rest[np.argmin(sizes[rest])]] = True
+        if chosen.all():
+            return None
+        held = np.zeros(len(order), np.bool_)
+        held[order] = np.repeat(chosen, sizes)
+        return held
+
+    def _groups(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Return the rows in the order of their hashes, and where each group begins in it."""
+        import numpy as np  # noqa: PLC0415 - a check of one file needs none
+
+        hashes = np.frombuffer(bytes(self._hashes), ">u8").reshape(len(self), 2)
+        high, low = (hashes[:, at].astype(np.uint64) for at in range(2))
+        order = np.lexsort((low, high))
+        high, low = high[order], low[order]
+        begins = np.ones(len(order), np.bool_)
+        begins[1:] = (high[1:] != high[:-1]) | (low[1:] != low[:-1])
+        return order, np.flatnonzero(begins)
 
 
 def validation_rows(job: Job, train_rows: int) -> int:
@@ -141,18 +199,17 @@ def seed_of(job: Job) -> int:
     return 0 if job.tuning.seed == "auto" else job.tuning.seed
 
 
-def too_few_rows(job: Job, rows: int, inputs: int) -> Finding:
+def too_few_rows(job: Job, inputs: Inputs) -> Finding:
     """Return the error about a training file that cannot be cut.
 
     Args:
         job: Says how many rows are wanted.
-        rows: Rows of its training file.
-        inputs: Different inputs among them.
+        inputs: Of the rows of its training file.
     """
     return error(
         "too-few-rows",
-        f"{rows:,} rows with {inputs:,} different inputs cannot give "
-        f"{validation_rows(job, rows):,} rows for validation and leave any to train on; rows with "
-        "the same input stay on one side.",
+        f"{len(inputs):,} rows with {inputs.different:,} different inputs cannot give "
+        f"{validation_rows(job, len(inputs)):,} rows for validation and leave any to train on; "
+        "rows with the same input stay on one side.",
         "Add rows, name a file under `data.validation`, or give a fraction, e.g. 0.2.",
     )

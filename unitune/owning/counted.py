@@ -58,7 +58,8 @@ def count(job: Job, splits: Splits, counter: TokenCounter) -> Counted:
         splits: Test rows are counted, or training rows where there are none; not both are empty.
         counter: Of the base model.
     """
-    rows = spread(tuple(splits.test or splits.train), MOST_ROWS)
+    chosen = spread((splits.test or splits.train).rows, MOST_ROWS)
+    rows = [row.example for row in chosen]
     some = spread(rows, PROMPT_ROWS)
     own = _mean([counter.row(row) for row in rows])
     prompts = _prompts(job, splits)

@@ -201,7 +201,7 @@ def _asked(job: Job, offer: Offer, splits: Splits) -> dict[str, TokenCounter]:
         raise Unsupported(f"{offer.name} counts no tokens before a launch.")
     base = offer.model(job.base_model)
     ours = counter_for(job.base_model, aliases=base.aliases if base else ())
-    sample = spread(tuple(splits.train), ROWS_ASKED)
+    sample = [row.example for row in spread(splits.train.rows, ROWS_ASKED)]
     return {job.base_model: VendorCounter.asking(backend, job.base_model, ours, sample)}
 
 

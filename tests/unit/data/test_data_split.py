@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from unitune.data.dataset import Dataset
-from unitune.data.split import Splits, held_out, load_splits
+from unitune.data.split import Inputs, Splits, load_splits
 from unitune.errors import DataError
 from unitune.job import Data, Job, Tuning
 
@@ -32,6 +32,21 @@ def job(folder: Path, validation: str | float | None = None, seed: int | None = 
         tuning=Tuning(seed="auto" if seed is None else seed),
         folder=folder,
     )
+
+
+def held_out(keys: list[str], rows: int, seed: int) -> frozenset[str] | None:
+    """Return the inputs whose rows are held out, all of them."""
+    inputs = Inputs(seed)
+    for key in keys:
+        inputs.add(key)
+    assert (len(keys), len(set(keys))) == (len(inputs), inputs.different)
+    held = inputs.held_out(rows)
+    if held is None:
+        return None
+    marked = list(zip(keys, held.tolist(), strict=True))
+    chosen = frozenset(key for key, out in marked if out)
+    assert chosen.isdisjoint(key for key, out in marked if not out)
+    return chosen
 
 
 def asked(dataset: Dataset) -> list[str]:

@@ -1,0 +1,196 @@
+"""Large files: what is found and kept of them is the same, and takes some bytes a row."""
+
+from __future__ import annotations
+
+import gc
+import json
+import random
+import tracemalloc
+from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from unitune.cost.tokens import counter_for
+from unitune.data.check import check_and_split, check_file
+from unitune.data.dataset import Row
+from unitune.data.example import Example
+from unitune.data.seen import FirstSeen
+from unitune.data.spool import READ_BYTES, Spool
+from unitune.job import Data, Job
+from unitune.planning.rows import Rows
+
+
+@pytest.fixture
+def small_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Do with few rows what is otherwise done with many."""
+    monkeypatch.setattr("unitune.data.seen.MOST_RECENT", 7)
+    monkeypatch.setattr("unitune.data.check.BATCH_ROWS", 5)
+
+
+@pytest.mark.usefixtures("small_steps")
+def test_a_key_is_found_where_it_stood_first_whatever_was_put_away_since() -> None:
+    chance = random.Random(3)  # noqa: S311 - repeatable, not secret
+    seen, known = FirstSeen(), dict[bytes, int]()
+    number = 0
+    for _ in range(300):
+        # Halves of the key are shared, too: both must agree.
+        keys = [
+            bytes(8 * [chance.randrange(12)] + 8 * [chance.randrange(12)])
+            for _ in range(chance.randint(0, 9))
+        ]
+        numbers = range(number, number + len(keys))
+        number += len(keys)
+        expected = [known.setdefault(key, at) for key, at in zip(keys, numbers, strict=True)]
+        assert expected == seen.firsts(keys, numbers)
+
+
+def test_findings_are_the_same_in_small_steps(
+    tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    """Duplicates, contradictions and repeated ids, told beside each row as if it stood alone."""
+    chance = random.Random(4)  # noqa: S311 - repeatable, not secret
+    path = tmp_path / "rows.jsonl"
+    lines: list[str] = []
+    expected: list[tuple[int, str, int | None]] = []
+    rows, answers, ids = dict[str, int](), dict[int, tuple[int, int]](), dict[str, int]()
+    for line in range(1, 401):
+        asked, answer = chance.randrange(60), chance.randrange(2)
+        name = f"case {chance.randrange(120)}" if chance.random() < 0.5 else None
+        if chance.random() < 0.1:
+            lines.append("{broken")
+            expected.append((line, "broken-json", None))
+            continue
+        row: dict[str, str] = {"prompt": f"question {asked}", "completion": f"answer {answer}"}
+        equal = rows.setdefault(json.dumps(row), line)
+        if equal != line:
+            expected.append((line, "duplicate", equal))
+        first, first_answer = answers.setdefault(asked, (line, answer))
+        if first_answer != answer:
+            expected.append((line, "contradiction", first))
+        if name and ids.setdefault(name, line) != line and equal == line:
+            expected.append((line, "repeated-id", ids[name]))
+        lines.append(json.dumps(row | ({"id": name} if name else {})))
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+    whole = check_file(path)
+    request.getfixturevalue("small_steps")
+    assert whole == check_file(path)
+    assert expected == [
+        (found.line, found.code, int(said[0]) if (said := _lines_named(found.message)) else None)
+        for found in whole.findings
+    ]
+
+
+def _lines_named(message: str) -> list[str]:
+    _, _, after = message.partition("on line ")
+    return [after.split(",")[0].rstrip(".")] if after else []
+
+
+ROWS = [
+    {
+        "messages": [
+            {"role": "user", "content": "ä 卡 😀 \u2028"},
+            {"role": "assistant", "content": ""},
+        ]
+    },
+    {
+        "input": {"messages": [{"role": "user", "content": "a"}]},
+        "preferred_output": [{"role": "assistant", "content": "b"}],
+        "non_preferred_output": [{"role": "assistant", "content": "c"}],
+        "own": {"z": [1, 2.5, None, True], "a": 10**30},
+    },
+    {
+        "messages": [
+            {
+                "role": "user",
+                "content": [{"type": "text", "text": "a"}, {"type": "text", "text": ""}],
+            },
+            {"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": "{}"}}]},
+            {"role": "tool", "content": "1", "tool_call_id": "x"},
+            {"role": "assistant", "content": "b", "weight": 0},
+        ],
+        "tools": [{"type": "function", "function": {"name": "f"}}],
+        "weight": 0.5,
+        "id": "one",
+        "pinned": True,
+    },
+    {"messages": [{"role": "user", "content": "x" * 700_000}]},
+]
+
+
+def test_rows_come_back_from_disk_as_they_were() -> None:
+    rows = [Row(3 * at + 1, Example.model_validate(row)) for at, row in enumerate(ROWS * 3)]
+    spool = Spool()
+    for row in rows:
+        spool.add(row)
+    kept = spool.rows
+    assert sum(len(row.example.line) for row in rows) > 2 * READ_BYTES
+    assert rows == list(kept) == [*kept]
+    assert rows[::5] == list(kept[::5])
+    assert [rows[2], rows[7], rows[8]] == list(kept.picked([2, 7, 8]))
+    assert (rows[4], rows[-1], len(rows)) == (kept[4], kept[-1], len(kept))
+    both = zip(kept, kept.picked(range(1, len(rows))), strict=False)
+    assert [(one.line, other.line) for one, other in both] == [
+        (one.line, other.line) for one, other in pairwise(rows)
+    ]
+
+
+def _bytes_a_row(tmp_path: Path, look: Callable[[Path], object]) -> float:
+    """Return by how much the peak grows with a row, from 2,000 to 8,000 of them."""
+    peaks: list[int] = []
+    for count in (2000, 8000):
+        path = tmp_path / f"{count}.jsonl"
+        with path.open("w", encoding="utf-8") as file:
+            for at in range(count):
+                row = {"prompt": f"question {at} of many", "completion": "an answer " * 20}
+                file.write(json.dumps(row) + "\n")
+        gc.collect()
+        tracemalloc.start()
+        look(path)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    return (peaks[1] - peaks[0]) / 6000
+
+
+@pytest.fixture
+def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hold little at a time, so that it does not hide what grows."""
+    monkeypatch.setattr("unitune.data.spool.READ_BYTES", 10_000)
+    monkeypatch.setattr("unitune.data.seen.MOST_RECENT", 200)
+
+
+@pytest.mark.usefixtures("small_pieces")
+def test_a_check_keeps_some_bytes_of_a_row(tmp_path: Path) -> None:
+    check_file(_warm(tmp_path))
+    assert _bytes_a_row(tmp_path, check_file) < 130
+
+
+@pytest.mark.usefixtures("small_pieces")
+def test_a_plan_keeps_some_bytes_of_a_row(tmp_path: Path) -> None:
+    def look(path: Path) -> None:
+        job = Job(
+            name="large",
+            model="gpt-4.1-mini",
+            backend="openai",
+            data=Data(train=path.name),
+            folder=tmp_path,
+        )
+        _, splits = check_and_split(job)
+        assert splits is not None
+        rows = Rows(splits)
+        rows.rendered_in("openai-chat")
+        rows.counted_for(job.base_model)
+
+    counter_for("gpt-4.1-mini")
+    look(_warm(tmp_path))
+    assert _bytes_a_row(tmp_path, look) < 250
+
+
+def _warm(tmp_path: Path) -> Path:
+    """Return a small file, to be read before, so that what is loaded once is not counted."""
+    path = tmp_path / "small.jsonl"
+    rows = ({"prompt": f"question {at}", "completion": "an answer"} for at in range(300))
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path
