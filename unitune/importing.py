@@ -135,7 +135,7 @@ async def _ask_all(
     async def work() -> None:
         for case in left:
             request = Request(messages=case.prompt, max_tokens=max_tokens)
-            reply = await persist(chat, request, pace)
+            reply = (await persist(chat, request, pace)).reply
             if reply.error is not None:
                 failures.append(f"case {case.case_id}: {reply.error}")
                 continue

@@ -9,12 +9,11 @@ from decimal import Decimal
 import typer
 
 from unitune.cli.money import between, dollars
-from unitune.cost.budget import ProjectBudget
+from unitune.cost.budget import HostingBudget, ProjectBudget
 from unitune.errors import OverBudget
 from unitune.job import Job
 from unitune.planning.money import money_of
 from unitune.planning.plan import plan
-from unitune.runs.deploying import Spending
 from unitune.runs.hosting import budget_of, usd_per_hour
 from unitune.runs.run import Run
 
@@ -44,21 +43,21 @@ def consent(job: Job, *, allow_unpriced: bool) -> None:
     agree("training", usd, "Launch it?", TRAINING)
 
 
-def consent_to_deployment(run: Run, seconds: float, spending: Spending) -> None:
+def consent_to_deployment(run: Run, seconds: float, budget: HostingBudget) -> None:
     """Make sure that somebody has agreed to what a deployment may cost.
 
     Args:
         run: Whose model it is.
         seconds: How long it may stand.
-        spending: What the command line says of its cost.
+        budget: What the command line says of its cost.
 
     Raises:
         OverBudget: Nobody has, and nobody can be asked, or says no.
     """
-    if spending.usd is not None or budget_of(run) != ProjectBudget():
+    if budget.usd is not None or budget_of(run) != ProjectBudget():
         return  # deploying holds it to them
-    rate = usd_per_hour(run, spending.prices)
-    if rate == 0 or (rate is None and spending.unpriced):
+    rate = usd_per_hour(run, budget.prices)
+    if rate == 0 or (rate is None and budget.unpriced):
         return
     hours = Decimal(seconds) / 3600
     usd = "unknown" if rate is None else f"{dollars(rate * hours)} at ${rate:f} an hour"

@@ -50,18 +50,18 @@ def deploy(
     """
     from unitune.cli.consent import consent_to_deployment
     from unitune.cli.output import aside, console
-    from unitune.runs.deploying import Spending
+    from unitune.cost.budget import HostingBudget
     from unitune.runs.deploying import deploy as bring_up
     from unitune.runs.run import find_run
 
     found, seconds, options = find_run(run), seconds_of("--for", stand), _options(option or [])
-    spending = Spending(
+    limit = HostingBudget(
         usd=usd_of("--budget", budget) if budget else None,
         unpriced=allow_unpriced,
         prices=tuple(prices_given(price, found.backend_name)),
     )
-    consent_to_deployment(found, seconds, spending)
-    made = bring_up(found, seconds=seconds, options=options, spending=spending)
+    consent_to_deployment(found, seconds, limit)
+    made = bring_up(found, seconds=seconds, options=options, budget=limit)
     if wait:
         aside().print(f"{made.id} is {made.state}; waiting until it is ready.")
         made.wait()

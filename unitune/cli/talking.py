@@ -54,7 +54,7 @@ class Conversation:
         """
         self.messages.append(Message(role="user", content=text))
         request = Request(messages=tuple(self.messages), max_tokens=MAX_TOKENS)
-        reply = asyncio.run(persist(self.model, request, Pace()))
+        reply = asyncio.run(persist(self.model, request, Pace())).reply
         if reply.error is not None:
             self.messages.pop()
             raise BackendError(f"the model gave no answer: {reply.error}")

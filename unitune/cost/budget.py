@@ -19,6 +19,7 @@ from unitune.cost.prices.staleness import STALE_CODE
 from unitune.cost.spread import Spread, cents
 from unitune.data.findings import Finding, error, note
 from unitune.errors import JobError
+from unitune.specs.prices import PriceEntry
 from unitune.specs.spec import Spec
 
 FILE = "budget.yaml"
@@ -36,6 +37,25 @@ class ProjectBudget(Spec):
     """US dollars in a calendar month, UTC."""
     project_usd: Annotated[Decimal, Field(ge=0)] | None = None
     """US dollars in all."""
+
+
+@dataclass(frozen=True, slots=True)
+class HostingBudget:
+    """What a deployment may cost besides what the project's budget says.
+
+    Args:
+        usd: US dollars; None: no limit of its own.
+        unpriced: Whether an unknown price is taken, whatever the budgets say.
+        prices: Of the command line, which win over all others.
+    """
+
+    usd: Decimal | None = None
+    unpriced: bool = False
+    prices: tuple[PriceEntry, ...] = ()
+
+
+NO_LIMIT = HostingBudget()
+"""A deployment is held to the project's budget alone."""
 
 
 class Spent(BaseModel):

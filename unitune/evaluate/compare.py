@@ -15,19 +15,24 @@ Killed at any moment, the same call goes on where it stopped.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Callable, Generator
+from contextlib import contextmanager, nullcontext
+from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from unitune import registry
+from unitune.cost.budget import HostingBudget
+from unitune.cost.prices.book import book_for
 from unitune.data.split import Splits, load_splits
 from unitune.errors import JobError, UnknownName, UserError
 from unitune.evaluate import baseline
 from unitune.evaluate.asking.batchcreate import batching_backend
 from unitune.evaluate.asking.engine import Asked
+from unitune.evaluate.asking.journal import open_journal
+from unitune.evaluate.asking.pricing import AnswerPrices, answer_prices
 from unitune.evaluate.asking.sources import check_sources
-from unitune.evaluate.asking.spending import Spending, contender_prices
+from unitune.evaluate.asking.spending import ScorerPurse, Spending
 from unitune.evaluate.conclude import conclude
 from unitune.evaluate.contenders.build import build, check_roles, needs_train
 from unitune.evaluate.contenders.training import check_prompts
@@ -56,6 +61,7 @@ def compare(  # noqa: PLR0913 - each has a name and a default
     replay: bool = False,
     recall: bool = False,
     update_baseline: bool = False,
+    allow_unpriced: bool = False,
     progress: Notify | None = None,
     announce: Callable[[str], None] | None = None,
 ) -> Comparison:
@@ -75,6 +81,7 @@ def compare(  # noqa: PLR0913 - each has a name and a default
             to the same request. A vendor may have changed a model under its name since.
         update_baseline: Make the candidate's scores the gate's baseline file, if it passes whatever
             else the gate asks.
+        allow_unpriced: Ask although a price is unknown or old; what has none is in no budget.
         progress: Called as answers come; with batches about once a second, too.
         announce: Called once, before any question is asked, with what so many cases can show.
 
@@ -90,7 +97,8 @@ def compare(  # noqa: PLR0913 - each has a name and a default
         Mismatch: The tuned model does not belong to the job's base, the cases not to the prompt
             that it was trained with, or the baseline file not to these cases; or, on replay, cases
             or prompts have changed since they were answered.
-        OverBudget: The answers may cost more than `evaluate.budget`; those that came are kept.
+        OverBudget: The answers may cost more than `evaluate.budget`, and those that came are kept;
+            or a price is unknown that the budget needs, or the deployment costs more than is left.
         UserError: It answers only from a deployment, and none stands; or one is to be brought up
             for batches.
         Unsupported: The backend does not answer in batches.
@@ -109,8 +117,11 @@ def compare(  # noqa: PLR0913 - each has a name and a default
     tuned = _known_here(job, splits, run) if replay else _tuned_by(job, splits, run)
     training = tuned and tuned.training
     contenders = build(job.evaluate, job.tuning, splits.train)
-    prices = contender_prices(job, free=offer.training_price == "none")
-    task = prepare(job, splits, training.rows if training else (), prices)
+    prices = answer_prices(job, book_for(job), allow_unpriced=allow_unpriced or replay)
+    spending = Spending(job.evaluate.budget.usd if job.evaluate.budget else None)
+    purse = ScorerPurse(spending, prices.scorers)
+    rows = training.rows if training else ()
+    task = prepare(job, splits, rows, prices.contenders, paid=purse, replay=replay)
     if training:
         check_prompts(job, training.rows or (splits.train,), task.cases)
     asked = requirements(job, task, accepting=update_baseline)
@@ -118,27 +129,33 @@ def compare(  # noqa: PLR0913 - each has a name and a default
         baseline.check_replaceable(_baseline_file(job))
     if announce is not None:
         announce(foresight(len(task.cases), job.evaluate.margin, graded=job.evaluate.graded))
-    with tuned.standing(deploy_seconds) if tuned else nullcontext():
-        examination = Examination(
-            backend=job.backend,
-            base=job.base_model,
-            tuned=tuned.model() if tuned and not replay else None,
-            contenders=contenders,
-            task=task,
-            folder=_given_folder(out)
-            if out
-            else _made_folder(job.name, training.run if training else None),
-            job_folder=job.folder,
-            batch=batch,
-            replay=replay,
-            recall=recall,
-            retention=job.evaluate.retention,
-            concurrency=job.evaluate.concurrency,
-            spending=Spending(job.evaluate.budget.usd if job.evaluate.budget else None),
-            prices=prices,
-        )
-        examined = examine(examination, progress or _tell_nobody)
-    comparison = conclude(job, task, examined, training, asked)
+    run_id = training.run if training else None
+    folder = _given_folder(out) if out else _made_folder(job.name, run_id)
+    hosting = HostingBudget(unpriced=allow_unpriced)
+    if deploy_seconds is not None:
+        hosting = _hosting(spending, prices, folder, unpriced=allow_unpriced)
+    with _paid_before(purse, folder):
+        with tuned.standing(deploy_seconds, hosting) if tuned else nullcontext(Decimal(0)) as most:
+            spending.spent += most
+            examination = Examination(
+                backend=job.backend,
+                base=job.base_model,
+                tuned=tuned.model() if tuned and not replay else None,
+                contenders=contenders,
+                task=task,
+                folder=folder,
+                job_folder=job.folder,
+                batch=batch,
+                replay=replay,
+                recall=recall,
+                retention=job.evaluate.retention,
+                concurrency=job.evaluate.concurrency,
+                spending=spending,
+                prices=prices.contenders,
+                retention_prices=prices.retention,
+            )
+            examined = examine(examination, progress or _tell_nobody)
+        comparison = conclude(job, task, examined, training, asked)
     if update_baseline and comparison.exit_code == 0:
         _accept(job, task, comparison)
     _write(comparison, examination.folder)
@@ -221,6 +238,39 @@ def _known_here(job: Job, splits: Splits, run: Run | None) -> Judged | None:
         if run is not None:
             raise
         return None
+
+
+@contextmanager
+def _paid_before(purse: ScorerPurse, folder: Path) -> Generator[None]:
+    """Count what scorers asked in earlier calls, and keep what they ask while the body runs."""
+    if not purse.prices:
+        yield
+        return
+    with open_journal(folder / "scoring.jsonl") as journal:
+        purse.spending.charge(journal, purse.prices)
+        purse.journal = journal
+        yield
+
+
+def _hosting(
+    spending: Spending, prices: AnswerPrices, folder: Path, *, unpriced: bool
+) -> HostingBudget:
+    """Return what a deployment may cost that is brought up for the comparison: what is left."""
+    if spending.cap is None:
+        return HostingBudget(unpriced=unpriced)
+    before = Spending(None)
+    files = {
+        "dev": prices.contenders,
+        "rows": prices.contenders,
+        "probes": prices.retention,
+        "scoring": prices.scorers,
+    }
+    for name, theirs in files.items():
+        path = folder / f"{name}.jsonl"
+        if path.exists():
+            with open_journal(path) as journal:
+                before.charge(journal, theirs)
+    return HostingBudget(max(Decimal(0), spending.cap - before.spent), unpriced)
 
 
 def _tell_nobody(_: Asked) -> None:

@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
+from decimal import Decimal
 
 from unitune import __version__, registry
 from unitune.data.example import digest_all
@@ -108,6 +109,7 @@ def conclude(
         economics=pairing.money(job.evaluate.stakes),
         retention=examined.retention and _retained(examined.retention),
         contenders=results,
+        spent_usd=_spent(examined, results),
         gate=_gate(job, judgement, asked, contenders),
         leaks=task.leaks,
         dev_rows=len(task.dev),
@@ -116,6 +118,7 @@ def conclude(
             *_failed_on_dev(contenders),
             *_failed_scorers(graded),
             *_recalled(contenders),
+            *_disbelieved(contenders),
             *paired.warnings,
         ),
         curve=training.curve if training else None,
@@ -133,6 +136,7 @@ def _retained(found: Retention) -> Retained:
         gained=found.gained,
         share=found.share,
         interval=interval and (interval.low, interval.high),
+        usd=found.usd,
     )
 
 
@@ -148,6 +152,14 @@ def _against(pairing: Pairing, chosen: str) -> BaselineResult:
         p_value=pair.p_value,
         verdict=alone.verdict.value,
     )
+
+
+def _spent(examined: Examined, results: Iterable[ContenderResult]) -> Decimal | None:
+    """Return what all that was asked has cost; None where no charge is known."""
+    retention = examined.retention
+    known = [*(each.usd for each in results), retention.usd if retention else None]
+    spent = examined.spending.spent if examined.spending else Decimal(0)
+    return spent if spent or any(usd is not None for usd in known) else None
 
 
 def _role(each: Graded) -> str:
@@ -308,6 +320,17 @@ def _recalled(contenders: Iterable[Answered]) -> Iterable[str]:
     for each in contenders:
         if count := sum(record.recalled is not None for record in each.records):
             yield f"{each.name}: {count} answers were given in an earlier comparison (--recall)."
+
+
+def _disbelieved(contenders: Iterable[Answered]) -> Iterable[str]:
+    """Tell of vendors whose counts of tokens cannot be true."""
+    for each in contenders:
+        said = [one.uncounted.said for one in each.records if one.uncounted and one.uncounted.said]
+        if said:
+            yield (
+                f"{each.name}: of {len(said)} answers the tokens as counted there cannot be true "
+                f"(first: {said[0]}). The most that they can be was held against the budget."
+            )
 
 
 def _weak_baseline(job: Job) -> tuple[str, ...]:

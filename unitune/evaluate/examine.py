@@ -37,7 +37,7 @@ from unitune.evaluate.asking.pace import LIMIT
 from unitune.evaluate.asking.paper import Paper
 from unitune.evaluate.asking.remembered import Remembered, open_remembered
 from unitune.evaluate.asking.sources import Hosted, Places, Source, model_of
-from unitune.evaluate.asking.spending import Spending, most_usd, usd
+from unitune.evaluate.asking.spending import Spending, most_usd, record_usd, usd
 from unitune.evaluate.contenders.build import Contender
 from unitune.evaluate.contenders.dev import Choice, DevScore, borrow, choose, needs_dev
 from unitune.evaluate.contenders.prompts import Prompt
@@ -111,6 +111,7 @@ class Examination:
         concurrency: Requests in flight at most.
         spending: What may be spent.
         prices: Of the contenders' models, by contender.
+        retention_prices: Of base and tuned model, for general questions.
     """
 
     backend: str
@@ -127,6 +128,7 @@ class Examination:
     concurrency: int = LIMIT
     spending: Spending = field(default_factory=lambda: Spending(None))
     prices: Mapping[str, TokenPrice] = field(default_factory=dict[str, TokenPrice])
+    retention_prices: Mapping[str, TokenPrice] = field(default_factory=dict[str, TokenPrice])
 
 
 class Examined(NamedTuple):
@@ -135,10 +137,12 @@ class Examined(NamedTuple):
     Args:
         contenders: With their answers, in the job's order.
         retention: What the tuned model still knows, where that was asked.
+        spending: What was spent on all that was asked.
     """
 
     contenders: tuple[Answered, ...]
     retention: Retention | None = None
+    spending: Spending | None = None
 
 
 def examine(examination: Examination, notify: Notify) -> Examined:
@@ -203,12 +207,15 @@ def _examine(examination: Examination, notify: Notify) -> Examined:
         _remembered(examination) as remembered,
         asyncio.Runner() as runner,
     ):
-        examination.spending.begin_with(chain(dev, rows), examination.prices)
+        examination.spending.charge(chain(dev, rows), examination.prices)
+        examination.spending.charge(probes or (), examination.retention_prices)
         desk = _Desk(examination, runner, dev, rows, remembered, notify)
         answered = {each.name: each for each in desk.sitting()}
         retention = desk.retention(probes) if probes else None
     return Examined(
-        tuple(answered[contender.name] for contender in examination.contenders), retention
+        tuple(answered[contender.name] for contender in examination.contenders),
+        retention,
+        examination.spending,
     )
 
 
@@ -269,9 +276,13 @@ class _Desk:
                         papers.append(self._paper(source, model, choice))
                     else:
                         yield self._answered(model, choice)
-        asked.spending.afford(self._most_usd(papers))
+        asked.spending.afford("the answers in batches", self._most_usd(papers))
+        before = {paper.contender: paper.unanswered(self.rows) for paper in papers}
         with open_batches(asked.folder / batchfile.NAME) as batches:
             records = answer_in_batches(papers, asked.backend, batches, self.rows, self.notify)
+        for name, pairs in before.items():
+            came = (self.rows.last(name, *pair) for pair in pairs)
+            asked.spending.charge((one for one in came if one), asked.prices)
         for paper in papers:
             name = paper.contender
             price = self._price(name)
@@ -292,6 +303,8 @@ class _Desk:
         asked = self.examination
         records: list[list[Record]] = []
         for name, model in (("base", asked.base), ("tuned", asked.tuned)):
+            price = asked.retention_prices.get(name)
+            purse = price and asked.spending.purse(f"retention, {name}", price)
             questions = retention.questions()
             if asked.replay:
                 records.append(replay(questions, journal, name))
@@ -305,10 +318,16 @@ class _Desk:
                     journal,
                     name,
                     self._teller(told),
-                    means=Means(asked.concurrency, None, self.remembered),
+                    means=Means(asked.concurrency, purse, self.remembered),
                 )
                 records.append(self.runner.run(asking))
-        return retention.retained(*records)
+        prices = asked.retention_prices
+        costs = [
+            record_usd(prices[record.contender], record)
+            for record in chain(*records)
+            if record.contender in prices
+        ]
+        return replace(retention.retained(*records), usd=sum(costs, Decimal(0)) if costs else None)
 
     def _sources(self) -> Iterator[tuple[Source, Sequence[Contender]]]:
         """Yield the models to load, each with the contenders that it answers for.

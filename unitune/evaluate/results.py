@@ -30,6 +30,24 @@ class Frozen(BaseModel):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Uncounted:
+    """Tokens that may have to be paid for, though the vendor counted none: at most so many."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
+    prompt_tokens: int
+    completion_tokens: int
+    said: str = ""
+    """What the vendor counted instead, where that cannot be true."""
+
+    def __add__(self, other: Uncounted) -> Uncounted:
+        return Uncounted(
+            prompt_tokens=self.prompt_tokens + other.prompt_tokens,
+            completion_tokens=self.completion_tokens + other.completion_tokens,
+            said=self.said or other.said,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Record:
     """One answer of one contender to one case, as it was given.
 
@@ -62,6 +80,8 @@ class Record:
     given: dict[str, float] | None = None
     """`Reply.given`."""
     error: str | None = None
+    uncounted: Uncounted | None = None
+    """Where the vendor gave no count that can be believed: what the budget was charged instead."""
     recalled: Literal[True] | None = None
     """The answer was given to the same request in another comparison."""
 
@@ -273,6 +293,8 @@ class Retained(Frozen):
     """Of the base's right answers that are kept; None when there were none."""
     interval: tuple[float, float] | None
     """Of the share, at the comparison's level."""
+    usd: Decimal | None = None
+    """What the answers of both have cost; None: no charge known."""
 
 
 class LeakResult(Frozen):
@@ -349,6 +371,9 @@ class Comparison(Frozen):
     answered: Contrast | None = None
     """By the primary metric on the cases that both sides answered, where some ended in an error."""
     contenders: tuple[ContenderResult, ...]
+    spent_usd: Decimal | None = None
+    """What all that was asked has cost: on dev and on test, general questions, scorers; at most,
+    where a vendor counted nothing. None: no charge known."""
     gate: GateResult | None = None
     economics: Money | None = None
     """With the prices of both sides."""

@@ -21,6 +21,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from decimal import Decimal
 from functools import cache, partial
 from pathlib import Path
 
@@ -69,12 +70,14 @@ class Retention:
         base_right: Of these, what the base got right.
         lost: Ids of those that the tuned model no longer gets right.
         gained: Ids of those that it alone gets right.
+        usd: What the answers have cost, in US dollars; None: no charge known.
     """
 
     probes: int
     base_right: int
     lost: tuple[str, ...]
     gained: tuple[str, ...]
+    usd: Decimal | None = None
 
     @property
     def share(self) -> float | None:

@@ -38,6 +38,7 @@ from unitune.evaluate.scorers import (
     check_telling,
     measure,
 )
+from unitune.evaluate.scorers.interface import Paid
 from unitune.home import home
 from unitune.job import Evaluate, Job, TokenPrice
 from unitune.models import Request
@@ -183,11 +184,14 @@ class Task:
         )
 
 
-def prepare(
+def prepare(  # noqa: PLR0913 - each has a name, and most a default
     job: Job,
     splits: Splits,
     trained: Iterable[Dataset] = (),
     prices: Mapping[str, TokenPrice] | None = None,
+    *,
+    paid: Paid | None = None,
+    replay: bool = False,
 ) -> Task:
     """Make the task of a job.
 
@@ -196,6 +200,8 @@ def prepare(
         splits: The job's rows.
         trained: Other rows that a model under test was trained on.
         prices: Of the contenders' tokens, by contender, as far as they are known.
+        paid: Pays for what scorers ask of a model.
+        replay: Whether nobody may be asked.
 
     Raises:
         JobError: The job has no test cases.
@@ -209,7 +215,7 @@ def prepare(
         )
     evaluate = job.evaluate
     test, copies = _once_each(splits.test)
-    setting = _setting(job, splits.train)
+    setting = replace(_setting(job, splits.train), paid=paid, replay=replay)
     scorers = tuple(
         build(spec, setting) for spec in evaluate.scorers if not isinstance(spec, MEASURES)
     )

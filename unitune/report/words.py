@@ -20,7 +20,7 @@ from unitune.evaluate.results import (
 )
 from unitune.report.facts import Fact, level
 from unitune.report.typography import counted, decimal, moment, p_value, percent, points
-from unitune.report.worth import retention
+from unitune.report.worth import retention, spent
 
 PROMPTED = ("zero-shot", "instructed", "few-shot")
 
@@ -187,6 +187,7 @@ def evidence(comparison: Comparison) -> tuple[Fact, ...]:
             "often missed.",
         ),
         *retention(comparison),
+        *spent(comparison),
     )
 
 

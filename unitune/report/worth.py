@@ -29,6 +29,14 @@ def retention(comparison: Comparison) -> Iterator[Fact]:
     )
 
 
+def spent(comparison: Comparison) -> Iterator[Fact]:
+    """Tell what all that was asked has cost, where that is known."""
+    usd = comparison.spent_usd
+    if usd is not None:
+        what = "All that was asked: dev, test, general questions and scorers that ask a model."
+        yield Fact("Answers cost", f"{usd:,.4f} USD", what)
+
+
 def economics(found: Money) -> tuple[Fact, ...]:
     """Return whether the candidate is worth its money; only what is known.
 

@@ -17,7 +17,7 @@ import threading
 import time
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from decimal import Decimal
 
@@ -25,6 +25,7 @@ from pydantic import JsonValue
 
 from unitune import budgeting, registry
 from unitune.abilities import Deploys, Switches
+from unitune.cost.budget import NO_LIMIT, HostingBudget
 from unitune.errors import (
     BackendError,
     RunFailed,
@@ -44,21 +45,6 @@ from unitune.specs.prices import PriceEntry
 DEFAULT_SECONDS = 2 * 3600.0
 """How long a deployment stands when nobody says: long enough for an evaluation."""
 POLL_SECONDS = 5.0
-
-
-@dataclass(frozen=True, slots=True)
-class Spending:
-    """What a deployment may cost besides what the project's budget says.
-
-    Args:
-        usd: US dollars; None: no limit of its own.
-        unpriced: Whether an unknown price is taken, whatever the budgets say.
-        prices: Of the command line, which win over all others.
-    """
-
-    usd: Decimal | None = None
-    unpriced: bool = False
-    prices: tuple[PriceEntry, ...] = ()
 
 
 class Deployment:
@@ -210,7 +196,7 @@ def deploy(
     seconds: float = DEFAULT_SECONDS,
     options: Mapping[str, JsonValue] | None = None,
     while_pid: int | None = None,
-    spending: Spending = Spending(),
+    budget: HostingBudget = NO_LIMIT,
 ) -> Deployment:
     """Bring a run's model up, for a limited time.
 
@@ -221,7 +207,7 @@ def deploy(
         seconds: After which it is taken down.
         options: The backend's own: hardware, capacity, …
         while_pid: Take it down as soon as this process has ended, too.
-        spending: What it may cost.
+        budget: What it may cost.
 
     Raises:
         OverBudget: It may cost more than a budget leaves, or its price is unknown.
@@ -233,10 +219,8 @@ def deploy(
         raise UserError(f"run {run.id} is {run.state} and has no model to deploy.")
     host = _host(run.backend_name)
     ledger = Ledger(home())
-    record = _planned(ledger, run, run.model, seconds, spending.prices)
-    budgeting.add_deployment(
-        ledger, record, budget_of(run), spending.usd, unpriced=spending.unpriced
-    )
+    record = _planned(ledger, run, run.model, seconds, budget.prices)
+    budgeting.add_deployment(ledger, record, budget_of(run), budget.usd, unpriced=budget.unpriced)
     _leave_reaper(record.id, while_pid)  # first, so that whatever happens next has an end
     try:
         ref = host.deploy(run.model, record.name, options or {})
@@ -280,24 +264,25 @@ def find_deployment(id_or_run: str) -> Deployment:
 
 
 @contextmanager
-def standing(run: Run, seconds: float, spending: Spending = Spending()) -> Generator[None]:
+def standing(run: Run, seconds: float, budget: HostingBudget = NO_LIMIT) -> Generator[Decimal]:
     """Let a run's model answer while the body runs, and take down what was brought up for it.
 
     The deployment ends with the body, with this process however it ends, and at its time, whichever
-    is first. Models that answer without a deployment, or from one that stands, get none.
+    is first. Models that answer without a deployment, or from one that stands, get none. What is
+    given is what it may cost at most, in US dollars; nothing where its price is not known.
 
     Args:
         run: A succeeded run.
         seconds: How long the deployment may stand.
-        spending: What it may cost.
+        budget: What it may cost.
     """
     if not needs_deployment(run):
-        yield
+        yield Decimal(0)
         return
-    made = deploy(run, seconds=seconds, while_pid=os.getpid(), spending=spending)
+    made = deploy(run, seconds=seconds, while_pid=os.getpid(), budget=budget)
     try:
         made.wait()
-        yield
+        yield (made.usd_per_hour or Decimal(0)) * Decimal(seconds) / 3600
     finally:
         made.take_down()
 

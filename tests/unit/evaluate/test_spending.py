@@ -3,24 +3,31 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from dataclasses import replace
 from decimal import Decimal
 
 import pytest
+from pydantic import JsonValue
 
+from unitune.cost.prices.book import PriceBook
 from unitune.data.example import Message
 from unitune.errors import BackendError, OverBudget, Unreachable
-from unitune.evaluate.asking.attempts import persist
+from unitune.evaluate.asking.attempts import Outcome, persist
 from unitune.evaluate.asking.pace import Pace
-from unitune.evaluate.asking.spending import Spending, contender_prices, most_usd, usd
+from unitune.evaluate.asking.pricing import AnswerPrices, answer_prices
+from unitune.evaluate.asking.spending import Spending, most_tokens, most_usd, record_usd, usd
 from unitune.evaluate.results import Record
 from unitune.job import Data, Evaluate, Job, TokenPrice
 from unitune.models import Reply, Request
 
 PRICE = TokenPrice(input=Decimal(1), output=Decimal(10))
 QUESTION = Request(messages=(Message(role="user", content="12 bytes long"[:12]),), max_tokens=100)
-MOST = Decimal("0.00102")
-"""(12 bytes + 8) x $1 + 100 x $10, a million tokens."""
+MOST = Decimal("0.001145")
+"""45 bytes of JSON and 100 around them x $1, 100 x $10, a million tokens."""
+
+
+SERVER = {"type": "server", "url": "http://127.0.0.1:1/v1", "model": "m", "prompt": "zero-shot"}
 
 
 class Model:
@@ -41,7 +48,7 @@ class Model:
 ANSWER = Reply(text="yes", prompt_tokens=5, completion_tokens=2)
 
 
-def pay(spending: Spending, *replies: Reply) -> Reply:
+def pay(spending: Spending, *replies: Reply) -> Outcome:
     purse = spending.purse("c", PRICE)
     return asyncio.run(persist(Model(*replies), QUESTION, Pace(), purse))
 
@@ -68,8 +75,52 @@ def test_a_refusal_costs_nothing_and_silence_may_have_cost_all(
     monkeypatch.setattr("unitune.evaluate.asking.attempts.FIRST_PAUSE_SECONDS", 0.001)
     refused, silent = BackendError("too many", status=429), Unreachable("no answer")
     spending = Spending(Decimal(1))
-    pay(spending, Reply.failed(refused), Reply.failed(silent), ANSWER)
+    outcome = pay(spending, Reply.failed(refused), Reply.failed(silent), ANSWER)
     assert MOST + Decimal("0.000025") == spending.spent
+    kept = Record(
+        contender="c",
+        case="a",
+        request_hash="h",
+        prompt_tokens=5,
+        completion_tokens=2,
+        uncounted=outcome.uncounted,
+    )
+    assert spending.spent == record_usd(PRICE, kept), "also for the next call of the comparison"
+
+
+@pytest.mark.parametrize(
+    ("prompt", "completion"), [(-1_000_000, 2), (5, -1), (10**9, 2), (5, 10**12)]
+)
+def test_a_count_that_cannot_be_true_is_not_believed(prompt: int, completion: int) -> None:
+    spending = Spending(Decimal(1))
+    told = Reply(text="yes", prompt_tokens=prompt, completion_tokens=completion)
+    outcome = pay(spending, told)
+    assert (MOST, Decimal(0)) == (spending.spent, spending.reserved)
+    assert (None, "yes") == (outcome.reply.prompt_tokens, outcome.reply.text)
+    assert outcome.uncounted is not None
+    wrong = {"prompt_tokens": prompt, "completion_tokens": completion}
+    assert all(str(n) in outcome.uncounted.said for n in wrong.values() if n not in (5, 2))
+
+
+def test_a_count_above_the_most_that_was_reckoned_with_is_paid_as_counted() -> None:
+    """A vendor may put more around a request than is known of any."""
+    spending = Spending(Decimal(1))
+    pay(spending, Reply(text="yes", prompt_tokens=500, completion_tokens=2))
+    assert Decimal("0.00052") == spending.spent
+
+
+def test_calls_and_tools_are_in_what_a_request_may_cost() -> None:
+    arguments = json.dumps({"text": "x" * 40_000})
+    call: JsonValue = {
+        "id": "c",
+        "type": "function",
+        "function": {"name": "f", "arguments": arguments},
+    }
+    called = Message(role="assistant", tool_calls=(call,))
+    assert 40_000 < most_tokens(Request(messages=(called,))).prompt_tokens
+    tool: dict[str, JsonValue] = {"type": "function", "function": {"name": "y" * 40_000}}
+    told = Request(messages=QUESTION.messages, tools=(tool,))
+    assert 40_000 < most_tokens(told).prompt_tokens
 
 
 def test_the_request_that_might_break_the_cap_is_not_sent() -> None:
@@ -77,7 +128,7 @@ def test_the_request_that_might_break_the_cap_is_not_sent() -> None:
     pay(spending, ANSWER)
     pay(spending, ANSWER)
     model = Model(ANSWER)
-    with pytest.raises(OverBudget, match=r"\$0\.00106 that .* may spend \$0\.000050 are spent"):
+    with pytest.raises(OverBudget, match=r"\$0\.001185 that .* may spend \$0\.000050 are spent"):
         asyncio.run(persist(model, QUESTION, Pace(), spending.purse("c", PRICE)))
     assert 1 == len(model.replies)
 
@@ -89,7 +140,17 @@ def test_what_was_answered_before_counts() -> None:
     ]
     records += [replace(records[0], case="b", recalled=True), replace(records[0], error="down")]
     spending = Spending(Decimal(1))
-    spending.begin_with(records, {"c": PRICE})
+    spending.charge(records, {"c": PRICE})
+    assert Decimal("0.00005") == spending.spent
+
+
+def test_a_contender_whose_name_has_a_colon_is_charged() -> None:
+    records = [
+        Record(contender=name, case="a", request_hash="h", prompt_tokens=5, completion_tokens=2)
+        for name in ("a: b", "a: b: 4 shots")
+    ]
+    spending = Spending(Decimal(1))
+    spending.charge(records, {"a: b": PRICE})
     assert Decimal("0.00005") == spending.spent
 
 
@@ -107,21 +168,57 @@ def job(**evaluate: object) -> Job:
     )
 
 
+def prices(wanted: Job, *, allow_unpriced: bool = False) -> AnswerPrices:
+    return answer_prices(wanted, PriceBook(), allow_unpriced=allow_unpriced)
+
+
+BASE = {"base": {"input": 1, "output": 10}}
+BOTH = {**BASE, "tuned": {"input": 2, "output": 20}}
+
+
 def test_prices_go_by_contender_or_by_the_base_they_ask() -> None:
-    prices = contender_prices(
-        job(prices={"base": {"input": 1, "output": 10}, "tuned": {"input": 2, "output": 20}}),
-        free=False,
+    found = prices(job(prices=BOTH))
+    assert PRICE == found.contenders["zero-shot"] == found.contenders["few-shot"]
+    assert Decimal(20) == found.contenders["tuned"].output
+    assert (True, ()) == (found.charged, found.unpriced)
+
+
+def test_a_vendors_price_is_known_without_the_job_saying_it() -> None:
+    """Azure's, of gpt-4.1-mini and what is tuned from it, in its offer."""
+    wanted = job().model_copy(
+        update={"backend": "azure", "model": "gpt-4.1-mini-2025-04-14", "budget": None}
     )
-    assert PRICE == prices["zero-shot"] == prices["few-shot"]
-    assert Decimal(20) == prices["tuned"].output
+    found = prices(wanted).contenders
+    assert "tuned" in found
 
 
 def test_a_budget_without_a_price_is_refused_with_what_to_write() -> None:
+    wanted = job(budget={"usd": "1"}, prices=BASE)
     with pytest.raises(OverBudget, match=r"no price is known of tuned\. .* \{tuned: \{input"):
-        contender_prices(
-            job(budget={"usd": "1"}, prices={"base": {"input": 1, "output": 10}}), free=False
-        )
+        prices(wanted)
+    assert ("tuned",) == prices(wanted, allow_unpriced=True).unpriced
+
+
+@pytest.mark.parametrize(
+    ("evaluate", "name"),
+    [
+        ({"retention": True, "prices": {"zero-shot": {"input": 1, "output": 1}}}, "retention"),
+        ({"scorers": [{"type": "embedding", "model": "e"}], "prices": BOTH}, "embedding"),
+        ({"contenders": ["zero-shot", SERVER], "prices": BASE}, "of m"),
+    ],
+)
+def test_all_that_is_asked_is_under_the_budget(evaluate: dict[str, object], name: str) -> None:
+    with pytest.raises(OverBudget, match=name):
+        prices(job(budget={"usd": "1"}, **evaluate))
+    assert prices(job(**evaluate)).charged
+
+
+def test_general_questions_cost_what_the_models_do() -> None:
+    found = prices(job(budget={"usd": "1"}, retention=True, prices=BOTH))
+    assert {"base": PRICE, "tuned": found.contenders["tuned"]} == found.retention
 
 
 def test_a_backend_that_takes_no_money_needs_no_price() -> None:
-    assert {} == contender_prices(job(budget={"usd": "1"}), free=True)
+    wanted = job(budget={"usd": "1"}, retention=True).model_copy(update={"backend": "local"})
+    assert AnswerPrices() == prices(wanted)
+    assert not prices(wanted).charged

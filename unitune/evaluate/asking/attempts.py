@@ -11,10 +11,13 @@ from __future__ import annotations
 import asyncio
 import random
 import time
+from dataclasses import replace
+from typing import NamedTuple
 
 from unitune.errors import BackendError
 from unitune.evaluate.asking.pace import Pace
-from unitune.evaluate.asking.spending import Purse
+from unitune.evaluate.asking.spending import Purse, believed
+from unitune.evaluate.results import Uncounted
 from unitune.models import ChatModel, Reply, Request
 from unitune.patience import LONGEST_WISH_SECONDS
 
@@ -27,9 +30,21 @@ OVERLOADED = (429, 503, 529)
 """Asked too often, or too busy: 529 is Anthropic's own."""
 
 
+class Outcome(NamedTuple):
+    """What came of a request, all attempts together.
+
+    Args:
+        reply: To the last one.
+        uncounted: What was paid for although nobody counted it.
+    """
+
+    reply: Reply
+    uncounted: Uncounted | None = None
+
+
 async def persist(
     model: ChatModel, request: Request, pace: Pace, purse: Purse | None = None
-) -> Reply:
+) -> Outcome:
     """Ask until there is an answer, or asking again is of no use.
 
     Args:
@@ -41,18 +56,19 @@ async def persist(
     Raises:
         OverBudget: The purse does not hold what the next attempt may cost.
     """
-    reply = Reply()
+    reply, uncounted = Reply(), None
     for attempt in range(ATTEMPTS):
         if attempt:
             await asyncio.sleep(_pause(attempt, reply))
         async with pace.turn():
-            reply = await _attempt(model, request, pace, purse)
+            reply, more = await _attempt(model, request, pace, purse)
+        uncounted = uncounted + more if uncounted and more else uncounted or more
         if not reply.passes or (reply.pause_seconds or 0) > LONGEST_WISH_SECONDS:
             break
-    return reply
+    return Outcome(reply, uncounted)
 
 
-async def _attempt(model: ChatModel, request: Request, pace: Pace, purse: Purse | None) -> Reply:
+async def _attempt(model: ChatModel, request: Request, pace: Pace, purse: Purse | None) -> Outcome:
     """Send a request once, and let the pace know what came of it."""
     if purse is not None:
         await purse.reserve(request)
@@ -61,15 +77,17 @@ async def _attempt(model: ChatModel, request: Request, pace: Pace, purse: Purse 
         reply = await model.reply(request)
     except BackendError as error:
         reply = Reply.failed(error)
-    if purse is not None:
-        purse.settle(request, reply)
+    reply, said = believed(request, reply)
+    uncounted = None if purse is None else purse.settle(request, reply)
+    if uncounted is not None and said:
+        uncounted = replace(uncounted, said=said)
     pause = min(reply.pause_seconds or 0.0, LONGEST_WISH_SECONDS)
     if reply.status in OVERLOADED:
         pace.refused(sent, pause)
     elif reply.error is None:
         pace.answered()
         pace.pause(pause)
-    return reply
+    return Outcome(reply, uncounted)
 
 
 def _pause(attempt: int, reply: Reply) -> float:

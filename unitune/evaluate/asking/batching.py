@@ -18,15 +18,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from unitune.abilities import Batches, BatchStatus
 from unitune.errors import BackendError
 from unitune.evaluate.asking.batchcreate import Counter, batching_backend
 from unitune.evaluate.asking.batchfile import Batch, BatchFile, Pair
-from unitune.evaluate.asking.engine import Asked, record_of
+from unitune.evaluate.asking.engine import Asked, Question, record_of
 from unitune.evaluate.asking.journal import Journal
 from unitune.evaluate.asking.paper import Paper
+from unitune.evaluate.asking.spending import believed, uncounted
 from unitune.evaluate.results import Record
 from unitune.keys import batch_key
 from unitune.models import Reply, Request
@@ -206,13 +207,7 @@ class _Office:
             return False
         asked = paper.asked()  # what is in the batch and asked no more, nobody needs
         self.rows.append(
-            record_of(
-                paper.contender,
-                asked[pair],
-                paper.fingerprint,
-                pair.request_hash,
-                replies.get(request_id, UNANSWERED),
-            )
+            _record(paper, asked[pair], pair, replies.get(request_id, UNANSWERED))
             for request_id, pair in batch.requests().items()
             if pair in asked and self.rows.answer(batch.contender, *pair) is None
         )
@@ -253,6 +248,14 @@ class _Office:
             wait(min(left, BREATH_SECONDS))
             for asked in self.told.values():
                 self.notify(asked)
+
+
+def _record(paper: Paper, question: Question, pair: Pair, reply: Reply) -> Record:
+    request = question.put()
+    reply, said = believed(request, reply)
+    most = uncounted(request, reply)
+    made = record_of(paper.contender, question, paper.fingerprint, pair.request_hash, reply)
+    return replace(made, uncounted=most and replace(most, said=said))
 
 
 def _failure(batch: Batch, status: BatchStatus) -> str:

@@ -24,7 +24,7 @@ from typing import Literal, NamedTuple
 
 from unitune.data.example import digest
 from unitune.errors import BackendError, Mismatch
-from unitune.evaluate.asking.attempts import persist
+from unitune.evaluate.asking.attempts import Outcome, persist
 from unitune.evaluate.asking.journal import Journal
 from unitune.evaluate.asking.pace import LIMIT, Pace
 from unitune.evaluate.asking.remembered import Remembered
@@ -252,9 +252,9 @@ class _Lane:
 
         async def work() -> None:
             for one in left:
-                reply = await persist(self.model, one.question.put(), pace, self.means.purse)
-                self._keep([one], [reply])
-                self._heed(reply)
+                outcome = await persist(self.model, one.question.put(), pace, self.means.purse)
+                self._keep([one], [outcome])
+                self._heed(outcome.reply)
 
         try:
             async with asyncio.TaskGroup() as group:
@@ -286,18 +286,23 @@ class _Lane:
     def _recalled(self, hashed: str) -> Reply | None:
         return self.means.remembered.recall(hashed) if self.means.remembered else None
 
-    def _keep(self, batch: Sequence[_Pending], given: Sequence[Reply]) -> None:
-        fingerprint = self.model.fingerprint
-        new = [
-            record_of(self.contender, one.question, fingerprint, one.hashed, reply)
-            for one, reply in zip(batch, given, strict=True)
-        ]
+    def _keep(self, batch: Sequence[_Pending], given: Sequence[Outcome]) -> None:
+        new = [self._record(one, outcome) for one, outcome in zip(batch, given, strict=True)]
         self.journal.append(new)
         if self.means.remembered:
-            for record, reply in zip(new, given, strict=True):
-                self.means.remembered.remember(record.request_hash, reply)
+            for record, outcome in zip(new, given, strict=True):
+                self.means.remembered.remember(record.request_hash, outcome.reply)
         self.records.update(((record.case, record.repeat), record) for record in new)
         self.notify(len(self.records))
+
+    def _record(self, one: _Pending, outcome: Outcome) -> Record:
+        record = record_of(
+            self.contender, one.question, self.model.fingerprint, one.hashed, outcome.reply
+        )
+        failed = self.journal.last(self.contender, one.question.case, one.hashed)
+        earlier = failed and failed.uncounted  # it was asked before, in vain
+        paid = earlier + outcome.uncounted if earlier and outcome.uncounted else None
+        return replace(record, uncounted=paid or earlier or outcome.uncounted)
 
     def _heed(self, reply: Reply) -> None:
         """Stop when the failures are no finding about the model any more."""
@@ -316,11 +321,12 @@ class _Lane:
             )
 
 
-async def _answers(model: BatchedChatModel, batch: Sequence[_Pending]) -> list[Reply]:
+async def _answers(model: BatchedChatModel, batch: Sequence[_Pending]) -> list[Outcome]:
     try:
-        return await model.replies([one.question.put() for one in batch])
+        replies = await model.replies([one.question.put() for one in batch])
     except BackendError as error:
-        return [Reply.failed(error) for _ in batch]
+        return [Outcome(Reply.failed(error)) for _ in batch]
+    return [Outcome(reply) for reply in replies]
 
 
 def _batches(pending: Sequence[_Pending], size: int) -> Iterator[Sequence[_Pending]]:

@@ -1,38 +1,74 @@
 """What a comparison may spend on answers: a cap that no request may break.
 
-Before a request is sent, what it may cost at most is set aside: its prompt, counted high, and the
-longest answer that it allows. When the answer is there, the tokens that the vendor counted take its
-place. So the cap holds whatever is in flight, and is known before anything is asked; near it
-requests wait for one another.
+Before a request is sent, what it may cost at most is set aside: all of it as it is sent, counted
+high, and the longest answer that it allows, hidden reasoning included. When the answer is there,
+the tokens that the vendor counted take its place; where it gave no count, or one that cannot be
+true, the most stays counted. So the cap holds whatever is in flight, and is known before anything
+is asked; near it requests wait for one another.
 
-Not here: prices by vendor, and what a training costs (`unitune.cost`).
+Not here: whose answers have which price (`unitune.evaluate.asking.pricing`), and what a training
+costs (`unitune.cost`).
 """
 
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 
-from unitune import registry
 from unitune.errors import OverBudget
-from unitune.evaluate.results import Record
-from unitune.job import Job, TokenPrice
+from unitune.evaluate.asking.journal import Journal
+from unitune.evaluate.results import Record, Uncounted
+from unitune.job import TokenPrice
 from unitune.models import Reply, Request
-from unitune.specs.contenders import (
-    ContenderSpec,
-    FewShot,
-    Instructed,
-    Model,
-    Recorded,
-    Server,
-    ZeroShot,
-)
 
-TOKENS_A_MESSAGE = 8
-"""Around each message, high: chat templates take 3 to 5, OpenAI counts 3 (its Cookbook, How to
-count tokens)."""
+AROUND_REQUEST = 100
+"""Tokens that a chat template may put around the messages, such as a system prompt of its own where
+a request has none: about 75 in openai-harmony 0.0.8, fewer in Llama's and Qwen's."""
+AROUND_TOOLS = 1_000
+"""Tokens of what vendors tell a model about tools in general: up to 530 at Anthropic
+(docs.anthropic.com, Tool use pricing and tokens, read 2026-11-26)."""
+ABSURD = 10
+"""A count so many times the most that can be is a mistake, and not believed."""
+
+
+def most_tokens(request: Request) -> Uncounted:
+    """Return the most tokens that a request can take, and its answer.
+
+    No tokenizer makes more tokens of a text than it has bytes, and JSON of plain ASCII has at least
+    as many bytes as the texts in it. Tools are indented, as some chat templates show them.
+
+    Args:
+        request: What is asked.
+    """
+    messages = json.dumps([message.asked for message in request.messages])
+    tools = json.dumps(request.tools, indent=4) if request.tools else ""
+    around = AROUND_REQUEST + (AROUND_TOOLS if request.tools else 0)
+    return Uncounted(
+        prompt_tokens=len(messages) + len(tools) + around, completion_tokens=request.max_tokens
+    )
+
+
+def believed(request: Request, reply: Reply) -> tuple[Reply, str]:
+    """Return a reply without counts that cannot be true, and what they said; empty: nothing.
+
+    Args:
+        request: What was asked.
+        reply: What came of it.
+    """
+    most = most_tokens(request)
+    wrong = {
+        name: count
+        for name, count, limit in (
+            ("prompt_tokens", reply.prompt_tokens, most.prompt_tokens),
+            ("completion_tokens", reply.completion_tokens, most.completion_tokens),
+        )
+        if count is not None and not 0 <= count <= ABSURD * limit
+    }
+    said = ", ".join(f"{name} {count}" for name, count in wrong.items())
+    return (replace(reply, prompt_tokens=None, completion_tokens=None) if wrong else reply), said
 
 
 @dataclass(slots=True)
@@ -50,31 +86,34 @@ class Spending:
     reserved: Decimal = Decimal(0)
     _waiting: list[asyncio.Future[None]] = field(default_factory=list[asyncio.Future[None]])
 
-    def begin_with(self, records: Iterable[Record], prices: Mapping[str, TokenPrice]) -> None:
-        """Count what recorded answers have cost, as far as their tokens are known.
+    def charge(self, records: Iterable[Record], prices: Mapping[str, TokenPrice]) -> None:
+        """Count what recorded answers have cost.
 
         Args:
-            records: Of earlier calls of the same comparison; on dev a contender's name stands
-                before the prompt's.
+            records: Of earlier calls of the same comparison, or of batches; on dev a contender's
+                name stands before the prompt's.
             prices: By contender.
         """
         for record in records:
-            price = prices.get(record.contender.partition(": ")[0])
-            if price is not None and record.error is None and not record.recalled:
-                cost = usd(price, record.prompt_tokens, record.completion_tokens)
-                self.spent += cost or Decimal(0)
+            price = _price_of(record.contender, prices)
+            if price is not None:
+                self.spent += record_usd(price, record)
 
-    def afford(self, most: Decimal) -> None:
+    def afford(self, what: str, most: Decimal) -> None:
         """Refuse what is paid all at once, as batches are, where it may pass the cap.
+
+        Args:
+            what: What is to be paid.
+            most: US dollars.
 
         Raises:
             OverBudget: It may.
         """
         if self.cap is not None and self.spent + most > self.cap:
             raise OverBudget(
-                f"the answers in batches may cost up to ${most:.6f}, and of the ${self.cap} that "
-                f"this comparison may spend ${self.spent:.6f} are spent. Nothing was handed in. "
-                "Raise --budget, or use fewer cases."
+                f"{what} may cost up to ${most:.6f}, and of the ${self.cap} that this comparison "
+                f"may spend ${self.spent:.6f} are spent. Nothing was sent. Raise --budget, or use "
+                "fewer cases."
             )
 
     async def reserve(self, most: Decimal) -> bool:
@@ -134,64 +173,35 @@ class Purse:
                 "are spent. What was answered is kept. Raise --budget, or use fewer cases."
             )
 
-    def settle(self, request: Request, reply: Reply) -> None:
+    def settle(self, request: Request, reply: Reply) -> Uncounted | None:
         """Pay for a request for which money was set aside.
 
         Args:
             request: What was asked.
-            reply: What came of it.
+            reply: What came of it, with counts that can be believed.
+
+        Returns:
+            The tokens that were paid for uncounted, since the vendor said none.
         """
-        most, cost = most_usd(self.price, request), Decimal(0)
-        if reply.error is None:
-            known = usd(self.price, reply.prompt_tokens, reply.completion_tokens)
-            cost = most if known is None else known
-        elif reply.passes and reply.status is None:
-            cost = most  # no answer came; the vendor may have made one all the same
-        self.spending.settle(most, cost)
+        most = uncounted(request, reply)
+        known = usd(self.price, reply.prompt_tokens, reply.completion_tokens)
+        cost = tokens_usd(self.price, most) if most else known
+        self.spending.settle(most_usd(self.price, request), cost or Decimal(0))
+        return most
 
 
-def contender_prices(job: Job, free: bool) -> dict[str, TokenPrice]:  # noqa: FBT001 - one caller
-    """Return the prices of a job's contenders, by contender, as far as they are known.
+def uncounted(request: Request, reply: Reply) -> Uncounted | None:
+    """Return what a request may have taken where its vendor did not count.
 
     Args:
-        job: Its `evaluate.prices` go by contender or, for untuned models, by the model's name.
-        free: Whether the job's backend takes no money for answers.
-
-    Raises:
-        OverBudget: The answers have a budget, and a contender has no price: then nobody could say
-            when it is spent.
+        request: What was asked.
+        reply: What came of it, with counts that can be believed.
     """
-    evaluate, known = job.evaluate, dict[str, TokenPrice]()
-    unpriced: list[str] = []
-    for contender in evaluate.contenders:
-        price = evaluate.prices.get(contender.name)
-        if price is None and isinstance(contender, ZeroShot | Instructed | FewShot):
-            price = evaluate.prices.get(job.base_model)
-        if price is None and isinstance(contender, Model | Server):
-            price = evaluate.prices.get(contender.model)
-        if price is not None:
-            known[contender.name] = price
-        elif not _costs_nothing(contender, free):
-            unpriced.append(contender.name)
-    if evaluate.budget is not None and unpriced:
-        raise OverBudget(
-            f"evaluate.budget is ${evaluate.budget.usd}, and no price is known of "
-            f"{', '.join(unpriced)}. Give it under evaluate.prices, by contender: "
-            f"{{{unpriced[0]}: {{input: 0.15, output: 0.60}}}}, in US dollars a million tokens."
-        )
-    return known
-
-
-def _costs_nothing(contender: ContenderSpec, free: bool) -> bool:  # noqa: FBT001 - one caller
-    match contender:
-        case Recorded():
-            return True
-        case Model():
-            return registry.offer(contender.backend).training_price == "none"
-        case Server():
-            return False
-        case _:
-            return free
+    if reply.error is None:
+        told = reply.prompt_tokens is not None and reply.completion_tokens is not None
+        return None if told else most_tokens(request)
+    # No answer came; the vendor may have made one all the same.
+    return most_tokens(request) if reply.passes and reply.status is None else None
 
 
 def usd(price: TokenPrice, prompt: int | None, completion: int | None) -> Decimal | None:
@@ -207,15 +217,93 @@ def usd(price: TokenPrice, prompt: int | None, completion: int | None) -> Decima
     return (price.input * prompt + price.output * completion) / 1_000_000
 
 
+@dataclass(slots=True)
+class ScorerPurse:
+    """Pays for scorers that ask a model, out of what the whole comparison may spend.
+
+    Args:
+        spending: Shared with the contenders.
+        prices: By scorer; what has none is not paid for.
+        journal: Where is kept what was paid, so that the next call of the comparison knows.
+    """
+
+    spending: Spending
+    prices: Mapping[str, TokenPrice]
+    journal: Journal | None = None
+
+    def afford(self, scorer: str, most: int) -> None:
+        """Refuse to ask where that may pass the cap.
+
+        Args:
+            scorer: Who asks.
+            most: Tokens at most.
+
+        Raises:
+            OverBudget: It may.
+        """
+        price = self.prices.get(scorer)
+        if price is not None:
+            self.spending.afford(f"the scorer {scorer}", price.input * most / 1_000_000)
+
+    def pay(self, scorer: str, key: str, most: int, told: int | None) -> None:
+        """Count what was asked.
+
+        Args:
+            scorer: Who has asked.
+            key: Hash of what was asked.
+            most: Tokens at most.
+            told: Tokens as the endpoint counts them; None: it does not say.
+        """
+        counted = told if told is not None and 0 <= told <= ABSURD * most else None
+        record = Record(
+            contender=scorer,
+            case=key,
+            request_hash=key,
+            prompt_tokens=counted,
+            completion_tokens=None if counted is None else 0,
+            uncounted=None
+            if counted is not None
+            else Uncounted(prompt_tokens=most, completion_tokens=0),
+        )
+        self.spending.charge([record], self.prices)
+        if self.journal is not None and scorer in self.prices:
+            self.journal.append([record])
+
+
 def most_usd(price: TokenPrice, request: Request) -> Decimal:
     """Return what a request may cost at most, in US dollars.
-
-    No tokenizer makes more tokens of a text than it has bytes.
 
     Args:
         price: In US dollars a million tokens.
         request: What is asked.
     """
-    texts = [len(message.text.encode()) + TOKENS_A_MESSAGE for message in request.messages]
-    tools = len(str(request.tools or "").encode())
-    return (price.input * (sum(texts) + tools) + price.output * request.max_tokens) / 1_000_000
+    return tokens_usd(price, most_tokens(request))
+
+
+def tokens_usd(price: TokenPrice, tokens: Uncounted) -> Decimal:
+    """Return the price of tokens in US dollars."""
+    cost = price.input * tokens.prompt_tokens + price.output * tokens.completion_tokens
+    return cost / 1_000_000
+
+
+def record_usd(price: TokenPrice, record: Record) -> Decimal:
+    """Return what a recorded answer has cost, in US dollars: at most, where nobody counted.
+
+    Args:
+        price: In US dollars a million tokens.
+        record: An answer, or an error.
+    """
+    if record.recalled:
+        return Decimal(0)
+    cost = tokens_usd(price, record.uncounted) if record.uncounted else Decimal(0)
+    if record.error is None:
+        cost += usd(price, record.prompt_tokens, record.completion_tokens) or Decimal(0)
+    return cost
+
+
+def _price_of(name: str, prices: Mapping[str, TokenPrice]) -> TokenPrice | None:
+    """Return the price of a recorded contender; on dev its name is followed by the prompt's."""
+    if name in prices:
+        return prices[name]
+    fitting = [one for one in prices if name.startswith(f"{one}: ")]
+    return prices[max(fitting, key=len)] if fitting else None

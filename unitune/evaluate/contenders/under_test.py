@@ -10,8 +10,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from decimal import Decimal
 
 from unitune.backend import Event, State
+from unitune.cost.budget import NO_LIMIT, HostingBudget
 from unitune.data.dataset import Dataset
 from unitune.data.load import load
 from unitune.data.split import Splits
@@ -39,13 +41,18 @@ class Judged:
         """
         return answering(self.run)
 
-    def standing(self, seconds: float | None) -> AbstractContextManager[None]:
-        """Let the model answer while the body runs.
+    def standing(
+        self, seconds: float | None, budget: HostingBudget = NO_LIMIT
+    ) -> AbstractContextManager[Decimal]:
+        """Let the model answer while the body runs, and give what that may cost, in US dollars.
 
         Args:
             seconds: How long a deployment may stand that is brought up for it; None: none is.
+            budget: What the deployment may cost.
         """
-        return nullcontext() if seconds is None else standing(self.run, seconds)
+        if seconds is None:
+            return nullcontext(Decimal(0))
+        return standing(self.run, seconds, budget)
 
 
 def judged(job: Job, splits: Splits, run: Run | None) -> Judged:

@@ -1,9 +1,10 @@
 """The scorer `embedding`: how near two texts are in the space of an embedding model.
 
 Texts are sent, in batches, to any endpoint that speaks OpenAI's ``POST /embeddings``; what comes
-back is kept on disk, so that rescoring asks for nothing twice. The endpoint is paid like a model,
-and it sees answers and expected answers. When it fails for good, scoring stops with its error and
-nothing is lost: the answers are recorded, and the same command goes on.
+back is kept on disk, so that rescoring asks for nothing twice, and a replay for nothing at all. The
+endpoint is paid like a model, out of the same budget, and it sees answers and expected answers.
+When it fails for good, scoring stops with its error and nothing is lost: the answers are recorded,
+and the same command goes on.
 """
 
 from __future__ import annotations
@@ -15,14 +16,13 @@ import sqlite3
 from collections.abc import Generator, Sequence
 from contextlib import closing, contextmanager
 from itertools import islice
-from pathlib import Path
 from typing import Any, TypeAlias, cast
 
 import httpx
 import numpy as np
 from numpy.typing import NDArray
 
-from unitune.errors import BackendError, Unreachable, UserError
+from unitune.errors import BackendError, Mismatch, Unreachable, UserError
 from unitune.evaluate.scorers.interface import Attempt, Kind, Scorer, Setting
 from unitune.evaluate.scorers.text import refuse_empty
 from unitune.patience import passes, pauses, wait, wished
@@ -36,6 +36,8 @@ dozens a request's own cost no longer counts."""
 TRIES = 6
 """Of one request, with pauses of 1 to 15 seconds between: half a minute of a server's trouble."""
 TIMEOUT_SECONDS = 60.0
+AROUND_TEXT = 8
+"""Tokens that a model may put around a text: begin and end, and a word or two on what it is for."""
 
 
 def cosine(one: Vector, other: Vector) -> float:
@@ -57,23 +59,27 @@ class Embedder:
 
     Args:
         spec: Endpoint and model.
-        cache: Folder of the memory; made when something is to be kept.
+        setting: Its cache is the folder of the memory, made when something is to be kept.
 
     Raises:
         UserError: The environment variable of the key is not set.
     """
 
-    def __init__(self, spec: Embedding, cache: Path) -> None:
+    def __init__(self, spec: Embedding, setting: Setting) -> None:
         self._spec = spec
-        self._file = cache / "embeddings.sqlite"
+        self._file = setting.cache / "embeddings.sqlite"
         self._known: dict[str, Vector] = {}
-        self._headers = _headers(spec)
+        self._paid = setting.paid
+        self._replay = setting.replay
+        self._headers = {} if setting.replay else _headers(spec)
 
     def vectors(self, texts: Sequence[str]) -> list[Vector]:
         """Return the embeddings of texts, asking only for those that are not known.
 
         Raises:
             BackendError: The endpoint gave none, after several tries.
+            OverBudget: They may cost more than is left.
+            Mismatch: They are not known, and nobody may be asked.
         """
         wanted = [text for text in dict.fromkeys(texts) if text not in self._known]
         if wanted:
@@ -81,6 +87,12 @@ class Embedder:
             with self._memory() as memory, client:
                 self._known.update(self._recalled(memory, wanted))
                 missing = [text for text in wanted if text not in self._known]
+                if missing and self._replay:
+                    raise Mismatch(
+                        f"{self._spec.name}: of {len(wanted)} texts {len(missing)} have no "
+                        "recorded embedding on this machine, and a replay asks for none. Compare "
+                        "once without --replay here, or leave the scorer out."
+                    )
                 for at in range(0, len(missing), BATCH):
                     self._learn(memory, client, missing[at : at + BATCH])
         return [self._known[text] for text in texts]
@@ -129,6 +141,23 @@ class Embedder:
         return self._asked(client, texts)
 
     def _asked(self, client: httpx.Client, texts: Sequence[str]) -> list[Vector]:
+        most = sum(len(text.encode()) + AROUND_TEXT for text in texts)
+        if self._paid is not None:
+            self._paid.afford(self._spec.name, most)
+        told: int | None = None
+        try:
+            answer = self._sent(client, texts)
+            told = _tokens(answer)
+        except BackendError as error:
+            if error.status is not None:
+                most = 0  # refused
+            raise
+        finally:
+            if self._paid is not None and most:
+                self._paid.pay(self._spec.name, self._key(" ".join(texts)), most, told)
+        return self._read(answer, len(texts))
+
+    def _sent(self, client: httpx.Client, texts: Sequence[str]) -> httpx.Response:
         try:
             answer = client.post(
                 f"{self._spec.base_url.rstrip('/')}/embeddings",
@@ -142,7 +171,7 @@ class Embedder:
                 status=answer.status_code,
                 retry_after=_seconds(answer.headers.get("retry-after")),
             )
-        return self._read(answer, len(texts))
+        return answer
 
     def _read(self, answer: httpx.Response, count: int) -> list[Vector]:
         try:
@@ -162,7 +191,7 @@ class Embedder:
 
 def make_embedding(spec: Embedding, setting: Setting) -> Scorer:
     """Return the scorer of `cosine`; an empty answer has 0, and is never sent."""
-    embedder = Embedder(spec, setting.cache)
+    embedder = Embedder(spec, setting)
 
     def judge(attempt: Attempt) -> float:
         if not attempt.text.strip():
@@ -187,6 +216,15 @@ def _headers(spec: Embedding) -> dict[str, str]:
             "for a server that wants no key."
         )
     return {"Authorization": f"Bearer {key}"}
+
+
+def _tokens(answer: httpx.Response) -> int | None:
+    """Return the tokens that the endpoint has counted, if it says so."""
+    try:
+        count = answer.json()["usage"]["prompt_tokens"]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return None
+    return count if isinstance(count, int) and not isinstance(count, bool) else None
 
 
 def _seconds(text: str | None) -> float | None:

@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 import numpy as np
 
@@ -99,6 +99,18 @@ class Score:
     failed: bool = False
 
 
+class Paid(Protocol):
+    """What scorers that ask a model pay with (`unitune.evaluate.asking.spending`)."""
+
+    def afford(self, scorer: str, most: int) -> None:
+        """Refuse to ask where so many tokens may pass what may be spent."""
+        ...
+
+    def pay(self, scorer: str, key: str, most: int, told: int | None) -> None:
+        """Count what was asked: at most so many tokens, and as many as the endpoint says."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Setting:
     """What scorers need of the job beside their options.
@@ -107,11 +119,15 @@ class Setting:
         folder: Where relative paths start.
         labels: Distinct answers of train, in their order; for scorers that look for labels.
         cache: Folder for what is dear to compute twice.
+        paid: Pays for what a scorer asks of a model; None: nobody counts.
+        replay: Whether nobody may be asked.
     """
 
     folder: Path = Path()
     labels: tuple[str, ...] = ()
     cache: Path = Path()
+    paid: Paid | None = None
+    replay: bool = False
 
 
 def _any_answer_may_be_right(_: Example) -> str | None:
