@@ -40,7 +40,7 @@ from unitune.evaluate.results import (
 from unitune.evaluate.retention import Retention
 from unitune.evaluate.task import Task
 from unitune.job import Job
-from unitune.specs.contenders import Model, Recorded, Server
+from unitune.specs.contenders import FewShot, Model, Recorded, Server
 
 
 def conclude(
@@ -282,7 +282,7 @@ def _notes(job: Job, task: Task, training: Training | None) -> tuple[str, ...]:
     return (
         *task.notes,
         *(training.notes if training else ()),
-        *_weak_baseline(job),
+        *_weak_baselines(job),
         *_about_base(job),
     )
 
@@ -333,16 +333,26 @@ def _disbelieved(contenders: Iterable[Answered]) -> Iterable[str]:
             )
 
 
-def _weak_baseline(job: Job) -> tuple[str, ...]:
-    """Warn of a baseline into which nobody put any effort."""
-    kinds = {prompt_kind(spec) for spec in job.evaluate.contenders if spec.role == "baseline"}
-    if kinds != {"zero-shot"}:
-        return ()
-    note = (
-        "The only baseline is zero-shot, a prompt without any effort: instructions or shots may "
-        "do as well as tuning. Add instructed and few-shot to evaluate.contenders."
-    )
-    return (note,)
+def _weak_baselines(job: Job) -> Iterable[str]:
+    """Warn of baselines into which nobody put any effort, and of prompts that were left out."""
+    specs = [spec for spec in job.evaluate.contenders if spec.role == "baseline"]
+    kinds = {prompt_kind(spec) for spec in specs}
+    if kinds == {"zero-shot"}:
+        yield (
+            "The only baseline is zero-shot, a prompt without any effort: instructions or shots "
+            "may do as well as tuning. Add instructed and few-shot to evaluate.contenders."
+        )
+    shot_choices = {
+        spec.choose
+        for spec in specs
+        if isinstance(spec, FewShot | Model | Server) and prompt_kind(spec) == "few-shot"
+    }
+    if shot_choices == {"random"}:
+        yield (
+            "Left out of the comparison: a prompt that shows each case its own nearest training "
+            "rows, often stronger than the same rows for all (choose: random). With choose: auto "
+            "dev tries both."
+        )
 
 
 def _about_base(job: Job) -> tuple[str, ...]:

@@ -488,3 +488,19 @@ def test_stopped_in_a_notebook_the_asking_ends_too(
         loop.run_until_complete(cell())
     loop.close()
     assert 20 <= len((tmp_path / "out" / "rows.jsonl").read_text().splitlines()) < 120
+
+
+@pytest.mark.parametrize(
+    ("choices", "told"),
+    [(("random",), True), (("auto",), False), (("nearest",), False), (("random", "auto"), False)],
+)
+def test_a_stronger_prompt_that_was_left_out_is_named(
+    make_job: Any, backend_of: Any, choices: tuple[str, ...], *, told: bool
+) -> None:
+    backend_of(lambda _model, _request: "yes")
+    few_shot = [
+        {"type": "few-shot", "name": choice, "shots": 2, "choose": choice} for choice in choices
+    ]
+    candidate = {"type": "zero-shot", "role": "candidate"}
+    notes = compare(make_job({"contenders": [*few_shot, candidate]})).notes
+    assert told == any("each case its own nearest training rows" in note for note in notes)
