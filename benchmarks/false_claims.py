@@ -13,8 +13,9 @@
     own score   how often the interval of a contender's own score lies above the truth.
 
 Each claim that is wrong may come in 3 % of samples at most, 2.5 % being promised, and two standard
-errors of so many trials. The decisions are the shipped `refuted`, for scores 0 and 1 McNemar's statistic, which is the same
-(tests/unit/evaluate/test_statistics_intervals.py). Exit code 0 when all cells hold.
+errors of so many trials. The decisions are the shipped `refuted`, for scores 0 and 1 McNemar's
+statistic, which is the same (tests/unit/evaluate/test_statistics_intervals.py). Exit code 0 when
+all cells hold.
 
 `power` shows the ordinary cells with the decisions as they were and as they are.
 """
