@@ -47,6 +47,7 @@ from unitune.planning.feasibility import on_its_own_name
 from unitune.specs.contenders import Tuned
 
 if TYPE_CHECKING:
+    from unitune.evaluate.contenders.training import Training
     from unitune.evaluate.contenders.under_test import Judged
     from unitune.runs.run import Run
 
@@ -95,8 +96,8 @@ def compare(  # noqa: PLR0913 - each has a name and a default
         DataError: Cases cannot be told apart, or an expected answer cannot be read.
         Leak: Test cases stand in training rows.
         Mismatch: The tuned model does not belong to the job's base, the cases not to the prompt
-            that it was trained with, or the baseline file not to these cases; or, on replay, cases
-            or prompts have changed since they were answered.
+            that it was trained with, or the baseline file not to these cases; or, on replay, cases,
+            prompts, models or the training have changed since they were answered.
         OverBudget: The answers may cost more than `evaluate.budget`, and those that came are kept;
             or a price is unknown that the budget needs, or the deployment costs more than is left.
         UserError: It answers only from a deployment, and none stands; or one is to be brought up
@@ -141,6 +142,7 @@ def compare(  # noqa: PLR0913 - each has a name and a default
                 backend=job.backend,
                 base=job.base_model,
                 tuned=tuned.model() if tuned and not replay else None,
+                training=_training_fingerprint(job, splits, training),
                 contenders=contenders,
                 task=task,
                 folder=folder,
@@ -238,6 +240,17 @@ def _known_here(job: Job, splits: Splits, run: Run | None) -> Judged | None:
         if run is not None:
             raise
         return None
+
+
+def _training_fingerprint(job: Job, splits: Splits, training: Training | None) -> str:
+    """Return which training the tuned model must be of; empty where no contender is tuned."""
+    if training is not None:
+        return training.fingerprint
+    if not any(isinstance(spec, Tuned) for spec in job.evaluate.contenders):
+        return ""
+    from unitune.runs.run import training_fingerprint  # noqa: PLC0415 - loads the ledger
+
+    return training_fingerprint(job, splits)
 
 
 @contextmanager

@@ -119,6 +119,7 @@ def conclude(
             *_failed_scorers(graded),
             *_recalled(contenders),
             *_disbelieved(contenders),
+            *(_replayed(contenders) if training is None else ()),
             *paired.warnings,
         ),
         curve=training.curve if training else None,
@@ -251,11 +252,14 @@ def _cases(task: Task, graded: Sequence[Graded], pinned: Collection[str]) -> tup
     )
 
 
-def _provenance(task: Task, contenders: Iterable[Answered]) -> dict[str, str]:
+def _provenance(task: Task, contenders: Sequence[Answered]) -> dict[str, str]:
     models = {_called(each): each.fingerprint for each in contenders}
+    tuned = [each.origin for each in contenders if each.choice.contender.is_tuned]
+    trainings = {"Training": tuned[0]} if tuned else {}
     scorers = {f"Scorer {scorer.name}": scorer.fingerprint for scorer in task.scorers}
     return {
         **models,
+        **trainings,
         **scorers,
         "Test cases": digest_all(case.content for case in task.cases),
         "Sampling": _sampling(task),
@@ -330,6 +334,16 @@ def _disbelieved(contenders: Iterable[Answered]) -> Iterable[str]:
             yield (
                 f"{each.name}: of {len(said)} answers the tokens as counted there cannot be true "
                 f"(first: {said[0]}). The most that they can be was held against the budget."
+            )
+
+
+def _replayed(contenders: Iterable[Answered]) -> Iterable[str]:
+    """Tell whose recorded answers stand for a tuned model that nobody here has seen."""
+    for each in contenders:
+        if each.choice.contender.is_tuned:
+            yield (
+                f"{each.name}: its recorded answers are of the model {each.fingerprint}, made by "
+                f"{each.origin}, which is the training that the job describes."
             )
 
 

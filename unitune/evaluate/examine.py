@@ -26,7 +26,7 @@ from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
-from unitune.errors import Interrupted
+from unitune.errors import Interrupted, Mismatch
 from unitune.evaluate import retention
 from unitune.evaluate.asking import batchfile
 from unitune.evaluate.asking.batchfile import open_batches
@@ -47,7 +47,7 @@ from unitune.evaluate.task import Task
 from unitune.home import home, make_home
 from unitune.job import TokenPrice
 from unitune.models import ChatModel, TunedModel
-from unitune.specs.contenders import Recorded
+from unitune.specs.contenders import ContenderSpec, Recorded, Server, Tuned, ZeroShot
 
 Notify = Callable[[Asked], None]
 
@@ -61,12 +61,14 @@ class Answered:
         records: One a case and repeat, in the task's order, the repeats of a case together.
         fingerprint: Of the model that was asked.
         price: Of its tokens, where it is known.
+        origin: Which model the job named, as `Record.origin` has it.
     """
 
     choice: Choice
     records: tuple[Record, ...]
     fingerprint: str
     price: TokenPrice | None = None
+    origin: str = ""
 
     @property
     def name(self) -> str:
@@ -100,6 +102,7 @@ class Examination:
         backend: Name of the backend.
         base: Name of the untuned model there.
         tuned: The tuned model, when a contender is.
+        training: Fingerprint of the training that made it.
         contenders: All of them, in the job's order.
         task: Cases and scorers.
         folder: Where answers are written down.
@@ -121,6 +124,7 @@ class Examination:
     task: Task
     folder: Path
     job_folder: Path = Path()
+    training: str = ""
     batch: bool = False
     replay: bool = False
     recall: bool = False
@@ -243,6 +247,8 @@ class _Desk:
     remembered: Remembered | None
     notify: Notify
     chosen: dict[str, Choice] = field(default_factory=dict[str, Choice])
+    replayed: dict[str, str] = field(default_factory=dict[str, str])
+    """By origin, the model whose recorded answers are judged."""
 
     def sitting(self) -> Iterator[Answered]:
         """Yield each contender with its answers."""
@@ -286,7 +292,8 @@ class _Desk:
         for paper in papers:
             name = paper.contender
             price = self._price(name)
-            yield Answered(self.chosen[name], records[name], paper.fingerprint, price)
+            origin = self.rows.origins[name]
+            yield Answered(self.chosen[name], records[name], paper.fingerprint, price, origin)
 
     def _most_usd(self, papers: Iterable[Paper]) -> Decimal:
         """Return what the open questions may cost at most, at the price of single answers."""
@@ -306,8 +313,10 @@ class _Desk:
             price = asked.retention_prices.get(name)
             purse = price and asked.spending.purse(f"retention, {name}", price)
             questions = retention.questions()
+            spec = ZeroShot() if name == "base" else Tuned()
+            journal.origins[name] = self._places.origin(spec)
             if asked.replay:
-                records.append(replay(questions, journal, name))
+                records.append(self._replay(questions, journal, name, spec))
                 continue
             assert model is not None, "the job has a tuned contender"
             told = Asked(name, "probe", "general questions", 0, len(questions))
@@ -336,12 +345,16 @@ class _Desk:
         them the tuned model is loaded once more.
         """
         asked = self.examination
-        places = Places(asked.backend, asked.base, asked.tuned, asked.job_folder)
         groups: dict[tuple[bool, Source], list[Contender]] = {}
         for each in sorted(asked.contenders, key=_turn):
-            groups.setdefault((each.borrows, places.source(each.spec)), []).append(each)
+            groups.setdefault((each.borrows, self._places.source(each.spec)), []).append(each)
         for (_, source), group in groups.items():
             yield source, group
+
+    @property
+    def _places(self) -> Places:
+        asked = self.examination
+        return Places(asked.backend, asked.base, asked.tuned, asked.job_folder, asked.training)
 
     def _open(self, source: Source) -> ChatModel:
         return model_of(source, self.examination.task.cases)
@@ -349,9 +362,11 @@ class _Desk:
     def _answered(self, model: ChatModel | None, choice: Choice) -> Answered:
         records = tuple(self._ask_test(model, choice))
         fingerprint = records[0].model if model is None else model.fingerprint
-        return Answered(choice, records, fingerprint, self._price(choice.contender.name))
+        name = choice.contender.name
+        return Answered(choice, records, fingerprint, self._price(name), self.rows.origins[name])
 
     def _paper(self, source: Hosted, model: ChatModel, choice: Choice) -> Paper:
+        self.rows.origins[choice.contender.name] = self._places.origin(choice.contender.spec)
         return Paper(
             contender=choice.contender.name,
             prompt=choice.prompt.label,
@@ -394,12 +409,34 @@ class _Desk:
     ) -> list[Record]:
         # On dev named with its prompt, so that a reader of the file can tell the prompts apart.
         name = f"{contender.name}: {asked.prompt}" if asked.phase == "dev" else contender.name
+        journal.origins[name] = self._places.origin(contender.spec)
         if model is None:
-            return replay(questions, journal, name)
+            return self._replay(questions, journal, name, contender.spec)
         means = self._means(contender)
         return self.runner.run(
             ask(model, questions, journal, name, self._teller(asked), means=means)
         )
+
+    def _replay(
+        self, questions: Sequence[Question], journal: Journal, name: str, spec: ContenderSpec
+    ) -> list[Record]:
+        """Return recorded answers, all of which are of the one model that the job names.
+
+        Raises:
+            Mismatch: They are of several, or there are none.
+        """
+        records, origin = replay(questions, journal, name), journal.origins[name]
+        # These have their origin as fingerprint; others' also tells what the job does not know.
+        known = origin if isinstance(spec, Server | Recorded) else None
+        for record in records:
+            model = self.replayed.setdefault(origin, known or record.model)
+            if record.model != model:
+                raise Mismatch(
+                    f"{name}: the recorded answer to {record.case} is of the model "
+                    f"{record.model!r}, and others are, or all should be, of {model!r}. Take the "
+                    "rows back from version control, or compare once without --replay."
+                )
+        return records
 
     def _means(self, contender: Contender) -> Means:
         asked = self.examination

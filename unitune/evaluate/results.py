@@ -63,6 +63,9 @@ class Record:
     """Which time it was asked, from 0."""
     model: str = ""
     """Fingerprint of the model that answered."""
+    origin: str = ""
+    """Which model the job named: ``BACKEND:MODEL``, ``URL:MODEL``, ``training:FINGERPRINT`` of a
+    tuned one, or the hash of recorded answers."""
     request_hash: str
     """Hash of model fingerprint, messages and sampling settings: what determines the answer."""
     prompt_hash: str = ""

@@ -410,7 +410,7 @@ def test_what_another_comparison_has_asked_is_a_row_here_too(tmp_path: Path) -> 
     assert LETTERS == other.asked
 
 
-def test_a_replay_gives_the_rows_of_whatever_model_answered(tmp_path: Path) -> None:
+def test_a_replay_gives_the_rows_though_the_model_is_gone(tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
     recorded = put(Echo(fingerprint="gone", failing=frozenset({"q3"})), path, questions(*LETTERS))
     with open_journal(path) as journal:

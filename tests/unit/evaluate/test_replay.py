@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from unitune.errors import BackendError, Mismatch, OverBudget
+from unitune.evaluate.asking.engine import short_hash
 from unitune.evaluate.compare import compare
 from unitune.models import Request
+from unitune.testing.loopback import Answer, Asked, serve
 
 PROMPTED: dict[str, Any] = {
     "contenders": ["zero-shot", {"type": "instructed", "instructions": "x", "role": "candidate"}]
@@ -65,6 +69,132 @@ def test_a_replay_of_changed_cases_is_an_integrity_error(
     changed = make_job(PROMPTED, test=[(f"other {at}", "yes") for at in range(60)])
     with pytest.raises(Mismatch, match="60 of 60 questions have no recorded answer"):
         compare(changed, out=tmp_path / "out", replay=True)
+
+
+class Recorder:
+    """Serves chat completions that are always right."""
+
+    def answer(self, _: Asked) -> Answer:
+        message = {"role": "assistant", "content": "yes"}
+        choice = {"index": 0, "message": message, "finish_reason": "stop"}
+        return Answer({"id": "x", "object": "chat.completion", "choices": [choice]})
+
+
+@pytest.fixture
+def server_job(make_job: Any, backend_of: Any, tmp_path: Path) -> Iterator[Callable[..., Any]]:
+    """A job whose candidate is on a server, and has been recorded as the model good."""
+    backend_of(lambda _name, _request: "no")
+    with serve(Recorder()) as server:
+
+        def job(**changed: str) -> Any:
+            candidate = {
+                "type": "server",
+                "role": "candidate",
+                "name": "new",
+                "url": f"{server.url}/v1",
+                "model": "good",
+                "prompt": "zero-shot",
+            } | changed
+            return make_job({"contenders": ["zero-shot", candidate], "gate": {"mode": "improve"}})
+
+        assert 0 == compare(job(), out=tmp_path / "out").exit_code
+        yield job
+
+
+@pytest.mark.parametrize("changed", [{"model": "never-asked"}, {"url": "http://127.0.0.1:9/v1"}])
+def test_rows_of_another_model_than_the_job_names_are_refused(
+    server_job: Any, tmp_path: Path, changed: dict[str, str]
+) -> None:
+    assert 0 == compare(server_job(), out=tmp_path / "out", replay=True).exit_code
+    with pytest.raises(Mismatch, match=r"The job's model is http.*and the rows are of http.*:good"):
+        compare(server_job(**changed), out=tmp_path / "out", replay=True)
+
+
+def test_rows_of_another_base_are_refused(make_job: Any, backend_of: Any, tmp_path: Path) -> None:
+    backend_of(rule)
+    job = make_job(PROMPTED)
+    compare(job, out=tmp_path / "out")
+    other = job.model_copy(update={"model": "base-2"})
+    with pytest.raises(Mismatch, match="fake:base-2, and the rows are of fake:base"):
+        compare(other, out=tmp_path / "out", replay=True)
+
+
+def edited(path: Path, change: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
+    """Change every other row of the contender new."""
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    lines = [
+        json.dumps(row | (change(row) if row["contender"] == "new" and at % 2 else {}))
+        for at, row in enumerate(rows)
+    ]
+    path.write_text("\n".join([*lines, ""]))
+
+
+def forged(row: dict[str, Any]) -> dict[str, Any]:
+    hashed = short_hash(["third", row["prompt_hash"]])
+    return {"model": "third", "request_hash": hashed}
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (lambda _: {"model": "third"}, "its request_hash is of another"),
+        (forged, "is of the model 'third'"),
+        (lambda _: {"origin": ""}, "30 of 60 questions have no recorded answer"),
+    ],
+)
+def test_rows_that_do_not_hold_together_are_refused(
+    server_job: Any, tmp_path: Path, change: Any, told: str
+) -> None:
+    edited(tmp_path / "out" / "rows.jsonl", change)
+    with pytest.raises(Mismatch, match=told):
+        compare(server_job(), out=tmp_path / "out", replay=True)
+
+
+def test_rows_of_one_contender_are_of_one_model(
+    make_job: Any, backend_of: Any, tmp_path: Path
+) -> None:
+    """A base's fingerprint is not known from the job, but it is one."""
+    backend_of(rule)
+    compare(make_job(PROMPTED), out=tmp_path / "out")
+    path = tmp_path / "out" / "rows.jsonl"
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    changed = [row | (forged(row) if at % 2 else {}) for at, row in enumerate(rows)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in changed))
+    with pytest.raises(Mismatch, match="is of the model 'third', and others are"):
+        compare(make_job(PROMPTED), out=tmp_path / "out", replay=True)
+
+
+def test_a_replay_asks_no_embeddings_endpoint_and_needs_no_key(
+    make_job: Any, backend_of: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Embeddings:
+        def answer(self, asked: Asked) -> Answer:
+            texts: list[str] = asked.json["input"]
+            rows = [{"index": at, "embedding": [1.0, len(text)]} for at, text in enumerate(texts)]
+            return Answer({"data": rows})
+
+    with serve(Embeddings()) as server:
+        scorer = {
+            "type": "embedding",
+            "base_url": f"{server.url}/v1",
+            "model": "m",
+            "api_key_variable": "EMBEDDINGS_KEY",
+        }
+        evaluate = PROMPTED | {"scorers": [scorer]}
+        monkeypatch.setenv("EMBEDDINGS_KEY", "key")
+        backend_of(rule)
+        compare(make_job(PROMPTED), out=tmp_path / "out")
+        monkeypatch.delenv("EMBEDDINGS_KEY")
+        with pytest.raises(Mismatch, match="no recorded embedding on this machine"):
+            compare(make_job(evaluate), out=tmp_path / "out", replay=True)
+        assert [] == server.requests
+        monkeypatch.setenv("EMBEDDINGS_KEY", "key")
+        once = compare(make_job(evaluate), out=tmp_path / "out")
+        asked = len(server.requests)
+        monkeypatch.delenv("EMBEDDINGS_KEY")
+        again = compare(make_job(evaluate), out=tmp_path / "out", replay=True)
+    assert asked == len(server.requests) > 0
+    assert once.model_copy(update={"created": again.created}) == again
 
 
 PRICES = {"base": {"input": 1, "output": 10}}

@@ -68,6 +68,7 @@ def test_its_losses_and_settings_are_told(job: Job) -> None:
     )
     assert "trained by sft, 4 steps" == found.contenders[1].effort
     told = {"Tuned model", "Untuned model", "Test cases", "Sampling", "Scorer exact", "unitune"}
+    told |= {"Training"}
     assert told == set(found.provenance)
 
 
@@ -181,3 +182,23 @@ def test_json_answers_are_judged_by_value(make_job: Any, tmp_path: Path) -> None
     trained(told)
     tuned = compare(told).contenders[1]
     assert {"json_equal": 1.0, "json_valid": 1.0} == tuned.scores
+
+
+def test_a_replay_without_the_ledger_says_which_model_and_training_it_judges(
+    job: Job, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """As in CI, where the rows stand in the repository and nobody knows the run."""
+    run = trained(job)
+    asked = compare(job, out=tmp_path / "rows")
+    monkeypatch.setenv("UNITUNE_DIR", str(tmp_path / "elsewhere"))
+    found = compare(job, out=tmp_path / "rows", replay=True)
+    assert (asked.verdict, None) == (found.verdict, found.run)
+    assert f"training:{run.fingerprint}" == found.provenance["Training"]
+    told = f"made by training:{run.fingerprint}, which is the training that the job describes."
+    assert any(note.endswith(told) for note in found.notes)
+    summary = (tmp_path / "rows" / "summary.md").read_text()
+    assert run.fingerprint in summary
+
+    other = job.model_copy(update={"tuning": job.tuning.model_copy(update={"epochs": 9})})
+    with pytest.raises(Mismatch, match=f"the rows are of training:{run.fingerprint}"):
+        compare(other, out=tmp_path / "rows", replay=True)

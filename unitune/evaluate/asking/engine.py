@@ -183,28 +183,48 @@ async def ask(  # noqa: PLR0913 - each is a thing of its own
 
 
 def replay(questions: Sequence[Question], journal: Journal, contender: str) -> list[Record]:
-    """Return what was answered to the questions before, by whatever model; ask nothing.
+    """Return what the contender's own model answered to the questions before; ask nothing.
 
     Args:
         questions: As for `ask`.
-        journal: Where answers are found.
+        journal: Where answers are found, with the contender's origin.
         contender: Name under which they stand there.
 
     Returns:
         One record a question, in their order; errors that were recorded are errors still.
 
     Raises:
-        Mismatch: A question has no record: cases or prompts have changed since.
+        Mismatch: A question has no record: cases, prompts or the model have changed since; or a
+            record does not hold together.
     """
     found = [journal.recorded(contender, one.case, one.prompt_hash) for one in questions]
     missing = [one.case for one, record in zip(questions, found, strict=True) if record is None]
     if missing:
-        raise Mismatch(
-            f"{contender}: {len(missing)} of {len(questions)} questions have no recorded answer, "
-            f"first {missing[0]}. Cases, prompts or settings have changed since: compare once "
-            "without --replay."
+        raise Mismatch(_unanswered(journal, contender, missing, len(questions)))
+    records = [record for record in found if record is not None]
+    for question, record in zip(questions, records, strict=True):
+        if record.request_hash != request_hash(record.model, question):
+            raise Mismatch(
+                f"{contender}: the recorded answer to {record.case} is said to be of the model "
+                f"{record.model!r}, and its request_hash is of another. Take the rows back from "
+                "version control, or compare once without --replay."
+            )
+    return records
+
+
+def _unanswered(journal: Journal, contender: str, missing: Sequence[str], total: int) -> str:
+    told = (
+        f"{contender}: {len(missing)} of {total} questions have no recorded answer, "
+        f"first {missing[0]}."
+    )
+    if others := journal.other_origins(contender):
+        wanted = journal.origins.get(contender) or "no model"
+        named = ", ".join(other or "a model that they do not name" for other in others)
+        return (
+            f"{told} The job's model is {wanted}, and the rows are of {named}. Compare once "
+            "without --replay, or take the change back."
         )
-    return [record for record in found if record is not None]
+    return f"{told} Cases, prompts or settings have changed since: compare once without --replay."
 
 
 class _Pending(NamedTuple):

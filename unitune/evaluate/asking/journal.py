@@ -15,6 +15,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import cached_property
 from io import RawIOBase
 from pathlib import Path
@@ -54,9 +55,14 @@ def read_record(line: str | bytes) -> Record:
 
 
 class Journal:
-    """Recorded answers, in memory and in their file; open one with `open_journal`."""
+    """Recorded answers, in memory and in their file; open one with `open_journal`.
+
+    `origins` says whose answers count, by contender: each is written down with its `Record.origin`,
+    and one of another origin is not found.
+    """
 
     def __init__(self, file: RawIOBase, records: Iterable[Record]) -> None:
+        self.origins: dict[str, str] = {}
         self._file = file
         self._records: dict[tuple[str, str, str], Record] = {}
         self._remember(records)
@@ -64,15 +70,26 @@ class Journal:
     def answer(self, contender: str, case: str, request_hash: str) -> Record | None:
         """Return the recorded answer to this very request; None when there is none, or an error."""
         record = self.last(contender, case, request_hash)
-        return None if record is None or record.error is not None else record
+        if record is None or record.error is not None:
+            return None
+        return record if record.origin == self._origin(contender) else None
 
     def last(self, contender: str, case: str, request_hash: str) -> Record | None:
         """Return what came of this very request last, an answer or an error."""
         return self._records.get((contender, case, request_hash))
 
     def recorded(self, contender: str, case: str, prompt_hash: str) -> Record | None:
-        """Return what came last of a case with this prompt, whichever model was asked."""
-        return self._by_prompt.get((contender, case, prompt_hash))
+        """Return what came last of a case with this prompt from the contender's own origin."""
+        key = contender, case, prompt_hash, self._origin(contender)
+        return self._by_prompt.get(key)
+
+    def other_origins(self, contender: str) -> list[str]:
+        """Return from where else there are answers under a contender's name."""
+        found = {record.origin for record in self if record.contender == contender}
+        return sorted(found - {self._origin(contender)})
+
+    def _origin(self, contender: str) -> str:
+        return self.origins.get(contender, "")
 
     def __iter__(self) -> Iterator[Record]:
         """What came last of each request."""
@@ -80,7 +97,7 @@ class Journal:
 
     def append(self, records: Iterable[Record]) -> None:
         """Write answers down, before anybody counts them."""
-        new = tuple(records)
+        new = tuple(replace(record, origin=self._origin(record.contender)) for record in records)
         if not new:
             return
         lines = "".join(f"{line_of(record)}\n" for record in new)
@@ -94,9 +111,9 @@ class Journal:
             self._records[key] = record
 
     @cached_property
-    def _by_prompt(self) -> dict[tuple[str, str, str], Record]:
+    def _by_prompt(self) -> dict[tuple[str, str, str, str], Record]:
         """For replays, during which nothing is written."""
-        return {(record.contender, record.case, record.prompt_hash): record for record in self}
+        return {(one.contender, one.case, one.prompt_hash, one.origin): one for one in self}
 
 
 @contextmanager

@@ -60,8 +60,7 @@ class RecordedModel:
         for case in cases:
             if case.case_id in recorded:
                 self._keep(path, _question(case.prompt), recorded[case.case_id])
-        kept = digest_all(recorded[name].content for name in sorted(recorded))
-        self.fingerprint = f"recorded:{kept}"
+        self.fingerprint = _fingerprint(recorded)
 
     def _keep(self, path: Path, question: str, answer: RecordedAnswer) -> None:
         """Note an answer; a request carries no case, so one question can have one answer alone."""
@@ -90,6 +89,19 @@ class RecordedModel:
 
     def close(self) -> None:
         """Free nothing; there is nothing."""
+
+
+def recorded_fingerprint(path: Path) -> str:
+    """Return the fingerprint of a file of recorded answers, which its content makes.
+
+    Raises:
+        DataError: The file is missing, or a line is no recorded answer.
+    """
+    return _fingerprint(read_recorded(path))
+
+
+def _fingerprint(recorded: Mapping[str, RecordedAnswer]) -> str:
+    return f"recorded:{digest_all(recorded[name].content for name in sorted(recorded))}"
 
 
 def read_answers(path: Path) -> dict[str, str]:

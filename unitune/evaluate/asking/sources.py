@@ -19,7 +19,7 @@ from typing import TypeAlias
 from unitune import registry
 from unitune.data.example import Example
 from unitune.errors import UserError
-from unitune.evaluate.asking.recorded import RecordedModel
+from unitune.evaluate.asking.recorded import RecordedModel, recorded_fingerprint
 from unitune.models import ChatModel, TunedModel
 from unitune.specs.contenders import ContenderSpec, Model, Recorded, Server, Tuned
 
@@ -58,14 +58,36 @@ class Places:
     Args:
         backend: The job's own.
         base: Name of the untuned model there.
-        tuned: The tuned model, when a contender is.
+        tuned: The tuned model, when a contender is, and it is to be asked.
         folder: Where the job's relative paths start.
+        training: Fingerprint of the training that made the tuned model.
     """
 
     backend: str
     base: str
     tuned: TunedModel | None
     folder: Path
+    training: str = ""
+
+    def origin(self, spec: ContenderSpec) -> str:
+        """Return which model a contender is, as far as the job says: `Record.origin`.
+
+        It takes no key, no vendor's package and no model.
+
+        Raises:
+            DataError: Recorded answers cannot be read.
+        """
+        match spec:
+            case Tuned():
+                return f"training:{self.training}"
+            case Model():
+                return f"{spec.backend}:{_own_name(spec)}"
+            case Server():
+                return f"{spec.url.rstrip('/')}:{spec.model}"
+            case Recorded():
+                return recorded_fingerprint(self.folder / spec.answers)
+            case _:
+                return f"{self.backend}:{self.base}"
 
     def source(self, spec: ContenderSpec) -> Source:
         """Return which model answers for a contender."""

@@ -29,6 +29,7 @@ class Training:
 
     Args:
         run: Id of the run.
+        fingerprint: Of everything that determined what it learned.
         rows: What it was trained on, validation rows included, where that is not what the job
             says now.
         effort: What went into it, in words.
@@ -37,6 +38,7 @@ class Training:
     """
 
     run: str
+    fingerprint: str
     rows: tuple[Dataset, ...]
     effort: str
     curve: Curve | None

@@ -112,6 +112,7 @@ def _described(job: Job, splits: Splits, run: Run) -> Training:
     events = run.events()
     return Training(
         run=run.id,
+        fingerprint=run.fingerprint,
         rows=() if same else _trained_rows(run),
         effort=_effort(run.job, events),
         curve=_curve(events),
