@@ -15,7 +15,7 @@ from typing import Literal, Protocol, runtime_checkable
 
 from pydantic import BaseModel, ConfigDict, JsonValue
 
-from unitune.backend import Launch, State
+from unitune.backend import Guarantee, Launch, State
 from unitune.data.dataset import Dataset
 from unitune.data.example import Example
 from unitune.data.findings import Finding
@@ -35,6 +35,47 @@ class Pauses(Protocol):
 
     def resume(self, job_id: str) -> None:
         """Let a paused job go on from its last checkpoint."""
+        ...
+
+
+@runtime_checkable
+class GuaranteesByServer(Protocol):
+    """A backend that can be led to other servers, not all of which keep a launch key."""
+
+    def guarantee_of(self, job: Job) -> Guarantee:
+        """Return how a launch is found again at the server that this job is sent to.
+
+        Raises:
+            BackendError: The server does not say whether it keeps keys.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class JobDescription:
+    """What a backend says of one of its jobs; None where it does not say.
+
+    Args:
+        key: What its launch key stands in: a label, a suffix, its name.
+        base_model: The backend's name of the base.
+        training: The backend's name of the training file, as in `Upload.ref`.
+    """
+
+    key: str | None = None
+    base_model: str | None = None
+    training: str | None = None
+
+
+@runtime_checkable
+class DescribesJobs(Protocol):
+    """A backend that can say what a job trains, before a run takes it for its own."""
+
+    def describe_job(self, job_id: str) -> JobDescription:
+        """Return what is known of a job.
+
+        Raises:
+            BackendError: There is no such job.
+        """
         ...
 
 

@@ -61,6 +61,10 @@ class Guarantee(StrEnum):
     """The key is only part of a name; a single match is adopted."""
 
 
+SAFE_TO_REPEAT = (Guarantee.TOKEN, Guarantee.OWN_ID)
+"""Of backends that make one job of two create calls with the same key."""
+
+
 @dataclass(frozen=True, slots=True)
 class Event:
     """Something that happened to a run at its backend.

@@ -9,6 +9,7 @@ a key of a run id's form that begins with b.
 
 from __future__ import annotations
 
+import re
 import secrets
 from datetime import UTC, datetime
 
@@ -21,6 +22,7 @@ RANDOM_DIGITS = 8
 CLOCK_DIGITS = 4
 SECONDS_PER_DAY = 86_400
 MOST_ATTEMPTS = 99_999
+LAUNCH_KEY = re.compile(rf"\br\d{{6}}-[{DIGITS}]{{12}}-\d{{1,5}}\b")
 
 
 def run_id(time: float) -> str:
@@ -46,6 +48,12 @@ def launch_key(run: str, attempt: int) -> str:
     if not 1 <= attempt <= MOST_ATTEMPTS:
         raise ValueError(f"attempt is {attempt}; it must be from 1 to {MOST_ATTEMPTS}")
     return f"{run}-{attempt}"
+
+
+def launch_key_in(text: str) -> str | None:
+    """Return the launch key that stands in a job's name, suffix or label; None where none does."""
+    found = LAUNCH_KEY.search(text)
+    return found and found[0]
 
 
 def batch_key(time: float) -> str:

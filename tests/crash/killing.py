@@ -26,11 +26,21 @@ from unitune.backend import Guarantee, State
 from unitune.errors import UnituneError
 from unitune.job import Data, Job
 from unitune.ledger import database, deployments, holders, leases, ledger, records, sqlite
-from unitune.runs import deleting, handle, launching, run, settling, uploading
+from unitune.runs import (
+    creating,
+    deleting,
+    duplicates,
+    handle,
+    launching,
+    run,
+    settling,
+    uploading,
+)
 from unitune.runs.run import Run, launch, runs
 from unitune.testing import FakeBackend, fake, fake_vendor
 
-ACTING = (deleting, handle, launching, locks, patience, run, settling, uploading, fake, fake_vendor)
+LAUNCHING = (creating, deleting, duplicates, handle, launching, run, settling, uploading)
+ACTING = (*LAUNCHING, locks, patience, fake, fake_vendor)
 RECORDING = (database, deployments, holders, leases, ledger, records, sqlite)
 OURS = {str(module.__file__) for module in (*ACTING, *RECORDING)}
 SEARCH = {str(settling.__file__)}

@@ -16,7 +16,7 @@ from unitune import registry
 from unitune.backend import Guarantee, State
 from unitune.errors import Busy, Unreachable
 from unitune.ledger import Ledger, leases
-from unitune.runs import launching
+from unitune.runs import creating
 from unitune.runs.run import Run, find_run, launch, runs
 from unitune.testing import FakeBackend
 
@@ -70,7 +70,7 @@ def resume_and_stop(run_id: str, owner: type, verb: str, when: When) -> str:
 @pytest.fixture
 def short_calls(monkeypatch: pytest.MonkeyPatch) -> None:
     """Create calls that are known to be over soon."""
-    monkeypatch.setattr(launching, "CREATE_SECONDS", LEASE_SECONDS)
+    monkeypatch.setattr(creating, "CREATE_SECONDS", LEASE_SECONDS)
 
 
 def create_calls(folder: Path, run: Run) -> int:
@@ -133,22 +133,24 @@ def test_a_create_call_of_a_process_that_was_taken_over_finds_the_job_where_the_
     with stopped(lambda: resume_and_stop(run.id, FakeBackend, "submit", "before")) as still:
         run.resume()
         still.go_on()
-        assert f"answered with job {run.job_id}" in still.result()
+        assert f"found the job that this process made ({run.job_id})" in still.result()
     assert [run.job_id] == jobs_at_the_vendor(place)
 
 
 @pytest.mark.usefixtures("short_calls")
-def test_a_process_that_stood_still_within_its_create_call_names_the_job_that_it_made(
+def test_a_process_that_stood_still_within_its_create_call_cancels_the_job_that_it_made(
     place: Path,
 ) -> None:
-    """Nothing can take back a request that was being sent; so the user learns of its job."""
+    """Nothing can take back a request that was being sent; but its sender knows whose job it is."""
     run = interrupted(place)
     with stopped(lambda: resume_and_stop(run.id, FakeBackend, "submit", "before")) as still:
         run.resume()
         still.go_on()
         told = still.result()
     (surplus,) = set(jobs_at_the_vendor(place)) - {run.job_id}
-    assert f"answered with job {surplus}: if that is not the run's, cancel it at fake" in told
+    assert f"this process made {surplus}, and has cancelled it" in told
+    assert State.CANCELLING is FakeBackend().poll(surplus, "").state
+    assert not run.refresh().state.ended
 
 
 def test_a_process_is_not_taken_over_while_its_create_call_may_be_under_way(

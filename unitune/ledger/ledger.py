@@ -243,6 +243,23 @@ class Ledger:
                 for row in connection.execute(query)
             ]
 
+    def events_keyed(self, run_id: str, attempt: int, beginning: str) -> list[Event]:
+        """Return the events of one attempt whose keys begin so, in the order they came in."""
+        query = sa.select(EVENTS).where(
+            EVENTS.c.run_id == run_id,
+            EVENTS.c.attempt == attempt,
+            EVENTS.c.key.startswith(beginning, autoescape=True),
+        )
+        with self._database.reading() as connection:
+            rows = connection.execute(query.order_by(EVENTS.c.id))
+            return [Event(row.key, row.kind, row.time, row.data) for row in rows]
+
+    def run_of_job(self, backend: str, job_id: str) -> str | None:
+        """Return the id of the run that has a job of a backend; None where none has."""
+        query = sa.select(RUNS.c.id).where(RUNS.c.backend == backend, RUNS.c.job_id == job_id)
+        with self._database.reading() as connection:
+            return connection.execute(query.limit(1)).scalar()
+
     def transitions(self, run_id: str) -> list[Transition]:
         """Return the states that a run went through, oldest first."""
         query = sa.select(TRANSITIONS).where(TRANSITIONS.c.run_id == run_id)

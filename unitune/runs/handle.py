@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 
-from unitune import budgeting, registry
+from unitune import budgeting
 from unitune.backend import Event, State
 from unitune.cost.documents import Estimate
 from unitune.cost.reconcile import Reconciliation
@@ -23,7 +23,8 @@ from unitune.job import Job
 from unitune.ledger import Ledger, RunRecord, Transition
 from unitune.models import TunedModel
 from unitune.patience import passes, wished
-from unitune.runs import deleting, launching
+from unitune.runs import deleting, duplicates, launching
+from unitune.runs.adopting import refuse_foreign_job
 
 SLOWEST_POLL_SECONDS = 5.0
 MISSED_POLLS = 20
@@ -152,13 +153,17 @@ class Run:
     def refresh(self) -> Run:
         """Ask the backend once and write down what is new.
 
+        An uncertain run looks for a job that carries its key, and adopts it if there is just one.
+
         Raises:
             Unreachable: No answer came.
         """
         self._reload()
-        if self._can_be_polled:
+        if self._can_be_polled or self.state is State.UNCERTAIN:
             with self._acting():
-                if self._can_be_polled:
+                if self.state is State.UNCERTAIN:
+                    self._record = launching.look_again(self._ledger, self._record)
+                elif self._can_be_polled:
                     self._record = launching.poll(self._ledger, self._record)
         return self
 
@@ -209,11 +214,31 @@ class Run:
         Raises:
             UserError: It has ended otherwise already, or is uncertain.
         """
+        if self.state is State.UNCERTAIN:
+            self.refresh()
         with self._acting():
             if self.state in (State.SUCCEEDED, State.FAILED):
                 raise UserError(f"run {self.id} has {self.state} already; nothing is left to end.")
             self._record = launching.cancel(self._ledger, self._record)
         return self
+
+    @property
+    def duplicates(self) -> list[str]:
+        """The backend's ids of further jobs that were seen to carry the run's key."""
+        seen = self._ledger.events_keyed(self.id, self.attempt, duplicates.DUPLICATE)
+        return [str(event.data["job"]) for event in seen]
+
+    def cancel_duplicate(self, job_id: str) -> None:
+        """End a further job that carries the run's key; the run's own goes on.
+
+        Args:
+            job_id: The backend's id of it.
+
+        Raises:
+            UserError: It is the run's own job, or does not carry the run's key.
+        """
+        with self._acting():
+            duplicates.cancel_duplicate(self._ledger, self._record, job_id)
 
     def pause(self) -> Run:
         """Stop the run for now; `watch` then shows paused, and `resume` goes on.
@@ -236,7 +261,8 @@ class Run:
         """Let the run go on from wherever it stopped; one that runs or succeeded is left alone.
 
         An interrupted launch is finished with exactly one job, a paused job goes on from its
-        checkpoint, a failed run begins its next attempt, and a cancel is sent again.
+        checkpoint, a failed run begins its next attempt, and a cancel is sent again. An uncertain
+        run first looks once more for its job; if that shows, nothing need be decided.
 
         Args:
             adopt: For an uncertain run: the backend's id of the job that is its own.
@@ -247,13 +273,22 @@ class Run:
             Unsupported: It is paused at a backend that cannot resume.
             UnituneError: The backend refused or did not answer.
         """
-        if (adopt is not None or resubmit) and self.refresh().state is not State.UNCERTAIN:
+        self._reload()
+        if self.state is State.UNCERTAIN and self.refresh().job_id not in (None, adopt):
+            if adopt is None:
+                return self
             raise UserError(
-                f"run {self.id} is {self.state}; adopt and resubmit are for uncertain runs only."
+                f"run {self.id} has just found its own job, {self.job_id}, by its key; {adopt} is "
+                f"not adopted. Follow it: unitune watch {self.id}"
             )
         with self._acting():
             if self.state is State.UNCERTAIN:
                 self._record = self._decided(adopt, resubmit=resubmit)
+            elif resubmit or adopt not in (None, self.job_id):
+                raise UserError(
+                    f"run {self.id} is {self.state}; adopt and resubmit are for uncertain runs "
+                    "only."
+                )
             else:
                 self._record = self._taken_on()
         return self
@@ -293,10 +328,9 @@ class Run:
             raise UserError(f"run {self.id} is uncertain: {self.error}")
         if adopt is None:
             return launching.attempt_again(self._ledger, self._record)
-        registry.backend(self.backend_name).poll(
-            adopt, ""
-        )  # an id that it does not know is refused
-        return launching.adopt(self._ledger, self._record, adopt)
+        refuse_foreign_job(self._ledger, self._record, adopt)
+        adopted = launching.adopt(self._ledger, self._record, adopt)
+        return duplicates.searched_after_launch(self._ledger, adopted)
 
     def _taken_on(self) -> RunRecord:
         record = self._record

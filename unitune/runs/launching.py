@@ -9,15 +9,15 @@ dies leaves a record that says how far it may have come:
     uncertain            nobody but the user can know: `adopt` or `attempt_again`
     others               there is a job: `poll`
 
-What is not here: the handle that users hold (`unitune.runs.handle`), the search for a job whose
-create call got no clear answer (`unitune.runs.settling`), and how rows are handed over
+What is not here: the handle that users hold (`unitune.runs.handle`), the create call and what
+follows from its answer (`unitune.runs.creating`), and how rows are handed over
 (`unitune.runs.uploading`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 
@@ -25,45 +25,31 @@ from pydantic import JsonValue
 
 from unitune import budgeting, registry
 from unitune.abilities import Pauses
-from unitune.backend import Event, Guarantee, Launch, State, Status
-from unitune.errors import (
-    BackendError,
-    Busy,
-    Interrupted,
-    UnituneError,
-    Unreachable,
-    Unsupported,
-    UserError,
-)
+from unitune.backend import Event, State, Status
+from unitune.errors import BackendError, Interrupted, Unreachable, Unsupported, UserError
 from unitune.ledger import Ledger, RunRecord
-from unitune.patience import (
-    LONGEST_WISH_SECONDS,
-    outcome_open,
-    passes,
-    patiently,
-    pauses,
-    rate_limited,
-    wait,
-    wished,
-)
-from unitune.runs.settling import adopt, locate, note_silence, settle, uncertain
-from unitune.runs.uploading import files_to_hand_over, hand_over, uploads
+from unitune.patience import outcome_open, patiently, rate_limited
+from unitune.runs.creating import call_off, create, find_out, located, refusal_fails
+from unitune.runs.duplicates import events_of_poll
+from unitune.runs.settling import adopt, look_again
+from unitune.runs.uploading import files_to_hand_over, hand_over
 
-__all__ = ["BEFORE_JOB", "adopt", "advance", "attempt_again", "cancel", "pause", "poll", "unpause"]
+__all__ = [
+    "BEFORE_JOB",
+    "adopt",
+    "advance",
+    "attempt_again",
+    "cancel",
+    "look_again",
+    "pause",
+    "poll",
+    "unpause",
+]
 
 BEFORE_JOB = (State.PLANNED, State.UPLOADING, State.SUBMITTING)
 """States in which the backend may have no job yet."""
-SAFE_TO_REPEAT = (Guarantee.TOKEN, Guarantee.OWN_ID)
-"""Backends that make one job of two create calls with the same key."""
-CREATE_CALLS = 2
-"""Create calls without a clear answer before the user is told to resume later."""
-RATE_LIMITED_TRIES = 5
-"""How often a create call that was refused for its rate is sent again."""
-CREATE_SECONDS = 120.0
-"""How long a create call may take: that long at least, the run is in this process's hands."""
 POLL_PATIENCE_SECONDS = 10.0
-"""Likewise a poll; less, because others may want to act meanwhile."""
-INTERRUPTED = "the launch was interrupted while it created the job"
+"""How long a poll bears that the vendor is asked too often; others may want to act meanwhile."""
 OVERRUN = "unitune:overrun"
 """Key of the event that says why a run was cancelled for its cost."""
 
@@ -104,16 +90,25 @@ def _advance(ledger: Ledger, record: RunRecord) -> RunRecord:
         record = ledger.write(replace(record, state=State.UPLOADING))
     if record.state is State.UPLOADING:
         files = files_to_hand_over(ledger, record)
-        with _refusal_fails(ledger, record):
+        with refusal_fails(ledger, record):
             hand_over(ledger, record, files)
-        return _create(ledger, record)
+        record = located(ledger, record)
+        return create(ledger, record) if record.state is State.UPLOADING else record
     if record.state is State.SUBMITTING:
-        return _settle(ledger, record)
+        return find_out(ledger, record)
     return record
 
 
 def attempt_again(ledger: Ledger, record: RunRecord) -> RunRecord:
-    """Begin the next attempt, under a launch key of its own, and take it on."""
+    """Begin the next attempt, under a launch key of its own, and take it on.
+
+    If the backend turns out to have a job of the attempt before that the run did not know, that
+    one is adopted instead.
+    """
+    if record.job_id is None:
+        record = look_again(ledger, record)
+        if record.job_id is not None:
+            return record
     fresh = replace(
         record,
         state=State.PLANNED,
@@ -140,7 +135,8 @@ def poll(ledger: Ledger, record: RunRecord) -> RunRecord:
         cursor=status.cursor,
         model=status.model,
     )
-    events = (*status.events, *_money(status, ledger.now))
+    duplicates = events_of_poll(ledger, record, ended=status.state.ended)
+    events = (*status.events, *_money(status, ledger.now), *duplicates)
     written = record if seen == record and not events else ledger.write(seen, events)
     if written.state is State.CANCELLING and status.state is not State.CANCELLING:
         return _cancelled_for_its_cost(ledger, written)
@@ -179,8 +175,7 @@ def _cancelled_for_its_cost(ledger: Ledger, record: RunRecord) -> RunRecord:
 
     The process that decided on it may have died before it was sent.
     """
-    decided = any(seen.event.key == OVERRUN for seen in ledger.events(record.id, record.attempt))
-    if decided:
+    if ledger.events_keyed(record.id, record.attempt, OVERRUN):
         with suppress(BackendError):  # the job may just have ended, or not listen twice
             registry.backend(record.backend).cancel(_job_of(record))
     return record
@@ -228,7 +223,9 @@ def cancel(ledger: Ledger, record: RunRecord) -> RunRecord:
     if record.state is State.UNCERTAIN:
         raise UserError(f"run {record.id} cannot be cancelled yet: {record.error}")
     if record.state is State.SUBMITTING:
-        record = _called_off(ledger, record)
+        record = call_off(ledger, record)
+    if record.state is State.UPLOADING:
+        record = located(ledger, record)
     if record.state in (State.PLANNED, State.UPLOADING):
         return ledger.write(replace(record, state=State.CANCELLED))
     if record.state.ended or record.state is State.UNCERTAIN:
@@ -248,124 +245,6 @@ def _send_cancel(ledger: Ledger, record: RunRecord) -> RunRecord:
             raise
         return record
     return poll(ledger, record)
-
-
-def _create(ledger: Ledger, record: RunRecord, calls: int = CREATE_CALLS) -> RunRecord:
-    """Announce and send the create call; no earlier call made a job that this one could double.
-
-    It is sent again while it is refused for its rate, each time announced anew: what came of it is
-    searched for from the last announcement on.
-
-    Args:
-        ledger: Where the run is written down.
-        record: The run.
-        calls: How many may be sent, as long as none gets a clear answer.
-    """
-    launch = _launch(ledger, record)
-    budgeting.reserve(ledger, record)
-    for tries, pause in enumerate(pauses()):
-        record = ledger.write(replace(record, state=State.SUBMITTING))
-        try:
-            job_id = _sent(ledger, record, launch)
-        except BackendError as error:
-            if outcome_open(error):
-                return _after_silence(ledger, record, error, calls - 1)
-            if not rate_limited(error):
-                raise
-            record = _put_back(ledger, record)
-            longer = wished(error, pause)
-            if tries == RATE_LIMITED_TRIES or longer > LONGEST_WISH_SECONDS:
-                raise
-            wait(longer)
-        else:
-            return _adopted(ledger, record, job_id)
-    raise AssertionError("pauses never end")
-
-
-def _sent(ledger: Ledger, record: RunRecord, launch: Launch) -> str:
-    """Send the create call, if the run is still in this process's hands; return the job's id."""
-    ledger.hold(record, CREATE_SECONDS)
-    with _refusal_fails(ledger, record):
-        return registry.backend(record.backend).submit(launch)
-
-
-def _adopted(ledger: Ledger, record: RunRecord, job_id: str) -> RunRecord:
-    try:
-        return adopt(ledger, record, job_id)
-    except Busy as error:
-        raise Busy(
-            f"{error} The create call of this process was answered with job {job_id}: if that is "
-            f"not the run's, cancel it at {record.backend}."
-        ) from error
-
-
-def _after_silence(ledger: Ledger, record: RunRecord, error: BackendError, calls: int) -> RunRecord:
-    """Go on after a create call whose outcome is open; so many more may be sent."""
-    record = note_silence(ledger, record, error)
-    if _guarantee(record) in SAFE_TO_REPEAT:
-        if calls:
-            return _create(ledger, record, calls)
-        raise error
-    record = settle(ledger, record)
-    if record.state is not State.SUBMITTING:
-        return record
-    if _guarantee(record) is Guarantee.SUFFIX_ONLY:
-        return uncertain(ledger, record, f"the create call got no clear answer ({error})")
-    if calls:
-        return _create(ledger, _put_back(ledger, record), calls)
-    raise error
-
-
-def _settle(ledger: Ledger, record: RunRecord) -> RunRecord:
-    """Find out what became of a create call that another process may have sent, and go on."""
-    guarantee = _guarantee(record)
-    search = locate if guarantee in SAFE_TO_REPEAT else settle
-    record = search(ledger, record)
-    if record.state is not State.SUBMITTING:
-        return record
-    if guarantee is Guarantee.SUFFIX_ONLY:
-        return uncertain(ledger, record, INTERRUPTED)
-    return _create(ledger, record if guarantee in SAFE_TO_REPEAT else _put_back(ledger, record))
-
-
-def _called_off(ledger: Ledger, record: RunRecord) -> RunRecord:
-    """Make sure that a create call which may have been sent has made no job, or find it."""
-    search = locate if _guarantee(record) is Guarantee.OWN_ID else settle
-    record = search(ledger, record)
-    if record.state is State.SUBMITTING and _guarantee(record) is Guarantee.SUFFIX_ONLY:
-        return uncertain(ledger, record, INTERRUPTED)
-    return _put_back(ledger, record) if record.state is State.SUBMITTING else record
-
-
-def _put_back(ledger: Ledger, record: RunRecord) -> RunRecord:
-    """Write down that the create call made nothing, so that the next one is the first again."""
-    return ledger.write(replace(record, state=State.UPLOADING))
-
-
-@contextmanager
-def _refusal_fails(ledger: Ledger, record: RunRecord) -> Generator[None]:
-    """Write the run down as failed when the backend says no."""
-    try:
-        yield
-    except UnituneError as error:
-        if not passes(error):
-            ledger.write(replace(record, state=State.FAILED, error=str(error)))
-        raise
-
-
-def _launch(ledger: Ledger, record: RunRecord) -> Launch:
-    there = uploads(ledger, record)
-    return Launch(
-        key=record.launch_key,
-        job=ledger.job(record.id),
-        training=there["train.jsonl"],
-        validation=there.get("validation.jsonl"),
-        folder=ledger.run_folder(record.id),
-    )
-
-
-def _guarantee(record: RunRecord) -> Guarantee:
-    return registry.backend(record.backend).guarantee
 
 
 def _job_of(record: RunRecord) -> str:

@@ -1,20 +1,21 @@
 """What became of a create call without a clear answer: the search for its job.
 
 A vendor's list may show a job only some time after it was made. So the search goes on for the
-offer's settle time after the create call was announced in the ledger, or after it was noted there
-that no answer came, which may be a good while later. Whichever process searches, the window is the
-same. While it waits, the state is on record, and the run has an event that says so.
+offer's settle time, by a clock that nobody can set: whoever searches waits that long itself,
+however long ago the ledger says that the create call was sent. While it waits, the state is on
+record, and the run has an event that says so.
 
 What follows when nothing is found is the business of `unitune.runs.launching`.
 """
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 
 from unitune import registry
 from unitune.backend import Event, State
-from unitune.errors import BackendError
+from unitune.errors import BackendError, UnituneError
 from unitune.ledger import Ledger, RunRecord
 from unitune.patience import passes, patiently, pauses, wait, wished
 
@@ -42,9 +43,10 @@ def settle(ledger: Ledger, record: RunRecord) -> RunRecord:
     Raises:
         BackendError: The last search got no answer, so nothing is known.
     """
-    end = _last_moment(ledger, record) + registry.offer(record.backend).settle_seconds
-    for pause in pauses():
-        over = ledger.now() >= end  # looked at first: the last search starts after the window
+    seconds = registry.offer(record.backend).settle_seconds
+    end = time.monotonic() + seconds
+    for tries, pause in enumerate(pauses()):
+        over = time.monotonic() >= end  # looked at first: the last search starts after the window
         longer = pause
         try:
             record = locate(ledger, record)
@@ -54,9 +56,9 @@ def settle(ledger: Ledger, record: RunRecord) -> RunRecord:
             longer = wished(error, pause)
         if record.state is not State.SUBMITTING or over:
             break
-        left = max(end - ledger.now(), 0.0)
-        record = _tell(ledger, record, end, left)
-        wait(min(longer, left))
+        if tries == 0:
+            record = _tell(ledger, record, seconds)
+        wait(min(longer, max(end - time.monotonic(), 0.0)))
     return record
 
 
@@ -66,12 +68,26 @@ def locate(ledger: Ledger, record: RunRecord) -> RunRecord:
     Returns:
         As for `settle`.
     """
-    backend = registry.backend(record.backend)
-    folder = ledger.run_folder(record.id)
-    found = patiently(lambda: backend.find(record.launch_key, folder), FIND_PATIENCE_SECONDS)
+    found = jobs_of(ledger, record)
     if len(found) > 1:
         return uncertain(ledger, record, f"several jobs carry its key ({', '.join(found)})")
     return adopt(ledger, record, found[0]) if found else record
+
+
+def look_again(ledger: Ledger, record: RunRecord) -> RunRecord:
+    """Search once more for the job of an uncertain run, and adopt it if it is the only one."""
+    found = jobs_of(ledger, record)
+    return adopt(ledger, record, found[0]) if len(found) == 1 else record
+
+
+def jobs_of(ledger: Ledger, record: RunRecord) -> list[str]:
+    """Return the jobs at the backend that carry the run's launch key.
+
+    Raises:
+        BackendError: The backend does not say.
+    """
+    backend, folder = registry.backend(record.backend), ledger.run_folder(record.id)
+    return patiently(lambda: backend.find(record.launch_key, folder), FIND_PATIENCE_SECONDS)
 
 
 def uncertain(ledger: Ledger, record: RunRecord, why: str) -> RunRecord:
@@ -84,7 +100,7 @@ def uncertain(ledger: Ledger, record: RunRecord, why: str) -> RunRecord:
     return ledger.write(replace(record, state=State.UNCERTAIN, error=advice))
 
 
-def note_silence(ledger: Ledger, record: RunRecord, error: BackendError) -> RunRecord:
+def note_silence(ledger: Ledger, record: RunRecord, error: UnituneError) -> RunRecord:
     """Write down that a create call got no clear answer, and when that was."""
     text = f"the create call got no clear answer: {error}"
     return ledger.write(
@@ -92,20 +108,11 @@ def note_silence(ledger: Ledger, record: RunRecord, error: BackendError) -> RunR
     )
 
 
-def _last_moment(ledger: Ledger, record: RunRecord) -> float:
-    """Return when the create call may have made its job at the latest, as far as is on record."""
-    events = (seen.event for seen in ledger.events(record.id, record.attempt))
-    silences = [event.time for event in events if event.key.startswith(SILENCE)]
-    return max([ledger.transitions(record.id)[-1].time, *silences])
-
-
-def _tell(ledger: Ledger, record: RunRecord, end: float, left: float) -> RunRecord:
-    """Let watchers know, once for each window, why nothing happens."""
-    key = f"{SETTLING}{end:.3f}"
-    if any(seen.event.key == key for seen in ledger.events(record.id, record.attempt)):
-        return record
+def _tell(ledger: Ledger, record: RunRecord, seconds: float) -> RunRecord:
+    """Let watchers know, once for each search, why nothing happens."""
     text = (
-        f"waiting up to {left:.0f} s for the list of {record.backend} to show the job that the "
+        f"waiting up to {seconds:.0f} s for the list of {record.backend} to show the job that the "
         "create call may have made"
     )
+    key = f"{SETTLING}{record.version}"
     return ledger.write(record, [Event(key, "message", ledger.now(), {"text": text})])

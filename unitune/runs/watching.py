@@ -126,6 +126,14 @@ class _Watch:
             with suppress(UnknownName):  # another process has just deleted it
                 yield self._tell(self._run(seen.id))
 
+    def look_for_jobs(self) -> None:
+        """Look once for the job of each uncertain run; a vendor that refuses leaves it as it is."""
+        for seen in self.ledger.standings():
+            if seen.state is State.UNCERTAIN:
+                self.told[seen.id] = seen.state
+                with suppress(UnituneError):
+                    self._run(seen.id).refresh()
+
     def look(self, name: str, waiting: Mapping[str, Standing]) -> Iterator[Run]:
         """Ask a vendor once, and poll what has moved there."""
         vendor = self.vendors.setdefault(name, _Vendor(name))
@@ -182,6 +190,7 @@ def watch_all(interval_seconds: float = INTERVAL_SECONDS) -> Iterator[Run]:
         UnituneError: What the first that refused has said, once the others are at rest.
     """
     watch = _Watch(Ledger(home()))
+    watch.look_for_jobs()
     while True:
         started = time.monotonic()
         found = watch.ledger.standings()

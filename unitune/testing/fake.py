@@ -21,6 +21,7 @@ from typing import ClassVar
 
 from pydantic import BaseModel, ConfigDict
 
+from unitune.abilities import JobDescription
 from unitune.backend import Guarantee, Launch, State, Status, Upload
 from unitune.data.example import Example, Message, digest
 from unitune.errors import BackendError, UnknownName
@@ -99,6 +100,11 @@ class FakeBackend(FakeBatches):
             model=_tuned(job_id, job) if state is State.SUCCEEDED else None,
             error=f"the fake fails after step {now.steps}" if state is State.FAILED else None,
         )
+
+    def describe_job(self, job_id: str) -> JobDescription:
+        """Return the job's key, base and training file."""
+        job = _existing(job_id)
+        return JobDescription(job.key, job.base, job.training.ref)
 
     def cancel(self, job_id: str) -> None:
         """Stop the job where it is; its next poll says cancelling, the one after it cancelled."""

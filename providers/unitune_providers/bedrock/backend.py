@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import JsonValue
 
-from unitune.abilities import Deployed, ImportedJob, Page
+from unitune.abilities import Deployed, ImportedJob, JobDescription, Page
 from unitune.backend import Guarantee, Launch, State, Status, Upload
 from unitune.errors import BackendError, JobError, UnknownName, UserError
 from unitune.job import Job
@@ -115,6 +115,16 @@ class BedrockBackend:
                 if job.get("jobName") == name and "jobArn" in job
             ]
         return list(dict.fromkeys(found))
+
+    def describe_job(self, job_id: str) -> JobDescription:
+        """Return what is known of a job.
+
+        Raises:
+            BackendError: There is no such job.
+        """
+        job = self._job(job_id)
+        training = job["trainingDataConfig"].get("s3Uri")
+        return JobDescription(job["jobName"], job["baseModelArn"], training)
 
     def survey(self, cursor: str) -> Page:
         """Return one page of all jobs, the newest first."""

@@ -3,7 +3,8 @@
 Each says where its server is, which key it takes, what its create call looks like, how a lost job
 is found again, and what it can do beyond the verbs of `unitune_providers.openai.wire`:
 
-    openai   metadata, by which the list is filtered too; resumes; deletes models; batches
+    openai   metadata, by which the list is filtered too; resumes; deletes models; batches; at
+             another server than OpenAI's the suffix as well
     azure    metadata, which its lists give back but are not filtered by; resumes; answers from
              deployments only (`unitune_providers.openai.azure`)
     mantle   metadata, which its documentation does not promise; no suffix
@@ -22,6 +23,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import ClassVar
+from urllib.parse import urlsplit
 
 from openai.types.fine_tuning.jobs import FineTuningJobCheckpoint
 from pydantic import JsonValue
@@ -56,11 +58,14 @@ NEBIUS_URL = "https://api.tokenfactory.nebius.com/v1"
 
 
 class OpenAIBackend(BatchingWire, PausingWire):
-    """OpenAI, or what ``OPENAI_BASE_URL`` or a job's own ``base_url`` names."""
+    """OpenAI, or what ``OPENAI_BASE_URL`` or a job's own ``base_url`` names.
+
+    Of such another server it is not known whether it keeps metadata. So there the launch key is the
+    suffix too, and the guarantee is `suffix only` until the server's own list shows a launch key.
+    """
 
     name: ClassVar[str] = "openai"
     guarantee: ClassVar[Guarantee] = Guarantee.FINDABLE
-    filters: ClassVar[bool] = True
 
     def server(self, url: str | None = None) -> Server:
         """Return OpenAI's server, or another that a job named."""
@@ -69,6 +74,20 @@ class OpenAIBackend(BatchingWire, PausingWire):
         key = required("OPENAI_API_KEY", "the key for OpenAI")
         own = os.environ.get("OPENAI_BASE_URL") or OPENAI_URL
         return Server(self.name, own.rstrip("/"), key, "OPENAI_API_KEY")
+
+    def filters(self, server: Server) -> bool:
+        """Whether the list of jobs can be asked for one launch key: at OpenAI's own server."""
+        return _is_openai(server)
+
+    def guarantee_of(self, job: Job) -> Guarantee:
+        """Return how a launch is found again at the server that this job is sent to.
+
+        Raises:
+            BackendError: The server could not list its jobs.
+        """
+        server = self.server(_address(read_options(job, self.name, OpenAIOptions)))
+        keeps = _is_openai(server) or self.shows_launch_keys(server)
+        return Guarantee.FINDABLE if keeps else Guarantee.SUFFIX_ONLY
 
     def vet(self, job: Job) -> None:
         """Refuse a job whose options are not valid, or do not go with its method."""
@@ -92,8 +111,7 @@ class OpenAIBackend(BatchingWire, PausingWire):
                 f"options.{self.name}.base_url is {address!r}, but the training file was handed "
                 f"to {training.url or 'OpenAI'}. Launch the job anew."
             )
-        # Another server may keep no metadata, so there the key is the suffix too.
-        suffix = launch.key if options.base_url else launch.job.name
+        suffix = launch.job.name if _is_openai(self.server(address)) else launch.key
         return CreateCall(
             {
                 **method_part(launch.job, options),
@@ -235,6 +253,17 @@ class NebiusBackend(WireBackend):
     def checkpoint_name(self, checkpoint: FineTuningJobCheckpoint) -> str:
         """Return the name by which Nebius deploys a checkpoint."""
         return f"{checkpoint.fine_tuning_job_id}:{checkpoint.id}"
+
+
+def _is_openai(server: Server) -> bool:
+    """Return whether a server is OpenAI's, which has one for each region that data stay in.
+
+    Source: platform.openai.com/docs/guides/your-data, data residency: ``us.api.openai.com``, ….
+    """
+    if server.url == OPENAI_URL:
+        return True
+    place = urlsplit(server.url)
+    return place.scheme == "https" and (place.hostname or "").endswith(".api.openai.com")
 
 
 def _address(options: OpenAIOptions) -> str | None:

@@ -20,10 +20,11 @@ from openai.types.fine_tuning import FineTuningJob, FineTuningJobEvent, JobCreat
 from openai.types.fine_tuning.jobs import FineTuningJobCheckpoint
 from pydantic import JsonValue
 
-from unitune.abilities import Checkpoint, ImportedJob, Page
+from unitune.abilities import Checkpoint, ImportedJob, JobDescription, Page
 from unitune.backend import Guarantee, Launch, State, Status, Upload
 from unitune.errors import BackendError, UnknownName, Unsupported
 from unitune.job import Job
+from unitune.keys import launch_key_in
 from unitune.models import ChatModel, TunedModel
 from unitune_providers.openai import files
 from unitune_providers.openai.chat import OpenAIChatModel
@@ -44,8 +45,6 @@ class WireBackend(ABC):
 
     name: ClassVar[str]
     guarantee: ClassVar[Guarantee]
-    filters: ClassVar[bool] = False
-    """Whether the vendor's list of jobs can be asked for one launch key."""
     old_limit: ClassVar[bool] = False
     """Whether chat takes `max_tokens` alone."""
 
@@ -81,6 +80,15 @@ class WireBackend(ABC):
             JobError: An option is unknown, missing, or a value not allowed.
         """
         ...
+
+    def filters(self, server: Server) -> bool:
+        """Whether a server's list of jobs can be asked for one launch key.
+
+        Args:
+            server: The vendor's own, or another that a job named.
+        """
+        del server
+        return False
 
     def address_near(self, folder: Path) -> str | None:
         """Return the server that the job of a run's folder names; None for the vendor's own.
@@ -130,13 +138,29 @@ class WireBackend(ABC):
             BackendError: The vendor could not list its jobs.
         """
         server = self.server(self.address_near(folder))
-        wanted = {METADATA_KEY: launch_key} if self.filters and not server.named else omit
-        with our_errors(server, "list fine-tuning jobs"):
-            jobs = client(server).fine_tuning.jobs
-            listed = everything(
-                lambda after: jobs.list(after=after or omit, limit=PAGE, metadata=wanted)
-            )
-            return [server.mark(job.id) for job in listed if launch_key in _keys(job)]
+        wanted = launch_key if self.filters(server) else None
+        return [server.mark(job.id) for job in _jobs(server, wanted) if launch_key in _keys(job)]
+
+    def shows_launch_keys(self, server: Server) -> bool:
+        """Return whether a server's list shows the launch key of any job of ours.
+
+        Raises:
+            BackendError: It could not list its jobs.
+        """
+        return any(launch_key_in(str(key)) for job in _jobs(server, None) for key in _keys(job))
+
+    def describe_job(self, job_id: str) -> JobDescription:
+        """Return what is known of a job.
+
+        Raises:
+            BackendError: There is no such job (404), or the vendor failed.
+        """
+        at = split(job_id)
+        server = self.server(at.url)
+        with our_errors(server, f"show job {at.ref}"):
+            job = client(server).fine_tuning.jobs.retrieve(at.ref)
+        keys = " ".join(str(key) for key in _keys(job) if key)
+        return JobDescription(keys, job.model, server.mark(job.training_file))
 
     def poll(self, job_id: str, cursor: str) -> Status:
         """Look at a job and at what happened since the cursor.
@@ -296,6 +320,20 @@ class PausingWire(WireBackend):
         server = self.server(at.url)
         with our_errors(server, f"resume job {at.ref}"):
             client(server).fine_tuning.jobs.resume(at.ref)
+
+
+def _jobs(server: Server, launch_key: str | None) -> Iterator[FineTuningJob]:
+    """Yield the jobs of a server, those with a launch key alone where it filters by metadata.
+
+    Raises:
+        BackendError: It could not list them.
+    """
+    wanted = omit if launch_key is None else {METADATA_KEY: launch_key}
+    jobs = client(server).fine_tuning.jobs
+    with our_errors(server, "list fine-tuning jobs"):
+        yield from everything(
+            lambda after: jobs.list(after=after or omit, limit=PAGE, metadata=wanted)
+        )
 
 
 def _keys(job: FineTuningJob) -> Iterator[object]:

@@ -28,7 +28,7 @@ from together.types import (
 )
 from together.types.fine_tuning_list_response import Data as ListedJob
 
-from unitune.abilities import Checkpoint, Deployed, ImportedJob, Page
+from unitune.abilities import Checkpoint, Deployed, ImportedJob, JobDescription, Page
 from unitune.backend import Guarantee, Launch, State, Status, Upload
 from unitune.errors import BackendError, Unreachable, Unsupported
 from unitune.job import Job
@@ -93,6 +93,15 @@ class TogetherBackend:
         """Return the ids of the jobs whose model's name carries this launch key."""
         listed = together_models.jobs(self._connection)
         return [job.id for job in listed if _carries(job, launch_key)]
+
+    def describe_job(self, job_id: str) -> JobDescription:
+        """Return what is known of a job.
+
+        Raises:
+            BackendError: There is no such job.
+        """
+        job = together_models.job_by_id(self._connection, job_id)
+        return JobDescription(job.x_model_output_name, job.model, job.training_file)
 
     def poll(self, job_id: str, cursor: str) -> Status:
         """Return how a job stands; its state is read first, so that an end brings all events.

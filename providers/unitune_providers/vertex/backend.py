@@ -20,7 +20,7 @@ from typing import ClassVar, NamedTuple
 
 from google.genai import types
 
-from unitune.abilities import BatchStatus, Checkpoint, ImportedJob, Page
+from unitune.abilities import BatchStatus, Checkpoint, ImportedJob, JobDescription, Page
 from unitune.backend import Guarantee, Launch, Status, Upload
 from unitune.errors import BackendError, UnknownName, Unreachable
 from unitune.job import Job
@@ -31,7 +31,7 @@ from unitune_providers.vertex.cloud import Cloud, connect, location_of, upload_f
 from unitune_providers.vertex.deleting import delete_tuned_model
 from unitune_providers.vertex.errors import made_before_is_fine, read, vendor_errors
 from unitune_providers.vertex.importing import imported
-from unitune_providers.vertex.jobs import checkpoints_of, state_of, status_of
+from unitune_providers.vertex.jobs import checkpoints_of, description_of, state_of, status_of
 from unitune_providers.vertex.options import LABEL, NAME, tuning_config, vet_job
 from unitune_providers.vertex.rest import NOT_FOUND
 
@@ -115,6 +115,14 @@ class VertexBackend:
         # overlooked is paid for twice: so labels are compared here, over the whole list if need be.
         found = self._labelled(launch_key, f'labels.{LABEL}="{launch_key}"')
         return found or self._labelled(launch_key, None)
+
+    def describe_job(self, job_id: str) -> JobDescription:
+        """Return what is known of a job; see `vertex_jobs`.
+
+        Raises:
+            BackendError: There is no such job.
+        """
+        return description_of(self._job(job_id))
 
     def poll(self, job_id: str, cursor: str) -> Status:
         """Return the state and what happened since the cursor.

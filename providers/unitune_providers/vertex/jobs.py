@@ -17,10 +17,10 @@ from typing import Literal, cast
 from google.genai import types
 from pydantic import JsonValue
 
-from unitune.abilities import Checkpoint
+from unitune.abilities import Checkpoint, JobDescription
 from unitune.backend import Event, State, Status
 from unitune.models import TunedModel
-from unitune_providers.vertex.options import NAME
+from unitune_providers.vertex.options import LABEL, NAME
 
 STATES = {
     "JOB_STATE_QUEUED": State.QUEUED,
@@ -91,6 +91,13 @@ def base_of(job: types.TuningJob) -> str:
     tuned = job.pre_tuned_model
     name = job.base_model or (tuned and (tuned.tuned_model_name or tuned.base_model)) or ""
     return name.removeprefix("publishers/google/models/")
+
+
+def description_of(job: types.TuningJob) -> JobDescription:
+    """Return what a run must know of a job before it takes it for its own."""
+    spec = job.supervised_tuning_spec or job.preference_optimization_spec
+    key = (job.labels or {}).get(LABEL)
+    return JobDescription(key, base_of(job) or None, spec and spec.training_dataset_uri)
 
 
 def tuned_model(job: types.TuningJob) -> TunedModel | None:

@@ -12,6 +12,7 @@ from pydantic import JsonValue
 from unitune import patience, registry
 from unitune.job import Data, Job
 from unitune.ledger import sqlite
+from unitune.runs import settling as searching
 
 MakeJob = Callable[[dict[str, JsonValue]], Job]
 
@@ -26,15 +27,17 @@ def store(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> It
 
 @dataclass
 class Clock:
-    """A clock that goes on only where somebody sleeps."""
+    """A clock that goes on only where somebody sleeps; its time of day can be set."""
 
     now: float = 1_800_000_000.0
     slept: list[float] = field(default_factory=list[float])
+    set_forward: float = 0.0
 
     def time(self) -> float:
-        return self.now
+        return self.now + self.set_forward
 
-    monotonic = time
+    def monotonic(self) -> float:
+        return self.now
 
     def sleep(self, seconds: float) -> None:
         self.slept.append(round(seconds, 3))
@@ -47,6 +50,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     made = Clock()
     monkeypatch.setattr(patience, "time", made)
     monkeypatch.setattr(sqlite, "time", made)
+    monkeypatch.setattr(searching, "time", made)
     return made
 
 

@@ -9,10 +9,12 @@ from pathlib import Path
 import pytest
 from pydantic import JsonValue
 
+from unitune.abilities import JobDescription
 from unitune.backend import Guarantee, State
 from unitune.errors import BackendError, Unreachable, UserError
 from unitune.job import Job
-from unitune.runs.run import Run, launch, runs
+from unitune.runs.run import Run, find_run, launch, runs
+from unitune.runs.watching import watch_all
 from unitune.testing import FakeBackend
 
 MakeJob = Callable[[dict[str, JsonValue]], Job]
@@ -84,15 +86,80 @@ def test_resubmitting_an_uncertain_run_makes_its_one_job_under_the_next_key(
 
 @pytest.mark.usefixtures("clock")
 def test_adopting_takes_a_job_that_the_backend_knows_and_no_other(
+    workplace: Path, make_job: MakeJob, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as hidden:
+        hidden.setattr(FakeBackend, "find", lambda *_: [])
+        lost = launched(make_job({"submits": ["lose answer"]}), Guarantee.SUFFIX_ONLY, hidden)
+        (job,) = jobs_at_the_vendor(workplace)
+        with pytest.raises(BackendError, match="no-such-job"):
+            lost.resume(adopt="no-such-job")
+        assert State.UNCERTAIN is lost.state
+        lost.resume(adopt=job)
+    assert (State.QUEUED, job, None) == (lost.state, lost.job_id, lost.error)
+
+
+@pytest.mark.usefixtures("clock")
+def test_a_job_of_another_run_is_not_adopted(
     make_job: MakeJob, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lost = launched(make_job({"submits": ["lose request"]}), Guarantee.SUFFIX_ONLY, monkeypatch)
     other = launch(make_job({"steps": 2}))
-    with pytest.raises(BackendError, match="no-such-job"):
-        lost.resume(adopt="no-such-job")
+    with pytest.raises(UserError, match=f"it is the job of run {other.id}.*--resubmit"):
+        lost.resume(adopt=other.job_id)
     assert State.UNCERTAIN is lost.state
-    lost.resume(adopt=other.job_id)
-    assert (State.QUEUED, other.job_id, None) == (lost.state, lost.job_id, lost.error)
+    other.cancel().wait(0.001)
+    other.delete(force=True)
+    with pytest.raises(UserError, match=f"carries the key '{other.launch_key}' of another run"):
+        lost.resume(adopt=other.job_id)
+
+
+@pytest.mark.usefixtures("clock")
+@pytest.mark.parametrize(
+    ("described", "reason"),
+    [
+        (JobDescription("by hand", "elsewhere/large"), "it trains 'elsewhere/large', and the run"),
+        (JobDescription(None, "tiny", "file-1"), "its training file is 'file-1', and the run's '"),
+    ],
+)
+def test_a_job_that_trains_something_else_is_not_adopted(
+    make_job: MakeJob,
+    monkeypatch: pytest.MonkeyPatch,
+    described: JobDescription,
+    reason: str,
+) -> None:
+    lost = launched(make_job({"submits": ["lose request"]}), Guarantee.SUFFIX_ONLY, monkeypatch)
+    monkeypatch.setattr(FakeBackend, "describe_job", lambda *_: described)
+    with pytest.raises(UserError, match=reason):
+        lost.resume(adopt="job-1")
+    assert State.UNCERTAIN is lost.state
+
+
+@pytest.mark.usefixtures("clock")
+@pytest.mark.parametrize("act", ["refresh", "resume", "resubmit", "watch", "cancel", "watch_all"])
+def test_an_uncertain_run_adopts_its_job_as_soon_as_the_list_shows_it(
+    workplace: Path, make_job: MakeJob, monkeypatch: pytest.MonkeyPatch, act: str
+) -> None:
+    monkeypatch.setattr(FakeBackend, "guarantee", Guarantee.SUFFIX_ONLY)
+    with monkeypatch.context() as late:
+        late.setattr(FakeBackend, "find", lambda *_: [])
+        run = launch(make_job({"submits": ["lose answer"]}))
+        assert State.UNCERTAIN is run.refresh().state
+    match act:
+        case "refresh":
+            run.refresh()
+        case "resume":
+            run.resume()
+        case "resubmit":
+            run.resume(resubmit=True)
+        case "watch":
+            list(run.watch(0.001))
+        case "cancel":
+            run.cancel()
+        case _:
+            list(watch_all(0.001))
+    assert [run.job_id or find_run(run.id).job_id] == jobs_at_the_vendor(workplace)
+    assert find_run(run.id).error is None
 
 
 def test_adopt_and_resubmit_are_refused_for_a_run_that_is_not_uncertain(make_job: MakeJob) -> None:

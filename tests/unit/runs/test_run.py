@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from pydantic import JsonValue
 
+from unitune import registry
 from unitune.backend import State
 from unitune.data.split import load_splits
 from unitune.errors import RunFailed, TwinExists, UnknownName, Unreachable, Unsupported, UserError
@@ -101,7 +102,7 @@ def test_a_paused_job_of_a_backend_that_cannot_resume_says_so(
         poll = FakeBackend.poll
 
     run = launch(make_job({"pause_at_step": 2})).wait(0.001)
-    monkeypatch.setattr(handle.registry, "backend", lambda _: Unpausable())
+    monkeypatch.setattr(registry, "backend", lambda _: Unpausable())
     with pytest.raises(Unsupported, match=f"unitune cancel {run.id}"):
         run.resume()
     assert State.PAUSED is run.state
@@ -115,7 +116,7 @@ def test_a_backend_that_cannot_pause_says_so(
         poll = FakeBackend.poll
 
     run = launch(make_job({"steps": 99})).refresh()
-    monkeypatch.setattr(handle.registry, "backend", lambda _: Unpausable())
+    monkeypatch.setattr(registry, "backend", lambda _: Unpausable())
     with pytest.raises(Unsupported, match=f"'fake' only ends a job .unitune cancel {run.id}"):
         run.pause()
 
@@ -258,8 +259,8 @@ def test_reading_commands_make_no_folder(workplace: Path) -> None:
 def test_what_the_offer_does_not_cover_is_refused_before_anything_is_written(
     workplace: Path, make_job: MakeJob, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    offer = handle.registry.offer("fake").model_copy(update={"honours": ("epochs",)})
-    monkeypatch.setattr(handle.registry, "offer", lambda _: offer)
+    offer = registry.offer("fake").model_copy(update={"honours": ("epochs",)})
+    monkeypatch.setattr(registry, "offer", lambda _: offer)
     job = make_job({}).model_copy(update={"tuning": Tuning(epochs=1, batch_size=3)})
     with pytest.raises(Unsupported, match=r"tuning\.batch_size"):
         launch(job)

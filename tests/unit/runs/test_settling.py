@@ -25,6 +25,7 @@ SETTLE_SECONDS = 120
 class Clock(Protocol):
     now: float
     slept: list[float]
+    set_forward: float
 
     def sleep(self, seconds: float) -> None: ...
 
@@ -139,7 +140,8 @@ def test_a_create_call_that_is_refused_for_its_rate_again_and_again_leaves_a_run
     (run,) = runs()
     assert State.UPLOADING is run.state
     assert [1, 2, 4, 8, 15] == vendor.clock.slept
-    assert [] == vendor.searched
+    once_before_each_repeated_call = 5
+    assert once_before_each_repeated_call == len(vendor.searched)
 
 
 def test_a_vendor_that_wants_a_long_pause_is_not_waited_for(
@@ -170,30 +172,41 @@ def interrupted(make_job: MakeJob, vendor: Vendor, monkeypatch: pytest.MonkeyPat
     return run
 
 
-def test_who_takes_a_search_over_goes_on_with_its_window(interrupted: Run, vendor: Vendor) -> None:
-    begun = vendor.searched[0]
+@pytest.mark.parametrize("set_forward", [0, 3600, -3600])
+def test_who_takes_a_search_over_waits_the_whole_window_whatever_the_time_of_day(
+    interrupted: Run, vendor: Vendor, set_forward: float
+) -> None:
+    vendor.clock.set_forward = set_forward
+    begun = vendor.clock.now
     assert "job-0" == interrupted.resume().job_id
     assert [begun + SETTLE_SECONDS] == vendor.made
 
 
-def test_a_search_that_is_taken_over_after_its_window_looks_once(
-    interrupted: Run, vendor: Vendor
+def test_a_clock_that_is_set_forward_between_kill_and_resume_makes_no_second_job(
+    make_job: MakeJob, vendor: Vendor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    vendor.clock.now += 3600
-    now, before, slept = vendor.clock.now, len(vendor.searched), len(vendor.clock.slept)
-    assert "job-0" == interrupted.resume().job_id
-    assert [now] == vendor.made
-    once_before_and_once_after_the_second_create_call = [now, now]
-    assert once_before_and_once_after_the_second_create_call == vendor.searched[before:]
-    assert slept == len(vendor.clock.slept)
+    """The list lags: a search that trusted the time of day would end before it shows the job."""
+    vendor.late_seconds = 6
+
+    def stop(_: float) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as stopping:
+        stopping.setattr(vendor.clock, "sleep", stop)
+        with pytest.raises(Interrupted):
+            launch(make_job({}))
+    vendor.clock.set_forward = 3600
+    (run,) = runs()
+    assert "job-0" == run.resume().job_id
+    assert 1 == len(vendor.made)
 
 
-def test_watchers_are_told_once_why_nothing_happens(interrupted: Run) -> None:
+def test_watchers_are_told_once_for_each_search_why_nothing_happens(interrupted: Run) -> None:
     interrupted.resume()
     silence = "the create call got no clear answer: the"
     waiting = "waiting up to 120 s for the list of fake to show the job that the create call"
     told = messages(interrupted)
-    assert [silence, waiting, silence] == [
+    assert [silence, waiting, waiting, silence] == [
         next(beginning for beginning in (silence, waiting) if text.startswith(beginning))
         for text in told
     ]
