@@ -7,6 +7,7 @@ cannot promise one job (a suffix is all that carries the key), the run may be he
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,15 +19,17 @@ pytest.importorskip("google.genai", reason="needs the vendors' extras")
 pytest.importorskip("boto3", reason="needs the vendors' extras")
 
 from unitune import registry
-from unitune.backend import Guarantee, State
-from unitune.errors import BackendError, UnituneError, Unreachable
+from unitune.backend import SAFE_TO_REPEAT, Guarantee, State
+from unitune.cli.runviews import print_run
+from unitune.errors import BackendError, UnituneError, Unreachable, UserError
 from unitune.job import Data, Job
 from unitune.offer import Offer
 from unitune.runs.run import Run, launch, runs
-from unitune.testing.loopback import TOOK_EFFECT, Conduct, Fault
+from unitune.testing.loopback import OF_PROXIES, REFUSED_AFTER, TOOK_EFFECT, Conduct, Fault
 from unitune_providers.loopback.playing import PARTS, Playing, play
 
 SETTLE_SECONDS = 1.5
+ENDING = (State.CANCELLING, State.CANCELLED)
 PATIENCE = (
     "openai.wire.CREATE_SECONDS",
     "openai.server.READ_SECONDS",
@@ -102,8 +105,7 @@ def test_after_a_fault_of_the_create_call_there_is_one_job(
 ) -> None:
     vendor.server.spoil(fault, "POST", vendor.part.create)
     run = launched(job(tmp_path, vendor))
-    suffix_only = registry.backend(run.backend_name).guarantee is Guarantee.SUFFIX_ONLY
-    if suffix_only and fault is Fault.SERVER_ERROR:
+    if is_suffix_only(run) and fault is Fault.SERVER_ERROR:
         assert State.UNCERTAIN is run.state
         assert [] == jobs_of(run)
         assert f"unitune resume {run.id} --resubmit" in str(run.error)
@@ -118,7 +120,76 @@ def test_a_rate_limit_is_waited_out(vendor: Playing, tmp_path: Path) -> None:
     assert [run.job_id] == jobs_of(run)
 
 
-@pytest.mark.parametrize("fault", sorted(set(Fault) - {Fault.EXPIRED_KEY}))
+@pytest.mark.parametrize("fault", sorted(REFUSED_AFTER))
+def test_a_refusal_of_a_create_call_that_took_effect_makes_no_second_job(
+    vendor: Playing, fault: Fault, tmp_path: Path
+) -> None:
+    vendor.server.spoil(fault, "POST", vendor.part.create)
+    run = launch(job(tmp_path, vendor))
+    assert [run.job_id] == jobs_of(run)
+    assert 1 == vendor.stock().jobs
+    assert [] == run.duplicates
+
+
+def test_a_create_call_that_was_delivered_twice_is_told_at_once_and_can_be_cancelled(
+    vendor: Playing, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    vendor.server.spoil(Fault.TWICE, "POST", vendor.part.create)
+    run = launch(job(tmp_path, vendor))
+    surplus = told_of(run, vendor)
+    assert len(surplus) == (0 if makes_one_job(run) else 1)
+    print_run(run)
+    shown = without_breaks(capsys.readouterr().out)
+    assert all(one in shown for one in surplus)
+    for one in surplus:
+        run.cancel_duplicate(one)
+        assert registry.backend(run.backend_name).poll(one, "").state in ENDING
+    with pytest.raises(UserError, match=r"is run .* own"):
+        run.cancel_duplicate(str(run.job_id))
+    with pytest.raises(UserError, match="does not carry the key"):
+        run.cancel_duplicate("no-such-job")
+    assert not run.refresh().state.ended
+
+
+def test_a_create_call_that_arrives_after_the_settle_time_is_told_by_the_end(
+    vendor: Playing, tmp_path: Path
+) -> None:
+    vendor.server.late_seconds = SETTLE_SECONDS + 1
+    vendor.server.spoil(Fault.LATE, "POST", vendor.part.create)
+    run = launched(job(tmp_path, vendor))
+    at_once = vendor.stock().jobs
+    time.sleep(1.5)
+    assert State.SUCCEEDED is run.refresh().wait(0.01).state
+    surplus = told_of(run, vendor)
+    assert len(surplus) == (0 if makes_one_job(run) or is_suffix_only(run) else 1)
+    assert at_once == (0 if is_suffix_only(run) else 1)
+
+
+def told_of(run: Run, vendor: Playing) -> list[str]:
+    """Return the surplus jobs of a run, each of which must be told, with what to do."""
+    jobs = jobs_of(run)
+    assert vendor.stock().jobs == len(jobs)
+    surplus = [one for one in jobs if one != run.job_id]
+    warnings = [str(one.data["text"]) for one in run.events() if one.kind == "warning"]
+    for one in surplus:
+        assert any(f"unitune cancel {run.id} --job {one}" in text for text in warnings)
+    assert surplus == run.duplicates
+    return surplus
+
+
+def is_suffix_only(run: Run) -> bool:
+    return registry.backend(run.backend_name).guarantee is Guarantee.SUFFIX_ONLY
+
+
+def makes_one_job(run: Run) -> bool:
+    return registry.backend(run.backend_name).guarantee in SAFE_TO_REPEAT
+
+
+def without_breaks(text: str) -> str:
+    return "".join(text.split())
+
+
+@pytest.mark.parametrize("fault", sorted(set(Fault) - {Fault.EXPIRED_KEY} - OF_PROXIES))
 def test_a_fault_while_watching_is_waited_out(
     vendor: Playing, fault: Fault, tmp_path: Path
 ) -> None:

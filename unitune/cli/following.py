@@ -10,13 +10,21 @@ import time
 
 import typer
 from pydantic import JsonValue
+from rich.markup import escape
 
 from unitune.backend import Event, State
 from unitune.cli.money import so_far
 from unitune.cli.output import aside, console, duration
-from unitune.cli.runviews import EventLine, RunView, is_interrupted, print_run
+from unitune.cli.runviews import (
+    EventLine,
+    RunView,
+    duplicate_lines,
+    is_interrupted,
+    print_run,
+)
 from unitune.cost.documents import Estimate
 from unitune.errors import Interrupted, RunFailed
+from unitune.runs.launching import BEFORE_JOB
 from unitune.runs.run import Run
 from unitune.runs.watching import watch_all
 
@@ -25,7 +33,12 @@ LOG_SECONDS = 10.0
 
 PLAIN_STATES = {
     State.PAUSED: "It is {raw}. Go on from its last checkpoint: unitune resume {id}",
-    State.UNCERTAIN: "Whether the launch took effect is not known: unitune show {id}",
+    State.UNCERTAIN: "Whether the launch took effect is not known: {error}",
+    **dict.fromkeys(
+        BEFORE_JOB,
+        "Its launch was interrupted ({state}), and no process is working on it. Resume it: unitune "
+        "resume {id}",
+    ),
     State.FAILED: "It failed: {error}",
     State.CANCELLED: "It was cancelled.",
 }
@@ -82,12 +95,31 @@ def follow_all(*, json: bool) -> None:
     """
     try:
         for run in watch_all():
+            warn_of_duplicates(run)
             if json:
                 typer.echo(RunView.of(run).model_dump_json())
             else:
                 console().print(f"{run.id}  {run.backend_name}  {run.state}  [dim]{run.name}[/dim]")
     except KeyboardInterrupt:
         raise Interrupted("stopped watching; all runs go on: unitune watch --all") from None
+
+
+def warn_of_duplicates(run: Run) -> None:
+    """Say on standard error that the run is charged for twice, if it is."""
+    for line in duplicate_lines(run):
+        aside().print(f"[bold red]Warning[/bold red] {escape(line)}")
+
+
+def detached(run: Run) -> None:
+    """Print the id of a run that is not followed.
+
+    Raises:
+        RunFailed: It is not known whether it was launched.
+    """
+    typer.echo(run.id)
+    warn_of_duplicates(run)
+    if run.state is State.UNCERTAIN:
+        raise _without_model(run)
 
 
 def conclude(run: Run, *, next_command: str | None, json: bool, silent: bool = False) -> None:
@@ -98,15 +130,20 @@ def conclude(run: Run, *, next_command: str | None, json: bool, silent: bool = F
     """
     if json:
         typer.echo(RunView.of(run).model_dump_json(indent=2))
+    warn_of_duplicates(run)
     if run.state is not State.SUCCEEDED:
-        reason = PLAIN_STATES.get(run.state, "It is {state}.")
-        raw = run.raw.partition(";")[0] if is_interrupted(run) else "paused"
-        text = reason.format(id=run.id, error=run.error, state=run.state, raw=raw)
-        raise RunFailed(f"run {run.id} has no model. {text}")
+        raise _without_model(run)
     if not (json or silent):
         print_run(run)
         if next_command:
             aside().print(f"Next: {next_command}")
+
+
+def _without_model(run: Run) -> RunFailed:
+    reason = PLAIN_STATES.get(run.state, "It is {state}.")
+    raw = run.raw.partition(";")[0] if is_interrupted(run) else "paused"
+    text = reason.format(id=run.id, error=run.error, state=run.state, raw=raw)
+    return RunFailed(f"run {run.id} has no model. {text}")
 
 
 def _follow_live(run: Run) -> None:

@@ -117,7 +117,7 @@ def run(
     $ RUN=$(unitune run unitune.yaml --detach)[/dim]
     """
     from unitune.cli.consent import consent
-    from unitune.cli.following import conclude, follow
+    from unitune.cli.following import conclude, detached, follow
     from unitune.job import Job
     from unitune.runs.run import launch
 
@@ -126,7 +126,7 @@ def run(
     consent(job, allow_unpriced=allow_unpriced)
     launched = launch(job, again=again, allow_unpriced=allow_unpriced)
     if detach:
-        typer.echo(launched.id)
+        detached(launched)
         return
     follow(launched, quiet=quiet or json)
     there = f" --backend {backend}" if backend else ""

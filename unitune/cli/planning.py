@@ -149,7 +149,7 @@ def apply(
     [dim]$ unitune plan unitune.yaml -o plan.json
     $ unitune apply plan.json[/dim]
     """
-    from unitune.cli.following import conclude, follow
+    from unitune.cli.following import conclude, detached, follow
     from unitune.planning import saved
     from unitune.runs.run import launch
 
@@ -162,7 +162,7 @@ def apply(
         )
     launched = launch(job, again=again, allow_unpriced=allow_unpriced, plan=kept)
     if detach:
-        typer.echo(launched.id)
+        detached(launched)
         return
     follow(launched, quiet=quiet or json)
     conclude(launched, next_command=None, json=json)

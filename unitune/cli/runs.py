@@ -94,7 +94,17 @@ def watch(
     conclude(found, next_command=None, json=False, silent=json)
 
 
-def cancel(run: RunId, *, json: Json = False) -> None:
+def cancel(
+    run: RunId,
+    *,
+    job: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ID", help="Not the run's own job, but a second one that carries its key."
+        ),
+    ] = None,
+    json: Json = False,
+) -> None:
     """End a run; what it has learned is not kept as a model.
 
     [dim]$ unitune cancel r2611[/dim]
@@ -104,9 +114,14 @@ def cancel(run: RunId, *, json: Json = False) -> None:
     from unitune.runs.run import find_run
 
     found = find_run(run)
-    found.cancel()
+    if job is None:
+        found.cancel()
+    else:
+        found.cancel_duplicate(job)
     if json:
         print_json(RunView.of(found))
+    elif job is not None:
+        console().print(f"{job} is cancelled; {found.id} is {found.state}.", markup=False)
     else:
         console().print(f"{found.id} is {found.state}.")
 

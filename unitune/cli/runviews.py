@@ -52,6 +52,8 @@ class RunView(BaseModel):
     launch_key: str
     job_id: str | None
     """The backend's id of the job, once there is one."""
+    duplicate_jobs: tuple[str, ...] = ()
+    """Further jobs that carry the run's key; each is charged as well."""
     created: datetime
     updated: datetime
     folder: Path
@@ -75,6 +77,7 @@ class RunView(BaseModel):
             training_fingerprint=run.fingerprint,
             launch_key=run.launch_key,
             job_id=run.job_id,
+            duplicate_jobs=tuple(run.duplicates),
             created=run.created,
             updated=run.updated,
             folder=run.folder,
@@ -122,6 +125,15 @@ def _standing(run: Run) -> str:
     return f"[red]{INTERRUPTED}[/red]" if is_interrupted(run) else str(run.state)
 
 
+def duplicate_lines(run: Run) -> list[str]:
+    """Return a sentence for each further job that carries the run's key."""
+    return [
+        f"{run.backend_name} has a second job for this run, {job}, which is charged as well. "
+        f"Cancel it: unitune cancel {run.id} --job {job}"
+        for job in run.duplicates
+    ]
+
+
 def print_run(run: Run) -> None:
     """Print one run for a person."""
     steps = [event for event in run.events() if event.kind == "step"]
@@ -141,6 +153,8 @@ def print_run(run: Run) -> None:
     rows |= money_facts(run)
     if run.error:
         rows["error"] = escape(run.error)
+    if run.duplicates:
+        rows["duplicates"] = escape("\n".join(duplicate_lines(run)))
     if run.model:
         rows["model"] = escape(run.model.name)
     rows["files"] = escape(str(run.folder))

@@ -49,10 +49,22 @@ class Fault(StrEnum):
     """The vendor does as asked; the body ends before its announced length."""
     EXPIRED_KEY = "expired key"
     """A 401; the vendor never sees the request."""
+    CONFLICT_AFTER = "conflict after it took effect"
+    """The vendor does as asked, and answers 409, as where a proxy has sent the request again."""
+    RATE_LIMITED_AFTER = "rate limited after it took effect"
+    """The vendor does as asked, and answers 429 with Retry-After, likewise."""
+    TWICE = "delivered twice"
+    """The vendor does as asked, twice, and gives the answer to the second request."""
+    LATE = "delivered late"
+    """The connection is cut; the vendor sees the request `Server.late_seconds` later."""
 
 
 TOOK_EFFECT = frozenset({Fault.ERROR_AFTER, Fault.SILENCE, Fault.CUT, Fault.SHORT})
-"""Faults behind which the vendor has done what was asked."""
+"""Faults behind which the vendor has done what was asked, and that say nothing of it."""
+REFUSED_AFTER = frozenset({Fault.CONFLICT_AFTER, Fault.RATE_LIMITED_AFTER})
+"""Faults behind which it has, though the answer is a refusal."""
+OF_PROXIES = REFUSED_AFTER | {Fault.TWICE, Fault.LATE}
+"""Faults that something between client and vendor makes."""
 SILENT_SECONDS = 600.0
 """Longer than any client waits; a server that is closed ends it."""
 
@@ -240,6 +252,8 @@ class Server:
 
     def __init__(self, vendor: Vendor) -> None:
         self.vendor = vendor
+        self.late_seconds = 1.0
+        """How long a request that is `Fault.LATE` is under way."""
         self.requests: list[Asked] = []
         """All that came, faults included, oldest first."""
         self._spoiled: list[_Spoiled] = []
@@ -283,13 +297,16 @@ class Server:
         with self._lock:
             self.requests.append(asked)
             fault = self._due(asked)
-            if fault is None or fault in TOOK_EFFECT:
+            answer = Answer()
+            if fault is None or fault in TOOK_EFFECT | REFUSED_AFTER | {Fault.TWICE}:
                 answer = self.vendor.answer(asked)
-            else:
-                answer = Answer()
+            if fault is Fault.TWICE:
+                answer = self.vendor.answer(asked)
         if fault is None:
             _send(connection, answer)
         else:
+            if fault is Fault.LATE:
+                threading.Thread(target=self._deliver_late, args=(asked,), daemon=True).start()
             self._spoil(connection, fault, answer)
 
     def _due(self, asked: Asked) -> Fault | None:
@@ -299,10 +316,15 @@ class Server:
                 return one.fault
         return None
 
+    def _deliver_late(self, asked: Asked) -> None:
+        self._closed.wait(self.late_seconds)
+        with self._lock:
+            self.vendor.answer(asked)
+
     def _spoil(self, connection: BaseHTTPRequestHandler, fault: Fault, answer: Answer) -> None:
         connection.close_connection = True
         match fault:
-            case Fault.RATE_LIMITED:
+            case Fault.RATE_LIMITED | Fault.RATE_LIMITED_AFTER:
                 _send(connection, _complaint(429, "rate limit reached", {"Retry-After": "1"}))
             case Fault.EXPIRED_KEY:
                 _send(connection, _complaint(401, "the key has expired"))
@@ -310,8 +332,12 @@ class Server:
                 _send(connection, _complaint(500, "internal error"))
             case Fault.SILENCE:
                 self._closed.wait(SILENT_SECONDS)
-            case Fault.CUT:
+            case Fault.CONFLICT_AFTER:
+                _send(connection, _complaint(409, "such a request is being handled"))
+            case Fault.CUT | Fault.LATE:
                 connection.wfile.write(b"HTTP/1.1 200 OK\r\nContent-")
+            case Fault.TWICE:
+                _send(connection, answer)
             case Fault.SHORT:
                 _send(connection, answer, missing=max(1, len(answer.body) // 2))
 

@@ -76,6 +76,8 @@ def play(name: str, conduct: Conduct | None = None) -> Generator[Playing]:
 
 def _openai(stack: ExitStack, conduct: Conduct) -> tuple[Server, dict[str, str]]:
     server = stack.enter_context(serve(openai.OpenAIVendor(conduct)))
+    # In its own place: of any other address it is not known whether it keeps metadata.
+    stack.enter_context(patch("unitune_providers.openai.backend.OPENAI_URL", f"{server.url}/v1"))
     return server, {"OPENAI_BASE_URL": f"{server.url}/v1", "OPENAI_API_KEY": openai.KEY}
 
 

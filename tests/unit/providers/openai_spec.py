@@ -131,6 +131,7 @@ def on_stage(
     with serve(recorder) as server:
         patch.setenv("OPENAI_BASE_URL", f"{server.url}/v1")
         patch.setenv("OPENAI_API_KEY", KEY)
+        patch.setattr("unitune_providers.openai.backend.OPENAI_URL", f"{server.url}/v1")
         yield Stage(backend or OpenAIBackend(), vendor, server, recorder, folder)
 
 

@@ -1,0 +1,122 @@
+"""What commands say of a launch that was interrupted, is uncertain, or came to a second job."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from command_line import Command
+
+from unitune import registry
+from unitune.backend import Guarantee, Launch
+from unitune.errors import Unreachable
+from unitune.job import Job
+from unitune.runs.run import Run, launch, runs
+from unitune.testing import FakeBackend
+
+MakeJob = Callable[..., Path]
+
+
+@pytest.fixture
+def make_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> MakeJob:
+    """Write a job for a vendor that is found again by its suffix alone, and shows jobs at once."""
+    monkeypatch.setenv("UNITUNE_FAKE_DIR", str(tmp_path / "vendor"))
+    monkeypatch.setattr(FakeBackend, "guarantee", Guarantee.SUFFIX_ONLY)
+    offer = registry.offer("fake").model_copy(update={"settle_seconds": 0})
+    monkeypatch.setattr(registry, "offer", lambda _: offer)
+
+    def make(*submits: str) -> Path:
+        row = {
+            "messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]
+        }
+        for name in ("train", "validation"):
+            (tmp_path / f"{name}.jsonl").write_text(json.dumps(row) + "\n", encoding="utf-8")
+        job = Job.model_validate(
+            {
+                "name": "demo",
+                "model": "any",
+                "backend": "fake",
+                "data": {"train": "train.jsonl", "validation": "validation.jsonl"},
+                "options": {"fake": {"submits": list(submits)}},
+                "folder": tmp_path,
+            }
+        )
+        job.save(tmp_path / "unitune.yaml")
+        return tmp_path / "unitune.yaml"
+
+    return make
+
+
+def the_run() -> Run:
+    (run,) = runs()
+    return run
+
+
+@pytest.mark.parametrize("options", [["--detach"], ["--quiet"]])
+def test_a_run_whose_launch_is_uncertain_exits_with_4_and_says_what_to_do(
+    unitune: Command, make_job: MakeJob, options: list[str]
+) -> None:
+    outcome = unitune("run", str(make_job("lose request")), *options)
+
+    assert 4 == outcome.code
+    assert ([the_run().id] if options == ["--detach"] else []) == outcome.out.split()
+    assert f"unitune resume {the_run().id} --adopt ITS_ID" in outcome.err
+
+
+def test_watching_an_interrupted_launch_says_that_resume_goes_on_with_it(
+    unitune: Command, make_job: MakeJob, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def gone(*_: object) -> object:
+        raise Unreachable("gone.")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(FakeBackend, "upload", gone)
+        with pytest.raises(Unreachable):
+            launch(Job.load(make_job()))
+    run = the_run()
+    outcome = unitune("watch", run.id)
+
+    assert 4 == outcome.code
+    assert "Its launch was interrupted (uploading), and no process is working on it" in outcome.err
+    assert f"unitune resume {run.id}" in outcome.err
+    assert 0 == unitune("resume", run.id, "--quiet").code
+
+
+def test_a_second_job_is_told_by_every_command_and_cancelled_by_its_id(
+    unitune: Command, make_job: MakeJob, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = FakeBackend.submit
+
+    def delivered_twice(backend: FakeBackend, launch: Launch) -> str:
+        real(backend, launch)
+        return real(backend, launch)
+
+    monkeypatch.setattr(FakeBackend, "submit", delivered_twice)
+    started = unitune("run", str(make_job()), "--detach")
+    run = the_run()
+    (second,) = run.duplicates
+    cancelling = f"unitune cancel {run.id} --job {second}"
+
+    assert (0, run.id) == (started.code, started.out.strip())
+    assert cancelling in started.err.replace("\n", "")
+    shown = unitune("show", run.id).out
+    assert cancelling.rsplit(maxsplit=1)[-1] in "".join(shown.split())
+    assert [second] == json.loads(unitune("show", run.id, "--json").out)["duplicate_jobs"]
+    assert f"{second} is cancelled" in unitune("cancel", run.id, "--job", second).out.replace(
+        "\n", ""
+    )
+    assert "cancelling" == FakeBackend().poll(second, "").raw
+    assert cancelling in unitune("watch", run.id, "--quiet").err.replace("\n", "")
+
+
+def test_a_job_that_is_not_the_runs_second_one_is_not_cancelled(
+    unitune: Command, make_job: MakeJob
+) -> None:
+    unitune("run", str(make_job()), "--detach")
+    own = str(the_run().job_id)
+
+    assert 2 == unitune("cancel", the_run().id, "--job", own).code
+    assert 2 == unitune("cancel", the_run().id, "--job", "no-such-job").code
+    assert "queued" == FakeBackend().poll(own, "").raw
