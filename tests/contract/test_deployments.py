@@ -19,6 +19,7 @@ pytest.importorskip("boto3", reason="needs the vendors' extras")
 
 from unitune import registry
 from unitune.abilities import Deploys, Switches
+from unitune.cli import main as cli
 from unitune.errors import BackendError, JobError, UnknownName, Unsupported, UserError
 from unitune.home import home
 from unitune.job import Data, Job
@@ -148,6 +149,63 @@ def test_a_refused_deployment_does_not_stand(run: Run) -> None:
         deploy(run, options={"no-such-option": "1"})
     (one,) = deployments()
     assert ("failed", False) == (one.state, one.stands)
+
+
+@pytest.mark.usefixtures("no_reaper")
+def test_a_deployment_that_is_refused_half_way_leaves_nothing(run: Run, vendor: Playing) -> None:
+    if run.backend_name == "together":
+        with pytest.raises(JobError, match="several configurations"):
+            deploy(run)
+    vendor.server.spoil(Fault.EXPIRED_KEY, "POST", DEPLOY[run.backend_name])
+    with pytest.raises(BackendError):
+        deploy(run, options=options(run))
+    assert [] == deployments(standing=True)
+    assert [None] * len(deployments()) == [at_the_vendor(run, one.id) for one in deployments()]
+
+
+@pytest.mark.usefixtures("no_reaper")
+def test_what_a_refused_deployment_left_and_cannot_be_removed_is_listed(
+    run: Run, vendor: Playing
+) -> None:
+    vendor.server.spoil(Fault.EXPIRED_KEY, "POST", DEPLOY[run.backend_name])
+    vendor.server.spoil(Fault.EXPIRED_KEY, "DELETE", "")
+    with pytest.raises(BackendError):
+        deploy(run, options=options(run))
+    left = [one.id for one in deployments() if at_the_vendor(run, one.id)]
+    assert left == [one.id for one in deployments(standing=True)]
+    for one in left:
+        find_deployment(one).take_down()
+        assert at_the_vendor(run, one) is None
+
+
+@pytest.mark.usefixtures("no_reaper")
+def test_a_block_brings_a_model_up_by_the_options_that_it_is_given(run: Run) -> None:
+    with standing(run, 3600, options=options(run)):
+        assert run.model != answering(run)
+    assert [] == deployments(standing=True)
+
+
+@pytest.mark.usefixtures("no_reaper")
+def test_compare_hands_its_options_to_the_deployment(
+    run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "unitune.yaml"
+    (tmp_path / "test.jsonl").write_text(
+        (tmp_path / "train.jsonl").read_text(encoding="utf-8").replace("?", " is it?"), "utf-8"
+    )
+    job = run.job.model_copy(
+        update={"folder": tmp_path, "data": Data(train="train.jsonl", test="test.jsonl")}
+    )
+    job.save(file)
+    given = [part for pair in options(run).items() for part in ("--option", "=".join(pair))]
+    command = ["unitune", "compare", str(file), "--run", run.id, "--deploy", "1h", *given, "--json"]
+    monkeypatch.setattr(sys, "argv", command)
+    with pytest.raises(SystemExit):
+        cli.main()
+    printed = capsys.readouterr()
+    contenders = json.loads(printed.out)["contenders"]
+    assert {0} == {one["errors"] for one in contenders}, printed.err
+    assert [] == deployments(standing=True)
 
 
 @pytest.mark.usefixtures("no_reaper")

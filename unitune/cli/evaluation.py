@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from unitune.cli.options import JobFile, Json, OtherBackend, Quiet, RunId
+from unitune.cli.options import DeployOption, JobFile, Json, OtherBackend, Quiet, RunId
+from unitune.errors import UserError
 
 if TYPE_CHECKING:
     from unitune.job import Job
@@ -31,6 +32,7 @@ def compare(
             help="If the model needs a deployment: bring one up, for so long at most.",
         ),
     ] = None,
+    option: DeployOption = None,
     batch: Annotated[
         bool,
         typer.Option(
@@ -72,7 +74,7 @@ def compare(
     $ unitune compare unitune.yaml --replay --out evaluation
     $ unitune compare unitune.yaml --json > verdict.json[/dim]
     """
-    from unitune.cli.options import seconds_of, usd_of
+    from unitune.cli.options import deploy_options_of, seconds_of, usd_of
     from unitune.cli.output import aside, console
     from unitune.cli.progress import asking
     from unitune.evaluate.compare import compare as make_comparison
@@ -80,6 +82,8 @@ def compare(
     from unitune.job import Job
     from unitune.report.terminal import comparison_view
 
+    if option and deploy is None:
+        raise UserError("--option is for the deployment that --deploy brings up; give both.")
     job = Job.load(file).on(backend)
     if budget is not None:
         job = job.answered_for(usd_of("--budget", budget))
@@ -90,6 +94,7 @@ def compare(
             found,
             out=out,
             deploy_seconds=None if deploy is None else seconds_of("--deploy", deploy),
+            deploy_options=deploy_options_of(option),
             batch=batch,
             replay=replay,
             recall=recall,

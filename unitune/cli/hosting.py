@@ -9,9 +9,11 @@ import typer
 
 from unitune.cli.options import (
     AllowUnpriced,
+    DeployOption,
     GivenPrices,
     Json,
     RunId,
+    deploy_options_of,
     prices_given,
     seconds_of,
     usd_of,
@@ -28,10 +30,7 @@ def deploy(
     stand: Annotated[
         str, typer.Option("--for", metavar="TIME", help="When it is taken down: 30m, 2h, 1d.")
     ] = "2h",
-    option: Annotated[
-        list[str] | None,
-        typer.Option(metavar="KEY=VALUE", help="The backend's own, such as hardware; repeatable."),
-    ] = None,
+    option: DeployOption = None,
     wait: Annotated[bool, typer.Option(help="Return when it is ready to answer.")] = True,
     price: GivenPrices,
     budget: Annotated[
@@ -54,7 +53,7 @@ def deploy(
     from unitune.runs.deploying import deploy as bring_up
     from unitune.runs.run import find_run
 
-    found, seconds, options = find_run(run), seconds_of("--for", stand), _options(option or [])
+    found, seconds, options = find_run(run), seconds_of("--for", stand), deploy_options_of(option)
     limit = HostingBudget(
         usd=usd_of("--budget", budget) if budget else None,
         unpriced=allow_unpriced,
@@ -163,13 +162,6 @@ def delete(
     if left and not force:
         raise UserError(f"run {found.id} is kept. To forget it all the same: --force")
     console().print(f"{found.id} is deleted.")
-
-
-def _options(pairs: list[str]) -> dict[str, str]:
-    found = {key: value for key, _, value in (pair.partition("=") for pair in pairs)}
-    if wrong := [key for key, value in found.items() if not value]:
-        raise UserError(f"--option is {wrong[0]!r}; write KEY=VALUE.")
-    return found
 
 
 def _print_json(found: list[Deployment]) -> None:

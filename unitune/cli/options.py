@@ -12,6 +12,8 @@ import typer
 from unitune.errors import UserError
 
 if TYPE_CHECKING:
+    from pydantic import JsonValue
+
     from unitune.specs.prices import PriceEntry
 
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Only the result; no progress.")]
@@ -104,3 +106,31 @@ def usd_of(option: str, text: str) -> Decimal:
     if re.fullmatch(r"\$?\d+(\.\d+)?", text.strip()) is None:
         raise UserError(f"{option} is {text!r}; write an amount of US dollars such as 2.50.")
     return Decimal(text.strip().removeprefix("$"))
+
+
+DeployOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--option",
+        metavar="KEY=VALUE",
+        help="For a deployment, the backend's own, such as hardware; repeatable.",
+    ),
+]
+
+
+def deploy_options_of(pairs: list[str] | None) -> dict[str, JsonValue]:
+    """Return the options of a deployment.
+
+    Args:
+        pairs: As given by ``--option``.
+
+    Raises:
+        UserError: One is no KEY=VALUE.
+    """
+    found: dict[str, JsonValue] = {}
+    for pair in pairs or ():
+        key, _, value = pair.partition("=")
+        if not (key and value):
+            raise UserError(f"--option is {pair!r}; write KEY=VALUE.")
+        found[key] = value
+    return found

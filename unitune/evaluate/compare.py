@@ -15,11 +15,13 @@ Killed at any moment, the same call goes on where it stopped.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager, nullcontext
 from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from pydantic import JsonValue
 
 from unitune import registry
 from unitune.cost.budget import HostingBudget
@@ -58,6 +60,7 @@ def compare(  # noqa: PLR0913 - each has a name and a default
     *,
     out: str | os.PathLike[str] | None = None,
     deploy_seconds: float | None = None,
+    deploy_options: Mapping[str, JsonValue] | None = None,
     batch: bool = False,
     replay: bool = False,
     recall: bool = False,
@@ -74,6 +77,7 @@ def compare(  # noqa: PLR0913 - each has a name and a default
         out: Folder for the files; `default_folder` by default.
         deploy_seconds: Where the tuned model answers only from a deployment and none stands: bring
             one up for so long at most, and take it down at the end. It costs money.
+        deploy_options: The backend's own for that deployment: hardware, capacity, …
         batch: Have test cases answered in batches, where the backend can: within a day, for about
             half the price. The same call collects what an earlier one handed in.
         replay: Judge by the answers that are recorded in the folder, and ask nobody: at no cost,
@@ -136,7 +140,11 @@ def compare(  # noqa: PLR0913 - each has a name and a default
     if deploy_seconds is not None:
         hosting = _hosting(spending, prices, folder, unpriced=allow_unpriced)
     with _paid_before(purse, folder):
-        with tuned.standing(deploy_seconds, hosting) if tuned else nullcontext(Decimal(0)) as most:
+        with (
+            tuned.standing(deploy_seconds, hosting, deploy_options)
+            if tuned
+            else nullcontext(Decimal(0)) as most
+        ):
             spending.spent += most
             examination = Examination(
                 backend=job.backend,

@@ -12,12 +12,14 @@ never given back, and is taken. Time is the database's clock.
 
 from __future__ import annotations
 
+import math
 import os
 import threading
 import time
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
+from typing import NamedTuple
 
 import sqlalchemy as sa
 
@@ -82,7 +84,7 @@ def acting(database: Database, run_id: str) -> Generator[RunRecord]:
     """
     turn = _kept.turns.setdefault((database.name, run_id), threading.Lock())
     if not turn.acquire(timeout=WAIT_SECONDS):
-        raise _busy(run_id, "another thread of this process")
+        raise _busy(run_id, "another thread of this process", "")
     try:
         record = _taken(database, run_id)
         try:
@@ -139,14 +141,29 @@ def _taken(database: Database, run_id: str) -> RunRecord:
         if isinstance(seen, RunRecord):
             return seen
         if time.monotonic() >= end:
-            raise _busy(run_id, f"another process ({seen})")
+            last = (
+                " If its machine is gone, its hold ends within "
+                f"{max(1, math.ceil(seen.seconds_left))} seconds."
+            )
+            raise _busy(run_id, f"another process ({seen.holder})", last)
         time.sleep(pause)
         pause = min(1.5 * pause, SLOWEST_LOOK_SECONDS)
 
 
-def _tried(database: Database, run_id: str) -> RunRecord | Holder:
-    """Take the lease if it can be had, and return the run with its new fence; else its holder."""
-    query = sa.select(*[RUNS.c[name] for name in RUN_FIELDS], RUNS.c.lease_holder)
+class _Held(NamedTuple):
+    """Who has the lease, and for how long at most if nobody renews it.
+
+    That is longer than `LEASE_SECONDS` while a create call is under way.
+    """
+
+    holder: Holder
+    seconds_left: float
+
+
+def _tried(database: Database, run_id: str) -> RunRecord | _Held:
+    """Take the lease if it can be had, and return the run with its new fence; else who has it."""
+    left = sa.func.coalesce(RUNS.c.lease_until - database.clock(), 0.0).label("left")
+    query = sa.select(*[RUNS.c[name] for name in RUN_FIELDS], RUNS.c.lease_holder, left)
     with database.writing(durable=False) as connection:
         # Locked where the database has locks for rows: its holder may be about to write it.
         mine = query.where(RUNS.c.id == run_id).with_for_update()
@@ -165,7 +182,9 @@ def _tried(database: Database, run_id: str) -> RunRecord | Holder:
             .where(_mine(run_id, record.fence), free)
             .values(**lease, fence=record.fence + 1)
         )
-    return replace(record, fence=record.fence + 1) if taken.rowcount == 1 else holder
+    if taken.rowcount == 1:
+        return replace(record, fence=record.fence + 1)
+    return _Held(holder, row["left"])
 
 
 def _give_back(database: Database, run_id: str, fence: int) -> None:
@@ -183,9 +202,8 @@ def unknown(run_id: str) -> UnknownName:
     return UnknownName("run", run_id, (), hint="`unitune runs` lists those that are.")
 
 
-def _busy(run_id: str, who: str) -> Busy:
+def _busy(run_id: str, who: str, last: str) -> Busy:
     return Busy(
         f"run {run_id} is in the hands of {who}, still after {WAIT_SECONDS:g} seconds. Wait until "
-        f"it is done, or end it, and try again. If its machine is gone, its hold ends within "
-        f"{LEASE_SECONDS:g} seconds."
+        f"it is done, or end it, and try again.{last}"
     )

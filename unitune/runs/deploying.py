@@ -226,10 +226,26 @@ def deploy(
         ref = host.deploy(run.model, record.name, options or {})
     except UnituneError as refusal:
         if not outcome_open(refusal):
-            ledger.write_deployment(replace(record, state="failed", ended=time.time()))
+            _clear(ledger, host, record)
         raise
     started = ledger.write_deployment(replace(record, state="starting", ref=ref))
     return Deployment(ledger, started).refresh()
+
+
+def _clear(ledger: Ledger, host: Deploys, record: DeploymentRecord) -> None:
+    """Take down what a deployment that was refused half way has left at the vendor.
+
+    What cannot be taken down now still stands: it is listed, and tried again later.
+    """
+    failed = replace(record, state="failed")
+    try:
+        failed = replace(failed, ref=host.find_deployment(record.name))
+        if failed.ref is not None:
+            host.undeploy(failed.ref)
+    except BackendError:
+        ledger.write_deployment(failed)
+    else:
+        ledger.write_deployment(replace(failed, ended=time.time()))
 
 
 def deployments(*, standing: bool = False) -> list[Deployment]:
@@ -264,7 +280,12 @@ def find_deployment(id_or_run: str) -> Deployment:
 
 
 @contextmanager
-def standing(run: Run, seconds: float, budget: HostingBudget = NO_LIMIT) -> Generator[Decimal]:
+def standing(
+    run: Run,
+    seconds: float,
+    budget: HostingBudget = NO_LIMIT,
+    options: Mapping[str, JsonValue] | None = None,
+) -> Generator[Decimal]:
     """Let a run's model answer while the body runs, and take down what was brought up for it.
 
     The deployment ends with the body, with this process however it ends, and at its time, whichever
@@ -275,11 +296,12 @@ def standing(run: Run, seconds: float, budget: HostingBudget = NO_LIMIT) -> Gene
         run: A succeeded run.
         seconds: How long the deployment may stand.
         budget: What it may cost.
+        options: The backend's own: hardware, capacity, …
     """
     if not needs_deployment(run):
         yield Decimal(0)
         return
-    made = deploy(run, seconds=seconds, while_pid=os.getpid(), budget=budget)
+    made = deploy(run, seconds=seconds, options=options, while_pid=os.getpid(), budget=budget)
     try:
         made.wait()
         yield (made.usd_per_hour or Decimal(0)) * Decimal(seconds) / 3600

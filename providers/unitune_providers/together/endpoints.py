@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from pydantic import JsonValue
 from together import ConflictError, omit
@@ -48,10 +48,12 @@ def deploy(
         UnknownName: Together has no such model.
     """
     options = deploy_options(given)
-    endpoint = _named(connection, name) or _created(connection, name)
-    deployment = _deployment(endpoint, name)
-    if deployment is None:
-        deployment_id = _start(connection, endpoint, name, model, options)
+    endpoint = _named(connection, name)
+    deployment = endpoint and _deployment(endpoint, name)
+    if endpoint is None or deployment is None:
+        served = _served(connection, model, options)  # before anything is made, as it may refuse
+        endpoint = endpoint or _created(connection, name)
+        deployment_id = _start(connection, endpoint, name, served, options)
     else:
         deployment_id = deployment.id
         if deployment.state in ASLEEP:
@@ -151,22 +153,33 @@ def _deployment(endpoint: Endpoint, name: str) -> EndpointDeploymentSummary | No
     return next((one for one in found if one.name.rpartition("/")[2] == name), None)
 
 
-def _start(
-    connection: Connection, endpoint: Endpoint, name: str, model: TunedModel, options: DeployOptions
-) -> str:
+class _Served(NamedTuple):
+    """Weights and the configuration that serves them, as paths."""
+
+    model: str
+    config: str
+
+
+def _served(connection: Connection, model: TunedModel, options: DeployOptions) -> _Served:
     weights = _weights(connection, model)
     config = options.config
     if config is None:
         config = _config_path(_config(connection, weights, options))
     elif "/" not in config:
         config = f"projects/{connection.project}/configs/{config}"
-    with translated(f"deploy {model.name}"):
+    return _Served(f"projects/{weights.project_id}/models/{weights.id}", config)
+
+
+def _start(
+    connection: Connection, endpoint: Endpoint, name: str, served: _Served, options: DeployOptions
+) -> str:
+    with translated(f"start deployment {name}"):
         made = connection.writes.endpoints.deployments.create(
             endpoint.id,
             project_id=connection.project,
             name=name,
-            model=f"projects/{weights.project_id}/models/{weights.id}",
-            config=config,
+            model=served.model,
+            config=served.config,
             autoscaling=_autoscaling(options),
             inactive_timeout=options.inactive_timeout or omit,
         )

@@ -137,13 +137,18 @@ def test_a_pid_that_another_process_has_now_is_not_taken_for_the_holder(
 
 
 @pytest.mark.parametrize("change", [{"host": "elsewhere"}, {"boot": "earlier"}, {"space": "pod"}])
+@pytest.mark.parametrize("seconds", [60, 120])
 def test_of_a_process_that_cannot_be_seen_only_the_time_tells(
-    ledger: Ledger, run: str, change: dict[str, str], monkeypatch: pytest.MonkeyPatch
+    ledger: Ledger,
+    run: str,
+    change: dict[str, str],
+    monkeypatch: pytest.MonkeyPatch,
+    seconds: float,
 ) -> None:
     unseen = replace(this_process(), pid=2**22, **change)
     monkeypatch.setattr(leases, "WAIT_SECONDS", 0)
-    set_lease(ledger, unseen, 3600)
-    with pytest.raises(Busy, match=rf"{unseen}.*its hold ends within 60 seconds"):
+    set_lease(ledger, unseen, seconds)
+    with pytest.raises(Busy, match=rf"{unseen}.*its hold ends within {seconds} seconds"):
         ledger.acting(run).__enter__()
     set_lease(ledger, unseen, -1)
     assert not ledger.is_held(run)

@@ -7,10 +7,12 @@ here: it takes the ledger.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from decimal import Decimal
+
+from pydantic import JsonValue
 
 from unitune.backend import Event, State
 from unitune.cost.budget import NO_LIMIT, HostingBudget
@@ -42,17 +44,21 @@ class Judged:
         return answering(self.run)
 
     def standing(
-        self, seconds: float | None, budget: HostingBudget = NO_LIMIT
+        self,
+        seconds: float | None,
+        budget: HostingBudget = NO_LIMIT,
+        options: Mapping[str, JsonValue] | None = None,
     ) -> AbstractContextManager[Decimal]:
         """Let the model answer while the body runs, and give what that may cost, in US dollars.
 
         Args:
             seconds: How long a deployment may stand that is brought up for it; None: none is.
             budget: What the deployment may cost.
+            options: The backend's own for it.
         """
         if seconds is None:
             return nullcontext(Decimal(0))
-        return standing(self.run, seconds, budget)
+        return standing(self.run, seconds, budget, options)
 
 
 def judged(job: Job, splits: Splits, run: Run | None) -> Judged:
