@@ -221,6 +221,11 @@ class Offer(Fact):
     """Name of the vendor in the package genai-prices, which prices answers of untuned models."""
     closed: Closed | None = None
     """None: it tunes."""
+    options: str | None = None
+    """Model of what a job may say under ``options.NAME``, as ``module:Class``; none of the vendor's
+    packages is needed to import it."""
+    deploy_options: str | None = None
+    """Likewise, of what a deployment may be told."""
     settle_seconds: Annotated[float, Field(ge=0)] = 120.0
     """How long after a create call without an answer its job may still turn up in lists."""
     training_price: Literal["none"] | None = None

@@ -9,6 +9,7 @@ A missing SDK becomes the exact install command; an ImportError of our own is ne
 
 from __future__ import annotations
 
+import importlib
 import importlib.resources
 import re
 from functools import cache
@@ -21,7 +22,7 @@ from importlib.metadata import (
 )
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from unitune import yamlfile
 from unitune.abilities import RefreshesPrices
@@ -110,6 +111,12 @@ def offer(name: str) -> Offer:
         return Offer.model_validate(yamlfile.parse(text))
     except ValidationError as error:
         raise UnituneError(f"offer {package}/{name}.yaml is not valid: {error}") from error
+
+
+def options_of(path: str) -> type[BaseModel]:
+    """Return a model of options that an offer names as ``module:Class``."""
+    module, _, name = path.partition(":")
+    return getattr(importlib.import_module(module), name)
 
 
 def unavailable(told: Offer) -> str:

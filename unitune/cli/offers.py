@@ -10,6 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from unitune import registry
+from unitune.cli.optionlist import OptionView, option_views
 from unitune.cli.output import console, facts
 from unitune.install import install_command
 from unitune.offer import Offer, OfferedModel, Refused
@@ -23,6 +24,10 @@ class BackendView(BaseModel):
     """Whether a backend is here that launches there; else only prices and dates are known."""
     installed: bool
     missing_packages: tuple[str, ...]
+    options: tuple[OptionView, ...] = ()
+    """What a job may say under ``options.NAME``."""
+    deploy_options: tuple[OptionView, ...] = ()
+    """What ``--option`` of a deployment may say."""
 
 
 class BackendList(BaseModel):
@@ -36,11 +41,18 @@ def view_of(name: str) -> BackendView:
     """Return what is known of a backend, and whether its packages are here."""
     missing = tuple(registry.missing_packages(name))
     launchable = name in registry.backend_names()
+    offer = registry.offer(name)
+    options, deploying = (
+        option_views(registry.options_of(path)) if path else ()
+        for path in (offer.options, offer.deploy_options)
+    )
     return BackendView(
-        offer=registry.offer(name),
+        offer=offer,
         launchable=launchable,
         installed=launchable and not missing,
         missing_packages=missing,
+        options=options,
+        deploy_options=deploying,
     )
 
 
@@ -106,6 +118,21 @@ def print_backend(view: BackendView) -> None:
     if offer.models:
         console().print("\n[bold]models[/bold]")
         console().print(facts({model.name: escape(_model_line(model)) for model in offer.models}))
+    _print_options(f"options.{offer.name} of a job", view.options)
+    _print_options("--option of a deployment", view.deploy_options)
+
+
+def _print_options(where: str, options: tuple[OptionView, ...]) -> None:
+    if not options:
+        return
+    console().print(f"\n[bold]{where}[/bold]")
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for heading in ("key", "value", "default", "meaning"):
+        table.add_column(heading, no_wrap=heading == "key", overflow="fold")
+    for one in options:
+        default = "" if one.default is None else str(one.default).lower()
+        table.add_row(*map(escape, (one.name, one.type, default, one.meaning)))
+    console().print(table)
 
 
 def _here(view: BackendView) -> str:

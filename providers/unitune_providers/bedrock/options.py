@@ -11,16 +11,15 @@ import os
 import re
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import TYPE_CHECKING, Annotated
-
-from pydantic import Field
+from typing import TYPE_CHECKING
 
 from unitune import registry
 from unitune.backend import Launch
 from unitune.errors import JobError, UserError
-from unitune.job import Job, Spec
+from unitune.job import Job
 from unitune.options import job_options
 from unitune_providers.bedrock.clients import split_uri
+from unitune_providers.bedrock.schema import ROLE_PATTERN, S3_PATTERN, BedrockOptions
 
 if TYPE_CHECKING:
     from mypy_boto3_bedrock.type_defs import (
@@ -35,12 +34,6 @@ TAG = "unitune"
 """Tag that holds the launch key, on the job and on the model that comes of it."""
 OUTPUT = "unitune-output"
 """Folder of the bucket where Bedrock writes metrics, unless `options.bedrock.output` is set."""
-ROLE_PATTERN = r"^arn:aws(-[^:]+)?:iam::([0-9]{12})?:role/.+$"
-S3_PATTERN = (
-    r"^s3://[a-z0-9][-.a-z0-9]{1,61}[a-z0-9]"
-    r"(?:/[-!_*'().a-z0-9A-Z]+(?:/[-!_*'().a-z0-9A-Z]+)*)?/?$"
-)
-"""Source of both patterns: botocore 1.44.8, bedrock/2023-04-20, RoleArn and S3Uri."""
 
 
 NOVA_RATES = (1e-6, 1e-4)
@@ -50,19 +43,6 @@ Source: docs.aws.amazon.com, bedrock/latest/userguide/cm-hp-nova-mm, read 2026-1
 """
 NOVA_WARMUP_MOST = 100
 """Likewise."""
-
-
-class BedrockOptions(Spec):
-    """Settings of Bedrock's own."""
-
-    role_arn: Annotated[str, Field(pattern=ROLE_PATTERN)] | None = None
-    """Role that Bedrock takes on to read and write the bucket; else UNITUNE_BEDROCK_ROLE_ARN."""
-    output: Annotated[str, Field(pattern=S3_PATTERN)] | None = None
-    """``s3://BUCKET/FOLDER`` for metrics; else a folder of the bucket of the training file."""
-    learning_rate_warmup_steps: Annotated[int, Field(ge=0)] | None = None
-    """Nova only: steps in which the learning rate rises; Bedrock's default is 10."""
-    kms_key: str | None = None
-    """AWS KMS key that encrypts the tuned model."""
 
 
 @dataclass(frozen=True, slots=True)

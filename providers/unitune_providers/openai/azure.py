@@ -13,18 +13,18 @@ import importlib
 import os
 import re
 from collections.abc import Mapping
-from typing import Annotated, Literal, Protocol, cast
+from typing import Literal, Protocol, cast
 from urllib.parse import urlsplit
 
 import httpx2
-from pydantic import Field, JsonValue
+from pydantic import JsonValue
 
 from unitune.abilities import Deployed
 from unitune.errors import BackendError, Unreachable, UserError
-from unitune.job import Spec
 from unitune.models import TunedModel
 from unitune.options import validated
 from unitune.ratelimits import asked_pause
+from unitune_providers.openai.options import AzureDeployOptions
 from unitune_providers.openai.server import required
 
 ARM_URL = "https://management.azure.com"
@@ -57,17 +57,6 @@ def maker_of(base: str) -> str:
     return next((maker for mark, maker in FORMATS.items() if re.search(mark, base.lower())), OPENAI)
 
 
-class DeploymentOptions(Spec):
-    """What a deployment on Azure may be told."""
-
-    sku: str | None = None
-    """Standard, GlobalStandard, …; by the base model when absent."""
-    capacity: Annotated[int, Field(ge=1)] = 100
-    """Thousands of tokens a minute: 1 is about one request a minute, too few to evaluate."""
-    version: str = "1"
-    """Of the tuned model."""
-
-
 class Token(Protocol):
     """What azure-identity returns."""
 
@@ -88,13 +77,13 @@ def deploy(model: TunedModel, name: str, options: Mapping[str, JsonValue]) -> st
     Args:
         model: What a run left behind.
         name: Of the deployment.
-        options: As `DeploymentOptions` has them.
+        options: As `AzureDeployOptions` has them.
 
     Raises:
         JobError: An option is not known.
         BackendError: Azure refused, or failed.
     """
-    wanted = validated(DeploymentOptions, options, "deploy option")
+    wanted = validated(AzureDeployOptions, options, "deploy option")
     if _send("GET", name, f"show deployment {name}").status_code not in GONE:
         return name
     maker = maker_of(model.base)

@@ -88,6 +88,17 @@ class AzureOptions(OwnHyperparameters):
     """DPO: weight of the L2 penalty."""
 
 
+class AzureDeployOptions(Spec):
+    """What a deployment on Azure may be told."""
+
+    sku: str | None = None
+    """Standard, GlobalStandard, …; by the base model when absent."""
+    capacity: Annotated[int, Field(ge=1)] = 100
+    """Thousands of tokens a minute: 1 is about one request a minute, too few to evaluate."""
+    version: str = "1"
+    """Of the tuned model."""
+
+
 class MantleOptions(WireOptions):
     """Bedrock's: reinforcement with a Lambda function that grades."""
 

@@ -7,15 +7,13 @@ right one. The bucket is no option: files are handed over before a job is known,
 
 from __future__ import annotations
 
-from typing import Annotated
-
 from google.genai import types
-from pydantic import Field
 
 from unitune.backend import Launch
 from unitune.errors import JobError, Unsupported
-from unitune.job import Auto, Job, Spec
+from unitune.job import Auto, Job
 from unitune.options import job_options
+from unitune_providers.vertex_options import VertexOptions
 
 NAME = "vertex"
 LABEL = "unitune"
@@ -34,19 +32,6 @@ ADAPTER_SIZES = {
 }
 """By rank. Not every model takes every size; Vertex AI says so when the job is created."""
 LONGEST_NAME = 128
-
-
-class VertexOptions(Spec):
-    """Settings of Vertex AI's own."""
-
-    learning_rate_multiplier: Annotated[float, Field(gt=0)] | None = None
-    """Factor on the model's own learning rate; 1 when left out."""
-    export_last_checkpoint_only: bool = False
-    """Keep no checkpoints but the last; else each epoch's gets an endpoint."""
-    beta: Annotated[float, Field(gt=0)] | None = None
-    """For dpo: how closely the tuned model stays with its base."""
-    pre_tuned_model_checkpoint_id: str | None = None
-    """When a tuned model is tuned on: the checkpoint to begin with; its default when left out."""
 
 
 def vertex_options(job: Job) -> VertexOptions:
