@@ -278,7 +278,13 @@ class Deploys(Protocol):
         ...
 
     def deployed(self, ref: str, model: TunedModel) -> Deployed:
-        """Return how a deployment stands; one that is not there is gone."""
+        """Return how a deployment stands; one that is not there is gone.
+
+        Args:
+            ref: As `deploy` returned it.
+            model: What a run left behind, or the `Deployed.model` of an earlier look, which must
+                come back as it was.
+        """
         ...
 
     def undeploy(self, ref: str) -> None:

@@ -11,7 +11,7 @@ from pydantic import JsonValue
 from unitune import registry
 from unitune.job import Tuning
 from unitune.testing.contract import ROWS, BackendContract
-from unitune.testing.loopback import Conduct, serve
+from unitune.testing.loopback import Conduct, Server, serve
 from unitune_providers.loopback.openai.vendor import KEY, OpenAIVendor
 
 
@@ -22,14 +22,15 @@ class TestOpenAIBackend(BackendContract):
     options: ClassVar[Mapping[str, JsonValue]] = {"learning_rate_multiplier": 1.5}
     rows: ClassVar[Sequence[str]] = (*ROWS, *ROWS)  # OpenAI takes ten at least
     poll_seconds = 0.001
+    create = r"/fine_tuning/jobs$"
 
     @pytest.fixture(autouse=True, scope="class")
     @classmethod
-    def vendor(cls) -> Iterator[None]:
+    def server(cls) -> Iterator[Server]:
         """OpenAI on loopback, in the environment."""
         with serve(OpenAIVendor(Conduct(steps=6))) as server, pytest.MonkeyPatch.context() as patch:
             patch.setenv("OPENAI_BASE_URL", f"{server.url}/v1")
             patch.setenv("OPENAI_API_KEY", KEY)
             registry.backend.cache_clear()
-            yield
+            yield server
         registry.backend.cache_clear()

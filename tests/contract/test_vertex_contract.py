@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Generator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import ClassVar
 
 import pytest
@@ -14,7 +14,7 @@ pytest.importorskip("google.cloud.storage", reason="needs the extra `vertex`")
 from unitune import registry
 from unitune.job import Tuning
 from unitune.testing.contract import COLOURS, BackendContract
-from unitune.testing.loopback import Conduct, serve
+from unitune.testing.loopback import Conduct, Server, serve
 from unitune_providers.loopback.vertex.vendor import VertexVendor, environment
 
 
@@ -31,14 +31,16 @@ class TestVertex(BackendContract):
     slow_tuning = Tuning(epochs=100)
     rows: ClassVar[Sequence[str]] = [wire_row(*pair) for pair in COLOURS.items()]
     poll_seconds = 0.001
+    create = r"/tuningJobs$"
 
-
-@pytest.fixture(scope="module", autouse=True)
-def _vertex() -> Generator[None]:
-    conduct = Conduct(replies={"What is the colour of snow?": "white"})
-    with serve(VertexVendor(conduct)) as server, pytest.MonkeyPatch.context() as patch:
-        for name, value in environment(server.url).items():
-            patch.setenv(name, value)
-        registry.backend.cache_clear()
-        yield
+    @pytest.fixture(autouse=True, scope="class")
+    @classmethod
+    def server(cls) -> Iterator[Server]:
+        """Vertex AI and Cloud Storage on loopback, in the environment."""
+        conduct = Conduct(replies={"What is the colour of snow?": "white"})
+        with serve(VertexVendor(conduct)) as server, pytest.MonkeyPatch.context() as patch:
+            for name, value in environment(server.url).items():
+                patch.setenv(name, value)
+            registry.backend.cache_clear()
+            yield server
         registry.backend.cache_clear()

@@ -8,9 +8,17 @@ training that takes a moment, and one that takes long enough to be cancelled:
         model = "tiny"
         slow_options = {"epochs_to_waste": 1000}
 
+A backend of a hosted vendor hands over the server that plays it (`unitune.testing.loopback`), so
+that the tests see what is sent, and spoil it (`unitune.testing.hosted_contract`):
+
+        create = r"/jobs$"
+
+        @pytest.fixture
+        def server(self) -> Server: ...
+
 The backend is found by its entry point, and one training is shared by the tests that need one.
 What only some backends can do is tested where they can: `unitune.testing.batch_contract`,
-`unitune.testing.counting_contract`.
+`unitune.testing.counting_contract`, `unitune.testing.deploy_contract`.
 """
 
 from __future__ import annotations
@@ -38,6 +46,8 @@ from unitune.keys import launch_key, run_id
 from unitune.models import Reply, Request, TunedModel
 from unitune.testing.batch_contract import BatchContract
 from unitune.testing.counting_contract import CountingContract
+from unitune.testing.deploy_contract import DeployContract
+from unitune.testing.hosted_contract import HostedContract
 
 COLOURS = {
     "snow": "white",
@@ -91,7 +101,7 @@ class Training:
         return self.last.model
 
 
-class BackendContract(BatchContract, CountingContract):
+class BackendContract(BatchContract, CountingContract, DeployContract, HostedContract):
     """The tests; a subclass names the backend."""
 
     name: ClassVar[str]
@@ -196,6 +206,14 @@ class BackendContract(BatchContract, CountingContract):
         assert first == self.upload(tmp_path / "train.jsonl", self.rows)
         assert first.sha256 == sha256_of(tmp_path / "train.jsonl")
 
+    def test_files_of_one_name_and_other_content_are_two(self, tmp_path: Path) -> None:
+        """Each run calls its file train.jsonl: known by that name, it would be another run's."""
+        for name in ("first", "second"):
+            (tmp_path / name).mkdir()
+        first = self.upload(tmp_path / "first" / "train.jsonl", self.rows)
+        second = self.upload(tmp_path / "second" / "train.jsonl", self.rows[::-1])
+        assert first.ref != second.ref
+
     def test_training_succeeds(self, training: Training) -> None:
         """A training comes to its end and leaves a model."""
         assert training.last.state is State.SUCCEEDED, training.last.error
@@ -219,6 +237,14 @@ class BackendContract(BatchContract, CountingContract):
         keys = [event.key for event in training.events]
         assert keys, "a training without any event cannot be watched"
         assert sorted(set(keys)) == sorted(keys)
+
+    def test_steps_are_counted_and_measured(self, training: Training) -> None:
+        """A step says which it is, and its loss or its reward where the backend knows one."""
+        for event in training.events:
+            if event.kind in ("step", "validation"):
+                assert isinstance(event.data.get("step"), int), event
+                measured = event.data.get("loss", event.data.get("reward"))
+                assert measured is None or isinstance(measured, int | float), event
 
     def test_cursor_loses_and_repeats_nothing(self, backend: Backend, training: Training) -> None:
         """Polls from cursor to cursor bring what one poll from the beginning brings."""
@@ -273,15 +299,17 @@ class BackendContract(BatchContract, CountingContract):
     def test_tuned_and_untuned_models_reply(self, backend: Backend, training: Training) -> None:
         """Both sides of a comparison can be asked."""
         assert ask(backend, self.model).error is None
-        assert ask(backend, training.model).error is None
+        with self.answering(training.model) as model:
+            assert ask(backend, model).error is None
 
     def test_fingerprints_tell_models_apart(self, backend: Backend, training: Training) -> None:
         """Recorded answers are found by it, so a tuned model's is not its base's."""
         fingerprints = list[str]()
-        for model in (self.model, training.model, training.model):
-            chat = backend.chat(model)
-            fingerprints.append(chat.fingerprint)
-            chat.close()
+        with self.answering(training.model) as tuned_model:
+            for model in (self.model, tuned_model, tuned_model):
+                chat = backend.chat(model)
+                fingerprints.append(chat.fingerprint)
+                chat.close()
         untuned, tuned, again = fingerprints
         assert untuned != tuned
         assert tuned == again

@@ -1,0 +1,188 @@
+"""What a backend must do at its vendor, seen from the vendor's side; part of the contract.
+
+For a backend whose test hands over the server that plays its vendor, in a fixture `server`, and
+says in `create` which POST creates a job. Skipped where there is none.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, ClassVar, cast
+
+import pytest
+from pydantic import JsonValue
+
+from unitune import registry
+from unitune.backend import Backend, Launch, State, Status
+from unitune.data.example import Message
+from unitune.errors import BackendError, UnituneError, Unreachable
+from unitune.job import Tuning
+from unitune.models import Request
+from unitune.patience import outcome_open
+from unitune.testing.loopback import Conduct, Fault, Server
+
+REASON = "the rows taste of soap"
+LOST = (Fault.ERROR_AFTER, Fault.CUT, Fault.SHORT)
+"""Faults of a create call that took effect, and whose answer does not say so."""
+SAID = {Fault.RATE_LIMITED: 429, Fault.EXPIRED_KEY: 401, Fault.SERVER_ERROR: 500}
+"""Statuses of create calls that were refused, or failed."""
+
+
+class HostedContract:
+    """The tests; a subclass names the backend and hands over its vendor."""
+
+    name: ClassVar[str]
+    model: ClassVar[str]
+    create: ClassVar[str] = ""
+    """Regular expression of the path of the POST that creates a job."""
+    settings: ClassVar[Mapping[str, Sequence[Any]]] = {
+        "epochs": (2, 3),
+        "batch_size": (8, 16),
+        "learning_rate": (1e-5, 2e-5),
+        "sequence_length": (1024, 2048),
+        "seed": (7, 8),
+    }
+    """Two values of each setting of a job's `tuning`; those that the offer honours are tried."""
+
+    @pytest.fixture
+    def server(self) -> Server:
+        """The vendor on loopback, which a subclass hands over."""
+        pytest.skip(f"the test of {self.name} hands over no server that plays its vendor")
+
+    @pytest.fixture
+    def conduct(self, server: Server) -> Iterator[Conduct]:
+        """How the vendor behaves, put back afterwards."""
+        conduct = cast("Any", server.vendor).conduct
+        before = replace(conduct)
+        yield conduct
+        for name in conduct.__dataclass_fields__:
+            setattr(conduct, name, getattr(before, name))
+
+    @classmethod
+    def launch(
+        cls,
+        folder: Path,
+        tuning: Tuning | None = None,
+        options: Mapping[str, JsonValue] | None = None,
+    ) -> Launch:
+        """As in `unitune.testing.contract.BackendContract`."""
+        raise NotImplementedError
+
+    @classmethod
+    def follow(cls, job_id: str) -> list[Status]:
+        """Likewise."""
+        raise NotImplementedError
+
+    def created(self, server: Server, launch: Launch) -> bytes:
+        """Create a job and return what the vendor was told, but for the launch key."""
+        registry.backend(self.name).submit(launch)
+        body = server.asked("POST", self.create)[-1].body
+        return body.replace(launch.key.encode(), b"KEY")
+
+    def test_failed_job_is_failed_in_the_vendors_words(
+        self, backend: Backend, conduct: Conduct, tmp_path: Path
+    ) -> None:
+        """A failure that is told as a success would be deployed, and judged."""
+        job_id = backend.submit(self.launch(tmp_path))
+        conduct.fails = REASON
+        last = self.follow(job_id)[-1]
+        assert last.state is State.FAILED
+        assert last.model is None
+        assert REASON in str(last.error)
+
+    @pytest.mark.parametrize(("fault", "status"), SAID.items(), ids=[str(fault) for fault in SAID])
+    def test_refused_create_call_says_its_status(
+        self, backend: Backend, server: Server, fault: Fault, status: int, tmp_path: Path
+    ) -> None:
+        """The status says what comes next: wait, give up, or look for the job."""
+        launch = self.launch(tmp_path)
+        server.spoil(fault, "POST", self.create)
+        with pytest.raises(BackendError) as told:
+            backend.submit(launch)
+        assert told.value.status == status
+        assert backend.find(launch.key, launch.folder) == []
+
+    @pytest.mark.parametrize("fault", LOST)
+    def test_create_call_without_an_answer_leaves_one_job_that_is_found(
+        self, backend: Backend, server: Server, fault: Fault, tmp_path: Path
+    ) -> None:
+        """A create call that is repeated blindly, or taken for refused, costs a second job."""
+        launch = self.launch(tmp_path)
+        server.spoil(fault, "POST", self.create)
+        with pytest.raises(UnituneError) as told:
+            backend.submit(launch)
+        assert outcome_open(told.value), f"{told.value!r} says that nothing was created"
+        assert len(backend.find(launch.key, launch.folder)) == 1
+
+    def test_refused_poll_says_its_status(
+        self, backend: Backend, server: Server, tmp_path: Path
+    ) -> None:
+        """A key that has expired is told from a network that is down."""
+        job_id = backend.submit(self.launch(tmp_path))
+        server.spoil(Fault.EXPIRED_KEY, "GET", "")
+        with pytest.raises(BackendError) as told:
+            backend.poll(job_id, "")
+        assert not isinstance(told.value, Unreachable)
+        assert told.value.status == 401
+
+    def test_settings_that_the_offer_honours_are_sent(self, server: Server, tmp_path: Path) -> None:
+        """A setting that is taken and dropped trains something else than was asked for."""
+        honoured = [name for name in self.settings if name in registry.offer(self.name).honours]
+        again = [self.created(server, self.launch(tmp_path)) for _ in range(2)]
+        assert again[0] == again[1], "two launches that are alike are told in two ways"
+        dropped = list[str]()
+        for name in honoured:
+            tunings = [Tuning.model_validate({name: value}) for value in self.settings[name]]
+            told = {self.created(server, self.launch(tmp_path, tuning)) for tuning in tunings}
+            dropped += [name] if len(told) == 1 else []
+        assert dropped == []
+
+    def test_validation_rows_are_sent(self, server: Server, tmp_path: Path) -> None:
+        """Rows that were held out are handed over, and named in the create call."""
+        launch = self.launch(tmp_path)
+        told = [self.created(server, replace(launch, validation=None)), b""]
+        other = self.launch(tmp_path)
+        told[1] = self.created(server, other)
+        assert told[0] != told[1], "the create call is the same with and without validation rows"
+
+    def test_files_of_other_content_under_one_name_are_two(
+        self, backend: Backend, server: Server, tmp_path: Path
+    ) -> None:
+        """A file that is known by its name alone would train a job on another job's rows."""
+        del server
+        first = self.launch(tmp_path)
+        (tmp_path / "train.jsonl").write_bytes((tmp_path / "validation.jsonl").read_bytes())
+        again = backend.upload(tmp_path / "train.jsonl", "0" * 64)
+        assert again.ref != first.training.ref
+
+    def test_settings_of_an_answer_are_sent(self, backend: Backend, server: Server) -> None:
+        """An answer without its limit, temperature or stop is another model's answer."""
+        question = Message(role="user", content="What is the colour of snow?")
+        asked = Request(messages=(question,), max_tokens=37, temperature=0.625, stop=("qzx",))
+        before, chat = len(server.requests), backend.chat(self.model)
+        try:
+            asyncio.run(chat.reply(asked))
+        finally:
+            chat.close()
+        sent = {
+            part
+            for request in server.requests[before:]
+            if request.method == "POST"
+            for part in _parts(json.loads(request.body or b"null"))
+        }
+        assert {37, 0.625, "qzx", question.text} - sent == set()
+
+
+def _parts(value: JsonValue) -> Iterator[str | float | int]:
+    """Yield all texts and numbers of a JSON value."""
+    if isinstance(value, dict):
+        value = list(value.values())
+    if isinstance(value, list):
+        for part in value:
+            yield from _parts(part)
+    elif isinstance(value, str | float | int):
+        yield value
