@@ -27,7 +27,7 @@ from pydantic import BaseModel, ValidationError
 from unitune import yamlfile
 from unitune.abilities import RefreshesPrices
 from unitune.backend import Backend
-from unitune.errors import MissingExtra, UnituneError, UnknownName, Unsupported
+from unitune.errors import MissingExtra, UnituneError, UnknownName, Unsupported, UserError
 from unitune.install import install_command
 from unitune.offer import Offer
 from unitune.wire import Format
@@ -36,15 +36,36 @@ OWN_PACKAGES = ("unitune", "unitune_local", "unitune_providers")
 
 
 @cache
-def _entries(group: str) -> dict[str, EntryPoint]:
-    return {entry.name: entry for entry in entry_points(group=f"unitune.{group}")}
+def _entries(group: str) -> dict[str, list[EntryPoint]]:
+    found: dict[str, list[EntryPoint]] = {}
+    for entry in entry_points(group=f"unitune.{group}"):
+        named = found.setdefault(entry.name, [])
+        if entry.value not in [other.value for other in named]:
+            named.append(entry)
+    return found
 
 
 def _entry(group: str, name: str) -> EntryPoint:
+    """Return who brings a name; of several offers, the one that comes with the backend."""
     found = _entries(group)
     if name not in found:
         raise UnknownName("format" if group == "formats" else "backend", name, found)
-    return found[name]
+    named = found[name]
+    if group == "offers" and len(named) > 1:
+        makers = {_package(entry) for entry in _entries("backends").get(name, [])}
+        named = [entry for entry in named if _package(entry) in makers] or named
+    if len(named) > 1:
+        packages = " and ".join(sorted(_package(entry) for entry in named))
+        raise UserError(
+            f"{group.removesuffix('s')} {name!r} is brought by {packages}, and only one can be "
+            "meant. Uninstall all but one of them, or have its author choose another name."
+        )
+    return named[0]
+
+
+def _package(entry: EntryPoint) -> str:
+    """Return the installed package that an entry point is of."""
+    return entry.dist.name if entry.dist else entry.value.partition(".")[0].partition(":")[0]
 
 
 def backend_names() -> list[str]:

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from importlib.metadata import EntryPoint
+from pathlib import Path
 
 import pytest
 
 from unitune import registry
-from unitune.errors import MissingExtra, UnknownName
+from unitune.errors import MissingExtra, UnknownName, UserError
 
 
 def offered(monkeypatch: pytest.MonkeyPatch, target: str) -> None:
     entry = EntryPoint(name="vendor", value=target, group="unitune.backends")
 
-    def entries(group: str) -> dict[str, EntryPoint]:
-        return {"vendor": entry} if group == "backends" else {}
+    def entries(group: str) -> dict[str, list[EntryPoint]]:
+        return {"vendor": [entry]} if group == "backends" else {}
 
     monkeypatch.setattr(registry, "_entries", entries)
 
@@ -36,7 +38,7 @@ def test_a_missing_sdk_becomes_the_install_command(
     monkeypatch.syspath_prepend(folder)
     offered(monkeypatch, "vendor_backend:Backend")
 
-    with pytest.raises(MissingExtra, match=r"pip install 'unitune\[vendor\]'") as caught:
+    with pytest.raises(MissingExtra, match=r"pip install .*\[vendor\]") as caught:
         registry.backend("vendor")
     assert isinstance(caught.value.__cause__, ModuleNotFoundError)
 
@@ -49,3 +51,41 @@ def test_an_import_error_of_the_backends_own_is_not_disguised(
     with pytest.raises(ModuleNotFoundError, match="no_such_module") as caught:
         registry.backend("vendor")
     assert not isinstance(caught.value, MissingExtra)
+
+
+def installed(folder: Path, package: str, entries: Mapping[str, str]) -> None:
+    """Install a package with entry points ``GROUP: MODULE`` for the name `fireworks`."""
+    place = folder / f"{package.replace('-', '_')}-1.0.dist-info"
+    place.mkdir(parents=True)
+    (place / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {package}\nVersion: 1.0\n")
+    text = "".join(f"[unitune.{group}]\nfireworks = {at}\n" for group, at in entries.items())
+    (place / "entry_points.txt").write_text(text)
+
+
+@pytest.fixture
+def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.syspath_prepend(tmp_path)
+    for found in (registry._entries, registry.offer):
+        found.cache_clear()
+    monkeypatch.setattr(registry, "_entries", registry._entries.__wrapped__)
+    return tmp_path
+
+
+def test_the_offer_that_comes_with_the_backend_wins(site: Path) -> None:
+    """Unitune itself ships an offer of this name, and no backend."""
+    entries = {"backends": "strangers_fireworks:Backend", "offers": "strangers_fireworks"}
+    installed(site, "strangers-fireworks", entries)
+    assert "strangers_fireworks" == registry._entry("offers", "fireworks").value
+
+
+def test_two_backends_of_one_name_are_told_with_their_packages(site: Path) -> None:
+    for package in ("one", "another"):
+        installed(site, package, {"backends": f"{package}:Backend"})
+    with pytest.raises(UserError, match="backend 'fireworks' is brought by another and one"):
+        registry.backend("fireworks")
+
+
+def test_two_offers_without_a_backend_are_told_too(site: Path) -> None:
+    installed(site, "strangers-offers", {"offers": "strangers_offers"})
+    with pytest.raises(UserError, match="offer 'fireworks' is brought by strangers-offers and"):
+        registry.offer("fireworks")
