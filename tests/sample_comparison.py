@@ -266,9 +266,9 @@ def _curve() -> Curve:
     steps = tuple(range(1, 151))
     return Curve(
         steps=steps,
-        losses=tuple(0.32 + 2.4 / (1 + step / 9) + random_.gauss(0, 0.05) for step in steps),
+        values=tuple(0.32 + 2.4 / (1 + step / 9) + random_.gauss(0, 0.05) for step in steps),
         validation_steps=(25, 50, 75, 100, 125, 150),
-        validation_losses=(1.05, 0.74, 0.63, 0.585, 0.56, 0.556),
+        validation_values=(1.05, 0.74, 0.63, 0.585, 0.56, 0.556),
     )
 
 
@@ -388,7 +388,7 @@ def _with_text(value: Any, text: str) -> Any:
     fields |= {*Confusion.model_fields, *Contrast.model_fields, *BaselineResult.model_fields}
     return {
         key if key in fields else key + text: item
-        if key in CHOICES or key == "usd"
+        if key in {*CHOICES, "usd", "figure"}
         else _with_text(item, text)
         for key, item in value.items()
     }

@@ -63,6 +63,8 @@ class Guarantee(StrEnum):
 
 SAFE_TO_REPEAT = (Guarantee.TOKEN, Guarantee.OWN_ID)
 """Of backends that make one job of two create calls with the same key."""
+FIGURES: tuple[Literal["loss", "reward"], ...] = ("loss", "reward")
+"""What steps are measured by: lower is better, or, in reinforcement, higher. Some have neither."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,13 +75,21 @@ class Event:
         key: The backend's own name of the event; the same key is recorded once.
         kind: step, validation, message, checkpoint or warning.
         time: Seconds since 1970, UTC.
-        data: For step: step, steps, loss, tokens, tokens_per_second, seconds_left, …
+        data: For step and validation: step, steps, loss or reward, tokens, tokens_per_second,
+            seconds_left, …, each where it is known; for message and warning: text.
     """
 
     key: str
     kind: Literal["step", "validation", "message", "checkpoint", "warning"]
     time: float
     data: dict[str, JsonValue] = field(default_factory=dict[str, JsonValue])
+
+    def number(self, name: str) -> float | None:
+        """Return a number of the data; None where there is none of that name."""
+        value = self.data.get(name)
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            return None
+        return float(value)
 
 
 @dataclass(frozen=True, slots=True)

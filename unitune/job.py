@@ -218,11 +218,12 @@ class Evaluate(Spec):
     leaks: Literal["refuse", "drop", "allow"] = "refuse"
     """What to do with test cases that stand in train: equal, near duplicates, or half quoted."""
     max_tokens: Annotated[int, Field(ge=1)] | Auto = "auto"
-    """Longest answer in tokens; `auto` gives room for the longest answer of train."""
+    """Longest answer in tokens; `auto` gives ample room, and more to models that think."""
     repeats: Annotated[int, Field(ge=1)] = 1
     """How often each test case is asked; its scores are averaged."""
-    temperature: Annotated[float, Field(ge=0, le=2)] = 0.0
-    """0 is greedy; above, repeats differ by the seed that each request carries."""
+    temperature: Annotated[float, Field(ge=0, le=2)] | Auto = "auto"
+    """0 is greedy; above, repeats differ by the seed that each request carries. `auto` is 0, and a
+    model that takes no temperature is asked without; a number that it does not take is an error."""
     concurrency: Annotated[int, Field(ge=1)] = 64
     """Requests in flight at most; fewer when the vendor says that it is asked too often."""
     prices: dict[str, TokenPrice] = Field(default={})

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import Protocol, Self, TypeAlias, runtime_checkable
+from typing import Literal, Protocol, Self, TypeAlias, runtime_checkable
 
 from pydantic import BaseModel, ConfigDict, JsonValue
 from pydantic.dataclasses import dataclass
@@ -37,6 +37,9 @@ class Request(BaseModel):
     """Seed of the sampling when the temperature is not 0."""
     stop: tuple[str, ...] = ()
     """Strings that end the answer; they are not part of it."""
+    fixed: tuple[Literal["temperature", "max_tokens"], ...] = ()
+    """Settings that the user has named: where a model does not take one, the request has failed.
+    Others are the best that a model takes, and what it did not take stands in the reply."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,6 +51,15 @@ class Reply:
     """stop, length, or the vendor's own word."""
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
+    """All that the vendor counts as answered, thoughts included."""
+    reasoning_tokens: int | None = None
+    """Those of them that were spent on thoughts; None where the vendor does not say."""
+    thought: bool = False
+    """Whether thoughts came before the answer, that are no part of it."""
+    max_tokens: int | None = None
+    """The longest answer that it was allowed, where that is known."""
+    left_out: tuple[str, ...] = ()
+    """Settings that the model refused, so that it was asked without them."""
     seconds: float | None = None
     """Wall time of this request; for batched local models its share of the batch."""
     tool_calls: ToolCalls | None = None

@@ -9,10 +9,9 @@ from __future__ import annotations
 import time
 
 import typer
-from pydantic import JsonValue
 from rich.markup import escape
 
-from unitune.backend import Event, State
+from unitune.backend import FIGURES, Event, State
 from unitune.cli.money import so_far
 from unitune.cli.output import aside, console, duration
 from unitune.cli.runviews import (
@@ -162,9 +161,9 @@ def _follow_live(run: Run) -> None:
             if event.kind == "step":
                 progress.update(
                     task,
-                    total=_number(event.data, "steps"),
-                    completed=_number(event.data, "step") or 0,
-                    facts=step_facts(event.data, priced),
+                    total=event.number("steps"),
+                    completed=event.number("step") or 0,
+                    facts=step_facts(event, priced),
                 )
             elif words := event_words(event):
                 progress.console.print(words, style="dim")
@@ -177,40 +176,42 @@ def _follow_plainly(run: Run) -> None:
         if event.kind == "step":
             if last or time.monotonic() - printed >= LOG_SECONDS:
                 printed = time.monotonic()
-                aside().print(step_facts(event.data, priced))
+                aside().print(step_facts(event, priced))
         elif words := event_words(event):
             aside().print(words)
 
 
-def step_facts(data: dict[str, JsonValue], priced: Estimate | None = None) -> str:
+def step_facts(event: Event, priced: Estimate | None = None) -> str:
     """Return one training step in words, e.g. ``step 12/87  loss 0.412  1 min left``.
 
     Args:
-        data: Of the event.
+        event: Of a step; what it does not tell is left out.
         priced: What the whole training would cost, for what it has cost so far.
     """
-    parts = [f"step {data.get('step')}/{data.get('steps')}"]
-    if (loss := _number(data, "loss")) is not None:
-        parts.append(f"loss {loss:.3f}")
-    if (speed := _number(data, "tokens_per_second")) is not None:
+    step, steps = event.number("step"), event.number("steps")
+    parts = [] if step is None else [f"step {step:.0f}" + (f"/{steps:.0f}" if steps else "")]
+    parts += figures(event)
+    if (speed := event.number("tokens_per_second")) is not None:
         parts.append(f"{speed:,.0f} tokens/s")
-    if (left := _number(data, "seconds_left")) is not None:
+    if (left := event.number("seconds_left")) is not None:
         parts.append(f"{duration(left)} left")
-    step, steps = _number(data, "step"), _number(data, "steps")
     if priced is not None and step and steps and (words := so_far(priced, step, steps)):
         parts.append(words)
     return "  ".join(parts)
 
 
+def figures(event: Event) -> list[str]:
+    """Return what an event measured, in words: a loss, a reward, or nothing."""
+    found = ((name, event.number(name)) for name in FIGURES)
+    return [f"{name} {value:.3f}" for name, value in found if value is not None]
+
+
 def event_words(event: Event) -> str:
     """Return an event that is no step in words; empty when it is not worth a line."""
-    if event.kind == "validation" and (loss := _number(event.data, "loss")) is not None:
-        return f"after step {event.data.get('step')}: validation loss {loss:.3f}"
+    if event.kind == "validation" and (measured := figures(event)):
+        step = event.number("step")
+        when = "" if step is None else f"after step {step:.0f}: "
+        return f"{when}validation {', '.join(measured)}"
     if event.kind in ("message", "warning"):
-        return str(event.data.get("text", ""))
+        return str(event.data.get("text") or "")
     return ""
-
-
-def _number(data: dict[str, JsonValue], name: str) -> float | None:
-    value = data.get(name)
-    return float(value) if isinstance(value, int | float) else None

@@ -10,7 +10,7 @@ from pydantic import BaseModel, JsonValue
 from rich.markup import escape
 from rich.table import Table
 
-from unitune.backend import INTERRUPTED, Event, State
+from unitune.backend import FIGURES, INTERRUPTED, Event, State
 from unitune.cli.money import money_facts
 from unitune.cli.output import console, facts
 from unitune.cost.documents import Estimate
@@ -147,9 +147,11 @@ def print_run(run: Run) -> None:
     if run.job_id and not Path(run.job_id).is_absolute():
         rows["job there"] = escape(run.job_id)
     if steps:
-        first, last = steps[0].data, steps[-1].data
-        rows["steps"] = f"{last.get('step')} of {last.get('steps')}"
-        rows["loss"] = f"{first.get('loss'):.3f} at first, {last.get('loss'):.3f} at last"
+        step, total = steps[-1].number("step"), steps[-1].number("steps")
+        rows["steps"] = f"{step or 0:.0f}" + (f" of {total:.0f}" if total else "")
+    for name in FIGURES:
+        if known := [value for step in steps if (value := step.number(name)) is not None]:
+            rows[name] = f"{known[0]:.3f} at first, {known[-1]:.3f} at last"
     rows |= money_facts(run)
     if run.error:
         rows["error"] = escape(run.error)

@@ -13,6 +13,7 @@ from unitune.cost.billing import times
 from unitune.cost.tokens import Count
 from unitune.cost.workload import Workload
 from unitune.job import Evaluate, Job
+from unitune.room import REASONING, THINKING_TOKENS, automatic_tokens, is_known_to_think, is_served
 from unitune.specs.contenders import (
     ContenderSpec,
     FewShot,
@@ -74,7 +75,7 @@ def asked(spec: ContenderSpec, job: Job, work: Workload) -> Asked:
     on_dev = times(asked_dev, work.validation.prompts.mean)
     return Asked(
         prompt=own + on_dev + around,
-        answer=times(requests, _answer(job.evaluate, work)),
+        answer=times(requests, _answer(spec, job, work)),
     )
 
 
@@ -137,9 +138,17 @@ def _shots(count: Count, work: Workload) -> Count:
     return Count(min(count.low * row.low, expected), expected, max(expected, most))
 
 
-def _answer(evaluate: Evaluate, work: Workload) -> Count:
-    """Return the tokens of one answer: as in the cases, at most as long as is allowed."""
+def _answer(spec: ContenderSpec, job: Job, work: Workload) -> Count:
+    """Return the tokens of one answer: as in the cases, at most as long as is allowed.
+
+    Of a model that thinks they are more (`REASONING`), hidden ones among them.
+    """
     expected = work.test.answers.mean if work.test.answers.total.high else work.train.answers.mean
-    limit = evaluate.max_tokens
-    most = 2 * work.train.answers.longest.high if limit == "auto" else limit
-    return Count(min(expected.low, 1), expected.expected, max(expected.high, most))
+    longest = max(work.train.answers.longest.high, work.test.answers.longest.high)
+    limit, usual = job.evaluate.max_tokens, expected.expected
+    most = automatic_tokens(longest, served=is_served(spec, job.backend))
+    if is_known_to_think(spec, job):
+        usual, most = round(usual * REASONING[1]), most + THINKING_TOKENS
+    if limit != "auto":
+        usual, most = min(usual, limit), limit
+    return Count(min(expected.low, 1), usual, max(expected.high, usual, most))

@@ -120,6 +120,7 @@ def conclude(
             *_recalled(contenders),
             *_disbelieved(contenders),
             *(_replayed(contenders) if training is None else ()),
+            *_adapted(contenders),
             *paired.warnings,
         ),
         curve=training.curve if training else None,
@@ -270,7 +271,9 @@ def _provenance(task: Task, contenders: Sequence[Answered]) -> dict[str, str]:
 def _sampling(task: Task) -> str:
     how = f"temperature {task.temperature:g}" if task.temperature else "greedy"
     often = "" if task.repeats == 1 else f", each case {task.repeats} times"
-    return f"{how}, at most {task.max_tokens} tokens an answer{often}"
+    limit = task.room.fixed
+    most = "ample room for each" if limit is None else f"at most {limit} tokens an"
+    return f"{how}, {most} answer{often}"
 
 
 def _called(each: Answered) -> str:
@@ -367,6 +370,21 @@ def _weak_baselines(job: Job) -> Iterable[str]:
             "rows, often stronger than the same rows for all (choose: random). With choose: auto "
             "dev tries both."
         )
+
+
+def _adapted(contenders: Iterable[Answered]) -> Iterable[str]:
+    """Tell of contenders that could not be asked as all others were."""
+    for each in contenders:
+        without = sorted({name for record in each.records for name in record.left_out or ()})
+        if without:
+            greedy = " Its answers are not greedy." if "temperature" in without else ""
+            yield f"{each.name}: asked without {' and '.join(without)}, which it refuses.{greedy}"
+        hidden = sum(record.reasoning_tokens or 0 for record in each.records)
+        if hidden:
+            yield (
+                f"{each.name}: thinks before it answers ({hidden / len(each.records):,.0f} tokens "
+                "of thoughts an answer, which are paid for and not scored)."
+            )
 
 
 def _about_base(job: Job) -> tuple[str, ...]:

@@ -31,7 +31,14 @@ from unitune.evaluate import retention
 from unitune.evaluate.asking import batchfile
 from unitune.evaluate.asking.batchfile import open_batches
 from unitune.evaluate.asking.batching import answer_in_batches
-from unitune.evaluate.asking.engine import Asked, Means, Question, ask, replay
+from unitune.evaluate.asking.engine import (
+    Asked,
+    Means,
+    Question,
+    ask,
+    replay,
+    wants_more_room,
+)
 from unitune.evaluate.asking.journal import Journal, open_journal
 from unitune.evaluate.asking.pace import LIMIT
 from unitune.evaluate.asking.paper import Paper
@@ -249,6 +256,8 @@ class _Desk:
     chosen: dict[str, Choice] = field(default_factory=dict[str, Choice])
     replayed: dict[str, str] = field(default_factory=dict[str, str])
     """By origin, the model whose recorded answers are judged."""
+    thinking: set[str] = field(default_factory=set[str])
+    """Fingerprints of the models that are known to think before they answer."""
 
     def sitting(self) -> Iterator[Answered]:
         """Yield each contender with its answers."""
@@ -290,10 +299,17 @@ class _Desk:
             came = (self.rows.last(name, *pair) for pair in pairs)
             asked.spending.charge((one for one in came if one), asked.prices)
         for paper in papers:
-            name = paper.contender
-            price = self._price(name)
-            origin = self.rows.origins[name]
-            yield Answered(self.chosen[name], records[name], paper.fingerprint, price, origin)
+            yield self._with_room(paper, records[paper.contender])
+
+    def _with_room(self, paper: Paper, records: tuple[Record, ...]) -> Answered:
+        """Return what a batch has answered; what thoughts have cut short is asked once more."""
+        name = paper.contender
+        choice, origin = self.chosen[name], self.rows.origins[name]
+        pairs = zip(records, paper.asked().values(), strict=True)
+        if not any(wants_more_room(*pair) for pair in pairs):
+            return Answered(choice, records, paper.fingerprint, self._price(name), origin)
+        with closing(self._open(Hosted(self.examination.backend, paper.model))) as model:
+            return self._answered(model, choice)
 
     def _most_usd(self, papers: Iterable[Paper]) -> Decimal:
         """Return what the open questions may cost at most, at the price of single answers."""
@@ -327,7 +343,7 @@ class _Desk:
                     journal,
                     name,
                     self._teller(told),
-                    means=Means(asked.concurrency, purse, self.remembered),
+                    means=Means(asked.concurrency, purse, self.remembered, self.thinking),
                 )
                 records.append(self.runner.run(asking))
         prices = asked.retention_prices
@@ -372,7 +388,8 @@ class _Desk:
             prompt=choice.prompt.label,
             model=source.model,
             fingerprint=model.fingerprint,
-            questions=self.examination.task.questions(choice.prompt),
+            questions=self.examination.task.questions(choice.prompt, choice.contender.spec),
+            thinks=model.fingerprint in self.thinking,
         )
 
     def _choose(self, model: ChatModel | None, contender: Contender) -> Choice:
@@ -391,11 +408,11 @@ class _Desk:
     ) -> DevScore:
         task = self.examination.task
         asked = Asked(contender.name, "dev", prompt.label, 0, rows)
-        questions = [task.question(row, prompt) for row in task.dev[:rows]]
+        questions = [task.question(row, prompt, contender.spec) for row in task.dev[:rows]]
         return task.dev_score(self._ask(model, contender, questions, self.dev, asked))
 
     def _ask_test(self, model: ChatModel | None, choice: Choice) -> list[Record]:
-        questions = self.examination.task.questions(choice.prompt)
+        questions = self.examination.task.questions(choice.prompt, choice.contender.spec)
         asked = Asked(choice.contender.name, "test", choice.prompt.label, 0, len(questions))
         return self._ask(model, choice.contender, questions, self.rows, asked)
 
@@ -443,7 +460,7 @@ class _Desk:
         price = self._price(contender.name)
         purse = None if price is None else asked.spending.purse(contender.name, price)
         keeps = not isinstance(contender.spec, Recorded)
-        return Means(asked.concurrency, purse, self.remembered if keeps else None)
+        return Means(asked.concurrency, purse, self.remembered if keeps else None, self.thinking)
 
     def _price(self, contender: str) -> TokenPrice | None:
         return self.examination.prices.get(contender)

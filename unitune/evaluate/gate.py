@@ -101,7 +101,7 @@ class Cut:
         """Return whose they are, and what to do."""
         return (
             f"{self.contender}: {self.cases:,} of {self.n:,} answers were cut off at "
-            f"{self.max_tokens} tokens. Raise evaluate.max_tokens."
+            f"{self.max_tokens:,} tokens. Raise evaluate.max_tokens."
         )
 
 

@@ -138,7 +138,9 @@ def judge(pairings: Mapping[str, Pairing], chosen: str) -> Judgement:
 def cut_of(task: Task, side: Graded) -> Cut:
     """Return how many of a contender's answers were cut off."""
     cases = sum(answer.cut for answer in side.answers)
-    return Cut(side.name, cases, len(side.answers), task.max_tokens)
+    allowed = [record.max_tokens or 0 for record in side.answered.records if record.cut]
+    most = max(allowed, default=0) or task.room.of(side.answered.choice.contender.spec)
+    return Cut(side.name, cases, len(side.answers), most)
 
 
 def _given(pairings: Mapping[str, Pairing], *, to_candidate: bool) -> dict[str, Pairing]:

@@ -31,7 +31,7 @@ class Frozen(BaseModel):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Uncounted:
-    """Tokens that may have to be paid for, though the vendor counted none: at most so many."""
+    """Tokens that may have to be paid for beside those counted for the answer: at most so many."""
 
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
     prompt_tokens: int
@@ -78,6 +78,13 @@ class Record:
     finish_reason: str = "stop"
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
+    reasoning_tokens: int | None = None
+    """Those of them that were spent on thoughts, where the vendor says so."""
+    max_tokens: int | None = None
+    """The longest answer that it was allowed."""
+    left_out: tuple[str, ...] | None = None
+    """Settings that the model refused, so that it was asked without them; `request_hash` is that of
+    the request as it was meant, which says which settings may be left out."""
     seconds: float | None = None
     tool_calls: ToolCalls | None = None
     given: dict[str, float] | None = None
@@ -309,12 +316,13 @@ class LeakResult(Frozen):
 
 
 class Curve(Frozen):
-    """Loss over a training."""
+    """Loss over a training; of a reinforcement the reward."""
 
+    figure: Literal["loss", "reward"] = "loss"
     steps: tuple[int, ...]
-    losses: tuple[float, ...]
+    values: tuple[float, ...]
     validation_steps: tuple[int, ...] = ()
-    validation_losses: tuple[float, ...] = ()
+    validation_values: tuple[float, ...] = ()
 
 
 class Comparison(Frozen):

@@ -15,7 +15,9 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import chain
 from statistics import fmean
+from typing import Literal
 
 from unitune.data.dataset import Dataset, Row
 from unitune.data.example import Example, digest
@@ -42,7 +44,12 @@ from unitune.evaluate.scorers.interface import Paid
 from unitune.home import home
 from unitune.job import Evaluate, Job, TokenPrice
 from unitune.models import Request
+from unitune.room import Room, longest_expected
+from unitune.specs.contenders import ContenderSpec
 from unitune.specs.scorers import MEASURES, MeasureSpec
+
+FIXABLE: tuple[Literal["temperature", "max_tokens"], ...] = ("temperature", "max_tokens")
+"""Settings that a model need not take as they are where the job leaves them to `auto`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,11 +61,12 @@ class Task:
         dev: Rows that choose prompts and the best baseline.
         scorers: What counts as right.
         primary: Name of the scorer that decides.
-        max_tokens: Longest answer in tokens.
+        room: For answers.
         leaks: Test cases that stand in training rows.
         notes: What a reader of the verdict must know about the cases.
         repeats: How often each test case is asked.
         temperature: 0 is greedy.
+        fixed: Settings that the job itself names, `Request.fixed`.
         measures: What is told of answers beside their quality.
         prices: Of the contenders' tokens, by contender.
         copies: Cases left out because they are copies of another, by their id: that one's id.
@@ -68,11 +76,12 @@ class Task:
     dev: tuple[Example, ...]
     scorers: tuple[Scorer, ...]
     primary: str
-    max_tokens: int
+    room: Room
     leaks: LeakResult
     notes: tuple[str, ...] = ()
     repeats: int = 1
     temperature: float = 0.0
+    fixed: tuple[Literal["temperature", "max_tokens"], ...] = ()
     measures: tuple[MeasureSpec, ...] = ()
     prices: Mapping[str, TokenPrice] = field(default_factory=dict[str, TokenPrice])
     copies: Mapping[str, str] = field(default_factory=dict[str, str])
@@ -81,32 +90,36 @@ class Task:
         """Return the scorer of a name."""
         return next(scorer for scorer in self.scorers if scorer.name == name)
 
-    def question(self, case: Example, prompt: Prompt, repeat: int = 0) -> Question:
-        """Return a case as a question."""
+    def question(
+        self, case: Example, prompt: Prompt, spec: ContenderSpec, repeat: int = 0
+    ) -> Question:
+        """Return a case as a question to a contender."""
+        room = self.room.of(spec)
         return Question(
             case=case.case_id,
-            put=partial(self._request, case, prompt.settled(case), repeat),
+            put=partial(self._request, case, prompt.settled(case), room, repeat),
             repeat=repeat,
             case_hash=short_hash(case.content),
             target_hash=short_hash(case.answer),
         )
 
-    def questions(self, prompt: Prompt) -> list[Question]:
+    def questions(self, prompt: Prompt, spec: ContenderSpec) -> list[Question]:
         """Return all test cases as questions, each as often as it is asked, case by case."""
         return [
-            self.question(case, prompt, repeat)
+            self.question(case, prompt, spec, repeat)
             for case in self.cases
             for repeat in range(self.repeats)
         ]
 
-    def _request(self, case: Example, prompt: Prompt, repeat: int) -> Request:
-        """Put a case into words, with the task's longest answer and no stop strings."""
+    def _request(self, case: Example, prompt: Prompt, room: int, repeat: int) -> Request:
+        """Put a case into words, without stop strings."""
         return Request(
             messages=prompt.messages(case),
             tools=case.tools,
-            max_tokens=self.max_tokens,
+            max_tokens=room,
             temperature=self.temperature,
             seed=repeat,
+            fixed=self.fixed,
         )
 
     def measured(self, records: Sequence[Record]) -> dict[str, float]:
@@ -231,15 +244,21 @@ def prepare(  # noqa: PLR0913 - each has a name, and most a default
         dev=dev_rows(splits.validation),
         scorers=scorers,
         primary=evaluate.primary_scorer,
-        max_tokens=longest_answer(splits.train or test, evaluate),
+        room=_room(job, chain(splits.train, test)),
         leaks=found,
         notes=(*_doubles(len(splits.test) - len(test)), *_asked_alike(kept)),
         repeats=evaluate.repeats,
-        temperature=evaluate.temperature,
+        temperature=0.0 if evaluate.temperature == "auto" else evaluate.temperature,
+        fixed=tuple(name for name in FIXABLE if getattr(evaluate, name) != "auto"),
         prices=prices or {},
         measures=tuple(spec for spec in evaluate.scorers if isinstance(spec, MEASURES)),
         copies=copies,
     )
+
+
+def _room(job: Job, rows: Iterable[Example]) -> Room:
+    limit = job.evaluate.max_tokens
+    return Room(None if limit == "auto" else limit, longest_expected(rows), job.backend)
 
 
 def _setting(job: Job, train: Iterable[Example]) -> Setting:
@@ -251,26 +270,6 @@ def dev_rows(validation: Dataset) -> tuple[Example, ...]:
     """Return the rows that choose prompts, each once, in an order that is no order of the file."""
     distinct = {example.case_id: example for example in validation}
     return tuple(distinct[name] for name in sorted(distinct, key=digest))
-
-
-def longest_answer(train: Iterable[Example], evaluate: Evaluate) -> int:
-    """Return the longest answer that a model may give, in tokens.
-
-    `auto` gives room for the longest answer of train (of the cases, for a job that is only
-    compared) without a tokenizer, which hosted models do not hand out. Tokenizers make less than
-    one token of two ASCII characters of text, digits aside, which many split one by one, and may
-    make one token of each byte of anything else. 16 more leave room for the stop token and for
-    answers a little longer than any of train.
-    """
-    if evaluate.max_tokens != "auto":
-        return evaluate.max_tokens
-    return max((_most_tokens(example.answer or "") for example in train), default=0) + 16
-
-
-def _most_tokens(text: str) -> int:
-    dense = sum(len(char.encode()) for char in text if char.isdigit() or not char.isascii())
-    plain = sum(char.isascii() and not char.isdigit() for char in text)
-    return dense + (plain + 1) // 2
 
 
 def _once_each(test: Dataset) -> tuple[Dataset, dict[str, str]]:

@@ -18,16 +18,13 @@ from unitune.cost.tokens import Count
 from unitune.job import Job
 from unitune.owning.counted import Counted
 from unitune.owning.measured import MeanTokens, Measured
+from unitune.room import REASONING
 from unitune.specs.usage import Usage
 
 Source = Literal["option", "job", "measured", "counted", "assumed"]
 
 USUAL_HIT_RATE = Decimal("0.5")
 """The middle of what the range reckons with, for want of anything known."""
-REASONING = (Decimal(1), Decimal("1.3"), Decimal("1.6"))
-"""By how much hidden reasoning lengthens the billed answers of models that reason: from not at all
-to three fifths, and the middle. One team's bill was 17 % above its estimate for 682,820 hidden
-tokens (civitai/civitai, issue 3815)."""
 PLAIN = (Decimal(1), Decimal(1), Decimal(1))
 
 

@@ -157,27 +157,30 @@ def scale(axis: Axis) -> Markup:
     return Markup('<svg class="scale" aria-hidden="true">{}</svg>').format(labels)
 
 
-def loss_curve(curve: Curve) -> Markup:
-    """Draw training loss as a thin line and validation loss as a line with its points.
+def training_curve(curve: Curve) -> Markup:
+    """Draw a figure of training rows as a thin line, of validation rows as one with its points.
 
     Values that are no finite numbers are left out.
 
     Returns:
         The chart; empty when there is nothing to draw.
     """
-    training = thinned(_finite(curve.steps, curve.losses))
-    validation = _finite(curve.validation_steps, curve.validation_losses)
+    training = thinned(_finite(curve.steps, curve.values))
+    validation = _finite(curve.validation_steps, curve.validation_values)
     if not training and not validation:
         return Markup()
     x = Axis.around([0.0, *(point.step for point in (*training, *validation))])
-    y = Axis.around([0.0, *(point.loss for point in (*training, *validation))])
+    y = Axis.around([0.0, *(point.value for point in (*training, *validation))])
     return Markup(
         '<svg class="curve" role="img" aria-labelledby="c-title c-text">'
-        '<title id="c-title">Loss over the training</title><desc id="c-text">{}</desc>'
+        '<title id="c-title">{} over the training</title><desc id="c-text">{}</desc>'
         '{}{}<svg viewBox="0 0 100 100" preserveAspectRatio="none" width="100%" height="100%">'
         "{}{}</svg>{}{}</svg>"
     ).format(
-        " ".join(_told(name, line) for name, line in _named(training, validation)),
+        curve.figure.capitalize(),
+        " ".join(
+            _told(f"{name} {curve.figure}", line) for name, line in _named(training, validation)
+        ),
         _horizontal_grid(y),
         _step_labels(x),
         _line("training", training, x, y),
@@ -189,10 +192,10 @@ def loss_curve(curve: Curve) -> Markup:
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """A loss at a step; after thinning, both are means over a run of steps."""
+    """A value at a step; after thinning, both are means over a run of steps."""
 
     step: float
-    loss: float
+    value: float
 
 
 def thinned(points: Sequence[Point], most: int = MOST_POINTS) -> tuple[Point, ...]:
@@ -206,15 +209,16 @@ def thinned(points: Sequence[Point], most: int = MOST_POINTS) -> tuple[Point, ..
     runs = [points[start : start + size] for start in range(0, len(points), size)]
     return tuple(
         Point(
-            sum(point.step for point in run) / len(run), sum(point.loss for point in run) / len(run)
+            sum(point.step for point in run) / len(run),
+            sum(point.value for point in run) / len(run),
         )
         for run in runs
     )
 
 
-def _finite(steps: Sequence[int], losses: Sequence[float]) -> tuple[Point, ...]:
-    pairs = zip(steps, losses, strict=True)
-    return tuple(Point(step, loss) for step, loss in pairs if math.isfinite(loss))
+def _finite(steps: Sequence[int], values: Sequence[float]) -> tuple[Point, ...]:
+    pairs = zip(steps, values, strict=True)
+    return tuple(Point(step, value) for step, value in pairs if math.isfinite(value))
 
 
 def _span(low: float, high: float) -> float:
@@ -264,14 +268,14 @@ def _step_labels(axis: Axis) -> Markup:
 
 
 def _line(name: str, points: Sequence[Point], x: Axis, y: Axis) -> Markup:
-    path = " ".join(f"{x.place(p.step):g},{round(100 - y.place(p.loss), 2):g}" for p in points)
+    path = " ".join(f"{x.place(p.step):g},{round(100 - y.place(p.value), 2):g}" for p in points)
     return Markup('<polyline class="{}" points="{}"/>').format(name, path)
 
 
 def _points(points: Sequence[Point], x: Axis, y: Axis) -> Markup:
     return _joined(
         Markup('<circle cx="{}%" cy="{}%" r="3"/>').format(
-            x.place(point.step), round(100 - y.place(point.loss), 2)
+            x.place(point.step), round(100 - y.place(point.value), 2)
         )
         for point in points
     )
@@ -280,7 +284,7 @@ def _points(points: Sequence[Point], x: Axis, y: Axis) -> Markup:
 def _end_labels(training: Sequence[Point], validation: Sequence[Point], y: Axis) -> Markup:
     """Name each line at its end, the labels far enough apart to be read."""
     ends = [
-        (100 - y.place(line[-1].loss), name, line[-1])
+        (100 - y.place(line[-1].value), name, line[-1])
         for name, line in _named(training, validation)
     ]
     labels: list[Markup] = []
@@ -290,7 +294,7 @@ def _end_labels(training: Sequence[Point], validation: Sequence[Point], y: Axis)
         labels.append(
             Markup(
                 '<text class="end {}" x="100%" y="{:.2f}%" dx="10" dy="4">{} {:.3g}</text>'
-            ).format(name, lowest, name, end.loss)
+            ).format(name, lowest, name, end.value)
         )
     return _joined(labels)
 
@@ -305,8 +309,8 @@ def _named(
 def _told(name: str, line: Sequence[Point]) -> str:
     first, last = line[0], line[-1]
     return (
-        f"The {name} loss goes from {first.loss:.3g} at step {first.step:.0f} "
-        f"to {last.loss:.3g} at step {last.step:.0f}."
+        f"The {name} goes from {first.value:.3g} at step {first.step:.0f} "
+        f"to {last.value:.3g} at step {last.step:.0f}."
     )
 
 

@@ -74,7 +74,7 @@ def submit(key: str, model: str, requests: Mapping[str, Request]) -> str:
     rows = [_row(name, model, request) for name, request in requests.items()]
     _check(rows, requests)
     with new_sync_client() as client:
-        warm = _takes_temperature(client, model)
+        warm = _takes_temperature(client, model, next(iter(requests.values())))
         for row, request in zip(rows, requests.values(), strict=True):
             cast("dict[str, object]", row["params"]).update(sampling(request, warm=warm) or {})
         with vendor_errors("create the batch"):
@@ -190,18 +190,18 @@ def _check(rows: list[BatchRequest], requests: Mapping[str, Request]) -> None:
         )
 
 
-def _takes_temperature(client: Anthropic, model: str) -> bool:
+def _takes_temperature(client: Anthropic, model: str, request: Request) -> bool:
     try:
         with vendor_errors(f"ask {model}"):
             client.messages.create(
                 model=model,
                 max_tokens=1,
                 messages=[{"role": "user", "content": "Hello"}],
-                extra_body={"temperature": 0.0},
+                extra_body=sampling(request, warm=True),
             )
     except BackendError as error:
         cause = error.__cause__
-        if isinstance(cause, anthropic.BadRequestError) and refuses_temperature(cause):
+        if isinstance(cause, anthropic.BadRequestError) and refuses_temperature(cause, request):
             return False
         if not outcome_open(error):
             raise

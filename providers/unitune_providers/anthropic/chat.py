@@ -19,6 +19,7 @@ from anthropic.types import MessageParam, ToolParam
 from anthropic.types.message_create_params import MessageCreateParamsNonStreaming
 from pydantic import JsonValue
 
+from unitune.completions import Refusal, refuses
 from unitune.data.example import Message
 from unitune.models import Reply, Request, function_call
 from unitune.ratelimits import rest
@@ -65,11 +66,11 @@ class ClaudeChatModel:
                 loop.run_until_complete(held.aclose())
 
     async def _ask(self, request: Request) -> Reply:
-        warm = self._takes_temperature
+        warm = self._takes_temperature or "temperature" in request.fixed
         try:
             return await self._send(request, warm=warm)
         except anthropic.BadRequestError as error:
-            if not warm or not refuses_temperature(error):
+            if not warm or not refuses_temperature(error, request):
                 raise
             self._takes_temperature = False
         return await self._send(request, warm=False)
@@ -81,7 +82,8 @@ class ClaudeChatModel:
             **asked, extra_body=sampling(request, warm=warm)
         )
         reply = read_answer(await answer.parse(), None)
-        return replace(reply, pause_seconds=rest(answer.headers))
+        missing = () if warm else ("temperature",)
+        return replace(reply, pause_seconds=rest(answer.headers), left_out=missing)
 
     async def _client(self) -> AsyncAnthropic:
         loop = asyncio.get_running_loop()
@@ -123,13 +125,17 @@ def sampling(request: Request, *, warm: bool) -> dict[str, float] | None:
     return {"temperature": request.temperature} if warm else None
 
 
-def refuses_temperature(error: anthropic.BadRequestError) -> bool:
+def refuses_temperature(error: anthropic.BadRequestError, request: Request) -> bool:
     """Whether a model refused a question for its temperature alone.
 
     Claude 4.7 and later refuse any but their own ("`temperature` is deprecated for this model");
     which do is not told before.
+
+    Raises:
+        JobError: It did, and the job itself has set the temperature.
     """
-    return "temperature" in error.message
+    refusal = Refusal.read(error.status_code, error.body)
+    return refuses(refusal, request, "temperature")
 
 
 def turns(messages: Sequence[Message]) -> list[MessageParam]:

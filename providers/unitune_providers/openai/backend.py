@@ -25,12 +25,12 @@ from pathlib import Path
 from typing import ClassVar
 from urllib.parse import urlsplit
 
-from openai.types.fine_tuning.jobs import FineTuningJobCheckpoint
 from pydantic import JsonValue
 
 from unitune.abilities import Deployed
 from unitune.backend import Guarantee, Launch
 from unitune.errors import BackendError, JobError
+from unitune.fields import Fields
 from unitune.job import Job
 from unitune.models import TunedModel
 from unitune_providers.openai import azure as arm
@@ -250,9 +250,10 @@ class NebiusBackend(WireBackend):
         options = read_options(launch.job, self.name, NebiusOptions)
         return CreateCall({**nebius_part(launch.job, options), "suffix": launch.key})
 
-    def checkpoint_name(self, checkpoint: FineTuningJobCheckpoint) -> str:
+    def checkpoint_name(self, job_id: str, checkpoint: Fields) -> str | None:
         """Return the name by which Nebius deploys a checkpoint."""
-        return f"{checkpoint.fine_tuning_job_id}:{checkpoint.id}"
+        name = checkpoint.text("id")
+        return f"{job_id}:{name}" if name else None
 
 
 def _is_openai(server: Server) -> bool:

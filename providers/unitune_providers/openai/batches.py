@@ -17,22 +17,34 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from hashlib import sha256
 from io import BytesIO
 from typing import Literal
 
+import openai
+from httpx2 import Response
 from openai import omit
-from openai.types import Batch
-from openai.types.chat import ChatCompletion
 from pydantic import BaseModel, JsonValue, ValidationError
 
 from unitune.abilities import BatchStatus
+from unitune.completions import LEAST_TOKENS, SAMPLING, Refusal, read_reply
 from unitune.errors import BackendError, Unsupported
+from unitune.fields import Fields, Unreadable, read_json
 from unitune.models import Reply, Request, TunedModel
 from unitune_providers.openai import files
-from unitune_providers.openai.chat import body_of, reply_of
-from unitune_providers.openai.errors import our_errors, refusal, without_key
-from unitune_providers.openai.server import PAGE, Server, client, everything, once, split
+from unitune_providers.openai.chat import dialect
+from unitune_providers.openai.errors import SDK_ERRORS, our_errors, refusal, without_key
+from unitune_providers.openai.server import (
+    PAGE,
+    Server,
+    client,
+    everything,
+    fields_of,
+    id_of,
+    once,
+    split,
+)
 from unitune_providers.openai.wire import METADATA_KEY, WireBackend
 
 CREATE_SECONDS = 60.0
@@ -104,16 +116,18 @@ class BatchingWire(WireBackend):
             )
         server = self.server()
         content = _content(server, at.ref, requests)
+        if _learned(server, at.ref, next(iter(requests.values()))):
+            content = _content(server, at.ref, requests)
         name = f"unitune-{key}-{sha256(content).hexdigest()[:16]}.jsonl"
         file_id = files.hand_over_once(server, name, BytesIO(content), "batch")
         with our_errors(server, "create the batch"):
-            batch = once(server, CREATE_SECONDS).batches.create(
+            made = once(server, CREATE_SECONDS).batches.with_raw_response.create(
                 completion_window="24h",
                 endpoint=ENDPOINT,
                 input_file_id=file_id,
                 metadata={METADATA_KEY: key},
             )
-        return batch.id
+            return id_of(made)
 
     def find_batch(self, key: str, since: float) -> list[str]:
         """Return the batches that carry a key, reading the list until it is older than that.
@@ -123,10 +137,11 @@ class BatchingWire(WireBackend):
         """
         server = self.server()
         with our_errors(server, "list batches"):
-            batches = client(server).batches
+            batches = client(server).batches.with_raw_response
             listed = everything(lambda after: batches.list(after=after or omit, limit=PAGE))
             recent = _down_to(since - CLOCK_SECONDS, listed)
-            return [one.id for one in recent if (one.metadata or {}).get(METADATA_KEY) == key]
+            carrying = [one for one in recent if one.fields("metadata").text(METADATA_KEY) == key]
+            return [name for one in carrying if (name := one.text("id"))]
 
     def poll_batch(self, batch_id: str) -> BatchStatus:
         """Look at a batch.
@@ -136,12 +151,14 @@ class BatchingWire(WireBackend):
         """
         server = self.server()
         batch = _shown(server, batch_id)
-        state = STATES.get(batch.status, "running")
-        counts = batch.request_counts
+        raw = batch.text("status") or "no status"
+        state = STATES.get(raw, "running")
+        counts = batch.fields("request_counts")
+        done = [counts.whole(name) for name in ("completed", "failed")]
         return BatchStatus(
             state=state,
-            raw=batch.status,
-            done=counts.completed + counts.failed if counts else None,
+            raw=raw,
+            done=sum(number or 0 for number in done) if any(n is not None for n in done) else None,
             error=without_key(_why(batch), server) if state == "failed" else None,
         )
 
@@ -154,10 +171,14 @@ class BatchingWire(WireBackend):
         """
         server = self.server()
         batch = _shown(server, batch_id)
-        asked = f"ask {batch.model or 'the model'}"
-        names = [name for name in (batch.error_file_id, batch.output_file_id) if name]
+        asked = f"ask {batch.text('model') or 'the model'}"
+        both = (batch.text("error_file_id"), batch.text("output_file_id"))
+        names = [name for name in both if name]
         lines = [line for name in names for line in _lines(server, name)]
-        return {line.custom_id: _reply(line, server, asked) for line in lines}
+        missing = _left_out(server, batch)
+        return {
+            line.custom_id: replace(_reply(line, server, asked), left_out=missing) for line in lines
+        }
 
     def cancel_batch(self, batch_id: str) -> None:
         """Ask for a batch's end; one that has ended is no error.
@@ -167,13 +188,42 @@ class BatchingWire(WireBackend):
         """
         server = self.server()
         try:
-            if _shown(server, batch_id).status in STOPPABLE:
+            if _shown(server, batch_id).text("status") in STOPPABLE:
                 with our_errors(server, f"cancel batch {batch_id}"):
                     client(server).batches.cancel(batch_id)
         except BackendError:
             # It may have ended between the look and the call.
-            if _shown(server, batch_id).status in STOPPABLE:
+            if _shown(server, batch_id).text("status") in STOPPABLE:
                 raise
+
+
+def _learned(server: Server, model: str, request: Request) -> bool:
+    """Ask one short question where a model has not answered yet: what it refuses would meet all.
+
+    Its failure is the batch's to tell, and never leaves open whether there is one.
+
+    Returns:
+        Whether it refuses something that it can do without.
+
+    Raises:
+        JobError: It refuses what the job itself has set.
+    """
+    known = dialect(server, model, old_limit=False)
+    learned = False
+    short = request.model_copy(update={"max_tokens": LEAST_TOKENS})
+    body = known.body(model, short)
+    while not known.proven:
+        try:
+            answer = client(server).post("/chat/completions", cast_to=Response, body=body)
+            known.read(body, read_json(answer.content))
+        except openai.APIStatusError as error:
+            refusal = Refusal.read(error.status_code, error.body)
+            if not known.learn(body, short, refusal):
+                break
+            learned = True
+        except SDK_ERRORS:
+            break
+    return learned
 
 
 def _content(server: Server, model: str, requests: Mapping[str, Request]) -> bytes:
@@ -186,7 +236,7 @@ def _content(server: Server, model: str, requests: Mapping[str, Request]) -> byt
     lines: list[bytes] = []
     size = 0
     for custom_id, request in requests.items():
-        body = body_of(model, request, old_limit=False)
+        body = dialect(server, model, old_limit=False).body(model, request)
         line = {"custom_id": custom_id, "method": "POST", "url": ENDPOINT, "body": body}
         # ASCII, so that no reader takes a character such as U+2028 for the end of a line.
         lines.append(json.dumps(line, separators=(",", ":")).encode("ascii") + b"\n")
@@ -199,33 +249,45 @@ def _content(server: Server, model: str, requests: Mapping[str, Request]) -> byt
     return b"".join(lines)
 
 
-def _down_to(oldest: float, listed: Iterable[Batch]) -> Iterator[Batch]:
+def _down_to(oldest: float, listed: Iterable[Fields]) -> Iterator[Fields]:
     """Yield batches, the newest first, until a page's worth of them is older than a time.
 
     One old batch is not enough: a page may come in another order.
     """
     old = 0
     for batch in listed:
-        old = old + 1 if batch.created_at < oldest else 0
+        created = batch.number("created_at")
+        old = old + 1 if created is not None and created < oldest else 0
         if old >= PAGE:
             return
         yield batch
 
 
-def _shown(server: Server, batch_id: str) -> Batch:
+def _shown(server: Server, batch_id: str) -> Fields:
     with our_errors(server, f"show batch {batch_id}"):
-        return client(server).batches.retrieve(batch_id)
+        return fields_of(client(server).batches.with_raw_response.retrieve(batch_id))
 
 
-def _why(batch: Batch) -> str:
+def _why(batch: Fields) -> str:
     """Return why a batch failed, in the vendor's words."""
-    told = (batch.errors.data if batch.errors else None) or []
     reasons = [
-        f"{f'line {one.line}: ' if one.line is not None else ''}{one.message or 'no reason'}"
-        f"{f' [{one.code}]' if one.code else ''}"
-        for one in told
+        f"{f'line {line}: ' if (line := one.whole('line')) is not None else ''}"
+        f"{one.text('message') or 'no reason'}"
+        f"{f' [{code}]' if (code := one.text('code')) else ''}"
+        for one in batch.fields("errors").items("data")
     ]
     return "; ".join(reasons) or NO_REASON
+
+
+def _left_out(server: Server, batch: Fields) -> tuple[str, ...]:
+    """Return the settings that a batch was asked without, by the file of its requests."""
+    asked = files.content(server, batch.text("input_file_id") or "none") or b""
+    first = asked.partition(b"\n")[0] or b"{}"
+    try:
+        body = Fields(read_json(first)).fields("body").all
+    except Unreadable:
+        return ()
+    return tuple(name for name in SAMPLING if body and name not in body)
 
 
 def _lines(server: Server, file_id: str) -> list[Line]:
@@ -253,7 +315,7 @@ def _reply(line: Line, server: Server, asked: str) -> Reply:
     status = line.response.status_code
     body = line.response.body if isinstance(line.response.body, dict) else {}
     if status == OK:
-        return reply_of(ChatCompletion.construct(None, **body), None)
+        return read_reply(body, None)
     words = refusal(server, asked, status, body.get("error"), otherwise=NO_REASON)
     return Reply(finish_reason="error", error=words)
 

@@ -14,6 +14,7 @@ from typing import cast
 import openai
 
 from unitune.errors import BackendError, Unreachable
+from unitune.fields import Unreadable
 from unitune.ratelimits import asked_pause
 from unitune_providers.openai.server import Server
 
@@ -23,6 +24,8 @@ ADVICE = {
     429: "Wait, or raise the limit at the vendor.",
 }
 """What to do next, by status."""
+SDK_ERRORS = (openai.OpenAIError, json.JSONDecodeError, Unreadable)
+"""All that comes of a request that has no good answer."""
 
 
 @contextmanager
@@ -39,12 +42,12 @@ def our_errors(server: Server, doing: str) -> Generator[None]:
     """
     try:
         yield
-    except (openai.OpenAIError, json.JSONDecodeError) as error:
+    except SDK_ERRORS as error:
         raise ours(error, server, doing) from error
 
 
 def ours(
-    error: openai.OpenAIError | json.JSONDecodeError, server: Server, doing: str
+    error: openai.OpenAIError | json.JSONDecodeError | Unreadable, server: Server, doing: str
 ) -> BackendError:
     """Return our error for one of the SDK's.
 
@@ -65,7 +68,7 @@ def ours(
         )
     if isinstance(error, openai.APITimeoutError):
         return Unreachable(f"{who}: no answer from {server.url} in time.")
-    if isinstance(error, openai.APIConnectionError | json.JSONDecodeError):
+    if isinstance(error, openai.APIConnectionError | ValueError):
         cause = error.__cause__ if isinstance(error, openai.APIConnectionError) else error
         reason = f"{type(cause).__name__}: {cause}" if cause else "the connection failed"
         return Unreachable(

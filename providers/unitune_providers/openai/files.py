@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import BinaryIO, Literal
 
 from openai import omit
-from openai.types import FileObject
 
 from unitune.errors import BackendError, DataError, Unreachable
+from unitune.fields import Fields
 from unitune_providers.openai.errors import our_errors
-from unitune_providers.openai.server import Server, client, everything, once
+from unitune_providers.openai.server import Server, client, everything, fields_of, id_of, once
 
 UPLOAD_SECONDS = 600.0
 """Longest wait for a file to be taken."""
@@ -62,10 +62,14 @@ def hand_over_once(
         file = _found(server, name, size, purpose)
     if file is None:
         with our_errors(server, f"take file {name}"):
-            file = once(server, UPLOAD_SECONDS).files.create(
+            made = once(server, UPLOAD_SECONDS).files.with_raw_response.create(
                 file=(name, content, "application/jsonl"), purpose=purpose
             )
-    return _looked_through(server, file).id
+            file_id, file = id_of(made), fields_of(made)
+    else:
+        file_id = file.text("id") or ""
+    _look_through(server, file_id, file)
+    return file_id
 
 
 def content(server: Server, file_id: str) -> bytes | None:
@@ -105,28 +109,33 @@ def remove(server: Server, file_id: str) -> None:
             raise
 
 
-def _found(server: Server, name: str, size: int, purpose: str) -> FileObject | None:
+def _found(server: Server, name: str, size: int, purpose: str) -> Fields | None:
     """Return the file of this name; one of another size was cut short on its way."""
-    files = client(server).files
+    files = client(server).files.with_raw_response
     listed = everything(
         lambda after: files.list(purpose=purpose, limit=FILES_PAGE, after=after or omit)
     )
-    same = (file for file in listed if file.filename == name and file.bytes == size)
-    return next((file for file in same if file.status != "error"), None)
+    same = (
+        file
+        for file in listed
+        if file.text("id") and file.text("filename") == name and file.whole("bytes") == size
+    )
+    return next((file for file in same if file.text("status") != "error"), None)
 
 
-def _looked_through(server: Server, file: FileObject) -> FileObject:
+def _look_through(server: Server, file_id: str, file: Fields) -> None:
+    """Wait until the vendor has looked through a file."""
     until = time.monotonic() + FILE_SECONDS
-    while str(file.status) in AT_WORK:
+    while file.text("status") in AT_WORK:
         if time.monotonic() > until:
             raise Unreachable(
-                f"{server.backend} is still looking through file {file.id} after "
+                f"{server.backend} is still looking through file {file_id} after "
                 f"{FILE_SECONDS:.0f} seconds."
             )
         time.sleep(PAUSE_SECONDS)
-        with our_errors(server, f"show file {file.id}"):
-            file = client(server).files.retrieve(file.id)
-    if file.status == "error":
-        reason = file.status_details or "it gives no reason"
-        raise DataError(f"{server.backend} cannot use file {file.filename}: {reason}")
-    return file
+        with our_errors(server, f"show file {file_id}"):
+            file = fields_of(client(server).files.with_raw_response.retrieve(file_id))
+    if file.text("status") == "error":
+        reason = file.text("status_details") or "it gives no reason"
+        name = file.text("filename") or file_id
+        raise DataError(f"{server.backend} cannot use file {name}: {reason}")

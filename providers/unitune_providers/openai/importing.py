@@ -5,18 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import cast
 
-from openai.types.fine_tuning import FineTuningJob
 from pydantic import JsonValue
 
 from unitune.abilities import ImportedJob
+from unitune.fields import Fields
 from unitune.models import TunedModel
 from unitune_providers.openai.request import METHODS, OUR_TUNING, OWN_HYPERPARAMETERS
+from unitune_providers.openai.status import hyperparameters_of
 
 OUR_METHODS = {theirs: ours for ours, theirs in METHODS.items()}
 
 
 def imported(
-    job: FineTuningJob,
+    job: Fields,
     files: Mapping[str, bytes | None],
     model: TunedModel | None,
 ) -> ImportedJob:
@@ -27,33 +28,25 @@ def imported(
         files: Content by the vendor's file id; None for a file that is gone.
         model: What it left behind.
     """
-    kind = job.method.type if job.method else "supervised"
-    given = _hyperparameters(job, kind)
+    kind = job.fields("method").text("type") or "supervised"
+    # What is still `auto` says nothing.
+    chosen = hyperparameters_of(job).all
+    given = {name: value for name, value in chosen.items() if value not in ("auto", None)}
     tuning, options, notes = _sorted(given)
-    tuning |= {"seed": job.seed} if "seed" in job.model_fields_set else {}
+    tuning |= {"seed": job.whole("seed")} if "seed" in job.all else {}
     options |= _extras(job, kind)
     gone = [name for name, content in files.items() if content is None]
     notes += [f"file {name} is gone at the vendor; give your own copy of its rows" for name in gone]
     return ImportedJob(
-        base_model=job.model,
+        base_model=job.text("model") or "",
         method=OUR_METHODS.get(kind, kind),
-        training=files.get(job.training_file),
-        validation=files.get(job.validation_file) if job.validation_file else None,
+        training=files.get(job.text("training_file") or ""),
+        validation=files.get(job.text("validation_file") or ""),
         tuning=tuning,
         options=options,
         model=model,
         notes=tuple(notes),
     )
-
-
-def _hyperparameters(job: FineTuningJob, kind: str) -> dict[str, JsonValue]:
-    """Return what was set or chosen; what is still `auto` says nothing."""
-    method = job.method.to_dict() if job.method else {}
-    inner = cast("dict[str, dict[str, JsonValue]]", method.get(kind) or {})
-    old = cast("object", job.hyperparameters)
-    top = job.hyperparameters.to_dict() if old is not None else {}
-    given = inner.get("hyperparameters") or cast("dict[str, JsonValue]", top)
-    return {name: value for name, value in given.items() if value not in ("auto", None)}
 
 
 def _sorted(
@@ -73,14 +66,14 @@ def _sorted(
     return tuning, options, notes
 
 
-def _extras(job: FineTuningJob, kind: str) -> dict[str, JsonValue]:
+def _extras(job: Fields, kind: str) -> dict[str, JsonValue]:
     """Return options that are no hyperparameters."""
     found: dict[str, JsonValue] = {}
-    if kind == "reinforcement" and job.method and job.method.reinforcement:
-        grader = job.method.reinforcement.to_dict().get("grader")
-        found["grader"] = cast("JsonValue", grader)
-    for one in job.integrations or ():
-        found["wandb"] = cast("JsonValue", one.wandb.to_dict())
+    if grader := job.fields("method").fields(kind).fields("grader").all:
+        found["grader"] = {**grader}
+    for one in job.items("integrations"):
+        if wandb := one.fields("wandb").all:
+            found["wandb"] = {**wandb}
     return found
 
 

@@ -13,13 +13,14 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Protocol, TypeVar
+from hashlib import sha256
+from typing import Protocol
 from urllib.parse import urlsplit
 
 from openai import AsyncOpenAI, Omit, OpenAI
-from openai.pagination import SyncCursorPage
 
 from unitune.errors import JobError, UserError
+from unitune.fields import Fields, Unreadable, read_json
 
 READ_SECONDS = 60.0
 """Longest wait for an answer that changes nothing."""
@@ -30,13 +31,13 @@ PAGE = 100
 MARKED = re.compile(r"^(?P<ref>.+?)@(?P<url>https?://\S+)$")
 
 
-class Identified(Protocol):
-    """An item of a list."""
+class RawResponse(Protocol):
+    """An answer as the SDK's `with_raw_response` gives it."""
 
-    id: str
-
-
-Item = TypeVar("Item", bound=Identified)
+    @property
+    def content(self) -> bytes:
+        """The body."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,7 +170,39 @@ def once(server: Server, seconds: float) -> OpenAI:
     return client(server).with_options(max_retries=0, timeout=seconds)
 
 
-def everything(fetch: Callable[[str | None], SyncCursorPage[Item]]) -> Iterator[Item]:
+def fields_of(answer: RawResponse) -> Fields:
+    """Return what an answer says: not every server of the wire sends what the SDK's types promise.
+
+    Args:
+        answer: By the SDK's `with_raw_response`.
+
+    Raises:
+        Unreadable: It is no JSON.
+    """
+    return Fields(read_json(answer.content))
+
+
+def id_of(answer: RawResponse) -> str:
+    """Return the id of what was just made.
+
+    Args:
+        answer: To the request that made it.
+
+    Raises:
+        Unreadable: It names none, so what became of the request is not known.
+    """
+    made = fields_of(answer).text("id")
+    if not made:
+        raise Unreadable("it names no id of what was made")
+    return made
+
+
+def key_of(item: Fields) -> str:
+    """Return the id of an item of a list, or a hash of its content where it has none."""
+    return item.text("id") or f"hash-{sha256(repr(item.all).encode()).hexdigest()[:16]}"
+
+
+def everything(fetch: Callable[[str | None], RawResponse]) -> Iterator[Fields]:
     """Yield each item of a list once, whatever the order and the overlap of its pages.
 
     Args:
@@ -178,12 +211,14 @@ def everything(fetch: Callable[[str | None], SyncCursorPage[Item]]) -> Iterator[
     seen, asked = set[str](), set[str]()
     after: str | None = None
     while True:
-        page = fetch(after)
-        fresh = {item.id: item for item in page.data if item.id not in seen}
+        page = fields_of(fetch(after))
+        items = page.items("data")
+        fresh = {key_of(item): item for item in items if key_of(item) not in seen}
         yield from fresh.values()
         seen.update(fresh)
         # A page in another order may end with an id that was asked for already.
-        after = next((item.id for item in reversed(page.data) if item.id not in asked), None)
-        if not fresh or page.has_more is False or after is None:
+        ids = [name for item in reversed(items) if (name := item.text("id"))]
+        after = next((name for name in ids if name not in asked), None)
+        if not fresh or page.all.get("has_more") is False or after is None:
             return
         asked.add(after)

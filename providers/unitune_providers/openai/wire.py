@@ -16,13 +16,12 @@ from pathlib import Path
 from typing import ClassVar, cast
 
 from openai import omit
-from openai.types.fine_tuning import FineTuningJob, FineTuningJobEvent, JobCreateParams
-from openai.types.fine_tuning.jobs import FineTuningJobCheckpoint
-from pydantic import JsonValue
+from openai.types.fine_tuning import JobCreateParams
 
 from unitune.abilities import Checkpoint, ImportedJob, JobDescription, Page
 from unitune.backend import Guarantee, Launch, State, Status, Upload
 from unitune.errors import BackendError, UnknownName, Unsupported
+from unitune.fields import Fields
 from unitune.job import Job
 from unitune.keys import launch_key_in
 from unitune.models import ChatModel, TunedModel
@@ -31,7 +30,17 @@ from unitune_providers.openai.chat import OpenAIChatModel
 from unitune_providers.openai.errors import our_errors
 from unitune_providers.openai.importing import imported
 from unitune_providers.openai.request import CreateCall
-from unitune_providers.openai.server import PAGE, Server, client, everything, once, split
+from unitune_providers.openai.server import (
+    PAGE,
+    Server,
+    client,
+    everything,
+    fields_of,
+    id_of,
+    key_of,
+    once,
+    split,
+)
 from unitune_providers.openai.status import state_of, status_of
 
 CREATE_SECONDS = 60.0
@@ -126,10 +135,9 @@ class WireBackend(ABC):
             **call.params,
         }
         with our_errors(server, "create the fine-tuning job"):
-            job = once(server, CREATE_SECONDS).fine_tuning.jobs.create(
-                **cast("JobCreateParams", params), extra_body=call.extra
-            )
-        return server.mark(job.id)
+            jobs = once(server, CREATE_SECONDS).fine_tuning.jobs.with_raw_response
+            made = jobs.create(**cast("JobCreateParams", params), extra_body=call.extra)
+            return server.mark(id_of(made))
 
     def find(self, launch_key: str, folder: Path) -> list[str]:
         """Return the jobs that carry a launch key as metadata or suffix.
@@ -139,7 +147,9 @@ class WireBackend(ABC):
         """
         server = self.server(self.address_near(folder))
         wanted = launch_key if self.filters(server) else None
-        return [server.mark(job.id) for job in _jobs(server, wanted) if launch_key in _keys(job)]
+        listed = _jobs(server, wanted)
+        found = [job.text("id") for job in listed if launch_key in _keys(job)]
+        return [server.mark(job_id) for job_id in found if job_id]
 
     def shows_launch_keys(self, server: Server) -> bool:
         """Return whether a server's list shows the launch key of any job of ours.
@@ -158,9 +168,10 @@ class WireBackend(ABC):
         at = split(job_id)
         server = self.server(at.url)
         with our_errors(server, f"show job {at.ref}"):
-            job = client(server).fine_tuning.jobs.retrieve(at.ref)
-        keys = " ".join(str(key) for key in _keys(job) if key)
-        return JobDescription(keys, job.model, server.mark(job.training_file))
+            job = _shown(server, at.ref)
+        keys = " ".join(key for key in _keys(job) if key)
+        training = job.text("training_file") or ""
+        return JobDescription(keys, job.text("model") or "", server.mark(training))
 
     def poll(self, job_id: str, cursor: str) -> Status:
         """Look at a job and at what happened since the cursor.
@@ -172,9 +183,9 @@ class WireBackend(ABC):
         server = self.server(at.url)
         with our_errors(server, f"show job {at.ref}"):
             # The job first: events that come after it are seen by the next poll.
-            job = client(server).fine_tuning.jobs.retrieve(at.ref)
+            job = _shown(server, at.ref)
             events = list(_events_after(server, at.ref, cursor))
-            return status_of(job, events, cursor, self._model_of(server, job))
+            return status_of(job, events, cursor, self._model_of(server, at.ref, job))
 
     def cancel(self, job_id: str) -> None:
         """Ask for a job's end.
@@ -205,10 +216,10 @@ class WireBackend(ABC):
         """
         server = self.server()
         with our_errors(server, "list fine-tuning jobs"):
-            page = client(server).fine_tuning.jobs.list(after=cursor or omit, limit=PAGE)
-        states = {job.id: state_of(job) for job in page.data}
-        more = bool(page.has_more) and bool(page.data)
-        return Page(states, page.data[-1].id if more else "")
+            jobs = client(server).fine_tuning.jobs.with_raw_response
+            page = fields_of(jobs.list(after=cursor or omit, limit=PAGE))
+        states = {name: state_of(job) for job in page.items("data") if (name := job.text("id"))}
+        return Page(states, list(states)[-1] if states and page.all.get("has_more") else "")
 
     def delete_file(self, ref: str) -> None:
         """Remove an uploaded file; one that is gone is no error.
@@ -239,29 +250,30 @@ class WireBackend(ABC):
         at = split(job_id)
         server = self.server(at.url)
         with our_errors(server, f"list checkpoints of job {at.ref}"):
-            jobs = client(server).fine_tuning.jobs
-            found = everything(
-                lambda after: jobs.checkpoints.list(at.ref, after=after or omit, limit=PAGE)
+            saved = client(server).fine_tuning.jobs.checkpoints.with_raw_response
+            listed = list(
+                everything(lambda after: saved.list(at.ref, after=after or omit, limit=PAGE))
             )
-            return sorted(
-                (
-                    Checkpoint(
-                        one.step_number,
-                        self._tuned(server, self.checkpoint_name(one), base),
-                        cast("dict[str, JsonValue]", one.metrics.to_dict()),
-                    )
-                    for one in found
-                ),
-                key=lambda checkpoint: checkpoint.step,
+        found = [
+            Checkpoint(
+                one.whole("step_number") or 0,
+                self._tuned(server, name, base),
+                {**one.fields("metrics").all},
             )
+            for one in listed
+            if (name := self.checkpoint_name(at.ref, one))
+        ]
+        return sorted(found, key=lambda checkpoint: checkpoint.step)
 
-    def checkpoint_name(self, checkpoint: FineTuningJobCheckpoint) -> str:
+    def checkpoint_name(self, job_id: str, checkpoint: Fields) -> str | None:
         """Return how a checkpoint is called where it is asked or deployed.
 
         Args:
+            job_id: Of its job.
             checkpoint: As the vendor tells it.
         """
-        return checkpoint.fine_tuned_model_checkpoint
+        del job_id  # it is in some vendors' names
+        return checkpoint.text("fine_tuned_model_checkpoint")
 
     def import_job(self, job_id: str) -> ImportedJob:
         """Return an existing job with its files.
@@ -274,25 +286,27 @@ class WireBackend(ABC):
         server = self.server(at.url)
         try:
             with our_errors(server, f"show job {at.ref}"):
-                job = client(server).fine_tuning.jobs.retrieve(at.ref)
-                model = self._model_of(server, job)
+                job = _shown(server, at.ref)
+                model = self._model_of(server, at.ref, job)
         except BackendError as error:
             if error.status != NOT_FOUND:
                 raise
             raise UnknownName("job", job_id, (), hint=str(error)) from error
-        names = [name for name in (job.training_file, job.validation_file) if name]
+        both = (job.text("training_file"), job.text("validation_file"))
+        names = [name for name in both if name]
         return imported(job, {name: files.content(server, name) for name in names}, model)
 
     def _tuned(self, server: Server, name: str, base: str) -> TunedModel:
         return TunedModel(backend=self.name, name=server.mark(name), base=base)
 
-    def _model_of(self, server: Server, job: FineTuningJob) -> TunedModel | None:
+    def _model_of(self, server: Server, job_id: str, job: Fields) -> TunedModel | None:
         """Return what a job left behind; where it names no model, its last checkpoint."""
         if state_of(job) is not State.SUCCEEDED:
             return None
-        if job.fine_tuned_model:
-            return self._tuned(server, job.fine_tuned_model, job.model)
-        saved = self.checkpoints(server.mark(job.id), job.model)
+        base = job.text("model") or ""
+        if name := job.text("fine_tuned_model"):
+            return self._tuned(server, name, base)
+        saved = self.checkpoints(server.mark(job_id), base)
         return saved[-1].model if saved else None
 
 
@@ -322,30 +336,33 @@ class PausingWire(WireBackend):
             client(server).fine_tuning.jobs.resume(at.ref)
 
 
-def _jobs(server: Server, launch_key: str | None) -> Iterator[FineTuningJob]:
+def _shown(server: Server, job_id: str) -> Fields:
+    return fields_of(client(server).fine_tuning.jobs.with_raw_response.retrieve(job_id))
+
+
+def _jobs(server: Server, launch_key: str | None) -> Iterator[Fields]:
     """Yield the jobs of a server, those with a launch key alone where it filters by metadata.
 
     Raises:
         BackendError: It could not list them.
     """
     wanted = omit if launch_key is None else {METADATA_KEY: launch_key}
-    jobs = client(server).fine_tuning.jobs
+    jobs = client(server).fine_tuning.jobs.with_raw_response
     with our_errors(server, "list fine-tuning jobs"):
         yield from everything(
             lambda after: jobs.list(after=after or omit, limit=PAGE, metadata=wanted)
         )
 
 
-def _keys(job: FineTuningJob) -> Iterator[object]:
+def _keys(job: Fields) -> Iterator[str | None]:
     """Yield everything in a job that may be its launch key."""
-    yield (job.metadata or {}).get(METADATA_KEY)
-    own = job.model_extra or {}
-    yield own.get("user_provided_suffix")  # OpenAI's and Azure's name of it
-    yield own.get("suffix")  # Nebius'
+    yield job.fields("metadata").text(METADATA_KEY)
+    yield job.text("user_provided_suffix")  # OpenAI's and Azure's name of it
+    yield job.text("suffix")  # Nebius'
 
 
-def _events_after(server: Server, job_id: str, cursor: str) -> Iterator[FineTuningJobEvent]:
+def _events_after(server: Server, job_id: str, cursor: str) -> Iterator[Fields]:
     """Yield a job's events, the newest first, down to the cursor."""
-    jobs = client(server).fine_tuning.jobs
+    jobs = client(server).fine_tuning.jobs.with_raw_response
     listed = everything(lambda after: jobs.list_events(job_id, after=after or omit, limit=PAGE))
-    return takewhile(lambda event: event.id != cursor, listed)
+    return takewhile(lambda event: key_of(event) != cursor, listed)

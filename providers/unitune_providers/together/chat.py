@@ -14,10 +14,13 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from together import AsyncTogether
-from together.types.chat import ChatCompletion
+import httpx
+from together import APIStatusError, AsyncTogether
 
-from unitune.models import Reply, Request, function_call
+from unitune.completions import Dialect, Refusal
+from unitune.fields import Unreadable, read_json
+from unitune.models import Reply, Request
+from unitune.ratelimits import rest
 from unitune_providers.together.client import FOREIGN, api_key, chat_client, ours
 
 
@@ -40,20 +43,37 @@ class TogetherChatModel:
     def __init__(self, name: str) -> None:
         api_key()  # said now rather than once for each case
         self._name = name
+        self._dialect = Dialect()
         self._lent: dict[asyncio.AbstractEventLoop, _Lent] = {}
         self.fingerprint = f"together:{name}"
 
     async def reply(self, request: Request) -> Reply:
         """Answer one request; what goes wrong is in the reply's `error`."""
         began = time.monotonic()
-        try:
-            async with self._client() as client:
-                completions: Any = client.chat.completions  # overloads that a mapping cannot meet
-                answer: object = await completions.create(**_body(self._name, request))
-        except FOREIGN as error:
-            known = ours(error, f"answer as {self._name}")
-            return Reply.failed(known, time.monotonic() - began)
-        return _reply(answer, time.monotonic() - began)
+        body = _body(self._name, request, self._dialect)
+        while True:
+            try:
+                async with self._client() as client:
+                    answer = await client.post(
+                        "/v1/chat/completions", cast_to=httpx.Response, body=body
+                    )
+                told = read_json(answer.content)
+            except Unreadable:
+                return Reply(error="together's answer holds no choice.", finish_reason="error")
+            except FOREIGN as error:
+                if not self._adapted(body, request, error):
+                    known = ours(error, f"answer as {self._name}")
+                    return Reply.failed(known, time.monotonic() - began)
+            else:
+                seconds = time.monotonic() - began
+                return self._dialect.read(body, told, seconds, rest(answer.headers))
+
+    def _adapted(self, body: dict[str, Any], request: Request, error: Exception) -> bool:
+        """Change a body that was refused for a setting that the model can do without."""
+        if not isinstance(error, APIStatusError):
+            return False
+        refusal = Refusal.read(error.status_code, error.body)
+        return self._dialect.learn(body, request, refusal)
 
     def close(self) -> None:
         """Free nothing: the last request in flight has closed the client."""
@@ -73,38 +93,9 @@ class TogetherChatModel:
                 await lent.client.close()
 
 
-def _body(name: str, request: Request) -> dict[str, Any]:
-    body: dict[str, Any] = {
-        "model": name,
-        "messages": [message.asked for message in request.messages],
-        "max_tokens": request.max_tokens,
-        "temperature": request.temperature,
-    }
-    if request.temperature:
-        body["seed"] = request.seed
-    if request.stop:
-        body["stop"] = list(request.stop)
-    if request.tools:
-        body["tools"] = list(request.tools)
+def _body(name: str, request: Request, dialect: Dialect) -> dict[str, Any]:
+    """Return what is sent; a seed only where answers are drawn."""
+    body = dialect.body(name, request)
+    if not request.temperature:
+        body.pop("seed", None)
     return body
-
-
-def _reply(answer: object, seconds: float) -> Reply:
-    # A gateway's page in the place of an answer comes through the SDK as a string.
-    choices = answer.choices if isinstance(answer, ChatCompletion) else None
-    choice = choices[0] if choices else None
-    if not isinstance(answer, ChatCompletion) or choice is None or choice.message is None:
-        return Reply(error="together's answer holds no choice.", finish_reason="error")
-    ended = choice.finish_reason or "stop"
-    return Reply(
-        text=choice.message.content or "",
-        finish_reason="stop" if ended == "eos" else ended,
-        prompt_tokens=answer.usage.prompt_tokens if answer.usage else None,
-        completion_tokens=answer.usage.completion_tokens if answer.usage else None,
-        seconds=seconds,
-        tool_calls=tuple(
-            function_call(call.function.name, call.function.arguments, call.id)
-            for call in choice.message.tool_calls or ()
-        )
-        or None,
-    )

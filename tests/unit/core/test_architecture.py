@@ -12,7 +12,7 @@ import unitune
 
 ROOT = Path(unitune.__file__).parent
 ORDER = [
-    ["errors", "install"],
+    ["errors", "fields", "install"],
     ["filesystem"],
     ["patience", "ratelimits"],
     ["yamlfile"],
@@ -21,10 +21,11 @@ ORDER = [
     ["options"],
     ["data"],
     ["models"],
+    ["completions"],
     ["today", "offer", "wire", "backend"],
     ["abilities"],
     ["registry"],
-    ["conversion"],
+    ["conversion", "room"],
     ["cost"],
     ["home", "keys", "locks"],
     ["ledger"],

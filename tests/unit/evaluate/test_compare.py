@@ -17,6 +17,7 @@ from unitune.evaluate.asking.journal import read_record
 from unitune.evaluate.compare import compare, default_folder
 from unitune.job import Job
 from unitune.models import Request
+from unitune.room import LEAST_TOKENS
 
 PROMPTED = {
     "contenders": [
@@ -409,7 +410,7 @@ def test_the_longest_answer_of_train_sets_the_room(
 ) -> None:
     backend = backend_of(told_is_better)
     compare(make_job(PROMPTED, train=[("train 1", "x"), ("train 2", answer)]))
-    assert {tokens + 16} == {request.max_tokens for request in backend.requests}
+    assert {tokens + LEAST_TOKENS} == {request.max_tokens for request in backend.requests}
 
 
 def test_answers_are_greedy_and_room_can_be_set(make_job: Any, backend_of: Any) -> None:

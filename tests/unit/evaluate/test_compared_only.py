@@ -13,8 +13,8 @@ from unitune.data.split import load_splits
 from unitune.errors import DataError, JobError
 from unitune.evaluate.compare import compare
 from unitune.evaluate.scorers import Attempt, build
-from unitune.evaluate.task import longest_answer
 from unitune.job import Job
+from unitune.room import longest_expected
 from unitune.specs.scorers import RecordedScore
 
 CASE = Example(messages=(Message(role="user", content="?"),), id="a")
@@ -73,4 +73,4 @@ def test_cases_need_no_expected_answer_where_no_scorer_looks_at_it(tmp_path: Pat
 
 def test_answers_get_room_for_the_longest_expected_one(tmp_path: Path) -> None:
     found = job(tmp_path, "{}", expected="x" * 100)
-    assert 50 + 16 == longest_answer(load_splits(found).test or (), found.evaluate)
+    assert 50 == longest_expected(load_splits(found).test or ())

@@ -161,6 +161,7 @@ PLAIN = Request(messages=(Message(role="user", content="q"),))
         PLAIN.model_copy(update={"temperature": 0.5}),
         PLAIN.model_copy(update={"seed": 1}),
         PLAIN.model_copy(update={"stop": ("\n",)}),
+        PLAIN.model_copy(update={"fixed": ("temperature",)}),
     ],
 )
 def test_everything_that_determines_an_answer_is_in_its_hash(other: Request) -> None:
@@ -168,7 +169,7 @@ def test_everything_that_determines_an_answer_is_in_its_hash(other: Request) -> 
 
 
 def test_every_field_of_a_request_is_covered_by_that_rule() -> None:
-    assert {"messages", "tools", "max_tokens", "temperature", "seed", "stop"} == set(
+    assert {"messages", "tools", "max_tokens", "temperature", "seed", "stop", "fixed"} == set(
         Request.model_fields
     )
 

@@ -60,9 +60,9 @@ def test_its_losses_and_settings_are_told(job: Job) -> None:
     assert (
         Curve(
             steps=(1, 2, 3, 4),
-            losses=(2, 1.5, 1, 0.5),
+            values=(2, 1.5, 1, 0.5),
             validation_steps=(4,),
-            validation_losses=(0.5,),
+            validation_values=(0.5,),
         )
         == found.curve
     )

@@ -155,8 +155,24 @@ def problems(asked: Asked, answer: Answer) -> list[str]:
         return found + _invalid({"$ref": "#/components/schemas/ErrorResponse"}, answer.content)
     if not isinstance(answer.content, bytes):
         schema = operation["responses"]["200"]["content"]["application/json"]["schema"]
-        found += _invalid(schema, answer.content)
+        found += _invalid(schema, _with_hyperparameters(answer.content))
     return found
+
+
+def _with_hyperparameters(content: Any) -> Any:
+    """Add what the schema of a job requires and its own text and examples do not have.
+
+    "This value will only be returned when running `supervised` jobs": null in the example of dpo,
+    absent in that of reinforcement.
+    """
+    if not isinstance(content, dict):
+        return content
+    if isinstance(content.get("data"), list):
+        return {**content, "data": [_with_hyperparameters(one) for one in content["data"]]}
+    if content.get("object") != "fine_tuning.job" or "method" not in content:
+        return content
+    supervised = content["method"]["type"] == "supervised"
+    return content if supervised else {**content, "hyperparameters": {}}
 
 
 def problems_of(name: str, value: Any) -> list[str]:

@@ -31,6 +31,9 @@ def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stage]:
         yield stage
 
 
+REASONING = "o4-mini-2025-04-16"
+
+
 def created(stage: Stage) -> dict[str, object]:
     """Return the body of the last create call."""
     return stage.server.asked("POST", "/fine_tuning/jobs$")[-1].json
@@ -108,7 +111,7 @@ def test_preference_training_takes_beta(stage: Stage) -> None:
 
 def test_reinforcement_takes_the_grader_as_it_is(stage: Stage) -> None:
     options = {"grader": GRADER, "reasoning_effort": "low", "eval_samples": 2}
-    stage.succeed(options, rows=GRADED_ROW * 10, job={"method": "rft"})
+    stage.succeed(options, rows=GRADED_ROW * 10, job={"method": "rft", "model": REASONING})
     assert {
         "grader": GRADER,
         "hyperparameters": {"reasoning_effort": "low", "eval_samples": 2},
@@ -290,8 +293,10 @@ def test_import_brings_files_and_hyperparameters(stage: Stage) -> None:
     found = stage.backend.import_job(job_id)
     assert (MODEL, "dpo") == (found.base_model, found.method)
     assert (TRIPLE_ROW * 10).encode() == found.training == found.validation
-    assert {"epochs": 3, "seed": 7} == found.tuning
-    assert {"beta": 0.2, "wandb": {"project": "colours"}} == found.options
+    # What the vendor chose is told as what was asked for.
+    assert {"epochs": 3, "batch_size": 1, "seed": 7} == found.tuning
+    wandb = {"project": "colours"}
+    assert {"beta": 0.2, "learning_rate_multiplier": 1.8, "wandb": wandb} == found.options
     assert found.model is not None
     assert () == found.notes
 

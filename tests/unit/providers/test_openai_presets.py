@@ -24,9 +24,9 @@ from unitune.errors import JobError, Unsupported, UserError
 from unitune.job import Lora, Tuning
 from unitune.models import Request, TunedModel
 from unitune.testing.loopback import serve
+from unitune_providers.loopback.openai.azure import AzureVendor
 from unitune_providers.loopback.openai.vendor import (
     KEY,
-    AzureVendor,
     MantleVendor,
     NebiusVendor,
     OpenAIVendor,

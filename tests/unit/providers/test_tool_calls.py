@@ -11,26 +11,13 @@ from unitune.models import Reply, function_call
 ARGUMENTS = {"city": "Zürich", "days": 2}
 
 
-def openai() -> Reply:
-    from openai.types.chat import ChatCompletion  # noqa: PLC0415 - an SDK for each vendor
-
-    from unitune_providers.openai.chat import reply_of  # noqa: PLC0415
+def completions() -> Reply:
+    from unitune.completions import read_reply  # noqa: PLC0415
 
     call = {"id": "c1", "type": "function", "function": _function()}
     custom = {"id": "c2", "type": "custom", "custom": {"name": "shell", "input": "ls"}}
     message = {"role": "assistant", "content": None, "tool_calls": [call, custom]}
-    return reply_of(ChatCompletion.model_validate(_completion(message)), 1.0)
-
-
-def together() -> Reply:
-    from together.types.chat import ChatCompletion  # noqa: PLC0415
-
-    from unitune_providers.together.chat import _reply  # noqa: PLC0415
-
-    call = {"id": "c1", "index": 0, "type": "function", "function": _function()}
-    message = {"role": "assistant", "content": None, "tool_calls": [call]}
-    answer = {**_completion(message), "prompt": []}
-    return _reply(ChatCompletion.model_validate(answer), 1.0)
+    return read_reply(_completion(message), 1.0)
 
 
 def anthropic() -> Reply:
@@ -92,7 +79,7 @@ def _completion(message: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-@pytest.mark.parametrize("vendor", [openai, together, anthropic, bedrock, vertex])
+@pytest.mark.parametrize("vendor", [completions, anthropic, bedrock, vertex])
 def test_a_call_is_read_in_openais_form(vendor: Any) -> None:
     reply = vendor()
     assert (function_call("weather", ARGUMENTS, "c1"),) == reply.tool_calls

@@ -88,11 +88,11 @@ def test_the_difference_is_also_told_in_words() -> None:
 def test_the_loss_curve_draws_every_validation_loss_and_ends_at_the_last_loss() -> None:
     curve = Curve(
         steps=(1, 2, 3, 4),
-        losses=(4.0, 3.0, 2.0, 1.0),
+        values=(4.0, 3.0, 2.0, 1.0),
         validation_steps=(2, 4),
-        validation_losses=(3.0, 2.0),
+        validation_values=(3.0, 2.0),
     )
-    svg = drawn(charts.loss_curve(curve))
+    svg = drawn(charts.training_curve(curve))
 
     assert [(25, 0), (50, 25), (75, 50), (100, 75)] == line(svg, "training")
     assert [(50, 25), (100, 50)] == line(svg, "validation")
@@ -102,8 +102,8 @@ def test_the_loss_curve_draws_every_validation_loss_and_ends_at_the_last_loss() 
 
 
 def test_lines_that_end_together_keep_their_names_apart() -> None:
-    curve = Curve(steps=(1, 2), losses=(2, 1), validation_steps=(1, 2), validation_losses=(2, 1))
-    svg = drawn(charts.loss_curve(curve))
+    curve = Curve(steps=(1, 2), values=(2, 1), validation_steps=(1, 2), validation_values=(2, 1))
+    svg = drawn(charts.training_curve(curve))
     places = [
         percent(text, "y") for text in svg.iter("text") if "end" in text.attrib.get("class", "")
     ]
@@ -112,7 +112,7 @@ def test_lines_that_end_together_keep_their_names_apart() -> None:
 
 
 def test_the_loss_curve_is_also_told_in_words() -> None:
-    svg = charts.loss_curve(Curve(steps=(1, 9), losses=(4.0, 1.5)))
+    svg = charts.training_curve(Curve(steps=(1, 9), values=(4.0, 1.5)))
 
     assert "The training loss goes from 4 at step 1 to 1.5 at step 9." in svg
 
@@ -120,16 +120,16 @@ def test_the_loss_curve_is_also_told_in_words() -> None:
 @pytest.mark.parametrize(
     "curve",
     [
-        Curve(steps=(), losses=()),
-        Curve(steps=(1, 2), losses=(math.nan, math.inf)),
+        Curve(steps=(), values=()),
+        Curve(steps=(1, 2), values=(math.nan, math.inf)),
     ],
 )
 def test_without_a_finite_loss_there_is_no_chart(curve: Curve) -> None:
-    assert "" == charts.loss_curve(curve)
+    assert "" == charts.training_curve(curve)
 
 
 def test_a_single_loss_of_zero_can_be_drawn() -> None:
-    svg = drawn(charts.loss_curve(Curve(steps=(1,), losses=(0.0,))))
+    svg = drawn(charts.training_curve(Curve(steps=(1,), values=(0.0,))))
 
     assert [(100, 100)] == line(svg, "training")
 

@@ -180,9 +180,9 @@ def test_a_curve_without_a_finite_loss_leaves_no_empty_section() -> None:
     assert comparison.curve is not None
     nan = comparison.curve.model_copy(
         update={
-            "losses": (math.nan,) * len(comparison.curve.steps),
+            "values": (math.nan,) * len(comparison.curve.steps),
             "validation_steps": (),
-            "validation_losses": (),
+            "validation_values": (),
         }
     )
 

@@ -14,10 +14,11 @@ import time
 from dataclasses import replace
 from typing import NamedTuple
 
-from unitune.errors import BackendError
+from unitune.errors import BackendError, UnituneError
 from unitune.evaluate.asking.pace import Pace
 from unitune.evaluate.asking.spending import Purse, believed
 from unitune.evaluate.results import Uncounted
+from unitune.fields import whole_text
 from unitune.models import ChatModel, Reply, Request
 from unitune.patience import LONGEST_WISH_SECONDS
 
@@ -26,6 +27,8 @@ ATTEMPTS = 6
 The openai and anthropic SDKs try three times by default; an evaluation of hours would feel that."""
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.5, 8.0
 """Before the second attempt, doubled for each further one; as in those SDKs."""
+SHOWN = 1000
+"""Characters of an error that nobody has foreseen."""
 OVERLOADED = (429, 503, 529)
 """Asked too often, or too busy: 529 is Anthropic's own."""
 
@@ -40,6 +43,15 @@ class Outcome(NamedTuple):
 
     reply: Reply
     uncounted: Uncounted | None = None
+
+    def after(self, other: Outcome) -> Outcome:
+        """Return this one with what another request for the same answer took."""
+        prompt, completion = other.reply.prompt_tokens, other.reply.completion_tokens
+        taken = other.uncounted
+        if prompt is not None and completion is not None:
+            taken = Uncounted(prompt_tokens=prompt, completion_tokens=completion)
+        both = taken + self.uncounted if taken and self.uncounted else taken or self.uncounted
+        return Outcome(self.reply, both)
 
 
 async def persist(
@@ -77,6 +89,11 @@ async def _attempt(model: ChatModel, request: Request, pace: Pace, purse: Purse 
         reply = await model.reply(request)
     except BackendError as error:
         reply = Reply.failed(error)
+    except UnituneError:
+        raise  # about the job, and not about this answer
+    except Exception as error:  # noqa: BLE001 - one odd answer must not end the comparison
+        words = whole_text(f"the answer could not be read ({type(error).__name__}: {error})")
+        reply = Reply(finish_reason="error", error=words[:SHOWN])
     reply, said = believed(request, reply)
     uncounted = None if purse is None else purse.settle(request, reply)
     if uncounted is not None and said:

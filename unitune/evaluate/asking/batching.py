@@ -251,8 +251,8 @@ class _Office:
 
 
 def _record(paper: Paper, question: Question, pair: Pair, reply: Reply) -> Record:
-    request = question.put()
-    reply, said = believed(request, reply)
+    request = paper.put(question)
+    reply, said = believed(request, replace(reply, max_tokens=request.max_tokens))
     most = uncounted(request, reply)
     made = record_of(paper.contender, question, paper.fingerprint, pair.request_hash, reply)
     return replace(made, uncounted=most and replace(most, said=said))

@@ -31,6 +31,7 @@ from unitune.evaluate.asking.remembered import Remembered
 from unitune.evaluate.asking.spending import Purse
 from unitune.evaluate.results import Record
 from unitune.models import BatchedChatModel, ChatModel, Reply, Request
+from unitune.room import is_cut_by_thoughts, thinks, widened
 
 DOWN_AFTER = 10
 """Questions in a row without an answer, each asked `ATTEMPTS` times: the vendor is down."""
@@ -104,6 +105,24 @@ def request_hash(fingerprint: str, question: Question) -> str:
     return short_hash([fingerprint, question.prompt_hash])
 
 
+def wants_more_room(record: Record, question: Question) -> bool:
+    """Whether thoughts took the room of a recorded answer, and there is more to be had.
+
+    Args:
+        record: Of an answer; one that came in a batch had what was asked for and no more.
+        question: What was asked.
+    """
+    if record.finish_reason != "length" or record.max_tokens is None:
+        return False
+    reply = Reply(
+        text=record.text,
+        finish_reason=record.finish_reason,
+        tool_calls=record.tool_calls,
+        thought=bool(record.reasoning_tokens),
+    )
+    return is_cut_by_thoughts(reply) and record.max_tokens < widened(question.put()).max_tokens
+
+
 def record_of(
     contender: str, question: Question, fingerprint: str, hashed: str, reply: Reply
 ) -> Record:
@@ -129,6 +148,9 @@ def record_of(
         finish_reason=reply.finish_reason,
         prompt_tokens=reply.prompt_tokens,
         completion_tokens=reply.completion_tokens,
+        reasoning_tokens=reply.reasoning_tokens,
+        max_tokens=reply.max_tokens,
+        left_out=reply.left_out or None,
         seconds=reply.seconds,
         tool_calls=reply.tool_calls,
         given=reply.given,
@@ -144,11 +166,13 @@ class Means:
         concurrency: Requests in flight at most.
         purse: What may be spent; None: nothing is counted.
         remembered: Answers given before, in other comparisons too.
+        thinking: Fingerprints of the models that are known to think before they answer.
     """
 
     concurrency: int = LIMIT
     purse: Purse | None = None
     remembered: Remembered | None = None
+    thinking: set[str] = field(default_factory=set[str])
 
 
 async def ask(  # noqa: PLR0913 - each is a thing of its own
@@ -272,7 +296,7 @@ class _Lane:
 
         async def work() -> None:
             for one in left:
-                outcome = await persist(self.model, one.question.put(), pace, self.means.purse)
+                outcome = await self._answer(one.question, pace)
                 self._keep([one], [outcome])
                 self._heed(outcome.reply)
 
@@ -284,6 +308,18 @@ class _Lane:
             # The first failure ended every task, and callers know it by its own type.
             raise failures.exceptions[0] from None
 
+    async def _answer(self, question: Question, pace: Pace) -> Outcome:
+        """Ask once, and once more with more room where thoughts have taken it all."""
+        thinking, fingerprint, purse = self.means.thinking, self.model.fingerprint, self.means.purse
+        request = widened(question.put()) if fingerprint in thinking else question.put()
+        outcome = await persist(self.model, request, pace, purse)
+        if thinks(outcome.reply):
+            thinking.add(fingerprint)
+        if is_cut_by_thoughts(outcome.reply) and (wider := widened(request)) != request:
+            again = await persist(self.model, wider, pace, purse)
+            outcome, request = again.after(outcome), wider
+        return _allowed(outcome, request)
+
     def _pending(self) -> list[_Pending]:
         """Take what is known, and return what is not."""
         fingerprint = self.model.fingerprint
@@ -292,6 +328,8 @@ class _Lane:
         for question in self.questions:
             hashed = request_hash(fingerprint, question)
             record = self.journal.answer(self.contender, question.case, hashed)
+            if record is not None and wants_more_room(record, question):
+                record = None
             if record is None and (reply := self._recalled(hashed)) is not None:
                 record = record_of(self.contender, question, fingerprint, hashed, reply)
                 record = replace(record, recalled=True)
@@ -342,11 +380,19 @@ class _Lane:
 
 
 async def _answers(model: BatchedChatModel, batch: Sequence[_Pending]) -> list[Outcome]:
+    requests = [one.question.put() for one in batch]
     try:
-        replies = await model.replies([one.question.put() for one in batch])
+        replies = await model.replies(requests)
     except BackendError as error:
         return [Outcome(Reply.failed(error)) for _ in batch]
-    return [Outcome(reply) for reply in replies]
+    return [_allowed(Outcome(reply), put) for reply, put in zip(replies, requests, strict=True)]
+
+
+def _allowed(outcome: Outcome, request: Request) -> Outcome:
+    """Return what came of a request, with how long the answer might have been."""
+    if outcome.reply.max_tokens:  # the model itself knows best
+        return outcome
+    return outcome._replace(reply=replace(outcome.reply, max_tokens=request.max_tokens))
 
 
 def _batches(pending: Sequence[_Pending], size: int) -> Iterator[Sequence[_Pending]]:

@@ -12,6 +12,7 @@ from unitune.evaluate.asking.batchfile import Pair
 from unitune.evaluate.asking.engine import Question, request_hash
 from unitune.evaluate.asking.journal import Journal
 from unitune.models import Request, TunedModel
+from unitune.room import widened
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +25,7 @@ class Paper:
         model: As its backend knows it.
         fingerprint: Of that model.
         questions: With distinct cases.
+        thinks: Whether the model is known to think before it answers, and so needs more room.
     """
 
     contender: str
@@ -31,15 +33,21 @@ class Paper:
     model: str | TunedModel
     fingerprint: str
     questions: Sequence[Question]
+    thinks: bool = False
 
     def asked(self) -> dict[Pair, Question]:
         """Return the questions, in order."""
         return {Pair(one.case, request_hash(self.fingerprint, one)): one for one in self.questions}
 
+    def put(self, question: Question) -> Request:
+        """Return a question as it is handed in."""
+        request = question.put()
+        return widened(request) if self.thinks else request
+
     def unanswered(self, rows: Journal) -> dict[Pair, Request]:
         """Return what is asked and has no answer yet, in order."""
         return {
-            pair: question.put()
+            pair: self.put(question)
             for pair, question in self.asked().items()
             if rows.answer(self.contender, *pair) is None
         }

@@ -1,8 +1,10 @@
 """Asking a model on any server that speaks OpenAI's chat completions, over aiohttp.
 
 For servers that no vendor's SDK is made for: vLLM, llama.cpp, Ollama, a gateway. It costs a tenth
-of the processor time of an SDK. A request is sent once; whether again, `engine` decides. The
-connections belong to the event loop in which the first request is sent, and are closed with it.
+of the processor time of an SDK. A request is sent once, and again where the model has refused a
+setting that it can do without (`unitune.completions`); whether again after a failure, `engine`
+decides. The connections belong to the event loop in which the first request is sent, and are closed
+with it.
 
 Not here: vendors' own models, which their backends ask through their SDKs.
 """
@@ -13,46 +15,26 @@ import asyncio
 import json
 import time
 from collections.abc import AsyncGenerator
-from typing import Annotated, Any, cast
+from contextlib import suppress
+from typing import cast
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
-from pydantic import BaseModel, Field, ValidationError
 
+from unitune.completions import Dialect, Refusal
 from unitune.errors import BackendError, JobError, Unreachable
+from unitune.fields import Unreadable, read_json, whole_text
 from unitune.models import Reply, Request
 from unitune.ratelimits import asked_pause, rest
 
-ANSWER_SECONDS = 120.0
-"""Longest wait for one answer, as the backends wait."""
+ANSWER_SECONDS = 600.0
+"""Longest wait for one answer, as the backends wait: a model may think for minutes."""
 CONNECT_SECONDS = 10.0
 BAD = 400
 SHOWN = 300
 """Characters of an error body that is no JSON."""
 FAILURES = (aiohttp.ClientError, TimeoutError, ConnectionError)
-
-
-class _Message(BaseModel):
-    content: str | None = None
-    refusal: str | None = None
-
-
-class _Choice(BaseModel):
-    message: _Message
-    finish_reason: str | None = None
-
-
-class _Usage(BaseModel):
-    prompt_tokens: int | None = None
-    completion_tokens: int | None = None
-
-
-class _Answer(BaseModel):
-    """What is read of an answer; servers may send less than OpenAI does."""
-
-    choices: Annotated[tuple[_Choice, ...], Field(min_length=1)]
-    usage: _Usage | None = None
 
 
 class ServerChatModel:
@@ -78,6 +60,7 @@ class ServerChatModel:
         self._url = f"{url.rstrip('/')}/chat/completions"
         self._model = model
         self._key = key
+        self._dialect = Dialect()
         self._session: aiohttp.ClientSession | None = None
         self._keeper: AsyncGenerator[aiohttp.ClientSession] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -86,13 +69,16 @@ class ServerChatModel:
         """Answer one request; a failure is in the reply's `error`."""
         session = await self._open()
         started = time.perf_counter()
+        body = self._dialect.body(self._model, request)
         try:
-            async with session.post(self._url, data=self._body(request)) as answer:
-                text = await answer.text()
+            while True:
+                async with session.post(self._url, data=json.dumps(body)) as answer:
+                    content = await answer.read()
                 seconds = time.perf_counter() - started
-                if answer.status >= BAD:
-                    return Reply.failed(self._refusal(answer, text), seconds)
-                return self._read(text, seconds, rest(answer.headers))
+                if answer.status < BAD:
+                    return self._read(body, content, seconds, rest(answer.headers))
+                if not self._dialect.learn(body, request, _refusal(answer.status, content)):
+                    return Reply.failed(self._refused(answer, content), seconds)
         except FAILURES as error:
             return Reply.failed(self._silence(error), time.perf_counter() - started)
 
@@ -112,46 +98,26 @@ class ServerChatModel:
             self._session = await anext(self._keeper)
         return self._session
 
-    def _body(self, request: Request) -> bytes:
-        body: dict[str, Any] = {
-            "model": self._model,
-            "messages": [message.asked for message in request.messages],
-            "max_tokens": request.max_tokens,
-            "temperature": request.temperature,
-            "seed": request.seed,
-        }
-        if request.tools:
-            body["tools"] = list(request.tools)
-        if request.stop:
-            body["stop"] = list(request.stop)
-        return json.dumps(body).encode()
+    def _read(
+        self, body: dict[str, object], content: bytes, seconds: float, pause: float | None
+    ) -> Reply:
+        with suppress(Unreadable):
+            reply = self._dialect.read(body, read_json(content), seconds, pause)
+            if reply.error is None:
+                return reply
+        shown = self._safe(_words(content))
+        broken = f"{self._url} sent no answer of a chat model: {shown!r}."
+        return Reply.failed(Unreachable(broken), seconds)
 
-    def _read(self, text: str, seconds: float, pause: float | None) -> Reply:
+    def _refused(self, answer: aiohttp.ClientResponse, content: bytes) -> BackendError:
         try:
-            answer = _Answer.model_validate_json(text)
-        except ValidationError:
-            broken = f"{self._url} sent no answer of a chat model: {self._safe(text[:SHOWN])!r}."
-            return Reply.failed(Unreachable(broken), seconds)
-        choice, usage = answer.choices[0], answer.usage or _Usage()
-        refused = choice.message.refusal
-        return Reply(
-            text=choice.message.content or refused or "",
-            finish_reason="refusal" if refused else choice.finish_reason or "stop",
-            prompt_tokens=usage.prompt_tokens,
-            completion_tokens=usage.completion_tokens,
-            seconds=seconds,
-            pause_seconds=pause,
-        )
-
-    def _refusal(self, answer: aiohttp.ClientResponse, text: str) -> BackendError:
-        try:
-            said: object = json.loads(text)
+            said = read_json(content)
             while isinstance(said, dict):
                 fields = cast("dict[str, object]", said)
                 said = fields.get("message") or fields.get("error") or fields.get("detail")
-        except ValueError:
-            said = text[:SHOWN]
-        words = self._safe(str(said or answer.reason or "no reason given")).rstrip(". ")
+        except Unreadable:
+            said = _words(content)
+        words = self._safe(whole_text(str(said or answer.reason or "no reason given"))).rstrip(". ")
         return BackendError(
             f"{self._url} could not answer as {self._model}: {words} (HTTP {answer.status}).",
             status=answer.status,
@@ -166,6 +132,18 @@ class ServerChatModel:
     def _safe(self, words: str) -> str:
         """Take the key out, in case that a server repeats it."""
         return words.replace(self._key, "***") if self._key else words
+
+
+def _refusal(status: int, content: bytes) -> Refusal:
+    try:
+        return Refusal.read(status, read_json(content))
+    except Unreadable:
+        return Refusal(status, _words(content))
+
+
+def _words(content: bytes) -> str:
+    """Return the beginning of a body that is no JSON."""
+    return content[:SHOWN].decode(errors="replace")
 
 
 async def _held_session(url: str, key: str | None) -> AsyncGenerator[aiohttp.ClientSession]:

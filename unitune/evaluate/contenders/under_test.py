@@ -7,14 +7,14 @@ here: it takes the ledger.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from decimal import Decimal
 
 from pydantic import JsonValue
 
-from unitune.backend import Event, State
+from unitune.backend import FIGURES, Event, State
 from unitune.cost.budget import NO_LIMIT, HostingBudget
 from unitune.data.dataset import Dataset
 from unitune.data.load import load
@@ -140,9 +140,7 @@ def _trained_rows(run: Run) -> tuple[Dataset, ...]:
 
 def _effort(job: Job, events: Iterable[Event]) -> str:
     """Say how it was trained: the job's settings, and the steps that were made."""
-    steps = max(
-        (_number(event, "step") or 0 for event in events if event.kind == "step"), default=0
-    )
+    steps = max((event.number("step") or 0 for event in events if event.kind == "step"), default=0)
     tuning = job.tuning
     settings = {
         "epochs": tuning.epochs,
@@ -156,27 +154,26 @@ def _effort(job: Job, events: Iterable[Event]) -> str:
     return ", ".join(["trained by " + job.method, *made, *chosen])
 
 
-def _curve(events: Iterable[Event]) -> Curve | None:
-    points = {
-        kind: {
-            int(step): loss
-            for event in events
-            if event.kind == kind
-            and (step := _number(event, "step")) is not None
-            and (loss := _number(event, "loss")) is not None
-        }
-        for kind in ("step", "validation")
+def _curve(events: Sequence[Event]) -> Curve | None:
+    """Return the losses by step, or the rewards where steps have no loss."""
+    for name in FIGURES:
+        points = {kind: _points(events, kind, name) for kind in ("step", "validation")}
+        if points["step"]:
+            return Curve(
+                figure=name,
+                steps=tuple(points["step"]),
+                values=tuple(points["step"].values()),
+                validation_steps=tuple(points["validation"]),
+                validation_values=tuple(points["validation"].values()),
+            )
+    return None
+
+
+def _points(events: Iterable[Event], kind: str, name: str) -> dict[int, float]:
+    return {
+        int(step): value
+        for event in events
+        if event.kind == kind
+        and (step := event.number("step")) is not None
+        and (value := event.number(name)) is not None
     }
-    if not points["step"]:
-        return None
-    return Curve(
-        steps=tuple(points["step"]),
-        losses=tuple(points["step"].values()),
-        validation_steps=tuple(points["validation"]),
-        validation_losses=tuple(points["validation"].values()),
-    )
-
-
-def _number(event: Event, name: str) -> float | None:
-    value = event.data.get(name)
-    return float(value) if isinstance(value, int | float) else None

@@ -6,13 +6,15 @@ wire differ by what they know: see `Rules`.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
 from pydantic import JsonValue
 
-from unitune.testing.loopback import Answer
+from unitune.testing.loopback import Answer, Asked
+from unitune_providers.loopback.openai.graders import problem_of
 
 Body = Mapping[str, Any]
 
@@ -25,7 +27,8 @@ class Rules:
         arguments: Names at the top level.
         graders: Types of graders.
         own_hyperparameters: Names at the top level's `hyperparameters`; None: they stand in
-            `method`, within OpenAI's bounds.
+            `method`, within OpenAI's bounds, or at the top level for supervised jobs.
+        reinforced: Pattern of the models that are trained by reinforcement, and by nothing else.
     """
 
     arguments: frozenset[str] = frozenset(
@@ -49,6 +52,7 @@ class Rules:
         "multi",
     )
     own_hyperparameters: frozenset[str] | None = None
+    reinforced: str = r"(ft:)?(o\d|gpt-[5-9])"
 
 
 class Refused(Exception):
@@ -127,7 +131,26 @@ HYPERPARAMETERS: dict[str, dict[str, Bound]] = {
     },
 }
 MOST_SEED = 2147483647
-MOST_SUFFIX = 64
+SUFFIX = re.compile(r"[A-Za-z0-9_-]{1,64}")
+
+
+def body_of(asked: Asked) -> Body:
+    """Return the body of a request.
+
+    Raises:
+        Refused: It is no JSON object.
+    """
+    try:
+        told: object = asked.json
+    except (ValueError, RecursionError):
+        told = None
+    if not isinstance(told, dict):
+        raise Refused(
+            "We could not parse the JSON body of your request. (HINT: This likely means you "
+            "aren't using your HTTP library correctly. The OpenAI API expects a JSON payload, but "
+            "what was sent was not valid JSON.)"
+        )
+    return cast("Body", told)
 
 
 def check_create(body: Body, rules: Rules) -> None:
@@ -151,7 +174,9 @@ def check_create(body: Body, rules: Rules) -> None:
     if rules.own_hyperparameters is not None:
         _check_own(body, rules.own_hyperparameters)
     else:
+        _check_top(body)
         _check_method(body.get("method", {"type": "supervised"}), rules)
+        _check_trainable(str(body["model"]), method_of(body), rules)
     for one in body.get("integrations") or ():
         if one.get("type") != "wandb" or not one.get("wandb", {}).get("project"):
             raise Refused("Invalid integration", param="integrations")
@@ -163,8 +188,9 @@ def method_of(body: Body) -> str:
 
 
 def _check_suffix(suffix: object) -> None:
-    if suffix is not None and not (isinstance(suffix, str) and 0 < len(suffix) <= MOST_SUFFIX):
-        raise Refused(f"Invalid suffix: 1 to {MOST_SUFFIX} characters", param="suffix")
+    if suffix is not None and not (isinstance(suffix, str) and SUFFIX.fullmatch(suffix)):
+        words = "Invalid suffix: 1 to 64 letters, numbers, hyphens and underscores"
+        raise Refused(words, param="suffix")
 
 
 def _check_seed(seed: object) -> None:
@@ -207,10 +233,33 @@ def _check_method(method: Any, rules: Rules) -> None:
     for other in sorted(given.keys() - {"type", kind}):
         raise Refused(f"method.{other} does not go with type {kind}", param=f"method.{other}")
     inner = given.get(kind, {})
-    if kind == "reinforcement" and inner.get("grader", {}).get("type") not in rules.graders:
-        raise Refused("Invalid grader", param="method.reinforcement.grader")
-    for name, value in inner.get("hyperparameters", {}).items():
+    if kind == "reinforcement" and (wrong := problem_of(inner.get("grader"), rules.graders)):
+        raise Refused(f"Invalid grader: {wrong}", param="method.reinforcement.grader")
+    _check_bounds(inner.get("hyperparameters", {}), kind, f"method.{kind}.hyperparameters")
+
+
+def _check_top(body: Body) -> None:
+    """Check hyperparameters where the deprecated form has them."""
+    if "hyperparameters" not in body:
+        return
+    if "method" in body:
+        words = "Only one of 'method' or 'hyperparameters' may be provided."
+        raise Refused(words, param="hyperparameters")
+    _check_bounds(body["hyperparameters"], "supervised", "hyperparameters")
+
+
+def _check_bounds(given: Any, kind: str, place: str) -> None:
+    if not isinstance(given, dict):
+        raise Refused(f"Invalid type for {place}: expected an object", param=place)
+    for name, value in cast("dict[str, Any]", given).items():
         bound = HYPERPARAMETERS[kind].get(name)
         if bound is None or not bound.takes(value):
-            place = f"method.{kind}.hyperparameters.{name}"
-            raise Refused(f"Invalid value for {place}: {value!r}", param=place)
+            words = f"Invalid value for {place}.{name}: {value!r}"
+            raise Refused(words, param=f"{place}.{name}")
+
+
+def _check_trainable(model: str, kind: str, rules: Rules) -> None:
+    """Refuse a method that a model is not trained by."""
+    if (kind == "reinforcement") != bool(re.match(rules.reinforced, model)):
+        words = f"The method '{kind}' is not supported for model {model}."
+        raise Refused(words, code="invalid_method", param="method.type")

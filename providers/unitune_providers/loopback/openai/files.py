@@ -85,6 +85,8 @@ class FileShelf:
             raise Refused(f"'{purpose}' is not one of the purposes", param="purpose")
         if purpose in MOST_BYTES and not name.endswith(".jsonl"):
             raise Refused(f"Invalid file format: files for {purpose} must end in .jsonl")
+        if not content and purpose == "fine-tune":
+            raise Refused("The file is empty.", param="file")
         most = MOST_BYTES.get(purpose, MOST_BYTES["fine-tune"])
         if len(content) > most:
             raise Refused(f"The file is larger than {most >> 20} MB", 413)

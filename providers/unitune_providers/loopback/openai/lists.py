@@ -48,19 +48,26 @@ class Paged:
         return {"object": "list", "data": [*self.items], "has_more": self.more}
 
 
-def paged(asked: Asked, items: Sequence[Json], default: int, *, overlap: int = 0) -> Paged:
+def paged(
+    asked: Asked, items: Sequence[Json], default: int, *, most: int = 100, overlap: int = 0
+) -> Paged:
     """Return the page that a request asks for.
 
     Args:
         asked: Its `after` and `limit` are read.
         items: All of the list.
         default: Limit when none is asked for.
+        most: Largest limit.
         overlap: How many items of the page before are repeated.
 
     Raises:
-        Refused: There is no item to begin after.
+        Refused: The limit is none, or there is no item to begin after.
     """
-    limit = int(asked.first("limit") or default)
+    wish = asked.first("limit")
+    limit = int(wish) if wish is not None and wish.isdecimal() else default
+    if (wish is not None and not wish.isdecimal()) or not 1 <= limit <= most:
+        words = f"Invalid 'limit': expected an integer between 1 and {most}, but got {wish!r}."
+        raise Refused(words, param="limit")
     after, start = asked.first("after"), 0
     if after is not None:
         ids = [item["id"] for item in items]

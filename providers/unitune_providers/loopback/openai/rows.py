@@ -39,6 +39,26 @@ def problem_in(content: bytes, method: str, least: int = LEAST_ROWS) -> str | No
     return None
 
 
+def rows_and_tokens(content: bytes) -> tuple[int, int]:
+    """Return the rows of a file, and its tokens at four bytes each, three around a message."""
+    lines = [line for line in content.decode("utf-8", "replace").splitlines() if line.strip()]
+    messages = [_messages_in(line) for line in lines]
+    texts = (str(one.get("content") or "") for some in messages for one in some)
+    around = 3 * sum(map(len, messages))
+    return len(lines), around + sum((len(text.encode()) + 3) // 4 for text in texts)
+
+
+def _messages_in(line: str) -> list[Row]:
+    """Return all messages of a row, of whatever method; none where it is no row."""
+    try:
+        row = cast("Row", json.loads(line))
+        parts = [*row.get("messages", ()), *row.get("input", {}).get("messages", ())]
+        parts += [*row.get("preferred_output", ()), *row.get("non_preferred_output", ())]
+        return [one for one in parts if isinstance(one, dict)]
+    except (ValueError, AttributeError, TypeError):
+        return []
+
+
 def _problem_in_line(line: str, check: Callable[[Row], Problems]) -> str | None:
     try:
         row = json.loads(line)

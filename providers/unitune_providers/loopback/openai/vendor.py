@@ -3,7 +3,8 @@
 Jobs and batches move with each look at them (`unitune.testing.loopback.Conduct`), files are checked
 as the vendor's validation would, and what the vendor refuses is refused in its words. Paths may
 begin with ``/v1`` or, as on Azure, with ``/openai/v1``. Other vendors of the wire are
-`AzureVendor`, `MantleVendor` and `NebiusVendor`, which differ in what they know and give back.
+`MantleVendor`, `NebiusVendor` and `unitune_providers.loopback.openai.azure`, which differ in what
+they know and give back.
 """
 
 from __future__ import annotations
@@ -21,12 +22,19 @@ from unitune.testing.loopback import Answer, Asked, Conduct
 from unitune.testing.omissions import thinned
 from unitune_providers.loopback import shapes
 from unitune_providers.loopback.openai.batches import LoopbackBatch, open_batch
-from unitune_providers.loopback.openai.chat import Finish, completion
-from unitune_providers.loopback.openai.checks import Body, Refused, Rules, check_create, method_of
+from unitune_providers.loopback.openai.chat import THINKING, Finish, Manner, completion
+from unitune_providers.loopback.openai.checks import (
+    Body,
+    Refused,
+    Rules,
+    body_of,
+    check_create,
+    method_of,
+)
 from unitune_providers.loopback.openai.files import FileShelf
 from unitune_providers.loopback.openai.jobs import LoopbackJob
 from unitune_providers.loopback.openai.lists import Json, Paged, metadata_asked_for, paged
-from unitune_providers.loopback.openai.rows import problem_in
+from unitune_providers.loopback.openai.rows import problem_in, rows_and_tokens
 
 BASES = (
     "gpt-4.1-2025-04-14",
@@ -35,6 +43,8 @@ BASES = (
     "gpt-4o-mini-2024-07-18",
     "o4-mini-2025-04-16",
 )
+ANSWERING = ("gpt-6-luna",)
+"""Models that answer and cannot be tuned."""
 KEY = "sk-loopback-0123456789"
 PREFIX = re.compile(r"^(/openai)?/v1")
 JOBS = r"/fine_tuning/jobs"
@@ -49,6 +59,8 @@ class OpenAIVendor:
         conduct: How jobs, lists and models behave.
         key: The one that is taken.
         bases: Models that can be tuned.
+        answering: Others that answer.
+        reasoning_tokens: How many tokens a model that thinks spends on it before each answer.
         finishes: How answers end that are no plain ones, by the last user message.
         batch_answers: How many requests of a new batch are answered within its window, so that it
             expires; None: all.
@@ -64,6 +76,8 @@ class OpenAIVendor:
     conduct: Conduct = field(default_factory=Conduct)
     key: str = KEY
     bases: Sequence[str] = BASES
+    answering: Sequence[str] = ANSWERING
+    reasoning_tokens: int = 320
     finishes: dict[str, Finish] = field(default_factory=dict[str, Finish])
     files: FileShelf = field(default_factory=FileShelf)
     jobs: dict[str, LoopbackJob] = field(default_factory=dict[str, LoopbackJob])
@@ -107,26 +121,33 @@ class OpenAIVendor:
 
     def create_job(self, asked: Asked, _: str) -> JsonValue:
         """Take a job, after the checks that the vendor makes at once."""
-        body = asked.json
-        check_create(body, self.rules)
-        if body["model"] not in self.bases and body["model"] not in self.tuned():
+        body = body_of(asked)
+        if isinstance(body.get("model"), str) and not self._can_tune(body["model"]):
             words = f"Model {body['model']} is not available for fine-tuning or does not exist."
             raise Refused(words, code="model_not_available", param="model")
+        check_create(body, self.rules)
         for name in ("training_file", "validation_file"):
-            if body.get(name) is not None and body[name] not in self.files.stored:
+            file = self.files.stored.get(str(body.get(name)))
+            if body.get(name) is not None and (file is None or file.purpose != "fine-tune"):
                 raise Refused(f"invalid {name}: {body[name]}", code="file_not_found", param=name)
         number, method = len(self.jobs) + 1, method_of(body)
+        rows, tokens = rows_and_tokens(self.files.stored[body["training_file"]].content)
         job = LoopbackJob(
             id=f"ftjob-{number:024d}",
             number=number,
             request=body,
             method=method,
+            rows=rows,
+            tokens=tokens,
             problem=self._problem(body, method),
             metadata=self.keeps_metadata,
             names_model=self.names_models,
         )
         self.jobs[job.id] = job
         return job.as_json(self.conduct)
+
+    def _can_tune(self, model: str) -> bool:
+        return model in self.bases or model in self.tuned()
 
     def _problem(self, body: Mapping[str, Any], method: str) -> str | None:
         problem = problem_in(self.files.stored[body["training_file"]].content, method)
@@ -199,14 +220,18 @@ class OpenAIVendor:
 
     def list_files(self, asked: Asked, _: str) -> JsonValue:
         """List files, the newest first."""
-        return paged(asked, self.files.listed(asked.first("purpose")), 10_000).as_json(empty="")
+        listed = self.files.listed(asked.first("purpose"))
+        return paged(asked, listed, 10_000, most=10_000).as_json(empty="")
 
     def show_file(self, _: Asked, name: str) -> JsonValue:
         """Show a file."""
         return self.files.shown(name)
 
     def read_file(self, _: Asked, name: str) -> bytes:
-        """Hand a file out."""
+        """Hand a file out, be it sent or a job's results."""
+        results = {job.results_id: job for job in self.jobs.values() if job.ended(self.conduct)}
+        if name in results:
+            return results[name].results(self.conduct)
         return self.files.at(name).content
 
     def delete_file(self, _: Asked, name: str) -> JsonValue:
@@ -215,21 +240,29 @@ class OpenAIVendor:
 
     def list_models(self, _: Asked, __: str) -> JsonValue:
         """List bases and tuned models."""
-        names = (*self.bases, *self.tuned())
-        return {"object": "list", "data": [self._model(name) for name in names]}
+        return {"object": "list", "data": [self._model(name) for name in self._models()]}
+
+    def show_model(self, _: Asked, name: str) -> JsonValue:
+        """Show a model."""
+        if name not in self._models():
+            raise Refused(f"The model '{name}' does not exist", 404, "model_not_found", "model")
+        return self._model(name)
+
+    def _models(self) -> tuple[str, ...]:
+        return (*self.bases, *self.answering, *self.tuned())
 
     def _model(self, name: str) -> JsonValue:
         return {
             "id": name,
             "object": "model",
             "created": int(time.time()),
-            "owned_by": "system" if name in self.bases else "org-loopback",
+            "owned_by": "org-loopback" if name in self.tuned() else "system",
             "shutdown_date": self.shutdown_dates.get(name),
         }
 
     def delete_model(self, _: Asked, name: str) -> JsonValue:
         """Forget a tuned model."""
-        if name in self.bases:
+        if name in (*self.bases, *self.answering):
             raise Refused("You have insufficient permissions for this operation.", 403)
         if name not in self.tuned():
             raise Refused(f"The model '{name}' does not exist", 404, "model_not_found", "model")
@@ -238,20 +271,29 @@ class OpenAIVendor:
 
     def chat(self, asked: Asked, _: str) -> JsonValue:
         """Answer as a tuned model from the script, as a base always alike."""
-        return self._completion(asked.json)
+        return self._completion(body_of(asked))
 
     def _completion(self, body: Body) -> JsonValue:
-        model = body.get("model")
-        if model not in self.bases and model not in self.tuned():
+        model = self._behind(str(body.get("model")))
+        if model not in self._models():
             words = f"The model `{model}` does not exist or you do not have access to it."
             raise Refused(words, 404, "model_not_found")
-        script = self.conduct.replies if model not in self.bases else {}
-        return completion(body, script, self.conduct.otherwise, self.finishes)
+        said = Manner(
+            replies=self.conduct.replies if model in self.tuned() else {},
+            otherwise=self.conduct.otherwise,
+            finishes=self.finishes,
+            thinks=self.reasoning_tokens if THINKING.match(model) else None,
+        )
+        return completion(body, said)
+
+    def _behind(self, name: str) -> str:
+        """Return the model that answers by a name."""
+        return name
 
     def create_batch(self, asked: Asked, _: str) -> JsonValue:
         """Take a batch; its file is looked through afterwards."""
         batch_id = f"batch_{len(self.batches) + 1:024d}"
-        batch = open_batch(batch_id, asked.json, self.files, {*self.bases, *self.tuned()})
+        batch = open_batch(batch_id, body_of(asked), self.files, {*self._models()})
         batch.answered = self.batch_answers
         self.batches[batch_id] = batch
         return batch.as_json(self.conduct)
@@ -297,19 +339,13 @@ class OpenAIVendor:
         return self.jobs[name]
 
 
-class AzureVendor(OpenAIVendor):
-    """Azure: a header of its own for the key, a training type, and lists without a filter."""
-
-    rules: ClassVar[Rules] = Rules(arguments=Rules().arguments | {"trainingType"})
-    key_header: ClassVar[str] = "api-key"
-    filters: ClassVar[bool] = False
-
-
 class MantleVendor(OpenAIVendor):
     """Bedrock: no suffix, and graders that are Lambda functions."""
 
     rules: ClassVar[Rules] = Rules(
-        arguments=Rules().arguments - {"suffix", "integrations"}, graders=("lambda",)
+        arguments=Rules().arguments - {"suffix", "integrations"},
+        graders=("lambda",),
+        reinforced="",
     )
     filters: ClassVar[bool] = False
 
@@ -357,6 +393,7 @@ ROUTES: tuple[tuple[str, str, Act], ...] = (
     ("GET", r"/files/(?P<name>[^/]+)/content", OpenAIVendor.read_file),
     ("DELETE", r"/files/(?P<name>[^/]+)", OpenAIVendor.delete_file),
     ("GET", r"/models", OpenAIVendor.list_models),
+    ("GET", r"/models/(?P<name>.+)", OpenAIVendor.show_model),
     ("DELETE", r"/models/(?P<name>.+)", OpenAIVendor.delete_model),
     ("POST", r"/chat/completions", OpenAIVendor.chat),
     ("POST", r"/batches", OpenAIVendor.create_batch),

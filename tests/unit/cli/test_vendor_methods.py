@@ -1,0 +1,137 @@
+"""Each method at OpenAI and at Azure from launch to verdict, by the commands that a user types."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from command_line import Command
+
+pytest.importorskip("openai", reason="needs the extra openai")
+
+from unitune import registry
+from unitune.testing.loopback import Conduct, Server, serve
+from unitune_providers.loopback.openai.azure import AzureVendor, environment
+from unitune_providers.loopback.openai.vendor import KEY, OpenAIVendor
+
+CHATTY, THINKING = "gpt-4.1-2025-04-14", "o4-mini-2025-04-16"
+TUNED_BEFORE = "ft:gpt-5-2025-08-07:loopback::00000001"
+"""OpenAI's own list has no base for reinforcement any more; a tuned model may be tuned further."""
+GRADER = {
+    "type": "string_check",
+    "name": "same",
+    "operation": "eq",
+    "input": "{{sample.output_text}}",
+    "reference": "{{item.answer}}",
+}
+ANSWERS = {f"Case {number}: which colour?": "red" for number in range(40)}
+
+
+def _turn(role: str, text: str) -> dict[str, Any]:
+    return {"role": role, "content": text}
+
+
+def _row(method: str, question: str) -> dict[str, Any]:
+    turns = [_turn("user", question)]
+    match method:
+        case "dpo":
+            good, bad = [_turn("assistant", "red")], [_turn("assistant", "blue")]
+            prompt = {"messages": turns}
+            return {"input": prompt, "preferred_output": good, "non_preferred_output": bad}
+        case "rft":
+            return {"messages": turns, "answer": "red"}
+        case _:
+            return {"messages": [*turns, _turn("assistant", "red")]}
+
+
+def _write(path: Path, rows: list[dict[str, Any]]) -> None:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+
+
+@pytest.fixture
+def openai(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    bases = (CHATTY, THINKING, TUNED_BEFORE)
+    conduct = Conduct(queued_polls=0, replies=ANSWERS)
+    with serve(OpenAIVendor(conduct, bases=bases)) as server:
+        monkeypatch.setenv("OPENAI_BASE_URL", f"{server.url}/v1")
+        monkeypatch.setenv("OPENAI_API_KEY", KEY)
+        registry.backend.cache_clear()
+        yield server
+
+
+@pytest.fixture
+def azure(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    with serve(AzureVendor(Conduct(queued_polls=0, replies=ANSWERS))) as server:
+        for name, value in environment(server).items():
+            monkeypatch.setenv(name, value)
+        registry.backend.cache_clear()
+        yield server
+
+
+def _job(folder: Path, backend: str, method: str, model: str) -> None:
+    _write(folder / "train.jsonl", [_row(method, f"Row {at}: which colour?") for at in range(120)])
+    _write(folder / "test.jsonl", [_row("sft", question) for question in ANSWERS])
+    options: Mapping[str, Any] = {"grader": GRADER} if method == "rft" else {}
+    job = {
+        "name": "colours",
+        "model": model,
+        "backend": backend,
+        "method": method,
+        "data": {"train": "train.jsonl", "test": "test.jsonl"},
+        "options": {backend: options},
+        "evaluate": {"scorers": ["exact"], "contenders": ["zero-shot", "tuned"]},
+    }
+    (folder / "unitune.yaml").write_text(yaml.safe_dump(job), encoding="utf-8")
+
+
+def _verdict(folder: Path) -> dict[str, Any]:
+    (path,) = folder.glob(".unitune/runs/*/evaluation/verdict.json")
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def _trained_and_compared(unitune: Command, folder: Path, backend: str) -> dict[str, Any]:
+    run = unitune("run", "unitune.yaml", "--allow-unpriced", "--budget", "20")
+    assert 0 == run.code, run.err
+    (name,) = (path.name for path in folder.glob(".unitune/runs/*"))
+    if backend == "azure":
+        deployed = unitune("deploy", name, "--for", "1h", "--budget", "20")
+        assert 0 == deployed.code, deployed.err
+    compared = unitune("compare", "unitune.yaml")
+    assert 0 == compared.code, compared.err
+    return {**_verdict(folder), "followed": run.err, "shown": unitune("show", name).out}
+
+
+@pytest.mark.parametrize("backend", ["openai", "azure"])
+@pytest.mark.parametrize("method", ["sft", "dpo"])
+def test_a_training_with_losses_goes_from_launch_to_verdict(
+    method: str, backend: str, unitune: Command, tmp_path: Path, request: Any
+) -> None:
+    request.getfixturevalue(backend)
+    _job(tmp_path, backend, method, CHATTY)
+    found = _trained_and_compared(unitune, tmp_path, backend)
+    assert ("better", 40) == (found["verdict"], found["gained"])
+    assert "loss" == found["curve"]["figure"]
+
+
+@pytest.mark.parametrize(
+    ("backend", "model"), [("openai", TUNED_BEFORE), ("azure", THINKING)], ids=["openai", "azure"]
+)
+def test_a_reinforcement_goes_from_launch_to_verdict_and_shows_its_rewards(
+    backend: str, model: str, unitune: Command, tmp_path: Path, request: Any
+) -> None:
+    request.getfixturevalue(backend)
+    _job(tmp_path, backend, "rft", model)
+    found = _trained_and_compared(unitune, tmp_path, backend)
+    assert ("better", 40) == (found["verdict"], found["gained"])
+    assert {"figure": "reward", "values": [0.5, 0.666667, 0.75, 0.8]} == {
+        name: found["curve"][name] for name in ("figure", "values")
+    }
+    assert "reward 0.800" in found["followed"]
+    assert "loss" not in found["followed"]
+    assert "0.500 at first, 0.800 at last" in found["shown"]
+    page = next(tmp_path.glob(".unitune/runs/*/evaluation/report.html")).read_text(encoding="utf-8")
+    assert "Mean reward by step" in page

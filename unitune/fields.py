@@ -1,0 +1,78 @@
+"""A JSON object that somebody else wrote, read without trust: `Fields`.
+
+A description calls many fields optional, and servers of the same wire leave out others too. So a
+field that is absent, null or of another type is None (or empty), and never an error; what cannot be
+done without is the reader's to miss.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import cast
+
+from pydantic import JsonValue
+
+
+class Unreadable(ValueError):
+    """An answer that is not what it should be."""
+
+
+class Fields:
+    """The fields of an object; none where it is no object.
+
+    Args:
+        told: Any JSON value.
+    """
+
+    def __init__(self, told: object) -> None:
+        self.all: Mapping[str, JsonValue] = (
+            cast("dict[str, JsonValue]", told) if isinstance(told, dict) else {}
+        )
+
+    def text(self, name: str) -> str | None:
+        """Return a text, with halves of characters replaced: no file can hold one."""
+        value = self.all.get(name)
+        return whole_text(value) if isinstance(value, str) else None
+
+    def whole(self, name: str) -> int | None:
+        """Return a whole number."""
+        value = self.number(name)
+        return int(value) if value is not None and value == int(value) else None
+
+    def number(self, name: str) -> float | None:
+        """Return a finite number."""
+        value = self.all.get(name)
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            return None
+        return value if abs(value) < float("inf") else None
+
+    def fields(self, name: str) -> Fields:
+        """Return the object in a field."""
+        return Fields(self.all.get(name))
+
+    def items(self, name: str) -> list[Fields]:
+        """Return the objects in a list."""
+        return [Fields(one) for one in self.values(name) if isinstance(one, dict)]
+
+    def values(self, name: str) -> list[JsonValue]:
+        """Return a list."""
+        value = self.all.get(name)
+        return value if isinstance(value, list) else []
+
+
+def read_json(content: bytes | str) -> object:
+    """Return the JSON value of a text.
+
+    Raises:
+        Unreadable: It is none, is no UTF-8, or is nested too deeply.
+    """
+    try:
+        return cast("object", json.loads(content))
+    except (ValueError, RecursionError) as error:
+        raise Unreadable(f"no JSON: {error}") from error
+
+
+def whole_text(text: str) -> str:
+    """Return a text with halves of characters (lone surrogates) replaced."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
