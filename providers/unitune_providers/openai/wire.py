@@ -170,8 +170,8 @@ class WireBackend(ABC):
         with our_errors(server, f"show job {at.ref}"):
             job = _shown(server, at.ref)
         keys = " ".join(key for key in _keys(job) if key)
-        training = job.text("training_file") or ""
-        return JobDescription(keys, job.text("model") or "", server.mark(training))
+        training = job.text("training_file")
+        return JobDescription(keys or None, job.text("model"), training and server.mark(training))
 
     def poll(self, job_id: str, cursor: str) -> Status:
         """Look at a job and at what happened since the cursor.
