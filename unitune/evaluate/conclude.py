@@ -20,7 +20,7 @@ from unitune.data.example import digest_all
 from unitune.errors import BackendError
 from unitune.evaluate import gate
 from unitune.evaluate.contenders.build import prompt_kind
-from unitune.evaluate.contenders.dev import best_baseline
+from unitune.evaluate.contenders.dev import best_baseline, errors_on_dev
 from unitune.evaluate.contenders.training import Training
 from unitune.evaluate.evidence import Requirements, gather, measures_of
 from unitune.evaluate.examine import Answered, Examined
@@ -38,6 +38,7 @@ from unitune.evaluate.results import (
     Retained,
 )
 from unitune.evaluate.retention import Retention
+from unitune.evaluate.statistics.paired import Verdict
 from unitune.evaluate.task import Task
 from unitune.job import Job
 from unitune.specs.contenders import FewShot, Model, Recorded, Server
@@ -72,8 +73,11 @@ def conclude(
         each.name: Pairing(task, each, candidate, clusters, job.evaluate.margin)
         for each in baselines
     }
-    chosen = best_baseline([answered.choice for answered in contenders]).contender.name
+    choices = [answered.choice for answered in contenders]
+    chosen, on_dev = best_baseline(choices).contender.name, errors_on_dev(choices)
     judgement = judge(pairings, chosen)
+    if on_dev and on_dev.exit_code:
+        judgement = replace(judgement, verdict=Verdict.INCONCLUSIVE, doubt=on_dev)
     pairing, paired = judgement.scored.hardest, judgement.scored.paired
     results = tuple(_result(each, task, training, clusters) for each in graded)
     return Comparison(
@@ -110,7 +114,7 @@ def conclude(
         retention=examined.retention and _retained(examined.retention),
         contenders=results,
         spent_usd=_spent(examined, results),
-        gate=_gate(job, judgement, asked, contenders),
+        gate=_gate(job, judgement, asked, on_dev),
         leaks=task.leaks,
         dev_rows=len(task.dev),
         notes=(
@@ -231,13 +235,11 @@ def _total_seconds(spans: Iterable[float | None]) -> float | None:
 
 
 def _gate(
-    job: Job, judgement: Judgement, asked: Requirements, contenders: Iterable[Answered]
+    job: Job, judgement: Judgement, asked: Requirements, on_dev: gate.Ruling | None
 ) -> GateResult | None:
     if job.evaluate.gate is None:
         return None
-    on_dev = [_on_dev(each) for each in contenders]
-    dev = sum(errors for errors, _ in on_dev), sum(answers for _, answers in on_dev)
-    return gate.apply(job.evaluate.gate, replace(gather(judgement, asked), dev=dev))
+    return gate.apply(job.evaluate.gate, replace(gather(judgement, asked), dev=on_dev))
 
 
 def _cases(task: Task, graded: Sequence[Graded], pinned: Collection[str]) -> tuple[CaseResult, ...]:
@@ -295,20 +297,15 @@ def _notes(job: Job, task: Task, training: Training | None) -> tuple[str, ...]:
 
 
 def _failed_on_dev(contenders: Iterable[Answered]) -> Iterable[str]:
-    """Tell of errors by which prompts were chosen; they are few (`contenders.dev` sees to that)."""
+    """Tell of errors by which prompts were chosen."""
     for each in contenders:
-        errors, answers = _on_dev(each)
+        scores = [trial.score for trial in each.choice.trials]
+        errors, answers = sum(len(one.errors) for one in scores), sum(one.rows for one in scores)
         if errors:
             yield (
                 f"{each.name}: {errors} of {answers} dev answers ended in an error; an error "
                 "counts as a wrong answer."
             )
-
-
-def _on_dev(each: Answered) -> tuple[int, int]:
-    """Return errors and answers on dev."""
-    scores = [trial.score for trial in each.choice.trials]
-    return sum(len(score.errors) for score in scores), sum(score.rows for score in scores)
 
 
 def _failed_scorers(graded: Sequence[Graded]) -> Iterable[str]:

@@ -169,8 +169,7 @@ def examine(examination: Examination, notify: Notify) -> Examined:
     Raises:
         Interrupted: The user pressed Ctrl-C; what was answered is kept.
         Busy: Another process is asking the same.
-        BackendError: A batch was refused or has failed, or what became of it is not known; or too
-            many answers to dev rows are errors.
+        BackendError: A batch was refused or has failed, or what became of it is not known.
     """
     stopped = threading.Event()
     interrupted = Interrupted(_stopped(examination))

@@ -2,7 +2,7 @@
 
     check                                     passed (0)   failed (1)         else
     errors: share of cases in error           <= 2 %                          4
-    dev errors, where dev chose               told
+    dev errors, of each prompt that competes  <= 2 %                          4
     pinned CASE, each                         right        wrong              4, not answered
     min_cases                                 reached                         3
     improve                                   better       worse, equivalent  3
@@ -125,8 +125,7 @@ class Evidence:
         n: Cases.
         errors: Cases in which candidate or baseline gave no answer; of several baselines that with
             which there are most.
-        dev: Errors and answers on dev. More errors than a gate bears never come so far: no prompt
-            is chosen by them.
+        dev: How many answers on dev are errors, and whether too many; None where nothing was asked.
         totals: What the candidate has by every scorer and measure; None where it has no value.
         pinned: Cases that must be right.
         regression: Against the baseline file, when the gate names one.
@@ -144,7 +143,7 @@ class Evidence:
     own_interval: tuple[float, float]
     n: int
     errors: int
-    dev: tuple[int, int] = (0, 0)
+    dev: Ruling | None = None
     totals: Mapping[str, float | None] = field(default_factory=dict[str, float | None])
     pinned: tuple[Pinned, ...] = ()
     regression: Regression | None = None
@@ -194,10 +193,8 @@ def _checks(gate: Gate, evidence: Evidence) -> Iterator[GateCheck]:
     """Yield every check, in the order of the table; unjudged where an earlier one forbids it."""
     errors = _errors(evidence)
     yield _check("errors", errors)
-    failed, asked = evidence.dev
-    if asked:
-        told = f"{failed:,} of {asked:,} answers on dev ended in an error."
-        yield _check("dev errors", Ruling(0, told))
+    if evidence.dev is not None:
+        yield _check("dev errors", evidence.dev)
     answered = errors.exit_code == 0
     for pinned in evidence.pinned:
         yield _check(f"pinned {pinned.case}", _pinned(gate, pinned), judged=answered)

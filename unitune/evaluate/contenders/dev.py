@@ -6,8 +6,8 @@ are asked the others too. Between equals the more strictly scored one wins (the 
 scorers), then for prompts the one tried first, which is the shorter, and for baselines the one with
 more effort in it, so that a tie never gives the candidate the easier opponent.
 
-Where too many answers are errors nothing is chosen: an error would count as a wrong answer, and the
-choice say more about the vendor than about the prompts.
+An error counts as a wrong answer here too, so where there are many of them, the choice says more
+about the vendor than about the prompts, and the verdict is none (`errors_on_dev`).
 """
 
 from __future__ import annotations
@@ -16,10 +16,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 from unitune.cost.answers import FINALISTS, SCREENING_ROWS
-from unitune.errors import BackendError
 from unitune.evaluate.contenders.build import Contender, prompt_kind
 from unitune.evaluate.contenders.prompts import Prompt
-from unitune.evaluate.gate import MOST_ERRORS
+from unitune.evaluate.gate import MOST_ERRORS, Ruling
 
 EFFORT = (None, "zero-shot", "instructed", "few-shot")
 """Kinds of prompts by the effort in them."""
@@ -94,15 +93,10 @@ def choose(contender: Contender, measure: Callable[[Prompt, int], DevScore], row
         contender: With its prompts.
         measure: Asks so many of the dev rows, from the first on, with one prompt.
         rows: Dev rows.
-
-    Raises:
-        BackendError: Too many answers are errors.
     """
 
     def tried(prompt: Prompt, asked: int) -> Trial:
-        trial = Trial(prompt, measure(prompt, asked))
-        _check(contender, trial)
-        return trial
+        return Trial(prompt, measure(prompt, asked))
 
     first = min(rows, SCREENING_ROWS) if contender.has_choice else rows
     trials = [tried(prompt, first) for prompt in contender.prompts]
@@ -115,18 +109,33 @@ def choose(contender: Contender, measure: Callable[[Prompt, int], DevScore], row
     return Choice(contender, _best(finals).prompt, tuple(trials))
 
 
-def _check(contender: Contender, trial: Trial) -> None:
-    """Refuse to choose by too many errors; a reference competes for nothing."""
-    score = trial.score
-    if contender.spec.role == "reference" or len(score.errors) <= MOST_ERRORS * score.rows:
-        return
-    raise BackendError(
-        f"{contender.name}: {len(score.errors)} of {score.rows} dev rows asked with "
-        f"{trial.prompt.label} ended in an error, more than {MOST_ERRORS:.0%}, so dev can choose "
-        f"nothing. First reason: {score.errors[0]}. Run compare again: it asks only those. If they "
-        "fail for good, such as a prompt that is too long for the model, change the contender "
-        "(few-shot takes `shots: 4`), or give it `role: reference`."
-    )
+def errors_on_dev(choices: Sequence[Choice]) -> Ruling | None:
+    """Say how many answers on dev are errors, and whether there are too many to choose by.
+
+    Args:
+        choices: Of all contenders; the prompts of a reference compete for nothing.
+
+    Returns:
+        None where dev was asked nothing.
+    """
+    trials = [(choice.contender, trial) for choice in choices for trial in choice.trials]
+    if not trials:
+        return None
+    for contender, trial in trials:
+        score = trial.score
+        if contender.spec.role != "reference" and len(score.errors) > MOST_ERRORS * score.rows:
+            return Ruling(
+                4,
+                f"{contender.name}: {len(score.errors)} of {score.rows} dev rows asked with "
+                f"{trial.prompt.label} ended in an error, more than {MOST_ERRORS:.0%}, so dev may "
+                f"have chosen wrongly. First reason: {score.errors[0]}. Run compare again: it asks "
+                "only those. If they fail for good, such as a prompt that is too long for the "
+                "model, change the contender (few-shot takes `shots: 4`), or give it "
+                "`role: reference`.",
+            )
+    failed = sum(len(trial.score.errors) for _, trial in trials)
+    asked = sum(trial.score.rows for _, trial in trials)
+    return Ruling(0, f"{failed:,} of {asked:,} answers on dev ended in an error.")
 
 
 def best_baseline(choices: Sequence[Choice]) -> Choice:
