@@ -81,7 +81,7 @@ def render(comparison: Comparison) -> str:
 def _blocks(comparison: Comparison) -> Iterator[Block]:
     yield Block(marker(comparison.job), needed=True)
     yield Block(f"### {said(words.headline(comparison))}", needed=True)
-    yield Block(_sentences(words.scores(comparison), words.reason(comparison)), needed=True)
+    yield Block(_sentences(words.scores(comparison), *words.reasons(comparison)), needed=True)
     if comparison.gate is not None:
         yield Block(_gate(comparison.gate), needed=True)
         yield from _against_the_file(comparison)

@@ -75,7 +75,12 @@ def headline(comparison: Comparison) -> str:
 
 def reason(comparison: Comparison) -> str:
     """Return why the verdict is what it is, against each baseline, and what it leaves open."""
-    return " ".join(filter(None, (_reason(comparison), against_each(comparison))))
+    return " ".join(reasons(comparison))
+
+
+def reasons(comparison: Comparison) -> list[str]:
+    """Return the parts of `reason`, each short enough for a comment."""
+    return [text for text in (_reason(comparison), against_each(comparison)) if text]
 
 
 def _reason(comparison: Comparison) -> str:

@@ -366,3 +366,13 @@ def test_what_it_costs_is_told_where_it_is_known() -> None:
     assert "Pays for itself after 120,000 answers" in text
     assert "Net benefit" not in text
     assert "worth the money" not in Page(render(plain)).text
+
+
+def test_the_candidate_stands_against_each_of_several_baselines() -> None:
+    comparison = sample_comparison(VERDICTS["inconclusive"])
+    text = Page(render(comparison)).text
+
+    for rival in comparison.baselines:
+        low, high = (f"{100 * end:.1f}".replace("-", "\N{MINUS SIGN}") for end in rival.interval)
+        assert f"{low} to {high}" in text
+    assert "It is not shown to be better than few-shot" in text

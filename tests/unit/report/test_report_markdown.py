@@ -8,7 +8,7 @@ from sample_comparison import VERDICTS, Counts, gated, infested, sample_comparis
 from unitune.evaluate.results import Comparison
 from unitune.job import Gate
 from unitune.report import words
-from unitune.report.markdown import MOST_CASES, marker, render
+from unitune.report.markdown import MOST_CASES, marker, render, said
 
 GITHUB_CHARACTERS = 65_536
 """As GitHub says when it refuses a comment: body is too long (maximum is 65536 characters)."""
@@ -23,6 +23,13 @@ def test_a_hidden_marker_comes_first_and_then_the_verdict(verdict: str) -> None:
 
     assert "<!-- unitune compare: support-triage -->" == first
     assert f"### {words.headline(comparison)}" == second
+
+
+@pytest.mark.parametrize("verdict", VERDICTS)
+def test_it_says_against_which_baselines_it_holds_whole(verdict: str) -> None:
+    comparison = sample_comparison(VERDICTS[verdict])
+
+    assert said(words.against_each(comparison)) in render(comparison)
 
 
 def test_the_marker_is_the_same_from_run_to_run_and_differs_between_jobs() -> None:
