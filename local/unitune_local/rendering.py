@@ -15,6 +15,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from itertools import islice
 from typing import Any, cast
 
 from jinja2 import TemplateError as JinjaError
@@ -78,11 +80,44 @@ def render(tokenizer: PreTrainedTokenizerBase, example: Example) -> Rendered:
     Raises:
         TemplateError: The template cannot carry this row.
     """
+    (made,) = render_all(tokenizer, [example])
+    if isinstance(made, TemplateError):
+        raise made
+    return made
+
+
+def render_all(
+    tokenizer: PreTrainedTokenizerBase, examples: Sequence[Example]
+) -> list[Rendered | TemplateError]:
+    """Return what `render` does of each of some rows, or raises; tokenised in one go.
+
+    Args:
+        tokenizer: With a chat template.
+        examples: The rows.
+    """
+    cut = [_cut(tokenizer, example) for example in examples]
+    texts = [piece.text for made in cut if not isinstance(made, TemplateError) for piece in made]
+    ids = iter(_encode_all(tokenizer, texts))
+    return [
+        made
+        if isinstance(made, TemplateError)
+        else _joined(made, list(islice(ids, len(made))), turn_end(tokenizer))
+        for made in cut
+    ]
+
+
+def _cut(tokenizer: PreTrainedTokenizerBase, example: Example) -> list[Piece] | TemplateError:
+    try:
+        turn_end(tokenizer)
+        return _pieces(tokenizer, example.messages, example.tools, asks=False)
+    except TemplateError as error:
+        return error
+
+
+def _joined(pieces: Sequence[Piece], encoded: Sequence[list[int]], stop: int) -> Rendered:
     ids: list[int] = []
     trained: list[bool] = []
-    stop = turn_end(tokenizer)
-    for piece in _pieces(tokenizer, example.messages, example.tools, asks=False):
-        piece_ids = _encode(tokenizer, piece.text)
+    for piece, piece_ids in zip(pieces, encoded, strict=True):
         learnt = 0
         if piece.turn is not None and piece.turn.weight != 0:
             learnt = _length_to(stop, piece_ids)
@@ -109,6 +144,12 @@ def turn_end(tokenizer: PreTrainedTokenizerBase) -> int:
     Raises:
         TemplateError: There is none, so a model tuned with it would not know when to stop.
     """
+    return _turn_end(tokenizer, _template(tokenizer))
+
+
+@lru_cache(maxsize=4)
+def _turn_end(tokenizer: PreTrainedTokenizerBase, template: str) -> int:
+    del template  # another template, another token
     answer = "x"
     turns = [Message(role="user", content="x"), Message(role="assistant", content=answer)]
     prompt = _apply(tokenizer, turns[:1], None, asks=True)
@@ -147,7 +188,8 @@ def _pieces(
         if message.role != "assistant":
             continue
         prompt = _apply(tokenizer, messages[:place], tools, asks=True)
-        through = _apply(tokenizer, messages[: place + 1], tools, asks=False)
+        last = place == len(messages) - 1 and not asks
+        through = text if last else _apply(tokenizer, messages[: place + 1], tools, asks=False)
         _check_growing(text, through, prompt, place)
         pieces += [
             Piece(text[done : len(prompt)]),
@@ -222,6 +264,15 @@ def _template(tokenizer: PreTrainedTokenizerBase) -> str:
         "the model's tokenizer has no chat template.",
         "Use an instruct model, or add a chat_template.jinja to the model's folder.",
     )
+
+
+def _encode_all(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> list[list[int]]:
+    """Return the ids of texts; one call for many takes half the time of one for each."""
+    if not texts:
+        return []
+    encode = cast("Any", tokenizer)
+    made = encode(texts, add_special_tokens=False, return_attention_mask=False, verbose=False)
+    return cast("list[list[int]]", made["input_ids"])
 
 
 def _encode(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any, cast
 
@@ -15,7 +16,10 @@ from unitune.data.example import Example
 from unitune.data.findings import Finding
 from unitune.errors import DataError
 from unitune_local.batches import TrainingRow
-from unitune_local.rendering import TemplateError, render
+from unitune_local.rendering import Rendered, TemplateError, render, render_all
+
+RENDERED_TOGETHER = 256
+"""Rows whose texts the tokenizer is given in one call."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,12 +57,15 @@ def render_rows(tokenizer: PreTrainedTokenizerBase, dataset: Dataset, longest: i
     """
     rows: list[TrainingRow] = []
     findings: list[Finding] = []
-    for row in dataset.rows:
-        made = _rendered(tokenizer, row, longest)
-        if isinstance(made, TrainingRow):
-            rows.append(made)
-        else:
-            findings.append(made.model_copy(update={"file": dataset.name, "line": row.line}))
+    source = iter(dataset.rows)
+    while some := list(islice(source, RENDERED_TOGETHER)):
+        seen = render_all(tokenizer, [row.example for row in some])
+        for row, one in zip(some, seen, strict=True):
+            made = _usable(one, row, longest)
+            if isinstance(made, TrainingRow):
+                rows.append(made)
+            else:
+                findings.append(made.at(file=dataset.name, line=row.line))
     return RenderedRows(tuple(rows), tuple(findings))
 
 
@@ -83,11 +90,9 @@ def masked(tokenizer: PreTrainedTokenizerBase, example: Example) -> tuple[Piece,
     )
 
 
-def _rendered(tokenizer: PreTrainedTokenizerBase, row: Row, longest: int) -> TrainingRow | Finding:
-    try:
-        seen = render(tokenizer, row.example)
-    except TemplateError as error:
-        return Finding(severity="error", code="template", message=error.problem, fix=error.fix)
+def _usable(seen: Rendered | TemplateError, row: Row, longest: int) -> TrainingRow | Finding:
+    if isinstance(seen, TemplateError):
+        return Finding(severity="error", code="template", message=seen.problem, fix=seen.fix)
     made = TrainingRow(tuple(seen.ids), tuple(seen.trained), row.example.weight, row.line)
     if len(made.ids) > longest:
         return Finding(

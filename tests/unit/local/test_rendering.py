@@ -15,6 +15,7 @@ from unitune_local.rendering import (
     Rendered,
     TemplateError,
     render,
+    render_all,
     render_prompt,
     template_fingerprint,
     turn_end,
@@ -128,6 +129,26 @@ def test_a_template_that_drops_a_turn_is_refused() -> None:
     turns = [("system", "be brief"), ("user", "a"), ("assistant", "b")]
     with pytest.raises(TemplateError, match="leaves out message 1, system: 'be brief'"):
         render(with_template(template), conversation(*turns))
+
+
+def test_rows_rendered_together_are_what_each_is_by_itself() -> None:
+    """Texts are tokenised piece by piece, whatever stands in the same call; refusals keep place."""
+    tokenizer = merging_tokenizer()
+    turns = [("a", "a\n\n"), ("a", "t"), ("a\n", "a"), ("t", "aa")]
+    rows = [conversation(("user", one), ("assistant", other)) for one, other in turns]
+    refused = rows[1] = rows[1].model_copy(update={"tools": TOOLS})
+    first, none, *rest = render_all(tokenizer, rows)
+    assert isinstance(none, TemplateError)
+    assert "ignores tools" in none.problem
+    assert [first, *rest] == [render(tokenizer, row) for row in rows if row is not refused]
+    question, answer = f"{START}user\na{END}\n{START}assistant\n", f"a\n\n{END}\n"
+    assert isinstance(first, Rendered)
+    assert first.ids == [
+        index
+        for piece in (question, answer)
+        for index in tokenizer.encode(piece, add_special_tokens=False)
+    ]
+    assert [] == render_all(tokenizer, [])
 
 
 def test_a_template_that_ignores_tools_is_refused() -> None:
