@@ -304,7 +304,7 @@ def _accept(job: Job, task: Task, comparison: Comparison) -> None:
     What has no whole answer is left out: as a zero it would be a gain of every later candidate.
     """
     given = {case.id: case.answers[comparison.candidate] for case in comparison.cases}
-    answers = {case: answer for case, answer in given.items() if answer.whole}
+    answers = {case: answer for case, answer in given.items() if answer.known}
     cases = [case for case in task.cases if case.case_id in answers]
     baseline.write(_baseline_file(job), task.primary, task.scorers, cases, answers)
 

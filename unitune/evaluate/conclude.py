@@ -27,7 +27,7 @@ from unitune.evaluate.examine import Answered, Examined
 from unitune.evaluate.grading import Graded, grade
 from unitune.evaluate.grouping import clusters_of, slices_of
 from unitune.evaluate.pairing import LEVEL, Pairing, own_interval
-from unitune.evaluate.readings import Judgement, cut_of, judge
+from unitune.evaluate.readings import Judgement, judge
 from unitune.evaluate.results import (
     BaselineResult,
     CaseResult,
@@ -196,7 +196,7 @@ def _result(
         interval=(own.low, own.high),
         n=len(each.answers),
         errors=sum(answer.error is not None for answer in each.answers),
-        cut=cut_of(task, each).cases,
+        cut=sum(answer.cut for answer in each.answers),
         scores={name: sums.statistic() for name, sums in each.sums.items()},
         measures=measures_of(each),
         confusion=task.confusion(answered.records),

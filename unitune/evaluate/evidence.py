@@ -177,5 +177,5 @@ def _pinned(pairing: Pairing, pinned: Collection[str]) -> Iterator[Pinned]:
     ids = [case.case_id for case in pairing.task.cases]
     repeats = dict(zip(ids, pairing.candidate.repeats, strict=True))
     for name in sorted(pinned):
-        scores = (one.scores[pairing.task.primary] if one.whole else None for one in repeats[name])
-        yield Pinned(name, tuple(scores), cut=any(one.cut for one in repeats[name]))
+        scores = (one.scores[pairing.task.primary] if one.known else None for one in repeats[name])
+        yield Pinned(name, tuple(scores), cut=any(one.open for one in repeats[name]))

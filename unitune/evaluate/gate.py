@@ -14,8 +14,9 @@ lo and hi are the ends of the interval of candidate minus the best baseline, m t
 absolute, those of the candidate's own score. Too many errors leave all that follows unjudged, too
 few cases all but pinned ones. Whatever has no value (None, NaN) is never a pass.
 
-What became of a case that ended in an error, or whose answer was cut off at `max_tokens`, is not
-known, so it is nobody's gain (`unitune.evaluate.readings`). Of the modes and `also` therefore:
+What became of a case that ended in an error is not known, nor of one whose answer was cut off at
+`max_tokens`, unless the scorer that decides finds it wrong whatever would have followed. So it is
+nobody's gain (`unitune.evaluate.readings`). Of the modes and `also` therefore:
 
     errors, read as right and as wrong, do not give the same result                     4
     cut answers, read as right and as wrong, do not give the same result                3
@@ -67,8 +68,8 @@ class Pinned:
 
     Args:
         case: Its id.
-        scores: One a repeat; None where there was no whole answer, or no value.
-        cut: Whether an answer to it was cut off.
+        scores: One a repeat; None where it is not known, or has no value.
+        cut: Whether an answer to it was cut off before it was right or wrong.
     """
 
     case: str
@@ -78,7 +79,7 @@ class Pinned:
 
 @dataclass(frozen=True, slots=True)
 class Cut:
-    """How many answers of a contender were cut off before their end.
+    """How many answers of a contender were cut off before they were right or wrong.
 
     Args:
         contender: Its name.
@@ -101,7 +102,8 @@ class Cut:
         """Return whose they are, and what to do."""
         return (
             f"{self.contender}: {self.cases:,} of {self.n:,} answers were cut off at "
-            f"{self.max_tokens:,} tokens. Raise evaluate.max_tokens."
+            f"{self.max_tokens:,} tokens before they were right or wrong. "
+            "Raise evaluate.max_tokens."
         )
 
 

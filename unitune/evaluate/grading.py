@@ -79,12 +79,12 @@ def read_as(task: Task, graded: Graded, *, right: bool) -> Graded:
         graded: The contender, as it was scored.
         right: Right by every scorer; else wrong.
     """
-    if all(answer.whole for answer in graded.answers):
+    if all(answer.known for answer in graded.answers):
         return graded
     attempts = task.attempts(graded.answered.records)
     scored = list(chain.from_iterable(graded.repeats))
     for at, (attempt, answer) in enumerate(zip(attempts, scored, strict=True)):
-        if not answer.whole:
+        if not answer.known:
             attempts[at] = Attempt(attempt.case, attempt.expected if right else "")
             scored[at] = replace(answer, scores=dict.fromkeys(answer.scores, float(right)))
     return _graded(task, graded.answered, attempts, scored)
@@ -115,6 +115,7 @@ def _merged(task: Task, repeats: Sequence[Answer], records: Sequence[Record]) ->
         measures=task.measured(records),
         error=next((answer.error for answer in repeats if answer.error), None),
         cut=any(answer.cut for answer in repeats),
+        open=any(answer.open for answer in repeats),
     )
 
 

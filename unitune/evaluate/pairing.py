@@ -123,7 +123,7 @@ class Pairing:
     def answered(self) -> Contrast | None:
         """Compare on the cases to which both gave a whole answer; None when those are all."""
         pairs = zip(self.baseline.answers, self.candidate.answers, strict=True)
-        members = [place for place, pair in enumerate(pairs) if all(one.whole for one in pair)]
+        members = [place for place, pair in enumerate(pairs) if all(one.known for one in pair)]
         if len(members) < 2 or len(members) == len(self.task.cases):
             return None
         found = self.compare(self.task.primary, members)

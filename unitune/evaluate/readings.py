@@ -1,13 +1,14 @@
 """What may be claimed where answers are missing or were cut off: what every reading supports.
 
 A case that ended in an error, or whose answer was cut off at `max_tokens`, does not tell how good
-its contender is. It is scored all the same (an error 0, a cut answer as it stands), and two more
-readings bound what whole answers could have shown: each gives all such cases to one side, its own
-as right and the other's as wrong. A verdict that the three do not share is no verdict, so that no
-side ever gains by the other's errors, or by its own.
+its contender is; only where the scorer that decides finds a cut answer wrong already, whatever
+would have followed, it does. The others are scored all the same (an error 0, a cut answer as it
+stands), and two more readings bound what whole answers could have shown: each gives all such cases
+to one side, its own as right and the other's as wrong. A verdict that the three do not share is no
+verdict, so that no side ever gains by the other's errors, or by its own.
 
-Nor is there a verdict in favour of one side where more than 2 % of the other's cases have no whole
-answer, nor any where nothing was right.
+Nor is there a verdict in favour of one side where more than 2 % of the other's cases are not known
+so, nor any where nothing was right.
 
 Not here: what follows for a gate (`unitune.evaluate.gate`).
 
@@ -105,8 +106,8 @@ class Judgement:
 
     Args:
         scored: Errors as wrong, cut answers as they stand.
-        others: All that is not known given to the baselines, and to the candidate; none where every
-            answer is whole.
+        others: All that is not known given to the baselines, and to the candidate; none where all
+            is known.
         verdict: The one that every reading supports; else inconclusive.
         doubt: Why it is inconclusive where `scored` alone would say more.
     """
@@ -126,7 +127,7 @@ def judge(pairings: Mapping[str, Pairing], chosen: str) -> Judgement:
     """
     scored = Reading.of(pairings, chosen)
     others: tuple[Reading, ...] = ()
-    if not all(answer.whole for side in scored.sides for answer in side.answers):
+    if not all(answer.known for side in scored.sides for answer in side.answers):
         others = tuple(
             Reading.of(_given(pairings, to_candidate=to_candidate), chosen)
             for to_candidate in (False, True)
@@ -136,8 +137,8 @@ def judge(pairings: Mapping[str, Pairing], chosen: str) -> Judgement:
 
 
 def cut_of(task: Task, side: Graded) -> Cut:
-    """Return how many of a contender's answers were cut off."""
-    cases = sum(answer.cut for answer in side.answers)
+    """Return how many of a contender's answers were cut off before it was clear what they are."""
+    cases = sum(answer.open for answer in side.answers)
     allowed = [record.max_tokens or 0 for record in side.answered.records if record.cut]
     most = max(allowed, default=0) or task.room.of(side.answered.choice.contender.spec)
     return Cut(side.name, cases, len(side.answers), most)

@@ -119,12 +119,14 @@ class Answer:
     error: str | None = None
     """Why there is no answer, or why the primary scorer cannot score it."""
     cut: bool = False
-    """It reached `max_tokens` before its end; how good the whole answer is, is not known."""
+    """It reached `max_tokens` before its end."""
+    open: bool = False
+    """It was cut, and with its end it might have had another score by the primary scorer."""
 
     @property
-    def whole(self) -> bool:
-        """Whether there is an answer, to its end."""
-        return self.error is None and not self.cut
+    def known(self) -> bool:
+        """Whether it is known how good the answer is."""
+        return self.error is None and not self.open
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

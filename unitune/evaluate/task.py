@@ -144,6 +144,7 @@ class Task:
             tool_calls=record.tool_calls,
             error=record.error or (primary.reason if primary.failed else None),
             cut=record.cut,
+            open=record.cut and not self.scorer(self.primary).wrong_already(attempt),
         )
 
     def grade_all(

@@ -218,8 +218,7 @@ def caveats(comparison: Comparison) -> tuple[str, ...]:
         ),
         *(
             f"{result.name}: {counted(result.cut, 'answer')} of {result.n:,} cut off at "
-            "max_tokens; how good a whole answer would have been is not known. "
-            "Raise evaluate.max_tokens."
+            "max_tokens. Raise evaluate.max_tokens where more was to come."
             for result in comparison.contenders
             if result.cut
         ),
@@ -229,14 +228,14 @@ def caveats(comparison: Comparison) -> tuple[str, ...]:
 
 
 def _without_errors(comparison: Comparison) -> tuple[str, ...]:
-    """Return what the difference is on the cases to which both gave a whole answer."""
+    """Return what the difference is without errors and answers that were cut off too early."""
     both = comparison.answered
     if both is None:
         return ()
     low, high = (decimal(100 * end) for end in both.interval)
     difference = f"{points(both.difference, sign=True)} ({low} to {high})"
     cases = counted(both.n, "case")
-    return (f"On the {cases} that both answered to the end, the difference is {difference}.",)
+    return (f"On the {cases} that both answered, the difference is {difference}.",)
 
 
 def judging(comparison: Comparison) -> tuple[Fact, ...]:

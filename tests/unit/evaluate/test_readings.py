@@ -10,12 +10,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+from scoring import attempt
 from typer.testing import CliRunner
 
 from unitune.cli.main import app
 from unitune.evaluate.compare import compare
 from unitune.evaluate.results import Comparison
+from unitune.evaluate.scorers import build
 from unitune.models import Request
+from unitune.specs.scorers import Exact, JsonEqual, JsonValid
 
 PAIR = ["zero-shot", {"type": "instructed", "role": "candidate", "instructions": "TOLD"}]
 ROWS = [(f"test {at}", "yes") for at in range(200)]
@@ -108,16 +111,42 @@ def test_a_line_of_a_metric_that_should_be_low_is_not_kept_by_errors(
     assert [0, 4] == [whole.exit_code, failed.exit_code]
 
 
-CUT = "CUTLet me think. The"
+CUT = "CUT"
+"""Hidden reasoning has taken all tokens."""
 
 
-def test_cut_answers_of_a_baseline_are_no_victory(judged: Any) -> None:
+@pytest.mark.parametrize(("text", "scorer"), [(CUT, "exact"), ("CUTLet me see. The", "contains")])
+def test_cut_answers_of_a_baseline_are_no_victory(judged: Any, text: str, scorer: str) -> None:
     """All its answers are cut before they come to the point, as a reasoning model's are."""
-    found = judged(lambda _: CUT, right, max_tokens=19)
+    found = judged(lambda _: text, right, max_tokens=19, scorers=[scorer])
     assert ("inconclusive", 3) == (found.verdict, found.exit_code)
-    told = "zero-shot: 200 of 200 answers were cut off at 19 tokens. Raise evaluate.max_tokens."
+    told = "zero-shot: 200 of 200 answers were cut off at 19 tokens before they were right or wrong"
     assert told in found.doubt
     assert [200, 0] == [result.cut for result in found.contenders]
+
+
+def test_what_no_further_word_could_have_mended_is_wrong(judged: Any) -> None:
+    """A small model that goes on and on is wrong where the answer should have been one word."""
+    found = judged(lambda _: "CUTYes, dear customer, and", right)
+    assert ("better", 0, None) == (found.verdict, found.exit_code, found.doubt)
+    assert [200, 0] == [result.cut for result in found.contenders]
+
+
+@pytest.mark.parametrize(
+    ("spec", "expected", "wrong", "open_"),
+    [
+        (Exact(), "yes sir", ["yes m", " no", "yes sir."], ["", " yes", "yes sir \n", "yes "]),
+        (Exact(ignore_case=True), "Yes", ["no", "yess"], ["y", "YES\n"]),
+        (JsonEqual(), '{"a": 1}', ["Sure! {", '{"a": 1} ok', "```"], ["", ' {"a"', '{"a": 1}\n']),
+        (JsonValid(), "", ["It", '"a" b', "[1] 2"], ["tr", "-", "12", '"a', "[1"]),
+    ],
+)
+def test_a_scorer_says_which_beginnings_are_wrong_already(
+    spec: Any, expected: str, wrong: list[str], open_: list[str]
+) -> None:
+    scorer = build(spec)
+    assert [True] * len(wrong) == [scorer.wrong_already(attempt(one, expected)) for one in wrong]
+    assert [False] * len(open_) == [scorer.wrong_already(attempt(one, expected)) for one in open_]
 
 
 def test_cut_answers_of_a_candidate_are_neither_a_defeat_nor_a_pass(judged: Any) -> None:

@@ -242,7 +242,7 @@ def test_batches_that_might_pass_the_budget_are_not_handed_in(
 ) -> None:
     evaluate = PROMPTED | {"prices": PRICES, "budget": {"usd": "0.003"}}
     with pytest.raises(
-        OverBudget, match="the answers in batches may cost up to .* Nothing was sent"
+        OverBudget, match=r"the answers in batches may cost up to .* Nothing was sent"
     ):
         compare(make_job(evaluate), out=tmp_path / "out", batch=True)
     assert not (tmp_path / "out" / "batches.jsonl").exists()

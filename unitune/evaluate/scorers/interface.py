@@ -138,6 +138,10 @@ def _some_answer_may_be_wrong(_: Example) -> str | None:
     return None
 
 
+def _may_yet_be_right(_: Attempt) -> bool:
+    return False
+
+
 def _nothing_to_fetch(_: Sequence[Attempt]) -> None:
     pass
 
@@ -152,6 +156,7 @@ class Scorer:
         judge: Scores one attempt; may raise `Unscorable`.
         refusal: Says why no answer to a case could ever be right; None where one can.
         indulgence: Says why every answer to a case would be right; None where one can be wrong.
+        wrong_already: Whether an answer that was cut off is wrong, whatever would have followed.
         fetch: Gets at once what judging many attempts takes, for scorers that ask a server.
         over_all: Sums that the score of all cases is made of; None: the mean over cases.
         confusion: Which label was answered where which was expected, for scorers of labels.
@@ -163,6 +168,7 @@ class Scorer:
     judge: Callable[[Attempt], float | Score]
     refusal: Callable[[Example], str | None] = _any_answer_may_be_right
     indulgence: Callable[[Example], str | None] = _some_answer_may_be_wrong
+    wrong_already: Callable[[Attempt], bool] = _may_yet_be_right
     fetch: Callable[[Sequence[Attempt]], None] = _nothing_to_fetch
     over_all: Callable[[Sequence[Attempt]], Sums] | None = None
     confusion: Callable[[Sequence[Attempt]], Confusion] | None = None

@@ -31,6 +31,10 @@ class Number:
 
 Json: TypeAlias = "bool | Number | str | list[Json] | dict[str, Json] | None"
 
+_SPACE = " \t\n\r"
+_BEGINNINGS = '{["-0123456789tfn'
+"""RFC 8259: white space, and with what a value may begin."""
+
 MOST_WRONG_NAMED = 5
 """Wrong fields that a score's reason names; more make no better reading."""
 
@@ -119,7 +123,12 @@ def read_json(text: str) -> Json:
 
 def make_json_valid(spec: JsonValid, _: Setting) -> Scorer:
     """Return the scorer of `json_valid`."""
-    return Scorer(spec, Kind.BINARY, lambda attempt: json_valid(attempt.text))
+    return Scorer(
+        spec,
+        Kind.BINARY,
+        lambda attempt: json_valid(attempt.text),
+        wrong_already=_no_json_already,
+    )
 
 
 def make_json_equal(spec: JsonEqual, _: Setting) -> Scorer:
@@ -128,7 +137,7 @@ def make_json_equal(spec: JsonEqual, _: Setting) -> Scorer:
     def judge(attempt: Attempt) -> bool:
         return json_equal(attempt.text, attempt.expected)
 
-    return Scorer(spec, Kind.BINARY, judge, _refuse_other_than_json)
+    return Scorer(spec, Kind.BINARY, judge, _refuse_other_than_json, wrong_already=_no_json_already)
 
 
 def make_json_fields(spec: JsonFields, _: Setting) -> Scorer:
@@ -137,7 +146,7 @@ def make_json_fields(spec: JsonFields, _: Setting) -> Scorer:
     def judge(attempt: Attempt) -> Score:
         return json_fields(attempt.text, attempt.expected)
 
-    return Scorer(spec, Kind.GRADED, judge, _refuse_other_than_json)
+    return Scorer(spec, Kind.GRADED, judge, _refuse_other_than_json, wrong_already=_no_json_already)
 
 
 def make_json_schema(spec: JsonSchema, setting: Setting) -> Scorer:
@@ -166,7 +175,21 @@ def make_json_schema(spec: JsonSchema, setting: Setting) -> Scorer:
         broken = guarded(lambda: next(validator.iter_errors(value), None))
         return Score(1.0) if broken is None else Score(0.0, clip(broken.message, 200))
 
-    return Scorer(spec, Kind.BINARY, judge)
+    return Scorer(spec, Kind.BINARY, judge, wrong_already=_no_json_already)
+
+
+def _no_json_already(attempt: Attempt) -> bool:
+    """Whether no text that begins so is JSON: another beginning, or more behind a whole value."""
+    begun = attempt.text.lstrip(_SPACE)
+    if begun and begun[0] not in _BEGINNINGS:
+        return True
+    if not begun or begun[0] not in '{["':
+        return False
+    try:
+        _, end = json.JSONDecoder().raw_decode(begun)
+    except (ValueError, RecursionError):
+        return False
+    return begun[end:].strip(_SPACE) != ""
 
 
 def load_definition(spec: JsonSchema, folder: Path) -> object:

@@ -76,7 +76,12 @@ def make_exact(spec: Exact, _: Setting) -> Scorer:
     def judge(attempt: Attempt) -> bool:
         return exact(attempt.text, attempt.expected, ignore_case=spec.ignore_case)
 
-    return Scorer(spec, Kind.BINARY, judge)
+    def wrong_already(attempt: Attempt) -> bool:
+        begun = attempt.text.casefold() if spec.ignore_case else attempt.text
+        wanted = plain(attempt.expected, ignore_case=spec.ignore_case)
+        return begun.strip() != wanted and not wanted.startswith(begun.lstrip())
+
+    return Scorer(spec, Kind.BINARY, judge, wrong_already=wrong_already)
 
 
 def make_contains(spec: Contains, _: Setting) -> Scorer:
