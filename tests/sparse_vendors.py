@@ -21,6 +21,7 @@ from unitune.testing.omissions import Omissions
 from unitune.testing.polling import Tally, poll_batches_without_fields, poll_without_fields
 from unitune_providers.loopback import anthropic
 from unitune_providers.loopback.openai import vendor as wire
+from unitune_providers.loopback.openai.azure import AzureVendor
 from unitune_providers.loopback.playing import PARTS, play
 
 CLAUDE = "claude-haiku-4-5"
@@ -86,7 +87,7 @@ STAGES: Mapping[str, Callable[[], AbstractContextManager[Stage]]] = {
         _standing,
         "azure",
         GPT,
-        wire.AzureVendor,
+        AzureVendor,
         {"AZURE_OPENAI_ENDPOINT": "{url}", "AZURE_OPENAI_API_KEY": wire.KEY},
     ),
     "nebius": partial(

@@ -29,7 +29,7 @@ def test_a_vendor_may_leave_out_every_optional_field(name: str, tmp_path: Path) 
     assert len(omits.met) > 20
 
 
-@pytest.mark.parametrize("name", ["bedrock", "together", "vertex"])
+@pytest.mark.parametrize("name", sorted(STAGES))
 def test_a_server_of_that_wire_may_leave_out_any_field(name: str, tmp_path: Path) -> None:
     """Servers that imitate a vendor answer less than its description requires."""
     with STAGES[name]() as stage:
@@ -38,7 +38,7 @@ def test_a_server_of_that_wire_may_leave_out_any_field(name: str, tmp_path: Path
 
 
 @pytest.mark.parametrize("required", [False, True], ids=["optional", "any"])
-@pytest.mark.parametrize("name", ["anthropic", "vertex"])
+@pytest.mark.parametrize("name", sorted(BATCHED))
 def test_batches_survive_it_too(name: str, required: bool) -> None:  # noqa: FBT001
     with BATCHED[name]() as stage:
         tally = stage.batches_polled(Omissions(seed=3, share=0.2, required=required), POLLS)
