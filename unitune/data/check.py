@@ -10,36 +10,30 @@ given twice, test and validation rows that stand in train, a train file too smal
 
 from __future__ import annotations
 
-import hashlib
 import os
 from array import array
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
 from dataclasses import dataclass, field
-from itertools import chain
 from pathlib import Path
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
-from pydantic_core import PydanticSerializationError
 
 from unitune.data.dataset import Dataset, Row
-from unitune.data.example import Example, digest
-from unitune.data.findings import Finding, clip, error, note, warning
+from unitune.data.example import Example
+from unitune.data.findings import Finding, error, note, warning
 from unitune.data.histogram import Lengths
 from unitune.data.load import read
 from unitune.data.overlap import RUN_WORDS, Kind, Search, SharedCase
+from unitune.data.repeats import Repeats
 from unitune.data.rows import Use
-from unitune.data.seen import BATCH_ROWS, KEY_BYTES, FirstSeen
+from unitune.data.seen import BATCH_ROWS
 from unitune.data.split import Inputs, Splits, seed_of, split, too_few_rows, validation_rows
 from unitune.data.spool import Spool
 from unitune.job import Data, Job
 
 Purpose = Literal["train", "validation", "test"]
-
-ANSWER_BYTES = 8
-"""Of a hash; it is only held against those of rows that ask the same."""
 
 READ_BY_SOME = "parallel_tool_calls"
 """OpenAI's own key of a row, which is trained with where it is taken."""
@@ -108,11 +102,7 @@ class _Tally:
     shared: Counter[Kind] = field(default_factory=Counter[Kind])
     _lengths: array[int] = field(default_factory=lambda: array("Q"))
     _roles: Counter[str] = field(default_factory=Counter[str])
-    _lines: array[int] = field(default_factory=lambda: array("Q"))
-    _answers: bytearray = field(default_factory=bytearray)
-    _rows: FirstSeen = field(default_factory=FirstSeen)
-    _questions: FirstSeen = field(default_factory=FirstSeen)
-    _ids: FirstSeen = field(default_factory=FirstSeen)
+    _repeats: Repeats = field(default_factory=Repeats)
     _codes: Counter[str] = field(default_factory=Counter[str])
 
     def read(self, items: Iterable[Row | Finding]) -> Iterator[Row]:
@@ -128,13 +118,16 @@ class _Tally:
     def _take(self, batch: list[Row | Finding]) -> list[Row]:
         """Take in some rows and findings, and return the rows."""
         rows = [item for item in batch if isinstance(item, Row)]
-        compared = self._compare(rows)
+        asked = [row.example.input_key for row in rows]
+        if self.inputs is not None:
+            self.inputs.extend(asked)
+        repeated = self._repeats.found(rows, asked, ids_are_cases=self.purpose == "test")
         for item in batch:
             if isinstance(item, Finding):
                 self.findings.append(item)
                 continue
             self._count(item.example)
-            for finding in next(compared):
+            for finding in next(repeated):
                 self._codes[finding.code] += 1
                 self.findings.append(finding.at(file=self.name, line=item.line))
         return rows
@@ -157,62 +150,6 @@ class _Tally:
         messages = (*example.messages, *(example.non_preferred_output or ()))
         self._lengths.append(sum(len(message.text) for message in messages))
         self._roles.update(message.role for message in messages)
-
-    def _compare(self, rows: list[Row]) -> Iterator[Iterable[Finding]]:
-        """Yield for each row what there is to say beside the rows before it."""
-        numbers = range(len(self._lines), len(self._lines) + len(rows))
-        self._lines.extend(row.line for row in rows)
-        equal = self._rows.firsts([_row_key(row.example) for row in rows], numbers)
-        asked = [row.example.input_key for row in rows]
-        if self.inputs is not None:
-            for key in asked:
-                self.inputs.add(key)
-        questions = [_question_key(row.example, key) for row, key in zip(rows, asked, strict=True)]
-        same_question = self._questions.firsts(questions, numbers)
-        self._answers += b"".join(_answer_key(row.example) for row in rows)
-        named = [at for at, row in enumerate(rows) if row.example.id]
-        ids = [_id_key(rows[at].example) for at in named]
-        same_id = dict(
-            zip(named, self._ids.firsts(ids, [numbers[at] for at in named]), strict=True)
-        )
-        for at, row in enumerate(rows):
-            first = self._lines[equal[at]]
-            yield chain(
-                self._duplicate(row, first),
-                self._contradiction(row, numbers[at], same_question[at]),
-                self._repeated_id(row, same_id.get(at), equal=first != row.line),
-            )
-
-    def _duplicate(self, row: Row, first: int) -> Iterator[Finding]:
-        if first != row.line:
-            yield warning(
-                "duplicate",
-                f"the row equals the one on line {first}.",
-                "Keep one, or give it a weight if it is meant to count more.",
-            )
-
-    def _contradiction(self, row: Row, number: int, first: int) -> Iterator[Finding]:
-        if self._answer(first) != self._answer(number):
-            how = "answers" if row.example.non_preferred_output is None else "prefers"
-            yield warning(
-                "contradiction",
-                f"the row asks the same as the one on line {self._lines[first]}, but {how} "
-                f"differently: {clip(row.example.answer)}.",
-                "Decide which answer is right and leave the other out.",
-            )
-
-    def _answer(self, number: int) -> bytearray:
-        return self._answers[number * ANSWER_BYTES : (number + 1) * ANSWER_BYTES]
-
-    def _repeated_id(self, row: Row, first: int | None, *, equal: bool) -> Iterator[Finding]:
-        if first is None or equal or self._lines[first] == row.line:
-            return
-        tell = error if self.purpose == "test" else warning
-        yield tell(
-            "repeated-id",
-            f"the id {clip(row.example.id)} is that of another row, on line {self._lines[first]}.",
-            "Give every case an id of its own, or none.",
-        )
 
 
 def check_file(path: str | os.PathLike[str], data: Data | None = None) -> DataReport:
@@ -337,43 +274,6 @@ def _use(job: Job, tally: _Tally) -> Use:
     return job.method
 
 
-def _row_key(example: Example) -> bytes:
-    """Return what two rows share that are equal in all but their ids."""
-    if example.is_plain:
-        with suppress(PydanticSerializationError):  # half of a character, in a row made in Python
-            line = example.model_dump_json(exclude={"id"}, exclude_defaults=True)
-            return hashlib.sha256(line.encode()).digest()[:KEY_BYTES]
-    content = example.content
-    content.pop("id", None)
-    return _short_digest(content, KEY_BYTES)
-
-
-def _id_key(example: Example) -> bytes:
-    return _short_digest(example.id, KEY_BYTES)
-
-
-def _question_key(example: Example, asked: str) -> bytes:
-    """Return what two rows must share to contradict each other.
-
-    One question may well have several pairs of answers, so a preference contradicts another only
-    where both weigh the same two.
-
-    Args:
-        example: The row.
-        asked: Its `input_key`.
-    """
-    if example.non_preferred_output is None:
-        return bytes.fromhex(asked)[:KEY_BYTES]
-    turns = (example.messages[-1], *example.non_preferred_output)
-    answers = sorted(digest([turn.text, turn.tool_calls]) for turn in turns)
-    return _short_digest([asked, answers], KEY_BYTES)
-
-
-def _answer_key(example: Example) -> bytes:
-    answer = [example.answer, example.messages[-1].tool_calls]
-    return _short_digest(answer, ANSWER_BYTES)
-
-
 def _cut_findings(job: Job, train: _Tally) -> Iterator[Finding]:
     """Say whether validation rows can be cut from train, and at what price."""
     if not train.inputs:
@@ -450,8 +350,3 @@ def _where(shared: SharedCase, other: _Tally) -> str:
         f"{shared.similarity:.0%} of the question's runs of {RUN_WORDS} words stand in {place}, "
         f"with {answer} answer."
     )
-
-
-def _short_digest(value: object, size: int) -> bytes:
-    """Return a hash of JSON values, short enough to keep one for every row of a big file."""
-    return bytes.fromhex(digest([value]))[:size]

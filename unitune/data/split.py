@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -92,8 +92,7 @@ def split(
         return Splits(train or _nothing("train"), validation or _nothing("validation"), test)
     if inputs is None:
         inputs = Inputs(seed_of(job))
-        for example in train:
-            inputs.add(example.input_key)
+        inputs.extend(example.input_key for example in train)
     held = inputs.held_out(validation_rows(job, len(train)))
     if held is None:
         found = too_few_rows(job, inputs).at(file=str(job.path(job.data.train or "")))
@@ -129,9 +128,11 @@ class Inputs:
     seed: int
     _hashes: bytearray = field(default_factory=bytearray)
 
-    def add(self, input_key: str) -> None:
-        """Take in the key of the next row (`Example.input_key`)."""
-        self._hashes += hashlib.sha256(f"{self.seed}:{input_key}".encode()).digest()[:HASH_BYTES]
+    def extend(self, input_keys: Iterable[str]) -> None:
+        """Take in the keys of the next rows (`Example.input_key`)."""
+        for key in input_keys:
+            told = f"{self.seed}:{key}".encode()
+            self._hashes += hashlib.sha256(told).digest()[:HASH_BYTES]
 
     def __len__(self) -> int:
         return len(self._hashes) // HASH_BYTES
