@@ -171,6 +171,17 @@ def uncounted(self, job_id, cursor):
 Backend.poll = uncounted
 """,
     ),
+    "a poll that trusts every field": (
+        "polls_survive_fields_that_are_left_out",
+        """
+poll = Backend.poll
+def trusting(self, job_id, cursor):
+    for event in self._told(job_id):
+        event.message.strip()
+    return poll(self, job_id, cursor)
+Backend.poll = trusting
+""",
+    ),
 }
 
 

@@ -10,6 +10,7 @@ import asyncio
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, cast
 
@@ -24,7 +25,11 @@ from unitune.job import Tuning
 from unitune.models import Request
 from unitune.patience import outcome_open
 from unitune.testing.loopback import Conduct, Fault, Server
+from unitune.testing.omissions import Omissions
+from unitune.testing.polling import poll_without_fields
 
+LOOKS = 80
+"""At a vendor that leaves fields out."""
 REASON = "the rows taste of soap"
 LOST = (Fault.ERROR_AFTER, Fault.CUT, Fault.SHORT)
 """Faults of a create call that took effect, and whose answer does not say so."""
@@ -128,6 +133,16 @@ class HostedContract:
             backend.poll(job_id, "")
         assert not isinstance(told.value, Unreachable)
         assert told.value.status == 401
+
+    def test_polls_survive_fields_that_are_left_out(
+        self, backend: Backend, server: Server, tmp_path: Path
+    ) -> None:
+        """A vendor leaves out more than it says; a poll that fails of it ends the watch."""
+        omits = Omissions(share=0.15, required=True)
+        launch = partial(self.launch, tmp_path)
+        tally = poll_without_fields(backend, launch, server, omits, LOOKS)
+        assert dict(tally.crashes) == {}
+        assert omits.omitted
 
     def test_settings_that_the_offer_honours_are_sent(self, server: Server, tmp_path: Path) -> None:
         """A setting that is taken and dropped trains something else than was asked for."""

@@ -29,7 +29,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 from pydantic import JsonValue
 
-from unitune.testing.omissions import Omissions
+from unitune.testing.omissions import Omissions, anything, thinned
 
 
 class Fault(StrEnum):
@@ -254,6 +254,8 @@ class Server:
         self.vendor = vendor
         self.late_seconds = 1.0
         """How long a request that is `Fault.LATE` is under way."""
+        self.omits: Omissions | None = None
+        """What answers to a GET leave out, described or not; None: nothing."""
         self.requests: list[Asked] = []
         """All that came, faults included, oldest first."""
         self._spoiled: list[_Spoiled] = []
@@ -303,7 +305,7 @@ class Server:
             if fault is Fault.TWICE:
                 answer = self.vendor.answer(asked)
         if fault is None:
-            _send(connection, answer)
+            _send(connection, thinned(self.omits, answer, asked, anything))
         else:
             if fault is Fault.LATE:
                 threading.Thread(target=self._deliver_late, args=(asked,), daemon=True).start()

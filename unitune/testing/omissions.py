@@ -134,6 +134,11 @@ def thinned(
     return answer
 
 
+def anything() -> Sequence[Shape]:
+    """Return the shape of answers of which nothing is known."""
+    return (Shape("GET", ".*", EMPTY),)
+
+
 @cache
 def schema_of(kind: Any) -> Schema:
     """Return the schema of a type of an SDK that is made with pydantic.

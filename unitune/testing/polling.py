@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from itertools import count
 from pathlib import Path
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from unitune.abilities import Batches, Checkpoints, Imports, Surveys
 from unitune.backend import Backend, Launch, State, Status
@@ -65,10 +65,16 @@ class Tally:
         return None
 
 
+class LeavesOut(Protocol):
+    """A `Conduct`, which follows the vendor's description, or a `Server`, which knows none."""
+
+    omits: Omissions | None
+
+
 def poll_without_fields(
     backend: Backend,
     launch: Callable[[], Launch],
-    conduct: Conduct,
+    conduct: LeavesOut,
     omits: Omissions,
     polls: int,
 ) -> Tally:
@@ -77,7 +83,7 @@ def poll_without_fields(
     Args:
         backend: With its environment leading to the vendor on loopback.
         launch: Returns what a submit needs, each time under another launch key.
-        conduct: The vendor's; nothing is left out while a job is created.
+        conduct: The vendor's, or its server; nothing is left out while a job is created.
         omits: What is left out afterwards.
         polls: At least so many calls.
     """
