@@ -17,6 +17,7 @@ pytest.importorskip("boto3", reason="needs the vendors' extras")
 from unitune.testing.loopback import Server, Vendor, serve
 from unitune_providers.loopback import anthropic
 from unitune_providers.loopback.bedrock import vendor as bedrock
+from unitune_providers.loopback.openai import vendor as openai
 from unitune_providers.loopback.together import vendor as together
 from unitune_providers.loopback.vertex import vendor as vertex
 
@@ -60,6 +61,13 @@ class Play:
 
 BEARER = {"authorization": f"Bearer {together.KEY}"}
 PLAYS = {
+    "openai": Play(
+        openai.OpenAIVendor,
+        {"authorization": f"Bearer {openai.KEY}"},
+        ("/v1/fine_tuning/jobs", "/v1/chat/completions", "/v1/batches"),
+        ("/v1/fine_tuning/jobs?limit=abc", "/v1/files?limit=abc"),
+        lambda body: body["error"]["message"],
+    ),
     "together": Play(
         together.TogetherVendor,
         BEARER,
