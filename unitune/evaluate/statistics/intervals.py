@@ -52,14 +52,16 @@ def difference_interval(differences: Units, level: float = 0.95) -> Interval:
     stood alone, end by end.
 
     Why no other: of samples without a difference, the 95 % interval lay wholly above 0 in these
-    shares, where 2.5 % are promised (`benchmarks/simulated_tests.py` runs these cells and more):
+    shares, where 2.5 % are promised (`benchmarks/false_claims.py` runs these cells and more):
 
                                                        this    unseen value as    t
                                                                far as those seen
-        gain .0625 in 80 %, lose all in 5 %, n = 20    0.000   0.35               0.35
-        gain .04 in 49 %, lose all in 2 %, n = 50      0.000   0.37               0.37
-        one of 7 clusters collapses, 10 clusters       0.000   0.22               0.21
-        the same, 50 clusters of uneven size           0.017   0.07               0.10
+        gain .0625 in 80 %, lose all in 5 %, n = 20    0.000   0.36               0.36
+        gain .04 in 50 %, lose all in 2 %, n = 50      0.000   0.36               0.36
+        one of 7 clusters collapses, 10 clusters       0.000   0.22               0.22
+        the same, 50 clusters of uneven size           0.018   0.018              0.12
+
+    (t of clusters: robust variance, G - 1 degrees of freedom.)
 
     For binary scores complete enumeration at n = 300, 500 and 1,000 (discordance 0.005 to 0.3,
     differences 0 to 0.2) gave a least coverage of 0.936, 0.947 and 0.947; with a t interval from
