@@ -120,7 +120,11 @@ def against_each(comparison: Comparison) -> str:
             f"This holds against each of the {len(rivals)} baselines; {comparison.baseline} is "
             "the hardest to beat."
         )
-    beaten = [rival.name for rival in rivals if rival.verdict == "better"]
+    beaten = [
+        f"{rival.name}{' (the best on dev)' if rival.best_on_dev else ''}"
+        for rival in rivals
+        if rival.verdict == "better"
+    ]
     others = [_unbeaten(rival) for rival in rivals if rival.verdict != "better"]
     return (
         f"It is better than {_listed(beaten)}. " if beaten else ""

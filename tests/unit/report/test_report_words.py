@@ -82,6 +82,17 @@ def test_what_is_not_better_than_each_says_than_which() -> None:
     )
 
 
+def test_better_than_the_one_that_dev_chose_alone_is_said_so() -> None:
+    comparison = sample_comparison(VERDICTS["non-inferior"])
+    rivals = [
+        rival.model_copy(update={"best_on_dev": rival.name == "instructed"})
+        for rival in comparison.baselines
+    ]
+    told = comparison.model_copy(update={"baselines": tuple(rivals)})
+
+    assert "It is better than zero-shot and instructed (the best on dev)." in words.reason(told)
+
+
 def test_a_loss_to_a_baseline_that_only_the_test_singled_out_is_no_verdict_and_says_so() -> None:
     worse = sample_comparison(VERDICTS["worse"])
     rivals = [
