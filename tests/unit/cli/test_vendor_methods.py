@@ -135,3 +135,6 @@ def test_a_reinforcement_goes_from_launch_to_verdict_and_shows_its_rewards(
     assert "0.500 at first, 0.800 at last" in found["shown"]
     page = next(tmp_path.glob(".unitune/runs/*/evaluation/report.html")).read_text(encoding="utf-8")
     assert "Mean reward by step" in page
+    assert {0} == {one["errors"] for one in found["contenders"]}
+    assert "zero-shot: asked without temperature, which it refuses." in " ".join(found["notes"])
+    assert "tuned: thinks before it answers (320 tokens" in " ".join(found["notes"])

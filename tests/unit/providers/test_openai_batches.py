@@ -110,8 +110,9 @@ def one_by_one(stage: Stage, model: str | TunedModel) -> list[Reply]:
     async def ask() -> list[Reply]:
         return [await chat.reply(request) for request in REQUESTS.values()]
 
-    # Of a request in a batch neither time nor status is told.
-    return [replace(reply, seconds=None, status=None) for reply in asyncio.run(ask())]
+    # Of a request in a batch neither time nor status nor limit is told.
+    untold = {"seconds": None, "status": None, "max_tokens": None}
+    return [replace(reply, **untold) for reply in asyncio.run(ask())]
 
 
 # What is sent, and what comes back
