@@ -9,7 +9,7 @@ the business of `unitune.evaluate.asking.engine`.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
 from typing import Literal, Protocol, Self, TypeAlias, runtime_checkable
 
 from pydantic import BaseModel, ConfigDict, JsonValue
@@ -141,6 +141,10 @@ class ChatModel(Protocol):
         ...
 
 
+Placed: TypeAlias = Sequence[tuple[int, Reply]]
+"""Some replies, each with the place of its request."""
+
+
 @runtime_checkable
 class BatchedChatModel(ChatModel, Protocol):
     """A model that is faster when it answers many requests at once, as local ones are."""
@@ -150,6 +154,6 @@ class BatchedChatModel(ChatModel, Protocol):
         """How many requests it likes to have at once."""
         ...
 
-    async def replies(self, requests: Sequence[Request]) -> list[Reply]:
-        """Answer all requests, in their order."""
+    def stream(self, requests: Sequence[Request]) -> AsyncGenerator[Placed]:
+        """Answer all requests, some at a time: whenever answers are there, with their places."""
         ...

@@ -14,7 +14,7 @@ import asyncio
 import gc
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -26,7 +26,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from unitune.data.example import digest
 from unitune.errors import Mismatch
-from unitune.models import Reply, Request
+from unitune.models import Placed, Reply, Request
 from unitune_local import machine, store
 from unitune_local.generate import BATCH_SIZE, Generated, Sampling, generate
 from unitune_local.loading import load_model, load_tokenizer
@@ -93,15 +93,25 @@ class LocalChatModel:
 
     async def reply(self, request: Request) -> Reply:
         """Answer one request; a failure is in the reply's `error`."""
-        return (await self.replies([request]))[0]
+        (reply,) = [reply async for some in self.stream([request]) for _, reply in some]
+        return reply
 
-    async def replies(self, requests: Sequence[Request]) -> list[Reply]:
-        """Answer all requests, in their order; when cancelled, stop at the next token."""
-        interrupt = threading.Event()
+    async def stream(self, requests: Sequence[Request]) -> AsyncGenerator[Placed]:
+        """Answer all requests, some at a time; when cancelled, stop at the next token."""
+        interrupt, loop = threading.Event(), asyncio.get_running_loop()
+        queue: asyncio.Queue[Placed | None] = asyncio.Queue()
+
+        def tell(some: Placed | None) -> None:
+            loop.call_soon_threadsafe(queue.put_nowait, some)
+
+        work = asyncio.create_task(asyncio.to_thread(self._replies, requests, interrupt, tell))
         try:
-            return await asyncio.to_thread(self._replies, requests, interrupt)
+            while (some := await queue.get()) is not None:
+                yield some
+            await work
         finally:
             interrupt.set()
+            work.cancel()
 
     def close(self) -> None:
         """Free the weights; a further request would load them again."""
@@ -126,15 +136,22 @@ class LocalChatModel:
             model = merged(load_model(self._path, torch.float32), self._adapter)
         return cast("Any", model).to(device=self._device, dtype=self._dtype).eval()
 
-    def _replies(self, requests: Sequence[Request], interrupt: threading.Event) -> list[Reply]:
-        with self._busy:  # the model is switched while it generates, so one call at a time
-            prepared = [self._prepare(request) for request in requests]
-            replies = [Reply(error=one.error) for one in prepared]
-            places = [place for place, one in enumerate(prepared) if one.error is None]
-            answered = self._answer([prepared[place] for place in places], interrupt)
-            for place, reply in zip(places, answered, strict=True):
-                replies[place] = reply
-            return replies
+    def _replies(
+        self,
+        requests: Sequence[Request],
+        interrupt: threading.Event,
+        tell: Callable[[Placed | None], None],
+    ) -> None:
+        """Tell answers as they come, and None at the end, however that comes."""
+        try:
+            with self._busy:  # the model is switched while it generates, so one call at a time
+                prepared = [self._prepare(request) for request in requests]
+                failed = [(at, one) for at, one in enumerate(prepared) if one.error is not None]
+                tell([(at, Reply(error=one.error)) for at, one in failed])
+                open_ones = {at: one for at, one in enumerate(prepared) if one.error is None}
+                self._answer(open_ones, interrupt, tell)
+        finally:
+            tell(None)
 
     def _prepare(self, request: Request) -> Prepared:
         try:
@@ -155,23 +172,38 @@ class LocalChatModel:
         )
         return Prepared(ids, sampling)
 
-    def _answer(self, prepared: list[Prepared], interrupt: threading.Event) -> list[Reply]:
-        """Answer all; where memory runs out, answer each half by itself."""
-        if not prepared:
-            return []
-        start = time.perf_counter()
-        prompts, settings = [one.ids for one in prepared], [one.sampling for one in prepared]
+    def _answer(
+        self,
+        prepared: Mapping[int, Prepared],
+        interrupt: threading.Event,
+        tell: Callable[[Placed], None],
+    ) -> None:
+        """Answer all; where memory runs out, answer each half of what is left by itself."""
+        left, places, start = dict(prepared), list(prepared), time.perf_counter()
+
+        def take(done: Sequence[int], answers: Sequence[Generated]) -> None:
+            nonlocal start
+            some = [places[at] for at in done]
+            prompts = [left.pop(place).ids for place in some]
+            replies = _shared_out(prompts, answers, time.perf_counter() - start)
+            tell(list(zip(some, replies, strict=True)))
+            start = time.perf_counter()
+
+        prompts = [one.ids for one in prepared.values()]
+        settings = [one.sampling for one in prepared.values()]
         try:
-            answers = generate(self._model, self._tokenizer, prompts, settings, interrupt=interrupt)
+            if prompts:
+                generate(
+                    self._model, self._tokenizer, prompts, settings, interrupt=interrupt, done=take
+                )
         except (MemoryError, RuntimeError) as error:  # torch's out-of-memory errors are the latter
-            if len(prepared) == 1:
-                return [Reply(error=f"the model failed on this prompt: {error}")]
-            half = len(prepared) // 2
-            return [
-                *self._answer(prepared[:half], interrupt),
-                *self._answer(prepared[half:], interrupt),
-            ]
-        return _shared_out(prompts, answers, time.perf_counter() - start)
+            if len(left) == 1:
+                why = f"the model failed on this prompt: {error}"
+                tell([(place, Reply(error=why)) for place in left])
+                return
+            halves = list(left.items())
+            for half in (halves[: len(left) // 2], halves[len(left) // 2 :]):
+                self._answer(dict(half), interrupt, tell)
 
 
 def merged(model: PreTrainedModel, adapter: Path) -> PreTrainedModel:
@@ -185,7 +217,9 @@ def merged(model: PreTrainedModel, adapter: Path) -> PreTrainedModel:
     return cast("PreTrainedModel", tuned.merge_and_unload())
 
 
-def _shared_out(prompts: list[list[int]], answers: list[Generated], seconds: float) -> list[Reply]:
+def _shared_out(
+    prompts: Sequence[Sequence[int]], answers: Sequence[Generated], seconds: float
+) -> list[Reply]:
     """Return replies, each with its share of the time by its tokens."""
     tokens = [
         len(prompt) + len(answer.ids) for prompt, answer in zip(prompts, answers, strict=True)

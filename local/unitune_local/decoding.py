@@ -70,10 +70,17 @@ class RememberedRows:
     Args:
         model: Switched to remembering attention by `remembering`.
         shared: Memory of the common beginning, as one row; None when there is none.
+        check: Called before each forward; what it raises ends the work.
     """
 
-    def __init__(self, model: PreTrainedModel, shared: Memory | None = None) -> None:
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        shared: Memory | None = None,
+        check: Callable[[], None] = lambda: None,
+    ) -> None:
         self.memory = Memory(shared)
+        self._check = check
         self._model = model
         self._real = torch.zeros(0, 0, dtype=torch.bool)  # (B, N)
 
@@ -107,6 +114,7 @@ class RememberedRows:
         return self._forward(memory, ids[:, last:], real)
 
     def _forward(self, memory: Memory, ids: Tensor, real: Tensor) -> Tensor:
+        self._check()
         new, start = ids.shape[1], memory.used
         end, places = start + new, memory.places(new)
         seen = torch.ones(new, places, dtype=torch.bool, device=ids.device).tril(start)  # (S, C)

@@ -1,7 +1,8 @@
 """Answers of a local model to many prompts at once, the same as one by one.
 
 The tokens that all prompts begin with are computed once. The rest goes in batches of similar
-length, within a budget of memory; finished rows leave their batch. Greedy or sampled; what a row
+length, within a budget of memory and of seconds, so that answers come while others are still asked
+for; finished rows leave their batch. Greedy or sampled; what a row
 samples depends on its own seed, never on its neighbours. (Batches change the order of sums inside
 matrix products, so logits differ in the last bits; in float32 that does not change answers, in
 bfloat16 it may where two tokens are nearly tied.)
@@ -13,9 +14,11 @@ Not here: chat messages (`unitune_local.chat`), and how a model takes tokens
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal, cast
 
 import torch
@@ -31,6 +34,13 @@ BATCH_SIZE = 256
 """Chosen by measurement on 2 cores: 128 rows at once give 1.2 times the answers of 64."""
 MEMORY_BYTES = 1 << 30
 """Most that the keys and values of one batch may take; a lone row may take more."""
+SLICE_SECONDS = 10.0
+"""About so long a batch may take, after which its answers are handed on: what is written down so
+often is not lost, and progress is seen."""
+FIRST_ROWS = 8
+"""Rows of the first batch, from whose time the sizes of the others follow."""
+MOST_GROWTH = 4
+"""A batch has at most so many times the rows of the one before."""
 LEAST_DROPPED = 0.25
 """Share of a batch that must have finished before its rows are dropped, which copies the rest."""
 
@@ -75,6 +85,7 @@ def generate(  # noqa: PLR0913 - the last two are rarely given
     *,
     batch_size: int = BATCH_SIZE,
     interrupt: threading.Event | None = None,
+    done: Callable[[Sequence[int], Sequence[Generated]], None] | None = None,
 ) -> list[Generated]:
     """Answer all prompts.
 
@@ -85,6 +96,7 @@ def generate(  # noqa: PLR0913 - the last two are rarely given
         settings: One for each prompt.
         batch_size: Most rows at once.
         interrupt: When it is set, generation stops before the next token.
+        done: Called with the places and answers of each batch when it is done.
 
     Returns:
         One answer for each prompt, in their order.
@@ -96,14 +108,20 @@ def generate(  # noqa: PLR0913 - the last two are rarely given
     common = _common_length(prompts) if plain and len(prompts) > 1 else 0
     ending = _Ending(stop_ids(model, tokenizer), tokenizer)
     answers = [
-        _Answer(list(prompt[common:]), sampling, ending)
-        for prompt, sampling in zip(prompts, settings, strict=True)
+        _Answer(place, list(prompt[common:]), sampling, ending)
+        for place, (prompt, sampling) in enumerate(zip(prompts, settings, strict=True))
     ]
+    slices = _Slices(batch_size)
+    check = partial(_check, interrupt or threading.Event())
     with torch.inference_mode(), remembering(model) if plain else nullcontext():
         shared = _remember(model, prompts[0][:common]) if common else None
-        for batch in _batches(answers, batch_size, _bytes_per_token(model)):
-            rows = RememberedRows(model, shared) if plain else CachedRows(model)
-            _answer_batch(rows, batch, model.device, interrupt or threading.Event())
+        for batch in _batches(answers, slices, _bytes_per_token(model)):
+            start = time.perf_counter()
+            rows = RememberedRows(model, shared, check) if plain else CachedRows(model)
+            _answer_batch(rows, batch, model.device, check)
+            slices.took(len(batch), time.perf_counter() - start)
+            if done is not None:
+                done([one.place for one in batch], [one.finished() for one in batch])
     return [answer.finished() for answer in answers]
 
 
@@ -131,16 +149,35 @@ class _Ending:
         return cast("str", text)
 
 
+class _Slices:
+    """How many rows a batch may have, by what those before took.
+
+    Args:
+        most: Rows at once, however fast they are.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self.rows = min(FIRST_ROWS, most)
+
+    def took(self, rows: int, seconds: float) -> None:
+        """Take note of a batch."""
+        wanted = rows * SLICE_SECONDS / max(seconds, 1e-3)
+        self.rows = int(max(1, min(wanted, MOST_GROWTH * rows, self._most)))
+
+
 class _Answer:
     """One answer as it grows.
 
     Args:
+        place: Of its prompt among all.
         prompt: Token ids, those common to all prompts apart.
         sampling: How it is answered.
         ending: What ends it.
     """
 
-    def __init__(self, prompt: list[int], sampling: Sampling, ending: _Ending) -> None:
+    def __init__(self, place: int, prompt: list[int], sampling: Sampling, ending: _Ending) -> None:
+        self.place = place
         self.prompt = prompt
         self.sampling = sampling
         self.ids: list[int] = []
@@ -177,8 +214,13 @@ class _Answer:
         return min(places, default=None)
 
 
+def _check(interrupt: threading.Event) -> None:
+    if interrupt.is_set():
+        raise Interrupted("the model was stopped while it answered")
+
+
 def _answer_batch(
-    rows: Rows, batch: list[_Answer], device: torch.device, interrupt: threading.Event
+    rows: Rows, batch: list[_Answer], device: torch.device, check: Callable[[], None]
 ) -> None:
     """Let the answers of one batch grow until all are done."""
     logits = rows.begin([answer.prompt for answer in batch])  # (B, V)
@@ -189,8 +231,7 @@ def _answer_batch(
             if not answer.done:
                 greedy = answer.sampling.temperature == 0
                 answer.add(likeliest[row] if greedy else answer.draw(logits[row]))
-        if interrupt.is_set():
-            raise Interrupted("the model was stopped while it answered")
+        check()
         going = [row for row, answer in enumerate(alive) if not answer.done]
         if not going:
             return
@@ -217,14 +258,14 @@ def _remember(model: PreTrainedModel, beginning: Sequence[int]) -> Memory:
 
 
 def _batches(
-    answers: list[_Answer], batch_size: int, bytes_per_token: int
+    answers: list[_Answer], slices: _Slices, bytes_per_token: int
 ) -> Iterator[list[_Answer]]:
-    """Yield answers of similar length, the longest first, within the memory budget."""
+    """Yield answers of similar length, the longest first, within the budgets of memory and time."""
     tokens = MEMORY_BYTES // bytes_per_token
     batch: list[_Answer] = []
     for answer in sorted(answers, key=lambda one: len(one.prompt), reverse=True):
         wider = [*batch, answer]
-        if batch and (len(wider) > batch_size or len(wider) * _room(wider) > tokens):
+        if batch and (len(wider) > slices.rows or len(wider) * _room(wider) > tokens):
             yield batch
             batch = []
         batch.append(answer)

@@ -17,15 +17,25 @@ from unitune.evaluate.asking.engine import Asked
 
 
 @contextmanager
-def asking(*, quiet: bool) -> Generator[Callable[[Asked], None] | None]:
+def asking(*, quiet: bool) -> Generator[Callable[[Asked], None]]:
     """Yield a callback that shows how far each contender has been asked."""
     if quiet:
-        yield None
+        yield lambda asked: _stopping() if asked.phase == "stopping" else None
     elif aside().is_terminal:
         with _bars(TextColumn("{task.completed:.0f}/{task.total:.0f}")) as show:
-            yield lambda asked: show(f"{asked.phase:<6}{_who(asked)}", asked.done, asked.total)
+            yield (
+                lambda asked: (
+                    _stopping()
+                    if asked.phase == "stopping"
+                    else show(f"{asked.phase:<6}{_who(asked)}", asked.done, asked.total)
+                )
+            )
     else:
         yield _saying()
+
+
+def _stopping() -> None:
+    aside().print("stopping…")
 
 
 def _who(asked: Asked) -> str:
@@ -37,6 +47,9 @@ def _saying() -> Callable[[Asked], None]:
     said: set[tuple[str, int]] = set()
 
     def say(asked: Asked) -> None:
+        if asked.phase == "stopping":
+            _stopping()
+            return
         if asked.phase != "batch":
             if asked.done == asked.total:
                 aside().print(f"{asked.phase}: {_who(asked)}, {asked.total} cases answered")

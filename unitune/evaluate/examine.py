@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass, field, replace
@@ -344,7 +344,7 @@ class _Desk:
                     self._teller(told),
                     means=Means(asked.concurrency, purse, self.remembered, self.thinking),
                 )
-                records.append(self.runner.run(asking))
+                records.append(self._run(asking, told))
         prices = asked.retention_prices
         costs = [
             record_usd(prices[record.contender], record)
@@ -429,8 +429,8 @@ class _Desk:
         if model is None:
             return self._replay(questions, journal, name, contender.spec)
         means = self._means(contender)
-        return self.runner.run(
-            ask(model, questions, journal, name, self._teller(asked), means=means)
+        return self._run(
+            ask(model, questions, journal, name, self._teller(asked), means=means), asked
         )
 
     def _replay(
@@ -453,6 +453,18 @@ class _Desk:
                     "rows back from version control, or compare once without --replay."
                 )
         return records
+
+    def _run(self, asking: Coroutine[object, object, list[Record]], asked: Asked) -> list[Record]:
+        """Wait for answers; on Ctrl-C say at once that it was heard."""
+
+        async def heard() -> list[Record]:
+            try:
+                return await asking
+            except asyncio.CancelledError:
+                self.notify(replace(asked, phase="stopping"))
+                raise
+
+        return self.runner.run(heard())
 
     def _means(self, contender: Contender) -> Means:
         asked = self.examination

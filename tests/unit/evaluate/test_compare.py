@@ -456,13 +456,17 @@ def test_stopped_by_the_user_it_keeps_what_was_answered(
     backend = backend_of(told_is_better)
     job = make_job(PROMPTED)
 
+    phases: list[str] = []
+
     def stop(asked: Asked) -> None:
-        if asked.done == 20:
+        phases.append(asked.phase)
+        if asked.done == 20 and "stopping" not in phases:
             signal.raise_signal(signal.SIGINT)
 
     with pytest.raises(Interrupted) as caught:
         compare(job, out=tmp_path / "out", progress=stop)
     assert 130 == caught.value.exit_code
+    assert "stopping" == phases[-1], "it was heard at once"
     kept = len((tmp_path / "out" / "rows.jsonl").read_text().splitlines())
     assert kept >= 20
     backend.requests.clear()

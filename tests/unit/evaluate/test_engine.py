@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -22,7 +22,7 @@ from unitune.evaluate.asking.journal import open_journal, read_record
 from unitune.evaluate.asking.pace import LIMIT
 from unitune.evaluate.asking.remembered import open_remembered
 from unitune.evaluate.results import Record
-from unitune.models import Reply, Request
+from unitune.models import Placed, Reply, Request
 
 
 @dataclass
@@ -55,9 +55,24 @@ class BatchedEcho(Echo):
     batch_size: int = 4
     batches: list[int] = field(default_factory=list[int])
 
-    async def replies(self, requests: Sequence[Request]) -> list[Reply]:
+    async def stream(self, requests: Sequence[Request]) -> AsyncGenerator[Placed]:
         self.batches.append(len(requests))
-        return [await self.reply(request) for request in requests]
+        yield [(place, await self.reply(request)) for place, request in enumerate(requests)]
+
+
+@dataclass
+class Slicing(Echo):
+    """Answers in whatever order, two at a time, and breaks where it is told to."""
+
+    batch_size: int = 8
+    breaks_after: int = 8
+
+    async def stream(self, requests: Sequence[Request]) -> AsyncGenerator[Placed]:
+        places = list(reversed(range(len(requests))))
+        for some in (places[at : at + 2] for at in range(0, len(places), 2)):
+            if len(self.asked) >= self.breaks_after:
+                raise RuntimeError("killed")
+            yield [(place, await self.reply(requests[place])) for place in some]
 
 
 def asking(case: str, request: Request, repeat: int = 0) -> Question:
@@ -67,6 +82,21 @@ def asking(case: str, request: Request, repeat: int = 0) -> Question:
 def questions(*texts: str) -> list[Question]:
     requests = [Request(messages=(Message(role="user", content=text),)) for text in texts]
     return [asking(*pair) for pair in zip(texts, requests, strict=True)]
+
+
+def test_each_slice_of_a_batch_is_written_down_when_it_is_answered(tmp_path: Path) -> None:
+    path, done = tmp_path / "rows.jsonl", list[int]()
+    asked = questions(*"abcdefgh")
+    with open_journal(path) as journal, pytest.raises(RuntimeError, match="killed"):
+        asyncio.run(ask(Slicing(breaks_after=4), asked, journal, "c", done.append))
+    assert [0, 2, 4] == done
+    assert ["h", "g", "f", "e"] == [
+        read_record(line).case for line in path.read_text().splitlines()
+    ]
+    again = Slicing()
+    records = put(again, path, asked)
+    assert list("abcdefgh") == [record.text for record in records]
+    assert ["d", "c", "b", "a"] == again.asked
 
 
 def put(model: Echo, path: Path, asked: Sequence[Question], contender: str = "c") -> list[Record]:
@@ -238,8 +268,8 @@ class Slow:
         pass
 
 class SlowBatched(Slow):
-    async def replies(self, requests):
-        return [await self.reply(request) for request in requests]
+    async def stream(self, requests):
+        yield [(at, await self.reply(request)) for at, request in enumerate(requests)]
 
 questions = [
     Question(f"c{{i}}", partial(Request, messages=(Message(role="user", content=f"c{{i}}"),)))

@@ -33,7 +33,11 @@ def quietly(make: Callable[..., PeftModel], *arguments: Any) -> PeftModel:
 
 
 def replies(model: LocalChatModel, *requests: Request) -> list[Reply]:
-    return asyncio.run(model.replies(requests))
+    async def gathered() -> dict[int, Reply]:
+        return {at: reply async for some in model.stream(requests) for at, reply in some}
+
+    found = asyncio.run(gathered())
+    return [found[at] for at in range(len(requests))]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -212,7 +216,7 @@ def test_a_cancelled_call_stops_early(
 
     async def cancel() -> None:
         endless = Request(messages=(Message(role="user", content="q"),), max_tokens=10**6)
-        task = asyncio.create_task(base.replies([endless]))
+        task = asyncio.create_task(base.reply(endless))
         await asyncio.sleep(0.05)
         task.cancel()
         await task

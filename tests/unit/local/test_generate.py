@@ -204,3 +204,46 @@ def test_no_prompts_give_no_answers(model: PreTrainedModel) -> None:
 
 def test_plain_attention_is_recognised(model: LlamaForCausalLM) -> None:
     assert is_plain(model)
+
+
+def test_answers_come_in_slices_of_seconds(
+    model: PreTrainedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A batch grows while it takes less than the wished time, and shrinks where it takes more."""
+    prompts = some_prompts(60)
+    expected = answer(model, prompts, Sampling(max_tokens=4), batch_size=60)
+    clock, sizes, told = [0.0], list[int](), dict[int, Generated]()
+    seconds = iter([4.0, 40.0, *[10.0] * 99])
+    answer_batch = generate._answer_batch
+
+    def slow(*arguments: Any) -> None:
+        clock[0] += next(seconds)
+        answer_batch(*arguments)
+
+    def done(places: Sequence[int], answers: Sequence[Generated]) -> None:
+        sizes.append(len(places))
+        told.update(zip(places, answers, strict=True))
+
+    monkeypatch.setattr(generate, "_answer_batch", slow)
+    monkeypatch.setattr(generate.time, "perf_counter", lambda: clock[0])
+    actual = answer(model, prompts, Sampling(max_tokens=4), done=done)
+    assert [8, 20, 5] == sizes[:3]
+    assert expected == actual == [told[place] for place in range(60)]
+
+
+def test_an_interrupt_is_heard_while_prompts_are_read(model: PreTrainedModel) -> None:
+    """Reading long prompts takes minutes on a small machine, before the first token."""
+    interrupt, forwards = threading.Event(), list[int]()
+
+    def count(*_: object) -> None:
+        forwards.append(1)
+        interrupt.set()
+
+    hook = model.register_forward_hook(count)
+    prompts = [list(range(200)) + [n] * 200 for n in range(8)]
+    try:
+        with pytest.raises(Interrupted):
+            answer(model, prompts[:1] + prompts, Sampling(max_tokens=9), interrupt=interrupt)
+    finally:
+        hook.remove()
+    assert len(forwards) <= 2

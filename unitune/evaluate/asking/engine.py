@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Literal, NamedTuple
@@ -40,7 +41,7 @@ REFUSED_AFTER = 3
 FOR_ALL = (401, 403, 404)
 HASH_DIGITS = 16
 
-Phase = Literal["dev", "test", "batch", "probe"]
+Phase = Literal["dev", "test", "batch", "probe", "stopping"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +78,7 @@ class Asked:
     Args:
         contender: Its name.
         phase: dev while prompts are chosen, test for the verdict, batch while test cases are with a
-            backend in batches, probe for general questions.
+            backend in batches, probe for general questions, stopping after Ctrl-C.
         prompt: The prompt that is being asked, in words.
         done: Cases that have their answer; of a batch as far as the backend says.
         total: Cases that there are; for a batch those that are with the backend.
@@ -290,7 +291,7 @@ class _Lane:
         self.notify(len(self.records))
         if isinstance(self.model, BatchedChatModel):
             for batch in _batches(pending, self.model.batch_size):
-                self._keep(batch, await _answers(self.model, batch))
+                await self._ask_together(self.model, batch)
             return
         left, pace = iter(pending), Pace(self.means.concurrency)
 
@@ -319,6 +320,18 @@ class _Lane:
             again = await persist(self.model, wider, pace, purse)
             outcome, request = again.after(outcome), wider
         return _allowed(outcome, request)
+
+    async def _ask_together(self, model: BatchedChatModel, batch: Sequence[_Pending]) -> None:
+        """Ask a batch, and write each part of it down as it is answered."""
+        left, requests = dict(enumerate(batch)), [one.question.put() for one in batch]
+        try:
+            async with aclosing(model.stream(requests)) as answers:
+                async for some in answers:
+                    asked = [left.pop(place) for place, _ in some]
+                    given = [_allowed(Outcome(reply), requests[place]) for place, reply in some]
+                    self._keep(asked, given)
+        except BackendError as error:
+            self._keep(list(left.values()), [Outcome(Reply.failed(error)) for _ in left])
 
     def _pending(self) -> list[_Pending]:
         """Take what is known, and return what is not."""
@@ -377,15 +390,6 @@ class _Lane:
                 f"{reply.error} What was answered is kept: run compare again when it is mended.",
                 status=reply.status,
             )
-
-
-async def _answers(model: BatchedChatModel, batch: Sequence[_Pending]) -> list[Outcome]:
-    requests = [one.question.put() for one in batch]
-    try:
-        replies = await model.replies(requests)
-    except BackendError as error:
-        return [Outcome(Reply.failed(error)) for _ in batch]
-    return [_allowed(Outcome(reply), put) for reply, put in zip(replies, requests, strict=True)]
 
 
 def _allowed(outcome: Outcome, request: Request) -> Outcome:

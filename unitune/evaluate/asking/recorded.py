@@ -9,7 +9,7 @@ case, never a wrong answer.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from pydantic import JsonValue, TypeAdapter, ValidationError
 
 from unitune.data.example import Example, Message, digest, digest_all
 from unitune.errors import DataError
-from unitune.models import Reply, Request
+from unitune.models import Placed, Reply, Request
 
 BATCH_SIZE = 100
 """To look one up takes no time, but requests take memory."""
@@ -76,9 +76,9 @@ class RecordedModel:
         """How many are looked up at once."""
         return BATCH_SIZE
 
-    async def replies(self, requests: Sequence[Request]) -> list[Reply]:
+    async def stream(self, requests: Sequence[Request]) -> AsyncGenerator[Placed]:
         """Look all questions up."""
-        return [await self.reply(request) for request in requests]
+        yield [(at, await self.reply(request)) for at, request in enumerate(requests)]
 
     async def reply(self, request: Request) -> Reply:
         """Look the question up."""
