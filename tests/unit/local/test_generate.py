@@ -210,8 +210,8 @@ def test_answers_come_in_slices_of_seconds(
     model: PreTrainedModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A batch grows while it takes less than the wished time, and shrinks where it takes more."""
-    prompts = some_prompts(60)
-    expected = answer(model, prompts, Sampling(max_tokens=4), batch_size=60)
+    prompts = some_prompts(200)
+    expected = answer(model, prompts, Sampling(max_tokens=4), batch_size=200)
     clock, sizes, told = [0.0], list[int](), dict[int, Generated]()
     seconds = iter([4.0, 40.0, *[10.0] * 99])
     answer_batch = generate._answer_batch
@@ -227,8 +227,8 @@ def test_answers_come_in_slices_of_seconds(
     monkeypatch.setattr(generate, "_answer_batch", slow)
     monkeypatch.setattr(generate.time, "perf_counter", lambda: clock[0])
     actual = answer(model, prompts, Sampling(max_tokens=4), done=done)
-    assert [8, 20, 5] == sizes[:3]
-    assert expected == actual == [told[place] for place in range(60)]
+    assert [32, 80, 32, 32, 24] == sizes
+    assert expected == actual == [told[place] for place in range(200)]
 
 
 def test_an_interrupt_is_heard_while_prompts_are_read(model: PreTrainedModel) -> None:
