@@ -19,6 +19,7 @@ from sqlalchemy.exc import OperationalError as NotOperating
 
 from unitune.errors import Busy, MissingExtra, UnituneError, Unreachable, UserError
 from unitune.install import install_command
+from unitune.redaction import redacted
 
 VARIABLE = "UNITUNE_LEDGER"
 EXAMPLE = f"{VARIABLE}=postgresql+psycopg://user@host/database"
@@ -122,10 +123,7 @@ class PostgreSQL:
 
     def _without_password(self, text: str) -> str:
         secrets = (self._url.password, self._url.query.get("password"))
-        for secret in secrets:
-            if isinstance(secret, str) and secret:
-                text = text.replace(secret, "***")
-        return text
+        return redacted(text, [secret for secret in secrets if isinstance(secret, str)])
 
 
 def _parsed(text: str) -> sa.URL:

@@ -17,6 +17,7 @@ from anthropic import Anthropic, AsyncAnthropic
 
 from unitune.errors import BackendError, UnituneError, Unreachable, UserError
 from unitune.ratelimits import asked_pause
+from unitune.redaction import redacted
 
 NAME = "anthropic"
 ANSWER_SECONDS = 300.0
@@ -107,9 +108,7 @@ def safe(words: str) -> str:
     Args:
         words: Of an answer.
     """
-    for secret in filter(None, map(os.environ.get, SECRETS)):
-        words = words.replace(secret, "***")
-    return words.rstrip(". ")
+    return redacted(words, map(os.environ.get, SECRETS)).rstrip(". ")
 
 
 def _said(error: anthropic.APIStatusError) -> str:

@@ -32,6 +32,7 @@ from botocore.session import Session
 
 from unitune.errors import BackendError, UnituneError, Unreachable, UserError
 from unitune.ratelimits import asked_pause
+from unitune.redaction import redacted
 from unitune_providers.bedrock.descriptions import Lean
 
 if TYPE_CHECKING:
@@ -282,6 +283,4 @@ def _said_no(error: ClientError, doing: str) -> BackendError:
 
 def _safe(words: str) -> str:
     """Take the environment's keys out, in case that AWS or a proxy repeats one."""
-    for secret in filter(None, map(os.environ.get, SECRETS)):
-        words = words.replace(secret, "***")
-    return words
+    return redacted(words, map(os.environ.get, SECRETS))

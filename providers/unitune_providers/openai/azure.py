@@ -24,6 +24,7 @@ from unitune.errors import BackendError, Unreachable, UserError
 from unitune.models import TunedModel
 from unitune.options import validated
 from unitune.ratelimits import asked_pause
+from unitune.redaction import redacted
 from unitune_providers.openai.options import AzureDeployOptions
 from unitune_providers.openai.server import required
 
@@ -156,7 +157,7 @@ def _send(
         raise Unreachable(f"azure could not {doing}: no answer from {address}.") from error
     if answer.is_success or (answer.status_code in GONE and method != "PUT"):
         return answer
-    words = _said(answer).replace(token, "***")
+    words = redacted(_said(answer), [token])
     raise BackendError(
         f"azure could not {doing}: {words} (HTTP {answer.status_code}).",
         status=answer.status_code,

@@ -16,6 +16,7 @@ import openai
 from unitune.errors import BackendError, Unreachable
 from unitune.fields import Unreadable
 from unitune.ratelimits import asked_pause
+from unitune.redaction import redacted
 from unitune_providers.openai.server import Server
 
 ADVICE = {
@@ -104,4 +105,4 @@ def without_key(words: str, server: Server) -> str:
         words: As the vendor said them.
         server: Whose key it is.
     """
-    return words.replace(server.key, "***")
+    return redacted(words, [server.key])

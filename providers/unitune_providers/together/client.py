@@ -22,6 +22,7 @@ from together.types import WhoamiProjectAPIKey
 
 from unitune.errors import BackendError, Unreachable, UserError
 from unitune.ratelimits import asked_pause
+from unitune.redaction import redacted
 
 KEY = "TOGETHER_API_KEY"
 PROJECT = "TOGETHER_PROJECT_ID"
@@ -176,5 +177,4 @@ def _text(response: httpx.Response) -> str:
 
 def _hidden(text: str) -> str:
     """Take the key out, in case that the vendor or a proxy repeats it."""
-    key = os.environ.get(KEY)
-    return text.replace(key, "***") if key else text
+    return redacted(text, [os.environ.get(KEY)])

@@ -12,7 +12,7 @@ import unitune
 
 ROOT = Path(unitune.__file__).parent
 ORDER = [
-    ["errors", "fields", "install"],
+    ["errors", "fields", "install", "redaction"],
     ["filesystem"],
     ["patience", "ratelimits"],
     ["yamlfile"],

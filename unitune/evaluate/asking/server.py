@@ -27,6 +27,7 @@ from unitune.errors import BackendError, JobError, Unreachable
 from unitune.fields import Unreadable, read_json, whole_text
 from unitune.models import Reply, Request
 from unitune.ratelimits import asked_pause, rest
+from unitune.redaction import redacted
 
 ANSWER_SECONDS = 600.0
 """Longest wait for one answer, as the backends wait: a model may think for minutes."""
@@ -131,7 +132,7 @@ class ServerChatModel:
 
     def _safe(self, words: str) -> str:
         """Take the key out, in case that a server repeats it."""
-        return words.replace(self._key, "***") if self._key else words
+        return redacted(words, [self._key])
 
 
 def _refusal(status: int, content: bytes) -> Refusal:
