@@ -91,7 +91,7 @@ def conclude(
         metric=task.primary,
         candidate=candidate.name,
         baseline=pairing.baseline.name,
-        baselines=tuple(_against(each, chosen) for each in pairings.values()),
+        baselines=tuple(_against(judgement.only(name), chosen) for name in pairings),
         difference=paired.difference,
         interval=(paired.interval.low, paired.interval.high),
         level=LEVEL,
@@ -146,10 +146,8 @@ def _retained(found: Retention) -> Retained:
     )
 
 
-def _against(pairing: Pairing, chosen: str) -> BaselineResult:
-    name = pairing.baseline.name
-    alone = judge({name: pairing}, name)
-    pair = alone.scored.paired
+def _against(alone: Judgement, chosen: str) -> BaselineResult:
+    name, pair = alone.scored.best.hardest, alone.scored.paired
     return BaselineResult(
         name=name,
         best_on_dev=name == chosen,

@@ -66,6 +66,11 @@ class Reading:
         pairs = {name: pairing.compare(pairing.task.primary) for name, pairing in pairings.items()}
         return cls(pairings, pairs, against_best(pairs, chosen))
 
+    def only(self, name: str) -> Reading:
+        """Return the reading were this the only baseline."""
+        pairs = {name: self.pairs[name]}
+        return Reading({name: self.pairings[name]}, pairs, against_best(pairs, name))
+
     @property
     def hardest(self) -> Pairing:
         """The candidate and the baseline that is hardest to beat."""
@@ -117,6 +122,16 @@ class Judgement:
     verdict: Verdict
     doubt: Ruling | None = None
 
+    @classmethod
+    def of(cls, scored: Reading, others: tuple[Reading, ...]) -> Judgement:
+        """Take the verdict that all readings share."""
+        doubt = _doubt(scored, others)
+        return cls(scored, others, Verdict.INCONCLUSIVE if doubt else scored.best.verdict, doubt)
+
+    def only(self, name: str) -> Judgement:
+        """Return the judgement were this the only baseline."""
+        return Judgement.of(self.scored.only(name), tuple(one.only(name) for one in self.others))
+
 
 def judge(pairings: Mapping[str, Pairing], chosen: str) -> Judgement:
     """Say what the answers show.
@@ -132,8 +147,7 @@ def judge(pairings: Mapping[str, Pairing], chosen: str) -> Judgement:
             Reading.of(_given(pairings, to_candidate=to_candidate), chosen)
             for to_candidate in (False, True)
         )
-    doubt = _doubt(scored, others)
-    return Judgement(scored, others, Verdict.INCONCLUSIVE if doubt else scored.best.verdict, doubt)
+    return Judgement.of(scored, others)
 
 
 def cut_of(task: Task, side: Graded) -> Cut:
