@@ -4,22 +4,35 @@ from __future__ import annotations
 
 import os
 import sys
+from dataclasses import replace
 from decimal import Decimal
 
 import typer
 
+from unitune import registry
+from unitune.abilities import Deploys
 from unitune.cli.money import between, dollars
 from unitune.cost.budget import HostingBudget, ProjectBudget
+from unitune.cost.prices.book import PriceBook, book_for
+from unitune.cost.spread import Spread
 from unitune.errors import OverBudget
+from unitune.evaluate import retention
+from unitune.evaluate.asking.pricing import AnswerPrices, answer_prices
+from unitune.evaluate.asking.spending import most_usd
 from unitune.job import Job
+from unitune.planning.feasibility import on_its_own_name
 from unitune.planning.money import money_of
-from unitune.planning.plan import plan
+from unitune.planning.plan import answers, plan
 from unitune.runs.hosting import budget_of, usd_per_hour
 from unitune.runs.run import Run
 
 TRAINING = (
     "Give a budget (--budget 20, or budget: {usd: 20} in the job, or budget.yaml), or save a plan, "
     "read it and launch it: unitune plan FILE -o plan.json, unitune apply plan.json."
+)
+ANSWERS = (
+    "Give a budget (--budget 5, or budget: {usd: 5} under evaluate in the job). `--replay` judges "
+    "by recorded answers, and costs nothing."
 )
 DEPLOYMENT = "Give a budget: --budget 20, or month_usd or project_usd in budget.yaml."
 
@@ -56,12 +69,52 @@ def consent_to_deployment(run: Run, seconds: float, budget: HostingBudget) -> No
     """
     if budget.usd is not None or budget_of(run) != ProjectBudget():
         return  # deploying holds it to them
+    if not isinstance(registry.backend(run.backend_name), Deploys):
+        return  # deploying says that there is nothing to deploy
     rate = usd_per_hour(run, budget.prices)
     if rate == 0 or (rate is None and budget.unpriced):
         return
     hours = Decimal(seconds) / 3600
     usd = "unknown" if rate is None else f"{dollars(rate * hours)} at ${rate:f} an hour"
     agree("deployment", usd, f"Let it stand for {hours:.4g} h?", DEPLOYMENT)
+
+
+def consent_to_answers(job: Job, *, allow_unpriced: bool) -> None:
+    """Make sure that somebody has agreed to what answers without a budget may cost.
+
+    Servers and endpoints of the user's own count only where the job gives their price.
+
+    Args:
+        job: About to be compared.
+        allow_unpriced: Whether the user takes unknown prices.
+
+    Raises:
+        OverBudget: Nobody has, and nobody can be asked, or says no.
+    """
+    book = book_for(job)
+    job = on_its_own_name(job, book.offer(job.backend))
+    prices = answer_prices(job, book)
+    unknown_alone = not replace(prices, unpriced=()).charged
+    if not prices.charged or (unknown_alone and allow_unpriced):
+        return
+    agree("comparison", _answers_usd(job, book, prices), "Go on?", ANSWERS)
+
+
+def _answers_usd(job: Job, book: PriceBook, prices: AnswerPrices) -> str:
+    """Return what the answers may cost, in words; those that are recorded cost nothing again."""
+    asked = {line.what: line.usd for line in answers(job, book)}
+    paid = [usd for name, usd in asked.items() if name in prices.contenders and usd is not None]
+    parts = [between(Spread.total(paid))] if paid else []
+    if prices.retention:
+        most = sum(
+            most_usd(price, question.put())
+            for price in prices.retention.values()
+            for question in retention.questions()
+        )
+        parts.append(f"up to {dollars(Decimal(most))} for general questions")
+    parts += [f"what {name} asks" for name in prices.scorers]
+    parts += [f"unknown for {name}" for name in prices.unpriced]
+    return "; ".join(parts)
 
 
 def agree(what: str, usd: str, question: str, otherwise: str) -> None:

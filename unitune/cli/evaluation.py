@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from unitune.cli.options import DeployOption, JobFile, Json, OtherBackend, Quiet, RunId
+from unitune.cli.options import (
+    AllowUnpriced,
+    DeployOption,
+    JobFile,
+    Json,
+    OtherBackend,
+    Quiet,
+    RunId,
+)
 from unitune.errors import UserError
 
 if TYPE_CHECKING:
@@ -52,6 +60,7 @@ def compare(
         str | None,
         typer.Option(metavar="USD", help="The most that the answers may cost, in US dollars."),
     ] = None,
+    allow_unpriced: AllowUnpriced = False,
     update_baseline: Annotated[
         bool,
         typer.Option(
@@ -67,20 +76,24 @@ def compare(
     """Judge the tuned model against the best prompt, case by case, and gate on it.
 
     Killed at any moment, it goes on where it stopped. Without a gate in the job it exits 0
-    whatever the verdict.
+    whatever the verdict. Where a vendor takes money for answers it needs a budget (--budget, or
+    evaluate.budget); without one a terminal asks, and a script is refused.
 
     [dim]$ unitune compare unitune.yaml
     $ unitune compare unitune.yaml --batch
     $ unitune compare unitune.yaml --replay --out evaluation
     $ unitune compare unitune.yaml --json > verdict.json[/dim]
     """
+    from unitune.cli.consent import consent_to_answers, consent_to_deployment
     from unitune.cli.options import deploy_options_of, seconds_of, usd_of
     from unitune.cli.output import aside, console
     from unitune.cli.progress import asking
+    from unitune.cost.budget import HostingBudget
     from unitune.evaluate.compare import compare as make_comparison
     from unitune.evaluate.compare import default_folder
     from unitune.job import Job
     from unitune.report.terminal import comparison_view
+    from unitune.runs.deploying import needs_deployment
 
     if option and deploy is None:
         raise UserError("--option is for the deployment that --deploy brings up; give both.")
@@ -88,17 +101,25 @@ def compare(
     if budget is not None:
         job = job.answered_for(usd_of("--budget", budget))
     found = None if run is None else _named(run)
+    seconds = None if deploy is None else seconds_of("--deploy", deploy)
+    if not replay and job.evaluate.budget is None:
+        consent_to_answers(job, allow_unpriced=allow_unpriced)
+        if seconds is not None:
+            found = found or _newest(job)
+            if needs_deployment(found):
+                consent_to_deployment(found, seconds, HostingBudget(unpriced=allow_unpriced))
     with asking(quiet=quiet or json) as progress:
         comparison = make_comparison(
             job,
             found,
             out=out,
-            deploy_seconds=None if deploy is None else seconds_of("--deploy", deploy),
+            deploy_seconds=seconds,
             deploy_options=deploy_options_of(option),
             batch=batch,
             replay=replay,
             recall=recall,
             update_baseline=update_baseline,
+            allow_unpriced=allow_unpriced,
             progress=progress,
             announce=None if progress is None else aside().print,
         )
@@ -118,6 +139,16 @@ def _baseline_line(job: Job, *, passed: bool) -> str:
     if passed:
         return f"{path} is written; look through its diff and commit it."
     return f"{path} is left as it was: the gate's other rules must pass first."
+
+
+def _newest(job: Job) -> Run:
+    """Return the run whose model is judged where the user names none."""
+    from unitune.cost.prices.book import offer_for
+    from unitune.data.split import load_splits
+    from unitune.evaluate.contenders.under_test import judged
+    from unitune.planning.feasibility import on_its_own_name
+
+    return judged(on_its_own_name(job, offer_for(job)), load_splits(job), None).run
 
 
 def _named(run: str) -> Run:

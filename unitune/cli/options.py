@@ -33,7 +33,7 @@ BudgetUsd = Annotated[
 ]
 AllowUnpriced = Annotated[
     bool,
-    typer.Option("--allow-unpriced", help="Launch although the price is unknown or old."),
+    typer.Option("--allow-unpriced", help="Go on although a price is unknown or old."),
 ]
 GivenPrices = Annotated[
     list[str],

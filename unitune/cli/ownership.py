@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from unitune.cli.options import JobFile, Json
+from unitune.cli.options import GivenPrices, JobFile, Json, prices_given
 
 
 def cost(
@@ -21,6 +21,7 @@ def cost(
         int | None,
         typer.Option("--requests", metavar="N", min=1, help="Requests a month."),
     ] = None,
+    price: GivenPrices,
     out: Annotated[
         Path | None, typer.Option("-o", "--out", metavar="FILE", help="Write a page with the plot.")
     ] = None,
@@ -30,7 +31,8 @@ def cost(
 
     Training, hosting and requests over the months that the model lives, against the prompted base
     and the newest untuned model. How it will be used stands in the job (`usage`), or is measured
-    in its newest comparison, or counted. Nobody is called.
+    in its newest comparison, or counted. A training of the same job that has been billed counts as
+    billed. Nobody is called.
 
     [dim]$ unitune cost unitune.yaml
     $ unitune cost unitune.yaml --backend azure --backend together --requests 250000
@@ -45,6 +47,7 @@ def cost(
     from unitune.report.ownership.terminal import ownership_view
 
     job = Job.load(file)
+    job = job.at(prices_given(price, backend[0] if backend and len(backend) == 1 else job.backend))
     if out is not None:
         check_place(out, PAGE, [file])
     found = own_everywhere(job, backend or [job.backend], requests_month=requests)

@@ -141,6 +141,28 @@ def estimate(  # noqa: PLR0913 - what a cost depends on
     )
 
 
+def answer_lines(  # noqa: PLR0913 - what a cost depends on
+    job: Job,
+    offer: Offer,
+    work: Workload,
+    book: PriceBook,
+    day: date,
+    *,
+    others: Mapping[str, Workload] | None = None,
+) -> tuple[Line, ...]:
+    """Return what the answers of each contender cost, the search for its prompt on dev included.
+
+    Args:
+        job: Its contenders.
+        offer: Of the job's backend.
+        work: The job's rows, as the base model counts them.
+        book: Prices.
+        day: Whose prices to take.
+        others: Rows as the models of other contenders count them, by contender.
+    """
+    return tuple(_evaluation(_Priced(offer, job, book, day, {}), work, others or {}, []))
+
+
 def repriced(made: Estimate, book: PriceBook, day: date) -> Estimate:
     """Return an estimate of the same work with the prices of another day.
 

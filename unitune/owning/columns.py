@@ -96,14 +96,14 @@ def tuned(pricing: Pricing, tokens: Tokens, profile: Profile) -> Answerer:
 
 
 def _request(pricing: Pricing, tokens: Tokens, profile: Profile, *, tuned: bool) -> Request:
-    """Return a usual request; on one's own machine a token costs nothing."""
+    """Return a usual request; on one's own machine a token costs nothing but its hours."""
     serving = pricing.offer.serving_of(pricing.model)
     caching = serving.caching if serving else None
     reasons = serving is not None and serving.reasons and not tokens.hidden
     return Request(
         prompt=tokens.prompt,
         answer=tokens.answer,
-        rates=Rates(Decimal(0), Decimal(0)) if _is_here(pricing) else pricing.rates(tuned=tuned),
+        rates=_rates_here(pricing) if _is_here(pricing) else pricing.rates(tuned=tuned),
         shared=tokens.shared,
         caching=caching
         and CachingRule(caching.minimum_tokens, caching.step_tokens, caching.write_factor),
@@ -112,20 +112,27 @@ def _request(pricing: Pricing, tokens: Tokens, profile: Profile, *, tuned: bool)
     )
 
 
+def _rates_here(pricing: Pricing) -> Rates:
+    """Return the rates of one's own machine, which is paid by the hour, if its price is known."""
+    nothing = None if pricing.find("machine") is None else Decimal(0)
+    return Rates(nothing, nothing)
+
+
 def _is_here(pricing: Pricing) -> bool:
     """Whether it runs on the user's own machine."""
     return pricing.offer.training_price == "none"
 
 
-def _machine(pricing: Pricing, profile: Profile) -> tuple[Spread, tuple[str, ...]]:
-    """Return what a machine of one's own costs a month, where an hour of it has a price."""
+def _machine(pricing: Pricing, profile: Profile) -> tuple[Spread | None, tuple[str, ...]]:
+    """Return what a machine of one's own costs a month; None where an hour of it has no price."""
     row = pricing.find("machine")
     if row is None:
         note = (
-            f"{pricing.backend} makes no charge, and an hour of the machine has no price: set one "
-            "as machine in prices.yaml to reckon with it."
+            f"{pricing.backend} makes no charge, and what an hour of the machine costs is not "
+            f"known: --price {pricing.backend}:machine=0.85 or machine in prices.yaml says it, 0 "
+            "where nothing is to be reckoned."
         )
-        return NOTHING, (note,)
+        return None, (note,)
     note = "one machine is reckoned with, whatever the volume and however long the prompts."
     return _by_the_hour(row, profile), (note,)
 
@@ -180,6 +187,8 @@ def _token_notes(pricing: Pricing, request: Request, *, tuned: bool) -> Iterator
     where = f"{pricing.backend}{f' ({pricing.tier})' if pricing.tier else ''}"
     named = f"{'a tuned ' if tuned else ''}{pricing.model} on {where}"
     prices = (("input", request.rates.input), ("output", request.rates.output))
+    if _is_here(pricing):
+        return
     if lacking := [name for name, usd in prices if usd is None]:
         yield f"no price is known for {' and '.join(lacking)} of {named}; prices.yaml can name it."
     elif tuned or request.caches:

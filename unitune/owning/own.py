@@ -29,6 +29,7 @@ from unitune.data.split import Splits, load_splits
 from unitune.errors import JobError, UnituneError, UserError
 from unitune.job import Job
 from unitune.offer import Offer
+from unitune.owning.billed import Billed, billed
 from unitune.owning.columns import Answerer, tuned, untuned
 from unitune.owning.counted import Counted, count
 from unitune.owning.documents import (
@@ -111,11 +112,13 @@ def own(job: Job, book: PriceBook | None = None, *, requests_month: int | None =
         measured=measured(job),
         counted=None if says_all_tokens(job.usage) else _counted(job, offer, splits),
     )
-    once = _once(job, offer, splits, book)
+    bill = billed(job, splits)
+    once = _once(job, offer, splits, book, bill)
     answerers = _answerers(_pricings(job, book, horizon.begins, rival), used, once)
     notes = (
         *_refusals(job, offer, horizon.begins),
         *_limits(horizon, once),
+        *([f"a training has cost ${bill.usd:f}, as run {bill.run} was billed."] if bill else ()),
         *(note for one in answerers for note in _told(one)),
         *used.notes,
         *_ages(answerers, horizon.begins),
@@ -206,9 +209,13 @@ class _Once:
         return paid + Spread.of(self.preparation_usd)
 
 
-def _once(job: Job, offer: Offer, splits: Splits, book: PriceBook) -> _Once:
+def _once(job: Job, offer: Offer, splits: Splits, book: PriceBook, bill: Billed | None) -> _Once:
+    training = training_usd(job, offer, splits, book) if bill is None else Spread.of(bill.usd)
+    here = offer.training_price == "none"
+    if here and book.find(job.backend, job.base_model, "machine", on=today()) is None:
+        training = None  # its hours are the machine's, and nobody has said what those cost
     return _Once(
-        training=training_usd(job, offer, splits, book),
+        training=training,
         answers=len(splits.test or ()) * job.evaluate.repeats,
         runs=job.usage.runs,
         preparation_usd=job.usage.preparation_usd,
@@ -295,7 +302,10 @@ def _limits(horizon: Horizon, once: _Once) -> Iterator[str]:
             f"the {horizon.planned} planned, and nothing pays back after them."
         )
     if once.training is None:
-        yield "what a training costs is not known: its price is not, or it is charged by the hour."
+        yield (
+            "what a training costs is not known: its price is not, or that of the machine's hours, "
+            "or it is charged by the hour. --price and prices.yaml name one."
+        )
 
 
 def _told(one: Answerer) -> Iterator[str]:

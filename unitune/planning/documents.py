@@ -10,6 +10,8 @@ from pydantic import BaseModel, ConfigDict
 from unitune.abilities import Forecast
 from unitune.cost.documents import Estimate
 from unitune.data.findings import Finding
+from unitune.job import TrainingBudget
+from unitune.specs.prices import PriceEntry
 
 NO_BACKEND = "no-backend"
 """Code of the finding that something is known of a vendor, and nothing can be launched there."""
@@ -25,6 +27,10 @@ class Bound(BaseModel):
     """SHA-256 of each file as it would be handed over, by its name."""
     job_file: str | None = None
     """Where the job stands, from the folder of the saved plan; None where it was not saved."""
+    given_prices: tuple[PriceEntry, ...] = ()
+    """Prices of the command line that it was made with; they hold for the launch, too."""
+    given_budget: TrainingBudget | None = None
+    """The budget of the command line, likewise."""
 
 
 class Plan(BaseModel):

@@ -14,8 +14,8 @@ from decimal import Decimal
 from unitune import registry
 from unitune.abilities import CountsTokens, Forecasts, Vets
 from unitune.cost.budget import budget_findings, caps, unknown_findings
-from unitune.cost.documents import Estimate
-from unitune.cost.estimate import estimate
+from unitune.cost.documents import Estimate, Line
+from unitune.cost.estimate import answer_lines, estimate
 from unitune.cost.prices.book import PriceBook
 from unitune.cost.prices.staleness import age_findings
 from unitune.cost.spread import Spread
@@ -25,7 +25,7 @@ from unitune.cost.workload import Workload
 from unitune.data.check import check_and_split
 from unitune.data.dataset import spread
 from unitune.data.findings import Finding, error, note, warning
-from unitune.data.split import Splits
+from unitune.data.split import Splits, load_splits
 from unitune.errors import JobError, MissingExtra, Unsupported
 from unitune.install import install_command
 from unitune.job import Job
@@ -128,6 +128,7 @@ def _with_rows(found: Plan, job: Job, offer: Offer, rows: Rows, money: Money) ->
             "bound": Bound(
                 job=job.model_dump(mode="json"),
                 files={name: file.sha256 for name, file in files.items()},
+                given_prices=job.given_prices,
             ),
         }
     )
@@ -205,15 +206,31 @@ def _asked(job: Job, offer: Offer, splits: Splits) -> dict[str, TokenCounter]:
     return {job.base_model: VendorCounter.asking(backend, job.base_model, ours, sample)}
 
 
+def answers(job: Job, book: PriceBook) -> tuple[Line, ...]:
+    """Return what the answers of a comparison may cost, a line for each contender that is asked.
+
+    Args:
+        job: With the offer's own name of its model; it need not train anything.
+        book: Prices.
+    """
+    offer, rows = book.offer(job.backend), Rows(load_splits(job))
+    work, others = _counted(job, offer, rows), _others(job, rows)
+    return answer_lines(job, offer, work, book, today(), others=others)
+
+
 def _estimated(job: Job, offer: Offer, rows: Rows, money: Money) -> Estimate:
-    work = _counted(job, offer, rows)
-    others = {
+    work, others = _counted(job, offer, rows), _others(job, rows)
+    learnt = money.learnt(job, work.basis)
+    return estimate(job, offer, work, money.book, today(), others=others, learnt=learnt)
+
+
+def _others(job: Job, rows: Rows) -> dict[str, Workload]:
+    """Return the rows as the models of other contenders count them, by contender."""
+    return {
         spec.name: rows.counted_for(spec.model)
         for spec in job.evaluate.contenders
         if isinstance(spec, Model) and spec.model != job.base_model
     }
-    learnt = money.learnt(job, work.basis)
-    return estimate(job, offer, work, money.book, today(), others=others, learnt=learnt)
 
 
 def _begun(job: Job, offer: Offer) -> Plan:

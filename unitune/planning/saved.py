@@ -20,7 +20,7 @@ from unitune.specs.prices import PriceRow
 
 
 def saved_text(found: Plan, path: Path, job_file: Path) -> str:
-    """Return a plan that can be applied, as its file holds it.
+    """Return a plan that can be applied, as its file holds it, with what its command line said.
 
     Args:
         found: Of one backend, without errors.
@@ -33,7 +33,9 @@ def saved_text(found: Plan, path: Path, job_file: Path) -> str:
     if found.errors or found.bound is None:
         raise UserError(f"the plan has errors and was not saved: {found.errors[0]}")
     place = os.path.relpath(job_file.absolute(), path.absolute().parent)
-    bound = found.bound.model_copy(update={"job_file": place})
+    budget = Job.model_validate(found.bound.job).budget
+    given = budget if budget != Job.load(job_file).budget else None
+    bound = found.bound.model_copy(update={"job_file": place, "given_budget": given})
     saved = found.model_copy(update={"bound": bound})
     return saved.model_dump_json(indent=2) + "\n"
 
@@ -61,7 +63,7 @@ def _how_to_save(path: Path) -> str:
 
 
 def job_of(found: Plan, path: Path) -> Job:
-    """Return the job of a saved plan, as its file stands now.
+    """Return the job of a saved plan, as its file stands now, with what the plan was given.
 
     Args:
         found: The plan.
@@ -76,7 +78,9 @@ def job_of(found: Plan, path: Path) -> Job:
     file = path.absolute().parent / found.bound.job_file
     if not file.exists():
         raise JobError(f"{path} was made from {file}, which is not there any more.")
-    return Job.load(file).on(found.backend)
+    job = Job.load(file).on(found.backend).at(found.bound.given_prices)
+    given = found.bound.given_budget
+    return job if given is None else job.model_copy(update={"budget": given})
 
 
 def changes(then: Plan, now: Plan) -> tuple[str, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from decimal import Decimal
 from pathlib import Path
 
 import jsonschema
@@ -11,6 +12,7 @@ from command_line import Command
 from sample_ownership import job
 
 from unitune.job import Job
+from unitune.owning.billed import Billed
 
 
 @pytest.fixture
@@ -92,3 +94,19 @@ def test_after_a_comparison_tokens_are_measured(unitune: Command, tmp_path: Path
     assert "measured" == sources["tuned prompt"]
     assert "measured" == sources["prompted answer"]
     assert details["tuned prompt"].startswith("run r")
+
+
+def test_a_price_of_the_command_line_counts(unitune: Command, job_file: Path) -> None:
+    def once(*more: str) -> object:
+        found = json.loads(unitune("cost", str(job_file), "--json", *more).out)
+        return found["backends"][0]["columns"][1]["once_usd"]
+
+    assert once() != once("--price", "training=5000")
+
+
+def test_a_training_that_was_billed_counts_as_billed(
+    unitune: Command, job_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("unitune.owning.own.billed", lambda *_: Billed("r2611", Decimal("12.5")))
+    told = unitune("cost", str(job_file))
+    assert (0, True) == (told.code, "a training has cost $12.5, as run r2611" in told.out)

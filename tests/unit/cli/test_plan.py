@@ -12,6 +12,8 @@ import pytest
 from command_line import Command
 
 from unitune.cli import output
+from unitune.planning import saved
+from unitune.planning.plan import plan as make_plan
 from unitune.registry import offer_names
 
 SDKS = ["openai", "together", "google.genai", "boto3", "anthropic", "torch", "transformers"]
@@ -233,3 +235,19 @@ def test_a_price_of_nothing_in_the_jobs_folder_is_a_warning(unitune: Command, fi
     )
     flagged = unitune("plan", str(file), "--json", "--price", "training=0")
     assert "free-by-own-price" not in flagged.out
+
+
+def test_a_saved_plan_carries_the_prices_and_the_budget_of_its_command_line(
+    unitune: Command, file: Path
+) -> None:
+    (file.parent / "prices.yaml").unlink()
+    change(file, "tuning: {epochs: 2}", "tuning: {epochs: 2}\nprices: []")
+    given = ("--price", "training=5", "--budget", "20")
+    assert 0 == unitune("plan", str(file), *given, "-o", "plan.json").code
+    kept = saved.read(Path("plan.json"))
+    job = saved.job_of(kept, Path("plan.json"))
+    assert () == saved.changes(kept, make_plan(job))
+    assert job.budget is not None
+    assert 20 == job.budget.usd
+    change(file, "epochs: 2", "epochs: 3")
+    assert saved.changes(kept, make_plan(saved.job_of(kept, Path("plan.json"))))

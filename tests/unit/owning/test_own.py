@@ -13,8 +13,10 @@ from unitune.cost.spread import Spread
 from unitune.data.load import load
 from unitune.errors import JobError, UserError
 from unitune.job import Data
-from unitune.owning.documents import Ownership
+from unitune.owning.documents import Ownership, OwnershipList
 from unitune.owning.own import own
+from unitune.report.ownership import html
+from unitune.report.ownership.words import headline
 
 
 @pytest.fixture(autouse=True)
@@ -123,17 +125,26 @@ def test_a_job_that_tunes_nothing_is_refused() -> None:
         own(compared_only, book())
 
 
-def test_on_ones_own_machine_nothing_is_charged_unless_an_hour_has_a_price() -> None:
+def test_on_ones_own_machine_what_an_hour_costs_decides() -> None:
+    """Without its price every line is unknown, and none is $0."""
     local = job("smollm2-135m-instruct", "local")
     priced = {**PRICES, "rows": [{"machine": "0.50"}]}
 
-    free = own(local, book(backend="local"))
+    unpriced = own(local, book(backend="local"))
     rented = own(local, book(priced, backend="local"))
 
-    assert Spread.of(Decimal(0)) == free.columns[1].month_usd
-    assert any("machine in prices.yaml" in note for note in free.notes)
-    assert rented.columns[1].month_usd is not None
-    assert "365.00" == f"{rented.columns[1].month_usd.expected:.2f}"
+    for column in unpriced.columns[:2]:
+        assert column.month_usd is column.request_usd is column.total_usd is None
+        assert {None} == {at.usd_month for at in column.costs}
+    assert unpriced.columns[1].once_usd is None
+    assert any("machine in prices.yaml" in note for note in unpriced.notes)
+    assert "is not known" in headline(unpriced)
+    page = html.render(OwnershipList(backends=(unpriced,), left_out=()))
+    assert 'data-label="tuned"><span>unknown' in page
+    assert 'data-label="tuned"><span>$0' not in page
+    for column in rented.columns[:2]:
+        assert column.month_usd is not None
+        assert Decimal(365) == column.month_usd.expected
 
 
 def test_the_command_lines_volume_goes_before_the_jobs() -> None:

@@ -22,12 +22,15 @@ from unitune.abilities import Page
 from unitune.backend import Event, State, Status
 from unitune.cost.budget import ProjectBudget, project_budget
 from unitune.cost.documents import Estimate
+from unitune.data.split import load_splits
 from unitune.errors import Mismatch, OverBudget, Unreachable
 from unitune.home import home
 from unitune.job import Job, TrainingBudget, Tuning
 from unitune.ledger import Books, DeploymentRecord, Ledger
 from unitune.models import TunedModel
 from unitune.offer import Billing
+from unitune.owning.billed import Billed
+from unitune.owning.billed import billed as billed_training
 from unitune.planning import saved
 from unitune.planning.plan import plan
 from unitune.runs import launching, run, watching
@@ -453,6 +456,18 @@ def test_a_bill_stands_beside_its_estimate(priced: Priced, monkeypatch: pytest.M
     assert abs(found.price_drift - Decimal("0.1")) < Decimal("0.000001")
     assert not found.provisional
     assert usd == budgeting.spent_here(Ledger(home()), today()).project_usd
+
+
+def test_owning_counts_a_training_as_it_was_billed(
+    priced: Priced, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = priced()
+    splits = load_splits(job)
+    assert billed_training(job, splits) is None
+    billed(monkeypatch, 500, "0.75")
+    done = run.launch(job).wait(0)
+    assert Billed(done.id, Decimal("0.75")) == billed_training(job, splits)
+    assert billed_training(other(job), splits) is None, "another training"
 
 
 def test_a_cancelled_run_is_settled_by_the_vendors_rule_and_provisionally(priced: Priced) -> None:

@@ -1,0 +1,113 @@
+"""A comparison that a vendor is paid for needs a budget, or a person who says yes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from command_line import Command
+
+pytest.importorskip("openai", reason="needs the extra `openai`")
+
+import typer
+
+from unitune.cli import consent
+from unitune.cost.prices.book import PriceBook
+from unitune_providers.loopback.openai.vendor import KEY
+from unitune_providers.loopback.playing import PARTS, Playing, play
+
+MODEL = PARTS["openai"].model
+JOB = f"""
+name: asked
+model: {MODEL}
+backend: openai
+data: {{test: test.jsonl}}
+evaluate:
+  max_tokens: 16
+  contenders:
+    - {{type: recorded, name: old, answers: old.jsonl}}
+    - {{type: zero-shot, role: candidate}}
+  prices: {{{MODEL}: {{input: 0.40, output: 1.60}}}}
+"""
+SERVER = JOB.replace("backend: openai", "backend: local").replace(
+    "{type: zero-shot, role: candidate}",
+    "{type: server, url: URL, model: MODEL, role: candidate, prompt: zero-shot, "
+    "api_key_variable: OWN_KEY}",
+)
+
+
+@pytest.fixture
+def vendor(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Playing]:
+    rows = [{"id": f"c{at}", "prompt": f"{at * 7919}?", "completion": "yes"} for at in range(20)]
+    old = [{"case": row["id"], "answer": "no"} for row in rows]
+    for name, lines in (("test", rows), ("old", old)):
+        text = "".join(json.dumps(line) + "\n" for line in lines)
+        (tmp_path / f"{name}.jsonl").write_text(text, encoding="utf-8")
+    (tmp_path / "unitune.yaml").write_text(JOB, encoding="utf-8")
+    monkeypatch.setenv("OWN_KEY", KEY)
+    with play("openai") as playing:
+        yield playing
+
+
+def asked(vendor: Playing) -> int:
+    return len(vendor.server.asked("POST", "/chat/completions$"))
+
+
+def test_a_script_asks_a_vendor_only_within_a_budget(unitune: Command, vendor: Playing) -> None:
+    refused = unitune("compare", "unitune.yaml", "--out", "out")
+    assert (6, 0) == (refused.code, asked(vendor))
+    assert "the comparison costs money: $0.01. Give a budget (--budget 5" in refused.err
+
+    done = unitune("compare", "unitune.yaml", "--out", "out", "--budget", "1")
+    assert (0, 20) == (done.code, asked(vendor)), done.err
+    replayed = unitune("compare", "unitune.yaml", "--out", "out", "--replay")
+    assert (0, 20) == (replayed.code, asked(vendor)), "no question, no cost"
+
+
+@pytest.mark.parametrize("said", [False, True])
+def test_a_person_is_asked_with_what_it_may_cost(
+    unitune: Command,
+    vendor: Playing,
+    monkeypatch: pytest.MonkeyPatch,
+    said: bool,  # noqa: FBT001 - a parameter of the test
+) -> None:
+    questions: list[str] = []
+
+    def confirm(question: str, **_: object) -> bool:
+        questions.append(question)
+        return said
+
+    monkeypatch.setattr(consent, "somebody_is_there", lambda: True)
+    monkeypatch.setattr(typer, "confirm", confirm)
+    assert (0 if said else 6) == unitune("compare", "unitune.yaml").code
+    assert ["The comparison costs money: $0.01. Go on?"] == questions
+    assert (20 if said else 0) == asked(vendor)
+
+
+def test_an_unknown_price_needs_a_word(unitune: Command, vendor: Playing) -> None:
+    """A model that no price list has: a budget cannot hold what nobody can reckon."""
+    text = Path("unitune.yaml").read_text(encoding="utf-8")
+    Path("unitune.yaml").write_text(text.replace(f"prices: {{{MODEL}", "prices: {other"), "utf-8")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(PriceBook, "find", lambda *_, **__: None)
+        refused = unitune("compare", "unitune.yaml")
+        assert (6, True) == (refused.code, "unknown for zero-shot" in refused.err), refused.err
+        limited = unitune("compare", "unitune.yaml", "--budget", "1")
+        assert (6, True) == (limited.code, "no price is known of zero-shot" in limited.err)
+        assert 0 == asked(vendor)
+        assert 0 == unitune("compare", "unitune.yaml", "--allow-unpriced").code
+
+
+@pytest.mark.parametrize(("usd", "code"), [(None, 0), ("0", 0), ("0.40", 6)])
+def test_a_server_of_ones_own_counts_where_it_has_a_price(
+    unitune: Command, vendor: Playing, usd: str | None, code: int
+) -> None:
+    job = SERVER.replace("URL", f"{vendor.server.url}/v1").replace("MODEL", MODEL)
+    lines = [line for line in job.splitlines() if "prices:" not in line]
+    if usd is not None:
+        lines.append(f"  prices: {{{MODEL}: {{input: {usd}, output: {usd}}}}}")
+    Path("unitune.yaml").write_text("\n".join(lines), encoding="utf-8")
+    assert code == unitune("compare", "unitune.yaml").code
+    assert (20 if code == 0 else 0) == asked(vendor)
