@@ -212,6 +212,7 @@ def read_answer(answer: Answer, seconds: float | None) -> Reply:
         finish_reason=FINISHES.get(word, word),
         prompt_tokens=usage.input_tokens + cached,
         completion_tokens=usage.output_tokens,
+        thought=any(block.type in ("thinking", "redacted_thinking") for block in answer.content),
         seconds=seconds,
         tool_calls=tuple(
             function_call(block.name, cast("JsonValue", block.input), block.id)

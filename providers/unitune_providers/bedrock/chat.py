@@ -178,6 +178,7 @@ def _read(answer: ConverseResponseTypeDef, seconds: float) -> Reply:
         finish_reason=FINISHES.get(word, word),
         prompt_tokens=usage.get("inputTokens"),
         completion_tokens=usage.get("outputTokens"),
+        thought=any("reasoningContent" in block for block in blocks),
         seconds=seconds,
         tool_calls=tuple(
             function_call(use["name"], cast("JsonValue", use["input"]), use["toolUseId"])

@@ -190,6 +190,8 @@ def read_answer(answer: types.GenerateContentResponse, seconds: float | None) ->
         finish_reason=FINISHES.get(finish, finish),
         prompt_tokens=usage.prompt_token_count if usage else None,
         completion_tokens=_written(usage) if usage else None,
+        reasoning_tokens=usage.thoughts_token_count if usage else None,
+        thought=bool(usage and usage.thoughts_token_count),
         seconds=seconds,
         tool_calls=tuple(
             function_call(call.name or "", call.args or {}, call.id)
