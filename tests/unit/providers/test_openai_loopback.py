@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Mapping
 from datetime import date
 from typing import Any
 
+import httpx2
 import openai
 import pytest
 from openai import OpenAI
@@ -17,6 +19,8 @@ from unitune.planning.feasibility import offer_findings
 from unitune.testing.loopback import Conduct, serve
 from unitune_providers.loopback.openai.rows import problem_in
 from unitune_providers.loopback.openai.vendor import KEY, OpenAIVendor
+
+REINFORCED = {"type": "reinforcement", "reinforcement": {"grader": GRADER}}
 
 
 @pytest.fixture
@@ -35,6 +39,12 @@ def client(url: str, key: str = KEY) -> OpenAI:
         ({"training_file": "file-none"}, "invalid training_file"),
         ({"validation_file": "file-none"}, "invalid validation_file"),
         ({"suffix": "x" * 65}, "Invalid suffix"),
+        ({"suffix": "ä b/c.d"}, "Invalid suffix"),
+        ({"hyperparameters": {"n_epochs": 99}}, "hyperparameters.n_epochs"),
+        ({"hyperparameters": {"junk": 1}}, "hyperparameters.junk"),
+        ({"hyperparameters": {}, "method": {"type": "supervised"}}, "Only one of"),
+        ({"model": MODEL, "method": REINFORCED}, "'reinforcement' is not supported"),
+        ({"model": "o4-mini-2025-04-16"}, "'supervised' is not supported"),
         ({"seed": -1}, "Invalid seed"),
         ({"metadata": {"k": "v" * 513}}, "Invalid metadata"),
         ({"metadata": {str(n): "v" for n in range(17)}}, "Invalid metadata"),
@@ -161,3 +171,127 @@ def test_offer_has_a_format_for_each_method_and_sources_for_each_price(name: str
     for model in offer.models:
         assert set(model.methods or ()) <= set(offer.methods)
     assert all(row.source for row in offer.price_rows())
+
+
+@pytest.mark.parametrize(
+    ("grader", "words"),
+    [
+        ({"type": "python"}, "'name'"),
+        ({**GRADER, "operation": "is"}, "'operation'"),
+        ({"type": "string_check", "name": "x"}, "'input'"),
+        (
+            {"type": "multi", "name": "m", "graders": {"a": GRADER}, "calculate_output": ")("},
+            "calculate_output",
+        ),
+        (
+            {"type": "multi", "name": "m", "graders": {"a": GRADER}, "calculate_output": "a + b"},
+            "'b', which is no grader",
+        ),
+    ],
+)
+def test_a_grader_without_its_fields_is_refused(
+    vendor: OpenAIVendor, grader: Mapping[str, Any], words: str
+) -> None:
+    with serve(vendor) as server, client(server.url) as sdk:
+        file = sdk.files.create(file=("a.jsonl", b"{}\n"), purpose="fine-tune")
+        with pytest.raises(openai.BadRequestError, match="Invalid grader") as caught:
+            sdk.fine_tuning.jobs.create(
+                model="o4-mini-2025-04-16",
+                training_file=file.id,
+                method={"type": "reinforcement", "reinforcement": {"grader": grader}},  # type: ignore[typeddict-item] - what must be refused
+            )
+        assert words in str(caught.value)
+
+
+def test_files_that_no_training_takes_are_refused(vendor: OpenAIVendor) -> None:
+    with serve(vendor) as server, client(server.url) as sdk:
+        with pytest.raises(openai.BadRequestError, match="empty"):
+            sdk.files.create(file=("a.jsonl", b""), purpose="fine-tune")
+        batch = sdk.files.create(file=("a.jsonl", CHAT_ROW.encode()), purpose="batch")
+        with pytest.raises(openai.BadRequestError, match="invalid training_file"):
+            sdk.fine_tuning.jobs.create(model=MODEL, training_file=batch.id)
+
+
+@pytest.mark.parametrize("limit", [0, 101])
+def test_a_limit_out_of_bounds_is_refused(vendor: OpenAIVendor, limit: int) -> None:
+    with (
+        serve(vendor) as server,
+        client(server.url) as sdk,
+        pytest.raises(openai.BadRequestError, match="'limit'"),
+    ):
+        sdk.fine_tuning.jobs.list(limit=limit)
+
+
+@pytest.mark.parametrize("body", ["{", "[]", '"x"'])
+@pytest.mark.parametrize("path", ["/chat/completions", "/fine_tuning/jobs", "/batches"])
+def test_a_body_that_is_no_object_is_refused(vendor: OpenAIVendor, path: str, body: str) -> None:
+    with serve(vendor) as server:
+        answer = httpx2.post(
+            f"{server.url}/v1{path}",
+            content=body,
+            headers={"Authorization": f"Bearer {KEY}", "Content-Type": "application/json"},
+        )
+    assert (400, "invalid_request_error") == (answer.status_code, answer.json()["error"]["type"])
+
+
+@pytest.mark.parametrize(
+    ("settings", "param"),
+    [
+        ({"temperature": 0}, "temperature"),
+        ({"max_tokens": 9}, "max_tokens"),
+        ({"max_completion_tokens": 0}, "max_completion_tokens"),
+        ({"tools": [{"type": "function"}]}, "tools[0].function.name"),
+    ],
+)
+def test_a_model_that_thinks_refuses_what_it_does_not_take(
+    vendor: OpenAIVendor, settings: Mapping[str, Any], param: str
+) -> None:
+    talk: Any = [{"role": "user", "content": "Why?"}]
+    with serve(vendor) as server, client(server.url) as sdk:
+        with pytest.raises(openai.BadRequestError) as caught:
+            sdk.chat.completions.create(model="gpt-6-luna", messages=talk, **settings)
+        assert param == caught.value.param
+        answer = sdk.chat.completions.create(
+            model="gpt-6-luna", messages=talk, temperature=1, max_completion_tokens=100
+        )
+    assert ("length", "") == (answer.choices[0].finish_reason, answer.choices[0].message.content)
+    assert answer.usage is not None
+    assert answer.usage.completion_tokens_details is not None
+    assert 100 == answer.usage.completion_tokens_details.reasoning_tokens
+
+
+def test_a_call_of_a_tool_without_its_answer_is_refused(vendor: OpenAIVendor) -> None:
+    call = {"id": "c1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+    talk: Any = [{"role": "assistant", "tool_calls": [call]}, {"role": "user", "content": "?"}]
+    with (
+        serve(vendor) as server,
+        client(server.url) as sdk,
+        pytest.raises(openai.BadRequestError, match="did not have response messages: c1"),
+    ):
+        sdk.chat.completions.create(model=MODEL, messages=talk)
+
+
+def test_hyperparameters_are_auto_and_then_numbers_and_told_of_supervised_jobs_alone(
+    vendor: OpenAIVendor,
+) -> None:
+    """Epochs as in OpenAI's cookbook: 10 rows are fewer than 100 examples in 3 epochs, so 10."""
+    vendor.conduct.queued_polls = 1
+    with serve(vendor) as server, client(server.url) as sdk:
+        file = sdk.files.create(file=("a.jsonl", (CHAT_ROW * 10).encode()), purpose="fine-tune")
+        job = sdk.fine_tuning.jobs.create(model=MODEL, training_file=file.id)
+        assert "auto" == job.hyperparameters.n_epochs
+        while job.status != "succeeded":
+            job = sdk.fine_tuning.jobs.retrieve(job.id)
+        assert 10 == job.hyperparameters.n_epochs
+        assert job.trained_tokens == 10 * vendor.jobs[job.id].tokens
+        results = sdk.files.content(job.result_files[0]).content
+        triples = sdk.files.create(
+            file=("b.jsonl", (TRIPLE_ROW * 10).encode()), purpose="fine-tune"
+        )
+        dpo = sdk.fine_tuning.jobs.create(
+            model=MODEL, training_file=triples.id, method={"type": "dpo"}
+        )
+        assert "hyperparameters" in dpo.to_dict()
+        assert dpo.hyperparameters is None
+        assert MODEL == sdk.models.retrieve(MODEL).id
+    assert base64.b64decode(results).startswith(b"step,total_steps,train_loss")
