@@ -1,0 +1,71 @@
+"""Steps are told by what they have: a loss, a reward, or nothing but their number."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from command_line import Command
+
+from unitune.backend import Event
+from unitune.cli.following import event_words, step_facts
+from unitune.testing import fake, script
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        ({"step": 2, "steps": 8, "loss": 0.5}, "step 2/8  loss 0.500"),
+        ({"step": 2, "steps": 8, "reward": 0.25}, "step 2/8  reward 0.250"),
+        ({"step": 2, "steps": 8}, "step 2/8"),
+        ({"step": 2, "loss": None}, "step 2"),
+        ({"loss": "low"}, ""),
+    ],
+)
+def test_a_step_is_told_by_what_it_has(data: dict[str, object], words: str) -> None:
+    assert words == step_facts(Event("k", "step", 0.0, data))  # type: ignore[arg-type] - JSON
+
+
+@pytest.mark.parametrize(
+    ("kind", "data", "words"),
+    [
+        ("validation", {"step": 3, "reward": 0.5}, "after step 3: validation reward 0.500"),
+        ("validation", {"loss": 0.5}, "validation loss 0.500"),
+        ("validation", {"step": 3}, ""),
+        (
+            "warning",
+            {"text": "billing limit reached"},
+            "billing limit reached",
+        ),
+        ("message", {"text": None}, ""),
+    ],
+)
+def test_other_events_are_told_where_they_say_anything(
+    kind: str, data: dict[str, object], words: str
+) -> None:
+    assert words == event_words(Event("k", kind, 0.0, data))  # type: ignore[arg-type] - JSON
+
+
+def test_a_backend_whose_steps_have_no_loss_is_followed_and_shown(
+    unitune: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def silent(*arguments: object, **settings: object) -> tuple[Event, ...]:
+        told = script.events(*arguments, **settings)  # type: ignore[arg-type] - as it was called
+        numbers = ({k: v for k, v in one.data.items() if k != "loss"} for one in told)
+        return tuple(replace(one, data=data) for one, data in zip(told, numbers, strict=True))
+
+    monkeypatch.setattr(fake, "events", silent)
+    rows = [{"prompt": f"{n}?", "completion": "red"} for n in range(40)]
+    (tmp_path / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    job = "name: colours\nmodel: tiny\nbackend: fake\ndata: {train: train.jsonl}\n"
+    (tmp_path / "unitune.yaml").write_text(job)
+    ended = unitune("run", "unitune.yaml")
+    assert 0 == ended.code, ended.err
+    assert "loss" not in ended.err
+    (run,) = (tmp_path / ".unitune" / "runs").iterdir()
+    shown = unitune("show", run.name)
+    assert 0 == shown.code
+    assert "4 of 4" in shown.out
+    assert "loss" not in shown.out
