@@ -42,6 +42,9 @@ NEAR_SIMILARITY = 0.8
 BATCH_TEXTS = 1024
 """Looked up together: numpy takes as long to begin as for some hundred numbers."""
 
+BATCH_LETTERS = 1 << 18
+"""Likewise: numpy takes some 60 bytes a letter."""
+
 _LEAST, _WHOLE = 4, 5  # NEAR_SIMILARITY as a fraction, for whole numbers
 _HASH_BITS = np.uint64(52)  # beside which 12 bits hold the position in a batch
 _FACTORS = np.random.default_rng().integers(2**63, size=PIECE_LETTERS, dtype=np.uint64) * 2 + 1
@@ -65,38 +68,45 @@ class NearIndex:
         texts: Those others; equal ones are found each.
     """
 
-    most_texts = BATCH_TEXTS
-    """That can be looked up together."""
-
     def __init__(self, texts: Sequence[str]) -> None:
         self._texts = texts
         self._pieces = lru_cache(BATCH_TEXTS)(pieces)
         parts: defaultdict[int, list[_Described]] = defaultdict(list)
-        for start in range(0, len(texts), BATCH_TEXTS):
-            sets = _Sets.of(texts[start : start + BATCH_TEXTS])
+        for start, some in _batches(texts):
+            sets = _Sets.of(some)
             for number in np.unique(_group_of(sets.sizes[sets.sizes > 0])):
                 chosen = np.flatnonzero((_group_of(sets.sizes) == number) & (sets.sizes > 0))
                 parts[int(number)].append(_described(sets, chosen, start, _Shape.of(int(number))))
         self._groups = [_Group.of(_Shape.of(number), one) for number, one in sorted(parts.items())]
 
-    def doubles(self, texts: Sequence[str]) -> list[Double]:
-        """Return the indexed texts that are near duplicates of some others, text by text.
+    def doubles(self, texts: Sequence[str]) -> Iterator[Double]:
+        """Yield the indexed texts that are near duplicates of some others, text by text.
 
         Args:
-            texts: Those others, at most `BATCH_TEXTS`.
+            texts: Those others; a few hundred take hardly longer than one.
         """
-        sets = _Sets.of(texts)
-        pairs = {pair for group in self._groups for pair in group.candidates(sets)}
-        return [
-            Double(text, indexed, similarity)
-            for text, indexed in sorted(pairs)
-            if (similarity := self._similarity(texts[text], indexed)) >= NEAR_SIMILARITY
-        ]
+        for start, some in _batches(texts):
+            sets = _Sets.of(some)
+            pairs = {pair for group in self._groups for pair in group.candidates(sets)}
+            for text, indexed in sorted(pairs):
+                similarity = self._similarity(some[text], indexed)
+                if similarity >= NEAR_SIMILARITY:
+                    yield Double(start + text, indexed, similarity)
 
     def _similarity(self, text: str, indexed: int) -> float:
         one, other = self._pieces(text), self._pieces(self._texts[indexed])
         shared = len(one & other)
         return shared / (len(one) + len(other) - shared)
+
+
+def _batches(texts: Sequence[str]) -> Iterator[tuple[int, Sequence[str]]]:
+    """Yield texts that are looked at together, with the position of the first."""
+    start = letters = 0
+    for at, text in enumerate(texts):
+        letters += len(text)
+        if at + 1 - start == BATCH_TEXTS or letters >= BATCH_LETTERS or at + 1 == len(texts):
+            yield start, texts[start : at + 1]
+            start, letters = at + 1, 0
 
 
 def pieces(text: str) -> frozenset[str]:

@@ -54,6 +54,9 @@ TEMPLATE_SHARE = 0.1
 TEMPLATE_CASES = 3
 """Many is at least so many: two cases may be each other's doubles."""
 
+WAITING_ROWS, WAITING_LETTERS = 1024, 1 << 18
+"""Most that is held against the cases together, which is faster than one by one, and kept."""
+
 _APOSTROPHES = "'\u2018\u2019"
 _MARKS = {
     ord(mark): " " for mark in '.,;:!?"()[]-\u2013\u2014\u2026\u201c\u201d\u201e\u00ab\u00bb'
@@ -150,6 +153,7 @@ class Search:
         self._said: dict[int, _Said] = {}
         self._doubles: dict[int, _Double] = {}
         self._waiting: list[_Seen] = []
+        self._waiting_letters = 0
         self._exact: defaultdict[Turns, list[int]] = defaultdict(list)
         for at, row in enumerate(cases):
             self._exact[question(row.example)].append(at)
@@ -178,8 +182,10 @@ class Search:
 
     def look_at(self, row: Row, file: str) -> None:
         """Hold one row against the cases, with others or when the search is asked what it found."""
-        self._waiting.append(_Seen(row, file, question(row.example)))
-        if len(self._waiting) == self._near.most_texts:
+        asked = question(row.example)
+        self._waiting.append(_Seen(row, file, asked))
+        self._waiting_letters += sum(map(len, asked))
+        if len(self._waiting) == WAITING_ROWS or self._waiting_letters >= WAITING_LETTERS:
             self._look()
 
     def found(self) -> tuple[SharedCase, ...]:
@@ -200,7 +206,7 @@ class Search:
 
     def _look(self) -> None:
         """Hold the rows that wait against the cases."""
-        seen, self._waiting = self._waiting, []
+        seen, self._waiting, self._waiting_letters = self._waiting, [], 0
         words = [self._own_words(one.asked) for one in seen]
         near: defaultdict[int, list[_Match]] = defaultdict(list)
         for double in self._near.doubles([_text(own) for own in words]):

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 KEY_BYTES = 16
 """128 bits of a hash: two of 10⁹ rows meet by chance once in 10²⁰ such files."""
 
-BATCH_ROWS = 512
-"""Rows to look up together."""
+BATCH_ROWS = 128
+"""Rows to look up together; they are kept meanwhile, and may be long."""
 
 MOST_RECENT = 1 << 15
 """Keys that the dict holds, some 5 MB; a smaller file needs nothing but the dict."""

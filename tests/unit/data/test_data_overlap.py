@@ -271,7 +271,7 @@ def test_a_pair_just_at_the_threshold_is_found_whatever_its_size() -> None:
         whole = "".join(chance.choices(letters, k=5 * fifths + 4))
         (double,) = NearIndex([whole]).doubles([whole[: 4 * fifths + 4]])
         assert (0, 0, 0.8) == double
-        assert [] == NearIndex([whole[: 4 * fifths + 4]]).doubles([whole + letters])
+        assert [] == list(NearIndex([whole[: 4 * fifths + 4]]).doubles([whole + letters]))
 
 
 def test_what_is_found_does_not_hang_on_how_much_is_looked_at_together(
@@ -279,7 +279,7 @@ def test_what_is_found_does_not_hang_on_how_much_is_looked_at_together(
 ) -> None:
     """Texts of the same six words share nearly all their pieces: many hits for each."""
     texts = [f" {' '.join(order)} " for order in permutations(WORDS[:5])]
-    whole = NearIndex(texts).doubles(texts)
+    whole = list(NearIndex(texts).doubles(texts))
     assert len(whole) > len(texts)
     assert whole == [
         Double(at, other, similarity)
@@ -287,8 +287,9 @@ def test_what_is_found_does_not_hang_on_how_much_is_looked_at_together(
         for other, theirs in enumerate(texts)
         if (similarity := jaccard(pieces(text), pieces(theirs))) >= NEAR_SIMILARITY
     ]
-    monkeypatch.setattr("unitune.data.near._MOST_HITS", 100)
-    assert whole == NearIndex(texts).doubles(texts)
+    for name in ("_MOST_HITS", "BATCH_LETTERS", "BATCH_TEXTS"):
+        monkeypatch.setattr(f"unitune.data.near.{name}", 100)
+        assert whole == list(NearIndex(texts).doubles(texts))
 
 
 @pytest.mark.skipif(not DISFL_QA.is_dir(), reason="needs the disfl-qa files beside the checkout")
