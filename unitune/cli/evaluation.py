@@ -121,7 +121,7 @@ def compare(
             update_baseline=update_baseline,
             allow_unpriced=allow_unpriced,
             progress=progress,
-            announce=None if progress is None else aside().print,
+            announce=None if quiet or json else aside().print,
         )
     if json:
         typer.echo(comparison.verdict_json())
