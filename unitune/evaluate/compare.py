@@ -29,7 +29,7 @@ from unitune.cost.prices.book import book_for
 from unitune.data.split import Splits, load_splits
 from unitune.errors import JobError, UnknownName, UserError
 from unitune.evaluate import baseline
-from unitune.evaluate.asking.batchcreate import batching_backend
+from unitune.evaluate.asking.batchcreate import answers_in_batches, batching_backend
 from unitune.evaluate.asking.engine import Asked
 from unitune.evaluate.asking.journal import open_journal
 from unitune.evaluate.asking.pricing import AnswerPrices, answer_prices
@@ -46,7 +46,7 @@ from unitune.evaluate.task import Task, prepare
 from unitune.home import EVALUATION, home, make_home
 from unitune.job import Job
 from unitune.planning.feasibility import on_its_own_name
-from unitune.specs.contenders import Tuned
+from unitune.specs.contenders import Model, Recorded, Server, Tuned
 
 if TYPE_CHECKING:
     from unitune.evaluate.contenders.training import Training
@@ -78,8 +78,8 @@ def compare(  # noqa: PLR0913 - each has a name and a default
         deploy_seconds: Where the tuned model answers only from a deployment and none stands: bring
             one up for so long at most, and take it down at the end. It costs money.
         deploy_options: The backend's own for that deployment: hardware, capacity, …
-        batch: Have test cases answered in batches, where the backend can: within a day, for about
-            half the price. The same call collects what an earlier one handed in.
+        batch: Have test cases answered in batches, wherever a contender's backend can: within a
+            day, for about half the price. The same call collects what an earlier one handed in.
         replay: Judge by the answers that are recorded in the folder, and ask nobody: at no cost,
             without keys, without the ledger that knows the run.
         recall: Take answers that any comparison of this ledger's folder was given by the same model
@@ -88,7 +88,8 @@ def compare(  # noqa: PLR0913 - each has a name and a default
             else the gate asks.
         allow_unpriced: Ask although a price is unknown or old; what has none is in no budget.
         progress: Called as answers come; with batches about once a second, too.
-        announce: Called once, before any question is asked, with what so many cases can show.
+        announce: Called before any question is asked, with what so many cases can show, and with
+            what no batch can answer.
 
     Returns:
         Scores, intervals, verdict and gate, with every case.
@@ -115,7 +116,7 @@ def compare(  # noqa: PLR0913 - each has a name and a default
     if not replay:
         check_sources(job.evaluate.contenders)
     if batch:
-        _check_batches(job.backend, deploy_seconds)
+        _check_batches(job, deploy_seconds)
     offer = registry.offer(job.backend)
     job = on_its_own_name(job, offer)
     splits = load_splits(job)
@@ -134,6 +135,9 @@ def compare(  # noqa: PLR0913 - each has a name and a default
         baseline.check_replaceable(_baseline_file(job))
     if announce is not None:
         announce(foresight(len(task.cases), job.evaluate.margin, graded=job.evaluate.graded))
+    if announce is not None and batch:
+        for line in _asked_singly(job):
+            announce(line)
     run_id = training.run if training else None
     folder = _given_folder(out) if out else _made_folder(job.name, run_id)
     hosting = HostingBudget(unpriced=allow_unpriced)
@@ -188,9 +192,37 @@ def _check_train(job: Job, run: Run | None) -> None:
         )
 
 
-def _check_batches(backend: str, deploy_seconds: float | None) -> None:
+def _backends_of(job: Job) -> dict[str, str]:
+    """Return the backends that answer, by contender."""
+    return {
+        spec.name: spec.backend if isinstance(spec, Model) else job.backend
+        for spec in job.evaluate.contenders
+        if not isinstance(spec, Server | Recorded)
+    }
+
+
+def _asked_singly(job: Job) -> list[str]:
+    """Return, for each contender that no batch answers, a sentence that says so."""
+    hosted = {
+        name: f"{backend} does not answer in batches"
+        for name, backend in _backends_of(job).items()
+        if not answers_in_batches(backend)
+    }
+    servers = {
+        spec.name: "a server does not answer in batches"
+        for spec in job.evaluate.contenders
+        if isinstance(spec, Server)
+    }
+    return [
+        f"Contender {name} is asked one question at a time, at the full price: {why}."
+        for name, why in (hosted | servers).items()
+    ]
+
+
+def _check_batches(job: Job, deploy_seconds: float | None) -> None:
     """Refuse batches where there are none, or where a deployment would be paid while they last."""
-    batching_backend(backend)
+    if not any(map(answers_in_batches, _backends_of(job).values())):
+        batching_backend(job.backend)
     if deploy_seconds is not None:
         raise UserError(
             "--deploy and --batch are both given: a batch takes up to a day, and a deployment is "

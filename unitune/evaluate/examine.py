@@ -29,6 +29,7 @@ from typing import NamedTuple
 from unitune.errors import Interrupted, Mismatch
 from unitune.evaluate import retention
 from unitune.evaluate.asking import batchfile
+from unitune.evaluate.asking.batchcreate import answers_in_batches
 from unitune.evaluate.asking.batchfile import open_batches
 from unitune.evaluate.asking.batching import answer_in_batches
 from unitune.evaluate.asking.engine import (
@@ -114,7 +115,7 @@ class Examination:
         task: Cases and scorers.
         folder: Where answers are written down.
         job_folder: Where the job's relative paths start.
-        batch: Whether the backend answers test cases in batches; models elsewhere do not.
+        batch: Whether test cases are answered in batches, wherever a backend can.
         replay: Whether recorded answers are all there is, and nobody is asked.
         recall: Whether answers that other comparisons were given are taken.
         retention: Whether base and tuned model are asked general questions, too.
@@ -190,8 +191,8 @@ def _stopped(examination: Examination) -> str:
     if not examination.batch:
         return f"{stands} The same command goes on from there."
     return (
-        f"{stands} Batches that were handed in go on at {examination.backend}; the same command "
-        "collects them."
+        f"{stands} Batches that were handed in go on at their vendors; the same command collects "
+        "them."
     )
 
 
@@ -279,21 +280,23 @@ class _Desk:
             yield self._answered(None, self._choose(None, contender))
 
     def everybody_in_batches(self) -> Iterator[Answered]:
-        """Let all contenders choose, and have those of the backend answered together."""
+        """Let all contenders choose, and have those of each backend answered together."""
         asked = self.examination
-        papers: list[Paper] = []
+        by_backend: dict[str, list[Paper]] = {}
         for source, group in self._sources():
             with closing(self._open(source)) as model:
                 for contender in group:
                     choice = self._choose(model, contender)
-                    if isinstance(source, Hosted) and source.backend == asked.backend:
-                        papers.append(self._paper(source, model, choice))
+                    if isinstance(source, Hosted) and answers_in_batches(source.backend):
+                        mine = by_backend.setdefault(source.backend, [])
+                        mine.append(self._paper(source, model, choice))
                     else:
                         yield self._answered(model, choice)
+        papers = [paper for mine in by_backend.values() for paper in mine]
         asked.spending.afford("the answers in batches", self._most_usd(papers))
         before = {paper.contender: paper.unanswered(self.rows) for paper in papers}
         with open_batches(asked.folder / batchfile.NAME) as batches:
-            records = answer_in_batches(papers, asked.backend, batches, self.rows, self.notify)
+            records = answer_in_batches(by_backend, batches, self.rows, self.notify)
         for name, pairs in before.items():
             came = (self.rows.last(name, *pair) for pair in pairs)
             asked.spending.charge((one for one in came if one), asked.prices)

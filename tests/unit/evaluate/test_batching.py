@@ -449,7 +449,7 @@ def test_stopped_by_the_user_the_batches_go_on_and_are_collected_later(
 ) -> None:
     vendor.plays(polls=5)
     clock.asleep = lambda: signal.raise_signal(signal.SIGINT)
-    with pytest.raises(Interrupted, match="go on at fake; the same command collects them"):
+    with pytest.raises(Interrupted, match="go on at their vendors; the same command collects them"):
         compare(two, out=out, batch=True)
     clock.asleep = lambda: None
     compare(two, out=out, batch=True)

@@ -37,6 +37,11 @@ FIND_PATIENCE_SECONDS = 60.0
 """Likewise one search."""
 
 
+def answers_in_batches(name: str) -> bool:
+    """Return whether a backend answers in batches."""
+    return isinstance(registry.backend(name), Batches)
+
+
 def batching_backend(name: str) -> Batches:
     """Return a backend that answers in batches.
 

@@ -1,6 +1,7 @@
 """Test cases answered in batches: within a day, for about half the price.
 
-Every contender's open questions are handed in first, then all batches are waited for together. A
+Every contender's open questions are handed in first, each at its own backend, then all batches are
+waited for, those of one backend together. A
 batch is paid for once, as a launch is: it is written down before it is handed in
 (`unitune.evaluate.asking.batchfile`) and looked for before it is handed in again
 (`unitune.evaluate.asking.batchcreate`). Answers become records of the engine's kind, so what was
@@ -17,7 +18,7 @@ are asked one by one. One process acts at a time: the one that holds ``rows.json
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from unitune.abilities import Batches, BatchStatus
@@ -42,8 +43,7 @@ UNANSWERED = Reply(finish_reason="error", error="the batch ended without an answ
 
 
 def answer_in_batches(
-    papers: Sequence[Paper],
-    backend: str,
+    papers: Mapping[str, Sequence[Paper]],
     batches: BatchFile,
     rows: Journal,
     notify: Callable[[Asked], None],
@@ -51,8 +51,7 @@ def answer_in_batches(
     """Have all papers answered, except for the answers that are in the journal.
 
     Args:
-        papers: One a contender.
-        backend: Name of the backend that answers.
+        papers: One a contender, by the name of the backend that answers.
         batches: What was handed in before, and is now.
         rows: Where answers are found and written.
         notify: Called as batches get on, and about once a second while they do not.
@@ -66,12 +65,20 @@ def answer_in_batches(
         Unreachable: What became of a batch that was handed in is not known yet.
         BackendError: A batch was refused or has failed.
     """
-    office = _Office(batching_backend(backend), backend, batches, rows, notify)
-    office.drop_unwanted(papers)
-    for paper in papers:
-        office.hand_in(paper)
-    office.wait_for(papers)
-    return {paper.contender: office.marked(paper) for paper in papers}
+    offices = {
+        name: _Office(batching_backend(name), name, batches, rows, notify) for name in papers
+    }
+    for name, office in offices.items():
+        office.drop_unwanted(papers[name])
+        for paper in papers[name]:
+            office.hand_in(paper)
+    for name, office in offices.items():
+        office.wait_for(papers[name])
+    return {
+        paper.contender: office.marked(paper)
+        for name, office in offices.items()
+        for paper in papers[name]
+    }
 
 
 @dataclass(slots=True)

@@ -1,0 +1,85 @@
+"""A comparison in batches has each contender's questions answered in batches at its own vendor."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("anthropic", reason="needs the vendors' extras")
+pytest.importorskip("openai", reason="needs the vendors' extras")
+
+from unitune.evaluate.asking import batching
+from unitune.evaluate.compare import compare
+from unitune.job import Job
+from unitune.testing.loopback import serve
+from unitune_providers.loopback.anthropic import KEY, AnthropicVendor
+from unitune_providers.loopback.playing import play
+
+CASES = 12
+RIVAL = {"type": "model", "backend": "anthropic", "model": "claude-haiku-4-5", "name": "claude"}
+
+
+def job(folder: Path, backend: str, model: str) -> Job:
+    rows = [
+        {
+            "messages": [
+                {"role": "user", "content": f"{number}?"},
+                {"role": "assistant", "content": str(number)},
+            ]
+        }
+        for number in range(CASES)
+    ]
+    lines = "".join(json.dumps(row) + "\n" for row in rows)
+    (folder / "test.jsonl").write_text(lines, encoding="utf-8")
+    contenders = [
+        {"type": "zero-shot", "role": "baseline"},
+        RIVAL | {"prompt": "zero-shot", "role": "candidate"},
+    ]
+    return Job.model_validate(
+        {
+            "name": "rivals",
+            "model": model,
+            "backend": backend,
+            "data": {"test": "test.jsonl"},
+            "evaluate": {"contenders": contenders, "scorers": ["exact"]},
+            "folder": folder,
+        }
+    )
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("UNITUNE_DIR", str(tmp_path / "home"))
+    monkeypatch.setattr(batching, "LONGEST_POLL_SECONDS", 0.01)
+
+
+@pytest.mark.parametrize(
+    ("backend", "batched", "singly"),
+    [("openai", {"zero-shot", "claude"}, []), ("together", {"claude"}, ["zero-shot"])],
+)
+def test_each_vendor_that_can_answers_in_batches_and_who_cannot_is_named_before(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    backend: str,
+    batched: set[str],
+    singly: list[str],
+) -> None:
+    told: list[str] = []
+    with play(backend) as own, serve(AnthropicVendor()) as rival:
+        monkeypatch.setenv("ANTHROPIC_BASE_URL", rival.url)
+        monkeypatch.setenv("ANTHROPIC_API_KEY", KEY)
+        comparing = job(tmp_path, backend, own.part.model)
+        found = compare(comparing, out=tmp_path / "out", batch=True, announce=told.append)
+        one_by_one = len(own.server.asked("POST", r"/chat/completions$"))
+        assert (CASES if singly else 0) == one_by_one
+        tries_of_the_settings = rival.asked("POST", r"/v1/messages$")
+        assert {"Hello"} == {one.json["messages"][0]["content"] for one in tries_of_the_settings}
+        assert 1 == len(rival.asked("POST", r"/v1/messages/batches$"))
+    lines = (tmp_path / "out" / "batches.jsonl").read_text(encoding="utf-8").splitlines()
+    assert batched == {json.loads(line)["contender"] for line in lines if "contender" in line}
+    assert {0} == {result.errors for result in found.contenders}
+    beginnings = [f"Contender {name} is asked one question at a time" for name in singly]
+    warned = [line.partition(",")[0] for line in told if line.startswith("Contender")]
+    assert beginnings == warned
