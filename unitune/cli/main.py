@@ -31,6 +31,7 @@ from unitune.cli import (
     planning,
     prices,
     runs,
+    weights,
 )
 from unitune.errors import UnituneError
 
@@ -74,6 +75,8 @@ app.command(rich_help_panel=RUN)(hosting.delete)
 app.command(rich_help_panel=HOSTED)(hosting.deploy)
 app.command(rich_help_panel=HOSTED)(hosting.undeploy)
 app.command(rich_help_panel=HOSTED)(hosting.deployments)
+app.command(rich_help_panel=HOSTED)(weights.checkpoints)
+app.command(rich_help_panel=HOSTED)(weights.download)
 app.add_typer(machine.models, rich_help_panel=HERE)
 app.command(rich_help_panel=HERE)(machine.doctor)
 app.command(rich_help_panel=HERE)(machine.schema)

@@ -9,6 +9,7 @@
     adopting.py                     whether a job that the user names can be the run's
     watching.py                     all runs from one process, within the vendors' limits
     deploying.py, reaper.py         what costs money while it stands, and who takes it down
+    weights.py                      checkpoints, and weights to take home
     deleting.py                     what a run has left at a vendor
 
 Where all of it is written down is `unitune.ledger`; what it may cost, `unitune.budgeting`.

@@ -1,0 +1,97 @@
+"""Checkpoints are listed and weights downloaded at the vendors that have them; others say so."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("openai", reason="needs the vendors' extras")
+pytest.importorskip("together", reason="needs the vendors' extras")
+
+from unitune.cli import main as cli
+from unitune.job import Data, Job
+from unitune.runs.run import Run, launch
+from unitune_providers.loopback.playing import PARTS, Playing, play
+
+Say = Callable[..., str]
+
+
+@pytest.fixture(params=["openai", "together", "bedrock"])
+def vendor(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> Iterator[Playing]:
+    monkeypatch.setenv("UNITUNE_DIR", str(tmp_path / "home"))
+    monkeypatch.setenv("COLUMNS", "200")
+    with play(request.param) as playing:
+        yield playing
+
+
+@pytest.fixture
+def run(vendor: Playing, tmp_path: Path) -> Run:
+    rows = [
+        {
+            "messages": [
+                {"role": "user", "content": f"{number}?"},
+                {"role": "assistant", "content": "yes"},
+            ]
+        }
+        for number in range(60)
+    ]
+    lines = "".join(json.dumps(row) + "\n" for row in rows)
+    (tmp_path / "train.jsonl").write_text(lines, encoding="utf-8")
+    name = next(name for name, part in PARTS.items() if part is vendor.part)
+    job = Job(
+        name="weights",
+        model=vendor.part.model,
+        backend=name,
+        data=Data(train="train.jsonl"),
+        folder=tmp_path,
+    )
+    return launch(job).wait(0.01)
+
+
+@pytest.fixture
+def say(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Say:
+    """Run a command, which must exit so, and return what it printed on both streams."""
+
+    def run(*arguments: str, code: int = 0) -> str:
+        monkeypatch.setattr(sys, "argv", ["unitune", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        assert code == int(ended.value.code or 0)
+        printed = capsys.readouterr()
+        return printed.out + printed.err
+
+    return run
+
+
+def test_checkpoints_are_listed_where_the_vendor_keeps_them(run: Run, say: Say) -> None:
+    if run.backend_name == "bedrock":
+        assert "'bedrock' lists no checkpoints" in say("checkpoints", run.id, code=2)
+        return
+    listed = json.loads(say("checkpoints", run.id, "--json"))["checkpoints"]
+    assert [one["step"] for one in listed] == sorted({one["step"] for one in listed})
+    shown = say("checkpoints", run.id)
+    assert listed
+    assert all(f"step {one['step']}" in shown and one["model"] in shown for one in listed)
+
+
+def test_weights_are_downloaded_where_the_vendor_hands_them_out(
+    run: Run, say: Say, tmp_path: Path
+) -> None:
+    place = tmp_path / "weights"
+    if run.backend_name != "together":
+        assert "does not hand out weights" in say("download", run.id, "-o", str(place), code=2)
+        assert not place.exists()
+        return
+    say("download", run.id, "-o", str(place))
+    (file,) = place.iterdir()
+    assert file.stat().st_size > 0
+    step = json.loads(say("checkpoints", run.id, "--json"))["checkpoints"][0]["step"]
+    say("download", run.id, "-o", str(place), "--step", str(step))
+    assert 2 == len(list(place.iterdir()))
+    assert f"There are: {step}" in say("download", run.id, "--step", "999", code=2)
