@@ -13,7 +13,7 @@ pytest.importorskip("openai", reason="needs the vendors' extras")
 from unitune.evaluate.asking import batching
 from unitune.evaluate.compare import compare
 from unitune.job import Job
-from unitune.testing.loopback import serve
+from unitune.testing.loopback import Server, serve
 from unitune_providers.loopback.anthropic import KEY, AnthropicVendor
 from unitune_providers.loopback.playing import play
 
@@ -49,6 +49,11 @@ def job(folder: Path, backend: str, model: str) -> Job:
     )
 
 
+def questions(server: Server, path: str) -> int:
+    """Count what was asked one by one; a single one tries which settings a model takes."""
+    return len(server.asked("POST", path))
+
+
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("UNITUNE_DIR", str(tmp_path / "home"))
@@ -72,10 +77,9 @@ def test_each_vendor_that_can_answers_in_batches_and_who_cannot_is_named_before(
         monkeypatch.setenv("ANTHROPIC_API_KEY", KEY)
         comparing = job(tmp_path, backend, own.part.model)
         found = compare(comparing, out=tmp_path / "out", batch=True, announce=told.append)
-        one_by_one = len(own.server.asked("POST", r"/chat/completions$"))
-        assert (CASES if singly else 0) == one_by_one
-        tries_of_the_settings = rival.asked("POST", r"/v1/messages$")
-        assert {"Hello"} == {one.json["messages"][0]["content"] for one in tries_of_the_settings}
+        asked = questions(own.server, r"/chat/completions$")
+        assert asked == CASES if singly else asked <= 1
+        assert 1 >= questions(rival, r"/v1/messages$")
         assert 1 == len(rival.asked("POST", r"/v1/messages/batches$"))
     lines = (tmp_path / "out" / "batches.jsonl").read_text(encoding="utf-8").splitlines()
     assert batched == {json.loads(line)["contender"] for line in lines if "contender" in line}
