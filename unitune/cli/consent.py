@@ -15,7 +15,7 @@ from unitune.cli.money import between, dollars
 from unitune.cost.budget import HostingBudget, ProjectBudget
 from unitune.cost.prices.book import PriceBook, book_for
 from unitune.cost.spread import Spread
-from unitune.errors import OverBudget
+from unitune.errors import DataError, OverBudget, UserError
 from unitune.evaluate import retention
 from unitune.evaluate.asking.pricing import AnswerPrices, answer_prices
 from unitune.evaluate.asking.spending import most_usd
@@ -26,6 +26,8 @@ from unitune.planning.plan import answers, plan
 from unitune.runs.hosting import budget_of, usd_per_hour
 from unitune.runs.run import Run
 
+SHOWN = 12
+"""So many refusals fill a screen; `unitune check` shows all."""
 TRAINING = (
     "Give a budget (--budget 20, or budget: {usd: 20} in the job, or budget.yaml), or save a plan, "
     "read it and launch it: unitune plan FILE -o plan.json, unitune apply plan.json."
@@ -133,6 +135,23 @@ def agree(what: str, usd: str, question: str, otherwise: str) -> None:
         raise OverBudget(f"the {what} costs money: {usd}. {otherwise}")
     if not typer.confirm(f"The {what} costs money: {usd}. {question}", err=True):
         raise OverBudget(f"nothing was paid for. {otherwise}")
+
+
+def refuse_unready(job: Job) -> None:
+    """Refuse a training that could not be judged when it is done, as its plan does.
+
+    Raises:
+        UserError: A comparison would refuse the job.
+    """
+    from unitune.evaluate.readiness import readiness_findings
+
+    try:
+        found = readiness_findings(job)
+    except DataError:
+        return  # the launch itself refuses such rows
+    refused = [finding for finding in found if finding.severity == "error"]
+    if refused:
+        raise UserError("\n".join(str(finding) for finding in refused[:SHOWN]))
 
 
 def somebody_is_there() -> bool:

@@ -47,7 +47,9 @@ def check(
     *,
     json: Json = False,
 ) -> None:
-    """Find what is wrong with a job's data, or with one data file.
+    """Find what is wrong with a job and its data, or with one data file.
+
+    What plan, run and compare would refuse; nothing is asked, paid or run.
 
     [dim]$ unitune check unitune.yaml
     $ unitune check train.jsonl --json[/dim]
@@ -57,8 +59,15 @@ def check(
     from unitune.data.check import check_file, check_job
     from unitune.job import Job
 
-    is_job = file.suffix in (".yaml", ".yml")
-    report = check_job(Job.load(file)) if is_job else check_file(file)
+    if file.suffix in (".yaml", ".yml"):
+        from unitune.evaluate.readiness import backend_findings, readiness_findings
+
+        job = Job.load(file)
+        report = check_job(job)
+        more = (*backend_findings(job), *(() if report.errors else readiness_findings(job)))
+        report = report.model_copy(update={"findings": (*report.findings, *more)})
+    else:
+        report = check_file(file)
     print_json(report) if json else print_report(report)
     exit_for_errors(report.findings)
 
@@ -116,13 +125,14 @@ def run(
     [dim]$ unitune run unitune.yaml
     $ RUN=$(unitune run unitune.yaml --detach)[/dim]
     """
-    from unitune.cli.consent import consent
+    from unitune.cli.consent import consent, refuse_unready
     from unitune.cli.following import conclude, detached, follow
     from unitune.job import Job
     from unitune.runs.run import launch
 
     job = Job.load(file).on(backend).within(usd_of("--budget", budget) if budget else None)
     job = job.at(prices_given(price, job.backend))
+    refuse_unready(job)
     consent(job, allow_unpriced=allow_unpriced)
     launched = launch(job, again=again, allow_unpriced=allow_unpriced)
     if detach:

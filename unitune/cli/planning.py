@@ -86,6 +86,7 @@ def plan(
     from unitune.cli.outfile import PLAN, check_place
     from unitune.cli.output import exit_for_errors, print_json
     from unitune.cli.plans import print_plan, print_plans
+    from unitune.evaluate.readiness import readiness_findings
     from unitune.job import Job
     from unitune.planning import calibration
     from unitune.planning.plan import plan as make_plan
@@ -116,6 +117,9 @@ def plan(
         print_tokens(job, rows)
         return
     found = make_plan(job, vendor_counts=vendor_count)
+    if not found.errors:
+        more = readiness_findings(job)
+        found = found.model_copy(update={"findings": (*found.findings, *more)})
     if markdown:
         _print_markdown(found, against)
     elif json:

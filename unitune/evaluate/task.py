@@ -228,7 +228,7 @@ def prepare(  # noqa: PLR0913 - each has a name, and most a default
             "Set data.test to a file of held-out rows."
         )
     evaluate = job.evaluate
-    test, copies = _once_each(splits.test)
+    test, copies = once_each(splits.test)
     setting = replace(_setting(job, splits.train), paid=paid, replay=replay)
     scorers = tuple(
         build(spec, setting) for spec in evaluate.scorers if not isinstance(spec, MEASURES)
@@ -273,7 +273,7 @@ def dev_rows(validation: Dataset) -> tuple[Example, ...]:
     return tuple(distinct[name] for name in sorted(distinct, key=digest))
 
 
-def _once_each(test: Dataset) -> tuple[Dataset, dict[str, str]]:
+def once_each(test: Dataset) -> tuple[Dataset, dict[str, str]]:
     """Return the test rows without copies, and the ids of copies with those of what they copy.
 
     A case that is pinned in any of its copies is pinned.

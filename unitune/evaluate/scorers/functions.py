@@ -11,6 +11,7 @@ answer whenever it is asked, or rescoring means nothing.
 
 from __future__ import annotations
 
+import ast
 import importlib
 import importlib.util
 import sys
@@ -75,10 +76,7 @@ def load_function(spec: PythonFunction, folder: Path) -> Function:
     place, _, name = spec.function.rpartition(":")
     found = module_spec(place, folder)
     if found is None:
-        raise JobError(
-            f"the scorer {spec.name!r} names {place!r}, which is neither a Python file in {folder} "
-            "nor an installed module."
-        )
+        raise _no_module(spec, folder)
     try:
         module = _from_file(found) if place.endswith(".py") else importlib.import_module(place)
     except (Exception, SystemExit) as error:
@@ -87,8 +85,61 @@ def load_function(spec: PythonFunction, folder: Path) -> Function:
         ) from error
     function = getattr(module, name, None)
     if not callable(function):
-        raise JobError(f"the scorer {spec.name!r}: {place} has no function {name!r}.")
+        raise _no_function(spec)
     return cast("Function", function)
+
+
+def check_function(spec: PythonFunction, folder: Path) -> None:
+    """Refuse a function that is not there, by its file alone: none of its code runs.
+
+    A module of a package is not looked for, because finding it would run the package.
+
+    Raises:
+        JobError: The file is missing or no Python, or has nothing of that name.
+    """
+    place, _, name = spec.function.rpartition(":")
+    if not place.endswith(".py"):
+        if module_spec(place.partition(".")[0], folder) is None:
+            raise _no_module(spec, folder)
+        return
+    if not (folder / place).is_file():
+        raise _no_module(spec, folder)
+    try:
+        tree = ast.parse((folder / place).read_bytes())
+    except (SyntaxError, ValueError) as error:
+        raise JobError(
+            f"the scorer {spec.name!r} cannot import {place}: {type(error).__name__}: {error}"
+        ) from error
+    if name not in _names(tree) and "*" not in _names(tree):
+        raise _no_function(spec)
+
+
+def _names(tree: ast.Module) -> set[str]:
+    """Return all names that a module may have; ``*`` where it imports what is not known here."""
+    found: set[str] = set()
+    for node in ast.walk(tree):
+        match node:
+            case ast.FunctionDef() | ast.AsyncFunctionDef() | ast.ClassDef():
+                found.add(node.name)
+            case ast.Import() | ast.ImportFrom():
+                found.update(alias.asname or alias.name for alias in node.names)
+            case ast.Name(ctx=ast.Store()):
+                found.add(node.id)
+            case _:
+                pass
+    return found
+
+
+def _no_module(spec: PythonFunction, folder: Path) -> JobError:
+    return JobError(
+        f"the scorer {spec.name!r} names {spec.function.rpartition(':')[0]!r}, which is neither a "
+        f"Python file in {folder} nor an installed module."
+    )
+
+
+def _no_function(spec: PythonFunction) -> JobError:
+    place, _, name = spec.function.rpartition(":")
+    return JobError(f"the scorer {spec.name!r}: {place} has no function {name!r}.")
 
 
 def module_spec(place: str, folder: Path) -> ModuleSpec | None:

@@ -1,0 +1,105 @@
+"""`check JOB`, `plan` and `run` find what `compare` would refuse, before a training is paid for."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from command_line import Command
+
+from unitune.job import Job
+
+JOB = """
+name: demo
+model: any
+backend: fake
+data: {train: train.jsonl, test: test.jsonl, validation: 0.2}
+evaluate: {EVALUATE}
+"""
+
+
+def write(folder: Path, evaluate: str) -> Path:
+    def rows(count: int, what: str) -> str:
+        lines = (
+            {"prompt": f"{what} {n}?", "completion": ("yes", "no", "maybe")[n % 3], "lang": "cs"}
+            for n in range(count)
+        )
+        return "".join(json.dumps(line) + "\n" for line in lines)
+
+    (folder / "train.jsonl").write_text(rows(120, "May one do this"))
+    (folder / "test.jsonl").write_text(rows(30, "Was that ever so with you"))
+    (folder / "checks.py").write_text('raise SystemExit("it ran")\ndef polite(a, c): return 1\n')
+    file = folder / "unitune.yaml"
+    file.write_text(JOB.replace("{EVALUATE}", evaluate))
+    return file
+
+
+BROKEN = {
+    "{slices: [nokey]}": "evaluate.slices names 'nokey', but no test case has such a key",
+    "{clusters: nokey}": "evaluate.clusters is 'nokey', but test case",
+    '{scorers: [{type: python, function: "nope.py:score"}]}': "names 'nope.py', which is neither",
+    '{scorers: [{type: python, function: "checks.py:rude"}]}': "checks.py has no function 'rude'",
+    "{scorers: [numeric]}": "so the scorer numeric could never find an answer right",
+    "{scorers: [json_equal]}": "so the scorer json_equal could never find an answer right",
+    '{scorers: [{type: choice, options: ["A", "B"]}]}': "names none of the 2 options",
+    "{scorers: [tool_calls]}": "could never find an answer to",
+    "{gate: {mode: improve, pinned: [nobody]}}": "There is no case 'nobody'",
+    "{contenders: [tuned]}": "'tuned' has nothing to be compared with",
+    "{contenders: [{type: model, backend: lokal, model: m, prompt: zero-shot}, tuned]}": "'lokal'",
+}
+
+
+@pytest.mark.parametrize("evaluate", BROKEN)
+@pytest.mark.parametrize("command", ["check", "plan", "run"])
+def test_what_compare_would_refuse_is_found_before(
+    unitune: Command, tmp_path: Path, command: str, evaluate: str
+) -> None:
+    told = unitune(command, str(write(tmp_path, evaluate)))
+    assert 2 == told.code
+    assert BROKEN[evaluate] in " ".join((told.out + told.err).split())
+    assert "No runs yet" in unitune("runs").out
+
+
+def test_the_scorers_own_code_does_not_run(unitune: Command, tmp_path: Path) -> None:
+    file = write(tmp_path, '{scorers: [{type: python, function: "checks.py:polite"}]}')
+    for command in ("check", "plan"):
+        told = unitune(command, str(file))
+        assert 0 == told.code, told.out + told.err
+
+
+def test_a_baseline_that_is_still_to_be_written_is_a_warning(
+    unitune: Command, tmp_path: Path
+) -> None:
+    file = write(tmp_path, "{gate: {mode: no-regress, baseline: baseline.jsonl}}")
+    told = unitune("check", str(file))
+    assert 0 == told.code
+    assert "--update-baseline" in told.out
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("backend: fake", "backend: lokal", "There is no backend 'lokal'"),
+        ("backend: fake", "backend: local\nmethod: dpo", "local cannot do dpo"),
+        (
+            "model: any\nbackend: fake",
+            "model: {fake: any}\nbackend: openai",
+            "for backend 'openai'",
+        ),
+    ],
+)
+def test_check_finds_what_the_backend_cannot_do(
+    unitune: Command, tmp_path: Path, old: str, new: str, said: str
+) -> None:
+    file = write(tmp_path, "{}")
+    file.write_text(file.read_text().replace(old, new))
+    told = unitune("check", str(file))
+    assert 2 == told.code
+    assert said in " ".join((told.out + told.err).split())
+
+
+def test_a_job_that_is_ready_is_found_so(unitune: Command, tmp_path: Path) -> None:
+    file = write(tmp_path, "{scorers: [choice], slices: [lang], clusters: lang}")
+    assert Job.load(file).evaluate.slices
+    assert 0 == unitune("check", str(file)).code

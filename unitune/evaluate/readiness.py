@@ -1,0 +1,119 @@
+"""What a comparison would refuse, found before a training is paid for.
+
+`readiness_findings` asks what `unitune.evaluate.compare` asks, by the same functions and in the
+same words, as far as neither a model, a key nor the user's own code is needed: contenders, scorers,
+test cases, slices, clusters, pinned cases. What only matters once there are answers, such as a
+baseline file that is still to be written, is a warning.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from unitune import registry
+from unitune.data.dataset import Row
+from unitune.data.findings import Finding, error, note
+from unitune.data.load import load, read
+from unitune.errors import DataError, MissingExtra, UnituneError
+from unitune.evaluate.baseline import standing
+from unitune.evaluate.contenders.build import check_roles
+from unitune.evaluate.evidence import pinned_cases
+from unitune.evaluate.grouping import clusters_of, slices_of
+from unitune.evaluate.scorers import Scorer, Setting, build, check_expected
+from unitune.evaluate.scorers.expected import check_telling
+from unitune.evaluate.scorers.functions import check_function
+from unitune.evaluate.task import once_each
+from unitune.job import Job
+from unitune.planning.feasibility import offer_findings, on_its_own_name
+from unitune.specs.contenders import Model
+from unitune.specs.scorers import MEASURES, Embedding, Labelled, OpenAIGrader, PythonFunction
+from unitune.today import today
+
+
+def backend_findings(job: Job) -> tuple[Finding, ...]:
+    """Return what stands against a job's backend and model there; errors alone.
+
+    Args:
+        job: One without training rows is only compared, and needs a known backend alone.
+    """
+    found: list[Finding] = []
+
+    def look() -> None:
+        offer = registry.offer(job.backend)
+        if job.data.train is not None:
+            found.extend(offer_findings(on_its_own_name(job, offer), offer, today()))
+
+    return (*_refusals(look), *(finding for finding in found if finding.severity == "error"))
+
+
+def readiness_findings(job: Job) -> tuple[Finding, ...]:
+    """Return what a comparison would refuse of a job whose rows can be read.
+
+    Args:
+        job: With test cases, or without: then only its contenders are looked at.
+    """
+    return tuple(_contenders(job)) + tuple(_cases(job) if job.data.test else ())
+
+
+def _contenders(job: Job) -> Iterator[Finding]:
+    yield from _refusals(lambda: check_roles(job.evaluate.contenders))
+    for spec in job.evaluate.contenders:
+        if isinstance(spec, Model):
+            yield from _refusals(lambda name=spec.backend: registry.offer(name))
+
+
+def _cases(job: Job) -> Iterator[Finding]:
+    evaluate = job.evaluate
+    use = "case" if evaluate.needs_expected else "any"
+    test, copies = once_each(load(job.path(str(job.data.test)), job.data, use))
+    scorers: list[Scorer] = []
+    yield from _scorers(job, scorers)
+    for scorer in scorers:
+        yield from _refusals(lambda one=scorer: check_expected([one], test))
+        yield from _refusals(lambda one=scorer: check_telling([one], test))
+    cases = tuple(test)
+    yield from _refusals(lambda: clusters_of(cases, evaluate))
+    for key in evaluate.slices:
+        alone = evaluate.model_copy(update={"slices": (key,)})
+        yield from _refusals(lambda one=alone: slices_of(cases, one))
+    yield from _refusals(lambda: pinned_cases(evaluate.gate, cases, copies))
+    primary = [scorer for scorer in scorers if scorer.name == evaluate.primary_scorer]
+    for scorer in primary:
+        for finding in _refusals(lambda one=scorer: standing(job, one, cases)):
+            yield finding.model_copy(update={"severity": "warning"})
+
+
+def _scorers(job: Job, made: list[Scorer]) -> Iterator[Finding]:
+    """Build the scorers that need neither a key nor the user's code, and say why one cannot be."""
+    looks_for_labels = any(
+        isinstance(spec, Labelled) and spec.options is None for spec in job.evaluate.scorers
+    )
+    setting = Setting(folder=job.folder, labels=_labels(job) if looks_for_labels else ())
+    for spec in job.evaluate.scorers:
+        if isinstance(spec, PythonFunction):
+            yield from _refusals(lambda one=spec: check_function(one, job.folder))
+        elif isinstance(spec, (*MEASURES, Embedding)):
+            continue
+        elif not (isinstance(spec, OpenAIGrader) and spec.run_code):
+            yield from _refusals(lambda one=spec: made.append(build(one, setting)))
+
+
+def _labels(job: Job) -> tuple[str, ...]:
+    """Return the distinct answers of train, read row by row."""
+    if job.data.train is None:
+        return ()
+    rows = read(job.path(job.data.train), job.data, job.method)
+    answers = (row.example.answer for row in rows if isinstance(row, Row))
+    return tuple(dict.fromkeys(answer.strip() for answer in answers if answer))
+
+
+def _refusals(look: Callable[[], object]) -> Iterator[Finding]:
+    """Yield why something is refused; nothing where it is not."""
+    try:
+        look()
+    except MissingExtra as missing:
+        yield note("missing-extra", str(missing))
+    except DataError as refusal:
+        yield from refusal.findings or [error("evaluation", str(refusal))]
+    except UnituneError as refusal:
+        yield error("evaluation", str(refusal))
