@@ -17,10 +17,10 @@ from unitune.evaluate.asking.engine import Asked
 
 
 @contextmanager
-def asking(*, quiet: bool) -> Generator[Callable[[Asked], None]]:
+def asking(*, quiet: bool) -> Generator[Callable[[Asked], None] | None]:
     """Yield a callback that shows how far each contender has been asked."""
     if quiet:
-        yield lambda asked: _stopping() if asked.phase == "stopping" else None
+        yield None
     elif aside().is_terminal:
         with _bars(TextColumn("{task.completed:.0f}/{task.total:.0f}")) as show:
             yield (
