@@ -17,6 +17,7 @@ from pydantic.dataclasses import dataclass
 
 from unitune.data.example import Message
 from unitune.errors import BackendError, UnituneError
+from unitune.fields import whole_text
 from unitune.patience import passes
 
 ToolCalls: TypeAlias = tuple[dict[str, JsonValue], ...]
@@ -87,7 +88,7 @@ class Reply:
         return cls(
             finish_reason="error",
             seconds=seconds,
-            error=str(error),
+            error=whole_text(str(error)),
             status=vendor and vendor.status,
             passes=passes(error),
             pause_seconds=vendor and vendor.retry_after,

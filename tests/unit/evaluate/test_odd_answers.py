@@ -1,0 +1,93 @@
+"""Whatever a vendor answers, it is that question's answer or error, and can be written down."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable, Mapping
+
+import pytest
+
+pytest.importorskip("openai", reason="needs the vendors' extras")
+pytest.importorskip("together", reason="needs the vendors' extras")
+
+from unitune import registry
+from unitune.data.example import Message
+from unitune.evaluate.asking import attempts
+from unitune.evaluate.asking.engine import Question, record_of
+from unitune.evaluate.asking.journal import line_of, read_record
+from unitune.evaluate.asking.pace import Pace
+from unitune.evaluate.asking.server import ServerChatModel
+from unitune.models import ChatModel, Request
+from unitune.testing.loopback import Answer, Asked, serve
+
+DEEP = b"[" * 100_000 + b"]" * 100_000
+ASKED = Request(messages=(Message(role="user", content="Capital of France?"),))
+
+
+def said(message: object, **others: object) -> bytes:
+    choice = {"index": 0, "finish_reason": "stop", "message": message}
+    return json.dumps({"choices": [choice], **others}).encode()
+
+
+BODIES: Mapping[str, tuple[int, bytes, str | None]] = {
+    "a content filter": (200, b'{"choices":[{"index":0,"finish_reason":"content_filter"}]}', None),
+    "content in parts": (200, said({"content": [{"type": "text", "text": "Paris"}]}), "Paris"),
+    "no UTF-8": (200, b'{"choices":[{"message":{"content":"\xff"}}]}', None),
+    "half a character": (200, said({"content": "a\ud800"}), "a\ufffd"),
+    "half a character in an error": (400, b'{"error":{"message":"bad \\ud800"}}', None),
+    "deep": (200, b'{"choices":' + DEEP + b"}", None),
+    "deep error": (400, DEEP, None),
+    "a choice that is a text": (200, b'{"choices":["x"]}', None),
+    "a call without a function": (200, said({"tool_calls": [{"type": "function"}]}), ""),
+    "usage that is a text": (
+        200,
+        said({"content": "Paris"}, usage={"prompt_tokens": "many"}),
+        "Paris",
+    ),
+    "a page": (200, b"<html></html>", None),
+    "a number": (200, b"1", None),
+}
+
+
+class Odd:
+    """Answers every request with the same body."""
+
+    def __init__(self, status: int, body: bytes) -> None:
+        self.given = Answer(body, status, {"Content-Type": "application/json"})
+
+    def answer(self, _: Asked) -> Answer:
+        return self.given
+
+
+def hosted(backend: str) -> Callable[[str], ChatModel]:
+    return lambda _: registry.backend(backend).chat("m")
+
+
+MODELS: Mapping[str, Callable[[str], ChatModel]] = {
+    "server": lambda url: ServerChatModel(f"{url}/v1", "m"),
+    "openai": hosted("openai"),
+    "azure": hosted("azure"),
+    "together": hosted("together"),
+}
+
+
+@pytest.mark.parametrize("kind", list(MODELS))
+@pytest.mark.parametrize("name", list(BODIES))
+def test_an_odd_answer_is_a_row(name: str, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    status, body, text = BODIES[name]
+    monkeypatch.setattr(attempts, "ATTEMPTS", 1)
+    with serve(Odd(status, body)) as server:
+        monkeypatch.setenv("OPENAI_BASE_URL", f"{server.url}/v1")
+        monkeypatch.setenv("AZURE_OPENAI_ENDPOINT", server.url)
+        monkeypatch.setenv("TOGETHER_BASE_URL", server.url)
+        for vendor in ("OPENAI", "AZURE_OPENAI", "TOGETHER"):
+            monkeypatch.setenv(f"{vendor}_API_KEY", "key-0123456789")
+        registry.backend.cache_clear()
+        model = MODELS[kind](server.url)
+        reply = asyncio.run(attempts.persist(model, ASKED, Pace(1))).reply
+        model.close()
+    registry.backend.cache_clear()
+    assert (text or "", text is None) == (reply.text, reply.error is not None)
+    record = record_of("c", Question("case", lambda: ASKED), "m", "hash", reply)
+    assert record == read_record(line_of(record))
