@@ -206,15 +206,16 @@ def test_compare_in_batches_is_refused_where_there_are_none(
 
 
 def test_the_gate_decides_the_exit_code(unitune: Command, job_file: Path) -> None:
-    """Nobody answers right, so the contenders are equivalent and an improvement is disproved."""
+    """No one answers right, so nothing can be said of an improvement."""
     unitune("run", str(job_file), "--quiet")
     text = job_file.read_text(encoding="utf-8")
     job_file.write_text(text + "evaluate: {margin: 0.2, gate: {mode: improve}}\n", encoding="utf-8")
     verdict = unitune("compare", str(job_file), "--json")
 
-    assert 1 == verdict.code
-    assert "equivalent" == json.loads(verdict.out)["verdict"]
-    assert 1 == json.loads(verdict.out)["gate"]["exit_code"]
+    assert 3 == verdict.code
+    assert "inconclusive" == json.loads(verdict.out)["verdict"]
+    assert json.loads(verdict.out)["doubt"].startswith("Nothing was right")
+    assert 3 == json.loads(verdict.out)["gate"]["exit_code"]
 
 
 def test_test_rows_in_train_exit_with_5(unitune: Command, job_file: Path) -> None:
