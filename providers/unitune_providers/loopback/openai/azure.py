@@ -78,7 +78,7 @@ class AzureVendor(OpenAIVendor):
             return self._deploy(name, asked)
         if asked.method == "DELETE":
             return Answer(b"", 202 if self.deployments.pop(name, None) else 204)
-        return Answer(self._told(name)) if name in self.deployments else _error(404, "NotFound")
+        return Answer(self._standing(name)) if name in self.deployments else _error(404, "NotFound")
 
     def _deploy(self, name: str, asked: Asked) -> Answer:
         body = asked.json
@@ -88,10 +88,10 @@ class AzureVendor(OpenAIVendor):
         if model.get("name") not in self.tuned():
             return _error(400, "DeploymentModelNotSupported")
         self.deployments[name] = body
-        return Answer(self._told(name), 201)
+        return Answer(self._standing(name), 201)
 
-    def _told(self, name: str) -> Json:
-        properties = {"provisioningState": self.provisioning}
+    def _standing(self, name: str) -> Json:
+        properties: Json = {"provisioningState": self.provisioning}
         return {**self.deployments[name], "name": name, "properties": properties}
 
 
