@@ -1,11 +1,11 @@
 """Answers of a local model to many prompts at once, the same as one by one.
 
 The tokens that all prompts begin with are computed once. The rest goes in batches of similar
-length, within a budget of memory and of seconds, so that answers come while others are still asked
-for; finished rows leave their batch. Greedy or sampled; what a row
-samples depends on its own seed, never on its neighbours. (Batches change the order of sums inside
-matrix products, so logits differ in the last bits; in float32 that does not change answers, in
-bfloat16 it may where two tokens are nearly tied.)
+length, within budgets of memory and of tokens, so that answers come while others are still asked
+for; finished rows leave their batch. Greedy or sampled; what a row samples depends on its own seed,
+never on its neighbours. (Batches change the order of sums inside matrix products, so logits differ
+in the last bits; in float32 that does not change answers, in bfloat16 it may where two tokens are
+nearly tied.)
 
 Not here: chat messages (`unitune_local.chat`), and how a model takes tokens
 (`unitune_local.decoding`).
@@ -14,7 +14,6 @@ Not here: chat messages (`unitune_local.chat`), and how a model takes tokens
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -34,15 +33,13 @@ BATCH_SIZE = 256
 """Chosen by measurement on 2 cores: 128 rows at once give 1.2 times the answers of 64."""
 MEMORY_BYTES = 1 << 30
 """Most that the keys and values of one batch may take; a lone row may take more."""
-SLICE_SECONDS = 10.0
-"""About so long a batch may take, after which its answers are handed on: what is written down so
-often is not lost, and progress is seen."""
+SLICE_TOKENS = 8192
+"""Most tokens of a batch on a CPU, its answers included: some ten seconds for the embedded model on
+2 cores, after which its answers are handed on. By tokens and not by the clock, so that the same
+prompts make the same batches on every run."""
 FEWEST_ROWS = 32
-"""Rows of the first batch, from whose time the sizes of the others follow, and of any batch however
-slow: each token of a batch costs a pass over all weights, which few rows would hardly share. Rows
-one by one took 3 times the processor time of 24 at once."""
-MOST_GROWTH = 4
-"""A batch has at most so many times the rows of the one before."""
+"""Rows of a batch on a CPU however long they are: each token of a batch costs a pass over all
+weights, which few rows would hardly share (one by one, 24 rows took 3 times the processor time)."""
 LEAST_DROPPED = 0.25
 """Share of a batch that must have finished before its rows are dropped, which copies the rest."""
 
@@ -113,15 +110,12 @@ def generate(  # noqa: PLR0913 - the last two are rarely given
         _Answer(place, list(prompt[common:]), sampling, ending)
         for place, (prompt, sampling) in enumerate(zip(prompts, settings, strict=True))
     ]
-    slices = _Slices(batch_size)
     check = partial(_check, interrupt or threading.Event())
     with torch.inference_mode(), remembering(model) if plain else nullcontext():
         shared = _remember(model, prompts[0][:common]) if common else None
-        for batch in _batches(answers, slices, _bytes_per_token(model)):
-            start = time.perf_counter()
+        for batch in _batches(answers, batch_size, model):
             rows = RememberedRows(model, shared, check) if plain else CachedRows(model)
             _answer_batch(rows, batch, model.device, check)
-            slices.took(len(batch), time.perf_counter() - start)
             if done is not None:
                 done([one.place for one in batch], [one.finished() for one in batch])
     return [answer.finished() for answer in answers]
@@ -149,23 +143,6 @@ class _Ending:
         decode = cast("Any", self.tokenizer).decode
         text = decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
         return cast("str", text)
-
-
-class _Slices:
-    """How many rows a batch may have, by what those before took.
-
-    Args:
-        most: Rows at once, however fast they are.
-    """
-
-    def __init__(self, most: int) -> None:
-        self._most = most
-        self.rows = min(FEWEST_ROWS, most)
-
-    def took(self, rows: int, seconds: float) -> None:
-        """Take note of a batch."""
-        wanted = int(rows * SLICE_SECONDS / max(seconds, 1e-3))
-        self.rows = min(max(wanted, FEWEST_ROWS), MOST_GROWTH * self.rows, self._most)
 
 
 class _Answer:
@@ -260,14 +237,16 @@ def _remember(model: PreTrainedModel, beginning: Sequence[int]) -> Memory:
 
 
 def _batches(
-    answers: list[_Answer], slices: _Slices, bytes_per_token: int
+    answers: list[_Answer], batch_size: int, model: PreTrainedModel
 ) -> Iterator[list[_Answer]]:
-    """Yield answers of similar length, the longest first, within the budgets of memory and time."""
-    tokens = MEMORY_BYTES // bytes_per_token
+    """Yield answers of similar length, the longest first, within the budgets."""
+    most = MEMORY_BYTES // _bytes_per_token(model)
     batch: list[_Answer] = []
     for answer in sorted(answers, key=lambda one: len(one.prompt), reverse=True):
         wider = [*batch, answer]
-        if batch and (len(wider) > slices.rows or len(wider) * _room(wider) > tokens):
+        tokens = len(wider) * _room(wider)
+        slow = model.device.type == "cpu" and len(wider) > FEWEST_ROWS and tokens > SLICE_TOKENS
+        if batch and (len(wider) > batch_size or tokens > most or slow):
             yield batch
             batch = []
         batch.append(answer)

@@ -206,29 +206,31 @@ def test_plain_attention_is_recognised(model: LlamaForCausalLM) -> None:
     assert is_plain(model)
 
 
-def test_answers_come_in_slices_of_seconds(
+def test_answers_come_in_slices_which_are_the_same_on_every_run(
     model: PreTrainedModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A batch grows while it takes less than the wished time, and shrinks where it takes more."""
-    prompts = some_prompts(200)
-    expected = answer(model, prompts, Sampling(max_tokens=4), batch_size=200)
-    clock, sizes, told = [0.0], list[int](), dict[int, Generated]()
-    seconds = iter([4.0, 40.0, *[10.0] * 99])
-    answer_batch = generate._answer_batch
+    prompts = some_prompts(100)
+    expected = answer(model, prompts, Sampling(max_tokens=4))
+    monkeypatch.setattr(generate, "SLICE_TOKENS", 600)
+    runs: list[list[list[int]]] = []
+    for _ in range(2):
+        slices, told = list[list[int]](), dict[int, Generated]()
 
-    def slow(*arguments: Any) -> None:
-        clock[0] += next(seconds)
-        answer_batch(*arguments)
+        def done(
+            places: Sequence[int],
+            answers: Sequence[Generated],
+            slices: list[list[int]] = slices,
+            told: dict[int, Generated] = told,
+        ) -> None:
+            slices.append(list(places))
+            told.update(zip(places, answers, strict=True))
 
-    def done(places: Sequence[int], answers: Sequence[Generated]) -> None:
-        sizes.append(len(places))
-        told.update(zip(places, answers, strict=True))
-
-    monkeypatch.setattr(generate, "_answer_batch", slow)
-    monkeypatch.setattr(generate.time, "perf_counter", lambda: clock[0])
-    actual = answer(model, prompts, Sampling(max_tokens=4), done=done)
-    assert [32, 80, 32, 32, 24] == sizes
-    assert expected == actual == [told[place] for place in range(200)]
+        actual = answer(model, prompts, Sampling(max_tokens=4), done=done)
+        assert expected == actual == [told[place] for place in range(100)]
+        runs.append(slices)
+    assert runs[0] == runs[1]
+    assert len(runs[0]) > 1
+    assert all(len(one) >= 32 for one in runs[0][:-1])
 
 
 def test_an_interrupt_is_heard_while_prompts_are_read(model: PreTrainedModel) -> None:
