@@ -198,7 +198,9 @@ def test_compare_hands_its_options_to_the_deployment(
     )
     job.save(file)
     given = [part for pair in options(run).items() for part in ("--option", "=".join(pair))]
-    command = ["unitune", "compare", str(file), "--run", run.id, "--deploy", "1h", *given, "--json"]
+    paid = ("--budget", "50", "--allow-unpriced")
+    named = ("--run", run.id, "--deploy", "1h", *given, *paid)
+    command = ["unitune", "compare", str(file), *named, "--json"]
     monkeypatch.setattr(sys, "argv", command)
     with pytest.raises(SystemExit):
         cli.main()
