@@ -50,7 +50,11 @@ def _job(folder: Path, evaluate: Mapping[str, Any]) -> None:
         "model": "gpt-4.1-2025-04-14",
         "backend": "openai",
         "data": {"test": "test.jsonl"},
-        "evaluate": evaluate,
+        "evaluate": {
+            **evaluate,
+            "prices": {"m": {"input": 1, "output": 4}, THINKING: {"input": 1, "output": 4}},
+            "budget": {"usd": 50},
+        },
     }
     (folder / "unitune.yaml").write_text(yaml.safe_dump(job), encoding="utf-8")
 

@@ -83,7 +83,12 @@ def _job(folder: Path, backend: str, method: str, model: str) -> None:
         "method": method,
         "data": {"train": "train.jsonl", "test": "test.jsonl"},
         "options": {backend: options},
-        "evaluate": {"scorers": ["exact"], "contenders": ["zero-shot", "tuned"]},
+        "evaluate": {
+            "scorers": ["exact"],
+            "contenders": ["zero-shot", "tuned"],
+            "prices": {name: {"input": 1, "output": 4} for name in ("zero-shot", "tuned")},
+            "budget": {"usd": 50},
+        },
     }
     (folder / "unitune.yaml").write_text(yaml.safe_dump(job), encoding="utf-8")
 
