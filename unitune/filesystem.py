@@ -13,13 +13,13 @@ import secrets
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
+from typing import TextIO, cast
 
 from unitune.errors import UserError
 
 
 @contextmanager
-def replacing(path: Path) -> Generator[IO[str]]:
+def replacing(path: Path) -> Generator[TextIO]:
     """Open a draft, UTF-8, that takes a file's place when the body ends without an error.
 
     A reader sees all of it or what was there before. A link there is replaced, not followed.
@@ -30,7 +30,7 @@ def replacing(path: Path) -> Generator[IO[str]]:
     draft = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     try:
         with draft.open("x", encoding="utf-8") as file:
-            yield file
+            yield cast("TextIO", file)
             file.flush()
             os.fsync(file.fileno())
         draft.replace(path)

@@ -69,6 +69,8 @@ class Figures(BaseModel):
     start_cpu_seconds: float
     busy_cores: float
     """CPU seconds a second after the start: fewer than threads where others use the machine."""
+    others_share: float
+    """Of the machine's processor time while steps were timed, what other programs had."""
     part_seconds: float
     """Of a micro-batch, whatever its size."""
     flop_seconds: float
@@ -225,6 +227,7 @@ def guess(shape: Shape, settings: Settings, *, packed: bool, weight_file_bytes: 
         start_seconds=9.0,
         start_cpu_seconds=6.0,
         busy_cores=settings.threads,
+        others_share=0.0,
         part_seconds=0.02,
         flop_seconds=flop_seconds,
         size_seconds=SIZE_SECONDS if settings.makes_kernels else 0.0,

@@ -9,7 +9,7 @@ without numbers (`unitune_local.dry_run`); time is arithmetic over the figures o
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -40,6 +40,8 @@ from unitune_local.settings import Settings, resolve
 
 SMALLEST_MICRO_BATCH = 256
 """Tokens; below, the matrix products get slow."""
+BUSY_SHARE = 0.2
+"""Beyond what a desktop, or a build that ends at once, takes of a machine."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +113,10 @@ def look_ahead(job: Job, folder: Path, train: Dataset, validation: Dataset) -> O
         peak_bytes(figures, settings, held, sizes),
     )
     forecast = Forecast(
-        findings=_findings(settings, learnt, held_out, turn_end(tokenizer), shape),
+        findings=(
+            *_findings(settings, learnt, held_out, turn_end(tokenizer), shape),
+            *_busy_calibration(figures),
+        ),
         rows=len(train),
         tokens=tokens,
         trained_tokens=trained,
@@ -192,6 +197,17 @@ def _most_held(
         key=lambda part: memory.live_bytes(shape, settings, part_load(part, form)),
     )
     return dry_run.held_bytes(folder, shape, settings, form, largest)
+
+
+def _busy_calibration(figures: Figures) -> Iterator[Finding]:
+    if figures.others_share > BUSY_SHARE:
+        yield Finding(
+            severity="warning",
+            code="busy-calibration",
+            message=f"other programs had {figures.others_share:.0%} of this machine's processors "
+            "while steps were timed, so the time is that of a busy machine.",
+            fix="Calibrate again when it is idle: unitune plan FILE --calibrate.",
+        )
 
 
 def _findings(

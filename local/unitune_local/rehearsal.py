@@ -23,6 +23,7 @@ from itertools import chain
 from pathlib import Path
 from typing import TypeVar, cast
 
+import psutil
 import torch
 from peft import PeftModel
 from pydantic import BaseModel, ConfigDict, JsonValue
@@ -100,6 +101,7 @@ def rehearse(folder: Path) -> Figures:
     share, multiple = spec.settings.share_prefix, spec.settings.length_multiple
     form = choose_form(model, plan.rows, share=share, multiple=multiple)
     start_seconds, start_cpu_seconds = process_seconds(), time.process_time()
+    start_machine_seconds = machine_cpu_seconds()
 
     steps = _rehearse_steps(plan, model, form, folder)
     settings = steps.settings
@@ -119,7 +121,10 @@ def rehearse(folder: Path) -> Figures:
         check_bytes = peak_of_process(settings.device) - step_peak
 
     rehearsed_seconds = process_seconds() - start_seconds
-    busy_cores = (time.process_time() - start_cpu_seconds) / rehearsed_seconds
+    own_cpu_seconds = time.process_time() - start_cpu_seconds
+    busy_cores = own_cpu_seconds / rehearsed_seconds
+    others_seconds = machine_cpu_seconds() - start_machine_seconds - own_cpu_seconds
+    machine_seconds = rehearsed_seconds * (psutil.cpu_count() or 1)
     largest = _largest_part(steps.rows, settings, form, shape)
     part_bytes = dry_run.held_bytes(spec.base_path, shape, settings, form, largest)
     pace = steps.pace
@@ -129,6 +134,7 @@ def rehearse(folder: Path) -> Figures:
         start_seconds=start_seconds,
         start_cpu_seconds=start_cpu_seconds,
         busy_cores=busy_cores,
+        others_share=min(1.0, max(0.0, others_seconds / machine_seconds)),
         part_seconds=pace.part_seconds,
         flop_seconds=pace.flop_seconds,
         size_seconds=pace.size_seconds,
@@ -307,6 +313,12 @@ def _largest_part(
         for part in micro_batches(step, settings.micro_batch_tokens, share=form.share)
     ]
     return max(parts, key=lambda part: live_bytes(shape, settings, part_load(part, form)))
+
+
+def machine_cpu_seconds() -> float:
+    """Return the seconds that all processors of the machine have worked since it was started."""
+    spent = psutil.cpu_times()
+    return sum(spent) - spent.idle - getattr(spent, "iowait", 0.0)
 
 
 def _had(settings: Settings, busy_cores: float) -> float:

@@ -7,13 +7,13 @@ that is not of the kind it writes; `replacing` then writes the file whole or not
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Generator, Iterable
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, cast
 
+from unitune import filesystem
 from unitune.errors import UserError
 
 
@@ -95,13 +95,8 @@ def replacing(output: Path) -> Generator[IO[bytes]]:
             with target.open("wb") as device:  # /dev/null and the like cannot be replaced
                 yield device
             return
-        part = target.with_name(f".{target.name}.{os.getpid()}.part")
-        try:
-            with part.open("xb") as file:
-                yield file
-            part.replace(target)
-        finally:
-            part.unlink(missing_ok=True)
+        with filesystem.replacing(target) as draft:
+            yield draft.buffer
     except OSError as error:
         error.filename = str(output)
         raise

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -55,6 +58,7 @@ FIGURES = Figures(
     start_seconds=5.0,
     start_cpu_seconds=4.0,
     busy_cores=1.0,
+    others_share=0.0,
     part_seconds=0.01,
     flop_seconds=1e-9,
     size_seconds=0.0,
@@ -365,6 +369,26 @@ def test_a_calibration_narrows_the_next_forecast_and_leaves_nothing_else(
     assert {"cache", "train.jsonl", "validation.jsonl"} == {one.name for one in tmp_path.iterdir()}
     other = job(tiny_model, Tuning(lora=Lora(rank=3)))
     assert backend.forecast(other, train, validation).measured_on is None
+
+
+def test_a_calibration_on_a_busy_machine_is_told_in_every_later_forecast(
+    tiny_model: Path, tmp_path: Path
+) -> None:
+    rows, wanted = read_rows(write_rows(tmp_path / "train.jsonl", 60)), job(tiny_model)
+    burn = [sys.executable, "-c", "while True: pass"]
+    others = [subprocess.Popen(burn) for _ in range(2 * (os.cpu_count() or 1))]
+    try:
+        LocalBackend().calibrate(wanted, rows, NOTHING)
+    finally:
+        for other in others:
+            other.kill()
+            other.wait()
+    (found,) = (
+        finding
+        for finding in LocalBackend().forecast(wanted, rows, NOTHING).findings
+        if finding.code == "busy-calibration"
+    )
+    assert "other programs had" in found.message
 
 
 def test_rows_without_anything_to_learn_are_not_calibrated(tiny_model: Path) -> None:
