@@ -25,7 +25,13 @@ from unitune.errors import BackendError, UnituneError, Unreachable, UserError
 from unitune.job import Data, Job
 from unitune.offer import Offer
 from unitune.runs.run import Run, launch, runs
-from unitune.testing.loopback import OF_PROXIES, REFUSED_AFTER, TOOK_EFFECT, Conduct, Fault
+from unitune.testing.loopback import (
+    OF_VENDORS,
+    REFUSED_AFTER,
+    TOOK_EFFECT,
+    Conduct,
+    Fault,
+)
 from unitune_providers.loopback.playing import PARTS, Playing, play
 
 SETTLE_SECONDS = 1.5
@@ -189,7 +195,7 @@ def without_breaks(text: str) -> str:
     return "".join(text.split())
 
 
-@pytest.mark.parametrize("fault", sorted(set(Fault) - {Fault.EXPIRED_KEY} - OF_PROXIES))
+@pytest.mark.parametrize("fault", sorted(OF_VENDORS - {Fault.EXPIRED_KEY}))
 def test_a_fault_while_watching_is_waited_out(
     vendor: Playing, fault: Fault, tmp_path: Path
 ) -> None:

@@ -65,6 +65,8 @@ REFUSED_AFTER = frozenset({Fault.CONFLICT_AFTER, Fault.RATE_LIMITED_AFTER})
 """Faults behind which it has, though the answer is a refusal."""
 OF_PROXIES = REFUSED_AFTER | {Fault.TWICE, Fault.LATE}
 """Faults that something between client and vendor makes."""
+OF_VENDORS = frozenset(Fault) - OF_PROXIES
+"""Faults of the vendor itself and of the line to it."""
 SILENT_SECONDS = 600.0
 """Longer than any client waits; a server that is closed ends it."""
 

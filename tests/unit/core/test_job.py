@@ -194,7 +194,8 @@ def test_a_job_file_that_is_no_text_is_refused(tmp_path: Path) -> None:
 
 
 def test_yaml_cannot_build_python_objects(tmp_path: Path) -> None:
-    assert "not valid YAML" in complaint(tmp_path, "name: !!python/object/apply:os.getcwd []\n")
+    told = complaint(tmp_path, "name: !!python/object/apply:os.getcwd []\n")
+    assert ":1: !!python/object/apply:os.getcwd is a YAML tag" in told
 
 
 def test_a_model_map_names_the_base_of_the_jobs_backend(tmp_path: Path) -> None:

@@ -28,7 +28,16 @@ from unitune.keys import batch_key
 from unitune.models import Reply, Request, TunedModel
 from unitune.patience import outcome_open
 from unitune.testing.batch_contract import BatchContract
-from unitune.testing.loopback import TOOK_EFFECT, Answer, Asked, Conduct, Fault, Server, serve
+from unitune.testing.loopback import (
+    OF_VENDORS,
+    TOOK_EFFECT,
+    Answer,
+    Asked,
+    Conduct,
+    Fault,
+    Server,
+    serve,
+)
 from unitune_providers.anthropic import AnthropicBackend, batches
 from unitune_providers.anthropic import client as module
 from unitune_providers.loopback.anthropic import KEY, AnthropicVendor
@@ -252,7 +261,7 @@ def test_a_kind_of_result_that_is_not_known_is_an_error_in_the_reply(
 # Creating
 
 
-@pytest.mark.parametrize("fault", sorted(set(Fault) - {Fault.EXPIRED_KEY, Fault.RATE_LIMITED}))
+@pytest.mark.parametrize("fault", sorted(OF_VENDORS - {Fault.EXPIRED_KEY, Fault.RATE_LIMITED}))
 def test_a_create_call_of_open_outcome_is_sent_once_and_its_batch_found(
     backend: AnthropicBackend, server: Server, fault: Fault
 ) -> None:
@@ -287,7 +296,7 @@ def test_an_answer_without_an_id_is_no_clear_answer(
         submit(backend)
 
 
-@pytest.mark.parametrize("fault", sorted(set(Fault) - {Fault.RATE_LIMITED}))
+@pytest.mark.parametrize("fault", sorted(OF_VENDORS - {Fault.RATE_LIMITED}))
 def test_a_fault_before_the_create_call_does_not_leave_open_whether_there_is_a_batch(
     backend: AnthropicBackend, server: Server, fault: Fault
 ) -> None:
@@ -471,7 +480,7 @@ def test_a_list_that_fails_is_not_taken_for_no_batch(
 # Watching and reading
 
 
-@pytest.mark.parametrize("fault", sorted(set(Fault) - {Fault.EXPIRED_KEY}))
+@pytest.mark.parametrize("fault", sorted(OF_VENDORS - {Fault.EXPIRED_KEY}))
 def test_reading_a_batch_is_tried_again(
     backend: AnthropicBackend, server: Server, vendor: AnthropicVendor, fault: Fault
 ) -> None:

@@ -23,7 +23,16 @@ from unitune.abilities import Batches, BatchStatus
 from unitune.data.example import Message
 from unitune.errors import BackendError, Unreachable, Unsupported, UserError
 from unitune.models import Reply, Request, TunedModel
-from unitune.testing.loopback import TOOK_EFFECT, Answer, Asked, Conduct, Fault, Server, serve
+from unitune.testing.loopback import (
+    OF_VENDORS,
+    TOOK_EFFECT,
+    Answer,
+    Asked,
+    Conduct,
+    Fault,
+    Server,
+    serve,
+)
 from unitune_providers.loopback.vertex.requests import camel
 from unitune_providers.loopback.vertex.vendor import BUCKET, VertexVendor, environment
 from unitune_providers.vertex import batch_rows, batches
@@ -308,7 +317,7 @@ def test_answers_of_a_job_that_goes_on_are_refused(backend: VertexBackend) -> No
 # Creating
 
 
-@pytest.mark.parametrize("fault", sorted(set(Fault) - {Fault.EXPIRED_KEY, Fault.RATE_LIMITED}))
+@pytest.mark.parametrize("fault", sorted(OF_VENDORS - {Fault.EXPIRED_KEY, Fault.RATE_LIMITED}))
 def test_a_create_call_of_open_outcome_is_sent_once_and_its_job_found(
     backend: VertexBackend, server: Server, fault: Fault
 ) -> None:
