@@ -140,7 +140,7 @@ def add_deployment(
             None if most is None else Spread.of(most),
             record.backend,
             what="the deployment",
-            less="let it stand for less time",
+            less="or let it stand for less time",
             unpriced=unpriced,
         )
         if refusals := list(found):
