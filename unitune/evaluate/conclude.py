@@ -295,7 +295,7 @@ def _notes(job: Job, task: Task, training: Training | None) -> tuple[str, ...]:
 
 
 def _failed_on_dev(contenders: Iterable[Answered]) -> Iterable[str]:
-    """Tell of errors by which prompts were chosen."""
+    """Tell of errors and cut answers by which prompts were chosen."""
     for each in contenders:
         scores = [trial.score for trial in each.choice.trials]
         errors, answers = sum(len(one.errors) for one in scores), sum(one.rows for one in scores)
@@ -303,6 +303,11 @@ def _failed_on_dev(contenders: Iterable[Answered]) -> Iterable[str]:
             yield (
                 f"{each.name}: {errors} of {answers} dev answers ended in an error; an error "
                 "counts as a wrong answer."
+            )
+        if cut := sum(one.cut for one in scores):
+            yield (
+                f"{each.name}: {cut} of {answers} dev answers were cut off at max_tokens, so dev "
+                "may have chosen a weaker prompt. Raise evaluate.max_tokens."
             )
 
 

@@ -188,13 +188,15 @@ class Task:
         """Return how a prompt did, from its answers to the first dev rows in their order."""
         asked = self.dev[: len(records)]
         attempts = [Attempt.of(*pair) for pair in zip(asked, records, strict=True)]
-        sums = self.sums(attempts, self.grade_all(attempts, records))
+        answers = self.grade_all(attempts, records)
+        sums = self.sums(attempts, answers)
         scores = {name: each.statistic() for name, each in sums.items()}
         return DevScore(
             primary=scores[self.primary],
             overall=fmean(scores.values()),
             rows=len(records),
             errors=tuple(record.error for record in records if record.error is not None),
+            cut=sum(answer.open for answer in answers),
         )
 
 

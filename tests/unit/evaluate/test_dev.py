@@ -67,6 +67,21 @@ def test_few_errors_on_dev_are_told(make_job: Any, backend_of: Any) -> None:
     assert "6 of 360 answers on dev ended in an error." == checks["dev errors"]
 
 
+def test_answers_that_were_cut_off_on_dev_are_told(make_job: Any, backend_of: Any) -> None:
+    """An answer of "ye" might have become "yes"."""
+
+    def rule(_model: str, request: Request) -> str:
+        row = dev_row(request)
+        return "CUTye" if row is not None and row < 9 else "yes"
+
+    backend_of(rule)
+    found = compare(make_job(TWO, dev=[(f"dev {at}", "yes") for at in range(60)]))
+    assert (
+        "instructed: 9 of 60 dev answers were cut off at max_tokens, so dev may have chosen a "
+        "weaker prompt. Raise evaluate.max_tokens."
+    ) in found.notes
+
+
 def test_errors_of_a_reference_on_dev_stop_nothing(make_job: Any, backend_of: Any) -> None:
     backend_of(lambda _model, request: "ERROR" if "shown" in request.messages[0].text else "yes")
     reference = {"type": "few-shot", "name": "shots", "role": "reference", "shots": 2}

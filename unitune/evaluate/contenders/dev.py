@@ -33,12 +33,14 @@ class DevScore:
         overall: Mean of all metrics, which decides between equals.
         rows: Dev rows that it was asked.
         errors: How many of them had no answer, each with the reason; an error scores 0.
+        cut: Answers that were cut off before it was clear whether they are right.
     """
 
     primary: float
     overall: float
     rows: int = field(default=0, compare=False)
     errors: tuple[str, ...] = field(default=(), compare=False)
+    cut: int = field(default=0, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
