@@ -13,7 +13,13 @@ from unitune.cost.billing import times
 from unitune.cost.tokens import Count
 from unitune.cost.workload import Workload
 from unitune.job import Evaluate, Job
-from unitune.room import REASONING, THINKING_TOKENS, automatic_tokens, is_known_to_think, is_served
+from unitune.output_limit import (
+    REASONING,
+    THINKING_TOKENS,
+    automatic_tokens,
+    is_known_to_think,
+    is_served,
+)
 from unitune.specs.contenders import (
     ContenderSpec,
     FewShot,

@@ -119,7 +119,7 @@ def conclude(
         dev_rows=len(task.dev),
         notes=(
             *_notes(job, task, training),
-            *_failed_on_dev(contenders),
+            *_unanswered_on_dev(contenders),
             *_failed_scorers(graded),
             *_recalled(contenders),
             *_disbelieved(contenders),
@@ -271,7 +271,7 @@ def _provenance(task: Task, contenders: Sequence[Answered]) -> dict[str, str]:
 def _sampling(task: Task) -> str:
     how = f"temperature {task.temperature:g}" if task.temperature else "greedy"
     often = "" if task.repeats == 1 else f", each case {task.repeats} times"
-    limit = task.room.fixed
+    limit = task.output_limit.fixed
     most = "ample room for each" if limit is None else f"at most {limit} tokens an"
     return f"{how}, {most} answer{often}"
 
@@ -294,7 +294,7 @@ def _notes(job: Job, task: Task, training: Training | None) -> tuple[str, ...]:
     )
 
 
-def _failed_on_dev(contenders: Iterable[Answered]) -> Iterable[str]:
+def _unanswered_on_dev(contenders: Iterable[Answered]) -> Iterable[str]:
     """Tell of errors and cut answers by which prompts were chosen."""
     for each in contenders:
         scores = [trial.score for trial in each.choice.trials]

@@ -154,7 +154,7 @@ def cut_of(task: Task, side: Graded) -> Cut:
     """Return how many of a contender's answers were cut off before it was clear what they are."""
     cases = sum(answer.open for answer in side.answers)
     allowed = [record.max_tokens or 0 for record in side.answered.records if record.cut]
-    most = max(allowed, default=0) or task.room.of(side.answered.choice.contender.spec)
+    most = max(allowed, default=0) or task.output_limit.of(side.answered.choice.contender.spec)
     return Cut(side.name, cases, len(side.answers), most)
 
 

@@ -44,7 +44,7 @@ from unitune.evaluate.scorers.interface import Paid
 from unitune.home import home
 from unitune.job import Evaluate, Job, TokenPrice
 from unitune.models import Request
-from unitune.room import Room, longest_expected
+from unitune.output_limit import OutputLimit, longest_expected
 from unitune.specs.contenders import ContenderSpec
 from unitune.specs.scorers import MEASURES, MeasureSpec
 
@@ -76,7 +76,7 @@ class Task:
     dev: tuple[Example, ...]
     scorers: tuple[Scorer, ...]
     primary: str
-    room: Room
+    output_limit: OutputLimit
     leaks: LeakResult
     notes: tuple[str, ...] = ()
     repeats: int = 1
@@ -94,10 +94,10 @@ class Task:
         self, case: Example, prompt: Prompt, spec: ContenderSpec, repeat: int = 0
     ) -> Question:
         """Return a case as a question to a contender."""
-        room = self.room.of(spec)
+        max_tokens = self.output_limit.of(spec)
         return Question(
             case=case.case_id,
-            put=partial(self._request, case, prompt.settled(case), room, repeat),
+            put=partial(self._request, case, prompt.settled(case), max_tokens, repeat),
             repeat=repeat,
             case_hash=short_hash(case.content),
             target_hash=short_hash(case.answer),
@@ -111,12 +111,12 @@ class Task:
             for repeat in range(self.repeats)
         ]
 
-    def _request(self, case: Example, prompt: Prompt, room: int, repeat: int) -> Request:
+    def _request(self, case: Example, prompt: Prompt, max_tokens: int, repeat: int) -> Request:
         """Put a case into words, without stop strings."""
         return Request(
             messages=prompt.messages(case),
             tools=case.tools,
-            max_tokens=room,
+            max_tokens=max_tokens,
             temperature=self.temperature,
             seed=repeat,
             fixed=self.fixed,
@@ -247,7 +247,7 @@ def prepare(  # noqa: PLR0913 - each has a name, and most a default
         dev=dev_rows(splits.validation),
         scorers=scorers,
         primary=evaluate.primary_scorer,
-        room=_room(job, chain(splits.train, test)),
+        output_limit=_output_limit(job, chain(splits.train, test)),
         leaks=found,
         notes=(*_doubles(len(splits.test) - len(test)), *_asked_alike(kept)),
         repeats=evaluate.repeats,
@@ -259,9 +259,9 @@ def prepare(  # noqa: PLR0913 - each has a name, and most a default
     )
 
 
-def _room(job: Job, rows: Iterable[Example]) -> Room:
+def _output_limit(job: Job, rows: Iterable[Example]) -> OutputLimit:
     limit = job.evaluate.max_tokens
-    return Room(None if limit == "auto" else limit, longest_expected(rows), job.backend)
+    return OutputLimit(None if limit == "auto" else limit, longest_expected(rows), job.backend)
 
 
 def _setting(job: Job, train: Iterable[Example]) -> Setting:

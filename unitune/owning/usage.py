@@ -16,9 +16,9 @@ from unitune.cost.ownership import hours_a_month
 from unitune.cost.ownership.request import BEST_HIT_RATE, WORST_HIT_RATE
 from unitune.cost.tokens import Count
 from unitune.job import Job
+from unitune.output_limit import REASONING
 from unitune.owning.counted import Counted
 from unitune.owning.measured import MeanTokens, Measured
-from unitune.room import REASONING
 from unitune.specs.usage import Usage
 
 Source = Literal["option", "job", "measured", "counted", "assumed"]

@@ -25,7 +25,7 @@ ORDER = [
     ["today", "offer", "wire", "backend"],
     ["abilities"],
     ["registry"],
-    ["conversion", "room"],
+    ["conversion", "output_limit"],
     ["cost"],
     ["home", "keys", "locks"],
     ["ledger"],

@@ -17,7 +17,7 @@ from unitune.evaluate.asking.journal import read_record
 from unitune.evaluate.compare import compare, default_folder
 from unitune.job import Job
 from unitune.models import Request
-from unitune.room import LEAST_TOKENS
+from unitune.output_limit import LEAST_TOKENS
 
 PROMPTED = {
     "contenders": [

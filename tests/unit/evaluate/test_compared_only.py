@@ -14,7 +14,7 @@ from unitune.errors import DataError, JobError
 from unitune.evaluate.compare import compare
 from unitune.evaluate.scorers import Attempt, build
 from unitune.job import Job
-from unitune.room import longest_expected
+from unitune.output_limit import longest_expected
 from unitune.specs.scorers import RecordedScore
 
 CASE = Example(messages=(Message(role="user", content="?"),), id="a")

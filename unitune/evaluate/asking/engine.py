@@ -32,7 +32,7 @@ from unitune.evaluate.asking.remembered import Remembered
 from unitune.evaluate.asking.spending import Purse
 from unitune.evaluate.results import Record
 from unitune.models import BatchedChatModel, ChatModel, Reply, Request
-from unitune.room import is_cut_by_thoughts, thinks, widened
+from unitune.output_limit import is_cut_by_thoughts, thinks, widened
 
 DOWN_AFTER = 10
 """Questions in a row without an answer, each asked `ATTEMPTS` times: the vendor is down."""

@@ -12,7 +12,7 @@ from unitune.evaluate.asking.batchfile import Pair
 from unitune.evaluate.asking.engine import Question, request_hash
 from unitune.evaluate.asking.journal import Journal
 from unitune.models import Request, TunedModel
-from unitune.room import widened
+from unitune.output_limit import widened
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""How much room an answer gets: the longest one that a model may give, in tokens.
+"""The output limit of answers: the longest one that a model may give, in tokens.
 
 A limit must not decide a verdict, and costs nothing where it is not used. So what the job does not
 set is ample: for every model the longest expected answer (calls of tools included) twice over; for
@@ -41,8 +41,8 @@ UNCLOSED = ("<think>", "</think>")
 
 
 @dataclass(frozen=True, slots=True)
-class Room:
-    """The room for answers in one comparison.
+class OutputLimit:
+    """The limit of answers in one comparison.
 
     Args:
         fixed: What the job says; None: it says nothing.
