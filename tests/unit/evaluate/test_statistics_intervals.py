@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scipy.optimize import minimize
 from scipy.stats import binom
@@ -196,6 +196,7 @@ class TestGraded:
 
     @settings(deadline=None)
     @given(VALUES, SHARES)
+    @example(np.full(3, 0.1), 0.5)
     def test_it_contains_the_mean_has_width_and_mirrors_bit_for_bit(
         self, values: np.ndarray, level: float
     ) -> None:

@@ -152,7 +152,9 @@ def refuted(
 
 def _upper_end(units: Units, farthest: float, z: float) -> float:
     """Largest mean that is not refuted, by halving the range from the one seen to the farthest."""
-    low, high = units.mean, max(float((units.sums / units.sizes).max()), farthest)
+    low = units.mean
+    # The mean of equal values may be a rounding above each of them.
+    high = max(low, float((units.sums / units.sizes).max()), farthest)
     for _ in range(HALVINGS):
         middle = (low + high) / 2
         if refuted(units.sums, units.sizes, farthest, middle, z):
