@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 GUARD = Path(__file__).parent / "guard"
 sys.path.insert(0, str(GUARD))
@@ -19,6 +20,10 @@ import sitecustomize  # noqa: E402 - the guard stands before anything that could
 
 # A shell that starts the tests in the background has Ctrl-C ignored, and some tests press it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# Machines are noisy: how long an example takes says nothing about the code.
+settings.register_profile("noisy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("noisy")
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
