@@ -3,24 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import shlex
 import subprocess
 import sys
-from collections.abc import Iterator
-from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Thread
-from typing import Any, ClassVar
 
 import pytest
 import yaml
+from github_action import ACTION, ROOT, STEPS, Runner, command
 
-ROOT = Path(__file__).parents[3]
-ACTION = ROOT / ".github" / "actions" / "unitune"
-STEPS = yaml.safe_load((ACTION / "action.yml").read_text("utf-8"))
 CI = ROOT / "examples" / "ci"
 
 
@@ -53,106 +44,41 @@ def test_the_example_gives_inputs_that_the_action_has() -> None:
 def test_no_expression_stands_in_a_script() -> None:
     """What a pull request can name reaches a shell as a variable alone, never as code."""
     scripts = [step["run"] for step in STEPS["runs"]["steps"] if "run" in step]
-    assert 6 == len(scripts)
+    assert 7 == len(scripts)
     assert [] == [script for script in scripts if "${{" in script]
 
 
-@dataclass
-class Runner:
-    """Runs the action's steps as a runner of GitHub would, on files of its own."""
-
-    folder: Path
-    inputs: dict[str, str]
-    environment: dict[str, str] = field(default_factory=dict[str, str])
-    base: str = ""
-    """Commit of the base branch."""
-    plan_code: str = ""
-    """Exit code that the step Plan has put out."""
-
-    def __post_init__(self) -> None:
-        for name in ("GITHUB_OUTPUT", "GITHUB_STEP_SUMMARY"):
-            (self.folder / name).touch()
-
-    def values(self) -> dict[str, str]:
-        defaults = {name: str(one.get("default", "")) for name, one in STEPS["inputs"].items()}
-        return {
-            **{f"inputs.{name}": value for name, value in {**defaults, **self.inputs}.items()},
-            **{f"steps.compare.outputs.{name}": value for name, value in self.outputs().items()},
-            "github.action_path": str(ACTION),
-            "github.token": "ghs_token",
-            "github.event.pull_request.number": "7",
-            "github.event.pull_request.base.sha": self.base,
-            "steps.plan.outputs.exit-code": self.plan_code,
-        }
-
-    def outputs(self) -> dict[str, str]:
-        lines = (self.folder / "GITHUB_OUTPUT").read_text("utf-8").splitlines()
-        return dict(line.split("=", 1) for line in lines)
-
-    def summary(self) -> str:
-        return (self.folder / "GITHUB_STEP_SUMMARY").read_text("utf-8")
-
-    def filled(self, text: str) -> str:
-        known = self.values()
-        whole = re.sub(r"\$\{\{ ([\w.-]+) \}\}", lambda found: known[found[1]], text)
-        return whole if whole == text else self.filled(whole)
-
-    def step(self, name: str) -> subprocess.CompletedProcess[str]:
-        step = next(one for one in STEPS["runs"]["steps"] if one.get("name") == name)
-        script = self.folder / "step.sh"
-        script.write_text(step["run"], encoding="utf-8")
-        return subprocess.run(
-            # The command line that `shell: bash` stands for, by GitHub's workflow syntax.
-            ["bash", "--noprofile", "--norc", "-eo", "pipefail", str(script)],
-            cwd=self.folder / self.filled(step.get("working-directory", ".")),
-            env={
-                **os.environ,
-                "PATH": f"{self.folder}/bin:{os.environ['PATH']}",
-                "RUNNER_TEMP": str(self.folder),
-                "GITHUB_OUTPUT": str(self.folder / "GITHUB_OUTPUT"),
-                "GITHUB_STEP_SUMMARY": str(self.folder / "GITHUB_STEP_SUMMARY"),
-                **{key: self.filled(value) for key, value in step.get("env", {}).items()},
-                **self.environment,
-            },
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-
-
-def command(folder: Path, name: str, script: str) -> None:
-    file = folder / "bin" / name
-    file.parent.mkdir(exist_ok=True)
-    file.write_text(f"#!/bin/bash\n{script}\n", encoding="utf-8")
-    file.chmod(0o755)
-
-
-@pytest.fixture
-def runner(tmp_path: Path) -> Runner:
-    """A workspace with a job of two recorded contenders, and the commands of this environment."""
-    python = shlex.quote(sys.executable)
-    command(tmp_path, "unitune", f'exec {python} -m unitune "$@"')
-    command(tmp_path, "python", f'exec {python} "$@"')
-    evals = tmp_path / "work" / "evals"
-    evals.mkdir(parents=True)
-    cases = [f"case-{number}" for number in range(40)]
-    questions = [
-        {"messages": [{"role": "user", "content": case}], "id": case, "expected": "yes"}
-        for case in cases
+def test_actions_of_others_are_pinned_by_their_commits() -> None:
+    """A tag can be moved to other code, which would see the keys of the job."""
+    files = [ACTION / "action.yml", CI / "github.yml", *(ROOT / ".github/workflows").iterdir()]
+    used = [name for file in files for name in re.findall(r"uses: (\S+)", file.read_text("utf-8"))]
+    assert len(used) > 5
+    commit = re.compile(r"@[0-9a-f]{40}$")
+    assert ["OWNER/unitune/.github/actions/unitune@COMMIT"] == [
+        name for name in used if not commit.search(name)
     ]
-    answers = {"old": ["no", "yes"], "new": ["yes", "yes"]}
-    (evals / "test.jsonl").write_text("".join(json.dumps(one) + "\n" for one in questions))
-    for name, texts in answers.items():
-        lines = [{"case": case, "answer": texts[at % 2]} for at, case in enumerate(cases)]
-        (evals / f"{name}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    (evals / "unitune.yaml").write_text(
-        "name: demo\nmodel: m\nbackend: fake\ndata: {test: test.jsonl}\nevaluate:\n"
-        "  contenders:\n"
-        "  - {type: recorded, name: old, answers: old.jsonl}\n"
-        "  - {type: recorded, name: new, role: candidate, answers: new.jsonl}\n"
-        "  gate: {mode: improve}\n"
-    )
-    return Runner(tmp_path, {"file": "evals/unitune.yaml", "working-directory": "work"})
+
+
+def test_a_workflow_that_hands_secrets_to_forks_is_refused(runner: Runner) -> None:
+    step = STEPS["runs"]["steps"][0]
+    assert "github.event_name == 'pull_request_target'" == step["if"]
+    done = runner.step(step["name"])
+    assert 2 == done.returncode
+    assert "Let the workflow run on pull_request." in done.stdout
+
+
+def test_no_module_of_the_workspace_is_imported(priced: Runner) -> None:
+    """A pull request may bring a file that is named like a module of the standard library."""
+    trap = "open(__file__ + '.ran', 'w')\nraise SystemExit\n"
+    for folder in (priced.folder, priced.folder / "work", priced.folder / "work/evals"):
+        for module in ("secrets", "json", "pip", "typer"):
+            (folder / f"{module}.py").write_text(trap)
+    command(priced.folder, "unitune", f'exec {sys.executable} -P -m unitune "$@"')
+    for name in ("Plan", "Compare"):
+        assert 0 == priced.step(name).returncode
+    command(priced.folder, "python", f"exec {sys.executable} ${{@/install/--version}}")
+    assert priced.step("Install unitune").stdout.startswith("pip ")
+    assert [] == list(priced.folder.rglob("*.ran"))
 
 
 def swap(runner: Runner) -> None:
@@ -245,26 +171,7 @@ def test_the_very_commit_is_installed(
 ) -> None:
     command(runner.folder, "python", 'echo "$@"')
     runner.inputs |= inputs
-    assert f"-m pip install --quiet {installed}\n" == runner.step("Install unitune").stdout
-
-
-@pytest.fixture
-def priced(runner: Runner) -> Runner:
-    """A workspace under version control, with a training that costs money."""
-    evals = runner.folder / "work" / "evals"
-    rows = [{"prompt": f"question {number}?", "completion": "yes"} for number in range(60)]
-    (evals / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    (evals / "prices.yaml").write_text("prices: [{backend: openai, training: 30.00}]\n")
-    (evals / "unitune.yaml").write_text(
-        "name: demo\nmodel: gpt-4o-mini\nbackend: openai\ndata: {train: train.jsonl}\n"
-        "tuning: {epochs: 2}\n"
-    )
-    git = ["git", "-c", "user.name=a", "-c", "user.email=a@example.com", "-C", str(evals.parent)]
-    for words in (["init", "-q"], ["add", "."], ["commit", "-qm", "base"]):
-        subprocess.run([*git, *words], check=True)
-    found = subprocess.run([*git, "rev-parse", "HEAD"], check=True, capture_output=True, text=True)
-    runner.base = found.stdout.strip()
-    return runner
+    assert f"-P -m pip install --quiet {installed}\n" == runner.step("Install unitune").stdout
 
 
 def plan_code(runner: Runner) -> str:
@@ -293,162 +200,3 @@ def test_over_the_budget_fails_with_6(priced: Runner) -> None:
     assert "Over budget" in priced.summary()
     (priced.folder / "GITHUB_OUTPUT").write_text("exit-code=0\n")
     assert 6 == priced.step("Gate").returncode
-
-
-class Thread7(BaseHTTPRequestHandler):
-    """A pull request's comments, two on a page whatever is asked for."""
-
-    comments: ClassVar[list[dict[str, Any]]]
-    calls: ClassVar[list[str]]
-    refuse: ClassVar[bool]
-    login: ClassVar[str]
-    """Whose token it is; empty: an app's, which may not ask."""
-    closed: ClassVar[set[int]]
-    """Comments that belong to others."""
-
-    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the base's name
-        """Say nothing."""
-
-    def answer(self, status: int, value: object) -> None:
-        content = json.dumps(value).encode()
-        self.send_response(status)
-        self.send_header("Content-Length", str(len(content)))
-        self.end_headers()
-        self.wfile.write(content)
-
-    def do_GET(self) -> None:
-        if self.path == "/user":
-            self.answer(200 if self.login else 403, {"login": self.login})
-            return
-        page = int(self.path.rpartition("=")[2])
-        self.answer(200, self.comments[2 * page - 2 : 2 * page])
-
-    def do_POST(self) -> None:
-        self.write("POST")
-
-    def do_PATCH(self) -> None:
-        self.write("PATCH")
-
-    def write(self, method: str) -> None:
-        self.calls.append(f"{method} {self.path}")
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))["body"]
-        if self.refuse:
-            self.answer(403, {"message": "Resource not accessible by integration"})
-            return
-        assert "Bearer ghs_token" == self.headers["Authorization"]
-        if method == "POST":
-            author = {"type": "User", "login": self.login} if self.login else {"type": "Bot"}
-            self.comments.append({"id": 100 + len(self.comments), "user": author, "body": body})
-        else:
-            found = int(self.path.rpartition("/")[2])
-            if found in self.closed:
-                self.answer(403, {"message": "Forbidden"})
-                return
-            next(one for one in self.comments if one["id"] == found)["body"] = body
-        self.answer(200, {})
-
-
-@pytest.fixture
-def thread(runner: Runner) -> Iterator[type[Thread7]]:
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Thread7)
-    worker = Thread(target=server.serve_forever)
-    worker.start()
-    marker = "<!-- unitune action: evals/unitune.yaml -->"
-    Thread7.comments = [
-        {"id": 1, "user": {"type": "User"}, "body": "Nice!"},
-        {"id": 2, "user": {"type": "User"}, "body": f"{marker}\nno bot"},
-    ]
-    Thread7.calls, Thread7.refuse, Thread7.login, Thread7.closed = [], False, "", set()
-    runner.environment |= {
-        "GITHUB_API_URL": f"http://127.0.0.1:{server.server_port}",
-        "GITHUB_SERVER_URL": "https://github.com",
-        "GITHUB_REPOSITORY": "me/it",
-        "GITHUB_RUN_ID": "42",
-    }
-    yield Thread7
-    server.shutdown()
-    server.server_close()
-    worker.join()
-
-
-def test_one_comment_is_written_and_then_kept_up_to_date(
-    runner: Runner, thread: type[Thread7]
-) -> None:
-    for text in ("first", "second"):
-        (runner.folder / "unitune.md").write_text(text)
-        done = runner.step("Comment on the pull request")
-        assert 0 == done.returncode, done.stderr
-    assert ["POST /repos/me/it/issues/7/comments", "PATCH /repos/me/it/issues/comments/102"] == (
-        thread.calls
-    )
-    assert 3 == len(thread.comments)
-    assert thread.comments[-1]["body"].startswith(
-        "<!-- unitune action: evals/unitune.yaml -->\nsecond\n\n"
-    )
-    assert "(https://github.com/me/it/actions/runs/42)" in thread.comments[-1]["body"]
-
-
-def test_a_persons_token_keeps_one_comment_too(runner: Runner, thread: type[Thread7]) -> None:
-    thread.login = "octocat"
-    (runner.folder / "unitune.md").write_text("text")
-    for _ in range(3):
-        assert 0 == runner.step("Comment on the pull request").returncode
-    assert ["POST", "PATCH", "PATCH"] == [call.partition(" ")[0] for call in thread.calls]
-
-
-@pytest.mark.parametrize("user", [None, {"type": "Bot"}, {}])
-def test_comments_of_others_are_passed_over(
-    runner: Runner, thread: type[Thread7], user: dict[str, str] | None
-) -> None:
-    """Of another bot, which may not be changed, and of an account that is gone."""
-    marker = "<!-- unitune action: evals/unitune.yaml -->"
-    thread.comments.append({"id": 3, "user": user, "body": f"{marker}\nx"})
-    thread.comments.append({"id": 4, "user": user, "body": None})
-    thread.closed = {3}
-    (runner.folder / "unitune.md").write_text("text")
-    done = runner.step("Comment on the pull request")
-    assert 0 == done.returncode, done.stderr
-    assert thread.calls[-1].startswith("POST")
-
-
-def test_another_job_file_has_a_comment_of_its_own(runner: Runner, thread: type[Thread7]) -> None:
-    (runner.folder / "unitune.md").write_text("text")
-    for file in ("evals/unitune.yaml", "other--job.yaml"):
-        runner.inputs["file"] = file
-        runner.step("Comment on the pull request")
-    assert ["POST /repos/me/it/issues/7/comments"] * 2 == thread.calls
-
-
-def test_a_long_summary_is_cut_to_what_a_comment_holds(
-    runner: Runner, thread: type[Thread7]
-) -> None:
-    (runner.folder / "unitune.md").write_text("x" * 100_000)
-    runner.step("Comment on the pull request")
-    body = thread.comments[-1]["body"]
-    assert 65_000 == len(body)
-    assert body.endswith("/actions/runs/42)\n")
-
-
-def test_a_token_that_may_not_write_fails_nothing(runner: Runner, thread: type[Thread7]) -> None:
-    """As in a pull request from a fork."""
-    thread.refuse = True
-    (runner.folder / "unitune.md").write_text("text")
-    done = runner.step("Comment on the pull request")
-    assert 0 == done.returncode
-    assert "::notice title=unitune::The pull request has no comment of this run" in done.stdout
-    assert "403" in done.stdout
-
-
-def test_a_plan_that_changed_nothing_makes_no_comment_and_mends_an_old_one(
-    priced: Runner, thread: type[Thread7]
-) -> None:
-    name, empty = "Comment the plan on the pull request", priced.folder / "plan.md"
-    empty.write_text("")
-    assert 0 == priced.step(name).returncode
-    assert [] == thread.calls
-    empty.write_text("dearer")
-    assert 0 == priced.step(name).returncode
-    empty.write_text("")
-    assert 0 == priced.step(name).returncode
-    assert ["POST", "PATCH"] == [call.partition(" ")[0] for call in thread.calls]
-    assert "The cost is that of the base branch." in thread.comments[-1]["body"]
