@@ -8,6 +8,7 @@ from typing import TypeVar
 from pydantic import BaseModel, JsonValue, ValidationError
 from pydantic_core import ErrorDetails
 
+from unitune.addresses import UNREPEATED
 from unitune.errors import JobError, nearest
 from unitune.job import Job
 
@@ -52,6 +53,8 @@ def _sentence(detail: ErrorDetails, known: list[str], where: str) -> str:
     if not keys:
         return f"{where}: {words}."
     place = ".".join((where, *keys))
+    if detail["type"] == UNREPEATED:
+        return f"{place} is not valid: {words}."
     if detail["type"] != "extra_forbidden" or len(keys) > 1:
         return f"{place} is {detail['input']!r}: {words}."
     near = nearest(keys[0], known)

@@ -18,6 +18,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from unitune.addresses import UNREPEATED
 from unitune.errors import JobError, nearest
 
 Location = tuple[str | int, ...]
@@ -225,6 +226,8 @@ def _sentence(details: list[ErrorDetails], keys: list[str]) -> str:
     if detail["type"] == "missing":
         return "is missing; it must be given."
     wanted = "; or ".join(dict.fromkeys(d["msg"].removeprefix("Value error, ") for d in details))
+    if detail["type"] == UNREPEATED:
+        return f"is not valid: {wanted}."
     given = detail["input"]
     simple = given is None or isinstance(given, str | int | float | bool)
     return f"is {given!r}: {wanted}." if simple else f"is not valid: {wanted}."

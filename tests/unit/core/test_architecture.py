@@ -12,11 +12,12 @@ import unitune
 
 ROOT = Path(unitune.__file__).parent
 ORDER = [
-    ["errors", "fields", "install", "redaction"],
+    ["addresses", "errors", "fields", "install", "redaction"],
     ["filesystem"],
     ["patience", "ratelimits"],
     ["yamlfile"],
     ["specs"],
+    ["userconfig"],
     ["job"],
     ["options"],
     ["data"],

@@ -1,0 +1,62 @@
+"""The user's own configuration: where it lies, how strictly it is read, what is written."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from unitune import userconfig
+from unitune.errors import UserError
+from unitune.userconfig import UserConfig
+
+
+@pytest.fixture(autouse=True)
+def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    return tmp_path / "config/unitune/config.yaml"
+
+
+def test_without_a_file_nothing_is_configured() -> None:
+    assert UserConfig() == userconfig.read()
+
+
+def test_a_relative_folder_is_passed_over_as_the_specification_has_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """XDG Base Directory Specification 0.8: it would be a folder of the current one."""
+    monkeypatch.setenv("HOME", str(tmp_path / "me"))
+    for named in ("", "config", "./config"):
+        monkeypatch.setenv("XDG_CONFIG_HOME", named)
+        assert tmp_path / "me/.config/unitune" == userconfig.folder()
+
+
+def test_what_is_written_is_read_again_and_private(config: Path) -> None:
+    wanted = UserConfig(keys={"https://llm.example.com": ("LLM_API_KEY", "OTHER")})
+    assert config == userconfig.write(wanted)
+    assert wanted == userconfig.read()
+    assert 0 == config.stat().st_mode & 0o077
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "words"),
+    [
+        ("keys:\n  https://example.com/v1: [A]\n", 2, "as https://example.com"),
+        ("keys:\n  https://EXAMPLE.com: [A]\n", 2, "as https://example.com"),
+        ("keys:\n  https://example.com: [a-b]\n", 2, "a-b"),
+        ("keys:\n  https://example.com: A\n", 2, "tuple"),
+        ("\nkey: {}\n", 2, "Did you mean 'keys'? Known: keys."),
+        ("keys: [\n", 2, "not valid YAML"),
+        ("- keys\n", 1, "the user's configuration is a mapping"),
+    ],
+)
+def test_a_bad_file_is_an_error_with_file_line_and_what_is_allowed(
+    config: Path, text: str, line: int, words: str
+) -> None:
+    config.parent.mkdir(parents=True)
+    config.write_text(text, encoding="utf-8")
+    with pytest.raises(UserError) as refused:
+        userconfig.read()
+    said = str(refused.value)
+    assert f"{config}:{line}: " in said
+    assert words in said
