@@ -8,7 +8,6 @@ in the comparison: `record_answers` keeps what it says to the cases while it liv
 from __future__ import annotations
 
 import asyncio
-import shutil
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -26,6 +25,7 @@ from unitune.errors import DataError, UnknownName, Unsupported, UserError
 from unitune.evaluate.asking.attempts import persist
 from unitune.evaluate.asking.pace import Pace
 from unitune.evaluate.asking.recorded import answer_line, mend, read_answers
+from unitune.filesystem import no_link, replacing
 from unitune.job import Data, Evaluate, Job, Tuning
 from unitune.models import ChatModel, Request, TunedModel
 from unitune.specs.contenders import Recorded, Tuned
@@ -118,6 +118,11 @@ def record_answers(
         return asyncio.run(_ask_all(chat, pending, file, max_tokens, tell))
 
 
+def _append(file: Path, line: str) -> None:
+    with open(file, "a", encoding="utf-8", opener=no_link) as lines:
+        lines.write(line)
+
+
 def _ignore(_: int) -> None:
     """Nobody wants to know."""
 
@@ -139,8 +144,7 @@ async def _ask_all(
             if reply.error is not None:
                 failures.append(f"case {case.case_id}: {reply.error}")
                 continue
-            with file.open("a", encoding="utf-8") as lines:
-                lines.write(answer_line(case.case_id, reply.text))
+            _append(file, answer_line(case.case_id, reply.text))
             tell(1)
 
     async with asyncio.TaskGroup() as group:
@@ -190,7 +194,10 @@ def _canonical(content: bytes, form: str | None, place: Path, called: str) -> by
 
 
 def moved(drafts: Sequence[Path], folder: Path) -> tuple[Path, ...]:
-    """Copy files into a folder, all or none; the same file may be there already."""
+    """Copy files into a folder, all or none; the same file may be there already.
+
+    A link there is replaced, not followed.
+    """
     for draft in drafts:
         target = folder / draft.name
         if target.exists() and target.read_bytes() != draft.read_bytes():
@@ -199,7 +206,10 @@ def moved(drafts: Sequence[Path], folder: Path) -> tuple[Path, ...]:
                 "with --dir."
             )
     folder.mkdir(parents=True, exist_ok=True)
-    return tuple(Path(shutil.copyfile(draft, folder / draft.name)) for draft in drafts)
+    for draft in drafts:
+        with replacing(folder / draft.name) as file:
+            file.buffer.write(draft.read_bytes())
+    return tuple(folder / draft.name for draft in drafts)
 
 
 def _job(name: str, job_id: str, found: ImportedJob, folder: Path, *, validated: bool) -> Job:

@@ -84,12 +84,12 @@ def check_place(output: Path, kind: Kind, inputs: Iterable[Path]) -> None:
 
 @contextmanager
 def replacing(output: Path) -> Generator[IO[bytes]]:
-    """Give a file to write that takes its place when it is whole.
+    """Give a file to write that takes its place when it is whole; a link there is replaced.
 
     Raises:
         OSError: It cannot be written; names the place.
     """
-    target = output.resolve()
+    target = output.resolve() if Path("/dev") in output.absolute().parents else output
     try:
         if target.exists() and not target.is_file():
             with target.open("wb") as device:  # /dev/null and the like cannot be replaced

@@ -249,6 +249,11 @@ def _given_folder(out: str | os.PathLike[str]) -> Path:
     from unitune.report.files import NAMES  # noqa: PLC0415 - as in `_write`
 
     folder = Path(out)
+    if folder.is_symlink():
+        raise UserError(
+            f"{folder} is a symbolic link to {folder.readlink()}, and no results are written "
+            "through one. Name the folder itself."
+        )
     taken = [name for name in NAMES if (folder / name).exists()]
     if taken and not (folder / "rows.jsonl").exists():
         raise UserError(

@@ -7,6 +7,7 @@ too. A checkpoint is called NAME:STEP, as Together itself calls it where a train
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -121,7 +122,7 @@ def download(connection: Connection, model: TunedModel, folder: Path) -> Path:
     if job_id is None:
         raise _unknown(model)
     folder.mkdir(parents=True, exist_ok=True)
-    draft = folder / f".{job_id}.part"
+    draft = folder / f".{secrets.token_hex(8)}.part"
     try:
         kind = _stream(connection, job_id, step, draft)
         # The two archives that the SDK tells apart, by content type.
@@ -144,7 +145,7 @@ def _stream(connection: Connection, job_id: str, step: int | None, draft: Path) 
             checkpoint=which if step is None else omit,
             checkpoint_step=omit if step is None else step,
         ) as answer,
-        draft.open("wb") as file,
+        draft.open("xb") as file,
     ):
         for piece in answer.iter_bytes():
             file.write(piece)

@@ -109,6 +109,53 @@ def test_rows_are_appended_through_no_link(cloned: Path, name: str) -> None:
     assert "" == mine.read_text("utf-8")
 
 
+def test_a_results_folder_that_is_a_link_is_refused(cloned: Path) -> None:
+    other = cloned / "other"
+    (cloned / "rows").rmdir()
+    other.mkdir()
+    (cloned / "rows").symlink_to(other)
+    done = command("compare", "unitune.yaml", "--out", "rows", cwd=cloned)
+    assert 2 == done.returncode
+    assert "rows is a symbolic link" in " ".join(done.stderr.split())
+    assert [] == list(other.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("words", "name"),
+    [
+        (["init", "made"], "made/train.jsonl"),
+        (["init", "made"], "made/unitune.yaml"),
+        (["convert", "test.jsonl", "--to", "vertex-sft", "-o", "made/out.jsonl"], "made/out.jsonl"),
+        (["plan", "plan.yaml", "-o", "made/plan.json"], "made/plan.json"),
+        (["cost", "plan.yaml", "-o", "made/cost.html"], "made/cost.html"),
+        (["import", "lm-eval:samples.jsonl", "--dir", "made"], "made/test.jsonl"),
+    ],
+)
+def test_a_file_is_made_through_no_link(cloned: Path, words: list[str], name: str) -> None:
+    """A link to a file that is not there yet is no file that stands in the way."""
+    (cloned / "plan.yaml").write_text(
+        "name: demo\nmodel: smollm2-135m-instruct\nbackend: local\n"
+        "data: {train: test.jsonl, validation: 0.4}\n"
+    )
+    sample = {
+        "doc_id": 0,
+        "target": "a",
+        "arguments": {"gen": {"arg_0": "q", "arg_1": {}}},
+        "resps": [["a"]],
+        "metrics": ["acc"],
+        "acc": 1.0,
+    }
+    (cloned / "samples.jsonl").write_text(json.dumps(sample) + "\n", encoding="utf-8")
+    elsewhere = cloned / "elsewhere"
+    (cloned / "made").mkdir()
+    (cloned / name).symlink_to(elsewhere)
+    done = command(*words, cwd=cloned)
+    assert not elsewhere.exists()
+    assert 0 == done.returncode, done.stderr
+    assert (cloned / name).is_file()
+    assert not (cloned / name).is_symlink()
+
+
 ALIASES = "a0: &a0 [x, x]\n" + "".join(
     f"a{at}: &a{at} [{', '.join(10 * [f'*a{at - 1}'])}]\n" for at in range(1, 7)
 )

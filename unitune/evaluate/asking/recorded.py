@@ -17,6 +17,7 @@ from pydantic import JsonValue, TypeAdapter, ValidationError
 
 from unitune.data.example import Example, Message, digest, digest_all
 from unitune.errors import DataError
+from unitune.filesystem import no_link
 from unitune.models import Placed, Reply, Request
 
 BATCH_SIZE = 100
@@ -128,7 +129,7 @@ def read_recorded(path: Path) -> dict[str, RecordedAnswer]:
 
 def mend(path: Path) -> None:
     """Cut off the last line if a process died while it wrote it, so that another can follow."""
-    with path.open("r+b") as file:
+    with open(path, "r+b", opener=no_link) as file:
         content = file.read()
         if not content or content.endswith(b"\n"):
             return
