@@ -237,5 +237,5 @@ def check_regex(pattern: str) -> None:
     """Raise ValueError when a pattern is not a regular expression."""
     try:
         re.compile(pattern)
-    except re.error as error:
+    except (re.error, OverflowError, RecursionError) as error:
         raise ValueError(f"not a regular expression: {error}") from error

@@ -158,7 +158,7 @@ class Task:
         """
         pairs = list(zip(attempts, records, strict=True))
         for scorer in self.scorers:
-            scorer.fetch([attempt for attempt, record in pairs if not record.error])
+            scorer.prepare([attempt for attempt, record in pairs if not record.error])
         return tuple(self.grade(*pair) for pair in pairs)
 
     def sums(self, attempts: Sequence[Attempt], answers: Sequence[Answer]) -> dict[str, Sums]:
@@ -169,7 +169,13 @@ class Task:
             answers: The same, scored.
         """
         return {
-            scorer.name: scorer.sums(attempts, [answer.scores[scorer.name] for answer in answers])
+            scorer.name: scorer.sums(
+                [
+                    Attempt(attempt.case, "") if scorer.name in answer.failed else attempt
+                    for attempt, answer in zip(attempts, answers, strict=True)
+                ],
+                [answer.scores[scorer.name] for answer in answers],
+            )
             for scorer in self.scorers
         }
 

@@ -31,6 +31,7 @@ from unitune.evaluate.scorers.interface import (
     Setting,
     Unscorable,
     guarded,
+    share,
 )
 from unitune.specs.scorers import PythonFunction
 
@@ -54,17 +55,6 @@ def read_score(returned: object) -> Score:
     except (TypeError, ValueError) as error:
         raise Unscorable(f"it returned {returned!r}, which is no number"[:300]) from error
     return Score(share(value, "it returned"), reason)
-
-
-def share(value: float, who: str) -> float:
-    """Return a value that is a share from 0 to 1, but for rounding.
-
-    Raises:
-        Unscorable: It is not.
-    """
-    if not -1e-9 <= value <= 1 + 1e-9:
-        raise Unscorable(f"{who} {value!r}; a score is from 0 to 1")
-    return min(1.0, max(0.0, value))
 
 
 def load_function(spec: PythonFunction, folder: Path) -> Function:

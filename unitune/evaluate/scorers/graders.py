@@ -26,7 +26,7 @@ from pydantic import JsonValue, TypeAdapter, ValidationError
 from unitune.data.example import Example
 from unitune.errors import JobError
 from unitune.evaluate.scorers.extras import needs
-from unitune.evaluate.scorers.functions import read_score, share
+from unitune.evaluate.scorers.functions import read_score
 from unitune.evaluate.scorers.interface import (
     Attempt,
     Kind,
@@ -35,6 +35,7 @@ from unitune.evaluate.scorers.interface import (
     Setting,
     Unscorable,
     guarded,
+    share,
 )
 from unitune.evaluate.scorers.overlap import gleu, rouge_l, rouge_n
 from unitune.specs.grader_formula import calculate, parse_formula

@@ -20,8 +20,10 @@ from typing import Protocol, TypeVar
 import numpy as np
 
 from unitune.data.example import Example
+from unitune.errors import BackendError, UnituneError
 from unitune.evaluate.results import Confusion, Record
 from unitune.evaluate.scorers.sums import Sums, mean_of
+from unitune.fields import whole_text
 from unitune.models import ToolCalls
 from unitune.specs.scorers import QualitySpec
 
@@ -53,6 +55,17 @@ def guarded(call: Callable[[], T]) -> T:
         return call()
     except (Exception, SystemExit) as error:
         raise Unscorable(f"{type(error).__name__}: {error}"[:300]) from error
+
+
+def share(value: float, who: str) -> float:
+    """Return a value that is a share from 0 to 1, but for rounding.
+
+    Raises:
+        Unscorable: It is not.
+    """
+    if not -1e-9 <= value <= 1 + 1e-9:
+        raise Unscorable(f"{who} {value!r}; a score is from 0 to 1")
+    return min(1.0, max(0.0, value))
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +166,7 @@ class Scorer:
     Args:
         spec: What it was made of.
         kind: What its scores are.
-        judge: Scores one attempt; may raise `Unscorable`.
+        judge: Scores one attempt; may raise, which fails that case alone.
         refusal: Says why no answer to a case could ever be right; None where one can.
         indulgence: Says why every answer to a case would be right; None where one can be wrong.
         wrong_already: Whether an answer that was cut off is wrong, whatever would have followed.
@@ -180,12 +193,38 @@ class Scorer:
         return self.spec.name
 
     def score(self, attempt: Attempt) -> Score:
-        """Score one attempt; what goes wrong is in the score, never raised."""
+        """Score one attempt; what goes wrong with it is in the score, never raised.
+
+        Raises:
+            UnituneError: What scores are made of cannot be had, such as from an endpoint.
+        """
         try:
             found = self.judge(attempt)
+            score = found if isinstance(found, Score) else Score(float(found))
+            return Score(share(score.value, "the score is"), whole_text(score.reason), score.failed)
+        except UnituneError:
+            raise
         except Unscorable as error:
-            return Score(0.0, str(error), failed=True)
-        return found if isinstance(found, Score) else Score(float(found))
+            return Score(0.0, whole_text(str(error)), failed=True)
+        except Exception as error:  # noqa: BLE001 - no text that a model writes ends a command
+            why = f"{type(error).__name__}: {error}"
+            return Score(0.0, whole_text(why[:300]), failed=True)
+
+    def prepare(self, attempts: Sequence[Attempt]) -> None:
+        """Get at once what judging these attempts takes.
+
+        Raises:
+            UnituneError: It cannot be had.
+        """
+        try:
+            self.fetch(attempts)
+        except UnituneError:
+            raise
+        except Exception as error:
+            raise BackendError(
+                f"the scorer {self.name} cannot get what it scores by: "
+                f"{type(error).__name__}: {error}"[:500]
+            ) from error
 
     def sums(self, attempts: Sequence[Attempt], scores: Sequence[float]) -> Sums:
         """Return what the score over all cases, or over any resample of them, is made of.

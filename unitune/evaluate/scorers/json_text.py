@@ -8,17 +8,20 @@ reads it.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
-from typing import Any, Never, Protocol, TypeAlias, cast
+from typing import Never, TypeAlias
+
+from pydantic import JsonValue
 
 from unitune.data.example import Example
 from unitune.data.findings import clip
 from unitune.errors import DataError, JobError
+from unitune.evaluate.scorers.bounded import CheckFailed, broken_by
 from unitune.evaluate.scorers.extras import needs
-from unitune.evaluate.scorers.interface import Attempt, Kind, Score, Scorer, Setting, guarded
+from unitune.evaluate.scorers.interface import Attempt, Kind, Score, Scorer, Setting
 from unitune.specs.scorers import JsonEqual, JsonFields, JsonSchema, JsonValid
 
 
@@ -163,17 +166,17 @@ def make_json_schema(spec: JsonSchema, setting: Setting) -> Scorer:
         JobError: The schema cannot be read, or is none.
     """
     needs("jsonschema", spec)
-    validator = _validator(load_definition(spec, setting.folder))
+    schema = load_definition(spec, setting.folder)
+    _check_schema(schema)
 
     def judge(attempt: Attempt) -> Score:
         try:
             read_json(attempt.text)
-            value: object = json.loads(attempt.text)
         except ValueError as error:
             return Score(0.0, f"not JSON: {error}")
         # A $ref or a pattern may turn out to be of no use only where an answer reaches it.
-        broken = guarded(lambda: next(validator.iter_errors(value), None))
-        return Score(1.0) if broken is None else Score(0.0, clip(broken.message, 200))
+        why = broken_by({"schema": schema}, attempt.text)
+        return Score(1.0) if why is None else Score(0.0, clip(why, 200))
 
     return Scorer(spec, Kind.BINARY, judge, wrong_already=_no_json_already)
 
@@ -192,7 +195,7 @@ def _no_json_already(attempt: Attempt) -> bool:
     return begun[end:].strip(_SPACE) != ""
 
 
-def load_definition(spec: JsonSchema, folder: Path) -> object:
+def load_definition(spec: JsonSchema, folder: Path) -> JsonValue:
     """Return a scorer's schema, read from its file where it names one.
 
     Raises:
@@ -202,43 +205,31 @@ def load_definition(spec: JsonSchema, folder: Path) -> object:
         return spec.definition
     path = folder / spec.definition
     try:
-        return cast("object", json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError) as error:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
         raise JobError(
             f"{path}: the scorer {spec.name!r} finds no JSON Schema there: {error}"
         ) from error
 
 
-class _Broken(Protocol):
-    message: str
+def _check_schema(schema: JsonValue) -> None:
+    """Refuse what is no JSON Schema, or refers to another document.
 
-
-class _Validator(Protocol):
-    def iter_errors(self, instance: object) -> Iterator[_Broken]: ...
-
-
-def _validator(schema: object) -> _Validator:
-    from jsonschema import Draft202012Validator  # noqa: PLC0415 - an extra
-    from jsonschema.exceptions import SchemaError  # noqa: PLC0415
-    from jsonschema.validators import validator_for  # noqa: PLC0415
-    from referencing.exceptions import Unresolvable  # noqa: PLC0415
-    from referencing.jsonschema import EMPTY_REGISTRY  # noqa: PLC0415 - a part of jsonschema
-
-    kind = cast("Callable[..., Any]", validator_for(cast("Any", schema), Draft202012Validator))
-    # An empty registry keeps jsonschema from fetching a $ref over the network.
-    validator = kind(schema, registry=EMPTY_REGISTRY)
+    Raises:
+        JobError: It is not, or does.
+    """
     try:
-        validator.check_schema(schema)
-        list(validator.iter_errors({}))  # meets every $ref that stands at the top
-    except SchemaError as error:
-        raise JobError(
-            f"the scorer json_schema is given no JSON Schema: {error.message}"
-        ) from error
-    except Unresolvable as error:
-        raise JobError(
-            f"the scorer json_schema would have to fetch {error}; put it into the schema's $defs"
-        ) from error
-    return cast("_Validator", validator)
+        broken_by({"schema": schema}, "{}")
+    except CheckFailed as error:
+        if error.kind == "Unresolvable":
+            raise JobError(
+                f"the scorer json_schema would have to fetch {error.message}; put it into the "
+                "schema's $defs"
+            ) from error
+        what = error.message if error.kind == "SchemaError" else str(error)
+        raise JobError(f"the scorer json_schema is given no JSON Schema: {what}") from error
+    except RecursionError as error:
+        raise JobError("the schema of the scorer json_schema is nested too deeply") from error
 
 
 def _fields(value: Json, path: str = "") -> Iterator[tuple[str, Json]]:

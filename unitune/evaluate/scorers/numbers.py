@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from decimal import Decimal
+from decimal import MAX_EMAX, MIN_EMIN, Context, Decimal, InvalidOperation
 from typing import Literal
 
 from unitune.data.example import Example
@@ -22,6 +22,8 @@ _NUMBER = r"""
 POINT = re.compile(_NUMBER.format(group=r"[,\u00a0\u202f'\u2019]", point=r"\."), re.VERBOSE)
 COMMA = re.compile(_NUMBER.format(group=r"[.\u00a0\u202f'\u2019]", point=","), re.VERBOSE)
 
+_WIDEST = Context(Emax=MAX_EMAX, Emin=MIN_EMIN, traps=[])
+
 
 def find_number(
     text: str,
@@ -29,7 +31,7 @@ def find_number(
     take: Literal["first", "last"] = "last",
     decimal: Literal["point", "comma"] = "point",
 ) -> Decimal | None:
-    """Return a number of a text, or None.
+    """Return a number of a text, or None: also where it has more digits than any number could.
 
     Args:
         text: May say more than the number: ``So it costs $1,234.50 in all.``
@@ -42,7 +44,16 @@ def find_number(
     number = found[0] if take == "first" else found[-1]
     group, point = (",", ".") if decimal == "point" else (".", ",")
     digits = re.sub(rf"[{group}\u00a0\u202f'\u2019]", "", number).replace(point, ".")
-    return Decimal(digits.replace("\u2212", "-"))
+    return _decimal(digits.replace("\u2212", "-"))
+
+
+def _decimal(digits: str) -> Decimal | None:
+    """Return a number; of exponents beyond a Decimal's, the small ones are 0 and the large None."""
+    try:
+        return Decimal(digits)
+    except InvalidOperation:
+        nearest = _WIDEST.create_decimal(digits)
+        return nearest if nearest.is_finite() else None
 
 
 def is_near(found: Decimal, wanted: Decimal, tolerance: float, relative: float) -> bool:

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
-from unitune.evaluate.scorers.functions import share
-from unitune.evaluate.scorers.interface import Attempt, Kind, Scorer, Setting, Unscorable
+from unitune.evaluate.scorers.interface import (
+    Attempt,
+    Kind,
+    Scorer,
+    Setting,
+    Unscorable,
+    share,
+)
 from unitune.specs.scorers import RecordedScore
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 from unitune.data.example import Example
+from unitune.evaluate.scorers.bounded import CheckFailed, broken_by
 from unitune.evaluate.scorers.extras import needs
 from unitune.evaluate.scorers.interface import Attempt, Kind, Scorer, Setting
 from unitune.specs.scorers import Contains, EditDistance, Exact, Regex
@@ -38,8 +39,11 @@ def matches(answer: str, pattern: str) -> bool:
 
     Why: for a form, such as a ticket number, rather than one text. It leaves out the expected
     answer altogether. Anchors and flags are the pattern's own: ``(?i)^yes``.
+
+    Raises:
+        CheckFailed: It takes longer than a second.
     """
-    return re.search(pattern, answer) is not None
+    return broken_by({"pattern": pattern}, answer) is None
 
 
 def edit_similarity(answer: str, expected: str, *, ignore_case: bool = False) -> float:
@@ -101,11 +105,18 @@ def make_regex(spec: Regex, _: Setting) -> Scorer:
 
     def indulgence(_: Example) -> str | None:
         # Without assertions, which look around, what matches nothing matches nothing anywhere.
-        if _ASSERTION.search(spec.pattern) or not matches("", spec.pattern):
+        if _ASSERTION.search(spec.pattern) or not _matches_nothing(spec.pattern):
             return None
         return f"the pattern {spec.pattern!r} is found in every text, also in an empty one"
 
     return Scorer(spec, Kind.BINARY, judge, indulgence=indulgence)
+
+
+def _matches_nothing(pattern: str) -> bool:
+    try:
+        return matches("", pattern)
+    except CheckFailed:  # said of the answers that it meets
+        return False
 
 
 def make_edit_distance(spec: EditDistance, _: Setting) -> Scorer:

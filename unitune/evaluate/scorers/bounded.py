@@ -1,0 +1,118 @@
+"""Patterns and JSON Schemas of others, applied within a time limit: `broken_by`.
+
+A pattern such as ``(a+)+$`` doubles its time with each letter, a schema whose parts refer to each
+other likewise, and neither `re` nor jsonschema has a limit. So both run in a process of their own,
+which stops itself after `SECONDS` of processor time, and is killed where it cannot. One process
+serves all scorers; it is started when the first of them needs it and ends with this one.
+
+Why no other engine: `regex` has a time-out, but reads some of Python's patterns otherwise (``{e}``,
+``[[:alpha:]]``, what is a letter); RE2 knows no look-around and no back-references; and neither
+bounds a schema.
+"""
+
+from __future__ import annotations
+
+import atexit
+import json
+import selectors
+import subprocess
+import sys
+import threading
+from contextlib import suppress
+from pathlib import Path
+from typing import IO, Any
+
+from pydantic import JsonValue
+
+from unitune.evaluate.scorers.interface import Unscorable
+
+SECONDS = 1.0
+"""Of processor time for one text. Plain patterns take microseconds on the longest answers."""
+PATIENCE_SECONDS = 20.0
+"""Until a process that does not stop itself is killed: its start on a busy machine included."""
+
+
+class CheckFailed(Unscorable):
+    """A pattern or schema cannot say anything of a text.
+
+    Args:
+        kind: Name of the error, such as SchemaError.
+        message: Its words.
+    """
+
+    def __init__(self, kind: str, message: str) -> None:
+        super().__init__(f"{kind}: {message}"[:300])
+        self.kind = kind
+        self.message = message
+
+
+class _Worker:
+    """The process, started when it is needed."""
+
+    def __init__(self) -> None:
+        self._process: subprocess.Popen[str] | None = None
+        self._lock = threading.Lock()
+        atexit.register(self.close)
+
+    def ask(self, request: str) -> str:
+        """Return the reply to a request; empty where there was none in time."""
+        with self._lock:
+            process = self._started()
+            assert process.stdin is not None, "it was started with pipes"
+            assert process.stdout is not None, "it was started with pipes"
+            reply = ""
+            with suppress(BrokenPipeError):
+                process.stdin.write(request + "\n")
+                process.stdin.flush()
+                reply = process.stdout.readline() if _readable(process.stdout) else ""
+            if not reply:
+                self.close()
+            return reply
+
+    def close(self) -> None:
+        """End the process, whatever it does."""
+        process, self._process = self._process, None
+        if process is not None:
+            process.kill()
+            process.communicate()
+
+    def _started(self) -> subprocess.Popen[str]:
+        if self._process is None:
+            program = Path(__file__).with_name("bounded_worker.py")
+            self._process = subprocess.Popen(  # noqa: S603 - our own script
+                [sys.executable, "-P", str(program), str(SECONDS)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                encoding="ascii",
+            )
+        return self._process
+
+
+_WORKER = _Worker()
+
+
+def broken_by(check: dict[str, JsonValue], text: str) -> str | None:
+    """Return why a text does not pass a check; None where it does.
+
+    Args:
+        check: ``{"pattern": …}``, to be found somewhere in the text by Python's `re`, or
+            ``{"schema": …}``, a JSON Schema for the text as JSON.
+        text: An answer.
+
+    Raises:
+        CheckFailed: It took too long, or the check itself fails.
+    """
+    reply = _WORKER.ask(json.dumps({"check": json.dumps(check), "text": text}))
+    if not reply:
+        raise CheckFailed("OutOfTime", f"no answer within {PATIENCE_SECONDS:g} s")
+    found: dict[str, Any] = json.loads(reply)
+    if "failed" in found:
+        raise CheckFailed(found["failed"], found["message"])
+    return found["why"]
+
+
+def _readable(pipe: IO[str]) -> bool:
+    with selectors.DefaultSelector() as selector:
+        selector.register(pipe, selectors.EVENT_READ)
+        return bool(selector.select(PATIENCE_SECONDS))
