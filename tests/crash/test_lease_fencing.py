@@ -1,4 +1,7 @@
-"""A process that stood still past its lease, while another took its run over, does no harm."""
+"""A process that stood still past its lease, while another took its run over, does no harm.
+
+It is one of another container: one that can be seen is not taken over while it lives.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,7 @@ from crash.postgres import STORES, a_store
 from unitune import registry
 from unitune.backend import Guarantee, State
 from unitune.errors import Busy, Unreachable
-from unitune.ledger import Ledger, leases
+from unitune.ledger import Ledger, holders, leases
 from unitune.runs import creating
 from unitune.runs.run import Run, find_run, launch, runs
 from unitune.testing import FakeBackend
@@ -52,6 +55,7 @@ def interrupted(folder: Path) -> Run:
 def resume_and_stop(run_id: str, owner: type, verb: str, when: When) -> str:
     """Resume a run with a short lease, and stop before or after something that this does."""
     leases.LEASE_SECONDS = LEASE_SECONDS
+    in_another_container()
     real = getattr(owner, verb)
 
     @wraps(real)
@@ -65,6 +69,12 @@ def resume_and_stop(run_id: str, owner: type, verb: str, when: When) -> str:
 
     setattr(owner, verb, stopping)
     return str(find_run(run_id).resume().state)
+
+
+def in_another_container() -> None:
+    """Let nobody see whether this process lives."""
+    holders._space = lambda: "another container"
+    holders._holder.cache_clear()
 
 
 @pytest.fixture
@@ -149,6 +159,7 @@ def test_a_process_that_stood_still_within_its_create_call_cancels_the_job_that_
         told = still.result()
     (surplus,) = set(jobs_at_the_vendor(place)) - {run.job_id}
     assert f"this process made {surplus}, and has cancelled it" in told
+    assert any(surplus in str(event.data.get("text")) for event in run.events())
     assert State.CANCELLING is FakeBackend().poll(surplus, "").state
     assert not run.refresh().state.ended
 

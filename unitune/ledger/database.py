@@ -13,9 +13,9 @@ from functools import cached_property
 from pathlib import Path
 
 import sqlalchemy as sa
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, IntegrityError
 
-from unitune.errors import UserError
+from unitune.errors import Busy, UserError
 from unitune.install import upgrade_command
 from unitune.ledger.postgres import PostgreSQL
 from unitune.ledger.sqlite import SQLite
@@ -53,9 +53,18 @@ class Database:
         """Whether there is anything to read."""
         return self._store.exists
 
+    @property
+    def is_shared(self) -> bool:
+        """Whether processes of several machines may use it."""
+        return self._store.shared
+
     def clock(self) -> sa.ColumnElement[float]:
         """Return the time now, in seconds since 1970, as an expression for a statement."""
         return self._store.clock()
+
+    def lease_clock(self) -> sa.ColumnElement[float]:
+        """Return the time by which leases go, in seconds, as an expression for a statement."""
+        return self._store.lease_clock()
 
     @contextmanager
     def reading(self) -> Generator[sa.Connection]:
@@ -113,6 +122,11 @@ class Database:
         """Turn the driver's errors into ours, in this one place."""
         try:
             yield
+        except IntegrityError as error:
+            raise Busy(
+                f"another process has just written to the ledger {self.name} what this one was "
+                "about to write. Nothing was changed; look again."
+            ) from error
         except DBAPIError as error:
             raise self._store.explained(error) from error
 

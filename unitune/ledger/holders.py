@@ -1,8 +1,8 @@
 """Which process is which, so that one can be told from another after it has died.
 
 A process is known by its machine (name and boot), its pid namespace, its pid, and when it started:
-pids are used again, and containers on one machine count their own. Only a process of the same
-machine and namespace can be known to be gone; of any other nothing is known.
+pids are used again, and containers on one machine count their own. Only of a process of the same
+machine and namespace it can be seen whether it lives; of any other nothing is known.
 """
 
 from __future__ import annotations
@@ -14,11 +14,17 @@ import subprocess
 from dataclasses import astuple, dataclass
 from functools import cache
 from pathlib import Path
+from typing import Literal, NamedTuple
 
 PROC = Path("/proc")
 """Where Linux shows processes; other systems are asked through `ps` and `sysctl`."""
-ENDED = "ended"
-"""When a process started that is dead and only waits for its parent to notice."""
+DEAD, STOPPED = ("Z", "X"), ("T", "t")
+"""Letters of a process's state: dead, and perhaps waiting for its parent to notice; stopped, by a
+signal or a debugger.
+
+Source: proc_pid_stat(5); ps(1) of macOS has Z and T, too.
+"""
+Life = Literal["running", "stopped", "gone", "unknown"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,15 +60,25 @@ class Holder:
         return cls(host, boot, space, pid, started)
 
     @property
-    def is_gone(self) -> bool:
-        """Whether it is known to be dead."""
+    def life(self) -> Life:
+        """Whether it lives, as far as this process can see."""
         me = this_process()
         if (self.host, self.boot, self.space) != (me.host, me.boot, me.space):
-            return False
+            return "unknown"
         if not _exists(self.pid):
-            return True
-        started = _started(self.pid)
-        return started not in ("", self.started)
+            return "gone"
+        seen = _seen(self.pid)
+        if seen is None or not self.started:
+            return "unknown"
+        if seen.state in DEAD or seen.started != self.started:
+            return "gone"
+        return "stopped" if seen.state in STOPPED else "running"
+
+    @property
+    def was_before_this_boot(self) -> bool:
+        """Whether this machine, by its name, has been started again since."""
+        me = this_process()
+        return self.host == me.host and self.boot != me.boot
 
 
 def this_process() -> Holder:
@@ -73,7 +89,10 @@ def this_process() -> Holder:
 @cache
 def _holder(pid: int) -> Holder:
     """Return a process of this machine; cached by pid, because a fork makes another process."""
-    return Holder(socket.gethostname(), _boot(), _space(), pid, _started(pid))
+    seen = _seen(pid)
+    return Holder(
+        socket.gethostname(), _boot(), _space(), pid, "" if seen is None else seen.started
+    )
 
 
 def _boot() -> str:
@@ -98,19 +117,27 @@ def _exists(pid: int) -> bool:
     return True
 
 
-def _started(pid: int) -> str:
-    """Return when a process started; empty when that cannot be seen.
+class _Seen(NamedTuple):
+    """A process as the system shows it: its state, a letter, and when it started."""
+
+    state: str
+    started: str
+
+
+def _seen(pid: int) -> _Seen | None:
+    """Look at a process; None when it cannot be seen.
 
     Source: proc_pid_stat(5): after the command in parentheses, the state is the first field and
     the start time the twentieth.
     """
     if not (PROC / "self").exists():
-        return _said("ps", "-o", "lstart=", "-p", str(pid))
+        state, _, started = _said("ps", "-o", "state=,lstart=", "-p", str(pid)).partition(" ")
+        return _Seen(state[:1], started.strip()) if started else None
     try:
         fields = (PROC / str(pid) / "stat").read_text().rpartition(")")[2].split()
     except OSError:
-        return ""
-    return ENDED if fields[0] in "ZX" else fields[19]
+        return None
+    return _Seen(fields[0], fields[19])
 
 
 def _said(*command: str) -> str:

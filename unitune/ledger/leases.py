@@ -1,13 +1,16 @@
 """Who acts for a run, when several processes or machines meet at it: a lease with a fence.
 
 The holder of a lease renews it while its work goes on, from a thread of its own. It ends when the
-work ends, when its holder is known to be dead (on the same machine at once), or when it was not
-renewed in time. Each holder gets a greater fence than the one before, and the ledger takes a write
-only with the present fence: a process that stood still past its lease cannot undo what the next
-one did.
+work ends, or when its holder is dead. Of a process of this machine that can be seen, so a living
+one keeps its lease, whatever a clock says and even if it stands still: nobody else can know
+whether its create call is about to be sent. Of a process elsewhere (another machine, another
+container) the time tells: its lease ends when it was not renewed in time. Each holder gets a
+greater fence than the one before, and the ledger takes a write only with the present fence: a
+process that stood still past its lease cannot undo what the next one did.
 
 Threads of one process wait for each other by a lock, so a lease of one's own that is left over was
-never given back, and is taken. Time is the database's clock.
+never given back, and is taken. The time is that of a shared database's server; in a file it is that
+of a clock which nobody can set (`unitune.ledger.sqlite`).
 """
 
 from __future__ import annotations
@@ -16,54 +19,93 @@ import math
 import os
 import threading
 import time
-from collections.abc import Generator
-from contextlib import contextmanager, suppress
+from collections.abc import Generator, Iterable
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import NamedTuple
 
 import sqlalchemy as sa
 
-from unitune.errors import Busy, UnituneError, UnknownName
+from unitune.errors import Busy, UnknownName
 from unitune.ledger.database import Database
-from unitune.ledger.holders import Holder, this_process
+from unitune.ledger.holders import Holder, Life, this_process
 from unitune.ledger.records import RUN_FIELDS, RunRecord, run_of
 from unitune.ledger.tables import RUNS
 
 LEASE_SECONDS = 60.0
 """How long a holder that is not heard of keeps others of other machines waiting."""
+LONGEST_LEASE_SECONDS = 120.0
+"""No lease lasts longer from now, so one that says so was written before a clock was set back."""
 WAIT_SECONDS = 30.0
 """How long to wait for another holder."""
 FIRST_LOOK_SECONDS, SLOWEST_LOOK_SECONDS = 0.02, 0.25
+WAIT_OR_END = "Wait until it is done, or end it, and try again."
+
+RENEWALS, RENEWALS_AFTER_FAILURE = 3, 12
+"""How often a lease is renewed within its length; sooner again where that has just failed."""
 
 Place = tuple[str, str]
 """A database by its name, and a run."""
 
 
+class _Lease(NamedTuple):
+    """A lease of this process."""
+
+    database: Database
+    run_id: str
+    fence: int
+
+    @property
+    def place(self) -> Place:
+        return self.database.name, self.run_id
+
+
 class _Kept:
-    """The leases that this process holds, renewed from one thread, at a third of their length."""
+    """The leases that this process holds, renewed from one thread.
+
+    Whatever goes wrong with a renewal, the next one is tried; so is the return of a lease that
+    could not be given back, because nobody else takes it while this process lives.
+    """
 
     def __init__(self) -> None:
         self.turns: dict[Place, threading.Lock] = {}
-        self.leases: dict[Place, tuple[Database, int]] = {}
+        self.leases: dict[Place, _Lease] = {}
+        self.to_give_back: set[_Lease] = set()
         self.thread: threading.Thread | None = None
 
-    def keep(self, database: Database, run_id: str, fence: int) -> None:
-        """Renew a lease until it is let go or lost; a lost one is noticed by the next write."""
-        self.leases[database.name, run_id] = (database, fence)
-        if self.thread is None:
+    def keep(self, lease: _Lease) -> None:
+        """Renew a lease until it is given back or lost; a lost one is noticed by the next write."""
+        self.leases[lease.place] = lease
+        if self.thread is None or not self.thread.is_alive():
             self.thread = threading.Thread(target=self._renew_for_ever, daemon=True)
             self.thread.start()
 
-    def let_go(self, database: Database, run_id: str) -> None:
-        """Renew a lease no more."""
-        self.leases.pop((database.name, run_id), None)
+    def give_back(self, lease: _Lease) -> None:
+        """Renew a lease no more, and let others have it, now or as soon as the database answers."""
+        self.leases.pop(lease.place, None)
+        self.to_give_back.add(lease)
+        self._work_off([lease])
 
     def _renew_for_ever(self) -> None:
+        renewals = RENEWALS
         while True:
-            time.sleep(LEASE_SECONDS / 3)
-            for (_, run_id), (database, fence) in list(self.leases.items()):
-                with suppress(UnituneError):  # the database may answer the next time
-                    renew(database, run_id, fence, LEASE_SECONDS)
+            time.sleep(LEASE_SECONDS / renewals)
+            done = self._work_off([*self.leases.values(), *self.to_give_back])
+            renewals = RENEWALS if done else RENEWALS_AFTER_FAILURE
+
+    def _work_off(self, leases: Iterable[_Lease]) -> bool:
+        """Renew leases, or give them back; return whether that has worked for all of them."""
+        done = True
+        for lease in leases:
+            try:
+                if lease in self.to_give_back:
+                    _give_back(lease)
+                    self.to_give_back.discard(lease)
+                else:
+                    renew(lease.database, lease.run_id, lease.fence, LEASE_SECONDS)
+            except Exception:  # noqa: BLE001 - the database may answer the next time
+                done = False
+        return done
 
 
 _kept = _Kept()
@@ -84,28 +126,30 @@ def acting(database: Database, run_id: str) -> Generator[RunRecord]:
     """
     turn = _kept.turns.setdefault((database.name, run_id), threading.Lock())
     if not turn.acquire(timeout=WAIT_SECONDS):
-        raise _busy(run_id, "another thread of this process", "")
+        raise _busy(run_id, "another thread of this process")
     try:
         record = _taken(database, run_id)
+        lease = _Lease(database, run_id, record.fence)
         try:
-            _kept.keep(database, run_id, record.fence)
+            _kept.keep(lease)
             yield record
         finally:
-            _kept.let_go(database, run_id)
-            with suppress(UnituneError):  # it then ends by itself
-                _give_back(database, run_id, record.fence)
+            _kept.give_back(lease)
     finally:
         turn.release()
 
 
 def is_held(database: Database, run_id: str) -> bool:
     """Return whether a process acts for a run right now."""
-    query = sa.select(RUNS.c.lease_holder).where(
-        RUNS.c.id == run_id, RUNS.c.lease_until > database.clock()
-    )
+    query = sa.select(RUNS.c.lease_holder, _seconds_left(database)).where(RUNS.c.id == run_id)
     with database.reading() as connection:
-        holder = connection.execute(query).scalar()
-    return holder is not None and not Holder.parse(holder).is_gone
+        row = connection.execute(query).one_or_none()
+    if row is None or row.lease_holder is None:
+        return False
+    held = _held(database, Holder.parse(row.lease_holder), row.left)
+    if held.holder == this_process():
+        return (database.name, run_id) in _kept.leases
+    return held.keeps
 
 
 def renew(database: Database, run_id: str, fence: int, seconds: float) -> bool:
@@ -118,8 +162,11 @@ def renew(database: Database, run_id: str, fence: int, seconds: float) -> bool:
         seconds: How long it must last at least, from now.
     """
     with database.writing(durable=False) as connection:
-        until = database.clock() + seconds
-        longer = sa.case((RUNS.c.lease_until > until, RUNS.c.lease_until), else_=until)
+        until, latest = (
+            database.lease_clock() + length for length in (seconds, LONGEST_LEASE_SECONDS)
+        )
+        lasts_longer = RUNS.c.lease_until.between(until, latest)
+        longer = sa.case((lasts_longer, RUNS.c.lease_until), else_=until)
         statement = RUNS.update().where(_mine(run_id, fence)).values(lease_until=longer)
         return connection.execute(statement).rowcount == 1
 
@@ -141,29 +188,58 @@ def _taken(database: Database, run_id: str) -> RunRecord:
         if isinstance(seen, RunRecord):
             return seen
         if time.monotonic() >= end:
-            last = (
-                " If its machine is gone, its hold ends within "
-                f"{max(1, math.ceil(seen.seconds_left))} seconds."
-            )
-            raise _busy(run_id, f"another process ({seen.holder})", last)
+            raise _busy(run_id, f"another process ({seen.holder})", seen.advice)
         time.sleep(pause)
         pause = min(1.5 * pause, SLOWEST_LOOK_SECONDS)
 
 
 class _Held(NamedTuple):
-    """Who has the lease, and for how long at most if nobody renews it.
+    """Who has the lease, whether it lives, and for how long it has it if nobody renews it.
 
     That is longer than `LEASE_SECONDS` while a create call is under way.
     """
 
     holder: Holder
+    life: Life
     seconds_left: float
+
+    @property
+    def keeps(self) -> bool:
+        """Whether nobody else may have it."""
+        return self.life in ("running", "stopped") or (
+            self.life == "unknown" and self.seconds_left > 0
+        )
+
+    @property
+    def advice(self) -> str:
+        """What to do for who cannot have it."""
+        pid = self.holder.pid
+        if self.life == "stopped":
+            return (
+                f"That process is stopped: let it go on with `kill -CONT {pid}`, or end it with "
+                f"`kill -KILL {pid}`, and try again."
+            )
+        if self.life == "running":
+            return f"{WAIT_OR_END} It is ended with `kill {pid}`."
+        seconds = max(1, math.ceil(min(self.seconds_left, LONGEST_LEASE_SECONDS)))
+        return f"{WAIT_OR_END} If its machine is gone, its hold ends within {seconds} seconds."
+
+
+def _held(database: Database, holder: Holder, seconds_left: float) -> _Held:
+    """Return what is known of the holder of a lease.
+
+    All who use one SQLite file at a time run under one kernel, so another boot was an earlier one.
+    Source: "Write-Ahead Logging", https://sqlite.org/wal.html (2026-11-26): all processes must be
+    on the same host, because they share memory.
+    """
+    gone = not database.is_shared and holder.was_before_this_boot
+    return _Held(holder, "gone" if gone else holder.life, seconds_left)
 
 
 def _tried(database: Database, run_id: str) -> RunRecord | _Held:
     """Take the lease if it can be had, and return the run with its new fence; else who has it."""
-    left = sa.func.coalesce(RUNS.c.lease_until - database.clock(), 0.0).label("left")
-    query = sa.select(*[RUNS.c[name] for name in RUN_FIELDS], RUNS.c.lease_holder, left)
+    columns = [RUNS.c[name] for name in RUN_FIELDS]
+    query = sa.select(*columns, RUNS.c.lease_holder, _seconds_left(database))
     with database.writing(durable=False) as connection:
         # Locked where the database has locks for rows: its holder may be about to write it.
         mine = query.where(RUNS.c.id == run_id).with_for_update()
@@ -171,26 +247,29 @@ def _tried(database: Database, run_id: str) -> RunRecord | _Held:
         if row is None:
             raise unknown(run_id)
         record, text = run_of(row), row["lease_holder"]
-        holder = this_process() if text is None else Holder.parse(text)
-        now = database.clock()
-        free = sa.or_(RUNS.c.lease_holder.is_(None), RUNS.c.lease_until <= now)
-        if holder == this_process() or holder.is_gone:
-            free = sa.or_(free, RUNS.c.lease_holder == text)
-        lease = {"lease_holder": this_process().text, "lease_until": now + LEASE_SECONDS}
-        taken = connection.execute(
-            RUNS.update()
-            .where(_mine(run_id, record.fence), free)
-            .values(**lease, fence=record.fence + 1)
-        )
-    if taken.rowcount == 1:
-        return replace(record, fence=record.fence + 1)
-    return _Held(holder, row["left"])
+        lease = RUNS.update().where(_mine(run_id, record.fence))
+        if text is not None and text != this_process().text:
+            held = _held(database, Holder.parse(text), row["left"])
+            if held.keeps:
+                latest = database.lease_clock() + LONGEST_LEASE_SECONDS
+                too_late = RUNS.c.lease_until > latest
+                connection.execute(lease.where(too_late).values(lease_until=latest))
+                return held
+        until = database.lease_clock() + LEASE_SECONDS
+        taken = {"lease_holder": this_process().text, "lease_until": until}
+        connection.execute(lease.values(**taken, fence=record.fence + 1))
+    return replace(record, fence=record.fence + 1)
 
 
-def _give_back(database: Database, run_id: str, fence: int) -> None:
+def _seconds_left(database: Database) -> sa.Label[float]:
+    return sa.func.coalesce(RUNS.c.lease_until - database.lease_clock(), 0.0).label("left")
+
+
+def _give_back(lease: _Lease) -> None:
     free = {"lease_holder": None, "lease_until": None}
-    with database.writing(durable=False) as connection:
-        connection.execute(RUNS.update().where(_mine(run_id, fence)).values(**free))
+    with lease.database.writing(durable=False) as connection:
+        mine = _mine(lease.run_id, lease.fence)
+        connection.execute(RUNS.update().where(mine).values(**free))
 
 
 def _mine(run_id: str, fence: int) -> sa.ColumnElement[bool]:
@@ -202,8 +281,7 @@ def unknown(run_id: str) -> UnknownName:
     return UnknownName("run", run_id, (), hint="`unitune runs` lists those that are.")
 
 
-def _busy(run_id: str, who: str, last: str) -> Busy:
+def _busy(run_id: str, who: str, advice: str = WAIT_OR_END) -> Busy:
     return Busy(
-        f"run {run_id} is in the hands of {who}, still after {WAIT_SECONDS:g} seconds. Wait until "
-        f"it is done, or end it, and try again.{last}"
+        f"run {run_id} is in the hands of {who}, still after {WAIT_SECONDS:g} seconds. {advice}"
     )

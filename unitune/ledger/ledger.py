@@ -87,7 +87,8 @@ class Ledger:
 
         Args:
             record: As read within `acting`.
-            seconds: How long that must last at least, from now.
+            seconds: How long that must last at least, from now; `leases.LONGEST_LEASE_SECONDS` at
+                most.
 
         Raises:
             Busy: Another process has taken the run over.
@@ -148,6 +149,19 @@ class Ledger:
                 connection.execute(TRANSITIONS.insert().values(_transition(written)))
             _add_events(connection, written, events)
         return written
+
+    def note(self, record: RunRecord, event: Event) -> None:
+        """Write an event down, by whoever it is, without a change of the run.
+
+        Args:
+            record: Names the run and the attempt.
+            event: Left out if its key is recorded already.
+
+        Raises:
+            Busy: The run is gone, or another process has just written the same.
+        """
+        with self._database.writing() as connection:
+            _add_events(connection, record, [event])
 
     def record(self, run_id: str) -> RunRecord:
         """Return what is written down of a run.

@@ -59,6 +59,7 @@ class PostgreSQL:
     """
 
     exists = True
+    shared = True
 
     def __init__(self, url: str) -> None:
         self._url = _parsed(url)
@@ -81,6 +82,10 @@ class PostgreSQL:
     def clock(self) -> sa.ColumnElement[float]:
         """Return the time now, in seconds since 1970: the server's, which all machines share."""
         return sa.cast(sa.extract("epoch", sa.func.clock_timestamp()), sa.Double)
+
+    def lease_clock(self) -> sa.ColumnElement[float]:
+        """Return the time by which leases go: the server's, too."""
+        return self.clock()
 
     @contextmanager
     def writing(self, *, durable: bool) -> Generator[sa.Connection]:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 import time
 from collections.abc import Generator
 from contextlib import closing, contextmanager
@@ -14,12 +15,13 @@ from pathlib import Path
 import sqlalchemy as sa
 from sqlalchemy import event
 from sqlalchemy.engine.interfaces import DBAPIConnection
-from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.exc import DBAPIError
 
 from unitune.errors import Busy, UnituneError
 from unitune.home import make_home, refuse_network
 from unitune.locks import locked
 
+DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 BUSY_SECONDS = 30
 """How long a statement waits for another process's write."""
 
@@ -61,9 +63,19 @@ class SQLite:
         event.listen(engine, "begin", _begin)
         return engine
 
+    shared = False
+
     def clock(self) -> sa.ColumnElement[float]:
         """Return the time now, in seconds since 1970: this machine's, as all processes are here."""
         return sa.literal(time.time(), sa.Double)
+
+    def lease_clock(self) -> sa.ColumnElement[float]:
+        """Return the seconds of a clock that nobody can set, the same in all processes here.
+
+        It begins anew when the machine is started, and stands still while the machine does: then
+        the holder of a lease stands still as well.
+        """
+        return sa.literal(time.monotonic(), sa.Double)
 
     @contextmanager
     def writing(self, *, durable: bool) -> Generator[sa.Connection]:
@@ -91,7 +103,7 @@ class SQLite:
 
     def explained(self, error: DBAPIError) -> UnituneError:
         """Return what an error of the driver means to the user."""
-        if not isinstance(error, OperationalError):
+        if getattr(error.orig, "sqlite_errorcode", 0) & 0xFF in DAMAGED:  # what follows is detail
             return UnituneError(
                 f"the ledger {self.name} is damaged or no ledger: {error.orig}. Restore it from a "
                 "backup, or move it away to begin a new one."

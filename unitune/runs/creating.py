@@ -13,9 +13,10 @@ from dataclasses import replace
 
 from unitune import budgeting, registry
 from unitune.abilities import GuaranteesByServer
-from unitune.backend import SAFE_TO_REPEAT, Guarantee, Launch, State
+from unitune.backend import SAFE_TO_REPEAT, Event, Guarantee, Launch, State
 from unitune.errors import BackendError, Busy, UnituneError
 from unitune.ledger import Ledger, RunRecord
+from unitune.ledger.leases import LONGEST_LEASE_SECONDS
 from unitune.patience import (
     LONGEST_WISH_SECONDS,
     outcome_open,
@@ -34,8 +35,10 @@ CREATE_CALLS = 2
 CONFLICT = 409
 RATE_LIMITED_TRIES = 5
 """How often a create call that was refused for its rate is sent again."""
-CREATE_SECONDS = 120.0
+CREATE_SECONDS = LONGEST_LEASE_SECONDS
 """How long a create call may take: that long at least, the run is in this process's hands."""
+CANCELLED_LATE = "submit.cancelled:"
+"""Beginning of the key of a warning: a process that stood still has cancelled its own job."""
 INTERRUPTED = "the launch was interrupted while it created the job"
 
 
@@ -172,7 +175,11 @@ def _made_in_vain(ledger: Ledger, record: RunRecord, job_id: str) -> str:
     if theirs is not None:
         with suppress(BackendError):
             registry.backend(record.backend).cancel(job_id)
-            return f"The run's job is {theirs}; this process made {job_id}, and has cancelled it."
+            told = f"The run's job is {theirs}; this process made {job_id}, and has cancelled it."
+            event = Event(f"{CANCELLED_LATE}{job_id}", "warning", ledger.now(), {"text": told})
+            with suppress(UnituneError):  # it is told to the user in any case
+                ledger.note(record, event)
+            return told
     return (
         f"The create call of this process was answered with job {job_id}: if that is not the "
         f"run's, cancel it: unitune cancel {record.id} --job {job_id}"

@@ -55,7 +55,7 @@ def taken_by_another(ledger: Ledger, run: str) -> int:
 
 def set_lease(ledger: Ledger, holder: Holder, seconds: float) -> None:
     """Write down that somebody holds the run for so long from now on."""
-    until = ledger.now() + seconds
+    until = ledger._database.lease_clock() + seconds
     with ledger._database.writing() as connection:
         connection.execute(RUNS.update().values(lease_holder=holder.text, lease_until=until))
 
@@ -136,7 +136,14 @@ def test_a_pid_that_another_process_has_now_is_not_taken_for_the_holder(
         assert ledger.is_held(run)
 
 
-@pytest.mark.parametrize("change", [{"host": "elsewhere"}, {"boot": "earlier"}, {"space": "pod"}])
+def test_a_holder_before_the_machine_was_started_again_is_gone_where_all_are_of_one_machine(
+    ledger: Ledger, run: str
+) -> None:
+    set_lease(ledger, replace(this_process(), boot="earlier"), 60)
+    assert ledger._database.is_shared is ledger.is_held(run)
+
+
+@pytest.mark.parametrize("change", [{"host": "elsewhere"}, {"space": "pod"}])
 @pytest.mark.parametrize("seconds", [60, 120])
 def test_of_a_process_that_cannot_be_seen_only_the_time_tells(
     ledger: Ledger,
@@ -173,13 +180,96 @@ def test_a_lease_is_renewed_while_its_work_goes_on(ledger: Ledger, run: str) -> 
     assert "True" == Fork(work).result()  # in a process whose renewing thread is new
 
 
+def renewed_in_spite_of(ledger: Ledger, run: str, fault: Callable[[], None]) -> bool:
+    """Hold a run in a process whose renewals meet a fault; return whether they go on."""
+    leases.LEASE_SECONDS = 0.3
+    with ledger.acting(run):
+        fault()
+        first = lease_end(ledger)
+        return eventually(lambda: lease_end(ledger) > first + leases.LEASE_SECONDS)
+
+
+def fail_twice(real: Callable[..., bool]) -> Callable[..., bool]:
+    left = [RuntimeError("no connection left in the pool"), MemoryError()]
+
+    def failing(*arguments: object) -> bool:
+        if left:
+            raise left.pop()
+        return real(*arguments)
+
+    return failing
+
+
+def test_renewals_go_on_whatever_goes_wrong_with_one(ledger: Ledger, run: str) -> None:
+    def fault() -> None:
+        leases.renew = fail_twice(leases.renew)
+
+    assert "True" == Fork(lambda: renewed_in_spite_of(ledger, run, fault)).result()
+
+
+@pytest.mark.parametrize("store", ["postgresql"], indirect=True)
+def test_renewals_go_on_when_the_pool_has_connections_again(ledger: Ledger, run: str) -> None:
+    """The pool's time-out is an error of SQLAlchemy's own, and none of the database's."""
+
+    def fault() -> None:
+        engine = ledger._database._engine
+        engine.pool._timeout = 0.1  # pyright: ignore[reportAttributeAccessIssue]
+        taken = [engine.connect() for _ in range(15)]
+        time.sleep(2 * leases.LEASE_SECONDS)
+        for connection in taken:
+            connection.close()
+
+    assert "True" == Fork(lambda: renewed_in_spite_of(ledger, run, fault)).result()
+
+
+def test_a_thread_of_renewals_that_has_ended_is_begun_again(ledger: Ledger, run: str) -> None:
+    def work() -> bool:
+        ended = threading.Thread(target=int)
+        ended.start()
+        ended.join()
+        leases._kept.thread = ended
+        return renewed_in_spite_of(ledger, run, lambda: None)
+
+    assert "True" == Fork(work).result()
+
+
+def test_a_lease_that_could_not_be_given_back_is_given_back_later(ledger: Ledger, run: str) -> None:
+    """While its process lives nobody else would take it."""
+
+    def work() -> bool:
+        leases.LEASE_SECONDS = 0.3
+        leases._give_back = fail_twice(leases._give_back)
+        with ledger.acting(run):
+            pass
+        stop_here()
+        return eventually(lambda: not leases._kept.to_give_back)
+
+    with stopped(work) as fork:
+        assert ledger.is_held(run)
+        fork.go_on()
+        assert eventually(lambda: not ledger.is_held(run))
+        assert "True" == fork.result()
+
+
+def test_a_clock_that_was_set_back_keeps_no_run_for_a_holder_that_nobody_sees(
+    ledger: Ledger, run: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(leases, "WAIT_SECONDS", 0)
+    set_lease(ledger, replace(this_process(), space="pod"), 3600)
+    with pytest.raises(Busy, match="its hold ends within 120 seconds"), ledger.acting(run):
+        pass
+    with ledger._database.reading() as connection:
+        query = sa.select(RUNS.c.lease_until - ledger._database.lease_clock())
+        assert 110 < connection.execute(query).scalar_one() <= 120
+
+
 def test_a_hold_is_for_as_long_as_was_asked_at_least(ledger: Ledger, run: str) -> None:
     with ledger.acting(run) as record:
         end = lease_end(ledger)
         ledger.hold(record, 5)
         assert end == lease_end(ledger)
-        ledger.hold(record, 3600)
-        assert 3500 < lease_end(ledger) - end
+        ledger.hold(record, 120)
+        assert 50 < lease_end(ledger) - end
 
 
 def test_who_lost_the_run_can_neither_write_nor_hold_nor_delete(ledger: Ledger, run: str) -> None:

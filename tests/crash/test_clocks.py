@@ -1,0 +1,108 @@
+"""One job a run, also when somebody sets the clock, or a process stands still before its call."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from crash.forks import Fork, eventually, stop_here, stopped
+from crash.killing import a_job, jobs_at_the_vendor
+from crash.postgres import STORES, a_store
+
+from unitune import registry
+from unitune.backend import Guarantee, Launch, State
+from unitune.errors import Busy
+from unitune.ledger import holders, leases
+from unitune.runs.run import Run, launch, runs
+from unitune.testing import FakeBackend
+
+SET_FORWARD_SECONDS = 3600.0
+SECONDS_IN_CALL = 1.0
+real_time, real_submit = time.time, FakeBackend.submit
+
+
+@pytest.fixture(params=STORES, autouse=True)
+def place(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Path]:
+    """A ledger, and a vendor that makes a job of every create call."""
+    monkeypatch.setenv("UNITUNE_DIR", str(tmp_path / "ledger"))
+    monkeypatch.setenv("UNITUNE_FAKE_DIR", str(tmp_path / "vendor"))
+    monkeypatch.setattr(FakeBackend, "guarantee", Guarantee.FINDABLE)
+    offer = registry.offer("fake").model_copy(update={"settle_seconds": 0})
+    monkeypatch.setattr(registry, "offer", lambda _: offer)
+    with a_store(request.param) as url:
+        monkeypatch.setenv("UNITUNE_LEDGER", url)
+        yield tmp_path
+
+
+def launching(folder: Path, before_it_is_sent: Callable[[], None]) -> Callable[[], str]:
+    """Launch in a fork, whose create call is sent once something has been done."""
+
+    def launched() -> str:
+        def submit(backend: FakeBackend, asked: Launch) -> str:
+            before_it_is_sent()
+            return real_submit(backend, asked)
+
+        FakeBackend.submit = submit
+        return str(launch(a_job(folder, {"steps": 99})).state)
+
+    return launched
+
+
+def submitting() -> Run | None:
+    """Return the run once its create call is announced."""
+    return next((run for run in runs() if run.state is State.SUBMITTING), None)
+
+
+@pytest.mark.parametrize("seen", [True, False], ids=["a process here", "another container"])
+def test_a_clock_that_is_set_forward_gives_nobody_a_run_whose_create_call_is_on_its_way(
+    place: Path, monkeypatch: pytest.MonkeyPatch, *, seen: bool
+) -> None:
+    def on_its_way() -> None:
+        time.sleep(SECONDS_IN_CALL)
+
+    def launched() -> str:
+        if not seen:
+            holders._space = lambda: "another container"
+            holders._holder.cache_clear()
+        return launching(place, on_its_way)()
+
+    first = Fork(launched)
+    try:
+        assert eventually(lambda: submitting() is not None)
+        monkeypatch.setattr(time, "time", lambda: real_time() + SET_FORWARD_SECONDS)
+        run = submitting()
+        assert run is not None
+        assert not run.interrupted
+        run.resume()
+        assert "queued" == first.result()
+    finally:
+        first.end()
+    assert [run.job_id] == jobs_at_the_vendor(place)
+
+
+@pytest.mark.parametrize("how", ["it goes on", "it is ended"])
+def test_a_process_that_stands_still_before_its_create_call_is_named_and_not_taken_over(
+    place: Path, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    """Its lease is long over; yet it may send the call whenever it goes on."""
+    monkeypatch.setattr(leases, "LONGEST_LEASE_SECONDS", 0.1)
+    monkeypatch.setattr(leases, "WAIT_SECONDS", 0.3)
+    monkeypatch.setattr(leases, "LEASE_SECONDS", 0.1)
+    monkeypatch.setattr("unitune.runs.creating.CREATE_SECONDS", 0.1)
+    with stopped(launching(place, stop_here)) as still:
+        (run,) = runs()
+        advice = f"stopped: let it go on with `kill -CONT {still.pid}`, or end it with `kill -KILL"
+        with pytest.raises(Busy, match=advice):
+            run.resume()
+        assert [] == jobs_at_the_vendor(place)
+        os.kill(still.pid, signal.SIGCONT if how == "it goes on" else signal.SIGKILL)
+        run.resume()
+        if how == "it goes on":
+            assert "queued" == still.result()
+    assert [run.job_id] == jobs_at_the_vendor(place)
