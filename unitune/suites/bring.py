@@ -14,6 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from pydantic import ValidationError
+
+from unitune.data.findings import clip
 from unitune.errors import DataError, UserError
 from unitune.evaluate.asking.recorded import answer_line
 from unitune.importing import job_name, moved
@@ -93,7 +96,14 @@ def bring(sources: Sequence[str], folder: Path, *, drop: bool = False) -> Brough
         raise DataError(f"{suite.file}: no case is left to compare; nothing was written.")
     with TemporaryDirectory() as place:
         draft = Path(place)
-        _job(suite, draft).save(draft / "unitune.yaml")
+        try:
+            _job(suite, draft).save(draft / "unitune.yaml")
+        except ValidationError as failure:
+            first = failure.errors()[0]
+            raise DataError(
+                f"{suite.file} makes no job: {'.'.join(str(part) for part in first['loc'])}: "
+                f"{first['msg']}; it is {clip(first['input'])}. Nothing was written."
+            ) from failure
         lines = "".join(f"{case.line}\n" for case in suite.cases)
         (draft / "test.jsonl").write_text(lines, encoding="utf-8")
         for answers, file in zip(suite.answers, _files(suite.answers), strict=True):
@@ -169,10 +179,10 @@ def _role(at: int, last: int) -> Role:
 def _files(answers: Sequence[Answers]) -> list[str]:
     """Return a file name for each model; names that come out the same are numbered."""
     short = [re.sub(r"[^a-z0-9.]+", "-", one.model.lower()).strip("-.")[:60] for one in answers]
-    return [
-        f"answers-{name}{f'-{at + 1}' if short.count(name) > 1 else ''}.jsonl"
-        for at, name in enumerate(short)
-    ]
+    names = [f"{name}-{at + 1}" if short.count(name) > 1 else name for at, name in enumerate(short)]
+    if len(set(names)) < len(names):  # one is called as another is numbered
+        names = [f"{at + 1}-{name}" for at, name in enumerate(short)]
+    return [f"answers-{name}.jsonl" for name in names]
 
 
 def _lines(answers: Answers, suite: Suite) -> str:

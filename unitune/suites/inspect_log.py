@@ -10,25 +10,31 @@ Source: inspect_ai 0.3.285, src/inspect_ai/log (log format version 2), as instal
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, cast
-from zipfile import BadZipFile, ZipFile
+from zipfile import ZipFile
 
 from pydantic import BaseModel, JsonValue, ValidationError
 
 from unitune.data.example import Example, Message
 from unitune.data.findings import Finding, clip, error
-from unitune.errors import DataError, MissingExtra
+from unitune.errors import DataError, MissingExtra, UnituneError
 from unitune.install import install_command
-from unitune.suites.suite import Answers, Base, Suite, json_file
+from unitune.suites.foreign import json_file, read_json
+from unitune.suites.suite import Answers, Base, Suite
 
 VERSION = 2
 ZSTD = 93
 """Of the compression methods of a zip file (PKWARE's APPNOTE 6.3.10, section 4.4.5)."""
+LARGEST_SAMPLE = 64 << 20
+"""Bytes of a sample, unpacked: long tasks of agents have some 10 MiB with all their events."""
+READ = ("header.json", "samples/")
+"""What is read of a log."""
+MOST_RATIO = 100
+"""Of unpacked to packed bytes: transcripts of agents, which repeat themselves, reach 20 to 50."""
 LETTERS = {"C": 1.0, "P": 0.5, "I": 0.0, "N": 0.0}
 """Correct, partly, incorrect, no answer: what inspect's `value_to_float` makes of them."""
 BACKENDS = {
@@ -41,6 +47,8 @@ BACKENDS = {
     "hf": "local",
 }
 """By the beginning of a model's name."""
+LARGEST = 1e300
+"""Of a score; a whole number of more digits is no float."""
 ATTACHED = "attachment://"
 EXPORT = "inspect log convert {file} --to json --output-dir json"
 
@@ -136,11 +144,14 @@ def read_log(path: Path) -> Suite:
             continue
         try:
             asked = _asked(sample)
+            cases.append(_case(sample, asked.messages))
+        except ValidationError as failure:
+            findings.append(_problem(path, sample, f"it makes no case: {_first(failure)}"))
+            continue
         except NotText as failure:
             findings.append(_problem(path, sample, str(failure)))
             continue
         several += asked.several
-        cases.append(_case(sample, asked.messages))
         if sample.error is None and sample.output.choices:
             texts[case] = _whole(sample.output.completion, sample)
             scores[case] = dict(_scores(sample.scores or {}))
@@ -164,7 +175,9 @@ def _content(path: Path) -> tuple[Header, Sequence[Sample]]:
     try:
         with _zip_file(path) as archive:
             return _unpacked(path, archive)
-    except (OSError, BadZipFile, KeyError) as failure:
+    except UnituneError:
+        raise
+    except Exception as failure:  # each way of packing has errors of its own
         raise DataError(
             f"{path} is no whole log of inspect: {failure}. A log ends in .eval or .json; what an "
             "evaluation that was killed has left is made whole by `inspect log recover`."
@@ -172,6 +185,7 @@ def _content(path: Path) -> tuple[Header, Sequence[Sample]]:
 
 
 def _unpacked(path: Path, archive: ZipFile) -> tuple[Header, Sequence[Sample]]:
+    _refuse_bombs(path, archive)
     header = _checked(path, _parsed(path, archive, "header.json"))
     names = [name for name in archive.namelist() if name.startswith("samples/")]
     samples = [_sample(path, name, _parsed(path, archive, name)) for name in names]
@@ -200,11 +214,32 @@ def _zip_file(path: Path) -> ZipFile:
     return cast("ZipFile", with_zstd.ZipFile(path))  # the same, in a package of its own
 
 
+def _refuse_bombs(path: Path, archive: ZipFile) -> None:
+    """Refuse a log that would unpack to more than a log does, before anything is unpacked.
+
+    `zipfile` gives no more of a member than what is declared of it here.
+
+    Raises:
+        DataError: It would.
+    """
+    entries = [one for one in archive.infolist() if one.filename.startswith(READ)]
+    whole, packed = sum(one.file_size for one in entries), path.stat().st_size
+    for entry in entries:
+        if entry.file_size > LARGEST_SAMPLE:
+            raise DataError(
+                f"{path}: {clip(entry.filename)} in it unpacks to {entry.file_size:,} bytes; a "
+                f"sample may have {LARGEST_SAMPLE:,}. If the log is your own, write it as JSON: "
+                f"{EXPORT.format(file=path)}"
+            )
+    if whole > LARGEST_SAMPLE + MOST_RATIO * packed:
+        raise DataError(
+            f"{path}: its {packed:,} bytes unpack to {whole:,}, more than {MOST_RATIO} times as "
+            f"many. If the log is your own, write it as JSON: {EXPORT.format(file=path)}"
+        )
+
+
 def _parsed(path: Path, archive: ZipFile, name: str) -> JsonValue:
-    try:
-        return json.loads(archive.read(name))
-    except ValueError as failure:
-        raise DataError(f"{path}: {name} in it is not JSON: {failure}.") from failure
+    return read_json(archive.read(name), f"{path}: {name} in it", "of inspect")
 
 
 def _checked(path: Path, value: JsonValue) -> Header:
@@ -283,8 +318,8 @@ def _scores(scores: Mapping[str, Given]) -> Iterator[tuple[str, float]]:
 
 
 def _figure(value: JsonValue) -> float | None:
-    if isinstance(value, bool | int | float):
-        return float(value) if value == value else None  # noqa: PLR0124 - NaN: not scored
+    if isinstance(value, bool | int | float):  # NaN and the infinite: not scored
+        return float(value) if abs(value) <= LARGEST else None
     return LETTERS.get(value) if isinstance(value, str) else None
 
 

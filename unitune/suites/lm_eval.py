@@ -21,10 +21,16 @@ from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
 from unitune.data.example import MESSAGES, Example, Message
 from unitune.data.findings import clip
 from unitune.errors import DataError
-from unitune.suites.suite import Answers, Base, Suite, json_lines
+from unitune.fields import whole_text
+from unitune.suites.foreign import json_file, json_lines, plain_data
+from unitune.suites.suite import Answers, Base, Suite
 
 NAME = re.compile(r"samples_(?P<task>.+)_(?P<date>\d{4}-\d\d-\d\dT[\d.:-]+)\.jsonl")
 """How lm-eval names the file; the results of the same date stand beside it."""
+
+
+LARGEST = 1e300
+"""Of a metric, which is a share or a count; a whole number of more digits is no float."""
 
 
 class Row(BaseModel):
@@ -45,7 +51,7 @@ class Row(BaseModel):
         return {
             f"{name},{self.filter}": float(value)
             for name, value in given.items()
-            if isinstance(value, bool | int | float)
+            if isinstance(value, bool | int | float) and abs(value) <= LARGEST
         }
 
 
@@ -70,8 +76,15 @@ def read_samples(path: Path) -> Suite:
     for number, row in rows:
         case = f"{task}-{row.doc_id}"
         if case not in cases:
-            cases[case] = _case(path, number, row, case)
-            texts[case] = _answer(row)
+            try:
+                cases[case] = _case(row, case)
+                texts[case] = _answer(row)
+            except (ValueError, LookupError) as failure:
+                raise DataError(
+                    f"{path}:{number} (document {row.doc_id}) {_words(failure)}. Leave the line "
+                    "out, or write the samples anew with `lm_eval … --output_path DIR "
+                    "--log_samples`."
+                ) from failure
         scores.setdefault(case, {}).update(row.scores)
     results = _results(path, found["date"] if found else "")
     return Suite(
@@ -97,14 +110,27 @@ def _row(path: Path, number: int, value: JsonValue) -> Row:
         ) from failure
 
 
-def _case(path: Path, number: int, row: Row, case: str) -> Example:
+def _words(failure: Exception) -> str:
+    if isinstance(failure, ValidationError):
+        first = failure.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        return f"has a prompt whose messages cannot be read: {where}: {first['msg']}"
+    return str(failure).rstrip(".")
+
+
+def _case(row: Row, case: str) -> Example:
+    """Return what was asked.
+
+    Raises:
+        ValueError: Nothing that can be read was.
+    """
     asked = next(iter(row.arguments.values())) if row.arguments else {}
     prompt = asked.get("arg_0")
     messages = _messages(prompt)
-    if messages is None or "arg_1" not in asked:
-        raise DataError(
-            f"{path}:{number} has the prompt {clip(prompt)} and no question to answer. Tasks that "
-            "measure likelihoods of whole texts have no answers to compare."
+    if not messages or "arg_1" not in asked:
+        raise ValueError(
+            f"has the prompt {clip(prompt)} and no question to answer; tasks that measure "
+            "likelihoods of whole texts have no answers to compare"
         )
     expected = _expected(row)
     return Example(messages=messages, id=case, expected=expected or None)
@@ -115,7 +141,12 @@ def _messages(prompt: JsonValue) -> tuple[Message, ...] | None:
     if isinstance(prompt, str) and prompt.strip():
         return (Message(role="user", content=prompt),)
     if isinstance(prompt, list) and len(prompt) == 1 and isinstance(prompt[0], str):
-        turns: list[JsonValue] = json.loads(prompt[0])
+        try:
+            turns = plain_data(json.loads(prompt[0]))
+        except (ValueError, RecursionError) as failure:
+            raise ValueError(
+                f"has the prompt {clip(prompt)}, which is no list of messages in JSON"
+            ) from failure
         return MESSAGES.validate_python(turns)
     return None
 
@@ -128,8 +159,9 @@ def _choices(row: Row) -> list[str]:
 
 def _expected(row: Row) -> str:
     choices = _choices(row)
-    if choices and str(row.target).isdigit() and int(str(row.target)) < len(choices):
-        return choices[int(str(row.target))]
+    by_index = {str(index): choice for index, choice in enumerate(choices)}
+    if str(row.target) in by_index:
+        return by_index[str(row.target)]
     return row.target if isinstance(row.target, str) else json.dumps(row.target, ensure_ascii=False)
 
 
@@ -137,8 +169,18 @@ def _answer(row: Row) -> str:
     choices = _choices(row)
     if not choices:
         return str(_innermost(row.resps))
-    likelihoods = [float(str(_innermost(answered))) for answered in row.resps]
+    likelihoods = [_likelihood(answered) for answered in row.resps]
+    if len(likelihoods) != len(choices):
+        raise ValueError(f"has {len(likelihoods)} likelihoods for {len(choices)} choices")
     return choices[likelihoods.index(max(likelihoods))]
+
+
+def _likelihood(answered: JsonValue) -> float:
+    told = str(_innermost(answered))
+    try:
+        return float(told)
+    except ValueError:
+        raise ValueError(f"has the likelihood {clip(told)}, which is no number") from None
 
 
 def _innermost(value: JsonValue) -> JsonValue:
@@ -154,15 +196,15 @@ def _results(path: Path, date: str) -> dict[str, JsonValue]:
     if not file.exists():
         return {}
     try:
-        value: JsonValue = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError:
+        value = json_file(file, "results of lm-eval")
+    except DataError:
         return {}
     return value if isinstance(value, dict) else {}
 
 
 def _model(path: Path, results: dict[str, JsonValue]) -> str:
     name = results.get("model_name")
-    return name if isinstance(name, str) and name else path.parent.name or path.stem
+    return name if isinstance(name, str) and name else whole_text(path.parent.name or path.stem)
 
 
 def _base(results: dict[str, JsonValue]) -> Base | None:

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
-
-from pydantic import JsonValue
 
 from unitune.data.example import Example
 from unitune.data.findings import Finding, clip, error
@@ -70,55 +67,6 @@ class Suite:
 
 
 Reader = Callable[[Path], Suite]
-
-
-def text_file(path: Path, what: str) -> str:
-    """Return a file's text.
-
-    Args:
-        path: The file; UTF-8.
-        what: What it should hold, for the message.
-
-    Raises:
-        DataError: It cannot be read.
-    """
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as failure:
-        raise DataError(
-            f"{path} cannot be read: {failure}. It should be {what}; check its place."
-        ) from failure
-
-
-def json_lines(path: Path, what: str) -> Iterator[tuple[int, JsonValue]]:
-    """Yield the values of a file of JSON Lines with the numbers of their lines.
-
-    Raises:
-        DataError: It cannot be read, or a line is not JSON.
-    """
-    # Not splitlines: JSON texts may hold U+2028 and the like as they are.
-    for number, line in enumerate(text_file(path, what).split("\n"), start=1):
-        if line.strip():
-            try:
-                yield number, json.loads(line)
-            except ValueError as failure:
-                raise DataError(
-                    f"{path}:{number} is not JSON: {failure}. It should be a line of {what}."
-                ) from failure
-
-
-def json_file(path: Path, what: str) -> JsonValue:
-    """Return a JSON file's value.
-
-    Raises:
-        DataError: It cannot be read, or is not JSON.
-    """
-    try:
-        return json.loads(text_file(path, what))
-    except json.JSONDecodeError as failure:
-        raise DataError(
-            f"{path}:{failure.lineno} is not JSON: {failure.msg}. It should be {what}."
-        ) from failure
 
 
 def kept_scores(answers: Iterable[Answers]) -> tuple[RecordedScore, ...]:

@@ -118,10 +118,11 @@ def read_recorded(path: Path) -> dict[str, RecordedAnswer]:
     """
     try:
         lines = path.read_text(encoding="utf-8").split("\n")  # a text may hold other line ends
-    except OSError as error:
+    except (OSError, ValueError) as error:
+        why = getattr(error, "strerror", None) or error
         raise DataError(
-            f"{path} cannot be read: {error.strerror}. It holds a contender's recorded "
-            "answers; give its place in evaluate.contenders."
+            f"{path} cannot be read: {why}. It holds a contender's recorded answers, in UTF-8; "
+            "give its place in evaluate.contenders."
         ) from error
     found = [_answer(path, number, line) for number, line in enumerate(lines, start=1) if line]
     return {one.case: one for one in found}

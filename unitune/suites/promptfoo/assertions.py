@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
-from typing import TypeAlias, cast
+from typing import TypeAlias
 
 import yaml
 from pydantic import JsonValue
@@ -37,6 +37,7 @@ from unitune.specs.scorers import (
 )
 from unitune.suites.promptfoo.javascript_regex import NoTranslation, python_pattern
 from unitune.suites.promptfoo.templates import NotPlain, render, text_of
+from unitune.suites.promptfoo.yaml12 import yaml_value
 
 Assertion: TypeAlias = Mapping[str, JsonValue]
 DRAFT_7 = "http://json-schema.org/draft-07/schema#"
@@ -99,9 +100,9 @@ def translate(assertion: Assertion, values: Mapping[str, JsonValue]) -> Check | 
     try:
         return maker(_value(assertion.get("value"), values))
     except (NotPlain, NoTranslation) as failure:
-        raise NoCounterpart(f"{kind!r} has the value {clip(assertion['value'])}: {failure}") from (
-            failure
-        )
+        raise NoCounterpart(
+            f"{kind!r} has the value {clip(assertion.get('value'))}: {failure}"
+        ) from (failure)
 
 
 def _value(value: JsonValue, values: Mapping[str, JsonValue]) -> JsonValue:
@@ -144,13 +145,15 @@ def _regex(value: JsonValue) -> Check:
 def _is_json(value: JsonValue) -> Check:
     if value is None or value == "":
         return Check(JsonValid())
-    schema: object = yaml.safe_load(value) if isinstance(value, str) else value
+    try:
+        schema = yaml_value(value) if isinstance(value, str) else value
+    except (yaml.YAMLError, ValueError) as failure:
+        raise NotPlain(f"it is no YAML: {failure}") from failure
     if not isinstance(schema, dict):
         raise NotPlain("a JSON Schema is an object")
-    definition = cast("dict[str, JsonValue]", schema)
-    if '"format"' in json.dumps(definition):
+    if '"format"' in json.dumps(schema):
         raise NotPlain("promptfoo asserts `format`, which unitune leaves to the standard's default")
-    return Check(JsonSchema(definition={"$schema": DRAFT_7, **definition}))
+    return Check(JsonSchema(definition={"$schema": DRAFT_7, **schema}))
 
 
 MAKERS: Mapping[str, Callable[[JsonValue], Check]] = {

@@ -13,13 +13,14 @@ from pydantic import JsonValue
 
 from unitune.data.example import Example, Message
 from unitune.errors import DataError
+from unitune.suites.foreign import text_file
 from unitune.suites.promptfoo.prompts import NotText, asked, prompts_of
 from unitune.suites.promptfoo.providers import base_of, max_tokens_of
 from unitune.suites.promptfoo.scorers import LEAVE_OUT, Test, share
 from unitune.suites.promptfoo.templates import NotPlain
 from unitune.suites.promptfoo.tests import LET_PROMPTFOO, refusal, tests_of
 from unitune.suites.promptfoo.yaml12 import parse_yaml
-from unitune.suites.suite import Suite, text_file
+from unitune.suites.suite import Suite
 
 
 def read_config(path: Path) -> Suite:

@@ -50,7 +50,7 @@ def python_pattern(pattern: str) -> str:
     translated = f"(?a:{''.join(_pieces(pattern))})"
     try:
         re.compile(translated)
-    except re.error as failure:
+    except (re.error, OverflowError, RecursionError) as failure:
         raise NoTranslation(f"Python cannot read it ({failure})") from failure
     return translated
 

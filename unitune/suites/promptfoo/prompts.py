@@ -5,18 +5,18 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TypeAlias, cast
+from typing import TypeAlias
 
 import yaml
 from pydantic import JsonValue, ValidationError
 
 from unitune.data.example import MESSAGES, Message
 from unitune.data.findings import clip
+from unitune.suites.foreign import plain_data, text_file
 from unitune.suites.promptfoo.scorers import Test
 from unitune.suites.promptfoo.templates import render
 from unitune.suites.promptfoo.tests import refusal
-from unitune.suites.promptfoo.yaml12 import Yaml12
-from unitune.suites.suite import text_file
+from unitune.suites.promptfoo.yaml12 import yaml_value
 
 Config: TypeAlias = Mapping[str, JsonValue]
 TEXTS = (".txt", ".json", ".md", ".j2")
@@ -80,8 +80,8 @@ def asked(prompt: str, test: Test) -> tuple[Message, ...]:
     around = [str(test.options.get(key) or "") for key in ("prefix", "suffix")]
     template = f"{around[0]}{prompt}{around[1]}"
     try:
-        parsed: JsonValue = json.loads(template)
-    except ValueError:
+        parsed = plain_data(json.loads(template))
+    except (ValueError, RecursionError):
         return messages_of(render(template, test.values))
     return messages_of(json.dumps(_filled(parsed, test.values)))
 
@@ -121,15 +121,14 @@ def messages_of(rendered: str) -> tuple[Message, ...]:
 def _list(rendered: str) -> list[JsonValue] | None:
     """Return a prompt's list of messages; None when it is text."""
     try:
-        value: object = (
-            yaml.load(rendered, Loader=Yaml12)  # noqa: S506 - a safe loader
+        value = (
+            yaml_value(rendered)
             if rendered.strip().startswith("- role:")
-            else json.loads(rendered)
+            else plain_data(json.loads(rendered))
         )
-    except (ValueError, yaml.YAMLError):
+    except (ValueError, RecursionError, yaml.YAMLError):
         return None
     if not isinstance(value, list):
         return None
-    entries = cast("list[JsonValue]", value)
-    chat = entries and all(isinstance(one, dict) and "role" in one for one in entries)
-    return entries if chat else None
+    chat = value and all(isinstance(one, dict) and "role" in one for one in value)
+    return value if chat else None

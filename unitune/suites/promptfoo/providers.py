@@ -33,7 +33,7 @@ def max_tokens_of(providers: JsonValue) -> int | None:
     for provider in _listed(providers):
         config = provider.get("config") if isinstance(provider, dict) else None
         limit = config.get("max_tokens") if isinstance(config, dict) else None
-        if isinstance(limit, int):
+        if isinstance(limit, int) and not isinstance(limit, bool) and limit > 0:
             return limit
     return None
 

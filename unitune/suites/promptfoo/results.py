@@ -22,11 +22,12 @@ from unitune.data.findings import Finding, clip
 from unitune.errors import DataError, MissingExtra
 from unitune.evaluate.scorers import Attempt, build
 from unitune.specs.scorers import QualitySpec
+from unitune.suites.foreign import json_file, json_lines
 from unitune.suites.promptfoo.config import case_of
 from unitune.suites.promptfoo.prompts import NotText, messages_of
 from unitune.suites.promptfoo.providers import base_of
 from unitune.suites.promptfoo.scorers import LEAVE_OUT, Shared, Test, share
-from unitune.suites.suite import Answers, Suite, json_file, json_lines
+from unitune.suites.suite import Answers, Suite
 
 WHAT = "a results file of promptfoo"
 PASSED = "promptfoo"
@@ -99,9 +100,10 @@ def read_results(path: Path) -> Suite:
         rows = ROWS.validate_python(listed)
     except ValidationError as failure:
         first = failure.errors()[0]
-        at, *keys = first["loc"]
+        at, *keys = first["loc"] or ("s",)
+        which = f"result {at + 1} is" if isinstance(at, int) else "its results are"
         raise DataError(
-            f"{path}: result {int(at) + 1} is not as promptfoo 0.121 writes it: "
+            f"{path}: {which} not as promptfoo 0.121 writes it: "
             f"{'.'.join(str(key) for key in keys)}: {first['msg']}. Write the results anew with "
             "`promptfoo export eval EVAL-ID -o results.json`."
         ) from failure

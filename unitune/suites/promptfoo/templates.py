@@ -17,6 +17,8 @@ from pydantic import JsonValue
 REFERENCE = re.compile(r"\{\{\s*([A-Za-z_]\w*(?:\.[A-Za-z_]\w*|\[\d+\])*)\s*\}\}")
 STEP = re.compile(r"\w+")
 MARKS = re.compile(r"\{[{%#]")
+LONGEST_INDEX = 10
+"""Digits of an index into a list; there is nothing behind so many."""
 SMALLEST, LARGEST = 1e-4, 1e15
 """Between them Python and JavaScript write numbers alike, beyond them one takes to exponents."""
 
@@ -56,7 +58,7 @@ def _value(reference: str, values: Mapping[str, JsonValue]) -> str:
 def _inside(value: JsonValue, step: str) -> JsonValue:
     if isinstance(value, dict):
         return value.get(step)
-    if isinstance(value, list) and step.isdigit():
+    if isinstance(value, list) and step.isdigit() and len(step) < LONGEST_INDEX:
         return value[int(step)] if int(step) < len(value) else None
     return None
 

@@ -22,13 +22,15 @@ from pydantic import JsonValue
 
 from unitune.data.findings import clip
 from unitune.errors import DataError
+from unitune.suites.foreign import json_file, json_lines, text_file
 from unitune.suites.promptfoo.assertions import from_cell
 from unitune.suites.promptfoo.scorers import Test
 from unitune.suites.promptfoo.yaml12 import lines_of, read_yaml
-from unitune.suites.suite import json_file, json_lines, text_file
 
 Config: TypeAlias = Mapping[str, JsonValue]
 
+MOST_TESTS = 100_000
+"""Ten variables of ten texts each would be ten thousand million."""
 LET_PROMPTFOO = (
     "Let promptfoo make the cases, which asks no model: `promptfoo eval -c {file} --providers echo "
     "-o results.json`, and import promptfoo:results.json."
@@ -66,6 +68,8 @@ def tests_of(config: Config, path: Path, text: str) -> tuple[Test, ...]:
     for entry in _entries(config.get("tests"), path, lines_of(text, "tests")):
         for values in _combinations(entry, {**_object(default, "vars"), **_vars(entry)}):
             made.append(_test(len(made) + 1, entry, default, values))
+            if len(made) > MOST_TESTS:
+                raise refusal(path, f"its lists of variables make more than {MOST_TESTS:,} tests")
     return tuple(made)
 
 
@@ -99,8 +103,11 @@ def _entries(tests: JsonValue, config: Path, lines: list[int]) -> Iterator[Entry
 
 def _from_files(reference: str, config: Path) -> Iterator[Entry]:
     path = _local(reference, config)
-    pattern = str(path.relative_to(config.parent)) if "*" in reference else ""
-    found = sorted(config.parent.glob(pattern)) if pattern else [path]
+    pattern = reference.removeprefix("file://") if "*" in reference else ""
+    try:
+        found = sorted(config.parent.glob(pattern)) if pattern else [path]
+    except (ValueError, NotImplementedError) as failure:
+        raise refusal(config, f"`tests` has the pattern {reference!r}: {failure}") from failure
     if not found:
         raise DataError(f"{config}: no file matches {reference!r}. Mend the pattern in `tests`.")
     for file in found:
@@ -132,8 +139,11 @@ def _entry(test: JsonValue, file: Path, line: int | None) -> Entry:
 
 def _from_csv(file: Path) -> Iterator[Entry]:
     rows = csv.DictReader(io.StringIO(text_file(file, "a table of tests"), newline=""))
-    for number, row in enumerate(rows, start=1):
-        yield Entry({"description": f"Row #{number}", **_from_row(row)}, file, rows.line_num)
+    try:
+        for number, row in enumerate(rows, start=1):
+            yield Entry({"description": f"Row #{number}", **_from_row(row)}, file, rows.line_num)
+    except csv.Error as failure:
+        raise DataError(f"{file}:{rows.line_num + 1} is no CSV: {failure}.") from failure
 
 
 def _from_row(row: Mapping[str, str]) -> dict[str, JsonValue]:

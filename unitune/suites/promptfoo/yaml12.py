@@ -10,7 +10,7 @@ import yaml
 from pydantic import JsonValue
 
 from unitune.errors import DataError
-from unitune.suites.suite import text_file
+from unitune.suites.foreign import plain_data, text_file
 
 
 class Yaml12(yaml.SafeLoader):
@@ -65,10 +65,26 @@ def read_yaml(path: Path, what: str) -> JsonValue:
 def parse_yaml(text: str, path: Path) -> JsonValue:
     """Return YAML text's value; `path` is for messages."""
     try:
-        return cast("JsonValue", yaml.load(text, Loader=Yaml12))  # noqa: S506 - a safe loader
+        return yaml_value(text)
     except yaml.MarkedYAMLError as failure:
         line = failure.problem_mark.line + 1 if failure.problem_mark else 1
         raise DataError(f"{path}:{line} is not YAML: {failure.problem}.") from failure
+    except (yaml.YAMLError, ValueError) as failure:
+        raise DataError(f"{path} is not YAML that promptfoo could read: {failure}.") from failure
+
+
+def yaml_value(text: str) -> JsonValue:
+    """Return YAML text's value, as JSON has it.
+
+    Raises:
+        yaml.YAMLError: It is not YAML.
+        ValueError: It is, and is nested too deeply, too much once aliases are written out, or holds
+            what JSON does not know.
+    """
+    try:
+        return plain_data(yaml.load(text, Loader=Yaml12))  # noqa: S506 - a safe loader
+    except RecursionError as failure:
+        raise ValueError("it is nested too deeply") from failure
 
 
 def lines_of(text: str, key: str) -> list[int]:
