@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import atexit
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,8 +30,16 @@ settings.load_profile("noisy")
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
-# Nobody's own prices in the tests; no such folder.
-os.environ["XDG_CONFIG_HOME"] = str(GUARD / "no-config")
+
+
+def _remove(folder: str, process: int) -> None:
+    if os.getpid() == process:  # and not one of its forks
+        shutil.rmtree(folder)
+
+
+# Nobody's own prices, keys and marks in the tests, and nothing of the tests in anybody's own.
+os.environ["XDG_CONFIG_HOME"] = tempfile.mkdtemp(prefix="unitune-config-")
+atexit.register(_remove, os.environ["XDG_CONFIG_HOME"], os.getpid())
 
 
 @pytest.fixture(scope="session")

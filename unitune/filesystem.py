@@ -3,6 +3,8 @@
 A folder that came with a repository may hold symbolic links under the very names that are about to
 be written. So drafts have names that nobody can guess, and what is appended to is opened as the
 file that it is.
+
+What stands in a folder that only its owner may enter is for its owner alone, whatever the umask.
 """
 
 from __future__ import annotations
@@ -10,8 +12,9 @@ from __future__ import annotations
 import errno
 import os
 import secrets
+import stat
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TextIO, cast
 
@@ -29,7 +32,7 @@ def replacing(path: Path) -> Generator[TextIO]:
     """
     draft = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     try:
-        with draft.open("x", encoding="utf-8") as file:
+        with open(draft, "x", encoding="utf-8", opener=no_link) as file:
             yield cast("TextIO", file)
             file.flush()
             os.fsync(file.fileno())
@@ -45,7 +48,7 @@ def no_link(path: str, flags: int) -> int:
         UserError: It is one.
     """
     try:
-        return os.open(path, flags | os.O_NOFOLLOW, 0o666)
+        return os.open(path, flags | os.O_NOFOLLOW, 0o600 if _is_private(path) else 0o666)
     except OSError as error:
         if error.errno != errno.ELOOP:
             raise
@@ -53,3 +56,25 @@ def no_link(path: str, flags: int) -> int:
             f"{path} is a symbolic link, and nothing is written through one. Remove it, or choose "
             "another folder."
         ) from error
+
+
+def private_folder(folder: Path) -> None:
+    """Make a folder, and those above it that are not there, which only the user may enter."""
+    if not folder.exists():
+        private_folder(folder.parent)
+        folder.mkdir(mode=0o700, exist_ok=True)
+
+
+def private_file(file: Path, text: str = "") -> None:
+    """Make a file, unless it is there, which only the user may read."""
+    with suppress(FileExistsError), open(file, "x", encoding="utf-8", opener=_private) as fresh:
+        fresh.write(text)
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
+
+
+def _is_private(path: str) -> bool:
+    """Return whether only its owner may enter the folder of a file."""
+    return not Path(path).parent.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO)

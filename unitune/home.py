@@ -1,16 +1,23 @@
 """Where unitune keeps its ledger and the files of its runs: the folder ``.unitune``, by default.
 
-Nothing here makes the folder when it is only read.
+Nothing here makes the folder when it is only read. A folder that is found, and not named by
+``UNITUNE_DIR``, is used only where `unitune.trust` knows it for the user's own.
 """
 
 from __future__ import annotations
 
+import logging
 import os
 import re
+import shutil
 import sys
+import tempfile
+from functools import cache
 from pathlib import Path
 
+from unitune import trust
 from unitune.errors import UserError
+from unitune.filesystem import private_file, private_folder
 
 NETWORK_FILE_SYSTEMS = frozenset(
     {
@@ -39,17 +46,21 @@ Source: "How To Corrupt An SQLite Database File", section 2.1, https://sqlite.or
 """
 EVALUATION = "evaluation"
 """In the folder of a run: the answers to its test cases, and the reports."""
+NAME = ".unitune"
+IGNORE = ".gitignore"
 MOUNTS = Path("/proc/self/mountinfo")
 
 
 def home() -> Path:
     """Return the folder of the ledger, whether it exists or not.
 
-    ``UNITUNE_DIR`` when set, else the nearest ``.unitune`` in the current folder or its parents,
-    else ``.unitune`` in the current folder.
+    ``UNITUNE_DIR`` when set, which is the user's own word, else the nearest ``.unitune`` in the
+    current folder or its parents, else ``.unitune`` in the current folder. One of another user in
+    a parent is passed over, with a line on standard error: who may write there, as in a shared
+    ``/tmp``, could otherwise stop whoever works below.
 
     Raises:
-        UserError: ``UNITUNE_DIR`` names a file.
+        UserError: ``UNITUNE_DIR`` names a file, or the nearest ``.unitune`` is not the user's own.
     """
     if chosen := os.environ.get("UNITUNE_DIR"):
         folder = Path(chosen).absolute()
@@ -57,8 +68,21 @@ def home() -> Path:
             raise UserError(f"UNITUNE_DIR names {folder}, which is no folder. Name a folder.")
         return folder
     here = Path.cwd()
-    candidates = (folder / ".unitune" for folder in (here, *here.parents))
-    return next((folder for folder in candidates if folder.is_dir()), here / ".unitune")
+    for folder in (parent / NAME for parent in (here, *here.parents)):
+        if not folder.is_dir() and not folder.is_symlink():
+            continue
+        if folder.parent != here and trust.belongs_to_another(folder):
+            _pass_over(folder)
+            continue
+        trust.refuse_strangers(folder)
+        return folder
+    return here / NAME
+
+
+@cache
+def _pass_over(folder: Path) -> None:
+    """Say, once, that a folder is not used."""
+    logging.getLogger("unitune").warning("%r belongs to another user and is not used.", str(folder))
 
 
 def ledger_url() -> str | None:
@@ -67,16 +91,40 @@ def ledger_url() -> str | None:
 
 
 def make_home(folder: Path) -> None:
-    """Make the folder, kept out of version control because it holds copies of training data.
+    """Make the folder, for the user alone, marked as the user's own (`unitune.trust`).
+
+    It is kept out of version control, because it holds copies of training data.
 
     Raises:
-        UserError: It lies on a network file system.
+        UserError: It lies on a network file system, or cannot be marked.
     """
     refuse_network(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    ignore = folder / ".gitignore"
-    if not ignore.exists():
-        ignore.write_text("*\n", encoding="utf-8")
+    if os.environ.get("UNITUNE_DIR"):  # the user's word, which needs no mark
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        private_folder(folder)
+        _ignore(folder)
+    elif not folder.exists() or trust.is_empty(folder):
+        _make_marked(folder)
+
+
+def _make_marked(folder: Path) -> None:
+    """Make the folder beside its place and move it there, so that nobody sees it without mark."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    draft = Path(tempfile.mkdtemp(prefix=f"{folder.name}-", dir=folder.parent))
+    try:
+        trust.mark(draft, folder.parent.resolve() / folder.name)
+        _ignore(draft)
+        draft.rename(folder)
+    except OSError:
+        if not folder.is_dir():
+            raise
+        # Another process has just made it.
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+
+
+def _ignore(folder: Path) -> None:
+    private_file(folder / IGNORE, "*\n")
 
 
 def refuse_network(folder: Path) -> None:

@@ -20,6 +20,7 @@ from pydantic import Field, JsonValue, ValidationError, model_validator
 
 from unitune import yamlfile
 from unitune.errors import JobError
+from unitune.filesystem import replacing
 from unitune.specs.contenders import ContenderSpec, FewShot, Instructed, Recorded, Tuned, ZeroShot
 from unitune.specs.prices import PriceEntry, rows_of
 from unitune.specs.scorers import (
@@ -435,7 +436,8 @@ class Job(Spec):
         for scorer in content.get("evaluate", {}).get("scorers", ()):
             if isinstance(scorer, dict):
                 self._move_files(cast("dict[str, Any]", scorer), file.parent)
-        file.write_text(yamlfile.dump(content), encoding="utf-8")
+        with replacing(file) as draft:
+            draft.write(yamlfile.dump(content))
 
     def _move_files(self, scorer: dict[str, Any], folder: Path) -> None:
         """Let a scorer's options name the same files from another folder."""

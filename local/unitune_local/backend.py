@@ -19,7 +19,7 @@ from unitune.backend import INTERRUPTED, Guarantee, Launch, State, Status, Uploa
 from unitune.data.dataset import Dataset
 from unitune.data.example import Example
 from unitune.errors import BackendError, Busy
-from unitune.filesystem import replacing
+from unitune.filesystem import private_folder, replacing
 from unitune.job import Job
 from unitune.locks import is_locked, locked
 from unitune.models import ChatModel, TunedModel
@@ -58,7 +58,7 @@ class LocalBackend:
             from unitune_local.preparing import prepare  # noqa: PLC0415 - imports torch
 
             text = prepare(launch).model_dump_json(indent=2)
-            folder.path.mkdir(parents=True, exist_ok=True)
+            private_folder(folder.path)
             with replacing(folder.spec) as file:
                 file.write(text)
         start_worker(folder)
@@ -100,7 +100,7 @@ class LocalBackend:
             BackendError: There is no such job.
         """
         folder = _existing(job_id)
-        folder.cancel.touch()
+        folder.cancel.touch(0o600)
         try:
             with locked(folder.lock, f"training {folder.path.name}", wait_seconds=0):
                 if folder.result() is None:
@@ -114,7 +114,7 @@ class LocalBackend:
         Raises:
             BackendError: There is no such job.
         """
-        _existing(job_id).pause.touch()
+        _existing(job_id).pause.touch(0o600)
 
     def resume(self, job_id: str) -> None:
         """Start a worker that goes on from the last checkpoint.

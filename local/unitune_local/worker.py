@@ -20,6 +20,7 @@ from pathlib import Path
 import psutil
 
 from unitune.errors import BackendError, Busy, UnituneError
+from unitune.filesystem import no_link
 from unitune.locks import is_locked, locked
 from unitune_local.job_folder import EventLog, JobFolder, Result
 
@@ -54,13 +55,14 @@ def start_worker(folder: JobFolder) -> None:
     """
     if is_locked(folder.lock) or folder.result() is not None:
         return
-    with folder.log.open("ab") as log:
+    with open(folder.log, "ab", opener=no_link) as log:
         worker = subprocess.Popen(  # noqa: S603 - our own module
             [sys.executable, "-P", "-m", "unitune_local.worker", str(folder.path)],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
             start_new_session=True,
+            umask=0o077,  # checkpoints and adapters are made of training data
             env=environment(_threads(folder)),
         )
     while worker.poll() is None and not is_locked(folder.lock):

@@ -78,6 +78,7 @@ def place(
             tuned_by_other_means(server, quickstart.folder / "support-triage" / "train.jsonl"),
             {
                 **guarded_environment,
+                "UNITUNE_DIR": str(folder / ".unitune"),  # a copy is used only where it is named
                 "OPENAI_BASE_URL": f"{server.url}/v1",
                 "OPENAI_API_KEY": KEY,
             },

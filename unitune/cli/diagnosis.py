@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import platform
 import sys
+from pathlib import Path
 
 from pydantic import BaseModel
+from rich.markup import escape
 
 import unitune
 from unitune import registry
 from unitune.abilities import Diagnoses
 from unitune.cli.output import console, facts
-from unitune.errors import UnituneError
+from unitune.errors import UnituneError, UserError
 from unitune.home import home
 
 
@@ -31,19 +33,30 @@ class Diagnosis(BaseModel):
     unitune: str
     python: str
     system: str
-    ledger: str
+    ledger: str | None
+    """Folder of the ledger; None where one is found that is not used."""
+    ledger_problem: str | None = None
     backends: tuple[BackendDiagnosis, ...]
 
 
 def examine() -> Diagnosis:
     """Look at Python, the ledger and every installed backend."""
+    ledger = _examine_ledger()
     return Diagnosis(
         unitune=unitune.__version__,
         python=f"{platform.python_version()} at {sys.executable}",
         system=platform.platform(),
-        ledger=str(home()),
+        ledger=None if isinstance(ledger, UserError) else str(ledger),
+        ledger_problem=str(ledger) if isinstance(ledger, UserError) else None,
         backends=tuple(_examine_backend(name) for name in registry.backend_names()),
     )
+
+
+def _examine_ledger() -> Path | UserError:
+    try:
+        return home()
+    except UserError as error:
+        return error
 
 
 def _examine_backend(name: str) -> BackendDiagnosis:
@@ -69,7 +82,7 @@ def print_diagnosis(found: Diagnosis) -> None:
                 "unitune": found.unitune,
                 "python": found.python,
                 "system": found.system,
-                "ledger": found.ledger,
+                "ledger": escape(found.ledger or found.ledger_problem or ""),
             }
         )
     )

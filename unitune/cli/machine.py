@@ -1,8 +1,9 @@
-"""Commands about this machine: models, doctor, schema."""
+"""Commands about this machine: models, doctor, trust, schema."""
 
 from __future__ import annotations
 
 import json as json_module
+from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
@@ -80,6 +81,24 @@ def doctor(*, json: Json = False) -> None:
 
     found = examine()
     print_json(found) if json else print_diagnosis(found)
+
+
+def trust(
+    folder: Annotated[
+        Path, typer.Argument(metavar="FOLDER", help="The folder, here or wherever it is.")
+    ] = Path(".unitune"),
+) -> None:
+    """Use a .unitune folder that was moved, or came from elsewhere; look at it first.
+
+    What stands in it says which jobs and deployments are ended with your keys.
+
+    [dim]$ unitune trust .unitune[/dim]
+    """
+    from unitune.cli.output import console
+    from unitune.trust import accept
+
+    accept(folder)
+    console().print(f"{folder.absolute()} is used from now on.", markup=False)
 
 
 def schema(

@@ -79,6 +79,7 @@ app.command(rich_help_panel=HOSTED)(weights.checkpoints)
 app.command(rich_help_panel=HOSTED)(weights.download)
 app.add_typer(machine.models, rich_help_panel=HERE)
 app.command(rich_help_panel=HERE)(machine.doctor)
+app.command(rich_help_panel=HERE)(machine.trust)
 app.command(rich_help_panel=HERE)(machine.schema)
 
 

@@ -43,6 +43,7 @@ from unitune.evaluate.examine import Examination, Notify, examine
 from unitune.evaluate.results import Comparison
 from unitune.evaluate.statistics.sample_size import foresight
 from unitune.evaluate.task import Task, prepare
+from unitune.filesystem import private_folder
 from unitune.home import EVALUATION, home, make_home
 from unitune.job import Job
 from unitune.planning.feasibility import on_its_own_name
@@ -241,7 +242,9 @@ def _folder(job: str, run: str | None) -> Path:
 
 def _made_folder(job: str, run: str | None) -> Path:
     make_home(home())
-    return _folder(job, run)
+    folder = _folder(job, run)
+    private_folder(folder)
+    return folder
 
 
 def _given_folder(out: str | os.PathLike[str]) -> Path:

@@ -18,6 +18,7 @@ from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import DBAPIError
 
 from unitune.errors import Busy, UnituneError
+from unitune.filesystem import private_file
 from unitune.home import make_home, refuse_network
 from unitune.locks import locked
 
@@ -95,11 +96,33 @@ class SQLite:
     def upgrading(self) -> Generator[sa.Connection]:
         """Give the one process that may change the schema a connection in a transaction."""
         make_home(self.path.parent)
-        with locked(self.path.parent / "ledger.lock", f"the ledger {self.name}"):
+        lock = self.path.parent / "ledger.lock"
+        private_file(lock)
+        with locked(lock, f"the ledger {self.name}"):
+            self._refuse_lost()
+            private_file(self.path)  # SQLite gives the files beside it the same mode
             with closing(self.engine.raw_connection()) as raw:
                 raw.cursor().execute("PRAGMA journal_mode = WAL")  # never within a transaction
             with self.writing(durable=True) as connection:
                 yield connection
+
+    def _refuse_lost(self) -> None:
+        """Raise UnituneError where the database is there, with nothing in it, and runs are too.
+
+        It is made under the lock, and before the first run's files: what a process that is at it
+        right now has begun is never seen here.
+        """
+        runs = self.path.parent / "runs"
+        if not self.path.exists() or not runs.is_dir() or not any(runs.iterdir()):
+            return
+        with self.engine.connect() as connection:
+            if sa.inspect(connection).get_table_names():
+                return
+        raise UnituneError(
+            f"the ledger {self.name} is empty, while {runs} has files of runs: it was lost, as by "
+            "a power cut. Restore it from a backup. Without one, move it away to begin a new one, "
+            "and look at your vendors' own pages for jobs and deployments that still cost money."
+        )
 
     def explained(self, error: DBAPIError) -> UnituneError:
         """Return what an error of the driver means to the user."""

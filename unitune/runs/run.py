@@ -14,7 +14,8 @@ from __future__ import annotations
 import shutil
 import socket
 import time
-from collections.abc import Iterable
+from collections.abc import Generator, Iterable
+from contextlib import contextmanager
 
 from unitune import budgeting, registry
 from unitune.abilities import Vets
@@ -27,12 +28,12 @@ from unitune.data.split import Splits, load_splits
 from unitune.errors import (
     Mismatch,
     OverBudget,
-    TwinExists,
     UnituneError,
     UnknownName,
     Unsupported,
     UserError,
 )
+from unitune.filesystem import private_folder, replacing
 from unitune.home import home, make_home
 from unitune.job import Job
 from unitune.keys import run_id
@@ -105,13 +106,10 @@ def launch(
     files = _files(job, splits)
     ledger = Ledger(home())
     record = _planned(job, splits)
-    text = _write_files(ledger, record, job, files)
     approval = _approval(job, found, money, plan)
-    try:
+    with _files_of_a_recorded_run(ledger, record):
+        text = _write_files(ledger, record, job, files)
         ledger.add(record, job=text, approval=approval, again=again)
-    except TwinExists:
-        shutil.rmtree(ledger.run_folder(record.id))
-        raise
     with ledger.acting(record.id) as planned:
         return Run(ledger, launching.advance(ledger, planned))
 
@@ -243,17 +241,41 @@ def _files(job: Job, splits: Splits) -> dict[str, str]:
     return files
 
 
+@contextmanager
+def _files_of_a_recorded_run(ledger: Ledger, record: RunRecord) -> Generator[None]:
+    """Leave no files behind of a run that the ledger does not get to know.
+
+    It is asked once before, so that one that does not answer is noticed first. Where its last
+    answer is missing, the run may be on record, and then needs its files.
+    """
+    make_home(ledger.folder)
+    ledger.now()
+    try:
+        yield
+    except BaseException:
+        if not _may_be_recorded(ledger, record):
+            shutil.rmtree(ledger.run_folder(record.id), ignore_errors=True)
+        raise
+
+
+def _may_be_recorded(ledger: Ledger, record: RunRecord) -> bool:
+    try:
+        return record.id in ledger.run_ids(record.id)
+    except UnituneError:
+        return True
+
+
 def _write_files(ledger: Ledger, record: RunRecord, job: Job, files: dict[str, str]) -> str:
     """Write what the launch hands over, before the ledger says that there is such a run.
 
     Returns:
         The text of the job file.
     """
-    make_home(ledger.folder)
     folder = ledger.run_folder(record.id)
-    folder.mkdir(parents=True)
+    private_folder(folder)
     job.save(folder / "job.yaml")
     for name, text in files.items():
-        (folder / name).parent.mkdir(exist_ok=True)
-        (folder / name).write_text(text, encoding="utf-8")
+        private_folder((folder / name).parent)
+        with replacing(folder / name) as file:
+            file.write(text)
     return (folder / "job.yaml").read_text(encoding="utf-8")

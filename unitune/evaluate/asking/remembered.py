@@ -14,6 +14,7 @@ from pathlib import Path
 
 from pydantic import TypeAdapter
 
+from unitune.filesystem import private_file
 from unitune.models import Reply
 
 NAME = "answers.sqlite"
@@ -79,9 +80,10 @@ def open_remembered(folder: Path, *, recall: bool) -> Generator[Remembered]:
 
 def _opened(path: Path) -> sqlite3.Connection | None:
     try:
+        private_file(path)
         # A comparison inside a running event loop asks in a thread of its own.
         file = sqlite3.connect(path, timeout=WAIT_SECONDS, check_same_thread=False)
-    except sqlite3.Error:
+    except (sqlite3.Error, OSError):
         return None
     try:
         # What a power cut takes away is asked again; waiting for the disk would hold up requests.

@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from unitune.errors import BackendError, Mismatch, Unreachable, UserError
 from unitune.evaluate.scorers.interface import Attempt, Kind, Scorer, Setting
 from unitune.evaluate.scorers.text import refuse_empty
+from unitune.filesystem import private_file, private_folder
 from unitune.patience import passes, pauses, wait, wished
 from unitune.specs.scorers import Embedding
 
@@ -99,7 +100,8 @@ class Embedder:
 
     @contextmanager
     def _memory(self) -> Generator[sqlite3.Connection]:
-        self._file.parent.mkdir(parents=True, exist_ok=True)
+        private_folder(self._file.parent)
+        private_file(self._file)
         with closing(sqlite3.connect(self._file, timeout=30)) as memory:
             memory.execute(
                 "CREATE TABLE IF NOT EXISTS embeddings (key TEXT PRIMARY KEY, vector BLOB NOT NULL)"
