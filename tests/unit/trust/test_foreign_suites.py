@@ -10,6 +10,7 @@ import subprocess
 import sys
 import zipfile
 from collections.abc import Mapping
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -297,16 +298,14 @@ JSON = st.recursive(
 )
 
 
-@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_any_value_in_any_place_is_read_or_refused(data: st.DataObject, tmp_path: Path) -> None:
     """A value of a file that is whole is exchanged for any other."""
     kind = data.draw(st.sampled_from(["inspect", "lm-eval"]))
-    row = (
-        sample(arguments=CHOICES, resps=[["-2"], ["-1"]])
-        if kind == "lm-eval"
-        else json.loads(told())
-    )
+    likelihoods = [["-2"], ["-1"]]
+    choice = sample(arguments=deepcopy(CHOICES), resps=likelihoods)  # changed below
+    row: Any = choice if kind == "lm-eval" else json.loads(told())
     spot, key = row, data.draw(st.sampled_from(sorted(row)))
     while isinstance(spot[key], dict | list) and spot[key] and data.draw(st.booleans()):
         spot = spot[key]
