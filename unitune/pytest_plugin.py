@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 import pytest
 
 from unitune.errors import BackendError, Busy, JobError, OverBudget
+from unitune.printable import printable
 
 if TYPE_CHECKING:
     from unitune.evaluate.results import CaseResult, Comparison
@@ -107,6 +108,7 @@ class Comparer:
 
     def _stopped(self, reason: str) -> Exception:
         """Return what ends the test when it is an error; skip or fail it when that was chosen."""
+        reason = printable(reason)
         if self.infrastructure == "skip":
             pytest.skip(f"unitune: {reason}")
         if self.infrastructure == "fail":
@@ -146,7 +148,7 @@ def assert_gate(comparison: Comparison) -> None:
     if not comparison.gate.passed:
         pytest.fail(
             f"the gate {comparison.gate.mode} is not met (exit code "
-            f"{comparison.gate.exit_code}): {comparison.gate.reason}",
+            f"{comparison.gate.exit_code}): {printable(comparison.gate.reason)}",
             pytrace=False,
         )
 
@@ -184,7 +186,7 @@ def describe(comparison: Comparison, folder: Path) -> str:
     for case in _lost(comparison)[:SHOWN_CASES]:
         lines += _shown(comparison, case)
     lines.append(f"report: {folder / 'report.html'}")
-    return "\n".join(lines)
+    return printable("\n".join(lines))
 
 
 def _lost(comparison: Comparison) -> list[CaseResult]:

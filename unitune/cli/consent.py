@@ -7,11 +7,10 @@ import sys
 from dataclasses import replace
 from decimal import Decimal
 
-import typer
-
 from unitune import registry
 from unitune.abilities import Deploys
 from unitune.cli.money import between, dollars
+from unitune.cli.output import confirmed
 from unitune.cost.budget import HostingBudget, ProjectBudget
 from unitune.cost.prices.book import PriceBook, book_for
 from unitune.cost.spread import Spread
@@ -133,7 +132,7 @@ def agree(what: str, usd: str, question: str, otherwise: str) -> None:
     """
     if not somebody_is_there():
         raise OverBudget(f"the {what} costs money: {usd}. {otherwise}")
-    if not typer.confirm(f"The {what} costs money: {usd}. {question}", err=True):
+    if not confirmed(f"The {what} costs money: {usd}. {question}"):
         raise OverBudget(f"nothing was paid for. {otherwise}")
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
-from rich.markup import escape
+from rich.text import Text
 
 from unitune.cli.output import console, print_findings
 from unitune.data.check import DataReport
@@ -14,14 +14,16 @@ from unitune.data.leaks import by_kind
 def print_report(report: DataReport) -> None:
     """Print a data report for a person."""
     for file in report.files:
-        console().print(f"[bold]{escape(file.name)}[/bold]  {file.rows:,} rows")
+        console().print(Text.assemble((file.name, "bold"), f"  {file.rows:,} rows"))
         peak = max((count for _, count in file.histogram), default=0)
         for label, count in file.histogram:
             bar = "█" * round(30 * count / peak) if peak else ""
-            console().print(f"  [dim]{label:>15} characters[/dim] {bar} {count:,}")
+            console().print(
+                Text.assemble((f"  {label:>15} characters", "dim"), f" {bar} {count:,}")
+            )
         if file.shared:
             kinds = by_kind(Counter(file.shared).elements())
             console().print(f"  also in an earlier file of the job: {kinds}")
     print_findings(report.findings)
     if not report.findings:
-        console().print("[green]Nothing wrong.[/green]")
+        console().print("Nothing wrong.", style="green")

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from pydantic import BaseModel
-from rich.markup import escape
+from rich.text import Text
 
 import unitune
 from unitune import registry
@@ -82,15 +82,14 @@ def print_diagnosis(found: Diagnosis) -> None:
                 "unitune": found.unitune,
                 "python": found.python,
                 "system": found.system,
-                "ledger": escape(found.ledger or found.ledger_problem or ""),
+                "ledger": found.ledger or found.ledger_problem or "",
             }
         )
     )
     for backend in found.backends:
-        installed = "[green]installed[/green]"
-        state = installed if backend.ready else "[yellow]not installed[/yellow]"
-        console().print(f"\n[bold]{backend.name}[/bold]  {state}")
+        state = ("installed", "green") if backend.ready else ("not installed", "yellow")
+        console().print(Text.assemble("\n", (backend.name, "bold"), "  ", state))
         if backend.problem:
-            console().print(f"  {backend.problem}", markup=False)
+            console().print(f"  {backend.problem}")
         if backend.facts:
             console().print(facts({f"  {key}": value for key, value in backend.facts.items()}))

@@ -86,7 +86,7 @@ def compare(
     """
     from unitune.cli.consent import consent_to_answers, consent_to_deployment
     from unitune.cli.options import deploy_options_of, seconds_of, usd_of
-    from unitune.cli.output import aside, console
+    from unitune.cli.output import aside, console, print_json_text
     from unitune.cli.progress import asking
     from unitune.cost.budget import HostingBudget
     from unitune.evaluate.compare import compare as make_comparison
@@ -124,7 +124,7 @@ def compare(
             announce=None if quiet or json else aside().print,
         )
     if json:
-        typer.echo(comparison.verdict_json())
+        print_json_text(comparison.verdict_json())
     else:
         folder = out or default_folder(comparison)
         console().print(comparison_view(comparison, folder))
@@ -174,13 +174,14 @@ def chat(
     [dim]$ unitune chat r2611
     $ unitune chat r2611 -m "where is my parcel??"[/dim]
     """
+    from unitune.cli.output import print_raw
     from unitune.cli.talking import Conversation
     from unitune.runs.run import find_run
 
     conversation = Conversation.open(find_run(run), base=base, system=system)
     try:
         if message is not None:
-            typer.echo(conversation.say(message))
+            print_raw(conversation.say(message))
         else:
             conversation.talk()
     finally:

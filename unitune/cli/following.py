@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import time
 
-import typer
-from rich.markup import escape
+from rich.text import Text
 
 from unitune.backend import FIGURES, Event, State
 from unitune.cli.money import so_far
-from unitune.cli.output import aside, console, duration
+from unitune.cli.output import aside, console, duration, print_json, print_raw
 from unitune.cli.runviews import (
     EventLine,
     RunView,
@@ -83,7 +82,7 @@ def wait_at_rest(run: Run) -> None:
 def follow_json(run: Run) -> None:
     """Print each event of a run as one line of JSON, until it ends."""
     for event in run.watch():
-        typer.echo(EventLine.of(run, event).model_dump_json())
+        print_json(EventLine.of(run, event), indent=None)
 
 
 def follow_all(*, json: bool) -> None:
@@ -96,9 +95,10 @@ def follow_all(*, json: bool) -> None:
         for run in watch_all():
             warn_of_duplicates(run)
             if json:
-                typer.echo(RunView.of(run).model_dump_json())
+                print_json(RunView.of(run), indent=None)
             else:
-                console().print(f"{run.id}  {run.backend_name}  {run.state}  [dim]{run.name}[/dim]")
+                line = f"{run.id}  {run.backend_name}  {run.state}  "
+                console().print(Text.assemble(line, (run.name, "dim")))
     except KeyboardInterrupt:
         raise Interrupted("stopped watching; all runs go on: unitune watch --all") from None
 
@@ -106,7 +106,7 @@ def follow_all(*, json: bool) -> None:
 def warn_of_duplicates(run: Run) -> None:
     """Say on standard error that the run is charged for twice, if it is."""
     for line in duplicate_lines(run):
-        aside().print(f"[bold red]Warning[/bold red] {escape(line)}")
+        aside().print(Text.assemble(("Warning", "bold red"), f" {line}"))
 
 
 def detached(run: Run) -> None:
@@ -115,7 +115,7 @@ def detached(run: Run) -> None:
     Raises:
         RunFailed: It is not known whether it was launched.
     """
-    typer.echo(run.id)
+    print_raw(run.id)
     warn_of_duplicates(run)
     if run.state is State.UNCERTAIN:
         raise _without_model(run)
@@ -128,7 +128,7 @@ def conclude(run: Run, *, next_command: str | None, json: bool, silent: bool = F
         RunFailed: It ended, or stands, without a model.
     """
     if json:
-        typer.echo(RunView.of(run).model_dump_json(indent=2))
+        print_json(RunView.of(run))
     warn_of_duplicates(run)
     if run.state is not State.SUCCEEDED:
         raise _without_model(run)
@@ -150,9 +150,9 @@ def _follow_live(run: Run) -> None:
 
     columns = [
         SpinnerColumn(),
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=24),
-        TextColumn("{task.fields[facts]}"),
+        TextColumn("{task.fields[facts]}", markup=False),
     ]
     with Progress(*columns, console=aside(), transient=True) as progress:
         task = progress.add_task(f"Training {run.id}", total=None, facts="starting")
@@ -166,7 +166,7 @@ def _follow_live(run: Run) -> None:
                     facts=step_facts(event, priced),
                 )
             elif words := event_words(event):
-                progress.console.print(words, style="dim")
+                progress.console.print(Text(words, "dim"))
 
 
 def _follow_plainly(run: Run) -> None:

@@ -21,6 +21,8 @@ from unitune.cli.options import (
 from unitune.errors import BackendError, UserError
 
 if TYPE_CHECKING:
+    from pydantic import JsonValue
+
     from unitune.runs.deploying import Deployment
 
 
@@ -107,7 +109,7 @@ def deployments(
         try:
             one.refresh()
         except BackendError as error:
-            aside().print(f"{one.id} is shown as it was last seen: {error}", markup=False)
+            aside().print(f"{one.id} is shown as it was last seen: {error}")
     if json:
         _print_json(found)
     elif found:
@@ -136,17 +138,17 @@ def delete(
     [dim]$ unitune delete r2611
     $ unitune delete r261126-4f7h2k9q3w --yes[/dim]
     """
-    from rich.markup import escape
+    from rich.text import Text
 
     from unitune.cli.consent import somebody_is_there
-    from unitune.cli.output import aside, console
+    from unitune.cli.output import aside, confirmed, console
     from unitune.runs.run import find_run
 
     found = find_run(run)
     things = found.inventory(reports=reports)
-    aside().print(f"To be deleted of run {found.id}, {found.name}:", markup=False)
+    aside().print(f"To be deleted of run {found.id}, {found.name}:")
     for thing in things:
-        aside().print(f"  {thing}", markup=False, soft_wrap=True)
+        aside().print(f"  {thing}", soft_wrap=True)
     if yes and run != found.id:
         raise UserError(f"--yes needs the whole id: unitune delete {found.id} --yes")
     if not yes and not somebody_is_there():
@@ -154,20 +156,20 @@ def delete(
             f"nothing was deleted; nobody can be asked. To delete it: unitune delete {found.id} "
             "--yes"
         )
-    if not yes and not typer.confirm("Delete it?", err=True):
+    if not yes and not confirmed("Delete it?"):
         raise UserError("nothing was deleted.")
     left = found.delete(force=force, reports=reports)
     for sentence in left:
-        aside().print(f"[yellow]not deleted[/yellow] {escape(sentence)}")
+        aside().print(Text.assemble(("not deleted", "yellow"), f" {sentence}"))
     if left and not force:
         raise UserError(f"run {found.id} is kept. To forget it all the same: --force")
     console().print(f"{found.id} is deleted.")
 
 
 def _print_json(found: list[Deployment]) -> None:
-    import json as json_module
+    from unitune.cli.output import print_json
 
-    rows = [
+    rows: list[JsonValue] = [
         {
             "id": one.id,
             "run": one.run_id,
@@ -181,7 +183,7 @@ def _print_json(found: list[Deployment]) -> None:
         }
         for one in found
     ]
-    typer.echo(json_module.dumps({"schema_version": 1, "deployments": rows}, indent=2))
+    print_json({"schema_version": 1, "deployments": rows})
 
 
 def _print_table(found: list[Deployment]) -> None:

@@ -88,19 +88,21 @@ def _bring(sources: list[str], directory: Path, *, drop: bool, quiet: bool) -> N
     for file in brought.files:
         console().print(f"wrote {file}")
     for note in brought.suite.notes if not quiet else ():
-        console().print(f"[yellow]note[/yellow] {_plain(note)}")
+        _print_note(note)
     _say_what_is_next(brought, directory)
 
 
 def _print_findings(findings: tuple[Finding, ...]) -> None:
+    from rich.text import Text
+
     from unitune.cli.output import aside
 
     advised: set[str] = set()
     for finding in findings[:SHOWN]:
-        advice = "" if finding.fix in advised else f" [dim]{_plain(finding.fix)}[/dim]"
+        advice = "" if finding.fix in advised else f" {finding.fix}"
         advised.add(finding.fix)
-        place = f"[dim]{_plain(finding.place)}[/dim]"
-        aside().print(f"{place} {_plain(finding.message)}{advice}", soft_wrap=True)
+        line = Text.assemble((finding.place, "dim"), f" {finding.message}", (advice, "dim"))
+        aside().print(line, soft_wrap=True)
     if len(findings) > SHOWN:
         aside().print(f"… and {len(findings) - SHOWN:,} more")
 
@@ -136,7 +138,7 @@ def _import_job(source: str, directory: Path, answers: Path | None, *, quiet: bo
     for file in found.files:
         console().print(f"wrote {file}")
     for note in found.notes:
-        console().print(f"[yellow]note[/yellow] {note}")
+        _print_note(note)
     if answers is not None:
         _keep_answers(found, answers, directory, quiet=quiet)
     console().print(
@@ -155,7 +157,7 @@ def _keep_answers(found: Imported, cases: Path, directory: Path, *, quiet: bool)
     file = directory / ANSWERS
     failures = record_answers(found.model, rows, file)
     for failure in failures[:3] if not quiet else []:
-        aside().print(failure, markup=False)
+        aside().print(failure)
     if failures:
         raise BackendError(
             f"{len(failures)} of {len(rows)} cases got no answer; the rest stands in {file}. "
@@ -164,7 +166,9 @@ def _keep_answers(found: Imported, cases: Path, directory: Path, *, quiet: bool)
     console().print(f"wrote {file}: {len(rows)} answers of {found.model.name}")
 
 
-def _plain(text: str) -> str:
-    from rich.markup import escape
+def _print_note(note: str) -> None:
+    from rich.text import Text
 
-    return escape(text)
+    from unitune.cli.output import console
+
+    console().print(Text.assemble(("note", "yellow"), f" {note}"))

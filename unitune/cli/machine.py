@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json as json_module
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -98,7 +97,7 @@ def trust(
     from unitune.trust import accept
 
     accept(folder)
-    console().print(f"{folder.absolute()} is used from now on.", markup=False)
+    console().print(f"{folder.absolute()} is used from now on.")
 
 
 def schema(
@@ -122,7 +121,8 @@ def schema(
 
     [dim]$ unitune schema job > unitune.schema.json[/dim]
     """
+    from unitune.cli.output import print_json
     from unitune.cli.schemas import document_model
 
     mode = "validation" if name in READ else "serialization"
-    typer.echo(json_module.dumps(document_model(name).model_json_schema(mode=mode), indent=2))
+    print_json(document_model(name).model_json_schema(mode=mode))

@@ -5,6 +5,7 @@
     2 usage, configuration,     6 budget
       data                      70 a bug of ours
     3 inconclusive              130 interrupted, resumable
+                                141 nobody read the output (as SIGPIPE)
 
 Each command lives in a module of its own theme; all heavy imports stand inside the commands, so
 that ``unitune --help`` stays fast.
@@ -14,10 +15,13 @@ from __future__ import annotations
 
 import gc
 import sys
+from collections.abc import Generator
+from contextlib import contextmanager
 from types import ModuleType
-from typing import Annotated, cast
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
+from typer.core import TyperGroup
 
 import unitune
 from unitune.cli import (
@@ -33,9 +37,38 @@ from unitune.cli import (
     runs,
     weights,
 )
+from unitune.cli.streams import watched
 from unitune.errors import UnituneError
+from unitune.printable import printable
+
+if TYPE_CHECKING:
+    from typer._click.core import Context  # typer carries its own click
+
+
+class _Commands(TyperGroup):
+    """Repeats what was given wrongly so that a terminal does not obey it."""
+
+    def make_context(self, *arguments: Any, **more: Any) -> Context:
+        with _printable_complaints():
+            return super().make_context(*arguments, **more)
+
+    def invoke(self, ctx: Context) -> Any:
+        with _printable_complaints():
+            return super().invoke(ctx)
+
+
+@contextmanager
+def _printable_complaints() -> Generator[None]:
+    try:
+        yield
+    except Exception as error:
+        if isinstance(message := getattr(error, "message", None), str):  # typer's own have one
+            error.message = printable(message)  # pyright: ignore[reportAttributeAccessIssue]
+        raise
+
 
 app = typer.Typer(
+    cls=_Commands,
     name="unitune",
     no_args_is_help=True,
     add_completion=False,
@@ -85,7 +118,7 @@ app.command(rich_help_panel=HERE)(machine.schema)
 
 def _version(wanted: bool) -> None:  # noqa: FBT001 - typer calls it
     if wanted:
-        typer.echo(f"unitune {unitune.__version__}")
+        print(f"unitune {unitune.__version__}", flush=True)  # noqa: T201 - without rich: 100 ms
         raise typer.Exit
 
 
@@ -113,6 +146,11 @@ def main() -> None:
     gc.set_threshold(OBJECTS_PER_COLLECTION, *gc.get_threshold()[1:])
     for part in IDLE_PARTS:
         sys.modules.setdefault(part, cast("ModuleType", None))  # as if it were not installed
+    with watched():
+        _run()
+
+
+def _run() -> None:
     try:
         app()
     except UnituneError as error:
@@ -126,9 +164,11 @@ def main() -> None:
 
 
 def _complain(error: UnituneError) -> None:
+    from rich.text import Text
+
     from unitune.cli.output import aside
 
-    aside().print(f"[bold red]Error[/bold red] {_plain(str(error))}", highlight=False)
+    aside().print(Text.assemble(("Error", "bold red"), f" {error}"))
 
 
 def _machine_failed(error: Exception) -> int:
@@ -147,14 +187,6 @@ def _machine_failed(error: Exception) -> int:
 def _confess(error: Exception) -> None:
     import traceback
 
-    traceback.print_exception(error)
-    typer.echo(
-        "\nThis is a bug in unitune, not in your job. Please report it with the lines above.",
-        err=True,
-    )
-
-
-def _plain(text: str) -> str:
-    from rich.markup import escape
-
-    return escape(text)
+    told = "".join(traceback.format_exception(error))
+    advice = "This is a bug in unitune, not in your job. Please report it with the lines above."
+    print(f"{printable(told)}\n{advice}", file=sys.stderr)  # noqa: T201 - by rich it would be folded

@@ -6,8 +6,8 @@ All of it comes from offers, so nothing is called and no extra is needed.
 from __future__ import annotations
 
 from pydantic import BaseModel
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from unitune import registry
 from unitune.cli.optionlist import OptionView, option_views
@@ -65,18 +65,18 @@ def print_backends(found: tuple[BackendView, ...]) -> None:
     for view in (view for view in found if not view.offer.closed):
         offer = view.offer
         table.add_row(
-            f"[bold]{offer.name}[/bold]",
-            ", ".join(offer.methods) or "[dim]answers only[/dim]",
+            Text(offer.name, "bold"),
+            ", ".join(offer.methods) or Text("answers only", "dim"),
             _models_in_short(offer),
             _charge(offer),
-            "yes" if view.installed else f"[yellow]{_not_here(view)}[/yellow]",
+            "yes" if view.installed else Text(_not_here(view), "yellow"),
             str(offer.as_of),
         )
     console().print(table)
     if closed:
         console().print(f"Tune no more: {', '.join(closed)}.")
     console().print(
-        "[dim]Training is by the million tokens. More of one: unitune backends NAME[/dim]"
+        "Training is by the million tokens. More of one: unitune backends NAME", style="dim"
     )
 
 
@@ -104,7 +104,7 @@ def _not_here(view: BackendView) -> str:
 def print_backend(view: BackendView) -> None:
     """Print one backend in full."""
     offer = view.offer
-    console().print(f"[bold]{offer.name}[/bold]: {escape(offer.summary)}")
+    console().print(Text.assemble((offer.name, "bold"), f": {offer.summary}"))
     rows = {
         "tunes by": ", ".join(offer.methods) or "nothing; it only answers",
         "honours": ", ".join(offer.honours) or "no setting of `tuning`",
@@ -114,10 +114,10 @@ def print_backend(view: BackendView) -> None:
         "refuses": "\n".join(map(_refusal_line, offer.refuses)) or "no model by name",
         "facts of": f"{offer.as_of}{f' ({offer.source})' if offer.source else ''}",
     }
-    console().print(facts({key: escape(value) for key, value in rows.items()}))
+    console().print(facts(rows))
     if offer.models:
-        console().print("\n[bold]models[/bold]")
-        console().print(facts({model.name: escape(_model_line(model)) for model in offer.models}))
+        console().print("\nmodels", style="bold")
+        console().print(facts({model.name: _model_line(model) for model in offer.models}))
     _print_options(f"options.{offer.name} of a job", view.options)
     _print_options("--option of a deployment", view.deploy_options)
 
@@ -125,13 +125,13 @@ def print_backend(view: BackendView) -> None:
 def _print_options(where: str, options: tuple[OptionView, ...]) -> None:
     if not options:
         return
-    console().print(f"\n[bold]{where}[/bold]")
+    console().print(f"\n{where}", style="bold")
     table = Table(box=None, pad_edge=False, header_style="dim")
     for heading in ("key", "value", "default", "meaning"):
         table.add_column(heading, no_wrap=heading == "key", overflow="fold")
     for one in options:
         default = "" if one.default is None else str(one.default).lower()
-        table.add_row(*map(escape, (one.name, one.type, default, one.meaning)))
+        table.add_row(one.name, one.type, default, one.meaning)
     console().print(table)
 
 

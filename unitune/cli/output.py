@@ -1,44 +1,122 @@
 """Where words go: results to standard output, progress and complaints to standard error.
 
 With ``--json`` standard output carries one JSON object and nothing else; with ``--quiet`` only the
-result. Colours and widths are rich's affair (it honours NO_COLOR and pipes); it must not read the
-`:100:` of a file's line as an emoji.
+result. Colours and widths are rich's affair (it honours NO_COLOR and pipes).
+
+Whatever is printed is text: no markup, no emoji, no escape sequence, whoever wrote it. Styles come
+by `Text.assemble` and styles of columns. What people read has its control characters replaced
+wherever it goes, since logs are shown on terminals, too. Data stays what it is: JSON by escapes
+that mean the same, and other texts as they are in a file or a pipe.
 """
 
 from __future__ import annotations
 
+import json
+import re
+import sys
+from collections.abc import Iterable
 from functools import cache
+from typing import Any
 
 import typer
-from pydantic import BaseModel
-from rich.console import Console
-from rich.markup import escape
+from pydantic import BaseModel, JsonValue
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.segment import Segment
 from rich.table import Table
+from rich.text import Text
 
 from unitune.cost.budget import BUDGET_CODES
 from unitune.data.findings import Finding, Severity, also, grouped
 from unitune.errors import Leak, OverBudget, UserError
+from unitune.printable import CONTROLS, printable
 
 COLOURS: dict[Severity, str] = {"error": "red", "warning": "yellow", "note": "cyan"}
 SHOWN_FINDINGS = 12
 """So many of one kind of finding fill a screen; `--json` has them all."""
 
 
+class Terminal(Console):
+    """A console on which texts do nothing but appear."""
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        """Return a string as a text, its control characters visible."""
+        return super().render_str(printable(text), **options)
+
+    def render(
+        self, renderable: RenderableType, options: ConsoleOptions | None = None
+    ) -> Iterable[Segment]:
+        """Return the segments of a renderable; control characters of its texts are visible."""
+        if isinstance(renderable, Text) and renderable.plain != printable(renderable.plain):
+            renderable = renderable.copy()
+            renderable.plain = printable(renderable.plain)
+        return super().render(renderable, options)
+
+
 @cache
 def console() -> Console:
     """Return the console for results."""
-    return Console(highlight=False, emoji=False)
+    return Terminal(markup=False, highlight=False, emoji=False)
 
 
 @cache
 def aside() -> Console:
     """Return the console for progress and complaints."""
-    return Console(stderr=True, highlight=False, emoji=False)
+    return Terminal(stderr=True, markup=False, highlight=False, emoji=False)
 
 
-def print_json(value: BaseModel) -> None:
-    """Print one JSON object, all of it."""
-    typer.echo(value.model_dump_json(indent=2))
+def print_json(value: BaseModel | dict[str, JsonValue], *, indent: int | None = 2) -> None:
+    """Print one JSON object, all of it.
+
+    Args:
+        value: What it is.
+        indent: None: on one line.
+    """
+    if isinstance(value, BaseModel):
+        text = value.model_dump_json(indent=indent)
+    else:
+        text = json.dumps(value, indent=indent, ensure_ascii=False)
+    print_json_text(text)
+
+
+def print_json_text(text: str) -> None:
+    """Print JSON so that no terminal obeys it and any encoding carries it; it means the same."""
+    utf = sys.stdout.encoding.lower().startswith("utf")
+    _write(escaped_json(text) if utf else NOT_ASCII.sub(_json_escape, text))
+
+
+def escaped_json(text: str) -> str:
+    """Return JSON in which control characters are escapes, as they may stand in strings alone."""
+    return CONTROL.sub(_json_escape, text)
+
+
+CONTROL = re.compile(f"[{''.join(map(re.escape, map(chr, sorted(CONTROLS))))}]")
+NOT_ASCII = re.compile(r"[^\t\n\x20-\x7e]")
+
+
+def _json_escape(found: re.Match[str]) -> str:
+    return json.dumps(found[0])[1:-1] if found[0] != "\x7f" else "\\u007f"
+
+
+def print_raw(text: str) -> None:
+    """Print a text as it is, for a file or a pipe; a terminal is not to obey it."""
+    _write(printable(text) if sys.stdout.isatty() else text)
+
+
+def _write(text: str) -> None:
+    print(text, flush=True)  # noqa: T201 - the one place for what rich must not wrap
+
+
+def confirmed(question: str, *, err: bool = True) -> bool:
+    """Ask a person; who ends the input instead of answering says no.
+
+    Args:
+        question: What yes agrees to.
+        err: Whether it is asked on standard error.
+    """
+    try:
+        return typer.confirm(printable(question), err=err)
+    except typer.Abort:
+        return False
 
 
 def print_findings(findings: tuple[Finding, ...]) -> None:
@@ -47,12 +125,17 @@ def print_findings(findings: tuple[Finding, ...]) -> None:
     for severity in order:
         chosen = grouped(finding for finding in findings if finding.severity == severity)
         for finding, count in chosen[:SHOWN_FINDINGS]:
-            place = f"[dim]{escape(finding.place)}[/dim] " if finding.place else ""
-            fix = f"\n[dim]{escape(finding.fix)}[/dim]" if finding.fix else ""
             row = Table.grid(padding=(0, 1))
             row.add_column(width=7, style=COLOURS[severity])
             row.add_column(overflow="fold")
-            row.add_row(severity, f"{place}{escape(finding.message)}{also(count)}{fix}")
+            row.add_row(
+                severity,
+                Text.assemble(
+                    (f"{finding.place} " if finding.place else "", "dim"),
+                    f"{finding.message}{also(count)}",
+                    (f"\n{finding.fix}" if finding.fix else "", "dim"),
+                ),
+            )
             console().print(row)
         if len(chosen) > SHOWN_FINDINGS:
             console().print(

@@ -120,16 +120,15 @@ def plan(
     if not found.errors:
         more = readiness_findings(job)
         found = found.model_copy(update={"findings": (*found.findings, *more)})
+    _save(found, output, file)  # before anything is printed: nobody may be reading
     if markdown:
         _print_markdown(found, against)
     elif json:
         print_json(found)
     else:
         print_plan(found, job.evaluate)
-    if quote and not (json or markdown):
-        _print_quote(job, found)
-    if output is not None:
-        _save(found, output, file)
+        _print_quote(job, found, quote=quote)
+    _conclude(found, output)
     exit_for_errors(found.findings)
 
 
@@ -190,29 +189,40 @@ def _one_only(**given: object) -> None:
             raise UserError(f"--{option} is for one backend; name one with --backend.")
 
 
-def _save(found: Plan, output: Path, file: Path) -> None:
+def _save(found: Plan, output: Path | None, file: Path) -> None:
     from unitune.cli.outfile import replacing
-    from unitune.cli.output import aside
     from unitune.planning import saved
 
+    if output is None or found.errors:
+        return
     text = saved.saved_text(found, output, file)
     with replacing(output) as plan_file:
         plan_file.write(text.encode())
-    aside().print(f"Saved. Next: unitune apply {output}")
 
 
 def _print_markdown(found: Plan, against: Path | None) -> None:
+    from unitune.cli.output import print_raw
     from unitune.planning import saved
     from unitune.report import plan_markdown
 
     before = saved.read(against) if against is not None else None
     text = plan_markdown.render(found, before)
     if text:
-        typer.echo(text, nl=False)
+        print_raw(text.removesuffix("\n"))
 
 
-def _print_quote(job: Job, found: Plan) -> None:
+def _print_quote(job: Job, found: Plan, *, quote: bool) -> None:
     from unitune.cli.output import console
     from unitune.cli.quotes import quoted
 
-    console().print(quoted(job, found))
+    if quote:
+        console().print(quoted(job, found))
+
+
+def _conclude(found: Plan, output: Path | None) -> None:
+    from unitune.cli.output import aside
+    from unitune.planning import saved
+
+    if output is not None:
+        saved.refuse_errors(found)
+        aside().print(f"Saved. Next: unitune apply {output}")

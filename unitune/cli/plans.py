@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from decimal import Decimal
 
-from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
@@ -29,12 +28,12 @@ def print_plan(found: Plan, evaluate: Evaluate) -> None:
         evaluate: Of its job, for what the test rows can show.
     """
     title = f"{found.method} of {found.model} on {found.backend}, {found.day}"
-    console().print(f"[bold]{found.job}[/bold]: {title}")
+    console().print(Text.assemble((found.job, "bold"), f": {title}"))
     if not found.errors:
         console().print(facts(_facts(found, evaluate)))
     if found.estimate is not None:
         console().print(_lines(found.estimate))
-        console().print(facts({"because": escape("\n".join(found.estimate.assumptions))}))
+        console().print(facts({"because": "\n".join(found.estimate.assumptions)}))
     print_findings(found.findings)
 
 
@@ -45,15 +44,19 @@ def print_plans(found: PlanSet) -> None:
     rows = max((plan.train_rows for plan in found.plans), default=0)
     held = max((plan.validation_rows for plan in found.plans), default=0)
     console().print(
-        f"[bold]{found.job}[/bold]: {rows:,} rows to train on, {held:,} held out, {found.day}"
+        Text.assemble(
+            (found.job, "bold"),
+            f": {rows:,} rows to train on, {held:,} held out, {found.day}",
+        )
     )
     if shown:
         console().print(_side_by_side(shown))
-        console().print(f"[dim]{_legend(shown)}[/dim]")
+        console().print(_legend(shown), style="dim")
     if refused:
-        console().print(f"\n[bold]{'None of the others' if shown else 'None'} as it stands[/bold]")
+        whose = "None of the others" if shown else "None"
+        console().print(f"\n{whose} as it stands", style="bold")
         console().print(_reasons(refused))
-        console().print("[dim]in full: unitune plan FILE --backend NAME[/dim]")
+        console().print("in full: unitune plan FILE --backend NAME", style="dim")
 
 
 def _reckoned(plan: Plan) -> bool:
@@ -115,7 +118,7 @@ def _forecast_facts(found: Forecast) -> dict[str, str]:
         "measured": f"here on {found.measured_on}"
         if found.measured_on
         else "not yet; unitune plan --calibrate times a few steps, and narrows time and memory",
-        "settings": escape(settings),
+        "settings": settings,
     }
 
 
@@ -141,16 +144,16 @@ def _lines(made: Estimate) -> Table:
         for line in lines:
             table.add_row(*_cells(made, line))
         if len(lines) > 1 or (name == "launch" and made.minimum_usd):
-            table.add_row(f"[bold]{name}[/bold]", "", "", *_amounts(sums[name]), end_section=True)
+            table.add_row(Text(name, "bold"), "", "", *_amounts(sums[name]), end_section=True)
     return table
 
 
-def _cells(made: Estimate, line: Line) -> Iterable[str]:
+def _cells(made: Estimate, line: Line) -> Iterable[str | Text]:
     name = line.what or line.item
     row = made.price(line)
     if line.usd is None:
-        return (escape(name), f"[yellow]{escape(line.because)}[/yellow]", "", *_amounts(None))
-    return (escape(name), _quantity(line, row), _price(line, row), *_amounts(line.usd))
+        return (name, Text(line.because, "yellow"), "", *_amounts(None))
+    return (name, _quantity(line, row), _price(line, row), *_amounts(line.usd))
 
 
 def _quantity(line: Line, row: PriceRow | None) -> str:
@@ -173,9 +176,9 @@ def _price(line: Line, row: PriceRow | None) -> str:
     return f"{mark}{row.written} / {per.get(row.per, row.per)}"
 
 
-def _amounts(usd: Spread | None) -> tuple[str, str, str]:
+def _amounts(usd: Spread | None) -> tuple[str, str | Text, str]:
     if usd is None:
-        return ("", "[yellow]unknown[/yellow]", "")
+        return ("", Text("unknown", "yellow"), "")
     return (f"{cents(usd.low):,}", f"{cents(usd.expected):,}", f"{cents(usd.high):,}")
 
 
@@ -205,9 +208,9 @@ def _side_by_side(plans: Iterable[Plan]) -> Table:
     for plan in sorted(plans, key=_dearness):
         warnings = sum(finding.severity == "warning" for finding in plan.findings)
         table.add_row(
-            f"[bold]{plan.backend}[/bold]",
+            Text(plan.backend, "bold"),
             _can(plan),
-            f"[yellow]{warnings}[/yellow]" if warnings else "",
+            Text(str(warnings) if warnings else "", "yellow"),
             *_charge(plan),
             _time(plan),
             _hosting(plan),
@@ -224,23 +227,20 @@ def _dearness(plan: Plan) -> tuple[bool, Decimal]:
     return (usd is None, usd.expected if usd else Decimal(0))
 
 
-def _can(plan: Plan) -> str:
+def _can(plan: Plan) -> Text:
     """Return whether it can run there: over the budget, not by unitune, or nobody knows."""
     codes = {finding.code for finding in plan.findings}
     if NO_BACKEND in codes:
-        return "[dim]not yet[/dim]"
+        return Text("not yet", "dim")
     if codes & BUDGET_CODES and plan.errors:
-        return "[red]budget[/red]"
-    return "[green]yes[/green]" if plan.listed else "[yellow]unlisted[/yellow]"
+        return Text("budget", "red")
+    return Text("yes", "green") if plan.listed else Text("unlisted", "yellow")
 
 
-def _charge(plan: Plan) -> tuple[str, str, str]:
+def _charge(plan: Plan) -> tuple[str, str | Text, str]:
     if plan.charge == "none":
         return ("", "none", "")
-    usd = plan.estimate and plan.estimate.launch_usd
-    if usd is None:
-        return ("", "[yellow]unknown[/yellow]", "")
-    return (f"{cents(usd.low):,}", f"{cents(usd.expected):,}", f"{cents(usd.high):,}")
+    return _amounts(plan.estimate.launch_usd if plan.estimate else None)
 
 
 def _time(plan: Plan) -> str:

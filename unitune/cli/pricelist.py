@@ -10,8 +10,8 @@ from datetime import date
 from pathlib import Path
 
 from pydantic import BaseModel
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from unitune import registry
 from unitune.cli.output import console
@@ -118,24 +118,24 @@ def print_all(found: PriceList) -> None:
     for each in found.backends:
         used = [view for view in each.prices if not view.overridden]
         table.add_row(
-            f"[bold]{each.backend}[/bold]",
-            str(len(used)) if used else "[dim]none[/dim]",
+            Text(each.backend, "bold"),
+            str(len(used)) if used else Text("none", "dim"),
             aged(max(used, key=lambda view: view.age_days)) if used else "",
             ", ".join(dict.fromkeys(SPEAKERS[view.price.source_kind] for view in used)),
-            escape(each.standing),
+            each.standing,
         )
     console().print(table)
     console().print(
-        "[dim]More of one: unitune prices NAME. Answers of untuned models come from genai-prices "
-        "too, where it is installed (extra `prices`).[/dim]"
+        "More of one: unitune prices NAME. Answers of untuned models come from genai-prices "
+        "too, where it is installed (extra `prices`).",
+        style="dim",
     )
 
 
-def aged(view: PriceView) -> str:
+def aged(view: PriceView) -> Text:
     """Return how old a price is, coloured by what that means."""
-    style = AGE_STYLES[view.freshness]
     days = "1 day" if view.age_days == 1 else f"{view.age_days} days"
-    return f"[{style}]{days}[/{style}]"
+    return Text(days, AGE_STYLES[view.freshness])
 
 
 def print_refreshing(found: Refreshing) -> None:
@@ -145,11 +145,11 @@ def print_refreshing(found: Refreshing) -> None:
     for heading in ("what", "known", "told now"):
         table.add_column(heading, overflow="fold")
     for change in changed:
-        before = f"[red]{escape(change.before)}[/red]" if change.before else "[dim]nothing[/dim]"
-        table.add_row(escape(change.subject), before, f"[green]{escape(change.after)}[/green]")
+        before = Text(change.before, "red") if change.before else Text("nothing", "dim")
+        table.add_row(change.subject, before, Text(change.after, "green"))
     if changed:
         console().print(table)
     same = len(found.changes) - len(changed)
     console().print(f"{len(changed)} changed or new, {same} confirmed.")
     for note in found.notes:
-        console().print(f"[dim]{escape(note)}[/dim]")
+        console().print(note, style="dim")

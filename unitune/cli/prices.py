@@ -129,7 +129,9 @@ def _told(backend: str | None) -> tuple[dict[str, PricesTold], list[str]]:
 
 
 def _agreed(found: Refreshing) -> bool:
-    return sys.stdin.isatty() and typer.confirm(f"Write this to {found.file}?")
+    from unitune.cli.output import confirmed
+
+    return sys.stdin.isatty() and confirmed(f"Write this to {found.file}?", err=False)
 
 
 def _write(file: Path, told: dict[str, PricesTold]) -> None:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import date
 
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from unitune import registry
 from unitune.cli.output import console
@@ -36,9 +36,9 @@ WIDEST = 100
 def print_one(found: BackendPrices, day: date) -> None:
     """Print all prices of a backend, each with a number that leads to its source below."""
     offer = registry.offer(found.backend)
-    console().print(f"[bold]{found.backend}[/bold]: {escape(offer.summary)}")
+    console().print(Text.assemble((found.backend, "bold"), f": {offer.summary}"))
     if found.standing:
-        console().print(f"[yellow]{escape(found.standing)}[/yellow]")
+        console().print(found.standing, style="yellow")
     if not found.prices:
         console().print("\nNo price is known; an estimate says unknown, never nothing.")
         return
@@ -46,14 +46,14 @@ def print_one(found: BackendPrices, day: date) -> None:
     console().print()
     console().print(_grid([["US dollars", *COLUMNS]], style="dim"))
     for models, lines in _alike(_by_model(found.prices)):
-        console().print(f"[bold]{escape(', '.join(models))}[/bold]")
+        console().print(", ".join(models), style="bold")
         console().print(_grid([_cells(line, sources[_source(line[0])]) for line in lines]))
         for note in _notes(lines):
-            console().print(f"[dim]  {escape(note)}[/dim]")
+            console().print(f"  {note}", style="dim")
     _print_sources(found.prices, sources, day)
 
 
-def _grid(rows: list[list[str]], style: str = "") -> Table:
+def _grid(rows: Iterable[Sequence[str | Text]], style: str = "") -> Table:
     """Return rows in the columns that all parts of a price list share."""
     width = min(console().width, WIDEST)
     table = Table.grid(padding=(0, PADDING))
@@ -124,13 +124,13 @@ def _column(row: PriceRow) -> str:
     return "cached" if row.kind == "cached-input" else row.kind
 
 
-def _cells(line: list[PriceView], number: int) -> list[str]:
-    amounts = dict.fromkeys(list(COLUMNS)[:-1], "")
+def _cells(line: list[PriceView], number: int) -> list[Text]:
+    amounts = dict.fromkeys(list(COLUMNS)[:-1], Text())
     for view in line:
         amount = f"{view.price.written}{SHORT_UNIT[view.price.per]}"
-        amounts[_column(view.price)] = f"[dim strike]{amount}[/]" if view.overridden else amount
-    mark = AGE_STYLES[line[0].freshness]
-    return [f"  {escape(_label(line))}", *amounts.values(), f"[{mark}]\\[{number}][/{mark}]"]
+        amounts[_column(view.price)] = Text(amount, "dim strike" if view.overridden else "")
+    mark = Text(f"[{number}]", AGE_STYLES[line[0].freshness])
+    return [Text(f"  {_label(line)}"), *amounts.values(), mark]
 
 
 def _label(line: list[PriceView]) -> str:
@@ -166,10 +166,15 @@ def _print_sources(
     for source, number in sources.items():
         view = firsts[source]
         words = AGE_WORDS[view.freshness]
-        of = f"{view.price.as_of}, {aged(view)}{f', {words}' if words else ''}"
         who = SPEAKERS[view.price.source_kind]
-        origin = "" if view.price.origin == "offer" else f" \\[{view.price.origin}]"
-        table.add_row(f"\\[{number}]", f"{of} · {who}{origin}\n[dim]{escape(source[0])}[/dim]")
+        origin = "" if view.price.origin == "offer" else f" [{view.price.origin}]"
+        said = Text.assemble(
+            f"{view.price.as_of}, ",
+            aged(view),
+            f"{f', {words}' if words else ''} · {who}{origin}\n",
+            (source[0], "dim"),
+        )
+        table.add_row(f"[{number}]", said)
     console().print()
     console().print(table)
-    console().print(f"[dim]Tokens by the million; ages as of {day}.[/dim]")
+    console().print(f"Tokens by the million; ages as of {day}.", style="dim")

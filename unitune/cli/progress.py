@@ -14,6 +14,7 @@ from rich.progress import BarColumn, Progress, ProgressColumn, TaskID, TextColum
 
 from unitune.cli.output import aside
 from unitune.evaluate.asking.engine import Asked
+from unitune.printable import one_line
 
 
 @contextmanager
@@ -22,7 +23,7 @@ def asking(*, quiet: bool) -> Generator[Callable[[Asked], None] | None]:
     if quiet:
         yield None
     elif aside().is_terminal:
-        with _bars(TextColumn("{task.completed:.0f}/{task.total:.0f}")) as show:
+        with _bars(TextColumn("{task.completed:.0f}/{task.total:.0f}", markup=False)) as show:
             yield (
                 lambda asked: (
                     _stopping()
@@ -39,7 +40,8 @@ def _stopping() -> None:
 
 
 def _who(asked: Asked) -> str:
-    return f"{asked.contender}: {asked.prompt}" if asked.phase == "dev" else asked.contender
+    who = f"{asked.contender}: {asked.prompt}" if asked.phase == "dev" else asked.contender
+    return one_line(who)
 
 
 def _saying() -> Callable[[Asked], None]:
@@ -75,14 +77,14 @@ def fetching(*, quiet: bool) -> Generator[Callable[[str, int, int], None]]:
     if quiet or not aside().is_terminal:
         yield say
     else:
-        with _bars(TextColumn("{task.percentage:.0f} %")) as show:
+        with _bars(TextColumn("{task.percentage:.0f} %", markup=False)) as show:
             yield show
 
 
 @contextmanager
 def _bars(figures: ProgressColumn) -> Generator[Callable[[str, int, int], None]]:
     """Yield a callback that moves the bar of a name, which is drawn when it is first heard of."""
-    columns = (TextColumn("{task.description}"), BarColumn(bar_width=24), figures)
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(bar_width=24), figures)
     with Progress(*columns, console=aside(), transient=True) as progress:
         tasks: dict[str, TaskID] = {}
 

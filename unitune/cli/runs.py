@@ -121,7 +121,7 @@ def cancel(
     if json:
         print_json(RunView.of(found))
     elif job is not None:
-        console().print(f"{job} is cancelled; {found.id} is {found.state}.", markup=False)
+        console().print(f"{job} is cancelled; {found.id} is {found.state}.")
     else:
         console().print(f"{found.id} is {found.state}.")
 

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Self
 
 from pydantic import BaseModel, JsonValue
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from unitune.backend import FIGURES, INTERRUPTED, Event, State
 from unitune.cli.money import money_facts
@@ -104,11 +104,10 @@ def runs_table(found: list[Run]) -> Table:
     for heading in ("run", "job", "state", "backend", "base model", "started"):
         table.add_column(heading, no_wrap=heading == "run", overflow="fold")
     for run in found:
-        style = STATE_STYLES.get(run.state, "")
         table.add_row(
             run.id,
             run.name,
-            f"[{style}]{run.state}[/{style}]" if style else _standing(run),
+            _state(run),
             run.backend_name,
             run.base_model,
             f"{run.created.astimezone():%Y-%m-%d %H:%M}",
@@ -121,8 +120,10 @@ def is_interrupted(run: Run) -> bool:
     return run.state is State.PAUSED and run.raw.startswith(INTERRUPTED)
 
 
-def _standing(run: Run) -> str:
-    return f"[red]{INTERRUPTED}[/red]" if is_interrupted(run) else str(run.state)
+def _state(run: Run) -> Text:
+    if is_interrupted(run):
+        return Text(INTERRUPTED, "red")
+    return Text(str(run.state), STATE_STYLES.get(run.state, ""))
 
 
 def duplicate_lines(run: Run) -> list[str]:
@@ -145,7 +146,7 @@ def print_run(run: Run) -> None:
         "base model": run.base_model,
     }
     if run.job_id and not Path(run.job_id).is_absolute():
-        rows["job there"] = escape(run.job_id)
+        rows["job there"] = run.job_id
     if steps:
         step, total = steps[-1].number("step"), steps[-1].number("steps")
         rows["steps"] = f"{step or 0:.0f}" + (f" of {total:.0f}" if total else "")
@@ -154,10 +155,10 @@ def print_run(run: Run) -> None:
             rows[name] = f"{known[0]:.3f} at first, {known[-1]:.3f} at last"
     rows |= money_facts(run)
     if run.error:
-        rows["error"] = escape(run.error)
+        rows["error"] = run.error
     if run.duplicates:
-        rows["duplicates"] = escape("\n".join(duplicate_lines(run)))
+        rows["duplicates"] = "\n".join(duplicate_lines(run))
     if run.model:
-        rows["model"] = escape(run.model.name)
-    rows["files"] = escape(str(run.folder))
+        rows["model"] = run.model.name
+    rows["files"] = str(run.folder)
     console().print(facts(rows))

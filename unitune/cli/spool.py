@@ -7,7 +7,6 @@ is converted, and how, is the business of `unitune.conversion`.
 
 from __future__ import annotations
 
-import os
 import shutil
 import sys
 from collections import Counter
@@ -17,11 +16,12 @@ from pathlib import Path
 from typing import IO
 
 from rich.console import Console
-from rich.markup import escape
+from rich.text import Text
 
 from unitune import registry
 from unitune.cli.outfile import replacing
-from unitune.cli.output import COLOURS, aside, facts
+from unitune.cli.output import COLOURS, aside, facts, print_json_text
+from unitune.cli.streams import output_failed
 from unitune.conversion import Converted
 from unitune.data.findings import Finding
 from unitune.errors import DataError
@@ -67,19 +67,21 @@ class Told:
         advised: set[str] = set()
         for finding in self.findings:
             colour = COLOURS[finding.severity]
-            advice = "" if finding.code in advised else f" [dim]{escape(finding.fix)}[/dim]"
+            advice = "" if finding.code in advised else f" {finding.fix}"
             advised.add(finding.code)
-            aside().print(
-                f"[{colour}]{finding.severity:<7}[/{colour}] [dim]{escape(finding.place)}[/dim] "
-                f"{escape(finding.message)}{advice}",
-                soft_wrap=True,
+            line = Text.assemble(
+                (f"{finding.severity:<7}", colour),
+                (f" {finding.place}", "dim"),
+                f" {finding.message}",
+                (advice, "dim"),
             )
+            aside().print(line, soft_wrap=True)
         if self.refused > SHOWN_ROWS:
             aside().print(f"        … and {self.refused - SHOWN_ROWS:,} more")
         if self.refused:
             aside().print(self._outcome(dropped=dropped))
         for key, count in self.left_out.items():
-            aside().print(f"{_rows(count)} had `{escape(key)}`, which no training reads: left out.")
+            aside().print(f"{_rows(count)} had `{key}`, which no training reads: left out.")
 
     def _outcome(self, *, dropped: bool) -> str:
         of_all = f"of {_rows(self.converted + self.refused)}"
@@ -128,12 +130,15 @@ def deliver(rows: IO[bytes], output: Path | None) -> None:
 
 
 def _print(rows: IO[bytes]) -> None:
+    if sys.stdout.isatty():
+        for line in rows:
+            print_json_text(line.decode().removesuffix("\n"))
+        return
     try:
-        shutil.copyfileobj(rows, sys.stdout.buffer)
+        shutil.copyfileobj(rows, sys.stdout.buffer)  # bytes: UTF-8 whatever the terminal has
         sys.stdout.buffer.flush()
-    except BrokenPipeError:
-        # The reader, such as `head`, has enough; Python would complain once more at its end.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as error:
+        output_failed(error)
 
 
 def print_formats(out: Console) -> None:

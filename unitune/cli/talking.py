@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass, field
 
+from rich.text import Text
+
 from unitune import registry
 from unitune.cli.output import aside, console
 from unitune.data.example import Message
@@ -41,7 +43,7 @@ class Conversation:
             )
         asked = run.model.base if base else answering(run)
         name = asked if isinstance(asked, str) else asked.name
-        aside().print(f"[dim]Loading {name} …[/dim]")
+        aside().print(f"Loading {name} …", style="dim")
         model = registry.backend(run.backend_name).chat(asked)
         prompt = system if system is not None else _shared_system_prompt(run)
         return cls(model, [Message(role="system", content=prompt)] if prompt else [])
@@ -64,9 +66,9 @@ class Conversation:
     def talk(self) -> None:
         """Ask and answer until an empty line or the end of input."""
         if self.messages:
-            aside().print(f"[dim]system: {self.messages[0].text}[/dim]")
+            aside().print(f"system: {self.messages[0].text}", style="dim")
         while text := self._read():
-            console().print(self.say(text), markup=False)
+            console().print(self.say(text))
 
     def close(self) -> None:
         """Free the model."""
@@ -75,7 +77,7 @@ class Conversation:
     @staticmethod
     def _read() -> str:
         try:
-            return console().input("[bold]> [/bold]").strip()
+            return console().input(Text("> ", "bold")).strip()
         except EOFError:
             return ""
 

@@ -19,24 +19,20 @@ def checkpoints(run: RunId, *, json: Json = False) -> None:
 
     [dim]$ unitune checkpoints r2611[/dim]
     """
-    import json as json_module
-
-    from rich.markup import escape
-
-    from unitune.cli.output import console, facts
+    from unitune.cli.output import console, facts, print_json
     from unitune.runs.run import find_run
     from unitune.runs.weights import checkpoints as saved_by
 
     saved = saved_by(find_run(run))
     if json:
-        rows = [
+        rows: list[JsonValue] = [
             {"step": one.step, "model": one.model.name, "metrics": dict(one.metrics)}
             for one in saved
         ]
-        typer.echo(json_module.dumps({"schema_version": 1, "checkpoints": rows}, indent=2))
+        print_json({"schema_version": 1, "checkpoints": rows})
     elif saved:
         console().print(
-            facts({f"step {one.step}": escape(_line(one.model.name, one.metrics)) for one in saved})
+            facts({f"step {one.step}": _line(one.model.name, one.metrics) for one in saved})
         )
     else:
         console().print("No checkpoints.")
@@ -67,4 +63,4 @@ def download(
     from unitune.runs.weights import download as fetch
 
     file = fetch(find_run(run), out, step=step)
-    console().print(f"{file}  {file.stat().st_size:,} bytes", markup=False, soft_wrap=True)
+    console().print(f"{file}  {file.stat().st_size:,} bytes", soft_wrap=True)

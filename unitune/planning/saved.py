@@ -19,6 +19,16 @@ from unitune.planning.documents import Plan
 from unitune.specs.prices import PriceRow
 
 
+def refuse_errors(found: Plan) -> None:
+    """Refuse to save a plan that no launch would follow.
+
+    Raises:
+        UserError: The plan has errors.
+    """
+    if found.errors:
+        raise UserError(f"the plan has errors and was not saved: {found.errors[0]}")
+
+
 def saved_text(found: Plan, path: Path, job_file: Path) -> str:
     """Return a plan that can be applied, as its file holds it, with what its command line said.
 
@@ -30,8 +40,9 @@ def saved_text(found: Plan, path: Path, job_file: Path) -> str:
     Raises:
         UserError: The plan has errors.
     """
-    if found.errors or found.bound is None:
-        raise UserError(f"the plan has errors and was not saved: {found.errors[0]}")
+    refuse_errors(found)
+    if found.bound is None:
+        raise UserError(f"the plan of {job_file} is bound to no job, and cannot be saved.")
     place = os.path.relpath(job_file.absolute(), path.absolute().parent)
     budget = Job.model_validate(found.bound.job).budget
     given = budget if budget != Job.load(job_file).budget else None

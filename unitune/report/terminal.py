@@ -18,6 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from unitune.evaluate.results import Comparison, ContenderResult
+from unitune.printable import one_line
 from unitune.report import facts, files, typography, words
 
 COLOURS = {
@@ -96,10 +97,10 @@ def plain(text: str, style: str = "") -> Text:
     """Return text that does to a terminal nothing but appear.
 
     Args:
-        text: Anything; control characters become U+FFFD.
+        text: Anything; control characters and line breaks become U+FFFD.
         style: A rich style.
     """
-    return Text("".join(c if c.isprintable() else "\ufffd" for c in text), style=style)
+    return Text(one_line(text), style=style)
 
 
 @dataclass(frozen=True, slots=True)

@@ -137,7 +137,7 @@ def test_help_shows_an_example(convert: Command) -> None:
     assert "$ unitune convert train.jsonl --to vertex-sft" in convert("--help").out
 
 
-def test_a_reader_that_has_enough_is_no_error(tmp_path: Path) -> None:
+def test_a_reader_that_has_enough_ends_it_without_a_word(tmp_path: Path) -> None:
     (tmp_path / "rows.jsonl").write_text((json.dumps(ROW) + "\n") * 3000, encoding="utf-8")
     run = "import typer; from unitune.cli.convert import convert; typer.run(convert)"
     command = f'"{sys.executable}" -c "{run}" rows.jsonl --to openai-chat | head -n 1'
@@ -148,5 +148,5 @@ def test_a_reader_that_has_enough_is_no_error(tmp_path: Path) -> None:
         text=True,
         check=False,
     )
-    assert (0, "") == (done.returncode, done.stderr)
+    assert (141, "") == (done.returncode, done.stderr)
     assert ROW == json.loads(done.stdout)

@@ -11,10 +11,12 @@ from pathlib import Path
 from xml.etree import ElementTree as ET
 
 import pytest
+from sample_comparison import infested, sample_comparison
 
 # pytester forgets what a run inside this process imports, and numpy cannot be imported twice.
 import unitune.evaluate.compare
 import unitune.report.html  # noqa: F401 - likewise
+from unitune.pytest_plugin import describe
 
 pytest_plugins = ["pytester"]
 
@@ -94,6 +96,13 @@ def test_a_failure_shows_verdict_interval_lost_cases_and_report(
     assert "  asked: Is case-1 odd?" in shown
     assert "  expected: yes" in shown
     assert f"report: {tmp_path / '.unitune' / 'evaluations' / 'odd' / 'report.html'}" in shown
+
+
+def test_what_a_failure_shows_controls_no_terminal() -> None:
+    told = describe(infested(sample_comparison(), "\x1b[2J\u202e\r"), Path("o"))
+
+    assert "\ufffd[2J\ufffd\ufffd" in told
+    assert not {"\x1b", "\u202e", "\r"} & set(told)
 
 
 def test_the_gate_helper_says_why(pytester: pytest.Pytester) -> None:

@@ -1,0 +1,173 @@
+"""Closed pipes, full disks and narrow encodings end no command with the code of a verdict."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from unitune.cli import main as cli
+from unitune.cli.streams import CLOSED_PIPE
+
+UNITUNE = [sys.executable, "-m", "unitune"]
+ENCODINGS = ["ascii", "latin-1", "cp1252", "utf-8"]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A folder with a comparison of recorded answers, whose gate is met."""
+    cases = [{"id": f"c{i}", "prompt": f"q{i}?", "completion": "Paris"} for i in range(30)]
+    (tmp_path / "test.jsonl").write_text("".join(json.dumps(row) + "\n" for row in cases))
+    for name, right in (("a", 10), ("b …日", 30)):
+        rows = [
+            {"case": f"c{i}", "answer": "Paris" if i < right else "Rome"} for i in range(len(cases))
+        ]
+        text = "".join(json.dumps(row) + "\n" for row in rows)
+        (tmp_path / f"{name[0]}.jsonl").write_text(text)
+    contenders = [
+        {"type": "recorded", "name": name, "role": role, "answers": f"{name[0]}.jsonl"}
+        for name, role in (("a", "baseline"), ("b …日", "candidate"))
+    ]
+    job = {
+        "name": "demo",
+        "model": "x",
+        "backend": "local",
+        "data": {"test": "test.jsonl"},
+        "evaluate": {"contenders": contenders, "gate": {"mode": "improve"}},
+    }
+    (tmp_path / "unitune.yaml").write_text(json.dumps(job))
+    return tmp_path
+
+
+def closed_pipe() -> int:
+    """Return the writing end of a pipe that nobody reads."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    return writing
+
+
+COMPARE = ["compare", "unitune.yaml", "--out", "o"]
+PRINTS = [
+    COMPARE,
+    [*COMPARE, "--json"],
+    ["--help"],
+    ["schema", "job"],
+    ["convert", "test.jsonl", "--to", "openai-chat"],
+]
+prints = pytest.mark.parametrize("command", PRINTS, ids=" ".join)
+
+
+def ended(folder: Path, command: list[str], **streams: int) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*UNITUNE, *command],
+        cwd=folder,
+        text=True,
+        check=False,
+        stdin=subprocess.DEVNULL,
+        **streams,
+    )
+
+
+@prints
+def test_a_closed_pipe_is_no_verdict(folder: Path, command: list[str]) -> None:
+    done = ended(folder, command, stdout=closed_pipe(), stderr=subprocess.PIPE)
+    assert CLOSED_PIPE == done.returncode
+    assert "Traceback" not in done.stderr
+    assert "Exception ignored" not in done.stderr
+
+
+def test_a_comparison_that_nobody_reads_is_written_whole(folder: Path) -> None:
+    ended(folder, COMPARE, stdout=closed_pipe(), stderr=closed_pipe())
+    assert "better" == json.loads((folder / "o" / "verdict.json").read_text())["verdict"]
+    assert {"report.html", "summary.md", "junit.xml", "rows.jsonl"} <= {
+        file.name for file in (folder / "o").iterdir()
+    }
+
+
+def test_a_plan_that_nobody_reads_is_saved(folder: Path) -> None:
+    rows = [{"prompt": f"row {i * 7919} alpha {i}", "completion": "yes"} for i in range(40)]
+    (folder / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    job = {"name": "d", "model": "x", "backend": "fake", "data": {"train": "train.jsonl"}}
+    (folder / "t.yaml").write_text(json.dumps(job))
+    ended(folder, ["plan", "t.yaml", "-o", "p.json"], stdout=closed_pipe(), stderr=closed_pipe())
+    assert "d" == json.loads((folder / "p.json").read_text())["job"]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full here")
+@prints
+def test_a_full_standard_output_is_4_and_names_it(folder: Path, command: list[str]) -> None:
+    with Path("/dev/full").open("w") as full:
+        done = ended(folder, command, stdout=full.fileno(), stderr=subprocess.PIPE)
+    assert 4 == done.returncode
+    assert "standard output cannot be written: No space left" in done.stderr
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full here")
+@pytest.mark.parametrize("code", [0, 2])
+def test_progress_and_errors_that_cannot_be_written_change_no_exit_code(
+    folder: Path, code: int
+) -> None:
+    command = COMPARE if code == 0 else ["compare", "absent.yaml"]
+    with Path("/dev/full").open("w") as full:
+        done = ended(folder, command, stdout=subprocess.DEVNULL, stderr=full.fileno())
+    assert code == done.returncode
+    done = ended(folder, command, stdout=subprocess.DEVNULL, stderr=closed_pipe())
+    assert code == done.returncode
+
+
+@pytest.mark.parametrize("closed", [">&-", "<&- >&- 2>&-"])
+@prints
+def test_streams_closed_from_the_start(folder: Path, command: list[str], closed: str) -> None:
+    line = f'"$@" {closed}'
+    done = subprocess.run(
+        ["sh", "-c", line, "sh", *UNITUNE, *command],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert 0 == done.returncode, done.stderr
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS)
+@pytest.mark.parametrize(
+    "command",
+    [*PRINTS, ["--version"], ["backends"], ["prices", "openai"], ["doctor"], ["runs", "--json"]],
+    ids=" ".join,
+)
+def test_any_encoding_can_carry_what_is_printed(
+    folder: Path, command: list[str], encoding: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = printed_in(encoding, folder, command, monkeypatch)
+    if "--json" in command or "schema" in command:
+        json.loads(told)
+
+
+def printed_in(
+    encoding: str, folder: Path, command: list[str], monkeypatch: pytest.MonkeyPatch
+) -> str:
+    out, err = io.BytesIO(), io.BytesIO()
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setattr(sys, "argv", ["unitune", *command])
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(out, encoding=encoding))
+    monkeypatch.setattr(sys, "stderr", io.TextIOWrapper(err, encoding=encoding))
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert not ended.value.code, err.getvalue()
+    return out.getvalue().decode("utf-8" if command[0] == "convert" else encoding)
+
+
+def test_what_an_encoding_lacks_is_spelt_in_ascii(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = printed_in("ascii", folder, COMPARE, monkeypatch)
+    assert r"b ...\u65e5" in told
+    assert "margin +-5 points" in told
+    bars = [line.split() for line in told.splitlines() if line.startswith("a ")]
+    assert any(set("-o.") == set(cell) for cell in bars[0])
