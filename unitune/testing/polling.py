@@ -28,6 +28,8 @@ from unitune.testing.loopback import Conduct
 from unitune.testing.omissions import Omissions
 
 T = TypeVar("T")
+UNREADABLE = (LookupError, TypeError, AttributeError)
+"""What reading an answer raises in which a field is gone or null."""
 MOST_LOOKS = 12
 """At one job; one whose state is left out time and again is left there."""
 ROUNDS = 4
@@ -54,15 +56,20 @@ class Tally:
         try:
             return act()
         except UnituneError as error:
-            self.refusals[f"{type(error).__name__}: {error}"] += 1
+            if isinstance(error.__cause__, UNREADABLE):
+                self._crashed(error.__cause__)
+            else:
+                self.refusals[f"{type(error).__name__}: {error}"] += 1
         except Exception as error:  # noqa: BLE001 - that there is none is what is looked for
-            ours = [
-                at for at in traceback.extract_tb(error.__traceback__) if "unitune" in at.filename
-            ]
-            at = ours[-1]
-            where = f"{Path(at.filename).name}, {at.name}: {at.line}"
-            self.crashes[f"{type(error).__name__} in {where}"] += 1
+            self._crashed(error)
         return None
+
+    def _crashed(self, error: BaseException) -> None:
+        """Count an error, one that a net has caught for the user's sake included."""
+        ours = [at for at in traceback.extract_tb(error.__traceback__) if "unitune" in at.filename]
+        at = ours[-1]
+        where = f"{Path(at.filename).name}, {at.name}: {at.line}"
+        self.crashes[f"{type(error).__name__} in {where}"] += 1
 
 
 class LeavesOut(Protocol):

@@ -20,8 +20,10 @@ from unitune.models import ChatModel, Reply, Request, TunedModel
 from unitune_providers.anthropic import batches, counting
 from unitune_providers.anthropic.chat import ClaudeChatModel
 from unitune_providers.anthropic.client import NAME, NO_KEY, new_client
+from unitune_providers.unreadable import reads_answers
 
 
+@reads_answers
 class AnthropicBackend:
     """Answers, and says why it cannot tune."""
 

@@ -32,7 +32,8 @@ from unitune.errors import BackendError, Unreachable, Unsupported
 from unitune.models import Reply, Request
 from unitune.patience import outcome_open
 from unitune_providers.anthropic.chat import question, read_answer, refuses_temperature, sampling
-from unitune_providers.anthropic.client import ADVICE, new_sync_client, safe, vendor_errors
+from unitune_providers.anthropic.client import ADVICE, NAME, new_sync_client, safe, vendor_errors
+from unitune_providers.unreadable import readable
 
 REQUESTS_MOST = 100_000
 BYTES_MOST = 256_000_000
@@ -77,7 +78,7 @@ def submit(key: str, model: str, requests: Mapping[str, Request]) -> str:
         warm = _takes_temperature(client, model, next(iter(requests.values())))
         for row, request in zip(rows, requests.values(), strict=True):
             cast("dict[str, object]", row["params"]).update(sampling(request, warm=warm) or {})
-        with vendor_errors("create the batch"):
+        with vendor_errors("create the batch"), readable(NAME, "create the batch"):
             batch = client.with_options(max_retries=0).messages.batches.create(requests=rows)
     if not getattr(batch, "id", None):
         raise Unreachable("Anthropic answered the create call without the batch's id.")

@@ -44,6 +44,7 @@ from unitune_providers.bedrock.options import (
     vet_job,
 )
 from unitune_providers.bedrock.status import METRICS, events_of, raw_of, state_of
+from unitune_providers.unreadable import readable, reads_answers
 
 if TYPE_CHECKING:
     from mypy_boto3_bedrock.type_defs import (
@@ -55,6 +56,7 @@ PAGE_SIZE = 100
 STANDING = {"Creating": "starting", "Active": "ready", "Failed": "failed"}
 
 
+@reads_answers
 class BedrockBackend:
     """Tunes Nova and Llama models at Amazon Bedrock."""
 
@@ -93,7 +95,8 @@ class BedrockBackend:
             UserError: Role or bucket are missing.
         """
         request, creating = create_request(launch), self._aws.creating
-        with our_errors(f"create the job of launch {launch.key}"):
+        doing = f"create the job of launch {launch.key}"
+        with our_errors(doing), readable(self.name, doing):
             try:
                 return creating.create_model_customization_job(**request)["jobArn"]
             except creating.exceptions.ConflictException:

@@ -51,12 +51,14 @@ from unitune_providers.openai.request import (
 )
 from unitune_providers.openai.server import Server, client, named_server, required, split
 from unitune_providers.openai.wire import METADATA_KEY, NOT_FOUND, PausingWire, WireBackend
+from unitune_providers.unreadable import reads_answers
 
 OPENAI_URL = "https://api.openai.com/v1"
 MANTLE_URL = "https://bedrock-mantle.{region}.api.aws/v1"
 NEBIUS_URL = "https://api.tokenfactory.nebius.com/v1"
 
 
+@reads_answers
 class OpenAIBackend(BatchingWire, PausingWire):
     """OpenAI, or what ``OPENAI_BASE_URL`` or a job's own ``base_url`` names.
 
@@ -137,6 +139,7 @@ class OpenAIBackend(BatchingWire, PausingWire):
                 raise
 
 
+@reads_answers
 class AzureBackend(PausingWire):
     """Azure OpenAI in Microsoft Foundry, by its v1 API."""
 
@@ -198,6 +201,7 @@ class AzureBackend(PausingWire):
         arm.undeploy(ref)
 
 
+@reads_answers
 class MantleBackend(WireBackend):
     """Bedrock's OpenAI-compatible endpoint: reinforcement of open-weight models."""
 
@@ -227,6 +231,7 @@ class MantleBackend(WireBackend):
         return CreateCall({**method_part(launch.job, options), "metadata": metadata})
 
 
+@reads_answers
 class NebiusBackend(WireBackend):
     """Nebius Token Factory."""
 

@@ -46,6 +46,7 @@ from unitune_providers.openai.server import (
     split,
 )
 from unitune_providers.openai.wire import METADATA_KEY, WireBackend
+from unitune_providers.unreadable import readable
 
 CREATE_SECONDS = 60.0
 """Longest wait for the answer to a create call; after that its outcome is open."""
@@ -120,7 +121,7 @@ class BatchingWire(WireBackend):
             content = _content(server, at.ref, requests)
         name = f"unitune-{key}-{sha256(content).hexdigest()[:16]}.jsonl"
         file_id = files.hand_over_once(server, name, BytesIO(content), "batch")
-        with our_errors(server, "create the batch"):
+        with our_errors(server, "create the batch"), readable(server.backend, "create the batch"):
             made = once(server, CREATE_SECONDS).batches.with_raw_response.create(
                 completion_window="24h",
                 endpoint=ENDPOINT,

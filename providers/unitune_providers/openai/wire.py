@@ -42,6 +42,7 @@ from unitune_providers.openai.server import (
     split,
 )
 from unitune_providers.openai.status import state_of, status_of
+from unitune_providers.unreadable import readable
 
 CREATE_SECONDS = 60.0
 """Longest wait for the answer to a create call; after that its outcome is open."""
@@ -134,7 +135,8 @@ class WireBackend(ABC):
             **({"validation_file": split(launch.validation.ref).ref} if launch.validation else {}),
             **call.params,
         }
-        with our_errors(server, "create the fine-tuning job"):
+        doing = "create the fine-tuning job"
+        with our_errors(server, doing), readable(server.backend, doing):
             jobs = once(server, CREATE_SECONDS).fine_tuning.jobs.with_raw_response
             made = jobs.create(**cast("JobCreateParams", params), extra_body=call.extra)
             return server.mark(id_of(made))

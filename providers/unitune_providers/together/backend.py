@@ -42,6 +42,7 @@ from unitune_providers.together.client import TRAININGS, Connection, is_gone, tr
 from unitune_providers.together.events import Cursor, failure, news, state_of
 from unitune_providers.together.options import together_options
 from unitune_providers.together.request import Body, create_body, price_body
+from unitune_providers.unreadable import reads_answers
 
 NANODOLLARS = 1_000_000_000
 """In one US dollar: what a job's total_price is counted in (together 3.1.1, lib/utils/tools.py)."""
@@ -49,6 +50,7 @@ ESTIMATE = f"{TRAININGS}/estimate-price"
 RATE_LIMITED = 429
 
 
+@reads_answers
 class TogetherBackend:
     """Trains, serves and answers at Together AI."""
 

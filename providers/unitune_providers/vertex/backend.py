@@ -25,6 +25,7 @@ from unitune.backend import Guarantee, Launch, Status, Upload
 from unitune.errors import BackendError, UnknownName, Unreachable
 from unitune.job import Job
 from unitune.models import ChatModel, Reply, Request, TunedModel
+from unitune_providers.unreadable import readable, reads_answers
 from unitune_providers.vertex import batches, counting
 from unitune_providers.vertex.chat import VertexChatModel
 from unitune_providers.vertex.cloud import Cloud, connect, location_of, upload_folder
@@ -44,6 +45,7 @@ class _JobPage(NamedTuple):
     next_token: str
 
 
+@reads_answers
 class VertexBackend:
     """Tunes Gemini models at Vertex AI."""
 
@@ -93,7 +95,8 @@ class VertexBackend:
             Unreachable: It gave no answer; there may be a job, which `find` finds.
         """
         config, client = tuning_config(launch), self._cloud.client()
-        with vendor_errors("create the tuning job"):
+        doing = "create the tuning job"
+        with vendor_errors(doing), readable(self.name, doing):
             job = client.tunings.tune(
                 base_model=launch.job.base_model,
                 training_dataset=types.TuningDataset(gcs_uri=launch.training.ref),

@@ -26,6 +26,7 @@ from google.genai import types
 from unitune.abilities import BatchStatus
 from unitune.errors import BackendError, Unreachable, Unsupported
 from unitune.models import Reply, Request, TunedModel
+from unitune_providers.unreadable import readable
 from unitune_providers.vertex.batch_rows import read_row, write_rows
 from unitune_providers.vertex.cloud import Cloud, Folder, location_of, upload_folder
 from unitune_providers.vertex.errors import made_before_is_fine, read, safe, vendor_errors
@@ -72,7 +73,7 @@ def submit(cloud: Cloud, key: str, model: str | TunedModel, requests: Mapping[st
         display_name=key, dest=_uri(folder, f"unitune-batch-{key}-{digest}")
     )
     client = cloud.client(target.location)
-    with vendor_errors("create the batch"):
+    with vendor_errors("create the batch"), readable("vertex", "create the batch"):
         job = client.batches.create(model=target.model, src=rows, config=config)
     if not job.name:
         raise Unreachable("Vertex AI answered the create call without the batch's name.")
