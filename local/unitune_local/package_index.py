@@ -28,6 +28,7 @@ import certifi
 import httpx
 from pydantic import BaseModel, ValidationError
 
+from unitune.bodies import PACKED, BodyError, hooks
 from unitune.errors import BackendError, Mismatch, Unreachable
 from unitune_local.pip_settings import PipSettings
 
@@ -154,7 +155,11 @@ def _find(wanted: WantedFile, settings: PipSettings) -> str:
 
 def _files(page: str, settings: PipSettings) -> list[_File]:
     with _client(page, settings) as client:
-        response = client.get(page, headers={"Accept": ACCEPT})
+        client.event_hooks = hooks()
+        try:
+            response = client.get(page, headers={"Accept": ACCEPT, **PACKED})
+        except BodyError as error:
+            raise httpx.DecodingError(f"its answer cannot be read: {error}") from error
     if response.status_code == HTTPStatus.NOT_FOUND:
         return []
     response.raise_for_status()

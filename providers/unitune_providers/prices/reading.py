@@ -8,6 +8,7 @@ from decimal import Decimal
 
 import httpx
 
+from unitune.bodies import PACKED, BodyError, hooks
 from unitune.errors import BackendError, Unreachable
 from unitune.patience import patiently
 from unitune.ratelimits import asked_pause
@@ -34,7 +35,10 @@ def get(vendor: str, url: str, parameters: Mapping[str, str] | None = None) -> o
 
 def _ask(vendor: str, url: str, parameters: Mapping[str, str] | None) -> object:
     try:
-        answer = httpx.get(url, params=parameters, timeout=TIMEOUT_SECONDS)
+        with httpx.Client(event_hooks=hooks(), headers=PACKED, timeout=TIMEOUT_SECONDS) as client:
+            answer = client.get(url, params=parameters)
+    except BodyError as error:
+        raise BackendError(f"{vendor}'s prices at {url} cannot be read: {error}.") from error
     except httpx.HTTPError as error:
         raise Unreachable(f"{vendor}'s prices could not be read from {url}: {error}.") from error
     if not answer.is_success:
@@ -45,5 +49,5 @@ def _ask(vendor: str, url: str, parameters: Mapping[str, str] | None) -> object:
         )
     try:
         return json.loads(answer.content, parse_float=Decimal)
-    except ValueError as error:
+    except (ValueError, ArithmeticError, RecursionError) as error:
         raise BackendError(f"{vendor} answered at {url} with no JSON: {error}.") from error

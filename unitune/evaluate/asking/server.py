@@ -22,6 +22,7 @@ from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
 
+from unitune.bodies import PACKED, Body, BodyError
 from unitune.completions import Dialect, Refusal
 from unitune.errors import BackendError, JobError, Unreachable
 from unitune.fields import Unreadable, read_json, whole_text
@@ -35,7 +36,7 @@ CONNECT_SECONDS = 10.0
 BAD = 400
 SHOWN = 300
 """Characters of an error body that is no JSON."""
-FAILURES = (aiohttp.ClientError, TimeoutError, ConnectionError)
+FAILURES = (aiohttp.ClientError, TimeoutError, ConnectionError, BodyError)
 
 
 class ServerChatModel:
@@ -74,7 +75,7 @@ class ServerChatModel:
         try:
             while True:
                 async with session.post(self._url, data=json.dumps(body)) as answer:
-                    content = await answer.read()
+                    content = await _content(answer)
                 seconds = time.perf_counter() - started
                 if answer.status < BAD:
                     return self._read(body, content, seconds, rest(answer.headers))
@@ -135,6 +136,13 @@ class ServerChatModel:
         return redacted(words, [self._key])
 
 
+async def _content(answer: aiohttp.ClientResponse) -> bytes:
+    body = Body(answer.headers.get("Content-Encoding"))
+    async for piece in answer.content.iter_any():
+        body.take(piece)
+    return body.whole()
+
+
 def _refusal(status: int, content: bytes) -> Refusal:
     try:
         return Refusal.read(status, read_json(content))
@@ -149,14 +157,18 @@ def _words(content: bytes) -> str:
 
 async def _held_session(url: str, key: str | None) -> AsyncGenerator[aiohttp.ClientSession]:
     """Hold connections open; a loop that ends closes its asynchronous generators."""
-    headers = {"Content-Type": "application/json"}
+    headers = {"Content-Type": "application/json", **PACKED}
     if key:
         headers["Authorization"] = f"Bearer {key}"
     # The engine limits what is in flight; a second limit here would only queue.
     connector = aiohttp.TCPConnector(limit=0)
     timeout = aiohttp.ClientTimeout(total=ANSWER_SECONDS, sock_connect=CONNECT_SECONDS)
     async with aiohttp.ClientSession(
-        connector=connector, timeout=timeout, headers=headers, proxy=_proxy(url)
+        connector=connector,
+        timeout=timeout,
+        headers=headers,
+        proxy=_proxy(url),
+        auto_decompress=False,
     ) as session:
         yield session
 

@@ -16,17 +16,20 @@ import sqlite3
 from collections.abc import Generator, Sequence
 from contextlib import closing, contextmanager
 from itertools import islice
-from typing import Any, TypeAlias, cast
+from typing import TypeAlias
 
 import httpx
 import numpy as np
 from numpy.typing import NDArray
 
+from unitune.bodies import PACKED, BodyError, hooks
 from unitune.errors import BackendError, Mismatch, Unreachable, UserError
 from unitune.evaluate.scorers.interface import Attempt, Kind, Scorer, Setting
 from unitune.evaluate.scorers.text import refuse_empty
+from unitune.fields import Fields, Unreadable, read_json
 from unitune.filesystem import private_file, private_folder
-from unitune.patience import passes, pauses, wait, wished
+from unitune.patience import LONGEST_WISH_SECONDS, passes, pauses, wait, wished
+from unitune.ratelimits import asked_pause
 from unitune.specs.scorers import Embedding
 
 Vector: TypeAlias = NDArray[np.float32]
@@ -85,6 +88,8 @@ class Embedder:
         wanted = [text for text in dict.fromkeys(texts) if text not in self._known]
         if wanted:
             client = httpx.Client(headers=self._headers, timeout=TIMEOUT_SECONDS)
+            client.event_hooks = hooks()
+            client.headers.update(PACKED)
             with self._memory() as memory, client:
                 self._known.update(self._recalled(memory, wanted))
                 missing = [text for text in wanted if text not in self._known]
@@ -96,7 +101,7 @@ class Embedder:
                     )
                 for at in range(0, len(missing), BATCH):
                     self._learn(memory, client, missing[at : at + BATCH])
-        return [self._known[text] for text in texts]
+        return self._alike([self._known[text] for text in texts])
 
     @contextmanager
     def _memory(self) -> Generator[sqlite3.Connection]:
@@ -137,7 +142,7 @@ class Embedder:
             try:
                 return self._asked(client, texts)
             except BackendError as error:
-                if not passes(error):
+                if not passes(error) or (error.retry_after or 0) > LONGEST_WISH_SECONDS:
                     raise
                 wait(wished(error, pause))
         return self._asked(client, texts)
@@ -165,25 +170,39 @@ class Embedder:
                 f"{self._spec.base_url.rstrip('/')}/embeddings",
                 json={"model": self._spec.model, "input": texts, "encoding_format": "float"},
             )
+        except BodyError as error:
+            raise BackendError(f"{self._where} gave no embeddings: {error}") from error
         except httpx.HTTPError as error:
             raise Unreachable(f"{self._where} gave no answer: {error}") from error
         if answer.is_error:
             raise BackendError(
                 f"{self._where} answered {answer.status_code}: {answer.text[:200]}",
                 status=answer.status_code,
-                retry_after=_seconds(answer.headers.get("retry-after")),
+                retry_after=asked_pause(answer.headers),
             )
         return answer
 
     def _read(self, answer: httpx.Response, count: int) -> list[Vector]:
         try:
-            rows = cast("list[dict[str, Any]]", answer.json()["data"])
-            by_index = {row["index"]: np.array(row["embedding"], np.float32) for row in rows}
-            vectors = [by_index[index] for index in range(count)]
-        except (ValueError, KeyError, TypeError) as error:
-            raise BackendError(f"{self._where} gave no embeddings: {error!r}") from error
-        if not all(vector.ndim == 1 and np.isfinite(vector).all() for vector in vectors):
-            raise BackendError(f"{self._where} gave an embedding that is no list of numbers.")
+            rows = Fields(read_json(answer.content)).items("data")
+            vectors = {row.whole("index"): _vector(row.values("embedding")) for row in rows}
+        except ValueError as error:
+            raise BackendError(f"{self._where} gave no embeddings: {error}.") from error
+        missing = [index for index in range(count) if index not in vectors]
+        if missing:
+            raise BackendError(
+                f"{self._where} gave no embeddings: of {count} texts {len(missing)} have none, the "
+                f"first with the index {missing[0]}."
+            )
+        return self._alike([vectors[index] for index in range(count)])
+
+    def _alike(self, vectors: list[Vector]) -> list[Vector]:
+        lengths = sorted({len(vector) for vector in vectors})
+        if len(lengths) > 1:
+            raise BackendError(
+                f"{self._where} gave embeddings of {lengths[0]} and of {lengths[1]} numbers, which "
+                f"cannot be compared. If the model there has changed, remove {self._file}."
+            )
         return vectors
 
     @property
@@ -223,14 +242,24 @@ def _headers(spec: Embedding) -> dict[str, str]:
 def _tokens(answer: httpx.Response) -> int | None:
     """Return the tokens that the endpoint has counted, if it says so."""
     try:
-        count = answer.json()["usage"]["prompt_tokens"]
-    except (ValueError, KeyError, TypeError, RecursionError):
+        return Fields(read_json(answer.content)).fields("usage").whole("prompt_tokens")
+    except Unreadable:
         return None
-    return count if isinstance(count, int) and not isinstance(count, bool) else None
 
 
-def _seconds(text: str | None) -> float | None:
+def _vector(numbers: Sequence[object]) -> Vector:
+    """Return an embedding.
+
+    Raises:
+        ValueError: It is no list of numbers.
+    """
+    if not numbers or not all(isinstance(number, int | float) for number in numbers):
+        raise ValueError("one is no list of numbers")
     try:
-        return None if text is None else float(text)
-    except ValueError:
-        return None
+        with np.errstate(over="ignore"):  # infinite then
+            vector = np.array(numbers, np.float32)
+    except OverflowError as error:
+        raise ValueError("one is no list of numbers that a float holds") from error
+    if not np.isfinite(vector).all():
+        raise ValueError("one is no list of numbers that a float holds")
+    return vector

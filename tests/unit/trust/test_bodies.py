@@ -1,0 +1,164 @@
+"""Whatever an endpoint's body holds, and however it is packed, it takes a bounded memory and is an
+error in words: a question's own, or exit code 4 where there is no question that it belongs to."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import zlib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from command_line import Command
+
+from unitune.bodies import LARGEST_ANSWER, PACKED, Body, BodyError, hooks
+from unitune.testing.loopback import Answer, Asked, Server, serve
+
+DEEP = b"[" * 100_000 + b"]" * 100_000
+MIB = 1 << 20
+
+
+class Saying:
+    """Answers every request alike."""
+
+    def __init__(self) -> None:
+        self.given = Answer()
+
+    def answer(self, _: Asked) -> Answer:
+        return self.given
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    with serve(Saying()) as server:
+        yield server
+
+
+def say(server: Server, answer: Answer) -> None:
+    assert isinstance(server.vendor, Saying)
+    server.vendor.given = answer
+
+
+def packed(content: bytes) -> Answer:
+    return Answer(gzip.compress(content, 9), 200, {"Content-Encoding": "gzip"})
+
+
+def embedded(*vectors: object) -> Answer:
+    return Answer({"data": [{"index": at, "embedding": one} for at, one in enumerate(vectors)]})  # pyright: ignore[reportArgumentType]
+
+
+@pytest.mark.parametrize("pieces", [1, 7, 1000])
+def test_a_body_is_unpacked_piece_by_piece(pieces: int) -> None:
+    content = b"".join(str(number).encode() for number in range(10_000))
+    wire = gzip.compress(content) + gzip.compress(b"and more")  # RFC 1952: members in a row
+    body = Body("GZip", LARGEST_ANSWER)
+    for at in range(0, len(wire), pieces):
+        body.take(wire[at : at + pieces])
+    assert content + b"and more" == body.whole()
+
+
+@pytest.mark.parametrize(
+    ("packing", "wire", "words"),
+    [
+        ("br", b"x", "packed as 'br'"),
+        ("gzip", zlib.compress(b"x"), "damaged"),
+        ("gzip", gzip.compress(b"x" * 1000)[:-9], "ends in the middle"),
+        (None, b"x" * 1001, "longer than 1,000 bytes"),
+        ("gzip", gzip.compress(b"x" * 1001), "longer than 1,000 bytes"),
+    ],
+)
+def test_a_body_that_cannot_be_read_is_refused(packing: str, wire: bytes, words: str) -> None:
+    def read() -> None:
+        body = Body(packing, 1000)
+        body.take(wire)
+        body.whole()
+
+    with pytest.raises(BodyError, match=words):
+        read()
+
+
+def test_a_file_may_be_long_and_not_of_air() -> None:
+    body = Body("gzip", 1 << 30)
+    with pytest.raises(BodyError, match="100 times"):
+        body.take(gzip.compress(b"A" * (32 * MIB)))
+    plain = Body(None, 1 << 30)
+    plain.take(b"A" * (32 * MIB))
+    assert 32 * MIB == len(plain.whole())
+
+
+def test_an_honest_packed_answer_is_read(server: Server) -> None:
+    say(server, packed(b'{"a": 1}'))
+    with httpx.Client(event_hooks=hooks(), headers=PACKED) as client:
+        assert {"a": 1} == client.get(server.url).json()
+    assert "gzip" == server.requests[0].headers["accept-encoding"]
+
+
+def job(folder: Path, scorers: list[Any], candidate: Mapping[str, Any], cases: int = 3) -> None:
+    rows = [{"id": f"c{n}", "prompt": f"{n}?", "completion": "Paris"} for n in range(cases)]
+    answers = [{"case": f"c{n}", "answer": "Rome"} for n in range(cases)]
+    for name, content in (("test", rows), ("a", answers)):
+        text = "".join(json.dumps(one) + "\n" for one in content)
+        (folder / f"{name}.jsonl").write_text(text)
+    recorded = {"type": "recorded", "name": "a", "role": "baseline", "answers": "a.jsonl"}
+    evaluate = {"scorers": scorers, "contenders": [recorded, {"role": "candidate", **candidate}]}
+    content = {"name": "j", "model": "m", "backend": "openai", "data": {"test": "test.jsonl"}}
+    (folder / "unitune.yaml").write_text(json.dumps({**content, "evaluate": evaluate}))
+
+
+ODD_EMBEDDINGS: Mapping[str, tuple[Answer, str]] = {
+    "Retry-After: nan": (Answer({}, 400, {"Retry-After": "nan"}), "answered 400"),
+    "Retry-After: 99999999999": (Answer({}, 429, {"Retry-After": "99999999999"}), "answered 429"),
+    "two lengths": (embedded([1.0], [1.0, 2.0]), "embeddings of 1 and of 2 numbers"),
+    "no numbers": (embedded(["a"], ["b"]), "no list of numbers"),
+    "no list": (embedded("AAAA", 5), "no list of numbers"),
+    "lists in lists": (embedded([[1.0]], [[1.0]]), "no list of numbers"),
+    "nothing in it": (embedded([], []), "no list of numbers"),
+    "a number of 400 digits": (embedded([10**400], [1]), "no list of numbers"),
+    "a number beyond a float": (embedded([1e300], [1.0]), "no list of numbers"),
+    "too few": (embedded([1.0]), "of 2 texts 1 have none"),
+    "no data": (Answer({}), "of 2 texts 2 have none"),
+    "data of another shape": (Answer({"data": {"a": 1}}), "of 2 texts 2 have none"),
+    "a list": (Answer([]), "of 2 texts 2 have none"),
+    "deep JSON": (Answer(DEEP), "gave no embeddings"),
+    "no UTF-8": (Answer(b'"\xff"'), "gave no embeddings"),
+    "nothing": (Answer(b""), "gave no embeddings"),
+    "a page": (Answer(b"<html>", 200, {"Content-Type": "text/html"}), "gave no embeddings"),
+    "a page in an unknown script": (
+        Answer(b"<html>\xff", 400, {"Content-Type": "text/html; charset=klingon"}),
+        "answered 400",
+    ),
+    "too long": (packed(b"[" + b" " * (32 * MIB)), "longer than 16,777,216 bytes"),
+}
+
+
+@pytest.mark.parametrize("name", list(ODD_EMBEDDINGS))
+def test_an_odd_answer_of_an_embeddings_endpoint_ends_with_4(
+    name: str, server: Server, unitune: Command, tmp_path: Path
+) -> None:
+    answer, words = ODD_EMBEDDINGS[name]
+    say(server, answer)
+    scorer = {"type": "embedding", "base_url": f"{server.url}/v1", "model": "m"}
+    again = {"type": "recorded", "name": "b", "answers": "a.jsonl"}
+    job(tmp_path, ["exact", {**scorer, "api_key_variable": None}], again)
+    done = unitune("compare", "unitune.yaml", "--out", "out")
+    assert (4, True) == (done.code, words in " ".join(done.err.split())), done.err
+
+
+def test_a_bomb_is_that_questions_error_and_leaves_a_short_row(
+    server: Server, unitune: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("unitune.evaluate.asking.attempts.ATTEMPTS", 1)
+    say(server, packed(b'{"choices":[{"message":{"content":"' + b"A" * (100 * MIB) + b'"}}]}'))
+    job(
+        tmp_path,
+        ["exact"],
+        {"type": "server", "url": f"{server.url}/v1", "model": "m", "prompt": "zero-shot"},
+        1,
+    )
+    done = unitune("compare", "unitune.yaml", "--out", "out")
+    rows = (tmp_path / "out" / "rows.jsonl").read_text()
+    assert (4, True) == (done.code, "longer than 16,777,216 bytes" in rows), done.err
+    assert len(rows) < 10_000
