@@ -12,7 +12,7 @@ import unitune
 
 ROOT = Path(unitune.__file__).parent
 ORDER = [
-    ["addresses", "errors", "fields", "install", "printable", "redaction"],
+    ["addresses", "bodies", "errors", "fields", "install", "printable", "redaction"],
     ["filesystem"],
     ["patience", "ratelimits"],
     ["yamlfile"],
