@@ -14,12 +14,13 @@ What is looked at in flight is looked at by whoever polls; nobody watches a run 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from datetime import UTC, date, datetime
 from decimal import Decimal
+from typing import Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, JsonValue
+from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
 
 from unitune import registry
 from unitune.backend import Event, State
@@ -32,7 +33,7 @@ from unitune.cost.prices.book import PriceBook
 from unitune.cost.reconcile import Bill, End, Reconciliation, reconcile
 from unitune.cost.spread import Spread, cents
 from unitune.cost.tokens import Count
-from unitune.errors import Mismatch, OverBudget
+from unitune.errors import Mismatch, OverBudget, UnreadableRecord
 from unitune.ledger import Books, CostRecord, DeploymentRecord, Ledger, RunRecord
 from unitune.specs.prices import PriceRow
 from unitune.today import today
@@ -45,6 +46,9 @@ AHEAD_SECONDS = 30.0
 """What is charged by the hour is cancelled so long before its limit: looks are up to 5 seconds
 apart, and a vendor takes its time to stop."""
 SECONDS_AN_HOUR = Decimal(3600)
+
+
+Document = TypeVar("Document", bound=BaseModel)
 
 
 class Approval(BaseModel):
@@ -70,7 +74,31 @@ class Approval(BaseModel):
 def approval_of(ledger: Ledger, run_id: str) -> Approval | None:
     """Return what a run was launched on; None where it costs nothing, or nobody wrote it down."""
     costs = ledger.costs(run_id)
-    return Approval.model_validate_json(costs[-1].approval) if costs else None
+    return _approval(costs[-1]) if costs else None
+
+
+def outcome_of(cost: CostRecord) -> Reconciliation:
+    """Return what an attempt whose outcome is written down has cost.
+
+    Raises:
+        UnreadableRecord: What is written down cannot be read.
+    """
+    return _parsed(Reconciliation, cost, "outcome")
+
+
+def _approval(cost: CostRecord) -> Approval:
+    return _parsed(Approval, cost, "approval")
+
+
+def _parsed(
+    model: type[Document], cost: CostRecord, field: Literal["approval", "outcome"]
+) -> Document:
+    try:
+        return model.model_validate_json(getattr(cost, field))
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(map(str, (field, *first["loc"])))
+        raise UnreadableRecord(f"run {cost.run_id}", where, first["msg"]) from error
 
 
 def is_limited(ledger: Ledger, run_id: str) -> bool:
@@ -88,10 +116,13 @@ def reserve(ledger: Ledger, record: RunRecord) -> None:
         Mismatch: A file that was handed over is not the one that was reckoned with.
         OverBudget: It may cost more than is left, or the price is unknown.
     """
+    # Before the money is reached for: who holds that place asks for no further connection, for
+    # which it would wait for those that wait for the place.
+    uploaded = {one.name: one.sha256 for one in ledger.artefacts(record.id) if one.kind == "upload"}
 
     def allow(books: Books, own: CostRecord) -> str:
-        approval = Approval.model_validate_json(own.approval)
-        _same_files(ledger, record, approval)
+        approval = _approval(own)
+        _same_files(record, approval, uploaded)
         fresh = repriced(approval.estimate, _book(approval, record.backend), today())
         limits = _limits(approval, books, record)
         found = budget_findings(
@@ -201,7 +232,7 @@ def overrun(ledger: Ledger, record: RunRecord) -> str | None:
     own = _of_attempt(books.costs, record)
     if own is None:
         return None
-    approval = Approval.model_validate_json(own.approval)
+    approval = _approval(own)
     seconds = _running_seconds(ledger, record)
     hours = approval.hours
     if hours is not None and seconds + AHEAD_SECONDS >= float(hours * SECONDS_AN_HOUR):
@@ -243,8 +274,8 @@ def reconciled(ledger: Ledger, record: RunRecord) -> Reconciliation | None:
     if own is None or not record.state.ended or record.job_id is None:
         return None
     if own.outcome is not None:
-        return Reconciliation.model_validate_json(own.outcome)
-    approval = Approval.model_validate_json(own.approval)
+        return outcome_of(own)
+    approval = _approval(own)
     found = reconcile(
         approval.estimate,
         _bill(ledger, record),
@@ -258,7 +289,7 @@ def reconciled(ledger: Ledger, record: RunRecord) -> Reconciliation | None:
 def lessons(costs: Iterable[CostRecord], backend: str, model: str) -> tuple[Lesson, ...]:
     """Return what earlier runs of a model have shown, oldest first."""
     outcomes = (
-        Reconciliation.model_validate_json(cost.outcome)
+        outcome_of(cost)
         for cost in costs
         if cost.outcome is not None and (cost.backend, cost.base_model) == (backend, model)
     )
@@ -272,9 +303,8 @@ _END: dict[State, End] = {
 }
 
 
-def _same_files(ledger: Ledger, record: RunRecord, approval: Approval) -> None:
-    there = {one.name: one.sha256 for one in ledger.artefacts(record.id) if one.kind == "upload"}
-    changed = sorted(name for name in approval.files if there.get(name) != approval.files[name])
+def _same_files(record: RunRecord, approval: Approval, uploaded: Mapping[str, str]) -> None:
+    changed = sorted(name for name in approval.files if uploaded.get(name) != approval.files[name])
     if changed:
         raise Mismatch(
             f"run {record.id}: {', '.join(changed)} as handed over is not the file whose cost was "
@@ -306,12 +336,12 @@ def _of_attempt(costs: Iterable[CostRecord], record: RunRecord) -> CostRecord | 
 def _usd(cost: CostRecord) -> Decimal | None:
     """Return what an attempt has cost; while nobody knows, what it may cost at most."""
     if cost.outcome is not None:
-        usd = Reconciliation.model_validate_json(cost.outcome).usd
+        usd = outcome_of(cost).usd
         if usd is not None:
             return usd
     elif cost.reserved is None or (cost.over and not cost.has_job):
         return Decimal(0)
-    most = Approval.model_validate_json(cost.approval).estimate.launch_usd
+    most = _approval(cost).estimate.launch_usd
     return None if most is None else most.high
 
 

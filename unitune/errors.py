@@ -15,6 +15,7 @@
     │   ├── Leak                          also ValueError: test cases are in the training file
     │   └── Mismatch                      also ValueError: model, template, prompt or rows disagree
     ├── OverBudget                   6    also ValueError
+    ├── UnreadableRecord             4    also ValueError: the ledger holds what it cannot mean
     ├── Busy                         4    also TimeoutError: another process is at the same run
     └── Interrupted                  130  stopped by the user, resumable
 
@@ -152,6 +153,26 @@ class OverBudget(UnituneError, ValueError):
     """The job would cost more than its budget, or its price is not known."""
 
     exit_code = 6
+
+
+class UnreadableRecord(UnituneError, ValueError):
+    """Something in the ledger cannot be read: it was damaged, or another unitune wrote it.
+
+    Args:
+        what: The record, as "run r2611…".
+        field: Which of its fields.
+        problem: What is wrong with it, with the value.
+    """
+
+    def __init__(self, what: str, field: str, problem: str) -> None:
+        super().__init__(
+            f"{what} cannot be read: in the ledger its {field} is wrong: {problem}. It was "
+            "damaged, or written by another version of unitune. Restore the ledger from a backup, "
+            "or use that version; what is not about it works as before."
+        )
+        self.what = what
+        self.field = field
+        self.problem = problem
 
 
 class Busy(UnituneError, TimeoutError):

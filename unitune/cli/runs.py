@@ -24,26 +24,31 @@ def runs(
     [dim]$ unitune runs
     $ unitune runs --limit 200[/dim]
     """
-    from unitune.cli.output import console, print_json
-    from unitune.cli.runviews import RunList, RunView, runs_table
-    from unitune.runs.run import SHOWN_RUNS, run_count
-    from unitune.runs.run import runs as newest_runs
+    from unitune.cli.output import aside, console, print_json
+    from unitune.cli.runviews import RunList, run_views, runs_table
+    from unitune.errors import UnreadableRecord
+    from unitune.runs.run import SHOWN_RUNS, look_for_runs, run_count
 
     if everything and limit is not None:
         raise UserError("give --limit N or --all, not both.")
-    found = newest_runs(None if everything else limit or SHOWN_RUNS)
-    total = max(run_count(), len(found))
+    found, unreadable = look_for_runs(None if everything else limit or SHOWN_RUNS)
+    shown = len(found) + len(unreadable)
+    total = max(run_count(), shown)
     if json:
-        views = tuple(RunView.of(run) for run in found)
-        print_json(RunList(runs=views, total=total, left_out=total - len(found)))
-    elif not found:
+        views, more = run_views(found)
+        unreadable += more
+        broken = tuple(map(str, unreadable))
+        print_json(RunList(runs=views, unreadable=broken, total=total, left_out=total - shown))
+    elif not shown:
         console().print("No runs yet. Start one: unitune run unitune.yaml")
     else:
         console().print(runs_table(found))
-        if total > len(found):
-            console().print(
-                f"The newest {len(found):,} of {total:,} runs. More: --limit N, or --all."
-            )
+        if total > shown:
+            console().print(f"The newest {shown:,} of {total:,} runs. More: --limit N, or --all.")
+    for problem in unreadable:
+        aside().print(str(problem), markup=False)
+    if unreadable:
+        raise typer.Exit(UnreadableRecord.exit_code)
 
 
 def show(run: RunId, *, json: Json = False) -> None:

@@ -15,6 +15,7 @@ from unitune.cli.money import money_facts
 from unitune.cli.output import console, facts
 from unitune.cost.documents import Estimate
 from unitune.cost.reconcile import Reconciliation
+from unitune.errors import UnreadableRecord
 from unitune.models import TunedModel
 from unitune.runs.run import Run
 
@@ -92,10 +93,24 @@ class RunList(BaseModel):
 
     schema_version: int = 1
     runs: tuple[RunView, ...]
+    unreadable: tuple[str, ...] = ()
+    """What the ledger holds in place of runs, each with what is wrong with it."""
     total: int
     """How many runs there are."""
     left_out: int
     """Of these, older ones that are not listed here; `--limit` and `--all` list more."""
+
+
+def run_views(found: list[Run]) -> tuple[tuple[RunView, ...], list[UnreadableRecord]]:
+    """Return the views of runs, and what is wrong with those that have none."""
+    views: list[RunView] = []
+    broken: list[UnreadableRecord] = []
+    for run in found:
+        try:
+            views.append(RunView.of(run))
+        except UnreadableRecord as problem:
+            broken.append(problem)
+    return tuple(views), broken
 
 
 def runs_table(found: list[Run]) -> Table:

@@ -13,10 +13,16 @@ from dataclasses import dataclass, fields, replace
 
 import sqlalchemy as sa
 
-from unitune.backend import State
 from unitune.ledger import deployments
 from unitune.ledger.database import Database
-from unitune.ledger.records import CostRecord, DeploymentRecord, Row, RunRecord
+from unitune.ledger.records import (
+    CostRecord,
+    DeploymentRecord,
+    Row,
+    RunRecord,
+    cost_of,
+    state_of,
+)
 from unitune.ledger.tables import COSTS, RUNS
 
 STORED = tuple(field.name for field in fields(CostRecord) if field.name not in ("over", "has_job"))
@@ -139,9 +145,9 @@ def _attempt(run: RunRecord) -> sa.Update:
 def _cost_of(row: Row) -> CostRecord:
     stored = {name: row[name] for name in STORED}
     if row["run_id"] is None:
-        return CostRecord(**stored, over=True, has_job=True)
+        return cost_of({**stored, "over": True, "has_job": True})
     earlier = row["attempt"] < row["newest"]
-    ended = earlier or State(row["state"]).ended
+    ended = earlier or state_of(row["state"]).ended
     # An earlier attempt that had a job was polled to its end, and so has an outcome.
     has_job = row["outcome"] is not None if earlier else row["job_id"] is not None
-    return CostRecord(**stored, over=ended, has_job=has_job)
+    return cost_of({**stored, "over": ended, "has_job": has_job})

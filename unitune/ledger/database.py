@@ -13,13 +13,14 @@ from functools import cached_property
 from pathlib import Path
 
 import sqlalchemy as sa
-from sqlalchemy.exc import DBAPIError, IntegrityError
+from sqlalchemy.exc import IntegrityError, SQLAlchemyError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-from unitune.errors import Busy, UserError
+from unitune.errors import Busy, UnituneError, UserError
 from unitune.install import upgrade_command
 from unitune.ledger.postgres import PostgreSQL
 from unitune.ledger.sqlite import SQLite
-from unitune.ledger.tables import HEAD
+from unitune.ledger.tables import HEAD, VERSIONS
 
 Store = SQLite | PostgreSQL
 
@@ -110,12 +111,21 @@ class Database:
             version = _version(connection)  # another process may just have done it
             if version == HEAD:
                 return
-            if version is not None and version > HEAD:
-                raise UserError(
-                    f"{self.name} was written by a newer unitune (schema {version}; this one knows "
-                    f"{HEAD}). Upgrade with: {upgrade_command()}"
-                )
+            if version not in (None, *VERSIONS):
+                raise self._unknown(version)
             _migrate(connection)
+
+    def _unknown(self, version: object) -> UnituneError:
+        """Return what a version of the schema that is none of ours means."""
+        if isinstance(version, str) and version.isdecimal() and version > HEAD:
+            return UserError(
+                f"{self.name} was written by a newer unitune (schema {version}; this one knows "
+                f"{HEAD}). Upgrade with: {upgrade_command()}"
+            )
+        return UnituneError(
+            f"the ledger {self.name} is damaged: {version!r} is no version of its schema. Restore "
+            "it from a backup."
+        )
 
     @contextmanager
     def _explained(self) -> Generator[None]:
@@ -127,7 +137,12 @@ class Database:
                 f"another process has just written to the ledger {self.name} what this one was "
                 "about to write. Nothing was changed; look again."
             ) from error
-        except DBAPIError as error:
+        except PoolTimeout as error:
+            raise Busy(
+                f"all connections of this process to the ledger {self.name} were in use for too "
+                "long; try again."
+            ) from error
+        except SQLAlchemyError as error:
             raise self._store.explained(error) from error
 
 
@@ -141,12 +156,13 @@ def _migrate(connection: sa.Connection) -> None:
     command.upgrade(config, "head")
 
 
-def _version_at(engine: sa.Engine) -> str | None:
+def _version_at(engine: sa.Engine) -> object:
     with engine.connect() as connection:
         return _version(connection)
 
 
-def _version(connection: sa.Connection) -> str | None:
+def _version(connection: sa.Connection) -> object:
+    """Return the version of the schema, whatever stands there; None where there is no schema."""
     if not sa.inspect(connection).has_table("alembic_version"):
         return None
     return connection.execute(sa.text("SELECT version_num FROM alembic_version")).scalar()

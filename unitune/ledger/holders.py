@@ -14,7 +14,9 @@ import subprocess
 from dataclasses import astuple, dataclass
 from functools import cache
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple
+
+from pydantic import Field, TypeAdapter, ValidationError
 
 PROC = Path("/proc")
 """Where Linux shows processes; other systems are asked through `ps` and `sysctl`."""
@@ -24,6 +26,7 @@ signal or a debugger.
 
 Source: proc_pid_stat(5); ps(1) of macOS has Z and T, too.
 """
+Pid = Annotated[int, Field(ge=0, lt=1 << 31)]
 Life = Literal["running", "stopped", "gone", "unknown"]
 
 
@@ -55,9 +58,14 @@ class Holder:
 
     @classmethod
     def parse(cls, text: str) -> Holder:
-        """Return the process that a line of the ledger names."""
-        host, boot, space, pid, started = json.loads(text)
-        return cls(host, boot, space, pid, started)
+        """Return the process that a line of the ledger names; an unknown one where it names none.
+
+        Of an unknown one nothing can be seen, so that its lease ends by the time.
+        """
+        try:
+            return cls(*_LINE.validate_json(text))
+        except ValidationError:
+            return cls("a machine that is not known", "", "", 0, "")
 
     @property
     def life(self) -> Life:
@@ -79,6 +87,9 @@ class Holder:
         """Whether this machine, by its name, has been started again since."""
         me = this_process()
         return self.host == me.host and self.boot != me.boot
+
+
+_LINE = TypeAdapter(tuple[str, str, str, Pid, str])
 
 
 def this_process() -> Holder:

@@ -23,7 +23,7 @@ import sqlalchemy as sa
 import yaml
 
 from unitune.backend import Event, State
-from unitune.errors import Busy, TwinExists
+from unitune.errors import Busy, TwinExists, UnreadableRecord
 from unitune.home import ledger_url
 from unitune.job import Job
 from unitune.ledger import costs, deployments, leases
@@ -38,8 +38,12 @@ from unitune.ledger.records import (
     RunRecord,
     Standing,
     Transition,
+    event_of,
     run_of,
     run_values,
+    state_of,
+    transition_of,
+    tried_run_of,
 )
 from unitune.ledger.tables import ARTEFACTS, DEPLOYMENTS, EVENTS, RUNS, TRANSITIONS
 
@@ -172,19 +176,23 @@ class Ledger:
         with self._database.reading() as connection:
             return self._read(connection, run_id)[0]
 
-    def newest(self, most: int) -> list[RunRecord]:
+    def newest(self, most: int | None) -> list[RunRecord | UnreadableRecord]:
         """Return the newest runs, newest first, without a look at the others.
 
+        What cannot be read comes last, as the reason why.
+
         Args:
-            most: How many at most.
+            most: How many at most; None for all.
         """
         if not self._database.exists:
             return []
         # Ids sort by time (`unitune.keys`), to 83 ms, and have an index.
         query = sa.select(*RUN_COLUMNS).order_by(RUNS.c.id.desc()).limit(most)
         with self._database.reading() as connection:
-            found = [run_of(row) for row in connection.execute(query).mappings()]
-        return sorted(found, key=lambda record: (record.created, record.id), reverse=True)
+            found = [tried_run_of(row) for row in connection.execute(query).mappings()]
+        runs = [one for one in found if isinstance(one, RunRecord)]
+        runs.sort(key=lambda record: (record.created, record.id), reverse=True)
+        return [*runs, *(one for one in found if isinstance(one, UnreadableRecord))]
 
     def run_ids(self, prefix: str = "", most: int | None = None) -> list[str]:
         """Return the ids of runs that begin so, newest first.
@@ -210,7 +218,11 @@ class Ledger:
             return connection.execute(query).scalar_one()
 
     def records(self, fingerprint: str | None = None) -> list[RunRecord]:
-        """Return all runs, or those of one training fingerprint, newest first."""
+        """Return all runs, or those of one training fingerprint, newest first.
+
+        Raises:
+            UnreadableRecord: One of them cannot be read.
+        """
         query = sa.select(*RUN_COLUMNS).order_by(RUNS.c.created.desc(), RUNS.c.id.desc())
         if fingerprint is not None:
             query = query.where(RUNS.c.fingerprint == fingerprint)
@@ -220,23 +232,30 @@ class Ledger:
             return [run_of(row) for row in connection.execute(query).mappings()]
 
     def standings(self) -> list[Standing]:
-        """Return where all runs stand, newest first."""
+        """Return where all runs stand, newest first; unknown where that cannot be read."""
         query = sa.select(RUNS.c.id, RUNS.c.backend, RUNS.c.job_id, RUNS.c.state)
         if not self._database.exists:
             return []
         with self._database.reading() as connection:
             rows = connection.execute(query.order_by(RUNS.c.created.desc(), RUNS.c.id.desc()))
-            return [Standing(row.id, row.backend, row.job_id, State(row.state)) for row in rows]
+            return [Standing(row.id, row.backend, row.job_id, state_of(row.state)) for row in rows]
 
     def job(self, run_id: str) -> Job:
-        """Return a run's job as it was launched, on whatever machine."""
+        """Return a run's job as it was launched, on whatever machine.
+
+        Raises:
+            UnreadableRecord: The ledger has something else in its place.
+        """
         query = sa.select(RUNS.c.job).where(RUNS.c.id == run_id)
         folder = self.run_folder(run_id)
         with self._database.reading() as connection:
             text = connection.execute(query).scalar()
         if text is None:  # written before jobs were kept in the ledger
             return Job.load(folder / "job.yaml")
-        return Job.model_validate({**yaml.safe_load(text), "folder": folder})
+        try:
+            return Job.model_validate({**yaml.safe_load(text), "folder": folder})
+        except (ValueError, TypeError, RecursionError, yaml.YAMLError) as error:
+            raise UnreadableRecord(f"run {run_id}", "job", "it is no job") from error
 
     def events(self, run_id: str, attempt: int, after: int = 0) -> list[RecordedEvent]:
         """Return the events of one attempt in the order they came in.
@@ -252,10 +271,8 @@ class Ledger:
             .order_by(EVENTS.c.id)
         )
         with self._database.reading() as connection:
-            return [
-                RecordedEvent(row.id, Event(row.key, row.kind, row.time, row.data))
-                for row in connection.execute(query)
-            ]
+            rows = connection.execute(query).mappings()
+            return [RecordedEvent(row["id"], event_of(row)) for row in rows]
 
     def events_keyed(self, run_id: str, attempt: int, beginning: str) -> list[Event]:
         """Return the events of one attempt whose keys begin so, in the order they came in."""
@@ -265,8 +282,8 @@ class Ledger:
             EVENTS.c.key.startswith(beginning, autoescape=True),
         )
         with self._database.reading() as connection:
-            rows = connection.execute(query.order_by(EVENTS.c.id))
-            return [Event(row.key, row.kind, row.time, row.data) for row in rows]
+            rows = connection.execute(query.order_by(EVENTS.c.id)).mappings()
+            return [event_of(row) for row in rows]
 
     def run_of_job(self, backend: str, job_id: str) -> str | None:
         """Return the id of the run that has a job of a backend; None where none has."""
@@ -278,8 +295,8 @@ class Ledger:
         """Return the states that a run went through, oldest first."""
         query = sa.select(TRANSITIONS).where(TRANSITIONS.c.run_id == run_id)
         with self._database.reading() as connection:
-            rows = connection.execute(query.order_by(TRANSITIONS.c.id))
-            return [Transition(State(row.state), row.raw, row.attempt, row.time) for row in rows]
+            rows = connection.execute(query.order_by(TRANSITIONS.c.id)).mappings()
+            return [transition_of(row) for row in rows]
 
     def add_artefact(self, record: RunRecord, artefact: Artefact) -> None:
         """Write down what a run made; a later one of the same kind and name replaces it.

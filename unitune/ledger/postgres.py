@@ -14,7 +14,7 @@ from functools import cache, cached_property, partial
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError
+from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, SQLAlchemyError
 from sqlalchemy.exc import OperationalError as NotOperating
 
 from unitune.errors import Busy, MissingExtra, UnituneError, Unreachable, UserError
@@ -111,10 +111,11 @@ class PostgreSQL:
             connection.execute(sa.select(sa.func.pg_advisory_xact_lock(UPGRADE_LOCK)))
             yield connection
 
-    def explained(self, error: DBAPIError) -> UnituneError:
-        """Return what an error of the driver means to the user."""
-        words = self._without_password(" ".join(str(error.orig).split()))
-        if getattr(error.orig, "sqlstate", None) in BUSY_STATES:
+    def explained(self, error: SQLAlchemyError) -> UnituneError:
+        """Return what an error of the driver, or of what uses it, means to the user."""
+        cause = error.orig if isinstance(error, DBAPIError) else error
+        words = self._without_password(" ".join(str(cause).split()))
+        if getattr(cause, "sqlstate", None) in BUSY_STATES:
             return Busy(f"the ledger {self.name} is in use by another process; try again.")
         if isinstance(error, NotOperating | InterfaceError):
             return Unreachable(
@@ -159,7 +160,13 @@ def _engine_at(url: sa.URL) -> sa.Engine:
     """
     try:
         engine = sa.create_engine(
-            url, connect_args=_arguments(url), pool_pre_ping=True, hide_parameters=True
+            url,
+            connect_args=_arguments(url),
+            pool_pre_ping=True,
+            hide_parameters=True,
+            # What is read after a wait for others is what they have written, whatever the server's
+            # own default.
+            isolation_level="READ COMMITTED",
         )
     except ImportError as error:
         raise MissingExtra(

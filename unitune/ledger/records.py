@@ -8,14 +8,37 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Any
+from decimal import Decimal, InvalidOperation
+from typing import Annotated, Any, TypeVar
+
+from pydantic import AfterValidator, Field, TypeAdapter, ValidationError
 
 from unitune.backend import Event, State
+from unitune.errors import UnreadableRecord
 from unitune.keys import launch_key
 from unitune.models import TunedModel
 
 Row = Mapping[Any, Any]
 """Values by the names of columns; SQLAlchemy's own type takes columns as keys, too."""
+Time = Annotated[float, Field(ge=0, lt=253_402_300_800)]
+"""Seconds since 1970, UTC, until the end of the year 9999."""
+
+
+def _amount(text: str) -> str:
+    try:
+        finite = Decimal(text).is_finite()
+    except InvalidOperation:
+        finite = False
+    if not finite:
+        raise ValueError("it is no number")
+    return text
+
+
+Amount = Annotated[str, AfterValidator(_amount)]
+"""A decimal number as text."""
+T = TypeVar("T")
+LONGEST_VALUE = 60
+"""Characters of a value that is shown."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,8 +63,8 @@ class RunRecord:
     base_model: str
     method: str
     fingerprint: str
-    created: float
-    updated: float
+    created: Time
+    updated: Time
     state: State = State.PLANNED
     raw: str = ""
     error: str | None = None
@@ -126,10 +149,10 @@ class DeploymentRecord:
     model: TunedModel
     state: str
     ref: str | None
-    usd_per_hour: str | None
-    created: float
-    until: float
-    ended: float | None
+    usd_per_hour: Amount | None
+    created: Time
+    until: Time
+    ended: Time | None
     version: int = 1
 
 
@@ -151,8 +174,8 @@ class CostRecord:
     backend: str
     base_model: str
     approval: str
-    created: float
-    reserved: float | None = None
+    created: Time
+    reserved: Time | None = None
     outcome: str | None = None
     over: bool = False
     has_job: bool = False
@@ -169,11 +192,54 @@ def run_values(record: RunRecord) -> dict[str, Any]:
 
 
 def run_of(row: Row) -> RunRecord:
-    """Return the run of a row."""
-    values: dict[str, Any] = {name: row[name] for name in RUN_FIELDS}
-    values["state"] = State(values["state"])
-    values["model"] = values["model"] and TunedModel.model_validate(values["model"])
-    return RunRecord(**values)
+    """Return the run of a row.
+
+    Raises:
+        UnreadableRecord: It cannot be one.
+    """
+    return _read(_RUN, {name: row[name] for name in RUN_FIELDS}, f"run {row['id']}")
+
+
+def tried_run_of(row: Row) -> RunRecord | UnreadableRecord:
+    """Return the run of a row, or why it cannot be one."""
+    try:
+        return run_of(row)
+    except UnreadableRecord as error:
+        return error
+
+
+def state_of(text: str) -> State:
+    """Return the state that a row names; unknown where it names none."""
+    return State(text) if text in STATES else State.UNKNOWN
+
+
+def transition_of(row: Row) -> Transition:
+    """Return the change of state of a row.
+
+    Raises:
+        UnreadableRecord: It cannot be one.
+    """
+    values = {name: row[name] for name in ("state", "raw", "attempt", "time")}
+    return _read(_TRANSITION, values, f"run {row['run_id']}", "history")
+
+
+def event_of(row: Row) -> Event:
+    """Return the event of a row.
+
+    Raises:
+        UnreadableRecord: It cannot be one.
+    """
+    values = {name: row[name] for name in ("key", "kind", "time", "data")}
+    return _read(_EVENT, values, f"run {row['run_id']}", f"event {row['id']}")
+
+
+def cost_of(values: Mapping[str, Any]) -> CostRecord:
+    """Return what is written down of money.
+
+    Raises:
+        UnreadableRecord: It cannot be that.
+    """
+    return _read(_COST, values, f"run {values['run_id']}", "cost")
 
 
 def deployment_values(record: DeploymentRecord) -> dict[str, Any]:
@@ -183,7 +249,33 @@ def deployment_values(record: DeploymentRecord) -> dict[str, Any]:
 
 
 def deployment_of(row: Row) -> DeploymentRecord:
-    """Return the deployment of a row."""
-    values: dict[str, Any] = dict(row)
-    values["model"] = TunedModel.model_validate(values["model"])
-    return DeploymentRecord(**values)
+    """Return the deployment of a row.
+
+    Raises:
+        UnreadableRecord: It cannot be one.
+    """
+    return _read(_DEPLOYMENT, dict(row), f"deployment {row['id']}")
+
+
+_RUN = TypeAdapter(RunRecord)
+_TRANSITION = TypeAdapter(Transition)
+_EVENT = TypeAdapter(Event)
+_COST = TypeAdapter(CostRecord)
+_DEPLOYMENT = TypeAdapter(DeploymentRecord)
+STATES = frozenset(map(str, State))
+
+
+def _read(adapter: TypeAdapter[T], values: Mapping[str, Any], what: str, part: str = "") -> T:
+    try:
+        return adapter.validate_python(values)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        field = ".".join(map(str, first["loc"]))
+        raise UnreadableRecord(
+            what, f"{part} {field}".strip(), f"{_short(first['input'])} ({first['msg']})"
+        ) from error
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= LONGEST_VALUE else f"{text[:LONGEST_VALUE]}…"

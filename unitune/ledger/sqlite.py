@@ -5,17 +5,18 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 import time
 from collections.abc import Generator
 from contextlib import closing, contextmanager
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 import sqlalchemy as sa
 from sqlalchemy import event
 from sqlalchemy.engine.interfaces import DBAPIConnection
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from unitune.errors import Busy, UnituneError
 from unitune.filesystem import private_file
@@ -59,6 +60,7 @@ class SQLite:
             sa.URL.create("sqlite", database=str(self.path)),
             poolclass=sa.NullPool,
             connect_args={"timeout": BUSY_SECONDS},
+            json_deserializer=_value,
         )
         event.listen(engine, "connect", _prepare)
         event.listen(engine, "begin", _begin)
@@ -101,8 +103,11 @@ class SQLite:
         with locked(lock, f"the ledger {self.name}"):
             self._refuse_lost()
             private_file(self.path)  # SQLite gives the files beside it the same mode
-            with closing(self.engine.raw_connection()) as raw:
-                raw.cursor().execute("PRAGMA journal_mode = WAL")  # never within a transaction
+            try:
+                with closing(self.engine.raw_connection()) as raw:
+                    raw.cursor().execute("PRAGMA journal_mode = WAL")  # never within a transaction
+            except sqlite3.Error as error:
+                raise self.explained(error) from error
             with self.writing(durable=True) as connection:
                 yield connection
 
@@ -124,17 +129,18 @@ class SQLite:
             "and look at your vendors' own pages for jobs and deployments that still cost money."
         )
 
-    def explained(self, error: DBAPIError) -> UnituneError:
-        """Return what an error of the driver means to the user."""
-        if getattr(error.orig, "sqlite_errorcode", 0) & 0xFF in DAMAGED:  # what follows is detail
+    def explained(self, error: SQLAlchemyError | sqlite3.Error) -> UnituneError:
+        """Return what an error of the driver, or of what uses it, means to the user."""
+        cause = error.orig if isinstance(error, DBAPIError) else error
+        if getattr(cause, "sqlite_errorcode", 0) & 0xFF in DAMAGED:  # what follows is detail
             return UnituneError(
-                f"the ledger {self.name} is damaged or no ledger: {error.orig}. Restore it from a "
+                f"the ledger {self.name} is damaged or no ledger: {cause}. Restore it from a "
                 "backup, or move it away to begin a new one."
             )
-        if "locked" in str(error.orig):
+        if "locked" in str(cause):
             return Busy(f"the ledger {self.name} is in use by another process; try again.")
         return UnituneError(
-            f"the ledger {self.name} cannot be used: {error.orig}. Check that its folder exists "
+            f"the ledger {self.name} cannot be used: {cause}. Check that its folder exists "
             "and can be written to, or set UNITUNE_DIR to another one."
         )
 
@@ -143,8 +149,18 @@ def _writer(engine: sa.Engine, *, durable: bool) -> sa.Connection:
     return engine.connect().execution_options(write=True, durable=durable)
 
 
+def _value(text: str) -> object:
+    """Return a value that is stored as JSON; what is none, as the text that it is (`records`)."""
+    try:
+        return json.loads(text)
+    except (ValueError, TypeError, RecursionError):
+        return text
+
+
 def _prepare(connection: DBAPIConnection, _record: object) -> None:
     connection.isolation_level = None
+    # A text that is damaged is one field's affair (`records`), not that of all rows beside it.
+    connection.text_factory = partial(str, encoding="utf-8", errors="replace")
     cursor = connection.cursor()
     cursor.execute("PRAGMA foreign_keys = ON")
     cursor.close()

@@ -10,6 +10,8 @@ import sqlalchemy as sa
 
 HEAD = "0003"
 """The newest version of the schema; a test holds it against `migrations`."""
+VERSIONS = tuple(f"{number:04}" for number in range(1, int(HEAD) + 1))
+"""All of them, the oldest first."""
 
 METADATA = sa.MetaData()
 RUNS = sa.Table(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from decimal import Decimal
 
-from unitune.cost.reconcile import Reconciliation
+from unitune.budgeting import outcome_of
 from unitune.data.split import Splits
 from unitune.home import home, ledger_url
 from unitune.job import Job
@@ -40,7 +40,7 @@ def billed(job: Job, splits: Splits) -> Billed | None:
         theirs = (cost.backend, cost.base_model) == (job.backend, job.base_model)
         if not theirs or cost.outcome is None or cost.run_id is None:
             continue
-        found = Reconciliation.model_validate_json(cost.outcome)
+        found = outcome_of(cost)
         same = ledger.record(cost.run_id).fingerprint == fingerprint
         if same and found.end == "succeeded" and found.usd is not None:
             return Billed(cost.run_id, found.usd)

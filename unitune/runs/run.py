@@ -11,11 +11,13 @@ making two jobs, in `unitune.runs.launching`.
 
 from __future__ import annotations
 
+import logging
 import shutil
 import socket
 import time
 from collections.abc import Generator, Iterable
 from contextlib import contextmanager
+from typing import NamedTuple
 
 from unitune import budgeting, registry
 from unitune.abilities import Vets
@@ -30,6 +32,7 @@ from unitune.errors import (
     OverBudget,
     UnituneError,
     UnknownName,
+    UnreadableRecord,
     Unsupported,
     UserError,
 )
@@ -176,15 +179,37 @@ def training_fingerprint(job: Job, splits: Splits) -> str:
     )
 
 
+class RunsFound(NamedTuple):
+    """Runs, newest first, and what stands in the ledger in place of others."""
+
+    runs: list[Run]
+    unreadable: list[UnreadableRecord]
+
+
 def runs(limit: int | None = None) -> list[Run]:
-    """Return the runs of this folder's ledger, newest first.
+    """Return the runs of this folder's ledger, newest first; one that is unreadable is logged.
+
+    Args:
+        limit: How many at most, which are read alone; None for all.
+    """
+    found = look_for_runs(limit)
+    for problem in found.unreadable:
+        logging.getLogger("unitune").warning("%s", problem)
+    return found.runs
+
+
+def look_for_runs(limit: int | None = None) -> RunsFound:
+    """Return the runs of this folder's ledger, and those that cannot be read.
 
     Args:
         limit: How many at most, which are read alone; None for all.
     """
     ledger = Ledger(home())
-    records = ledger.records() if limit is None else ledger.newest(limit)
-    return [Run(ledger, record) for record in records]
+    found = ledger.newest(limit)
+    return RunsFound(
+        [Run(ledger, record) for record in found if isinstance(record, RunRecord)],
+        [problem for problem in found if isinstance(problem, UnreadableRecord)],
+    )
 
 
 def run_count() -> int:

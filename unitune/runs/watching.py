@@ -21,7 +21,7 @@ from unitune import registry
 from unitune.abilities import Page, Surveys
 from unitune.backend import State
 from unitune.budgeting import is_limited
-from unitune.errors import BackendError, Busy, UnituneError, UnknownName
+from unitune.errors import BackendError, Busy, UnituneError, UnknownName, UnreadableRecord
 from unitune.home import home
 from unitune.ledger import Ledger, Standing
 from unitune.patience import passes, wait, wished
@@ -160,7 +160,10 @@ class _Watch:
         """Return the runs that are cancelled when they cost too much; each is looked up once."""
         for run in runs:
             if run.id not in self.limits:
-                self.limits[run.id] = is_limited(self.ledger, run.id)
+                try:
+                    self.limits[run.id] = is_limited(self.ledger, run.id)
+                except UnreadableRecord:
+                    self.limits[run.id] = False  # its next poll says so, and is its last
         return {run_id for run_id, limited in self.limits.items() if limited}
 
     def _run(self, run_id: str) -> Run:

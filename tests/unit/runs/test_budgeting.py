@@ -7,14 +7,17 @@ import os
 import signal
 import sqlite3
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from pathlib import Path
+from threading import Barrier
 
 import pytest
 from crash.forks import Fork, Gate
+from crash.postgres import new_database
 from pydantic import JsonValue
 
 from unitune import budgeting, registry
@@ -26,7 +29,7 @@ from unitune.data.split import load_splits
 from unitune.errors import Mismatch, OverBudget, Unreachable
 from unitune.home import home
 from unitune.job import Job, TrainingBudget, Tuning
-from unitune.ledger import Books, DeploymentRecord, Ledger
+from unitune.ledger import Books, DeploymentRecord, Ledger, RunRecord
 from unitune.models import TunedModel
 from unitune.offer import Billing
 from unitune.owning.billed import Billed
@@ -648,3 +651,27 @@ def test_one_that_watches_all_ends_what_costs_too_much_though_the_list_shows_no_
     launched = run.launch(job)
     limit_now(launched, high(job) / 2)
     assert State.CANCELLED is list(watching.watch_all(0))[-1].state
+
+
+def test_more_threads_than_connections_set_their_money_aside(
+    priced: Priced, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each waits for the one before it, and that one for no connection that they hold."""
+    with new_database() as url:
+        monkeypatch.setenv("UNITUNE_LEDGER", url)
+        run.launch(priced("1000"))
+        ledger = Ledger(home())
+        (first,) = ledger.records()
+        approval = json.loads(ledger.costs(first.id)[0].approval) | {"files": {}}
+        records = [replace(first, id=f"{first.id[:-2]}{number:02}") for number in range(40)]
+        for record in records:
+            ledger.add(record, approval=json.dumps(approval), again=True)
+        start = Barrier(len(records))
+
+        def set_aside(record: RunRecord) -> None:
+            start.wait(60)
+            budgeting.reserve(ledger, record)
+
+        with ThreadPoolExecutor(len(records)) as threads:
+            list(threads.map(set_aside, records))
+        assert all(cost.reserved is not None for cost in ledger.costs())

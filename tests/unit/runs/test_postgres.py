@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import sys
+import time
 import traceback
+from contextlib import ExitStack
 from pathlib import Path
+from threading import Thread
 from urllib.parse import quote
 
 import pytest
 import sqlalchemy as sa
 from crash.forks import Fork
 from crash.postgres import PASSWORD, new_database, the_server
+from sqlalchemy.exc import NoSuchTableError, SQLAlchemyError, StatementError
 
 from unitune.errors import Busy, MissingExtra, UnituneError, Unreachable, UserError
 from unitune.install import install_command
-from unitune.ledger import Ledger, postgres
+from unitune.ledger import DeploymentRecord, Ledger, postgres
 from unitune.ledger.tables import DEPLOYMENTS, RUNS
+from unitune.models import TunedModel
 
 SECRET = "planted-secret"  # noqa: S105 - planted to be looked for
 ELSEWHERE = f"postgresql+psycopg://me:{SECRET}@127.0.0.1:1/ledger"
@@ -164,3 +169,67 @@ def test_forks_leave_their_parents_connections_alone(
         assert [[]] * 20 == [ledger.records() for _ in range(20)]
         assert [str([[]] * 20)] * 3 == [fork.result() for fork in forks]
         assert [] == ledger.records()
+
+
+def test_a_pool_without_a_connection_left_is_busy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with new_database() as url:
+        monkeypatch.setenv("UNITUNE_LEDGER", url)
+        ledger = Ledger(tmp_path)
+        database = ledger._database
+        with database.reading():
+            pool = database._engine.pool
+        monkeypatch.setattr(pool, "_timeout", 0.1)
+        with ExitStack() as held:
+            for _ in range(15):
+                held.enter_context(database.reading())
+            with pytest.raises(Busy, match="all connections of this process"):
+                ledger.records()
+        assert [] == ledger.records()
+
+
+@pytest.mark.parametrize(
+    "odd", [StatementError("x", None, None, ValueError("y")), NoSuchTableError("t")]
+)
+def test_whatever_the_database_library_raises_is_an_error_of_ours(
+    tmp_path: Path, store: str, odd: SQLAlchemyError
+) -> None:
+    del store
+    database = Ledger(tmp_path)._database
+    with pytest.raises(UnituneError, match="cannot be used"), database.writing():
+        raise odd
+
+
+@pytest.mark.parametrize("isolation", ["read committed", "repeatable read", "serializable"])
+def test_the_books_are_read_once_nobody_else_sets_money_aside(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, isolation: str
+) -> None:
+    """Whatever the server's default is: a view of before the wait would miss what came in it."""
+    with new_database() as url:
+        name = url.rpartition("@/")[2].partition("?")[0]
+        level = f"ALTER DATABASE {name} SET default_transaction_isolation TO '{isolation}'"
+        the_server().run(level)
+        monkeypatch.setenv("UNITUNE_LEDGER", url)
+        ledger = Ledger(tmp_path)
+        model = TunedModel(backend="fake", name="m", base="b")
+
+        def record(name: str) -> DeploymentRecord:
+            return DeploymentRecord(
+                name, None, "fake", name, model, "planned", None, None, 1.0, 2.0, None
+            )
+
+        seen: list[str] = []
+        second = Thread(
+            target=ledger.add_deployment,
+            args=(record("d2"), lambda books: seen.extend(one.id for one in books.deployments)),
+        )
+
+        def begin_the_second(_: object) -> None:
+            second.start()
+            time.sleep(0.5)
+            assert [] == seen
+
+        ledger.add_deployment(record("d1"), begin_the_second)
+        second.join(30)
+        assert ["d1"] == seen
