@@ -23,6 +23,9 @@ class Index:
         redirects: Whether file addresses lead elsewhere first.
         listed_sha256: A hash to list instead of the true one.
         credentials: The Authorization header that it insists on.
+        files_at: Address that listed files lie at; its own by default.
+        mirror: Address that redirects lead to; its own by default.
+        sent: The Authorization header of each request.
     """
 
     files: dict[str, bytes] = field(default_factory=dict)
@@ -32,6 +35,9 @@ class Index:
     redirects: bool = False
     listed_sha256: str | None = None
     credentials: str | None = None
+    files_at: str = ""
+    mirror: str = ""
+    sent: list[str | None] = field(default_factory=list)
     address: str = ""
     requests: list[tuple[str, str | None]] = field(default_factory=list)
     """Path and Range header of each request."""
@@ -49,6 +55,7 @@ class Handler(BaseHTTPRequestHandler):
         """Answer a page, a redirect or a file."""
         index = self.index
         index.requests.append((self.path, self.headers["Range"]))
+        index.sent.append(self.headers["Authorization"])
         name = self.path.rpartition("/")[2]
         if index.credentials and self.headers["Authorization"] != index.credentials:
             self._send(401, b"", "text/plain")
@@ -58,7 +65,7 @@ class Handler(BaseHTTPRequestHandler):
             self._send(404, b"not here", "text/plain")
         elif index.redirects and self.path.startswith("/files/"):
             self.send_response(302)
-            self.send_header("Location", f"/mirror/{name}")
+            self.send_header("Location", f"{index.mirror}/mirror/{name}")
             self.send_header("Content-Length", "0")
             self.end_headers()
         else:
@@ -71,7 +78,11 @@ class Handler(BaseHTTPRequestHandler):
         }
         if self.index.form == "json":
             rows = [
-                {"filename": name, "url": f"/files/{name}", "hashes": {"sha256": value}}
+                {
+                    "filename": name,
+                    "url": f"{self.index.files_at}/files/{name}",
+                    "hashes": {"sha256": value},
+                }
                 for name, value in files.items()
             ]
             body = json.dumps({"meta": {"api-version": "1.0"}, "name": "tiny-model", "files": rows})

@@ -67,3 +67,16 @@ def shown(text: str) -> str:
     except ValueError:
         return "an address that cannot be read"
     return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
+
+
+def redirected(location: str | None) -> str:
+    """Return the words for an answer that points elsewhere.
+
+    Redirects are not followed where a key or a question is sent: either would go to a server that
+    nobody has named, and a question may arrive there as another one.
+
+    Args:
+        location: The answer's header of this name.
+    """
+    where = f" to {shown(location)}" if location else ""
+    return f"it redirects{where}, and redirects are not followed. Use the final address"

@@ -1,15 +1,19 @@
 """Secrets taken out of words that somebody else wrote: one rule for keys, tokens and passwords.
 
-A vendor, a proxy or a database may repeat what it was sent. A secret of usual length is taken out
-wherever it stands, inside other words too. One that is short, as stand-ins of vendors are given, is
-taken out as a word of its own alone, and one of a few letters not at all: it hides nothing, and
-without it "no such job exists" could not be read.
+A vendor, a proxy or a database may repeat what it was sent, as it was or in base64 (as HTTP's Basic
+form has it) or percent-encoded. A secret of usual length is taken out wherever it stands, inside
+other words too. One that is short, as stand-ins of vendors are given, is taken out as a word of its
+own alone, and one of a few letters not at all: it hides nothing, and without it "no such job
+exists" could not be read.
 """
 
 from __future__ import annotations
 
+import base64
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from urllib.parse import quote, unquote, urlsplit
+from urllib.request import getproxies
 
 MARK = "***"
 USUAL_CHARACTERS = 8
@@ -18,17 +22,41 @@ FEWEST_CHARACTERS = 5
 """Below, it is one of the usual stand-ins: test, mock, none, key."""
 
 
-def redacted(words: str, secrets: Iterable[str | None]) -> str:
-    """Return words without secrets.
+def redacted(words: str, secrets: Iterable[str | None], most: int | None = None) -> str:
+    """Return words without secrets, nor the passwords of proxies that the environment names.
 
     Args:
-        words: As they came.
+        words: As they came, and whole: half a secret at a cut would not be known.
         secrets: What must not be shown; None and empty ones are passed over.
+        most: Characters that are kept, of the words as they are returned.
     """
+    known = {*filter(None, secrets), *_proxy_secrets()}
+    forms = {form for secret in known for form in _forms(secret)}
     # The longest first: one may be the beginning of another.
-    for secret in sorted(filter(None, secrets), key=len, reverse=True):
-        if len(secret) >= USUAL_CHARACTERS:
-            words = words.replace(secret, MARK)
-        elif len(secret) >= FEWEST_CHARACTERS:
-            words = re.sub(rf"(?<!\w){re.escape(secret)}(?!\w)", MARK, words)
-    return words
+    for form in sorted(forms, key=lambda form: (-len(form), form)):
+        if len(form) >= USUAL_CHARACTERS:
+            words = words.replace(form, MARK)
+        elif len(form) >= FEWEST_CHARACTERS:
+            words = re.sub(rf"(?<!\w){re.escape(form)}(?!\w)", MARK, words)
+    return words[:most]
+
+
+def _forms(secret: str) -> Iterator[str]:
+    """Yield a secret as it may be repeated."""
+    yield secret
+    if len(secret) >= FEWEST_CHARACTERS:
+        yield quote(secret, safe="")
+        yield base64.b64encode(secret.encode()).decode().rstrip("=")
+
+
+def _proxy_secrets() -> Iterator[str]:
+    for proxy in getproxies().values():
+        try:
+            place = urlsplit(proxy)
+        except ValueError:
+            continue
+        if place.password:
+            yield place.password
+            password = unquote(place.password)
+            yield password
+            yield f"{unquote(place.username or '')}:{password}"

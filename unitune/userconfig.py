@@ -12,19 +12,16 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated
 
-from pydantic import Field, ValidationError
+from pydantic import ValidationError
 
 from unitune import yamlfile
 from unitune.errors import JobError, UserError
 from unitune.filesystem import replacing
-from unitune.specs.address import Origin
-from unitune.specs.contenders import VARIABLE
+from unitune.specs.address import Origin, VariableName
 from unitune.specs.spec import Spec
 
 FILE = "config.yaml"
-VariableName = Annotated[str, Field(pattern=VARIABLE)]
 
 
 class UserConfig(Spec):

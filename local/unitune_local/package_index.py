@@ -22,12 +22,13 @@ from dataclasses import dataclass
 from html.parser import HTMLParser
 from http import HTTPStatus
 from pathlib import Path
-from urllib.parse import urldefrag, urljoin, urlsplit, urlunsplit
+from urllib.parse import SplitResult, urldefrag, urljoin, urlsplit, urlunsplit
 
 import certifi
 import httpx
 from pydantic import BaseModel, ValidationError
 
+from unitune.addresses import NotAnAddress, as_origin, shown
 from unitune.bodies import PACKED, BodyError, hooks
 from unitune.errors import BackendError, Mismatch, Unreachable
 from unitune_local.pip_settings import PipSettings
@@ -122,7 +123,7 @@ def fetch(wanted: WantedFile, target: Path, settings: PipSettings, progress: Pro
     if found != wanted.sha256:
         part.unlink()
         raise Mismatch(
-            f"{wanted.name} from {_shown(url)} has SHA-256 {found}, expected {wanted.sha256}: "
+            f"{wanted.name} from {shown(url)} has SHA-256 {found}, expected {wanted.sha256}: "
             "the file is not the one that was pinned, and was deleted. Try again; if it stays so, "
             "ask whoever runs this package index."
         )
@@ -138,7 +139,7 @@ def _find(wanted: WantedFile, settings: PipSettings) -> str:
         try:
             files = _files(page, settings)
         except (httpx.HTTPError, httpx.InvalidURL) as error:
-            failures.append(f"{_shown(page)}: {_reason(error)}")
+            failures.append(f"{shown(page)}: {_reason(error)}")
             answered |= not isinstance(error, httpx.TransportError)
             continue
         answered = True
@@ -146,7 +147,7 @@ def _find(wanted: WantedFile, settings: PipSettings) -> str:
             if file.filename == wanted.name:
                 _check_offered(file, wanted, page)
                 return _with_credentials(urljoin(page, file.url), page)
-        failures.append(f"{_shown(page)}: it does not list the file")
+        failures.append(f"{shown(page)}: it does not list the file")
     tried = "; ".join(failures) or "pip is configured with no-index"
     hint = "Check the network and pip's index-url, or set PIP_INDEX_URL."
     message = f"cannot get {wanted.name} from a package index ({tried}). {hint}"
@@ -175,7 +176,7 @@ def _check_offered(file: _File, wanted: WantedFile, page: str) -> None:
     offered = file.hashes.get("sha256")
     if offered is not None and offered != wanted.sha256:
         raise Mismatch(
-            f"{_shown(page)} offers a {wanted.name} with SHA-256 {offered}, expected "
+            f"{shown(page)} offers a {wanted.name} with SHA-256 {offered}, expected "
             f"{wanted.sha256}: it is not the file that was pinned. Use another package index."
         )
 
@@ -187,12 +188,12 @@ def _download(client: httpx.Client, url: str, part: Path, progress: Progress) ->
         except httpx.TransportError as error:
             if attempt == ATTEMPTS:
                 raise Unreachable(
-                    f"the download of {_shown(url)} was cut {ATTEMPTS} times ({_reason(error)}); "
+                    f"the download of {shown(url)} was cut {ATTEMPTS} times ({_reason(error)}); "
                     "what is here is kept, so the next try goes on from there."
                 ) from error
             time.sleep(PAUSE_SECONDS * attempt)
-        except httpx.HTTPError as error:
-            raise BackendError(f"{_shown(url)} was not delivered: {_reason(error)}.") from error
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            raise BackendError(f"{shown(url)} was not delivered: {_reason(error)}.") from error
         else:
             return
 
@@ -241,17 +242,19 @@ def _certificates(settings: PipSettings) -> ssl.SSLContext:
 
 
 def _with_credentials(url: str, page: str) -> str:
-    """Keep the index's user and password for files that the same host serves."""
+    """Keep the index's user and password for files of the same scheme, host and port."""
     index, file = urlsplit(page), urlsplit(url)
-    if index.username and not file.username and index.hostname == file.hostname:
+    if index.username and not file.username and _origin(index) == _origin(file):
         return urlunsplit(file._replace(netloc=index.netloc))
     return url
 
 
-def _shown(url: str) -> str:
-    """Return an address without credentials and query, which may hold secrets."""
-    parts = urlsplit(url)
-    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
+def _origin(parts: SplitResult) -> str | None:
+    """Return scheme, host and port; None for what is no plain address."""
+    try:
+        return as_origin(f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}")
+    except NotAnAddress:
+        return None
 
 
 def _reason(error: httpx.HTTPError | httpx.InvalidURL) -> str:

@@ -56,7 +56,7 @@ class Forgetful:
 def served(vendor: Forgetful, patch: pytest.MonkeyPatch) -> Iterator[Server]:
     with serve(vendor) as server:
         patch.setenv("OPENAI_API_KEY", KEY)
-        patch.setenv("OPENAI_API_KEY_127_0_0_1", KEY)
+        patch.setenv("UNITUNE_ALLOW_KEYS", f"OPENAI_API_KEY@{server.url}")
         registry.backend.cache_clear()
         yield server
         registry.backend.cache_clear()

@@ -30,6 +30,7 @@ from unitune.cli import (
     hosting,
     importing,
     jobs,
+    keys,
     machine,
     ownership,
     planning,
@@ -111,6 +112,7 @@ app.command(rich_help_panel=HOSTED)(hosting.deployments)
 app.command(rich_help_panel=HOSTED)(weights.checkpoints)
 app.command(rich_help_panel=HOSTED)(weights.download)
 app.add_typer(machine.models, rich_help_panel=HERE)
+app.add_typer(keys.keys, rich_help_panel=HERE)
 app.command(rich_help_panel=HERE)(machine.doctor)
 app.command(rich_help_panel=HERE)(machine.trust)
 app.command(rich_help_panel=HERE)(machine.schema)

@@ -115,7 +115,7 @@ def compare(  # noqa: PLR0913 - each has a name and a default
     check_roles(job.evaluate.contenders)
     _check_train(job, run)
     if not replay:
-        check_sources(job.evaluate.contenders)
+        check_sources(job.evaluate)
     if batch:
         _check_batches(job, deploy_seconds)
     offer = registry.offer(job.backend)

@@ -3,7 +3,7 @@
 `readiness_findings` asks what `unitune.evaluate.compare` asks, by the same functions and in the
 same words, as far as neither a model, a key nor the user's own code is needed: contenders, scorers,
 test cases, slices, clusters, pinned cases. What only matters once there are answers, such as a
-baseline file that is still to be written, is a warning.
+baseline file that is still to be written or a key that may not be sent yet, is a warning.
 """
 
 from __future__ import annotations
@@ -11,10 +11,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from unitune import registry
+from unitune.credentials import check_allowed
 from unitune.data.dataset import Row
 from unitune.data.findings import Finding, error, note
 from unitune.data.load import load, read
 from unitune.errors import DataError, MissingExtra, UnituneError
+from unitune.evaluate.asking.sources import keys_sent
 from unitune.evaluate.baseline import standing
 from unitune.evaluate.contenders.build import check_roles
 from unitune.evaluate.evidence import pinned_cases
@@ -60,6 +62,9 @@ def _contenders(job: Job) -> Iterator[Finding]:
     for spec in job.evaluate.contenders:
         if isinstance(spec, Model):
             yield from _refusals(lambda name=spec.backend: registry.offer(name))
+    for sent in keys_sent(job.evaluate):
+        for finding in _refusals(lambda one=sent: check_allowed(*one)):
+            yield finding.model_copy(update={"severity": "warning"})
 
 
 def _cases(job: Job) -> Iterator[Finding]:

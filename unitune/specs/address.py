@@ -1,13 +1,17 @@
-"""An address in a job file or in options, refused where it may hold a secret."""
+"""Addresses in a job file or in options, refused where they may hold a secret; variables' names."""
 
 from __future__ import annotations
 
+import re
 from typing import Annotated
 
-from pydantic import AfterValidator
+from pydantic import AfterValidator, Field
 from pydantic_core import PydanticCustomError
 
 from unitune.addresses import UNREPEATED, NotAnAddress, as_origin, checked
+
+VARIABLE = r"^[A-Za-z_][A-Za-z0-9_]*$"
+"""Name of an environment variable."""
 
 
 def _address(text: str) -> str:
@@ -27,5 +31,20 @@ def _origin(text: str) -> str:
 
 Address = Annotated[str, AfterValidator(_address)]
 """Scheme, host and path, such as ``https://example.com/v1``."""
+
+
+def _variable(text: str) -> str:
+    if not re.fullmatch(VARIABLE, text):
+        raise PydanticCustomError(
+            UNREPEATED,
+            "write the name of an environment variable, such as LLM_API_KEY, never a key",
+        )
+    return text
+
+
+VariableName = Annotated[
+    str, AfterValidator(_variable), Field(json_schema_extra={"pattern": VARIABLE})
+]
+"""Name of an environment variable with a key; what is none may be the key, and is not repeated."""
 Origin = Annotated[str, AfterValidator(_origin)]
 """Scheme, host and port, such as ``https://example.com``."""

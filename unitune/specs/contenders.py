@@ -12,13 +12,12 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BeforeValidator, Field, JsonValue, model_validator
 
+from unitune.specs.address import Address, VariableName
 from unitune.specs.spec import Typed, from_name
 
 Role = Literal["baseline", "candidate", "reference"]
 PromptKind = Literal["zero-shot", "instructed", "few-shot"]
 ShotChoice = Literal["auto", "random", "nearest"]
-
-VARIABLE = r"^[A-Za-z_][A-Za-z0-9_]*$"
 
 
 class ZeroShot(Typed):
@@ -101,12 +100,13 @@ class Server(Prompted):
     """Any model on a server that speaks OpenAI's chat completions."""
 
     type: Literal["server"] = "server"
-    url: str
+    url: Address
     """Base URL with its version, such as ``http://127.0.0.1:8000/v1``."""
     model: str
     """Its name there."""
-    api_key_variable: Annotated[str, Field(pattern=VARIABLE)] | None = None
-    """Environment variable that holds the key; the key itself never stands in a job."""
+    api_key_variable: VariableName | None = None
+    """Environment variable that holds the key, which never stands in a job itself; the user must
+    have allowed it for this address (`unitune keys allow`)."""
     name: str = Field(default_factory=lambda given: given.get("model", "server"))
     """In the report; by default that of the model."""
     role: Role = "reference"

@@ -16,11 +16,18 @@ from typing import Annotated, ClassVar, Literal, Self, TypeAlias
 from pydantic import BeforeValidator, Field, JsonValue, field_validator, model_validator
 
 from unitune import yamlfile
+from unitune.addresses import NotAnAddress, as_origin
+from unitune.specs.address import Address, VariableName
 from unitune.specs.graders import Grader, code_in
 from unitune.specs.spec import Typed, from_name
 
 Occurrence: TypeAlias = Literal["only", "first", "last"]
 """Which of several findings in a text is the answer; only: several different ones are none."""
+
+
+EMBEDDINGS_URL = "https://api.openai.com/v1"
+EMBEDDINGS_KEY = "OPENAI_API_KEY"
+"""The one key that needs no permission to be sent to `EMBEDDINGS_URL`: it is that vendor's."""
 
 
 class Scored(Typed):
@@ -180,12 +187,23 @@ class Embedding(Scored):
 
     type: Literal["embedding"] = "embedding"
     name: str = "embedding"
-    base_url: str = "https://api.openai.com/v1"
+    base_url: Address = EMBEDDINGS_URL
     """Where ``/embeddings`` is asked; answers and expected answers are sent there."""
     model: str
     """The endpoint's name of the embedding model."""
-    api_key_variable: str | None = "OPENAI_API_KEY"
-    """Environment variable that holds the key; null for a server that wants none."""
+    api_key_variable: VariableName | None = Field(
+        default_factory=lambda given: _own_key(str(given.get("base_url")))
+    )
+    """Environment variable that holds the key; the user must have allowed it for another
+    `base_url` than the default (`unitune keys allow`), which gets none unless it is named."""
+
+
+def _own_key(url: str) -> str | None:
+    """Return the variable of the key that an embeddings endpoint gets unless the job says."""
+    try:
+        return EMBEDDINGS_KEY if as_origin(url) == as_origin(EMBEDDINGS_URL) else None
+    except NotAnAddress:
+        return None
 
 
 class ClassF1(Labelled):

@@ -13,8 +13,15 @@ from typing import Any
 
 import anthropic
 import httpx2
-from anthropic import Anthropic, AsyncAnthropic
+from anthropic import (
+    Anthropic,
+    AsyncAnthropic,
+    DefaultAsyncHttpxClient,
+    DefaultHttpxClient,
+)
 
+from unitune.addresses import redirected
+from unitune.credentials import environment_address
 from unitune.errors import BackendError, UnituneError, Unreachable, UserError
 from unitune.ratelimits import asked_pause
 from unitune.redaction import redacted
@@ -24,6 +31,7 @@ ANSWER_SECONDS = 300.0
 """Longest wait for one answer."""
 RETRIES = 4
 """Repeats of what may be repeated, after 408, 409, 429, 5xx or no answer."""
+ADDRESS = "ANTHROPIC_BASE_URL"
 SECRETS = ("ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN")
 NO_KEY = "Claude cannot be asked without a key. Set ANTHROPIC_API_KEY."
 ADVICE = {
@@ -39,7 +47,9 @@ def new_client() -> AsyncAnthropic:
 
     It sends a question once.
     """
-    return AsyncAnthropic(timeout=ANSWER_SECONDS, max_retries=0)
+    environment_address(ADDRESS)  # which the SDK reads
+    connections = DefaultAsyncHttpxClient(follow_redirects=False)
+    return AsyncAnthropic(timeout=ANSWER_SECONDS, max_retries=0, http_client=connections)
 
 
 def new_sync_client() -> Anthropic:
@@ -48,7 +58,9 @@ def new_sync_client() -> Anthropic:
     Raises:
         UserError: No key is set.
     """
-    client = Anthropic(timeout=ANSWER_SECONDS, max_retries=RETRIES)
+    environment_address(ADDRESS)
+    connections = DefaultHttpxClient(follow_redirects=False)
+    client = Anthropic(timeout=ANSWER_SECONDS, max_retries=RETRIES, http_client=connections)
     if not client.auth_headers and client.custom_auth is None:
         client.close()
         raise UserError(NO_KEY)
@@ -113,6 +125,8 @@ def safe(words: str) -> str:
 
 def _said(error: anthropic.APIStatusError) -> str:
     """Return Anthropic's own words; its errors are ``{error: {type, message}}``."""
+    if error.response.is_redirect:
+        return safe(redirected(error.response.headers.get("location")))
     body: Any = error.body
     try:
         words = body["error"]["message"]

@@ -30,6 +30,7 @@ from botocore.exceptions import ConnectionError as AwsConnectionError
 from botocore.parsers import ResponseParserError
 from botocore.session import Session
 
+from unitune.credentials import environment_address
 from unitune.errors import BackendError, UnituneError, Unreachable, UserError
 from unitune.ratelimits import asked_pause
 from unitune.redaction import redacted
@@ -115,6 +116,9 @@ class Clients:
         return session
 
     def _new(self, service: str, attempts: int, read_seconds: float) -> Any:
+        for name in os.environ:
+            if name.startswith("AWS_ENDPOINT_URL"):
+                environment_address(name)  # botocore reads it, and repeats it in its errors
         config = Config(
             connect_timeout=CONNECT_SECONDS,
             read_timeout=read_seconds,

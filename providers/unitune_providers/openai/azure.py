@@ -20,6 +20,8 @@ import httpx2
 from pydantic import JsonValue
 
 from unitune.abilities import Deployed
+from unitune.addresses import redirected
+from unitune.credentials import environment_address
 from unitune.errors import BackendError, Unreachable, UserError
 from unitune.models import TunedModel
 from unitune.options import validated
@@ -152,12 +154,15 @@ def _send(
             json=body,
             headers=headers,
             timeout=SECONDS,
+            follow_redirects=False,
         )
     except httpx2.TransportError as error:
         raise Unreachable(f"azure could not {doing}: no answer from {address}.") from error
     if answer.is_success or (answer.status_code in GONE and method != "PUT"):
         return answer
-    words = redacted(_said(answer), [token])
+    moved = answer.is_redirect
+    said = redirected(answer.headers.get("location")) if moved else _said(answer)
+    words = redacted(said, [token])
     raise BackendError(
         f"azure could not {doing}: {words} (HTTP {answer.status_code}).",
         status=answer.status_code,
@@ -183,15 +188,24 @@ def _said(answer: httpx2.Response) -> str:
         return answer.reason_phrase
 
 
+def endpoint() -> str:
+    """Return the address of the Azure resource.
+
+    Raises:
+        UserError: The environment does not name it, or it is no address.
+    """
+    required("AZURE_OPENAI_ENDPOINT", "the address of the Azure resource")
+    return environment_address("AZURE_OPENAI_ENDPOINT") or ""
+
+
 def _address(name: str) -> str:
     subscription = required("AZURE_SUBSCRIPTION_ID", "the Azure subscription")
     group = required("AZURE_RESOURCE_GROUP", "the resource group of the Azure resource")
-    endpoint = required("AZURE_OPENAI_ENDPOINT", "the address of the Azure resource")
-    host = urlsplit(endpoint).hostname or ""
+    host = urlsplit(endpoint()).hostname or ""
     account = os.environ.get("AZURE_OPENAI_ACCOUNT") or host.partition(".")[0]
-    root = os.environ.get("AZURE_RESOURCE_MANAGER_URL") or ARM_URL
+    root = environment_address("AZURE_RESOURCE_MANAGER_URL") or ARM_URL
     return (
-        f"{root.rstrip('/')}/subscriptions/{subscription}/resourceGroups/{group}/providers/"
+        f"{root}/subscriptions/{subscription}/resourceGroups/{group}/providers/"
         f"Microsoft.CognitiveServices/accounts/{account}/deployments/{name}"
     )
 

@@ -29,6 +29,7 @@ from pydantic import JsonValue
 
 from unitune.abilities import Deployed
 from unitune.backend import Guarantee, Launch
+from unitune.credentials import environment_address
 from unitune.errors import BackendError, JobError
 from unitune.fields import Fields
 from unitune.job import Job
@@ -49,7 +50,14 @@ from unitune_providers.openai.request import (
     method_part,
     nebius_part,
 )
-from unitune_providers.openai.server import Server, client, named_server, required, split
+from unitune_providers.openai.server import (
+    Server,
+    client,
+    named_server,
+    named_variable,
+    required,
+    split,
+)
 from unitune_providers.openai.wire import METADATA_KEY, NOT_FOUND, PausingWire, WireBackend
 from unitune_providers.unreadable import reads_answers
 
@@ -74,8 +82,8 @@ class OpenAIBackend(BatchingWire, PausingWire):
         if url is not None:
             return named_server(self.name, url)
         key = required("OPENAI_API_KEY", "the key for OpenAI")
-        own = os.environ.get("OPENAI_BASE_URL") or OPENAI_URL
-        return Server(self.name, own.rstrip("/"), key, "OPENAI_API_KEY")
+        own = environment_address("OPENAI_BASE_URL") or OPENAI_URL
+        return Server(self.name, own, key, "OPENAI_API_KEY")
 
     def filters(self, server: Server) -> bool:
         """Whether the list of jobs can be asked for one launch key: at OpenAI's own server."""
@@ -92,8 +100,11 @@ class OpenAIBackend(BatchingWire, PausingWire):
         return Guarantee.FINDABLE if keeps else Guarantee.SUFFIX_ONLY
 
     def vet(self, job: Job) -> None:
-        """Refuse a job whose options are not valid, or do not go with its method."""
-        method_part(job, read_options(job, self.name, OpenAIOptions))
+        """Refuse a job whose options do not go with its method, or whose server gets no key."""
+        options = read_options(job, self.name, OpenAIOptions)
+        method_part(job, options)
+        if options.base_url is not None:
+            named_variable(self.name, options.base_url)
 
     def address_near(self, folder: Path) -> str | None:
         """Return the base_url of the job whose run's folder this is, or lies around it."""
@@ -149,9 +160,7 @@ class AzureBackend(PausingWire):
     def server(self, url: str | None = None) -> Server:
         """Return the resource that ``AZURE_OPENAI_ENDPOINT`` names."""
         del url  # only OpenAI's jobs name servers
-        endpoint = required("AZURE_OPENAI_ENDPOINT", "the address of the Azure resource").rstrip(
-            "/"
-        )
+        endpoint = arm.endpoint()
         address = endpoint if endpoint.endswith("/openai/v1") else f"{endpoint}/openai/v1"
         if os.environ.get("AZURE_OPENAI_AD_TOKEN"):
             token = required("AZURE_OPENAI_AD_TOKEN", "the token for Azure OpenAI")
@@ -213,12 +222,12 @@ class MantleBackend(WireBackend):
         """Return the endpoint of ``AWS_REGION``, or ``AWS_BEDROCK_BASE_URL``."""
         del url  # only OpenAI's jobs name servers
         key = required("AWS_BEARER_TOKEN_BEDROCK", "the Amazon Bedrock API key")
-        address = os.environ.get("AWS_BEDROCK_BASE_URL")
+        address = environment_address("AWS_BEDROCK_BASE_URL")
         if not address:
             region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
             region = region or required("AWS_REGION", "the region of Amazon Bedrock")
             address = MANTLE_URL.format(region=region)
-        return Server(self.name, address.rstrip("/"), key, "AWS_BEARER_TOKEN_BEDROCK")
+        return Server(self.name, address, key, "AWS_BEARER_TOKEN_BEDROCK")
 
     def vet(self, job: Job) -> None:
         """Refuse a job whose options are not valid, or that has no grader."""
@@ -243,8 +252,8 @@ class NebiusBackend(WireBackend):
         """Return Nebius' server, or what ``NEBIUS_BASE_URL`` names."""
         del url  # only OpenAI's jobs name servers
         key = required("NEBIUS_API_KEY", "the key for Nebius Token Factory")
-        address = os.environ.get("NEBIUS_BASE_URL") or NEBIUS_URL
-        return Server(self.name, address.rstrip("/"), key, "NEBIUS_API_KEY")
+        address = environment_address("NEBIUS_BASE_URL") or NEBIUS_URL
+        return Server(self.name, address, key, "NEBIUS_API_KEY")
 
     def vet(self, job: Job) -> None:
         """Refuse a job whose options are not valid, or contradict its tuning."""

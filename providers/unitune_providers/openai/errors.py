@@ -13,6 +13,7 @@ from typing import cast
 
 import openai
 
+from unitune.addresses import redirected
 from unitune.errors import BackendError, Unreachable
 from unitune.fields import Unreadable
 from unitune.ratelimits import asked_pause
@@ -60,7 +61,9 @@ def ours(
     who = f"{server.backend} could not {doing}"
     if isinstance(error, openai.APIStatusError):
         status = error.status_code
-        words = refusal(server, doing, status, error.body, otherwise=error.message)
+        moved = redirected(error.response.headers.get("location"))
+        told = {"message": moved} if error.response.is_redirect else error.body
+        words = refusal(server, doing, status, told, otherwise=error.message)
         return BackendError(
             words,
             status=status,

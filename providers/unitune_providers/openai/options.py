@@ -14,6 +14,7 @@ from pydantic import Field, JsonValue
 from unitune.errors import JobError
 from unitune.job import Auto, Job, Spec
 from unitune.options import job_options
+from unitune.specs.address import Address
 
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
@@ -71,8 +72,9 @@ class OwnHyperparameters(WireOptions):
 class OpenAIOptions(OwnHyperparameters):
     """OpenAI's, or those of another server that speaks its wire."""
 
-    base_url: str | None = None
-    """Another OpenAI-compatible server, for this job alone."""
+    base_url: Address | None = None
+    """Another OpenAI-compatible server, for this job alone; its key is the one that the user has
+    allowed for it (`unitune keys allow`)."""
 
 
 class AzureOptions(OwnHyperparameters):

@@ -11,15 +11,16 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import lru_cache
 from hashlib import sha256
 from typing import Protocol
-from urllib.parse import urlsplit
 
-from openai import AsyncOpenAI, Omit, OpenAI
+from openai import AsyncOpenAI, DefaultAsyncHttpxClient, DefaultHttpxClient, Omit, OpenAI
 
-from unitune.errors import JobError, UserError
+from unitune.credentials import allowed_variables, not_allowed, origin_of
+from unitune.errors import UserError
 from unitune.fields import Fields, Unreadable, read_json
 
 READ_SECONDS = 60.0
@@ -67,13 +68,23 @@ class Server:
     @property
     def headers(self) -> dict[str, str | Omit]:
         """What the SDK's own headers are changed by."""
-        # The SDK takes organisation and project from the environment, whoever is asked.
+        # The SDK takes organisation, project and further headers, a key among them, from the
+        # environment, whoever is asked.
         ours: dict[str, str | Omit] = {}
         if self.backend != "openai" or self.named:
             ours |= {"OpenAI-Organization": Omit(), "OpenAI-Project": Omit()}
+            ours |= {name: Omit() for name in _custom_headers()}
+            ours["Authorization"] = f"Bearer {self.key}"
         if self.key_header is not None:
             ours[self.key_header] = self.key
         return ours
+
+
+def _custom_headers() -> list[str]:
+    """Return the names of the headers that are meant for OpenAI, as its SDK reads them."""
+    lines = os.environ.get("OPENAI_CUSTOM_HEADERS", "").split("\n")
+    names = [line.partition(":")[0].strip() for line in lines if ":" in line]
+    return [name for name in names if name.lower() != "authorization"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,24 +107,30 @@ def split(ref: str) -> Marked:
 
 
 def named_server(backend: str, url: str) -> Server:
-    """Return a server that a job names; its key has an environment variable of its own.
-
-    Otherwise a job file from elsewhere could have the vendor's key sent to any address.
+    """Return a server that a job or an id names, with the key that the user has allowed for it.
 
     Raises:
         JobError: It is no address.
-        UserError: There is no key for it.
+        UserError: No key is allowed for it, or it is not set.
     """
-    place = urlsplit(url)
-    host = place.hostname
-    if place.scheme not in ("http", "https") or host is None or place.query or "@" in place.netloc:
-        raise JobError(
-            f"options.{backend}.base_url is {url!r}, which is no base URL. Write it like "
-            "https://example.com/v1, without user name and query."
-        )
-    variable = f"OPENAI_API_KEY_{re.sub(r'[^A-Z0-9]', '_', host.upper())}"
-    key = required(variable, f"the key for {host}, which the job names as options.base_url,")
+    variable = named_variable(backend, url)
+    key = required(
+        variable, f"the key for {origin_of(url)}, which is no address of {backend}'s own,"
+    )
     return Server(backend, url.rstrip("/"), key, variable, named=True)
+
+
+def named_variable(backend: str, url: str) -> str:
+    """Return the variable with the key for an address that a job names: the first that is allowed.
+
+    Raises:
+        JobError: It is no address.
+        UserError: No key is allowed for it.
+    """
+    allowed = allowed_variables(url)
+    if not allowed:
+        raise UserError(not_allowed(None, url, f"another server than {backend}'s"))
+    return allowed[0]
 
 
 def required(variable: str, what: str) -> str:
@@ -132,12 +149,24 @@ def required(variable: str, what: str) -> str:
     return value
 
 
+class Connections(DefaultHttpxClient):
+    """An HTTP client that follows no redirects; closed, as the SDK's is, when nobody holds it."""
+
+    def __init__(self) -> None:
+        super().__init__(follow_redirects=False)
+
+    def __del__(self) -> None:
+        with suppress(Exception):
+            self.close()
+
+
 @lru_cache(maxsize=8)
 def client(server: Server) -> OpenAI:
     """Return the SDK's client for requests that change nothing; one for each server."""
     return OpenAI(
         api_key=server.key,
         base_url=server.url,
+        http_client=Connections(),
         default_headers=server.headers,  # pyright: ignore[reportArgumentType] - Omit is the SDK's own way to leave a header out
         timeout=READ_SECONDS,
         max_retries=READ_RETRIES,
@@ -154,6 +183,7 @@ def async_client(server: Server, seconds: float) -> AsyncOpenAI:
     return AsyncOpenAI(
         api_key=server.key,
         base_url=server.url,
+        http_client=DefaultAsyncHttpxClient(follow_redirects=False),
         default_headers=server.headers,  # pyright: ignore[reportArgumentType] - as above
         timeout=seconds,
         max_retries=0,

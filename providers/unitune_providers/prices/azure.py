@@ -14,7 +14,6 @@ Source: learn.microsoft.com/rest/api/cost-management/retail-prices/azure-retail-
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -24,6 +23,7 @@ from typing import cast
 from urllib.parse import urlsplit
 
 from unitune.abilities import PricesTold
+from unitune.credentials import environment_address
 from unitune.cost.prices.sanity import contradictions, sound
 from unitune.errors import BackendError
 from unitune.offer import Offer
@@ -178,7 +178,7 @@ def _first(patterns: Iterable[tuple[str, str]], words: str) -> str | None:
 
 def _items() -> Iterator[Mapping[str, object]]:
     """Yield all meters of the products with fine-tuning, page by page."""
-    address = os.environ.get(URL_VARIABLE) or URL
+    address = environment_address(URL_VARIABLE) or URL
     for product in PRODUCTS:
         asked = {
             "api-version": API_VERSION,

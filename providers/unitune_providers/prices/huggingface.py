@@ -6,13 +6,13 @@ the shape that huggingface_hub 2.4.0 reads it (JobHardwareInfo).
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from datetime import date
 from decimal import Decimal
 from typing import cast
 
 from unitune.abilities import PricesTold
+from unitune.credentials import environment_address
 from unitune.errors import BackendError
 from unitune.offer import Offer
 from unitune.specs.prices import PriceRow
@@ -31,7 +31,7 @@ class HuggingFacePrices:
 
     def tell_prices(self, offer: Offer, day: date) -> PricesTold:
         """Return today's prices of machines; see `unitune.abilities.RefreshesPrices`."""
-        address = (os.environ.get(URL_VARIABLE) or URL).rstrip("/")
+        address = environment_address(URL_VARIABLE) or URL
         listed = get("huggingface", f"{address}/api/jobs/hardware")
         if not isinstance(listed, list):
             raise BackendError(f"{SOURCE} answered in another shape than it describes.")

@@ -11,20 +11,31 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cached_property
 from typing import TypeVar, cast
 from urllib.parse import quote
 
 import httpx
-from together import APIConnectionError, APIStatusError, AsyncTogether, Together, TogetherError
+from together import (
+    APIConnectionError,
+    APIStatusError,
+    AsyncTogether,
+    DefaultAsyncHttpxClient,
+    DefaultHttpxClient,
+    Together,
+    TogetherError,
+)
 from together.types import WhoamiProjectAPIKey
 
+from unitune.addresses import redirected
+from unitune.credentials import environment_address
 from unitune.errors import BackendError, Unreachable, UserError
 from unitune.ratelimits import asked_pause
 from unitune.redaction import redacted
 
 KEY = "TOGETHER_API_KEY"
+ADDRESS = "TOGETHER_BASE_URL"
 PROJECT = "TOGETHER_PROJECT_ID"
 TIMEOUT_SECONDS = 60.0
 """For each wait on the wire; the SDK's own default."""
@@ -35,6 +46,8 @@ TRAININGS = "/v1/fine-tunes"
 FOREIGN = (TogetherError, httpx.HTTPError, httpx.StreamError, json.JSONDecodeError)
 """What a call to the SDK raises; its file transfers let the HTTP client's own errors through."""
 NOT_FOUND = 404
+SHOWN = 1000
+"""Characters of what the vendor says."""
 
 Answer = TypeVar("Answer")
 
@@ -56,7 +69,28 @@ def api_key() -> str:
 
 def chat_client() -> AsyncTogether:
     """Return a new client for answers; whoever asks for it closes it."""
-    return AsyncTogether(api_key=api_key(), timeout=CHAT_TIMEOUT_SECONDS, max_retries=0)
+    return AsyncTogether(
+        api_key=api_key(),
+        base_url=environment_address(ADDRESS),
+        timeout=CHAT_TIMEOUT_SECONDS,
+        max_retries=0,
+        http_client=DefaultAsyncHttpxClient(follow_redirects=False),
+    )
+
+
+class Connections(DefaultHttpxClient):
+    """The SDK's HTTP client; like the SDK's own one it is closed when nobody holds it any more.
+
+    Args:
+        follow_redirects: Not where a key or a question is sent.
+    """
+
+    def __init__(self, *, follow_redirects: bool = False) -> None:
+        super().__init__(follow_redirects=follow_redirects)
+
+    def __del__(self) -> None:
+        with suppress(Exception):
+            self.close()
 
 
 class Connection:
@@ -65,12 +99,26 @@ class Connection:
     @cached_property
     def writes(self) -> Together:
         """For calls that must not be repeated."""
-        return Together(api_key=api_key(), timeout=TIMEOUT_SECONDS, max_retries=0)
+        return self._new(follow_redirects=False, max_retries=0)
 
     @cached_property
     def reads(self) -> Together:
         """For calls that may be repeated."""
         return self.writes.with_options(max_retries=READ_RETRIES)
+
+    @cached_property
+    def files(self) -> Together:
+        """For reading files, which may lie elsewhere: there the HTTP client sends no key."""
+        return self._new(follow_redirects=True, max_retries=READ_RETRIES)
+
+    def _new(self, *, follow_redirects: bool, max_retries: int) -> Together:
+        return Together(
+            api_key=api_key(),
+            base_url=environment_address(ADDRESS),
+            timeout=TIMEOUT_SECONDS,
+            max_retries=max_retries,
+            http_client=Connections(follow_redirects=follow_redirects),
+        )
 
     def training(self, answer: type[Answer], *path: str, **query: object) -> Answer:
         """Return what Together says of its trainings.
@@ -147,7 +195,9 @@ def is_gone(error: BackendError) -> bool:
 def _refusal(response: httpx.Response, what: str) -> BackendError:
     status = response.status_code
     hint = f" Check the key in {KEY}." if status in (401, 403) else ""
-    words = _hidden(_words(response))
+    moved = response.is_redirect
+    said = redirected(response.headers.get("location")) if moved else _words(response)
+    words = _hidden(said)
     return BackendError(
         f"together could not {what} (HTTP {status}): {words}{hint}",
         status=status,
@@ -161,7 +211,7 @@ def _words(response: httpx.Response) -> str:
     try:
         body: object = response.json()
     except (ValueError, httpx.StreamError):
-        return _text(response)[:300] or "no reason given"
+        return _text(response) or "no reason given"
     while isinstance(body, dict):
         fields = cast("dict[str, object]", body)
         body = fields.get("message") or fields.get("error") or fields.get("detail")
@@ -177,4 +227,4 @@ def _text(response: httpx.Response) -> str:
 
 def _hidden(text: str) -> str:
     """Take the key out, in case that the vendor or a proxy repeats it."""
-    return redacted(text, [os.environ.get(KEY)])
+    return redacted(text, [os.environ.get(KEY)], SHOWN)

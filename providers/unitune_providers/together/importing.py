@@ -69,7 +69,7 @@ def _content(connection: Connection, file: str | None) -> bytes | None:
         return None
     try:
         with translated(f"hand out file {file}"):
-            return connection.reads.files.content(file).read()
+            return connection.files.files.content(file).read()
     except BackendError as error:
         if is_gone(error):
             return None

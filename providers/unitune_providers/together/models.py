@@ -140,7 +140,7 @@ def _stream(connection: Connection, job_id: str, step: int | None, draft: Path) 
     which: Any = "model_output_path" if full else "adapter"
     with (
         translated(f"hand out the weights of training {job_id}"),
-        connection.reads.fine_tuning.with_streaming_response.content(
+        connection.files.fine_tuning.with_streaming_response.content(
             ft_id=job_id,
             checkpoint=which if step is None else omit,
             checkpoint_step=omit if step is None else step,

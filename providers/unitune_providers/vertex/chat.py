@@ -126,7 +126,7 @@ def _models(client: genai.Client) -> _Models:
 
 async def _held_client(cloud: Cloud, location: str) -> AsyncGenerator[genai.Client]:
     # The SDK would take aiohttp where that happens to be installed, and leave connections open.
-    async with httpx2.AsyncClient(follow_redirects=True) as connections:
+    async with httpx2.AsyncClient(follow_redirects=False) as connections:
         yield cloud.new_client(location, connections)
 
 

@@ -28,6 +28,7 @@ from google.auth.credentials import Credentials
 from google.genai import types
 from google.oauth2.credentials import Credentials as TokenCredentials
 
+from unitune.credentials import environment_address
 from unitune.errors import UserError
 from unitune_providers.vertex.errors import vendor_errors
 
@@ -184,6 +185,7 @@ class Cloud:
         options = types.HttpOptions(
             base_url=self.base_url or None,
             timeout=int(self.patience.request_seconds * 1000),
+            client_args={"follow_redirects": False},
             httpx_async_client=connections,
         )
         return genai.Client(
@@ -196,12 +198,7 @@ class Cloud:
 
     def session(self) -> AuthorizedSession:
         """Return a session for what google-genai has no call for."""
-        from google.auth.transport.requests import (  # noqa: PLC0415 - large, and not for watching
-            AuthorizedSession,
-        )
-
-        make = cast("Callable[[Credentials], AuthorizedSession]", AuthorizedSession)
-        return make(self.credentials)
+        return _session(self.credentials)
 
     def url(self, resource: str, version: str = "v1") -> str:
         """Return the address of a resource, such as a model or an endpoint."""
@@ -235,13 +232,27 @@ class Cloud:
     def _storage(self) -> Generator[Any]:
         from google.cloud import storage  # noqa: PLC0415 # pyright: ignore[reportMissingTypeStubs] - large, and not for watching; it has no types
 
-        emulator = os.environ.get("STORAGE_EMULATOR_HOST", "")
+        emulator = environment_address("STORAGE_EMULATOR_HOST") or ""
         caller = stand_in() if is_here(emulator) else self.credentials
-        client = cast("Any", storage.Client)(project=self.project, credentials=caller)
+        session = _session(caller)
+        client = cast("Any", storage.Client)(
+            project=self.project, credentials=caller, _http=session
+        )
         try:
             yield client
         finally:
             client.close()
+
+
+def _session(credentials: Credentials) -> AuthorizedSession:
+    """Return a session that follows no redirects."""
+    from google.auth.transport.requests import (  # noqa: PLC0415 - large, and not for watching
+        AuthorizedSession,
+    )
+
+    session = cast("Callable[[Credentials], AuthorizedSession]", AuthorizedSession)(credentials)
+    session.max_redirects = 0
+    return session
 
 
 def _close(clients: dict[str, genai.Client]) -> None:
@@ -255,7 +266,7 @@ def connect() -> Cloud:
     Raises:
         UserError: A variable is not set, or there are no credentials.
     """
-    base_url = os.environ.get("UNITUNE_VERTEX_BASE_URL", "").rstrip("/")
+    base_url = environment_address("UNITUNE_VERTEX_BASE_URL") or ""
     if is_here(base_url):
         credentials, found = stand_in(), None
     else:
@@ -289,9 +300,20 @@ def upload_folder() -> Folder:
 
 
 def location_of(resource: str) -> str | None:
-    """Return the location in a resource's name, if it is a full name."""
+    """Return the location in a resource's name, if it is a full name.
+
+    Raises:
+        UserError: It is no location; the host that gets the caller's token is made of it.
+    """
     found = re.match(r"projects/[^/]+/locations/([^/]+)/", resource)
-    return found[1] if found else None
+    if found is None:
+        return None
+    if not re.fullmatch(r"[a-z0-9-]+", found[1]):
+        raise UserError(
+            f"{resource!r} names {found[1]!r} as its location, which is none. Locations are "
+            "written like us-central1."
+        )
+    return found[1]
 
 
 def is_here(url: str) -> bool:

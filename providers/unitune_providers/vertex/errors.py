@@ -22,8 +22,10 @@ from google.auth.exceptions import DefaultCredentialsError, GoogleAuthError, Tra
 from google.genai.errors import APIError
 from pydantic import ValidationError
 
+from unitune.addresses import redirected
 from unitune.errors import BackendError, UnituneError, Unreachable, UserError
 from unitune.ratelimits import asked_pause
+from unitune.redaction import redacted
 
 FOREIGN = (
     APIError,
@@ -41,6 +43,7 @@ FOREIGN = (
 T = TypeVar("T")
 UNAUTHORISED = 401
 PRECONDITION_FAILED = 412
+REDIRECTS = (300, 400)
 TOKEN = re.compile(r"ya29\.[\w.~+/-]+|(?<=Bearer )\S+")
 """Google's access tokens, as they look, and whatever else stands where one belongs."""
 SIGN_IN = (
@@ -144,8 +147,10 @@ def told(error: Exception, status: int | None, doing: str) -> BackendError:
             f"({type(error).__name__}{': ' + said if said else ''})."
         )
     hint = f" {SIGN_IN}" if status == UNAUTHORISED else ""
+    moved = REDIRECTS[0] <= status < REDIRECTS[1]
+    said = f"{redirected(_headers(error).get('location'))}." if moved else _words(error)
     return BackendError(
-        f"Google Cloud refused to {doing} (HTTP {status}): {_words(error)}{hint}",
+        f"Google Cloud refused to {doing} (HTTP {status}): {said}{hint}",
         status=status,
         request_id=_headers(error).get("x-goog-request-id"),
         retry_after=asked_pause(_headers(error)),
@@ -175,4 +180,4 @@ def safe(words: str) -> str:
     Args:
         words: Of an answer.
     """
-    return TOKEN.sub("***", words)
+    return redacted(TOKEN.sub("***", words), [])

@@ -48,6 +48,7 @@ def vendor(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Playing]
     (tmp_path / "unitune.yaml").write_text(JOB, encoding="utf-8")
     monkeypatch.setenv("OWN_KEY", KEY)
     with play("openai") as playing:
+        monkeypatch.setenv("UNITUNE_ALLOW_KEYS", f"OWN_KEY@{playing.server.url}")
         yield playing
 
 

@@ -36,6 +36,7 @@ def vendor(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
         monkeypatch.setenv("OPENAI_BASE_URL", f"{server.url}/v1")
         monkeypatch.setenv("OPENAI_API_KEY", KEY)
         monkeypatch.setenv("SERVER_KEY", KEY)
+        monkeypatch.setenv("UNITUNE_ALLOW_KEYS", f"SERVER_KEY@{server.url}")
         registry.backend.cache_clear()
         yield server
 

@@ -18,6 +18,7 @@ ORDER = [
     ["yamlfile"],
     ["specs"],
     ["userconfig"],
+    ["credentials"],
     ["job"],
     ["options"],
     ["data"],

@@ -43,7 +43,7 @@ def test_what_is_written_is_read_again_and_private(config: Path) -> None:
     [
         ("keys:\n  https://example.com/v1: [A]\n", 2, "as https://example.com"),
         ("keys:\n  https://EXAMPLE.com: [A]\n", 2, "as https://example.com"),
-        ("keys:\n  https://example.com: [a-b]\n", 2, "a-b"),
+        ("keys:\n  https://example.com: [a-b]\n", 2, "name of an environment variable"),
         ("keys:\n  https://example.com: A\n", 2, "tuple"),
         ("\nkey: {}\n", 2, "Did you mean 'keys'? Known: keys."),
         ("keys: [\n", 2, "not valid YAML"),

@@ -172,6 +172,7 @@ def test_a_server_is_asked_with_the_key_from_the_environment(
 ) -> None:
     backend_of(lambda _name, _request: "no")
     monkeypatch.setenv("QWEN_KEY", "very-secret")
+    monkeypatch.setenv("UNITUNE_ALLOW_KEYS", "QWEN_KEY@http://127.0.0.1:8000")
     job = make_job({"contenders": ["zero-shot", {**SERVER, "api_key_variable": "QWEN_KEY"}]})
     found = compare(job)
     assert ("qwen", "better") == (found.candidate, found.verdict)
@@ -186,6 +187,7 @@ def test_a_key_that_is_not_set_is_told_before_anything_is_asked(
 ) -> None:
     backend = backend_of(lambda _name, _request: "no")
     monkeypatch.delenv("QWEN_KEY", raising=False)
+    monkeypatch.setenv("UNITUNE_ALLOW_KEYS", "QWEN_KEY@http://127.0.0.1:8000")
     job = make_job({"contenders": ["zero-shot", {**SERVER, "api_key_variable": "QWEN_KEY"}]})
     with pytest.raises(UserError, match="variable QWEN_KEY is not set"):
         compare(job)
@@ -211,7 +213,7 @@ def test_names_default_to_those_of_the_models_and_survive_saving(tmp_path: Path)
         ({"prompt": "zero-shot", "shots": 4}, "prompt zero-shot takes neither shots nor choose"),
         ({"choose": "nearest"}, "prompt instructed takes neither shots nor choose"),
         ({"prompt": "zero-shot", "instructions": "x"}, "prompt zero-shot takes no instructions"),
-        ({"api_key_variable": "sk-123"}, "String should match pattern"),
+        ({"api_key_variable": "sk-123"}, "write the name of an environment variable"),
     ],
 )
 def test_settings_of_another_prompt_are_refused(wrong: dict[str, Any], told: str) -> None:

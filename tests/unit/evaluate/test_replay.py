@@ -182,6 +182,7 @@ def test_a_replay_asks_no_embeddings_endpoint_and_needs_no_key(
         }
         evaluate = PROMPTED | {"scorers": [scorer]}
         monkeypatch.setenv("EMBEDDINGS_KEY", "key")
+        monkeypatch.setenv("UNITUNE_ALLOW_KEYS", f"EMBEDDINGS_KEY@{server.url}")
         backend_of(rule)
         compare(make_job(PROMPTED), out=tmp_path / "out")
         monkeypatch.delenv("EMBEDDINGS_KEY")

@@ -39,6 +39,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     monkeypatch.setenv("EMBEDDINGS_KEY", "secret-key")
     monkeypatch.setattr(embeddings, "wait", lambda _seconds: None)
     with serve(Endpoint()) as server:
+        monkeypatch.setenv("UNITUNE_ALLOW_KEYS", f"EMBEDDINGS_KEY@{server.url}")
         yield server
 
 

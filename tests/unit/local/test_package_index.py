@@ -144,6 +144,33 @@ def test_credentials_of_the_index_serve_its_files_and_stay_out_of_messages(
     assert "hush" not in str(refused.value)
 
 
+@pytest.mark.parametrize("led_by", ["page", "redirect"])
+def test_credentials_of_the_index_go_to_no_other_port(
+    index: Index, tmp_path: Path, led_by: str
+) -> None:
+    index.credentials = "Basic " + base64.b64encode(b"me:hush").decode()
+    with serve_index(Index({NAME: CONTENT})) as other:
+        place = other.address.removesuffix("/simple")
+        if led_by == "page":
+            index.files_at = place
+        else:
+            index.redirects, index.mirror = True, place
+        fetch_from(index.address.replace("://", "://me:hush@"), target=tmp_path / NAME)
+        assert [None] == other.sent
+    assert (tmp_path / NAME).read_bytes() == CONTENT
+
+
+@pytest.mark.parametrize(
+    "file",
+    ["http://index.example/w.whl", "https://index.example:8443/w.whl", "https://other/w.whl"],
+)
+def test_credentials_go_to_the_same_scheme_host_and_port_alone(file: str) -> None:
+    page = "https://me:hush@index.example/simple/p/"
+    assert file == package_index._with_credentials(file, page)  # pyright: ignore[reportPrivateUsage]
+    same = package_index._with_credentials("https://index.example:443/w.whl", page)  # pyright: ignore[reportPrivateUsage]
+    assert "https://me:hush@index.example/w.whl" == same
+
+
 def test_a_wheel_in_a_find_links_folder_needs_no_index(tmp_path: Path) -> None:
     (tmp_path / "wheels").mkdir()
     (tmp_path / "wheels" / NAME).write_bytes(CONTENT)

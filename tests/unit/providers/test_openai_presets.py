@@ -236,7 +236,8 @@ def test_missing_environment_is_named(
 def elsewhere(tmp_path: Path, monkeypatch: Patch) -> Iterator[Stage]:
     """A stage where the job names a server beside OpenAI's own, which must not be asked."""
     with on_stage(tmp_path, monkeypatch) as stage, serve(OpenAIVendor(key="sk-other")) as other:
-        monkeypatch.setenv("OPENAI_API_KEY_127_0_0_1", "sk-other")
+        monkeypatch.setenv("OTHER_KEY", "sk-other")
+        monkeypatch.setenv("UNITUNE_ALLOW_KEYS", f"OTHER_KEY@{other.url}")
         stage.server = other
         yield stage
 
@@ -293,7 +294,7 @@ def test_offer_of_a_preset_says_why_it_has_no_batches(name: str) -> None:
 def test_key_of_openai_is_never_sent_to_a_server_that_a_job_names(
     elsewhere: Stage, monkeypatch: Patch
 ) -> None:
-    monkeypatch.delenv("OPENAI_API_KEY_127_0_0_1")
-    with pytest.raises(UserError, match="OPENAI_API_KEY_127_0_0_1"):
+    monkeypatch.delenv("UNITUNE_ALLOW_KEYS")
+    with pytest.raises(UserError, match=f"unitune keys allow {elsewhere.server.url} VARIABLE"):
         launch_at(elsewhere)
     assert [] == elsewhere.server.requests

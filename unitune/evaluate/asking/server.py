@@ -22,6 +22,7 @@ from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
 
+from unitune.addresses import NotAnAddress, checked, redirected
 from unitune.bodies import PACKED, Body, BodyError
 from unitune.completions import Dialect, Refusal
 from unitune.errors import BackendError, JobError, Unreachable
@@ -33,9 +34,12 @@ from unitune.redaction import redacted
 ANSWER_SECONDS = 600.0
 """Longest wait for one answer, as the backends wait: a model may think for minutes."""
 CONNECT_SECONDS = 10.0
+NO_SUCCESS = 300
 BAD = 400
-SHOWN = 300
-"""Characters of an error body that is no JSON."""
+SHOWN = 1000
+"""Characters of what a server says."""
+WORDS_BYTES = 16_000
+"""Of an error body that is no JSON."""
 FAILURES = (aiohttp.ClientError, TimeoutError, ConnectionError, BodyError)
 
 
@@ -52,14 +56,12 @@ class ServerChatModel:
     """
 
     def __init__(self, url: str, model: str, *, key: str | None = None) -> None:
-        place = urlsplit(url)
-        if place.scheme not in ("http", "https") or not place.hostname or "@" in place.netloc:
-            raise JobError(
-                f"{url!r} is no base URL of a server. Write it like http://127.0.0.1:8000/v1, "
-                "without user name."
-            )
-        self.fingerprint = f"{url.rstrip('/')}:{model}"
-        self._url = f"{url.rstrip('/')}/chat/completions"
+        try:
+            base = checked(url)
+        except NotAnAddress as error:
+            raise JobError(f"{error}.") from None
+        self.fingerprint = f"{base}:{model}"
+        self._url = f"{base}/chat/completions"
         self._model = model
         self._key = key
         self._dialect = Dialect()
@@ -74,10 +76,11 @@ class ServerChatModel:
         body = self._dialect.body(self._model, request)
         try:
             while True:
-                async with session.post(self._url, data=json.dumps(body)) as answer:
+                sent = session.post(self._url, data=json.dumps(body), allow_redirects=False)
+                async with sent as answer:
                     content = await _content(answer)
                 seconds = time.perf_counter() - started
-                if answer.status < BAD:
+                if answer.status < NO_SUCCESS:
                     return self._read(body, content, seconds, rest(answer.headers))
                 if not self._dialect.learn(body, request, _refusal(answer.status, content)):
                     return Reply.failed(self._refused(answer, content), seconds)
@@ -112,14 +115,11 @@ class ServerChatModel:
         return Reply.failed(Unreachable(broken), seconds)
 
     def _refused(self, answer: aiohttp.ClientResponse, content: bytes) -> BackendError:
-        try:
-            said = read_json(content)
-            while isinstance(said, dict):
-                fields = cast("dict[str, object]", said)
-                said = fields.get("message") or fields.get("error") or fields.get("detail")
-        except Unreadable:
-            said = _words(content)
-        words = self._safe(whole_text(str(said or answer.reason or "no reason given"))).rstrip(". ")
+        if answer.status < BAD:
+            said = redirected(answer.headers.get("location"))
+        else:
+            said = _complaint(content) or answer.reason or "no reason given"
+        words = self._safe(whole_text(said)).rstrip(". ")
         return BackendError(
             f"{self._url} could not answer as {self._model}: {words} (HTTP {answer.status}).",
             status=answer.status,
@@ -132,8 +132,8 @@ class ServerChatModel:
         return Unreachable(f"{self._url} gave no whole answer ({words}).")
 
     def _safe(self, words: str) -> str:
-        """Take the key out, in case that a server repeats it."""
-        return redacted(words, [self._key])
+        """Take the key out, in case that a server repeats it, then cut what is long."""
+        return redacted(words, [self._key], SHOWN)
 
 
 async def _content(answer: aiohttp.ClientResponse) -> bytes:
@@ -150,9 +150,21 @@ def _refusal(status: int, content: bytes) -> Refusal:
         return Refusal(status, _words(content))
 
 
+def _complaint(content: bytes) -> str:
+    """Return the message in an error's body, of any of its shapes."""
+    try:
+        said = read_json(content)
+    except Unreadable:
+        return _words(content)
+    while isinstance(said, dict):
+        fields = cast("dict[str, object]", said)
+        said = fields.get("message") or fields.get("error") or fields.get("detail")
+    return str(said or "")
+
+
 def _words(content: bytes) -> str:
     """Return the beginning of a body that is no JSON."""
-    return content[:SHOWN].decode(errors="replace")
+    return content[:WORDS_BYTES].decode(errors="replace")
 
 
 async def _held_session(url: str, key: str | None) -> AsyncGenerator[aiohttp.ClientSession]:

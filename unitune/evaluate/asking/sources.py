@@ -10,18 +10,19 @@ Not here: prompts (`unitune.evaluate.contenders.build`), when each is opened
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 from unitune import registry
+from unitune.credentials import key_for
 from unitune.data.example import Example
-from unitune.errors import UserError
 from unitune.evaluate.asking.recorded import RecordedModel, recorded_fingerprint
+from unitune.job import Evaluate
 from unitune.models import ChatModel, TunedModel
 from unitune.specs.contenders import ContenderSpec, Model, Recorded, Server, Tuned
+from unitune.specs.scorers import Embedding
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +47,20 @@ class OnFile:
     """Recorded answers."""
 
     file: Path
+
+
+class KeySent(NamedTuple):
+    """A key that a job names, and where it would have it sent.
+
+    Args:
+        variable: Environment variable that holds it; None: no key.
+        url: Where to.
+        who: What for, in words.
+    """
+
+    variable: str | None
+    url: str
+    who: str
 
 
 Source: TypeAlias = Hosted | OnServer | OnFile
@@ -113,7 +128,7 @@ def model_of(source: Source, cases: Sequence[Example]) -> ChatModel:
         cases: What recorded answers answer.
 
     Raises:
-        UserError: The variable with a server's key is not set.
+        UserError: The key may not be sent there, or is not set.
         DataError: Recorded answers cannot be read.
         MissingExtra: A backend's packages are not installed.
     """
@@ -123,40 +138,38 @@ def model_of(source: Source, cases: Sequence[Example]) -> ChatModel:
         case OnServer():
             from unitune.evaluate.asking.server import ServerChatModel  # noqa: PLC0415 - loads aiohttp
 
-            return ServerChatModel(source.url, source.model, key=_key(source.key_variable))
+            key = key_for(source.key_variable, source.url, f"the contender {source.model!r}")
+            return ServerChatModel(source.url, source.model, key=key)
         case OnFile():
             return RecordedModel(source.file, cases)
 
 
-def check_sources(specs: Iterable[ContenderSpec]) -> None:
-    """Refuse other models that cannot be opened, before anything is asked or paid.
+def check_sources(evaluate: Evaluate) -> None:
+    """Refuse other models, and endpoints of scorers, that cannot be asked, before any is.
 
     Raises:
         UnknownName: There is no such backend.
         MissingExtra: Its packages are not installed.
-        UserError: The variable with a server's key is not set.
+        UserError: The user has not allowed a key to be sent there, or it is not set.
     """
-    for spec in specs:
+    for spec in evaluate.contenders:
         if isinstance(spec, Model):
             registry.backend(spec.backend)
+    for sent in keys_sent(evaluate):
+        key_for(sent.variable, sent.url, sent.who)
+
+
+def keys_sent(evaluate: Evaluate) -> Iterator[KeySent]:
+    """Yield the keys that a job names, and where it would have them sent."""
+    for spec in evaluate.contenders:
         if isinstance(spec, Server):
-            _key(spec.api_key_variable)
+            yield KeySent(spec.api_key_variable, spec.url, f"the contender {spec.name!r}")
+    for spec in evaluate.scorers:
+        if isinstance(spec, Embedding):
+            yield KeySent(spec.api_key_variable, spec.base_url, f"the scorer {spec.name!r}")
 
 
 def _own_name(spec: Model) -> str:
     """Return the offer's own name of a model that was given by an alias."""
     known = registry.offer(spec.backend).model(spec.model)
     return spec.model if known is None else known.name
-
-
-def _key(variable: str | None) -> str | None:
-    if variable is None:
-        return None
-    key = os.environ.get(variable)
-    if not key:
-        raise UserError(
-            f"the environment variable {variable} is not set; a contender's api_key_variable "
-            "says that it holds the key. Set it, or leave api_key_variable out where the server "
-            "needs none."
-        )
-    return key

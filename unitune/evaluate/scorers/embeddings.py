@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import sqlite3
 from collections.abc import Generator, Sequence
 from contextlib import closing, contextmanager
@@ -22,14 +21,17 @@ import httpx
 import numpy as np
 from numpy.typing import NDArray
 
+from unitune.addresses import redirected
 from unitune.bodies import PACKED, BodyError, hooks
-from unitune.errors import BackendError, Mismatch, Unreachable, UserError
+from unitune.credentials import key_for
+from unitune.errors import BackendError, Mismatch, Unreachable
 from unitune.evaluate.scorers.interface import Attempt, Kind, Scorer, Setting
 from unitune.evaluate.scorers.text import refuse_empty
 from unitune.fields import Fields, Unreadable, read_json
 from unitune.filesystem import private_file, private_folder
 from unitune.patience import LONGEST_WISH_SECONDS, passes, pauses, wait, wished
 from unitune.ratelimits import asked_pause
+from unitune.redaction import redacted
 from unitune.specs.scorers import Embedding
 
 Vector: TypeAlias = NDArray[np.float32]
@@ -40,6 +42,8 @@ dozens a request's own cost no longer counts."""
 TRIES = 6
 """Of one request, with pauses of 1 to 15 seconds between: half a minute of a server's trouble."""
 TIMEOUT_SECONDS = 60.0
+SHOWN = 200
+"""Characters of what an endpoint says."""
 AROUND_TEXT = 8
 """Tokens that a model may put around a text: begin and end, and a word or two on what it is for."""
 
@@ -66,7 +70,7 @@ class Embedder:
         setting: Its cache is the folder of the memory, made when something is to be kept.
 
     Raises:
-        UserError: The environment variable of the key is not set.
+        UserError: The key may not be sent there, or is not set.
     """
 
     def __init__(self, spec: Embedding, setting: Setting) -> None:
@@ -75,7 +79,9 @@ class Embedder:
         self._known: dict[str, Vector] = {}
         self._paid = setting.paid
         self._replay = setting.replay
-        self._headers = {} if setting.replay else _headers(spec)
+        who = f"the scorer {spec.name!r}"
+        variable = None if setting.replay else spec.api_key_variable
+        self._api_key = key_for(variable, spec.base_url, who)
 
     def vectors(self, texts: Sequence[str]) -> list[Vector]:
         """Return the embeddings of texts, asking only for those that are not known.
@@ -87,7 +93,8 @@ class Embedder:
         """
         wanted = [text for text in dict.fromkeys(texts) if text not in self._known]
         if wanted:
-            client = httpx.Client(headers=self._headers, timeout=TIMEOUT_SECONDS)
+            headers = {"Authorization": f"Bearer {self._api_key}"} if self._api_key else {}
+            client = httpx.Client(headers=headers, timeout=TIMEOUT_SECONDS, follow_redirects=False)
             client.event_hooks = hooks()
             client.headers.update(PACKED)
             with self._memory() as memory, client:
@@ -173,10 +180,12 @@ class Embedder:
         except BodyError as error:
             raise BackendError(f"{self._where} gave no embeddings: {error}") from error
         except httpx.HTTPError as error:
-            raise Unreachable(f"{self._where} gave no answer: {error}") from error
-        if answer.is_error:
+            raise Unreachable(f"{self._where} gave no answer: {self._safe(str(error))}") from error
+        if not answer.is_success:
+            moved = answer.is_redirect
+            words = redirected(answer.headers.get("location")) if moved else answer.text
             raise BackendError(
-                f"{self._where} answered {answer.status_code}: {answer.text[:200]}",
+                f"{self._where} answered {answer.status_code}: {self._safe(words)}",
                 status=answer.status_code,
                 retry_after=asked_pause(answer.headers),
             )
@@ -205,6 +214,10 @@ class Embedder:
             )
         return vectors
 
+    def _safe(self, words: str) -> str:
+        """Take the key out, in case that the endpoint repeats it, then cut what is long."""
+        return redacted(words, [self._api_key], SHOWN)
+
     @property
     def _where(self) -> str:
         return f"the embeddings endpoint {self._spec.base_url}, asked for {self._spec.model!r},"
@@ -224,19 +237,6 @@ def make_embedding(spec: Embedding, setting: Setting) -> Scorer:
         embedder.vectors([text for each in asked for text in (each.text, each.expected)])
 
     return Scorer(spec, Kind.GRADED, judge, refuse_empty, fetch=fetch)
-
-
-def _headers(spec: Embedding) -> dict[str, str]:
-    if spec.api_key_variable is None:
-        return {}
-    key = os.environ.get(spec.api_key_variable)
-    if not key:
-        raise UserError(
-            f"the scorer {spec.name!r} asks {spec.base_url} for embeddings, and the environment "
-            f"variable {spec.api_key_variable} is not set. Set it, or say api_key_variable: null "
-            "for a server that wants no key."
-        )
-    return {"Authorization": f"Bearer {key}"}
 
 
 def _tokens(answer: httpx.Response) -> int | None:
