@@ -23,8 +23,8 @@ from typing import cast
 from urllib.parse import urlsplit
 
 from unitune.abilities import PricesTold
-from unitune.credentials import environment_address
 from unitune.cost.prices.sanity import contradictions, sound
+from unitune.credentials import environment_address
 from unitune.errors import BackendError
 from unitune.offer import Offer
 from unitune.specs.prices import OF_ANSWERS, Kind, PriceRow, Unit
