@@ -14,6 +14,7 @@ from urllib.parse import urlsplit, urlunsplit
 UNREPEATED = "address"
 """Type of pydantic's errors of addresses: the message says all, since the value may be a secret."""
 DEFAULT_PORTS = {"http": "80", "https": "443"}
+REDIRECT, REFUSAL = 300, 400
 ADDRESS = re.compile(
     r"(?P<scheme>https?)://"
     r"(?P<host>[a-z0-9_](?:[a-z0-9._-]*[a-z0-9_])?|\[[0-9a-f:.]+\])"
@@ -67,6 +68,11 @@ def shown(text: str) -> str:
     except ValueError:
         return "an address that cannot be read"
     return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
+
+
+def is_redirect(status: int) -> bool:
+    """Return whether an answer's status points elsewhere."""
+    return REDIRECT <= status < REFUSAL
 
 
 def redirected(location: str | None) -> str:

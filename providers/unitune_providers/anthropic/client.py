@@ -20,7 +20,7 @@ from anthropic import (
     DefaultHttpxClient,
 )
 
-from unitune.addresses import redirected
+from unitune.addresses import is_redirect, redirected
 from unitune.credentials import environment_address
 from unitune.errors import BackendError, UnituneError, Unreachable, UserError
 from unitune.ratelimits import asked_pause
@@ -125,7 +125,7 @@ def safe(words: str) -> str:
 
 def _said(error: anthropic.APIStatusError) -> str:
     """Return Anthropic's own words; its errors are ``{error: {type, message}}``."""
-    if error.response.is_redirect:
+    if is_redirect(error.status_code):
         return safe(redirected(error.response.headers.get("location")))
     body: Any = error.body
     try:

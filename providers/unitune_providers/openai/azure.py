@@ -20,7 +20,7 @@ import httpx2
 from pydantic import JsonValue
 
 from unitune.abilities import Deployed
-from unitune.addresses import redirected
+from unitune.addresses import is_redirect, redirected
 from unitune.credentials import environment_address
 from unitune.errors import BackendError, Unreachable, UserError
 from unitune.models import TunedModel
@@ -160,7 +160,7 @@ def _send(
         raise Unreachable(f"azure could not {doing}: no answer from {address}.") from error
     if answer.is_success or (answer.status_code in GONE and method != "PUT"):
         return answer
-    moved = answer.is_redirect
+    moved = is_redirect(answer.status_code)
     said = redirected(answer.headers.get("location")) if moved else _said(answer)
     words = redacted(said, [token])
     raise BackendError(

@@ -13,7 +13,7 @@ from typing import cast
 
 import openai
 
-from unitune.addresses import redirected
+from unitune.addresses import is_redirect, redirected
 from unitune.errors import BackendError, Unreachable
 from unitune.fields import Unreadable
 from unitune.ratelimits import asked_pause
@@ -61,8 +61,9 @@ def ours(
     who = f"{server.backend} could not {doing}"
     if isinstance(error, openai.APIStatusError):
         status = error.status_code
-        moved = redirected(error.response.headers.get("location"))
-        told = {"message": moved} if error.response.is_redirect else error.body
+        told = error.body
+        if is_redirect(status):
+            told = {"message": redirected(error.response.headers.get("location"))}
         words = refusal(server, doing, status, told, otherwise=error.message)
         return BackendError(
             words,

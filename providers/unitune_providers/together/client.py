@@ -28,7 +28,7 @@ from together import (
 )
 from together.types import WhoamiProjectAPIKey
 
-from unitune.addresses import redirected
+from unitune.addresses import is_redirect, redirected
 from unitune.credentials import environment_address
 from unitune.errors import BackendError, Unreachable, UserError
 from unitune.ratelimits import asked_pause
@@ -195,7 +195,7 @@ def is_gone(error: BackendError) -> bool:
 def _refusal(response: httpx.Response, what: str) -> BackendError:
     status = response.status_code
     hint = f" Check the key in {KEY}." if status in (401, 403) else ""
-    moved = response.is_redirect
+    moved = is_redirect(status)
     said = redirected(response.headers.get("location")) if moved else _words(response)
     words = _hidden(said)
     return BackendError(

@@ -22,7 +22,7 @@ from google.auth.exceptions import DefaultCredentialsError, GoogleAuthError, Tra
 from google.genai.errors import APIError
 from pydantic import ValidationError
 
-from unitune.addresses import redirected
+from unitune.addresses import is_redirect, redirected
 from unitune.errors import BackendError, UnituneError, Unreachable, UserError
 from unitune.ratelimits import asked_pause
 from unitune.redaction import redacted
@@ -43,7 +43,6 @@ FOREIGN = (
 T = TypeVar("T")
 UNAUTHORISED = 401
 PRECONDITION_FAILED = 412
-REDIRECTS = (300, 400)
 TOKEN = re.compile(r"ya29\.[\w.~+/-]+|(?<=Bearer )\S+")
 """Google's access tokens, as they look, and whatever else stands where one belongs."""
 SIGN_IN = (
@@ -147,7 +146,7 @@ def told(error: Exception, status: int | None, doing: str) -> BackendError:
             f"({type(error).__name__}{': ' + said if said else ''})."
         )
     hint = f" {SIGN_IN}" if status == UNAUTHORISED else ""
-    moved = REDIRECTS[0] <= status < REDIRECTS[1]
+    moved = is_redirect(status)
     said = f"{redirected(_headers(error).get('location'))}." if moved else _words(error)
     return BackendError(
         f"Google Cloud refused to {doing} (HTTP {status}): {said}{hint}",

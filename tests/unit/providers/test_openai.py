@@ -127,7 +127,7 @@ def test_reinforcement_takes_the_grader_as_it_is(stage: Stage) -> None:
         ("sft", {"learning_rate_multiplyer": 1}, "Did you mean 'learning_rate_multiplier'"),
         ("dpo", {"beta": 3}, "options.openai.beta is 3"),
         ("sft", {"wandb": {}}, "options.openai.wandb.project"),
-        ("sft", {"base_url": "example.com"}, "options.openai.base_url is 'example.com'"),
+        ("sft", {"base_url": "example.com"}, "options.openai.base_url is not valid: 'example.com'"),
     ],
 )
 def test_wrong_option_is_named_and_creates_nothing(
