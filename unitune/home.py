@@ -110,7 +110,10 @@ def make_home(folder: Path) -> None:
 def _make_marked(folder: Path) -> None:
     """Make the folder beside its place and move it there, so that nobody sees it without mark."""
     folder.parent.mkdir(parents=True, exist_ok=True)
-    draft = Path(tempfile.mkdtemp(prefix=f"{folder.name}-", dir=folder.parent))
+    try:
+        draft = Path(tempfile.mkdtemp(prefix=f"{folder.name}-", dir=folder.parent))
+    except OSError as error:  # about the folder that is wanted, not the draft's random name
+        raise OSError(error.errno, error.strerror, str(folder)) from error
     try:
         trust.mark(draft, folder.parent.resolve() / folder.name)
         _ignore(draft)

@@ -1,8 +1,9 @@
 """What a folder must hold to be a model, and the fingerprint of one that does.
 
 The fingerprint covers what determines the answers: weights, configuration, tokenizer and chat
-template. Hashing gigabytes takes seconds, so it is kept in the cache and used again as long as no
-file's size or time has changed.
+template. Hashing gigabytes takes seconds, so it is kept in the cache and used again as long as
+every file is the same one and the system has noted no change of it. That is not its time of
+modification, which anybody can set, but the time that goes with each change and that nobody can.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import time
 from pathlib import Path
 
 from unitune.data.example import digest
@@ -17,6 +19,9 @@ from unitune.data.example import digest
 WEIGHTS = "*.safetensors"
 TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json")
 """Any one of these is a tokenizer."""
+TICK_NS = 2_000_000_000
+"""File systems count time in steps of up to two seconds (FAT); a file is not known by its stamps
+before they are past."""
 OTHERS = (
     "config.json",
     "generation_config.json",
@@ -56,16 +61,29 @@ def _has_weights(folder: Path) -> bool:
 def fingerprint(folder: Path) -> str:
     """Return the SHA-256 over a model's weights, configuration, tokenizer and chat template."""
     files = _fingerprinted(folder)
-    stamps = {file.name: [file.stat().st_size, file.stat().st_mtime_ns] for file in files}
+    stamps = {file.name: _stamp(file) for file in files}
     note = cache_folder() / "fingerprints" / f"{digest(str(folder.resolve()))}.json"
     if (known := _read_note(note)) and known.get("stamps") == stamps:
         return str(known["fingerprint"])
+    begun = time.time_ns()
     value = digest({file.name: sha256(file) for file in files})
+    if any(stamp[-1] > begun - TICK_NS for stamp in stamps.values()):
+        return value  # a change that comes now might have the same stamps
     note.parent.mkdir(parents=True, exist_ok=True)
     fresh = note.with_suffix(f".{os.getpid()}")
     fresh.write_text(json.dumps({"fingerprint": value, "stamps": stamps}), encoding="utf-8")
     fresh.replace(note)
     return value
+
+
+def _stamp(file: Path) -> list[int]:
+    """Return what tells that a file has changed.
+
+    Source: git, "Use of index and Racy Git problem", https://git-scm.com/docs/racy-git, which has
+    the same task; st_ctime: inode(7), which no call sets.
+    """
+    seen = file.stat()
+    return [seen.st_dev, seen.st_ino, seen.st_size, seen.st_mtime_ns, seen.st_ctime_ns]
 
 
 def _fingerprinted(folder: Path) -> list[Path]:

@@ -46,7 +46,7 @@ def runs(
         if total > shown:
             console().print(f"The newest {shown:,} of {total:,} runs. More: --limit N, or --all.")
     for problem in unreadable:
-        aside().print(str(problem), markup=False)
+        aside().print(str(problem))
     if unreadable:
         raise typer.Exit(UnreadableRecord.exit_code)
 

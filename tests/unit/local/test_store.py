@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -152,10 +153,32 @@ def test_the_fingerprint_changes_with_weights_tokenizer_and_template(
     assert 4 == len(seen)
 
 
+@pytest.mark.parametrize("seconds_old", [0, 3])
+@pytest.mark.parametrize("how", ["in place", "another file"])
+def test_a_file_that_is_changed_under_the_same_size_and_time_is_seen(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seconds_old: int, how: str
+) -> None:
+    """As rsync and tar, which keep times, or whoever wants it so; also at once after a look."""
+    monkeypatch.setenv("UNITUNE_CACHE", str(tmp_path / "cache"))
+    file = tmp_path / "model" / "model.safetensors"
+    file.parent.mkdir()
+    file.write_bytes(b"good")
+    time.sleep(seconds_old)
+    before, seen = store.fingerprint(file.parent), file.stat()
+    if how == "in place":
+        file.write_bytes(b"evil")
+    else:
+        (tmp_path / "evil").write_bytes(b"evil")
+        (tmp_path / "evil").replace(file)
+    os.utime(file, ns=(seen.st_atime_ns, seen.st_mtime_ns))
+    assert before != store.fingerprint(file.parent)
+
+
 def test_the_fingerprint_is_not_computed_twice(
     tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("UNITUNE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("unitune_local.model_folder.TICK_NS", 0)  # the model may just be made
     first = store.fingerprint(tiny_model)
     monkeypatch.setattr("unitune_local.model_folder.sha256", lambda _: pytest.fail("hashed again"))
     assert first == store.fingerprint(tiny_model)
