@@ -22,6 +22,7 @@ RANDOM_DIGITS = 8
 CLOCK_DIGITS = 4
 SECONDS_PER_DAY = 86_400
 MOST_ATTEMPTS = 99_999
+DEPLOYMENT_NAME = re.compile(rf"r\d{{6}}-[{DIGITS}]{{12}}-d\d{{1,4}}")
 LAUNCH_KEY = re.compile(rf"\br\d{{6}}-[{DIGITS}]{{12}}-\d{{1,5}}\b")
 
 
@@ -48,6 +49,21 @@ def launch_key(run: str, attempt: int) -> str:
     if not 1 <= attempt <= MOST_ATTEMPTS:
         raise ValueError(f"attempt is {attempt}; it must be from 1 to {MOST_ATTEMPTS}")
     return f"{run}-{attempt}"
+
+
+def deployment_name(run: str, number: int) -> str:
+    """Return the name of a run's deployment at its backend.
+
+    Args:
+        run: Run id.
+        number: Counted from 1.
+    """
+    return f"{run}-d{number}"
+
+
+def is_deployment_name(name: str) -> bool:
+    """Return whether a deployment carries a name of ours."""
+    return DEPLOYMENT_NAME.fullmatch(name) is not None
 
 
 def launch_key_in(text: str) -> str | None:

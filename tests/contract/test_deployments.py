@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -17,23 +16,25 @@ import pytest
 pytest.importorskip("together", reason="needs the vendors' extras")
 pytest.importorskip("boto3", reason="needs the vendors' extras")
 
+from served import at_the_vendor, trained, wait_until
+
 from unitune import registry
-from unitune.abilities import Deploys, Switches
+from unitune.abilities import Switches
 from unitune.cli import main as cli
 from unitune.errors import BackendError, JobError, UnknownName, Unsupported, UserError
 from unitune.home import home
-from unitune.job import Data, Job
+from unitune.job import Data
 from unitune.ledger import Ledger
-from unitune.runs import deploying, reaper
+from unitune.ledger.holders import this_process
+from unitune.runs import deploying, deployment, reaper
 from unitune.runs.deploying import answering, deploy, deployments, find_deployment, standing
-from unitune.runs.run import Run, launch
+from unitune.runs.run import Run
 from unitune.testing.loopback import Fault
-from unitune_providers.loopback.playing import PARTS, Playing, play
+from unitune_providers.loopback.playing import Playing, play
 
 OPTIONS = {"together": {"config": "cr_one"}, "bedrock": {}}
 DEPLOY = {"together": r"/deployments$", "bedrock": r"/custom-model-deployments"}
 """Path of the call that brings a model up, by vendor."""
-PATIENCE_SECONDS = 20
 
 
 @pytest.fixture(params=sorted(OPTIONS))
@@ -41,58 +42,26 @@ def vendor(
     request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> Iterator[Playing]:
     monkeypatch.setenv("UNITUNE_DIR", str(tmp_path / "home"))
-    monkeypatch.setattr(deploying, "POLL_SECONDS", 0.01)
+    monkeypatch.setattr(deployment, "POLL_SECONDS", 0.01)
     with play(request.param) as playing:
         yield playing
 
 
 @pytest.fixture
-def no_reaper(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int | None]]:
-    """The processes that would have been left behind."""
-    left: list[tuple[str, int | None]] = []
-    monkeypatch.setattr(deploying, "_leave_reaper", lambda *asked: left.append(asked))
+def no_reaper(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The deployments that a process would have been left behind for."""
+    left: list[str] = []
+    monkeypatch.setattr(deploying, "_leave_reaper", lambda _, record, __: left.append(record.id))
     return left
 
 
 @pytest.fixture
 def run(vendor: Playing, tmp_path: Path) -> Run:
-    rows = (
-        {
-            "messages": [
-                {"role": "user", "content": f"{number}?"},
-                {"role": "assistant", "content": "yes"},
-            ]
-        }
-        for number in range(60)
-    )
-    lines = "".join(json.dumps(row) + "\n" for row in rows)
-    (tmp_path / "train.jsonl").write_text(lines, encoding="utf-8")
-    name = next(name for name, part in PARTS.items() if part is vendor.part)
-    job = Job(
-        name="served",
-        model=vendor.part.model,
-        backend=name,
-        data=Data(train="train.jsonl"),
-        folder=tmp_path,
-    )
-    return launch(job).wait(0.01)
+    return trained(vendor, tmp_path)
 
 
 def options(run: Run) -> dict[str, str]:
     return OPTIONS[run.backend_name]
-
-
-def at_the_vendor(run: Run, name: str) -> str | None:
-    host = registry.backend(run.backend_name)
-    assert isinstance(host, Deploys)
-    return host.find_deployment(name)
-
-
-def wait_until(true: Callable[[], bool]) -> None:
-    end = time.monotonic() + PATIENCE_SECONDS
-    while not true():
-        assert time.monotonic() < end
-        time.sleep(0.05)
 
 
 @pytest.mark.usefixtures("no_reaper")
@@ -271,14 +240,14 @@ def test_the_reaper_goes_on_while_the_vendor_fails(
     run: Run,
     vendor: Playing,
     monkeypatch: pytest.MonkeyPatch,
-    no_reaper: list[tuple[str, int | None]],
+    no_reaper: list[str],
 ) -> None:
     made = deploy(run, seconds=0.01, options=options(run))
-    assert [(made.id, None)] == no_reaper
+    assert [made.id] == no_reaper
     monkeypatch.setattr(reaper, "TRY_AGAIN_SECONDS", 0.01)
     for method in ("DELETE", "PATCH"):
         vendor.server.spoil(Fault.EXPIRED_KEY, method, "")
-    reaper.reap(made.id, os.getpid())
+    reaper.reap(made.id, this_process())
     assert at_the_vendor(run, made.id) is None
 
 

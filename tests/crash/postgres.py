@@ -34,6 +34,7 @@ QUICK = ("fsync=off", "full_page_writes=off", "max_connections=60", "shared_buff
 STORES = ("sqlite", "postgresql")
 """Each of the databases that a ledger can live in."""
 _numbers = count(1)
+_processes: dict[Server, subprocess.Popen[bytes]] = {}
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,14 @@ class Server:
 
     def url_over_tcp(self, database: str, password: str) -> str:
         return f"postgresql+psycopg://postgres:{password}@127.0.0.1:{self.port}/{database}"
+
+    def restart(self, away_seconds: float) -> None:
+        """Stop it, and start it again after a while."""
+        _processes[self].send_signal(signal.SIGINT)
+        _processes[self].wait()
+        time.sleep(away_seconds)
+        _processes[self] = _start(self)
+        _wait_for(self)
 
     def run(self, statement: str) -> None:
         where = f"host={self.folder} port={self.port} user=postgres dbname=postgres"
@@ -102,28 +111,34 @@ def the_server() -> Server:
     initdb = [str(binaries / "initdb"), "-D", str(folder / "data"), "-U", "postgres", "-N"]
     auth = ["--auth-local=trust", "--auth-host=scram-sha-256", f"--pwfile={folder}/password"]
     subprocess.run([*user, *initdb, *auth], check=True, capture_output=True, cwd=folder)
-    port = _free_port()
-    settings = [part for setting in QUICK for part in ("-c", setting)]
-    command = [
-        *("setpriv", "--pdeathsig=QUIT"),
-        *user[1:],
-        str(binaries / "postgres"),
-        *("-D", str(folder / "data"), "-k", str(folder), "-h", "127.0.0.1", "-p", str(port)),
-        *settings,
-    ]
-    with (folder / "log").open("wb") as log:
-        process = subprocess.Popen(command, cwd=folder, stdout=subprocess.DEVNULL, stderr=log)
-    atexit.register(_stop, process, folder, os.getpid())
-    server = Server(folder, port)
+    server = Server(folder, _free_port())
+    _processes[server] = _start(server)
+    atexit.register(_stop, server, os.getpid())
     _wait_for(server)
     return server
 
 
-def _stop(process: subprocess.Popen[bytes], folder: Path, pid: int) -> None:
+def _start(server: Server) -> subprocess.Popen[bytes]:
+    binaries = _binaries()
+    assert binaries is not None, "they made its data"
+    folder = server.folder
+    command = [
+        *("setpriv", "--pdeathsig=QUIT"),
+        *_user(folder)[1:],
+        str(binaries / "postgres"),
+        *("-D", str(folder / "data"), "-k", str(folder), "-h", "127.0.0.1", "-p"),
+        str(server.port),
+        *(part for setting in QUICK for part in ("-c", setting)),
+    ]
+    with (folder / "log").open("ab") as log:
+        return subprocess.Popen(command, cwd=folder, stdout=subprocess.DEVNULL, stderr=log)
+
+
+def _stop(server: Server, pid: int) -> None:
     if os.getpid() == pid:  # and not one of its forks
-        process.send_signal(signal.SIGQUIT)
-        process.wait()
-        shutil.rmtree(folder)
+        _processes[server].send_signal(signal.SIGQUIT)
+        _processes[server].wait()
+        shutil.rmtree(server.folder)
 
 
 @cache

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 from pydantic import BaseModel
@@ -12,9 +13,11 @@ from rich.text import Text
 import unitune
 from unitune import registry
 from unitune.abilities import Diagnoses
+from unitune.cli.hosting import unwatched
 from unitune.cli.output import console, facts
 from unitune.errors import UnituneError, UserError
 from unitune.home import home
+from unitune.runs.deploying import without_reaper
 
 
 class BackendDiagnosis(BaseModel):
@@ -36,6 +39,7 @@ class Diagnosis(BaseModel):
     ledger: str | None
     """Folder of the ledger; None where one is found that is not used."""
     ledger_problem: str | None = None
+    warnings: tuple[str, ...] = ()
     backends: tuple[BackendDiagnosis, ...]
 
 
@@ -48,6 +52,7 @@ def examine() -> Diagnosis:
         system=platform.platform(),
         ledger=None if isinstance(ledger, UserError) else str(ledger),
         ledger_problem=str(ledger) if isinstance(ledger, UserError) else None,
+        warnings=() if isinstance(ledger, UserError) else tuple(_warnings()),
         backends=tuple(_examine_backend(name) for name in registry.backend_names()),
     )
 
@@ -57,6 +62,14 @@ def _examine_ledger() -> Path | UserError:
         return home()
     except UserError as error:
         return error
+
+
+def _warnings() -> Iterator[str]:
+    """Yield what costs money and is not watched, or why that cannot be seen."""
+    try:
+        yield from map(unwatched, without_reaper())
+    except UnituneError as error:
+        yield str(error)
 
 
 def _examine_backend(name: str) -> BackendDiagnosis:
@@ -86,6 +99,8 @@ def print_diagnosis(found: Diagnosis) -> None:
             }
         )
     )
+    for warning in found.warnings:
+        console().print(f"\n{warning}", markup=False, soft_wrap=True)
     for backend in found.backends:
         state = ("installed", "green") if backend.ready else ("not installed", "yellow")
         console().print(Text.assemble("\n", (backend.name, "bold"), "  ", state))

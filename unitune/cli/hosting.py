@@ -93,6 +93,12 @@ def undeploy(
 def deployments(
     *,
     everything: Annotated[bool, typer.Option("--all", help="Those that are gone, too.")] = False,
+    reap: Annotated[
+        bool,
+        typer.Option(
+            "--reap", help="Start the process again that takes one down in time, where it is gone."
+        ),
+    ] = False,
     json: Json = False,
 ) -> None:
     """List what stands and costs money: where, since when, the price, what was spent.
@@ -103,6 +109,7 @@ def deployments(
     """
     from unitune.cli.output import aside, console
     from unitune.runs.deploying import deployments as all_deployments
+    from unitune.runs.deploying import leave_reaper_again, without_reaper
 
     found = all_deployments(standing=not everything)
     for one in found:
@@ -110,6 +117,13 @@ def deployments(
             one.refresh()
         except BackendError as error:
             aside().print(f"{one.id} is shown as it was last seen: {error}")
+    for one in without_reaper():
+        if reap:
+            leave_reaper_again(one)
+        aside().print(
+            f"{one.id} is watched again, and taken down in time." if reap else unwatched(one),
+            soft_wrap=True,
+        )
     if json:
         _print_json(found)
     elif found:
@@ -166,6 +180,15 @@ def delete(
     console().print(f"{found.id} is deleted.")
 
 
+def unwatched(one: Deployment) -> str:
+    """Say that nobody takes a deployment down in time, and what to do."""
+    state = "is stopped" if one.reaper and one.reaper.life == "stopped" else "has ended"
+    return (
+        f"{one.id} stands and costs money, and the process that takes it down in time {state}. "
+        f"Start another one: unitune deployments --reap. Take it down: unitune undeploy {one.id}"
+    )
+
+
 def _print_json(found: list[Deployment]) -> None:
     from unitune.cli.output import print_json
 
@@ -180,6 +203,7 @@ def _print_json(found: list[Deployment]) -> None:
             "until": one.until.isoformat(),
             "usd_per_hour": None if one.usd_per_hour is None else str(one.usd_per_hour),
             "usd_spent": None if one.usd_spent is None else str(one.usd_spent),
+            "reaper": None if one.reaper is None else one.reaper.life,
         }
         for one in found
     ]

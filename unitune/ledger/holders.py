@@ -99,7 +99,12 @@ def this_process() -> Holder:
 
 @cache
 def _holder(pid: int) -> Holder:
-    """Return a process of this machine; cached by pid, because a fork makes another process."""
+    """Return this process; cached by pid, because a fork makes another one."""
+    return process(pid)
+
+
+def process(pid: int) -> Holder:
+    """Return the process of this machine that has a pid now."""
     seen = _seen(pid)
     return Holder(
         socket.gethostname(), _boot(), _space(), pid, "" if seen is None else seen.started

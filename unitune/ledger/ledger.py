@@ -64,6 +64,16 @@ class Ledger:
         self.folder = folder
         self._database = Database.of(folder, ledger_url())
 
+    @property
+    def exists(self) -> bool:
+        """Whether there is anything to read; a shared one that is away is said to exist."""
+        return self._database.exists
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether several machines may use it."""
+        return self._database.is_shared
+
     def run_folder(self, run_id: str) -> Path:
         """Return where the files of a run stand."""
         return self.folder / "runs" / run_id

@@ -8,7 +8,8 @@
                   ──► duplicates.py a second job under the run's key is told
     adopting.py                     whether a job that the user names can be the run's
     watching.py                     all runs from one process, within the vendors' limits
-    deploying.py, reaper.py         what costs money while it stands, and who takes it down
+    deploying.py  ──► deployment.py what costs money while it stands, and how it is taken down
+                  ──► reaping.py    a process is left behind that does so in time: reaper.py
     weights.py                      checkpoints, and weights to take home
     deleting.py                     what a run has left at a vendor
 

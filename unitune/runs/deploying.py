@@ -3,191 +3,47 @@
 Some vendors answer with a tuned model only from a deployment, paid by the hour. `deploy` writes
 down what it is about to do, brings the model up, and leaves a small process behind that takes it
 down when its time is over (`unitune.runs.reaper`). Every other look at deployments takes down what
-is overdue too, for the case that the machine was off. Nothing else in unitune deploys.
+is overdue too, for the case that the machine was off, and says so in the log `unitune`, whose
+warnings Python writes to standard error. Nothing else in unitune deploys.
 
-A deployment's id is its name at the vendor, so a deploy that was interrupted is found by it.
+A deployment's id is its name at the vendor, so a deploy that was interrupted is found by it. Its
+times are those of the ledger's clock.
 """
 
 from __future__ import annotations
 
+import logging
 import os
-import subprocess
-import sys
-import threading
-import time
 from collections.abc import Generator, Mapping, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import replace
-from datetime import UTC, datetime
+from contextlib import contextmanager
 from decimal import Decimal
 
 from pydantic import JsonValue
 
 from unitune import budgeting, registry
-from unitune.abilities import Deploys, Switches
+from unitune.abilities import Deploys
 from unitune.cost.budget import NO_LIMIT, HostingBudget
 from unitune.errors import (
     BackendError,
     RunFailed,
     UnituneError,
     UnknownName,
-    Unsupported,
     UserError,
 )
 from unitune.home import home
+from unitune.keys import deployment_name
 from unitune.ledger import DeploymentRecord, Ledger
 from unitune.models import TunedModel
 from unitune.patience import outcome_open
+from unitune.runs.deployment import Deployment, host_of, write
 from unitune.runs.hosting import budget_of, usd_per_hour
+from unitune.runs.reaping import leave_reaper, seconds_left
 from unitune.runs.run import Run
 from unitune.specs.prices import PriceEntry
 
 DEFAULT_SECONDS = 2 * 3600.0
 """How long a deployment stands when nobody says: long enough for an evaluation."""
-POLL_SECONDS = 5.0
-
-
-class Deployment:
-    """One deployment, as it was last seen.
-
-    Args:
-        ledger: Where it is written down.
-        record: What is written down of it.
-    """
-
-    def __init__(self, ledger: Ledger, record: DeploymentRecord) -> None:
-        self._ledger = ledger
-        self._record = record
-
-    def __repr__(self) -> str:
-        return f"<Deployment {self.id} on {self.backend_name}: {self.state}>"
-
-    @property
-    def id(self) -> str:
-        """Its name, at the vendor too."""
-        return self._record.id
-
-    @property
-    def run_id(self) -> str | None:
-        """The run whose model it is."""
-        return self._record.run_id
-
-    @property
-    def backend_name(self) -> str:
-        """Who hosts it."""
-        return self._record.backend
-
-    @property
-    def state(self) -> str:
-        """planned, starting, ready, failed or gone."""
-        return self._record.state
-
-    @property
-    def model(self) -> TunedModel:
-        """What to ask once it is ready."""
-        return self._record.model
-
-    @property
-    def since(self) -> datetime:
-        """When it was asked for, UTC."""
-        return datetime.fromtimestamp(self._record.created, UTC)
-
-    @property
-    def until(self) -> datetime:
-        """When it is taken down, UTC."""
-        return datetime.fromtimestamp(self._record.until, UTC)
-
-    @property
-    def stands(self) -> bool:
-        """Whether it may cost money."""
-        return self._record.ended is None
-
-    @property
-    def usd_per_hour(self) -> Decimal | None:
-        """Price; None where it is not known."""
-        price = self._record.usd_per_hour
-        return None if price is None else Decimal(price)
-
-    @property
-    def usd_spent(self) -> Decimal | None:
-        """Price times the hours that it has stood; None where the price is not known."""
-        if self.usd_per_hour is None:
-            return None
-        hours = ((self._record.ended or time.time()) - self._record.created) / 3600
-        return (self.usd_per_hour * Decimal(hours)).quantize(Decimal("0.01"))
-
-    def refresh(self) -> Deployment:
-        """Ask the vendor how it stands, and write that down.
-
-        Raises:
-            Unreachable: No answer came.
-        """
-        record = self._record
-        if self.stands and record.ref is not None:
-            seen = _host(record.backend).deployed(record.ref, record.model)
-            ended = time.time() if seen.state == "gone" else None
-            changed = replace(record, state=seen.state, model=seen.model, ended=ended)
-            if changed != record:
-                self._record = self._ledger.write_deployment(changed)
-        return self
-
-    def wait(self, seconds: float = 3600.0) -> Deployment:
-        """Wait until it is ready.
-
-        Args:
-            seconds: How long at most.
-
-        Raises:
-            RunFailed: It failed or is gone.
-            BackendError: It was not ready in time; it still stands.
-        """
-        until = time.monotonic() + seconds
-        while self.refresh().state not in ("ready", "failed", "gone"):
-            if time.monotonic() > until:
-                raise BackendError(
-                    f"deployment {self.id} is still {self.state} after {seconds:.0f} seconds. "
-                    f"Wait on: unitune deployments. Take it down: unitune undeploy {self.id}"
-                )
-            time.sleep(POLL_SECONDS)
-        if self.state != "ready":
-            raise RunFailed(f"deployment {self.id} is {self.state}.")
-        return self
-
-    def take_down(self) -> Deployment:
-        """End it; one that is down already is left as it is.
-
-        Raises:
-            BackendError: The vendor did not take it down; it still stands, and costs.
-        """
-        record = self._record
-        if self.stands:
-            host = _host(record.backend)
-            ref = record.ref or host.find_deployment(record.name)
-            if ref is not None:
-                host.undeploy(ref)
-            elif time.time() < record.created + registry.offer(record.backend).settle_seconds:
-                raise BackendError(
-                    f"{record.backend} shows no deployment {record.name} yet, and it may still "
-                    f"come: it was asked for just now. Again: unitune undeploy {record.id}"
-                )
-            ended = replace(record, ref=ref, state="gone", ended=time.time())
-            self._record = self._ledger.write_deployment(ended)
-        return self
-
-    def switch(self, model: TunedModel) -> Deployment:
-        """Put another tuned model behind it, without a moment's absence.
-
-        Raises:
-            Unsupported: The vendor cannot.
-        """
-        host, record = _host(self.backend_name), self._record
-        if not isinstance(host, Switches) or record.ref is None:
-            raise Unsupported(
-                f"{self.backend_name} cannot switch a deployment to another model. Deploy that "
-                "one beside it, and undeploy this one."
-            )
-        host.switch(record.ref, model)
-        return self.refresh()
+log = logging.getLogger(__name__)
 
 
 def deploy(
@@ -217,19 +73,22 @@ def deploy(
     """
     if run.model is None:
         raise UserError(f"run {run.id} is {run.state} and has no model to deploy.")
-    host = _host(run.backend_name)
+    host = host_of(run.backend_name)
     ledger = Ledger(home())
     record = _planned(ledger, run, run.model, seconds, budget.prices)
     budgeting.add_deployment(ledger, record, budget_of(run), budget.usd, unpriced=budget.unpriced)
-    _leave_reaper(record.id, while_pid)  # first, so that whatever happens next has an end
+    _leave_reaper(ledger, record, while_pid)  # first, so that whatever happens next has an end
     try:
         ref = host.deploy(run.model, record.name, options or {})
     except UnituneError as refusal:
         if not outcome_open(refusal):
             _clear(ledger, host, record)
         raise
-    started = ledger.write_deployment(replace(record, state="starting", ref=ref))
-    return Deployment(ledger, started).refresh()
+    started = Deployment(ledger, write(ledger, record, state="starting", ref=ref))
+    if not started.stands:
+        host.undeploy(ref)
+        raise RunFailed(f"{record.id} came up after its time was over, and was taken down again.")
+    return started.refresh()
 
 
 def _clear(ledger: Ledger, host: Deploys, record: DeploymentRecord) -> None:
@@ -237,15 +96,15 @@ def _clear(ledger: Ledger, host: Deploys, record: DeploymentRecord) -> None:
 
     What cannot be taken down now still stands: it is listed, and tried again later.
     """
-    failed = replace(record, state="failed")
+    ref = None
     try:
-        failed = replace(failed, ref=host.find_deployment(record.name))
-        if failed.ref is not None:
-            host.undeploy(failed.ref)
+        ref = host.find_deployment(record.name)
+        if ref is not None:
+            host.undeploy(ref)
     except BackendError:
-        ledger.write_deployment(failed)
+        write(ledger, record, state="failed", ref=ref)
     else:
-        ledger.write_deployment(replace(failed, ended=time.time()))
+        write(ledger, record, state="failed", ref=ref, ended=ledger.now())
 
 
 def deployments(*, standing: bool = False) -> list[Deployment]:
@@ -259,10 +118,41 @@ def deployments(*, standing: bool = False) -> list[Deployment]:
     ledger = Ledger(home())
     found = [Deployment(ledger, record) for record in ledger.deployments()]
     for one in found:
-        if one.stands and one.until < datetime.now(UTC):
-            with suppress(BackendError):
-                one.take_down()
+        if one.is_overdue:
+            _take_down_overdue(one)
     return [one for one in found if one.stands or not standing]
+
+
+def _take_down_overdue(one: Deployment) -> None:
+    """Take a deployment down whose time is over, and say so."""
+    try:
+        one.take_down()
+    except UnituneError as error:
+        log.warning("deployment %s is overdue, and still stands: %s", one.id, error)
+    else:
+        log.warning("deployment %s was overdue: taken down at %s", one.id, one.backend_name)
+
+
+def without_reaper() -> list[Deployment]:
+    """Return the deployments that stand and that no process on this machine takes down in time.
+
+    Those that another machine has put up are not among them: what lives there cannot be seen.
+    """
+    ledger = Ledger(home())
+    found = [Deployment(ledger, record) for record in ledger.deployments() if record.ended is None]
+    return [one for one in found if _has_lost_its_reaper(ledger, one)]
+
+
+def leave_reaper_again(one: Deployment) -> None:
+    """Start the process again that takes a deployment down in time."""
+    ledger = Ledger(home())
+    _leave_reaper(ledger, ledger.deployment(one.id), None)
+
+
+def _has_lost_its_reaper(ledger: Ledger, one: Deployment) -> bool:
+    if one.reaper is None:
+        return not ledger.is_shared
+    return one.reaper.life in ("gone", "stopped")
 
 
 def find_deployment(id_or_run: str) -> Deployment:
@@ -307,6 +197,7 @@ def standing(
         yield (made.usd_per_hour or Decimal(0)) * Decimal(seconds) / 3600
     finally:
         made.take_down()
+        log.warning("deployment %s is taken down", made.id)
 
 
 def needs_deployment(run: Run) -> bool:
@@ -341,20 +232,13 @@ def _ready(run: Run) -> Deployment | None:
     return next((one for one in mine if one.refresh().state == "ready"), None)
 
 
-def _host(backend: str) -> Deploys:
-    found = registry.backend(backend)
-    if not isinstance(found, Deploys):
-        raise Unsupported(f"models of {backend} answer without a deployment; just ask them.")
-    return found
-
-
 def _planned(
     ledger: Ledger, run: Run, model: TunedModel, seconds: float, prices: Sequence[PriceEntry]
 ) -> DeploymentRecord:
     earlier = sum(record.run_id == run.id for record in ledger.deployments())
-    name = f"{run.id}-d{earlier + 1}"
+    name = deployment_name(run.id, earlier + 1)
     price = usd_per_hour(run, prices)
-    now = time.time()
+    now = ledger.now()
     return DeploymentRecord(
         id=name,
         run_id=run.id,
@@ -370,15 +254,6 @@ def _planned(
     )
 
 
-def _leave_reaper(deployment: str, while_pid: int | None) -> None:
-    """Start the process that takes the deployment down; no terminal can end it."""
-    watched = [] if while_pid is None else [str(while_pid)]
-    reaper = subprocess.Popen(  # noqa: S603 - our own module
-        [sys.executable, "-P", "-m", "unitune.runs.reaper", deployment, *watched],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
-    # Someone has to take note of its end, or it stays in the process table.
-    threading.Thread(target=reaper.wait, daemon=True).start()
+def _leave_reaper(ledger: Ledger, record: DeploymentRecord, while_pid: int | None) -> None:
+    left = seconds_left(ledger.folder, record, ledger.now())
+    leave_reaper(ledger.folder, record.id, left, while_pid)

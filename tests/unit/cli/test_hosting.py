@@ -12,7 +12,7 @@ from command_line import Command
 pytest.importorskip("boto3", reason="needs the extra `bedrock`")
 
 from unitune.job import Job
-from unitune.runs import deploying
+from unitune.runs import deploying, deployment
 from unitune.testing.loopback import Fault
 from unitune_providers.loopback.playing import Playing, play
 
@@ -42,7 +42,7 @@ def vendor(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, unitune: Command) ->
     (tmp_path / "train.jsonl").write_text(lines, encoding="utf-8")
     (tmp_path / "unitune.yaml").write_text(JOB, encoding="utf-8")
     monkeypatch.setattr(deploying, "_leave_reaper", lambda *_: None)
-    monkeypatch.setattr(deploying, "POLL_SECONDS", 0.01)
+    monkeypatch.setattr(deployment, "POLL_SECONDS", 0.01)
     with play("bedrock") as playing:
         yield playing
 

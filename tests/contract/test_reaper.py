@@ -1,0 +1,323 @@
+"""The process that ends a deployment does so whatever happens to the ledger, the clock, or it."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import stat
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("boto3", reason="needs the extra `bedrock`")
+
+from crash.postgres import STORES, a_store, the_server
+from served import at_the_vendor, trained, wait_until
+
+from unitune.errors import Busy, UnituneError, Unreachable
+from unitune.home import home
+from unitune.ledger import DeploymentRecord, Ledger
+from unitune.ledger.holders import this_process
+from unitune.runs import deploying, deployment, reaper, reaping
+from unitune.runs.deploying import deploy, deployments, without_reaper
+from unitune.runs.run import Run
+from unitune_providers.loopback.playing import Playing, play
+
+DELETE = r"/custom-model-deployments"
+QUICK_REAPER = """
+import sys
+from unitune.runs import reaper
+reaper.LOOK_SECONDS, reaper.TRY_AGAIN_SECONDS = 0.1, 0.5
+reaper._keep_log(sys.argv[1])
+reaper.reap(sys.argv[1], None)
+"""
+on_sqlite = pytest.mark.parametrize("store", ["sqlite"], indirect=True)
+on_postgresql = pytest.mark.parametrize("store", ["postgresql"], indirect=True)
+
+
+@pytest.fixture(params=STORES)
+def store(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    with a_store(request.param) as url:
+        monkeypatch.setenv("UNITUNE_LEDGER", url)
+        yield request.param
+
+
+@pytest.fixture
+def vendor(store: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Playing]:
+    del store
+    monkeypatch.setenv("UNITUNE_DIR", str(tmp_path / "home"))
+    monkeypatch.setattr(deployment, "POLL_SECONDS", 0.01)
+    with play("bedrock") as playing:
+        yield playing
+
+
+@pytest.fixture
+def run(vendor: Playing, tmp_path: Path) -> Run:
+    return trained(vendor, tmp_path)
+
+
+@pytest.fixture
+def no_reaper(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(deploying, "_leave_reaper", lambda *_: None)
+
+
+def record_of(made: deploying.Deployment) -> DeploymentRecord:
+    return Ledger(home()).deployment(made.id)
+
+
+def change(made: deploying.Deployment, **values: object) -> None:
+    """Write something else into the ledger, as whoever brings a ledger of their own can."""
+    Ledger(home()).write_deployment(replace(record_of(made), **values))
+
+
+def command(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "unitune", *arguments],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "COLUMNS": "200"},
+    )
+
+
+def quick_reaper(deployment_id: str) -> subprocess.Popen[bytes]:
+    return subprocess.Popen([sys.executable, "-c", QUICK_REAPER, deployment_id])
+
+
+@on_sqlite
+@pytest.mark.usefixtures("no_reaper")
+def test_a_reaper_outlives_a_home_that_is_away_for_a_while(run: Run, tmp_path: Path) -> None:
+    made = deploy(run, seconds=6)
+    watching = quick_reaper(made.id)
+    time.sleep(3)
+    (tmp_path / "home").rename(tmp_path / "away")
+    time.sleep(1)
+    assert not (tmp_path / "home").exists()
+    (tmp_path / "away").rename(tmp_path / "home")
+    assert at_the_vendor(run, made.id)
+    assert 0 == watching.wait(30)
+    assert at_the_vendor(run, made.id) is None
+    ended = record_of(made).ended
+    assert ended is not None
+    assert made.until <= datetime.fromtimestamp(ended, UTC)
+    log = reaping.log_file(tmp_path / "home", made.id)
+    assert "there is no ledger in" in log.read_text(encoding="utf-8")
+    assert 0o600 == stat.S_IMODE(log.stat().st_mode)
+
+
+@on_postgresql
+@pytest.mark.usefixtures("no_reaper")
+def test_a_reaper_outlives_a_restart_of_the_server_under_it(run: Run) -> None:
+    made = deploy(run, seconds=7)
+    watching = quick_reaper(made.id)
+    time.sleep(3)
+    the_server().restart(away_seconds=1)
+    assert at_the_vendor(run, made.id)
+    assert 0 == watching.wait(30)
+    assert at_the_vendor(run, made.id) is None
+    assert record_of(made).ended is not None
+
+
+@on_sqlite
+@pytest.mark.usefixtures("no_reaper")
+def test_a_reaper_that_finds_no_ledger_at_the_end_takes_the_deployment_down_all_the_same(
+    run: Run, tmp_path: Path
+) -> None:
+    made = deploy(run, seconds=4)
+    watching = quick_reaper(made.id)
+    time.sleep(3)
+    (tmp_path / "home").rename(tmp_path / "away")
+    wait_until(lambda: at_the_vendor(run, made.id) is None)
+    assert watching.poll() is None
+    (tmp_path / "away").rename(tmp_path / "home")
+    assert 0 == watching.wait(30)
+    assert record_of(made).ended is not None
+
+
+@on_sqlite
+@pytest.mark.usefixtures("no_reaper")
+def test_a_reaper_survives_every_kind_of_error_and_looks_again(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = deploy(run, seconds=0.01)
+    faults: list[Exception] = [
+        UnituneError("the ledger cannot be used: disk I/O error"),
+        Unreachable("the ledger cannot be reached"),
+        OSError(errno.EIO, os.strerror(errno.EIO)),
+        MemoryError(),
+        TimeoutError("no connection left in the pool"),
+        KeyError("id"),
+    ]
+    told = len(faults)
+    real = Ledger.deployment
+
+    def failing(ledger: Ledger, deployment_id: str) -> DeploymentRecord:
+        if faults:
+            raise faults.pop()
+        return real(ledger, deployment_id)
+
+    monkeypatch.setattr(Ledger, "deployment", failing)
+    pauses: list[float] = []
+    monkeypatch.setattr(reaper.time, "sleep", pauses.append)
+    reaper.reap(made.id, None)
+    assert [1, 2, 4, 8, 16, 32] == pauses[:told]
+    assert at_the_vendor(run, made.id) is None
+
+
+@on_sqlite
+@pytest.mark.usefixtures("no_reaper")
+def test_a_reaper_leaves_a_deployment_that_no_ledger_ever_had(run: Run) -> None:
+    assert run
+    reaper.reap("r261126-000000000000-d1", None)
+
+
+@pytest.mark.usefixtures("no_reaper")
+def test_a_pid_that_another_process_has_now_is_not_taken_for_the_parent(run: Run) -> None:
+    made = deploy(run, seconds=3600)
+    reaper.reap(made.id, replace(this_process(), started="1"))
+    assert at_the_vendor(run, made.id) is None
+
+
+@pytest.mark.parametrize("hours", [2, -2])
+def test_a_clock_that_is_set_takes_nothing_down_and_leaves_nothing_standing(
+    run: Run, monkeypatch: pytest.MonkeyPatch, hours: int
+) -> None:
+    """The reaper counts seconds; only a server's clock speaks for several machines."""
+    real = time.time
+    made = deploy(run, seconds=3600)
+    soon = deploy(run, seconds=4)
+    monkeypatch.setattr(time, "time", lambda: real() + 3600 * hours)
+    assert made.id in [one.id for one in deployments(standing=True)]
+    wait_until(lambda: at_the_vendor(run, soon.id) is None)
+    wait_until(lambda: [made.id] == [one.id for one in deployments(standing=True)])
+    made.take_down()
+
+
+def test_of_two_deploys_at_once_one_is_told_that_it_lost(
+    run: Run, vendor: Playing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    planned, meet = deploying._planned, threading.Barrier(2)
+    left: list[str] = []
+
+    def together(*arguments: object) -> DeploymentRecord:
+        record = planned(*arguments)
+        meet.wait()
+        return record
+
+    monkeypatch.setattr(deploying, "_planned", together)
+    monkeypatch.setattr(deploying, "_leave_reaper", lambda _, record, __: left.append(record.id))
+    told: list[object] = []
+
+    def deploy_one() -> None:
+        try:
+            told.append(deploy(run, seconds=60).id)
+        except UnituneError as error:
+            told.append(error)
+
+    both = [threading.Thread(target=deploy_one) for _ in range(2)]
+    for each in both:
+        each.start()
+    for each in both:
+        each.join()
+    (won,) = (one for one in told if isinstance(one, str))
+    (lost,) = (one for one in told if isinstance(one, Busy))
+    assert "damaged" not in str(lost)
+    assert [won] == left == [one.id for one in deployments()]
+    assert 1 == len(vendor.server.asked("POST", DELETE))
+
+
+@on_sqlite
+@pytest.mark.usefixtures("no_reaper")
+@pytest.mark.parametrize(
+    "forged", [{"ref": "arn:aws:bedrock:::x/PRODUCTION"}, {"name": "production"}], ids=str
+)
+def test_what_this_ledger_is_not_seen_to_have_put_up_is_left_alone(
+    run: Run, vendor: Playing, caplog: pytest.LogCaptureFixture, forged: dict[str, str]
+) -> None:
+    made = deploy(run, seconds=3600)
+    if "name" in forged:
+        assert run.model is not None
+        ref = deploying.host_of(run.backend_name).deploy(run.model, forged["name"], {})
+        forged = {**forged, "ref": ref}
+    change(made, **forged, until=0.0)
+    (one,) = deployments()
+    assert one.stands
+    assert [] == vendor.server.asked("DELETE", "")
+    assert "not seen to be one that this ledger has put up" in caplog.text
+
+
+@on_sqlite
+@pytest.mark.usefixtures("no_reaper")
+def test_what_is_gone_at_the_vendor_is_written_down_as_gone(run: Run, vendor: Playing) -> None:
+    made = deploy(run, seconds=3600)
+    deploying.host_of(run.backend_name).undeploy(str(record_of(made).ref))
+    change(made, until=0.0)
+    assert not deployments()[0].stands
+    assert 1 == len(vendor.server.asked("DELETE", ""))
+
+
+@on_sqlite
+@pytest.mark.usefixtures("no_reaper")
+def test_a_line_tells_of_each_that_was_overdue(run: Run) -> None:
+    made = deploy(run, seconds=3600)
+    change(made, until=0.0)
+    told = command("deployments", "--json").stderr
+    assert [f"deployment {made.id} was overdue: taken down at bedrock"] == told.splitlines()
+
+
+def test_a_reaper_that_has_ended_is_missed_and_started_again(run: Run) -> None:
+    made = deploy(run, seconds=3600)
+    assert made.reaper is not None
+    assert "running" == made.reaper.life
+    assert [] == without_reaper()
+    os.kill(made.reaper.holder.pid, signal.SIGKILL)
+    wait_until(lambda: [made.id] == [one.id for one in without_reaper()])
+    said = f"unitune deployments --reap. Take it down: unitune undeploy {made.id}"
+    assert said in command("deployments").stderr
+    assert said in command("doctor").stdout
+    assert "is watched again" in command("deployments", "--reap").stderr
+    assert [] == without_reaper()
+    assert said not in command("deployments").stderr
+    assert made.reaper is not None
+    made.take_down()
+
+
+@on_sqlite
+@pytest.mark.usefixtures("no_reaper")
+def test_on_one_machine_a_deployment_without_a_reaper_is_told(run: Run) -> None:
+    made = deploy(run, seconds=3600)
+    assert [made.id] == [one.id for one in without_reaper()]
+
+
+@on_postgresql
+@pytest.mark.usefixtures("no_reaper")
+def test_of_what_another_machine_has_put_up_nothing_is_said(run: Run) -> None:
+    deploy(run, seconds=3600)
+    assert [] == without_reaper()
+
+
+@on_sqlite
+@pytest.mark.usefixtures("no_reaper")
+def test_what_comes_up_after_its_time_is_taken_down_again(
+    run: Run, vendor: Playing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = type(deploying.host_of("bedrock")).deploy
+
+    def late(*arguments: object) -> str:
+        (planned,) = Ledger(home()).deployments()
+        Ledger(home()).write_deployment(replace(planned, state="gone", ended=planned.until))
+        return real(*arguments)
+
+    monkeypatch.setattr(type(deploying.host_of("bedrock")), "deploy", late)
+    with pytest.raises(UnituneError, match="after its time was over"):
+        deploy(run, seconds=60)
+    assert at_the_vendor(run, f"{run.id}-d1") is None
+    assert vendor.server

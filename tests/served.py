@@ -1,0 +1,54 @@
+"""A run whose model answers from deployments only, at a vendor on loopback."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from unitune import registry
+from unitune.abilities import Deploys
+from unitune.job import Data, Job
+from unitune.runs.run import Run, launch
+from unitune_providers.loopback.playing import PARTS, Playing
+
+PATIENCE_SECONDS = 30
+
+
+def trained(vendor: Playing, folder: Path) -> Run:
+    """Return a succeeded run, whose rows are in a folder."""
+    rows = (
+        {
+            "messages": [
+                {"role": "user", "content": f"{number}?"},
+                {"role": "assistant", "content": "yes"},
+            ]
+        }
+        for number in range(60)
+    )
+    lines = "".join(json.dumps(row) + "\n" for row in rows)
+    (folder / "train.jsonl").write_text(lines, encoding="utf-8")
+    job = Job(
+        name="served",
+        model=vendor.part.model,
+        backend=next(name for name, part in PARTS.items() if part is vendor.part),
+        data=Data(train="train.jsonl"),
+        folder=folder,
+    )
+    return launch(job).wait(0.01)
+
+
+def at_the_vendor(run: Run, name: str) -> str | None:
+    """Return the vendor's id of a deployment; None where it has none of this name."""
+    host = registry.backend(run.backend_name)
+    assert isinstance(host, Deploys)
+    return host.find_deployment(name)
+
+
+def wait_until(true: Callable[[], bool], seconds: float = PATIENCE_SECONDS) -> None:
+    """Wait until something holds, and fail where it does not in time."""
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end
+        time.sleep(0.05)

@@ -1,0 +1,247 @@
+"""`Deployment`: the handle on what costs money while it stands, and how it is taken down.
+
+Taken down is only what this ledger is seen to have put up: the vendor must show, under a name of
+ours, the very deployment that the ledger has. A ledger may come from elsewhere, and what it names
+may be somebody's production.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any
+
+from unitune import registry
+from unitune.abilities import Deploys, Switches
+from unitune.errors import BackendError, Busy, RunFailed, Unsupported
+from unitune.keys import is_deployment_name
+from unitune.ledger import DeploymentRecord, Ledger
+from unitune.models import TunedModel
+from unitune.runs.reaping import Reaper, reaper_of, seconds_left
+
+POLL_SECONDS = 5.0
+WRITES = 3
+"""How often a change is tried while other processes change the record in between."""
+
+
+class Deployment:
+    """One deployment, as it was last seen.
+
+    Args:
+        ledger: Where it is written down.
+        record: What is written down of it.
+    """
+
+    def __init__(self, ledger: Ledger, record: DeploymentRecord) -> None:
+        self._ledger = ledger
+        self._record = record
+
+    def __repr__(self) -> str:
+        return f"<Deployment {self.id} on {self.backend_name}: {self.state}>"
+
+    @property
+    def id(self) -> str:
+        """Its name, at the vendor too."""
+        return self._record.id
+
+    @property
+    def run_id(self) -> str | None:
+        """The run whose model it is."""
+        return self._record.run_id
+
+    @property
+    def backend_name(self) -> str:
+        """Who hosts it."""
+        return self._record.backend
+
+    @property
+    def state(self) -> str:
+        """planned, starting, ready, failed or gone."""
+        return self._record.state
+
+    @property
+    def model(self) -> TunedModel:
+        """What to ask once it is ready."""
+        return self._record.model
+
+    @property
+    def since(self) -> datetime:
+        """When it was asked for, UTC."""
+        return datetime.fromtimestamp(self._record.created, UTC)
+
+    @property
+    def until(self) -> datetime:
+        """When it is taken down, UTC."""
+        return datetime.fromtimestamp(self._record.until, UTC)
+
+    @property
+    def stands(self) -> bool:
+        """Whether it may cost money."""
+        return self._record.ended is None
+
+    @property
+    def usd_per_hour(self) -> Decimal | None:
+        """Price; None where it is not known."""
+        price = self._record.usd_per_hour
+        return None if price is None else Decimal(price)
+
+    @property
+    def usd_spent(self) -> Decimal | None:
+        """Price times the hours that it has stood; None where the price is not known."""
+        if self.usd_per_hour is None:
+            return None
+        hours = ((self._record.ended or self._ledger.now()) - self._record.created) / 3600
+        return (self.usd_per_hour * Decimal(hours)).quantize(Decimal("0.01"))
+
+    @property
+    def is_overdue(self) -> bool:
+        """Whether it stands though its time is over."""
+        return self.stands and self._seconds_left() <= 0
+
+    @property
+    def reaper(self) -> Reaper | None:
+        """The process that takes it down in time; None where none was left on this machine."""
+        return reaper_of(self._ledger.folder, self.id)
+
+    def refresh(self) -> Deployment:
+        """Ask the vendor how it stands, and write that down.
+
+        Raises:
+            Unreachable: No answer came.
+        """
+        record = self._record
+        if self.stands and record.ref is not None:
+            seen = host_of(record.backend).deployed(record.ref, record.model)
+            ended = self._ledger.now() if seen.state == "gone" else None
+            self._record = write(
+                self._ledger, record, state=seen.state, model=seen.model, ended=ended
+            )
+        return self
+
+    def wait(self, seconds: float = 3600.0) -> Deployment:
+        """Wait until it is ready.
+
+        Args:
+            seconds: How long at most.
+
+        Raises:
+            RunFailed: It failed or is gone.
+            BackendError: It was not ready in time; it still stands.
+        """
+        until = time.monotonic() + seconds
+        while self.refresh().state not in ("ready", "failed", "gone"):
+            if time.monotonic() > until:
+                raise BackendError(
+                    f"deployment {self.id} is still {self.state} after {seconds:.0f} seconds. "
+                    f"Wait on: unitune deployments. Take it down: unitune undeploy {self.id}"
+                )
+            time.sleep(POLL_SECONDS)
+        if self.state != "ready":
+            raise RunFailed(f"deployment {self.id} is {self.state}.")
+        return self
+
+    def take_down(self) -> Deployment:
+        """End it; one that is down already is left as it is.
+
+        Raises:
+            BackendError: The vendor did not take it down, or shows another one than the ledger has;
+                it still stands, and costs.
+        """
+        if self.stands:
+            remove(self._record, self._ledger.now() - self._record.created)
+            self._record = write_end(self._ledger, self._record)
+        return self
+
+    def switch(self, model: TunedModel) -> Deployment:
+        """Put another tuned model behind it, without a moment's absence.
+
+        Raises:
+            Unsupported: The vendor cannot.
+        """
+        host, record = host_of(self.backend_name), self._record
+        if not isinstance(host, Switches) or record.ref is None:
+            raise Unsupported(
+                f"{self.backend_name} cannot switch a deployment to another model. Deploy that "
+                "one beside it, and undeploy this one."
+            )
+        host.switch(record.ref, model)
+        return self.refresh()
+
+    def _seconds_left(self) -> float:
+        return seconds_left(self._ledger.folder, self._record, self._ledger.now())
+
+
+def host_of(backend: str) -> Deploys:
+    """Return a backend whose models answer from deployments.
+
+    Raises:
+        Unsupported: Its models need none.
+    """
+    found = registry.backend(backend)
+    if not isinstance(found, Deploys):
+        raise Unsupported(f"models of {backend} answer without a deployment; just ask them.")
+    return found
+
+
+def remove(record: DeploymentRecord, age_seconds: float) -> None:
+    """Take a deployment down at its vendor; the ledger is not asked.
+
+    Args:
+        record: As the ledger has it.
+        age_seconds: How long ago it was asked for.
+
+    Raises:
+        BackendError: The vendor did not do so, or shows another one than the ledger has.
+    """
+    host = host_of(record.backend)
+    found = host.find_deployment(record.name)
+    if found is None and record.ref is None:
+        if age_seconds < registry.offer(record.backend).settle_seconds:
+            raise BackendError(
+                f"{record.backend} shows no deployment {record.name} yet, and it may still "
+                f"come: it was asked for just now. Again: unitune undeploy {record.id}"
+            )
+        return
+    if found is None and host.deployed(str(record.ref), record.model).state == "gone":
+        return
+    if found is None or record.ref not in (None, found) or not is_deployment_name(record.name):
+        raise BackendError(
+            f"{record.backend} shows {found!r} as the deployment {record.name!r}, and the ledger "
+            f"has {record.ref!r}: that is not seen to be one that this ledger has put up, so it is "
+            f"left alone. If it is yours, take it down at {record.backend}."
+        )
+    host.undeploy(found)
+
+
+def write(ledger: Ledger, record: DeploymentRecord, **changes: Any) -> DeploymentRecord:
+    """Write down what has changed of a deployment, also when another process writes in between.
+
+    Args:
+        ledger: Where it is written down.
+        record: As it was read.
+        changes: Fields of the record; left out where another process has seen its end.
+
+    Returns:
+        The record as it then stands.
+
+    Raises:
+        Busy: Others change it again and again.
+    """
+    for tries in range(1, WRITES + 1):
+        changed = replace(record, **changes)
+        if changed == record or record.ended is not None:
+            return record
+        try:
+            return ledger.write_deployment(changed)
+        except Busy:
+            if tries == WRITES:
+                raise
+            record = ledger.deployment(record.id)
+    raise AssertionError("the last try returns or raises")
+
+
+def write_end(ledger: Ledger, record: DeploymentRecord) -> DeploymentRecord:
+    """Write down that a deployment is down, and return the record as it then stands."""
+    return write(ledger, record, state="gone", ended=ledger.now())
