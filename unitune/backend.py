@@ -170,7 +170,13 @@ class Backend(Protocol):
         ...
 
     def submit(self, launch: Launch) -> str:
-        """Start the training and return the backend's id for it. Never retried blindly."""
+        """Start the training and return the backend's id for it. Never retried blindly.
+
+        It must be over, with an answer or without one, in less than `CREATE_SECONDS` of
+        `unitune.runs.creating` (two minutes), connecting and sending included: so long nobody else
+        acts for the run, even where its ledger is away. With `Guarantee.FINDABLE` or `SUFFIX_ONLY`
+        a call that takes longer may make a second job.
+        """
         ...
 
     def find(self, launch_key: str, folder: Path) -> list[str]:

@@ -10,10 +10,9 @@ from collections.abc import Callable, Iterator
 from typing import TypeVar
 
 from unitune.errors import BackendError, UnituneError, Unreachable
+from unitune.ratelimits import LONGEST_WISH_SECONDS, believable
 
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 1.0, 15.0
-LONGEST_WISH_SECONDS = 60.0
-"""A vendor that wants us to wait longer is believed, and the user is told instead."""
 REQUEST_TIMEOUT = 408
 RATE_LIMITED = 429
 SERVER_ERRORS = 500
@@ -52,9 +51,14 @@ def pauses(longest: float = LONGEST_PAUSE_SECONDS) -> Iterator[float]:
 
 
 def wished(error: UnituneError, pause: float) -> float:
-    """Return the pause that the vendor asks for, or else ours."""
-    wish = error.retry_after if isinstance(error, BackendError) else None
-    return pause if wish is None else max(wish, 0.0)
+    """Return the pause that the vendor asks for, bounded, or else ours."""
+    wish = _wish(error)
+    return pause if wish is None else min(wish, LONGEST_WISH_SECONDS)
+
+
+def wishes_too_much(error: UnituneError) -> bool:
+    """Return whether the vendor asks for a longer pause than anyone waits at a time."""
+    return (_wish(error) or 0.0) > LONGEST_WISH_SECONDS
 
 
 def wait(seconds: float) -> None:
@@ -78,7 +82,12 @@ def patiently(ask: Callable[[], Answer], seconds: float) -> Answer:
             return ask()
         except BackendError as error:
             longer = wished(error, pause)
-            if not rate_limited(error) or time.monotonic() + longer > end:
+            too_late = wishes_too_much(error) or time.monotonic() + longer > end
+            if too_late or not rate_limited(error):
                 raise
             wait(longer)
     raise AssertionError("pauses never end")
+
+
+def _wish(error: UnituneError) -> float | None:
+    return believable(error.retry_after) if isinstance(error, BackendError) else None

@@ -1,18 +1,24 @@
 """How long a vendor asks to wait, from the headers of its answers.
 
 `asked_pause` reads what comes with a refusal, `rest` what comes with any answer: once no request or
-token is left, the next would be refused. Waiting is the business of `unitune.patience` and of
-`unitune.evaluate.asking.pace`.
+token is left, the next would be refused. `believable` is for what others have read. How much of it
+is waited for, at most `LONGEST_WISH_SECONDS`, is the business of `unitune.patience` and of
+`unitune.evaluate.asking`.
 """
 
 from __future__ import annotations
 
+import math
 import re
 import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
+LONGEST_WISH_SECONDS = 60.0
+"""Nobody waits longer at a time, whatever a vendor says: meanwhile a budget may be spent."""
+LONGEST_BELIEVED_SECONDS = 31 * 86_400.0
+"""No quota is counted by more than a month, so a longer wait is a mistake."""
 BUCKETS = (
     "x-ratelimit-{}",
     "x-ratelimit-{}-requests",
@@ -27,6 +33,17 @@ SPAN = re.compile(r"(\d+(?:\.\d+)?)(ms|h|m|s)")
 UNIT_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 
 
+def believable(seconds: float | None) -> float | None:
+    """Return the seconds that a vendor asks to wait; None where that is no time to wait.
+
+    Args:
+        seconds: As it was read; NaN, below 0 or beyond `LONGEST_BELIEVED_SECONDS`, perhaps.
+    """
+    if seconds is None or math.isnan(seconds) or not 0 <= seconds <= LONGEST_BELIEVED_SECONDS:
+        return None
+    return seconds
+
+
 def asked_pause(headers: Mapping[str, str]) -> float | None:
     """Return the seconds that a vendor asks to wait before the next request, where it does.
 
@@ -38,14 +55,15 @@ def asked_pause(headers: Mapping[str, str]) -> float | None:
         the openai SDK 3 reads it.
     """
     if (milliseconds := _number(headers.get("retry-after-ms"))) is not None:
-        return milliseconds / 1000
+        return believable(milliseconds / 1000)
     wish = headers.get("retry-after", "")
     if (seconds := _number(wish)) is not None:
-        return seconds
+        return believable(seconds)
     try:
-        return max(0.0, (parsedate_to_datetime(wish) - datetime.now(UTC)).total_seconds())
-    except (TypeError, ValueError):
+        left = (parsedate_to_datetime(wish) - datetime.now(UTC)).total_seconds()
+    except (TypeError, ValueError, OverflowError, IndexError):
         return None
+    return believable(max(0.0, left))
 
 
 def rest(headers: Mapping[str, str]) -> float | None:
@@ -71,7 +89,7 @@ def rest(headers: Mapping[str, str]) -> float | None:
         and (limit := _number(headers.get(name.format("limit"))))
         and (full := _seconds_until(headers.get(name.format("reset"), ""))) is not None
     ]
-    return max(pauses, default=None)
+    return believable(max(pauses, default=None))
 
 
 def _seconds_until(reset: str) -> float | None:
@@ -85,7 +103,7 @@ def _seconds_until(reset: str) -> float | None:
         return None
     try:
         return max(0.0, (datetime.fromisoformat(reset) - datetime.now(UTC)).total_seconds())
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return None
 
 

@@ -18,13 +18,13 @@ from unitune.errors import BackendError, Busy, UnituneError
 from unitune.ledger import Ledger, RunRecord
 from unitune.ledger.leases import LONGEST_LEASE_SECONDS
 from unitune.patience import (
-    LONGEST_WISH_SECONDS,
     outcome_open,
     passes,
     pauses,
     rate_limited,
     wait,
     wished,
+    wishes_too_much,
 )
 from unitune.runs.duplicates import searched_after_launch
 from unitune.runs.settling import adopt, locate, note_silence, settle, uncertain
@@ -65,10 +65,9 @@ def create(ledger: Ledger, record: RunRecord, calls: int = CREATE_CALLS) -> RunR
             if not rate_limited(error):
                 return _refused(ledger, record, error)
             record = put_back(ledger, record)
-            longer = wished(error, pause)
-            if tries == RATE_LIMITED_TRIES or longer > LONGEST_WISH_SECONDS:
+            if tries == RATE_LIMITED_TRIES or wishes_too_much(error):
                 raise
-            wait(longer)
+            wait(wished(error, pause))
             record = located(ledger, record)
             if record.state is not State.UPLOADING:
                 return record

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Generator, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
@@ -191,7 +191,20 @@ class Run:
                 return
             slower = min(pause * 1.5, max(SLOWEST_POLL_SECONDS, poll_seconds))
             pause = poll_seconds if fresh else slower
-            time.sleep(pause if failure is None else wished(failure, pause))
+            self._rest(pause if failure is None else wished(failure, pause))
+
+    def hold_to_budget(self) -> Run:
+        """End the run if it costs more than it may, by what is known without asking the backend.
+
+        Raises:
+            BackendError: The backend did not take the cancel; the next poll sends it again.
+        """
+        self._reload()
+        if self._can_be_polled:
+            with self._acting():
+                if self._can_be_polled:
+                    self._record = launching.within_limits(self._ledger, self._record)
+        return self
 
     def wait(self, poll_seconds: float = 0.5) -> Run:
         """Follow the run until it comes to rest.
@@ -361,6 +374,15 @@ class Run:
         if self.state in launching.BEFORE_JOB:
             return self.interrupted
         return self.state.ended or self.state in (State.PAUSED, State.UNCERTAIN)
+
+    def _rest(self, seconds: float) -> None:
+        """Wait between two polls; while that is long, the run is held to its budget."""
+        end = time.monotonic() + seconds
+        while (left := end - time.monotonic()) > 0:
+            time.sleep(min(left, SLOWEST_POLL_SECONDS))
+            if left > SLOWEST_POLL_SECONDS:
+                with suppress(BackendError, Busy):  # the next poll tells
+                    self.hold_to_budget()
 
     def _refresh_patiently(self, missed: int) -> BackendError | Busy | None:
         """Refresh, and return why that has not worked this time.

@@ -44,6 +44,7 @@ __all__ = [
     "pause",
     "poll",
     "unpause",
+    "within_limits",
 ]
 
 BEFORE_JOB = (State.PLANNED, State.UPLOADING, State.SUBMITTING)
@@ -140,7 +141,7 @@ def poll(ledger: Ledger, record: RunRecord) -> RunRecord:
     written = record if seen == record and not events else ledger.write(seen, events)
     if written.state is State.CANCELLING and status.state is not State.CANCELLING:
         return _cancelled_for_its_cost(ledger, written)
-    return _within_limits(ledger, written)
+    return within_limits(ledger, written)
 
 
 def _money(status: Status, now: Callable[[], float]) -> Iterator[Event]:
@@ -155,8 +156,11 @@ def _money(status: Status, now: Callable[[], float]) -> Iterator[Event]:
         yield from budgeting.bill_events(status.billed_tokens, status.billed_usd, now())
 
 
-def _within_limits(ledger: Ledger, record: RunRecord) -> RunRecord:
-    """End a run that costs more than it may; settle the money of one that has ended."""
+def within_limits(ledger: Ledger, record: RunRecord) -> RunRecord:
+    """End a run that costs more than it may; settle the money of one that has ended.
+
+    What it costs is what is known without asking the backend: by the clock, and by its last poll.
+    """
     if record.state.ended:
         budgeting.reconciled(ledger, record)
         return record

@@ -137,7 +137,10 @@ class _Watch:
     def look(self, name: str, waiting: Mapping[str, Standing]) -> Iterator[Run]:
         """Ask a vendor once, and poll what has moved there."""
         vendor = self.vendors.setdefault(name, _Vendor(name))
-        if name in self.refused or time.monotonic() < vendor.rests_until:
+        if name in self.refused:
+            return
+        if time.monotonic() < vendor.rests_until:
+            yield from self._held_to_budget(waiting)
             return
         try:
             moved = vendor.moved(waiting, self._limited(waiting.values()))
@@ -155,6 +158,16 @@ class _Watch:
             else:
                 if self.told[run.id] is not run.state:
                     yield self._tell(run)
+
+    def _held_to_budget(self, waiting: Mapping[str, Standing]) -> Iterator[Run]:
+        """Hold runs to their budgets while their vendor is not asked how they stand."""
+        limited = self._limited(waiting.values())
+        for seen in waiting.values():
+            if seen.id in limited:
+                with suppress(UnknownName, BackendError, Busy):  # the next look tells
+                    run = self._run(seen.id).hold_to_budget()
+                    if self.told[run.id] is not run.state:
+                        yield self._tell(run)
 
     def _limited(self, runs: Iterable[Standing]) -> set[str]:
         """Return the runs that are cancelled when they cost too much; each is looked up once."""

@@ -9,7 +9,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from unitune.ratelimits import asked_pause, rest
+from unitune.errors import BackendError
+from unitune.patience import wished
+from unitune.ratelimits import (
+    LONGEST_BELIEVED_SECONDS,
+    LONGEST_WISH_SECONDS,
+    asked_pause,
+    rest,
+)
 
 
 @pytest.mark.parametrize(
@@ -23,10 +30,34 @@ from unitune.ratelimits import asked_pause, rest
         ({"retry-after": "nan"}, None),
         ({"retry-after": "inf"}, None),
         ({"retry-after-ms": "250", "retry-after": "1"}, 0.25),
+        ({"retry-after": "86400"}, 86400.0),
+        ({"retry-after": "99999999999"}, None),
+        ({"retry-after": "1e308"}, None),
+        ({"retry-after-ms": "1e308"}, None),
+        ({"retry-after": "Fri, 31 Dec 9999 23:59:59 GMT"}, None),
+        ({"retry-after": "Wed, 21 Oct 2015 07:28:00"}, None),
+        ({"retry-after": f"Wed, {'9' * 30} Oct 2015 07:28:00 GMT"}, None),
     ],
 )
 def test_asked_pause_is_read(headers: dict[str, str], seconds: float | None) -> None:
     assert seconds == asked_pause(headers)
+
+
+@given(st.text() | st.floats().map(str) | st.datetimes().map(format_datetime))
+def test_whatever_a_vendor_writes_a_pause_is_none_or_no_longer_than_a_month(text: str) -> None:
+    for pause in (
+        asked_pause({"retry-after": text}),
+        asked_pause({"retry-after-ms": text}),
+        rest(openai("requests", "60", "0", text)),
+        rest(openai("requests", text, "0", "1s")),
+    ):
+        assert pause is None or 0 <= pause <= LONGEST_BELIEVED_SECONDS
+
+
+@given(st.none() | st.floats())
+def test_whatever_others_have_read_nobody_waits_longer_than_a_minute(seconds: float | None) -> None:
+    told = BackendError("slow down", status=429, retry_after=seconds)
+    assert 0 <= wished(told, 5.0) <= LONGEST_WISH_SECONDS
 
 
 def test_asked_pause_may_be_a_date() -> None:

@@ -24,8 +24,11 @@ class Endpoint:
 
     def __init__(self) -> None:
         self.breaks = False
+        self.wishes: list[str] = []
 
     def answer(self, asked: Asked) -> Answer:
+        if self.wishes:
+            return Answer({}, 429, {"Retry-After": self.wishes.pop()})
         texts: list[str] = asked.json["input"]
         rows: list[Any] = [
             {"index": at, "embedding": [float(text.count(letter)) for letter in "abc"]}
@@ -102,6 +105,21 @@ def test_trouble_that_passes_is_waited_for(server: Server, tmp_path: Path, fault
     server.spoil(fault, "POST", "/embeddings", times=TRIES - 1)
     assert pytest.approx(1.0) == scorer_at(server, tmp_path).score(attempt("a", "aa")).value
     assert TRIES == len(server.requests)
+
+
+@pytest.mark.parametrize(
+    ("wish", "waited"),
+    [("nan", 1), ("inf", 1), ("-5", 1), ("99999999999", 1), ("7", 7)],
+)
+def test_however_long_an_endpoint_asks_to_wait_the_wait_is_bounded(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wish: str, waited: float
+) -> None:
+    waits: list[float] = []
+    monkeypatch.setattr(embeddings, "wait", waits.append)
+    assert isinstance(server.vendor, Endpoint)
+    server.vendor.wishes = [wish]
+    assert pytest.approx(1.0) == scorer_at(server, tmp_path).score(attempt("a", "aa")).value
+    assert [waited] == waits
 
 
 def test_an_endpoint_that_stays_down_is_an_error_and_never_a_score(

@@ -26,7 +26,7 @@ from unitune.backend import Event, State, Status
 from unitune.cost.budget import ProjectBudget, project_budget
 from unitune.cost.documents import Estimate
 from unitune.data.split import load_splits
-from unitune.errors import Mismatch, OverBudget, Unreachable
+from unitune.errors import BackendError, Mismatch, OverBudget, Unreachable
 from unitune.home import home
 from unitune.job import Job, TrainingBudget, Tuning
 from unitune.ledger import Books, DeploymentRecord, Ledger, RunRecord
@@ -36,12 +36,12 @@ from unitune.owning.billed import Billed
 from unitune.owning.billed import billed as billed_training
 from unitune.planning import saved
 from unitune.planning.plan import plan
-from unitune.runs import launching, run, watching
+from unitune.runs import handle, launching, run, watching
 from unitune.specs.prices import PriceEntry
 from unitune.testing.fake import FakeBackend
 from unitune.today import today
 
-from .conftest import MakeJob
+from .conftest import Clock, MakeJob
 
 Priced = Callable[..., Job]
 
@@ -410,6 +410,39 @@ def test_a_run_by_the_hour_is_cancelled_one_look_before_its_limit(priced: Priced
     told = budgeting.overrun(ledger, record)
     assert told is not None
     assert "it may take 0.01 hours" in told, "36 seconds, less the 30 of a look"
+
+
+@pytest.mark.parametrize("everything", [False, True], ids=["watch", "watch --all"])
+def test_a_run_is_cancelled_for_its_cost_while_its_vendor_refuses_to_tell_how_it_stands(
+    priced: Priced, clock: Clock, monkeypatch: pytest.MonkeyPatch, *, everything: bool
+) -> None:
+    """Asked too often, the vendor wants half an hour of quiet; the run may take 36 seconds."""
+    job = priced(price="100/hour", script={"steps": 1000, "seconds_per_step": 0.1})
+    budget = TrainingBudget(usd=Decimal(200), hours=Decimal("0.01"))
+    launched = run.launch(job.model_copy(update={"budget": budget}))
+    while launched.refresh().state is not State.RUNNING:
+        clock.now += 1
+    begun = clock.now
+    told: list[float] = []
+    cancel, poll = FakeBackend.cancel, FakeBackend.poll
+
+    def refusing(backend: FakeBackend, job_id: str, cursor: str) -> Status:
+        if told:
+            return poll(backend, job_id, cursor)
+        raise BackendError("slow down.", status=429, retry_after=1800)
+
+    def cancelled(backend: FakeBackend, job_id: str) -> None:
+        told.append(clock.now - begun)
+        cancel(backend, job_id)
+
+    for module in (handle, watching):
+        monkeypatch.setattr(module, "time", clock)
+    monkeypatch.setattr(FakeBackend, "poll", refusing)
+    monkeypatch.setattr(FakeBackend, "cancel", cancelled)
+    for _ in watching.watch_all() if everything else launched.watch():
+        pass
+    assert State.CANCELLED is launched.refresh().state
+    assert told[0] <= 36
 
 
 def test_epochs_that_the_vendor_adds_end_a_run_before_they_are_paid(

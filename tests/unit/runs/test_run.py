@@ -9,15 +9,25 @@ import pytest
 from pydantic import JsonValue
 
 from unitune import registry
-from unitune.backend import State
+from unitune.backend import State, Status
 from unitune.data.split import load_splits
-from unitune.errors import RunFailed, TwinExists, UnknownName, Unreachable, Unsupported, UserError
+from unitune.errors import (
+    BackendError,
+    RunFailed,
+    TwinExists,
+    UnknownName,
+    Unreachable,
+    Unsupported,
+    UserError,
+)
 from unitune.job import Budget, Evaluate, Job, Tuning
 from unitune.ledger import Ledger
-from unitune.runs import handle
+from unitune.runs import handle, launching
 from unitune.runs.run import find_run, launch, runs, training_fingerprint
 from unitune.specs.scorers import JsonValid
 from unitune.testing import FakeBackend
+
+from .conftest import Clock
 
 MakeJob = Callable[[dict[str, JsonValue]], Job]
 KEYS = ["created", "step-1", "step-2", "step-3", "step-4", "validation"]
@@ -182,6 +192,28 @@ def test_watch_bears_some_silence_and_then_gives_up(
             list(run.watch(0.001))
     assert 4 == len(asked)
     assert KEYS == [event.key for event in run.watch(0.001)]
+
+
+@pytest.mark.parametrize("wish", [86_400.0, 99_999_999_999.0, float("inf"), float("nan"), -1.0])
+def test_watch_sleeps_no_longer_than_a_few_seconds_at_a_time_whatever_the_vendor_asks_for(
+    make_job: MakeJob, monkeypatch: pytest.MonkeyPatch, wish: float
+) -> None:
+    run = launch(make_job({}))
+    clock = Clock()
+    monkeypatch.setattr(handle, "time", clock)
+    refusals = [BackendError("slow down.", status=429, retry_after=wish)]
+    real = FakeBackend.poll
+
+    def poll(backend: FakeBackend, job_id: str, cursor: str) -> Status:
+        if refusals:
+            raise refusals.pop()
+        return real(backend, job_id, cursor)
+
+    monkeypatch.setattr(FakeBackend, "poll", poll)
+    monkeypatch.setattr(launching, "POLL_PATIENCE_SECONDS", 0)
+    assert State.SUCCEEDED is run.wait(0.5).state
+    assert max(clock.slept) <= handle.SLOWEST_POLL_SECONDS
+    assert (60 if wish == 86_400 else 0) <= sum(clock.slept) < 70
 
 
 def test_watch_waits_for_a_launch_that_another_process_works_on(

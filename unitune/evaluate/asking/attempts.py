@@ -20,7 +20,7 @@ from unitune.evaluate.asking.spending import Purse, believed
 from unitune.evaluate.results import Uncounted
 from unitune.fields import whole_text
 from unitune.models import ChatModel, Reply, Request
-from unitune.patience import LONGEST_WISH_SECONDS
+from unitune.ratelimits import LONGEST_WISH_SECONDS, believable
 
 ATTEMPTS = 6
 """Of one request: the pauses between them, 0.5 to 8 seconds, outlive some ten seconds of trouble.
@@ -75,7 +75,7 @@ async def persist(
         async with pace.turn():
             reply, more = await _attempt(model, request, pace, purse)
         uncounted = uncounted + more if uncounted and more else uncounted or more
-        if not reply.passes or (reply.pause_seconds or 0) > LONGEST_WISH_SECONDS:
+        if not reply.passes or _asked_pause(reply) > LONGEST_WISH_SECONDS:
             break
     return Outcome(reply, uncounted)
 
@@ -98,7 +98,7 @@ async def _attempt(model: ChatModel, request: Request, pace: Pace, purse: Purse 
     uncounted = None if purse is None else purse.settle(request, reply)
     if uncounted is not None and said:
         uncounted = replace(uncounted, said=said)
-    pause = min(reply.pause_seconds or 0.0, LONGEST_WISH_SECONDS)
+    pause = min(_asked_pause(reply), LONGEST_WISH_SECONDS)
     if reply.status in OVERLOADED:
         pace.refused(sent, pause)
     elif reply.error is None:
@@ -107,10 +107,15 @@ async def _attempt(model: ChatModel, request: Request, pace: Pace, purse: Purse 
     return Outcome(reply, uncounted)
 
 
+def _asked_pause(reply: Reply) -> float:
+    """Return the seconds that the vendor asks to wait; 0 where it does not."""
+    return believable(reply.pause_seconds) or 0.0
+
+
 def _pause(attempt: int, reply: Reply) -> float:
     """Return the seconds before the next attempt."""
-    if reply.pause_seconds:
-        return reply.pause_seconds
+    if (asked := _asked_pause(reply)) > 0:
+        return asked
     longest = min(FIRST_PAUSE_SECONDS * 2 ** (attempt - 1), LONGEST_PAUSE_SECONDS)
     # Requests that failed together are not to come back together.
     return longest * random.uniform(0.5, 1)  # noqa: S311 - no secret

@@ -29,7 +29,7 @@ from unitune.evaluate.scorers.interface import Attempt, Kind, Scorer, Setting
 from unitune.evaluate.scorers.text import refuse_empty
 from unitune.fields import Fields, Unreadable, read_json
 from unitune.filesystem import private_file, private_folder
-from unitune.patience import LONGEST_WISH_SECONDS, passes, pauses, wait, wished
+from unitune.patience import passes, pauses, wait, wished, wishes_too_much
 from unitune.ratelimits import asked_pause
 from unitune.redaction import redacted
 from unitune.specs.scorers import Embedding
@@ -149,7 +149,7 @@ class Embedder:
             try:
                 return self._asked(client, texts)
             except BackendError as error:
-                if not passes(error) or (error.retry_after or 0) > LONGEST_WISH_SECONDS:
+                if not passes(error) or wishes_too_much(error):
                     raise
                 wait(wished(error, pause))
         return self._asked(client, texts)
