@@ -17,7 +17,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from unitune.filesystem import replacing
+from unitune.filesystem import private_folder, replacing
 from unitune.ledger import DeploymentRecord
 from unitune.ledger.holders import Holder, Life, process, this_process
 
@@ -100,7 +100,7 @@ def leave_reaper(home: Path, deployment_id: str, seconds: float, while_pid: int 
     # Someone has to take note of its end, or it stays in the process table.
     threading.Thread(target=started.wait, daemon=True).start()
     file = _file(home, deployment_id)
-    file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    private_folder(file.parent)
     with replacing(file) as draft:
         os.fchmod(draft.fileno(), 0o600)
         draft.write(Reaper(process=process(started.pid).text, due=due).model_dump_json())
