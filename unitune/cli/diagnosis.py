@@ -100,7 +100,7 @@ def print_diagnosis(found: Diagnosis) -> None:
         )
     )
     for warning in found.warnings:
-        console().print(f"\n{warning}", markup=False, soft_wrap=True)
+        console().print(f"\n{warning}", soft_wrap=True)
     for backend in found.backends:
         state = ("installed", "green") if backend.ready else ("not installed", "yellow")
         console().print(Text.assemble("\n", (backend.name, "bold"), "  ", state))

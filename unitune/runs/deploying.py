@@ -35,6 +35,7 @@ from unitune.keys import deployment_name
 from unitune.ledger import DeploymentRecord, Ledger
 from unitune.models import TunedModel
 from unitune.patience import outcome_open
+from unitune.printable import one_line
 from unitune.runs.deployment import Deployment, host_of, write
 from unitune.runs.hosting import budget_of, usd_per_hour
 from unitune.runs.reaping import leave_reaper, seconds_left
@@ -128,9 +129,10 @@ def _take_down_overdue(one: Deployment) -> None:
     try:
         one.take_down()
     except UnituneError as error:
-        log.warning("deployment %s is overdue, and still stands: %s", one.id, error)
+        told = f"is overdue, and still stands: {error}"
     else:
-        log.warning("deployment %s was overdue: taken down at %s", one.id, one.backend_name)
+        told = f"was overdue: taken down at {one.backend_name}"
+    log.warning("deployment %s", one_line(f"{one.id} {told}"))
 
 
 def without_reaper() -> list[Deployment]:

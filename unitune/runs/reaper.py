@@ -23,6 +23,7 @@ from unitune.home import home
 from unitune.ledger import DeploymentRecord, Ledger
 from unitune.ledger.holders import Holder
 from unitune.patience import pauses
+from unitune.printable import one_line
 from unitune.runs.deployment import remove, write_end
 from unitune.runs.reaping import clock, forget, log_file, seconds_left
 
@@ -123,7 +124,7 @@ def _survived(step: Callable[[], None]) -> bool:
     try:
         step()
     except Exception as error:  # noqa: BLE001 - the deployment costs money until it is down
-        log.warning("%s: %s", type(error).__name__, error)
+        log.warning("%s: %s", type(error).__name__, one_line(str(error)))
         return False
     return True
 
