@@ -75,4 +75,6 @@ def read_json(content: bytes | str) -> object:
 
 def whole_text(text: str) -> str:
     """Return a text with halves of characters (lone surrogates) replaced."""
+    if text.isascii():
+        return text
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")

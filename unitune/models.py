@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncGenerator, Sequence
-from typing import Literal, Protocol, Self, TypeAlias, runtime_checkable
+from typing import Annotated, Literal, Protocol, Self, TypeAlias, runtime_checkable
 
-from pydantic import BaseModel, ConfigDict, JsonValue
+from pydantic import AfterValidator, BaseModel, ConfigDict, JsonValue
 from pydantic.dataclasses import dataclass
 
 from unitune.data.example import Message
@@ -22,6 +22,17 @@ from unitune.patience import passes
 
 ToolCalls: TypeAlias = tuple[dict[str, JsonValue], ...]
 """Calls of tools in OpenAI's form; `function_call` makes one."""
+
+
+def _whole_calls(calls: ToolCalls | None) -> ToolCalls | None:
+    """Return calls with halves of characters replaced."""
+    told = json.dumps(calls, ensure_ascii=False)
+    whole = whole_text(told)
+    return calls if whole == told else tuple(json.loads(whole))
+
+
+Text: TypeAlias = Annotated[str, AfterValidator(whole_text)]
+"""What a vendor has said, such that it can be written down: no file holds half a character."""
 
 
 class Request(BaseModel):
@@ -47,8 +58,8 @@ class Request(BaseModel):
 class Reply:
     """One answer, or why there is none."""
 
-    text: str = ""
-    finish_reason: str = "stop"
+    text: Text = ""
+    finish_reason: Text = "stop"
     """stop, length, or the vendor's own word."""
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
@@ -63,11 +74,11 @@ class Reply:
     """Settings that the model refused, so that it was asked without them."""
     seconds: float | None = None
     """Wall time of this request; for batched local models its share of the batch."""
-    tool_calls: ToolCalls | None = None
+    tool_calls: Annotated[ToolCalls | None, AfterValidator(_whole_calls)] = None
     """Which tools the answer calls; None when none."""
     given: dict[str, float] | None = None
     """Scores that stand beside a recorded answer, by the names that another tool gave them."""
-    error: str | None = None
+    error: Text | None = None
     """Why there is no answer; None when there is one."""
     status: int | None = None
     """HTTP status of a refusal, where there was one."""
@@ -88,7 +99,7 @@ class Reply:
         return cls(
             finish_reason="error",
             seconds=seconds,
-            error=whole_text(str(error)),
+            error=str(error),
             status=vendor and vendor.status,
             passes=passes(error),
             pause_seconds=vendor and vendor.retry_after,

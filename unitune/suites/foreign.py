@@ -106,7 +106,7 @@ def _plain(value: object, depth: int, left: list[int]) -> JsonValue:
         raise NotPlainData(f"its aliases stand for more than {MOST_VALUES:,} values")
     match value:
         case str():
-            return value if value.isascii() else whole_text(value)
+            return whole_text(value)
         case None | bool() | int() | float():
             return value
         case list() | dict() if depth >= MAX_DEPTH:
@@ -126,7 +126,7 @@ def _key(key: object) -> str:
     """Return a key as JavaScript has it: always a text."""
     match key:
         case str():
-            return key if key.isascii() else whole_text(key)
+            return whole_text(key)
         case None | bool() | int() | float():
             return json.dumps(key)
         case _:

@@ -9,7 +9,8 @@ training that takes a moment, and one that takes long enough to be cancelled:
         slow_options = {"epochs_to_waste": 1000}
 
 A backend of a hosted vendor hands over the server that plays it (`unitune.testing.loopback`), so
-that the tests see what is sent, and spoil it (`unitune.testing.hosted_contract`):
+that the tests see what is sent, and spoil it (`unitune.testing.hosted_contract`,
+`unitune.testing.odd_contract`):
 
         create = r"/jobs$"
 
@@ -48,6 +49,7 @@ from unitune.testing.batch_contract import BatchContract
 from unitune.testing.counting_contract import CountingContract
 from unitune.testing.deploy_contract import DeployContract
 from unitune.testing.hosted_contract import HostedContract
+from unitune.testing.odd_contract import OddAnswersContract, OddTrainingsContract
 
 COLOURS = {
     "snow": "white",
@@ -101,7 +103,14 @@ class Training:
         return self.last.model
 
 
-class BackendContract(BatchContract, CountingContract, DeployContract, HostedContract):
+class BackendContract(
+    BatchContract,
+    CountingContract,
+    DeployContract,
+    HostedContract,
+    OddAnswersContract,
+    OddTrainingsContract,
+):
     """The tests; a subclass names the backend."""
 
     name: ClassVar[str]

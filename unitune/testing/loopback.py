@@ -19,7 +19,7 @@ import re
 import sys
 import threading
 import time
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -258,6 +258,8 @@ class Server:
         """How long a request that is `Fault.LATE` is under way."""
         self.omits: Omissions | None = None
         """What answers to a GET leave out, described or not; None: nothing."""
+        self.change: Callable[[Asked, Answer], Answer] | None = None
+        """Makes another answer of the vendor's; None: none."""
         self.requests: list[Asked] = []
         """All that came, faults included, oldest first."""
         self._spoiled: list[_Spoiled] = []
@@ -306,6 +308,8 @@ class Server:
                 answer = self.vendor.answer(asked)
             if fault is Fault.TWICE:
                 answer = self.vendor.answer(asked)
+            if self.change is not None:
+                answer = self.change(asked, answer)
         if fault is None:
             _send(connection, thinned(self.omits, answer, asked, anything))
         else:

@@ -42,7 +42,7 @@ from unitune_providers.together.client import TRAININGS, Connection, is_gone, tr
 from unitune_providers.together.events import Cursor, failure, news, state_of
 from unitune_providers.together.options import together_options
 from unitune_providers.together.request import Body, create_body, price_body
-from unitune_providers.unreadable import reads_answers
+from unitune_providers.unreadable import readable, reads_answers
 
 NANODOLLARS = 1_000_000_000
 """In one US dollar: what a job's total_price is counted in (together 3.1.1, lib/utils/tools.py)."""
@@ -213,9 +213,9 @@ class TogetherBackend:
 
     def _body(self, launch: Launch) -> Body:
         options = together_options(launch.job)
-        with _nothing_sent():
-            limits = self._limits(launch.job.base_model)
-        return create_body(launch, options, limits)
+        base = launch.job.base_model
+        with _nothing_sent(), readable(self.name, f"say what {base} takes"):
+            return create_body(launch, options, self._limits(base))
 
     def _limits(self, base: str) -> FinetuneModelLimits:
         try:

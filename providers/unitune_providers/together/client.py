@@ -210,7 +210,7 @@ def _words(response: httpx.Response) -> str:
     """Return the vendor's message from an error body of any of its shapes."""
     try:
         body: object = response.json()
-    except (ValueError, httpx.StreamError):
+    except (ValueError, RecursionError, httpx.StreamError):
         return _text(response) or "no reason given"
     while isinstance(body, dict):
         fields = cast("dict[str, object]", body)

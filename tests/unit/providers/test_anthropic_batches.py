@@ -38,6 +38,7 @@ from unitune.testing.loopback import (
     Server,
     serve,
 )
+from unitune.testing.odd_contract import OddAnswersContract
 from unitune_providers.anthropic import AnthropicBackend, batches
 from unitune_providers.anthropic import client as module
 from unitune_providers.loopback.anthropic import KEY, AnthropicVendor
@@ -521,11 +522,20 @@ def test_a_missing_batch_is_a_404(backend: AnthropicBackend) -> None:
 
 
 @pytest.mark.usefixtures("registered")
-class TestAnthropicKeepsTheContract(BatchContract):
+class TestAnthropicKeepsTheContract(BatchContract, OddAnswersContract):
     name = "anthropic"
     model = OLD
     poll_seconds = 0.001
     patience_seconds = 10.0
+
+    @pytest.fixture
+    def server(self, server: Server) -> Server:
+        return server
+
+    @pytest.fixture
+    def backend(self, registered: None) -> Any:
+        del registered
+        return registry.backend("anthropic")
 
     @pytest.fixture
     def registered(self, server: Server) -> Iterator[None]:

@@ -1,0 +1,254 @@
+"""Answers that no vendor should give, and what a backend makes of them; part of the contract.
+
+Proxies answer with pages, gateways with other vendors' shapes, and bodies are cut. Whatever comes
+back, an answer to a question is a row with a text or an error, and any other verb gives what it can
+read or an error of ours. Skipped where the test hands over no server that plays the vendor.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import ClassVar
+
+import pytest
+from pydantic import JsonValue
+
+from unitune import registry
+from unitune.abilities import Batches
+from unitune.backend import Backend, Launch
+from unitune.data.example import Message
+from unitune.errors import UnituneError
+from unitune.evaluate.asking import attempts
+from unitune.evaluate.asking.engine import Question, record_of
+from unitune.evaluate.asking.journal import line_of, read_record
+from unitune.evaluate.asking.pace import Pace
+from unitune.job import Tuning
+from unitune.models import Reply, Request
+from unitune.patience import outcome_open
+from unitune.testing.loopback import Answer, Asked, Server
+
+Change = Callable[[Answer], Answer]
+
+MOST_ANSWERS = 6
+"""Of one verb that are spoiled, one at a time."""
+SUCCESS = range(200, 300)
+HALF = "a\ud800"
+"""A text with half of a character, as JSON may hold it and no file in UTF-8 can."""
+
+
+def _of(content: JsonValue | bytes) -> Change:
+    return lambda answer: replace(answer, content=content)
+
+
+def _each(change: Callable[[JsonValue], JsonValue]) -> Change:
+    """Exchange values of an answer, however deep they stand; bytes are changed as lines of JSON."""
+
+    def changed(answer: Answer) -> Answer:
+        if not isinstance(answer.content, bytes):
+            return replace(answer, content=_walked(answer.content, change))
+        try:
+            lines = [json.loads(line) for line in answer.content.decode().splitlines()]
+        except ValueError:
+            return answer
+        text = "".join(json.dumps(_walked(line, change)) + "\n" for line in lines)
+        return replace(answer, content=text.encode())
+
+    return changed
+
+
+def _walked(value: JsonValue, change: Callable[[JsonValue], JsonValue]) -> JsonValue:
+    if isinstance(value, dict) and value:
+        value = {key: _walked(one, change) for key, one in value.items()}
+    elif isinstance(value, list) and value:
+        value = [_walked(one, change) for one in value]
+    return change(value)
+
+
+def _if(kind: type | tuple[type, ...], other: JsonValue) -> Change:
+    def changed(value: JsonValue) -> JsonValue:
+        return other if isinstance(value, kind) and not isinstance(value, bool) else value
+
+    return _each(changed)
+
+
+ODD: Mapping[str, Change] = {
+    "nothing": _of(b""),
+    "a page": _of(b"<!DOCTYPE html><html><body>Bad gateway</body></html>"),
+    "bytes that are no UTF-8": lambda answer: replace(answer, content=answer.body + b"\xff"),
+    "a body that is cut": lambda answer: replace(
+        answer, content=answer.body[: len(answer.body) // 2]
+    ),
+    "100,000 brackets": _of(b"[" * 100_000 + b"]" * 100_000),
+    "100,000 brackets in an object": _of(b'{"choices":' + b"[" * 100_000 + b"]" * 100_000 + b"}"),
+    "a number of 5,000 digits": _of(b'{"id":' + b"9" * 5000 + b"}"),
+    "null": _of(b"null"),
+    "a number": _of(b"1"),
+    "a text": _of(b'"what?"'),
+    "a list": _of(b"[[]]"),
+    "an empty object": _of(b"{}"),
+    "texts for numbers": _if((int, float), "many"),
+    "huge numbers": _if((int, float), 10**400),
+    "numbers below 0": _if((int, float), -1),
+    "numbers for texts": _if(str, 7),
+    "halves of characters": _if(str, HALF),
+    "texts for lists": _if(list, "many"),
+    "objects for lists": _if(list, {"a": 1}),
+    "lists of nothing known": _if(list, [None, 1, "x", [], {}]),
+    "null for all": _if((str, int, float, list), None),
+}
+"""How answers are changed, one way at a time."""
+
+
+class OddAnswersContract:
+    """For every backend that answers; a subclass names it and hands over its vendor."""
+
+    name: ClassVar[str]
+    model: ClassVar[str]
+
+    @pytest.fixture
+    def server(self) -> Server:
+        """The vendor on loopback, which a subclass hands over."""
+        pytest.skip(f"the test of {self.name} hands over no server that plays its vendor")
+
+    def test_whatever_answers_a_question_it_is_a_row(
+        self, backend: Backend, server: Server, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """One odd answer must not end a comparison, and what is recorded can be read again."""
+        monkeypatch.setattr(attempts, "ATTEMPTS", 1)
+        question = Request(messages=(Message(role="user", content="Snow?"),), max_tokens=8)
+
+        def ask() -> None:
+            chat = backend.chat(self.model)
+            try:
+                reply = asyncio.run(attempts.persist(chat, question, Pace(1))).reply
+            finally:
+                chat.close()
+            _check_row(question, reply)
+
+        assert {**_spoiled(server, ask), **_spoiled(server, ask, 400)} == {}
+
+    def test_whatever_stands_in_a_batch_is_read_or_refused(self, server: Server) -> None:
+        """Answers that were paid for are read as far as they can be, and no others are made up."""
+        backend = registry.backend(self.name)
+        if not isinstance(backend, Batches):
+            pytest.skip(f"{self.name} does not answer in batches")
+        question = Request(messages=(Message(role="user", content="Snow?"),), max_tokens=8)
+        batch_id = backend.submit_batch("b-key", self.model, {"b-key-1": question})
+        while backend.poll_batch(batch_id).state == "running":
+            pass
+
+        def fetch() -> None:
+            for reply in backend.fetch_batch(batch_id).values():
+                _check_row(question, reply)
+
+        assert _spoiled(server, fetch) == {}
+        assert _spoiled(server, lambda: backend.poll_batch(batch_id)) == {}
+        assert _spoiled(server, lambda: backend.find_batch("b-key", 0.0)) == {}
+
+
+class OddTrainingsContract:
+    """For backends that tune, likewise."""
+
+    name: ClassVar[str]
+    create: ClassVar[str]
+
+    @pytest.fixture
+    def server(self) -> Server:
+        """The vendor on loopback, which a subclass hands over."""
+        pytest.skip(f"the test of {self.name} hands over no server that plays its vendor")
+
+    @classmethod
+    def launch(
+        cls,
+        folder: Path,
+        tuning: Tuning | None = None,
+        options: Mapping[str, JsonValue] | None = None,
+    ) -> Launch:
+        """As in `unitune.testing.contract.BackendContract`."""
+        raise NotImplementedError
+
+    def test_whatever_answers_a_poll_or_a_search_is_read_or_refused(
+        self, backend: Backend, server: Server, tmp_path: Path
+    ) -> None:
+        """A watch or a search that ends as a bug says nothing of the job, which costs money."""
+        launch = self.launch(tmp_path)
+        job_id = backend.submit(launch)
+        assert _spoiled(server, lambda: backend.poll(job_id, "")) == {}
+        assert _spoiled(server, lambda: backend.find(launch.key, launch.folder)) == {}
+
+    def test_a_create_call_whose_answer_cannot_be_read_is_open(
+        self, backend: Backend, server: Server, tmp_path: Path
+    ) -> None:
+        """It may have created a job: an error that says otherwise leads to a second one."""
+        launch = self.launch(tmp_path)
+
+        def submit() -> None:
+            before = len(server.asked("POST", self.create))
+            error = _refused(lambda: backend.submit(launch))
+            sent = len(server.asked("POST", self.create)) > before
+            assert not (error and sent) or outcome_open(error), f"says: not created: {error}"
+
+        assert _spoiled(server, submit) == {}
+
+    def test_a_refusal_of_any_body_is_an_error_of_ours(
+        self, backend: Backend, server: Server, tmp_path: Path
+    ) -> None:
+        """A create call that was refused is never a bug, whatever stands below its status."""
+        launch = self.launch(tmp_path)
+        assert _spoiled(server, lambda: backend.submit(launch), 400) == {}
+
+
+def _refused(act: Callable[[], object]) -> UnituneError | None:
+    try:
+        act()
+    except UnituneError as error:
+        return error
+    return None
+
+
+def _check_row(asked: Request, reply: Reply) -> None:
+    record = record_of("c", Question("case", lambda: asked), "m", "hash", reply)
+    assert read_record(line_of(record)) == record, "what was written is not what is read"
+
+
+def _spoiled(
+    server: Server, act: Callable[[], object], status: int | None = None
+) -> dict[str, str]:
+    """Let each answer that an act takes be odd in each way; return what was no error of ours."""
+    failed: dict[str, str] = {}
+    for name, change in ODD.items():
+        for nth in range(MOST_ANSWERS):
+            spoiler = _Spoiler(change, nth, status)
+            server.change = spoiler
+            try:
+                act()
+            except UnituneError:
+                pass
+            except Exception as error:  # noqa: BLE001 - that there is none is what is looked for
+                failed[f"{name}, answer {nth + 1}"] = f"{type(error).__name__}: {error}"[:300]
+            finally:
+                server.change = None
+            if spoiler.seen <= nth + 1:
+                break
+    return failed
+
+
+class _Spoiler:
+    """Changes one answer of several."""
+
+    def __init__(self, change: Change, nth: int, status: int | None) -> None:
+        self._change = change
+        self._nth = nth
+        self._status = status
+        self.seen = 0
+
+    def __call__(self, _: Asked, answer: Answer) -> Answer:
+        at, self.seen = self.seen, self.seen + 1
+        if at != self._nth or answer.status not in SUCCESS:
+            return answer
+        changed = self._change(answer)
+        return changed if self._status is None else replace(changed, status=self._status)
