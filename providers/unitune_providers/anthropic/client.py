@@ -21,6 +21,7 @@ from anthropic import (
 )
 
 from unitune.addresses import is_redirect, redirected
+from unitune.bodies import LARGEST_FILE, PACKED, BodyError, async_hooks, hooks
 from unitune.credentials import environment_address
 from unitune.errors import BackendError, UnituneError, Unreachable, UserError
 from unitune.ratelimits import asked_pause
@@ -48,7 +49,9 @@ def new_client() -> AsyncAnthropic:
     It sends a question once.
     """
     environment_address(ADDRESS)  # which the SDK reads
-    connections = DefaultAsyncHttpxClient(follow_redirects=False)
+    connections = DefaultAsyncHttpxClient(
+        follow_redirects=False, event_hooks=async_hooks(), headers=PACKED
+    )
     return AsyncAnthropic(timeout=ANSWER_SECONDS, max_retries=0, http_client=connections)
 
 
@@ -59,7 +62,9 @@ def new_sync_client() -> Anthropic:
         UserError: No key is set.
     """
     environment_address(ADDRESS)
-    connections = DefaultHttpxClient(follow_redirects=False)
+    connections = DefaultHttpxClient(
+        follow_redirects=False, event_hooks=hooks(LARGEST_FILE), headers=PACKED
+    )
     client = Anthropic(timeout=ANSWER_SECONDS, max_retries=RETRIES, http_client=connections)
     if not client.auth_headers and client.custom_auth is None:
         client.close()
@@ -109,7 +114,8 @@ def ours(error: anthropic.AnthropicError, doing: str) -> UnituneError:
     if isinstance(error, anthropic.APITimeoutError):
         return Unreachable(f"{who}: no answer in time.")
     if isinstance(error, anthropic.APIConnectionError | anthropic.APIResponseValidationError):
-        reason = type(error.__cause__ or error).__name__
+        cause = error.__cause__ or error
+        reason = str(cause) if isinstance(cause, BodyError) else type(cause).__name__
         return Unreachable(f"{who}: no whole answer ({reason}).")
     return UserError(f"{who}: {error}. Set ANTHROPIC_API_KEY.")
 

@@ -21,6 +21,7 @@ from pydantic import JsonValue
 
 from unitune.abilities import Deployed
 from unitune.addresses import is_redirect, redirected
+from unitune.bodies import PACKED, BodyError, hooks
 from unitune.credentials import environment_address
 from unitune.errors import BackendError, Unreachable, UserError
 from unitune.models import TunedModel
@@ -147,17 +148,16 @@ def _send(
     headers = {"Authorization": f"Bearer {token}"}
     address = _address(name)
     try:
-        answer = httpx2.request(
-            method,
-            address,
-            params={"api-version": API_VERSION},
-            json=body,
-            headers=headers,
-            timeout=SECONDS,
-            follow_redirects=False,
-        )
-    except httpx2.TransportError as error:
-        raise Unreachable(f"azure could not {doing}: no answer from {address}.") from error
+        with httpx2.Client(event_hooks=hooks(), timeout=SECONDS, follow_redirects=False) as client:
+            answer = client.request(
+                method,
+                address,
+                params={"api-version": API_VERSION},
+                json=body,
+                headers=headers | PACKED,
+            )
+    except (httpx2.TransportError, BodyError) as error:
+        raise Unreachable(f"azure could not {doing}: no whole answer from {address}.") from error
     if answer.is_success or (answer.status_code in GONE and method != "PUT"):
         return answer
     moved = is_redirect(answer.status_code)

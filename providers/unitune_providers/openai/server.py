@@ -19,6 +19,7 @@ from typing import Protocol
 
 from openai import AsyncOpenAI, DefaultAsyncHttpxClient, DefaultHttpxClient, Omit, OpenAI
 
+from unitune.bodies import LARGEST_FILE, PACKED, async_hooks, hooks
 from unitune.credentials import allowed_variables, not_allowed, origin_of
 from unitune.errors import UserError
 from unitune.fields import Fields, Unreadable, read_json
@@ -150,10 +151,13 @@ def required(variable: str, what: str) -> str:
 
 
 class Connections(DefaultHttpxClient):
-    """An HTTP client that follows no redirects; closed, as the SDK's is, when nobody holds it."""
+    """An HTTP client that follows no redirects and reads no body without end.
+
+    It is closed, as the SDK's own is, when nobody holds it any more.
+    """
 
     def __init__(self) -> None:
-        super().__init__(follow_redirects=False)
+        super().__init__(follow_redirects=False, event_hooks=hooks(LARGEST_FILE), headers=PACKED)
 
     def __del__(self) -> None:
         with suppress(Exception):
@@ -183,7 +187,9 @@ def async_client(server: Server, seconds: float) -> AsyncOpenAI:
     return AsyncOpenAI(
         api_key=server.key,
         base_url=server.url,
-        http_client=DefaultAsyncHttpxClient(follow_redirects=False),
+        http_client=DefaultAsyncHttpxClient(
+            follow_redirects=False, event_hooks=async_hooks(), headers=PACKED
+        ),
         default_headers=server.headers,  # pyright: ignore[reportArgumentType] - as above
         timeout=seconds,
         max_retries=0,

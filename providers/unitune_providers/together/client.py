@@ -29,6 +29,7 @@ from together import (
 from together.types import WhoamiProjectAPIKey
 
 from unitune.addresses import is_redirect, redirected
+from unitune.bodies import LARGEST_FILE, PACKED, async_hooks, hooks
 from unitune.credentials import environment_address
 from unitune.errors import BackendError, Unreachable, UserError
 from unitune.ratelimits import asked_pause
@@ -74,7 +75,9 @@ def chat_client() -> AsyncTogether:
         base_url=environment_address(ADDRESS),
         timeout=CHAT_TIMEOUT_SECONDS,
         max_retries=0,
-        http_client=DefaultAsyncHttpxClient(follow_redirects=False),
+        http_client=DefaultAsyncHttpxClient(
+            follow_redirects=False, event_hooks=async_hooks(), headers=PACKED
+        ),
     )
 
 
@@ -86,7 +89,9 @@ class Connections(DefaultHttpxClient):
     """
 
     def __init__(self, *, follow_redirects: bool = False) -> None:
-        super().__init__(follow_redirects=follow_redirects)
+        # Weights are files of any size, written to the disk as they come.
+        bounds = {} if follow_redirects else hooks(LARGEST_FILE)
+        super().__init__(follow_redirects=follow_redirects, event_hooks=bounds, headers=PACKED)
 
     def __del__(self) -> None:
         with suppress(Exception):

@@ -23,6 +23,7 @@ from google import genai
 from google.genai import types
 from pydantic import JsonValue
 
+from unitune.bodies import PACKED, async_hooks
 from unitune.data.example import Example, Message
 from unitune.errors import UnituneError
 from unitune.models import Reply, Request, function_call
@@ -126,7 +127,9 @@ def _models(client: genai.Client) -> _Models:
 
 async def _held_client(cloud: Cloud, location: str) -> AsyncGenerator[genai.Client]:
     # The SDK would take aiohttp where that happens to be installed, and leave connections open.
-    async with httpx2.AsyncClient(follow_redirects=False) as connections:
+    async with httpx2.AsyncClient(
+        follow_redirects=False, event_hooks=async_hooks(), headers=PACKED
+    ) as connections:
         yield cloud.new_client(location, connections)
 
 

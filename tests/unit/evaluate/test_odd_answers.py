@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import json
+import tracemalloc
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 import pytest
 
@@ -60,6 +63,10 @@ class Odd:
         return self.given
 
 
+def packed(size: int) -> bytes:
+    return gzip.compress(b'{"choices":[{"message":{"content":"' + b"A" * size + b'"}}]}', 9)
+
+
 def hosted(backend: str) -> Callable[[str], ChatModel]:
     return lambda _: registry.backend(backend).chat("m")
 
@@ -78,12 +85,7 @@ def test_an_odd_answer_is_a_row(name: str, kind: str, monkeypatch: pytest.Monkey
     status, body, text = BODIES[name]
     monkeypatch.setattr(attempts, "ATTEMPTS", 1)
     with serve(Odd(status, body)) as server:
-        monkeypatch.setenv("OPENAI_BASE_URL", f"{server.url}/v1")
-        monkeypatch.setenv("AZURE_OPENAI_ENDPOINT", server.url)
-        monkeypatch.setenv("TOGETHER_BASE_URL", server.url)
-        for vendor in ("OPENAI", "AZURE_OPENAI", "TOGETHER"):
-            monkeypatch.setenv(f"{vendor}_API_KEY", "key-0123456789")
-        registry.backend.cache_clear()
+        point(monkeypatch, server.url)
         model = MODELS[kind](server.url)
         reply = asyncio.run(attempts.persist(model, ASKED, Pace(1))).reply
         model.close()
@@ -91,3 +93,36 @@ def test_an_odd_answer_is_a_row(name: str, kind: str, monkeypatch: pytest.Monkey
     assert (text or "", text is None) == (reply.text, reply.error is not None)
     record = record_of("c", Question("case", lambda: ASKED), "m", "hash", reply)
     assert record == read_record(line_of(record))
+
+
+@pytest.mark.parametrize("kind", [*MODELS, "anthropic"])
+def test_a_packed_body_is_not_unpacked_beyond_an_answer(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """99 KiB of gzip hold 100 MiB; `tracemalloc` sees what Python asks for, and no more."""
+    model = {**MODELS, "anthropic": hosted("anthropic")}[kind]
+    monkeypatch.setattr(attempts, "ATTEMPTS", 1)
+    odd = Odd(200, packed(100 << 20))
+    odd.given = replace(odd.given, headers={"Content-Encoding": "gzip"})
+    with serve(odd) as server:
+        point(monkeypatch, server.url)
+        chat = model(server.url)
+        tracemalloc.start()
+        reply = asyncio.run(attempts.persist(chat, ASKED, Pace(1))).reply
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        chat.close()
+    registry.backend.cache_clear()
+    assert "longer than 16,777,216 bytes" in str(reply.error)
+    assert peak < 64 << 20, f"{peak >> 20} MiB"
+
+
+def point(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+    """Let all vendors be found at an address."""
+    monkeypatch.setenv("OPENAI_BASE_URL", f"{url}/v1")
+    monkeypatch.setenv("AZURE_OPENAI_ENDPOINT", url)
+    monkeypatch.setenv("TOGETHER_BASE_URL", url)
+    monkeypatch.setenv("ANTHROPIC_BASE_URL", url)
+    for vendor in ("OPENAI", "AZURE_OPENAI", "TOGETHER", "ANTHROPIC"):
+        monkeypatch.setenv(f"{vendor}_API_KEY", "key-0123456789")
+    registry.backend.cache_clear()
