@@ -3,8 +3,8 @@
 A folder that came with a clone or an archive could say which deployments to take down, which jobs
 to cancel and what a model has answered. So unitune leaves a mark in each folder that it makes: the
 folder's path, authenticated (HMAC-SHA256) with a secret in the user's own configuration. Whoever
-does not know the secret cannot make a mark, and the mark of one folder is none for another. Which
-files git tracks is not asked: that would run git in a stranger's repository.
+does not know the secret cannot make a mark, and the mark of one folder is none for another. Marked
+or not, a folder that git tracks a file of is not used: a pull can have put it there.
 
 `unitune.home` asks here whenever it finds a folder; `accept` is the user's word for one.
 """
@@ -25,6 +25,7 @@ from typing import Literal, cast
 from unitune import userconfig
 from unitune.errors import UserError
 from unitune.filesystem import no_link, private_folder, replacing
+from unitune.gitindex import tracked_in
 
 MARK = "owner"
 """In a ``.unitune`` folder: the file with its mark."""
@@ -34,6 +35,10 @@ SECRET_BYTES = 32
 LONGEST_MARK = 1 << 14
 """Bytes; a path of Linux has 4,096 at most."""
 
+DANGER = (
+    "such a folder says which jobs and deployments are ended with your keys, and which answers are "
+    "taken for a model's"
+)
 Standing = Literal["marked", "moved", "unmarked"]
 
 
@@ -51,6 +56,7 @@ def belongs_to_another(folder: Path) -> bool:
 def refuse_strangers(folder: Path) -> None:
     """Raise UserError unless a ``.unitune`` folder was made here for this user, or is empty."""
     _refuse_others(folder)
+    _refuse_tracked(folder)
     standing = _standing(folder)
     if standing == "marked" or is_empty(folder):
         return
@@ -61,9 +67,8 @@ def refuse_strangers(folder: Path) -> None:
         "configuration folder, as in another container or under another HOME"
     )
     raise UserError(
-        f"{folder} was not made by unitune in this place for you ({came}), and is not used: such a "
-        "folder says which jobs and deployments are ended with your keys, and which answers are "
-        f"taken for a model's. If it is yours, run `unitune trust {shlex.quote(str(folder))}`, or "
+        f"{folder} was not made by unitune in this place for you ({came}), and is not used: "
+        f"{DANGER}. If it is yours, run `unitune trust {shlex.quote(str(folder))}`, or "
         "name it by UNITUNE_DIR. If you do not know it, move it away."
     )
 
@@ -77,6 +82,7 @@ def accept(folder: Path) -> None:
     if not folder.is_dir():
         raise UserError(f"there is no folder {folder}. Name a .unitune folder.")
     _refuse_others(folder)
+    _refuse_tracked(folder)
     if link := next(_links(folder), None):
         raise UserError(
             f"{link} is a symbolic link; unitune would write where it leads. Remove it."
@@ -195,10 +201,21 @@ def _refuse_others(folder: Path) -> None:
         )
 
 
+def _refuse_tracked(folder: Path) -> None:
+    """Refuse what came with a repository, or can be changed by its next pull."""
+    file = tracked_in(_place(folder))
+    if file is not None:
+        raise UserError(
+            f"{folder} is not used, because git tracks a file of it, {file!r}: whoever writes to "
+            f"the repository writes there, and {DANGER}. Take it out of the repository (`git rm -r "
+            f"--cached {shlex.quote(str(folder))}`), and restore your own from a backup if a pull "
+            "has overwritten it; or set UNITUNE_DIR to another folder."
+        )
+
+
 def _links(folder: Path) -> Iterator[Path]:
-    """Yield the symbolic links among the files that unitune opens by name."""
-    yield from (entry for entry in folder.iterdir() if entry.is_symlink())
-    yield from (entry for entry in folder.glob("*/*") if entry.is_symlink())
+    """Yield the symbolic links in a folder."""
+    yield from (entry for entry in folder.rglob("*") if entry.is_symlink())
 
 
 def is_empty(folder: Path) -> bool:

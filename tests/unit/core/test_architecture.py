@@ -13,7 +13,7 @@ import unitune
 ROOT = Path(unitune.__file__).parent
 ORDER = [
     ["addresses", "bodies", "errors", "fields", "install", "printable", "redaction"],
-    ["filesystem"],
+    ["filesystem", "gitindex"],
     ["patience", "ratelimits"],
     ["yamlfile"],
     ["specs"],

@@ -104,20 +104,22 @@ def project(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def cloned(project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A clone of a repository in which another person has committed a forged ledger."""
+def unpacked(project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A project as it came in an archive, in which another person has put a forged ledger."""
     with monkeypatch.context() as their:
         their.setenv("XDG_CONFIG_HOME", str(tmp_path / "their-config"))
         forged(project / ".unitune")
+    return project.rename(tmp_path / "unpacked")
+
+
+def git(folder: Path, *arguments: str) -> None:
     person = ["-c", "user.name=x", "-c", "user.email=x@example.com"]
-    for arguments in (
-        ["init", "--quiet", str(project)],
-        ["-C", str(project), "add", "--force", "."],
-        ["-C", str(project), *person, "commit", "--quiet", "-m", "all"],
-        ["clone", "--quiet", str(project), str(tmp_path / "clone")],
-    ):
-        subprocess.run(["git", *arguments], check=True, capture_output=True)
-    return tmp_path / "clone"
+    subprocess.run(["git", *person, *arguments], cwd=folder, check=True, capture_output=True)
+
+
+def commit(folder: Path) -> None:
+    git(folder, "add", "--force", ".")
+    git(folder, "commit", "--quiet", "-m", "all")
 
 
 COMMANDS = (
@@ -142,37 +144,37 @@ COMMANDS = (
 
 
 @pytest.mark.parametrize("arguments", COMMANDS)
-def test_no_command_opens_a_ledger_that_came_with_a_clone(
-    command: In, cloned: Path, arguments: str
+def test_no_command_opens_a_ledger_that_somebody_else_brought(
+    command: In, unpacked: Path, arguments: str
 ) -> None:
-    before = (cloned / ".unitune" / "ledger.db").read_bytes()
-    done = command(*arguments.split(), cwd=cloned)
+    before = (unpacked / ".unitune" / "ledger.db").read_bytes()
+    done = command(*arguments.split(), cwd=unpacked)
     assert (2, "") == (done.code, done.out), done.err
-    assert says(done, f"{cloned / '.unitune'} was not made by unitune in this place for you")
-    assert says(done, f"unitune trust {cloned / '.unitune'}")
-    assert before == (cloned / ".unitune" / "ledger.db").read_bytes()
+    assert says(done, f"{unpacked / '.unitune'} was not made by unitune in this place for you")
+    assert says(done, f"unitune trust {unpacked / '.unitune'}")
+    assert before == (unpacked / ".unitune" / "ledger.db").read_bytes()
 
 
-def test_nor_from_a_folder_below(command: In, cloned: Path) -> None:
-    (cloned / "a" / "b").mkdir(parents=True)
-    assert 2 == command("runs", cwd=cloned / "a" / "b").code
+def test_nor_from_a_folder_below(command: In, unpacked: Path) -> None:
+    (unpacked / "a" / "b").mkdir(parents=True)
+    assert 2 == command("runs", cwd=unpacked / "a" / "b").code
 
 
-def test_the_user_may_say_so(command: In, cloned: Path) -> None:
-    named = command("runs", cwd=cloned, UNITUNE_DIR=".unitune")
+def test_the_user_may_say_so(command: In, unpacked: Path) -> None:
+    named = command("runs", cwd=unpacked, UNITUNE_DIR=".unitune")
     assert 0 == named.code
     assert RUN in named.out
-    assert 2 == command("runs", cwd=cloned).code, "naming it once trusts nothing for good"
-    assert 0 == command("trust", ".unitune", cwd=cloned).code
-    assert RUN in command("runs", cwd=cloned).out
+    assert 2 == command("runs", cwd=unpacked).code, "naming it once trusts nothing for good"
+    assert 0 == command("trust", ".unitune", cwd=unpacked).code
+    assert RUN in command("runs", cwd=unpacked).out
 
 
-def test_doctor_reports_it(command: In, cloned: Path) -> None:
-    done = command("doctor", "--json", cwd=cloned)
+def test_doctor_reports_it(command: In, unpacked: Path) -> None:
+    done = command("doctor", "--json", cwd=unpacked)
     found = json.loads(done.out)
     assert (0, None) == (done.code, found["ledger"])
     assert "unitune trust" in found["ledger_problem"]
-    assert "unitune trust" in command("doctor", cwd=cloned).out
+    assert "unitune trust" in command("doctor", cwd=unpacked).out
 
 
 def test_one_s_own_folder_is_used_from_folders_below_too(command: In, project: Path) -> None:
@@ -218,28 +220,28 @@ def test_a_folder_of_another_home_is_not_known(command: In, project: Path, tmp_p
     assert 0 == command("runs", cwd=project, UNITUNE_DIR=".unitune", **second).code
 
 
-def test_a_mark_of_another_folder_is_none(command: In, cloned: Path, tmp_path: Path) -> None:
+def test_a_mark_of_another_folder_is_none(command: In, unpacked: Path, tmp_path: Path) -> None:
     """Who has seen one folder of the user's, as in an archive, cannot make another like it."""
     make_home(tmp_path / "mine" / ".unitune")
     mark = tmp_path / "mine" / ".unitune" / "owner"
-    shutil.copy(mark, cloned / ".unitune" / "owner")
-    assert 2 == command("runs", cwd=cloned).code
-    content = json.loads(mark.read_text("utf-8")) | {"folder": str(cloned / ".unitune")}
-    (cloned / ".unitune" / "owner").write_text(json.dumps(content), encoding="utf-8")
-    assert 2 == command("runs", cwd=cloned).code
+    shutil.copy(mark, unpacked / ".unitune" / "owner")
+    assert 2 == command("runs", cwd=unpacked).code
+    content = json.loads(mark.read_text("utf-8")) | {"folder": str(unpacked / ".unitune")}
+    (unpacked / ".unitune" / "owner").write_text(json.dumps(content), encoding="utf-8")
+    assert 2 == command("runs", cwd=unpacked).code
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{", "[" * 9000, '{"folder": 1, "mark": "é"}', "\0"])
-def test_an_odd_mark_is_none(command: In, cloned: Path, content: str) -> None:
-    make_home(cloned.parent / "mine" / ".unitune")  # there is a secret
-    (cloned / ".unitune" / "owner").write_text(content, encoding="utf-8")
-    assert 2 == command("runs", cwd=cloned).code
+def test_an_odd_mark_is_none(command: In, unpacked: Path, content: str) -> None:
+    make_home(unpacked.parent / "mine" / ".unitune")  # there is a secret
+    (unpacked / ".unitune" / "owner").write_text(content, encoding="utf-8")
+    assert 2 == command("runs", cwd=unpacked).code
 
 
-def test_a_pipe_is_no_mark_and_nobody_waits_for_it(command: In, cloned: Path) -> None:
-    (cloned / ".unitune" / "owner").unlink()
-    os.mkfifo(cloned / ".unitune" / "owner")
-    assert 2 == command("runs", cwd=cloned).code
+def test_a_pipe_is_no_mark_and_nobody_waits_for_it(command: In, unpacked: Path) -> None:
+    (unpacked / ".unitune" / "owner").unlink()
+    os.mkfifo(unpacked / ".unitune" / "owner")
+    assert 2 == command("runs", cwd=unpacked).code
 
 
 @pytest.mark.parametrize("target", ["theirs", "nothing-there"])
@@ -258,12 +260,12 @@ def test_a_symbolic_link_is_not_followed(
 
 @pytest.mark.parametrize("name", ["ledger.db", "runs", "runs/x"])
 def test_a_folder_with_links_in_it_is_not_trusted(
-    command: In, cloned: Path, tmp_path: Path, name: str
+    command: In, unpacked: Path, tmp_path: Path, name: str
 ) -> None:
-    shutil.rmtree(cloned / ".unitune")
-    (cloned / ".unitune" / name).parent.mkdir(parents=True)
-    (cloned / ".unitune" / name).symlink_to(tmp_path)
-    done = command("trust", cwd=cloned)
+    shutil.rmtree(unpacked / ".unitune")
+    (unpacked / ".unitune" / name).parent.mkdir(parents=True)
+    (unpacked / ".unitune" / name).symlink_to(tmp_path)
+    done = command("trust", cwd=unpacked)
     assert 2 == done.code
     assert says(done, f"{name} is a symbolic link")
 
@@ -328,6 +330,59 @@ def test_without_a_place_for_the_secret_a_folder_must_be_named(
     assert [] == list(project.glob(".unitune*"))
     named = command("run", "unitune.yaml", "--quiet", cwd=project, UNITUNE_DIR="mine", **nowhere)
     assert 0 == named.code, named.err
+
+
+@pytest.mark.parametrize("more", [[], ["-c", "index.version=4"], ["-c", "core.splitIndex=true"]])
+def test_a_clone_s_ledger_is_not_used_even_if_it_is_trusted(
+    command: In, unpacked: Path, tmp_path: Path, more: list[str]
+) -> None:
+    """The next pull could change it."""
+    git(unpacked, "init", "--quiet")
+    commit(unpacked)
+    git(tmp_path, *more, "clone", "--quiet", str(unpacked), "clone")
+    clone = tmp_path / "clone"
+    git(clone, *more, "update-index", "--force-write-index")
+    for arguments in (["runs"], ["compare", "unitune.yaml"], ["trust"]):
+        done = command(*arguments, cwd=clone)
+        assert 2 == done.code
+        assert says(done, "git tracks a file of it")
+    named = command("runs", cwd=clone, UNITUNE_DIR=".unitune")
+    assert RUN in named.out
+    git(clone, "rm", "-r", "--cached", ".unitune")
+    git(clone, "update-index", "--no-split-index")
+    assert 0 == command("trust", cwd=clone).code
+    assert RUN in command("runs", cwd=clone).out
+
+
+@pytest.mark.parametrize("how", ["folder", "worktree", "below"])
+def test_a_pull_that_overwrites_one_s_own_ledger_is_noticed(
+    command: In, unpacked: Path, tmp_path: Path, how: str
+) -> None:
+    """Git overwrites ignored files without a word, and would leave the mark as it is."""
+    if how == "below":
+        (tmp_path / "repository").mkdir()
+        unpacked = unpacked.rename(tmp_path / "repository" / "project")
+    top = tmp_path / "repository" if how == "below" else unpacked
+    git(top, "init", "--quiet", "--initial-branch=main")
+    forgery = (unpacked / ".unitune").rename(tmp_path / "forgery")
+    commit(top)
+    git(tmp_path, "clone", "--quiet", str(top), "mine")
+    mine = tmp_path / "mine"
+    if how == "worktree":
+        git(mine, "worktree", "add", "--quiet", str(tmp_path / "tree"))
+        mine = tmp_path / "tree"
+    here = mine / "project" if how == "below" else mine
+    assert 0 == command("run", "unitune.yaml", "--quiet", cwd=here).code
+    assert 0 == command("runs", cwd=here).code
+    (unpacked / ".unitune").mkdir()
+    shutil.copy(forgery / "ledger.db", unpacked / ".unitune" / "ledger.db")
+    commit(top)
+    git(mine, "pull", "--quiet", str(top), "main")
+    forged_ledger = (forgery / "ledger.db").read_bytes()
+    assert forged_ledger == (here / ".unitune" / "ledger.db").read_bytes(), "git has overwritten it"
+    done = command("runs", cwd=here)
+    assert 2 == done.code
+    assert says(done, ".unitune/ledger.db")
 
 
 AT_ONCE = """

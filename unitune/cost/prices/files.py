@@ -14,14 +14,13 @@ Which row applies is in `unitune.cost.prices.book`, what vendors tell in
 
 from __future__ import annotations
 
-import os
 from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
 from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
-from unitune import yamlfile
+from unitune import userconfig, yamlfile
 from unitune.cost.prices.writing import entries_of
 from unitune.errors import JobError
 from unitune.filesystem import replacing
@@ -70,12 +69,8 @@ class PricesFile(Spec):
 
 
 def user_file() -> Path:
-    """Return the path of the user's own prices file, whether it exists or not.
-
-    ``unitune/prices.yaml`` in XDG_CONFIG_HOME, or in ``~/.config`` where that is not set.
-    """
-    config = os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config"
-    return Path(config) / "unitune" / NAME
+    """Return the path of the user's own prices file, whether it exists or not."""
+    return userconfig.folder() / NAME
 
 
 def read_prices(path: Path) -> PricesFile:
