@@ -13,7 +13,8 @@ from __future__ import annotations
 
 import sys
 import zlib
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from functools import cache
 from typing import Any
 
 LARGEST_ANSWER = 16 << 20
@@ -24,6 +25,8 @@ LARGEST_FILE = 1 << 30
 MOST_RATIO = 100
 """Of unpacked to packed bytes, beyond `LARGEST_ANSWER`: lines of JSON that are much alike come to
 some 20, and gzip itself to 1,032."""
+PIECE = 1 << 20
+"""Bytes that are unpacked at a time."""
 PACKED = {"Accept-Encoding": "gzip"}
 _PLAIN = ("", "identity")
 _GZIP = ("gzip", "x-gzip")
@@ -49,71 +52,60 @@ class Body:
             raise BodyError(f"it is packed as {packing[:30]!r}, and only gzip was asked for")
         self._packed = packing in _GZIP
         self._unpacker = zlib.decompressobj(_GZIP_BITS)
-        self._most = most
         self._ended = True
-        self._came = 0
-        self._content = bytearray()
+        self._most = most
+        self._came = self._size = 0
 
-    def take(self, data: bytes) -> None:
-        """Take the next piece, as it came.
+    def unpacked(self, data: bytes) -> Iterator[bytes]:
+        """Yield what the next piece holds, in pieces of at most `PIECE` bytes where it is packed.
 
         Raises:
             BodyError: The body is too long, or packed badly.
         """
         self._came += len(data)
         if not self._packed:
-            self._keep(data)
+            yield self._counted(data)
             return
         while data:
-            # One byte more than there is room for shows that there is more.
-            room = self._most - len(self._content) + 1
             try:
-                self._keep(self._unpacker.decompress(data, room))
+                piece = self._unpacker.decompress(data, PIECE)
             except zlib.error as error:
                 raise BodyError(f"its gzip is damaged: {error}") from error
+            yield self._counted(piece)
             data = self._unpacker.unconsumed_tail
             self._ended = self._unpacker.eof
             if self._ended:
                 data = self._unpacker.unused_data
                 self._unpacker = zlib.decompressobj(_GZIP_BITS)
 
-    def whole(self) -> bytes:
-        """Return the body.
+    def end(self) -> None:
+        """Say that nothing more comes.
 
         Raises:
-            BodyError: Its end is missing.
+            BodyError: The end is missing.
         """
         if not self._ended:
             raise BodyError("its gzip ends in the middle")
-        return bytes(self._content)
 
-    def _keep(self, piece: bytes) -> None:
-        self._content += piece
-        size = len(self._content)
-        if size > self._most:
+    def _counted(self, piece: bytes) -> bytes:
+        self._size += len(piece)
+        if self._size > self._most:
             raise BodyError(f"it is longer than {self._most:,} bytes")
-        if size > LARGEST_ANSWER and size > MOST_RATIO * self._came:
+        if self._size > LARGEST_ANSWER and self._size > MOST_RATIO * self._came:
             raise BodyError(f"{self._came:,} bytes unpack to more than {MOST_RATIO} times as many")
+        return piece
 
 
-def hooks(most: int = LARGEST_ANSWER) -> dict[str, list[Callable[..., None]]]:
+def hooks(most: int = LARGEST_ANSWER) -> dict[str, list[Callable[[Any], None]]]:
     """Return what bounds the answers of a client that waits for each.
 
     Args:
         most: Bytes of a body, unpacked.
     """
-
-    def bound(response: Any) -> None:
-        body = Body(response.headers.get("content-encoding"), most)
-        for piece in response.stream:
-            body.take(piece)
-        response.stream.close()
-        _replace(response, body)
-
-    return {"response": [bound]}
+    return {"response": [lambda response: _bound(response, most)]}
 
 
-def async_hooks(most: int = LARGEST_ANSWER) -> dict[str, list[Callable[..., Awaitable[None]]]]:
+def async_hooks(most: int = LARGEST_ANSWER) -> dict[str, list[Callable[[Any], Awaitable[None]]]]:
     """Return what bounds the answers of an asynchronous client.
 
     Args:
@@ -121,17 +113,43 @@ def async_hooks(most: int = LARGEST_ANSWER) -> dict[str, list[Callable[..., Awai
     """
 
     async def bound(response: Any) -> None:
-        body = Body(response.headers.get("content-encoding"), most)
-        async for piece in response.stream:
-            body.take(piece)
-        await response.stream.aclose()
-        _replace(response, body)
+        _bound(response, most)
 
     return {"response": [bound]}
 
 
-def _replace(response: Any, body: Body) -> None:
-    """Put the body back, unpacked, as the library's own stream of bytes."""
+def _bound(response: Any, most: int) -> None:
+    """Put a stream that unpacks within bounds in the place of the one that has not begun yet."""
+    body = Body(response.headers.get("content-encoding"), most)
     library = sys.modules[type(response).__module__.partition(".")[0]]
-    response.stream = library.ByteStream(body.whole())
+    response.stream = _stream_class(library)(response.stream, body)
     response.headers.pop("content-encoding", None)
+
+
+@cache
+def _stream_class(library: Any) -> Callable[[Any, Body], object]:
+    """Return a stream of bytes of httpx, or of httpx2, which take none but their own."""
+    return type("Stream", (_Stream, library.SyncByteStream, library.AsyncByteStream), {})
+
+
+class _Stream:
+    def __init__(self, source: Any, body: Body) -> None:
+        self._source = source
+        self._body = body
+
+    def __iter__(self) -> Iterator[bytes]:
+        for data in self._source:
+            yield from self._body.unpacked(data)
+        self._body.end()
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        async for data in self._source:
+            for piece in self._body.unpacked(data):
+                yield piece
+        self._body.end()
+
+    def close(self) -> None:
+        self._source.close()
+
+    async def aclose(self) -> None:
+        await self._source.aclose()

@@ -138,9 +138,12 @@ class ServerChatModel:
 
 async def _content(answer: aiohttp.ClientResponse) -> bytes:
     body = Body(answer.headers.get("Content-Encoding"))
-    async for piece in answer.content.iter_any():
-        body.take(piece)
-    return body.whole()
+    content = bytearray()
+    async for data in answer.content.iter_any():
+        for piece in body.unpacked(data):
+            content += piece
+    body.end()
+    return bytes(content)
 
 
 def _refusal(status: int, content: bytes) -> Refusal:
