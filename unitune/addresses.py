@@ -35,15 +35,24 @@ def checked(text: str) -> str:
     Raises:
         NotAnAddress: It is none, or holds a user, password, query or fragment.
     """
+    check_no_secret(text)
+    if not ADDRESS.fullmatch(text) or "\\" in text:
+        raise NotAnAddress(f"{text!r} is no address. Write it like https://example.com/v1")
+    return text.rstrip("/")
+
+
+def check_no_secret(text: str) -> None:
+    """Refuse what stands beside scheme, host and path, and may be a secret.
+
+    Raises:
+        NotAnAddress: There is a user, password, query or fragment.
+    """
     for mark, what in {"@": "a user name or password", "?": "a query", "#": "a fragment"}.items():
         if mark in text:
             raise NotAnAddress(
                 f"an address with {what} is not taken, nor repeated here, as it may hold a secret. "
                 "Write scheme, host and path alone; a key belongs into an environment variable"
             )
-    if not ADDRESS.fullmatch(text) or "\\" in text:
-        raise NotAnAddress(f"{text!r} is no address. Write it like https://example.com/v1")
-    return text.rstrip("/")
 
 
 def as_origin(text: str) -> str:

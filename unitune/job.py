@@ -16,11 +16,13 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, cast
 
-from pydantic import Field, JsonValue, ValidationError, model_validator
+from pydantic import Field, JsonValue, ValidationError, field_validator, model_validator
 
 from unitune import yamlfile
+from unitune.addresses import NotAnAddress, check_no_secret
 from unitune.errors import JobError
 from unitune.filesystem import replacing
+from unitune.specs.address import unrepeated
 from unitune.specs.contenders import ContenderSpec, FewShot, Instructed, Recorded, Tuned, ZeroShot
 from unitune.specs.prices import PriceEntry, rows_of
 from unitune.specs.scorers import (
@@ -347,6 +349,20 @@ class Job(Spec):
     def _prices_are_somebodys(self) -> Self:
         rows_of(self.prices, origin="job", day=date.min)
         return self
+
+    @field_validator("options")
+    @classmethod
+    def _addresses_hold_no_secret(
+        cls, options: dict[str, dict[str, JsonValue]]
+    ) -> dict[str, dict[str, JsonValue]]:
+        for backend, given in options.items():
+            for name, value in given.items():
+                if name.endswith("url") and isinstance(value, str):
+                    try:
+                        check_no_secret(value)
+                    except NotAnAddress as error:
+                        raise unrepeated(NotAnAddress(f"{backend}.{name}: {error}")) from None
+        return options
 
     @property
     def base_model(self) -> str:

@@ -10,8 +10,10 @@ exists" could not be read.
 from __future__ import annotations
 
 import base64
+import os
 import re
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from urllib.parse import quote, unquote, urlsplit
 from urllib.request import getproxies
 
@@ -20,17 +22,19 @@ USUAL_CHARACTERS = 8
 """Keys of vendors have 20 and more; passwords have at least as many by most rules."""
 FEWEST_CHARACTERS = 5
 """Below, it is one of the usual stand-ins: test, mock, none, key."""
+SECRET_NAMES = re.compile(r"(KEY|TOKEN|SECRET|PASSWORD|CREDENTIALS)(_\w+)?$", re.IGNORECASE)
+"""Names of environment variables that hold secrets."""
 
 
-def redacted(words: str, secrets: Iterable[str | None], most: int | None = None) -> str:
-    """Return words without secrets, nor the passwords of proxies that the environment names.
+def redacted(words: str, secrets: Iterable[str | None] = (), most: int | None = None) -> str:
+    """Return words without secrets: those given, and those that the environment holds.
 
     Args:
         words: As they came, and whole: half a secret at a cut would not be known.
         secrets: What must not be shown; None and empty ones are passed over.
         most: Characters that are kept, of the words as they are returned.
     """
-    known = {*filter(None, secrets), *_proxy_secrets()}
+    known = {*filter(None, secrets), *_environment_secrets(), *_proxy_secrets()}
     forms = {form for secret in known for form in _forms(secret)}
     # The longest first: one may be the beginning of another.
     for form in sorted(forms, key=lambda form: (-len(form), form)):
@@ -47,6 +51,14 @@ def _forms(secret: str) -> Iterator[str]:
     if len(secret) >= FEWEST_CHARACTERS:
         yield quote(secret, safe="")
         yield base64.b64encode(secret.encode()).decode().rstrip("=")
+
+
+def _environment_secrets() -> Iterator[str]:
+    """Yield values of usual length under names of secrets; the path of a key's file is none."""
+    for name, value in os.environ.items():
+        named = SECRET_NAMES.search(name) and len(value) >= USUAL_CHARACTERS
+        if named and not Path(value).exists():
+            yield value.strip()
 
 
 def _proxy_secrets() -> Iterator[str]:

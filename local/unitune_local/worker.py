@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import subprocess
 import sys
 import threading
@@ -22,6 +21,7 @@ import psutil
 from unitune.errors import BackendError, Busy, UnituneError
 from unitune.filesystem import no_link
 from unitune.locks import is_locked, locked
+from unitune.redaction import SECRET_NAMES
 from unitune_local.job_folder import EventLog, JobFolder, Result
 
 LOCK_SECONDS = 5.0
@@ -30,8 +30,6 @@ LOOK_SECONDS = 0.05
 IDLE_LOOK_SECONDS = 0.5
 """Long enough to even out; the load average would still count what ended a minute ago, such as the
 installation before a first run."""
-SECRETS = re.compile(r"(KEY|TOKEN|SECRET|PASSWORD|CREDENTIALS)(_\w+)?$", re.IGNORECASE)
-"""Names of variables that a training, which asks no one, has no use for."""
 ENVIRONMENT = {
     "CUBLAS_WORKSPACE_CONFIG": ":4096:8",  # without it cuBLAS sums in any order
     # glibc would give every large tensor back to the system and ask for it again in the next step,
@@ -77,7 +75,7 @@ def start_worker(folder: JobFolder) -> None:
 
 def environment(threads: int) -> dict[str, str]:
     """Return the environment of a process that trains with so many threads; it has no keys."""
-    kept = {name: value for name, value in os.environ.items() if not SECRETS.search(name)}
+    kept = {name: value for name, value in os.environ.items() if not SECRET_NAMES.search(name)}
     return {"OMP_WAIT_POLICY": _wait_policy(threads), **kept, **ENVIRONMENT}
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Self
 
 from pydantic import BaseModel
-from rich.markup import escape
 from rich.table import Table
 
 from unitune.credentials import Permission, permissions
@@ -29,5 +28,5 @@ def keys_table(found: KeyList) -> Table:
     for heading in ("address", "key in", "allowed by"):
         table.add_column(heading, overflow="fold")
     for one in found.keys:
-        table.add_row(escape(one.address), escape(one.variable), escape(one.source))
+        table.add_row(one.address, one.variable, one.source)
     return table

@@ -169,8 +169,9 @@ def _complain(error: UnituneError) -> None:
     from rich.text import Text
 
     from unitune.cli.output import aside
+    from unitune.redaction import redacted
 
-    aside().print(Text.assemble(("Error", "bold red"), f" {error}"))
+    aside().print(Text.assemble(("Error", "bold red"), f" {redacted(str(error))}"))
 
 
 def _machine_failed(error: Exception) -> int:
@@ -189,6 +190,8 @@ def _machine_failed(error: Exception) -> int:
 def _confess(error: Exception) -> None:
     import traceback
 
-    told = "".join(traceback.format_exception(error))
+    from unitune.redaction import redacted
+
+    told = redacted("".join(traceback.format_exception(error)))
     advice = "This is a bug in unitune, not in your job. Please report it with the lines above."
     print(f"{printable(told)}\n{advice}", file=sys.stderr)  # noqa: T201 - by rich it would be folded

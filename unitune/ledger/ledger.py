@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -21,6 +21,7 @@ from typing import Any
 
 import sqlalchemy as sa
 import yaml
+from pydantic import JsonValue
 
 from unitune.backend import Event, State
 from unitune.errors import Busy, TwinExists, UnreadableRecord
@@ -46,6 +47,7 @@ from unitune.ledger.records import (
     tried_run_of,
 )
 from unitune.ledger.tables import ARTEFACTS, DEPLOYMENTS, EVENTS, RUNS, TRANSITIONS
+from unitune.redaction import redacted
 
 RUN_COLUMNS = [RUNS.c[name] for name in RUN_FIELDS]
 LONGEST_KEY = 200
@@ -151,9 +153,10 @@ class Ledger:
         Raises:
             Busy: Another process has written since the record was read, or has taken the run over.
         """
+        error = after.error and redacted(after.error)
         with self._database.writing() as connection:
             before, now = self._read(connection, after.id)
-            written = replace(after, version=after.version + 1, updated=now)
+            written = replace(after, version=after.version + 1, updated=now, error=error)
             changed = connection.execute(
                 RUNS.update().where(_unchanged(after)).values(run_values(written))
             )
@@ -438,11 +441,18 @@ def _add_events(connection: sa.Connection, record: RunRecord, events: Sequence[E
                 "key": key,
                 "kind": event.kind,
                 "time": event.time,
-                "data": event.data,
+                "data": _cleaned(event.data),
             }
             for key, event in fresh.items()
         ]
         connection.execute(EVENTS.insert(), rows)
+
+
+def _cleaned(data: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
+    """Return an event's data without secrets, which a vendor's words may repeat."""
+    return {
+        name: redacted(value) if isinstance(value, str) else value for name, value in data.items()
+    }
 
 
 def _short(key: str) -> str:

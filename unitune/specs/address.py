@@ -14,11 +14,16 @@ VARIABLE = r"^[A-Za-z_][A-Za-z0-9_]*$"
 """Name of an environment variable."""
 
 
+def unrepeated(error: NotAnAddress) -> PydanticCustomError:
+    """Return an error for pydantic that leaves the value out."""
+    return PydanticCustomError(UNREPEATED, "{words}", {"words": str(error)})
+
+
 def _address(text: str) -> str:
     try:
         checked(text)
     except NotAnAddress as error:
-        raise PydanticCustomError(UNREPEATED, "{words}", {"words": str(error)}) from None
+        raise unrepeated(error) from None
     return text
 
 

@@ -326,6 +326,34 @@ def test_an_address_with_a_secret_in_it_is_refused_and_not_repeated(
     assert [] == places
 
 
+@pytest.mark.parametrize("where", [*HIDDEN, "?key=PW-SECRET"])
+@pytest.mark.parametrize("command", ["check", "plan"])
+def test_an_option_with_a_secret_in_its_address_is_refused_and_not_repeated(
+    stage: Stage, where: str, command: str
+) -> None:
+    url = f"{stage.server.url}/v1"
+    url = url.replace("://", f"://{where}") if where in HIDDEN else url + where
+    told = json.loads(job(recorded("b", "candidate"), options={"openai": {"base_url": url}}))
+    (stage.folder / "unitune.yaml").write_text(json.dumps(told), encoding="utf-8")
+    done = stage.unitune(command, "unitune.yaml", "--json")
+    assert 2 == done.code
+    assert "SECRET" not in done.out + done.err
+
+
+@pytest.mark.parametrize("kind", ["openai-id", "azure", "nebius", "mantle"])
+def test_headers_meant_for_openai_are_sent_to_nobody_else(
+    stage: Stage, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """OpenAI's SDK adds those of the environment whoever is asked, and lets them win."""
+    text = prepared(stage, kind, monkeypatch)
+    hidden = "X-Gateway: GATE-SECRET\nAuthorization: Bearer GATE-SECRET"
+    monkeypatch.setenv("OPENAI_CUSTOM_HEADERS", hidden)
+    stage.compare(text)
+    assert any(SECRET in value for value in stage.vendor.keys)
+    sent = [value for asked in stage.vendor.seen for value in asked.headers.values()]
+    assert [] == [value for value in sent if "GATE-SECRET" in value]
+
+
 def test_what_is_allowed_is_listed_and_taken_back(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -593,3 +593,17 @@ def test_models_are_at_the_host_that_the_sdk_asks(location: str, host: str) -> N
     assert f"https://{host}/v1/{resource}" == cloud.url(resource)
     options = cast("Any", cloud.client())._api_client._http_options
     assert f"https://{host}/" == options.base_url
+
+
+@pytest.mark.parametrize("place", ["elsewhere.example#", "elsewhere.example:443?x=", "a.b", "@x"])
+def test_no_name_of_a_model_leads_the_callers_token_to_another_host(
+    server: Server, place: str
+) -> None:
+    """The host is made of the location: ``https://LOCATION-aiplatform.googleapis.com``."""
+    backend = VertexBackend()
+    for name in (f"projects/p/locations/{place}/endpoints/1", f"projects/p/locations/{place}/x/1"):
+        with pytest.raises(UserError, match="as its location"):
+            backend.chat(name)
+        with pytest.raises(UserError, match="as its location"):
+            backend.chat(TunedModel(backend="vertex", name=name, base="gemini-3.5-flash-lite"))
+    assert [] == server.requests

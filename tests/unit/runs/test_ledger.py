@@ -193,3 +193,19 @@ def test_an_artefact_of_no_run_is_refused(ledger: Ledger) -> None:
     ledger.add(a_record())
     with pytest.raises(Busy, match="taken run"):
         ledger.add_artefact(a_record(), Artefact("upload", "train.jsonl", "r", "0"))
+
+
+def test_a_secret_that_a_vendor_repeats_is_not_written_down(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LLM_API_KEY", "sk-REAL-SECRET")
+    record = a_record()
+    ledger.add(record)
+    words = "the job failed, sent by Bearer sk-REAL-SECRET"
+    said = Event("e1", "message", 1.0, {"text": words, "step": 1})
+    written = ledger.write(replace(record, state=State.FAILED, error=words), [said])
+    ledger.note(written, replace(said, key="e2"))
+    clean = "the job failed, sent by Bearer ***"
+    assert clean == written.error == ledger.record(record.id).error
+    events = [seen.event.data for seen in ledger.events(record.id, record.attempt)]
+    assert 2 * [{"text": clean, "step": 1}] == events

@@ -33,6 +33,7 @@ from unitune.evaluate.asking.spending import Purse
 from unitune.evaluate.results import Record
 from unitune.models import BatchedChatModel, ChatModel, Reply, Request
 from unitune.output_limit import is_cut_by_thoughts, thinks, widened
+from unitune.redaction import redacted
 
 DOWN_AFTER = 10
 """Questions in a row without an answer, each asked `ATTEMPTS` times: the vendor is down."""
@@ -155,7 +156,7 @@ def record_of(
         seconds=reply.seconds,
         tool_calls=reply.tool_calls,
         given=reply.given,
-        error=reply.error,
+        error=reply.error and redacted(reply.error),
     )
 
 
