@@ -174,6 +174,26 @@ def test_a_reaper_survives_every_kind_of_error_and_looks_again(
 
 @on_sqlite
 @pytest.mark.usefixtures("no_reaper")
+def test_a_deployment_that_the_ledger_has_forgotten_is_taken_down_in_time(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An older copy of the ledger was put back: nobody else knows of the deployment."""
+    made = deploy(run, seconds=2)
+    known, real = [record_of(made)], Ledger.deployment
+
+    def forgetful(ledger: Ledger, deployment_id: str) -> DeploymentRecord:
+        return known.pop() if known else real(ledger, f"{deployment_id}0")
+
+    monkeypatch.setattr(Ledger, "deployment", forgetful)
+    monkeypatch.setattr(reaper, "LOOK_SECONDS", 0.1)
+    begun = time.monotonic()
+    reaper.reap(made.id, None)
+    assert 1 < time.monotonic() - begun
+    assert at_the_vendor(run, made.id) is None
+
+
+@on_sqlite
+@pytest.mark.usefixtures("no_reaper")
 def test_a_reaper_leaves_a_deployment_that_no_ledger_ever_had(run: Run) -> None:
     assert run
     reaper.reap("r261126-000000000000-d1", None)
@@ -274,7 +294,7 @@ def test_a_line_tells_of_each_that_was_overdue(run: Run) -> None:
 
 
 def test_a_reaper_that_has_ended_is_missed_and_started_again(run: Run) -> None:
-    made = deploy(run, seconds=3600)
+    made = deploy(run, seconds=3600, while_pid=os.getpid())
     assert made.reaper is not None
     assert "running" == made.reaper.life
     assert [] == without_reaper()
@@ -287,7 +307,9 @@ def test_a_reaper_that_has_ended_is_missed_and_started_again(run: Run) -> None:
     assert [] == without_reaper()
     assert said not in command("deployments").stderr
     assert made.reaper is not None
+    assert this_process().text == made.reaper.parent
     made.take_down()
+    assert made.reaper is None
 
 
 @on_sqlite

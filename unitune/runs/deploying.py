@@ -33,6 +33,7 @@ from unitune.errors import (
 from unitune.home import home
 from unitune.keys import deployment_name
 from unitune.ledger import DeploymentRecord, Ledger
+from unitune.ledger.holders import process
 from unitune.models import TunedModel
 from unitune.patience import outcome_open
 from unitune.printable import one_line
@@ -78,7 +79,8 @@ def deploy(
     ledger = Ledger(home())
     record = _planned(ledger, run, run.model, seconds, budget.prices)
     budgeting.add_deployment(ledger, record, budget_of(run), budget.usd, unpriced=budget.unpriced)
-    _leave_reaper(ledger, record, while_pid)  # first, so that whatever happens next has an end
+    parent = None if while_pid is None else process(while_pid).text
+    _leave_reaper(ledger, record, parent)  # first, so that whatever happens next has an end
     try:
         ref = host.deploy(run.model, record.name, options or {})
     except UnituneError as refusal:
@@ -148,7 +150,7 @@ def without_reaper() -> list[Deployment]:
 def leave_reaper_again(one: Deployment) -> None:
     """Start the process again that takes a deployment down in time."""
     ledger = Ledger(home())
-    _leave_reaper(ledger, ledger.deployment(one.id), None)
+    _leave_reaper(ledger, ledger.deployment(one.id), one.reaper and one.reaper.parent)
 
 
 def _has_lost_its_reaper(ledger: Ledger, one: Deployment) -> bool:
@@ -256,6 +258,6 @@ def _planned(
     )
 
 
-def _leave_reaper(ledger: Ledger, record: DeploymentRecord, while_pid: int | None) -> None:
+def _leave_reaper(ledger: Ledger, record: DeploymentRecord, parent: str | None) -> None:
     left = seconds_left(ledger.folder, record, ledger.now())
-    leave_reaper(ledger.folder, record.id, left, while_pid)
+    leave_reaper(ledger.folder, record.id, left, parent)

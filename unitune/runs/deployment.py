@@ -8,6 +8,7 @@ may be somebody's production.
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -19,7 +20,7 @@ from unitune.errors import BackendError, Busy, RunFailed, Unsupported
 from unitune.keys import is_deployment_name
 from unitune.ledger import DeploymentRecord, Ledger
 from unitune.models import TunedModel
-from unitune.runs.reaping import Reaper, reaper_of, seconds_left
+from unitune.runs.reaping import Reaper, forget, reaper_of, seconds_left
 
 POLL_SECONDS = 5.0
 WRITES = 3
@@ -152,6 +153,8 @@ class Deployment:
         if self.stands:
             remove(self._record, self._ledger.now() - self._record.created)
             self._record = write_end(self._ledger, self._record)
+            with suppress(OSError):
+                forget(self._ledger.folder, self.id)
         return self
 
     def switch(self, model: TunedModel) -> Deployment:

@@ -34,11 +34,13 @@ class Reaper(BaseModel):
     Args:
         process: As a line of `Holder.text`.
         due: When it does so, by `CLOCK`.
+        parent: Process whose end is the deployment's too, likewise.
     """
 
     model_config = ConfigDict(frozen=True)
     process: str
     due: float
+    parent: str | None = None
 
     @property
     def holder(self) -> Holder:
@@ -78,17 +80,17 @@ def seconds_left(home: Path, record: DeploymentRecord, now: float) -> float:
     return record.until - now
 
 
-def leave_reaper(home: Path, deployment_id: str, seconds: float, while_pid: int | None) -> None:
+def leave_reaper(home: Path, deployment_id: str, seconds: float, parent: str | None) -> None:
     """Start the process that takes a deployment down; no terminal can end it.
 
     Args:
         home: Of the ledger.
         deployment_id: Of the deployment.
         seconds: How long it is to stand yet.
-        while_pid: Process whose end is the deployment's too.
+        parent: Process whose end is the deployment's too, as a line of `Holder.text`.
     """
     due = clock() + seconds
-    watched = [] if while_pid is None else [process(while_pid).text]
+    watched = [] if parent is None else [parent]
     started = subprocess.Popen(  # noqa: S603 - our own module
         [sys.executable, "-P", "-m", "unitune.runs.reaper", deployment_id, *watched],
         stdin=subprocess.DEVNULL,
@@ -103,7 +105,8 @@ def leave_reaper(home: Path, deployment_id: str, seconds: float, while_pid: int 
     private_folder(file.parent)
     with replacing(file) as draft:
         os.fchmod(draft.fileno(), 0o600)
-        draft.write(Reaper(process=process(started.pid).text, due=due).model_dump_json())
+        made = Reaper(process=process(started.pid).text, due=due, parent=parent)
+        draft.write(made.model_dump_json())
 
 
 def log_file(home: Path, deployment_id: str) -> Path:
