@@ -80,7 +80,8 @@ def print_json(value: BaseModel | dict[str, JsonValue], *, indent: int | None = 
 
 def print_json_text(text: str) -> None:
     """Print JSON so that no terminal obeys it and any encoding carries it; it means the same."""
-    utf = sys.stdout.encoding.lower().startswith("utf")
+    # None: a buffer in memory, which takes every character.
+    utf = (sys.stdout.encoding or "utf-8").lower().startswith("utf")
     _write(escaped_json(text) if utf else NOT_ASCII.sub(_json_escape, text))
 
 
