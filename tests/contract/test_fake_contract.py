@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import ClassVar
 
 import pytest
@@ -10,6 +10,14 @@ from pydantic import JsonValue
 
 from unitune.backend import Guarantee
 from unitune.testing import BackendContract, FakeBackend
+
+
+@pytest.fixture(autouse=True, scope="module")
+def vendor(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """The vendor's folder is no part of the one where the tests run."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("UNITUNE_FAKE_DIR", str(tmp_path_factory.mktemp("vendor")))
+        yield
 
 
 class TestFakeBackend(BackendContract):

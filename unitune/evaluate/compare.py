@@ -161,6 +161,7 @@ def compare(  # noqa: PLR0913 - each has a name and a default
                 folder=folder,
                 job_folder=job.folder,
                 batch=batch,
+                announce=announce,
                 replay=replay,
                 recall=recall,
                 retention=job.evaluate.retention,

@@ -123,6 +123,7 @@ class Examination:
         spending: What may be spent.
         prices: Of the contenders' models, by contender.
         retention_prices: Of base and tuned model, for general questions.
+        announce: Called with what the user should know, a sentence.
     """
 
     backend: str
@@ -134,6 +135,7 @@ class Examination:
     job_folder: Path = Path()
     training: str = ""
     batch: bool = False
+    announce: Callable[[str], None] | None = None
     replay: bool = False
     recall: bool = False
     retention: bool = False
@@ -296,7 +298,7 @@ class _Desk:
         asked.spending.afford("the answers in batches", self._most_usd(papers))
         before = {paper.contender: paper.unanswered(self.rows) for paper in papers}
         with open_batches(asked.folder / batchfile.NAME) as batches:
-            records = answer_in_batches(by_backend, batches, self.rows, self.notify)
+            records = answer_in_batches(by_backend, batches, self.rows, self.notify, asked.announce)
         for name, pairs in before.items():
             came = (self.rows.last(name, *pair) for pair in pairs)
             asked.spending.charge((one for one in came if one), asked.prices)

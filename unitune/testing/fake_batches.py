@@ -125,5 +125,5 @@ def _status(batch_id: str, batch: FakeBatch, polls: int) -> BatchStatus:
     if script.fails and polls > script.polls:
         return BatchStatus("failed", "failed", 0, script.fails)
     if polls > script.polls:
-        return BatchStatus("ended", "ended", batch.size)
+        return BatchStatus("ended", "ended", len(batch.replies))
     return BatchStatus("running", "in_progress", batch.size * polls // (script.polls + 1))

@@ -348,7 +348,7 @@ def test_asked_too_often_it_waits_as_the_vendor_wishes(
     compare(two, out=out, batch=True)
     assert 14 == pytest.approx(clock.now - started)
     assert [60, 60] == vendor.sizes
-    assert 0 == vendor.asked("find_batch")
+    assert 1 == vendor.calls[: vendor.calls.index("fetch_batch")].count("find_batch")
 
 
 def test_several_batches_of_one_key_are_refused_until_the_user_says_which(
@@ -518,7 +518,8 @@ def test_an_unwanted_batch_without_an_id_is_not_looked_for(
     other = make_job(TWO, test=[(f"other {at}", "yes") for at in range(50)])
     compare(other, out=out, batch=True)
     assert [50, 50, 60] == vendor.sizes
-    assert 0 == vendor.asked("find_batch") + vendor.asked("cancel_batch")
+    assert "find_batch" not in vendor.calls[: vendor.calls.index("fetch_batch")]
+    assert 0 == vendor.asked("cancel_batch")
 
 
 @pytest.fixture
@@ -529,6 +530,18 @@ def discreet(monkeypatch: pytest.MonkeyPatch, vendor: Vendor) -> None:
         return [str(file.parent) for file in vendor.batches]
 
     monkeypatch.setattr(FakeBackend, "find_batch", everything)
+
+
+@pytest.mark.usefixtures("discreet")
+def test_what_carries_no_key_is_no_double_and_is_not_cancelled(
+    two: Job, vendor: Vendor, out: Path, tmp_path: Path
+) -> None:
+    compare(two, out=tmp_path / "others", batch=True)
+    told: list[str] = []
+    compare(two, out=out, batch=True, announce=told.append)
+    assert [60] * 4 == vendor.sizes
+    assert 0 == vendor.asked("cancel_batch")
+    assert [] == [line for line in told if "twice" in line]
 
 
 @pytest.mark.usefixtures("discreet")

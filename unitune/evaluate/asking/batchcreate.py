@@ -27,10 +27,12 @@ from unitune.errors import (
 )
 from unitune.evaluate.asking.batchfile import Batch, BatchFile
 from unitune.models import Request, TunedModel
-from unitune.patience import outcome_open, passes, patiently, pauses, wished
+from unitune.patience import outcome_open, passes, patiently, pauses, rate_limited, wished
 
 CREATE_CALLS = 2
 """Calls without a clear answer before the user is told to come back later, as for a launch."""
+CONFLICT = 409
+"""Where a proxy has sent a call twice, the second may conflict with the first, which was taken."""
 CREATE_PATIENCE_SECONDS = 120.0
 """How long handing in bears that the vendor is asked too often; it has done nothing then."""
 FIND_PATIENCE_SECONDS = 60.0
@@ -96,21 +98,44 @@ class Counter:
             UnituneError: It was refused, which is on record.
         """
         submit = partial(self.backend.submit_batch, batch.key, model, requests)
+        until = time.monotonic() + CREATE_PATIENCE_SECONDS
         with _nothing_lost():
             for left in reversed(range(CREATE_CALLS)):
                 try:
-                    batch_id = patiently(submit, CREATE_PATIENCE_SECONDS)
+                    batch_id = self._unless_shown(batch, submit, until)
                 except UnituneError as error:
-                    if not outcome_open(error):
+                    if not outcome_open(error) and getattr(error, "status", None) != CONFLICT:
                         self.batches.change(batch, end="refused")
                         raise
                     if self._adopted(batch):
                         return
-                    if not left:
+                    if not outcome_open(error):
+                        self.batches.change(batch, end="refused")
+                    if not (left and outcome_open(error)):
                         raise
                 else:
                     self.batches.change(batch, batch_id=batch_id)
                     return
+
+    def _unless_shown(self, batch: Batch, submit: Callable[[], str], until: float) -> str:
+        """Hand in, again and again while the vendor is asked too often, and return the id.
+
+        Such a refusal is no proof: a proxy may have sent the call twice, and told of the second
+        one. So what is listed by then is taken.
+        """
+        for pause in pauses():
+            try:
+                return submit()
+            except BackendError as error:
+                longer = wished(error, pause)
+                if not rate_limited(error) or time.monotonic() + longer > until:
+                    raise
+            self.rest(longer)
+            find = partial(self.backend.find_batch, batch.key, batch.announced)
+            shown = patiently(find, FIND_PATIENCE_SECONDS)
+            if found := [one for one in shown if one not in self.batches.ids()]:
+                return self._only(batch, found)
+        raise AssertionError("pauses never end")
 
     def adopted(self, batch: Batch) -> bool:
         """Look for a batch that another process may have handed in, and write its id down.
@@ -127,6 +152,11 @@ class Counter:
 
     def _adopted(self, batch: Batch) -> bool:
         found = self._search(batch)
+        if found:
+            self.batches.change(batch, batch_id=self._only(batch, found))
+        return bool(found)
+
+    def _only(self, batch: Batch, found: list[str]) -> str:
         if len(found) > 1:
             raise UserError(
                 f"any of several batches at {self.name} may be the one with the key "
@@ -135,9 +165,7 @@ class Counter:
                 "one to collect can be written down, and is then looked for no more: "
                 f"""echo '{{"key":"{batch.key}","batch_id":"ITS_ID"}}' >> {self.batches.path}"""
             )
-        if found:
-            self.batches.change(batch, batch_id=found[0])
-        return bool(found)
+        return found[0]
 
     def _search(self, batch: Batch) -> list[str]:
         """Return what may be the batch; some vendors do not tell of a batch at work whose it is."""

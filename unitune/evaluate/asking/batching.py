@@ -18,11 +18,13 @@ are asked one by one. One process acts at a time: the one that holds ``rows.json
 from __future__ import annotations
 
 import time
+from collections import Counter as Counts
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
 from unitune.abilities import Batches, BatchStatus
-from unitune.errors import BackendError
+from unitune.errors import BackendError, Unreachable
 from unitune.evaluate.asking.batchcreate import Counter, batching_backend
 from unitune.evaluate.asking.batchfile import Batch, BatchFile, Pair
 from unitune.evaluate.asking.engine import Asked, Question, record_of
@@ -38,6 +40,8 @@ LONGEST_POLL_SECONDS = 60.0
 """Between two looks at a batch: a minute is little in a day."""
 BREATH_SECONDS = 1.0
 """Between two signs of life while nothing happens, so that Ctrl-C is heard in a notebook too."""
+SHORT_LOOKS = 3
+"""At a batch with fewer answers than are done; then those count that came."""
 NOT_FOUND = 404
 UNANSWERED = Reply(finish_reason="error", error="the batch ended without an answer to this request")
 
@@ -47,6 +51,7 @@ def answer_in_batches(
     batches: BatchFile,
     rows: Journal,
     notify: Callable[[Asked], None],
+    announce: Callable[[str], None] | None = None,
 ) -> dict[str, tuple[Record, ...]]:
     """Have all papers answered, except for the answers that are in the journal.
 
@@ -55,6 +60,7 @@ def answer_in_batches(
         batches: What was handed in before, and is now.
         rows: Where answers are found and written.
         notify: Called as batches get on, and about once a second while they do not.
+        announce: Called with what the user should know, a sentence.
 
     Returns:
         By contender one record a question, in their order.
@@ -66,7 +72,8 @@ def answer_in_batches(
         BackendError: A batch was refused or has failed.
     """
     offices = {
-        name: _Office(batching_backend(name), name, batches, rows, notify) for name in papers
+        name: _Office(batching_backend(name), name, batches, rows, notify, announce)
+        for name in papers
     }
     for name, office in offices.items():
         office.drop_unwanted(papers[name])
@@ -91,6 +98,8 @@ class _Office:
         batches: What is on record of batches.
         rows: What is on record of answers.
         notify: Told how far each contender is.
+        announce: Told what the user should know.
+        short: How often fewer answers came than are done, by key.
         told: What it was told last, by contender.
         done: Requests that are done, by key, as far as the backend says.
     """
@@ -100,6 +109,8 @@ class _Office:
     batches: BatchFile
     rows: Journal
     notify: Callable[[Asked], None]
+    announce: Callable[[str], None] | None
+    short: Counts[str] = field(default_factory=Counts[str])
     told: dict[str, Asked] = field(default_factory=dict[str, Asked])
     done: dict[str, int] = field(default_factory=dict[str, int])
 
@@ -191,7 +202,7 @@ class _Office:
         assert batch.batch_id, "it was handed in"
         try:
             status = self.backend.poll_batch(batch.batch_id)
-            ours = status.state != "ended" or self._collected(batch, batch.batch_id, paper)
+            ours = status.state != "ended" or self._collected(batch, status, paper)
         except BackendError as error:
             if passes(error):
                 return wished(error, pause)
@@ -207,11 +218,23 @@ class _Office:
         self.done[batch.key] = self.done.get(batch.key, 0) if done is None else done
         return pause
 
-    def _collected(self, batch: Batch, batch_id: str, paper: Paper) -> bool:
-        """Write answers down, unless they are those to somebody else's requests."""
-        replies = self.backend.fetch_batch(batch_id)
-        if replies and replies.keys().isdisjoint(batch.requests()):
+    def _collected(self, batch: Batch, status: BatchStatus, paper: Paper) -> bool:
+        """Write answers down, unless they are those to somebody else's requests.
+
+        Raises:
+            Unreachable: Fewer came than are done, which may be a file that was cut on its way.
+        """
+        assert batch.batch_id, "it was handed in"
+        replies = self.backend.fetch_batch(batch.batch_id)
+        ours = replies.keys() & batch.requests().keys()
+        if replies and not ours:
             return False
+        if len(ours) < (status.done or 0) and self.short[batch.key] < SHORT_LOOKS:
+            self.short[batch.key] += 1
+            raise Unreachable(
+                f"{self.name} says that {status.done} requests of batch {batch.batch_id} are done, "
+                f"and gives {len(ours)} answers."
+            )
         asked = paper.asked()  # what is in the batch and asked no more, nobody needs
         self.rows.append(
             _record(paper, asked[pair], pair, replies.get(request_id, UNANSWERED))
@@ -219,7 +242,25 @@ class _Office:
             if pair in asked and self.rows.answer(batch.contender, *pair) is None
         )
         self.batches.change(batch, end="collected")
+        self._end_doubles(batch, batch.batch_id)
         return True
+
+    def _end_doubles(self, batch: Batch, batch_id: str) -> None:
+        """Cancel what else carries the batch's key, where one call came to two batches; tell it."""
+        with suppress(BackendError):  # the answers are there, whatever a list says
+            found = self.backend.find_batch(batch.key, batch.announced)
+            doubles = set(found) - self.batches.ids() if batch_id in found else set[str]()
+            if doubles:  # a vendor that does not tell whose a batch is says the same of any key
+                doubles -= {*self.backend.find_batch(batch_key(time.time()), batch.announced)}
+            for double in sorted(doubles):
+                self._cancel(double)
+                if self.announce is None:
+                    continue
+                self.announce(
+                    f"{self.name} has batch {double} beside {batch_id} of {batch.contender}: "
+                    "something on the way has sent one call twice. It was cancelled; what it had "
+                    "answered by then may be billed."
+                )
 
     def _cancel(self, batch_id: str) -> None:
         try:
