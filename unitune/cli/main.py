@@ -149,7 +149,11 @@ def main() -> None:
     for part in IDLE_PARTS:
         sys.modules.setdefault(part, cast("ModuleType", None))  # as if it were not installed
     with watched():
-        _run()
+        try:
+            _run()
+        except Exception as error:  # noqa: BLE001 - the last line of defence: a bug of ours
+            _confess(error)
+            sys.exit(70)
 
 
 def _run() -> None:
@@ -160,9 +164,6 @@ def _run() -> None:
         sys.exit(error.exit_code)
     except (OSError, ExceptionGroup) as error:
         sys.exit(_machine_failed(error))
-    except Exception as error:  # noqa: BLE001 - the last line of defence: a bug of ours
-        _confess(error)
-        sys.exit(70)
 
 
 def _complain(error: UnituneError) -> None:

@@ -51,6 +51,8 @@ def explained(error: OSError | UnituneError, arguments: Sequence[str]) -> Unitun
         )
     if _folder_is_gone():
         return UserError("the current folder is not there any more. Change to another one.")
+    if not place and error.errno == errno.ENOENT:  # of `tempfile`: no name, and its own sentence
+        return BackendError(f"{why}. Free some space there, or let TMPDIR name a folder with room.")
     text = f"{_where(place) or 'a file'}: {why}. {REMEDIES.get(error.errno or 0, '')}"
     kind = UserError if _is_given(place, arguments) else BackendError
     return kind(text.strip())
@@ -86,7 +88,9 @@ def _full_place(arguments: Iterable[str]) -> str:
 
 
 def _places(arguments: Iterable[str]) -> Iterator[Path]:
-    given = [os.environ.get("UNITUNE_DIR", ""), ".", *arguments, tempfile.gettempdir()]
+    given = [os.environ.get("UNITUNE_DIR", ""), ".", *arguments]
+    with suppress(OSError):  # where there is no room at all, it says that there is no such folder
+        given.append(tempfile.gettempdir())
     for text in filter(None, given):
         path = Path(text).absolute()
         yield next((folder for folder in (path, *path.parents) if folder.is_dir()), path)

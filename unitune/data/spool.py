@@ -11,7 +11,8 @@ import tempfile
 import weakref
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
-from typing import overload
+from contextlib import suppress
+from typing import IO, overload
 
 from unitune.data.dataset import Row
 from unitune.data.example import Example
@@ -20,12 +21,17 @@ READ_BYTES = 1 << 18
 """Read at once; a longer row is read whole."""
 
 
+def _close(file: IO[bytes]) -> None:
+    with suppress(OSError):  # of a full disk: what could not be written is not wanted any more
+        file.close()
+
+
 class Spool:
     """A temporary file of rows, gone when nothing refers to it any more."""
 
     def __init__(self) -> None:
         self._file = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the rows
-        weakref.finalize(self, self._file.close)
+        weakref.finalize(self, _close, self._file)
         self._starts = array("Q", [0])
         self._lines = array("Q")
 

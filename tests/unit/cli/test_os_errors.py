@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from command_line import Command
@@ -87,3 +89,62 @@ def test_of_tasks_that_ended_together_the_machines_error_is_told() -> None:
     assert FULL is first(ExceptionGroup("tasks", [ExceptionGroup("one", [FULL])]))
     assert None is first(ExceptionGroup("tasks", [KeyError("a")]))
     assert isinstance(first(ExceptionGroup("tasks", [Busy("held")])), Busy)
+
+
+WRITING = [
+    ["run", "train.yaml", "--quiet"],
+    ["plan", "train.yaml", "-o", "plan.json"],
+    ["compare", "compare.yaml", "--out", "o"],
+    ["init", "new"],
+    ["cost", "train.yaml", "-o", "cost.html"],
+    ["convert", "train.jsonl", "--to", "openai-chat", "-o", "o.jsonl"],
+]
+
+
+@pytest.mark.parametrize("limit", [0, 700])
+@pytest.mark.parametrize("command", WRITING, ids=" ".join)
+def test_no_room_anywhere_is_no_verdict_and_no_bug(
+    tmp_path: Path, command: list[str], limit: int
+) -> None:
+    """A limit of the size of files stands for a disk that is full, the temporary folder too."""
+    for name, rows in FILES.items():
+        (tmp_path / name).write_text("".join(json.dumps(row) + "\n" for row in rows))
+    start = "import resource, runpy, sys; sys.dont_write_bytecode = True; "
+    start += f"resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit})); "
+    start += f"sys.argv = ['unitune', *{command!r}]; runpy.run_module('unitune', alter_sys=True)"
+    done = subprocess.run(
+        [sys.executable, "-c", start], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode in (2, 4), done.stderr  # 2: it is the user's own folder that is full
+    assert bug_free(done.stderr)
+
+
+RECORDED = {"type": "recorded", "answers": "answers.jsonl"}
+FILES: dict[str, list[dict[str, Any]]] = {
+    "train.jsonl": [{"prompt": f"row {n * 7919} a {n}", "completion": "yes"} for n in range(80)],
+    "test.jsonl": [{"id": f"c{n}", "prompt": f"q{n}?", "completion": "a"} for n in range(30)],
+    "answers.jsonl": [{"case": f"c{n}", "answer": "a"} for n in range(30)],
+    "train.yaml": [
+        {
+            "name": "d",
+            "model": "x",
+            "backend": "fake",
+            "data": {"train": "train.jsonl"},
+            "options": {"fake": {"states": [], "steps": 1}},
+        }
+    ],
+    "compare.yaml": [
+        {
+            "name": "d",
+            "model": "x",
+            "backend": "fake",
+            "data": {"test": "test.jsonl"},
+            "evaluate": {
+                "contenders": [
+                    {**RECORDED, "name": "a", "role": "baseline"},
+                    {**RECORDED, "name": "b", "role": "candidate"},
+                ]
+            },
+        }
+    ],
+}
