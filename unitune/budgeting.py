@@ -14,6 +14,7 @@ What is looked at in flight is looked at by whoever polls; nobody watches a run 
 from __future__ import annotations
 
 import time
+from calendar import monthrange
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from datetime import UTC, date, datetime
@@ -45,6 +46,7 @@ EPOCHS = "unitune:epochs"
 AHEAD_SECONDS = 30.0
 """What is charged by the hour is cancelled so long before its limit: looks are up to 5 seconds
 apart, and a vendor takes its time to stop."""
+SECONDS_A_DAY = 86400
 SECONDS_AN_HOUR = Decimal(3600)
 
 
@@ -347,10 +349,8 @@ def _usd(cost: CostRecord) -> Decimal | None:
 
 def _month(day: date) -> tuple[float, float]:
     """Return the first second of a day's month, UTC, and that of the next, since 1970."""
-    first = datetime(day.year, day.month, 1, tzinfo=UTC)
-    years, month = divmod(day.month, 12)
-    following = datetime(day.year + years, month + 1, 1, tzinfo=UTC)
-    return first.timestamp(), following.timestamp()
+    first = datetime(day.year, day.month, 1, tzinfo=UTC).timestamp()
+    return first, first + monthrange(day.year, day.month)[1] * SECONDS_A_DAY
 
 
 def _hours(begin: float, end: float) -> Decimal:

@@ -9,13 +9,13 @@ from unitune.errors import UserError
 
 
 def today() -> date:
-    """Return today's date (UTC), or the one that ``UNITUNE_TODAY=YYYY-MM-DD`` says.
+    """Return today's date (UTC), or the one that ``UNITUNE_TODAY=YYYY-MM-DD`` says, if anything.
 
     Raises:
         UserError: UNITUNE_TODAY is no date.
     """
-    given = os.environ.get("UNITUNE_TODAY")
-    if given is None:
+    given = os.environ.get("UNITUNE_TODAY", "").strip()
+    if not given:
         return datetime.now(UTC).date()
     try:
         return date.fromisoformat(given)

@@ -98,7 +98,7 @@ def follow_all(*, json: bool) -> None:
                 print_json(RunView.of(run), indent=None)
             else:
                 line = f"{run.id}  {run.backend_name}  {run.state}  "
-                console().print(Text.assemble(line, (run.name, "dim")))
+                console().print(Text.assemble(line, (run.name, "dim")), soft_wrap=True)
     except KeyboardInterrupt:
         raise Interrupted("stopped watching; all runs go on: unitune watch --all") from None
 
@@ -147,10 +147,11 @@ def _without_model(run: Run) -> RunFailed:
 
 def _follow_live(run: Run) -> None:
     from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
+    from rich.table import Column
 
     columns = [
         SpinnerColumn(),
-        TextColumn("{task.description}", markup=False),
+        TextColumn("{task.description}", markup=False, table_column=Column(overflow="fold")),
         BarColumn(bar_width=24),
         TextColumn("{task.fields[facts]}", markup=False),
     ]

@@ -213,7 +213,7 @@ def _print_json(found: list[Deployment]) -> None:
 def _print_table(found: list[Deployment]) -> None:
     from rich.table import Table
 
-    from unitune.cli.output import console
+    from unitune.cli.output import print_table
 
     table = Table(box=None, pad_edge=False, header_style="dim")
     for heading in ("deployment", "backend", "state", "since", "until", "an hour", "so far"):
@@ -228,7 +228,7 @@ def _print_table(found: list[Deployment]) -> None:
             "unknown" if one.usd_per_hour is None else f"${one.usd_per_hour}",
             "unknown" if one.usd_spent is None else f"${one.usd_spent}",
         )
-    console().print(table)
+    print_table(table)
 
 
 def _moment(time: datetime) -> str:

@@ -33,6 +33,8 @@ from unitune.printable import CONTROLS, printable
 COLOURS: dict[Severity, str] = {"error": "red", "warning": "yellow", "note": "cyan"}
 SHOWN_FINDINGS = 12
 """So many of one kind of finding fill a screen; `--json` has them all."""
+LEAST_FOLDED = 8
+"""Columns of a terminal below which a text that may be folded cannot be read any more."""
 
 
 class Terminal(Console):
@@ -152,6 +154,32 @@ def exit_for_errors(findings: tuple[Finding, ...]) -> None:
         raise typer.Exit(Leak.exit_code)
     if codes:
         raise typer.Exit((OverBudget if codes <= BUDGET_CODES else UserError).exit_code)
+
+
+def print_table(table: Table) -> None:
+    """Print a table; where it is too narrow for that, row below row, and nothing is cut.
+
+    Args:
+        table: One whose columns that must not be broken, such as ids, have `no_wrap`.
+    """
+    if _least_width(table) <= console().width:
+        console().print(table)
+        return
+    for cells in zip(*(column.cells for column in table.columns), strict=True):
+        for column, cell in zip(table.columns, cells, strict=True):
+            text = cell if isinstance(cell, Text) else Text(str(cell))
+            line = Text.assemble((f"{column.header} ", "dim"), text)
+            console().print(line, soft_wrap=True)  # what the terminal breaks is copied whole
+
+
+def _least_width(table: Table) -> int:
+    widths = (
+        max(console().measure(cell).maximum for cell in (column.header, *column.cells))
+        if column.no_wrap
+        else LEAST_FOLDED
+        for column in table.columns
+    )
+    return sum(widths) + 2 * (len(table.columns) - 1)
 
 
 def facts(rows: dict[str, str]) -> Table:

@@ -24,7 +24,7 @@ def runs(
     [dim]$ unitune runs
     $ unitune runs --limit 200[/dim]
     """
-    from unitune.cli.output import aside, console, print_json
+    from unitune.cli.output import aside, console, print_json, print_table
     from unitune.cli.runviews import RunList, run_views, runs_table
     from unitune.errors import UnreadableRecord
     from unitune.runs.run import SHOWN_RUNS, look_for_runs, run_count
@@ -42,7 +42,7 @@ def runs(
     elif not shown:
         console().print("No runs yet. Start one: unitune run unitune.yaml")
     else:
-        console().print(runs_table(found))
+        print_table(runs_table(found))
         if total > shown:
             console().print(f"The newest {shown:,} of {total:,} runs. More: --limit N, or --all.")
     for problem in unreadable:

@@ -108,3 +108,15 @@ def test_a_beginning_of_many_runs_names_some_of_them(unitune: Command, add_runs:
     assert newest[-1] not in outcome.err
     assert "and 5 more" in outcome.err
     assert "There is no run 'R26'" in unitune("show", "R26").err
+
+
+@pytest.mark.parametrize("columns", ["10", "20", "40", "80", "200"])
+def test_ids_of_runs_are_whole_at_any_width(
+    unitune: Command, add_runs: AddRuns, monkeypatch: pytest.MonkeyPatch, columns: str
+) -> None:
+    newest = add_runs(3)
+    monkeypatch.setenv("COLUMNS", columns)
+    told = unitune("runs").out
+    assert newest == [word for word in told.split() if word in newest]
+    for value in ("demo", "fake", "tiny"):
+        assert 3 == told.split().count(value)
