@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -25,7 +26,7 @@ from served import at_the_vendor, trained, wait_until
 from unitune.errors import Busy, UnituneError, Unreachable
 from unitune.home import home
 from unitune.ledger import DeploymentRecord, Ledger
-from unitune.ledger.holders import this_process
+from unitune.ledger.holders import Holder, this_process
 from unitune.runs import deploying, deployment, reaper, reaping
 from unitune.runs.deploying import deploy, deployments, without_reaper
 from unitune.runs.run import Run
@@ -57,6 +58,33 @@ def vendor(store: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Itera
     monkeypatch.setattr(deployment, "POLL_SECONDS", 0.01)
     with play("bedrock") as playing:
         yield playing
+
+
+@pytest.fixture
+def left() -> Iterator[list[Holder]]:
+    """Processes that were left behind; none outlives its test, whose ledger goes with it."""
+    left: list[Holder] = []
+    yield left
+    for process in left:
+        if process.life == "running":
+            os.kill(process.pid, signal.SIGKILL)
+
+
+@pytest.fixture(autouse=True)
+def noted(left: list[Holder], monkeypatch: pytest.MonkeyPatch) -> None:
+    real = deploying.leave_reaper
+
+    def leave(folder: Path, deployment_id: str, *arguments: Any) -> None:
+        real(folder, deployment_id, *arguments)
+        left.append(note_reaper(folder, deployment_id))
+
+    monkeypatch.setattr(deploying, "leave_reaper", leave)
+
+
+def note_reaper(folder: Path, deployment_id: str) -> Holder:
+    found = reaping.reaper_of(folder, deployment_id)
+    assert found is not None
+    return found.holder
 
 
 @pytest.fixture
@@ -293,7 +321,7 @@ def test_a_line_tells_of_each_that_was_overdue(run: Run) -> None:
     assert [f"deployment {made.id} was overdue: taken down at bedrock"] == told.splitlines()
 
 
-def test_a_reaper_that_has_ended_is_missed_and_started_again(run: Run) -> None:
+def test_a_reaper_that_has_ended_is_missed_and_started_again(run: Run, left: list[Holder]) -> None:
     made = deploy(run, seconds=3600, while_pid=os.getpid())
     assert made.reaper is not None
     assert "running" == made.reaper.life
@@ -304,6 +332,7 @@ def test_a_reaper_that_has_ended_is_missed_and_started_again(run: Run) -> None:
     assert said in command("deployments").stderr
     assert said in command("doctor").stdout
     assert "is watched again" in command("deployments", "--reap").stderr
+    left.append(note_reaper(home(), made.id))
     assert [] == without_reaper()
     assert said not in command("deployments").stderr
     assert made.reaper is not None
