@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -101,8 +99,11 @@ def test_a_process_that_stands_still_before_its_create_call_is_named_and_not_tak
         with pytest.raises(Busy, match=advice):
             run.resume()
         assert [] == jobs_at_the_vendor(place)
-        os.kill(still.pid, signal.SIGCONT if how == "it goes on" else signal.SIGKILL)
-        run.resume()
         if how == "it goes on":
+            still.go_on()
             assert "queued" == still.result()
+        else:
+            still.kill()
+            assert eventually(lambda: run.interrupted)
+        run.resume()
     assert [run.job_id] == jobs_at_the_vendor(place)
