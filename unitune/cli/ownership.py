@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from unitune.cli.options import GivenPrices, JobFile, Json, prices_given
+from unitune.specs.usage import MOST_REQUESTS
 
 
 def cost(
@@ -19,7 +20,7 @@ def cost(
     ] = None,
     requests: Annotated[
         int | None,
-        typer.Option("--requests", metavar="N", min=1, help="Requests a month."),
+        typer.Option("--requests", metavar="N", min=1, max=MOST_REQUESTS, help="Requests a month."),
     ] = None,
     price: GivenPrices,
     out: Annotated[

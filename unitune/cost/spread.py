@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from decimal import ROUND_CEILING, Decimal
+from decimal import ROUND_CEILING, Context, Decimal
 
 CENT = Decimal("0.01")
+WIDE = Context(prec=100)
+"""To round in: the usual 28 digits are too few for the largest prices times the largest counts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,4 +57,4 @@ class Spread:
 
 def cents(usd: Decimal) -> Decimal:
     """Round up to a cent: a charge is never shown as nothing."""
-    return usd.quantize(CENT, rounding=ROUND_CEILING)
+    return usd.quantize(CENT, rounding=ROUND_CEILING, context=WIDE)

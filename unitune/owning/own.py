@@ -23,7 +23,7 @@ from unitune.cost.ownership import (
 from unitune.cost.ownership.alternatives import times
 from unitune.cost.prices.book import PriceBook, book_for
 from unitune.cost.prices.staleness import age_findings
-from unitune.cost.spread import Spread
+from unitune.cost.spread import WIDE, Spread
 from unitune.cost.tokens import counter_for
 from unitune.data.split import Splits, load_splits
 from unitune.errors import JobError, UnituneError, UserError
@@ -274,7 +274,8 @@ def _rounded(usd: Spread | None) -> Spread | None:
     """Return an amount as it is told: beyond a ten-thousandth of a cent there are only thirds."""
     if usd is None:
         return None
-    return Spread(*(end.quantize(SMALLEST) for end in (usd.low, usd.expected, usd.high)))
+    ends = (usd.low, usd.expected, usd.high)
+    return Spread(*(end.quantize(SMALLEST, context=WIDE) for end in ends))
 
 
 def _meetings(answerers: Iterable[Answerer], months: Decimal) -> Iterator[Meeting]:

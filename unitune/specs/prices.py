@@ -76,6 +76,8 @@ OWN_WORD: dict[Origin, str] = {
 """The source of a row whose writer names none."""
 AMOUNT = re.compile(r"(?:(\d+(?:\.\d+)?)-)?(\d+(?:\.\d+)?)(?:/([a-z-]+))?")
 """Where regions differ the least, then the amount, then the unit."""
+MOST_USD = 10**9
+"""More than anything costs by any unit; sums of it can be reckoned with and printed."""
 
 
 def as_written(value: object) -> object:
@@ -97,6 +99,8 @@ def _amount(value: object) -> object:
             f"a price is an amount of US dollars such as 3.00, a range 2.75-3.00 where regions "
             f"differ, or with its unit 100/hour; units are {', '.join(UNITS)}"
         )
+    if Decimal(found[2]) > MOST_USD:
+        raise ValueError(f"a price is at most ${MOST_USD:,}")
     return text
 
 

@@ -187,6 +187,11 @@ def test_json_means_the_same_in_any_encoding(name: str, monkeypatch: pytest.Monk
         assert set() == obeyed(printed)
 
 
+def test_who_ends_the_input_instead_of_answering_says_no(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO())
+    assert not output.confirmed("Delete it?")
+
+
 def test_texts_in_every_place_of_a_table_are_text() -> None:
     file, escape = io.StringIO(), "[b]\x1b[31m\x9b"
     table = Table(title=escape, caption=escape)
