@@ -18,10 +18,12 @@ from pydantic import ValidationError
 from unitune import yamlfile
 from unitune.errors import JobError, UserError
 from unitune.filesystem import replacing
+from unitune.gitindex import tracked_in
 from unitune.specs.address import Origin, VariableName
 from unitune.specs.spec import Spec
 
 FILE = "config.yaml"
+ROOT = 0
 
 
 class UserConfig(Spec):
@@ -56,16 +58,32 @@ def read() -> UserConfig:
     """Return the user's configuration; without a file it is empty.
 
     Raises:
-        UserError: The file is not valid; the message names file, line and what is allowed.
+        UserError: The file is not valid; the message names file, line and what is allowed. Or it
+            is not the user's own.
     """
     file = folder() / FILE
     if not file.exists():
         return UserConfig()
+    _refuse_strangers(file.resolve())
     document = yamlfile.read(file, kind="the user's configuration")
     try:
         return UserConfig.model_validate(document.value)
     except ValidationError as invalid:
         raise JobError(yamlfile.explain(document, invalid, UserConfig)) from invalid
+
+
+def _refuse_strangers(file: Path) -> None:
+    """Refuse what is another user's, or came with a repository that the home folder is part of."""
+    if file.stat().st_uid not in (os.geteuid(), ROOT):
+        why = "it belongs to another user"
+    elif tracked := tracked_in(file.parent):
+        why = f"git tracks {tracked!r}, so whoever writes to that repository writes there"
+    else:
+        return
+    raise UserError(
+        f"{file} is not used: {why}, and it says where your keys may go. Let XDG_CONFIG_HOME name "
+        "a folder of your own."
+    )
 
 
 def write(config: UserConfig) -> Path:

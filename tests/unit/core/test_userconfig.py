@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -36,6 +38,28 @@ def test_what_is_written_is_read_again_and_private(config: Path) -> None:
     assert config == userconfig.write(wanted)
     assert wanted == userconfig.read()
     assert 0 == config.stat().st_mode & 0o077
+
+
+def test_a_file_that_git_tracks_is_not_the_users_word(config: Path) -> None:
+    """Where the home folder is a clone, as in some notebooks and build services."""
+    git = shutil.which("git")
+    if git is None:
+        pytest.skip("needs git")
+    userconfig.write(UserConfig(keys={"https://llm.example.com": ("LLM_API_KEY",)}))
+    for arguments in (("init", "-q"), ("add", "-f", str(config))):
+        subprocess.run([git, *arguments], cwd=config.parents[2], check=True)
+    with pytest.raises(UserError, match="git tracks 'config/unitune/config"):
+        userconfig.read()
+
+
+def test_a_file_of_another_user_is_not_the_users_word(
+    config: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    userconfig.write(UserConfig())
+    monkeypatch.setattr(userconfig.os, "geteuid", lambda: config.stat().st_uid + 1)
+    monkeypatch.setattr(userconfig, "ROOT", -1)
+    with pytest.raises(UserError, match="belongs to another user"):
+        userconfig.read()
 
 
 @pytest.mark.parametrize(

@@ -22,12 +22,12 @@ from unitune.errors import BackendError, Unreachable
 from unitune.job import Data, Job
 from unitune.models import Request
 from unitune.testing.contract import ROWS
-from unitune.testing.loopback import OF_VENDORS, Fault, Server, serve
+from unitune.testing.loopback import OF_VENDORS, Answer, Asked, Fault, Server, serve
 from unitune_providers.loopback.together.vendor import KEY, TogetherVendor
 from unitune_providers.together import client as together_client
 from unitune_providers.together import files as together_files
 from unitune_providers.together.backend import TogetherBackend
-from unitune_providers.together.client import ours
+from unitune_providers.together.client import Connection, ours, translated
 
 OPEN = (Fault.ERROR_AFTER, Fault.SILENCE, Fault.CUT, Fault.SHORT)
 """After these a request has taken effect, and only the answer is lost."""
@@ -218,3 +218,30 @@ def test_every_error_of_the_sdk_is_mapped(kind: type[Exception]) -> None:
     error = kind(**given) if given else kind("said")
     assert isinstance(error, together_client.FOREIGN)
     assert isinstance(ours(error, "look"), BackendError)
+
+
+class Elsewhere:
+    """A vendor whose files lie with another one."""
+
+    def __init__(self, place: str = "") -> None:
+        self.place = place
+
+    def answer(self, asked: Asked) -> Answer:
+        moved = {"location": f"{self.place}{asked.path}"}
+        return Answer(b"rows", 302, moved) if self.place else Answer(b"rows")
+
+
+def test_a_file_may_lie_elsewhere_and_the_key_stays_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TOGETHER_API_KEY", "sk-REAL-SECRET")
+    with serve(Elsewhere()) as other, serve(Elsewhere(other.url)) as server:
+        monkeypatch.setenv("TOGETHER_BASE_URL", server.url)
+        connection = Connection()
+        assert b"rows" == connection.files.files.content("file-1").read()
+        (asked,) = other.requests
+        assert [] == [value for value in asked.headers.values() if "SECRET" in value]
+        with (
+            pytest.raises(BackendError, match="redirects are not followed"),
+            translated("look it up"),
+        ):
+            connection.reads.files.retrieve("file-1")
+        assert 1 == len(other.requests)
