@@ -37,8 +37,9 @@ def write_job(folder: Path, more: str) -> None:
         f"budget: {{usd: {HUGE}}}",
         "budget: {usd: '1e99999999'}",
         (
-            "usage: {requests_month: 10000000000, prompted_tokens: 10000000, reasoning_factor: 100, "
-            "months: 120}\nprices: [{training: 1000000000, input: 1000000000, output: 1000000000}]"
+            "usage: {requests_month: 10000000000, prompted_tokens: 10000000, "
+            "reasoning_factor: 100, months: 120}\n"
+            "prices: [{training: 1000000000, input: 1000000000, output: 1000000000}]"
         ),
     ],
 )

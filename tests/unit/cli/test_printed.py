@@ -91,6 +91,21 @@ def test_a_base_model_of_any_name_is_planned_trained_listed_and_shown(
 
 
 @nasty
+def test_an_answer_is_shown_on_a_terminal_and_kept_as_it_is_in_a_pipe(
+    unitune: Command, folder: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answer = f"{name}\n\tnext"
+    fake = {"states": [], "steps": 1, "tuned": {"otherwise": answer}}
+    write_job(folder, options={"fake": fake})
+    run = json.loads(unitune("run", "unitune.yaml", "--json").out)["id"]
+    assert f"{answer}\n" == unitune("chat", run, "-m", "hi").out
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
+    told = unitune("chat", run, "-m", "hi")
+    assert set() == obeyed(told.out)
+    assert seen(f"{answer}\n") == seen(told.out)
+
+
+@nasty
 def test_contenders_of_any_name_are_compared(unitune: Command, folder: Path, name: str) -> None:
     contenders = [recorded("a", "baseline"), recorded(name, "candidate")]
     write_job(folder, data={"test": "test.jsonl"}, evaluate={"contenders": contenders})
