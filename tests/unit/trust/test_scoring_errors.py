@@ -20,7 +20,8 @@ import pytest
 from pydantic import JsonValue
 from scoring import attempt, score
 
-from unitune.errors import JobError
+from unitune.errors import DataError, JobError
+from unitune.evaluate import baseline
 from unitune.evaluate.scorers import Score, build
 from unitune.evaluate.scorers.numbers import find_number
 from unitune.specs.scorers import Exact, JsonSchema, Numeric, Regex
@@ -196,3 +197,12 @@ def test_patterns_are_limited_in_any_thread_and_serve_on_afterwards() -> None:
         thread.join()
     assert [True, True] == [one.failed for one in found]
     assert 1 == score(Regex(pattern="^é+$"), "éé", "x").value
+
+
+@pytest.mark.parametrize("score", ["7", "-1", "1e999", '"x"', "[" * 100_000])
+def test_a_baseline_with_a_score_that_is_none_is_refused(score: str, tmp_path: Path) -> None:
+    path = tmp_path / "baseline.jsonl"
+    head = '{"schema_version":1,"metric":"exact","scorers":{"exact":"a"}}'
+    path.write_text(f'{head}\n{{"id":"a","content":"b","scores":{{"exact":{score}}}}}\n')
+    with pytest.raises(DataError, match=r"baseline\.jsonl:2 is no line of a baseline"):
+        baseline.read(path)
