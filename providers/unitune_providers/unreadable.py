@@ -19,6 +19,7 @@ from unitune.errors import UnituneError, Unreachable
 
 SHAPE_ERRORS = (
     ArithmeticError,
+    AssertionError,
     AttributeError,
     IndexError,
     KeyError,
@@ -26,7 +27,8 @@ SHAPE_ERRORS = (
     TypeError,
     ValueError,
 )
-"""What reading a value raises that has another shape or size; bad bytes are a ValueError."""
+"""What reading a value raises that has another shape or size; bad bytes are a ValueError, and SDKs
+assert some of what they hope for."""
 READING_VERBS = {
     "upload": "take the file",
     "find": "list the trainings",

@@ -37,8 +37,18 @@ LEAST_FOLDED = 8
 """Columns of a terminal below which a text that may be folded cannot be read any more."""
 
 
+WIDEST = 2_000
+"""Columns: lines are filled with blanks, so a COLUMNS of 20 digits would take the memory."""
+
+
 class Terminal(Console):
     """A console on which texts do nothing but appear."""
+
+    def __init__(self, *, stderr: bool = False, **options: Any) -> None:
+        given: dict[str, Any] = {"markup": False, "highlight": False, "emoji": False, **options}
+        super().__init__(stderr=stderr, **given)
+        if self.width > WIDEST:  # noqa: PLR1730 - once set, it does not follow the terminal's
+            self.width = WIDEST
 
     def render_str(self, text: str, **options: Any) -> Text:
         """Return a string as a text, its control characters visible."""
@@ -57,13 +67,13 @@ class Terminal(Console):
 @cache
 def console() -> Console:
     """Return the console for results."""
-    return Terminal(markup=False, highlight=False, emoji=False)
+    return Terminal()
 
 
 @cache
 def aside() -> Console:
     """Return the console for progress and complaints."""
-    return Terminal(stderr=True, markup=False, highlight=False, emoji=False)
+    return Terminal(stderr=True)
 
 
 def print_json(value: BaseModel | dict[str, JsonValue], *, indent: int | None = 2) -> None:

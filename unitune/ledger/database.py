@@ -142,6 +142,11 @@ class Database:
                 f"all connections of this process to the ledger {self.name} were in use for too "
                 "long; try again."
             ) from error
+        except UnicodeEncodeError as error:
+            raise UserError(
+                f"a text with {error.object[error.start : error.end]!r} in it, half a character, "
+                "stands nowhere in a ledger. Write it as UTF-8."
+            ) from error
         except SQLAlchemyError as error:
             raise self._store.explained(error) from error
 

@@ -120,3 +120,22 @@ def test_ids_of_runs_are_whole_at_any_width(
     assert newest == [word for word in told.split() if word in newest]
     for value in ("demo", "fake", "tiny"):
         assert 3 == told.split().count(value)
+
+
+@pytest.mark.parametrize("command", [["show"], ["cancel"], ["chat", "-m", "hello"], ["delete"]])
+def test_a_run_of_bytes_that_are_no_text_is_told_as_such(
+    unitune: Command, add_runs: AddRuns, command: list[str]
+) -> None:
+    add_runs(1)
+    told = unitune(*command, "a\udcff")  # as Python reads the byte FF of a command line
+    assert (2, True) == (told.code, "half a character" in told.err)
+
+
+def test_columns_without_end_take_no_memory(
+    unitune: Command, add_runs: AddRuns, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add_runs(1)
+    monkeypatch.setenv("COLUMNS", "9" * 20)
+    told = unitune("runs")
+    assert 0 == told.code
+    assert len(told.out) < 100_000
