@@ -1,0 +1,49 @@
+"""Thousands of odd files, rows, names, ledgers and answers at every command: is any of them a bug?
+
+    python benchmarks/hostile_inputs.py [--examples 300] [--kind KIND] [--seed 0]
+
+Throws as many examples of each kind (tests/hostile/kinds.py) and a tenth of them at each command by
+its name, and prints how often each command ended with which exit code. Exit code 1 when a command
+exits 70, prints a traceback or an escape sequence, hangs, or writes outside its folder; each such
+fault is printed with how often it came.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from pathlib import Path
+
+TESTS = Path(__file__).parents[1] / "tests"
+sys.path[:0] = [str(TESTS), str(TESTS / "guard")]
+
+import sitecustomize  # noqa: E402 - the guard stands before anything that could connect
+from hostile.attempts import Tally  # noqa: E402 - its folder is on the path only now
+from hostile.command_lines import command_lines, commands  # noqa: E402 - likewise
+from hostile.kinds import KINDS  # noqa: E402 - likewise
+from hostile.throwing import table, throw_all  # noqa: E402 - likewise
+
+
+def main() -> int:
+    """Throw, print, and say whether all was well."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--examples", type=int, default=300)
+    parser.add_argument("--kind", action="append", choices=sorted(KINDS))
+    parser.add_argument("--seed", type=int, default=0)
+    given = parser.parse_args()
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
+    assert sitecustomize
+    tally = Tally()
+    for kind in given.kind or KINDS:
+        throw_all(kind, KINDS[kind](), given.examples, tally, given.seed)
+    if not given.kind:
+        for words, _ in commands():
+            strategy = command_lines(only=words)
+            throw_all("command lines", strategy, given.examples // 10, tally, given.seed)
+    print(table(tally))
+    return 1 if tally.faults else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
