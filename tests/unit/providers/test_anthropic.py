@@ -6,7 +6,7 @@ import asyncio
 import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, ClassVar, cast
 
@@ -229,9 +229,10 @@ def test_no_request_left_is_told_beside_the_answer(
     server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     answer = server.vendor.answer
+    soon = (datetime.now(UTC) + timedelta(hours=1)).strftime("%Y-%m-%dT%H:%M:%SZ")
 
     def last_one(asked: Asked) -> Answer:
-        left = {"limit": "50", "remaining": "0", "reset": "2099-01-01T00:00:00Z"}
+        left = {"limit": "50", "remaining": "0", "reset": soon}
         headers = {f"anthropic-ratelimit-requests-{name}": text for name, text in left.items()}
         return replace(answer(asked), headers=headers)
 
