@@ -1,8 +1,9 @@
-"""Writing files where somebody else may have been before: whole or not at all, through no link.
+"""Files where somebody else may have been before: written whole or not at all, through no link.
 
 A folder that came with a repository may hold symbolic links under the very names that are about to
 be written. So drafts have names that nobody can guess, and what is appended to is opened as the
-file that it is.
+file that it is. A link may also lead to a device that never ends, so what is read is no device and
+has a limit.
 
 What stands in a folder that only its owner may enter is for its owner alone, whatever the umask.
 """
@@ -15,10 +16,41 @@ import secrets
 import stat
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
+from io import BufferedReader
 from pathlib import Path
 from typing import TextIO, cast
 
 from unitune.errors import UserError
+
+MOST_BYTES = 1 << 30
+"""Of a file that is read whole, if nothing else is said."""
+
+
+def opened(path: Path) -> BufferedReader:
+    """Open a file, or a pipe, to read its bytes.
+
+    Raises:
+        OSError: It cannot be opened, or is a device.
+    """
+    file = path.open("rb")
+    mode = os.fstat(file.fileno()).st_mode
+    if stat.S_ISCHR(mode) or stat.S_ISBLK(mode):
+        file.close()
+        raise OSError(errno.EINVAL, "it is a device, no file", str(path))
+    return file
+
+
+def content_of(path: Path, most_bytes: int = MOST_BYTES) -> bytes:
+    """Return what a file, or a pipe, holds.
+
+    Raises:
+        OSError: It cannot be read, is a device, or holds more.
+    """
+    with opened(path) as file:
+        content = file.read(most_bytes + 1)
+    if len(content) > most_bytes:
+        raise OSError(errno.EINVAL, f"it holds more than {most_bytes:,} bytes", str(path))
+    return content
 
 
 @contextmanager

@@ -20,7 +20,10 @@ from pydantic_core import ErrorDetails
 
 from unitune.addresses import UNREPEATED
 from unitune.errors import JobError, nearest
+from unitune.filesystem import content_of
 
+MOST_BYTES = 1 << 24
+"""The longest of ours, an offer, has 12 KB."""
 Location = tuple[str | int, ...]
 
 
@@ -46,11 +49,12 @@ def read(path: Path, *, kind: str = "a job", floats: bool = True) -> Document:
         JobError: It cannot be read, is not YAML, repeats a key, or is no mapping.
     """
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        text = content_of(path, MOST_BYTES).decode("utf-8-sig")
     except FileNotFoundError as error:
         raise JobError(f"{path}: no such file. `unitune init` writes an example.") from error
     except (OSError, UnicodeDecodeError) as error:
-        raise JobError(f"{path}: cannot be read as UTF-8 text: {error}.") from error
+        why = getattr(error, "strerror", None) or error
+        raise JobError(f"{path}: cannot be read as UTF-8 text: {why}.") from error
     try:
         _refuse_references(path, kind, yaml.parse(text, Loader=_SafeLoader))
         node = yaml.compose(text, Loader=yaml.SafeLoader)

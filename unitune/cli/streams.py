@@ -12,7 +12,7 @@ import codecs
 import os
 import sys
 from collections.abc import Callable, Generator
-from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
+from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout, suppress
 from io import TextIOWrapper
 from pathlib import Path
 from typing import Any, NoReturn, TextIO, cast
@@ -92,8 +92,12 @@ def watched() -> Generator[None]:
         SystemExit: `CLOSED_PIPE`, when standard output was written to and nobody reads it.
         OSError: Standard output cannot be written; names it.
     """
-    with Path(os.devnull).open("w") as nowhere:
-        out, err = sys.stdout or nowhere, sys.stderr or nowhere  # None: it was closed at the start
+    with ExitStack() as stack:
+        # None: it was closed at the start.
+        out, err = (
+            stream or stack.enter_context(Path(os.devnull).open("w"))
+            for stream in (sys.stdout, sys.stderr)
+        )
         for stream in (out, err):
             if isinstance(stream, TextIOWrapper):
                 cast("TextIOWrapper[Any]", stream).reconfigure(errors=SPELT)

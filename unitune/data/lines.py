@@ -23,6 +23,10 @@ _MARKS = {
 }
 
 
+MOST_BYTES = 1 << 26
+"""Of a line: ten times what the longest context of any model holds."""
+
+
 @dataclass(frozen=True, slots=True)
 class Line:
     """One line of a file.
@@ -92,7 +96,11 @@ class Lines:
 
     def __iter__(self) -> Iterator[Line]:
         offset = self._offset
-        for number, raw in enumerate(self.stream if self.readable else (), start=1):
+        pieces = iter(lambda: self.stream.readline(MOST_BYTES + 1), b"")
+        for number, raw in enumerate(pieces if self.readable else (), start=1):
+            if len(raw) > MOST_BYTES:
+                yield Line(number, "", _too_long(number))
+                return
             yield _line(number, raw, offset)
             offset += len(raw)
 
@@ -112,6 +120,14 @@ def _not_utf8(encoding: str) -> Finding:
         f"the file is {encoding}, seen at byte 0; nothing of it was read.",
         f"Save it as UTF-8, e.g. `iconv -f {encoding} -t UTF-8 FILE > NEW`.",
     ).at(line=1)
+
+
+def _too_long(number: int) -> Finding:
+    return error(
+        "line-too-long",
+        f"the line has more than {MOST_BYTES >> 20} MiB; nothing from here on was read.",
+        "End each row with a line break.",
+    ).at(line=number)
 
 
 def _line(number: int, raw: bytes, offset: int) -> Line:

@@ -24,6 +24,7 @@ from unitune.data.records import Record, json_records
 from unitune.data.rows import Use, examples, is_mapped
 from unitune.data.tables import table_records
 from unitune.errors import DataError, nearest
+from unitune.filesystem import opened
 from unitune.job import Data
 
 JSON_LINES = (".jsonl", ".ndjson", ".json")
@@ -126,7 +127,7 @@ def _opened(file: Path, items: Callable[[Lines], Iterator[T | Finding]]) -> Iter
         if problem := _unreadable(file):
             yield problem
             return
-        with file.open("rb") as stream:
+        with opened(file) as stream:
             yield from items(Lines.of(stream))
     except OSError as failure:
         yield error(

@@ -79,7 +79,7 @@ def json_records(lines: Iterable[Line]) -> Iterator[Record | Finding]:
     """
     reader, blanks, first = _StrictJson(), Blanks(), True
     for line in lines:
-        if not line.text.strip():
+        if not line.problem and not line.text.strip():
             blanks.add(line.number)
             continue
         if first and (whole := _whole_file(line, reader)):

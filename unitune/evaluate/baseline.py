@@ -28,7 +28,7 @@ from unitune.evaluate.gate import is_known
 from unitune.evaluate.results import Answer, Frozen, Regression
 from unitune.evaluate.scorers import Kind, Scorer
 from unitune.evaluate.statistics.paired import compare_paired
-from unitune.filesystem import replacing
+from unitune.filesystem import content_of, replacing
 from unitune.job import Job
 
 LEAST_OVERLAP = 0.9
@@ -186,7 +186,7 @@ def read(path: Path) -> tuple[Header, dict[str, Line]]:
         DataError: A line is not of this format, or a case stands twice.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = content_of(path).decode()
     except FileNotFoundError as error:
         raise JobError(
             f"evaluate.gate.baseline: {path}: no such file. "

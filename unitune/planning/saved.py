@@ -14,6 +14,7 @@ from typing import Any, cast
 from pydantic import ValidationError
 
 from unitune.errors import JobError, UserError
+from unitune.filesystem import content_of
 from unitune.job import Job
 from unitune.planning.documents import Plan
 from unitune.specs.prices import PriceRow
@@ -58,7 +59,7 @@ def read(path: Path) -> Plan:
         UserError: The file is missing or no saved plan.
     """
     try:
-        return Plan.model_validate_json(path.read_bytes())
+        return Plan.model_validate_json(content_of(path))
     except OSError as failure:
         raise UserError(f"{path} cannot be read: {failure.strerror or failure}.") from failure
     except ValidationError as invalid:

@@ -17,6 +17,7 @@ from pydantic import JsonValue
 from unitune.data.records import MAX_DEPTH
 from unitune.errors import DataError
 from unitune.fields import whole_text
+from unitune.filesystem import content_of
 
 MOST_VALUES = 5_000_000
 """Of one YAML file: aliases make many of few. A suite of 100,000 tests has some 2 million."""
@@ -37,11 +38,12 @@ def text_file(path: Path, what: str) -> str:
         DataError: It cannot be read.
     """
     try:
-        return path.read_text(encoding="utf-8-sig")
+        text = content_of(path).decode("utf-8-sig")
     except (OSError, ValueError) as failure:  # a name with a NUL in it is a ValueError
         raise DataError(
             f"{path} cannot be read: {failure}. It should be {what}; check its place."
         ) from failure
+    return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
 def json_lines(path: Path, what: str) -> Iterator[tuple[int, JsonValue]]:

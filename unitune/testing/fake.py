@@ -189,9 +189,11 @@ def _script(launch: Launch) -> Script:
 def _existing(job_id: str) -> FakeJob:
     try:
         text = (Path(job_id) / "job.json").read_text(encoding="utf-8")
+        return FakeJob.model_validate_json(text)
     except OSError as error:
         raise BackendError(f"the fake has no job {job_id!r}.", status=404) from error
-    return FakeJob.model_validate_json(text)
+    except ValueError as error:
+        raise BackendError(f"the fake's job {job_id!r} is damaged: {error}", status=500) from error
 
 
 def _moment(folder: Path, job: FakeJob, polls: int) -> Moment:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from unitune.data import lines
 from unitune.data.dataset import Row
 from unitune.data.findings import Finding
 from unitune.data.load import load, read
@@ -271,6 +272,22 @@ def test_an_unknown_suffix_is_an_error_that_lists_the_known_ones(tmp_path: Path)
     (found,) = findings(write(tmp_path, GOOD, "rows.parquet"))
     assert ("error", "unknown-format") == (found.severity, found.code)
     assert ".jsonl, .ndjson, .json, .csv, .tsv" in found.fix
+
+
+@pytest.mark.parametrize("name", ["rows.jsonl", "rows.csv"])
+@pytest.mark.parametrize("letter", [" ", "a"])
+def test_a_line_without_end_is_an_error_after_which_nothing_is_read(
+    name: str, letter: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lines, "MOST_BYTES", 100)
+    rows = {
+        "rows.jsonl": '{"prompt": "a", "completion": "b"}\n',
+        "rows.csv": "prompt,completion\na,b\n",
+    }[name]
+    found = list(read(write(tmp_path, f"{rows}{letter * 101}\n{rows}", name)))
+    assert 1 == sum(isinstance(item, Row) for item in found)
+    told = [item for item in found if isinstance(item, Finding)]
+    assert [("line-too-long", rows.count("\n") + 1)] == [(one.code, one.line) for one in told]
 
 
 def test_a_file_that_the_system_refuses_is_an_error(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import resource
 import subprocess
 import sys
 import time
@@ -18,12 +19,19 @@ from unitune_local.job_folder import JobFolder
 from unitune_local.worker import environment, start_worker
 
 UNITUNE = str(Path(sys.executable).with_name("unitune"))
+MOST_BYTES = 8 << 30
+"""Of memory: what reads without end is to fail, and not the machine."""
 TRAP = "import pathlib\npathlib.Path(__file__).with_name('RAN').touch()\nraise SystemExit\n"
 
 
 def command(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [UNITUNE, *arguments], cwd=cwd, capture_output=True, text=True, check=False
+        [UNITUNE, *arguments],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        check=False,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (MOST_BYTES, MOST_BYTES)),
     )
 
 
@@ -154,6 +162,28 @@ def test_a_file_is_made_through_no_link(cloned: Path, words: list[str], name: st
     assert 0 == done.returncode, done.stderr
     assert (cloned / name).is_file()
     assert not (cloned / name).is_symlink()
+
+
+@pytest.mark.parametrize(
+    ("words", "name"),
+    [
+        (["plan", "link.yaml"], "link.yaml"),
+        (["check", "link.jsonl"], "link.jsonl"),
+        (["check", "link.csv"], "link.csv"),
+        (["compare", "unitune.yaml"], "a.jsonl"),
+        (["apply", "link.json"], "link.json"),
+        (["import", "promptfoo:link.yaml"], "link.yaml"),
+        (["import", "lm-eval:link.jsonl"], "link.jsonl"),
+    ],
+)
+def test_nothing_is_read_from_a_device_that_never_ends(
+    cloned: Path, words: list[str], name: str
+) -> None:
+    (cloned / name).unlink(missing_ok=True)
+    (cloned / name).symlink_to("/dev/zero")
+    done = command(*words, cwd=cloned)
+    assert 2 == done.returncode
+    assert "it is a device, no file" in " ".join((done.stdout + done.stderr).split())
 
 
 ALIASES = "a0: &a0 [x, x]\n" + "".join(

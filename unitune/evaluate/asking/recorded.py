@@ -17,7 +17,7 @@ from pydantic import JsonValue, TypeAdapter, ValidationError
 
 from unitune.data.example import Example, Message, digest, digest_all
 from unitune.errors import DataError
-from unitune.filesystem import no_link
+from unitune.filesystem import content_of, no_link
 from unitune.models import Placed, Reply, Request
 
 BATCH_SIZE = 100
@@ -117,14 +117,18 @@ def read_recorded(path: Path) -> dict[str, RecordedAnswer]:
         DataError: The file is missing, or a line is no recorded answer.
     """
     try:
-        lines = path.read_text(encoding="utf-8").split("\n")  # a text may hold other line ends
+        lines = content_of(path).decode().split("\n")  # a text may hold other line ends
     except (OSError, ValueError) as error:
         why = getattr(error, "strerror", None) or error
         raise DataError(
             f"{path} cannot be read: {why}. It holds a contender's recorded answers, in UTF-8; "
             "give its place in evaluate.contenders."
         ) from error
-    found = [_answer(path, number, line) for number, line in enumerate(lines, start=1) if line]
+    found = [
+        _answer(path, number, line)
+        for number, line in enumerate(lines, start=1)
+        if line.strip("\r")
+    ]
     return {one.case: one for one in found}
 
 

@@ -38,6 +38,7 @@ from unitune.evaluate.scorers.interface import (
     share,
 )
 from unitune.evaluate.scorers.overlap import gleu, rouge_l, rouge_n
+from unitune.filesystem import content_of
 from unitune.specs.grader_formula import calculate, parse_formula
 from unitune.specs.graders import (
     PLACEHOLDER,
@@ -143,7 +144,7 @@ def load_grader(spec: OpenAIGrader, folder: Path) -> Grader:
         return spec.grader
     path = folder / spec.grader
     try:
-        grader: Grader = TypeAdapter[Grader](Grader).validate_json(path.read_bytes())
+        grader: Grader = TypeAdapter[Grader](Grader).validate_json(content_of(path))
         spec.check_code(grader)
     except ValidationError as error:
         said = error.errors()[0]["msg"].removeprefix("Value error, ")

@@ -22,6 +22,7 @@ from unitune.errors import DataError, JobError
 from unitune.evaluate.scorers.bounded import CheckFailed, broken_by
 from unitune.evaluate.scorers.extras import needs
 from unitune.evaluate.scorers.interface import Attempt, Kind, Score, Scorer, Setting
+from unitune.filesystem import content_of
 from unitune.specs.scorers import JsonEqual, JsonFields, JsonSchema, JsonValid
 
 
@@ -205,7 +206,7 @@ def load_definition(spec: JsonSchema, folder: Path) -> JsonValue:
         return spec.definition
     path = folder / spec.definition
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(content_of(path))
     except (OSError, ValueError, RecursionError) as error:
         raise JobError(
             f"{path}: the scorer {spec.name!r} finds no JSON Schema there: {error}"
