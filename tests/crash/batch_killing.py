@@ -18,6 +18,7 @@ import os
 import shutil
 import signal
 import sys
+import traceback
 from collections.abc import Callable
 from functools import wraps
 from itertools import repeat
@@ -115,12 +116,13 @@ def in_fork(act: Callable[[], object]) -> int | None:
         try:
             act()
             os._exit(0)
-        finally:
+        except BaseException:  # noqa: BLE001 - whatever it was, it is shown
+            traceback.print_exc()
             os._exit(1)
     _, status = os.waitpid(child, 0)
     if os.WIFSIGNALED(status):
         return os.WTERMSIG(status)
-    assert os.WEXITSTATUS(status) == 0, "the fork failed by itself"
+    assert os.WEXITSTATUS(status) == 0, "the fork failed by itself; its traceback stands above"
     return None
 
 

@@ -17,6 +17,7 @@ import os
 import shutil
 import signal
 import sys
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
@@ -79,7 +80,8 @@ def killed(at: int, files: set[str], act: Callable[[], object]) -> str | None:
             act()
             sys.settrace(None)
             os._exit(0)
-        finally:
+        except BaseException:  # noqa: BLE001 - whatever it was, it is shown
+            traceback.print_exc()
             os._exit(1)
     os.close(writing)
     _, status = os.waitpid(child, 0)
@@ -87,7 +89,7 @@ def killed(at: int, files: set[str], act: Callable[[], object]) -> str | None:
         place = report.read()
     if os.WIFSIGNALED(status):
         return place
-    assert os.WEXITSTATUS(status) == 0, "the child failed by itself"
+    assert os.WEXITSTATUS(status) == 0, "the child failed by itself; its traceback stands above"
     return None
 
 
