@@ -46,7 +46,6 @@ Source: "How To Corrupt An SQLite Database File", section 2.1, https://sqlite.or
 """
 EVALUATION = "evaluation"
 """In the folder of a run: the answers to its test cases, and the reports."""
-NAME = ".unitune"
 IGNORE = ".gitignore"
 MOUNTS = Path("/proc/self/mountinfo")
 
@@ -68,7 +67,7 @@ def home() -> Path:
             raise UserError(f"UNITUNE_DIR names {folder}, which is no folder. Name a folder.")
         return folder
     here = Path.cwd()
-    for folder in (parent / NAME for parent in (here, *here.parents)):
+    for folder in (parent / trust.NAME for parent in (here, *here.parents)):
         if not folder.is_dir() and not folder.is_symlink():
             continue
         if folder.parent != here and trust.belongs_to_another(folder):
@@ -76,7 +75,7 @@ def home() -> Path:
             continue
         trust.refuse_strangers(folder)
         return folder
-    return here / NAME
+    return here / trust.NAME
 
 
 @cache

@@ -27,6 +27,7 @@ from unitune.errors import UserError
 from unitune.filesystem import no_link, private_folder, replacing
 from unitune.gitindex import tracked_in
 
+NAME = ".unitune"
 MARK = "owner"
 """In a ``.unitune`` folder: the file with its mark."""
 SECRET = "secret"  # noqa: S105 - the name of a file
@@ -79,8 +80,8 @@ def accept(folder: Path) -> None:
     Raises:
         UserError: There is none, it is another user's, or it has links that lead out of it.
     """
-    if not folder.is_dir():
-        raise UserError(f"there is no folder {folder}. Name a .unitune folder.")
+    if not folder.is_dir() or folder.name != NAME:
+        raise UserError(f"{folder} is no {NAME} folder that is there. Name one.")
     _refuse_others(folder)
     _refuse_tracked(folder)
     if link := next(_links(folder), None):

@@ -231,8 +231,13 @@ def _untuned() -> Answers:
 
 
 def _learned(training: Path) -> Answers:
-    lines = training.read_text(encoding="utf-8").splitlines()
-    rows = [Example.model_validate_json(line) for line in lines]
+    try:
+        lines = training.read_text(encoding="utf-8").splitlines()
+        rows = [Example.model_validate_json(line) for line in lines]
+    except (OSError, ValueError) as error:
+        raise BackendError(
+            f"the fake's rows {training} are damaged: {error}", status=500
+        ) from error
     return Answers(replies={_question(row.prompt): row.answer or "" for row in rows})
 
 

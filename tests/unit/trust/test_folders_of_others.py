@@ -169,6 +169,15 @@ def test_the_user_may_say_so(command: In, unpacked: Path) -> None:
     assert RUN in command("runs", cwd=unpacked).out
 
 
+@pytest.mark.parametrize("name", ["..", ".", "src", "absent/.unitune"])
+def test_no_other_folder_can_be_trusted(command: In, project: Path, name: str) -> None:
+    (project / "src").mkdir()
+    done = command("trust", name, cwd=project)
+    assert 2 == done.code
+    assert f"{name} is no .unitune folder" in done.err
+    assert not list(project.parent.rglob("owner"))
+
+
 def test_doctor_reports_it(command: In, unpacked: Path) -> None:
     done = command("doctor", "--json", cwd=unpacked)
     found = json.loads(done.out)
