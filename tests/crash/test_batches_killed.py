@@ -34,8 +34,9 @@ def test_a_comparison_killed_at_any_step_has_one_batch_a_contender_and_the_same_
     undisturbed, seen = kills(scene, tmp_path)
     assert 15 == len(undisturbed["rows"])
     steps = {step for kill in seen for step in kill["steps"]}
-    verbs = {"submit_batch", "poll_batch", "fetch_batch", "announce", "change", "append"}
-    verbs |= {"find_batch"} if scene == "lost" else {"cancel_batch"}
+    verbs = {"submit_batch", "find_batch", "poll_batch", "fetch_batch"}
+    verbs |= {"announce", "change", "append"}
+    verbs |= {"cancel_batch"} if scene == "changed" else set()
     assert {
         "within write",
         *(f"{side} {verb}" for verb in verbs for side in ("before", "after")),

@@ -147,9 +147,7 @@ class Sandbox:
             "TERM": "dumb",  # no escape sequence is the program's own
             **self.environment,
         }
-        registry.backend.cache_clear()
-        output.console.cache_clear()
-        output.aside.cache_clear()
+        _forget()
         before = Path.cwd()
         out, err, typed = streams
         with (
@@ -167,7 +165,14 @@ class Sandbox:
                 yield
             finally:
                 os.chdir(before)
-                registry.backend.cache_clear()
+                _forget()
+
+
+def _forget() -> None:
+    """Let neither backends nor consoles know another command's surroundings."""
+    registry.backend.cache_clear()
+    output.console.cache_clear()
+    output.aside.cache_clear()
 
 
 def _exit_code() -> tuple[int | None, BaseException | None]:

@@ -225,7 +225,7 @@ SCENES: tuple[tuple[tuple[tuple[str, ...], ...], tuple[tuple[str, ...], ...]], .
 def _staged(
     stage: Callable[[], AbstractContextManager[Any]], name: str, made: tuple[Change, ...]
 ) -> Generator[Around]:
-    before = dict(os.environ)
+    kept = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
     served: list[Server] = []
 
     def remembered(self: Server) -> None:
@@ -233,11 +233,15 @@ def _staged(
         begin(self)
 
     begin = Server.start
-    with patch.object(Server, "start", remembered), stage():
+    with (
+        patch.object(Server, "start", remembered),
+        patch.dict(os.environ, kept, clear=True),  # without what another test has left
+        stage(),
+    ):
         server = served[-1]
         vendor = Changed(server.vendor, made)
         server.vendor = cast("Vendor", vendor)
-        new = {key: value for key, value in os.environ.items() if before.get(key) != value}
+        new = {key: value for key, value in os.environ.items() if kept.get(key) != value}
         yield Around({**new}, {"@backend": name}, lambda: setattr(vendor, "armed", True))
 
 
