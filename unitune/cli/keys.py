@@ -17,9 +17,10 @@ Address = Annotated[str, typer.Argument(metavar="ADDRESS", help="Such as https:/
 def list_keys(context: typer.Context, *, json: Json = False) -> None:
     """List, allow and take back which keys may be sent to addresses that jobs name.
 
-    A job may be somebody else's, so it does not decide where a key goes: you do, here, once for
-    each address and each environment variable that holds a key. Vendors' own addresses, and those
-    that your environment names, need no word of yours.
+    A job may be somebody else's, so it does not decide where a key goes: you
+    do, here, once for each address and each environment variable that holds
+    a key. Vendors' own addresses, and those that your environment names,
+    need no word of yours.
 
     [dim]$ unitune keys
     $ unitune keys allow https://llm.example.com LLM_API_KEY
