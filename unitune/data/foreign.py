@@ -51,7 +51,7 @@ _MEANINGS = {
 }
 SYSTEM = "system"
 _RATINGS = ("label", "kto_tag")
-_WATCHED = frozenset((*_MEANINGS, SYSTEM, *_RATINGS))
+WATCHED = frozenset((*_MEANINGS, SYSTEM, *_RATINGS))
 _EMPTY: tuple[JsonValue, ...] = (None, "", [], {})
 
 
@@ -62,7 +62,7 @@ def settled(row: Flat, content: Flat) -> Flat | Finding:
         row: As it stands in the file.
         content: The same with `messages`, or with `input` that holds them.
     """
-    if row.keys().isdisjoint(_WATCHED):
+    if row.keys().isdisjoint(WATCHED):
         return content
     for key in _RATINGS:
         rated = str(row.get(key)).lower() in ("true", "false")

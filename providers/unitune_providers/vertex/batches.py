@@ -171,8 +171,10 @@ def _target(cloud: Cloud, model: str | TunedModel) -> _Target:
             f"{name} is in {place}, where its batch would not be found again after a failure: "
             f"GOOGLE_CLOUD_LOCATION is {cloud.location}. Set it to {place}, or run without --batch."
         )
-    resource = _model_behind(cloud, name) if "/endpoints/" in name else name
-    return _Target(resource, base, place)
+    if "/endpoints/" not in name:
+        return _Target(name, base, place)
+    with readable("vertex", f"describe {name}"):
+        return _Target(_model_behind(cloud, name), base, place)
 
 
 def _places(cloud: Cloud) -> list[str]:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from unitune.data.dataset import Dataset, Row
 from unitune.data.example import Example, Message, TextPart, digest, digest_all
 from unitune.data.findings import Finding
+from unitune.data.foreign import WATCHED
 from unitune.data.load import load, read
 from unitune.job import Columns, Data, Template
 
@@ -53,7 +54,9 @@ def an_example(draw: st.DrawFn) -> Example:
     turns = [*map(turn, before), turn("user"), turn("assistant")]
     extra: dict[str, Any] = draw(
         st.dictionaries(
-            ANY_TEXT.filter(lambda key: key not in Example.model_fields), JSON, max_size=3
+            ANY_TEXT.filter(lambda key: key not in {*Example.model_fields, *WATCHED}),
+            JSON,
+            max_size=3,
         )
     )
     known = {
