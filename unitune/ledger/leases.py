@@ -72,6 +72,8 @@ class _Kept:
         self.leases: dict[Place, _Lease] = {}
         self.to_give_back: set[_Lease] = set()
         self.thread: threading.Thread | None = None
+        self.at_work = threading.Lock()
+        """Held by the thread while it is at the database, whose own locks a fork would copy."""
 
     def keep(self, lease: _Lease) -> None:
         """Renew a lease until it is given back or lost; a lost one is noticed by the next write."""
@@ -90,7 +92,8 @@ class _Kept:
         renewals = RENEWALS
         while True:
             time.sleep(LEASE_SECONDS / renewals)
-            done = self._work_off([*self.leases.values(), *self.to_give_back])
+            with self.at_work:
+                done = self._work_off([*self.leases.values(), *self.to_give_back])
             renewals = RENEWALS if done else RENEWALS_AFTER_FAILURE
 
     def _work_off(self, leases: Iterable[_Lease]) -> bool:
@@ -110,7 +113,11 @@ class _Kept:
 
 _kept = _Kept()
 # A child has none of its parent's threads, and none of its leases.
-os.register_at_fork(after_in_child=_kept.__init__)
+os.register_at_fork(
+    before=lambda: _kept.at_work.acquire(),  # noqa: PLW0108 - a child has a lock of its own
+    after_in_parent=lambda: _kept.at_work.release(),  # noqa: PLW0108 - likewise
+    after_in_child=_kept.__init__,
+)
 
 
 @contextmanager
