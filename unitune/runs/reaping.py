@@ -14,8 +14,9 @@ import threading
 import time
 from contextlib import suppress
 from pathlib import Path
+from urllib.parse import quote
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
 from unitune.filesystem import private_folder, replacing
 from unitune.ledger import DeploymentRecord
@@ -60,9 +61,8 @@ def clock() -> float:
 
 def reaper_of(home: Path, deployment_id: str) -> Reaper | None:
     """Return the process that was left for a deployment on this machine; None: there is none."""
-    with suppress(OSError, ValidationError, ValueError):
-        found = Reaper.model_validate_json(_file(home, deployment_id).read_text("utf-8"))
-        return found if found.holder else None
+    with suppress(OSError, ValueError):
+        return Reaper.model_validate_json(_file(home, deployment_id).read_text("utf-8"))
     return None
 
 
@@ -111,7 +111,7 @@ def leave_reaper(home: Path, deployment_id: str, seconds: float, parent: str | N
 
 def log_file(home: Path, deployment_id: str) -> Path:
     """Return where the process of a deployment writes what went wrong."""
-    return home / "reapers" / f"{deployment_id}.log"
+    return _file(home, deployment_id, "log")
 
 
 def forget(home: Path, deployment_id: str) -> None:
@@ -119,8 +119,9 @@ def forget(home: Path, deployment_id: str) -> None:
     _file(home, deployment_id).unlink(missing_ok=True)
 
 
-def _file(home: Path, deployment_id: str) -> Path:
-    return home / "reapers" / f"{deployment_id}.json"
+def _file(home: Path, deployment_id: str, kind: str = "json") -> Path:
+    """Return a file of a process; an id that a ledger has from elsewhere leads out of no folder."""
+    return home / "reapers" / f"{quote(deployment_id, safe='')}.{kind}"
 
 
 def _same_boot(holder: Holder) -> bool:
