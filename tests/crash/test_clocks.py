@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from crash.forks import Fork, eventually, stop_here, stopped
 from crash.killing import a_job, jobs_at_the_vendor
-from crash.postgres import STORES, a_store
 
-from unitune import registry
-from unitune.backend import Guarantee, Launch, State
+from unitune.backend import Launch, State
 from unitune.errors import Busy
 from unitune.ledger import holders, leases
 from unitune.runs.run import Run, launch, runs
@@ -21,21 +19,6 @@ from unitune.testing import FakeBackend
 SET_FORWARD_SECONDS = 3600.0
 SECONDS_IN_CALL = 1.0
 real_time, real_submit = time.time, FakeBackend.submit
-
-
-@pytest.fixture(params=STORES, autouse=True)
-def place(
-    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Path]:
-    """A ledger, and a vendor that makes a job of every create call."""
-    monkeypatch.setenv("UNITUNE_DIR", str(tmp_path / "ledger"))
-    monkeypatch.setenv("UNITUNE_FAKE_DIR", str(tmp_path / "vendor"))
-    monkeypatch.setattr(FakeBackend, "guarantee", Guarantee.FINDABLE)
-    offer = registry.offer("fake").model_copy(update={"settle_seconds": 0})
-    monkeypatch.setattr(registry, "offer", lambda _: offer)
-    with a_store(request.param) as url:
-        monkeypatch.setenv("UNITUNE_LEDGER", url)
-        yield tmp_path
 
 
 def launching(folder: Path, before_it_is_sent: Callable[[], None]) -> Callable[[], str]:

@@ -5,7 +5,6 @@ It is one of another container: one that can be seen is not taken over while it 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from functools import wraps
 from pathlib import Path
 from typing import Literal
@@ -13,9 +12,7 @@ from typing import Literal
 import pytest
 from crash.forks import stop_here, stopped
 from crash.killing import a_job, jobs_at_the_vendor
-from crash.postgres import STORES, a_store
 
-from unitune import registry
 from unitune.backend import Guarantee, State
 from unitune.errors import Busy, Unreachable
 from unitune.ledger import Ledger, holders, leases
@@ -27,21 +24,6 @@ LEASE_SECONDS = 0.2
 """Only of processes that stop; a longer one would only be waited for."""
 LOST = ["lose request"] * 2
 When = Literal["before", "after"]
-
-
-@pytest.fixture(params=STORES, autouse=True)
-def place(
-    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Path]:
-    """A ledger, and a vendor that makes a job of every create call."""
-    monkeypatch.setenv("UNITUNE_DIR", str(tmp_path / "ledger"))
-    monkeypatch.setenv("UNITUNE_FAKE_DIR", str(tmp_path / "vendor"))
-    monkeypatch.setattr(FakeBackend, "guarantee", Guarantee.FINDABLE)
-    offer = registry.offer("fake").model_copy(update={"settle_seconds": 0})
-    monkeypatch.setattr(registry, "offer", lambda _: offer)
-    with a_store(request.param) as url:
-        monkeypatch.setenv("UNITUNE_LEDGER", url)
-        yield tmp_path
 
 
 def interrupted(folder: Path) -> Run:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -10,10 +9,8 @@ from pathlib import Path
 import pytest
 from crash.forks import Fork, Gate
 from crash.killing import a_job, jobs_at_the_vendor
-from crash.postgres import STORES, a_store
 
-from unitune import registry
-from unitune.backend import Guarantee, Launch, State
+from unitune.backend import Launch, State
 from unitune.ledger import Ledger
 from unitune.runs.run import Run, launch
 from unitune.testing import FakeBackend
@@ -21,24 +18,12 @@ from unitune.testing import FakeBackend
 TIMES = 100
 
 
-@pytest.fixture(params=STORES)
-def run(
-    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Run]:
-    """A run at a vendor that makes a job of every create call.
-
-    It has been resumed once, so that forks find the statements of a resume compiled.
-    """
-    monkeypatch.setenv("UNITUNE_DIR", str(tmp_path / "ledger"))
-    monkeypatch.setenv("UNITUNE_FAKE_DIR", str(tmp_path / "vendor"))
-    monkeypatch.setattr(FakeBackend, "guarantee", Guarantee.FINDABLE)
-    offer = registry.offer("fake").model_copy(update={"settle_seconds": 0})
-    monkeypatch.setattr(registry, "offer", lambda _: offer)
-    with a_store(request.param) as url:
-        monkeypatch.setenv("UNITUNE_LEDGER", url)
-        made = launch(a_job(tmp_path, {}))
-        interrupt_next_attempt(Ledger(tmp_path / "ledger"), made)
-        yield made.resume()
+@pytest.fixture
+def run(place: Path) -> Run:
+    """A run that has been resumed once, so that forks find the statements of a resume compiled."""
+    made = launch(a_job(place, {}))
+    interrupt_next_attempt(Ledger(place / "ledger"), made)
+    return made.resume()
 
 
 def interrupt_next_attempt(ledger: Ledger, run: Run) -> None:

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import json
 import sqlite3
-import sys
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from pathlib import Path
 
 import pytest
-from command_line import Command, Outcome
+from command_line import Command
 
-from unitune.cli import main as cli
 from unitune.errors import UnreadableRecord
 from unitune.home import home
 from unitune.job import Data, Job
@@ -30,20 +28,6 @@ DAMAGE = {
 }
 RUN_COMMANDS = ("show", "watch", "cancel", "resume", "delete --yes", "pause", "deploy", "chat -m x")
 Damage = Callable[..., None]
-
-
-@pytest.fixture
-def unitune(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
-    monkeypatch.setenv("COLUMNS", "200")
-
-    def run(*arguments: str) -> Outcome:
-        monkeypatch.setattr(sys, "argv", ["unitune", *arguments])
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        printed = capsys.readouterr()
-        return Outcome(int(ended.value.code or 0), printed.out, printed.err)
-
-    return run
 
 
 @pytest.fixture
