@@ -31,7 +31,7 @@ class Fields:
         )
 
     def text(self, name: str) -> str | None:
-        """Return a text, with halves of characters replaced: no file can hold one."""
+        """Return a text, with unpaired surrogates replaced: no file can hold one."""
         value = self.all.get(name)
         return whole_text(value) if isinstance(value, str) else None
 
@@ -74,7 +74,7 @@ def read_json(content: bytes | str) -> object:
 
 
 def whole_text(text: str) -> str:
-    """Return a text with halves of characters (lone surrogates) replaced."""
+    """Return a text with unpaired surrogates replaced."""
     if text.isascii():
         return text
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")

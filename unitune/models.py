@@ -25,14 +25,14 @@ ToolCalls: TypeAlias = tuple[dict[str, JsonValue], ...]
 
 
 def _whole_calls(calls: ToolCalls | None) -> ToolCalls | None:
-    """Return calls with halves of characters replaced."""
+    """Return calls with unpaired surrogates replaced."""
     told = json.dumps(calls, ensure_ascii=False)
     whole = whole_text(told)
     return calls if whole == told else tuple(json.loads(whole))
 
 
 Text: TypeAlias = Annotated[str, AfterValidator(whole_text)]
-"""What a vendor has said, such that it can be written down: no file holds half a character."""
+"""What a vendor has said, such that it can be written down: no file holds an unpaired surrogate."""
 
 
 class Request(BaseModel):

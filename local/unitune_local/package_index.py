@@ -29,7 +29,7 @@ import httpx
 from pydantic import BaseModel, ValidationError
 
 from unitune.addresses import NotAnAddress, as_origin, shown
-from unitune.bodies import PACKED, BodyError, hooks
+from unitune.bodies import GZIP_ONLY, BodyError, hooks
 from unitune.errors import BackendError, Mismatch, Unreachable
 from unitune_local.pip_settings import PipSettings
 
@@ -158,7 +158,7 @@ def _files(page: str, settings: PipSettings) -> list[_File]:
     with _client(page, settings) as client:
         client.event_hooks = hooks()
         try:
-            response = client.get(page, headers={"Accept": ACCEPT, **PACKED})
+            response = client.get(page, headers={"Accept": ACCEPT, **GZIP_ONLY})
         except BodyError as error:
             raise httpx.DecodingError(f"its answer cannot be read: {error}") from error
     if response.status_code == HTTPStatus.NOT_FOUND:

@@ -144,8 +144,8 @@ class Database:
             ) from error
         except UnicodeEncodeError as error:
             raise UserError(
-                f"a text with {error.object[error.start : error.end]!r} in it, half a character, "
-                "stands nowhere in a ledger. Write it as UTF-8."
+                f"a text with {error.object[error.start : error.end]!r} in it, an unpaired "
+                "surrogate, cannot be written into a ledger. Write it as UTF-8."
             ) from error
         except SQLAlchemyError as error:
             raise self._store.explained(error) from error

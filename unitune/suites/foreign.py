@@ -92,7 +92,7 @@ def read_json(text: str | bytes, where: str, what: str) -> JsonValue:
 
 
 def plain_data(value: object) -> JsonValue:
-    """Return a value as JSON has it: keys are texts, and halves of characters are replaced.
+    """Return a value as JSON has it: keys are texts, and unpaired surrogates are replaced.
 
     Raises:
         NotPlainData: It is nested deeper than `MAX_DEPTH`, holds what JSON does not know, or more

@@ -30,11 +30,11 @@ VERSION = 2
 ZSTD = 93
 """Of the compression methods of a zip file (PKWARE's APPNOTE 6.3.10, section 4.4.5)."""
 LARGEST_SAMPLE = 64 << 20
-"""Bytes of a sample, unpacked: long tasks of agents have some 10 MiB with all their events."""
+"""Bytes of a sample, decompressed: long tasks of agents have some 10 MiB with all their events."""
 READ = ("header.json", "samples/")
 """What is read of a log."""
 MOST_RATIO = 100
-"""Of unpacked to packed bytes: transcripts of agents, which repeat themselves, reach 20 to 50."""
+"""Of decompressed to compressed bytes: transcripts of agents, have 20 to 50."""
 LETTERS = {"C": 1.0, "P": 0.5, "I": 0.0, "N": 0.0}
 """Correct, partly, incorrect, no answer: what inspect's `value_to_float` makes of them."""
 BACKENDS = {
@@ -174,7 +174,7 @@ def _content(path: Path) -> tuple[Header, Sequence[Sample]]:
         return header, [_sample(path, "samples", one) for one in header.samples or []]
     try:
         with _zip_file(path) as archive:
-            return _unpacked(path, archive)
+            return _extracted(path, archive)
     except UnituneError:
         raise
     except Exception as failure:  # each way of packing has errors of its own
@@ -184,7 +184,7 @@ def _content(path: Path) -> tuple[Header, Sequence[Sample]]:
         ) from failure
 
 
-def _unpacked(path: Path, archive: ZipFile) -> tuple[Header, Sequence[Sample]]:
+def _extracted(path: Path, archive: ZipFile) -> tuple[Header, Sequence[Sample]]:
     _refuse_bombs(path, archive)
     header = _checked(path, _parsed(path, archive, "header.json"))
     names = [name for name in archive.namelist() if name.startswith("samples/")]
@@ -215,7 +215,7 @@ def _zip_file(path: Path) -> ZipFile:
 
 
 def _refuse_bombs(path: Path, archive: ZipFile) -> None:
-    """Refuse a log that would unpack to more than a log does, before anything is unpacked.
+    """Refuse a log that would decompress to more than a log does, before anything is.
 
     `zipfile` gives no more of a member than what is declared of it here.
 
@@ -223,18 +223,18 @@ def _refuse_bombs(path: Path, archive: ZipFile) -> None:
         DataError: It would.
     """
     entries = [one for one in archive.infolist() if one.filename.startswith(READ)]
-    whole, packed = sum(one.file_size for one in entries), path.stat().st_size
+    whole, compressed = sum(one.file_size for one in entries), path.stat().st_size
     for entry in entries:
         if entry.file_size > LARGEST_SAMPLE:
             raise DataError(
-                f"{path}: {clip(entry.filename)} in it unpacks to {entry.file_size:,} bytes; a "
-                f"sample may have {LARGEST_SAMPLE:,}. If the log is your own, write it as JSON: "
+                f"{path}: {clip(entry.filename)} in it decompresses to {entry.file_size:,} bytes; "
+                f"a sample may have {LARGEST_SAMPLE:,}. If the log is your own, write it as JSON: "
                 f"{EXPORT.format(file=path)}"
             )
-    if whole > LARGEST_SAMPLE + MOST_RATIO * packed:
+    if whole > LARGEST_SAMPLE + MOST_RATIO * compressed:
         raise DataError(
-            f"{path}: its {packed:,} bytes unpack to {whole:,}, more than {MOST_RATIO} times as "
-            f"many. If the log is your own, write it as JSON: {EXPORT.format(file=path)}"
+            f"{path}: its {compressed:,} bytes decompress to {whole:,}, more than {MOST_RATIO} "
+            f"times as many. If the log is your own, write it as JSON: {EXPORT.format(file=path)}"
         )
 
 

@@ -94,7 +94,7 @@ ODD: Mapping[str, Change] = {
     "huge numbers": _if((int, float), 10**400),
     "numbers below 0": _if((int, float), -1),
     "numbers for texts": _if(str, 7),
-    "halves of characters": _if(str, HALF),
+    "unpaired surrogates": _if(str, HALF),
     "texts for lists": _if(list, "many"),
     "objects for lists": _if(list, {"a": 1}),
     "lists of nothing known": _if(list, [None, 1, "x", [], {}]),

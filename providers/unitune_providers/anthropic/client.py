@@ -21,7 +21,7 @@ from anthropic import (
 )
 
 from unitune.addresses import is_redirect, redirected
-from unitune.bodies import LARGEST_FILE, PACKED, BodyError, async_hooks, hooks
+from unitune.bodies import GZIP_ONLY, LARGEST_FILE, BodyError, async_hooks, hooks
 from unitune.credentials import environment_address
 from unitune.errors import BackendError, UnituneError, Unreachable, UserError
 from unitune.ratelimits import asked_pause
@@ -50,7 +50,7 @@ def new_client() -> AsyncAnthropic:
     """
     environment_address(ADDRESS)  # which the SDK reads
     connections = DefaultAsyncHttpxClient(
-        follow_redirects=False, event_hooks=async_hooks(), headers=PACKED
+        follow_redirects=False, event_hooks=async_hooks(), headers=GZIP_ONLY
     )
     return AsyncAnthropic(timeout=ANSWER_SECONDS, max_retries=0, http_client=connections)
 
@@ -63,7 +63,7 @@ def new_sync_client() -> Anthropic:
     """
     environment_address(ADDRESS)
     connections = DefaultHttpxClient(
-        follow_redirects=False, event_hooks=hooks(LARGEST_FILE), headers=PACKED
+        follow_redirects=False, event_hooks=hooks(LARGEST_FILE), headers=GZIP_ONLY
     )
     client = Anthropic(timeout=ANSWER_SECONDS, max_retries=RETRIES, http_client=connections)
     if not client.auth_headers and client.custom_auth is None:

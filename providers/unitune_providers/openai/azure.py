@@ -21,7 +21,7 @@ from pydantic import JsonValue
 
 from unitune.abilities import Deployed
 from unitune.addresses import is_redirect, redirected
-from unitune.bodies import PACKED, BodyError, hooks
+from unitune.bodies import GZIP_ONLY, BodyError, hooks
 from unitune.credentials import environment_address
 from unitune.errors import BackendError, Unreachable, UserError
 from unitune.models import TunedModel
@@ -154,7 +154,7 @@ def _send(
                 address,
                 params={"api-version": API_VERSION},
                 json=body,
-                headers=headers | PACKED,
+                headers=headers | GZIP_ONLY,
             )
     except (httpx2.TransportError, BodyError) as error:
         raise Unreachable(f"azure could not {doing}: no whole answer from {address}.") from error

@@ -19,7 +19,7 @@ from typing import Protocol
 
 from openai import AsyncOpenAI, DefaultAsyncHttpxClient, DefaultHttpxClient, Omit, OpenAI
 
-from unitune.bodies import LARGEST_FILE, PACKED, async_hooks, hooks
+from unitune.bodies import GZIP_ONLY, LARGEST_FILE, async_hooks, hooks
 from unitune.credentials import allowed_variables, not_allowed, origin_of
 from unitune.errors import UserError
 from unitune.fields import Fields, Unreadable, read_json
@@ -157,7 +157,7 @@ class Connections(DefaultHttpxClient):
     """
 
     def __init__(self) -> None:
-        super().__init__(follow_redirects=False, event_hooks=hooks(LARGEST_FILE), headers=PACKED)
+        super().__init__(follow_redirects=False, event_hooks=hooks(LARGEST_FILE), headers=GZIP_ONLY)
 
     def __del__(self) -> None:
         with suppress(Exception):
@@ -188,7 +188,7 @@ def async_client(server: Server, seconds: float) -> AsyncOpenAI:
         api_key=server.key,
         base_url=server.url,
         http_client=DefaultAsyncHttpxClient(
-            follow_redirects=False, event_hooks=async_hooks(), headers=PACKED
+            follow_redirects=False, event_hooks=async_hooks(), headers=GZIP_ONLY
         ),
         default_headers=server.headers,  # pyright: ignore[reportArgumentType] - as above
         timeout=seconds,

@@ -8,7 +8,7 @@ from decimal import Decimal
 
 import httpx
 
-from unitune.bodies import PACKED, BodyError, hooks
+from unitune.bodies import GZIP_ONLY, BodyError, hooks
 from unitune.errors import BackendError, Unreachable
 from unitune.patience import patiently
 from unitune.ratelimits import asked_pause
@@ -35,7 +35,9 @@ def get(vendor: str, url: str, parameters: Mapping[str, str] | None = None) -> o
 
 def _ask(vendor: str, url: str, parameters: Mapping[str, str] | None) -> object:
     try:
-        with httpx.Client(event_hooks=hooks(), headers=PACKED, timeout=TIMEOUT_SECONDS) as client:
+        with httpx.Client(
+            event_hooks=hooks(), headers=GZIP_ONLY, timeout=TIMEOUT_SECONDS
+        ) as client:
             answer = client.get(url, params=parameters)
     except BodyError as error:
         raise BackendError(f"{vendor}'s prices at {url} cannot be read: {error}.") from error

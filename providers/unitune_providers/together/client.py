@@ -29,7 +29,7 @@ from together import (
 from together.types import WhoamiProjectAPIKey
 
 from unitune.addresses import is_redirect, redirected
-from unitune.bodies import LARGEST_FILE, PACKED, async_hooks, hooks
+from unitune.bodies import GZIP_ONLY, LARGEST_FILE, async_hooks, hooks
 from unitune.credentials import environment_address
 from unitune.errors import BackendError, Unreachable, UserError
 from unitune.ratelimits import asked_pause
@@ -76,7 +76,7 @@ def chat_client() -> AsyncTogether:
         timeout=CHAT_TIMEOUT_SECONDS,
         max_retries=0,
         http_client=DefaultAsyncHttpxClient(
-            follow_redirects=False, event_hooks=async_hooks(), headers=PACKED
+            follow_redirects=False, event_hooks=async_hooks(), headers=GZIP_ONLY
         ),
     )
 
@@ -91,7 +91,7 @@ class Connections(DefaultHttpxClient):
     def __init__(self, *, follow_redirects: bool = False) -> None:
         # Weights are files of any size, written to the disk as they come.
         bounds = {} if follow_redirects else hooks(LARGEST_FILE)
-        super().__init__(follow_redirects=follow_redirects, event_hooks=bounds, headers=PACKED)
+        super().__init__(follow_redirects=follow_redirects, event_hooks=bounds, headers=GZIP_ONLY)
 
     def __del__(self) -> None:
         with suppress(Exception):

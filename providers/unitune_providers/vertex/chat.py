@@ -23,7 +23,7 @@ from google import genai
 from google.genai import types
 from pydantic import JsonValue
 
-from unitune.bodies import PACKED, async_hooks
+from unitune.bodies import GZIP_ONLY, async_hooks
 from unitune.data.example import Example, Message
 from unitune.errors import UnituneError
 from unitune.models import Reply, Request, function_call
@@ -128,7 +128,7 @@ def _models(client: genai.Client) -> _Models:
 async def _held_client(cloud: Cloud, location: str) -> AsyncGenerator[genai.Client]:
     # The SDK would take aiohttp where that happens to be installed, and leave connections open.
     async with httpx2.AsyncClient(
-        follow_redirects=False, event_hooks=async_hooks(), headers=PACKED
+        follow_redirects=False, event_hooks=async_hooks(), headers=GZIP_ONLY
     ) as connections:
         yield cloud.new_client(location, connections)
 

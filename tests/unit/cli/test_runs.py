@@ -128,7 +128,7 @@ def test_a_run_of_bytes_that_are_no_text_is_told_as_such(
 ) -> None:
     add_runs(1)
     told = unitune(*command, "a\udcff")  # as Python reads the byte FF of a command line
-    assert (2, True) == (told.code, "half a character" in told.err)
+    assert (2, True) == (told.code, "unpaired surrogate" in told.err)
 
 
 def test_columns_without_end_take_no_memory(

@@ -63,7 +63,7 @@ class Odd:
         return self.given
 
 
-def packed(size: int) -> bytes:
+def compressed(size: int) -> bytes:
     return gzip.compress(b'{"choices":[{"message":{"content":"' + b"A" * size + b'"}}]}', 9)
 
 
@@ -96,13 +96,13 @@ def test_an_odd_answer_is_a_row(name: str, kind: str, monkeypatch: pytest.Monkey
 
 
 @pytest.mark.parametrize("kind", [*MODELS, "anthropic"])
-def test_a_packed_body_is_not_unpacked_beyond_an_answer(
+def test_a_compressed_body_is_not_decompressed_beyond_an_answer(
     kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """99 KiB of gzip hold 100 MiB; `tracemalloc` sees what Python asks for, and no more."""
     model = {**MODELS, "anthropic": hosted("anthropic")}[kind]
     monkeypatch.setattr(attempts, "ATTEMPTS", 1)
-    odd = Odd(200, packed(100 << 20))
+    odd = Odd(200, compressed(100 << 20))
     odd.given = replace(odd.given, headers={"Content-Encoding": "gzip"})
     with serve(odd) as server:
         point(monkeypatch, server.url)

@@ -1,5 +1,5 @@
-"""Whatever an endpoint's body holds, and however it is packed, it takes a bounded memory and is an
-error in words: a question's own, or exit code 4 where there is no question that it belongs to."""
+"""Whatever an endpoint's body holds, and however it is compressed, it takes a bounded memory and
+is an error in words: a question's own, or exit code 4 where it belongs to no question."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import httpx
 import pytest
 from command_line import Command
 
-from unitune.bodies import LARGEST_ANSWER, PACKED, Body, BodyError, hooks
+from unitune.bodies import GZIP_ONLY, LARGEST_ANSWER, Body, BodyError, hooks
 from unitune.testing.loopback import Answer, Asked, Server, serve
 
 DEEP = b"[" * 100_000 + b"]" * 100_000
@@ -42,7 +42,7 @@ def say(server: Server, answer: Answer) -> None:
     server.vendor.given = answer
 
 
-def packed(content: bytes) -> Answer:
+def compressed(content: bytes) -> Answer:
     return Answer(gzip.compress(content, 9), 200, {"Content-Encoding": "gzip"})
 
 
@@ -51,14 +51,14 @@ def embedded(*vectors: object) -> Answer:
 
 
 @pytest.mark.parametrize("pieces", [1, 7, 1000])
-def test_a_body_is_unpacked_piece_by_piece(pieces: int) -> None:
+def test_a_body_is_decompressed_piece_by_piece(pieces: int) -> None:
     content = b"".join(str(number).encode() for number in range(10_000))
     wire = gzip.compress(content) + gzip.compress(b"and more")  # RFC 1952: members in a row
     body = Body("GZip", LARGEST_ANSWER)
     read = [
         piece
         for at in range(0, len(wire), pieces)
-        for piece in body.unpacked(wire[at : at + pieces])
+        for piece in body.decompressed(wire[at : at + pieces])
     ]
     body.end()
     assert content + b"and more" == b"".join(read)
@@ -67,7 +67,7 @@ def test_a_body_is_unpacked_piece_by_piece(pieces: int) -> None:
 @pytest.mark.parametrize(
     ("packing", "wire", "words"),
     [
-        ("br", b"x", "packed as 'br'"),
+        ("br", b"x", "compressed as 'br'"),
         ("gzip", zlib.compress(b"x"), "damaged"),
         ("gzip", gzip.compress(b"x" * 1000)[:-9], "ends in the middle"),
         (None, b"x" * 1001, "longer than 1,000 bytes"),
@@ -77,7 +77,7 @@ def test_a_body_is_unpacked_piece_by_piece(pieces: int) -> None:
 def test_a_body_that_cannot_be_read_is_refused(packing: str, wire: bytes, words: str) -> None:
     def read() -> None:
         body = Body(packing, 1000)
-        assert b"" != b"".join(body.unpacked(wire))
+        assert b"" != b"".join(body.decompressed(wire))
         body.end()
 
     with pytest.raises(BodyError, match=words):
@@ -87,14 +87,14 @@ def test_a_body_that_cannot_be_read_is_refused(packing: str, wire: bytes, words:
 def test_a_file_may_be_long_and_not_of_air() -> None:
     body = Body("gzip", 1 << 30)
     with pytest.raises(BodyError, match="100 times"):
-        assert b"" != b"".join(body.unpacked(gzip.compress(b"A" * (32 * MIB))))
+        assert b"" != b"".join(body.decompressed(gzip.compress(b"A" * (32 * MIB))))
     plain = Body(None, 1 << 30)
-    assert 32 * MIB == len(b"".join(plain.unpacked(b"A" * (32 * MIB))))
+    assert 32 * MIB == len(b"".join(plain.decompressed(b"A" * (32 * MIB))))
 
 
-def test_an_honest_packed_answer_is_read(server: Server) -> None:
-    say(server, packed(b'{"a": 1}'))
-    with httpx.Client(event_hooks=hooks(), headers=PACKED) as client:
+def test_an_honest_compressed_answer_is_read(server: Server) -> None:
+    say(server, compressed(b'{"a": 1}'))
+    with httpx.Client(event_hooks=hooks(), headers=GZIP_ONLY) as client:
         assert {"a": 1} == client.get(server.url).json()
     assert "gzip" == server.requests[0].headers["accept-encoding"]
 
@@ -133,7 +133,7 @@ ODD_EMBEDDINGS: Mapping[str, tuple[Answer, str]] = {
         Answer(b"<html>\xff", 400, {"Content-Type": "text/html; charset=klingon"}),
         "answered 400",
     ),
-    "too long": (packed(b"[" + b" " * (32 * MIB)), "longer than 16,777,216 bytes"),
+    "too long": (compressed(b"[" + b" " * (32 * MIB)), "longer than 16,777,216 bytes"),
 }
 
 
@@ -154,7 +154,7 @@ def test_a_bomb_is_that_questions_error_and_leaves_a_short_row(
     server: Server, unitune: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("unitune.evaluate.asking.attempts.ATTEMPTS", 1)
-    say(server, packed(b'{"choices":[{"message":{"content":"' + b"A" * (100 * MIB) + b'"}}]}'))
+    say(server, compressed(b'{"choices":[{"message":{"content":"' + b"A" * (100 * MIB) + b'"}}]}'))
     job(
         tmp_path,
         ["exact"],

@@ -23,7 +23,7 @@ from urllib.request import getproxies, proxy_bypass
 import aiohttp
 
 from unitune.addresses import NotAnAddress, checked, redirected
-from unitune.bodies import PACKED, Body, BodyError
+from unitune.bodies import GZIP_ONLY, Body, BodyError
 from unitune.completions import Dialect, Refusal
 from unitune.errors import BackendError, JobError, Unreachable
 from unitune.fields import Unreadable, read_json, whole_text
@@ -140,7 +140,7 @@ async def _content(answer: aiohttp.ClientResponse) -> bytes:
     body = Body(answer.headers.get("Content-Encoding"))
     content = bytearray()
     async for data in answer.content.iter_any():
-        for piece in body.unpacked(data):
+        for piece in body.decompressed(data):
             content += piece
     body.end()
     return bytes(content)
@@ -172,7 +172,7 @@ def _words(content: bytes) -> str:
 
 async def _held_session(url: str, key: str | None) -> AsyncGenerator[aiohttp.ClientSession]:
     """Hold connections open; a loop that ends closes its asynchronous generators."""
-    headers = {"Content-Type": "application/json", **PACKED}
+    headers = {"Content-Type": "application/json", **GZIP_ONLY}
     if key:
         headers["Authorization"] = f"Bearer {key}"
     # The engine limits what is in flight; a second limit here would only queue.

@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unitune.addresses import redirected
-from unitune.bodies import PACKED, BodyError, hooks
+from unitune.bodies import GZIP_ONLY, BodyError, hooks
 from unitune.credentials import key_for
 from unitune.errors import BackendError, Mismatch, Unreachable
 from unitune.evaluate.scorers.interface import Attempt, Kind, Scorer, Setting
@@ -96,7 +96,7 @@ class Embedder:
             headers = {"Authorization": f"Bearer {self._api_key}"} if self._api_key else {}
             client = httpx.Client(headers=headers, timeout=TIMEOUT_SECONDS, follow_redirects=False)
             client.event_hooks = hooks()
-            client.headers.update(PACKED)
+            client.headers.update(GZIP_ONLY)
             with self._memory() as memory, client:
                 self._known.update(self._recalled(memory, wanted))
                 missing = [text for text in wanted if text not in self._known]
