@@ -21,8 +21,8 @@ from pathlib import Path
 
 import psutil
 
-from unitune.backend import Launch, State, Status
-from unitune.job import Data, Job, Tuning
+from unitune.backends.protocol import Launch, State, Status
+from unitune.job.job import Data, Job, Tuning
 from unitune_local.backend import LocalBackend
 from unitune_local.job_folder import JobFolder
 

@@ -33,8 +33,8 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from crash.postgres import new_database
 from pydantic import JsonValue
 
-from unitune import registry
-from unitune.job import Data, Job, Tuning
+from unitune.backends import registry
+from unitune.job.job import Data, Job, Tuning
 from unitune.ledger.postgres import VARIABLE
 from unitune.testing.kills import Act, Outcome, Stock, Verdict, kill_at, steps_of
 from unitune.testing.loopback import Conduct
@@ -91,7 +91,7 @@ def staged(backend: str, folder: Path) -> Generator[Stage]:
 @contextmanager
 def hosted(backend: str) -> Generator[Stage]:
     """Serve a vendor on loopback, whose jobs never get anywhere by themselves."""
-    from unitune_providers.loopback.playing import play  # noqa: PLC0415 - needs extras
+    from vendors.serving import play  # noqa: PLC0415 - needs extras
 
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
     with play(backend, Conduct(queued_polls=FOR_EVER)) as playing:

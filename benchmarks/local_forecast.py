@@ -43,12 +43,12 @@ from transformers import (
     Qwen3Config,
 )
 
-from unitune.backend import Launch, State
+from unitune.backends.protocol import Launch, State
 from unitune.data.example import Example
-from unitune.job import Data, Job, Lora, Tuning
+from unitune.job.job import Data, Job, Lora, Tuning
 from unitune_local import loading, store
 from unitune_local.backend import LocalBackend
-from unitune_local.figures import cpu_seconds
+from unitune_local.cost_model import cpu_seconds
 from unitune_local.forecast import look_ahead
 from unitune_local.job_folder import JobFolder
 from unitune_local.rows import read_rows

@@ -70,7 +70,7 @@ print(len(search.found()), time.process_time() - begin)
 FIRST_RUN = """
 import time
 from pathlib import Path
-from unitune.home import make_home
+from unitune.workspace.home import make_home
 from unitune.ledger import Ledger, RunRecord
 
 folder = Path(".unitune").resolve()

@@ -34,7 +34,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # as the worker has it
 
 import torch
 
-from unitune.job import Job
+from unitune.job.job import Job
 from unitune_local import attention, loading, memory, store
 from unitune_local.batches import TrainingRow, padded
 from unitune_local.lora import add_adapter

@@ -29,7 +29,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, cast
 
-from unitune.backend import State
+from unitune.backends.protocol import State
 from unitune.runs.watching import INTERVAL_SECONDS
 
 if TYPE_CHECKING:
@@ -51,9 +51,10 @@ def serve(vendors: list[str]) -> None:
 
     Reads two lines: the seconds that each job lasts, given when they begin to count, and the end.
     """
+    from vendors.bedrock import wire  # noqa: PLC0415 - likewise
+    from vendors.serving import play  # noqa: PLC0415 - likewise
+
     from unitune.testing.loopback import Conduct, Server  # noqa: PLC0415 - in this process only
-    from unitune_providers.loopback.bedrock import wire  # noqa: PLC0415 - likewise
-    from unitune_providers.loopback.playing import play  # noqa: PLC0415 - likewise
 
     wire.PAGE = PAGE
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
@@ -84,9 +85,10 @@ def serve(vendors: list[str]) -> None:
 
 def launch_all(vendors: list[str], number: int) -> None:
     """Launch runs in turn on each vendor."""
-    from unitune.job import Data, Job  # noqa: PLC0415 - in this process only
+    from vendors.serving import PARTS  # noqa: PLC0415 - likewise
+
+    from unitune.job.job import Data, Job  # noqa: PLC0415 - in this process only
     from unitune.runs.run import launch  # noqa: PLC0415 - likewise
-    from unitune_providers.loopback.playing import PARTS  # noqa: PLC0415 - likewise
 
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)

@@ -51,7 +51,7 @@ def network_guard() -> type[Exception]:
 @pytest.fixture(scope="session")
 def guarded_environment() -> dict[str, str]:
     """Environment for Python subprocesses: no connection but to this machine."""
-    return {**os.environ, "PYTHONPATH": str(GUARD)}
+    return {**os.environ, "PYTHONPATH": os.pathsep.join([str(GUARD), str(GUARD.parent)])}
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,7 @@ from unitune.evaluate.results import (
     Regression,
 )
 from unitune.evaluate.statistics.paired import compare_paired, own_score
-from unitune.job import Gate
+from unitune.job.job import Gate
 
 SYSTEM = (
     "You triage requests to the support desk of Larkfield, which sells standing desks. Answer with "

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from unitune.cost.prices.book import PriceBook
-from unitune.job import Job
-from unitune.owning.documents import Ownership
-from unitune.owning.own import own
-from unitune.specs.prices import PriceEntry, rows_of
+from unitune.job.job import Job
+from unitune.job.prices import PriceEntry, rows_of
+from unitune.tco.documents import Ownership
+from unitune.tco.total_cost import own
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "support-triage"
 TOKENS = {

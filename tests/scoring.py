@@ -7,7 +7,7 @@ from typing import Any
 from unitune.data.dataset import Dataset, Row
 from unitune.data.example import Example
 from unitune.evaluate.scorers import Attempt, Score, Setting, build
-from unitune.specs.scorers import QualitySpec
+from unitune.job.scorers import QualitySpec
 
 
 def case(expected: str | None, **keys: Any) -> Example:

@@ -7,11 +7,12 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from unitune import registry
-from unitune.abilities import Deploys
-from unitune.job import Data, Job
+from vendors.serving import PARTS, Playing
+
+from unitune.backends import registry
+from unitune.backends.capabilities import Deploys
+from unitune.job.job import Data, Job
 from unitune.runs.run import Run, launch
-from unitune_providers.loopback.playing import PARTS, Playing
 
 PATIENCE_SECONDS = 30
 

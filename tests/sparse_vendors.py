@@ -11,18 +11,19 @@ from pathlib import Path
 from typing import Any, cast
 from unittest.mock import patch
 
-from unitune import registry
-from unitune.abilities import Batches
-from unitune.backend import Upload
+from vendors import anthropic
+from vendors.openai import vendor as wire
+from vendors.openai.azure import AzureVendor
+from vendors.serving import PARTS, play
+
+from unitune.backends import registry
+from unitune.backends.capabilities import Batches
+from unitune.backends.protocol import Upload
 from unitune.data.example import Example
 from unitune.testing.contract import BackendContract
 from unitune.testing.loopback import Conduct, serve
 from unitune.testing.omissions import Omissions
 from unitune.testing.polling import Tally, poll_batches_without_fields, poll_without_fields
-from unitune_providers.loopback import anthropic
-from unitune_providers.loopback.openai import vendor as wire
-from unitune_providers.loopback.openai.azure import AzureVendor
-from unitune_providers.loopback.playing import PARTS, play
 
 CLAUDE = "claude-haiku-4-5"
 GPT = "gpt-4.1-mini-2025-04-14"

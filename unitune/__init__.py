@@ -12,20 +12,20 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from unitune.data.dataset import Dataset as Dataset
     from unitune.data.example import Example as Example
-    from unitune.data.findings import Finding as Finding
     from unitune.data.load import load as load
     from unitune.evaluate.compare import compare as compare
     from unitune.evaluate.results import Comparison as Comparison
-    from unitune.job import Job as Job
+    from unitune.findings import Finding as Finding
+    from unitune.job.job import Job as Job
     from unitune.models import Reply as Reply
     from unitune.models import Request as Request
     from unitune.models import TunedModel as TunedModel
-    from unitune.owning.documents import Ownership as Ownership
-    from unitune.owning.own import own as own
     from unitune.planning.documents import Plan as Plan
     from unitune.planning.plan import plan as plan
     from unitune.runs.run import Run as Run
     from unitune.runs.run import launch as launch
+    from unitune.tco.documents import Ownership as Ownership
+    from unitune.tco.total_cost import own as own
 
 __version__ = "0.1.0"
 
@@ -33,9 +33,9 @@ _HOMES = {
     "Comparison": "unitune.evaluate.results",
     "Dataset": "unitune.data.dataset",
     "Example": "unitune.data.example",
-    "Finding": "unitune.data.findings",
-    "Job": "unitune.job",
-    "Ownership": "unitune.owning.documents",
+    "Finding": "unitune.findings",
+    "Job": "unitune.job.job",
+    "Ownership": "unitune.tco.documents",
     "Plan": "unitune.planning.documents",
     "Reply": "unitune.models",
     "Request": "unitune.models",
@@ -44,7 +44,7 @@ _HOMES = {
     "compare": "unitune.evaluate.compare",
     "launch": "unitune.runs.run",
     "load": "unitune.data.load",
-    "own": "unitune.owning.own",
+    "own": "unitune.tco.total_cost",
     "plan": "unitune.planning.plan",
 }
 

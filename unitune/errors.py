@@ -30,13 +30,30 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, ClassVar
 
 if TYPE_CHECKING:
-    from unitune.data.findings import Finding
+    from unitune.findings import Finding
+
+REQUEST_TIMEOUT, RATE_LIMITED, SERVER_ERROR = 408, 429, 500
 
 
 class UnituneError(Exception):
     """Base of every error that unitune raises on purpose."""
 
     exit_code: ClassVar[int] = 4
+
+    @property
+    def is_ambiguous(self) -> bool:
+        """Whether the request that failed may have taken effect at the vendor."""
+        return False
+
+    @property
+    def is_rate_limited(self) -> bool:
+        """Whether the vendor has refused a request because there were too many, and did nothing."""
+        return False
+
+    @property
+    def is_retryable(self) -> bool:
+        """Whether the same request may succeed later."""
+        return self.is_ambiguous or self.is_rate_limited
 
 
 class UserError(UnituneError):
@@ -126,9 +143,26 @@ class BackendError(UnituneError):
         self.request_id = request_id
         self.retry_after = retry_after
 
+    @property
+    def is_ambiguous(self) -> bool:
+        """As of `UnituneError`; a 4xx but 408 proves that nothing was done."""
+        return self.status is not None and (
+            self.status >= SERVER_ERROR or self.status == REQUEST_TIMEOUT
+        )
+
+    @property
+    def is_rate_limited(self) -> bool:
+        """As of `UnituneError`."""
+        return self.status == RATE_LIMITED
+
 
 class Unreachable(BackendError, ConnectionError):
     """Nothing came back, so whether the request took effect is not known."""
+
+    @property
+    def is_ambiguous(self) -> bool:
+        """As of `UnituneError`: always."""
+        return True
 
 
 class RunFailed(BackendError, RuntimeError):

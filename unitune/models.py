@@ -3,7 +3,7 @@
 A ChatModel belongs to the backend that made it. It sends a request once and never raises for a
 single failed one: the reply then carries `error`, so that an evaluation records a row instead of
 crashing, and says whether asking again is of use. Asking again, and how many are asked at once, is
-the business of `unitune.evaluate.asking.engine`.
+the business of `unitune.evaluate.inference.engine`.
 """
 
 from __future__ import annotations
@@ -17,8 +17,7 @@ from pydantic.dataclasses import dataclass
 
 from unitune.data.example import Message
 from unitune.errors import BackendError, UnituneError
-from unitune.fields import whole_text
-from unitune.patience import passes
+from unitune.security.json_fields import whole_text
 
 ToolCalls: TypeAlias = tuple[dict[str, JsonValue], ...]
 """Calls of tools in OpenAI's form; `function_call` makes one."""
@@ -101,7 +100,7 @@ class Reply:
             seconds=seconds,
             error=str(error),
             status=vendor and vendor.status,
-            passes=passes(error),
+            passes=error.is_retryable,
             pause_seconds=vendor and vendor.retry_after,
         )
 

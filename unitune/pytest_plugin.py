@@ -25,11 +25,11 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 import pytest
 
 from unitune.errors import BackendError, Busy, JobError, OverBudget
-from unitune.printable import printable
+from unitune.security.printable import printable
 
 if TYPE_CHECKING:
     from unitune.evaluate.results import CaseResult, Comparison
-    from unitune.job import Job
+    from unitune.job.job import Job
     from unitune.runs.run import Run
 
 Infrastructure = Literal["error", "skip", "fail"]
@@ -94,7 +94,7 @@ class Comparer:
                 test an error, or skips it.
         """
         from unitune.evaluate.compare import compare, default_folder  # noqa: PLC0415 - numpy …
-        from unitune.job import Job  # noqa: PLC0415 - only when a test compares
+        from unitune.job.job import Job  # noqa: PLC0415 - only when a test compares
 
         loaded = job if isinstance(job, Job) else Job.load(self.root / job)
         try:

@@ -14,15 +14,15 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import ClassVar
 
-from unitune.abilities import Forecast, Piece, StoredModel
-from unitune.backend import INTERRUPTED, Guarantee, Launch, State, Status, Upload
+from unitune.backends.capabilities import Forecast, Piece, StoredModel
+from unitune.backends.protocol import INTERRUPTED, Guarantee, Launch, State, Status, Upload
 from unitune.data.dataset import Dataset
 from unitune.data.example import Example
 from unitune.errors import BackendError, Busy
-from unitune.filesystem import private_folder, replacing
-from unitune.job import Job
-from unitune.locks import is_locked, locked
+from unitune.job.job import Job
 from unitune.models import ChatModel, TunedModel
+from unitune.workspace.filesystem import private_folder, replacing
+from unitune.workspace.locks import is_locked, locked
 from unitune_local.job_folder import JobFolder, Result, read_events
 from unitune_local.worker import start_worker
 

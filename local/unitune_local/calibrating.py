@@ -14,13 +14,13 @@ from pathlib import Path
 
 from unitune.data.dataset import Dataset
 from unitune.errors import BackendError, DataError
-from unitune.job import Job
-from unitune_local import figures, store
+from unitune.job.job import Job
+from unitune_local import cost_model, store
 from unitune_local.adapter import checked_prompts
 from unitune_local.batches import TrainingRow
-from unitune_local.figures import Figures
+from unitune_local.cost_model import Figures
 from unitune_local.forecast import look_ahead, require_room
-from unitune_local.rehearsal import VALIDATED_ROWS, Rehearsal, every
+from unitune_local.profile_run import VALIDATED_ROWS, Rehearsal, every
 from unitune_local.spec import DataFile, Spec
 from unitune_local.worker import environment
 
@@ -64,7 +64,7 @@ def calibrate(job: Job, folder: Path, train: Dataset, validation: Dataset) -> Fi
         weight_file_bytes=store.weight_bytes(folder),
     )
     measured = _rehearsed(rehearsal)
-    figures.keep(measured, outlook.shape, outlook.settings)
+    cost_model.keep(measured, outlook.shape, outlook.settings)
     return measured
 
 
@@ -79,7 +79,7 @@ def _rehearsed(rehearsal: Rehearsal) -> Figures:
         folder = Path(scratch)
         (folder / "rehearsal.json").write_text(rehearsal.model_dump_json(), encoding="utf-8")
         done = subprocess.run(  # noqa: S603 - our own module
-            [sys.executable, "-P", "-m", "unitune_local.rehearsal", str(folder)],
+            [sys.executable, "-P", "-m", "unitune_local.profile_run", str(folder)],
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,

@@ -1,7 +1,7 @@
 """Rows of tokens that grow together: what generation needs of a model, and nothing more.
 
 `Rows` take new tokens and give the logits after the last one. `RememberedRows` do so with one copy
-of the prompts' common beginning, in `unitune_local.remembering`; `CachedRows` with the cache of
+of the prompts' common beginning, in `unitune_local.prefix_cache`; `CachedRows` with the cache of
 transformers, for models whose attention is not plain (sliding windows, sinks, soft caps), which
 then see every prompt whole.
 
@@ -22,7 +22,7 @@ from torch import Tensor
 from torch.nn import functional
 from transformers import DynamicCache, PreTrainedModel
 
-from unitune_local.remembering import NAME, Memory, joined
+from unitune_local.prefix_cache import NAME, Memory, joined
 
 CHUNK_TOKENS = 512
 """New tokens of one row in one forward: bounds the scores, whose size grows with its square."""

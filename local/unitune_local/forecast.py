@@ -3,7 +3,7 @@
 The rows are rendered and laid into the very batches that training would make, so tokens, steps and
 the gain of a shared prefix are exact. Memory is that of the largest micro-batch, by a dry run
 without numbers (`unitune_local.dry_run`); time is arithmetic over the figures of this machine
-(`unitune_local.figures`), measured where a calibration was made. No weights are loaded.
+(`unitune_local.cost_model`), measured where a calibration was made. No weights are loaded.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 
-from unitune.abilities import Forecast
+from unitune.backends.capabilities import Forecast
 from unitune.data.dataset import Dataset
-from unitune.data.findings import Finding
 from unitune.errors import Unsupported
-from unitune.job import Job
+from unitune.findings import Finding
+from unitune.job.job import Job
 from unitune_local import dry_run, loading, memory, store
 from unitune_local.adapter import ANSWER_TOKENS, checked_prompts
 from unitune_local.batches import TrainingRow
-from unitune_local.figures import Figures, Work, guess, peak_bytes, recall, seconds, sizes_made
+from unitune_local.cost_model import Figures, Work, guess, peak_bytes, recall, seconds, sizes_made
 from unitune_local.loads import (
     Load,
     answers_load,

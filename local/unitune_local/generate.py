@@ -26,7 +26,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from unitune.errors import Interrupted
 from unitune_local.decoding import CachedRows, RememberedRows, Rows, remembering
-from unitune_local.remembering import Memory, is_plain
+from unitune_local.prefix_cache import Memory, is_plain
 from unitune_local.rendering import turn_end
 
 BATCH_SIZE = 256

@@ -23,7 +23,7 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
 )
 
-from unitune.abilities import StoredModel
+from unitune.backends.capabilities import StoredModel
 from unitune.errors import UnknownName, Unreachable, UserError
 from unitune_local.model_folder import missing_parts
 

@@ -24,9 +24,9 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, JsonValue
 
-from unitune.backend import Event
-from unitune.filesystem import replacing
+from unitune.backends.protocol import Event
 from unitune.models import TunedModel
+from unitune.workspace.filesystem import replacing
 
 Kind = Literal["step", "validation", "message", "checkpoint", "warning"]
 

@@ -3,7 +3,7 @@
 Rows are laid into the very micro-batches that the training would make (`unitune_local.batches`), so
 that what padding costs and what a shared prefix saves is counted, not estimated. What computing
 takes is said elsewhere: operations and bytes by `unitune_local.memory`, seconds by
-`unitune_local.figures`.
+`unitune_local.cost_model`.
 """
 
 from __future__ import annotations

@@ -9,8 +9,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from unitune.job import Auto, Job, Spec
-from unitune.options import job_options
+from unitune.backends.options import job_options
+from unitune.job.job import Auto, Job, Spec
 
 
 class LocalOptions(Spec):

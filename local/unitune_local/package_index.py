@@ -28,9 +28,9 @@ import certifi
 import httpx
 from pydantic import BaseModel, ValidationError
 
-from unitune.addresses import NotAnAddress, as_origin, shown
-from unitune.bodies import GZIP_ONLY, BodyError, hooks
+from unitune.backends.kit.bodies import GZIP_ONLY, BodyError, hooks
 from unitune.errors import BackendError, Mismatch, Unreachable
+from unitune.security.addresses import NotAnAddress, as_origin, shown
 from unitune_local.pip_settings import PipSettings
 
 ACCEPT = (

@@ -9,7 +9,7 @@ import peft
 import torch
 import transformers
 
-from unitune.backend import Launch, Upload
+from unitune.backends.protocol import Launch, Upload
 from unitune.data.dataset import Dataset
 from unitune.errors import DataError
 from unitune_local import machine, memory, store

@@ -10,11 +10,11 @@ from typing import Any, cast
 
 from transformers import PreTrainedTokenizerBase
 
-from unitune.abilities import Piece
+from unitune.backends.capabilities import Piece
 from unitune.data.dataset import Dataset, Row
 from unitune.data.example import Example
-from unitune.data.findings import Finding
 from unitune.errors import DataError
+from unitune.findings import Finding
 from unitune_local.batches import TrainingRow
 from unitune_local.rendering import Rendered, TemplateError, render, render_all
 

@@ -14,7 +14,7 @@ from typing import Literal, TypeVar
 import torch
 from pydantic import BaseModel, ConfigDict
 
-from unitune.job import Job
+from unitune.job.job import Job
 from unitune_local import machine
 from unitune_local.options import LocalOptions, local_options
 

@@ -22,7 +22,7 @@ from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
 
-from unitune.abilities import StoredModel
+from unitune.backends.capabilities import StoredModel
 from unitune.errors import Mismatch, UnknownName, UserError
 from unitune_local import hub
 from unitune_local.embedded import EMBEDDED, EmbeddedModel

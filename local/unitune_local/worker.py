@@ -19,9 +19,9 @@ from pathlib import Path
 import psutil
 
 from unitune.errors import BackendError, Busy, UnituneError
-from unitune.filesystem import no_link
-from unitune.locks import is_locked, locked
-from unitune.redaction import SECRET_NAMES
+from unitune.security.redaction import SECRET_NAMES
+from unitune.workspace.filesystem import no_link
+from unitune.workspace.locks import is_locked, locked
 from unitune_local.job_folder import EventLog, JobFolder, Result
 
 LOCK_SECONDS = 5.0

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from unitune.specs.spec import Spec
+from unitune.security.spec import Spec
 
 
 class VertexOptions(Spec):

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from sample_ownership import TOKENS, ownership
 
-from unitune.owning.documents import OwnershipList
-from unitune.report.ownership.html import render
+from unitune.report.tco.html import render
+from unitune.tco.documents import OwnershipList
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="needs the package playwright")
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None)

@@ -12,7 +12,7 @@ import pytest
 from sample_comparison import gated, infested, measured, sample_comparison
 
 from unitune.evaluate.results import Comparison
-from unitune.job import Gate
+from unitune.job.job import Gate
 from unitune.report.html import render
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="needs the package playwright")

@@ -13,13 +13,14 @@ import pytest
 
 pytest.importorskip("openai", reason="needs the extra openai")
 
-from unitune import registry
-from unitune.evaluate.asking import batching
+from vendors.serving import play
+
+from unitune.backends import registry
 from unitune.evaluate.compare import compare
+from unitune.evaluate.inference import batch_runner
 from unitune.evaluate.results import Comparison
-from unitune.job import Job
+from unitune.job.job import Job
 from unitune.testing.loopback import Answer, Asked, Fault, Server
-from unitune_providers.loopback.playing import play
 
 CASES = 6
 CREATE = r"/batches$"
@@ -29,8 +30,8 @@ Lines = list[dict[str, Any]]
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("UNITUNE_DIR", str(tmp_path / "home"))
-    monkeypatch.setattr(batching, "LONGEST_POLL_SECONDS", 0.01)
-    monkeypatch.setattr(batching, "BREATH_SECONDS", 0.01)
+    monkeypatch.setattr(batch_runner, "LONGEST_POLL_SECONDS", 0.01)
+    monkeypatch.setattr(batch_runner, "BREATH_SECONDS", 0.01)
     offer = registry.offer("openai").model_copy(update={"settle_seconds": 3.0})
     monkeypatch.setattr(registry, "offer", lambda _: offer)
 

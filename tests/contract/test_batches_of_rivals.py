@@ -10,12 +10,13 @@ import pytest
 pytest.importorskip("anthropic", reason="needs the vendors' extras")
 pytest.importorskip("openai", reason="needs the vendors' extras")
 
-from unitune.evaluate.asking import batching
+from vendors.anthropic import KEY, AnthropicVendor
+from vendors.serving import play
+
 from unitune.evaluate.compare import compare
-from unitune.job import Job
+from unitune.evaluate.inference import batch_runner
+from unitune.job.job import Job
 from unitune.testing.loopback import Server, serve
-from unitune_providers.loopback.anthropic import KEY, AnthropicVendor
-from unitune_providers.loopback.playing import play
 
 CASES = 12
 RIVAL = {"type": "model", "backend": "anthropic", "model": "claude-haiku-4-5", "name": "claude"}
@@ -57,7 +58,7 @@ def questions(server: Server, path: str) -> int:
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("UNITUNE_DIR", str(tmp_path / "home"))
-    monkeypatch.setattr(batching, "LONGEST_POLL_SECONDS", 0.01)
+    monkeypatch.setattr(batch_runner, "LONGEST_POLL_SECONDS", 0.01)
 
 
 @pytest.mark.parametrize(

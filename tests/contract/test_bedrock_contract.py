@@ -9,12 +9,13 @@ import pytest
 pytest.importorskip("boto3", reason="needs the extra `bedrock`")
 
 
-from unitune import registry
-from unitune.job import Tuning
+from vendors.bedrock.storage import s3_storage
+from vendors.bedrock.vendor import BUCKET, BedrockVendor, environment
+
+from unitune.backends import registry
+from unitune.job.job import Tuning
 from unitune.testing.contract import BackendContract
 from unitune.testing.loopback import Conduct, Server, serve
-from unitune_providers.loopback.bedrock.storage import s3_storage
-from unitune_providers.loopback.bedrock.vendor import BUCKET, BedrockVendor, environment
 
 CONDUCT = Conduct(replies={"What is the colour of snow?": "white"})
 

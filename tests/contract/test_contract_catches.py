@@ -21,7 +21,7 @@ import dataclasses, sys
 import pytest
 sys.path.insert(0, {tests!r})
 from contract.test_together_contract import TestTogether as Sound
-from unitune.backend import State
+from unitune.backends.protocol import State
 from unitune.errors import BackendError
 from unitune.models import TunedModel
 from unitune_providers.together import backend as verbs

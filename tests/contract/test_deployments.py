@@ -17,20 +17,20 @@ pytest.importorskip("together", reason="needs the vendors' extras")
 pytest.importorskip("boto3", reason="needs the vendors' extras")
 
 from served import at_the_vendor, trained, wait_until
+from vendors.serving import Playing, play
 
-from unitune import registry
-from unitune.abilities import Switches
+from unitune.backends import registry
+from unitune.backends.capabilities import Switches
 from unitune.cli import main as cli
 from unitune.errors import BackendError, JobError, UnknownName, Unsupported, UserError
-from unitune.home import home
-from unitune.job import Data
+from unitune.job.job import Data
 from unitune.ledger import Ledger
 from unitune.ledger.holders import this_process
 from unitune.runs import deploying, deployment, reaper
 from unitune.runs.deploying import answering, deploy, deployments, find_deployment, standing
 from unitune.runs.run import Run
 from unitune.testing.loopback import Fault
-from unitune_providers.loopback.playing import Playing, play
+from unitune.workspace.home import home
 
 OPTIONS = {"together": {"config": "cr_one"}, "bedrock": {}}
 DEPLOY = {"together": r"/deployments$", "bedrock": r"/custom-model-deployments"}

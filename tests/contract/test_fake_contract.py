@@ -8,7 +8,7 @@ from typing import ClassVar
 import pytest
 from pydantic import JsonValue
 
-from unitune.backend import Guarantee
+from unitune.backends.protocol import Guarantee
 from unitune.testing import BackendContract, FakeBackend
 
 

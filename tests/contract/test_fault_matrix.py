@@ -18,12 +18,14 @@ pytest.importorskip("together", reason="needs the vendors' extras")
 pytest.importorskip("google.genai", reason="needs the vendors' extras")
 pytest.importorskip("boto3", reason="needs the vendors' extras")
 
-from unitune import registry
-from unitune.backend import SAFE_TO_REPEAT, Guarantee, State
+from vendors.serving import PARTS, Playing, play
+
+from unitune.backends import registry
+from unitune.backends.offer import Offer
+from unitune.backends.protocol import SAFE_TO_REPEAT, Guarantee, State
 from unitune.cli.runviews import print_run
 from unitune.errors import BackendError, UnituneError, Unreachable, UserError
-from unitune.job import Data, Job
-from unitune.offer import Offer
+from unitune.job.job import Data, Job
 from unitune.runs.run import Run, launch, runs
 from unitune.testing.loopback import (
     OF_VENDORS,
@@ -32,7 +34,6 @@ from unitune.testing.loopback import (
     Conduct,
     Fault,
 )
-from unitune_providers.loopback.playing import PARTS, Playing, play
 
 SETTLE_SECONDS = 1.5
 ENDING = (State.CANCELLING, State.CANCELLED)

@@ -14,17 +14,18 @@ pytest.importorskip("together", reason="needs the vendors' extras")
 pytest.importorskip("google.genai", reason="needs the vendors' extras")
 pytest.importorskip("boto3", reason="needs the vendors' extras")
 
-from unitune.abilities import ImportedJob
-from unitune.backend import State
+from vendors.serving import PARTS, Playing, play
+
+from unitune.backends.capabilities import ImportedJob
+from unitune.backends.protocol import State
 from unitune.data.load import load
 from unitune.errors import DataError, UnituneError, UnknownName, Unsupported, UserError
-from unitune.evaluate.asking.recorded import read_answers
-from unitune.importing import ANSWERS, OLD_MODEL, import_job, record_answers
-from unitune.job import Data, Job, Tuning
+from unitune.evaluate.inference.recorded import read_answers
+from unitune.importers.vendor_jobs import ANSWERS, OLD_MODEL, import_job, record_answers
+from unitune.job.contenders import Recorded, Tuned
+from unitune.job.job import Data, Job, Tuning
 from unitune.runs.run import Run, launch
-from unitune.specs.contenders import Recorded, Tuned
 from unitune.testing.loopback import Conduct, Fault
-from unitune_providers.loopback.playing import PARTS, Playing, play
 from unitune_providers.openai.backend import OpenAIBackend
 
 ROWS = [

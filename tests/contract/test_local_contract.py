@@ -8,7 +8,7 @@ pytest.importorskip("torch", reason="needs the extra `local`")
 
 from tiny_model import save_tiny_model
 
-from unitune.job import Tuning
+from unitune.job.job import Tuning
 from unitune.testing.contract import BackendContract
 
 

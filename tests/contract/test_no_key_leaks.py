@@ -22,16 +22,17 @@ pytest.importorskip("together", reason="needs the vendors' extras")
 pytest.importorskip("google.genai", reason="needs the vendors' extras")
 pytest.importorskip("boto3", reason="needs the vendors' extras")
 
-from unitune import registry
-from unitune.backend import State
+from vendors.serving import PARTS, Playing, play
+from vendors.together import vendor as together
+
+from unitune.backends import registry
+from unitune.backends.protocol import State
 from unitune.errors import UnituneError
-from unitune.job import Data, Job
+from unitune.job.job import Data, Job
 from unitune.planning.plan import plan
 from unitune.runs.run import Run, launch, runs
 from unitune.testing.contract import ROWS, ask
 from unitune.testing.loopback import Answer, Asked, Vendor
-from unitune_providers.loopback.playing import PARTS, Playing, play
-from unitune_providers.loopback.together import vendor as together
 from unitune_providers.vertex import cloud as vertex_cloud
 
 SECRETS = {

@@ -7,12 +7,12 @@ from typing import ClassVar
 
 import pytest
 from pydantic import JsonValue
+from vendors.openai.vendor import KEY, OpenAIVendor
 
-from unitune import registry
-from unitune.job import Tuning
+from unitune.backends import registry
+from unitune.job.job import Tuning
 from unitune.testing.contract import ROWS, BackendContract
 from unitune.testing.loopback import Conduct, Server, serve
-from unitune_providers.loopback.openai.vendor import KEY, OpenAIVendor
 
 
 class TestOpenAIBackend(BackendContract):

@@ -16,13 +16,14 @@ import pytest
 
 pytest.importorskip("openai", reason="needs the extra openai")
 
-from unitune import registry
-from unitune.backend import State
-from unitune.job import Data, Job
-from unitune.offer import Offer
+from vendors.openai.vendor import KEY, OpenAIVendor
+
+from unitune.backends import registry
+from unitune.backends.offer import Offer
+from unitune.backends.protocol import State
+from unitune.job.job import Data, Job
 from unitune.runs.run import launch
 from unitune.testing.loopback import Answer, Asked, Fault, Server, serve
-from unitune_providers.loopback.openai.vendor import KEY, OpenAIVendor
 
 CREATE = r"/fine_tuning/jobs$"
 NEITHER = ("metadata", "user_provided_suffix")

@@ -22,15 +22,15 @@ pytest.importorskip("boto3", reason="needs the extra `bedrock`")
 
 from crash.postgres import STORES, a_store, the_server
 from served import at_the_vendor, trained, wait_until
+from vendors.serving import Playing, play
 
 from unitune.errors import Busy, UnituneError, Unreachable
-from unitune.home import home
 from unitune.ledger import DeploymentRecord, Ledger
 from unitune.ledger.holders import Holder, this_process
 from unitune.runs import deploying, deployment, reaper, reaping
 from unitune.runs.deploying import deploy, deployments, without_reaper
 from unitune.runs.run import Run
-from unitune_providers.loopback.playing import Playing, play
+from unitune.workspace.home import home
 
 DELETE = r"/custom-model-deployments"
 QUICK_REAPER = """

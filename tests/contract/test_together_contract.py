@@ -10,11 +10,11 @@ import pytest
 pytest.importorskip("together", reason="needs the extra `together`")
 
 from pydantic import JsonValue
+from vendors.together.vendor import KEY, TogetherVendor
 
-from unitune import registry
+from unitune.backends import registry
 from unitune.testing.contract import BackendContract
 from unitune.testing.loopback import Conduct, Server, serve
-from unitune_providers.loopback.together.vendor import KEY, TogetherVendor
 from unitune_providers.together import endpoints as together_endpoints
 from unitune_providers.together import files as together_files
 

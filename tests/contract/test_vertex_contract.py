@@ -11,11 +11,12 @@ import pytest
 pytest.importorskip("google.genai", reason="needs the extra `vertex`")
 pytest.importorskip("google.cloud.storage", reason="needs the extra `vertex`")
 
-from unitune import registry
-from unitune.job import Tuning
+from vendors.vertex.vendor import VertexVendor, environment
+
+from unitune.backends import registry
+from unitune.job.job import Tuning
 from unitune.testing.contract import COLOURS, BackendContract
 from unitune.testing.loopback import Conduct, Server, serve
-from unitune_providers.loopback.vertex.vendor import VertexVendor, environment
 
 
 def wire_row(thing: str, colour: str) -> str:

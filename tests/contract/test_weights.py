@@ -12,10 +12,11 @@ import pytest
 pytest.importorskip("openai", reason="needs the vendors' extras")
 pytest.importorskip("together", reason="needs the vendors' extras")
 
+from vendors.serving import PARTS, Playing, play
+
 from unitune.cli import main as cli
-from unitune.job import Data, Job
+from unitune.job.job import Data, Job
 from unitune.runs.run import Run, launch
-from unitune_providers.loopback.playing import PARTS, Playing, play
 
 Say = Callable[..., str]
 

@@ -4,8 +4,9 @@ every step in turn.
 Usage: python batch_killing.py SCENE FOLDER
 
 A step is before, within or after a write to ``batches.jsonl``, and before or after a write of
-answers and a verb of `unitune.abilities.Batches`. SCENE is what the comparison meets: ``lost``, a
-vendor that loses its first answer, or ``changed``, open batches, one of them of another prompt.
+answers and a verb of `unitune.backends.capabilities.Batches`. SCENE is what the comparison meets:
+``lost``, a vendor that loses its first answer, or ``changed``, open batches, one of them of another
+prompt.
 
 Prints one JSON line for the undisturbed comparison and one for each kill. The child is a fork; the
 vendor is the fake's folder, which outlives it.
@@ -25,12 +26,12 @@ from itertools import repeat
 from pathlib import Path
 from typing import Any
 
-from unitune import registry
-from unitune.evaluate.asking import batchcreate, batching
-from unitune.evaluate.asking.batchfile import BatchFile
-from unitune.evaluate.asking.journal import Journal
+from unitune.backends import registry
 from unitune.evaluate.compare import compare
-from unitune.job import Job
+from unitune.evaluate.inference import batch_runner, batch_submit
+from unitune.evaluate.inference.batch_file import BatchFile
+from unitune.evaluate.inference.journal import Journal
+from unitune.job.job import Job
 from unitune.runs.run import launch
 from unitune.testing import FakeBackend
 
@@ -212,7 +213,7 @@ def trial(template: Path, place: Path, scene: str, at: int) -> dict[str, object]
 def main(scene: str, folder: str) -> None:
     offer = registry.offer("fake").model_copy(update={"settle_seconds": SETTLE_SECONDS})
     registry.offer = lambda _: offer
-    for module in (batching, batchcreate):
+    for module in (batch_runner, batch_submit):
         module.pauses = lambda *_: repeat(0.001)
     template = Path(folder) / "template"
     template.mkdir()

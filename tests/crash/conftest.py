@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from crash.postgres import STORES, a_store
 
-from unitune import registry
-from unitune.backend import Guarantee
+from unitune.backends import registry
+from unitune.backends.protocol import Guarantee
 from unitune.testing import FakeBackend
 
 

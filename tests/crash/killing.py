@@ -22,10 +22,10 @@ from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 
-from unitune import locks, patience, registry
-from unitune.backend import Guarantee, State
+from unitune.backends import registry, retry
+from unitune.backends.protocol import Guarantee, State
 from unitune.errors import UnituneError
-from unitune.job import Data, Job
+from unitune.job.job import Data, Job
 from unitune.ledger import database, deployments, holders, leases, ledger, records, sqlite
 from unitune.runs import (
     creating,
@@ -33,18 +33,19 @@ from unitune.runs import (
     duplicates,
     handle,
     launching,
+    recovery,
     run,
-    settling,
     uploading,
 )
 from unitune.runs.run import Run, launch, runs
 from unitune.testing import FakeBackend, fake, fake_vendor
+from unitune.workspace import locks
 
-LAUNCHING = (creating, deleting, duplicates, handle, launching, run, settling, uploading)
-ACTING = (*LAUNCHING, locks, patience, fake, fake_vendor)
+LAUNCHING = (creating, deleting, duplicates, handle, launching, run, recovery, uploading)
+ACTING = (*LAUNCHING, locks, retry, fake, fake_vendor)
 RECORDING = (database, deployments, holders, leases, ledger, records, sqlite)
 OURS = {str(module.__file__) for module in (*ACTING, *RECORDING)}
-SEARCH = {str(settling.__file__)}
+SEARCH = {str(recovery.__file__)}
 SETTLE_SECONDS = 0.05
 """The fake's list shows a job at once; so long that the search is begun again."""
 Trace = Callable[[FrameType, str, object], object]

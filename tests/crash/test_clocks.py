@@ -10,7 +10,7 @@ import pytest
 from crash.forks import Fork, eventually, stop_here, stopped
 from crash.killing import a_job, jobs_at_the_vendor
 
-from unitune.backend import Launch, State
+from unitune.backends.protocol import Launch, State
 from unitune.errors import Busy
 from unitune.ledger import holders, leases
 from unitune.runs.run import Run, launch, runs

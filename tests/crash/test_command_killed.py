@@ -16,7 +16,7 @@ pytest.importorskip("torch", reason="needs the extra `local`")
 
 from tiny_model import save_tiny_model, write_rows
 
-from unitune.job import Data, Job, Tuning
+from unitune.job.job import Data, Job, Tuning
 
 PATIENCE_SECONDS = 120
 COMMAND = [sys.executable, "-m", "unitune"]

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from unitune.backend import Guarantee
+from unitune.backends.protocol import Guarantee
 
 KILLING = Path(__file__).parent / "killing.py"
 STRIDE = {"launch": 59, "settle": 2, "cancel": 23, "resume": 23}

@@ -13,7 +13,7 @@ import pytest
 from crash.forks import stop_here, stopped
 from crash.killing import a_job, jobs_at_the_vendor
 
-from unitune.backend import Guarantee, State
+from unitune.backends.protocol import Guarantee, State
 from unitune.errors import Busy, Unreachable
 from unitune.ledger import Ledger, holders, leases
 from unitune.runs import creating

@@ -10,7 +10,7 @@ import pytest
 from crash.forks import Fork, Gate
 from crash.killing import a_job, jobs_at_the_vendor
 
-from unitune.backend import Launch, State
+from unitune.backends.protocol import Launch, State
 from unitune.ledger import Ledger
 from unitune.runs.run import Run, launch
 from unitune.testing import FakeBackend

@@ -18,10 +18,10 @@ pytest.importorskip("torch", reason="needs the extra `local`")
 
 from tiny_model import save_tiny_model, write_rows
 
-from unitune import registry
-from unitune.abilities import Pauses
-from unitune.backend import Launch, State, Status
-from unitune.job import Data, Job, Tuning
+from unitune.backends import registry
+from unitune.backends.capabilities import Pauses
+from unitune.backends.protocol import Launch, State, Status
+from unitune.job.job import Data, Job, Tuning
 from unitune.testing.contract import sha256_of
 from unitune_local.job_folder import JobFolder, read_events
 
@@ -31,7 +31,7 @@ PATIENCE_SECONDS = 120
 
 START_AND_LEAVE = """
 import sys
-from unitune import registry
+from unitune.backends import registry
 registry.backend("local").resume(sys.argv[1])
 """
 

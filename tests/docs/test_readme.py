@@ -14,9 +14,9 @@ import yaml
 
 from unitune.cost.budget import ProjectBudget
 from unitune.cost.prices.files import PricesFile
-from unitune.evaluate.contenders.build import check_roles
-from unitune.job import Evaluate, Job
-from unitune.specs.usage import Usage
+from unitune.evaluate.prompts.build import check_roles
+from unitune.job.job import Evaluate, Job
+from unitune.job.usage import Usage
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")

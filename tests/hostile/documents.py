@@ -14,7 +14,7 @@ from hostile.values import as_json, damaged, edited, spoilt, spoilt_lines
 from hypothesis import strategies as st
 
 from unitune.cli.schemas import document_model
-from unitune.job import Evaluate, Job
+from unitune.job.job import Evaluate, Job
 
 OF_A_JOB = (
     ("check", "job.yaml"),

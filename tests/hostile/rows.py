@@ -9,7 +9,7 @@ from hostile.examples import FILES, JOBS, as_file, job
 from hostile.values import damaged, spoilt_lines, texts
 from hypothesis import strategies as st
 
-from unitune import registry
+from unitune.backends import registry
 
 TOOL = {
     "type": "function",

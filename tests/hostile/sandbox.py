@@ -33,7 +33,7 @@ from random import Random
 from typing import Any, cast
 from unittest.mock import patch
 
-from unitune import registry
+from unitune.backends import registry
 from unitune.cli import main as cli
 from unitune.cli import output
 

@@ -25,9 +25,9 @@ from hostile.sandbox import Sandbox
 from hostile.throwing import throw
 from hostile.values import TEXTS
 
-from unitune import yamlfile
 from unitune.cli import output
 from unitune.errors import JobError
+from unitune.workspace import yaml_file
 
 pytestmark = pytest.mark.filterwarnings("ignore:Generating overly large repr")
 EXAMPLES, EXAMPLES_A_COMMAND = 20, 4
@@ -85,12 +85,12 @@ def faults_found(examples: int = 60) -> set[str]:
 
 def test_a_planted_bug_is_found_and_named(monkeypatch: pytest.MonkeyPatch) -> None:
     """A function deep inside fails for a class of input: values that a file may not hold."""
-    problem = yamlfile.problem
+    problem = yaml_file.problem
 
-    def faulty(document: yamlfile.Document, at: Any, text: str) -> str:
+    def faulty(document: yaml_file.Document, at: Any, text: str) -> str:
         return {}[text] if text.startswith("is ") else problem(document, at, text)
 
-    monkeypatch.setattr(yamlfile, "problem", faulty)
+    monkeypatch.setattr(yaml_file, "problem", faulty)
     assert any(fault.startswith("exit 70: KeyError in unitune/") for fault in faults_found())
 
 
@@ -107,7 +107,7 @@ def test_a_planted_file_elsewhere_is_found(monkeypatch: pytest.MonkeyPatch, tmp_
         (tmp_path / "elsewhere").write_text("x")
         raise JobError("no")
 
-    monkeypatch.setattr(yamlfile, "read", faulty)
+    monkeypatch.setattr(yaml_file, "read", faulty)
     assert any("writes outside its folder" in fault for fault in faults_found())
     assert not (tmp_path / "elsewhere").exists()
 

@@ -22,10 +22,10 @@ import pytest
 pytest.importorskip("openai", reason="needs the extra `openai`")
 
 from openai import OpenAI
+from vendors.openai.vendor import KEY, OpenAIVendor
 
 from unitune.data.load import load
 from unitune.testing.loopback import Conduct, Server, serve
-from unitune_providers.loopback.openai.vendor import KEY, OpenAIVendor
 
 pytestmark = pytest.mark.slow
 

@@ -17,7 +17,7 @@ USE = """
 import asyncio
 from unitune import Job, Request, launch, plan
 from unitune.data.example import Message
-from unitune.registry import backend, backend_names
+from unitune.backends.registry import backend, backend_names
 
 assert "stranger" in backend_names()
 job = Job(name="demo", model="words", backend="stranger",
@@ -90,7 +90,7 @@ def test_a_strangers_backend_is_planned_and_launched_like_ours(
 
 
 def test_without_the_package_its_name_is_unknown(tmp_path: Path) -> None:
-    code = "from unitune.registry import backend; backend('stranger')"
+    code = "from unitune.backends.registry import backend; backend('stranger')"
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False
     )

@@ -7,8 +7,8 @@ import sys
 from dataclasses import replace
 from decimal import Decimal
 
-from unitune import registry
-from unitune.abilities import Deploys
+from unitune.backends import registry
+from unitune.backends.capabilities import Deploys
 from unitune.cli.money import between, dollars
 from unitune.cli.output import confirmed
 from unitune.cost.budget import HostingBudget, ProjectBudget
@@ -16,9 +16,9 @@ from unitune.cost.prices.book import PriceBook, book_for
 from unitune.cost.spread import Spread
 from unitune.errors import DataError, OverBudget, UserError
 from unitune.evaluate import retention
-from unitune.evaluate.asking.pricing import AnswerPrices, answer_prices
-from unitune.evaluate.asking.spending import most_usd
-from unitune.job import Job
+from unitune.evaluate.inference.budget import most_usd
+from unitune.evaluate.inference.pricing import AnswerPrices, answer_prices
+from unitune.job.job import Job
 from unitune.planning.feasibility import on_its_own_name
 from unitune.planning.money import money_of
 from unitune.planning.plan import answers, plan

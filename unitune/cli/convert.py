@@ -45,10 +45,10 @@ def convert(
     """
     from tempfile import TemporaryFile
 
+    from unitune.backends.conversion import decode_file, encode_file
     from unitune.cli.outfile import ROWS, check_place
     from unitune.cli.output import aside, console
     from unitune.cli.spool import deliver, print_formats, take
-    from unitune.conversion import decode_file, encode_file
     from unitune.errors import DataError, UnknownName, UserError
 
     if list_formats:

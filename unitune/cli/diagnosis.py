@@ -11,13 +11,13 @@ from pydantic import BaseModel
 from rich.text import Text
 
 import unitune
-from unitune import registry
-from unitune.abilities import Diagnoses
+from unitune.backends import registry
+from unitune.backends.capabilities import Diagnoses
 from unitune.cli.hosting import unwatched
 from unitune.cli.output import console, facts
 from unitune.errors import UnituneError, UserError
-from unitune.home import home
 from unitune.runs.deploying import without_reaper
+from unitune.workspace.home import home
 
 
 class BackendDiagnosis(BaseModel):

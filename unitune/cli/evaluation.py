@@ -19,7 +19,7 @@ from unitune.cli.options import (
 from unitune.errors import UserError
 
 if TYPE_CHECKING:
-    from unitune.job import Job
+    from unitune.job.job import Job
 
 if TYPE_CHECKING:
     from unitune.runs.run import Run
@@ -91,7 +91,7 @@ def compare(
     from unitune.cost.budget import HostingBudget
     from unitune.evaluate.compare import compare as make_comparison
     from unitune.evaluate.compare import default_folder
-    from unitune.job import Job
+    from unitune.job.job import Job
     from unitune.report.terminal import comparison_view
     from unitune.runs.deploying import needs_deployment
 
@@ -145,7 +145,7 @@ def _newest(job: Job) -> Run:
     """Return the run whose model is judged where the user names none."""
     from unitune.cost.prices.book import offer_for
     from unitune.data.split import load_splits
-    from unitune.evaluate.contenders.under_test import judged
+    from unitune.evaluate.prompts.tuned_run import judged
     from unitune.planning.feasibility import on_its_own_name
 
     return judged(on_its_own_name(job, offer_for(job)), load_splits(job), None).run

@@ -10,7 +10,7 @@ import time
 
 from rich.text import Text
 
-from unitune.backend import FIGURES, Event, State
+from unitune.backends.protocol import FIGURES, Event, State
 from unitune.cli.money import so_far
 from unitune.cli.output import aside, console, duration, print_json, print_raw
 from unitune.cli.runviews import (

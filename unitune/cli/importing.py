@@ -15,9 +15,9 @@ from unitune.cli.options import Quiet
 from unitune.errors import BackendError, UserError
 
 if TYPE_CHECKING:
-    from unitune.data.findings import Finding
-    from unitune.importing import Imported
-    from unitune.suites.bring import Brought
+    from unitune.findings import Finding
+    from unitune.importers.import_suite import Brought
+    from unitune.importers.vendor_jobs import Imported
 
 SHOWN = 20
 """Things without a counterpart that are named; more of them are counted."""
@@ -55,7 +55,7 @@ def import_sources(
     $ unitune import promptfoo:promptfooconfig.yaml --dir evals
     $ unitune import inspect:base.eval inspect:tuned.eval --dir evals[/dim]
     """
-    from unitune.suites.bring import is_suite
+    from unitune.importers.import_suite import is_suite
 
     if any(map(is_suite, sources)):
         if answers is not None:
@@ -71,7 +71,7 @@ def import_sources(
 
 def _bring(sources: list[str], directory: Path, *, drop: bool, quiet: bool) -> None:
     from unitune.cli.output import aside, console
-    from unitune.suites.bring import CannotBring, bring
+    from unitune.importers.import_suite import CannotBring, bring
 
     try:
         brought = bring(sources, directory, drop=drop)
@@ -132,7 +132,7 @@ def _say_what_is_next(brought: Brought, directory: Path) -> None:
 
 def _import_job(source: str, directory: Path, answers: Path | None, *, quiet: bool) -> None:
     from unitune.cli.output import console
-    from unitune.importing import import_job
+    from unitune.importers.vendor_jobs import import_job
 
     found = import_job(source, directory)
     for file in found.files:
@@ -149,7 +149,7 @@ def _import_job(source: str, directory: Path, answers: Path | None, *, quiet: bo
 def _keep_answers(found: Imported, cases: Path, directory: Path, *, quiet: bool) -> None:
     from unitune.cli.output import aside, console
     from unitune.data.load import load
-    from unitune.importing import ANSWERS, record_answers
+    from unitune.importers.vendor_jobs import ANSWERS, record_answers
 
     if found.model is None:
         raise UserError("the old job left no model, so there is nobody to ask.")

@@ -57,7 +57,7 @@ def check(
     from unitune.cli.datareport import print_report
     from unitune.cli.output import exit_for_errors, print_json
     from unitune.data.check import check_file, check_job
-    from unitune.job import Job
+    from unitune.job.job import Job
 
     if file.suffix in (".yaml", ".yml"):
         from unitune.evaluate.readiness import backend_findings, readiness_findings
@@ -86,7 +86,7 @@ def backends(
     [dim]$ unitune backends
     $ unitune backends openai[/dim]
     """
-    from unitune import registry
+    from unitune.backends import registry
     from unitune.cli.offers import BackendList, print_backend, print_backends, view_of
     from unitune.cli.output import print_json
 
@@ -127,7 +127,7 @@ def run(
     """
     from unitune.cli.consent import consent, refuse_unready
     from unitune.cli.following import conclude, detached, follow
-    from unitune.job import Job
+    from unitune.job.job import Job
     from unitune.runs.run import launch
 
     job = Job.load(file).on(backend).within(usd_of("--budget", budget) if budget else None)
@@ -158,7 +158,7 @@ def quickstart(
     from unitune.cli.following import conclude, follow
     from unitune.cli.output import aside
     from unitune.cli.plans import print_plan
-    from unitune.job import Job
+    from unitune.job.job import Job
     from unitune.planning.plan import plan as make_plan
     from unitune.runs.run import find_run, launch
 

@@ -7,7 +7,7 @@ from typing import Self
 from pydantic import BaseModel
 from rich.table import Table
 
-from unitune.credentials import Permission, permissions
+from unitune.backends.credentials import Permission, permissions
 
 
 class KeyList(BaseModel):

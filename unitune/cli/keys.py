@@ -51,7 +51,7 @@ def allow(
 
     [dim]$ unitune keys allow https://llm.example.com LLM_API_KEY[/dim]
     """
-    from unitune import credentials
+    from unitune.backends import credentials
     from unitune.cli.output import console
 
     origin = credentials.allow(address, variable)
@@ -70,7 +70,7 @@ def remove(
 
     [dim]$ unitune keys remove https://llm.example.com LLM_API_KEY[/dim]
     """
-    from unitune import credentials
+    from unitune.backends import credentials
     from unitune.cli.output import console
     from unitune.errors import UserError
 

@@ -54,8 +54,8 @@ def pull(
 
     [dim]$ unitune models pull smollm2-135m-instruct[/dim]
     """
-    from unitune import registry
-    from unitune.abilities import Stores
+    from unitune.backends import registry
+    from unitune.backends.capabilities import Stores
     from unitune.cli.output import console, gigabytes, print_json
     from unitune.cli.progress import fetching
 
@@ -94,7 +94,7 @@ def trust(
     [dim]$ unitune trust .unitune[/dim]
     """
     from unitune.cli.output import console
-    from unitune.trust import accept
+    from unitune.workspace.trust import accept
 
     accept(folder)
     console().print(f"{folder.absolute()} is used from now on.")

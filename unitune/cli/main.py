@@ -40,7 +40,7 @@ from unitune.cli import (
 )
 from unitune.cli.streams import watched
 from unitune.errors import UnituneError
-from unitune.printable import printable
+from unitune.security.printable import printable
 
 if TYPE_CHECKING:
     from typer._click.core import Context  # typer carries its own click
@@ -170,7 +170,7 @@ def _complain(error: UnituneError) -> None:
     from rich.text import Text
 
     from unitune.cli.output import aside
-    from unitune.redaction import redacted
+    from unitune.security.redaction import redacted
 
     aside().print(Text.assemble(("Error", "bold red"), f" {redacted(str(error))}"))
 
@@ -191,7 +191,7 @@ def _machine_failed(error: Exception) -> int:
 def _confess(error: Exception) -> None:
     import traceback
 
-    from unitune.redaction import redacted
+    from unitune.security.redaction import redacted
 
     told = redacted("".join(traceback.format_exception(error)))
     advice = "This is a bug in unitune, not in your job. Please report it with the lines above."

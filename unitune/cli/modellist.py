@@ -7,10 +7,10 @@ from typing import Self
 from pydantic import BaseModel
 from rich.table import Table
 
-from unitune import registry
-from unitune.abilities import StoredModel, Stores
+from unitune.backends import registry
+from unitune.backends.capabilities import StoredModel, Stores
+from unitune.backends.offer import OfferedModel
 from unitune.cli.output import gigabytes
-from unitune.offer import OfferedModel
 
 
 class ModelList(BaseModel):

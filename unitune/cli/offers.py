@@ -9,11 +9,11 @@ from pydantic import BaseModel
 from rich.table import Table
 from rich.text import Text
 
-from unitune import registry
+from unitune.backends import registry
+from unitune.backends.offer import Offer, OfferedModel, Refused
 from unitune.cli.optionlist import OptionView, option_views
 from unitune.cli.output import console, facts
-from unitune.install import install_command
-from unitune.offer import Offer, OfferedModel, Refused
+from unitune.workspace.install import install_command
 
 
 class BackendView(BaseModel):

@@ -14,7 +14,7 @@ from unitune.errors import UserError
 if TYPE_CHECKING:
     from pydantic import JsonValue
 
-    from unitune.specs.prices import PriceEntry
+    from unitune.job.prices import PriceEntry
 
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Only the result; no progress.")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")]
@@ -80,7 +80,7 @@ def prices_given(texts: list[str], backend: str) -> list[PriceEntry]:
 
 
 def _price_given(text: str, backend: str) -> PriceEntry:
-    from unitune.specs.prices import KINDS, UNITS, PriceEntry
+    from unitune.job.prices import KINDS, UNITS, PriceEntry
 
     what, _, amount = text.partition("=")
     whose, _, kind = what.rpartition(":")

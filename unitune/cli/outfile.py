@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, cast
 
-from unitune import filesystem
 from unitune.errors import UserError
+from unitune.workspace import filesystem
 
 
 @dataclass(frozen=True, slots=True)

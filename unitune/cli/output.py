@@ -26,9 +26,9 @@ from rich.table import Table
 from rich.text import Text
 
 from unitune.cost.budget import BUDGET_CODES
-from unitune.data.findings import Finding, Severity, also, grouped
 from unitune.errors import Leak, OverBudget, UserError
-from unitune.printable import CONTROLS, printable
+from unitune.findings import Finding, Severity, also, grouped
+from unitune.security.printable import CONTROLS, printable
 
 COLOURS: dict[Severity, str] = {"error": "red", "warning": "yellow", "note": "cyan"}
 SHOWN_FINDINGS = 12

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from unitune.cli.options import GivenPrices, JobFile, Json, prices_given
-from unitune.specs.usage import MOST_REQUESTS
+from unitune.job.usage import MOST_REQUESTS
 
 
 def cost(
@@ -43,9 +43,9 @@ def cost(
 
     from unitune.cli.outfile import PAGE, check_place, replacing
     from unitune.cli.output import console, print_json
-    from unitune.job import Job
-    from unitune.owning.own import own_everywhere
-    from unitune.report.ownership.terminal import ownership_view
+    from unitune.job.job import Job
+    from unitune.report.tco.terminal import ownership_view
+    from unitune.tco.total_cost import own_everywhere
 
     job = Job.load(file)
     job = job.at(prices_given(price, backend[0] if backend and len(backend) == 1 else job.backend))
@@ -53,7 +53,7 @@ def cost(
         check_place(out, PAGE, [file])
     found = own_everywhere(job, backend or [job.backend], requests_month=requests)
     if out is not None:
-        from unitune.report.ownership.html import render
+        from unitune.report.tco.html import render
 
         with replacing(out) as page:
             page.write(render(found).encode())

@@ -20,7 +20,7 @@ from unitune.cli.options import (
 from unitune.errors import OverBudget, UserError
 
 if TYPE_CHECKING:
-    from unitune.job import Job
+    from unitune.job.job import Job
     from unitune.planning.documents import Plan
 
 Backends = Annotated[
@@ -87,7 +87,7 @@ def plan(
     from unitune.cli.output import exit_for_errors, print_json
     from unitune.cli.plans import print_plan, print_plans
     from unitune.evaluate.readiness import readiness_findings
-    from unitune.job import Job
+    from unitune.job.job import Job
     from unitune.planning import calibration
     from unitune.planning.plan import plan as make_plan
     from unitune.planning.plan import plans
@@ -172,7 +172,7 @@ def apply(
 
 
 def _names(backend: list[str] | None, *, everywhere: bool) -> list[str]:
-    from unitune import registry
+    from unitune.backends import registry
 
     if everywhere and backend:
         raise UserError("give --all or --backend, not both.")

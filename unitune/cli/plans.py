@@ -8,16 +8,16 @@ from decimal import Decimal
 from rich.table import Table
 from rich.text import Text
 
-from unitune.abilities import Forecast
+from unitune.backends.capabilities import Forecast
 from unitune.cli.money import between
 from unitune.cli.output import console, duration, facts, gigabytes, print_findings
 from unitune.cost.budget import BUDGET_CODES
 from unitune.cost.documents import LAUNCH, MONTHLY, Estimate, Line
 from unitune.cost.spread import Spread, cents
 from unitune.cost.tokens import Count
-from unitune.job import Evaluate
+from unitune.job.job import Evaluate
+from unitune.job.prices import PriceRow
 from unitune.planning.documents import NO_BACKEND, Plan, PlanSet
-from unitune.specs.prices import PriceRow
 
 
 def print_plan(found: Plan, evaluate: Evaluate) -> None:

@@ -13,14 +13,14 @@ from pydantic import BaseModel
 from rich.table import Table
 from rich.text import Text
 
-from unitune import registry
+from unitune.backends import registry
+from unitune.backends.offer import Offer
 from unitune.cli.output import console
 from unitune.cost.prices.book import PriceBook, book_here, rank
 from unitune.cost.prices.refresh import Change
 from unitune.cost.prices.staleness import Freshness, freshness
-from unitune.offer import Offer
-from unitune.specs.prices import PriceRow, SourceKind
-from unitune.today import today
+from unitune.job.prices import PriceRow, SourceKind
+from unitune.workspace.today import today
 
 AGE_STYLES: dict[Freshness, str] = {
     "fresh": "green",

@@ -14,7 +14,7 @@ from unitune.cli.options import Json
 if TYPE_CHECKING:
     from typer._click.core import Context  # typer carries its own click
 
-    from unitune.abilities import PricesTold
+    from unitune.backends.capabilities import PricesTold
     from unitune.cli.pricelist import Refreshing
 
 
@@ -47,7 +47,7 @@ def show(backend: Whose = None, *, json: Json = False) -> None:
     [dim]$ unitune prices
     $ unitune prices openai[/dim]
     """
-    from unitune import registry
+    from unitune.backends import registry
     from unitune.cli.output import print_json
     from unitune.cli.pricelist import price_list, print_all
     from unitune.cli.pricetable import print_one
@@ -109,9 +109,9 @@ def refresh(
 
 def _told(backend: str | None) -> tuple[dict[str, PricesTold], list[str]]:
     """Ask one vendor, or all; of all, those that cannot be asked are told as notes."""
-    from unitune import registry
+    from unitune.backends import registry
     from unitune.errors import BackendError, UnituneError
-    from unitune.today import today
+    from unitune.workspace.today import today
 
     if backend is not None:
         reader = registry.price_reader(backend)

@@ -8,11 +8,11 @@ from datetime import date
 from rich.table import Table
 from rich.text import Text
 
-from unitune import registry
+from unitune.backends import registry
 from unitune.cli.output import console
 from unitune.cli.pricelist import AGE_STYLES, SPEAKERS, BackendPrices, PriceView, aged
 from unitune.cost.prices.staleness import Freshness
-from unitune.specs.prices import ANY_MODEL, OF_ANSWERS, PriceRow, Unit
+from unitune.job.prices import ANY_MODEL, OF_ANSWERS, PriceRow, Unit
 
 AGE_WORDS: dict[Freshness, str] = {
     "fresh": "",

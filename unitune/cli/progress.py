@@ -13,8 +13,8 @@ from contextlib import contextmanager
 from rich.progress import BarColumn, Progress, ProgressColumn, TaskID, TextColumn
 
 from unitune.cli.output import aside
-from unitune.evaluate.asking.engine import Asked
-from unitune.printable import one_line
+from unitune.evaluate.inference.engine import Asked
+from unitune.security.printable import one_line
 
 
 @contextmanager

@@ -6,7 +6,7 @@ from decimal import Decimal
 
 from unitune.cli.money import dollars
 from unitune.errors import Unsupported
-from unitune.job import Job
+from unitune.job.job import Job
 from unitune.planning.documents import Plan
 from unitune.planning.quoting import quote
 

@@ -136,7 +136,7 @@ def pause(run: RunId, *, json: Json = False) -> None:
 
     [dim]$ unitune pause r2611[/dim]
     """
-    from unitune.backend import State
+    from unitune.backends.protocol import State
     from unitune.cli.following import wait_at_rest
     from unitune.cli.output import console, print_json
     from unitune.cli.runviews import RunView

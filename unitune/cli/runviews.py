@@ -10,7 +10,7 @@ from pydantic import BaseModel, JsonValue
 from rich.table import Table
 from rich.text import Text
 
-from unitune.backend import FIGURES, INTERRUPTED, Event, State
+from unitune.backends.protocol import FIGURES, INTERRUPTED, Event, State
 from unitune.cli.money import money_facts
 from unitune.cli.output import console, facts
 from unitune.cost.documents import Estimate

@@ -6,16 +6,16 @@ from typing import Literal
 
 from pydantic import BaseModel
 
+from unitune.backends.offer import Offer
 from unitune.cli.pricelist import PriceList
 from unitune.cli.runviews import RunView
 from unitune.cost.budget import ProjectBudget
 from unitune.cost.prices.files import PricesFile
 from unitune.data.check import DataReport
 from unitune.evaluate.results import Comparison
-from unitune.job import Job
-from unitune.offer import Offer
-from unitune.owning.documents import OwnershipList
+from unitune.job.job import Job
 from unitune.planning.documents import Plan
+from unitune.tco.documents import OwnershipList
 
 
 def document_model(

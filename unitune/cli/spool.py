@@ -2,7 +2,7 @@
 
 `take` writes rows into a temporary file, so that memory stays small, and counts what does not come
 along; `deliver` sends them to standard output or puts a file in place, whole or not at all. What
-is converted, and how, is the business of `unitune.conversion`.
+is converted, and how, is the business of `unitune.backends.conversion`.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from typing import IO
 from rich.console import Console
 from rich.text import Text
 
-from unitune import registry
+from unitune.backends import registry
+from unitune.backends.conversion import Converted
 from unitune.cli.outfile import replacing
 from unitune.cli.output import COLOURS, aside, facts, print_json_text
 from unitune.cli.streams import output_failed
-from unitune.conversion import Converted
-from unitune.data.findings import Finding
 from unitune.errors import DataError
+from unitune.findings import Finding
 
 SHOWN_ROWS = 20
 """Refused rows that are named; more of them are counted."""
@@ -97,7 +97,7 @@ def take(items: Iterable[Converted | Finding], rows: IO[bytes]) -> Told:
     """Write converted rows into a file, and return what else there is to say.
 
     Args:
-        items: From `unitune.conversion`.
+        items: From `unitune.backends.conversion`.
         rows: Where the rows go.
 
     Raises:

@@ -7,13 +7,13 @@ from dataclasses import dataclass, field
 
 from rich.text import Text
 
-from unitune import registry
+from unitune.backends import registry
 from unitune.cli.output import aside, console
 from unitune.data.example import Message
 from unitune.data.load import load
 from unitune.errors import BackendError, RunFailed
-from unitune.evaluate.asking.attempts import persist
-from unitune.evaluate.asking.pace import Pace
+from unitune.evaluate.inference.attempts import persist
+from unitune.evaluate.inference.rate_limiter import Pace
 from unitune.models import ChatModel, Request
 from unitune.runs.deploying import answering
 from unitune.runs.run import Run

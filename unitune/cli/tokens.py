@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from rich.text import Text
 
-from unitune.abilities import Piece
+from unitune.backends.capabilities import Piece
 from unitune.cli.output import console
-from unitune.job import Job
+from unitune.job.job import Job
 from unitune.planning.masks import MaskedRow, audit
 
 LEARNT = ("bold green", "bold green underline")

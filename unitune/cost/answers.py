@@ -9,18 +9,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from unitune.cost.billing import times
-from unitune.cost.tokens import Count
-from unitune.cost.workload import Workload
-from unitune.job import Evaluate, Job
-from unitune.output_limit import (
+from unitune.backends.output_limit import (
     REASONING,
     THINKING_TOKENS,
     automatic_tokens,
     is_known_to_think,
     is_served,
 )
-from unitune.specs.contenders import (
+from unitune.cost.billing import times
+from unitune.cost.tokens import Count
+from unitune.cost.workload import Workload
+from unitune.job.contenders import (
     ContenderSpec,
     FewShot,
     Instructed,
@@ -30,6 +29,7 @@ from unitune.specs.contenders import (
     Tuned,
     ZeroShot,
 )
+from unitune.job.job import Evaluate, Job
 
 MADE_INSTRUCTIONS = Count(20, 150, 2_400)
 """Tokens of a text that is made from train: at most 30 answers of at most 80 bytes."""

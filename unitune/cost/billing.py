@@ -1,4 +1,4 @@
-"""What vendors charge for, as pure functions over `unitune.offer.Billing` and counted rows.
+"""What vendors charge for, as pure functions over an offer's `Billing` and counted rows.
 
 Epochs when the vendor chooses them, rows that are too long, prompts of preference rows, packing,
 and validation. What is not known of a vendor is a range from the least to the most that any is
@@ -10,10 +10,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from fractions import Fraction
 
+from unitune.backends.offer import Billing
 from unitune.cost.tokens import Count
 from unitune.cost.workload import Lengths, Tally
-from unitune.job import Job
-from unitune.offer import Billing
+from unitune.job.job import Job
 
 TARGET_EPOCHS = 3
 LEAST_ROW_EPOCHS, MOST_ROW_EPOCHS = 100, 25_000

@@ -1,7 +1,7 @@
 """How much may be spent, and what is left of it: of a job, of a month, of a project.
 
 Pure functions over what was spent. Where that is read, and when it is looked at, is the business of
-`unitune.budgeting` (runs) and `unitune.planning.plan` (before there is one).
+`unitune.ledger.budgeting` (runs) and `unitune.planning.plan` (before there is one).
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from unitune import yamlfile
 from unitune.cost.prices.staleness import STALE_CODE
 from unitune.cost.spread import Spread, cents
-from unitune.data.findings import Finding, error, note
 from unitune.errors import JobError
-from unitune.specs.prices import PriceEntry
-from unitune.specs.spec import Spec
+from unitune.findings import Finding, error, note
+from unitune.job.prices import PriceEntry
+from unitune.security.spec import Spec
+from unitune.workspace import yaml_file
 
 FILE = "budget.yaml"
 """Of a project: in the job's folder and in those above it."""
@@ -119,11 +119,11 @@ def least(budgets: Iterable[ProjectBudget]) -> ProjectBudget:
 
 
 def _read(file: Path) -> ProjectBudget:
-    document = yamlfile.read(file)
+    document = yaml_file.read(file)
     try:
         return ProjectBudget.model_validate(document.value)
     except ValidationError as invalid:
-        raise JobError(yamlfile.explain(document, invalid, ProjectBudget)) from invalid
+        raise JobError(yaml_file.explain(document, invalid, ProjectBudget)) from invalid
 
 
 def caps(

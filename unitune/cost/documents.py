@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict
 from unitune.cost.billing import times
 from unitune.cost.spread import Spread
 from unitune.cost.tokens import Count
-from unitune.specs.prices import PriceRow
+from unitune.job.prices import PriceRow
 
 Item = Literal["training", "validation", "graders", "evaluation", "hosting", "storage", "inference"]
 LAUNCH: frozenset[Item] = frozenset({"training", "validation", "graders"})

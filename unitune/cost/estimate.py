@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from datetime import date
 from decimal import Decimal
 
+from unitune.backends.offer import Offer
 from unitune.cost import billing
 from unitune.cost.answers import Asked, asked, asks_a_model
 from unitune.cost.documents import LAUNCH, Estimate, Item, Line
@@ -21,10 +22,9 @@ from unitune.cost.prices.book import PriceBook
 from unitune.cost.spread import Spread
 from unitune.cost.tokens import Count
 from unitune.cost.workload import Workload
-from unitune.job import Job
-from unitune.offer import Offer
-from unitune.specs.contenders import ContenderSpec, FewShot, Instructed, Model, Server, ZeroShot
-from unitune.specs.prices import Kind, PriceRow, Unit
+from unitune.job.contenders import ContenderSpec, FewShot, Instructed, Model, Server, ZeroShot
+from unitune.job.job import Job
+from unitune.job.prices import Kind, PriceRow, Unit
 
 HOURS_A_MONTH = Decimal(730)
 """365 days of 24 hours in 12 months."""

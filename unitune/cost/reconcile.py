@@ -11,13 +11,13 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from unitune.backends.offer import Billing
 from unitune.cost.documents import Estimate, Line
 from unitune.cost.estimate import MILLION
 from unitune.cost.narrowing import Lesson
 from unitune.cost.spread import Spread
 from unitune.cost.tokens import Count
-from unitune.offer import Billing
-from unitune.specs.prices import PriceRow
+from unitune.job.prices import PriceRow
 
 End = Literal["succeeded", "failed", "cancelled"]
 SIX_PLACES = Decimal("0.000001")

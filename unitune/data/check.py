@@ -22,7 +22,6 @@ from pydantic import BaseModel, ConfigDict
 
 from unitune.data.dataset import Dataset, Row
 from unitune.data.example import Example
-from unitune.data.findings import Finding, error, note, warning
 from unitune.data.histogram import Lengths
 from unitune.data.load import read
 from unitune.data.overlap import RUN_WORDS, Kind, Search, SharedCase
@@ -31,7 +30,8 @@ from unitune.data.rows import Use
 from unitune.data.seen import BATCH_ROWS
 from unitune.data.split import Inputs, Splits, seed_of, split, too_few_rows, validation_rows
 from unitune.data.spool import Spool
-from unitune.job import Data, Job
+from unitune.findings import Finding, error, note, warning
+from unitune.job.job import Data, Job
 
 Purpose = Literal["train", "validation", "test"]
 

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from pydantic import JsonValue
 
-from unitune.data.findings import Finding, clip, error
+from unitune.findings import Finding, clip, error
 
 Flat = dict[str, JsonValue]
 

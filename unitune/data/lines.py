@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from io import BufferedReader
 
-from unitune.data.findings import Finding, error, note
+from unitune.findings import Finding, error, note
 
 # UTF-32's little-endian mark begins with UTF-16's, so it stands first.
 _MARKS = {

@@ -17,15 +17,15 @@ from pathlib import Path
 from typing import TypeVar
 
 from unitune.data.dataset import Dataset, Row
-from unitune.data.findings import Finding, error, note
 from unitune.data.lines import Lines
 from unitune.data.mapping import ByUsualNames, Mapping, mapping_of
 from unitune.data.records import Record, json_records
 from unitune.data.rows import Use, examples, is_mapped
 from unitune.data.tables import table_records
 from unitune.errors import DataError, nearest
-from unitune.filesystem import opened
-from unitune.job import Data
+from unitune.findings import Finding, error, note
+from unitune.job.job import Data
+from unitune.workspace.filesystem import opened
 
 JSON_LINES = (".jsonl", ".ndjson", ".json")
 DELIMITERS = {".csv": ",", ".tsv": "\t"}

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Protocol
 
 from pydantic import JsonValue
 
-from unitune.data.findings import Finding, clip, error
 from unitune.data.foreign import SYSTEM
 from unitune.errors import nearest
-from unitune.job import Columns, Data, Template
+from unitune.findings import Finding, clip, error
+from unitune.job.job import Columns, Data, Template
 
 if TYPE_CHECKING:
     import jinja2

@@ -13,10 +13,10 @@ from typing import cast
 
 from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
 
-from unitune.data.complaints import explain
 from unitune.data.example import TRIPLE, Message
-from unitune.data.findings import Finding, clip, error
 from unitune.data.mapping import Flat, turns
+from unitune.data.validation_errors import explain
+from unitune.findings import Finding, clip, error
 
 INPUT_KEYS = ("messages", "tools", "parallel_tool_calls")
 """What stands in `input`; the last is OpenAI's and is kept as a key of the row."""

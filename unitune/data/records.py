@@ -16,8 +16,8 @@ from typing import NoReturn, cast
 
 from pydantic import JsonValue
 
-from unitune.data.findings import Finding, clip, error, warning
 from unitune.data.lines import Blanks, Line
+from unitune.findings import Finding, clip, error, warning
 
 MAX_DEPTH = 100
 """Lists and objects inside one another: no row needs it, and pydantic ends at about 250."""

@@ -15,8 +15,8 @@ from pydantic_core import PydanticSerializationError
 
 from unitune.data.dataset import Row
 from unitune.data.example import Example, digest
-from unitune.data.findings import Finding, clip, error, warning
 from unitune.data.seen import KEY_BYTES, FirstSeen
+from unitune.findings import Finding, clip, error, warning
 
 ANSWER_BYTES = 8
 """Of a hash; it is only held against those of rows that ask the same."""

@@ -13,14 +13,14 @@ from typing import Literal
 
 from pydantic import JsonValue, ValidationError
 
-from unitune.data.complaints import explain
 from unitune.data.example import Example, Message
-from unitune.data.findings import Finding, error, warning
 from unitune.data.foreign import settled
 from unitune.data.mapping import ByUsualNames, Mapping, turns
 from unitune.data.preferences import is_preference, triple
 from unitune.data.records import Record
+from unitune.data.validation_errors import explain
 from unitune.errors import nearest
+from unitune.findings import Finding, error, warning
 
 Use = Literal["sft", "dpo", "rft", "case", "any"]
 """What a row is for: training by a method, a case to be judged on, or not known."""

@@ -16,11 +16,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from unitune.data.dataset import Dataset, Row
-from unitune.data.findings import Finding, error
 from unitune.data.load import load
 from unitune.data.spool import SpooledRows
 from unitune.errors import DataError
-from unitune.job import Job
+from unitune.findings import Finding, error
+from unitune.job.job import Job
 
 if TYPE_CHECKING:
     import numpy as np

@@ -13,10 +13,10 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Self
 
-from unitune.data.findings import Finding, error
 from unitune.data.lines import Blanks, Line
 from unitune.data.mapping import Mapping
 from unitune.data.records import Record
+from unitune.findings import Finding, error
 
 _QUOTING = (
     "Put a value that holds a quote, the separator or a line break in quotes, and write a quote "

@@ -28,8 +28,8 @@ from unitune.evaluate.gate import is_known
 from unitune.evaluate.results import Answer, Frozen, Regression
 from unitune.evaluate.scorers import Kind, Scorer
 from unitune.evaluate.statistics.paired import compare_paired
-from unitune.filesystem import content_of, replacing
-from unitune.job import Job
+from unitune.job.job import Job
+from unitune.workspace.filesystem import content_of, replacing
 
 LEAST_OVERLAP = 0.9
 """Share of the file's cases, and of today's, that must be in both (facts/eval-harness.md, 8.4)."""

@@ -23,35 +23,35 @@ from typing import TYPE_CHECKING
 
 from pydantic import JsonValue
 
-from unitune import registry
+from unitune.backends import registry
 from unitune.cost.budget import HostingBudget
 from unitune.cost.prices.book import book_for
 from unitune.data.split import Splits, load_splits
 from unitune.errors import JobError, UnknownName, UserError
 from unitune.evaluate import baseline
-from unitune.evaluate.asking.batchcreate import answers_in_batches, batching_backend
-from unitune.evaluate.asking.engine import Asked
-from unitune.evaluate.asking.journal import open_journal
-from unitune.evaluate.asking.pricing import AnswerPrices, answer_prices
-from unitune.evaluate.asking.sources import check_sources
-from unitune.evaluate.asking.spending import ScorerPurse, Spending
 from unitune.evaluate.conclude import conclude
-from unitune.evaluate.contenders.build import build, check_roles, needs_train
-from unitune.evaluate.contenders.training import check_prompts
 from unitune.evaluate.evidence import requirements
-from unitune.evaluate.examine import Examination, Notify, examine
+from unitune.evaluate.inference.batch_submit import answers_in_batches, batching_backend
+from unitune.evaluate.inference.budget import ScorerPurse, Spending
+from unitune.evaluate.inference.engine import Asked
+from unitune.evaluate.inference.journal import open_journal
+from unitune.evaluate.inference.pricing import AnswerPrices, answer_prices
+from unitune.evaluate.inference.sources import check_sources
+from unitune.evaluate.prompts.build import build, check_roles, needs_train
+from unitune.evaluate.prompts.training import check_prompts
 from unitune.evaluate.results import Comparison
+from unitune.evaluate.runner import Examination, Notify, examine
 from unitune.evaluate.statistics.sample_size import foresight
 from unitune.evaluate.task import Task, prepare
-from unitune.filesystem import private_folder
-from unitune.home import EVALUATION, home, make_home
-from unitune.job import Job
+from unitune.job.contenders import Model, Recorded, Server, Tuned
+from unitune.job.job import Job
 from unitune.planning.feasibility import on_its_own_name
-from unitune.specs.contenders import Model, Recorded, Server, Tuned
+from unitune.workspace.filesystem import private_folder
+from unitune.workspace.home import EVALUATION, home, make_home
 
 if TYPE_CHECKING:
-    from unitune.evaluate.contenders.training import Training
-    from unitune.evaluate.contenders.under_test import Judged
+    from unitune.evaluate.prompts.training import Training
+    from unitune.evaluate.prompts.tuned_run import Judged
     from unitune.runs.run import Run
 
 
@@ -270,7 +270,7 @@ def _given_folder(out: str | os.PathLike[str]) -> Path:
 def _tuned_by(job: Job, splits: Splits, run: Run | None) -> Judged | None:
     """Return the run that made the tuned model; None when every contender is prompted."""
     if any(isinstance(spec, Tuned) for spec in job.evaluate.contenders):
-        from unitune.evaluate.contenders.under_test import judged  # noqa: PLC0415 - loads the ledger
+        from unitune.evaluate.prompts.tuned_run import judged  # noqa: PLC0415 - loads the ledger
 
         return judged(job, splits, run)
     if run is not None:

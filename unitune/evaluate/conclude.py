@@ -15,18 +15,18 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from decimal import Decimal
 
-from unitune import __version__, registry
+from unitune import __version__
+from unitune.backends import registry
 from unitune.data.example import digest_all
 from unitune.errors import BackendError
 from unitune.evaluate import gate
-from unitune.evaluate.contenders.build import prompt_kind
-from unitune.evaluate.contenders.dev import best_baseline, errors_on_dev
-from unitune.evaluate.contenders.training import Training
 from unitune.evaluate.evidence import Requirements, gather, measures_of
-from unitune.evaluate.examine import Answered, Examined
 from unitune.evaluate.grading import Graded, grade
 from unitune.evaluate.grouping import clusters_of, slices_of
 from unitune.evaluate.pairing import LEVEL, Pairing, own_interval
+from unitune.evaluate.prompts.build import prompt_kind
+from unitune.evaluate.prompts.dev import best_baseline, errors_on_dev
+from unitune.evaluate.prompts.training import Training
 from unitune.evaluate.readings import Judgement, judge
 from unitune.evaluate.results import (
     BaselineResult,
@@ -38,10 +38,11 @@ from unitune.evaluate.results import (
     Retained,
 )
 from unitune.evaluate.retention import Retention
+from unitune.evaluate.runner import Answered, Examined
 from unitune.evaluate.statistics.paired import Verdict
 from unitune.evaluate.task import Task
-from unitune.job import Job
-from unitune.specs.contenders import FewShot, Model, Recorded, Server
+from unitune.job.contenders import FewShot, Model, Recorded, Server
+from unitune.job.job import Job
 
 
 def conclude(

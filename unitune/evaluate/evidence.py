@@ -21,7 +21,7 @@ from unitune.evaluate.readings import Judgement, Reading
 from unitune.evaluate.results import Regression
 from unitune.evaluate.statistics.paired import own_score
 from unitune.evaluate.task import Task
-from unitune.job import Gate, Job
+from unitune.job.job import Gate, Job
 
 
 @dataclass(frozen=True, slots=True)

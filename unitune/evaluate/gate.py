@@ -40,7 +40,7 @@ from functools import partial
 from typing import Literal, TypeGuard
 
 from unitune.evaluate.results import GateCheck, GateResult, Regression, VerdictName
-from unitune.job import Gate, Guard
+from unitune.job.job import Gate, Guard
 
 MOST_ERRORS = 0.02
 """Larger shares of cases in error say more about the vendor than about the model.

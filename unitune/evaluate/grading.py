@@ -13,12 +13,12 @@ from itertools import chain, islice
 from statistics import fmean
 from typing import TypeVar
 
-from unitune.evaluate.asking.spending import usd
-from unitune.evaluate.examine import Answered
+from unitune.evaluate.inference.budget import usd
 from unitune.evaluate.results import Answer, Record
+from unitune.evaluate.runner import Answered
 from unitune.evaluate.scorers import Attempt, Sums
 from unitune.evaluate.task import Task
-from unitune.job import TokenPrice
+from unitune.job.job import TokenPrice
 
 Item = TypeVar("Item")
 

@@ -16,7 +16,7 @@ from pydantic import JsonValue
 
 from unitune.data.example import Example, digest
 from unitune.errors import JobError
-from unitune.job import Evaluate
+from unitune.job.job import Evaluate
 
 SMALLEST_SLICE = 10
 """Slices of fewer cases are not looked at: they show noise, and each takes part of the others'

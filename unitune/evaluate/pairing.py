@@ -22,7 +22,7 @@ from unitune.evaluate.statistics.families import benjamini_hochberg, holm
 from unitune.evaluate.statistics.intervals import Interval
 from unitune.evaluate.statistics.paired import PairedResult, compare_paired, own_score
 from unitune.evaluate.task import Task
-from unitune.job import Stakes
+from unitune.job.job import Stakes
 
 LEVEL = 0.95
 """Of every interval that is shown."""

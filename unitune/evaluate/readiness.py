@@ -10,26 +10,26 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from unitune import registry
-from unitune.credentials import check_allowed
+from unitune.backends import registry
+from unitune.backends.credentials import check_allowed
 from unitune.data.dataset import Row
-from unitune.data.findings import Finding, error, note
 from unitune.data.load import load, read
 from unitune.errors import DataError, MissingExtra, UnituneError
-from unitune.evaluate.asking.sources import keys_sent
 from unitune.evaluate.baseline import standing
-from unitune.evaluate.contenders.build import check_roles
 from unitune.evaluate.evidence import pinned_cases
 from unitune.evaluate.grouping import clusters_of, slices_of
+from unitune.evaluate.inference.sources import keys_sent
+from unitune.evaluate.prompts.build import check_roles
 from unitune.evaluate.scorers import Scorer, Setting, build, check_expected
 from unitune.evaluate.scorers.expected import check_telling
 from unitune.evaluate.scorers.functions import check_function
 from unitune.evaluate.task import once_each
-from unitune.job import Job
+from unitune.findings import Finding, error, note
+from unitune.job.contenders import Model
+from unitune.job.job import Job
+from unitune.job.scorers import MEASURES, Embedding, Labelled, OpenAIGrader, PythonFunction
 from unitune.planning.feasibility import offer_findings, on_its_own_name
-from unitune.specs.contenders import Model
-from unitune.specs.scorers import MEASURES, Embedding, Labelled, OpenAIGrader, PythonFunction
-from unitune.today import today
+from unitune.workspace.today import today
 
 
 def backend_findings(job: Job) -> tuple[Finding, ...]:

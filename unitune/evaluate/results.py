@@ -16,8 +16,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from unitune.data.example import Message
 from unitune.data.overlap import SharedCase
 from unitune.errors import MissingExtra
+from unitune.job.contenders import Role
 from unitune.models import ToolCalls
-from unitune.specs.contenders import Role
 
 if TYPE_CHECKING:
     import pandas as pd

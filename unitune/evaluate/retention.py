@@ -14,7 +14,7 @@ base shows a little less than all of it. SmolLM2-135M-Instruct gets 49 of the 82
 small base has something to lose. It is a warning light and no benchmark, and no verdict
 rests on it.
 
-Not here: asking. `questions` are what `unitune.evaluate.asking.engine.ask` takes.
+Not here: asking. `questions` are what `unitune.evaluate.inference.engine.ask` takes.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from pathlib import Path
 import yaml
 
 from unitune.data.example import Message
-from unitune.evaluate.asking.engine import Question
+from unitune.evaluate.inference.engine import Question
 from unitune.evaluate.results import Record
 from unitune.evaluate.scorers.labels import find_label
 from unitune.evaluate.statistics.intervals import Interval

@@ -6,7 +6,7 @@ two different cases under one id, expected answers that a scorer cannot read or 
 meets. A case that stands in the file twice, under whatever ids, is asked and counted once, because
 it is no second piece of evidence.
 
-Not here: asking (`unitune.evaluate.asking.engine`), statistics
+Not here: asking (`unitune.evaluate.inference.engine`), statistics
 (`unitune.evaluate.statistics.paired`).
 """
 
@@ -19,15 +19,16 @@ from itertools import chain
 from statistics import fmean
 from typing import Literal
 
+from unitune.backends.output_limit import OutputLimit, longest_expected
 from unitune.data.dataset import Dataset, Row
 from unitune.data.example import Example, digest
 from unitune.data.leaks import leaks, refuse
 from unitune.data.split import Splits
 from unitune.errors import DataError, JobError, Leak
-from unitune.evaluate.asking.engine import Question, short_hash
-from unitune.evaluate.contenders.dev import DevScore
-from unitune.evaluate.contenders.prompts import Prompt
 from unitune.evaluate.grouping import asks, check_groups
+from unitune.evaluate.inference.engine import Question, short_hash
+from unitune.evaluate.prompts.dev import DevScore
+from unitune.evaluate.prompts.prompts import Prompt
 from unitune.evaluate.results import Answer, Confusion, LeakResult, Record
 from unitune.evaluate.scorers import (
     Attempt,
@@ -41,12 +42,11 @@ from unitune.evaluate.scorers import (
     measure,
 )
 from unitune.evaluate.scorers.interface import Paid
-from unitune.home import home
-from unitune.job import Evaluate, Job, TokenPrice
+from unitune.job.contenders import ContenderSpec
+from unitune.job.job import Evaluate, Job, TokenPrice
+from unitune.job.scorers import MEASURES, MeasureSpec
 from unitune.models import Request
-from unitune.output_limit import OutputLimit, longest_expected
-from unitune.specs.contenders import ContenderSpec
-from unitune.specs.scorers import MEASURES, MeasureSpec
+from unitune.workspace.home import home
 
 FIXABLE: tuple[Literal["temperature", "max_tokens"], ...] = ("temperature", "max_tokens")
 """Settings that a model need not take as they are where the job leaves them to `auto`."""

@@ -2,7 +2,7 @@
 
 Deployments are paid from the same purse: money for either is set aside by one process at a time.
 
-What stands in an approval and an outcome is known to `unitune.budgeting` alone.
+What stands in an approval and an outcome is known to `unitune.ledger.budgeting` alone.
 """
 
 from __future__ import annotations

@@ -17,10 +17,10 @@ from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from unitune.errors import Busy, UnituneError, UserError
-from unitune.install import upgrade_command
 from unitune.ledger.postgres import PostgreSQL
 from unitune.ledger.sqlite import SQLite
 from unitune.ledger.tables import HEAD, VERSIONS
+from unitune.workspace.install import upgrade_command
 
 Store = SQLite | PostgreSQL
 

@@ -23,10 +23,9 @@ import sqlalchemy as sa
 import yaml
 from pydantic import JsonValue
 
-from unitune.backend import Event, State
+from unitune.backends.protocol import Event, State
 from unitune.errors import Busy, TwinExists, UnreadableRecord
-from unitune.home import ledger_url
-from unitune.job import Job
+from unitune.job.job import Job
 from unitune.ledger import costs, deployments, leases
 from unitune.ledger.costs import Books
 from unitune.ledger.database import Database
@@ -47,7 +46,8 @@ from unitune.ledger.records import (
     tried_run_of,
 )
 from unitune.ledger.tables import ARTEFACTS, DEPLOYMENTS, EVENTS, RUNS, TRANSITIONS
-from unitune.redaction import redacted
+from unitune.security.redaction import redacted
+from unitune.workspace.home import ledger_url
 
 RUN_COLUMNS = [RUNS.c[name] for name in RUN_FIELDS]
 LONGEST_KEY = 200
@@ -58,7 +58,8 @@ class Ledger:
     """The runs of one folder, or of the shared database that ``UNITUNE_LEDGER`` names.
 
     Args:
-        folder: As `unitune.home.home` finds it; made on the first write. Files of the runs that
+        folder: As `unitune.workspace.home.home` finds it; made on the first write. Files of the
+        runs that
             this machine launched stand in it in either case.
     """
 
@@ -199,7 +200,7 @@ class Ledger:
         """
         if not self._database.exists:
             return []
-        # Ids sort by time (`unitune.keys`), to 83 ms, and have an index.
+        # Ids sort by time (`unitune.backends.launch_keys`), to 83 ms, and have an index.
         query = sa.select(*RUN_COLUMNS).order_by(RUNS.c.id.desc()).limit(most)
         with self._database.reading() as connection:
             found = [tried_run_of(row) for row in connection.execute(query).mappings()]

@@ -18,8 +18,8 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, SQLAlchemy
 from sqlalchemy.exc import OperationalError as NotOperating
 
 from unitune.errors import Busy, MissingExtra, UnituneError, Unreachable, UserError
-from unitune.install import install_command
-from unitune.redaction import redacted
+from unitune.security.redaction import redacted
+from unitune.workspace.install import install_command
 
 VARIABLE = "UNITUNE_LEDGER"
 EXAMPLE = f"{VARIABLE}=postgresql+psycopg://user@host/database"

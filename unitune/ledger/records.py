@@ -13,9 +13,9 @@ from typing import Annotated, Any, TypeVar
 
 from pydantic import AfterValidator, Field, TypeAdapter, ValidationError
 
-from unitune.backend import Event, State
+from unitune.backends.launch_keys import launch_key
+from unitune.backends.protocol import Event, State
 from unitune.errors import UnreadableRecord
-from unitune.keys import launch_key
 from unitune.models import TunedModel
 
 Row = Mapping[Any, Any]
@@ -162,7 +162,7 @@ class CostRecord:
 
     Args:
         run_id: None once the run is deleted; what was spent stays spent.
-        approval: What it was launched on, as JSON; `unitune.budgeting` knows what that is.
+        approval: What it was launched on, as JSON; `unitune.ledger.budgeting` knows what that is.
         created: Seconds since 1970, UTC; so is `reserved`, when its money was set aside.
         outcome: What it has cost, as JSON; None until that is known.
         over: Whether it has ended, or never came to be.

@@ -19,9 +19,9 @@ from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from unitune.errors import Busy, UnituneError
-from unitune.filesystem import private_file
-from unitune.home import make_home, refuse_network
-from unitune.locks import locked
+from unitune.workspace.filesystem import private_file
+from unitune.workspace.home import make_home, refuse_network
+from unitune.workspace.locks import locked
 
 DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 BUSY_SECONDS = 30

@@ -6,11 +6,11 @@ nothing, and `unitune.planning.plan.plan` needs to know nothing of it.
 
 from __future__ import annotations
 
-from unitune import registry
-from unitune.abilities import Calibrates
+from unitune.backends import registry
+from unitune.backends.capabilities import Calibrates
 from unitune.data.split import load_splits
 from unitune.errors import Unsupported
-from unitune.job import Job
+from unitune.job.job import Job
 from unitune.planning.feasibility import on_its_own_name
 
 

@@ -7,11 +7,11 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from unitune.abilities import Forecast
+from unitune.backends.capabilities import Forecast
 from unitune.cost.documents import Estimate
-from unitune.data.findings import Finding
-from unitune.job import TrainingBudget
-from unitune.specs.prices import PriceEntry
+from unitune.findings import Finding
+from unitune.job.job import TrainingBudget
+from unitune.job.prices import PriceEntry
 
 NO_BACKEND = "no-backend"
 """Code of the finding that something is known of a vendor, and nothing can be launched there."""

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from datetime import date
 from typing import Literal
 
-from unitune import registry
-from unitune.data.findings import Finding
-from unitune.job import Job
-from unitune.offer import Offer, OfferedModel
+from unitune.backends import registry
+from unitune.backends.offer import Offer, OfferedModel
+from unitune.findings import Finding
+from unitune.job.job import Job
 
 Judge = Callable[[Job, Offer, date], Iterable[Finding]]
 FOR_TESTS = "fake"

@@ -12,15 +12,15 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import date, timedelta
 
-from unitune import registry
-from unitune.conversion import wire_lines
+from unitune.backends import registry
+from unitune.backends.conversion import wire_lines
+from unitune.backends.offer import Limits, Offer, OfferedModel
 from unitune.cost.workload import Lengths
 from unitune.data.dataset import Dataset
-from unitune.data.findings import Finding, error, note, warning
 from unitune.data.split import Splits
 from unitune.errors import nearest
-from unitune.job import Job, Tuning
-from unitune.offer import Limits, Offer, OfferedModel
+from unitune.findings import Finding, error, note, warning
+from unitune.job.job import Job, Tuning
 from unitune.planning.elsewhere import CLOSED_TO, elsewhere
 
 WANTS_ANOTHER_BACKEND = frozenset(

@@ -10,15 +10,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from unitune import registry
-from unitune.abilities import Masks, Piece
+from unitune.backends import registry
+from unitune.backends.capabilities import Masks, Piece
 from unitune.cost.tokens.encoding import tiktoken_encoding
 from unitune.cost.tokens.families import family_of
 from unitune.data.dataset import Row
 from unitune.data.example import Example, Message
 from unitune.data.split import load_splits
 from unitune.errors import DataError
-from unitune.job import Job
+from unitune.job.job import Job
 from unitune.planning.feasibility import on_its_own_name
 
 

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 from unitune.cost.budget import ProjectBudget, Spent, project_budget
 from unitune.cost.narrowing import Narrowing
 from unitune.cost.prices.book import PriceBook, book_for
-from unitune.home import home, ledger_url
-from unitune.job import Job
-from unitune.today import today
+from unitune.job.job import Job
+from unitune.workspace.home import home, ledger_url
+from unitune.workspace.today import today
 
 if TYPE_CHECKING:
     from unitune.ledger import CostRecord
@@ -43,7 +43,7 @@ class Money:
         """
         if not self.costs:
             return None
-        from unitune.budgeting import lessons  # noqa: PLC0415 - brings the database
+        from unitune.ledger.budgeting import lessons  # noqa: PLC0415 - brings the database
 
         return Narrowing.of(lessons(self.costs, job.backend, job.base_model), basis)
 
@@ -66,8 +66,7 @@ def money_of(job: Job, *, unpriced: bool = False) -> Money:
     wanted = project != ProjectBudget() if shared else (home() / "ledger.db").exists()
     if not wanted:
         return Money(project, book=book, unpriced=unpriced)
-    from unitune import budgeting  # noqa: PLC0415 - brings the database
-    from unitune.ledger import Ledger  # noqa: PLC0415 - likewise
+    from unitune.ledger import Ledger, budgeting  # noqa: PLC0415 - brings the database
 
     ledger = Ledger(home())
     books = budgeting.books_of(ledger)

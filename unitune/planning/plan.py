@@ -11,8 +11,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from decimal import Decimal
 
-from unitune import registry
-from unitune.abilities import CountsTokens, Forecasts, Vets
+from unitune.backends import registry
+from unitune.backends.capabilities import CountsTokens, Forecasts, Vets
+from unitune.backends.offer import Offer
 from unitune.cost.budget import budget_findings, caps, unknown_findings
 from unitune.cost.documents import Estimate, Line
 from unitune.cost.estimate import answer_lines, estimate
@@ -24,19 +25,18 @@ from unitune.cost.tokens.by_vendor import ROWS_ASKED
 from unitune.cost.workload import Workload
 from unitune.data.check import check_and_split
 from unitune.data.dataset import spread
-from unitune.data.findings import Finding, error, note, warning
 from unitune.data.split import Splits, load_splits
 from unitune.errors import JobError, MissingExtra, Unsupported
-from unitune.install import install_command
-from unitune.job import Job
-from unitune.offer import Offer
+from unitune.findings import Finding, error, note, warning
+from unitune.job.contenders import Model
+from unitune.job.job import Job
+from unitune.job.prices import OWN_WORD
 from unitune.planning.documents import NO_BACKEND, Bound, Plan, PlanSet
 from unitune.planning.feasibility import offer_findings, on_its_own_name, row_findings
 from unitune.planning.money import Money, money_of
 from unitune.planning.rows import Rows
-from unitune.specs.contenders import Model
-from unitune.specs.prices import OWN_WORD
-from unitune.today import today
+from unitune.workspace.install import install_command
+from unitune.workspace.today import today
 
 
 def plan(job: Job, *, vendor_counts: bool = False) -> Plan:

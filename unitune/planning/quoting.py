@@ -12,13 +12,13 @@ from decimal import Decimal
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from unitune import registry
-from unitune.abilities import Quotes
-from unitune.backend import Launch, Upload
-from unitune.conversion import wire_text
+from unitune.backends import registry
+from unitune.backends.capabilities import Quotes
+from unitune.backends.conversion import wire_text
+from unitune.backends.protocol import Launch, Upload
 from unitune.data.split import load_splits
 from unitune.errors import Unsupported
-from unitune.job import Job
+from unitune.job.job import Job
 from unitune.planning.feasibility import on_its_own_name
 
 KEY = "unitune-quote"

@@ -14,10 +14,10 @@ from typing import Any, cast
 from pydantic import ValidationError
 
 from unitune.errors import JobError, UserError
-from unitune.filesystem import content_of
-from unitune.job import Job
+from unitune.job.job import Job
+from unitune.job.prices import PriceRow
 from unitune.planning.documents import Plan
-from unitune.specs.prices import PriceRow
+from unitune.workspace.filesystem import content_of
 
 
 def refuse_errors(found: Plan) -> None:

@@ -14,8 +14,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from unitune.evaluate.results import Comparison
-from unitune.filesystem import replacing
 from unitune.report import html, junit, markdown
+from unitune.workspace.filesystem import replacing
 
 NAMES = ("report.html", "summary.md", "junit.xml", "verdict.json")
 

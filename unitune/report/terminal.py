@@ -18,8 +18,8 @@ from rich.table import Table
 from rich.text import Text
 
 from unitune.evaluate.results import Comparison, ContenderResult
-from unitune.printable import one_line
 from unitune.report import facts, files, typography, words
+from unitune.security.printable import one_line
 
 COLOURS = {
     "better": "bold green",

@@ -13,5 +13,5 @@
     weights.py                      checkpoints, and weights to take home
     deleting.py                     what a run has left at a vendor
 
-Where all of it is written down is `unitune.ledger`; what it may cost, `unitune.budgeting`.
+Where all of it is written down is `unitune.ledger`; what it may cost, `unitune.ledger.budgeting`.
 """

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from unitune import registry
-from unitune.abilities import DescribesJobs, JobDescription
+from unitune.backends import registry
+from unitune.backends.capabilities import DescribesJobs, JobDescription
+from unitune.backends.launch_keys import launch_key_in
 from unitune.errors import UserError
-from unitune.keys import launch_key_in
 from unitune.ledger import Ledger, RunRecord
 from unitune.runs.uploading import uploads
 

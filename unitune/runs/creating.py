@@ -1,6 +1,6 @@
 """The create call of a launch: announced, sent, and what follows from its answer.
 
-A call that got no clear answer is searched for (`unitune.runs.settling`) before another is sent or
+A call that got no clear answer is searched for (`unitune.runs.recovery`) before another is sent or
 the run is given up. So is one that was refused in a way that proves little: for its rate, or for a
 conflict. Which searches suffice depends on what the backend promises (`Guarantee`).
 """
@@ -11,23 +11,20 @@ from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 
-from unitune import budgeting, registry
-from unitune.abilities import GuaranteesByServer
-from unitune.backend import SAFE_TO_REPEAT, Event, Guarantee, Launch, State
-from unitune.errors import BackendError, Busy, UnituneError
-from unitune.ledger import Ledger, RunRecord
-from unitune.ledger.leases import LONGEST_LEASE_SECONDS
-from unitune.patience import (
-    outcome_open,
-    passes,
+from unitune.backends import registry
+from unitune.backends.capabilities import GuaranteesByServer
+from unitune.backends.protocol import SAFE_TO_REPEAT, Event, Guarantee, Launch, State
+from unitune.backends.retry import (
     pauses,
-    rate_limited,
     wait,
     wished,
     wishes_too_much,
 )
+from unitune.errors import BackendError, Busy, UnituneError
+from unitune.ledger import Ledger, RunRecord, budgeting
+from unitune.ledger.leases import LONGEST_LEASE_SECONDS
 from unitune.runs.duplicates import searched_after_launch
-from unitune.runs.settling import adopt, locate, note_silence, settle, uncertain
+from unitune.runs.recovery import adopt, locate, note_silence, settle, uncertain
 from unitune.runs.uploading import uploads
 
 CREATE_CALLS = 2
@@ -60,9 +57,9 @@ def create(ledger: Ledger, record: RunRecord, calls: int = CREATE_CALLS) -> RunR
         try:
             job_id = registry.backend(record.backend).submit(launch)
         except UnituneError as error:
-            if outcome_open(error):
+            if error.is_ambiguous:
                 return _after_silence(ledger, record, error, calls - 1)
-            if not rate_limited(error):
+            if not error.is_rate_limited:
                 return _refused(ledger, record, error)
             record = put_back(ledger, record)
             if tries == RATE_LIMITED_TRIES or wishes_too_much(error):
@@ -117,7 +114,7 @@ def refusal_fails(ledger: Ledger, record: RunRecord) -> Generator[None]:
     try:
         yield
     except UnituneError as error:
-        if not passes(error):
+        if not error.is_retryable:
             ledger.write(replace(record, state=State.FAILED, error=str(error)))
         raise
 

@@ -14,14 +14,14 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
-from unitune import registry
-from unitune.abilities import Deletes
-from unitune.backend import State
+from unitune.backends import registry
+from unitune.backends.capabilities import Deletes
+from unitune.backends.protocol import State
+from unitune.backends.retry import patiently
 from unitune.errors import UnituneError, UserError
-from unitune.home import EVALUATION
 from unitune.ledger import Ledger, RunRecord
 from unitune.models import TunedModel
-from unitune.patience import patiently
+from unitune.workspace.home import EVALUATION
 
 PATIENCE_SECONDS = 60.0
 """How long one deletion bears that the vendor is asked too often."""

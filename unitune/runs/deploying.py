@@ -20,8 +20,9 @@ from decimal import Decimal
 
 from pydantic import JsonValue
 
-from unitune import budgeting, registry
-from unitune.abilities import Deploys
+from unitune.backends import registry
+from unitune.backends.capabilities import Deploys
+from unitune.backends.launch_keys import deployment_name
 from unitune.cost.budget import NO_LIMIT, HostingBudget
 from unitune.errors import (
     BackendError,
@@ -30,18 +31,16 @@ from unitune.errors import (
     UnknownName,
     UserError,
 )
-from unitune.home import home
-from unitune.keys import deployment_name
-from unitune.ledger import DeploymentRecord, Ledger
+from unitune.job.prices import PriceEntry
+from unitune.ledger import DeploymentRecord, Ledger, budgeting
 from unitune.ledger.holders import process
 from unitune.models import TunedModel
-from unitune.patience import outcome_open
-from unitune.printable import one_line
 from unitune.runs.deployment import Deployment, host_of, write
 from unitune.runs.hosting import budget_of, usd_per_hour
 from unitune.runs.reaping import leave_reaper, seconds_left
 from unitune.runs.run import Run
-from unitune.specs.prices import PriceEntry
+from unitune.security.printable import one_line
+from unitune.workspace.home import home
 
 DEFAULT_SECONDS = 2 * 3600.0
 """How long a deployment stands when nobody says: long enough for an evaluation."""
@@ -84,7 +83,7 @@ def deploy(
     try:
         ref = host.deploy(run.model, record.name, options or {})
     except UnituneError as refusal:
-        if not outcome_open(refusal):
+        if not refusal.is_ambiguous:
             _clear(ledger, host, record)
         raise
     started = Deployment(ledger, write(ledger, record, state="starting", ref=ref))

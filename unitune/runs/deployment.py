@@ -14,10 +14,10 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
-from unitune import registry
-from unitune.abilities import Deploys, Switches
+from unitune.backends import registry
+from unitune.backends.capabilities import Deploys, Switches
+from unitune.backends.launch_keys import is_deployment_name
 from unitune.errors import BackendError, Busy, RunFailed, Unsupported
-from unitune.keys import is_deployment_name
 from unitune.ledger import DeploymentRecord, Ledger
 from unitune.models import TunedModel
 from unitune.runs.reaping import Reaper, forget, reaper_of, seconds_left

@@ -12,11 +12,11 @@ from collections.abc import Iterator
 
 from pydantic import JsonValue
 
-from unitune import registry
-from unitune.backend import SAFE_TO_REPEAT, Event, State
+from unitune.backends import registry
+from unitune.backends.protocol import SAFE_TO_REPEAT, Event, State
 from unitune.errors import BackendError, UserError
 from unitune.ledger import Ledger, RunRecord
-from unitune.runs.settling import jobs_of
+from unitune.runs.recovery import jobs_of
 
 DUPLICATE = "submit.duplicate:"
 """Beginning of the key of a warning; the job's id follows."""

@@ -14,15 +14,14 @@ from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 
-from unitune import budgeting
-from unitune.backend import Event, State
+from unitune.backends.protocol import Event, State
+from unitune.backends.retry import wished
 from unitune.cost.documents import Estimate
 from unitune.cost.reconcile import Reconciliation
 from unitune.errors import BackendError, Busy, RunFailed, UserError
-from unitune.job import Job
-from unitune.ledger import Ledger, RunRecord, Transition
+from unitune.job.job import Job
+from unitune.ledger import Ledger, RunRecord, Transition, budgeting
 from unitune.models import TunedModel
-from unitune.patience import passes, wished
 from unitune.runs import deleting, duplicates, launching
 from unitune.runs.adopting import refuse_foreign_job
 
@@ -393,7 +392,7 @@ class Run:
         try:
             self.refresh()
         except (BackendError, Busy) as error:
-            if missed >= MISSED_POLLS or not (isinstance(error, Busy) or passes(error)):
+            if missed >= MISSED_POLLS or not (isinstance(error, Busy) or error.is_retryable):
                 raise
             return error
         return None

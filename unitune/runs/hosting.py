@@ -12,14 +12,13 @@ from collections.abc import Iterable
 from decimal import Decimal
 from pathlib import Path
 
-from unitune import budgeting
 from unitune.cost.budget import ProjectBudget, least, project_budget
 from unitune.cost.prices.book import book_for
-from unitune.home import home
-from unitune.ledger import Ledger
+from unitune.job.prices import PriceEntry
+from unitune.ledger import Ledger, budgeting
 from unitune.runs.handle import Run
-from unitune.specs.prices import PriceEntry
-from unitune.today import today
+from unitune.workspace.home import home
+from unitune.workspace.today import today
 
 HOURS_OF = {"hour": Decimal(1), "gpu-hour": Decimal(1)}
 """Units of what is paid while a deployment stands; a price a month buys no hours."""

@@ -23,15 +23,15 @@ from functools import partial
 
 from pydantic import JsonValue
 
-from unitune import budgeting, registry
-from unitune.abilities import Pauses
-from unitune.backend import Event, State, Status
+from unitune.backends import registry
+from unitune.backends.capabilities import Pauses
+from unitune.backends.protocol import Event, State, Status
+from unitune.backends.retry import patiently
 from unitune.errors import BackendError, Interrupted, Unreachable, Unsupported, UserError
-from unitune.ledger import Ledger, RunRecord
-from unitune.patience import outcome_open, patiently, rate_limited
+from unitune.ledger import Ledger, RunRecord, budgeting
 from unitune.runs.creating import call_off, create, find_out, located, refusal_fails
 from unitune.runs.duplicates import events_of_poll
-from unitune.runs.settling import adopt, look_again
+from unitune.runs.recovery import adopt, look_again
 from unitune.runs.uploading import files_to_hand_over, hand_over
 
 __all__ = [
@@ -72,14 +72,14 @@ def advance(ledger: Ledger, record: RunRecord) -> RunRecord:
             f"{resume} goes on, and `unitune cancel {record.id}` ends it."
         ) from None
     except BackendError as error:
-        if rate_limited(error):
+        if error.is_rate_limited:
             raise BackendError(
                 f"{error} Nothing is lost: {resume} goes on.",
                 status=error.status,
                 request_id=error.request_id,
                 retry_after=error.retry_after,
             ) from error
-        if not outcome_open(error):
+        if not error.is_ambiguous:
             raise
         raise Unreachable(
             f"{error} Nothing is lost: {resume} finds out what became of the request and goes on."

@@ -18,14 +18,14 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from logging.handlers import RotatingFileHandler
 
+from unitune.backends.retry import pauses
 from unitune.errors import UnknownName, Unreachable
-from unitune.home import home
 from unitune.ledger import DeploymentRecord, Ledger
 from unitune.ledger.holders import Holder
-from unitune.patience import pauses
-from unitune.printable import one_line
 from unitune.runs.deployment import remove, write_end
 from unitune.runs.reaping import clock, forget, log_file, seconds_left
+from unitune.security.printable import one_line
+from unitune.workspace.home import home
 
 LOOK_SECONDS = 5.0
 TRY_AGAIN_SECONDS = 60.0

@@ -18,9 +18,9 @@ from urllib.parse import quote
 
 from pydantic import BaseModel, ConfigDict
 
-from unitune.filesystem import private_folder, replacing
 from unitune.ledger import DeploymentRecord
 from unitune.ledger.holders import Holder, Life, process, this_process
+from unitune.workspace.filesystem import private_folder, replacing
 
 CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 """A clock that nobody sets, and that goes on while the machine sleeps, as a vendor's price does.

@@ -19,12 +19,12 @@ from collections.abc import Generator, Iterable
 from contextlib import contextmanager
 from typing import NamedTuple
 
-from unitune import budgeting, registry
-from unitune.abilities import Vets
-from unitune.conversion import wire_text
+from unitune.backends import registry
+from unitune.backends.capabilities import Vets
+from unitune.backends.conversion import wire_text
+from unitune.backends.launch_keys import run_id
 from unitune.cost.budget import BUDGET_CODES
 from unitune.data.example import digest
-from unitune.data.findings import Finding, also, grouped
 from unitune.data.leaks import leaks, refuse
 from unitune.data.split import Splits, load_splits
 from unitune.errors import (
@@ -36,11 +36,9 @@ from unitune.errors import (
     Unsupported,
     UserError,
 )
-from unitune.filesystem import private_folder, replacing
-from unitune.home import home, make_home
-from unitune.job import Job
-from unitune.keys import run_id
-from unitune.ledger import Ledger, RunRecord
+from unitune.findings import Finding, also, grouped
+from unitune.job.job import Job
+from unitune.ledger import Ledger, RunRecord, budgeting
 from unitune.planning import saved
 from unitune.planning.documents import Plan
 from unitune.planning.feasibility import offer_findings, on_its_own_name
@@ -50,7 +48,9 @@ from unitune.planning.rows import Rows
 from unitune.runs import launching
 from unitune.runs.handle import Run
 from unitune.runs.uploading import WIRE
-from unitune.today import today
+from unitune.workspace.filesystem import private_folder, replacing
+from unitune.workspace.home import home, make_home
+from unitune.workspace.today import today
 
 __all__ = ["Run", "find_run", "launch", "run_count", "runs", "training_fingerprint"]
 

@@ -12,11 +12,11 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from unitune import registry
-from unitune.backend import State, Upload
+from unitune.backends import registry
+from unitune.backends.protocol import State, Upload
+from unitune.backends.retry import patiently
 from unitune.errors import UserError
 from unitune.ledger import Artefact, Ledger, RunRecord
-from unitune.patience import patiently
 
 WIRE = "wire"
 """Folder within a run's for its rows in the backend's own format, where that is not canonical."""

@@ -17,15 +17,15 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 
-from unitune import registry
-from unitune.abilities import Page, Surveys
-from unitune.backend import State
-from unitune.budgeting import is_limited
+from unitune.backends import registry
+from unitune.backends.capabilities import Page, Surveys
+from unitune.backends.protocol import State
+from unitune.backends.retry import wait, wished
 from unitune.errors import BackendError, Busy, UnituneError, UnknownName, UnreadableRecord
-from unitune.home import home
 from unitune.ledger import Ledger, Standing
-from unitune.patience import passes, wait, wished
+from unitune.ledger.budgeting import is_limited
 from unitune.runs.handle import Run
+from unitune.workspace.home import home
 
 INTERVAL_SECONDS = 5.0
 """Between two requests to a vendor: ten pages of a hundred jobs are seen within a minute."""
@@ -188,7 +188,7 @@ class _Watch:
 
     def _note(self, vendor: _Vendor, asked: str, error: UnituneError) -> None:
         """Ask again when that can help, and not before the vendor wishes; else no more."""
-        if not (isinstance(error, Busy) or passes(error)):
+        if not (isinstance(error, Busy) or error.is_retryable):
             self.refused[asked] = error
         elif isinstance(error, BackendError):
             vendor.rests_until = time.monotonic() + wished(error, 0.0)

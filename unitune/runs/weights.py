@@ -1,7 +1,7 @@
 """The models of a run beyond the one that it ended with, and their weights.
 
 Which vendors keep checkpoints, and which hand weights out, is theirs to say
-(`unitune.abilities.Checkpoints`, `unitune.abilities.Downloads`).
+(`unitune.backends.capabilities.Checkpoints`, `unitune.backends.capabilities.Downloads`).
 """
 
 from __future__ import annotations
@@ -9,8 +9,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from unitune import registry
-from unitune.abilities import Checkpoint, Checkpoints, Downloads
+from unitune.backends import registry
+from unitune.backends.capabilities import Checkpoint, Checkpoints, Downloads
 from unitune.errors import Unsupported, UserError
 from unitune.models import TunedModel
 from unitune.runs.handle import Run

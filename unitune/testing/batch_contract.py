@@ -1,6 +1,6 @@
 """What every backend that answers in batches must do; part of `unitune.testing.contract`.
 
-Skipped for a backend that is no `unitune.abilities.Batches`.
+Skipped for a backend that is no `unitune.backends.capabilities.Batches`.
 """
 
 from __future__ import annotations
@@ -10,11 +10,11 @@ from typing import ClassVar
 
 import pytest
 
-from unitune import registry
-from unitune.abilities import Batches, BatchStatus
+from unitune.backends import registry
+from unitune.backends.capabilities import Batches, BatchStatus
+from unitune.backends.launch_keys import batch_key
 from unitune.data.example import Message
 from unitune.errors import BackendError, UnknownName
-from unitune.keys import batch_key
 from unitune.models import Request
 
 QUESTIONS = ("What is the colour of snow?", "And of coal?", "And of grass?")

@@ -38,12 +38,12 @@ from typing import ClassVar
 import pytest
 from pydantic import JsonValue
 
-from unitune import registry
-from unitune.backend import Backend, Event, Guarantee, Launch, State, Status, Upload
+from unitune.backends import registry
+from unitune.backends.launch_keys import launch_key, run_id
+from unitune.backends.protocol import Backend, Event, Guarantee, Launch, State, Status, Upload
 from unitune.data.example import Message
 from unitune.errors import BackendError, UnituneError
-from unitune.job import Data, Job, Tuning
-from unitune.keys import launch_key, run_id
+from unitune.job.job import Data, Job, Tuning
 from unitune.models import Reply, Request, TunedModel
 from unitune.testing.batch_contract import BatchContract
 from unitune.testing.counting_contract import CountingContract
@@ -70,7 +70,7 @@ ROWS = tuple(
 
 READ_OFFER = """
 import sys
-from unitune import registry
+from unitune.backends import registry
 offer = registry.offer(sys.argv[1])
 assert offer.name == sys.argv[1], f"the offer calls itself {offer.name}"
 assert sys.argv[2] not in sys.modules, f"reading the offer imported {sys.argv[2]}"

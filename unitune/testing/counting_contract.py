@@ -1,6 +1,6 @@
 """What every backend must do whose vendor counts tokens; part of `unitune.testing.contract`.
 
-Skipped for a backend that is no `unitune.abilities.CountsTokens`.
+Skipped for a backend that is no `unitune.backends.capabilities.CountsTokens`.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from typing import ClassVar
 
 import pytest
 
-from unitune import registry
-from unitune.abilities import CountsTokens
+from unitune.backends import registry
+from unitune.backends.capabilities import CountsTokens
 from unitune.data.example import Message
 from unitune.errors import UnituneError
 from unitune.models import Reply, Request

@@ -1,6 +1,6 @@
 """What every backend must do whose tuned models answer from deployments; part of the contract.
 
-Skipped for a backend that is no `unitune.abilities.Deploys`.
+Skipped for a backend that is no `unitune.backends.capabilities.Deploys`.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, ClassVar
 import pytest
 from pydantic import JsonValue
 
-from unitune import registry
-from unitune.abilities import Deployed, Deploys
+from unitune.backends import registry
+from unitune.backends.capabilities import Deployed, Deploys
 from unitune.models import TunedModel
 
 if TYPE_CHECKING:

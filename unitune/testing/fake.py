@@ -21,12 +21,12 @@ from typing import ClassVar
 
 from pydantic import BaseModel, ConfigDict
 
-from unitune.abilities import JobDescription
-from unitune.backend import Guarantee, Launch, State, Status, Upload
+from unitune.backends.capabilities import JobDescription
+from unitune.backends.options import job_options
+from unitune.backends.protocol import Guarantee, Launch, State, Status, Upload
 from unitune.data.example import Example, Message, digest
 from unitune.errors import BackendError, UnknownName
 from unitune.models import ChatModel, Reply, Request, TunedModel
-from unitune.options import job_options
 from unitune.testing.fake_batches import FakeBatches
 from unitune.testing.fake_vendor import count, create_call, tick, vendor_folder, write
 from unitune.testing.script import STATES, Answers, Moment, Script, events, moment

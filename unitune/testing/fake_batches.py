@@ -16,12 +16,12 @@ from typing import Protocol
 
 from pydantic import BaseModel, ConfigDict
 
-from unitune.abilities import BatchStatus
+from unitune.backends.capabilities import BatchStatus
 from unitune.errors import BackendError
-from unitune.home import home
 from unitune.models import ChatModel, Reply, Request, TunedModel
 from unitune.testing.fake_vendor import count, create_call, tick, vendor_folder, write
 from unitune.testing.script import BatchScript
+from unitune.workspace.home import home
 
 
 class FakeBatch(BaseModel):
@@ -42,7 +42,7 @@ class _Chats(Protocol):
 
 
 class FakeBatches:
-    """The verbs of `unitune.abilities.Batches`, for a backend whose models can be asked."""
+    """The verbs of `Batches`, for a backend whose models can be asked."""
 
     def submit_batch(
         self: _Chats, key: str, model: str | TunedModel, requests: Mapping[str, Request]

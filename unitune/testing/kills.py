@@ -25,12 +25,12 @@ from enum import StrEnum
 from functools import partial, wraps
 from typing import Any, Literal, cast
 
-from unitune import registry
-from unitune.backend import Guarantee, State
+from unitune.backends import registry
+from unitune.backends.offer import Offer
+from unitune.backends.protocol import Guarantee, State
 from unitune.errors import UnituneError
-from unitune.job import Job
+from unitune.job.job import Job
 from unitune.ledger import Ledger
-from unitune.offer import Offer
 from unitune.runs.run import Run, launch, runs
 
 JOURNAL = ("add", "write", "add_artefact", "reserve", "settle", "delete")

@@ -19,8 +19,8 @@ from itertools import count
 from pathlib import Path
 from typing import Protocol, TypeVar
 
-from unitune.abilities import Batches, Checkpoints, Imports, Surveys
-from unitune.backend import Backend, Launch, State, Status
+from unitune.backends.capabilities import Batches, Checkpoints, Imports, Surveys
+from unitune.backends.protocol import Backend, Launch, State, Status
 from unitune.data.example import Message
 from unitune.errors import UnituneError
 from unitune.models import Request, TunedModel

@@ -13,8 +13,8 @@ from typing import Annotated, Self
 
 from pydantic import Field, JsonValue, model_validator
 
-from unitune.backend import Event, State
-from unitune.specs.spec import Spec
+from unitune.backends.protocol import Event, State
+from unitune.security.spec import Spec
 
 STATES = {
     "queued": State.QUEUED,

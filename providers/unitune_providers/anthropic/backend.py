@@ -12,9 +12,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import ClassVar, NoReturn
 
-from unitune import registry
-from unitune.abilities import BatchStatus
-from unitune.backend import Guarantee, Launch
+from unitune.backends import registry
+from unitune.backends.capabilities import BatchStatus
+from unitune.backends.protocol import Guarantee, Launch
 from unitune.errors import Unsupported, UserError
 from unitune.models import ChatModel, Reply, Request, TunedModel
 from unitune_providers.anthropic import batches, counting

@@ -27,10 +27,9 @@ from anthropic.types.messages import (
 )
 from anthropic.types.messages.batch_create_params import Request as BatchRequest
 
-from unitune.abilities import BatchStatus
+from unitune.backends.capabilities import BatchStatus
 from unitune.errors import BackendError, Unreachable, Unsupported
 from unitune.models import Reply, Request
-from unitune.patience import outcome_open
 from unitune_providers.anthropic.chat import question, read_answer, refuses_temperature, sampling
 from unitune_providers.anthropic.client import ADVICE, NAME, new_sync_client, safe, vendor_errors
 from unitune_providers.unreadable import readable
@@ -204,7 +203,7 @@ def _takes_temperature(client: Anthropic, model: str, request: Request) -> bool:
         cause = error.__cause__
         if isinstance(cause, anthropic.BadRequestError) and refuses_temperature(cause, request):
             return False
-        if not outcome_open(error):
+        if not error.is_ambiguous:
             raise
         # Of an open outcome, one would look for a batch, and could only find somebody else's.
         words = f"{error} No batch was handed in. Try again."

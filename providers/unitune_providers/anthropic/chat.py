@@ -19,10 +19,10 @@ from anthropic.types import MessageParam, ToolParam
 from anthropic.types.message_create_params import MessageCreateParamsNonStreaming
 from pydantic import JsonValue
 
-from unitune.completions import Refusal, refuses
+from unitune.backends.kit.chat_completions import Refusal, refuses
+from unitune.backends.rate_limits import rest
 from unitune.data.example import Message
 from unitune.models import Reply, Request, function_call
-from unitune.ratelimits import rest
 from unitune_providers.anthropic.client import NAME, new_client, ours
 
 FINISHES = {"end_turn": "stop", "stop_sequence": "stop", "max_tokens": "length"}

@@ -20,12 +20,12 @@ from anthropic import (
     DefaultHttpxClient,
 )
 
-from unitune.addresses import is_redirect, redirected
-from unitune.bodies import GZIP_ONLY, LARGEST_FILE, BodyError, async_hooks, hooks
-from unitune.credentials import environment_address
+from unitune.backends.credentials import environment_address
+from unitune.backends.kit.bodies import GZIP_ONLY, LARGEST_FILE, BodyError, async_hooks, hooks
+from unitune.backends.rate_limits import asked_pause
 from unitune.errors import BackendError, UnituneError, Unreachable, UserError
-from unitune.ratelimits import asked_pause
-from unitune.redaction import redacted
+from unitune.security.addresses import is_redirect, redirected
+from unitune.security.redaction import redacted
 
 NAME = "anthropic"
 ANSWER_SECONDS = 300.0

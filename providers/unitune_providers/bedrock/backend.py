@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import JsonValue
 
-from unitune.abilities import Deployed, ImportedJob, JobDescription, Page
-from unitune.backend import Guarantee, Launch, State, Status, Upload
+from unitune.backends.capabilities import Deployed, ImportedJob, JobDescription, Page
+from unitune.backends.protocol import Guarantee, Launch, State, Status, Upload
 from unitune.errors import BackendError, JobError, UnknownName, UserError
-from unitune.job import Job
+from unitune.job.job import Job
 from unitune.models import ChatModel, TunedModel
 from unitune_providers.bedrock.chat import BedrockChatModel, answering_id
 from unitune_providers.bedrock.clients import (

@@ -30,10 +30,10 @@ from botocore.exceptions import ConnectionError as AwsConnectionError
 from botocore.parsers import ResponseParserError
 from botocore.session import Session
 
-from unitune.credentials import environment_address
+from unitune.backends.credentials import environment_address
+from unitune.backends.rate_limits import asked_pause
 from unitune.errors import BackendError, UnituneError, Unreachable, UserError
-from unitune.ratelimits import asked_pause
-from unitune.redaction import redacted
+from unitune.security.redaction import redacted
 from unitune_providers.bedrock.descriptions import Lean
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import JsonValue
 
-from unitune.abilities import ImportedJob
+from unitune.backends.capabilities import ImportedJob
 from unitune.errors import Unsupported
 from unitune.models import TunedModel
 from unitune_providers.bedrock.options import own_name

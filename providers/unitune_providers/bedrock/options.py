@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
-from unitune import registry
-from unitune.backend import Launch
+from unitune.backends import registry
+from unitune.backends.options import job_options
+from unitune.backends.protocol import Launch
 from unitune.errors import JobError, UserError
-from unitune.job import Job
-from unitune.options import job_options
+from unitune.job.job import Job
 from unitune_providers.bedrock.clients import split_uri
 from unitune_providers.bedrock.schema import ROLE_PATTERN, S3_PATTERN, BedrockOptions
 

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from unitune.specs.spec import Spec
+from unitune.security.spec import Spec
 
 ROLE_PATTERN = r"^arn:aws(-[^:]+)?:iam::([0-9]{12})?:role/.+$"
 S3_PATTERN = (

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self, cast
 
 from pydantic import JsonValue
 
-from unitune.backend import Event, State
+from unitune.backends.protocol import Event, State
 
 if TYPE_CHECKING:
     from mypy_boto3_bedrock.type_defs import (

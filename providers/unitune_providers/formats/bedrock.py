@@ -15,8 +15,8 @@ from collections.abc import Mapping
 
 from pydantic import JsonValue
 
+from unitune.backends.formats import CannotCarry, Format, WireRow
 from unitune.data.example import Example, Message
-from unitune.wire import CannotCarry, Format, WireRow
 from unitune_providers.formats.checks import (
     counts_as_one,
     example_of,

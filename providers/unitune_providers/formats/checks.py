@@ -16,11 +16,11 @@ from typing import NoReturn, cast
 
 from pydantic import JsonValue, ValidationError
 
-from unitune.data.complaints import explain
+from unitune.backends.formats import CannotCarry, WireRow
 from unitune.data.example import Example, Message
-from unitune.data.findings import Finding
 from unitune.data.preferences import triple
-from unitune.wire import CannotCarry, WireRow
+from unitune.data.validation_errors import explain
+from unitune.findings import Finding
 
 Encode = Callable[[Example], WireRow]
 

@@ -16,8 +16,8 @@ from itertools import pairwise
 
 from pydantic import JsonValue
 
+from unitune.backends.formats import CannotCarry, Format, WireRow
 from unitune.data.example import Example, Message
-from unitune.wire import CannotCarry, Format, WireRow
 from unitune_providers.formats.checks import (
     example_of,
     is_answered,

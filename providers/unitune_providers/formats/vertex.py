@@ -22,8 +22,8 @@ from itertools import groupby
 
 from pydantic import JsonValue
 
+from unitune.backends.formats import CannotCarry, Format, WireRow
 from unitune.data.example import Example, Message
-from unitune.wire import CannotCarry, Format, WireRow
 from unitune_providers.formats.checks import (
     counts_as_one,
     example_of,

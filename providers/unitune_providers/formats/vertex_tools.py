@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 
 from pydantic import JsonValue
 
-from unitune.wire import CannotCarry
+from unitune.backends.formats import CannotCarry
 from unitune_providers.formats.checks import known_keys, object_of, objects, text_of
 from unitune_providers.formats.openai import check_tools
 

@@ -19,15 +19,15 @@ from urllib.parse import urlsplit
 import httpx2
 from pydantic import JsonValue
 
-from unitune.abilities import Deployed
-from unitune.addresses import is_redirect, redirected
-from unitune.bodies import GZIP_ONLY, BodyError, hooks
-from unitune.credentials import environment_address
+from unitune.backends.capabilities import Deployed
+from unitune.backends.credentials import environment_address
+from unitune.backends.kit.bodies import GZIP_ONLY, BodyError, hooks
+from unitune.backends.options import validated
+from unitune.backends.rate_limits import asked_pause
 from unitune.errors import BackendError, Unreachable, UserError
 from unitune.models import TunedModel
-from unitune.options import validated
-from unitune.ratelimits import asked_pause
-from unitune.redaction import redacted
+from unitune.security.addresses import is_redirect, redirected
+from unitune.security.redaction import redacted
 from unitune_providers.openai.options import AzureDeployOptions
 from unitune_providers.openai.server import required
 

@@ -27,13 +27,13 @@ from urllib.parse import urlsplit
 
 from pydantic import JsonValue
 
-from unitune.abilities import Deployed
-from unitune.backend import Guarantee, Launch
-from unitune.credentials import environment_address
+from unitune.backends.capabilities import Deployed
+from unitune.backends.credentials import environment_address
+from unitune.backends.protocol import Guarantee, Launch
 from unitune.errors import BackendError, JobError
-from unitune.fields import Fields
-from unitune.job import Job
+from unitune.job.job import Job
 from unitune.models import TunedModel
+from unitune.security.json_fields import Fields
 from unitune_providers.openai import azure as arm
 from unitune_providers.openai.batches import BatchingWire
 from unitune_providers.openai.errors import our_errors

@@ -27,11 +27,11 @@ from httpx2 import Response
 from openai import omit
 from pydantic import BaseModel, JsonValue, ValidationError
 
-from unitune.abilities import BatchStatus
-from unitune.completions import LEAST_TOKENS, SAMPLING, Refusal, read_reply
+from unitune.backends.capabilities import BatchStatus
+from unitune.backends.kit.chat_completions import LEAST_TOKENS, SAMPLING, Refusal, read_reply
 from unitune.errors import BackendError, Unsupported
-from unitune.fields import Fields, Unreadable, read_json
 from unitune.models import Reply, Request, TunedModel
+from unitune.security.json_fields import Fields, Unreadable, read_json
 from unitune_providers.openai import files
 from unitune_providers.openai.chat import dialect
 from unitune_providers.openai.errors import SDK_ERRORS, our_errors, refusal, without_key
@@ -96,7 +96,7 @@ class Line(BaseModel):
 
 
 class BatchingWire(WireBackend):
-    """A vendor that answers in batches: the verbs of `unitune.abilities.Batches`."""
+    """A vendor that answers in batches: the verbs of `unitune.backends.capabilities.Batches`."""
 
     def submit_batch(
         self, key: str, model: str | TunedModel, requests: Mapping[str, Request]

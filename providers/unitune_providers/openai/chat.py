@@ -1,9 +1,9 @@
 """Asking a model over chat completions, on whichever server speaks them.
 
 One request never raises: what went wrong is in the reply. It is sent once, and again where the
-model has refused a setting that it can do without (`unitune.completions`, by which batches are made
-and read, too). The SDK's client belongs to an event loop, so each loop gets its own, closed by the
-loop's end at the latest.
+model has refused a setting that it can do without (`unitune.backends.kit.chat_completions`, by
+which batches are made and read, too). The SDK's client belongs to an event loop, so each loop gets
+its own, closed by the loop's end at the latest.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ import openai
 from httpx2 import Response
 from openai import AsyncOpenAI
 
-from unitune.completions import Dialect, Refusal
-from unitune.fields import read_json
+from unitune.backends.kit.chat_completions import Dialect, Refusal
+from unitune.backends.rate_limits import rest
 from unitune.models import Reply, Request
-from unitune.ratelimits import rest
+from unitune.security.json_fields import read_json
 from unitune_providers.openai.errors import SDK_ERRORS, ours
 from unitune_providers.openai.server import Server, async_client
 

@@ -13,11 +13,11 @@ from typing import cast
 
 import openai
 
-from unitune.addresses import is_redirect, redirected
+from unitune.backends.rate_limits import asked_pause
 from unitune.errors import BackendError, Unreachable
-from unitune.fields import Unreadable
-from unitune.ratelimits import asked_pause
-from unitune.redaction import redacted
+from unitune.security.addresses import is_redirect, redirected
+from unitune.security.json_fields import Unreadable
+from unitune.security.redaction import redacted
 from unitune_providers.openai.server import Server
 
 ADVICE = {

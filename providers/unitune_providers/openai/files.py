@@ -10,7 +10,7 @@ from typing import BinaryIO, Literal
 from openai import omit
 
 from unitune.errors import BackendError, DataError, Unreachable
-from unitune.fields import Fields
+from unitune.security.json_fields import Fields
 from unitune_providers.openai.errors import our_errors
 from unitune_providers.openai.server import Server, client, everything, fields_of, id_of, once
 

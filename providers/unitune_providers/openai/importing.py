@@ -7,9 +7,9 @@ from typing import cast
 
 from pydantic import JsonValue
 
-from unitune.abilities import ImportedJob
-from unitune.fields import Fields
+from unitune.backends.capabilities import ImportedJob
 from unitune.models import TunedModel
+from unitune.security.json_fields import Fields
 from unitune_providers.openai.request import METHODS, OUR_TUNING, OWN_HYPERPARAMETERS
 from unitune_providers.openai.status import hyperparameters_of
 

@@ -11,10 +11,10 @@ from typing import Annotated, ClassVar, Literal, TypeVar
 
 from pydantic import Field, JsonValue
 
+from unitune.backends.options import job_options
 from unitune.errors import JobError
-from unitune.job import Auto, Job, Spec
-from unitune.options import job_options
-from unitune.specs.address import Address
+from unitune.job.job import Auto, Job, Spec
+from unitune.security.addresses import Address
 
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]

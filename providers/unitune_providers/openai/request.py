@@ -13,7 +13,7 @@ from typing import cast
 from pydantic import JsonValue
 
 from unitune.errors import JobError
-from unitune.job import Job, Tuning
+from unitune.job.job import Job, Tuning
 from unitune_providers.openai.options import (
     MantleOptions,
     NebiusOptions,

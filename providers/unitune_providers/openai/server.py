@@ -19,10 +19,10 @@ from typing import Protocol
 
 from openai import AsyncOpenAI, DefaultAsyncHttpxClient, DefaultHttpxClient, Omit, OpenAI
 
-from unitune.bodies import GZIP_ONLY, LARGEST_FILE, async_hooks, hooks
-from unitune.credentials import allowed_variables, not_allowed, origin_of
+from unitune.backends.credentials import allowed_variables, not_allowed, origin_of
+from unitune.backends.kit.bodies import GZIP_ONLY, LARGEST_FILE, async_hooks, hooks
 from unitune.errors import UserError
-from unitune.fields import Fields, Unreadable, read_json
+from unitune.security.json_fields import Fields, Unreadable, read_json
 
 READ_SECONDS = 60.0
 """Longest wait for an answer that changes nothing."""

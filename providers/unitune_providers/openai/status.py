@@ -1,9 +1,9 @@
 """What a poll saw on OpenAI's wire, in our words: states, events and the model.
 
-Pure functions over the vendor's JSON (`unitune.fields`), in which any field may be missing: the
-description itself gives hyperparameters for supervised jobs alone, and steps of reinforcement have
-a reward and no loss. Events come newest first from the vendor and leave here oldest first; the
-cursor is the id of the newest.
+Pure functions over the vendor's JSON (`unitune.security.json_fields`), in which any field may be
+missing: the description itself gives hyperparameters for supervised jobs alone, and steps of
+reinforcement have a reward and no loss. Events come newest first from the vendor and leave here
+oldest first; the cursor is the id of the newest.
 
 Sources: OpenAI's published description (API 2.3.0, 2026-08-21), FineTuningJob and
 FineTuningJobEvent; its guide on reinforcement fine-tuning, a copy (`train_mean_reward` and
@@ -18,9 +18,9 @@ from dataclasses import dataclass
 
 from pydantic import JsonValue
 
-from unitune.backend import Event, State, Status
-from unitune.fields import Fields
+from unitune.backends.protocol import Event, State, Status
 from unitune.models import TunedModel
+from unitune.security.json_fields import Fields
 from unitune_providers.openai.server import key_of
 
 STATES = {

@@ -18,13 +18,13 @@ from typing import ClassVar, cast
 from openai import omit
 from openai.types.fine_tuning import JobCreateParams
 
-from unitune.abilities import Checkpoint, ImportedJob, JobDescription, Page
-from unitune.backend import Guarantee, Launch, State, Status, Upload
+from unitune.backends.capabilities import Checkpoint, ImportedJob, JobDescription, Page
+from unitune.backends.launch_keys import launch_key_in
+from unitune.backends.protocol import Guarantee, Launch, State, Status, Upload
 from unitune.errors import BackendError, UnknownName, Unsupported
-from unitune.fields import Fields
-from unitune.job import Job
-from unitune.keys import launch_key_in
+from unitune.job.job import Job
 from unitune.models import ChatModel, TunedModel
+from unitune.security.json_fields import Fields
 from unitune_providers.openai import files
 from unitune_providers.openai.chat import OpenAIChatModel
 from unitune_providers.openai.errors import our_errors

@@ -22,12 +22,12 @@ from decimal import Decimal
 from typing import cast
 from urllib.parse import urlsplit
 
-from unitune.abilities import PricesTold
+from unitune.backends.capabilities import PricesTold
+from unitune.backends.credentials import environment_address
+from unitune.backends.offer import Offer
 from unitune.cost.prices.sanity import contradictions, sound
-from unitune.credentials import environment_address
 from unitune.errors import BackendError
-from unitune.offer import Offer
-from unitune.specs.prices import OF_ANSWERS, Kind, PriceRow, Unit
+from unitune.job.prices import OF_ANSWERS, Kind, PriceRow, Unit
 from unitune_providers.prices.reading import get
 
 URL = "https://prices.azure.com/api/retail/prices"
@@ -98,7 +98,7 @@ class AzurePrices:
     """Reads Azure's retail prices."""
 
     def tell_prices(self, offer: Offer, day: date) -> PricesTold:
-        """Return today's prices of fine-tuning; see `unitune.abilities.RefreshesPrices`."""
+        """Return today's prices of fine-tuning; see `RefreshesPrices`."""
         rows = tuple(rows_of_items(_items(), offer.name, day))
         clean = sound(rows)
         notes = tuple(f"left out: {what}" for what in contradictions(rows))

@@ -11,11 +11,11 @@ from datetime import date
 from decimal import Decimal
 from typing import cast
 
-from unitune.abilities import PricesTold
-from unitune.credentials import environment_address
+from unitune.backends.capabilities import PricesTold
+from unitune.backends.credentials import environment_address
+from unitune.backends.offer import Offer
 from unitune.errors import BackendError
-from unitune.offer import Offer
-from unitune.specs.prices import PriceRow
+from unitune.job.prices import PriceRow
 from unitune_providers.prices.reading import get
 
 URL = "https://huggingface.co"
@@ -30,7 +30,7 @@ class HuggingFacePrices:
     """Reads Hugging Face's hardware list."""
 
     def tell_prices(self, offer: Offer, day: date) -> PricesTold:
-        """Return today's prices of machines; see `unitune.abilities.RefreshesPrices`."""
+        """Return today's prices of machines; see `RefreshesPrices`."""
         address = environment_address(URL_VARIABLE) or URL
         listed = get("huggingface", f"{address}/api/jobs/hardware")
         if not isinstance(listed, list):

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from datetime import date
 
-from unitune.abilities import PricesTold
-from unitune.offer import ModelUpdate, Offer
+from unitune.backends.capabilities import PricesTold
+from unitune.backends.offer import ModelUpdate, Offer
 from unitune_providers.openai.backend import OpenAIBackend
 from unitune_providers.openai.errors import our_errors
 from unitune_providers.openai.server import client
@@ -21,7 +21,7 @@ class OpenAIPrices:
     """Reads OpenAI's list of models."""
 
     def tell_prices(self, offer: Offer, day: date) -> PricesTold:
-        """Return when models stop; see `unitune.abilities.RefreshesPrices`."""
+        """Return when models stop; see `RefreshesPrices`."""
         server = OpenAIBackend().server()
         with our_errors(server, "list the models"):
             listed = {model.id: model.shutdown_date for model in client(server).models.list()}

@@ -8,10 +8,10 @@ from decimal import Decimal
 
 import httpx
 
-from unitune.bodies import GZIP_ONLY, BodyError, hooks
+from unitune.backends.kit.bodies import GZIP_ONLY, BodyError, hooks
+from unitune.backends.rate_limits import asked_pause
+from unitune.backends.retry import patiently
 from unitune.errors import BackendError, Unreachable
-from unitune.patience import patiently
-from unitune.ratelimits import asked_pause
 
 TIMEOUT_SECONDS = 60.0
 PATIENCE_SECONDS = 120.0

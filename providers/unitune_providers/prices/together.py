@@ -1,7 +1,7 @@
 """What Together's models take at most, from its list of limits; it tells no prices there.
 
 Its own price of one training, a quote, needs the uploaded file: that is asked for at a launch
-(`unitune.abilities.Quotes`), and no row of a price list.
+(`unitune.backends.capabilities.Quotes`), and no row of a price list.
 
 Source: together 3.1.1, ``GET /fine-tunes/models/limits`` (types/finetune_model_limits.py).
 """
@@ -10,9 +10,9 @@ from __future__ import annotations
 
 from datetime import date
 
-from unitune.abilities import PricesTold
+from unitune.backends.capabilities import PricesTold
+from unitune.backends.offer import Limits, ModelUpdate, Offer
 from unitune.errors import BackendError
-from unitune.offer import Limits, ModelUpdate, Offer
 from unitune_providers.together.client import Connection, is_gone, translated
 
 SOURCE = "Together, GET /fine-tunes/models/limits"
@@ -22,7 +22,7 @@ class TogetherPrices:
     """Reads Together's limits."""
 
     def tell_prices(self, offer: Offer, day: date) -> PricesTold:
-        """Return what models take; see `unitune.abilities.RefreshesPrices`."""
+        """Return what models take; see `RefreshesPrices`."""
         connection = Connection()
         updates: list[ModelUpdate] = []
         gone: list[str] = []

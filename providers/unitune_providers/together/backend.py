@@ -28,10 +28,10 @@ from together.types import (
 )
 from together.types.fine_tuning_list_response import Data as ListedJob
 
-from unitune.abilities import Checkpoint, Deployed, ImportedJob, JobDescription, Page
-from unitune.backend import Guarantee, Launch, State, Status, Upload
+from unitune.backends.capabilities import Checkpoint, Deployed, ImportedJob, JobDescription, Page
+from unitune.backends.protocol import Guarantee, Launch, State, Status, Upload
 from unitune.errors import BackendError, Unreachable, Unsupported
-from unitune.job import Job
+from unitune.job.job import Job
 from unitune.models import ChatModel, TunedModel
 from unitune_providers.together import endpoints as together_endpoints
 from unitune_providers.together import files as together_files

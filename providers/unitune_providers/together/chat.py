@@ -17,10 +17,10 @@ from typing import Any
 import httpx
 from together import APIStatusError, AsyncTogether
 
-from unitune.completions import Dialect, Refusal
-from unitune.fields import Unreadable, read_json
+from unitune.backends.kit.chat_completions import Dialect, Refusal
+from unitune.backends.rate_limits import rest
 from unitune.models import Reply, Request
-from unitune.ratelimits import rest
+from unitune.security.json_fields import Unreadable, read_json
 from unitune_providers.together.client import FOREIGN, api_key, chat_client, ours
 
 

@@ -28,12 +28,12 @@ from together import (
 )
 from together.types import WhoamiProjectAPIKey
 
-from unitune.addresses import is_redirect, redirected
-from unitune.bodies import GZIP_ONLY, LARGEST_FILE, async_hooks, hooks
-from unitune.credentials import environment_address
+from unitune.backends.credentials import environment_address
+from unitune.backends.kit.bodies import GZIP_ONLY, LARGEST_FILE, async_hooks, hooks
+from unitune.backends.rate_limits import asked_pause
 from unitune.errors import BackendError, Unreachable, UserError
-from unitune.ratelimits import asked_pause
-from unitune.redaction import redacted
+from unitune.security.addresses import is_redirect, redirected
+from unitune.security.redaction import redacted
 
 KEY = "TOGETHER_API_KEY"
 ADDRESS = "TOGETHER_BASE_URL"

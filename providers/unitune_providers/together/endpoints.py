@@ -21,7 +21,7 @@ from together.types import DeploymentAutoscalingParam, Endpoint, Model
 from together.types.endpoint_deployment_summary import EndpointDeploymentSummary
 from together.types.models.config import Config
 
-from unitune.abilities import Deployed
+from unitune.backends.capabilities import Deployed
 from unitune.errors import BackendError, JobError
 from unitune.models import TunedModel
 from unitune_providers.together.client import Connection, is_gone, translated
@@ -41,7 +41,7 @@ SERVES_ADAPTERS = ("fixed", "dynamic")
 def deploy(
     connection: Connection, model: TunedModel, name: str, given: Mapping[str, JsonValue]
 ) -> str:
-    """Bring a model up and return the id of its endpoint; see `unitune.abilities.Deploys`.
+    """Bring a model up and return the id of its endpoint; see `Deploys`.
 
     Raises:
         JobError: An option is not right, or the configuration must be chosen.

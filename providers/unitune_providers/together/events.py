@@ -18,7 +18,7 @@ from typing import cast
 from pydantic import BaseModel, ConfigDict, JsonValue
 from together.types import FinetuneEvent
 
-from unitune.backend import Event, State
+from unitune.backends.protocol import Event, State
 
 STATES: Mapping[str, State] = {
     "pending": State.QUEUED,

@@ -11,8 +11,8 @@ from typing import cast
 from pydantic import JsonValue
 from together.types import FinetuneResponse
 
-from unitune.abilities import ImportedJob
-from unitune.backend import State
+from unitune.backends.capabilities import ImportedJob
+from unitune.backends.protocol import State
 from unitune.errors import BackendError, UnknownName
 from unitune_providers.together.client import Connection, is_gone, translated
 from unitune_providers.together.events import state_of
@@ -38,7 +38,7 @@ UNCARRIED = {
 
 
 def import_job(connection: Connection, job_id: str) -> ImportedJob:
-    """Return an existing job with its files; see `unitune.abilities.Imports`.
+    """Return an existing job with its files; see `unitune.backends.capabilities.Imports`.
 
     Raises:
         UnknownName: There is no such job.

@@ -17,7 +17,7 @@ from together.types import FinetuneResponse
 from together.types.fine_tuning_list_response import Data as ListedJob
 from together.types.fine_tuning_list_response import FineTuningListResponse
 
-from unitune.abilities import Checkpoint
+from unitune.backends.capabilities import Checkpoint
 from unitune.errors import BackendError, UnknownName, Unsupported
 from unitune.models import TunedModel
 from unitune_providers.together.client import Connection, is_gone, translated
@@ -51,7 +51,7 @@ def tuned(job: FinetuneResponse) -> TunedModel | None:
 
 
 def checkpoints(connection: Connection, job_id: str, base: str) -> Sequence[Checkpoint]:
-    """Return the checkpoints of a job, oldest first; see `unitune.abilities.Checkpoints`."""
+    """Return the checkpoints of a job, oldest first; see `Checkpoints`."""
     model = tuned(job_by_id(connection, job_id))
     with translated(f"list the checkpoints of training {job_id}"):
         listed = connection.reads.fine_tuning.list_checkpoints(job_id).data

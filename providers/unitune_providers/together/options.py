@@ -12,9 +12,9 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, JsonValue, model_validator
 
+from unitune.backends.options import job_options, validated
 from unitune.errors import JobError
-from unitune.job import Job, Spec
-from unitune.options import job_options, validated
+from unitune.job.job import Job, Spec
 
 Share = Annotated[float, Field(ge=0, le=1)]
 NotNegative = Annotated[float, Field(ge=0)]

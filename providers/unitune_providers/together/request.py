@@ -16,9 +16,9 @@ from pydantic import JsonValue
 from together.types import FinetuneModelLimits
 from together.types.finetune_model_limits import LoraTraining
 
-from unitune.backend import Launch
+from unitune.backends.protocol import Launch
 from unitune.errors import JobError
-from unitune.job import Job, Lora
+from unitune.job.job import Job, Lora
 from unitune_providers.together.options import TogetherOptions
 
 Body = dict[str, JsonValue]

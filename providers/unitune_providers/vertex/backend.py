@@ -20,10 +20,10 @@ from typing import ClassVar, NamedTuple
 
 from google.genai import types
 
-from unitune.abilities import BatchStatus, Checkpoint, ImportedJob, JobDescription, Page
-from unitune.backend import Guarantee, Launch, Status, Upload
+from unitune.backends.capabilities import BatchStatus, Checkpoint, ImportedJob, JobDescription, Page
+from unitune.backends.protocol import Guarantee, Launch, Status, Upload
 from unitune.errors import BackendError, UnknownName, Unreachable
-from unitune.job import Job
+from unitune.job.job import Job
 from unitune.models import ChatModel, Reply, Request, TunedModel
 from unitune_providers.unreadable import readable, reads_answers
 from unitune_providers.vertex import batches, counting

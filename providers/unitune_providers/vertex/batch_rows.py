@@ -18,9 +18,9 @@ from typing import Any, NamedTuple, cast
 from google.genai import types
 from pydantic import BaseModel, JsonValue, ValidationError
 
+from unitune.backends.formats import CannotCarry
 from unitune.errors import BackendError, Unsupported
 from unitune.models import Reply, Request
-from unitune.wire import CannotCarry
 from unitune_providers.vertex.chat import generation, least_thinking, question, read_answer
 from unitune_providers.vertex.errors import ours, safe
 from unitune_providers.vertex.options import LABEL

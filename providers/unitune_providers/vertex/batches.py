@@ -23,7 +23,7 @@ from typing import Any, NamedTuple, cast
 
 from google.genai import types
 
-from unitune.abilities import BatchStatus
+from unitune.backends.capabilities import BatchStatus
 from unitune.errors import BackendError, Unreachable, Unsupported
 from unitune.models import Reply, Request, TunedModel
 from unitune_providers.unreadable import readable

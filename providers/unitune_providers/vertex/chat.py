@@ -23,11 +23,11 @@ from google import genai
 from google.genai import types
 from pydantic import JsonValue
 
-from unitune.bodies import GZIP_ONLY, async_hooks
+from unitune.backends.formats import CannotCarry, WireRow
+from unitune.backends.kit.bodies import GZIP_ONLY, async_hooks
 from unitune.data.example import Example, Message
 from unitune.errors import UnituneError
 from unitune.models import Reply, Request, function_call
-from unitune.wire import CannotCarry, WireRow
 from unitune_providers.formats.vertex import SFT
 from unitune_providers.vertex.cloud import Cloud
 from unitune_providers.vertex.errors import ours

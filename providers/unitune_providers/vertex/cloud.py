@@ -28,7 +28,7 @@ from google.auth.credentials import Credentials
 from google.genai import types
 from google.oauth2.credentials import Credentials as TokenCredentials
 
-from unitune.credentials import environment_address
+from unitune.backends.credentials import environment_address
 from unitune.errors import UserError
 from unitune_providers.vertex.errors import vendor_errors
 

@@ -11,9 +11,9 @@ from google import genai
 from google.genai import types
 from pydantic import JsonValue
 
+from unitune.backends.formats import CannotCarry
 from unitune.errors import Unreachable, Unsupported
 from unitune.models import Request
-from unitune.wire import CannotCarry
 from unitune_providers.vertex.chat import question
 from unitune_providers.vertex.cloud import Cloud
 from unitune_providers.vertex.errors import read

@@ -22,10 +22,10 @@ from google.auth.exceptions import DefaultCredentialsError, GoogleAuthError, Tra
 from google.genai.errors import APIError
 from pydantic import ValidationError
 
-from unitune.addresses import is_redirect, redirected
+from unitune.backends.rate_limits import asked_pause
 from unitune.errors import BackendError, UnituneError, Unreachable, UserError
-from unitune.ratelimits import asked_pause
-from unitune.redaction import redacted
+from unitune.security.addresses import is_redirect, redirected
+from unitune.security.redaction import redacted
 
 FOREIGN = (
     APIError,

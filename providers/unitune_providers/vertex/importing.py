@@ -10,7 +10,7 @@ from collections.abc import Callable
 from google.genai import types
 from pydantic import JsonValue
 
-from unitune.abilities import ImportedJob
+from unitune.backends.capabilities import ImportedJob
 from unitune.errors import Unsupported
 from unitune_providers.vertex.jobs import base_of, tuned_model
 from unitune_providers.vertex.options import ADAPTER_SIZES

@@ -17,8 +17,8 @@ from typing import Literal, cast
 from google.genai import types
 from pydantic import JsonValue
 
-from unitune.abilities import Checkpoint, JobDescription
-from unitune.backend import Event, State, Status
+from unitune.backends.capabilities import Checkpoint, JobDescription
+from unitune.backends.protocol import Event, State, Status
 from unitune.models import TunedModel
 from unitune_providers.vertex.options import LABEL, NAME
 

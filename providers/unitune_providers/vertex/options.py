@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from google.genai import types
 
-from unitune.backend import Launch
+from unitune.backends.options import job_options
+from unitune.backends.protocol import Launch
 from unitune.errors import JobError, Unsupported
-from unitune.job import Auto, Job
-from unitune.options import job_options
+from unitune.job.job import Auto, Job
 from unitune_providers.vertex_options import VertexOptions
 
 NAME = "vertex"

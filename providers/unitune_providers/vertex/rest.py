@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any, cast
 
 from pydantic import JsonValue
 
+from unitune.backends.rate_limits import asked_pause
 from unitune.errors import BackendError, Unreachable
-from unitune.ratelimits import asked_pause
 from unitune_providers.vertex.cloud import Cloud
 from unitune_providers.vertex.errors import safe
 

@@ -13,7 +13,7 @@ from typing import ClassVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from unitune.backend import Event, Guarantee, Launch, State, Status, Upload
+from unitune.backends.protocol import Event, Guarantee, Launch, State, Status, Upload
 from unitune.data.example import Example, Message
 from unitune.errors import BackendError, JobError, UnknownName
 from unitune.models import Reply, Request, TunedModel

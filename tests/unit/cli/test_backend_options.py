@@ -9,13 +9,13 @@ import sys
 import pytest
 from command_line import Command
 
-from unitune import registry
+from unitune.backends import registry
 from unitune.cli.optionlist import option_views
 
 WITH_OPTIONS = [name for name in registry.offer_names() if registry.offer(name).options]
 IMPORT_ALONE = """
 import sys
-from unitune import registry
+from unitune.backends import registry
 offer = registry.offer(sys.argv[1])
 for path in (offer.options, offer.deploy_options):
     path and registry.options_of(path)

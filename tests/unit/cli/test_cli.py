@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 from command_line import Command
 
-from unitune.backend import State, Status
-from unitune.evaluate.asking import batching
-from unitune.home import home
-from unitune.job import Job
+from unitune.backends.protocol import State, Status
+from unitune.evaluate.inference import batch_runner
+from unitune.job.job import Job
 from unitune.ledger import Ledger
 from unitune.testing.fake import FakeBackend
+from unitune.workspace.home import home
 
 EXAMPLE = Path(__file__).parents[3] / "examples" / "support-triage"
 
@@ -183,7 +183,7 @@ def test_compare_in_batches_says_how_far_they_are(
     unitune: Command, job_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("UNITUNE_FAKE_DIR", str(tmp_path / "vendor"))
-    monkeypatch.setattr(batching, "pauses", lambda _: repeat(0.001))
+    monkeypatch.setattr(batch_runner, "pauses", lambda _: repeat(0.001))
     unitune("run", str(job_file), "--quiet")
     (tmp_path / "vendor" / "batches.json").write_text('{"polls": 3}', encoding="utf-8")
     outcome = unitune("compare", str(job_file), "--batch")

@@ -12,11 +12,11 @@ from command_line import Command
 pytest.importorskip("openai", reason="needs the extra `openai`")
 
 import typer
+from vendors.openai.vendor import KEY
+from vendors.serving import PARTS, Playing, play
 
 from unitune.cli import consent
 from unitune.cost.prices.book import PriceBook
-from unitune_providers.loopback.openai.vendor import KEY
-from unitune_providers.loopback.playing import PARTS, Playing, play
 
 MODEL = PARTS["openai"].model
 JOB = f"""

@@ -11,8 +11,8 @@ import pytest
 from command_line import Command
 from sample_ownership import job
 
-from unitune.job import Job
-from unitune.owning.billed import Billed
+from unitune.job.job import Job
+from unitune.tco.billed import Billed
 
 
 @pytest.fixture
@@ -107,6 +107,8 @@ def test_a_price_of_the_command_line_counts(unitune: Command, job_file: Path) ->
 def test_a_training_that_was_billed_counts_as_billed(
     unitune: Command, job_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("unitune.owning.own.billed", lambda *_: Billed("r2611", Decimal("12.5")))
+    monkeypatch.setattr(
+        "unitune.tco.total_cost.billed", lambda *_: Billed("r2611", Decimal("12.5"))
+    )
     told = unitune("cost", str(job_file))
     assert (0, True) == (told.code, "a training has cost $12.5, as run r2611" in told.out)

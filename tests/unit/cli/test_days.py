@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from command_line import Command
 
-from unitune.today import today
+from unitune.workspace.today import today
 
 COMMANDS = [
     ["plan", "unitune.yaml"],

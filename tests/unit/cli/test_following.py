@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from command_line import Command
 
-from unitune.backend import Event
+from unitune.backends.protocol import Event
 from unitune.cli.following import event_words, step_facts
 from unitune.testing import fake, script
 

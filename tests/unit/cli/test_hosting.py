@@ -11,10 +11,11 @@ from command_line import Command
 
 pytest.importorskip("boto3", reason="needs the extra `bedrock`")
 
-from unitune.job import Job
+from vendors.serving import Playing, play
+
+from unitune.job.job import Job
 from unitune.runs import deploying, deployment
 from unitune.testing.loopback import Fault
-from unitune_providers.loopback.playing import Playing, play
 
 JOB = """
 name: served

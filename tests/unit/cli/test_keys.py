@@ -26,7 +26,7 @@ pytest.importorskip("anthropic", reason="needs the vendors' extras")
 pytest.importorskip("google.genai", reason="needs the vendors' extras")
 pytest.importorskip("boto3", reason="needs the vendors' extras")
 
-from unitune import registry
+from unitune.backends import registry
 from unitune.evaluate.scorers import embeddings
 from unitune.testing.loopback import Answer, Asked, Server, serve
 from unitune_providers.vertex import cloud

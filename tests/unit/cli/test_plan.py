@@ -11,10 +11,10 @@ import jsonschema
 import pytest
 from command_line import Command
 
+from unitune.backends.registry import offer_names
 from unitune.cli import output
 from unitune.planning import saved
 from unitune.planning.plan import plan as make_plan
-from unitune.registry import offer_names
 
 SDKS = ["openai", "together", "google.genai", "boto3", "anthropic", "torch", "transformers"]
 JOB = """
@@ -188,9 +188,9 @@ def test_a_plan_of_all_calls_nobody_and_imports_no_sdk(
         "import socket, sys\n"
         "def refuse(*_): raise AssertionError('a connection')\n"
         "socket.socket.connect = refuse\n"
-        "from unitune.job import Job\n"
+        "from unitune.job.job import Job\n"
         "from unitune.planning.plan import plans\n"
-        "from unitune.registry import offer_names\n"
+        "from unitune.backends.registry import offer_names\n"
         f"found = plans(Job.load({str(file)!r}), offer_names())\n"
         "assert len(found.plans) == len(offer_names())\n"
         f"print([name for name in {SDKS!r} + ['sqlalchemy', 'scipy'] if name in sys.modules])\n"

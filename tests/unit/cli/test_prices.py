@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 from command_line import Command
+from vendors.prices import HardwareList
 
 from unitune.cli import output
-from unitune.install import install_command
 from unitune.testing.loopback import serve
-from unitune_providers.loopback.prices import HardwareList
+from unitune.workspace.install import install_command
 
 
 @pytest.fixture

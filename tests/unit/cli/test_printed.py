@@ -15,10 +15,10 @@ from rich.table import Table
 from rich.text import Text
 
 import unitune
-from unitune.backend import Event
+from unitune.backends.protocol import Event
 from unitune.cli import following, output, progress
-from unitune.evaluate.asking.engine import Asked
-from unitune.printable import CONTROLS
+from unitune.evaluate.inference.engine import Asked
+from unitune.security.printable import CONTROLS
 
 NASTY = {
     "closing-tag": "llama [/INST]",

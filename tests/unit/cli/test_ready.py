@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from command_line import Command
 
-from unitune.job import Job
+from unitune.job.job import Job
 
 JOB = """
 name: demo

@@ -11,10 +11,10 @@ import pytest
 from command_line import Command
 from sqlalchemy import Engine, event
 
-from unitune.home import home
-from unitune.keys import run_id
+from unitune.backends.launch_keys import run_id
 from unitune.ledger import Ledger, RunRecord
 from unitune.runs.run import SHOWN_RUNS
+from unitune.workspace.home import home
 
 NEW_YEAR = 1_767_225_600.0
 

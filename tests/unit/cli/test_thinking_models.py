@@ -13,10 +13,11 @@ from command_line import Command
 
 pytest.importorskip("openai", reason="needs the extra openai")
 
-from unitune import registry
+from vendors.openai.azure import AzureVendor, environment
+from vendors.openai.vendor import KEY, OpenAIVendor
+
+from unitune.backends import registry
 from unitune.testing.loopback import Answer, Asked, Conduct, Server, serve
-from unitune_providers.loopback.openai.azure import AzureVendor, environment
-from unitune_providers.loopback.openai.vendor import KEY, OpenAIVendor
 
 THINKING = "gpt-6-luna"
 CASES = 40

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 from command_line import Command
 
-from unitune import registry
-from unitune.backend import Guarantee, Launch
+from unitune.backends import registry
+from unitune.backends.protocol import Guarantee, Launch
 from unitune.errors import Unreachable
-from unitune.job import Job
+from unitune.job.job import Job
 from unitune.runs.run import Run, launch, runs
 from unitune.testing import FakeBackend
 

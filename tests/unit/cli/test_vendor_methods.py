@@ -13,10 +13,11 @@ from command_line import Command
 
 pytest.importorskip("openai", reason="needs the extra openai")
 
-from unitune import registry
+from vendors.openai.azure import AzureVendor, environment
+from vendors.openai.vendor import KEY, OpenAIVendor
+
+from unitune.backends import registry
 from unitune.testing.loopback import Conduct, Server, serve
-from unitune_providers.loopback.openai.azure import AzureVendor, environment
-from unitune_providers.loopback.openai.vendor import KEY, OpenAIVendor
 
 CHATTY, THINKING = "gpt-4.1-2025-04-14", "o4-mini-2025-04-16"
 TUNED_BEFORE = "ft:gpt-5-2025-08-07:loopback::00000001"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from unitune.addresses import NotAnAddress, as_origin, checked, shown
+from unitune.security.addresses import NotAnAddress, as_origin, checked, shown
 
 
 @pytest.mark.parametrize(

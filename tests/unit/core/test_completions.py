@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from unitune.completions import Dialect, Refusal, read_reply
+from unitune.backends.kit.chat_completions import Dialect, Refusal, read_reply
 from unitune.data.example import Message
 from unitune.errors import JobError
 from unitune.models import Request

@@ -6,12 +6,12 @@ from datetime import date
 
 import pytest
 
+from unitune.backends.offer import Limits, Offer, OfferedModel, Refused
 from unitune.data.dataset import Dataset, Row
 from unitune.data.example import Example, Message
 from unitune.data.split import Splits
 from unitune.errors import UserError
-from unitune.job import Data, Job
-from unitune.offer import Limits, Offer, OfferedModel, Refused
+from unitune.job.job import Data, Job
 from unitune.planning.feasibility import (
     Rendered,
     offer_findings,
@@ -19,7 +19,7 @@ from unitune.planning.feasibility import (
     rendered,
     row_findings,
 )
-from unitune.today import today
+from unitune.workspace.today import today
 
 DAY = date(2026, 11, 25)
 OFFER = Offer(

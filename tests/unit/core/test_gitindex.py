@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from unitune import gitindex
+from unitune.workspace import git_index
 
 NAMES = ("a", "b/c", "b/cc", "b/ccd/e", "ü/ß", "x" * 250, "y/" + "z" * 200, ".unitune/ledger.db")
 LONG = "/".join(["d" * 200] * 19 + ["f" * 200])
@@ -39,23 +39,23 @@ def test_the_paths_are_those_that_git_lists(tmp_path: Path, version: int, object
     listed = git(tmp_path, "ls-files", "-z").split(b"\0")[:-1]
     index = tmp_path / ".git" / "index"
     assert version == index.read_bytes()[7]
-    assert listed == list(gitindex._paths(index, ".unitune", 0, 0))  # pyright: ignore[reportPrivateUsage]
-    assert ".unitune/ledger.db" == gitindex.tracked_in(tmp_path / ".unitune")
-    assert gitindex.tracked_in(tmp_path / "other") is None
+    assert listed == list(git_index._paths(index, ".unitune", 0, 0))  # pyright: ignore[reportPrivateUsage]
+    assert ".unitune/ledger.db" == git_index.tracked_in(tmp_path / ".unitune")
+    assert git_index.tracked_in(tmp_path / "other") is None
 
 
 @pytest.mark.parametrize("name", [".unitune2/x", "x.unitune/y", "b/.unitune/z", ".unitune"])
 def test_other_places_are_none_of_it(tmp_path: Path, name: str) -> None:
     git(tmp_path, "init", "--quiet")
     cached(tmp_path, name)
-    assert gitindex.tracked_in(tmp_path / ".unitune") is None
+    assert git_index.tracked_in(tmp_path / ".unitune") is None
 
 
 def test_case_is_no_way_round(tmp_path: Path) -> None:
     """On macOS and Windows .UNITUNE is the same folder."""
     git(tmp_path, "init", "--quiet")
     cached(tmp_path, ".UniTune/ledger.db")
-    assert ".UniTune/ledger.db" == gitindex.tracked_in(tmp_path / ".unitune")
+    assert ".UniTune/ledger.db" == git_index.tracked_in(tmp_path / ".unitune")
 
 
 @pytest.mark.parametrize(
@@ -64,13 +64,13 @@ def test_case_is_no_way_round(tmp_path: Path) -> None:
 def test_what_is_no_index_lists_nothing(tmp_path: Path, content: bytes) -> None:
     (tmp_path / ".git").mkdir()
     (tmp_path / ".git" / "index").write_bytes(content)
-    assert gitindex.tracked_in(tmp_path / ".unitune") is None
+    assert git_index.tracked_in(tmp_path / ".unitune") is None
 
 
 @pytest.mark.parametrize("content", [b"", b"gitdir: nowhere", b"\xff\0"])
 def test_a_git_file_that_leads_nowhere_lists_nothing(tmp_path: Path, content: bytes) -> None:
     (tmp_path / ".git").write_bytes(content)
-    assert gitindex.tracked_in(tmp_path / ".unitune") is None
+    assert git_index.tracked_in(tmp_path / ".unitune") is None
 
 
 @pytest.mark.parametrize("name", ["sharedindex.tmp", "sharedindex.", "sharedindex.00"])
@@ -78,4 +78,4 @@ def test_odd_files_beside_an_index_are_left_alone(tmp_path: Path, name: str) -> 
     git(tmp_path, "init", "--quiet")
     cached(tmp_path, "a")
     os.mkfifo(tmp_path / ".git" / name)  # an archive can hold one; who reads it waits for ever
-    assert gitindex.tracked_in(tmp_path / ".unitune") is None
+    assert git_index.tracked_in(tmp_path / ".unitune") is None

@@ -15,8 +15,8 @@ from types import SimpleNamespace
 import pytest
 
 import unitune
-from unitune import install
-from unitune.install import install_command, upgrade_command
+from unitune.workspace import install
+from unitune.workspace.install import install_command, upgrade_command
 
 ROOT = Path(unitune.__file__).parents[1]
 

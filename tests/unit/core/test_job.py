@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from unitune.errors import JobError
-from unitune.job import Data, Evaluate, Gate, Job, Lora, Tuning
-from unitune.specs.contenders import FewShot, Instructed, Tuned, ZeroShot
-from unitune.specs.scorers import Contains, Exact, JsonEqual, Regex
+from unitune.job.contenders import FewShot, Instructed, Tuned, ZeroShot
+from unitune.job.job import Data, Evaluate, Gate, Job, Lora, Tuning
+from unitune.job.scorers import Contains, Exact, JsonEqual, Regex
 
 SHORTEST = """\
 name: support-triage

@@ -52,7 +52,7 @@ def test_a_job_is_read_without_anything_heavy() -> None:
 
 
 def test_offers_are_read_without_their_backend() -> None:
-    assert [] == loaded_after("from unitune import registry\nregistry.offer('local')")
+    assert [] == loaded_after("from unitune.backends import registry\nregistry.offer('local')")
 
 
 def test_no_module_takes_the_place_of_a_public_function() -> None:

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from unitune import registry
+from unitune.backends import registry
+from unitune.backends.offer import Offer
 from unitune.errors import MissingExtra
-from unitune.job import Data, Job, Lora, Tuning
-from unitune.offer import Offer
+from unitune.job.job import Data, Job, Lora, Tuning
 from unitune.planning.feasibility import explicit_settings, offer_findings
 from unitune.planning.plan import plan
 

@@ -9,14 +9,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from unitune.errors import BackendError
-from unitune.patience import wished
-from unitune.ratelimits import (
+from unitune.backends.rate_limits import (
     LONGEST_BELIEVED_SECONDS,
     LONGEST_WISH_SECONDS,
     asked_pause,
     rest,
 )
+from unitune.backends.retry import wished
+from unitune.errors import BackendError
 
 
 @pytest.mark.parametrize(

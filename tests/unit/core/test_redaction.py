@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from unitune.redaction import redacted
+from unitune.security.redaction import redacted
 
 SAID = "no such model exists for test, in the test-suite of contestants"
 

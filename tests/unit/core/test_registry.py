@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from unitune import registry
+from unitune.backends import registry
 from unitune.errors import MissingExtra, UnknownName, UserError
 
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from unitune import userconfig
 from unitune.errors import UserError
-from unitune.userconfig import UserConfig
+from unitune.workspace import user_config
+from unitune.workspace.user_config import UserConfig
 
 
 @pytest.fixture(autouse=True)
@@ -20,7 +20,7 @@ def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_without_a_file_nothing_is_configured() -> None:
-    assert UserConfig() == userconfig.read()
+    assert UserConfig() == user_config.read()
 
 
 def test_a_relative_folder_is_passed_over_as_the_specification_has_it(
@@ -30,13 +30,13 @@ def test_a_relative_folder_is_passed_over_as_the_specification_has_it(
     monkeypatch.setenv("HOME", str(tmp_path / "me"))
     for named in ("", "config", "./config"):
         monkeypatch.setenv("XDG_CONFIG_HOME", named)
-        assert tmp_path / "me/.config/unitune" == userconfig.folder()
+        assert tmp_path / "me/.config/unitune" == user_config.folder()
 
 
 def test_what_is_written_is_read_again_and_private(config: Path) -> None:
     wanted = UserConfig(keys={"https://llm.example.com": ("LLM_API_KEY", "OTHER")})
-    assert config == userconfig.write(wanted)
-    assert wanted == userconfig.read()
+    assert config == user_config.write(wanted)
+    assert wanted == user_config.read()
     assert 0 == config.stat().st_mode & 0o077
 
 
@@ -45,21 +45,21 @@ def test_a_file_that_git_tracks_is_not_the_users_word(config: Path) -> None:
     git = shutil.which("git")
     if git is None:
         pytest.skip("needs git")
-    userconfig.write(UserConfig(keys={"https://llm.example.com": ("LLM_API_KEY",)}))
+    user_config.write(UserConfig(keys={"https://llm.example.com": ("LLM_API_KEY",)}))
     for arguments in (("init", "-q"), ("add", "-f", str(config))):
         subprocess.run([git, *arguments], cwd=config.parents[2], check=True)
     with pytest.raises(UserError, match="git tracks 'config/unitune/config"):
-        userconfig.read()
+        user_config.read()
 
 
 def test_a_file_of_another_user_is_not_the_users_word(
     config: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    userconfig.write(UserConfig())
-    monkeypatch.setattr(userconfig.os, "geteuid", lambda: config.stat().st_uid + 1)
-    monkeypatch.setattr(userconfig, "ROOT", -1)
+    user_config.write(UserConfig())
+    monkeypatch.setattr(user_config.os, "geteuid", lambda: config.stat().st_uid + 1)
+    monkeypatch.setattr(user_config, "ROOT", -1)
     with pytest.raises(UserError, match="belongs to another user"):
-        userconfig.read()
+        user_config.read()
 
 
 @pytest.mark.parametrize(
@@ -80,7 +80,7 @@ def test_a_bad_file_is_an_error_with_file_line_and_what_is_allowed(
     config.parent.mkdir(parents=True)
     config.write_text(text, encoding="utf-8")
     with pytest.raises(UserError) as refused:
-        userconfig.read()
+        user_config.read()
     said = str(refused.value)
     assert f"{config}:{line}: " in said
     assert words in said

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from unitune.backends.offer import Billing
 from unitune.cost.billing import (
     cookbook_epochs,
     cut,
@@ -16,8 +17,7 @@ from unitune.cost.billing import (
 )
 from unitune.cost.tokens import Count
 from unitune.cost.workload import Lengths, Tally
-from unitune.job import Data, Job, Tuning
-from unitune.offer import Billing
+from unitune.job.job import Data, Job, Tuning
 
 COUNTS = st.lists(st.integers(0, 5000), min_size=3, max_size=3).map(
     lambda ends: Count(*sorted(ends))

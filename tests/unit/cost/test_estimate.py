@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from unitune.backends.offer import Billing, Offer, OfferedModel
 from unitune.cost.documents import Estimate
 from unitune.cost.estimate import estimate, repriced
 from unitune.cost.prices.book import PriceBook
@@ -21,10 +22,9 @@ from unitune.cost.workload import measure
 from unitune.data.dataset import Dataset, Row
 from unitune.data.example import Example, Message
 from unitune.data.split import Splits
-from unitune.job import Data, Evaluate, Job, TokenPrice, TrainingBudget, Tuning
-from unitune.offer import Billing, Offer, OfferedModel
-from unitune.specs.contenders import FewShot, Tuned, ZeroShot
-from unitune.specs.prices import PriceEntry
+from unitune.job.contenders import FewShot, Tuned, ZeroShot
+from unitune.job.job import Data, Evaluate, Job, TokenPrice, TrainingBudget, Tuning
+from unitune.job.prices import PriceEntry
 
 DAY = date(2026, 11, 25)
 MILLION = Decimal(1_000_000)

@@ -9,7 +9,7 @@ import pytest
 from unitune.cost.prices.book import PriceBook
 from unitune.cost.prices.sanity import contradictions, sound
 from unitune.cost.prices.staleness import age_findings, freshness
-from unitune.specs.prices import PriceEntry, PriceRow, rows_of
+from unitune.job.prices import PriceEntry, PriceRow, rows_of
 
 AS_OF = date(2026, 5, 1)
 

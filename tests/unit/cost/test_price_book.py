@@ -12,13 +12,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from unitune.backends.offer import Offer, OfferedModel, Tiers
 from unitune.cli.options import prices_given
 from unitune.cost.prices import inference
 from unitune.cost.prices.book import ORIGINS, PriceBook, book_for, rank
 from unitune.errors import JobError, UserError
-from unitune.job import Data, Job
-from unitune.offer import Offer, OfferedModel, Tiers
-from unitune.specs.prices import Kind, Origin, PriceEntry, PriceRow, SourceKind
+from unitune.job.job import Data, Job
+from unitune.job.prices import Kind, Origin, PriceEntry, PriceRow, SourceKind
 
 DAY = date(2026, 11, 25)
 

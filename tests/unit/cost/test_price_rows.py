@@ -11,17 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from unitune import yamlfile
 from unitune.cost.prices.writing import entries_of
-from unitune.specs.prices import (
-    KINDS,
-    OF_A_METHOD,
-    OF_ANSWERS,
-    UNITS,
-    PriceEntry,
-    PriceRow,
-    rows_of,
-)
+from unitune.job.prices import KINDS, OF_A_METHOD, OF_ANSWERS, UNITS, PriceEntry, PriceRow, rows_of
+from unitune.workspace import yaml_file
 
 DAY = date(2026, 11, 25)
 words = st.sampled_from(["gpt-4o-mini", "Qwen/Qwen3-8B", "gpt-*", "no", "1e3", "3.30", "ü: #"])
@@ -54,8 +46,8 @@ def price_rows(draw: st.DrawFn) -> PriceRow:
 @given(st.lists(price_rows(), max_size=8))
 def test_rows_written_as_yaml_are_read_back_the_same(rows: list[PriceRow]) -> None:
     content = [entry.model_dump(mode="json", exclude_defaults=True) for entry in entries_of(rows)]
-    text = yamlfile.dump({"prices": content})
-    for read in (yamlfile.parse(text), yaml.safe_load(text)):
+    text = yaml_file.dump({"prices": content})
+    for read in (yaml_file.parse(text), yaml.safe_load(text)):
         entries = [PriceEntry.model_validate(entry) for entry in read["prices"]]
         again = rows_of(entries, origin="project")
         assert sorted(rows, key=repr) == sorted(again, key=repr)
@@ -66,7 +58,7 @@ def test_no_float_enters_however_a_price_is_written(usd: Decimal, quoted: bool) 
     """An unquoted number is a float to YAML; up to 15 digits it is the number as written."""
     number = f'"{usd:f}"' if quoted else f"{usd:f}"
     text = f"{{backend: a, training: {number}}}"
-    for read in (yamlfile.parse(text), yaml.safe_load(text)):
+    for read in (yaml_file.parse(text), yaml.safe_load(text)):
         (row,) = rows_of([PriceEntry.model_validate(read)], origin="job", day=DAY)
         assert usd == row.usd
         assert isinstance(row.usd, Decimal)
@@ -78,7 +70,7 @@ def test_a_row_written_as_json_is_read_back_the_same(row: PriceRow) -> None:
 
 
 def test_a_number_with_a_point_stays_text_in_offers_and_prices_files() -> None:
-    read = yamlfile.parse("{usd: 3.30, small: 1e-3, count: 3, day: 2026-11-25}")
+    read = yaml_file.parse("{usd: 3.30, small: 1e-3, count: 3, day: 2026-11-25}")
     assert {"usd": "3.30", "small": "1e-3", "count": 3, "day": DAY} == read
 
 

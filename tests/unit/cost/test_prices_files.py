@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from unitune import registry
+from unitune.backends import registry
+from unitune.backends.offer import Limits, ModelUpdate
 from unitune.cost.prices.book import book_here
 from unitune.cost.prices.files import MARK, Refreshed, merged, read_prices, write_refreshed
 from unitune.errors import JobError
-from unitune.offer import Limits, ModelUpdate
-from unitune.specs.prices import PriceRow
+from unitune.job.prices import PriceRow
 
 DAY = date(2026, 11, 25)
 MINE = """\

@@ -7,7 +7,7 @@ import pytest
 
 from unitune.data.check import check_job
 from unitune.data.split import load_splits
-from unitune.job import Columns, Data, Job
+from unitune.job.job import Columns, Data, Job
 
 BANKING77 = Path(__file__).parents[3] / "../shared/data/banking77"
 

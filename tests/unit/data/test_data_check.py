@@ -11,7 +11,7 @@ from unitune.data.example import Example, Message
 from unitune.data.histogram import Lengths
 from unitune.data.load import load
 from unitune.data.split import load_splits
-from unitune.job import Data, Evaluate, Job
+from unitune.job.job import Data, Evaluate, Job
 
 
 def pair(prompt: str, completion: str, **more: str) -> str:

@@ -11,7 +11,7 @@ import pytest
 from unitune.data.check import check_file
 from unitune.data.load import load
 from unitune.errors import DataError
-from unitune.job import Columns, Data
+from unitune.job.job import Columns, Data
 
 TURNS: list[dict[str, Any]] = [
     {"role": "user", "content": "Ahoy?"},

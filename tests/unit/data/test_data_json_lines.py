@@ -8,9 +8,9 @@ import pytest
 
 from unitune.data import lines
 from unitune.data.dataset import Row
-from unitune.data.findings import Finding
 from unitune.data.load import load, read
 from unitune.errors import DataError
+from unitune.findings import Finding
 
 GOOD = '{"prompt": "ping", "completion": "pong"}'
 

@@ -18,7 +18,7 @@ from unitune.data.dataset import Row
 from unitune.data.example import Example
 from unitune.data.seen import FirstSeen
 from unitune.data.spool import READ_BYTES, Spool
-from unitune.job import Data, Job
+from unitune.job.job import Data, Job
 from unitune.planning.rows import Rows
 
 

@@ -11,7 +11,7 @@ import pytest
 from unitune.data.check import check_job
 from unitune.data.split import load_splits
 from unitune.errors import DataError
-from unitune.job import Data, Job, Method
+from unitune.job.job import Data, Job, Method
 
 
 def answered(index: int) -> dict[str, Any]:

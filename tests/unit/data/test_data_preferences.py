@@ -13,8 +13,8 @@ from pydantic import ValidationError
 from unitune.data.check import check_file
 from unitune.data.dataset import Dataset, Row
 from unitune.data.example import Example
-from unitune.data.findings import Finding
 from unitune.data.load import load, read
+from unitune.findings import Finding
 
 USER = {"role": "user", "content": "a"}
 BETTER = {"role": "assistant", "content": "b"}

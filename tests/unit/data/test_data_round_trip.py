@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 
 from unitune.data.dataset import Dataset, Row
 from unitune.data.example import Example, Message, TextPart, digest, digest_all
-from unitune.data.findings import Finding
 from unitune.data.foreign import WATCHED
 from unitune.data.load import load, read
-from unitune.job import Columns, Data, Template
+from unitune.findings import Finding
+from unitune.job.job import Columns, Data, Template
 
 ANY_TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=30)
 TEXT = ANY_TEXT.filter(str.strip)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from unitune.data.dataset import Dataset
 from unitune.data.split import Inputs, Splits, load_splits
 from unitune.errors import DataError
-from unitune.job import Data, Job, Tuning
+from unitune.job.job import Data, Job, Tuning
 
 
 def write(path: Path, inputs: list[str]) -> None:

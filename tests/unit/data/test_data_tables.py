@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from unitune.data.dataset import Row
-from unitune.data.findings import Finding
 from unitune.data.load import load, read
-from unitune.job import Columns, Data, Template
+from unitune.findings import Finding
+from unitune.job.job import Columns, Data, Template
 
 COLUMNS = Data(train="t", columns=Columns(user="text", assistant="label"))
 WITH_SYSTEM = Data(train="t", columns=Columns(user="text", assistant="label", system="rule"))

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from unitune import registry
-from unitune.job import Job
+from unitune.backends import registry
+from unitune.job.job import Job
 from unitune.models import ChatModel, Reply, Request, TunedModel
 
 Rule = Callable[[str, Request], str]

@@ -20,9 +20,9 @@ from unitune.evaluate import baseline
 from unitune.evaluate.compare import compare
 from unitune.evaluate.results import Answer, Comparison
 from unitune.evaluate.scorers import build
-from unitune.job import Job
+from unitune.job.job import Job
+from unitune.job.scorers import Exact
 from unitune.models import Request
-from unitune.specs.scorers import Exact
 
 CONTENDERS = [
     {"type": "zero-shot"},

@@ -17,8 +17,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from unitune import patience, registry
-from unitune.abilities import BatchStatus
+from unitune.backends import registry, retry
+from unitune.backends.capabilities import BatchStatus
 from unitune.errors import (
     BackendError,
     Interrupted,
@@ -28,13 +28,13 @@ from unitune.errors import (
     Unsupported,
     UserError,
 )
-from unitune.evaluate.asking import batchcreate, batching
-from unitune.evaluate.asking.batchfile import Batch, Change, open_batches
-from unitune.evaluate.asking.engine import Asked
-from unitune.evaluate.asking.journal import line_of, read_record
 from unitune.evaluate.compare import compare
+from unitune.evaluate.inference import batch_runner, batch_submit
+from unitune.evaluate.inference.batch_file import Batch, Change, open_batches
+from unitune.evaluate.inference.engine import Asked
+from unitune.evaluate.inference.journal import line_of, read_record
 from unitune.evaluate.results import Comparison, Record
-from unitune.job import Job
+from unitune.job.job import Job
 from unitune.models import Request, TunedModel
 from unitune.runs.run import launch
 from unitune.testing import FakeBackend, fake_batches
@@ -72,7 +72,7 @@ class Clock:
 @pytest.fixture(autouse=True)
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     made = Clock()
-    for module in (patience, batching, batchcreate, fake_batches):
+    for module in (retry, batch_runner, batch_submit, fake_batches):
         monkeypatch.setattr(module, "time", made)
     return made
 

@@ -13,7 +13,7 @@ import pytest
 from unitune.errors import Mismatch, OverBudget
 from unitune.evaluate.compare import compare
 from unitune.evaluate.retention import probes
-from unitune.job import Job
+from unitune.job.job import Job
 from unitune.models import Reply, Request
 from unitune.report.html import render
 from unitune.runs.run import launch

@@ -11,13 +11,13 @@ from typing import Any
 
 import pytest
 
+from unitune.backends.output_limit import LEAST_TOKENS
 from unitune.errors import BackendError, DataError, Interrupted, JobError, Leak, UserError
-from unitune.evaluate.asking.engine import Asked
-from unitune.evaluate.asking.journal import read_record
 from unitune.evaluate.compare import compare, default_folder
-from unitune.job import Job
+from unitune.evaluate.inference.engine import Asked
+from unitune.evaluate.inference.journal import read_record
+from unitune.job.job import Job
 from unitune.models import Request
-from unitune.output_limit import LEAST_TOKENS
 
 PROMPTED = {
     "contenders": [

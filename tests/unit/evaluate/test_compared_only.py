@@ -7,15 +7,15 @@ from pathlib import Path
 
 import pytest
 
+from unitune.backends.output_limit import longest_expected
 from unitune.data.check import check_job
 from unitune.data.example import Example, Message
 from unitune.data.split import load_splits
 from unitune.errors import DataError, JobError
 from unitune.evaluate.compare import compare
 from unitune.evaluate.scorers import Attempt, build
-from unitune.job import Job
-from unitune.output_limit import longest_expected
-from unitune.specs.scorers import RecordedScore
+from unitune.job.job import Job
+from unitune.job.scorers import RecordedScore
 
 CASE = Example(messages=(Message(role="user", content="?"),), id="a")
 

@@ -15,11 +15,11 @@ from unitune.data.dataset import Dataset
 from unitune.data.load import load
 from unitune.errors import JobError, Mismatch, UnknownName, UserError
 from unitune.evaluate.compare import compare
-from unitune.evaluate.contenders.training import check_prompts
-from unitune.job import Evaluate, Job
+from unitune.evaluate.prompts.training import check_prompts
+from unitune.job.contenders import Server
+from unitune.job.job import Evaluate, Job
 from unitune.models import Reply, Request
 from unitune.runs.run import Run, launch
-from unitune.specs.contenders import Server
 
 TWO = [
     {"type": "zero-shot"},
@@ -147,9 +147,9 @@ class PlayedServer:
 
 @pytest.fixture
 def servers(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str, str | None]]:
-    module = ModuleType("unitune.evaluate.asking.server")
+    module = ModuleType("unitune.evaluate.inference.server")
     module.ServerChatModel = PlayedServer  # pyright: ignore[reportAttributeAccessIssue]
-    monkeypatch.setitem(sys.modules, "unitune.evaluate.asking.server", module)
+    monkeypatch.setitem(sys.modules, "unitune.evaluate.inference.server", module)
     PlayedServer.made = []
     return PlayedServer.made
 

@@ -16,11 +16,11 @@ import pytest
 
 from unitune.data.example import Message
 from unitune.errors import BackendError, Busy, Mismatch, Unreachable
-from unitune.evaluate.asking import attempts
-from unitune.evaluate.asking.engine import Means, Question, ask, replay, request_hash
-from unitune.evaluate.asking.journal import open_journal, read_record
-from unitune.evaluate.asking.pace import LIMIT
-from unitune.evaluate.asking.remembered import open_remembered
+from unitune.evaluate.inference import attempts
+from unitune.evaluate.inference.engine import Means, Question, ask, replay, request_hash
+from unitune.evaluate.inference.journal import open_journal, read_record
+from unitune.evaluate.inference.rate_limiter import LIMIT
+from unitune.evaluate.inference.response_cache import open_remembered
 from unitune.evaluate.results import Record
 from unitune.models import Placed, Reply, Request
 
@@ -250,8 +250,8 @@ import asyncio, sys
 from functools import partial
 from pathlib import Path
 from unitune.data.example import Message
-from unitune.evaluate.asking.engine import Question, ask
-from unitune.evaluate.asking.journal import open_journal
+from unitune.evaluate.inference.engine import Question, ask
+from unitune.evaluate.inference.journal import open_journal
 from unitune.models import Reply, Request
 
 class Slow:

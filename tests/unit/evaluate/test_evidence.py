@@ -16,8 +16,8 @@ from unitune.evaluate.compare import compare
 from unitune.evaluate.grouping import clusters_of
 from unitune.evaluate.results import Comparison
 from unitune.evaluate.scorers import build, check_telling
-from unitune.job import Evaluate, Gate, Job
-from unitune.specs.scorers import Regex, ToolCalls
+from unitune.job.job import Evaluate, Gate, Job
+from unitune.job.scorers import Regex, ToolCalls
 
 PAIR = [
     {"type": "recorded", "name": "old", "answers": "old.jsonl", "role": "baseline"},

@@ -8,7 +8,7 @@ import pytest
 
 from unitune.evaluate.gate import Evidence, Pinned, VerdictName, apply
 from unitune.evaluate.results import Regression
-from unitune.job import Gate
+from unitune.job.job import Gate
 
 Mode = Literal["improve", "no-regress", "absolute"]
 

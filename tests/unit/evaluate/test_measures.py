@@ -15,8 +15,8 @@ from unitune.evaluate.compare import compare
 from unitune.evaluate.results import Record
 from unitune.evaluate.scorers import measure
 from unitune.evaluate.scorers.measures import consistency
-from unitune.job import Evaluate, TokenPrice
-from unitune.specs.scorers import Consistency, Cost, Latency, Length, MeasureSpec
+from unitune.job.job import Evaluate, TokenPrice
+from unitune.job.scorers import Consistency, Cost, Latency, Length, MeasureSpec
 
 
 def record(text: str = "two words", **keys: Any) -> Record:

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from unitune.evaluate.compare import compare
 from unitune.evaluate.results import Comparison
 from unitune.evaluate.retention import probes
-from unitune.job import Evaluate
+from unitune.job.job import Evaluate
 from unitune.models import Request
 from unitune.report.html import render
 from unitune.runs.run import launch

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from sklearn.feature_extraction.text import TfidfVectorizer
 
 from unitune.data.example import Example, Message
-from unitune.evaluate.contenders import neighbours
-from unitune.evaluate.contenders.neighbours import Neighbours
+from unitune.evaluate.prompts import neighbours
+from unitune.evaluate.prompts.neighbours import Neighbours
 
 
 def row(question: str, answer: str = "x") -> Example:

@@ -14,13 +14,13 @@ import pytest
 pytest.importorskip("openai", reason="needs the vendors' extras")
 pytest.importorskip("together", reason="needs the vendors' extras")
 
-from unitune import registry
+from unitune.backends import registry
 from unitune.data.example import Message
-from unitune.evaluate.asking import attempts
-from unitune.evaluate.asking.engine import Question, record_of
-from unitune.evaluate.asking.journal import line_of, read_record
-from unitune.evaluate.asking.pace import Pace
-from unitune.evaluate.asking.server import ServerChatModel
+from unitune.evaluate.inference import attempts
+from unitune.evaluate.inference.engine import Question, record_of
+from unitune.evaluate.inference.journal import line_of, read_record
+from unitune.evaluate.inference.rate_limiter import Pace
+from unitune.evaluate.inference.server import ServerChatModel
 from unitune.models import ChatModel, Request
 from unitune.testing.loopback import Answer, Asked, serve
 

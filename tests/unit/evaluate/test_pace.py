@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from unitune.evaluate.asking.pace import FIRST_LIMIT, Pace
+from unitune.evaluate.inference.rate_limiter import FIRST_LIMIT, Pace
 
 
 async def rounds(pace: Pace, number: int, waiting: int) -> list[int]:

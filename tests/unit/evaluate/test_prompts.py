@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from unitune.data.example import Example, Message
 from unitune.errors import JobError
-from unitune.evaluate.contenders.build import LADDER, MOST_SHOT_BYTES, build, check_roles
-from unitune.evaluate.contenders.prompts import (
+from unitune.evaluate.prompts.build import LADDER, MOST_SHOT_BYTES, build, check_roles
+from unitune.evaluate.prompts.prompts import (
     MOST_LISTED,
     MOST_SAMPLES,
     OWN_MESSAGES,
@@ -17,9 +17,9 @@ from unitune.evaluate.contenders.prompts import (
     Prompt,
     instructions_from,
 )
-from unitune.evaluate.contenders.shots import draw
-from unitune.job import Evaluate, Tuning
-from unitune.specs.contenders import FewShot, Instructed, Recorded, ShotChoice, Tuned, ZeroShot
+from unitune.evaluate.prompts.shots import draw
+from unitune.job.contenders import FewShot, Instructed, Recorded, ShotChoice, Tuned, ZeroShot
+from unitune.job.job import Evaluate, Tuning
 
 
 def row(question: str, answer: str, system: str | None = "You sort mail.") -> Example:

@@ -17,8 +17,8 @@ from unitune.cli.main import app
 from unitune.evaluate.compare import compare
 from unitune.evaluate.results import Comparison
 from unitune.evaluate.scorers import build
+from unitune.job.scorers import Exact, JsonEqual, JsonValid
 from unitune.models import Request
-from unitune.specs.scorers import Exact, JsonEqual, JsonValid
 
 PAIR = ["zero-shot", {"type": "instructed", "role": "candidate", "instructions": "TOLD"}]
 ROWS = [(f"test {at}", "yes") for at in range(200)]

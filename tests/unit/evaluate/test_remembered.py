@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from unitune.evaluate.asking.remembered import NAME, open_remembered
+from unitune.evaluate.inference.response_cache import NAME, open_remembered
 from unitune.models import Reply
 
 ANSWER = Reply(text="yes", prompt_tokens=5, completion_tokens=2, seconds=0.5)
@@ -57,7 +57,7 @@ def test_an_answer_that_cannot_be_read_is_asked_again(tmp_path: Path) -> None:
 def test_another_process_that_writes_does_not_stop_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("unitune.evaluate.asking.remembered.WAIT_SECONDS", 0.05)
+    monkeypatch.setattr("unitune.evaluate.inference.response_cache.WAIT_SECONDS", 0.05)
     with open_remembered(tmp_path, recall=True) as remembered:
         other = sqlite3.connect(tmp_path / NAME)
         other.execute("BEGIN EXCLUSIVE")

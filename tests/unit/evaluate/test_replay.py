@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from unitune.errors import BackendError, Mismatch, OverBudget
-from unitune.evaluate.asking.engine import short_hash
 from unitune.evaluate.compare import compare
+from unitune.evaluate.inference.engine import short_hash
 from unitune.models import Request
 from unitune.testing.loopback import Answer, Asked, serve
 

@@ -12,7 +12,7 @@ from scoring import dataset, score
 from unitune.errors import DataError, JobError
 from unitune.evaluate.scorers import Setting, build, check_expected
 from unitune.evaluate.scorers.json_text import json_equal, json_fields, json_valid
-from unitune.specs.scorers import (
+from unitune.job.scorers import (
     Contains,
     Exact,
     JsonEqual,

@@ -13,7 +13,7 @@ from scoring import attempt, score
 
 from unitune.evaluate.scorers import Attempt, Sums, build, mean_of
 from unitune.evaluate.scorers.corpus import bleu_of
-from unitune.specs.scorers import Bleu, Chrf, Exact, QualitySpec
+from unitune.job.scorers import Bleu, Chrf, Exact, QualitySpec
 
 sacrebleu: Any = importlib.import_module("sacrebleu")
 

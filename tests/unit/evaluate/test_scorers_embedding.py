@@ -15,7 +15,7 @@ from scoring import attempt, dataset, score
 from unitune.errors import BackendError, DataError, Unreachable, UserError
 from unitune.evaluate.scorers import Scorer, Setting, build, check_expected, embeddings
 from unitune.evaluate.scorers.embeddings import BATCH, TRIES, cosine
-from unitune.specs.scorers import Embedding
+from unitune.job.scorers import Embedding
 from unitune.testing.loopback import Answer, Asked, Fault, Server, serve
 
 

@@ -12,7 +12,7 @@ from sklearn.metrics import confusion_matrix, f1_score
 from unitune.errors import DataError, JobError
 from unitune.evaluate.scorers import Setting, build, check_expected
 from unitune.evaluate.scorers.labels import find_label
-from unitune.specs.scorers import Choice, ClassF1, Labelled, Occurrence
+from unitune.job.scorers import Choice, ClassF1, Labelled, Occurrence
 
 LETTERS = ("A", "B", "C", "D")
 INTENTS = ("card", "card arrival", "refund", "refund_status")

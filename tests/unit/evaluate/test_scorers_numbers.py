@@ -13,7 +13,7 @@ from scoring import dataset, score
 from unitune.errors import DataError
 from unitune.evaluate.scorers import build, check_expected
 from unitune.evaluate.scorers.numbers import find_number
-from unitune.specs.scorers import Numeric
+from unitune.job.scorers import Numeric
 
 
 @pytest.mark.parametrize(

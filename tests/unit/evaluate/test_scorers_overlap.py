@@ -20,14 +20,7 @@ from unitune.evaluate.scorers.overlap import (
     squad_tokens,
 )
 from unitune.evaluate.scorers.text import edit_similarity
-from unitune.specs.scorers import (
-    Contains,
-    EditDistance,
-    QualitySpec,
-    Rouge,
-    SentenceChrf,
-    TokenF1,
-)
+from unitune.job.scorers import Contains, EditDistance, QualitySpec, Rouge, SentenceChrf, TokenF1
 
 
 @pytest.mark.parametrize(

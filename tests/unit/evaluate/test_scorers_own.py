@@ -14,10 +14,10 @@ from scoring import case, dataset, score
 
 from unitune.errors import DataError, JobError
 from unitune.evaluate.scorers import Attempt, Kind, Score, Setting, build, check_expected
+from unitune.job.grader_formula import calculate, check_formula, parse_formula
+from unitune.job.graders import Grader
+from unitune.job.scorers import OpenAIGrader, PythonFunction
 from unitune.models import function_call
-from unitune.specs.grader_formula import calculate, check_formula, parse_formula
-from unitune.specs.graders import Grader
-from unitune.specs.scorers import OpenAIGrader, PythonFunction
 
 CHECKS = """
 import dataclasses

@@ -13,15 +13,13 @@ import pytest
 from scoring import case
 
 from unitune.errors import BackendError, DataError, MissingExtra
-from unitune.evaluate.asking.journal import line_of, read_record
 from unitune.evaluate.compare import compare
+from unitune.evaluate.inference.journal import line_of, read_record
 from unitune.evaluate.results import Record
 from unitune.evaluate.scorers import Attempt, Setting, build, extras, scorer_fingerprint
 from unitune.evaluate.scorers.build import MAKERS
-from unitune.install import install_command
-from unitune.job import Evaluate, Job
-from unitune.models import Request
-from unitune.specs.scorers import (
+from unitune.job.job import Evaluate, Job
+from unitune.job.scorers import (
     Bleu,
     Choice,
     Chrf,
@@ -38,6 +36,8 @@ from unitune.specs.scorers import (
     SentenceChrf,
     ToolCalls,
 )
+from unitune.models import Request
+from unitune.workspace.install import install_command
 
 CONTENDERS = ["zero-shot", {"type": "instructed", "role": "candidate", "instructions": "TOLD"}]
 
@@ -274,7 +274,7 @@ def test_a_missing_package_gives_the_install_command(
 def test_scorers_of_a_plain_install_need_no_extra() -> None:
     code = (
         "import sys; sys.modules.update(dict.fromkeys(['sacrebleu', 'rapidfuzz', 'jsonschema']))\n"
-        "from unitune.evaluate.scorers import build\nfrom unitune.specs.scorers import *\n"
+        "from unitune.evaluate.scorers import build\nfrom unitune.job.scorers import *\n"
         "[build(spec) for spec in (Exact(), TokenF1(), JsonFields(), Rouge(variant='rouge2'))]"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

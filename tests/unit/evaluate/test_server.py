@@ -10,14 +10,14 @@ import pytest
 
 pytest.importorskip("openai", reason="its loopback server is held against OpenAI's description")
 from unit.providers.openai_spec import MODEL, Stage, on_stage
+from vendors.openai.vendor import KEY, OpenAIVendor
 
 from unitune.data.example import Message
 from unitune.errors import JobError
-from unitune.evaluate.asking import server
-from unitune.evaluate.asking.server import ServerChatModel
+from unitune.evaluate.inference import server
+from unitune.evaluate.inference.server import ServerChatModel
 from unitune.models import Reply, Request
 from unitune.testing.loopback import OF_VENDORS, Answer, Fault
-from unitune_providers.loopback.openai.vendor import KEY, OpenAIVendor
 
 QUESTION = Message(role="user", content="Colour of snow?")
 ASKED = Request(messages=(QUESTION,))

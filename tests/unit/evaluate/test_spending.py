@@ -13,12 +13,12 @@ from pydantic import JsonValue
 from unitune.cost.prices.book import PriceBook
 from unitune.data.example import Message
 from unitune.errors import BackendError, OverBudget, Unreachable
-from unitune.evaluate.asking.attempts import Outcome, persist
-from unitune.evaluate.asking.pace import Pace
-from unitune.evaluate.asking.pricing import AnswerPrices, answer_prices
-from unitune.evaluate.asking.spending import Spending, most_tokens, most_usd, record_usd, usd
+from unitune.evaluate.inference.attempts import Outcome, persist
+from unitune.evaluate.inference.budget import Spending, most_tokens, most_usd, record_usd, usd
+from unitune.evaluate.inference.pricing import AnswerPrices, answer_prices
+from unitune.evaluate.inference.rate_limiter import Pace
 from unitune.evaluate.results import Record
-from unitune.job import Data, Evaluate, Job, TokenPrice
+from unitune.job.job import Data, Evaluate, Job, TokenPrice
 from unitune.models import Reply, Request
 
 PRICE = TokenPrice(input=Decimal(1), output=Decimal(10))
@@ -72,7 +72,7 @@ def test_an_answer_of_unknown_length_counts_as_the_longest() -> None:
 def test_a_refusal_costs_nothing_and_silence_may_have_cost_all(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("unitune.evaluate.asking.attempts.FIRST_PAUSE_SECONDS", 0.001)
+    monkeypatch.setattr("unitune.evaluate.inference.attempts.FIRST_PAUSE_SECONDS", 0.001)
     refused, silent = BackendError("too many", status=429), Unreachable("no answer")
     spending = Spending(Decimal(1))
     outcome = pay(spending, Reply.failed(refused), Reply.failed(silent), ANSWER)

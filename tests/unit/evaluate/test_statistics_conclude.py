@@ -13,7 +13,7 @@ from unitune.errors import JobError
 from unitune.evaluate.compare import compare
 from unitune.evaluate.statistics.families import benjamini_hochberg, holm
 from unitune.evaluate.statistics.sample_size import foresight
-from unitune.job import Job
+from unitune.job.job import Job
 from unitune.models import Request
 
 CONTENDERS = [

@@ -10,7 +10,7 @@ import pytest
 from unitune.evaluate.statistics.economics import Economics, PayBack, Worth, weigh
 from unitune.evaluate.statistics.intervals import difference_interval
 from unitune.evaluate.statistics.units import Units
-from unitune.job import Stakes
+from unitune.job.job import Stakes
 
 N = 400
 GAINS = np.array([1.0] * 80 + [-1.0] * 20 + [0.0] * 300)  # 15 points better

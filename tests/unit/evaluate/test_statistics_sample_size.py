@@ -26,7 +26,7 @@ from unitune.evaluate.statistics.sample_size import (
     smallest_detectable,
 )
 from unitune.evaluate.statistics.units import Units
-from unitune.job import Evaluate
+from unitune.job.job import Evaluate
 
 GRID = [
     (discordance, effect)

@@ -12,7 +12,7 @@ import pytest
 from unitune.errors import JobError, Leak, Mismatch, UnknownName, UserError
 from unitune.evaluate.compare import compare
 from unitune.evaluate.results import Curve
-from unitune.job import Job
+from unitune.job.job import Job
 from unitune.runs.run import Run, launch
 
 EVALUATE = {"contenders": ["zero-shot", "tuned"]}

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from unitune.conversion import Converted, decode_file, encode_file, wire_lines
-from unitune.data.findings import Finding
+from unitune.backends.conversion import Converted, decode_file, encode_file, wire_lines
 from unitune.data.load import load
 from unitune.errors import UnknownName
+from unitune.findings import Finding
 
 USER = {"role": "user", "content": "a"}
 ANSWER = {"role": "assistant", "content": "é"}

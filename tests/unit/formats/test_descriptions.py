@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from unitune import registry
+from unitune.backends import registry
 from unitune.data.example import Example
 
 SPEC = Path(__file__).parents[4] / "shared" / "specs" / "openai-openapi.json"

@@ -16,9 +16,9 @@ from typing import Any
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from unitune import registry
+from unitune.backends import registry
+from unitune.backends.formats import CannotCarry, Format, WireRow
 from unitune.data.example import Example, Message
-from unitune.wire import CannotCarry, Format, WireRow
 
 FORMATS = [
     *("bedrock-nova", "bedrock-prompt", "openai-chat", "openai-dpo", "openai-rft"),

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from unitune import registry
+from unitune.backends import registry
+from unitune.backends.formats import CannotCarry
 from unitune.data.example import Example
-from unitune.wire import CannotCarry
 
 SYSTEM = {"role": "system", "content": "Be short."}
 USER = {"role": "user", "content": "Where is my order?"}

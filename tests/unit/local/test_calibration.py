@@ -17,11 +17,11 @@ from torch import Tensor
 
 from unitune.data.dataset import Dataset
 from unitune.errors import DataError, Unsupported
-from unitune.job import Data, Job, Lora, Tuning
+from unitune.job.job import Data, Job, Lora, Tuning
 from unitune_local import calibrating, dry_run, memory
 from unitune_local.backend import LocalBackend
 from unitune_local.batches import TrainingRow
-from unitune_local.figures import Figures, Work, keep, peak_bytes, recall, seconds, sizes_made
+from unitune_local.cost_model import Figures, Work, keep, peak_bytes, recall, seconds, sizes_made
 from unitune_local.loading import load_model
 from unitune_local.loads import (
     Load,
@@ -34,10 +34,10 @@ from unitune_local.loads import (
 from unitune_local.lora import add_adapter
 from unitune_local.loss import Form, loss_sum, use_attention
 from unitune_local.memory import Shape, step_flops
-from unitune_local.pace import fit_pace, least_squares
-from unitune_local.rehearsal import affordable, every, spread
+from unitune_local.profile_run import affordable, every, spread
 from unitune_local.rows import read_rows, render_rows
 from unitune_local.settings import Dimensions, Settings, resolve
+from unitune_local.step_time import fit_pace, least_squares
 
 PACKED = Form("packed", share=True)
 NOTHING = Dataset("validation.jsonl", ())

@@ -6,14 +6,14 @@ import pytest
 import torch
 from tiny_model import tiny_tokenizer, write_rows
 
-from unitune.abilities import Forecast
+from unitune.backends.capabilities import Forecast
 from unitune.data.dataset import Dataset, Row
 from unitune.data.example import Example
 from unitune.errors import DataError, Unsupported, UserError
-from unitune.job import Data, Job, Lora, Tuning
+from unitune.job.job import Data, Job, Lora, Tuning
 from unitune_local import forecast, memory
 from unitune_local.batches import packed
-from unitune_local.figures import guess, peak_bytes
+from unitune_local.cost_model import guess, peak_bytes
 from unitune_local.loading import load_model
 from unitune_local.loads import Load
 from unitune_local.lora import add_adapter
@@ -181,8 +181,8 @@ def test_memory_of_a_control_group_binds(tmp_path: Path) -> None:
 
 
 def test_rows_with_errors_are_not_submitted(tiny_model: Path, tmp_path: Path) -> None:
-    from unitune import registry  # noqa: PLC0415 - needs the extra
-    from unitune.backend import Launch  # noqa: PLC0415 - likewise
+    from unitune.backends import registry  # noqa: PLC0415 - needs the extra
+    from unitune.backends.protocol import Launch  # noqa: PLC0415 - likewise
 
     file = write_rows(tmp_path / "train.jsonl", 3)
     backend = registry.backend("local")

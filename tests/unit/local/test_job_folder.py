@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from unitune.errors import JobError
-from unitune.job import Job
+from unitune.job.job import Job
 from unitune_local import worker
 from unitune_local.job_folder import EventLog, JobFolder, Result, read_events
 from unitune_local.options import local_options

@@ -15,8 +15,8 @@ from tiny_gguf import TOKENS, pack_wheel, write_gguf
 from tiny_model import SIZES
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from unitune.backends.registry import offer
 from unitune.errors import Mismatch, UnknownName, Unreachable, UserError
-from unitune.registry import offer
 from unitune_local import store
 from unitune_local.embedded import EMBEDDED, EmbeddedModel
 

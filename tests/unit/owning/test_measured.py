@@ -9,10 +9,10 @@ import pytest
 from sample_comparison import sample_comparison
 from sample_ownership import job
 
-from unitune.evaluate.asking.journal import line_of
+from unitune.evaluate.inference.journal import line_of
 from unitune.evaluate.results import Comparison, Record
-from unitune.job import Job
-from unitune.owning.measured import MeanTokens, measured
+from unitune.job.job import Job
+from unitune.tco.measured import MeanTokens, measured
 
 
 def record(contender: str, case: str, prompt: int | None, answer: int | None) -> Record:

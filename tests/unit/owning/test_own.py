@@ -12,11 +12,11 @@ from unitune.cost.ownership import Range
 from unitune.cost.spread import Spread
 from unitune.data.load import load
 from unitune.errors import JobError, UserError
-from unitune.job import Data
-from unitune.owning.documents import Ownership, OwnershipList
-from unitune.owning.own import own
-from unitune.report.ownership import html
-from unitune.report.ownership.words import headline
+from unitune.job.job import Data
+from unitune.report.tco import html
+from unitune.report.tco.words import headline
+from unitune.tco.documents import Ownership, OwnershipList
+from unitune.tco.total_cost import own
 
 
 @pytest.fixture(autouse=True)

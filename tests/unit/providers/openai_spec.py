@@ -18,11 +18,11 @@ from typing import Any
 
 import pytest
 from jsonschema import Draft202012Validator
+from vendors.openai.vendor import KEY, PREFIX, OpenAIVendor
 
-from unitune.backend import Launch, State, Status, Upload
-from unitune.job import Data, Job
+from unitune.backends.protocol import Launch, State, Status, Upload
+from unitune.job.job import Data, Job
 from unitune.testing.loopback import Answer, Asked, Conduct, Server, serve
-from unitune_providers.loopback.openai.vendor import KEY, PREFIX, OpenAIVendor
 from unitune_providers.openai.backend import OpenAIBackend
 from unitune_providers.openai.wire import WireBackend
 

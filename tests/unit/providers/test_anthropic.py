@@ -20,18 +20,18 @@ from anthropic.types import MessageParam, ToolParam
 from anthropic.types.message_create_params import MessageCreateParamsNonStreaming
 from anthropic.types.messages import MessageBatch, MessageBatchIndividualResponse
 from pydantic import TypeAdapter
+from vendors.anthropic import KEY, AnthropicVendor
 
-from unitune import registry
-from unitune.backend import Launch, Upload
+from unitune.backends import registry
+from unitune.backends.protocol import Launch, Upload
 from unitune.data.example import Message
 from unitune.errors import BackendError, UnituneError, Unreachable, Unsupported, UserError
-from unitune.job import Data, Job
+from unitune.job.job import Data, Job
 from unitune.models import Reply, Request, TunedModel
 from unitune.testing.loopback import Answer, Asked, Conduct, Fault, Server, serve
 from unitune_providers.anthropic import AnthropicBackend
 from unitune_providers.anthropic import client as module
 from unitune_providers.anthropic.client import ours
-from unitune_providers.loopback.anthropic import KEY, AnthropicVendor
 
 NEW, OLD = "claude-sonnet-5-5", "claude-haiku-4-5"
 CALL: dict[str, Any] = {

@@ -19,14 +19,14 @@ from anthropic.types import MessageParam
 from anthropic.types.message_create_params import MessageCreateParamsNonStreaming
 from anthropic.types.messages import MessageBatch, MessageBatchIndividualResponse
 from pydantic import TypeAdapter
+from vendors.anthropic import KEY, AnthropicVendor
 
-from unitune import registry
-from unitune.abilities import Batches, BatchStatus
+from unitune.backends import registry
+from unitune.backends.capabilities import Batches, BatchStatus
+from unitune.backends.launch_keys import batch_key
 from unitune.data.example import Message
 from unitune.errors import BackendError, Unreachable, Unsupported, UserError
-from unitune.keys import batch_key
 from unitune.models import Reply, Request, TunedModel
-from unitune.patience import outcome_open
 from unitune.testing.batch_contract import BatchContract
 from unitune.testing.loopback import (
     OF_VENDORS,
@@ -41,7 +41,6 @@ from unitune.testing.loopback import (
 from unitune.testing.odd_contract import OddAnswersContract
 from unitune_providers.anthropic import AnthropicBackend, batches
 from unitune_providers.anthropic import client as module
-from unitune_providers.loopback.anthropic import KEY, AnthropicVendor
 
 NEW, OLD = "claude-sonnet-5-5", "claude-haiku-4-5"
 CREATE = ("POST", r"/v1/messages/batches$")
@@ -304,7 +303,7 @@ def test_a_fault_before_the_create_call_does_not_leave_open_whether_there_is_a_b
     server.spoil(fault, "POST", "/v1/messages$", times=2)
     with pytest.raises(BackendError) as raised:
         submit(backend)
-    assert not outcome_open(raised.value)
+    assert not raised.value.is_ambiguous
     assert (fault is Fault.EXPIRED_KEY) is ("No batch was handed in" not in str(raised.value))
     assert [] == server.asked(*CREATE)
 

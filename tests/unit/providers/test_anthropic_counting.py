@@ -10,8 +10,9 @@ pytest.importorskip("anthropic", reason="needs the extra `anthropic`")
 
 from anthropic.types import MessageCountTokensParams, MessageTokensCount
 from pydantic import TypeAdapter
+from vendors.anthropic import KEY, AnthropicVendor
 
-from unitune import registry
+from unitune.backends import registry
 from unitune.data.example import Message
 from unitune.errors import BackendError, Unreachable, Unsupported, UserError
 from unitune.models import Request, TunedModel
@@ -19,7 +20,6 @@ from unitune.testing.counting_contract import LONG, SHORT, CountingContract
 from unitune.testing.loopback import Conduct, Fault, Server, serve
 from unitune_providers.anthropic import AnthropicBackend
 from unitune_providers.anthropic import client as module
-from unitune_providers.loopback.anthropic import KEY, AnthropicVendor
 
 MODEL = "claude-sonnet-5-5"
 COUNT = ("POST", r"/v1/messages/count_tokens$")

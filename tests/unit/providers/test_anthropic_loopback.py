@@ -10,9 +10,9 @@ import pytest
 pytest.importorskip("anthropic", reason="needs the extra `anthropic`")
 
 from anthropic import Anthropic, BadRequestError, NotFoundError
+from vendors.anthropic import KEY, AnthropicVendor
 
 from unitune.testing.loopback import Conduct, serve
-from unitune_providers.loopback.anthropic import KEY, AnthropicVendor
 
 MODEL = "claude-haiku-4-5"
 TOOL = {"name": "weather", "input_schema": {"type": "object"}}

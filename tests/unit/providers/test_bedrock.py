@@ -13,20 +13,20 @@ import pytest
 pytest.importorskip("boto3", reason="needs the extra `bedrock`")
 
 from pydantic import JsonValue
+from vendors.bedrock.storage import S3Storage, s3_storage
+from vendors.bedrock.vendor import BUCKET, BedrockVendor, environment
 
-from unitune import registry
-from unitune.abilities import Deletes, Deploys, Imports, Surveys, Switches
-from unitune.backend import Launch, State, Status
+from unitune.backends import registry
+from unitune.backends.capabilities import Deletes, Deploys, Imports, Surveys, Switches
+from unitune.backends.protocol import Launch, State, Status
 from unitune.data.example import Message
 from unitune.errors import BackendError, JobError, UnknownName, Unsupported, UserError
-from unitune.job import Data, Job, Tuning
+from unitune.job.job import Data, Job, Tuning
 from unitune.models import Reply, Request, TunedModel
 from unitune.testing.loopback import Conduct, Server, serve
 from unitune_providers.bedrock import chat as bedrock_chat
 from unitune_providers.bedrock.backend import BedrockBackend
 from unitune_providers.bedrock.status import events_of, raw_of, state_of
-from unitune_providers.loopback.bedrock.storage import S3Storage, s3_storage
-from unitune_providers.loopback.bedrock.vendor import BUCKET, BedrockVendor, environment
 
 NOVA = "amazon.nova-micro-v1:0:128k"
 LLAMA = "meta.llama3-1-8b-instruct-v1:0:128k"

@@ -14,19 +14,19 @@ pytest.importorskip("boto3", reason="needs the extra `bedrock`")
 
 from botocore import exceptions as aws
 from botocore.parsers import ResponseParserError
+from vendors.bedrock.storage import S3Storage, s3_storage
+from vendors.bedrock.vendor import BUCKET, BedrockVendor, environment
 
-from unitune.backend import Launch, State
+from unitune.backends.protocol import Launch, State
 from unitune.data.example import Message
 from unitune.errors import BackendError, UnituneError, Unreachable, UserError
-from unitune.job import Data, Job
+from unitune.job.job import Data, Job
 from unitune.models import Request
 from unitune.testing.loopback import Answer, Asked, Fault, Server, serve
 from unitune_providers.bedrock import clients as bedrock_clients
 from unitune_providers.bedrock.backend import BedrockBackend
 from unitune_providers.bedrock.chat import converse_request
 from unitune_providers.bedrock.clients import ours
-from unitune_providers.loopback.bedrock.storage import S3Storage, s3_storage
-from unitune_providers.loopback.bedrock.vendor import BUCKET, BedrockVendor, environment
 
 KEY = "r251125-1k3fq7d0x2ab-1"
 CREATE = "/model-customization-jobs$"

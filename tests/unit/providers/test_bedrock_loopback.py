@@ -13,9 +13,9 @@ pytest.importorskip("boto3", reason="needs the extra `bedrock`")
 import boto3
 from botocore.config import Config
 from botocore.exceptions import ClientError
+from vendors.bedrock.vendor import KEY, ROLE, BedrockVendor
 
 from unitune.testing.loopback import Conduct, serve
-from unitune_providers.loopback.bedrock.vendor import KEY, ROLE, BedrockVendor
 
 GOOD: dict[str, Any] = {
     "jobName": "job-1",

@@ -17,16 +17,16 @@ pytest.importorskip("boto3", reason="needs the extra `bedrock`")
 
 import botocore.session
 from botocore.model import OperationModel, Shape
+from vendors.bedrock.storage import S3Storage, s3_storage
+from vendors.bedrock.vendor import BUCKET, BedrockVendor, environment
 
-from unitune.backend import Launch
+from unitune.backends.protocol import Launch
 from unitune.data.example import Message
 from unitune.errors import BackendError
-from unitune.job import Data, Job, Tuning
+from unitune.job.job import Data, Job, Tuning
 from unitune.models import Request
 from unitune.testing.loopback import Answer, Asked, Conduct, serve
 from unitune_providers.bedrock.backend import BedrockBackend
-from unitune_providers.loopback.bedrock.storage import S3Storage, s3_storage
-from unitune_providers.loopback.bedrock.vendor import BUCKET, BedrockVendor, environment
 
 COMMON_ERRORS = {"UnrecognizedClientException": 403}
 """AWS's errors of every service, which are in no model."""

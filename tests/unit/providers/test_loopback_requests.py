@@ -14,12 +14,13 @@ pytest.importorskip("together", reason="needs the vendors' extras")
 pytest.importorskip("google.genai", reason="needs the vendors' extras")
 pytest.importorskip("boto3", reason="needs the vendors' extras")
 
+from vendors import anthropic
+from vendors.bedrock import vendor as bedrock
+from vendors.openai import vendor as openai
+from vendors.together import vendor as together
+from vendors.vertex import vendor as vertex
+
 from unitune.testing.loopback import Server, Vendor, serve
-from unitune_providers.loopback import anthropic
-from unitune_providers.loopback.bedrock import vendor as bedrock
-from unitune_providers.loopback.openai import vendor as openai
-from unitune_providers.loopback.together import vendor as together
-from unitune_providers.loopback.vertex import vendor as vertex
 
 PLACE = "/v1beta1/projects/p/locations/l"
 BROKEN = {

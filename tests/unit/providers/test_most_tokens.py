@@ -18,16 +18,16 @@ pytest.importorskip("anthropic", reason="needs the vendors' extras")
 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from vendors import anthropic
+from vendors.openai import vendor as openai
+from vendors.serving import PARTS, play
 
-from unitune import registry
+from unitune.backends import registry
 from unitune.data.example import Message
-from unitune.evaluate.asking.server import ServerChatModel
-from unitune.evaluate.asking.spending import most_tokens
+from unitune.evaluate.inference.budget import most_tokens
+from unitune.evaluate.inference.server import ServerChatModel
 from unitune.models import ChatModel, Request
 from unitune.testing.loopback import Conduct, Server, serve
-from unitune_providers.loopback import anthropic
-from unitune_providers.loopback.openai import vendor as openai
-from unitune_providers.loopback.playing import PARTS, play
 
 LIMITS = ("max_tokens", "max_completion_tokens", "maxTokens", "maxOutputTokens")
 TEXT = st.text(st.characters(exclude_categories=("Cs",)), min_size=1, max_size=60)

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from unitune import Job, plan, registry
+from unitune import Job, plan
+from unitune.backends import registry
 from unitune.cost.documents import Estimate, Line
 from unitune.cost.reconcile import Bill, End, reconcile
 from unitune.cost.spread import Spread

@@ -9,12 +9,13 @@ from datetime import date
 import pytest
 from pydantic import ValidationError
 
-from unitune import registry, yamlfile
+from unitune.backends import registry
+from unitune.backends.offer import Offer
 from unitune.cost.prices.sanity import contradictions
 from unitune.errors import Unsupported
-from unitune.job import Data, Job
-from unitune.offer import Offer
+from unitune.job.job import Data, Job
 from unitune.planning.feasibility import offer_findings
+from unitune.workspace import yaml_file
 
 TODAY = date(2026, 11, 25)
 OFFERS = {name: registry.offer(name) for name in registry.offer_names()}
@@ -83,7 +84,7 @@ def test_every_offer_holds_to_the_schema_that_is_published(offer: Offer) -> None
     jsonschema = pytest.importorskip("jsonschema", reason="needs the extra `metrics`")
     (entry,) = importlib.metadata.entry_points(group="unitune.offers", name=offer.name)
     text = importlib.resources.files(entry.value).joinpath(f"{offer.name}.yaml").read_text()
-    jsonschema.validate(yamlfile.parse(text), Offer.model_json_schema())
+    jsonschema.validate(yaml_file.parse(text), Offer.model_json_schema())
 
 
 def test_a_price_without_its_day_or_source_is_no_part_of_an_offer() -> None:

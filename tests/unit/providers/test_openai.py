@@ -17,10 +17,10 @@ from unit.providers.openai_spec import (
     on_stage,
 )
 
-from unitune import abilities
-from unitune.backend import State
+from unitune.backends import capabilities
+from unitune.backends.protocol import State
 from unitune.errors import BackendError, JobError, UnknownName, UserError
-from unitune.job import Tuning
+from unitune.job.job import Tuning
 from unitune.models import TunedModel
 from unitune_providers.openai import files as openai_files
 
@@ -41,9 +41,9 @@ def created(stage: Stage) -> dict[str, object]:
 
 def test_can_what_the_task_of_the_backend_lists(stage: Stage) -> None:
     for ability in ("Pauses", "Surveys", "Deletes", "Checkpoints", "Imports", "Batches"):
-        assert isinstance(stage.backend, getattr(abilities, ability)), ability
+        assert isinstance(stage.backend, getattr(capabilities, ability)), ability
     for ability in ("Deploys", "Downloads", "Quotes"):
-        assert not isinstance(stage.backend, getattr(abilities, ability)), ability
+        assert not isinstance(stage.backend, getattr(capabilities, ability)), ability
 
 
 def test_file_is_named_by_its_hash_and_found_by_its_name(stage: Stage) -> None:

@@ -23,14 +23,14 @@ from unit.providers.openai_spec import (
     problems,
     problems_of,
 )
+from vendors.openai.vendor import KEY, OpenAIVendor
 
-from unitune.abilities import BatchStatus
+from unitune.backends.capabilities import BatchStatus
 from unitune.data.example import Message
 from unitune.errors import BackendError, Unreachable, Unsupported
-from unitune.fields import Fields
 from unitune.models import Reply, Request, TunedModel
+from unitune.security.json_fields import Fields
 from unitune.testing.loopback import TOOK_EFFECT, Answer, Asked, Conduct, Fault, Vendor
-from unitune_providers.loopback.openai.vendor import KEY, OpenAIVendor
 from unitune_providers.openai import batches as openai_batches
 from unitune_providers.openai import files as openai_files
 from unitune_providers.openai import server as openai_server

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 from unit.providers.openai_spec import MODEL, Stage, on_stage
+from vendors.openai.vendor import KEY
 
 from unitune.data.example import Message, TextPart
 from unitune.models import ChatModel, Reply, Request, TunedModel
 from unitune.testing.loopback import Fault
-from unitune_providers.loopback.openai.vendor import KEY
 from unitune_providers.openai import chat as openai_chat
 
 QUESTION = Message(role="user", content="Colour of snow?")

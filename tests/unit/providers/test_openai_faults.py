@@ -9,10 +9,10 @@ from typing import ClassVar
 import openai
 import pytest
 from unit.providers.openai_spec import CHAT_ROW, LAUNCH_KEY, Stage, on_stage
+from vendors.openai.vendor import KEY
 
 from unitune.errors import BackendError, DataError, Unreachable
 from unitune.testing.loopback import Fault
-from unitune_providers.loopback.openai.vendor import KEY
 from unitune_providers.openai import errors as openai_errors
 from unitune_providers.openai import files as openai_files
 from unitune_providers.openai import wire as openai_wire

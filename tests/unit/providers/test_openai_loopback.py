@@ -12,13 +12,13 @@ import openai
 import pytest
 from openai import OpenAI
 from unit.providers.openai_spec import CHAT_ROW, GRADED_ROW, GRADER, MODEL, TRIPLE_ROW
+from vendors.openai.rows import problem_in
+from vendors.openai.vendor import KEY, OpenAIVendor
 
-from unitune import registry
-from unitune.job import Data, Job
+from unitune.backends import registry
+from unitune.job.job import Data, Job
 from unitune.planning.feasibility import offer_findings
 from unitune.testing.loopback import Conduct, serve
-from unitune_providers.loopback.openai.rows import problem_in
-from unitune_providers.loopback.openai.vendor import KEY, OpenAIVendor
 
 REINFORCED = {"type": "reinforcement", "reinforcement": {"grader": GRADER}}
 

@@ -16,21 +16,16 @@ from unit.providers.openai_spec import (
     Stage,
     on_stage,
 )
+from vendors.openai.azure import AzureVendor
+from vendors.openai.vendor import KEY, MantleVendor, NebiusVendor, OpenAIVendor
 
-from unitune import abilities, registry
-from unitune.backend import Launch, State
+from unitune.backends import capabilities, registry
+from unitune.backends.protocol import Launch, State
 from unitune.data.example import Message
 from unitune.errors import JobError, Unsupported, UserError
-from unitune.job import Lora, Tuning
+from unitune.job.job import Lora, Tuning
 from unitune.models import Request, TunedModel
 from unitune.testing.loopback import serve
-from unitune_providers.loopback.openai.azure import AzureVendor
-from unitune_providers.loopback.openai.vendor import (
-    KEY,
-    MantleVendor,
-    NebiusVendor,
-    OpenAIVendor,
-)
 from unitune_providers.openai.backend import AzureBackend, MantleBackend, NebiusBackend
 from unitune_providers.openai.wire import WireBackend
 
@@ -85,7 +80,7 @@ def created(stage: Stage) -> dict[str, object]:
 
 def can(stage: Stage) -> set[str]:
     names = ("Pauses", "Surveys", "Deletes", "Checkpoints", "Imports", "Deploys", "Batches")
-    return {name for name in names if isinstance(stage.backend, getattr(abilities, name))}
+    return {name for name in names if isinstance(stage.backend, getattr(capabilities, name))}
 
 
 def test_azure_trains_with_its_own_header_and_training_type(azure: Stage) -> None:
@@ -287,7 +282,7 @@ def test_server_that_a_job_names_gets_no_batches(elsewhere: Stage) -> None:
 
 @pytest.mark.parametrize("name", ["azure", "mantle", "nebius"])
 def test_offer_of_a_preset_says_why_it_has_no_batches(name: str) -> None:
-    assert not isinstance(registry.backend(name), abilities.Batches)
+    assert not isinstance(registry.backend(name), capabilities.Batches)
     assert any("--batch" in lacked for lacked in registry.offer(name).lacks)
 
 

@@ -17,10 +17,10 @@ from unit.providers.openai_spec import (
     problems,
 )
 
-from unitune.backend import State
+from unitune.backends.protocol import State
 from unitune.data.example import Message
 from unitune.errors import BackendError, UnknownName
-from unitune.job import Tuning
+from unitune.job.job import Tuning
 from unitune.models import Request, TunedModel
 from unitune.testing.loopback import Answer, Asked
 

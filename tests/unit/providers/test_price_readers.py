@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 from pydantic import JsonValue
+from vendors.prices import HardwareList, RetailPrices
 
-from unitune import registry
+from unitune.backends import registry
 from unitune.cost.prices.book import PriceBook
 from unitune.cost.prices.refresh import changes
 from unitune.errors import BackendError, UnknownName, Unreachable, UserError
 from unitune.testing.loopback import Fault, Server, serve
-from unitune_providers.loopback.prices import HardwareList, RetailPrices
 from unitune_providers.prices import azure, reading
 
 DAY = date(2026, 11, 25)
@@ -161,7 +161,7 @@ def test_a_rate_limit_is_waited_out_and_an_error_is_told(
     hub: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hub.spoil(Fault.RATE_LIMITED, "GET", "/api/jobs/hardware")
-    monkeypatch.setattr("unitune.patience.wait", lambda _: None)
+    monkeypatch.setattr("unitune.backends.retry.wait", lambda _: None)
     reader, offer = registry.price_reader("huggingface"), registry.offer("huggingface")
     assert 2 == len(reader.tell_prices(offer, DAY).rows)
     hub.spoil(Fault.SERVER_ERROR, "GET", "/api/jobs/hardware")
@@ -188,7 +188,7 @@ def test_a_list_in_another_shape_is_refused(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_openai_says_when_its_models_stop(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("openai", reason="needs the extra `openai`")
-    from unitune_providers.loopback.openai.vendor import KEY, OpenAIVendor  # noqa: PLC0415
+    from vendors.openai.vendor import KEY, OpenAIVendor  # noqa: PLC0415
 
     names = [model.name for model in registry.offer("openai").models]
     vendor = OpenAIVendor(bases=names[:-1], shutdown_dates={names[0]: "2027-02-28"})
@@ -213,11 +213,7 @@ def test_openai_needs_its_key(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_together_says_what_its_models_take(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("together", reason="needs the extra `together`")
-    from unitune_providers.loopback.together.vendor import (  # noqa: PLC0415
-        KEY,
-        MODELS,
-        TogetherVendor,
-    )
+    from vendors.together.vendor import KEY, MODELS, TogetherVendor  # noqa: PLC0415 - needs the SDK
 
     with serve(TogetherVendor()) as server:
         monkeypatch.setenv("TOGETHER_BASE_URL", server.url)

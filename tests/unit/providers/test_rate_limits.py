@@ -11,13 +11,14 @@ pytest.importorskip("boto3", reason="needs the vendors' extras")
 
 from pathlib import Path
 
-from unitune import registry
-from unitune.backend import Launch, Upload
+from vendors.serving import PARTS, play
+
+from unitune.backends import registry
+from unitune.backends.protocol import Launch, Upload
 from unitune.errors import BackendError
-from unitune.job import Data, Job
+from unitune.job.job import Data, Job
 from unitune.testing.contract import ROWS
 from unitune.testing.loopback import Fault
-from unitune_providers.loopback.playing import PARTS, play
 
 
 @pytest.mark.parametrize("name", sorted(PARTS))

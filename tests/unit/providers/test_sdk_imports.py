@@ -52,5 +52,5 @@ def test_httpx_comes_without_its_command_line_in_a_command() -> None:
 
 
 def test_watching_loads_no_statistics() -> None:
-    heavy = "{'numpy', 'scipy', 'unitune.evaluate', 'unitune.owning'}"
+    heavy = "{'numpy', 'scipy', 'unitune.evaluate', 'unitune.tco'}"
     run(f"import unitune.cli.following\nassert not {heavy} & set(sys.modules)")

@@ -13,15 +13,15 @@ import pytest
 pytest.importorskip("together", reason="needs the extra `together`")
 
 from together.types import FinetuneEvent
+from vendors.together.vendor import KEY, TogetherVendor
 
-from unitune import abilities
-from unitune.backend import Launch, State, Status
+from unitune.backends import capabilities
+from unitune.backends.protocol import Launch, State, Status
 from unitune.errors import BackendError, JobError, UnknownName, Unsupported, UserError
-from unitune.job import Data, Job, Lora, Tuning
+from unitune.job.job import Data, Job, Lora, Tuning
 from unitune.models import TunedModel
 from unitune.testing.contract import ROWS
 from unitune.testing.loopback import Conduct, Server, serve
-from unitune_providers.loopback.together.vendor import KEY, TogetherVendor
 from unitune_providers.together import endpoints as together_endpoints
 from unitune_providers.together import files as together_files
 from unitune_providers.together.backend import TogetherBackend
@@ -87,13 +87,13 @@ def tuned(backend: TogetherBackend, launch: Launch) -> TunedModel:
 def test_has_every_ability_that_it_should() -> None:
     backend = TogetherBackend()
     for ability in (
-        abilities.Surveys,
-        abilities.Deletes,
-        abilities.Deploys,
-        abilities.Downloads,
-        abilities.Imports,
-        abilities.Quotes,
-        abilities.Checkpoints,
+        capabilities.Surveys,
+        capabilities.Deletes,
+        capabilities.Deploys,
+        capabilities.Downloads,
+        capabilities.Imports,
+        capabilities.Quotes,
+        capabilities.Checkpoints,
     ):
         assert isinstance(backend, ability)
 

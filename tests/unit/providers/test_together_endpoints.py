@@ -9,12 +9,13 @@ import pytest
 
 pytest.importorskip("together", reason="needs the extra `together`")
 
+from vendors.together.jobs import Job
+from vendors.together.vendor import KEY, TogetherVendor
+
 from unitune.data.example import Message
 from unitune.errors import BackendError, JobError, UnknownName
 from unitune.models import Reply, Request, TunedModel
 from unitune.testing.loopback import Conduct, Progress, Server, serve
-from unitune_providers.loopback.together.jobs import Job
-from unitune_providers.loopback.together.vendor import KEY, TogetherVendor
 from unitune_providers.together import endpoints as together_endpoints
 from unitune_providers.together.backend import TogetherBackend
 

@@ -15,15 +15,15 @@ import pytest
 pytest.importorskip("together", reason="needs the extra `together`")
 
 import together
+from vendors.together.vendor import KEY, TogetherVendor
 
-from unitune.backend import Launch, Upload
+from unitune.backends.protocol import Launch, Upload
 from unitune.data.example import Message
 from unitune.errors import BackendError, Unreachable
-from unitune.job import Data, Job
+from unitune.job.job import Data, Job
 from unitune.models import Request
 from unitune.testing.contract import ROWS
 from unitune.testing.loopback import OF_VENDORS, Answer, Asked, Fault, Server, serve
-from unitune_providers.loopback.together.vendor import KEY, TogetherVendor
 from unitune_providers.together import client as together_client
 from unitune_providers.together import files as together_files
 from unitune_providers.together.backend import TogetherBackend

@@ -12,9 +12,9 @@ import pytest
 pytest.importorskip("together", reason="needs the extra `together`")
 
 from together import BadRequestError, Together, UnprocessableEntityError
+from vendors.together.vendor import KEY, TogetherVendor
 
 from unitune.testing.loopback import serve
-from unitune_providers.loopback.together.vendor import KEY, TogetherVendor
 
 MODEL = "Qwen/Qwen3-8B"
 CHAT = {"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}]}

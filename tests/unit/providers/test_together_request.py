@@ -11,11 +11,11 @@ pytest.importorskip("together", reason="needs the extra `together`")
 
 from pydantic import JsonValue
 from together.types import FinetuneModelLimits
+from vendors.together.checks import LIMITS
 
-from unitune.backend import Launch, Upload
+from unitune.backends.protocol import Launch, Upload
 from unitune.errors import JobError
-from unitune.job import Data, Job, Lora, Tuning
-from unitune_providers.loopback.together.checks import LIMITS
+from unitune.job.job import Data, Job, Lora, Tuning
 from unitune_providers.together.options import deploy_options, together_options
 from unitune_providers.together.request import Body, create_body
 

@@ -33,13 +33,13 @@ from unit.providers.together_spec import (
     operation,
     unknown_keys,
 )
+from vendors.together.vendor import KEY, TogetherVendor
 
-from unitune.backend import Launch
-from unitune.job import Data, Job, Lora, Tuning
+from unitune.backends.protocol import Launch
+from unitune.job.job import Data, Job, Lora, Tuning
 from unitune.models import TunedModel
 from unitune.testing.contract import ROWS, ask
 from unitune.testing.loopback import Answer, Asked, Conduct, serve
-from unitune_providers.loopback.together.vendor import KEY, TogetherVendor
 from unitune_providers.together import endpoints as together_endpoints
 from unitune_providers.together import files as together_files
 from unitune_providers.together.backend import TogetherBackend

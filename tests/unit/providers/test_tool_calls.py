@@ -12,7 +12,7 @@ ARGUMENTS = {"city": "Zürich", "days": 2}
 
 
 def completions() -> Reply:
-    from unitune.completions import read_reply  # noqa: PLC0415
+    from unitune.backends.kit.chat_completions import read_reply  # noqa: PLC0415
 
     call = {"id": "c1", "type": "function", "function": _function()}
     custom = {"id": "c2", "type": "custom", "custom": {"name": "shell", "input": "ls"}}

@@ -7,8 +7,8 @@ from typing import Any, ClassVar
 
 import pytest
 
-from unitune import abilities, registry
-from unitune.backend import Backend
+from unitune.backends import capabilities, registry
+from unitune.backends.protocol import Backend
 from unitune.errors import BackendError, Unreachable
 from unitune_providers.unreadable import READING_VERBS, reads_answers
 
@@ -70,7 +70,7 @@ def test_the_net_is_under_all_verbs_of_a_vendor_that_read(name: str) -> None:
 
 
 def test_every_verb_that_a_backend_may_have_is_known_here() -> None:
-    protocols = [Backend, *(one for _, one in inspect.getmembers(abilities, inspect.isclass))]
+    protocols = [Backend, *(one for _, one in inspect.getmembers(capabilities, inspect.isclass))]
     verbs = {
         name
         for protocol in protocols

@@ -15,9 +15,10 @@ pytest.importorskip("google.cloud.storage", reason="needs the extra `vertex`")
 
 import google.cloud.storage.blob
 from pydantic import JsonValue
+from vendors.vertex.vendor import BUCKET, VertexVendor, environment
 
-from unitune.abilities import Checkpoints, Deletes, Imports, Surveys
-from unitune.backend import Launch, State, Status, Upload
+from unitune.backends.capabilities import Checkpoints, Deletes, Imports, Surveys
+from unitune.backends.protocol import Launch, State, Status, Upload
 from unitune.errors import (
     BackendError,
     JobError,
@@ -26,10 +27,9 @@ from unitune.errors import (
     Unsupported,
     UserError,
 )
-from unitune.job import Data, Job, Lora, Tuning
+from unitune.job.job import Data, Job, Lora, Tuning
 from unitune.models import TunedModel
 from unitune.testing.loopback import Conduct, Fault, Server, serve
-from unitune_providers.loopback.vertex.vendor import BUCKET, VertexVendor, environment
 from unitune_providers.vertex import backend as vertex
 from unitune_providers.vertex import cloud as vertex_cloud
 from unitune_providers.vertex.backend import VertexBackend

@@ -18,8 +18,10 @@ pytest.importorskip("google.cloud.storage", reason="needs the extra `vertex`")
 
 from google.genai import batches as sdk
 from google.genai import types
+from vendors.vertex.requests import camel
+from vendors.vertex.vendor import BUCKET, VertexVendor, environment
 
-from unitune.abilities import Batches, BatchStatus
+from unitune.backends.capabilities import Batches, BatchStatus
 from unitune.data.example import Message
 from unitune.errors import BackendError, Unreachable, Unsupported, UserError
 from unitune.models import Reply, Request, TunedModel
@@ -33,8 +35,6 @@ from unitune.testing.loopback import (
     Server,
     serve,
 )
-from unitune_providers.loopback.vertex.requests import camel
-from unitune_providers.loopback.vertex.vendor import BUCKET, VertexVendor, environment
 from unitune_providers.vertex import batch_rows, batches
 from unitune_providers.vertex import cloud as vertex_cloud
 from unitune_providers.vertex.backend import VertexBackend

@@ -12,12 +12,12 @@ pytest.importorskip("google.cloud.storage", reason="needs the extra `vertex`")
 
 from google.genai import types
 from pydantic import JsonValue
+from vendors.vertex.vendor import VertexVendor, environment
 
 from unitune.data.example import Example, Message
 from unitune.models import ChatModel, Reply, Request, TunedModel
 from unitune.testing.loopback import OF_VENDORS, Answer, Conduct, Fault, Server, serve
 from unitune_providers.formats.vertex import SFT
-from unitune_providers.loopback.vertex.vendor import VertexVendor, environment
 from unitune_providers.vertex import cloud as vertex_cloud
 from unitune_providers.vertex.backend import VertexBackend
 from unitune_providers.vertex.chat import least_thinking, read_answer

@@ -10,15 +10,16 @@ import pytest
 pytest.importorskip("google.genai", reason="needs the extra `vertex`")
 pytest.importorskip("google.cloud.storage", reason="needs the extra `vertex`")
 
+from vendors.vertex.vendor import VertexVendor, environment
+
 from unitune.cost.tokens.by_vendor import ROWS_ASKED
 from unitune.data.example import Message
 from unitune.errors import BackendError, Unreachable, Unsupported
-from unitune.job import Data, Job
+from unitune.job.job import Data, Job
 from unitune.models import Request, TunedModel
 from unitune.planning.plan import plan
 from unitune.testing.counting_contract import LONG, SHORT
 from unitune.testing.loopback import Answer, Fault, Server, serve
-from unitune_providers.loopback.vertex.vendor import VertexVendor, environment
 from unitune_providers.vertex import cloud as vertex_cloud
 from unitune_providers.vertex.backend import VertexBackend
 from unitune_providers.vertex.cloud import Patience

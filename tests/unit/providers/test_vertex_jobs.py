@@ -18,8 +18,8 @@ from google.auth import exceptions as auth
 from google.cloud.storage import exceptions as storage
 from google.genai import errors, types
 
-from unitune import registry
-from unitune.backend import State
+from unitune.backends import registry
+from unitune.backends.protocol import State
 from unitune.errors import BackendError, Unreachable, Unsupported, UserError
 from unitune_providers.vertex.errors import vendor_errors
 from unitune_providers.vertex.importing import imported

@@ -13,9 +13,9 @@ pytest.importorskip("google.genai", reason="needs the extra `vertex`")
 from google import genai
 from google.genai import errors, types
 from google.oauth2.credentials import Credentials
+from vendors.vertex.vendor import BUCKET, KEY, VertexVendor
 
 from unitune.testing.loopback import serve
-from unitune_providers.loopback.vertex.vendor import BUCKET, KEY, VertexVendor
 
 pytestmark = pytest.mark.filterwarnings("ignore:The SDK.s tuning implementation")
 ROWS, PAIRS = f"gs://{BUCKET}/rows.jsonl", f"gs://{BUCKET}/pairs.jsonl"

@@ -15,13 +15,13 @@ pytest.importorskip("google.cloud.storage", reason="needs the extra `vertex`")
 
 from google.genai import types
 from pydantic import BaseModel
+from vendors.vertex.vendor import VertexVendor, environment
 
-from unitune.backend import Launch
+from unitune.backends.protocol import Launch
 from unitune.data.example import Message
-from unitune.job import Data, Job, Lora, Tuning
+from unitune.job.job import Data, Job, Lora, Tuning
 from unitune.models import Request
 from unitune.testing.loopback import Answer, Asked, Conduct, serve
-from unitune_providers.loopback.vertex.vendor import VertexVendor, environment
 from unitune_providers.vertex.backend import VertexBackend
 
 BEARING = {

@@ -13,14 +13,15 @@ pytest.importorskip("together", reason="needs the vendors' extras")
 pytest.importorskip("google.genai", reason="needs the vendors' extras")
 pytest.importorskip("boto3", reason="needs the vendors' extras")
 
-from unitune import registry
-from unitune.abilities import Vets
+from vendors.serving import Playing, play
+
+from unitune.backends import registry
+from unitune.backends.capabilities import Vets
 from unitune.errors import JobError, Unsupported
-from unitune.job import Data, Job
+from unitune.job.job import Data, Job
 from unitune.planning.plan import plan
 from unitune.runs.run import launch, runs
 from unitune.testing.contract import ROWS
-from unitune_providers.loopback.playing import Playing, play
 
 GRADER = {"type": "string_check"}
 MISSPELT: dict[str, tuple[str, dict[str, Any]]] = {

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from unitune.install import install_command
+from unitune.workspace.install import install_command
 
 BLOCKED = (
     "anthropic",
@@ -39,7 +39,7 @@ ROWS = "".join(
     for number in range(200)
 )
 READ_ALL = """
-from unitune import registry
+from unitune.backends import registry
 for name in registry.backend_names():
     assert registry.offer(name).name == name
 for name in registry.format_names():
@@ -47,7 +47,7 @@ for name in registry.format_names():
 print(len(registry.format_names()))
 """
 OPEN = """
-from unitune import registry
+from unitune.backends import registry
 from unitune.errors import MissingExtra
 try:
     registry.backend(sys.argv[1])
@@ -56,7 +56,7 @@ except MissingExtra as missing:
 """
 TALK = """
 import contextlib, io, json
-from unitune import registry
+from unitune.backends import registry
 from unitune.cli.main import main
 registry._is_installed = lambda package: False
 heard = []

@@ -21,7 +21,7 @@ from sample_comparison import (
 
 from unitune.evaluate.results import Comparison, GateResult, Money
 from unitune.evaluate.statistics.economics import PayBack
-from unitune.job import Gate
+from unitune.job.job import Gate
 from unitune.report import typography, words
 from unitune.report.html import render
 

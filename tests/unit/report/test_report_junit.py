@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from sample_comparison import VERDICTS, Counts, gated, infested, sample_comparison
 
 from unitune.evaluate.results import Comparison
-from unitune.job import Gate
+from unitune.job.job import Gate
 from unitune.report.junit import render
 
 IMPROVE = Gate.model_validate(

@@ -6,7 +6,7 @@ import pytest
 from sample_comparison import VERDICTS, Counts, gated, infested, sample_comparison
 
 from unitune.evaluate.results import Comparison
-from unitune.job import Gate
+from unitune.job.job import Gate
 from unitune.report import words
 from unitune.report.markdown import MOST_CASES, marker, render, said
 

@@ -13,7 +13,7 @@ from sample_comparison import Counts, gated, infested, sample_comparison
 
 from unitune.errors import MissingExtra
 from unitune.evaluate.results import Comparison
-from unitune.job import Gate
+from unitune.job.job import Gate
 from unitune.report import words
 
 HOSTILE = "</p><script>alert(1)</script><img src=x onerror=alert(1)>\"'"

@@ -12,11 +12,11 @@ from rich.console import Console
 from sample_ownership import PRICES, book, job, ownership
 
 from unitune.cost.ownership import Crossing, Range
-from unitune.owning.documents import LeftOut, Ownership, OwnershipList
-from unitune.owning.own import own
-from unitune.report.ownership import chart, words
-from unitune.report.ownership.html import render
-from unitune.report.ownership.terminal import ownership_view
+from unitune.report.tco import chart, words
+from unitune.report.tco.html import render
+from unitune.report.tco.terminal import ownership_view
+from unitune.tco.documents import LeftOut, Ownership, OwnershipList
+from unitune.tco.total_cost import own
 
 
 @pytest.fixture(autouse=True)

@@ -9,10 +9,10 @@ import pytest
 from crash.postgres import STORES, a_store
 from pydantic import JsonValue
 
-from unitune import patience, registry
-from unitune.job import Data, Job
+from unitune.backends import registry, retry
+from unitune.job.job import Data, Job
 from unitune.ledger import sqlite
-from unitune.runs import settling as searching
+from unitune.runs import recovery as searching
 
 MakeJob = Callable[[dict[str, JsonValue]], Job]
 
@@ -48,7 +48,7 @@ class Clock:
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     """The clock of the vendor's patience and of a ledger in a file."""
     made = Clock()
-    monkeypatch.setattr(patience, "time", made)
+    monkeypatch.setattr(retry, "time", made)
     monkeypatch.setattr(sqlite, "time", made)
     monkeypatch.setattr(searching, "time", made)
     return made

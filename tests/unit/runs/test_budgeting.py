@@ -20,26 +20,26 @@ from crash.forks import Fork, Gate
 from crash.postgres import new_database
 from pydantic import JsonValue
 
-from unitune import budgeting, registry
-from unitune.abilities import Page
-from unitune.backend import Event, State, Status
+from unitune.backends import registry
+from unitune.backends.capabilities import Page
+from unitune.backends.offer import Billing
+from unitune.backends.protocol import Event, State, Status
 from unitune.cost.budget import ProjectBudget, project_budget
 from unitune.cost.documents import Estimate
 from unitune.data.split import load_splits
 from unitune.errors import BackendError, Mismatch, OverBudget, Unreachable
-from unitune.home import home
-from unitune.job import Job, TrainingBudget, Tuning
-from unitune.ledger import Books, DeploymentRecord, Ledger, RunRecord
+from unitune.job.job import Job, TrainingBudget, Tuning
+from unitune.job.prices import PriceEntry
+from unitune.ledger import Books, DeploymentRecord, Ledger, RunRecord, budgeting
 from unitune.models import TunedModel
-from unitune.offer import Billing
-from unitune.owning.billed import Billed
-from unitune.owning.billed import billed as billed_training
 from unitune.planning import saved
 from unitune.planning.plan import plan
 from unitune.runs import handle, launching, run, watching
-from unitune.specs.prices import PriceEntry
+from unitune.tco.billed import Billed
+from unitune.tco.billed import billed as billed_training
 from unitune.testing.fake import FakeBackend
-from unitune.today import today
+from unitune.workspace.home import home
+from unitune.workspace.today import today
 
 from .conftest import Clock, MakeJob
 

@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 from pydantic import JsonValue
 
-from unitune import registry
-from unitune.backend import State, Upload
+from unitune.backends import registry
+from unitune.backends.protocol import State, Upload
 from unitune.errors import BackendError, Unreachable, Unsupported, UserError
-from unitune.job import Job
+from unitune.job.job import Job
 from unitune.ledger import DeploymentRecord, Ledger
 from unitune.models import TunedModel
 from unitune.runs import deleting
@@ -206,7 +206,7 @@ def test_a_vendor_that_is_asked_too_often_is_waited_for(
     slept: list[float] = []
     run = launch(make_job({})).wait(0.001)
     vendor.refuses = [BackendError("too often.", status=429, retry_after=7)]
-    monkeypatch.setattr("unitune.patience.wait", slept.append)
+    monkeypatch.setattr("unitune.backends.retry.wait", slept.append)
     assert [] == run.delete()
     assert [7] == slept
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from pydantic import JsonValue
 
 from unitune.data.example import Message
-from unitune.job import Job
+from unitune.job.job import Job
 from unitune.models import Request, TunedModel
 from unitune.runs.run import launch
 from unitune.testing import FakeBackend, Script

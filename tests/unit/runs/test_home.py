@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from unitune import home as home_module
 from unitune.errors import UserError
-from unitune.home import file_system, home, make_home, refuse_network
+from unitune.workspace import home as home_module
+from unitune.workspace.home import file_system, home, make_home, refuse_network
 
 MOUNTS = """\
 22 1 254:0 / / rw,relatime - ext4 /dev/vda rw

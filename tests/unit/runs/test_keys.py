@@ -6,7 +6,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from unitune.keys import DIGITS, MOST_ATTEMPTS, RANDOM_DIGITS, batch_key, launch_key, run_id
+from unitune.backends.launch_keys import (
+    DIGITS,
+    MOST_ATTEMPTS,
+    RANDOM_DIGITS,
+    batch_key,
+    launch_key,
+    run_id,
+)
 
 TIMES = st.floats(min_value=946_684_800, max_value=4_102_444_799)  # the years 2000 to 2099, UTC
 ATTEMPTS = st.integers(min_value=1, max_value=MOST_ATTEMPTS)

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 from pydantic import JsonValue
 
-from unitune.abilities import JobDescription
-from unitune.backend import Guarantee, State
+from unitune.backends.capabilities import JobDescription
+from unitune.backends.protocol import Guarantee, State
 from unitune.errors import BackendError, Unreachable, UserError
-from unitune.job import Job
+from unitune.job.job import Job
 from unitune.runs.run import Run, find_run, launch, runs
 from unitune.runs.watching import watch_all
 from unitune.testing import FakeBackend

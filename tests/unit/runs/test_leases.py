@@ -12,9 +12,9 @@ import pytest
 import sqlalchemy as sa
 from crash.forks import Fork, eventually, stop_here, stopped
 
-from unitune.backend import State
+from unitune.backends.launch_keys import run_id
+from unitune.backends.protocol import State
 from unitune.errors import Busy, UnknownName
-from unitune.keys import run_id
 from unitune.ledger import Artefact, Ledger, RunRecord, leases
 from unitune.ledger.holders import Holder, this_process
 from unitune.ledger.tables import RUNS

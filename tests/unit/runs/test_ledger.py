@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from unitune.backend import Event, State
+from unitune.backends.launch_keys import run_id
+from unitune.backends.protocol import Event, State
 from unitune.errors import Busy, TwinExists
-from unitune.keys import run_id
 from unitune.ledger import Artefact, DeploymentRecord, Ledger, RunRecord, Standing
 from unitune.models import TunedModel
 

@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 
 from unitune.errors import Busy
-from unitune.locks import is_locked, locked
+from unitune.workspace.locks import is_locked, locked
 
 HOLD = """
 import pathlib, sys
-from unitune.locks import locked
+from unitune.workspace.locks import locked
 with locked(pathlib.Path(sys.argv[1]), "the thing"):
     print(flush=True)
     sys.stdin.readline()

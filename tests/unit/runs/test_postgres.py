@@ -17,10 +17,10 @@ from crash.postgres import PASSWORD, new_database, the_server
 from sqlalchemy.exc import NoSuchTableError, SQLAlchemyError, StatementError
 
 from unitune.errors import Busy, MissingExtra, UnituneError, Unreachable, UserError
-from unitune.install import install_command
 from unitune.ledger import DeploymentRecord, Ledger, postgres
 from unitune.ledger.tables import DEPLOYMENTS, RUNS
 from unitune.models import TunedModel
+from unitune.workspace.install import install_command
 
 SECRET = "planted-secret"  # noqa: S105 - planted to be looked for
 ELSEWHERE = f"postgresql+psycopg://me:{SECRET}@127.0.0.1:1/ledger"

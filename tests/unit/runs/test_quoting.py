@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from unitune import registry
-from unitune.backend import Launch
+from unitune.backends import registry
+from unitune.backends.protocol import Launch
 from unitune.errors import Unsupported
 from unitune.planning.quoting import quote
 from unitune.testing.fake import FakeBackend

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from pydantic import JsonValue
 
-from unitune import registry
-from unitune.backend import State, Status
+from unitune.backends import registry
+from unitune.backends.protocol import State, Status
 from unitune.data.split import load_splits
 from unitune.errors import (
     BackendError,
@@ -20,11 +20,11 @@ from unitune.errors import (
     Unsupported,
     UserError,
 )
-from unitune.job import Budget, Evaluate, Job, Tuning
+from unitune.job.job import Budget, Evaluate, Job, Tuning
+from unitune.job.scorers import JsonValid
 from unitune.ledger import Ledger
 from unitune.runs import handle, launching
 from unitune.runs.run import find_run, launch, runs, training_fingerprint
-from unitune.specs.scorers import JsonValid
 from unitune.testing import FakeBackend
 
 from .conftest import Clock

@@ -10,10 +10,10 @@ from typing import Protocol
 import pytest
 from pydantic import JsonValue
 
-from unitune import patience
-from unitune.backend import Guarantee, Launch, State
+from unitune.backends import retry
+from unitune.backends.protocol import Guarantee, Launch, State
 from unitune.errors import BackendError, Interrupted, Unreachable
-from unitune.job import Job
+from unitune.job.job import Job
 from unitune.runs.run import Run, launch, runs
 from unitune.testing import FakeBackend
 
@@ -147,7 +147,7 @@ def test_a_create_call_that_is_refused_for_its_rate_again_and_again_leaves_a_run
 def test_a_vendor_that_wants_a_long_pause_is_not_waited_for(
     make_job: MakeJob, vendor: Vendor
 ) -> None:
-    vendor.answers = [too_often(patience.LONGEST_WISH_SECONDS + 1)]
+    vendor.answers = [too_often(retry.LONGEST_WISH_SECONDS + 1)]
     with pytest.raises(BackendError, match="too often"):
         launch(make_job({}))
     assert [] == vendor.clock.slept

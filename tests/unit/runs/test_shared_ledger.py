@@ -12,9 +12,9 @@ import pytest
 from crash.postgres import new_database
 from pydantic import JsonValue
 
-from unitune.backend import State
+from unitune.backends.protocol import State
 from unitune.errors import RunFailed, TwinExists, Unreachable, UserError
-from unitune.job import Job
+from unitune.job.job import Job
 from unitune.ledger import Ledger
 from unitune.runs.run import Run, find_run, launch, runs
 from unitune.testing import FakeBackend

@@ -6,17 +6,17 @@ from dataclasses import dataclass, field, replace
 import pytest
 from pydantic import JsonValue
 
-from unitune import registry
-from unitune.abilities import Page
-from unitune.backend import State, Status
+from unitune.backends import registry
+from unitune.backends.capabilities import Page
+from unitune.backends.protocol import State, Status
 from unitune.errors import BackendError, UnituneError, Unreachable
-from unitune.home import home
-from unitune.job import Job
+from unitune.job.job import Job
 from unitune.ledger import Ledger, Standing
 from unitune.runs import watching
 from unitune.runs.run import Run, find_run, launch
 from unitune.runs.watching import watch_all
 from unitune.testing import FakeBackend
+from unitune.workspace.home import home
 
 MakeJob = Callable[[dict[str, JsonValue]], Job]
 INTERVAL = 5.0

@@ -10,13 +10,13 @@ import pytest
 
 from unitune.data.example import Example, Message
 from unitune.errors import DataError, JobError, UserError
-from unitune.evaluate.asking.recorded import read_recorded
 from unitune.evaluate.compare import compare
-from unitune.job import Job, Tuned, ZeroShot
+from unitune.evaluate.inference.recorded import read_recorded
+from unitune.importers.import_suite import CannotBring, bring
+from unitune.importers.suite import Answers, Suite, joined, kept_scores
+from unitune.job.job import Job, Tuned, ZeroShot
 from unitune.planning.plan import plan
 from unitune.runs.run import launch
-from unitune.suites.bring import CannotBring, bring
-from unitune.suites.suite import Answers, Suite, joined, kept_scores
 
 MADE = Path(__file__).parent / "made"
 RESULTS = f"promptfoo:{MADE / 'promptfoo' / 'results.json'}"

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from unitune.errors import DataError, MissingExtra
-from unitune.suites.inspect_log import read_log
+from unitune.importers.inspect_log import read_log
 
 MADE = Path(__file__).parent / "made" / "inspect"
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from unitune.errors import DataError
-from unitune.suites.lm_eval import read_samples
+from unitune.importers.lm_eval import read_samples
 
 MADE = Path(__file__).parent / "made" / "lm-eval"
 

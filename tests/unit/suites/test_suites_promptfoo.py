@@ -15,14 +15,14 @@ from hypothesis import strategies as st
 from pydantic import JsonValue
 
 from unitune.errors import DataError
-from unitune.specs.scorers import Contains, Exact, JsonEqual, JsonSchema, JsonValid, Regex
-from unitune.suites.promptfoo import assertions, prompts
-from unitune.suites.promptfoo.assertions import Check, NoCounterpart, from_cell, translate
-from unitune.suites.promptfoo.config import read_config
-from unitune.suites.promptfoo.javascript_regex import NoTranslation, python_pattern
-from unitune.suites.promptfoo.results import is_results, read_results
-from unitune.suites.promptfoo.templates import NotPlain, render
-from unitune.suites.promptfoo.yaml12 import Yaml12
+from unitune.importers.promptfoo import assertions, prompts
+from unitune.importers.promptfoo.assertions import Check, NoCounterpart, from_cell, translate
+from unitune.importers.promptfoo.config import read_config
+from unitune.importers.promptfoo.javascript_regex import NoTranslation, python_pattern
+from unitune.importers.promptfoo.results import is_results, read_results
+from unitune.importers.promptfoo.templates import NotPlain, render
+from unitune.importers.promptfoo.yaml12 import Yaml12
+from unitune.job.scorers import Contains, Exact, JsonEqual, JsonSchema, JsonValid, Regex
 
 MADE = Path(__file__).parent / "made"
 CONFIG = MADE / "promptfoo" / "promptfooconfig.yaml"

@@ -12,11 +12,11 @@ import pytest
 from command_line import Command
 
 from unitune.errors import UnreadableRecord
-from unitune.home import home
-from unitune.job import Data, Job
+from unitune.job.job import Data, Job
 from unitune.ledger import DeploymentRecord, Ledger
 from unitune.models import TunedModel
 from unitune.runs.run import Run, launch, runs
+from unitune.workspace.home import home
 
 DEEP = "[" * 100_000
 DAMAGE = {

@@ -20,9 +20,9 @@ import pytest
 from command_line import Outcome
 
 from unitune.cli import main as cli
-from unitune.home import make_home
 from unitune.ledger import DeploymentRecord, Ledger, RunRecord
 from unitune.models import TunedModel
+from unitune.workspace.home import make_home
 
 RUN = "r261101-000000000000"
 NOBODY = 65534
@@ -397,7 +397,7 @@ def test_a_pull_that_overwrites_one_s_own_ledger_is_noticed(
 AT_ONCE = """
 import multiprocessing, os
 from pathlib import Path
-from unitune.home import home, make_home
+from unitune.workspace.home import home, make_home
 
 def made_and_found(start):
     start.wait()

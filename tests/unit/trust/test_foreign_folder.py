@@ -14,7 +14,7 @@ import pytest
 
 import unitune
 import unitune_local
-from unitune.locks import is_locked
+from unitune.workspace.locks import is_locked
 from unitune_local.job_folder import JobFolder
 from unitune_local.worker import environment, start_worker
 

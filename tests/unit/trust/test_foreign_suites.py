@@ -20,8 +20,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from unitune.errors import UserError
-from unitune.evaluate.asking.recorded import read_recorded
-from unitune.suites.bring import bring
+from unitune.evaluate.inference.recorded import read_recorded
+from unitune.importers.import_suite import bring
 
 DEEP = "[" * 3000 + "]" * 3000
 HALF = "\ud800"

@@ -24,7 +24,7 @@ from unitune.errors import DataError, JobError
 from unitune.evaluate import baseline
 from unitune.evaluate.scorers import Score, build
 from unitune.evaluate.scorers.numbers import find_number
-from unitune.specs.scorers import Exact, JsonSchema, Numeric, Regex
+from unitune.job.scorers import Exact, JsonSchema, Numeric, Regex
 
 UNITUNE = str(Path(sys.executable).with_name("unitune"))
 SLOW = "(a+)+$"

@@ -3,7 +3,7 @@
 Pure arithmetic over plain arguments: US dollars are Decimal, tokens are int, and whatever hangs on
 an unknown price is None, never zero. `request` prices one request with caching, `horizon` says over
 how many months to reckon, `alternatives` puts ways of answering side by side. Where the figures
-come from is the business of `unitune.owning`.
+come from is the business of `unitune.tco`.
 """
 
 from unitune.cost.ownership.alternatives import (

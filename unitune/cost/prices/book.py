@@ -21,13 +21,13 @@ from decimal import Decimal
 from pathlib import Path
 from typing import get_args
 
-from unitune import registry
+from unitune.backends import registry
+from unitune.backends.offer import ModelUpdate, Offer
 from unitune.cost.prices import inference
 from unitune.cost.prices.files import NAME, read_prices, user_file
-from unitune.job import Job
-from unitune.offer import ModelUpdate, Offer
-from unitune.specs.prices import OF_ANSWERS, Kind, Origin, PriceRow, rows_of
-from unitune.today import today
+from unitune.job.job import Job
+from unitune.job.prices import OF_ANSWERS, Kind, Origin, PriceRow, rows_of
+from unitune.workspace.today import today
 
 ORIGINS: tuple[Origin, ...] = get_args(Origin)
 

@@ -20,14 +20,14 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
-from unitune import userconfig, yamlfile
+from unitune.backends.offer import ModelUpdate
 from unitune.cost.prices.writing import entries_of
 from unitune.errors import JobError
-from unitune.filesystem import replacing
-from unitune.offer import ModelUpdate
-from unitune.specs.prices import PriceEntry, PriceRow, as_written, rows_of
-from unitune.specs.spec import Spec
-from unitune.today import today
+from unitune.job.prices import PriceEntry, PriceRow, as_written, rows_of
+from unitune.security.spec import Spec
+from unitune.workspace import user_config, yaml_file
+from unitune.workspace.filesystem import replacing
+from unitune.workspace.today import today
 
 NAME = "prices.yaml"
 MARK = "# Below: written by `unitune prices refresh`; edits are lost."
@@ -70,7 +70,7 @@ class PricesFile(Spec):
 
 def user_file() -> Path:
     """Return the path of the user's own prices file, whether it exists or not."""
-    return userconfig.folder() / NAME
+    return user_config.folder() / NAME
 
 
 def read_prices(path: Path) -> PricesFile:
@@ -81,11 +81,11 @@ def read_prices(path: Path) -> PricesFile:
     """
     if not path.exists():
         return PricesFile()
-    document = yamlfile.read(path, kind="a prices file", floats=False)
+    document = yaml_file.read(path, kind="a prices file", floats=False)
     try:
         return PricesFile.model_validate(document.value)
     except ValidationError as error:
-        raise JobError(yamlfile.explain(document, error, PricesFile)) from error
+        raise JobError(yaml_file.explain(document, error, PricesFile)) from error
 
 
 def write_refreshed(path: Path, refreshed: Refreshed) -> None:
@@ -97,7 +97,7 @@ def write_refreshed(path: Path, refreshed: Refreshed) -> None:
     mine = path.read_text(encoding="utf-8-sig").partition(MARK)[0] if path.exists() else ""
     content = refreshed.model_dump(mode="json", exclude_defaults=True)
     text = f"{mine.rstrip()}\n\n{MARK}\n" if mine.strip() else f"{MARK}\n"
-    text += yamlfile.dump({"refreshed": content})
+    text += yaml_file.dump({"refreshed": content})
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as draft:
         draft.write(text)

@@ -17,8 +17,8 @@ from decimal import Decimal
 from functools import cache
 from typing import Protocol, cast
 
-from unitune.offer import Offer
-from unitune.specs.prices import Kind, PriceRow
+from unitune.backends.offer import Offer
+from unitune.job.prices import Kind, PriceRow
 
 PACKAGE = "genai_prices"
 FIELDS: dict[Kind, str] = {

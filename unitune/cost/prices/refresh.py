@@ -11,10 +11,10 @@ from datetime import date
 
 from pydantic import BaseModel, ConfigDict
 
-from unitune.abilities import PricesTold
+from unitune.backends.capabilities import PricesTold
+from unitune.backends.offer import Limits, ModelUpdate, Offer
 from unitune.cost.prices.book import PriceBook
-from unitune.offer import Limits, ModelUpdate, Offer
-from unitune.specs.prices import ANY_MODEL, PriceRow, Unit
+from unitune.job.prices import ANY_MODEL, PriceRow, Unit
 
 A_UNIT: dict[Unit, str] = {
     "million-tokens": "a million",

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from decimal import Decimal
 from itertools import pairwise
 
-from unitune.specs.prices import OF_ANSWERS, Kind, PriceRow
+from unitune.job.prices import OF_ANSWERS, Kind, PriceRow
 
 BATCH_SHARE = (Decimal("0.4"), Decimal("0.6"))
 """A batch is said to cost half at every vendor; the rest is rounding."""

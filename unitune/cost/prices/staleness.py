@@ -11,8 +11,8 @@ from collections.abc import Iterable
 from datetime import date
 from typing import Literal
 
-from unitune.data.findings import Finding, error, note, warning
-from unitune.specs.prices import PriceRow
+from unitune.findings import Finding, error, note, warning
+from unitune.job.prices import PriceRow
 
 Freshness = Literal["fresh", "aging", "old", "stale"]
 AGING_DAYS, OLD_DAYS, STALE_DAYS = 45, 90, 180

@@ -1,4 +1,4 @@
-"""Rows as people read them in a prices file: the way back from `unitune.specs.prices.rows_of`.
+"""Rows as people read them in a prices file: the way back from `unitune.job.prices.rows_of`.
 
 What rows have in common stands once, and all prices of a model on one line. Nothing is lost: the
 same rows are read back.
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from itertools import groupby
 
-from unitune.specs.prices import USUAL_UNIT, PriceEntry, PriceRow
+from unitune.job.prices import USUAL_UNIT, PriceEntry, PriceRow
 
 COMMON = ("backend", "as_of", "valid_from", "valid_to", "source", "source_kind")
 OF_A_LINE = ("model", "method", "tier", "tuned", "note")

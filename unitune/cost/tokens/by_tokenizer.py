@@ -13,7 +13,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Protocol, cast
 
-from unitune.abilities import StoredModel
+from unitune.backends.capabilities import StoredModel
 from unitune.cost.tokens.by_characters import assumed_row, framing_assumption
 from unitune.cost.tokens.chat_template import CannotRender, ChatTemplate, read_template
 from unitune.cost.tokens.count import Count, RowCount

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from math import ceil, floor
 
-from unitune.abilities import CountsTokens
+from unitune.backends.capabilities import CountsTokens
 from unitune.cost.tokens.count import Count, RowCount
 from unitune.cost.tokens.counter import TokenCounter
 from unitune.data.example import Example

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, NoReturn, cast
 from pydantic import JsonValue
 
 from unitune.data.example import Message
-from unitune.today import today
+from unitune.workspace.today import today
 
 if TYPE_CHECKING:
     import jinja2

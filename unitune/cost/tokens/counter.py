@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Protocol
 
-from unitune.abilities import StoredModel
+from unitune.backends.capabilities import StoredModel
 from unitune.cost.tokens.by_characters import CharacterCounter
 from unitune.cost.tokens.by_encoding import EncodingCounter
 from unitune.cost.tokens.by_tokenizer import (
@@ -16,7 +16,7 @@ from unitune.cost.tokens.by_tokenizer import (
 from unitune.cost.tokens.count import Count, RowCount
 from unitune.cost.tokens.families import Family, family_of
 from unitune.data.example import Example
-from unitune.install import install_command
+from unitune.workspace.install import install_command
 
 
 class TokenCounter(Protocol):
@@ -48,7 +48,8 @@ def counter_for(
 
     Args:
         model: A vendor's name, tuned ones too; a Hugging Face name; or a folder with its tokenizer.
-        stored: Models on this machine, as `unitune.abilities.Stores` tells them, where the
+        stored: Models on this machine, as `unitune.backends.capabilities.Stores` tells them, where
+        the
             tokenizer of an open model is looked for beside the Hugging Face cache.
         aliases: Other names of the same weights, as offers have them; the first that tells helps.
     """

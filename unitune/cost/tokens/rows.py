@@ -24,7 +24,7 @@ from unitune.data.load import JSON_LINES, read
 from unitune.data.mapping import mapping_of
 from unitune.data.records import Record, json_records
 from unitune.data.rows import examples
-from unitune.job import Data
+from unitune.job.job import Data
 
 
 def count_rows(

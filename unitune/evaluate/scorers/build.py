@@ -21,7 +21,7 @@ from unitune.evaluate.scorers import (
 )
 from unitune.evaluate.scorers.fingerprint import scorer_fingerprint
 from unitune.evaluate.scorers.interface import Scorer, Setting
-from unitune.specs.scorers import Embedding, QualitySpec
+from unitune.job.scorers import Embedding, QualitySpec
 
 
 def _embedding(spec: Embedding, setting: Setting) -> Scorer:

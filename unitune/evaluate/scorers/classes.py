@@ -12,7 +12,7 @@ from unitune.evaluate.results import Confusion
 from unitune.evaluate.scorers.interface import Attempt, Kind, Scorer, Setting
 from unitune.evaluate.scorers.labels import choice, find_label, labels_of, refuse_unknown
 from unitune.evaluate.scorers.sums import Floats, Sums, ratio
-from unitune.specs.scorers import ClassF1, Labelled
+from unitune.job.scorers import ClassF1, Labelled
 
 NO_LABEL = ""
 """Stands in a confusion matrix for an answer that names no label, or several."""

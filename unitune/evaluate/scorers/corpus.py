@@ -16,7 +16,7 @@ from unitune.evaluate.scorers.extras import needs
 from unitune.evaluate.scorers.interface import Attempt, Kind, Scorer, Setting
 from unitune.evaluate.scorers.sums import Floats, Sums, ratio
 from unitune.evaluate.scorers.text import refuse_empty
-from unitune.specs.scorers import Bleu, Chrf
+from unitune.job.scorers import Bleu, Chrf
 
 if TYPE_CHECKING:
     from sacrebleu.metrics.bleu import BLEU

@@ -21,18 +21,18 @@ import httpx
 import numpy as np
 from numpy.typing import NDArray
 
-from unitune.addresses import redirected
-from unitune.bodies import GZIP_ONLY, BodyError, hooks
-from unitune.credentials import key_for
+from unitune.backends.credentials import key_for
+from unitune.backends.kit.bodies import GZIP_ONLY, BodyError, hooks
+from unitune.backends.rate_limits import asked_pause
+from unitune.backends.retry import pauses, wait, wished, wishes_too_much
 from unitune.errors import BackendError, Mismatch, Unreachable
 from unitune.evaluate.scorers.interface import Attempt, Kind, Scorer, Setting
 from unitune.evaluate.scorers.text import refuse_empty
-from unitune.fields import Fields, Unreadable, read_json
-from unitune.filesystem import private_file, private_folder
-from unitune.patience import passes, pauses, wait, wished, wishes_too_much
-from unitune.ratelimits import asked_pause
-from unitune.redaction import redacted
-from unitune.specs.scorers import Embedding
+from unitune.job.scorers import Embedding
+from unitune.security.addresses import redirected
+from unitune.security.json_fields import Fields, Unreadable, read_json
+from unitune.security.redaction import redacted
+from unitune.workspace.filesystem import private_file, private_folder
 
 Vector: TypeAlias = NDArray[np.float32]
 
@@ -149,7 +149,7 @@ class Embedder:
             try:
                 return self._asked(client, texts)
             except BackendError as error:
-                if not passes(error) or wishes_too_much(error):
+                if not error.is_retryable or wishes_too_much(error):
                     raise
                 wait(wished(error, pause))
         return self._asked(client, texts)

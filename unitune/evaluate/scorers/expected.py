@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from unitune.data import findings
+from unitune import findings
 from unitune.data.dataset import Dataset
 from unitune.errors import DataError, JobError
 from unitune.evaluate.scorers.interface import Scorer

@@ -5,8 +5,8 @@ from __future__ import annotations
 from importlib.util import find_spec
 
 from unitune.errors import MissingExtra
-from unitune.install import install_command
-from unitune.specs.scorers import QualitySpec
+from unitune.job.scorers import QualitySpec
+from unitune.workspace.install import install_command
 
 
 def needs(package: str, spec: QualitySpec) -> None:

@@ -11,13 +11,7 @@ from unitune.evaluate.scorers.functions import module_spec
 from unitune.evaluate.scorers.graders import load_grader
 from unitune.evaluate.scorers.interface import Setting
 from unitune.evaluate.scorers.json_text import load_definition
-from unitune.specs.scorers import (
-    JsonSchema,
-    Labelled,
-    OpenAIGrader,
-    PythonFunction,
-    ScorerSpec,
-)
+from unitune.job.scorers import JsonSchema, Labelled, OpenAIGrader, PythonFunction, ScorerSpec
 
 DIGITS = 16
 """Hex digits: 64 bits, far beyond chance for the few scorers of a baseline."""

@@ -33,7 +33,7 @@ from unitune.evaluate.scorers.interface import (
     guarded,
     share,
 )
-from unitune.specs.scorers import PythonFunction
+from unitune.job.scorers import PythonFunction
 
 Function: TypeAlias = Callable[[str, Example], object]
 

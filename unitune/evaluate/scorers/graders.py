@@ -38,9 +38,8 @@ from unitune.evaluate.scorers.interface import (
     share,
 )
 from unitune.evaluate.scorers.overlap import gleu, rouge_l, rouge_n
-from unitune.filesystem import content_of
-from unitune.specs.grader_formula import calculate, parse_formula
-from unitune.specs.graders import (
+from unitune.job.grader_formula import calculate, parse_formula
+from unitune.job.graders import (
     PLACEHOLDER,
     VARIABLE,
     Grader,
@@ -49,7 +48,8 @@ from unitune.specs.graders import (
     StringCheck,
     TextSimilarity,
 )
-from unitune.specs.scorers import OpenAIGrader
+from unitune.job.scorers import OpenAIGrader
+from unitune.workspace.filesystem import content_of
 
 Context: TypeAlias = dict[str, JsonValue]
 """`item` and `sample`, as templates and functions read them."""

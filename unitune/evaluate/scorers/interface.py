@@ -23,9 +23,9 @@ from unitune.data.example import Example
 from unitune.errors import BackendError, UnituneError
 from unitune.evaluate.results import Confusion, Record
 from unitune.evaluate.scorers.sums import Sums, mean_of
-from unitune.fields import whole_text
+from unitune.job.scorers import QualitySpec
 from unitune.models import ToolCalls
-from unitune.specs.scorers import QualitySpec
+from unitune.security.json_fields import whole_text
 
 T = TypeVar("T")
 
@@ -113,7 +113,7 @@ class Score:
 
 
 class Paid(Protocol):
-    """What scorers that ask a model pay with (`unitune.evaluate.asking.spending`)."""
+    """What scorers that ask a model pay with (`unitune.evaluate.inference.budget`)."""
 
     def afford(self, scorer: str, most: int) -> None:
         """Refuse to ask where so many tokens may pass what may be spent."""

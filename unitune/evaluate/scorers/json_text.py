@@ -17,13 +17,13 @@ from typing import Never, TypeAlias
 from pydantic import JsonValue
 
 from unitune.data.example import Example
-from unitune.data.findings import clip
 from unitune.errors import DataError, JobError
 from unitune.evaluate.scorers.bounded import CheckFailed, broken_by
 from unitune.evaluate.scorers.extras import needs
 from unitune.evaluate.scorers.interface import Attempt, Kind, Score, Scorer, Setting
-from unitune.filesystem import content_of
-from unitune.specs.scorers import JsonEqual, JsonFields, JsonSchema, JsonValid
+from unitune.findings import clip
+from unitune.job.scorers import JsonEqual, JsonFields, JsonSchema, JsonValid
+from unitune.workspace.filesystem import content_of
 
 
 @dataclass(frozen=True, slots=True)

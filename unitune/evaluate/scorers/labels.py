@@ -8,11 +8,11 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 
 from unitune.data.example import Example
-from unitune.data.findings import clip
 from unitune.errors import JobError
 from unitune.evaluate.scorers.interface import Attempt, Kind, Scorer, Setting
 from unitune.evaluate.scorers.text import plain
-from unitune.specs.scorers import Choice, Labelled, Occurrence
+from unitune.findings import clip
+from unitune.job.scorers import Choice, Labelled, Occurrence
 
 MOST_LABELS = 1000
 """More distinct answers of train are texts and no labels; the largest label sets of public intent

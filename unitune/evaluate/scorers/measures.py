@@ -11,10 +11,10 @@ from collections import Counter
 from collections.abc import Sequence
 from statistics import fmean
 
-from unitune.evaluate.asking.spending import usd
+from unitune.evaluate.inference.budget import usd
 from unitune.evaluate.results import Record
-from unitune.job import TokenPrice
-from unitune.specs.scorers import Consistency, Cost, Latency, Length, MeasureSpec
+from unitune.job.job import TokenPrice
+from unitune.job.scorers import Consistency, Cost, Latency, Length, MeasureSpec
 
 
 def measure(

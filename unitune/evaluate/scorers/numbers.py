@@ -7,9 +7,9 @@ from decimal import MAX_EMAX, MIN_EMIN, Context, Decimal, InvalidOperation
 from typing import Literal
 
 from unitune.data.example import Example
-from unitune.data.findings import clip
 from unitune.evaluate.scorers.interface import Attempt, Kind, Scorer, Setting
-from unitune.specs.scorers import Numeric
+from unitune.findings import clip
+from unitune.job.scorers import Numeric
 
 _NUMBER = r"""
     (?<![\w.])[-+\u2212]?       # a sign, unless it joins two things, as in 3-5 or T-12

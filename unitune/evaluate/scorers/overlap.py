@@ -8,11 +8,11 @@ from collections import Counter
 from collections.abc import Sequence
 
 from unitune.data.example import Example
-from unitune.data.findings import clip
 from unitune.evaluate.scorers.extras import needs
 from unitune.evaluate.scorers.interface import Attempt, Kind, Scorer, Setting
 from unitune.evaluate.scorers.text import refuse_empty
-from unitune.specs.scorers import Rouge, SentenceChrf, TokenF1
+from unitune.findings import clip
+from unitune.job.scorers import Rouge, SentenceChrf, TokenF1
 
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
 _PUNCTUATION = str.maketrans("", "", string.punctuation)

@@ -10,7 +10,7 @@ from unitune.evaluate.scorers.interface import (
     Unscorable,
     share,
 )
-from unitune.specs.scorers import RecordedScore
+from unitune.job.scorers import RecordedScore
 
 
 def make_recorded_score(spec: RecordedScore, _: Setting) -> Scorer:

@@ -8,7 +8,7 @@ from unitune.data.example import Example
 from unitune.evaluate.scorers.bounded import CheckFailed, broken_by
 from unitune.evaluate.scorers.extras import needs
 from unitune.evaluate.scorers.interface import Attempt, Kind, Scorer, Setting
-from unitune.specs.scorers import Contains, EditDistance, Exact, Regex
+from unitune.job.scorers import Contains, EditDistance, Exact, Regex
 
 _ASSERTION = re.compile(r"[$^]|\\[AbBZ]|\(\?<?[=!]|\(\?\(")
 """What may keep a pattern from matching though nothing is to be matched."""

@@ -9,11 +9,11 @@ from typing import cast
 from pydantic import JsonValue
 
 from unitune.data.example import Example
-from unitune.data.findings import clip
 from unitune.evaluate.scorers.interface import Attempt, Kind, Score, Scorer, Setting
 from unitune.evaluate.scorers.json_text import Json, read_json
+from unitune.findings import clip
+from unitune.job.scorers import ToolCalls
 from unitune.models import ToolCalls as Calls
-from unitune.specs.scorers import ToolCalls
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,7 +25,7 @@ import numpy as np
 from unitune.cost.ownership import cheaper
 from unitune.evaluate.statistics.intervals import Interval, difference_interval
 from unitune.evaluate.statistics.units import Clusters, FloatArray, Units
-from unitune.job import Stakes
+from unitune.job.job import Stakes
 
 MOST_WORTH_USD = 1e9
 """No search for the smallest worth of a right answer beyond."""

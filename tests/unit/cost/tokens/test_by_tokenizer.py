@@ -12,11 +12,11 @@ pytest.importorskip("tokenizers", reason="needs the extra `local`")
 
 from tokenizers import Tokenizer, models, pre_tokenizers
 
-from unitune.abilities import StoredModel
+from unitune.backends.capabilities import StoredModel
 from unitune.cost.tokens import Count, by_tokenizer, counter_for
 from unitune.cost.tokens.chat_template import CannotRender, ChatTemplate, read_template
 from unitune.data.example import Example, Message
-from unitune.install import install_command
+from unitune.workspace.install import install_command
 
 TEMPLATE = (
     "{{ bos_token }}{% for message in messages %}<|im_start|>{{ message['role'] }}\n"

@@ -14,7 +14,7 @@ from unitune.cost.tokens import Count, RowCount, count_rows, counter_for
 from unitune.data.dataset import Row
 from unitune.data.example import Example, Message
 from unitune.data.load import read
-from unitune.job import Columns, Data
+from unitune.job.job import Columns, Data
 
 MODELS = ["gpt-4o", "gpt-4", "gpt-6-luna", "gpt-oss-20b", "claude-sonnet-5-5"]
 SAYING = st.text(alphabet=st.characters(exclude_categories=["Cs"]), min_size=1, max_size=40)

@@ -1,1 +1,0 @@
-"""Servers that play the vendors in tests, each on its vendor's own wire."""

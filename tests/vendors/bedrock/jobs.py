@@ -1,0 +1,169 @@
+"""Jobs of a Bedrock on loopback: their state, and what Bedrock tells of them.
+
+A job goes on when it is looked at (`Conduct`). When it completes it writes its losses to S3, as
+Bedrock does, and leaves a custom model behind. Names of members are those of botocore's model.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from pydantic import JsonValue
+
+from unitune.testing.loopback import Conduct, Progress, loss
+from unitune_providers.bedrock.status import METRICS
+from vendors.bedrock.storage import REGION, Storage
+
+ACCOUNT = "123456789012"
+PHASES = ("validationDetails", "dataProcessingDetails", "trainingDetails")
+COPIED = (
+    "roleArn",
+    "customizationType",
+    "trainingDataConfig",
+    "outputDataConfig",
+    "hyperParameters",
+    "clientRequestToken",
+)
+"""Members of the create call that Bedrock tells again."""
+
+
+@dataclass(slots=True)
+class CustomizationJob:
+    """One job.
+
+    Args:
+        request: The create call's members.
+        number: Twelve letters or digits that end its ARN.
+        progress: How far it is.
+        stopped: Looks at it when it was stopped; None when it was not.
+    """
+
+    request: Mapping[str, Any]
+    number: str
+    progress: Progress = field(default_factory=Progress)
+    stopped: int | None = None
+    ended: float | None = None
+    complaint: str | None = None
+
+    @property
+    def base(self) -> str:
+        """Identifier of the base model."""
+        return str(self.request["baseModelIdentifier"]).rpartition("foundation-model/")[2]
+
+    @property
+    def arn(self) -> str:
+        """The job's ARN."""
+        start = f"arn:aws:bedrock:{REGION}:{ACCOUNT}"
+        return f"{start}:model-customization-job/{self.base}/{self.number}"
+
+    @property
+    def model_arn(self) -> str:
+        """ARN of the model that it leaves behind."""
+        return f"arn:aws:bedrock:{REGION}:{ACCOUNT}:custom-model/{self.base}/{self.number}"
+
+    def status(self, conduct: Conduct) -> str:
+        """Return Bedrock's word for it."""
+        if self.stopped is not None:
+            return "Stopping" if self.progress.polls <= self.stopped + 1 else "Stopped"
+        if self.complaint is not None:
+            return "Failed"
+        if self.progress.started(conduct) and self.progress.done(conduct):
+            return "Completed"
+        return conduct.state or "InProgress"
+
+    def look(self, conduct: Conduct, storage: Storage) -> None:
+        """Let a poll's worth of time pass."""
+        if self.ended is not None:
+            return
+        self.progress.look()
+        if self.stopped is None and self.progress.started(conduct):
+            self._check(conduct, storage)
+        status = self.status(conduct)
+        if status == "Completed":
+            self._leave_losses(conduct, storage)
+        if status in ("Completed", "Failed", "Stopped"):
+            self.ended = time.time()
+
+    def told(self, conduct: Conduct) -> dict[str, JsonValue]:
+        """Return what GetModelCustomizationJob tells."""
+        status, request = self.status(conduct), self.request
+        told: dict[str, JsonValue] = {
+            "jobArn": self.arn,
+            "jobName": request["jobName"],
+            "outputModelName": request["customModelName"],
+            "status": status,
+            "statusDetails": self._details(conduct),
+            "creationTime": when(self.progress.created),
+            "lastModifiedTime": when(self.ended or time.time()),
+            "baseModelArn": f"arn:aws:bedrock:{REGION}::foundation-model/{self.base}",
+            "validationDataConfig": request.get("validationDataConfig", {"validators": []}),
+            **{name: request[name] for name in COPIED if name in request},
+        }
+        if self.ended is not None:
+            told["endTime"] = when(self.ended)
+        if self.complaint is not None:
+            told["failureMessage"] = self.complaint
+        if status == "Completed":
+            told["outputModelArn"] = self.model_arn
+            told["trainingMetrics"] = {"trainingLoss": loss(conduct.steps)}
+            held_out = request.get("validationDataConfig", {}).get("validators", [])
+            told["validationMetrics"] = [{"validationLoss": loss(conduct.steps)} for _ in held_out]
+        return told
+
+    def summary(self, conduct: Conduct) -> dict[str, JsonValue]:
+        """Return what a list tells."""
+        whole = self.told(conduct)
+        names = ("jobArn", "baseModelArn", "jobName", "status", "statusDetails", "creationTime")
+        more = ("lastModifiedTime", "endTime", "customizationType")
+        summary = {name: whole[name] for name in (*names, *more) if name in whole}
+        if "outputModelArn" in whole:
+            summary["customModelArn"] = whole["outputModelArn"]
+            summary["customModelName"] = whole["outputModelName"]
+        return summary
+
+    def _check(self, conduct: Conduct, storage: Storage) -> None:
+        uri = self.request["trainingDataConfig"]["s3Uri"]
+        if conduct.rejects_files is not None:
+            self.complaint = conduct.rejects_files
+        elif storage.read(uri) is None:
+            self.complaint = f"The training data at {uri} cannot be read."
+        elif conduct.fails is not None and self.progress.done(conduct):
+            self.complaint = conduct.fails
+
+    def _details(self, conduct: Conduct) -> dict[str, JsonValue]:
+        words = self._phases(conduct)
+        created, changed = when(self.progress.created), when(self.ended or time.time())
+        return {
+            phase: {"status": word, "creationTime": created, "lastModifiedTime": changed}
+            for phase, word in zip(PHASES, words, strict=True)
+        }
+
+    def _phases(self, conduct: Conduct) -> tuple[str, str, str]:
+        status = self.status(conduct)
+        if not self.progress.started(conduct):
+            return ("NotStarted", "NotStarted", "NotStarted")
+        if status == "Failed" and conduct.rejects_files is not None:
+            return ("Failed", "NotStarted", "NotStarted")
+        if status in ("Completed", "Failed", "Stopping", "Stopped"):
+            return ("Completed", "Completed", status)
+        if self.progress.steps(conduct) == 0:
+            return ("Completed", "InProgress", "NotStarted")
+        return ("Completed", "Completed", "InProgress")
+
+    def _leave_losses(self, conduct: Conduct, storage: Storage) -> None:
+        rows = [
+            f"{step},0,{loss(step + 1)},{round(2 ** loss(step + 1), 6)}"
+            for step in range(conduct.steps)
+        ]
+        table = "\n".join(["step_number,epoch_number,training_loss,perplexity", *rows, ""])
+        folder = self.request["outputDataConfig"]["s3Uri"].rstrip("/")
+        storage.write(f"{folder}/{METRICS.format(id=self.number)}", table.encode())
+
+
+def when(seconds: float) -> str:
+    """Return a time as Bedrock writes it."""
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")

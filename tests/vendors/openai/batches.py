@@ -1,0 +1,300 @@
+"""Batches at OpenAI: the create call checked, the lines checked, and the two files that come out.
+
+The words of what is refused in a file are Azure's, which documents them where OpenAI does not.
+
+Sources: openai/openai-openapi 2.3.0, /batches; OpenAI's batch guide, a copy; MicrosoftDocs/
+azure-ai-docs, how-to-batch-content, 2026-03-19 (codes); openai/openai-openapi issue 302.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+from pydantic import JsonValue
+
+from unitune.testing.loopback import Conduct, Progress
+from vendors.openai.checks import Body, Refused, check_metadata
+from vendors.openai.files import FileShelf
+from vendors.openai.lists import Json
+
+ENDPOINTS = (
+    "/v1/responses",
+    "/v1/chat/completions",
+    "/v1/embeddings",
+    "/v1/completions",
+    "/v1/moderations",
+    "/v1/images/generations",
+    "/v1/images/edits",
+    "/v1/videos",
+)
+ARGUMENTS = {
+    "input_file_id",
+    "endpoint",
+    "completion_window",
+    "metadata",
+    "output_expires_after",
+}
+LINE = {"custom_id": str, "method": str, "url": str, "body": dict}
+MOST_REQUESTS = 50_000
+WINDOW_SECONDS = 24 * 60 * 60
+ENDED = ("completed", "failed", "expired", "cancelled")
+EXPIRED: Json = {
+    "code": "batch_expired",
+    "message": "This request could not be executed before the completion window expired.",
+}
+
+
+@dataclass(slots=True)
+class LoopbackBatch:
+    """A batch with its state.
+
+    Args:
+        id: As the vendor names it.
+        request: The create call's body.
+        lines: Of its input file.
+        problem: What is wrong with that file.
+        progress: How far it is.
+        stopped: Requests that were answered when it was cancelled; None unless it was.
+        answered: How many requests are answered before the window ends; None: all.
+        files: Ids of what came out, by their name in the batch; None before the end.
+        failed: Requests that failed.
+    """
+
+    id: str
+    request: Body
+    lines: list[Json]
+    problem: Json | None = None
+    progress: Progress = field(default_factory=Progress)
+    stopped: int | None = None
+    answered: int | None = None
+    files: Mapping[str, str] | None = None
+    failed: int = 0
+
+    def look(self, conduct: Conduct) -> None:
+        """Let a poll's worth of time pass, unless it has ended."""
+        if self.status(conduct) not in ENDED:
+            self.progress.look()
+
+    def stop(self, conduct: Conduct) -> None:
+        """Let it end with what is answered.
+
+        Raises:
+            Refused: It has ended.
+        """
+        status = self.status(conduct)
+        if status in ENDED:
+            raise Refused(f"Cannot cancel a batch with status '{status}'.", 409)
+        if self.stopped is None:
+            self.stopped, self.progress = self.done(conduct), Progress(self.progress.created)
+
+    def status(self, conduct: Conduct) -> str:
+        """Return the vendor's word."""
+        if self.stopped is not None:
+            return "cancelled" if self.progress.polls else "cancelling"
+        bad = self.problem or conduct.rejects_files
+        if bad and self.progress.polls:
+            return "failed"
+        if self.progress.done(conduct) and self.progress.started(conduct):
+            return "failed" if conduct.fails else self._end()
+        if conduct.state:
+            return conduct.state
+        return "in_progress" if self.progress.started(conduct) and not bad else "validating"
+
+    def _end(self) -> str:
+        return "completed" if self.answered is None else "expired"
+
+    def done(self, conduct: Conduct) -> int:
+        """Return how many requests are done."""
+        if self.stopped is not None:
+            return self.stopped
+        if self.status(conduct) == "expired":
+            return min(len(self.lines), self.answered or 0)
+        if self.status(conduct) == "failed":
+            return 0
+        return len(self.lines) * self.progress.steps(conduct) // max(1, conduct.steps)
+
+    def as_json(self, conduct: Conduct) -> Json:
+        """Return the batch as the vendor tells it; what is not there is left out."""
+        status, created = self.status(conduct), int(self.progress.created)
+        begun = status not in ("validating", "failed")
+        told: Json = {
+            "id": self.id,
+            "object": "batch",
+            "endpoint": self.request["endpoint"],
+            "input_file_id": self.request["input_file_id"],
+            "completion_window": self.request["completion_window"],
+            "status": status,
+            "created_at": created,
+            "expires_at": created + WINDOW_SECONDS,
+            "request_counts": {
+                "total": len(self.lines) if begun else 0,
+                "completed": self.done(conduct) - self.failed if begun else 0,
+                "failed": self.failed,
+            },
+            "metadata": self.request.get("metadata"),
+            **(self.files or {}),
+        }
+        if begun and self.lines:
+            told |= {"model": _model(self.lines[0]), "in_progress_at": created}
+        if status in (*ENDED, "cancelling", "finalizing"):
+            told[f"{status}_at"] = created + self.progress.polls
+        if status == "failed":
+            told["errors"] = {"object": "list", "data": [self._error(conduct)]}
+        return told
+
+    def _error(self, conduct: Conduct) -> Json:
+        if self.problem:
+            return self.problem
+        code = "invalid_request" if conduct.rejects_files else "server_error"
+        return {"code": code, "message": conduct.rejects_files or conduct.fails, "param": None}
+
+    def settle(
+        self, conduct: Conduct, answer: Callable[[Body], JsonValue], keep: Callable[[bytes], str]
+    ) -> None:
+        """Write both files once the end is there.
+
+        Args:
+            conduct: How it goes.
+            answer: Answers the body of a request, or refuses it.
+            keep: Keeps a file and returns its id.
+        """
+        status = self.status(conduct)
+        if self.files is not None or status not in ENDED or status == "failed":
+            return
+        done = self.done(conduct)
+        lines = [_answered(number, one, answer) for number, one in enumerate(self.lines[:done])]
+        good = [line for line in lines if _status(line) == 200]
+        bad = [line for line in lines if _status(line) != 200]
+        self.failed = len(bad)
+        if status == "expired":
+            bad += [_line(n, one, error=EXPIRED) for n, one in enumerate(self.lines[done:], done)]
+        # The order of answers is not that of the requests.
+        both = {"output_file_id": good[::-1], "error_file_id": bad}
+        self.files = {name: keep(_jsonl(some)) for name, some in both.items() if some}
+
+
+def open_batch(
+    batch_id: str, body: Body, files: FileShelf, models: Collection[str]
+) -> LoopbackBatch:
+    """Return a new batch, whose file is looked through already.
+
+    Args:
+        batch_id: As the vendor names it.
+        body: Of the create call.
+        files: Its input file is one of them.
+        models: Those that answer.
+
+    Raises:
+        Refused: In the vendor's words; whatever stands in the file.
+    """
+    _check_create(body)
+    file = files.stored.get(body["input_file_id"])
+    if file is None or file.purpose != "batch":
+        words = f"No file for batches: {body['input_file_id']}"
+        raise Refused(words, code="file_not_found", param="input_file_id")
+    lines, problem = _read(file.content)
+    problem = problem or _problem_in(lines, body["endpoint"], models)
+    return LoopbackBatch(batch_id, body, lines, problem)
+
+
+def _check_create(body: Body) -> None:
+    for name in sorted(body.keys() - ARGUMENTS):
+        raise Refused(f"Unknown parameter: '{name}'.", param=name)
+    for name in ("input_file_id", "endpoint", "completion_window"):
+        if name not in body:
+            raise Refused(f"Missing required parameter: '{name}'.", param=name)
+    if body["endpoint"] not in ENDPOINTS:
+        raise Refused(f"Invalid value: '{body['endpoint']}'.", param="endpoint")
+    if body["completion_window"] != "24h":
+        raise Refused("Invalid value: supported is '24h'.", param="completion_window")
+    check_metadata(body.get("metadata"))
+
+
+def _read(content: bytes) -> tuple[list[Json], Json | None]:
+    """Return the lines of an input file, and as a problem the first that is no JSON object."""
+    lines: list[Json] = []
+    for number, line in enumerate(content.split(b"\n"), 1):
+        if not line:
+            continue
+        try:
+            told = json.loads(line)
+        except ValueError:
+            told = None
+        if not isinstance(told, dict):
+            words = "This line is not parseable as valid JSON."
+            return lines, _problem("invalid_json_line", words, number)
+        lines.append(cast("Json", told))
+    return lines, None
+
+
+def _problem_in(lines: list[Json], endpoint: str, models: Collection[str]) -> Json | None:
+    """Return the first thing wrong with the lines of an input file."""
+    if not lines:
+        return _problem("empty_file", "The input file is empty.", None)
+    if len(lines) > MOST_REQUESTS:
+        return _problem("too_many_tasks", f"More than {MOST_REQUESTS} requests.", None)
+    seen = set[str]()
+    for number, line in enumerate(lines, 1):
+        found = _wrong(line, endpoint, seen)
+        if found is None and _model(line) not in models:
+            found = "model_not_found", f"The model {_model(line)!r} was not found."
+        if found is None and _model(line) != _model(lines[0]):
+            found = "model_mismatch", "The model is not that of the first line."
+        if found is not None:
+            return _problem(*found, number)
+        seen.add(str(line["custom_id"]))
+    return None
+
+
+def _wrong(line: Json, endpoint: str, seen: set[str]) -> tuple[str, str] | None:
+    """Return code and words of what is wrong with a line as such."""
+    for name, kind in LINE.items():
+        if not isinstance(line.get(name), kind):
+            return "invalid_request", f"Missing required parameter: '{name}'."
+    if line["method"] != "POST":
+        return "invalid_request", f"Invalid method: {line['method']}."
+    if line["url"] != endpoint:
+        return "url_mismatch", f"The URL {line['url']} is not the batch's endpoint {endpoint}."
+    if line["custom_id"] in seen:
+        return "duplicate_custom_id", f"The custom_id {line['custom_id']!r} is a duplicate."
+    return None
+
+
+def _problem(code: str, message: str, line: int | None) -> Json:
+    return {"code": code, "message": message, "param": None, "line": line}
+
+
+def _model(line: Json) -> str:
+    return str(cast("dict[str, Any]", line["body"]).get("model"))
+
+
+def _answered(number: int, asked: Json, answer: Callable[[Body], JsonValue]) -> Json:
+    try:
+        status, body = 200, answer(cast("Body", asked["body"]))
+    except Refused as refusal:
+        status, body = refusal.status, refusal.body
+    response: Json = {"status_code": status, "request_id": f"req-{number:08d}", "body": body}
+    return _line(number, asked, response=response)
+
+
+def _line(
+    number: int, asked: Json, *, response: Json | None = None, error: Json | None = None
+) -> Json:
+    return {
+        "id": f"batch_req_{number:08d}",
+        "custom_id": asked["custom_id"],
+        "response": response,
+        "error": error,
+    }
+
+
+def _status(line: Json) -> JsonValue:
+    return cast("Json", line["response"])["status_code"]
+
+
+def _jsonl(lines: list[Json]) -> bytes:
+    # As they are: the vendor escapes no character beyond ASCII.
+    return "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines).encode()

@@ -1,0 +1,265 @@
+"""What OpenAI refuses when a job is created: the body against the published bounds.
+
+A refusal is a `Refused` with the vendor's status, code and parameter. Other vendors of the same
+wire differ by what they know: see `Rules`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, cast
+
+from pydantic import JsonValue
+
+from unitune.testing.loopback import Answer, Asked
+from vendors.openai.graders import problem_of
+
+Body = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What one vendor's create call knows.
+
+    Args:
+        arguments: Names at the top level.
+        graders: Types of graders.
+        own_hyperparameters: Names at the top level's `hyperparameters`; None: they stand in
+            `method`, within OpenAI's bounds, or at the top level for supervised jobs.
+        reinforced: Pattern of the models that are trained by reinforcement, and by nothing else.
+    """
+
+    arguments: frozenset[str] = frozenset(
+        {
+            "model",
+            "training_file",
+            "validation_file",
+            "hyperparameters",
+            "suffix",
+            "integrations",
+            "seed",
+            "method",
+            "metadata",
+        }
+    )
+    graders: tuple[str, ...] = (
+        "string_check",
+        "text_similarity",
+        "python",
+        "score_model",
+        "multi",
+    )
+    own_hyperparameters: frozenset[str] | None = None
+    reinforced: str = r"(ft:)?(o\d|gpt-[5-9])"
+
+
+class Refused(Exception):
+    """A request that the vendor does not accept.
+
+    Args:
+        message: In the vendor's words.
+        status: HTTP status.
+        code: Machine-readable.
+        param: Which parameter is wrong.
+    """
+
+    def __init__(
+        self, message: str, status: int = 400, code: str | None = None, param: str | None = None
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        error: dict[str, JsonValue] = {
+            "message": message,
+            "type": "invalid_request_error",
+            "param": param,
+            "code": code,
+        }
+        self.body: JsonValue = {"error": error}
+
+    @property
+    def answer(self) -> Answer:
+        """As it goes over the wire."""
+        return Answer(self.body, self.status)
+
+
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """Which values a hyperparameter takes.
+
+    Args:
+        kind: Its type.
+        least: Smallest value.
+        most: Largest value; None: no bound.
+        open: Whether the smallest value itself is out of bounds.
+        words: Texts that it takes.
+    """
+
+    kind: type = int
+    least: float = 1
+    most: float | None = None
+    open: bool = False
+    words: tuple[str, ...] = ("auto",)
+
+    def takes(self, value: object) -> bool:
+        """Whether a value is within the bounds."""
+        if isinstance(value, str):
+            return value in self.words
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            return False
+        if self.kind is int and not isinstance(value, int):
+            return False
+        low = value > self.least if self.open else value >= self.least
+        return low and (self.most is None or value <= self.most)
+
+
+SHARED = {
+    "n_epochs": Bound(most=50),
+    "batch_size": Bound(most=256),
+    "learning_rate_multiplier": Bound(float, 0, open=True),
+}
+HYPERPARAMETERS: dict[str, dict[str, Bound]] = {
+    "supervised": SHARED,
+    "dpo": {**SHARED, "beta": Bound(float, 0, 2, open=True)},
+    "reinforcement": {
+        **SHARED,
+        "reasoning_effort": Bound(str, words=("default", "low", "medium", "high")),
+        "compute_multiplier": Bound(float, 1e-5, 10, open=True),
+        "eval_interval": Bound(),
+        "eval_samples": Bound(),
+    },
+}
+MOST_SEED = 2147483647
+SUFFIX = re.compile(r"[A-Za-z0-9_-]{1,64}")
+
+
+def body_of(asked: Asked) -> Body:
+    """Return the body of a request.
+
+    Raises:
+        Refused: It is no JSON object.
+    """
+    try:
+        told: object = asked.json
+    except (ValueError, RecursionError):
+        told = None
+    if not isinstance(told, dict):
+        raise Refused(
+            "We could not parse the JSON body of your request. (HINT: This likely means you "
+            "aren't using your HTTP library correctly. The OpenAI API expects a JSON payload, but "
+            "what was sent was not valid JSON.)"
+        )
+    return cast("Body", told)
+
+
+def check_create(body: Body, rules: Rules) -> None:
+    """Refuse a create call that the vendor would refuse, whatever its files.
+
+    Args:
+        body: Of the request.
+        rules: What the vendor knows.
+
+    Raises:
+        Refused: In the vendor's words.
+    """
+    for name in sorted(body.keys() - rules.arguments):
+        raise Refused(f"Unrecognized request argument supplied: {name}")
+    for name in ("model", "training_file"):
+        if not isinstance(body.get(name), str) or not body[name]:
+            raise Refused(f"you must provide a {name} parameter", param=name)
+    _check_suffix(body.get("suffix"))
+    _check_seed(body.get("seed"))
+    check_metadata(body.get("metadata"))
+    if rules.own_hyperparameters is not None:
+        _check_own(body, rules.own_hyperparameters)
+    else:
+        _check_top(body)
+        _check_method(body.get("method", {"type": "supervised"}), rules)
+        _check_trainable(str(body["model"]), method_of(body), rules)
+    for one in body.get("integrations") or ():
+        if one.get("type") != "wandb" or not one.get("wandb", {}).get("project"):
+            raise Refused("Invalid integration", param="integrations")
+
+
+def method_of(body: Body) -> str:
+    """Return the kind of training that a request asks for."""
+    return str(body.get("method", {}).get("type", "supervised"))
+
+
+def _check_suffix(suffix: object) -> None:
+    if suffix is not None and not (isinstance(suffix, str) and SUFFIX.fullmatch(suffix)):
+        words = "Invalid suffix: 1 to 64 letters, numbers, hyphens and underscores"
+        raise Refused(words, param="suffix")
+
+
+def _check_seed(seed: object) -> None:
+    if seed is not None and not Bound(least=0, most=MOST_SEED, words=()).takes(seed):
+        raise Refused(f"Invalid seed: 0 to {MOST_SEED}", param="seed")
+
+
+def check_metadata(metadata: object) -> None:
+    """Refuse metadata that is none.
+
+    Args:
+        metadata: As it was sent.
+
+    Raises:
+        Refused: In the vendor's words.
+    """
+    if metadata is None:
+        return
+    pairs = cast("dict[str, Any]", metadata) if isinstance(metadata, dict) else None
+    ok = pairs is not None and all(
+        len(key) <= 64 and isinstance(value, str) and len(value) <= 512
+        for key, value in pairs.items()
+    )
+    if pairs is None or not ok or len(pairs) > 16:
+        raise Refused("Invalid metadata: 16 pairs of texts at most", param="metadata")
+
+
+def _check_own(body: Body, known: frozenset[str]) -> None:
+    if "method" in body and "hyperparameters" in body:
+        raise Refused("Only one of 'method' or 'hyperparameters' must be provided", 422)
+    for name in sorted(body.get("hyperparameters", {}).keys() - known):
+        raise Refused(f"hyperparameters.{name}: extra fields not permitted", 422)
+
+
+def _check_method(method: Any, rules: Rules) -> None:
+    given = cast("dict[str, Any]", method) if isinstance(method, dict) else dict[str, Any]()
+    kind = str(given.get("type"))
+    if kind not in HYPERPARAMETERS:
+        raise Refused(f"Invalid value for method.type: {kind!r}", param="method.type")
+    for other in sorted(given.keys() - {"type", kind}):
+        raise Refused(f"method.{other} does not go with type {kind}", param=f"method.{other}")
+    inner = given.get(kind, {})
+    if kind == "reinforcement" and (wrong := problem_of(inner.get("grader"), rules.graders)):
+        raise Refused(f"Invalid grader: {wrong}", param="method.reinforcement.grader")
+    _check_bounds(inner.get("hyperparameters", {}), kind, f"method.{kind}.hyperparameters")
+
+
+def _check_top(body: Body) -> None:
+    """Check hyperparameters where the deprecated form has them."""
+    if "hyperparameters" not in body:
+        return
+    if "method" in body:
+        words = "Only one of 'method' or 'hyperparameters' may be provided."
+        raise Refused(words, param="hyperparameters")
+    _check_bounds(body["hyperparameters"], "supervised", "hyperparameters")
+
+
+def _check_bounds(given: Any, kind: str, place: str) -> None:
+    if not isinstance(given, dict):
+        raise Refused(f"Invalid type for {place}: expected an object", param=place)
+    for name, value in cast("dict[str, Any]", given).items():
+        bound = HYPERPARAMETERS[kind].get(name)
+        if bound is None or not bound.takes(value):
+            words = f"Invalid value for {place}.{name}: {value!r}"
+            raise Refused(words, param=f"{place}.{name}")
+
+
+def _check_trainable(model: str, kind: str, rules: Rules) -> None:
+    """Refuse a method that a model is not trained by."""
+    if (kind == "reinforcement") != bool(re.match(rules.reinforced, model)):
+        words = f"The method '{kind}' is not supported for model {model}."
+        raise Refused(words, code="invalid_method", param="method.type")

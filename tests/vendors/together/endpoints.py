@@ -1,0 +1,292 @@
+"""Dedicated endpoints of the Together on loopback, as the SDK 3.1 asks for them (``/v2``)."""
+
+from __future__ import annotations
+
+import re
+import time
+from dataclasses import dataclass, field
+
+from unitune.testing.loopback import Answer, Asked, Conduct
+from vendors.together.jobs import Jobs
+from vendors.together.parts import (
+    NAMESPACE,
+    PROJECT_ID,
+    Fields,
+    Refused,
+    fresh,
+    missing,
+    moment,
+    needed,
+    said,
+)
+
+PLATFORM = "proj_platform"
+"""Who owns base models and configurations."""
+PAGE = 1
+"""Endpoints on a page: few, so that clients must turn pages."""
+CONFIGS = {
+    "cr_one": {"accelerator_count": "1", "accelerator_type": "nvidia-h100-80gb"},
+    "cr_two": {"accelerator_count": "2", "accelerator_type": "nvidia-h100-80gb"},
+    "cr_adapters": {
+        "accelerator_count": "1",
+        "accelerator_type": "nvidia-h100-80gb",
+        "adapter_mode": "dynamic",
+    },
+}
+
+
+@dataclass(slots=True)
+class Deployment:
+    """A model on hardware."""
+
+    id: str
+    name: str
+    model: str
+    config: str
+    replicas: int
+    most: int
+    inactive_timeout: int
+    looks: int = 0
+    draining: int = 0
+    """Looks until it has stopped."""
+
+    def state(self, conduct: Conduct) -> str:
+        """Return the vendor's word."""
+        if not self.most:
+            return "DEPLOYMENT_STATE_STOPPING" if self.draining else "DEPLOYMENT_STATE_STOPPED"
+        if self.looks <= conduct.queued_polls:
+            return "DEPLOYMENT_STATE_PROVISIONING"
+        return "DEPLOYMENT_STATE_FAILED" if conduct.fails else "DEPLOYMENT_STATE_READY"
+
+
+@dataclass(slots=True)
+class Endpoint:
+    """A name to ask."""
+
+    id: str
+    name: str
+    deployments: dict[str, Deployment] = field(default_factory=dict[str, Deployment])
+    split: dict[str, float] = field(default_factory=dict[str, float])
+
+
+class Endpoints:
+    """All endpoints of the project.
+
+    Args:
+        jobs: Whose weights can be deployed.
+        conduct: How the vendor behaves.
+    """
+
+    def __init__(self, jobs: Jobs, conduct: Conduct) -> None:
+        self._jobs = jobs
+        self._conduct = conduct
+        self.all: dict[str, Endpoint] = {}
+
+    def create(self, asked: Asked) -> Answer:
+        """Create an endpoint."""
+        name = needed(asked.json, "name", str)
+        if not re.fullmatch(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?", name):
+            raise Refused(400, f"invalid endpoint name {name}")
+        if any(one.name == name for one in self.all.values()):
+            raise Refused(409, f"endpoint {name} already exists", "already_exists")
+        endpoint = Endpoint(fresh("ep_"), name)
+        self.all[endpoint.id] = endpoint
+        return said(self._shown(endpoint))
+
+    def listed(self, asked: Asked) -> Answer:
+        """Answer a page of endpoints."""
+        wanted = re.fullmatch(r'name="([^"]*)"', asked.first("filter") or "")
+        if asked.first("filter") and not wanted:
+            raise Refused(400, "invalid filter expression")
+        # The real filter knows substrings too; a client must look at the names itself.
+        found = [one for one in self.all.values() if not wanted or wanted[1] in one.name]
+        start = asked.number("after", 0)
+        page = [self._shown(one) for one in found[start : start + PAGE]]
+        more = start + PAGE < len(found)
+        return said({"data": page, "next_cursor": str(start + PAGE) if more else None})
+
+    def retrieve(self, endpoint_id: str) -> Answer:
+        """Answer one endpoint; looking lets its deployments go on."""
+        endpoint = self._endpoint(endpoint_id)
+        for deployment in endpoint.deployments.values():
+            deployment.looks += 1
+            deployment.draining = max(0, deployment.draining - 1)
+        return said(self._shown(endpoint))
+
+    def update(self, endpoint_id: str, asked: Asked) -> Answer:
+        """Replace the traffic split."""
+        endpoint = self._endpoint(endpoint_id)
+        split = asked.json.get("trafficSplit")
+        if split is None or (not split and asked.first("updateMask") is None):
+            raise Refused(400, "no fields to update")
+        weights = {entry["deploymentId"]: entry["weight"] for entry in split}
+        for deployment_id in weights:
+            self._deployment(endpoint, deployment_id)
+        endpoint.split = weights
+        return said(self._shown(endpoint))
+
+    def delete(self, endpoint_id: str) -> Answer:
+        """Remove an endpoint that holds nothing."""
+        endpoint = self._endpoint(endpoint_id)
+        if endpoint.deployments:
+            raise Refused(409, "endpoint has deployments", "failed_precondition")
+        del self.all[endpoint_id]
+        return said({})
+
+    def deploy(self, endpoint_id: str, asked: Asked) -> Answer:
+        """Create a deployment."""
+        endpoint, body = self._endpoint(endpoint_id), asked.json
+        name, model = needed(body, "name", str), needed(body, "model", str)
+        scaling = needed(body, "autoscaling", dict)
+        config = needed(body, "config", str)
+        if any(one.name == name for one in endpoint.deployments.values()):
+            raise Refused(409, f"deployment {name} already exists", "already_exists")
+        if self._jobs.weights(model.rpartition("/")[2]) is None:
+            raise missing("Model", model)
+        if config.rpartition("/")[2] not in CONFIGS:
+            raise Refused(400, f"config {config} is not compatible with the model")
+        idle = int(body.get("inactiveTimeout", 0))
+        if idle and not 30 <= idle <= 1440:
+            raise Refused(400, "inactiveTimeout must be 0 or from 30 to 1440")
+        least, most = _replicas(scaling)
+        deployment = Deployment(fresh("dep_"), name, model, config, least, most, idle)
+        endpoint.deployments[deployment.id] = deployment
+        return said(self._whole(endpoint, deployment))
+
+    def scale(self, endpoint_id: str, deployment_id: str, asked: Asked) -> Answer:
+        """Change the replicas of a deployment; none stops it."""
+        endpoint = self._endpoint(endpoint_id)
+        deployment = self._deployment(endpoint, deployment_id)
+        running = bool(deployment.most)
+        deployment.replicas, deployment.most = _replicas(needed(asked.json, "autoscaling", dict))
+        deployment.draining = 2 if running and not deployment.most else 0
+        deployment.looks = deployment.looks if running else 0
+        return said(self._whole(endpoint, deployment))
+
+    def remove(self, endpoint_id: str, deployment_id: str) -> Answer:
+        """Remove a deployment that has stopped and gets no requests."""
+        endpoint = self._endpoint(endpoint_id)
+        deployment = self._deployment(endpoint, deployment_id)
+        if deployment.state(self._conduct) != "DEPLOYMENT_STATE_STOPPED":
+            raise Refused(400, "deployment must be stopped first", "failed_precondition")
+        if deployment_id in endpoint.split:
+            raise Refused(400, "deployment is in the traffic split", "failed_precondition")
+        del endpoint.deployments[deployment_id]
+        return said({})
+
+    def configs(self, asked: Asked) -> Answer:
+        """Answer the configurations for a base model."""
+        reference = asked.first("referenceModel")
+        if not reference:
+            raise Refused(400, "referenceModel is required")
+        shown = [
+            {
+                "id": name,
+                "certifications": [],
+                "projectId": PLATFORM,
+                "referenceModel": reference,
+                "referenceModelId": reference.rpartition("/")[2],
+                "selectors": [{"key": key, "value": value} for key, value in selectors.items()],
+            }
+            for name, selectors in CONFIGS.items()
+        ]
+        return said({"data": shown, "next_cursor": None})
+
+    def model(self, model_id: str) -> Answer:
+        """Answer the registry's entry of a job's weights."""
+        job = self._jobs.weights(model_id)
+        if job is None:
+            raise missing("Model", model_id)
+        return said(
+            {
+                "id": model_id,
+                "name": job.name,
+                "organizationId": "org_loopback",
+                "projectId": PROJECT_ID,
+                "visibility": "VISIBILITY_PRIVATE",
+                "weights": {"type": "WEIGHTS_TYPE_DEFAULT"},
+                "baseModel": f"projects/{PLATFORM}/models/ml_base",
+                "baseModelId": "ml_base",
+            }
+        )
+
+    def answers(self, name: str) -> bool | None:
+        """Return whether an endpoint of this name answers; None: there is none."""
+        for endpoint in self.all.values():
+            if f"{NAMESPACE}/{endpoint.name}" == name:
+                ready = {
+                    one.id
+                    for one in endpoint.deployments.values()
+                    if one.state(self._conduct) == "DEPLOYMENT_STATE_READY"
+                }
+                return any(weight and key in ready for key, weight in endpoint.split.items())
+        return None
+
+    def _endpoint(self, endpoint_id: str) -> Endpoint:
+        if endpoint_id not in self.all:
+            raise missing("Endpoint", endpoint_id)
+        return self.all[endpoint_id]
+
+    def _deployment(self, endpoint: Endpoint, deployment_id: str) -> Deployment:
+        if deployment_id not in endpoint.deployments:
+            raise missing("Deployment", deployment_id)
+        return endpoint.deployments[deployment_id]
+
+    def _shown(self, endpoint: Endpoint) -> Fields:
+        return {
+            "id": endpoint.id,
+            "name": f"{NAMESPACE}/{endpoint.name}",
+            "projectId": PROJECT_ID,
+            "createdAt": moment(time.time()),
+            "updatedAt": moment(time.time()),
+            "endpointType": "ENDPOINT_TYPE_DEDICATED",
+            "etag": "1",
+            "visibility": "VISIBILITY_PRIVATE",
+            "trafficSplit": [
+                {"deploymentId": key, "weight": weight} for key, weight in endpoint.split.items()
+            ],
+            "deployments": [self._summary(endpoint, one) for one in endpoint.deployments.values()],
+        }
+
+    def _summary(self, endpoint: Endpoint, deployment: Deployment) -> Fields:
+        state = deployment.state(self._conduct)
+        return {
+            "id": deployment.id,
+            "name": f"{NAMESPACE}/{endpoint.name}/{deployment.name}",
+            "autoscaling": {
+                "minReplicas": deployment.replicas,
+                "maxReplicas": deployment.most,
+            },
+            "createdAt": moment(time.time()),
+            "estimatedEffectiveTrafficShare": 1.0 if deployment.id in endpoint.split else 0.0,
+            "model": f"{deployment.model}/revisions/rv_1",
+            "modelId": deployment.model.rpartition("/")[2],
+            "state": state,
+            "trafficMode": "TRAFFIC_MODE_LIVE",
+            "readyReplicas": deployment.replicas if state == "DEPLOYMENT_STATE_READY" else 0,
+        }
+
+    def _whole(self, endpoint: Endpoint, deployment: Deployment) -> Fields:
+        summary = self._summary(endpoint, deployment)
+        state = summary.pop("state")
+        return {
+            **summary,
+            "config": deployment.config,
+            "configId": deployment.config.rpartition("/")[2],
+            "endpointId": endpoint.id,
+            "etag": "1",
+            "hardware": "1xnvidia-h100-80gb",
+            "modelRevisionId": "rv_1",
+            "projectId": PROJECT_ID,
+            "status": {"message": "", "state": state},
+            "updatedAt": moment(time.time()),
+            "inactiveTimeout": deployment.inactive_timeout,
+        }
+
+
+def _replicas(scaling: Fields) -> tuple[int, int]:
+    least = int(scaling.get("minReplicas", 1))
+    most = int(scaling.get("maxReplicas", least))
+    if most < least or (most and not least):
+        raise Refused(400, "minReplicas must be at least 1, or both must be 0")
+    return least, most

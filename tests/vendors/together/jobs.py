@@ -1,0 +1,324 @@
+"""Trainings of the Together on loopback: jobs that go on when they are looked at."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from unitune.testing.loopback import Answer, Asked, Conduct, Progress, loss
+from vendors.together.checks import LIMITS, TRAININGS, check_create, check_rows
+from vendors.together.files import Files
+from vendors.together.parts import NAMESPACE, Fields, Refused, fresh, missing, moment, needed, said
+from vendors.together.parts import field as read
+
+DEFAULTS: Fields = {
+    "n_epochs": 1,
+    "n_evals": 0,
+    "n_checkpoints": 1,
+    "learning_rate": 1e-5,
+    "warmup_ratio": 0.0,
+    "max_grad_norm": 1.0,
+    "weight_decay": 0.0,
+    "packing": True,
+    "random_seed": 42,
+}
+DOLLARS_PER_TOKEN = 0.48e-6
+NANODOLLARS = 1_000_000_000
+"""In one US dollar: what a job's total_price is counted in (together 3.1.1, lib/utils/tools.py)."""
+ENDED = ("completed", "cancelled", "error")
+
+
+@dataclass(slots=True)
+class Job:
+    """A training."""
+
+    id: str
+    body: Fields
+    name: str
+    progress: Progress = field(default_factory=Progress)
+    training: bytes = b""
+    cancelled_at: int | None = None
+    """Polls before the cancel."""
+    steps_then: int = 0
+
+    def steps(self, conduct: Conduct) -> int:
+        """Return the steps that are done; a cancelled job does no more."""
+        done = self.progress.steps(conduct)
+        return done if self.cancelled_at is None else min(done, self.steps_then)
+
+    def status(self, conduct: Conduct) -> str:
+        """Return the vendor's word."""
+        if self.cancelled_at is not None:
+            return (
+                "cancelled" if self.progress.polls > self.cancelled_at + 1 else "cancel_requested"
+            )
+        if not self.progress.started(conduct):
+            return "pending" if self.progress.polls <= 1 else "queued"
+        if not self.progress.done(conduct):
+            return conduct.state or "running"
+        return "error" if conduct.fails else "completed"
+
+
+class Jobs:
+    """All trainings of the account.
+
+    Args:
+        files: Where training files are.
+        models: Base models that can be tuned.
+        conduct: How the vendor behaves.
+    """
+
+    def __init__(self, files: Files, models: tuple[str, ...], conduct: Conduct) -> None:
+        self._files = files
+        self._models = models
+        self._conduct = conduct
+        self.all: dict[str, Job] = {}
+
+    def limits(self, asked: Asked) -> Answer:
+        """Answer what a base model takes."""
+        name = asked.first("model_name")
+        if name not in self._models:
+            return said({"message": f"Model {name} is not available for fine-tuning"}, 404)
+        return said({"model_name": name, **LIMITS})
+
+    def estimate(self, asked: Asked) -> Answer:
+        """Answer what a training would cost."""
+        body = asked.json
+        training = self._files.usable(needed(body, "training_file", str))
+        if training is None:
+            reason = "train_file_not_validated"
+            return said({"estimation_available": False, "unavailable_reason": reason})
+        tokens = _tokens(training, body)
+        return said(
+            {
+                "estimation_available": True,
+                "estimated_total_price": tokens * DOLLARS_PER_TOKEN,
+                "allowed_to_proceed": True,
+                "user_limit": 100.0,
+                "estimated_train_token_count": tokens,
+                "estimated_eval_token_count": 0,
+            }
+        )
+
+    def create(self, asked: Asked) -> Answer:
+        """Create a training, if the request is in order."""
+        body = asked.json
+        model = needed(body, "model", str)
+        if model not in self._models:
+            raise Refused(400, f"Model {model} is not available for fine-tuning")
+        check_create(body)
+        needed(body, "training_file", str)
+        for name in ("training_file", "validation_file"):
+            if file := read(body, name, str):  # the SDK sends "" where there is none
+                content = self._files.usable(file)
+                if content is None:
+                    raise Refused(400, f"{name} {file} is not a valid file for fine-tuning")
+                check_rows(content, body, name)
+        suffix = read(body, "suffix", str)
+        parts = (model.rpartition("/")[2], suffix, fresh("")[:8])
+        name = f"{NAMESPACE}/{'-'.join(part for part in parts if part)}"
+        training = self._files.usable(body["training_file"]) or b""
+        job = Job(fresh("ft-"), body, name, training=training)
+        self.all[job.id] = job
+        return said(self._short(job))
+
+    def listed(self) -> Answer:
+        """Answer all jobs in one piece, the newest last, or as the conduct says."""
+        shown = [
+            self._short(job) for job in self.all.values() if job.progress.listed(self._conduct)
+        ]
+        if self._conduct.lists_repeat:
+            shown = random.sample(shown * 2, len(shown) * 2)
+        return said({"data": shown})
+
+    def retrieve(self, job_id: str) -> Answer:
+        """Answer one job; looking lets its time pass."""
+        job = self._job(job_id)
+        job.progress.look()
+        status = job.status(self._conduct)
+        shown = {**self._short(job), "job_id": job.id}
+        if status == "completed":
+            tokens = _tokens(job.training, job.body)
+            shown |= {
+                "model_output_path": f"s3://loopback/{job.id}",
+                "model_object_id": _merged_id(job),
+                "model_object_name": job.name,
+                "adapter_object_id": _adapter_id(job),
+                "adapter_object_name": f"{job.name}-adapter",
+                "token_count": tokens,
+                "total_price": int(tokens * DOLLARS_PER_TOKEN * NANODOLLARS),
+            }
+        return said(shown)
+
+    def cancel(self, job_id: str) -> Answer:
+        """Ask a job to end."""
+        job = self._job(job_id)
+        status = job.status(self._conduct)
+        if status in ENDED:
+            raise Refused(400, f"Job {job_id} is {status} and cannot be cancelled")
+        if job.cancelled_at is None:
+            job.cancelled_at = job.progress.polls
+            job.steps_then = job.progress.steps(self._conduct)
+        return said(self._short(job))
+
+    def delete(self, job_id: str) -> Answer:
+        """Remove a job with its model."""
+        del self.all[self._job(job_id).id]
+        return said({"message": f"Fine-tune job {job_id} deleted"})
+
+    def events(self, job_id: str) -> Answer:
+        """Answer what has happened, oldest first."""
+        job = self._job(job_id)
+        status, steps = job.status(self._conduct), job.steps(self._conduct)
+        happened = [("job_pending", "Job is pending", 0)]
+        if job.progress.started(self._conduct):
+            happened += [("job_start", "Job started", 0), ("training_start", "Training started", 0)]
+        if steps >= self._conduct.steps:
+            happened += [("epoch_complete", f"Epoch completed, at step {steps}", steps)]
+        if status == "error":
+            happened += [("job_error", self._conduct.fails or "", steps)]
+        if status == "completed":
+            happened += [
+                ("checkpoint_save", "Checkpoint saved", steps),
+                ("training_complete", "Training completed", steps),
+                ("job_complete", "Job completed", steps),
+            ]
+        if job.cancelled_at is not None:
+            happened += [("cancel_requested", "Cancel requested", steps)]
+        start = job.progress.created
+        return said({"data": [self._event(one, start + n) for n, one in enumerate(happened)]})
+
+    def metrics(self, job_id: str, asked: Asked) -> Answer:
+        """Answer the losses of a range of steps."""
+        job = self._job(job_id)
+        least = asked.number("global_step_from", 0)
+        most = asked.number("global_step_to", 10**9)
+        rows: list[Any] = []
+        for step in range(1, job.steps(self._conduct) + 1):
+            if least <= step <= most:
+                row = {"train/loss": loss(step), "train/learning_rate": 1e-5}
+                rows.append({**row, "train/global_step": step})
+        if job.body.get("n_evals") and rows and job.progress.done(self._conduct):
+            rows[-1] |= {"eval/loss": loss(self._conduct.steps) + 0.1}
+        return said({"metrics": rows})
+
+    def checkpoints(self, job_id: str) -> Answer:
+        """Answer the checkpoints: of a LoRA job each step as an adapter and merged."""
+        job = self._job(job_id)
+        if job.status(self._conduct) != "completed":
+            return said({"data": []})
+        step = self._conduct.steps
+        kinds = {"Final (adapter)": _adapter_id(job), "Final (merged)": _merged_id(job)}
+        return said(
+            {
+                "data": [
+                    {
+                        "step": step,
+                        "path": f"s3://loopback/{job.id}/{object_id}",
+                        "created_at": moment(time.time()),
+                        "checkpoint_type": kind,
+                        "object_id": object_id,
+                        "object_name": job.name,
+                    }
+                    for kind, object_id in kinds.items()
+                ]
+            }
+        )
+
+    def download(self, asked: Asked) -> Answer:
+        """Answer the weights of a job."""
+        job = self._job(asked.first("ft_id") or "")
+        which = asked.first("checkpoint")
+        if which not in ("merged", "adapter", "model_output_path") and not asked.first(
+            "checkpoint_step"
+        ):
+            raise Refused(400, "checkpoint is required when checkpoint_step is not set")
+        if job.status(self._conduct) != "completed":
+            raise Refused(400, f"Job {job.id} has no weights yet")
+        return Answer(f"weights of {job.id} ({which})".encode())
+
+    def weights(self, model_id: str) -> Job | None:
+        """Return the job whose weights have an id in the registry."""
+        for job in self.all.values():
+            if model_id in (_merged_id(job), _adapter_id(job)):
+                return job
+        return None
+
+    def _job(self, job_id: str) -> Job:
+        if job_id not in self.all:
+            raise missing("Fine-tune job", job_id)
+        return self.all[job_id]
+
+    def _event(self, happened: tuple[str, str, int], when: float) -> Fields:
+        kind, message, step = happened
+        return {
+            "object": "fine-tune-event",
+            "created_at": moment(when),
+            "level": "error" if kind == "job_error" else "info",
+            "message": message,
+            "type": kind,
+            "param_count": 0,
+            "token_count": 0,
+            "total_steps": self._conduct.steps,
+            "wandb_url": "",
+            "step": step,
+            "checkpoint_path": "",
+            "model_path": "",
+            "training_offset": 0,
+            "hash": "",
+        }
+
+    def _short(self, job: Job) -> Fields:
+        """A job as ``FinetuneResponseTruncated`` of the description."""
+        told = ("model", "training_file", "validation_file", "suffix", "max_seq_length")
+        kind = job.body.get("training_type") or _lora()
+        sizes: Mapping[str, int] = LIMITS[TRAININGS[kind["type"]]]
+        batch = job.body.get("batch_size", "max")
+        return {
+            **{name: job.body[name] for name in told if name in job.body},
+            **{name: job.body.get(name, default) for name, default in DEFAULTS.items()},
+            "id": job.id,
+            "status": job.status(self._conduct),
+            "created_at": moment(job.progress.created),
+            "updated_at": moment(time.time()),
+            "user_id": "user_loopback",
+            "owner_address": "owner@loopback.test",
+            "model_output_name": job.name,
+            "batch_size": sizes["max_batch_size"] if batch == "max" else batch,
+            "training_type": kind,
+            "training_method": job.body.get("training_method")
+            or {"method": "sft", "train_on_inputs": "auto"},
+            "lr_scheduler": job.body.get("lr_scheduler")
+            or {
+                "lr_scheduler_type": "cosine",
+                "lr_scheduler_args": {"min_lr_ratio": 0.0, "num_cycles": 0.5},
+            },
+            "events": [],
+        }
+
+
+def _merged_id(job: Job) -> str:
+    return f"ml_{job.id.removeprefix('ft-')}-merged"
+
+
+def _adapter_id(job: Job) -> str:
+    return f"ml_{job.id.removeprefix('ft-')}-adapter"
+
+
+def _tokens(training: bytes, body: Fields) -> int:
+    """Return the tokens of a training, one for each four bytes of its rows."""
+    return len(training) // 4 * int(body.get("n_epochs") or DEFAULTS["n_epochs"])
+
+
+def _lora() -> Fields:
+    rank = LIMITS["lora_training"]["default_rank"]
+    return {
+        "type": "Lora",
+        "lora_r": rank,
+        "lora_alpha": 2 * rank,
+        "lora_dropout": 0.0,
+        "lora_trainable_modules": "all-linear",
+    }

@@ -1,0 +1,521 @@
+"""What only some backends can do: a protocol for each ability.
+
+A caller asks with ``isinstance(backend, Deploys)`` and says what cannot be done. Like the verbs of
+`Backend`, these are synchronous and stateless: whatever must outlive the process is in the ledger.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import date
+from decimal import Decimal
+from pathlib import Path
+from typing import Literal, Protocol, runtime_checkable
+
+from pydantic import BaseModel, ConfigDict, JsonValue
+
+from unitune.backends.offer import ModelUpdate, Offer
+from unitune.backends.protocol import Guarantee, Launch, State
+from unitune.data.dataset import Dataset
+from unitune.data.example import Example
+from unitune.findings import Finding
+from unitune.job.job import Job
+from unitune.job.prices import PriceRow
+from unitune.models import Reply, Request, TunedModel
+
+
+@runtime_checkable
+class Pauses(Protocol):
+    """A backend whose jobs can stop and go on."""
+
+    def pause(self, job_id: str) -> None:
+        """Ask a job to stop for now; `poll` then shows paused."""
+        ...
+
+    def resume(self, job_id: str) -> None:
+        """Let a paused job go on from its last checkpoint."""
+        ...
+
+
+@runtime_checkable
+class GuaranteesByServer(Protocol):
+    """A backend that can be led to other servers, not all of which keep a launch key."""
+
+    def guarantee_of(self, job: Job) -> Guarantee:
+        """Return how a launch is found again at the server that this job is sent to.
+
+        Raises:
+            BackendError: The server does not say whether it keeps keys.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class JobDescription:
+    """What a backend says of one of its jobs; None where it does not say.
+
+    Args:
+        key: What its launch key stands in: a label, a suffix, its name.
+        base_model: The backend's name of the base.
+        training: The backend's name of the training file, as in `Upload.ref`.
+    """
+
+    key: str | None = None
+    base_model: str | None = None
+    training: str | None = None
+
+
+@runtime_checkable
+class DescribesJobs(Protocol):
+    """A backend that can say what a job trains, before a run takes it for its own."""
+
+    def describe_job(self, job_id: str) -> JobDescription:
+        """Return what is known of a job.
+
+        Raises:
+            BackendError: There is no such job.
+        """
+        ...
+
+
+class Forecast(BaseModel):
+    """What a training on one's own machine would take."""
+
+    model_config = ConfigDict(frozen=True)
+    findings: tuple[Finding, ...] = ()
+    """What is wrong with the rows for this model: too long, nothing to learn from, …"""
+    rows: int
+    tokens: int
+    """All tokens of the training rows, one epoch."""
+    trained_tokens: int
+    """Tokens that carry loss, one epoch."""
+    epochs: int
+    steps: int
+    """Optimiser steps, all epochs."""
+    seconds_low: float
+    seconds_expected: float
+    seconds_high: float
+    memory_low_bytes: int
+    memory_bytes: int
+    """Peak memory of the worker, as expected; a launch that finds less free is refused."""
+    memory_high_bytes: int
+    memory_available_bytes: int
+    measured_on: date | None = None
+    """The day of the calibration that time and memory rest on; None: on the model's shape alone."""
+    settings: dict[str, JsonValue]
+    """Every `auto` as it would be resolved: dtype, threads, batch_size, learning_rate, …"""
+
+
+@runtime_checkable
+class Forecasts(Protocol):
+    """A backend that trains here, and can say what it would take."""
+
+    def forecast(self, job: Job, train: Dataset, validation: Dataset) -> Forecast:
+        """Look at rows, model and machine, and train nothing."""
+        ...
+
+
+@runtime_checkable
+class Calibrates(Protocol):
+    """A backend that can time a training here, so that its forecasts become narrow."""
+
+    def calibrate(self, job: Job, train: Dataset, validation: Dataset) -> None:
+        """Train a few steps in a process of its own, keep what they took, and nothing else.
+
+        Every later `Forecasts.forecast` for this model, machine and settings rests on it.
+
+        Raises:
+            BackendError: The process died.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A token of a training row, or a text that stands for several.
+
+    Args:
+        text: As it reads.
+        trained: Whether it carries loss.
+        heading: Whether it begins a turn and is no token itself.
+    """
+
+    text: str
+    trained: bool
+    heading: bool = False
+
+
+@runtime_checkable
+class Masks(Protocol):
+    """A backend that trains here, and can show what it learns of a row."""
+
+    def mask(self, job: Job, example: Example) -> tuple[Piece, ...]:
+        """Return the tokens of a row as the training sees them.
+
+        Raises:
+            DataError: The row cannot be learnt from.
+        """
+        ...
+
+
+class StoredModel(BaseModel):
+    """A base model on this machine."""
+
+    model_config = ConfigDict(frozen=True)
+    name: str
+    path: Path
+    bytes: int
+
+
+@runtime_checkable
+class Stores(Protocol):
+    """A backend that keeps base models on this machine."""
+
+    def pull(self, name: str, progress: Callable[[str, int, int], None]) -> StoredModel:
+        """Fetch a base model once; a second call finds it there.
+
+        Args:
+            name: An offered model, a hub name or a folder.
+            progress: Called with what is being done, the amount done and the total (0: unknown).
+        """
+        ...
+
+    def stored(self) -> list[StoredModel]:
+        """Return the base models that are here already."""
+        ...
+
+
+@runtime_checkable
+class Diagnoses(Protocol):
+    """A backend that can say what it found on this machine."""
+
+    def diagnose(self) -> dict[str, str]:
+        """Return facts by name for `unitune doctor`, e.g. device, threads, memory."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """One page of a backend's list of jobs.
+
+    Args:
+        states: In our words, by job id.
+        cursor: Hand it over for the next page; empty after the last.
+    """
+
+    states: Mapping[str, State]
+    cursor: str = ""
+
+
+@runtime_checkable
+class Surveys(Protocol):
+    """A backend that lists many jobs in one request, so that one process can watch thousands."""
+
+    def survey(self, cursor: str) -> Page:
+        """Return one page of jobs with their states, the newest first.
+
+        Args:
+            cursor: Of the page before; empty for the first.
+        """
+        ...
+
+
+@runtime_checkable
+class Deletes(Protocol):
+    """A backend that can remove what a run left there."""
+
+    def delete_file(self, ref: str) -> None:
+        """Remove an uploaded file; one that is gone is no error.
+
+        Raises:
+            BackendError: It could not be removed.
+        """
+        ...
+
+    def delete_model(self, model: TunedModel) -> None:
+        """Remove a tuned model; one that is gone is no error.
+
+        Raises:
+            Unsupported: The vendor has no way to; the message says what to do instead.
+            BackendError: It could not be removed.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Deployed:
+    """How a deployment stands.
+
+    Args:
+        state: starting, ready, failed, or gone.
+        model: What to ask once it is ready: a `TunedModel` whose name is the endpoint's.
+        raw: In the backend's words.
+    """
+
+    state: Literal["starting", "ready", "failed", "gone"]
+    model: TunedModel
+    raw: str = ""
+
+
+@runtime_checkable
+class Deploys(Protocol):
+    """A backend whose tuned models answer only from a deployment, which costs money by the hour."""
+
+    def deploy(self, model: TunedModel, name: str, options: Mapping[str, JsonValue]) -> str:
+        """Bring a tuned model up and return the backend's id of the deployment.
+
+        Args:
+            model: What a run left behind.
+            name: Of the deployment; at most 26 characters of ``[a-z0-9-]``. A second call with the
+                same name returns the first deployment, so that it can be repeated after a crash.
+            options: The backend's own: hardware, capacity, …
+        """
+        ...
+
+    def find_deployment(self, name: str) -> str | None:
+        """Return the backend's id of the deployment of this name; None where there is none."""
+        ...
+
+    def deployed(self, ref: str, model: TunedModel) -> Deployed:
+        """Return how a deployment stands; one that is not there is gone.
+
+        Args:
+            ref: As `deploy` returned it.
+            model: What a run left behind, or the `Deployed.model` of an earlier look, which must
+                come back as it was.
+        """
+        ...
+
+    def undeploy(self, ref: str) -> None:
+        """Take a deployment down; one that is gone is no error."""
+        ...
+
+
+@runtime_checkable
+class Switches(Protocol):
+    """A backend that can put another model behind a deployment that stands."""
+
+    def switch(self, ref: str, model: TunedModel) -> None:
+        """Let a live deployment answer with another tuned model."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class ImportedJob:
+    """A job that was launched by other means, as the backend tells it.
+
+    Args:
+        base_model: The backend's name of the base.
+        method: sft, dpo or rft.
+        training: The training file's content in the backend's wire format; None when it is gone.
+        validation: Likewise.
+        tuning: Hyperparameters in our words (`unitune.job.job.Tuning`); what is unknown is left
+        out. options: Hyperparameters that are the backend's own. model: What it left behind; None
+        unless it succeeded. notes: What could not be carried over, for people.
+    """
+
+    base_model: str
+    method: str
+    training: bytes | None
+    validation: bytes | None = None
+    tuning: Mapping[str, JsonValue] = field(default_factory=dict[str, JsonValue])
+    options: Mapping[str, JsonValue] = field(default_factory=dict[str, JsonValue])
+    model: TunedModel | None = None
+    notes: tuple[str, ...] = ()
+
+
+@runtime_checkable
+class Imports(Protocol):
+    """A backend that still knows jobs that others launched."""
+
+    def import_job(self, job_id: str) -> ImportedJob:
+        """Return an existing job with its files.
+
+        Raises:
+            UnknownName: There is no such job.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """A model saved during a training.
+
+    Args:
+        step: Optimiser step.
+        model: To ask.
+        metrics: As the backend names them.
+    """
+
+    step: int
+    model: TunedModel
+    metrics: Mapping[str, JsonValue] = field(default_factory=dict[str, JsonValue])
+
+
+@runtime_checkable
+class Checkpoints(Protocol):
+    """A backend that keeps models from the middle of a training."""
+
+    def checkpoints(self, job_id: str, base: str) -> Sequence[Checkpoint]:
+        """Return the checkpoints of a job, oldest first.
+
+        Args:
+            job_id: The backend's id.
+            base: Name of the base model.
+        """
+        ...
+
+
+@runtime_checkable
+class Vets(Protocol):
+    """A backend with rules for a job that its offer cannot say, such as its own options."""
+
+    def vet(self, job: Job) -> None:
+        """Refuse a job that could not be created; asks nobody, and needs no key.
+
+        Raises:
+            JobError: An option is unknown, or a value not allowed.
+            Unsupported: The backend cannot do what the job asks for.
+        """
+        ...
+
+
+@runtime_checkable
+class Quotes(Protocol):
+    """A backend that says itself what a training would cost."""
+
+    def quote(self, launch: Launch) -> Decimal:
+        """Return the vendor's own price of a training, in US dollars.
+
+        Raises:
+            Unsupported: The vendor gives none for this job.
+        """
+        ...
+
+
+@runtime_checkable
+class CountsTokens(Protocol):
+    """A backend whose vendor counts tokens itself, for who asks: it takes a key, and a request."""
+
+    def count_tokens(self, model: str | TunedModel, request: Request) -> int:
+        """Return how many tokens a request is, as the vendor would bill its input.
+
+        Args:
+            model: An untuned one by its name, or what a run left behind.
+            request: Its messages and tools; how it is to be answered does not count.
+
+        Raises:
+            Unsupported: The model cannot be asked this; another request may well be counted.
+            UserError: No key is set.
+            BackendError: The vendor refused.
+            Unreachable: It gave no answer.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class PricesTold:
+    """What a vendor says of its own prices, limits and dates.
+
+    Args:
+        rows: Prices, of today.
+        models: When models stop, and what they take.
+        notes: What could not be read, for people.
+    """
+
+    rows: tuple[PriceRow, ...] = ()
+    models: tuple[ModelUpdate, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+@runtime_checkable
+class RefreshesPrices(Protocol):
+    """Who reads a vendor's prices by machine; found by entry point ``unitune.prices``.
+
+    A backend may be one, and a vendor without a backend may have one.
+    """
+
+    def tell_prices(self, offer: Offer, day: date) -> PricesTold:
+        """Ask the vendor; called only when the user asks for a refresh.
+
+        Args:
+            offer: Of the vendor, as it was written.
+            day: Today.
+
+        Raises:
+            UserError: A key is missing.
+            BackendError: The vendor did not answer, or not in the shape that is known.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class BatchStatus:
+    """How a batch stands.
+
+    Args:
+        state: running, ended (what was answered can be fetched), or failed (nothing can).
+        raw: In the backend's words.
+        done: Requests that were answered or have failed; None where the backend does not say.
+        error: Why it failed.
+    """
+
+    state: Literal["running", "ended", "failed"]
+    raw: str
+    done: int | None = None
+    error: str | None = None
+
+
+@runtime_checkable
+class Batches(Protocol):
+    """A backend that answers many requests together: within a day, for about half the price."""
+
+    def submit_batch(
+        self, key: str, model: str | TunedModel, requests: Mapping[str, Request]
+    ) -> str:
+        """Hand requests in and return the backend's id of the batch. Never retried blindly.
+
+        Args:
+            key: Names the batch as a launch key names a job: at most 26 characters of
+                ``[a-z0-9-]``.
+            model: An untuned one by its name, or what a run left behind.
+            requests: By their ids, each the key, a hyphen and a number.
+
+        Raises:
+            Unsupported: The model, a setting of a request or their number; nothing was sent.
+        """
+        ...
+
+    def find_batch(self, key: str, since: float) -> list[str]:
+        """Return the ids of batches that carry this key.
+
+        Args:
+            key: As `submit_batch` was given it.
+            since: When the batch was announced, in seconds since 1970; none is older.
+        """
+        ...
+
+    def poll_batch(self, batch_id: str) -> BatchStatus:
+        """Return how a batch stands."""
+        ...
+
+    def fetch_batch(self, batch_id: str) -> Mapping[str, Reply]:
+        """Return the answers of a batch that has ended, by the ids of their requests.
+
+        A request that failed has a reply with its `error`; one that was never reached has none.
+        """
+        ...
+
+    def cancel_batch(self, batch_id: str) -> None:
+        """Ask for the end of a batch; one that has ended is no error."""
+        ...
+
+
+@runtime_checkable
+class Downloads(Protocol):
+    """A backend that hands out the weights of a tuned model."""
+
+    def download(self, model: TunedModel, folder: Path) -> Path:
+        """Write a tuned model's weights into a folder and return the file."""
+        ...

@@ -1,0 +1,209 @@
+"""Which key may be sent where: a job never decides that, since it may be somebody else's.
+
+A backend sends its key to its vendor's own address, or to the one that the environment names for
+it. Any other address, named by a job or by an id, gets a key only where the user has allowed this
+pair of an environment variable and an origin (scheme, host and port): in the user's configuration
+(`unitune.workspace.user_config`), which `unitune keys allow` writes, or in ``UNITUNE_ALLOW_KEYS``,
+such as ``LLM_API_KEY@https://llm.example.com``, where there is no such file, as in CI.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from unitune.errors import JobError, UserError
+from unitune.job.scorers import EMBEDDINGS_KEY, EMBEDDINGS_URL
+from unitune.security.addresses import VARIABLE, NotAnAddress, as_origin, checked
+from unitune.workspace import user_config
+from unitune.workspace.user_config import UserConfig
+
+ALLOW = "UNITUNE_ALLOW_KEYS"
+
+
+@dataclass(frozen=True, slots=True)
+class Permission:
+    """What the user has allowed.
+
+    Args:
+        address: Scheme, host and port.
+        variable: The environment variable whose key may be sent there.
+        source: Where that is written: a file, or a variable of the environment.
+    """
+
+    address: str
+    variable: str
+    source: str
+
+
+def allowed_variables(url: str) -> tuple[str, ...]:
+    """Return the variables whose keys may be sent to an address, those of the environment first.
+
+    Raises:
+        UserError: It is no address, or what is allowed cannot be read.
+    """
+    origin = origin_of(url)
+    named = [variable for variable, place in _of_environment() if place == origin]
+    own = [EMBEDDINGS_KEY] if origin == as_origin(EMBEDDINGS_URL) else []
+    return tuple(dict.fromkeys([*named, *user_config.read().keys.get(origin, ()), *own]))
+
+
+def check_allowed(variable: str | None, url: str, who: str) -> None:
+    """Refuse to send a key where the user has not allowed it; None: no key is sent.
+
+    Args:
+        variable: Environment variable that holds the key.
+        url: Where a job would have it sent.
+        who: What the job wants the key for, as in "WHO sends the key".
+
+    Raises:
+        UserError: This pair is not allowed.
+    """
+    if variable is not None and variable not in allowed_variables(url):
+        raise UserError(not_allowed(variable, url, who))
+
+
+def not_allowed(variable: str | None, url: str, who: str) -> str:
+    """Return why a key is not sent, and how to allow it.
+
+    Args:
+        variable: Environment variable that holds the key; None: the user is to say which.
+        url: Where a job would have it sent.
+        who: What the job wants the key for.
+    """
+    origin, named = origin_of(url), variable or "VARIABLE"
+    key = f"the key in {variable}" if variable else "a key"
+    which = "" if variable else ", VARIABLE being the environment variable that holds its key"
+    return (
+        f"{who} would send {key} to {origin}, which you have not allowed. A job may be somebody "
+        "else's, so it does not decide where a key goes. If you trust this address with it, run "
+        f"`unitune keys allow {origin} {named}`, or in CI set {ALLOW}={named}@{origin}{which}."
+    )
+
+
+def key_for(variable: str | None, url: str, who: str) -> str | None:
+    """Return the key for an address that a job names; None: none is sent.
+
+    Args:
+        variable: Environment variable that holds the key.
+        url: Where it is sent.
+        who: What the job wants the key for.
+
+    Raises:
+        UserError: This pair is not allowed, or the variable is not set.
+    """
+    if variable is None:
+        return None
+    check_allowed(variable, url, who)
+    key = os.environ.get(variable, "").strip()
+    if not key:
+        raise UserError(
+            f"{who} needs the key for {origin_of(url)}, and the environment variable {variable} "
+            "is not set. Set it, or write `api_key_variable: null` where the server needs no key."
+        )
+    return key
+
+
+def allow(url: str, variable: str) -> str:
+    """Let a key be sent to an address from now on, and return its origin.
+
+    Args:
+        url: The address; all of its origin is allowed.
+        variable: Environment variable that holds the key.
+
+    Raises:
+        UserError: It is no address, or no name of a variable.
+    """
+    if not re.fullmatch(VARIABLE, variable):
+        raise UserError(
+            "the second word is the name of an environment variable, such as LLM_API_KEY, and "
+            "never the key itself; what was given is no name of a variable."
+        )
+    origin, keys = origin_of(url), user_config.read().keys
+    variables = dict.fromkeys([*keys.get(origin, ()), variable])
+    user_config.write(UserConfig(keys={**keys, origin: tuple(variables)}))
+    return origin
+
+
+def disallow(url: str, variable: str | None = None) -> int:
+    """Take permissions of the user's configuration back, and return how many there were.
+
+    Args:
+        url: The address.
+        variable: Which key; None: all.
+
+    Raises:
+        UserError: It is no address.
+    """
+    origin, keys = origin_of(url), user_config.read().keys
+    had = keys.get(origin, ())
+    left = tuple(name for name in had if variable not in (None, name))
+    if left != had:
+        others = {place: names for place, names in keys.items() if place != origin}
+        user_config.write(UserConfig(keys={**others, origin: left} if left else others))
+    return len(had) - len(left)
+
+
+def permissions() -> list[Permission]:
+    """Return all that the user has allowed.
+
+    Raises:
+        UserError: What is allowed cannot be read.
+    """
+    file = str(user_config.folder() / user_config.FILE)
+    kept = [
+        Permission(origin, variable, file)
+        for origin, variables in user_config.read().keys.items()
+        for variable in variables
+    ]
+    return [*kept, *(Permission(origin, variable, ALLOW) for variable, origin in _of_environment())]
+
+
+def origin_of(url: str) -> str:
+    """Return scheme, host and port of an address.
+
+    Raises:
+        UserError: It is none, or it holds a user, password, query or fragment.
+    """
+    try:
+        return as_origin(url)
+    except NotAnAddress as error:
+        raise JobError(f"{error}.") from None
+
+
+def environment_address(variable: str) -> str | None:
+    """Return the address that an environment variable names; None where it is not set.
+
+    Args:
+        variable: Whose value is the user's own word on where a backend's key goes.
+
+    Raises:
+        UserError: It is no address, or holds a user, password, query or fragment.
+    """
+    given = os.environ.get(variable, "").strip()
+    try:
+        return checked(given) if given else None
+    except NotAnAddress as error:
+        raise UserError(f"the environment variable {variable}: {error}.") from None
+
+
+def _of_environment() -> Iterator[tuple[str, str]]:
+    """Yield variable and origin of each pair that the environment allows."""
+    entries = [entry for entry in re.split(r"[,\s]+", os.environ.get(ALLOW, "")) if entry]
+    for number, entry in enumerate(entries, 1):
+        variable, _, address = entry.partition("@")
+        why, origin = "", ""
+        if not re.fullmatch(VARIABLE, variable):
+            why = "it begins with no name of a variable"
+        try:
+            origin = as_origin(address)
+        except NotAnAddress as error:
+            why = why or str(error)
+        if why:
+            raise UserError(
+                f"entry {number} of {ALLOW}: {why}. Write VARIABLE@ADDRESS, such as "
+                "LLM_API_KEY@https://llm.example.com, with commas between."
+            )
+        yield variable, origin

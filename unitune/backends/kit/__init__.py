@@ -1,0 +1,1 @@
+"""What a hosted backend is made of."""

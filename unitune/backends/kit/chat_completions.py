@@ -1,0 +1,276 @@
+"""Chat completions, the wire that most servers speak: what is sent, and what an answer says.
+
+Servers differ in what they take. A model that thinks before it answers refuses a temperature, and
+wants its limit under another name; some servers know no seed, or cap the limit. `Dialect` is what
+one model has been found not to take. It learns from refusals that name a parameter, and from no
+others, so a request that the model refuses for another reason stays refused:
+
+    while True:
+        body = dialect.body(request)
+        ...                       # send it
+        if not (refused and dialect.learn(body, request, refusal)):
+            break
+
+What a job itself has set (`Request.fixed`) is never left out: that refusal is the user's to read.
+Pure functions; who sends, and how often, is the business of those who import them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from typing import Literal, cast
+
+from pydantic import JsonValue
+
+from unitune.errors import JobError
+from unitune.models import Reply, Request, ToolCalls, function_call
+from unitune.security.json_fields import Fields
+
+SAMPLING = ("temperature", "seed")
+"""What an answer can be had without, though it is then another kind of answer."""
+LimitName = Literal["max_tokens", "max_completion_tokens"]
+LIMITS: tuple[LimitName, LimitName] = ("max_tokens", "max_completion_tokens")
+LEAST_TOKENS = 16
+"""A limit below this is no room for an answer, and is not tried."""
+REFUSALS = (400, 422)
+THOUGHTS = ("reasoning_content", "reasoning")
+"""Where servers put what a model thinks before it answers."""
+REFUSING = re.compile(
+    r"not support|n['o]t support|unsupported|not permitted|not allowed|deprecated|unrecognized|"
+    r"unknown|unexpected|extra (inputs|fields)|only the default",
+    re.IGNORECASE,
+)
+"""Words that refuse a parameter as such: one that is out of bounds is another matter."""
+TOO_LONG = re.compile(
+    r"too (large|big|high)|maximum context|at most|less than or equal|exceed|valid range",
+    re.IGNORECASE,
+)
+"""Words of a refusal of a limit for its size, as vLLM, OpenAI, DeepSeek and Groq word it."""
+OF_ANSWER = re.compile(r"max_tokens|max_completion_tokens|completion|output tokens", re.IGNORECASE)
+IN_ALL = re.compile(r"context", re.IGNORECASE)
+"""Words that make it a matter of this prompt's length, too, and not of the model alone."""
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """An answer with an error status.
+
+    Args:
+        status: HTTP status.
+        words: What the vendor said.
+        param: The parameter that it named in a field of its own.
+    """
+
+    status: int
+    words: str
+    param: str | None = None
+
+    @classmethod
+    def read(cls, status: int, told: object) -> Refusal:
+        """Return a refusal from the body of an answer, in whatever form it says why."""
+        whole = Fields(told)
+        inner = whole.fields("error") if whole.fields("error").all else whole
+        words = inner.text("message") or str(whole.all or told or "")
+        return cls(status, words, inner.text("param"))
+
+    def names(self, parameter: str) -> bool:
+        """Whether it is about a parameter: by its field, or by words that refuse just that."""
+        if self.status not in REFUSALS:
+            return False
+        if not REFUSING.search(self.words):
+            return False
+        if self.param:
+            return self.param.rpartition(".")[2] == parameter
+        # As a word that stands for itself: 'temperature', `temperature`, temperature=0, ...
+        named = rf"['\"`\[(]{parameter}['\"`\])]|\b{parameter}\s*[=:]|\bparameters?:? {parameter}\b"
+        return bool(re.search(named, self.words))
+
+
+def refuses(refusal: Refusal, request: Request, parameter: str) -> bool:
+    """Whether a model refused a request for one of its sampling parameters alone.
+
+    Args:
+        refusal: What it said.
+        request: What was asked.
+        parameter: In question; it was sent.
+
+    Raises:
+        JobError: It did, and the job itself has set the parameter.
+    """
+    if not refusal.names(parameter):
+        return False
+    if parameter in request.fixed:
+        raise JobError(
+            f"evaluate.{parameter} is {getattr(request, parameter):g}, and a model takes none: "
+            f"{refusal.words.rstrip('. ')}. Leave evaluate.{parameter} out, so that such a model "
+            "is asked without and the report says so, or leave the contender out."
+        )
+    return True
+
+
+@dataclass(slots=True)
+class Dialect:
+    """What one model takes, as far as it has said; shared by all requests to it.
+
+    Args:
+        limit: The name under which it takes the longest answer.
+        left_out: Sampling parameters that it has refused.
+        most_tokens: The longest answer that it allows, where it has refused a longer one.
+        proven: Whether it has answered a request of this form.
+    """
+
+    limit: LimitName = "max_tokens"
+    left_out: set[str] = field(default_factory=set[str])
+    most_tokens: int | None = None
+    proven: bool = False
+    _limits_refused: set[LimitName] = field(default_factory=set[LimitName])
+
+    def body(self, model: str, request: Request) -> dict[str, object]:
+        """Return what is sent for a request.
+
+        Args:
+            model: Its name on the server.
+            request: What is asked.
+        """
+        sampling = {"temperature": request.temperature, "seed": request.seed}
+        return {
+            "model": model,
+            "messages": [message.asked for message in request.messages],
+            **({"tools": list(request.tools)} if request.tools else {}),
+            **{
+                name: value
+                for name, value in sampling.items()
+                if name not in self.left_out or name in request.fixed
+            },
+            **({"stop": list(request.stop)} if request.stop else {}),
+            self.limit: min(request.max_tokens, self.most_tokens or request.max_tokens),
+        }
+
+    def read(
+        self,
+        body: dict[str, object],
+        told: object,
+        seconds: float | None = None,
+        pause_seconds: float | None = None,
+    ) -> Reply:
+        """Return an answer in our words, with what was left out of its question.
+
+        Args:
+            body: As it was sent.
+            told: The body of the answer.
+            seconds: Wall time; None where many were asked together.
+            pause_seconds: What the vendor asks to wait before the next request.
+        """
+        self.proven = True
+        missing = tuple(name for name in SAMPLING if name in self.left_out and name not in body)
+        limit = cast("int", body["max_tokens" if "max_tokens" in body else "max_completion_tokens"])
+        reply = read_reply(told, seconds, pause_seconds)
+        return replace(reply, max_tokens=limit, left_out=missing)
+
+    def learn(self, body: dict[str, object], request: Request, refusal: Refusal) -> bool:
+        """Change a refused body into one that the model may take, if its words say how.
+
+        Args:
+            body: As it was sent; changed in place.
+            request: What was asked.
+            refusal: What came of it.
+
+        Returns:
+            Whether it is worth sending again.
+
+        Raises:
+            JobError: The model refuses what the job itself has set.
+        """
+        for name in SAMPLING:
+            if name in body and refuses(refusal, request, name):
+                self.left_out.add(name)
+                del body[name]
+                return True
+        sent: LimitName = "max_tokens" if "max_tokens" in body else "max_completion_tokens"
+        return self._shortened(body, sent, request, refusal) or self._renamed(body, sent, refusal)
+
+    def _shortened(
+        self, body: dict[str, object], sent: LimitName, request: Request, refusal: Refusal
+    ) -> bool:
+        """Ask for less where an automatic limit is more than the model allows."""
+        tokens = cast("int", body[sent]) // 4
+        if refusal.status not in REFUSALS or "max_tokens" in request.fixed or tokens < LEAST_TOKENS:
+            return False
+        if not (TOO_LONG.search(refusal.words) and OF_ANSWER.search(refusal.words)):
+            return False
+        body[sent] = tokens
+        if not IN_ALL.search(refusal.words):
+            self.most_tokens = min(tokens, self.most_tokens or tokens)
+        return True
+
+    def _renamed(self, body: dict[str, object], sent: LimitName, refusal: Refusal) -> bool:
+        """Send the limit under its other name, each name once."""
+        other: LimitName = LIMITS[1] if sent == LIMITS[0] else LIMITS[0]
+        if not refusal.names(sent) or other in self._limits_refused:
+            return False
+        self._limits_refused.add(sent)
+        self.limit = other
+        body[other] = body.pop(sent)
+        return True
+
+
+def read_reply(told: object, seconds: float | None, pause_seconds: float | None = None) -> Reply:
+    """Return an answer in our words, as much of it as is there.
+
+    Args:
+        told: The body of the answer.
+        seconds: Wall time; None where many were asked together.
+        pause_seconds: What the vendor asks to wait before the next request.
+    """
+    answer = Fields(told)
+    choice = next(iter(answer.items("choices")), None)
+    if choice is None or not isinstance(choice.all.get("message"), dict):
+        what = "no choices" if choice is None else "no message"
+        return Reply(finish_reason="error", error=f"the answer has {what}", seconds=seconds)
+    message, usage = choice.fields("message"), answer.fields("usage")
+    refused, finish = message.text("refusal"), choice.text("finish_reason") or "stop"
+    hidden = _reasoning_tokens(usage)
+    return Reply(
+        text=_text(message) or refused or "",
+        finish_reason="refusal" if refused else {"eos": "stop"}.get(finish, finish),
+        prompt_tokens=_tokens(usage, "prompt_tokens"),
+        completion_tokens=_tokens(usage, "completion_tokens"),
+        reasoning_tokens=hidden,
+        thought=bool(hidden) or any(message.text(name) for name in THOUGHTS),
+        seconds=seconds,
+        pause_seconds=pause_seconds,
+        tool_calls=_calls(message),
+    )
+
+
+def _text(message: Fields) -> str | None:
+    """Return the content, be it a text or parts."""
+    parts = [part.text("text") or "" for part in message.items("content")]
+    return "".join(parts) if parts else message.text("content")
+
+
+def _tokens(usage: Fields, name: str) -> int | None:
+    count = usage.whole(name)
+    return None if count is None or count < 0 else count
+
+
+def _reasoning_tokens(usage: Fields) -> int | None:
+    inner = _tokens(usage.fields("completion_tokens_details"), "reasoning_tokens")
+    return _tokens(usage, "reasoning_tokens") if inner is None else inner
+
+
+def _calls(message: Fields) -> ToolCalls | None:
+    """Return the functions that are called; a custom tool's call is no function's."""
+    return tuple(_functions(message)) or None
+
+
+def _functions(message: Fields) -> Iterator[dict[str, JsonValue]]:
+    for call in message.items("tool_calls"):
+        function = call.fields("function")
+        name = function.text("name")
+        if name and call.text("type") in ("function", None):
+            arguments = function.text("arguments")
+            given = function.all.get("arguments") if arguments is None else arguments
+            yield function_call(name, "" if given is None else given, call.text("id"))

@@ -1,0 +1,314 @@
+"""What is known of a backend without calling it or importing its SDK: dated, sourced data.
+
+An offer stands as ``NAME.yaml`` beside its backend and is read by
+`unitune.backends.registry.offer`. Plan, check, convert and estimate work from it where no extra is
+installed. What is not known is left out, and is then unknown, never zero.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from datetime import date
+from decimal import Decimal
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from unitune.job.prices import PriceEntry, PriceRow, Usd, rows_of
+
+
+class Fact(BaseModel):
+    """Data that refuses unknown keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class Limits(Fact):
+    """What a vendor takes at most, and at least."""
+
+    rows_least: int | None = None
+    """Fewest training rows."""
+    rows_most: int | None = None
+    """Most training rows."""
+    file_bytes: int | None = None
+    """Largest training file, in bytes."""
+    validation_rows_most: int | None = None
+    """Most validation rows; 0: it takes none."""
+    epochs_most: int | None = None
+    """Most passes over the rows."""
+    row_tokens: int | None = None
+    """Longest row, in tokens."""
+
+
+class Billing(Fact):
+    """What a vendor charges for beside the price itself; what is left out is unknown."""
+
+    counted: Literal["all-tokens", "answer-tokens"] | None = None
+    """Which tokens of a training row are charged: all, or those that carry loss."""
+    preferences: Literal["prompt-once", "prompt-twice"] | None = None
+    """Whether the prompt of a preference row is charged with each of its two answers."""
+    epochs_auto: Annotated[int, Field(ge=1)] | Literal["openai-cookbook"] | None = None
+    """Passes that it makes when epochs is auto. openai-cookbook: by the number of rows, as in
+    OpenAI's cookbook (examples/Chat_finetuning_data_prep.ipynb), which is close, not exact."""
+    packing_off: Literal["rows-times-longest"] | None = None
+    """What is charged when rows are not packed together: rows times the longest length."""
+    validation: Literal["each-evaluation", "once", "free"] | None = None
+    """When validation tokens are charged."""
+    evaluations_auto: Annotated[int, Field(ge=0)] | None = None
+    """Passes over the validation rows when the job sets none."""
+    minimum_usd: Usd | None = None
+    """The least that a job is charged; 0: no minimum."""
+    over_long: Literal["truncated", "dropped", "refused"] | None = None
+    """What becomes of rows longer than the limit."""
+    cancelled: Literal["completed-steps", "nothing", "everything"] | None = None
+    """What a cancelled job is charged."""
+    failed: Literal["completed-steps", "to-checkpoint", "nothing", "everything"] | None = None
+    """What a failed job is charged. to-checkpoint: what it did until the last checkpoint."""
+    source: str = ""
+    """Where this stands."""
+
+
+class ClosedTo(Fact):
+    """Who can no longer tune, though others still can."""
+
+    whom: str
+    """Such as "organisations that never tuned"."""
+    since: date
+    source: str
+
+
+class Closed(Fact):
+    """That a vendor tunes no more, for anyone."""
+
+    by: date
+    """Day by which it had ended."""
+    reason: str
+    """What ended and how that is known, with its dates."""
+    source: str
+
+
+class Tiers(Fact):
+    """Where a vendor trains at different prices, and how a job says so."""
+
+    usual: str
+    """Tier of `Offer.prices` when the job names none."""
+    option: str = ""
+    """Option of the backend that chooses, as in ``options.azure.training_type``."""
+    chosen: dict[str, str] = {}
+    """Tier by the option's value."""
+
+    @property
+    def names(self) -> frozenset[str]:
+        """All tiers that a training can have; a price of another one is of a machine."""
+        return frozenset({self.usual, *self.chosen.values()})
+
+
+class OfferedModel(Fact):
+    """A base model that a backend can tune."""
+
+    name: str
+    aliases: tuple[str, ...] = ()
+    """Other names of the same weights, at this backend or elsewhere."""
+    parameters: int | None = None
+    licence: str | None = None
+    note: str = ""
+    methods: tuple[str, ...] | None = None
+    """Methods that this model can be tuned by; None: all of the offer's."""
+    formats: dict[str, str] | None = None
+    """Wire format by method, where it is not the offer's."""
+    limits: Limits | None = None
+    """Where they are not the offer's."""
+    billing: Billing | None = None
+    """Rules that are this model's own, beside the offer's."""
+    tunable_until: date | None = None
+    """Day from which no training can be started any more."""
+    tunable_until_source: str = ""
+    """Where that day stands; third-party sources are named as such."""
+    closed_to: tuple[ClosedTo, ...] = ()
+    """Who can tune it no longer before that."""
+    stops: date | None = None
+    """Day on which the base, and what was tuned from it, is switched off."""
+    stops_source: str = ""
+    """Likewise."""
+
+
+class ModelUpdate(Fact):
+    """What a vendor said of a model after the offer was written."""
+
+    backend: str
+    model: str
+    """The backend's own name."""
+    stops: date | None = None
+    limits: Limits | None = None
+    as_of: date
+    source: str
+
+
+class Refused(Fact):
+    """Base models that are asked for and cannot be tuned here, with the reason."""
+
+    pattern: str
+    """Regular expression over the model's name."""
+    reason: str
+    """Why not, since when, and what can be done instead."""
+
+
+class Caching(Fact):
+    """How a vendor caches the beginning of prompts."""
+
+    minimum_tokens: Annotated[int, Field(ge=0)]
+    """A shorter beginning is not cached."""
+    step_tokens: Annotated[int, Field(ge=1)] = 1
+    """It is cached in multiples of so many tokens."""
+    write_factor: Annotated[Usd, Field(ge=1)] = Decimal(1)
+    """What writing a token to the cache costs, in prices of plain input."""
+
+
+class Serving(Fact):
+    """How models answer; the first whose pattern is found in a model's name applies."""
+
+    pattern: str
+    """Regular expression over the model's name."""
+    caching: Caching | None = None
+    """None: not known."""
+    reasons: bool = False
+    """Whether answers are billed with hidden reasoning."""
+    tuned_as_base: bool = False
+    """Whether the tokens of a tuned model cost what those of its base do."""
+    source: str
+    """Where it stands."""
+
+
+class Newest(Fact):
+    """The newest model that answers, untuned: what a tuned older one is held against."""
+
+    model: str
+    source: str
+    """Where it stands."""
+
+
+class Offer(Fact):
+    """What a backend offers."""
+
+    name: str
+    summary: str
+    as_of: date
+    """Day of the facts below."""
+    source: str = ""
+    """Where they come from."""
+    methods: tuple[str, ...]
+    """Methods that it can tune by; none: it only answers."""
+    any_model: bool = False
+    """Whether models beyond `models` are taken."""
+    hub_models: bool = False
+    """Whether any model of the Hugging Face hub is taken by its name there."""
+    models: tuple[OfferedModel, ...] = ()
+    refuses: tuple[Refused, ...] = ()
+    honours: tuple[str, ...] = ()
+    """Tuning settings that may be set explicitly, dotted: epochs, lora.rank, …"""
+    formats: dict[str, str] = {}
+    """Wire format by method (names in the entry points ``unitune.formats``); a method without one
+    takes canonical JSON Lines."""
+    limits: Limits = Limits()
+    billing: Billing = Billing()
+    prices: tuple[PriceEntry, ...] = ()
+    serving: tuple[Serving, ...] = ()
+    newest: Newest | None = None
+    """Of about the size that is tuned here."""
+    tiers: Tiers | None = None
+    """None: there is one price for each thing."""
+    inference_prices: str | None = None
+    """Name of the vendor in the package genai-prices, which prices answers of untuned models."""
+    closed: Closed | None = None
+    """None: it tunes."""
+    options: str | None = None
+    """Model of what a job may say under ``options.NAME``, as ``module:Class``; none of the vendor's
+    packages is needed to import it."""
+    deploy_options: str | None = None
+    """Likewise, of what a deployment may be told."""
+    settle_seconds: Annotated[float, Field(ge=0)] = 120.0
+    """How long after a create call without an answer its job may still turn up in lists."""
+    training_price: Literal["none"] | None = None
+    """"none": no charge for training. None: what the models say, or not known."""
+    install_mb: int | None = None
+    """What its extra adds to a plain install, in megabytes on disk, dependencies included."""
+    needs: tuple[str, ...] = ()
+    """What the user must have: environment variables, roles, buckets; for people to read."""
+    lacks: tuple[str, ...] = ()
+    """What one might expect and it cannot do; for people to read."""
+
+    @model_validator(mode="after")
+    def _prices_are_dated_and_sourced(self) -> Self:
+        self.price_rows()
+        return self
+
+    def price_rows(self) -> tuple[PriceRow, ...]:
+        """Return the offer's prices, a row each."""
+        return rows_of(self.prices, backend=self.name, origin="offer")
+
+    def updated(self, updates: Iterable[ModelUpdate]) -> Self:
+        """Return the offer with what its vendor has said since; the newest wins.
+
+        Args:
+            updates: Of any backends and models; what is not in this offer is left out.
+        """
+        changes: dict[str, dict[str, object]] = {}
+        for update in sorted(updates, key=lambda one: one.as_of):
+            if update.backend == self.name and self.model(update.model):
+                change = changes.setdefault(update.model, {})
+                if update.stops is not None:
+                    change |= {"stops": update.stops, "stops_source": update.source}
+                if update.limits is not None:
+                    told = update.limits.model_dump(exclude_none=True)
+                    change["limits"] = self.limits_for(update.model).model_copy(update=told)
+        models = (one.model_copy(update=changes.get(one.name, {})) for one in self.models)
+        return self.model_copy(update={"models": tuple(models)}) if changes else self
+
+    def model(self, name: str) -> OfferedModel | None:
+        """Return the offered model of a name or alias."""
+        for offered in self.models:
+            if name == offered.name or name in offered.aliases:
+                return offered
+        return None
+
+    def serving_of(self, name: str) -> Serving | None:
+        """Return how a model of this name answers; None where that is not known."""
+        import re  # noqa: PLC0415 - only here
+
+        return next((one for one in self.serving if re.search(one.pattern, name)), None)
+
+    def tier(self, options: Mapping[str, object]) -> str | None:
+        """Return the tier whose prices apply.
+
+        Args:
+            options: The job's own for this backend (``Job.options[NAME]``).
+        """
+        if self.tiers is None:
+            return None
+        return self.tiers.chosen.get(str(options.get(self.tiers.option)), self.tiers.usual)
+
+    def refusal(self, name: str) -> str | None:
+        """Return why a model is refused by name, or None."""
+        import re  # noqa: PLC0415 - only here
+
+        found = (one.reason for one in self.refuses if re.search(one.pattern, name))
+        return next(found, None)
+
+    def format_name(self, method: str, model: str) -> str | None:
+        """Return the name of the wire format of a method and model; None: canonical."""
+        offered = self.model(model)
+        own = offered.formats if offered and offered.formats else {}
+        return own.get(method) or self.formats.get(method)
+
+    def billing_for(self, model: str) -> Billing:
+        """Return the billing rules for a base model: its own first, then the offer's."""
+        offered = self.model(model)
+        own = (
+            offered.billing.model_dump(exclude_defaults=True) if offered and offered.billing else {}
+        )
+        return self.billing.model_copy(update=own)
+
+    def limits_for(self, model: str) -> Limits:
+        """Return the limits for a base model."""
+        offered = self.model(model)
+        return offered.limits if offered and offered.limits else self.limits

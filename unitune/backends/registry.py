@@ -1,0 +1,199 @@
+"""Finding backends, offers and formats by name, through entry points.
+
+Our own backends come through the same door as a stranger's: group ``unitune.backends`` names a
+class, group ``unitune.offers`` a package in which ``NAME.yaml`` is read without running a backend,
+group ``unitune.formats`` a `Format`, pure functions over rows, and group ``unitune.prices`` who
+reads a vendor's price list when the user asks for it. A vendor may have an offer and no backend.
+A missing SDK becomes the exact install command; an ImportError of our own is never disguised.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.resources
+import re
+from functools import cache
+from importlib.metadata import (
+    EntryPoint,
+    PackageNotFoundError,
+    entry_points,
+    requires,
+    version,
+)
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from unitune.backends.capabilities import RefreshesPrices
+from unitune.backends.formats import Format
+from unitune.backends.offer import Offer
+from unitune.backends.protocol import Backend
+from unitune.errors import MissingExtra, UnituneError, UnknownName, Unsupported, UserError
+from unitune.workspace import yaml_file
+from unitune.workspace.install import install_command
+
+OWN_PACKAGES = ("unitune", "unitune_local", "unitune_providers")
+
+
+@cache
+def _entries(group: str) -> dict[str, list[EntryPoint]]:
+    found: dict[str, list[EntryPoint]] = {}
+    for entry in entry_points(group=f"unitune.{group}"):
+        named = found.setdefault(entry.name, [])
+        if entry.value not in [other.value for other in named]:
+            named.append(entry)
+    return found
+
+
+def _entry(group: str, name: str) -> EntryPoint:
+    """Return who brings a name; of several offers, the one that comes with the backend."""
+    found = _entries(group)
+    if name not in found:
+        raise UnknownName("format" if group == "formats" else "backend", name, found)
+    named = found[name]
+    if group == "offers" and len(named) > 1:
+        makers = {_package(entry) for entry in _entries("backends").get(name, [])}
+        named = [entry for entry in named if _package(entry) in makers] or named
+    if len(named) > 1:
+        packages = " and ".join(sorted(_package(entry) for entry in named))
+        raise UserError(
+            f"{group.removesuffix('s')} {name!r} is brought by {packages}, and only one can be "
+            "meant. Uninstall all but one of them, or have its author choose another name."
+        )
+    return named[0]
+
+
+def _package(entry: EntryPoint) -> str:
+    """Return the installed package that an entry point is of."""
+    return entry.dist.name if entry.dist else entry.value.partition(".")[0].partition(":")[0]
+
+
+def backend_names() -> list[str]:
+    """Return the names of all backends that installed packages bring, sorted."""
+    return sorted({entry.name for entry in entry_points(group="unitune.backends")})
+
+
+def offer_names() -> list[str]:
+    """Return the names of all vendors that something is known of, sorted.
+
+    Not all have a backend: some have closed, and at some unitune cannot launch yet.
+    """
+    return sorted({entry.name for entry in entry_points(group="unitune.offers")})
+
+
+def missing_packages(name: str) -> list[str]:
+    """Return the packages of a backend's extra that are not installed, without importing any.
+
+    Args:
+        name: Of one of our own backends; a stranger's package brings what it needs.
+    """
+    needed = [
+        found[1]
+        for line in requires("unitune") or ()
+        if (found := re.match(r"([\w.-]+).*;.*extra\s*==\s*['\"]([\w-]+)['\"]", line))
+        and found[2] == name
+    ]
+    return [package for package in needed if not _is_installed(package)]
+
+
+def _is_installed(package: str) -> bool:
+    try:
+        version(package)
+    except PackageNotFoundError:
+        return False
+    return True
+
+
+def format_names() -> list[str]:
+    """Return the names of all wire formats that installed packages bring, sorted."""
+    return sorted({entry.name for entry in entry_points(group="unitune.formats")})
+
+
+@cache
+def wire_format(name: str) -> Format:
+    """Return the wire format of this name; no SDK is imported.
+
+    Raises:
+        UnknownName: No installed package brings it.
+    """
+    return _entry("formats", name).load()
+
+
+@cache
+def offer(name: str) -> Offer:
+    """Return what is known of a backend, without importing it.
+
+    Raises:
+        UnknownName: No installed package brings this backend.
+    """
+    package = _entry("offers", name).value
+    text = importlib.resources.files(package).joinpath(f"{name}.yaml").read_text(encoding="utf-8")
+    try:
+        return Offer.model_validate(yaml_file.parse(text))
+    except ValidationError as error:
+        raise UnituneError(f"offer {package}/{name}.yaml is not valid: {error}") from error
+
+
+def options_of(path: str) -> type[BaseModel]:
+    """Return a model of options that an offer names as ``module:Class``."""
+    module, _, name = path.partition(":")
+    return getattr(importlib.import_module(module), name)
+
+
+def unavailable(told: Offer) -> str:
+    """Return why nothing can be launched at a vendor that has an offer and no backend."""
+    if told.closed is not None:
+        return (
+            f"{told.name} tunes no more, since {told.closed.by} at the latest: {told.closed.reason}"
+        )
+    return (
+        f"unitune cannot launch at {told.name} yet; `unitune plan` and `unitune prices "
+        f"{told.name}` say what it would cost. A package can bring a backend of that name (entry "
+        "point unitune.backends)."
+    )
+
+
+@cache
+def backend(name: str) -> Backend:
+    """Return the backend of this name, one object a process.
+
+    Raises:
+        UnknownName: No installed package brings this backend.
+        Unsupported: Something is known of it, and unitune cannot launch there.
+        MissingExtra: Its SDK is not installed; the message has the install command.
+    """
+    if name not in backend_names() and name in offer_names():
+        raise Unsupported(unavailable(offer(name)))
+    return _made(_entry("backends", name), name)
+
+
+def refreshable_names() -> list[str]:
+    """Return the names of all vendors whose prices can be read by machine, sorted."""
+    return sorted({entry.name for entry in entry_points(group="unitune.prices")})
+
+
+def price_reader(name: str) -> RefreshesPrices:
+    """Return who reads the prices of a vendor.
+
+    Raises:
+        UnknownName: Nobody does.
+        MissingExtra: The vendor's SDK is not installed; the message has the install command.
+    """
+    if name not in refreshable_names():
+        hint = f"These can be read by machine: {', '.join(refreshable_names())}."
+        raise UnknownName("reader for the prices of", name, refreshable_names(), hint)
+    return _made(_entry("prices", name), name)
+
+
+def _made(entry: EntryPoint, name: str) -> Any:
+    """Return an object of the class that an entry point names, or say which extra is missing."""
+    try:
+        return entry.load()()
+    except ModuleNotFoundError as error:
+        missing = (error.name or "").partition(".")[0]
+        if missing in (*OWN_PACKAGES, entry.value.partition(".")[0]):
+            raise
+        raise MissingExtra(
+            f"backend {name!r} needs the package {missing!r}, which is not installed. "
+            f"Install it with: {install_command(name)}"
+        ) from error

@@ -1,0 +1,324 @@
+"""Test cases answered in batches: within a day, for about half the price.
+
+Every contender's open questions are handed in first, each at its own backend, then all batches are
+waited for, those of one backend together. A
+batch is paid for once, as a launch is: it is written down before it is handed in
+(`unitune.evaluate.inference.batch_file`) and looked for before it is handed in again
+(`unitune.evaluate.inference.batch_submit`). Answers become records of the engine's kind, so what
+was answered in a batch is not asked one by one, nor the other way round.
+
+    announced, no id   looked for; found: adopted; not found: handed in again under its key
+    with an id         polled and collected, never handed in again
+    no open question   (cases, prompt or model have changed) cancelled, if its id is known
+
+A batch of another backend in the same folder is left alone, and so is every batch when questions
+are asked one by one. One process acts at a time: the one that holds ``rows.jsonl``.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter as Counts
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+
+from unitune.backends.capabilities import Batches, BatchStatus
+from unitune.backends.launch_keys import batch_key
+from unitune.backends.retry import pauses, wait, wished
+from unitune.errors import BackendError, Unreachable
+from unitune.evaluate.inference.batch_file import Batch, BatchFile, Pair
+from unitune.evaluate.inference.batch_job import Paper
+from unitune.evaluate.inference.batch_submit import Counter, batching_backend
+from unitune.evaluate.inference.budget import believed, uncounted
+from unitune.evaluate.inference.engine import Asked, Question, record_of
+from unitune.evaluate.inference.journal import Journal
+from unitune.evaluate.results import Record
+from unitune.models import Reply, Request
+
+LONGEST_POLL_SECONDS = 60.0
+"""Between two looks at a batch: a minute is little in a day."""
+BREATH_SECONDS = 1.0
+"""Between two signs of life while nothing happens, so that Ctrl-C is heard in a notebook too."""
+SHORT_LOOKS = 3
+"""At a batch with fewer answers than are done; then those count that came."""
+NOT_FOUND = 404
+UNANSWERED = Reply(finish_reason="error", error="the batch ended without an answer to this request")
+
+
+def answer_in_batches(
+    papers: Mapping[str, Sequence[Paper]],
+    batches: BatchFile,
+    rows: Journal,
+    notify: Callable[[Asked], None],
+    announce: Callable[[str], None] | None = None,
+) -> dict[str, tuple[Record, ...]]:
+    """Have all papers answered, except for the answers that are in the journal.
+
+    Args:
+        papers: One a contender, by the name of the backend that answers.
+        batches: What was handed in before, and is now.
+        rows: Where answers are found and written.
+        notify: Called as batches get on, and about once a second while they do not.
+        announce: Called with what the user should know, a sentence.
+
+    Returns:
+        By contender one record a question, in their order.
+
+    Raises:
+        Unsupported: The backend cannot answer in batches, or not these.
+        UserError: Several batches carry one key.
+        Unreachable: What became of a batch that was handed in is not known yet.
+        BackendError: A batch was refused or has failed.
+    """
+    offices = {
+        name: _Office(batching_backend(name), name, batches, rows, notify, announce)
+        for name in papers
+    }
+    for name, office in offices.items():
+        office.drop_unwanted(papers[name])
+        for paper in papers[name]:
+            office.hand_in(paper)
+    for name, office in offices.items():
+        office.wait_for(papers[name])
+    return {
+        paper.contender: office.marked(paper)
+        for name, office in offices.items()
+        for paper in papers[name]
+    }
+
+
+@dataclass(slots=True)
+class _Office:
+    """Where papers are handed in and answers collected.
+
+    Args:
+        backend: Who answers.
+        name: Its name.
+        batches: What is on record of batches.
+        rows: What is on record of answers.
+        notify: Told how far each contender is.
+        announce: Told what the user should know.
+        short: How often fewer answers came than are done, by key.
+        told: What it was told last, by contender.
+        done: Requests that are done, by key, as far as the backend says.
+    """
+
+    backend: Batches
+    name: str
+    batches: BatchFile
+    rows: Journal
+    notify: Callable[[Asked], None]
+    announce: Callable[[str], None] | None
+    short: Counts[str] = field(default_factory=Counts[str])
+    told: dict[str, Asked] = field(default_factory=dict[str, Asked])
+    done: dict[str, int] = field(default_factory=dict[str, int])
+
+    @property
+    def counter(self) -> Counter:
+        return Counter(self.backend, self.name, self.batches, self._rest)
+
+    def drop_unwanted(self, papers: Sequence[Paper]) -> None:
+        """Cancel what nobody waits for; one that has ended is left as it is.
+
+        So is one without an id: where a vendor cannot tell whose a batch is, a search might find
+        somebody else's.
+        """
+        wanted = {paper.contender: paper.unanswered(self.rows) for paper in papers}
+        for batch in self.batches.open(self.name):
+            if wanted.get(batch.contender, {}).keys().isdisjoint(batch.requests().values()):
+                if batch.batch_id:
+                    self._cancel(batch.batch_id)
+                self.batches.change(batch, end="unwanted")
+
+    def hand_in(self, paper: Paper) -> None:
+        """See to it that every open question of a paper is in a batch that the backend has."""
+        missing = paper.unanswered(self.rows)
+        for batch in self.batches.open(self.name, paper.contender):
+            if batch.batch_id or self.counter.adopted(batch):
+                for pair in batch.requests().values():
+                    missing.pop(pair, None)
+            elif missing.keys() >= set(batch.requests().values()):
+                self._send(batch, paper, missing)
+            else:  # its questions have changed in the meantime, and it was never taken
+                self.batches.change(batch, end="refused")
+        if missing:
+            batch = self._announced(paper, missing)
+            self._send(batch, paper, missing)
+
+    def wait_for(self, papers: Sequence[Paper]) -> None:
+        """Collect the batches of all papers as they end.
+
+        Raises:
+            BackendError: Some have failed; those that had ended by then are collected.
+        """
+        opened = {
+            paper.contender: self.batches.open(self.name, paper.contender) for paper in papers
+        }
+        for pause in pauses(LONGEST_POLL_SECONDS):
+            failed: list[str] = []
+            longest = pause
+            for paper in papers:
+                for batch in self.batches.open(self.name, paper.contender):
+                    longest = max(longest, self._look(batch, paper, pause, failed))
+                self._tell(paper, opened[paper.contender])
+            left = sum(len(self.batches.open(self.name, each)) for each in opened)
+            if failed:
+                others = ", and collects the others" if left else ""
+                raise BackendError(f"{' '.join(failed)} The same command goes on{others}.")
+            if not left:
+                return
+            self._rest(longest)
+
+    def marked(self, paper: Paper) -> tuple[Record, ...]:
+        """Return what came of each question of a paper."""
+        found = [self.rows.last(paper.contender, *pair) for pair in paper.asked()]
+        records = tuple(record for record in found if record is not None)
+        assert len(records) == len(found), "every question was answered or in a batch"
+        self.notify(Asked(paper.contender, "test", paper.prompt, len(records), len(records)))
+        return records
+
+    def _announced(self, paper: Paper, missing: dict[Pair, Request]) -> Batch:
+        now = time.time()
+        batch = Batch(
+            key=batch_key(now),
+            backend=self.name,
+            contender=paper.contender,
+            fingerprint=paper.fingerprint,
+            announced=now,
+            cases=tuple(pair.case for pair in missing),
+            hashes=tuple(pair.request_hash for pair in missing),
+        )
+        self.batches.announce(batch)
+        return batch
+
+    def _send(self, batch: Batch, paper: Paper, missing: dict[Pair, Request]) -> None:
+        """Hand a batch in; its questions are then missing no more."""
+        requests = {request_id: missing.pop(pair) for request_id, pair in batch.requests().items()}
+        self.counter.send(batch, paper.model, requests)
+
+    def _look(self, batch: Batch, paper: Paper, pause: float, failed: list[str]) -> float:
+        """Ask how a batch stands, and collect what has ended; return the pause until the next."""
+        assert batch.batch_id, "it was handed in"
+        try:
+            status = self.backend.poll_batch(batch.batch_id)
+            ours = status.state != "ended" or self._collected(batch, status, paper)
+        except BackendError as error:
+            if error.is_retryable:
+                return wished(error, pause)
+            raise self._explained(batch, error) from error
+        if not ours:
+            self.batches.change(batch, batch_id="")
+            failed.append(_mistaken(batch))
+            return pause
+        if status.state == "failed":
+            self.batches.change(batch, end="failed")
+            failed.append(_failure(batch, status))
+        done = len(batch.cases) if status.state == "ended" else status.done
+        self.done[batch.key] = self.done.get(batch.key, 0) if done is None else done
+        return pause
+
+    def _collected(self, batch: Batch, status: BatchStatus, paper: Paper) -> bool:
+        """Write answers down, unless they are those to somebody else's requests.
+
+        Raises:
+            Unreachable: Fewer came than are done, which may be a file that was cut on its way.
+        """
+        assert batch.batch_id, "it was handed in"
+        replies = self.backend.fetch_batch(batch.batch_id)
+        ours = replies.keys() & batch.requests().keys()
+        if replies and not ours:
+            return False
+        if len(ours) < (status.done or 0) and self.short[batch.key] < SHORT_LOOKS:
+            self.short[batch.key] += 1
+            raise Unreachable(
+                f"{self.name} says that {status.done} requests of batch {batch.batch_id} are done, "
+                f"and gives {len(ours)} answers."
+            )
+        asked = paper.asked()  # what is in the batch and asked no more, nobody needs
+        self.rows.append(
+            _record(paper, asked[pair], pair, replies.get(request_id, UNANSWERED))
+            for request_id, pair in batch.requests().items()
+            if pair in asked and self.rows.answer(batch.contender, *pair) is None
+        )
+        self.batches.change(batch, end="collected")
+        self._end_doubles(batch, batch.batch_id)
+        return True
+
+    def _end_doubles(self, batch: Batch, batch_id: str) -> None:
+        """Cancel what else carries the batch's key, where one call came to two batches; tell it."""
+        with suppress(BackendError):  # the answers are there, whatever a list says
+            found = self.backend.find_batch(batch.key, batch.announced)
+            doubles = set(found) - self.batches.ids() if batch_id in found else set[str]()
+            if doubles:  # a vendor that does not tell whose a batch is says the same of any key
+                doubles -= {*self.backend.find_batch(batch_key(time.time()), batch.announced)}
+            for double in sorted(doubles):
+                self._cancel(double)
+                if self.announce is None:
+                    continue
+                self.announce(
+                    f"{self.name} has batch {double} beside {batch_id} of {batch.contender}: "
+                    "something on the way has sent one call twice. It was cancelled; what it had "
+                    "answered by then may be billed."
+                )
+
+    def _cancel(self, batch_id: str) -> None:
+        try:
+            self.backend.cancel_batch(batch_id)
+        except BackendError as error:
+            if error.status != NOT_FOUND:
+                raise
+
+    def _explained(self, batch: Batch, error: BackendError) -> BackendError:
+        """Return an error with what to do about it, where the batch is said not to be there."""
+        if error.status != NOT_FOUND:
+            return error
+        return BackendError(
+            f"{error} If batch {batch.batch_id} is really gone from {self.name}, and this is the "
+            "account that it was handed in from, write that down, then compare again: "
+            f"""echo '{{"key":"{batch.key}","end":"failed"}}' >> {self.batches.path}""",
+            status=error.status,
+            request_id=error.request_id,
+        )
+
+    def _tell(self, paper: Paper, batches: Sequence[Batch]) -> None:
+        if batches:
+            done = sum(self.done.get(batch.key, 0) for batch in batches)
+            total = sum(len(batch.cases) for batch in batches)
+            asked = Asked(paper.contender, "batch", paper.prompt, done, total)
+            self.told[paper.contender] = asked
+            self.notify(asked)
+
+    def _rest(self, seconds: float) -> None:
+        """Do nothing for a while but repeat what was told last."""
+        end = time.monotonic() + seconds
+        while (left := end - time.monotonic()) > 0:
+            wait(min(left, BREATH_SECONDS))
+            for asked in self.told.values():
+                self.notify(asked)
+
+
+def _record(paper: Paper, question: Question, pair: Pair, reply: Reply) -> Record:
+    request = paper.put(question)
+    reply, said = believed(request, replace(reply, max_tokens=request.max_tokens))
+    most = uncounted(request, reply)
+    made = record_of(paper.contender, question, paper.fingerprint, pair.request_hash, reply)
+    return replace(made, uncounted=most and replace(most, said=said))
+
+
+def _failure(batch: Batch, status: BatchStatus) -> str:
+    words = (status.error or status.raw).rstrip(".")
+    return (
+        f"batch {batch.batch_id} of {batch.contender} at {batch.backend} has failed: {words}. None "
+        f"of its {len(batch.cases)} questions was answered: they go into a new batch or, without "
+        "--batch, are asked one by one."
+    )
+
+
+def _mistaken(batch: Batch) -> str:
+    """Say that what was adopted, since nothing told whose it was, is not ours."""
+    return (
+        f"batch {batch.batch_id} at {batch.backend}, now that it has ended, turns out to hold the "
+        f"requests of another batch than {batch.key}. That of {batch.contender} is still to be "
+        "looked for."
+    )

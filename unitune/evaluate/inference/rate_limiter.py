@@ -1,0 +1,111 @@
+"""How many requests may be in flight at one model: found out as it answers.
+
+The limit grows by one for each round of answers, at first by one for each answer, and is halved
+when the vendor says that it is asked too often: additive increase, multiplicative decrease, as TCP
+shares a line (Chiu and Jain 1989, Computer Networks 17:1). A pause that the vendor asks for then
+holds for every request, since its limits are an account's. A few refusals among answers are those
+requests' own: to slow down for each would leave little, as a line that loses packets by chance
+leaves TCP.
+
+Not here: whether a failed request is sent again (`unitune.evaluate.inference.engine`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+FIRST_LIMIT = 8
+"""Small enough for the least of accounts; answers of half a second double it in half a second."""
+LIMIT = 64
+"""Most requests in flight unless the job says otherwise: at half a second an answer 7,700 a minute,
+which is beyond most accounts' limits."""
+
+WINDOW, REFUSALS = 20, 6
+"""So many refusals among so many last replies, and the pace is to blame: of 5 % refused by chance
+that is one window in three thousand, while a limit that is passed refuses whole rounds."""
+
+
+@dataclass(slots=True)
+class Pace:
+    """The pace at one model; belongs to one event loop.
+
+    Args:
+        most: Requests in flight at most.
+        limit: Requests in flight for now.
+    """
+
+    most: int = LIMIT
+    limit: float = 0.0
+    _starting: bool = True
+    _flying: int = 0
+    _rests_until: float = 0.0
+    _slowed: float = 0.0
+    _refused: deque[bool] = field(default_factory=lambda: deque[bool](maxlen=WINDOW))
+    _waiting: deque[asyncio.Future[None]] = field(default_factory=deque[asyncio.Future[None]])
+
+    def __post_init__(self) -> None:
+        self.limit = self.limit or float(min(FIRST_LIMIT, self.most))
+
+    @asynccontextmanager
+    async def turn(self) -> AsyncGenerator[None]:
+        """Wait until another request may be sent, and hold its place while the body runs."""
+        while self._flying >= int(self.limit) or self._rest() > 0:
+            await self._wait()
+        self._flying += 1
+        try:
+            yield
+        finally:
+            self._flying -= 1
+            self._wake()
+
+    def answered(self) -> None:
+        """Take note of an answer."""
+        self._refused.append(False)
+        self.limit = min(self.most, self.limit + (1 if self._starting else 1 / self.limit))
+
+    def refused(self, sent: float, pause_seconds: float) -> None:
+        """Take note that the vendor was asked too often.
+
+        Args:
+            sent: When the refused request was sent, on the monotonic clock. Of requests that were
+                sent before the last slowing down, more refusals say nothing new.
+            pause_seconds: What the vendor asks to wait.
+        """
+        self._refused.append(True)
+        if sum(self._refused) < REFUSALS:
+            return
+        self.pause(pause_seconds)
+        if sent >= self._slowed:
+            self._slowed = time.monotonic()
+            self._starting = False
+            self.limit = max(1.0, min(self.limit, float(self._flying)) / 2)
+
+    def pause(self, seconds: float) -> None:
+        """Send nothing for a while, as the vendor asks."""
+        self._rests_until = max(self._rests_until, time.monotonic() + seconds)
+
+    def _rest(self) -> float:
+        return self._rests_until - time.monotonic()
+
+    async def _wait(self) -> None:
+        """Wait for a place, or for the end of a pause."""
+        if (rest := self._rest()) > 0:
+            await asyncio.sleep(rest)
+            return
+        place: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append(place)
+        await place
+
+    def _wake(self) -> None:
+        """Let as many go on as there are places; each looks for itself whether there is one."""
+        free = int(self.limit) - self._flying
+        while self._waiting and free > 0:
+            place = self._waiting.popleft()
+            if not place.done():
+                place.set_result(None)
+                free -= 1

@@ -1,0 +1,166 @@
+"""Answers written down before, as a model to ask: `RecordedModel`.
+
+So a model that will be switched off can be compared with for good: its answers to the cases are
+kept while it lives (`unitune import … --answers`), one JSON object a line with `case` and `answer`,
+and with `scores` where another tool has scored them. A case without an answer is an error of that
+case, never a wrong answer.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import JsonValue, TypeAdapter, ValidationError
+
+from unitune.data.example import Example, Message, digest, digest_all
+from unitune.errors import DataError
+from unitune.models import Placed, Reply, Request
+from unitune.workspace.filesystem import content_of, no_link
+
+BATCH_SIZE = 100
+"""To look one up takes no time, but requests take memory."""
+
+
+@dataclass(frozen=True, slots=True)
+class RecordedAnswer:
+    """One line of the file."""
+
+    case: str
+    answer: str
+    scores: dict[str, float] | None = None
+    """What another tool gave for it, by the tool's own names."""
+
+    @property
+    def content(self) -> dict[str, JsonValue]:
+        """The line as JSON values."""
+        scored: dict[str, JsonValue] = {"scores": {**self.scores}} if self.scores else {}
+        return {"case": self.case, "answer": self.answer, **scored}
+
+
+_LINE = TypeAdapter(RecordedAnswer)
+
+
+class RecordedModel:
+    """A model that says what it said before.
+
+    Args:
+        path: File of recorded answers.
+        cases: What will be asked, with the row's own messages.
+
+    Raises:
+        DataError: The file is missing, a line is no recorded answer, or two cases ask the same and
+            were answered differently.
+    """
+
+    def __init__(self, path: Path, cases: Sequence[Example]) -> None:
+        recorded = read_recorded(path)
+        self._answers: dict[str, RecordedAnswer] = {}
+        for case in cases:
+            if case.case_id in recorded:
+                self._keep(path, _question(case.prompt), recorded[case.case_id])
+        self.fingerprint = _fingerprint(recorded)
+
+    def _keep(self, path: Path, question: str, answer: RecordedAnswer) -> None:
+        """Note an answer; a request carries no case, so one question can have one answer alone."""
+        first = self._answers.setdefault(question, answer)
+        if (first.answer, first.scores or None) != (answer.answer, answer.scores or None):
+            raise DataError(
+                f"{path}: the cases {first.case!r} and {answer.case!r} ask the same, and their "
+                "recorded answers differ. Take one of them out of data.test."
+            )
+
+    @property
+    def batch_size(self) -> int:
+        """How many are looked up at once."""
+        return BATCH_SIZE
+
+    async def stream(self, requests: Sequence[Request]) -> AsyncGenerator[Placed]:
+        """Look all questions up."""
+        yield [(at, await self.reply(request)) for at, request in enumerate(requests)]
+
+    async def reply(self, request: Request) -> Reply:
+        """Look the question up."""
+        answer = self._answers.get(_question(request.messages))
+        if answer is None:
+            return Reply(error="no answer to this case was recorded", finish_reason="error")
+        return Reply(text=answer.answer, given=answer.scores or None)
+
+    def close(self) -> None:
+        """Free nothing; there is nothing."""
+
+
+def recorded_fingerprint(path: Path) -> str:
+    """Return the fingerprint of a file of recorded answers, which its content makes.
+
+    Raises:
+        DataError: The file is missing, or a line is no recorded answer.
+    """
+    return _fingerprint(read_recorded(path))
+
+
+def _fingerprint(recorded: Mapping[str, RecordedAnswer]) -> str:
+    return f"recorded:{digest_all(recorded[name].content for name in sorted(recorded))}"
+
+
+def read_answers(path: Path) -> dict[str, str]:
+    """Return the texts of recorded answers by case; see `read_recorded`."""
+    return {case: one.answer for case, one in read_recorded(path).items()}
+
+
+def read_recorded(path: Path) -> dict[str, RecordedAnswer]:
+    """Return recorded answers by case; of two for one case the last counts.
+
+    Raises:
+        DataError: The file is missing, or a line is no recorded answer.
+    """
+    try:
+        lines = content_of(path).decode().split("\n")  # a text may hold other line ends
+    except (OSError, ValueError) as error:
+        why = getattr(error, "strerror", None) or error
+        raise DataError(
+            f"{path} cannot be read: {why}. It holds a contender's recorded answers, in UTF-8; "
+            "give its place in evaluate.contenders."
+        ) from error
+    found = [
+        _answer(path, number, line)
+        for number, line in enumerate(lines, start=1)
+        if line.strip("\r")
+    ]
+    return {one.case: one for one in found}
+
+
+def mend(path: Path) -> None:
+    """Cut off the last line if a process died while it wrote it, so that another can follow."""
+    with open(path, "r+b", opener=no_link) as file:
+        content = file.read()
+        if not content or content.endswith(b"\n"):
+            return
+        whole, _, last = content.rpartition(b"\n")
+        try:
+            _LINE.validate_json(last)
+        except ValidationError:
+            file.truncate(len(whole) + 1 if whole else 0)
+        else:
+            file.write(b"\n")
+
+
+def answer_line(case: str, answer: str, scores: Mapping[str, float] | None = None) -> str:
+    """Return a line of the file, its end included."""
+    line = RecordedAnswer(case, answer, {**scores} if scores else None)
+    return json.dumps(line.content, ensure_ascii=False) + "\n"
+
+
+def _answer(path: Path, number: int, line: str) -> RecordedAnswer:
+    try:
+        return _LINE.validate_json(line)
+    except ValidationError as error:
+        raise DataError(
+            f'{path}:{number} is no recorded answer. Write {{"case": ID, "answer": TEXT}}.'
+        ) from error
+
+
+def _question(messages: Sequence[Message]) -> str:
+    return digest([[turn.role, turn.text] for turn in messages])

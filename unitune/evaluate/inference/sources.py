@@ -1,0 +1,175 @@
+"""Which model answers for a contender, and how it is opened.
+
+The job's own base and any model of any backend come through the registry, a server is asked by its
+URL, and recorded answers are read from their file. Contenders with one source share one opened
+model. A key comes out of the environment when its model is opened, and stands nowhere else.
+
+Not here: prompts (`unitune.evaluate.prompts.build`), when each is opened
+(`unitune.evaluate.runner`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple, TypeAlias
+
+from unitune.backends import registry
+from unitune.backends.credentials import key_for
+from unitune.data.example import Example
+from unitune.evaluate.inference.recorded import RecordedModel, recorded_fingerprint
+from unitune.job.contenders import ContenderSpec, Model, Recorded, Server, Tuned
+from unitune.job.job import Evaluate
+from unitune.job.scorers import Embedding
+from unitune.models import ChatModel, TunedModel
+
+
+@dataclass(frozen=True, slots=True)
+class Hosted:
+    """A model of a backend."""
+
+    backend: str
+    model: str | TunedModel
+
+
+@dataclass(frozen=True, slots=True)
+class OnServer:
+    """A model on a server; `key_variable` names the environment variable with its key."""
+
+    url: str
+    model: str
+    key_variable: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class OnFile:
+    """Recorded answers."""
+
+    file: Path
+
+
+class KeySent(NamedTuple):
+    """A key that a job names, and where it would have it sent.
+
+    Args:
+        variable: Environment variable that holds it; None: no key.
+        url: Where to.
+        who: What for, in words.
+    """
+
+    variable: str | None
+    url: str
+    who: str
+
+
+Source: TypeAlias = Hosted | OnServer | OnFile
+
+
+@dataclass(frozen=True, slots=True)
+class Places:
+    """Where a comparison finds its models.
+
+    Args:
+        backend: The job's own.
+        base: Name of the untuned model there.
+        tuned: The tuned model, when a contender is, and it is to be asked.
+        folder: Where the job's relative paths start.
+        training: Fingerprint of the training that made the tuned model.
+    """
+
+    backend: str
+    base: str
+    tuned: TunedModel | None
+    folder: Path
+    training: str = ""
+
+    def origin(self, spec: ContenderSpec) -> str:
+        """Return which model a contender is, as far as the job says: `Record.origin`.
+
+        It takes no key, no vendor's package and no model.
+
+        Raises:
+            DataError: Recorded answers cannot be read.
+        """
+        match spec:
+            case Tuned():
+                return f"training:{self.training}"
+            case Model():
+                return f"{spec.backend}:{_own_name(spec)}"
+            case Server():
+                return f"{spec.url.rstrip('/')}:{spec.model}"
+            case Recorded():
+                return recorded_fingerprint(self.folder / spec.answers)
+            case _:
+                return f"{self.backend}:{self.base}"
+
+    def source(self, spec: ContenderSpec) -> Source:
+        """Return which model answers for a contender."""
+        match spec:
+            case Tuned():
+                assert self.tuned is not None, "a tuned contender has a tuned model"
+                return Hosted(self.backend, self.tuned)
+            case Model():
+                return Hosted(spec.backend, _own_name(spec))
+            case Server():
+                return OnServer(spec.url, spec.model, spec.api_key_variable)
+            case Recorded():
+                return OnFile(self.folder / spec.answers)
+            case _:
+                return Hosted(self.backend, self.base)
+
+
+def model_of(source: Source, cases: Sequence[Example]) -> ChatModel:
+    """Open a model.
+
+    Args:
+        source: Which.
+        cases: What recorded answers answer.
+
+    Raises:
+        UserError: The key may not be sent there, or is not set.
+        DataError: Recorded answers cannot be read.
+        MissingExtra: A backend's packages are not installed.
+    """
+    match source:
+        case Hosted():
+            return registry.backend(source.backend).chat(source.model)
+        case OnServer():
+            from unitune.evaluate.inference.server import ServerChatModel  # noqa: PLC0415 - loads aiohttp
+
+            key = key_for(source.key_variable, source.url, f"the contender {source.model!r}")
+            return ServerChatModel(source.url, source.model, key=key)
+        case OnFile():
+            return RecordedModel(source.file, cases)
+
+
+def check_sources(evaluate: Evaluate) -> None:
+    """Refuse other models, and endpoints of scorers, that cannot be asked, before any is.
+
+    Raises:
+        UnknownName: There is no such backend.
+        MissingExtra: Its packages are not installed.
+        UserError: The user has not allowed a key to be sent there, or it is not set.
+    """
+    for spec in evaluate.contenders:
+        if isinstance(spec, Model):
+            registry.backend(spec.backend)
+    for sent in keys_sent(evaluate):
+        key_for(sent.variable, sent.url, sent.who)
+
+
+def keys_sent(evaluate: Evaluate) -> Iterator[KeySent]:
+    """Yield the keys that a job names, and where it would have them sent."""
+    for spec in evaluate.contenders:
+        if isinstance(spec, Server):
+            yield KeySent(spec.api_key_variable, spec.url, f"the contender {spec.name!r}")
+    for spec in evaluate.scorers:
+        if isinstance(spec, Embedding):
+            yield KeySent(spec.api_key_variable, spec.base_url, f"the scorer {spec.name!r}")
+
+
+def _own_name(spec: Model) -> str:
+    """Return the offer's own name of a model that was given by an alias."""
+    known = registry.offer(spec.backend).model(spec.model)
+    return spec.model if known is None else known.name

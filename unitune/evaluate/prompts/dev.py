@@ -1,0 +1,177 @@
+"""Choosing on dev: which prompt a contender uses, and which baseline counts as the best there.
+
+The test cases have no part in either choice: nothing here can see them. All dev rows count. Where a
+contender has several prompts and dev many rows, the first `SCREENING_ROWS` pick `FINALISTS`, which
+are asked the others too. Between equals the more strictly scored one wins (the mean of all
+scorers), then for prompts the one tried first, which is the shorter, and for baselines the one with
+more effort in it, so that a tie never gives the candidate the easier opponent.
+
+An error counts as a wrong answer here too, so where there are many of them, the choice says more
+about the vendor than about the prompts, and the verdict is none (`errors_on_dev`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+
+from unitune.cost.answers import FINALISTS, SCREENING_ROWS
+from unitune.evaluate.gate import MOST_ERRORS, Ruling
+from unitune.evaluate.prompts.build import Contender, prompt_kind
+from unitune.evaluate.prompts.prompts import Prompt
+
+EFFORT = (None, "zero-shot", "instructed", "few-shot")
+"""Kinds of prompts by the effort in them."""
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class DevScore:
+    """How a prompt did on the dev rows; greater is better.
+
+    Args:
+        primary: Mean of the primary metric.
+        overall: Mean of all metrics, which decides between equals.
+        rows: Dev rows that it was asked.
+        errors: How many of them had no answer, each with the reason; an error scores 0.
+        cut: Answers that were cut off before it was clear whether they are right.
+    """
+
+    primary: float
+    overall: float
+    rows: int = field(default=0, compare=False)
+    errors: tuple[str, ...] = field(default=(), compare=False)
+    cut: int = field(default=0, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """A prompt with its score on dev."""
+
+    prompt: Prompt
+    score: DevScore
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """A contender with the prompt that it goes into the test with.
+
+    Args:
+        contender: Who.
+        prompt: Chosen on dev where there was a choice.
+        trials: All that was tried, in order; empty when dev was not needed.
+    """
+
+    contender: Contender
+    prompt: Prompt
+    trials: tuple[Trial, ...] = ()
+
+    @property
+    def score(self) -> DevScore | None:
+        """The chosen prompt's score on dev, when it was measured."""
+        return next((each.score for each in self.trials if each.prompt is self.prompt), None)
+
+    @property
+    def effort(self) -> str:
+        """What was tried on dev, in words."""
+        score = self.score
+        if score is None:
+            return self.prompt.label
+        right = f"{score.primary:.1%} right"
+        if len(self.trials) == 1:
+            return f"{self.prompt.label}; {right} on {score.rows} dev rows"
+        tried = ", ".join(trial.prompt.label for trial in self.trials)
+        fewest = min(trial.score.rows for trial in self.trials)
+        finals = f", the best {FINALISTS} on all {score.rows}" if fewest < score.rows else ""
+        return (
+            f"tried {len(self.trials)} prompts on {fewest} dev rows{finals} ({tried}); "
+            f"chose {self.prompt.label}, {right}"
+        )
+
+
+def choose(contender: Contender, measure: Callable[[Prompt, int], DevScore], rows: int) -> Choice:
+    """Try a contender's prompts on dev and take the best.
+
+    Args:
+        contender: With its prompts.
+        measure: Asks so many of the dev rows, from the first on, with one prompt.
+        rows: Dev rows.
+    """
+
+    def tried(prompt: Prompt, asked: int) -> Trial:
+        return Trial(prompt, measure(prompt, asked))
+
+    first = min(rows, SCREENING_ROWS) if contender.has_choice else rows
+    trials = [tried(prompt, first) for prompt in contender.prompts]
+    trials += [tried(prompt, first) for prompt in contender.refine(_best(trials).prompt)]
+    if first < rows:
+        ranked = sorted(range(len(trials)), key=lambda at: trials[at].score, reverse=True)
+        for at in sorted(ranked[:FINALISTS]):
+            trials[at] = tried(trials[at].prompt, rows)
+    finals = [trial for trial in trials if trial.score.rows == rows]
+    return Choice(contender, _best(finals).prompt, tuple(trials))
+
+
+def errors_on_dev(choices: Sequence[Choice]) -> Ruling | None:
+    """Say how many answers on dev are errors, and whether there are too many to choose by.
+
+    Args:
+        choices: Of all contenders; the prompts of a reference compete for nothing.
+
+    Returns:
+        None where dev was asked nothing.
+    """
+    trials = [(choice.contender, trial) for choice in choices for trial in choice.trials]
+    if not trials:
+        return None
+    for contender, trial in trials:
+        score = trial.score
+        if contender.spec.role != "reference" and len(score.errors) > MOST_ERRORS * score.rows:
+            return Ruling(
+                4,
+                f"{contender.name}: {len(score.errors)} of {score.rows} dev rows asked with "
+                f"{trial.prompt.label} ended in an error, more than {MOST_ERRORS:.0%}, so dev may "
+                f"have chosen wrongly. First reason: {score.errors[0]}. Run compare again: it asks "
+                "only those. If they fail for good, such as a prompt that is too long for the "
+                "model, change the contender (few-shot takes `shots: 4`), or give it "
+                "`role: reference`.",
+            )
+    failed = sum(len(trial.score.errors) for _, trial in trials)
+    asked = sum(trial.score.rows for _, trial in trials)
+    return Ruling(0, f"{failed:,} of {asked:,} answers on dev ended in an error.")
+
+
+def best_baseline(choices: Sequence[Choice]) -> Choice:
+    """Return the baseline with the best score on dev.
+
+    Args:
+        choices: All contenders; a single baseline needs no score.
+    """
+    baselines = [choice for choice in choices if choice.contender.spec.role == "baseline"]
+    return max(baselines, key=_strength)
+
+
+def borrow(contender: Contender, choices: Sequence[Choice]) -> Choice:
+    """Return a contender with the prompt that the best baseline has chosen.
+
+    Args:
+        contender: Who borrows.
+        choices: Of all baselines.
+    """
+    lender = best_baseline(choices)
+    label = f"the prompt of {lender.contender.name}: {lender.prompt.label}"
+    return Choice(contender, replace(lender.prompt, label=label))
+
+
+def needs_dev(contender: Contender, contenders: Sequence[Contender]) -> bool:
+    """Whether dev decides anything about this contender: its prompt, or which baseline is best."""
+    rivals = sum(other.spec.role == "baseline" for other in contenders)
+    return contender.has_choice or (contender.spec.role == "baseline" and rivals > 1)
+
+
+def _best(trials: Sequence[Trial]) -> Trial:
+    return max(trials, key=lambda trial: trial.score)
+
+
+def _strength(choice: Choice) -> tuple[DevScore, int]:
+    score = choice.score or DevScore(0.0, 0.0)
+    return score, EFFORT.index(prompt_kind(choice.contender.spec))

@@ -1,0 +1,173 @@
+"""What any other tool's file becomes: a `Suite` of cases with scorers and recorded answers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import NamedTuple
+
+from unitune.data.example import Example
+from unitune.errors import DataError
+from unitune.findings import Finding, clip, error
+from unitune.job.scorers import QualitySpec, RecordedScore
+
+
+class Base(NamedTuple):
+    """A model that unitune can reach: a backend's name and the model's there."""
+
+    backend: str
+    model: str
+
+
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """What one model said to the cases.
+
+    Args:
+        model: Its name, as the other tool has it.
+        texts: Answers by case; a case in error has none.
+        scores: By case, and then by the other tool's names of them.
+    """
+
+    model: str
+    texts: Mapping[str, str]
+    scores: Mapping[str, Mapping[str, float]] = field(default_factory=dict[str, dict[str, float]])
+
+    def said(self, case: str) -> tuple[str | None, Mapping[str, float] | None]:
+        """Return what it said to a case, with the scores."""
+        return self.texts.get(case), self.scores.get(case)
+
+
+@dataclass(frozen=True, slots=True)
+class Suite:
+    """Cases with scorers, and what models have said to them.
+
+    Args:
+        name: For the job.
+        file: Where it comes from.
+        cases: With ids of their own, and without what `findings` leave out.
+        scorers: Those of unitune that say the same as the other tool; the first decides.
+        answers: One entry a model; none in a suite that was not run.
+        findings: Errors; each is about something that does not come along.
+        notes: What came along differently, for people.
+        base: The model to start from, where the file names one that unitune knows.
+        max_tokens: Longest answer in tokens, where the file says so.
+    """
+
+    name: str
+    file: str
+    cases: tuple[Example, ...]
+    scorers: tuple[QualitySpec, ...]
+    answers: tuple[Answers, ...] = ()
+    findings: tuple[Finding, ...] = ()
+    notes: tuple[str, ...] = ()
+    base: Base | None = None
+    max_tokens: int | None = None
+
+
+Reader = Callable[[Path], Suite]
+
+
+def kept_scores(answers: Iterable[Answers]) -> tuple[RecordedScore, ...]:
+    """Return a scorer for each score that every answer has, and that is a share from 0 to 1."""
+    scored = [scores for one in answers for case, scores in one.scores.items() if case in one.texts]
+    keys = dict.fromkeys(key for scores in scored for key in scores)
+    usable = [key for key in keys if all(0 <= scores.get(key, -1) <= 1 for scores in scored)]
+    return tuple(RecordedScore(name=key, key=key) for key in usable)
+
+
+def joined(suites: Sequence[Suite]) -> Suite:
+    """Return several files of one format as one suite: the same cases, more answers.
+
+    The cases and their messages are those of the first file.
+
+    Args:
+        suites: At least one, in the order of their contenders.
+
+    Raises:
+        DataError: They are not about the same cases.
+    """
+    first, *others = suites
+    if not others:
+        return first
+    for other in others:
+        _check_same(first, other)
+    common = set[str].intersection(*({case.case_id for case in suite.cases} for suite in suites))
+    return replace(
+        first,
+        cases=tuple(case for case in first.cases if case.case_id in common),
+        scorers=first.scorers if all(one.scorers == first.scorers for one in others) else (),
+        answers=_apart(suites),
+        findings=tuple(
+            finding for suite in suites for finding in (*suite.findings, *_lone(suite, common))
+        ),
+        notes=tuple(dict.fromkeys(note for suite in suites for note in suite.notes)),
+    )
+
+
+def each_asked_once(suite: Suite) -> Suite:
+    """Return a suite without cases that ask what an earlier one asks and were answered otherwise.
+
+    A recorded answer is found by what is asked (`unitune.evaluate.inference.recorded`), so repeats
+    of one question cannot be told apart.
+    """
+    first: dict[str, Example] = {}
+    twice: dict[str, Example] = {}
+    for case in suite.cases:
+        earlier = first.setdefault(case.input_key, case)
+        if any(one.said(earlier.case_id) != one.said(case.case_id) for one in suite.answers):
+            twice[case.case_id] = earlier
+    found = [_asked_twice(case, earlier, suite.file) for case, earlier in twice.items()]
+    return replace(
+        suite,
+        cases=tuple(case for case in suite.cases if case.case_id not in twice),
+        findings=(*suite.findings, *found),
+    )
+
+
+def _asked_twice(case: str, earlier: Example, file: str) -> Finding:
+    return error(
+        "asked-twice",
+        f"case {case!r} asks what {earlier.case_id!r} asks, and was answered or scored otherwise.",
+        "A case has one recorded answer; leave repeats out with --drop.",
+    ).at(file=file)
+
+
+def _check_same(first: Suite, other: Suite) -> None:
+    expected = {case.case_id: case.answer for case in first.cases}
+    common = [case for case in other.cases if case.case_id in expected]
+    for case in common:
+        if expected[case.case_id] != case.answer:
+            raise DataError(
+                f"{other.file} expects {clip(case.answer)} in case {case.case_id!r}, and "
+                f"{first.file} {clip(expected[case.case_id])}: these are not results of the same "
+                "cases. Import each into a folder of its own (--dir)."
+            )
+    if not common:
+        raise DataError(
+            f"{first.file} and {other.file} have no case in common, so nothing can be compared. "
+            "Import each into a folder of its own (--dir)."
+        )
+
+
+def _lone(suite: Suite, common: set[str]) -> Iterator[Finding]:
+    for case in suite.cases:
+        if case.case_id not in common:
+            yield error(
+                "not-in-all",
+                f"case {case.case_id!r} does not stand in every file, so it makes no pair.",
+                "Run the tools on the same cases, or leave it out with --drop.",
+            ).at(file=suite.file)
+
+
+def _apart(suites: Sequence[Suite]) -> tuple[Answers, ...]:
+    """Return all answers, with the file in the name where two models have the same."""
+    names = [one.model for suite in suites for one in suite.answers]
+    return tuple(
+        replace(one, model=f"{one.model} ({Path(suite.file).stem})")
+        if names.count(one.model) > 1
+        else one
+        for suite in suites
+        for one in suite.answers
+    )

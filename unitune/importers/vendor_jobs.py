@@ -1,0 +1,235 @@
+"""Leaving a vendor: a job that was launched by other means, as a job of ours.
+
+`import_job` asks the vendor for an existing job and writes a folder with ``unitune.yaml``, the
+training and validation rows in canonical form, and the hyperparameters. The old tuned model stays
+in the comparison: `record_answers` keeps what it says to the cases while it lives.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from pydantic import JsonValue
+
+from unitune.backends import registry
+from unitune.backends.capabilities import ImportedJob, Imports
+from unitune.backends.conversion import Converted, decode_file
+from unitune.data.example import Example
+from unitune.errors import DataError, UnknownName, Unsupported, UserError
+from unitune.evaluate.inference.attempts import persist
+from unitune.evaluate.inference.rate_limiter import Pace
+from unitune.evaluate.inference.recorded import answer_line, mend, read_answers
+from unitune.findings import Finding
+from unitune.job.contenders import Recorded, Tuned
+from unitune.job.job import Data, Evaluate, Job, Tuning
+from unitune.models import ChatModel, Request, TunedModel
+from unitune.workspace.filesystem import no_link, replacing
+
+TOOLS = ("promptfoo", "inspect", "lm-eval")
+"""Whose files `unitune.importers` brings over."""
+ANSWERS = "old-answers.jsonl"
+OLD_MODEL = "old-model"
+"""Name of the contender that the old tuned model is."""
+IN_FLIGHT = 8
+"""Requests at once: a vendor that is being left is asked gently."""
+
+
+@dataclass(frozen=True, slots=True)
+class Imported:
+    """What came of an import.
+
+    Args:
+        job: As it was written.
+        files: What was written.
+        model: The old tuned model, to ask; None when the job left none.
+        notes: What could not be carried over, for people.
+    """
+
+    job: Job
+    files: tuple[Path, ...]
+    model: TunedModel | None
+    notes: tuple[str, ...]
+
+
+def import_job(source: str, folder: Path) -> Imported:
+    """Write an existing job of a vendor as a job file with its rows.
+
+    Args:
+        source: ``BACKEND:JOB-ID``, such as ``openai:ftjob-abc123``.
+        folder: Where the files go; a file there with other content is not overwritten.
+
+    Raises:
+        UserError: The source is not of that form, or a file stands in the way.
+        Unsupported: The backend cannot import, or no longer has the training file.
+        UnknownName: There is no such backend or job.
+        DataError: The vendor's rows cannot be read.
+    """
+    name, _, job_id = source.partition(":")
+    if not job_id:
+        raise UserError(
+            f"{source!r} names no job. Write BACKEND:JOB-ID, such as openai:ftjob-abc123."
+        )
+    if name not in registry.backend_names():
+        raise UnknownName("backend or tool", name, {*registry.backend_names(), *TOOLS})
+    backend = registry.backend(name)
+    if not isinstance(backend, Imports):
+        raise Unsupported(f"backend {name!r} keeps no jobs that could be imported.")
+    found = backend.import_job(job_id)
+    if found.training is None:
+        raise Unsupported(
+            f"{name} has job {job_id}, but no longer its training file. "
+            "Write the job file by hand, with your own copy of the rows."
+        )
+    return _write(name, job_id, found, found.training, folder)
+
+
+def record_answers(
+    model: TunedModel,
+    cases: Sequence[Example],
+    file: Path,
+    *,
+    max_tokens: int = 256,
+    notify: Callable[[int], None] | None = None,
+) -> list[str]:
+    """Ask a model all cases that have no recorded answer yet, and keep what it says.
+
+    Args:
+        model: The old tuned model.
+        cases: What to ask; each with its own messages.
+        file: Recorded answers, appended to as they come.
+        max_tokens: Longest answer in tokens.
+        notify: Called with the number of answers that are in the file.
+
+    Returns:
+        What went wrong, a line each; the same call asks those cases again.
+    """
+    if file.exists():
+        mend(file)
+    known = read_answers(file) if file.exists() else {}
+    pending = [case for case in cases if case.case_id not in known]
+    tell = notify or _ignore
+    tell(len(cases) - len(pending))
+    with closing(registry.backend(model.backend).chat(model)) as chat:
+        return asyncio.run(_ask_all(chat, pending, file, max_tokens, tell))
+
+
+def _append(file: Path, line: str) -> None:
+    with open(file, "a", encoding="utf-8", opener=no_link) as lines:
+        lines.write(line)
+
+
+def _ignore(_: int) -> None:
+    """Nobody wants to know."""
+
+
+async def _ask_all(
+    chat: ChatModel,
+    cases: Sequence[Example],
+    file: Path,
+    max_tokens: int,
+    tell: Callable[[int], None],
+) -> list[str]:
+    failures: list[str] = []
+    left, pace = iter(cases), Pace(IN_FLIGHT)
+
+    async def work() -> None:
+        for case in left:
+            request = Request(messages=case.prompt, max_tokens=max_tokens)
+            reply = (await persist(chat, request, pace)).reply
+            if reply.error is not None:
+                failures.append(f"case {case.case_id}: {reply.error}")
+                continue
+            _append(file, answer_line(case.case_id, reply.text))
+            tell(1)
+
+    async with asyncio.TaskGroup() as group:
+        for _ in range(min(IN_FLIGHT, len(cases))):
+            group.create_task(work())
+    return failures
+
+
+def _write(name: str, job_id: str, found: ImportedJob, training: bytes, folder: Path) -> Imported:
+    form = registry.offer(name).format_name(found.method, found.base_model)
+    parts = {"train.jsonl": training, "validation.jsonl": found.validation}
+    with TemporaryDirectory() as place:
+        draft = Path(place)
+        for file, content in parts.items():
+            if content is not None:
+                rows = _canonical(content, form, draft / "wire.jsonl", f"{name}:{job_id}/{file}")
+                (draft / file).write_bytes(rows)
+        validated = (draft / "validation.jsonl").exists()
+        job = _job(name, job_id, found, draft, validated=validated)
+        job.save(draft / "unitune.yaml")
+        files = moved(sorted(draft.iterdir()), folder)
+    return Imported(Job.load(folder / "unitune.yaml"), files, found.model, found.notes)
+
+
+def _canonical(content: bytes, form: str | None, place: Path, called: str) -> bytes:
+    """Return the vendor's rows as canonical ones, all of them.
+
+    Args:
+        content: Of the vendor's file.
+        form: Name of its format; None when it is canonical.
+        place: Where the file may stand meanwhile.
+        called: The vendor's file, for messages.
+    """
+    if form is None:
+        return content
+    place.write_bytes(content)
+    items = list(decode_file(place, form))
+    place.unlink()
+    problems = tuple(item.at(file=called) for item in items if isinstance(item, Finding))
+    if problems:
+        raise DataError(
+            f"{called} has {len(problems)} rows that cannot be read; the first: {problems[0]}. "
+            "Nothing was written.",
+            problems,
+        )
+    return "".join(item.text + "\n" for item in items if isinstance(item, Converted)).encode()
+
+
+def moved(drafts: Sequence[Path], folder: Path) -> tuple[Path, ...]:
+    """Copy files into a folder, all or none; the same file may be there already.
+
+    A link there is replaced, not followed.
+    """
+    for draft in drafts:
+        target = folder / draft.name
+        if target.exists() and target.read_bytes() != draft.read_bytes():
+            raise UserError(
+                f"{target} exists with other content. Nothing was written; name another folder "
+                "with --dir."
+            )
+    folder.mkdir(parents=True, exist_ok=True)
+    for draft in drafts:
+        with replacing(folder / draft.name) as file:
+            file.buffer.write(draft.read_bytes())
+    return tuple(folder / draft.name for draft in drafts)
+
+
+def _job(name: str, job_id: str, found: ImportedJob, folder: Path, *, validated: bool) -> Job:
+    old = Recorded(name=OLD_MODEL, answers=ANSWERS)
+    options: dict[str, dict[str, JsonValue]] = {name: dict(found.options)} if found.options else {}
+    return Job(
+        name=job_name(job_id),
+        model={name: found.base_model},
+        backend=name,
+        method=found.method,  # pyright: ignore[reportArgumentType]  # validated by the model
+        data=Data(train="train.jsonl", validation="validation.jsonl" if validated else None),
+        tuning=Tuning.model_validate(dict(found.tuning)),
+        evaluate=Evaluate(contenders=(old, Tuned())) if found.model else Evaluate(),
+        options=options,
+        folder=folder,
+    )
+
+
+def job_name(job_id: str) -> str:
+    """Return a job name made of the last part of the vendor's id."""
+    last = job_id.rstrip("/").rpartition("/")[2].lower()
+    kept = "".join(letter if letter.isascii() and letter.isalnum() else "-" for letter in last)
+    return kept.strip("-")[-40:].strip("-") or "imported"

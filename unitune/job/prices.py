@@ -1,0 +1,335 @@
+"""What a price is: flat rows, and the shorter way in which people write them down.
+
+A `PriceRow` says what one thing costs, since when, and who says so. Offers, a project's
+``prices.yaml``, a user's own file and the section ``prices:`` of a job write a `PriceEntry`: one
+line for everything that a model costs, and common facts (day, source) once for many lines.
+`rows_of` turns entries into rows.
+
+Amounts are text until they are `Decimal`: no float is ever made of them. Which row applies to a job
+is not here but in `unitune.cost.prices.book`, and how rows are written as entries in
+`unitune.cost.prices.writing`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from datetime import date
+from decimal import Decimal
+from fnmatch import fnmatchcase
+from typing import Annotated, Any, Literal, Self, cast, get_args
+
+from pydantic import (
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    WithJsonSchema,
+    computed_field,
+    model_serializer,
+    model_validator,
+)
+
+from unitune.security.spec import Spec
+
+Kind = Literal[
+    "training",
+    "validation",
+    "grader",
+    "input",
+    "cached-input",
+    "output",
+    "hosting",
+    "storage",
+    "machine",
+]
+"""What is paid for. machine: an hour of hardware, rented or one's own."""
+Unit = Literal["million-tokens", "hour", "gpu-hour", "month", "gb-month"]
+SourceKind = Literal["first-party-page", "first-party-api", "sdk", "third-party", "own"]
+"""own: what the user says himself, such as a contract's price."""
+Origin = Literal["flag", "job", "project", "user", "offer", "genai-prices"]
+"""Where a row was written, in the order in which they are looked up."""
+
+KINDS: tuple[Kind, ...] = get_args(Kind)
+UNITS: tuple[Unit, ...] = get_args(Unit)
+USUAL_UNIT: dict[Kind, Unit] = {
+    "training": "million-tokens",
+    "validation": "million-tokens",
+    "grader": "million-tokens",
+    "input": "million-tokens",
+    "cached-input": "million-tokens",
+    "output": "million-tokens",
+    "hosting": "hour",
+    "storage": "gb-month",
+    "machine": "hour",
+}
+"""What an amount is for when nothing follows it."""
+OF_A_METHOD: frozenset[Kind] = frozenset({"training", "validation", "grader"})
+OF_ANSWERS: frozenset[Kind] = frozenset({"input", "cached-input", "output"})
+ANY_MODEL = "*"
+OWN_WORD: dict[Origin, str] = {
+    "flag": "given on the command line",
+    "job": "the job file",
+    "project": "prices.yaml",
+    "user": "your own prices file",
+}
+"""The source of a row whose writer names none."""
+AMOUNT = re.compile(r"(?:(\d+(?:\.\d+)?)-)?(\d+(?:\.\d+)?)(?:/([a-z-]+))?")
+"""Where regions differ the least, then the amount, then the unit."""
+MOST_USD = 10**9
+"""More than anything costs by any unit; sums of it can be reckoned with and printed."""
+
+
+def as_written(value: object) -> object:
+    """Return a number as the text that stood for it.
+
+    YAML makes a float of an unquoted ``3.30``; its shortest text is the number as written, up to
+    the 15 digits that a float keeps, which no price needs.
+    """
+    if not isinstance(value, int | float | Decimal):
+        return value
+    return str(value) if isinstance(value, int) else f"{Decimal(str(value)):f}"
+
+
+def _amount(value: object) -> object:
+    text = as_written(value)
+    found = AMOUNT.fullmatch(text) if isinstance(text, str) else None
+    if found is None or found[3] not in (None, *UNITS):
+        raise ValueError(
+            f"a price is an amount of US dollars such as 3.00, a range 2.75-3.00 where regions "
+            f"differ, or with its unit 100/hour; units are {', '.join(UNITS)}"
+        )
+    if Decimal(found[2]) > MOST_USD:
+        raise ValueError(f"a price is at most ${MOST_USD:,}")
+    return text
+
+
+Usd = Annotated[Decimal, BeforeValidator(as_written), Field(ge=0, allow_inf_nan=False)]
+"""US dollars."""
+Amount = Annotated[
+    str,
+    BeforeValidator(_amount),
+    WithJsonSchema(
+        {"anyOf": [{"type": "string", "pattern": f"^{AMOUNT.pattern}$"}, {"type": "number"}]}
+    ),
+]
+"""US dollars as written: ``3.00``, ``2.75-3.00`` where regions differ, or ``100/hour`` where the
+unit is not the kind's usual one."""
+
+
+class PriceRow(Spec):
+    """What one thing costs at a backend, since when, and who says so."""
+
+    backend: str
+    model: str = ANY_MODEL
+    """The backend's own name of a base model, or a pattern with ``*``."""
+    kind: Kind
+    method: str | None = None
+    """sft, dpo, rft; None: whatever the method."""
+    tier: str | None = None
+    """Where or how it runs at this price: global, developer, batch, a machine's name; None: there
+    is one price, or the usual one."""
+    tuned: bool = False
+    """For input, cached-input and output: whether it is what was tuned from the model."""
+    usd: Usd
+    """Where regions differ, of the dearest."""
+    usd_least: Usd | None = None
+    """Of the cheapest region; None: all pay the same."""
+    per: Unit
+    as_of: date
+    """Day on which the source said so."""
+    valid_from: date | None = None
+    valid_to: date | None = None
+    """Last day on which it holds."""
+    source: str
+    source_kind: SourceKind
+    note: str = ""
+    origin: Origin = "offer"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _id_is_computed(cls, value: Any) -> Any:
+        """Read what was written: a row's id stands in JSON for those who only read it there."""
+        if not isinstance(value, dict):
+            return value
+        return {key: each for key, each in cast("dict[str, Any]", value).items() if key != "id"}
+
+    @model_validator(mode="after")
+    def _only_where_it_means_something(self) -> Self:
+        if self.method and self.kind not in OF_A_METHOD:
+            raise ValueError(f"{self.kind} has one price whatever the method; leave method out")
+        if self.tuned and self.kind not in OF_ANSWERS:
+            raise ValueError(f"tuned is said of {', '.join(sorted(OF_ANSWERS))} alone")
+        if self.usd_least is not None and self.usd_least >= self.usd:
+            raise ValueError(
+                f"a range of prices goes from the least to the most; {self.amount} does not"
+            )
+        return self
+
+    @property
+    def written(self) -> str:
+        """The amount as people write it: 3.00, or 2.75-3.00."""
+        least = "" if self.usd_least is None else f"{self.usd_least:f}-"
+        return f"{least}{self.usd:f}"
+
+    @property
+    def amount(self) -> str:
+        """The amount in words: $3.00, or $2.75 to $3.00."""
+        return f"${self.written.replace('-', ' to $')}"
+
+    @computed_field
+    @property
+    def id(self) -> str:
+        """Name of what is said, of which day and where: two prices of one id are one corrected."""
+        what = "/".join(part for part in (self.kind, self.method, self.tier) if part)
+        who = f"{self.model}{'+tuned' if self.tuned else ''}"
+        held = "".join(f"/{day}" for day in (self.valid_from, self.valid_to) if day)
+        return f"{self.origin}:{self.backend}/{who}/{what}@{self.as_of}{held}"
+
+    @property
+    def subject(self) -> tuple[str, str, Kind, str | None, str | None, bool]:
+        """What the row is about: two rows of one subject say different things of it."""
+        return self.backend, self.model, self.kind, self.method, self.tier, self.tuned
+
+    def fits(self, model: str) -> bool:
+        """Return whether the row is for a model of this name."""
+        return fnmatchcase(model, self.model)
+
+    def holds_on(self, day: date) -> bool:
+        """Return whether the row's own dates include a day."""
+        begun = self.valid_from is None or self.valid_from <= day
+        return begun and (self.valid_to is None or day <= self.valid_to)
+
+
+class PriceEntry(Spec):
+    """Prices as people write them: what is left out comes from the entry around it.
+
+    Example:
+        >>> entry = PriceEntry.model_validate(
+        ...     {"as_of": "2026-11-25", "source": "contract 7", "rows": [
+        ...         {"model": "gpt-4o-mini-2024-07-18", "training": "2.40", "hosting": "0"}]})
+        >>> [(row.kind, row.usd) for row in rows_of([entry], backend="azure", origin="user")]
+        [('training', Decimal('2.40')), ('hosting', Decimal('0'))]
+    """
+
+    model_config = ConfigDict(populate_by_name=True, serialize_by_alias=True)
+
+    backend: str | None = None
+    model: str | tuple[str, ...] | None = None
+    """One base model, several, or a pattern with ``*``; left out: all of the backend's."""
+    method: str | None = None
+    tier: str | None = None
+    tuned: bool | None = None
+    """Whether input, cached-input and output are of what was tuned from the model."""
+    training: Amount | None = None
+    validation: Amount | None = None
+    grader: Amount | None = None
+    input: Amount | None = None
+    cached_input: Annotated[Amount | None, Field(alias="cached-input")] = None
+    output: Amount | None = None
+    hosting: Amount | None = None
+    storage: Amount | None = None
+    machine: Amount | None = None
+    as_of: date | None = None
+    valid_from: date | None = None
+    valid_to: date | None = None
+    source: str | None = None
+    source_kind: SourceKind | None = None
+    note: str | None = None
+    rows: tuple[PriceEntry, ...] = ()
+
+    @model_validator(mode="after")
+    def _something(self) -> Self:
+        if not self.rows and not any(self._amounts()):
+            raise ValueError(f"no price stands here; give one of {', '.join(KINDS)}, or rows")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _shortest(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        content: dict[str, Any] = handler(self)
+        return {key: value for key, value in content.items() if value not in (None, (), [])}
+
+    def _amounts(self) -> Iterator[tuple[Kind, str]]:
+        for kind in KINDS:
+            amount: str | None = getattr(self, kind.replace("-", "_"))
+            if amount is not None:
+                yield kind, amount
+
+    def _inside(self, around: PriceEntry) -> PriceEntry:
+        """Return the entry with what it leaves out taken from the one around it."""
+        mine = {name: getattr(self, name) for name in CONTEXT if getattr(self, name) is not None}
+        return self.model_copy(update={name: getattr(around, name) for name in CONTEXT} | mine)
+
+    def flat(self) -> Iterator[PriceEntry]:
+        """Yield an entry without rows for itself and for each of its rows."""
+        if any(self._amounts()):
+            yield self.model_copy(update={"rows": ()})
+        for row in self.rows:
+            yield from row._inside(self).flat()  # noqa: SLF001 - one of its own kind
+
+    def priced(self, *, origin: Origin, backend: str, day: date | None) -> Iterator[PriceRow]:
+        """Yield a row for each model and kind of a flat entry; see `rows_of`."""
+        models = (self.model,) if isinstance(self.model, str) else self.model or (ANY_MODEL,)
+        as_of = self.as_of or day
+        whose = self.backend or backend
+        if not whose:
+            raise ValueError(
+                f"the price for {', '.join(models)} says no backend; add `backend: NAME`"
+            )
+        if as_of is None or (self.source is None and origin == "offer"):
+            raise ValueError(f"the price of {whose} for {', '.join(models)} lacks as_of or source")
+        for model in models:
+            for kind, amount in self._amounts():
+                written = AMOUNT.fullmatch(amount)
+                assert written is not None, "validated above"
+                least, most, unit = written.groups()
+                yield PriceRow.model_validate(
+                    {
+                        "backend": whose,
+                        "model": model,
+                        "kind": kind,
+                        "method": self.method if kind in OF_A_METHOD else None,
+                        "tier": self.tier,
+                        "tuned": bool(self.tuned) and kind in OF_ANSWERS,
+                        "usd": most,
+                        "usd_least": least,
+                        "per": unit or USUAL_UNIT[kind],
+                        "as_of": as_of,
+                        "valid_from": self.valid_from,
+                        "valid_to": self.valid_to,
+                        "source": self.source or OWN_WORD[origin],
+                        "source_kind": self.source_kind or "own",
+                        "note": self.note or "",
+                        "origin": origin,
+                    }
+                )
+
+
+CONTEXT = tuple(
+    name
+    for name in PriceEntry.model_fields
+    if name != "rows" and name.replace("_", "-") not in KINDS
+)
+"""What an entry says for the rows inside it, too."""
+
+
+def rows_of(
+    entries: Iterable[PriceEntry], *, origin: Origin, backend: str = "", day: date | None = None
+) -> tuple[PriceRow, ...]:
+    """Return the rows that entries stand for.
+
+    Args:
+        entries: As written.
+        origin: Where they are written.
+        backend: Whose prices they are where an entry does not say; empty: it must.
+        day: The day they are vouched for where an entry does not say; None: it must.
+
+    Raises:
+        ValueError: An entry lacks its backend or its day, or in an offer its source.
+    """
+    return tuple(
+        row
+        for entry in entries
+        for flat in entry.flat()
+        for row in flat.priced(origin=origin, backend=backend, day=day)
+    )

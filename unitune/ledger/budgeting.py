@@ -1,0 +1,445 @@
+"""The money of runs: set aside before the create call, watched in flight, settled at the end.
+
+    launch   the approval is written with the run: estimate, hashes of the files, limits
+    create   files still the same, prices of today, all limits: then the money is set aside,
+             anew with each try
+    deploy   the price by the hour and the hours it is to stand for, likewise
+    poll     what was spent so far is held against the limits again
+    end      the bill is held against the estimate (`unitune.cost.reconcile`)
+
+Money is set aside by one process at a time, so that two launches cannot both take the last of it.
+What is looked at in flight is looked at by whoever polls; nobody watches a run that nobody watches.
+"""
+
+from __future__ import annotations
+
+import time
+from calendar import monthrange
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
+from datetime import UTC, date, datetime
+from decimal import Decimal
+from typing import Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
+
+from unitune.backends import registry
+from unitune.backends.protocol import Event, State
+from unitune.cost.billing import times
+from unitune.cost.budget import Cap, ProjectBudget, Spent, budget_findings, caps
+from unitune.cost.documents import Estimate
+from unitune.cost.estimate import MILLION, repriced
+from unitune.cost.narrowing import Lesson
+from unitune.cost.prices.book import PriceBook
+from unitune.cost.reconcile import Bill, End, Reconciliation, reconcile
+from unitune.cost.spread import Spread, cents
+from unitune.cost.tokens import Count
+from unitune.errors import Mismatch, OverBudget, UnreadableRecord
+from unitune.job.prices import PriceRow
+from unitune.ledger import Books, CostRecord, DeploymentRecord, Ledger, RunRecord
+from unitune.workspace.today import today
+
+BILL = "unitune:bill"
+"""Key of the event that says what is billed."""
+EPOCHS = "unitune:epochs"
+"""Key of the event that says how many epochs the vendor has chosen."""
+AHEAD_SECONDS = 30.0
+"""What is charged by the hour is cancelled so long before its limit: looks are up to 5 seconds
+apart, and a vendor takes its time to stop."""
+SECONDS_A_DAY = 86400
+SECONDS_AN_HOUR = Decimal(3600)
+
+
+Document = TypeVar("Document", bound=BaseModel)
+
+
+class Approval(BaseModel):
+    """What a run was launched on."""
+
+    model_config = ConfigDict(frozen=True)
+    estimate: Estimate
+    files: dict[str, str]
+    """SHA-256 of each file that is handed over, by its name."""
+    budget_usd: Decimal | None = None
+    """The least of the job's own budget and what an applied plan allows."""
+    hours: Decimal | None = None
+    """Hours that the training may take."""
+    project: ProjectBudget = ProjectBudget()
+    own_prices: tuple[PriceRow, ...] = ()
+    """Prices of the job, the project and the user: other machines do not have their files."""
+    discount: Decimal | None = None
+    """What is paid of each list price."""
+    unpriced: bool = False
+    """Whether the user has taken a price that is unknown or old."""
+
+
+def approval_of(ledger: Ledger, run_id: str) -> Approval | None:
+    """Return what a run was launched on; None where it costs nothing, or nobody wrote it down."""
+    costs = ledger.costs(run_id)
+    return _approval(costs[-1]) if costs else None
+
+
+def outcome_of(cost: CostRecord) -> Reconciliation:
+    """Return what an attempt whose outcome is written down has cost.
+
+    Raises:
+        UnreadableRecord: What is written down cannot be read.
+    """
+    return _parsed(Reconciliation, cost, "outcome")
+
+
+def _approval(cost: CostRecord) -> Approval:
+    return _parsed(Approval, cost, "approval")
+
+
+def _parsed(
+    model: type[Document], cost: CostRecord, field: Literal["approval", "outcome"]
+) -> Document:
+    try:
+        return model.model_validate_json(getattr(cost, field))
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(map(str, (field, *first["loc"])))
+        raise UnreadableRecord(f"run {cost.run_id}", where, first["msg"]) from error
+
+
+def is_limited(ledger: Ledger, run_id: str) -> bool:
+    """Return whether anything limits what a run may cost while it runs."""
+    found = approval_of(ledger, run_id)
+    if found is None:
+        return False
+    return bool(caps(found.budget_usd, found.project, Spent())) or found.hours is not None
+
+
+def reserve(ledger: Ledger, record: RunRecord) -> None:
+    """Set the money of a run's next create call aside.
+
+    Raises:
+        Mismatch: A file that was handed over is not the one that was reckoned with.
+        OverBudget: It may cost more than is left, or the price is unknown.
+    """
+    # Before the money is reached for: who holds that place asks for no further connection, for
+    # which it would wait for those that wait for the place.
+    uploaded = {one.name: one.sha256 for one in ledger.artefacts(record.id) if one.kind == "upload"}
+
+    def allow(books: Books, own: CostRecord) -> str:
+        approval = _approval(own)
+        _same_files(record, approval, uploaded)
+        fresh = repriced(approval.estimate, _book(approval, record.backend), today())
+        limits = _limits(approval, books, record)
+        found = budget_findings(
+            limits, fresh.launch_usd, record.backend, unpriced=approval.unpriced
+        )
+        if refusals := list(found):
+            raise OverBudget(
+                "\n".join(map(str, refusals))
+                + f"\nRun {record.id} is kept: `unitune resume {record.id}` goes on once there is "
+                f"enough, and `unitune cancel {record.id}` ends it."
+            )
+        return approval.model_copy(update={"estimate": fresh}).model_dump_json()
+
+    ledger.reserve(record, allow)
+
+
+def add_deployment(
+    ledger: Ledger,
+    record: DeploymentRecord,
+    project: ProjectBudget,
+    usd: Decimal | None = None,
+    *,
+    unpriced: bool = False,
+) -> None:
+    """Write down a deployment that is about to be made, unless it may cost more than is left.
+
+    Args:
+        ledger: Where it is written down.
+        record: The deployment, with its price and its end.
+        project: Limits of the project.
+        usd: The most that it may cost by itself.
+        unpriced: Whether the user takes an unknown price.
+
+    Raises:
+        OverBudget: It may cost more, or the price is unknown.
+    """
+    rate = record.usd_per_hour
+    most = None if rate is None else Decimal(rate) * _hours(record.created, record.until)
+
+    def allow(books: Books) -> None:
+        limits = caps(None, project, spent(books, today()))
+        if usd is not None:
+            limits = (Cap("the deployment's budget", usd, Decimal(0), "--budget"), *limits)
+        found = budget_findings(
+            limits,
+            None if most is None else Spread.of(most),
+            record.backend,
+            what="the deployment",
+            less="or let it stand for less time",
+            unpriced=unpriced,
+        )
+        if refusals := list(found):
+            raise OverBudget("\n".join(map(str, refusals)))
+
+    ledger.add_deployment(record, allow)
+
+
+def spent(books: Books, day: date) -> Spent:
+    """Return what runs and deployments have cost, or may still cost.
+
+    A deployment that stands costs at least what it has cost so far, also when its time is over.
+
+    Args:
+        books: Runs, deployments and the time.
+        day: Of the month that is asked about.
+    """
+    begin, end = _month(day)
+    month, total, unknown = Decimal(0), Decimal(0), 0
+    for cost in books.costs:
+        usd = _usd(cost)
+        if usd is None:
+            unknown += 1
+            continue
+        total += usd
+        if cost.reserved is not None and begin <= cost.reserved < end:
+            month += usd
+    for one in books.deployments:
+        if one.usd_per_hour is None:
+            unknown += 1
+            continue
+        rate = Decimal(one.usd_per_hour)
+        until = max(one.until, books.now) if one.ended is None else one.ended
+        total += rate * _hours(one.created, until)
+        month += rate * _hours(max(one.created, begin), min(until, end))
+    return Spent(month_usd=month, project_usd=total, unknown=unknown)
+
+
+def books_of(ledger: Ledger) -> Books:
+    """Return all that costs money in a ledger."""
+    costs, deployments = ledger.costs(), ledger.deployments()
+    return Books(costs, deployments, ledger.now() if deployments else time.time())
+
+
+def spent_here(ledger: Ledger, day: date) -> Spent:
+    """Return what all runs and deployments of a ledger have cost."""
+    return spent(books_of(ledger), day)
+
+
+def overrun(ledger: Ledger, record: RunRecord) -> str | None:
+    """Return why a run that goes on must be ended now, if it must.
+
+    Args:
+        ledger: Where it is written down.
+        record: As it was just polled.
+    """
+    books = books_of(ledger)
+    own = _of_attempt(books.costs, record)
+    if own is None:
+        return None
+    approval = _approval(own)
+    seconds = _running_seconds(ledger, record)
+    hours = approval.hours
+    if hours is not None and seconds + AHEAD_SECONDS >= float(hours * SECONDS_AN_HOUR):
+        return f"it may take {hours} hours, and has taken {seconds / 3600:.2f}"
+    return _too_dear(approval, ledger, record, books, seconds)
+
+
+def _too_dear(
+    approval: Approval,
+    ledger: Ledger,
+    record: RunRecord,
+    books: Books,
+    seconds: float,
+) -> str | None:
+    limits = _limits(approval, books, record)
+    if not limits:
+        return None
+    tightest = min(limits, key=lambda limit: limit.left)
+    events = [seen.event for seen in ledger.events(record.id, record.attempt)]
+    gone = _by_the_hour(approval.estimate, seconds + AHEAD_SECONDS)
+    if gone is not None and gone >= tightest.left:
+        return f"at its price by the hour ${cents(gone)} are spent at the next look; {tightest}"
+    gone = _by_steps(approval.estimate, events)
+    if gone is not None and gone > tightest.left:
+        return f"about ${cents(gone)} are spent; {tightest}"
+    coming = _by_epochs(approval.estimate, events)
+    if coming is not None and coming > tightest.left:
+        return f"the vendor makes more epochs than reckoned, for ${cents(coming)}; {tightest}"
+    return None
+
+
+def reconciled(ledger: Ledger, record: RunRecord) -> Reconciliation | None:
+    """Return what a run's newest attempt has cost beside what was reckoned; write it down once.
+
+    Returns:
+        None while it goes on, and where nothing was reckoned.
+    """
+    own = _of_attempt(ledger.costs(record.id), record)
+    if own is None or not record.state.ended or record.job_id is None:
+        return None
+    if own.outcome is not None:
+        return outcome_of(own)
+    approval = _approval(own)
+    found = reconcile(
+        approval.estimate,
+        _bill(ledger, record),
+        _END[record.state],
+        registry.offer(record.backend).billing_for(approval.estimate.model),
+    )
+    ledger.settle(record, found.model_dump_json())
+    return found
+
+
+def lessons(costs: Iterable[CostRecord], backend: str, model: str) -> tuple[Lesson, ...]:
+    """Return what earlier runs of a model have shown, oldest first."""
+    outcomes = (
+        outcome_of(cost)
+        for cost in costs
+        if cost.outcome is not None and (cost.backend, cost.base_model) == (backend, model)
+    )
+    return tuple(found.lesson for found in outcomes if found.lesson is not None)
+
+
+_END: dict[State, End] = {
+    State.SUCCEEDED: "succeeded",
+    State.FAILED: "failed",
+    State.CANCELLED: "cancelled",
+}
+
+
+def _same_files(record: RunRecord, approval: Approval, uploaded: Mapping[str, str]) -> None:
+    changed = sorted(name for name in approval.files if uploaded.get(name) != approval.files[name])
+    if changed:
+        raise Mismatch(
+            f"run {record.id}: {', '.join(changed)} as handed over is not the file whose cost was "
+            f"reckoned. End the run with `unitune cancel {record.id}` and launch the job again."
+        )
+
+
+def _book(approval: Approval, backend: str) -> PriceBook:
+    discounts = {} if approval.discount is None else {backend: approval.discount}
+    return PriceBook(own=approval.own_prices, discounts=discounts)
+
+
+def _limits(approval: Approval, books: Books, record: RunRecord) -> tuple[Cap, ...]:
+    """Return what limits an attempt; its own money, set aside before, is left out."""
+    others = [cost for cost in books.costs if cost.run_id != record.id]
+    earlier = [
+        cost for cost in books.costs if cost.run_id == record.id and cost.attempt != record.attempt
+    ]
+    before = sum((_usd(cost) or Decimal(0) for cost in earlier), start=Decimal(0))
+    gone = spent(replace(books, costs=others), today())
+    return caps(approval.budget_usd, approval.project, gone, before)
+
+
+def _of_attempt(costs: Iterable[CostRecord], record: RunRecord) -> CostRecord | None:
+    mine = (record.id, record.attempt)
+    return next((cost for cost in costs if (cost.run_id, cost.attempt) == mine), None)
+
+
+def _usd(cost: CostRecord) -> Decimal | None:
+    """Return what an attempt has cost; while nobody knows, what it may cost at most."""
+    if cost.outcome is not None:
+        usd = outcome_of(cost).usd
+        if usd is not None:
+            return usd
+    elif cost.reserved is None or (cost.over and not cost.has_job):
+        return Decimal(0)
+    most = _approval(cost).estimate.launch_usd
+    return None if most is None else most.high
+
+
+def _month(day: date) -> tuple[float, float]:
+    """Return the first second of a day's month, UTC, and that of the next, since 1970."""
+    first = datetime(day.year, day.month, 1, tzinfo=UTC).timestamp()
+    return first, first + monthrange(day.year, day.month)[1] * SECONDS_A_DAY
+
+
+def _hours(begin: float, end: float) -> Decimal:
+    return Decimal(max(0.0, end - begin)) / SECONDS_AN_HOUR
+
+
+def _running_seconds(ledger: Ledger, record: RunRecord, until: float | None = None) -> float:
+    """Return how long an attempt has been running; what it waited is not charged.
+
+    Args:
+        ledger: Its transitions and clock.
+        record: The run's newest attempt.
+        until: Seconds since 1970; None: now.
+    """
+    running, since = 0.0, None
+    now = ledger.now() if until is None else until
+    for seen in (*ledger.transitions(record.id), None):
+        if seen is not None and seen.attempt != record.attempt:
+            continue
+        if since is not None:
+            running += max((now if seen is None else min(seen.time, now)) - since, 0.0)
+        at_work = seen is not None and seen.state in (State.RUNNING, State.CANCELLING)
+        since = seen.time if seen is not None and at_work else None
+    return running
+
+
+def _by_the_hour(made: Estimate, seconds: float) -> Decimal | None:
+    row = made.price(made.of("training")[0])
+    if row is None or row.per != "hour":
+        return None
+    return row.usd * Decimal(seconds) / SECONDS_AN_HOUR
+
+
+def _by_steps(made: Estimate, events: Iterable[Event]) -> Decimal | None:
+    share, most = _share_done(events), made.launch_usd
+    if share is None or most is None or made.epoch_tokens is None:
+        return None
+    return most.high * share
+
+
+def _by_epochs(made: Estimate, events: Iterable[Event]) -> Decimal | None:
+    """Return what the epochs cost that the vendor has chosen, once it says so."""
+    told = next((event.data.get("epochs") for event in events if event.key == EPOCHS), None)
+    row = made.price(made.of("training")[0])
+    tokens = made.epoch_tokens
+    if not isinstance(told, int) or row is None or row.per != "million-tokens" or tokens is None:
+        return None
+    return times(tokens, Count.of(told)).expected * row.usd / MILLION
+
+
+def _share_done(events: Iterable[Event]) -> Decimal | None:
+    steps = [event.data for event in events if event.kind == "step"]
+    if not steps:
+        return None
+    done, of = _number(steps[-1].get("step")), _number(steps[-1].get("steps"))
+    return min(done / of, Decimal(1)) if done and of else None
+
+
+def _number(value: JsonValue | None) -> Decimal | None:
+    return Decimal(str(value)) if isinstance(value, int | float) else None
+
+
+def _bill(ledger: Ledger, record: RunRecord) -> Bill:
+    events = [seen.event for seen in ledger.events(record.id, record.attempt)]
+    told = next((one.data for one in events if one.key == BILL), dict[str, JsonValue]())
+    tokens, usd = told.get("tokens"), told.get("usd")
+    seconds = _running_seconds(ledger, record)
+    saved = max((one.time for one in events if one.kind == "checkpoint"), default=None)
+    return Bill(
+        tokens=tokens if isinstance(tokens, int) else None,
+        usd=Decimal(usd) if isinstance(usd, str) else None,
+        hours=Decimal(seconds) / SECONDS_AN_HOUR if seconds else None,
+        saved_hours=None if saved is None else _hours(0, _running_seconds(ledger, record, saved)),
+        share=_share_done(events),
+    )
+
+
+def bill_events(tokens: int | None, usd: Decimal | None, now: float) -> Iterator[Event]:
+    """Yield the event that keeps a vendor's bill.
+
+    Args:
+        tokens: Trained tokens that are billed, if it says so.
+        usd: What is billed, if it says so.
+        now: Seconds since 1970.
+    """
+    parts = [f"{tokens:,} trained tokens"] if tokens is not None else []
+    parts += [f"${usd}"] if usd is not None else []
+    if parts:
+        data: dict[str, JsonValue] = {"text": f"{' and '.join(parts)} are billed"}
+        data |= {"tokens": tokens} if tokens is not None else {}
+        data |= {"usd": str(usd)} if usd is not None else {}
+        yield Event(BILL, "message", now, data)

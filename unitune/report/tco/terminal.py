@@ -1,0 +1,98 @@
+"""Ownership in the terminal: a table, what follows from it, and where its figures come from.
+
+Everything fits 80 columns and needs no colour to be understood.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from unitune.report.tco import words
+from unitune.report.tco.words import Answer, Line
+from unitune.report.terminal import plain
+from unitune.tco.documents import Column, Ownership
+
+MARK = "* "
+"""Before the cheapest of a line."""
+
+
+def ownership_view(found: Ownership) -> Group:
+    """Return all that is said of owning a tuned model."""
+    return Group(
+        plain(f"{found.job}: {found.method} of {found.model} on {found.backend}", "bold"),
+        Text(),
+        plain(f"{words.headline(found)}. {words.reason(found)}"),
+        Text(),
+        columns_table(found),
+        plain(
+            "* the cheapest. Below: a month, all in, with its share of what is paid once.", "dim"
+        ),
+        Text(),
+        _pairs((one.term, _answer(one)) for one in words.answers(found)),
+        *_section("Where the figures come from", _pairs(words.sources(found))),
+        *_section("Not known, or assumed", *(plain(f"- {note}") for note in found.notes)),
+        *_section("Prices", *(_price(name, said) for name, said in words.prices(found))),
+    )
+
+
+def columns_table(found: Ownership) -> Table:
+    """Return the ways of answering side by side, with a month at several volumes."""
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
+    table.add_column("", no_wrap=True)
+    for one in found.columns:
+        table.add_column(
+            _header(one),
+            justify="right",
+            overflow="fold",
+            ratio=1,
+        )
+    for line in words.lines(found):
+        table.add_row(plain(line.name), *_cells(line))
+    table.add_row()
+    table.add_row(plain("requests a month", "dim"))
+    for line in words.volumes(found):
+        table.add_row(plain(f"  {line.name}"), *_cells(line))
+    return table
+
+
+def _header(column: Column) -> Text:
+    """Return a column's heading; prompted and tuned are named above the table."""
+    model = column.model if column.role == "newest" else ""
+    return Text.assemble(plain(words.NAMES[column.role], "bold"), "\n", plain(model))
+
+
+def _cells(line: Line) -> list[Text]:
+    return [
+        Text.assemble(
+            MARK if at == line.cheapest else "",
+            plain(words.usd(value and value.expected), "bold" if at == line.cheapest else ""),
+            *(["\n", plain(ends, "dim")] if (ends := words.spread(value)) else []),
+        )
+        for at, value in enumerate(line.values)
+    ]
+
+
+def _answer(one: Answer) -> str:
+    return f"{one.value} ({one.ends})" if one.ends else one.value
+
+
+def _section(title: str, *lines: RenderableType) -> tuple[RenderableType, ...]:
+    """Return lines under a heading; nothing where there are none."""
+    return (Text(), plain(title, "bold"), *lines) if lines else ()
+
+
+def _pairs(pairs: Iterable[tuple[str, str]]) -> Table:
+    table = Table.grid(padding=(0, 2))
+    table.add_column(style="dim", max_width=26, overflow="fold")
+    table.add_column(overflow="fold")
+    for name, value in pairs:
+        table.add_row(plain(name), plain(value))
+    return table
+
+
+def _price(name: str, said: str) -> Text:
+    return Text.assemble(plain(name), "\n  ", plain(said, "dim"))

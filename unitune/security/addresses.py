@@ -1,0 +1,146 @@
+"""Addresses that a job or the environment names: what is one, how it is shown, what it is part of.
+
+An address may carry a secret, as user and password before the host or in its query, and would then
+stand in errors, rows and reports. So one that does is refused, in words that do not repeat it, and
+one that comes from elsewhere is shown without. What is no plain ASCII address is refused too: two
+readers of it must not disagree on the host.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated
+from urllib.parse import urlsplit, urlunsplit
+
+from pydantic import AfterValidator, Field
+from pydantic_core import PydanticCustomError
+
+UNREPEATED = "address"
+"""Type of pydantic's errors of addresses: the message says all, since the value may be a secret."""
+DEFAULT_PORTS = {"http": "80", "https": "443"}
+REDIRECT, REFUSAL = 300, 400
+ADDRESS = re.compile(
+    r"(?P<scheme>https?)://"
+    r"(?P<host>[a-z0-9_](?:[a-z0-9._-]*[a-z0-9_])?|\[[0-9a-f:.]+\])"
+    r"(?::(?P<port>[0-9]{1,5}))?"
+    r"(?P<path>/[!-~]*)?",
+    re.IGNORECASE | re.ASCII,
+)
+"""Scheme, host, port and path. A host has no `%`, backslash or letter beyond ASCII."""
+
+
+class NotAnAddress(ValueError):
+    """A text is no address that may be used; the message repeats no secret."""
+
+
+def checked(text: str) -> str:
+    """Return an address as it is, without slashes at its end.
+
+    Raises:
+        NotAnAddress: It is none, or holds a user, password, query or fragment.
+    """
+    check_no_secret(text)
+    if not ADDRESS.fullmatch(text) or "\\" in text:
+        raise NotAnAddress(f"{text!r} is no address. Write it like https://example.com/v1")
+    return text.rstrip("/")
+
+
+def check_no_secret(text: str) -> None:
+    """Refuse what stands beside scheme, host and path, and may be a secret.
+
+    Raises:
+        NotAnAddress: There is a user, password, query or fragment.
+    """
+    for mark, what in {"@": "a user name or password", "?": "a query", "#": "a fragment"}.items():
+        if mark in text:
+            raise NotAnAddress(
+                f"an address with {what} is not taken, nor repeated here, as it may hold a secret. "
+                "Write scheme, host and path alone; a key belongs into an environment variable"
+            )
+
+
+def as_origin(text: str) -> str:
+    """Return scheme, host and port of an address: ``https://example.com``, ``http://[::1]:8000``.
+
+    Letters are lower case, and a scheme's usual port is left out.
+
+    Raises:
+        NotAnAddress: It is none, or holds a user, password, query or fragment.
+    """
+    found = ADDRESS.fullmatch(checked(text))
+    assert found is not None, "it was checked"
+    scheme, host = found["scheme"].lower(), found["host"].lower()
+    port = str(int(found["port"])) if found["port"] else DEFAULT_PORTS[scheme]
+    return f"{scheme}://{host}" + ("" if port == DEFAULT_PORTS[scheme] else f":{port}")
+
+
+def shown(text: str) -> str:
+    """Return an address without user, password, query and fragment, which may hold secrets."""
+    try:
+        parts = urlsplit(text)
+    except ValueError:
+        return "an address that cannot be read"
+    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
+
+
+def is_redirect(status: int) -> bool:
+    """Return whether an answer's status points elsewhere."""
+    return REDIRECT <= status < REFUSAL
+
+
+def redirected(location: str | None) -> str:
+    """Return the words for an answer that points elsewhere.
+
+    Redirects are not followed where a key or a question is sent: either would go to a server that
+    nobody has named, and a question may arrive there as another one.
+
+    Args:
+        location: The answer's header of this name.
+    """
+    where = f" to {shown(location)}" if location else ""
+    return f"it redirects{where}, and redirects are not followed. Use the final address"
+
+
+VARIABLE = r"^[A-Za-z_][A-Za-z0-9_]*$"
+"""Name of an environment variable."""
+
+
+def unrepeated(error: NotAnAddress) -> PydanticCustomError:
+    """Return an error for pydantic that leaves the value out."""
+    return PydanticCustomError(UNREPEATED, "{words}", {"words": str(error)})
+
+
+def _address(text: str) -> str:
+    try:
+        checked(text)
+    except NotAnAddress as error:
+        raise unrepeated(error) from None
+    return text
+
+
+def _origin(text: str) -> str:
+    origin = as_origin(_address(text))
+    if origin != text:
+        raise ValueError(f"write scheme, host and port alone, as {origin}")
+    return text
+
+
+Address = Annotated[str, AfterValidator(_address)]
+"""Scheme, host and path, such as ``https://example.com/v1``."""
+
+
+def _variable(text: str) -> str:
+    if not re.fullmatch(VARIABLE, text):
+        raise PydanticCustomError(
+            UNREPEATED,
+            "write the name of an environment variable, such as LLM_API_KEY, never a key",
+        )
+    return text
+
+
+VariableName = Annotated[
+    str, AfterValidator(_variable), Field(json_schema_extra={"pattern": VARIABLE})
+]
+"""Name of an environment variable with a key; what is none may be the key, and is not repeated."""
+Origin = Annotated[str, AfterValidator(_origin)]
+"""Scheme, host and port, such as ``https://example.com``."""

@@ -1,0 +1,47 @@
+"""What a training of the same job has cost, where the ledger on this machine has its bill."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from decimal import Decimal
+
+from unitune.data.split import Splits
+from unitune.job.job import Job
+from unitune.ledger import Ledger
+from unitune.ledger.budgeting import outcome_of
+from unitune.runs.run import training_fingerprint
+from unitune.workspace.home import home, ledger_url
+
+
+@dataclass(frozen=True, slots=True)
+class Billed:
+    """A training's bill.
+
+    Args:
+        run: Id of the run.
+        usd: US dollars.
+    """
+
+    run: str
+    usd: Decimal
+
+
+def billed(job: Job, splits: Splits) -> Billed | None:
+    """Return the newest bill of this very training; None where there is none here.
+
+    Args:
+        job: With the offer's own name of its model.
+        splits: Its rows.
+    """
+    if ledger_url() is not None or not (home() / "ledger.db").exists():
+        return None  # a ledger that machines share is not asked in passing
+    ledger, fingerprint = Ledger(home()), training_fingerprint(job, splits)
+    for cost in reversed(ledger.costs()):
+        theirs = (cost.backend, cost.base_model) == (job.backend, job.base_model)
+        if not theirs or cost.outcome is None or cost.run_id is None:
+            continue
+        found = outcome_of(cost)
+        same = ledger.record(cost.run_id).fingerprint == fingerprint
+        if same and found.end == "succeeded" and found.usd is not None:
+            return Billed(cost.run_id, found.usd)
+    return None

@@ -1,0 +1,112 @@
+"""What owning a tuned model costs, as frozen data that the terminal, the page and JSON read.
+
+Money is in US dollars; null is unknown, and never zero. Nothing here reckons.
+"""
+
+from __future__ import annotations
+
+from datetime import date
+from decimal import Decimal
+
+from pydantic import BaseModel, ConfigDict
+
+from unitune.cost.ownership import Alternative, Crossing, Crossings, Horizon
+from unitune.cost.spread import Spread
+from unitune.job.prices import PriceRow
+from unitune.tco.columns import Role
+from unitune.tco.usage import Figure
+
+
+class Frozen(BaseModel):
+    """Frozen data."""
+
+    model_config = ConfigDict(frozen=True)
+
+
+class CostAt(Frozen):
+    """What a way of answering costs at a volume."""
+
+    requests_month: int
+    usd_month: Spread | None
+    """A month, with its share of what is paid once; None: a price is not known."""
+
+
+class Column(Frozen):
+    """A way of answering."""
+
+    role: Role
+    backend: str
+    model: str
+    """Of the tuned model, its base."""
+    stops: date | None
+    """Day on which it is switched off, where one is announced."""
+    request_usd: Spread | None
+    month_usd: Spread | None
+    """Paid whether anybody asks or not: hosting, storage."""
+    once_usd: Spread | None
+    """Training, evaluation and preparing the rows."""
+    total_usd: Spread | None
+    """Over the horizon, at the planned volume."""
+    costs: tuple[CostAt, ...]
+
+    @property
+    def alternative(self) -> Alternative:
+        """The column as something to reckon with."""
+        return Alternative(once=self.once_usd, month=self.month_usd, request=self.request_usd)
+
+
+class Meeting(Frozen):
+    """The volume at which two ways of answering cost the same, as expected."""
+
+    first: Role
+    second: Role
+    requests_month: Decimal
+    usd_month: Decimal
+    """A month, with its share of what is paid once."""
+
+
+class Ownership(Frozen):
+    """What it costs to own a job's tuned model, against prompting."""
+
+    schema_version: int = 1
+    job: str
+    backend: str
+    model: str
+    method: str
+    requests_month: int
+    horizon: Horizon
+    columns: tuple[Column, ...]
+    """Prompted, tuned and, where one is named, the newest untuned model."""
+    break_even: Crossings | None
+    """At which requests a month the tuned model costs less than the prompted one over the horizon;
+    null: a price is not known."""
+    pays_back: Crossings | None
+    """After how many months it has, at the planned volume."""
+    cache_threshold: Crossing | None
+    """At which cache hit rates a request to it costs less."""
+    meetings: tuple[Meeting, ...]
+    figures: tuple[Figure, ...]
+    """The usage, each figure with its source."""
+    notes: tuple[str, ...]
+    """What is not known or was assumed."""
+    prices: tuple[PriceRow, ...]
+    """The rows that were used."""
+
+    def column(self, role: Role) -> Column | None:
+        """Return a way of answering; None where it is not among the columns."""
+        return next((one for one in self.columns if one.role == role), None)
+
+
+class LeftOut(Frozen):
+    """A backend on which nothing can be said of a job's tuned model."""
+
+    backend: str
+    reason: str
+
+
+class OwnershipList(Frozen):
+    """What it costs to own a job's tuned model on each of some backends."""
+
+    schema_version: int = 1
+    backends: tuple[Ownership, ...]
+    left_out: tuple[LeftOut, ...] = ()

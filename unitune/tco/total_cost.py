@@ -1,0 +1,318 @@
+"""What a job's tuned model costs to own, as one document: `own` makes an `Ownership`.
+
+Everything is reckoned for one horizon: the planned months, or fewer where base and tuned model are
+switched off before. Nobody is called.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from datetime import date
+from decimal import Decimal
+from itertools import combinations
+
+from unitune.backends import registry
+from unitune.backends.capabilities import StoredModel, Stores
+from unitune.backends.offer import Offer
+from unitune.cost.ownership import (
+    Horizon,
+    break_even,
+    hit_rate_threshold,
+    payback,
+)
+from unitune.cost.ownership.alternatives import times
+from unitune.cost.prices.book import PriceBook, book_for
+from unitune.cost.prices.staleness import age_findings
+from unitune.cost.spread import WIDE, Spread
+from unitune.cost.tokens import counter_for
+from unitune.data.split import Splits, load_splits
+from unitune.errors import JobError, UnituneError, UserError
+from unitune.job.job import Job
+from unitune.job.prices import PriceRow
+from unitune.job.usage import Rival
+from unitune.planning.feasibility import offer_findings, on_its_own_name
+from unitune.planning.plan import training_usd
+from unitune.tco.billed import Billed, billed
+from unitune.tco.columns import Answerer, tuned, untuned
+from unitune.tco.counted import Counted, count
+from unitune.tco.documents import Column, CostAt, LeftOut, Meeting, Ownership, OwnershipList
+from unitune.tco.measured import measured
+from unitune.tco.pricing import Pricing
+from unitune.tco.usage import Profile, profile, says_all_tokens
+from unitune.workspace.today import today
+
+VOLUMES = (1_000, 10_000, 100_000, 1_000_000)
+"""Requests a month at which costs are told beside the planned ones."""
+SMALLEST = Decimal("0.000001")
+"""US dollars."""
+
+
+def own_everywhere(
+    job: Job, backends: Iterable[str], *, requests_month: int | None = None
+) -> OwnershipList:
+    """Say what it costs to own a job's tuned model on each of several backends.
+
+    Args:
+        job: What is tuned, and how it will be used.
+        backends: Their names; where nothing can be said of one, it is left out with the reason.
+        requests_month: In place of the job's own.
+
+    Raises:
+        UnituneError: Nothing can be said of any; the reason of the first.
+    """
+    found: list[Ownership] = []
+    refused: list[tuple[str, UnituneError]] = []
+    for name in backends:
+        try:
+            found.append(own(job.on(name), requests_month=requests_month))
+        except UnituneError as problem:
+            refused.append((name, problem))
+    if not found and refused:
+        raise refused[0][1]
+    left_out = tuple(LeftOut(backend=name, reason=str(problem)) for name, problem in refused)
+    return OwnershipList(backends=tuple(found), left_out=left_out)
+
+
+def own(job: Job, book: PriceBook | None = None, *, requests_month: int | None = None) -> Ownership:
+    """Say what it costs to own a job's tuned model, against prompting.
+
+    Args:
+        job: What is tuned, on which backend, and how it will be used (`usage`).
+        book: Prices; None: those that hold where the job stands.
+        requests_month: In place of the job's own.
+
+    Raises:
+        UnknownName: No installed package brings the backend.
+        JobError: The job trains nothing.
+        DataError: Its rows cannot be read.
+        UserError: The model is switched off already.
+    """
+    book = book or book_for(job)
+    offer = book.offer(job.backend)
+    job = on_its_own_name(job, offer)
+    if job.data.train is None:
+        raise JobError(
+            f"job {job.name!r} names no training rows (data.train), so nothing is tuned."
+        )
+    horizon = _horizon(job, offer, today())
+    splits = load_splits(job)
+    rival = _rival(job, offer)
+    used = profile(
+        job,
+        rival=rival and rival.model,
+        requests_month=requests_month,
+        measured=measured(job),
+        counted=None if says_all_tokens(job.usage) else _counted(job, offer, splits),
+    )
+    bill = billed(job, splits)
+    once = _once(job, offer, splits, book, bill)
+    answerers = _answerers(_pricings(job, book, horizon.begins, rival), used, once)
+    notes = (
+        *_refusals(job, offer, horizon.begins),
+        *_limits(horizon, once),
+        *([f"a training has cost ${bill.usd:f}, as run {bill.run} was billed."] if bill else ()),
+        *(note for one in answerers for note in _told(one)),
+        *used.notes,
+        *_ages(answerers, horizon.begins),
+    )
+    return _document(job, horizon, used, answerers, notes)
+
+
+def _horizon(job: Job, offer: Offer, day: date) -> Horizon:
+    """Return the horizon of the tuned model, which lives no longer than its base."""
+    offered = offer.model(job.base_model)
+    stops = offered.stops if offered else None
+    horizon = Horizon.of(job.usage.months, day, stops)
+    if not horizon.months:
+        raise UserError(
+            f"{job.base_model} on {job.backend}, and what was tuned from it, is switched off on "
+            f"{stops}; today is {day}. Choose another model or backend: unitune backends."
+        )
+    return horizon
+
+
+def _rival(job: Job, offer: Offer) -> Rival | None:
+    """Return the newest untuned model: the job's choice, else the offer's."""
+    if job.usage.rival is None and offer.newest is not None:
+        return Rival(model=offer.newest.model)
+    return job.usage.rival
+
+
+def _counted(job: Job, offer: Offer, splits: Splits) -> Counted:
+    offered = offer.model(job.base_model)
+    aliases = offered.aliases if offered else ()
+    return count(job, splits, counter_for(job.base_model, _stored(offer), aliases=aliases))
+
+
+def _stored(offer: Offer) -> list[StoredModel]:
+    """Return the models that a backend keeps on this machine: they bring their tokenizers."""
+    if offer.training_price != "none" or registry.missing_packages(offer.name):
+        return []
+    backend = registry.backend(offer.name)
+    return backend.stored() if isinstance(backend, Stores) else []
+
+
+def _pricings(job: Job, book: PriceBook, day: date, rival: Rival | None) -> tuple[Pricing, ...]:
+    """Return who is priced: the base, the base again as tuned, and the rival."""
+    names = [(job.backend, job.base_model)] * 2
+    names += [(rival.backend or job.backend, rival.model)] if rival else []
+    return tuple(
+        Pricing(book, backend, model, day, book.offer(backend).tier(job.options.get(backend, {})))
+        for backend, model in names
+    )
+
+
+def _answerers(pricings: tuple[Pricing, ...], used: Profile, once: _Once) -> tuple[Answerer, ...]:
+    base, again, *rivals = pricings
+    prompted = untuned("prompted", base, used.prompted, used)
+    ours = tuned(again, used.tuned, used)
+    paid = once.usd(prompted.alternative.request, ours.alternative.request)
+    ours = replace(ours, alternative=replace(ours.alternative, once=paid))
+    return prompted, ours, *(untuned("newest", one, used.rival, used) for one in rivals)
+
+
+@dataclass(frozen=True, slots=True)
+class _Once:
+    """What is paid before the first request: R (training + N r (k + k')) + preparation.
+
+    Args:
+        training: Of one training; None: its price is not known.
+        answers: Answers of each side that judging it asks for: N cases, r times each.
+        runs: Trainings R, each of which is judged.
+        preparation_usd: What the rows cost.
+    """
+
+    training: Spread | None
+    answers: int
+    runs: int
+    preparation_usd: Decimal
+
+    def usd(self, *requests: Spread | None) -> Spread | None:
+        """Return the sum; None where a part is not known.
+
+        Args:
+            requests: What a request costs to each side that is judged.
+        """
+        known = [one for one in requests if one is not None]
+        if self.training is None or (len(known) < len(requests) and self.answers):
+            return None
+        judging = times(Spread.total(known), Decimal(self.answers))
+        paid = times(self.training + judging, Decimal(self.runs))
+        return paid + Spread.of(self.preparation_usd)
+
+
+def _once(job: Job, offer: Offer, splits: Splits, book: PriceBook, bill: Billed | None) -> _Once:
+    training = training_usd(job, offer, splits, book) if bill is None else Spread.of(bill.usd)
+    here = offer.training_price == "none"
+    if here and book.find(job.backend, job.base_model, "machine", on=today()) is None:
+        training = None  # its hours are the machine's, and nobody has said what those cost
+    return _Once(
+        training=training,
+        answers=len(splits.test or ()) * job.evaluate.repeats,
+        runs=job.usage.runs,
+        preparation_usd=job.usage.preparation_usd,
+    )
+
+
+def _document(
+    job: Job,
+    horizon: Horizon,
+    used: Profile,
+    answerers: tuple[Answerer, ...],
+    notes: tuple[str, ...],
+) -> Ownership:
+    prompted, ours = answerers[:2]
+    volume = Decimal(used.requests_month)
+    return Ownership(
+        job=job.name,
+        backend=job.backend,
+        model=job.base_model,
+        method=job.method,
+        requests_month=used.requests_month,
+        horizon=horizon,
+        columns=tuple(_column(one, used.requests_month, horizon) for one in answerers),
+        break_even=break_even(ours.alternative, prompted.alternative, horizon.months),
+        pays_back=payback(ours.alternative, prompted.alternative, volume),
+        cache_threshold=hit_rate_threshold(ours.request, prompted.request),
+        meetings=tuple(_meetings(answerers, horizon.months)),
+        figures=used.figures,
+        notes=tuple(dict.fromkeys(notes)),
+        prices=_rows(answerers),
+    )
+
+
+def _column(one: Answerer, requests_month: int, horizon: Horizon) -> Column:
+    volumes = sorted({*VOLUMES, requests_month})
+    return Column(
+        role=one.role,
+        backend=one.backend,
+        model=one.model,
+        stops=one.stops,
+        request_usd=one.alternative.request,
+        month_usd=_rounded(one.alternative.month),
+        once_usd=_rounded(one.alternative.once),
+        total_usd=_rounded(one.alternative.total(Decimal(requests_month), horizon.months)),
+        costs=tuple(
+            CostAt(
+                requests_month=volume,
+                usd_month=_rounded(one.alternative.monthly(Decimal(volume), horizon.months)),
+            )
+            for volume in volumes
+        ),
+    )
+
+
+def _rounded(usd: Spread | None) -> Spread | None:
+    """Return an amount as it is told: beyond a ten-thousandth of a cent there are only thirds."""
+    if usd is None:
+        return None
+    ends = (usd.low, usd.expected, usd.high)
+    return Spread(*(end.quantize(SMALLEST, context=WIDE) for end in ends))
+
+
+def _meetings(answerers: Iterable[Answerer], months: Decimal) -> Iterator[Meeting]:
+    """Yield where any two ways of answering cost the same."""
+    for first, second in combinations(answerers, 2):
+        found = break_even(first.alternative, second.alternative, months)
+        at = found.expected.at if found else None
+        usd = first.alternative.monthly(at, months) if at else None
+        if at and usd:
+            yield Meeting(
+                first=first.role, second=second.role, requests_month=at, usd_month=usd.expected
+            )
+
+
+def _refusals(job: Job, offer: Offer, day: date) -> Iterator[str]:
+    for finding in offer_findings(job, offer, day):
+        if finding.severity == "error":
+            yield f"it cannot be launched there: {finding.message}"
+
+
+def _limits(horizon: Horizon, once: _Once) -> Iterator[str]:
+    if horizon.ends is not None:
+        yield (
+            f"the model is switched off on {horizon.ends}: {horizon.months:.1f} months are left of "
+            f"the {horizon.planned} planned, and nothing pays back after them."
+        )
+    if once.training is None:
+        yield (
+            "what a training costs is not known: its price is not, or that of the machine's hours, "
+            "or it is charged by the hour. --price and prices.yaml name one."
+        )
+
+
+def _told(one: Answerer) -> Iterator[str]:
+    yield from one.notes
+    if one.role == "newest" and one.stops:
+        yield f"{one.model} on {one.backend} is switched off on {one.stops}."
+
+
+def _ages(answerers: Iterable[Answerer], day: date) -> Iterator[str]:
+    for finding in age_findings(_rows(answerers), day, allow_stale=True):
+        yield finding.message
+
+
+def _rows(answerers: Iterable[Answerer]) -> tuple[PriceRow, ...]:
+    """Return the prices that were used, each once."""
+    return tuple({row.id: row for one in answerers for row in one.rows}.values())

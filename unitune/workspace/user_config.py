@@ -1,0 +1,98 @@
+"""The user's own configuration: ``config.yaml`` in a folder that no repository brings.
+
+    keys:                                  # which environment variable's key may go where
+      https://llm.example.com: [LLM_API_KEY]
+
+What only the user may decide stands here, and never in a job file or the current folder: those may
+be a stranger's. `unitune keys allow` writes it. What a permission means is the business of
+`unitune.backends.credentials`.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from unitune.errors import JobError, UserError
+from unitune.security.addresses import Origin, VariableName
+from unitune.security.spec import Spec
+from unitune.workspace import yaml_file
+from unitune.workspace.filesystem import replacing
+from unitune.workspace.git_index import tracked_in
+
+FILE = "config.yaml"
+ROOT = 0
+
+
+class UserConfig(Spec):
+    """What the user has decided for all projects."""
+
+    keys: dict[Origin, tuple[VariableName, ...]] = {}  # noqa: RUF012 - pydantic copies it
+    """By address (scheme, host and port): the environment variables whose keys may be sent there.
+    """
+
+
+def folder() -> Path:
+    """Return the folder of the user's own files, whether it exists or not.
+
+    ``unitune`` in XDG_CONFIG_HOME, or in ``~/.config`` where that is not set. One that is not
+    absolute is passed over: it would lie wherever the command is run.
+
+    Raises:
+        UserError: The user has no home folder.
+
+    Source: XDG Base Directory Specification 0.8: relative paths are invalid and to be ignored.
+    """
+    named = Path(os.environ.get("XDG_CONFIG_HOME", ""))
+    if named.is_absolute():
+        return named / "unitune"
+    try:
+        return Path.home() / ".config/unitune"
+    except RuntimeError as error:
+        raise UserError("you have no home folder here. Set HOME or XDG_CONFIG_HOME.") from error
+
+
+def read() -> UserConfig:
+    """Return the user's configuration; without a file it is empty.
+
+    Raises:
+        UserError: The file is not valid; the message names file, line and what is allowed. Or it
+            is not the user's own.
+    """
+    file = folder() / FILE
+    if not file.exists():
+        return UserConfig()
+    _refuse_strangers(file.resolve())
+    document = yaml_file.read(file, kind="the user's configuration")
+    try:
+        return UserConfig.model_validate(document.value)
+    except ValidationError as invalid:
+        raise JobError(yaml_file.explain(document, invalid, UserConfig)) from invalid
+
+
+def _refuse_strangers(file: Path) -> None:
+    """Refuse what is another user's, or came with a repository that the home folder is part of."""
+    if file.stat().st_uid not in (os.geteuid(), ROOT):
+        why = "it belongs to another user"
+    elif tracked := tracked_in(file.parent):
+        why = f"git tracks {tracked!r}, so whoever writes to that repository writes there"
+    else:
+        return
+    raise UserError(
+        f"{file} is not used: {why}, and it says where your keys may go. Let XDG_CONFIG_HOME name "
+        "a folder of your own."
+    )
+
+
+def write(config: UserConfig) -> Path:
+    """Write the user's configuration, for the user's eyes alone, and return its file."""
+    place = folder()
+    place.mkdir(mode=0o700, parents=True, exist_ok=True)
+    file = (place / FILE).resolve()  # a link here is the user's own, as keepers of dotfiles make
+    with replacing(file) as draft:
+        os.fchmod(draft.fileno(), 0o600)
+        draft.write("# Written by `unitune keys`; comments are not kept.\n")
+        draft.write(yaml_file.dump(config.model_dump(mode="json", exclude_defaults=True)))
+    return file

@@ -1,0 +1,245 @@
+"""Reading a YAML file so that every complaint can name its line.
+
+`read` parses with the safe loader, refuses duplicate keys (YAML would keep the last one silently),
+and remembers where each value stands. `explain` turns pydantic's errors into sentences with file,
+line, value, what is allowed and the nearest right key. Nothing here knows what a job is.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, get_args
+
+import yaml
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from unitune.errors import JobError, nearest
+from unitune.security.addresses import UNREPEATED
+from unitune.workspace.filesystem import content_of
+
+MOST_BYTES = 1 << 24
+"""The longest of ours, an offer, has 12 KB."""
+Location = tuple[str | int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """A parsed YAML mapping with the line of each value, and each scalar as it was written."""
+
+    path: Path
+    value: dict[str, Any]
+    lines: dict[Location, int]
+    written: dict[Location, str]
+
+
+def read(path: Path, *, kind: str = "a job", floats: bool = True) -> Document:
+    """Parse a YAML file whose top level is a mapping.
+
+    Args:
+        path: The file.
+        kind: What it holds, for messages.
+        floats: Whether a number with a point is one, or stays the text that stands there.
+
+    Raises:
+        JobError: It cannot be read, is not YAML, repeats a key, or is no mapping.
+    """
+    try:
+        text = content_of(path, MOST_BYTES).decode("utf-8-sig")
+    except FileNotFoundError as error:
+        raise JobError(f"{path}: no such file. `unitune init` writes an example.") from error
+    except (OSError, UnicodeDecodeError) as error:
+        why = getattr(error, "strerror", None) or error
+        raise JobError(f"{path}: cannot be read as UTF-8 text: {why}.") from error
+    try:
+        _refuse_references(path, kind, yaml.parse(text, Loader=_SafeLoader))
+        node = yaml.compose(text, Loader=yaml.SafeLoader)
+        value = yaml.safe_load(text) if floats else parse(text)
+    except yaml.MarkedYAMLError as error:
+        where = f"{path}:{error.problem_mark.line + 1}" if error.problem_mark else str(path)
+        raise JobError(f"{where}: not valid YAML: {error.problem}.") from error
+    except JobError:
+        raise
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # such as a day no month has
+        raise JobError(f"{path}: not valid YAML: {error}.") from error
+    if not isinstance(node, yaml.MappingNode):
+        raise JobError(f"{path}:1: {kind} is a mapping of keys to values.")
+    document = Document(path, value, {}, {})
+    _note_places(document, node, ())
+    return document
+
+
+def _refuse_references(path: Path, kind: str, events: Iterable[yaml.Event]) -> None:
+    """Refuse aliases, a few of which can stand for more than any memory holds, and tags.
+
+    Raises:
+        JobError: There is one.
+    """
+    for event in events:
+        said = ""
+        if isinstance(event, yaml.AliasEvent):
+            said = f"*{event.anchor} is a YAML alias"
+        elif isinstance(event, yaml.ScalarEvent | yaml.CollectionStartEvent) and event.tag:
+            said = f"{event.tag.replace('tag:yaml.org,2002:', '!!')} is a YAML tag"
+        if said and event.start_mark is not None:
+            line = event.start_mark.line + 1
+            raise JobError(
+                f"{path}:{line}: {said}, and {kind} takes none. Write out what is meant."
+            )
+
+
+if TYPE_CHECKING:
+    _SafeLoader = yaml.SafeLoader
+else:
+    _SafeLoader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # an offer in a tenth of the time
+
+
+class _AsWritten(_SafeLoader):
+    """Reads a number with a point as the text that stands there: no price becomes a float."""
+
+
+_AsWritten.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:float"]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+
+
+def parse(text: str) -> Any:
+    """Return what a YAML text says, without a float: ``3.30`` stays the text it is.
+
+    Raises:
+        yaml.YAMLError: It is not YAML.
+    """
+    return yaml.load(text, Loader=_AsWritten)  # noqa: S506 - a safe loader that knows less
+
+
+def _note_places(document: Document, node: yaml.Node, at: Location) -> None:
+    lines = document.lines
+    lines.setdefault(at, node.start_mark.line + 1)
+    if isinstance(node, yaml.ScalarNode):
+        document.written[at] = node.value
+    if isinstance(node, yaml.SequenceNode):
+        for index, item in enumerate(node.value):
+            _note_places(document, item, (*at, index))
+    if isinstance(node, yaml.MappingNode):
+        for key, item in node.value:
+            place = (*at, str(key.value))
+            if place in lines:
+                raise JobError(
+                    f"{document.path}:{key.start_mark.line + 1}: {key.value!r} stands twice, first "
+                    f"on line {lines[place]}. Keep one."
+                )
+            lines[place] = key.start_mark.line + 1
+            _note_places(document, item, place)
+
+
+class _Dumper(yaml.SafeDumper):
+    """Writes text so that it reads back the same."""
+
+
+def _quote_odd_line_breaks(_: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+    """Escape line breaks that YAML folds into spaces when they stand in a plain scalar."""
+    style = '"' if any(mark in text for mark in "\r\x85\u2028\u2029") else None
+    return yaml.ScalarNode("tag:yaml.org,2002:str", text, style=style)
+
+
+_Dumper.add_representer(str, _quote_odd_line_breaks)
+
+
+def dump(content: dict[str, Any]) -> str:
+    """Return a mapping as YAML, its keys in their order."""
+    return yaml.dump(content, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
+
+
+def problem(document: Document, at: Location, text: str) -> str:
+    """Return one complaint: ``file:line: key text``."""
+    place = at
+    while place and place not in document.lines:
+        place = place[:-1]
+    dotted = ".".join(str(part) for part in at)
+    return f"{document.path}:{document.lines.get(place, 1)}: {dotted} {text}"
+
+
+def explain(document: Document, error: ValidationError, model: type[BaseModel]) -> str:
+    """Return pydantic's complaints as sentences, one a line."""
+    told: dict[Location, list[ErrorDetails]] = {}
+    for detail in error.errors():
+        told.setdefault(_in_document(document.value, detail), []).append(detail)
+    return "\n".join(
+        problem(
+            document, at, _no_text(document, at, details) or _sentence(details, _keys_at(model, at))
+        )
+        for at, details in told.items()
+    )
+
+
+def _in_document(value: Any, detail: ErrorDetails) -> Location:
+    """Drop from pydantic's location the parts that name union branches, not keys."""
+    at: list[str | int] = []
+    for part in detail["loc"]:
+        try:
+            value = value[part]
+        except (KeyError, IndexError, TypeError):
+            continue
+        at.append(part)
+    return (*at, detail["loc"][-1]) if detail["type"] == "missing" else tuple(at)
+
+
+def _keys_at(model: type[BaseModel], at: Location) -> list[str]:
+    """Return the keys allowed beside the last part of a location."""
+    here = model
+    for part in at[:-1]:
+        field = here.model_fields.get(str(part))
+        inner = [
+            kind
+            for kind in ([field.annotation, *get_args(field.annotation)] if field else [])
+            if isinstance(kind, type) and issubclass(kind, BaseModel)
+        ]
+        if not inner:
+            return []
+        here = inner[0]
+    return [name for name, field in here.model_fields.items() if not field.exclude]
+
+
+def _no_text(document: Document, at: Location, details: list[ErrorDetails]) -> str | None:
+    """Say that YAML has read as something else what was meant as a text; None: it was not."""
+    given, written = details[0]["input"], document.written.get(at)
+    if written is None or all(detail["type"] != "string_type" for detail in details):
+        return None
+    if isinstance(given, bool):
+        what = f"{str(given).lower()} (it has yes, no, on and off for true and false)"
+    elif isinstance(given, int | float):
+        what = "a number"
+    elif isinstance(given, date):
+        what = "a date"
+    else:
+        return None
+    return f'is {written}, which YAML reads as {what}. A text is wanted: write "{written}", quoted.'
+
+
+def _sentence(details: list[ErrorDetails], keys: list[str]) -> str:
+    detail = details[0]
+    if detail["type"] == "extra_forbidden":
+        near = nearest(str(detail["loc"][-1]), keys)
+        guess = f" Did you mean {near!r}?" if near else ""
+        return f"is not a known key.{guess}" + (f" Known: {', '.join(keys)}." if keys else "")
+    if detail["type"] == "missing":
+        return "is missing; it must be given."
+    wanted = "; or ".join(dict.fromkeys(d["msg"].removeprefix("Value error, ") for d in details))
+    if detail["type"] == UNREPEATED:
+        return f"is not valid: {wanted}."
+    given = detail["input"]
+    simple = given is None or isinstance(given, str | int | float | bool)
+    return f"is {given!r}: {wanted}." if simple else f"is not valid: {wanted}."
+
+
+def check_regex(pattern: str) -> None:
+    """Raise ValueError when a pattern is not a regular expression."""
+    try:
+        re.compile(pattern)
+    except (re.error, OverflowError, RecursionError) as error:
+        raise ValueError(f"not a regular expression: {error}") from error
