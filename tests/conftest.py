@@ -32,6 +32,15 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the tests that share the quickstart run, in one worker of pytest-xdist."""
+    for item in items:
+        if "quickstart" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.xdist_group("quickstart"))
+    items.sort(key=lambda item: item.get_closest_marker("xdist_group") is None)
+
+
 def _remove(folder: str, process: int) -> None:
     if os.getpid() == process:  # and not one of its forks
         shutil.rmtree(folder)

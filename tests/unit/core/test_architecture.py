@@ -1,74 +1,176 @@
-"""Data flows one way: no module of the core imports one to its right at its top level."""
+"""Data flows one way: no module imports one to its right, late imports included."""
 
 from __future__ import annotations
 
 import ast
+import re
+import tomllib
 from collections.abc import Iterator
+from functools import cache
+from graphlib import CycleError, TopologicalSorter
+from importlib.metadata import packages_distributions
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
-import unitune
-
-ROOT = Path(unitune.__file__).parent
-ORDER = [
-    ["errors", "findings"],
-    ["security"],
-    ["workspace"],
-    ["job"],
-    ["data"],
-    ["models"],
-    ["backends"],
-    ["cost"],
-    ["ledger"],
-    ["planning"],
-    ["runs"],
-    ["evaluate"],
-    ["tco"],
-    ["importers"],
-    ["pytest_plugin"],
-    ["report"],
-    ["testing"],
-    ["cli"],
-    ["__init__", "__main__"],
-]
-RANK = {name: rank for rank, names in enumerate(ORDER) for name in names}
-FOREIGN = ["unitune_local", "unitune_providers", "torch", "transformers", "peft", "openai", "boto3"]
+ROOT = Path(__file__).parents[3]
+PACKAGES = {
+    "unitune": ROOT / "unitune",
+    "unitune_local": ROOT / "local" / "unitune_local",
+    "unitune_providers": ROOT / "providers" / "unitune_providers",
+}
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+EXTRAS: dict[str, list[str]] = PROJECT["optional-dependencies"]
+BACKENDS = PROJECT["entry-points"]["unitune.backends"]
+TO_THE_RIGHT = {
+    # A comparison writes its report, and shows itself in a notebook.
+    ("unitune.evaluate.compare", "unitune.report.files"),
+    ("unitune.evaluate.results", "unitune.report.notebook"),
+}
+"""Imports against the order that are still there. This list only shrinks."""
+CIRCULAR = {
+    ("unitune.testing.loopback", "unitune.testing.omissions"),
+    ("unitune.testing.contract", "unitune.testing.deploy_contract"),
+    ("unitune_providers.vertex.errors", "unitune_providers.vertex.storage_errors"),
+}
+"""Imports within a folder that close a circle and are still there. This list only shrinks."""
 
 
-def imported(file: Path) -> Iterator[str]:
-    """Yield the modules that a file imports when it is imported."""
-    for node in ast.parse(file.read_text(encoding="utf-8")).body:
-        if isinstance(node, ast.ImportFrom) and node.module == "unitune":
-            yield from (f"unitune.{alias.name}" for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            yield node.module or ""
-        elif isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
+class Import(NamedTuple):
+    importer: str
+    imported: str
+    at_the_top: bool
+
+    @property
+    def pair(self) -> tuple[str, str]:
+        return self.importer, self.imported
 
 
-def room(file: Path) -> str:
-    return file.relative_to(ROOT).parts[0].removesuffix(".py")
+@cache
+def modules() -> dict[str, Path]:
+    """Each module of the three packages, by its full name."""
+    return {
+        ".".join((package, *file.relative_to(root).with_suffix("").parts)).removesuffix(
+            ".__init__"
+        ): file
+        for package, root in PACKAGES.items()
+        for file in sorted(root.rglob("*.py"))
+    }
 
 
-FILES = sorted(ROOT.rglob("*.py"))
+@cache
+def imports() -> list[Import]:
+    """Every import of every module, those inside functions too; of our own, the module meant."""
+    return [
+        Import(module, name, node in tree.body)
+        for module, file in modules().items()
+        for tree in [ast.parse(file.read_text(encoding="utf-8"))]
+        for node in ast.walk(tree)
+        for name in imported(node)
+    ]
+
+
+def imported(node: ast.AST) -> Iterator[str]:
+    if isinstance(node, ast.Import):
+        yield from (alias.name for alias in node.names)
+    elif isinstance(node, ast.ImportFrom):
+        assert node.level == 0 and node.module, "imports are absolute"  # noqa: PT018 - one rule
+        for alias in node.names:
+            inner = f"{node.module}.{alias.name}"
+            yield inner if inner in modules() else node.module
+
+
+@cache
+def order() -> dict[str, int]:
+    """The rank of each folder, as CONTRIBUTING.md gives it."""
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    (line,) = re.findall(r"^errors, findings < .+(?:\n.+)*", text, re.MULTILINE)
+    groups = line.replace("\n", " ").split(" < ")
+    return {name: rank for rank, group in enumerate(groups) for name in group.split(", ")}
+
+
+def folder(module: str) -> str:
+    return [*module.split("."), "__init__"][1]
+
+
+def inside(package: str) -> list[Import]:
+    return [one for one in imports() if one.importer.split(".")[0] == package]
 
 
 def test_every_module_has_its_place_in_the_order() -> None:
-    assert set() == {room(file) for file in FILES} - set(RANK)
+    folders = {folder(module) for module in modules() if module.split(".")[0] == "unitune"}
+    assert set(order()) == folders
 
 
-@pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(ROOT)))
-def test_no_module_imports_one_to_its_right(file: Path) -> None:
-    modules = [module for module in imported(file) if module.startswith("unitune.")]
-    own = [module.split(".")[1] for module in modules if module != "unitune.__version__"]
+def test_no_module_imports_one_to_its_right_not_even_inside_a_function() -> None:
+    against = {
+        one.pair
+        for one in inside("unitune")
+        if one.imported.startswith("unitune.")
+        and order()[folder(one.imported)] > order()[folder(one.importer)]
+    }
+    assert against == TO_THE_RIGHT
 
-    assert [] == [module for module in own if RANK[module] > RANK[room(file)]]
+
+def test_no_import_closes_a_circle_not_even_inside_a_function() -> None:
+    # What `import unitune` offers is loaded when it is asked for, and the version needs nothing.
+    graph = {module: set[str]() for module in modules() if module != "unitune"}
+    for one in imports():
+        if {one.importer, one.imported} <= set(graph) and one.pair not in TO_THE_RIGHT | CIRCULAR:
+            graph[one.importer].add(one.imported)
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        pytest.fail(f"imported in a circle: {' <- '.join(error.args[1])}")
 
 
-@pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(ROOT)))
-def test_the_core_knows_no_vendor_and_no_torch(file: Path) -> None:
-    nodes = ast.walk(ast.parse(file.read_text(encoding="utf-8")))
-    modules = [node.module or "" for node in nodes if isinstance(node, ast.ImportFrom)]
+def test_what_is_excused_is_still_there() -> None:
+    assert {one.pair for one in imports()} >= TO_THE_RIGHT | CIRCULAR
 
-    assert [] == [module for module in modules if module.split(".")[0] in FOREIGN]
+
+@pytest.mark.parametrize("package", ["unitune_local", "unitune_providers"])
+def test_backends_know_the_core_up_to_costs_and_not_each_other(package: str) -> None:
+    others = [one for one in inside(package) if one.imported.startswith("unitune")]
+    assert [] == [
+        one
+        for one in others
+        if one.imported.split(".")[0] != package
+        and order().get(folder(one.imported), -1) > order()["cost"]
+        and one.imported != "unitune"
+    ]
+    assert {"unitune", package} >= {one.imported.split(".")[0] for one in others}
+
+
+@cache
+def optional(*extras: str) -> set[str]:
+    """Packages that only these extras install, as they are imported."""
+    needed = {canonicalize_name(Requirement(one).name) for one in PROJECT["dependencies"]}
+    wanted = {
+        canonicalize_name(Requirement(one).name) for extra in extras for one in EXTRAS[extra]
+    } - needed
+    installed = packages_distributions()
+    names = {
+        name
+        for name, owners in installed.items()
+        if any(canonicalize_name(owner) in wanted for owner in owners)
+    }
+    # One that is not installed here goes by its own name.
+    present = {canonicalize_name(owner) for owners in installed.values() for owner in owners}
+    return names | {name.replace("-", "_") for name in wanted - present}
+
+
+def test_the_core_knows_no_vendor_and_no_torch() -> None:
+    foreign = {"unitune_local", "unitune_providers"} | optional(*(EXTRAS.keys() & BACKENDS.keys()))
+    assert foreign >= {"torch", "transformers", "peft", "openai", "together", "anthropic", "boto3"}
+    assert [] == [one for one in inside("unitune") if one.imported.split(".")[0] in foreign]
+
+
+def test_the_core_imports_what_is_optional_inside_functions_alone() -> None:
+    extras = optional(*(EXTRAS.keys() - {"dev"}))
+    assert extras >= {"sacrebleu", "rapidfuzz", "jsonschema", "psycopg", "pyarrow", "datasets"}
+    assert [] == [
+        one for one in inside("unitune") if one.at_the_top and one.imported.split(".")[0] in extras
+    ]

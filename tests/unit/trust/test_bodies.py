@@ -69,9 +69,9 @@ def test_a_body_is_decompressed_piece_by_piece(pieces: int) -> None:
     [
         ("br", b"x", "compressed as 'br'"),
         ("gzip", zlib.compress(b"x"), "damaged"),
-        ("gzip", gzip.compress(b"x" * 1000)[:-9], "ends in the middle"),
+        ("gzip", gzip.compress(b"x" * 1000, mtime=0)[:-9], "ends in the middle"),
         (None, b"x" * 1001, "longer than 1,000 bytes"),
-        ("gzip", gzip.compress(b"x" * 1001), "longer than 1,000 bytes"),
+        ("gzip", gzip.compress(b"x" * 1001, mtime=0), "longer than 1,000 bytes"),
     ],
 )
 def test_a_body_that_cannot_be_read_is_refused(packing: str, wire: bytes, words: str) -> None:
