@@ -36,8 +36,8 @@ from pydantic import JsonValue
 from unitune.backends import registry
 from unitune.job.job import Data, Job, Tuning
 from unitune.ledger.postgres import VARIABLE
-from unitune.testing.kills import Act, Outcome, Stock, Verdict, kill_at, steps_of
-from unitune.testing.loopback import Conduct
+from unitune.testing.kills import Act, Outcome, VendorState, Verdict, kill_at, steps_of
+from unitune.testing.loopback import ServerBehavior
 
 HOSTED = ("openai", "together", "vertex", "bedrock")
 BACKENDS = (*HOSTED, "local", "fake")
@@ -62,7 +62,7 @@ class Stage:
 
     backend: str
     model: str
-    count: Callable[[], Stock]
+    count: Callable[[], VendorState]
     clear: Callable[[], None] = lambda: None
     options: dict[str, JsonValue] = field(default_factory=dict[str, JsonValue])
 
@@ -91,11 +91,11 @@ def staged(backend: str, folder: Path) -> Generator[Stage]:
 @contextmanager
 def hosted(backend: str) -> Generator[Stage]:
     """Serve a vendor on loopback, whose jobs never get anywhere by themselves."""
-    from vendors.serving import play  # noqa: PLC0415 - needs extras
+    from vendors.serving import serve_vendor  # noqa: PLC0415 - needs extras
 
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
-    with play(backend, Conduct(queued_polls=FOR_EVER)) as playing:
-        yield Stage(backend, playing.part.model, playing.stock)
+    with serve_vendor(backend, ServerBehavior(queued_polls=FOR_EVER)) as served:
+        yield Stage(backend, served.setup.model, served.state)
 
 
 def in_a_folder(folder: Path) -> Stage:
@@ -103,9 +103,9 @@ def in_a_folder(folder: Path) -> Stage:
     vendor = folder / "vendor"
     os.environ["UNITUNE_FAKE_DIR"] = str(vendor)
 
-    def count() -> Stock:
+    def count() -> VendorState:
         jobs = len(list(vendor.glob("*/job.json")))
-        return Stock(jobs, len(list(vendor.glob("uploads/*"))))
+        return VendorState(jobs, len(list(vendor.glob("uploads/*"))))
 
     return Stage("fake", "tiny", count, options={"steps": FOR_EVER})
 
@@ -125,8 +125,8 @@ def on_a_tiny_model(folder: Path) -> Stage:
             if "unitune_local.worker" in command and str(folder) in command:
                 os.kill(process.pid, signal.SIGKILL)
 
-    def count() -> Stock:
-        return Stock(len(list(folder.glob("*/runs/*/*/spec.json"))), 0)
+    def count() -> VendorState:
+        return VendorState(len(list(folder.glob("*/runs/*/*/spec.json"))), 0)
 
     model = str(save_tiny_model(folder / "model"))
     return Stage("local", model, count, clear, {"threads": 1, "dtype": "float32"})

@@ -35,7 +35,7 @@ from unitune.runs.watching import INTERVAL_SECONDS
 if TYPE_CHECKING:
     from http.server import BaseHTTPRequestHandler
 
-    from unitune.testing.loopback import Asked
+    from unitune.testing.loopback import VendorRequest
 
 VENDORS = ("openai", "together", "vertex", "bedrock")
 PAGE = 100
@@ -52,18 +52,18 @@ def serve(vendors: list[str]) -> None:
     Reads two lines: the seconds that each job lasts, given when they begin to count, and the end.
     """
     from vendors.bedrock import wire  # noqa: PLC0415 - likewise
-    from vendors.serving import play  # noqa: PLC0415 - likewise
+    from vendors.serving import serve_vendor  # noqa: PLC0415 - likewise
 
-    from unitune.testing.loopback import Conduct, Server  # noqa: PLC0415 - in this process only
+    from unitune.testing.loopback import Server, ServerBehavior  # noqa: PLC0415 - in this process only
 
     wire.PAGE = PAGE
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
-    before, conduct = dict(os.environ), Conduct(queued_polls=FOR_EVER)
+    before, behavior = dict(os.environ), ServerBehavior(queued_polls=FOR_EVER)
     asked: dict[str, list[tuple[float, bool]]] = defaultdict(list)
     names: dict[Server, str] = {}
     handle = Server.handle
 
-    def noted(server: Server, one: Asked, connection: BaseHTTPRequestHandler) -> None:
+    def noted(server: Server, one: VendorRequest, connection: BaseHTTPRequestHandler) -> None:
         name = names[server]
         listing = one.method == "GET" and pages[name].search(one.path) is not None
         asked[name].append((time.time(), listing))
@@ -71,13 +71,13 @@ def serve(vendors: list[str]) -> None:
         handle(server, one, connection)
 
     with ExitStack() as stack:
-        played = {name: stack.enter_context(play(name, conduct)) for name in vendors}
-        pages = {name: re.compile(playing.part.create) for name, playing in played.items()}
-        names |= {playing.server: name for name, playing in played.items()}
+        played = {name: stack.enter_context(serve_vendor(name, behavior)) for name in vendors}
+        pages = {name: re.compile(served.setup.create) for name, served in played.items()}
+        names |= {served.server: name for name, served in played.items()}
         Server.handle = noted
         told = {name: value for name, value in os.environ.items() if before.get(name) != value}
         print(json.dumps(told), flush=True)
-        conduct.seconds = float(sys.stdin.readline())
+        behavior.seconds = float(sys.stdin.readline())
         asked.clear()
         sys.stdin.readline()
         print(json.dumps(asked), flush=True)
@@ -85,7 +85,7 @@ def serve(vendors: list[str]) -> None:
 
 def launch_all(vendors: list[str], number: int) -> None:
     """Launch runs in turn on each vendor."""
-    from vendors.serving import PARTS  # noqa: PLC0415 - likewise
+    from vendors.serving import VENDORS  # noqa: PLC0415 - likewise
 
     from unitune.job.job import Data, Job  # noqa: PLC0415 - in this process only
     from unitune.runs.run import launch  # noqa: PLC0415 - likewise
@@ -108,7 +108,7 @@ def launch_all(vendors: list[str], number: int) -> None:
             name = vendors[run % len(vendors)]
             job = Job(
                 name=f"run-{run}",
-                model=PARTS[name].model,
+                model=VENDORS[name].model,
                 backend=name,
                 data=Data(train="train.jsonl", validation="validation.jsonl"),
                 folder=place,

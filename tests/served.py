@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from vendors.serving import PARTS, Playing
+from vendors.serving import VENDORS, ServedVendor
 
 from unitune.backends import registry
 from unitune.backends.capabilities import Deploys
@@ -17,7 +17,7 @@ from unitune.runs.run import Run, launch
 PATIENCE_SECONDS = 30
 
 
-def trained(vendor: Playing, folder: Path) -> Run:
+def trained(vendor: ServedVendor, folder: Path) -> Run:
     """Return a succeeded run, whose rows are in a folder."""
     rows = (
         {
@@ -32,8 +32,8 @@ def trained(vendor: Playing, folder: Path) -> Run:
     (folder / "train.jsonl").write_text(lines, encoding="utf-8")
     job = Job(
         name="served",
-        model=vendor.part.model,
-        backend=next(name for name, part in PARTS.items() if part is vendor.part),
+        model=vendor.setup.model,
+        backend=next(name for name, part in VENDORS.items() if part is vendor.setup),
         data=Data(train="train.jsonl"),
         folder=folder,
     )

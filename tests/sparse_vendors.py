@@ -14,14 +14,14 @@ from unittest.mock import patch
 from vendors import anthropic
 from vendors.openai import vendor as wire
 from vendors.openai.azure import AzureVendor
-from vendors.serving import PARTS, play
+from vendors.serving import VENDORS, serve_vendor
 
 from unitune.backends import registry
 from unitune.backends.capabilities import Batches
 from unitune.backends.protocol import Upload
 from unitune.data.example import Example
 from unitune.testing.contract import BackendContract
-from unitune.testing.loopback import Conduct, serve
+from unitune.testing.loopback import ServerBehavior, serve
 from unitune.testing.omissions import Omissions
 from unitune.testing.polling import Tally, poll_batches_without_fields, poll_without_fields
 
@@ -36,19 +36,19 @@ class Stage:
 
     name: str
     model: str
-    conduct: Conduct
+    behavior: ServerBehavior
 
     def polled(self, folder: Path, omits: Omissions, polls: int) -> Tally:
         """Poll jobs."""
         kind = type("Job", (_Job,), {"name": self.name, "model": self.model})
         launch = partial(kind.launch, folder)
-        return poll_without_fields(registry.backend(self.name), launch, self.conduct, omits, polls)
+        return poll_without_fields(registry.backend(self.name), launch, self.behavior, omits, polls)
 
     def batches_polled(self, omits: Omissions, polls: int) -> Tally:
         """Poll batches."""
         backend = registry.backend(self.name)
         assert isinstance(backend, Batches)
-        return poll_batches_without_fields(backend, self.model, self.conduct, omits, polls)
+        return poll_batches_without_fields(backend, self.model, self.behavior, omits, polls)
 
 
 class _Job(BackendContract):
@@ -65,25 +65,25 @@ class _Job(BackendContract):
 
 @contextmanager
 def _standing(
-    name: str, model: str, vendor: Callable[[Conduct], Any], variables: Mapping[str, str]
+    name: str, model: str, vendor: Callable[[ServerBehavior], Any], variables: Mapping[str, str]
 ) -> Generator[Stage]:
-    conduct = Conduct()
-    with serve(vendor(conduct)) as server:
+    behavior = ServerBehavior()
+    with serve(vendor(behavior)) as server:
         values = {key: value.format(url=server.url) for key, value in variables.items()}
         registry.backend.cache_clear()
         with patch.dict("os.environ", values):
-            yield Stage(name, model, conduct)
+            yield Stage(name, model, behavior)
         registry.backend.cache_clear()
 
 
 @contextmanager
 def _played(name: str) -> Generator[Stage]:
-    with play(name) as playing:
-        yield Stage(name, playing.part.model, cast("Any", playing.server.vendor).conduct)
+    with serve_vendor(name) as served:
+        yield Stage(name, served.setup.model, cast("Any", served.server.vendor).behavior)
 
 
 STAGES: Mapping[str, Callable[[], AbstractContextManager[Stage]]] = {
-    **{name: partial(_played, name) for name in PARTS},
+    **{name: partial(_played, name) for name in VENDORS},
     "azure": partial(
         _standing,
         "azure",

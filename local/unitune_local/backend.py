@@ -14,7 +14,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import ClassVar
 
-from unitune.backends.capabilities import Forecast, Piece, StoredModel
+from unitune.backends.capabilities import Forecast, MaskedToken, StoredModel
 from unitune.backends.protocol import INTERRUPTED, Guarantee, Launch, State, Status, Upload
 from unitune.data.dataset import Dataset
 from unitune.data.example import Example
@@ -152,7 +152,7 @@ class LocalBackend:
         folder = store.resolve(job.base_model)
         return forecast.look_ahead(job, folder, train, validation).forecast
 
-    def mask(self, job: Job, example: Example) -> tuple[Piece, ...]:
+    def loss_mask(self, job: Job, example: Example) -> tuple[MaskedToken, ...]:
         """Return a row's tokens as the training sees them, those that carry loss marked.
 
         Raises:
@@ -191,7 +191,7 @@ class LocalBackend:
 
         return store.stored()
 
-    def diagnose(self) -> dict[str, str]:
+    def report_environment(self) -> dict[str, str]:
         """Return device, cores, dtype, memory and versions."""
         from unitune_local.preparing import diagnose  # noqa: PLC0415 - imports torch
 

@@ -58,7 +58,7 @@ class Rendered:
 
 
 @dataclass(frozen=True, slots=True)
-class Piece:
+class MaskedToken:
     """A stretch of the rendered text.
 
     Args:
@@ -106,7 +106,7 @@ def render_all(
     ]
 
 
-def _cut(tokenizer: PreTrainedTokenizerBase, example: Example) -> list[Piece] | TemplateError:
+def _cut(tokenizer: PreTrainedTokenizerBase, example: Example) -> list[MaskedToken] | TemplateError:
     try:
         turn_end(tokenizer)
         return _pieces(tokenizer, example.messages, example.tools, asks=False)
@@ -114,7 +114,7 @@ def _cut(tokenizer: PreTrainedTokenizerBase, example: Example) -> list[Piece] | 
         return error
 
 
-def _joined(pieces: Sequence[Piece], encoded: Sequence[list[int]], stop: int) -> Rendered:
+def _joined(pieces: Sequence[MaskedToken], encoded: Sequence[list[int]], stop: int) -> Rendered:
     ids: list[int] = []
     trained: list[bool] = []
     for piece, piece_ids in zip(pieces, encoded, strict=True):
@@ -177,12 +177,12 @@ def _length_to(stop: int, ids: list[int]) -> int:
 
 def _pieces(
     tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], tools: Tools, *, asks: bool
-) -> list[Piece]:
+) -> list[MaskedToken]:
     """Cut the rendered text at the start and the end of every assistant turn."""
     text = _apply(tokenizer, messages, tools, asks=asks)
     _check_complete(text, messages)
     _check_tools(tokenizer, messages, tools, text, asks=asks)
-    pieces: list[Piece] = []
+    pieces: list[MaskedToken] = []
     done = 0
     for place, message in enumerate(messages):
         if message.role != "assistant":
@@ -192,11 +192,11 @@ def _pieces(
         through = text if last else _apply(tokenizer, messages[: place + 1], tools, asks=False)
         _check_growing(text, through, prompt, place)
         pieces += [
-            Piece(text[done : len(prompt)]),
-            Piece(text[len(prompt) : len(through)], message),
+            MaskedToken(text[done : len(prompt)]),
+            MaskedToken(text[len(prompt) : len(through)], message),
         ]
         done = len(through)
-    return [*pieces, Piece(text[done:])]
+    return [*pieces, MaskedToken(text[done:])]
 
 
 def _check_growing(text: str, through: str, prompt: str, place: int) -> None:

@@ -10,7 +10,7 @@ from typing import Any, cast
 
 from transformers import PreTrainedTokenizerBase
 
-from unitune.backends.capabilities import Piece
+from unitune.backends.capabilities import MaskedToken
 from unitune.data.dataset import Dataset, Row
 from unitune.data.example import Example
 from unitune.errors import DataError
@@ -69,7 +69,7 @@ def render_rows(tokenizer: PreTrainedTokenizerBase, dataset: Dataset, longest: i
     return RenderedRows(tuple(rows), tuple(findings))
 
 
-def masked(tokenizer: PreTrainedTokenizerBase, example: Example) -> tuple[Piece, ...]:
+def masked(tokenizer: PreTrainedTokenizerBase, example: Example) -> tuple[MaskedToken, ...]:
     """Return the tokens of a row as text, with the mask that training puts on them.
 
     Args:
@@ -85,7 +85,7 @@ def masked(tokenizer: PreTrainedTokenizerBase, example: Example) -> tuple[Piece,
         raise DataError(str(error)) from error
     decode: Callable[[list[int]], str] = cast("Any", tokenizer).decode  # has no types
     return tuple(
-        Piece(decode([index]), trained=on and example.weight > 0)
+        MaskedToken(decode([index]), trained=on and example.weight > 0)
         for index, on in zip(seen.ids, seen.trained, strict=True)
     )
 

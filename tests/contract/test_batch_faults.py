@@ -13,14 +13,14 @@ import pytest
 
 pytest.importorskip("openai", reason="needs the extra openai")
 
-from vendors.serving import play
+from vendors.serving import serve_vendor
 
 from unitune.backends import registry
 from unitune.evaluate.compare import compare
 from unitune.evaluate.inference import batch_runner
 from unitune.evaluate.results import Comparison
 from unitune.job.job import Job
-from unitune.testing.loopback import Answer, Asked, Fault, Server
+from unitune.testing.loopback import Fault, Server, VendorRequest, VendorResponse
 
 CASES = 6
 CREATE = r"/batches$"
@@ -38,7 +38,7 @@ def quick(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 @pytest.fixture
 def played() -> Iterator[Any]:
-    with play("openai") as own:
+    with serve_vendor("openai") as own:
         own.server.late_seconds = 0.5
         yield own
 
@@ -66,7 +66,7 @@ def job(folder: Path, model: str) -> Job:
 
 def compared(played: Any, folder: Path, told: list[str]) -> Comparison:
     return compare(
-        job(folder, played.part.model),
+        job(folder, played.setup.model),
         out=folder / "out",
         batch=True,
         announce=told.append,
@@ -99,9 +99,9 @@ def test_a_create_call_that_something_spoils_makes_one_batch(
     fault: Fault, played: Any, tmp_path: Path
 ) -> None:
     told: list[str] = []
-    played.server.spoil(fault, "POST", CREATE)
+    played.server.inject_fault(fault, "POST", CREATE)
     compared(played, tmp_path, told)
-    sent = len(played.server.asked("POST", CREATE))
+    sent = len(played.server.received("POST", CREATE))
     assert (2 if fault is Fault.RATE_LIMITED else 1) == sent
     assert [f"c{n}" for n in range(CASES)] == sorted(row["case"] for row in rows_of(tmp_path))
     assert [] == [line for line in told if "twice" in line]
@@ -111,7 +111,7 @@ def test_a_create_call_that_was_sent_twice_is_told_and_its_double_cancelled(
     played: Any, tmp_path: Path
 ) -> None:
     told: list[str] = []
-    played.server.spoil(Fault.TWICE, "POST", CREATE)
+    played.server.inject_fault(Fault.TWICE, "POST", CREATE)
     compared(played, tmp_path, told)
     assert CASES == len(rows_of(tmp_path))
     assert 1 == sum("has sent one call twice" in line for line in told), told
@@ -122,7 +122,7 @@ def changing(server: Server, change: Callable[[Lines], Lines], times: int = 99) 
     """Let the files of answers be others, so many times."""
     left = [times]
 
-    def changed(asked: Asked, answer: Answer) -> Answer:
+    def changed(asked: VendorRequest, answer: VendorResponse) -> VendorResponse:
         if not asked.path.endswith("/content") or not isinstance(answer.content, bytes):
             return answer
         lines = [json.loads(line) for line in answer.content.splitlines()]

@@ -11,7 +11,7 @@ pytest.importorskip("anthropic", reason="needs the vendors' extras")
 pytest.importorskip("openai", reason="needs the vendors' extras")
 
 from vendors.anthropic import KEY, AnthropicVendor
-from vendors.serving import play
+from vendors.serving import serve_vendor
 
 from unitune.evaluate.compare import compare
 from unitune.evaluate.inference import batch_runner
@@ -52,7 +52,7 @@ def job(folder: Path, backend: str, model: str) -> Job:
 
 def questions(server: Server, path: str) -> int:
     """Count what was asked one by one; a single one tries which settings a model takes."""
-    return len(server.asked("POST", path))
+    return len(server.received("POST", path))
 
 
 @pytest.fixture(autouse=True)
@@ -73,15 +73,15 @@ def test_each_vendor_that_can_answers_in_batches_and_who_cannot_is_named_before(
     singly: list[str],
 ) -> None:
     told: list[str] = []
-    with play(backend) as own, serve(AnthropicVendor()) as rival:
+    with serve_vendor(backend) as own, serve(AnthropicVendor()) as rival:
         monkeypatch.setenv("ANTHROPIC_BASE_URL", rival.url)
         monkeypatch.setenv("ANTHROPIC_API_KEY", KEY)
-        comparing = job(tmp_path, backend, own.part.model)
+        comparing = job(tmp_path, backend, own.setup.model)
         found = compare(comparing, out=tmp_path / "out", batch=True, announce=told.append)
         asked = questions(own.server, r"/chat/completions$")
         assert asked == CASES if singly else asked <= 1
         assert 1 >= questions(rival, r"/v1/messages$")
-        assert 1 == len(rival.asked("POST", r"/v1/messages/batches$"))
+        assert 1 == len(rival.received("POST", r"/v1/messages/batches$"))
     lines = (tmp_path / "out" / "batches.jsonl").read_text(encoding="utf-8").splitlines()
     assert batched == {json.loads(line)["contender"] for line in lines if "contender" in line}
     assert {0} == {result.errors for result in found.contenders}

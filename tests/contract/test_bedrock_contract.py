@@ -15,9 +15,9 @@ from vendors.bedrock.vendor import BUCKET, BedrockVendor, environment
 from unitune.backends import registry
 from unitune.job.job import Tuning
 from unitune.testing.contract import BackendContract
-from unitune.testing.loopback import Conduct, Server, serve
+from unitune.testing.loopback import Server, ServerBehavior, serve
 
-CONDUCT = Conduct(replies={"What is the colour of snow?": "white"})
+BEHAVIOR = ServerBehavior(replies={"What is the colour of snow?": "white"})
 
 
 class TestBedrock(BackendContract):
@@ -36,7 +36,7 @@ class TestBedrock(BackendContract):
         registry.backend.cache_clear()
         with (
             s3_storage(BUCKET) as storage,
-            serve(BedrockVendor(storage, CONDUCT)) as server,
+            serve(BedrockVendor(storage, BEHAVIOR)) as server,
             pytest.MonkeyPatch.context() as patch,
         ):
             for name, value in environment(server.url, storage.url).items():

@@ -151,12 +151,12 @@ Backend.undeploy = lambda self, ref: None
     "a deployment's name that grows": (
         "deployment_told_its_own_answer",
         """
-deployed = Backend.deployed
+deployment_status = Backend.deployment_status
 def growing(self, ref, model):
-    seen = deployed(self, ref, model)
+    seen = deployment_status(self, ref, model)
     named = seen.model.model_copy(update={"name": f"{seen.model.name}#{model.name}"})
     return dataclasses.replace(seen, model=named)
-Backend.deployed = growing
+Backend.deployment_status = growing
 """,
     ),
     "a step without its number": (

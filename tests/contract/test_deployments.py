@@ -17,10 +17,10 @@ pytest.importorskip("together", reason="needs the vendors' extras")
 pytest.importorskip("boto3", reason="needs the vendors' extras")
 
 from served import at_the_vendor, trained, wait_until
-from vendors.serving import Playing, play
+from vendors.serving import ServedVendor, serve_vendor
 
 from unitune.backends import registry
-from unitune.backends.capabilities import Switches
+from unitune.backends.capabilities import SwapsModel
 from unitune.cli import main as cli
 from unitune.errors import BackendError, JobError, UnknownName, Unsupported, UserError
 from unitune.job.job import Data
@@ -40,11 +40,11 @@ DEPLOY = {"together": r"/deployments$", "bedrock": r"/custom-model-deployments"}
 @pytest.fixture(params=sorted(OPTIONS))
 def vendor(
     request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> Iterator[Playing]:
+) -> Iterator[ServedVendor]:
     monkeypatch.setenv("UNITUNE_DIR", str(tmp_path / "home"))
     monkeypatch.setattr(deployment, "POLL_SECONDS", 0.01)
-    with play(request.param) as playing:
-        yield playing
+    with serve_vendor(request.param) as served:
+        yield served
 
 
 @pytest.fixture
@@ -56,7 +56,7 @@ def no_reaper(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 @pytest.fixture
-def run(vendor: Playing, tmp_path: Path) -> Run:
+def run(vendor: ServedVendor, tmp_path: Path) -> Run:
     return trained(vendor, tmp_path)
 
 
@@ -82,10 +82,10 @@ def test_a_model_answers_from_its_deployment_until_it_is_taken_down(run: Run) ->
 
 
 @pytest.mark.usefixtures("no_reaper")
-def test_training_and_comparing_deploy_nothing(run: Run, vendor: Playing) -> None:
+def test_training_and_comparing_deploy_nothing(run: Run, vendor: ServedVendor) -> None:
     with pytest.raises(UserError):
         answering(run)
-    assert [] == vendor.server.asked("POST", DEPLOY[run.backend_name])
+    assert [] == vendor.server.received("POST", DEPLOY[run.backend_name])
 
 
 @pytest.mark.usefixtures("no_reaper")
@@ -121,11 +121,13 @@ def test_a_refused_deployment_does_not_stand(run: Run) -> None:
 
 
 @pytest.mark.usefixtures("no_reaper")
-def test_a_deployment_that_is_refused_half_way_leaves_nothing(run: Run, vendor: Playing) -> None:
+def test_a_deployment_that_is_refused_half_way_leaves_nothing(
+    run: Run, vendor: ServedVendor
+) -> None:
     if run.backend_name == "together":
         with pytest.raises(JobError, match="several configurations"):
             deploy(run)
-    vendor.server.spoil(Fault.EXPIRED_KEY, "POST", DEPLOY[run.backend_name])
+    vendor.server.inject_fault(Fault.EXPIRED_KEY, "POST", DEPLOY[run.backend_name])
     with pytest.raises(BackendError):
         deploy(run, options=options(run))
     assert [] == deployments(standing=True)
@@ -134,10 +136,10 @@ def test_a_deployment_that_is_refused_half_way_leaves_nothing(run: Run, vendor: 
 
 @pytest.mark.usefixtures("no_reaper")
 def test_what_a_refused_deployment_left_and_cannot_be_removed_is_listed(
-    run: Run, vendor: Playing
+    run: Run, vendor: ServedVendor
 ) -> None:
-    vendor.server.spoil(Fault.EXPIRED_KEY, "POST", DEPLOY[run.backend_name])
-    vendor.server.spoil(Fault.EXPIRED_KEY, "DELETE", "")
+    vendor.server.inject_fault(Fault.EXPIRED_KEY, "POST", DEPLOY[run.backend_name])
+    vendor.server.inject_fault(Fault.EXPIRED_KEY, "DELETE", "")
     with pytest.raises(BackendError):
         deploy(run, options=options(run))
     left = [one.id for one in deployments() if at_the_vendor(run, one.id)]
@@ -181,9 +183,9 @@ def test_compare_hands_its_options_to_the_deployment(
 
 @pytest.mark.usefixtures("no_reaper")
 def test_one_that_nobody_heard_of_again_is_found_by_its_name(
-    run: Run, vendor: Playing, monkeypatch: pytest.MonkeyPatch
+    run: Run, vendor: ServedVendor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    vendor.server.spoil(Fault.ERROR_AFTER, "POST", DEPLOY[run.backend_name])
+    vendor.server.inject_fault(Fault.ERROR_AFTER, "POST", DEPLOY[run.backend_name])
     with pytest.raises(BackendError):
         deploy(run, options=options(run))
     (one,) = deployments(standing=True)
@@ -191,7 +193,7 @@ def test_one_that_nobody_heard_of_again_is_found_by_its_name(
     one.take_down()
     assert at_the_vendor(run, one.id) is None
 
-    vendor.server.spoil(Fault.SERVER_ERROR, "POST", "", times=9)
+    vendor.server.inject_fault(Fault.SERVER_ERROR, "POST", "", times=9)
     with pytest.raises(BackendError):
         deploy(run, options=options(run))
     (lost,) = deployments(standing=True)
@@ -238,7 +240,7 @@ def test_after_a_killed_evaluation_its_deployment_is_taken_down(run: Run) -> Non
 
 def test_the_reaper_goes_on_while_the_vendor_fails(
     run: Run,
-    vendor: Playing,
+    vendor: ServedVendor,
     monkeypatch: pytest.MonkeyPatch,
     no_reaper: list[str],
 ) -> None:
@@ -246,7 +248,7 @@ def test_the_reaper_goes_on_while_the_vendor_fails(
     assert [made.id] == no_reaper
     monkeypatch.setattr(reaper, "TRY_AGAIN_SECONDS", 0.01)
     for method in ("DELETE", "PATCH"):
-        vendor.server.spoil(Fault.EXPIRED_KEY, method, "")
+        vendor.server.inject_fault(Fault.EXPIRED_KEY, method, "")
     reaper.reap(made.id, this_process())
     assert at_the_vendor(run, made.id) is None
 
@@ -271,7 +273,7 @@ def test_a_block_takes_down_what_it_brought_up(run: Run) -> None:
 def test_another_model_is_put_behind_a_deployment_where_the_vendor_can(run: Run) -> None:
     made = deploy(run, options=options(run)).wait()
     assert run.model is not None
-    if isinstance(registry.backend(run.backend_name), Switches):
+    if isinstance(registry.backend(run.backend_name), SwapsModel):
         made.switch(run.model)
         assert made.stands
     else:
@@ -279,7 +281,7 @@ def test_another_model_is_put_behind_a_deployment_where_the_vendor_can(run: Run)
             made.switch(run.model)
 
 
-def test_an_unknown_deployment_is_said_to_be_so(vendor: Playing) -> None:
+def test_an_unknown_deployment_is_said_to_be_so(vendor: ServedVendor) -> None:
     assert vendor.server
     with pytest.raises(UnknownName, match="unitune deployments"):
         find_deployment("r-none")

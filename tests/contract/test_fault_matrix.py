@@ -18,7 +18,7 @@ pytest.importorskip("together", reason="needs the vendors' extras")
 pytest.importorskip("google.genai", reason="needs the vendors' extras")
 pytest.importorskip("boto3", reason="needs the vendors' extras")
 
-from vendors.serving import PARTS, Playing, play
+from vendors.serving import VENDORS, ServedVendor, serve_vendor
 
 from unitune.backends import registry
 from unitune.backends.offer import Offer
@@ -31,8 +31,8 @@ from unitune.testing.loopback import (
     OF_VENDORS,
     REFUSED_AFTER,
     TOOK_EFFECT,
-    Conduct,
     Fault,
+    ServerBehavior,
 )
 
 SETTLE_SECONDS = 1.5
@@ -46,11 +46,11 @@ PATIENCE = (
 """How long each SDK waits for an answer, by module of the vendor; Vertex AI's is `play`'s."""
 
 
-@pytest.fixture(params=sorted(PARTS))
-def vendor(request: pytest.FixtureRequest) -> Iterator[Playing]:
+@pytest.fixture(params=sorted(VENDORS))
+def vendor(request: pytest.FixtureRequest) -> Iterator[ServedVendor]:
     request.getfixturevalue("quick")
-    with play(request.param) as playing:
-        yield playing
+    with serve_vendor(request.param) as served:
+        yield served
 
 
 @pytest.fixture
@@ -67,8 +67,8 @@ def quick(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         monkeypatch.setattr(f"unitune_providers.{name}", 1.0)
 
 
-def job(folder: Path, playing: Playing) -> Job:
-    name = next(name for name, part in PARTS.items() if part is playing.part)
+def job(folder: Path, served: ServedVendor) -> Job:
+    name = next(name for name, part in VENDORS.items() if part is served.setup)
     rows = "".join(
         json.dumps(
             {
@@ -84,7 +84,7 @@ def job(folder: Path, playing: Playing) -> Job:
     (folder / "train.jsonl").write_text(rows, encoding="utf-8")
     return Job(
         name="matrix",
-        model=playing.part.model,
+        model=served.setup.model,
         backend=name,
         data=Data(train="train.jsonl"),
         folder=folder,
@@ -108,9 +108,9 @@ def launched(wanted: Job) -> Run:
 
 @pytest.mark.parametrize("fault", sorted(TOOK_EFFECT | {Fault.SERVER_ERROR}))
 def test_after_a_fault_of_the_create_call_there_is_one_job(
-    vendor: Playing, fault: Fault, tmp_path: Path
+    vendor: ServedVendor, fault: Fault, tmp_path: Path
 ) -> None:
-    vendor.server.spoil(fault, "POST", vendor.part.create)
+    vendor.server.inject_fault(fault, "POST", vendor.setup.create)
     run = launched(job(tmp_path, vendor))
     if is_suffix_only(run) and fault is Fault.SERVER_ERROR:
         assert State.UNCERTAIN is run.state
@@ -121,27 +121,27 @@ def test_after_a_fault_of_the_create_call_there_is_one_job(
     assert run.state in (State.QUEUED, State.VALIDATING, State.RUNNING)
 
 
-def test_a_rate_limit_is_waited_out(vendor: Playing, tmp_path: Path) -> None:
-    vendor.server.spoil(Fault.RATE_LIMITED, "POST", vendor.part.create)
+def test_a_rate_limit_is_waited_out(vendor: ServedVendor, tmp_path: Path) -> None:
+    vendor.server.inject_fault(Fault.RATE_LIMITED, "POST", vendor.setup.create)
     run = launch(job(tmp_path, vendor))
     assert [run.job_id] == jobs_of(run)
 
 
 @pytest.mark.parametrize("fault", sorted(REFUSED_AFTER))
 def test_a_refusal_of_a_create_call_that_took_effect_makes_no_second_job(
-    vendor: Playing, fault: Fault, tmp_path: Path
+    vendor: ServedVendor, fault: Fault, tmp_path: Path
 ) -> None:
-    vendor.server.spoil(fault, "POST", vendor.part.create)
+    vendor.server.inject_fault(fault, "POST", vendor.setup.create)
     run = launch(job(tmp_path, vendor))
     assert [run.job_id] == jobs_of(run)
-    assert 1 == vendor.stock().jobs
+    assert 1 == vendor.state().jobs
     assert [] == run.duplicates
 
 
 def test_a_create_call_that_was_delivered_twice_is_told_at_once_and_can_be_cancelled(
-    vendor: Playing, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    vendor: ServedVendor, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    vendor.server.spoil(Fault.TWICE, "POST", vendor.part.create)
+    vendor.server.inject_fault(Fault.TWICE, "POST", vendor.setup.create)
     run = launch(job(tmp_path, vendor))
     surplus = told_of(run, vendor)
     assert len(surplus) == (0 if makes_one_job(run) else 1)
@@ -159,12 +159,12 @@ def test_a_create_call_that_was_delivered_twice_is_told_at_once_and_can_be_cance
 
 
 def test_a_create_call_that_arrives_after_the_settle_time_is_told_by_the_end(
-    vendor: Playing, tmp_path: Path
+    vendor: ServedVendor, tmp_path: Path
 ) -> None:
     vendor.server.late_seconds = SETTLE_SECONDS + 1
-    vendor.server.spoil(Fault.LATE, "POST", vendor.part.create)
+    vendor.server.inject_fault(Fault.LATE, "POST", vendor.setup.create)
     run = launched(job(tmp_path, vendor))
-    at_once = vendor.stock().jobs
+    at_once = vendor.state().jobs
     time.sleep(1.5)
     assert State.SUCCEEDED is run.refresh().wait(0.01).state
     surplus = told_of(run, vendor)
@@ -172,10 +172,10 @@ def test_a_create_call_that_arrives_after_the_settle_time_is_told_by_the_end(
     assert at_once == (0 if is_suffix_only(run) else 1)
 
 
-def told_of(run: Run, vendor: Playing) -> list[str]:
+def told_of(run: Run, vendor: ServedVendor) -> list[str]:
     """Return the surplus jobs of a run, each of which must be told, with what to do."""
     jobs = jobs_of(run)
-    assert vendor.stock().jobs == len(jobs)
+    assert vendor.state().jobs == len(jobs)
     surplus = [one for one in jobs if one != run.job_id]
     warnings = [str(one.data["text"]) for one in run.events() if one.kind == "warning"]
     for one in surplus:
@@ -198,27 +198,27 @@ def without_breaks(text: str) -> str:
 
 @pytest.mark.parametrize("fault", sorted(OF_VENDORS - {Fault.EXPIRED_KEY}))
 def test_a_fault_while_watching_is_waited_out(
-    vendor: Playing, fault: Fault, tmp_path: Path
+    vendor: ServedVendor, fault: Fault, tmp_path: Path
 ) -> None:
     run = launch(job(tmp_path, vendor))
-    vendor.server.spoil(fault, "GET", "", times=2)
+    vendor.server.inject_fault(fault, "GET", "", times=2)
     assert State.SUCCEEDED is run.wait(0.01).state
     losses = [event.data["step"] for event in run.events() if event.kind == "step"]
     assert sorted(set(losses)) == losses
 
 
 def test_a_key_that_expires_while_watching_ends_the_watch_and_not_the_run(
-    vendor: Playing, tmp_path: Path
+    vendor: ServedVendor, tmp_path: Path
 ) -> None:
     run = launch(job(tmp_path, vendor))
-    vendor.server.spoil(Fault.EXPIRED_KEY, "GET", "")
+    vendor.server.inject_fault(Fault.EXPIRED_KEY, "GET", "")
     with pytest.raises(BackendError, match=r"key|Sign in"):
         run.wait(0.01)
     assert State.SUCCEEDED is run.wait(0.01).state
 
 
-def test_an_expired_key_creates_nothing_and_says_so(vendor: Playing, tmp_path: Path) -> None:
-    vendor.server.spoil(Fault.EXPIRED_KEY, "POST", vendor.part.create, times=3)
+def test_an_expired_key_creates_nothing_and_says_so(vendor: ServedVendor, tmp_path: Path) -> None:
+    vendor.server.inject_fault(Fault.EXPIRED_KEY, "POST", vendor.setup.create, times=3)
     with pytest.raises(BackendError, match=r"key|Sign in") as told:
         launch(job(tmp_path, vendor))
     assert 401 == told.value.status
@@ -227,30 +227,30 @@ def test_an_expired_key_creates_nothing_and_says_so(vendor: Playing, tmp_path: P
     assert [] == jobs_of(run)
 
 
-def test_a_job_that_lists_show_late_is_adopted_once(vendor: Playing, tmp_path: Path) -> None:
-    conduct_of(vendor).list_lag_seconds = 0.7
-    conduct_of(vendor).lists_repeat = True
-    vendor.server.spoil(Fault.ERROR_AFTER, "POST", vendor.part.create)
+def test_a_job_that_lists_show_late_is_adopted_once(vendor: ServedVendor, tmp_path: Path) -> None:
+    behavior_of(vendor).list_lag_seconds = 0.7
+    behavior_of(vendor).lists_repeat = True
+    vendor.server.inject_fault(Fault.ERROR_AFTER, "POST", vendor.setup.create)
     run = launched(job(tmp_path, vendor))
-    conduct_of(vendor).list_lag_seconds = 0
+    behavior_of(vendor).list_lag_seconds = 0
     assert [run.job_id] == jobs_of(run)
 
 
-def test_an_unknown_state_is_kept_and_polled_on(vendor: Playing, tmp_path: Path) -> None:
+def test_an_unknown_state_is_kept_and_polled_on(vendor: ServedVendor, tmp_path: Path) -> None:
     run = launch(job(tmp_path, vendor))
-    conduct_of(vendor).state = "brand_new"
+    behavior_of(vendor).state = "brand_new"
     for _ in range(3):
         run.refresh()
     assert State.UNKNOWN is run.state
     assert "brand_new" in run.raw.lower()
-    conduct_of(vendor).state = None
+    behavior_of(vendor).state = None
     assert State.SUCCEEDED is run.wait(0.01).state
 
 
 def test_a_file_that_fails_validation_fails_the_run_in_the_vendors_words(
-    vendor: Playing, tmp_path: Path
+    vendor: ServedVendor, tmp_path: Path
 ) -> None:
-    conduct_of(vendor).rejects_files = "row 7 is not to our taste"
+    behavior_of(vendor).rejects_files = "row 7 is not to our taste"
     with pytest.raises(UnituneError, match="row 7 is not to our taste"):
         launch(job(tmp_path, vendor)).wait(0.01)
     (run,) = runs()
@@ -258,7 +258,7 @@ def test_a_file_that_fails_validation_fails_the_run_in_the_vendors_words(
     assert "row 7 is not to our taste" in str(run.error)
 
 
-def test_a_whole_run_succeeds_and_is_deleted(vendor: Playing, tmp_path: Path) -> None:
+def test_a_whole_run_succeeds_and_is_deleted(vendor: ServedVendor, tmp_path: Path) -> None:
     run = launch(job(tmp_path, vendor)).wait(0.01)
     assert State.SUCCEEDED is run.state
     assert run.model is not None
@@ -267,5 +267,5 @@ def test_a_whole_run_succeeds_and_is_deleted(vendor: Playing, tmp_path: Path) ->
     assert not any("file" in sentence for sentence in left), left
 
 
-def conduct_of(playing: Playing) -> Conduct:
-    return playing.server.vendor.conduct  # pyright: ignore[reportAttributeAccessIssue]
+def behavior_of(served: ServedVendor) -> ServerBehavior:
+    return served.server.vendor.behavior  # pyright: ignore[reportAttributeAccessIssue]

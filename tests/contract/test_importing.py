@@ -14,7 +14,7 @@ pytest.importorskip("together", reason="needs the vendors' extras")
 pytest.importorskip("google.genai", reason="needs the vendors' extras")
 pytest.importorskip("boto3", reason="needs the vendors' extras")
 
-from vendors.serving import PARTS, Playing, play
+from vendors.serving import VENDORS, ServedVendor, serve_vendor
 
 from unitune.backends.capabilities import ImportedJob
 from unitune.backends.protocol import State
@@ -25,13 +25,13 @@ from unitune.importers.vendor_jobs import ANSWERS, OLD_MODEL, import_job, record
 from unitune.job.contenders import Recorded, Tuned
 from unitune.job.job import Data, Job, Tuning
 from unitune.runs.run import Run, launch
-from unitune.testing.loopback import Conduct, Fault
+from unitune.testing.loopback import Fault, ServerBehavior
 from unitune_providers.openai.backend import OpenAIBackend
 
 ROWS = [
     {
         "messages": [
-            {"role": "system", "content": "Answer in one word."},
+            {"role": "system", "content": "VendorResponse in one word."},
             {"role": "user", "content": f"What is {number} and {number}? «ß»\n"},
             {"role": "assistant", "content": str(2 * number)},
         ]
@@ -40,25 +40,25 @@ ROWS = [
 ]
 
 
-@pytest.fixture(params=sorted(PARTS))
+@pytest.fixture(params=sorted(VENDORS))
 def vendor(
     request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> Iterator[Playing]:
+) -> Iterator[ServedVendor]:
     monkeypatch.setenv("UNITUNE_DIR", str(tmp_path / "home"))
-    conduct = Conduct(replies={row["messages"][1]["content"]: "old" for row in ROWS[:40]})
-    with play(request.param, conduct) as playing:
-        yield playing
+    behavior = ServerBehavior(replies={row["messages"][1]["content"]: "old" for row in ROWS[:40]})
+    with serve_vendor(request.param, behavior) as served:
+        yield served
 
 
 @pytest.fixture
-def old(vendor: Playing, tmp_path: Path) -> Run:
+def old(vendor: ServedVendor, tmp_path: Path) -> Run:
     """A training that is done; how it was launched does not matter to an import."""
     lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in ROWS)
     (tmp_path / "train.jsonl").write_text(lines, encoding="utf-8")
-    name = next(name for name, part in PARTS.items() if part is vendor.part)
+    name = next(name for name, part in VENDORS.items() if part is vendor.setup)
     job = Job(
         name="old",
-        model=vendor.part.model,
+        model=vendor.setup.model,
         backend=name,
         data=Data(train="train.jsonl", validation=None),
         tuning=Tuning(epochs=2),
@@ -104,8 +104,8 @@ def test_a_second_import_changes_nothing_and_other_files_are_left_alone(
     assert not (tmp_path / "moved" / "unitune.yaml").exists()
 
 
-def test_an_unknown_job_is_said_to_be_so(vendor: Playing, tmp_path: Path) -> None:
-    name = next(name for name, part in PARTS.items() if part is vendor.part)
+def test_an_unknown_job_is_said_to_be_so(vendor: ServedVendor, tmp_path: Path) -> None:
+    name = next(name for name, part in VENDORS.items() if part is vendor.setup)
     with pytest.raises(UnituneError, match="no-such-job"):
         import_job(f"{name}:no-such-job", tmp_path / "moved")
     assert not (tmp_path / "moved").exists()
@@ -129,34 +129,34 @@ def test_rows_that_cannot_be_read_are_named_and_nothing_is_written(
 
 @pytest.mark.parametrize("vendor", ["openai", "vertex"], indirect=True)
 def test_old_answers_are_kept_and_only_missing_ones_are_asked_again(
-    old: Run, vendor: Playing, tmp_path: Path
+    old: Run, vendor: ServedVendor, tmp_path: Path
 ) -> None:
     cases = list(load(tmp_path / "train.jsonl"))[:12]
     file = tmp_path / ANSWERS
     model = import_job(source(old), tmp_path / "moved").model
     assert model is not None
     questions = r"/chat/completions$|:generateContent$"
-    vendor.server.spoil(Fault.EXPIRED_KEY, "POST", questions, times=2)
+    vendor.server.inject_fault(Fault.EXPIRED_KEY, "POST", questions, times=2)
 
     failures = record_answers(model, cases, file)
     assert len(cases) - len(failures) == len(read_answers(file)) < len(cases)
-    asked = len(vendor.server.asked("POST", questions))
+    asked = len(vendor.server.received("POST", questions))
     assert [] == record_answers(model, cases, file)
 
     assert {"old"} == set(read_answers(file).values())
     assert {case.case_id for case in cases} == set(read_answers(file))
-    assert asked + len(failures) == len(vendor.server.asked("POST", questions))
+    assert asked + len(failures) == len(vendor.server.received("POST", questions))
 
 
 @pytest.mark.parametrize("vendor", ["openai", "vertex"], indirect=True)
 def test_a_rate_limit_is_waited_for_and_loses_no_old_answer(
-    old: Run, vendor: Playing, tmp_path: Path
+    old: Run, vendor: ServedVendor, tmp_path: Path
 ) -> None:
     cases = list(load(tmp_path / "train.jsonl"))[:12]
     model = import_job(source(old), tmp_path / "moved").model
     assert model is not None
     questions = r"/chat/completions$|:generateContent$"
-    vendor.server.spoil(Fault.RATE_LIMITED, "POST", questions, times=2)
+    vendor.server.inject_fault(Fault.RATE_LIMITED, "POST", questions, times=2)
 
     assert [] == record_answers(model, cases, tmp_path / ANSWERS)
     assert len(cases) == len(read_answers(tmp_path / ANSWERS))

@@ -22,7 +22,7 @@ pytest.importorskip("together", reason="needs the vendors' extras")
 pytest.importorskip("google.genai", reason="needs the vendors' extras")
 pytest.importorskip("boto3", reason="needs the vendors' extras")
 
-from vendors.serving import PARTS, Playing, play
+from vendors.serving import VENDORS, ServedVendor, serve_vendor
 from vendors.together import vendor as together
 
 from unitune.backends import registry
@@ -32,7 +32,7 @@ from unitune.job.job import Data, Job
 from unitune.planning.plan import plan
 from unitune.runs.run import Run, launch, runs
 from unitune.testing.contract import ROWS, ask
-from unitune.testing.loopback import Answer, Asked, Vendor
+from unitune.testing.loopback import Vendor, VendorRequest, VendorResponse
 from unitune_providers.vertex import cloud as vertex_cloud
 
 SECRETS = {
@@ -49,15 +49,15 @@ class Telltale:
 
     vendor: Vendor
     secret: str
-    refuses: Callable[[Asked], bool] = lambda _: False
+    refuses: Callable[[VendorRequest], bool] = lambda _: False
 
-    def answer(self, asked: Asked) -> Answer:
+    def answer(self, asked: VendorRequest) -> VendorResponse:
         if not self.refuses(asked):
             return self.vendor.answer(asked)
         words = f"Incorrect key provided: {self.secret}. It may not do this."
         told: JsonValue = {"message": words, "code": 401, "status": "UNAUTHENTICATED"}
         named = {"x-amzn-ErrorType": "AccessDeniedException"}
-        return Answer({"error": told, "message": words}, 401, named)
+        return VendorResponse({"error": told, "message": words}, 401, named)
 
 
 @dataclass
@@ -65,7 +65,7 @@ class Scene:
     """A vendor with a planted key, and everything that anybody was told."""
 
     name: str
-    playing: Playing
+    served: ServedVendor
     telltale: Telltale
     folder: Path
     told: list[str] = field(default_factory=list[str])
@@ -74,7 +74,7 @@ class Scene:
         (self.folder / "train.jsonl").write_text("".join(ROWS) * 20)
         return Job(
             name=name,
-            model=self.playing.part.model,
+            model=self.served.setup.model,
             backend=self.name,
             data=Data(train="train.jsonl"),
             folder=self.folder,
@@ -88,7 +88,7 @@ class Scene:
             self.told += [str(problem), repr(problem), *traceback.format_exception_only(problem)]
 
 
-@pytest.fixture(params=sorted(PARTS))
+@pytest.fixture(params=sorted(VENDORS))
 def scene(
     request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> Iterator[Scene]:
@@ -96,15 +96,15 @@ def scene(
     monkeypatch.setenv("UNITUNE_DIR", str(tmp_path / "home"))
     monkeypatch.setattr(together, "KEY", secret)
     monkeypatch.setattr(vertex_cloud, "STAND_IN_TOKEN", secret)
-    with play(name) as playing:
+    with serve_vendor(name) as served:
         monkeypatch.setenv("OPENAI_API_KEY", SECRETS["openai"])
         monkeypatch.setenv("TOGETHER_API_KEY", SECRETS["together"])
         monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRETS["bedrock"])
         if name in ("openai", "vertex"):
-            monkeypatch.setattr(playing.server.vendor, "key", secret)
-        telltale = Telltale(playing.server.vendor, secret)
-        playing.server.vendor = telltale
-        yield Scene(name, playing, telltale, tmp_path)
+            monkeypatch.setattr(served.server.vendor, "key", secret)
+        telltale = Telltale(served.server.vendor, secret)
+        served.server.vendor = telltale
+        yield Scene(name, served, telltale, tmp_path)
 
 
 def live(scene: Scene) -> Run:
@@ -113,7 +113,7 @@ def live(scene: Scene) -> Run:
     run = launch(scene.job("first"))
     scene.telltale.refuses = lambda asked: asked.method == "GET"
     scene.hear(run.refresh)
-    scene.hear(lambda: ask(registry.backend(scene.name), scene.playing.part.model))
+    scene.hear(lambda: ask(registry.backend(scene.name), scene.served.setup.model))
     scene.telltale.refuses = lambda _: False
     run.wait(0.01)
     scene.telltale.refuses = lambda _: True
@@ -121,7 +121,7 @@ def live(scene: Scene) -> Run:
     backend = registry.backend(scene.name)
     scene.hear(lambda: backend.find("r251125-abc-1", run.folder))
     scene.hear(lambda: backend.cancel(str(run.job_id)))
-    scene.hear(lambda: ask(backend, scene.playing.part.model))
+    scene.hear(lambda: ask(backend, scene.served.setup.model))
     scene.telltale.refuses = lambda _: False
     return run
 

@@ -12,7 +12,7 @@ from vendors.openai.vendor import KEY, OpenAIVendor
 from unitune.backends import registry
 from unitune.job.job import Tuning
 from unitune.testing.contract import ROWS, BackendContract
-from unitune.testing.loopback import Conduct, Server, serve
+from unitune.testing.loopback import Server, ServerBehavior, serve
 
 
 class TestOpenAIBackend(BackendContract):
@@ -28,7 +28,10 @@ class TestOpenAIBackend(BackendContract):
     @classmethod
     def server(cls) -> Iterator[Server]:
         """OpenAI on loopback, in the environment."""
-        with serve(OpenAIVendor(Conduct(steps=6))) as server, pytest.MonkeyPatch.context() as patch:
+        with (
+            serve(OpenAIVendor(ServerBehavior(steps=6))) as server,
+            pytest.MonkeyPatch.context() as patch,
+        ):
             patch.setenv("OPENAI_BASE_URL", f"{server.url}/v1")
             patch.setenv("OPENAI_API_KEY", KEY)
             registry.backend.cache_clear()

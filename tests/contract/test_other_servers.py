@@ -23,7 +23,7 @@ from unitune.backends.offer import Offer
 from unitune.backends.protocol import State
 from unitune.job.job import Data, Job
 from unitune.runs.run import launch
-from unitune.testing.loopback import Answer, Asked, Fault, Server, serve
+from unitune.testing.loopback import Fault, Server, VendorRequest, VendorResponse, serve
 
 CREATE = r"/fine_tuning/jobs$"
 NEITHER = ("metadata", "user_provided_suffix")
@@ -40,10 +40,10 @@ class Forgetful:
         self.vendor = OpenAIVendor()
         self.forgets = forgets
 
-    def answer(self, asked: Asked) -> Answer:
+    def answer(self, asked: VendorRequest) -> VendorResponse:
         if "metadata" in self.forgets:
             query = {name: told for name, told in asked.query.items() if "metadata" not in name}
-            asked = Asked(asked.method, asked.path, query, asked.headers, asked.body)
+            asked = VendorRequest(asked.method, asked.path, query, asked.headers, asked.body)
         answer = self.vendor.answer(asked)
         if isinstance(answer.content, dict):
             content = cast("dict[str, Any]", answer.content)
@@ -111,7 +111,7 @@ def test_a_create_call_without_an_answer_never_makes_two_jobs(
 ) -> None:
     vendor = Forgetful(*forgets)
     with served(vendor, monkeypatch) as server:
-        server.spoil(fault, "POST", CREATE)
+        server.inject_fault(fault, "POST", CREATE)
         run = launch(job(tmp_path, server, named_by, monkeypatch, first=0))
         made = 1 if fault is Fault.CUT else 0
         assert made == len(vendor.vendor.jobs)
@@ -140,7 +140,7 @@ def test_a_server_whose_list_has_shown_a_launch_key_is_searched_and_asked_again(
     vendor = Forgetful(*forgets)
     with served(vendor, monkeypatch) as server:
         launch(job(tmp_path, server, named_by, monkeypatch, first=0))
-        server.spoil(Fault.SERVER_ERROR, "POST", CREATE)
+        server.inject_fault(Fault.SERVER_ERROR, "POST", CREATE)
         run = launch(job(tmp_path, server, named_by, monkeypatch, first=100))
     assert state is run.state
     assert (2 if state is State.QUEUED else 1) == len(vendor.vendor.jobs)
@@ -151,7 +151,7 @@ def test_the_launch_key_is_the_suffix_wherever_the_server_is_not_openais(
 ) -> None:
     with served(Forgetful(), monkeypatch) as server:
         run = launch(job(tmp_path, server, "environment", monkeypatch, first=0))
-        (sent,) = server.asked("POST", CREATE)
+        (sent,) = server.received("POST", CREATE)
     assert (run.launch_key, {"unitune": run.launch_key}) == (
         sent.json["suffix"],
         sent.json["metadata"],

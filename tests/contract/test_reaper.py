@@ -22,7 +22,7 @@ pytest.importorskip("boto3", reason="needs the extra `bedrock`")
 
 from crash.postgres import STORES, a_store, the_server
 from served import at_the_vendor, trained, wait_until
-from vendors.serving import Playing, play
+from vendors.serving import ServedVendor, serve_vendor
 
 from unitune.errors import Busy, UnituneError, Unreachable
 from unitune.ledger import DeploymentRecord, Ledger
@@ -52,12 +52,12 @@ def store(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> It
 
 
 @pytest.fixture
-def vendor(store: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Playing]:
+def vendor(store: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[ServedVendor]:
     del store
     monkeypatch.setenv("UNITUNE_DIR", str(tmp_path / "home"))
     monkeypatch.setattr(deployment, "POLL_SECONDS", 0.01)
-    with play("bedrock") as playing:
-        yield playing
+    with serve_vendor("bedrock") as served:
+        yield served
 
 
 @pytest.fixture
@@ -88,7 +88,7 @@ def note_reaper(folder: Path, deployment_id: str) -> Holder:
 
 
 @pytest.fixture
-def run(vendor: Playing, tmp_path: Path) -> Run:
+def run(vendor: ServedVendor, tmp_path: Path) -> Run:
     return trained(vendor, tmp_path)
 
 
@@ -250,7 +250,7 @@ def test_a_clock_that_is_set_takes_nothing_down_and_leaves_nothing_standing(
 
 
 def test_of_two_deploys_at_once_one_is_told_that_it_lost(
-    run: Run, vendor: Playing, monkeypatch: pytest.MonkeyPatch
+    run: Run, vendor: ServedVendor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     planned, meet = deploying._planned, threading.Barrier(2)
     left: list[str] = []
@@ -279,7 +279,7 @@ def test_of_two_deploys_at_once_one_is_told_that_it_lost(
     (lost,) = (one for one in told if isinstance(one, Busy))
     assert "damaged" not in str(lost)
     assert [won] == left == [one.id for one in deployments()]
-    assert 1 == len(vendor.server.asked("POST", DELETE))
+    assert 1 == len(vendor.server.received("POST", DELETE))
 
 
 @on_sqlite
@@ -288,7 +288,7 @@ def test_of_two_deploys_at_once_one_is_told_that_it_lost(
     "forged", [{"ref": "arn:aws:bedrock:::x/PRODUCTION"}, {"name": "production"}], ids=str
 )
 def test_what_this_ledger_is_not_seen_to_have_put_up_is_left_alone(
-    run: Run, vendor: Playing, caplog: pytest.LogCaptureFixture, forged: dict[str, str]
+    run: Run, vendor: ServedVendor, caplog: pytest.LogCaptureFixture, forged: dict[str, str]
 ) -> None:
     made = deploy(run, seconds=3600)
     if "name" in forged:
@@ -298,18 +298,18 @@ def test_what_this_ledger_is_not_seen_to_have_put_up_is_left_alone(
     change(made, **forged, until=0.0)
     (one,) = deployments()
     assert one.stands
-    assert [] == vendor.server.asked("DELETE", "")
+    assert [] == vendor.server.received("DELETE", "")
     assert "not seen to be one that this ledger has put up" in caplog.text
 
 
 @on_sqlite
 @pytest.mark.usefixtures("no_reaper")
-def test_what_is_gone_at_the_vendor_is_written_down_as_gone(run: Run, vendor: Playing) -> None:
+def test_what_is_gone_at_the_vendor_is_written_down_as_gone(run: Run, vendor: ServedVendor) -> None:
     made = deploy(run, seconds=3600)
     deploying.host_of(run.backend_name).undeploy(str(record_of(made).ref))
     change(made, until=0.0)
     assert not deployments()[0].stands
-    assert 1 == len(vendor.server.asked("DELETE", ""))
+    assert 1 == len(vendor.server.received("DELETE", ""))
 
 
 @on_sqlite
@@ -358,7 +358,7 @@ def test_of_what_another_machine_has_put_up_nothing_is_said(run: Run) -> None:
 @on_sqlite
 @pytest.mark.usefixtures("no_reaper")
 def test_what_comes_up_after_its_time_is_taken_down_again(
-    run: Run, vendor: Playing, monkeypatch: pytest.MonkeyPatch
+    run: Run, vendor: ServedVendor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real = type(deploying.host_of("bedrock")).deploy
 

@@ -14,7 +14,7 @@ from vendors.together.vendor import KEY, TogetherVendor
 
 from unitune.backends import registry
 from unitune.testing.contract import BackendContract
-from unitune.testing.loopback import Conduct, Server, serve
+from unitune.testing.loopback import Server, ServerBehavior, serve
 from unitune_providers.together import endpoints as together_endpoints
 from unitune_providers.together import files as together_files
 
@@ -31,7 +31,10 @@ class TestTogether(BackendContract):
     @classmethod
     def server(cls) -> Iterator[Server]:
         """Together on loopback, in the environment."""
-        with serve(TogetherVendor(Conduct())) as server, pytest.MonkeyPatch.context() as patch:
+        with (
+            serve(TogetherVendor(ServerBehavior())) as server,
+            pytest.MonkeyPatch.context() as patch,
+        ):
             patch.setenv("TOGETHER_BASE_URL", server.url)
             patch.setenv("TOGETHER_API_KEY", KEY)
             patch.setattr(together_files, "LOOK_SECONDS", 0.001)

@@ -16,7 +16,7 @@ from vendors.vertex.vendor import VertexVendor, environment
 from unitune.backends import registry
 from unitune.job.job import Tuning
 from unitune.testing.contract import COLOURS, BackendContract
-from unitune.testing.loopback import Conduct, Server, serve
+from unitune.testing.loopback import Server, ServerBehavior, serve
 
 
 def wire_row(thing: str, colour: str) -> str:
@@ -38,8 +38,8 @@ class TestVertex(BackendContract):
     @classmethod
     def server(cls) -> Iterator[Server]:
         """Vertex AI and Cloud Storage on loopback, in the environment."""
-        conduct = Conduct(replies={"What is the colour of snow?": "white"})
-        with serve(VertexVendor(conduct)) as server, pytest.MonkeyPatch.context() as patch:
+        behavior = ServerBehavior(replies={"What is the colour of snow?": "white"})
+        with serve(VertexVendor(behavior)) as server, pytest.MonkeyPatch.context() as patch:
             for name, value in environment(server.url).items():
                 patch.setenv(name, value)
             registry.backend.cache_clear()

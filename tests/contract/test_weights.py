@@ -12,7 +12,7 @@ import pytest
 pytest.importorskip("openai", reason="needs the vendors' extras")
 pytest.importorskip("together", reason="needs the vendors' extras")
 
-from vendors.serving import PARTS, Playing, play
+from vendors.serving import VENDORS, ServedVendor, serve_vendor
 
 from unitune.cli import main as cli
 from unitune.job.job import Data, Job
@@ -24,15 +24,15 @@ Say = Callable[..., str]
 @pytest.fixture(params=["openai", "together", "bedrock"])
 def vendor(
     request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> Iterator[Playing]:
+) -> Iterator[ServedVendor]:
     monkeypatch.setenv("UNITUNE_DIR", str(tmp_path / "home"))
     monkeypatch.setenv("COLUMNS", "200")
-    with play(request.param) as playing:
-        yield playing
+    with serve_vendor(request.param) as served:
+        yield served
 
 
 @pytest.fixture
-def run(vendor: Playing, tmp_path: Path) -> Run:
+def run(vendor: ServedVendor, tmp_path: Path) -> Run:
     rows = [
         {
             "messages": [
@@ -44,10 +44,10 @@ def run(vendor: Playing, tmp_path: Path) -> Run:
     ]
     lines = "".join(json.dumps(row) + "\n" for row in rows)
     (tmp_path / "train.jsonl").write_text(lines, encoding="utf-8")
-    name = next(name for name, part in PARTS.items() if part is vendor.part)
+    name = next(name for name, part in VENDORS.items() if part is vendor.setup)
     job = Job(
         name="weights",
-        model=vendor.part.model,
+        model=vendor.setup.model,
         backend=name,
         data=Data(train="train.jsonl"),
         folder=tmp_path,

@@ -21,7 +21,7 @@ from hostile.values import BODIES, Edit, as_json, as_json_lines, changed, edits,
 from hypothesis import strategies as st
 from sparse_vendors import STAGES
 
-from unitune.testing.loopback import Answer, Asked, Server, Vendor, serve
+from unitune.testing.loopback import Server, Vendor, VendorRequest, VendorResponse, serve
 
 STATUSES = (
     200,
@@ -109,7 +109,7 @@ class Change:
     status: int | None = None
     headers: Mapping[str, str] = field(default_factory=dict[str, str])
 
-    def apply(self, answer: Answer) -> Answer:
+    def apply(self, answer: VendorResponse) -> VendorResponse:
         """Return the answer as it is sent."""
         content: Any = answer.content if self.body is None else self.body
         if self.edits and isinstance(content, bytes) and content[:1] in (b"{", b"["):
@@ -143,7 +143,7 @@ class Changed:
     armed: bool = False
     seen: int = 0
 
-    def answer(self, asked: Asked) -> Answer:
+    def answer(self, asked: VendorRequest) -> VendorResponse:
         """Let the vendor answer, and change what it says."""
         answer = self.vendor.answer(asked)
         if not self.armed:
@@ -288,18 +288,20 @@ def backends(draw: st.DrawFn, only: str | None = None, scene: int | None = None)
 class ChatServer:
     """A server that speaks chat completions and embeddings."""
 
-    def answer(self, asked: Asked) -> Answer:
-        """Answer anything."""
+    def answer(self, asked: VendorRequest) -> VendorResponse:
+        """VendorResponse anything."""
         if asked.path.endswith("/embeddings"):
             given = asked.json.get("input", [])
             data = [{"index": at, "embedding": [1.0, 0.5]} for at in range(len(given))]
-            return Answer(cast("Any", {"data": data, "usage": {"prompt_tokens": 3}}))
+            return VendorResponse(cast("Any", {"data": data, "usage": {"prompt_tokens": 3}}))
         call = {"id": "1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
         message = {"role": "assistant", "content": "Paris 1", "tool_calls": [call]}
         usage = {"prompt_tokens": 3, "completion_tokens": 4}
         usage |= cast("Any", {"completion_tokens_details": {"reasoning_tokens": 1}})
         choice = {"index": 0, "message": message, "finish_reason": "stop"}
-        return Answer(cast("Any", {"id": "x", "model": "m", "choices": [choice], "usage": usage}))
+        return VendorResponse(
+            cast("Any", {"id": "x", "model": "m", "choices": [choice], "usage": usage})
+        )
 
 
 @contextmanager

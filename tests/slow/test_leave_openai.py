@@ -25,7 +25,7 @@ from openai import OpenAI
 from vendors.openai.vendor import KEY, OpenAIVendor
 
 from unitune.data.load import load
-from unitune.testing.loopback import Conduct, Server, serve
+from unitune.testing.loopback import Server, ServerBehavior, serve
 
 pytestmark = pytest.mark.slow
 
@@ -71,7 +71,7 @@ def place(
         case.prompt[-1].text: case.answer or "" if number % 10 < RIGHT_OF_TEN else "{}"
         for number, case in cases
     }
-    with serve(OpenAIVendor(Conduct(replies=replies))) as server:
+    with serve(OpenAIVendor(ServerBehavior(replies=replies))) as server:
         yield Place(
             folder,
             server,
@@ -130,13 +130,13 @@ def test_the_walk_ends_with_the_gate_met(place: Place) -> None:
 
 
 def test_the_same_import_again_asks_the_old_model_nothing(place: Place) -> None:
-    before = len(place.server.asked("POST", "/chat/completions$"))
+    before = len(place.server.received("POST", "/chat/completions$"))
     (place.folder / "moved" / "unitune.yaml").unlink(missing_ok=True)
 
     again = place.run(COMMANDS[0])
 
     assert 0 == again.returncode, again.stderr
-    assert before == len(place.server.asked("POST", "/chat/completions$"))
+    assert before == len(place.server.received("POST", "/chat/completions$"))
 
 
 def test_the_imported_job_has_the_settings_of_the_old_one(place: Place) -> None:

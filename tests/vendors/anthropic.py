@@ -1,10 +1,10 @@
 """Anthropic on loopback: messages, counts of their tokens, and batches of messages.
 
-    with serve(AnthropicVendor(conduct)) as server:
+    with serve(AnthropicVendor(behavior)) as server:
         monkeypatch.setenv("ANTHROPIC_BASE_URL", server.url)
         monkeypatch.setenv("ANTHROPIC_API_KEY", KEY)
 
-All Claudes answer the same way (`Conduct`), alone and in a batch; a question in `refused` is
+All Claudes answer the same way (`ServerBehavior`), alone and in a batch; a question in `refused` is
 refused as Claude's classifiers do, and the models that take no temperature say so.
 """
 
@@ -21,7 +21,7 @@ from typing import Any, cast
 
 from pydantic import JsonValue
 
-from unitune.testing.loopback import UNREADABLE, Answer, Asked, Conduct
+from unitune.testing.loopback import UNREADABLE, ServerBehavior, VendorRequest, VendorResponse
 from unitune.testing.omissions import thinned
 from vendors import shapes
 
@@ -96,25 +96,25 @@ class AnthropicVendor:
     """Anthropic, with one key.
 
     Args:
-        conduct: How it behaves; a batch is done after `queued_polls` looks.
+        behavior: How it behaves; a batch is done after `queued_polls` looks.
         refused: Questions that are refused.
         expires: Questions that a batch does not come to within its day.
     """
 
     def __init__(
         self,
-        conduct: Conduct | None = None,
+        behavior: ServerBehavior | None = None,
         refused: frozenset[str] = frozenset(),
         expires: frozenset[str] = frozenset(),
     ) -> None:
-        self.conduct = conduct or Conduct()
+        self.behavior = behavior or ServerBehavior()
         self.refused = refused
         self.expires = expires
         self.batches: dict[str, Batch] = {}
         self._numbers = itertools.count(1)
         self._lists = 0
 
-    def answer(self, asked: Asked) -> Answer:
+    def answer(self, asked: VendorRequest) -> VendorResponse:
         """Answer a request, changing state as Anthropic would."""
         headers = {"request-id": self._id("req")}
         try:
@@ -124,10 +124,10 @@ class AnthropicVendor:
             return _refused(refusal, headers)
         except UNREADABLE as problem:
             return _refused(Refusal(400, f"invalid request: {problem}"), headers)
-        answer = Answer(content, 200, headers)
-        return thinned(self.conduct.omits, answer, asked, shapes.anthropic)
+        answer = VendorResponse(content, 200, headers)
+        return thinned(self.behavior.omits, answer, asked, shapes.anthropic)
 
-    def _content(self, asked: Asked) -> JsonValue | bytes:
+    def _content(self, asked: VendorRequest) -> JsonValue | bytes:
         place, method = asked.path.removeprefix("/v1/messages"), asked.method
         if method == "POST" and place in ("", "/count_tokens"):
             return self._count(asked.json) if place else self._message(asked.json)
@@ -158,7 +158,9 @@ class AnthropicVendor:
         question = _texts(request["messages"][-1]["content"])
         refused = question in self.refused
         words = (
-            [] if refused else self.conduct.replies.get(question, self.conduct.otherwise).split(" ")
+            []
+            if refused
+            else self.behavior.replies.get(question, self.behavior.otherwise).split(" ")
         )
         said = words[: request["max_tokens"]]
         text, cut = " ".join(said), len(said) < len(words)
@@ -189,7 +191,7 @@ class AnthropicVendor:
         _check_request({**request, "max_tokens": 1})
         return {"input_tokens": _input_tokens(request)}
 
-    def _create(self, asked: Asked) -> dict[str, JsonValue]:
+    def _create(self, asked: VendorRequest) -> dict[str, JsonValue]:
         requests: list[Mapping[str, Any]] = asked.json.get("requests", [])
         names = [str(one.get("custom_id", "")) for one in requests]
         if not requests or len(set(names)) < len(names):
@@ -201,18 +203,18 @@ class AnthropicVendor:
         self.batches[batch.id] = batch
         return self._told(batch, asked)
 
-    def _list(self, asked: Asked) -> dict[str, JsonValue]:
+    def _list(self, asked: VendorRequest) -> dict[str, JsonValue]:
         """Return a page of batches, the newest first."""
-        lag = self.conduct.list_lag_seconds
+        lag = self.behavior.list_lag_seconds
         shown = [one for one in self.batches.values() if time.time() - one.created >= lag]
         shown.reverse()
         after = asked.first("after_id")
         start = 1 + [one.id for one in shown].index(after) if after else 0
         end = start + asked.number("limit", 20)
-        page = shown[max(0, start - self.conduct.lists_repeat) : end]
+        page = shown[max(0, start - self.behavior.lists_repeat) : end]
         last = page[-1].id if page else None
         self._lists += 1
-        if self.conduct.lists_repeat and self._lists % 2:
+        if self.behavior.lists_repeat and self._lists % 2:
             page.reverse()
         return {
             "data": [self._told(one, asked) for one in page],
@@ -221,12 +223,12 @@ class AnthropicVendor:
             "last_id": last,
         }
 
-    def _told(self, batch: Batch, asked: Asked) -> dict[str, JsonValue]:
+    def _told(self, batch: Batch, asked: VendorRequest) -> dict[str, JsonValue]:
         ended = self._ended(batch)
         results = [self._result(one, batch)["type"] for one in batch.requests] if ended else []
         kinds = ("succeeded", "errored", "canceled", "expired")
         counts: dict[str, JsonValue] = {kind: results.count(kind) for kind in kinds}
-        working = "canceling" if batch.cancelled else self.conduct.state or "in_progress"
+        working = "canceling" if batch.cancelled else self.behavior.state or "in_progress"
         address = f"http://{asked.headers['host']}/v1/messages/batches/{batch.id}"
         return {
             "id": batch.id,
@@ -262,17 +264,19 @@ class AnthropicVendor:
             return {"type": "errored", "error": refusal.content}
 
     def _ended(self, batch: Batch) -> bool:
-        return batch.looks > self.conduct.queued_polls
+        return batch.looks > self.behavior.queued_polls
 
     def _id(self, kind: str) -> str:
         return f"{kind}_{next(self._numbers):024d}"
 
 
-def _refused(refusal: Refusal, headers: Mapping[str, str]) -> Answer:
-    return Answer({**refusal.content, "request_id": headers["request-id"]}, refusal.status, headers)
+def _refused(refusal: Refusal, headers: Mapping[str, str]) -> VendorResponse:
+    return VendorResponse(
+        {**refusal.content, "request_id": headers["request-id"]}, refusal.status, headers
+    )
 
 
-def _check_headers(asked: Asked) -> None:
+def _check_headers(asked: VendorRequest) -> None:
     bearer = asked.headers.get("authorization") == f"Bearer {KEY}"
     if asked.headers.get("x-api-key") != KEY and not bearer:
         raise Refusal(401, "invalid x-api-key")

@@ -14,7 +14,7 @@ from urllib.parse import urlencode
 
 from pydantic import JsonValue
 
-from unitune.testing.loopback import Answer, Asked
+from unitune.testing.loopback import VendorRequest, VendorResponse
 
 Item = dict[str, JsonValue]
 RETAIL_PATH = "/api/retail/prices"
@@ -36,11 +36,13 @@ class RetailPrices:
     page: int = 100
     elsewhere: str | None = None
 
-    def answer(self, asked: Asked) -> Answer:
+    def answer(self, asked: VendorRequest) -> VendorResponse:
         """Answer a request for a page."""
         wanted = FILTER.fullmatch(asked.first("$filter") or "")
         if asked.method != "GET" or asked.path != RETAIL_PATH or wanted is None:
-            return Answer({"Error": {"Code": "BadRequest", "Message": "Invalid OData"}}, 400)
+            return VendorResponse(
+                {"Error": {"Code": "BadRequest", "Message": "Invalid OData"}}, 400
+            )
         found = [item for item in self.items if str(item["productName"]).startswith(wanted[1])]
         start = int(asked.first("$skip") or 0)
         rest = start + self.page
@@ -52,9 +54,9 @@ class RetailPrices:
             "NextPageLink": self._next(asked, rest) if rest < len(found) else None,
             "Count": len(found[start:rest]),
         }
-        return Answer(content)
+        return VendorResponse(content)
 
-    def _next(self, asked: Asked, start: int) -> str:
+    def _next(self, asked: VendorRequest, start: int) -> str:
         here = self.elsewhere or f"http://{asked.headers['host']}"
         query = {name: values[0] for name, values in asked.query.items()} | {"$skip": str(start)}
         return f"{here}{RETAIL_PATH}?{urlencode(query)}"
@@ -70,8 +72,8 @@ class HardwareList:
 
     machines: Sequence[Item]
 
-    def answer(self, asked: Asked) -> Answer:
+    def answer(self, asked: VendorRequest) -> VendorResponse:
         """Answer a request for the list."""
         if asked.method != "GET" or asked.path != HARDWARE_PATH:
-            return Answer({"error": "Not found"}, 404)
-        return Answer(cast("JsonValue", list(self.machines)))
+            return VendorResponse({"error": "Not found"}, 404)
+        return VendorResponse(cast("JsonValue", list(self.machines)))

@@ -1,7 +1,7 @@
 """All vendors by name: `play` serves one on loopback and leads its backend there.
 
 For tests and benchmarks that go through every hosted backend. What a vendor needs around it (a key,
-a bucket, a small base model, its wire path of the create call) stands in `Part`.
+a bucket, a small base model, its wire path of the create call) stands in `VendorSetup`.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from typing import cast
 from unittest.mock import patch
 
 from unitune.backends import registry
-from unitune.testing.kills import Stock
-from unitune.testing.loopback import Conduct, Server, serve
+from unitune.testing.kills import VendorState
+from unitune.testing.loopback import Server, ServerBehavior, serve
 from unitune_providers.vertex.cloud import Patience
 from vendors.bedrock import vendor as bedrock
 from vendors.bedrock.storage import S3Storage, s3_storage
@@ -25,7 +25,7 @@ from vendors.vertex import vendor as vertex
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class VendorSetup:
     """A vendor that can be played.
 
     Args:
@@ -33,117 +33,117 @@ class Part:
         create: Regular expression of the path of its create call, a POST.
         waits: How long its backend waits for a vendor that is this near: values by module and name.
         open: Serves it, and returns the environment in which its backend finds it.
-        stock: Counts what the vendor has.
+        state: Counts what the vendor has.
     """
 
     model: str
     create: str
     waits: Mapping[str, object]
-    open: Callable[[ExitStack, Conduct], tuple[Server, dict[str, str]]]
-    stock: Callable[[Server], Stock]
+    open: Callable[[ExitStack, ServerBehavior], tuple[Server, dict[str, str]]]
+    state: Callable[[Server], VendorState]
 
 
 @dataclass(frozen=True, slots=True)
-class Playing:
+class ServedVendor:
     """A vendor that is being played."""
 
-    part: Part
+    setup: VendorSetup
     server: Server
 
-    def stock(self) -> Stock:
+    def state(self) -> VendorState:
         """Count the vendor's jobs and files in its own books."""
-        return self.part.stock(self.server)
+        return self.setup.state(self.server)
 
 
 @contextmanager
-def play(name: str, conduct: Conduct | None = None) -> Generator[Playing]:
+def serve_vendor(name: str, behavior: ServerBehavior | None = None) -> Generator[ServedVendor]:
     """Serve a vendor while the body runs, with this process's environment leading there.
 
     Args:
         name: A backend's: openai, together, vertex or bedrock.
-        conduct: How it behaves.
+        behavior: How it behaves.
     """
-    part = PARTS[name]
+    setup = VENDORS[name]
     with ExitStack() as stack:
-        server, environment = part.open(stack, conduct or Conduct())
+        server, environment = setup.open(stack, behavior or ServerBehavior())
         stack.enter_context(patch.dict(os.environ, environment))
-        for place, value in part.waits.items():
+        for place, value in setup.waits.items():
             stack.enter_context(patch(f"unitune_providers.{place}", value))
         registry.backend.cache_clear()
         stack.callback(registry.backend.cache_clear)
-        yield Playing(part, server)
+        yield ServedVendor(setup, server)
 
 
-def _openai(stack: ExitStack, conduct: Conduct) -> tuple[Server, dict[str, str]]:
-    server = stack.enter_context(serve(openai.OpenAIVendor(conduct)))
+def _openai(stack: ExitStack, behavior: ServerBehavior) -> tuple[Server, dict[str, str]]:
+    server = stack.enter_context(serve(openai.OpenAIVendor(behavior)))
     # In its own place: of any other address it is not known whether it keeps metadata.
     stack.enter_context(patch("unitune_providers.openai.backend.OPENAI_URL", f"{server.url}/v1"))
     return server, {"OPENAI_BASE_URL": f"{server.url}/v1", "OPENAI_API_KEY": openai.KEY}
 
 
-def _together(stack: ExitStack, conduct: Conduct) -> tuple[Server, dict[str, str]]:
-    server = stack.enter_context(serve(together.TogetherVendor(conduct)))
+def _together(stack: ExitStack, behavior: ServerBehavior) -> tuple[Server, dict[str, str]]:
+    server = stack.enter_context(serve(together.TogetherVendor(behavior)))
     return server, {"TOGETHER_BASE_URL": server.url, "TOGETHER_API_KEY": together.KEY}
 
 
-def _vertex(stack: ExitStack, conduct: Conduct) -> tuple[Server, dict[str, str]]:
-    server = stack.enter_context(serve(vertex.VertexVendor(conduct)))
+def _vertex(stack: ExitStack, behavior: ServerBehavior) -> tuple[Server, dict[str, str]]:
+    server = stack.enter_context(serve(vertex.VertexVendor(behavior)))
     return server, vertex.environment(server.url)
 
 
-def _bedrock(stack: ExitStack, conduct: Conduct) -> tuple[Server, dict[str, str]]:
+def _bedrock(stack: ExitStack, behavior: ServerBehavior) -> tuple[Server, dict[str, str]]:
     storage = stack.enter_context(s3_storage(bedrock.BUCKET))
-    server = stack.enter_context(serve(bedrock.BedrockVendor(storage, conduct)))
+    server = stack.enter_context(serve(bedrock.BedrockVendor(storage, behavior)))
     return server, bedrock.environment(server.url, storage.url)
 
 
-def _openai_stock(server: Server) -> Stock:
+def _openai_state(server: Server) -> VendorState:
     vendor = cast("openai.OpenAIVendor", server.vendor)
-    return Stock(len(vendor.jobs), len(vendor.files.stored))
+    return VendorState(len(vendor.jobs), len(vendor.files.stored))
 
 
-def _together_stock(server: Server) -> Stock:
+def _together_state(server: Server) -> VendorState:
     vendor = cast("together.TogetherVendor", server.vendor)
-    return Stock(len(vendor.jobs.all), len(vendor.files.all))
+    return VendorState(len(vendor.jobs.all), len(vendor.files.all))
 
 
-def _vertex_stock(server: Server) -> Stock:
+def _vertex_state(server: Server) -> VendorState:
     vendor = cast("vertex.VertexVendor", server.vendor)
-    return Stock(len(vendor.jobs), len(vendor.storage.objects))
+    return VendorState(len(vendor.jobs), len(vendor.storage.objects))
 
 
-def _bedrock_stock(server: Server) -> Stock:
+def _bedrock_state(server: Server) -> VendorState:
     vendor = cast("bedrock.BedrockVendor", server.vendor)
-    return Stock(len(vendor.jobs), cast("S3Storage", vendor.storage).count(bedrock.BUCKET))
+    return VendorState(len(vendor.jobs), cast("S3Storage", vendor.storage).count(bedrock.BUCKET))
 
 
-PARTS = {
-    "openai": Part(
+VENDORS = {
+    "openai": VendorSetup(
         model="gpt-4.1-mini-2025-04-14",
         create=r"/fine_tuning/jobs$",
         waits={},
         open=_openai,
-        stock=_openai_stock,
+        state=_openai_state,
     ),
-    "together": Part(
+    "together": VendorSetup(
         model="Qwen/Qwen3-8B",
         create=r"/fine-tunes$",
         waits={"together.files.LOOK_SECONDS": 0.001, "together.endpoints.LOOK_SECONDS": 0.001},
         open=_together,
-        stock=_together_stock,
+        state=_together_state,
     ),
-    "vertex": Part(
+    "vertex": VendorSetup(
         model="gemini-3.5-flash-lite",
         create=r"/tuningJobs$",
         waits={"vertex.cloud.PATIENCE": Patience(2.0, 2, 0.01, 5.0, 5.0, 0.01)},
         open=_vertex,
-        stock=_vertex_stock,
+        state=_vertex_state,
     ),
-    "bedrock": Part(
+    "bedrock": VendorSetup(
         model="amazon.nova-micro-v1:0:128k",
         create=r"/model-customization-jobs$",
         waits={},
         open=_bedrock,
-        stock=_bedrock_stock,
+        state=_bedrock_state,
     ),
 }

@@ -1,6 +1,6 @@
 """What each vendor's answers look like, by its own SDK: which fields they may leave out.
 
-Read when a server is to leave fields out (`Conduct.omits`), since the types of the SDKs are large.
+Read when a server is to leave fields out (`ServerBehavior.omits`): the SDKs' types are large.
 Bedrock's operations, paths and answers all come from the description inside botocore.
 """
 

@@ -132,7 +132,7 @@ class Calibrates(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Piece:
+class MaskedToken:
     """A token of a training row, or a text that stands for several.
 
     Args:
@@ -147,10 +147,10 @@ class Piece:
 
 
 @runtime_checkable
-class Masks(Protocol):
+class ShowsLossMask(Protocol):
     """A backend that trains here, and can show what it learns of a row."""
 
-    def mask(self, job: Job, example: Example) -> tuple[Piece, ...]:
+    def loss_mask(self, job: Job, example: Example) -> tuple[MaskedToken, ...]:
         """Return the tokens of a row as the training sees them.
 
         Raises:
@@ -187,16 +187,16 @@ class Stores(Protocol):
 
 
 @runtime_checkable
-class Diagnoses(Protocol):
+class ReportsEnvironment(Protocol):
     """A backend that can say what it found on this machine."""
 
-    def diagnose(self) -> dict[str, str]:
+    def report_environment(self) -> dict[str, str]:
         """Return facts by name for `unitune doctor`, e.g. device, threads, memory."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
-class Page:
+class JobPage:
     """One page of a backend's list of jobs.
 
     Args:
@@ -209,10 +209,10 @@ class Page:
 
 
 @runtime_checkable
-class Surveys(Protocol):
+class ListsJobs(Protocol):
     """A backend that lists many jobs in one request, so that one process can watch thousands."""
 
-    def survey(self, cursor: str) -> Page:
+    def list_jobs(self, cursor: str) -> JobPage:
         """Return one page of jobs with their states, the newest first.
 
         Args:
@@ -244,7 +244,7 @@ class Deletes(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Deployed:
+class DeploymentStatus:
     """How a deployment stands.
 
     Args:
@@ -277,13 +277,13 @@ class Deploys(Protocol):
         """Return the backend's id of the deployment of this name; None where there is none."""
         ...
 
-    def deployed(self, ref: str, model: TunedModel) -> Deployed:
+    def deployment_status(self, ref: str, model: TunedModel) -> DeploymentStatus:
         """Return how a deployment stands; one that is not there is gone.
 
         Args:
             ref: As `deploy` returned it.
-            model: What a run left behind, or the `Deployed.model` of an earlier look, which must
-                come back as it was.
+            model: What a run left behind, or the `DeploymentStatus.model` of an earlier look, which
+                must come back as it was.
         """
         ...
 
@@ -293,10 +293,10 @@ class Deploys(Protocol):
 
 
 @runtime_checkable
-class Switches(Protocol):
+class SwapsModel(Protocol):
     """A backend that can put another model behind a deployment that stands."""
 
-    def switch(self, ref: str, model: TunedModel) -> None:
+    def swap_model(self, ref: str, model: TunedModel) -> None:
         """Let a live deployment answer with another tuned model."""
         ...
 
@@ -368,10 +368,10 @@ class Checkpoints(Protocol):
 
 
 @runtime_checkable
-class Vets(Protocol):
+class ValidatesOptions(Protocol):
     """A backend with rules for a job that its offer cannot say, such as its own options."""
 
-    def vet(self, job: Job) -> None:
+    def validate_options(self, job: Job) -> None:
         """Refuse a job that could not be created; asks nobody, and needs no key.
 
         Raises:
@@ -415,7 +415,7 @@ class CountsTokens(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class PricesTold:
+class PriceUpdate:
     """What a vendor says of its own prices, limits and dates.
 
     Args:
@@ -436,7 +436,7 @@ class RefreshesPrices(Protocol):
     A backend may be one, and a vendor without a backend may have one.
     """
 
-    def tell_prices(self, offer: Offer, day: date) -> PricesTold:
+    def read_prices(self, offer: Offer, day: date) -> PriceUpdate:
         """Ask the vendor; called only when the user asks for a refresh.
 
         Args:

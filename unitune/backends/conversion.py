@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pydantic_core import to_json
 
 from unitune.backends import registry
-from unitune.backends.formats import CannotCarry, Format, WireRow
+from unitune.backends.formats import Format, UnrepresentableRow, WireRow
 from unitune.data.dataset import Dataset, Row
 from unitune.data.load import read, read_records
 from unitune.data.records import Record
@@ -58,7 +58,7 @@ def wire_lines(dataset: Dataset, format_name: str | None) -> Iterator[str | Find
     for row in dataset.rows:
         try:
             yield _line(form.encode(row.example)) + "\n"
-        except CannotCarry as problem:
+        except UnrepresentableRow as problem:
             yield _cannot_carry(form, problem).at(file=dataset.name, line=row.line)
 
 
@@ -123,7 +123,7 @@ def _encoded(
         return item
     try:
         row = form.encode(item.example)
-    except CannotCarry as problem:
+    except UnrepresentableRow as problem:
         return _cannot_carry(form, problem).at(file=str(path), line=item.line)
     left_out = tuple(key for key in item.example.beside if key not in row)
     return Converted(item.line, _line(row), left_out)
@@ -136,7 +136,7 @@ def _decoded(
         return item
     try:
         return Converted(item.line, form.decode(item.value).line)
-    except CannotCarry as problem:
+    except UnrepresentableRow as problem:
         found = error(
             "cannot-read",
             f"this is no row of {form.name} that can be read: {problem}.",
@@ -145,7 +145,7 @@ def _decoded(
         return found.at(file=str(path), line=item.line)
 
 
-def _cannot_carry(form: Format, problem: CannotCarry) -> Finding:
+def _cannot_carry(form: Format, problem: UnrepresentableRow) -> Finding:
     return error(
         "cannot-carry",
         f"{form.name} cannot carry this row: {problem}.",

@@ -1,7 +1,7 @@
 """Wire formats: a vendor's rows as pure functions, found by name without the vendor's SDK.
 
-A `Format` turns one canonical row into one of the vendor's and back. What a row says and the format
-cannot carry raises `CannotCarry`, so that nothing is lost silently; the caller names the line.
+A `Format` turns one canonical row into one of the vendor's and back. A row that the format cannot
+represent raises `UnrepresentableRow`, so that nothing is lost silently; the caller names the line.
 Entry points in the group ``unitune.formats`` name `Format` objects
 (`unitune.backends.registry.format`).
 """
@@ -18,7 +18,7 @@ from unitune.data.example import Example
 WireRow = dict[str, JsonValue]
 
 
-class CannotCarry(ValueError):
+class UnrepresentableRow(ValueError):
     """A row says something that the other side has no place for; the message says what."""
 
 

@@ -12,7 +12,7 @@ from rich.text import Text
 
 import unitune
 from unitune.backends import registry
-from unitune.backends.capabilities import Diagnoses
+from unitune.backends.capabilities import ReportsEnvironment
 from unitune.cli.hosting import unwatched
 from unitune.cli.output import console, facts
 from unitune.errors import UnituneError, UserError
@@ -75,7 +75,11 @@ def _warnings() -> Iterator[str]:
 def _examine_backend(name: str) -> BackendDiagnosis:
     try:
         backend = registry.backend(name)
-        found = backend.diagnose() if isinstance(backend, Diagnoses) else _needs(name)
+        found = (
+            backend.report_environment()
+            if isinstance(backend, ReportsEnvironment)
+            else _needs(name)
+        )
     except UnituneError as error:
         return BackendDiagnosis(name=name, ready=False, problem=str(error))
     return BackendDiagnosis(name=name, ready=True, facts=found)

@@ -16,7 +16,7 @@ from unitune.errors import BackendError, UserError
 
 if TYPE_CHECKING:
     from unitune.findings import Finding
-    from unitune.importers.import_suite import Brought
+    from unitune.importers.import_suite import ImportResult
     from unitune.importers.vendor_jobs import Imported
 
 SHOWN = 20
@@ -71,11 +71,11 @@ def import_sources(
 
 def _bring(sources: list[str], directory: Path, *, drop: bool, quiet: bool) -> None:
     from unitune.cli.output import aside, console
-    from unitune.importers.import_suite import CannotBring, bring
+    from unitune.importers.import_suite import ImportUnsupported, bring
 
     try:
         brought = bring(sources, directory, drop=drop)
-    except CannotBring as refusal:
+    except ImportUnsupported as refusal:
         _print_findings(refusal.findings)
         count = len(refusal.findings)
         aside().print(
@@ -107,7 +107,7 @@ def _print_findings(findings: tuple[Finding, ...]) -> None:
         aside().print(f"… and {len(findings) - SHOWN:,} more")
 
 
-def _say_what_is_next(brought: Brought, directory: Path) -> None:
+def _say_what_is_next(brought: ImportResult, directory: Path) -> None:
     from unitune.cli.output import console
 
     file = directory / "unitune.yaml"

@@ -1,4 +1,4 @@
-"""Where words go: results to standard output, progress and complaints to standard error.
+"""Where words go: results to standard output, progress and errors to standard error.
 
 With ``--json`` standard output carries one JSON object and nothing else; with ``--quiet`` only the
 result. Colours and widths are rich's affair (it honours NO_COLOR and pipes).
@@ -72,7 +72,7 @@ def console() -> Console:
 
 @cache
 def aside() -> Console:
-    """Return the console for progress and complaints."""
+    """Return the console for progress and errors."""
     return Terminal(stderr=True)
 
 

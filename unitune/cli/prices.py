@@ -14,7 +14,7 @@ from unitune.cli.options import Json
 if TYPE_CHECKING:
     from typer._click.core import Context  # typer carries its own click
 
-    from unitune.backends.capabilities import PricesTold
+    from unitune.backends.capabilities import PriceUpdate
     from unitune.cli.pricelist import Refreshing
 
 
@@ -107,7 +107,7 @@ def refresh(
         aside().print(f"Nothing written; --yes writes to {file}.")
 
 
-def _told(backend: str | None) -> tuple[dict[str, PricesTold], list[str]]:
+def _told(backend: str | None) -> tuple[dict[str, PriceUpdate], list[str]]:
     """Ask one vendor, or all; of all, those that cannot be asked are told as notes."""
     from unitune.backends import registry
     from unitune.errors import BackendError, UnituneError
@@ -115,12 +115,12 @@ def _told(backend: str | None) -> tuple[dict[str, PricesTold], list[str]]:
 
     if backend is not None:
         reader = registry.price_reader(backend)
-        return {backend: reader.tell_prices(registry.offer(backend), today())}, []
-    told: dict[str, PricesTold] = {}
+        return {backend: reader.read_prices(registry.offer(backend), today())}, []
+    told: dict[str, PriceUpdate] = {}
     failed: list[str] = []
     for name in registry.refreshable_names():
         try:
-            told[name] = registry.price_reader(name).tell_prices(registry.offer(name), today())
+            told[name] = registry.price_reader(name).read_prices(registry.offer(name), today())
         except UnituneError as error:
             failed.append(f"{name} was not asked: {error}")
     if not told:
@@ -134,7 +134,7 @@ def _agreed(found: Refreshing) -> bool:
     return sys.stdin.isatty() and confirmed(f"Write this to {found.file}?", err=False)
 
 
-def _write(file: Path, told: dict[str, PricesTold]) -> None:
+def _write(file: Path, told: dict[str, PriceUpdate]) -> None:
     from unitune.cost.prices.files import merged, read_prices, write_refreshed
 
     refreshed = read_prices(file).refreshed

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from rich.text import Text
 
-from unitune.backends.capabilities import Piece
+from unitune.backends.capabilities import MaskedToken
 from unitune.cli.output import console
 from unitune.job.job import Job
 from unitune.planning.masks import MaskedRow, audit
@@ -68,7 +68,7 @@ def _plain(row: MaskedRow) -> Text:
     return text.append(CLOSE) if learning else text
 
 
-def _between(before: Piece | None) -> str:
+def _between(before: MaskedToken | None) -> str:
     return "" if before is None or before.heading else SEPARATOR
 
 

@@ -1,6 +1,6 @@
 """Why a record is no Example, in plain sentences.
 
-`explain` turns pydantic's complaints, which name union branches and tuples, into findings that name
+`explain` turns pydantic's errors, which name union branches and tuples, into findings that name
 the place in the row, the value and what is allowed there. The words for each key stand in one
 table. Which rows are usable beyond their shape is the business of `unitune.data.rows`.
 """
@@ -72,7 +72,7 @@ _NOT_YET = ("image", "audio", "video", "file", "document")
 
 
 def explain(failure: ValidationError, value: JsonValue) -> list[Finding]:
-    """Return pydantic's complaints about a record as findings, one for each place.
+    """Return pydantic's errors about a record as findings, one for each place.
 
     Args:
         failure: From `Example.model_validate(value)`.

@@ -55,7 +55,7 @@ READERS: Mapping[str, Reader] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Brought:
+class ImportResult:
     """What came of it.
 
     Args:
@@ -69,11 +69,11 @@ class Brought:
     suite: Suite
 
 
-class CannotBring(DataError):
+class ImportUnsupported(DataError):
     """Something in the files has no counterpart, and the user did not say to leave it out."""
 
 
-def bring(sources: Sequence[str], folder: Path, *, drop: bool = False) -> Brought:
+def bring(sources: Sequence[str], folder: Path, *, drop: bool = False) -> ImportResult:
     """Write suites and results of another tool as a job with its cases.
 
     Args:
@@ -83,7 +83,7 @@ def bring(sources: Sequence[str], folder: Path, *, drop: bool = False) -> Brough
         drop: Leave out what cannot come along.
 
     Raises:
-        CannotBring: Something cannot come along, and `drop` was not said; nothing is written.
+        ImportUnsupported: Something cannot come along, and `drop` was not said; nothing is written.
         DataError: A file cannot be read, or nothing is left to compare.
         UserError: The sources are not of that form, or a file stands in the way.
         MissingExtra: A package is needed to read a file.
@@ -91,7 +91,7 @@ def bring(sources: Sequence[str], folder: Path, *, drop: bool = False) -> Brough
     reader = _reader(sources)
     suite = each_asked_once(joined([reader(Path(one.partition(":")[2])) for one in sources]))
     if suite.findings and not drop:
-        raise CannotBring(_refusal(suite), suite.findings)
+        raise ImportUnsupported(_refusal(suite), suite.findings)
     if not suite.cases:
         raise DataError(f"{suite.file}: no case is left to compare; nothing was written.")
     with TemporaryDirectory() as place:
@@ -109,7 +109,7 @@ def bring(sources: Sequence[str], folder: Path, *, drop: bool = False) -> Brough
         for answers, file in zip(suite.answers, _files(suite.answers), strict=True):
             (draft / file).write_text(_lines(answers, suite), encoding="utf-8")
         files = moved(sorted(draft.iterdir()), folder)
-    return Brought(Job.load(folder / "unitune.yaml"), files, suite)
+    return ImportResult(Job.load(folder / "unitune.yaml"), files, suite)
 
 
 def is_suite(source: str) -> bool:

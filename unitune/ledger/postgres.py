@@ -133,7 +133,7 @@ class PostgreSQL:
 
 
 def _parsed(text: str) -> sa.URL:
-    """Read a URL; complaints never repeat it, because it may hold a password."""
+    """Read a URL; errors never repeat it, because it may hold a password."""
     try:
         url = sa.make_url(text)
     except (ArgumentError, ValueError):

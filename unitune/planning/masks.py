@@ -1,8 +1,8 @@
 """Which tokens of a row a training learns: the mask, to be looked at before anything is paid.
 
 Backends that train on what is sent learn the assistant turns, except those of weight 0; a backend
-that trains here says itself what carries loss (`Masks`). Texts are cut into tokens where the
-model's encoding is here; elsewhere they stay whole, which is said.
+that trains here says itself what carries loss (`ShowsLossMask`). Texts are cut into tokens where
+the model's encoding is here; elsewhere they stay whole, which is said.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from unitune.backends import registry
-from unitune.backends.capabilities import Masks, Piece
+from unitune.backends.capabilities import MaskedToken, ShowsLossMask
 from unitune.cost.tokens.encoding import tiktoken_encoding
 from unitune.cost.tokens.families import family_of
 from unitune.data.dataset import Row
@@ -33,7 +33,7 @@ class MaskedRow:
     """
 
     line: int
-    pieces: tuple[Piece, ...]
+    pieces: tuple[MaskedToken, ...]
     problem: str = ""
 
 
@@ -65,7 +65,7 @@ def audit(job: Job, count: int) -> Audit:
     rows = load_splits(job).train.rows[:count]
     if registry.offer(job.backend).training_price == "none":
         backend = registry.backend(job.backend)
-        if isinstance(backend, Masks):
+        if isinstance(backend, ShowsLossMask):
             return Audit(
                 tuple(_asked(backend, job, row) for row in rows), "the model's own tokenizer"
             )
@@ -76,14 +76,14 @@ def audit(job: Job, count: int) -> Audit:
     return Audit(tuple(found), f"{cut}; the vendor's own template is not shown")
 
 
-def _asked(backend: Masks, job: Job, row: Row) -> MaskedRow:
+def _asked(backend: ShowsLossMask, job: Job, row: Row) -> MaskedRow:
     try:
-        return MaskedRow(row.line, backend.mask(job, row.example))
+        return MaskedRow(row.line, backend.loss_mask(job, row.example))
     except DataError as problem:
         return MaskedRow(row.line, (), str(problem))
 
 
-def _pieces(example: Example, encoding: str | None) -> Iterator[Piece]:
+def _pieces(example: Example, encoding: str | None) -> Iterator[MaskedToken]:
     """Yield the pieces of a row at a vendor: which turns carry loss is all that is known."""
     last = len(example.messages) - 1
     for at, turn in enumerate(example.messages):
@@ -97,11 +97,11 @@ def _pieces(example: Example, encoding: str | None) -> Iterator[Piece]:
 
 def _turn(
     turn: Message, encoding: str | None, *, learnt: bool, label: str | None = None
-) -> Iterator[Piece]:
-    yield Piece(f"{label or turn.role}: ", trained=False, heading=True)
+) -> Iterator[MaskedToken]:
+    yield MaskedToken(f"{label or turn.role}: ", trained=False, heading=True)
     text = turn.text + "".join(str(call) for call in turn.tool_calls or ())
     for piece in _cut(text, encoding):
-        yield Piece(piece, trained=learnt)
+        yield MaskedToken(piece, trained=learnt)
 
 
 def _cut(text: str, encoding: str | None) -> Iterable[str]:

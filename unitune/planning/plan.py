@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from decimal import Decimal
 
 from unitune.backends import registry
-from unitune.backends.capabilities import CountsTokens, Forecasts, Vets
+from unitune.backends.capabilities import CountsTokens, Forecasts, ValidatesOptions
 from unitune.backends.offer import Offer
 from unitune.cost.budget import budget_findings, caps, unknown_findings
 from unitune.cost.documents import Estimate, Line
@@ -305,8 +305,8 @@ def _no_backend(name: str) -> tuple[Finding, ...]:
 def _told(job: Job) -> tuple[Finding, ...]:
     backend = registry.backend(job.backend)
     try:
-        if isinstance(backend, Vets):
-            backend.vet(job)
+        if isinstance(backend, ValidatesOptions):
+            backend.validate_options(job)
     except (JobError, Unsupported) as refusal:
         return (error("refused-options", str(refusal)),)
     return ()

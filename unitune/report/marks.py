@@ -45,7 +45,11 @@ def marked(expected: str, answer: str) -> tuple[Piece, ...]:
         old, new = "".join(wanted[start:stop]), "".join(given[given_start:given_stop])
         # A space that two changes have in common is no agreement: it would tear both apart.
         if tag == "equal" and not (old.isspace() and (missing or extra)):
-            pieces += (Piece("missing", missing), Piece("extra", extra), Piece("same", old))
+            pieces += (
+                Piece("missing", missing),
+                Piece("extra", extra),
+                Piece("same", old),
+            )
             missing = extra = ""
         else:
             missing, extra = missing + old, extra + new

@@ -15,7 +15,7 @@ from decimal import Decimal
 from typing import Any
 
 from unitune.backends import registry
-from unitune.backends.capabilities import Deploys, Switches
+from unitune.backends.capabilities import Deploys, SwapsModel
 from unitune.backends.launch_keys import is_deployment_name
 from unitune.errors import BackendError, Busy, RunFailed, Unsupported
 from unitune.ledger import DeploymentRecord, Ledger
@@ -114,7 +114,7 @@ class Deployment:
         """
         record = self._record
         if self.stands and record.ref is not None:
-            seen = host_of(record.backend).deployed(record.ref, record.model)
+            seen = host_of(record.backend).deployment_status(record.ref, record.model)
             ended = self._ledger.now() if seen.state == "gone" else None
             self._record = write(
                 self._ledger, record, state=seen.state, model=seen.model, ended=ended
@@ -164,12 +164,12 @@ class Deployment:
             Unsupported: The vendor cannot.
         """
         host, record = host_of(self.backend_name), self._record
-        if not isinstance(host, Switches) or record.ref is None:
+        if not isinstance(host, SwapsModel) or record.ref is None:
             raise Unsupported(
                 f"{self.backend_name} cannot switch a deployment to another model. Deploy that "
                 "one beside it, and undeploy this one."
             )
-        host.switch(record.ref, model)
+        host.swap_model(record.ref, model)
         return self.refresh()
 
     def _seconds_left(self) -> float:
@@ -207,7 +207,7 @@ def remove(record: DeploymentRecord, age_seconds: float) -> None:
                 f"come: it was asked for just now. Again: unitune undeploy {record.id}"
             )
         return
-    if found is None and host.deployed(str(record.ref), record.model).state == "gone":
+    if found is None and host.deployment_status(str(record.ref), record.model).state == "gone":
         return
     if found is None or record.ref not in (None, found) or not is_deployment_name(record.name):
         raise BackendError(

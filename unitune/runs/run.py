@@ -20,7 +20,7 @@ from contextlib import contextmanager
 from typing import NamedTuple
 
 from unitune.backends import registry
-from unitune.backends.capabilities import Vets
+from unitune.backends.capabilities import ValidatesOptions
 from unitune.backends.conversion import wire_text
 from unitune.backends.launch_keys import run_id
 from unitune.cost.budget import BUDGET_CODES
@@ -95,8 +95,8 @@ def launch(
     _refuse(offer_findings(job, offer, today()))
     # A missing package or a wrong option is told before anything is written or sent.
     backend = registry.backend(job.backend)
-    if isinstance(backend, Vets):
-        backend.vet(job)
+    if isinstance(backend, ValidatesOptions):
+        backend.validate_options(job)
     rows = Rows(load_splits(job))
     found = looked_at(job, rows, money)
     if plan is not None:

@@ -1,6 +1,6 @@
 """Watching all runs from one process, within the vendors' rate limits.
 
-`watch_all` asks a vendor that lists its jobs (`Surveys`) for one page an interval, going through
+`watch_all` asks a vendor that lists its jobs (`ListsJobs`) for one page an interval, going through
 the pages in turn, and polls only runs whose state has changed there. Runs that no page shows, and
 runs at other vendors, are polled in turn, one an interval; so are those that a budget limits,
 because a list does not tell how far they are. So a thousand runs cost a vendor one request an
@@ -18,7 +18,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 
 from unitune.backends import registry
-from unitune.backends.capabilities import Page, Surveys
+from unitune.backends.capabilities import JobPage, ListsJobs
 from unitune.backends.protocol import State
 from unitune.backends.retry import wait, wished
 from unitune.errors import BackendError, Busy, UnituneError, UnknownName, UnreadableRecord
@@ -37,7 +37,7 @@ class _Vendor:
 
     Args:
         name: The backend's.
-        cursor: Page of its list that is asked for next.
+        cursor: JobPage of its list that is asked for next.
         listed: Jobs that the pages since the first one have shown.
         due: Jobs to be polled in turn: the last time through all pages has not shown them, or a
             poll has failed.
@@ -62,9 +62,9 @@ class _Vendor:
             limited: Those of them that a budget limits.
         """
         backend = registry.backend(self.name)
-        if not isinstance(backend, Surveys):
+        if not isinstance(backend, ListsJobs):
             return self._next(list(waiting))
-        page = backend.survey(self.cursor)
+        page = backend.list_jobs(self.cursor)
         moved = [job for job in page.states if job in waiting and self._differs(waiting[job], page)]
         self._turn_page(page, waiting)
         due = [
@@ -74,7 +74,7 @@ class _Vendor:
         ]
         return sorted(moved, key=lambda job: not page.states[job].ended) + self._next(due)
 
-    def _differs(self, run: Standing, page: Page) -> bool:
+    def _differs(self, run: Standing, page: JobPage) -> bool:
         job = str(run.job_id)
         listed = page.states[job]
         if listed is run.state:
@@ -83,7 +83,7 @@ class _Vendor:
         self.polled[job] = listed
         return news
 
-    def _turn_page(self, page: Page, waiting: Mapping[str, Standing]) -> None:
+    def _turn_page(self, page: JobPage, waiting: Mapping[str, Standing]) -> None:
         """Go on to the next page, or to the first one once all that is waited for was shown."""
         self.listed |= page.states.keys()
         missing = waiting.keys() - self.listed

@@ -14,7 +14,7 @@ import pytest
 from pydantic import JsonValue
 
 from unitune.backends import registry
-from unitune.backends.capabilities import Deployed, Deploys
+from unitune.backends.capabilities import DeploymentStatus, Deploys
 from unitune.models import TunedModel
 
 if TYPE_CHECKING:
@@ -38,10 +38,10 @@ class DeployContract:
             pytest.skip(f"{self.name} needs no deployments")
         return found
 
-    def ready(self, deploys: Deploys, ref: str, model: TunedModel) -> Deployed:
+    def ready(self, deploys: Deploys, ref: str, model: TunedModel) -> DeploymentStatus:
         """Look at a deployment until it comes up no more."""
         until = time.monotonic() + self.patience_seconds
-        while (seen := deploys.deployed(ref, model)).state == "starting":
+        while (seen := deploys.deployment_status(ref, model)).state == "starting":
             assert time.monotonic() < until, f"still starting, {seen.raw!r}"
             time.sleep(self.poll_seconds)
         assert seen.state == "ready", seen.raw
@@ -70,7 +70,7 @@ class DeployContract:
         self.ready(deploys, ref, training.model)
         deploys.undeploy(ref)
         assert deploys.find_deployment(name) is None, "it stands, and costs money"
-        assert deploys.deployed(ref, training.model).state == "gone"
+        assert deploys.deployment_status(ref, training.model).state == "gone"
         deploys.undeploy(ref)
 
     def test_deployment_told_its_own_answer_says_the_same(
@@ -82,6 +82,6 @@ class DeployContract:
         )
         try:
             seen = self.ready(deploys, ref, training.model)
-            assert deploys.deployed(ref, seen.model).model == seen.model
+            assert deploys.deployment_status(ref, seen.model).model == seen.model
         finally:
             deploys.undeploy(ref)

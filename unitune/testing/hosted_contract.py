@@ -24,7 +24,7 @@ from unitune.data.example import Message
 from unitune.errors import BackendError, UnituneError, Unreachable
 from unitune.job.job import Tuning
 from unitune.models import Request
-from unitune.testing.loopback import Conduct, Fault, Server
+from unitune.testing.loopback import Fault, Server, ServerBehavior
 from unitune.testing.omissions import Omissions
 from unitune.testing.polling import poll_without_fields
 
@@ -59,13 +59,13 @@ class HostedContract:
         pytest.skip(f"the test of {self.name} hands over no server that plays its vendor")
 
     @pytest.fixture
-    def conduct(self, server: Server) -> Iterator[Conduct]:
+    def behavior(self, server: Server) -> Iterator[ServerBehavior]:
         """How the vendor behaves, put back afterwards."""
-        conduct = cast("Any", server.vendor).conduct
-        before = replace(conduct)
-        yield conduct
-        for name in conduct.__dataclass_fields__:
-            setattr(conduct, name, getattr(before, name))
+        behavior = cast("Any", server.vendor).behavior
+        before = replace(behavior)
+        yield behavior
+        for name in behavior.__dataclass_fields__:
+            setattr(behavior, name, getattr(before, name))
 
     @classmethod
     def launch(
@@ -85,15 +85,15 @@ class HostedContract:
     def created(self, server: Server, launch: Launch) -> bytes:
         """Create a job and return what the vendor was told, but for the launch key."""
         registry.backend(self.name).submit(launch)
-        body = server.asked("POST", self.create)[-1].body
+        body = server.received("POST", self.create)[-1].body
         return body.replace(launch.key.encode(), b"KEY")
 
     def test_failed_job_is_failed_in_the_vendors_words(
-        self, backend: Backend, conduct: Conduct, tmp_path: Path
+        self, backend: Backend, behavior: ServerBehavior, tmp_path: Path
     ) -> None:
         """A failure that is told as a success would be deployed, and judged."""
         job_id = backend.submit(self.launch(tmp_path))
-        conduct.fails = REASON
+        behavior.fails = REASON
         last = self.follow(job_id)[-1]
         assert last.state is State.FAILED
         assert last.model is None
@@ -105,7 +105,7 @@ class HostedContract:
     ) -> None:
         """The status says what comes next: wait, give up, or look for the job."""
         launch = self.launch(tmp_path)
-        server.spoil(fault, "POST", self.create)
+        server.inject_fault(fault, "POST", self.create)
         with pytest.raises(BackendError) as told:
             backend.submit(launch)
         assert told.value.status == status
@@ -117,7 +117,7 @@ class HostedContract:
     ) -> None:
         """A create call that is repeated blindly, or taken for refused, costs a second job."""
         launch = self.launch(tmp_path)
-        server.spoil(fault, "POST", self.create)
+        server.inject_fault(fault, "POST", self.create)
         with pytest.raises(UnituneError) as told:
             backend.submit(launch)
         assert told.value.is_ambiguous, f"{told.value!r} says that nothing was created"
@@ -129,7 +129,7 @@ class HostedContract:
         """A key that has expired is told from a network that is down."""
         job_id = backend.submit(self.launch(tmp_path))
         # Of this job alone: an SDK may look at something else meanwhile, in a thread of its own.
-        server.spoil(Fault.EXPIRED_KEY, "GET", re.escape(re.split("[/:]", job_id)[-1]))
+        server.inject_fault(Fault.EXPIRED_KEY, "GET", re.escape(re.split("[/:]", job_id)[-1]))
         with pytest.raises(BackendError) as told:
             backend.poll(job_id, "")
         assert not isinstance(told.value, Unreachable)

@@ -56,7 +56,7 @@ class Act(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Stock:
+class VendorState:
     """What stands at a vendor, counted at the vendor itself."""
 
     jobs: int
@@ -126,7 +126,9 @@ def steps_of(job: Job, act: Act = Act.LAUNCH) -> list[str]:
     return steps
 
 
-def kill_at(step: int, job: Job, count: Callable[[], Stock], act: Act = Act.LAUNCH) -> Outcome:
+def kill_at(
+    step: int, job: Job, count: Callable[[], VendorState], act: Act = Act.LAUNCH
+) -> Outcome:
     """Let an act die at a step, and recover.
 
     Args:

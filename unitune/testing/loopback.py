@@ -2,12 +2,13 @@
 
 A `Vendor` answers requests from its own state and speaks the vendor's wire; `serve` puts it on a
 free port of 127.0.0.1, where the vendor's real SDK finds it by base-URL override. What goes wrong
-is of two kinds. A `Fault` spoils the transport of single requests, whatever the vendor; `Conduct`
-says how the vendor itself behaves: how long its jobs take, how late its lists are, …
+is of two kinds. A `Fault` spoils the transport of single requests, whatever the vendor;
+`ServerBehavior` says how the vendor itself behaves: how long its jobs take, how late its lists
+are, …
 
-    with serve(OpenAIVendor(Conduct(steps=2))) as server:
+    with serve(OpenAIVendor(ServerBehavior(steps=2))) as server:
         monkeypatch.setenv("OPENAI_BASE_URL", f"{server.url}/v1")
-        server.spoil(Fault.CUT, "POST", "/fine_tuning/jobs")
+        server.inject_fault(Fault.CUT, "POST", "/fine_tuning/jobs")
 
 The server lives in the process that serves, so that clients may be killed.
 """
@@ -80,7 +81,7 @@ UNREADABLE = (ValueError, TypeError, KeyError, IndexError, AttributeError, Recur
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class VendorRequest:
     """A request as it came.
 
     Args:
@@ -129,7 +130,7 @@ class Asked:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class VendorResponse:
     """What the vendor says.
 
     Args:
@@ -153,13 +154,13 @@ class Answer:
 class Vendor(Protocol):
     """Who answers. Called by one thread at a time."""
 
-    def answer(self, asked: Asked) -> Answer:
+    def answer(self, asked: VendorRequest) -> VendorResponse:
         """Answer a request, changing state as the vendor would."""
         ...
 
 
 @dataclass(slots=True)
-class Conduct:
+class ServerBehavior:
     """How a vendor behaves; a test may change it while it runs.
 
     Args:
@@ -202,28 +203,28 @@ class Progress:
         """Let a poll's worth of time pass."""
         self.polls += 1
 
-    def started(self, conduct: Conduct) -> bool:
+    def started(self, behavior: ServerBehavior) -> bool:
         """Whether training has begun."""
-        if conduct.seconds is not None:
+        if behavior.seconds is not None:
             return time.time() > self.created
-        return self.polls > conduct.queued_polls
+        return self.polls > behavior.queued_polls
 
-    def steps(self, conduct: Conduct) -> int:
+    def steps(self, behavior: ServerBehavior) -> int:
         """Return the steps that are done."""
-        if conduct.seconds is not None:
-            share = (time.time() - self.created) / max(conduct.seconds, 1e-9)
-            return min(conduct.steps, int(share * conduct.steps))
+        if behavior.seconds is not None:
+            share = (time.time() - self.created) / max(behavior.seconds, 1e-9)
+            return min(behavior.steps, int(share * behavior.steps))
         return min(
-            conduct.steps, max(0, self.polls - conduct.queued_polls - 1) * conduct.steps_per_poll
+            behavior.steps, max(0, self.polls - behavior.queued_polls - 1) * behavior.steps_per_poll
         )
 
-    def done(self, conduct: Conduct) -> bool:
+    def done(self, behavior: ServerBehavior) -> bool:
         """Whether the last step is done."""
-        return self.steps(conduct) >= conduct.steps
+        return self.steps(behavior) >= behavior.steps
 
-    def listed(self, conduct: Conduct) -> bool:
+    def listed(self, behavior: ServerBehavior) -> bool:
         """Whether lists show the job already."""
-        return time.time() - self.created >= conduct.list_lag_seconds
+        return time.time() - self.created >= behavior.list_lag_seconds
 
 
 def loss(step: int) -> float:
@@ -258,9 +259,9 @@ class Server:
         """How long a request that is `Fault.LATE` is under way."""
         self.omits: Omissions | None = None
         """What answers to a GET leave out, described or not; None: nothing."""
-        self.change: Callable[[Asked, Answer], Answer] | None = None
+        self.change: Callable[[VendorRequest, VendorResponse], VendorResponse] | None = None
         """Makes another answer of the vendor's; None: none."""
-        self.requests: list[Asked] = []
+        self.requests: list[VendorRequest] = []
         """All that came, faults included, oldest first."""
         self._spoiled: list[_Spoiled] = []
         self._lock = threading.Lock()
@@ -272,7 +273,7 @@ class Server:
         """Where it is: ``http://127.0.0.1:PORT``."""
         return f"http://127.0.0.1:{self._http.server_address[1]}"
 
-    def spoil(self, fault: Fault, method: str, path: str, times: int = 1) -> None:
+    def inject_fault(self, fault: Fault, method: str, path: str, times: int = 1) -> None:
         """Let something go wrong with the next requests of a kind.
 
         Args:
@@ -283,13 +284,13 @@ class Server:
         """
         self._spoiled.append(_Spoiled(fault, method, re.compile(path), times))
 
-    def asked(self, method: str, path: str) -> list[Asked]:
+    def received(self, method: str, path: str) -> list[VendorRequest]:
         """Return the requests of a method whose path holds a regular expression."""
         pattern = re.compile(path)
         return [one for one in self.requests if one.method == method and pattern.search(one.path)]
 
     def start(self) -> None:
-        """Answer from a thread of its own until `close`."""
+        """VendorResponse from a thread of its own until `close`."""
         threading.Thread(target=self._http.serve_forever, args=(0.02,), daemon=True).start()
 
     def close(self) -> None:
@@ -298,12 +299,12 @@ class Server:
         self._http.shutdown()
         self._http.server_close()
 
-    def handle(self, asked: Asked, connection: BaseHTTPRequestHandler) -> None:
-        """Answer one request over its connection, spoiled if that is due."""
+    def handle(self, asked: VendorRequest, connection: BaseHTTPRequestHandler) -> None:
+        """VendorResponse one request over its connection, spoiled if that is due."""
         with self._lock:
             self.requests.append(asked)
             fault = self._due(asked)
-            answer = Answer()
+            answer = VendorResponse()
             if fault is None or fault in TOOK_EFFECT | REFUSED_AFTER | {Fault.TWICE}:
                 answer = self.vendor.answer(asked)
             if fault is Fault.TWICE:
@@ -317,19 +318,21 @@ class Server:
                 threading.Thread(target=self._deliver_late, args=(asked,), daemon=True).start()
             self._spoil(connection, fault, answer)
 
-    def _due(self, asked: Asked) -> Fault | None:
+    def _due(self, asked: VendorRequest) -> Fault | None:
         for one in self._spoiled:
             if one.left and one.method == asked.method and one.path.search(asked.path):
                 one.left -= 1
                 return one.fault
         return None
 
-    def _deliver_late(self, asked: Asked) -> None:
+    def _deliver_late(self, asked: VendorRequest) -> None:
         self._closed.wait(self.late_seconds)
         with self._lock:
             self.vendor.answer(asked)
 
-    def _spoil(self, connection: BaseHTTPRequestHandler, fault: Fault, answer: Answer) -> None:
+    def _spoil(
+        self, connection: BaseHTTPRequestHandler, fault: Fault, answer: VendorResponse
+    ) -> None:
         connection.close_connection = True
         match fault:
             case Fault.RATE_LIMITED | Fault.RATE_LIMITED_AFTER:
@@ -361,13 +364,13 @@ def serve(vendor: Vendor) -> Generator[Server]:
         server.close()
 
 
-def _complaint(status: int, text: str, headers: Mapping[str, str] | None = None) -> Answer:
+def _complaint(status: int, text: str, headers: Mapping[str, str] | None = None) -> VendorResponse:
     """An error in the shape that most vendors' SDKs read a message from."""
     content: JsonValue = {"error": {"message": text, "code": status, "status": text.upper()}}
-    return Answer(content, status, {"Connection": "close", **(headers or {})})
+    return VendorResponse(content, status, {"Connection": "close", **(headers or {})})
 
 
-def _send(connection: BaseHTTPRequestHandler, answer: Answer, missing: int = 0) -> None:
+def _send(connection: BaseHTTPRequestHandler, answer: VendorResponse, missing: int = 0) -> None:
     body = answer.body
     connection.send_response(answer.status)
     kind = "application/octet-stream" if isinstance(answer.content, bytes) else "application/json"
@@ -386,7 +389,7 @@ def _handler_of(server: Server) -> type[BaseHTTPRequestHandler]:
 
         def handle_any(self) -> None:
             place = urlsplit(self.path)
-            asked = Asked(
+            asked = VendorRequest(
                 method=self.command,
                 path=unquote(place.path),
                 query=parse_qs(place.query, keep_blank_values=True),

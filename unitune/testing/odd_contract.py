@@ -28,9 +28,9 @@ from unitune.evaluate.inference.journal import line_of, read_record
 from unitune.evaluate.inference.rate_limiter import Pace
 from unitune.job.job import Tuning
 from unitune.models import Reply, Request
-from unitune.testing.loopback import Answer, Asked, Server
+from unitune.testing.loopback import Server, VendorRequest, VendorResponse
 
-Change = Callable[[Answer], Answer]
+Change = Callable[[VendorResponse], VendorResponse]
 
 MOST_ANSWERS = 6
 """Of one verb that are spoiled, one at a time."""
@@ -46,7 +46,7 @@ def _of(content: JsonValue | bytes) -> Change:
 def _each(change: Callable[[JsonValue], JsonValue]) -> Change:
     """Exchange values of an answer, however deep they stand; bytes are changed as lines of JSON."""
 
-    def changed(answer: Answer) -> Answer:
+    def changed(answer: VendorResponse) -> VendorResponse:
         if not isinstance(answer.content, bytes):
             return replace(answer, content=_walked(answer.content, change))
         try:
@@ -186,9 +186,9 @@ class OddTrainingsContract:
         launch = self.launch(tmp_path)
 
         def submit() -> None:
-            before = len(server.asked("POST", self.create))
+            before = len(server.received("POST", self.create))
             error = _refused(lambda: backend.submit(launch))
-            sent = len(server.asked("POST", self.create)) > before
+            sent = len(server.received("POST", self.create)) > before
             assert not (error and sent) or error.is_ambiguous, f"says: not created: {error}"
 
         assert _spoiled(server, submit) == {}
@@ -245,7 +245,7 @@ class _Spoiler:
         self._status = status
         self.seen = 0
 
-    def __call__(self, _: Asked, answer: Answer) -> Answer:
+    def __call__(self, _: VendorRequest, answer: VendorResponse) -> VendorResponse:
         at, self.seen = self.seen, self.seen + 1
         if at != self._nth or answer.status not in SUCCESS:
             return answer

@@ -2,9 +2,9 @@
 
 Which fields are optional is not listed here: it is read from the vendor's own description of its
 answers, as JSON Schema, such as the types of its SDK give one (`schema_of`). A loopback vendor says
-which description belongs to which request (`Shape`), and `Conduct.omits` switches it on:
+which description belongs to which request (`Shape`), and `ServerBehavior.omits` switches it on:
 
-    conduct.omits = Omissions(seed=1)
+    behavior.omits = Omissions(seed=1)
 
 Servers that only imitate a vendor leave out required fields as well; `Omissions(required=True)`
 plays those. What is not here: fields of another type than described.
@@ -23,7 +23,7 @@ from pydantic import JsonValue, TypeAdapter
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 
 if TYPE_CHECKING:
-    from unitune.testing.loopback import Answer, Asked
+    from unitune.testing.loopback import VendorRequest, VendorResponse
 
 Schema = Mapping[str, Any]
 """A JSON Schema; its ``$ref`` lead into its own ``$defs``."""
@@ -114,10 +114,10 @@ class Omissions:
 
 def thinned(
     omits: Omissions | None,
-    answer: Answer,
-    asked: Asked,
+    answer: VendorResponse,
+    asked: VendorRequest,
     shapes: Callable[[], Sequence[Shape]],
-) -> Answer:
+) -> VendorResponse:
     """Return an answer as a vendor gives it that leaves fields out.
 
     Args:

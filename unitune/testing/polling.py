@@ -19,12 +19,12 @@ from itertools import count
 from pathlib import Path
 from typing import Protocol, TypeVar
 
-from unitune.backends.capabilities import Batches, Checkpoints, Imports, Surveys
+from unitune.backends.capabilities import Batches, Checkpoints, Imports, ListsJobs
 from unitune.backends.protocol import Backend, Launch, State, Status
 from unitune.data.example import Message
 from unitune.errors import UnituneError
 from unitune.models import Request, TunedModel
-from unitune.testing.loopback import Conduct
+from unitune.testing.loopback import ServerBehavior
 from unitune.testing.omissions import Omissions
 
 T = TypeVar("T")
@@ -73,7 +73,7 @@ class Tally:
 
 
 class LeavesOut(Protocol):
-    """A `Conduct`, which follows the vendor's description, or a `Server`, which knows none."""
+    """A `ServerBehavior`, which knows the vendor's description, or a `Server`, which has none."""
 
     omits: Omissions | None
 
@@ -81,7 +81,7 @@ class LeavesOut(Protocol):
 def poll_without_fields(
     backend: Backend,
     launch: Callable[[], Launch],
-    conduct: LeavesOut,
+    behavior: LeavesOut,
     omits: Omissions,
     polls: int,
 ) -> Tally:
@@ -90,21 +90,21 @@ def poll_without_fields(
     Args:
         backend: With its environment leading to the vendor on loopback.
         launch: Returns what a submit needs, each time under another launch key.
-        conduct: The vendor's, or its server; nothing is left out while a job is created.
+        behavior: The vendor's, or its server; nothing is left out while a job is created.
         omits: What is left out afterwards.
         polls: At least so many calls.
     """
     tally = Tally()
     while tally.polls < polls:
-        conduct.omits = None
+        behavior.omits = None
         new = launch()
         job_id = backend.submit(new)
-        conduct.omits = omits
+        behavior.omits = omits
         for _ in range(ROUNDS):
             status = _follow(backend, job_id, tally)
             for act in _looks(backend, new, job_id, status):
                 tally.call(act)
-    conduct.omits = None
+    behavior.omits = None
     return tally
 
 
@@ -128,8 +128,8 @@ def _looks(
 ) -> Iterator[Callable[[], object]]:
     """Yield the other calls that read."""
     yield partial(backend.find, launch.key, launch.folder)
-    if isinstance(backend, Surveys):
-        yield partial(backend.survey, "")
+    if isinstance(backend, ListsJobs):
+        yield partial(backend.list_jobs, "")
     if isinstance(backend, Checkpoints):
         yield partial(backend.checkpoints, job_id, launch.job.base_model)
     if isinstance(backend, Imports):
@@ -149,14 +149,14 @@ def _ask(backend: Backend, model: str | TunedModel) -> None:
 
 
 def poll_batches_without_fields(
-    backend: Batches, model: str, conduct: Conduct, omits: Omissions, polls: int
+    backend: Batches, model: str, behavior: ServerBehavior, omits: Omissions, polls: int
 ) -> Tally:
     """Follow batches at a vendor that leaves fields out, until there were so many polls.
 
     Args:
         backend: With its environment leading to the vendor on loopback.
         model: To ask.
-        conduct: As for `poll_without_fields`.
+        behavior: As for `poll_without_fields`.
         omits: Likewise.
         polls: Likewise.
     """
@@ -165,17 +165,17 @@ def poll_batches_without_fields(
     for number in count():
         if tally.polls >= polls:
             break
-        conduct.omits = None
+        behavior.omits = None
         key = f"b{number}-1"
         batch = backend.submit_batch(key, model, {f"{key}-0": question, f"{key}-1": question})
-        conduct.omits = omits
+        behavior.omits = omits
         for _ in range(ROUNDS):
-            for _ in range(conduct.queued_polls + 2):
+            for _ in range(behavior.queued_polls + 2):
                 tally.call(partial(backend.poll_batch, batch))
             tally.call(partial(backend.find_batch, key, 0.0))
             tally.call(partial(backend.fetch_batch, batch))
         tally.call(partial(backend.cancel_batch, batch))
-    conduct.omits = None
+    behavior.omits = None
     return tally
 
 

@@ -165,7 +165,7 @@ def problem(document: Document, at: Location, text: str) -> str:
 
 
 def explain(document: Document, error: ValidationError, model: type[BaseModel]) -> str:
-    """Return pydantic's complaints as sentences, one a line."""
+    """Return pydantic's errors as sentences, one a line."""
     told: dict[Location, list[ErrorDetails]] = {}
     for detail in error.errors():
         told.setdefault(_in_document(document.value, detail), []).append(detail)

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import JsonValue
 
-from unitune.backends.capabilities import Deployed, ImportedJob, JobDescription, Page
+from unitune.backends.capabilities import DeploymentStatus, ImportedJob, JobDescription, JobPage
 from unitune.backends.protocol import Guarantee, Launch, State, Status, Upload
 from unitune.errors import BackendError, JobError, UnknownName, UserError
 from unitune.job.job import Job
@@ -66,7 +66,7 @@ class BedrockBackend:
     def __init__(self) -> None:
         self._aws = Clients()
 
-    def vet(self, job: Job) -> None:
+    def validate_options(self, job: Job) -> None:
         """Refuse a job whose options are not valid, or do not go with its method.
 
         Raises:
@@ -129,7 +129,7 @@ class BedrockBackend:
         training = job["trainingDataConfig"].get("s3Uri")
         return JobDescription(job["jobName"], job["baseModelArn"], training)
 
-    def survey(self, cursor: str) -> Page:
+    def list_jobs(self, cursor: str) -> JobPage:
         """Return one page of all jobs, the newest first."""
         asked: ListModelCustomizationJobsRequestTypeDef = {
             "sortBy": "CreationTime",
@@ -142,7 +142,7 @@ class BedrockBackend:
             page = self._aws.bedrock.list_model_customization_jobs(**asked)
         jobs = page.get("modelCustomizationJobSummaries", [])
         states = {job["jobArn"]: state_of(job) for job in jobs if "jobArn" in job}
-        return Page(states, page.get("nextToken", ""))
+        return JobPage(states, page.get("nextToken", ""))
 
     def poll(self, job_id: str, cursor: str) -> Status:
         """Say how a job stands; losses by step come all at once when it has completed."""
@@ -227,7 +227,7 @@ class BedrockBackend:
                         return one["customModelDeploymentArn"]
         return None
 
-    def deployed(self, ref: str, model: TunedModel) -> Deployed:
+    def deployment_status(self, ref: str, model: TunedModel) -> DeploymentStatus:
         """Return how a deployment stands; while it switches, its old model answers."""
         serving = model.model_copy(update={"name": ref})
         try:
@@ -237,25 +237,25 @@ class BedrockBackend:
                 )
         except BackendError as error:
             if is_missing(error):
-                return Deployed("gone", serving, "not found")
+                return DeploymentStatus("gone", serving, "not found")
             raise
         word, switching = found["status"], found.get("updateDetails")
         words = [word, switching["updateStatus"] if switching else "", found.get("failureMessage")]
         raw = ", ".join(one for one in words if one)
         match STANDING.get(word):
             case "ready":
-                return Deployed("ready", serving, raw)
+                return DeploymentStatus("ready", serving, raw)
             case "failed":
-                return Deployed("failed", serving, raw)
+                return DeploymentStatus("failed", serving, raw)
             case _:
-                return Deployed("starting", serving, raw)
+                return DeploymentStatus("starting", serving, raw)
 
     def undeploy(self, ref: str) -> None:
         """Take a deployment down."""
         with gone_is_fine(), our_errors(f"delete {ref}"):
             self._aws.bedrock.delete_custom_model_deployment(customModelDeploymentIdentifier=ref)
 
-    def switch(self, ref: str, model: TunedModel) -> None:
+    def swap_model(self, ref: str, model: TunedModel) -> None:
         """Let a deployment answer with another tuned model of the same account."""
         with our_errors(f"switch {ref} to {model.name}"):
             self._aws.bedrock.update_custom_model_deployment(

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 
 from pydantic import JsonValue
 
-from unitune.backends.formats import CannotCarry, Format, WireRow
+from unitune.backends.formats import Format, UnrepresentableRow, WireRow
 from unitune.data.example import Example, Message
 from unitune_providers.formats.checks import (
     counts_as_one,
@@ -47,7 +47,7 @@ def encode_nova(example: Example) -> WireRow:
     for position, (where, turn) in enumerate(turns):
         wanted = "assistant" if position % 2 else "user"
         if turn.role != wanted:
-            raise CannotCarry(
+            raise UnrepresentableRow(
                 f"{where} is from {turn.role!r} where {wanted!r} must speak: the user begins, "
                 "after a system prompt at most, and they take turns"
             )
@@ -77,7 +77,7 @@ def encode_prompt(example: Example) -> WireRow:
     _text_row(example)
     roles = [turn.role for turn in example.messages]
     if roles != ["user", "assistant"]:
-        raise CannotCarry(
+        raise UnrepresentableRow(
             f"the row's messages are from {', '.join(roles)}, and a pair of prompt and completion "
             "has one from user and one from assistant; put a system prompt into the user's"
         )
@@ -100,7 +100,7 @@ def _text_row(example: Example) -> None:
     is_answered(example)
     counts_as_one(example)
     if example.tools is not None:
-        raise CannotCarry("the row has tools, and tools have no place there")
+        raise UnrepresentableRow("the row has tools, and tools have no place there")
     for where, turn in places(example.messages):
         weighs_as_usual(where, turn)
         no_name(where, turn)
@@ -111,7 +111,7 @@ def _blocks(where: str, turn: Message) -> list[JsonValue]:
     said = texts(where, turn)
     for word in RESERVED if turn.role != "assistant" else ():
         if word in turn.text:
-            raise CannotCarry(
+            raise UnrepresentableRow(
                 f"{where} has {word!r} in it, a word that Nova reserves; write it in another way"
             )
     return [{"text": text} for text in said]

@@ -1,10 +1,10 @@
 """What formats ask of a canonical row before they write it, and how they read one back.
 
-Each check raises `CannotCarry` in words that name the place in the row. Two things say nothing and
-are therefore no loss: weight 1 on an assistant's turn or 0 on another's, which is what such turns
-weigh anyway, and one text written as a list of one part. `id`, `expected` and keys of one's own are
-for judging, never for training: formats leave them out, but for reinforcement, whose graders read
-them. What one vendor alone asks stands in its own module.
+Each check raises `UnrepresentableRow` in words that name the place in the row. Two things say
+nothing and are therefore no loss: weight 1 on an assistant's turn or 0 on another's, which is what
+such turns weigh anyway, and one text written as a list of one part. `id`, `expected` and keys of
+one's own are for judging, never for training: formats leave them out, but for reinforcement, whose
+graders read them. What one vendor alone asks stands in its own module.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import NoReturn, cast
 
 from pydantic import JsonValue, ValidationError
 
-from unitune.backends.formats import CannotCarry, WireRow
+from unitune.backends.formats import UnrepresentableRow, WireRow
 from unitune.data.example import Example, Message
 from unitune.data.preferences import triple
 from unitune.data.validation_errors import explain
@@ -28,7 +28,7 @@ Encode = Callable[[Example], WireRow]
 def counts_as_one(example: Example) -> None:
     """Refuse a row whose weight is not 1."""
     if example.weight != 1:
-        raise CannotCarry(
+        raise UnrepresentableRow(
             f"the row has the weight {example.weight:g}, and every row counts the same there"
         )
 
@@ -36,11 +36,13 @@ def counts_as_one(example: Example) -> None:
 def is_answered(example: Example) -> None:
     """Refuse a row without an answer to learn, and a preference."""
     if example.non_preferred_output is not None:
-        raise CannotCarry("the row is a preference, and there is no place for its worse answer")
+        raise UnrepresentableRow(
+            "the row is a preference, and there is no place for its worse answer"
+        )
     last = example.messages[-1].role
     if last != "assistant":
         expected = "" if example.expected is None else "; `expected` is for judging, not learnt"
-        raise CannotCarry(
+        raise UnrepresentableRow(
             f"the last message is from {last!r}, and an answer from 'assistant' must end the row"
             f"{expected}"
         )
@@ -49,9 +51,9 @@ def is_answered(example: Example) -> None:
 def is_pair(example: Example) -> Message:
     """Return the worse answer, or refuse a row that has none, or none to learn from."""
     if example.non_preferred_output is None:
-        raise CannotCarry("the row has no worse answer (`non_preferred_output`)")
+        raise UnrepresentableRow("the row has no worse answer (`non_preferred_output`)")
     if not example.prompt:
-        raise CannotCarry("nothing is asked before the two answers")
+        raise UnrepresentableRow("nothing is asked before the two answers")
     if isinstance(found := triple(example.content), list):
         raise _refusal(found[0])
     return example.non_preferred_output[0]
@@ -61,29 +63,33 @@ def weighs_as_usual(where: str, turn: Message) -> None:
     """Refuse a weight that says more than a turn without one."""
     usual = 1 if turn.role == "assistant" else 0
     if turn.weight not in (None, usual):
-        raise CannotCarry(f"{where} has the weight {turn.weight}, and weights have no place there")
+        raise UnrepresentableRow(
+            f"{where} has the weight {turn.weight}, and weights have no place there"
+        )
 
 
 def no_name(where: str, turn: Message) -> None:
     """Refuse a turn with a speaker's name."""
     if turn.name is not None:
-        raise CannotCarry(f"{where} has a name, {turn.name!r}, and names have no place there")
+        raise UnrepresentableRow(
+            f"{where} has a name, {turn.name!r}, and names have no place there"
+        )
 
 
 def only_text(where: str, turn: Message) -> None:
     """Refuse a turn that calls a tool or answers one."""
     if turn.role == "tool" or turn.tool_calls is not None or turn.tool_call_id is not None:
-        raise CannotCarry(f"{where} calls or answers a tool, and tools have no place there")
+        raise UnrepresentableRow(f"{where} calls or answers a tool, and tools have no place there")
 
 
 def texts(where: str, turn: Message) -> list[str]:
     """Return the content of a turn as a list of texts, one for each part."""
     if turn.content is None:
-        raise CannotCarry(f"{where} has no content")
+        raise UnrepresentableRow(f"{where} has no content")
     if isinstance(turn.content, str):
         return [turn.content]
     if not turn.content:
-        raise CannotCarry(f"{where}.content is an empty list")
+        raise UnrepresentableRow(f"{where}.content is an empty list")
     return [part.text for part in turn.content]
 
 
@@ -91,7 +97,7 @@ def one_text(where: str, turn: Message) -> str:
     """Return the content of a turn as the one text that it must be."""
     given = texts(where, turn)
     if len(given) > 1:
-        raise CannotCarry(
+        raise UnrepresentableRow(
             f"{where}.content is in {len(given)} parts, and only one text has a place there"
         )
     return given[0]
@@ -112,9 +118,9 @@ def json_object(where: str, text: str) -> dict[str, JsonValue]:
             ),
         )
     except (ValueError, RecursionError) as error:
-        raise CannotCarry(f"{where} is no JSON that can be carried ({error})") from None
+        raise UnrepresentableRow(f"{where} is no JSON that can be carried ({error})") from None
     if not isinstance(value, dict):
-        raise CannotCarry(f"{where} is no JSON object")
+        raise UnrepresentableRow(f"{where} is no JSON object")
     return value
 
 
@@ -122,27 +128,27 @@ def known_keys(where: str, row: Mapping[str, JsonValue], known: Collection[str])
     """Refuse a vendor's object with keys that the format does not have."""
     for key in row:
         if key not in known:
-            raise CannotCarry(f"{where} has a key {key!r}; known there: {', '.join(known)}")
+            raise UnrepresentableRow(f"{where} has a key {key!r}; known there: {', '.join(known)}")
 
 
 def objects(where: str, value: JsonValue) -> list[dict[str, JsonValue]]:
     """Return a value that must be a list of objects."""
     if not isinstance(value, list):
-        raise CannotCarry(f"{where} is no list")
+        raise UnrepresentableRow(f"{where} is no list")
     return [object_of(f"{where}[{index}]", item) for index, item in enumerate(value)]
 
 
 def object_of(where: str, value: JsonValue) -> dict[str, JsonValue]:
     """Return a value that must be an object."""
     if not isinstance(value, dict):
-        raise CannotCarry(f"{where} is no object")
+        raise UnrepresentableRow(f"{where} is no object")
     return value
 
 
 def text_of(where: str, value: JsonValue) -> str:
     """Return a value that must be a text."""
     if not isinstance(value, str):
-        raise CannotCarry(f"{where} is no text")
+        raise UnrepresentableRow(f"{where} is no text")
     return value
 
 
@@ -167,8 +173,8 @@ def example_of(row: Mapping[str, JsonValue], encode: Encode) -> Example:
     return example
 
 
-def _refusal(finding: Finding) -> CannotCarry:
-    return CannotCarry(finding.message.partition(" Did you mean")[0].removesuffix("."))
+def _refusal(finding: Finding) -> UnrepresentableRow:
+    return UnrepresentableRow(finding.message.partition(" Did you mean")[0].removesuffix("."))
 
 
 def _once_each(pairs: list[tuple[str, JsonValue]]) -> dict[str, JsonValue]:

@@ -16,7 +16,7 @@ from collections.abc import Collection, Mapping, Sequence
 
 from pydantic import JsonValue
 
-from unitune.backends.formats import CannotCarry, Format, WireRow
+from unitune.backends.formats import Format, UnrepresentableRow, WireRow
 from unitune.data.example import Example, Message
 from unitune_providers.formats.checks import (
     counts_as_one,
@@ -70,10 +70,10 @@ def decode_dpo(row: Mapping[str, JsonValue]) -> Example:
 def encode_rft(example: Example) -> WireRow:
     """Write a question with what its grader needs."""
     if example.non_preferred_output is not None:
-        raise CannotCarry("the row is a preference, and there is no place for its answers")
+        raise UnrepresentableRow("the row is a preference, and there is no place for its answers")
     last = example.messages[-1].role
     if last != "user":
-        raise CannotCarry(
+        raise UnrepresentableRow(
             f"the last message is from {last!r}, and the user's must end the row; give the answer "
             "as `expected`, which graders read as item.expected"
         )
@@ -86,7 +86,9 @@ def encode_rft(example: Example) -> WireRow:
 def decode_rft(row: Mapping[str, JsonValue]) -> Example:
     """Read a question with what its grader needs."""
     if "weight" in row:
-        raise CannotCarry("the row has a key 'weight', which would read as the row's own weight")
+        raise UnrepresentableRow(
+            "the row has a key 'weight', which would read as the row's own weight"
+        )
     return example_of(row, encode_rft)
 
 
@@ -98,9 +100,11 @@ def check_turn(where: str, turn: Message) -> None:
         turn: Of any role.
     """
     if turn.tool_calls is not None and turn.role != "assistant":
-        raise CannotCarry(f"{where} has tool_calls, and only the assistant's turns call tools")
+        raise UnrepresentableRow(
+            f"{where} has tool_calls, and only the assistant's turns call tools"
+        )
     if (turn.tool_call_id is None) == (turn.role == "tool"):
-        raise CannotCarry(
+        raise UnrepresentableRow(
             f"{where} is from {turn.role!r} and has {'no ' if turn.role == 'tool' else ''}"
             "tool_call_id, which belongs to every tool's turn and to no other"
         )
@@ -109,7 +113,7 @@ def check_turn(where: str, turn: Message) -> None:
     for index, call in enumerate(turn.tool_calls or ()):
         check_call(f"{where}.tool_calls[{index}]", call)
     if turn.tool_calls is not None and not turn.tool_calls:
-        raise CannotCarry(f"{where}.tool_calls is an empty list")
+        raise UnrepresentableRow(f"{where}.tool_calls is an empty list")
 
 
 def check_call(where: str, call: dict[str, JsonValue], *, needs_id: bool = True) -> None:
@@ -124,7 +128,7 @@ def check_call(where: str, call: dict[str, JsonValue], *, needs_id: bool = True)
     if needs_id or "id" in call:
         text_of(f"{where}.id", call.get("id"))
     if call.get("type") != "function":
-        raise CannotCarry(f"{where}.type is not 'function'")
+        raise UnrepresentableRow(f"{where}.type is not 'function'")
     function = object_of(f"{where}.function", call.get("function"))
     known_keys(f"{where}.function", function, ("name", "arguments"))
     text_of(f"{where}.function.name", function.get("name"))
@@ -147,12 +151,14 @@ def check_tools(
         where = f"tools[{index}]"
         known_keys(where, tool, ("type", "function"))
         if tool.get("type") != "function":
-            raise CannotCarry(f"{where}.type is not 'function'")
+            raise UnrepresentableRow(f"{where}.type is not 'function'")
         function = object_of(f"{where}.function", tool.get("function"))
         known_keys(f"{where}.function", function, known)
         name = text_of(f"{where}.function.name", function.get("name"))
         if not named.fullmatch(name):
-            raise CannotCarry(f"{where}.function.name is {name!r}; it must match {named.pattern}")
+            raise UnrepresentableRow(
+                f"{where}.function.name is {name!r}; it must match {named.pattern}"
+            )
 
 
 def unweighted(where: str, turn: Message) -> dict[str, JsonValue]:
@@ -164,7 +170,7 @@ def unweighted(where: str, turn: Message) -> dict[str, JsonValue]:
 def _turn(where: str, turn: Message) -> dict[str, JsonValue]:
     check_turn(where, turn)
     if turn.name is not None and turn.role == "tool":
-        raise CannotCarry(f"{where} has a name, and a tool's turn has no place for one")
+        raise UnrepresentableRow(f"{where} has a name, and a tool's turn has no place for one")
     return turn.row
 
 
@@ -183,7 +189,7 @@ def _tools(example: Example) -> dict[str, JsonValue]:
     if PARALLEL in (example.model_extra or {}):
         made[PARALLEL] = (example.model_extra or {})[PARALLEL]
         if not isinstance(made[PARALLEL], bool):
-            raise CannotCarry(f"{PARALLEL} is neither true nor false")
+            raise UnrepresentableRow(f"{PARALLEL} is neither true nor false")
     return made
 
 

@@ -16,7 +16,7 @@ from itertools import pairwise
 
 from pydantic import JsonValue
 
-from unitune.backends.formats import CannotCarry, Format, WireRow
+from unitune.backends.formats import Format, UnrepresentableRow, WireRow
 from unitune.data.example import Example, Message
 from unitune_providers.formats.checks import (
     example_of,
@@ -41,7 +41,7 @@ def encode_chat(example: Example) -> WireRow:
 def decode_chat(row: Mapping[str, JsonValue]) -> Example:
     """Read a row for supervised tuning."""
     if "messages" not in row:
-        raise CannotCarry("the row has no 'messages'")
+        raise UnrepresentableRow("the row has no 'messages'")
     return example_of(row, encode_chat)
 
 
@@ -50,7 +50,7 @@ def encode_dpo(example: Example) -> WireRow:
     worse = is_pair(example)
     *asked, preferred = example.messages
     if asked[-1].role == "assistant":
-        raise CannotCarry("the turn before the two answers is from 'assistant' too")
+        raise UnrepresentableRow("the turn before the two answers is from 'assistant' too")
     return {
         "input": {"messages": _messages(asked), **_tools(example)},
         "preferred_output": [_output("preferred_output", preferred)],
@@ -71,20 +71,26 @@ def _weight(example: Example) -> WireRow:
 def _messages(messages: Sequence[Message]) -> list[JsonValue]:
     first = messages[0].role
     if first not in ("system", "user"):
-        raise CannotCarry(
+        raise UnrepresentableRow(
             f"the first message is from {first!r}, and 'system' or 'user' must begin the row"
         )
     for (_, before), (where, turn) in pairwise(places(messages)):
         if turn.role == "system":
-            raise CannotCarry(f"{where} is from 'system', which has its place at the beginning")
+            raise UnrepresentableRow(
+                f"{where} is from 'system', which has its place at the beginning"
+            )
         if turn.role == before.role != "tool":
-            raise CannotCarry(f"{where} is from {turn.role!r} like the one before; they alternate")
+            raise UnrepresentableRow(
+                f"{where} is from {turn.role!r} like the one before; they alternate"
+            )
     return [_turn(where, turn) for where, turn in places(messages)]
 
 
 def _turn(where: str, turn: Message) -> dict[str, JsonValue]:
     if turn.role == "developer":
-        raise CannotCarry(f"{where} is from 'developer', which is unknown there; write 'system'")
+        raise UnrepresentableRow(
+            f"{where} is from 'developer', which is unknown there; write 'system'"
+        )
     no_name(where, turn)
     check_turn(where, turn)
     for index, call in enumerate(turn.tool_calls or ()):
@@ -100,7 +106,7 @@ def _turn(where: str, turn: Message) -> dict[str, JsonValue]:
 def _output(where: str, turn: Message) -> dict[str, JsonValue]:
     weighs_as_usual(where, turn)
     if turn.content is None:
-        raise CannotCarry(f"{where} has no content")
+        raise UnrepresentableRow(f"{where} has no content")
     return {key: value for key, value in _turn(where, turn).items() if key != "weight"}
 
 
@@ -108,7 +114,7 @@ def _tools(example: Example) -> dict[str, JsonValue]:
     if example.tools is None:
         return {}
     if not example.tools:
-        raise CannotCarry("tools is an empty list")
+        raise UnrepresentableRow("tools is an empty list")
     check_tools(example.tools)
     return {"tools": list(example.tools)}
 

@@ -22,7 +22,7 @@ from itertools import groupby
 
 from pydantic import JsonValue
 
-from unitune.backends.formats import CannotCarry, Format, WireRow
+from unitune.backends.formats import Format, UnrepresentableRow, WireRow
 from unitune.data.example import Example, Message
 from unitune_providers.formats.checks import (
     counts_as_one,
@@ -73,12 +73,12 @@ def encode_preference(example: Example) -> WireRow:
     worse = is_pair(example)
     counts_as_one(example)
     if example.tools is not None:
-        raise CannotCarry("the row has tools, and preferences are of text alone there")
+        raise UnrepresentableRow("the row has tools, and preferences are of text alone there")
     for where, turn in [*places(example.messages), ("non_preferred_output", worse)]:
         only_text(where, turn)
     system, turns = _system(example.messages[:-1])
     if not turns or turns[-1][1].role != "user":
-        raise CannotCarry("the turn before the two answers is not the user's")
+        raise UnrepresentableRow("the turn before the two answers is not the user's")
     row: WireRow = {} if system is None else {"system_instruction": {"parts": system}}
     row["contents"] = list(_contents(turns))
     row["completions"] = [
@@ -95,7 +95,7 @@ def decode_preference(row: Mapping[str, JsonValue]) -> Example:
     completions = objects("completions", row.get("completions"))
     scores = [completion.get("score") for completion in completions]
     if scores not in ([1, 0], [0, 1]):
-        raise CannotCarry("completions are not one of score 1 and one of score 0")
+        raise UnrepresentableRow("completions are not one of score 1 and one of score 0")
     better, worse = completions if scores == [1, 0] else reversed(completions)
     triple: dict[str, JsonValue] = {
         "input": {"messages": [*_instruction(row), *_messages(row.get("contents"))]},
@@ -134,18 +134,18 @@ def _content(where: str, turn: Message, names: dict[str, str]) -> JsonValue:
         return {"role": "model", "parts": _model_parts(where, turn, names)}
     if turn.role != "user":
         why = "its place is at the beginning" if turn.role == "system" else "write 'system'"
-        raise CannotCarry(f"{where} is from {turn.role!r}, which has no place there; {why}")
+        raise UnrepresentableRow(f"{where} is from {turn.role!r}, which has no place there; {why}")
     only_text(where, turn)
     return {"role": "user", "parts": _text_parts(where, turn)}
 
 
 def _model_parts(where: str, turn: Message, names: dict[str, str]) -> Parts:
     if turn.tool_call_id is not None:
-        raise CannotCarry(f"{where} has a tool_call_id, which belongs to a tool's turn")
+        raise UnrepresentableRow(f"{where} has a tool_call_id, which belongs to a tool's turn")
     if turn.tool_calls is None:
         return _text_parts(where, turn)
     if not turn.tool_calls:
-        raise CannotCarry(f"{where}.tool_calls is an empty list")
+        raise UnrepresentableRow(f"{where}.tool_calls is an empty list")
     parts = _text_parts(where, turn) if turn.content not in (None, "") else []
     for index, call in enumerate(turn.tool_calls):
         place = f"{where}.tool_calls[{index}]"
@@ -166,13 +166,17 @@ def _model_parts(where: str, turn: Message, names: dict[str, str]) -> Parts:
 def _response(where: str, turn: Message, names: dict[str, str]) -> JsonValue:
     weighs_as_usual(where, turn)
     if turn.tool_calls is not None:
-        raise CannotCarry(f"{where} has tool_calls, and only the assistant's turns call tools")
+        raise UnrepresentableRow(
+            f"{where} has tool_calls, and only the assistant's turns call tools"
+        )
     called = None if turn.tool_call_id is None else names.get(turn.tool_call_id)
     name = turn.name if called is None else called
     if name is None:
-        raise CannotCarry(f"{where} answers no call before it, and names no function")
+        raise UnrepresentableRow(f"{where} answers no call before it, and names no function")
     if turn.name not in (None, name):
-        raise CannotCarry(f"{where} has the name {turn.name!r}, but answers a call of {name!r}")
+        raise UnrepresentableRow(
+            f"{where} has the name {turn.name!r}, but answers a call of {name!r}"
+        )
     id_ = {} if turn.tool_call_id is None else {"id": turn.tool_call_id}
     response: JsonValue = {"output": one_text(where, turn)}
     return {"functionResponse": {**id_, "name": name, "response": response}}
@@ -212,7 +216,7 @@ def _messages(contents: JsonValue) -> list[JsonValue]:
         elif role == "model":
             made.append(_assistant_turn(where, parts, names))
         else:
-            raise CannotCarry(f"{where}.role is {role!r}; known are 'user' and 'model'")
+            raise UnrepresentableRow(f"{where}.role is {role!r}; known are 'user' and 'model'")
     return made
 
 
@@ -222,7 +226,7 @@ def _assistant_turn(where: str, parts: list[WireRow], names: dict[str, str]) -> 
     if said or not parts:
         turn["content"] = _joined(where, said)
     if parts[: len(said)] != said:
-        raise CannotCarry(f"{where} has text behind a functionCall")
+        raise UnrepresentableRow(f"{where} has text behind a functionCall")
     calls: list[JsonValue] = []
     for index, part in enumerate(parts[len(said) :], start=len(said)):
         place = f"{where}.parts[{index}]"
@@ -284,7 +288,7 @@ _SPELLINGS: Mapping[str, str] = {
 def _camel(row: Mapping[str, JsonValue]) -> WireRow:
     made = {_SPELLINGS.get(key, key): value for key, value in row.items()}
     if len(made) != len(row):
-        raise CannotCarry(f"a key stands twice, in two spellings, among {', '.join(row)}")
+        raise UnrepresentableRow(f"a key stands twice, in two spellings, among {', '.join(row)}")
     return made
 
 

@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 
 from pydantic import JsonValue
 
-from unitune.backends.formats import CannotCarry
+from unitune.backends.formats import UnrepresentableRow
 from unitune_providers.formats.checks import known_keys, object_of, objects, text_of
 from unitune_providers.formats.openai import check_tools
 
@@ -39,10 +39,10 @@ def declarations(tools: Sequence[dict[str, JsonValue]]) -> JsonValue:
     """Return OpenAI's tools as Gemini's.
 
     Raises:
-        CannotCarry: A tool says something that Gemini's have no place for.
+        UnrepresentableRow: A tool says something that Gemini's have no place for.
     """
     if not tools:
-        raise CannotCarry("tools is an empty list")
+        raise UnrepresentableRow("tools is an empty list")
     check_tools(tools, ("name", "description", "parameters"), FUNCTION_NAME)
     made: list[JsonValue] = []
     for index, tool in enumerate(tools):
@@ -55,7 +55,7 @@ def tools_of(value: JsonValue) -> JsonValue:
     """Return Gemini's tools as OpenAI's.
 
     Raises:
-        CannotCarry: There are tools other than functions, or a schema that cannot be read.
+        UnrepresentableRow: There are tools other than functions, or a schema that cannot be read.
     """
     made: list[JsonValue] = []
     for index, tool in enumerate(objects("tools", value)):
@@ -88,7 +88,7 @@ def _schema(where: str, value: JsonValue, types: Types) -> JsonValue:
     if "type" in made:
         made["type"] = _type(where, made["type"], types)
     if "enum" in made and not _all_texts(made["enum"]):
-        raise CannotCarry(f"{where}.enum is no list of texts")
+        raise UnrepresentableRow(f"{where}.enum is no list of texts")
     if "properties" in made:
         properties = object_of(f"{where}.properties", made["properties"])
         made["properties"] = {
@@ -107,7 +107,7 @@ def _schema(where: str, value: JsonValue, types: Types) -> JsonValue:
 
 def _type(where: str, value: JsonValue, types: Types) -> str:
     if not isinstance(value, str) or value not in types:
-        raise CannotCarry(f"{where}.type is {value!r}; known there: {', '.join(TYPES)}")
+        raise UnrepresentableRow(f"{where}.type is {value!r}; known there: {', '.join(TYPES)}")
     return types[value]
 
 

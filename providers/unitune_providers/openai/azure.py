@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 import httpx2
 from pydantic import JsonValue
 
-from unitune.backends.capabilities import Deployed
+from unitune.backends.capabilities import DeploymentStatus
 from unitune.backends.credentials import environment_address
 from unitune.backends.kit.bodies import GZIP_ONLY, BodyError, hooks
 from unitune.backends.options import validated
@@ -109,7 +109,7 @@ def exists(name: str) -> bool:
     return _send("GET", name, f"show deployment {name}").status_code not in GONE
 
 
-def deployed(name: str, model: TunedModel) -> Deployed:
+def deployment_status(name: str, model: TunedModel) -> DeploymentStatus:
     """Return how a deployment stands; its model is asked by the deployment's name.
 
     Args:
@@ -122,10 +122,10 @@ def deployed(name: str, model: TunedModel) -> Deployed:
     asked = model.model_copy(update={"name": name})
     answer = _send("GET", name, f"show deployment {name}")
     if answer.status_code in GONE:
-        return Deployed("gone", asked, "not found")
+        return DeploymentStatus("gone", asked, "not found")
     told = _json(answer, name)
     raw = str(told.get("properties", {}).get("provisioningState", ""))
-    return Deployed(STATES.get(raw, "starting"), asked, raw)
+    return DeploymentStatus(STATES.get(raw, "starting"), asked, raw)
 
 
 def undeploy(name: str) -> None:

@@ -27,7 +27,7 @@ from urllib.parse import urlsplit
 
 from pydantic import JsonValue
 
-from unitune.backends.capabilities import Deployed
+from unitune.backends.capabilities import DeploymentStatus
 from unitune.backends.credentials import environment_address
 from unitune.backends.protocol import Guarantee, Launch
 from unitune.errors import BackendError, JobError
@@ -99,7 +99,7 @@ class OpenAIBackend(BatchingWire, PausingWire):
         keeps = _is_openai(server) or self.shows_launch_keys(server)
         return Guarantee.FINDABLE if keeps else Guarantee.SUFFIX_ONLY
 
-    def vet(self, job: Job) -> None:
+    def validate_options(self, job: Job) -> None:
         """Refuse a job whose options do not go with its method, or whose server gets no key."""
         options = read_options(job, self.name, OpenAIOptions)
         method_part(job, options)
@@ -168,7 +168,7 @@ class AzureBackend(PausingWire):
         key = required("AZURE_OPENAI_API_KEY", "the key for Azure OpenAI")
         return Server(self.name, address, key, "AZURE_OPENAI_API_KEY", "api-key")
 
-    def vet(self, job: Job) -> None:
+    def validate_options(self, job: Job) -> None:
         """Refuse a job whose options are not valid, or do not go with its method and base."""
         options = read_options(job, self.name, AzureOptions)
         method_part(job, options)
@@ -201,9 +201,9 @@ class AzureBackend(PausingWire):
         """Return the name itself where there is such a deployment."""
         return name if arm.exists(name) else None
 
-    def deployed(self, ref: str, model: TunedModel) -> Deployed:
+    def deployment_status(self, ref: str, model: TunedModel) -> DeploymentStatus:
         """Return how a deployment stands; one that is not there is gone."""
-        return arm.deployed(ref, model)
+        return arm.deployment_status(ref, model)
 
     def undeploy(self, ref: str) -> None:
         """Take a deployment down; one that is gone is no error."""
@@ -229,7 +229,7 @@ class MantleBackend(WireBackend):
             address = MANTLE_URL.format(region=region)
         return Server(self.name, address, key, "AWS_BEARER_TOKEN_BEDROCK")
 
-    def vet(self, job: Job) -> None:
+    def validate_options(self, job: Job) -> None:
         """Refuse a job whose options are not valid, or that has no grader."""
         method_part(job, read_options(job, self.name, MantleOptions))
 
@@ -255,7 +255,7 @@ class NebiusBackend(WireBackend):
         address = environment_address("NEBIUS_BASE_URL") or NEBIUS_URL
         return Server(self.name, address, key, "NEBIUS_API_KEY")
 
-    def vet(self, job: Job) -> None:
+    def validate_options(self, job: Job) -> None:
         """Refuse a job whose options are not valid, or contradict its tuning."""
         nebius_part(job, read_options(job, self.name, NebiusOptions))
 

@@ -18,7 +18,7 @@ from typing import ClassVar, cast
 from openai import omit
 from openai.types.fine_tuning import JobCreateParams
 
-from unitune.backends.capabilities import Checkpoint, ImportedJob, JobDescription, Page
+from unitune.backends.capabilities import Checkpoint, ImportedJob, JobDescription, JobPage
 from unitune.backends.launch_keys import launch_key_in
 from unitune.backends.protocol import Guarantee, Launch, State, Status, Upload
 from unitune.errors import BackendError, UnknownName, Unsupported
@@ -83,7 +83,7 @@ class WireBackend(ABC):
         ...
 
     @abstractmethod
-    def vet(self, job: Job) -> None:
+    def validate_options(self, job: Job) -> None:
         """Refuse a job whose options are not valid, or do not go with its method.
 
         Raises:
@@ -210,7 +210,7 @@ class WireBackend(ABC):
         server = self.server(at.url)
         return OpenAIChatModel(server, at.ref, old_limit=self.old_limit or server.named)
 
-    def survey(self, cursor: str) -> Page:
+    def list_jobs(self, cursor: str) -> JobPage:
         """Return one page of the vendor's own jobs, the newest first.
 
         Raises:
@@ -221,7 +221,7 @@ class WireBackend(ABC):
             jobs = client(server).fine_tuning.jobs.with_raw_response
             page = fields_of(jobs.list(after=cursor or omit, limit=PAGE))
         states = {name: state_of(job) for job in page.items("data") if (name := job.text("id"))}
-        return Page(states, list(states)[-1] if states and page.all.get("has_more") else "")
+        return JobPage(states, list(states)[-1] if states and page.all.get("has_more") else "")
 
     def delete_file(self, ref: str) -> None:
         """Remove an uploaded file; one that is gone is no error.

@@ -22,7 +22,7 @@ from decimal import Decimal
 from typing import cast
 from urllib.parse import urlsplit
 
-from unitune.backends.capabilities import PricesTold
+from unitune.backends.capabilities import PriceUpdate
 from unitune.backends.credentials import environment_address
 from unitune.backends.offer import Offer
 from unitune.cost.prices.sanity import contradictions, sound
@@ -97,14 +97,14 @@ class Meter:
 class AzurePrices:
     """Reads Azure's retail prices."""
 
-    def tell_prices(self, offer: Offer, day: date) -> PricesTold:
+    def read_prices(self, offer: Offer, day: date) -> PriceUpdate:
         """Return today's prices of fine-tuning; see `RefreshesPrices`."""
         rows = tuple(rows_of_items(_items(), offer.name, day))
         clean = sound(rows)
         notes = tuple(f"left out: {what}" for what in contradictions(rows))
         if not clean:
             raise BackendError(f"{SOURCE} has no meter of fine-tuning that is known here.")
-        return PricesTold(rows=clean, notes=notes)
+        return PriceUpdate(rows=clean, notes=notes)
 
 
 def meter_of(name: str) -> Meter | None:

@@ -11,7 +11,7 @@ from datetime import date
 from decimal import Decimal
 from typing import cast
 
-from unitune.backends.capabilities import PricesTold
+from unitune.backends.capabilities import PriceUpdate
 from unitune.backends.credentials import environment_address
 from unitune.backends.offer import Offer
 from unitune.errors import BackendError
@@ -29,14 +29,14 @@ CENT = Decimal("0.01")
 class HuggingFacePrices:
     """Reads Hugging Face's hardware list."""
 
-    def tell_prices(self, offer: Offer, day: date) -> PricesTold:
+    def read_prices(self, offer: Offer, day: date) -> PriceUpdate:
         """Return today's prices of machines; see `RefreshesPrices`."""
         address = environment_address(URL_VARIABLE) or URL
         listed = get("huggingface", f"{address}/api/jobs/hardware")
         if not isinstance(listed, list):
             raise BackendError(f"{SOURCE} answered in another shape than it describes.")
         machines = cast("list[Mapping[str, object]]", listed)
-        return PricesTold(rows=tuple(_row(machine, offer.name, day) for machine in machines))
+        return PriceUpdate(rows=tuple(_row(machine, offer.name, day) for machine in machines))
 
 
 def _row(machine: Mapping[str, object], backend: str, day: date) -> PriceRow:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from datetime import date
 
-from unitune.backends.capabilities import PricesTold
+from unitune.backends.capabilities import PriceUpdate
 from unitune.backends.offer import ModelUpdate, Offer
 from unitune_providers.openai.backend import OpenAIBackend
 from unitune_providers.openai.errors import our_errors
@@ -20,7 +20,7 @@ SOURCE = "OpenAI, shutdown_date of GET /v1/models"
 class OpenAIPrices:
     """Reads OpenAI's list of models."""
 
-    def tell_prices(self, offer: Offer, day: date) -> PricesTold:
+    def read_prices(self, offer: Offer, day: date) -> PriceUpdate:
         """Return when models stop; see `RefreshesPrices`."""
         server = OpenAIBackend().server()
         with our_errors(server, "list the models"):
@@ -28,7 +28,7 @@ class OpenAIPrices:
         known = [model.name for model in offer.models if model.name in listed]
         gone = [model.name for model in offer.models if model.name not in listed]
         ends = {name: told for name in known if (told := listed[name])}
-        return PricesTold(
+        return PriceUpdate(
             models=tuple(
                 ModelUpdate(
                     backend=offer.name,

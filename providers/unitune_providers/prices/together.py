@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from datetime import date
 
-from unitune.backends.capabilities import PricesTold
+from unitune.backends.capabilities import PriceUpdate
 from unitune.backends.offer import Limits, ModelUpdate, Offer
 from unitune.errors import BackendError
 from unitune_providers.together.client import Connection, is_gone, translated
@@ -21,7 +21,7 @@ SOURCE = "Together, GET /fine-tunes/models/limits"
 class TogetherPrices:
     """Reads Together's limits."""
 
-    def tell_prices(self, offer: Offer, day: date) -> PricesTold:
+    def read_prices(self, offer: Offer, day: date) -> PriceUpdate:
         """Return what models take; see `RefreshesPrices`."""
         connection = Connection()
         updates: list[ModelUpdate] = []
@@ -40,7 +40,7 @@ class TogetherPrices:
                 )
             )
         notes = (f"{name}: not among the models that Together tunes now" for name in gone)
-        return PricesTold(
+        return PriceUpdate(
             models=tuple(updates),
             notes=(*notes, "Together tells no price list by machine; a launch asks for its quote"),
         )

@@ -28,7 +28,13 @@ from together.types import (
 )
 from together.types.fine_tuning_list_response import Data as ListedJob
 
-from unitune.backends.capabilities import Checkpoint, Deployed, ImportedJob, JobDescription, Page
+from unitune.backends.capabilities import (
+    Checkpoint,
+    DeploymentStatus,
+    ImportedJob,
+    JobDescription,
+    JobPage,
+)
 from unitune.backends.protocol import Guarantee, Launch, State, Status, Upload
 from unitune.errors import BackendError, Unreachable, Unsupported
 from unitune.job.job import Job
@@ -60,7 +66,7 @@ class TogetherBackend:
     def __init__(self) -> None:
         self._connection = Connection()
 
-    def vet(self, job: Job) -> None:
+    def validate_options(self, job: Job) -> None:
         """Refuse a job whose options are not valid, or do not go with its method.
 
         Raises:
@@ -144,11 +150,11 @@ class TogetherBackend:
         """Return a base model by its name, or a tuned one by that of its endpoint."""
         return TogetherChatModel(model if isinstance(model, str) else model.name)
 
-    def survey(self, cursor: str) -> Page:  # noqa: ARG002 - there is one page only
+    def list_jobs(self, cursor: str) -> JobPage:  # noqa: ARG002 - there is one page only
         """Return all jobs with their states, the newest first."""
         listed = together_models.jobs(self._connection)
         newest = sorted(listed, key=lambda job: str(job.created_at), reverse=True)
-        return Page({job.id: state_of(job.status) for job in newest})
+        return JobPage({job.id: state_of(job.status) for job in newest})
 
     def quote(self, launch: Launch) -> Decimal:
         """Return Together's own price of a training, in US dollars; the files must be there.
@@ -203,9 +209,9 @@ class TogetherBackend:
         """Return the id of the endpoint of this name."""
         return together_endpoints.find(self._connection, name)
 
-    def deployed(self, ref: str, model: TunedModel) -> Deployed:
+    def deployment_status(self, ref: str, model: TunedModel) -> DeploymentStatus:
         """Return how an endpoint stands; one that has stopped is gone: it costs nothing."""
-        return together_endpoints.deployed(self._connection, ref, model)
+        return together_endpoints.deployment_status(self._connection, ref, model)
 
     def undeploy(self, ref: str) -> None:
         """Stop an endpoint and remove it; one that is gone is no error."""

@@ -21,7 +21,7 @@ from together.types import DeploymentAutoscalingParam, Endpoint, Model
 from together.types.endpoint_deployment_summary import EndpointDeploymentSummary
 from together.types.models.config import Config
 
-from unitune.backends.capabilities import Deployed
+from unitune.backends.capabilities import DeploymentStatus
 from unitune.errors import BackendError, JobError
 from unitune.models import TunedModel
 from unitune_providers.together.client import Connection, is_gone, translated
@@ -75,7 +75,7 @@ def find(connection: Connection, name: str) -> str | None:
     return None if endpoint is None else endpoint.id
 
 
-def deployed(connection: Connection, ref: str, model: TunedModel) -> Deployed:
+def deployment_status(connection: Connection, ref: str, model: TunedModel) -> DeploymentStatus:
     """Return how an endpoint stands.
 
     Args:
@@ -85,12 +85,12 @@ def deployed(connection: Connection, ref: str, model: TunedModel) -> Deployed:
     """
     endpoint = _existing(connection, ref)
     if endpoint is None:
-        return Deployed("gone", model, "no such endpoint")
+        return DeploymentStatus("gone", model, "no such endpoint")
     asked = model.model_copy(update={"name": endpoint.name})
     if not endpoint.deployments:
-        return Deployed("failed", asked, "the endpoint has no deployment")
+        return DeploymentStatus("failed", asked, "the endpoint has no deployment")
     deployment = endpoint.deployments[0]
-    return Deployed(_standing(deployment), asked, deployment.state)
+    return DeploymentStatus(_standing(deployment), asked, deployment.state)
 
 
 def undeploy(connection: Connection, ref: str) -> None:
@@ -266,7 +266,7 @@ def _stopped(connection: Connection, ref: str) -> Endpoint:
 def _standing(
     deployment: EndpointDeploymentSummary,
 ) -> Literal["starting", "ready", "failed", "gone"]:
-    """Return a deployment's state in our words; an unknown one is told in `Deployed.raw`."""
+    """Return a deployment's state in our words; `DeploymentStatus.raw` has the vendor's."""
     if deployment.state == "DEPLOYMENT_STATE_STOPPED":
         return "gone"
     # While it drains it costs, and it will not come back.

@@ -20,7 +20,13 @@ from typing import ClassVar, NamedTuple
 
 from google.genai import types
 
-from unitune.backends.capabilities import BatchStatus, Checkpoint, ImportedJob, JobDescription, Page
+from unitune.backends.capabilities import (
+    BatchStatus,
+    Checkpoint,
+    ImportedJob,
+    JobDescription,
+    JobPage,
+)
 from unitune.backends.protocol import Guarantee, Launch, Status, Upload
 from unitune.errors import BackendError, UnknownName, Unreachable
 from unitune.job.job import Job
@@ -56,7 +62,7 @@ class VertexBackend:
     def _cloud(self) -> Cloud:
         return connect()
 
-    def vet(self, job: Job) -> None:
+    def validate_options(self, job: Job) -> None:
         """Refuse a job whose options are not valid, or do not go with its method.
 
         Raises:
@@ -198,14 +204,14 @@ class VertexBackend:
         """Ask for the end of a batch job; one that has ended is no error."""
         batches.cancel(self._cloud, batch_id)
 
-    def survey(self, cursor: str) -> Page:
+    def list_jobs(self, cursor: str) -> JobPage:
         """Return one page of jobs with their states.
 
         Args:
             cursor: Of the page before; empty for the first.
         """
         page = self._page(None, cursor)
-        return Page({job.name: state_of(job) for job in page.jobs if job.name}, page.next_token)
+        return JobPage({job.name: state_of(job) for job in page.jobs if job.name}, page.next_token)
 
     def checkpoints(self, job_id: str, base: str) -> Sequence[Checkpoint]:
         """Return a job's checkpoints, each with an endpoint of its own; see `vertex_jobs`."""

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple, cast
 from google.genai import types
 from pydantic import BaseModel, JsonValue, ValidationError
 
-from unitune.backends.formats import CannotCarry
+from unitune.backends.formats import UnrepresentableRow
 from unitune.errors import BackendError, Unsupported
 from unitune.models import Reply, Request
 from unitune_providers.vertex.chat import generation, least_thinking, question, read_answer
@@ -68,7 +68,7 @@ def _line(name: str, request: Request, thinking: types.ThinkingConfig | None) ->
         )
     try:
         row = question(request)
-    except CannotCarry as problem:
+    except UnrepresentableRow as problem:
         raise Unsupported(
             f"Gemini cannot be asked request {name}: {problem} Leave that case out, or run "
             "without --batch, where it alone fails."

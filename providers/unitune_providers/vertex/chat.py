@@ -23,7 +23,7 @@ from google import genai
 from google.genai import types
 from pydantic import JsonValue
 
-from unitune.backends.formats import CannotCarry, WireRow
+from unitune.backends.formats import UnrepresentableRow, WireRow
 from unitune.backends.kit.bodies import GZIP_ONLY, async_hooks
 from unitune.data.example import Example, Message
 from unitune.errors import UnituneError
@@ -71,7 +71,7 @@ class VertexChatModel:
             except httpx2.RemoteProtocolError:
                 # The server closed the connection in the moment in which it was taken up again.
                 answer = await self._ask(request, row)
-        except CannotCarry as problem:
+        except UnrepresentableRow as problem:
             return Reply(error=f"Gemini cannot be asked this: {problem}", finish_reason="error")
         except Exception as error:  # noqa: BLE001 - a failed request is a row, whatever failed
             known = error if isinstance(error, UnituneError) else ours(error, "answer")
@@ -137,7 +137,7 @@ def question(request: Request) -> WireRow:
     """Return a request as a training row without its answer.
 
     Raises:
-        CannotCarry: It says something that Gemini's rows have no place for.
+        UnrepresentableRow: It says something that Gemini's rows have no place for.
     """
     # Weights say what is learned from, which is nothing here.
     asked = [replace(turn, weight=None) for turn in request.messages]

@@ -11,7 +11,7 @@ from google import genai
 from google.genai import types
 from pydantic import JsonValue
 
-from unitune.backends.formats import CannotCarry
+from unitune.backends.formats import UnrepresentableRow
 from unitune.errors import Unreachable, Unsupported
 from unitune.models import Request
 from unitune_providers.vertex.chat import question
@@ -43,7 +43,7 @@ def count(cloud: Cloud, name: str, location: str, request: Request) -> int:
     """
     try:
         row = question(request)
-    except CannotCarry as problem:
+    except UnrepresentableRow as problem:
         raise Unsupported(f"Gemini cannot be asked this: {problem}") from problem
     settings: dict[str, object] = {
         "http_options": cloud.patience.retries,

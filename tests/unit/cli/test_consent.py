@@ -13,12 +13,12 @@ pytest.importorskip("openai", reason="needs the extra `openai`")
 
 import typer
 from vendors.openai.vendor import KEY
-from vendors.serving import PARTS, Playing, play
+from vendors.serving import VENDORS, ServedVendor, serve_vendor
 
 from unitune.cli import consent
 from unitune.cost.prices.book import PriceBook
 
-MODEL = PARTS["openai"].model
+MODEL = VENDORS["openai"].model
 JOB = f"""
 name: asked
 model: {MODEL}
@@ -39,7 +39,7 @@ SERVER = JOB.replace("backend: openai", "backend: local").replace(
 
 
 @pytest.fixture
-def vendor(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Playing]:
+def vendor(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[ServedVendor]:
     rows = [{"id": f"c{at}", "prompt": f"{at * 7919}?", "completion": "yes"} for at in range(20)]
     old = [{"case": row["id"], "answer": "no"} for row in rows]
     for name, lines in (("test", rows), ("old", old)):
@@ -47,16 +47,18 @@ def vendor(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Playing]
         (tmp_path / f"{name}.jsonl").write_text(text, encoding="utf-8")
     (tmp_path / "unitune.yaml").write_text(JOB, encoding="utf-8")
     monkeypatch.setenv("OWN_KEY", KEY)
-    with play("openai") as playing:
-        monkeypatch.setenv("UNITUNE_ALLOW_KEYS", f"OWN_KEY@{playing.server.url}")
-        yield playing
+    with serve_vendor("openai") as served:
+        monkeypatch.setenv("UNITUNE_ALLOW_KEYS", f"OWN_KEY@{served.server.url}")
+        yield served
 
 
-def asked(vendor: Playing) -> int:
-    return len(vendor.server.asked("POST", "/chat/completions$"))
+def asked(vendor: ServedVendor) -> int:
+    return len(vendor.server.received("POST", "/chat/completions$"))
 
 
-def test_a_script_asks_a_vendor_only_within_a_budget(unitune: Command, vendor: Playing) -> None:
+def test_a_script_asks_a_vendor_only_within_a_budget(
+    unitune: Command, vendor: ServedVendor
+) -> None:
     refused = unitune("compare", "unitune.yaml", "--out", "out")
     assert (6, 0) == (refused.code, asked(vendor))
     assert "the comparison costs money: $0.01. Give a budget (--budget 5" in refused.err
@@ -70,7 +72,7 @@ def test_a_script_asks_a_vendor_only_within_a_budget(unitune: Command, vendor: P
 @pytest.mark.parametrize("said", [False, True])
 def test_a_person_is_asked_with_what_it_may_cost(
     unitune: Command,
-    vendor: Playing,
+    vendor: ServedVendor,
     monkeypatch: pytest.MonkeyPatch,
     said: bool,  # noqa: FBT001 - a parameter of the test
 ) -> None:
@@ -87,7 +89,7 @@ def test_a_person_is_asked_with_what_it_may_cost(
     assert (20 if said else 0) == asked(vendor)
 
 
-def test_an_unknown_price_needs_a_word(unitune: Command, vendor: Playing) -> None:
+def test_an_unknown_price_needs_a_word(unitune: Command, vendor: ServedVendor) -> None:
     """A model that no price list has: a budget cannot hold what nobody can reckon."""
     text = Path("unitune.yaml").read_text(encoding="utf-8")
     Path("unitune.yaml").write_text(text.replace(f"prices: {{{MODEL}", "prices: {other"), "utf-8")
@@ -103,7 +105,7 @@ def test_an_unknown_price_needs_a_word(unitune: Command, vendor: Playing) -> Non
 
 @pytest.mark.parametrize(("usd", "code"), [(None, 0), ("0", 0), ("0.40", 6)])
 def test_a_server_of_ones_own_counts_where_it_has_a_price(
-    unitune: Command, vendor: Playing, usd: str | None, code: int
+    unitune: Command, vendor: ServedVendor, usd: str | None, code: int
 ) -> None:
     job = SERVER.replace("URL", f"{vendor.server.url}/v1").replace("MODEL", MODEL)
     lines = [line for line in job.splitlines() if "prices:" not in line]

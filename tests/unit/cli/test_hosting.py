@@ -11,7 +11,7 @@ from command_line import Command
 
 pytest.importorskip("boto3", reason="needs the extra `bedrock`")
 
-from vendors.serving import Playing, play
+from vendors.serving import ServedVendor, serve_vendor
 
 from unitune.job.job import Job
 from unitune.runs import deploying, deployment
@@ -27,7 +27,9 @@ DEPLOYMENTS = r"/custom-model-deployments"
 
 
 @pytest.fixture
-def vendor(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, unitune: Command) -> Iterator[Playing]:
+def vendor(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, unitune: Command
+) -> Iterator[ServedVendor]:
     """Bedrock, a job for it in the current folder, and no process left behind."""
     assert unitune
     rows = (
@@ -44,12 +46,12 @@ def vendor(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, unitune: Command) ->
     (tmp_path / "unitune.yaml").write_text(JOB, encoding="utf-8")
     monkeypatch.setattr(deploying, "_leave_reaper", lambda *_: None)
     monkeypatch.setattr(deployment, "POLL_SECONDS", 0.01)
-    with play("bedrock") as playing:
-        yield playing
+    with serve_vendor("bedrock") as served:
+        yield served
 
 
 @pytest.fixture
-def run_id(vendor: Playing, unitune: Command) -> str:
+def run_id(vendor: ServedVendor, unitune: Command) -> str:
     assert vendor
     assert 0 == unitune("run", "unitune.yaml", "--quiet", "--allow-unpriced").code
     listed = json.loads(unitune("runs", "--json").out)["runs"]
@@ -72,10 +74,10 @@ def test_a_deployment_is_listed_until_it_is_taken_down(unitune: Command, run_id:
 
 
 def test_a_vendor_that_does_not_answer_leaves_the_list_as_it_was_last_seen(
-    unitune: Command, run_id: str, vendor: Playing
+    unitune: Command, run_id: str, vendor: ServedVendor
 ) -> None:
     unitune("deploy", run_id, "--json", "--allow-unpriced")
-    vendor.server.spoil(Fault.EXPIRED_KEY, "GET", DEPLOYMENTS)
+    vendor.server.inject_fault(Fault.EXPIRED_KEY, "GET", DEPLOYMENTS)
     listed = unitune("deployments")
     assert (0, True) == (listed.code, f"{run_id}-d1" in listed.out)
     assert "is shown as it was last seen" in listed.err
@@ -136,9 +138,9 @@ def test_an_import_writes_a_job_that_plans(unitune: Command, run_id: str, tmp_pa
 
 
 def test_delete_forgets_a_run_once_all_of_it_is_gone(
-    unitune: Command, run_id: str, vendor: Playing
+    unitune: Command, run_id: str, vendor: ServedVendor
 ) -> None:
-    vendor.server.spoil(Fault.EXPIRED_KEY, "DELETE", "custom-models")
+    vendor.server.inject_fault(Fault.EXPIRED_KEY, "DELETE", "custom-models")
     kept = unitune("delete", run_id, "--yes")
     assert (2, True) == (kept.code, "not deleted" in kept.err)
     assert run_id in unitune("runs").out
@@ -181,7 +183,7 @@ def test_a_run_says_what_it_costs_while_it_runs_and_when_it_has_ended(
     (tmp_path / "train.jsonl").write_text(lines, encoding="utf-8")
     job = JOB.replace("amazon.nova-micro-v1:0:128k", "gpt-4o-mini").replace("bedrock", "openai")
     (tmp_path / "unitune.yaml").write_text(job, encoding="utf-8")
-    with play("openai"):
+    with serve_vendor("openai"):
         refused = unitune("run", "unitune.yaml")
         done = unitune("run", "unitune.yaml", "--budget", "1", "--allow-unpriced")
     assert (6, True) == (refused.code, "Give a budget" in refused.err)

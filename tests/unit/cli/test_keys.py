@@ -28,7 +28,7 @@ pytest.importorskip("boto3", reason="needs the vendors' extras")
 
 from unitune.backends import registry
 from unitune.evaluate.scorers import embeddings
-from unitune.testing.loopback import Answer, Asked, Server, serve
+from unitune.testing.loopback import Server, VendorRequest, VendorResponse, serve
 from unitune_providers.vertex import cloud
 
 SECRET = "sk-REAL/SECRET+0123456789abcdef"  # noqa: S105 - of nobody
@@ -59,17 +59,19 @@ class Vendor:
 
     status: int = 200
     elsewhere: str = ""
-    seen: list[Asked] = field(default_factory=list[Asked])
+    seen: list[VendorRequest] = field(default_factory=list[VendorRequest])
 
-    def answer(self, asked: Asked) -> Answer:
+    def answer(self, asked: VendorRequest) -> VendorResponse:
         self.seen.append(asked)
         if 300 <= self.status < 400:
-            return Answer(ANSWER, self.status, {"location": f"{self.elsewhere}{asked.path}"})
+            return VendorResponse(
+                ANSWER, self.status, {"location": f"{self.elsewhere}{asked.path}"}
+            )
         if self.status >= 400:
             sent = "; ".join(f"{name}: {value}" for name, value in asked.headers.items())
             words = f"You sent {sent}"
-            return Answer({"error": {"message": words}, "message": words}, self.status)
-        return Answer(EMBEDDED if asked.path.endswith("embeddings") else ANSWER)
+            return VendorResponse({"error": {"message": words}, "message": words}, self.status)
+        return VendorResponse(EMBEDDED if asked.path.endswith("embeddings") else ANSWER)
 
     @property
     def keys(self) -> list[str]:

@@ -17,7 +17,7 @@ from vendors.openai.azure import AzureVendor, environment
 from vendors.openai.vendor import KEY, OpenAIVendor
 
 from unitune.backends import registry
-from unitune.testing.loopback import Answer, Asked, Conduct, Server, serve
+from unitune.testing.loopback import Server, ServerBehavior, VendorRequest, VendorResponse, serve
 
 THINKING = "gpt-6-luna"
 CASES = 40
@@ -27,7 +27,7 @@ BFCL = Path(__file__).parents[4] / "shared" / "data" / "bfcl-function-calling"
 @pytest.fixture
 def vendor(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     """Serve a vendor whose models say "red", after more thoughts than answers have room for."""
-    red = Conduct(otherwise="red")
+    red = ServerBehavior(otherwise="red")
     with (
         serve(AzureVendor(red, reasoning_tokens=3000)) as azure,
         serve(OpenAIVendor(red, reasoning_tokens=3000)) as server,
@@ -145,12 +145,14 @@ class Caller:
     def __init__(self, calls: Mapping[str, list[dict[str, Any]]]) -> None:
         self.calls = calls
 
-    def answer(self, asked: Asked) -> Answer:
+    def answer(self, asked: VendorRequest) -> VendorResponse:
         calls = self.calls[asked.json["messages"][-1]["content"]]
         fits = asked.json["max_tokens"] >= len(json.dumps(calls)) // 4
         message = {"role": "assistant", "content": None, "tool_calls": calls if fits else None}
         ended = "tool_calls" if fits else "length"
-        return Answer({"choices": [{"index": 0, "finish_reason": ended, "message": message}]})
+        return VendorResponse(
+            {"choices": [{"index": 0, "finish_reason": ended, "message": message}]}
+        )
 
 
 def _first(values: list[Any]) -> Any:

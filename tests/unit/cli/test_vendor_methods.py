@@ -17,7 +17,7 @@ from vendors.openai.azure import AzureVendor, environment
 from vendors.openai.vendor import KEY, OpenAIVendor
 
 from unitune.backends import registry
-from unitune.testing.loopback import Conduct, Server, serve
+from unitune.testing.loopback import Server, ServerBehavior, serve
 
 CHATTY, THINKING = "gpt-4.1-2025-04-14", "o4-mini-2025-04-16"
 TUNED_BEFORE = "ft:gpt-5-2025-08-07:loopback::00000001"
@@ -56,8 +56,8 @@ def _write(path: Path, rows: list[dict[str, Any]]) -> None:
 @pytest.fixture
 def openai(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     bases = (CHATTY, THINKING, TUNED_BEFORE)
-    conduct = Conduct(queued_polls=0, replies=ANSWERS)
-    with serve(OpenAIVendor(conduct, bases=bases)) as server:
+    behavior = ServerBehavior(queued_polls=0, replies=ANSWERS)
+    with serve(OpenAIVendor(behavior, bases=bases)) as server:
         monkeypatch.setenv("OPENAI_BASE_URL", f"{server.url}/v1")
         monkeypatch.setenv("OPENAI_API_KEY", KEY)
         registry.backend.cache_clear()
@@ -66,7 +66,7 @@ def openai(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
 
 @pytest.fixture
 def azure(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
-    with serve(AzureVendor(Conduct(queued_polls=0, replies=ANSWERS))) as server:
+    with serve(AzureVendor(ServerBehavior(queued_polls=0, replies=ANSWERS))) as server:
         for name, value in environment(server).items():
             monkeypatch.setenv(name, value)
         registry.backend.cache_clear()

@@ -17,7 +17,7 @@ from unitune.job.job import Job
 from unitune.models import Reply, Request
 from unitune.report.html import render
 from unitune.runs.run import launch
-from unitune.testing.loopback import Answer, Asked, Server, serve
+from unitune.testing.loopback import Server, VendorRequest, VendorResponse, serve
 
 PROMPTED: list[Any] = [
     "zero-shot",
@@ -81,11 +81,11 @@ class Endpoint:
     def __init__(self) -> None:
         self.texts = 0
 
-    def answer(self, asked: Asked) -> Answer:
+    def answer(self, asked: VendorRequest) -> VendorResponse:
         texts = json.loads(asked.body)["input"]
         self.texts += len(texts)
         rows = [{"index": at, "embedding": [1.0, float(at)]} for at in range(len(texts))]
-        return Answer({"data": rows, "usage": {"prompt_tokens": 100 * len(texts)}})
+        return VendorResponse({"data": rows, "usage": {"prompt_tokens": 100 * len(texts)}})
 
 
 @pytest.fixture

@@ -22,7 +22,7 @@ from unitune.evaluate.inference.journal import line_of, read_record
 from unitune.evaluate.inference.rate_limiter import Pace
 from unitune.evaluate.inference.server import ServerChatModel
 from unitune.models import ChatModel, Request
-from unitune.testing.loopback import Answer, Asked, serve
+from unitune.testing.loopback import VendorRequest, VendorResponse, serve
 
 DEEP = b"[" * 100_000 + b"]" * 100_000
 ASKED = Request(messages=(Message(role="user", content="Capital of France?"),))
@@ -57,9 +57,9 @@ class Odd:
     """Answers every request with the same body."""
 
     def __init__(self, status: int, body: bytes) -> None:
-        self.given = Answer(body, status, {"Content-Type": "application/json"})
+        self.given = VendorResponse(body, status, {"Content-Type": "application/json"})
 
-    def answer(self, _: Asked) -> Answer:
+    def answer(self, _: VendorRequest) -> VendorResponse:
         return self.given
 
 

@@ -13,7 +13,7 @@ from unitune.errors import BackendError, Mismatch, OverBudget
 from unitune.evaluate.compare import compare
 from unitune.evaluate.inference.engine import short_hash
 from unitune.models import Request
-from unitune.testing.loopback import Answer, Asked, serve
+from unitune.testing.loopback import VendorRequest, VendorResponse, serve
 
 PROMPTED: dict[str, Any] = {
     "contenders": ["zero-shot", {"type": "instructed", "instructions": "x", "role": "candidate"}]
@@ -74,10 +74,10 @@ def test_a_replay_of_changed_cases_is_an_integrity_error(
 class Recorder:
     """Serves chat completions that are always right."""
 
-    def answer(self, _: Asked) -> Answer:
+    def answer(self, _: VendorRequest) -> VendorResponse:
         message = {"role": "assistant", "content": "yes"}
         choice = {"index": 0, "message": message, "finish_reason": "stop"}
-        return Answer({"id": "x", "object": "chat.completion", "choices": [choice]})
+        return VendorResponse({"id": "x", "object": "chat.completion", "choices": [choice]})
 
 
 @pytest.fixture
@@ -168,10 +168,10 @@ def test_a_replay_asks_no_embeddings_endpoint_and_needs_no_key(
     make_job: Any, backend_of: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Embeddings:
-        def answer(self, asked: Asked) -> Answer:
+        def answer(self, asked: VendorRequest) -> VendorResponse:
             texts: list[str] = asked.json["input"]
             rows = [{"index": at, "embedding": [1.0, len(text)]} for at, text in enumerate(texts)]
-            return Answer({"data": rows})
+            return VendorResponse({"data": rows})
 
     with serve(Embeddings()) as server:
         scorer = {

@@ -16,7 +16,7 @@ from unitune.errors import BackendError, DataError, Unreachable, UserError
 from unitune.evaluate.scorers import Scorer, Setting, build, check_expected, embeddings
 from unitune.evaluate.scorers.embeddings import BATCH, TRIES, cosine
 from unitune.job.scorers import Embedding
-from unitune.testing.loopback import Answer, Asked, Fault, Server, serve
+from unitune.testing.loopback import Fault, Server, VendorRequest, VendorResponse, serve
 
 
 class Endpoint:
@@ -26,15 +26,15 @@ class Endpoint:
         self.breaks = False
         self.wishes: list[str] = []
 
-    def answer(self, asked: Asked) -> Answer:
+    def answer(self, asked: VendorRequest) -> VendorResponse:
         if self.wishes:
-            return Answer({}, 429, {"Retry-After": self.wishes.pop()})
+            return VendorResponse({}, 429, {"Retry-After": self.wishes.pop()})
         texts: list[str] = asked.json["input"]
         rows: list[Any] = [
             {"index": at, "embedding": [float(text.count(letter)) for letter in "abc"]}
             for at, text in enumerate(texts)
         ]
-        return Answer({"data": rows[:0] if self.breaks else rows[::-1]})
+        return VendorResponse({"data": rows[:0] if self.breaks else rows[::-1]})
 
 
 @pytest.fixture
@@ -102,7 +102,7 @@ def test_an_empty_answer_has_0_and_is_never_sent(server: Server, tmp_path: Path)
 
 @pytest.mark.parametrize("fault", [Fault.RATE_LIMITED, Fault.SERVER_ERROR, Fault.CUT, Fault.SHORT])
 def test_trouble_that_passes_is_waited_for(server: Server, tmp_path: Path, fault: Fault) -> None:
-    server.spoil(fault, "POST", "/embeddings", times=TRIES - 1)
+    server.inject_fault(fault, "POST", "/embeddings", times=TRIES - 1)
     assert pytest.approx(1.0) == scorer_at(server, tmp_path).score(attempt("a", "aa")).value
     assert TRIES == len(server.requests)
 
@@ -125,14 +125,14 @@ def test_however_long_an_endpoint_asks_to_wait_the_wait_is_bounded(
 def test_an_endpoint_that_stays_down_is_an_error_and_never_a_score(
     server: Server, tmp_path: Path
 ) -> None:
-    server.spoil(Fault.SERVER_ERROR, "POST", "/embeddings", times=99)
+    server.inject_fault(Fault.SERVER_ERROR, "POST", "/embeddings", times=99)
     with pytest.raises(BackendError, match="answered 500"):
         scorer_at(server, tmp_path).score(attempt("a", "aa"))
     assert TRIES == len(server.requests)
 
 
 def test_a_refused_key_is_told_at_once_and_never_shown(server: Server, tmp_path: Path) -> None:
-    server.spoil(Fault.EXPIRED_KEY, "POST", "/embeddings")
+    server.inject_fault(Fault.EXPIRED_KEY, "POST", "/embeddings")
     with pytest.raises(BackendError, match="answered 401") as caught:
         scorer_at(server, tmp_path).score(attempt("a", "aa"))
     assert 1 == len(server.requests)

@@ -17,7 +17,7 @@ from unitune.errors import JobError
 from unitune.evaluate.inference import server
 from unitune.evaluate.inference.server import ServerChatModel
 from unitune.models import Reply, Request
-from unitune.testing.loopback import OF_VENDORS, Answer, Fault
+from unitune.testing.loopback import OF_VENDORS, Fault, VendorResponse
 
 QUESTION = Message(role="user", content="Colour of snow?")
 ASKED = Request(messages=(QUESTION,))
@@ -61,7 +61,7 @@ def test_everything_that_the_request_says_is_sent(stage: Stage) -> None:
         stop=("END",),
     )
     ask(stage, asked)
-    (sent,) = stage.server.asked("POST", CHAT)
+    (sent,) = stage.server.received("POST", CHAT)
     assert f"Bearer {KEY}" == sent.headers["authorization"]
     assert {
         "model": MODEL,
@@ -93,14 +93,14 @@ def test_a_fault_is_in_the_reply_and_the_request_is_sent_once(
     stage: Stage, monkeypatch: pytest.MonkeyPatch, fault: Fault, words: str, status: int | None
 ) -> None:
     monkeypatch.setattr(server, "ANSWER_SECONDS", 0.3)
-    stage.server.spoil(fault, "POST", CHAT)
+    stage.server.inject_fault(fault, "POST", CHAT)
     reply = ask(stage)
     assert ("", "error", status) == (reply.text, reply.finish_reason, reply.status)
     assert words in (reply.error or "")
     assert KEY not in (reply.error or "")
     assert (fault is not Fault.EXPIRED_KEY) == reply.passes
     assert (1.0 if fault is Fault.RATE_LIMITED else None) == reply.pause_seconds
-    assert 1 == len(stage.server.asked("POST", CHAT))
+    assert 1 == len(stage.server.received("POST", CHAT))
 
 
 def test_every_fault_is_tried() -> None:
@@ -121,14 +121,14 @@ def test_a_server_that_is_not_there_passes() -> None:
 def test_what_is_no_answer_is_shown(
     stage: Stage, monkeypatch: pytest.MonkeyPatch, content: bytes
 ) -> None:
-    monkeypatch.setattr(OpenAIVendor, "answer", lambda *_: Answer(content))
+    monkeypatch.setattr(OpenAIVendor, "answer", lambda *_: VendorResponse(content))
     reply = ask(stage)
     assert "sent no answer of a chat model" in (reply.error or "")
     assert content.decode() in (reply.error or "")
 
 
 def test_a_smaller_servers_answer_is_enough(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
-    bare = Answer({"choices": [{"message": {"content": "white"}}]})
+    bare = VendorResponse({"choices": [{"message": {"content": "white"}}]})
     monkeypatch.setattr(OpenAIVendor, "answer", lambda *_: bare)
     reply = ask(stage)
     assert ("white", "stop", None) == (reply.text, reply.finish_reason, reply.prompt_tokens)
@@ -140,7 +140,7 @@ def test_limits_are_told_beside_the_answer(stage: Stage, monkeypatch: pytest.Mon
         "x-ratelimit-remaining-requests": "0",
         "x-ratelimit-reset-requests": "1m0s",
     }
-    last = Answer({"choices": [{"message": {"content": "white"}}]}, headers=left)
+    last = VendorResponse({"choices": [{"message": {"content": "white"}}]}, headers=left)
     monkeypatch.setattr(OpenAIVendor, "answer", lambda *_: last)
     assert 1.0 == ask(stage).pause_seconds
 

@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from unitune.backends import registry
-from unitune.backends.formats import CannotCarry, Format, WireRow
+from unitune.backends.formats import Format, UnrepresentableRow, WireRow
 from unitune.data.example import Example, Message
 
 FORMATS = [
@@ -242,7 +242,7 @@ def carried(content: dict[str, Any]) -> dict[str, tuple[Example, WireRow]]:
     for name in FORMATS:
         try:
             made[name] = example, registry.wire_format(name).encode(example)
-        except CannotCarry as problem:
+        except UnrepresentableRow as problem:
             SAID_BY_REFUSALS.add(str(problem))
     return made
 
@@ -273,7 +273,7 @@ def test_reading_fails_in_no_other_way_than_by_saying_why(data: st.DataObject) -
     for name, (_, written) in carried(data.draw(row())).items():
         form = registry.wire_format(name)
         broken = broken_somewhere(data, json.loads(json.dumps(written)))
-        with contextlib.suppress(CannotCarry):
+        with contextlib.suppress(UnrepresentableRow):
             read = form.decode(broken)
             assert read == form.decode(form.encode(read)), name
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from unitune.backends import registry
-from unitune.backends.formats import CannotCarry
+from unitune.backends.formats import UnrepresentableRow
 from unitune.data.example import Example
 
 SYSTEM = {"role": "system", "content": "Be short."}
@@ -167,7 +167,7 @@ def with_schema(schema: Any) -> dict[str, Any]:
     return chat(USER, ANSWER, tools=[{"type": "function", "function": function}])
 
 
-PARTS = [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]
+VENDORS = [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]
 SFT = ["openai-chat", "together-chat", "vertex-sft", "bedrock-nova", "bedrock-prompt"]
 DPO = ["openai-dpo", "together-dpo", "vertex-preference"]
 REFUSED = [
@@ -187,7 +187,7 @@ REFUSED = [
     Refused("together-chat", chat({"role": "developer", "content": "a"}, USER, ANSWER), "first"),
     Refused("together-chat", chat(USER, USER, ANSWER), "messages[1] is from 'user' like"),
     Refused("together-chat", chat(USER, SYSTEM, ANSWER), "at the beginning"),
-    Refused("together-chat", chat({**USER, "content": PARTS}, ANSWER), "in 2 parts"),
+    Refused("together-chat", chat({**USER, "content": VENDORS}, ANSWER), "in 2 parts"),
     Refused("together-chat", chat({**USER, "name": "Ann"}, ANSWER), "'Ann'"),
     Refused("together-chat", chat(USER, ANSWER, tools=[]), "an empty list"),
     Refused("together-dpo", {**PAIR, "input": {"messages": [USER, ANSWER]}}, "'assistant' too"),
@@ -224,7 +224,7 @@ REFUSED = [
 
 @pytest.mark.parametrize("case", REFUSED, ids=lambda case: f"{case.format}: {case.says}")
 def test_what_has_no_place_is_refused_with_its_place_and_reason(case: Refused) -> None:
-    with pytest.raises(CannotCarry) as caught:
+    with pytest.raises(UnrepresentableRow) as caught:
         registry.wire_format(case.format).encode(Example.model_validate(case.row))
     assert case.says in str(caught.value)
 
@@ -301,6 +301,6 @@ UNREADABLE = [
 
 @pytest.mark.parametrize(("name", "row", "says"), UNREADABLE)
 def test_rows_of_unknown_shape_are_refused(name: str, row: dict[str, Any], says: str) -> None:
-    with pytest.raises(CannotCarry) as caught:
+    with pytest.raises(UnrepresentableRow) as caught:
         registry.wire_format(name).decode(row)
     assert says in str(caught.value)

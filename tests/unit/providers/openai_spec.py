@@ -22,7 +22,7 @@ from vendors.openai.vendor import KEY, PREFIX, OpenAIVendor
 
 from unitune.backends.protocol import Launch, State, Status, Upload
 from unitune.job.job import Data, Job
-from unitune.testing.loopback import Answer, Asked, Conduct, Server, serve
+from unitune.testing.loopback import Server, ServerBehavior, VendorRequest, VendorResponse, serve
 from unitune_providers.openai.backend import OpenAIBackend
 from unitune_providers.openai.wire import WireBackend
 
@@ -53,9 +53,9 @@ class Recorder:
     """A vendor that remembers what it answered."""
 
     vendor: OpenAIVendor
-    exchanges: list[tuple[Asked, Answer]] = field(default_factory=list)
+    exchanges: list[tuple[VendorRequest, VendorResponse]] = field(default_factory=list)
 
-    def answer(self, asked: Asked) -> Answer:
+    def answer(self, asked: VendorRequest) -> VendorResponse:
         answer = self.vendor.answer(asked)
         self.exchanges.append((asked, answer))
         return answer
@@ -126,7 +126,7 @@ def on_stage(
     backend: WireBackend | None = None,
 ) -> Iterator[Stage]:
     """Serve a vendor, and let the environment lead OpenAI's backend there."""
-    vendor = vendor or OpenAIVendor(Conduct(steps=4))
+    vendor = vendor or OpenAIVendor(ServerBehavior(steps=4))
     recorder = Recorder(vendor)
     with serve(recorder) as server:
         patch.setenv("OPENAI_BASE_URL", f"{server.url}/v1")
@@ -141,7 +141,7 @@ def description() -> dict[str, Any]:
     return _rewritten(json.loads(DESCRIPTION.read_text(encoding="utf-8")))
 
 
-def problems(asked: Asked, answer: Answer) -> list[str]:
+def problems(asked: VendorRequest, answer: VendorResponse) -> list[str]:
     """Return what is wrong with an exchange by the description."""
     operation, path = _operation(asked)
     found = [] if operation else [f"{asked.method} {path} is not described"]
@@ -181,7 +181,7 @@ def problems_of(name: str, value: Any) -> list[str]:
     return _invalid(schema, value) + _unknown_keys(schema, value)
 
 
-def _operation(asked: Asked) -> tuple[dict[str, Any], str]:
+def _operation(asked: VendorRequest) -> tuple[dict[str, Any], str]:
     path = PREFIX.sub("", asked.path)
     for template, operations in description()["paths"].items():
         pattern = re.sub(r"\{[^}]+\}", "[^/]+", template)

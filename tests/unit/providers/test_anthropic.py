@@ -28,7 +28,14 @@ from unitune.data.example import Message
 from unitune.errors import BackendError, UnituneError, Unreachable, Unsupported, UserError
 from unitune.job.job import Data, Job
 from unitune.models import Reply, Request, TunedModel
-from unitune.testing.loopback import Answer, Asked, Conduct, Fault, Server, serve
+from unitune.testing.loopback import (
+    Fault,
+    Server,
+    ServerBehavior,
+    VendorRequest,
+    VendorResponse,
+    serve,
+)
 from unitune_providers.anthropic import AnthropicBackend
 from unitune_providers.anthropic import client as module
 from unitune_providers.anthropic.client import ours
@@ -55,7 +62,9 @@ DIALOGUE = (
 
 @pytest.fixture
 def vendor() -> AnthropicVendor:
-    return AnthropicVendor(Conduct(replies={"So?": "Yes."}), refused=frozenset({"How to harm?"}))
+    return AnthropicVendor(
+        ServerBehavior(replies={"So?": "Yes."}), refused=frozenset({"How to harm?"})
+    )
 
 
 @pytest.fixture
@@ -93,7 +102,7 @@ def test_a_dialogue_with_tools_is_written_in_anthropics_form(server: Server) -> 
     request = Request(messages=DIALOGUE, tools=(WEATHER,), stop=("END",), max_tokens=9)
     assert "Yes." == ask(request).text
 
-    (asked,) = server.asked("POST", "/v1/messages$")
+    (asked,) = server.received("POST", "/v1/messages$")
     assert {
         "model": OLD,
         "max_tokens": 9,
@@ -129,7 +138,7 @@ def test_a_dialogue_with_tools_is_written_in_anthropics_form(server: Server) -> 
 def test_what_is_not_asked_for_is_left_out(server: Server) -> None:
     ask("So?")
 
-    (asked,) = server.asked("POST", "/v1/messages$")
+    (asked,) = server.received("POST", "/v1/messages$")
     assert {"model", "max_tokens", "messages", "temperature"} == set(asked.json)
 
 
@@ -142,7 +151,7 @@ def test_a_model_without_temperature_is_asked_again_without_it_and_remembered(
     chat.close()
 
     assert ["Yes.", "Yes."] == [reply.text for reply in replies]
-    sent = ["temperature" in one.json for one in server.asked("POST", "/v1/messages$")]
+    sent = ["temperature" in one.json for one in server.received("POST", "/v1/messages$")]
     assert [True, False, False] == sent
 
 
@@ -174,9 +183,9 @@ class Cutting:
         "usage": {"input_tokens": 2, "output_tokens": 3, "cache_read_input_tokens": 5},
     }
 
-    def answer(self, asked: Asked) -> Answer:
+    def answer(self, asked: VendorRequest) -> VendorResponse:
         assert asked.body
-        return Answer(self.said)
+        return VendorResponse(self.said)
 
 
 @pytest.mark.usefixtures("server")
@@ -209,7 +218,7 @@ def test_thoughts_are_no_answer_and_cached_tokens_are_counted(
 def test_a_question_that_fails_is_an_error_in_the_reply(
     server: Server, fault: Fault, words: str
 ) -> None:
-    server.spoil(fault, "POST", "/v1/messages$")
+    server.inject_fault(fault, "POST", "/v1/messages$")
     failed, answered = ask("So?"), ask("So?")
 
     assert words in (failed.error or "")
@@ -218,11 +227,11 @@ def test_a_question_that_fails_is_an_error_in_the_reply(
 
 
 def test_a_question_is_sent_once_and_said_to_be_of_use_later(server: Server) -> None:
-    server.spoil(Fault.RATE_LIMITED, "POST", "/v1/messages$")
+    server.inject_fault(Fault.RATE_LIMITED, "POST", "/v1/messages$")
     reply = ask("So?")
 
     assert (429, True, 1.0) == (reply.status, reply.passes, reply.pause_seconds)
-    assert 1 == len(server.asked("POST", "/v1/messages$"))
+    assert 1 == len(server.received("POST", "/v1/messages$"))
 
 
 def test_no_request_left_is_told_beside_the_answer(
@@ -231,7 +240,7 @@ def test_no_request_left_is_told_beside_the_answer(
     answer = server.vendor.answer
     soon = (datetime.now(UTC) + timedelta(hours=1)).strftime("%Y-%m-%dT%H:%M:%SZ")
 
-    def last_one(asked: Asked) -> Answer:
+    def last_one(asked: VendorRequest) -> VendorResponse:
         left = {"limit": "50", "remaining": "0", "reset": soon}
         headers = {f"anthropic-ratelimit-requests-{name}": text for name, text in left.items()}
         return replace(answer(asked), headers=headers)
@@ -258,7 +267,7 @@ def test_a_key_is_taken_out_of_a_gateways_words(
     server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     told = {"type": "error", "error": {"type": "permission_error", "message": f"no {KEY} here"}}
-    monkeypatch.setattr(server.vendor, "answer", lambda _: Answer(told, 403))
+    monkeypatch.setattr(server.vendor, "answer", lambda _: VendorResponse(told, 403))
     reply = ask("So?")
     assert "no *** here (HTTP 403)" in (reply.error or "")
 
@@ -350,7 +359,7 @@ def test_every_error_of_the_sdk_has_one_of_ours(kind: type[Any]) -> None:
 def test_requests_fit_the_sdks_own_types(server: Server) -> None:
     ask(Request(messages=DIALOGUE, tools=(WEATHER,), stop=("END",)), NEW)
 
-    asked = server.asked("POST", "/v1/messages$")[-1].json
+    asked = server.received("POST", "/v1/messages$")[-1].json
     assert set() == asked.keys() - set(MessageCreateParamsNonStreaming.__annotations__)
     for message in asked["messages"]:
         TypeAdapter(MessageParam).validate_python(message)
@@ -371,7 +380,7 @@ def unknown(model: Any) -> list[str]:
 def raw(server: Server, method: str, path: str, body: Mapping[str, Any] | None = None) -> bytes:
     headers = {"x-api-key": KEY, "host": server.url.removeprefix("http://")}
     headers["anthropic-version"] = "2023-06-01"
-    asked = Asked(method, path, {}, headers, json.dumps(body).encode() if body else b"")
+    asked = VendorRequest(method, path, {}, headers, json.dumps(body).encode() if body else b"")
     return server.vendor.answer(asked).body
 
 

@@ -31,11 +31,11 @@ from unitune.testing.batch_contract import BatchContract
 from unitune.testing.loopback import (
     OF_VENDORS,
     TOOK_EFFECT,
-    Answer,
-    Asked,
-    Conduct,
     Fault,
     Server,
+    ServerBehavior,
+    VendorRequest,
+    VendorResponse,
     serve,
 )
 from unitune.testing.odd_contract import OddAnswersContract
@@ -80,7 +80,7 @@ ASKED = {"k-1-0": DIALOGUE, "k-1-1": asking("How to harm?"), "k-1-2": asking("La
 @pytest.fixture
 def vendor() -> AnthropicVendor:
     return AnthropicVendor(
-        Conduct(replies={"So?": "Yes."}),
+        ServerBehavior(replies={"So?": "Yes."}),
         refused=frozenset({"How to harm?"}),
         expires=frozenset({"Late?"}),
     )
@@ -165,7 +165,7 @@ def test_a_batch_says_what_chat_says_and_asks_as_chat_asks(
         reply = chatted(request, model)
         # What a batch was asked without, its results do not tell.
         assert replace(reply, seconds=None, left_out=()) == batched[name]
-        assert server.asked("POST", "/v1/messages$")[-1].json == sent[name]
+        assert server.received("POST", "/v1/messages$")[-1].json == sent[name]
     assert (model == OLD) is ("temperature" in sent["k-1-0"])
 
 
@@ -197,7 +197,7 @@ def test_cancelling_what_has_ended_is_no_error(backend: AnthropicBackend, server
     batch_id = submit(backend)
     follow(backend, batch_id)
     backend.cancel_batch(batch_id)
-    assert 1 == len(server.asked("POST", "/cancel$"))
+    assert 1 == len(server.received("POST", "/cancel$"))
     assert "Yes." == backend.fetch_batch(batch_id)["k-1-0"].text
 
 
@@ -210,9 +210,11 @@ def test_cancelling_what_is_not_there_is_an_error(backend: AnthropicBackend) -> 
 def test_cancelling_that_is_refused_is_an_error(
     backend: AnthropicBackend, vendor: AnthropicVendor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    vendor.conduct.queued_polls = 9
+    vendor.behavior.queued_polls = 9
     batch_id, answer = submit(backend), vendor.answer
-    no = Answer({"type": "error", "error": {"type": "invalid_request_error", "message": "no"}}, 400)
+    no = VendorResponse(
+        {"type": "error", "error": {"type": "invalid_request_error", "message": "no"}}, 400
+    )
     monkeypatch.setattr(
         vendor, "answer", lambda asked: no if asked.path.endswith("/cancel") else answer(asked)
     )
@@ -227,7 +229,7 @@ def test_a_new_word_for_a_state_is_running_and_kept(
     backend: AnthropicBackend, vendor: AnthropicVendor
 ) -> None:
     batch_id = submit(backend)
-    vendor.conduct.state = "warming_up"
+    vendor.behavior.state = "warming_up"
     assert BatchStatus("running", "warming_up") == backend.poll_batch(batch_id)
 
 
@@ -266,7 +268,7 @@ def test_a_create_call_of_open_outcome_is_sent_once_and_its_batch_found(
     backend: AnthropicBackend, server: Server, fault: Fault
 ) -> None:
     since = time.time()
-    server.spoil(fault, *CREATE)
+    server.inject_fault(fault, *CREATE)
     with pytest.raises(BackendError) as raised:
         submit(backend)
     silent = fault in (Fault.SILENCE, Fault.CUT, Fault.SHORT)
@@ -280,7 +282,7 @@ def test_a_create_call_of_open_outcome_is_sent_once_and_its_batch_found(
 def test_a_refused_create_call_keeps_its_status_and_is_sent_once(
     backend: AnthropicBackend, server: Server, fault: Fault, status: int
 ) -> None:
-    server.spoil(fault, *CREATE)
+    server.inject_fault(fault, *CREATE)
     with pytest.raises(BackendError) as raised:
         submit(backend)
     assert status == raised.value.status
@@ -300,7 +302,7 @@ def test_an_answer_without_an_id_is_no_clear_answer(
 def test_a_fault_before_the_create_call_does_not_leave_open_whether_there_is_a_batch(
     backend: AnthropicBackend, server: Server, fault: Fault
 ) -> None:
-    server.spoil(fault, "POST", "/v1/messages$", times=2)
+    server.inject_fault(fault, "POST", "/v1/messages$", times=2)
     with pytest.raises(BackendError) as raised:
         submit(backend)
     assert not raised.value.is_ambiguous
@@ -394,11 +396,11 @@ def test_an_ended_batch_is_told_by_its_requests_from_any_other(
     backend: AnthropicBackend, vendor: AnthropicVendor
 ) -> None:
     since = time.time()
-    vendor.conduct.queued_polls = 0
+    vendor.behavior.queued_polls = 0
     mine, other = submit(backend, "k-1"), submit(backend, "k-1-2")
     for batch_id in (mine, other):
         follow(backend, batch_id)
-    vendor.conduct.queued_polls = 9
+    vendor.behavior.queued_polls = 9
     vendor.batches[mine].looks = vendor.batches[other].looks = 99
     submit(backend, "k-3")
     assert [mine] == backend.find_batch("k-1", since)
@@ -408,7 +410,7 @@ def test_an_ended_batch_is_told_by_its_requests_from_any_other(
 def test_batches_that_cannot_be_told_yet_are_all_returned_and_never_none(
     backend: AnthropicBackend, vendor: AnthropicVendor
 ) -> None:
-    vendor.conduct.queued_polls = 9
+    vendor.behavior.queued_polls = 9
     since = time.time()
     mine = submit(backend, "k-1")
     assert [mine] == backend.find_batch("k-1", since)
@@ -450,7 +452,7 @@ def test_long_and_repeating_lists_give_each_batch_once(
     repeats: bool,
 ) -> None:
     monkeypatch.setattr(batches, "PAGE_SIZE", 2)
-    vendor.conduct.lists_repeat = repeats
+    vendor.behavior.lists_repeat = repeats
     since = time.time()
     made = [submit(backend) for _ in range(5)]
     found = backend.find_batch("k-1", since)
@@ -462,16 +464,16 @@ def test_a_late_list_shows_the_batch_later(
 ) -> None:
     since = time.time()
     batch_id = submit(backend)
-    vendor.conduct.list_lag_seconds = 60
+    vendor.behavior.list_lag_seconds = 60
     assert [] == backend.find_batch("k-1", since)
-    vendor.conduct.list_lag_seconds = 0
+    vendor.behavior.list_lag_seconds = 0
     assert [batch_id] == backend.find_batch("k-1", since)
 
 
 def test_a_list_that_fails_is_not_taken_for_no_batch(
     backend: AnthropicBackend, server: Server
 ) -> None:
-    server.spoil(Fault.SERVER_ERROR, *LIST, times=9)
+    server.inject_fault(Fault.SERVER_ERROR, *LIST, times=9)
     with pytest.raises(BackendError) as raised:
         backend.find_batch("k-1", time.time())
     assert 500 == raised.value.status
@@ -484,9 +486,9 @@ def test_a_list_that_fails_is_not_taken_for_no_batch(
 def test_reading_a_batch_is_tried_again(
     backend: AnthropicBackend, server: Server, vendor: AnthropicVendor, fault: Fault
 ) -> None:
-    vendor.conduct.queued_polls = 9
+    vendor.behavior.queued_polls = 9
     batch_id = submit(backend)
-    server.spoil(fault, *READ)
+    server.inject_fault(fault, *READ)
     assert "running" == backend.poll_batch(batch_id).state
 
 
@@ -496,7 +498,7 @@ def test_answers_that_do_not_come_whole_are_no_answers(
 ) -> None:
     batch_id = submit(backend)
     follow(backend, batch_id)
-    server.spoil(fault, *RESULTS, times=2)
+    server.inject_fault(fault, *RESULTS, times=2)
     with pytest.raises(Unreachable):
         backend.fetch_batch(batch_id)
 
@@ -564,14 +566,14 @@ class Telltale:
         self.vendor = vendor
         self.refuses = False
 
-    def answer(self, asked: Asked) -> Answer:
+    def answer(self, asked: VendorRequest) -> VendorResponse:
         told: dict[str, Any] = {"type": "authentication_error", "message": f"no {KEY} here"}
         if self.refuses:
-            return Answer({"type": "error", "error": told}, 403)
+            return VendorResponse({"type": "error", "error": told}, 403)
         if asked.path.endswith("/results"):
             error = {"type": "error", "error": told}
             line = {"custom_id": "k-1-0", "result": {"type": "errored", "error": error}}
-            return Answer(json.dumps(line).encode())
+            return VendorResponse(json.dumps(line).encode())
         return self.vendor.answer(asked)
 
 
@@ -610,10 +612,10 @@ def unknown(model: Any) -> list[str]:
 def test_what_is_sent_and_answered_fits_the_sdks_own_types(
     backend: AnthropicBackend, server: Server, vendor: AnthropicVendor
 ) -> None:
-    answers: list[tuple[Asked, Answer]] = []
+    answers: list[tuple[VendorRequest, VendorResponse]] = []
     original = vendor.answer
 
-    def record(asked: Asked) -> Answer:
+    def record(asked: VendorRequest) -> VendorResponse:
         answers.append((asked, original(asked)))
         return answers[-1][1]
 

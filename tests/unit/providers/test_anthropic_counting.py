@@ -17,7 +17,7 @@ from unitune.data.example import Message
 from unitune.errors import BackendError, Unreachable, Unsupported, UserError
 from unitune.models import Request, TunedModel
 from unitune.testing.counting_contract import LONG, SHORT, CountingContract
-from unitune.testing.loopback import Conduct, Fault, Server, serve
+from unitune.testing.loopback import Fault, Server, ServerBehavior, serve
 from unitune_providers.anthropic import AnthropicBackend
 from unitune_providers.anthropic import client as module
 
@@ -33,7 +33,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     monkeypatch.setattr(module, "RETRIES", 0)
     monkeypatch.setattr(module, "ANSWER_SECONDS", 0.5)
     monkeypatch.setenv("ANTHROPIC_API_KEY", KEY)
-    with serve(AnthropicVendor(Conduct())) as server:
+    with serve(AnthropicVendor(ServerBehavior())) as server:
         monkeypatch.setenv("ANTHROPIC_BASE_URL", server.url)
         registry.backend.cache_clear()
         yield server
@@ -75,7 +75,7 @@ def test_answer_has_the_sdks_own_type(server: Server) -> None:
 def test_failure_is_an_error_of_ours_and_the_next_count_is_right(
     server: Server, fault: Fault, kind: type[Exception], words: str
 ) -> None:
-    server.spoil(fault, *COUNT)
+    server.inject_fault(fault, *COUNT)
     with pytest.raises(kind) as caught:
         AnthropicBackend().count_tokens(MODEL, SHORT)
 

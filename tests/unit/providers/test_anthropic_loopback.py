@@ -12,7 +12,7 @@ pytest.importorskip("anthropic", reason="needs the extra `anthropic`")
 from anthropic import Anthropic, BadRequestError, NotFoundError
 from vendors.anthropic import KEY, AnthropicVendor
 
-from unitune.testing.loopback import Conduct, serve
+from unitune.testing.loopback import ServerBehavior, serve
 
 MODEL = "claude-haiku-4-5"
 TOOL = {"name": "weather", "input_schema": {"type": "object"}}
@@ -20,7 +20,7 @@ TOOL = {"name": "weather", "input_schema": {"type": "object"}}
 
 @pytest.fixture
 def client() -> Iterator[Anthropic]:
-    vendor = AnthropicVendor(Conduct(otherwise="one two three four"))
+    vendor = AnthropicVendor(ServerBehavior(otherwise="one two three four"))
     with serve(vendor) as server, Anthropic(api_key=KEY, base_url=server.url) as client:
         yield client
 

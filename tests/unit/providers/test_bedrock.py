@@ -17,13 +17,13 @@ from vendors.bedrock.storage import S3Storage, s3_storage
 from vendors.bedrock.vendor import BUCKET, BedrockVendor, environment
 
 from unitune.backends import registry
-from unitune.backends.capabilities import Deletes, Deploys, Imports, Surveys, Switches
+from unitune.backends.capabilities import Deletes, Deploys, Imports, ListsJobs, SwapsModel
 from unitune.backends.protocol import Launch, State, Status
 from unitune.data.example import Message
 from unitune.errors import BackendError, JobError, UnknownName, Unsupported, UserError
 from unitune.job.job import Data, Job, Tuning
 from unitune.models import Reply, Request, TunedModel
-from unitune.testing.loopback import Conduct, Server, serve
+from unitune.testing.loopback import Server, ServerBehavior, serve
 from unitune_providers.bedrock import chat as bedrock_chat
 from unitune_providers.bedrock.backend import BedrockBackend
 from unitune_providers.bedrock.status import events_of, raw_of, state_of
@@ -41,13 +41,13 @@ def storage() -> Iterator[S3Storage]:
 
 
 @pytest.fixture
-def conduct() -> Conduct:
-    return Conduct(replies={"What is the colour of snow?": "white"})
+def behavior() -> ServerBehavior:
+    return ServerBehavior(replies={"What is the colour of snow?": "white"})
 
 
 @pytest.fixture
-def vendor(storage: S3Storage, conduct: Conduct) -> BedrockVendor:
-    return BedrockVendor(storage, conduct)
+def vendor(storage: S3Storage, behavior: ServerBehavior) -> BedrockVendor:
+    return BedrockVendor(storage, behavior)
 
 
 @pytest.fixture
@@ -104,9 +104,9 @@ def trained(backend: BedrockBackend, folder: Path, key: str = KEY) -> TunedModel
 
 def deployed(backend: BedrockBackend, model: TunedModel, name: str = "run-d1") -> TunedModel:
     ref = backend.deploy(model, name, {})
-    while backend.deployed(ref, model).state == "starting":
+    while backend.deployment_status(ref, model).state == "starting":
         pass
-    return backend.deployed(ref, model).model
+    return backend.deployment_status(ref, model).model
 
 
 def ask(backend: BedrockBackend, model: str | TunedModel) -> Reply:
@@ -118,11 +118,11 @@ def ask(backend: BedrockBackend, model: str | TunedModel) -> Reply:
 
 
 def created(server: Server) -> dict[str, Any]:
-    return server.asked("POST", "/model-customization-jobs$")[-1].json
+    return server.received("POST", "/model-customization-jobs$")[-1].json
 
 
 def test_it_has_the_abilities_that_bedrock_has(backend: BedrockBackend) -> None:
-    for ability in (Deletes, Deploys, Imports, Surveys, Switches):
+    for ability in (Deletes, Deploys, Imports, ListsJobs, SwapsModel):
         assert isinstance(backend, ability)
 
 
@@ -210,7 +210,7 @@ def test_a_wrong_option_creates_nothing(
     with pytest.raises(JobError, match=r"options\.bedrock\.") as caught:
         backend.submit(launch(backend, tmp_path, options=options))
     assert words in str(caught.value)
-    assert [] == server.asked("POST", "/model-customization-jobs$")
+    assert [] == server.received("POST", "/model-customization-jobs$")
 
 
 @pytest.mark.parametrize(
@@ -301,9 +301,9 @@ def test_a_job_whose_metrics_cannot_be_read_has_succeeded_all_the_same(
 
 
 def test_a_word_that_nobody_knows_is_unknown_and_kept(
-    backend: BedrockBackend, conduct: Conduct, tmp_path: Path
+    backend: BedrockBackend, behavior: ServerBehavior, tmp_path: Path
 ) -> None:
-    conduct.state = "Hibernating"
+    behavior.state = "Hibernating"
     status = backend.poll(backend.submit(launch(backend, tmp_path)), "")
 
     assert (State.UNKNOWN, "Hibernating") == (status.state, status.raw)
@@ -330,9 +330,9 @@ def test_a_table_with_broken_lines_gives_the_others(
 
 
 def test_a_file_that_fails_validation_fails_the_job_in_bedrocks_words(
-    backend: BedrockBackend, conduct: Conduct, tmp_path: Path
+    backend: BedrockBackend, behavior: ServerBehavior, tmp_path: Path
 ) -> None:
-    conduct.rejects_files = "Line 3 has no messages."
+    behavior.rejects_files = "Line 3 has no messages."
     last = follow(backend, backend.submit(launch(backend, tmp_path)))[-1]
 
     assert (State.FAILED, "Line 3 has no messages.") == (last.state, last.error)
@@ -340,9 +340,9 @@ def test_a_file_that_fails_validation_fails_the_job_in_bedrocks_words(
 
 
 def test_a_job_that_fails_at_the_end_leaves_no_model(
-    backend: BedrockBackend, conduct: Conduct, tmp_path: Path
+    backend: BedrockBackend, behavior: ServerBehavior, tmp_path: Path
 ) -> None:
-    conduct.fails = "Internal error."
+    behavior.fails = "Internal error."
     last = follow(backend, backend.submit(launch(backend, tmp_path)))[-1]
 
     assert (State.FAILED, "Internal error.", None) == (last.state, last.error, last.model)
@@ -357,18 +357,18 @@ def test_a_stopped_job_says_stopping_and_stopped(backend: BedrockBackend, tmp_pa
 
 
 def test_find_gives_the_exact_key_alone_through_lists_that_repeat_and_reorder(
-    backend: BedrockBackend, conduct: Conduct, tmp_path: Path
+    backend: BedrockBackend, behavior: ServerBehavior, tmp_path: Path
 ) -> None:
-    conduct.lists_repeat = True
+    behavior.lists_repeat = True
     ids = [backend.submit(launch(backend, tmp_path, key=f"{KEY}{n}")) for n in ("", *range(6))]
 
     assert [[ids[0]]] * 7 == [backend.find(KEY, tmp_path) for _ in range(7)]
 
 
 def test_a_list_that_lags_shows_the_job_later_and_the_token_finds_it_at_once(
-    backend: BedrockBackend, conduct: Conduct, vendor: BedrockVendor, tmp_path: Path
+    backend: BedrockBackend, behavior: ServerBehavior, vendor: BedrockVendor, tmp_path: Path
 ) -> None:
-    conduct.list_lag_seconds = 600
+    behavior.list_lag_seconds = 600
     prepared = launch(backend, tmp_path)
     job_id = backend.submit(prepared)
 
@@ -394,7 +394,7 @@ def test_survey_shows_every_job_on_its_pages(backend: BedrockBackend, tmp_path: 
     backend.cancel(ids[0])
     states, cursor = dict[str, State](), ""
     while True:
-        page = backend.survey(cursor)
+        page = backend.list_jobs(cursor)
         states |= page.states
         cursor = page.cursor
         if not cursor:
@@ -432,10 +432,10 @@ def test_a_switched_deployment_answers_as_the_other_model(
 ) -> None:
     old, new = (trained(backend, tmp_path, f"{KEY}{n}") for n in (1, 2))
     serving = deployed(backend, old)
-    backend.switch(serving.name, new)
+    backend.swap_model(serving.name, new)
 
     assert f"bedrock:{new.name}" == backend.chat(serving).fingerprint
-    assert "Active, UpdateCompleted" == backend.deployed(serving.name, new).raw
+    assert "Active, UpdateCompleted" == backend.deployment_status(serving.name, new).raw
 
 
 def test_what_is_taken_down_is_gone_and_stays_so(backend: BedrockBackend, tmp_path: Path) -> None:
@@ -444,7 +444,7 @@ def test_what_is_taken_down_is_gone_and_stays_so(backend: BedrockBackend, tmp_pa
     backend.undeploy(serving.name)
     backend.undeploy(serving.name)
 
-    assert "gone" == backend.deployed(serving.name, model).state
+    assert "gone" == backend.deployment_status(serving.name, model).state
     with pytest.raises(UnknownName, match="deployment"):
         backend.chat(serving)
 

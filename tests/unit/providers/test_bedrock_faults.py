@@ -22,7 +22,7 @@ from unitune.data.example import Message
 from unitune.errors import BackendError, UnituneError, Unreachable, UserError
 from unitune.job.job import Data, Job
 from unitune.models import Request
-from unitune.testing.loopback import Answer, Asked, Fault, Server, serve
+from unitune.testing.loopback import Fault, Server, VendorRequest, VendorResponse, serve
 from unitune_providers.bedrock import clients as bedrock_clients
 from unitune_providers.bedrock.backend import BedrockBackend
 from unitune_providers.bedrock.chat import converse_request
@@ -84,26 +84,26 @@ def test_a_create_call_is_sent_once_and_its_outcome_is_told(
     fault: Fault,
     expected: tuple[type[BackendError], int | None, int],
 ) -> None:
-    server.spoil(fault, "POST", CREATE)
+    server.inject_fault(fault, "POST", CREATE)
     with pytest.raises(BackendError, match="AWS could not create") as caught:
         backend.submit(launch)
 
     jobs = len(backend.find(KEY, launch.folder))
     assert expected == (type(caught.value), caught.value.status, jobs)
-    assert 1 == len(server.asked("POST", CREATE))
+    assert 1 == len(server.received("POST", CREATE))
 
 
 @pytest.mark.parametrize("fault", [Fault.ERROR_AFTER, Fault.SILENCE, Fault.CUT, Fault.SHORT])
 def test_the_same_launch_again_is_the_same_job(
     backend: BedrockBackend, server: Server, launch: Launch, fault: Fault
 ) -> None:
-    server.spoil(fault, "POST", CREATE)
+    server.inject_fault(fault, "POST", CREATE)
     with pytest.raises(BackendError):
         backend.submit(launch)
 
     job_id = backend.submit(launch)
     assert [job_id] == backend.find(KEY, launch.folder)
-    first, second = server.asked("POST", CREATE)
+    first, second = server.received("POST", CREATE)
     assert first.body == second.body
 
 
@@ -125,7 +125,7 @@ def test_a_poll_that_fails_says_so_and_the_next_goes_on(
     kind: type[BackendError],
 ) -> None:
     job_id = backend.submit(launch)
-    server.spoil(fault, "GET", "/model-customization-jobs/")
+    server.inject_fault(fault, "GET", "/model-customization-jobs/")
     with pytest.raises(BackendError, match="AWS could not look at") as caught:
         backend.poll(job_id, "")
 
@@ -138,12 +138,12 @@ def test_a_list_that_was_cut_is_not_an_empty_list(
     backend: BedrockBackend, server: Server, launch: Launch, fault: Fault
 ) -> None:
     backend.submit(launch)
-    server.spoil(fault, "GET", CREATE, times=2)
+    server.inject_fault(fault, "GET", CREATE, times=2)
 
     with pytest.raises(Unreachable):
         backend.find(KEY, launch.folder)
     with pytest.raises(Unreachable):
-        backend.survey("")
+        backend.list_jobs("")
 
 
 def test_what_may_be_repeated_is(
@@ -151,20 +151,20 @@ def test_what_may_be_repeated_is(
 ) -> None:
     job_id = backend.submit(launch)
     monkeypatch.setattr(bedrock_clients, "ATTEMPTS", 2)
-    server.spoil(Fault.SERVER_ERROR, "GET", "/model-customization-jobs/")
+    server.inject_fault(Fault.SERVER_ERROR, "GET", "/model-customization-jobs/")
 
     assert State.QUEUED is BedrockBackend().poll(job_id, "").state
-    assert 2 == len(server.asked("GET", "/model-customization-jobs/"))
+    assert 2 == len(server.received("GET", "/model-customization-jobs/"))
 
 
 def test_a_create_call_is_never_repeated_whatever_reads_may(
     server: Server, launch: Launch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(bedrock_clients, "ATTEMPTS", 5)
-    server.spoil(Fault.SERVER_ERROR, "POST", CREATE)
+    server.inject_fault(Fault.SERVER_ERROR, "POST", CREATE)
     with pytest.raises(BackendError):
         BedrockBackend().submit(launch)
-    assert 1 == len(server.asked("POST", CREATE))
+    assert 1 == len(server.received("POST", CREATE))
 
 
 def test_nobody_listening_is_unreachable(
@@ -202,7 +202,7 @@ def test_a_bucket_that_is_not_there_is_aws_saying_no(
 def test_a_question_that_fails_is_an_error_in_the_reply(
     backend: BedrockBackend, server: Server, fault: Fault, words: str
 ) -> None:
-    server.spoil(fault, "POST", "/converse$")
+    server.inject_fault(fault, "POST", "/converse$")
     request = Request(messages=(Message(role="user", content="Who?"),))
     chat = backend.chat(NOVA)
     failed, answered = (asyncio.run(chat.reply(request)) for _ in range(2))
@@ -257,9 +257,9 @@ def test_a_question_is_written_as_converse_takes_it() -> None:
 class Cutting:
     """A vendor that answers in the middle of a word, and says why."""
 
-    def answer(self, asked: Asked) -> Answer:
+    def answer(self, asked: VendorRequest) -> VendorResponse:
         thinking = {"reasoningContent": {"reasoningText": {"text": "hm"}}}
-        return Answer(
+        return VendorResponse(
             {
                 "output": {
                     "message": {"role": "assistant", "content": [thinking, {"text": "whi"}]}

@@ -15,7 +15,7 @@ from botocore.config import Config
 from botocore.exceptions import ClientError
 from vendors.bedrock.vendor import KEY, ROLE, BedrockVendor
 
-from unitune.testing.loopback import Conduct, serve
+from unitune.testing.loopback import ServerBehavior, serve
 
 GOOD: dict[str, Any] = {
     "jobName": "job-1",
@@ -40,7 +40,7 @@ class Storage:
 
 @pytest.fixture
 def url() -> Iterator[str]:
-    with serve(BedrockVendor(Storage(), Conduct(queued_polls=0, steps=1))) as server:
+    with serve(BedrockVendor(Storage(), ServerBehavior(queued_polls=0, steps=1))) as server:
         yield server.url
 
 

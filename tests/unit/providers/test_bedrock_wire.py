@@ -25,7 +25,7 @@ from unitune.data.example import Message
 from unitune.errors import BackendError
 from unitune.job.job import Data, Job, Tuning
 from unitune.models import Request
-from unitune.testing.loopback import Answer, Asked, Conduct, serve
+from unitune.testing.loopback import ServerBehavior, VendorRequest, VendorResponse, serve
 from unitune_providers.bedrock.backend import BedrockBackend
 
 COMMON_ERRORS = {"UnrecognizedClientException": 403}
@@ -108,7 +108,7 @@ class Model:
             for name in service.operation_names
         ]
 
-    def operation(self, asked: Asked) -> tuple[OperationModel, dict[str, str]]:
+    def operation(self, asked: VendorRequest) -> tuple[OperationModel, dict[str, str]]:
         """Return which operation a request is, and the members in its path."""
         for operation in sorted(self.operations, key=lambda one: -len(one.http["requestUri"])):
             template = operation.http["requestUri"].partition("?")[0]
@@ -118,7 +118,7 @@ class Model:
                 return operation, found.groupdict()
         raise AssertionError(f"no operation is {asked.method} {asked.path}")
 
-    def request_problems(self, asked: Asked) -> list[str]:
+    def request_problems(self, asked: VendorRequest) -> list[str]:
         operation, members = self.operation(asked)
         shape: Any = operation.input_shape
         given: dict[str, Any] = {**members, **asked.json}
@@ -132,7 +132,7 @@ class Model:
             given[own] = int(values[0]) if member.type_name == "integer" else values[0]
         return problems(shape, given, f"{operation.name} request")
 
-    def answer_problems(self, asked: Asked, answer: Answer) -> list[str]:
+    def answer_problems(self, asked: VendorRequest, answer: VendorResponse) -> list[str]:
         operation, _ = self.operation(asked)
         at = f"{operation.name} answer"
         code = answer.headers.get("x-amzn-ErrorType")
@@ -152,23 +152,25 @@ class Recorded:
     """A vendor whose answers are kept."""
 
     vendor: BedrockVendor
-    exchanges: list[tuple[Asked, Answer]] = field(default_factory=list)
+    exchanges: list[tuple[VendorRequest, VendorResponse]] = field(default_factory=list)
 
-    def answer(self, asked: Asked) -> Answer:
+    def answer(self, asked: VendorRequest) -> VendorResponse:
         answer = self.vendor.answer(asked)
         self.exchanges.append((asked, answer))
         return answer
 
 
 @pytest.fixture(scope="module")
-def exchanges(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[Asked, Answer]]:
+def exchanges(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> list[tuple[VendorRequest, VendorResponse]]:
     """All that was said while every verb of the backend was used, in good and in bad."""
     with s3_storage(BUCKET) as storage:
         return said_over(storage, tmp_path_factory.mktemp("rows"))
 
 
-def said_over(storage: S3Storage, folder: Path) -> list[tuple[Asked, Answer]]:
-    recorded = Recorded(BedrockVendor(storage, Conduct(queued_polls=2, lists_repeat=True)))
+def said_over(storage: S3Storage, folder: Path) -> list[tuple[VendorRequest, VendorResponse]]:
+    recorded = Recorded(BedrockVendor(storage, ServerBehavior(queued_polls=2, lists_repeat=True)))
     with serve(recorded) as server, pytest.MonkeyPatch.context() as patch:
         for name, value in environment(server.url, storage.url).items():
             patch.setenv(name, value)
@@ -179,27 +181,27 @@ def said_over(storage: S3Storage, folder: Path) -> list[tuple[Asked, Answer]]:
 def use_every_verb(backend: BedrockBackend, vendor: BedrockVendor, folder: Path) -> None:
     first = train(backend, folder, "r251125-1k3fq7d0x2ab-1", "amazon.nova-lite-v1:0")
     second = train(backend, folder, "r251125-1k3fq7d0x2ac-1", "amazon.nova-micro-v1:0")
-    vendor.conduct.rejects_files = "Line 1 is not valid."
+    vendor.behavior.rejects_files = "Line 1 is not valid."
     train(backend, folder, "r251125-1k3fq7d0x2ad-12", "amazon.nova-2-lite-v1:0:256k")
-    vendor.conduct.rejects_files = None
+    vendor.behavior.rejects_files = None
     stopped = backend.submit(
         launch(backend, folder, "r251125-1k3fq7d0x2ae-1", "amazon.nova-pro-v1:0")
     )
     backend.cancel(stopped)
     follow(backend, stopped)
-    cursor = backend.survey("").cursor
+    cursor = backend.list_jobs("").cursor
     while cursor:
-        cursor = backend.survey(cursor).cursor
+        cursor = backend.list_jobs(cursor).cursor
     assert first is not None
     assert second is not None
     backend.import_job(vendor.jobs[0].arn)
     ref = backend.deploy(first, "r251125-1k3fq7d0x2ab-d1", {})
     backend.deploy(first, "r251125-1k3fq7d0x2ab-d1", {})
-    while backend.deployed(ref, first).state != "ready":
+    while backend.deployment_status(ref, first).state != "ready":
         pass
     ask(backend, first)
-    backend.switch(ref, second)
-    backend.deployed(ref, second)
+    backend.swap_model(ref, second)
+    backend.deployment_status(ref, second)
     ask(backend, second.model_copy(update={"name": ref}))
     ask(backend, "amazon.nova-2-lite-v1:0:256k")
     backend.undeploy(ref)
@@ -262,7 +264,7 @@ def model() -> Model:
 
 
 def test_every_operation_of_the_backend_was_held(
-    model: Model, exchanges: list[tuple[Asked, Answer]]
+    model: Model, exchanges: list[tuple[VendorRequest, VendorResponse]]
 ) -> None:
     used = {model.operation(asked)[0].name for asked, _ in exchanges}
 
@@ -281,17 +283,23 @@ def test_every_operation_of_the_backend_was_held(
     } == used
 
 
-def test_every_request_fits_the_model(model: Model, exchanges: list[tuple[Asked, Answer]]) -> None:
+def test_every_request_fits_the_model(
+    model: Model, exchanges: list[tuple[VendorRequest, VendorResponse]]
+) -> None:
     assert [] == [found for asked, _ in exchanges for found in model.request_problems(asked)]
 
 
-def test_every_answer_fits_the_model(model: Model, exchanges: list[tuple[Asked, Answer]]) -> None:
+def test_every_answer_fits_the_model(
+    model: Model, exchanges: list[tuple[VendorRequest, VendorResponse]]
+) -> None:
     assert [] == [
         found for asked, said in exchanges for found in model.answer_problems(asked, said)
     ]
 
 
-def test_refusals_are_among_what_was_held(exchanges: list[tuple[Asked, Answer]]) -> None:
+def test_refusals_are_among_what_was_held(
+    exchanges: list[tuple[VendorRequest, VendorResponse]],
+) -> None:
     codes = {said.headers.get("x-amzn-ErrorType") for _, said in exchanges}
 
     assert {None, "ConflictException", "ResourceNotFoundException"} == codes
@@ -311,20 +319,23 @@ def test_refusals_are_among_what_was_held(exchanges: list[tuple[Asked, Answer]])
     ],
 )
 def test_the_check_itself_finds_what_boto3_lets_through(
-    model: Model, exchanges: list[tuple[Asked, Answer]], change: dict[str, Any], complaint: str
+    model: Model,
+    exchanges: list[tuple[VendorRequest, VendorResponse]],
+    change: dict[str, Any],
+    complaint: str,
 ) -> None:
     asked = next(
         one for one, _ in exchanges if one.path == "/model-customization-jobs" and one.body
     )
     changed = json.dumps({**asked.json, **change}).encode()
-    wrong = Asked(asked.method, asked.path, parse_qs(""), asked.headers, changed)
+    wrong = VendorRequest(asked.method, asked.path, parse_qs(""), asked.headers, changed)
 
     (found,) = model.request_problems(wrong)
     assert complaint in found
 
 
 def test_nova_2_gets_no_validation_rows_and_others_do(
-    exchanges: list[tuple[Asked, Answer]],
+    exchanges: list[tuple[VendorRequest, VendorResponse]],
 ) -> None:
     created = [
         one.json for one, _ in exchanges if one.path == "/model-customization-jobs" and one.body

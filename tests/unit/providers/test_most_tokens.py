@@ -20,14 +20,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from vendors import anthropic
 from vendors.openai import vendor as openai
-from vendors.serving import PARTS, play
+from vendors.serving import VENDORS, serve_vendor
 
 from unitune.backends import registry
 from unitune.data.example import Message
 from unitune.evaluate.inference.budget import most_tokens
 from unitune.evaluate.inference.server import ServerChatModel
 from unitune.models import ChatModel, Request
-from unitune.testing.loopback import Conduct, Server, serve
+from unitune.testing.loopback import Server, ServerBehavior, serve
 
 LIMITS = ("max_tokens", "max_completion_tokens", "maxTokens", "maxOutputTokens")
 TEXT = st.text(st.characters(exclude_categories=("Cs",)), min_size=1, max_size=60)
@@ -83,17 +83,17 @@ def dialogues(draw: st.DrawFn) -> Request:
 def played(name: str) -> Iterator[tuple[Server, ChatModel]]:
     with ExitStack() as stack, pytest.MonkeyPatch.context() as patch:
         if name == "anthropic":
-            server = stack.enter_context(serve(anthropic.AnthropicVendor(Conduct())))
+            server = stack.enter_context(serve(anthropic.AnthropicVendor(ServerBehavior())))
             patch.setenv("ANTHROPIC_API_KEY", anthropic.KEY)
             patch.setenv("ANTHROPIC_BASE_URL", server.url)
             yield server, registry.backend(name).chat("claude-haiku-4-5")
         elif name == "server":
-            server = stack.enter_context(serve(openai.OpenAIVendor(Conduct())))
+            server = stack.enter_context(serve(openai.OpenAIVendor(ServerBehavior())))
             url = f"{server.url}/v1"
-            yield server, ServerChatModel(url, PARTS["openai"].model, key=openai.KEY)
+            yield server, ServerChatModel(url, VENDORS["openai"].model, key=openai.KEY)
         else:
-            playing = stack.enter_context(play(name))
-            yield playing.server, registry.backend(name).chat(playing.part.model)
+            served = stack.enter_context(serve_vendor(name))
+            yield served.server, registry.backend(name).chat(served.setup.model)
 
 
 def texts(value: Any) -> Iterator[str]:
@@ -117,7 +117,7 @@ def limits(value: Any) -> Iterator[int]:
             yield from limits(each)
 
 
-@pytest.mark.parametrize("name", [*sorted(PARTS), "anthropic", "server"])
+@pytest.mark.parametrize("name", [*sorted(VENDORS), "anthropic", "server"])
 def test_the_most_is_never_less_than_what_is_sent_and_counted(name: str) -> None:
     with played(name) as (server, model), asyncio.Runner() as runner:
 

@@ -36,11 +36,11 @@ REASONING = "o4-mini-2025-04-16"
 
 def created(stage: Stage) -> dict[str, object]:
     """Return the body of the last create call."""
-    return stage.server.asked("POST", "/fine_tuning/jobs$")[-1].json
+    return stage.server.received("POST", "/fine_tuning/jobs$")[-1].json
 
 
 def test_can_what_the_task_of_the_backend_lists(stage: Stage) -> None:
-    for ability in ("Pauses", "Surveys", "Deletes", "Checkpoints", "Imports", "Batches"):
+    for ability in ("Pauses", "ListsJobs", "Deletes", "Checkpoints", "Imports", "Batches"):
         assert isinstance(stage.backend, getattr(capabilities, ability)), ability
     for ability in ("Deploys", "Downloads", "Quotes"):
         assert not isinstance(stage.backend, getattr(capabilities, ability)), ability
@@ -137,7 +137,7 @@ def test_wrong_option_is_named_and_creates_nothing(
     wrong = launch.job.model_copy(update={"options": {"openai": options}})
     with pytest.raises(JobError, match=words):
         stage.backend.submit(type(launch)(launch.key, wrong, launch.training, None, stage.folder))
-    assert [] == stage.server.asked("POST", "/fine_tuning/jobs$")
+    assert [] == stage.server.received("POST", "/fine_tuning/jobs$")
 
 
 def test_missing_key_names_its_variable(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -167,16 +167,16 @@ def test_find_reads_all_pages_and_drops_repeats(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("unitune_providers.openai.wire.PAGE", 2)
-    stage.vendor.conduct.lists_repeat = True
+    stage.vendor.behavior.lists_repeat = True
     same = [stage.submit() for _ in range(7)]
     assert sorted(same) == sorted(stage.backend.find(LAUNCH_KEY, stage.folder))
 
 
 def test_job_that_lists_do_not_show_yet_is_not_found(stage: Stage) -> None:
-    stage.vendor.conduct.list_lag_seconds = 60
+    stage.vendor.behavior.list_lag_seconds = 60
     stage.submit()
     assert [] == stage.backend.find(LAUNCH_KEY, stage.folder)
-    stage.vendor.conduct.list_lag_seconds = 0
+    stage.vendor.behavior.list_lag_seconds = 0
     assert 1 == len(stage.backend.find(LAUNCH_KEY, stage.folder))
 
 
@@ -189,7 +189,7 @@ def test_states_are_ours_and_words_are_the_vendors(stage: Stage) -> None:
 
 
 def test_unknown_state_is_kept_and_polled_on(stage: Stage) -> None:
-    stage.vendor.conduct.state = "resharding"
+    stage.vendor.behavior.state = "resharding"
     job_id = stage.submit()
     status = stage.backend.poll(job_id, "")
     assert (State.UNKNOWN, "resharding") == (status.state, status.raw)
@@ -219,7 +219,7 @@ def test_events_of_many_pages_come_once_and_in_order(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("unitune_providers.openai.wire.PAGE", 3)
-    stage.vendor.conduct.steps = 20
+    stage.vendor.behavior.steps = 20
     statuses = stage.follow(stage.submit())
     keys = [event.key for status in statuses for event in status.events]
     assert len(keys) == len(set(keys))
@@ -227,7 +227,7 @@ def test_events_of_many_pages_come_once_and_in_order(
 
 
 def test_failure_says_why_in_the_vendors_words(stage: Stage) -> None:
-    stage.vendor.conduct.fails = "We ran out of luck."
+    stage.vendor.behavior.fails = "We ran out of luck."
     status = stage.follow(stage.submit())[-1]
     assert (State.FAILED, None) == (status.state, status.model)
     assert "We ran out of luck. [server_error]" == status.error
@@ -253,8 +253,8 @@ def test_unusable_rows_end_the_job(stage: Stage, rows: str, words: str) -> None:
 def test_survey_turns_the_pages(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("unitune_providers.openai.wire.PAGE", 2)
     jobs = [stage.submit() for _ in range(3)]
-    first = stage.backend.survey("")
-    second = stage.backend.survey(first.cursor)
+    first = stage.backend.list_jobs("")
+    second = stage.backend.list_jobs(first.cursor)
     assert (jobs[2], jobs[1]) == tuple(first.states)
     assert {jobs[0]: State.VALIDATING} == second.states
     assert "" == second.cursor

@@ -10,7 +10,7 @@ import pytest
 
 from unitune.errors import BackendError, JobError, Unreachable, UserError
 from unitune.models import TunedModel
-from unitune.testing.loopback import Answer, Asked, Fault, Server, serve
+from unitune.testing.loopback import Fault, Server, VendorRequest, VendorResponse, serve
 from unitune_providers.openai import azure as openai_azure
 from unitune_providers.openai.backend import AzureBackend
 
@@ -28,7 +28,7 @@ class Arm:
     state: str = "Creating"
     stored: dict[str, dict[str, object]] = field(default_factory=dict)
 
-    def answer(self, asked: Asked) -> Answer:
+    def answer(self, asked: VendorRequest) -> VendorResponse:
         if asked.headers.get("authorization") != "Bearer a-token":
             return _error(401, "InvalidAuthenticationToken")
         if not asked.path.startswith(PLACE) or ["2024-10-01"] != asked.query["api-version"]:
@@ -38,19 +38,19 @@ class Arm:
             if {"sku", "properties"} != asked.json.keys():
                 return _error(400, "InvalidRequestContent")
             self.stored[name] = asked.json
-            return Answer(self._told(name), 201)
+            return VendorResponse(self._told(name), 201)
         if asked.method == "DELETE":
-            return Answer(b"", 202 if self.stored.pop(name, None) else 204)
-        return Answer(self._told(name)) if name in self.stored else _error(404, "NotFound")
+            return VendorResponse(b"", 202 if self.stored.pop(name, None) else 204)
+        return VendorResponse(self._told(name)) if name in self.stored else _error(404, "NotFound")
 
     def _told(self, name: str) -> dict[str, object]:
         made = self.stored[name]
         return {**made, "name": name, "properties": {"provisioningState": self.state}}
 
 
-def _error(status: int, code: str) -> Answer:
+def _error(status: int, code: str) -> VendorResponse:
     content = {"error": {"code": code, "message": f"It is {code}."}}
-    return Answer(content, status, {"x-ms-request-id": "request-1"})
+    return VendorResponse(content, status, {"x-ms-request-id": "request-1"})
 
 
 @pytest.fixture
@@ -73,7 +73,7 @@ def test_deployment_comes_up_is_asked_by_its_name_and_goes(arm: Server) -> None:
     } == arm.asked("PUT", PLACE)[0].json
     assert ("starting", "Creating") == _state(backend, ref)
     arm.vendor.state = "Succeeded"
-    seen = backend.deployed(ref, MODEL)
+    seen = backend.deployment_status(ref, MODEL)
     assert ("ready", "unitune-1") == (seen.state, seen.model.name)
     for _ in range(2):
         backend.undeploy(ref)
@@ -81,7 +81,7 @@ def test_deployment_comes_up_is_asked_by_its_name_and_goes(arm: Server) -> None:
 
 
 def _state(backend: AzureBackend, ref: str) -> tuple[str, str]:
-    seen = backend.deployed(ref, MODEL)
+    seen = backend.deployment_status(ref, MODEL)
     return seen.state, seen.raw
 
 
@@ -136,7 +136,7 @@ def test_token_is_taken_out_of_azures_words_and_its_pause_is_kept(
     arm: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     told = {"error": {"code": "TooManyRequests", "message": "Too often by a-token."}}
-    monkeypatch.setattr(Arm, "answer", lambda *_: Answer(told, 429, {"Retry-After": "7"}))
+    monkeypatch.setattr(Arm, "answer", lambda *_: VendorResponse(told, 429, {"Retry-After": "7"}))
     with pytest.raises(BackendError, match=r"Too often by \*\*\* \(HTTP 429\)") as caught:
         openai_azure.undeploy("unitune-1")
     assert 7.0 == caught.value.retry_after
@@ -146,9 +146,9 @@ def test_token_is_taken_out_of_azures_words_and_its_pause_is_kept(
 def test_answer_that_is_no_json_is_unreachable(
     arm: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Arm, "answer", lambda *_: Answer(b"<html>proxy</html>"))
+    monkeypatch.setattr(Arm, "answer", lambda *_: VendorResponse(b"<html>proxy</html>"))
     with pytest.raises(Unreachable, match="cannot be read"):
-        openai_azure.deployed("unitune-1", MODEL)
+        openai_azure.deployment_status("unitune-1", MODEL)
     assert arm.requests
 
 
@@ -157,9 +157,9 @@ def test_no_answer_is_unreachable(
     arm: Server, monkeypatch: pytest.MonkeyPatch, fault: Fault
 ) -> None:
     monkeypatch.setattr(openai_azure, "SECONDS", 0.2)
-    arm.spoil(fault, "GET", PLACE)
+    arm.inject_fault(fault, "GET", PLACE)
     with pytest.raises(Unreachable, match="could not show deployment"):
-        openai_azure.deployed("unitune-1", MODEL)
+        openai_azure.deployment_status("unitune-1", MODEL)
 
 
 def test_missing_token_says_where_one_comes_from(
@@ -168,7 +168,7 @@ def test_missing_token_says_where_one_comes_from(
     monkeypatch.delenv("AZURE_ACCESS_TOKEN")
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(UserError, match="AZURE_ACCESS_TOKEN"):
-        openai_azure.deployed("unitune-1", MODEL)
+        openai_azure.deployment_status("unitune-1", MODEL)
     (tmp_path / "azure").mkdir()
     (tmp_path / "azure" / "identity.py").write_text(
         "class DefaultAzureCredential:\n"
@@ -176,5 +176,5 @@ def test_missing_token_says_where_one_comes_from(
         "        self.token = 'a-token' if scope.endswith('/.default') else ''\n"
         "        return self\n"
     )
-    assert "gone" == openai_azure.deployed("unitune-1", MODEL).state
+    assert "gone" == openai_azure.deployment_status("unitune-1", MODEL).state
     assert arm.requests

@@ -30,7 +30,14 @@ from unitune.data.example import Message
 from unitune.errors import BackendError, Unreachable, Unsupported
 from unitune.models import Reply, Request, TunedModel
 from unitune.security.json_fields import Fields
-from unitune.testing.loopback import TOOK_EFFECT, Answer, Asked, Conduct, Fault, Vendor
+from unitune.testing.loopback import (
+    TOOK_EFFECT,
+    Fault,
+    ServerBehavior,
+    Vendor,
+    VendorRequest,
+    VendorResponse,
+)
 from unitune_providers.openai import batches as openai_batches
 from unitune_providers.openai import files as openai_files
 from unitune_providers.openai import server as openai_server
@@ -62,8 +69,8 @@ REQUESTS = {
 def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stage]:
     monkeypatch.setattr(openai_batches, "CREATE_SECONDS", 0.3)
     monkeypatch.setattr(openai_files, "UPLOAD_SECONDS", 0.3)
-    conduct = Conduct(steps=4, replies=dict(WORDS))
-    with on_stage(tmp_path, monkeypatch, OpenAIVendor(conduct)) as stage:
+    behavior = ServerBehavior(steps=4, replies=dict(WORDS))
+    with on_stage(tmp_path, monkeypatch, OpenAIVendor(behavior)) as stage:
         yield stage
 
 
@@ -148,9 +155,9 @@ def test_answers_of_a_batch_are_those_of_chat(stage: Stage, tuned: TunedModel) -
 
 def test_requests_of_a_batch_are_those_of_chat(stage: Stage) -> None:
     submit(stage)
-    before = len(stage.server.asked("POST", "/chat/completions$"))
+    before = len(stage.server.received("POST", "/chat/completions$"))
     one_by_one(stage, MODEL)
-    asked = [one.json for one in stage.server.asked("POST", "/chat/completions$")]
+    asked = [one.json for one in stage.server.received("POST", "/chat/completions$")]
     assert asked[before:] == [line["body"] for line in sent_lines(stage)]
     assert list(REQUESTS) == [line["custom_id"] for line in sent_lines(stage)]
 
@@ -163,7 +170,7 @@ def test_batch_carries_its_key_and_its_file_does_too(stage: Stage) -> None:
         "endpoint": "/v1/chat/completions",
         "completion_window": "24h",
         "metadata": {"unitune": BATCH_KEY},
-    } == stage.server.asked("POST", CREATE)[-1].json
+    } == stage.server.received("POST", CREATE)[-1].json
     assert file.name.startswith(f"unitune-{BATCH_KEY}-")
     assert {"POST"} == {line["method"] for line in sent_lines(stage)}
 
@@ -185,12 +192,12 @@ def test_character_that_some_take_for_a_line_end_is_none(stage: Stage, tuned: Tu
 def test_create_without_a_clear_answer_is_sent_once_and_found_once(
     stage: Stage, fault: Fault
 ) -> None:
-    stage.server.spoil(fault, "POST", CREATE)
+    stage.server.inject_fault(fault, "POST", CREATE)
     with pytest.raises(BackendError) as caught:
         submit(stage)
     assert (500 if fault is Fault.ERROR_AFTER else None) == caught.value.status
     assert isinstance(caught.value, Unreachable) is (fault is not Fault.ERROR_AFTER)
-    assert 1 == len(stage.server.asked("POST", CREATE))
+    assert 1 == len(stage.server.received("POST", CREATE))
     assert list(stage.vendor.batches) == found(stage)
     assert 1 == len(stage.vendor.batches)
 
@@ -202,18 +209,18 @@ def test_create_without_a_clear_answer_is_sent_once_and_found_once(
 def test_create_that_is_refused_made_nothing_and_is_sent_once(
     stage: Stage, fault: Fault, status: int
 ) -> None:
-    stage.server.spoil(fault, "POST", CREATE)
+    stage.server.inject_fault(fault, "POST", CREATE)
     with pytest.raises(BackendError) as caught:
         submit(stage)
     assert status == caught.value.status
-    assert 1 == len(stage.server.asked("POST", CREATE))
+    assert 1 == len(stage.server.received("POST", CREATE))
     assert [] == found(stage)
 
 
 @pytest.mark.parametrize("path", ["/files$", CREATE])
 @pytest.mark.parametrize("fault", [Fault.ERROR_AFTER, Fault.CUT])
 def test_second_try_sends_no_second_file(stage: Stage, fault: Fault, path: str) -> None:
-    stage.server.spoil(fault, "POST", path)
+    stage.server.inject_fault(fault, "POST", path)
     with pytest.raises(BackendError):
         submit(stage)
     submit(stage)
@@ -227,7 +234,7 @@ def test_other_requests_under_the_same_key_are_another_file(stage: Stage) -> Non
 
 
 def test_list_that_shows_a_batch_late_shows_it_then(stage: Stage) -> None:
-    stage.vendor.conduct.list_lag_seconds = 0.5
+    stage.vendor.behavior.list_lag_seconds = 0.5
     batch_id = submit(stage)
     assert [] == found(stage)
     stage.vendor.batches[batch_id].progress.created -= 0.5
@@ -238,7 +245,7 @@ def test_batch_is_found_once_in_a_list_that_repeats_and_changes_its_order(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(openai_batches, "PAGE", 2)
-    stage.vendor.conduct.lists_repeat = True
+    stage.vendor.behavior.lists_repeat = True
     wanted = submit(stage)
     for number in range(2, 7):
         submit(stage, key=f"b0123456789abcdef-{number}")
@@ -256,14 +263,14 @@ def test_list_is_read_until_it_is_older_than_the_announcement(
         batch.progress.created -= 2 * openai_batches.CLOCK_SECONDS
     assert list(stage.vendor.batches)[-2:-1] == found(stage, "b0123456789abcdef-10")
     assert [] == found(stage, "b0123456789abcdef-0")
-    assert 2 * 2 == len(stage.server.asked("GET", CREATE))  # of six pages two, each time
+    assert 2 * 2 == len(stage.server.received("GET", CREATE))  # of six pages two, each time
 
 
 def test_old_batch_that_a_page_shows_first_hides_none(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(openai_batches, "PAGE", 2)
-    stage.vendor.conduct.lists_repeat = True
+    stage.vendor.behavior.lists_repeat = True
     old = submit(stage, key="b0123456789abcdef-0")
     stage.vendor.batches[old].progress.created -= 2 * openai_batches.CLOCK_SECONDS
     wanted = submit(stage)
@@ -288,7 +295,7 @@ def test_every_state_of_the_vendor_has_a_word_of_ours() -> None:
 @pytest.mark.parametrize("word", ["validating", "in_progress", "finalizing", "brand_new"])
 def test_batch_at_work_is_running_whatever_the_word(stage: Stage, word: str) -> None:
     batch_id = submit(stage)
-    stage.vendor.conduct.state = word
+    stage.vendor.behavior.state = word
     status = stage.backend.poll_batch(batch_id)
     assert ("running", word, None) == (status.state, status.raw, status.error)
 
@@ -301,7 +308,7 @@ def test_batch_that_fails_says_why(stage: Stage) -> None:
 
 
 def test_batch_that_fails_without_a_reason_says_that(stage: Stage) -> None:
-    stage.vendor.conduct.fails = "it is late"
+    stage.vendor.behavior.fails = "it is late"
     batch_id = submit(stage)
     assert "it is late [server_error]" == follow(stage, batch_id)[-1].error
     told = Fields({"status": "failed", "errors": None})
@@ -330,17 +337,17 @@ def test_batch_that_is_cancelled_keeps_what_was_answered(stage: Stage) -> None:
         stage.backend.poll_batch(batch_id).raw for _ in range(2)
     ]
     stage.backend.cancel_batch(batch_id)
-    assert "cancelling" == stage.vendor.batches[batch_id].status(stage.vendor.conduct)
+    assert "cancelling" == stage.vendor.batches[batch_id].status(stage.vendor.behavior)
     assert BatchStatus("ended", "cancelled", 2) == follow(stage, batch_id)[-1]
     assert {f"{BATCH_KEY}-1", f"{BATCH_KEY}-2"} == set(stage.backend.fetch_batch(batch_id))
 
 
 def test_batch_that_is_being_cancelled_is_running(stage: Stage) -> None:
     batch_id = submit(stage)
-    stage.vendor.conduct.state = "cancelling"
+    stage.vendor.behavior.state = "cancelling"
     assert "running" == stage.backend.poll_batch(batch_id).state
     stage.backend.cancel_batch(batch_id)
-    assert [] == stage.server.asked("POST", "/cancel$")
+    assert [] == stage.server.received("POST", "/cancel$")
 
 
 def test_cancelling_what_has_ended_is_no_error(stage: Stage) -> None:
@@ -357,11 +364,11 @@ class Late:
     vendor: OpenAIVendor
     shown: bool = False
 
-    def answer(self, asked: Asked) -> Answer:
+    def answer(self, asked: VendorRequest) -> VendorResponse:
         answer = self.vendor.answer(asked)
         if asked.method == "GET" and not self.shown and isinstance(answer.content, dict):
             self.shown = True
-            return Answer({**answer.content, "status": "in_progress"})
+            return VendorResponse({**answer.content, "status": "in_progress"})
         return answer
 
 
@@ -373,12 +380,12 @@ def test_cancelling_what_ends_meanwhile_is_no_error(
     follow(stage, batch_id)
     stage.server.vendor = Late(stage.vendor)
     stage.backend.cancel_batch(batch_id)
-    assert 1 <= len(stage.server.asked("POST", "/cancel$"))
+    assert 1 <= len(stage.server.received("POST", "/cancel$"))
 
 
 def test_cancel_that_fails_is_an_error(stage: Stage) -> None:
     batch_id = submit(stage)
-    stage.server.spoil(Fault.EXPIRED_KEY, "POST", "/cancel$")
+    stage.server.inject_fault(Fault.EXPIRED_KEY, "POST", "/cancel$")
     with pytest.raises(BackendError, match="cancel batch"):
         stage.backend.cancel_batch(batch_id)
 
@@ -396,7 +403,7 @@ def test_missing_batch_is_404(stage: Stage) -> None:
 def test_fetching_is_repeated(stage: Stage, path: str, fault: Fault) -> None:
     batch_id = submit(stage)
     follow(stage, batch_id)
-    stage.server.spoil(fault, "GET", path)
+    stage.server.inject_fault(fault, "GET", path)
     assert 4 == len(stage.backend.fetch_batch(batch_id))
 
 
@@ -535,18 +542,18 @@ class Telltale:
     """A vendor that repeats the caller's key wherever it complains."""
 
     vendor: Vendor
-    refuses: Callable[[Asked], bool] = lambda _: False
+    refuses: Callable[[VendorRequest], bool] = lambda _: False
     told: list[str] = field(default_factory=list[str])
 
-    def answer(self, asked: Asked) -> Answer:
+    def answer(self, asked: VendorRequest) -> VendorResponse:
         if self.refuses(asked):
-            return Answer({"error": {"message": f"Not with {KEY}!", "code": KEY}}, 403)
+            return VendorResponse({"error": {"message": f"Not with {KEY}!", "code": KEY}}, 403)
         answer = self.vendor.answer(asked)
         if asked.path.endswith("/content") or not isinstance(answer.content, dict):
             return answer
         if answer.content.get("status") == "failed":
             errors = {"object": "list", "data": [{"code": KEY, "message": f"Not with {KEY}!"}]}
-            return Answer({**answer.content, "errors": errors})
+            return VendorResponse({**answer.content, "errors": errors})
         return answer
 
 
@@ -611,7 +618,7 @@ def test_malformed_create_is_refused(
     stage: Stage, sdk: OpenAI, wrong: Mapping[str, Any], words: str
 ) -> None:
     submit(stage)
-    right = stage.server.asked("POST", CREATE)[-1].json
+    right = stage.server.received("POST", CREATE)[-1].json
     with pytest.raises(openai.BadRequestError, match=words):
         sdk.batches.create(**{**right, **wrong})
     assert 1 == len(stage.vendor.batches)

@@ -23,7 +23,7 @@ CHAT = "/chat/completions$"
 @pytest.fixture
 def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stage]:
     with on_stage(tmp_path, monkeypatch) as stage:
-        stage.vendor.conduct.replies = {"Colour of snow?": "white as can be"}
+        stage.vendor.behavior.replies = {"Colour of snow?": "white as can be"}
         yield stage
 
 
@@ -80,7 +80,7 @@ def test_everything_that_the_request_says_is_sent(stage: Stage) -> None:
         "temperature": 0.5,
         "seed": 3,
         "stop": ["\n", "."],
-    } == stage.server.asked("POST", CHAT)[-1].json
+    } == stage.server.received("POST", CHAT)[-1].json
 
 
 def test_answer_that_is_cut_says_so(stage: Stage, tuned: TunedModel) -> None:
@@ -101,13 +101,13 @@ def test_refusal_and_filter_are_answers(stage: Stage) -> None:
 def test_passing_fault_is_said_to_pass_and_not_met_by_another_request(
     stage: Stage, fault: Fault
 ) -> None:
-    stage.server.spoil(fault, "POST", CHAT)
+    stage.server.inject_fault(fault, "POST", CHAT)
     assert ask(stage, MODEL).passes
-    assert 1 == len(stage.server.asked("POST", CHAT))
+    assert 1 == len(stage.server.received("POST", CHAT))
 
 
 def test_rate_limit_tells_how_long_the_vendor_wants_to_rest(stage: Stage) -> None:
-    stage.server.spoil(Fault.RATE_LIMITED, "POST", CHAT)
+    stage.server.inject_fault(Fault.RATE_LIMITED, "POST", CHAT)
     reply = ask(stage, MODEL)
     assert (429, True, 1.0) == (reply.status, reply.passes, reply.pause_seconds)
 
@@ -125,7 +125,7 @@ def test_lasting_fault_is_in_the_reply(
     stage: Stage, monkeypatch: pytest.MonkeyPatch, fault: Fault, words: str
 ) -> None:
     monkeypatch.setattr(openai_chat, "CHAT_SECONDS", 0.2)
-    stage.server.spoil(fault, "POST", CHAT, times=9)
+    stage.server.inject_fault(fault, "POST", CHAT, times=9)
     reply = ask(stage, MODEL)
     assert reply.error is not None
     assert words in reply.error

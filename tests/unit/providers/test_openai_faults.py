@@ -35,16 +35,16 @@ def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stage]:
 def test_create_that_is_refused_made_no_job_and_was_sent_once(
     stage: Stage, fault: Fault, status: int
 ) -> None:
-    stage.server.spoil(fault, "POST", CREATE)
+    stage.server.inject_fault(fault, "POST", CREATE)
     with pytest.raises(BackendError) as caught:
         stage.submit()
     assert status == caught.value.status
-    assert 1 == len(stage.server.asked("POST", CREATE))
+    assert 1 == len(stage.server.received("POST", CREATE))
     assert [] == stage.backend.find(LAUNCH_KEY, stage.folder)
 
 
 def test_rate_limit_says_how_long_to_wait(stage: Stage) -> None:
-    stage.server.spoil(Fault.RATE_LIMITED, "POST", CREATE)
+    stage.server.inject_fault(Fault.RATE_LIMITED, "POST", CREATE)
     with pytest.raises(BackendError) as caught:
         stage.submit()
     assert 1.0 == caught.value.retry_after
@@ -52,15 +52,15 @@ def test_rate_limit_says_how_long_to_wait(stage: Stage) -> None:
 
 @pytest.mark.parametrize("fault", LOST)
 def test_create_without_an_answer_is_sent_once_and_found(stage: Stage, fault: Fault) -> None:
-    stage.server.spoil(fault, "POST", CREATE)
+    stage.server.inject_fault(fault, "POST", CREATE)
     with pytest.raises(Unreachable):
         stage.submit()
-    assert 1 == len(stage.server.asked("POST", CREATE))
+    assert 1 == len(stage.server.received("POST", CREATE))
     assert list(stage.vendor.jobs) == stage.backend.find(LAUNCH_KEY, stage.folder)
 
 
 def test_create_that_took_effect_and_failed_is_found(stage: Stage) -> None:
-    stage.server.spoil(Fault.ERROR_AFTER, "POST", CREATE)
+    stage.server.inject_fault(Fault.ERROR_AFTER, "POST", CREATE)
     with pytest.raises(BackendError) as caught:
         stage.submit()
     assert 500 == caught.value.status
@@ -69,7 +69,7 @@ def test_create_that_took_effect_and_failed_is_found(stage: Stage) -> None:
 
 @pytest.mark.parametrize("fault", [*LOST, Fault.ERROR_AFTER])
 def test_upload_without_an_answer_leaves_one_file(stage: Stage, fault: Fault) -> None:
-    stage.server.spoil(fault, "POST", "/files$")
+    stage.server.inject_fault(fault, "POST", "/files$")
     with pytest.raises(BackendError):
         stage.upload("train.jsonl", CHAT_ROW * 10)
     stage.upload("train.jsonl", CHAT_ROW * 10)
@@ -79,13 +79,13 @@ def test_upload_without_an_answer_leaves_one_file(stage: Stage, fault: Fault) ->
 @pytest.mark.parametrize("fault", [Fault.SERVER_ERROR, Fault.CUT, Fault.SHORT])
 def test_reading_is_repeated(stage: Stage, fault: Fault) -> None:
     job_id = stage.submit()
-    stage.server.spoil(fault, "GET", f"/{job_id}$")
+    stage.server.inject_fault(fault, "GET", f"/{job_id}$")
     assert "queued" == stage.backend.poll(job_id, "").raw.replace("running", "queued")
 
 
 def test_reading_that_fails_on_and_on_is_an_error(stage: Stage) -> None:
     job_id = stage.submit()
-    stage.server.spoil(Fault.CUT, "GET", f"/{job_id}$", times=9)
+    stage.server.inject_fault(Fault.CUT, "GET", f"/{job_id}$", times=9)
     with pytest.raises(Unreachable):
         stage.backend.poll(job_id, "")
 

@@ -18,14 +18,14 @@ from vendors.openai.vendor import KEY, OpenAIVendor
 from unitune.backends import registry
 from unitune.job.job import Data, Job
 from unitune.planning.feasibility import offer_findings
-from unitune.testing.loopback import Conduct, serve
+from unitune.testing.loopback import ServerBehavior, serve
 
 REINFORCED = {"type": "reinforcement", "reinforcement": {"grader": GRADER}}
 
 
 @pytest.fixture
 def vendor() -> OpenAIVendor:
-    return OpenAIVendor(Conduct(queued_polls=0, steps=2))
+    return OpenAIVendor(ServerBehavior(queued_polls=0, steps=2))
 
 
 def client(url: str, key: str = KEY) -> OpenAI:
@@ -137,7 +137,7 @@ def test_tuned_models_are_listed_until_they_are_deleted(vendor: OpenAIVendor) ->
 
 
 def test_job_on_the_clock_ends_by_itself() -> None:
-    vendor = OpenAIVendor(Conduct(seconds=0.1, steps=2))
+    vendor = OpenAIVendor(ServerBehavior(seconds=0.1, steps=2))
     with serve(vendor) as server, client(server.url) as sdk:
         file = sdk.files.create(file=("a.jsonl", (CHAT_ROW * 10).encode()), purpose="fine-tune")
         job = sdk.fine_tuning.jobs.create(model=MODEL, training_file=file.id)
@@ -275,7 +275,7 @@ def test_hyperparameters_are_auto_and_then_numbers_and_told_of_supervised_jobs_a
     vendor: OpenAIVendor,
 ) -> None:
     """Epochs as in OpenAI's cookbook: 10 rows are fewer than 100 examples in 3 epochs, so 10."""
-    vendor.conduct.queued_polls = 1
+    vendor.behavior.queued_polls = 1
     with serve(vendor) as server, client(server.url) as sdk:
         file = sdk.files.create(file=("a.jsonl", (CHAT_ROW * 10).encode()), purpose="fine-tune")
         job = sdk.fine_tuning.jobs.create(model=MODEL, training_file=file.id)

@@ -72,14 +72,14 @@ def nebius(tmp_path: Path, monkeypatch: Patch) -> Iterator[Stage]:
 
 def created(stage: Stage) -> dict[str, object]:
     """Return the body of the last create call, without model and files."""
-    body = stage.server.asked("POST", "/fine_tuning/jobs$")[-1].json
+    body = stage.server.received("POST", "/fine_tuning/jobs$")[-1].json
     return {
         name: body[name] for name in body.keys() - {"model", "training_file", "validation_file"}
     }
 
 
 def can(stage: Stage) -> set[str]:
-    names = ("Pauses", "Surveys", "Deletes", "Checkpoints", "Imports", "Deploys", "Batches")
+    names = ("Pauses", "ListsJobs", "Deletes", "Checkpoints", "Imports", "Deploys", "Batches")
     return {name for name in names if isinstance(stage.backend, getattr(capabilities, name))}
 
 
@@ -114,7 +114,7 @@ def test_azure_token_wins_over_the_key(azure: Stage, monkeypatch: Patch) -> None
 
 
 def test_azure_can_deploy_and_resume_and_cannot_delete_models(azure: Stage) -> None:
-    assert {"Pauses", "Surveys", "Deletes", "Checkpoints", "Imports", "Deploys"} == can(azure)
+    assert {"Pauses", "ListsJobs", "Deletes", "Checkpoints", "Imports", "Deploys"} == can(azure)
     with pytest.raises(Unsupported, match="console"):
         azure.backend.delete_model(TunedModel(backend="azure", name="ft:x", base=MODEL))
 
@@ -140,7 +140,7 @@ def test_mantle_reinforces_with_a_lambda_and_without_a_suffix(mantle: Stage) -> 
         },
         "metadata": {"unitune": LAUNCH_KEY},
     } == created(mantle)
-    assert {"Surveys", "Deletes", "Checkpoints", "Imports"} == can(mantle)
+    assert {"ListsJobs", "Deletes", "Checkpoints", "Imports"} == can(mantle)
 
 
 def test_mantle_is_in_its_region(monkeypatch: Patch) -> None:
@@ -187,7 +187,7 @@ def test_nebius_is_found_by_its_suffix(nebius: Stage) -> None:
     job_id = nebius.submit()
     nebius.submit(key=LAUNCH_KEY + "0")
     assert [job_id] == nebius.backend.find(LAUNCH_KEY, nebius.folder)
-    assert {"Surveys", "Deletes", "Checkpoints", "Imports"} == can(nebius)
+    assert {"ListsJobs", "Deletes", "Checkpoints", "Imports"} == can(nebius)
 
 
 def test_nebius_names_the_last_checkpoint_as_its_model(nebius: Stage) -> None:
@@ -255,7 +255,7 @@ def test_server_that_a_job_names_is_asked_alone_and_found_again(elsewhere: Stage
     request = Request(messages=(Message(role="user", content="Colour of snow?"),), max_tokens=5)
     assert asyncio.run(chat.reply(request)).error is None
     assert elsewhere.server.url in chat.fingerprint
-    assert 5 == elsewhere.server.asked("POST", "/chat")[-1].json["max_tokens"]
+    assert 5 == elsewhere.server.received("POST", "/chat")[-1].json["max_tokens"]
     assert model.name == backend.checkpoints(job_id, MODEL)[-1].model.name.replace(
         ":ckpt-step-4", ""
     )
@@ -266,7 +266,7 @@ def test_server_that_a_job_names_is_asked_alone_and_found_again(elsewhere: Stage
 
 def test_server_that_a_job_names_gets_the_launch_key_as_suffix_too(elsewhere: Stage) -> None:
     elsewhere.backend.submit(launch_at(elsewhere))
-    assert LAUNCH_KEY == elsewhere.server.asked("POST", "/jobs$")[-1].json["suffix"]
+    assert LAUNCH_KEY == elsewhere.server.received("POST", "/jobs$")[-1].json["suffix"]
 
 
 def test_server_that_a_job_names_gets_no_batches(elsewhere: Stage) -> None:

@@ -22,7 +22,7 @@ from unitune.data.example import Message
 from unitune.errors import BackendError, UnknownName
 from unitune.job.job import Tuning
 from unitune.models import Request, TunedModel
-from unitune.testing.loopback import Answer, Asked
+from unitune.testing.loopback import VendorRequest, VendorResponse
 
 pytestmark = pytest.mark.skipif(
     not DESCRIPTION.exists(), reason="needs ../shared/specs/openai-openapi.json"
@@ -31,7 +31,9 @@ WANDB = {"project": "colours", "tags": ["a"]}
 
 
 @pytest.fixture(scope="module")
-def exchanges(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[tuple[Asked, Answer]]]:
+def exchanges(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[list[tuple[VendorRequest, VendorResponse]]]:
     """Everything that our client and the server say to each other."""
     with (
         pytest.MonkeyPatch.context() as patch,
@@ -62,7 +64,7 @@ def _act(stage: Stage) -> None:
         graded, rows=GRADED_ROW * 10, job={"method": "rft", "model": "o4-mini-2025-04-16"}
     )
     backend.find("r0123456789abcdef-1", stage.folder)
-    backend.survey("")
+    backend.list_jobs("")
     backend.checkpoints(job_id, MODEL)
     backend.import_job(job_id)
     _ask(stage, model)
@@ -75,7 +77,7 @@ def _ask(stage: Stage, model: TunedModel) -> None:
     tool = {"type": "function", "function": {"name": "look_up", "parameters": {"type": "object"}}}
     call = {"id": "c1", "type": "function", "function": {"name": "look_up", "arguments": "{}"}}
     talk = (
-        Message(role="system", content="Answer in one word."),
+        Message(role="system", content="VendorResponse in one word."),
         Message(role="user", content="Colour of snow?"),
         Message(role="assistant", tool_calls=(call,)),
         Message(role="tool", content="white", tool_call_id="c1"),
@@ -103,7 +105,7 @@ def _fail(stage: Stage) -> None:
 
 
 def test_every_exchange_keeps_to_the_published_description(
-    exchanges: list[tuple[Asked, Answer]],
+    exchanges: list[tuple[VendorRequest, VendorResponse]],
 ) -> None:
     wrong = {
         f"{asked.method} {asked.path}: {problem}"
@@ -114,7 +116,7 @@ def test_every_exchange_keeps_to_the_published_description(
 
 
 def test_the_scenario_meets_every_path_that_the_backend_uses(
-    exchanges: list[tuple[Asked, Answer]],
+    exchanges: list[tuple[VendorRequest, VendorResponse]],
 ) -> None:
     met = {(asked.method, asked.path.split("/")[2]) for asked, _ in exchanges}
     assert {
@@ -130,8 +132,10 @@ def test_the_scenario_meets_every_path_that_the_backend_uses(
 
 def test_what_the_description_forbids_is_noticed() -> None:
     headers = {"content-type": "application/json"}
-    wrong = Asked("POST", "/v1/fine_tuning/jobs", {"no": ["1"]}, headers, b'{"model":1,"x":2}')
-    found = problems(wrong, Answer({"object": "fine_tuning.job"}))
+    wrong = VendorRequest(
+        "POST", "/v1/fine_tuning/jobs", {"no": ["1"]}, headers, b'{"model":1,"x":2}'
+    )
+    found = problems(wrong, VendorResponse({"object": "fine_tuning.job"}))
     assert "unknown query parameter no" in found
     assert "$.x is not described" in found
     assert any("'training_file' is a required property" in one for one in found)

@@ -83,7 +83,7 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
 
 @pytest.mark.usefixtures("retail")
 def test_azures_offer_is_what_its_api_said_on_that_day() -> None:
-    told = registry.price_reader("azure").tell_prices(registry.offer("azure"), DAY)
+    told = registry.price_reader("azure").read_prices(registry.offer("azure"), DAY)
     offered = [row for row in registry.offer("azure").price_rows() if row.model != "*"]
     assert {row.subject: row.usd for row in offered} == {row.subject: row.usd for row in told.rows}
     assert {"first-party-api"} == {row.source_kind for row in told.rows}
@@ -93,7 +93,7 @@ def test_azures_offer_is_what_its_api_said_on_that_day() -> None:
 
 @pytest.mark.usefixtures("retail")
 def test_azures_meters_that_contradict_themselves_are_left_out_and_told() -> None:
-    told = registry.price_reader("azure").tell_prices(registry.offer("azure"), DAY)
+    told = registry.price_reader("azure").read_prices(registry.offer("azure"), DAY)
     wrong = ("gpt-4o-2024-08-06", "gpt-4o-mini-2024-07-18")
     assert {(model, "developer") for model in wrong} & {
         (row.model, row.tier) for row in told.rows if row.tuned
@@ -104,16 +104,16 @@ def test_azures_meters_that_contradict_themselves_are_left_out_and_told() -> Non
 def test_azure_is_read_to_its_last_page(retail: tuple[RetailPrices, Server]) -> None:
     vendor, server = retail
     vendor.page = 7
-    told = registry.price_reader("azure").tell_prices(registry.offer("azure"), DAY)
+    told = registry.price_reader("azure").read_prices(registry.offer("azure"), DAY)
     assert {row.usd for row in told.rows if row.model.startswith("gpt-4.1-2025")} >= {Decimal(25)}
-    assert len(ITEMS) / 7 <= len(server.asked("GET", "/api/retail/prices"))
+    assert len(ITEMS) / 7 <= len(server.received("GET", "/api/retail/prices"))
 
 
 def test_a_next_page_on_another_host_is_not_followed(retail: tuple[RetailPrices, Server]) -> None:
     vendor, _ = retail
     vendor.page, vendor.elsewhere = 7, "http://prices.example.com"
     with pytest.raises(BackendError, match="another host"):
-        registry.price_reader("azure").tell_prices(registry.offer("azure"), DAY)
+        registry.price_reader("azure").read_prices(registry.offer("azure"), DAY)
 
 
 @pytest.mark.parametrize(
@@ -139,7 +139,7 @@ def test_a_meters_name_says_what_it_measures(name: str, expected: str | None) ->
 
 
 def test_machines_by_the_minute_become_prices_of_an_hour(hub: Server) -> None:
-    told = registry.price_reader("huggingface").tell_prices(registry.offer("huggingface"), DAY)
+    told = registry.price_reader("huggingface").read_prices(registry.offer("huggingface"), DAY)
     hours = {row.tier: f"{row.usd:f}" for row in told.rows}
     assert {"cpu-basic": "0.01", "a10g-small": "1.00"} == hours
     assert 1 == len(hub.asked("GET", "/api/jobs/hardware"))
@@ -160,16 +160,16 @@ def test_hugging_faces_own_client_reads_the_same_list(
 def test_a_rate_limit_is_waited_out_and_an_error_is_told(
     hub: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    hub.spoil(Fault.RATE_LIMITED, "GET", "/api/jobs/hardware")
+    hub.inject_fault(Fault.RATE_LIMITED, "GET", "/api/jobs/hardware")
     monkeypatch.setattr("unitune.backends.retry.wait", lambda _: None)
     reader, offer = registry.price_reader("huggingface"), registry.offer("huggingface")
-    assert 2 == len(reader.tell_prices(offer, DAY).rows)
-    hub.spoil(Fault.SERVER_ERROR, "GET", "/api/jobs/hardware")
+    assert 2 == len(reader.read_prices(offer, DAY).rows)
+    hub.inject_fault(Fault.SERVER_ERROR, "GET", "/api/jobs/hardware")
     with pytest.raises(BackendError, match="HTTP 500"):
-        reader.tell_prices(offer, DAY)
-    hub.spoil(Fault.CUT, "GET", "/api/jobs/hardware")
+        reader.read_prices(offer, DAY)
+    hub.inject_fault(Fault.CUT, "GET", "/api/jobs/hardware")
     with pytest.raises(Unreachable):
-        reader.tell_prices(offer, DAY)
+        reader.read_prices(offer, DAY)
 
 
 def test_no_float_comes_out_of_a_price_list(hub: Server) -> None:
@@ -183,7 +183,7 @@ def test_a_list_in_another_shape_is_refused(monkeypatch: pytest.MonkeyPatch) -> 
     with serve(HardwareList([{"name": "h200", "unitCostUSD": 0.1}])) as server:
         monkeypatch.setenv("HF_ENDPOINT", server.url)
         with pytest.raises(BackendError, match="says no price for 'h200'"):
-            registry.price_reader("huggingface").tell_prices(registry.offer("huggingface"), DAY)
+            registry.price_reader("huggingface").read_prices(registry.offer("huggingface"), DAY)
 
 
 def test_openai_says_when_its_models_stop(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -195,7 +195,7 @@ def test_openai_says_when_its_models_stop(monkeypatch: pytest.MonkeyPatch) -> No
     with serve(vendor) as server:
         monkeypatch.setenv("OPENAI_BASE_URL", f"{server.url}/v1")
         monkeypatch.setenv("OPENAI_API_KEY", KEY)
-        told = registry.price_reader("openai").tell_prices(registry.offer("openai"), DAY)
+        told = registry.price_reader("openai").read_prices(registry.offer("openai"), DAY)
     (update,) = told.models
     assert (names[0], date(2027, 2, 28)) == (update.model, update.stops)
     (change,) = changes(PriceBook(), "openai", told)
@@ -208,7 +208,7 @@ def test_openai_needs_its_key(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("openai", reason="needs the extra `openai`")
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     with pytest.raises(UserError, match="OPENAI_API_KEY"):
-        registry.price_reader("openai").tell_prices(registry.offer("openai"), DAY)
+        registry.price_reader("openai").read_prices(registry.offer("openai"), DAY)
 
 
 def test_together_says_what_its_models_take(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -218,7 +218,7 @@ def test_together_says_what_its_models_take(monkeypatch: pytest.MonkeyPatch) -> 
     with serve(TogetherVendor()) as server:
         monkeypatch.setenv("TOGETHER_BASE_URL", server.url)
         monkeypatch.setenv("TOGETHER_API_KEY", KEY)
-        told = registry.price_reader("together").tell_prices(registry.offer("together"), DAY)
+        told = registry.price_reader("together").read_prices(registry.offer("together"), DAY)
     assert set(MODELS) == {update.model for update in told.models}
     assert {(20, 32768)} == {
         (one.limits.epochs_most, one.limits.row_tokens) for one in told.models if one.limits

@@ -11,7 +11,7 @@ pytest.importorskip("boto3", reason="needs the vendors' extras")
 
 from pathlib import Path
 
-from vendors.serving import PARTS, play
+from vendors.serving import VENDORS, serve_vendor
 
 from unitune.backends import registry
 from unitune.backends.protocol import Launch, Upload
@@ -21,17 +21,17 @@ from unitune.testing.contract import ROWS
 from unitune.testing.loopback import Fault
 
 
-@pytest.mark.parametrize("name", sorted(PARTS))
+@pytest.mark.parametrize("name", sorted(VENDORS))
 def test_a_refused_create_call_says_how_long_to_wait(name: str, tmp_path: Path) -> None:
-    with play(name) as playing:
+    with serve_vendor(name) as served:
         backend = registry.backend(name)
-        model = playing.part.model
+        model = served.setup.model
         job = Job(name="a", model=model, backend=name, data=Data(train="train.jsonl"))
         file = tmp_path / "train.jsonl"
         file.write_text("".join(ROWS) * 10)
         uploaded: Upload = backend.upload(file, "a" * 64)
-        playing.server.spoil(Fault.RATE_LIMITED, "POST", playing.part.create)
+        served.server.inject_fault(Fault.RATE_LIMITED, "POST", served.setup.create)
         with pytest.raises(BackendError) as told:
             backend.submit(Launch("r251125-abc-1", job, uploaded, None, tmp_path))
         assert (429, 1.0) == (told.value.status, told.value.retry_after)
-        assert 1 == len(playing.server.asked("POST", playing.part.create))
+        assert 1 == len(served.server.received("POST", served.setup.create))

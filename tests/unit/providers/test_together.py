@@ -21,7 +21,7 @@ from unitune.errors import BackendError, JobError, UnknownName, Unsupported, Use
 from unitune.job.job import Data, Job, Lora, Tuning
 from unitune.models import TunedModel
 from unitune.testing.contract import ROWS
-from unitune.testing.loopback import Conduct, Server, serve
+from unitune.testing.loopback import Server, ServerBehavior, serve
 from unitune_providers.together import endpoints as together_endpoints
 from unitune_providers.together import files as together_files
 from unitune_providers.together.backend import TogetherBackend
@@ -31,13 +31,13 @@ CONFIG = {"config": "cr_one"}
 
 
 @pytest.fixture
-def conduct() -> Conduct:
-    return Conduct(queued_polls=0, steps=2)
+def behavior() -> ServerBehavior:
+    return ServerBehavior(queued_polls=0, steps=2)
 
 
 @pytest.fixture
-def server(conduct: Conduct, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
-    with serve(TogetherVendor(conduct)) as server:
+def server(behavior: ServerBehavior, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    with serve(TogetherVendor(behavior)) as server:
         monkeypatch.setenv("TOGETHER_BASE_URL", server.url)
         monkeypatch.setenv("TOGETHER_API_KEY", KEY)
         monkeypatch.setattr(together_files, "LOOK_SECONDS", 0.001)
@@ -87,7 +87,7 @@ def tuned(backend: TogetherBackend, launch: Launch) -> TunedModel:
 def test_has_every_ability_that_it_should() -> None:
     backend = TogetherBackend()
     for ability in (
-        capabilities.Surveys,
+        capabilities.ListsJobs,
         capabilities.Deletes,
         capabilities.Deploys,
         capabilities.Downloads,
@@ -103,7 +103,7 @@ def test_file_is_named_by_its_hash_and_sent_once(
 ) -> None:
     again = launch_of(backend, tmp_path)
     assert launch.training == again.training
-    assert 1 == len(server.asked("PUT", "/storage/"))
+    assert 1 == len(server.received("PUT", "/storage/"))
     (shown,) = json.loads(server.vendor.files.listed().body)["data"]
     assert f"unitune-{launch.training.sha256[:32]}.jsonl" == shown["filename"]
 
@@ -118,9 +118,9 @@ def test_file_whose_bytes_never_came_is_sent_again(
 
 
 def test_file_that_together_refuses_brings_its_report(
-    conduct: Conduct, backend: TogetherBackend, tmp_path: Path
+    behavior: ServerBehavior, backend: TogetherBackend, tmp_path: Path
 ) -> None:
-    conduct.rejects_files = "Line 3 has no assistant turn"
+    behavior.rejects_files = "Line 3 has no assistant turn"
     with pytest.raises(BackendError, match="Line 3 has no assistant turn") as caught:
         launch_of(backend, tmp_path)
     assert 400 == caught.value.status
@@ -131,7 +131,7 @@ def test_body_of_the_create_call_is_the_one_we_made(
 ) -> None:
     """The SDK's own `create` would add what nobody set, and ask for a price each time."""
     backend.submit(launch)
-    (created,) = server.asked("POST", "/fine-tunes$")
+    (created,) = server.received("POST", "/fine-tunes$")
     assert {
         "model": "Qwen/Qwen3-8B",
         "training_file": launch.training.ref,
@@ -147,7 +147,7 @@ def test_body_of_the_create_call_is_the_one_we_made(
             "lr_scheduler_args": {"min_lr_ratio": 0.0, "num_cycles": 0.5},
         },
     } == created.json
-    assert [] == server.asked("POST", "estimate-price")
+    assert [] == server.received("POST", "estimate-price")
 
 
 def test_setting_beyond_the_limits_sends_nothing(
@@ -156,7 +156,7 @@ def test_setting_beyond_the_limits_sends_nothing(
     job = launch.job.model_copy(update={"tuning": Tuning(epochs=99)})
     with pytest.raises(JobError, match=r"tuning\.epochs is 99; together takes at most 20"):
         backend.submit(Launch(launch.key, job, launch.training, None, launch.folder))
-    assert [] == server.asked("POST", "/fine-tunes$")
+    assert [] == server.received("POST", "/fine-tunes$")
 
 
 def test_base_model_that_together_does_not_tune_is_refused(
@@ -186,41 +186,41 @@ def test_job_is_found_by_its_models_name_where_the_list_has_no_suffix(
 
 
 def test_repeated_and_reordered_lists_give_each_job_once(
-    conduct: Conduct, backend: TogetherBackend, launch: Launch, tmp_path: Path
+    behavior: ServerBehavior, backend: TogetherBackend, launch: Launch, tmp_path: Path
 ) -> None:
-    conduct.lists_repeat = True
+    behavior.lists_repeat = True
     ids = [backend.submit(launch) for _ in range(3)]
     assert sorted(ids) == sorted(backend.find(launch.key, tmp_path))
-    assert set(ids) == set(backend.survey("").states)
+    assert set(ids) == set(backend.list_jobs("").states)
 
 
 def test_job_that_the_list_shows_late_is_not_found_yet(
-    conduct: Conduct, backend: TogetherBackend, launch: Launch, tmp_path: Path
+    behavior: ServerBehavior, backend: TogetherBackend, launch: Launch, tmp_path: Path
 ) -> None:
-    conduct.list_lag_seconds = 60
+    behavior.list_lag_seconds = 60
     backend.submit(launch)
     assert [] == backend.find(launch.key, tmp_path)
 
 
 def test_survey_is_one_page_of_states(backend: TogetherBackend, launch: Launch) -> None:
     job_id = backend.submit(launch)
-    page = backend.survey("")
+    page = backend.list_jobs("")
     assert ({job_id: State.QUEUED}, "") == (dict(page.states), page.cursor)
 
 
 def test_unknown_state_is_unknown_with_its_word(
-    conduct: Conduct, backend: TogetherBackend, launch: Launch
+    behavior: ServerBehavior, backend: TogetherBackend, launch: Launch
 ) -> None:
-    conduct.state = "rescheduling"
-    conduct.steps = 100
+    behavior.state = "rescheduling"
+    behavior.steps = 100
     status = backend.poll(backend.submit(launch), "")
     assert (State.UNKNOWN, "rescheduling") == (status.state, status.raw)
 
 
 def test_failed_job_says_why_in_togethers_words(
-    conduct: Conduct, backend: TogetherBackend, launch: Launch
+    behavior: ServerBehavior, backend: TogetherBackend, launch: Launch
 ) -> None:
-    conduct.fails = "CUDA out of memory"
+    behavior.fails = "CUDA out of memory"
     status = ended(backend, backend.submit(launch))
     assert (State.FAILED, "CUDA out of memory", None) == (status.state, status.error, status.model)
 
@@ -264,7 +264,7 @@ def test_quote_is_the_price_that_together_says(
     server: Server, backend: TogetherBackend, launch: Launch
 ) -> None:
     price = backend.quote(launch)
-    (asked,) = server.asked("POST", "estimate-price")
+    (asked,) = server.received("POST", "estimate-price")
     assert Decimal(0) < price < Decimal(1)
     assert "suffix" not in asked.json
 

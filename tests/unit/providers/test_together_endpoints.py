@@ -15,7 +15,7 @@ from vendors.together.vendor import KEY, TogetherVendor
 from unitune.data.example import Message
 from unitune.errors import BackendError, JobError, UnknownName
 from unitune.models import Reply, Request, TunedModel
-from unitune.testing.loopback import Conduct, Progress, Server, serve
+from unitune.testing.loopback import Progress, Server, ServerBehavior, serve
 from unitune_providers.together import endpoints as together_endpoints
 from unitune_providers.together.backend import TogetherBackend
 
@@ -24,13 +24,13 @@ MODEL = TunedModel(backend="together", name="loopback/tone-1", base="Qwen/Qwen3-
 
 
 @pytest.fixture
-def conduct() -> Conduct:
-    return Conduct(queued_polls=0, steps=0)
+def behavior() -> ServerBehavior:
+    return ServerBehavior(queued_polls=0, steps=0)
 
 
 @pytest.fixture
-def server(conduct: Conduct, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
-    vendor = TogetherVendor(conduct)
+def server(behavior: ServerBehavior, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    vendor = TogetherVendor(behavior)
     done = Job("ft-1", {"model": MODEL.base}, MODEL.name, Progress(polls=2))
     vendor.jobs.all[done.id] = done
     with serve(vendor) as server:
@@ -48,7 +48,7 @@ def backend(server: Server) -> TogetherBackend:  # noqa: ARG001 - it must be the
 def test_deploy_twice_is_one_endpoint(server: Server, backend: TogetherBackend) -> None:
     backend.deploy(MODEL, "tone-two", CONFIG)  # a name that a filter may mix up with the next
     refs = {backend.deploy(MODEL, "tone", CONFIG) for _ in range(2)}
-    assert (1, 2) == (len(refs), len(server.asked("POST", "/deployments$")))
+    assert (1, 2) == (len(refs), len(server.received("POST", "/deployments$")))
 
 
 def test_deploy_goes_on_where_a_killed_one_stopped(
@@ -64,11 +64,11 @@ def test_deploy_goes_on_where_a_killed_one_stopped(
 
 def test_endpoint_starts_answers_and_goes(backend: TogetherBackend) -> None:
     ref = backend.deploy(MODEL, "tone", CONFIG | {"inactive_timeout": 60})
-    seen = backend.deployed(ref, MODEL)
+    seen = backend.deployment_status(ref, MODEL)
     assert ("ready", "loopback/tone") == (seen.state, seen.model.name)
     for _ in range(2):
         backend.undeploy(ref)
-    assert "gone" == backend.deployed(ref, MODEL).state
+    assert "gone" == backend.deployment_status(ref, MODEL).state
 
 
 def test_endpoint_that_stopped_by_itself_is_gone_and_can_be_woken(
@@ -77,15 +77,15 @@ def test_endpoint_that_stopped_by_itself_is_gone_and_can_be_woken(
     ref = backend.deploy(MODEL, "tone", CONFIG)
     (deployment,) = server.vendor.endpoints.all[ref].deployments.values()
     deployment.most = deployment.replicas = 0
-    assert "gone" == backend.deployed(ref, MODEL).state
+    assert "gone" == backend.deployment_status(ref, MODEL).state
     assert ref == backend.deploy(MODEL, "tone", {})
-    assert "ready" == backend.deployed(ref, MODEL).state
+    assert "ready" == backend.deployment_status(ref, MODEL).state
 
 
-def test_endpoint_that_fails_says_so(conduct: Conduct, backend: TogetherBackend) -> None:
+def test_endpoint_that_fails_says_so(behavior: ServerBehavior, backend: TogetherBackend) -> None:
     ref = backend.deploy(MODEL, "tone", CONFIG)
-    conduct.fails = "no capacity"
-    seen = backend.deployed(ref, MODEL)
+    behavior.fails = "no capacity"
+    seen = backend.deployment_status(ref, MODEL)
     assert ("failed", "DEPLOYMENT_STATE_FAILED") == (seen.state, seen.raw)
 
 
@@ -95,7 +95,7 @@ def test_hardware_chooses_among_configurations(server: Server, backend: Together
     with pytest.raises(JobError, match=r"no configuration .* on 8xnvidia"):
         backend.deploy(MODEL, "tone", {"hardware": "8xnvidia-b200"})
     backend.deploy(MODEL, "tone", {"hardware": "2xnvidia-h100-80gb"})
-    (created,) = server.asked("POST", "/deployments$")
+    (created,) = server.received("POST", "/deployments$")
     assert "projects/proj_platform/configs/cr_two" == created.json["config"]
 
 
@@ -114,7 +114,7 @@ def test_project_of_the_environment_goes_before_the_keys(
     monkeypatch.setenv("TOGETHER_PROJECT_ID", "proj_other")
     with pytest.raises(BackendError):
         backend.deploy(MODEL, "tone", CONFIG)
-    assert [] == server.asked("GET", "whoami")
+    assert [] == server.received("GET", "whoami")
 
 
 def test_model_that_nobody_made_is_an_unknown_name(backend: TogetherBackend) -> None:
@@ -150,7 +150,7 @@ def test_answers_carry_tokens_and_time(server: Server, backend: TogetherBackend)
         "max_tokens": 3,
         "temperature": 0.0,
         "stop": ["\n"],
-    } == server.asked("POST", "/chat/completions")[0].json
+    } == server.received("POST", "/chat/completions")[0].json
 
 
 def test_model_without_an_endpoint_is_an_error_in_the_reply(backend: TogetherBackend) -> None:

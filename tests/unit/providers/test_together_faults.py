@@ -23,7 +23,7 @@ from unitune.errors import BackendError, Unreachable
 from unitune.job.job import Data, Job
 from unitune.models import Request
 from unitune.testing.contract import ROWS
-from unitune.testing.loopback import OF_VENDORS, Answer, Asked, Fault, Server, serve
+from unitune.testing.loopback import OF_VENDORS, Fault, Server, VendorRequest, VendorResponse, serve
 from unitune_providers.together import client as together_client
 from unitune_providers.together import files as together_files
 from unitune_providers.together.backend import TogetherBackend
@@ -84,7 +84,7 @@ def check(fault: Fault, act: Callable[[], object]) -> None:
 def test_create_call_is_sent_once_whatever_happens(
     server: Server, backend: TogetherBackend, launch: Launch, fault: Fault
 ) -> None:
-    server.spoil(fault, *CREATE)
+    server.inject_fault(fault, *CREATE)
     check(fault, lambda: backend.submit(launch))
     assert 1 == len(server.asked(*CREATE))
     assert (fault in OPEN) == bool(backend.find(launch.key, launch.folder))
@@ -96,7 +96,7 @@ def test_every_part_of_a_poll_fails_as_ours(
     server: Server, backend: TogetherBackend, launch: Launch, fault: Fault, path: str
 ) -> None:
     job_id = backend.submit(launch)
-    server.spoil(fault, "GET", path)
+    server.inject_fault(fault, "GET", path)
     check(fault, lambda: backend.poll(job_id, ""))
 
 
@@ -108,7 +108,7 @@ def test_every_part_of_a_poll_fails_as_ours(
 def test_upload_fails_as_ours_and_can_be_repeated(
     server: Server, backend: TogetherBackend, tmp_path: Path, fault: Fault, step: str
 ) -> None:
-    server.spoil(fault, *step.split())
+    server.inject_fault(fault, *step.split())
     check(fault, lambda: uploaded(backend, tmp_path))
     again = uploaded(backend, tmp_path)
     assert again == uploaded(backend, tmp_path)
@@ -119,9 +119,9 @@ def test_list_and_cancel_fail_as_ours(
     server: Server, backend: TogetherBackend, launch: Launch, fault: Fault
 ) -> None:
     job_id = backend.submit(launch)
-    server.spoil(fault, "GET", "/fine-tunes$")
+    server.inject_fault(fault, "GET", "/fine-tunes$")
     check(fault, lambda: backend.find(launch.key, launch.folder))
-    server.spoil(fault, "POST", "/cancel$")
+    server.inject_fault(fault, "POST", "/cancel$")
     check(fault, lambda: backend.cancel(job_id))
 
 
@@ -130,7 +130,7 @@ def test_a_failure_before_the_create_call_leaves_nothing_open(
     server: Server, backend: TogetherBackend, launch: Launch, fault: Fault
 ) -> None:
     """Else a run would wait for a job that nobody can have made."""
-    server.spoil(fault, "GET", "/models/limits$")
+    server.inject_fault(fault, "GET", "/models/limits$")
     with pytest.raises(BackendError) as caught:
         backend.submit(launch)
     assert not isinstance(caught.value, Unreachable)
@@ -142,7 +142,7 @@ def test_a_failure_before_the_create_call_leaves_nothing_open(
 def test_a_failed_answer_is_a_reply_with_an_error(
     server: Server, backend: TogetherBackend, fault: Fault
 ) -> None:
-    server.spoil(fault, "POST", "/chat/completions$")
+    server.inject_fault(fault, "POST", "/chat/completions$")
     chat = backend.chat("Qwen/Qwen3-8B")
     request = Request(messages=(Message(role="user", content="?"),))
     reply = asyncio.run(chat.reply(request))
@@ -159,7 +159,7 @@ def test_a_download_that_breaks_off_leaves_no_file(
     job_id = backend.submit(launch)
     while (status := backend.poll(job_id, "")).model is None:
         pass
-    server.spoil(fault, "GET", "/finetune/download$")
+    server.inject_fault(fault, "GET", "/finetune/download$")
     model, folder = status.model, tmp_path / "weights"
     check(fault, lambda: backend.download(model, folder))
     assert [] == list(folder.iterdir())
@@ -169,9 +169,9 @@ def test_reads_are_repeated(
     server: Server, backend: TogetherBackend, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(together_client, "READ_RETRIES", 1)
-    server.spoil(Fault.RATE_LIMITED, "GET", "/fine-tunes$")
+    server.inject_fault(Fault.RATE_LIMITED, "GET", "/fine-tunes$")
     assert [] == backend.find("key-1", tmp_path)
-    assert 2 == len(server.asked("GET", "/fine-tunes$"))
+    assert 2 == len(server.received("GET", "/fine-tunes$"))
 
 
 def test_refusal_carries_words_hint_and_request_id() -> None:
@@ -226,9 +226,9 @@ class Elsewhere:
     def __init__(self, place: str = "") -> None:
         self.place = place
 
-    def answer(self, asked: Asked) -> Answer:
+    def answer(self, asked: VendorRequest) -> VendorResponse:
         moved = {"location": f"{self.place}{asked.path}"}
-        return Answer(b"rows", 302, moved) if self.place else Answer(b"rows")
+        return VendorResponse(b"rows", 302, moved) if self.place else VendorResponse(b"rows")
 
 
 def test_a_file_may_lie_elsewhere_and_the_key_stays_here(monkeypatch: pytest.MonkeyPatch) -> None:

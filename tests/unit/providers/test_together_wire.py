@@ -39,7 +39,7 @@ from unitune.backends.protocol import Launch
 from unitune.job.job import Data, Job, Lora, Tuning
 from unitune.models import TunedModel
 from unitune.testing.contract import ROWS, ask
-from unitune.testing.loopback import Answer, Asked, Conduct, serve
+from unitune.testing.loopback import ServerBehavior, VendorRequest, VendorResponse, serve
 from unitune_providers.together import endpoints as together_endpoints
 from unitune_providers.together import files as together_files
 from unitune_providers.together.backend import TogetherBackend
@@ -88,18 +88,20 @@ class Recording:
     """A vendor whose answers are kept."""
 
     vendor: TogetherVendor
-    said: list[tuple[Asked, Answer]] = field(default_factory=list)
+    said: list[tuple[VendorRequest, VendorResponse]] = field(default_factory=list)
 
-    def answer(self, asked: Asked) -> Answer:
+    def answer(self, asked: VendorRequest) -> VendorResponse:
         answer = self.vendor.answer(asked)
         self.said.append((asked, answer))
         return answer
 
 
 @pytest.fixture(scope="module")
-def said(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[tuple[Asked, Answer]]]:
+def said(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[list[tuple[VendorRequest, VendorResponse]]]:
     """All that was said in two trainings, one of them cancelled."""
-    recording = Recording(TogetherVendor(Conduct()))
+    recording = Recording(TogetherVendor(ServerBehavior()))
     with serve(recording) as server, pytest.MonkeyPatch.context() as patch:
         patch.setenv("TOGETHER_BASE_URL", server.url)
         patch.setenv("TOGETHER_API_KEY", KEY)
@@ -120,7 +122,7 @@ def live_and_die(backend: TogetherBackend, folder: Path) -> None:
     backend.download(model, folder)
     (checkpoint,) = backend.checkpoints(backend.find(launch.key, folder)[0], model.base)
     ref = backend.deploy(checkpoint.model, "tone", {"config": "cr_one"})
-    while (seen := backend.deployed(ref, model)).state != "ready":
+    while (seen := backend.deployment_status(ref, model)).state != "ready":
         pass
     assert None is ask(backend, seen.model).error
     backend.undeploy(ref)
@@ -157,17 +159,19 @@ def described() -> dict[str, Any]:
     return description()
 
 
-def name_of(asked: Asked) -> str:
+def name_of(asked: VendorRequest) -> str:
     return f"{asked.method} {asked.path}"
 
 
-def is_not_described(asked: Asked) -> bool:
+def is_not_described(asked: VendorRequest) -> bool:
     return asked.path.startswith(("/v2/", "/v3/")) or any(
         re.fullmatch(pattern, name_of(asked)) for pattern in NOT_DESCRIBED
     )
 
 
-def test_the_life_asks_for_everything_once(said: list[tuple[Asked, Answer]]) -> None:
+def test_the_life_asks_for_everything_once(
+    said: list[tuple[VendorRequest, VendorResponse]],
+) -> None:
     paths = {
         re.sub(r"(file|ft|ep|dep|ml)[-_][0-9a-f]+(-\w+)?", "ID", name_of(one)) for one, _ in said
     }
@@ -176,7 +180,7 @@ def test_the_life_asks_for_everything_once(said: list[tuple[Asked, Answer]]) -> 
 
 
 def test_every_path_is_described(
-    described: dict[str, Any], said: list[tuple[Asked, Answer]]
+    described: dict[str, Any], said: list[tuple[VendorRequest, VendorResponse]]
 ) -> None:
     missing = {
         name_of(asked)
@@ -187,7 +191,7 @@ def test_every_path_is_described(
 
 
 def test_every_request_is_as_described(
-    described: dict[str, Any], said: list[tuple[Asked, Answer]]
+    described: dict[str, Any], said: list[tuple[VendorRequest, VendorResponse]]
 ) -> None:
     checked = 0
     for asked, _ in said:
@@ -201,7 +205,7 @@ def test_every_request_is_as_described(
 
 
 def test_every_answer_is_as_described(
-    described: dict[str, Any], said: list[tuple[Asked, Answer]]
+    described: dict[str, Any], said: list[tuple[VendorRequest, VendorResponse]]
 ) -> None:
     unknown = set[str]()
     for asked, answer in said:
@@ -215,7 +219,7 @@ def test_every_answer_is_as_described(
 
 
 def test_every_answer_is_of_the_type_that_the_sdk_has_for_it(
-    said: list[tuple[Asked, Answer]],
+    said: list[tuple[VendorRequest, VendorResponse]],
 ) -> None:
     met = set[str]()
     for asked, answer in said:
@@ -230,7 +234,7 @@ def test_every_answer_is_of_the_type_that_the_sdk_has_for_it(
 
 
 def test_a_misspelt_or_missing_key_is_noticed(
-    described: dict[str, Any], said: list[tuple[Asked, Answer]]
+    described: dict[str, Any], said: list[tuple[VendorRequest, VendorResponse]]
 ) -> None:
     asked, answer = next(one for one in said if name_of(one[0]) == "POST /v1/fine-tunes")
     found = operation(described, asked)
@@ -246,7 +250,7 @@ def test_a_misspelt_or_missing_key_is_noticed(
 
 
 def test_an_error_is_as_described(described: dict[str, Any]) -> None:
-    asked = Asked("GET", "/v1/files", {}, {}, b"")
+    asked = VendorRequest("GET", "/v1/files", {}, {}, b"")
     answer = TogetherVendor().answer(asked)
     assert 401 == answer.status
     check(described, {"$ref": "#/components/schemas/ErrorData"}, json.loads(answer.body))

@@ -15,9 +15,16 @@ from unitune_providers.unreadable import READING_VERBS, reads_answers
 HOSTED = ("anthropic", "azure", "bedrock", "mantle", "nebius", "openai", "together", "vertex")
 BUILDS_OR_ASKS_NOBODY = {
     *("submit", "submit_batch"),  # which build a request, too: the net is around the call alone
-    *("chat", "vet", "guarantee_of"),
-    *("forecast", "calibrate", "mask", "pull", "stored", "diagnose"),  # of a machine of one's own
-    "tell_prices",  # of a class of its own
+    *("chat", "validate_options", "guarantee_of"),
+    *(
+        "forecast",
+        "calibrate",
+        "loss_mask",
+        "pull",
+        "stored",
+        "report_environment",
+    ),  # of a machine of one's own
+    "read_prices",  # of a class of its own
 }
 
 
@@ -31,7 +38,7 @@ class Odd:
     def find(self, error: Exception) -> None:
         raise error
 
-    def vet(self, job: Any) -> Any:
+    def validate_options(self, job: Any) -> Any:
         return job["options"]
 
 
@@ -51,7 +58,7 @@ def test_what_says_more_is_left_as_it_is(error: Exception) -> None:
 
 def test_what_reads_no_answer_is_not_under_the_net() -> None:
     with pytest.raises(TypeError):
-        Odd().vet(None)
+        Odd().validate_options(None)
 
 
 @pytest.mark.parametrize("name", HOSTED)

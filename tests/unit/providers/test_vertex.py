@@ -17,7 +17,7 @@ import google.cloud.storage.blob
 from pydantic import JsonValue
 from vendors.vertex.vendor import BUCKET, VertexVendor, environment
 
-from unitune.backends.capabilities import Checkpoints, Deletes, Imports, Surveys
+from unitune.backends.capabilities import Checkpoints, Deletes, Imports, ListsJobs
 from unitune.backends.protocol import Launch, State, Status, Upload
 from unitune.errors import (
     BackendError,
@@ -29,7 +29,7 @@ from unitune.errors import (
 )
 from unitune.job.job import Data, Job, Lora, Tuning
 from unitune.models import TunedModel
-from unitune.testing.loopback import Conduct, Fault, Server, serve
+from unitune.testing.loopback import Fault, Server, ServerBehavior, serve
 from unitune_providers.vertex import backend as vertex
 from unitune_providers.vertex import cloud as vertex_cloud
 from unitune_providers.vertex.backend import VertexBackend
@@ -48,7 +48,7 @@ Submit = Callable[..., str]
 
 @pytest.fixture
 def vendor() -> VertexVendor:
-    return VertexVendor(Conduct(steps=2))
+    return VertexVendor(ServerBehavior(steps=2))
 
 
 @pytest.fixture
@@ -98,7 +98,7 @@ def follow(backend: VertexBackend, job_id: str) -> Status:
 
 
 def test_has_the_abilities_that_it_says(backend: VertexBackend) -> None:
-    for ability in (Checkpoints, Deletes, Imports, Surveys):
+    for ability in (Checkpoints, Deletes, Imports, ListsJobs):
         assert isinstance(backend, ability)
 
 
@@ -109,7 +109,7 @@ def test_has_the_abilities_that_it_says(backend: VertexBackend) -> None:
 def test_create_without_answer_is_unreachable_sent_once_and_found(
     server: Server, backend: VertexBackend, submit: Submit, fault: Fault
 ) -> None:
-    server.spoil(fault, *CREATE)
+    server.inject_fault(fault, *CREATE)
     with pytest.raises(Unreachable):
         submit()
     assert 1 == len(server.asked(*CREATE))
@@ -128,7 +128,7 @@ def test_create_without_answer_is_unreachable_sent_once_and_found(
 def test_create_answered_with_an_error_keeps_its_status_and_is_sent_once(
     server: Server, backend: VertexBackend, submit: Submit, fault: Fault, status: int
 ) -> None:
-    server.spoil(fault, *CREATE)
+    server.inject_fault(fault, *CREATE)
     with pytest.raises(BackendError) as raised:
         submit()
     assert status == raised.value.status
@@ -236,7 +236,7 @@ def test_repeated_and_reordered_pages_give_each_job_once(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(vertex, "PAGE_SIZE", 2)
-    vendor.conduct.lists_repeat = True
+    vendor.behavior.lists_repeat = True
     vendor.filters = "ignored"
     created = [submit("r-1") for _ in range(5)]
     assert sorted(created) == sorted(backend.find("r-1", Path()))
@@ -244,25 +244,25 @@ def test_repeated_and_reordered_pages_give_each_job_once(
 
 
 def _surveyed(backend: VertexBackend) -> Iterator[str]:
-    page = backend.survey("")
+    page = backend.list_jobs("")
     yield from page.states
     while page.cursor:
-        page = backend.survey(page.cursor)
+        page = backend.list_jobs(page.cursor)
         yield from page.states
 
 
 def test_late_list_shows_the_job_later(
     vendor: VertexVendor, backend: VertexBackend, submit: Submit
 ) -> None:
-    vendor.conduct.list_lag_seconds = 60
+    vendor.behavior.list_lag_seconds = 60
     job_id = submit()
     assert [] == backend.find("r-1", Path())
-    vendor.conduct.list_lag_seconds = 0
+    vendor.behavior.list_lag_seconds = 0
     assert [job_id] == backend.find("r-1", Path())
 
 
 def test_list_that_fails_is_not_taken_for_no_job(server: Server, backend: VertexBackend) -> None:
-    server.spoil(Fault.SERVER_ERROR, *LIST, times=9)
+    server.inject_fault(Fault.SERVER_ERROR, *LIST, times=9)
     with pytest.raises(BackendError) as raised:
         backend.find("r-1", Path())
     assert 500 == raised.value.status
@@ -276,7 +276,7 @@ def test_reading_a_job_is_tried_again(
     server: Server, backend: VertexBackend, submit: Submit, fault: Fault
 ) -> None:
     job_id = submit()
-    server.spoil(fault, *READ)
+    server.inject_fault(fault, *READ)
     assert backend.poll(job_id, "").state in (State.QUEUED, State.VALIDATING)
 
 
@@ -285,7 +285,7 @@ def test_job_that_cannot_be_read_is_unreachable(
     server: Server, backend: VertexBackend, submit: Submit, fault: Fault
 ) -> None:
     job_id = submit()
-    server.spoil(fault, *READ, times=9)
+    server.inject_fault(fault, *READ, times=9)
     with pytest.raises(Unreachable):
         backend.poll(job_id, "")
 
@@ -294,7 +294,7 @@ def test_key_that_expires_during_a_run_is_a_401(
     server: Server, backend: VertexBackend, submit: Submit
 ) -> None:
     job_id = submit()
-    server.spoil(Fault.EXPIRED_KEY, *READ)
+    server.inject_fault(Fault.EXPIRED_KEY, *READ)
     with pytest.raises(BackendError) as raised:
         backend.poll(job_id, "")
     assert 401 == raised.value.status
@@ -310,10 +310,10 @@ def test_new_word_for_a_state_is_unknown_and_kept(
     vendor: VertexVendor, backend: VertexBackend, submit: Submit
 ) -> None:
     job_id = submit()
-    vendor.conduct.state = "JOB_STATE_BRAND_NEW"
+    vendor.behavior.state = "JOB_STATE_BRAND_NEW"
     status = backend.poll(job_id, "")
     assert (State.UNKNOWN, "JOB_STATE_BRAND_NEW") == (status.state, status.raw)
-    vendor.conduct.state = None
+    vendor.behavior.state = None
     assert State.SUCCEEDED is follow(backend, job_id).state
 
 
@@ -321,7 +321,7 @@ def test_new_word_for_a_state_is_unknown_and_kept(
 def test_failed_job_says_why(
     vendor: VertexVendor, backend: VertexBackend, submit: Submit, why: str
 ) -> None:
-    setattr(vendor.conduct, why, "row 3 has no contents")
+    setattr(vendor.behavior, why, "row 3 has no contents")
     done = follow(backend, submit())
     assert (State.FAILED, "row 3 has no contents") == (done.state, done.error)
 
@@ -382,7 +382,7 @@ def test_file_that_is_there_is_not_sent_again(
 def test_upload_gets_through_one_fault_as_one_file(
     server: Server, backend: VertexBackend, vendor: VertexVendor, training: Path, fault: Fault
 ) -> None:
-    server.spoil(fault, *WRITE)
+    server.inject_fault(fault, *WRITE)
     done = upload(backend, training)
     assert [done.ref] == list(vendor.storage.objects)
 
@@ -390,7 +390,7 @@ def test_upload_gets_through_one_fault_as_one_file(
 def test_upload_that_is_cut_off_finds_its_file_when_repeated(
     server: Server, backend: VertexBackend, training: Path
 ) -> None:
-    server.spoil(Fault.CUT, *WRITE)
+    server.inject_fault(Fault.CUT, *WRITE)
     with pytest.raises(Unreachable):
         upload(backend, training)
     assert upload(backend, training).ref.startswith("gs://")
@@ -400,7 +400,7 @@ def test_upload_that_is_cut_off_finds_its_file_when_repeated(
 def test_upload_that_never_gets_an_answer_is_unreachable(
     server: Server, backend: VertexBackend, training: Path
 ) -> None:
-    server.spoil(Fault.SILENCE, *WRITE, times=99)
+    server.inject_fault(Fault.SILENCE, *WRITE, times=99)
     with pytest.raises(Unreachable):
         upload(backend, training)
 
@@ -408,7 +408,7 @@ def test_upload_that_never_gets_an_answer_is_unreachable(
 def test_upload_that_always_fails_keeps_the_status(
     server: Server, backend: VertexBackend, training: Path
 ) -> None:
-    server.spoil(Fault.SERVER_ERROR, *WRITE, times=99)
+    server.inject_fault(Fault.SERVER_ERROR, *WRITE, times=99)
     with pytest.raises(BackendError) as raised:
         upload(backend, training)
     assert 500 == raised.value.status
@@ -437,7 +437,7 @@ def test_large_file_is_sent_in_parts(
     file.write_bytes(b"x" * 300_000)
     done = upload(backend, file)
     assert file.read_bytes() == vendor.storage.objects[done.ref].content
-    assert 2 == len(server.asked("PUT", "/upload/"))
+    assert 2 == len(server.received("PUT", "/upload/"))
 
 
 def test_deleted_file_is_gone_and_deleting_it_again_no_error(
@@ -471,7 +471,7 @@ def test_training_file_that_is_cut_off_is_not_taken_for_an_empty_one(
     server: Server, backend: VertexBackend, submit: Submit
 ) -> None:
     job_id = submit()
-    server.spoil(Fault.CUT, "GET", "/download/")
+    server.inject_fault(Fault.CUT, "GET", "/download/")
     with pytest.raises(Unreachable):
         backend.import_job(job_id)
 
@@ -519,7 +519,7 @@ def test_refused_deletion_keeps_its_status(
     server: Server, backend: VertexBackend, submit: Submit
 ) -> None:
     model = _tuned(backend, submit)
-    server.spoil(Fault.SERVER_ERROR, "POST", ":undeployModel")
+    server.inject_fault(Fault.SERVER_ERROR, "POST", ":undeployModel")
     with pytest.raises(BackendError) as raised:
         backend.delete_model(model)
     assert 500 == raised.value.status
@@ -530,7 +530,7 @@ def test_deletion_without_answer_is_unreachable(
     server: Server, backend: VertexBackend, submit: Submit, fault: Fault
 ) -> None:
     model = _tuned(backend, submit)
-    server.spoil(fault, "DELETE", "/models/")
+    server.inject_fault(fault, "DELETE", "/models/")
     with pytest.raises(Unreachable):
         backend.delete_model(model)
 

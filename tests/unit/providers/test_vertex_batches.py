@@ -28,11 +28,11 @@ from unitune.models import Reply, Request, TunedModel
 from unitune.testing.loopback import (
     OF_VENDORS,
     TOOK_EFFECT,
-    Answer,
-    Asked,
-    Conduct,
     Fault,
     Server,
+    ServerBehavior,
+    VendorRequest,
+    VendorResponse,
     serve,
 )
 from unitune_providers.vertex import batch_rows, batches
@@ -89,7 +89,9 @@ ASKED = {"k-1-0": DIALOGUE, "k-1-1": ENDLESS, "k-1-2": asking("What is coal?")}
 
 @pytest.fixture
 def vendor() -> VertexVendor:
-    return VertexVendor(Conduct(replies={"Its colour?": "white as ever", "What is coal?": "black"}))
+    return VertexVendor(
+        ServerBehavior(replies={"Its colour?": "white as ever", "What is coal?": "black"})
+    )
 
 
 @pytest.fixture
@@ -179,7 +181,7 @@ def test_a_batch_says_what_chat_says_and_asks_as_chat_asks(
         reply = chatted(backend, model, request)
         assert reply.error is None
         assert replace(reply, seconds=None) == batched[name]
-        sent = server.asked("POST", ":generateContent$")[-1].json
+        sent = server.received("POST", ":generateContent$")[-1].json
         assert {"unitune": name} == row.pop("labels")
         assert camel(sent) == row
 
@@ -218,7 +220,7 @@ def test_answers_in_several_files_are_one_and_what_was_answered_counts(
 def test_a_cancelled_job_ends_with_what_it_had_answered(
     backend: VertexBackend, vendor: VertexVendor
 ) -> None:
-    vendor.conduct.queued_polls, vendor.conduct.steps = 0, 8
+    vendor.behavior.queued_polls, vendor.behavior.steps = 0, 8
     batch_id = backend.submit_batch("k-1", BASE, {f"k-1-{n}": asking(str(n)) for n in range(4)})
     backend.poll_batch(batch_id)
     backend.cancel_batch(batch_id)
@@ -233,7 +235,7 @@ def test_a_cancelled_job_ends_with_what_it_had_answered(
 def test_a_job_that_is_cancelled_before_it_began_has_no_answers(
     backend: VertexBackend, vendor: VertexVendor
 ) -> None:
-    vendor.conduct.queued_polls = 9
+    vendor.behavior.queued_polls = 9
     batch_id = submit(backend)
     backend.cancel_batch(batch_id)
     assert BatchStatus("ended", "JOB_STATE_CANCELLED") == follow(backend, batch_id)
@@ -244,7 +246,7 @@ def test_cancelling_what_has_ended_is_no_error(backend: VertexBackend, server: S
     batch_id = submit(backend)
     follow(backend, batch_id)
     backend.cancel_batch(batch_id)
-    assert 1 == len(server.asked("POST", ":cancel$"))
+    assert 1 == len(server.received("POST", ":cancel$"))
     assert {"k-1-0"} == set(backend.fetch_batch(batch_id))
 
 
@@ -252,7 +254,9 @@ def test_cancelling_that_is_refused_is_an_error(
     backend: VertexBackend, vendor: VertexVendor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     batch_id, answer = submit(backend), vendor.answer
-    no = Answer({"error": {"code": 400, "message": "no", "status": "FAILED_PRECONDITION"}}, 400)
+    no = VendorResponse(
+        {"error": {"code": 400, "message": "no", "status": "FAILED_PRECONDITION"}}, 400
+    )
     monkeypatch.setattr(
         vendor, "answer", lambda asked: no if asked.path.endswith(":cancel") else answer(asked)
     )
@@ -276,12 +280,12 @@ def test_every_state_has_one_of_ours_and_a_new_one_is_running(
     backend: VertexBackend, vendor: VertexVendor, word: str
 ) -> None:
     batch_id = submit(backend)
-    vendor.conduct.state = str(getattr(word, "value", word))
+    vendor.behavior.state = str(getattr(word, "value", word))
     ended = {"JOB_STATE_SUCCEEDED", "JOB_STATE_PARTIALLY_SUCCEEDED", "JOB_STATE_CANCELLED"}
     failed = {"JOB_STATE_FAILED", "JOB_STATE_EXPIRED"}
     status = backend.poll_batch(batch_id)
     expected = "ended" if status.raw in ended else "failed" if status.raw in failed else "running"
-    assert (expected, vendor.conduct.state) == (status.state, status.raw)
+    assert (expected, vendor.behavior.state) == (status.state, status.raw)
     assert (expected == "failed") is (status.error is not None)
 
 
@@ -289,7 +293,7 @@ def test_a_job_that_expired_has_the_answers_that_it_wrote(
     backend: VertexBackend, vendor: VertexVendor
 ) -> None:
     batch_id = submit(backend)
-    vendor.conduct.state = "JOB_STATE_EXPIRED"
+    vendor.behavior.state = "JOB_STATE_EXPIRED"
     assert "want of capacity" in (backend.poll_batch(batch_id).error or "")
     with pytest.raises(BackendError, match="JOB_STATE_EXPIRED"):
         backend.fetch_batch(batch_id)
@@ -301,7 +305,7 @@ def test_a_job_that_expired_has_the_answers_that_it_wrote(
 def test_a_failed_job_says_why_and_has_no_answers(
     backend: VertexBackend, vendor: VertexVendor
 ) -> None:
-    vendor.conduct.fails = "out of luck with ya29.a-secret-token"
+    vendor.behavior.fails = "out of luck with ya29.a-secret-token"
     batch_id = submit(backend)
     expected = BatchStatus("failed", "JOB_STATE_FAILED", None, "out of luck with ***")
     assert expected == follow(backend, batch_id)
@@ -321,7 +325,7 @@ def test_answers_of_a_job_that_goes_on_are_refused(backend: VertexBackend) -> No
 def test_a_create_call_of_open_outcome_is_sent_once_and_its_job_found(
     backend: VertexBackend, server: Server, fault: Fault
 ) -> None:
-    server.spoil(fault, *CREATE)
+    server.inject_fault(fault, *CREATE)
     with pytest.raises(BackendError) as raised:
         submit(backend)
     silent = fault in (Fault.SILENCE, Fault.CUT, Fault.SHORT)
@@ -334,7 +338,7 @@ def test_a_create_call_of_open_outcome_is_sent_once_and_its_job_found(
 def test_a_refused_create_call_keeps_its_status_and_is_sent_once(
     backend: VertexBackend, server: Server, fault: Fault, status: int
 ) -> None:
-    server.spoil(fault, *CREATE)
+    server.inject_fault(fault, *CREATE)
     with pytest.raises(BackendError) as raised:
         submit(backend)
     assert status == raised.value.status
@@ -346,7 +350,7 @@ def test_a_refused_create_call_keeps_its_status_and_is_sent_once(
 def test_writing_rows_is_tried_again(
     backend: VertexBackend, server: Server, vendor: VertexVendor, fault: Fault
 ) -> None:
-    server.spoil(fault, *ROWS)
+    server.inject_fault(fault, *ROWS)
     batch_id = submit(backend)
     assert 1 == len(vendor.storage.objects)
     follow(backend, batch_id)
@@ -356,7 +360,7 @@ def test_writing_rows_is_tried_again(
 def test_rows_of_an_attempt_before_are_taken(
     backend: VertexBackend, server: Server, vendor: VertexVendor
 ) -> None:
-    server.spoil(Fault.CUT, *ROWS)
+    server.inject_fault(Fault.CUT, *ROWS)
     with pytest.raises(Unreachable):
         submit(backend)
     (written,) = vendor.storage.objects.values()
@@ -367,7 +371,7 @@ def test_rows_of_an_attempt_before_are_taken(
 
 
 def test_rows_that_cannot_be_written_create_nothing(backend: VertexBackend, server: Server) -> None:
-    server.spoil(Fault.EXPIRED_KEY, *ROWS)
+    server.inject_fault(Fault.EXPIRED_KEY, *ROWS)
     with pytest.raises(BackendError, match="write gs://"):
         submit(backend)
     assert [] == server.asked(*CREATE)
@@ -453,7 +457,7 @@ def test_an_endpoint_that_does_not_name_its_checkpoint_is_not_taken_for_the_defa
     _, (_, last) = vendor.models.add(PLACE, None, 2)
     answer = vendor.answer
 
-    def unnamed(asked: Asked) -> Answer:
+    def unnamed(asked: VendorRequest) -> VendorResponse:
         given = answer(asked)
         content: Any = given.content
         if "/endpoints/" in asked.path:
@@ -484,7 +488,7 @@ def test_untuned_models_are_asked_and_found_in_another_location(
     assert [batch_id] == backend.find_batch("k-1", 0)
     assert [other] == backend.find_batch("k-2", 0)
     assert "running" == backend.poll_batch(batch_id).state
-    assert server.asked("GET", "/locations/global/batchPredictionJobs/")
+    assert server.received("GET", "/locations/global/batchPredictionJobs/")
 
 
 def test_a_model_elsewhere_is_refused_since_its_batch_would_not_be_found(
@@ -522,22 +526,22 @@ def test_long_repeating_and_reordered_lists_give_each_job_once(
     backend: VertexBackend, vendor: VertexVendor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(batches, "PAGE_SIZE", 2)
-    vendor.conduct.lists_repeat = True
+    vendor.behavior.lists_repeat = True
     vendor.batches.filters = "ignored"
     made = [submit(backend) for _ in range(5)]
     assert sorted(made) == sorted(backend.find_batch("k-1", time.time()))
 
 
 def test_a_late_list_shows_the_job_later(backend: VertexBackend, vendor: VertexVendor) -> None:
-    vendor.conduct.list_lag_seconds = 60
+    vendor.behavior.list_lag_seconds = 60
     batch_id = submit(backend)
     assert [] == backend.find_batch("k-1", time.time())
-    vendor.conduct.list_lag_seconds = 0
+    vendor.behavior.list_lag_seconds = 0
     assert [batch_id] == backend.find_batch("k-1", time.time())
 
 
 def test_a_list_that_fails_is_not_taken_for_no_job(backend: VertexBackend, server: Server) -> None:
-    server.spoil(Fault.SERVER_ERROR, *LIST, times=9)
+    server.inject_fault(Fault.SERVER_ERROR, *LIST, times=9)
     with pytest.raises(BackendError) as raised:
         backend.find_batch("k-1", time.time())
     assert 500 == raised.value.status
@@ -549,7 +553,7 @@ def test_a_list_that_fails_is_not_taken_for_no_job(backend: VertexBackend, serve
 @pytest.mark.parametrize("fault", [Fault.RATE_LIMITED, Fault.SERVER_ERROR, Fault.SILENCE])
 def test_reading_a_job_is_tried_again(backend: VertexBackend, server: Server, fault: Fault) -> None:
     batch_id = submit(backend)
-    server.spoil(fault, *READ)
+    server.inject_fault(fault, *READ)
     assert "running" == backend.poll_batch(batch_id).state
 
 
@@ -559,7 +563,7 @@ def test_answers_that_do_not_come_whole_are_no_answers(
 ) -> None:
     batch_id = submit(backend)
     follow(backend, batch_id)
-    server.spoil(fault, *ANSWERS, times=99)
+    server.inject_fault(fault, *ANSWERS, times=99)
     with pytest.raises(Unreachable):
         backend.fetch_batch(batch_id)
 
@@ -624,11 +628,11 @@ class Telltale:
         self.vendor = vendor
         self.refuses = False
 
-    def answer(self, asked: Asked) -> Answer:
+    def answer(self, asked: VendorRequest) -> VendorResponse:
         if not self.refuses:
             return self.vendor.answer(asked)
         words = f"Bearer {self.secret} may not do this."
-        return Answer({"error": {"code": 403, "message": words, "status": "DENIED"}}, 403)
+        return VendorResponse({"error": {"code": 403, "message": words, "status": "DENIED"}}, 403)
 
 
 def test_the_token_is_nowhere_even_if_google_repeats_it(
@@ -673,7 +677,7 @@ def test_what_is_sent_and_answered_fits_the_sdks_own_types(
     answers: list[Any] = []
     original = vendor.answer
 
-    def record(asked: Asked) -> Answer:
+    def record(asked: VendorRequest) -> VendorResponse:
         answer = original(asked)
         if "/batchPredictionJobs" in asked.path and not asked.path.endswith(":cancel"):
             answers.append(answer.content)
@@ -729,6 +733,8 @@ def test_a_malformed_create_call_is_refused(change: dict[str, Any], words: str) 
     }
     path = f"/v1beta1/{PLACE}/batchPredictionJobs"
     headers = {"authorization": "Bearer loopback"}
-    answer = VertexVendor().answer(Asked("POST", path, {}, headers, json.dumps(body).encode()))
+    answer = VertexVendor().answer(
+        VendorRequest("POST", path, {}, headers, json.dumps(body).encode())
+    )
     assert 400 == answer.status
     assert words in str(answer.content)

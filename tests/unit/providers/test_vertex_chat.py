@@ -16,7 +16,14 @@ from vendors.vertex.vendor import VertexVendor, environment
 
 from unitune.data.example import Example, Message
 from unitune.models import ChatModel, Reply, Request, TunedModel
-from unitune.testing.loopback import OF_VENDORS, Answer, Conduct, Fault, Server, serve
+from unitune.testing.loopback import (
+    OF_VENDORS,
+    Fault,
+    Server,
+    ServerBehavior,
+    VendorResponse,
+    serve,
+)
 from unitune_providers.formats.vertex import SFT
 from unitune_providers.vertex import cloud as vertex_cloud
 from unitune_providers.vertex.backend import VertexBackend
@@ -31,7 +38,7 @@ BASE = "gemini-3.5-flash"
 
 @pytest.fixture
 def vendor() -> VertexVendor:
-    return VertexVendor(Conduct(replies={"What is the colour of snow?": "white as ever"}))
+    return VertexVendor(ServerBehavior(replies={"What is the colour of snow?": "white as ever"}))
 
 
 @pytest.fixture
@@ -116,14 +123,14 @@ def test_tools_are_declared(tuned: ChatModel, server: Server) -> None:
 def test_passing_fault_is_said_to_pass_and_not_met_by_another_request(
     tuned: ChatModel, server: Server, fault: Fault
 ) -> None:
-    server.spoil(fault, *GENERATE)
+    server.inject_fault(fault, *GENERATE)
     assert ask(tuned).passes
     assert 1 == len(server.asked(*GENERATE))
 
 
 @pytest.mark.parametrize("fault", sorted(OF_VENDORS))
 def test_failure_is_a_reply_with_an_error(tuned: ChatModel, server: Server, fault: Fault) -> None:
-    server.spoil(fault, *GENERATE, times=9)
+    server.inject_fault(fault, *GENERATE, times=9)
     reply = ask(tuned)
     assert ("", "error") == (reply.text, reply.finish_reason)
     assert reply.error
@@ -173,7 +180,7 @@ def test_untuned_models_can_be_asked_in_another_location(
     chat = VertexBackend().chat(BASE)
     assert ask(chat).error is None
     chat.close()
-    assert 1 == len(server.asked("POST", "/locations/global/publishers/google/models/"))
+    assert 1 == len(server.received("POST", "/locations/global/publishers/google/models/"))
 
 
 @pytest.mark.parametrize(
@@ -224,5 +231,5 @@ def test_unknown_counts_stay_unknown() -> None:
 def test_server_that_speaks_no_json_is_a_reply_with_an_error(
     tuned: ChatModel, vendor: VertexVendor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(vendor, "answer", lambda _: Answer(b"<html>proxy</html>"))
+    monkeypatch.setattr(vendor, "answer", lambda _: VendorResponse(b"<html>proxy</html>"))
     assert "no answer that could be read" in (ask(tuned).error or "")

@@ -19,7 +19,7 @@ from unitune.job.job import Data, Job
 from unitune.models import Request, TunedModel
 from unitune.planning.plan import plan
 from unitune.testing.counting_contract import LONG, SHORT
-from unitune.testing.loopback import Answer, Fault, Server, serve
+from unitune.testing.loopback import Fault, Server, VendorResponse, serve
 from unitune_providers.vertex import cloud as vertex_cloud
 from unitune_providers.vertex.backend import VertexBackend
 from unitune_providers.vertex.cloud import Patience
@@ -74,7 +74,7 @@ def test_tuned_model_counts_at_its_endpoint(server: Server, vendor: VertexVendor
 def test_failure_is_an_error_of_ours_and_the_next_count_is_right(
     server: Server, fault: Fault, kind: type[Exception], words: str
 ) -> None:
-    server.spoil(fault, *COUNT)
+    server.inject_fault(fault, *COUNT)
     with pytest.raises(kind, match=words) as caught:
         VertexBackend().count_tokens(MODEL, SHORT)
 
@@ -85,7 +85,7 @@ def test_failure_is_an_error_of_ours_and_the_next_count_is_right(
 def test_answer_without_a_count_is_none(
     vendor: VertexVendor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(vendor, "answer", lambda _: Answer({}))
+    monkeypatch.setattr(vendor, "answer", lambda _: VendorResponse({}))
     with pytest.raises(Unreachable, match="no count of tokens"):
         VertexBackend().count_tokens(MODEL, SHORT)
 

@@ -21,7 +21,7 @@ from unitune.backends.protocol import Launch
 from unitune.data.example import Message
 from unitune.job.job import Data, Job, Lora, Tuning
 from unitune.models import Request
-from unitune.testing.loopback import Answer, Asked, Conduct, serve
+from unitune.testing.loopback import ServerBehavior, VendorRequest, VendorResponse, serve
 from unitune_providers.vertex.backend import VertexBackend
 
 BEARING = {
@@ -37,16 +37,16 @@ BEARING = {
 class Recording(VertexVendor):
     """A vendor that keeps what was asked with what it answered."""
 
-    def __init__(self, conduct: Conduct) -> None:
-        super().__init__(conduct)
-        self.said: list[tuple[Asked, Answer]] = []
+    def __init__(self, behavior: ServerBehavior) -> None:
+        super().__init__(behavior)
+        self.said: list[tuple[VendorRequest, VendorResponse]] = []
 
-    def answer(self, asked: Asked) -> Answer:
+    def answer(self, asked: VendorRequest) -> VendorResponse:
         answer = super().answer(asked)
         self.said.append((asked, answer))
         return answer
 
-    def kind(self, kind: tuple[str, str]) -> list[tuple[Asked, Answer]]:
+    def kind(self, kind: tuple[str, str]) -> list[tuple[VendorRequest, VendorResponse]]:
         method, path = kind
         return [
             (asked, answer)
@@ -65,12 +65,12 @@ def _general(path: str) -> str:
 @pytest.fixture(scope="module")
 def said(tmp_path_factory: pytest.TempPathFactory) -> Generator[Recording]:
     """Everything that the backend does, with the full set of settings, through the real SDK."""
-    vendor = Recording(Conduct(steps=4))
+    vendor = Recording(ServerBehavior(steps=4))
     with serve(vendor) as server, pytest.MonkeyPatch.context() as patch:
         for name, value in environment(server.url).items():
             patch.setenv(name, value)
         _use(VertexBackend(), tmp_path_factory.mktemp("run"))
-        vendor.conduct.fails = "out of luck"
+        vendor.behavior.fails = "out of luck"
         _follow(VertexBackend(), "4000001")
         yield vendor
 
@@ -85,7 +85,7 @@ def _use(backend: VertexBackend, folder: Path) -> None:
     for job_id in (first, second, third):
         _follow(backend, job_id)
     assert [second] == backend.find("r-2", folder)
-    assert 3 == len(backend.survey("").states)
+    assert 3 == len(backend.list_jobs("").states)
     for model in ("gemini-3.5-flash", backend.poll(first, "").model):
         assert model is not None
         chat = backend.chat(model)
@@ -189,10 +189,10 @@ def test_malformed_create_call_is_refused(change: dict[str, Any], words: str) ->
     assert words in str(answer.content)
 
 
-def _send(body: dict[str, Any]) -> Answer:
+def _send(body: dict[str, Any]) -> VendorResponse:
     import json  # noqa: PLC0415 - only here
 
-    asked = Asked(
+    asked = VendorRequest(
         "POST",
         "/v1beta1/projects/p/locations/l/tuningJobs",
         {},

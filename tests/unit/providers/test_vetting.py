@@ -13,10 +13,10 @@ pytest.importorskip("together", reason="needs the vendors' extras")
 pytest.importorskip("google.genai", reason="needs the vendors' extras")
 pytest.importorskip("boto3", reason="needs the vendors' extras")
 
-from vendors.serving import Playing, play
+from vendors.serving import ServedVendor, serve_vendor
 
 from unitune.backends import registry
-from unitune.backends.capabilities import Vets
+from unitune.backends.capabilities import ValidatesOptions
 from unitune.errors import JobError, Unsupported
 from unitune.job.job import Data, Job
 from unitune.planning.plan import plan
@@ -72,10 +72,10 @@ def job(backend: str, folder: Path, changes: dict[str, Any]) -> Job:
     return Job.model_validate({**fixed, **changes, "options": own, "folder": folder})
 
 
-def vet(wanted: Job) -> None:
+def validate_options(wanted: Job) -> None:
     backend = registry.backend(wanted.backend)
-    assert isinstance(backend, Vets)
-    backend.vet(wanted)
+    assert isinstance(backend, ValidatesOptions)
+    backend.validate_options(wanted)
 
 
 @pytest.mark.parametrize("backend", MISSPELT)
@@ -83,7 +83,7 @@ def test_an_unknown_option_is_refused_with_all_right_names(backend: str, tmp_pat
     _, options = MISSPELT[backend]
     method = "rft" if backend == "mantle" else "sft"
     with pytest.raises(JobError) as told:
-        vet(job(backend, tmp_path, {"options": options, "method": method}))
+        validate_options(job(backend, tmp_path, {"options": options, "method": method}))
     (key,) = options
     assert f"options.{backend}.{key} is not a known key. Did you mean" in str(told.value)
     assert "Known: " in str(told.value)
@@ -94,12 +94,12 @@ def test_what_does_not_go_together_is_refused(
     backend: str, changes: dict[str, Any], words: str, tmp_path: Path
 ) -> None:
     with pytest.raises((JobError, Unsupported), match=words):
-        vet(job(backend, tmp_path, changes))
+        validate_options(job(backend, tmp_path, changes))
 
 
 @pytest.mark.parametrize("backend", sorted(set(MISSPELT) - {"mantle"}))
 def test_a_job_without_options_passes(backend: str, tmp_path: Path) -> None:
-    vet(job(backend, tmp_path, {}))
+    validate_options(job(backend, tmp_path, {}))
 
 
 def test_the_plan_shows_a_wrong_option_as_an_error(tmp_path: Path) -> None:
@@ -111,9 +111,9 @@ def test_the_plan_shows_a_wrong_option_as_an_error(tmp_path: Path) -> None:
 def test_a_launch_with_a_wrong_option_sends_and_writes_nothing(
     backend: str, tmp_path: Path
 ) -> None:
-    playing: Playing
-    with play(backend) as playing:
+    served: ServedVendor
+    with serve_vendor(backend) as served:
         with pytest.raises(JobError):
             launch(job(backend, tmp_path, {"options": MISSPELT[backend][1]}))
-        assert [] == playing.server.requests
+        assert [] == served.server.requests
     assert [] == runs()

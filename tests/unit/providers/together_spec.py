@@ -13,7 +13,7 @@ from typing import Any
 import jsonschema
 import yaml
 
-from unitune.testing.loopback import Asked
+from unitune.testing.loopback import VendorRequest
 
 DESCRIPTION = Path(__file__).parents[4] / "shared" / "specs" / "together-openapi.yaml"
 
@@ -44,7 +44,7 @@ def mended(node: Any) -> Any:
     return node
 
 
-def operation(described: dict[str, Any], asked: Asked) -> dict[str, Any] | None:
+def operation(described: dict[str, Any], asked: VendorRequest) -> dict[str, Any] | None:
     """Return the description's operation for a request; a path without brackets wins."""
     path = asked.path.removeprefix("/v1")
     for template in sorted(described["paths"], key=lambda text: text.count("{")):

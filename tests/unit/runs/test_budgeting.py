@@ -21,7 +21,7 @@ from crash.postgres import new_database
 from pydantic import JsonValue
 
 from unitune.backends import registry
-from unitune.backends.capabilities import Page
+from unitune.backends.capabilities import JobPage
 from unitune.backends.offer import Billing
 from unitune.backends.protocol import Event, State, Status
 from unitune.cost.budget import ProjectBudget, project_budget
@@ -670,9 +670,9 @@ def test_a_killed_watcher_leaves_a_cancel_that_the_next_one_sends(
 class ListingFake(FakeBackend):
     """The fake as a vendor that lists its jobs, so that runs without news are not polled."""
 
-    def survey(self, cursor: str) -> Page:
+    def list_jobs(self, cursor: str) -> JobPage:
         del cursor
-        return Page({str(each.job_id): State.RUNNING for each in run.runs()})
+        return JobPage({str(each.job_id): State.RUNNING for each in run.runs()})
 
 
 def test_one_that_watches_all_ends_what_costs_too_much_though_the_list_shows_no_change(

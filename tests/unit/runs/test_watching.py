@@ -7,7 +7,7 @@ import pytest
 from pydantic import JsonValue
 
 from unitune.backends import registry
-from unitune.backends.capabilities import Page
+from unitune.backends.capabilities import JobPage
 from unitune.backends.protocol import State, Status
 from unitune.errors import BackendError, UnituneError, Unreachable
 from unitune.job.job import Job
@@ -68,7 +68,7 @@ class Lister(Quiet):
         self.pages: list[tuple[float, str]] = []
         self.fails: list[UnituneError] = []
 
-    def survey(self, cursor: str) -> Page:
+    def list_jobs(self, cursor: str) -> JobPage:
         self.pages.append((self.time.now, cursor))
         if self.fails:
             raise self.fails.pop()
@@ -76,7 +76,7 @@ class Lister(Quiet):
         shown = [job for job in [*states, *self.old] if job not in self.hidden]
         start = int(cursor or 0)
         page = {job: states.get(job, State.SUCCEEDED) for job in shown[start : start + PAGE]}
-        return Page(page, str(start + PAGE) if start + PAGE < len(shown) else "")
+        return JobPage(page, str(start + PAGE) if start + PAGE < len(shown) else "")
 
 
 @pytest.fixture
@@ -238,15 +238,15 @@ def test_a_run_that_is_deleted_between_list_and_poll_is_waited_for_no_more(
     lister: Lister, launched: Launched, time: Time, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     gone, other = launched(lister, 0.0), launched(lister, 0.0)
-    listed = lister.survey
+    listed = lister.list_jobs
 
-    def survey(cursor: str) -> Page:
+    def list_jobs(cursor: str) -> JobPage:
         ledger = Ledger(home())
         if gone.id in {record.id for record in ledger.records()}:
             ledger.delete(ledger.record(gone.id))
         return listed(cursor)
 
-    monkeypatch.setattr(lister, "survey", survey)
+    monkeypatch.setattr(lister, "list_jobs", list_jobs)
     assert [other.id] == [run.id for _, run in noticed(time)]
     assert 0 == polls_of(lister, gone)
 

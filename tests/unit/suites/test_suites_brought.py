@@ -12,7 +12,7 @@ from unitune.data.example import Example, Message
 from unitune.errors import DataError, JobError, UserError
 from unitune.evaluate.compare import compare
 from unitune.evaluate.inference.recorded import read_recorded
-from unitune.importers.import_suite import CannotBring, bring
+from unitune.importers.import_suite import ImportUnsupported, bring
 from unitune.importers.suite import Answers, Suite, joined, kept_scores
 from unitune.job.job import Job, Tuned, ZeroShot
 from unitune.planning.plan import plan
@@ -107,7 +107,7 @@ def test_an_answer_that_the_provider_failed_to_give_is_an_error_and_no_wrong_ans
 
 
 def test_a_suite_without_answers_waits_for_rows_to_train_on(tmp_path: Path) -> None:
-    with pytest.raises(CannotBring, match="4 things have no counterpart") as caught:
+    with pytest.raises(ImportUnsupported, match="4 things have no counterpart") as caught:
         bring([CONFIG], tmp_path / "evals")
     assert 4 == len(caught.value.findings)
     assert not (tmp_path / "evals").exists()
@@ -172,7 +172,7 @@ def test_repeats_of_a_question_that_were_answered_otherwise_are_told(tmp_path: P
     source = paired(tmp_path / "r.json", {"old": {0: True, 1: True}, "new": {0: True, 1: False}})
     file = Path(source.partition(":")[2])
     file.write_text(file.read_text().replace("Question 1?", "Question 0?"))
-    with pytest.raises(CannotBring, match="case 'test-2' asks what 'test-1' asks"):
+    with pytest.raises(ImportUnsupported, match="case 'test-2' asks what 'test-1' asks"):
         bring([source], tmp_path / "evals")
     brought = bring([source], tmp_path / "evals", drop=True)
     assert ["test-1"] == [case.id for case in brought.suite.cases]

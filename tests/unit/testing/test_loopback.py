@@ -9,12 +9,12 @@ import pytest
 
 from unitune.testing.loopback import (
     TOOK_EFFECT,
-    Answer,
-    Asked,
-    Conduct,
     Fault,
     Progress,
     Server,
+    ServerBehavior,
+    VendorRequest,
+    VendorResponse,
     serve,
 )
 
@@ -23,11 +23,11 @@ class Counter:
     """A vendor that counts what it was asked."""
 
     def __init__(self) -> None:
-        self.asked: list[Asked] = []
+        self.asked: list[VendorRequest] = []
 
-    def answer(self, asked: Asked) -> Answer:
+    def answer(self, asked: VendorRequest) -> VendorResponse:
         self.asked.append(asked)
-        return Answer({"count": len(self.asked), "padding": "x" * 50})
+        return VendorResponse({"count": len(self.asked), "padding": "x" * 50})
 
 
 @pytest.fixture
@@ -71,7 +71,7 @@ def test_a_chunked_body_arrives_whole(server: Server) -> None:
 def test_a_fault_with_a_status_spoils_one_request(
     server: Server, fault: Fault, status: int
 ) -> None:
-    server.spoil(fault, "POST", "/jobs")
+    server.inject_fault(fault, "POST", "/jobs")
     assert 200 == httpx.get(f"{server.url}/jobs").status_code
     assert status == httpx.post(f"{server.url}/jobs").status_code
     assert 1 + (fault in TOOK_EFFECT) == counted(server)
@@ -80,23 +80,23 @@ def test_a_fault_with_a_status_spoils_one_request(
 
 @pytest.mark.parametrize("fault", [Fault.CUT, Fault.SHORT, Fault.SILENCE])
 def test_a_fault_without_an_answer_comes_after_the_effect(server: Server, fault: Fault) -> None:
-    server.spoil(fault, "POST", "/jobs")
+    server.inject_fault(fault, "POST", "/jobs")
     with pytest.raises(httpx.TransportError):
         httpx.post(f"{server.url}/jobs", timeout=0.5)
     assert 1 == counted(server)
 
 
 def test_a_rate_limit_says_when_to_come_again(server: Server) -> None:
-    server.spoil(Fault.RATE_LIMITED, "GET", "/", times=2)
+    server.inject_fault(Fault.RATE_LIMITED, "GET", "/", times=2)
     assert ["1", "1", None] == [httpx.get(server.url).headers.get("Retry-After") for _ in range(3)]
 
 
 def test_progress_goes_by_looks_or_by_time() -> None:
-    conduct, progress = Conduct(queued_polls=1, steps=4, steps_per_poll=2), Progress()
+    behavior, progress = ServerBehavior(queued_polls=1, steps=4, steps_per_poll=2), Progress()
     seen: list[tuple[bool, int, bool]] = []
     for _ in range(4):
         progress.look()
-        seen.append((progress.started(conduct), progress.steps(conduct), progress.done(conduct)))
+        seen.append((progress.started(behavior), progress.steps(behavior), progress.done(behavior)))
     assert [(False, 0, False), (True, 0, False), (True, 2, False), (True, 4, True)] == seen
-    timed = Conduct(steps=4, seconds=0.0)
+    timed = ServerBehavior(steps=4, seconds=0.0)
     assert progress.done(timed)

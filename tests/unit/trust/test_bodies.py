@@ -15,7 +15,7 @@ import pytest
 from command_line import Command
 
 from unitune.backends.kit.bodies import GZIP_ONLY, LARGEST_ANSWER, Body, BodyError, hooks
-from unitune.testing.loopback import Answer, Asked, Server, serve
+from unitune.testing.loopback import Server, VendorRequest, VendorResponse, serve
 
 DEEP = b"[" * 100_000 + b"]" * 100_000
 MIB = 1 << 20
@@ -25,9 +25,9 @@ class Saying:
     """Answers every request alike."""
 
     def __init__(self) -> None:
-        self.given = Answer()
+        self.given = VendorResponse()
 
-    def answer(self, _: Asked) -> Answer:
+    def answer(self, _: VendorRequest) -> VendorResponse:
         return self.given
 
 
@@ -37,17 +37,19 @@ def server() -> Iterator[Server]:
         yield server
 
 
-def say(server: Server, answer: Answer) -> None:
+def say(server: Server, answer: VendorResponse) -> None:
     assert isinstance(server.vendor, Saying)
     server.vendor.given = answer
 
 
-def compressed(content: bytes) -> Answer:
-    return Answer(gzip.compress(content, 9), 200, {"Content-Encoding": "gzip"})
+def compressed(content: bytes) -> VendorResponse:
+    return VendorResponse(gzip.compress(content, 9), 200, {"Content-Encoding": "gzip"})
 
 
-def embedded(*vectors: object) -> Answer:
-    return Answer({"data": [{"index": at, "embedding": one} for at, one in enumerate(vectors)]})  # pyright: ignore[reportArgumentType]
+def embedded(*vectors: object) -> VendorResponse:
+    return VendorResponse(
+        {"data": [{"index": at, "embedding": one} for at, one in enumerate(vectors)]}
+    )  # pyright: ignore[reportArgumentType]
 
 
 @pytest.mark.parametrize("pieces", [1, 7, 1000])
@@ -111,9 +113,12 @@ def job(folder: Path, scorers: list[Any], candidate: Mapping[str, Any], cases: i
     (folder / "unitune.yaml").write_text(json.dumps({**content, "evaluate": evaluate}))
 
 
-ODD_EMBEDDINGS: Mapping[str, tuple[Answer, str]] = {
-    "Retry-After: nan": (Answer({}, 400, {"Retry-After": "nan"}), "answered 400"),
-    "Retry-After: 99999999999": (Answer({}, 429, {"Retry-After": "99999999999"}), "answered 429"),
+ODD_EMBEDDINGS: Mapping[str, tuple[VendorResponse, str]] = {
+    "Retry-After: nan": (VendorResponse({}, 400, {"Retry-After": "nan"}), "answered 400"),
+    "Retry-After: 99999999999": (
+        VendorResponse({}, 429, {"Retry-After": "99999999999"}),
+        "answered 429",
+    ),
     "two lengths": (embedded([1.0], [1.0, 2.0]), "embeddings of 1 and of 2 numbers"),
     "no numbers": (embedded(["a"], ["b"]), "no list of numbers"),
     "no list": (embedded("AAAA", 5), "no list of numbers"),
@@ -122,15 +127,15 @@ ODD_EMBEDDINGS: Mapping[str, tuple[Answer, str]] = {
     "a number of 400 digits": (embedded([10**400], [1]), "no list of numbers"),
     "a number beyond a float": (embedded([1e300], [1.0]), "no list of numbers"),
     "too few": (embedded([1.0]), "of 2 texts 1 have none"),
-    "no data": (Answer({}), "of 2 texts 2 have none"),
-    "data of another shape": (Answer({"data": {"a": 1}}), "of 2 texts 2 have none"),
-    "a list": (Answer([]), "of 2 texts 2 have none"),
-    "deep JSON": (Answer(DEEP), "gave no embeddings"),
-    "no UTF-8": (Answer(b'"\xff"'), "gave no embeddings"),
-    "nothing": (Answer(b""), "gave no embeddings"),
-    "a page": (Answer(b"<html>", 200, {"Content-Type": "text/html"}), "gave no embeddings"),
+    "no data": (VendorResponse({}), "of 2 texts 2 have none"),
+    "data of another shape": (VendorResponse({"data": {"a": 1}}), "of 2 texts 2 have none"),
+    "a list": (VendorResponse([]), "of 2 texts 2 have none"),
+    "deep JSON": (VendorResponse(DEEP), "gave no embeddings"),
+    "no UTF-8": (VendorResponse(b'"\xff"'), "gave no embeddings"),
+    "nothing": (VendorResponse(b""), "gave no embeddings"),
+    "a page": (VendorResponse(b"<html>", 200, {"Content-Type": "text/html"}), "gave no embeddings"),
     "a page in an unknown script": (
-        Answer(b"<html>\xff", 400, {"Content-Type": "text/html; charset=klingon"}),
+        VendorResponse(b"<html>\xff", 400, {"Content-Type": "text/html; charset=klingon"}),
         "answered 400",
     ),
     "too long": (compressed(b"[" + b" " * (32 * MIB)), "longer than 16,777,216 bytes"),

@@ -19,7 +19,7 @@ from typing import Any, cast
 
 from botocore.session import Session
 
-from unitune.testing.loopback import Asked
+from unitune.testing.loopback import VendorRequest
 from vendors.bedrock.wire import Refusal
 
 KINDS: Mapping[str, type | tuple[type, ...]] = {
@@ -126,7 +126,7 @@ def check_job(request: Mapping[str, Any], region: str) -> None:
             _check_hyperparameter(parameter, value, base.bounds)
 
 
-def region_of(asked: Asked) -> str:
+def region_of(asked: VendorRequest) -> str:
     """Return the region for which a request was signed."""
     found = re.search(r"Credential=[^/]+/\d+/([^/]+)/", asked.headers.get("authorization", ""))
     return found[1] if found else EAST

@@ -1,7 +1,7 @@
 """Jobs of a Bedrock on loopback: their state, and what Bedrock tells of them.
 
-A job goes on when it is looked at (`Conduct`). When it completes it writes its losses to S3, as
-Bedrock does, and leaves a custom model behind. Names of members are those of botocore's model.
+A job goes on when it is looked at (`ServerBehavior`). When it completes it writes its losses to S3,
+as Bedrock does, and leaves a custom model behind. Names of members are those of botocore's model.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 
 from pydantic import JsonValue
 
-from unitune.testing.loopback import Conduct, Progress, loss
+from unitune.testing.loopback import Progress, ServerBehavior, loss
 from unitune_providers.bedrock.status import METRICS
 from vendors.bedrock.storage import REGION, Storage
 
@@ -65,38 +65,38 @@ class CustomizationJob:
         """ARN of the model that it leaves behind."""
         return f"arn:aws:bedrock:{REGION}:{ACCOUNT}:custom-model/{self.base}/{self.number}"
 
-    def status(self, conduct: Conduct) -> str:
+    def status(self, behavior: ServerBehavior) -> str:
         """Return Bedrock's word for it."""
         if self.stopped is not None:
             return "Stopping" if self.progress.polls <= self.stopped + 1 else "Stopped"
         if self.complaint is not None:
             return "Failed"
-        if self.progress.started(conduct) and self.progress.done(conduct):
+        if self.progress.started(behavior) and self.progress.done(behavior):
             return "Completed"
-        return conduct.state or "InProgress"
+        return behavior.state or "InProgress"
 
-    def look(self, conduct: Conduct, storage: Storage) -> None:
+    def look(self, behavior: ServerBehavior, storage: Storage) -> None:
         """Let a poll's worth of time pass."""
         if self.ended is not None:
             return
         self.progress.look()
-        if self.stopped is None and self.progress.started(conduct):
-            self._check(conduct, storage)
-        status = self.status(conduct)
+        if self.stopped is None and self.progress.started(behavior):
+            self._check(behavior, storage)
+        status = self.status(behavior)
         if status == "Completed":
-            self._leave_losses(conduct, storage)
+            self._leave_losses(behavior, storage)
         if status in ("Completed", "Failed", "Stopped"):
             self.ended = time.time()
 
-    def told(self, conduct: Conduct) -> dict[str, JsonValue]:
+    def told(self, behavior: ServerBehavior) -> dict[str, JsonValue]:
         """Return what GetModelCustomizationJob tells."""
-        status, request = self.status(conduct), self.request
+        status, request = self.status(behavior), self.request
         told: dict[str, JsonValue] = {
             "jobArn": self.arn,
             "jobName": request["jobName"],
             "outputModelName": request["customModelName"],
             "status": status,
-            "statusDetails": self._details(conduct),
+            "statusDetails": self._details(behavior),
             "creationTime": when(self.progress.created),
             "lastModifiedTime": when(self.ended or time.time()),
             "baseModelArn": f"arn:aws:bedrock:{REGION}::foundation-model/{self.base}",
@@ -109,14 +109,14 @@ class CustomizationJob:
             told["failureMessage"] = self.complaint
         if status == "Completed":
             told["outputModelArn"] = self.model_arn
-            told["trainingMetrics"] = {"trainingLoss": loss(conduct.steps)}
+            told["trainingMetrics"] = {"trainingLoss": loss(behavior.steps)}
             held_out = request.get("validationDataConfig", {}).get("validators", [])
-            told["validationMetrics"] = [{"validationLoss": loss(conduct.steps)} for _ in held_out]
+            told["validationMetrics"] = [{"validationLoss": loss(behavior.steps)} for _ in held_out]
         return told
 
-    def summary(self, conduct: Conduct) -> dict[str, JsonValue]:
+    def summary(self, behavior: ServerBehavior) -> dict[str, JsonValue]:
         """Return what a list tells."""
-        whole = self.told(conduct)
+        whole = self.told(behavior)
         names = ("jobArn", "baseModelArn", "jobName", "status", "statusDetails", "creationTime")
         more = ("lastModifiedTime", "endTime", "customizationType")
         summary = {name: whole[name] for name in (*names, *more) if name in whole}
@@ -125,39 +125,39 @@ class CustomizationJob:
             summary["customModelName"] = whole["outputModelName"]
         return summary
 
-    def _check(self, conduct: Conduct, storage: Storage) -> None:
+    def _check(self, behavior: ServerBehavior, storage: Storage) -> None:
         uri = self.request["trainingDataConfig"]["s3Uri"]
-        if conduct.rejects_files is not None:
-            self.complaint = conduct.rejects_files
+        if behavior.rejects_files is not None:
+            self.complaint = behavior.rejects_files
         elif storage.read(uri) is None:
             self.complaint = f"The training data at {uri} cannot be read."
-        elif conduct.fails is not None and self.progress.done(conduct):
-            self.complaint = conduct.fails
+        elif behavior.fails is not None and self.progress.done(behavior):
+            self.complaint = behavior.fails
 
-    def _details(self, conduct: Conduct) -> dict[str, JsonValue]:
-        words = self._phases(conduct)
+    def _details(self, behavior: ServerBehavior) -> dict[str, JsonValue]:
+        words = self._phases(behavior)
         created, changed = when(self.progress.created), when(self.ended or time.time())
         return {
             phase: {"status": word, "creationTime": created, "lastModifiedTime": changed}
             for phase, word in zip(PHASES, words, strict=True)
         }
 
-    def _phases(self, conduct: Conduct) -> tuple[str, str, str]:
-        status = self.status(conduct)
-        if not self.progress.started(conduct):
+    def _phases(self, behavior: ServerBehavior) -> tuple[str, str, str]:
+        status = self.status(behavior)
+        if not self.progress.started(behavior):
             return ("NotStarted", "NotStarted", "NotStarted")
-        if status == "Failed" and conduct.rejects_files is not None:
+        if status == "Failed" and behavior.rejects_files is not None:
             return ("Failed", "NotStarted", "NotStarted")
         if status in ("Completed", "Failed", "Stopping", "Stopped"):
             return ("Completed", "Completed", status)
-        if self.progress.steps(conduct) == 0:
+        if self.progress.steps(behavior) == 0:
             return ("Completed", "InProgress", "NotStarted")
         return ("Completed", "Completed", "InProgress")
 
-    def _leave_losses(self, conduct: Conduct, storage: Storage) -> None:
+    def _leave_losses(self, behavior: ServerBehavior, storage: Storage) -> None:
         rows = [
             f"{step},0,{loss(step + 1)},{round(2 ** loss(step + 1), 6)}"
-            for step in range(conduct.steps)
+            for step in range(behavior.steps)
         ]
         table = "\n".join(["step_number,epoch_number,training_loss,perplexity", *rows, ""])
         folder = self.request["outputDataConfig"]["s3Uri"].rstrip("/")

@@ -8,7 +8,7 @@ and writes buckets by itself.
             monkeypatch.setenv(name, value)
 
 What is not here: signatures are not computed again, only the key that they name is looked at; and
-all models answer the same way (`Conduct`).
+all models answer the same way (`ServerBehavior`).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 
 from pydantic import JsonValue
 
-from unitune.testing.loopback import UNREADABLE, Answer, Asked, Conduct
+from unitune.testing.loopback import UNREADABLE, ServerBehavior, VendorRequest, VendorResponse
 from unitune.testing.omissions import thinned
 from vendors import shapes
 from vendors.bedrock.checks import check_job, check_members, region_of
@@ -80,7 +80,7 @@ class Route(NamedTuple):
 
     method: str
     path: re.Pattern[str]
-    answer: Callable[[Asked, str], Answer]
+    answer: Callable[[VendorRequest, str], VendorResponse]
 
 
 class BedrockVendor:
@@ -88,32 +88,32 @@ class BedrockVendor:
 
     Args:
         storage: The account's S3.
-        conduct: How it behaves.
+        behavior: How it behaves.
     """
 
-    def __init__(self, storage: Storage, conduct: Conduct | None = None) -> None:
+    def __init__(self, storage: Storage, behavior: ServerBehavior | None = None) -> None:
         self.storage = storage
-        self.conduct = conduct or Conduct()
+        self.behavior = behavior or ServerBehavior()
         self.jobs: list[CustomizationJob] = []
         self.deployments: list[Deployment] = []
         self.deleted_models: set[str] = set()
         self._numbers = itertools.count(1)
-        self._lists = Lists(self.conduct)
+        self._lists = Lists(self.behavior)
         self._routes = self._all_routes()
 
-    def answer(self, asked: Asked) -> Answer:
+    def answer(self, asked: VendorRequest) -> VendorResponse:
         """Answer a request, changing state as Bedrock would."""
         request_id = f"request-{next(self._numbers):012d}"
         try:
             self._check_key(asked)
-            answer = thinned(self.conduct.omits, self._answer(asked), asked, shapes.bedrock)
+            answer = thinned(self.behavior.omits, self._answer(asked), asked, shapes.bedrock)
         except Refusal as refusal:
             return refused(refusal, request_id)
         except UNREADABLE as problem:
             return refused(
                 Refusal("ValidationException", f"Invalid request: {problem}"), request_id
             )
-        return Answer(answer.content, answer.status, {"x-amzn-RequestId": request_id})
+        return VendorResponse(answer.content, answer.status, {"x-amzn-RequestId": request_id})
 
     def _all_routes(self) -> list[Route]:
         jobs, deployments = (
@@ -137,78 +137,78 @@ class BedrockVendor:
             )
         ]
 
-    def _answer(self, asked: Asked) -> Answer:
+    def _answer(self, asked: VendorRequest) -> VendorResponse:
         for route in self._routes:
             found = route.path.fullmatch(asked.path)
             if route.method == asked.method and found:
                 return route.answer(asked, found[1] if found.groups() else "")
         raise Refusal("ValidationException", f"no operation is {asked.method} {asked.path}")
 
-    def _check_key(self, asked: Asked) -> None:
+    def _check_key(self, asked: VendorRequest) -> None:
         given = asked.headers.get("authorization", "")
         if f"Credential={KEY}/" not in given:
             raise Refusal(
                 "UnrecognizedClientException", "The security token in the request is invalid."
             )
 
-    def _create_job(self, asked: Asked, _: str) -> Answer:
+    def _create_job(self, asked: VendorRequest, _: str) -> VendorResponse:
         request = asked.json
         check_members("CreateModelCustomizationJob", request)
         token = request.get("clientRequestToken")
         for job in self.jobs:
             if token is not None and job.request.get("clientRequestToken") == token:
                 # As documented: such a request is ignored, whatever it says, and is no error.
-                return Answer({"jobArn": job.arn}, 201)
+                return VendorResponse({"jobArn": job.arn}, 201)
             for name in ("jobName", "customModelName"):
                 if job.request[name] == request[name]:
                     raise Refusal("ConflictException", f"The {name} {request[name]} is in use.")
         check_job(request, region_of(asked))
         job = CustomizationJob(request, self._number())
         self.jobs.append(job)
-        return Answer({"jobArn": job.arn}, 201)
+        return VendorResponse({"jobArn": job.arn}, 201)
 
-    def _get_job(self, _: Asked, identifier: str) -> Answer:
+    def _get_job(self, _: VendorRequest, identifier: str) -> VendorResponse:
         job = self._job(identifier)
-        job.look(self.conduct, self.storage)
-        return Answer(job.told(self.conduct))
+        job.look(self.behavior, self.storage)
+        return VendorResponse(job.told(self.behavior))
 
-    def _list_jobs(self, asked: Asked, _: str) -> Answer:
+    def _list_jobs(self, asked: VendorRequest, _: str) -> VendorResponse:
         check_members("ListModelCustomizationJobs", texts_of(asked))
         shown = [
-            job.summary(self.conduct)
+            job.summary(self.behavior)
             for job in sorted(
                 self.jobs, key=_created, reverse=asked.first("sortOrder") != "Ascending"
             )
-            if job.progress.listed(self.conduct) and self._wanted(job, asked)
+            if job.progress.listed(self.behavior) and self._wanted(job, asked)
         ]
-        return Answer(self._lists.page("modelCustomizationJobSummaries", shown, asked))
+        return VendorResponse(self._lists.page("modelCustomizationJobSummaries", shown, asked))
 
-    def _wanted(self, job: CustomizationJob, asked: Asked) -> bool:
+    def _wanted(self, job: CustomizationJob, asked: VendorRequest) -> bool:
         """Whether a job passes the filters of a list."""
         after, before = asked.first("creationTimeAfter"), asked.first("creationTimeBefore")
         return (
             (asked.first("nameContains") or "") in job.request["jobName"]
-            and asked.first("statusEquals") in (None, job.status(self.conduct))
+            and asked.first("statusEquals") in (None, job.status(self.behavior))
             and (after is None or moment(after) < job.progress.created)
             and (before is None or job.progress.created < moment(before))
         )
 
-    def _stop_job(self, _: Asked, identifier: str) -> Answer:
+    def _stop_job(self, _: VendorRequest, identifier: str) -> VendorResponse:
         job = self._job(identifier)
         if job.ended is not None:
             raise Refusal("ConflictException", "The job has ended and cannot be stopped.")
         if job.stopped is None:
             job.stopped = job.progress.polls
-        return Answer()
+        return VendorResponse()
 
-    def _delete_model(self, _: Asked, identifier: str) -> Answer:
+    def _delete_model(self, _: VendorRequest, identifier: str) -> VendorResponse:
         self._model(identifier)
         if any(one.model_arn == identifier for one in self.deployments):
             raise Refusal("ConflictException", "The model has a deployment.")
         self.deleted_models.add(identifier)
-        return Answer()
+        return VendorResponse()
 
-    def _create_deployment(self, asked: Asked, _: str) -> Answer:
+    def _create_deployment(self, asked: VendorRequest, _: str) -> VendorResponse:
         request = asked.json
         check_members("CreateCustomModelDeployment", request)
         self._model(request["modelArn"])
@@ -217,9 +217,9 @@ class BedrockVendor:
                 raise Refusal("ValidationException", f"A deployment {one.name} exists already.")
         made = Deployment(request["modelDeploymentName"], request["modelArn"], self._number())
         self.deployments.append(made)
-        return Answer({"customModelDeploymentArn": made.arn}, 202)
+        return VendorResponse({"customModelDeploymentArn": made.arn}, 202)
 
-    def _get_deployment(self, _: Asked, identifier: str) -> Answer:
+    def _get_deployment(self, _: VendorRequest, identifier: str) -> VendorResponse:
         found = self._deployment(identifier)
         found.looks += 1
         told: dict[str, JsonValue] = {
@@ -234,9 +234,9 @@ class BedrockVendor:
                 "modelArn": found.switched_to,
                 "updateStatus": "UpdateCompleted",
             }
-        return Answer(told)
+        return VendorResponse(told)
 
-    def _list_deployments(self, asked: Asked, _: str) -> Answer:
+    def _list_deployments(self, asked: VendorRequest, _: str) -> VendorResponse:
         name, model = asked.first("nameContains") or "", asked.first("modelArnEquals")
         shown: list[dict[str, JsonValue]] = [
             {
@@ -251,31 +251,31 @@ class BedrockVendor:
             and model in (None, one.model_arn)
             and asked.first("statusEquals") in (None, self._standing(one))
         ]
-        return Answer(self._lists.page("modelDeploymentSummaries", shown, asked))
+        return VendorResponse(self._lists.page("modelDeploymentSummaries", shown, asked))
 
-    def _update_deployment(self, asked: Asked, identifier: str) -> Answer:
+    def _update_deployment(self, asked: VendorRequest, identifier: str) -> VendorResponse:
         found = self._deployment(identifier)
         self._model(asked.json["modelArn"])
         found.model_arn = found.switched_to = asked.json["modelArn"]
-        return Answer({"customModelDeploymentArn": found.arn}, 202)
+        return VendorResponse({"customModelDeploymentArn": found.arn}, 202)
 
-    def _delete_deployment(self, _: Asked, identifier: str) -> Answer:
+    def _delete_deployment(self, _: VendorRequest, identifier: str) -> VendorResponse:
         self.deployments.remove(self._deployment(identifier))
-        return Answer()
+        return VendorResponse()
 
-    def _converse(self, asked: Asked, model_id: str) -> Answer:
+    def _converse(self, asked: VendorRequest, model_id: str) -> VendorResponse:
         tuned = self._answers(model_id)
         check_members("Converse", asked.json, "bedrock-runtime")
         turns: list[dict[str, Any]] = asked.json.get("messages", [])
         if not turns or turns[0]["role"] != "user":
             raise Refusal("ValidationException", "A conversation must start with a user message.")
         texts = [block.get("text", "") for block in turns[-1]["content"]]
-        replies = self.conduct.replies if tuned else {}
-        said = replies.get("".join(texts), self.conduct.otherwise).split()
+        replies = self.behavior.replies if tuned else {}
+        said = replies.get("".join(texts), self.behavior.otherwise).split()
         most = asked.json.get("inferenceConfig", {}).get("maxTokens", len(said))
         words = len(json.dumps(asked.json.get("messages")).split()), min(most, len(said))
         text = " ".join(said[:most])
-        return Answer(
+        return VendorResponse(
             {
                 "output": {"message": {"role": "assistant", "content": [{"text": text}]}},
                 "stopReason": "max_tokens" if most < len(said) else "end_turn",
@@ -304,7 +304,7 @@ class BedrockVendor:
         return False
 
     def _standing(self, deployment: Deployment) -> str:
-        return "Active" if deployment.looks > self.conduct.queued_polls else "Creating"
+        return "Active" if deployment.looks > self.behavior.queued_polls else "Creating"
 
     def _job(self, identifier: str) -> CustomizationJob:
         for job in self.jobs:
@@ -314,7 +314,7 @@ class BedrockVendor:
 
     def _model(self, arn: str) -> None:
         for job in self.jobs:
-            completed = job.status(self.conduct) == "Completed"
+            completed = job.status(self.behavior) == "Completed"
             if job.model_arn == arn and completed and arn not in self.deleted_models:
                 return
         raise Refusal("ResourceNotFoundException", f"There is no custom model {arn}.")

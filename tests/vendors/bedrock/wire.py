@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import JsonValue
 
-from unitune.testing.loopback import Answer, Asked, Conduct
+from unitune.testing.loopback import ServerBehavior, VendorRequest, VendorResponse
 
 STATUS = {
     "AccessDeniedException": 403,
@@ -37,7 +37,7 @@ class Refusal(Exception):
         self.message = message
 
 
-def refused(refusal: Refusal, request_id: str) -> Answer:
+def refused(refusal: Refusal, request_id: str) -> VendorResponse:
     """Return a refusal as AWS writes it.
 
     Args:
@@ -45,10 +45,10 @@ def refused(refusal: Refusal, request_id: str) -> Answer:
         request_id: AWS's id for the request.
     """
     headers = {"x-amzn-ErrorType": refusal.code, "x-amzn-RequestId": request_id}
-    return Answer({"message": refusal.message}, STATUS[refusal.code], headers)
+    return VendorResponse({"message": refusal.message}, STATUS[refusal.code], headers)
 
 
-def texts_of(asked: Asked) -> dict[str, Any]:
+def texts_of(asked: VendorRequest) -> dict[str, Any]:
     """Return the members of a query as texts, but for counts.
 
     Raises:
@@ -69,15 +69,15 @@ class Lists:
     """Lists in pages.
 
     Args:
-        conduct: Whether they repeat and reorder.
+        behavior: Whether they repeat and reorder.
     """
 
-    def __init__(self, conduct: Conduct) -> None:
-        self._conduct = conduct
+    def __init__(self, behavior: ServerBehavior) -> None:
+        self._conduct = behavior
         self._turns = itertools.count()
 
     def page(
-        self, name: str, items: Iterable[dict[str, JsonValue]], asked: Asked
+        self, name: str, items: Iterable[dict[str, JsonValue]], asked: VendorRequest
     ) -> dict[str, JsonValue]:
         """Return one page; its token keeps the order of the first page to the last.
 

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-from unitune.testing.loopback import Answer, Asked, Server
+from unitune.testing.loopback import Server, VendorRequest, VendorResponse
 from vendors.openai.checks import Rules
 from vendors.openai.lists import Json
 from vendors.openai.vendor import OpenAIVendor
@@ -56,7 +56,7 @@ class AzureVendor(OpenAIVendor):
     deployments: dict[str, Mapping[str, Any]] = field(default_factory=dict[str, Mapping[str, Any]])
     provisioning: str = "Succeeded"
 
-    def answer(self, asked: Asked) -> Answer:
+    def answer(self, asked: VendorRequest) -> VendorResponse:
         """Answer a request to the resource or to the management API."""
         if asked.path.startswith("/subscriptions/"):
             return self._manage(asked)
@@ -68,7 +68,7 @@ class AzureVendor(OpenAIVendor):
             return str(self.deployments[name]["properties"]["model"]["name"])
         return "no such deployment" if name in self.tuned() else name
 
-    def _manage(self, asked: Asked) -> Answer:
+    def _manage(self, asked: VendorRequest) -> VendorResponse:
         if asked.headers.get("authorization") != f"Bearer {ARM_TOKEN}":
             return _error(401, "InvalidAuthenticationToken")
         if not asked.path.startswith(ACCOUNT) or asked.query.get("api-version") != ["2024-10-01"]:
@@ -77,10 +77,14 @@ class AzureVendor(OpenAIVendor):
         if asked.method == "PUT":
             return self._deploy(name, asked)
         if asked.method == "DELETE":
-            return Answer(b"", 202 if self.deployments.pop(name, None) else 204)
-        return Answer(self._standing(name)) if name in self.deployments else _error(404, "NotFound")
+            return VendorResponse(b"", 202 if self.deployments.pop(name, None) else 204)
+        return (
+            VendorResponse(self._standing(name))
+            if name in self.deployments
+            else _error(404, "NotFound")
+        )
 
-    def _deploy(self, name: str, asked: Asked) -> Answer:
+    def _deploy(self, name: str, asked: VendorRequest) -> VendorResponse:
         body = asked.json
         model = body.get("properties", {}).get("model", {})
         if not re.fullmatch(r"[A-Za-z0-9._-]{2,64}", name) or {"sku", "properties"} != body.keys():
@@ -88,13 +92,13 @@ class AzureVendor(OpenAIVendor):
         if model.get("name") not in self.tuned():
             return _error(400, "DeploymentModelNotSupported")
         self.deployments[name] = body
-        return Answer(self._standing(name), 201)
+        return VendorResponse(self._standing(name), 201)
 
     def _standing(self, name: str) -> Json:
         properties: Json = {"provisioningState": self.provisioning}
         return {**self.deployments[name], "name": name, "properties": properties}
 
 
-def _error(status: int, code: str) -> Answer:
+def _error(status: int, code: str) -> VendorResponse:
     content: Json = {"error": {"code": code, "message": f"It is {code}."}}
-    return Answer(content, status, {"x-ms-request-id": "request-1"})
+    return VendorResponse(content, status, {"x-ms-request-id": "request-1"})

@@ -15,7 +15,7 @@ from typing import Any, cast
 
 from pydantic import JsonValue
 
-from unitune.testing.loopback import Conduct, Progress
+from unitune.testing.loopback import Progress, ServerBehavior
 from vendors.openai.checks import Body, Refused, check_metadata
 from vendors.openai.files import FileShelf
 from vendors.openai.lists import Json
@@ -73,52 +73,52 @@ class LoopbackBatch:
     files: Mapping[str, str] | None = None
     failed: int = 0
 
-    def look(self, conduct: Conduct) -> None:
+    def look(self, behavior: ServerBehavior) -> None:
         """Let a poll's worth of time pass, unless it has ended."""
-        if self.status(conduct) not in ENDED:
+        if self.status(behavior) not in ENDED:
             self.progress.look()
 
-    def stop(self, conduct: Conduct) -> None:
+    def stop(self, behavior: ServerBehavior) -> None:
         """Let it end with what is answered.
 
         Raises:
             Refused: It has ended.
         """
-        status = self.status(conduct)
+        status = self.status(behavior)
         if status in ENDED:
             raise Refused(f"Cannot cancel a batch with status '{status}'.", 409)
         if self.stopped is None:
-            self.stopped, self.progress = self.done(conduct), Progress(self.progress.created)
+            self.stopped, self.progress = self.done(behavior), Progress(self.progress.created)
 
-    def status(self, conduct: Conduct) -> str:
+    def status(self, behavior: ServerBehavior) -> str:
         """Return the vendor's word."""
         if self.stopped is not None:
             return "cancelled" if self.progress.polls else "cancelling"
-        bad = self.problem or conduct.rejects_files
+        bad = self.problem or behavior.rejects_files
         if bad and self.progress.polls:
             return "failed"
-        if self.progress.done(conduct) and self.progress.started(conduct):
-            return "failed" if conduct.fails else self._end()
-        if conduct.state:
-            return conduct.state
-        return "in_progress" if self.progress.started(conduct) and not bad else "validating"
+        if self.progress.done(behavior) and self.progress.started(behavior):
+            return "failed" if behavior.fails else self._end()
+        if behavior.state:
+            return behavior.state
+        return "in_progress" if self.progress.started(behavior) and not bad else "validating"
 
     def _end(self) -> str:
         return "completed" if self.answered is None else "expired"
 
-    def done(self, conduct: Conduct) -> int:
+    def done(self, behavior: ServerBehavior) -> int:
         """Return how many requests are done."""
         if self.stopped is not None:
             return self.stopped
-        if self.status(conduct) == "expired":
+        if self.status(behavior) == "expired":
             return min(len(self.lines), self.answered or 0)
-        if self.status(conduct) == "failed":
+        if self.status(behavior) == "failed":
             return 0
-        return len(self.lines) * self.progress.steps(conduct) // max(1, conduct.steps)
+        return len(self.lines) * self.progress.steps(behavior) // max(1, behavior.steps)
 
-    def as_json(self, conduct: Conduct) -> Json:
+    def as_json(self, behavior: ServerBehavior) -> Json:
         """Return the batch as the vendor tells it; what is not there is left out."""
-        status, created = self.status(conduct), int(self.progress.created)
+        status, created = self.status(behavior), int(self.progress.created)
         begun = status not in ("validating", "failed")
         told: Json = {
             "id": self.id,
@@ -131,7 +131,7 @@ class LoopbackBatch:
             "expires_at": created + WINDOW_SECONDS,
             "request_counts": {
                 "total": len(self.lines) if begun else 0,
-                "completed": self.done(conduct) - self.failed if begun else 0,
+                "completed": self.done(behavior) - self.failed if begun else 0,
                 "failed": self.failed,
             },
             "metadata": self.request.get("metadata"),
@@ -142,29 +142,32 @@ class LoopbackBatch:
         if status in (*ENDED, "cancelling", "finalizing"):
             told[f"{status}_at"] = created + self.progress.polls
         if status == "failed":
-            told["errors"] = {"object": "list", "data": [self._error(conduct)]}
+            told["errors"] = {"object": "list", "data": [self._error(behavior)]}
         return told
 
-    def _error(self, conduct: Conduct) -> Json:
+    def _error(self, behavior: ServerBehavior) -> Json:
         if self.problem:
             return self.problem
-        code = "invalid_request" if conduct.rejects_files else "server_error"
-        return {"code": code, "message": conduct.rejects_files or conduct.fails, "param": None}
+        code = "invalid_request" if behavior.rejects_files else "server_error"
+        return {"code": code, "message": behavior.rejects_files or behavior.fails, "param": None}
 
     def settle(
-        self, conduct: Conduct, answer: Callable[[Body], JsonValue], keep: Callable[[bytes], str]
+        self,
+        behavior: ServerBehavior,
+        answer: Callable[[Body], JsonValue],
+        keep: Callable[[bytes], str],
     ) -> None:
         """Write both files once the end is there.
 
         Args:
-            conduct: How it goes.
+            behavior: How it goes.
             answer: Answers the body of a request, or refuses it.
             keep: Keeps a file and returns its id.
         """
-        status = self.status(conduct)
+        status = self.status(behavior)
         if self.files is not None or status not in ENDED or status == "failed":
             return
-        done = self.done(conduct)
+        done = self.done(behavior)
         lines = [_answered(number, one, answer) for number, one in enumerate(self.lines[:done])]
         good = [line for line in lines if _status(line) == 200]
         bad = [line for line in lines if _status(line) != 200]

@@ -13,7 +13,7 @@ from typing import Any, cast
 
 from pydantic import JsonValue
 
-from unitune.testing.loopback import Answer, Asked
+from unitune.testing.loopback import VendorRequest, VendorResponse
 from vendors.openai.graders import problem_of
 
 Body = Mapping[str, Any]
@@ -79,9 +79,9 @@ class Refused(Exception):
         self.body: JsonValue = {"error": error}
 
     @property
-    def answer(self) -> Answer:
+    def answer(self) -> VendorResponse:
         """As it goes over the wire."""
-        return Answer(self.body, self.status)
+        return VendorResponse(self.body, self.status)
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +134,7 @@ MOST_SEED = 2147483647
 SUFFIX = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
-def body_of(asked: Asked) -> Body:
+def body_of(asked: VendorRequest) -> Body:
     """Return the body of a request.
 
     Raises:

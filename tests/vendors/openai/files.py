@@ -9,7 +9,7 @@ from email.policy import HTTP
 
 from pydantic import JsonValue
 
-from unitune.testing.loopback import Asked
+from unitune.testing.loopback import VendorRequest
 from vendors.openai.checks import Refused
 from vendors.openai.lists import Json
 
@@ -68,7 +68,7 @@ class FileShelf:
     statuses: list[str] = field(default_factory=list[str])
     details: str | None = None
 
-    def keep(self, asked: Asked) -> JsonValue:
+    def keep(self, asked: VendorRequest) -> JsonValue:
         """Keep the file of a multipart request.
 
         Raises:
@@ -139,7 +139,7 @@ class FileShelf:
         return {"id": file_id, "object": "file", "deleted": True}
 
 
-def _parts(asked: Asked) -> dict[str, tuple[str, bytes]]:
+def _parts(asked: VendorRequest) -> dict[str, tuple[str, bytes]]:
     """Return file name and content of each part, by the part's name."""
     head = f"Content-Type: {asked.headers.get('content-type', '')}\r\n\r\n".encode()
     message = message_from_bytes(head + asked.body, policy=HTTP)

@@ -1,6 +1,6 @@
 """One job at OpenAI, as its server sees it: how far it is, what it says, what happened to it.
 
-Everything is computed from the request, its file, the conduct and the progress, so that looking
+Everything is computed from the request, its file, the behavior and the progress, so that looking
 twice shows the same: events and checkpoints have ids made from the job's and their number. As at
 the vendor, `hyperparameters` are told of supervised jobs alone (null for dpo, absent for
 reinforcement), are `auto` until the training begins, and steps of reinforcement have no loss.
@@ -18,7 +18,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from unitune.testing.loopback import Conduct, Progress, loss
+from unitune.testing.loopback import Progress, ServerBehavior, loss
 from vendors.openai.lists import Json
 
 AUTO = ("n_epochs", "batch_size", "learning_rate_multiplier")
@@ -78,42 +78,42 @@ class LoopbackJob:
         base = str(self.request["model"]).removeprefix("ft:").partition(":")[0]
         return f"ft:{base}:loopback:{suffix}:{self.number:08d}"
 
-    def look(self, conduct: Conduct) -> None:
+    def look(self, behavior: ServerBehavior) -> None:
         """Let a poll's worth of time pass, unless the job stands still."""
-        if not self.paused and not self.ended(conduct):
+        if not self.paused and not self.ended(behavior):
             self.progress.look()
 
-    def steps(self, conduct: Conduct) -> int:
+    def steps(self, behavior: ServerBehavior) -> int:
         """Return the steps that are done."""
-        return self.progress.steps(conduct) if self.stopped is None else self.stopped
+        return self.progress.steps(behavior) if self.stopped is None else self.stopped
 
-    def status(self, conduct: Conduct) -> str:
+    def status(self, behavior: ServerBehavior) -> str:
         """Return the vendor's word."""
         if self.stopped is not None:
             return "cancelled"
-        if self._unusable(conduct):
+        if self._unusable(behavior):
             return "failed"
-        if self.progress.done(conduct) and self.progress.started(conduct):
-            return "failed" if conduct.fails else "succeeded"
+        if self.progress.done(behavior) and self.progress.started(behavior):
+            return "failed" if behavior.fails else "succeeded"
         if self.paused:
             return "paused"
-        return conduct.state or self._at_work(conduct)
+        return behavior.state or self._at_work(behavior)
 
-    def ended(self, conduct: Conduct) -> bool:
+    def ended(self, behavior: ServerBehavior) -> bool:
         """Whether nothing more will happen."""
-        return self.status(conduct) in ("succeeded", "failed", "cancelled")
+        return self.status(behavior) in ("succeeded", "failed", "cancelled")
 
-    def as_json(self, conduct: Conduct) -> Json:
+    def as_json(self, behavior: ServerBehavior) -> Json:
         """Return the job as the vendor tells it."""
-        status = self.status(conduct)
+        status = self.status(behavior)
         done = status == "succeeded"
-        created, steps = int(self.progress.created), self.steps(conduct)
+        created, steps = int(self.progress.created), self.steps(behavior)
         told: Json = {
             "object": "fine_tuning.job",
             "id": self.id,
             "model": self.request["model"],
             "created_at": created,
-            "finished_at": created + steps if self.ended(conduct) else None,
+            "finished_at": created + steps if self.ended(behavior) else None,
             "fine_tuned_model": self.tuned if done else None,
             "organization_id": "org-loopback",
             "result_files": [self.results_id] if done else [],
@@ -121,17 +121,17 @@ class LoopbackJob:
             "training_file": self.request["training_file"],
             "validation_file": self.request.get("validation_file"),
             "trained_tokens": self._trained_tokens() if done else None,
-            "error": self._error(conduct) if status == "failed" else None,
+            "error": self._error(behavior) if status == "failed" else None,
             "user_provided_suffix": self.request.get("suffix"),
             "seed": self.request.get("seed", 1036326793),
             "estimated_finish": None,
             "integrations": self.request.get("integrations") or [],
-            "method": self._method(conduct),
+            "method": self._method(behavior),
             "metadata": self.request.get("metadata") if self.metadata else None,
         }
         if self.method != "reinforcement":
             supervised = self.method == "supervised"
-            told["hyperparameters"] = self._hyperparameters(conduct) if supervised else None
+            told["hyperparameters"] = self._hyperparameters(behavior) if supervised else None
         if not self.names_model:
             told["suffix"] = told.pop("user_provided_suffix")
             del told["fine_tuned_model"]
@@ -142,9 +142,9 @@ class LoopbackJob:
         """Id of the file with its figures."""
         return f"file-results-{self.number:08d}"
 
-    def results(self, conduct: Conduct) -> bytes:
+    def results(self, behavior: ServerBehavior) -> bytes:
         """Return the file with its figures: CSV in base64, as the vendor has it."""
-        steps = [self._data(step, conduct) for step in range(1, self.steps(conduct) + 1)]
+        steps = [self._data(step, behavior) for step in range(1, self.steps(behavior) + 1)]
         names = list(dict.fromkeys(name for data in steps for name in data))
         lines = [",".join(str(data.get(name, "")) for name in names) for data in steps]
         return base64.b64encode("\n".join([",".join(names), *lines, ""]).encode())
@@ -153,10 +153,10 @@ class LoopbackJob:
         inner = self.request.get("method", {}).get(self.method, {}).get("hyperparameters")
         return inner or self.request.get("hyperparameters") or {}
 
-    def _hyperparameters(self, conduct: Conduct) -> Json:
+    def _hyperparameters(self, behavior: ServerBehavior) -> Json:
         """Return what was asked for; what was `auto` is a number once the training runs."""
         chosen: Json = dict.fromkeys(AUTO, "auto")
-        if self.progress.started(conduct):
+        if self.progress.started(behavior):
             chosen = {
                 "n_epochs": epochs_for(self.rows),
                 "batch_size": max(1, math.ceil(0.002 * self.rows)),
@@ -165,9 +165,9 @@ class LoopbackJob:
         asked = {name: value for name, value in self._given().items() if value != "auto"}
         return {**chosen, **asked}
 
-    def _method(self, conduct: Conduct) -> Json:
+    def _method(self, behavior: ServerBehavior) -> Json:
         asked = self.request.get("method", {}).get(self.method, {})
-        inner: Json = {**asked, "hyperparameters": self._hyperparameters(conduct)}
+        inner: Json = {**asked, "hyperparameters": self._hyperparameters(behavior)}
         return {"type": self.method, self.method: inner}
 
     def _trained_tokens(self) -> int | None:
@@ -175,9 +175,9 @@ class LoopbackJob:
             return None  # it is billed by the hour
         return self.tokens * int(self._given().get("n_epochs", epochs_for(self.rows)))
 
-    def events(self, conduct: Conduct) -> list[Json]:
+    def events(self, behavior: ServerBehavior) -> list[Json]:
         """Return what happened, oldest first."""
-        happened = list(self._happened(conduct))
+        happened = list(self._happened(behavior))
         created = int(self.progress.created)
         return [
             {
@@ -192,11 +192,11 @@ class LoopbackJob:
             for number, (level, message, data) in enumerate(happened)
         ]
 
-    def checkpoints(self, conduct: Conduct) -> list[Json]:
+    def checkpoints(self, behavior: ServerBehavior) -> list[Json]:
         """Return the models from on the way, the newest first."""
-        if self.status(conduct) != "succeeded":
+        if self.status(behavior) != "succeeded":
             return []
-        half = conduct.steps // 2
+        half = behavior.steps // 2
         return [
             {
                 "object": "fine_tuning.job.checkpoint",
@@ -207,30 +207,30 @@ class LoopbackJob:
                 "step_number": step,
                 "metrics": {
                     name: value
-                    for name, value in self._data(step, conduct, validated=True).items()
+                    for name, value in self._data(step, behavior, validated=True).items()
                     if name != "total_steps"
                 },
             }
-            for step in sorted({half, conduct.steps} - {0}, reverse=True)
+            for step in sorted({half, behavior.steps} - {0}, reverse=True)
         ]
 
-    def _unusable(self, conduct: Conduct) -> bool:
-        return bool(self.problem or conduct.rejects_files) and self.progress.polls > 0
+    def _unusable(self, behavior: ServerBehavior) -> bool:
+        return bool(self.problem or behavior.rejects_files) and self.progress.polls > 0
 
-    def _at_work(self, conduct: Conduct) -> str:
-        if self.progress.started(conduct):
+    def _at_work(self, behavior: ServerBehavior) -> str:
+        if self.progress.started(behavior):
             return "running"
         return "queued" if self.progress.polls else "validating_files"
 
-    def _error(self, conduct: Conduct) -> Json:
-        bad = self.problem or conduct.rejects_files
+    def _error(self, behavior: ServerBehavior) -> Json:
+        bad = self.problem or behavior.rejects_files
         if bad:
             return {"code": "invalid_training_file", "message": bad, "param": "training_file"}
-        return {"code": "server_error", "message": conduct.fails or "", "param": None}
+        return {"code": "server_error", "message": behavior.fails or "", "param": None}
 
-    def _data(self, step: int, conduct: Conduct, *, validated: bool = False) -> Json:
+    def _data(self, step: int, behavior: ServerBehavior, *, validated: bool = False) -> Json:
         """Return the figures of a step."""
-        told: Json = {"step": step, "total_steps": conduct.steps}
+        told: Json = {"step": step, "total_steps": behavior.steps}
         if self.method == "reinforcement":
             told["train_mean_reward"] = reward(step)
             return {**told, **({"full_valid_mean_reward": reward(step)} if validated else {})}
@@ -240,27 +240,27 @@ class LoopbackJob:
         }
         return {**told, **({"full_valid_loss": loss(step)} if validated else {})}
 
-    def _happened(self, conduct: Conduct) -> Iterator[tuple[str, str, Json]]:
+    def _happened(self, behavior: ServerBehavior) -> Iterator[tuple[str, str, Json]]:
         yield "info", f"Created fine-tuning job: {self.id}", {}
         yield "info", f"Validating training file: {self.request['training_file']}", {}
-        status = self.status(conduct)
-        if self._unusable(conduct):
-            yield "error", str(self._error(conduct)["message"]), {}
+        status = self.status(behavior)
+        if self._unusable(behavior):
+            yield "error", str(self._error(behavior)["message"]), {}
             return
-        if self.progress.started(conduct):
+        if self.progress.started(behavior):
             yield "info", "Fine-tuning job started", {}
-        for step in range(1, self.steps(conduct) + 1):
+        for step in range(1, self.steps(behavior) + 1):
             figure = (
                 f"train mean reward={reward(step):.2f}"
                 if self.method == "reinforcement"
                 else f"training loss={loss(step):.2f}"
             )
-            words = f"Step {step}/{conduct.steps}: {figure}"
-            yield "info", words, self._data(step, conduct, validated=step == conduct.steps)
+            words = f"Step {step}/{behavior.steps}: {figure}"
+            yield "info", words, self._data(step, behavior, validated=step == behavior.steps)
         if status == "succeeded":
             yield "info", f"New fine-tuned model created: {self.tuned}", {}
             yield "info", "The job has successfully completed", {}
         if status == "failed":
-            yield "error", f"The job failed: {conduct.fails}", {}
+            yield "error", f"The job failed: {behavior.fails}", {}
         if status == "cancelled":
             yield "info", "Fine-tuning job cancelled", {}

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from pydantic import JsonValue
 
-from unitune.testing.loopback import Asked
+from unitune.testing.loopback import VendorRequest
 from vendors.openai.checks import Refused
 
 Json = dict[str, JsonValue]
@@ -49,7 +49,7 @@ class Paged:
 
 
 def paged(
-    asked: Asked, items: Sequence[Json], default: int, *, most: int = 100, overlap: int = 0
+    asked: VendorRequest, items: Sequence[Json], default: int, *, most: int = 100, overlap: int = 0
 ) -> Paged:
     """Return the page that a request asks for.
 
@@ -78,7 +78,7 @@ def paged(
     return Paged(page, start + limit < len(items))
 
 
-def metadata_asked_for(asked: Asked) -> Mapping[str, str]:
+def metadata_asked_for(asked: VendorRequest) -> Mapping[str, str]:
     """Return the pairs that a list is filtered by, as in ``?metadata[run]=abc``."""
     found = ((FILTER.match(name), values) for name, values in asked.query.items())
     return {match["key"]: values[0] for match, values in found if match}

@@ -1,8 +1,8 @@
 """OpenAI on loopback: files, fine-tuning jobs, models, chat completions and batches, on its wire.
 
-Jobs and batches move with each look at them (`unitune.testing.loopback.Conduct`), files are checked
-as the vendor's validation would, and what the vendor refuses is refused in its words. Paths may
-begin with ``/v1`` or, as on Azure, with ``/openai/v1``. Other vendors of the wire are
+Jobs and batches move with each look at them (`unitune.testing.loopback.ServerBehavior`), files are
+checked as the vendor's validation would, and what the vendor refuses is refused in its words.
+Paths may begin with ``/v1`` or, as on Azure, with ``/openai/v1``. Other vendors of the wire are
 `MantleVendor`, `NebiusVendor` and `vendors.openai.azure`, which differ in what
 they know and give back.
 """
@@ -18,7 +18,7 @@ from typing import Any, ClassVar
 
 from pydantic import JsonValue
 
-from unitune.testing.loopback import Answer, Asked, Conduct
+from unitune.testing.loopback import ServerBehavior, VendorRequest, VendorResponse
 from unitune.testing.omissions import thinned
 from vendors import shapes
 from vendors.openai.batches import LoopbackBatch, open_batch
@@ -49,7 +49,7 @@ class OpenAIVendor:
     """The server's state.
 
     Args:
-        conduct: How jobs, lists and models behave.
+        behavior: How jobs, lists and models behave.
         key: The one that is taken.
         bases: Models that can be tuned.
         answering: Others that answer.
@@ -66,7 +66,7 @@ class OpenAIVendor:
     keeps_metadata: ClassVar[bool] = True
     names_models: ClassVar[bool] = True
 
-    conduct: Conduct = field(default_factory=Conduct)
+    behavior: ServerBehavior = field(default_factory=ServerBehavior)
     key: str = KEY
     bases: Sequence[str] = BASES
     answering: Sequence[str] = ANSWERING
@@ -80,15 +80,17 @@ class OpenAIVendor:
     shutdown_dates: dict[str, str] = field(default_factory=dict[str, str])
     lists: int = 0
 
-    def answer(self, asked: Asked) -> Answer:
+    def answer(self, asked: VendorRequest) -> VendorResponse:
         """Answer a request, changing state as the vendor would."""
         try:
             self._check_key(asked)
-            return thinned(self.conduct.omits, Answer(self._act(asked)), asked, shapes.openai)
+            return thinned(
+                self.behavior.omits, VendorResponse(self._act(asked)), asked, shapes.openai
+            )
         except Refused as refusal:
             return refusal.answer
 
-    def _act(self, asked: Asked) -> JsonValue | bytes:
+    def _act(self, asked: VendorRequest) -> JsonValue | bytes:
         path = PREFIX.sub("", asked.path)
         for method, pattern, act in ROUTES:
             found = re.fullmatch(pattern, path)
@@ -105,14 +107,14 @@ class OpenAIVendor:
         return {name: job for name, job in found.items() if name not in self.deleted}
 
     def _saved(self, job: LoopbackJob) -> list[Json]:
-        return job.checkpoints(self.conduct)
+        return job.checkpoints(self.behavior)
 
-    def _check_key(self, asked: Asked) -> None:
+    def _check_key(self, asked: VendorRequest) -> None:
         given = asked.headers.get(self.key_header, "").removeprefix("Bearer ")
         if not hmac.compare_digest(given, self.key):
             raise Refused("Incorrect API key provided.", 401, "invalid_api_key")
 
-    def create_job(self, asked: Asked, _: str) -> JsonValue:
+    def create_job(self, asked: VendorRequest, _: str) -> JsonValue:
         """Take a job, after the checks that the vendor makes at once."""
         body = body_of(asked)
         if isinstance(body.get("model"), str) and not self._can_tune(body["model"]):
@@ -137,7 +139,7 @@ class OpenAIVendor:
             names_model=self.names_models,
         )
         self.jobs[job.id] = job
-        return job.as_json(self.conduct)
+        return job.as_json(self.behavior)
 
     def _can_tune(self, model: str) -> bool:
         return model in self.bases or model in self.tuned()
@@ -149,93 +151,93 @@ class OpenAIVendor:
             return problem_in(content, method, least=1)
         return problem
 
-    def list_jobs(self, asked: Asked, _: str) -> JsonValue:
+    def list_jobs(self, asked: VendorRequest, _: str) -> JsonValue:
         """List jobs, the newest first, filtered if the vendor can."""
         wanted = metadata_asked_for(asked)
         listed = [
             job
             for job in reversed(self.jobs.values())
-            if job.progress.listed(self.conduct)
+            if job.progress.listed(self.behavior)
             and (not self.filters or wanted.items() <= (job.request.get("metadata") or {}).items())
         ]
-        return self._page(asked, [job.as_json(self.conduct) for job in listed])
+        return self._page(asked, [job.as_json(self.behavior) for job in listed])
 
-    def _page(self, asked: Asked, told: Sequence[Json]) -> JsonValue:
-        page = paged(asked, told, 20, overlap=int(self.conduct.lists_repeat))
+    def _page(self, asked: VendorRequest, told: Sequence[Json]) -> JsonValue:
+        page = paged(asked, told, 20, overlap=int(self.behavior.lists_repeat))
         self.lists += 1
-        if self.conduct.lists_repeat and self.lists % 2:
+        if self.behavior.lists_repeat and self.lists % 2:
             page = Paged(page.items[::-1], page.more)
         return page.without_ends
 
-    def show_job(self, _: Asked, name: str) -> JsonValue:
+    def show_job(self, _: VendorRequest, name: str) -> JsonValue:
         """Show a job; each look lets time pass."""
         job = self._job(name)
-        job.look(self.conduct)
-        return job.as_json(self.conduct)
+        job.look(self.behavior)
+        return job.as_json(self.behavior)
 
-    def cancel_job(self, _: Asked, name: str) -> JsonValue:
+    def cancel_job(self, _: VendorRequest, name: str) -> JsonValue:
         """Stop a job that has not ended."""
         job = self._job(name)
-        if job.ended(self.conduct):
-            words = f"Job has already ended: {job.status(self.conduct)}"
+        if job.ended(self.behavior):
+            words = f"Job has already ended: {job.status(self.behavior)}"
             raise Refused(words, code="job_not_cancellable")
-        job.stopped = job.steps(self.conduct)
-        return job.as_json(self.conduct)
+        job.stopped = job.steps(self.behavior)
+        return job.as_json(self.behavior)
 
-    def pause_job(self, _: Asked, name: str) -> JsonValue:
+    def pause_job(self, _: VendorRequest, name: str) -> JsonValue:
         """Let a job stand still."""
         job = self._job(name)
-        if job.ended(self.conduct):
-            raise Refused(f"Job cannot be paused: {job.status(self.conduct)}")
+        if job.ended(self.behavior):
+            raise Refused(f"Job cannot be paused: {job.status(self.behavior)}")
         job.paused = True
-        return job.as_json(self.conduct)
+        return job.as_json(self.behavior)
 
-    def resume_job(self, _: Asked, name: str) -> JsonValue:
+    def resume_job(self, _: VendorRequest, name: str) -> JsonValue:
         """Let a paused job go on."""
         job = self._job(name)
         if not job.paused:
-            raise Refused(f"Job is not paused: {job.status(self.conduct)}")
+            raise Refused(f"Job is not paused: {job.status(self.behavior)}")
         job.paused = False
-        return job.as_json(self.conduct)
+        return job.as_json(self.behavior)
 
-    def list_events(self, asked: Asked, name: str) -> JsonValue:
+    def list_events(self, asked: VendorRequest, name: str) -> JsonValue:
         """List what happened to a job, the newest first."""
-        happened = list(reversed(self._job(name).events(self.conduct)))
+        happened = list(reversed(self._job(name).events(self.behavior)))
         return paged(asked, happened, 20).without_ends
 
-    def list_checkpoints(self, asked: Asked, name: str) -> JsonValue:
+    def list_checkpoints(self, asked: VendorRequest, name: str) -> JsonValue:
         """List what was saved on the way, the newest first."""
         return paged(asked, self._saved(self._job(name)), 10).as_json()
 
-    def create_file(self, asked: Asked, _: str) -> JsonValue:
+    def create_file(self, asked: VendorRequest, _: str) -> JsonValue:
         """Keep a file."""
         return self.files.keep(asked)
 
-    def list_files(self, asked: Asked, _: str) -> JsonValue:
+    def list_files(self, asked: VendorRequest, _: str) -> JsonValue:
         """List files, the newest first."""
         listed = self.files.listed(asked.first("purpose"))
         return paged(asked, listed, 10_000, most=10_000).as_json(empty="")
 
-    def show_file(self, _: Asked, name: str) -> JsonValue:
+    def show_file(self, _: VendorRequest, name: str) -> JsonValue:
         """Show a file."""
         return self.files.shown(name)
 
-    def read_file(self, _: Asked, name: str) -> bytes:
+    def read_file(self, _: VendorRequest, name: str) -> bytes:
         """Hand a file out, be it sent or a job's results."""
-        results = {job.results_id: job for job in self.jobs.values() if job.ended(self.conduct)}
+        results = {job.results_id: job for job in self.jobs.values() if job.ended(self.behavior)}
         if name in results:
-            return results[name].results(self.conduct)
+            return results[name].results(self.behavior)
         return self.files.at(name).content
 
-    def delete_file(self, _: Asked, name: str) -> JsonValue:
+    def delete_file(self, _: VendorRequest, name: str) -> JsonValue:
         """Forget a file."""
         return self.files.forget(name)
 
-    def list_models(self, _: Asked, __: str) -> JsonValue:
+    def list_models(self, _: VendorRequest, __: str) -> JsonValue:
         """List bases and tuned models."""
         return {"object": "list", "data": [self._model(name) for name in self._models()]}
 
-    def show_model(self, _: Asked, name: str) -> JsonValue:
+    def show_model(self, _: VendorRequest, name: str) -> JsonValue:
         """Show a model."""
         if name not in self._models():
             raise Refused(f"The model '{name}' does not exist", 404, "model_not_found", "model")
@@ -253,7 +255,7 @@ class OpenAIVendor:
             "shutdown_date": self.shutdown_dates.get(name),
         }
 
-    def delete_model(self, _: Asked, name: str) -> JsonValue:
+    def delete_model(self, _: VendorRequest, name: str) -> JsonValue:
         """Forget a tuned model."""
         if name in (*self.bases, *self.answering):
             raise Refused("You have insufficient permissions for this operation.", 403)
@@ -262,8 +264,8 @@ class OpenAIVendor:
         self.deleted.add(name)
         return {"id": name, "object": "model", "deleted": True}
 
-    def chat(self, asked: Asked, _: str) -> JsonValue:
-        """Answer as a tuned model from the script, as a base always alike."""
+    def chat(self, asked: VendorRequest, _: str) -> JsonValue:
+        """VendorResponse as a tuned model from the script, as a base always alike."""
         return self._completion(body_of(asked))
 
     def _completion(self, body: Body) -> JsonValue:
@@ -272,8 +274,8 @@ class OpenAIVendor:
             words = f"The model `{model}` does not exist or you do not have access to it."
             raise Refused(words, 404, "model_not_found")
         said = Manner(
-            replies=self.conduct.replies if model in self.tuned() else {},
-            otherwise=self.conduct.otherwise,
+            replies=self.behavior.replies if model in self.tuned() else {},
+            otherwise=self.behavior.otherwise,
             finishes=self.finishes,
             thinks=self.reasoning_tokens if THINKING.match(model) else None,
         )
@@ -283,42 +285,42 @@ class OpenAIVendor:
         """Return the model that answers by a name."""
         return name
 
-    def create_batch(self, asked: Asked, _: str) -> JsonValue:
+    def create_batch(self, asked: VendorRequest, _: str) -> JsonValue:
         """Take a batch; its file is looked through afterwards."""
         batch_id = f"batch_{len(self.batches) + 1:024d}"
         batch = open_batch(batch_id, body_of(asked), self.files, {*self._models()})
         batch.answered = self.batch_answers
         self.batches[batch_id] = batch
-        return batch.as_json(self.conduct)
+        return batch.as_json(self.behavior)
 
-    def list_batches(self, asked: Asked, _: str) -> JsonValue:
+    def list_batches(self, asked: VendorRequest, _: str) -> JsonValue:
         """List batches, the newest first; the vendor has no filter."""
         listed = [
             batch
             for batch in reversed(self.batches.values())
-            if batch.progress.listed(self.conduct)
+            if batch.progress.listed(self.behavior)
         ]
         return self._page(asked, [self._told(batch) for batch in listed])
 
-    def show_batch(self, _: Asked, name: str) -> JsonValue:
+    def show_batch(self, _: VendorRequest, name: str) -> JsonValue:
         """Show a batch; each look lets time pass."""
         batch = self._batch(name)
-        batch.look(self.conduct)
+        batch.look(self.behavior)
         return self._told(batch)
 
-    def cancel_batch(self, _: Asked, name: str) -> JsonValue:
+    def cancel_batch(self, _: VendorRequest, name: str) -> JsonValue:
         """Stop a batch that has not ended."""
         batch = self._batch(name)
-        batch.stop(self.conduct)
+        batch.stop(self.behavior)
         return self._told(batch)
 
     def _told(self, batch: LoopbackBatch) -> Json:
         batch.settle(
-            self.conduct,
+            self.behavior,
             self._completion,
             lambda content: self.files.put(f"{batch.id}.jsonl", "batch_output", content),
         )
-        return batch.as_json(self.conduct)
+        return batch.as_json(self.behavior)
 
     def _batch(self, name: str) -> LoopbackBatch:
         if name not in self.batches:
@@ -370,7 +372,7 @@ class NebiusVendor(OpenAIVendor):
     names_models: ClassVar[bool] = False
 
 
-Act = Callable[[OpenAIVendor, Asked, str], "JsonValue | bytes"]
+Act = Callable[[OpenAIVendor, VendorRequest, str], "JsonValue | bytes"]
 ROUTES: tuple[tuple[str, str, Act], ...] = (
     ("POST", JOBS, OpenAIVendor.create_job),
     ("GET", JOBS, OpenAIVendor.list_jobs),

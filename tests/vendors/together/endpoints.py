@@ -6,7 +6,7 @@ import re
 import time
 from dataclasses import dataclass, field
 
-from unitune.testing.loopback import Answer, Asked, Conduct
+from unitune.testing.loopback import ServerBehavior, VendorRequest, VendorResponse
 from vendors.together.jobs import Jobs
 from vendors.together.parts import (
     NAMESPACE,
@@ -50,13 +50,13 @@ class Deployment:
     draining: int = 0
     """Looks until it has stopped."""
 
-    def state(self, conduct: Conduct) -> str:
+    def state(self, behavior: ServerBehavior) -> str:
         """Return the vendor's word."""
         if not self.most:
             return "DEPLOYMENT_STATE_STOPPING" if self.draining else "DEPLOYMENT_STATE_STOPPED"
-        if self.looks <= conduct.queued_polls:
+        if self.looks <= behavior.queued_polls:
             return "DEPLOYMENT_STATE_PROVISIONING"
-        return "DEPLOYMENT_STATE_FAILED" if conduct.fails else "DEPLOYMENT_STATE_READY"
+        return "DEPLOYMENT_STATE_FAILED" if behavior.fails else "DEPLOYMENT_STATE_READY"
 
 
 @dataclass(slots=True)
@@ -74,15 +74,15 @@ class Endpoints:
 
     Args:
         jobs: Whose weights can be deployed.
-        conduct: How the vendor behaves.
+        behavior: How the vendor behaves.
     """
 
-    def __init__(self, jobs: Jobs, conduct: Conduct) -> None:
+    def __init__(self, jobs: Jobs, behavior: ServerBehavior) -> None:
         self._jobs = jobs
-        self._conduct = conduct
+        self._conduct = behavior
         self.all: dict[str, Endpoint] = {}
 
-    def create(self, asked: Asked) -> Answer:
+    def create(self, asked: VendorRequest) -> VendorResponse:
         """Create an endpoint."""
         name = needed(asked.json, "name", str)
         if not re.fullmatch(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?", name):
@@ -93,7 +93,7 @@ class Endpoints:
         self.all[endpoint.id] = endpoint
         return said(self._shown(endpoint))
 
-    def listed(self, asked: Asked) -> Answer:
+    def listed(self, asked: VendorRequest) -> VendorResponse:
         """Answer a page of endpoints."""
         wanted = re.fullmatch(r'name="([^"]*)"', asked.first("filter") or "")
         if asked.first("filter") and not wanted:
@@ -105,15 +105,15 @@ class Endpoints:
         more = start + PAGE < len(found)
         return said({"data": page, "next_cursor": str(start + PAGE) if more else None})
 
-    def retrieve(self, endpoint_id: str) -> Answer:
-        """Answer one endpoint; looking lets its deployments go on."""
+    def retrieve(self, endpoint_id: str) -> VendorResponse:
+        """VendorResponse one endpoint; looking lets its deployments go on."""
         endpoint = self._endpoint(endpoint_id)
         for deployment in endpoint.deployments.values():
             deployment.looks += 1
             deployment.draining = max(0, deployment.draining - 1)
         return said(self._shown(endpoint))
 
-    def update(self, endpoint_id: str, asked: Asked) -> Answer:
+    def update(self, endpoint_id: str, asked: VendorRequest) -> VendorResponse:
         """Replace the traffic split."""
         endpoint = self._endpoint(endpoint_id)
         split = asked.json.get("trafficSplit")
@@ -125,7 +125,7 @@ class Endpoints:
         endpoint.split = weights
         return said(self._shown(endpoint))
 
-    def delete(self, endpoint_id: str) -> Answer:
+    def delete(self, endpoint_id: str) -> VendorResponse:
         """Remove an endpoint that holds nothing."""
         endpoint = self._endpoint(endpoint_id)
         if endpoint.deployments:
@@ -133,7 +133,7 @@ class Endpoints:
         del self.all[endpoint_id]
         return said({})
 
-    def deploy(self, endpoint_id: str, asked: Asked) -> Answer:
+    def deploy(self, endpoint_id: str, asked: VendorRequest) -> VendorResponse:
         """Create a deployment."""
         endpoint, body = self._endpoint(endpoint_id), asked.json
         name, model = needed(body, "name", str), needed(body, "model", str)
@@ -153,7 +153,7 @@ class Endpoints:
         endpoint.deployments[deployment.id] = deployment
         return said(self._whole(endpoint, deployment))
 
-    def scale(self, endpoint_id: str, deployment_id: str, asked: Asked) -> Answer:
+    def scale(self, endpoint_id: str, deployment_id: str, asked: VendorRequest) -> VendorResponse:
         """Change the replicas of a deployment; none stops it."""
         endpoint = self._endpoint(endpoint_id)
         deployment = self._deployment(endpoint, deployment_id)
@@ -163,7 +163,7 @@ class Endpoints:
         deployment.looks = deployment.looks if running else 0
         return said(self._whole(endpoint, deployment))
 
-    def remove(self, endpoint_id: str, deployment_id: str) -> Answer:
+    def remove(self, endpoint_id: str, deployment_id: str) -> VendorResponse:
         """Remove a deployment that has stopped and gets no requests."""
         endpoint = self._endpoint(endpoint_id)
         deployment = self._deployment(endpoint, deployment_id)
@@ -174,7 +174,7 @@ class Endpoints:
         del endpoint.deployments[deployment_id]
         return said({})
 
-    def configs(self, asked: Asked) -> Answer:
+    def configs(self, asked: VendorRequest) -> VendorResponse:
         """Answer the configurations for a base model."""
         reference = asked.first("referenceModel")
         if not reference:
@@ -192,7 +192,7 @@ class Endpoints:
         ]
         return said({"data": shown, "next_cursor": None})
 
-    def model(self, model_id: str) -> Answer:
+    def model(self, model_id: str) -> VendorResponse:
         """Answer the registry's entry of a job's weights."""
         job = self._jobs.weights(model_id)
         if job is None:

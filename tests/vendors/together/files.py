@@ -9,7 +9,7 @@ from email import message_from_bytes
 from email.message import Message
 from typing import Any, cast
 
-from unitune.testing.loopback import Answer, Asked, Conduct
+from unitune.testing.loopback import ServerBehavior, VendorRequest, VendorResponse
 from vendors.together.parts import Fields, Refused, fresh, missing, said
 
 LOOKS = 2
@@ -36,15 +36,15 @@ class Files:
     """All files of the account.
 
     Args:
-        conduct: How the vendor behaves.
+        behavior: How the vendor behaves.
     """
 
-    def __init__(self, conduct: Conduct) -> None:
-        self._conduct = conduct
+    def __init__(self, behavior: ServerBehavior) -> None:
+        self._conduct = behavior
         self.all: dict[str, File] = {}
 
-    def place(self, asked: Asked) -> Answer:
-        """Answer where to send a file; one with the same content is there already."""
+    def place(self, asked: VendorRequest) -> VendorResponse:
+        """VendorResponse where to send a file; one with the same content is there already."""
         fields = _form(asked)
         for name in ("purpose", "file_name", "file_type", "checksum"):
             if not fields.get(name):
@@ -55,14 +55,14 @@ class Files:
         file = File(fresh("file-"), fields["file_name"], fields["purpose"], fields["checksum"])
         self.all[file.id] = file
         place = f"http://{asked.headers['host']}/storage/{file.id}?signature=loopback"
-        return Answer(b"", 302, {"Location": place, "X-Together-File-Id": file.id})
+        return VendorResponse(b"", 302, {"Location": place, "X-Together-File-Id": file.id})
 
-    def store(self, file_id: str, asked: Asked) -> Answer:
+    def store(self, file_id: str, asked: VendorRequest) -> VendorResponse:
         """Take the bytes; no key here, the place itself is secret."""
         self._file(file_id).content = asked.body
-        return Answer(b"")
+        return VendorResponse(b"")
 
-    def preprocess(self, file_id: str) -> Answer:
+    def preprocess(self, file_id: str) -> VendorResponse:
         """Begin to validate."""
         file = self._file(file_id)
         if file.content is None:
@@ -70,21 +70,21 @@ class Files:
         file.sent = True
         return said(self._shown(file))
 
-    def listed(self) -> Answer:
-        """Answer all files, those without bytes too."""
+    def listed(self) -> VendorResponse:
+        """VendorResponse all files, those without bytes too."""
         return said({"data": [self._shown(file) for file in self.all.values()]})
 
-    def retrieve(self, file_id: str) -> Answer:
-        """Answer one file; looking lets its validation go on."""
+    def retrieve(self, file_id: str) -> VendorResponse:
+        """VendorResponse one file; looking lets its validation go on."""
         file = self._file(file_id)
         file.looks += 1
         return said(self._shown(file))
 
-    def content(self, file_id: str) -> Answer:
+    def content(self, file_id: str) -> VendorResponse:
         """Answer the bytes."""
-        return Answer(self._file(file_id).content or b"")
+        return VendorResponse(self._file(file_id).content or b"")
 
-    def delete(self, file_id: str) -> Answer:
+    def delete(self, file_id: str) -> VendorResponse:
         """Remove a file."""
         del self.all[self._file(file_id).id]
         return said({"id": file_id, "deleted": True})
@@ -147,7 +147,7 @@ def _problem(content: bytes) -> str | None:
     return None if content else "The file is empty"
 
 
-def _form(asked: Asked) -> dict[str, str]:
+def _form(asked: VendorRequest) -> dict[str, str]:
     """Return the fields of a multipart form."""
     head = f"Content-Type: {asked.headers.get('content-type', '')}\r\n\r\n".encode()
     form = message_from_bytes(head + asked.body)

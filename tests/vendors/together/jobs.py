@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from unitune.testing.loopback import Answer, Asked, Conduct, Progress, loss
+from unitune.testing.loopback import Progress, ServerBehavior, VendorRequest, VendorResponse, loss
 from vendors.together.checks import LIMITS, TRAININGS, check_create, check_rows
 from vendors.together.files import Files
 from vendors.together.parts import NAMESPACE, Fields, Refused, fresh, missing, moment, needed, said
@@ -44,22 +44,22 @@ class Job:
     """Polls before the cancel."""
     steps_then: int = 0
 
-    def steps(self, conduct: Conduct) -> int:
+    def steps(self, behavior: ServerBehavior) -> int:
         """Return the steps that are done; a cancelled job does no more."""
-        done = self.progress.steps(conduct)
+        done = self.progress.steps(behavior)
         return done if self.cancelled_at is None else min(done, self.steps_then)
 
-    def status(self, conduct: Conduct) -> str:
+    def status(self, behavior: ServerBehavior) -> str:
         """Return the vendor's word."""
         if self.cancelled_at is not None:
             return (
                 "cancelled" if self.progress.polls > self.cancelled_at + 1 else "cancel_requested"
             )
-        if not self.progress.started(conduct):
+        if not self.progress.started(behavior):
             return "pending" if self.progress.polls <= 1 else "queued"
-        if not self.progress.done(conduct):
-            return conduct.state or "running"
-        return "error" if conduct.fails else "completed"
+        if not self.progress.done(behavior):
+            return behavior.state or "running"
+        return "error" if behavior.fails else "completed"
 
 
 class Jobs:
@@ -68,23 +68,23 @@ class Jobs:
     Args:
         files: Where training files are.
         models: Base models that can be tuned.
-        conduct: How the vendor behaves.
+        behavior: How the vendor behaves.
     """
 
-    def __init__(self, files: Files, models: tuple[str, ...], conduct: Conduct) -> None:
+    def __init__(self, files: Files, models: tuple[str, ...], behavior: ServerBehavior) -> None:
         self._files = files
         self._models = models
-        self._conduct = conduct
+        self._conduct = behavior
         self.all: dict[str, Job] = {}
 
-    def limits(self, asked: Asked) -> Answer:
+    def limits(self, asked: VendorRequest) -> VendorResponse:
         """Answer what a base model takes."""
         name = asked.first("model_name")
         if name not in self._models:
             return said({"message": f"Model {name} is not available for fine-tuning"}, 404)
         return said({"model_name": name, **LIMITS})
 
-    def estimate(self, asked: Asked) -> Answer:
+    def estimate(self, asked: VendorRequest) -> VendorResponse:
         """Answer what a training would cost."""
         body = asked.json
         training = self._files.usable(needed(body, "training_file", str))
@@ -103,7 +103,7 @@ class Jobs:
             }
         )
 
-    def create(self, asked: Asked) -> Answer:
+    def create(self, asked: VendorRequest) -> VendorResponse:
         """Create a training, if the request is in order."""
         body = asked.json
         model = needed(body, "model", str)
@@ -125,8 +125,8 @@ class Jobs:
         self.all[job.id] = job
         return said(self._short(job))
 
-    def listed(self) -> Answer:
-        """Answer all jobs in one piece, the newest last, or as the conduct says."""
+    def listed(self) -> VendorResponse:
+        """VendorResponse all jobs in one piece, the newest last, or as the behavior says."""
         shown = [
             self._short(job) for job in self.all.values() if job.progress.listed(self._conduct)
         ]
@@ -134,8 +134,8 @@ class Jobs:
             shown = random.sample(shown * 2, len(shown) * 2)
         return said({"data": shown})
 
-    def retrieve(self, job_id: str) -> Answer:
-        """Answer one job; looking lets its time pass."""
+    def retrieve(self, job_id: str) -> VendorResponse:
+        """VendorResponse one job; looking lets its time pass."""
         job = self._job(job_id)
         job.progress.look()
         status = job.status(self._conduct)
@@ -153,7 +153,7 @@ class Jobs:
             }
         return said(shown)
 
-    def cancel(self, job_id: str) -> Answer:
+    def cancel(self, job_id: str) -> VendorResponse:
         """Ask a job to end."""
         job = self._job(job_id)
         status = job.status(self._conduct)
@@ -164,12 +164,12 @@ class Jobs:
             job.steps_then = job.progress.steps(self._conduct)
         return said(self._short(job))
 
-    def delete(self, job_id: str) -> Answer:
+    def delete(self, job_id: str) -> VendorResponse:
         """Remove a job with its model."""
         del self.all[self._job(job_id).id]
         return said({"message": f"Fine-tune job {job_id} deleted"})
 
-    def events(self, job_id: str) -> Answer:
+    def events(self, job_id: str) -> VendorResponse:
         """Answer what has happened, oldest first."""
         job = self._job(job_id)
         status, steps = job.status(self._conduct), job.steps(self._conduct)
@@ -191,7 +191,7 @@ class Jobs:
         start = job.progress.created
         return said({"data": [self._event(one, start + n) for n, one in enumerate(happened)]})
 
-    def metrics(self, job_id: str, asked: Asked) -> Answer:
+    def metrics(self, job_id: str, asked: VendorRequest) -> VendorResponse:
         """Answer the losses of a range of steps."""
         job = self._job(job_id)
         least = asked.number("global_step_from", 0)
@@ -205,7 +205,7 @@ class Jobs:
             rows[-1] |= {"eval/loss": loss(self._conduct.steps) + 0.1}
         return said({"metrics": rows})
 
-    def checkpoints(self, job_id: str) -> Answer:
+    def checkpoints(self, job_id: str) -> VendorResponse:
         """Answer the checkpoints: of a LoRA job each step as an adapter and merged."""
         job = self._job(job_id)
         if job.status(self._conduct) != "completed":
@@ -228,7 +228,7 @@ class Jobs:
             }
         )
 
-    def download(self, asked: Asked) -> Answer:
+    def download(self, asked: VendorRequest) -> VendorResponse:
         """Answer the weights of a job."""
         job = self._job(asked.first("ft_id") or "")
         which = asked.first("checkpoint")
@@ -238,7 +238,7 @@ class Jobs:
             raise Refused(400, "checkpoint is required when checkpoint_step is not set")
         if job.status(self._conduct) != "completed":
             raise Refused(400, f"Job {job.id} has no weights yet")
-        return Answer(f"weights of {job.id} ({which})".encode())
+        return VendorResponse(f"weights of {job.id} ({which})".encode())
 
     def weights(self, model_id: str) -> Job | None:
         """Return the job whose weights have an id in the registry."""

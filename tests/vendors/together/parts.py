@@ -8,7 +8,7 @@ from typing import Any, cast
 
 from pydantic import JsonValue
 
-from unitune.testing.loopback import Answer
+from unitune.testing.loopback import VendorResponse
 
 NAMESPACE = "loopback"
 """Slug of the one project, and the first part of every name in it."""
@@ -33,7 +33,7 @@ class Refused(Exception):
         self.code = code
 
     @property
-    def answer(self) -> Answer:
+    def answer(self) -> VendorResponse:
         """As ``ErrorData`` of the description."""
         error: JsonValue = {
             "message": self.message,
@@ -41,7 +41,7 @@ class Refused(Exception):
             "param": None,
             "code": self.code,
         }
-        return Answer({"error": error}, self.status)
+        return VendorResponse({"error": error}, self.status)
 
 
 def missing(what: str, name: str) -> Refused:
@@ -85,6 +85,6 @@ def needed(body: Fields, name: str, *kinds: type) -> Any:
     return value
 
 
-def said(content: object, status: int = 200) -> Answer:
+def said(content: object, status: int = 200) -> VendorResponse:
     """Return an answer whose body is JSON."""
-    return Answer(cast("JsonValue", content), status)
+    return VendorResponse(cast("JsonValue", content), status)

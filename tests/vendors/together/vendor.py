@@ -1,6 +1,6 @@
 """Together on loopback: files, trainings, endpoints and answers, with state.
 
-    with serve(TogetherVendor(Conduct(steps=2))) as server:
+    with serve(TogetherVendor(ServerBehavior(steps=2))) as server:
         monkeypatch.setenv("TOGETHER_BASE_URL", server.url)
         monkeypatch.setenv("TOGETHER_API_KEY", KEY)
 
@@ -18,7 +18,7 @@ from collections.abc import Callable
 
 from pydantic import JsonValue
 
-from unitune.testing.loopback import UNREADABLE, Answer, Asked, Conduct
+from unitune.testing.loopback import UNREADABLE, ServerBehavior, VendorRequest, VendorResponse
 from unitune.testing.omissions import thinned
 from vendors import shapes
 from vendors.together.endpoints import Endpoints
@@ -30,7 +30,7 @@ KEY = "loopback-key"
 MODELS = ("Qwen/Qwen3-8B", "Qwen/Qwen3-0.6B")
 """Base models that can be tuned, and answer without an endpoint."""
 
-Route = tuple[str, str, Callable[..., Answer], bool]
+Route = tuple[str, str, Callable[..., VendorResponse], bool]
 """Method, pattern of the path, who answers (called with what the pattern's brackets hold), and
 whether it is handed the request too."""
 
@@ -39,30 +39,32 @@ class TogetherVendor:
     """Plays Together.
 
     Args:
-        conduct: How it behaves.
+        behavior: How it behaves.
         models: Base models that it has.
     """
 
-    def __init__(self, conduct: Conduct | None = None, models: tuple[str, ...] = MODELS) -> None:
-        self.conduct = conduct or Conduct()
+    def __init__(
+        self, behavior: ServerBehavior | None = None, models: tuple[str, ...] = MODELS
+    ) -> None:
+        self.behavior = behavior or ServerBehavior()
         self.models = models
-        self.files = Files(self.conduct)
-        self.jobs = Jobs(self.files, models, self.conduct)
-        self.endpoints = Endpoints(self.jobs, self.conduct)
+        self.files = Files(self.behavior)
+        self.jobs = Jobs(self.files, models, self.behavior)
+        self.endpoints = Endpoints(self.jobs, self.behavior)
         self._routes = self._all_routes()
 
-    def answer(self, asked: Asked) -> Answer:
+    def answer(self, asked: VendorRequest) -> VendorResponse:
         """Answer a request, changing state as Together would."""
         try:
             if not asked.path.startswith("/storage/"):
                 _check_key(asked)
-            return thinned(self.conduct.omits, self._answer(asked), asked, shapes.together)
+            return thinned(self.behavior.omits, self._answer(asked), asked, shapes.together)
         except Refused as no:
             return no.answer
         except UNREADABLE as problem:
             return Refused(400, f"invalid request: {problem}").answer
 
-    def _answer(self, asked: Asked) -> Answer:
+    def _answer(self, asked: VendorRequest) -> VendorResponse:
         for method, pattern, handle, wants_request in self._routes:
             found = re.fullmatch(pattern, asked.path)
             if found and method == asked.method:
@@ -107,7 +109,7 @@ class TogetherVendor:
             ("POST", "/v1/chat/completions", self._chat, True),
         ]
 
-    def _chat(self, asked: Asked) -> Answer:
+    def _chat(self, asked: VendorRequest) -> VendorResponse:
         body = asked.json
         model, messages = needed(body, "model", str), needed(body, "messages", list)
         if not messages:
@@ -116,9 +118,9 @@ class TogetherVendor:
         if not serves:
             raise _not_served(model, exists=serves is not None)
         question = _last_question(messages)
-        text = self.conduct.otherwise
+        text = self.behavior.otherwise
         if model not in self.models:
-            text = self.conduct.replies.get(question, text)
+            text = self.behavior.replies.get(question, text)
         words = text.split()
         most = body.get("max_tokens") or len(words)
         usage = {"prompt_tokens": len(question.split()), "completion_tokens": min(len(words), most)}
@@ -141,12 +143,12 @@ class TogetherVendor:
         )
 
 
-def _check_key(asked: Asked) -> None:
+def _check_key(asked: VendorRequest) -> None:
     if asked.headers.get("authorization") != f"Bearer {KEY}":
         raise Refused(401, "Invalid API key provided", "invalid_api_key")
 
 
-def _caller() -> Answer:
+def _caller() -> VendorResponse:
     return said(
         {
             "type": "project_api_key",

@@ -20,7 +20,7 @@ from typing import Any, Literal, cast
 
 from pydantic import JsonValue
 
-from unitune.testing.loopback import Answer, Asked, Conduct, Progress
+from unitune.testing.loopback import Progress, ServerBehavior, VendorRequest, VendorResponse
 from vendors.vertex.models import Refused, invalid, missing, untimely
 from vendors.vertex.requests import camel, check_batch, read_body
 from vendors.vertex.storage import StorageVendor
@@ -54,21 +54,21 @@ class BatchJobs:
     """Batch jobs, in all locations.
 
     Args:
-        conduct: How they go on.
+        behavior: How they go on.
         storage: Where rows are and answers go.
         ask: Answers a model's question, or raises `Refused`; without a question it says whether
             there is such a model.
         filters: What is made of a list's filter.
     """
 
-    conduct: Conduct
+    behavior: ServerBehavior
     storage: StorageVendor
-    ask: Callable[[str, Row | None], Answer]
+    ask: Callable[[str, Row | None], VendorResponse]
     filters: Filters = "honoured"
     all: dict[str, BatchJob] = field(default_factory=dict[str, BatchJob])
     _lists: int = 0
 
-    def create(self, asked: Asked, place: str) -> Answer:
+    def create(self, asked: VendorRequest, place: str) -> VendorResponse:
         """Take a job whose rows are there."""
         body = read_body(asked)
         check_batch(body)
@@ -80,18 +80,18 @@ class BatchJobs:
         rows = [cast("Row", json.loads(line)) for line in stored.content.splitlines()]
         name = f"{place}/batchPredictionJobs/{6_000_001 + len(self.all)}"
         self.all[name] = BatchJob(name, body, rows)
-        return Answer(self._shown(self.all[name]))
+        return VendorResponse(self._shown(self.all[name]))
 
-    def get(self, asked: Asked, name: str) -> Answer:
+    def get(self, asked: VendorRequest, name: str) -> VendorResponse:
         """Show a job; each look lets it go on."""
         del asked
         job = self._job(name)
         job.progress.look()
         if job.cancel_looks is not None:
             job.cancel_looks += 1
-        return Answer(self._shown(job))
+        return VendorResponse(self._shown(job))
 
-    def cancel(self, asked: Asked, name: str) -> Answer:
+    def cancel(self, asked: VendorRequest, name: str) -> VendorResponse:
         """Take the wish to end a job that goes on."""
         del asked
         job = self._job(name)
@@ -99,24 +99,24 @@ class BatchJobs:
         if job.ended:
             raise untimely(f"The job is in state {job.ended[0]} and cannot be cancelled.")
         job.cancel_looks = job.cancel_looks or 0
-        return Answer({})
+        return VendorResponse({})
 
-    def list(self, asked: Asked, place: str) -> Answer:
+    def list(self, asked: VendorRequest, place: str) -> VendorResponse:
         """Show a page of a location's jobs, the newest first."""
         jobs = [
             job
             for job in reversed(self.all.values())
-            if job.name.startswith(f"{place}/") and job.progress.listed(self.conduct)
+            if job.name.startswith(f"{place}/") and job.progress.listed(self.behavior)
         ]
         jobs = self._filtered(jobs, asked.first("filter") or "")
         start = asked.number("pageToken", 0)
         end = start + asked.number("pageSize", 100)
-        page = jobs[max(0, start - self.conduct.lists_repeat) : end]
+        page = jobs[max(0, start - self.behavior.lists_repeat) : end]
         self._lists += 1
-        if self.conduct.lists_repeat and self._lists % 2:
+        if self.behavior.lists_repeat and self._lists % 2:
             page.reverse()
         shown: dict[str, JsonValue] = {"batchPredictionJobs": [self._shown(job) for job in page]}
-        return Answer({**shown, "nextPageToken": str(end)} if end < len(jobs) else shown)
+        return VendorResponse({**shown, "nextPageToken": str(end)} if end < len(jobs) else shown)
 
     def _filtered(self, jobs: list[BatchJob], query: str) -> list[BatchJob]:
         if not query or self.filters == "ignored":
@@ -141,29 +141,29 @@ class BatchJobs:
             return job.ended[0]
         if job.cancel_looks is not None:
             return "JOB_STATE_CANCELLING"
-        if self.conduct.state:
-            return self.conduct.state
-        started = job.progress.started(self.conduct)
+        if self.behavior.state:
+            return self.behavior.state
+        started = job.progress.started(self.behavior)
         return "JOB_STATE_RUNNING" if started else "JOB_STATE_PENDING"
 
     def _end(self, job: BatchJob) -> str | None:
-        steps = job.progress.steps(self.conduct)
+        steps = job.progress.steps(self.behavior)
         if job.cancel_looks is not None:
             if job.cancel_looks < 2:
                 return None
             job.error = {"code": CANCELLED_CODE, "message": "The job was cancelled."}
-            self._write(job, len(job.rows) * steps // self.conduct.steps)
+            self._write(job, len(job.rows) * steps // self.behavior.steps)
             return "JOB_STATE_CANCELLED"
-        if self.conduct.state or not job.progress.done(self.conduct):
+        if self.behavior.state or not job.progress.done(self.behavior):
             return None
-        if self.conduct.fails:
-            job.error = {"code": INTERNAL_CODE, "message": self.conduct.fails}
+        if self.behavior.fails:
+            job.error = {"code": INTERNAL_CODE, "message": self.behavior.fails}
             return "JOB_STATE_FAILED"
         self._write(job, len(job.rows))
         return "JOB_STATE_SUCCEEDED"
 
     def _write(self, job: BatchJob, count: int) -> None:
-        """Answer so many rows, and write the answers, the last first."""
+        """VendorResponse so many rows, and write the answers, the last first."""
         if not count:
             return
         lines = [self._answered(job, row) for row in job.rows[:count]]
@@ -187,7 +187,7 @@ class BatchJobs:
 
     def _shown(self, job: BatchJob) -> JsonValue:
         state = self._settle(job)
-        started = job.progress.created if job.progress.started(self.conduct) else None
+        started = job.progress.created if job.progress.started(self.behavior) else None
         ended = job.ended[1] if job.ended else None
         counts: JsonValue = {
             "successfulCount": str(job.answered),

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 
 from pydantic import JsonValue
 
-from unitune.testing.loopback import Answer, Asked
+from unitune.testing.loopback import VendorRequest, VendorResponse
 
 PLACE = r"projects/[^/]+/locations/[^/]+"
 
@@ -31,7 +31,7 @@ class Refused(Exception):
 
     def __init__(self, status: int, word: str, message: str) -> None:
         super().__init__(message)
-        self.answer = Answer(
+        self.answer = VendorResponse(
             {"error": {"code": status, "message": message, "status": word}}, status
         )
 
@@ -89,7 +89,7 @@ class Models:
         self.checkpoints.update((one, str(number)) for number, one in enumerate(made, 1))
         return version, made
 
-    def answer(self, asked: Asked) -> Answer:
+    def answer(self, asked: VendorRequest) -> VendorResponse:
         """Answer a request to the Model and Endpoint services."""
         path = re.sub(r"^/v1(beta1)?/", "", asked.path)
         if found := re.fullmatch(rf"({PLACE}/endpoints/\d+)(:undeployModel)?", path):
@@ -97,7 +97,7 @@ class Models:
         if found := re.fullmatch(rf"({PLACE}/models/\d+)(?:@(\d+))?(:\w+)?", path):
             return self._model(asked.method, found[1], found[2], found[3] or "")
         if path in self._operations:
-            return Answer({"name": path, "done": True, "response": {}})
+            return VendorResponse({"name": path, "done": True, "response": {}})
         raise missing(asked.path)
 
     def stands(self, name: str) -> bool:
@@ -108,7 +108,7 @@ class Models:
         versions = self.versions.get(model, [])
         return bool(versions) and (not version or int(version) in versions)
 
-    def _endpoint(self, asked: Asked, name: str, *, undeploy: bool) -> Answer:
+    def _endpoint(self, asked: VendorRequest, name: str, *, undeploy: bool) -> VendorResponse:
         if name not in self.endpoints:
             raise missing(f"The Endpoint {name}")
         version = self.endpoints[name]
@@ -121,18 +121,20 @@ class Models:
             deployed: list[JsonValue] = (
                 [_deployed(name, version, self.checkpoints.get(name))] if version else []
             )
-            return Answer({"name": name, "deployedModels": deployed})
+            return VendorResponse({"name": name, "deployedModels": deployed})
         if version is not None:
             raise untimely(f"Endpoint {name} has a deployed model. Undeploy it first.")
         del self.endpoints[name]
         return self._deletion(name)
 
-    def _model(self, method: str, name: str, version: str | None, verb: str) -> Answer:
+    def _model(self, method: str, name: str, version: str | None, verb: str) -> VendorResponse:
         versions = self.versions.get(name)
         if versions is None or (version and int(version) not in versions):
             raise missing(f"The Model {name}")
         if (method, verb) == ("GET", ":listVersions"):
-            return Answer({"models": [{"name": name, "versionId": str(one)} for one in versions]})
+            return VendorResponse(
+                {"models": [{"name": name, "versionId": str(one)} for one in versions]}
+            )
         standing = self._standing(f"{name}@{version or versions[-1]}")
         if method == "GET":
             number = str(version or versions[-1])
@@ -141,7 +143,7 @@ class Models:
                 "versionId": number,
                 "deployedModels": standing,
             }
-            return Answer({**shown, **self._checkpoints(f"{name}@{number}")})
+            return VendorResponse({**shown, **self._checkpoints(f"{name}@{number}")})
         if standing:
             raise untimely(f"Model {name} is deployed. Undeploy it first.")
         if verb == ":deleteVersion":
@@ -168,15 +170,15 @@ class Models:
             if deployed == version
         ]
 
-    def _deletion(self, name: str) -> Answer:
+    def _deletion(self, name: str) -> VendorResponse:
         self.deleted.append(name)
         return self._operation(name)
 
-    def _operation(self, resource: str) -> Answer:
+    def _operation(self, resource: str) -> VendorResponse:
         place = "/".join(resource.split("/")[:4])
         operation = f"{place}/operations/{next(self._numbers)}"
         self._operations.add(operation)
-        return Answer({"name": operation})
+        return VendorResponse({"name": operation})
 
 
 def _deployed_id(endpoint: str) -> str:

@@ -12,7 +12,7 @@ from typing import Any, cast
 
 from pydantic import JsonValue
 
-from unitune.testing.loopback import Answer, Asked
+from unitune.testing.loopback import VendorRequest, VendorResponse
 from vendors.vertex.models import invalid
 
 SPECS = {
@@ -78,7 +78,7 @@ LEAST = {"epochCount": 1, "learningRateMultiplier": 0, "beta": 0}
 """Least value of each hyperparameter that is a number; what is the most is not published."""
 
 
-def read_body(asked: Asked) -> dict[str, Any]:
+def read_body(asked: VendorRequest) -> dict[str, Any]:
     """Return a request's body with names as Google's answers have them.
 
     Google's JSON interfaces take ``checkpoint_id`` for ``checkpointId`` (ProtoJSON), and
@@ -248,7 +248,7 @@ def input_tokens(body: dict[str, Any]) -> int:
     return sum(len(str(part).split()) for turn in body["contents"] for part in turn["parts"])
 
 
-def answer_with(body: dict[str, Any], text: str) -> Answer:
+def answer_with(body: dict[str, Any], text: str) -> VendorResponse:
     """Return a model's answer, cut after as many words as it may have tokens.
 
     Args:
@@ -265,6 +265,6 @@ def answer_with(body: dict[str, Any], text: str) -> Answer:
         "totalTokenCount": asked + min(most, len(words)),
     }
     finish = "MAX_TOKENS" if len(words) > most else "STOP"
-    return Answer(
+    return VendorResponse(
         {"candidates": [{"content": content, "finishReason": finish}], "usageMetadata": usage}
     )

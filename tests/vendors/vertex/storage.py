@@ -20,7 +20,7 @@ from typing import Any, cast
 
 from pydantic import JsonValue
 
-from unitune.testing.loopback import UNREADABLE, Answer, Asked
+from unitune.testing.loopback import UNREADABLE, VendorRequest, VendorResponse
 
 OBJECT = re.compile(r"(?:/download)?/storage/v1/b/([^/]+)/o/(.+)")
 LIST = re.compile(r"/storage/v1/b/([^/]+)/o")
@@ -72,17 +72,17 @@ class StorageVendor:
         self.objects: dict[str, Stored] = {}
         """By ``gs://BUCKET/NAME``."""
         self._sending: dict[str, _Sending] = {}
-        self._sent: dict[str, Answer] = {}
+        self._sent: dict[str, VendorResponse] = {}
         self._numbers = itertools.count(1_700_000_000_000_001)
 
-    def answer(self, asked: Asked) -> Answer:
+    def answer(self, asked: VendorRequest) -> VendorResponse:
         """Answer a request for a bucket."""
         try:
             return self._answer(asked)
         except UNREADABLE as problem:
             return storage_error(400, f"Invalid request: {problem}")
 
-    def _answer(self, asked: Asked) -> Answer:
+    def _answer(self, asked: VendorRequest) -> VendorResponse:
         if (found := UPLOAD.fullmatch(asked.path)) and asked.method in ("POST", "PUT"):
             return self._upload(asked, found[1])
         if (found := LIST.fullmatch(asked.path)) and asked.method == "GET":
@@ -95,7 +95,7 @@ class StorageVendor:
         """Write an object, as a service of Google's would."""
         self.objects[uri] = Stored(content, next(self._numbers))
 
-    def _list(self, asked: Asked, bucket: str) -> Answer:
+    def _list(self, asked: VendorRequest, bucket: str) -> VendorResponse:
         """Return a page of a bucket's objects, by name."""
         begins = f"gs://{bucket}/{asked.first('prefix') or ''}"
         found = sorted(uri for uri in self.objects if uri.startswith(begins))
@@ -106,23 +106,23 @@ class StorageVendor:
         ]
         page: dict[str, JsonValue] = {"kind": "storage#objects", "items": items}
         more = start + LISTED < len(found)
-        return Answer({**page, "nextPageToken": str(start + LISTED)} if more else page)
+        return VendorResponse({**page, "nextPageToken": str(start + LISTED)} if more else page)
 
-    def _object(self, asked: Asked, bucket: str, name: str) -> Answer:
+    def _object(self, asked: VendorRequest, bucket: str, name: str) -> VendorResponse:
         uri = f"gs://{bucket}/{name}"
         stored = self.objects.get(uri)
         if stored is None:
             return storage_error(404, f"No such object: {bucket}/{name}")
         if asked.method == "DELETE":
             del self.objects[uri]
-            return Answer(b"", 204)
+            return VendorResponse(b"", 204)
         if asked.first("alt") == "media":
             hashes = f"crc32c={crc32c(stored.content)},md5={md5(stored.content)}"
             headers = {"X-Goog-Hash": hashes, "X-Goog-Generation": str(stored.generation)}
-            return Answer(stored.content, headers=headers)
-        return Answer(_resource(bucket, name, stored))
+            return VendorResponse(stored.content, headers=headers)
+        return VendorResponse(_resource(bucket, name, stored))
 
-    def _upload(self, asked: Asked, bucket: str) -> Answer:
+    def _upload(self, asked: VendorRequest, bucket: str) -> VendorResponse:
         if bucket not in self.buckets:
             return storage_error(404, "The specified bucket does not exist.")
         if upload_id := asked.first("upload_id"):
@@ -133,14 +133,14 @@ class StorageVendor:
         metadata, content = _related(asked)
         return self._keep(_Sending(bucket, str(metadata["name"]), only_new, content))
 
-    def _begin(self, asked: Asked, sending: _Sending) -> Answer:
+    def _begin(self, asked: VendorRequest, sending: _Sending) -> VendorResponse:
         upload_id = str(next(self._numbers))
         self._sending[upload_id] = sending
         place = f"http://{asked.headers['host']}/upload/storage/v1/b/{sending.bucket}/o"
         location = f"{place}?uploadType=resumable&upload_id={upload_id}"
-        return Answer(b"", headers={"Location": location})
+        return VendorResponse(b"", headers={"Location": location})
 
-    def _part(self, asked: Asked, upload_id: str) -> Answer:
+    def _part(self, asked: VendorRequest, upload_id: str) -> VendorResponse:
         if upload_id in self._sent:
             return self._sent[upload_id]
         sending = self._sending.get(upload_id)
@@ -149,24 +149,26 @@ class StorageVendor:
         sending.content += asked.body
         total = asked.headers["content-range"].rpartition("/")[2]
         if total != str(len(sending.content)):
-            return Answer(b"", 308, {"Range": f"bytes=0-{len(sending.content) - 1}"})
+            return VendorResponse(b"", 308, {"Range": f"bytes=0-{len(sending.content) - 1}"})
         self._sent[upload_id] = self._keep(sending)
         return self._sent[upload_id]
 
-    def _keep(self, sending: _Sending) -> Answer:
+    def _keep(self, sending: _Sending) -> VendorResponse:
         uri = f"gs://{sending.bucket}/{sending.name}"
         if sending.only_new and uri in self.objects:
             said = "At least one of the pre-conditions you specified did not hold."
             return storage_error(412, said)
         self.put(uri, sending.content)
-        return Answer(_resource(sending.bucket, sending.name, self.objects[uri]))
+        return VendorResponse(_resource(sending.bucket, sending.name, self.objects[uri]))
 
 
-def storage_error(status: int, message: str) -> Answer:
+def storage_error(status: int, message: str) -> VendorResponse:
     """Return an error in the JSON API's shape."""
     reason = REASONS.get(status, "invalid")
     detail: JsonValue = {"message": message, "domain": "global", "reason": reason}
-    return Answer({"error": {"code": status, "message": message, "errors": [detail]}}, status)
+    return VendorResponse(
+        {"error": {"code": status, "message": message, "errors": [detail]}}, status
+    )
 
 
 def md5(content: bytes) -> str:
@@ -197,7 +199,7 @@ def _resource(bucket: str, name: str, stored: Stored) -> JsonValue:
     }
 
 
-def _related(asked: Asked) -> tuple[dict[str, Any], bytes]:
+def _related(asked: VendorRequest) -> tuple[dict[str, Any], bytes]:
     """The two parts of an upload in one request: what is said of the object, and its content."""
     boundary = asked.headers["content-type"].partition("boundary=")[2].strip("\"'").encode()
     _, said, content, _ = asked.body.split(b"--" + boundary)

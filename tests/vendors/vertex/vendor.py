@@ -5,7 +5,7 @@ in `batches`) and Cloud Storage (`storage`), as the backend's two SDKs see them.
 ``v1beta1`` for tuning and asking, and ``v1`` too for models and endpoints; numbers of 64 bits are
 strings, as Google's JSON has them.
 
-    with serve(VertexVendor(Conduct(steps=2))) as server:
+    with serve(VertexVendor(ServerBehavior(steps=2))) as server:
         for name, value in environment(server.url).items():
             monkeypatch.setenv(name, value)
 
@@ -22,7 +22,13 @@ from typing import Any, Literal
 
 from pydantic import JsonValue
 
-from unitune.testing.loopback import UNREADABLE, Answer, Asked, Conduct, Progress
+from unitune.testing.loopback import (
+    UNREADABLE,
+    Progress,
+    ServerBehavior,
+    VendorRequest,
+    VendorResponse,
+)
 from unitune.testing.omissions import thinned
 from vendors import shapes
 from vendors.vertex.batches import BatchJobs
@@ -96,24 +102,28 @@ class VertexVendor:
     """Vertex AI with one bucket.
 
     Args:
-        conduct: How it behaves.
+        behavior: How it behaves.
         key: The token that it takes.
         filters: What it makes of a list's filter: as asked, nothing, a refusal, or no job ever.
     """
 
     def __init__(
-        self, conduct: Conduct | None = None, *, key: str = KEY, filters: Filters = "honoured"
+        self,
+        behavior: ServerBehavior | None = None,
+        *,
+        key: str = KEY,
+        filters: Filters = "honoured",
     ) -> None:
-        self.conduct = conduct or Conduct()
+        self.behavior = behavior or ServerBehavior()
         self.key = key
         self.filters: Filters = filters
         self.storage = StorageVendor((BUCKET,))
         self.models = Models()
         self.jobs: dict[str, _Job] = {}
-        self.batches = BatchJobs(self.conduct, self.storage, self._answered)
+        self.batches = BatchJobs(self.behavior, self.storage, self._answered)
         self._lists = 0
 
-    def answer(self, asked: Asked) -> Answer:
+    def answer(self, asked: VendorRequest) -> VendorResponse:
         """Answer a request to Vertex AI or Cloud Storage."""
         of_storage = "/storage/v1/" in asked.path
         if asked.headers.get("authorization") != f"Bearer {self.key}":
@@ -123,19 +133,19 @@ class VertexVendor:
         if of_storage:
             return self.storage.answer(asked)
         try:
-            return thinned(self.conduct.omits, self._answer(asked), asked, shapes.vertex)
+            return thinned(self.behavior.omits, self._answer(asked), asked, shapes.vertex)
         except Refused as refused:
             return refused.answer
         except UNREADABLE as problem:
             return invalid(f"Invalid JSON payload received. {problem}").answer
 
-    def _answer(self, asked: Asked) -> Answer:
+    def _answer(self, asked: VendorRequest) -> VendorResponse:
         if asked.path.startswith("/v1/") or RESOURCE.fullmatch(asked.path):
             return self.models.answer(asked)
         return self._routed(asked)
 
-    def _routed(self, asked: Asked) -> Answer:
-        routes: Sequence[tuple[str, str, Callable[..., Answer]]] = (
+    def _routed(self, asked: VendorRequest) -> VendorResponse:
+        routes: Sequence[tuple[str, str, Callable[..., VendorResponse]]] = (
             ("POST", rf"({PLACE})/tuningJobs", self._create),
             ("GET", rf"({PLACE})/tuningJobs", self._list),
             ("GET", rf"({PLACE}/tuningJobs/[^/:]+)", self._get),
@@ -153,7 +163,7 @@ class VertexVendor:
                 return answer(asked, found[1])
         raise missing(asked.path)
 
-    def _create(self, asked: Asked, place: str) -> Answer:
+    def _create(self, asked: VendorRequest, place: str) -> VendorResponse:
         body = read_body(asked)
         check_create(body)
         spec = body[next(name for name in SPECS if name in body)]
@@ -168,40 +178,40 @@ class VertexVendor:
         lines, words = stored.content.splitlines(), stored.content.split()
         self.jobs[name] = job = _Job(name, body, len(lines), len(words))
         job.problem = problem_of(stored.content, job.spec_name)
-        return Answer(self._shown(job))
+        return VendorResponse(self._shown(job))
 
-    def _get(self, asked: Asked, name: str) -> Answer:
+    def _get(self, asked: VendorRequest, name: str) -> VendorResponse:
         del asked
         job = self._job(name)
         job.progress.look()
         if job.cancel_looks is not None:
             job.cancel_looks += 1
-        return Answer(self._shown(job))
+        return VendorResponse(self._shown(job))
 
-    def _cancel(self, asked: Asked, name: str) -> Answer:
+    def _cancel(self, asked: VendorRequest, name: str) -> VendorResponse:
         del asked
         job = self._job(name)
         self._settle(job)
         if job.ended:
             raise untimely(f"The job is in state {job.ended[0]} and cannot be cancelled.")
         job.cancel_looks = job.cancel_looks or 0
-        return Answer({})
+        return VendorResponse({})
 
-    def _list(self, asked: Asked, place: str) -> Answer:
+    def _list(self, asked: VendorRequest, place: str) -> VendorResponse:
         jobs = [
             job
             for job in reversed(self.jobs.values())
-            if job.name.startswith(f"{place}/") and job.progress.listed(self.conduct)
+            if job.name.startswith(f"{place}/") and job.progress.listed(self.behavior)
         ]
         jobs = self._filtered(jobs, asked.first("filter") or "")
         start = asked.number("pageToken", 0)
         end = start + asked.number("pageSize", 100)
-        page = jobs[max(0, start - self.conduct.lists_repeat) : end]
+        page = jobs[max(0, start - self.behavior.lists_repeat) : end]
         self._lists += 1
-        if self.conduct.lists_repeat and self._lists % 2:
+        if self.behavior.lists_repeat and self._lists % 2:
             page.reverse()
         shown: dict[str, JsonValue] = {"tuningJobs": [self._shown(job) for job in page]}
-        return Answer({**shown, "nextPageToken": str(end)} if end < len(jobs) else shown)
+        return VendorResponse({**shown, "nextPageToken": str(end)} if end < len(jobs) else shown)
 
     def _filtered(self, jobs: list[_Job], query: str) -> list[_Job]:
         if not query or self.filters == "ignored":
@@ -221,7 +231,7 @@ class VertexVendor:
     def _settle(self, job: _Job) -> tuple[str, str | None]:
         """Let a job come to the end that is due, and return its state with the finer one."""
         now = datetime.now(UTC).timestamp()
-        if job.ended is None and job.progress.started(self.conduct):
+        if job.ended is None and job.progress.started(self.behavior):
             job.started = job.started or now
         if job.ended is None and (state := self._end(job)):
             job.ended = (state, now)
@@ -229,11 +239,11 @@ class VertexVendor:
             return job.ended[0], None
         if job.cancel_looks is not None:
             return "JOB_STATE_CANCELLING", None
-        if self.conduct.state:
-            return self.conduct.state, None
+        if self.behavior.state:
+            return self.behavior.state, None
         if not job.started:
             return "JOB_STATE_PENDING", None
-        busy = "TUNING" if job.progress.steps(self.conduct) else "PROCESSING_DATASET"
+        busy = "TUNING" if job.progress.steps(self.behavior) else "PROCESSING_DATASET"
         return "JOB_STATE_RUNNING", f"TUNING_JOB_STATE_{busy}"
 
     def _end(self, job: _Job) -> str | None:
@@ -242,13 +252,13 @@ class VertexVendor:
             return "JOB_STATE_CANCELLED"
         if job.cancel_looks is not None or not job.started:
             return None
-        if problem := self.conduct.rejects_files or job.problem:
+        if problem := self.behavior.rejects_files or job.problem:
             job.error = {"code": INVALID_CODE, "message": problem}
             return "JOB_STATE_FAILED"
-        if not job.progress.done(self.conduct):
+        if not job.progress.done(self.behavior):
             return None
-        if self.conduct.fails:
-            job.error = {"code": INTERNAL_CODE, "message": self.conduct.fails}
+        if self.behavior.fails:
+            job.error = {"code": INTERNAL_CODE, "message": self.behavior.fails}
             return "JOB_STATE_FAILED"
         job.left = self._leave(job)
         return "JOB_STATE_SUCCEEDED"
@@ -265,7 +275,7 @@ class VertexVendor:
             {
                 "checkpointId": str(number),
                 "epoch": str(epoch),
-                "step": str(max(1, self.conduct.steps * epoch // job.epochs)),
+                "step": str(max(1, self.behavior.steps * epoch // job.epochs)),
                 "endpoint": endpoint,
             }
             for number, (epoch, endpoint) in enumerate(zip(epochs, endpoints, strict=True), 1)
@@ -274,9 +284,9 @@ class VertexVendor:
 
     def _shown(self, job: _Job) -> JsonValue:
         state, finer = self._settle(job)
-        steps = job.progress.steps(self.conduct)
-        counted = job.started and not (self.conduct.rejects_files or job.problem)
-        done = steps * job.epochs // max(1, self.conduct.steps) if counted else 0
+        steps = job.progress.steps(self.behavior)
+        counted = job.started and not (self.behavior.rejects_files or job.problem)
+        done = steps * job.epochs // max(1, self.behavior.steps) if counted else 0
         shown: dict[str, JsonValue] = {
             **job.body,
             "name": job.name,
@@ -298,31 +308,31 @@ class VertexVendor:
             f"{SPECS[job.spec_name]}{'Tuning' if 'super' in job.spec_name else ''}DataStats": {
                 "tuningDatasetExampleCount": str(job.rows),
                 "totalBillableTokenCount": str(job.tokens * job.epochs),
-                "tuningStepCount": str(self.conduct.steps),
+                "tuningStepCount": str(self.behavior.steps),
             }
         }
 
-    def _ask(self, asked: Asked, model: str) -> Answer:
+    def _ask(self, asked: VendorRequest, model: str) -> VendorResponse:
         return self._answered(model, read_body(asked))
 
-    def _count(self, asked: Asked, model: str) -> Answer:
+    def _count(self, asked: VendorRequest, model: str) -> VendorResponse:
         self._answered(model, None)
         body = read_body(asked)
         check_count(body)
-        return Answer({"totalTokens": input_tokens(body)})
+        return VendorResponse({"totalTokens": input_tokens(body)})
 
-    def _answered(self, model: str, body: dict[str, Any] | None) -> Answer:
-        """Answer a question to a model of any kind; no question asks for the model alone."""
+    def _answered(self, model: str, body: dict[str, Any] | None) -> VendorResponse:
+        """Answer a question to any model; no question asks for the model alone."""
         tuned = "/publishers/" not in model
         if tuned and not self.models.stands(model):
             raise missing(model)
         if not tuned and not ANSWERING.fullmatch(model.rpartition("/")[2]):
             raise missing(f"Publisher Model `{model}`")
         if body is None:
-            return Answer()
+            return VendorResponse()
         check_thinking(body, model.rpartition("/")[2])
-        asked_last, otherwise = question(body), self.conduct.otherwise
-        said = self.conduct.replies.get(asked_last, otherwise) if tuned else otherwise
+        asked_last, otherwise = question(body), self.behavior.otherwise
+        said = self.behavior.replies.get(asked_last, otherwise) if tuned else otherwise
         return answer_with(body, said)
 
 

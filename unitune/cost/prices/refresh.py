@@ -11,7 +11,7 @@ from datetime import date
 
 from pydantic import BaseModel, ConfigDict
 
-from unitune.backends.capabilities import PricesTold
+from unitune.backends.capabilities import PriceUpdate
 from unitune.backends.offer import Limits, ModelUpdate, Offer
 from unitune.cost.prices.book import PriceBook
 from unitune.job.prices import ANY_MODEL, PriceRow, Unit
@@ -42,7 +42,7 @@ class Change(BaseModel):
         return self.before != self.after
 
 
-def changes(book: PriceBook, backend: str, told: PricesTold) -> tuple[Change, ...]:
+def changes(book: PriceBook, backend: str, told: PriceUpdate) -> tuple[Change, ...]:
     """Return what a vendor tells beside what is known here, the changed first.
 
     Args:
