@@ -6,8 +6,8 @@ from typing import Any
 
 from unitune.data.dataset import Dataset, Row
 from unitune.data.example import Example
-from unitune.evaluate.scorers import Attempt, Score, Setting, build
-from unitune.job.scorers import QualitySpec
+from unitune.evaluate.scoring import build
+from unitune.scorers.interface import Attempt, Score, Scorer, Setting
 
 
 def case(expected: str | None, **keys: Any) -> Example:
@@ -22,7 +22,7 @@ def attempt(answer: str, expected: str, **keys: Any) -> Attempt:
 
 
 def score(
-    spec: QualitySpec, answer: str, expected: str, setting: Setting | None = None, **keys: Any
+    spec: Scorer, answer: str, expected: str, setting: Setting | None = None, **keys: Any
 ) -> Score:
     """What a scorer says of an answer."""
     return build(spec, setting).score(attempt(answer, expected, **keys))

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from unitune.errors import JobError, UserError
-from unitune.job.scorers import EMBEDDINGS_KEY, EMBEDDINGS_URL
+from unitune.scorers.embedding import EMBEDDINGS_KEY, EMBEDDINGS_URL
 from unitune.security.addresses import VARIABLE, NotAnAddress, as_origin, checked
 from unitune.workspace import user_config
 from unitune.workspace.user_config import UserConfig

@@ -26,9 +26,9 @@ from unitune.data.example import Example
 from unitune.errors import BackendError, DataError, JobError, Mismatch
 from unitune.evaluate.gate import is_known
 from unitune.evaluate.results import Answer, Frozen, Regression
-from unitune.evaluate.scorers import Kind, Scorer
 from unitune.evaluate.statistics.paired import compare_paired
 from unitune.job.job import Job
+from unitune.scorers.interface import Kind, Scorer
 from unitune.workspace.filesystem import content_of, replacing
 
 LEAST_OVERLAP = 0.9

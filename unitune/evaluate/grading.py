@@ -16,9 +16,10 @@ from typing import TypeVar
 from unitune.evaluate.inference.budget import usd
 from unitune.evaluate.results import Answer, Record
 from unitune.evaluate.runner import Answered
-from unitune.evaluate.scorers import Attempt, Sums
 from unitune.evaluate.task import Task
 from unitune.job.job import TokenPrice
+from unitune.scorers.interface import Attempt
+from unitune.scorers.sums import Sums
 
 Item = TypeVar("Item")
 

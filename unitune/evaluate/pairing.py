@@ -15,7 +15,6 @@ import numpy as np
 from unitune.evaluate.grading import Graded
 from unitune.evaluate.grouping import Slice
 from unitune.evaluate.results import Contrast, Money
-from unitune.evaluate.scorers import Kind
 from unitune.evaluate.statistics.corpus import compare_corpus, own_corpus
 from unitune.evaluate.statistics.economics import Economics, weigh
 from unitune.evaluate.statistics.families import benjamini_hochberg, holm
@@ -23,6 +22,7 @@ from unitune.evaluate.statistics.intervals import Interval
 from unitune.evaluate.statistics.paired import PairedResult, compare_paired, own_score
 from unitune.evaluate.task import Task
 from unitune.job.job import Stakes
+from unitune.scorers.interface import Kind
 
 LEVEL = 0.95
 """Of every interval that is shown."""

@@ -20,15 +20,17 @@ from unitune.evaluate.evidence import pinned_cases
 from unitune.evaluate.grouping import clusters_of, slices_of
 from unitune.evaluate.inference.sources import keys_sent
 from unitune.evaluate.prompts.build import check_roles
-from unitune.evaluate.scorers import Scorer, Setting, build, check_expected
-from unitune.evaluate.scorers.expected import check_telling
-from unitune.evaluate.scorers.functions import check_function
+from unitune.evaluate.scoring import build, check_expected, check_indulgence
 from unitune.evaluate.task import once_each
 from unitune.findings import Finding, error, note
 from unitune.job.contenders import Model
 from unitune.job.job import Job
-from unitune.job.scorers import MEASURES, Embedding, Labelled, OpenAIGrader, PythonFunction
 from unitune.planning.feasibility import offer_findings, on_its_own_name
+from unitune.scorers.embedding import Embedding
+from unitune.scorers.functions import PythonFunction
+from unitune.scorers.graders import OpenAIGrader
+from unitune.scorers.interface import Scorer, Setting
+from unitune.scorers.labels import Labelled
 from unitune.workspace.today import today
 
 
@@ -75,7 +77,7 @@ def _cases(job: Job) -> Iterator[Finding]:
     yield from _scorers(job, scorers)
     for scorer in scorers:
         yield from _refusals(lambda one=scorer: check_expected([one], test))
-        yield from _refusals(lambda one=scorer: check_telling([one], test))
+        yield from _refusals(lambda one=scorer: check_indulgence([one], test))
     cases = tuple(test)
     yield from _refusals(lambda: clusters_of(cases, evaluate))
     for key in evaluate.slices:
@@ -96,10 +98,10 @@ def _scorers(job: Job, made: list[Scorer]) -> Iterator[Finding]:
     setting = Setting(folder=job.folder, labels=_labels(job) if looks_for_labels else ())
     for spec in job.evaluate.scorers:
         if isinstance(spec, PythonFunction):
-            yield from _refusals(lambda one=spec: check_function(one, job.folder))
-        elif isinstance(spec, (*MEASURES, Embedding)):
-            continue
-        elif not (isinstance(spec, OpenAIGrader) and spec.run_code):
+            yield from _refusals(lambda one=spec: one.check(job.folder))
+        elif isinstance(spec, Scorer) and not (
+            isinstance(spec, Embedding) or (isinstance(spec, OpenAIGrader) and spec.run_code)
+        ):
             yield from _refusals(lambda one=spec: made.append(build(one, setting)))
 
 

@@ -18,6 +18,7 @@ from unitune.data.overlap import SharedCase
 from unitune.errors import MissingExtra
 from unitune.job.contenders import Role
 from unitune.models import ToolCalls
+from unitune.scorers.interface import Confusion
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -142,14 +143,6 @@ class CaseResult:
     """By contender name."""
     pinned: bool = False
     """The gate asks that the candidate gets it right."""
-
-
-class Confusion(Frozen):
-    """Which label was answered how often where which was expected."""
-
-    labels: tuple[str, ...]
-    counts: dict[str, dict[str, int]]
-    """By expected label, then by answered one, which is "" for none; what is 0 is left out."""
 
 
 class ContenderResult(Frozen):

@@ -30,10 +30,10 @@ import yaml
 from unitune.data.example import Message
 from unitune.evaluate.inference.engine import Question
 from unitune.evaluate.results import Record
-from unitune.evaluate.scorers.labels import find_label
 from unitune.evaluate.statistics.intervals import Interval
 from unitune.evaluate.statistics.paired import own_score
 from unitune.models import Request
+from unitune.scorers.labels import find_label
 
 FILE = Path(__file__).with_name("probes.yaml")
 MANNER = "Answer in a few words."

@@ -26,26 +26,19 @@ from unitune.data.leaks import leaks, refuse
 from unitune.data.split import Splits
 from unitune.errors import DataError, JobError, Leak
 from unitune.evaluate.grouping import asks, check_groups
+from unitune.evaluate.inference.budget import ScorerPurse, usd
 from unitune.evaluate.inference.engine import Question, short_hash
 from unitune.evaluate.prompts.dev import DevScore
 from unitune.evaluate.prompts.prompts import Prompt
-from unitune.evaluate.results import Answer, Confusion, LeakResult, Record
-from unitune.evaluate.scorers import (
-    Attempt,
-    Score,
-    Scorer,
-    Setting,
-    Sums,
-    build,
-    check_expected,
-    check_telling,
-    measure,
-)
-from unitune.evaluate.scorers.interface import Paid
+from unitune.evaluate.results import Answer, LeakResult, Record
+from unitune.evaluate.scoring import attempt_of, build, check_expected, check_indulgence
 from unitune.job.contenders import ContenderSpec
 from unitune.job.job import Evaluate, Job, TokenPrice
-from unitune.job.scorers import MEASURES, MeasureSpec
 from unitune.models import Request
+from unitune.scorers.embedding import Embedding
+from unitune.scorers.interface import Attempt, Confusion, Embedder, Score, Scorer, Setting
+from unitune.scorers.measures import Measure, Measured
+from unitune.scorers.sums import Sums
 from unitune.workspace.home import home
 
 FIXABLE: tuple[Literal["temperature", "max_tokens"], ...] = ("temperature", "max_tokens")
@@ -82,7 +75,7 @@ class Task:
     repeats: int = 1
     temperature: float = 0.0
     fixed: tuple[Literal["temperature", "max_tokens"], ...] = ()
-    measures: tuple[MeasureSpec, ...] = ()
+    measures: tuple[Measure, ...] = ()
     prices: Mapping[str, TokenPrice] = field(default_factory=dict[str, TokenPrice])
     copies: Mapping[str, str] = field(default_factory=dict[str, str])
 
@@ -125,8 +118,9 @@ class Task:
     def measured(self, records: Sequence[Record]) -> dict[str, float]:
         """Return the measures of a case that are known, from all its answers of one contender."""
         price = self.prices.get(records[0].contender)
-        found = {spec.name: measure(spec, records, price) for spec in self.measures}
-        return {name: figure for name, figure in found.items() if figure is not None}
+        answers = [measured_answer(record, price) for record in records if record.error is None]
+        figures = {measure.name: measure.figure(answers) for measure in self.measures}
+        return {name: figure for name, figure in figures.items() if figure is not None}
 
     def grade(self, attempt: Attempt, record: Record) -> Answer:
         """Score a recorded answer; 0 by every scorer when it is an error."""
@@ -158,7 +152,7 @@ class Task:
         """
         pairs = list(zip(attempts, records, strict=True))
         for scorer in self.scorers:
-            scorer.prepare([attempt for attempt, record in pairs if not record.error])
+            scorer.fetch_all([attempt for attempt, record in pairs if not record.error])
         return tuple(self.grade(*pair) for pair in pairs)
 
     def sums(self, attempts: Sequence[Attempt], answers: Sequence[Answer]) -> dict[str, Sums]:
@@ -181,19 +175,19 @@ class Task:
 
     def confusion(self, records: Sequence[Record]) -> dict[str, Confusion]:
         """Return the confusion matrices of answers to the test cases, by scorer of labels."""
-        labelling = {scorer.name: scorer.confusion for scorer in self.scorers if scorer.confusion}
-        attempts = self.attempts(records) if labelling else []
-        return {name: confusion(attempts) for name, confusion in labelling.items()}
+        attempts = self.attempts(records)
+        found = {scorer.name: scorer.confusion(attempts) for scorer in self.scorers}
+        return {name: confusion for name, confusion in found.items() if confusion}
 
     def attempts(self, records: Sequence[Record]) -> list[Attempt]:
         """Return answers to the test cases, one a case and repeat, as scorers see them."""
         cases = (case for case in self.cases for _ in range(self.repeats))
-        return [Attempt.of(*pair) for pair in zip(cases, records, strict=True)]
+        return [attempt_of(*pair) for pair in zip(cases, records, strict=True)]
 
     def dev_score(self, records: Sequence[Record]) -> DevScore:
         """Return how a prompt did, from its answers to the first dev rows in their order."""
         asked = self.dev[: len(records)]
-        attempts = [Attempt.of(*pair) for pair in zip(asked, records, strict=True)]
+        attempts = [attempt_of(*pair) for pair in zip(asked, records, strict=True)]
         answers = self.grade_all(attempts, records)
         sums = self.sums(attempts, answers)
         scores = {name: each.statistic() for name, each in sums.items()}
@@ -212,7 +206,7 @@ def prepare(  # noqa: PLR0913 - each has a name, and most a default
     trained: Iterable[Dataset] = (),
     prices: Mapping[str, TokenPrice] | None = None,
     *,
-    paid: Paid | None = None,
+    paid: ScorerPurse | None = None,
     replay: bool = False,
 ) -> Task:
     """Make the task of a job.
@@ -237,13 +231,11 @@ def prepare(  # noqa: PLR0913 - each has a name, and most a default
         )
     evaluate = job.evaluate
     test, copies = once_each(splits.test)
-    setting = replace(_setting(job, splits.train), paid=paid, replay=replay)
-    scorers = tuple(
-        build(spec, setting) for spec in evaluate.scorers if not isinstance(spec, MEASURES)
-    )
+    setting = _setting(job, splits.train, paid, replay=replay)
+    scorers = tuple(build(spec, setting) for spec in evaluate.scorers if isinstance(spec, Scorer))
     check_expected(scorers, test)
     check_expected(scorers, splits.validation)
-    check_telling(scorers, test)
+    check_indulgence(scorers, test)
     check_groups(tuple(test), evaluate)
     found = _search((splits.train, splits.validation, *trained), test, evaluate)
     pinned = {copies.get(name, name) for name in (evaluate.gate.pinned if evaluate.gate else ())}
@@ -260,7 +252,7 @@ def prepare(  # noqa: PLR0913 - each has a name, and most a default
         temperature=0.0 if evaluate.temperature == "auto" else evaluate.temperature,
         fixed=tuple(name for name in FIXABLE if getattr(evaluate, name) != "auto"),
         prices=prices or {},
-        measures=tuple(spec for spec in evaluate.scorers if isinstance(spec, MEASURES)),
+        measures=tuple(spec for spec in evaluate.scorers if isinstance(spec, Measure)),
         copies=copies,
     )
 
@@ -270,9 +262,23 @@ def _output_limit(job: Job, rows: Iterable[Example]) -> OutputLimit:
     return OutputLimit(None if limit == "auto" else limit, longest_expected(rows), job.backend)
 
 
-def _setting(job: Job, train: Iterable[Example]) -> Setting:
+def _setting(
+    job: Job, train: Iterable[Example], paid: ScorerPurse | None, *, replay: bool
+) -> Setting:
+    def embedder(spec: Embedding) -> Embedder:
+        from unitune.evaluate.inference.embeddings import EmbeddingsClient  # noqa: PLC0415 - httpx
+
+        return EmbeddingsClient(spec, home() / "cache", paid, replay=replay)
+
     labels = dict.fromkeys(example.answer.strip() for example in train if example.answer)
-    return Setting(folder=job.folder, labels=tuple(labels), cache=home() / "cache")
+    return Setting(folder=job.folder, labels=tuple(labels), embedder=embedder)
+
+
+def measured_answer(record: Record, price: TokenPrice | None) -> Measured:
+    """Return what measures see of a record."""
+    cost = price and usd(price, record.prompt_tokens, record.completion_tokens)
+    dollars = None if cost is None else float(cost)
+    return Measured(record.text, record.completion_tokens, record.seconds, dollars)
 
 
 def dev_rows(validation: Dataset) -> tuple[Example, ...]:

@@ -10,7 +10,8 @@ from typing import NamedTuple
 from unitune.data.example import Example
 from unitune.errors import DataError
 from unitune.findings import Finding, clip, error
-from unitune.job.scorers import QualitySpec, RecordedScore
+from unitune.scorers.interface import Scorer
+from unitune.scorers.recorded import RecordedScore
 
 
 class Base(NamedTuple):
@@ -58,7 +59,7 @@ class Suite:
     name: str
     file: str
     cases: tuple[Example, ...]
-    scorers: tuple[QualitySpec, ...]
+    scorers: tuple[Scorer, ...]
     answers: tuple[Answers, ...] = ()
     findings: tuple[Finding, ...] = ()
     notes: tuple[str, ...] = ()

@@ -21,17 +21,11 @@ from pydantic import Field, JsonValue, ValidationError, field_validator, model_v
 from unitune.errors import JobError
 from unitune.job.contenders import ContenderSpec, FewShot, Instructed, Recorded, Tuned, ZeroShot
 from unitune.job.prices import PriceEntry, rows_of
-from unitune.job.scorers import (
-    MEASURES,
-    RIGHT_OR_WRONG,
-    Exact,
-    JsonSchema,
-    JsonValid,
-    RecordedScore,
-    Regex,
-    ScorerSpec,
-)
 from unitune.job.usage import Usage
+from unitune.scorers import ScorerSpec
+from unitune.scorers.interface import Kind, Scorer
+from unitune.scorers.recorded import RecordedScore
+from unitune.scorers.text import Exact
 from unitune.security.addresses import NotAnAddress, check_no_secret, unrepeated
 from unitune.security.spec import Spec
 from unitune.workspace import yaml_file
@@ -203,7 +197,7 @@ class Evaluate(Spec):
     """How contenders are judged on the test cases."""
 
     scorers: tuple[ScorerSpec, ...] = (Exact(),)
-    """What counts as right, and what else is measured; see `unitune.job.scorers`."""
+    """What counts as right, and what else is measured; see `unitune.scorers`."""
     primary: str | None = None
     """Name of the scorer that decides, never a measure; by default the first."""
     contenders: tuple[ContenderSpec, ...] = (ZeroShot(), Instructed(), FewShot(), Tuned())
@@ -288,12 +282,11 @@ class Evaluate(Spec):
     @property
     def needs_expected(self) -> bool:
         """Whether a case must say what is expected, because some scorer looks at it."""
-        free = (Regex, JsonValid, JsonSchema, RecordedScore, *MEASURES)
-        return not all(isinstance(scorer, free) for scorer in self.scorers)
+        return any(scorer.needs_expected for scorer in self.scorers)
 
     @property
     def _quality(self) -> list[str]:
-        return [scorer.name for scorer in self.scorers if not isinstance(scorer, MEASURES)]
+        return [scorer.name for scorer in self.scorers if isinstance(scorer, Scorer)]
 
     @property
     def primary_scorer(self) -> str:
@@ -304,7 +297,9 @@ class Evaluate(Spec):
     def graded(self) -> bool:
         """Whether a case may score something between right and wrong."""
         (deciding,) = (each for each in self.scorers if each.name == self.primary_scorer)
-        return self.repeats > 1 or not isinstance(deciding, RIGHT_OR_WRONG)
+        return self.repeats > 1 or not (
+            isinstance(deciding, Scorer) and deciding.kind is Kind.BINARY
+        )
 
 
 class Job(Spec):

@@ -21,30 +21,9 @@ from unitune.evaluate.results import (
 from unitune.report.facts import Fact, level
 from unitune.report.typography import counted, decimal, moment, p_value, percent, points
 from unitune.report.worth import retention, spent
+from unitune.scorers import ENTRIES
 
 PROMPTED = ("zero-shot", "instructed", "few-shot")
-
-_METRICS = {
-    "bleu": "overlap with the expected answers in runs of words, over all cases (BLEU)",
-    "choice": "the answer names the expected label and no other",
-    "chrf": "overlap with the expected answers in runs of characters, over all cases (chrF)",
-    "class_f1": "F1 over classes, from all cases together",
-    "contains": "the expected text stands somewhere in the answer",
-    "edit_distance": "similarity by the fewest characters to change",
-    "embedding": "similarity of meaning, by embeddings",
-    "exact": "the answer equals the expected one",
-    "json_equal": "the answer is JSON equal to the expected JSON",
-    "json_fields": "share of the fields of the expected JSON that are right",
-    "json_schema": "the answer is JSON that the schema allows",
-    "json_valid": "the answer is valid JSON",
-    "numeric": "the number in the answer is the expected one, within the tolerance",
-    "regex": "the answer matches the pattern",
-    "rouge": "overlap with the expected answer in words (ROUGE)",
-    "sentence_chrf": "overlap with the expected answer in runs of characters (chrF)",
-    "token_f1": "share of words in common with the expected answer",
-    "tool_calls": "the answer calls the expected tools with the expected arguments",
-}
-"""By a scorer's default name."""
 
 
 def contender(comparison: Comparison, name: str) -> ContenderResult:
@@ -349,7 +328,8 @@ def measured(comparison: Comparison) -> str:
 
 def metric(name: str) -> str:
     """Return what a scorer counts as right; its name when it is not one of ours."""
-    return _METRICS.get(name, f"the scorer {name} says so")
+    entry = ENTRIES.get(name)
+    return entry.words() if entry else f"the scorer {name} says so"
 
 
 def _spoken(comparison: Comparison, side: Literal["candidate", "baseline"]) -> str:

@@ -27,7 +27,7 @@ pytest.importorskip("google.genai", reason="needs the vendors' extras")
 pytest.importorskip("boto3", reason="needs the vendors' extras")
 
 from unitune.backends import registry
-from unitune.evaluate.scorers import embeddings
+from unitune.evaluate.inference import embeddings
 from unitune.testing.loopback import Server, VendorRequest, VendorResponse, serve
 from unitune_providers.vertex import cloud
 

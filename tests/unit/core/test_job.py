@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from unitune.errors import JobError
 from unitune.job.contenders import FewShot, Instructed, Tuned, ZeroShot
 from unitune.job.job import Data, Evaluate, Gate, Job, Lora, Tuning
-from unitune.job.scorers import Contains, Exact, JsonEqual, Regex
+from unitune.scorers.json_text import JsonEqual
+from unitune.scorers.text import Contains, Exact, Regex
 
 SHORTEST = """\
 name: support-triage

@@ -19,10 +19,10 @@ from unitune.errors import BackendError, DataError, IntegrityError, JobError, Un
 from unitune.evaluate import baseline
 from unitune.evaluate.compare import compare
 from unitune.evaluate.results import Answer, Comparison
-from unitune.evaluate.scorers import build
+from unitune.evaluate.scoring import build
 from unitune.job.job import Job
-from unitune.job.scorers import Exact
 from unitune.models import Request
+from unitune.scorers.text import Exact
 
 CONTENDERS = [
     {"type": "zero-shot"},

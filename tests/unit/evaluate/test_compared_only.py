@@ -13,9 +13,10 @@ from unitune.data.example import Example, Message
 from unitune.data.split import load_splits
 from unitune.errors import DataError, JobError
 from unitune.evaluate.compare import compare
-from unitune.evaluate.scorers import Attempt, build
+from unitune.evaluate.scoring import build
 from unitune.job.job import Job
-from unitune.job.scorers import RecordedScore
+from unitune.scorers.interface import Attempt
+from unitune.scorers.recorded import RecordedScore
 
 CASE = Example(messages=(Message(role="user", content="?"),), id="a")
 

@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from unitune.evaluate.compare import compare
-from unitune.evaluate.scorers import mean_of
 from unitune.evaluate.statistics.corpus import own_corpus
 from unitune.evaluate.statistics.paired import own_score
 from unitune.models import Request
+from unitune.scorers.sums import mean_of
 
 CONTENDERS = [
     {"type": "zero-shot"},

@@ -15,9 +15,10 @@ from unitune.errors import JobError, Leak
 from unitune.evaluate.compare import compare
 from unitune.evaluate.grouping import clusters_of
 from unitune.evaluate.results import Comparison
-from unitune.evaluate.scorers import build, check_telling
+from unitune.evaluate.scoring import build, check_indulgence
 from unitune.job.job import Evaluate, Gate, Job
-from unitune.job.scorers import Regex, ToolCalls
+from unitune.scorers.text import Regex
+from unitune.scorers.tools import ToolCalls
 
 PAIR = [
     {"type": "recorded", "name": "old", "answers": "old.jsonl", "role": "baseline"},
@@ -133,7 +134,7 @@ TOOL = {"type": "function", "function": {"name": "add", "parameters": {"type": "
 
 def telling(*cases: Example, spec: Any) -> None:
     rows = tuple(Row(line, case) for line, case in enumerate(cases, start=1))
-    check_telling([build(spec)], Dataset("test.jsonl", rows))
+    check_indulgence([build(spec)], Dataset("test.jsonl", rows))
 
 
 def test_calls_are_not_looked_for_where_none_can_be_made(tmp_path: Path) -> None:

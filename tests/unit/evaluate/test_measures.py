@@ -13,15 +13,18 @@ from pydantic import ValidationError
 
 from unitune.evaluate.compare import compare
 from unitune.evaluate.results import Record
-from unitune.evaluate.scorers import measure
-from unitune.evaluate.scorers.measures import consistency
+from unitune.evaluate.task import measured_answer
 from unitune.job.job import Evaluate, TokenPrice
-from unitune.job.scorers import Consistency, Cost, Latency, Length, MeasureSpec
+from unitune.scorers.measures import Consistency, Cost, Latency, Length, Measure
 
 
 def record(text: str = "two words", **keys: Any) -> Record:
     figures = {"prompt_tokens": 1000, "completion_tokens": 10, "seconds": 0.5}
     return Record(contender="tuned", case="c", request_hash="h", text=text, **{**figures, **keys})
+
+
+def measure(spec: Measure, records: list[Record], price: TokenPrice | None = None) -> float | None:
+    return spec.figure([measured_answer(one, price) for one in records if one.error is None])
 
 
 PRICE = TokenPrice(input=Decimal("0.1"), output=Decimal("0.4"))
@@ -37,12 +40,12 @@ PRICE = TokenPrice(input=Decimal("0.1"), output=Decimal("0.4"))
         (Cost(), 1000 * 0.1e-6 + 10 * 0.4e-6),
     ],
 )
-def test_a_measure_has_its_figure(spec: MeasureSpec, figure: float) -> None:
+def test_a_measure_has_its_figure(spec: Measure, figure: float) -> None:
     assert pytest.approx(figure) == measure(spec, [record()], PRICE)
 
 
 @pytest.mark.parametrize("spec", [Length(unit="tokens"), Latency(), Cost(), Consistency()])
-def test_what_is_not_known_is_none_and_never_zero(spec: MeasureSpec) -> None:
+def test_what_is_not_known_is_none_and_never_zero(spec: Measure) -> None:
     unknown = record(prompt_tokens=None, completion_tokens=None, seconds=None)
     assert measure(spec, [unknown], PRICE) is None
     assert measure(spec, [record(error="down")]) is None
@@ -59,7 +62,8 @@ def test_consistency_is_the_share_of_pairs_that_agree() -> None:
 
 @given(st.lists(st.sampled_from("abc"), min_size=2, max_size=9))
 def test_consistency_is_a_share_and_1_only_where_all_agree(answers: list[str]) -> None:
-    found = consistency(answers)
+    found = measure(Consistency(), [record(answer) for answer in answers])
+    assert found is not None
     pairs = [(i, j) for i in range(len(answers)) for j in range(i)]
     same = Counter(answers[i] == answers[j] for i, j in pairs)
     assert pytest.approx(same[True] / len(pairs)) == found

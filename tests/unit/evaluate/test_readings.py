@@ -16,9 +16,10 @@ from typer.testing import CliRunner
 from unitune.cli.main import app
 from unitune.evaluate.compare import compare
 from unitune.evaluate.results import Comparison
-from unitune.evaluate.scorers import build
-from unitune.job.scorers import Exact, JsonEqual, JsonValid
+from unitune.evaluate.scoring import build
 from unitune.models import Request
+from unitune.scorers.json_text import JsonEqual, JsonValid
+from unitune.scorers.text import Exact
 
 PAIR = ["zero-shot", {"type": "instructed", "role": "candidate", "instructions": "TOLD"}]
 ROWS = [(f"test {at}", "yes") for at in range(200)]

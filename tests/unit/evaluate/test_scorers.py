@@ -10,20 +10,25 @@ from hypothesis import strategies as st
 from scoring import dataset, score
 
 from unitune.errors import DataError, JobError
-from unitune.evaluate.scorers import Setting, build, check_expected
-from unitune.evaluate.scorers.json_text import json_equal, json_fields, json_valid
-from unitune.job.scorers import (
-    Contains,
-    Exact,
-    JsonEqual,
-    JsonFields,
-    JsonSchema,
-    JsonValid,
-    QualitySpec,
-    Regex,
-)
+from unitune.evaluate.scoring import build, check_expected
+from unitune.scorers.interface import Score, Scorer, Setting
+from unitune.scorers.json_text import JsonEqual, JsonFields, JsonSchema, JsonValid
+from unitune.scorers.text import Contains, Exact, Regex
 
-CASES: list[tuple[QualitySpec, str, str, float]] = [
+
+def json_equal(answer: str, expected: str) -> bool:
+    return score(JsonEqual(), answer, expected).value == 1
+
+
+def json_fields(answer: str, expected: str) -> Score:
+    return score(JsonFields(), answer, expected)
+
+
+def json_valid(answer: str) -> bool:
+    return score(JsonValid(), answer, "").value == 1
+
+
+CASES: list[tuple[Scorer, str, str, float]] = [
     (Exact(), "refund", "refund", 1),
     (Exact(), " refund\n", "refund", 1),
     (Exact(), "refund", "\trefund ", 1),
@@ -81,7 +86,7 @@ CASES: list[tuple[QualitySpec, str, str, float]] = [
 
 @pytest.mark.parametrize(("spec", "answer", "expected", "right"), CASES)
 def test_a_scorer_says_right_or_wrong(
-    spec: QualitySpec, answer: str, expected: str, right: float
+    spec: Scorer, answer: str, expected: str, right: float
 ) -> None:
     assert right == score(spec, answer, expected).value
 
@@ -93,7 +98,7 @@ def test_expected_json_that_is_none_is_refused() -> None:
 
 @pytest.mark.parametrize("spec", [JsonEqual(), JsonFields()])
 def test_expected_json_is_checked_before_anybody_is_asked_naming_the_lines(
-    spec: QualitySpec,
+    spec: Scorer,
 ) -> None:
     with pytest.raises(DataError) as caught:
         check_expected((build(Exact()), build(spec)), dataset("{}", "refund", "[", "1"))

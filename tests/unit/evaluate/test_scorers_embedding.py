@@ -13,9 +13,11 @@ from hypothesis import strategies as st
 from scoring import attempt, dataset, score
 
 from unitune.errors import BackendError, DataError, Unreachable, UserError
-from unitune.evaluate.scorers import Scorer, Setting, build, check_expected, embeddings
-from unitune.evaluate.scorers.embeddings import BATCH, TRIES, cosine
-from unitune.job.scorers import Embedding
+from unitune.evaluate.inference import embeddings
+from unitune.evaluate.inference.embeddings import BATCH, TRIES, EmbeddingsClient
+from unitune.evaluate.scoring import build, check_expected
+from unitune.scorers.embedding import Embedding, cosine
+from unitune.scorers.interface import Scorer, Setting
 from unitune.testing.loopback import Fault, Server, VendorRequest, VendorResponse, serve
 
 
@@ -48,7 +50,10 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
 
 def scorer_at(server: Server, cache: Path, **options: Any) -> Scorer:
     options = {"model": "letters", "api_key_variable": "EMBEDDINGS_KEY", **options}
-    return build(Embedding(base_url=f"{server.url}/v1/", **options), Setting(cache=cache))
+    return build(
+        Embedding(base_url=f"{server.url}/v1/", **options),
+        Setting(embedder=lambda spec: EmbeddingsClient(spec, cache)),
+    )
 
 
 def texts(server: Server) -> list[str]:
@@ -182,6 +187,6 @@ def test_a_cosine_is_a_share_and_symmetric(one: Any, other: Any) -> None:
 
 
 def test_two_texts_that_are_the_same_have_1(server: Server, tmp_path: Path) -> None:
-    setting = Setting(cache=tmp_path)
+    setting = Setting(embedder=lambda spec: EmbeddingsClient(spec, tmp_path))
     spec = Embedding(base_url=server.url, model="letters", api_key_variable=None)
     assert pytest.approx(1.0) == score(spec, "abc", "abc", setting).value

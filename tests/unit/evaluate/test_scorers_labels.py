@@ -10,9 +10,9 @@ from scoring import attempt, dataset, score
 from sklearn.metrics import confusion_matrix, f1_score
 
 from unitune.errors import DataError, JobError
-from unitune.evaluate.scorers import Setting, build, check_expected
-from unitune.evaluate.scorers.labels import find_label
-from unitune.job.scorers import Choice, ClassF1, Labelled, Occurrence
+from unitune.evaluate.scoring import build, check_expected
+from unitune.scorers.interface import Setting
+from unitune.scorers.labels import Choice, ClassF1, Labelled, Occurrence, find_label
 
 LETTERS = ("A", "B", "C", "D")
 INTENTS = ("card", "card arrival", "refund", "refund_status")
@@ -137,8 +137,7 @@ def test_any_resample_is_scored_as_if_its_cases_were_the_file(
     sums = scorer.sums(attempts, [0.0] * len(rows))
     alone, _ = _scored(ClassF1(options=LETTERS), [rows[at] for at in picked])
     counts = np.bincount(picked, minlength=len(rows))
-    assert pytest.approx(alone) == sums.statistic(np.array(picked))
-    assert pytest.approx(alone) == sums.statistics(counts[None, :])[0]
+    assert pytest.approx(alone) == sums.formula(counts[None, :] @ sums.rows)[0]
 
 
 def test_the_score_of_a_case_is_that_of_choice() -> None:

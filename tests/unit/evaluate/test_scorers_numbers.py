@@ -11,9 +11,8 @@ from hypothesis import strategies as st
 from scoring import dataset, score
 
 from unitune.errors import DataError
-from unitune.evaluate.scorers import build, check_expected
-from unitune.evaluate.scorers.numbers import find_number
-from unitune.job.scorers import Numeric
+from unitune.evaluate.scoring import build, check_expected
+from unitune.scorers.numbers import Numeric, find_number
 
 
 @pytest.mark.parametrize(

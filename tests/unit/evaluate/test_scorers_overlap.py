@@ -11,16 +11,18 @@ from hypothesis import strategies as st
 from scoring import dataset, score
 
 from unitune.errors import DataError
-from unitune.evaluate.scorers import build, check_expected
-from unitune.evaluate.scorers.overlap import (
+from unitune.evaluate.scoring import build, check_expected
+from unitune.scorers.interface import Scorer
+from unitune.scorers.overlap import (
+    Rouge,
+    SentenceChrf,
+    TokenF1,
     gleu,
     rouge_l,
     rouge_n,
-    sentence_chrf,
     squad_tokens,
 )
-from unitune.evaluate.scorers.text import edit_similarity
-from unitune.job.scorers import Contains, EditDistance, QualitySpec, Rouge, SentenceChrf, TokenF1
+from unitune.scorers.text import Contains, EditDistance
 
 
 @pytest.mark.parametrize(
@@ -137,7 +139,7 @@ def test_sentence_chrf_of_sacrebleus_own_test(answer: str, expected: str, chrf: 
 def test_sentence_chrf_is_that_of_sacrebleu(answer: str, expected: str) -> None:
     oracle: Any = importlib.import_module("sacrebleu")
     found = oracle.sentence_chrf(answer, [expected]).score / 100
-    assert pytest.approx(found) == sentence_chrf(answer, expected)
+    assert pytest.approx(found) == score(SentenceChrf(), answer, expected).value
 
 
 def test_gleu_of_the_papers_definition() -> None:
@@ -146,7 +148,7 @@ def test_gleu_of_the_papers_definition() -> None:
     assert pytest.approx(3 / 10) == gleu("a b", "a b c d")
 
 
-PROMISED: list[tuple[QualitySpec, bool]] = [
+PROMISED: list[tuple[Scorer, bool]] = [
     (TokenF1(), True),
     (Rouge(variant="rouge1"), True),
     (Rouge(variant="rouge2"), True),
@@ -161,7 +163,7 @@ PROMISED: list[tuple[QualitySpec, bool]] = [
 @pytest.mark.parametrize(("spec", "symmetric"), PROMISED)
 @given(one=words | st.text(), other=words | st.text())
 def test_overlap_is_a_share_and_symmetric_where_promised(
-    spec: QualitySpec,
+    spec: Scorer,
     symmetric: bool,  # noqa: FBT001 - a parameter of the test
     one: str,
     other: str,
@@ -174,11 +176,12 @@ def test_overlap_is_a_share_and_symmetric_where_promised(
 
 @pytest.mark.parametrize("spec", [spec for spec, _ in PROMISED])
 @given(text=st.text(alphabet="abcdefgh ", min_size=1).map(lambda text: f"x y {text}"))
-def test_a_text_is_identical_to_itself(spec: QualitySpec, text: str) -> None:
+def test_a_text_is_identical_to_itself(spec: Scorer, text: str) -> None:
     assert pytest.approx(1.0) == score(spec, text, text).value
 
 
 @given(st.text(), st.text())
 def test_case_is_the_only_thing_that_ignore_case_forgives(one: str, other: str) -> None:
-    assert edit_similarity(one, other) <= 1
-    assert 1 == edit_similarity(one.upper(), one.upper().casefold(), ignore_case=True)
+    assert score(EditDistance(), one, other).value <= 1
+    same = score(EditDistance(ignore_case=True), one.upper(), one.upper().casefold())
+    assert 1 == same.value

@@ -13,11 +13,13 @@ from pydantic import TypeAdapter, ValidationError
 from scoring import case, dataset, score
 
 from unitune.errors import DataError, JobError
-from unitune.evaluate.scorers import Attempt, Kind, Score, Setting, build, check_expected
-from unitune.job.grader_formula import calculate, check_formula, parse_formula
-from unitune.job.graders import Grader
-from unitune.job.scorers import OpenAIGrader, PythonFunction
+from unitune.evaluate.scoring import build, check_expected
 from unitune.models import function_call
+from unitune.scorers.functions import PythonFunction
+from unitune.scorers.grader_formula import calculate, check_formula, parse_formula
+from unitune.scorers.grader_objects import Grader
+from unitune.scorers.graders import OpenAIGrader
+from unitune.scorers.interface import Attempt, Score, Setting
 
 CHECKS = """
 import dataclasses
@@ -151,7 +153,6 @@ def test_string_checks_do_what_openais_guide_says(
 ) -> None:
     spec = spec_of({**EQUAL, "operation": operation})
     assert right == score(spec, answer, "", reference_answer="Paris").value
-    assert Kind.BINARY == build(spec).kind
 
 
 def test_a_tool_call_is_graded_as_in_openais_guide() -> None:
@@ -261,8 +262,6 @@ def test_a_threshold_makes_right_or_wrong_of_a_likeness() -> None:
         "evaluation_metric": "rouge_1",
         "pass_threshold": 0.5,
     }
-    scorer = build(spec_of(grader))
-    assert Kind.BINARY == scorer.kind
     assert 1 == score(spec_of(grader), "a b x y", "a b c d").value
     assert 0 == score(spec_of(grader), "a w x y", "a b c d").value
 

@@ -14,9 +14,10 @@ from scoring import case
 from unitune.data.dataset import Dataset, Row
 from unitune.data.example import Example
 from unitune.errors import DataError
-from unitune.evaluate.scorers import Attempt, build, check_expected
-from unitune.job.scorers import ToolCalls
+from unitune.evaluate.scoring import build, check_expected
 from unitune.models import function_call
+from unitune.scorers.interface import Attempt
+from unitune.scorers.tools import ToolCalls
 
 PLAY = function_call("play", {"artist": "Abba", "minutes": 20}, "call_1")
 STOP = function_call("stop", {}, "call_2")

@@ -7,7 +7,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import pytest
 from scoring import case
@@ -16,27 +16,20 @@ from unitune.errors import BackendError, DataError, MissingExtra
 from unitune.evaluate.compare import compare
 from unitune.evaluate.inference.journal import line_of, read_record
 from unitune.evaluate.results import Record
-from unitune.evaluate.scorers import Attempt, Setting, build, extras, scorer_fingerprint
-from unitune.evaluate.scorers.build import MAKERS
+from unitune.evaluate.scoring import attempt_of, build, scorer_fingerprint
 from unitune.job.job import Evaluate, Job
-from unitune.job.scorers import (
-    Bleu,
-    Choice,
-    Chrf,
-    Contains,
-    EditDistance,
-    Exact,
-    JsonSchema,
-    Numeric,
-    OpenAIGrader,
-    PythonFunction,
-    QualitySpec,
-    Rouge,
-    ScorerSpec,
-    SentenceChrf,
-    ToolCalls,
-)
 from unitune.models import Request
+from unitune.scorers import ScorerSpec, interface
+from unitune.scorers.corpus import Bleu, Chrf
+from unitune.scorers.functions import PythonFunction
+from unitune.scorers.graders import OpenAIGrader
+from unitune.scorers.interface import Scorer, Setting
+from unitune.scorers.json_text import JsonSchema
+from unitune.scorers.labels import Choice
+from unitune.scorers.numbers import Numeric
+from unitune.scorers.overlap import Rouge, SentenceChrf
+from unitune.scorers.text import Contains, EditDistance, Exact
+from unitune.scorers.tools import ToolCalls
 from unitune.workspace.install import install_command
 
 CONTENDERS = ["zero-shot", {"type": "instructed", "role": "candidate", "instructions": "TOLD"}]
@@ -47,11 +40,6 @@ def rule(_model: str, request: Request) -> str:
     number = int(request.messages[-1].text.split()[1])
     told = "TOLD" in request.messages[0].text
     return "yes" if told and number % 2 else "I say yes"
-
-
-def test_every_specification_has_its_maker() -> None:
-    types = {spec.model_fields["type"].default for spec in get_args(QualitySpec)}
-    assert types == set(MAKERS)
 
 
 def test_other_scorers_rescore_what_is_recorded_and_ask_nothing(
@@ -150,7 +138,7 @@ def test_cases_that_can_never_be_right_are_refused_before_anybody_is_asked(
 def test_an_embeddings_endpoint_that_is_down_loses_no_answer(
     make_job: Any, backend_of: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from unitune.evaluate.scorers import embeddings  # noqa: PLC0415 - its wait is replaced
+    from unitune.evaluate.inference import embeddings  # noqa: PLC0415 - its wait is replaced
 
     monkeypatch.setattr(embeddings, "wait", lambda _seconds: None)
     backend = backend_of(rule)
@@ -180,9 +168,9 @@ def test_tool_calls_are_recorded_and_scored() -> None:
     line = Record(contender="c", case="1", request_hash="h", tool_calls=(call,))
     read = read_record(line_of(line))
     scorer = build(ToolCalls())
-    assert 1 == scorer.score(Attempt.of(row, read)).value
+    assert 1 == scorer.score(attempt_of(row, read)).value
     failed = replace(read, error="down")
-    assert 0 == scorer.score(Attempt.of(row, failed)).value
+    assert 0 == scorer.score(attempt_of(row, failed)).value
 
 
 @pytest.mark.parametrize(
@@ -263,9 +251,9 @@ def test_a_changed_file_is_seen(tmp_path: Path, spec: Any, one: Any, other: Any)
     ],
 )
 def test_a_missing_package_gives_the_install_command(
-    monkeypatch: pytest.MonkeyPatch, spec: QualitySpec, package: str
+    monkeypatch: pytest.MonkeyPatch, spec: Scorer, package: str
 ) -> None:
-    monkeypatch.setattr(extras, "find_spec", lambda _name: None)
+    monkeypatch.setattr(interface, "find_spec", lambda _name: None)
     with pytest.raises(MissingExtra, match=f"needs the package '{package}'") as caught:
         build(spec)
     assert install_command("metrics") in str(caught.value)
@@ -274,8 +262,9 @@ def test_a_missing_package_gives_the_install_command(
 def test_scorers_of_a_plain_install_need_no_extra() -> None:
     code = (
         "import sys; sys.modules.update(dict.fromkeys(['sacrebleu', 'rapidfuzz', 'jsonschema']))\n"
-        "from unitune.evaluate.scorers import build\nfrom unitune.job.scorers import *\n"
-        "[build(spec) for spec in (Exact(), TokenF1(), JsonFields(), Rouge(variant='rouge2'))]"
+        "from unitune.evaluate.scoring import build\nfrom unitune.scorers import ENTRIES\n"
+        "[build(ENTRIES[name]()) for name in ('exact', 'token_f1', 'json_fields')]\n"
+        "build(ENTRIES['rouge'](variant='rouge2'))"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from scipy.stats import binom, multinomial, norm
 from statsmodels.stats.power import normal_power
 
-from unitune.evaluate.scorers import Kind, Setting, build
+from unitune.evaluate.scoring import build
 from unitune.evaluate.statistics.intervals import difference_interval
 from unitune.evaluate.statistics.paired import Verdict, compare_paired
 from unitune.evaluate.statistics.sample_size import (
@@ -27,6 +27,7 @@ from unitune.evaluate.statistics.sample_size import (
 )
 from unitune.evaluate.statistics.units import Units
 from unitune.job.job import Evaluate
+from unitune.scorers.interface import Kind, Setting
 
 GRID = [
     (discordance, effect)

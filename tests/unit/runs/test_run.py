@@ -21,10 +21,10 @@ from unitune.errors import (
     UserError,
 )
 from unitune.job.job import Budget, Evaluate, Job, Tuning
-from unitune.job.scorers import JsonValid
 from unitune.ledger import Ledger
 from unitune.runs import handle, launching
 from unitune.runs.run import find_run, launch, runs, training_fingerprint
+from unitune.scorers.json_text import JsonValid
 from unitune.testing import FakeBackend
 
 from .conftest import Clock

@@ -22,7 +22,8 @@ from unitune.importers.promptfoo.javascript_regex import NoTranslation, python_p
 from unitune.importers.promptfoo.results import is_results, read_results
 from unitune.importers.promptfoo.templates import NotPlain, render
 from unitune.importers.promptfoo.yaml12 import Yaml12
-from unitune.job.scorers import Contains, Exact, JsonEqual, JsonSchema, JsonValid, Regex
+from unitune.scorers.json_text import JsonEqual, JsonSchema, JsonValid
+from unitune.scorers.text import Contains, Exact, Regex
 
 MADE = Path(__file__).parent / "made"
 CONFIG = MADE / "promptfoo" / "promptfooconfig.yaml"

@@ -11,7 +11,6 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -22,9 +21,11 @@ from scoring import attempt, score
 
 from unitune.errors import DataError, JobError
 from unitune.evaluate import baseline
-from unitune.evaluate.scorers import Score, build
-from unitune.evaluate.scorers.numbers import find_number
-from unitune.job.scorers import Exact, JsonSchema, Numeric, Regex
+from unitune.evaluate.scoring import build
+from unitune.scorers.interface import Score
+from unitune.scorers.json_text import JsonSchema
+from unitune.scorers.numbers import Numeric, find_number
+from unitune.scorers.text import Exact, Regex
 
 UNITUNE = str(Path(sys.executable).with_name("unitune"))
 SLOW = "(a+)+$"
@@ -104,20 +105,26 @@ def test_a_number_beyond_all_measure_is_a_wrong_answer(tmp_path: Path) -> None:
         AssertionError(),
     ],
 )
-def test_what_a_scorer_raises_fails_that_case(error: Exception) -> None:
-    def judge(_: object) -> float:
+def test_what_a_scorer_raises_fails_that_case(
+    error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def judge(_self: object, _attempt: object) -> float:
         raise error
 
-    found = replace(build(Exact()), judge=judge).score(attempt("a", "a"))
+    monkeypatch.setattr(Exact, "judge", judge)
+    found = build(Exact()).score(attempt("a", "a"))
     assert Score(0.0, f"{type(error).__name__}: {error}", failed=True) == found
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -0.5, 1.5, 10**400])
-def test_a_score_that_is_no_share_fails_that_case(value: float) -> None:
-    def judge(_: object) -> float:
+def test_a_score_that_is_no_share_fails_that_case(
+    value: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def judge(_self: object, _attempt: object) -> float:
         return value
 
-    found = replace(build(Exact()), judge=judge).score(attempt("a", "a"))
+    monkeypatch.setattr(Exact, "judge", judge)
+    found = build(Exact()).score(attempt("a", "a"))
     assert (0.0, True) == (found.value, found.failed)
 
 

@@ -26,7 +26,7 @@ from unitune.job.contenders import (
 )
 from unitune.job.job import Job, TokenPrice
 from unitune.job.prices import Kind
-from unitune.job.scorers import Embedding
+from unitune.scorers.embedding import Embedding
 from unitune.workspace.today import today
 
 

@@ -21,8 +21,8 @@ from unitune.data.example import Example
 from unitune.evaluate.inference.recorded import RecordedModel, recorded_fingerprint
 from unitune.job.contenders import ContenderSpec, Model, Recorded, Server, Tuned
 from unitune.job.job import Evaluate
-from unitune.job.scorers import Embedding
 from unitune.models import ChatModel, TunedModel
+from unitune.scorers.embedding import Embedding
 
 
 @dataclass(frozen=True, slots=True)

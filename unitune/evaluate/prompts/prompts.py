@@ -24,7 +24,7 @@ from typing import cast
 
 from unitune.data.example import Example, Message
 from unitune.evaluate.prompts.neighbours import Neighbours
-from unitune.evaluate.scorers import read_json
+from unitune.scorers.json_text import read_json
 
 SYSTEM_ROLES = ("system", "developer")
 

@@ -29,15 +29,9 @@ from unitune.findings import clip
 from unitune.importers.promptfoo.javascript_regex import NoTranslation, python_pattern
 from unitune.importers.promptfoo.templates import NotPlain, render, text_of
 from unitune.importers.promptfoo.yaml12 import yaml_value
-from unitune.job.scorers import (
-    Contains,
-    Exact,
-    JsonEqual,
-    JsonSchema,
-    JsonValid,
-    QualitySpec,
-    Regex,
-)
+from unitune.scorers.interface import Scorer
+from unitune.scorers.json_text import JsonEqual, JsonSchema, JsonValid
+from unitune.scorers.text import Contains, Exact, Regex
 
 Assertion: TypeAlias = Mapping[str, JsonValue]
 DRAFT_7 = "http://json-schema.org/draft-07/schema#"
@@ -57,7 +51,7 @@ class Check:
         expected: The expected answer; None for scorers that look at none.
     """
 
-    scorer: QualitySpec
+    scorer: Scorer
     expected: str | None = None
 
 

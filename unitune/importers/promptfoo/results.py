@@ -19,7 +19,7 @@ from pydantic import BaseModel, Field, JsonValue, TypeAdapter, ValidationError
 
 from unitune.data.example import Example, Message
 from unitune.errors import DataError, MissingExtra
-from unitune.evaluate.scorers import Attempt, build
+from unitune.evaluate.scoring import build
 from unitune.findings import Finding, clip
 from unitune.importers.foreign import json_file, json_lines
 from unitune.importers.promptfoo.config import case_of
@@ -27,7 +27,7 @@ from unitune.importers.promptfoo.prompts import NotText, messages_of
 from unitune.importers.promptfoo.providers import base_of
 from unitune.importers.promptfoo.scorers import LEAVE_OUT, Shared, Test, share
 from unitune.importers.suite import Answers, Suite
-from unitune.job.scorers import QualitySpec
+from unitune.scorers.interface import Attempt, Scorer
 
 WHAT = "a results file of promptfoo"
 PASSED = "promptfoo"
@@ -240,7 +240,7 @@ def _notes(shared: Shared) -> Iterator[str]:
 
 
 def _agreement(
-    cases: Sequence[Example], answers: Sequence[Answers], specs: Sequence[QualitySpec]
+    cases: Sequence[Example], answers: Sequence[Answers], specs: Sequence[Scorer]
 ) -> Iterator[str]:
     """Say how often unitune's scorers, all of them together, say the same as promptfoo."""
     if not specs:

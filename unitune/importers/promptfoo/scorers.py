@@ -16,7 +16,8 @@ from pydantic import JsonValue
 
 from unitune.findings import Finding, clip, error
 from unitune.importers.promptfoo.assertions import Check, NoCounterpart, flat, translate
-from unitune.job.scorers import QualitySpec
+from unitune.scorers.interface import Scorer
+from unitune.scorers.text import Regex
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +64,7 @@ class Shared:
         findings: What does not.
     """
 
-    scorers: tuple[QualitySpec, ...]
+    scorers: tuple[Scorer, ...]
     expected: Mapping[int, str | None]
     findings: tuple[Finding, ...]
 
@@ -118,7 +119,7 @@ def _checks(test: Test) -> Iterator[Check | Finding]:
                 yield check
 
 
-def _most_common(checked: Sequence[Sequence[Check]]) -> tuple[QualitySpec, ...]:
+def _most_common(checked: Sequence[Sequence[Check]]) -> tuple[Scorer, ...]:
     """Return the scorers that most tests have; of equally common sets the largest."""
     known = {_key(check.scorer): check.scorer for checks in checked for check in checks}
     shapes = Counter(frozenset(_key(check.scorer) for check in checks) for checks in checked)
@@ -136,16 +137,16 @@ def _most_common(checked: Sequence[Sequence[Check]]) -> tuple[QualitySpec, ...]:
     return _named([scorer for key, scorer in known.items() if key in best])
 
 
-def _key(scorer: QualitySpec) -> str:
+def _key(scorer: Scorer) -> str:
     return scorer.model_dump_json()
 
 
-def _named(scorers: Sequence[QualitySpec]) -> tuple[QualitySpec, ...]:
+def _named(scorers: Sequence[Scorer]) -> tuple[Scorer, ...]:
     """Return scorers with names that differ."""
-    types = [scorer.type for scorer in scorers]
+    types = [scorer.type_name() for scorer in scorers]
     return tuple(
-        scorer.model_copy(update={"name": f"{scorer.type}_{types[: at + 1].count(scorer.type)}"})
-        if types.count(scorer.type) > 1
+        scorer.model_copy(update={"name": f"{types[at]}_{types[: at + 1].count(types[at])}"})
+        if types.count(types[at]) > 1
         else scorer
         for at, scorer in enumerate(scorers)
     )
@@ -158,11 +159,11 @@ class _Verdict:
     findings: tuple[Finding, ...] = ()
 
 
-def _expected(test: Test, checks: Sequence[Check], scorers: Sequence[QualitySpec]) -> _Verdict:
+def _expected(test: Test, checks: Sequence[Check], scorers: Sequence[Scorer]) -> _Verdict:
     """Return what a test expects under the shared scorers."""
     if not checks:  # told already
         return _Verdict(comes_along=False)
-    wanted = [scorer.model_copy(update={"name": scorer.type}) for scorer in scorers]
+    wanted = [scorer.model_copy(update={"name": scorer.type_name()}) for scorer in scorers]
     if missing := [one for one in wanted if one not in [check.scorer for check in checks]]:
         what = f"most tests are scored by {_list(wanted)}, and it has no {_list(missing)}."
         return _Verdict(False, None, (test.problem("other-scorers", what, LEAVE_OUT),))
@@ -182,9 +183,9 @@ def _expected(test: Test, checks: Sequence[Check], scorers: Sequence[QualitySpec
     return _Verdict(True, next(iter(texts), None), findings)
 
 
-def _list(scorers: Sequence[QualitySpec]) -> str:
+def _list(scorers: Sequence[Scorer]) -> str:
     told = dict.fromkeys(
-        f"regex {clip(scorer.pattern)}" if scorer.type == "regex" else scorer.type
+        f"regex {clip(scorer.pattern)}" if isinstance(scorer, Regex) else scorer.type_name()
         for scorer in scorers
     )
     return " and ".join(told)

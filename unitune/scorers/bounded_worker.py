@@ -1,4 +1,4 @@
-"""The process behind `unitune.evaluate.scorers.bounded`: a script that imports nothing of unitune.
+"""The process behind `unitune.scorers.bounded`: a script that imports nothing of unitune.
 
 Reads a request a line, ``{"check": …, "text": …}``, where the check is a text of JSON that holds a
 `pattern` or a `schema`. Writes a reply a line: ``{"why": null}`` where the text passes,

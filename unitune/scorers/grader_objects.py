@@ -1,7 +1,7 @@
 """OpenAI's grader objects, as its fine-tuning and evaluation interfaces take them.
 
 A team that leaves OpenAI's evaluations, or that tunes with a grader, has these objects already;
-`unitune.evaluate.scorers.graders` scores by them on this machine. Their shapes are those of
+`unitune.scorers.graders` scores by them on this machine. Their shapes are those of
 openai/openai-openapi 2.3.0 (2026-08-21), schemas Grader*; what they mean is in OpenAI's guide
 "Graders", developers.openai.com/api/docs/guides/graders, read 2026-11-25. OpenAI has deprecated
 them, and its own graders answer nobody after 2026-11-30; the objects stay useful.
@@ -24,7 +24,7 @@ from pydantic import (
     model_validator,
 )
 
-from unitune.job.grader_formula import check_formula
+from unitune.scorers.grader_formula import check_formula
 from unitune.security.spec import Spec
 
 SimilarityMetric: TypeAlias = Literal[

@@ -1,4 +1,4 @@
-"""The scorer `embedding`: how near two texts are in the space of an embedding model.
+"""Embeddings of texts from an endpoint, for the scorer `embedding`.
 
 Texts are sent, in batches, to any endpoint that speaks OpenAI's ``POST /embeddings``; what comes
 back is kept on disk, so that rescoring asks for nothing twice, and a replay for nothing at all. The
@@ -15,6 +15,7 @@ import sqlite3
 from collections.abc import Generator, Sequence
 from contextlib import closing, contextmanager
 from itertools import islice
+from pathlib import Path
 from typing import TypeAlias
 
 import httpx
@@ -26,9 +27,8 @@ from unitune.backends.kit.bodies import GZIP_ONLY, BodyError, hooks
 from unitune.backends.rate_limits import asked_pause
 from unitune.backends.retry import pauses, wait, wished, wishes_too_much
 from unitune.errors import BackendError, Mismatch, Unreachable
-from unitune.evaluate.scorers.interface import Attempt, Kind, Scorer, Setting
-from unitune.evaluate.scorers.text import refuse_empty
-from unitune.job.scorers import Embedding
+from unitune.evaluate.inference.budget import ScorerPurse
+from unitune.scorers.embedding import Embedding
 from unitune.security.addresses import redirected
 from unitune.security.json_fields import Fields, Unreadable, read_json
 from unitune.security.redaction import redacted
@@ -48,39 +48,29 @@ AROUND_TEXT = 8
 """Tokens that a model may put around a text: begin and end, and a word or two on what it is for."""
 
 
-def cosine(one: Vector, other: Vector) -> float:
-    """Return the cosine of the angle between two vectors, 0 where it is negative.
-
-    Why: models say the same in other words, and no overlap of words sees that. Near 1 is near in
-    meaning, as the embedding model understands it; what counts as near differs between models, so
-    compare contenders, not figures of two models. It leaves out negation and numbers, which most
-    embedding models hardly notice, and everything beyond the model's longest input. Identical texts
-    have 1 and the order of the two does not matter.
-    """
-    a, b = one.astype(np.float64), other.astype(np.float64)
-    length = float(np.linalg.norm(a) * np.linalg.norm(b))
-    return min(1.0, max(0.0, float(a @ b) / length)) if length else 0.0
-
-
-class Embedder:
+class EmbeddingsClient:
     """An embeddings endpoint with a memory on disk.
 
     Args:
         spec: Endpoint and model.
-        setting: Its cache is the folder of the memory, made when something is to be kept.
+        cache: Folder of the memory, made when something is to be kept.
+        paid: Pays for the requests; None: they are not counted.
+        replay: Whether no request may be sent.
 
     Raises:
         UserError: The key may not be sent there, or is not set.
     """
 
-    def __init__(self, spec: Embedding, setting: Setting) -> None:
+    def __init__(
+        self, spec: Embedding, cache: Path, paid: ScorerPurse | None = None, *, replay: bool = False
+    ) -> None:
         self._spec = spec
-        self._file = setting.cache / "embeddings.sqlite"
+        self._file = cache / "embeddings.sqlite"
         self._known: dict[str, Vector] = {}
-        self._paid = setting.paid
-        self._replay = setting.replay
+        self._paid = paid
+        self._replay = replay
         who = f"the scorer {spec.name!r}"
-        variable = None if setting.replay else spec.api_key_variable
+        variable = None if replay else spec.api_key_variable
         self._api_key = key_for(variable, spec.base_url, who)
 
     def vectors(self, texts: Sequence[str]) -> list[Vector]:
@@ -221,22 +211,6 @@ class Embedder:
     @property
     def _where(self) -> str:
         return f"the embeddings endpoint {self._spec.base_url}, asked for {self._spec.model!r},"
-
-
-def make_embedding(spec: Embedding, setting: Setting) -> Scorer:
-    """Return the scorer of `cosine`; an empty answer has 0, and is never sent."""
-    embedder = Embedder(spec, setting)
-
-    def judge(attempt: Attempt) -> float:
-        if not attempt.text.strip():
-            return 0.0
-        return cosine(*embedder.vectors([attempt.text, attempt.expected]))
-
-    def fetch(attempts: Sequence[Attempt]) -> None:
-        asked = [attempt for attempt in attempts if attempt.text.strip()]
-        embedder.vectors([text for each in asked for text in (each.text, each.expected)])
-
-    return Scorer(spec, Kind.GRADED, judge, refuse_empty, fetch=fetch)
 
 
 def _tokens(answer: httpx.Response) -> int | None:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 from decimal import MAX_EMAX, MIN_EMIN, Context, Decimal, InvalidOperation
-from typing import Literal
+from typing import Annotated, Literal
 
-from unitune.data.example import Example
-from unitune.evaluate.scorers.interface import Attempt, Kind, Scorer, Setting
+from pydantic import Field
+
 from unitune.findings import clip
-from unitune.job.scorers import Numeric
+from unitune.scorers.interface import Attempt, Case, Scorer
 
 _NUMBER = r"""
     (?<![\w.])[-+\u2212]?       # a sign, unless it joins two things, as in 3-5 or T-12
@@ -67,32 +67,36 @@ def is_near(found: Decimal, wanted: Decimal, tolerance: float, relative: float) 
         return False
 
 
-def numeric(answer: str, expected: str, spec: Numeric) -> bool:
-    """Whether the number in the answer is the one in the expected answer, within a tolerance.
+class Numeric(Scorer):
+    """The number in the answer is the expected one, within a tolerance.
 
     Why: for sums, measures and prices, where ``1,000`` and ``1000.0 EUR`` are one answer. The last
     number of a text counts by default, since models reason before they answer. It compares decimal
     digits, so 0.3 is 0.1 + 0.2. It leaves out units, currencies, percent signs, fractions (1/2),
     numbers in words, and other numbers that the text holds.
     """
-    found, wanted = (
-        find_number(text, take=spec.take, decimal=spec.decimal) for text in (answer, expected)
-    )
-    if found is None or wanted is None:
-        return False
-    return is_near(found, wanted, spec.tolerance, spec.relative)
 
+    type: Literal["numeric"] = "numeric"
+    name: str = "numeric"
+    tolerance: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+    """Largest difference that is still right."""
+    relative: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+    """Likewise as a share of the expected number; the larger of the two holds."""
+    take: Literal["first", "last"] = "last"
+    """Which number of the text is the answer."""
+    decimal: Literal["point", "comma"] = "point"
+    """How fractions are written: 1,234.5 or 1.234,5."""
 
-def make_numeric(spec: Numeric, _: Setting) -> Scorer:
-    """Return the scorer of `numeric`."""
+    def judge(self, attempt: Attempt) -> bool:
+        given, wanted = self._number(attempt.text), self._number(attempt.expected)
+        if given is None or wanted is None:
+            return False
+        return is_near(given, wanted, self.tolerance, self.relative)
 
-    def judge(attempt: Attempt) -> bool:
-        return numeric(attempt.text, attempt.expected, spec)
-
-    def refusal(case: Example) -> str | None:
-        expected = case.answer or ""
-        if find_number(expected, take=spec.take, decimal=spec.decimal) is None:
-            return f"the expected answer {clip(expected)} holds no number"
+    def refusal(self, case: Case) -> str | None:
+        if self._number(case.answer or "") is None:
+            return f"the expected answer {clip(case.answer or '')} holds no number"
         return None
 
-    return Scorer(spec, Kind.BINARY, judge, refusal)
+    def _number(self, text: str) -> Decimal | None:
+        return find_number(text, take=self.take, decimal=self.decimal)

@@ -19,16 +19,26 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeAlias, cast
+from typing import Any, Literal, Self, TypeAlias, cast
 
-from pydantic import JsonValue, TypeAdapter, ValidationError
+from pydantic import JsonValue, PrivateAttr, TypeAdapter, ValidationError, model_validator
 
-from unitune.data.example import Example
 from unitune.errors import JobError
-from unitune.evaluate.scorers.extras import needs
-from unitune.evaluate.scorers.functions import read_score
-from unitune.evaluate.scorers.interface import (
+from unitune.scorers.functions import read_score
+from unitune.scorers.grader_formula import calculate, parse_formula
+from unitune.scorers.grader_objects import (
+    PLACEHOLDER,
+    VARIABLE,
+    Grader,
+    Multi,
+    PythonCode,
+    StringCheck,
+    TextSimilarity,
+    code_in,
+)
+from unitune.scorers.interface import (
     Attempt,
+    Case,
     Kind,
     Score,
     Scorer,
@@ -37,18 +47,7 @@ from unitune.evaluate.scorers.interface import (
     guarded,
     share,
 )
-from unitune.evaluate.scorers.overlap import gleu, rouge_l, rouge_n
-from unitune.job.grader_formula import calculate, parse_formula
-from unitune.job.graders import (
-    PLACEHOLDER,
-    VARIABLE,
-    Grader,
-    Multi,
-    PythonCode,
-    StringCheck,
-    TextSimilarity,
-)
-from unitune.job.scorers import OpenAIGrader
+from unitune.scorers.overlap import gleu, rouge_l, rouge_n
 from unitune.workspace.filesystem import content_of
 
 Context: TypeAlias = dict[str, JsonValue]
@@ -103,55 +102,82 @@ def look_up(variable: str, context: Context) -> JsonValue:
     return cast("JsonValue", value)
 
 
-def make_grader(spec: OpenAIGrader, setting: Setting) -> Scorer:
-    """Return a scorer that grades as an OpenAI grader object says.
+class OpenAIGrader(Scorer):
+    """A grader object of OpenAI, as it is.
 
     Why: the objects say what a team counts as right already. They leave out what their own types
     do: `string_check` is as strict as `exact` or as lenient as `contains`.
-
-    Raises:
-        JobError: The grader cannot be read, or would run code that nobody asked to be run.
-        MissingExtra: It needs a package that is not installed.
     """
-    grader = load_grader(spec, setting.folder)
-    grade = _maker(grader, spec)
 
-    def judge(attempt: Attempt) -> Score:
+    kind = Kind.GRADED
+    type: Literal["grader"] = "grader"
+    name: str = "grader"
+    grader: Grader | str
+    """The object, or the path of a JSON file that holds it."""
+    run_code: bool = False
+    """Whether a grader of type python may run its source in this process, with your rights."""
+    _loaded: Grader | None = PrivateAttr(None)
+    _grade: Grade | None = PrivateAttr(None)
+
+    @model_validator(mode="after")
+    def _code_is_allowed(self) -> Self:
+        if not isinstance(self.grader, str):
+            self._check_code(self.grader)
+        return self
+
+    def _check_code(self, grader: Grader) -> None:
+        if not self.run_code and code_in(grader):
+            raise ValueError(
+                "a grader of type python runs its source in this process, with your rights. "
+                "Read it, and say `run_code: true` beside `grader`"
+            )
+
+    def prepare(self, setting: Setting) -> None:
+        """Read the grader.
+
+        Raises:
+            JobError: It cannot be read, or would run code without `run_code`.
+            MissingExtra: It needs a package that is not installed.
+        """
+        self._loaded = self._load(setting.folder)
+        self._grade = _maker(self._loaded, self)
+
+    def material(self, setting: Setting) -> JsonValue:
+        if not isinstance(self.grader, str):
+            return None
+        return self._load(setting.folder).model_dump(mode="json")
+
+    def judge(self, attempt: Attempt) -> Score:
+        assert self._grade is not None, "`build` reads the grader"
         try:
-            return Score(share(grade(context_of(attempt)), "the grader gave"))
+            return Score(share(self._grade(context_of(attempt)), "the grader gave"))
         except Absent as error:
             return Score(0.0, str(error))
 
-    def refusal(case: Example) -> str | None:
-        for variable in _item_variables(grader):
+    def refusal(self, case: Case) -> str | None:
+        assert self._loaded is not None, "`build` reads the grader"
+        for variable in _item_variables(self._loaded):
             try:
                 look_up(variable, {"item": _item(case)})
             except Absent:
                 return f"the row has no {variable.removeprefix('item.')!r}, which the grader reads"
         return None
 
-    binary = isinstance(grader, StringCheck) or getattr(grader, "pass_threshold", None) is not None
-    return Scorer(spec, Kind.BINARY if binary else Kind.GRADED, judge, refusal)
-
-
-def load_grader(spec: OpenAIGrader, folder: Path) -> Grader:
-    """Return a scorer's grader, read from its file where it names one.
-
-    Raises:
-        JobError: It cannot be read, is no grader, or would run code that nobody asked to be run.
-    """
-    if not isinstance(spec.grader, str):
-        return spec.grader
-    path = folder / spec.grader
-    try:
-        grader: Grader = TypeAdapter[Grader](Grader).validate_json(content_of(path))
-        spec.check_code(grader)
-    except ValidationError as error:
-        said = error.errors()[0]["msg"].removeprefix("Value error, ")
-        raise JobError(f"{path}: this is no grader that can be used here: {said}") from error
-    except (OSError, ValueError) as error:
-        raise JobError(f"{path}: the scorer {spec.name!r} cannot be made of it: {error}") from error
-    return grader
+    def _load(self, folder: Path) -> Grader:
+        if not isinstance(self.grader, str):
+            return self.grader
+        path = folder / self.grader
+        try:
+            grader: Grader = TypeAdapter[Grader](Grader).validate_json(content_of(path))
+            self._check_code(grader)
+        except ValidationError as error:
+            why = error.errors()[0]["msg"].removeprefix("Value error, ")
+            raise JobError(f"{path}: this is no grader that can be used here: {why}") from error
+        except (OSError, ValueError) as error:
+            raise JobError(
+                f"{path}: the scorer {self.name!r} cannot be made of it: {error}"
+            ) from error
+        return grader
 
 
 def _maker(grader: Grader, spec: OpenAIGrader) -> Grade:
@@ -218,11 +244,11 @@ def _likeness(metric: str, spec: OpenAIGrader) -> Callable[[str, str], float]:
     if metric == "gleu":
         return gleu
     if metric == "bleu":
-        needs("sacrebleu", spec)
+        spec.require("sacrebleu")
         return _sentence_bleu
     if metric.startswith("rouge_") and metric != "rouge_l":
         return partial(rouge_n, n=int(metric.removeprefix("rouge_")))
-    needs("rapidfuzz", spec)
+    spec.require("rapidfuzz")
     return rouge_l if metric == "rouge_l" else _fuzzy_match
 
 
@@ -269,7 +295,7 @@ def _item_variables(grader: Grader) -> list[str]:
     return [variable for variable in found if variable.startswith("item")]
 
 
-def _item(case: Example) -> dict[str, JsonValue]:
+def _item(case: Case) -> dict[str, JsonValue]:
     return {"expected": case.answer, **case.content}
 
 

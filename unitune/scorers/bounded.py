@@ -24,7 +24,7 @@ from typing import IO, Any
 
 from pydantic import JsonValue
 
-from unitune.evaluate.scorers.interface import Unscorable
+from unitune.scorers.interface import Unscorable
 
 SECONDS = 1.0
 """Of processor time for one text. Plain patterns take microseconds on the longest answers."""

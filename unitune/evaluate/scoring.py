@@ -1,0 +1,106 @@
+"""Making a job's scorers ready, and refusing what no answer could change, before any request.
+
+`build` binds a scorer to its job. `check_expected` refuses cases that a scorer could never find
+right, `check_indulgence` scorers that could never find an answer wrong.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TypeVar
+
+from pydantic import JsonValue
+
+from unitune import findings
+from unitune.data.dataset import Dataset
+from unitune.data.example import Example, digest
+from unitune.errors import DataError, JobError
+from unitune.evaluate.results import Record
+from unitune.scorers.interface import Attempt, Scorer, Setting
+
+FINGERPRINT_DIGITS = 16
+"""Hex digits: 64 bits, far beyond chance for the few scorers of a baseline."""
+
+UNSCORED = {"name", "api_key_variable", "run_code"}
+"""Options that change no score."""
+
+S = TypeVar("S", bound=Scorer)
+
+
+def build(scorer: S, setting: Setting | None = None) -> S:
+    """Return a scorer that is ready to score.
+
+    Args:
+        scorer: Which, with its options.
+        setting: What it may need of the job.
+
+    Raises:
+        JobError: What the options name cannot be used: a file, a schema, a function, labels.
+        MissingExtra: A package is not installed; the message has the install command.
+        UserError: An environment variable is not set.
+    """
+    setting = setting or Setting()
+    return scorer.ready(setting, scorer_fingerprint(scorer, setting))
+
+
+def scorer_fingerprint(scorer: Scorer, setting: Setting | None = None) -> str:
+    """Return a hash that changes when a scorer may score differently.
+
+    It covers the type with our version of it, every option that is not its default, the labels that
+    train gives, and the content of a schema, grader or Python file that the options name. It leaves
+    out what a Python file imports, and versions of the packages beneath, which known answers in our
+    tests hold in place.
+
+    Raises:
+        JobError: A file that the options name cannot be read.
+    """
+    options: JsonValue = scorer.model_dump(mode="json", exclude=UNSCORED, exclude_defaults=True)
+    material = scorer.material(setting or Setting())
+    parts = [scorer.type_name(), scorer.version, options, material]
+    return digest(parts)[:FINGERPRINT_DIGITS]
+
+
+def attempt_of(case: Example, record: Record) -> Attempt:
+    """Return what was recorded as an attempt; an error is an empty one."""
+    if record.error:
+        return Attempt(case, "")
+    return Attempt(case, record.text, record.tool_calls or (), record.given or {})
+
+
+def check_expected(scorers: Sequence[Scorer], cases: Dataset) -> None:
+    """Refuse cases to which no answer could be right.
+
+    Raises:
+        DataError: There are such cases; its findings name their lines.
+    """
+    broken = [
+        findings.error(
+            "unusable-expected",
+            f"{why}, so the scorer {scorer.name} could never find an answer right.",
+            "Mend the row, or use another scorer in evaluate.scorers.",
+        ).at(file=cases.name, line=row.line)
+        for scorer in scorers
+        for row in cases.rows
+        if (why := scorer.refusal(row.example))
+    ]
+    if broken:
+        count = "1 case" if len(broken) == 1 else f"{len(broken)} cases"
+        raise DataError(
+            f"{cases.name}: {count} could never be found right. First: {broken[0]}", tuple(broken)
+        )
+
+
+def check_indulgence(scorers: Sequence[Scorer], cases: Dataset) -> None:
+    """Refuse scorers that would find every answer right, whatever the case.
+
+    Raises:
+        JobError: There is such a scorer.
+    """
+    for scorer in scorers:
+        why = next((scorer.indulgence(row.example) for row in cases.rows), None)
+        if why and all(scorer.indulgence(row.example) for row in cases.rows):
+            raise JobError(
+                f"evaluate.scorers: {scorer.name} could never find an answer to {cases.name} "
+                f"wrong: {why}. Every contender would have 100 %. Use another scorer, or rows "
+                "that it can tell apart."
+            )

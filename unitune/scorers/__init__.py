@@ -1,0 +1,49 @@
+"""What counts as a right answer: every scorer behind one interface, one class each.
+
+    module       scorers                                    what is compared
+    text         exact, contains, regex, edit_distance      texts as they stand
+    labels       choice, class_f1                           the label that a text names
+    numbers      numeric                                    the number that a text holds
+    json_text    json_valid, json_equal, json_fields,       strict JSON
+                 json_schema
+    tools        tool_calls                                 names and arguments of calls
+    overlap      token_f1, rouge, sentence_chrf             words and characters in common
+    embedding    embedding                                  nearness in an embedding model
+    corpus       bleu, chrf                                 n-grams, over all cases
+    functions    python                                     a function of the user's
+    recorded     recorded_score                             what another tool gave
+    graders      grader                                     OpenAI's grader objects
+    measures     length, latency, cost, consistency         no quality; decide nothing
+
+Each class says why it is there and what it leaves out. `interface` shows how to write one: every
+module of this folder is read when the package is imported. A case without an answer is no business
+of a scorer: it scores 0 and is counted as an error.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from pkgutil import iter_modules
+from typing import TYPE_CHECKING, Annotated, Union
+
+from pydantic import BeforeValidator, Field
+
+from unitune.scorers.interface import Entry, Scorer, leaves
+from unitune.security.spec import from_name
+
+for _module in iter_modules(__path__):
+    if _module.name != "formulas":  # brings numpy, and is imported where it is called
+        import_module(f"{__name__}.{_module.name}")
+
+ENTRIES: dict[str, type[Entry]] = {entry.type_name(): entry for entry in leaves(Entry)}
+"""By type, everything that a job's `scorers` may name."""
+
+if TYPE_CHECKING:
+    ScorerSpec = Entry
+else:
+    _BY_TYPE = Annotated[Union[tuple(ENTRIES.values())], Field(discriminator="type")]  # noqa: UP007
+    ScorerSpec = Annotated[
+        _BY_TYPE, BeforeValidator(from_name, json_schema_input_type=str | _BY_TYPE)
+    ]
+
+__all__ = ["ENTRIES", "Entry", "Scorer", "ScorerSpec"]

@@ -1,0 +1,114 @@
+"""Formulas over the sums of cases: means, F1 over classes, BLEU, chrF."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats: TypeAlias = NDArray[np.float64]
+
+
+ORDERS = 4
+"""BLEU's longest n-gram. Source: Papineni et al. 2002, P02-1040."""
+BETA = 2
+"""chrF weighs recall twice. Source: Popović 2016, W16-2341."""
+
+
+def ratio(over: Floats, under: Floats) -> Floats:
+    """Return a quotient that is 0 where the divisor is 0."""
+    return np.divide(over, under, out=np.zeros(np.broadcast(over, under).shape), where=under != 0)
+
+
+def mean_rows(scores: Sequence[float]) -> Floats:  # (n, 2)
+    """Return what `mean` adds up: each score, and a count of one."""
+    values = np.asarray(scores, dtype=np.float64)
+    return np.stack([values, np.ones_like(values)], axis=1)
+
+
+def mean(sums: Floats) -> Floats:  # (…, 2) -> (…)
+    """Return the mean."""
+    return ratio(sums[..., 0], sums[..., 1])
+
+
+def class_counts(pairs: Sequence[tuple[int, int | None]], classes: int) -> Floats:  # (n, 3 k)
+    """Return for each case and class its hits, its expected cases and its answered ones.
+
+    Args:
+        pairs: Of each case the expected class, and the answered one where there is one.
+        classes: How many there are.
+    """
+    rows = np.zeros((len(pairs), 3, classes))
+    for row, (expected, answered) in zip(rows, pairs, strict=True):
+        row[1, expected] = 1
+        if answered is not None:
+            row[2, answered] = 1
+            row[0, answered] = expected == answered
+    return rows.reshape(len(pairs), -1)
+
+
+def macro_f1(sums: Floats) -> Floats:
+    """Return the mean of F1 over the classes that were expected or answered.
+
+    Args:
+        sums: For every class its hits, its expected cases and its answered ones, (…, 3 k).
+    """
+    hits, expected, answered = np.split(sums, 3, axis=-1)
+    there = (expected + answered > 0).sum(axis=-1)
+    return ratio(ratio(2 * hits, expected + answered).sum(axis=-1), there)
+
+
+def micro_f1(sums: Floats) -> Floats:
+    """Return F1 of all classes' hits together; without an answer that names no label, accuracy.
+
+    Args:
+        sums: As `macro_f1` has it, (…, 3 k).
+    """
+    hits, expected, answered = (part.sum(axis=-1) for part in np.split(sums, 3, axis=-1))
+    return ratio(2 * hits, expected + answered)
+
+
+def bleu_of(sums: Floats) -> Floats:
+    """Return corpus BLEU, smoothed as sacrebleu's `exp`.
+
+    Args:
+        sums: Length of the answers, length of the references, matching n-grams and n-grams of the
+            answers for n from 1 to 4, (…, 10).
+
+    Source:
+        Papineni et al. 2002, P02-1040; smoothing: NIST's mteval-v13a, method 3 of Chen and Cherry
+        2014, W14-3346, as sacrebleu 2 has it.
+    """
+    length, reference = sums[..., 0], sums[..., 1]
+    correct, total = sums[..., 2 : 2 + ORDERS], sums[..., 2 + ORDERS :]
+    missing = (correct == 0) & (total > 0)
+    halved = 0.5 ** np.cumsum(missing, axis=-1)
+    precision = ratio(np.where(missing, halved, correct), total)
+    with np.errstate(divide="ignore"):  # an order without n-grams makes the whole score 0
+        mean = np.exp(np.log(precision).mean(axis=-1))
+        brevity = np.exp(np.minimum(0.0, 1 - np.where(length > 0, reference, 0) / _one_or(length)))
+    matched = (correct > 0).any(axis=-1) & (length > 0)
+    return np.where(matched, mean * brevity, 0.0)
+
+
+def chrf_of(sums: Floats) -> Floats:
+    """Return corpus chrF: F2 of precision and recall, each the mean over n-gram orders.
+
+    Args:
+        sums: For every order the answers' n-grams, the references' and those in common, (…, 3 k).
+
+    Source:
+        Popović 2015, W15-3049; orders that either side lacks are left out, as sacrebleu 2 does.
+    """
+    given, wanted, common = sums[..., 0::3], sums[..., 1::3], sums[..., 2::3]
+    there = (given > 0) & (wanted > 0)
+    orders = there.sum(axis=-1)
+    precision = ratio((ratio(common, given) * there).sum(axis=-1), orders)
+    recall = ratio((ratio(common, wanted) * there).sum(axis=-1), orders)
+    return ratio((1 + BETA**2) * precision * recall, BETA**2 * precision + recall)
+
+
+def _one_or(value: Floats) -> Floats:
+    return np.where(value > 0, value, 1)

@@ -1,0 +1,172 @@
+"""The scorer `python`: a function of the user's, from a file or an installed module.
+
+    def polite(answer: str, case: unitune.Example) -> float | bool | dict
+
+It is given the answer's text and the case, whose `answer` is what was expected and whose own keys
+are in `model_extra`. It returns True or False, a number from 0 to 1, or a dictionary with such a
+`score` and, where wished, a `reason`. What it raises, or returns otherwise, is recorded as the
+failure of that one case. It runs in this process, and it should give the same score for the same
+answer whenever it is asked, or rescoring means nothing.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import importlib.util
+import sys
+from collections.abc import Callable, Mapping
+from importlib.machinery import ModuleSpec
+from pathlib import Path
+from types import ModuleType
+from typing import Annotated, Literal, SupportsFloat, TypeAlias, cast
+
+from pydantic import Field, JsonValue, PrivateAttr
+
+from unitune.errors import JobError
+from unitune.scorers.interface import (
+    Attempt,
+    Case,
+    Kind,
+    Score,
+    Scorer,
+    Setting,
+    Unscorable,
+    guarded,
+    share,
+)
+
+Function: TypeAlias = Callable[[str, Case], object]
+
+
+def read_score(returned: object) -> Score:
+    """Return what a user's function returned as a score.
+
+    Raises:
+        Unscorable: It is none.
+    """
+    reason = ""
+    if isinstance(returned, Mapping):
+        content = cast("Mapping[str, object]", returned)
+        if "score" not in content:
+            raise Unscorable(f"it returned {dict(content)!r}, which has no `score`"[:300])
+        returned, reason = content["score"], str(content.get("reason") or "")
+    try:
+        value = float(cast("SupportsFloat", returned))
+    except (TypeError, ValueError) as error:
+        raise Unscorable(f"it returned {returned!r}, which is no number"[:300]) from error
+    return Score(share(value, "it returned"), reason)
+
+
+class PythonFunction(Scorer):
+    """A function of yours scores: ``def f(answer, case)``."""
+
+    kind = Kind.GRADED
+    type: Literal["python"] = "python"
+    name: str = "python"
+    function: Annotated[str, Field(pattern=r"^[^:]+:[A-Za-z_]\w*$")]
+    """``checks.py:polite``, a file from the job's folder, or ``package.module:polite``."""
+    _function: Function | None = PrivateAttr(None)
+
+    def prepare(self, setting: Setting) -> None:
+        """Import the function.
+
+        Raises:
+            JobError: The module cannot be found or imported, or has no such function.
+        """
+        module, _, name = self.function.rpartition(":")
+        spec = module_spec(module, setting.folder)
+        if spec is None:
+            raise self._no_module(setting.folder)
+        try:
+            loaded = _from_file(spec) if module.endswith(".py") else importlib.import_module(module)
+        except (Exception, SystemExit) as error:
+            raise self._no_import(error) from error
+        function = getattr(loaded, name, None)
+        if not callable(function):
+            raise self._no_function()
+        self._function = cast("Function", function)
+
+    def material(self, setting: Setting) -> JsonValue:
+        spec = module_spec(self.function.rpartition(":")[0], setting.folder)
+        source = Path(spec.origin) if spec and spec.origin else None
+        return source.read_text(encoding="utf-8") if source and source.is_file() else None
+
+    def judge(self, attempt: Attempt) -> Score:
+        function = self._function
+        assert function is not None, "`build` imports it"
+        return read_score(guarded(lambda: function(attempt.text, attempt.case)))
+
+    def check(self, folder: Path) -> None:
+        """Refuse a function that is not there, by its file alone: none of its code runs.
+
+        A module of a package is not looked for, because finding it would run the package.
+
+        Raises:
+            JobError: The file is missing or no Python, or has nothing of that name.
+        """
+        module, _, name = self.function.rpartition(":")
+        if not module.endswith(".py"):
+            if module_spec(module.partition(".")[0], folder) is None:
+                raise self._no_module(folder)
+            return
+        if not (folder / module).is_file():
+            raise self._no_module(folder)
+        try:
+            tree = ast.parse((folder / module).read_bytes())
+        except (SyntaxError, ValueError) as error:
+            raise self._no_import(error) from error
+        if name not in _names(tree) and "*" not in _names(tree):
+            raise self._no_function()
+
+    def _no_import(self, error: BaseException) -> JobError:
+        module = self.function.rpartition(":")[0]
+        return JobError(
+            f"the scorer {self.name!r} cannot import {module}: {type(error).__name__}: {error}"
+        )
+
+    def _no_module(self, folder: Path) -> JobError:
+        return JobError(
+            f"the scorer {self.name!r} names {self.function.rpartition(':')[0]!r}, which is "
+            f"neither a Python file in {folder} nor an installed module."
+        )
+
+    def _no_function(self) -> JobError:
+        module, _, name = self.function.rpartition(":")
+        return JobError(f"the scorer {self.name!r}: {module} has no function {name!r}.")
+
+
+def _names(tree: ast.Module) -> set[str]:
+    """Return all names that a module may have; ``*`` where it imports what is not known here."""
+    names: set[str] = set()
+    for node in ast.walk(tree):
+        match node:
+            case ast.FunctionDef() | ast.AsyncFunctionDef() | ast.ClassDef():
+                names.add(node.name)
+            case ast.Import() | ast.ImportFrom():
+                names.update(alias.asname or alias.name for alias in node.names)
+            case ast.Name(ctx=ast.Store()):
+                names.add(node.id)
+            case _:
+                pass
+    return names
+
+
+def module_spec(module: str, folder: Path) -> ModuleSpec | None:
+    """Return where a file or an installed module is loaded from; None where there is none."""
+    if module.endswith(".py"):
+        path = folder / module
+        name = f"unitune_scorer_{path.stem}"
+        return importlib.util.spec_from_file_location(name, path) if path.is_file() else None
+    try:
+        return importlib.util.find_spec(module)
+    except (ModuleNotFoundError, ValueError):
+        return None
+
+
+def _from_file(spec: ModuleSpec) -> ModuleType:
+    assert spec.loader is not None, "a file has a loader"
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look their module up there
+    spec.loader.exec_module(module)
+    return module

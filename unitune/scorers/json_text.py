@@ -1,0 +1,267 @@
+"""Scorers that read JSON: valid, equal, field by field, and against a JSON Schema.
+
+All of them read strict JSON (RFC 8259) by `read_json`: no NaN, no key twice in one object, nothing
+around the value. A code fence around it makes an answer wrong, as it would break the program that
+reads it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from decimal import Decimal, InvalidOperation
+from pathlib import Path
+from typing import Literal, NamedTuple, Never, TypeAlias
+
+from pydantic import JsonValue, PrivateAttr
+
+from unitune.errors import DataError, JobError
+from unitune.findings import clip
+from unitune.scorers.bounded import CheckFailed, broken_by
+from unitune.scorers.interface import Attempt, Case, Kind, Score, Scorer, Setting
+from unitune.workspace.filesystem import content_of
+
+
+class Number(NamedTuple):
+    """A JSON number by its value: 1, 1.0 and 10e-1 are equal, and none of them equals true."""
+
+    value: Decimal
+
+
+Json: TypeAlias = "bool | Number | str | list[Json] | dict[str, Json] | None"
+
+_SPACE = " \t\n\r"
+_BEGINNINGS = '{["-0123456789tfn'
+"""RFC 8259: white space, and with what a value may begin."""
+
+MOST_WRONG_NAMED = 5
+"""Wrong fields that a score's reason names; more make no better reading."""
+
+
+def read_json(text: str) -> Json:
+    """Read one strict JSON value.
+
+    Args:
+        text: The whole of it; JSON's own whitespace may stand around.
+
+    Returns:
+        The value, with numbers as `Number`.
+
+    Raises:
+        ValueError: It is not JSON, or a key stands twice in one object.
+    """
+    try:
+        return json.loads(
+            text,
+            parse_constant=_refuse_constant,
+            parse_float=_number,
+            parse_int=_number,
+            object_pairs_hook=_object,
+        )
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+
+
+class JsonText(Scorer):
+    """A scorer of answers that must be JSON."""
+
+    def wrong_already(self, attempt: Attempt) -> bool:
+        """Whether no text that begins so is JSON: another beginning, or more behind a value."""
+        begun = attempt.text.lstrip(_SPACE)
+        if begun and begun[0] not in _BEGINNINGS:
+            return True
+        if not begun or begun[0] not in '{["':
+            return False
+        try:
+            _, end = json.JSONDecoder().raw_decode(begun)
+        except (ValueError, RecursionError):
+            return False
+        return begun[end:].strip(_SPACE) != ""
+
+
+class JsonValid(JsonText):
+    """The answer is one JSON value.
+
+    Why: what a program reads must parse before it can be right. Strict (RFC 8259): no NaN, no key
+    twice in one object, no text or code fence around. It leaves out whether the content is right.
+    """
+
+    needs_expected = False
+    type: Literal["json_valid"] = "json_valid"
+    name: str = "json_valid"
+
+    def judge(self, attempt: Attempt) -> bool:
+        try:
+            read_json(attempt.text)
+        except ValueError:
+            return False
+        return True
+
+
+class AgainstJson(JsonText):
+    """A scorer whose expected answer is JSON."""
+
+    def refusal(self, case: Case) -> str | None:
+        try:
+            expected_json(case.answer or "")
+        except DataError as error:
+            return str(error)
+        return None
+
+
+class JsonEqual(AgainstJson):
+    """The answer is JSON equal to the expected JSON, whatever its spacing and key order.
+
+    Why: spacing and the order of keys carry no meaning. Numbers are compared by value, texts
+    exactly, lists in order. It leaves out partial credit: one wrong field makes a wrong answer.
+    """
+
+    type: Literal["json_equal"] = "json_equal"
+    name: str = "json_equal"
+
+    def judge(self, attempt: Attempt) -> bool:
+        wanted = expected_json(attempt.expected)
+        try:
+            return read_json(attempt.text) == wanted
+        except ValueError:
+            return False
+
+
+class JsonFields(AgainstJson):
+    """Share of the fields of the expected JSON that are right.
+
+    Why: a record with one wrong field of ten is nearly right, and `json_equal` cannot say so. A
+    field is a value that is no object and no list, by its whole path; what either side has alone
+    counts as wrong, so that inventing fields costs as much as leaving them out. The order of the
+    two sides does not matter. It leaves out that some fields matter more than others, that a list
+    with one item too many at its front is shifted and so wrong throughout, and nearness: a number
+    or a text is right or wrong.
+    """
+
+    kind = Kind.GRADED
+    type: Literal["json_fields"] = "json_fields"
+    name: str = "json_fields"
+
+    def judge(self, attempt: Attempt) -> Score:
+        wanted = dict(_fields(expected_json(attempt.expected)))
+        try:
+            given = dict(_fields(read_json(attempt.text)))
+        except ValueError as error:
+            return Score(0.0, f"not JSON: {error}")
+        paths = wanted.keys() | given.keys()
+        right = wanted.keys() & given.keys()
+        wrong = sorted(path for path in paths if path not in right or wanted[path] != given[path])
+        more = ", …" if len(wrong) > MOST_WRONG_NAMED else ""
+        reason = f"wrong: {', '.join(wrong[:MOST_WRONG_NAMED])}{more}" if wrong else ""
+        return Score(1 - len(wrong) / len(paths), reason)
+
+
+class JsonSchema(JsonText):
+    """The answer is JSON that a JSON Schema allows.
+
+    Why: a program that reads the answer relies on its keys and types. It leaves out the expected
+    answer: content that is wrong and well formed is right. `format` is not asserted, as the
+    standard has it by default, and a `$ref` to another document is refused, never fetched.
+
+    Source:
+        JSON Schema 2020-12, or the draft that the schema's `$schema` names; by jsonschema.
+    """
+
+    needs_expected = False
+    packages = ("jsonschema",)
+    type: Literal["json_schema"] = "json_schema"
+    name: str = "json_schema"
+    definition: dict[str, JsonValue] | str
+    """The schema itself, or the path of a JSON file that holds it."""
+    _schema: JsonValue = PrivateAttr(None)
+
+    def prepare(self, setting: Setting) -> None:
+        self._schema = self._load(setting.folder)
+        _check_schema(self._schema)
+
+    def material(self, setting: Setting) -> JsonValue:
+        return [self._load(setting.folder)] if isinstance(self.definition, str) else None
+
+    def judge(self, attempt: Attempt) -> Score:
+        try:
+            read_json(attempt.text)
+        except ValueError as error:
+            return Score(0.0, f"not JSON: {error}")
+        # A $ref or a pattern may turn out to be of no use only where an answer reaches it.
+        why = broken_by({"schema": self._schema}, attempt.text)
+        return Score(1.0) if why is None else Score(0.0, clip(why, 200))
+
+    def _load(self, folder: Path) -> JsonValue:
+        if not isinstance(self.definition, str):
+            return self.definition
+        path = folder / self.definition
+        try:
+            return json.loads(content_of(path))
+        except (OSError, ValueError, RecursionError) as error:
+            raise JobError(
+                f"{path}: the scorer {self.name!r} finds no JSON Schema there: {error}"
+            ) from error
+
+
+def _check_schema(schema: JsonValue) -> None:
+    """Refuse what is no JSON Schema, or refers to another document.
+
+    Raises:
+        JobError: It is not, or does.
+    """
+    try:
+        broken_by({"schema": schema}, "{}")
+    except CheckFailed as error:
+        if error.kind == "Unresolvable":
+            raise JobError(
+                f"the scorer json_schema would have to fetch {error.message}; put it into the "
+                "schema's $defs"
+            ) from error
+        what = error.message if error.kind == "SchemaError" else str(error)
+        raise JobError(f"the scorer json_schema is given no JSON Schema: {what}") from error
+    except RecursionError as error:
+        raise JobError("the schema of the scorer json_schema is nested too deeply") from error
+
+
+def _fields(value: Json, path: str = "") -> Iterator[tuple[str, Json]]:
+    """Yield every value that holds no other, by its path; an empty object or list is one."""
+    if isinstance(value, dict) and value:
+        for key, inner in value.items():
+            name = key if key.isidentifier() else json.dumps(key)
+            yield from _fields(inner, f"{path}.{name}" if path else name)
+    elif isinstance(value, list) and value:
+        for index, inner in enumerate(value):
+            yield from _fields(inner, f"{path}[{index}]")
+    else:
+        yield path or "the whole", value
+
+
+def expected_json(text: str) -> Json:
+    """Read the expected answer of a case.
+
+    Raises:
+        DataError: It is not JSON.
+    """
+    try:
+        return read_json(text)
+    except ValueError as error:
+        raise DataError(f"the expected answer {clip(text)} is not JSON: {error}") from error
+
+
+def _refuse_constant(name: str) -> Never:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _number(text: str) -> Number:
+    try:
+        return Number(Decimal(text))
+    except InvalidOperation:
+        raise ValueError(f"the number {text[:40]} is out of range") from None
+
+
+def _object(pairs: list[tuple[str, Json]]) -> dict[str, Json]:
+    value = dict(pairs)
+    if len(value) < len(pairs):
+        keys = [key for key, _ in pairs]
+        raise ValueError(f"a key stands twice: {next(key for key in keys if keys.count(key) > 1)}")
+    return value

@@ -1,0 +1,200 @@
+"""Scorers that look for the label which an answer names: choice, class_f1."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
+from typing import Literal, TypeAlias
+
+from pydantic import JsonValue, PrivateAttr, field_validator
+
+from unitune.errors import JobError
+from unitune.findings import clip
+from unitune.scorers.interface import Attempt, Case, Confusion, Kind, Scorer, Setting
+from unitune.scorers.sums import Sums
+from unitune.scorers.text import plain
+
+Occurrence: TypeAlias = Literal["only", "first", "last"]
+"""Which of several labels in a text is the answer; only: several different ones are none."""
+
+NO_LABEL = ""
+"""Stands in a confusion matrix for an answer that names no label, or several."""
+
+MOST_LABELS = 1000
+"""More distinct answers of train are texts and no labels; the largest label sets of public intent
+and topic data have some 150 (CLINC150)."""
+
+
+def find_label(
+    text: str, labels: Sequence[str], *, ignore_case: bool = True, take: Occurrence = "only"
+) -> str | None:
+    """Return the label that a text names, or None.
+
+    A text that is a label, outer whitespace aside, names it. Else labels are looked for as whole
+    words, the longest first, so that ``card`` is not found in ``card arrival`` where both are
+    labels. Of several different ones `take` says which counts.
+
+    Args:
+        text: An answer.
+        labels: What may be named.
+        ignore_case: Find them without regard to case.
+        take: only: several different labels are none. first, last: that one.
+    """
+    known = {plain(label, ignore_case=ignore_case): label for label in reversed(labels)}
+    given = plain(text, ignore_case=ignore_case)
+    if given in known:
+        return known[given]
+    found = [known[match] for match in _pattern(tuple(known)).findall(given)]
+    if not found or (take == "only" and len(set(found)) > 1):
+        return None
+    return found[-1] if take == "last" else found[0]
+
+
+class Labelled(Scorer):
+    """A scorer that looks for one of some labels."""
+
+    options: tuple[str, ...] | None = None
+    """The labels, such as [A, B, C, D]; by default the distinct answers of train."""
+    ignore_case: bool = True
+    """Find labels without regard to case."""
+    take: Occurrence = "only"
+    """Which label counts where the answer names several; only: none does."""
+    _labels: tuple[str, ...] = PrivateAttr(())
+
+    @field_validator("options")
+    @classmethod
+    def _two_or_more(cls, options: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        if options is not None and (len(options) < 2 or not all(map(str.strip, options))):
+            raise ValueError("options are two labels or more, none of them empty")
+        return options
+
+    def prepare(self, setting: Setting) -> None:
+        """Take the labels: the scorer's own, or the distinct answers of train.
+
+        Raises:
+            JobError: Two labels are one without case, or the answers of train are no labels.
+        """
+        labels = self.options or setting.labels
+        if not 2 <= len(labels) <= MOST_LABELS:
+            raise JobError(
+                f"train has {len(labels)} distinct answers, and a scorer that looks for labels "
+                f"needs from 2 to {MOST_LABELS:,}. Name the labels: options: [A, B, …]"
+            )
+        seen = [plain(label, ignore_case=self.ignore_case) for label in labels]
+        if twice := next((label for label in seen if seen.count(label) > 1), None):
+            raise JobError(
+                f"the label {twice!r} stands twice among the options, case aside. Leave one out, "
+                "or set ignore_case: false."
+            )
+        self._labels = labels
+
+    def material(self, setting: Setting) -> JsonValue:
+        return list(setting.labels) if self.options is None else None
+
+    def judge(self, attempt: Attempt) -> bool:
+        expected, answered = self._pair(attempt)
+        return expected is not None and answered == expected
+
+    def refusal(self, case: Case) -> str | None:
+        if find_label(case.answer or "", self._labels, ignore_case=self.ignore_case) is not None:
+            return None
+        source = "options" if self.options else "answers of train; name the labels as options"
+        count = len(self._labels)
+        return f"the expected answer {clip(case.answer)} names none of the {count} {source}"
+
+    def _pair(self, attempt: Attempt) -> tuple[str | None, str | None]:
+        """Return the expected label and the answered one."""
+        expected = find_label(attempt.expected, self._labels, ignore_case=self.ignore_case)
+        answered = find_label(
+            attempt.text, self._labels, ignore_case=self.ignore_case, take=self.take
+        )
+        return expected, answered
+
+
+class Choice(Labelled):
+    """The answer names the expected one of some labels, and no other.
+
+    Why: to credit ``The answer is (B).`` for ``B`` as `contains` does, without also crediting an
+    answer that names every label. It leaves out negation (``not refund`` names refund), synonyms,
+    and that a letter may be a word: where ``A`` is a label, ``a refund, so B`` names two labels;
+    `take: last` or a prompt that asks for the label alone helps.
+    """
+
+    type: Literal["choice"] = "choice"
+    name: str = "choice"
+
+
+class ClassF1(Labelled):
+    """F1 over classes, from all cases together, with the confusion matrix.
+
+    Why: where classes are of unequal size, accuracy forgives a model that never answers the rare
+    ones; macro F1 does not. Labels are found as `choice` finds them, and an answer that names none
+    misses its class without being held against another. It leaves out which mistakes are worse than
+    others; the confusion matrix shows them. A resample in which a class does not occur is scored on
+    the others, so intervals of small classes are uncertain. The score of a single case is that of
+    `choice`.
+
+    Source:
+        Van Rijsbergen 1979, Information Retrieval, chapter 7; macro as the mean of the classes' F1,
+        not as F1 of the mean precision and recall (Opitz and Burst 2019, arXiv 1911.03347).
+    """
+
+    kind = Kind.CORPUS
+    type: Literal["class_f1"] = "class_f1"
+    name: str = "class_f1"
+    average: Literal["macro", "micro"] = "macro"
+    """macro: every class counts the same. micro: every case does."""
+
+    def sums(self, attempts: Sequence[Attempt], scores: Sequence[float]) -> Sums:
+        from unitune.scorers.formulas import class_counts, macro_f1, micro_f1  # noqa: PLC0415 - numpy
+
+        index = {label: at for at, label in enumerate(self._labels)}
+        pairs = [
+            (index[expected], None if answered is None else index[answered])
+            for expected, answered in map(self._known_pair, attempts)
+        ]
+        formula = macro_f1 if self.average == "macro" else micro_f1
+        return Sums(class_counts(pairs, len(index)), formula)
+
+    def confusion(self, attempts: Sequence[Attempt]) -> Confusion:
+        counts: dict[str, Counter[str]] = {label: Counter() for label in self._labels}
+        for expected, answered in map(self._known_pair, attempts):
+            counts[expected][answered or NO_LABEL] += 1
+        order = (*self._labels, NO_LABEL)
+        return Confusion(
+            labels=self._labels,
+            counts={
+                expected: {label: row[label] for label in order if row[label]}
+                for expected, row in counts.items()
+                if row
+            },
+        )
+
+    def _known_pair(self, attempt: Attempt) -> tuple[str, str | None]:
+        expected, answered = self._pair(attempt)
+        assert expected is not None, "cases that name no label are refused before any request"
+        return expected, answered
+
+
+@lru_cache(maxsize=64)
+def _pattern(labels: Iterable[str]) -> re.Pattern[str]:
+    longest_first = sorted(labels, key=len, reverse=True)
+    return re.compile("|".join(_whole(label) for label in longest_first))
+
+
+def _whole(label: str) -> str:
+    """Return a pattern that finds a label as a whole word, where its script has words."""
+    before = r"(?<!\w)" if _joins(label[0]) else ""
+    after = r"(?!\w)" if _joins(label[-1]) else ""
+    return f"{before}{re.escape(label)}{after}"
+
+
+def _joins(character: str) -> bool:
+    """Whether more letters beside a character would make it another word.
+
+    Not so in scripts without case, such as Chinese or Thai, which mostly write no spaces.
+    """
+    return unicodedata.category(character) != "Lo"
