@@ -147,7 +147,7 @@ def test_requests_come_back_by_their_ids_with_those_that_failed(
     assert "error" == replies["k-1-2"].finish_reason
     assert "within the 24 hours" in (replies["k-1-2"].error or "")
     assert "without --batch" in (replies["k-1-2"].error or "")
-    assert 1 == len(server.asked(*CREATE))
+    assert 1 == len(server.received(*CREATE))
 
 
 @pytest.mark.parametrize("model", [OLD, NEW])
@@ -159,7 +159,7 @@ def test_a_batch_says_what_chat_says_and_asks_as_chat_asks(
     follow(backend, batch_id)
     batched = backend.fetch_batch(batch_id)
 
-    (created,) = server.asked(*CREATE)
+    (created,) = server.received(*CREATE)
     sent = {one["custom_id"]: one["params"] for one in created.json["requests"]}
     for name, request in requests.items():
         reply = chatted(request, model)
@@ -274,7 +274,7 @@ def test_a_create_call_of_open_outcome_is_sent_once_and_its_batch_found(
     silent = fault in (Fault.SILENCE, Fault.CUT, Fault.SHORT)
     assert silent is isinstance(raised.value, Unreachable)
     assert silent is (raised.value.status is None)
-    assert 1 == len(server.asked(*CREATE))
+    assert 1 == len(server.received(*CREATE))
     assert (fault in TOOK_EFFECT) is (1 == len(backend.find_batch("k-1", since)))
 
 
@@ -286,7 +286,7 @@ def test_a_refused_create_call_keeps_its_status_and_is_sent_once(
     with pytest.raises(BackendError) as raised:
         submit(backend)
     assert status == raised.value.status
-    assert 1 == len(server.asked(*CREATE))
+    assert 1 == len(server.received(*CREATE))
     assert [] == backend.find_batch("k-1", time.time())
 
 
@@ -307,7 +307,7 @@ def test_a_fault_before_the_create_call_does_not_leave_open_whether_there_is_a_b
         submit(backend)
     assert not raised.value.is_ambiguous
     assert (fault is Fault.EXPIRED_KEY) is ("No batch was handed in" not in str(raised.value))
-    assert [] == server.asked(*CREATE)
+    assert [] == server.received(*CREATE)
 
 
 def test_a_model_that_is_not_there_is_told_before_anything_is_handed_in(
@@ -315,7 +315,7 @@ def test_a_model_that_is_not_there_is_told_before_anything_is_handed_in(
 ) -> None:
     with pytest.raises(BackendError, match="Check the model's name"):
         backend.submit_batch("k-1", "gpt-6", ASKED)
-    assert [] == server.asked(*CREATE)
+    assert [] == server.received(*CREATE)
 
 
 @pytest.mark.parametrize(
@@ -368,7 +368,7 @@ def test_what_is_measured_is_no_less_than_what_is_sent(
     backend: AnthropicBackend, server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     backend.submit_batch("k-1", OLD, ASKED)
-    (created,) = server.asked(*CREATE)
+    (created,) = server.received(*CREATE)
     monkeypatch.setattr(batches, "BYTES_MOST", len(created.body) - 20)
     with pytest.raises(Unsupported):
         backend.submit_batch("k-1", OLD, ASKED)
@@ -626,7 +626,7 @@ def test_what_is_sent_and_answered_fits_the_sdks_own_types(
     follow(backend, batch_id)
     backend.fetch_batch(batch_id)
 
-    (created, _) = server.asked(*CREATE)
+    (created, _) = server.received(*CREATE)
     for one in created.json["requests"]:
         assert {"custom_id", "params"} == one.keys()
         assert set() == one["params"].keys() - set(MessageCreateParamsNonStreaming.__annotations__)

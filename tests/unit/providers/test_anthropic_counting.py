@@ -48,7 +48,7 @@ class TestAnthropicCountsTokens(CountingContract):
 def test_system_prompt_turns_and_tools_are_sent_in_the_sdks_own_types(server: Server) -> None:
     AnthropicBackend().count_tokens(MODEL, LONG.model_copy(update={"tools": (WEATHER,)}))
 
-    (asked,) = server.asked(*COUNT)
+    (asked,) = server.received(*COUNT)
     TypeAdapter(MessageCountTokensParams).validate_python(asked.json)
     assert {"model", "system", "messages", "tools"} == set(asked.json)
     assert "Say one word." == asked.json["system"]
@@ -56,7 +56,7 @@ def test_system_prompt_turns_and_tools_are_sent_in_the_sdks_own_types(server: Se
 
 def test_answer_has_the_sdks_own_type(server: Server) -> None:
     AnthropicBackend().count_tokens(MODEL, SHORT)
-    (asked,) = server.asked(*COUNT)
+    (asked,) = server.received(*COUNT)
 
     told = TypeAdapter(MessageTokensCount).validate_json(server.vendor.answer(asked).body)
     assert not told.model_extra

@@ -70,7 +70,7 @@ def test_deployment_comes_up_is_asked_by_its_name_and_goes(arm: Server) -> None:
     assert {
         "sku": {"name": "Standard", "capacity": 7},
         "properties": {"model": {"format": "OpenAI", "name": "gpt-4.1.ft-1", "version": "1"}},
-    } == arm.asked("PUT", PLACE)[0].json
+    } == arm.received("PUT", PLACE)[0].json
     assert ("starting", "Creating") == _state(backend, ref)
     arm.vendor.state = "Succeeded"
     seen = backend.deployment_status(ref, MODEL)
@@ -90,7 +90,7 @@ def test_second_deploy_of_a_name_leaves_the_first_as_it_is(arm: Server) -> None:
     assert backend.deploy(MODEL, "unitune-1", {"capacity": 7}) == backend.deploy(
         MODEL, "unitune-1", {}
     )
-    assert 1 == len(arm.asked("PUT", PLACE))
+    assert 1 == len(arm.received("PUT", PLACE))
 
 
 @pytest.mark.parametrize(
@@ -104,7 +104,7 @@ def test_second_deploy_of_a_name_leaves_the_first_as_it_is(arm: Server) -> None:
 )
 def test_open_models_have_their_makers_format(arm: Server, base: str, maker: str, sku: str) -> None:
     openai_azure.deploy(MODEL.model_copy(update={"base": base}), "unitune-1", {})
-    body = arm.asked("PUT", PLACE)[0].json
+    body = arm.received("PUT", PLACE)[0].json
     assert (maker, sku) == (body["properties"]["model"]["format"], body["sku"]["name"])
 
 

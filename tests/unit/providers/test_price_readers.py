@@ -142,7 +142,7 @@ def test_machines_by_the_minute_become_prices_of_an_hour(hub: Server) -> None:
     told = registry.price_reader("huggingface").read_prices(registry.offer("huggingface"), DAY)
     hours = {row.tier: f"{row.usd:f}" for row in told.rows}
     assert {"cpu-basic": "0.01", "a10g-small": "1.00"} == hours
-    assert 1 == len(hub.asked("GET", "/api/jobs/hardware"))
+    assert 1 == len(hub.received("GET", "/api/jobs/hardware"))
     assert {False} == {one.changed for one in changes(PriceBook(), "huggingface", told)}
 
 

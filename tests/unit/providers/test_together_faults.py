@@ -86,7 +86,7 @@ def test_create_call_is_sent_once_whatever_happens(
 ) -> None:
     server.inject_fault(fault, *CREATE)
     check(fault, lambda: backend.submit(launch))
-    assert 1 == len(server.asked(*CREATE))
+    assert 1 == len(server.received(*CREATE))
     assert (fault in OPEN) == bool(backend.find(launch.key, launch.folder))
 
 
@@ -135,7 +135,7 @@ def test_a_failure_before_the_create_call_leaves_nothing_open(
         backend.submit(launch)
     assert not isinstance(caught.value, Unreachable)
     assert (caught.value.status or 0) < 500
-    assert [] == server.asked(*CREATE)
+    assert [] == server.received(*CREATE)
 
 
 @pytest.mark.parametrize("fault", sorted(OF_VENDORS))

@@ -112,7 +112,7 @@ def test_create_without_answer_is_unreachable_sent_once_and_found(
     server.inject_fault(fault, *CREATE)
     with pytest.raises(Unreachable):
         submit()
-    assert 1 == len(server.asked(*CREATE))
+    assert 1 == len(server.received(*CREATE))
     assert 1 == len(backend.find("r-1", Path()))
 
 
@@ -132,7 +132,7 @@ def test_create_answered_with_an_error_keeps_its_status_and_is_sent_once(
     with pytest.raises(BackendError) as raised:
         submit()
     assert status == raised.value.status
-    assert 1 == len(server.asked(*CREATE))
+    assert 1 == len(server.received(*CREATE))
     created = 1 if fault is Fault.ERROR_AFTER else 0
     assert created == len(backend.find("r-1", Path()))
 
@@ -153,7 +153,7 @@ def test_create_call_says_what_the_job_says(server: Server, submit: Submit) -> N
         "vertex": {"learning_rate_multiplier": 0.5, "export_last_checkpoint_only": True}
     }
     submit(tuning=Tuning(epochs=2, lora=Lora(rank=8)), options=options)
-    body = server.asked(*CREATE)[0].json
+    body = server.received(*CREATE)[0].json
     assert "gemini-3.5-flash" == body["baseModel"]
     assert {"unitune": "r-1"} == body["labels"]
     spec = body["supervisedTuningSpec"]
@@ -167,13 +167,13 @@ def test_create_call_says_what_the_job_says(server: Server, submit: Submit) -> N
 
 def test_auto_is_left_to_the_vendor(server: Server, submit: Submit) -> None:
     submit()
-    (asked,) = server.asked(*CREATE)
+    (asked,) = server.received(*CREATE)
     assert {"trainingDatasetUri"} == asked.json["supervisedTuningSpec"].keys()
 
 
 def test_preference_tuning_has_a_spec_of_its_own(server: Server, submit: Submit) -> None:
     submit(method="dpo", options={"vertex": {"beta": 0.2}})
-    body = server.asked(*CREATE)[0].json
+    body = server.received(*CREATE)[0].json
     assert "supervisedTuningSpec" not in body
     assert {"beta": 0.2} == body["preferenceOptimizationSpec"]["hyperParameters"]
 
@@ -184,7 +184,7 @@ def test_tuned_model_is_tuned_on_into_a_model_of_its_own(
     version, _ = vendor.models.add("projects/my-project/locations/us-central1", None, 1)
     options = {"vertex": {"pre_tuned_model_checkpoint_id": "2"}}
     done = follow(backend, submit(model=version, options=options))
-    body = server.asked(*CREATE)[0].json
+    body = server.received(*CREATE)[0].json
     expected = {"tuned_model_name": version, "checkpoint_id": "2"}
     assert expected == body["preTunedModel"]
     assert "baseModel" not in body
@@ -208,7 +208,7 @@ def test_setting_that_is_not_allowed_creates_nothing(
 ) -> None:
     with pytest.raises(JobError, match=words):
         submit(**changes)
-    assert [] == server.asked(*CREATE)
+    assert [] == server.received(*CREATE)
 
 
 def test_method_of_other_vendors_is_unsupported(submit: Submit) -> None:
@@ -372,7 +372,7 @@ def test_file_that_is_there_is_not_sent_again(
     server: Server, backend: VertexBackend, training: Path
 ) -> None:
     assert upload(backend, training) == upload(VertexBackend(), training)
-    assert 1 == len(server.asked(*WRITE))
+    assert 1 == len(server.received(*WRITE))
 
 
 @pytest.mark.parametrize(
@@ -394,7 +394,7 @@ def test_upload_that_is_cut_off_finds_its_file_when_repeated(
     with pytest.raises(Unreachable):
         upload(backend, training)
     assert upload(backend, training).ref.startswith("gs://")
-    assert 1 == len(server.asked(*WRITE))
+    assert 1 == len(server.received(*WRITE))
 
 
 def test_upload_that_never_gets_an_answer_is_unreachable(

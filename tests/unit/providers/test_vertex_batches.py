@@ -160,7 +160,7 @@ def test_requests_come_back_by_their_ids_with_those_that_failed(
         "Gemini could not answer: Bad Request: Please ensure that the last turn of contents is not "
         "of role model." == replies["k-1-1"].error
     )
-    assert 1 == len(server.asked(*CREATE))
+    assert 1 == len(server.received(*CREATE))
 
 
 @pytest.mark.parametrize("kind", ["base", "tuned"])
@@ -173,7 +173,7 @@ def test_a_batch_says_what_chat_says_and_asks_as_chat_asks(
     follow(backend, batch_id)
     batched = backend.fetch_batch(batch_id)
 
-    (uri,) = server.asked(*CREATE)[0].json["inputConfig"]["gcsSource"]["uris"]
+    (uri,) = server.received(*CREATE)[0].json["inputConfig"]["gcsSource"]["uris"]
     rows = [
         json.loads(line)["request"] for line in vendor.storage.objects[uri].content.splitlines()
     ]
@@ -330,7 +330,7 @@ def test_a_create_call_of_open_outcome_is_sent_once_and_its_job_found(
         submit(backend)
     silent = fault in (Fault.SILENCE, Fault.CUT, Fault.SHORT)
     assert silent is isinstance(raised.value, Unreachable)
-    assert 1 == len(server.asked(*CREATE))
+    assert 1 == len(server.received(*CREATE))
     assert (fault in TOOK_EFFECT) is (1 == len(backend.find_batch("k-1", time.time())))
 
 
@@ -342,7 +342,7 @@ def test_a_refused_create_call_keeps_its_status_and_is_sent_once(
     with pytest.raises(BackendError) as raised:
         submit(backend)
     assert status == raised.value.status
-    assert 1 == len(server.asked(*CREATE))
+    assert 1 == len(server.received(*CREATE))
     assert [] == backend.find_batch("k-1", time.time())
 
 
@@ -364,17 +364,17 @@ def test_rows_of_an_attempt_before_are_taken(
     with pytest.raises(Unreachable):
         submit(backend)
     (written,) = vendor.storage.objects.values()
-    assert [] == server.asked(*CREATE)
+    assert [] == server.received(*CREATE)
     submit(backend)
     assert [written] == list(vendor.storage.objects.values())
-    assert 1 == len(server.asked(*CREATE))
+    assert 1 == len(server.received(*CREATE))
 
 
 def test_rows_that_cannot_be_written_create_nothing(backend: VertexBackend, server: Server) -> None:
     server.inject_fault(Fault.EXPIRED_KEY, *ROWS)
     with pytest.raises(BackendError, match="write gs://"):
         submit(backend)
-    assert [] == server.asked(*CREATE)
+    assert [] == server.received(*CREATE)
 
 
 @pytest.mark.parametrize(
@@ -435,9 +435,9 @@ def test_a_tuned_model_is_asked_by_the_version_behind_its_endpoint(
     backend: VertexBackend, server: Server, vendor: VertexVendor, tuned: TunedModel
 ) -> None:
     backend.submit_batch("k-1", tuned, ASKED)
-    assert vendor.models.endpoints[tuned.name] == server.asked(*CREATE)[0].json["model"]
+    assert vendor.models.endpoints[tuned.name] == server.received(*CREATE)[0].json["model"]
     backend.submit_batch("k-2", tuned.name, ASKED)
-    assert vendor.models.endpoints[tuned.name] == server.asked(*CREATE)[1].json["model"]
+    assert vendor.models.endpoints[tuned.name] == server.received(*CREATE)[1].json["model"]
 
 
 def test_of_several_checkpoints_only_the_default_can_be_asked(
@@ -446,9 +446,9 @@ def test_of_several_checkpoints_only_the_default_can_be_asked(
     version, (first, last) = vendor.models.add(PLACE, None, 2)
     with pytest.raises(Unsupported, match=r"answers with checkpoint 1 of .* checkpoint 2"):
         backend.submit_batch("k-1", TunedModel(backend="vertex", name=first, base=BASE), ASKED)
-    assert [] == server.asked(*CREATE)
+    assert [] == server.received(*CREATE)
     backend.submit_batch("k-1", TunedModel(backend="vertex", name=last, base=BASE), ASKED)
-    assert version == server.asked(*CREATE)[0].json["model"]
+    assert version == server.received(*CREATE)[0].json["model"]
 
 
 def test_an_endpoint_that_does_not_name_its_checkpoint_is_not_taken_for_the_default(
@@ -518,7 +518,7 @@ def test_a_filter_that_is_honoured_spares_the_whole_list(
 ) -> None:
     submit(backend)
     backend.find_batch("k-1", time.time())
-    (asked,) = server.asked(*LIST)
+    (asked,) = server.received(*LIST)
     assert 'display_name="k-1"' == asked.first("filter")
 
 
@@ -699,7 +699,7 @@ def test_what_is_sent_and_answered_fits_the_sdks_own_types(
         assert set() == job["outputConfig"].keys() - named
         types.BatchJob.model_validate(sdk._BatchJob_from_vertex(job))
     types.ListBatchJobsResponse.model_validate(sdk._ListBatchJobsResponse_from_vertex(lists[0]))
-    assert {"k-1", "k-2"} == {asked.json["displayName"] for asked in server.asked(*CREATE)}
+    assert {"k-1", "k-2"} == {asked.json["displayName"] for asked in server.received(*CREATE)}
     rows = [one.content for uri, one in vendor.storage.objects.items() if "/prediction" not in uri]
     for line in b"".join(rows).splitlines():
         request = json.loads(line)["request"]

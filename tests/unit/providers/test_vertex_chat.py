@@ -87,7 +87,7 @@ def test_question_is_written_as_the_training_rows_are(tuned: ChatModel, server: 
     assert ask(tuned, *turns).error is None
     trained = (*turns[:2], Message(role="assistant", content="black"), QUESTION)
     row = SFT.encode(Example(messages=(*trained, Message(role="assistant", content="white"))))
-    (asked,) = server.asked(*GENERATE)
+    (asked,) = server.received(*GENERATE)
     assert types.Content.model_validate(row["systemInstruction"]) == types.Content.model_validate(
         asked.json["systemInstruction"]
     )
@@ -99,7 +99,7 @@ def test_question_is_written_as_the_training_rows_are(tuned: ChatModel, server: 
 
 def test_sampling_is_as_asked(tuned: ChatModel, server: Server) -> None:
     ask(tuned, temperature=0.5, seed=7, stop=("\n",), max_tokens=9)
-    sent = server.asked(*GENERATE)[0].json["generationConfig"]
+    sent = server.received(*GENERATE)[0].json["generationConfig"]
     settings = types.GenerationConfig.model_validate(sent)
     assert (0.5, 7, ["\n"], 9) == (
         settings.temperature,
@@ -115,7 +115,7 @@ def test_tools_are_declared(tuned: ChatModel, server: Server) -> None:
         "parameters": {"type": "object", "properties": {"word": {"type": "string"}}},
     }
     assert ask(tuned, tools=({"type": "function", "function": function},)).error is None
-    (tool,) = server.asked(*GENERATE)[0].json["tools"]
+    (tool,) = server.received(*GENERATE)[0].json["tools"]
     assert "look_up" == tool["functionDeclarations"][0]["name"]
 
 
@@ -125,7 +125,7 @@ def test_passing_fault_is_said_to_pass_and_not_met_by_another_request(
 ) -> None:
     server.inject_fault(fault, *GENERATE)
     assert ask(tuned).passes
-    assert 1 == len(server.asked(*GENERATE))
+    assert 1 == len(server.received(*GENERATE))
 
 
 @pytest.mark.parametrize("fault", sorted(OF_VENDORS))
@@ -170,7 +170,7 @@ def test_missing_model_is_a_reply_with_an_error(server: Server) -> None:
     chat = VertexBackend().chat("no-such-model")
     assert "404" in (ask(chat).error or "")
     chat.close()
-    assert 1 == len(server.asked(*GENERATE))
+    assert 1 == len(server.received(*GENERATE))
 
 
 def test_untuned_models_can_be_asked_in_another_location(

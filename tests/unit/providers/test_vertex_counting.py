@@ -47,7 +47,7 @@ def server(vendor: VertexVendor, monkeypatch: pytest.MonkeyPatch) -> Generator[S
 def test_system_prompt_turns_and_tools_are_counted(server: Server) -> None:
     count = VertexBackend().count_tokens(MODEL, LONG.model_copy(update={"tools": (WEATHER,)}))
 
-    (asked,) = server.asked(*COUNT)
+    (asked,) = server.received(*COUNT)
     assert f"/v1beta1/{PLACE}/publishers/google/models/{MODEL}:countTokens" == asked.path
     assert {"contents", "systemInstruction", "tools"} == set(asked.json)
     assert count > 0
@@ -58,7 +58,7 @@ def test_tuned_model_counts_at_its_endpoint(server: Server, vendor: VertexVendor
     tuned = TunedModel(backend="vertex", name=endpoint, base=MODEL)
 
     assert VertexBackend().count_tokens(tuned, SHORT) > 0
-    (asked,) = server.asked(*COUNT)
+    (asked,) = server.received(*COUNT)
     assert asked.path.endswith(f"{endpoint}:countTokens")
 
 
@@ -94,7 +94,7 @@ def test_what_gemini_has_no_place_for_is_not_counted(server: Server) -> None:
     named = Request(messages=(Message(role="user", name="ada", content="Hello"),))
     with pytest.raises(Unsupported, match="cannot be asked this"):
         VertexBackend().count_tokens(MODEL, named)
-    assert [] == server.asked(*COUNT)
+    assert [] == server.received(*COUNT)
 
 
 def planned(folder: Path, rows: int) -> Job:
@@ -108,10 +108,10 @@ def planned(folder: Path, rows: int) -> Job:
 def test_a_plan_asks_for_a_sample_when_it_is_told_to(tmp_path: Path, server: Server) -> None:
     job = planned(tmp_path, rows=500)
     ours = plan(job)
-    assert [] == server.asked(*COUNT)
+    assert [] == server.received(*COUNT)
     theirs = plan(job, vendor_counts=True)
 
-    asked = {one.json["contents"][0]["parts"][0]["text"] for one in server.asked(*COUNT)}
+    asked = {one.json["contents"][0]["parts"][0]["text"] for one in server.received(*COUNT)}
     assert ROWS_ASKED / 2 <= len(asked) <= ROWS_ASKED
     assert ours.estimate is not None
     assert theirs.estimate is not None
