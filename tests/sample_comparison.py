@@ -16,7 +16,7 @@ from decimal import Decimal
 from typing import Any
 
 from unitune.data.example import Message
-from unitune.evaluate.gate import Evidence, Pinned, apply
+from unitune.evaluate.gate import Evidence, RequiredCase, apply
 from unitune.evaluate.results import (
     Answer,
     BaselineResult,
@@ -272,19 +272,19 @@ def _curve() -> Curve:
     )
 
 
-def gated(comparison: Comparison, gate: Gate, *, pinned: int = 0) -> Comparison:
+def gated(comparison: Comparison, gate: Gate, *, required: int = 0) -> Comparison:
     """Return the comparison with what a gate says of it.
 
     Args:
         comparison: With its cases.
         gate: Any.
-        pinned: So many of the first cases are pinned.
+        required: So many of the first cases are required.
     """
     cases = tuple(
-        replace(case, pinned=place < pinned) for place, case in enumerate(comparison.cases)
+        replace(case, required=place < required) for place, case in enumerate(comparison.cases)
     )
     candidate = next(r for r in comparison.contenders if r.name == comparison.candidate)
-    answers = [case.answers[comparison.candidate] for case in cases[:pinned]]
+    answers = [case.answers[comparison.candidate] for case in cases[:required]]
     evidence = Evidence(
         verdict=comparison.verdict,
         interval=comparison.interval,
@@ -293,8 +293,8 @@ def gated(comparison: Comparison, gate: Gate, *, pinned: int = 0) -> Comparison:
         n=comparison.n,
         errors=sum(any(answer.error for answer in case.answers.values()) for case in cases),
         totals=dict(candidate.scores),
-        pinned=tuple(
-            Pinned(case.id, (answer.scores[comparison.metric],))
+        required=tuple(
+            RequiredCase(case.id, (answer.scores[comparison.metric],))
             for case, answer in zip(cases, answers, strict=False)
         ),
     )

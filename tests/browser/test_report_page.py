@@ -89,7 +89,7 @@ def open_page(browser: Any, tmp_path: Path) -> Iterator[Open]:
 def whole_comparison() -> Comparison:
     """One that shows every part of the page: gate, errors, caveats, curve, cases."""
     gate = Gate(mode="no-regress", baseline="baseline.jsonl")
-    return gated(measured(sample_comparison(errors=3)), gate, pinned=4)
+    return gated(measured(sample_comparison(errors=3)), gate, required=4)
 
 
 def visible_groups(page: Any) -> list[str]:
@@ -184,7 +184,7 @@ def test_a_filter_leaves_only_its_group_and_all_brings_the_rest_back(open_page: 
     assert ["gained", "lost", "both-wrong", "both-right"] == visible_groups(page)
 
 
-@pytest.mark.parametrize(("mark", "count"), [("error", 3), ("pinned", 4)])
+@pytest.mark.parametrize(("mark", "count"), [("error", 3), ("required", 4)])
 def test_errors_and_pinned_cases_can_be_shown_alone_from_any_group(
     open_page: Open, mark: str, count: int
 ) -> None:
@@ -203,7 +203,7 @@ def test_errors_and_pinned_cases_can_be_shown_alone_from_any_group(
 def test_searching_within_a_filter_counts_only_what_it_leaves(open_page: Open) -> None:
     page = open_page(whole_comparison())
 
-    page.locator('.filter a[href="#only-pinned"]').click()
+    page.locator('.filter a[href="#only-required"]').click()
     page.locator(".find input").fill("{")
 
     assert "4 found" == page.locator(".find output").inner_text()

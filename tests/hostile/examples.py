@@ -101,7 +101,7 @@ JOBS = {
             "gate": {
                 "mode": "absolute",
                 "threshold": 0.5,
-                "also": [{"metric": "exact", "at_least": 0.2}],
+                "constraints": [{"metric": "exact", "at_least": 0.2}],
             },
             "budget": {"usd": 1},
         },

@@ -37,7 +37,7 @@ CHAT = [
         "tools": [TOOL],
         "weight": 0.5,
         "id": "x",
-        "pinned": True,
+        "required": True,
     },
 ]
 PREFERENCES = [

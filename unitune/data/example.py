@@ -81,7 +81,7 @@ class Example(BaseModel):
     """Name of the row as an evaluation case; made from its content when absent."""
     expected: str | None = None
     """Expected answer, where it is not the last assistant turn."""
-    pinned: bool = False
+    required: bool = False
     """A case that every candidate must get right, whatever the rest says."""
     non_preferred_output: (
         Annotated[tuple[Message, ...], Field(min_length=1, max_length=1)] | None
@@ -136,7 +136,7 @@ class Example(BaseModel):
     def beside(self) -> tuple[str, ...]:
         """Keys that stand beside the conversation, for judging and for graders: never trained."""
         judging = [key for key in ("id", "expected") if getattr(self, key) is not None]
-        return (*judging, *(["pinned"] if self.pinned else ()), *(self.model_extra or ()))
+        return (*judging, *(["required"] if self.required else ()), *(self.model_extra or ()))
 
     @property
     def line(self) -> str:
@@ -173,12 +173,12 @@ class Example(BaseModel):
 
         Pinning a case makes no other case of it.
         """
-        return self.id or digest(_without(self.content, "pinned"))[:12]
+        return self.id or digest(_without(self.content, "required"))[:12]
 
     @property
     def case_hash(self) -> str:
         """Hash of all that a score may depend on: what is asked, what is expected, own keys."""
-        return digest(_without(self.content, "id", "pinned", "weight"))
+        return digest(_without(self.content, "id", "required", "weight"))
 
 
 def _without(content: dict[str, JsonValue], *keys: str) -> dict[str, JsonValue]:

@@ -46,7 +46,7 @@ _ALLOWED = {
     "tools": _Allowed("wrong-value", "a list of objects"),
     "id": _Allowed("wrong-value", "text in quotes"),
     "expected": _Allowed("wrong-value", "text in quotes"),
-    "pinned": _Allowed("wrong-value", "true or false"),
+    "required": _Allowed("wrong-value", "true or false"),
     "input": _Allowed("wrong-value", '{"messages": […]}, with or without "tools"'),
     "preferred_output": _Allowed("wrong-output", "a list of one message, from the assistant"),
     "non_preferred_output": _Allowed("wrong-output", "a list of one message, from the assistant"),

@@ -111,7 +111,7 @@ def conclude(
         secondary=pairing.secondary(),
         slices=pairing.slices(slices_of(task.cases, job.evaluate)),
         answered=pairing.answered(),
-        economics=pairing.money(job.evaluate.stakes),
+        economics=pairing.money(job.evaluate.economics),
         retention=examined.retention and _retained(examined.retention),
         contenders=results,
         spent_usd=_spent(examined, results),
@@ -130,7 +130,7 @@ def conclude(
         ),
         curve=training.curve if training else None,
         provenance=_provenance(task, contenders),
-        cases=_cases(task, graded, asked.pinned),
+        cases=_cases(task, graded, asked.required),
     )
 
 
@@ -241,13 +241,15 @@ def _gate(
     return gate.apply(job.evaluate.gate, replace(gather(judgement, asked), dev=on_dev))
 
 
-def _cases(task: Task, graded: Sequence[Graded], pinned: Collection[str]) -> tuple[CaseResult, ...]:
+def _cases(
+    task: Task, graded: Sequence[Graded], required: Collection[str]
+) -> tuple[CaseResult, ...]:
     return tuple(
         CaseResult(
             id=case.case_id,
             messages=case.prompt,
             expected=case.answer or "",
-            pinned=case.case_id in pinned,
+            required=case.case_id in required,
             answers={each.name: each.answers[at] for each in graded},
         )
         for at, case in enumerate(task.cases)

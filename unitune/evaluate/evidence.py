@@ -1,4 +1,4 @@
-"""What a gate looks at, gathered from a comparison's cases: pinned ones, totals, the baseline file.
+"""What a gate looks at, gathered from a comparison's cases, totals and baseline file.
 
 `requirements` looks up before any model is asked what the job's gate asks for, so that a mistake
 costs nothing; `gather` makes the `Evidence` when the answers are there. Not here: what follows from
@@ -14,7 +14,7 @@ from statistics import fmean
 from unitune.data.example import Example
 from unitune.errors import JobError, UnknownName
 from unitune.evaluate.baseline import Standing, check_kept, regress, standing
-from unitune.evaluate.gate import MOST_ERRORS, Evidence, Pinned, uninformative
+from unitune.evaluate.gate import MOST_ERRORS, Evidence, RequiredCase, uninformative
 from unitune.evaluate.grading import Graded
 from unitune.evaluate.pairing import LEVEL, Pairing
 from unitune.evaluate.readings import Judgement, Reading
@@ -29,12 +29,12 @@ class Requirements:
     """What a job's gate asks of these cases.
 
     Args:
-        pinned: Ids of the cases that the candidate must get right.
+        required: Ids of the cases that the candidate must get right.
         standing: The baseline file, when the candidate is held against one.
         accepting: The candidate's scores are to become the baseline file.
     """
 
-    pinned: frozenset[str] = frozenset()
+    required: frozenset[str] = frozenset()
     standing: Standing | None = None
     accepting: bool = False
 
@@ -64,37 +64,37 @@ def requirements(job: Job, task: Task, *, accepting: bool = False) -> Requiremen
     if gate and gate.baseline:
         check_kept(primary)
     return Requirements(
-        pinned=pinned_cases(gate, task.cases, task.copies),
+        required=required_cases(gate, task.cases, task.copies),
         standing=None if accepting else standing(job, primary, task.cases),
         accepting=accepting,
     )
 
 
-def pinned_cases(
+def required_cases(
     gate: Gate | None, cases: Iterable[Example], copies: Mapping[str, str] = {}
 ) -> frozenset[str]:
     """Return the ids of the cases that the candidate must get right.
 
     Args:
         gate: With the ids that the job names; None without a gate.
-        cases: Test cases; a row may say ``pinned: true`` itself.
+        cases: Test cases; a row may say ``required: true`` itself.
         copies: Ids of copies that were left out, with those of what they copy.
 
     Raises:
         UnknownName: The gate names a case that is not among them.
     """
     by_id = {case.case_id: case for case in cases}
-    named = [copies.get(name, name) for name in (gate.pinned if gate else ())]
+    named = [copies.get(name, name) for name in (gate.required_cases if gate else ())]
     for name in named:
         if name not in by_id:
             raise UnknownName(
                 "case",
                 name,
                 by_id,
-                "evaluate.gate.pinned takes ids of test cases: a row's own `id`, or the one that "
-                "the report shows.",
+                "evaluate.gate.required_cases takes ids of test cases: a row's own `id`, or "
+                "the one that the report shows.",
             )
-    return frozenset(named) | {name for name, case in by_id.items() if case.pinned}
+    return frozenset(named) | {name for name, case in by_id.items() if case.required}
 
 
 def gather(judgement: Judgement, asked: Requirements) -> Evidence:
@@ -109,7 +109,7 @@ def gather(judgement: Judgement, asked: Requirements) -> Evidence:
         _evidence(scored, asked),
         verdict=judgement.verdict.value,
         doubt=judgement.doubt,
-        pinned=tuple(_pinned(scored.hardest, asked.pinned)),
+        required=tuple(_required(scored.hardest, asked.required)),
         uninformative=_uninformative(scored, asked.standing),
         readings=tuple(_evidence(other, asked) for other in judgement.others),
     )
@@ -172,10 +172,10 @@ def _is_known(side: Graded, name: str) -> bool:
     return len(side.answers) - known <= MOST_ERRORS * len(side.answers)
 
 
-def _pinned(pairing: Pairing, pinned: Collection[str]) -> Iterator[Pinned]:
-    """Yield what the candidate made of each pinned case, in the order of their ids."""
+def _required(pairing: Pairing, required: Collection[str]) -> Iterator[RequiredCase]:
+    """Yield what the candidate made of each required case, in the order of their ids."""
     ids = [case.case_id for case in pairing.task.cases]
     repeats = dict(zip(ids, pairing.candidate.repeats, strict=True))
-    for name in sorted(pinned):
+    for name in sorted(required):
         scores = (one.scores[pairing.task.primary] if one.known else None for one in repeats[name])
-        yield Pinned(name, tuple(scores), cut=any(one.open for one in repeats[name]))
+        yield RequiredCase(name, tuple(scores), cut=any(one.open for one in repeats[name]))

@@ -3,20 +3,20 @@
     check                                     passed (0)   failed (1)         else
     errors: share of cases in error           <= 2 %                          4
     dev errors, of each prompt that competes  <= 2 %                          4
-    pinned CASE, each                         right        wrong              4, not answered
+    required CASE, each                         right        wrong              4, not answered
     min_cases                                 reached                         3
     improve                                   better       worse, equivalent  3
     no-regress                                lo > -m      hi < 0             3
     absolute                                  lo >= line   hi < line          3
-    also: METRIC at least or at most, each    holds        does not           4, no value
+    constraints: METRIC at least or at most, each    holds        does not           4, no value
 
 lo and hi are the ends of the interval of candidate minus the best baseline, m the margin; under
 absolute, those of the candidate's own score. Too many errors leave all that follows unjudged, too
-few cases all but pinned ones. Whatever has no value (None, NaN) is never a pass.
+few cases all but required ones. Whatever has no value (None, NaN) is never a pass.
 
 What became of a case that ended in an error is not known, nor of one whose answer was cut off at
 `max_tokens`, unless the scorer that decides finds it wrong whatever would have followed. So it is
-nobody's gain (`unitune.evaluate.readings`). Of the modes and `also` therefore:
+nobody's gain (`unitune.evaluate.readings`). Of the modes and `constraints` therefore:
 
     errors, read as right and as wrong, do not give the same result                     4
     cut answers, read as right and as wrong, do not give the same result                3
@@ -25,7 +25,7 @@ nobody's gain (`unitune.evaluate.readings`). Of the modes and `also` therefore:
     neither side got anything right                                                     3
     no-regress passes, but both scores are below the margin: nothing could have failed  3
 
-A pinned case whose answer was cut off gives 3, too.
+A required case whose answer was cut off gives 3, too.
 
 The exit code is the first of 4, 1, 3 that any check has, else 0: what a vendor's failure leaves
 open is never taken for evidence, and evidence outweighs doubt.
@@ -40,7 +40,7 @@ from functools import partial
 from typing import Literal, TypeGuard
 
 from unitune.evaluate.results import GateCheck, GateResult, Regression, VerdictName
-from unitune.job.job import Gate, Guard
+from unitune.job.job import Constraint, Gate
 
 MOST_ERRORS = 0.02
 """Larger shares of cases in error say more about the vendor than about the model.
@@ -63,8 +63,8 @@ SEVERITY: tuple[ExitCode, ...] = (4, 1, 3)
 
 
 @dataclass(frozen=True, slots=True)
-class Pinned:
-    """What the candidate made of a pinned case.
+class RequiredCase:
+    """What the candidate made of a required case.
 
     Args:
         case: Its id.
@@ -129,7 +129,7 @@ class Evidence:
             which there are most.
         dev: How many answers on dev are errors, and whether too many; None where nothing was asked.
         totals: What the candidate has by every scorer and measure; None where it has no value.
-        pinned: Cases that must be right.
+        required: Cases that must be right.
         regression: Against the baseline file, when the gate names one.
         accepting: The candidate's scores are to become the baseline, so that there is nothing to
             hold them against.
@@ -147,7 +147,7 @@ class Evidence:
     errors: int
     dev: Ruling | None = None
     totals: Mapping[str, float | None] = field(default_factory=dict[str, float | None])
-    pinned: tuple[Pinned, ...] = ()
+    required: tuple[RequiredCase, ...] = ()
     regression: Regression | None = None
     accepting: bool = False
     cut: tuple[Cut, ...] = ()
@@ -198,15 +198,15 @@ def _checks(gate: Gate, evidence: Evidence) -> Iterator[GateCheck]:
     if evidence.dev is not None:
         yield _check("dev errors", evidence.dev)
     answered = errors.exit_code == 0
-    for pinned in evidence.pinned:
-        yield _check(f"pinned {pinned.case}", _pinned(gate, pinned), judged=answered)
+    for required in evidence.required:
+        yield _check(f"required {required.case}", _required(gate, required), judged=answered)
     cases = _enough(gate, evidence)
     yield _check("min_cases", cases, judged=answered)
     enough = answered and cases.exit_code == 0
     yield _check(gate.mode, _mode(gate, evidence), judged=enough)
-    for guard in gate.also:
-        ruling = _in_every_reading(partial(_guard, guard), evidence)
-        yield _check(f"{guard.metric} {_line(guard)}", ruling, judged=enough)
+    for constraint in gate.constraints:
+        ruling = _in_every_reading(partial(_constraint, constraint), evidence)
+        yield _check(f"{constraint.metric} {_line(constraint)}", ruling, judged=enough)
 
 
 def _check(name: str, ruling: Ruling, *, judged: bool = True) -> GateCheck:
@@ -224,20 +224,20 @@ def _errors(evidence: Evidence) -> Ruling:
     return Ruling(0, f"{told}.")
 
 
-def _pinned(gate: Gate, pinned: Pinned) -> Ruling:
+def _required(gate: Gate, required: RequiredCase) -> Ruling:
     """Go by the majority of the repeats, so that one slip does not stop a release."""
-    repeats = len(pinned.scores)
-    right = sum(is_known(score) and score >= gate.pinned_score for score in pinned.scores)
-    unknown = sum(not is_known(score) for score in pinned.scores)
+    repeats = len(required.scores)
+    right = sum(is_known(score) and score >= gate.required_score for score in required.scores)
+    unknown = sum(not is_known(score) for score in required.scores)
     often = f" ({right} of {repeats} times)" if repeats > 1 else ""
     if 2 * right > repeats:
-        return Ruling(0, f"The pinned case {pinned.case} is right{often}.")
-    if 2 * (right + unknown) > repeats and pinned.cut:
-        told = f"The answer to the pinned case {pinned.case} was cut off."
+        return Ruling(0, f"The required case {required.case} is right{often}.")
+    if 2 * (right + unknown) > repeats and required.cut:
+        told = f"The answer to the required case {required.case} was cut off."
         return Ruling(3, f"{told} Raise evaluate.max_tokens.")
     if 2 * (right + unknown) > repeats:
-        return Ruling(4, f"The pinned case {pinned.case} has no answer. Run compare again.")
-    return Ruling(1, f"The pinned case {pinned.case} is not right{often}.")
+        return Ruling(4, f"The required case {required.case} has no answer. Run compare again.")
+    return Ruling(1, f"The required case {required.case} is not right{often}.")
 
 
 def _enough(gate: Gate, evidence: Evidence) -> Ruling:
@@ -380,26 +380,26 @@ def _absolute(threshold: float, evidence: Evidence) -> Ruling:
     return Ruling(3, f"{own}: these cases do not show whether it reaches {threshold:g}.")
 
 
-def _guard(guard: Guard, evidence: Evidence) -> Ruling:
-    total = evidence.totals.get(guard.metric)
+def _constraint(constraint: Constraint, evidence: Evidence) -> Ruling:
+    total = evidence.totals.get(constraint.metric)
     if not is_known(total):
-        return Ruling(4, f"The candidate's {guard.metric} has no value.")
-    told = f"The candidate's {guard.metric} is {total:.4g}"
-    if _holds(guard, total):
+        return Ruling(4, f"The candidate's {constraint.metric} has no value.")
+    told = f"The candidate's {constraint.metric} is {total:.4g}"
+    if _holds(constraint, total):
         return Ruling(0, f"{told}.")
-    return Ruling(1, f"{told}; the gate asks for {_line(guard)}.")
+    return Ruling(1, f"{told}; the gate asks for {_line(constraint)}.")
 
 
-def _holds(guard: Guard, total: float) -> bool:
-    at_least = -math.inf if guard.at_least is None else guard.at_least
-    at_most = math.inf if guard.at_most is None else guard.at_most
+def _holds(constraint: Constraint, total: float) -> bool:
+    at_least = -math.inf if constraint.at_least is None else constraint.at_least
+    at_most = math.inf if constraint.at_most is None else constraint.at_most
     return at_least <= total <= at_most
 
 
-def _line(guard: Guard) -> str:
-    if guard.at_least is not None:
-        return f"at least {guard.at_least:g}"
-    return f"at most {guard.at_most:g}"
+def _line(constraint: Constraint) -> str:
+    if constraint.at_least is not None:
+        return f"at least {constraint.at_least:g}"
+    return f"at most {constraint.at_most:g}"
 
 
 def is_known(score: float | None) -> TypeGuard[float]:

@@ -16,12 +16,12 @@ from unitune.evaluate.grading import Graded
 from unitune.evaluate.grouping import Slice
 from unitune.evaluate.results import Contrast, Money
 from unitune.evaluate.statistics.corpus import compare_corpus, own_corpus
-from unitune.evaluate.statistics.economics import Economics, weigh
+from unitune.evaluate.statistics.economics import weigh
 from unitune.evaluate.statistics.families import benjamini_hochberg, holm
 from unitune.evaluate.statistics.intervals import Interval
 from unitune.evaluate.statistics.paired import PairedResult, compare_paired, own_score
 from unitune.evaluate.task import Task
-from unitune.job.job import Stakes
+from unitune.job.job import Economics
 from unitune.scorers.interface import Kind
 
 LEVEL = 0.95
@@ -99,11 +99,11 @@ class Pairing:
         found = {each.name: self.compare(self.task.primary, each.members) for each in slices}
         return _family(found, benjamini_hochberg)
 
-    def money(self, stakes: Stakes) -> Money | None:
+    def money(self, economics: Economics) -> Money | None:
         """Weigh quality against cost; None where the price of an answer is not known.
 
         Args:
-            stakes: What else is paid and gained.
+            economics: What else is paid and gained.
         """
         prices = [self.task.prices.get(side.name) for side in (self.baseline, self.candidate)]
         if self.task.scorer(self.task.primary).kind is Kind.CORPUS or None in prices:
@@ -115,10 +115,9 @@ class Pairing:
         scores = [
             np.array(side.scores(self.task.primary)) for side in (self.candidate, self.baseline)
         ]
-        found = weigh(
-            scores[0] - scores[1], theirs, ours, stakes, clusters=self.clusters, level=LEVEL
+        return weigh(
+            scores[0] - scores[1], theirs, ours, economics, clusters=self.clusters, level=LEVEL
         )
-        return _money(found)
 
     def answered(self) -> Contrast | None:
         """Compare on the cases to which both gave a whole answer; None when those are all."""
@@ -142,23 +141,6 @@ def own_interval(task: Task, side: Graded, clusters: Sequence[str] | None) -> In
     if task.scorer(task.primary).kind is Kind.CORPUS:
         return own_corpus(sums.rows, sums.formula, clusters=clusters, level=LEVEL)
     return own_score(side.scores(task.primary), clusters=clusters, level=LEVEL)
-
-
-def _money(found: Economics) -> Money | None:
-    if found.extra_usd is None or found.extra_interval is None:
-        return None
-    net = found.net_interval
-    return Money(
-        extra_usd=found.extra_usd,
-        extra_interval_usd=(found.extra_interval.low, found.extra_interval.high),
-        pay_back=found.pay_back,
-        break_even_answers=found.break_even_answers,
-        usd_per_extra_right=found.usd_per_extra_right,
-        net_usd=found.net_usd,
-        net_interval_usd=net and (net.low, net.high),
-        worth=found.worth,
-        smallest_worth_usd=found.smallest_worth_usd,
-    )
 
 
 def _family(

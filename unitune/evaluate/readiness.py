@@ -2,7 +2,7 @@
 
 `readiness_findings` asks what `unitune.evaluate.compare` asks, by the same functions and in the
 same words, as far as neither a model, a key nor the user's own code is needed: contenders, scorers,
-test cases, slices, clusters, pinned cases. What only matters once there are answers, such as a
+test cases, slices, clusters, required cases. What only matters once there are answers, such as a
 baseline file that is still to be written or a key that may not be sent yet, is a warning.
 """
 
@@ -16,7 +16,7 @@ from unitune.data.dataset import Row
 from unitune.data.load import load, read
 from unitune.errors import DataError, MissingExtra, UnituneError
 from unitune.evaluate.baseline import standing
-from unitune.evaluate.evidence import pinned_cases
+from unitune.evaluate.evidence import required_cases
 from unitune.evaluate.grouping import clusters_of, slices_of
 from unitune.evaluate.inference.sources import keys_sent
 from unitune.evaluate.prompts.build import check_roles
@@ -83,7 +83,7 @@ def _cases(job: Job) -> Iterator[Finding]:
     for key in evaluate.slices:
         alone = evaluate.model_copy(update={"slices": (key,)})
         yield from _refusals(lambda one=alone: slices_of(cases, one))
-    yield from _refusals(lambda: pinned_cases(evaluate.gate, cases, copies))
+    yield from _refusals(lambda: required_cases(evaluate.gate, cases, copies))
     primary = [scorer for scorer in scorers if scorer.name == evaluate.primary_scorer]
     for scorer in primary:
         for finding in _refusals(lambda one=scorer: standing(job, one, cases)):

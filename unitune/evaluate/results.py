@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from decimal import Decimal
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -141,7 +141,7 @@ class CaseResult:
     expected: str
     answers: dict[str, Answer]
     """By contender name."""
-    pinned: bool = False
+    required: bool = False
     """The gate asks that the candidate gets it right."""
 
 
@@ -177,7 +177,7 @@ class ContenderResult(Frozen):
 
 
 class GateCheck(Frozen):
-    """One rule of a gate, or one pinned case."""
+    """One rule of a gate, or one required case."""
 
     name: str
     exit_code: Literal[0, 1, 3, 4] | None
@@ -212,7 +212,7 @@ class GateResult(Frozen):
     reason: str
     """Of the checks that decided."""
     checks: tuple[GateCheck, ...] = ()
-    """Every rule and every pinned case, judged or not."""
+    """Every rule and every required case, judged or not."""
     regression: Regression | None = None
     """With a baseline file."""
 
@@ -252,14 +252,19 @@ class BaselineResult(Frozen):
     """Were it the only baseline."""
 
 
+UsdInterval: TypeAlias = tuple[Decimal | None, Decimal | None]
+"""In US dollars, at the comparison's level; an end that is not known is open."""
+PayBack: TypeAlias = Literal["after", "never by cost alone", "not determined"]
+
+
 class Money(Frozen):
     """What money says, in US dollars an answer; None is not known, or does not exist."""
 
     extra_usd: Decimal = Field(description="What an answer costs more than the baseline's.")
-    extra_interval_usd: tuple[Decimal | None, Decimal | None] = Field(
+    extra_interval_usd: UsdInterval = Field(
         description="Of that, at the comparison's level; an end that is not known is open."
     )
-    pay_back: str | None = Field(
+    pay_back: PayBack | None = Field(
         default=None, description="Whether cheaper answers alone pay for what was spent once."
     )
     break_even_answers: int | None = Field(
@@ -268,15 +273,17 @@ class Money(Frozen):
     usd_per_extra_right: Decimal | None = Field(
         default=None,
         description="Cost of one more right answer over the horizon; known when the candidate is "
-        "better, and what is paid once and the number of answers are given (evaluate.stakes).",
+        "better, and what is paid once and the number of answers are given (evaluate.economics).",
     )
     net_usd: Decimal | None = Field(
         default=None, description="Worth of what is gained, less what it costs, an answer."
     )
-    net_interval_usd: tuple[Decimal | None, Decimal | None] | None = Field(
+    net_interval_usd: UsdInterval | None = Field(
         default=None, description="Of that, at the comparison's level."
     )
-    worth: str | None = Field(default=None, description="Whether that interval lies above 0.")
+    worth: Literal["worth it", "not worth it", "unclear"] | None = Field(
+        default=None, description="Whether that interval lies above 0."
+    )
     smallest_worth_usd: Decimal | None = Field(
         default=None,
         description="From this worth of a right answer on, the candidate is worth its money.",
@@ -411,7 +418,7 @@ class Comparison(Frozen):
                 "contender": name,
                 "question": case.messages[-1].text if case.messages else "",
                 "expected": case.expected,
-                "pinned": case.pinned,
+                "required": case.required,
                 "answer": answer.text,
                 "error": answer.error,
                 **{f"score_{metric}": score for metric, score in answer.scores.items()},

@@ -222,7 +222,7 @@ def prepare(  # noqa: PLR0913 - each has a name, and most a default
     Raises:
         JobError: The job has no test cases.
         DataError: Cases cannot be told apart, or an expected answer cannot be read.
-        Leak: Test cases stand in training rows, and the job refuses that, or one of them is pinned.
+        Leak: Test cases stand in training rows, and the job refuses that or requires one.
     """
     if splits.test is None:
         raise JobError(
@@ -238,8 +238,10 @@ def prepare(  # noqa: PLR0913 - each has a name, and most a default
     check_indulgence(scorers, test)
     check_groups(tuple(test), evaluate)
     found = _search((splits.train, splits.validation, *trained), test, evaluate)
-    pinned = {copies.get(name, name) for name in (evaluate.gate.pinned if evaluate.gate else ())}
-    kept = _without(test, found, pinned)
+    required = {
+        copies.get(name, name) for name in (evaluate.gate.required_cases if evaluate.gate else ())
+    }
+    kept = _without(test, found, required)
     return Task(
         cases=tuple(kept),
         dev=dev_rows(splits.validation),
@@ -290,7 +292,7 @@ def dev_rows(validation: Dataset) -> tuple[Example, ...]:
 def once_each(test: Dataset) -> tuple[Dataset, dict[str, str]]:
     """Return the test rows without copies, and the ids of copies with those of what they copy.
 
-    A case that is pinned in any of its copies is pinned.
+    A case that is required in any of its copies is required.
     """
     by_id: dict[str, Row] = {}
     kept: dict[str, Row] = {}
@@ -306,9 +308,9 @@ def once_each(test: Dataset) -> tuple[Dataset, dict[str, str]]:
         first = kept.setdefault(content, row)
         if first.example.case_id != name:
             copies[name] = first.example.case_id
-        if row.example.pinned and not first.example.pinned:
-            pinned = first.example.model_copy(update={"pinned": True})
-            kept[content] = replace(first, example=pinned)
+        if row.example.required and not first.example.required:
+            required = first.example.model_copy(update={"required": True})
+            kept[content] = replace(first, example=required)
     return replace(test, rows=tuple(kept.values())), copies
 
 
@@ -320,24 +322,24 @@ def _search(seen: Iterable[Dataset], test: Dataset, evaluate: Evaluate) -> LeakR
     return LeakResult(action=evaluate.leaks, cases=found)
 
 
-def _without(test: Dataset, found: LeakResult, pinned: Collection[str]) -> Sequence[Example]:
+def _without(test: Dataset, found: LeakResult, required: Collection[str]) -> Sequence[Example]:
     """Return the cases without those that leak, where they are to be dropped.
 
     Args:
         test: The cases.
         found: Those that leak.
-        pinned: Ids of cases that the gate names; rows may say so themselves.
+        required: Ids of cases that the gate names; rows may say so themselves.
     """
     if found.action != "drop":
         return tuple(test)
     leaking = {shared.case for shared in found.cases}
     for row in test.rows:
         name = row.example.case_id
-        if name in leaking and (row.example.pinned or name in pinned):
+        if name in leaking and (row.example.required or name in required):
             raise Leak(
-                f"{test.name}:{row.line}: the case {name} is pinned, and it stands in training or "
-                "validation rows too: dropping it would drop the check. Take the row out of "
-                "training, or pin another case."
+                f"{test.name}:{row.line}: the case {name} is required, and it stands in training "
+                "or validation rows too: dropping it would drop the check. Take the row out of "
+                "training, or require another case."
             )
     kept = [example for example in test if example.case_id not in leaking]
     if not kept:

@@ -108,7 +108,7 @@ class Tuning(Spec):
     """Seed of everything random."""
 
 
-class Guard(Spec):
+class Constraint(Spec):
     """A line that the candidate's score by a scorer, or a measure of it, must keep to."""
 
     metric: str
@@ -135,14 +135,14 @@ class Gate(Spec):
     """For mode absolute: the score to reach, above 0 and at most 1."""
     min_cases: Annotated[int, Field(ge=1)] = 1
     """With fewer scored cases the gate is inconclusive."""
-    pinned: tuple[str, ...] = ()
-    """Ids of cases that the candidate must get right, besides rows with ``pinned: true``."""
-    pinned_score: Annotated[float, Field(gt=0, le=1)] = 1.0
-    """A pinned case that scores less is broken."""
+    required_cases: tuple[str, ...] = ()
+    """Ids of cases that the candidate must get right, besides rows with ``required: true``."""
+    required_score: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """A required case that scores less is broken."""
     baseline: str | None = None
     """For mode no-regress: a file of scores, kept beside the job, that the candidate is held
     against; `compare --update-baseline` writes it. Without one it is the best baseline."""
-    also: tuple[Guard, ...] = ()
+    constraints: tuple[Constraint, ...] = ()
     """Further lines that the candidate must keep to, such as ``{metric: json_valid, at_least:
     0.99}``; each looks at a score as it is, without an interval."""
 
@@ -182,14 +182,14 @@ class TokenPrice(Spec):
     output: Annotated[Decimal, Field(ge=0)]
 
 
-class Stakes(Spec):
+class Economics(Spec):
     """What is paid and gained besides the price of an answer; what is left out is unknown."""
 
-    once_usd: Annotated[Decimal, Field(ge=0)] | None = None
+    fixed_cost_usd: Annotated[Decimal, Field(ge=0)] | None = None
     """Training, data, evaluation and hosting over the horizon, in US dollars."""
-    answers: Annotated[int, Field(ge=1)] | None = None
-    """How many answers the horizon asks for."""
-    right_answer_usd: Annotated[Decimal, Field(ge=0)] | None = None
+    requests: Annotated[int, Field(ge=1)] | None = None
+    """How many answers the horizon needs."""
+    value_per_correct_usd: Annotated[Decimal, Field(ge=0)] | None = None
     """Worth of one more right answer, in US dollars."""
 
 
@@ -226,7 +226,7 @@ class Evaluate(Spec):
     """By contender, or by model for all contenders that ask it."""
     budget: Budget | None = None
     """The most that the answers may cost; needs the price of every contender that costs money."""
-    stakes: Stakes = Stakes()
+    economics: Economics = Economics()
     """With `prices`: whether the candidate is worth its money."""
     retention: bool = False
     """Also ask base and tuned model general questions, and tell what tuning made it forget."""
@@ -259,12 +259,13 @@ class Evaluate(Spec):
         return self
 
     @model_validator(mode="after")
-    def _guards_look_at_scorers(self) -> Self:
+    def _constraints_look_at_scorers(self) -> Self:
         names = [scorer.name for scorer in self.scorers]
-        for guard in self.gate.also if self.gate else ():
-            if guard.metric not in names:
+        for constraint in self.gate.constraints if self.gate else ():
+            if constraint.metric not in names:
                 raise ValueError(
-                    f"gate.also names {guard.metric!r}, but scorers are {', '.join(names)}"
+                    f"gate.constraints names {constraint.metric!r}, but scorers are "
+                    f"{', '.join(names)}"
                 )
         return self
 

@@ -93,7 +93,7 @@ class ShownCase:
         baseline: The baseline's answer.
         candidate: The candidate's answer.
         also_right: Other contenders that got it right.
-        pinned: The gate wants it right.
+        required: The gate wants it right.
     """
 
     id: str
@@ -102,14 +102,14 @@ class ShownCase:
     baseline: Passage
     candidate: Passage
     also_right: tuple[str, ...] = ()
-    pinned: bool = False
+    required: bool = False
 
     @property
     def marks(self) -> str:
         """Classes by which it can be filtered, besides its group's outcome."""
         failed = self.baseline.error is not None or self.candidate.error is not None
         return " ".join(
-            name for name, holds in (("pinned", self.pinned), ("error", failed)) if holds
+            name for name, holds in (("required", self.required), ("error", failed)) if holds
         )
 
 
@@ -244,7 +244,7 @@ def _shown(comparison: Comparison, case: CaseResult, prompt: str, limit: int) ->
             if name not in (comparison.candidate, comparison.baseline)
             and _score(comparison, case, name) >= 1
         ),
-        pinned=case.pinned,
+        required=case.required,
     )
 
 

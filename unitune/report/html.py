@@ -27,7 +27,7 @@ from unitune.report.cases import marked_cases
 PACKAGE = "unitune.report"
 
 
-MARKS = (("Errors", "error"), ("Pinned", "pinned"))
+MARKS = (("Errors", "error"), ("Required", "required"))
 """Filters across the outcomes: what they are called, and the class of the cases that they leave."""
 
 MOST_CHECKS = 50

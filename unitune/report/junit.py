@@ -1,6 +1,6 @@
 """A comparison as JUnit XML, which the test tabs of CI systems read: one test a rule of the gate.
 
-Each check of the gate is a testcase, each pinned case too, and never a sample: what fails a build
+Each check of the gate is a testcase, each required case too, and never a sample: what fails a build
 is the gate, and a model is allowed to get cases wrong.
 
     exit code of the check   in the file

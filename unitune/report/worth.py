@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from decimal import Decimal
 
 from unitune.evaluate.results import Comparison, Money
-from unitune.evaluate.statistics.economics import PayBack
 from unitune.report.facts import Fact, level
 from unitune.report.typography import counted, percent
 
@@ -80,4 +79,4 @@ def _usd(
 def _pay_back(found: Money) -> str:
     if found.break_even_answers is not None:
         return f"after {counted(found.break_even_answers, 'answer')}"
-    return "" if found.pay_back is None or found.pay_back is PayBack.AFTER else found.pay_back
+    return "" if found.pay_back is None or found.pay_back == "after" else found.pay_back

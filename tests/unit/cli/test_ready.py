@@ -44,7 +44,7 @@ BROKEN = {
     "{scorers: [json_equal]}": "so the scorer json_equal could never find an answer right",
     '{scorers: [{type: choice, options: ["A", "B"]}]}': "names none of the 2 options",
     "{scorers: [tool_calls]}": "could never find an answer to",
-    "{gate: {mode: improve, pinned: [nobody]}}": "There is no case 'nobody'",
+    "{gate: {mode: improve, required_cases: [nobody]}}": "There is no case 'nobody'",
     "{contenders: [tuned]}": "'tuned' has nothing to be compared with",
     "{contenders: [{type: model, backend: lokal, model: m, prompt: zero-shot}, tuned]}": "'lokal'",
 }

@@ -114,7 +114,7 @@ ROWS = [
         "tools": [{"type": "function", "function": {"name": "f"}}],
         "weight": 0.5,
         "id": "one",
-        "pinned": True,
+        "required": True,
     },
     {"messages": [{"role": "user", "content": "x" * 700_000}]},
 ]

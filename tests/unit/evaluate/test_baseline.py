@@ -283,27 +283,27 @@ def test_a_pinned_row_that_comes_out_wrong_fails_the_gate_by_name(
     backend_of(wrong_every(1000))
     plain = make_job(evaluate({"mode": "no-regress"}), test=ROWS)
     wrong = next(case.id for case in compare(plain).cases if case.messages[-1].text == "test 0")
-    gate = {"mode": "no-regress", "pinned": [wrong]}
+    gate = {"mode": "no-regress", "required_cases": [wrong]}
     found = again(make_job(evaluate(gate), test=ROWS))
 
     assert found.gate is not None
-    assert (1, f"The pinned case {wrong} is not right.") == (found.exit_code, found.gate.reason)
-    assert [wrong] == [case.id for case in found.cases if case.pinned]
+    assert (1, f"The required case {wrong} is not right.") == (found.exit_code, found.gate.reason)
+    assert [wrong] == [case.id for case in found.cases if case.required]
 
 
 def test_a_row_can_pin_itself_and_stays_the_same_case() -> None:
     plain = Example.model_validate({"messages": [{"role": "user", "content": "hi"}]})
-    pinned = plain.model_copy(update={"pinned": True})
+    required = plain.model_copy(update={"required": True})
 
-    assert plain.case_id == pinned.case_id
-    assert plain.case_hash == pinned.case_hash
+    assert plain.case_id == required.case_id
+    assert plain.case_hash == required.case_hash
 
 
 def test_an_id_that_no_case_has_is_refused_before_anything_is_asked(
     make_job: Make, backend_of: Any
 ) -> None:
     backend = backend_of(wrong_every(10))
-    job = make_job(evaluate({"mode": "improve", "pinned": ["nobody"]}))
+    job = make_job(evaluate({"mode": "improve", "required_cases": ["nobody"]}))
 
     with pytest.raises(UnknownName, match="no case 'nobody'") as caught:
         compare(job)
@@ -327,7 +327,10 @@ def test_a_guard_may_look_at_a_measure(make_job: Make, backend_of: Any) -> None:
         again(
             make_job(
                 evaluate(
-                    {"mode": "no-regress", "also": [{"metric": "latency", "at_most": seconds}]},
+                    {
+                        "mode": "no-regress",
+                        "constraints": [{"metric": "latency", "at_most": seconds}],
+                    },
                     scorers=["exact", "latency"],
                 ),
                 test=ROWS,

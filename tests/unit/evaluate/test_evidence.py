@@ -94,11 +94,11 @@ def test_copies_under_other_ids_are_no_further_evidence(
 
 def test_a_copy_that_is_pinned_pins_the_case(tmp_path: Path) -> None:
     rows = copies(2)
-    rows[1]["pinned"] = True
+    rows[1]["required"] = True
     answers = {row["id"]: "Rome" for row in rows}
-    gate = {"mode": "improve", "pinned": ["3-1"]}
+    gate = {"mode": "improve", "required_cases": ["3-1"]}
     found = compare(recorded_job(tmp_path, rows, answers, answers, gate=gate), out=tmp_path / "o")
-    assert ["0-0", "3-0"] == [case.id for case in found.cases if case.pinned]
+    assert ["0-0", "3-0"] == [case.id for case in found.cases if case.required]
 
 
 def row(text: str, **own: Any) -> Example:
@@ -118,14 +118,14 @@ def test_a_pinned_case_that_leaks_is_never_dropped(tmp_path: Path, *, named: boo
         {"prompt": f"question {at * 104729} of {at * 31}?", "completion": "yes", "id": f"c{at}"}
         for at in range(30)
     ]
-    gate: dict[str, Any] = {"mode": "improve"} | ({"pinned": ["c0"]} if named else {})
+    gate: dict[str, Any] = {"mode": "improve"} | ({"required_cases": ["c0"]} if named else {})
     train = [{"prompt": rows[0]["prompt"], "completion": "yes"}]
     train += [{"prompt": f"zebra {at * 31337} row {at}", "completion": "no"} for at in range(80)]
     if not named:
-        rows[0]["pinned"] = True
+        rows[0]["required"] = True
     answers = {each["id"]: "yes" for each in rows}
     job = recorded_job(tmp_path, rows, answers, answers, train, leaks="drop", gate=gate)
-    with pytest.raises(Leak, match=r"test\.jsonl:1: the case c0 is pinned"):
+    with pytest.raises(Leak, match=r"test\.jsonl:1: the case c0 is required"):
         compare(job, out=tmp_path / "out")
 
 

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 import pytest
 
-from unitune.evaluate.gate import Evidence, Pinned, VerdictName, apply
+from unitune.evaluate.gate import Evidence, RequiredCase, VerdictName, apply
 from unitune.evaluate.results import Regression
 from unitune.job.job import Gate
 
@@ -106,22 +106,22 @@ def pinned_gate(**more: Any) -> Gate:
 def test_a_pinned_case_goes_by_the_majority_of_its_repeats(
     scores: tuple[float | None, ...], code: int
 ) -> None:
-    evidence = replace(PLAIN, verdict="better", pinned=(Pinned("a1", scores),))
+    evidence = replace(PLAIN, verdict="better", required=(RequiredCase("a1", scores),))
     result = apply(pinned_gate(), evidence)
 
     assert code == result.exit_code
-    assert code == 0 or "pinned case a1" in result.reason
+    assert code == 0 or "required case a1" in result.reason
 
 
 def test_a_pinned_case_may_be_right_below_a_full_score() -> None:
-    evidence = replace(PLAIN, verdict="better", pinned=(Pinned("a1", (0.8,)),))
+    evidence = replace(PLAIN, verdict="better", required=(RequiredCase("a1", (0.8,)),))
 
-    assert 0 == apply(pinned_gate(pinned_score=0.8), evidence).exit_code
-    assert 1 == apply(pinned_gate(pinned_score=0.81), evidence).exit_code
+    assert 0 == apply(pinned_gate(required_score=0.8), evidence).exit_code
+    assert 1 == apply(pinned_gate(required_score=0.81), evidence).exit_code
 
 
 def test_a_broken_pinned_case_fails_also_with_too_few_cases_but_not_with_too_many_errors() -> None:
-    broken = replace(PLAIN, verdict="better", pinned=(Pinned("a1", (0.0,)),))
+    broken = replace(PLAIN, verdict="better", required=(RequiredCase("a1", (0.0,)),))
 
     assert 1 == apply(pinned_gate(min_cases=101), broken).exit_code
     assert 4 == apply(pinned_gate(), replace(broken, errors=3)).exit_code
@@ -141,14 +141,16 @@ def test_a_broken_pinned_case_fails_also_with_too_few_cases_but_not_with_too_man
 def test_a_guard_goes_by_the_mean_and_a_mean_without_a_value_never_passes(
     guard: dict[str, float], mean: float | None, code: int
 ) -> None:
-    gate = Gate.model_validate({"mode": "improve", "also": [{"metric": "other", **guard}]})
+    gate = Gate.model_validate({"mode": "improve", "constraints": [{"metric": "other", **guard}]})
     evidence = replace(PLAIN, verdict="better", totals={"other": mean})
 
     assert code == apply(gate, evidence).exit_code
 
 
 def test_a_guard_on_a_metric_that_nobody_measured_never_passes() -> None:
-    gate = Gate.model_validate({"mode": "improve", "also": [{"metric": "other", "at_least": 0}]})
+    gate = Gate.model_validate(
+        {"mode": "improve", "constraints": [{"metric": "other", "at_least": 0}]}
+    )
 
     assert 4 == apply(gate, replace(PLAIN, verdict="better")).exit_code
 
@@ -198,7 +200,7 @@ def test_min_cases_counts_those_that_the_baseline_file_has_too() -> None:
 
 @pytest.mark.parametrize(
     ("more", "code"),
-    [({}, 0), ({"errors": 3}, 4), ({"n": 9}, 3), ({"pinned": (Pinned("a", (0.0,)),)}, 1)],
+    [({}, 0), ({"errors": 3}, 4), ({"n": 9}, 3), ({"required": (RequiredCase("a", (0.0,)),)}, 1)],
 )
 def test_scores_to_be_accepted_are_held_against_everything_but_a_baseline(
     more: dict[str, Any], code: int
@@ -211,38 +213,38 @@ def test_scores_to_be_accepted_are_held_against_everything_but_a_baseline(
 
 def test_every_rule_and_every_pinned_case_is_a_check_of_its_own() -> None:
     gate = Gate.model_validate(
-        {"mode": "improve", "also": [{"metric": "json_valid", "at_least": 0.99}]}
+        {"mode": "improve", "constraints": [{"metric": "json_valid", "at_least": 0.99}]}
     )
     evidence = replace(
         PLAIN,
         verdict="inconclusive",
-        pinned=(Pinned("a1", (1.0,)), Pinned("b2", (0.0,))),
+        required=(RequiredCase("a1", (1.0,)), RequiredCase("b2", (0.0,))),
         totals={"json_valid": 1.0},
     )
     result = apply(gate, evidence)
 
     assert [
         ("errors", 0),
-        ("pinned a1", 0),
-        ("pinned b2", 1),
+        ("required a1", 0),
+        ("required b2", 1),
         ("min_cases", 0),
         ("improve", 3),
         ("json_valid at least 0.99", 0),
     ] == [(check.name, check.exit_code) for check in result.checks]
-    assert "The pinned case b2 is not right." == result.reason
+    assert "The required case b2 is not right." == result.reason
 
 
 def test_what_cannot_be_judged_is_not_said_to_have_failed() -> None:
-    evidence = replace(PLAIN, errors=50, pinned=(Pinned("a1", (0.0,)),))
+    evidence = replace(PLAIN, errors=50, required=(RequiredCase("a1", (0.0,)),))
     checks = apply(pinned_gate(), evidence).checks
 
-    assert [("errors", 4), ("pinned a1", None), ("min_cases", None), ("improve", None)] == [
+    assert [("errors", 4), ("required a1", None), ("min_cases", None), ("improve", None)] == [
         (check.name, check.exit_code) for check in checks
     ]
 
 
 def test_many_reasons_are_counted_and_not_listed() -> None:
-    pinned = tuple(Pinned(f"case-{at}", (0.0,)) for at in range(50))
-    reason = apply(pinned_gate(), replace(PLAIN, pinned=pinned)).reason
+    required = tuple(RequiredCase(f"case-{at}", (0.0,)) for at in range(50))
+    reason = apply(pinned_gate(), replace(PLAIN, required=required)).reason
 
-    assert reason.endswith("The pinned case case-2 is not right. 47 more checks say the like.")
+    assert reason.endswith("The required case case-2 is not right. 47 more checks say the like.")

@@ -38,8 +38,8 @@ def test_dearer_and_better_has_a_price_for_each_right_answer(
     make_job: Any, backend_of: Any
 ) -> None:
     """10 tokens more a dollar and answer, 60 of 60 gained: 20 millionths for each."""
-    stakes = {"once_usd": 6, "answers": 100_000, "right_answer_usd": "0.01"}
-    found = judged(make_job, backend_of, prices=PRICES, stakes=stakes)
+    economics = {"fixed_cost_usd": 6, "requests": 100_000, "value_per_correct_usd": "0.01"}
+    found = judged(make_job, backend_of, prices=PRICES, economics=economics)
     money = found.economics
     assert money is not None
     assert Decimal("0.00002") == money.extra_usd

@@ -106,7 +106,7 @@ def test_a_line_of_a_metric_that_should_be_low_is_not_kept_by_errors(
 ) -> None:
     (tmp_path / "f.py").write_text("def f(answer, case):\n    return 0.0\n")
     low = {"type": "python", "name": "bad", "function": "f.py:f"}
-    gate = {"mode": "no-regress", "also": [{"metric": "bad", "at_most": 0.01}]}
+    gate = {"mode": "no-regress", "constraints": [{"metric": "bad", "at_most": 0.01}]}
     whole = judged(right, right, scorers=["exact", low], gate=gate)
     failed = judged(right, failing(right, *BELOW_TWO_PERCENT), scorers=["exact", low], gate=gate)
     assert [0, 4] == [whole.exit_code, failed.exit_code]
@@ -194,12 +194,12 @@ def test_a_pinned_case_that_is_cut_is_not_right(judged: Any) -> None:
         return "no"
 
     cases = judged(wrong, right).cases
-    pinned = next(case.id for case in cases if case.messages[-1].text == "test 7")
-    gate = {"mode": "improve", "pinned": [pinned]}
+    required = next(case.id for case in cases if case.messages[-1].text == "test 7")
+    gate = {"mode": "improve", "required_cases": [required]}
     assert 0 == judged(wrong, right, gate=gate).exit_code
     found = judged(wrong, failing(right, 7, how="CUTyes"), gate=gate)
     assert 3 == found.exit_code
-    assert f"The answer to the pinned case {pinned} was cut off." in found.gate.reason
+    assert f"The answer to the required case {required} was cut off." in found.gate.reason
 
 
 @pytest.mark.parametrize("mode", ["improve", "no-regress", "absolute"])

@@ -20,7 +20,6 @@ from sample_comparison import (
 )
 
 from unitune.evaluate.results import Comparison, GateResult, Money
-from unitune.evaluate.statistics.economics import PayBack
 from unitune.job.job import Gate
 from unitune.report import typography, words
 from unitune.report.html import render
@@ -267,13 +266,13 @@ REGRESS = Gate.model_validate(
     {
         "mode": "no-regress",
         "baseline": "baseline.jsonl",
-        "also": [{"metric": "json_valid", "at_least": 0.99}],
+        "constraints": [{"metric": "json_valid", "at_least": 0.99}],
     }
 )
 
 
 def test_every_check_of_the_gate_has_a_row_and_those_that_failed_come_first() -> None:
-    comparison = gated(sample_comparison(), REGRESS, pinned=1)
+    comparison = gated(sample_comparison(), REGRESS, required=1)
     text = Page(render(comparison)).text
 
     failed = "json_valid at least 0.99 failed The candidate's json_valid is 0.7917"
@@ -288,20 +287,20 @@ def test_what_was_added_to_and_removed_from_the_baseline_file_is_listed() -> Non
 
 
 def test_of_hundreds_of_pinned_cases_the_rest_is_counted() -> None:
-    text = Page(render(gated(sample_comparison(), REGRESS, pinned=100))).text
+    text = Page(render(gated(sample_comparison(), REGRESS, required=100))).text
 
     assert "And 54 more; verdict.json has them all." in text
 
 
 def test_there_are_filters_for_errors_and_pinned_cases_only_where_there_are_any() -> None:
     plain = [link["href"] for link in Page(render(sample_comparison())).of("a")]
-    page = Page(render(gated(sample_comparison(errors=3), REGRESS, pinned=2)))
+    page = Page(render(gated(sample_comparison(errors=3), REGRESS, required=2)))
 
-    assert not {"#only-error", "#only-pinned"} & set(plain)
-    assert "Errors 3 Pinned 2" in page.text
+    assert not {"#only-error", "#only-required"} & set(plain)
+    assert "Errors 3 Required 2" in page.text
     marks = [row.get("class") or "" for row in page.of("tr")]
     assert (3, 2) == tuple(
-        sum(mark in found.split() for found in marks) for mark in ("error", "pinned")
+        sum(mark in found.split() for found in marks) for mark in ("error", "required")
     )
 
 
@@ -357,7 +356,7 @@ def test_what_it_costs_is_told_where_it_is_known() -> None:
     money = Money(
         extra_usd=Decimal("-0.0012"),
         extra_interval_usd=(Decimal("-0.0013"), Decimal("-0.0011")),
-        pay_back=PayBack.AFTER,
+        pay_back="after",
         break_even_answers=120_000,
     )
     text = Page(render(plain.model_copy(update={"economics": money}))).text

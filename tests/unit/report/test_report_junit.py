@@ -12,7 +12,7 @@ from unitune.job.job import Gate
 from unitune.report.junit import render
 
 IMPROVE = Gate.model_validate(
-    {"mode": "improve", "also": [{"metric": "json_valid", "at_least": 0.99}]}
+    {"mode": "improve", "constraints": [{"metric": "json_valid", "at_least": 0.99}]}
 )
 
 
@@ -47,12 +47,12 @@ def test_the_rule_passes_fails_or_is_inconclusive(
 
 
 def test_a_vendor_that_was_down_is_an_error_and_no_failure() -> None:
-    comparison = gated(sample_comparison(errors=30), IMPROVE, pinned=1)
-    pinned = f"pinned {comparison.cases[0].id}"
+    comparison = gated(sample_comparison(errors=30), IMPROVE, required=1)
+    required = f"required {comparison.cases[0].id}"
 
     assert {
         "errors": ("error", "infrastructure"),
-        pinned: ("skipped", None),
+        required: ("skipped", None),
         "min_cases": ("skipped", None),
         "improve": ("skipped", None),
         "json_valid at least 0.99": ("skipped", None),
@@ -64,7 +64,7 @@ def test_a_vendor_that_was_down_is_an_error_and_no_failure() -> None:
 
 
 def test_there_is_one_test_a_rule_and_pinned_case_and_none_a_sample() -> None:
-    comparison = gated(sample_comparison(), IMPROVE, pinned=3)
+    comparison = gated(sample_comparison(), IMPROVE, required=3)
 
     assert 3 + 4 == len(told(comparison)) < comparison.n
     assert comparison.gate is not None
@@ -88,6 +88,6 @@ def test_the_message_is_the_checks_reason() -> None:
 @given(st.text())
 def test_no_text_breaks_the_file(text: str) -> None:
     small = sample_comparison(Counts(2, 1, 1, 1), curve=False)
-    hostile = infested(gated(small, IMPROVE, pinned=1), text)
+    hostile = infested(gated(small, IMPROVE, required=1), text)
 
     assert 5 == len(told(hostile))

@@ -52,7 +52,7 @@ def test_every_contender_has_a_row_with_its_interval() -> None:
 
 
 def test_the_gate_stands_with_its_exit_code_checks_and_what_the_baseline_file_lacks() -> None:
-    page = render(gated(sample_comparison(), REGRESS, pinned=1))
+    page = render(gated(sample_comparison(), REGRESS, required=1))
 
     assert "**Gate passed** (exit code 0)." in page
     assert "| no-regress | passed |" in page
@@ -77,7 +77,7 @@ def test_without_its_cases_there_is_still_a_verdict() -> None:
 
 
 def infested_whole() -> Comparison:
-    return infested(gated(sample_comparison(errors=3), REGRESS, pinned=1), HOSTILE)
+    return infested(gated(sample_comparison(errors=3), REGRESS, required=1), HOSTILE)
 
 
 def test_no_text_makes_markup_mentions_anybody_or_links_anywhere() -> None:
@@ -106,7 +106,7 @@ def test_no_text_breaks_out_of_its_table() -> None:
 )
 def test_it_always_fits_into_a_comment(text: str) -> None:
     counts = Counts(gained=400, lost=300, both_right=10, both_wrong=10)
-    comparison = infested(gated(sample_comparison(counts), REGRESS, pinned=200), text)
+    comparison = infested(gated(sample_comparison(counts), REGRESS, required=200), text)
     many = comparison.model_copy(
         update={
             "notes": (text,) * 200,

@@ -73,7 +73,7 @@ def test_without_pandas_the_error_says_how_to_get_it(monkeypatch: pytest.MonkeyP
 
 def test_verdict_json_keeps_to_its_published_schema() -> None:
     comparison = gated(
-        sample_comparison(errors=3), Gate(mode="no-regress", baseline="b.jsonl"), pinned=2
+        sample_comparison(errors=3), Gate(mode="no-regress", baseline="b.jsonl"), required=2
     )
     document = json.loads(comparison.verdict_json())
 

@@ -3,7 +3,7 @@
 All of it is per answer: what an answer costs more or less than the baseline's, and how much more
 often it is right. What is paid once (training, data, evaluation, a deployment over the horizon) is
 spread over the horizon's answers. Money comes in and goes out as Decimal US dollars; a figure that
-hangs on something unknown is None, never zero.
+depends on something unknown is None, never zero.
 
 The net benefit of an answer is a mean over cases as the score is, of worth · difference in score
 - difference in cost, so its interval is the same score interval and quality and cost are joined
@@ -18,94 +18,38 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal
-from enum import StrEnum
+from typing import Literal
 
 import numpy as np
 
 from unitune.cost.ownership import cheaper
+from unitune.evaluate.results import Money, PayBack, UsdInterval
 from unitune.evaluate.statistics.intervals import Interval, difference_interval
 from unitune.evaluate.statistics.units import Clusters, FloatArray, Units
-from unitune.job.job import Stakes
+from unitune.job.job import Economics
 
 MOST_WORTH_USD = 1e9
 """No search for the smallest worth of a right answer beyond."""
-
-
-class Worth(StrEnum):
-    """What money says about the candidate."""
-
-    WORTH_IT = "worth it"
-    NOT_WORTH_IT = "not worth it"
-    UNCLEAR = "unclear"
-
-
-class PayBack(StrEnum):
-    """Whether cheaper answers alone pay for what was spent once."""
-
-    AFTER = "after"
-    NEVER = "never by cost alone"
-    UNDETERMINED = "not determined"
-
-
-@dataclass(frozen=True, slots=True)
-class MoneyInterval:
-    """A two-sided confidence interval in US dollars; an end that is None is open."""
-
-    low: Decimal | None
-    high: Decimal | None
-    level: float
-
-
-@dataclass(frozen=True, slots=True)
-class Economics:
-    """What money says, in US dollars; None is unknown or does not exist.
-
-    Args:
-        extra_usd: What an answer costs more than the baseline's.
-        extra_interval: Of that.
-        pay_back: Whether cheaper answers pay for what was spent once.
-        break_even_answers: After so many of them; None unless pay_back is after.
-        usd_per_extra_right: Cost of one more right answer at the horizon's volume; below 0 when
-            the candidate is both better and cheaper. None unless the candidate is better for sure.
-        net_usd: Net benefit of one answer.
-        net_interval: Of that.
-        worth: WORTH IT when the whole interval lies above 0, NOT WORTH IT when below.
-        smallest_worth_usd: Smallest worth of a right answer at which it is worth it for sure; None
-            when no worth makes it so.
-    """
-
-    extra_usd: Decimal | None = None
-    extra_interval: MoneyInterval | None = None
-    pay_back: PayBack | None = None
-    break_even_answers: int | None = None
-    usd_per_extra_right: Decimal | None = None
-    net_usd: Decimal | None = None
-    net_interval: MoneyInterval | None = None
-    worth: Worth | None = None
-    smallest_worth_usd: Decimal | None = None
 
 
 def weigh(  # noqa: PLR0913 - each has a name
     score_differences: FloatArray,  # (N,)
     baseline_usd: Sequence[Decimal | None],  # (N,)
     candidate_usd: Sequence[Decimal | None],  # (N,)
-    stakes: Stakes,
+    economics: Economics,
     *,
     clusters: Clusters | None = None,  # (N,)
     level: float = 0.95,
-) -> Economics:
-    """Weigh quality against cost on the same cases.
+) -> Money | None:
+    """Weigh quality against cost on the same cases; None when the price of any answer is unknown.
 
     Args:
         score_differences: Candidate minus baseline, each -1 to 1.
         baseline_usd: Price of the baseline's answer to each case; None is unknown.
         candidate_usd: Price of the candidate's.
-        stakes: What else is paid and gained.
+        economics: What else is paid and gained.
         clusters: Labels; cases with equal labels belong together.
         level: Confidence level of all intervals.
-
-    Returns:
-        All that can be said; nothing when the price of any answer is unknown.
 
     Raises:
         ValueError: The three do not have one entry a case.
@@ -120,35 +64,31 @@ def weigh(  # noqa: PLR0913 - each has a name
         )
     old, new = _known(baseline_usd), _known(candidate_usd)
     if old is None or new is None:
-        return Economics()
-    scales = _Scales(
-        quality=score_differences,
-        extra=new - old,
-        clusters=clusters,
-        once=_once_per_answer(stakes),
-        level=level,
-    )
-    worth = None if stakes.right_answer_usd is None else float(stakes.right_answer_usd)
+        return None
+    fixed, requests = economics.fixed_cost_usd, economics.requests
+    once = None if fixed is None or requests is None else float(fixed) / requests
+    scales = _Scales(score_differences, new - old, clusters, once, level)
     extra, extra_mean = scales.interval(scales.extra), float(scales.extra.mean())
-    pay_back = _pay_back(extra)
-    net = None if worth is None else scales.net(worth)
-    net_interval = None if worth is None else scales.net_interval(worth)
-    return Economics(
+    pay_back: PayBack = "after" if extra.high < 0 else "not determined"
+    pay_back = "never by cost alone" if extra.low >= 0 else pay_back
+    value = economics.value_per_correct_usd
+    net = None if value is None else scales.net_interval(float(value))
+    return Money(
         extra_usd=_money(extra_mean),
-        extra_interval=_money_interval(extra),
+        extra_interval_usd=_ends(extra),
         pay_back=pay_back,
-        break_even_answers=_break_even(pay_back, extra_mean, stakes.once_usd),
+        break_even_answers=_break_even(pay_back, extra_mean, fixed),
         usd_per_extra_right=scales.usd_per_extra_right(),
-        net_usd=None if net is None else _money(net),
-        net_interval=None if net_interval is None else _money_interval(net_interval),
-        worth=None if net_interval is None else _verdict(net_interval),
+        net_usd=net and _money(scales.net(float(value or 0))),
+        net_interval_usd=net and _ends(net),
+        worth=net and _worth(net),
         smallest_worth_usd=scales.smallest_worth(),
     )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Scales:
-    """Quality and cost of an answer, case by case."""
+    """Quality and cost of an answer, case by case; `once` is unknown where it is None."""
 
     quality: FloatArray  # (N,)
     extra: FloatArray  # (N,)
@@ -162,19 +102,15 @@ class _Scales:
             return Interval(0.0, 0.0, self.level)
         return difference_interval(Units.of(values, self.clusters, bound), self.level)
 
-    def net(self, worth: float) -> float | None:
-        """Return the net benefit; None when what was paid once is unknown."""
-        if self.once is None:
-            return None
-        return float((worth * self.quality - self.extra).mean()) - self.once
+    def net(self, worth: float) -> float:
+        return float((worth * self.quality - self.extra).mean()) - (self.once or 0.0)
 
     def net_interval(self, worth: float) -> Interval | None:
-        """Return the interval of the net benefit; None when what was paid once is unknown."""
         if self.once is None:
             return None
         bound = worth + float(np.abs(self.extra).max())
-        found = self.interval(worth * self.quality - self.extra, bound)
-        return Interval(found.low - self.once, found.high - self.once, found.level)
+        gross = self.interval(worth * self.quality - self.extra, bound)
+        return Interval(gross.low - self.once, gross.high - self.once, gross.level)
 
     def usd_per_extra_right(self) -> Decimal | None:
         if self.once is None or self.interval(self.quality, 1.0).low <= 0:
@@ -182,48 +118,31 @@ class _Scales:
         return _money((float(self.extra.mean()) + self.once) / float(self.quality.mean()))
 
     def smallest_worth(self) -> Decimal | None:
-        """Return where the lower end of the net benefit comes above 0, by halving."""
-        if self.once is None or not self._pays(MOST_WORTH_USD):
+        """Return where the lower end of the net benefit comes above 0."""
+        from scipy.optimize import brentq  # noqa: PLC0415 - slow to import
+
+        if self.once is None or self._low(MOST_WORTH_USD) <= 0:
             return None
-        low, high = 0.0, MOST_WORTH_USD
-        if self._pays(low):
+        if self._low(0.0) > 0:
             return Decimal(0)
-        while high - low > 1e-6 * high:
-            # Geometric once above zero: the answer may be a thousandth of a cent or a thousand.
-            middle = math.sqrt(low * high) if low else high / 1000
-            low, high = (low, middle) if self._pays(middle) else (middle, high)
-            if high < 1e-12:
-                break
-        return _money(high)
+        return _money(brentq(self._low, 0.0, MOST_WORTH_USD, xtol=1e-12, maxiter=500))
 
-    def _pays(self, worth: float) -> bool:
+    def _low(self, worth: float) -> float:
         net = self.net_interval(worth)
-        return net is not None and net.low > 0
+        assert net is not None, "what is paid once is known"
+        return net.low
 
 
-def _once_per_answer(stakes: Stakes) -> float | None:
-    """Return what was paid once, spread over the answers."""
-    if stakes.once_usd is None or stakes.answers is None:
+def _break_even(pay_back: PayBack, extra: float, fixed_usd: Decimal | None) -> int | None:
+    if pay_back != "after" or fixed_usd is None:
         return None
-    return float(stakes.once_usd) / stakes.answers
+    return math.ceil(cheaper(fixed_usd, _money(extra)).at or 0)
 
 
-def _pay_back(extra: Interval) -> PayBack:
-    if extra.high < 0:
-        return PayBack.AFTER
-    return PayBack.NEVER if extra.low >= 0 else PayBack.UNDETERMINED
-
-
-def _break_even(pay_back: PayBack, extra: float, once_usd: Decimal | None) -> int | None:
-    if pay_back is not PayBack.AFTER or once_usd is None:
-        return None
-    return math.ceil(cheaper(once_usd, _money(extra)).at or 0)
-
-
-def _verdict(net: Interval) -> Worth:
+def _worth(net: Interval) -> Literal["worth it", "not worth it", "unclear"]:
     if net.low > 0:
-        return Worth.WORTH_IT
-    return Worth.NOT_WORTH_IT if net.high < 0 else Worth.UNCLEAR
+        return "worth it"
+    return "not worth it" if net.high < 0 else "unclear"
 
 
 def _known(prices: Sequence[Decimal | None]) -> FloatArray | None:
@@ -236,6 +155,6 @@ def _money(usd: float) -> Decimal:
     return Decimal(f"{usd:.6g}") + 0  # adding zero turns -0 into 0
 
 
-def _money_interval(interval: Interval) -> MoneyInterval:
+def _ends(interval: Interval) -> UsdInterval:
     low, high = (None if math.isinf(end) else _money(end) for end in (interval.low, interval.high))
-    return MoneyInterval(low, high, interval.level)
+    return low, high
