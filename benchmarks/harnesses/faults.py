@@ -220,7 +220,7 @@ def two_models(table: Table, cases: int) -> None:
         scores: dict[str, float] = {}
         for out, model in (("first", "m"), ("other", "better"), ("again", "m")):
             one.write(url, model)
-            one.compare("--recall", "--out", str(one.folder / out))
+            one.compare("--use-cache", "--out", str(one.folder / out))
             scores[model] = one.score(out)
         count = told(url)
         table.line(

@@ -28,7 +28,7 @@ OF_A_JOB = (
     ("run", "job.yaml"),
     ("compare", "job.yaml", "--out", "rows"),
     ("compare", "job.yaml", "--replay"),
-    ("compare", "job.yaml", "--json", "--recall"),
+    ("compare", "job.yaml", "--json", "--use-cache"),
     ("cost", "job.yaml"),
     ("cost", "job.yaml", "-o", "cost.html"),
 )

@@ -370,7 +370,7 @@ def servers(draw: st.DrawFn) -> Attempt:
         "--allow-unpriced",
         "--budget",
         "90",
-        *draw(st.sampled_from(((), ("--recall",)))),
+        *draw(st.sampled_from(((), ("--use-cache",)))),
     )
     return Attempt(
         (command,),

@@ -53,8 +53,8 @@ def compare(
             "--replay", help="Judge by the recorded answers: no question, no key, no cost."
         ),
     ] = False,
-    recall: Annotated[
-        bool, typer.Option("--recall", help="Take answers that another comparison was given.")
+    use_cache: Annotated[
+        bool, typer.Option("--use-cache", help="Take answers that another comparison was given.")
     ] = False,
     budget: Annotated[
         str | None,
@@ -117,7 +117,7 @@ def compare(
             deploy_options=deploy_options_of(option),
             batch=batch,
             replay=replay,
-            recall=recall,
+            use_cache=use_cache,
             update_baseline=update_baseline,
             allow_unpriced=allow_unpriced,
             progress=progress,
@@ -145,10 +145,10 @@ def _newest(job: Job) -> Run:
     """Return the run whose model is judged where the user names none."""
     from unitune.cost.prices.book import offer_for
     from unitune.data.split import load_splits
-    from unitune.evaluate.prompts.tuned_run import judged
+    from unitune.evaluate.prompts.tuned_run import find_tuned_run
     from unitune.planning.feasibility import on_its_own_name
 
-    return judged(on_its_own_name(job, offer_for(job)), load_splits(job), None).run
+    return find_tuned_run(on_its_own_name(job, offer_for(job)), load_splits(job), None).run
 
 
 def _named(run: str) -> Run:

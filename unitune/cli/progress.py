@@ -13,12 +13,12 @@ from contextlib import contextmanager
 from rich.progress import BarColumn, Progress, ProgressColumn, TaskID, TextColumn
 
 from unitune.cli.output import aside
-from unitune.evaluate.inference.engine import Asked
+from unitune.evaluate.inference.engine import EvaluationProgress
 from unitune.security.printable import one_line
 
 
 @contextmanager
-def asking(*, quiet: bool) -> Generator[Callable[[Asked], None] | None]:
+def asking(*, quiet: bool) -> Generator[Callable[[EvaluationProgress], None] | None]:
     """Yield a callback that shows how far each contender has been asked."""
     if quiet:
         yield None
@@ -39,16 +39,16 @@ def _stopping() -> None:
     aside().print("stopping…")
 
 
-def _who(asked: Asked) -> str:
+def _who(asked: EvaluationProgress) -> str:
     who = f"{asked.contender}: {asked.prompt}" if asked.phase == "dev" else asked.contender
     return one_line(who)
 
 
-def _saying() -> Callable[[Asked], None]:
+def _saying() -> Callable[[EvaluationProgress], None]:
     """Return a callback that prints what is done, and of a batch each tenth of it once."""
     said: set[tuple[str, int]] = set()
 
-    def say(asked: Asked) -> None:
+    def say(asked: EvaluationProgress) -> None:
         if asked.phase == "stopping":
             _stopping()
             return

@@ -12,8 +12,8 @@ from unitune.cli.output import aside, console
 from unitune.data.example import Message
 from unitune.data.load import load
 from unitune.errors import BackendError, RunFailed
-from unitune.evaluate.inference.attempts import persist
-from unitune.evaluate.inference.rate_limiter import Pace
+from unitune.evaluate.inference.attempts import request_with_retry
+from unitune.evaluate.inference.rate_limiter import AdaptiveLimiter
 from unitune.models import ChatModel, Request
 from unitune.runs.deploying import answering
 from unitune.runs.run import Run
@@ -56,7 +56,7 @@ class Conversation:
         """
         self.messages.append(Message(role="user", content=text))
         request = Request(messages=tuple(self.messages), max_tokens=MAX_TOKENS)
-        reply = asyncio.run(persist(self.model, request, Pace())).reply
+        reply = asyncio.run(request_with_retry(self.model, request, AdaptiveLimiter())).reply
         if reply.error is not None:
             self.messages.pop()
             raise BackendError(f"the model gave no answer: {reply.error}")

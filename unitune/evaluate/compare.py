@@ -31,16 +31,16 @@ from unitune.errors import JobError, UnknownName, UserError
 from unitune.evaluate import baseline
 from unitune.evaluate.conclude import conclude
 from unitune.evaluate.evidence import requirements
-from unitune.evaluate.inference.batch_submit import answers_in_batches, batching_backend
-from unitune.evaluate.inference.budget import ScorerPurse, Spending
-from unitune.evaluate.inference.engine import Asked
+from unitune.evaluate.inference.batch_submit import batching_backend, supports_batches
+from unitune.evaluate.inference.budget import Budget, ScorerBudget
+from unitune.evaluate.inference.engine import EvaluationProgress
 from unitune.evaluate.inference.journal import open_journal
 from unitune.evaluate.inference.pricing import AnswerPrices, answer_prices
 from unitune.evaluate.inference.sources import check_sources
 from unitune.evaluate.prompts.build import build, check_roles, needs_train
 from unitune.evaluate.prompts.training import check_prompts
 from unitune.evaluate.results import Comparison
-from unitune.evaluate.runner import Examination, Notify, examine
+from unitune.evaluate.runner import EvaluationConfig, Notify, collect_responses
 from unitune.evaluate.statistics.sample_size import foresight
 from unitune.evaluate.task import Task, prepare
 from unitune.job.contenders import Model, Recorded, Server, Tuned
@@ -51,7 +51,7 @@ from unitune.workspace.home import EVALUATION, home, make_home
 
 if TYPE_CHECKING:
     from unitune.evaluate.prompts.training import Training
-    from unitune.evaluate.prompts.tuned_run import Judged
+    from unitune.evaluate.prompts.tuned_run import TunedRun
     from unitune.runs.run import Run
 
 
@@ -64,7 +64,7 @@ def compare(  # noqa: PLR0913 - each has a name and a default
     deploy_options: Mapping[str, JsonValue] | None = None,
     batch: bool = False,
     replay: bool = False,
-    recall: bool = False,
+    use_cache: bool = False,
     update_baseline: bool = False,
     allow_unpriced: bool = False,
     progress: Notify | None = None,
@@ -83,7 +83,7 @@ def compare(  # noqa: PLR0913 - each has a name and a default
             day, for about half the price. The same call collects what an earlier one handed in.
         replay: Judge by the answers that are recorded in the folder, and ask nobody: at no cost,
             without keys, without the ledger that knows the run.
-        recall: Take answers that any comparison of this ledger's folder was given by the same model
+        use_cache: Take answers that the same model gave in any comparison of this ledger's folder
             to the same request. A vendor may have changed a model under its name since.
         update_baseline: Make the candidate's scores the gate's baseline file, if it passes whatever
             else the gate asks.
@@ -125,10 +125,10 @@ def compare(  # noqa: PLR0913 - each has a name and a default
     training = tuned and tuned.training
     contenders = build(job.evaluate, job.tuning, splits.train)
     prices = answer_prices(job, book_for(job), allow_unpriced=allow_unpriced or replay)
-    spending = Spending(job.evaluate.budget.usd if job.evaluate.budget else None)
-    purse = ScorerPurse(spending, prices.scorers)
+    budget = Budget(job.evaluate.budget.usd if job.evaluate.budget else None)
+    guard = ScorerBudget(budget, prices.scorers)
     rows = training.rows if training else ()
-    task = prepare(job, splits, rows, prices.contenders, paid=purse, replay=replay)
+    task = prepare(job, splits, rows, prices.contenders, paid=guard, replay=replay)
     if training:
         check_prompts(job, training.rows or (splits.train,), task.cases)
     asked = requirements(job, task, accepting=update_baseline)
@@ -143,15 +143,15 @@ def compare(  # noqa: PLR0913 - each has a name and a default
     folder = _given_folder(out) if out else _made_folder(job.name, run_id)
     hosting = HostingBudget(unpriced=allow_unpriced)
     if deploy_seconds is not None:
-        hosting = _hosting(spending, prices, folder, unpriced=allow_unpriced)
-    with _paid_before(purse, folder):
+        hosting = _hosting(budget, prices, folder, unpriced=allow_unpriced)
+    with _paid_before(guard, folder):
         with (
             tuned.standing(deploy_seconds, hosting, deploy_options)
             if tuned
             else nullcontext(Decimal(0)) as most
         ):
-            spending.spent += most
-            examination = Examination(
+            budget.spent += most
+            config = EvaluationConfig(
                 backend=job.backend,
                 base=job.base_model,
                 tuned=tuned.model() if tuned and not replay else None,
@@ -163,18 +163,18 @@ def compare(  # noqa: PLR0913 - each has a name and a default
                 batch=batch,
                 announce=announce,
                 replay=replay,
-                recall=recall,
+                use_cache=use_cache,
                 retention=job.evaluate.retention,
                 concurrency=job.evaluate.concurrency,
-                spending=spending,
+                budget=budget,
                 prices=prices.contenders,
                 retention_prices=prices.retention,
             )
-            examined = examine(examination, progress or _tell_nobody)
-        comparison = conclude(job, task, examined, training, asked)
+            responses = collect_responses(config, progress or _tell_nobody)
+        comparison = conclude(job, task, responses, training, asked)
     if update_baseline and comparison.exit_code == 0:
         _accept(job, task, comparison)
-    _write(comparison, examination.folder)
+    _write(comparison, config.folder)
     return comparison
 
 
@@ -208,7 +208,7 @@ def _asked_singly(job: Job) -> list[str]:
     hosted = {
         name: f"{backend} does not answer in batches"
         for name, backend in _backends_of(job).items()
-        if not answers_in_batches(backend)
+        if not supports_batches(backend)
     }
     servers = {
         spec.name: "a server does not answer in batches"
@@ -223,7 +223,7 @@ def _asked_singly(job: Job) -> list[str]:
 
 def _check_batches(job: Job, deploy_seconds: float | None) -> None:
     """Refuse batches where there are none, or where a deployment would be paid while they last."""
-    if not any(map(answers_in_batches, _backends_of(job).values())):
+    if not any(map(supports_batches, _backends_of(job).values())):
         batching_backend(job.backend)
     if deploy_seconds is not None:
         raise UserError(
@@ -267,12 +267,12 @@ def _given_folder(out: str | os.PathLike[str]) -> Path:
     return folder
 
 
-def _tuned_by(job: Job, splits: Splits, run: Run | None) -> Judged | None:
+def _tuned_by(job: Job, splits: Splits, run: Run | None) -> TunedRun | None:
     """Return the run that made the tuned model; None when every contender is prompted."""
     if any(isinstance(spec, Tuned) for spec in job.evaluate.contenders):
-        from unitune.evaluate.prompts.tuned_run import judged  # noqa: PLC0415 - loads the ledger
+        from unitune.evaluate.prompts.tuned_run import find_tuned_run  # noqa: PLC0415 - loads the ledger
 
-        return judged(job, splits, run)
+        return find_tuned_run(job, splits, run)
     if run is not None:
         raise JobError(
             f"run {run.id} is to be judged, but no contender of job {job.name!r} is tuned. "
@@ -281,7 +281,7 @@ def _tuned_by(job: Job, splits: Splits, run: Run | None) -> Judged | None:
     return None
 
 
-def _known_here(job: Job, splits: Splits, run: Run | None) -> Judged | None:
+def _known_here(job: Job, splits: Splits, run: Run | None) -> TunedRun | None:
     """Return the run behind recorded answers, where this ledger knows it."""
     try:
         return _tuned_by(job, splits, run)
@@ -303,24 +303,24 @@ def _training_fingerprint(job: Job, splits: Splits, training: Training | None) -
 
 
 @contextmanager
-def _paid_before(purse: ScorerPurse, folder: Path) -> Generator[None]:
+def _paid_before(guard: ScorerBudget, folder: Path) -> Generator[None]:
     """Count what scorers asked in earlier calls, and keep what they ask while the body runs."""
-    if not purse.prices:
+    if not guard.prices:
         yield
         return
     with open_journal(folder / "scoring.jsonl") as journal:
-        purse.spending.charge(journal, purse.prices)
-        purse.journal = journal
+        guard.budget.charge(journal, guard.prices)
+        guard.journal = journal
         yield
 
 
 def _hosting(
-    spending: Spending, prices: AnswerPrices, folder: Path, *, unpriced: bool
+    budget: Budget, prices: AnswerPrices, folder: Path, *, unpriced: bool
 ) -> HostingBudget:
     """Return what a deployment may cost that is brought up for the comparison: what is left."""
-    if spending.cap is None:
+    if budget.cap is None:
         return HostingBudget(unpriced=unpriced)
-    before = Spending(None)
+    before = Budget(None)
     files = {
         "dev": prices.contenders,
         "rows": prices.contenders,
@@ -332,10 +332,10 @@ def _hosting(
         if path.exists():
             with open_journal(path) as journal:
                 before.charge(journal, theirs)
-    return HostingBudget(max(Decimal(0), spending.cap - before.spent), unpriced)
+    return HostingBudget(max(Decimal(0), budget.cap - before.spent), unpriced)
 
 
-def _tell_nobody(_: Asked) -> None:
+def _tell_nobody(_: EvaluationProgress) -> None:
     pass
 
 

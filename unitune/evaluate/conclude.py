@@ -38,7 +38,7 @@ from unitune.evaluate.results import (
     Retained,
 )
 from unitune.evaluate.retention import Retention
-from unitune.evaluate.runner import Answered, Examined
+from unitune.evaluate.runner import Answered, EvaluationResponses
 from unitune.evaluate.statistics.paired import Verdict
 from unitune.evaluate.task import Task
 from unitune.job.contenders import FewShot, Model, Recorded, Server
@@ -48,7 +48,7 @@ from unitune.job.job import Job
 def conclude(
     job: Job,
     task: Task,
-    examined: Examined,
+    responses: EvaluationResponses,
     training: Training | None,
     asked: Requirements,
 ) -> Comparison:
@@ -57,14 +57,14 @@ def conclude(
     Args:
         job: What was to be judged, with margin and gate.
         task: Cases and scorers.
-        examined: All contenders, with their answers.
+        responses: All contenders, with their answers.
         training: Of the tuned model, when there is one.
         asked: What the gate asks of the cases.
 
     Raises:
         BackendError: Candidate or baseline gave no answer at all.
     """
-    contenders = examined.contenders
+    contenders = responses.contenders
     graded = [grade(task, answered) for answered in contenders]
     candidate = next(each for each in graded if _role(each) == "candidate")
     baselines = [each for each in graded if _role(each) == "baseline"]
@@ -112,9 +112,9 @@ def conclude(
         slices=pairing.slices(slices_of(task.cases, job.evaluate)),
         answered=pairing.answered(),
         economics=pairing.money(job.evaluate.economics),
-        retention=examined.retention and _retained(examined.retention),
+        retention=responses.retention and _retained(responses.retention),
         contenders=results,
-        spent_usd=_spent(examined, results),
+        spent_usd=_spent(responses, results),
         gate=_gate(job, judgement, asked, on_dev),
         leaks=task.leaks,
         dev_rows=len(task.dev),
@@ -122,7 +122,7 @@ def conclude(
             *_notes(job, task, training),
             *_unanswered_on_dev(contenders),
             *_failed_scorers(graded),
-            *_recalled(contenders),
+            *_cached(contenders),
             *_disbelieved(contenders),
             *(_replayed(contenders) if training is None else ()),
             *_adapted(contenders),
@@ -159,11 +159,11 @@ def _against(alone: Judgement, chosen: str) -> BaselineResult:
     )
 
 
-def _spent(examined: Examined, results: Iterable[ContenderResult]) -> Decimal | None:
+def _spent(responses: EvaluationResponses, results: Iterable[ContenderResult]) -> Decimal | None:
     """Return what all that was asked has cost; None where no charge is known."""
-    retention = examined.retention
+    retention = responses.retention
     known = [*(each.usd for each in results), retention.usd if retention else None]
-    spent = examined.spending.spent if examined.spending else Decimal(0)
+    spent = responses.budget.spent if responses.budget else Decimal(0)
     return spent if spent or any(usd is not None for usd in known) else None
 
 
@@ -326,10 +326,10 @@ def _failed_scorers(graded: Sequence[Graded]) -> Iterable[str]:
             )
 
 
-def _recalled(contenders: Iterable[Answered]) -> Iterable[str]:
+def _cached(contenders: Iterable[Answered]) -> Iterable[str]:
     for each in contenders:
-        if count := sum(record.recalled is not None for record in each.records):
-            yield f"{each.name}: {count} answers were given in an earlier comparison (--recall)."
+        if count := sum(record.cached is not None for record in each.records):
+            yield f"{each.name}: {count} answers were given in an earlier comparison (--use-cache)."
 
 
 def _disbelieved(contenders: Iterable[Answered]) -> Iterable[str]:

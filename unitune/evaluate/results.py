@@ -93,7 +93,7 @@ class Record:
     error: str | None = None
     uncounted: Uncounted | None = None
     """Where the vendor gave no count that can be believed: what the budget was charged instead."""
-    recalled: Literal[True] | None = None
+    cached: Literal[True] | None = None
     """The answer was given to the same request in another comparison."""
 
     @property

@@ -30,14 +30,21 @@ from unitune.errors import Interrupted, Mismatch
 from unitune.evaluate import retention
 from unitune.evaluate.inference import batch_file
 from unitune.evaluate.inference.batch_file import open_batches
-from unitune.evaluate.inference.batch_job import Paper
-from unitune.evaluate.inference.batch_runner import answer_in_batches
-from unitune.evaluate.inference.batch_submit import answers_in_batches
-from unitune.evaluate.inference.budget import Spending, most_usd, record_usd, usd
-from unitune.evaluate.inference.engine import Asked, Means, Question, ask, replay, wants_more_room
+from unitune.evaluate.inference.batch_job import BatchJob
+from unitune.evaluate.inference.batch_runner import run_batches
+from unitune.evaluate.inference.batch_submit import supports_batches
+from unitune.evaluate.inference.budget import Budget, most_usd, record_usd, usd
+from unitune.evaluate.inference.engine import (
+    EvaluationProgress,
+    InferenceOptions,
+    Question,
+    ask,
+    replay,
+    wants_more_room,
+)
 from unitune.evaluate.inference.journal import Journal, open_journal
 from unitune.evaluate.inference.rate_limiter import LIMIT
-from unitune.evaluate.inference.response_cache import Remembered, open_remembered
+from unitune.evaluate.inference.response_cache import ResponseCache, open_response_cache
 from unitune.evaluate.inference.sources import Hosted, Places, Source, model_of
 from unitune.evaluate.prompts.build import Contender
 from unitune.evaluate.prompts.dev import Choice, DevScore, borrow, choose, needs_dev
@@ -50,7 +57,7 @@ from unitune.job.job import TokenPrice
 from unitune.models import ChatModel, TunedModel
 from unitune.workspace.home import home, make_home
 
-Notify = Callable[[Asked], None]
+Notify = Callable[[EvaluationProgress], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +103,7 @@ class Answered:
 
 
 @dataclass(frozen=True, slots=True)
-class Examination:
+class EvaluationConfig:
     """What is to be asked of whom.
 
     Args:
@@ -113,7 +120,7 @@ class Examination:
         recall: Whether answers that other comparisons were given are taken.
         retention: Whether base and tuned model are asked general questions, too.
         concurrency: Requests in flight at most.
-        spending: What may be spent.
+        budget: What may be spent.
         prices: Of the contenders' models, by contender.
         retention_prices: Of base and tuned model, for general questions.
         announce: Called with what the user should know, a sentence.
@@ -130,36 +137,36 @@ class Examination:
     batch: bool = False
     announce: Callable[[str], None] | None = None
     replay: bool = False
-    recall: bool = False
+    use_cache: bool = False
     retention: bool = False
     concurrency: int = LIMIT
-    spending: Spending = field(default_factory=lambda: Spending(None))
+    budget: Budget = field(default_factory=lambda: Budget(None))
     prices: Mapping[str, TokenPrice] = field(default_factory=dict[str, TokenPrice])
     retention_prices: Mapping[str, TokenPrice] = field(default_factory=dict[str, TokenPrice])
 
 
-class Examined(NamedTuple):
+class EvaluationResponses(NamedTuple):
     """What came of it.
 
     Args:
         contenders: With their answers, in the job's order.
         retention: What the tuned model still knows, where that was asked.
-        spending: What was spent on all that was asked.
+        budget: What was spent on all that was asked.
     """
 
     contenders: tuple[Answered, ...]
     retention: Retention | None = None
-    spending: Spending | None = None
+    budget: Budget | None = None
 
 
-def examine(examination: Examination, notify: Notify) -> Examined:
+def collect_responses(config: EvaluationConfig, notify: Notify) -> EvaluationResponses:
     """Ask every contender all that is not answered yet.
 
     An event loop that runs already, as in a notebook, goes on undisturbed: the asking then has a
     thread of its own.
 
     Args:
-        examination: What is to be asked of whom.
+        config: What is to be asked of whom.
         notify: Called as answers come.
 
     Raises:
@@ -168,22 +175,22 @@ def examine(examination: Examination, notify: Notify) -> Examined:
         BackendError: A batch was refused or has failed, or what became of it is not known.
     """
     stopped = threading.Event()
-    interrupted = Interrupted(_stopped(examination))
+    interrupted = Interrupted(_stopped(config))
 
-    def tell(asked: Asked) -> None:
+    def tell(asked: EvaluationProgress) -> None:
         if stopped.is_set():
             raise interrupted
         notify(asked)
 
     try:
-        return _outside_any_loop(partial(_examine, examination, tell), stopped)
+        return _outside_any_loop(partial(_collect, config, tell), stopped)
     except KeyboardInterrupt:
         raise interrupted from None
 
 
-def _stopped(examination: Examination) -> str:
-    stands = f"stopped; every answer so far stands in {examination.folder}."
-    if not examination.batch:
+def _stopped(config: EvaluationConfig) -> str:
+    stands = f"stopped; every answer so far stands in {config.folder}."
+    if not config.batch:
         return f"{stands} The same command goes on from there."
     return (
         f"{stands} Batches that were handed in go on at their vendors; the same command collects "
@@ -191,7 +198,9 @@ def _stopped(examination: Examination) -> str:
     )
 
 
-def _outside_any_loop(work: Callable[[], Examined], stopped: threading.Event) -> Examined:
+def _outside_any_loop(
+    work: Callable[[], EvaluationResponses], stopped: threading.Event
+) -> EvaluationResponses:
     """Do the work here, or in a thread that is told to stop when waiting for it ends early."""
     try:
         asyncio.get_running_loop()
@@ -204,32 +213,32 @@ def _outside_any_loop(work: Callable[[], Examined], stopped: threading.Event) ->
             stopped.set()
 
 
-def _examine(examination: Examination, notify: Notify) -> Examined:
-    folder = examination.folder
+def _collect(config: EvaluationConfig, notify: Notify) -> EvaluationResponses:
+    folder = config.folder
     with (
         open_journal(folder / "dev.jsonl") as dev,
         open_journal(folder / "rows.jsonl") as rows,
-        open_journal(folder / "probes.jsonl") if examination.retention else nullcontext() as probes,
-        _remembered(examination) as remembered,
+        open_journal(folder / "probes.jsonl") if config.retention else nullcontext() as probes,
+        _remembered(config) as cache,
         asyncio.Runner() as runner,
     ):
-        examination.spending.charge(chain(dev, rows), examination.prices)
-        examination.spending.charge(probes or (), examination.retention_prices)
-        desk = _Desk(examination, runner, dev, rows, remembered, notify)
+        config.budget.charge(chain(dev, rows), config.prices)
+        config.budget.charge(probes or (), config.retention_prices)
+        desk = EvaluationRunner(config, runner, dev, rows, cache, notify)
         answered = {each.name: each for each in desk.sitting()}
         retention = desk.retention(probes) if probes else None
-    return Examined(
-        tuple(answered[contender.name] for contender in examination.contenders),
+    return EvaluationResponses(
+        tuple(answered[contender.name] for contender in config.contenders),
         retention,
-        examination.spending,
+        config.budget,
     )
 
 
-def _remembered(examination: Examination) -> AbstractContextManager[Remembered | None]:
-    if examination.replay:
+def _remembered(config: EvaluationConfig) -> AbstractContextManager[ResponseCache | None]:
+    if config.replay:
         return nullcontext()
     make_home(home())
-    return open_remembered(home(), recall=examination.recall)
+    return open_response_cache(home(), use_cache=config.use_cache)
 
 
 def _turn(contender: Contender) -> tuple[bool, bool, bool]:
@@ -239,14 +248,14 @@ def _turn(contender: Contender) -> tuple[bool, bool, bool]:
 
 
 @dataclass(frozen=True, slots=True)
-class _Desk:
+class EvaluationRunner:
     """What asking takes; one event loop for all of it, because models may keep connections."""
 
-    examination: Examination
+    config: EvaluationConfig
     runner: asyncio.Runner
     dev: Journal
     rows: Journal
-    remembered: Remembered | None
+    cache: ResponseCache | None
     notify: Notify
     chosen: dict[str, Choice] = field(default_factory=dict[str, Choice])
     replayed: dict[str, str] = field(default_factory=dict[str, str])
@@ -256,9 +265,9 @@ class _Desk:
 
     def sitting(self) -> Iterator[Answered]:
         """Yield each contender with its answers."""
-        if self.examination.replay:
+        if self.config.replay:
             return self.everybody_from_records()
-        if self.examination.batch:
+        if self.config.batch:
             return self.everybody_in_batches()
         return self.everybody()
 
@@ -271,60 +280,60 @@ class _Desk:
 
     def everybody_from_records(self) -> Iterator[Answered]:
         """Let one contender after another choose and answer as it did before."""
-        for contender in sorted(self.examination.contenders, key=lambda each: each.borrows):
+        for contender in sorted(self.config.contenders, key=lambda each: each.borrows):
             yield self._answered(None, self._choose(None, contender))
 
     def everybody_in_batches(self) -> Iterator[Answered]:
         """Let all contenders choose, and have those of each backend answered together."""
-        asked = self.examination
-        by_backend: dict[str, list[Paper]] = {}
+        asked = self.config
+        by_backend: dict[str, list[BatchJob]] = {}
         for source, group in self._sources():
             with closing(self._open(source)) as model:
                 for contender in group:
                     choice = self._choose(model, contender)
-                    if isinstance(source, Hosted) and answers_in_batches(source.backend):
+                    if isinstance(source, Hosted) and supports_batches(source.backend):
                         mine = by_backend.setdefault(source.backend, [])
                         mine.append(self._paper(source, model, choice))
                     else:
                         yield self._answered(model, choice)
-        papers = [paper for mine in by_backend.values() for paper in mine]
-        asked.spending.afford("the answers in batches", self._most_usd(papers))
-        before = {paper.contender: paper.unanswered(self.rows) for paper in papers}
+        jobs = [batch_job for mine in by_backend.values() for batch_job in mine]
+        asked.budget.afford("the answers in batches", self._most_usd(jobs))
+        before = {batch_job.contender: batch_job.unanswered(self.rows) for batch_job in jobs}
         with open_batches(asked.folder / batch_file.NAME) as batches:
-            records = answer_in_batches(by_backend, batches, self.rows, self.notify, asked.announce)
+            records = run_batches(by_backend, batches, self.rows, self.notify, asked.announce)
         for name, pairs in before.items():
             came = (self.rows.last(name, *pair) for pair in pairs)
-            asked.spending.charge((one for one in came if one), asked.prices)
-        for paper in papers:
-            yield self._with_room(paper, records[paper.contender])
+            asked.budget.charge((one for one in came if one), asked.prices)
+        for batch_job in jobs:
+            yield self._with_room(batch_job, records[batch_job.contender])
 
-    def _with_room(self, paper: Paper, records: tuple[Record, ...]) -> Answered:
+    def _with_room(self, batch_job: BatchJob, records: tuple[Record, ...]) -> Answered:
         """Return what a batch has answered; what thoughts have cut short is asked once more."""
-        name = paper.contender
+        name = batch_job.contender
         choice, origin = self.chosen[name], self.rows.origins[name]
-        pairs = zip(records, paper.asked().values(), strict=True)
+        pairs = zip(records, batch_job.asked().values(), strict=True)
         if not any(wants_more_room(*pair) for pair in pairs):
-            return Answered(choice, records, paper.fingerprint, self._price(name), origin)
-        with closing(self._open(Hosted(self.examination.backend, paper.model))) as model:
+            return Answered(choice, records, batch_job.fingerprint, self._price(name), origin)
+        with closing(self._open(Hosted(self.config.backend, batch_job.model))) as model:
             return self._answered(model, choice)
 
-    def _most_usd(self, papers: Iterable[Paper]) -> Decimal:
+    def _most_usd(self, jobs: Iterable[BatchJob]) -> Decimal:
         """Return what the open questions may cost at most, at the price of single answers."""
         costs = (
             most_usd(price, request)
-            for paper in papers
-            if (price := self._price(paper.contender)) is not None
-            for request in paper.unanswered(self.rows).values()
+            for batch_job in jobs
+            if (price := self._price(batch_job.contender)) is not None
+            for request in batch_job.unanswered(self.rows).values()
         )
         return sum(costs, Decimal(0))
 
     def retention(self, journal: Journal) -> Retention:
         """Ask base and tuned model the general questions."""
-        asked = self.examination
+        asked = self.config
         records: list[list[Record]] = []
         for name, model in (("base", asked.base), ("tuned", asked.tuned)):
             price = asked.retention_prices.get(name)
-            purse = price and asked.spending.purse(f"retention, {name}", price)
+            guard = price and asked.budget.guard(f"retention, {name}", price)
             questions = retention.questions()
             spec = ZeroShot() if name == "base" else Tuned()
             journal.origins[name] = self._places.origin(spec)
@@ -332,7 +341,7 @@ class _Desk:
                 records.append(self._replay(questions, journal, name, spec))
                 continue
             assert model is not None, "the job has a tuned contender"
-            told = Asked(name, "probe", "general questions", 0, len(questions))
+            told = EvaluationProgress(name, "probe", "general questions", 0, len(questions))
             with closing(self._open(Hosted(asked.backend, model))) as opened:
                 asking = ask(
                     opened,
@@ -340,7 +349,7 @@ class _Desk:
                     journal,
                     name,
                     self._teller(told),
-                    means=Means(asked.concurrency, purse, self.remembered, self.thinking),
+                    means=InferenceOptions(asked.concurrency, guard, self.cache, self.thinking),
                 )
                 records.append(self._run(asking, told))
         prices = asked.retention_prices
@@ -357,7 +366,7 @@ class _Desk:
         Contenders that borrow their prompt come last, when all baselines have chosen theirs; for
         them the tuned model is loaded once more.
         """
-        asked = self.examination
+        asked = self.config
         groups: dict[tuple[bool, Source], list[Contender]] = {}
         for each in sorted(asked.contenders, key=_turn):
             groups.setdefault((each.borrows, self._places.source(each.spec)), []).append(each)
@@ -366,11 +375,11 @@ class _Desk:
 
     @property
     def _places(self) -> Places:
-        asked = self.examination
+        asked = self.config
         return Places(asked.backend, asked.base, asked.tuned, asked.job_folder, asked.training)
 
     def _open(self, source: Source) -> ChatModel:
-        return model_of(source, self.examination.task.cases)
+        return model_of(source, self.config.task.cases)
 
     def _answered(self, model: ChatModel | None, choice: Choice) -> Answered:
         records = tuple(self._ask_test(model, choice))
@@ -378,22 +387,22 @@ class _Desk:
         name = choice.contender.name
         return Answered(choice, records, fingerprint, self._price(name), self.rows.origins[name])
 
-    def _paper(self, source: Hosted, model: ChatModel, choice: Choice) -> Paper:
+    def _paper(self, source: Hosted, model: ChatModel, choice: Choice) -> BatchJob:
         self.rows.origins[choice.contender.name] = self._places.origin(choice.contender.spec)
-        return Paper(
+        return BatchJob(
             contender=choice.contender.name,
             prompt=choice.prompt.label,
             model=source.model,
             fingerprint=model.fingerprint,
-            questions=self.examination.task.questions(choice.prompt, choice.contender.spec),
+            questions=self.config.task.questions(choice.prompt, choice.contender.spec),
             thinks=model.fingerprint in self.thinking,
         )
 
     def _choose(self, model: ChatModel | None, contender: Contender) -> Choice:
         if contender.borrows:
             choice = borrow(contender, tuple(self.chosen.values()))
-        elif needs_dev(contender, self.examination.contenders):
-            rows = len(self.examination.task.dev)
+        elif needs_dev(contender, self.config.contenders):
+            rows = len(self.config.task.dev)
             choice = choose(contender, partial(self._measure, model, contender), rows)
         else:
             choice = Choice(contender, contender.prompts[0])
@@ -403,14 +412,16 @@ class _Desk:
     def _measure(
         self, model: ChatModel | None, contender: Contender, prompt: Prompt, rows: int
     ) -> DevScore:
-        task = self.examination.task
-        asked = Asked(contender.name, "dev", prompt.label, 0, rows)
+        task = self.config.task
+        asked = EvaluationProgress(contender.name, "dev", prompt.label, 0, rows)
         questions = [task.question(row, prompt, contender.spec) for row in task.dev[:rows]]
         return task.dev_score(self._ask(model, contender, questions, self.dev, asked))
 
     def _ask_test(self, model: ChatModel | None, choice: Choice) -> list[Record]:
-        questions = self.examination.task.questions(choice.prompt, choice.contender.spec)
-        asked = Asked(choice.contender.name, "test", choice.prompt.label, 0, len(questions))
+        questions = self.config.task.questions(choice.prompt, choice.contender.spec)
+        asked = EvaluationProgress(
+            choice.contender.name, "test", choice.prompt.label, 0, len(questions)
+        )
         return self._ask(model, choice.contender, questions, self.rows, asked)
 
     def _ask(
@@ -419,7 +430,7 @@ class _Desk:
         contender: Contender,
         questions: Sequence[Question],
         journal: Journal,
-        asked: Asked,
+        asked: EvaluationProgress,
     ) -> list[Record]:
         # On dev named with its prompt, so that a reader of the file can tell the prompts apart.
         name = f"{contender.name}: {asked.prompt}" if asked.phase == "dev" else contender.name
@@ -452,7 +463,9 @@ class _Desk:
                 )
         return records
 
-    def _run(self, asking: Coroutine[object, object, list[Record]], asked: Asked) -> list[Record]:
+    def _run(
+        self, asking: Coroutine[object, object, list[Record]], asked: EvaluationProgress
+    ) -> list[Record]:
         """Wait for answers; on Ctrl-C say at once that it was heard."""
 
         async def heard() -> list[Record]:
@@ -464,15 +477,17 @@ class _Desk:
 
         return self.runner.run(heard())
 
-    def _means(self, contender: Contender) -> Means:
-        asked = self.examination
+    def _means(self, contender: Contender) -> InferenceOptions:
+        asked = self.config
         price = self._price(contender.name)
-        purse = None if price is None else asked.spending.purse(contender.name, price)
+        guard = None if price is None else asked.budget.guard(contender.name, price)
         keeps = not isinstance(contender.spec, Recorded)
-        return Means(asked.concurrency, purse, self.remembered if keeps else None, self.thinking)
+        return InferenceOptions(
+            asked.concurrency, guard, self.cache if keeps else None, self.thinking
+        )
 
     def _price(self, contender: str) -> TokenPrice | None:
-        return self.examination.prices.get(contender)
+        return self.config.prices.get(contender)
 
-    def _teller(self, asked: Asked) -> Callable[[int], None]:
+    def _teller(self, asked: EvaluationProgress) -> Callable[[int], None]:
         return lambda done: self.notify(replace(asked, done=done))

@@ -26,7 +26,7 @@ from unitune.data.leaks import leaks, refuse
 from unitune.data.split import Splits
 from unitune.errors import DataError, JobError, Leak
 from unitune.evaluate.grouping import asks, check_groups
-from unitune.evaluate.inference.budget import ScorerPurse, usd
+from unitune.evaluate.inference.budget import ScorerBudget, usd
 from unitune.evaluate.inference.engine import Question, short_hash
 from unitune.evaluate.prompts.dev import DevScore
 from unitune.evaluate.prompts.prompts import Prompt
@@ -206,7 +206,7 @@ def prepare(  # noqa: PLR0913 - each has a name, and most a default
     trained: Iterable[Dataset] = (),
     prices: Mapping[str, TokenPrice] | None = None,
     *,
-    paid: ScorerPurse | None = None,
+    paid: ScorerBudget | None = None,
     replay: bool = False,
 ) -> Task:
     """Make the task of a job.
@@ -265,7 +265,7 @@ def _output_limit(job: Job, rows: Iterable[Example]) -> OutputLimit:
 
 
 def _setting(
-    job: Job, train: Iterable[Example], paid: ScorerPurse | None, *, replay: bool
+    job: Job, train: Iterable[Example], paid: ScorerBudget | None, *, replay: bool
 ) -> Setting:
     def embedder(spec: Embedding) -> Embedder:
         from unitune.evaluate.inference.embeddings import EmbeddingsClient  # noqa: PLC0415 - httpx

@@ -21,8 +21,8 @@ from unitune.backends.capabilities import ImportedJob, Imports
 from unitune.backends.conversion import Converted, decode_file
 from unitune.data.example import Example
 from unitune.errors import DataError, UnknownName, Unsupported, UserError
-from unitune.evaluate.inference.attempts import persist
-from unitune.evaluate.inference.rate_limiter import Pace
+from unitune.evaluate.inference.attempts import request_with_retry
+from unitune.evaluate.inference.rate_limiter import AdaptiveLimiter
 from unitune.evaluate.inference.recorded import answer_line, mend, read_answers
 from unitune.findings import Finding
 from unitune.job.contenders import Recorded, Tuned
@@ -135,12 +135,12 @@ async def _ask_all(
     tell: Callable[[int], None],
 ) -> list[str]:
     failures: list[str] = []
-    left, pace = iter(cases), Pace(IN_FLIGHT)
+    left, limiter = iter(cases), AdaptiveLimiter(IN_FLIGHT)
 
     async def work() -> None:
         for case in left:
             request = Request(messages=case.prompt, max_tokens=max_tokens)
-            reply = (await persist(chat, request, pace)).reply
+            reply = (await request_with_retry(chat, request, limiter)).reply
             if reply.error is not None:
                 failures.append(f"case {case.case_id}: {reply.error}")
                 continue

@@ -25,7 +25,7 @@ from unitune.errors import UnituneError
 from unitune.evaluate.inference import attempts
 from unitune.evaluate.inference.engine import Question, record_of
 from unitune.evaluate.inference.journal import line_of, read_record
-from unitune.evaluate.inference.rate_limiter import Pace
+from unitune.evaluate.inference.rate_limiter import AdaptiveLimiter
 from unitune.job.job import Tuning
 from unitune.models import Reply, Request
 from unitune.testing.loopback import Server, VendorRequest, VendorResponse
@@ -123,7 +123,9 @@ class OddAnswersContract:
         def ask() -> None:
             chat = backend.chat(self.model)
             try:
-                reply = asyncio.run(attempts.persist(chat, question, Pace(1))).reply
+                reply = asyncio.run(
+                    attempts.request_with_retry(chat, question, AdaptiveLimiter(1))
+                ).reply
             finally:
                 chat.close()
             _check_row(question, reply)

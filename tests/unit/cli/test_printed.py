@@ -17,7 +17,7 @@ from rich.text import Text
 import unitune
 from unitune.backends.protocol import Event
 from unitune.cli import following, output, progress
-from unitune.evaluate.inference.engine import Asked
+from unitune.evaluate.inference.engine import EvaluationProgress
 from unitune.security.printable import CONTROLS
 
 NASTY = {
@@ -176,7 +176,11 @@ def test_progress_names_contenders_as_they_are(
     monkeypatch.setattr(output.aside(), "is_interactive", True)
     with progress.asking(quiet=False) as show:
         assert show is not None
-        show(Asked(phase="test", contender=f"{name}\nforged", prompt="p", done=1, total=2))
+        show(
+            EvaluationProgress(
+                phase="test", contender=f"{name}\nforged", prompt="p", done=1, total=2
+            )
+        )
     told = capsys.readouterr().err
     assert f"{seen(name)}forged" in seen(told)
     assert "\ufffdforged" in told

@@ -31,7 +31,7 @@ from unitune.errors import (
 from unitune.evaluate.compare import compare
 from unitune.evaluate.inference import batch_runner, batch_submit
 from unitune.evaluate.inference.batch_file import Batch, Change, open_batches
-from unitune.evaluate.inference.engine import Asked
+from unitune.evaluate.inference.engine import EvaluationProgress
 from unitune.evaluate.inference.journal import line_of, read_record
 from unitune.evaluate.results import Comparison, Record
 from unitune.job.job import Job
@@ -434,13 +434,13 @@ def test_a_batch_that_is_gone_is_the_users_to_give_up(two: Job, vendor: Vendor, 
 
 def test_progress_says_how_many_requests_are_done(two: Job, vendor: Vendor, out: Path) -> None:
     vendor.plays(polls=2)
-    told: list[Asked] = []
+    told: list[EvaluationProgress] = []
     compare(two, out=out, batch=True, progress=told.append)
     batched = [
         asked.done for asked in told if (asked.phase, asked.contender) == ("batch", "zero-shot")
     ]
     assert [20, 40, 60] == sorted(set(batched))
-    assert Asked("zero-shot", "test", "the row's own messages", 60, 60) == told[-2]
+    assert EvaluationProgress("zero-shot", "test", "the row's own messages", 60, 60) == told[-2]
     assert {60} == {asked.total for asked in told}
 
 

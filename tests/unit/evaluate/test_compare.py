@@ -14,7 +14,7 @@ import pytest
 from unitune.backends.output_limit import LEAST_TOKENS
 from unitune.errors import BackendError, DataError, Interrupted, JobError, Leak, UserError
 from unitune.evaluate.compare import compare, default_folder
-from unitune.evaluate.inference.engine import Asked
+from unitune.evaluate.inference.engine import EvaluationProgress
 from unitune.evaluate.inference.journal import read_record
 from unitune.job.job import Job
 from unitune.models import Request
@@ -431,10 +431,10 @@ def test_the_base_is_loaded_once_for_all_its_contenders_and_closed(
 
 def test_progress_tells_contender_phase_and_prompt(make_job: Any, backend_of: Any) -> None:
     backend_of(told_is_better)
-    told_of: list[Asked] = []
+    told_of: list[EvaluationProgress] = []
     compare(make_job(PROMPTED), progress=told_of.append)
-    assert Asked("zero-shot", "test", "the row's own messages", 60, 60) in told_of
-    assert Asked("instructed", "test", "instructions", 0, 60) in told_of
+    assert EvaluationProgress("zero-shot", "test", "the row's own messages", 60, 60) in told_of
+    assert EvaluationProgress("instructed", "test", "instructions", 0, 60) in told_of
     assert {"test"} == {asked.phase for asked in told_of}
 
 
@@ -458,7 +458,7 @@ def test_stopped_by_the_user_it_keeps_what_was_answered(
 
     phases: list[str] = []
 
-    def stop(asked: Asked) -> None:
+    def stop(asked: EvaluationProgress) -> None:
         phases.append(asked.phase)
         if asked.done == 20 and "stopping" not in phases:
             signal.raise_signal(signal.SIGINT)
@@ -480,7 +480,7 @@ def test_stopped_in_a_notebook_the_asking_ends_too(
     backend_of(told_is_better)
     job = make_job(PROMPTED)
 
-    def stop(asked: Asked) -> None:
+    def stop(asked: EvaluationProgress) -> None:
         if asked.done == 20:
             signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
             time.sleep(0.1)

@@ -17,10 +17,10 @@ import pytest
 from unitune.data.example import Message
 from unitune.errors import BackendError, Busy, Mismatch, Unreachable
 from unitune.evaluate.inference import attempts
-from unitune.evaluate.inference.engine import Means, Question, ask, replay, request_hash
+from unitune.evaluate.inference.engine import InferenceOptions, Question, ask, replay, request_hash
 from unitune.evaluate.inference.journal import open_journal, read_record
 from unitune.evaluate.inference.rate_limiter import LIMIT
-from unitune.evaluate.inference.response_cache import open_remembered
+from unitune.evaluate.inference.response_cache import open_response_cache
 from unitune.evaluate.results import Record
 from unitune.models import Placed, Reply, Request
 
@@ -420,7 +420,7 @@ def test_what_another_comparison_has_asked_is_a_row_here_too(tmp_path: Path) -> 
     def compared(model: Echo, name: str) -> list[Record]:
         with (
             open_journal(tmp_path / name / "rows.jsonl") as journal,
-            open_remembered(tmp_path, recall=True) as remembered,
+            open_response_cache(tmp_path, use_cache=True) as remembered,
         ):
             asking = ask(
                 model,
@@ -428,14 +428,14 @@ def test_what_another_comparison_has_asked_is_a_row_here_too(tmp_path: Path) -> 
                 journal,
                 "c",
                 lambda _: None,
-                means=Means(remembered=remembered),
+                means=InferenceOptions(remembered=remembered),
             )
             return asyncio.run(asking)
 
-    asked, recalled = compared(first, "one"), compared(again, "two")
+    asked, cached = compared(first, "one"), compared(again, "two")
     assert [] == again.asked
-    assert {True} == {record.recalled for record in recalled}
-    assert asked == [replace(record, recalled=None) for record in recalled]
+    assert {True} == {record.cached for record in cached}
+    assert asked == [replace(record, cached=None) for record in cached]
     assert 10 == len(lines(tmp_path / "two" / "rows.jsonl"))
     compared(other, "three")
     assert LETTERS == other.asked

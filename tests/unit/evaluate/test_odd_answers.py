@@ -19,7 +19,7 @@ from unitune.data.example import Message
 from unitune.evaluate.inference import attempts
 from unitune.evaluate.inference.engine import Question, record_of
 from unitune.evaluate.inference.journal import line_of, read_record
-from unitune.evaluate.inference.rate_limiter import Pace
+from unitune.evaluate.inference.rate_limiter import AdaptiveLimiter
 from unitune.evaluate.inference.server import ServerChatModel
 from unitune.models import ChatModel, Request
 from unitune.testing.loopback import VendorRequest, VendorResponse, serve
@@ -87,7 +87,7 @@ def test_an_odd_answer_is_a_row(name: str, kind: str, monkeypatch: pytest.Monkey
     with serve(Odd(status, body)) as server:
         point(monkeypatch, server.url)
         model = MODELS[kind](server.url)
-        reply = asyncio.run(attempts.persist(model, ASKED, Pace(1))).reply
+        reply = asyncio.run(attempts.request_with_retry(model, ASKED, AdaptiveLimiter(1))).reply
         model.close()
     registry.backend.cache_clear()
     assert (text or "", text is None) == (reply.text, reply.error is not None)
@@ -108,7 +108,7 @@ def test_a_compressed_body_is_not_decompressed_beyond_an_answer(
         point(monkeypatch, server.url)
         chat = model(server.url)
         tracemalloc.start()
-        reply = asyncio.run(attempts.persist(chat, ASKED, Pace(1))).reply
+        reply = asyncio.run(attempts.request_with_retry(chat, ASKED, AdaptiveLimiter(1))).reply
         peak = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
         chat.close()

@@ -7,20 +7,20 @@ import time
 
 import pytest
 
-from unitune.evaluate.inference.rate_limiter import FIRST_LIMIT, Pace
+from unitune.evaluate.inference.rate_limiter import FIRST_LIMIT, AdaptiveLimiter
 
 
-async def rounds(pace: Pace, number: int, waiting: int) -> list[int]:
+async def rounds(limiter: AdaptiveLimiter, number: int, waiting: int) -> list[int]:
     """Let so many tasks take turns for some rounds; return the most in flight in each round."""
     most: list[int] = []
 
     async def one(flying: list[int]) -> None:
-        async with pace.turn():
+        async with limiter.turn():
             flying[0] += 1
             flying[1] = max(flying)
             await asyncio.sleep(0.001)
             flying[0] -= 1
-            pace.answered()
+            limiter.answered()
 
     for _ in range(number):
         flying = [0, 0]
@@ -30,63 +30,63 @@ async def rounds(pace: Pace, number: int, waiting: int) -> list[int]:
 
 
 def test_it_starts_small_and_grows_to_its_most() -> None:
-    pace = Pace(most=32)
-    assert FIRST_LIMIT == pace.limit
-    most = asyncio.run(rounds(pace, 3, 64))
+    limiter = AdaptiveLimiter(most=32)
+    assert FIRST_LIMIT == limiter.limit
+    most = asyncio.run(rounds(limiter, 3, 64))
     assert 32 == most[-1]
-    assert 32 == pace.limit
+    assert 32 == limiter.limit
 
 
 def test_no_more_are_in_flight_than_it_says() -> None:
-    assert [3] == asyncio.run(rounds(Pace(most=3), 1, 20))
+    assert [3] == asyncio.run(rounds(AdaptiveLimiter(most=3), 1, 20))
 
 
 def test_asked_too_often_halves_it_once_for_all_that_were_in_flight() -> None:
-    async def refuse() -> Pace:
-        pace = Pace(most=64, limit=16)
+    async def refuse() -> AdaptiveLimiter:
+        limiter = AdaptiveLimiter(most=64, limit=16)
         sent = time.monotonic()
-        async with pace.turn(), pace.turn(), pace.turn(), pace.turn():
+        async with limiter.turn(), limiter.turn(), limiter.turn(), limiter.turn():
             for _ in range(9):
-                pace.refused(sent, 0)
-        return pace
+                limiter.refused(sent, 0)
+        return limiter
 
     assert 2 == asyncio.run(refuse()).limit
 
 
 def test_few_refusals_among_answers_slow_nobody_down() -> None:
-    pace = Pace(most=64, limit=16)
+    limiter = AdaptiveLimiter(most=64, limit=16)
     for _ in range(5):
-        pace.refused(time.monotonic(), 60)
+        limiter.refused(time.monotonic(), 60)
         for _ in range(4):
-            pace.answered()
-    assert 36 == pace.limit
-    assert pace._rest() <= 0
+            limiter.answered()
+    assert 36 == limiter.limit
+    assert limiter._rest() <= 0
 
 
 def test_after_that_it_grows_by_one_a_round() -> None:
-    pace = Pace(most=64, limit=8)
+    limiter = AdaptiveLimiter(most=64, limit=8)
     for _ in range(6):
-        pace.refused(time.monotonic(), 0)
-    pace.limit = 4
+        limiter.refused(time.monotonic(), 0)
+    limiter.limit = 4
     for _ in range(4):
-        pace.answered()
-    assert 4.9 == pytest.approx(pace.limit, abs=0.1)
+        limiter.answered()
+    assert 4.9 == pytest.approx(limiter.limit, abs=0.1)
 
 
 def test_it_never_stops_altogether() -> None:
-    pace = Pace(limit=1)
+    limiter = AdaptiveLimiter(limit=1)
     for _ in range(9):
-        pace.refused(time.monotonic(), 0)
-    assert 1 == pace.limit
+        limiter.refused(time.monotonic(), 0)
+    assert 1 == limiter.limit
 
 
 def test_a_pause_holds_for_those_that_wait_and_those_that_come() -> None:
     async def paused() -> list[float]:
-        pace, begun = Pace(), time.monotonic()
-        pace.pause(0.2)
+        limiter, begun = AdaptiveLimiter(), time.monotonic()
+        limiter.pause(0.2)
 
         async def one() -> float:
-            async with pace.turn():
+            async with limiter.turn():
                 return time.monotonic() - begun
 
         return await asyncio.gather(*(one() for _ in range(3)))
@@ -96,12 +96,12 @@ def test_a_pause_holds_for_those_that_wait_and_those_that_come() -> None:
 
 def test_whoever_waits_goes_on_when_a_pause_comes_between() -> None:
     async def work() -> int:
-        pace = Pace(most=1)
+        limiter = AdaptiveLimiter(most=1)
 
         async def one(at: int) -> int:
-            async with pace.turn():
+            async with limiter.turn():
                 if at == 0:
-                    pace.pause(0.05)
+                    limiter.pause(0.05)
                 return at
 
         return len(await asyncio.wait_for(asyncio.gather(*map(one, range(10))), 5))

@@ -232,7 +232,7 @@ def test_an_answer_of_another_comparison_is_taken_when_it_is_to_be_recalled(
     backend_of(rule)
     compare(make_job(PROMPTED), out=tmp_path / "one")
     again = backend_of(rule)
-    compare(make_job(PROMPTED), out=tmp_path / "two", recall=True)
+    compare(make_job(PROMPTED), out=tmp_path / "two", use_cache=True)
     assert [] == again.requests
     compare(make_job(PROMPTED), out=tmp_path / "three")
     assert 120 == len(again.requests)

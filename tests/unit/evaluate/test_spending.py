@@ -13,10 +13,10 @@ from pydantic import JsonValue
 from unitune.cost.prices.book import PriceBook
 from unitune.data.example import Message
 from unitune.errors import BackendError, OverBudget, Unreachable
-from unitune.evaluate.inference.attempts import Outcome, persist
-from unitune.evaluate.inference.budget import Spending, most_tokens, most_usd, record_usd, usd
+from unitune.evaluate.inference.attempts import Outcome, request_with_retry
+from unitune.evaluate.inference.budget import Budget, most_tokens, most_usd, record_usd, usd
 from unitune.evaluate.inference.pricing import AnswerPrices, answer_prices
-from unitune.evaluate.inference.rate_limiter import Pace
+from unitune.evaluate.inference.rate_limiter import AdaptiveLimiter
 from unitune.evaluate.results import Record
 from unitune.job.job import Data, Evaluate, Job, TokenPrice
 from unitune.models import Reply, Request
@@ -48,9 +48,9 @@ class Model:
 ANSWER = Reply(text="yes", prompt_tokens=5, completion_tokens=2)
 
 
-def pay(spending: Spending, *replies: Reply) -> Outcome:
+def pay(spending: Budget, *replies: Reply) -> Outcome:
     purse = spending.purse("c", PRICE)
-    return asyncio.run(persist(Model(*replies), QUESTION, Pace(), purse))
+    return asyncio.run(request_with_retry(Model(*replies), QUESTION, AdaptiveLimiter(), purse))
 
 
 def test_the_most_is_bytes_and_the_longest_answer() -> None:
@@ -58,13 +58,13 @@ def test_the_most_is_bytes_and_the_longest_answer() -> None:
 
 
 def test_an_answer_costs_what_the_vendor_counted() -> None:
-    spending = Spending(Decimal(1))
+    spending = Budget(Decimal(1))
     pay(spending, ANSWER)
     assert (Decimal("0.000025"), Decimal(0)) == (spending.spent, spending.reserved)
 
 
 def test_an_answer_of_unknown_length_counts_as_the_longest() -> None:
-    spending = Spending(Decimal(1))
+    spending = Budget(Decimal(1))
     pay(spending, Reply(text="yes"))
     assert MOST == spending.spent
 
@@ -74,7 +74,7 @@ def test_a_refusal_costs_nothing_and_silence_may_have_cost_all(
 ) -> None:
     monkeypatch.setattr("unitune.evaluate.inference.attempts.FIRST_PAUSE_SECONDS", 0.001)
     refused, silent = BackendError("too many", status=429), Unreachable("no answer")
-    spending = Spending(Decimal(1))
+    spending = Budget(Decimal(1))
     outcome = pay(spending, Reply.failed(refused), Reply.failed(silent), ANSWER)
     assert MOST + Decimal("0.000025") == spending.spent
     kept = Record(
@@ -92,7 +92,7 @@ def test_a_refusal_costs_nothing_and_silence_may_have_cost_all(
     ("prompt", "completion"), [(-1_000_000, 2), (5, -1), (10**9, 2), (5, 10**12)]
 )
 def test_a_count_that_cannot_be_true_is_not_believed(prompt: int, completion: int) -> None:
-    spending = Spending(Decimal(1))
+    spending = Budget(Decimal(1))
     told = Reply(text="yes", prompt_tokens=prompt, completion_tokens=completion)
     outcome = pay(spending, told)
     assert (MOST, Decimal(0)) == (spending.spent, spending.reserved)
@@ -104,7 +104,7 @@ def test_a_count_that_cannot_be_true_is_not_believed(prompt: int, completion: in
 
 def test_a_count_above_the_most_that_was_reckoned_with_is_paid_as_counted() -> None:
     """A vendor may put more around a request than is known of any."""
-    spending = Spending(Decimal(1))
+    spending = Budget(Decimal(1))
     pay(spending, Reply(text="yes", prompt_tokens=500, completion_tokens=2))
     assert Decimal("0.00052") == spending.spent
 
@@ -124,12 +124,14 @@ def test_calls_and_tools_are_in_what_a_request_may_cost() -> None:
 
 
 def test_the_request_that_might_break_the_cap_is_not_sent() -> None:
-    spending = Spending(MOST + Decimal("0.00004"))
+    spending = Budget(MOST + Decimal("0.00004"))
     pay(spending, ANSWER)
     pay(spending, ANSWER)
     model = Model(ANSWER)
     with pytest.raises(OverBudget, match=r"\$0\.001185 that .* may spend \$0\.000050 are spent"):
-        asyncio.run(persist(model, QUESTION, Pace(), spending.purse("c", PRICE)))
+        asyncio.run(
+            request_with_retry(model, QUESTION, AdaptiveLimiter(), spending.purse("c", PRICE))
+        )
     assert 1 == len(model.replies)
 
 
@@ -138,8 +140,8 @@ def test_what_was_answered_before_counts() -> None:
         Record(contender=name, case="a", request_hash="h", prompt_tokens=5, completion_tokens=2)
         for name in ("c", "c: 4 shots", "another")
     ]
-    records += [replace(records[0], case="b", recalled=True), replace(records[0], error="down")]
-    spending = Spending(Decimal(1))
+    records += [replace(records[0], case="b", cached=True), replace(records[0], error="down")]
+    spending = Budget(Decimal(1))
     spending.charge(records, {"c": PRICE})
     assert Decimal("0.00005") == spending.spent
 
@@ -149,7 +151,7 @@ def test_a_contender_whose_name_has_a_colon_is_charged() -> None:
         Record(contender=name, case="a", request_hash="h", prompt_tokens=5, completion_tokens=2)
         for name in ("a: b", "a: b: 4 shots")
     ]
-    spending = Spending(Decimal(1))
+    spending = Budget(Decimal(1))
     spending.charge(records, {"a: b": PRICE})
     assert Decimal("0.00005") == spending.spent
 

@@ -16,8 +16,8 @@ from typing import NamedTuple
 
 from unitune.backends.rate_limits import LONGEST_WISH_SECONDS, believable
 from unitune.errors import BackendError, UnituneError
-from unitune.evaluate.inference.budget import Purse, believed
-from unitune.evaluate.inference.rate_limiter import Pace
+from unitune.evaluate.inference.budget import BudgetGuard, believed
+from unitune.evaluate.inference.rate_limiter import AdaptiveLimiter
 from unitune.evaluate.results import Uncounted
 from unitune.models import ChatModel, Reply, Request
 from unitune.security.json_fields import whole_text
@@ -54,36 +54,38 @@ class Outcome(NamedTuple):
         return Outcome(self.reply, both)
 
 
-async def persist(
-    model: ChatModel, request: Request, pace: Pace, purse: Purse | None = None
+async def request_with_retry(
+    model: ChatModel, request: Request, limiter: AdaptiveLimiter, guard: BudgetGuard | None = None
 ) -> Outcome:
     """Ask until there is an answer, or asking again is of no use.
 
     Args:
         model: Who is asked.
         request: What.
-        pace: At which it is asked, together with other requests.
-        purse: Where each attempt is paid from.
+        limiter: At which it is asked, together with other requests.
+        guard: Where each attempt is paid from.
 
     Raises:
-        OverBudget: The purse does not hold what the next attempt may cost.
+        OverBudget: The guard does not hold what the next attempt may cost.
     """
     reply, uncounted = Reply(), None
     for attempt in range(ATTEMPTS):
         if attempt:
             await asyncio.sleep(_pause(attempt, reply))
-        async with pace.turn():
-            reply, more = await _attempt(model, request, pace, purse)
+        async with limiter.turn():
+            reply, more = await _attempt(model, request, limiter, guard)
         uncounted = uncounted + more if uncounted and more else uncounted or more
         if not reply.passes or _asked_pause(reply) > LONGEST_WISH_SECONDS:
             break
     return Outcome(reply, uncounted)
 
 
-async def _attempt(model: ChatModel, request: Request, pace: Pace, purse: Purse | None) -> Outcome:
-    """Send a request once, and let the pace know what came of it."""
-    if purse is not None:
-        await purse.reserve(request)
+async def _attempt(
+    model: ChatModel, request: Request, limiter: AdaptiveLimiter, guard: BudgetGuard | None
+) -> Outcome:
+    """Send a request once, and let the limiter know what came of it."""
+    if guard is not None:
+        await guard.reserve(request)
     sent = time.monotonic()
     try:
         reply = await model.reply(request)
@@ -95,15 +97,15 @@ async def _attempt(model: ChatModel, request: Request, pace: Pace, purse: Purse 
         words = whole_text(f"the answer could not be read ({type(error).__name__}: {error})")
         reply = Reply(finish_reason="error", error=words[:SHOWN])
     reply, said = believed(request, reply)
-    uncounted = None if purse is None else purse.settle(request, reply)
+    uncounted = None if guard is None else guard.settle(request, reply)
     if uncounted is not None and said:
         uncounted = replace(uncounted, said=said)
     pause = min(_asked_pause(reply), LONGEST_WISH_SECONDS)
     if reply.status in OVERLOADED:
-        pace.refused(sent, pause)
+        limiter.refused(sent, pause)
     elif reply.error is None:
-        pace.answered()
-        pace.pause(pause)
+        limiter.answered()
+        limiter.pause(pause)
     return Outcome(reply, uncounted)
 
 

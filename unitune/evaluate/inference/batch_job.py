@@ -16,7 +16,7 @@ from unitune.models import Request, TunedModel
 
 
 @dataclass(frozen=True, slots=True)
-class Paper:
+class BatchJob:
     """What one contender is to answer in batches.
 
     Args:

@@ -28,10 +28,10 @@ from unitune.backends.launch_keys import batch_key
 from unitune.backends.retry import pauses, wait, wished
 from unitune.errors import BackendError, Unreachable
 from unitune.evaluate.inference.batch_file import Batch, BatchFile, Pair
-from unitune.evaluate.inference.batch_job import Paper
-from unitune.evaluate.inference.batch_submit import Counter, batching_backend
+from unitune.evaluate.inference.batch_job import BatchJob
+from unitune.evaluate.inference.batch_submit import BatchSubmitter, batching_backend
 from unitune.evaluate.inference.budget import believed, uncounted
-from unitune.evaluate.inference.engine import Asked, Question, record_of
+from unitune.evaluate.inference.engine import EvaluationProgress, Question, record_of
 from unitune.evaluate.inference.journal import Journal
 from unitune.evaluate.results import Record
 from unitune.models import Reply, Request
@@ -46,17 +46,17 @@ NOT_FOUND = 404
 UNANSWERED = Reply(finish_reason="error", error="the batch ended without an answer to this request")
 
 
-def answer_in_batches(
-    papers: Mapping[str, Sequence[Paper]],
+def run_batches(
+    jobs: Mapping[str, Sequence[BatchJob]],
     batches: BatchFile,
     rows: Journal,
-    notify: Callable[[Asked], None],
+    notify: Callable[[EvaluationProgress], None],
     announce: Callable[[str], None] | None = None,
 ) -> dict[str, tuple[Record, ...]]:
-    """Have all papers answered, except for the answers that are in the journal.
+    """Have all jobs answered, except for the answers that are in the journal.
 
     Args:
-        papers: One a contender, by the name of the backend that answers.
+        jobs: One a contender, by the name of the backend that answers.
         batches: What was handed in before, and is now.
         rows: Where answers are found and written.
         notify: Called as batches get on, and about once a second while they do not.
@@ -71,26 +71,26 @@ def answer_in_batches(
         Unreachable: What became of a batch that was handed in is not known yet.
         BackendError: A batch was refused or has failed.
     """
-    offices = {
-        name: _Office(batching_backend(name), name, batches, rows, notify, announce)
-        for name in papers
+    runners = {
+        name: BatchRunner(batching_backend(name), name, batches, rows, notify, announce)
+        for name in jobs
     }
-    for name, office in offices.items():
-        office.drop_unwanted(papers[name])
-        for paper in papers[name]:
-            office.hand_in(paper)
-    for name, office in offices.items():
-        office.wait_for(papers[name])
+    for name, runner in runners.items():
+        runner.drop_unwanted(jobs[name])
+        for batch_job in jobs[name]:
+            runner.submit(batch_job)
+    for name, runner in runners.items():
+        runner.wait_for(jobs[name])
     return {
-        paper.contender: office.marked(paper)
-        for name, office in offices.items()
-        for paper in papers[name]
+        batch_job.contender: runner.results(batch_job)
+        for name, runner in runners.items()
+        for batch_job in jobs[name]
     }
 
 
 @dataclass(slots=True)
-class _Office:
-    """Where papers are handed in and answers collected.
+class BatchRunner:
+    """Where jobs are handed in and answers collected.
 
     Args:
         backend: Who answers.
@@ -108,60 +108,62 @@ class _Office:
     name: str
     batches: BatchFile
     rows: Journal
-    notify: Callable[[Asked], None]
+    notify: Callable[[EvaluationProgress], None]
     announce: Callable[[str], None] | None
     short: Counts[str] = field(default_factory=Counts[str])
-    told: dict[str, Asked] = field(default_factory=dict[str, Asked])
+    told: dict[str, EvaluationProgress] = field(default_factory=dict[str, EvaluationProgress])
     done: dict[str, int] = field(default_factory=dict[str, int])
 
     @property
-    def counter(self) -> Counter:
-        return Counter(self.backend, self.name, self.batches, self._rest)
+    def submitter(self) -> BatchSubmitter:
+        """Where batches are submitted."""
+        return BatchSubmitter(self.backend, self.name, self.batches, self._rest)
 
-    def drop_unwanted(self, papers: Sequence[Paper]) -> None:
+    def drop_unwanted(self, jobs: Sequence[BatchJob]) -> None:
         """Cancel what nobody waits for; one that has ended is left as it is.
 
         So is one without an id: where a vendor cannot tell whose a batch is, a search might find
         somebody else's.
         """
-        wanted = {paper.contender: paper.unanswered(self.rows) for paper in papers}
+        wanted = {batch_job.contender: batch_job.unanswered(self.rows) for batch_job in jobs}
         for batch in self.batches.open(self.name):
             if wanted.get(batch.contender, {}).keys().isdisjoint(batch.requests().values()):
                 if batch.batch_id:
                     self._cancel(batch.batch_id)
                 self.batches.change(batch, end="unwanted")
 
-    def hand_in(self, paper: Paper) -> None:
-        """See to it that every open question of a paper is in a batch that the backend has."""
-        missing = paper.unanswered(self.rows)
-        for batch in self.batches.open(self.name, paper.contender):
-            if batch.batch_id or self.counter.adopted(batch):
+    def submit(self, batch_job: BatchJob) -> None:
+        """See to it that every open question of a batch_job is in a batch that the backend has."""
+        missing = batch_job.unanswered(self.rows)
+        for batch in self.batches.open(self.name, batch_job.contender):
+            if batch.batch_id or self.submitter.adopted(batch):
                 for pair in batch.requests().values():
                     missing.pop(pair, None)
             elif missing.keys() >= set(batch.requests().values()):
-                self._send(batch, paper, missing)
+                self._send(batch, batch_job, missing)
             else:  # its questions have changed in the meantime, and it was never taken
                 self.batches.change(batch, end="refused")
         if missing:
-            batch = self._announced(paper, missing)
-            self._send(batch, paper, missing)
+            batch = self._announced(batch_job, missing)
+            self._send(batch, batch_job, missing)
 
-    def wait_for(self, papers: Sequence[Paper]) -> None:
-        """Collect the batches of all papers as they end.
+    def wait_for(self, jobs: Sequence[BatchJob]) -> None:
+        """Collect the batches of all jobs as they end.
 
         Raises:
             BackendError: Some have failed; those that had ended by then are collected.
         """
         opened = {
-            paper.contender: self.batches.open(self.name, paper.contender) for paper in papers
+            batch_job.contender: self.batches.open(self.name, batch_job.contender)
+            for batch_job in jobs
         }
         for pause in pauses(LONGEST_POLL_SECONDS):
             failed: list[str] = []
             longest = pause
-            for paper in papers:
-                for batch in self.batches.open(self.name, paper.contender):
-                    longest = max(longest, self._look(batch, paper, pause, failed))
-                self._tell(paper, opened[paper.contender])
+            for batch_job in jobs:
+                for batch in self.batches.open(self.name, batch_job.contender):
+                    longest = max(longest, self._look(batch, batch_job, pause, failed))
+                self._tell(batch_job, opened[batch_job.contender])
             left = sum(len(self.batches.open(self.name, each)) for each in opened)
             if failed:
                 others = ", and collects the others" if left else ""
@@ -170,21 +172,25 @@ class _Office:
                 return
             self._rest(longest)
 
-    def marked(self, paper: Paper) -> tuple[Record, ...]:
-        """Return what came of each question of a paper."""
-        found = [self.rows.last(paper.contender, *pair) for pair in paper.asked()]
+    def results(self, batch_job: BatchJob) -> tuple[Record, ...]:
+        """Return what came of each question of a batch_job."""
+        found = [self.rows.last(batch_job.contender, *pair) for pair in batch_job.asked()]
         records = tuple(record for record in found if record is not None)
         assert len(records) == len(found), "every question was answered or in a batch"
-        self.notify(Asked(paper.contender, "test", paper.prompt, len(records), len(records)))
+        self.notify(
+            EvaluationProgress(
+                batch_job.contender, "test", batch_job.prompt, len(records), len(records)
+            )
+        )
         return records
 
-    def _announced(self, paper: Paper, missing: dict[Pair, Request]) -> Batch:
+    def _announced(self, batch_job: BatchJob, missing: dict[Pair, Request]) -> Batch:
         now = time.time()
         batch = Batch(
             key=batch_key(now),
             backend=self.name,
-            contender=paper.contender,
-            fingerprint=paper.fingerprint,
+            contender=batch_job.contender,
+            fingerprint=batch_job.fingerprint,
             announced=now,
             cases=tuple(pair.case for pair in missing),
             hashes=tuple(pair.request_hash for pair in missing),
@@ -192,17 +198,17 @@ class _Office:
         self.batches.announce(batch)
         return batch
 
-    def _send(self, batch: Batch, paper: Paper, missing: dict[Pair, Request]) -> None:
+    def _send(self, batch: Batch, batch_job: BatchJob, missing: dict[Pair, Request]) -> None:
         """Hand a batch in; its questions are then missing no more."""
         requests = {request_id: missing.pop(pair) for request_id, pair in batch.requests().items()}
-        self.counter.send(batch, paper.model, requests)
+        self.submitter.send(batch, batch_job.model, requests)
 
-    def _look(self, batch: Batch, paper: Paper, pause: float, failed: list[str]) -> float:
+    def _look(self, batch: Batch, batch_job: BatchJob, pause: float, failed: list[str]) -> float:
         """Ask how a batch stands, and collect what has ended; return the pause until the next."""
         assert batch.batch_id, "it was handed in"
         try:
             status = self.backend.poll_batch(batch.batch_id)
-            ours = status.state != "ended" or self._collected(batch, status, paper)
+            ours = status.state != "ended" or self._collected(batch, status, batch_job)
         except BackendError as error:
             if error.is_retryable:
                 return wished(error, pause)
@@ -218,7 +224,7 @@ class _Office:
         self.done[batch.key] = self.done.get(batch.key, 0) if done is None else done
         return pause
 
-    def _collected(self, batch: Batch, status: BatchStatus, paper: Paper) -> bool:
+    def _collected(self, batch: Batch, status: BatchStatus, batch_job: BatchJob) -> bool:
         """Write answers down, unless they are those to somebody else's requests.
 
         Raises:
@@ -235,9 +241,9 @@ class _Office:
                 f"{self.name} says that {status.done} requests of batch {batch.batch_id} are done, "
                 f"and gives {len(ours)} answers."
             )
-        asked = paper.asked()  # what is in the batch and asked no more, nobody needs
+        asked = batch_job.asked()  # what is in the batch and asked no more, nobody needs
         self.rows.append(
-            _record(paper, asked[pair], pair, replies.get(request_id, UNANSWERED))
+            _record(batch_job, asked[pair], pair, replies.get(request_id, UNANSWERED))
             for request_id, pair in batch.requests().items()
             if pair in asked and self.rows.answer(batch.contender, *pair) is None
         )
@@ -281,12 +287,12 @@ class _Office:
             request_id=error.request_id,
         )
 
-    def _tell(self, paper: Paper, batches: Sequence[Batch]) -> None:
+    def _tell(self, batch_job: BatchJob, batches: Sequence[Batch]) -> None:
         if batches:
             done = sum(self.done.get(batch.key, 0) for batch in batches)
             total = sum(len(batch.cases) for batch in batches)
-            asked = Asked(paper.contender, "batch", paper.prompt, done, total)
-            self.told[paper.contender] = asked
+            asked = EvaluationProgress(batch_job.contender, "batch", batch_job.prompt, done, total)
+            self.told[batch_job.contender] = asked
             self.notify(asked)
 
     def _rest(self, seconds: float) -> None:
@@ -298,11 +304,11 @@ class _Office:
                 self.notify(asked)
 
 
-def _record(paper: Paper, question: Question, pair: Pair, reply: Reply) -> Record:
-    request = paper.put(question)
+def _record(batch_job: BatchJob, question: Question, pair: Pair, reply: Reply) -> Record:
+    request = batch_job.put(question)
     reply, said = believed(request, replace(reply, max_tokens=request.max_tokens))
     most = uncounted(request, reply)
-    made = record_of(paper.contender, question, paper.fingerprint, pair.request_hash, reply)
+    made = record_of(batch_job.contender, question, batch_job.fingerprint, pair.request_hash, reply)
     return replace(made, uncounted=most and replace(most, said=said))
 
 

@@ -39,7 +39,7 @@ FIND_PATIENCE_SECONDS = 60.0
 """Likewise one search."""
 
 
-def answers_in_batches(name: str) -> bool:
+def supports_batches(name: str) -> bool:
     """Return whether a backend answers in batches."""
     return isinstance(registry.backend(name), Batches)
 
@@ -70,7 +70,7 @@ def _able() -> list[str]:
 
 
 @dataclass(frozen=True, slots=True)
-class Counter:
+class BatchSubmitter:
     """Where batches are handed in.
 
     Args:

@@ -72,7 +72,7 @@ def believed(request: Request, reply: Reply) -> tuple[Reply, str]:
 
 
 @dataclass(slots=True)
-class Spending:
+class Budget:
     """What was spent in a comparison, of how much.
 
     Args:
@@ -140,22 +140,22 @@ class Spending:
             if not settled.done():
                 settled.set_result(None)
 
-    def purse(self, contender: str, price: TokenPrice) -> Purse:
-        """Return the purse of one contender, which shares the cap with all others."""
-        return Purse(self, contender, price)
+    def guard(self, contender: str, price: TokenPrice) -> BudgetGuard:
+        """Return the guard of one contender, which shares the cap with all others."""
+        return BudgetGuard(self, contender, price)
 
 
 @dataclass(frozen=True, slots=True)
-class Purse:
+class BudgetGuard:
     """Pays one contender's requests out of what all may spend.
 
     Args:
-        spending: Shared with the other contenders.
+        budget: Shared with the other contenders.
         contender: Whose it is.
         price: Of its model.
     """
 
-    spending: Spending
+    budget: Budget
     contender: str
     price: TokenPrice
 
@@ -166,10 +166,10 @@ class Purse:
             OverBudget: With it, more than the cap could be spent.
         """
         most = most_usd(self.price, request)
-        if not await self.spending.reserve(most):
+        if not await self.budget.reserve(most):
             raise OverBudget(
                 f"{self.contender}: the next answer may cost up to ${most:.6f}, and of the "
-                f"${self.spending.cap} that this comparison may spend ${self.spending.spent:.6f} "
+                f"${self.budget.cap} that this comparison may spend ${self.budget.spent:.6f} "
                 "are spent. What was answered is kept. Raise --budget, or use fewer cases."
             )
 
@@ -186,7 +186,7 @@ class Purse:
         most = uncounted(request, reply)
         known = usd(self.price, reply.prompt_tokens, reply.completion_tokens)
         cost = tokens_usd(self.price, most) if most else known
-        self.spending.settle(most_usd(self.price, request), cost or Decimal(0))
+        self.budget.settle(most_usd(self.price, request), cost or Decimal(0))
         return most
 
 
@@ -218,16 +218,16 @@ def usd(price: TokenPrice, prompt: int | None, completion: int | None) -> Decima
 
 
 @dataclass(slots=True)
-class ScorerPurse:
+class ScorerBudget:
     """Pays for scorers that ask a model, out of what the whole comparison may spend.
 
     Args:
-        spending: Shared with the contenders.
+        budget: Shared with the contenders.
         prices: By scorer; what has none is not paid for.
         journal: Where is kept what was paid, so that the next call of the comparison knows.
     """
 
-    spending: Spending
+    budget: Budget
     prices: Mapping[str, TokenPrice]
     journal: Journal | None = None
 
@@ -243,7 +243,7 @@ class ScorerPurse:
         """
         price = self.prices.get(scorer)
         if price is not None:
-            self.spending.afford(f"the scorer {scorer}", price.input * most / 1_000_000)
+            self.budget.afford(f"the scorer {scorer}", price.input * most / 1_000_000)
 
     def pay(self, scorer: str, key: str, most: int, told: int | None) -> None:
         """Count what was asked.
@@ -265,7 +265,7 @@ class ScorerPurse:
             if counted is not None
             else Uncounted(prompt_tokens=most, completion_tokens=0),
         )
-        self.spending.charge([record], self.prices)
+        self.budget.charge([record], self.prices)
         if self.journal is not None and scorer in self.prices:
             self.journal.append([record])
 
@@ -293,7 +293,7 @@ def record_usd(price: TokenPrice, record: Record) -> Decimal:
         price: In US dollars a million tokens.
         record: An answer, or an error.
     """
-    if record.recalled:
+    if record.cached:
         return Decimal(0)
     cost = tokens_usd(price, record.uncounted) if record.uncounted else Decimal(0)
     if record.error is None:

@@ -27,7 +27,7 @@ from unitune.backends.kit.bodies import GZIP_ONLY, BodyError, hooks
 from unitune.backends.rate_limits import asked_pause
 from unitune.backends.retry import pauses, wait, wished, wishes_too_much
 from unitune.errors import BackendError, Mismatch, Unreachable
-from unitune.evaluate.inference.budget import ScorerPurse
+from unitune.evaluate.inference.budget import ScorerBudget
 from unitune.scorers.embedding import Embedding
 from unitune.security.addresses import redirected
 from unitune.security.json_fields import Fields, Unreadable, read_json
@@ -62,7 +62,12 @@ class EmbeddingsClient:
     """
 
     def __init__(
-        self, spec: Embedding, cache: Path, paid: ScorerPurse | None = None, *, replay: bool = False
+        self,
+        spec: Embedding,
+        cache: Path,
+        paid: ScorerBudget | None = None,
+        *,
+        replay: bool = False,
     ) -> None:
         self._spec = spec
         self._file = cache / "embeddings.sqlite"
@@ -88,7 +93,7 @@ class EmbeddingsClient:
             client.event_hooks = hooks()
             client.headers.update(GZIP_ONLY)
             with self._memory() as memory, client:
-                self._known.update(self._recalled(memory, wanted))
+                self._known.update(self._cached(memory, wanted))
                 missing = [text for text in wanted if text not in self._known]
                 if missing and self._replay:
                     raise Mismatch(
@@ -110,7 +115,7 @@ class EmbeddingsClient:
             )
             yield memory
 
-    def _recalled(self, memory: sqlite3.Connection, texts: Sequence[str]) -> dict[str, Vector]:
+    def _cached(self, memory: sqlite3.Connection, texts: Sequence[str]) -> dict[str, Vector]:
         find = "SELECT vector FROM embeddings WHERE key = ?"
         rows = ((text, memory.execute(find, [self._key(text)]).fetchone()) for text in texts)
         return {text: np.frombuffer(row[0], dtype="<f4") for text, row in rows if row}

@@ -26,11 +26,11 @@ from typing import Literal, NamedTuple
 from unitune.backends.output_limit import is_cut_by_thoughts, thinks, widened
 from unitune.data.example import digest
 from unitune.errors import BackendError, Mismatch
-from unitune.evaluate.inference.attempts import Outcome, persist
-from unitune.evaluate.inference.budget import Purse
+from unitune.evaluate.inference.attempts import Outcome, request_with_retry
+from unitune.evaluate.inference.budget import BudgetGuard
 from unitune.evaluate.inference.journal import Journal
-from unitune.evaluate.inference.rate_limiter import LIMIT, Pace
-from unitune.evaluate.inference.response_cache import Remembered
+from unitune.evaluate.inference.rate_limiter import LIMIT, AdaptiveLimiter
+from unitune.evaluate.inference.response_cache import ResponseCache
 from unitune.evaluate.results import Record
 from unitune.models import BatchedChatModel, ChatModel, Reply, Request
 from unitune.security.redaction import redacted
@@ -73,7 +73,7 @@ class Question:
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class EvaluationProgress:
     """How far one contender has been asked, for progress bars.
 
     Args:
@@ -161,19 +161,19 @@ def record_of(
 
 
 @dataclass(frozen=True, slots=True)
-class Means:
+class InferenceOptions:
     """What asking may use.
 
     Args:
         concurrency: Requests in flight at most.
-        purse: What may be spent; None: nothing is counted.
-        remembered: Answers given before, in other comparisons too.
+        guard: What may be spent; None: nothing is counted.
+        cache: Answers given before, in other comparisons too.
         thinking: Fingerprints of the models that are known to think before they answer.
     """
 
     concurrency: int = LIMIT
-    purse: Purse | None = None
-    remembered: Remembered | None = None
+    guard: BudgetGuard | None = None
+    cache: ResponseCache | None = None
     thinking: set[str] = field(default_factory=set[str])
 
 
@@ -184,7 +184,7 @@ async def ask(  # noqa: PLR0913 - each is a thing of its own
     contender: str,
     notify: Callable[[int], None],
     *,
-    means: Means = Means(),
+    means: InferenceOptions = InferenceOptions(),
 ) -> list[Record]:
     """Put all questions to a model, except those whose answer is known.
 
@@ -201,9 +201,9 @@ async def ask(  # noqa: PLR0913 - each is a thing of its own
 
     Raises:
         BackendError: The model is down, or refuses every question; what it answered is kept.
-        OverBudget: The purse is empty; likewise.
+        OverBudget: The guard is empty; likewise.
     """
-    lane = _Lane(model, journal, contender, notify, means, questions)
+    lane = _Requests(model, journal, contender, notify, means, questions)
     await lane.ask_all()
     return [lane.records[one.case, one.repeat] for one in questions]
 
@@ -261,7 +261,7 @@ class _Pending(NamedTuple):
 
 
 @dataclass(slots=True)
-class _Lane:
+class _Requests:
     """One contender's questions on their way.
 
     Args:
@@ -280,7 +280,7 @@ class _Lane:
     journal: Journal
     contender: str
     notify: Callable[[int], None]
-    means: Means
+    means: InferenceOptions
     questions: Sequence[Question]
     records: dict[tuple[str, int], Record] = field(default_factory=dict[tuple[str, int], Record])
     failures: int = 0
@@ -294,11 +294,11 @@ class _Lane:
             for batch in _batches(pending, self.model.batch_size):
                 await self._ask_together(self.model, batch)
             return
-        left, pace = iter(pending), Pace(self.means.concurrency)
+        left, limiter = iter(pending), AdaptiveLimiter(self.means.concurrency)
 
         async def work() -> None:
             for one in left:
-                outcome = await self._answer(one.question, pace)
+                outcome = await self._answer(one.question, limiter)
                 self._keep([one], [outcome])
                 self._heed(outcome.reply)
 
@@ -310,15 +310,15 @@ class _Lane:
             # The first failure ended every task, and callers know it by its own type.
             raise failures.exceptions[0] from None
 
-    async def _answer(self, question: Question, pace: Pace) -> Outcome:
+    async def _answer(self, question: Question, limiter: AdaptiveLimiter) -> Outcome:
         """Ask once, and once more with more room where thoughts have taken it all."""
-        thinking, fingerprint, purse = self.means.thinking, self.model.fingerprint, self.means.purse
+        thinking, fingerprint, guard = self.means.thinking, self.model.fingerprint, self.means.guard
         request = widened(question.put()) if fingerprint in thinking else question.put()
-        outcome = await persist(self.model, request, pace, purse)
+        outcome = await request_with_retry(self.model, request, limiter, guard)
         if thinks(outcome.reply):
             thinking.add(fingerprint)
         if is_cut_by_thoughts(outcome.reply) and (wider := widened(request)) != request:
-            again = await persist(self.model, wider, pace, purse)
+            again = await request_with_retry(self.model, wider, limiter, guard)
             outcome, request = again.after(outcome), wider
         return _allowed(outcome, request)
 
@@ -338,32 +338,32 @@ class _Lane:
         """Take what is known, and return what is not."""
         fingerprint = self.model.fingerprint
         pending: list[_Pending] = []
-        recalled: list[Record] = []
+        cached: list[Record] = []
         for question in self.questions:
             hashed = request_hash(fingerprint, question)
             record = self.journal.answer(self.contender, question.case, hashed)
             if record is not None and wants_more_room(record, question):
                 record = None
-            if record is None and (reply := self._recalled(hashed)) is not None:
+            if record is None and (reply := self._cached(hashed)) is not None:
                 record = record_of(self.contender, question, fingerprint, hashed, reply)
-                record = replace(record, recalled=True)
-                recalled.append(record)
+                record = replace(record, cached=True)
+                cached.append(record)
             if record is None:
                 pending.append(_Pending(question, hashed))
             else:
                 self.records[question.case, question.repeat] = record
-        self.journal.append(recalled)
+        self.journal.append(cached)
         return pending
 
-    def _recalled(self, hashed: str) -> Reply | None:
-        return self.means.remembered.recall(hashed) if self.means.remembered else None
+    def _cached(self, hashed: str) -> Reply | None:
+        return self.means.cache.get(hashed) if self.means.cache else None
 
     def _keep(self, batch: Sequence[_Pending], given: Sequence[Outcome]) -> None:
         new = [self._record(one, outcome) for one, outcome in zip(batch, given, strict=True)]
         self.journal.append(new)
-        if self.means.remembered:
+        if self.means.cache:
             for record, outcome in zip(new, given, strict=True):
-                self.means.remembered.remember(record.request_hash, outcome.reply)
+                self.means.cache.put(record.request_hash, outcome.reply)
         self.records.update(((record.case, record.repeat), record) for record in new)
         self.notify(len(self.records))
 

@@ -26,13 +26,13 @@ LIMIT = 64
 which is beyond most accounts' limits."""
 
 WINDOW, REFUSALS = 20, 6
-"""So many refusals among so many last replies, and the pace is to blame: of 5 % refused by chance
+"""So many refusals among so many last replies, and the rate is to blame: of 5 % refused by chance
 that is one window in three thousand, while a limit that is passed refuses whole rounds."""
 
 
 @dataclass(slots=True)
-class Pace:
-    """The pace at one model; belongs to one event loop.
+class AdaptiveLimiter:
+    """The limiter at one model; belongs to one event loop.
 
     Args:
         most: Requests in flight at most.

@@ -1,4 +1,4 @@
-"""Answers given before, in any comparison of this folder; recalled when the user asks for it.
+"""Answers given before, in any comparison of this folder; cached when the user asks for it.
 
 A small SQLite file beside the ledger, by `engine.request_hash`, which covers the model first: two
 models never share an answer. Errors and refusals are not kept. It saves requests and is no record:
@@ -28,17 +28,17 @@ KEPT_FINISHES = ("stop", "length")
 _REPLY = TypeAdapter(Reply)
 
 
-class Remembered:
-    """Answers by the hash of their request; open with `open_remembered`."""
+class ResponseCache:
+    """Answers by the hash of their request; open with `open_response_cache`."""
 
-    def __init__(self, file: sqlite3.Connection | None, *, recall: bool) -> None:
+    def __init__(self, file: sqlite3.Connection | None, *, use_cache: bool) -> None:
         self._file = file
-        self._recalls = recall
+        self._used = use_cache
         self._fresh = 0
 
-    def recall(self, request_hash: str) -> Reply | None:
-        """Return the answer to a request that was asked before, where answers are recalled."""
-        if self._file is None or not self._recalls:
+    def get(self, request_hash: str) -> Reply | None:
+        """Return the answer to a request that was asked before, where answers are cached."""
+        if self._file is None or not self._used:
             return None
         with suppress(sqlite3.Error, ValueError):
             asked = self._file.execute("SELECT reply FROM answers WHERE hash = ?", (request_hash,))
@@ -46,7 +46,7 @@ class Remembered:
                 return _REPLY.validate_json(found[0])
         return None
 
-    def remember(self, request_hash: str, reply: Reply) -> None:
+    def put(self, request_hash: str, reply: Reply) -> None:
         """Keep an answer, unless it is an error or a refusal."""
         if self._file is None or reply.error or reply.finish_reason not in KEPT_FINISHES:
             return
@@ -59,20 +59,20 @@ class Remembered:
 
 
 @contextmanager
-def open_remembered(folder: Path, *, recall: bool) -> Generator[Remembered]:
+def open_response_cache(folder: Path, *, use_cache: bool) -> Generator[ResponseCache]:
     """Open the answers of a folder.
 
     Args:
         folder: `unitune.workspace.home.home`.
-        recall: Whether they are given; they are kept in any case.
+        use_cache: Whether they are given; they are kept in any case.
     """
     file = _opened(folder / NAME)
     if file is None:
-        yield Remembered(None, recall=False)
+        yield ResponseCache(None, use_cache=False)
         return
     with closing(file):
         try:
-            yield Remembered(file, recall=recall)
+            yield ResponseCache(file, use_cache=use_cache)
         finally:
             with suppress(sqlite3.Error):
                 file.commit()

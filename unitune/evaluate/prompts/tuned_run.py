@@ -1,8 +1,8 @@
 """The run whose model is judged: found, described, and brought up where it needs a deployment.
 
-`judged` finds the run and refuses one that does not belong to the job. What a comparison tells of
-it is data (`unitune.evaluate.prompts.training`). Only comparisons with a tuned contender come
-here: it takes the ledger.
+`find_tuned_run` finds the run and refuses one that does not belong to the job. What a
+comparison tells of it is data (`unitune.evaluate.prompts.training`). Only comparisons with a tuned
+contender come here: it takes the ledger.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from unitune.runs.run import Run, runs, training_fingerprint
 
 
 @dataclass(frozen=True, slots=True)
-class Judged:
+class TunedRun:
     """A run with what a comparison tells of its training."""
 
     run: Run
@@ -61,7 +61,7 @@ class Judged:
         return standing(self.run, seconds, budget, options)
 
 
-def judged(job: Job, splits: Splits, run: Run | None) -> Judged:
+def find_tuned_run(job: Job, splits: Splits, run: Run | None) -> TunedRun:
     """Return the run whose model is judged.
 
     Args:
@@ -75,7 +75,7 @@ def judged(job: Job, splits: Splits, run: Run | None) -> Judged:
         Mismatch: It tuned another base, or on another backend.
     """
     found = _run_under_test(job, splits, run)
-    return Judged(found, _described(job, splits, found))
+    return TunedRun(found, _described(job, splits, found))
 
 
 def _run_under_test(job: Job, splits: Splits, run: Run | None) -> Run:
