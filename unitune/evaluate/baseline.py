@@ -73,15 +73,7 @@ class Line(Frozen):
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """A baseline that can be held against the cases of today.
-
-    Args:
-        file: As the job names it.
-        metric: The scorer that decides.
-        scores: By case id, of the cases that both have.
-        added: Ids of cases that only today has.
-        removed: Scores of cases that only the file has, by id.
-    """
+    """A baseline that can be held against the cases of today."""
 
     file: str
     metric: str
@@ -92,11 +84,6 @@ class Standing:
 
 def standing(job: Job, primary: Scorer, cases: Sequence[Example]) -> Standing | None:
     """Return the job's baseline; None when its gate names none.
-
-    Args:
-        job: With its gate.
-        primary: The scorer that decides.
-        cases: Test cases of today.
 
     Raises:
         JobError: The file is not there.
@@ -233,13 +220,6 @@ def write(
     answers: Mapping[str, Answer],
 ) -> None:
     """Write the candidate's scores as the baseline, whole or not at all.
-
-    Args:
-        path: The file.
-        metric: The scorer that decides.
-        scorers: All of them.
-        cases: Test cases.
-        answers: The candidate's, by case id.
 
     Raises:
         BackendError: A case has no score.

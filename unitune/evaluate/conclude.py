@@ -54,13 +54,6 @@ def conclude(
 ) -> Comparison:
     """Judge the candidate.
 
-    Args:
-        job: What was to be judged, with margin and gate.
-        task: Cases and scorers.
-        responses: All contenders, with their answers.
-        training: Of the tuned model, when there is one.
-        asked: What the gate asks of the cases.
-
     Raises:
         BackendError: Candidate or baseline gave no answer at all.
     """

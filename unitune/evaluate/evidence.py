@@ -98,12 +98,7 @@ def required_cases(
 
 
 def gather(judgement: Judgement, asked: Requirements) -> Evidence:
-    """Gather what a gate looks at.
-
-    Args:
-        judgement: Candidate against the baselines.
-        asked: What the gate asks of these cases.
-    """
+    """Gather what a gate looks at."""
     scored = judgement.scored
     return replace(
         _evidence(scored, asked),

@@ -79,14 +79,7 @@ class RequiredCase:
 
 @dataclass(frozen=True, slots=True)
 class Cut:
-    """How many answers of a contender were cut off before they were right or wrong.
-
-    Args:
-        contender: Its name.
-        cases: Cases with such an answer.
-        n: Cases.
-        max_tokens: Longest answer that it was allowed.
-    """
+    """How many answers of a contender were cut off before they were right or wrong."""
 
     contender: str
     cases: int
@@ -158,10 +151,6 @@ class Evidence:
 
 def apply(gate: Gate, evidence: Evidence) -> GateResult:
     """Say whether the evidence passes the gate.
-
-    Args:
-        gate: The job's gate.
-        evidence: What the comparison found.
 
     Returns:
         Passed or not, the exit code, why in plain words, and every check on its own.
@@ -282,12 +271,7 @@ def _in_every_reading(rule: Callable[[Evidence], Ruling], evidence: Evidence) ->
 
 
 def undecided(errors: int, cut: Iterable[Cut]) -> Ruling:
-    """Return the ruling where errors or cut answers decide what is found.
-
-    Args:
-        errors: Cases in which a side gave no answer.
-        cut: Answers that were cut off.
-    """
+    """Return the ruling where errors or cut answers decide what is found."""
     if errors:
         cases = "1 case" if errors == 1 else f"{errors:,} cases"
         return Ruling(
@@ -304,11 +288,6 @@ def uninformative(scores: Sequence[float], highs: Sequence[float], margin: float
 
     A candidate that gets nothing right loses no more than the baseline has. Where that is less than
     the margin, no candidate could ever be found worse by more than the margin.
-
-    Args:
-        scores: Of the candidate and all that it is held against.
-        highs: Upper ends of their intervals.
-        margin: Difference too small to matter, as a proportion.
 
     Source:
         Assay sensitivity of a non-inferiority trial: ICH E10 (2000), section 1.5.

@@ -46,11 +46,7 @@ class Graded:
         return self.answered.name
 
     def costs(self, price: TokenPrice) -> list[Decimal | None]:
-        """Return what an answer to each case cost, in US dollars; None where it is not known.
-
-        Args:
-            price: Of the contender's tokens.
-        """
+        """Return what an answer to each case cost, in US dollars; None where it is not known."""
         return [
             _mean_usd(price, records)
             for records in _grouped(self.answered.records, len(self.repeats[0]))
@@ -62,24 +58,13 @@ class Graded:
 
 
 def grade(task: Task, answered: Answered) -> Graded:
-    """Score all answers of a contender.
-
-    Args:
-        task: Cases, scorers and measures.
-        answered: The contender's answers.
-    """
+    """Score all answers of a contender."""
     attempts = task.attempts(answered.records)
     return _graded(task, answered, attempts, task.grade_all(attempts, answered.records))
 
 
 def read_as(task: Task, graded: Graded, *, right: bool) -> Graded:
-    """Return a contender as if all its answers in error or cut off had been right, or wrong.
-
-    Args:
-        task: Cases and scorers.
-        graded: The contender, as it was scored.
-        right: Right by every scorer; else wrong.
-    """
+    """Return a contender as if all its answers in error or cut off had been right, or wrong."""
     if all(answer.known for answer in graded.answers):
         return graded
     attempts = task.attempts(graded.answered.records)

@@ -26,12 +26,7 @@ power.
 
 @dataclass(frozen=True, slots=True)
 class Slice:
-    """The cases that have one value at one key.
-
-    Args:
-        name: Key and value, e.g. ``language = de``.
-        members: Their places among all cases.
-    """
+    """The cases that have one value at one key."""
 
     name: str
     members: tuple[int, ...]

@@ -61,12 +61,7 @@ class Pairing:
         return own_interval(self.task, side, self.clusters)
 
     def compare(self, metric: str, members: Sequence[int] | None = None) -> PairedResult:
-        """Compare by a metric.
-
-        Args:
-            metric: Name of its scorer.
-            members: Places of the cases to look at; all by default.
-        """
+        """Compare by a metric."""
         old, new = self.baseline.sums[metric], self.candidate.sums[metric]
         places = list(range(len(old)) if members is None else members)
         clusters = self.clusters and [self.clusters[place] for place in places]
@@ -100,11 +95,7 @@ class Pairing:
         return _family(found, benjamini_hochberg)
 
     def money(self, economics: Economics) -> Money | None:
-        """Weigh quality against cost; None where the price of an answer is not known.
-
-        Args:
-            economics: What else is paid and gained.
-        """
+        """Weigh quality against cost; None where the price of an answer is not known."""
         prices = [self.task.prices.get(side.name) for side in (self.baseline, self.candidate)]
         if self.task.scorer(self.task.primary).kind is Kind.CORPUS or None in prices:
             return None

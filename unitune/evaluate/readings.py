@@ -43,13 +43,7 @@ WITHIN_MARGIN = (Verdict.EQUIVALENT, Verdict.NON_INFERIOR)
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """The candidate against every baseline by the metric that decides, its answers read one way.
-
-    Args:
-        pairings: Both sides, by the baseline's name.
-        pairs: What each pairing shows.
-        best: What they show together.
-    """
+    """The candidate against every baseline by the metric that decides, its answers read one way."""
 
     pairings: Mapping[str, Pairing]
     pairs: Mapping[str, PairedResult]
@@ -57,12 +51,7 @@ class Reading:
 
     @classmethod
     def of(cls, pairings: Mapping[str, Pairing], chosen: str) -> Reading:
-        """Compare.
-
-        Args:
-            pairings: Both sides, by the baseline's name.
-            chosen: The baseline that dev chose.
-        """
+        """Compare."""
         pairs = {name: pairing.compare(pairing.task.primary) for name, pairing in pairings.items()}
         return cls(pairings, pairs, against_best(pairs, chosen))
 
@@ -134,12 +123,7 @@ class Judgement:
 
 
 def judge(pairings: Mapping[str, Pairing], chosen: str) -> Judgement:
-    """Say what the answers show.
-
-    Args:
-        pairings: Both sides, by the baseline's name.
-        chosen: The baseline that dev chose.
-    """
+    """Say what the answers show."""
     scored = Reading.of(pairings, chosen)
     others: tuple[Reading, ...] = ()
     if not all(answer.known for side in scored.sides for answer in side.answers):

@@ -44,13 +44,7 @@ MOST_TOKENS = 48
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """A general question.
-
-    Args:
-        id: Its theme and number, such as ``nature-3``.
-        ask: The question.
-        accept: What a right answer names, one of them.
-    """
+    """A general question."""
 
     id: str
     ask: str

@@ -104,27 +104,7 @@ class Answered:
 
 @dataclass(frozen=True, slots=True)
 class EvaluationConfig:
-    """What is to be asked of whom.
-
-    Args:
-        backend: Name of the backend.
-        base: Name of the untuned model there.
-        tuned: The tuned model, when a contender is.
-        training: Fingerprint of the training that made it.
-        contenders: All of them, in the job's order.
-        task: Cases and scorers.
-        folder: Where answers are written down.
-        job_folder: Where the job's relative paths start.
-        batch: Whether test cases are answered in batches, wherever a backend can.
-        replay: Whether recorded answers are all there is, and nobody is asked.
-        recall: Whether answers that other comparisons were given are taken.
-        retention: Whether base and tuned model are asked general questions, too.
-        concurrency: Requests in flight at most.
-        budget: What may be spent.
-        prices: Of the contenders' models, by contender.
-        retention_prices: Of base and tuned model, for general questions.
-        announce: Called with what the user should know, a sentence.
-    """
+    """What is to be asked of whom."""
 
     backend: str
     base: str
@@ -164,10 +144,6 @@ def collect_responses(config: EvaluationConfig, notify: Notify) -> EvaluationRes
 
     An event loop that runs already, as in a notebook, goes on undisturbed: the asking then has a
     thread of its own.
-
-    Args:
-        config: What is to be asked of whom.
-        notify: Called as answers come.
 
     Raises:
         Interrupted: The user pressed Ctrl-C; what was answered is kept.

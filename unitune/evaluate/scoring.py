@@ -30,10 +30,6 @@ S = TypeVar("S", bound=Scorer)
 def build(scorer: S, setting: Setting | None = None) -> S:
     """Return a scorer that is ready to score.
 
-    Args:
-        scorer: Which, with its options.
-        setting: What it may need of the job.
-
     Raises:
         JobError: What the options name cannot be used: a file, a schema, a function, labels.
         MissingExtra: A package is not installed; the message has the install command.

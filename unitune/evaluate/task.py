@@ -144,24 +144,14 @@ class Task:
     def grade_all(
         self, attempts: Sequence[Attempt], records: Sequence[Record]
     ) -> tuple[Answer, ...]:
-        """Score recorded answers; what scorers ask of a server is asked at once.
-
-        Args:
-            attempts: The records as scorers see them.
-            records: The same, as they were written down.
-        """
+        """Score recorded answers; what scorers ask of a server is asked at once."""
         pairs = list(zip(attempts, records, strict=True))
         for scorer in self.scorers:
             scorer.fetch_all([attempt for attempt, record in pairs if not record.error])
         return tuple(self.grade(*pair) for pair in pairs)
 
     def sums(self, attempts: Sequence[Attempt], answers: Sequence[Answer]) -> dict[str, Sums]:
-        """Return what each scorer's score over cases, or over a resample of them, is made of.
-
-        Args:
-            attempts: One a case.
-            answers: The same, scored.
-        """
+        """Return what each scorer's score over cases, or over a resample of them, is made of."""
         return {
             scorer.name: scorer.sums(
                 [
@@ -210,14 +200,6 @@ def prepare(  # noqa: PLR0913 - each has a name, and most a default
     replay: bool = False,
 ) -> Task:
     """Make the task of a job.
-
-    Args:
-        job: How contenders are judged.
-        splits: The job's rows.
-        trained: Other rows that a model under test was trained on.
-        prices: Of the contenders' tokens, by contender, as far as they are known.
-        paid: Pays for what scorers ask of a model.
-        replay: Whether nobody may be asked.
 
     Raises:
         JobError: The job has no test cases.
@@ -323,13 +305,7 @@ def _search(seen: Iterable[Dataset], test: Dataset, evaluate: Evaluate) -> LeakR
 
 
 def _without(test: Dataset, found: LeakResult, required: Collection[str]) -> Sequence[Example]:
-    """Return the cases without those that leak, where they are to be dropped.
-
-    Args:
-        test: The cases.
-        found: Those that leak.
-        required: Ids of cases that the gate names; rows may say so themselves.
-    """
+    """Return the cases without those that leak, where they are to be dropped."""
     if found.action != "drop":
         return tuple(test)
     leaking = {shared.case for shared in found.cases}

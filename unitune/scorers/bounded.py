@@ -33,12 +33,7 @@ PATIENCE_SECONDS = 20.0
 
 
 class CheckFailed(Unscorable):
-    """A pattern or schema cannot say anything of a text.
-
-    Args:
-        kind: Name of the error, such as SchemaError.
-        message: Its words.
-    """
+    """A pattern or schema cannot say anything of a text."""
 
     def __init__(self, kind: str, message: str) -> None:
         super().__init__(f"{kind}: {message}"[:300])

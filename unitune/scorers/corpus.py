@@ -19,12 +19,7 @@ from unitune.scorers.text import refuse_empty
 
 
 class NgramScore(Scorer):
-    """A score of sacrebleu's.
-
-    Args:
-        _of_all: Counts the n-grams of all cases.
-        _of_one: Scores a single case.
-    """
+    """A score of sacrebleu's."""
 
     kind = Kind.CORPUS
     packages = ("sacrebleu",)

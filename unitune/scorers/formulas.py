@@ -61,11 +61,7 @@ def macro_f1(sums: Floats) -> Floats:
 
 
 def micro_f1(sums: Floats) -> Floats:
-    """Return F1 of all classes' hits together; without an answer that names no label, accuracy.
-
-    Args:
-        sums: As `macro_f1` has it, (…, 3 k).
-    """
+    """Return F1 of all classes' hits together; without an answer that names no label, accuracy."""
     hits, expected, answered = (part.sum(axis=-1) for part in np.split(sums, 3, axis=-1))
     return ratio(2 * hits, expected + answered)
 

@@ -152,13 +152,7 @@ class Embedder(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """What scorers need of the job beside their options.
-
-    Args:
-        folder: Where relative paths start.
-        labels: Distinct answers of train, in their order.
-        embedder: Opens the endpoint of an `Embedding`.
-    """
+    """What scorers need of the job beside their options."""
 
     folder: Path = Path()
     labels: tuple[str, ...] = ()
@@ -261,12 +255,7 @@ class Scorer(Entry):
         return None
 
     def sums(self, attempts: Sequence[Attempt], scores: Sequence[float]) -> Sums:
-        """Return what the score over all cases, or over any resample of them, is made of.
-
-        Args:
-            attempts: One a case.
-            scores: What `score` gave them; 0 for a case in error.
-        """
+        """Return what the score over all cases, or over any resample of them, is made of."""
         from unitune.scorers.sums import mean_of  # noqa: PLC0415 - brings numpy
 
         return mean_of(scores)

@@ -36,12 +36,6 @@ def find_label(
     A text that is a label, outer whitespace aside, names it. Else labels are looked for as whole
     words, the longest first, so that ``card`` is not found in ``card arrival`` where both are
     labels. Of several different ones `take` says which counts.
-
-    Args:
-        text: An answer.
-        labels: What may be named.
-        ignore_case: Find them without regard to case.
-        take: only: several different labels are none. first, last: that one.
     """
     known = {plain(label, ignore_case=ignore_case): label for label in reversed(labels)}
     given = plain(text, ignore_case=ignore_case)

@@ -31,13 +31,7 @@ def find_number(
     take: Literal["first", "last"] = "last",
     decimal: Literal["point", "comma"] = "point",
 ) -> Decimal | None:
-    """Return a number of a text, or None: also where it has more digits than any number could.
-
-    Args:
-        text: May say more than the number: ``So it costs $1,234.50 in all.``
-        take: Which of several.
-        decimal: How fractions are written: 1,234.5 or 1.234,5.
-    """
+    """Return a number of a text, or None: also where it has more digits than any number could."""
     found = [match[0] for match in (POINT if decimal == "point" else COMMA).finditer(text)]
     if not found:
         return None

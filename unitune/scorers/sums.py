@@ -22,12 +22,7 @@ Formula: TypeAlias = Callable[["Floats"], "Floats"]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Sums:
-    """What a score over cases is made of.
-
-    Args:
-        rows: Summands, one row a case, (n, k).
-        formula: Makes scores out of sums.
-    """
+    """What a score over cases is made of."""
 
     rows: Floats
     formula: Formula

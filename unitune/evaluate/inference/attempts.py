@@ -34,12 +34,7 @@ OVERLOADED = (429, 503, 529)
 
 
 class Outcome(NamedTuple):
-    """What came of a request, all attempts together.
-
-    Args:
-        reply: To the last one.
-        uncounted: What was paid for although nobody counted it.
-    """
+    """What came of a request, all attempts together."""
 
     reply: Reply
     uncounted: Uncounted | None = None
@@ -58,12 +53,6 @@ async def request_with_retry(
     model: ChatModel, request: Request, limiter: AdaptiveLimiter, guard: BudgetGuard | None = None
 ) -> Outcome:
     """Ask until there is an answer, or asking again is of no use.
-
-    Args:
-        model: Who is asked.
-        request: What.
-        limiter: At which it is asked, together with other requests.
-        guard: Where each attempt is paid from.
 
     Raises:
         OverBudget: The guard does not hold what the next attempt may cost.

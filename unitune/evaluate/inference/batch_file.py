@@ -89,12 +89,7 @@ class BatchFile:
             self._take(line)
 
     def open(self, backend: str, contender: str | None = None) -> list[Batch]:
-        """Return the batches of a backend that have no end, in the order of their announcement.
-
-        Args:
-            backend: Its name.
-            contender: Only those of this one.
-        """
+        """Return the batches of a backend that have no end, in the order of their announcement."""
         return [
             batch
             for batch in self._batches.values()

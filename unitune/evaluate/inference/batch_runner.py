@@ -90,19 +90,7 @@ def run_batches(
 
 @dataclass(slots=True)
 class BatchRunner:
-    """Where jobs are handed in and answers collected.
-
-    Args:
-        backend: Who answers.
-        name: Its name.
-        batches: What is on record of batches.
-        rows: What is on record of answers.
-        notify: Told how far each contender is.
-        announce: Told what the user should know.
-        short: How often fewer answers came than are done, by key.
-        told: What it was told last, by contender.
-        done: Requests that are done, by key, as far as the backend says.
-    """
+    """Where jobs are handed in and answers collected."""
 
     backend: Batches
     name: str

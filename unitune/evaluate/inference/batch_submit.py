@@ -88,11 +88,6 @@ class BatchSubmitter:
     def send(self, batch: Batch, model: str | TunedModel, requests: Mapping[str, Request]) -> None:
         """Hand in a batch that is written down, and that no earlier call has made.
 
-        Args:
-            batch: Without an id.
-            model: Who is asked.
-            requests: By their ids.
-
         Raises:
             Unreachable: What became of it is not known yet; the next process looks for it.
             UnituneError: It was refused, which is on record.

@@ -39,9 +39,6 @@ def most_tokens(request: Request) -> Uncounted:
 
     No tokenizer makes more tokens of a text than it has bytes, and JSON of plain ASCII has at least
     as many bytes as the texts in it. Tools are indented, as some chat templates show them.
-
-    Args:
-        request: What is asked.
     """
     messages = json.dumps([message.asked for message in request.messages])
     tools = json.dumps(request.tools, indent=4) if request.tools else ""
@@ -52,12 +49,7 @@ def most_tokens(request: Request) -> Uncounted:
 
 
 def believed(request: Request, reply: Reply) -> tuple[Reply, str]:
-    """Return a reply without counts that cannot be true, and what they said; empty: nothing.
-
-    Args:
-        request: What was asked.
-        reply: What came of it.
-    """
+    """Return a reply without counts that cannot be true, and what they said; empty: nothing."""
     most = most_tokens(request)
     wrong = {
         name: count
@@ -147,13 +139,7 @@ class Budget:
 
 @dataclass(frozen=True, slots=True)
 class BudgetGuard:
-    """Pays one contender's requests out of what all may spend.
-
-    Args:
-        budget: Shared with the other contenders.
-        contender: Whose it is.
-        price: Of its model.
-    """
+    """Pays one contender's requests out of what all may spend."""
 
     budget: Budget
     contender: str
@@ -176,10 +162,6 @@ class BudgetGuard:
     def settle(self, request: Request, reply: Reply) -> Uncounted | None:
         """Pay for a request for which money was set aside.
 
-        Args:
-            request: What was asked.
-            reply: What came of it, with counts that can be believed.
-
         Returns:
             The tokens that were paid for uncounted, since the vendor said none.
         """
@@ -191,12 +173,7 @@ class BudgetGuard:
 
 
 def uncounted(request: Request, reply: Reply) -> Uncounted | None:
-    """Return what a request may have taken where its vendor did not count.
-
-    Args:
-        request: What was asked.
-        reply: What came of it, with counts that can be believed.
-    """
+    """Return what a request may have taken where its vendor did not count."""
     if reply.error is None:
         told = reply.prompt_tokens is not None and reply.completion_tokens is not None
         return None if told else most_tokens(request)
@@ -233,10 +210,6 @@ class ScorerBudget:
 
     def afford(self, scorer: str, most: int) -> None:
         """Refuse to ask where that may pass the cap.
-
-        Args:
-            scorer: Who asks.
-            most: Tokens at most.
 
         Raises:
             OverBudget: It may.

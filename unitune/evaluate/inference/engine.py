@@ -98,12 +98,7 @@ def short_hash(value: object) -> str:
 
 
 def request_hash(fingerprint: str, question: Question) -> str:
-    """Return the hash of everything that determines an answer, the model first.
-
-    Args:
-        fingerprint: `ChatModel.fingerprint`.
-        question: Messages, tools and sampling settings; its case has no part in it.
-    """
+    """Return the hash of everything that determines an answer, the model first."""
     return short_hash([fingerprint, question.prompt_hash])
 
 
@@ -128,15 +123,7 @@ def wants_more_room(record: Record, question: Question) -> bool:
 def record_of(
     contender: str, question: Question, fingerprint: str, hashed: str, reply: Reply
 ) -> Record:
-    """Return a reply as it is written down.
-
-    Args:
-        contender: Who was asked.
-        question: What was asked.
-        fingerprint: Of the model that was asked.
-        hashed: The `request_hash` of both.
-        reply: An answer, or why there is none.
-    """
+    """Return a reply as it is written down."""
     return Record(
         contender=contender,
         case=question.case,
@@ -188,14 +175,6 @@ async def ask(  # noqa: PLR0913 - each is a thing of its own
 ) -> list[Record]:
     """Put all questions to a model, except those whose answer is known.
 
-    Args:
-        model: Who is asked.
-        questions: No two of one case and repeat.
-        journal: Where answers are found and written.
-        contender: Name under which they stand there.
-        notify: Called with the number of questions done, first with those found.
-        means: What asking may use.
-
     Returns:
         One record a question, in their order.
 
@@ -210,11 +189,6 @@ async def ask(  # noqa: PLR0913 - each is a thing of its own
 
 def replay(questions: Sequence[Question], journal: Journal, contender: str) -> list[Record]:
     """Return what the contender's own model answered to the questions before; ask nothing.
-
-    Args:
-        questions: As for `ask`.
-        journal: Where answers are found, with the contender's origin.
-        contender: Name under which they stand there.
 
     Returns:
         One record a question, in their order; errors that were recorded are errors still.
@@ -262,19 +236,7 @@ class _Pending(NamedTuple):
 
 @dataclass(slots=True)
 class _Requests:
-    """One contender's questions on their way.
-
-    Args:
-        model: Who is asked.
-        journal: Where answers are found and written.
-        contender: Name under which they stand there.
-        notify: Called with the number of questions done.
-        means: What asking may use.
-        questions: All of them.
-        records: What came of each so far, by case and repeat.
-        failures: Questions in a row without an answer.
-        answered: Whether the model has answered any.
-    """
+    """One contender's questions on their way."""
 
     model: ChatModel
     journal: Journal

@@ -137,12 +137,7 @@ def open_journal(path: Path) -> Generator[Journal]:
 
 
 def write_whole(file: RawIOBase, content: bytes) -> None:
-    """Append to a file without a buffer, so that it stands there when this returns.
-
-    Args:
-        file: Open for appending.
-        content: Whole lines.
-    """
+    """Append to a file without a buffer, so that it stands there when this returns."""
     left = memoryview(content)
     while left:
         left = left[file.write(left) :]

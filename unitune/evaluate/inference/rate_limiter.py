@@ -32,12 +32,7 @@ that is one window in three thousand, while a limit that is passed refuses whole
 
 @dataclass(slots=True)
 class AdaptiveLimiter:
-    """The limiter at one model; belongs to one event loop.
-
-    Args:
-        most: Requests in flight at most.
-        limit: Requests in flight for now.
-    """
+    """The limiter at one model; belongs to one event loop."""
 
     most: int = LIMIT
     limit: float = 0.0

@@ -46,10 +46,6 @@ _LINE = TypeAdapter(RecordedAnswer)
 class RecordedModel:
     """A model that says what it said before.
 
-    Args:
-        path: File of recorded answers.
-        cases: What will be asked, with the row's own messages.
-
     Raises:
         DataError: The file is missing, a line is no recorded answer, or two cases ask the same and
             were answered differently.

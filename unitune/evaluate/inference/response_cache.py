@@ -60,12 +60,7 @@ class ResponseCache:
 
 @contextmanager
 def open_response_cache(folder: Path, *, use_cache: bool) -> Generator[ResponseCache]:
-    """Open the answers of a folder.
-
-    Args:
-        folder: `unitune.workspace.home.home`.
-        use_cache: Whether they are given; they are kept in any case.
-    """
+    """Open the answers of a folder."""
     file = _opened(folder / NAME)
     if file is None:
         yield ResponseCache(None, use_cache=False)

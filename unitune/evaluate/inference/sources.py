@@ -123,10 +123,6 @@ class Places:
 def model_of(source: Source, cases: Sequence[Example]) -> ChatModel:
     """Open a model.
 
-    Args:
-        source: Which.
-        cases: What recorded answers answer.
-
     Raises:
         UserError: The key may not be sent there, or is not set.
         DataError: Recorded answers cannot be read.

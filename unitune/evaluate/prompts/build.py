@@ -160,14 +160,7 @@ def _check_borrowing(specs: Sequence[ContenderSpec]) -> None:
 
 @dataclass(frozen=True, slots=True)
 class _Material:
-    """What prompts are made from: nothing of dev or test.
-
-    Args:
-        train: Answered rows.
-        neighbours: The same rows, to be found by a case.
-        instructions: For contenders that have none of their own.
-        seed: Decides which rows are drawn.
-    """
+    """What prompts are made from: nothing of dev or test."""
 
     train: Sequence[Example]
     neighbours: Neighbours

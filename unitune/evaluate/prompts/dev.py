@@ -141,22 +141,13 @@ def errors_on_dev(choices: Sequence[Choice]) -> Ruling | None:
 
 
 def best_baseline(choices: Sequence[Choice]) -> Choice:
-    """Return the baseline with the best score on dev.
-
-    Args:
-        choices: All contenders; a single baseline needs no score.
-    """
+    """Return the baseline with the best score on dev."""
     baselines = [choice for choice in choices if choice.contender.spec.role == "baseline"]
     return max(baselines, key=_strength)
 
 
 def borrow(contender: Contender, choices: Sequence[Choice]) -> Choice:
-    """Return a contender with the prompt that the best baseline has chosen.
-
-    Args:
-        contender: Who borrows.
-        choices: Of all baselines.
-    """
+    """Return a contender with the prompt that the best baseline has chosen."""
     lender = best_baseline(choices)
     label = f"the prompt of {lender.contender.name}: {lender.prompt.label}"
     return Choice(contender, replace(lender.prompt, label=label))

@@ -96,9 +96,6 @@ OWN_MESSAGES = Prompt(label="the row's own messages")
 def instructions_from(train: Iterable[Example]) -> str:
     """Write instructions from the answers of train alone.
 
-    Args:
-        train: The training rows.
-
     Returns:
         A sentence on the format, with the distinct answers (up to 30) listed; for JSON objects the
         keys with their values (up to 30 a key); for texts that differ a few of them as samples.

@@ -25,11 +25,6 @@ POOL = 2000
 def draw(train: Iterable[Example], count: int, seed: int) -> tuple[Example, ...]:
     """Choose rows to show, spread over the answers.
 
-    Args:
-        train: The training rows.
-        count: How many; fewer come back when train has fewer distinct questions.
-        seed: Another seed, another draw.
-
     Returns:
         The rows in the order in which they are shown.
     """

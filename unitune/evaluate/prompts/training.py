@@ -51,11 +51,6 @@ def check_prompts(job: Job, trained: Iterable[Dataset], cases: Iterable[Example]
     Its own prompt is the one that it was trained with; another would judge another thing. Where
     nearly every row has a system prompt of its own, none of them is the model's, and any will do.
 
-    Args:
-        job: Its contenders may name another prompt for the tuned model.
-        trained: What it was trained on.
-        cases: What it will be asked.
-
     Raises:
         Mismatch: There are such cases, and a tuned contender is asked with its own prompt.
     """

@@ -62,14 +62,6 @@ def compare_corpus(  # noqa: PLR0913 - each has a name and a default
         bootstrap, percentile     0.068  0.052  0.055      0.073  0.049  0.059
         bootstrap, BCa            0.090  0.049  0.054      0.088  0.054  0.059
 
-    Args:
-        baseline: Sufficient statistics of each case.
-        candidate: Those of the candidate on the same cases in the same order.
-        score: The statistic, from totals.
-        clusters: Labels; cases with equal labels belong together.
-        margin: Difference too small to matter.
-        level: Confidence level of the interval that decides better, worse and non-inferior.
-
     Returns:
         Both statistics, their difference with interval, p-value and verdict.
 
@@ -111,14 +103,7 @@ def own_corpus(
     clusters: Clusters | None = None,  # (N,)
     level: float = 0.95,
 ) -> Interval:
-    """Interval of one contender's own statistic, from its jackknife values.
-
-    Args:
-        statistics: Sufficient statistics of each case.
-        score: The statistic, from totals.
-        clusters: Labels; cases with equal labels belong together.
-        level: Confidence level.
-    """
+    """Interval of one contender's own statistic, from its jackknife values."""
     if len(statistics) < 2:
         return Interval(0.0, 1.0, level)
     values = jackknife(statistics, np.ones(len(statistics)), score)
@@ -144,11 +129,6 @@ def jackknife(
 
     For a mean they are the sums of the units. They are centred on the statistic rather than on
     the jackknife's own estimate, which for unsmooth statistics lies apart.
-
-    Args:
-        statistics: Sufficient statistics, summed over each unit.
-        sizes: Number of cases of each unit.
-        score: The statistic, from totals.
     """
     totals = statistics.sum(-2, keepdims=True)  # (..., 1, S)
     whole, n = score(totals), sizes.sum()  # (..., 1)

@@ -15,9 +15,6 @@ from itertools import accumulate
 def holm(p_values: Sequence[float]) -> list[float]:
     """Adjust p-values so that the probability of any false find stays at the level.
 
-    Args:
-        p_values: Of all comparisons of the family.
-
     Returns:
         Adjusted p-values in the same order: a comparison holds at 5 % when its own is 0.05 or less.
 

@@ -32,13 +32,7 @@ HALVINGS = 60
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """A two-sided confidence interval.
-
-    Args:
-        low: Lower end.
-        high: Upper end.
-        level: Confidence level, such as 0.95.
-    """
+    """A two-sided confidence interval."""
 
     low: float
     high: float
@@ -68,10 +62,6 @@ def difference_interval(differences: Units, level: float = 0.95) -> Interval:
     300 cases on it was 0.936, 0.943 and 0.942. Newcombe's method 10 had 0.925 at n = 50, where
     this one had 0.947.
 
-    Args:
-        differences: Candidate minus baseline.
-        level: Confidence level.
-
     Returns:
         The interval, around the observed mean.
 
@@ -88,10 +78,6 @@ def difference_interval(differences: Units, level: float = 0.95) -> Interval:
 
 def own_interval(scores: Units, level: float = 0.95) -> Interval:
     """Interval of one contender's mean score, within 0 and 1; Wilson's for scores 0 and 1.
-
-    Args:
-        scores: From 0 to 1.
-        level: Confidence level.
 
     Raises:
         ValueError: The level is not between 0 and 1.
@@ -131,13 +117,6 @@ def refuted(
 
     A unit that was not seen is taken to be as large as the one that a case lies in on average,
     Σ size² / Σ size: clusters of uneven size may hide a large one.
-
-    Args:
-        sums: Of the value over each unit.
-        sizes: Cases of each unit.
-        farthest: A mean that a unit might have had as well.
-        mean: The true mean in question.
-        z: Standard normal quantile of the interval's level.
     """
     mean = np.asarray(mean)
     x = sums - mean[..., None] * sizes  # (..., U)

@@ -97,14 +97,7 @@ class PairedResult:
 
 @dataclass(frozen=True, slots=True)
 class Sides:
-    """The score of both contenders over all cases, with the p-value of their difference.
-
-    Args:
-        baseline: Its score.
-        candidate: The candidate's.
-        p_value: Two-sided.
-        method: Where interval and p-value come from, in words.
-    """
+    """The score of both contenders over all cases, with the p-value of their difference."""
 
     baseline: float
     candidate: float
@@ -165,14 +158,7 @@ def compare_paired(
 
 
 def judge(units: Units, sides: Sides, margin: float, level: float) -> PairedResult:
-    """Say what paired differences show.
-
-    Args:
-        units: Candidate minus baseline, within -1 and 1 a case.
-        sides: What the units do not tell.
-        margin: Difference too small to matter.
-        level: Confidence level of the interval that decides.
-    """
+    """Say what paired differences show."""
     interval, interval90 = _intervals(units, level)
     said = verdict(interval, interval90, margin)
     size = units.usual_size

@@ -71,11 +71,6 @@ class Design:
     ) -> float:
         """Variance of one case's difference, as far as it counts for the mean.
 
-        Args:
-            between: Variance of the true differences between cases.
-            baseline_noise: Mean variance of the baseline's repeated answers to one case.
-            candidate_noise: Likewise of the candidate's.
-
         Source:
             Miller 2024, arXiv 2411.00640, power formula.
         """
@@ -86,12 +81,6 @@ class Design:
 
 def cases_for(variance: float, effect: float, power: float = 0.8, level: float = 0.95) -> int:
     """Cases with which a true difference would be found, from `Design.variance`.
-
-    Args:
-        variance: Of one case's difference.
-        effect: True difference, above 0.
-        power: Probability of finding it.
-        level: Confidence level of the interval that must leave out 0.
 
     Returns:
         Number of cases, rounded up.
@@ -194,13 +183,6 @@ def cases_needed_for_margin(
     whole mean square, and both ends of the interval must lie inside the margin, so each may miss
     it with half the error only. The interval goes by the variance that a difference as large as
     the margin would have, which is the larger, the fewer cases differ.
-
-    Args:
-        mean_square: Of the differences; of binary ones, their discordance.
-        margin: Difference too small to matter.
-        graded: Whether cases may differ by less than a whole score.
-        power: Probability of the verdict equivalent.
-        level: Confidence level of the interval that must lie inside the margin.
 
     Returns:
         Number of cases, rounded up: that of the source with the variance of Tango's statistic at
@@ -347,11 +329,6 @@ def _to_find(
 
 def foresight(n: int, margin: float, *, graded: bool = False) -> str:
     """Say in one sentence what so many cases can show, before anything is spent.
-
-    Args:
-        n: Test cases.
-        margin: Difference too small to matter, as a proportion.
-        graded: Whether a case may score something between right and wrong.
 
     Returns:
         The smallest difference found with 80 % power, and the cases that find one as large as the

@@ -38,10 +38,6 @@ def mcnemar_exact(gained: int, lost: int) -> float:
 
     Conservative: printed for readers who know it, decides nothing.
 
-    Args:
-        gained: Cases that the candidate alone got right.
-        lost: Cases that the baseline alone got right.
-
     Returns:
         The p-value; 1 without discordant cases.
 
@@ -57,10 +53,6 @@ def mcnemar_mid_p(gained: int, lost: int) -> float:
     It never broke the nominal level in the 9,595 scenarios of the source, where the exact and the
     continuity-corrected tests did poorly.
 
-    Args:
-        gained: Cases that the candidate alone got right.
-        lost: Cases that the baseline alone got right.
-
     Returns:
         The p-value; 1 without discordant cases and for a tie. For a tie the source has 1 - f/2,
         f the probability of that tie; no decision differs.
@@ -74,9 +66,6 @@ def mcnemar_mid_p(gained: int, lost: int) -> float:
 
 def sign_flip_p(sums: FloatArray) -> float:
     """Two-sided p-value of the sign-flip test of paired differences.
-
-    Args:
-        sums: Differences summed over each unit, (U,).
 
     Returns:
         Share of the exchanges whose total is at least as far from 0 as the one seen.

@@ -44,11 +44,6 @@ class Units:
     def of(cls, values: FloatArray, clusters: Clusters | None, bound: float = 0.0) -> Self:
         """Sum a value of each case over its cluster; without clusters each case is a unit.
 
-        Args:
-            values: One a case, (N,).
-            clusters: Label of each case's cluster.
-            bound: The largest value that a case may have, whatever its sign.
-
         Raises:
             ValueError: There are not as many labels as values.
         """
@@ -126,10 +121,6 @@ def numbered(clusters: Clusters, n: int) -> npt.NDArray[np.intp]:  # (N,)
 
 def case_means(contender: str, scores: Scores) -> FloatArray:
     """Return the mean score of each case over its repeats.
-
-    Args:
-        contender: Whose scores they are, for the error message.
-        scores: From 0 to 1, (N,) or (N, K).
 
     Returns:
         One mean a case, (N,).
