@@ -11,8 +11,8 @@ import pytest
 
 from unitune.errors import JobError
 from unitune.evaluate.compare import compare
-from unitune.evaluate.statistics.families import benjamini_hochberg, holm
 from unitune.evaluate.statistics.sample_size import foresight
+from unitune.evaluate.statistics.significance import benjamini_hochberg, holm
 from unitune.job.job import Job
 from unitune.models import Request
 

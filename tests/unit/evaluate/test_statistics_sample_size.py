@@ -10,14 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binom, multinomial, norm
-from statsmodels.stats.power import normal_power
 
 from unitune.evaluate.scoring import build
 from unitune.evaluate.statistics.intervals import difference_interval
 from unitune.evaluate.statistics.paired import Verdict, compare_paired
 from unitune.evaluate.statistics.sample_size import (
-    Design,
-    cases_for,
     cases_needed,
     cases_needed_for_margin,
     foresight,
@@ -193,39 +190,6 @@ class TestCasesNeededForMargin:
     ) -> None:
         narrow = cases_needed_for_margin(mean_square, margin, graded=True)
         assert cases_needed_for_margin(mean_square, margin * factor, graded=True) <= narrow
-
-
-class TestDesign:
-    def test_millers_worked_example_with_resampling_noise(self) -> None:
-        """Miller 2024, arXiv 2411.00640: 1/9 between cases, 1/6 within them, difference 0.03.
-
-        Asked once 3,876 cases, without noise 969 (facts, section 9.7).
-        """
-        assert 3876 == cases_for(Design().variance(1 / 9, 1 / 6, 1 / 6), 0.03)
-        assert 969 == cases_for(Design().variance(1 / 9), 0.03)
-
-    def test_repeats_divide_the_noise_of_their_own_side_alone(self) -> None:
-        design = Design(baseline_repeats=2, candidate_repeats=4)
-        assert pytest.approx(0.1 + 0.2 / 2 + 0.4 / 4) == design.variance(0.1, 0.2, 0.4)
-
-    def test_clusters_multiply_by_kishs_design_effect(self) -> None:
-        assert pytest.approx(1 + 19 * 0.05) == Design(cluster_size=20, icc=0.05).effect
-        assert pytest.approx(1.95 * 0.1) == Design(cluster_size=20, icc=0.05).variance(0.1)
-
-    @given(st.floats(0.01, 1), st.floats(0.01, 0.5), st.floats(0.7, 0.95))
-    def test_it_is_the_least_n_that_has_the_power_by_statsmodels(
-        self, variance: float, effect: float, power: float
-    ) -> None:
-        n, sd = cases_for(variance, effect, power), math.sqrt(variance)
-        assert float(normal_power(effect, n, alpha=0.05, sigma=sd)) > power - 1e-5
-        assert n == 1 or float(normal_power(effect, n - 1, alpha=0.05, sigma=sd)) < power + 1e-5
-
-    @pytest.mark.parametrize(("variance", "effect"), [(-0.1, 0.1), (0.1, 0), (math.nan, 0.1)])
-    def test_arguments_outside_their_range_are_refused(
-        self, variance: float, effect: float
-    ) -> None:
-        with pytest.raises(ValueError, match="effect must be above 0"):
-            cases_for(variance, effect)
 
 
 PLAIN = ("exact", "contains", "numeric", "json_valid", "json_equal", "json_fields", "token_f1")

@@ -5,7 +5,7 @@ or not, and says everything that a comparison says. The interval decides the ver
 stands beside it and, near the edge, may differ, because it comes from another method.
 
 Not here: statistics of a whole corpus such as BLEU (`unitune.evaluate.statistics.corpus`), families
-of comparisons (`unitune.evaluate.statistics.families`) and money
+of comparisons (`unitune.evaluate.statistics.significance`) and money
 (`unitune.evaluate.statistics.economics`).
 """
 

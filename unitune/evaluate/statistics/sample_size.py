@@ -2,8 +2,8 @@
 
 Everything starts from the mean square of the cases' differences. For binary scores that is the
 discordance: the share of cases that exactly one contender gets right. Their numbers of cases are
-held against the power that going through every outcome finds. `Design` says what repeats
-and clusters make of it, and `foresight` says it all in a sentence before anything is spent.
+held against the power that going through every outcome finds. `foresight` says it all in a sentence
+before anything is spent.
 """
 
 from __future__ import annotations
@@ -38,65 +38,6 @@ have the power to a third decimal.
 """
 
 MOST_DEVIATIONS = 7.5
-
-
-@dataclass(frozen=True, slots=True)
-class Design:
-    """How often each case is asked, and how cases hang together.
-
-    Args:
-        baseline_repeats: Answers of the baseline to each case.
-        candidate_repeats: Answers of the candidate to each case.
-        cluster_size: Mean number of cases in a cluster.
-        icc: Intraclass correlation of the differences: 0 when cases of a cluster are no more alike
-            than others, 1 when they are copies.
-    """
-
-    baseline_repeats: int = 1
-    candidate_repeats: int = 1
-    cluster_size: float = 1.0
-    icc: float = 0.0
-
-    @property
-    def effect(self) -> float:
-        """Design effect of the clusters, 1 + (m - 1) ICC.
-
-        Source:
-            Kish 1965, Survey Sampling, section 5.4.
-        """
-        return 1 + (self.cluster_size - 1) * self.icc
-
-    def variance(
-        self, between: float, baseline_noise: float = 0.0, candidate_noise: float = 0.0
-    ) -> float:
-        """Variance of one case's difference, as far as it counts for the mean.
-
-        Source:
-            Miller 2024, arXiv 2411.00640, power formula.
-        """
-        resampled = baseline_noise / self.baseline_repeats
-        resampled += candidate_noise / self.candidate_repeats
-        return (between + resampled) * self.effect
-
-
-def cases_for(variance: float, effect: float, power: float = 0.8, level: float = 0.95) -> int:
-    """Cases with which a true difference would be found, from `Design.variance`.
-
-    Returns:
-        Number of cases, rounded up.
-
-    Raises:
-        ValueError: An argument is outside its range.
-
-    Source:
-        Miller 2024, arXiv 2411.00640, power formula: n = k · variance / effect², k the squared
-        sum of the quantiles of level and power.
-    """
-    if not (effect > 0 and variance >= 0):
-        raise ValueError(
-            f"effect must be above 0 and variance not below 0, not {effect} and {variance}"
-        )
-    return _whole_cases(_power_factor(power, level) * variance / effect**2)
 
 
 def cases_needed(discordance: float, effect: float, power: float = 0.8, level: float = 0.95) -> int:
@@ -253,15 +194,14 @@ class _Outcomes:
     @classmethod
     def of(cls, n: int, gain: float, loss: float) -> Self:
         """Go through the outcomes of so many cases with these chances of a gain and of a loss."""
+        from scipy.special import gammaln, xlogy  # noqa: PLC0415 - slow to import
+
         gained, lost = _around(n, gain)[:, None], _around(n, loss)[None, :]
         tied = n - gained - lost
-        possible = tied >= 0
-        logs = _log_factorials(n)
-        ways = logs[n] - logs[gained.astype(int)] - logs[lost.astype(int)]
-        ways = ways - logs[np.where(possible, tied, 0).astype(int)]
-        chances = _log_power(gain, gained) + _log_power(loss, lost)
-        chances = chances + _log_power(1 - gain - loss, np.where(possible, tied, 0))
-        return cls(n, gained, lost, np.where(possible, np.exp(ways + chances), 0.0))
+        counts, chances = (gained, lost, np.maximum(tied, 0)), (gain, loss, 1 - gain - loss)
+        logs = gammaln(n + 1) - sum(gammaln(count + 1) for count in counts)
+        logs += sum(xlogy(count, chance) for count, chance in zip(counts, chances, strict=True))
+        return cls(n, gained, lost, np.where(tied >= 0, np.exp(logs), 0.0))
 
     def share(self, which: npt.NDArray[np.bool_]) -> float:  # (B, C)
         """Return how probable these outcomes are together."""
@@ -288,17 +228,6 @@ def _around(n: int, chance: float) -> FloatArray:
     reach = MOST_DEVIATIONS * math.sqrt(n * chance * (1 - chance)) + MOST_DEVIATIONS
     low, high = max(0, math.floor(n * chance - reach)), min(n, math.ceil(n * chance + reach))
     return np.arange(low, high + 1, dtype=np.float64)
-
-
-def _log_factorials(most: int) -> FloatArray:  # (most + 1,)
-    return np.concatenate([[0.0], np.cumsum(np.log(np.arange(1, most + 1)))])
-
-
-def _log_power(chance: float, times: FloatArray) -> FloatArray:
-    """Return the logarithm of a chance to a power, with 0 to the power of 0 as 1."""
-    if chance > 0:
-        return times * math.log(chance)
-    return np.where(times > 0, -np.inf, 0.0)
 
 
 def _raised(cases: float, power: float, reached: Callable[[int], float]) -> int:
@@ -362,12 +291,6 @@ def _cases_to_find(mean_square: float, effect: float, *, graded: bool) -> int:
 
 def _range(ends: list[str]) -> str:
     return " to ".join(dict.fromkeys(ends))
-
-
-def _power_factor(power: float, level: float) -> float:
-    """Squared sum of the quantiles of level and power: 7.85 for 95 % and 80 %."""
-    check_share("power", power)
-    return (two_sided_z(level) + NormalDist().inv_cdf(power)) ** 2
 
 
 def _whole_cases(cases: float) -> int:

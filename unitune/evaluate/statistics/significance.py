@@ -4,14 +4,19 @@ McNemar's tests for one right or wrong answer a case; for everything else permut
 contenders equally good, the two answers to a case might as well have been exchanged. The draws
 are seeded, and exchanging the contenders leaves every p-value as it is, bit for bit.
 
+Several comparisons at once are adjusted: `holm` for what is declared beforehand (secondary
+metrics), where all claims together are wrong with at most the level's probability;
+`benjamini_hochberg` for what is looked at to get ideas (slices), where at most the level's share of
+the finds is wrong on average. The primary metric is no part of any family.
+
 Letters in shapes: U units (`unitune.evaluate.statistics.units`), R exchanges, S sufficient
 statistics.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from itertools import product
+from collections.abc import Callable, Iterator, Sequence
+from itertools import accumulate, product
 
 import numpy as np
 
@@ -24,22 +29,21 @@ DRAWS = 10_000
 """Beyond that so many exchanges are drawn; at p = 0.05 the standard error is then 0.002."""
 
 SEED = 0
-"""Of the draws."""
-
 ROUNDING = 1e-12
 """Statistics that differ by less, relative to their scale, are equal."""
 
-_AT_ONCE = 500
+_BATCH = 500
 """Exchanges held in memory together: 20 MB of them at 5,000 cases."""
 
 
 def mcnemar_exact(gained: int, lost: int) -> float:
-    """Two-sided exact conditional McNemar p-value.
+    """Two-sided exact conditional McNemar p-value; 1 without discordant cases.
 
     Conservative: printed for readers who know it, decides nothing.
 
-    Returns:
-        The p-value; 1 without discordant cases.
+    Args:
+        gained: Cases that the candidate alone got right.
+        lost: Cases that the baseline alone got right.
 
     Source:
         Fagerland, Lydersen and Laake 2013, BMC Med Res Methodol 13:91.
@@ -67,6 +71,9 @@ def mcnemar_mid_p(gained: int, lost: int) -> float:
 def sign_flip_p(sums: FloatArray) -> float:
     """Two-sided p-value of the sign-flip test of paired differences.
 
+    Args:
+        sums: Differences summed over each unit, (U,).
+
     Returns:
         Share of the exchanges whose total is at least as far from 0 as the one seen.
 
@@ -85,13 +92,15 @@ def sign_flip_p(sums: FloatArray) -> float:
 
 
 def randomisation_p(
-    baseline: FloatArray, candidate: FloatArray, score: Callable[[FloatArray], FloatArray]
+    baseline: FloatArray,  # (U, S)
+    candidate: FloatArray,  # (U, S)
+    score: Callable[[FloatArray], FloatArray],
 ) -> float:
     """Two-sided p-value of approximate randomisation, for a statistic of a whole corpus.
 
     Args:
-        baseline: Its sufficient statistics, summed over each unit, (U, S).
-        candidate: Those of the candidate on the same units, (U, S).
+        baseline: Its sufficient statistics, summed over each unit.
+        candidate: Those of the candidate on the same units.
         score: The statistic from totals: (R, S) to (R,).
 
     Source:
@@ -100,15 +109,14 @@ def randomisation_p(
     """
     change = baseline - candidate  # (U, S)
     old, new = baseline.sum(0), candidate.sum(0)  # (S,)
-
-    def permuted() -> Iterator[FloatArray]:
-        for swaps in _swaps(len(change)):
-            moved = swaps @ change  # (R, S)
-            yield score(new + moved) - score(old - moved)
-
+    moves = (swaps @ change for swaps in _swaps(len(change)))  # each (R, S)
     ends = score(np.stack([old, new]))  # (2,)
-    observed, scale = float(ends[1] - ends[0]), float(np.abs(ends).max())
-    return _as_extreme(observed, permuted(), scale, len(change))
+    return _as_extreme(
+        observed=float(ends[1] - ends[0]),
+        permuted=(score(new + moved) - score(old - moved) for moved in moves),
+        scale=float(np.abs(ends).max()),
+        units=len(change),
+    )
 
 
 def how_permuted(sums: FloatArray) -> str:
@@ -118,35 +126,68 @@ def how_permuted(sums: FloatArray) -> str:
         sums: One a unit, (U,) or (U, S); units of zeros are not exchanged.
     """
     units = int(np.count_nonzero(sums)) if sums.ndim == 1 else len(sums)
-    return f"{DRAWS:,} draws, seed {SEED}" if _drawn(units) else "in full"
+    return f"{DRAWS:,} draws, seed {SEED}" if units > MOST_UNITS_IN_FULL else "in full"
 
 
-def _drawn(units: int) -> bool:
-    return units > MOST_UNITS_IN_FULL
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Adjust p-values so that the probability of any false find stays at the level.
+
+    Returns:
+        Adjusted p-values in the same order: a comparison holds at 5 % when its own is 0.05 or less.
+
+    Raises:
+        ValueError: One lies outside 0 to 1.
+
+    Source:
+        Holm 1979, Scand J Stat 6:65.
+    """
+    if wrong := [p for p in p_values if not 0 <= p <= 1]:
+        raise ValueError(f"p-values lie from 0 to 1, not {wrong[0]}")
+    order = sorted(range(len(p_values)), key=p_values.__getitem__)
+    scaled = ((len(order) - rank) * p_values[at] for rank, at in enumerate(order))
+    adjusted = dict(zip(order, accumulate(scaled, max), strict=True))
+    return [min(1.0, adjusted[at]) for at in range(len(order))]
+
+
+def benjamini_hochberg(p_values: Sequence[float]) -> list[float]:
+    """Adjust p-values so that the expected share of false finds stays at the level.
+
+    Args:
+        p_values: Of all comparisons of the family; independent, or positively dependent as slices
+            that overlap are.
+
+    Raises:
+        ValueError: One lies outside 0 to 1.
+
+    Source:
+        Benjamini and Hochberg 1995, J R Stat Soc B 57:289; dependence: Benjamini and Yekutieli
+        2001, Ann Stat 29:1165.
+    """
+    from scipy.stats import false_discovery_control  # noqa: PLC0415 - slow to import
+
+    return [float(p) for p in false_discovery_control(p_values)] if p_values else []
 
 
 def _swaps(units: int) -> Iterator[FloatArray]:
     """Yield exchanges by the (R, U): 1 where a unit's two answers change places, else 0."""
-    if not _drawn(units):
+    if units <= MOST_UNITS_IN_FULL:
         yield np.array(list(product((0.0, 1.0), repeat=units))).reshape(2**units, units)
         return
     random = np.random.default_rng(SEED)
-    for start in range(0, DRAWS, _AT_ONCE):
-        rows = min(_AT_ONCE, DRAWS - start)
-        packed = random.integers(0, 256, (rows, -(-units // 8)), dtype=np.uint8)
+    for _ in range(0, DRAWS, _BATCH):
+        packed = random.integers(0, 256, (_BATCH, -(-units // 8)), dtype=np.uint8)
         yield np.unpackbits(packed, axis=1, count=units).astype(np.float64)
 
 
 def _as_extreme(observed: float, permuted: Iterator[FloatArray], scale: float, units: int) -> float:
     bound = abs(observed) - ROUNDING * scale
-    extreme = sum(int((np.abs(some) >= bound).sum()) for some in permuted)
-    return (1 + extreme) / (1 + DRAWS) if _drawn(units) else extreme / 2**units
+    extreme = sum(int((np.abs(batch) >= bound).sum()) for batch in permuted)
+    drawn = units > MOST_UNITS_IN_FULL
+    return (1 + extreme) / (1 + DRAWS) if drawn else extreme / 2**units
 
 
 def _fair_coin_tail(most: int, tosses: int) -> float:
-    """Probability of at most so many heads, exactly: a quotient of whole numbers."""
-    ways, term = 0, 1
-    for heads in range(most + 1):
-        ways += term
-        term = term * (tosses - heads) // (heads + 1)
-    return ways / 2**tosses
+    """Probability of at most so many heads."""
+    from scipy.stats import binom  # noqa: PLC0415 - slow to import
+
+    return float(binom.cdf(most, tosses, 0.5))
