@@ -428,7 +428,7 @@ def test_what_another_comparison_has_asked_is_a_row_here_too(tmp_path: Path) -> 
                 journal,
                 "c",
                 lambda _: None,
-                means=InferenceOptions(remembered=remembered),
+                means=InferenceOptions(cache=remembered),
             )
             return asyncio.run(asking)
 

@@ -49,7 +49,7 @@ ANSWER = Reply(text="yes", prompt_tokens=5, completion_tokens=2)
 
 
 def pay(spending: Budget, *replies: Reply) -> Outcome:
-    purse = spending.purse("c", PRICE)
+    purse = spending.guard("c", PRICE)
     return asyncio.run(request_with_retry(Model(*replies), QUESTION, AdaptiveLimiter(), purse))
 
 
@@ -130,7 +130,7 @@ def test_the_request_that_might_break_the_cap_is_not_sent() -> None:
     model = Model(ANSWER)
     with pytest.raises(OverBudget, match=r"\$0\.001185 that .* may spend \$0\.000050 are spent"):
         asyncio.run(
-            request_with_retry(model, QUESTION, AdaptiveLimiter(), spending.purse("c", PRICE))
+            request_with_retry(model, QUESTION, AdaptiveLimiter(), spending.guard("c", PRICE))
         )
     assert 1 == len(model.replies)
 
