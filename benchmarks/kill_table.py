@@ -33,11 +33,11 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from crash.postgres import new_database
 from pydantic import JsonValue
 
-from unitune.backends import registry
 from unitune.job.job import Data, Job, Tuning
 from unitune.ledger.postgres import VARIABLE
-from unitune.testing.kills import Act, Outcome, VendorState, Verdict, kill_at, steps_of
+from unitune.testing.kills import FOR_EVER, Act, Outcome, Verdict, kill_at_every_step
 from unitune.testing.loopback import ServerBehavior
+from unitune.testing.vendor_setup import VendorState
 
 HOSTED = ("openai", "together", "vertex", "bedrock")
 BACKENDS = (*HOSTED, "local", "fake")
@@ -45,7 +45,6 @@ LEDGERS = ("sqlite", "postgresql")
 COLUMNS: tuple[Verdict, ...] = ("one job", "deleted", "uncertain", "lost", "doubled")
 ROWS = 40
 """Rows of each training; the vendors want at least 32."""
-FOR_EVER = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -169,21 +168,15 @@ def a_job(stage: Stage, folder: Path, number: int) -> Job:
 
 def kills(stage: Stage, ledger: str, act: Act, folder: Path) -> Iterator[Kill]:
     """Kill at every step that an undisturbed act has."""
-    guarantee = registry.backend(stage.backend).guarantee
-    registry.backend.cache_clear()
     unlike = LEDGERS.index(ledger) * 10_000 + list(Act).index(act) * 1000
-    before = stage.count()
-    with new_ledger(ledger, folder / f"{ledger}-{act}-0"):
-        steps = steps_of(a_job(stage, folder, unlike), act)
-        stage.clear()
-    files = stage.count().files - before.files
-    for step, name in enumerate(steps, start=1):
-        with new_ledger(ledger, folder / f"{ledger}-{act}-{step}"):
-            outcome = kill_at(step, a_job(stage, folder, unlike + step), stage.count, act)
-            stage.clear()
-        if not outcome.step.startswith(name):
-            raise AssertionError(f"step {step} was to be {name!r}, and is {outcome.step!r}")
-        verdict = outcome.verdict(guarantee, files)
+    killed = kill_at_every_step(
+        lambda number: a_job(stage, folder, unlike + number),
+        stage.count,
+        act,
+        lambda number: new_ledger(ledger, folder / f"{ledger}-{act}-{number}"),
+        stage.clear,
+    )
+    for verdict, outcome in killed:
         yield Kill(stage.backend, ledger, str(act), verdict, outcome)
 
 

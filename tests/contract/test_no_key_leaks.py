@@ -31,7 +31,7 @@ from unitune.errors import UnituneError
 from unitune.job.job import Data, Job
 from unitune.planning.plan import plan
 from unitune.runs.run import Run, launch, runs
-from unitune.testing.contract import ROWS, ask
+from unitune.testing.contract_base import ROWS, reply_once
 from unitune.testing.loopback import Vendor, VendorRequest, VendorResponse
 from unitune_providers.vertex import cloud as vertex_cloud
 
@@ -113,7 +113,7 @@ def live(scene: Scene) -> Run:
     run = launch(scene.job("first"))
     scene.telltale.refuses = lambda asked: asked.method == "GET"
     scene.hear(run.refresh)
-    scene.hear(lambda: ask(registry.backend(scene.name), scene.served.setup.model))
+    scene.hear(lambda: reply_once(registry.backend(scene.name).chat(scene.served.setup.model)))
     scene.telltale.refuses = lambda _: False
     run.wait(0.01)
     scene.telltale.refuses = lambda _: True
@@ -121,7 +121,7 @@ def live(scene: Scene) -> Run:
     backend = registry.backend(scene.name)
     scene.hear(lambda: backend.find("r251125-abc-1", run.folder))
     scene.hear(lambda: backend.cancel(str(run.job_id)))
-    scene.hear(lambda: ask(backend, scene.served.setup.model))
+    scene.hear(lambda: reply_once(backend.chat(scene.served.setup.model)))
     scene.telltale.refuses = lambda _: False
     return run
 

@@ -22,7 +22,7 @@ from unitune.backends import registry
 from unitune.backends.capabilities import Pauses
 from unitune.backends.protocol import Launch, State, Status
 from unitune.job.job import Data, Job, Tuning
-from unitune.testing.contract import sha256_of
+from unitune.testing.contract_base import sha256_of
 from unitune_local.job_folder import JobFolder, read_events
 
 KILLS = 5

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import ClassVar
-
-from pydantic import JsonValue
-
-from unitune.testing import BackendContract
+from unitune.testing import BackendContract, VendorSetup
+from unitune.testing.example_vendor import KEY, ExampleVendor
 
 
 class TestStrangerBackend(BackendContract):
     name = "stranger"
-    model = "words"
-    slow_options: ClassVar[Mapping[str, JsonValue]] = {"hold": True}
+    setup = VendorSetup(
+        vendor=ExampleVendor,
+        environment=lambda server: {"STRANGER_URL": server.url, "STRANGER_API_KEY": KEY},
+        create=r"/jobs$",
+        model="base-words",
+        timeouts=("unitune_stranger.backend.TIMEOUT_SECONDS",),
+    )

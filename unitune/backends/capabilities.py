@@ -1,6 +1,6 @@
-"""What only some backends can do: a protocol for each ability.
+"""What only some backends can do: a protocol for each capability.
 
-A caller asks with ``isinstance(backend, Deploys)`` and says what cannot be done. Like the verbs of
+A caller checks ``isinstance(backend, Deploys)`` and says what cannot be done. Like the verbs of
 `Backend`, these are synchronous and stateless: whatever must outlive the process is in the ledger.
 """
 
@@ -15,13 +15,11 @@ from typing import Literal, Protocol, runtime_checkable
 
 from pydantic import BaseModel, ConfigDict, JsonValue
 
-from unitune.backends.offer import ModelUpdate, Offer
 from unitune.backends.protocol import Guarantee, Launch, State
 from unitune.data.dataset import Dataset
 from unitune.data.example import Example
 from unitune.findings import Finding
 from unitune.job.job import Job
-from unitune.job.prices import PriceRow
 from unitune.models import Reply, Request, TunedModel
 
 
@@ -31,11 +29,9 @@ class Pauses(Protocol):
 
     def pause(self, job_id: str) -> None:
         """Ask a job to stop for now; `poll` then shows paused."""
-        ...
 
     def resume(self, job_id: str) -> None:
         """Let a paused job go on from its last checkpoint."""
-        ...
 
 
 @runtime_checkable
@@ -43,27 +39,19 @@ class GuaranteesByServer(Protocol):
     """A backend that can be led to other servers, not all of which keep a launch key."""
 
     def guarantee_of(self, job: Job) -> Guarantee:
-        """Return how a launch is found again at the server that this job is sent to.
-
-        Raises:
-            BackendError: The server does not say whether it keeps keys.
-        """
+        """Return how a launch is found again at the server that this job is sent to."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class JobDescription:
-    """What a backend says of one of its jobs; None where it does not say.
-
-    Args:
-        key: What its launch key stands in: a label, a suffix, its name.
-        base_model: The backend's name of the base.
-        training: The backend's name of the training file, as in `Upload.ref`.
-    """
+    """What a backend says of one of its jobs; None where it does not say."""
 
     key: str | None = None
+    """What its launch key stands in: a label, a suffix, its name."""
     base_model: str | None = None
     training: str | None = None
+    """The backend's name of the training file, as in `Upload.ref`."""
 
 
 @runtime_checkable
@@ -71,11 +59,7 @@ class DescribesJobs(Protocol):
     """A backend that can say what a job trains, before a run takes it for its own."""
 
     def describe_job(self, job_id: str) -> JobDescription:
-        """Return what is known of a job.
-
-        Raises:
-            BackendError: There is no such job.
-        """
+        """Return what is known of a job; a `BackendError` where there is none."""
         ...
 
 
@@ -121,29 +105,21 @@ class Calibrates(Protocol):
     """A backend that can time a training here, so that its forecasts become narrow."""
 
     def calibrate(self, job: Job, train: Dataset, validation: Dataset) -> None:
-        """Train a few steps in a process of its own, keep what they took, and nothing else.
+        """Train a few steps in a process of its own, and keep what they took for later forecasts.
 
-        Every later `Forecasts.forecast` for this model, machine and settings rests on it.
-
-        Raises:
-            BackendError: The process died.
+        A `BackendError` says that the process died.
         """
-        ...
 
 
 @dataclass(frozen=True, slots=True)
 class MaskedToken:
-    """A token of a training row, or a text that stands for several.
-
-    Args:
-        text: As it reads.
-        trained: Whether it carries loss.
-        heading: Whether it begins a turn and is no token itself.
-    """
+    """A token of a training row, or a text that stands for several."""
 
     text: str
     trained: bool
+    """Whether it carries loss."""
     heading: bool = False
+    """Whether it begins a turn and is no token itself."""
 
 
 @runtime_checkable
@@ -153,8 +129,7 @@ class ShowsLossMask(Protocol):
     def loss_mask(self, job: Job, example: Example) -> tuple[MaskedToken, ...]:
         """Return the tokens of a row as the training sees them.
 
-        Raises:
-            DataError: The row cannot be learnt from.
+        A `DataError` says that the row cannot be trained on.
         """
         ...
 
@@ -175,9 +150,7 @@ class Stores(Protocol):
     def pull(self, name: str, progress: Callable[[str, int, int], None]) -> StoredModel:
         """Fetch a base model once; a second call finds it there.
 
-        Args:
-            name: An offered model, a hub name or a folder.
-            progress: Called with what is being done, the amount done and the total (0: unknown).
+        `progress` is called with what is being done, the amount done and the total (0: unknown).
         """
         ...
 
@@ -197,12 +170,7 @@ class ReportsEnvironment(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class JobPage:
-    """One page of a backend's list of jobs.
-
-    Args:
-        states: In our words, by job id.
-        cursor: Hand it over for the next page; empty after the last.
-    """
+    """States by job id, and the cursor of the next page, which is empty after the last."""
 
     states: Mapping[str, State]
     cursor: str = ""
@@ -213,11 +181,7 @@ class ListsJobs(Protocol):
     """A backend that lists many jobs in one request, so that one process can watch thousands."""
 
     def list_jobs(self, cursor: str) -> JobPage:
-        """Return one page of jobs with their states, the newest first.
-
-        Args:
-            cursor: Of the page before; empty for the first.
-        """
+        """Return the page of jobs after a cursor (empty: the first page), the newest first."""
         ...
 
 
@@ -226,35 +190,22 @@ class Deletes(Protocol):
     """A backend that can remove what a run left there."""
 
     def delete_file(self, ref: str) -> None:
-        """Remove an uploaded file; one that is gone is no error.
-
-        Raises:
-            BackendError: It could not be removed.
-        """
-        ...
+        """Remove an uploaded file; one that is gone is no error."""
 
     def delete_model(self, model: TunedModel) -> None:
         """Remove a tuned model; one that is gone is no error.
 
-        Raises:
-            Unsupported: The vendor has no way to; the message says what to do instead.
-            BackendError: It could not be removed.
+        `Unsupported` says that the vendor has no way to, and what to do instead.
         """
-        ...
 
 
 @dataclass(frozen=True, slots=True)
 class DeploymentStatus:
-    """How a deployment stands.
-
-    Args:
-        state: starting, ready, failed, or gone.
-        model: What to ask once it is ready: a `TunedModel` whose name is the endpoint's.
-        raw: In the backend's words.
-    """
+    """How a deployment stands, in our words and, in `raw`, in the backend's."""
 
     state: Literal["starting", "ready", "failed", "gone"]
     model: TunedModel
+    """What to send requests to once it is ready: its name is the endpoint's."""
     raw: str = ""
 
 
@@ -289,7 +240,6 @@ class Deploys(Protocol):
 
     def undeploy(self, ref: str) -> None:
         """Take a deployment down; one that is gone is no error."""
-        ...
 
 
 @runtime_checkable
@@ -298,7 +248,6 @@ class SwapsModel(Protocol):
 
     def swap_model(self, ref: str, model: TunedModel) -> None:
         """Let a live deployment answer with another tuned model."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -310,9 +259,10 @@ class ImportedJob:
         method: sft, dpo or rft.
         training: The training file's content in the backend's wire format; None when it is gone.
         validation: Likewise.
-        tuning: Hyperparameters in our words (`unitune.job.job.Tuning`); what is unknown is left
-        out. options: Hyperparameters that are the backend's own. model: What it left behind; None
-        unless it succeeded. notes: What could not be carried over, for people.
+        tuning: As of `unitune.job.job.Tuning`; what is unknown is left out.
+        options: Hyperparameters that are the backend's own.
+        model: What it left behind; None unless it succeeded.
+        notes: What could not be converted, for people.
     """
 
     base_model: str
@@ -330,23 +280,13 @@ class Imports(Protocol):
     """A backend that still knows jobs that others launched."""
 
     def import_job(self, job_id: str) -> ImportedJob:
-        """Return an existing job with its files.
-
-        Raises:
-            UnknownName: There is no such job.
-        """
+        """Return an existing job with its files; an `UnknownName` where there is none."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """A model saved during a training.
-
-    Args:
-        step: Optimiser step.
-        model: To ask.
-        metrics: As the backend names them.
-    """
+    """A model saved during a training, at an optimiser step; metrics as the backend names them."""
 
     step: int
     model: TunedModel
@@ -358,12 +298,7 @@ class Checkpoints(Protocol):
     """A backend that keeps models from the middle of a training."""
 
     def checkpoints(self, job_id: str, base: str) -> Sequence[Checkpoint]:
-        """Return the checkpoints of a job, oldest first.
-
-        Args:
-            job_id: The backend's id.
-            base: Name of the base model.
-        """
+        """Return the checkpoints of a job that trains this base, oldest first."""
         ...
 
 
@@ -372,13 +307,10 @@ class ValidatesOptions(Protocol):
     """A backend with rules for a job that its offer cannot say, such as its own options."""
 
     def validate_options(self, job: Job) -> None:
-        """Refuse a job that could not be created; asks nobody, and needs no key.
+        """Raise a `JobError` or `Unsupported` for a job that could not be created.
 
-        Raises:
-            JobError: An option is unknown, or a value not allowed.
-            Unsupported: The backend cannot do what the job asks for.
+        Nothing is sent, and no key is needed.
         """
-        ...
 
 
 @runtime_checkable
@@ -386,11 +318,7 @@ class Quotes(Protocol):
     """A backend that says itself what a training would cost."""
 
     def quote(self, launch: Launch) -> Decimal:
-        """Return the vendor's own price of a training, in US dollars.
-
-        Raises:
-            Unsupported: The vendor gives none for this job.
-        """
+        """Return the vendor's price of a training, in US dollars; `Unsupported` if it has none."""
         ...
 
 
@@ -401,69 +329,21 @@ class CountsTokens(Protocol):
     def count_tokens(self, model: str | TunedModel, request: Request) -> int:
         """Return how many tokens a request is, as the vendor would bill its input.
 
-        Args:
-            model: An untuned one by its name, or what a run left behind.
-            request: Its messages and tools; how it is to be answered does not count.
-
-        Raises:
-            Unsupported: The model cannot be asked this; another request may well be counted.
-            UserError: No key is set.
-            BackendError: The vendor refused.
-            Unreachable: It gave no answer.
-        """
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class PriceUpdate:
-    """What a vendor says of its own prices, limits and dates.
-
-    Args:
-        rows: Prices, of today.
-        models: When models stop, and what they take.
-        notes: What could not be read, for people.
-    """
-
-    rows: tuple[PriceRow, ...] = ()
-    models: tuple[ModelUpdate, ...] = ()
-    notes: tuple[str, ...] = ()
-
-
-@runtime_checkable
-class RefreshesPrices(Protocol):
-    """Who reads a vendor's prices by machine; found by entry point ``unitune.prices``.
-
-    A backend may be one, and a vendor without a backend may have one.
-    """
-
-    def read_prices(self, offer: Offer, day: date) -> PriceUpdate:
-        """Ask the vendor; called only when the user asks for a refresh.
-
-        Args:
-            offer: Of the vendor, as it was written.
-            day: Today.
-
-        Raises:
-            UserError: A key is missing.
-            BackendError: The vendor did not answer, or not in the shape that is known.
+        Its messages and tools count, not how it is to be answered. `Unsupported` says that the
+        model cannot be sent this request; another one may well be counted.
         """
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class BatchStatus:
-    """How a batch stands.
-
-    Args:
-        state: running, ended (what was answered can be fetched), or failed (nothing can).
-        raw: In the backend's words.
-        done: Requests that were answered or have failed; None where the backend does not say.
-        error: Why it failed.
-    """
+    """How a batch stands, in our words and, in `raw`, in the backend's."""
 
     state: Literal["running", "ended", "failed"]
+    """Of one that has ended the replies can be fetched; of one that failed, none."""
     raw: str
     done: int | None = None
+    """Requests that were answered or have failed; None where the backend does not say."""
     error: str | None = None
 
 
@@ -474,7 +354,7 @@ class Batches(Protocol):
     def submit_batch(
         self, key: str, model: str | TunedModel, requests: Mapping[str, Request]
     ) -> str:
-        """Hand requests in and return the backend's id of the batch. Never retried blindly.
+        """Submit requests and return the backend's id of the batch. Never retried blindly.
 
         Args:
             key: Names the batch as a launch key names a job: at most 26 characters of
@@ -482,18 +362,13 @@ class Batches(Protocol):
             model: An untuned one by its name, or what a run left behind.
             requests: By their ids, each the key, a hyphen and a number.
 
-        Raises:
-            Unsupported: The model, a setting of a request or their number; nothing was sent.
+        `Unsupported` says that the model, a setting or the number of requests is not possible, and
+        that nothing was sent.
         """
         ...
 
     def find_batch(self, key: str, since: float) -> list[str]:
-        """Return the ids of batches that carry this key.
-
-        Args:
-            key: As `submit_batch` was given it.
-            since: When the batch was announced, in seconds since 1970; none is older.
-        """
+        """Return the ids of batches that carry this key, none of them older than `since` (Unix)."""
         ...
 
     def poll_batch(self, batch_id: str) -> BatchStatus:
@@ -509,7 +384,6 @@ class Batches(Protocol):
 
     def cancel_batch(self, batch_id: str) -> None:
         """Ask for the end of a batch; one that has ended is no error."""
-        ...
 
 
 @runtime_checkable

@@ -8,9 +8,10 @@ installed. What is not known is left out, and is then unknown, never zero.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from datetime import date
 from decimal import Decimal
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal, Protocol, Self, runtime_checkable
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -312,3 +313,24 @@ class Offer(Fact):
         """Return the limits for a base model."""
         offered = self.model(model)
         return offered.limits if offered and offered.limits else self.limits
+
+
+@dataclass(frozen=True, slots=True)
+class PriceUpdate:
+    """A vendor's own prices, limits and dates of today, and what could not be read of them."""
+
+    rows: tuple[PriceRow, ...] = ()
+    models: tuple[ModelUpdate, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+@runtime_checkable
+class RefreshesPrices(Protocol):
+    """Who reads a vendor's prices by machine; found by entry point ``unitune.prices``.
+
+    A backend may be one, and a vendor without a backend may have one.
+    """
+
+    def read_prices(self, offer: Offer, day: date) -> PriceUpdate:
+        """Read today's prices at the vendor; called only when the user asks for a refresh."""
+        ...

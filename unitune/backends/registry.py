@@ -24,9 +24,8 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from unitune.backends.capabilities import RefreshesPrices
 from unitune.backends.formats import Format
-from unitune.backends.offer import Offer
+from unitune.backends.offer import Offer, RefreshesPrices
 from unitune.backends.protocol import Backend
 from unitune.errors import MissingExtra, UnituneError, UnknownName, Unsupported, UserError
 from unitune.workspace import yaml_file

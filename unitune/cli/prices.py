@@ -14,7 +14,7 @@ from unitune.cli.options import Json
 if TYPE_CHECKING:
     from typer._click.core import Context  # typer carries its own click
 
-    from unitune.backends.capabilities import PriceUpdate
+    from unitune.backends.offer import PriceUpdate
     from unitune.cli.pricelist import Refreshing
 
 

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from unitune.testing.script import Answers as Answers
     from unitune.testing.script import BatchScript as BatchScript
     from unitune.testing.script import Script as Script
+    from unitune.testing.vendor_setup import VendorSetup as VendorSetup
 
 _HOMES = {
     "Answers": "unitune.testing.script",
@@ -21,9 +22,10 @@ _HOMES = {
     "BatchScript": "unitune.testing.script",
     "FakeBackend": "unitune.testing.fake",
     "Script": "unitune.testing.script",
+    "VendorSetup": "unitune.testing.vendor_setup",
 }
 
-__all__ = ["Answers", "BackendContract", "BatchScript", "FakeBackend", "Script"]
+__all__ = ["Answers", "BackendContract", "BatchScript", "FakeBackend", "Script", "VendorSetup"]
 
 
 def __getattr__(name: str) -> object:

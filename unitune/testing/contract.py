@@ -1,72 +1,43 @@
 """What every backend must do: a test class for pytest, for our own backends and for strangers'.
 
-A backend's test is a subclass that says which backend, which base model and which options make a
-training that takes a moment, and one that takes long enough to be cancelled:
+A backend's test is a subclass that names the backend. Where its vendor is hosted, it says how the
+vendor is served on loopback, and then gets everything: what is sent, every fault of the transport
+around the create call, malformed responses, fields that are left out, and a process killed at every
+step of a launch.
 
     class TestMine(BackendContract):
         name = "mine"
-        model = "tiny"
-        slow_options = {"epochs_to_waste": 1000}
+        setup = VendorSetup(
+            vendor=MyVendor,
+            environment=lambda server: {"MY_BASE_URL": server.url, "MY_API_KEY": "secret"},
+            create=r"/jobs$",
+            model="tiny",
+        )
 
-A backend of a hosted vendor hands over the server that plays it (`unitune.testing.loopback`), so
-that the tests see what is sent, and spoil it (`unitune.testing.hosted_contract`,
-`unitune.testing.odd_contract`):
-
-        create = r"/jobs$"
-
-        @pytest.fixture
-        def server(self) -> Server: ...
-
-The backend is found by its entry point, and one training is shared by the tests that need one.
-What only some backends can do is tested where they can: `unitune.testing.batch_contract`,
-`unitune.testing.counting_contract`, `unitune.testing.deploy_contract`.
+A backend that trains on this machine names a base model and what makes a training long enough to
+be cancelled (`slow_options`, `slow_tuning`). The backend is found by its entry point. What only
+some backends can do is tested where they can (`unitune.testing.contract_capabilities`).
 """
 
 from __future__ import annotations
 
-import asyncio
-import hashlib
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import ClassVar
 
 import pytest
-from pydantic import JsonValue
 
 from unitune.backends import registry
 from unitune.backends.launch_keys import launch_key, run_id
-from unitune.backends.protocol import Backend, Event, Guarantee, Launch, State, Status, Upload
-from unitune.data.example import Message
+from unitune.backends.protocol import Backend, Event, Guarantee, State
 from unitune.errors import BackendError, UnituneError
-from unitune.job.job import Data, Job, Tuning
-from unitune.models import Reply, Request, TunedModel
-from unitune.testing.batch_contract import BatchContract
-from unitune.testing.counting_contract import CountingContract
-from unitune.testing.deploy_contract import DeployContract
-from unitune.testing.hosted_contract import HostedContract
-from unitune.testing.odd_contract import OddAnswersContract, OddTrainingsContract
-
-COLOURS = {
-    "snow": "white",
-    "coal": "black",
-    "blood": "red",
-    "grass": "green",
-    "the sky": "blue",
-    "a lemon": "yellow",
-    "a carrot": "orange",
-    "a mouse": "grey",
-}
-ROWS = tuple(
-    f'{{"messages":[{{"role":"user","content":"What is the colour of {thing}?"}},'
-    f'{{"role":"assistant","content":"{colour}"}}]}}\n'
-    for thing, colour in COLOURS.items()
-)
-"""Rows to train on, one JSON line each."""
+from unitune.testing.contract_base import Training, reply_once, sha256_of
+from unitune.testing.contract_capabilities import CapabilityContract
+from unitune.testing.contract_faults import FaultContract
+from unitune.testing.contract_hosted import HostedContract
+from unitune.testing.contract_malformed import MalformedReplyContract, MalformedTrainingContract
 
 READ_OFFER = """
 import sys
@@ -77,122 +48,23 @@ assert sys.argv[2] not in sys.modules, f"reading the offer imported {sys.argv[2]
 """
 
 
-@dataclass(frozen=True, slots=True)
-class Training:
-    """A training followed to its end."""
-
-    launch: Launch
-    job_id: str
-    statuses: Sequence[Status]
-    """Of every poll, in order; each took its cursor from the one before."""
-
-    @property
-    def last(self) -> Status:
-        """What the last poll saw."""
-        return self.statuses[-1]
-
-    @property
-    def events(self) -> list[Event]:
-        """What all polls brought."""
-        return [event for status in self.statuses for event in status.events]
-
-    @property
-    def model(self) -> TunedModel:
-        """What the training left behind."""
-        assert self.last.model is not None, f"{self.last.state} without a model: {self.last.error}"
-        return self.last.model
-
-
 class BackendContract(
-    BatchContract,
-    CountingContract,
-    DeployContract,
     HostedContract,
-    OddAnswersContract,
-    OddTrainingsContract,
+    FaultContract,
+    MalformedTrainingContract,
+    MalformedReplyContract,
+    CapabilityContract,
 ):
     """The tests; a subclass names the backend."""
 
-    name: ClassVar[str]
-    """Under which the backend is registered."""
-    model: ClassVar[str] = "any"
-    """A small base model."""
-    tuning: ClassVar[Tuning] = Tuning()
-    options: ClassVar[Mapping[str, JsonValue]] = {}
-    """The backend's own options for a training that takes a moment."""
-    slow_tuning: ClassVar[Tuning] = Tuning()
-    """For a training that can be cancelled before it ends."""
-    slow_options: ClassVar[Mapping[str, JsonValue]] = {}
-    """Likewise, over `options`."""
-    rows: ClassVar[Sequence[str]] = ROWS
-    poll_seconds: ClassVar[float] = 0.05
-    patience_seconds: ClassVar[float] = 120
-
-    @classmethod
-    def launch(
-        cls,
-        folder: Path,
-        tuning: Tuning | None = None,
-        options: Mapping[str, JsonValue] | None = None,
-    ) -> Launch:
-        """Write the rows, hand them over, and return what a submit needs.
-
-        Args:
-            folder: The run's folder.
-            tuning: `tuning` of the class when None.
-            options: Over `options` of the class.
-        """
-        job = Job(
-            name="contract",
-            model=cls.model,
-            backend=cls.name,
-            data=Data(train="train.jsonl", validation="validation.jsonl"),
-            tuning=cls.tuning if tuning is None else tuning,
-            options={cls.name: {**cls.options, **(options or {})}},
-            folder=folder,
-        )
-        return Launch(
-            key=launch_key(run_id(time.time()), 1),
-            job=job,
-            training=cls.upload(folder / "train.jsonl", cls.rows),
-            validation=cls.upload(folder / "validation.jsonl", cls.rows[:2]),
-            folder=folder,
-        )
-
-    @classmethod
-    def upload(cls, path: Path, rows: Sequence[str]) -> Upload:
-        """Write rows to a file and hand it over."""
-        path.write_text("".join(rows), encoding="utf-8")
-        return registry.backend(cls.name).upload(path, sha256_of(path))
-
-    @classmethod
-    def follow(cls, job_id: str) -> list[Status]:
-        """Poll a job until it has ended."""
-        backend = registry.backend(cls.name)
-        until = time.monotonic() + cls.patience_seconds
-        statuses = [backend.poll(job_id, "")]
-        while not statuses[-1].state.ended:
-            assert time.monotonic() < until, f"still {statuses[-1].state}, {statuses[-1].raw!r}"
-            time.sleep(cls.poll_seconds)
-            statuses.append(backend.poll(job_id, statuses[-1].cursor))
-        return statuses
-
-    @pytest.fixture
-    def backend(self) -> Backend:
-        """The backend, as the registry gives it."""
-        return registry.backend(self.name)
-
-    @pytest.fixture(scope="class")
-    @classmethod
-    def training(cls, tmp_path_factory: pytest.TempPathFactory) -> Training:
-        """One training followed to its end, shared by the tests that need one."""
-        launch = cls.launch(tmp_path_factory.mktemp("training"))
-        job_id = registry.backend(cls.name).submit(launch)
-        return Training(launch, job_id, cls.follow(job_id))
-
     def test_offer_is_valid_and_read_without_importing_the_backend(self) -> None:
         """An offer is data: plans are made where the backend's packages are not installed."""
-        (entry,) = entry_points(group="unitune.backends", name=self.name)
+        entries = entry_points(group="unitune.backends", name=self.name)
+        assert len(entries) == 1, (
+            f"{len(entries)} installed packages have an entry point {self.name!r} in the group "
+            "unitune.backends; install yours, or name another backend"
+        )
+        (entry,) = entries
         command = [sys.executable, "-c", READ_OFFER, self.name, entry.module]
         done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - our own interpreter
         assert done.returncode == 0, done.stderr
@@ -202,7 +74,7 @@ class BackendContract(
         offer = registry.offer(self.name)
         names = {name for model in offer.models for name in (model.name, *model.aliases)}
         assert "sft" in offer.methods
-        assert offer.any_model or self.model in names
+        assert offer.any_model or self.base_model() in names
 
     def test_declares_name_and_guarantee(self, backend: Backend) -> None:
         """The registered name is the backend's own, and crash recovery knows its guarantee."""
@@ -307,15 +179,15 @@ class BackendContract(
 
     def test_tuned_and_untuned_models_reply(self, backend: Backend, training: Training) -> None:
         """Both sides of a comparison can be asked."""
-        assert ask(backend, self.model).error is None
+        assert reply_once(backend.chat(self.base_model())).error is None
         with self.answering(training.model) as model:
-            assert ask(backend, model).error is None
+            assert reply_once(backend.chat(model)).error is None
 
     def test_fingerprints_tell_models_apart(self, backend: Backend, training: Training) -> None:
         """Recorded answers are found by it, so a tuned model's is not its base's."""
         fingerprints = list[str]()
         with self.answering(training.model) as tuned_model:
-            for model in (self.model, tuned_model, tuned_model):
+            for model in (self.base_model(), tuned_model, tuned_model):
                 chat = backend.chat(model)
                 fingerprints.append(chat.fingerprint)
                 chat.close()
@@ -329,22 +201,7 @@ class BackendContract(
         """A model that was deleted is said to be so when it is opened or asked."""
         gone = training.model.model_copy(update={"name": "no-such-model"})
         try:
-            reply = ask(backend, gone)
+            reply = reply_once(backend.chat(gone))
         except UnituneError:
             return
         assert reply.error, f"a model that is not there answered {reply.text!r}"
-
-
-def sha256_of(path: Path) -> str:
-    """Return the hash of a file's content, in hex."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-def ask(backend: Backend, model: str | TunedModel) -> Reply:
-    """Ask a model one question."""
-    question = Message(role="user", content="What is the colour of snow?")
-    chat = backend.chat(model)
-    try:
-        return asyncio.run(chat.reply(Request(messages=(question,), max_tokens=8)))
-    finally:
-        chat.close()

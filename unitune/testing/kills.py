@@ -7,22 +7,28 @@ is none, else resume; or cancel or delete again. What the vendor has in the end 
 vendor itself, in this process.
 
 The vendor must outlive the forks: a server in this process (`unitune.testing.loopback`), or files.
+
+    python -m unitune.testing.kills FILE CLASS FOLDER
+
+does so with the backend of a contract's test, in an empty folder, and prints each kill as JSON.
 """
 
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import json
 import os
 import signal
 import sys
 import traceback
 import warnings
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Generator, Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from functools import partial, wraps
+from pathlib import Path
 from typing import Any, Literal, cast
 
 from unitune.backends import registry
@@ -32,11 +38,15 @@ from unitune.errors import UnituneError
 from unitune.job.job import Job
 from unitune.ledger import Ledger
 from unitune.runs.run import Run, launch, runs
+from unitune.testing.loopback import ServerBehavior
+from unitune.testing.vendor_setup import VendorState, serve_vendor
 
 JOURNAL = ("add", "write", "add_artefact", "reserve", "settle", "delete")
 """Methods of the ledger that write down what is done."""
 VERBS = ("upload", "submit", "find", "poll", "cancel", "delete_file", "delete_model")
 """Verbs of a backend that these acts use."""
+FOR_EVER = 1_000_000
+"""Polls for which a vendor's jobs stay queued, so that none ends by itself."""
 SETTLE_SECONDS = 0.3
 """Instead of an offer's own: vendors on loopback show a job at once."""
 
@@ -53,14 +63,6 @@ class Act(StrEnum):
     CANCEL = "cancel"
     DELETE = "delete"
     """Of a run that was cancelled."""
-
-
-@dataclass(frozen=True, slots=True)
-class VendorState:
-    """What stands at a vendor, counted at the vendor itself."""
-
-    jobs: int
-    files: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +153,67 @@ def kill_at(
     after = count()
     jobs, files = after.jobs - before.jobs, after.files - before.files
     return replace(found, step=str(where), jobs=jobs, files=files)
+
+
+def kill_at_every_step(
+    make_job: Callable[[int], Job],
+    count: Callable[[], VendorState],
+    act: Act,
+    new_ledger: Callable[[int], AbstractContextManager[None]],
+    clear: Callable[[], None] = lambda: None,
+) -> Iterator[tuple[Verdict, Outcome]]:
+    """Let an act die at each of its steps in turn, and recover.
+
+    Args:
+        make_job: Returns the job of a number, whose rows no other number's have.
+        count: Asks the vendor what it has.
+        act: What dies.
+        new_ledger: Gives the forks an empty ledger while the body runs, by number.
+        clear: Ends what an act has left running.
+    """
+    before = count()
+    with new_ledger(0):
+        job = make_job(0)
+        guarantee = registry.backend(job.backend).guarantee
+        registry.backend.cache_clear()  # each fork is to have connections of its own
+        steps = steps_of(job, act)
+        clear()
+    files = count().files - before.files
+    for step, name in enumerate(steps, start=1):
+        with new_ledger(step):
+            outcome = kill_at(step, make_job(step), count, act)
+            clear()
+        if not outcome.step.startswith(name):
+            raise AssertionError(f"step {step} was to be {name!r}, and is {outcome.step!r}")
+        yield outcome.verdict(guarantee, files), outcome
+
+
+def main(file: str, class_name: str, folder: Path) -> None:
+    """Kill the acts of a contract's test at every step, and print what came of each kill."""
+    spec = importlib.util.spec_from_file_location("killed_contract", file)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    contract: Any = getattr(module, class_name)
+
+    @contextmanager
+    def new_ledger(act: Act, number: int) -> Generator[None]:
+        os.environ["UNITUNE_DIR"] = str(folder / f"{act}-{number}")
+        yield
+
+    with serve_vendor(contract.setup, ServerBehavior(queued_polls=FOR_EVER)) as vendor:
+        for block, act in enumerate(Act):
+            ledger = partial(new_ledger, act)
+            jobs = partial(_numbered, contract.launchable, folder, 1000 * block)
+            for verdict, outcome in kill_at_every_step(jobs, vendor.state, act, ledger):
+                kill = {"act": act, "verdict": verdict, **asdict(outcome)}
+                sys.stdout.write(json.dumps(kill) + "\n")
+
+
+def _numbered(make: Callable[[Path, int], Job], folder: Path, start: int, number: int) -> Job:
+    return make(folder, start + number)
 
 
 def _prepare(job: Job, act: Act) -> None:
@@ -288,3 +351,7 @@ def _in_fork(act: Callable[[int], object]) -> object:
     if not os.WIFSIGNALED(status) and os.WEXITSTATUS(status):
         raise AssertionError("the fork failed by itself; its traceback stands above")
     return json.loads(text)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], sys.argv[2], Path(sys.argv[3]).resolve())

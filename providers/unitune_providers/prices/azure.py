@@ -22,9 +22,8 @@ from decimal import Decimal
 from typing import cast
 from urllib.parse import urlsplit
 
-from unitune.backends.capabilities import PriceUpdate
 from unitune.backends.credentials import environment_address
-from unitune.backends.offer import Offer
+from unitune.backends.offer import Offer, PriceUpdate
 from unitune.cost.prices.sanity import contradictions, sound
 from unitune.errors import BackendError
 from unitune.job.prices import OF_ANSWERS, Kind, PriceRow, Unit

@@ -11,9 +11,8 @@ from datetime import date
 from decimal import Decimal
 from typing import cast
 
-from unitune.backends.capabilities import PriceUpdate
 from unitune.backends.credentials import environment_address
-from unitune.backends.offer import Offer
+from unitune.backends.offer import Offer, PriceUpdate
 from unitune.errors import BackendError
 from unitune.job.prices import PriceRow
 from unitune_providers.prices.reading import get

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from datetime import date
 
-from unitune.backends.capabilities import PriceUpdate
-from unitune.backends.offer import ModelUpdate, Offer
+from unitune.backends.offer import ModelUpdate, Offer, PriceUpdate
 from unitune_providers.openai.backend import OpenAIBackend
 from unitune_providers.openai.errors import our_errors
 from unitune_providers.openai.server import client

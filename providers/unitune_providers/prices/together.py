@@ -10,8 +10,7 @@ from __future__ import annotations
 
 from datetime import date
 
-from unitune.backends.capabilities import PriceUpdate
-from unitune.backends.offer import Limits, ModelUpdate, Offer
+from unitune.backends.offer import Limits, ModelUpdate, Offer, PriceUpdate
 from unitune.errors import BackendError
 from unitune_providers.together.client import Connection, is_gone, translated
 

@@ -1,1 +1,1 @@
-"""A backend for unitune that answers like the most similar training row."""
+"""A backend for the vendor of `unitune.testing.example_vendor`, as a package of its own."""

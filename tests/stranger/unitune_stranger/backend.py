@@ -1,116 +1,242 @@
-"""Nearest neighbour by shared words: a training keeps the rows, an answer looks them up.
+"""A hosted vendor's backend, over httpx: what somebody writes who knows unitune from outside.
 
-A job is a folder beside the run's data, named by the launch key: ``job.json`` with its options,
-``cancelled`` once it is stopped. There is no worker; a job has succeeded when it is looked at,
-unless it was told to `hold`.
+``STRANGER_URL`` says where the vendor is, ``STRANGER_API_KEY`` has the key.
 """
 
 from __future__ import annotations
 
-import json
+import os
+import time
+from collections.abc import Mapping
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+import httpx
+from pydantic import BaseModel, ConfigDict, JsonValue, TypeAdapter, ValidationError
 
+from unitune.backends.capabilities import DeploymentStatus
+from unitune.backends.options import job_options
 from unitune.backends.protocol import Event, Guarantee, Launch, State, Status, Upload
-from unitune.data.example import Example, Message
-from unitune.errors import BackendError, JobError, UnknownName
+from unitune.backends.rate_limits import asked_pause
+from unitune.errors import BackendError, Unreachable, Unsupported
 from unitune.models import Reply, Request, TunedModel
+
+TIMEOUT_SECONDS = 30.0
+STATES = {
+    "waiting": State.QUEUED,
+    "running": State.RUNNING,
+    "done": State.SUCCEEDED,
+    "failed": State.FAILED,
+    "cancelled": State.CANCELLED,
+}
+SETTINGS = ("epochs", "batch_size", "learning_rate", "seed")
 
 
 class StrangerOptions(BaseModel):
     """What a job may say under ``options: {stranger: …}``."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
-    hold: bool = False
-    """Stay at work until the job is cancelled."""
+
+
+class Step(BaseModel):
+    step: int
+    loss: float | None = None
+
+
+class VendorJob(BaseModel):
+    """A job in the vendor's responses, any field of which may be missing."""
+
+    id: str | None = None
+    key: str | None = None
+    state: str | None = None
+    steps: tuple[Step | Any, ...] | None = None
+    model: str | None = None
+    error: str | None = None
+
+
+class JobList(BaseModel):
+    jobs: tuple[VendorJob | Any, ...] | None = None
+    next: int | None = None
+
+
+class Answer(BaseModel):
+    text: str
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+
+
+def map_error(response: httpx.Response, action: str) -> BackendError:
+    """Return a refusal as unitune's error; the status says what it means for a launch."""
+    return BackendError(
+        f"could not {action}: HTTP {response.status_code}: {response.text[:200]}",
+        status=response.status_code,
+        retry_after=asked_pause(response.headers),
+    )
+
+
+def call(method: str, path: str, action: str, **content: Any) -> bytes:
+    """Send one request, never repeated here."""
+    url = os.environ["STRANGER_URL"] + path
+    headers = {"Authorization": f"Bearer {os.environ['STRANGER_API_KEY']}"}
+    try:
+        response = httpx.request(method, url, headers=headers, timeout=TIMEOUT_SECONDS, **content)
+    except httpx.HTTPError as error:
+        raise Unreachable(f"could not {action}: {error!r}") from error
+    if not response.is_success:
+        raise map_error(response, action)
+    return response.content
+
+
+def read(kind: type[Any], body: bytes, action: str) -> Any:
+    """Read a response; one that cannot be read leaves open what has happened."""
+    try:
+        return TypeAdapter(kind).validate_json(body)
+    except ValidationError as error:
+        raise Unreachable(f"could not {action}: the response cannot be read") from error
+
+
+def create_body(launch: Launch) -> dict[str, JsonValue]:
+    """Return the create call of a launch."""
+    tuning = launch.job.tuning
+    settings = {name: getattr(tuning, name) for name in SETTINGS}
+    return {
+        "key": launch.key,
+        "base": launch.job.base_model,
+        "training": launch.training.ref,
+        "validation": launch.validation.ref if launch.validation else None,
+        **{name: value for name, value in settings.items() if value not in (None, "auto")},
+    }
+
+
+def chat_body(model: str, request: Request) -> dict[str, JsonValue]:
+    """Return the body of a question."""
+    messages = [{"role": turn.role, "content": turn.text} for turn in request.messages]
+    return {
+        "model": model,
+        "messages": messages,
+        "max_tokens": request.max_tokens,
+        "temperature": request.temperature,
+        "stop": list(request.stop),
+    }
 
 
 class StrangerBackend:
-    """Trains in no time, by keeping the rows."""
+    """Trains at the example vendor."""
 
     name: ClassVar[str] = "stranger"
-    guarantee: ClassVar[Guarantee] = Guarantee.OWN_ID
+    guarantee: ClassVar[Guarantee] = Guarantee.FINDABLE
 
     def upload(self, path: Path, sha256: str) -> Upload:
-        """Leave the file where it is: this backend reads it there."""
-        return Upload(str(path), sha256)
+        call("PUT", f"/files/{sha256}", "upload the file", content=path.read_bytes())
+        return Upload(sha256, sha256)
 
     def submit(self, launch: Launch) -> str:
-        """Keep the rows under the launch key."""
-        try:
-            options = StrangerOptions.model_validate(launch.job.options.get(self.name, {}))
-        except ValidationError as error:
-            raise JobError(f"options.stranger: {error}") from error
-        folder = launch.folder / launch.key
-        folder.mkdir(exist_ok=True)
-        kept = {
-            "base": launch.job.base_model,
-            "hold": options.hold,
-            "sha256": launch.training.sha256,
-            "rows": Path(launch.training.ref).read_text(encoding="utf-8"),
-        }
-        (folder / "job.json").write_text(json.dumps(kept), encoding="utf-8")
-        return str(folder)
+        job_options(launch.job, self.name, StrangerOptions)
+        body = call("POST", "/jobs", "create the job", json=create_body(launch))
+        job = read(VendorJob, body, "create the job")
+        if not job.id:
+            raise Unreachable("could not create the job: the response names none")
+        return job.id
 
     def find(self, launch_key: str, folder: Path) -> list[str]:
-        """Return the folder of the launch key, if there is one."""
-        return [str(folder / launch_key)] if (folder / launch_key / "job.json").exists() else []
+        del folder
+        jobs, start = dict[str, None](), 0
+        while True:
+            page = read(JobList, call("GET", f"/jobs?start={start}", "list jobs"), "list jobs")
+            for job in page.jobs or ():
+                if isinstance(job, VendorJob) and job.key == launch_key and job.id:
+                    jobs[job.id] = None
+            if page.next is None or page.next <= start:
+                return list(jobs)
+            start = page.next
 
     def poll(self, job_id: str, cursor: str) -> Status:
-        """Say that the rows are kept."""
-        job = _job(job_id)
-        done = Event("kept", "message", 0.0, {"rows": len(job["rows"].splitlines())})
-        news = () if cursor else (done,)
-        if (Path(job_id) / "cancelled").exists():
-            return Status(State.CANCELLED, "stopped", news, "1")
-        if job["hold"]:
-            return Status(State.RUNNING, "holding", news, "1")
-        model = TunedModel(
-            backend=self.name, name=job_id, base=job["base"], data_fingerprint=job["sha256"]
+        job = read(VendorJob, call("GET", f"/jobs/{job_id}", "read the job"), "read the job")
+        created = Event("created", "message", time.time(), {"text": "created"})
+        events = [created] + [
+            Event(f"step-{step.step}", "step", time.time(), {"step": step.step, "loss": step.loss})
+            for step in job.steps or ()
+            if isinstance(step, Step)
+        ]
+        seen = set(cursor.split())
+        news = tuple(event for event in events if event.key not in seen)
+        state = STATES.get(job.state or "", State.UNKNOWN)
+        if state is State.SUCCEEDED and not job.model:
+            state = State.UNKNOWN
+        return Status(
+            state=state,
+            raw=job.state or "no state",
+            events=news,
+            cursor=" ".join(sorted(seen | {event.key for event in events})),
+            model=TunedModel(backend=self.name, name=job.model, base="base-words")
+            if state is State.SUCCEEDED and job.model
+            else None,
+            error=job.error or "the vendor gives no reason" if state is State.FAILED else None,
         )
-        return Status(State.SUCCEEDED, "kept", news, "1", model)
 
     def cancel(self, job_id: str) -> None:
-        """Stop holding."""
-        _job(job_id)
-        (Path(job_id) / "cancelled").touch()
+        call("POST", f"/jobs/{job_id}/cancel", "cancel the job")
 
-    def chat(self, model: str | TunedModel) -> Neighbour:
-        """Return a model that looks answers up; the untuned one knows none."""
-        if isinstance(model, str):
-            return Neighbour(model, ())
+    def chat(self, model: str | TunedModel) -> StrangerChatModel:
+        return StrangerChatModel(model if isinstance(model, str) else model.name)
+
+    def delete_file(self, ref: str) -> None:
+        delete(f"/files/{ref}", "delete the file")
+
+    def delete_model(self, model: TunedModel) -> None:
+        delete(f"/models/{model.name}", "delete the model")
+
+    def deploy(self, model: TunedModel, name: str, options: Mapping[str, JsonValue]) -> str:
+        if options:
+            raise Unsupported("stranger has no options for deployments")
+        call("PUT", f"/deployments/{name}", "deploy the model", json={"model": model.name})
+        return name
+
+    def find_deployment(self, name: str) -> str | None:
         try:
-            rows = _job(model.name)["rows"].splitlines()
+            call("GET", f"/deployments/{name}", "find the deployment")
         except BackendError as error:
-            raise UnknownName("model", model.name, ()) from error
-        return Neighbour(model.name, tuple(Example.model_validate_json(row) for row in rows))
+            if error.status == httpx.codes.NOT_FOUND:
+                return None
+            raise
+        return name
+
+    def deployment_status(self, ref: str, model: TunedModel) -> DeploymentStatus:
+        if self.find_deployment(ref) is None:
+            return DeploymentStatus("gone", model)
+        return DeploymentStatus("ready", model.model_copy(update={"name": ref}))
+
+    def undeploy(self, ref: str) -> None:
+        delete(f"/deployments/{ref}", "end the deployment")
 
 
-class Neighbour:
-    """Answers like the row whose prompt shares the most words with the question."""
+def delete(path: str, action: str) -> None:
+    """Delete something; what is gone is no error."""
+    try:
+        call("DELETE", path, action)
+    except BackendError as error:
+        if error.status != httpx.codes.NOT_FOUND:
+            raise
 
-    def __init__(self, name: str, rows: tuple[Example, ...]) -> None:
+
+class StrangerChatModel:
+    """A model of the example vendor."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
         self.fingerprint = f"stranger:{name}"
-        self._rows = rows
 
     async def reply(self, request: Request) -> Reply:
-        """Look the question up."""
-        asked = _words(request.messages)
-        nearest = max(self._rows, key=lambda row: len(asked & _words(row.prompt)), default=None)
-        return Reply(text="" if nearest is None else nearest.answer or "")
+        try:
+            body = call("POST", "/chat", "answer", json=chat_body(self.name, request))
+            answer = read(Answer, body, "answer")
+            return Reply(
+                text=answer.text,
+                prompt_tokens=answer.input_tokens,
+                completion_tokens=answer.output_tokens,
+            )
+        except (BackendError, ValidationError) as error:
+            return Reply(error=str(error), finish_reason="error")
 
     def close(self) -> None:
-        """Free nothing."""
-
-
-def _words(messages: tuple[Message, ...]) -> set[str]:
-    return {word for message in messages for word in message.text.lower().split()}
-
-
-def _job(job_id: str) -> dict[str, str]:
-    try:
-        return json.loads((Path(job_id) / "job.json").read_text(encoding="utf-8"))
-    except OSError as error:
-        raise BackendError(f"there is no job {job_id!r}.", status=404) from error
+        """Free nothing: no connection is kept."""

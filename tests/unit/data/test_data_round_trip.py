@@ -28,7 +28,7 @@ JSON = st.recursive(
     max_leaves=6,
 )
 OBJECTS = st.lists(st.dictionaries(ANY_TEXT, JSON, max_size=3), min_size=1, max_size=2).map(tuple)
-VENDORS = st.lists(st.builds(TextPart, type=st.just("text"), text=TEXT), min_size=1, max_size=3)
+PARTS = st.lists(st.builds(TextPart, type=st.just("text"), text=TEXT), min_size=1, max_size=3)
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +40,7 @@ def turn(role: str) -> st.SearchStrategy[Message]:
     return st.builds(
         Message,
         role=st.just(role),
-        content=TEXT | VENDORS.map(tuple),
+        content=TEXT | PARTS.map(tuple),
         name=st.none() | ANY_TEXT,
         weight=st.sampled_from([None, 0, 1]) if role == "assistant" else st.none(),
     )

@@ -167,7 +167,7 @@ def with_schema(schema: Any) -> dict[str, Any]:
     return chat(USER, ANSWER, tools=[{"type": "function", "function": function}])
 
 
-VENDORS = [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]
+PARTS = [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]
 SFT = ["openai-chat", "together-chat", "vertex-sft", "bedrock-nova", "bedrock-prompt"]
 DPO = ["openai-dpo", "together-dpo", "vertex-preference"]
 REFUSED = [
@@ -187,7 +187,7 @@ REFUSED = [
     Refused("together-chat", chat({"role": "developer", "content": "a"}, USER, ANSWER), "first"),
     Refused("together-chat", chat(USER, USER, ANSWER), "messages[1] is from 'user' like"),
     Refused("together-chat", chat(USER, SYSTEM, ANSWER), "at the beginning"),
-    Refused("together-chat", chat({**USER, "content": VENDORS}, ANSWER), "in 2 parts"),
+    Refused("together-chat", chat({**USER, "content": PARTS}, ANSWER), "in 2 parts"),
     Refused("together-chat", chat({**USER, "name": "Ann"}, ANSWER), "'Ann'"),
     Refused("together-chat", chat(USER, ANSWER, tools=[]), "an empty list"),
     Refused("together-dpo", {**PAIR, "input": {"messages": [USER, ANSWER]}}, "'assistant' too"),

@@ -27,7 +27,8 @@ from unitune.backends.launch_keys import batch_key
 from unitune.data.example import Message
 from unitune.errors import BackendError, Unreachable, Unsupported, UserError
 from unitune.models import Reply, Request, TunedModel
-from unitune.testing.batch_contract import BatchContract
+from unitune.testing.contract_capabilities import CapabilityContract
+from unitune.testing.contract_malformed import MalformedReplyContract
 from unitune.testing.loopback import (
     OF_VENDORS,
     TOOK_EFFECT,
@@ -38,7 +39,6 @@ from unitune.testing.loopback import (
     VendorResponse,
     serve,
 )
-from unitune.testing.odd_contract import OddAnswersContract
 from unitune_providers.anthropic import AnthropicBackend, batches
 from unitune_providers.anthropic import client as module
 
@@ -523,11 +523,11 @@ def test_a_missing_batch_is_a_404(backend: AnthropicBackend) -> None:
 
 
 @pytest.mark.usefixtures("registered")
-class TestAnthropicKeepsTheContract(BatchContract, OddAnswersContract):
+class TestAnthropicKeepsTheContract(CapabilityContract, MalformedReplyContract):
     name = "anthropic"
     model = OLD
     poll_seconds = 0.001
-    patience_seconds = 10.0
+    timeout_seconds = 10.0
 
     @pytest.fixture
     def server(self, server: Server) -> Server:

@@ -16,7 +16,7 @@ from unitune.backends import registry
 from unitune.data.example import Message
 from unitune.errors import BackendError, Unreachable, Unsupported, UserError
 from unitune.models import Request, TunedModel
-from unitune.testing.counting_contract import LONG, SHORT, CountingContract
+from unitune.testing.contract_capabilities import LONG, SHORT
 from unitune.testing.loopback import Fault, Server, ServerBehavior, serve
 from unitune_providers.anthropic import AnthropicBackend
 from unitune_providers.anthropic import client as module
@@ -38,11 +38,6 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
         registry.backend.cache_clear()
         yield server
         registry.backend.cache_clear()
-
-
-class TestAnthropicCountsTokens(CountingContract):
-    name = "anthropic"
-    model = MODEL
 
 
 def test_system_prompt_turns_and_tools_are_sent_in_the_sdks_own_types(server: Server) -> None:

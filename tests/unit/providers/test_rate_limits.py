@@ -17,7 +17,7 @@ from unitune.backends import registry
 from unitune.backends.protocol import Launch, Upload
 from unitune.errors import BackendError
 from unitune.job.job import Data, Job
-from unitune.testing.contract import ROWS
+from unitune.testing.contract_base import ROWS
 from unitune.testing.loopback import Fault
 
 

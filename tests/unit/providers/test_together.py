@@ -20,7 +20,7 @@ from unitune.backends.protocol import Launch, State, Status
 from unitune.errors import BackendError, JobError, UnknownName, Unsupported, UserError
 from unitune.job.job import Data, Job, Lora, Tuning
 from unitune.models import TunedModel
-from unitune.testing.contract import ROWS
+from unitune.testing.contract_base import ROWS
 from unitune.testing.loopback import Server, ServerBehavior, serve
 from unitune_providers.together import endpoints as together_endpoints
 from unitune_providers.together import files as together_files

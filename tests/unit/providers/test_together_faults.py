@@ -22,7 +22,7 @@ from unitune.data.example import Message
 from unitune.errors import BackendError, Unreachable
 from unitune.job.job import Data, Job
 from unitune.models import Request
-from unitune.testing.contract import ROWS
+from unitune.testing.contract_base import ROWS
 from unitune.testing.loopback import OF_VENDORS, Fault, Server, VendorRequest, VendorResponse, serve
 from unitune_providers.together import client as together_client
 from unitune_providers.together import files as together_files

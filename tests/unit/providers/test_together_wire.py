@@ -38,7 +38,7 @@ from vendors.together.vendor import KEY, TogetherVendor
 from unitune.backends.protocol import Launch
 from unitune.job.job import Data, Job, Lora, Tuning
 from unitune.models import TunedModel
-from unitune.testing.contract import ROWS, ask
+from unitune.testing.contract_base import ROWS, reply_once
 from unitune.testing.loopback import ServerBehavior, VendorRequest, VendorResponse, serve
 from unitune_providers.together import endpoints as together_endpoints
 from unitune_providers.together import files as together_files
@@ -124,7 +124,7 @@ def live_and_die(backend: TogetherBackend, folder: Path) -> None:
     ref = backend.deploy(checkpoint.model, "tone", {"config": "cr_one"})
     while (seen := backend.deployment_status(ref, model)).state != "ready":
         pass
-    assert None is ask(backend, seen.model).error
+    assert None is reply_once(backend.chat(seen.model)).error
     backend.undeploy(ref)
     backend.delete_model(model)
     backend.delete_file(launch.training.ref)

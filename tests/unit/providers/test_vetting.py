@@ -21,7 +21,7 @@ from unitune.errors import JobError, Unsupported
 from unitune.job.job import Data, Job
 from unitune.planning.plan import plan
 from unitune.runs.run import launch, runs
-from unitune.testing.contract import ROWS
+from unitune.testing.contract_base import ROWS
 
 GRADER = {"type": "string_check"}
 MISSPELT: dict[str, tuple[str, dict[str, Any]]] = {

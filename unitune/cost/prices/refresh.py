@@ -11,8 +11,7 @@ from datetime import date
 
 from pydantic import BaseModel, ConfigDict
 
-from unitune.backends.capabilities import PriceUpdate
-from unitune.backends.offer import Limits, ModelUpdate, Offer
+from unitune.backends.offer import Limits, ModelUpdate, Offer, PriceUpdate
 from unitune.cost.prices.book import PriceBook
 from unitune.job.prices import ANY_MODEL, PriceRow, Unit
 

@@ -12,22 +12,20 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import ClassVar
 
 import pytest
 from pydantic import JsonValue
 
 from unitune.backends import registry
 from unitune.backends.capabilities import Batches
-from unitune.backends.protocol import Backend, Launch
-from unitune.data.example import Message
+from unitune.backends.protocol import Backend
 from unitune.errors import UnituneError
 from unitune.evaluate.inference import attempts
 from unitune.evaluate.inference.engine import Question, record_of
 from unitune.evaluate.inference.journal import line_of, read_record
 from unitune.evaluate.inference.rate_limiter import AdaptiveLimiter
-from unitune.job.job import Tuning
 from unitune.models import Reply, Request
+from unitune.testing.contract_base import QUESTION, ContractBase
 from unitune.testing.loopback import Server, VendorRequest, VendorResponse
 
 Change = Callable[[VendorResponse], VendorResponse]
@@ -102,33 +100,24 @@ ODD: Mapping[str, Change] = {
 """How answers are changed, one way at a time."""
 
 
-class OddAnswersContract:
+class MalformedReplyContract(ContractBase):
     """For every backend that answers; a subclass names it and hands over its vendor."""
-
-    name: ClassVar[str]
-    model: ClassVar[str]
-
-    @pytest.fixture
-    def server(self) -> Server:
-        """The vendor on loopback, which a subclass hands over."""
-        pytest.skip(f"the test of {self.name} hands over no server that plays its vendor")
 
     def test_whatever_answers_a_question_it_is_a_row(
         self, backend: Backend, server: Server, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """One odd answer must not end a comparison, and what is recorded can be read again."""
         monkeypatch.setattr(attempts, "ATTEMPTS", 1)
-        question = Request(messages=(Message(role="user", content="Snow?"),), max_tokens=8)
 
         def ask() -> None:
-            chat = backend.chat(self.model)
+            chat = backend.chat(self.base_model())
             try:
                 reply = asyncio.run(
-                    attempts.request_with_retry(chat, question, AdaptiveLimiter(1))
+                    attempts.request_with_retry(chat, QUESTION, AdaptiveLimiter(1))
                 ).reply
             finally:
                 chat.close()
-            _check_row(question, reply)
+            _check_row(QUESTION, reply)
 
         assert {**_spoiled(server, ask), **_spoiled(server, ask, 400)} == {}
 
@@ -137,40 +126,21 @@ class OddAnswersContract:
         backend = registry.backend(self.name)
         if not isinstance(backend, Batches):
             pytest.skip(f"{self.name} does not answer in batches")
-        question = Request(messages=(Message(role="user", content="Snow?"),), max_tokens=8)
-        batch_id = backend.submit_batch("b-key", self.model, {"b-key-1": question})
+        batch_id = backend.submit_batch("b-key", self.base_model(), {"b-key-1": QUESTION})
         while backend.poll_batch(batch_id).state == "running":
             pass
 
         def fetch() -> None:
             for reply in backend.fetch_batch(batch_id).values():
-                _check_row(question, reply)
+                _check_row(QUESTION, reply)
 
         assert _spoiled(server, fetch) == {}
         assert _spoiled(server, lambda: backend.poll_batch(batch_id)) == {}
         assert _spoiled(server, lambda: backend.find_batch("b-key", 0.0)) == {}
 
 
-class OddTrainingsContract:
+class MalformedTrainingContract(ContractBase):
     """For backends that tune, likewise."""
-
-    name: ClassVar[str]
-    create: ClassVar[str]
-
-    @pytest.fixture
-    def server(self) -> Server:
-        """The vendor on loopback, which a subclass hands over."""
-        pytest.skip(f"the test of {self.name} hands over no server that plays its vendor")
-
-    @classmethod
-    def launch(
-        cls,
-        folder: Path,
-        tuning: Tuning | None = None,
-        options: Mapping[str, JsonValue] | None = None,
-    ) -> Launch:
-        """As in `unitune.testing.contract.BackendContract`."""
-        raise NotImplementedError
 
     def test_whatever_answers_a_poll_or_a_search_is_read_or_refused(
         self, backend: Backend, server: Server, tmp_path: Path
@@ -188,9 +158,9 @@ class OddTrainingsContract:
         launch = self.launch(tmp_path)
 
         def submit() -> None:
-            before = len(server.received("POST", self.create))
+            before = len(server.received("POST", self.create_path()))
             error = _refused(lambda: backend.submit(launch))
-            sent = len(server.received("POST", self.create)) > before
+            sent = len(server.received("POST", self.create_path())) > before
             assert not (error and sent) or error.is_ambiguous, f"says: not created: {error}"
 
         assert _spoiled(server, submit) == {}

@@ -1,35 +1,34 @@
-"""What a backend must do at its vendor, seen from the vendor's side; part of the contract.
+"""What a backend must send to its vendor, and what it makes of failures; part of the contract.
 
-For a backend whose test hands over the server that plays its vendor, in a fixture `server`, and
-says in `create` which POST creates a job. Skipped where there is none.
+Skipped where the test names no `setup`.
 """
 
 from __future__ import annotations
 
-import asyncio
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar
 
 import pytest
 from pydantic import JsonValue
 
 from unitune.backends import registry
-from unitune.backends.protocol import Backend, Launch, State, Status
-from unitune.data.example import Message
+from unitune.backends.protocol import Backend, Launch, State
 from unitune.errors import BackendError, UnituneError, Unreachable
 from unitune.job.job import Tuning
-from unitune.models import Request
+from unitune.testing.contract_base import QUESTION, ContractBase, reply_once
 from unitune.testing.loopback import Fault, Server, ServerBehavior
 from unitune.testing.omissions import Omissions
 from unitune.testing.polling import poll_without_fields
 
 LOOKS = 80
 """At a vendor that leaves fields out."""
+JOBS = 5
+"""More than a page of a double should show."""
 REASON = "the rows taste of soap"
 LOST = (Fault.ERROR_AFTER, Fault.CUT, Fault.SHORT)
 """Faults of a create call that took effect, and whose answer does not say so."""
@@ -37,13 +36,9 @@ SAID = {Fault.RATE_LIMITED: 429, Fault.EXPIRED_KEY: 401, Fault.SERVER_ERROR: 500
 """Statuses of create calls that were refused, or failed."""
 
 
-class HostedContract:
+class HostedContract(ContractBase):
     """The tests; a subclass names the backend and hands over its vendor."""
 
-    name: ClassVar[str]
-    model: ClassVar[str]
-    create: ClassVar[str] = ""
-    """Regular expression of the path of the POST that creates a job."""
     settings: ClassVar[Mapping[str, Sequence[Any]]] = {
         "epochs": (2, 3),
         "batch_size": (8, 16),
@@ -53,39 +48,10 @@ class HostedContract:
     }
     """Two values of each setting of a job's `tuning`; those that the offer honours are tried."""
 
-    @pytest.fixture
-    def server(self) -> Server:
-        """The vendor on loopback, which a subclass hands over."""
-        pytest.skip(f"the test of {self.name} hands over no server that plays its vendor")
-
-    @pytest.fixture
-    def behavior(self, server: Server) -> Iterator[ServerBehavior]:
-        """How the vendor behaves, put back afterwards."""
-        behavior = cast("Any", server.vendor).behavior
-        before = replace(behavior)
-        yield behavior
-        for name in behavior.__dataclass_fields__:
-            setattr(behavior, name, getattr(before, name))
-
-    @classmethod
-    def launch(
-        cls,
-        folder: Path,
-        tuning: Tuning | None = None,
-        options: Mapping[str, JsonValue] | None = None,
-    ) -> Launch:
-        """As in `unitune.testing.contract.BackendContract`."""
-        raise NotImplementedError
-
-    @classmethod
-    def follow(cls, job_id: str) -> list[Status]:
-        """Likewise."""
-        raise NotImplementedError
-
     def created(self, server: Server, launch: Launch) -> bytes:
         """Create a job and return what the vendor was told, but for the launch key."""
         registry.backend(self.name).submit(launch)
-        body = server.received("POST", self.create)[-1].body
+        body = server.received("POST", self.create_path())[-1].body
         return body.replace(launch.key.encode(), b"KEY")
 
     def test_failed_job_is_failed_in_the_vendors_words(
@@ -105,10 +71,10 @@ class HostedContract:
     ) -> None:
         """The status says what comes next: wait, give up, or look for the job."""
         launch = self.launch(tmp_path)
-        server.inject_fault(fault, "POST", self.create)
-        with pytest.raises(BackendError) as told:
+        server.inject_fault(fault, "POST", self.create_path())
+        with pytest.raises(BackendError) as error:
             backend.submit(launch)
-        assert told.value.status == status
+        assert error.value.status == status
         assert backend.find(launch.key, launch.folder) == []
 
     @pytest.mark.parametrize("fault", LOST)
@@ -117,10 +83,10 @@ class HostedContract:
     ) -> None:
         """A create call that is repeated blindly, or taken for refused, costs a second job."""
         launch = self.launch(tmp_path)
-        server.inject_fault(fault, "POST", self.create)
-        with pytest.raises(UnituneError) as told:
+        server.inject_fault(fault, "POST", self.create_path())
+        with pytest.raises(UnituneError) as error:
             backend.submit(launch)
-        assert told.value.is_ambiguous, f"{told.value!r} says that nothing was created"
+        assert error.value.is_ambiguous, f"{error.value!r} says that nothing was created"
         assert len(backend.find(launch.key, launch.folder)) == 1
 
     def test_refused_poll_says_its_status(
@@ -130,10 +96,10 @@ class HostedContract:
         job_id = backend.submit(self.launch(tmp_path))
         # Of this job alone: an SDK may look at something else meanwhile, in a thread of its own.
         server.inject_fault(Fault.EXPIRED_KEY, "GET", re.escape(re.split("[/:]", job_id)[-1]))
-        with pytest.raises(BackendError) as told:
+        with pytest.raises(BackendError) as error:
             backend.poll(job_id, "")
-        assert not isinstance(told.value, Unreachable)
-        assert told.value.status == 401
+        assert not isinstance(error.value, Unreachable)
+        assert error.value.status == 401
 
     def test_polls_survive_fields_that_are_left_out(
         self, backend: Backend, server: Server, tmp_path: Path
@@ -157,6 +123,15 @@ class HostedContract:
             dropped += [name] if len(told) == 1 else []
         assert dropped == []
 
+    @pytest.mark.usefixtures("server")
+    def test_job_among_many_is_found(self, backend: Backend, tmp_path: Path) -> None:
+        """Lists come in pages; the job that is looked for need not be on the first."""
+        launches = [self.launch(tmp_path) for _ in range(JOBS)]
+        jobs = [backend.submit(launch) for launch in launches]
+        assert jobs == [
+            job_id for launch in launches for job_id in backend.find(launch.key, tmp_path)
+        ]
+
     def test_validation_rows_are_sent(self, server: Server, tmp_path: Path) -> None:
         """Rows that were held out are handed over, and named in the create call."""
         launch = self.launch(tmp_path)
@@ -165,32 +140,25 @@ class HostedContract:
         told[1] = self.created(server, other)
         assert told[0] != told[1], "the create call is the same with and without validation rows"
 
-    def test_files_of_other_content_under_one_name_are_two(
-        self, backend: Backend, server: Server, tmp_path: Path
-    ) -> None:
-        """A file that is known by its name alone would train a job on another job's rows."""
-        del server
+    @pytest.mark.usefixtures("server")
+    def test_file_of_other_content_under_one_path_is_another(self, tmp_path: Path) -> None:
+        """A file that is known by its path would train a job on another job's rows."""
         first = self.launch(tmp_path)
-        (tmp_path / "train.jsonl").write_bytes((tmp_path / "validation.jsonl").read_bytes())
-        again = backend.upload(tmp_path / "train.jsonl", "0" * 64)
+        again = self.upload(tmp_path / "train.jsonl", self.rows[:2])
         assert again.ref != first.training.ref
 
     def test_settings_of_an_answer_are_sent(self, backend: Backend, server: Server) -> None:
         """An answer without its limit, temperature or stop is another model's answer."""
-        question = Message(role="user", content="What is the colour of snow?")
-        asked = Request(messages=(question,), max_tokens=37, temperature=0.625, stop=("qzx",))
-        before, chat = len(server.requests), backend.chat(self.model)
-        try:
-            asyncio.run(chat.reply(asked))
-        finally:
-            chat.close()
+        settings = {"max_tokens": 37, "temperature": 0.625, "stop": ("qzx",)}
+        before = len(server.requests)
+        reply_once(backend.chat(self.base_model()), QUESTION.model_copy(update=settings))
         sent = {
             part
             for request in server.requests[before:]
             if request.method == "POST"
             for part in _parts(json.loads(request.body or b"null"))
         }
-        assert {37, 0.625, "qzx", question.text} - sent == set()
+        assert {37, 0.625, "qzx", QUESTION.messages[0].text} - sent == set()
 
 
 def _parts(value: JsonValue) -> Iterator[str | float | int]:

@@ -1,0 +1,222 @@
+"""What the parts of `unitune.testing.contract.BackendContract` share: settings, jobs, fixtures."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import ClassVar
+
+import pytest
+from pydantic import JsonValue
+
+from unitune.backends import registry
+from unitune.backends.launch_keys import launch_key, run_id
+from unitune.backends.protocol import Backend, Event, Launch, Status, Upload
+from unitune.data.example import Message
+from unitune.job.job import Data, Job, Tuning
+from unitune.models import ChatModel, Reply, Request, TunedModel
+from unitune.testing.loopback import Server, ServerBehavior
+from unitune.testing.vendor_setup import ServedVendor, VendorSetup, serve_vendor
+
+COLOURS = {
+    "snow": "white",
+    "coal": "black",
+    "blood": "red",
+    "grass": "green",
+    "the sky": "blue",
+    "a lemon": "yellow",
+    "a carrot": "orange",
+    "a mouse": "grey",
+}
+ROWS = tuple(
+    f'{{"messages":[{{"role":"user","content":"What is the colour of {thing}?"}},'
+    f'{{"role":"assistant","content":"{colour}"}}]}}\n'
+    for thing, colour in COLOURS.items()
+)
+"""Rows to train on, one JSON line each."""
+QUESTION = Request(
+    messages=(Message(role="user", content="What is the colour of snow?"),), max_tokens=8
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Training:
+    """A training followed to its end.
+
+    Args:
+        launch: What was submitted.
+        job_id: What `submit` returned.
+        statuses: Of every poll, in order; each took its cursor from the one before.
+    """
+
+    launch: Launch
+    job_id: str
+    statuses: Sequence[Status]
+
+    @property
+    def last(self) -> Status:
+        """What the last poll returned."""
+        return self.statuses[-1]
+
+    @property
+    def events(self) -> list[Event]:
+        """What all polls brought."""
+        return [event for status in self.statuses for event in status.events]
+
+    @property
+    def model(self) -> TunedModel:
+        """What the training left behind."""
+        assert self.last.model is not None, f"{self.last.state} without a model: {self.last.error}"
+        return self.last.model
+
+
+class ContractBase:
+    """Settings of a backend's test, and what the tests are made with."""
+
+    name: ClassVar[str]
+    """Under which the backend is registered."""
+    setup: ClassVar[VendorSetup | None] = None
+    """How its vendor is served; None: the backend has none."""
+    model: ClassVar[str] = ""
+    """A small base model; empty: that of `setup`, or "any"."""
+    tuning: ClassVar[Tuning] = Tuning()
+    options: ClassVar[Mapping[str, JsonValue]] = {}
+    """The backend's own options for a training that takes a moment."""
+    slow_tuning: ClassVar[Tuning] = Tuning()
+    """For a training that can be cancelled before it ends."""
+    slow_options: ClassVar[Mapping[str, JsonValue]] = {}
+    """Likewise, over `options`."""
+    deploy_options: ClassVar[Mapping[str, JsonValue]] = {}
+    """The backend's own options with which a deployment comes up."""
+    rows: ClassVar[Sequence[str]] = ROWS
+    poll_seconds: ClassVar[float] = 0.01
+    timeout_seconds: ClassVar[float] = 120
+    """How long a training, a batch or a deployment may take."""
+
+    @classmethod
+    def base_model(cls) -> str:
+        """Return the base model of the tests."""
+        return cls.model or (cls.setup.model if cls.setup else "any")
+
+    @classmethod
+    def create_path(cls) -> str:
+        """Return the regular expression of the path of the create call."""
+        assert cls.setup is not None
+        return cls.setup.create
+
+    @classmethod
+    def job(
+        cls,
+        folder: Path,
+        tuning: Tuning | None = None,
+        options: Mapping[str, JsonValue] | None = None,
+    ) -> Job:
+        """Return a job that trains on ``train.jsonl`` of a folder.
+
+        Args:
+            folder: Where its files are.
+            tuning: `tuning` of the class when None.
+            options: Over `options` of the class.
+        """
+        return Job(
+            name="contract",
+            model=cls.base_model(),
+            backend=cls.name,
+            data=Data(train="train.jsonl", validation="validation.jsonl"),
+            tuning=cls.tuning if tuning is None else tuning,
+            options={cls.name: {**cls.options, **(options or {})}},
+            folder=folder,
+        )
+
+    @classmethod
+    def launch(
+        cls,
+        folder: Path,
+        tuning: Tuning | None = None,
+        options: Mapping[str, JsonValue] | None = None,
+    ) -> Launch:
+        """Write and upload the rows, and return what a submit needs; arguments as of `job`."""
+        return Launch(
+            key=launch_key(run_id(time.time()), 1),
+            job=cls.job(folder, tuning, options),
+            training=cls.upload(folder / "train.jsonl", cls.rows),
+            validation=cls.upload(folder / "validation.jsonl", cls.rows[:2]),
+            folder=folder,
+        )
+
+    @classmethod
+    def upload(cls, path: Path, rows: Sequence[str]) -> Upload:
+        """Write rows to a file and upload it."""
+        path.write_text("".join(rows), encoding="utf-8")
+        return registry.backend(cls.name).upload(path, sha256_of(path))
+
+    @classmethod
+    def follow(cls, job_id: str) -> list[Status]:
+        """Poll a job until it has ended."""
+        backend = registry.backend(cls.name)
+        until = time.monotonic() + cls.timeout_seconds
+        statuses = [backend.poll(job_id, "")]
+        while not statuses[-1].state.ended:
+            assert time.monotonic() < until, f"still {statuses[-1].state}, {statuses[-1].raw!r}"
+            time.sleep(cls.poll_seconds)
+            statuses.append(backend.poll(job_id, statuses[-1].cursor))
+        return statuses
+
+    @pytest.fixture(autouse=True, scope="class")
+    @classmethod
+    def served(cls) -> Iterator[ServedVendor | None]:
+        """The vendor on loopback, in the environment; None where the backend has none."""
+        if cls.setup is None:
+            yield None
+            return
+        with serve_vendor(cls.setup) as served:
+            yield served
+
+    @pytest.fixture
+    def server(self, served: ServedVendor | None) -> Server:
+        """The vendor's server."""
+        if served is None:
+            pytest.skip(f"{self.name} has no vendor: its test names no `setup`")
+        return served.server
+
+    @pytest.fixture
+    def behavior(self, server: Server, served: ServedVendor) -> Iterator[ServerBehavior]:
+        """How the vendor behaves, put back afterwards."""
+        del server
+        before = replace(served.behavior)
+        yield served.behavior
+        for name in before.__dataclass_fields__:
+            setattr(served.behavior, name, getattr(before, name))
+
+    @pytest.fixture
+    def backend(self) -> Backend:
+        """The backend, as the registry returns it."""
+        return registry.backend(self.name)
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def training(
+        cls, served: ServedVendor | None, tmp_path_factory: pytest.TempPathFactory
+    ) -> Training:
+        """One training followed to its end, shared by the tests that need one."""
+        del served
+        launch = cls.launch(tmp_path_factory.mktemp("training"))
+        job_id = registry.backend(cls.name).submit(launch)
+        return Training(launch, job_id, cls.follow(job_id))
+
+
+def sha256_of(path: Path) -> str:
+    """Return the hash of a file's content, in hex."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def reply_once(chat: ChatModel, request: Request = QUESTION) -> Reply:
+    """Send one request to a model, and close it."""
+    try:
+        return asyncio.run(chat.reply(request))
+    finally:
+        chat.close()

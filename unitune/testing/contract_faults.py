@@ -1,0 +1,279 @@
+"""Launches while something goes wrong: one job at the vendor, the right state, and what to do.
+
+Each fault of the transport is injected into the create call of a launch, and into what follows it;
+a process is killed at every step of a launch, a cancel and a delete. Where the vendor's kind cannot
+promise one job (`Guarantee.SUFFIX_ONLY`), the run may be held as uncertain. Part of the contract;
+skipped where the test names no `setup`.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from unitune.backends import registry
+from unitune.backends.capabilities import Deletes
+from unitune.backends.offer import Offer
+from unitune.backends.protocol import SAFE_TO_REPEAT, Guarantee, State
+from unitune.errors import BackendError, UnituneError, Unreachable, UserError
+from unitune.job.job import Data, Job
+from unitune.runs.run import Run, launch, runs
+from unitune.testing import kills
+from unitune.testing.contract_base import ContractBase
+from unitune.testing.loopback import OF_VENDORS, REFUSED_AFTER, TOOK_EFFECT, Fault
+from unitune.testing.vendor_setup import ServedVendor, serve_vendor
+
+SETTLE_SECONDS = 1.5
+"""Instead of the offer's own, so that a test can wait for it."""
+IMPATIENCE_SECONDS = 1.0
+"""How long the backend waits for an answer, where `VendorSetup.timeouts` names its waits."""
+REASON = "row 7 is not valid here"
+
+
+class FaultContract(ContractBase):
+    """The tests; a subclass names the backend."""
+
+    @pytest.fixture
+    def vendor(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[ServedVendor]:
+        """A vendor and a ledger of this test alone, and waits that a test can wait for."""
+        if self.setup is None:
+            pytest.skip(f"{self.name} has no vendor: its test names no `setup`")
+        monkeypatch.setenv("UNITUNE_DIR", str(tmp_path / "home"))
+        original = registry.offer
+
+        def offer(name: str) -> Offer:
+            return original(name).model_copy(update={"settle_seconds": SETTLE_SECONDS})
+
+        monkeypatch.setattr(registry, "offer", offer)
+        for name in self.setup.timeouts:
+            monkeypatch.setattr(name, IMPATIENCE_SECONDS)
+        with serve_vendor(self.setup) as vendor:
+            yield vendor
+
+    @classmethod
+    def launchable(cls, folder: Path, number: int = 0) -> Job:
+        """Return a job whose canonical rows, unlike those of other numbers, are in a folder."""
+        rows = "".join(
+            json.dumps(
+                {
+                    "messages": [
+                        {"role": "user", "content": f"What is {row} plus {number}?"},
+                        {"role": "assistant", "content": str(row + number)},
+                    ]
+                }
+            )
+            + "\n"
+            for row in range(60)
+        )
+        (folder / "train.jsonl").write_text(rows, encoding="utf-8")
+        return cls.job(folder).model_copy(update={"data": Data(train="train.jsonl")})
+
+    @pytest.mark.parametrize("fault", sorted(TOOK_EFFECT | {Fault.SERVER_ERROR}))
+    def test_after_a_fault_of_the_create_call_there_is_one_job(
+        self, vendor: ServedVendor, fault: Fault, tmp_path: Path
+    ) -> None:
+        """A create call without a clear answer is searched for, never repeated blindly."""
+        vendor.server.inject_fault(fault, "POST", vendor.setup.create)
+        run = launch_and_resume(self.launchable(tmp_path))
+        if is_suffix_only(run) and fault is Fault.SERVER_ERROR:
+            assert run.state is State.UNCERTAIN
+            assert jobs_of(run) == []
+            assert f"unitune resume {run.id} --resubmit" in str(run.error)
+            run.resume(resubmit=True)
+        assert jobs_of(run) == [run.job_id]
+        assert run.state in (State.QUEUED, State.VALIDATING, State.RUNNING)
+
+    def test_rate_limit_is_waited_out(self, vendor: ServedVendor, tmp_path: Path) -> None:
+        """A 429 creates nothing; the call is sent again later."""
+        vendor.server.inject_fault(Fault.RATE_LIMITED, "POST", vendor.setup.create)
+        run = launch(self.launchable(tmp_path))
+        assert jobs_of(run) == [run.job_id]
+
+    @pytest.mark.parametrize("fault", sorted(REFUSED_AFTER))
+    def test_refusal_of_a_create_call_that_took_effect_makes_no_second_job(
+        self, vendor: ServedVendor, fault: Fault, tmp_path: Path
+    ) -> None:
+        """A proxy may send a call twice, and pass the refusal of the second on."""
+        vendor.server.inject_fault(fault, "POST", vendor.setup.create)
+        run = launch(self.launchable(tmp_path))
+        assert jobs_of(run) == [run.job_id]
+        assert vendor.state().jobs == 1
+        assert run.duplicates == []
+
+    def test_create_call_delivered_twice_is_reported_and_can_be_cancelled(
+        self, vendor: ServedVendor, tmp_path: Path
+    ) -> None:
+        """A second job of one launch costs money; its user is told, and can end it."""
+        vendor.server.inject_fault(Fault.TWICE, "POST", vendor.setup.create)
+        run = launch(self.launchable(tmp_path))
+        surplus = reported_duplicates(run, vendor)
+        assert len(surplus) == (0 if makes_one_job(run) else 1)
+        for job_id in surplus:
+            run.cancel_duplicate(job_id)
+            state = registry.backend(run.backend_name).poll(job_id, "").state
+            assert state in (State.CANCELLING, State.CANCELLED)
+        with pytest.raises(UserError, match=r"is run .* own"):
+            run.cancel_duplicate(str(run.job_id))
+        with pytest.raises(UserError, match="does not carry the key"):
+            run.cancel_duplicate("no-such-job")
+        assert not run.refresh().state.ended
+
+    def test_create_call_that_arrives_after_the_settle_time_is_reported_by_the_end(
+        self, vendor: ServedVendor, tmp_path: Path
+    ) -> None:
+        """A job that appears once nobody looks for it any more is found when the run ends."""
+        vendor.server.late_seconds = SETTLE_SECONDS + 1
+        vendor.server.inject_fault(Fault.LATE, "POST", vendor.setup.create)
+        run = launch_and_resume(self.launchable(tmp_path))
+        at_once = vendor.state().jobs
+        time.sleep(1.5)
+        assert run.refresh().wait(0.01).state is State.SUCCEEDED
+        surplus = reported_duplicates(run, vendor)
+        assert len(surplus) == (0 if makes_one_job(run) or is_suffix_only(run) else 1)
+        assert at_once == (0 if is_suffix_only(run) else 1)
+
+    @pytest.mark.parametrize("fault", sorted(OF_VENDORS - {Fault.EXPIRED_KEY}))
+    def test_fault_while_watching_is_waited_out(
+        self, vendor: ServedVendor, fault: Fault, tmp_path: Path
+    ) -> None:
+        """Reads are repeated, and no step is recorded twice."""
+        run = launch(self.launchable(tmp_path))
+        vendor.server.inject_fault(fault, "GET", "", times=2)
+        assert run.wait(0.01).state is State.SUCCEEDED
+        steps = [event.number("step") or 0 for event in run.events() if event.kind == "step"]
+        assert steps == sorted(set(steps))
+
+    def test_key_that_expires_while_watching_ends_the_watch_and_not_the_run(
+        self, vendor: ServedVendor, tmp_path: Path
+    ) -> None:
+        """With a new key the watch goes on."""
+        run = launch(self.launchable(tmp_path))
+        vendor.server.inject_fault(Fault.EXPIRED_KEY, "GET", "")
+        with pytest.raises(BackendError, match=r"key|Sign in"):
+            run.wait(0.01)
+        assert run.wait(0.01).state is State.SUCCEEDED
+
+    def test_expired_key_creates_nothing_and_says_so(
+        self, vendor: ServedVendor, tmp_path: Path
+    ) -> None:
+        """A refused create call is a failed run, and no open question."""
+        vendor.server.inject_fault(Fault.EXPIRED_KEY, "POST", vendor.setup.create, times=3)
+        with pytest.raises(BackendError, match=r"key|Sign in") as error:
+            launch(self.launchable(tmp_path))
+        assert error.value.status == 401
+        (run,) = runs()
+        assert run.state is State.FAILED
+        assert jobs_of(run) == []
+
+    def test_job_that_lists_show_late_is_adopted_once(
+        self, vendor: ServedVendor, tmp_path: Path
+    ) -> None:
+        """Lists lag, and repeat an entry on two pages."""
+        vendor.behavior.list_lag_seconds = 0.7
+        vendor.behavior.lists_repeat = True
+        vendor.server.inject_fault(Fault.ERROR_AFTER, "POST", vendor.setup.create)
+        run = launch_and_resume(self.launchable(tmp_path))
+        vendor.behavior.list_lag_seconds = 0
+        assert jobs_of(run) == [run.job_id]
+
+    def test_unknown_state_is_kept_and_polled_on(
+        self, vendor: ServedVendor, tmp_path: Path
+    ) -> None:
+        """A vendor's new word is no end of the run."""
+        run = launch(self.launchable(tmp_path))
+        vendor.behavior.state = "brand_new"
+        for _ in range(3):
+            run.refresh()
+        assert run.state is State.UNKNOWN
+        assert "brand_new" in run.raw.lower()
+        vendor.behavior.state = None
+        assert run.wait(0.01).state is State.SUCCEEDED
+
+    def test_file_that_fails_validation_fails_the_run_in_the_vendors_words(
+        self, vendor: ServedVendor, tmp_path: Path
+    ) -> None:
+        """Whether the vendor says so when the file arrives, or when the job reads it."""
+        vendor.behavior.rejects_files = REASON
+        with pytest.raises(UnituneError, match=REASON):
+            launch(self.launchable(tmp_path)).wait(0.01)
+        (run,) = runs()
+        assert run.state is State.FAILED
+        assert REASON in str(run.error)
+
+    def test_whole_run_succeeds_and_is_deleted(self, vendor: ServedVendor, tmp_path: Path) -> None:
+        """Nothing that was uploaded stays behind, where the backend can delete."""
+        run = launch(self.launchable(tmp_path)).wait(0.01)
+        assert run.state is State.SUCCEEDED
+        assert run.model is not None
+        left = run.delete(force=True)
+        assert runs() == []
+        assert vendor.state().jobs == 1
+        if isinstance(registry.backend(self.name), Deletes):
+            assert not any("file" in sentence for sentence in left), left
+
+    def test_process_killed_at_any_step_leaves_one_job(
+        self, vendor: ServedVendor, tmp_path: Path
+    ) -> None:
+        """Of a launch, a cancel and a delete, each killed at every step and then repeated.
+
+        In a process of its own, whose forks find no threads but those of the vendor's server.
+        """
+        del vendor
+        command = [sys.executable, "-m", "unitune.testing.kills", inspect.getfile(type(self))]
+        done = subprocess.run(  # noqa: S603 - our own interpreter
+            [*command, type(self).__qualname__, str(tmp_path)],
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr[-3000:]
+        seen = [json.loads(line) for line in done.stdout.splitlines()]
+        assert {kill["act"] for kill in seen} == {str(act) for act in kills.Act}
+        assert [kill for kill in seen if kill["verdict"] in ("lost", "doubled")] == []
+
+
+def jobs_of(run: Run) -> list[str]:
+    """Return the jobs that carry a run's key."""
+    return registry.backend(run.backend_name).find(run.launch_key, run.folder)
+
+
+def launch_and_resume(job: Job) -> Run:
+    """Launch, and resume once as the message says when no clear answer came."""
+    try:
+        return launch(job)
+    except Unreachable as error:
+        message = str(error)
+    (run,) = runs()
+    assert f"unitune resume {run.id}" in message
+    return run.resume()
+
+
+def reported_duplicates(run: Run, vendor: ServedVendor) -> list[str]:
+    """Return the surplus jobs of a run, each of which must be reported with what to do."""
+    jobs = jobs_of(run)
+    assert vendor.state().jobs == len(jobs)
+    surplus = [job_id for job_id in jobs if job_id != run.job_id]
+    warnings = [str(event.data["text"]) for event in run.events() if event.kind == "warning"]
+    for job_id in surplus:
+        assert any(f"unitune cancel {run.id} --job {job_id}" in text for text in warnings)
+    assert surplus == run.duplicates
+    return surplus
+
+
+def is_suffix_only(run: Run) -> bool:
+    """Whether a name is all that carries the key of a run's job."""
+    return registry.backend(run.backend_name).guarantee is Guarantee.SUFFIX_ONLY
+
+
+def makes_one_job(run: Run) -> bool:
+    """Whether two create calls with one key make one job."""
+    return registry.backend(run.backend_name).guarantee in SAFE_TO_REPEAT
