@@ -52,5 +52,5 @@ def test_one_comparison_or_none_needs_no_adjustment(
 def test_a_p_value_outside_0_to_1_is_refused(
     adjust: Callable[[list[float]], list[float]],
 ) -> None:
-    with pytest.raises(ValueError, match="0 (to|and) 1"):
+    with pytest.raises(ValueError, match=r"0 (to|and) 1"):
         adjust([0.5, 1.5])

@@ -11,6 +11,7 @@ from pathlib import Path
 from xml.etree import ElementTree as ET
 
 import pytest
+import scipy.stats  # noqa: F401 - see below; the statistics import it late
 from sample_comparison import infested, sample_comparison
 
 # pytester forgets what a run inside this process imports, and numpy cannot be imported twice.
