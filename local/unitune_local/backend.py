@@ -149,8 +149,7 @@ class LocalBackend:
         """
         from unitune_local import forecast, store  # noqa: PLC0415 - imports torch
 
-        folder = store.resolve(job.base_model)
-        return forecast.look_ahead(job, folder, train, validation).forecast
+        return forecast.forecast(job, store.resolve(job.base_model), train, validation).summary
 
     def loss_mask(self, job: Job, example: Example) -> tuple[MaskedToken, ...]:
         """Return a row's tokens as the training sees them, those that carry loss marked.
@@ -175,9 +174,9 @@ class LocalBackend:
             Unsupported: The training would not fit into memory.
             BackendError: The process died.
         """
-        from unitune_local import calibrating, store  # noqa: PLC0415 - imports torch
+        from unitune_local import profile_run, store  # noqa: PLC0415 - imports torch
 
-        calibrating.calibrate(job, store.resolve(job.base_model), train, validation)
+        profile_run.calibrate(job, store.resolve(job.base_model), train, validation)
 
     def pull(self, name: str, progress: Callable[[str, int, int], None]) -> StoredModel:
         """Fetch a base model once; see `unitune_local.store.pull`."""

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import random
 import shutil
 from dataclasses import dataclass
@@ -22,6 +21,8 @@ import torch
 from pydantic import BaseModel, ConfigDict
 from safetensors import torch as safetensors
 from torch import Tensor, nn
+
+from unitune.workspace.filesystem import flush
 
 TENSORS, STATE, MANIFEST = "tensors.safetensors", "state.json", "manifest.json"
 KEPT = 2
@@ -114,15 +115,6 @@ def restore(
     if "random.cuda" in tensors:
         torch.cuda.set_rng_state(tensors["random.cuda"])
     random.setstate(checkpoint.position.python_random)
-
-
-def flush(path: Path) -> None:
-    """Wait until a file or folder is on the disk."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _tensors(

@@ -1,71 +1,94 @@
-"""What a training would take, said before it starts, from rows, configuration and machine.
+"""What a training would take, before it starts, from rows, configuration and machine.
 
 The rows are rendered and laid into the very batches that training would make, so tokens, steps and
-the gain of a shared prefix are exact. Memory is that of the largest micro-batch, by a dry run
-without numbers (`unitune_local.dry_run`); time is arithmetic over the figures of this machine
+the gain of a shared prefix are exact. Memory is that of the largest micro-batch
+(`unitune_local.memory`); time is arithmetic over the figures of this machine
 (`unitune_local.cost_model`), measured where a calibration was made. No weights are loaded.
 """
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import chain
+from functools import partial
 from pathlib import Path
+
+from peft import PeftModel
 
 from unitune.backends.capabilities import Forecast
 from unitune.data.dataset import Dataset
 from unitune.errors import Unsupported
 from unitune.findings import Finding
 from unitune.job.job import Job
-from unitune_local import dry_run, loading, memory, store
-from unitune_local.adapter import ANSWER_TOKENS, checked_prompts
-from unitune_local.batches import TrainingRow
-from unitune_local.cost_model import Figures, Work, guess, peak_bytes, recall, seconds, sizes_made
-from unitune_local.loads import (
-    Load,
-    answers_load,
-    epoch_parts,
-    largest_parts,
-    part_load,
-    total,
-    validation_load,
+from unitune_local import loading, machine, memory, store
+from unitune_local.adapter import checked_prompts, checked_tokens
+from unitune_local.batches import TrainingRow, epoch_batches, micro_batches
+from unitune_local.cost_model import (
+    CostModel,
+    PartWork,
+    Work,
+    different_sizes,
+    guess,
+    part_work,
+    recall,
 )
-from unitune_local.loss import Form, not_plain
+from unitune_local.loss import not_plain
 from unitune_local.memory import Shape
 from unitune_local.rendering import turn_end
-from unitune_local.rows import RenderedRows, render_rows
+from unitune_local.rows import render_rows
 from unitune_local.settings import Settings, resolve
 
 SMALLEST_MICRO_BATCH = 256
 """Tokens; below, the matrix products get slow."""
 BUSY_SHARE = 0.2
 """Beyond what a desktop, or a build that ends at once, takes of a machine."""
+GUESSED_TIME_BAND, GUESSED_MEMORY_BAND = (0.5, 2.0), (0.75, 1.4)
+TIME_BAND, MEMORY_BAND = (0.8, 1.25), (0.8, 1.25)
+"""Low and high as shares of what is expected after a calibration; ``benchmarks/local_forecast.py``
+has the errors."""
 
 
 @dataclass(frozen=True, slots=True)
-class Outlook:
-    """A forecast with what it is for.
+class Batching:
+    """How rows are cut into micro-batches, and what those hold.
 
     Args:
-        settings: Every choice, resolved.
-        shape: Of the model with its adapters.
-        rows: To learn from, as the model sees them.
-        validation: To measure on, likewise.
-        figures: Of this machine.
-        forecast: What the training would take.
+        settings: With micro-batches that fit into memory, if any do.
+        parts: The micro-batches of an epoch, in the order of its steps.
+        work: What each of them computes.
+        largest: The micro-batch that holds most memory; empty without rows.
+        peak_bytes: The most memory that the worker is expected to hold.
     """
 
     settings: Settings
+    parts: list[list[TrainingRow]]
+    work: list[PartWork]
+    largest: list[TrainingRow]
+    peak_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingForecast:
+    """A forecast with what it was made from.
+
+    Args:
+        shape: Of the model with its adapters.
+        rows: To learn from, as the model sees them.
+        validation: To measure on, likewise.
+        batching: Of the rows.
+        summary: What the training would take.
+    """
+
     shape: Shape
     rows: tuple[TrainingRow, ...]
     validation: tuple[TrainingRow, ...]
-    figures: Figures
-    forecast: Forecast
+    batching: Batching
+    summary: Forecast
 
 
-def look_ahead(job: Job, folder: Path, train: Dataset, validation: Dataset) -> Outlook:
+def forecast(job: Job, folder: Path, train: Dataset, validation: Dataset) -> TrainingForecast:
     """Return how a job would be trained here, and what that would take.
 
     Args:
@@ -84,68 +107,67 @@ def look_ahead(job: Job, folder: Path, train: Dataset, validation: Dataset) -> O
     learnt = render_rows(tokenizer, train, settings.sequence_length)
     held_out = render_rows(tokenizer, validation, settings.sequence_length)
     render_seconds = time.perf_counter() - before
-    shape = memory.shape_of(folder, settings)
-    figures = recall(shape, settings) or guess(
+
+    model = memory.meta_model(folder, settings)
+    shape = memory.shape_of(model)
+    cost_model = recall(shape, settings) or guess(
         shape,
         settings,
         packed=not not_plain(memory.config_of(folder)),
         weight_file_bytes=store.weight_bytes(folder),
+        checked_tokens=checked_tokens(checked_prompts(learnt.rows, held_out.rows)),
     )
-    form = figures.form(settings)
-    available = memory.available_bytes(settings.device)
-    settings, held, steps = fit(folder, shape, settings, figures, learnt.rows, available)
-
-    sizes = sizes_made(steps, settings.epochs)
+    available = machine.available_bytes(settings.device)
+    batching = fit_batches(model, settings, cost_model, learnt.rows, available)
+    settings, form = batching.settings, cost_model.form(settings)
+    by_length = sorted(held_out.rows, key=lambda row: len(row.ids))
+    validated = micro_batches(by_length, settings.micro_batch_tokens, share=form.share)
+    steps = math.ceil(len(learnt.rows) / settings.batch_size)
     work = Work(
-        epoch=total(chain.from_iterable(steps)),
-        steps=len(steps),
-        sizes=sizes,
-        validation=validation_load(held_out.rows, settings, form),
-        answers=answers_load(
-            [len(prompt) for prompt in checked_prompts(learnt.rows, held_out.rows)], ANSWER_TOKENS
-        ),
+        parts=batching.work,
+        steps=steps,
+        validation=[part_work(shape, part, form) for part in validated],
         render_seconds=render_seconds,
     )
+    expected, peak = cost_model.seconds(settings, work), batching.peak_bytes
+    measured = cost_model.measured_on is not None
+    time_band = TIME_BAND if measured else GUESSED_TIME_BAND
+    memory_band = MEMORY_BAND if measured else GUESSED_MEMORY_BAND
     tokens = sum(len(row.ids) for row in learnt.rows)
     trained = sum(row.trained_tokens for row in learnt.rows)
-    expected, peak = (
-        seconds(figures, shape, settings, work),
-        peak_bytes(figures, settings, held, sizes),
-    )
-    forecast = Forecast(
-        findings=(
-            *_findings(settings, learnt, held_out, turn_end(tokenizer), shape),
-            *_busy_calibration(figures),
-        ),
+    findings = [*learnt.findings, *held_out.findings]
+    findings += _findings(settings, learnt.rows, turn_end(tokenizer), shape, cost_model)
+    summary = Forecast(
+        findings=tuple(findings),
         rows=len(train),
         tokens=tokens,
         trained_tokens=trained,
         epochs=settings.epochs,
-        steps=settings.epochs * len(steps),
-        seconds_low=figures.time_band[0] * expected,
+        steps=settings.epochs * steps,
+        seconds_low=time_band[0] * expected,
         seconds_expected=expected,
-        seconds_high=figures.time_band[1] * expected,
-        memory_low_bytes=round(figures.memory_band[0] * peak),
+        seconds_high=time_band[1] * expected,
+        memory_low_bytes=round(memory_band[0] * peak),
         memory_bytes=peak,
-        memory_high_bytes=round(figures.memory_band[1] * peak),
+        memory_high_bytes=round(memory_band[1] * peak),
         memory_available_bytes=available,
-        measured_on=figures.measured_on,
+        measured_on=cost_model.measured_on,
         settings={
             **settings.model_dump(mode="json"),
             "trained_share": round(trained / max(tokens, 1), 4),
-            "prefix_gain": round(tokens / max(work.epoch.computed, 1), 2),
+            "prefix_gain": round(tokens / max(sum(part.tokens for part in batching.work), 1), 2),
         },
     )
-    return Outlook(settings, shape, learnt.rows, held_out.rows, figures, forecast)
+    return TrainingForecast(shape, learnt.rows, held_out.rows, batching, summary)
 
 
-def require_room(forecast: Forecast) -> None:
+def require_memory(summary: Forecast) -> None:
     """Refuse a training that would not fit into memory.
 
     Raises:
         Unsupported: It needs more than there is.
     """
-    needed, available = forecast.memory_bytes, forecast.memory_available_bytes
+    needed, available = summary.memory_bytes, summary.memory_available_bytes
     if needed > available:
         raise Unsupported(
             f"the training needs about {needed / 1e9:.1f} GB of memory, and {available / 1e9:.1f} "
@@ -154,102 +176,89 @@ def require_room(forecast: Forecast) -> None:
         )
 
 
-def fit(  # noqa: PLR0913, PLR0917 - all that memory depends on
-    folder: Path,
-    shape: Shape,
+def fit_batches(
+    model: PeftModel,
     settings: Settings,
-    figures: Figures,
+    cost_model: CostModel,
     rows: Sequence[TrainingRow],
     available: int,
-) -> tuple[Settings, int, list[list[Load]]]:
-    """Return the settings with micro-batches small enough for the memory, if any are.
+) -> Batching:
+    """Cut rows into micro-batches that are small enough for the memory, if any are.
 
     Args:
-        folder: Of the base model.
-        shape: Of the model.
+        model: On the meta device.
         settings: Of the training.
-        figures: Of this machine.
+        cost_model: Of this machine.
         rows: To learn from.
         available: Bytes that may be held.
-
-    Returns:
-        The settings, what the largest micro-batch then holds, and the loads of an epoch's steps.
     """
-    form = figures.form(settings)
+    form, shape = cost_model.form(settings), memory.shape_of(model)
+    order = epoch_batches([len(row.ids) for row in rows], settings.batch_size, settings.seed, 0)
+    steps = [[rows[index] for index in step] for step in order]
     while True:
-        held = _most_held(folder, shape, settings, form, rows)
-        steps = epoch_parts(rows, settings, form)
-        sizes = sizes_made(steps, settings.epochs)
-        fits = peak_bytes(figures, settings, held, sizes) <= available
-        if fits or settings.micro_batch_tokens <= SMALLEST_MICRO_BATCH:
-            return settings, held, steps
+        cut = partial(micro_batches, most_tokens=settings.micro_batch_tokens, share=form.share)
+        parts = [part for step in steps for part in cut(step)]
+        work = [part_work(shape, part, form) for part in parts]
+        largest = max(
+            (part for step in _largest_steps(rows, settings.batch_size) for part in cut(step)),
+            key=lambda part: part_work(shape, part, form).flops,
+            default=list[TrainingRow](),
+        )
+        held = memory.held_bytes(model, form, largest) if largest else 0
+        peak = cost_model.peak_bytes(settings, held, different_sizes(work))
+        if peak <= available or settings.micro_batch_tokens <= SMALLEST_MICRO_BATCH:
+            return Batching(settings, parts, work, largest, peak)
         half = settings.micro_batch_tokens // 2
         settings = settings.model_copy(update={"micro_batch_tokens": half})
 
 
-def _most_held(
-    folder: Path, shape: Shape, settings: Settings, form: Form, rows: Sequence[TrainingRow]
-) -> int:
-    if not rows:
-        return 0
-    largest = max(
-        largest_parts(rows, settings),
-        key=lambda part: memory.live_bytes(shape, settings, part_load(part, form)),
-    )
-    return dry_run.held_bytes(folder, shape, settings, form, largest)
-
-
-def _busy_calibration(figures: Figures) -> Iterator[Finding]:
-    if figures.others_share > BUSY_SHARE:
-        yield Finding(
-            severity="warning",
-            code="busy-calibration",
-            message=f"other programs had {figures.others_share:.0%} of this machine's processors "
-            "while steps were timed, so the time is that of a busy machine.",
-            fix="Calibrate again when it is idle: unitune plan FILE --calibrate.",
-        )
+def _largest_steps(rows: Sequence[TrainingRow], batch_size: int) -> list[list[TrainingRow]]:
+    """Return the longest rows and those with the most trained tokens, as steps of an epoch."""
+    longest = sorted(rows, key=lambda row: len(row.ids))
+    most_trained = sorted(longest, key=lambda row: row.trained_tokens)
+    return [longest[-batch_size:], most_trained[-batch_size:]]
 
 
 def _findings(
     settings: Settings,
-    learnt: RenderedRows,
-    held_out: RenderedRows,
+    rows: Sequence[TrainingRow],
     stop: int,
     shape: Shape,
-) -> tuple[Finding, ...]:
-    found = [*learnt.findings, *held_out.findings]
+    cost_model: CostModel,
+) -> Iterator[Finding]:
     if settings.sequence_length > shape.context:
-        found.append(
-            Finding(
-                severity="error",
-                code="sequence-length",
-                message=f"tuning.sequence_length is {settings.sequence_length}, but the model was "
-                f"made for {shape.context} tokens.",
-                fix="Lower it, or leave it to auto.",
-            )
+        yield Finding(
+            severity="error",
+            code="sequence-length",
+            message=f"tuning.sequence_length is {settings.sequence_length}, but the model was "
+            f"made for {shape.context} tokens.",
+            fix="Lower it, or leave it to auto.",
         )
-    endless = [row.line for row in learnt.rows if not _learns_to_stop(row, stop)]
+    endless = [
+        row.line
+        for row in rows
+        if not any(on and token == stop for token, on in zip(row.ids, row.trained, strict=True))
+    ]
     if endless:
-        found.append(
-            Finding(
-                severity="warning",
-                code="stop-not-trained",
-                message=f"{len(endless)} of {len(learnt.rows)} rows do not train the token that "
-                f"ends an answer, first in line {endless[0]}; the model may not learn to stop.",
-                fix="End these rows with an assistant turn of weight 1.",
-            )
+        yield Finding(
+            severity="warning",
+            code="stop-not-trained",
+            message=f"{len(endless)} of {len(rows)} rows do not train the token that "
+            f"ends an answer, first in line {endless[0]}; the model may not learn to stop.",
+            fix="End these rows with an assistant turn of weight 1.",
         )
-    if not learnt.rows:
-        found.append(
-            Finding(
-                severity="error",
-                code="nothing-to-learn",
-                message="no row can be learnt from.",
-                fix="Give rows an assistant turn.",
-            )
+    if not rows:
+        yield Finding(
+            severity="error",
+            code="nothing-to-learn",
+            message="no row can be learnt from.",
+            fix="Give rows an assistant turn.",
         )
-    return tuple(found)
-
-
-def _learns_to_stop(row: TrainingRow, stop: int) -> bool:
-    return any(on and token == stop for token, on in zip(row.ids, row.trained, strict=True))
+    if cost_model.others_share > BUSY_SHARE:
+        yield Finding(
+            severity="warning",
+            code="busy-calibration",
+            message=f"other programs had {cost_model.others_share:.0%} of this machine's "
+            "processors while steps were timed, so the time is that of a busy machine.",
+            fix="Calibrate again when it is idle: unitune plan FILE --calibrate.",
+        )

@@ -9,18 +9,21 @@ from __future__ import annotations
 
 import math
 import os
+import platform
+import resource
 import time
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
+import psutil
 import torch
 
 BFLOAT16_FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}
 """Names in /proc/cpuinfo of instructions that multiply bfloat16 (x86: avx512, AMX; Arm: bf16)."""
 
-PROBE_ROWS, PROBE_INNER, PROBE_COLUMNS = 512, 576, 1536
+PROBE_ROWS, PROBE_WIDTHS = 512, (576, 1536)
 """A small model's MLP over a batch of 512 tokens."""
 PROBE_SECONDS = 0.1
 
@@ -127,8 +130,11 @@ def best_dtype(where: torch.device) -> torch.dtype:
         return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
     if where.type != "cpu" or not _cpu_has_bfloat16():
         return torch.float32
-    with one_thread():
-        return min((torch.float32, torch.bfloat16), key=_seconds_per_product)
+    rates = {
+        dtype: products_per_second(where, dtype, *PROBE_WIDTHS)
+        for dtype in (torch.float32, torch.bfloat16)
+    }
+    return max(rates, key=lambda dtype: rates[dtype])
 
 
 def _cpu_has_bfloat16(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
@@ -140,14 +146,93 @@ def _cpu_has_bfloat16(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
     return any(BFLOAT16_FLAGS & set(line.split()) for line in flags)
 
 
-def _seconds_per_product(dtype: torch.dtype) -> float:
-    """Return the shortest time of one product: other processes only ever make it longer."""
-    generator = torch.Generator().manual_seed(0)
-    left = torch.rand(PROBE_ROWS, PROBE_INNER, generator=generator).to(dtype)
-    right = torch.rand(PROBE_INNER, PROBE_COLUMNS, generator=generator).to(dtype)
-    end = time.perf_counter() + PROBE_SECONDS
-    shortest = math.inf
-    while (start := time.perf_counter()) < end:
-        torch.mm(left, right)
-        shortest = min(shortest, time.perf_counter() - start)
-    return shortest
+def available_bytes(device: str) -> int:
+    """Return the memory that a new process could have, on a GPU or on this machine."""
+    if device == "cuda":
+        return int(torch.cuda.mem_get_info()[0])
+    return min([int(psutil.virtual_memory().available), *_memory_left()])
+
+
+def peak_of_process(device: str) -> int:
+    """Return the most memory that this process has held so far, on a GPU or on this machine.
+
+    The kernel's own mark is read where there is one, as ``ru_maxrss`` may be the parent's.
+    Source: https://docs.kernel.org/filesystems/proc.html (VmHWM), 2026-11-25.
+    """
+    if device == "cuda":
+        return int(torch.cuda.max_memory_reserved())
+    try:
+        status = Path("/proc/self/status").read_text(encoding="utf-8")
+    except OSError:
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # in bytes on macOS
+    (mark,) = (line for line in status.splitlines() if line.startswith("VmHWM"))
+    return int(mark.split()[1]) * 1024
+
+
+def process_seconds() -> float:
+    """Return the age of this process."""
+    return time.time() - psutil.Process().create_time()
+
+
+def busy_seconds() -> float:
+    """Return the seconds that all processors of the machine have worked since it was started."""
+    spent = psutil.cpu_times()
+    return sum(spent) - spent.idle - getattr(spent, "iowait", 0.0)
+
+
+def _memory_left(root: Path = Path("/sys/fs/cgroup")) -> list[int]:
+    """Return the bytes left of this process's control group, version 2 or 1.
+
+    Source: https://docs.kernel.org/admin-guide/cgroup-v2.html (memory.max, memory.current) and
+    https://docs.kernel.org/admin-guide/cgroup-v1/memory.html, 2026-11-25.
+    """
+    left: list[int] = []
+    for limit, used in (
+        ("memory.max", "memory.current"),
+        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),
+    ):
+        try:
+            most = (root / limit).read_text(encoding="utf-8").strip()
+            now = (root / used).read_text(encoding="utf-8").strip()
+        except OSError:
+            continue
+        if most.isdecimal():
+            left.append(int(most) - int(now))
+    return left
+
+
+def processor(device: str, cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
+    """Return what computes, by name."""
+    if device == "cuda":
+        return torch.cuda.get_device_name()
+    try:
+        lines = cpuinfo.read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    models = {line.partition(":")[2].strip() for line in lines if line.startswith("model name")}
+    return f"{' '.join(sorted(models)) or platform.machine()}, {os.cpu_count()} processors"
+
+
+def products_per_second(device: torch.device, dtype: torch.dtype, inner: int, outer: int) -> float:
+    """Measure matrix products of a model's own shape, by one thread.
+
+    Args:
+        device: That will train.
+        dtype: Of the weights.
+        inner: Width between the layers.
+        outer: Width inside the MLP.
+
+    Returns:
+        Operations per second, the best that was seen: others on the machine only slow it down.
+    """
+    times: list[float] = []
+    with one_thread():
+        tokens = torch.ones(PROBE_ROWS, inner, device=device, dtype=dtype)
+        weight = torch.ones(inner, outer, device=device, dtype=dtype)
+        product = torch.mm(tokens, weight)  # prepares the kernel
+        while sum(times) < PROBE_SECONDS:
+            start = time.perf_counter()
+            torch.mm(tokens, weight, out=product)
+            product[0, 0].cpu()  # waits for a GPU
+            times.append(time.perf_counter() - start)
+    return 2 * PROBE_ROWS * weight.numel() / min(times)

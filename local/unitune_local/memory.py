@@ -1,33 +1,32 @@
-"""What a training takes, from the model's shape alone: memory and arithmetic; and what is there.
+"""What a model and one micro-batch of its training hold in memory, before any weight is loaded.
 
-The shape is read off a model without weights, so that any architecture counts right. The formulas
-are derived, not fitted.
-
-Letters: N parameters, L layers, H hidden width, K key-value width, M MLP width, V vocabulary,
-T computed tokens of a micro-batch.
+The model is built on torch's meta device, whose tensors have shape and type but no content. A
+forward pass there shows, through `torch.autograd.graph.saved_tensors_hooks`, every tensor that is
+kept for the backward pass, whatever the architecture. What a process holds besides is measured or
+guessed in `unitune_local.cost_model`.
 """
 
 from __future__ import annotations
 
-import resource
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
-import psutil
 import torch
-from torch import nn
+from peft import PeftModel
+from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig
 
 from unitune.errors import UserError
-from unitune_local.loads import Load
+from unitune_local import attention
+from unitune_local.batches import TrainingRow
+from unitune_local.lora import add_adapter
+from unitune_local.loss import Form, loss_sum, use_attention
 from unitune_local.settings import Dimensions, Settings
 
-ADAPTER_BYTES = 12
-"""Of each adapter weight between two steps: itself and two moments, in float32."""
-LOGIT_BYTES = 16
-"""Of each logit: as computed, in float32, its log-softmax and its gradient."""
+LOGIT_BYTES = 8
+"""Of each logit during the backward pass: its gradient in float32 and in the model's dtype."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,8 +39,6 @@ class Shape:
         adapter: Weights of the adapters.
         layers: Number of layers.
         hidden: Width between layers.
-        key_value: Width of keys, all heads together.
-        heads: Query heads.
         mlp: Width inside the MLP.
         vocabulary: Rows of the output head.
         context: Tokens that the model was made for.
@@ -52,11 +49,16 @@ class Shape:
     adapter: int
     layers: int
     hidden: int
-    key_value: int
-    heads: int
     mlp: int
     vocabulary: int
     context: int
+
+
+def config_of(folder: Path) -> PreTrainedConfig:
+    """Return the configuration of a model folder."""
+    return cast("Any", AutoConfig).from_pretrained(
+        folder, trust_remote_code=False, local_files_only=True
+    )
 
 
 def dimensions_of(folder: Path) -> Dimensions:
@@ -65,134 +67,89 @@ def dimensions_of(folder: Path) -> Dimensions:
     return Dimensions(context=int(text.max_position_embeddings), hidden=int(text.hidden_size))
 
 
-def shape_of(folder: Path, settings: Settings) -> Shape:
-    """Return the shape of a model folder with the adapters that the settings would add.
+def meta_model(folder: Path, settings: Settings) -> PeftModel:
+    """Return the model with the adapters that the settings would add, on torch's meta device.
 
     Raises:
         UserError: No linear layer has a name among the targets.
     """
-    config = config_of(folder)
     with torch.device("meta"):
-        model = cast("nn.Module", cast("Any", AutoModelForCausalLM).from_config(config))
-    head = cast("Any", model).get_output_embeddings()
-    modules = cast("Iterable[tuple[str, nn.Module]]", model.named_modules())
-    layers = {
-        name: layer for name, layer in modules if isinstance(layer, nn.Linear) and layer is not head
-    }
-    adapted = [
-        layer
-        for name, layer in layers.items()
-        if settings.targets == "all" or name.rpartition(".")[2] in settings.targets
-    ]
-    if not adapted:
-        names = sorted({name.rpartition(".")[2] for name in layers})
-        raise UserError(
-            f"tuning.lora.targets is {list(settings.targets)}, but the model has no linear layer "
-            f"of such a name. It has {', '.join(names)}."
+        base = cast("Any", AutoModelForCausalLM).from_config(
+            config_of(folder), dtype=settings.torch_dtype, attn_implementation="sdpa"
         )
-    text = cast("Any", config).get_text_config()
-    heads = text.num_attention_heads
-    head_width = getattr(text, "head_dim", None) or text.hidden_size // heads
+        _check_targets(base, settings)
+        return add_adapter(base, settings).train()
+
+
+def shape_of(model: PeftModel) -> Shape:
+    """Return the size of a model with adapters."""
+    base = cast("Any", model.get_base_model())
+    text, head = base.config.get_text_config(), base.get_output_embeddings()
+    weights = list(model.parameters())
     return Shape(
-        parameters=sum(weight.numel() for weight in model.parameters()),
-        linear=sum(layer.weight.numel() for layer in layers.values()),
-        adapter=settings.rank * sum(one.in_features + one.out_features for one in adapted),
+        parameters=sum(weight.numel() for weight in weights if not weight.requires_grad),
+        linear=sum(
+            layer.weight.numel()
+            for layer in model.modules()
+            if isinstance(layer, nn.Linear) and layer is not head and not layer.weight.requires_grad
+        ),
+        adapter=sum(weight.numel() for weight in weights if weight.requires_grad),
         layers=text.num_hidden_layers,
         hidden=text.hidden_size,
-        key_value=head_width * (getattr(text, "num_key_value_heads", None) or heads),
-        heads=heads,
         mlp=text.intermediate_size,
         vocabulary=text.vocab_size,
         context=text.max_position_embeddings,
     )
 
 
-def live_bytes(shape: Shape, settings: Settings, part: Load) -> int:
-    """Return what a micro-batch holds beside the weights, for models that refuse a dry run.
+def held_bytes(model: PeftModel, form: Form, rows: Sequence[TrainingRow]) -> int:
+    """Return what forward and backward of a micro-batch hold beside the weights.
+
+    A model that cannot be run without numbers (where to route a token, say) is estimated.
 
     Args:
-        shape: Of the model.
-        settings: Of the training.
-        part: The micro-batch.
-
-    Source: derived; per layer and token the saved inputs and outputs of norms, projections,
-    attention and MLP are 9 H + 3 K + 4 M values. In bfloat16 the two norms keep 4 H values more in
-    float32, and attention keeps scores and weights.
+        model: On the meta device.
+        form: How micro-batches are laid out.
+        rows: Of the micro-batch.
     """
-    width = settings.torch_dtype.itemsize
-    per_token = (9 * shape.hidden + 3 * shape.key_value + 4 * shape.mlp) * width
-    per_pair = 0
-    if settings.torch_dtype is torch.bfloat16:
-        per_token += 4 * shape.hidden * 4
-        per_pair = 2 * shape.heads * width
-    activations = shape.layers * (part.computed * per_token + part.pairs * per_pair)
-    return activations + part.logits * shape.vocabulary * LOGIT_BYTES + 4 * shape.adapter
+    use_attention(model, attention.NAME if form.kind == "packed" else "sdpa")
+    batch = form.batch(rows, torch.device("meta"))
+    count, longest = batch.ids.shape
+    if batch.attention_mask is not None:  # a mask of this form is not looked into
+        mask = torch.ones(count, 1, longest, longest, dtype=torch.bool, device="meta")
+        batch = replace(batch, attention_mask=mask)
+    own = {id(weight.untyped_storage()) for weight in [*model.parameters(), *model.buffers()]}
+    saved: dict[int, torch.UntypedStorage] = {}
 
+    def note(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()  # the same object for all views of it
+        if id(storage) not in own:
+            saved[id(storage)] = storage
+        return tensor
 
-def step_flops(shape: Shape, load: Load) -> float:
-    """Return the floating-point operations of forward and backward.
-
-    Args:
-        shape: Of the model.
-        load: What is computed.
-
-    Source: 2 operations a weight and token forward, 2 for the gradient of the input, and 2 more for
-    the gradient of an adapter's weight; attention likewise with 4 H a pair, three times over.
-    """
-    linear = (4 * shape.linear + 6 * shape.adapter) * load.computed
-    head = 4 * shape.vocabulary * shape.hidden * load.logits
-    return float(linear + head + 12 * shape.hidden * shape.layers * load.pairs)
-
-
-def available_bytes(device: str) -> int:
-    """Return the memory that a new process could have, on a GPU or on this machine."""
-    if device == "cuda":
-        return int(torch.cuda.mem_get_info()[0])
-    free = int(psutil.virtual_memory().available)
-    return min([free, *_group_limits()])
-
-
-def peak_of_process(device: str) -> int:
-    """Return the most memory that this process has held so far, on a GPU or on this machine.
-
-    The kernel's own mark is read where there is one, as ``ru_maxrss`` may be the parent's.
-    Source: https://docs.kernel.org/filesystems/proc.html (VmHWM), 2026-11-25.
-    """
-    if device == "cuda":
-        return int(torch.cuda.max_memory_reserved())
+    shape = shape_of(model)
+    logits = count * batch.keep.numel() * shape.vocabulary
+    gradients = 4 * shape.adapter + LOGIT_BYTES * logits
     try:
-        status = Path("/proc/self/status").read_text(encoding="utf-8")
-    except OSError:
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # in bytes on macOS
-    (mark,) = (line for line in status.splitlines() if line.startswith("VmHWM"))
-    return int(mark.split()[1]) * 1024
+        with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+            loss_sum(model, batch)
+    except (RuntimeError, NotImplementedError):
+        # Inputs and outputs of norms, projections, attention and MLP, as most models have them.
+        values = count * longest * shape.layers * (12 * shape.hidden + 4 * shape.mlp)
+        return values * model.dtype.itemsize + LOGIT_BYTES * logits + gradients
+    return sum(storage.nbytes() for storage in saved.values()) + gradients
 
 
-def _group_limits(root: Path = Path("/sys/fs/cgroup")) -> list[int]:
-    """Return what is left of this process's control group, version 2 or 1.
-
-    Source: https://docs.kernel.org/admin-guide/cgroup-v2.html (memory.max, memory.current) and
-    https://docs.kernel.org/admin-guide/cgroup-v1/memory.html, 2026-11-25.
-    """
-    left: list[int] = []
-    for limit, used in (
-        ("memory.max", "memory.current"),
-        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),
-    ):
-        try:
-            most = (root / limit).read_text(encoding="utf-8").strip()
-            now = (root / used).read_text(encoding="utf-8").strip()
-        except OSError:
-            continue
-        if most.isdecimal():
-            left.append(int(most) - int(now))
-    return left
-
-
-def config_of(folder: Path) -> PreTrainedConfig:
-    """Return the configuration of a model folder."""
-    auto = cast("Any", AutoConfig)
-    return cast(
-        "PreTrainedConfig",
-        auto.from_pretrained(folder, trust_remote_code=False, local_files_only=True),
-    )
+def _check_targets(model: nn.Module, settings: Settings) -> None:
+    head = cast("Any", model).get_output_embeddings()
+    modules = cast("Iterable[tuple[str, nn.Module]]", model.named_modules())
+    names = {
+        name.rpartition(".")[2]
+        for name, layer in modules
+        if isinstance(layer, nn.Linear) and layer is not head
+    }
+    if settings.targets != "all" and names.isdisjoint(settings.targets):
+        raise UserError(
+            f"tuning.lora.targets is {list(settings.targets)}, but the model has no linear layer "
+            f"of such a name. It has {', '.join(sorted(names))}."
+        )

@@ -12,8 +12,8 @@ import transformers
 from unitune.backends.protocol import Launch, Upload
 from unitune.data.dataset import Dataset
 from unitune.errors import DataError
-from unitune_local import machine, memory, store
-from unitune_local.forecast import look_ahead, require_room
+from unitune_local import machine, store
+from unitune_local.forecast import forecast, require_memory
 from unitune_local.rows import read_rows
 from unitune_local.spec import DataFile, Spec
 
@@ -34,11 +34,11 @@ def prepare(launch: Launch) -> Spec:
     train = read_rows(Path(launch.training.ref))
     held_out = launch.validation
     validation = read_rows(Path(held_out.ref)) if held_out else Dataset("validation", ())
-    outlook = look_ahead(job, base, train, validation)
-    wrong = tuple(one for one in outlook.forecast.findings if one.severity == "error")
+    expected = forecast(job, base, train, validation)
+    wrong = tuple(one for one in expected.summary.findings if one.severity == "error")
     if wrong:
         raise DataError(f"{len(wrong)} rows cannot be trained on; first: {wrong[0]}", wrong)
-    require_room(outlook.forecast)
+    require_memory(expected.summary)
     return Spec(
         base=job.base_model,
         base_path=base,
@@ -46,7 +46,7 @@ def prepare(launch: Launch) -> Spec:
         training=_file(launch.training),
         validation=_file(held_out) if held_out else None,
         data_fingerprint=train.fingerprint,
-        settings=outlook.settings,
+        settings=expected.batching.settings,
     )
 
 
@@ -57,7 +57,7 @@ def diagnose() -> dict[str, str]:
         "device": device.type,
         "cores": str(machine.cores()),
         "dtype": str(machine.best_dtype(device)).removeprefix("torch."),
-        "memory free": f"{memory.available_bytes(device.type) / 1e9:.1f} GB",
+        "memory free": f"{machine.available_bytes(device.type) / 1e9:.1f} GB",
         "processor": platform.machine(),
         "torch": torch.__version__,
         "transformers": transformers.__version__,

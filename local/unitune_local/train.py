@@ -37,7 +37,7 @@ Note = Callable[[Kind, dict[str, JsonValue]], None]
 
 
 @dataclass(frozen=True, slots=True)
-class Surroundings:
+class TrainingContext:
     """What the loop needs from outside.
 
     Args:
@@ -56,7 +56,7 @@ def train(
     rows: Sequence[TrainingRow],
     validation: Sequence[TrainingRow],
     settings: Settings,
-    around: Surroundings,
+    context: TrainingContext,
 ) -> bool:
     """Train a model's adapters in place.
 
@@ -65,7 +65,7 @@ def train(
         rows: To learn from, each with at least one trained token.
         validation: To measure the loss on; may be empty.
         settings: How to train.
-        around: Checkpoints, events, and when to stop.
+        context: Checkpoints, events, and when to stop.
 
     Returns:
         Whether the training came to its end; False when it was asked to stop.
@@ -75,7 +75,7 @@ def train(
     """
     device = cast("torch.device", model.device)
     form = choose_form(model, rows, share=settings.share_prefix, multiple=settings.length_multiple)
-    around.note("warning" if form.reason else "message", {"text": _told(form, settings)})
+    context.note("warning" if form.reason else "message", {"text": _told(form, settings)})
     weights = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
     optimizer = torch.optim.AdamW(weights.values(), lr=0.0, weight_decay=0.0, fused=True)
     lengths = [len(row.ids) for row in rows]
@@ -83,13 +83,13 @@ def train(
     steps = steps_per_epoch * settings.epochs
 
     step = 0
-    if (saved := checkpoint.latest(around.checkpoints)) is not None:
+    if (saved := checkpoint.latest(context.checkpoints)) is not None:
         checkpoint.restore(saved, weights, optimizer)
         step = saved.position.step
-        around.note("message", {"text": f"going on after step {step} of {steps}"})
+        context.note("message", {"text": f"going on after step {step} of {steps}"})
     elif validation:
         loss = validation_loss(model, validation, form, settings)
-        around.note("validation", {"step": 0, "epoch": 0.0, "loss": loss})
+        context.note("validation", {"step": 0, "epoch": 0.0, "loss": loss})
     pace = Pace(steps - step)
     saved_at = time.monotonic()
 
@@ -115,7 +115,7 @@ def train(
         optimizer.zero_grad()
 
         tokens = sum(len(row.ids) for row in step_rows)
-        around.note(
+        context.note(
             "step",
             {
                 "step": step,
@@ -132,12 +132,14 @@ def train(
         epoch_ended = place + 1 == steps_per_epoch
         if epoch_ended and validation:
             loss = validation_loss(model, validation, form, settings)
-            around.note("validation", {"step": step, "epoch": step / steps_per_epoch, "loss": loss})
+            context.note(
+                "validation", {"step": step, "epoch": step / steps_per_epoch, "loss": loss}
+            )
         waited = time.monotonic() - saved_at
-        stopping = step < steps and around.stop()
+        stopping = step < steps and context.stop()
         if step == steps or stopping or _checkpoint_due(step, waited, settings, epoch_ended):
-            checkpoint.save(around.checkpoints, step, weights, optimizer)
-            around.note("checkpoint", {"step": step})
+            checkpoint.save(context.checkpoints, step, weights, optimizer)
+            context.note("checkpoint", {"step": step})
             saved_at = time.monotonic()
         if stopping:
             return False

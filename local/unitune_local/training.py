@@ -10,14 +10,13 @@ import time
 from pathlib import Path
 from typing import Any, cast
 
-import psutil
 import torch
 from peft import PeftModel
 from pydantic import JsonValue
 
 from unitune.errors import Mismatch, RunFailed
 from unitune.models import TunedModel
-from unitune_local import loading, memory, store
+from unitune_local import loading, machine, store
 from unitune_local.adapter import check_adapter, checked_prompts, save_adapter
 from unitune_local.batches import TrainingRow
 from unitune_local.job_folder import EventLog, JobFolder, Kind
@@ -25,7 +24,7 @@ from unitune_local.lora import add_adapter
 from unitune_local.rows import read_rows, render_rows
 from unitune_local.settings import Settings
 from unitune_local.spec import DataFile, Spec
-from unitune_local.train import Surroundings, train
+from unitune_local.train import TrainingContext, train
 
 
 def run_training(folder: JobFolder, log: EventLog) -> TunedModel | None:
@@ -64,8 +63,8 @@ def run_training(folder: JobFolder, log: EventLog) -> TunedModel | None:
         if kind == "step" and before["loss"] != data["loss"]:
             log.write("warning", {"text": _drifted(data["step"], before["loss"], data["loss"])})
 
-    around = Surroundings(folder.checkpoints, note, folder.is_to_stop)
-    if not train(tuned, rows, validation, settings, around):
+    context = TrainingContext(folder.checkpoints, note, folder.is_to_stop)
+    if not train(tuned, rows, validation, settings, context):
         return None
     log.write("message", {"text": "saving the adapter and loading it again"})
     save_adapter(tuned, tokenizer, spec, folder.adapter)
@@ -73,8 +72,8 @@ def run_training(folder: JobFolder, log: EventLog) -> TunedModel | None:
     log.write(
         "message", {"text": f"the saved adapter answers as trained (logits: {worst:g} apart)"}
     )
-    taken = {"seconds": process_seconds(), "cpu_seconds": time.process_time()}
-    peak = memory.peak_of_process(settings.device)
+    taken = {"seconds": machine.process_seconds(), "cpu_seconds": time.process_time()}
+    peak = machine.peak_of_process(settings.device)
     told = f"took {taken['seconds']:.0f} s and {peak / 1e9:.2f} GB of memory at most"
     log.write("message", {"text": told, **taken, "memory_bytes": peak})
     return TunedModel(
@@ -91,11 +90,6 @@ def trainable_model(base: Path, settings: Settings) -> PeftModel:
     model = loading.load_model(base, settings.torch_dtype)
     _fix_arithmetic(settings.threads, settings.seed)
     return add_adapter(cast("Any", model).to(settings.device), settings)
-
-
-def process_seconds() -> float:
-    """Return the age of this process."""
-    return time.time() - psutil.Process().create_time()
 
 
 def _check_base(spec: Spec) -> None:

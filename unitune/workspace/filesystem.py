@@ -73,6 +73,15 @@ def replacing(path: Path) -> Generator[TextIO]:
         draft.unlink(missing_ok=True)
 
 
+def flush(path: Path) -> None:
+    """Wait until a file or folder is on the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
 def no_link(path: str, flags: int) -> int:
     """Open a file that is no symbolic link; for the argument `opener` of `open`.
 

@@ -19,14 +19,16 @@ from unitune_local.batches import (
     padded,
     shared_prefix,
 )
+from unitune_local.cost_model import part_work
 from unitune_local.loading import load_model
-from unitune_local.loads import part_load
 from unitune_local.lora import add_adapter
 from unitune_local.loss import Form, choose_form, loss_sum, not_plain, use_attention
+from unitune_local.memory import Shape
 from unitune_local.options import LocalOptions
 from unitune_local.settings import Settings
 
 CPU = torch.device("cpu")
+SHAPE = Shape(100, 80, 8, layers=2, hidden=4, mlp=8, vocabulary=9, context=512)
 
 
 def row(ids: list[int], trained: list[int], weight: float = 1.0) -> TrainingRow:
@@ -162,7 +164,7 @@ def test_a_batch_computes_what_its_load_says(
     rows = [row(list(range(length)), [length - 1]) for length in lengths]
     form = Form(kind[0], share=kind[1], multiple=multiple)
     batch = form.batch(rows, CPU)
-    assert part_load(rows, form).computed == batch.computed_tokens
+    assert part_work(SHAPE, rows, form).tokens == batch.computed_tokens
     assert batch.computed_tokens % multiple == 0
 
 

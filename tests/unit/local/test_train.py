@@ -20,7 +20,7 @@ from unitune_local.loss import use_attention
 from unitune_local.rows import read_rows, render_rows
 from unitune_local.settings import Settings
 from unitune_local.spec import DataFile, Spec
-from unitune_local.train import Surroundings, scheduled_rate, train
+from unitune_local.train import TrainingContext, scheduled_rate, train
 
 SETTINGS = Settings(
     epochs=3,
@@ -67,12 +67,12 @@ def run(
 ) -> Trained:
     torch.manual_seed(settings.seed)
     done = Trained(add_adapter(load_model(base, settings.torch_dtype), settings))
-    around = Surroundings(
+    context = TrainingContext(
         folder,
         lambda kind, data: done.events.append((kind, data)),
         lambda: len(done.losses) == stop_after,
     )
-    done.finished = train(done.model, rows[6:], rows[:6], settings, around)
+    done.finished = train(done.model, rows[6:], rows[:6], settings, context)
     return done
 
 
