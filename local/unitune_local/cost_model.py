@@ -13,13 +13,12 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import date
 from pathlib import Path
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError
-from scipy.optimize import nnls  # pyright: ignore[reportMissingTypeStubs, reportUnknownVariableType]
+from scipy.optimize import nnls
 
 from unitune.data.example import digest
 from unitune.workspace.filesystem import replacing
@@ -95,8 +94,7 @@ class StepTimeFit(BaseModel):
         causes = np.array([(1.0, part.work.flops, part.new) for part in timed])  # (parts, 3)
         relative = causes / np.array([part.seconds for part in timed])[:, None]
         scale = np.maximum(relative.max(axis=0), np.finfo(float).tiny)  # operations are many
-        costs = cast("NDArray[np.float64]", nnls(relative / scale, np.ones(len(timed)))[0]) / scale
-        part, flop, size = map(float, costs)
+        part, flop, size = map(float, nnls(relative / scale, np.ones(len(timed)))[0] / scale)
         return cls(part_seconds=part, flop_seconds=flop, size_seconds=size)
 
     def seconds(self, parts: Sequence[PartWork]) -> float:
