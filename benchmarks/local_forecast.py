@@ -48,11 +48,12 @@ from transformers import (
 from unitune.backends.protocol import Launch, State
 from unitune.data.example import Example
 from unitune.job.job import Data, Job, Lora, Tuning
-from unitune_local import loading, store
+from unitune_local import store
 from unitune_local.backend import LocalBackend
 from unitune_local.forecast import forecast
 from unitune_local.job_folder import JobFolder
-from unitune_local.rows import read_rows
+from unitune_local.model import load_tokenizer
+from unitune_local.rendering import read_rows
 
 BACKEND = LocalBackend()
 FILES = ("train.jsonl", "validation.jsonl")
@@ -170,7 +171,7 @@ def base_of(case: Case, folder: Path) -> str:
     torch.manual_seed(0)
     model = AutoModelForCausalLM.from_config(case.model())
     model.save_pretrained(folder)
-    loading.load_tokenizer(store.resolve(EMBEDDED)).save_pretrained(folder)
+    load_tokenizer(store.resolve(EMBEDDED)).save_pretrained(folder)
     return str(folder)
 
 

@@ -35,11 +35,11 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # as the worker has it
 import torch
 
 from unitune.job.job import Job
-from unitune_local import attention, loading, memory, store
+from unitune_local import attention, memory, store
 from unitune_local.batches import TrainingRow, padded
-from unitune_local.lora import add_adapter
 from unitune_local.loss import Form, loss_sum, use_attention
-from unitune_local.rows import read_rows, render_rows
+from unitune_local.model import add_adapter, load_model, load_tokenizer
+from unitune_local.rendering import read_rows, render_rows
 from unitune_local.settings import Settings, resolve
 
 FORMS = {
@@ -63,7 +63,7 @@ class Measured:
 def fresh_model(path: Path, settings: Settings, form: str) -> Any:
     """Return the base with new adapters whose B is not zero, so that all gradients count."""
     torch.manual_seed(0)
-    model = add_adapter(loading.load_model(path, settings.torch_dtype), settings)
+    model = add_adapter(load_model(path, settings.torch_dtype), settings)
     for name, weight in model.named_parameters():
         if "lora_B" in name:
             torch.nn.init.normal_(weight, std=0.01)
@@ -214,7 +214,7 @@ def main() -> None:
 
     path = store.resolve(given.model)
     settings = settings_for(path, given.model, given.dtype, given.threads)
-    tokenizer = loading.load_tokenizer(path)
+    tokenizer = load_tokenizer(path)
     rows = list(render_rows(tokenizer, read_rows(given.rows), settings.sequence_length).rows)
     random.Random(0).shuffle(rows)
     size = given.batch_size

@@ -24,11 +24,10 @@ import unitune
 from unitune.errors import RunFailed
 from unitune.workspace.filesystem import flush
 from unitune_local.batches import TrainingRow
-from unitune_local.loading import load_model
-from unitune_local.lora import load_adapter
 from unitune_local.loss import use_attention
+from unitune_local.model import load_adapter, load_model
 from unitune_local.rendering import template_fingerprint
-from unitune_local.spec import Spec
+from unitune_local.settings import Spec
 
 CHECKED_ROWS = 2
 """Rows whose answers the saved adapter must repeat."""

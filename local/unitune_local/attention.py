@@ -17,11 +17,12 @@ number; H query heads, G key heads, D head width.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from transformers import AttentionInterface
+from transformers import AttentionInterface, PreTrainedConfig
 
 NAME = "unitune_packed"
 LARGEST_PLAIN_SCORES = 2**24
@@ -72,6 +73,20 @@ def lay_out(prefix: int, lengths: list[int], longest: int, tail: int) -> Layout:
     return Layout(prefix, grid, places, mask)
 
 
+def not_plain(config: PreTrainedConfig) -> str:
+    """Return why a model's attention is not plain causal by its configuration, or nothing."""
+    text = cast("Any", config).get_text_config()
+    kinds = set(getattr(text, "layer_types", None) or ["full_attention"])
+    if kinds != {"full_attention"}:
+        return f"its layers are {', '.join(sorted(kinds))}"
+    uses_window = getattr(text, "use_sliding_window", True)
+    if uses_window and getattr(text, "sliding_window", None) is not None:
+        return f"its attention slides over a window of {text.sliding_window} tokens"
+    if getattr(text, "attn_logit_softcapping", None) is not None:
+        return "its attention scores are capped"
+    return ""
+
+
 def packed_attention(  # noqa: PLR0913 - transformers' signature of an attention function
     module: nn.Module,  # noqa: ARG001 - likewise
     query: Tensor,  # (1, H, T, D)
@@ -87,7 +102,7 @@ def packed_attention(  # noqa: PLR0913 - transformers' signature of an attention
     """Attend within the prefix, and from each row to the prefix and itself.
 
     Args:
-        module: The attention layer that asks.
+        module: The attention layer.
         query: Queries of all tokens.
         key: Keys of all tokens.
         value: Values of all tokens.

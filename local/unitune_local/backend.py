@@ -8,8 +8,10 @@ need it, so that `watch` stays light; that it is installed at all is checked on 
 
 from __future__ import annotations
 
+import platform
 import time
 from collections.abc import Callable
+from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import ClassVar
@@ -55,7 +57,7 @@ class LocalBackend:
         """
         folder = _folder(launch.folder, launch.key)
         if not folder.spec.exists():
-            from unitune_local.preparing import prepare  # noqa: PLC0415 - imports torch
+            from unitune_local.training import prepare  # noqa: PLC0415 - imports torch
 
             text = prepare(launch).model_dump_json(indent=2)
             private_folder(folder.path)
@@ -157,9 +159,9 @@ class LocalBackend:
         Raises:
             DataError: The row cannot be learnt from.
         """
-        from unitune_local import loading, rows, store  # noqa: PLC0415 - imports torch
+        from unitune_local import model, rendering, store  # noqa: PLC0415 - imports torch
 
-        return rows.masked(loading.load_tokenizer(store.resolve(job.base_model)), example)
+        return rendering.masked(model.load_tokenizer(store.resolve(job.base_model)), example)
 
     def calibrate(self, job: Job, train: Dataset, validation: Dataset) -> None:
         """Time a few steps in a process of its own, and keep what they took.
@@ -192,9 +194,18 @@ class LocalBackend:
 
     def report_environment(self) -> dict[str, str]:
         """Return device, cores, dtype, memory and versions."""
-        from unitune_local.preparing import diagnose  # noqa: PLC0415 - imports torch
+        from unitune_local import machine, store  # noqa: PLC0415 - imports torch
 
-        return diagnose()
+        device = machine.device()
+        return {
+            "device": device.type,
+            "cores": str(machine.cores()),
+            "dtype": str(machine.best_dtype(device)).removeprefix("torch."),
+            "memory free": f"{machine.available_bytes(device.type) / 1e9:.1f} GB",
+            "processor": platform.machine(),
+            **{name: version(name) for name in ("torch", "transformers", "peft")},
+            "models": ", ".join(model.name for model in store.stored()) or "none yet",
+        }
 
 
 def _folder(run_folder: Path, launch_key: str) -> JobFolder:

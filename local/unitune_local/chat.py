@@ -29,8 +29,7 @@ from unitune.errors import Mismatch
 from unitune.models import Placed, Reply, Request
 from unitune_local import machine, store
 from unitune_local.generate import BATCH_SIZE, Generated, Sampling, generate
-from unitune_local.loading import load_model, load_tokenizer
-from unitune_local.lora import load_adapter
+from unitune_local.model import load_adapter, load_model, load_tokenizer
 from unitune_local.model_folder import sha256
 from unitune_local.rendering import TemplateError, render_prompt, template_fingerprint
 

@@ -1,9 +1,8 @@
 """Rows of tokens that grow together: what generation needs of a model, and nothing more.
 
-`Rows` take new tokens and give the logits after the last one. `RememberedRows` do so with one copy
-of the prompts' common beginning, in `unitune_local.prefix_cache`; `CachedRows` with the cache of
-transformers, for models whose attention is not plain (sliding windows, sinks, soft caps), which
-then see every prompt whole.
+`Rows` take new tokens and give the logits after the last one. `PrefixCachedRows` keep one copy of
+the prompts' common beginning (`unitune_local.prefix_cache`); `CachedRows` use the cache of
+transformers, for models whose attention is not plain (sliding windows, sinks, soft caps).
 
 Rows are padded on the left, so that the last token of all rows stands in the same column.
 
@@ -22,7 +21,7 @@ from torch import Tensor
 from torch.nn import functional
 from transformers import DynamicCache, PreTrainedModel
 
-from unitune_local.prefix_cache import NAME, Memory, joined
+from unitune_local.prefix_cache import NAME, PrefixCache, joined
 
 CHUNK_TOKENS = 512
 """New tokens of one row in one forward: bounds the scores, whose size grows with its square."""
@@ -64,62 +63,62 @@ class Rows(Protocol):
         ...
 
 
-class RememberedRows:
+class PrefixCachedRows:
     """Rows after a common beginning that was computed once.
 
     Args:
-        model: Switched to remembering attention by `remembering`.
-        shared: Memory of the common beginning, as one row; None when there is none.
+        model: Switched to attention with a prefix cache by `prefix_caching`.
+        shared: PrefixCache of the common beginning, as one row; None when there is none.
         check: Called before each forward; what it raises ends the work.
     """
 
     def __init__(
         self,
         model: PreTrainedModel,
-        shared: Memory | None = None,
+        shared: PrefixCache | None = None,
         check: Callable[[], None] = lambda: None,
     ) -> None:
-        self.memory = Memory(shared)
+        self.cache = PrefixCache(shared)
         self._check = check
         self._model = model
         self._real = torch.zeros(0, 0, dtype=torch.bool)  # (B, N)
 
     def begin(self, prompts: Sequence[Sequence[int]]) -> Tensor:
         """Start one row with each prompt; return the logits after them (B, V)."""
-        memories: list[Memory] = []
+        caches: list[PrefixCache] = []
         logits: list[Tensor] = []
         for group in _of_similar_length(prompts):
             padded = _left_padded(group, self._model.device)
-            memories.append(Memory(self.memory.shared))
-            logits.append(self._feed(memories[-1], padded.ids, padded.real))
-        self.memory = joined(memories)
+            caches.append(PrefixCache(self.cache.shared))
+            logits.append(self._feed(caches[-1], padded.ids, padded.real))
+        self.cache = joined(caches)
         self._real = _left_padded(prompts, self._model.device).real
         return torch.cat(logits)
 
     def add(self, tokens: Tensor) -> Tensor:
         """Add one token to every row and return the logits after them (B, V)."""
         self._real = _one_more(self._real)
-        return self._feed(self.memory, tokens[:, None], self._real)
+        return self._feed(self.cache, tokens[:, None], self._real)
 
     def keep(self, rows: Tensor) -> None:
         """Forget all rows but these (indices)."""
         self._real = self._real.index_select(0, rows)
-        self.memory.keep(rows)
+        self.cache.keep(rows)
 
-    def _feed(self, memory: Memory, ids: Tensor, real: Tensor) -> Tensor:
+    def _feed(self, cache: PrefixCache, ids: Tensor, real: Tensor) -> Tensor:
         """Take new tokens (B, S) of rows (B, N) in chunks; return the last logits (B, V)."""
         *early, last = range(0, ids.shape[1], CHUNK_TOKENS)
         for start in early:
-            self._forward(memory, ids[:, start : start + CHUNK_TOKENS], real)
-        return self._forward(memory, ids[:, last:], real)
+            self._forward(cache, ids[:, start : start + CHUNK_TOKENS], real)
+        return self._forward(cache, ids[:, last:], real)
 
-    def _forward(self, memory: Memory, ids: Tensor, real: Tensor) -> Tensor:
+    def _forward(self, cache: PrefixCache, ids: Tensor, real: Tensor) -> Tensor:
         self._check()
-        new, start = ids.shape[1], memory.used
-        end, places = start + new, memory.places(new)
+        new, start = ids.shape[1], cache.used
+        end, places = start + new, cache.places(new)
         seen = torch.ones(new, places, dtype=torch.bool, device=ids.device).tril(start)  # (S, C)
         there = functional.pad(real[:, :places], (0, max(0, places - real.shape[1])))  # (B, C)
-        before = memory.shared.used if memory.shared else 0
+        before = cache.shared.used if cache.shared else 0
         output = cast(
             "Any", self._model
         )(
@@ -128,9 +127,9 @@ class RememberedRows:
             position_ids=before + _positions(real)[:, start:end],
             use_cache=False,
             logits_to_keep=_last(ids),
-            memory=memory,
+            prefix_cache=cache,
         )
-        memory.used = end
+        cache.used = end
         return cast("Tensor", output.logits)[:, -1]
 
 
@@ -224,12 +223,11 @@ def _positions(real: Tensor) -> Tensor:
 
 
 @contextmanager
-def remembering(model: PreTrainedModel) -> Generator[None]:
-    """Switch a model to remembering attention, and back at the end."""
-    before = cast("Any", model.config)._attn_implementation  # noqa: SLF001 - there is no getter
+def prefix_caching(model: PreTrainedModel) -> Generator[None]:
+    """Switch a model to attention with a prefix cache, and back at the end."""
     switch = cast("Callable[[str], None]", cast("Any", model).set_attn_implementation)
     switch(NAME)
     try:
         yield
     finally:
-        switch(before)
+        switch("sdpa")

@@ -22,8 +22,9 @@ from unitune.data.dataset import Dataset
 from unitune.errors import Unsupported
 from unitune.findings import Finding
 from unitune.job.job import Job
-from unitune_local import loading, machine, memory, store
+from unitune_local import machine, memory, store
 from unitune_local.adapter import checked_prompts, checked_tokens
+from unitune_local.attention import not_plain
 from unitune_local.batches import TrainingRow, epoch_batches, micro_batches
 from unitune_local.cost_model import (
     CostModel,
@@ -34,10 +35,9 @@ from unitune_local.cost_model import (
     part_work,
     recall,
 )
-from unitune_local.loss import not_plain
 from unitune_local.memory import Shape
-from unitune_local.rendering import turn_end
-from unitune_local.rows import render_rows
+from unitune_local.model import load_tokenizer
+from unitune_local.rendering import render_rows, turn_end
 from unitune_local.settings import Settings, resolve
 
 SMALLEST_MICRO_BATCH = 256
@@ -102,7 +102,7 @@ def forecast(job: Job, folder: Path, train: Dataset, validation: Dataset) -> Tra
         UserError: No layer is a target.
     """
     settings = resolve(job, memory.dimensions_of(folder))
-    tokenizer = loading.load_tokenizer(folder)
+    tokenizer = load_tokenizer(folder)
     before = time.perf_counter()
     learnt = render_rows(tokenizer, train, settings.sequence_length)
     held_out = render_rows(tokenizer, validation, settings.sequence_length)

@@ -25,8 +25,8 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from unitune.errors import Interrupted
-from unitune_local.decoding import CachedRows, RememberedRows, Rows, remembering
-from unitune_local.prefix_cache import Memory, is_plain
+from unitune_local.decoding import CachedRows, PrefixCachedRows, Rows, prefix_caching
+from unitune_local.prefix_cache import PrefixCache, is_plain
 from unitune_local.rendering import turn_end
 
 BATCH_SIZE = 256
@@ -111,10 +111,10 @@ def generate(  # noqa: PLR0913 - the last two are rarely given
         for place, (prompt, sampling) in enumerate(zip(prompts, settings, strict=True))
     ]
     check = partial(_check, interrupt or threading.Event())
-    with torch.inference_mode(), remembering(model) if plain else nullcontext():
-        shared = _remember(model, prompts[0][:common]) if common else None
+    with torch.inference_mode(), prefix_caching(model) if plain else nullcontext():
+        shared = _cache_of(model, prompts[0][:common]) if common else None
         for batch in _batches(answers, batch_size, model):
-            rows = RememberedRows(model, shared, check) if plain else CachedRows(model)
+            rows = PrefixCachedRows(model, shared, check) if plain else CachedRows(model)
             _answer_batch(rows, batch, model.device, check)
             if done is not None:
                 done([one.place for one in batch], [one.finished() for one in batch])
@@ -229,11 +229,11 @@ def _common_length(prompts: Sequence[Sequence[int]]) -> int:
     return shortest - 1
 
 
-def _remember(model: PreTrainedModel, beginning: Sequence[int]) -> Memory:
+def _cache_of(model: PreTrainedModel, beginning: Sequence[int]) -> PrefixCache:
     """Return the keys and values of the tokens that all prompts begin with."""
-    rows = RememberedRows(model)
+    rows = PrefixCachedRows(model)
     rows.begin([beginning])
-    return rows.memory
+    return rows.cache
 
 
 def _batches(

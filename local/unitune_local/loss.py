@@ -20,7 +20,7 @@ import torch
 from peft import PeftModel
 from torch import Tensor, nn
 from torch.nn import functional
-from transformers import PreTrainedConfig, PreTrainedModel
+from transformers import PreTrainedModel
 
 from unitune_local import attention
 from unitune_local.batches import Batch, TrainingRow, packed, padded
@@ -79,7 +79,7 @@ def choose_form(
     """
     base = cast("PreTrainedModel", model.get_base_model())
     simple = Form("padded", share=False, multiple=multiple)
-    if reason := not_plain(base.config):
+    if reason := attention.not_plain(base.config):
         return replace(simple, reason=reason)
     form = Form("packed", share=share, multiple=multiple)
     probe = sorted(rows, key=lambda row: len(row.ids))[:2]
@@ -100,24 +100,6 @@ def choose_form(
 def use_attention(model: PeftModel, name: str) -> None:
     """Switch the attention of the base model: ``sdpa``, or `unitune_local.attention.NAME`."""
     cast("Any", model.get_base_model()).set_attn_implementation(name)
-
-
-def not_plain(config: PreTrainedConfig) -> str:
-    """Return why a model's attention is not plain causal by its configuration, or nothing."""
-    text = cast("Any", config).get_text_config()
-    kinds = layer_kinds(config)
-    if kinds != {"full_attention"}:
-        return f"its layers are {', '.join(sorted(kinds))}"
-    uses_window = getattr(text, "use_sliding_window", True)
-    if uses_window and getattr(text, "sliding_window", None) is not None:
-        return f"its attention slides over a window of {text.sliding_window} tokens"
-    return ""
-
-
-def layer_kinds(config: PreTrainedConfig) -> set[str]:
-    """Return the kinds of attention that a model's layers have."""
-    text = cast("Any", config).get_text_config()
-    return set(getattr(text, "layer_types", None) or ["full_attention"])
 
 
 def _probe(model: PeftModel, form: Form, rows: Sequence[TrainingRow]) -> float:

@@ -21,8 +21,8 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig
 from unitune.errors import UserError
 from unitune_local import attention
 from unitune_local.batches import TrainingRow
-from unitune_local.lora import add_adapter
 from unitune_local.loss import Form, loss_sum, use_attention
+from unitune_local.model import add_adapter
 from unitune_local.settings import Dimensions, Settings
 
 LOGIT_BYTES = 8

@@ -5,9 +5,8 @@ values are computed once and stay one copy: every row attends to them and to its
 grows in blocks: products over the whole of a buffer need no copy of it, as those over a part would.
 Both parts share one softmax, so the result is that of the whole sequence.
 
-A model switched to `NAME` takes a `Memory` as a keyword of its forward, and the visible places as
-its attention mask. Only plain causal attention can do so (`is_plain`); what serves the other models
-stands in `unitune_local.decoding`.
+A model switched to `NAME` takes a `PrefixCache` as the keyword `prefix_cache` of its forward, and the
+visible places as its attention mask. Only plain causal attention can do so (`is_plain`).
 
 Shapes: B rows, S new tokens of a row, P shared tokens, C places for a row's own tokens; H query
 heads in G groups of R that share a key head, D head width.
@@ -25,8 +24,9 @@ from torch.nn import functional
 from transformers import AttentionInterface, PreTrainedModel
 
 from unitune.errors import Unsupported
+from unitune_local.attention import not_plain
 
-NAME = "unitune_remembering"
+NAME = "unitune_prefix_cache"
 BLOCK = 32
 """Places by which the room for a row's own tokens grows; those not used yet are masked."""
 BEYOND_PLAIN = ("softcap", "s_aux", "position_bias", "sliding_window")
@@ -51,16 +51,16 @@ class KeysValues:
 
 
 @dataclass(slots=True)
-class Memory:
+class PrefixCache:
     """Keys and values of a batch in all layers.
 
     Args:
-        shared: What all rows have seen before: the full memory of one row, or None.
+        shared: What all rows have seen before: the whole cache of one row, or None.
         used: Places filled by earlier forwards (N - S).
         layers: By layer index; made when a layer first sees tokens.
     """
 
-    shared: Memory | None = None
+    shared: PrefixCache | None = None
     used: int = 0
     layers: dict[int, KeysValues] = field(default_factory=dict[int, KeysValues])
 
@@ -95,13 +95,13 @@ class Memory:
             self.layers[layer] = places.changed(lambda part: part.index_select(0, rows))
 
 
-def joined(parts: Sequence[Memory]) -> Memory:
-    """Return the rows of several memories as one, in their order, with room for a block more.
+def joined(parts: Sequence[PrefixCache]) -> PrefixCache:
+    """Return the rows of several caches as one, in their order, with room for a block more.
 
     Args:
-        parts: With the same shared memory; where one is narrower, its rows are padded on the left.
+        parts: With the same shared cache; where one is narrower, its rows are padded on the left.
     """
-    whole = Memory(parts[0].shared, max(part.used for part in parts))
+    whole = PrefixCache(parts[0].shared, max(part.used for part in parts))
     for layer in parts[0].layers:
         own = [
             part.seen(layer).changed(
@@ -122,47 +122,43 @@ def _widened(part: Tensor, before: int = 0, after: int = 0) -> Tensor:
 
 def is_plain(model: PreTrainedModel) -> bool:
     """Whether every layer of a model attends to all earlier tokens, and in no other way."""
-    config = cast("Any", model.config)
-    kinds = cast("list[str]", getattr(config, "layer_types", None) or [])
     return (
         bool(getattr(model, "_supports_attention_backend", False))
-        and all(kind == "full_attention" for kind in kinds)
-        and (bool(kinds) or getattr(config, "sliding_window", None) is None)
-        and getattr(config, "attn_logit_softcapping", None) is None
+        and not not_plain(model.config)
         and not any(name.endswith("sinks") for name, _ in model.named_parameters())
     )
 
 
-def remembering_attention(  # noqa: PLR0913 - the signature is transformers'
+def prefix_cache_attention(  # noqa: PLR0913 - the signature is transformers'
     module: nn.Module,
     query: Tensor,  # (B, H, S, D)
     key: Tensor,  # (B, G, S, D)
     value: Tensor,  # (B, G, S, D)
     attention_mask: Tensor,  # (B, 1, S, C), bool
     *,
-    memory: Memory,
+    prefix_cache: PrefixCache,
     scaling: float | None = None,
     **extra: object,
 ) -> tuple[Tensor, None]:
     """Attend from new tokens to the shared ones, the row's own earlier ones, and themselves.
 
     Args:
-        module: The attention layer that asks.
+        module: The attention layer.
         query: Queries of the new tokens.
         key: Their keys.
         value: Their values.
         attention_mask: Which of a row's own places each query sees.
-        memory: What came before; the new keys and values are added to it.
+        prefix_cache: What came before; the new keys and values are added to it.
         scaling: Factor of the scores; 1 / sqrt(D) by default.
         extra: What else models hand to attention; most of it concerns other implementations.
 
     Returns:
         The attended values (B, S, H, D), and None for the weights.
     """
-    if asked := [name for name in BEYOND_PLAIN if extra.get(name) is not None]:
-        raise Unsupported(f"this attention is plain, but the model asks for {', '.join(asked)}.")
+    if wanted := [name for name in BEYOND_PLAIN if extra.get(name) is not None]:
+        raise Unsupported(f"this attention is plain, but the model asks for {', '.join(wanted)}.")
     layer = cast("int", module.layer_idx)
-    own = memory.add(layer, key, value)
+    own = prefix_cache.add(layer, key, value)
     rows, heads, new, width = query.shape
     groups = key.shape[1]
     query = query * (width**-0.5 if scaling is None else scaling)
@@ -171,7 +167,7 @@ def remembering_attention(  # noqa: PLR0913 - the signature is transformers'
     hidden = ~attention_mask.repeat(1, 1, heads // groups, 1)  # (B, 1, R * S, C)
     # The least number instead of minus infinity: a padded query that sees nothing stays finite.
     scores = scores.masked_fill(hidden, torch.finfo(scores.dtype).min)
-    before = memory.shared.seen(layer) if memory.shared else None
+    before = prefix_cache.shared.seen(layer) if prefix_cache.shared else None
     if before is not None:
         scores = torch.cat([_over_rows(query, before.keys[0].mT), scores], dim=-1)
     weights = scores.softmax(-1, dtype=torch.float32).to(value.dtype)  # (B, G, R * S, P + C)
@@ -190,4 +186,4 @@ def _over_rows(left: Tensor, right: Tensor) -> Tensor:
     return (flat @ right).view(groups, rows, height, -1).transpose(0, 1)
 
 
-cast("Any", AttentionInterface).register(NAME, remembering_attention)
+cast("Any", AttentionInterface).register(NAME, prefix_cache_attention)

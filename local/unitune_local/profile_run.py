@@ -28,7 +28,7 @@ from unitune.errors import BackendError, DataError
 from unitune.job.job import Job
 from unitune.workspace.filesystem import replacing
 from unitune.workspace.today import today
-from unitune_local import checkpoint, cost_model, loading, machine, memory, store
+from unitune_local import checkpoint, cost_model, machine, memory, store
 from unitune_local.adapter import check_adapter, checked_prompts, save_adapter
 from unitune_local.batches import TrainingRow
 from unitune_local.cost_model import (
@@ -40,7 +40,8 @@ from unitune_local.cost_model import (
 )
 from unitune_local.forecast import forecast, require_memory
 from unitune_local.loss import Form, choose_form, loss_sum
-from unitune_local.spec import DataFile, Spec
+from unitune_local.model import load_tokenizer
+from unitune_local.settings import DataFile, Spec
 from unitune_local.train import LONGEST_GRADIENT
 from unitune_local.training import trainable_model
 from unitune_local.worker import environment
@@ -130,7 +131,7 @@ def profile(run: ProfileRun, folder: Path) -> CostModel:
         folder: For the adapter; whoever made it removes it.
     """
     spec, settings = run.spec, run.spec.settings
-    tokenizer = loading.load_tokenizer(spec.base_path)
+    tokenizer = load_tokenizer(spec.base_path)
     model = trainable_model(spec.base_path, settings)
     rows = [row for part in run.parts for row in part]
     share, multiple = settings.share_prefix, settings.length_multiple

@@ -13,19 +13,24 @@ is refused: a model tuned through it would not see in use what it saw in trainin
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import islice
+from pathlib import Path
 from typing import Any, cast
 
 from jinja2 import TemplateError as JinjaError
 from pydantic import JsonValue
 from transformers import PreTrainedTokenizerBase
 
+from unitune.backends.capabilities import MaskedToken
 from unitune.cost.tokens.chat_template import template_turn
+from unitune.data.dataset import Dataset, Row
 from unitune.data.example import Example, Message, digest
-from unitune.errors import Mismatch
+from unitune.errors import DataError, Mismatch
+from unitune.findings import Finding
+from unitune_local.batches import TrainingRow
 
 Tools = Sequence[dict[str, JsonValue]] | None
 
@@ -58,7 +63,7 @@ class Rendered:
 
 
 @dataclass(frozen=True, slots=True)
-class MaskedToken:
+class TextPiece:
     """A stretch of the rendered text.
 
     Args:
@@ -106,7 +111,7 @@ def render_all(
     ]
 
 
-def _cut(tokenizer: PreTrainedTokenizerBase, example: Example) -> list[MaskedToken] | TemplateError:
+def _cut(tokenizer: PreTrainedTokenizerBase, example: Example) -> list[TextPiece] | TemplateError:
     try:
         turn_end(tokenizer)
         return _pieces(tokenizer, example.messages, example.tools, asks=False)
@@ -114,7 +119,7 @@ def _cut(tokenizer: PreTrainedTokenizerBase, example: Example) -> list[MaskedTok
         return error
 
 
-def _joined(pieces: Sequence[MaskedToken], encoded: Sequence[list[int]], stop: int) -> Rendered:
+def _joined(pieces: Sequence[TextPiece], encoded: Sequence[list[int]], stop: int) -> Rendered:
     ids: list[int] = []
     trained: list[bool] = []
     for piece, piece_ids in zip(pieces, encoded, strict=True):
@@ -177,12 +182,12 @@ def _length_to(stop: int, ids: list[int]) -> int:
 
 def _pieces(
     tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], tools: Tools, *, asks: bool
-) -> list[MaskedToken]:
+) -> list[TextPiece]:
     """Cut the rendered text at the start and the end of every assistant turn."""
     text = _apply(tokenizer, messages, tools, asks=asks)
     _check_complete(text, messages)
     _check_tools(tokenizer, messages, tools, text, asks=asks)
-    pieces: list[MaskedToken] = []
+    pieces: list[TextPiece] = []
     done = 0
     for place, message in enumerate(messages):
         if message.role != "assistant":
@@ -192,11 +197,11 @@ def _pieces(
         through = text if last else _apply(tokenizer, messages[: place + 1], tools, asks=False)
         _check_growing(text, through, prompt, place)
         pieces += [
-            MaskedToken(text[done : len(prompt)]),
-            MaskedToken(text[len(prompt) : len(through)], message),
+            TextPiece(text[done : len(prompt)]),
+            TextPiece(text[len(prompt) : len(through)], message),
         ]
         done = len(through)
-    return [*pieces, MaskedToken(text[done:])]
+    return [*pieces, TextPiece(text[done:])]
 
 
 def _check_growing(text: str, through: str, prompt: str, place: int) -> None:
@@ -279,3 +284,96 @@ def _encode(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
     return cast(
         "list[int]", cast("Any", tokenizer).encode(text, add_special_tokens=False, verbose=False)
     )
+
+
+RENDERED_TOGETHER = 256
+"""Rows whose texts the tokenizer is given in one call."""
+
+
+@dataclass(frozen=True, slots=True)
+class RenderedRows:
+    """A data file as a model sees it.
+
+    Args:
+        rows: Those that can be learnt from.
+        findings: One for each that cannot, and why.
+    """
+
+    rows: tuple[TrainingRow, ...]
+    findings: tuple[Finding, ...]
+
+
+def read_rows(path: Path) -> Dataset:
+    """Return the examples of a canonical JSON Lines file, as a run holds them."""
+    with path.open(encoding="utf-8") as file:
+        return Dataset(
+            path.name,
+            tuple(
+                Row(number, Example.model_validate_json(line))
+                for number, line in enumerate(file, 1)
+            ),
+        )
+
+
+def render_rows(tokenizer: PreTrainedTokenizerBase, dataset: Dataset, longest: int) -> RenderedRows:
+    """Render every row, and sort out those that cannot be learnt from.
+
+    Args:
+        tokenizer: Of the base model.
+        dataset: The rows.
+        longest: Most tokens of a row.
+    """
+    rows: list[TrainingRow] = []
+    findings: list[Finding] = []
+    source = iter(dataset.rows)
+    while some := list(islice(source, RENDERED_TOGETHER)):
+        seen = render_all(tokenizer, [row.example for row in some])
+        for row, one in zip(some, seen, strict=True):
+            made = _usable(one, row, longest)
+            if isinstance(made, TrainingRow):
+                rows.append(made)
+            else:
+                findings.append(made.at(file=dataset.name, line=row.line))
+    return RenderedRows(tuple(rows), tuple(findings))
+
+
+def masked(tokenizer: PreTrainedTokenizerBase, example: Example) -> tuple[MaskedToken, ...]:
+    """Return the tokens of a row as text, with the mask that training puts on them.
+
+    Args:
+        tokenizer: Of the base model.
+        example: The row.
+
+    Raises:
+        DataError: The template cannot carry it.
+    """
+    try:
+        seen = render(tokenizer, example)
+    except TemplateError as error:
+        raise DataError(str(error)) from error
+    decode: Callable[[list[int]], str] = cast("Any", tokenizer).decode  # has no types
+    return tuple(
+        MaskedToken(decode([index]), trained=on and example.weight > 0)
+        for index, on in zip(seen.ids, seen.trained, strict=True)
+    )
+
+
+def _usable(seen: Rendered | TemplateError, row: Row, longest: int) -> TrainingRow | Finding:
+    if isinstance(seen, TemplateError):
+        return Finding(severity="error", code="template", message=seen.problem, fix=seen.fix)
+    made = TrainingRow(tuple(seen.ids), tuple(seen.trained), row.example.weight, row.line)
+    if len(made.ids) > longest:
+        return Finding(
+            severity="error",
+            code="too-long",
+            message=f"the row has {len(made.ids)} tokens; {longest} are allowed.",
+            fix="Shorten it, or raise tuning.sequence_length as far as the model goes.",
+        )
+    if made.trained_tokens == 0 or made.weight == 0:
+        return Finding(
+            severity="warning",
+            code="nothing-to-learn",
+            message="the row has no token that carries loss, so it is left out.",
+            fix="Give it an assistant turn and a weight above 0.",
+        )
+    return made

@@ -9,14 +9,16 @@ How the defaults were chosen stands at each of them.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, TypeVar
+from pathlib import Path
+from typing import Annotated, Literal, TypeVar
 
 import torch
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
-from unitune.job.job import Job
+from unitune.backends.options import job_options
+from unitune.job.job import Auto, Job
+from unitune.job.job import Spec as JobSpec
 from unitune_local import machine
-from unitune_local.options import LocalOptions, local_options
 
 T = TypeVar("T")
 
@@ -39,6 +41,25 @@ LENGTH_MULTIPLE = 32
 """Tokens. Kernels are then made for some twenty lengths and not for hundreds. On 2 cores a training
 of the embedded model took 3 to 6 % less time and 9 % less memory, one of 5 million weights 20 % and
 a third less."""
+
+
+class LocalOptions(JobSpec):
+    """Settings of this machine, not of the training's result."""
+
+    device: Literal["cpu", "cuda", "mps"] | Auto = "auto"
+    """Where to train; `auto`: the best that is there."""
+    dtype: Literal["float32", "bfloat16"] | Auto = "auto"
+    """Of the frozen weights; `auto`: the one that multiplies faster. Adapters stay float32."""
+    threads: Annotated[int, Field(ge=1)] | Auto = "auto"
+    """CPU threads; `auto`: the cores that the process really has."""
+    micro_batch_tokens: Annotated[int, Field(ge=16)] | Auto = "auto"
+    """Most tokens computed at once; more are accumulated. `auto`: what fits into memory."""
+    share_prefix: bool = True
+    """Compute the tokens that all rows of a batch begin with once."""
+    checkpoint_seconds: Annotated[float, Field(ge=0)] = 20.0
+    """Least time between two checkpoints."""
+    checkpoint_every_steps: Annotated[int, Field(ge=1)] | None = None
+    """Checkpoint after so many steps, whatever the time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +112,28 @@ class Settings(BaseModel):
         return LENGTH_MULTIPLE if self.makes_kernels else 1
 
 
+class DataFile(BaseModel):
+    """A file of rows, and what it held when the run was submitted."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    path: Path
+    sha256: str
+
+
+class Spec(BaseModel):
+    """All that the worker reads."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    base: str
+    """Name of the base model, as the job has it."""
+    base_path: Path
+    base_fingerprint: str
+    training: DataFile
+    validation: DataFile | None
+    data_fingerprint: str
+    settings: Settings
+
+
 def resolve(job: Job, base: Dimensions) -> Settings:
     """Return a job's settings with every `auto` decided for this machine.
 
@@ -101,7 +144,7 @@ def resolve(job: Job, base: Dimensions) -> Settings:
     Raises:
         JobError: The options of this backend are not valid.
     """
-    options, tuning, lora = local_options(job), job.tuning, job.tuning.lora
+    options, tuning, lora = job_options(job, "local", LocalOptions), job.tuning, job.tuning.lora
     device = _device(options)
     rank = _auto(lora.rank, RANK)
     dropout = _auto(lora.dropout, 0.0)

@@ -6,7 +6,7 @@ cache and is used from there without asking the hub again. Whatever it was, `res
 with safetensors, configuration and tokenizer. Models appear in the cache whole or not at all, and
 of two processes that want the same one, one does the work and the other waits.
 
-Not here: loading (`unitune_local.loading`), so that listing models needs no torch.
+Not here: loading (`unitune_local.model`), so that listing models needs no torch.
 """
 
 from __future__ import annotations

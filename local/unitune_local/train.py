@@ -30,7 +30,7 @@ from unitune_local.settings import WARMUP_SHARE, Settings
 LONGEST_GRADIENT = 1.0
 """Gradients are scaled down to this norm."""
 
-PACE_STEPS = 10
+THROUGHPUT_STEPS = 10
 """Enough to even out rows of different length, few enough to follow a machine that others use."""
 
 Note = Callable[[Kind, dict[str, JsonValue]], None]
@@ -51,21 +51,14 @@ class TrainingContext:
     stop: Callable[[], bool]
 
 
-def train(
+def train(  # noqa: PLR0915 - the loop is to be read from top to bottom
     model: PeftModel,
     rows: Sequence[TrainingRow],
     validation: Sequence[TrainingRow],
     settings: Settings,
     context: TrainingContext,
 ) -> bool:
-    """Train a model's adapters in place.
-
-    Args:
-        model: With trainable adapters, on its device.
-        rows: To learn from, each with at least one trained token.
-        validation: To measure the loss on; may be empty.
-        settings: How to train.
-        context: Checkpoints, events, and when to stop.
+    """Train a model's adapters in place, on rows that each have at least one trained token.
 
     Returns:
         Whether the training came to its end; False when it was asked to stop.
@@ -75,12 +68,16 @@ def train(
     """
     device = cast("torch.device", model.device)
     form = choose_form(model, rows, share=settings.share_prefix, multiple=settings.length_multiple)
-    context.note("warning" if form.reason else "message", {"text": _told(form, settings)})
+    context.note("warning" if form.reason else "message", {"text": _described(form, settings)})
     weights = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
     optimizer = torch.optim.AdamW(weights.values(), lr=0.0, weight_decay=0.0, fused=True)
     lengths = [len(row.ids) for row in rows]
     steps_per_epoch = math.ceil(len(rows) / settings.batch_size)
     steps = steps_per_epoch * settings.epochs
+
+    def validate(step: int) -> None:
+        loss = validation_loss(model, validation, form, settings)
+        context.note("validation", {"step": step, "epoch": step / steps_per_epoch, "loss": loss})
 
     step = 0
     if (saved := checkpoint.latest(context.checkpoints)) is not None:
@@ -88,9 +85,8 @@ def train(
         step = saved.position.step
         context.note("message", {"text": f"going on after step {step} of {steps}"})
     elif validation:
-        loss = validation_loss(model, validation, form, settings)
-        context.note("validation", {"step": 0, "epoch": 0.0, "loss": loss})
-    pace = Pace(steps - step)
+        validate(0)
+    throughput = Throughput(steps - step)
     saved_at = time.monotonic()
 
     model.train()
@@ -115,26 +111,20 @@ def train(
         optimizer.zero_grad()
 
         tokens = sum(len(row.ids) for row in step_rows)
-        context.note(
-            "step",
-            {
-                "step": step,
-                "steps": steps,
-                "epoch": step / steps_per_epoch,
-                "loss": loss,
-                "learning_rate": learning_rate,
-                "grad_norm": norm,
-                "tokens": tokens,
-                "trained_tokens": sum(row.trained_tokens for row in step_rows),
-                **pace.after(tokens),
-            },
-        )
+        event: dict[str, JsonValue] = {
+            "step": step,
+            "steps": steps,
+            "epoch": step / steps_per_epoch,
+            "loss": loss,
+            "learning_rate": learning_rate,
+            "grad_norm": norm,
+            "tokens": tokens,
+            "trained_tokens": sum(row.trained_tokens for row in step_rows),
+        }
+        context.note("step", event | throughput.after(tokens))
         epoch_ended = place + 1 == steps_per_epoch
         if epoch_ended and validation:
-            loss = validation_loss(model, validation, form, settings)
-            context.note(
-                "validation", {"step": step, "epoch": step / steps_per_epoch, "loss": loss}
-            )
+            validate(step)
         waited = time.monotonic() - saved_at
         stopping = step < steps and context.stop()
         if step == steps or stopping or _checkpoint_due(step, waited, settings, epoch_ended):
@@ -177,7 +167,7 @@ def validation_loss(
     return total / sum(row.weight * row.trained_tokens for row in rows)
 
 
-class Pace:
+class Throughput:
     """How fast the training goes, measured over the last steps of this process.
 
     Args:
@@ -187,7 +177,7 @@ class Pace:
     def __init__(self, steps: int) -> None:
         self._left = steps
         self._tokens = 0
-        self._marks = deque([(time.monotonic(), 0)], maxlen=PACE_STEPS + 1)
+        self._marks = deque([(time.monotonic(), 0)], maxlen=THROUGHPUT_STEPS + 1)
 
     def after(self, tokens: int) -> dict[str, JsonValue]:
         """Return tokens per second and the seconds left, after a step of so many tokens."""
@@ -209,7 +199,7 @@ def _checkpoint_due(step: int, waited: float, settings: Settings, epoch_ended: b
     return epoch_ended or waited >= settings.checkpoint_seconds
 
 
-def _told(form: Form, settings: Settings) -> str:
+def _described(form: Form, settings: Settings) -> str:
     if form.kind == "padded":
         return f"rows are padded: this model cannot take packed rows, because {form.reason}"
     if settings.dropout > 0:

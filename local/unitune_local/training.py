@@ -1,4 +1,4 @@
-"""One training from its spec to an adapter that is proven to answer: what the worker runs.
+"""One training: from a launch to its spec, and, in the worker, to an adapter that is checked.
 
 Heavy: imports torch, transformers and peft. The worker imports it after it has said that it lives.
 """
@@ -14,17 +14,51 @@ import torch
 from peft import PeftModel
 from pydantic import JsonValue
 
-from unitune.errors import Mismatch, RunFailed
+from unitune.backends.protocol import Launch, Upload
+from unitune.data.dataset import Dataset
+from unitune.errors import DataError, Mismatch, RunFailed
 from unitune.models import TunedModel
-from unitune_local import loading, machine, store
+from unitune_local import machine, store
 from unitune_local.adapter import check_adapter, checked_prompts, save_adapter
 from unitune_local.batches import TrainingRow
+from unitune_local.forecast import forecast, require_memory
 from unitune_local.job_folder import EventLog, JobFolder, Kind
-from unitune_local.lora import add_adapter
-from unitune_local.rows import read_rows, render_rows
-from unitune_local.settings import Settings
-from unitune_local.spec import DataFile, Spec
+from unitune_local.model import add_adapter, load_model, load_tokenizer
+from unitune_local.rendering import read_rows, render_rows
+from unitune_local.settings import DataFile, Settings, Spec
 from unitune_local.train import TrainingContext, train
+
+
+def prepare(launch: Launch) -> Spec:
+    """Return the spec of a training.
+
+    Args:
+        launch: What was submitted.
+
+    Raises:
+        DataError: Rows cannot be trained on; the findings say which and why.
+        Unsupported: It will not fit into memory.
+        UnknownName: There is no such base model.
+    """
+    job = launch.job
+    base = store.resolve(job.base_model)
+    train = read_rows(Path(launch.training.ref))
+    held_out = launch.validation
+    validation = read_rows(Path(held_out.ref)) if held_out else Dataset("validation", ())
+    expected = forecast(job, base, train, validation)
+    wrong = tuple(one for one in expected.summary.findings if one.severity == "error")
+    if wrong:
+        raise DataError(f"{len(wrong)} rows cannot be trained on; first: {wrong[0]}", wrong)
+    require_memory(expected.summary)
+    return Spec(
+        base=job.base_model,
+        base_path=base,
+        base_fingerprint=store.fingerprint(base),
+        training=_data_file(launch.training),
+        validation=_data_file(held_out) if held_out else None,
+        data_fingerprint=train.fingerprint,
+        settings=expected.batching.settings,
+    )
 
 
 def run_training(folder: JobFolder, log: EventLog) -> TunedModel | None:
@@ -45,7 +79,7 @@ def run_training(folder: JobFolder, log: EventLog) -> TunedModel | None:
     settings = spec.settings
     _check_base(spec)
     log.write("message", {"text": f"loading {spec.base}"})
-    tokenizer = loading.load_tokenizer(spec.base_path)
+    tokenizer = load_tokenizer(spec.base_path)
     tuned = trainable_model(spec.base_path, settings)
 
     def rows_of(file: DataFile | None) -> tuple[TrainingRow, ...]:
@@ -87,7 +121,7 @@ def run_training(folder: JobFolder, log: EventLog) -> TunedModel | None:
 
 def trainable_model(base: Path, settings: Settings) -> PeftModel:
     """Return a base model with new adapters, on its device; sums come out the same every time."""
-    model = loading.load_model(base, settings.torch_dtype)
+    model = load_model(base, settings.torch_dtype)
     _fix_arithmetic(settings.threads, settings.seed)
     return add_adapter(cast("Any", model).to(settings.device), settings)
 
@@ -125,3 +159,7 @@ def _drifted(step: JsonValue, before: JsonValue, now: JsonValue) -> str:
         f"step {step} done again after a resume has loss {now}, but had {before}: this machine "
         "does not compute as the one that began the run"
     )
+
+
+def _data_file(upload: Upload) -> DataFile:
+    return DataFile(path=Path(upload.ref), sha256=upload.sha256)

@@ -11,6 +11,7 @@ from peft import PeftModel
 from tiny_model import sliding_model
 from torch import Tensor
 
+from unitune_local.attention import not_plain
 from unitune_local.batches import (
     TrainingRow,
     epoch_batches,
@@ -20,12 +21,10 @@ from unitune_local.batches import (
     shared_prefix,
 )
 from unitune_local.cost_model import part_work
-from unitune_local.loading import load_model
-from unitune_local.lora import add_adapter
-from unitune_local.loss import Form, choose_form, loss_sum, not_plain, use_attention
+from unitune_local.loss import Form, choose_form, loss_sum, use_attention
 from unitune_local.memory import Shape
-from unitune_local.options import LocalOptions
-from unitune_local.settings import Settings
+from unitune_local.model import add_adapter, load_model
+from unitune_local.settings import LocalOptions, Settings
 
 CPU = torch.device("cpu")
 SHAPE = Shape(100, 80, 8, layers=2, hidden=4, mlp=8, vocabulary=9, context=512)

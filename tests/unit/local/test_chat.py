@@ -17,7 +17,7 @@ from unitune.errors import Mismatch
 from unitune.models import BatchedChatModel, Reply, Request
 from unitune_local import chat, store
 from unitune_local.chat import LocalChatModel
-from unitune_local.loading import load_model, load_tokenizer
+from unitune_local.model import load_model, load_tokenizer
 from unitune_local.rendering import render_prompt, template_fingerprint
 
 

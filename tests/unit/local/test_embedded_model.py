@@ -10,7 +10,7 @@ import torch
 from unitune.data.example import Example, Message
 from unitune_local import store
 from unitune_local.generate import Sampling, generate
-from unitune_local.loading import load_model, load_tokenizer
+from unitune_local.model import load_model, load_tokenizer
 from unitune_local.rendering import render, render_prompt
 
 NAME = "smollm2-135m-instruct"

@@ -15,7 +15,7 @@ from transformers import LlamaForCausalLM, PreTrainedModel
 from unitune.errors import Interrupted
 from unitune_local import decoding, generate
 from unitune_local.generate import Generated, Sampling
-from unitune_local.loading import load_model
+from unitune_local.model import load_model
 from unitune_local.prefix_cache import is_plain
 
 TOKENIZER = tiny_tokenizer()

@@ -11,7 +11,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from unitune.errors import Unsupported
 from unitune_local.gguf_model import convert
-from unitune_local.loading import load_model, load_tokenizer
+from unitune_local.model import load_model, load_tokenizer
 
 
 @pytest.fixture(scope="module")

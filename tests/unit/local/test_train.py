@@ -14,12 +14,10 @@ from unitune.errors import RunFailed
 from unitune_local.adapter import check_adapter, save_adapter
 from unitune_local.batches import TrainingRow
 from unitune_local.job_folder import Kind
-from unitune_local.loading import load_model, load_tokenizer
-from unitune_local.lora import add_adapter, load_adapter
 from unitune_local.loss import use_attention
-from unitune_local.rows import read_rows, render_rows
-from unitune_local.settings import Settings
-from unitune_local.spec import DataFile, Spec
+from unitune_local.model import add_adapter, load_adapter, load_model, load_tokenizer
+from unitune_local.rendering import read_rows, render_rows
+from unitune_local.settings import DataFile, Settings, Spec
 from unitune_local.train import TrainingContext, scheduled_rate, train
 
 SETTINGS = Settings(

@@ -1,10 +1,10 @@
-"""Adapters by peft, with the arithmetic of their linear layers done in one rounding.
+"""Tokenizer, base model and LoRA adapters.
 
-peft makes the adapters, names them and writes them. Its forward adds the adapter's output to the
-base layer's, both already rounded. In bfloat16 that loses most of an early training: a change below
-half a unit in the last place of the base's output is rounded away, and the first steps learn next
-to nothing. Here the base product is accumulated onto the adapter's output inside the matrix
-multiplication, which rounds once, at the end. Losses then follow those of float32, and it is
+Weights come from safetensors alone, and no code of the model's author runs. peft makes the
+adapters, names them and writes them. Its forward adds the adapter's output to the base layer's,
+both already rounded, which in bfloat16 loses most of an early training: a change below half a unit
+in the last place is rounded away. Here the base product is accumulated onto the adapter's output
+inside the matrix multiplication, which rounds once. Losses then follow those of float32, and it is
 faster in both dtypes: no separate addition, and no input kept for the frozen weight's gradient.
 """
 
@@ -16,15 +16,53 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
+import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from peft.tuners.lora import Linear
 from torch import Tensor, nn
-from transformers import PreTrainedModel
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+from transformers.utils import logging
 
+from unitune_local.machine import use_threads
 from unitune_local.settings import Settings
 
 ADAPTER = "default"
 """peft's name for the only adapter."""
+
+
+def load_tokenizer(path: Path) -> PreTrainedTokenizerBase:
+    """Load the tokenizer of a model folder, with its chat template."""
+    auto = cast("Any", AutoTokenizer)
+    return cast(
+        "PreTrainedTokenizerBase",
+        auto.from_pretrained(path, trust_remote_code=False, local_files_only=True),
+    )
+
+
+def load_model(path: Path, dtype: torch.dtype) -> PreTrainedModel:
+    """Load a causal language model onto the CPU, ready for inference.
+
+    Args:
+        path: Folder with configuration and safetensors.
+        dtype: Of the weights in memory.
+    """
+    use_threads()
+    logging.disable_progress_bar()
+    auto = cast("Any", AutoModelForCausalLM)
+    model = auto.from_pretrained(
+        path,
+        dtype=dtype,
+        attn_implementation="sdpa",
+        use_safetensors=True,
+        trust_remote_code=False,
+        local_files_only=True,
+    )
+    return cast("PreTrainedModel", model).eval()
 
 
 def add_adapter(model: PreTrainedModel, settings: Settings) -> PeftModel:
