@@ -5,8 +5,8 @@ values are computed once and stay one copy: every row attends to them and to its
 grows in blocks: products over the whole of a buffer need no copy of it, as those over a part would.
 Both parts share one softmax, so the result is that of the whole sequence.
 
-A model switched to `NAME` takes a `PrefixCache` as the keyword `prefix_cache` of its forward, and the
-visible places as its attention mask. Only plain causal attention can do so (`is_plain`).
+A model switched to `NAME` takes a `PrefixCache` as a keyword of its forward, and the visible places
+as its attention mask. Only plain causal attention can do so (`is_plain`).
 
 Shapes: B rows, S new tokens of a row, P shared tokens, C places for a row's own tokens; H query
 heads in G groups of R that share a key head, D head width.
