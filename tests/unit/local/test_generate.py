@@ -119,14 +119,14 @@ def test_a_memory_budget_makes_smaller_batches(
     prompts = some_prompts(8)
     expected = answer(model, prompts, Sampling(max_tokens=4))
     sizes: list[int] = []
-    rows = decoding.RememberedRows
+    rows = decoding.PrefixCachedRows
 
     class Counted(rows):
         def begin(self, prompts: Sequence[Sequence[int]]) -> torch.Tensor:
             sizes.append(len(prompts))
             return super().begin(prompts)
 
-    monkeypatch.setattr(generate, "RememberedRows", Counted)
+    monkeypatch.setattr(generate, "PrefixCachedRows", Counted)
     # 2 (keys, values) * 2 layers * 2 heads * 8 wide * 4 bytes = 256 bytes a token.
     monkeypatch.setattr(generate, "MEMORY_BYTES", 256 * 24 * 3)
     assert expected == answer(model, prompts, Sampling(max_tokens=4))
