@@ -108,7 +108,7 @@ def _answers_usd(job: Job, book: PriceBook, prices: AnswerPrices) -> str:
     parts = [between(Spread.total(paid))] if paid else []
     if prices.retention:
         most = sum(
-            most_usd(price, question.put())
+            most_usd(price, question.request)
             for price in prices.retention.values()
             for question in retention.questions()
         )

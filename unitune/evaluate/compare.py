@@ -39,8 +39,9 @@ from unitune.evaluate.inference.pricing import AnswerPrices, answer_prices
 from unitune.evaluate.inference.sources import check_sources
 from unitune.evaluate.prompts.build import build, check_roles, needs_train
 from unitune.evaluate.prompts.training import check_prompts
+from unitune.evaluate.responses import EvaluationConfig
 from unitune.evaluate.results import Comparison
-from unitune.evaluate.runner import EvaluationConfig, Notify, collect_responses
+from unitune.evaluate.runner import Notify, collect_responses
 from unitune.evaluate.statistics.sample_size import foresight
 from unitune.evaluate.task import Task, prepare
 from unitune.job.contenders import Model, Recorded, Server, Tuned
@@ -152,23 +153,18 @@ def compare(  # noqa: PLR0913 - each has a name and a default
         ):
             budget.spent += most
             config = EvaluationConfig(
-                backend=job.backend,
-                base=job.base_model,
-                tuned=tuned.model() if tuned and not replay else None,
-                training=_training_fingerprint(job, splits, training),
+                job=job,
                 contenders=contenders,
                 task=task,
                 folder=folder,
-                job_folder=job.folder,
+                prices=prices,
+                budget=budget,
+                tuned=tuned.model() if tuned and not replay else None,
+                training=_training_fingerprint(job, splits, training),
                 batch=batch,
-                announce=announce,
                 replay=replay,
                 use_cache=use_cache,
-                retention=job.evaluate.retention,
-                concurrency=job.evaluate.concurrency,
-                budget=budget,
-                prices=prices.contenders,
-                retention_prices=prices.retention,
+                announce=announce,
             )
             responses = collect_responses(config, progress or _tell_nobody)
         comparison = conclude(job, task, responses, training, asked)

@@ -28,6 +28,7 @@ from unitune.evaluate.prompts.build import prompt_kind
 from unitune.evaluate.prompts.dev import best_baseline, errors_on_dev
 from unitune.evaluate.prompts.training import Training
 from unitune.evaluate.readings import Judgement, judge
+from unitune.evaluate.responses import Answered, EvaluationResponses
 from unitune.evaluate.results import (
     BaselineResult,
     CaseResult,
@@ -35,10 +36,7 @@ from unitune.evaluate.results import (
     ContenderResult,
     GateResult,
     Record,
-    Retained,
 )
-from unitune.evaluate.retention import Retention
-from unitune.evaluate.runner import Answered, EvaluationResponses
 from unitune.evaluate.statistics.paired import Verdict
 from unitune.evaluate.task import Task
 from unitune.job.contenders import FewShot, Model, Recorded, Server
@@ -105,7 +103,7 @@ def conclude(
         slices=pairing.slices(slices_of(task.cases, job.evaluate)),
         answered=pairing.answered(),
         economics=pairing.money(job.evaluate.economics),
-        retention=responses.retention and _retained(responses.retention),
+        retention=responses.retention,
         contenders=results,
         spent_usd=_spent(responses, results),
         gate=_gate(job, judgement, asked, on_dev),
@@ -124,19 +122,6 @@ def conclude(
         curve=training.curve if training else None,
         provenance=_provenance(task, contenders),
         cases=_cases(task, graded, asked.required),
-    )
-
-
-def _retained(found: Retention) -> Retained:
-    interval = found.interval(LEVEL)
-    return Retained(
-        probes=found.probes,
-        base_right=found.base_right,
-        lost=found.lost,
-        gained=found.gained,
-        share=found.share,
-        interval=interval and (interval.low, interval.high),
-        usd=found.usd,
     )
 
 

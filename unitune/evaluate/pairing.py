@@ -18,14 +18,11 @@ from unitune.evaluate.results import Contrast, Money
 from unitune.evaluate.statistics.corpus import compare_corpus, own_corpus
 from unitune.evaluate.statistics.economics import weigh
 from unitune.evaluate.statistics.intervals import Interval
-from unitune.evaluate.statistics.paired import PairedResult, compare_paired, own_score
+from unitune.evaluate.statistics.paired import LEVEL, PairedResult, compare_paired, own_score
 from unitune.evaluate.statistics.significance import benjamini_hochberg, holm
 from unitune.evaluate.task import Task
 from unitune.job.job import Economics
 from unitune.scorers.interface import Kind
-
-LEVEL = 0.95
-"""Of every interval that is shown."""
 
 
 @dataclass(frozen=True, slots=True)

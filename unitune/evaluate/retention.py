@@ -14,7 +14,7 @@ base shows a little less than all of it. SmolLM2-135M-Instruct gets 49 of the 82
 small base has something to lose. It is a warning light and no benchmark, and no verdict
 rests on it.
 
-Not here: asking. `questions` are what `unitune.evaluate.inference.engine.ask` takes.
+`questions` are what `unitune.evaluate.inference.engine.collect_answers` takes.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
+from statistics import fmean
 
 import yaml
 
 from unitune.data.example import Message
 from unitune.evaluate.inference.engine import Question
-from unitune.evaluate.results import Record
-from unitune.evaluate.statistics.intervals import Interval
-from unitune.evaluate.statistics.paired import own_score
+from unitune.evaluate.results import Record, Retained
+from unitune.evaluate.statistics.paired import LEVEL, own_score
 from unitune.models import Request
 from unitune.scorers.labels import find_label
 
@@ -55,37 +55,6 @@ class Probe:
         return find_label(answer, self.accept, take="first") is not None
 
 
-@dataclass(frozen=True, slots=True)
-class Retention:
-    """What the tuned model still gets right of what the base did.
-
-    Args:
-        probes: Questions that both answered.
-        base_right: Of these, what the base got right.
-        lost: Ids of those that the tuned model no longer gets right.
-        gained: Ids of those that it alone gets right.
-        usd: What the answers have cost, in US dollars; None: no charge known.
-    """
-
-    probes: int
-    base_right: int
-    lost: tuple[str, ...]
-    gained: tuple[str, ...]
-    usd: Decimal | None = None
-
-    @property
-    def share(self) -> float | None:
-        """Share of the base's right answers that are kept; None where it had none."""
-        return (self.base_right - len(self.lost)) / self.base_right if self.base_right else None
-
-    def interval(self, level: float = 0.95) -> Interval | None:
-        """Return the interval of the share, Wilson's; None where the base had nothing right."""
-        if not self.base_right:
-            return None
-        lost = len(self.lost)
-        return own_score([1.0] * (self.base_right - lost) + [0.0] * lost, level=level)
-
-
 @cache
 def probes() -> tuple[Probe, ...]:
     """Return the fixed set of general questions."""
@@ -100,31 +69,43 @@ def probes() -> tuple[Probe, ...]:
 
 
 def questions() -> list[Question]:
-    """Return the probes as questions."""
-    return [Question(probe.id, partial(_request, probe)) for probe in probes()]
+    """Return the probes as questions: greedy, without a system prompt."""
+    return [
+        Question(
+            probe.id,
+            Request(
+                messages=(Message(role="user", content=f"{probe.ask} {MANNER}"),),
+                max_tokens=MOST_TOKENS,
+            ),
+        )
+        for probe in probes()
+    ]
 
 
-def _request(probe: Probe) -> Request:
-    """Put a probe to a model: greedy, without a system prompt."""
-    return Request(
-        messages=(Message(role="user", content=f"{probe.ask} {MANNER}"),), max_tokens=MOST_TOKENS
-    )
-
-
-def retained(base: Iterable[Record], tuned: Iterable[Record]) -> Retention:
+def retained(
+    base: Iterable[Record], tuned: Iterable[Record], usd: Decimal | None = None
+) -> Retained:
     """Return what a tuned model still gets right of what its base did.
 
     Args:
         base: The untuned model's answers, by `Probe.id`; those in error leave their question out.
         tuned: The tuned model's.
+        usd: What the answers have cost, in US dollars; None: no charge known.
     """
     before, after = _right(base), _right(tuned)
     both = [probe.id for probe in probes() if probe.id in before and probe.id in after]
-    return Retention(
+    lost = tuple(name for name in both if before[name] and not after[name])
+    base_right = sum(before[name] for name in both)
+    kept = [1.0] * (base_right - len(lost)) + [0.0] * len(lost)
+    interval = own_score(kept, level=LEVEL) if kept else None
+    return Retained(
         probes=len(both),
-        base_right=sum(before[name] for name in both),
-        lost=tuple(name for name in both if before[name] and not after[name]),
+        base_right=base_right,
+        lost=lost,
         gained=tuple(name for name in both if after[name] and not before[name]),
+        share=fmean(kept) if kept else None,
+        interval=interval and (interval.low, interval.high),
+        usd=usd,
     )
 
 

@@ -16,127 +16,44 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from functools import partial
 from itertools import chain
-from pathlib import Path
-from typing import NamedTuple
 
+from unitune.cost.answers import SCREENING_ROWS
 from unitune.errors import Interrupted, Mismatch
 from unitune.evaluate import retention
 from unitune.evaluate.inference import batch_file
-from unitune.evaluate.inference.batch_file import open_batches
+from unitune.evaluate.inference.batch_file import Pair, open_batches
 from unitune.evaluate.inference.batch_job import BatchJob
 from unitune.evaluate.inference.batch_runner import run_batches
 from unitune.evaluate.inference.batch_submit import supports_batches
-from unitune.evaluate.inference.budget import Budget, most_usd, record_usd, usd
+from unitune.evaluate.inference.budget import BudgetGuard, most_usd, record_usd
 from unitune.evaluate.inference.engine import (
     EvaluationProgress,
     InferenceOptions,
     Question,
-    ask,
+    collect_answers,
     replay,
     wants_more_room,
 )
 from unitune.evaluate.inference.journal import Journal, open_journal
-from unitune.evaluate.inference.rate_limiter import LIMIT
 from unitune.evaluate.inference.response_cache import ResponseCache, open_response_cache
-from unitune.evaluate.inference.sources import Hosted, Places, Source, model_of
+from unitune.evaluate.inference.sources import Hosted, Source, model_of
 from unitune.evaluate.prompts.build import Contender
-from unitune.evaluate.prompts.dev import Choice, DevScore, borrow, choose, needs_dev
+from unitune.evaluate.prompts.dev import Choice, Trial, best_trial, borrow, finalists, needs_dev
 from unitune.evaluate.prompts.prompts import Prompt
-from unitune.evaluate.results import Record
-from unitune.evaluate.retention import Retention
-from unitune.evaluate.task import Task
+from unitune.evaluate.responses import Answered, EvaluationConfig, EvaluationResponses
+from unitune.evaluate.results import Record, Retained
 from unitune.job.contenders import ContenderSpec, Recorded, Server, Tuned, ZeroShot
-from unitune.job.job import TokenPrice
-from unitune.models import ChatModel, TunedModel
+from unitune.models import ChatModel, Request
 from unitune.workspace.home import home, make_home
 
 Notify = Callable[[EvaluationProgress], None]
-
-
-@dataclass(frozen=True, slots=True)
-class Answered:
-    """A contender with its answers to all test cases.
-
-    Args:
-        choice: The contender and its prompt.
-        records: One a case and repeat, in the task's order, the repeats of a case together.
-        fingerprint: Of the model that was asked.
-        price: Of its tokens, where it is known.
-        origin: Which model the job named, as `Record.origin` has it.
-    """
-
-    choice: Choice
-    records: tuple[Record, ...]
-    fingerprint: str
-    price: TokenPrice | None = None
-    origin: str = ""
-
-    @property
-    def name(self) -> str:
-        """The contender's name."""
-        return self.choice.contender.name
-
-    @property
-    def errors(self) -> int:
-        """Questions without an answer."""
-        return sum(record.error is not None for record in self.records)
-
-    @property
-    def usd(self) -> Decimal | None:
-        """What the answers cost; None where tokens or their price are not known."""
-        if self.price is None:
-            return None
-        costs = [
-            usd(self.price, record.prompt_tokens, record.completion_tokens)
-            for record in self.records
-            if record.error is None
-        ]
-        known = [cost for cost in costs if cost is not None]
-        return sum(known, Decimal(0)) if len(known) == len(costs) else None
-
-
-@dataclass(frozen=True, slots=True)
-class EvaluationConfig:
-    """What is to be asked of whom."""
-
-    backend: str
-    base: str
-    tuned: TunedModel | None
-    contenders: tuple[Contender, ...]
-    task: Task
-    folder: Path
-    job_folder: Path = Path()
-    training: str = ""
-    batch: bool = False
-    announce: Callable[[str], None] | None = None
-    replay: bool = False
-    use_cache: bool = False
-    retention: bool = False
-    concurrency: int = LIMIT
-    budget: Budget = field(default_factory=lambda: Budget(None))
-    prices: Mapping[str, TokenPrice] = field(default_factory=dict[str, TokenPrice])
-    retention_prices: Mapping[str, TokenPrice] = field(default_factory=dict[str, TokenPrice])
-
-
-class EvaluationResponses(NamedTuple):
-    """What came of it.
-
-    Args:
-        contenders: With their answers, in the job's order.
-        retention: What the tuned model still knows, where that was asked.
-        budget: What was spent on all that was asked.
-    """
-
-    contenders: tuple[Answered, ...]
-    retention: Retention | None = None
-    budget: Budget | None = None
 
 
 def collect_responses(config: EvaluationConfig, notify: Notify) -> EvaluationResponses:
@@ -190,27 +107,24 @@ def _outside_any_loop(
 
 
 def _collect(config: EvaluationConfig, notify: Notify) -> EvaluationResponses:
-    folder = config.folder
+    folder, asks_probes = config.folder, config.job.evaluate.retention
     with (
         open_journal(folder / "dev.jsonl") as dev,
         open_journal(folder / "rows.jsonl") as rows,
-        open_journal(folder / "probes.jsonl") if config.retention else nullcontext() as probes,
-        _remembered(config) as cache,
-        asyncio.Runner() as runner,
+        open_journal(folder / "probes.jsonl") if asks_probes else nullcontext() as probes,
+        _cache(config) as cache,
+        asyncio.Runner() as loop,
     ):
-        config.budget.charge(chain(dev, rows), config.prices)
-        config.budget.charge(probes or (), config.retention_prices)
-        desk = EvaluationRunner(config, runner, dev, rows, cache, notify)
-        answered = {each.name: each for each in desk.sitting()}
-        retention = desk.retention(probes) if probes else None
-    return EvaluationResponses(
-        tuple(answered[contender.name] for contender in config.contenders),
-        retention,
-        config.budget,
-    )
+        config.budget.charge(chain(dev, rows), config.prices.contenders)
+        config.budget.charge(probes or (), config.prices.retention)
+        runner = EvaluationRunner(config, loop, dev, rows, cache, notify)
+        answered = {each.name: each for each in runner.run()}
+        retention = runner.retention(probes) if probes else None
+    contenders = tuple(answered[contender.name] for contender in config.contenders)
+    return EvaluationResponses(contenders, retention, config.budget)
 
 
-def _remembered(config: EvaluationConfig) -> AbstractContextManager[ResponseCache | None]:
+def _cache(config: EvaluationConfig) -> AbstractContextManager[ResponseCache | None]:
     if config.replay:
         return nullcontext()
     make_home(home())
@@ -224,11 +138,26 @@ def _turn(contender: Contender) -> tuple[bool, bool, bool]:
 
 
 @dataclass(frozen=True, slots=True)
+class _Round:
+    """Questions that a model answers one after another, and where the answers are recorded.
+
+    Args:
+        name: Under which they are recorded.
+        progress: At the start.
+    """
+
+    name: str
+    questions: Sequence[Question]
+    journal: Journal
+    progress: EvaluationProgress
+
+
+@dataclass(frozen=True, slots=True)
 class EvaluationRunner:
-    """What asking takes; one event loop for all of it, because models may keep connections."""
+    """Takes contenders through dev and test, in one event loop: models may keep connections."""
 
     config: EvaluationConfig
-    runner: asyncio.Runner
+    loop: asyncio.Runner
     dev: Journal
     rows: Journal
     cache: ResponseCache | None
@@ -239,102 +168,100 @@ class EvaluationRunner:
     thinking: set[str] = field(default_factory=set[str])
     """Fingerprints of the models that are known to think before they answer."""
 
-    def sitting(self) -> Iterator[Answered]:
+    def run(self) -> Iterator[Answered]:
         """Yield each contender with its answers."""
         if self.config.replay:
-            return self.everybody_from_records()
-        if self.config.batch:
-            return self.everybody_in_batches()
-        return self.everybody()
+            for contender in sorted(self.config.contenders, key=lambda each: each.borrows):
+                yield self._answered(None, self._choose(None, contender))
+        elif self.config.batch:
+            yield from self._run_in_batches()
+        else:
+            for source, group in self._sources():
+                with closing(self._open(source)) as model:
+                    for contender in group:
+                        yield self._answered(model, self._choose(model, contender))
 
-    def everybody(self) -> Iterator[Answered]:
-        """Let one contender after another choose and answer."""
-        for source, group in self._sources():
-            with closing(self._open(source)) as model:
-                for contender in group:
-                    yield self._answered(model, self._choose(model, contender))
-
-    def everybody_from_records(self) -> Iterator[Answered]:
-        """Let one contender after another choose and answer as it did before."""
-        for contender in sorted(self.config.contenders, key=lambda each: each.borrows):
-            yield self._answered(None, self._choose(None, contender))
-
-    def everybody_in_batches(self) -> Iterator[Answered]:
+    def _run_in_batches(self) -> Iterator[Answered]:
         """Let all contenders choose, and have those of each backend answered together."""
-        asked = self.config
-        by_backend: dict[str, list[BatchJob]] = {}
+        config, by_backend = self.config, dict[str, list[BatchJob]]()
         for source, group in self._sources():
             with closing(self._open(source)) as model:
                 for contender in group:
                     choice = self._choose(model, contender)
                     if isinstance(source, Hosted) and supports_batches(source.backend):
-                        mine = by_backend.setdefault(source.backend, [])
-                        mine.append(self._paper(source, model, choice))
+                        job = self._batch_job(source, model, choice)
+                        by_backend.setdefault(source.backend, []).append(job)
                     else:
                         yield self._answered(model, choice)
-        jobs = [batch_job for mine in by_backend.values() for batch_job in mine]
-        asked.budget.afford("the answers in batches", self._most_usd(jobs))
-        before = {batch_job.contender: batch_job.unanswered(self.rows) for batch_job in jobs}
-        with open_batches(asked.folder / batch_file.NAME) as batches:
-            records = run_batches(by_backend, batches, self.rows, self.notify, asked.announce)
-        for name, pairs in before.items():
-            came = (self.rows.last(name, *pair) for pair in pairs)
-            asked.budget.charge((one for one in came if one), asked.prices)
-        for batch_job in jobs:
-            yield self._with_room(batch_job, records[batch_job.contender])
+        jobs = list(chain.from_iterable(by_backend.values()))
+        unanswered = {job.contender: job.unanswered(self.rows) for job in jobs}
+        config.budget.afford("the answers in batches", self._most_usd(unanswered))
+        with open_batches(config.folder / batch_file.NAME) as batches:
+            records = run_batches(by_backend, batches, self.rows, self.notify, config.announce)
+        for name, pairs in unanswered.items():
+            last = (self.rows.last(name, *pair) for pair in pairs)
+            config.budget.charge((each for each in last if each), config.prices.contenders)
+        for job in jobs:
+            yield self._with_room(job, records[job.contender])
 
-    def _with_room(self, batch_job: BatchJob, records: tuple[Record, ...]) -> Answered:
-        """Return what a batch has answered; what thoughts have cut short is asked once more."""
-        name = batch_job.contender
-        choice, origin = self.chosen[name], self.rows.origins[name]
-        pairs = zip(records, batch_job.asked().values(), strict=True)
-        if not any(wants_more_room(*pair) for pair in pairs):
-            return Answered(choice, records, batch_job.fingerprint, self._price(name), origin)
-        with closing(self._open(Hosted(self.config.backend, batch_job.model))) as model:
-            return self._answered(model, choice)
+    def _batch_job(self, source: Hosted, model: ChatModel, choice: Choice) -> BatchJob:
+        contender = choice.contender
+        self.rows.origins[contender.name] = self.config.places.origin(contender.spec)
+        return BatchJob(
+            contender=contender.name,
+            prompt=choice.prompt.label,
+            model=source.model,
+            fingerprint=model.fingerprint,
+            questions=self.config.task.questions(choice.prompt, contender.spec),
+            thinks=model.fingerprint in self.thinking,
+        )
 
-    def _most_usd(self, jobs: Iterable[BatchJob]) -> Decimal:
-        """Return what the open questions may cost at most, at the price of single answers."""
+    def _with_room(self, job: BatchJob, records: tuple[Record, ...]) -> Answered:
+        """Return what a batch has answered; what thoughts have cut short is requested once more."""
+        name, choice = job.contender, self.chosen[job.contender]
+        pairs = zip(records, job.requested().values(), strict=True)
+        if any(wants_more_room(*pair) for pair in pairs):
+            with closing(self._open(Hosted(self.config.job.backend, job.model))) as model:
+                return self._answered(model, choice)
+        price, origin = self.config.prices.contenders.get(name), self.rows.origins[name]
+        return Answered(choice, records, job.fingerprint, price, origin)
+
+    def _most_usd(self, unanswered: Mapping[str, Mapping[Pair, Request]]) -> Decimal:
+        """Return what open requests may cost at most, at the price of single answers."""
+        prices = self.config.prices.contenders
         costs = (
-            most_usd(price, request)
-            for batch_job in jobs
-            if (price := self._price(batch_job.contender)) is not None
-            for request in batch_job.unanswered(self.rows).values()
+            most_usd(prices[name], request)
+            for name, requests in unanswered.items()
+            if name in prices
+            for request in requests.values()
         )
         return sum(costs, Decimal(0))
 
-    def retention(self, journal: Journal) -> Retention:
-        """Ask base and tuned model the general questions."""
-        asked = self.config
+    def retention(self, journal: Journal) -> Retained:
+        """Put the general questions to base and tuned model."""
+        config, questions, prices = self.config, retention.questions(), self.config.prices.retention
         records: list[list[Record]] = []
-        for name, model in (("base", asked.base), ("tuned", asked.tuned)):
-            price = asked.retention_prices.get(name)
-            guard = price and asked.budget.guard(f"retention, {name}", price)
-            questions = retention.questions()
-            spec = ZeroShot() if name == "base" else Tuned()
-            journal.origins[name] = self._places.origin(spec)
-            if asked.replay:
-                records.append(self._replay(questions, journal, name, spec))
+        for name, spec, model in (
+            ("base", ZeroShot(), config.job.base_model),
+            ("tuned", Tuned(), config.tuned),
+        ):
+            journal.origins[name] = config.places.origin(spec)
+            progress = EvaluationProgress(name, "probe", "general questions", 0, len(questions))
+            probes = _Round(name, questions, journal, progress)
+            if config.replay:
+                records.append(self._replay(probes, spec))
                 continue
             assert model is not None, "the job has a tuned contender"
-            told = EvaluationProgress(name, "probe", "general questions", 0, len(questions))
-            with closing(self._open(Hosted(asked.backend, model))) as opened:
-                asking = ask(
-                    opened,
-                    questions,
-                    journal,
-                    name,
-                    self._teller(told),
-                    means=InferenceOptions(asked.concurrency, guard, self.cache, self.thinking),
-                )
-                records.append(self._run(asking, told))
-        prices = asked.retention_prices
+            price = prices.get(name)
+            guard = price and config.budget.guard(f"retention, {name}", price)
+            with closing(self._open(Hosted(config.job.backend, model))) as opened:
+                records.append(self._request(opened, probes, self._options(guard, self.cache)))
         costs = [
             record_usd(prices[record.contender], record)
             for record in chain(*records)
             if record.contender in prices
         ]
-        return replace(retention.retained(*records), usd=sum(costs, Decimal(0)) if costs else None)
+        return retention.retained(*records, usd=sum(costs, Decimal(0)) if costs else None)
 
     def _sources(self) -> Iterator[tuple[Source, Sequence[Contender]]]:
         """Yield the models to load, each with the contenders that it answers for.
@@ -342,91 +269,99 @@ class EvaluationRunner:
         Contenders that borrow their prompt come last, when all baselines have chosen theirs; for
         them the tuned model is loaded once more.
         """
-        asked = self.config
         groups: dict[tuple[bool, Source], list[Contender]] = {}
-        for each in sorted(asked.contenders, key=_turn):
-            groups.setdefault((each.borrows, self._places.source(each.spec)), []).append(each)
+        for each in sorted(self.config.contenders, key=_turn):
+            source = self.config.places.source(each.spec)
+            groups.setdefault((each.borrows, source), []).append(each)
         for (_, source), group in groups.items():
             yield source, group
-
-    @property
-    def _places(self) -> Places:
-        asked = self.config
-        return Places(asked.backend, asked.base, asked.tuned, asked.job_folder, asked.training)
 
     def _open(self, source: Source) -> ChatModel:
         return model_of(source, self.config.task.cases)
 
-    def _answered(self, model: ChatModel | None, choice: Choice) -> Answered:
-        records = tuple(self._ask_test(model, choice))
-        fingerprint = records[0].model if model is None else model.fingerprint
-        name = choice.contender.name
-        return Answered(choice, records, fingerprint, self._price(name), self.rows.origins[name])
-
-    def _paper(self, source: Hosted, model: ChatModel, choice: Choice) -> BatchJob:
-        self.rows.origins[choice.contender.name] = self._places.origin(choice.contender.spec)
-        return BatchJob(
-            contender=choice.contender.name,
-            prompt=choice.prompt.label,
-            model=source.model,
-            fingerprint=model.fingerprint,
-            questions=self.config.task.questions(choice.prompt, choice.contender.spec),
-            thinks=model.fingerprint in self.thinking,
-        )
-
     def _choose(self, model: ChatModel | None, contender: Contender) -> Choice:
+        """Choose a contender's prompt on dev, where there is anything to choose."""
         if contender.borrows:
             choice = borrow(contender, tuple(self.chosen.values()))
-        elif needs_dev(contender, self.config.contenders):
-            rows = len(self.config.task.dev)
-            choice = choose(contender, partial(self._measure, model, contender), rows)
-        else:
+        elif not needs_dev(contender, self.config.contenders):
             choice = Choice(contender, contender.prompts[0])
+        else:
+            rows = len(self.config.task.dev)
+            first = min(rows, SCREENING_ROWS) if contender.has_choice else rows
+            trials = [self._trial(model, contender, each, first) for each in contender.prompts]
+            second = contender.refine(best_trial(trials).prompt)
+            trials += [self._trial(model, contender, each, first) for each in second]
+            if first < rows:
+                for at in finalists(trials):
+                    trials[at] = self._trial(model, contender, trials[at].prompt, rows)
+            finals = [trial for trial in trials if trial.score.rows == rows]
+            choice = Choice(contender, best_trial(finals).prompt, tuple(trials))
         self.chosen[contender.name] = choice
         return choice
 
-    def _measure(
+    def _trial(
         self, model: ChatModel | None, contender: Contender, prompt: Prompt, rows: int
-    ) -> DevScore:
+    ) -> Trial:
+        """Score a prompt on the first dev rows."""
         task = self.config.task
-        asked = EvaluationProgress(contender.name, "dev", prompt.label, 0, rows)
         questions = [task.question(row, prompt, contender.spec) for row in task.dev[:rows]]
-        return task.dev_score(self._ask(model, contender, questions, self.dev, asked))
+        progress = EvaluationProgress(contender.name, "dev", prompt.label, 0, rows)
+        # Named with its prompt, so that a reader of the file can tell the prompts apart.
+        name = f"{contender.name}: {prompt.label}"
+        records = self._records(model, contender, _Round(name, questions, self.dev, progress))
+        return Trial(prompt, task.dev_score(records))
 
-    def _ask_test(self, model: ChatModel | None, choice: Choice) -> list[Record]:
-        questions = self.config.task.questions(choice.prompt, choice.contender.spec)
-        asked = EvaluationProgress(
-            choice.contender.name, "test", choice.prompt.label, 0, len(questions)
-        )
-        return self._ask(model, choice.contender, questions, self.rows, asked)
+    def _answered(self, model: ChatModel | None, choice: Choice) -> Answered:
+        contender, name = choice.contender, choice.contender.name
+        questions = self.config.task.questions(choice.prompt, contender.spec)
+        progress = EvaluationProgress(name, "test", choice.prompt.label, 0, len(questions))
+        test = _Round(name, questions, self.rows, progress)
+        records = tuple(self._records(model, contender, test))
+        fingerprint = records[0].model if model is None else model.fingerprint
+        price = self.config.prices.contenders.get(name)
+        return Answered(choice, records, fingerprint, price, self.rows.origins[name])
 
-    def _ask(
-        self,
-        model: ChatModel | None,
-        contender: Contender,
-        questions: Sequence[Question],
-        journal: Journal,
-        asked: EvaluationProgress,
+    def _records(
+        self, model: ChatModel | None, contender: Contender, round_: _Round
     ) -> list[Record]:
-        # On dev named with its prompt, so that a reader of the file can tell the prompts apart.
-        name = f"{contender.name}: {asked.prompt}" if asked.phase == "dev" else contender.name
-        journal.origins[name] = self._places.origin(contender.spec)
+        """Return what a contender answers, or has answered."""
+        round_.journal.origins[round_.name] = self.config.places.origin(contender.spec)
         if model is None:
-            return self._replay(questions, journal, name, contender.spec)
-        means = self._means(contender)
-        return self._run(
-            ask(model, questions, journal, name, self._teller(asked), means=means), asked
-        )
+            return self._replay(round_, contender.spec)
+        price = self.config.prices.contenders.get(contender.name)
+        guard = price and self.config.budget.guard(contender.name, price)
+        recorded = isinstance(contender.spec, Recorded)
+        return self._request(model, round_, self._options(guard, None if recorded else self.cache))
 
-    def _replay(
-        self, questions: Sequence[Question], journal: Journal, name: str, spec: ContenderSpec
-    ) -> list[Record]:
+    def _options(self, guard: BudgetGuard | None, cache: ResponseCache | None) -> InferenceOptions:
+        return InferenceOptions(self.config.job.evaluate.concurrency, guard, cache, self.thinking)
+
+    def _request(self, model: ChatModel, round_: _Round, options: InferenceOptions) -> list[Record]:
+        """Wait for answers; on Ctrl-C show at once that it was noticed."""
+        progress, name = round_.progress, round_.name
+
+        def notify(done: int) -> None:
+            self.notify(replace(progress, done=done))
+
+        async def requested() -> list[Record]:
+            try:
+                return await collect_answers(
+                    model, round_.questions, round_.journal, name, notify, options=options
+                )
+            except asyncio.CancelledError:
+                self.notify(replace(progress, phase="stopping"))
+                raise
+
+        return self.loop.run(requested())
+
+    def _replay(self, round_: _Round, spec: ContenderSpec) -> list[Record]:
         """Return recorded answers, all of which are of the one model that the job names.
 
         Raises:
             Mismatch: They are of several, or there are none.
         """
-        records, origin = replay(questions, journal, name), journal.origins[name]
+        name, journal = round_.name, round_.journal
+        records, origin = replay(round_.questions, journal, name), journal.origins[name]
         # These have their origin as fingerprint; others' also tells what the job does not know.
         known = origin if isinstance(spec, Server | Recorded) else None
         for record in records:
@@ -438,32 +373,3 @@ class EvaluationRunner:
                     "rows back from version control, or compare once without --replay."
                 )
         return records
-
-    def _run(
-        self, asking: Coroutine[object, object, list[Record]], asked: EvaluationProgress
-    ) -> list[Record]:
-        """Wait for answers; on Ctrl-C say at once that it was heard."""
-
-        async def heard() -> list[Record]:
-            try:
-                return await asking
-            except asyncio.CancelledError:
-                self.notify(replace(asked, phase="stopping"))
-                raise
-
-        return self.runner.run(heard())
-
-    def _means(self, contender: Contender) -> InferenceOptions:
-        asked = self.config
-        price = self._price(contender.name)
-        guard = None if price is None else asked.budget.guard(contender.name, price)
-        keeps = not isinstance(contender.spec, Recorded)
-        return InferenceOptions(
-            asked.concurrency, guard, self.cache if keeps else None, self.thinking
-        )
-
-    def _price(self, contender: str) -> TokenPrice | None:
-        return self.config.prices.get(contender)
-
-    def _teller(self, asked: EvaluationProgress) -> Callable[[int], None]:
-        return lambda done: self.notify(replace(asked, done=done))

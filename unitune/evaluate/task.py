@@ -14,7 +14,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 from itertools import chain
 from statistics import fmean
 from typing import Literal
@@ -87,10 +86,16 @@ class Task:
         self, case: Example, prompt: Prompt, spec: ContenderSpec, repeat: int = 0
     ) -> Question:
         """Return a case as a question to a contender."""
-        max_tokens = self.output_limit.of(spec)
         return Question(
             case=case.case_id,
-            put=partial(self._request, case, prompt.settled(case), max_tokens, repeat),
+            request=Request(
+                messages=prompt.messages(case),
+                tools=case.tools,
+                max_tokens=self.output_limit.of(spec),
+                temperature=self.temperature,
+                seed=repeat,
+                fixed=self.fixed,
+            ),
             repeat=repeat,
             case_hash=short_hash(case.content),
             target_hash=short_hash(case.answer),
@@ -103,17 +108,6 @@ class Task:
             for case in self.cases
             for repeat in range(self.repeats)
         ]
-
-    def _request(self, case: Example, prompt: Prompt, max_tokens: int, repeat: int) -> Request:
-        """Put a case into words, without stop strings."""
-        return Request(
-            messages=prompt.messages(case),
-            tools=case.tools,
-            max_tokens=max_tokens,
-            temperature=self.temperature,
-            seed=repeat,
-            fixed=self.fixed,
-        )
 
     def measured(self, records: Sequence[Record]) -> dict[str, float]:
         """Return the measures of a case that are known, from all its answers of one contender."""

@@ -182,7 +182,7 @@ def _refused(act: Callable[[], object]) -> UnituneError | None:
 
 
 def _check_row(asked: Request, reply: Reply) -> None:
-    record = record_of("c", Question("case", lambda: asked), "m", "hash", reply)
+    record = record_of("c", Question("case", asked), "m", "hash", reply)
     assert read_record(line_of(record)) == record, "what was written is not what is read"
 
 

@@ -17,7 +17,13 @@ import pytest
 from unitune.data.example import Message
 from unitune.errors import BackendError, Busy, Mismatch, Unreachable
 from unitune.evaluate.inference import attempts
-from unitune.evaluate.inference.engine import InferenceOptions, Question, ask, replay, request_hash
+from unitune.evaluate.inference.engine import (
+    InferenceOptions,
+    Question,
+    collect_answers,
+    replay,
+    request_hash,
+)
 from unitune.evaluate.inference.journal import open_journal, read_record
 from unitune.evaluate.inference.rate_limiter import LIMIT
 from unitune.evaluate.inference.response_cache import open_response_cache
@@ -76,7 +82,7 @@ class Slicing(Echo):
 
 
 def asking(case: str, request: Request, repeat: int = 0) -> Question:
-    return Question(case, lambda: request, repeat)
+    return Question(case, request, repeat)
 
 
 def questions(*texts: str) -> list[Question]:
@@ -88,7 +94,7 @@ def test_each_slice_of_a_batch_is_written_down_when_it_is_answered(tmp_path: Pat
     path, done = tmp_path / "rows.jsonl", list[int]()
     asked = questions(*"abcdefgh")
     with open_journal(path) as journal, pytest.raises(RuntimeError, match="killed"):
-        asyncio.run(ask(Slicing(breaks_after=4), asked, journal, "c", done.append))
+        asyncio.run(collect_answers(Slicing(breaks_after=4), asked, journal, "c", done.append))
     assert [0, 2, 4] == done
     assert ["h", "g", "f", "e"] == [
         read_record(line).case for line in path.read_text().splitlines()
@@ -101,7 +107,7 @@ def test_each_slice_of_a_batch_is_written_down_when_it_is_answered(tmp_path: Pat
 
 def put(model: Echo, path: Path, asked: Sequence[Question], contender: str = "c") -> list[Record]:
     with open_journal(path) as journal:
-        return asyncio.run(ask(model, asked, journal, contender, lambda _: None))
+        return asyncio.run(collect_answers(model, asked, journal, contender, lambda _: None))
 
 
 def lines(path: Path) -> list[Record]:
@@ -241,16 +247,15 @@ def test_progress_starts_with_what_was_found_and_ends_with_all(tmp_path: Path) -
     put(Echo(), path, questions(*LETTERS[:3]))
     told: list[int] = []
     with open_journal(path) as journal:
-        asyncio.run(ask(BatchedEcho(), questions(*LETTERS), journal, "c", told.append))
+        asyncio.run(collect_answers(BatchedEcho(), questions(*LETTERS), journal, "c", told.append))
     assert [3, 7, 10] == told
 
 
 SLOW = """
 import asyncio, sys
-from functools import partial
 from pathlib import Path
 from unitune.data.example import Message
-from unitune.evaluate.inference.engine import Question, ask
+from unitune.evaluate.inference.engine import Question, collect_answers
 from unitune.evaluate.inference.journal import open_journal
 from unitune.models import Reply, Request
 
@@ -272,12 +277,12 @@ class SlowBatched(Slow):
         yield [(at, await self.reply(request)) for at, request in enumerate(requests)]
 
 questions = [
-    Question(f"c{{i}}", partial(Request, messages=(Message(role="user", content=f"c{{i}}"),)))
+    Question(f"c{{i}}", Request(messages=(Message(role="user", content=f"c{{i}}"),)))
     for i in range({cases})
 ]
 model = SlowBatched() if {batched} else Slow()
 with open_journal(Path({rows!r})) as journal:
-    records = asyncio.run(ask(model, questions, journal, "c", lambda _: None))
+    records = asyncio.run(collect_answers(model, questions, journal, "c", lambda _: None))
 print(sum(record.text == record.case.upper() for record in records))
 """
 
@@ -422,13 +427,13 @@ def test_what_another_comparison_has_asked_is_a_row_here_too(tmp_path: Path) -> 
             open_journal(tmp_path / name / "rows.jsonl") as journal,
             open_response_cache(tmp_path, use_cache=True) as remembered,
         ):
-            asking = ask(
+            asking = collect_answers(
                 model,
                 questions(*LETTERS),
                 journal,
                 "c",
                 lambda _: None,
-                means=InferenceOptions(cache=remembered),
+                options=InferenceOptions(cache=remembered),
             )
             return asyncio.run(asking)
 

@@ -91,7 +91,7 @@ def test_an_odd_answer_is_a_row(name: str, kind: str, monkeypatch: pytest.Monkey
         model.close()
     registry.backend.cache_clear()
     assert (text or "", text is None) == (reply.text, reply.error is not None)
-    record = record_of("c", Question("case", lambda: ASKED), "m", "hash", reply)
+    record = record_of("c", Question("case", ASKED), "m", "hash", reply)
     assert record == read_record(line_of(record))
 
 

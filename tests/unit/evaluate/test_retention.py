@@ -54,7 +54,8 @@ def test_what_the_base_could_and_the_tuned_model_cannot_is_lost() -> None:
     assert (n, n - 2) == (found.probes, found.base_right)
     assert (("words-1", "words-2"), ("nature-1",)) == (found.lost, found.gained)
     assert (n - 4) / (n - 2) == found.share
-    assert own_score([1.0] * (n - 4) + [0.0] * 2, level=0.95) == found.interval()
+    wilson = own_score([1.0] * (n - 4) + [0.0] * 2, level=0.95)
+    assert (wilson.low, wilson.high) == found.interval
 
 
 def test_a_question_without_an_answer_is_left_out_on_both_sides() -> None:
@@ -66,4 +67,4 @@ def test_a_question_without_an_answer_is_left_out_on_both_sides() -> None:
 def test_a_base_that_knows_nothing_has_nothing_to_keep() -> None:
     nothing = {probe.id for probe in probes()}
     found = retained(answers("base", wrong=nothing), answers("tuned"))
-    assert (None, None) == (found.share, found.interval())
+    assert (None, None) == (found.share, found.interval)

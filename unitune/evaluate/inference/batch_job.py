@@ -35,19 +35,19 @@ class BatchJob:
     questions: Sequence[Question]
     thinks: bool = False
 
-    def asked(self) -> dict[Pair, Question]:
+    def requested(self) -> dict[Pair, Question]:
         """Return the questions, in order."""
-        return {Pair(one.case, request_hash(self.fingerprint, one)): one for one in self.questions}
+        return {Pair(q.case, request_hash(self.fingerprint, q)): q for q in self.questions}
 
-    def put(self, question: Question) -> Request:
+    def request(self, question: Question) -> Request:
         """Return a question as it is handed in."""
-        request = question.put()
+        request = question.request
         return widened(request) if self.thinks else request
 
     def unanswered(self, rows: Journal) -> dict[Pair, Request]:
         """Return what is asked and has no answer yet, in order."""
         return {
-            pair: self.put(question)
-            for pair, question in self.asked().items()
+            pair: self.request(question)
+            for pair, question in self.requested().items()
             if rows.answer(self.contender, *pair) is None
         }

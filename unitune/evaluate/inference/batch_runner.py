@@ -162,7 +162,7 @@ class BatchRunner:
 
     def results(self, batch_job: BatchJob) -> tuple[Record, ...]:
         """Return what came of each question of a batch_job."""
-        found = [self.rows.last(batch_job.contender, *pair) for pair in batch_job.asked()]
+        found = [self.rows.last(batch_job.contender, *pair) for pair in batch_job.requested()]
         records = tuple(record for record in found if record is not None)
         assert len(records) == len(found), "every question was answered or in a batch"
         self.notify(
@@ -229,7 +229,7 @@ class BatchRunner:
                 f"{self.name} says that {status.done} requests of batch {batch.batch_id} are done, "
                 f"and gives {len(ours)} answers."
             )
-        asked = batch_job.asked()  # what is in the batch and asked no more, nobody needs
+        asked = batch_job.requested()  # what is in the batch and asked no more, nobody needs
         self.rows.append(
             _record(batch_job, asked[pair], pair, replies.get(request_id, UNANSWERED))
             for request_id, pair in batch.requests().items()
@@ -293,7 +293,7 @@ class BatchRunner:
 
 
 def _record(batch_job: BatchJob, question: Question, pair: Pair, reply: Reply) -> Record:
-    request = batch_job.put(question)
+    request = batch_job.request(question)
     reply, said = believed(request, replace(reply, max_tokens=request.max_tokens))
     most = uncounted(request, reply)
     made = record_of(batch_job.contender, question, batch_job.fingerprint, pair.request_hash, reply)

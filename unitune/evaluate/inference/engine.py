@@ -20,6 +20,7 @@ import asyncio
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from itertools import islice
 from typing import Literal, NamedTuple
 
@@ -45,31 +46,28 @@ HASH_DIGITS = 16
 Phase = Literal["dev", "test", "batch", "probe", "stopping"]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Question:
     """A case as it is put to a model.
 
     Args:
         case: Its id.
-        put: Makes the request, whenever it is needed: together they would take more memory than
-            all answers.
-        repeat: Which time it is asked, from 0.
+        request: Messages, tools and sampling settings.
+        repeat: How often it was requested before.
         case_hash: Of the whole case.
         target_hash: Of the expected answer.
-        prompt_hash: Of messages, tools and sampling settings.
     """
 
     case: str
-    put: Callable[[], Request]
+    request: Request
     repeat: int = 0
     case_hash: str = ""
     target_hash: str = ""
-    prompt_hash: str = field(init=False)
 
-    def __post_init__(self) -> None:
-        """Put the question once, for its hash."""
-        hashed = short_hash(self.put().model_dump(mode="json"))
-        object.__setattr__(self, "prompt_hash", hashed)  # frozen for all others
+    @cached_property
+    def prompt_hash(self) -> str:
+        """Hash of the request."""
+        return short_hash(self.request.model_dump(mode="json"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +115,7 @@ def wants_more_room(record: Record, question: Question) -> bool:
         tool_calls=record.tool_calls,
         thought=bool(record.reasoning_tokens),
     )
-    return is_cut_by_thoughts(reply) and record.max_tokens < widened(question.put()).max_tokens
+    return is_cut_by_thoughts(reply) and record.max_tokens < widened(question.request).max_tokens
 
 
 def record_of(
@@ -164,14 +162,14 @@ class InferenceOptions:
     thinking: set[str] = field(default_factory=set[str])
 
 
-async def ask(  # noqa: PLR0913 - each is a thing of its own
+async def collect_answers(  # noqa: PLR0913 - each is a thing of its own
     model: ChatModel,
     questions: Sequence[Question],
     journal: Journal,
     contender: str,
     notify: Callable[[int], None],
     *,
-    means: InferenceOptions = InferenceOptions(),
+    options: InferenceOptions = InferenceOptions(),
 ) -> list[Record]:
     """Put all questions to a model, except those whose answer is known.
 
@@ -182,8 +180,8 @@ async def ask(  # noqa: PLR0913 - each is a thing of its own
         BackendError: The model is down, or refuses every question; what it answered is kept.
         OverBudget: The guard is empty; likewise.
     """
-    lane = _Requests(model, journal, contender, notify, means, questions)
-    await lane.ask_all()
+    lane = _Requests(model, journal, contender, notify, options, questions)
+    await lane.request_all()
     return [lane.records[one.case, one.repeat] for one in questions]
 
 
@@ -242,21 +240,21 @@ class _Requests:
     journal: Journal
     contender: str
     notify: Callable[[int], None]
-    means: InferenceOptions
+    options: InferenceOptions
     questions: Sequence[Question]
     records: dict[tuple[str, int], Record] = field(default_factory=dict[tuple[str, int], Record])
     failures: int = 0
     answered: bool = False
 
-    async def ask_all(self) -> None:
+    async def request_all(self) -> None:
         """Ask what is not known; several tasks share one iterator, so each is asked once."""
         pending = self._pending()
         self.notify(len(self.records))
         if isinstance(self.model, BatchedChatModel):
             for batch in _batches(pending, self.model.batch_size):
-                await self._ask_together(self.model, batch)
+                await self._request_together(self.model, batch)
             return
-        left, limiter = iter(pending), AdaptiveLimiter(self.means.concurrency)
+        left, limiter = iter(pending), AdaptiveLimiter(self.options.concurrency)
 
         async def work() -> None:
             for one in left:
@@ -266,7 +264,7 @@ class _Requests:
 
         try:
             async with asyncio.TaskGroup() as group:
-                for _ in range(min(self.means.concurrency, len(pending))):
+                for _ in range(min(self.options.concurrency, len(pending))):
                     group.create_task(work())
         except BaseExceptionGroup as failures:
             # The first failure ended every task, and callers know it by its own type.
@@ -274,8 +272,12 @@ class _Requests:
 
     async def _answer(self, question: Question, limiter: AdaptiveLimiter) -> Outcome:
         """Ask once, and once more with more room where thoughts have taken it all."""
-        thinking, fingerprint, guard = self.means.thinking, self.model.fingerprint, self.means.guard
-        request = widened(question.put()) if fingerprint in thinking else question.put()
+        thinking, fingerprint, guard = (
+            self.options.thinking,
+            self.model.fingerprint,
+            self.options.guard,
+        )
+        request = widened(question.request) if fingerprint in thinking else question.request
         outcome = await request_with_retry(self.model, request, limiter, guard)
         if thinks(outcome.reply):
             thinking.add(fingerprint)
@@ -284,9 +286,9 @@ class _Requests:
             outcome, request = again.after(outcome), wider
         return _allowed(outcome, request)
 
-    async def _ask_together(self, model: BatchedChatModel, batch: Sequence[_Pending]) -> None:
+    async def _request_together(self, model: BatchedChatModel, batch: Sequence[_Pending]) -> None:
         """Ask a batch, and write each part of it down as it is answered."""
-        left, requests = dict(enumerate(batch)), [one.question.put() for one in batch]
+        left, requests = dict(enumerate(batch)), [one.question.request for one in batch]
         try:
             async with aclosing(model.stream(requests)) as answers:
                 async for some in answers:
@@ -318,14 +320,14 @@ class _Requests:
         return pending
 
     def _cached(self, hashed: str) -> Reply | None:
-        return self.means.cache.get(hashed) if self.means.cache else None
+        return self.options.cache.get(hashed) if self.options.cache else None
 
     def _keep(self, batch: Sequence[_Pending], given: Sequence[Outcome]) -> None:
         new = [self._record(one, outcome) for one, outcome in zip(batch, given, strict=True)]
         self.journal.append(new)
-        if self.means.cache:
+        if self.options.cache:
             for record, outcome in zip(new, given, strict=True):
-                self.means.cache.put(record.request_hash, outcome.reply)
+                self.options.cache.put(record.request_hash, outcome.reply)
         self.records.update(((record.case, record.repeat), record) for record in new)
         self.notify(len(self.records))
 

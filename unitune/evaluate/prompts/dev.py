@@ -2,7 +2,7 @@
 
 The test cases have no part in either choice: nothing here can see them. All dev rows count. Where a
 contender has several prompts and dev many rows, the first `SCREENING_ROWS` pick `FINALISTS`, which
-are asked the others too. Between equals the more strictly scored one wins (the mean of all
+answer the others too. Between equals the more strictly scored one wins (the mean of all
 scorers), then for prompts the one tried first, which is the shorter, and for baselines the one with
 more effort in it, so that a tie never gives the candidate the easier opponent.
 
@@ -12,10 +12,10 @@ about the vendor than about the prompts, and the verdict is none (`errors_on_dev
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
-from unitune.cost.answers import FINALISTS, SCREENING_ROWS
+from unitune.cost.answers import FINALISTS
 from unitune.evaluate.gate import MOST_ERRORS, Ruling
 from unitune.evaluate.prompts.build import Contender, prompt_kind
 from unitune.evaluate.prompts.prompts import Prompt
@@ -88,27 +88,15 @@ class Choice:
         )
 
 
-def choose(contender: Contender, measure: Callable[[Prompt, int], DevScore], rows: int) -> Choice:
-    """Try a contender's prompts on dev and take the best.
+def best_trial(trials: Sequence[Trial]) -> Trial:
+    """Return the trial with the best score; of equals the first."""
+    return max(trials, key=lambda trial: trial.score)
 
-    Args:
-        contender: With its prompts.
-        measure: Asks so many of the dev rows, from the first on, with one prompt.
-        rows: Dev rows.
-    """
 
-    def tried(prompt: Prompt, asked: int) -> Trial:
-        return Trial(prompt, measure(prompt, asked))
-
-    first = min(rows, SCREENING_ROWS) if contender.has_choice else rows
-    trials = [tried(prompt, first) for prompt in contender.prompts]
-    trials += [tried(prompt, first) for prompt in contender.refine(_best(trials).prompt)]
-    if first < rows:
-        ranked = sorted(range(len(trials)), key=lambda at: trials[at].score, reverse=True)
-        for at in sorted(ranked[:FINALISTS]):
-            trials[at] = tried(trials[at].prompt, rows)
-    finals = [trial for trial in trials if trial.score.rows == rows]
-    return Choice(contender, _best(finals).prompt, tuple(trials))
+def finalists(trials: Sequence[Trial]) -> list[int]:
+    """Return the places of the best trials, in their order."""
+    ranked = sorted(range(len(trials)), key=lambda at: trials[at].score, reverse=True)
+    return sorted(ranked[:FINALISTS])
 
 
 def errors_on_dev(choices: Sequence[Choice]) -> Ruling | None:
@@ -157,10 +145,6 @@ def needs_dev(contender: Contender, contenders: Sequence[Contender]) -> bool:
     """Whether dev decides anything about this contender: its prompt, or which baseline is best."""
     rivals = sum(other.spec.role == "baseline" for other in contenders)
     return contender.has_choice or (contender.spec.role == "baseline" and rivals > 1)
-
-
-def _best(trials: Sequence[Trial]) -> Trial:
-    return max(trials, key=lambda trial: trial.score)
 
 
 def _strength(choice: Choice) -> tuple[DevScore, int]:

@@ -77,12 +77,6 @@ class Prompt:
         """How many rows are shown."""
         return self.shots.count if isinstance(self.shots, Nearest) else len(self.shots)
 
-    def settled(self, case: Example) -> Prompt:
-        """Return the prompt with the shots that a case gets: to look for the nearest takes time."""
-        if isinstance(self.shots, Nearest):
-            return replace(self, shots=self._shots_of(case))
-        return self
-
     def _shots_of(self, case: Example) -> tuple[Example, ...]:
         if isinstance(self.shots, Nearest):
             return self.shots.neighbours.nearest(case, self.shots.count)

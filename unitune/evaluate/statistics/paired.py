@@ -36,6 +36,9 @@ from unitune.evaluate.statistics.significance import (
 )
 from unitune.evaluate.statistics.units import Clusters, FloatArray, Scores, Units, case_means
 
+LEVEL = 0.95
+"""Of every interval that is shown."""
+
 
 class Verdict(StrEnum):
     """What a comparison says about the candidate, strongest claim first."""
