@@ -152,7 +152,7 @@ def regress(
     return Regression(
         file=then.file,
         difference=paired.difference,
-        interval=(paired.interval.low, paired.interval.high),
+        interval=paired.interval.ends,
         p_value=paired.p_value,
         n=paired.n,
         gained=paired.gained,

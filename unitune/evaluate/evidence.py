@@ -116,9 +116,9 @@ def _evidence(reading: Reading, asked: Requirements) -> Evidence:
     own = pairing.own_interval(pairing.candidate)
     return Evidence(
         verdict=best.verdict.value,
-        interval=(best.interval.low, best.interval.high),
+        interval=best.interval.ends,
         margin=pairing.margin,
-        own_interval=(own.low, own.high),
+        own_interval=own.ends,
         n=reading.paired.n,
         errors=reading.errors,
         totals=_totals(pairing.candidate),

@@ -146,7 +146,7 @@ def _contrast(name: str, found: PairedResult, p_adjusted: float) -> Contrast:
         baseline=found.baseline,
         candidate=found.candidate,
         difference=found.difference,
-        interval=(found.interval.low, found.interval.high),
+        interval=found.interval.ends,
         p_value=found.p_value,
         p_adjusted=p_adjusted,
     )

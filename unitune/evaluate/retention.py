@@ -104,7 +104,7 @@ def retained(
         lost=lost,
         gained=tuple(name for name in both if after[name] and not before[name]),
         share=fmean(kept) if kept else None,
-        interval=interval and (interval.low, interval.high),
+        interval=interval and interval.ends,
         usd=usd,
     )
 

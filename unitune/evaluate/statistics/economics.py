@@ -156,5 +156,5 @@ def _money(usd: float) -> Decimal:
 
 
 def _ends(interval: Interval) -> UsdInterval:
-    low, high = (None if math.isinf(end) else _money(end) for end in (interval.low, interval.high))
+    low, high = (None if math.isinf(end) else _money(end) for end in interval.ends)
     return low, high

@@ -38,6 +38,11 @@ class Interval:
     high: float
     level: float
 
+    @property
+    def ends(self) -> tuple[float, float]:
+        """Lower and upper end."""
+        return self.low, self.high
+
 
 def difference_interval(differences: Units, level: float = 0.95) -> Interval:
     """Interval of the mean of paired differences, of any scale.

@@ -14,6 +14,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from typing import Any
 
 import numpy as np
 
@@ -38,6 +39,23 @@ from unitune.evaluate.statistics.units import Clusters, FloatArray, Scores, Unit
 
 LEVEL = 0.95
 """Of every interval that is shown."""
+
+
+FIGURES = (
+    "difference",
+    "p_value",
+    "p_exact",
+    "method",
+    "n",
+    "graded",
+    "gained",
+    "lost",
+    "clusters",
+    "design_effect",
+    "margin",
+    "cases_needed",
+    "smallest_detectable",
+)
 
 
 class Verdict(StrEnum):
@@ -96,6 +114,10 @@ class PairedResult:
     graded: bool = True
     gained: int = 0
     lost: int = 0
+
+    def figures(self) -> dict[str, Any]:
+        """Return the figures that a `Comparison` shows under the same names."""
+        return {name: getattr(self, name) for name in FIGURES}
 
 
 @dataclass(frozen=True, slots=True)
