@@ -15,8 +15,9 @@ Killed at any moment, the same call goes on where it stopped.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Generator, Mapping
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -33,13 +34,12 @@ from unitune.evaluate.conclude import conclude
 from unitune.evaluate.evidence import requirements
 from unitune.evaluate.inference.batch_submit import batching_backend, supports_batches
 from unitune.evaluate.inference.budget import Budget, ScorerBudget
-from unitune.evaluate.inference.engine import EvaluationProgress
 from unitune.evaluate.inference.journal import open_journal
 from unitune.evaluate.inference.pricing import AnswerPrices, answer_prices
 from unitune.evaluate.inference.sources import check_sources
 from unitune.evaluate.prompts.build import build, check_roles, needs_train
 from unitune.evaluate.prompts.training import check_prompts
-from unitune.evaluate.responses import EvaluationConfig
+from unitune.evaluate.responses import EvaluationConfig, EvaluationResponses
 from unitune.evaluate.results import Comparison
 from unitune.evaluate.runner import Notify, collect_responses
 from unitune.evaluate.statistics.sample_size import foresight
@@ -77,50 +77,30 @@ def compare(  # noqa: PLR0913 - each has a name and a default
         job: Contenders, scorers, margin and gate.
         run: Whose model is the tuned one; by default the newest succeeded run of this training.
         out: Folder for the files; `default_folder` by default.
-        deploy_seconds: Where the tuned model answers only from a deployment and none stands: bring
-            one up for so long at most, and take it down at the end. It costs money.
+        deploy_seconds: Where the tuned model answers only from a deployment and none stands: start
+            one for so long at most, and end it afterwards. It costs money.
         deploy_options: The backend's own for that deployment: hardware, capacity, …
         batch: Have test cases answered in batches, wherever a contender's backend can: within a
-            day, for about half the price. The same call collects what an earlier one handed in.
-        replay: Judge by the answers that are recorded in the folder, and ask nobody: at no cost,
-            without keys, without the ledger that knows the run.
-        use_cache: Take answers that the same model gave in any comparison of this ledger's folder
-            to the same request. A vendor may have changed a model under its name since.
+            day, for about half the price. The same call collects what an earlier one submitted.
+        replay: Judge by the answers that are recorded in the folder, without any request: at no
+            cost, without keys, without the ledger that knows the run.
+        use_cache: Take answers that the same model gave to the same request in any comparison of
+            this ledger's folder. A vendor may have changed a model under its name since.
         update_baseline: Make the candidate's scores the gate's baseline file, if it passes whatever
-            else the gate asks.
-        allow_unpriced: Ask although a price is unknown or old; what has none is in no budget.
+            else the gate checks.
+        allow_unpriced: Go on although a price is unknown or old; what has none is in no budget.
         progress: Called as answers come; with batches about once a second, too.
-        announce: Called before any question is asked, with what so many cases can show, and with
-            what no batch can answer.
-
-    Returns:
-        Scores, intervals, verdict and gate, with every case.
+        announce: Called, before any request, with what so many cases can show, and with what no
+            batch can answer.
 
     Raises:
-        JobError: The job has no test cases, its contenders cannot be compared, or the gate's
-            baseline file is not there.
-        UnknownName: No run is named, and none succeeded; or the gate pins no case of the test.
-        DataError: Cases cannot be told apart, or an expected answer cannot be read.
-        Leak: Test cases stand in training rows.
-        Mismatch: The tuned model does not belong to the job's base, the cases not to the prompt
-            that it was trained with, or the baseline file not to these cases; or, on replay, cases,
-            prompts, models or the training have changed since they were answered.
-        OverBudget: The answers may cost more than `evaluate.budget`, and those that came are kept;
-            or a price is unknown that the budget needs, or the deployment costs more than is left.
-        UserError: It answers only from a deployment, and none stands; or one is to be brought up
-            for batches.
-        Unsupported: The backend does not answer in batches.
+        UserError: The job cannot be compared as it is; its kinds are JobError, DataError, Leak,
+            Mismatch, UnknownName, OverBudget and Unsupported.
         BackendError: Candidate or baseline gave no answer at all, or a batch has failed.
         Interrupted: The user pressed Ctrl-C; the same call goes on.
     """
-    check_roles(job.evaluate.contenders)
-    _check_train(job, run)
-    if not replay:
-        check_sources(job.evaluate)
-    if batch:
-        _check_batches(job, deploy_seconds)
-    offer = registry.offer(job.backend)
-    job = on_its_own_name(job, offer)
+    _check(job, run, deploy_seconds, batch=batch, replay=replay)
+    job = on_its_own_name(job, registry.offer(job.backend))
     splits = load_splits(job)
     tuned = _known_here(job, splits, run) if replay else _tuned_by(job, splits, run)
     training = tuned and tuned.training
@@ -128,50 +108,86 @@ def compare(  # noqa: PLR0913 - each has a name and a default
     prices = answer_prices(job, book_for(job), allow_unpriced=allow_unpriced or replay)
     budget = Budget(job.evaluate.budget.usd if job.evaluate.budget else None)
     guard = ScorerBudget(budget, prices.scorers)
+    task = _task(job, splits, training, prices, guard, replay=replay)
+    required = requirements(job, task, accepting=update_baseline)
+    for sentence in _foresight(job, task, batch=batch):
+        (announce or _ignore)(sentence)
+    run_id = training.run if training else None
+    folder = _given_folder(out) if out else _made_folder(job.name, run_id)
+    config = EvaluationConfig(
+        job=job,
+        contenders=contenders,
+        task=task,
+        folder=folder,
+        prices=prices,
+        budget=budget,
+        training=_training_fingerprint(job, splits, training),
+        batch=batch,
+        replay=replay,
+        use_cache=use_cache,
+        announce=announce,
+    )
+    hosting = _hosting(config, deploy_seconds, unpriced=allow_unpriced)
+    with _paid_before(guard, folder):
+        standing = _standing(tuned, deploy_seconds, hosting, deploy_options)
+        responses = _responses(config, tuned, standing, progress or _ignore)
+        comparison = conclude(job, task, responses, training, required)
+    if update_baseline and comparison.exit_code == 0:
+        _accept(job, task, comparison)
+    _write(comparison, folder)
+    return comparison
+
+
+def _task(  # noqa: PLR0913 - each is a thing of its own
+    job: Job,
+    splits: Splits,
+    training: Training | None,
+    prices: AnswerPrices,
+    guard: ScorerBudget,
+    *,
+    replay: bool,
+) -> Task:
+    """Return the cases, none of which the tuned model may have seen, with their scorers."""
     rows = training.rows if training else ()
     task = prepare(job, splits, rows, prices.contenders, paid=guard, replay=replay)
     if training:
         check_prompts(job, training.rows or (splits.train,), task.cases)
-    asked = requirements(job, task, accepting=update_baseline)
-    if update_baseline:
-        baseline.check_replaceable(_baseline_file(job))
-    if announce is not None:
-        announce(foresight(len(task.cases), job.evaluate.margin, graded=job.evaluate.graded))
-    if announce is not None and batch:
-        for line in _asked_singly(job):
-            announce(line)
-    run_id = training.run if training else None
-    folder = _given_folder(out) if out else _made_folder(job.name, run_id)
-    hosting = HostingBudget(unpriced=allow_unpriced)
-    if deploy_seconds is not None:
-        hosting = _hosting(budget, prices, folder, unpriced=allow_unpriced)
-    with _paid_before(guard, folder):
-        with (
-            tuned.standing(deploy_seconds, hosting, deploy_options)
-            if tuned
-            else nullcontext(Decimal(0)) as most
-        ):
-            budget.spent += most
-            config = EvaluationConfig(
-                job=job,
-                contenders=contenders,
-                task=task,
-                folder=folder,
-                prices=prices,
-                budget=budget,
-                tuned=tuned.model() if tuned and not replay else None,
-                training=_training_fingerprint(job, splits, training),
-                batch=batch,
-                replay=replay,
-                use_cache=use_cache,
-                announce=announce,
-            )
-            responses = collect_responses(config, progress or _tell_nobody)
-        comparison = conclude(job, task, responses, training, asked)
-    if update_baseline and comparison.exit_code == 0:
-        _accept(job, task, comparison)
-    _write(comparison, config.folder)
-    return comparison
+    return task
+
+
+def _responses(
+    config: EvaluationConfig,
+    tuned: TunedRun | None,
+    standing: AbstractContextManager[Decimal],
+    progress: Notify,
+) -> EvaluationResponses:
+    """Collect all answers while the tuned model's deployment stands, where it needs one."""
+    with standing as most:
+        config.budget.spent += most
+        if tuned and not config.replay:
+            config = replace(config, tuned=tuned.model())
+        return collect_responses(config, progress)
+
+
+def _standing(
+    tuned: TunedRun | None,
+    seconds: float | None,
+    budget: HostingBudget,
+    options: Mapping[str, JsonValue] | None,
+) -> AbstractContextManager[Decimal]:
+    return tuned.standing(seconds, budget, options) if tuned else nullcontext(Decimal(0))
+
+
+def _check(
+    job: Job, run: Run | None, deploy_seconds: float | None, *, batch: bool, replay: bool
+) -> None:
+    """Refuse what needs no rows, no ledger and no prices to be refused."""
+    check_roles(job.evaluate.contenders)
+    _check_train(job, run)
+    if not replay:
+        check_sources(job.evaluate)
+    if batch:
+        _check_batches(job, deploy_seconds)
 
 
 def _check_train(job: Job, run: Run | None) -> None:
@@ -199,22 +215,20 @@ def _backends_of(job: Job) -> dict[str, str]:
     }
 
 
-def _asked_singly(job: Job) -> list[str]:
-    """Return, for each contender that no batch answers, a sentence that says so."""
-    hosted = {
+def _foresight(job: Job, task: Task, *, batch: bool) -> Iterator[str]:
+    """Yield what so many cases can show, and what no batch answers."""
+    yield foresight(len(task.cases), job.evaluate.margin, graded=job.evaluate.graded)
+    if not batch:
+        return
+    single = {
         name: f"{backend} does not answer in batches"
         for name, backend in _backends_of(job).items()
         if not supports_batches(backend)
     }
-    servers = {
-        spec.name: "a server does not answer in batches"
-        for spec in job.evaluate.contenders
-        if isinstance(spec, Server)
-    }
-    return [
-        f"Contender {name} is asked one question at a time, at the full price: {why}."
-        for name, why in (hosted | servers).items()
-    ]
+    servers = [spec.name for spec in job.evaluate.contenders if isinstance(spec, Server)]
+    single |= dict.fromkeys(servers, "a server does not answer in batches")
+    for name, why in single.items():
+        yield f"Contender {name} is asked one question at a time, at the full price: {why}."
 
 
 def _check_batches(job: Job, deploy_seconds: float | None) -> None:
@@ -310,11 +324,10 @@ def _paid_before(guard: ScorerBudget, folder: Path) -> Generator[None]:
         yield
 
 
-def _hosting(
-    budget: Budget, prices: AnswerPrices, folder: Path, *, unpriced: bool
-) -> HostingBudget:
-    """Return what a deployment may cost that is brought up for the comparison: what is left."""
-    if budget.cap is None:
+def _hosting(config: EvaluationConfig, seconds: float | None, *, unpriced: bool) -> HostingBudget:
+    """Return what a deployment may cost that is started for the comparison: what is left."""
+    cap, prices = config.budget.cap, config.prices
+    if seconds is None or cap is None:
         return HostingBudget(unpriced=unpriced)
     before = Budget(None)
     files = {
@@ -324,14 +337,14 @@ def _hosting(
         "scoring": prices.scorers,
     }
     for name, theirs in files.items():
-        path = folder / f"{name}.jsonl"
+        path = config.folder / f"{name}.jsonl"
         if path.exists():
             with open_journal(path) as journal:
                 before.charge(journal, theirs)
-    return HostingBudget(max(Decimal(0), budget.cap - before.spent), unpriced)
+    return HostingBudget(max(Decimal(0), cap - before.spent), unpriced)
 
 
-def _tell_nobody(_: EvaluationProgress) -> None:
+def _ignore(_: object) -> None:
     pass
 
 

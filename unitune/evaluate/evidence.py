@@ -13,7 +13,7 @@ from statistics import fmean
 
 from unitune.data.example import Example
 from unitune.errors import JobError, UnknownName
-from unitune.evaluate.baseline import Standing, check_kept, regress, standing
+from unitune.evaluate.baseline import Standing, check_kept, check_replaceable, regress, standing
 from unitune.evaluate.gate import MOST_ERRORS, Evidence, RequiredCase, uninformative
 from unitune.evaluate.grading import Graded
 from unitune.evaluate.pairing import LEVEL, Pairing
@@ -63,6 +63,8 @@ def requirements(job: Job, task: Task, *, accepting: bool = False) -> Requiremen
     (primary,) = (scorer for scorer in task.scorers if scorer.name == task.primary)
     if gate and gate.baseline:
         check_kept(primary)
+        if accepting:
+            check_replaceable(job.path(gate.baseline))
     return Requirements(
         required=required_cases(gate, task.cases, task.copies),
         standing=None if accepting else standing(job, primary, task.cases),
