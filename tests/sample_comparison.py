@@ -17,10 +17,9 @@ from typing import Any
 
 from unitune.data.example import Message
 from unitune.evaluate.gate import Evidence, RequiredCase, apply
+from unitune.evaluate.records import Answer, CaseResult
 from unitune.evaluate.results import (
-    Answer,
     BaselineResult,
-    CaseResult,
     Comparison,
     Confusion,
     ContenderResult,

@@ -28,7 +28,8 @@ from unitune.errors import BackendError, Busy, JobError, OverBudget
 from unitune.security.printable import printable
 
 if TYPE_CHECKING:
-    from unitune.evaluate.results import CaseResult, Comparison
+    from unitune.evaluate.records import CaseResult
+    from unitune.evaluate.results import Comparison
     from unitune.job.job import Job
     from unitune.runs.run import Run
 

@@ -25,7 +25,8 @@ from pydantic import Field, ValidationError
 from unitune.data.example import Example
 from unitune.errors import BackendError, DataError, JobError, Mismatch
 from unitune.evaluate.gate import is_known
-from unitune.evaluate.results import Answer, Frozen, Regression
+from unitune.evaluate.records import Answer
+from unitune.evaluate.results import Frozen, Regression
 from unitune.evaluate.statistics.paired import compare_paired
 from unitune.job.job import Job
 from unitune.scorers.interface import Kind, Scorer

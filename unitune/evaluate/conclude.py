@@ -26,15 +26,9 @@ from unitune.evaluate.pairing import LEVEL, Pairing, own_interval
 from unitune.evaluate.prompts.dev import best_baseline, errors_on_dev
 from unitune.evaluate.prompts.training import Training
 from unitune.evaluate.readings import Judgement, judge
+from unitune.evaluate.records import CaseResult, Record
 from unitune.evaluate.responses import Answered, EvaluationResponses
-from unitune.evaluate.results import (
-    BaselineResult,
-    CaseResult,
-    Comparison,
-    ContenderResult,
-    GateResult,
-    Record,
-)
+from unitune.evaluate.results import BaselineResult, Comparison, ContenderResult, GateResult
 from unitune.evaluate.statistics.paired import Verdict
 from unitune.evaluate.task import Task
 from unitune.job.contenders import Model, Recorded, Server

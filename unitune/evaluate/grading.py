@@ -14,8 +14,8 @@ from statistics import fmean
 from typing import TypeVar
 
 from unitune.evaluate.inference.budget import usd
+from unitune.evaluate.records import Answer, Record
 from unitune.evaluate.responses import Answered
-from unitune.evaluate.results import Answer, Record
 from unitune.evaluate.task import Task
 from unitune.job.job import TokenPrice
 from unitune.scorers.interface import Attempt

@@ -13,7 +13,8 @@ from unitune.evaluate.inference.pricing import AnswerPrices
 from unitune.evaluate.inference.sources import Places
 from unitune.evaluate.prompts.build import Contender
 from unitune.evaluate.prompts.dev import Choice
-from unitune.evaluate.results import Record, Retained
+from unitune.evaluate.records import Record
+from unitune.evaluate.results import Retained
 from unitune.evaluate.task import Task
 from unitune.job.job import Job, TokenPrice
 from unitune.models import TunedModel

@@ -1,23 +1,21 @@
 """What a comparison found: frozen data that the terminal, the report, JSON and the gate read.
 
-`Record` is one recorded answer, a line of ``rows.jsonl``; every total here is computed from
-records. `Comparison` is what `unitune.compare` returns; ``verdict.json`` is `Comparison` without
-its cases. Nothing here computes a statistic.
+Every total here is computed from records (`unitune.evaluate.records`). `Comparison` is what
+`unitune.compare` returns; ``verdict.json`` is `Comparison` without its cases. Nothing here computes
+a statistic.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from decimal import Decimal
-from typing import TYPE_CHECKING, ClassVar, Literal, TypeAlias
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from unitune.data.example import Message
 from unitune.data.overlap import SharedCase
 from unitune.errors import MissingExtra
+from unitune.evaluate.records import CaseResult
 from unitune.job.contenders import Role
-from unitune.models import ToolCalls
 from unitune.scorers.interface import Confusion
 
 if TYPE_CHECKING:
@@ -28,121 +26,6 @@ class Frozen(BaseModel):
     """Frozen data."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Uncounted:
-    """Tokens that may have to be paid for beside those counted for the answer: at most so many."""
-
-    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
-    prompt_tokens: int
-    completion_tokens: int
-    said: str = ""
-    """What the vendor counted instead, where that cannot be true."""
-
-    def __add__(self, other: Uncounted) -> Uncounted:
-        return Uncounted(
-            prompt_tokens=self.prompt_tokens + other.prompt_tokens,
-            completion_tokens=self.completion_tokens + other.completion_tokens,
-            said=self.said or other.said,
-        )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Record:
-    """One answer of one contender to one case, as it was given.
-
-    A dataclass, as `Answer` and `CaseResult` are: there are as many as questions, and a model takes
-    three times the memory.
-    """
-
-    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
-    contender: str
-    case: str
-    """`Example.case_id`."""
-    repeat: int = 0
-    """Which time it was asked, from 0."""
-    model: str = ""
-    """Fingerprint of the model that answered."""
-    origin: str = ""
-    """Which model the job named: ``BACKEND:MODEL``, ``URL:MODEL``, ``training:FINGERPRINT`` of a
-    tuned one, or the hash of recorded answers."""
-    request_hash: str
-    """Hash of model fingerprint, messages and sampling settings: what determines the answer."""
-    prompt_hash: str = ""
-    """Hash of messages and sampling settings alone."""
-    case_hash: str = ""
-    """Hash of the whole case."""
-    target_hash: str = ""
-    """Hash of the expected answer."""
-    text: str = ""
-    finish_reason: str = "stop"
-    prompt_tokens: int | None = None
-    completion_tokens: int | None = None
-    reasoning_tokens: int | None = None
-    """Those of them that were spent on thoughts, where the vendor says so."""
-    max_tokens: int | None = None
-    """The longest answer that it was allowed."""
-    left_out: tuple[str, ...] | None = None
-    """Settings that the model refused, so that it was asked without them; `request_hash` is that of
-    the request as it was meant, which says which settings may be left out."""
-    seconds: float | None = None
-    tool_calls: ToolCalls | None = None
-    given: dict[str, float] | None = None
-    """`Reply.given`."""
-    error: str | None = None
-    uncounted: Uncounted | None = None
-    """Where the vendor gave no count that can be believed: what the budget was charged instead."""
-    cached: Literal[True] | None = None
-    """The answer was given to the same request in another comparison."""
-
-    @property
-    def cut(self) -> bool:
-        """Whether the answer reached `max_tokens` before its end."""
-        return self.error is None and self.finish_reason == "length"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
-    """A recorded answer with its scores."""
-
-    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
-    text: str
-    scores: dict[str, float]
-    """By scorer; 0 for a case in error."""
-    reasons: dict[str, str] = field(default_factory=dict[str, str])
-    """Why a score is what it is, by scorer, where the scorer says so."""
-    failed: tuple[str, ...] = ()
-    """Scorers that could not say; their score is 0, and the reason says why."""
-    measures: dict[str, float] = field(default_factory=dict[str, float])
-    """By measure; those that are not known are left out."""
-    tool_calls: ToolCalls | None = None
-    error: str | None = None
-    """Why there is no answer, or why the primary scorer cannot score it."""
-    cut: bool = False
-    """It reached `max_tokens` before its end."""
-    open: bool = False
-    """It was cut, and with its end it might have had another score by the primary scorer."""
-
-    @property
-    def known(self) -> bool:
-        """Whether it is known how good the answer is."""
-        return self.error is None and not self.open
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CaseResult:
-    """One case with the answer of every contender."""
-
-    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
-    id: str
-    messages: tuple[Message, ...]
-    """What was asked, before any contender's instructions or shots."""
-    expected: str
-    answers: dict[str, Answer]
-    """By contender name."""
-    required: bool = False
-    """The gate asks that the candidate gets it right."""
 
 
 class ContenderResult(Frozen):

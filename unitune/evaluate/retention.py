@@ -30,7 +30,8 @@ import yaml
 
 from unitune.data.example import Message
 from unitune.evaluate.inference.engine import Question
-from unitune.evaluate.results import Record, Retained
+from unitune.evaluate.records import Record
+from unitune.evaluate.results import Retained
 from unitune.evaluate.statistics.paired import LEVEL, own_score
 from unitune.models import Request
 from unitune.scorers.labels import find_label

@@ -47,8 +47,9 @@ from unitune.evaluate.inference.sources import Hosted, Source, model_of
 from unitune.evaluate.prompts.build import Contender
 from unitune.evaluate.prompts.dev import Choice, Trial, best_trial, borrow, finalists, needs_dev
 from unitune.evaluate.prompts.prompts import Prompt
+from unitune.evaluate.records import Record
 from unitune.evaluate.responses import Answered, EvaluationConfig, EvaluationResponses
-from unitune.evaluate.results import Record, Retained
+from unitune.evaluate.results import Retained
 from unitune.job.contenders import ContenderSpec, Recorded, Server, Tuned, ZeroShot
 from unitune.models import ChatModel, Request
 from unitune.workspace.home import home, make_home

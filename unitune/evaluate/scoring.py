@@ -15,7 +15,7 @@ from unitune import findings
 from unitune.data.dataset import Dataset
 from unitune.data.example import Example, digest
 from unitune.errors import DataError, JobError
-from unitune.evaluate.results import Record
+from unitune.evaluate.records import Record
 from unitune.scorers.interface import Attempt, Scorer, Setting
 
 FINGERPRINT_DIGITS = 16

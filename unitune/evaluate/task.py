@@ -29,7 +29,8 @@ from unitune.evaluate.inference.budget import ScorerBudget, usd
 from unitune.evaluate.inference.engine import Question, short_hash
 from unitune.evaluate.prompts.dev import DevScore
 from unitune.evaluate.prompts.prompts import Prompt
-from unitune.evaluate.results import Answer, LeakResult, Record
+from unitune.evaluate.records import Answer, Record
+from unitune.evaluate.results import LeakResult
 from unitune.evaluate.scoring import attempt_of, build, check_expected, check_indulgence
 from unitune.job.contenders import ContenderSpec
 from unitune.job.job import Evaluate, Job, TokenPrice

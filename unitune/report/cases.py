@@ -20,7 +20,8 @@ from itertools import islice
 from markupsafe import escape
 
 from unitune.data.example import Message
-from unitune.evaluate.results import Answer, CaseResult, Comparison
+from unitune.evaluate.records import Answer, CaseResult
+from unitune.evaluate.results import Comparison
 from unitune.report.marks import Piece, marked
 
 FOLD_ABOVE = 420

@@ -14,7 +14,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from html import escape
 
-from unitune.evaluate.results import CaseResult, Comparison, ContenderResult, GateResult
+from unitune.evaluate.records import CaseResult
+from unitune.evaluate.results import Comparison, ContenderResult, GateResult
 from unitune.report import facts, typography, words
 from unitune.report.cases import Outcome, outcome, question, shared_system_prompt
 

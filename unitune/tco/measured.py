@@ -9,7 +9,8 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from unitune.evaluate.inference.journal import read_record
-from unitune.evaluate.results import Comparison, Record
+from unitune.evaluate.records import Record
+from unitune.evaluate.results import Comparison
 from unitune.job.job import Job
 from unitune.workspace.home import home
 

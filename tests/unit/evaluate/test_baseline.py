@@ -18,7 +18,8 @@ from unitune.data.example import Example
 from unitune.errors import BackendError, DataError, IntegrityError, JobError, UnknownName, UserError
 from unitune.evaluate import baseline
 from unitune.evaluate.compare import compare
-from unitune.evaluate.results import Answer, Comparison
+from unitune.evaluate.records import Answer
+from unitune.evaluate.results import Comparison
 from unitune.evaluate.scoring import build
 from unitune.job.job import Job
 from unitune.models import Request

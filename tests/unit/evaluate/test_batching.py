@@ -33,7 +33,8 @@ from unitune.evaluate.inference import batch_runner, batch_submit
 from unitune.evaluate.inference.batch_file import Batch, Change, open_batches
 from unitune.evaluate.inference.engine import EvaluationProgress
 from unitune.evaluate.inference.journal import line_of, read_record
-from unitune.evaluate.results import Comparison, Record
+from unitune.evaluate.records import Record
+from unitune.evaluate.results import Comparison
 from unitune.job.job import Job
 from unitune.models import Request, TunedModel
 from unitune.runs.run import launch

@@ -27,7 +27,7 @@ from unitune.evaluate.inference.engine import (
 from unitune.evaluate.inference.journal import open_journal, read_record
 from unitune.evaluate.inference.rate_limiter import LIMIT
 from unitune.evaluate.inference.response_cache import open_response_cache
-from unitune.evaluate.results import Record
+from unitune.evaluate.records import Record
 from unitune.models import Placed, Reply, Request
 
 

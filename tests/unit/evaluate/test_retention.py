@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from unitune.evaluate.results import Record
+from unitune.evaluate.records import Record
 from unitune.evaluate.retention import Probe, probes, questions, retained
 from unitune.evaluate.statistics.paired import own_score
 

@@ -15,7 +15,7 @@ from scoring import case
 from unitune.errors import BackendError, DataError, MissingExtra
 from unitune.evaluate.compare import compare
 from unitune.evaluate.inference.journal import line_of, read_record
-from unitune.evaluate.results import Record
+from unitune.evaluate.records import Record
 from unitune.evaluate.scoring import attempt_of, build, scorer_fingerprint
 from unitune.job.job import Evaluate, Job
 from unitune.models import Request

@@ -17,7 +17,7 @@ from unitune.evaluate.inference.attempts import Outcome, request_with_retry
 from unitune.evaluate.inference.budget import Budget, most_tokens, most_usd, record_usd, usd
 from unitune.evaluate.inference.pricing import AnswerPrices, answer_prices
 from unitune.evaluate.inference.rate_limiter import AdaptiveLimiter
-from unitune.evaluate.results import Record
+from unitune.evaluate.records import Record
 from unitune.job.job import Data, Evaluate, Job, TokenPrice
 from unitune.models import Reply, Request
 

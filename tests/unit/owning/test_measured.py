@@ -10,7 +10,8 @@ from sample_comparison import sample_comparison
 from sample_ownership import job
 
 from unitune.evaluate.inference.journal import line_of
-from unitune.evaluate.results import Comparison, Record
+from unitune.evaluate.records import Record
+from unitune.evaluate.results import Comparison
 from unitune.job.job import Job
 from unitune.tco.measured import MeanTokens, measured
 

@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from sample_comparison import SYSTEM, Counts, sample_comparison
 
 from unitune.data.example import Message
-from unitune.evaluate.results import CaseResult, Comparison
+from unitune.evaluate.records import CaseResult
+from unitune.evaluate.results import Comparison
 from unitune.report import cases
 from unitune.report.cases import Outcome, ShownCase
 from unitune.report.marks import Piece, marked

@@ -18,7 +18,7 @@ from unitune.backends.rate_limits import LONGEST_WISH_SECONDS, believable
 from unitune.errors import BackendError, UnituneError
 from unitune.evaluate.inference.budget import BudgetGuard, believed
 from unitune.evaluate.inference.rate_limiter import AdaptiveLimiter
-from unitune.evaluate.results import Uncounted
+from unitune.evaluate.records import Uncounted
 from unitune.models import ChatModel, Reply, Request
 from unitune.security.json_fields import whole_text
 

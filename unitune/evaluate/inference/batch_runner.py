@@ -33,7 +33,7 @@ from unitune.evaluate.inference.batch_submit import BatchSubmitter, batching_bac
 from unitune.evaluate.inference.budget import believed, uncounted
 from unitune.evaluate.inference.engine import EvaluationProgress, Question, record_of
 from unitune.evaluate.inference.journal import Journal
-from unitune.evaluate.results import Record
+from unitune.evaluate.records import Record
 from unitune.models import Reply, Request
 
 LONGEST_POLL_SECONDS = 60.0

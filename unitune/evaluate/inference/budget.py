@@ -20,7 +20,7 @@ from decimal import Decimal
 
 from unitune.errors import OverBudget
 from unitune.evaluate.inference.journal import Journal
-from unitune.evaluate.results import Record, Uncounted
+from unitune.evaluate.records import Record, Uncounted
 from unitune.job.job import TokenPrice
 from unitune.models import Reply, Request
 

@@ -32,7 +32,7 @@ from unitune.evaluate.inference.budget import BudgetGuard
 from unitune.evaluate.inference.journal import Journal
 from unitune.evaluate.inference.rate_limiter import LIMIT, AdaptiveLimiter
 from unitune.evaluate.inference.response_cache import ResponseCache
-from unitune.evaluate.results import Record
+from unitune.evaluate.records import Record
 from unitune.models import BatchedChatModel, ChatModel, Reply, Request
 from unitune.security.redaction import redacted
 

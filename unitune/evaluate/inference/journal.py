@@ -24,7 +24,7 @@ from typing import TypeVar
 from pydantic import TypeAdapter, ValidationError
 
 from unitune.errors import Mismatch
-from unitune.evaluate.results import Record
+from unitune.evaluate.records import Record
 from unitune.workspace.filesystem import no_link
 from unitune.workspace.locks import locked
 
