@@ -97,9 +97,9 @@ def compare(
 
     if option and deploy is None:
         raise UserError("--option is for the deployment that --deploy brings up; give both.")
-    job = Job.load(file).on(backend)
+    job = Job.load(file).with_backend(backend)
     if budget is not None:
-        job = job.answered_for(usd_of("--budget", budget))
+        job = job.with_evaluation_budget(usd_of("--budget", budget))
     found = None if run is None else _named(run)
     seconds = None if deploy is None else seconds_of("--deploy", deploy)
     if not replay and job.evaluate.budget is None:

@@ -71,10 +71,10 @@ def import_sources(
 
 def _bring(sources: list[str], directory: Path, *, drop: bool, quiet: bool) -> None:
     from unitune.cli.output import aside, console
-    from unitune.importers.import_suite import ImportUnsupported, bring
+    from unitune.importers.import_suite import ImportUnsupported, import_suite
 
     try:
-        brought = bring(sources, directory, drop=drop)
+        result = import_suite(sources, directory, drop=drop)
     except ImportUnsupported as refusal:
         _print_findings(refusal.findings)
         count = len(refusal.findings)
@@ -84,12 +84,12 @@ def _bring(sources: list[str], directory: Path, *, drop: bool, quiet: bool) -> N
         )
         raise typer.Exit(refusal.exit_code) from None
     if not quiet:
-        _print_findings(brought.suite.findings)
-    for file in brought.files:
+        _print_findings(result.suite.findings)
+    for file in result.files:
         console().print(f"wrote {file}")
-    for note in brought.suite.notes if not quiet else ():
+    for note in result.suite.notes if not quiet else ():
         _print_note(note)
-    _say_what_is_next(brought, directory)
+    _say_what_is_next(result, directory)
 
 
 def _print_findings(findings: tuple[Finding, ...]) -> None:
@@ -107,15 +107,15 @@ def _print_findings(findings: tuple[Finding, ...]) -> None:
         aside().print(f"… and {len(findings) - SHOWN:,} more")
 
 
-def _say_what_is_next(brought: ImportResult, directory: Path) -> None:
+def _say_what_is_next(result: ImportResult, directory: Path) -> None:
     from unitune.cli.output import console
 
     file = directory / "unitune.yaml"
-    cases = len(brought.suite.cases)
+    cases = len(result.suite.cases)
     count = "1 case" if cases == 1 else f"{cases:,} cases"
-    left = len(brought.suite.findings)
+    left = len(result.suite.findings)
     console().print(f"{count}; {left} left out." if left else f"{count}.")
-    match len(brought.suite.answers):
+    match len(result.suite.answers):
         case 0:
             next_step = (
                 f"name the rows to train on in {file} (data.train), then unitune plan {file}"

@@ -130,8 +130,12 @@ def run(
     from unitune.job.job import Job
     from unitune.runs.run import launch
 
-    job = Job.load(file).on(backend).within(usd_of("--budget", budget) if budget else None)
-    job = job.at(prices_given(price, job.backend))
+    job = (
+        Job.load(file)
+        .with_backend(backend)
+        .with_budget(usd_of("--budget", budget) if budget else None)
+    )
+    job = job.with_prices(prices_given(price, job.backend))
     refuse_unready(job)
     consent(job, allow_unpriced=allow_unpriced)
     launched = launch(job, again=again, allow_unpriced=allow_unpriced)

@@ -48,7 +48,9 @@ def cost(
     from unitune.tco.total_cost import own_everywhere
 
     job = Job.load(file)
-    job = job.at(prices_given(price, backend[0] if backend and len(backend) == 1 else job.backend))
+    job = job.with_prices(
+        prices_given(price, backend[0] if backend and len(backend) == 1 else job.backend)
+    )
     if out is not None:
         check_place(out, PAGE, [file])
     found = own_everywhere(job, backend or [job.backend], requests_month=requests)

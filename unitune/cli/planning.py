@@ -95,8 +95,8 @@ def plan(
     names = _names(backend, everywhere=everywhere)
     if output is not None:
         check_place(output, PLAN, [file, *([against] if against else [])])
-    job = Job.load(file).within(usd_of("--budget", budget) if budget else None)
-    job = job.at(prices_given(price, names[0] if len(names) == 1 else job.backend))
+    job = Job.load(file).with_budget(usd_of("--budget", budget) if budget else None)
+    job = job.with_prices(prices_given(price, names[0] if len(names) == 1 else job.backend))
     if len(names) > 1:
         _one_only(
             output=output,
@@ -108,7 +108,7 @@ def plan(
         several = plans(job, names)
         print_json(several) if json else print_plans(several)
         return
-    job = job.on(names[0] if names else None)
+    job = job.with_backend(names[0] if names else None)
     if calibrate:
         calibration.calibrate(job)
     if show_tokens:

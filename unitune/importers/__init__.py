@@ -2,7 +2,7 @@
 
     FILE ──► promptfoo_config, promptfoo_results, inspect_log, lm_eval    one format each
          ──► suite     `Suite`: cases, scorers, recorded answers, what cannot come along
-         ──► bring     several files as one suite; unitune.yaml, test.jsonl, answers-NAME.jsonl
+         ──► import_suite  several files as one suite; unitune.yaml, test.jsonl, answers-NAME.jsonl
 
 A suite (a config of promptfoo) says how answers are scored, and is translated as far as unitune
 scores in just the same way; what has no counterpart is a finding. Results hold answers with the

@@ -1,4 +1,4 @@
-"""Files of another tool as a job that can be compared: `bring`.
+"""Files of another tool as a job that can be compared: `import_suite`.
 
 Writes ``unitune.yaml``, ``test.jsonl`` with the cases, and ``answers-NAME.jsonl`` for each model
 that has answered: recorded contenders, the first the baseline and the last the candidate. A suite
@@ -73,7 +73,7 @@ class ImportUnsupported(DataError):
     """Something in the files has no counterpart, and the user did not say to leave it out."""
 
 
-def bring(sources: Sequence[str], folder: Path, *, drop: bool = False) -> ImportResult:
+def import_suite(sources: Sequence[str], folder: Path, *, drop: bool = False) -> ImportResult:
     """Write suites and results of another tool as a job with its cases.
 
     Args:

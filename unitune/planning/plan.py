@@ -84,7 +84,7 @@ def plans(job: Job, backends: Sequence[str]) -> PlanSet:
     report, splits = check_and_split(job)
     rows = None if splits is None or job.data.train is None else Rows(splits)
     money = money_of(job)
-    made = tuple(_there(job.on(name), report.findings, rows, money) for name in backends)
+    made = tuple(_there(job.with_backend(name), report.findings, rows, money) for name in backends)
     return PlanSet(job=job.name, day=today(), plans=made)
 
 

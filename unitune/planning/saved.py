@@ -90,7 +90,7 @@ def job_of(found: Plan, path: Path) -> Job:
     file = path.absolute().parent / found.bound.job_file
     if not file.exists():
         raise JobError(f"{path} was made from {file}, which is not there any more.")
-    job = Job.load(file).on(found.backend).at(found.bound.given_prices)
+    job = Job.load(file).with_backend(found.backend).with_prices(found.bound.given_prices)
     given = found.bound.given_budget
     return job if given is None else job.model_copy(update={"budget": given})
 

@@ -31,7 +31,7 @@ def usd_per_hour(run: Run, prices: Iterable[PriceEntry] = ()) -> Decimal | None:
         run: Whose model it is.
         prices: Of the command line, which win over all others.
     """
-    job = run.job.model_copy(update={"folder": _project(run) or Path()}).at(prices)
+    job = run.job.model_copy(update={"folder": _project(run) or Path()}).with_prices(prices)
     book = book_for(job)
     tier = book.offer(run.backend_name).tier(job.options.get(run.backend_name, {}))
     ends = book.hosting(run.backend_name, run.base_model, tier=tier, on=today())

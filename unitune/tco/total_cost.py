@@ -65,7 +65,7 @@ def own_everywhere(
     refused: list[tuple[str, UnituneError]] = []
     for name in backends:
         try:
-            found.append(own(job.on(name), requests_month=requests_month))
+            found.append(own(job.with_backend(name), requests_month=requests_month))
         except UnituneError as problem:
             refused.append((name, problem))
     if not found and refused:

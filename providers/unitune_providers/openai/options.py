@@ -13,8 +13,9 @@ from pydantic import Field, JsonValue
 
 from unitune.backends.options import job_options
 from unitune.errors import JobError
-from unitune.job.job import Auto, Job, Spec
+from unitune.job.job import Auto, Job
 from unitune.security.addresses import Address
+from unitune.security.spec import Spec
 
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]

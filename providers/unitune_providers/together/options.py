@@ -14,7 +14,8 @@ from pydantic import Field, JsonValue, model_validator
 
 from unitune.backends.options import job_options, validated
 from unitune.errors import JobError
-from unitune.job.job import Job, Spec
+from unitune.job.job import Job
+from unitune.security.spec import Spec
 
 Share = Annotated[float, Field(ge=0, le=1)]
 NotNegative = Annotated[float, Field(ge=0)]

@@ -129,7 +129,7 @@ def test_flag_job_project_and_user_file_are_read_in_that_order(
     def found(given: Sequence[PriceEntry] = (), **more: object) -> tuple[str, Origin]:
         content = {"name": "a", "model": "gpt-4.1", "backend": "openai", "data": Data(train="t")}
         job = Job.model_validate({**content, **more}).model_copy(update={"folder": tmp_path})
-        price = book_for(job.at(given)).find("openai", "gpt-4.1", "training", on=DAY)
+        price = book_for(job.with_prices(given)).find("openai", "gpt-4.1", "training", on=DAY)
         assert price is not None
         return f"{price.usd:f}", price.origin
 
@@ -240,7 +240,7 @@ def test_a_price_on_the_command_line_that_is_none_says_how_to_write_one(text: st
 def test_an_hour_of_ones_own_machine_has_a_price_once_it_is_given() -> None:
     assert PriceBook().find("local", "any", "machine", on=DAY) is None
     job = Job(name="a", model="m", backend="openai", data=Data(train="t.jsonl"))
-    priced = job.at(prices_given(["local:machine=0.85"], job.backend))
+    priced = job.with_prices(prices_given(["local:machine=0.85"], job.backend))
     found = book_for(priced).find("local", "any", "machine", on=DAY)
     assert found is not None
     assert (Decimal("0.85"), "hour", "flag") == (found.usd, found.per, found.origin)

@@ -654,7 +654,7 @@ def test_batches_of_another_backend_are_left_alone(two: Job, out: Path) -> None:
 @pytest.mark.usefixtures("vendor")
 def test_a_backend_without_batches_is_refused_before_anything_is_asked(two: Job, out: Path) -> None:
     with pytest.raises(Unsupported) as caught:
-        compare(two.on("local"), out=out, batch=True)
+        compare(two.with_backend("local"), out=out, batch=True)
     assert "backend 'local' does not answer in batches" in str(caught.value)
     assert "Without --batch" in str(caught.value)
     assert not out.exists()
@@ -674,7 +674,7 @@ def test_the_refusal_names_the_backends_that_can(two: Job, monkeypatch: pytest.M
     monkeypatch.setattr(registry, "backend", backend)
     monkeypatch.setattr(registry, "backend_names", lambda: ["able", "absent", "fake", "local"])
     with pytest.raises(Unsupported, match="of those installed here, able can"):
-        compare(two.on("local"), batch=True)
+        compare(two.with_backend("local"), batch=True)
 
 
 def test_a_deployment_is_not_paid_for_while_batches_last(two: Job, vendor: Vendor) -> None:

@@ -12,9 +12,10 @@ from unitune.data.example import Example, Message
 from unitune.errors import DataError, JobError, UserError
 from unitune.evaluate.compare import compare
 from unitune.evaluate.inference.recorded import read_recorded
-from unitune.importers.import_suite import ImportUnsupported, bring
+from unitune.importers.import_suite import ImportUnsupported, import_suite
 from unitune.importers.suite import Answers, Suite, joined, kept_scores
-from unitune.job.job import Job, Tuned, ZeroShot
+from unitune.job.contenders import Tuned, ZeroShot
+from unitune.job.job import Job
 from unitune.planning.plan import plan
 from unitune.runs.run import launch
 
@@ -55,7 +56,9 @@ def paired(path: Path, scores: Mapping[str, Mapping[int, bool]]) -> str:
 def test_results_of_a_judge_get_their_paired_verdict(tmp_path: Path) -> None:
     old = {test: test % 3 == 0 for test in range(60)}
     new = {test: test % 3 != 1 for test in range(60)}
-    brought = bring([paired(tmp_path / "r.json", {"old": old, "new": new})], tmp_path / "evals")
+    result = import_suite(
+        [paired(tmp_path / "r.json", {"old": old, "new": new})], tmp_path / "evals"
+    )
 
     comparison = compare(Job.load(tmp_path / "evals" / "unitune.yaml"))
 
@@ -68,7 +71,7 @@ def test_results_of_a_judge_get_their_paired_verdict(tmp_path: Path) -> None:
     assert ("custom:new", "custom:old") == (comparison.candidate, comparison.baseline)
     assert 1 / 3 == pytest.approx(comparison.difference)
     assert [None, None] == [contender.usd for contender in comparison.contenders]
-    assert brought.job == Job.load(tmp_path / "evals" / "unitune.yaml")
+    assert result.job == Job.load(tmp_path / "evals" / "unitune.yaml")
     assert (tmp_path / ".unitune" / "evaluations" / "r" / "verdict.json").exists()
 
 
@@ -76,7 +79,7 @@ def test_swapping_the_files_turns_the_verdict_round(tmp_path: Path) -> None:
     differences = {}
     for order in (("small", "big"), ("big", "small")):
         folder = tmp_path / order[0]
-        bring([lm_eval(name) for name in order], folder)
+        import_suite([lm_eval(name) for name in order], folder)
         found = compare(Job.load(folder / "unitune.yaml"), out=folder / "out")
         differences[order] = (found.difference, *found.interval)
     forth, back = differences.values()
@@ -87,7 +90,7 @@ def test_swapping_the_files_turns_the_verdict_round(tmp_path: Path) -> None:
 def test_logs_of_inspect_are_compared_by_their_own_scores(tmp_path: Path) -> None:
     pytest.importorskip("backports.zstd", reason="needs the extra inspect")
     logs = [f"inspect:{MADE / 'inspect' / f'capitals-{name}.eval'}" for name in ("small", "big")]
-    bring(logs, tmp_path / "evals")
+    import_suite(logs, tmp_path / "evals")
     found = compare(Job.load(tmp_path / "evals" / "unitune.yaml"))
     assert {"openai/small": 0.625, "openai/big": 1.0} == {
         contender.name: contender.score for contender in found.contenders
@@ -97,7 +100,7 @@ def test_logs_of_inspect_are_compared_by_their_own_scores(tmp_path: Path) -> Non
 def test_an_answer_that_the_provider_failed_to_give_is_an_error_and_no_wrong_answer(
     tmp_path: Path,
 ) -> None:
-    bring([RESULTS], tmp_path)
+    import_suite([RESULTS], tmp_path)
     job = Job.load(tmp_path / "unitune.yaml")
     assert ["baseline", "reference", "candidate"] == [
         contender.role for contender in job.evaluate.contenders
@@ -108,35 +111,35 @@ def test_an_answer_that_the_provider_failed_to_give_is_an_error_and_no_wrong_ans
 
 def test_a_suite_without_answers_waits_for_rows_to_train_on(tmp_path: Path) -> None:
     with pytest.raises(ImportUnsupported, match="4 things have no counterpart") as caught:
-        bring([CONFIG], tmp_path / "evals")
+        import_suite([CONFIG], tmp_path / "evals")
     assert 4 == len(caught.value.findings)
     assert not (tmp_path / "evals").exists()
 
-    brought = bring([CONFIG], tmp_path / "evals", drop=True)
+    result = import_suite([CONFIG], tmp_path / "evals", drop=True)
 
-    assert 4 == len(brought.suite.findings)
+    assert 4 == len(result.suite.findings)
     job = Job.load(tmp_path / "evals" / "unitune.yaml")
     assert (ZeroShot(), Tuned()) == job.evaluate.contenders
     assert 16 == job.evaluate.max_tokens
     with pytest.raises(JobError, match="names no training rows, and tuned cannot be made without"):
         compare(job)
-    assert ["no-training-rows"] == [one.code for one in plan(job.on("fake")).errors]
+    assert ["no-training-rows"] == [one.code for one in plan(job.with_backend("fake")).errors]
     with pytest.raises(UserError, match=r"names no rows to train on.*data\.train"):
-        launch(job.on("fake"))
+        launch(job.with_backend("fake"))
 
 
 def test_importing_again_changes_nothing_and_leaves_other_files_alone(tmp_path: Path) -> None:
-    bring([RESULTS], tmp_path)
+    import_suite([RESULTS], tmp_path)
     before = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
-    bring([RESULTS], tmp_path)
+    import_suite([RESULTS], tmp_path)
     assert before == {file.name: file.read_bytes() for file in tmp_path.iterdir()}
     (tmp_path / "test.jsonl").write_text("mine\n")
     with pytest.raises(UserError, match=r"exists with other content\. Nothing was written"):
-        bring([RESULTS], tmp_path)
+        import_suite([RESULTS], tmp_path)
 
 
 def test_recorded_scores_cannot_score_who_is_asked_afresh(tmp_path: Path) -> None:
-    bring([RESULTS], tmp_path)
+    import_suite([RESULTS], tmp_path)
     file = tmp_path / "unitune.yaml"
     file.write_text(file.read_text().replace("contenders:", "contenders:\n  - zero-shot"))
     with pytest.raises(JobError, match=r"'promptfoo' reads scores beside .* zero-shot is asked"):
@@ -173,9 +176,9 @@ def test_repeats_of_a_question_that_were_answered_otherwise_are_told(tmp_path: P
     file = Path(source.partition(":")[2])
     file.write_text(file.read_text().replace("Question 1?", "Question 0?"))
     with pytest.raises(ImportUnsupported, match="case 'test-2' asks what 'test-1' asks"):
-        bring([source], tmp_path / "evals")
-    brought = bring([source], tmp_path / "evals", drop=True)
-    assert ["test-1"] == [case.id for case in brought.suite.cases]
+        import_suite([source], tmp_path / "evals")
+    result = import_suite([source], tmp_path / "evals", drop=True)
+    assert ["test-1"] == [case.id for case in result.suite.cases]
 
 
 def test_line_ends_of_unicode_in_an_answer_end_no_line(tmp_path: Path) -> None:
@@ -187,7 +190,7 @@ def test_line_ends_of_unicode_in_an_answer_end_no_line(tmp_path: Path) -> None:
     lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
     (tmp_path / "r.jsonl").write_text(lines, encoding="utf-8")
 
-    bring([f"promptfoo:{tmp_path / 'r.jsonl'}"], tmp_path / "evals")
+    import_suite([f"promptfoo:{tmp_path / 'r.jsonl'}"], tmp_path / "evals")
 
     answers = read_recorded(tmp_path / "evals" / "answers-custom-old.jsonl")
     assert "a\u2028b\x85c" == answers["test-1"].answer
@@ -217,11 +220,11 @@ def test_sources_that_do_not_go_together_are_refused(
     sources: list[str], message: str, tmp_path: Path
 ) -> None:
     with pytest.raises(UserError, match=message):
-        bring(sources, tmp_path)
+        import_suite(sources, tmp_path)
 
 
 def test_scores_stand_beside_the_answers(tmp_path: Path) -> None:
-    bring([lm_eval("small"), lm_eval("big")], tmp_path)
+    import_suite([lm_eval("small"), lm_eval("big")], tmp_path)
     one = read_recorded(tmp_path / "answers-small.jsonl")["capitals-0"]
     assert ("I do not know.", {"exact_match,strip": 0.0, "exact_match,first-word": 0.0}) == (
         one.answer,

@@ -1,0 +1,197 @@
+"""How contenders are judged on the test cases, and the gate that passes or fails CI."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from unitune.job.contenders import ContenderSpec, FewShot, Instructed, Recorded, Tuned, ZeroShot
+from unitune.job.tuning import Auto, Budget
+from unitune.scorers import ScorerSpec
+from unitune.scorers.interface import Kind, Scorer
+from unitune.scorers.recorded import RecordedScore
+from unitune.scorers.text import Exact
+from unitune.security.spec import Spec
+
+
+class Constraint(Spec):
+    """A line that the candidate's score by a scorer, or a measure of it, must keep to."""
+
+    metric: str
+    """Name of a scorer or measure."""
+    at_least: Annotated[float, Field(allow_inf_nan=False)] | None = None
+    """The lowest that passes."""
+    at_most: Annotated[float, Field(allow_inf_nan=False)] | None = None
+    """The highest that passes."""
+
+    @model_validator(mode="after")
+    def _one_line(self) -> Self:
+        if (self.at_least is None) == (self.at_most is None):
+            raise ValueError("give either at_least or at_most")
+        return self
+
+
+class Gate(Spec):
+    """The rule that passes or fails CI."""
+
+    mode: Literal["improve", "no-regress", "absolute"]
+    """improve: better than the best prompt. no-regress: not worse by more than the margin.
+    absolute: the candidate's own score reaches the threshold."""
+    threshold: Annotated[float, Field(gt=0, le=1)] | None = None
+    """For mode absolute: the score to reach, above 0 and at most 1."""
+    min_cases: Annotated[int, Field(ge=1)] = 1
+    """With fewer scored cases the gate is inconclusive."""
+    required_cases: tuple[str, ...] = ()
+    """Ids of cases that the candidate must get right, besides rows with ``required: true``."""
+    required_score: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """A required case that scores less is broken."""
+    baseline: str | None = None
+    """For mode no-regress: a file of scores, kept beside the job, that the candidate is held
+    against; `compare --update-baseline` writes it. Without one it is the best baseline."""
+    constraints: tuple[Constraint, ...] = ()
+    """Further lines that the candidate must keep to, such as ``{metric: json_valid, at_least:
+    0.99}``; each looks at a score as it is, without an interval."""
+
+    @model_validator(mode="after")
+    def _baseline_when_regressing(self) -> Self:
+        if self.baseline is not None and self.mode != "no-regress":
+            raise ValueError(f"mode {self.mode} takes no baseline file, only no-regress does")
+        return self
+
+    @model_validator(mode="after")
+    def _threshold_when_absolute(self) -> Self:
+        if (self.mode == "absolute") != (self.threshold is not None):
+            raise ValueError(
+                "mode absolute needs a threshold above 0 and at most 1, and no other mode takes one"
+            )
+        return self
+
+
+class TokenPrice(Spec):
+    """What a model's tokens cost, in US dollars a million tokens."""
+
+    input: Annotated[Decimal, Field(ge=0)]
+    output: Annotated[Decimal, Field(ge=0)]
+
+
+class Economics(Spec):
+    """What is paid and gained besides the price of an answer; what is left out is unknown."""
+
+    fixed_cost_usd: Annotated[Decimal, Field(ge=0)] | None = None
+    """Training, data, evaluation and hosting over the horizon, in US dollars."""
+    requests: Annotated[int, Field(ge=1)] | None = None
+    """How many answers the horizon needs."""
+    value_per_correct_usd: Annotated[Decimal, Field(ge=0)] | None = None
+    """Worth of one more right answer, in US dollars."""
+
+
+class Evaluate(Spec):
+    """How contenders are judged on the test cases."""
+
+    scorers: tuple[ScorerSpec, ...] = (Exact(),)
+    """What counts as right, and what else is measured; see `unitune.scorers`."""
+    primary: str | None = None
+    """Name of the scorer that decides, never a measure; by default the first."""
+    contenders: tuple[ContenderSpec, ...] = (ZeroShot(), Instructed(), FewShot(), Tuned())
+    """Who competes: zero-shot, instructed, few-shot, tuned, model, server, recorded."""
+    instructions: str | None = None
+    """What the instructed contender is told; made from train alone when absent."""
+    margin: Annotated[float, Field(gt=0, lt=1)] = 0.05
+    """Differences smaller than this do not matter to the team."""
+    clusters: str | None = None
+    """A key of one's own in the test rows: cases with equal values belong together, such as those
+    of one customer or one document."""
+    slices: tuple[str, ...] = ()
+    """Keys of one's own in the test rows: each of their values is looked at on its own, too."""
+    leaks: Literal["refuse", "drop", "allow"] = "refuse"
+    """What to do with test cases that stand in train: equal, near duplicates, or half quoted."""
+    max_tokens: Annotated[int, Field(ge=1)] | Auto = "auto"
+    """Longest answer in tokens; `auto` gives ample room, and more to models that think."""
+    repeats: Annotated[int, Field(ge=1)] = 1
+    """How often each test case is asked; its scores are averaged."""
+    temperature: Annotated[float, Field(ge=0, le=2)] | Auto = "auto"
+    """0 is greedy; above, repeats differ by the seed that each request carries. `auto` is 0, and a
+    model that takes no temperature is asked without; a number that it does not take is an error."""
+    concurrency: Annotated[int, Field(ge=1)] = 64
+    """Requests in flight at most; fewer when the vendor says that it is asked too often."""
+    prices: dict[str, TokenPrice] = Field(default={})
+    """By contender, or by model for all contenders that ask it."""
+    budget: Budget | None = None
+    """The most that the answers may cost; needs the price of every contender that costs money."""
+    economics: Economics = Economics()
+    """With `prices`: whether the candidate is worth its money."""
+    retention: bool = False
+    """Also ask base and tuned model general questions, and tell what tuning made it forget."""
+    gate: Gate | None = None
+    """When set, `compare` exits by it."""
+
+    @model_validator(mode="after")
+    def _names(self) -> Self:
+        for kind, names in (
+            ("scorers", [scorer.name for scorer in self.scorers]),
+            ("contenders", [contender.name for contender in self.contenders]),
+        ):
+            if not names:
+                raise ValueError(f"{kind} must not be empty")
+            if twice := {name for name in names if names.count(name) > 1}:
+                raise ValueError(f"{kind} names must differ; twice: {', '.join(sorted(twice))}")
+        quality = self._quality
+        if not quality:
+            raise ValueError("the scorers only measure; add one that says what is right, as exact")
+        if self.primary is not None and self.primary not in quality:
+            raise ValueError(f"primary is {self.primary!r}, but scorers are {', '.join(quality)}")
+        return self
+
+    @model_validator(mode="after")
+    def _retention_of_a_tuned_model(self) -> Self:
+        if self.retention and not any(isinstance(each, Tuned) for each in self.contenders):
+            raise ValueError(
+                "retention asks what tuning made a model forget; no contender is tuned"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _constraints_look_at_scorers(self) -> Self:
+        names = [scorer.name for scorer in self.scorers]
+        for constraint in self.gate.constraints if self.gate else ():
+            if constraint.metric not in names:
+                raise ValueError(
+                    f"gate.constraints names {constraint.metric!r}, but scorers are "
+                    f"{', '.join(names)}"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _recorded_scores_of_recorded_answers(self) -> Self:
+        asked = [each.name for each in self.contenders if not isinstance(each, Recorded)]
+        for scorer in self.scorers:
+            if isinstance(scorer, RecordedScore) and asked:
+                raise ValueError(
+                    f"the scorer {scorer.name!r} reads scores beside recorded answers, and "
+                    f"{', '.join(asked)} is asked afresh; take another scorer, such as exact"
+                )
+        return self
+
+    @property
+    def needs_expected(self) -> bool:
+        """Whether a case must say what is expected, because some scorer looks at it."""
+        return any(scorer.needs_expected for scorer in self.scorers)
+
+    @property
+    def _quality(self) -> list[str]:
+        return [scorer.name for scorer in self.scorers if isinstance(scorer, Scorer)]
+
+    @property
+    def primary_scorer(self) -> str:
+        """Name of the scorer that decides the verdict."""
+        return self.primary or self._quality[0]
+
+    @property
+    def graded(self) -> bool:
+        """Whether a case may score something between right and wrong."""
+        (deciding,) = (each for each in self.scorers if each.name == self.primary_scorer)
+        return self.repeats > 1 or not (
+            isinstance(deciding, Scorer) and deciding.kind is Kind.BINARY
+        )
