@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from unitune.backends.options import job_options
 from unitune.job.job import Auto, Job
-from unitune.job.job import Spec as JobSpec
+from unitune.security.spec import Spec as JobSpec
 from unitune_local import machine
 
 T = TypeVar("T")
