@@ -1,0 +1,219 @@
+"""The parts of the documentation that the code itself knows: a hook of mkdocs.
+
+A page has a line ``<!-- generated: NAME -->``; what the function of that name returns stands there.
+So the command line, the job file, scorers, backends and exit codes cannot differ from the code.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import typer
+
+from unitune import errors
+from unitune.backends import registry
+from unitune.cli.main import app
+from unitune.job.job import Job
+
+MARKER = re.compile(r"<!-- generated: ([\w-]+) -->")
+STYLE = re.compile(r"\[/?(?:dim|bold|italic)\]")
+
+
+def on_page_markdown(markdown: str, **_: object) -> str:
+    """Put what is generated into a page (called by mkdocs)."""
+    return MARKER.sub(lambda marker: GENERATED[marker[1]](), markdown)
+
+
+def command_line() -> str:
+    """Return each command with its arguments, options and examples."""
+    return "\n".join(_commands("unitune", typer.main.get_command(app)))
+
+
+def job_file() -> str:
+    """Return each part of a job file with its keys, types, defaults and meanings."""
+    schema = Job.model_json_schema()
+    parts = {"Job": schema} | schema["$defs"]
+    return "\n".join(line for name in _reachable(parts) for line in _part(name, parts[name]))
+
+
+def scorers() -> str:
+    """Return the scorers, each with what it says of itself."""
+    parts = Job.model_json_schema()["$defs"]
+    names = parts["Evaluate"]["properties"]["scorers"]
+    kinds = sorted(
+        reference for reference in _references(names) if "type" in _keys(parts[reference])
+    )
+    return _table(
+        ("scorer", "what it scores"),
+        (
+            (f"[`{_type(parts[kind])}`](job-file.md#{kind.lower()})", _line(parts[kind]))
+            for kind in kinds
+        ),
+    )
+
+
+def backends() -> str:
+    """Return who tunes what."""
+    offers = (registry.offer(name) for name in registry.offer_names())
+    return _table(
+        ("backend", "methods", "models", "what it is"),
+        (
+            (
+                f"`{offer.name}`",
+                ", ".join(offer.methods) or "-",
+                str(len(offer.models)),
+                offer.summary,
+            )
+            for offer in offers
+        ),
+    )
+
+
+def exit_codes() -> str:
+    """Return the exit codes, with the errors that end in each."""
+    by_code: dict[int, list[str]] = {}
+    for name, error in inspect.getmembers(errors, inspect.isclass):
+        if issubclass(error, errors.UnituneError) and error is not errors.UnituneError:
+            by_code.setdefault(error.exit_code, []).append(
+                f"[`{name}`](python.md#unitune.errors.{name})"
+            )
+    return _table(
+        ("code", "meaning", "errors"),
+        ((f"**{code}**", text, ", ".join(by_code.get(code, []))) for code, text in CODES.items()),
+    )
+
+
+CODES = {
+    0: "done; the gate is met",
+    1: "the gate failed, on evidence",
+    2: "usage, configuration or data must change",
+    3: "inconclusive: the evidence is not enough for either answer",
+    4: "the vendor or the machine failed; the same command goes on",
+    5: "integrity: a leak, a mismatch, a changed plan",
+    6: "budget: over it, or a price that is unknown or stale",
+    70: "a bug in unitune, with a traceback",
+    130: "interrupted; can be resumed",
+    141: "standard output was closed before its end, as by `| head -1`",
+}
+GENERATED = {
+    "command-line": command_line,
+    "job-file": job_file,
+    "scorers": scorers,
+    "backends": backends,
+    "exit-codes": exit_codes,
+}
+
+
+def _commands(path: str, command: Any) -> Iterator[str]:
+    for name, child in getattr(command, "commands", {}).items():
+        if child.hidden:
+            continue
+        yield from _command(f"{path} {name}", child)
+        yield from _commands(f"{path} {name}", child)
+
+
+def _command(path: str, command: Any) -> Iterator[str]:
+    text = STYLE.sub("", inspect.cleandoc(command.help or ""))
+    paragraphs = text.split("\n\n")
+    examples = [part for part in paragraphs if part.startswith("$ ")]
+    arguments = [p for p in command.params if p.param_type_name == "argument"]
+    options = [p for p in command.params if p.param_type_name == "option" and not p.hidden]
+    usage = " ".join([path, *(p.metavar or p.name.upper() for p in arguments)])
+    yield f"## `{path}` {{#{'-'.join(path.split()[1:])}}}\n"
+    yield from (f"{part}\n" for part in paragraphs if part not in examples)
+    yield f"```text\n{usage}{' [OPTIONS]' if options else ''}\n```\n"
+    for example in examples:
+        lines = (line.removeprefix("$ ") for line in example.splitlines())
+        yield "```bash\n" + "\n".join(lines) + "\n```\n"
+    rows = [(_option(p), _cell(p.help or "")) for p in (*arguments, *options) if p.name != "help"]
+    if rows:
+        yield _table(("argument or option", "meaning"), rows) + "\n"
+
+
+def _option(parameter: Any) -> str:
+    if parameter.param_type_name == "argument":
+        return f"`{parameter.metavar or parameter.name.upper()}`"
+    value = "" if parameter.is_flag else f" {parameter.metavar or 'VALUE'}"
+    return ", ".join(f"`{name}{value}`" for name in (*parameter.opts, *parameter.secondary_opts))
+
+
+def _reachable(parts: Mapping[str, Any]) -> list[str]:
+    """Return the names of the parts in the order in which a job file meets them."""
+    order = ["Job"]
+    for name in order:
+        own = {key: value for key, value in parts[name].items() if key != "$defs"}
+        order += [each for each in _references(own) if each not in order]
+    return order
+
+
+def _references(schema: object) -> list[str]:
+    if isinstance(schema, dict):
+        own = [schema["$ref"].rpartition("/")[2]] if "$ref" in schema else []
+        return own + [name for value in schema.values() for name in _references(value)]
+    return (
+        [name for value in schema for name in _references(value)]
+        if isinstance(schema, list)
+        else []
+    )
+
+
+def _part(name: str, schema: Mapping[str, Any]) -> Iterator[str]:
+    yield f"## {name} {{#{name.lower()}}}\n"
+    yield _cell(schema.get("description", ""), " ") + "\n"
+    required = schema.get("required", [])
+    rows = [
+        (
+            f"`{key}`",
+            _kind(field),
+            "required" if key in required else _default(field),
+            _cell(field.get("description", "")),
+        )
+        for key, field in _keys(schema).items()
+    ]
+    if rows:
+        yield _table(("key", "value", "default", "meaning"), rows) + "\n"
+
+
+def _keys(schema: Mapping[str, Any]) -> dict[str, Any]:
+    return schema.get("properties", {})
+
+
+def _kind(schema: Mapping[str, Any]) -> str:
+    if "$ref" in schema:
+        name = schema["$ref"].rpartition("/")[2]
+        return f"[{name}](#{name.lower()})"
+    if literals := schema.get("enum", [schema["const"]] if "const" in schema else []):
+        return " \\| ".join(f"`{value}`" for value in literals)
+    if choices := schema.get("anyOf") or schema.get("oneOf"):
+        return " \\| ".join(dict.fromkeys(_kind(choice) for choice in choices))
+    if schema.get("type") == "array":
+        return f"list of {_kind(schema.get('items', {}))}"
+    if isinstance(values := schema.get("additionalProperties"), dict):
+        return f"map to {_kind(values)}"
+    return str(schema.get("type", "any"))
+
+
+def _default(field: Mapping[str, Any]) -> str:
+    default = field.get("default")
+    return "" if default is None or default == "" else f"`{default}`"
+
+
+def _type(schema: Mapping[str, Any]) -> str:
+    return schema["properties"]["type"]["const"]
+
+
+def _line(schema: Mapping[str, Any]) -> str:
+    return _cell(schema.get("description", "").partition("\n\n")[0])
+
+
+def _cell(text: str, line_break: str = "<br>") -> str:
+    lines = STYLE.sub("", text).strip().replace("|", "\\|").replace("[", "\\[").split("\n\n")
+    return line_break.join(" ".join(line.split()) for line in lines)
+
+
+def _table(head: tuple[str, ...], rows: Any) -> str:
+    lines = [head, ["--"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)

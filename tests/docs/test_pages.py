@@ -1,0 +1,193 @@
+"""Each page of the documentation does what it says: its blocks, in their order, in one folder.
+
+A block with a title is a file; a command is run; Python is run; YAML without a title is part of a
+job. A line ``<!-- test: … -->`` before a block says otherwise: ``exit N`` that its last command ends
+so, ``skip: WHY`` that another test covers it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from crash.postgres import new_database
+
+from unitune.cost.budget import ProjectBudget
+from unitune.cost.prices.files import PricesFile
+from unitune.job.job import Job
+
+ROOT = Path(__file__).parents[2]
+DOCS = ROOT / "docs"
+BLOCK = re.compile(
+    r"(?:<!-- test: (?P<note>[^\n]*) -->\n)?"
+    r'^```(?P<language>\w+)(?: title="(?P<title>[^"]*)")?\n(?P<text>.*?)^```$',
+    re.DOTALL | re.MULTILINE,
+)
+JOB = {
+    "name": "job",
+    "model": "smollm2-135m-instruct",
+    "backend": "local",
+    "data": {"train": "train.jsonl"},
+}
+TRAINS = ("tutorial.md", "how-to/tune-on-your-own-machine.md")
+WALKED_ELSEWHERE = (
+    "how-to/leave-openai.md",
+)  # tests/slow/test_leave_openai.py, with OpenAI's double
+PAGES = sorted(str(page.relative_to(DOCS)) for page in DOCS.rglob("*.md"))
+
+
+@dataclass(frozen=True)
+class Walk:
+    """A page that is walked through.
+
+    Args:
+        folder: Where its files are written and its commands run.
+        environment: Of its commands.
+    """
+
+    folder: Path
+    environment: dict[str, str]
+
+    def command(self, line: str) -> int:
+        """Run one command line of unitune and return its exit code."""
+        words = shlex.split(line, comments=True)
+        if words[0] == "export":
+            assert words[1].partition("=")[0] in self.environment, words[1]
+            return 0
+        if words[0] != "unitune":
+            assert words[:2] == ["pip", "install"], line
+            return 0
+        return self.python(["-m", *words])
+
+    def python(self, arguments: list[str]) -> int:
+        done = subprocess.run(
+            [sys.executable, *arguments],
+            cwd=self.folder,
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        print(arguments, done.stdout, done.stderr)  # noqa: T201 - shown where the test fails
+        return done.returncode
+
+    def write(self, title: str, text: str) -> None:
+        """Write a file of the page, which must be what its name says."""
+        file = self.folder / title
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text, encoding="utf-8")
+        if title == "prices.yaml":
+            PricesFile.model_validate(yaml.safe_load(text))
+        elif title == "budget.yaml":
+            ProjectBudget.model_validate(yaml.safe_load(text))
+        elif title.endswith("unitune.yaml"):
+            Job.load(file)
+
+
+def rows(folder: Path) -> None:
+    """Write what a page takes for granted: training and test rows."""
+    for name, first, count in (("train", 0, 24), ("test", 24, 6)):
+        lines = (
+            json.dumps(
+                {"id": f"c{n}", "prompt": f"What is {n} plus {n}?", "completion": str(2 * n)}
+            )
+            for n in range(first, first + count)
+        )
+        (folder / f"{name}.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def recorded_evaluation(folder: Path) -> None:
+    """Write a comparison whose answers are there already, for the pages about verdicts."""
+    evals = folder / "evals"
+    evals.mkdir()
+    rows(evals)
+    cases = [json.loads(line) for line in (evals / "test.jsonl").read_text().splitlines()]
+    answers = (json.dumps({"case": case["id"], "answer": case["completion"]}) for case in cases)
+    (evals / "old.jsonl").write_text("\n".join(answers) + "\n", encoding="utf-8")
+    shutil.copy(evals / "old.jsonl", evals / "new.jsonl")
+    job = JOB | {
+        "data": {"test": "test.jsonl"},
+        "evaluate": {
+            "scorers": ["exact"],
+            "margin": 0.5,
+            "contenders": [
+                {"type": "recorded", "name": "old", "answers": "old.jsonl", "role": "baseline"},
+                {"type": "recorded", "name": "new", "answers": "new.jsonl", "role": "candidate"},
+            ],
+            "gate": {"mode": "no-regress", "baseline": "baseline.jsonl"},
+        },
+    }
+    (evals / "unitune.yaml").write_text(yaml.safe_dump(job), encoding="utf-8")
+
+
+@pytest.fixture
+def walk(
+    request: pytest.FixtureRequest, tmp_path: Path, guarded_environment: dict[str, str]
+) -> Iterator[Walk]:
+    page = request.node.callspec.params["page"]
+    with contextlib.ExitStack() as stack:
+        environment = dict(guarded_environment)
+        if "share-a-ledger" in page:
+            environment["UNITUNE_LEDGER"] = stack.enter_context(new_database(empty=True))
+        if page == "tutorial.md":
+            for file in ("train.csv", "test.csv"):
+                shutil.copy(DOCS / "tutorial" / file, tmp_path)
+        elif "gate" in page:
+            recorded_evaluation(tmp_path)
+        else:
+            rows(tmp_path)
+            job = JOB | {"data": {"train": "train.jsonl", "test": "test.jsonl"}}
+            (tmp_path / "unitune.yaml").write_text(yaml.safe_dump(job), encoding="utf-8")
+        yield Walk(tmp_path, environment)
+
+
+@pytest.mark.parametrize(
+    "page",
+    [
+        pytest.param(page, marks=[pytest.mark.slow] if page in TRAINS else [])
+        for page in PAGES
+        if page not in WALKED_ELSEWHERE
+    ],
+)
+def test_a_page_does_what_it_says(page: str, walk: Walk) -> None:
+    for block in BLOCK.finditer((DOCS / page).read_text(encoding="utf-8")):
+        note, language, title = block["note"] or "", block["language"], block["title"]
+        if note.startswith("skip: ") or (title is None and language == "text"):
+            continue
+        text = block["text"]
+        if title is not None:
+            walk.write(title, text)
+        if language == "bash":
+            expected = int(note.removeprefix("exit ") or 0)
+            codes = [walk.command(line) for line in text.splitlines() if line.strip()]
+            assert [0] * (len(codes) - 1) + [expected] == codes, text
+        elif language == "python":
+            assert 0 == walk.python(["-c", text]), text
+        elif language == "yaml" and title is None:
+            part: dict[str, Any] = yaml.safe_load(text)
+            Job.model_validate(JOB | part)
+
+
+def test_the_site_is_built_without_a_warning(tmp_path: Path) -> None:
+    """Every link and anchor leads somewhere, and every name that is documented is there."""
+    done = subprocess.run(
+        [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path)],
+        cwd=ROOT,
+        env=os.environ | {"NO_MKDOCS_2_WARNING": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert 0 == done.returncode, done.stderr
