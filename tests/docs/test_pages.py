@@ -98,7 +98,7 @@ class Walk:
 
 def rows(folder: Path) -> None:
     """Write what a page takes for granted: training and test rows."""
-    for name, first, count in (("train", 0, 24), ("test", 24, 6)):
+    for name, first, count in (("train", 0, 64), ("test", 64, 6)):
         lines = (
             json.dumps(
                 {"id": f"c{n}", "prompt": f"What is {n} plus {n}?", "completion": str(2 * n)}
