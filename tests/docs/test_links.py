@@ -8,7 +8,14 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-PAGES = ("docs/threat-model.md", "SECURITY.md", "README.md")
+PAGES = ("SECURITY.md", "README.md")
+
+
+def test_the_tests_that_hold_the_threat_model_are_there() -> None:
+    text = (ROOT / "docs/explanation/threat-model.md").read_text("utf-8")
+    tests = re.findall(r"`(tests/[\w/.]+)`", text)
+    assert tests
+    assert [] == [test for test in tests if not (ROOT / test).exists()]
 
 
 @pytest.mark.parametrize("page", PAGES)

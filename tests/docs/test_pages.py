@@ -1,8 +1,8 @@
 """Each page of the documentation does what it says: its blocks, in their order, in one folder.
 
 A block with a title is a file; a command is run; Python is run; YAML without a title is part of a
-job. A line ``<!-- test: … -->`` before a block says otherwise: ``exit N`` that its last command ends
-so, ``skip: WHY`` that another test covers it.
+job. A line ``<!-- test: … -->`` before a block says otherwise: ``exit N`` that its last command
+ends so, ``skip: WHY`` that another test covers it.
 """
 
 from __future__ import annotations

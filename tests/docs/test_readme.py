@@ -12,11 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
-from unitune.cost.budget import ProjectBudget
-from unitune.cost.prices.files import PricesFile
-from unitune.evaluate.prompts.build import check_roles
 from unitune.job.job import Evaluate, Job
-from unitune.job.usage import Usage
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -49,36 +45,10 @@ def test_the_gate_in_readme_is_a_gate() -> None:
     assert Evaluate.model_validate(yaml_with("gate:")["evaluate"]).gate is not None
 
 
-def test_the_contenders_in_readme_can_be_compared() -> None:
-    check_roles(Evaluate.model_validate(yaml_with("contenders:")["evaluate"]).contenders)
-
-
-def test_the_prices_file_in_readme_is_one() -> None:
-    rows = PricesFile.model_validate(yaml_with("discounts:")).rows("project")
-    assert [("azure", "training"), ("local", "machine")] == [
-        (row.backend, row.kind) for row in rows
-    ]
-
-
-def test_the_budget_file_in_readme_is_one() -> None:
-    assert ProjectBudget.model_validate(yaml_with("month_usd:")).project_usd
-
-
-def test_the_usage_in_readme_is_a_usage() -> None:
-    assert Usage.model_validate(yaml_with("requests_month:")["usage"]).requests_month
-
-
 def test_every_relative_link_leads_to_a_file() -> None:
     targets = re.findall(r"\]\((?!https?://)([^)#]+)\)", README)
 
     assert [] == [target for target in targets if not (ROOT / target).exists()]
-
-
-def name_base_models(file: Path) -> None:
-    """Edit a job as the README says before it goes to a vendor."""
-    job = yaml.safe_load(file.read_text(encoding="utf-8"))
-    job["model"] = yaml_with("model: {local")["model"]
-    file.write_text(yaml.safe_dump(job), encoding="utf-8")
 
 
 @pytest.mark.slow
@@ -86,8 +56,6 @@ def test_the_tour_runs_as_written(quickstart: Any, guarded_environment: dict[str
     """Both launches are the quickstart's own training again: refused as twins, exit code 2."""
     codes: dict[str, int] = {}
     for command in tour_commands():
-        if "together" in command:
-            name_base_models(quickstart.folder / "my-triage" / "unitune.yaml")
         done = subprocess.run(
             [sys.executable, "-m", *command],
             cwd=quickstart.folder,

@@ -1,4 +1,4 @@
-"""The walk in `examples/leave-openai`, as written: from a job at OpenAI to a gate that is met.
+"""The guide `leave-openai.md`, as written: from a job at OpenAI to a gate that is met.
 
 OpenAI is its loopback server; the training is the quickstart's own, because the rows that come back
 from OpenAI's files are the rows that it learned from.
@@ -29,8 +29,10 @@ from unitune.testing.loopback import Server, ServerBehavior, serve
 
 pytestmark = pytest.mark.slow
 
-EXAMPLE = Path(__file__).parents[2] / "examples" / "leave-openai"
-BASH = re.findall(r"```bash\n(.*?)```", (EXAMPLE / "README.md").read_text("utf-8"), re.DOTALL)
+ROOT = Path(__file__).parents[2]
+GUIDE = ROOT / "docs" / "how-to" / "leave-openai.md"
+EXAMPLE = ROOT / "examples" / "leave-openai"
+BASH = re.findall(r"```bash\n(.*?)```", GUIDE.read_text("utf-8"), re.DOTALL)
 COMMANDS = [line for block in BASH for line in block.splitlines()]
 RIGHT_OF_TEN = 4
 """Cases of ten that the old model answers as labelled."""
