@@ -95,7 +95,17 @@ class Suite:
     def start(self, *options: str) -> subprocess.Popen[str]:
         """Start a comparison."""
         job, out = self.folder / "unitune.yaml", self.folder / "out"
-        line = [sys.executable, "-m", "unitune", "compare", job, "--quiet", "--out", out, *options]
+        line = [
+            sys.executable,
+            "-m",
+            "unitune",
+            "compare",
+            job,
+            "--quiet",
+            "--output",
+            out,
+            *options,
+        ]
         return subprocess.Popen(
             line,
             env={**os.environ, "UNITUNE_DIR": str(self.folder / "home")},
@@ -220,7 +230,7 @@ def two_models(table: Table, cases: int) -> None:
         scores: dict[str, float] = {}
         for out, model in (("first", "m"), ("other", "better"), ("again", "m")):
             one.write(url, model)
-            one.compare("--use-cache", "--out", str(one.folder / out))
+            one.compare("--use-cache", "--output", str(one.folder / out))
             scores[model] = one.score(out)
         count = told(url)
         table.line(

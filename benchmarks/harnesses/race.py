@@ -151,7 +151,8 @@ def by_unitune(place: Place, judged: dict[str, str]) -> Command:
     line = [sys.executable, "-m", "unitune", "compare", folder / "unitune.yaml"]
     home = {"UNITUNE_DIR": str(folder / "home"), "OPENAI_API_KEY": "k"}
     return Command(
-        [*line, "--quiet", "--out", folder / "out"], home | {"OPENAI_BASE_URL": f"{place.url}/v1"}
+        [*line, "--quiet", "--output", folder / "out"],
+        home | {"OPENAI_BASE_URL": f"{place.url}/v1"},
     )
 
 

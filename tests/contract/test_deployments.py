@@ -66,7 +66,7 @@ def options(run: Run) -> dict[str, str]:
 
 @pytest.mark.usefixtures("no_reaper")
 def test_a_model_answers_from_its_deployment_until_it_is_taken_down(run: Run) -> None:
-    with pytest.raises(UserError, match=f"unitune deploy {run.id} --for 2h"):
+    with pytest.raises(UserError, match=f"unitune deploy {run.id} --ttl 2h"):
         answering(run)
     made = deploy(run, options=options(run)).wait()
     assert ("ready", True) == (made.state, made.stands)

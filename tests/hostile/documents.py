@@ -26,7 +26,7 @@ OF_A_JOB = (
     ("plan", "job.yaml", "-o", "plan.json"),
     ("run", "job.yaml", "--quiet", "--allow-unpriced"),
     ("run", "job.yaml"),
-    ("compare", "job.yaml", "--out", "rows"),
+    ("compare", "job.yaml", "--output", "rows"),
     ("compare", "job.yaml", "--replay"),
     ("compare", "job.yaml", "--json", "--use-cache"),
     ("cost", "job.yaml"),
@@ -137,7 +137,7 @@ def recorded(draw: st.DrawFn) -> Attempt:
         content = draw(spoilt_lines([json.loads(line) for line in whole.splitlines()]))
     else:
         content = draw(spoilt(json.loads(whole)))
-    compare = ("compare", "job.yaml", "--out", "rows")
+    compare = ("compare", "job.yaml", "--output", "rows")
     more = draw(st.sampled_from(((), ("--replay",), ("--update-baseline",), ("--json",))))
     also = draw(st.sampled_from(((), (("cost", "job.yaml"),))))
     return Attempt(((*compare, *more), *also), {**files, name: content})

@@ -130,7 +130,7 @@ def trained() -> dict[str, bytes]:
         (
             ("run", "job.yaml", "--quiet"),
             ("run", "other.yaml", "--quiet", "--detach"),
-            ("compare", "job.yaml", "--quiet", "--out", "rows"),
+            ("compare", "job.yaml", "--quiet", "--output", "rows"),
         ),
         files,
     )
@@ -141,7 +141,7 @@ def compared() -> dict[str, bytes]:
     """Return what a comparison of recorded answers leaves, with a baseline."""
     gate = {"mode": "no-regress", "baseline": "baseline.jsonl"}
     files = {**FILES, "job.yaml": as_file(comparison(gate=gate))}
-    compare = ("compare", "job.yaml", "--quiet", "--out", "rows")
+    compare = ("compare", "job.yaml", "--quiet", "--output", "rows")
     return left_by(((*compare, "--update-baseline"),), files)
 
 

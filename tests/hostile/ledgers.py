@@ -44,7 +44,7 @@ def commands(run: str) -> tuple[tuple[str, ...], ...]:
         ("download", run, "-o", "weights"),
         ("doctor",),
         ("run", "job.yaml", "--quiet"),
-        ("run", "job.yaml", "--again", "--detach"),
+        ("run", "job.yaml", "--allow-duplicate", "--detach"),
         ("compare", "job.yaml", "--quiet"),
         ("plan", "job.yaml"),
         ("cost", "job.yaml"),

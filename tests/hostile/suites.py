@@ -43,7 +43,7 @@ def suites(draw: st.DrawFn) -> Attempt:
     others = draw(st.lists(st.sampled_from(readable), max_size=1))
     sources = [f"{tool}:{one}" for one in (name, *others)]
     drop = draw(st.sampled_from(((), ("--drop",), ("--drop",))))
-    commands = [("import", *sources, "--dir", "d", *drop)]
+    commands = [("import", *sources, "--output", "d", *drop)]
     if draw(st.booleans()):
         commands.append(("compare", "d/unitune.yaml", "--quiet"))
     return Attempt(tuple(commands), files)

@@ -191,7 +191,7 @@ SCENES: tuple[tuple[tuple[tuple[str, ...], ...], tuple[tuple[str, ...], ...]], .
         ),
     ),
     ((), (("plan", "job.yaml", "--quote"),)),
-    ((), (("plan", "job.yaml", "--vendor-count"),)),
+    ((), (("plan", "job.yaml", "--count-with-vendor"),)),
     ((RUN,), (("compare", "job.yaml", "--budget", "90", "--allow-unpriced"),)),
     ((RUN,), (("compare", "job.yaml", "--budget", "90", "--allow-unpriced", "--batch"),)),
     (
@@ -205,7 +205,7 @@ SCENES: tuple[tuple[tuple[tuple[str, ...], ...], tuple[tuple[str, ...], ...]], .
     (
         (RUN,),
         (
-            ("deploy", "r", "--for", "30m", "--budget", "90", "--allow-unpriced"),
+            ("deploy", "r", "--ttl", "30m", "--budget", "90", "--allow-unpriced"),
             ("deployments", "--all"),
             ("undeploy", "r"),
         ),
@@ -215,7 +215,7 @@ SCENES: tuple[tuple[tuple[tuple[str, ...], ...], tuple[tuple[str, ...], ...]], .
     (((*RUN, "--detach"),), (("show", "r"), ("cancel", "r"), ("watch", "r"))),
     (((*RUN, "--detach"),), (("watch", "r", "--json"),)),
     (((*RUN, "--detach"),), (("pause", "r"), ("resume", "r"))),
-    ((RUN,), (("import", "@backend:@job", "--dir", "old", "--answers", "test.jsonl"),)),
+    ((RUN,), (("import", "@backend:@job", "--output", "old", "--answers", "test.jsonl"),)),
     ((RUN,), (("doctor",), ("runs",))),
 )
 """Commands that must end well, and those whose answers are changed."""

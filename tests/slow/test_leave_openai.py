@@ -142,7 +142,7 @@ def test_the_same_import_again_asks_the_old_model_nothing(place: Place) -> None:
 
 
 def test_the_imported_job_has_the_settings_of_the_old_one(place: Place) -> None:
-    place.run("unitune import openai:ftjob-abc123 --dir fresh")
+    place.run("unitune import openai:ftjob-abc123 --output fresh")
 
     text = (place.folder / "fresh" / "unitune.yaml").read_text("utf-8")
 

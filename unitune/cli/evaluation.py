@@ -68,7 +68,8 @@ def compare(
         ),
     ] = False,
     out: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Where rows, verdict and report go.")
+        Path | None,
+        typer.Option("--output", "-o", metavar="DIR", help="Where rows, verdict and report go."),
     ] = None,
     quiet: Quiet = False,
     json: Json = False,
@@ -81,7 +82,7 @@ def compare(
 
     [dim]$ unitune compare unitune.yaml
     $ unitune compare unitune.yaml --batch
-    $ unitune compare unitune.yaml --replay --out evaluation
+    $ unitune compare unitune.yaml --replay --output evaluation
     $ unitune compare unitune.yaml --json > verdict.json[/dim]
     """
     from unitune.cli.consent import consent_to_answers, consent_to_deployment

@@ -30,7 +30,7 @@ def deploy(
     run: RunId,
     *,
     stand: Annotated[
-        str, typer.Option("--for", metavar="TIME", help="When it is taken down: 30m, 2h, 1d.")
+        str, typer.Option("--ttl", metavar="TIME", help="When it is taken down: 30m, 2h, 1d.")
     ] = "2h",
     option: DeployOption = None,
     wait: Annotated[bool, typer.Option(help="Return when it is ready to answer.")] = True,
@@ -47,7 +47,7 @@ def deploy(
     It needs a budget (--budget, or budget.yaml); without one a terminal asks, and a script is
     refused.
 
-    [dim]$ unitune deploy r2611 --for 2h --budget 20[/dim]
+    [dim]$ unitune deploy r2611 --ttl 2h --budget 20[/dim]
     """
     from unitune.cli.consent import consent_to_deployment
     from unitune.cli.output import aside, console
@@ -55,7 +55,7 @@ def deploy(
     from unitune.runs.deploying import deploy as bring_up
     from unitune.runs.run import find_run
 
-    found, seconds, options = find_run(run), seconds_of("--for", stand), deploy_options_of(option)
+    found, seconds, options = find_run(run), seconds_of("--ttl", stand), deploy_options_of(option)
     limit = HostingBudget(
         usd=usd_of("--budget", budget) if budget else None,
         unpriced=allow_unpriced,

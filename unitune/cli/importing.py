@@ -34,7 +34,7 @@ def import_sources(
     ],
     *,
     directory: Annotated[
-        Path, typer.Option("--dir", metavar="DIR", help="Where the files go.")
+        Path, typer.Option("--output", "-o", metavar="DIR", help="Where the files go.")
     ] = Path(),
     answers: Annotated[
         Path | None,
@@ -52,8 +52,8 @@ def import_sources(
     Recorded answers are compared as they are: unitune compare asks nobody and costs nothing.
 
     [dim]$ unitune import openai:ftjob-abc123 --answers test.jsonl
-    $ unitune import promptfoo:promptfooconfig.yaml --dir evals
-    $ unitune import inspect:base.eval inspect:tuned.eval --dir evals[/dim]
+    $ unitune import promptfoo:promptfooconfig.yaml --output evals
+    $ unitune import inspect:base.eval inspect:tuned.eval --output evals[/dim]
     """
     from unitune.importers.import_suite import is_suite
 

@@ -109,7 +109,8 @@ def run(
         bool, typer.Option("--detach", help="Print the run's id and return at once.")
     ] = False,
     again: Annotated[
-        bool, typer.Option("--again", help="Train although the same training was run before.")
+        bool,
+        typer.Option("--allow-duplicate", help="Train although the same training was run before."),
     ] = False,
     budget: BudgetUsd = None,
     allow_unpriced: AllowUnpriced = False,

@@ -24,7 +24,8 @@ def cost(
     ] = None,
     price: GivenPrices,
     out: Annotated[
-        Path | None, typer.Option("-o", "--out", metavar="FILE", help="Write a page with the plot.")
+        Path | None,
+        typer.Option("--output", "-o", metavar="FILE", help="Write a page with the plot."),
     ] = None,
     json: Json = False,
 ) -> None:

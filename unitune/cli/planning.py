@@ -51,7 +51,8 @@ def plan(
     vendor_count: Annotated[
         bool,
         typer.Option(
-            "--vendor-count", help="Hand a sample of the rows over and let the vendor count it."
+            "--count-with-vendor",
+            help="Hand a sample of the rows over and let the vendor count it.",
         ),
     ] = False,
     show_tokens: Annotated[
@@ -62,7 +63,7 @@ def plan(
     ] = 3,
     output: Annotated[
         Path | None,
-        typer.Option("-o", "--output", metavar="PLAN", help="Save the plan, for `unitune apply`."),
+        typer.Option("--output", "-o", metavar="PLAN", help="Save the plan, for `unitune apply`."),
     ] = None,
     against: Annotated[
         Path | None,
@@ -139,7 +140,8 @@ def apply(
         bool, typer.Option("--detach", help="Print the run's id and return at once.")
     ] = False,
     again: Annotated[
-        bool, typer.Option("--again", help="Train although the same training was run before.")
+        bool,
+        typer.Option("--allow-duplicate", help="Train although the same training was run before."),
     ] = False,
     allow_unpriced: AllowUnpriced = False,
     quiet: Quiet = False,

@@ -143,12 +143,12 @@ def _check_same(first: Suite, other: Suite) -> None:
             raise DataError(
                 f"{other.file} expects {clip(case.answer)} in case {case.case_id!r}, and "
                 f"{first.file} {clip(expected[case.case_id])}: these are not results of the same "
-                "cases. Import each into a folder of its own (--dir)."
+                "cases. Import each into a folder of its own (--output)."
             )
     if not common:
         raise DataError(
             f"{first.file} and {other.file} have no case in common, so nothing can be compared. "
-            "Import each into a folder of its own (--dir)."
+            "Import each into a folder of its own (--output)."
         )
 
 

@@ -203,7 +203,7 @@ def moved(drafts: Sequence[Path], folder: Path) -> tuple[Path, ...]:
         if target.exists() and target.read_bytes() != draft.read_bytes():
             raise UserError(
                 f"{target} exists with other content. Nothing was written; name another folder "
-                "with --dir."
+                "with --output."
             )
     folder.mkdir(parents=True, exist_ok=True)
     for draft in drafts:

@@ -422,7 +422,8 @@ def _refuse_twin(connection: sa.Connection, fingerprint: str) -> None:
         raise TwinExists(
             f"run {twin.id} ({twin.state}) is the same training: data, base model, method, tuning "
             f"and options are equal. See it with `unitune show {twin.id}`, go on with "
-            f"`unitune resume {twin.id}` if it was interrupted, or train again with --again.",
+            f"`unitune resume {twin.id}` if it was interrupted, or train again with "
+            "--allow-duplicate.",
             twin.id,
         )
 

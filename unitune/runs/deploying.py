@@ -225,7 +225,7 @@ def answering(run: Run) -> TunedModel:
         return ready.model
     raise UserError(
         f"the model of run {run.id} answers only from a deployment at {run.backend_name}, which "
-        f"costs money, and none is ready. Bring it up: unitune deploy {run.id} --for 2h"
+        f"costs money, and none is ready. Bring it up: unitune deploy {run.id} --ttl 2h"
     )
 
 

@@ -299,7 +299,7 @@ class BedrockBackend:
             return one["customModelDeploymentArn"]
         raise UserError(
             f"{model_arn} answers only from a deployment, and none is ready. Bring one up: "
-            "unitune deploy RUN --for 2h"
+            "unitune deploy RUN --ttl 2h"
         )
 
     def _model_behind(self, ref: str) -> str:

@@ -136,7 +136,7 @@ def test_arguments_reach_the_command_as_words(runner: Runner) -> None:
     command(runner.folder, "unitune", 'printf "<%s>" "$@"')
     runner.inputs |= {"args": "--backend  openai\n--run *", "file": "a b.yaml; exit 9"}
     done = runner.step("Compare")
-    words = "<compare><a b.yaml; exit 9><--out><unitune-report><--backend><openai><--run><*>"
+    words = "<compare><a b.yaml; exit 9><--output><unitune-report><--backend><openai><--run><*>"
     assert words == done.stdout.splitlines()[1]
 
 

@@ -148,8 +148,8 @@ def test_a_second_run_of_the_same_training_is_refused(unitune: Command, job_file
     outcome = unitune("run", str(job_file))
 
     assert 2 == outcome.code
-    assert "--again" in outcome.err
-    assert 0 == unitune("run", str(job_file), "--again").code
+    assert "--allow-duplicate" in outcome.err
+    assert 0 == unitune("run", str(job_file), "--allow-duplicate").code
 
 
 def test_a_failed_training_exits_with_4_and_its_reason(unitune: Command, job_file: Path) -> None:
@@ -171,7 +171,7 @@ def test_compare_without_a_run_names_the_command_that_makes_one(
 
 def test_compare_writes_the_files_that_it_names(unitune: Command, job_file: Path) -> None:
     unitune("run", str(job_file), "--quiet")
-    outcome = unitune("compare", str(job_file), "--out", "evidence")
+    outcome = unitune("compare", str(job_file), "--output", "evidence")
 
     assert 0 == outcome.code
     for name in ("rows.jsonl", "verdict.json", "report.html"):

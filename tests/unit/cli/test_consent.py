@@ -59,13 +59,13 @@ def asked(vendor: ServedVendor) -> int:
 def test_a_script_asks_a_vendor_only_within_a_budget(
     unitune: Command, vendor: ServedVendor
 ) -> None:
-    refused = unitune("compare", "unitune.yaml", "--out", "out")
+    refused = unitune("compare", "unitune.yaml", "--output", "out")
     assert (6, 0) == (refused.code, asked(vendor))
     assert "the comparison costs money: $0.01. Give a budget (--budget 5" in refused.err
 
-    done = unitune("compare", "unitune.yaml", "--out", "out", "--budget", "1")
+    done = unitune("compare", "unitune.yaml", "--output", "out", "--budget", "1")
     assert (0, 20) == (done.code, asked(vendor)), done.err
-    replayed = unitune("compare", "unitune.yaml", "--out", "out", "--replay")
+    replayed = unitune("compare", "unitune.yaml", "--output", "out", "--replay")
     assert (0, 20) == (replayed.code, asked(vendor)), "no question, no cost"
 
 

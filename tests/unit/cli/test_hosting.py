@@ -59,7 +59,7 @@ def run_id(vendor: ServedVendor, unitune: Command) -> str:
 
 
 def test_a_deployment_is_listed_until_it_is_taken_down(unitune: Command, run_id: str) -> None:
-    up = unitune("deploy", run_id, "--for", "30m", "--allow-unpriced")
+    up = unitune("deploy", run_id, "--ttl", "30m", "--allow-unpriced")
     assert (0, True) == (up.code, f"Take it down sooner: unitune undeploy {run_id}-d1" in up.out)
 
     (row,) = json.loads(unitune("deployments", "--json").out)["deployments"]
@@ -86,7 +86,7 @@ def test_a_vendor_that_does_not_answer_leaves_the_list_as_it_was_last_seen(
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("--for", "2 weeks"), "--for is '2 weeks'; write a time such as 30m, 2h or 1d."),
+        (("--ttl", "2 weeks"), "--ttl is '2 weeks'; write a time such as 30m, 2h or 1d."),
         (("--option", "size"), "--option is 'size'; write KEY=VALUE."),
     ],
 )
@@ -102,7 +102,7 @@ def test_a_script_deploys_only_within_a_budget(unitune: Command, run_id: str) ->
     unpriced = unitune("deploy", run_id)
     assert (6, True) == (unpriced.code, "the deployment costs money: unknown." in unpriced.err)
 
-    priced = ("--for", "3h", "--price", "hosting=1.70")
+    priced = ("--ttl", "3h", "--price", "hosting=1.70")
     refused = unitune("deploy", run_id, *priced)
     assert (6, True) == (refused.code, "$5.10 at $1.70 an hour" in refused.err)
     over = unitune("deploy", run_id, *priced, "--budget", "5")
@@ -121,17 +121,17 @@ def test_the_projects_budget_holds_for_deployments(
     (tmp_path / "prices.yaml").write_text(
         "prices: [{backend: bedrock, hosting: 1.70}]\n", encoding="utf-8"
     )
-    over = unitune("deploy", run_id, "--for", "3h", "--allow-unpriced")
+    over = unitune("deploy", run_id, "--ttl", "3h", "--allow-unpriced")
     assert (6, True) == (over.code, "the month's budget is $5" in over.err)
-    assert 0 == unitune("deploy", run_id, "--for", "2h").code
-    again = unitune("deploy", run_id, "--for", "2h")
+    assert 0 == unitune("deploy", run_id, "--ttl", "2h").code
+    again = unitune("deploy", run_id, "--ttl", "2h")
     assert (6, True) == (again.code, "$3.40 are spent or set aside" in again.err)
 
 
 def test_an_import_writes_a_job_that_plans(unitune: Command, run_id: str, tmp_path: Path) -> None:
     assert run_id
     job_id = json.loads(unitune("runs", "--json").out)["runs"][0]["job_id"]
-    done = unitune("import", f"bedrock:{job_id}", "--dir", "moved")
+    done = unitune("import", f"bedrock:{job_id}", "--output", "moved")
     assert (0, True) == (done.code, "wrote moved/unitune.yaml" in done.out)
     assert "bedrock" == Job.load(tmp_path / "moved" / "unitune.yaml").backend
     assert 0 == unitune("plan", "moved/unitune.yaml").code
@@ -170,7 +170,7 @@ def test_what_a_deployed_model_says_is_asked_of_the_deployment(
     unitune: Command, run_id: str
 ) -> None:
     alone = unitune("chat", run_id, "-m", "2?")
-    assert (2, True) == (alone.code, f"unitune deploy {run_id} --for 2h" in alone.err)
+    assert (2, True) == (alone.code, f"unitune deploy {run_id} --ttl 2h" in alone.err)
     unitune("deploy", run_id, "--allow-unpriced")
     assert 0 == unitune("chat", run_id, "-m", "2?").code
 

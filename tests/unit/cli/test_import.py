@@ -16,7 +16,7 @@ def _own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_results_are_imported_and_compared(unitune: Command) -> None:
-    done = unitune("import", f"promptfoo:{MADE / 'results.json'}", "--dir", "evals")
+    done = unitune("import", f"promptfoo:{MADE / 'results.json'}", "--output", "evals")
     assert 0 == done.code, done.err
     assert "wrote evals/unitune.yaml" in done.out
     assert "agrees with promptfoo on 13 of 14 answers" in done.out
@@ -32,7 +32,7 @@ def test_what_has_no_counterpart_is_told_and_nothing_is_written(
     unitune: Command, tmp_path: Path
 ) -> None:
     config = f"promptfoo:{MADE / 'promptfooconfig.yaml'}"
-    refused = unitune("import", config, "--dir", "evals")
+    refused = unitune("import", config, "--output", "evals")
     assert 2 == refused.code
     assert "promptfooconfig.yaml:22 test-6: the assertion 'llm-rubric': a model judges" in (
         refused.err
@@ -40,7 +40,7 @@ def test_what_has_no_counterpart_is_told_and_nothing_is_written(
     assert "4 things have no counterpart; nothing was written" in refused.err
     assert not (tmp_path / "evals").exists()
 
-    dropped = unitune("import", config, "--dir", "evals", "--drop")
+    dropped = unitune("import", config, "--output", "evals", "--drop")
     assert 0 == dropped.code
     assert "test-6" in dropped.err
     assert "10 cases; 4 left out." in dropped.out

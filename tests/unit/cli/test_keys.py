@@ -93,7 +93,7 @@ class Stage:
     def compare(self, job: str) -> Outcome:
         file = self.folder / "unitune.yaml"
         file.write_text(job, encoding="utf-8")
-        return self.unitune("compare", "unitune.yaml", "--out", "out", "--allow-unpriced")
+        return self.unitune("compare", "unitune.yaml", "--output", "out", "--allow-unpriced")
 
     def everything(self, done: Outcome) -> dict[str, str]:
         """Return all that was written and printed."""

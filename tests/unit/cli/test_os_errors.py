@@ -94,7 +94,7 @@ def test_of_tasks_that_ended_together_the_machines_error_is_told() -> None:
 WRITING = [
     ["run", "train.yaml", "--quiet"],
     ["plan", "train.yaml", "-o", "plan.json"],
-    ["compare", "compare.yaml", "--out", "o"],
+    ["compare", "compare.yaml", "--output", "o"],
     ["init", "new"],
     ["cost", "train.yaml", "-o", "cost.html"],
     ["convert", "train.jsonl", "--to", "openai-chat", "-o", "o.jsonl"],

@@ -109,9 +109,9 @@ def test_an_answer_is_shown_on_a_terminal_and_kept_as_it_is_in_a_pipe(
 def test_contenders_of_any_name_are_compared(unitune: Command, folder: Path, name: str) -> None:
     contenders = [recorded("a", "baseline"), recorded(name, "candidate")]
     write_job(folder, data={"test": "test.jsonl"}, evaluate={"contenders": contenders})
-    told = unitune("compare", "unitune.yaml", "--out", "o")
+    told = unitune("compare", "unitune.yaml", "--output", "o")
     is_harmless(told, name)
-    told = unitune("compare", "unitune.yaml", "--out", "o", "--json")
+    told = unitune("compare", "unitune.yaml", "--output", "o", "--json")
     assert set() == obeyed(told.out)
     assert name == json.loads(told.out)["candidate"]
 

@@ -51,7 +51,7 @@ def closed_pipe() -> int:
     return writing
 
 
-COMPARE = ["compare", "unitune.yaml", "--out", "o"]
+COMPARE = ["compare", "unitune.yaml", "--output", "o"]
 PRINTS = [
     COMPARE,
     [*COMPARE, "--json"],

@@ -94,7 +94,7 @@ def test_a_model_that_thinks_is_judged_by_its_answers(
     half = _colours(tmp_path) | {"role": "baseline" if role == "candidate" else "candidate"}
     thinker = {**_thinking(kind, vendor), "role": role}
     _job(tmp_path, {"scorers": ["exact"], "contenders": [half, thinker]})
-    ended = unitune("compare", "unitune.yaml", "--out", "out")
+    ended = unitune("compare", "unitune.yaml", "--output", "out")
     assert 0 == ended.code, ended.err
     found = json.loads((tmp_path / "out" / "verdict.json").read_text(encoding="utf-8"))
     scores = {one["name"]: (one["score"], one["errors"]) for one in found["contenders"]}
@@ -107,7 +107,7 @@ def test_a_model_that_thinks_is_judged_by_its_answers(
     }
     assert all(row["max_tokens"] > 25_000 for row in rows)
     assert "Its answers are not greedy." in " ".join(found["notes"])
-    again = unitune("compare", "unitune.yaml", "--out", "out", "--replay")
+    again = unitune("compare", "unitune.yaml", "--output", "out", "--replay")
     assert 0 == again.code, again.err
 
 
@@ -117,7 +117,7 @@ def test_a_temperature_that_the_job_sets_and_a_model_refuses_is_an_error(
 ) -> None:
     contenders = [_colours(tmp_path), {**_thinking(kind, vendor), "role": "baseline"}]
     _job(tmp_path, {"scorers": ["exact"], "contenders": contenders, "temperature": 0})
-    ended = unitune("compare", "unitune.yaml", "--out", "out")
+    ended = unitune("compare", "unitune.yaml", "--output", "out")
     assert 2 == ended.code
     assert "evaluate.temperature is 0" in ended.err
     assert "Leave evaluate.temperature out" in ended.err
@@ -128,7 +128,7 @@ def test_a_limit_that_the_job_sets_is_kept_to(
 ) -> None:
     contenders = [_colours(tmp_path), {**_thinking("server", vendor), "role": "baseline"}]
     _job(tmp_path, {"scorers": ["exact"], "contenders": contenders, "max_tokens": 50})
-    unitune("compare", "unitune.yaml", "--out", "out")
+    unitune("compare", "unitune.yaml", "--output", "out")
     rows = _rows(tmp_path, "thinker")
     assert {("", "length", 50)} == {
         (row["text"], row["finish_reason"], row["max_tokens"]) for row in rows
@@ -173,7 +173,7 @@ def test_a_server_that_makes_every_call_right_is_right_everywhere(
             for one, name, role in ((silent, "silent", "baseline"), (caller, "caller", "candidate"))
         ]
         _job(tmp_path, {"scorers": ["tool_calls"], "contenders": contenders})
-        ended = unitune("compare", "unitune.yaml", "--out", "out")
+        ended = unitune("compare", "unitune.yaml", "--output", "out")
     assert 0 == ended.code, ended.err
     found = json.loads((tmp_path / "out" / "verdict.json").read_text(encoding="utf-8"))
     scores = {one["name"]: one["score"] for one in found["contenders"]}

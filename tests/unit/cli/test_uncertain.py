@@ -100,7 +100,7 @@ def test_a_second_job_is_told_by_every_command_and_cancelled_by_its_id(
     cancelling = f"unitune cancel {run.id} --job {second}"
 
     assert (0, run.id) == (started.code, started.out.strip())
-    assert cancelling in started.err.replace("\n", "")
+    assert "".join(cancelling.split()) in "".join(started.err.split())
     shown = unitune("show", run.id).out
     assert cancelling.rsplit(maxsplit=1)[-1] in "".join(shown.split())
     assert [second] == json.loads(unitune("show", run.id, "--json").out)["duplicate_jobs"]
@@ -108,7 +108,8 @@ def test_a_second_job_is_told_by_every_command_and_cancelled_by_its_id(
         "\n", ""
     )
     assert "cancelling" == FakeBackend().poll(second, "").raw
-    assert cancelling in unitune("watch", run.id, "--quiet").err.replace("\n", "")
+    watched = unitune("watch", run.id, "--quiet").err
+    assert "".join(cancelling.split()) in "".join(watched.split())
 
 
 def test_a_job_that_is_not_the_runs_second_one_is_not_cancelled(

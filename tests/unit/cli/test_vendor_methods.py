@@ -104,7 +104,7 @@ def _trained_and_compared(unitune: Command, folder: Path, backend: str) -> dict[
     assert 0 == run.code, run.err
     (name,) = (path.name for path in folder.glob(".unitune/runs/*"))
     if backend == "azure":
-        deployed = unitune("deploy", name, "--for", "1h", "--budget", "20")
+        deployed = unitune("deploy", name, "--ttl", "1h", "--budget", "20")
         assert 0 == deployed.code, deployed.err
     compared = unitune("compare", "unitune.yaml")
     assert 0 == compared.code, compared.err

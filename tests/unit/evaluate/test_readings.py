@@ -179,7 +179,7 @@ def test_a_reference_that_is_cut_is_shown_and_decides_nothing(
     job = make_job({"contenders": [*PAIR, reference], "gate": {"mode": "no-regress"}}, test=ROWS)
     path = tmp_path / "unitune.yaml"
     path.write_text(json.dumps(job.model_dump(mode="json", exclude={"folder"}, exclude_none=True)))
-    done = CliRunner().invoke(app, ["compare", str(path), "--out", str(tmp_path / "out")])
+    done = CliRunner().invoke(app, ["compare", str(path), "--output", str(tmp_path / "out")])
     assert 0 == done.exit_code, done.output
     told = "few-shot: 200 answers of 200 cut off at max_tokens"
     assert told in " ".join(done.output.split())

@@ -232,7 +232,7 @@ def test_the_same_training_is_launched_once_unless_again(
     workplace: Path, make_job: MakeJob
 ) -> None:
     first = launch(make_job({}))
-    with pytest.raises(TwinExists, match=rf"{first.id}.*--again"):
+    with pytest.raises(TwinExists, match=rf"{first.id}.*--allow-duplicate"):
         launch(make_job({}))
     assert [first.id] == [folder.name for folder in (workplace / ".unitune" / "runs").iterdir()]
     second = launch(make_job({}), again=True)

@@ -151,7 +151,7 @@ def test_an_odd_answer_of_an_embeddings_endpoint_ends_with_4(
     scorer = {"type": "embedding", "base_url": f"{server.url}/v1", "model": "m"}
     again = {"type": "recorded", "name": "b", "answers": "a.jsonl"}
     job(tmp_path, ["exact", {**scorer, "api_key_variable": None}], again)
-    done = unitune("compare", "unitune.yaml", "--out", "out")
+    done = unitune("compare", "unitune.yaml", "--output", "out")
     assert (4, True) == (done.code, words in " ".join(done.err.split())), done.err
 
 
@@ -166,7 +166,7 @@ def test_a_bomb_is_that_questions_error_and_leaves_a_short_row(
         {"type": "server", "url": f"{server.url}/v1", "model": "m", "prompt": "zero-shot"},
         1,
     )
-    done = unitune("compare", "unitune.yaml", "--out", "out")
+    done = unitune("compare", "unitune.yaml", "--output", "out")
     rows = (tmp_path / "out" / "rows.jsonl").read_text()
     assert (4, True) == (done.code, "longer than 16,777,216 bytes" in rows), done.err
     assert len(rows) < 10_000

@@ -101,7 +101,7 @@ def test_a_report_is_written_through_no_link(cloned: Path, name: str) -> None:
     mine = cloned / "notes.txt"
     mine.write_text("mine\n", encoding="utf-8")
     (cloned / "rows" / name).symlink_to(mine)
-    done = command("compare", "unitune.yaml", "--out", "rows", cwd=cloned)
+    done = command("compare", "unitune.yaml", "--output", "rows", cwd=cloned)
     assert done.returncode in (0, 2), "written beside it, or refused"
     assert "mine\n" == mine.read_text("utf-8")
 
@@ -111,7 +111,7 @@ def test_rows_are_appended_through_no_link(cloned: Path, name: str) -> None:
     mine = cloned / "notes.txt"
     mine.write_text("", encoding="utf-8")
     (cloned / "rows" / name).symlink_to(mine)
-    done = command("compare", "unitune.yaml", "--out", "rows", cwd=cloned)
+    done = command("compare", "unitune.yaml", "--output", "rows", cwd=cloned)
     assert 2 == done.returncode
     assert "symbolic link" in " ".join(done.stderr.split())
     assert "" == mine.read_text("utf-8")
@@ -122,7 +122,7 @@ def test_a_results_folder_that_is_a_link_is_refused(cloned: Path) -> None:
     (cloned / "rows").rmdir()
     other.mkdir()
     (cloned / "rows").symlink_to(other)
-    done = command("compare", "unitune.yaml", "--out", "rows", cwd=cloned)
+    done = command("compare", "unitune.yaml", "--output", "rows", cwd=cloned)
     assert 2 == done.returncode
     assert "rows is a symbolic link" in " ".join(done.stderr.split())
     assert [] == list(other.iterdir())
@@ -136,7 +136,7 @@ def test_a_results_folder_that_is_a_link_is_refused(cloned: Path) -> None:
         (["convert", "test.jsonl", "--to", "vertex-sft", "-o", "made/out.jsonl"], "made/out.jsonl"),
         (["plan", "plan.yaml", "-o", "made/plan.json"], "made/plan.json"),
         (["cost", "plan.yaml", "-o", "made/cost.html"], "made/cost.html"),
-        (["import", "lm-eval:samples.jsonl", "--dir", "made"], "made/test.jsonl"),
+        (["import", "lm-eval:samples.jsonl", "--output", "made"], "made/test.jsonl"),
     ],
 )
 def test_a_file_is_made_through_no_link(cloned: Path, words: list[str], name: str) -> None:

@@ -73,7 +73,7 @@ def test_samples_of_lm_eval(name: str, unitune: Command, tmp_path: Path) -> None
     file = "samples_t_2026-01-01T00-00-00.jsonl"
     text = content if isinstance(content, str) else json.dumps(content)
     (tmp_path / file).write_text(text + "\n")
-    done = unitune("import", f"lm-eval:{file}", "--dir", "made", "--drop")
+    done = unitune("import", f"lm-eval:{file}", "--output", "made", "--drop")
     assert code == done.code, done.err
     assert words in lines(done.err)
 
@@ -151,7 +151,7 @@ PROMPTFOO: Mapping[str, tuple[str, int, str]] = {
 def test_configs_of_promptfoo(name: str, unitune: Command, tmp_path: Path) -> None:
     content, code, words = PROMPTFOO[name]
     (tmp_path / "p.yaml").write_text(content)
-    done = unitune("import", "promptfoo:p.yaml", "--dir", "made", "--drop")
+    done = unitune("import", "promptfoo:p.yaml", "--output", "made", "--drop")
     assert code == done.code, done.err
     assert words in lines(done.err)
 
@@ -161,7 +161,7 @@ def test_anchors_and_merges_of_an_honest_config_are_read(unitune: Command, tmp_p
         "x: &assert [{type: equals, value: x}]\ny: &base {assert: *assert}\n"
         "prompts: ['{{q}}']\ntests: [{<<: *base, vars: {q: a}}, {<<: *base, vars: {q: b}}]\n"
     )
-    done = unitune("import", "promptfoo:p.yaml", "--dir", "made")
+    done = unitune("import", "promptfoo:p.yaml", "--output", "made")
     assert 0 == done.code, done.err
     assert 2 == len((tmp_path / "made" / "test.jsonl").read_text().splitlines())
 
@@ -169,7 +169,7 @@ def test_anchors_and_merges_of_an_honest_config_are_read(unitune: Command, tmp_p
 def test_a_table_with_a_cell_beyond_all_measure(unitune: Command, tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text("q,__expected\n" + "a" * (csv.field_size_limit() + 1) + ",b\n")
     (tmp_path / "p.yaml").write_text("prompts: ['{{q}}']\ntests: t.csv\n")
-    done = unitune("import", "promptfoo:p.yaml", "--dir", "made")
+    done = unitune("import", "promptfoo:p.yaml", "--output", "made")
     assert (2, True) == (done.code, "t.csv:2 is no CSV" in lines(done.err))
 
 
@@ -178,7 +178,7 @@ def test_results_of_promptfoo_of_another_shape(
     results: object, unitune: Command, tmp_path: Path
 ) -> None:
     (tmp_path / "r.json").write_text(json.dumps({"results": {"version": 3, "results": results}}))
-    done = unitune("import", "promptfoo:r.json", "--dir", "made")
+    done = unitune("import", "promptfoo:r.json", "--output", "made")
     assert (2, True) == (done.code, "promptfoo 0.121 writes" in lines(done.err))
 
 
@@ -215,7 +215,7 @@ LOGS: Mapping[str, tuple[bytes, int, str]] = {
 def test_logs_of_inspect(name: str, unitune: Command, tmp_path: Path) -> None:
     content, code, words = LOGS[name]
     log(tmp_path / "l.eval", {"1_epoch_1.json": content})
-    done = unitune("import", "inspect:l.eval", "--dir", "made", "--drop")
+    done = unitune("import", "inspect:l.eval", "--output", "made", "--drop")
     assert code == done.code, done.err
     assert words in lines(done.err)
 
@@ -236,7 +236,7 @@ def test_a_damaged_log_is_refused(damage: str, unitune: Command, tmp_path: Path)
         case _:
             content[local + 60 : local + 70] = b"\xff" * 10
     (tmp_path / "l.eval").write_bytes(content)
-    done = unitune("import", "inspect:l.eval", "--dir", "made", "--drop")
+    done = unitune("import", "inspect:l.eval", "--output", "made", "--drop")
     assert (2, True) == (done.code, "l.eval" in lines(done.err)), done.err
 
 
@@ -273,7 +273,7 @@ def test_a_log_that_unpacks_to_a_thousand_times_its_size_is_refused_unread(
     content = b'{"id": 1, "input": "' + b"A" * size + b'"}'
     log(tmp_path / "bomb.eval", {f"{n}_epoch_1.json": content for n in range(samples)})
     del content
-    code, words, peak = peak_mib(tmp_path, "import", "inspect:bomb.eval", "--dir", "d", "--drop")
+    code, words, peak = peak_mib(tmp_path, "import", "inspect:bomb.eval", "--output", "d", "--drop")
     assert (2, True) == (code, "decompress" in words), words
     assert peak < 200, "MiB; without the file a command takes some 80"
 

@@ -140,7 +140,7 @@ def test_so_is_what_a_training_leaves(tmp_path: Path) -> None:
 
 
 def test_a_report_that_is_asked_for_elsewhere_has_the_usual_mode(project: Path) -> None:
-    done = command("compare", "compare.yaml", "--out", "out", cwd=project)
+    done = command("compare", "compare.yaml", "--output", "out", cwd=project)
     assert 0 == done.returncode, done.stderr
     for name in ("report.html", "rows.jsonl"):
         assert 0o666 == (project / "out" / name).stat().st_mode & 0o777

@@ -60,7 +60,7 @@ def compare(folder: Path, scorers: list[Any], answers: list[str], expected: str 
     }
     (folder / "unitune.yaml").write_text(json.dumps(job))
     return subprocess.run(
-        [UNITUNE, "compare", "unitune.yaml", "--out", "out"],
+        [UNITUNE, "compare", "unitune.yaml", "--output", "out"],
         cwd=folder,
         capture_output=True,
         text=True,

@@ -147,8 +147,8 @@ def open_batches(path: Path) -> Generator[BatchFile]:
     def refuse(line: bytes, number: int) -> Mismatch:
         return Mismatch(
             f"{path}:{number} tells of no batch: {line[:80]!r}. It was changed by hand or by "
-            "another program: mend the line, or choose another folder (unitune compare FILE --out "
-            "DIR), where all is asked again."
+            "another program: mend the line, or choose another folder (unitune compare FILE "
+            "--output DIR), where all is asked again."
         )
 
     def read(line: bytes, number: int) -> Batch | Change:

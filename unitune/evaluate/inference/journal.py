@@ -171,7 +171,7 @@ def _read(file: RawIOBase, path: Path) -> list[Record]:
     def refuse(line: bytes, number: int) -> Mismatch:
         return Mismatch(
             f"{path}:{number} is no recorded answer: {line[:80]!r}. "
-            "Choose another folder (unitune compare FILE --out DIR), or remove the file."
+            "Choose another folder (unitune compare FILE --output DIR), or remove the file."
         )
 
     def read(line: bytes, number: int) -> Record:
