@@ -1,11 +1,11 @@
-"""Judging a job: its contenders asked the same cases, and the candidate against the best baseline.
+"""Comparing a job's contenders on the same cases, and the candidate with the best baseline.
 
-`compare` is the whole way, each step a module of its own beside this one:
+`compare` goes from top to bottom, each step in a module of its own:
 
-    splits ──► under_test which run made the tuned model
+    splits ──► tuned_run  which run made the tuned model
            ──► task       cases and scorers; leaks refused
-           ──► contenders who competes, with which prompts
-           ──► examine    dev chooses prompts, then test; dev.jsonl and rows.jsonl
+           ──► build      the contenders, with the prompts that they may choose from
+           ──► runner     dev chooses prompts, then test; dev.jsonl and rows.jsonl
            ──► conclude   scores, statistics, verdict, gate
            ──► files      verdict.json, report.html, summary.md and junit.xml
 

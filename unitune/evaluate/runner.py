@@ -1,15 +1,14 @@
-"""Taking every contender through dev and test: which model is loaded when, and what it is asked.
+"""Taking every contender through dev and test: which model is loaded when, with which requests.
 
 A model is loaded once for all of its contenders, and closed before the next one is loaded, so that
 one fits where two would not. The tuned one comes first: it may turn out not to belong to its base,
-and that should not cost the user minutes. Once more it comes last, for contenders that are asked
-with the best baseline's prompt. Each contender chooses its prompt on dev and then
-answers the test cases with that prompt alone, at once or, where batches are wanted, when all
-contenders have chosen: dev is always asked one by one, since each round waits for the one before.
+and that should not cost the user minutes. Once more it comes last, for contenders that use the best
+baseline's prompt. Each contender chooses its prompt on dev and then answers the test cases with
+that prompt alone, at once or, with batches, when all contenders have chosen: dev always takes
+single requests, since each round waits for the one before.
 
 Answers to dev rows go to ``dev.jsonl``, those to test cases to ``rows.jsonl``; which batches were
-handed in stands in ``batches.jsonl``. A replay reads the same files, and neither loads nor asks any
-model.
+submitted stands in ``batches.jsonl``. A replay reads the same files and loads no model.
 """
 
 from __future__ import annotations
