@@ -24,21 +24,46 @@ import sitecustomize  # noqa: E402 - the guard stands before anything that could
 # A shell that starts the tests in the background has Ctrl-C ignored, and some tests press it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
-# Machines are noisy: how long an example takes says nothing about the code.
-settings.register_profile("noisy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("noisy")
-
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
 
 
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the tests that share the quickstart run, in one worker of pytest-xdist."""
+UNHEALTHY = [HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
+"""Checks that say nothing here: machines are noisy, and `tmp_path` is shared on purpose."""
+EXHAUSTIVE_TIMES = 10
+"""So many times the examples of a property under `-m exhaustive`."""
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Choose how many examples a property gets, before the test modules are imported."""
+    # Machines are noisy: how long an example takes says nothing about the code.
+    noisy = settings(deadline=None, suppress_health_check=UNHEALTHY, max_examples=40)
+    settings.register_profile("default", noisy)
+    times = EXHAUSTIVE_TIMES * noisy.max_examples
+    settings.register_profile("exhaustive", noisy, max_examples=times)
+    settings.load_profile("exhaustive" if _exhaustive(config) else "default")
+
+
+@pytest.hookimpl(tryfirst=True)  # before `-m` selects, and pytest-xdist reads the groups
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what is exhaustive unless `-m` names it, and begin with the quickstart's tests.
+
+    They share one run of it, in one worker. Under `-m exhaustive` each property is exhaustive too.
+    """
     for item in items:
         if "quickstart" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.xdist_group("quickstart"))
+        if item.get_closest_marker("hypothesis") and _exhaustive(config):
+            item.add_marker(pytest.mark.exhaustive)
+    if not _exhaustive(config):
+        left_out = [item for item in items if item.get_closest_marker("exhaustive")]
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if not item.get_closest_marker("exhaustive")]
     items.sort(key=lambda item: item.get_closest_marker("xdist_group") is None)
+
+
+def _exhaustive(config: pytest.Config) -> bool:
+    return "exhaustive" in config.getoption("markexpr")
 
 
 def _remove(folder: str, process: int) -> None:

@@ -20,7 +20,7 @@ STRIDE = {"launch": 59, "settle": 2, "cancel": 23, "resume": 23}
 
 LAUNCH_AND_DIE = """
 import sys
-from unitune.job import Job
+from unitune.job.job import Job
 from unitune.runs.run import launch
 launch(Job.load(sys.argv[1]))
 """

@@ -1,4 +1,4 @@
-"""Two processes that resume one interrupted run at once, a hundred times: one acts each time."""
+"""Two processes that resume one interrupted run at once, again and again: one acts each time."""
 
 from __future__ import annotations
 
@@ -14,8 +14,6 @@ from unitune.backends.protocol import Launch, State
 from unitune.ledger import Ledger
 from unitune.runs.run import Run, launch
 from unitune.testing import FakeBackend
-
-TIMES = 100
 
 
 @pytest.fixture
@@ -48,12 +46,13 @@ def resume_and_count(run: Run, gate: Gate) -> str:
     return f"{job_id} {len(calls)}"
 
 
+@pytest.mark.parametrize("times", [20, pytest.param(100, marks=pytest.mark.exhaustive)])
 def test_of_two_processes_that_resume_a_run_at_once_one_acts_each_time(
-    run: Run, tmp_path: Path
+    run: Run, tmp_path: Path, times: int
 ) -> None:
     ledger = Ledger(tmp_path / "ledger")
     jobs = set(jobs_at_the_vendor(tmp_path))
-    for _ in range(TIMES):
+    for _ in range(times):
         interrupt_next_attempt(ledger, run)
         gate = Gate()
         both = [Fork(partial(resume_and_count, run, gate)) for _ in range(2)]
@@ -63,5 +62,5 @@ def test_of_two_processes_that_resume_a_run_at_once_one_acts_each_time(
         jobs.add(made)
         assert [[made, "0"], [made, "1"]] == told
         assert made == ledger.record(run.id).job_id
-    assert TIMES + 2 == len(jobs)
-    assert TIMES + 2 == (tmp_path / "vendor" / f"{run.id}.creates").stat().st_size
+    assert times + 2 == len(jobs)
+    assert times + 2 == (tmp_path / "vendor" / f"{run.id}.creates").stat().st_size

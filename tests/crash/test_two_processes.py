@@ -12,7 +12,7 @@ from pathlib import Path
 LAUNCH = """
 import pathlib, sys, time
 from unitune.errors import TwinExists
-from unitune.job import Job
+from unitune.job.job import Job
 from unitune.runs.run import launch
 job = Job.load("job.yaml")
 pathlib.Path(f"ready-{sys.argv[1]}").touch()
@@ -24,7 +24,7 @@ except TwinExists as twin:
     print("twin", twin.run_id)
 """
 LAUNCH_ALONE = """
-from unitune.job import Job
+from unitune.job.job import Job
 from unitune.runs.run import launch
 launch(Job.load("job.yaml"))
 """

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
 from hypothesis import strategies as st
 
 pytest.importorskip("moto", reason="needs the extra `dev`")
@@ -30,7 +31,8 @@ from unitune.errors import JobError
 from unitune.workspace import yaml_file
 
 pytestmark = pytest.mark.filterwarnings("ignore:Generating overly large repr")
-EXAMPLES, EXAMPLES_A_COMMAND = 20, 4
+EXAMPLES = settings.default.max_examples // 4
+EXAMPLES_A_COMMAND = settings.default.max_examples // 10
 COMMANDS = dict(command_lines.commands())
 UNITUNE = str(Path(sys.executable).with_name("unitune"))
 
@@ -42,11 +44,13 @@ def loaded() -> None:
         Sandbox(folder).run(("doctor",))
 
 
+@pytest.mark.hypothesis
 @pytest.mark.parametrize("kind", KINDS)
 def test_nothing_of_a_kind_is_a_bug(kind: str) -> None:
     throw(kind, KINDS[kind](), EXAMPLES, Tally())
 
 
+@pytest.mark.hypothesis
 @pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
 def test_no_word_on_the_command_line_is_a_bug(words: tuple[str, ...]) -> None:
     tally = Tally()

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from unitune.data.dataset import Dataset, Row
@@ -70,7 +70,6 @@ def an_example(draw: st.DrawFn) -> Example:
 
 
 @given(examples=st.lists(an_example(), min_size=1, max_size=4))
-@settings(max_examples=60, deadline=None)
 def test_any_valid_example_survives_json_lines(folder: Path, examples: list[Example]) -> None:
     written = Dataset("rows.jsonl", tuple(Row(i, e) for i, e in enumerate(examples, start=1)))
     path = folder / written.name
@@ -87,7 +86,6 @@ CELLS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"
     rows=st.lists(st.tuples(CELLS.filter(str.strip), CELLS.filter(str.strip)), min_size=1),
     suffix=st.sampled_from([".csv", ".tsv"]),
 )
-@settings(max_examples=60, deadline=None)
 def test_any_text_survives_a_quoted_table(
     folder: Path, rows: list[tuple[str, str]], suffix: str
 ) -> None:
@@ -123,7 +121,6 @@ SHARDS = st.sampled_from(
     suffix=st.sampled_from([".jsonl", ".csv", ".tsv"]),
     data=st.sampled_from(MAPPINGS),
 )
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_no_content_makes_reading_raise_and_none_passes_without_a_word(
     folder: Path, content: bytes, suffix: str, data: Data | None
 ) -> None:
@@ -141,7 +138,6 @@ def test_no_content_makes_reading_raise_and_none_passes_without_a_word(
 
 
 @given(text=ANY_TEXT)
-@settings(max_examples=60, deadline=None)
 def test_an_input_is_the_same_whole_or_in_parts(text: str) -> None:
     half = len(text) // 2
     parts = (TextPart(type="text", text=text[:half]), TextPart(type="text", text=text[half:]))

@@ -4,7 +4,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from unitune.data.dataset import Dataset
@@ -154,7 +154,6 @@ KEYS = st.lists(st.integers(0, 30).map(str), min_size=1, max_size=80)
 
 
 @given(keys=KEYS, rows=st.integers(1, 40), seed=st.integers(0, 5))
-@settings(max_examples=200, deadline=None)
 def test_held_out_groups_reach_the_size_asked_for_and_leave_some_for_training(
     keys: list[str], rows: int, seed: int
 ) -> None:
@@ -170,7 +169,6 @@ def test_held_out_groups_reach_the_size_asked_for_and_leave_some_for_training(
 
 
 @given(keys=KEYS, rows=st.integers(1, 40), seed=st.integers(0, 5))
-@settings(max_examples=50, deadline=None)
 def test_held_out_is_a_function_of_the_inputs_and_not_of_their_order(
     keys: list[str], rows: int, seed: int
 ) -> None:

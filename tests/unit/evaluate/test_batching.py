@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from unitune.backends import registry, retry
@@ -697,9 +697,6 @@ def test_a_file_of_something_else_is_refused_and_left_as_it_is(
     assert 0 == vendor.asked("submit_batch")
 
 
-@settings(
-    max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
 @given(data=st.data())
 def test_a_file_cut_anywhere_in_its_last_line_costs_no_second_batch(
     data: st.DataObject, make_job: Any, vendor: Vendor, out: Path, clock: Clock

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scoring import attempt, score
 
@@ -67,7 +67,6 @@ ORACLES: list[tuple[Scorer, Any]] = [
 
 @pytest.mark.parametrize(("spec", "oracle"), ORACLES)
 @given(pairs=corpora, data=st.data())
-@settings(deadline=None)
 def test_scores_of_all_cases_and_of_resamples_are_sacrebleus(
     spec: Scorer, oracle: Any, pairs: list[tuple[str, str]], data: st.DataObject
 ) -> None:

@@ -6,7 +6,7 @@ import importlib
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scoring import dataset, score
 
@@ -81,7 +81,6 @@ def test_rouge_of_rouge_scores_own_test() -> None:
 
 
 @given(words | st.text(), words | st.text())
-@settings(deadline=None)  # the first call imports rouge-score
 def test_rouge_is_that_of_rouge_score(answer: str, expected: str) -> None:
     scorer: Any = importlib.import_module("rouge_score.rouge_scorer")
     oracle = scorer.RougeScorer(["rouge1", "rouge2", "rougeL"]).score(expected, answer)
@@ -135,7 +134,6 @@ def test_sentence_chrf_of_sacrebleus_own_test(answer: str, expected: str, chrf: 
 
 
 @given(words | st.text(), words | st.text())
-@settings(deadline=None)
 def test_sentence_chrf_is_that_of_sacrebleu(answer: str, expected: str) -> None:
     oracle: Any = importlib.import_module("sacrebleu")
     found = oracle.sentence_chrf(answer, [expected]).score / 100

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from unitune.evaluate.statistics.intervals import Interval, difference_interval, own_interval
@@ -110,7 +110,6 @@ class TestBinary:
         assert mcnemar_mid_p(1, 1) == actual.p_value
         assert mcnemar_exact(1, 1) == actual.p_exact
 
-    @settings(deadline=None, max_examples=50)
     @given(st.tuples(*[st.integers(0, 300)] * 4).filter(any))
     def test_exchanging_the_contenders_flips_every_sign(self, counts: tuple[int, ...]) -> None:
         old, new = scores(*counts)
@@ -118,7 +117,6 @@ class TestBinary:
 
 
 class TestGraded:
-    @settings(deadline=None, max_examples=50)
     @given(GRADED, st.data())
     def test_exchanging_the_contenders_flips_every_sign(
         self, pairs: list[tuple[float, float]], data: st.DataObject
@@ -206,7 +204,6 @@ class TestClusters:
         old, new = scores(30, 9, 3, 8)
         assert compare_paired(old, new) == compare_paired(old, new, clusters=range(50))
 
-    @settings(deadline=None, max_examples=40)
     @given(GRADED, st.data())
     def test_clusters_only_add_doubt(
         self, pairs: list[tuple[float, float]], data: st.DataObject
@@ -251,7 +248,6 @@ class TestOwnScore:
         actual = own_score([1] * 81 + [0] * 182)
         assert pytest.approx((0.2553, 0.3662), abs=5e-5) == (actual.low, actual.high)
 
-    @settings(deadline=None)
     @given(EIGHTHS, st.sampled_from([1, 12, 60]))
     def test_it_lies_around_the_mean_and_within_0_to_1(
         self, values: list[float], groups: int
@@ -263,7 +259,6 @@ class TestOwnScore:
         assert mean - 1e-12 <= actual.high <= 1
         assert actual.low < actual.high
 
-    @settings(deadline=None)
     @given(EIGHTHS)
     def test_counting_what_is_wrong_mirrors_it(self, values: list[float]) -> None:
         right = own_interval(Units.of(np.array(values), None))

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import f1_score
 
@@ -66,7 +66,6 @@ def test_the_jackknife_gives_the_known_standard_error_of_a_correlation() -> None
     assert pytest.approx(0.1425186, abs=5e-8) == math.sqrt(units.scatter / 14)
 
 
-@settings(deadline=None, max_examples=30)
 @given(st.integers(13, 40), st.integers(0, 1000), st.sampled_from([None, 2, 12]))
 def test_for_a_mean_it_says_what_the_comparison_of_scores_says(
     n: int, seed: int, groups: int | None

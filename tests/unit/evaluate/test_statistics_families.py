@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from statsmodels.stats.multitest import multipletests
 
@@ -33,7 +33,6 @@ def test_in_the_same_example_the_error_rate_of_the_family_allows_three() -> None
 
 
 @pytest.mark.parametrize("method", ADJUSTMENTS)
-@settings(max_examples=30, deadline=None)
 @given(p_values=st.lists(st.floats(0, 1), min_size=1, max_size=40))
 def test_they_are_those_of_statsmodels(method: str, p_values: list[float]) -> None:
     expected = multipletests(p_values, method=method)[1].tolist()

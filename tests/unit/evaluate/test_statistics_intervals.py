@@ -8,7 +8,7 @@ from decimal import Decimal, localcontext
 
 import numpy as np
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 from scipy.optimize import minimize
 from scipy.stats import binom
@@ -54,7 +54,6 @@ class TestWilson:
         actual = wilson(successes, n)
         assert pytest.approx((low, high), abs=5e-5) == (actual.low, actual.high)
 
-    @settings(deadline=None)
     @given(st.integers(1, 3000), st.floats(0, 1), SHARES)
     def test_it_is_that_of_statsmodels(self, n: int, share: float, level: float) -> None:
         successes = round(share * n)
@@ -96,7 +95,6 @@ class TestTango:
         actual = tango(139, 6, 16)
         assert pytest.approx((-0.1240, -0.0054), abs=5e-5) == (actual.low, actual.high)
 
-    @settings(deadline=None)
     @given(st.tuples(*[st.integers(0, 100)] * 3).filter(any))
     def test_it_leaves_out_zero_when_mcnemars_chi_square_rejects(
         self, counts: tuple[int, int, int]
@@ -107,7 +105,6 @@ class TestTango:
         actual = tango(tied, gained, lost)
         assert (z > Z95) == (actual.low > 0 or actual.high < 0)
 
-    @settings(deadline=None)
     @given(st.tuples(*[st.integers(0, 60)] * 3).filter(any), SHARES)
     @example((0, 0, 33), 0.01171875)
     def test_its_ends_are_where_tangos_statistic_is_z(
@@ -201,7 +198,6 @@ class TestGraded:
         allowed = difference_interval(Units.of(np.full(n, 0.01), None, 1.0)).low
         assert allowed <= 0.01 - 0.9 * Z95**2 / (n + Z95**2)
 
-    @settings(deadline=None)
     @given(VALUES, SHARES)
     @example(np.full(3, 0.1), 0.5)
     def test_it_contains_the_mean_has_width_and_mirrors_bit_for_bit(
@@ -212,7 +208,6 @@ class TestGraded:
         assert there.low < there.high
         assert (-there.high, -there.low) == (back.low, back.high)
 
-    @settings(deadline=None)
     @given(VALUES)
     def test_a_higher_level_gives_a_wider_interval(self, values: np.ndarray) -> None:
         narrow, wide = (difference_interval(Units.of(values, None), x) for x in (0.90, 0.95))

@@ -7,7 +7,7 @@ import re
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binom, multinomial, norm
 
@@ -65,21 +65,18 @@ class TestCasesNeeded:
         assert pytest.approx(found, abs=1e-9) == power_to_find(n, discordance, effect)
 
     @given(st.integers(5, 10_000), st.floats(0.05, 1))
-    @settings(deadline=None, max_examples=40)
     def test_smallest_detectable_is_found_with_the_power(self, n: int, discordance: float) -> None:
         effect = smallest_detectable(n, discordance)
         assert effect == 1 or power_to_find(n, max(discordance, effect), effect) >= 0.8
         assert effect == 1 or cases_needed(discordance, effect) <= 1.03 * n + 2
 
     @given(st.floats(0, 1), st.floats(0.05, 0.5), st.floats(1.1, 1.9))
-    @settings(deadline=None, max_examples=40)
     def test_a_smaller_effect_needs_no_fewer_cases(
         self, discordance: float, effect: float, factor: float
     ) -> None:
         assert cases_needed(discordance, effect) >= cases_needed(discordance, effect * factor)
 
     @given(st.integers(4, 1000), st.floats(0, 1), st.floats(0, 1))
-    @settings(deadline=None, max_examples=40)
     def test_more_cases_or_less_discordance_see_smaller_differences(
         self, n: int, first: float, second: float
     ) -> None:

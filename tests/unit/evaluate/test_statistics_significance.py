@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import permutation_test
 from statsmodels.stats.contingency_tables import mcnemar
@@ -90,7 +90,6 @@ class TestSignFlip:
         darwin = [49, -67, 8, 16, 6, 23, 28, 41, 14, 29, 56, 24, 75, 60, -48]
         assert 2 * 863 / 2**15 == sign_flip_p(np.array(darwin, dtype=float))
 
-    @settings(deadline=None, max_examples=30)
     @given(st.lists(st.integers(-4, 4), min_size=2, max_size=9))
     def test_in_full_it_is_that_of_scipy(self, quarters: list[int]) -> None:
         """Quarters, so that ties are exact; scipy goes through every exchange, too."""
@@ -133,7 +132,6 @@ class TestSignFlip:
 
 
 class TestRandomisation:
-    @settings(deadline=None, max_examples=40)
     @given(st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1)), min_size=2, max_size=30))
     def test_for_a_mean_it_is_the_sign_flip_test(self, pairs: list[tuple[float, float]]) -> None:
         old, new = np.array(pairs).T[..., None]  # (N, 1)

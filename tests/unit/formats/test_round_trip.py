@@ -68,8 +68,6 @@ SCHEMAS: st.SearchStrategy[dict[str, Any]] = st.recursive(
     max_leaves=3,
 )
 QUICK = settings(
-    max_examples=400,
-    deadline=None,
     derandomize=True,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )

@@ -4,7 +4,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from tiny_model import END, START, TEMPLATE, tiny_tokenizer
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
@@ -87,7 +87,6 @@ def test_a_conversation_that_ends_with_the_user_trains_nothing() -> None:
 words = st.text(alphabet="at \n12ä", min_size=1, max_size=8).filter(lambda text: text.strip())
 
 
-@settings(max_examples=60, deadline=None)
 @given(st.lists(st.tuples(words, words), min_size=1, max_size=3))
 def test_what_inference_feeds_is_the_beginning_of_what_training_saw(
     pairs: list[tuple[str, str]],

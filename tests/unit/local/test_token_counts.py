@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from tiny_model import tiny_tokenizer
 
@@ -25,7 +25,6 @@ def counter(tmp_path_factory: pytest.TempPathFactory) -> TokenCounter:
     return counter_for(str(folder))
 
 
-@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.tuples(TEXTS, TEXTS), min_size=1, max_size=3))
 def test_rows_have_the_tokens_that_are_trained_on(
     counter: TokenCounter, pairs: list[tuple[str, str]]

@@ -16,7 +16,7 @@ pytest.importorskip("boto3", reason="needs the vendors' extras")
 pytest.importorskip("google.genai", reason="needs the vendors' extras")
 pytest.importorskip("anthropic", reason="needs the vendors' extras")
 
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from vendors import anthropic
 from vendors.openai import vendor as openai
@@ -121,7 +121,6 @@ def limits(value: Any) -> Iterator[int]:
 def test_the_most_is_never_less_than_what_is_sent_and_counted(name: str) -> None:
     with played(name) as (server, model), asyncio.Runner() as runner:
 
-        @settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow])
         @given(dialogues())
         def holds(request: Request) -> None:
             server.requests.clear()

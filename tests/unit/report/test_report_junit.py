@@ -3,7 +3,7 @@ from __future__ import annotations
 from xml.etree import ElementTree as ET
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from sample_comparison import VERDICTS, Counts, gated, infested, sample_comparison
 
@@ -84,7 +84,6 @@ def test_the_message_is_the_checks_reason() -> None:
     )
 
 
-@settings(deadline=None)
 @given(st.text())
 def test_no_text_breaks_the_file(text: str) -> None:
     small = sample_comparison(Counts(2, 1, 1, 1), curve=False)

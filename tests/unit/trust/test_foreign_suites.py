@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 from command_line import Command
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from unitune.errors import UserError
@@ -298,7 +298,6 @@ JSON = st.recursive(
 )
 
 
-@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_any_value_in_any_place_is_read_or_refused(data: st.DataObject, tmp_path: Path) -> None:
     """A value of a file that is whole is exchanged for any other."""

@@ -8,7 +8,7 @@ import sys
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from unitune.cost.tokens import Count, counter_for
@@ -67,13 +67,11 @@ def test_counting_opens_no_connection_and_loads_tiktoken_only_then(
 
 
 @pytest.mark.parametrize("name", NAMES)
-@settings(deadline=None)  # the first text waits for the table
 @given(text=st.text())
 def test_counts_are_the_lengths_of_tiktokens_lists(name: str, text: str) -> None:
     assert len(tiktoken_encoding(name).encode_ordinary(text)) == Encoding(name).tokens(text)
 
 
-@settings(deadline=None)
 @given(
     st.text(
         alphabet=st.one_of(
@@ -103,7 +101,6 @@ def test_a_million_blanks_are_counted(name: str, end: str) -> None:
     assert abs(blanks // PIECE_CHARACTERS * part - tokens) <= 2
 
 
-@settings(deadline=None, max_examples=40)  # each text is long
 @given(st.lists(st.tuples(WORDS, st.text(max_size=20)), min_size=5))
 def test_cutting_between_words_changes_no_count(parts: list[tuple[str, str]]) -> None:
     text = "".join(words + other for words, other in parts)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from unitune.cost.tokens import Count, RowCount, count_rows, counter_for
@@ -47,7 +47,6 @@ def is_range(count: Count) -> bool:
 
 
 @pytest.mark.parametrize("model", MODELS)
-@settings(deadline=None)
 @given(row=ROWS)
 def test_counts_are_ranges_and_the_whole_is_no_less_than_its_prompt(
     model: str, row: dict[str, Any]
@@ -61,7 +60,6 @@ def test_counts_are_ranges_and_the_whole_is_no_less_than_its_prompt(
 
 
 @pytest.mark.parametrize("model", MODELS)
-@settings(deadline=None)
 @given(row=ROWS, more=TURN)
 def test_a_turn_more_is_never_fewer_tokens(
     model: str, row: dict[str, Any], more: dict[str, Any]
@@ -76,7 +74,6 @@ def test_a_turn_more_is_never_fewer_tokens(
 
 
 @pytest.mark.parametrize("model", ["gpt-4o", "gpt-4"])
-@settings(deadline=None)
 @given(turns=st.lists(TURN, min_size=1, max_size=5))
 def test_a_rows_tokens_are_those_of_its_turns(model: str, turns: list[dict[str, Any]]) -> None:
     """The cookbook's sum: for each 3, its role and its text, and 1 and its name if it has one."""
@@ -174,7 +171,6 @@ def checked(path: Path, model: str = "gpt-4o", data: Data | None = None) -> list
 
 
 @pytest.mark.parametrize("model", MODELS)
-@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(rows=st.lists(ROWS | st.fixed_dictionaries({"messages": st.lists(TURN, min_size=1)})))
 def test_a_file_counts_as_its_rows_do(
     tmp_path: Path, model: str, rows: list[dict[str, Any]]
