@@ -11,7 +11,6 @@ import itertools
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -34,10 +33,12 @@ REPRESENTATIVE = {("openai", "sqlite"), ("together", "sqlite"), ("fake", "postgr
 """Found by metadata, by a suffix alone, by an own id; and each of the ledgers."""
 
 
-def product() -> Iterator[Any]:
-    for backend, ledger in itertools.product(SDKS, STORES):
-        chosen = (backend, ledger) in REPRESENTATIVE
-        yield pytest.param(backend, ledger, marks=[] if chosen else pytest.mark.exhaustive)
+PRODUCT = [
+    pytest.param(
+        *pair, marks=[] if pair in REPRESENTATIVE else pytest.mark.exhaustive, id="-".join(pair)
+    )
+    for pair in itertools.product(SDKS, STORES)
+]
 
 
 def kills(backend: str, ledger: str, act: str) -> list[dict[str, Any]]:
@@ -57,7 +58,7 @@ def values(seen: list[dict[str, Any]], key: str) -> set[object]:
     return {kill["outcome"][key] for kill in seen}
 
 
-@pytest.mark.parametrize(("backend", "ledger"), product())
+@pytest.mark.parametrize(("backend", "ledger"), PRODUCT)
 def test_a_launch_killed_at_any_step_has_one_job_that_its_run_knows(
     backend: str, ledger: str
 ) -> None:
