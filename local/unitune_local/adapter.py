@@ -41,14 +41,7 @@ that near."""
 def save_adapter(
     model: PeftModel, tokenizer: PreTrainedTokenizerBase, spec: Spec, folder: Path
 ) -> None:
-    """Write the adapter with all that belongs to it.
-
-    Args:
-        model: Trained.
-        tokenizer: Of its base.
-        spec: Of the training.
-        folder: Where it will stand.
-    """
+    """Write the adapter with all that belongs to it."""
     scratch = folder.with_name(f".{folder.name}.part")
     shutil.rmtree(scratch, ignore_errors=True)
     scratch.mkdir(parents=True)
@@ -77,12 +70,6 @@ def check_adapter(
     live: PeftModel, spec: Spec, folder: Path, prompts: Sequence[Sequence[int]]
 ) -> float:
     """Load a saved adapter onto a fresh base and compare its answers with the live model's.
-
-    Args:
-        live: The trained model.
-        spec: Of the training.
-        folder: The saved adapter.
-        prompts: Token ids to answer.
 
     Returns:
         The largest difference of two logits.

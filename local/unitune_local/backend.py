@@ -142,13 +142,7 @@ class LocalBackend:
         return LocalChatModel(model.base, Path(model.name))
 
     def forecast(self, job: Job, train: Dataset, validation: Dataset) -> Forecast:
-        """Say what a training would take, without loading weights.
-
-        Args:
-            job: What to tune and how.
-            train: Rows to learn from.
-            validation: Rows to measure on.
-        """
+        """Say what a training would take, without loading weights."""
         from unitune_local import forecast, store  # noqa: PLC0415 - imports torch
 
         return forecast.forecast(job, store.resolve(job.base_model), train, validation).summary
@@ -165,11 +159,6 @@ class LocalBackend:
 
     def calibrate(self, job: Job, train: Dataset, validation: Dataset) -> None:
         """Time a few steps in a process of its own, and keep what they took.
-
-        Args:
-            job: What to tune and how.
-            train: Rows to learn from.
-            validation: Rows to measure on.
 
         Raises:
             DataError: No row can be learnt from.

@@ -127,13 +127,7 @@ def epoch_batches(
 def micro_batches(
     rows: Sequence[TrainingRow], most_tokens: int, *, share: bool
 ) -> list[list[TrainingRow]]:
-    """Cut a step's rows into parts of at most so many computed tokens, one row at least.
-
-    Args:
-        rows: The rows of a step.
-        most_tokens: Computed tokens of a part, padding not counted.
-        share: Whether a shared prefix is computed once.
-    """
+    """Cut a step's rows into parts of at most so many computed tokens, one row at least."""
     parts: list[list[TrainingRow]] = []
     for row in rows:
         if parts and _computed([*parts[-1], row], share=share) <= most_tokens:
@@ -173,13 +167,7 @@ def rounded(length: int, multiple: int) -> int:
 
 
 def packed(rows: Sequence[TrainingRow], *, share: bool, multiple: int = 1) -> Batch:
-    """Lay rows end to end, after the prefix that they share.
-
-    Args:
-        rows: At least one.
-        share: Whether to compute a shared prefix once.
-        multiple: T and S are multiples of it.
-    """
+    """Lay rows end to end, after the prefix that they share."""
     prefix = shared_prefix(rows) if share else 0
     ids, places = list(rows[0].ids[:prefix]), list(range(prefix))
     keep: list[int] = []
@@ -210,12 +198,7 @@ def packed(rows: Sequence[TrainingRow], *, share: bool, multiple: int = 1) -> Ba
 
 
 def padded(rows: Sequence[TrainingRow], *, multiple: int = 1) -> Batch:
-    """Lay rows side by side, padded at the end to the longest.
-
-    Args:
-        rows: At least one.
-        multiple: S is a multiple of it.
-    """
+    """Lay rows side by side, padded at the end to the longest."""
     longest = rounded(max(len(row.ids) for row in rows), multiple)
     ids = torch.zeros(len(rows), longest, dtype=torch.long)  # (B, S)
     real = torch.zeros(len(rows), longest, dtype=torch.long)  # (B, S)

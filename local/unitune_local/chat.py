@@ -206,12 +206,7 @@ class LocalChatModel:
 
 
 def merged(model: PreTrainedModel, adapter: Path) -> PreTrainedModel:
-    """Return a model with an adapter's update added to its weights.
-
-    Args:
-        model: The base, in float32; it is changed.
-        adapter: Folder in peft's format, with safetensors.
-    """
+    """Return a model with an adapter's update added to its weights."""
     tuned = cast("Any", load_adapter(model, adapter, rounds_once=False))
     return cast("PreTrainedModel", tuned.merge_and_unload())
 

@@ -57,12 +57,6 @@ def save(
 ) -> Path:
     """Write a checkpoint and remove all but the newest two.
 
-    Args:
-        folder: Where the run's checkpoints stand.
-        step: Optimiser steps done.
-        weights: Trainable parameters by name.
-        optimizer: Over exactly these.
-
     Returns:
         The checkpoint's folder.
     """

@@ -160,13 +160,7 @@ def different_sizes(parts: Sequence[PartWork]) -> int:
 
 
 def steps_bytes(settings: Settings, part_bytes: int, sizes: int) -> int:
-    """Return what steps add to what is held before the first of them.
-
-    Args:
-        settings: Of the training.
-        part_bytes: What the largest micro-batch holds.
-        sizes: How many different numbers of tokens micro-batches have.
-    """
+    """Return what steps add to what is held before the first of them."""
     kernels = SIZE_BYTES * min(sizes, MOST_SIZES) if settings.makes_kernels else 0
     return round(WORKSPACE * part_bytes) + kernels
 
@@ -199,13 +193,6 @@ def guess(
     """Return a cost model that rests on a model's shape and on a third of a second of measuring.
 
     What hardly depends on the model is what the embedded one took on two idle cores.
-
-    Args:
-        shape: Of the model.
-        settings: Of the training.
-        packed: Whether the model seems to take packed micro-batches.
-        weight_file_bytes: Of the base model's safetensors.
-        checked_tokens: That are computed to check the saved adapter.
     """
     rate = machine.products_per_second(
         torch.device(settings.device), settings.torch_dtype, shape.hidden, shape.mlp

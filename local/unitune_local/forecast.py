@@ -91,12 +91,6 @@ class TrainingForecast:
 def forecast(job: Job, folder: Path, train: Dataset, validation: Dataset) -> TrainingForecast:
     """Return how a job would be trained here, and what that would take.
 
-    Args:
-        job: What the user asks for.
-        folder: Of the base model.
-        train: Rows to learn from.
-        validation: Rows to measure on; may be empty.
-
     Raises:
         JobError: The options of this backend are not valid.
         UserError: No layer is a target.
@@ -183,15 +177,7 @@ def fit_batches(
     rows: Sequence[TrainingRow],
     available: int,
 ) -> Batching:
-    """Cut rows into micro-batches that are small enough for the memory, if any are.
-
-    Args:
-        model: On the meta device.
-        settings: Of the training.
-        cost_model: Of this machine.
-        rows: To learn from.
-        available: Bytes that may be held.
-    """
+    """Cut rows into micro-batches that are small enough for the memory, if any are."""
     form, shape = cost_model.form(settings), memory.shape_of(model)
     order = epoch_batches([len(row.ids) for row in rows], settings.batch_size, settings.seed, 0)
     steps = [[rows[index] for index in step] for step in order]

@@ -105,11 +105,6 @@ class Metadata:
 def convert(source: Path, target: Path, progress: Callable[[int, int], None]) -> None:
     """Write a GGUF file's model into a folder, with tokenizer and chat template.
 
-    Args:
-        source: The GGUF file.
-        target: An existing, empty folder.
-        progress: Called with the tensors done and their number.
-
     Raises:
         Unsupported: Another architecture or tokenizer than those known here.
     """

@@ -119,9 +119,6 @@ def _quota(folder: Path) -> float | None:
 def best_dtype(where: torch.device) -> torch.dtype:
     """Return the faster dtype for model weights on a device.
 
-    Args:
-        where: The device.
-
     Returns:
         bfloat16 where the device multiplies it natively, and on a CPU only when a short measurement
         at model-like shapes shows it faster; float32 otherwise.
@@ -215,12 +212,6 @@ def processor(device: str, cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
 
 def products_per_second(device: torch.device, dtype: torch.dtype, inner: int, outer: int) -> float:
     """Measure matrix products of a model's own shape, by one thread.
-
-    Args:
-        device: That will train.
-        dtype: Of the weights.
-        inner: Width between the layers.
-        outer: Width inside the MLP.
 
     Returns:
         Operations per second, the best that was seen: others on the machine only slow it down.

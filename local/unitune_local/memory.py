@@ -106,11 +106,6 @@ def held_bytes(model: PeftModel, form: Form, rows: Sequence[TrainingRow]) -> int
     """Return what forward and backward of a micro-batch hold beside the weights.
 
     A model that cannot be run without numbers (where to route a token, say) is estimated.
-
-    Args:
-        model: On the meta device.
-        form: How micro-batches are laid out.
-        rows: Of the micro-batch.
     """
     use_attention(model, attention.NAME if form.kind == "packed" else "sdpa")
     batch = form.batch(rows, torch.device("meta"))

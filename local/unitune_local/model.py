@@ -45,12 +45,7 @@ def load_tokenizer(path: Path) -> PreTrainedTokenizerBase:
 
 
 def load_model(path: Path, dtype: torch.dtype) -> PreTrainedModel:
-    """Load a causal language model onto the CPU, ready for inference.
-
-    Args:
-        path: Folder with configuration and safetensors.
-        dtype: Of the weights in memory.
-    """
+    """Load a causal language model onto the CPU, ready for inference."""
     use_threads()
     logging.disable_progress_bar()
     auto = cast("Any", AutoModelForCausalLM)
@@ -66,12 +61,7 @@ def load_model(path: Path, dtype: torch.dtype) -> PreTrainedModel:
 
 
 def add_adapter(model: PreTrainedModel, settings: Settings) -> PeftModel:
-    """Return the model with new, trainable adapters in float32; the base is frozen.
-
-    Args:
-        model: A base model.
-        settings: Rank, alpha, dropout and targets.
-    """
+    """Return the model with new, trainable adapters in float32; the base is frozen."""
     config = LoraConfig(
         r=settings.rank,
         lora_alpha=cast("int", settings.alpha),  # peft's annotation is narrower than what it takes

@@ -74,12 +74,6 @@ class WarmupStep(NamedTuple):
 def calibrate(job: Job, folder: Path, train: Dataset, validation: Dataset) -> CostModel:
     """Profile a job's training, and keep what it took.
 
-    Args:
-        job: What to tune and how.
-        folder: Of the base model.
-        train: Rows to learn from.
-        validation: Rows to measure on; may be empty.
-
     Raises:
         DataError: No row can be learnt from.
         Unsupported: The training would not fit into memory.
@@ -124,12 +118,7 @@ def calibrate(job: Job, folder: Path, train: Dataset, validation: Dataset) -> Co
 
 
 def profile(run: ProfileRun, folder: Path) -> CostModel:
-    """Time the parts of a training and return what they take.
-
-    Args:
-        run: What to profile.
-        folder: For the adapter; whoever made it removes it.
-    """
+    """Time the parts of a training and return what they take."""
     spec, settings = run.spec, run.spec.settings
     tokenizer = load_tokenizer(spec.base_path)
     model = trainable_model(spec.base_path, settings)

@@ -94,12 +94,7 @@ def render(tokenizer: PreTrainedTokenizerBase, example: Example) -> Rendered:
 def render_all(
     tokenizer: PreTrainedTokenizerBase, examples: Sequence[Example]
 ) -> list[Rendered | TemplateError]:
-    """Return what `render` does of each of some rows, or raises; tokenised in one go.
-
-    Args:
-        tokenizer: With a chat template.
-        examples: The rows.
-    """
+    """Return what `render` does of each of some rows, or raises; tokenised in one go."""
     cut = [_cut(tokenizer, example) for example in examples]
     texts = [piece.text for made in cut if not isinstance(made, TemplateError) for piece in made]
     ids = iter(_encode_all(tokenizer, texts))
@@ -316,13 +311,7 @@ def read_rows(path: Path) -> Dataset:
 
 
 def render_rows(tokenizer: PreTrainedTokenizerBase, dataset: Dataset, longest: int) -> RenderedRows:
-    """Render every row, and sort out those that cannot be learnt from.
-
-    Args:
-        tokenizer: Of the base model.
-        dataset: The rows.
-        longest: Most tokens of a row.
-    """
+    """Render every row, and sort out those that cannot be learnt from."""
     rows: list[TrainingRow] = []
     findings: list[Finding] = []
     source = iter(dataset.rows)
@@ -339,10 +328,6 @@ def render_rows(tokenizer: PreTrainedTokenizerBase, dataset: Dataset, longest: i
 
 def masked(tokenizer: PreTrainedTokenizerBase, example: Example) -> tuple[MaskedToken, ...]:
     """Return the tokens of a row as text, with the mask that training puts on them.
-
-    Args:
-        tokenizer: Of the base model.
-        example: The row.
 
     Raises:
         DataError: The template cannot carry it.

@@ -137,10 +137,6 @@ class Spec(BaseModel):
 def resolve(job: Job, base: Dimensions) -> Settings:
     """Return a job's settings with every `auto` decided for this machine.
 
-    Args:
-        job: What the user asks for.
-        base: Dimensions of the base model.
-
     Raises:
         JobError: The options of this backend are not valid.
     """

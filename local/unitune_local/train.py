@@ -137,13 +137,7 @@ def train(  # noqa: PLR0915 - the loop is to be read from top to bottom
 
 
 def scheduled_rate(step: int, steps: int, peak: float) -> float:
-    """Return the learning rate of a step: a linear warmup, then half a cosine towards zero.
-
-    Args:
-        step: Counted from 1.
-        steps: Of the whole training.
-        peak: Highest learning rate.
-    """
+    """Return the learning rate of a step: a linear warmup, then half a cosine towards zero."""
     warmup = max(1, round(WARMUP_SHARE * steps))
     if step <= warmup:
         return peak * step / warmup

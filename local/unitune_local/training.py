@@ -32,9 +32,6 @@ from unitune_local.train import TrainingContext, train
 def prepare(launch: Launch) -> Spec:
     """Return the spec of a training.
 
-    Args:
-        launch: What was submitted.
-
     Raises:
         DataError: Rows cannot be trained on; the findings say which and why.
         Unsupported: It will not fit into memory.
@@ -63,10 +60,6 @@ def prepare(launch: Launch) -> Spec:
 
 def run_training(folder: JobFolder, log: EventLog) -> TunedModel | None:
     """Train what a folder's spec says, from its last checkpoint if there is one.
-
-    Args:
-        folder: Of the training.
-        log: Where events go.
 
     Returns:
         The tuned model, or None when it was asked to stop.
