@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 
 import torch
 from torch import Tensor
@@ -86,17 +86,9 @@ class Batch:
 
     def to(self, device: torch.device) -> Batch:
         """Return the same micro-batch on a device."""
-        return Batch(
-            ids=self.ids.to(device),
-            keep=self.keep.to(device),
-            targets=self.targets.to(device),
-            weights=self.weights.to(device),
-            tokens=self.tokens,
-            positions=None if self.positions is None else self.positions.to(device),
-            layout=None if self.layout is None else self.layout.to(device),
-            attention_mask=None if self.attention_mask is None else self.attention_mask.to(device),
-            picks=None if self.picks is None else self.picks.to(device),
-        )
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        moved = {name: value.to(device) for name, value in values.items() if hasattr(value, "to")}
+        return replace(self, **moved)
 
 
 def epoch_batches(

@@ -42,8 +42,7 @@ were measured, growing no more after 43 to 60 of them, as oneDNN keeps 1024 kern
 Source: https://uxlfoundation.github.io/oneDNN/dev_guide_primitive_cache.html (2026-11-25)."""
 REACHED_SHARE = {"float32": 0.6, "bfloat16": 0.25}
 """Of the measured matrix products per second, in a training on a CPU; less in bfloat16, as all but
-the products is as slow as before. With these, the time of ten jobs was guessed 30 % too low to 39 %
-too high (2026-11-26, those of ``benchmarks/local_forecast.py``)."""
+the products is as slow as before."""
 
 
 class PartWork(NamedTuple):
@@ -54,14 +53,7 @@ class PartWork(NamedTuple):
 
 
 class Work(NamedTuple):
-    """What a training computes.
-
-    Args:
-        parts: Of one epoch, in their order.
-        steps: Of one epoch.
-        validation: Parts of one validation.
-        render_seconds: To make the rows from their text.
-    """
+    """What a training computes: the parts of one epoch, and those of one validation."""
 
     parts: Sequence[PartWork]
     steps: int

@@ -14,7 +14,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, NamedTuple, Protocol, cast
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor
@@ -31,33 +31,6 @@ PROMPT_TOKENS = 1024
 Chosen by measurement on 2 cores: rows of similar length go together, so little is padding, and
 what one layer makes still fits the cache.
 """
-
-
-class Rows(Protocol):
-    """Rows of tokens that grow together."""
-
-    def begin(self, prompts: Sequence[Sequence[int]]) -> Tensor:
-        """Start one row with each prompt.
-
-        Args:
-            prompts: Token ids, at least one each; fastest when the longest come first.
-
-        Returns:
-            The logits after the last tokens (B, V).
-        """
-        ...
-
-    def add(self, tokens: Tensor) -> Tensor:
-        """Add one token to every row.
-
-        Returns:
-            The logits after them (B, V).
-        """
-        ...
-
-    def keep(self, rows: Tensor) -> None:
-        """Forget all rows but these (indices)."""
-        ...
 
 
 class PrefixCachedRows:
@@ -171,6 +144,9 @@ class CachedRows:
             **{self._keyword: self._cache},
         )
         return cast("Tensor", output.logits)[:, -1]
+
+
+Rows = PrefixCachedRows | CachedRows
 
 
 class _Padded(NamedTuple):

@@ -52,15 +52,7 @@ has the errors."""
 
 @dataclass(frozen=True, slots=True)
 class Batching:
-    """How rows are cut into micro-batches, and what those hold.
-
-    Args:
-        settings: With micro-batches that fit into memory, if any do.
-        parts: The micro-batches of an epoch, in the order of its steps.
-        work: What each of them computes.
-        largest: The micro-batch that holds most memory; empty without rows.
-        peak_bytes: The most memory that the worker is expected to hold.
-    """
+    """The micro-batches of an epoch in their order, the one that holds most, and what they take."""
 
     settings: Settings
     parts: list[list[TrainingRow]]
@@ -71,15 +63,7 @@ class Batching:
 
 @dataclass(frozen=True, slots=True)
 class TrainingForecast:
-    """A forecast with what it was made from.
-
-    Args:
-        shape: Of the model with its adapters.
-        rows: To learn from, as the model sees them.
-        validation: To measure on, likewise.
-        batching: Of the rows.
-        summary: What the training would take.
-    """
+    """What a training would take (`summary`), with the rows and batches that it was made from."""
 
     shape: Shape
     rows: tuple[TrainingRow, ...]

@@ -40,55 +40,19 @@ class Result(BaseModel):
     model: TunedModel | None = None
 
 
-@dataclass(frozen=True, slots=True)
 class JobFolder:
-    """Where everything of a training stands.
+    """Where everything of a training stands; the module says what each file is for."""
 
-    Args:
-        path: The folder.
-    """
-
-    path: Path
-
-    @property
-    def spec(self) -> Path:
-        """What to train."""
-        return self.path / "spec.json"
-
-    @property
-    def lock(self) -> Path:
-        """Held while a worker lives."""
-        return self.path / "lock"
-
-    @property
-    def events(self) -> Path:
-        """What happened."""
-        return self.path / "events.jsonl"
-
-    @property
-    def cancel(self) -> Path:
-        """Asks the worker to stop for good."""
-        return self.path / "cancel"
-
-    @property
-    def pause(self) -> Path:
-        """Asks the worker to stop for now."""
-        return self.path / "pause"
-
-    @property
-    def log(self) -> Path:
-        """What the worker printed."""
-        return self.path / "worker.log"
-
-    @property
-    def checkpoints(self) -> Path:
-        """Checkpoints by step."""
-        return self.path / "checkpoints"
-
-    @property
-    def adapter(self) -> Path:
-        """The trained adapter."""
-        return self.path / "adapter"
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.spec = path / "spec.json"
+        self.lock = path / "lock"
+        self.events = path / "events.jsonl"
+        self.cancel = path / "cancel"
+        self.pause = path / "pause"
+        self.log = path / "worker.log"
+        self.checkpoints = path / "checkpoints"
+        self.adapter = path / "adapter"
 
     def is_to_stop(self) -> bool:
         """Return whether the worker is asked to stop, for good or for now."""

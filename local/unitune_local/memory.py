@@ -31,22 +31,11 @@ LOGIT_BYTES = 8
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """The size of a model and of its adapters.
+    """The size of a model and of its adapters."""
 
-    Args:
-        parameters: All weights of the base.
-        linear: Weights that every token is multiplied with, the output head apart.
-        adapter: Weights of the adapters.
-        layers: Number of layers.
-        hidden: Width between layers.
-        mlp: Width inside the MLP.
-        vocabulary: Rows of the output head.
-        context: Tokens that the model was made for.
-    """
-
-    parameters: int
-    linear: int
-    adapter: int
+    parameters: int  # of the base
+    linear: int  # weights that every token is multiplied with, the output head apart
+    adapter: int  # weights of the adapters
     layers: int
     hidden: int
     mlp: int
