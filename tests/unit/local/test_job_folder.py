@@ -6,11 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from unitune.backends.options import job_options
 from unitune.errors import JobError
 from unitune.job.job import Job
 from unitune_local import worker
 from unitune_local.job_folder import EventLog, JobFolder, Result, read_events
-from unitune_local.settings import local_options
+from unitune_local.settings import LocalOptions
 
 
 def test_events_are_read_from_cursor_to_cursor(tmp_path: Path) -> None:
@@ -71,16 +72,16 @@ def job_with(options: dict[str, object]) -> Job:
 
 def test_an_unknown_option_is_refused_with_the_nearest_name() -> None:
     with pytest.raises(JobError, match=r"thread is not a known key\. Did you mean 'threads'"):
-        local_options(job_with({"thread": 2}))
+        job_options(job_with({"thread": 2}), "local", LocalOptions)
 
 
 def test_a_value_that_is_not_allowed_is_named() -> None:
     with pytest.raises(JobError, match=r"options\.local\.device is 'tpu'"):
-        local_options(job_with({"device": "tpu"}))
+        job_options(job_with({"device": "tpu"}), "local", LocalOptions)
 
 
 def test_options_default_to_auto() -> None:
-    assert local_options(job_with({})).threads == "auto"
+    assert job_options(job_with({}), "local", LocalOptions).threads == "auto"
 
 
 @pytest.mark.parametrize(
