@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 
 from unitune.errors import UserError
 from unitune.evaluate.inference.recorded import read_recorded
-from unitune.importers.import_suite import bring
+from unitune.importers.import_suite import import_suite
 
 DEEP = "[" * 3000 + "]" * 3000
 HALF = "\ud800"
@@ -281,7 +281,7 @@ def test_a_log_that_unpacks_to_a_thousand_times_its_size_is_refused_unread(
 def test_files_of_two_models_have_two_names(tmp_path: Path) -> None:
     for at, model in enumerate(("a b", "a-b", "a-b-1"), start=1):
         log(tmp_path / f"l{at}.eval", {"1_epoch_1.json": told()}, model=model)
-    made = bring([f"inspect:{tmp_path}/l{at}.eval" for at in (1, 2, 3)], tmp_path / "made")
+    made = import_suite([f"inspect:{tmp_path}/l{at}.eval" for at in (1, 2, 3)], tmp_path / "made")
     assert 5 == len(made.files), "the job, the cases, and the answers of three"
 
 
@@ -323,4 +323,4 @@ def test_any_value_in_any_place_is_read_or_refused(data: st.DataObject, tmp_path
     for old in folder.glob("*"):
         old.unlink()
     with contextlib.suppress(UserError):
-        bring([f"{kind}:{file}"], folder, drop=True)
+        import_suite([f"{kind}:{file}"], folder, drop=True)
