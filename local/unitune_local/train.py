@@ -58,10 +58,7 @@ def train(  # noqa: PLR0915 - the loop is to be read from top to bottom
     settings: Settings,
     context: TrainingContext,
 ) -> bool:
-    """Train a model's adapters in place, on rows that each have at least one trained token.
-
-    Returns:
-        Whether the training came to its end; False when it was asked to stop.
+    """Train adapters in place, on rows with trained tokens; False when it was asked to stop.
 
     Raises:
         RunFailed: Loss or gradient is not a finite number; the last checkpoint is good.
