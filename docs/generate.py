@@ -145,8 +145,8 @@ def _reachable(parts: Mapping[str, Any]) -> list[str]:
     order = ["Job"]
     for name in order:
         own = {key: value for key, value in parts[name].items() if key != "$defs"}
-        order += [each for each in _references(own) if each not in order]
-    return order
+        order += dict.fromkeys(each for each in _references(own) if each not in order)
+    return [name for name in order if name != "JsonValue"]
 
 
 def _references(schema: object) -> list[str]:
@@ -162,19 +162,18 @@ def _references(schema: object) -> list[str]:
 
 def _part(name: str, schema: Mapping[str, Any]) -> Iterator[str]:
     yield f"## {name} {{#{name.lower()}}}\n"
-    yield _cell(schema.get("description", ""), " ") + "\n"
+    yield _cell(schema.get("description", "").partition("\n\nExample")[0], " ") + "\n"
     required = schema.get("required", [])
     rows = [
         (
             f"`{key}`",
-            _kind(field),
-            "required" if key in required else _default(field),
+            _kind(field) + ("<br>required" if key in required else _default(field)),
             _cell(field.get("description", "")),
         )
         for key, field in _keys(schema).items()
     ]
     if rows:
-        yield _table(("key", "value", "default", "meaning"), rows) + "\n"
+        yield _table(("key", "value", "meaning"), rows) + "\n"
 
 
 def _keys(schema: Mapping[str, Any]) -> dict[str, Any]:
@@ -197,8 +196,8 @@ def _kind(schema: Mapping[str, Any]) -> str:
 
 
 def _default(field: Mapping[str, Any]) -> str:
-    default = field.get("default")
-    return "" if default is None or default == "" else f"`{default}`"
+    default = None if isinstance(field.get("default"), dict) else field.get("default")
+    return "" if default in (None, "", [], {}) else f"<br>default `{default}`"
 
 
 def _type(schema: Mapping[str, Any]) -> str:
