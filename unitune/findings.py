@@ -8,6 +8,8 @@ from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict
 
+SHOWN = 12
+"""Findings in an error message."""
 Severity = Literal["error", "warning", "note"]
 
 
@@ -84,3 +86,12 @@ def also(count: int) -> str:
     if count == 1:
         return ""
     return f" (and {count - 1:,} more row{'s' if count > 2 else ''})"
+
+
+def shown(findings: Iterable[Finding]) -> list[str]:
+    """Return findings as the lines of an error message: each once, and as many as fill a screen."""
+    each = grouped(findings)
+    lines = [f"{finding}{also(count)}" for finding, count in each[:SHOWN]]
+    if more := len(each) - len(lines):
+        lines.append(f"… and {more:,} more; `unitune plan` on the job shows them.")
+    return lines

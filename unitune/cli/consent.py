@@ -11,22 +11,18 @@ from unitune.backends import registry
 from unitune.backends.capabilities import Deploys
 from unitune.cli.money import between, dollars
 from unitune.cli.output import confirmed
-from unitune.cost.budget import HostingBudget, ProjectBudget
-from unitune.cost.prices.book import PriceBook, book_for
+from unitune.cost.budget import HostingBudget, ProjectBudget, project_budget
 from unitune.cost.spread import Spread
-from unitune.errors import DataError, OverBudget, UserError
+from unitune.errors import OverBudget, UserError
 from unitune.evaluate import retention
 from unitune.evaluate.inference.budget import most_usd
 from unitune.evaluate.inference.pricing import AnswerPrices, answer_prices
-from unitune.job.job import Job
-from unitune.planning.feasibility import on_its_own_name
-from unitune.planning.money import money_of
+from unitune.findings import shown
 from unitune.planning.plan import answers, plan
+from unitune.planning.preflight import ResolvedJob
 from unitune.runs.hosting import budget_of, usd_per_hour
 from unitune.runs.run import Run
 
-SHOWN = 12
-"""So many refusals fill a screen; `unitune check` shows all."""
 TRAINING = (
     "Give a budget (--budget 20, or budget: {usd: 20} in the job, or budget.yaml), or save a plan, "
     "read it and launch it: unitune plan FILE -o plan.json, unitune apply plan.json."
@@ -38,20 +34,23 @@ ANSWERS = (
 DEPLOYMENT = "Give a budget: --budget 20, or month_usd or project_usd in budget.yaml."
 
 
-def consent(job: Job, *, allow_unpriced: bool) -> None:
+def consent(resolved: ResolvedJob, *, allow_unpriced: bool) -> None:
     """Make sure that somebody has agreed to what a training may cost.
 
     Args:
-        job: About to be launched.
+        resolved: About to be launched.
         allow_unpriced: Whether the user takes an unknown price.
 
     Raises:
         OverBudget: Nobody has, and nobody can be asked, or says no.
     """
-    if job.budget is not None or money_of(job).project != ProjectBudget():
+    job = resolved.job
+    if job.budget is not None or project_budget(job.folder) != ProjectBudget():
         return  # the launch itself holds it to them
-    found = plan(job)
-    if found.charge == "none" or found.errors or (found.charge == "unknown" and allow_unpriced):
+    if resolved.offer.training_price == "none":
+        return
+    found = plan(resolved)
+    if found.errors or (found.charge == "unknown" and allow_unpriced):
         return  # what it has of errors the launch itself refuses
     usd = between(found.estimate.launch_usd) if found.estimate else "unknown"
     agree("training", usd, "Launch it?", TRAINING)
@@ -80,30 +79,28 @@ def consent_to_deployment(run: Run, seconds: float, budget: HostingBudget) -> No
     agree("deployment", usd, f"Let it stand for {hours:.4g} h?", DEPLOYMENT)
 
 
-def consent_to_answers(job: Job, *, allow_unpriced: bool) -> None:
+def consent_to_answers(resolved: ResolvedJob, *, allow_unpriced: bool) -> None:
     """Make sure that somebody has agreed to what answers without a budget may cost.
 
     Servers and endpoints of the user's own count only where the job gives their price.
 
     Args:
-        job: About to be compared.
+        resolved: About to be compared.
         allow_unpriced: Whether the user takes unknown prices.
 
     Raises:
         OverBudget: Nobody has, and nobody can be asked, or says no.
     """
-    book = book_for(job)
-    job = on_its_own_name(job, book.offer(job.backend))
-    prices = answer_prices(job, book)
+    prices = answer_prices(resolved.job, resolved.book)
     unknown_alone = not replace(prices, unpriced=()).charged
     if not prices.charged or (unknown_alone and allow_unpriced):
         return
-    agree("comparison", _answers_usd(job, book, prices), "Go on?", ANSWERS)
+    agree("comparison", _answers_usd(resolved, prices), "Go on?", ANSWERS)
 
 
-def _answers_usd(job: Job, book: PriceBook, prices: AnswerPrices) -> str:
+def _answers_usd(resolved: ResolvedJob, prices: AnswerPrices) -> str:
     """Return what the answers may cost, in words; those that are recorded cost nothing again."""
-    asked = {line.what: line.usd for line in answers(job, book)}
+    asked = {line.what: line.usd for line in answers(resolved)}
     paid = [usd for name, usd in asked.items() if name in prices.contenders and usd is not None]
     parts = [between(Spread.total(paid))] if paid else []
     if prices.retention:
@@ -136,7 +133,7 @@ def agree(what: str, usd: str, question: str, otherwise: str) -> None:
         raise OverBudget(f"nothing was paid for. {otherwise}")
 
 
-def refuse_unready(job: Job) -> None:
+def refuse_unready(resolved: ResolvedJob) -> None:
     """Refuse a training that could not be judged when it is done, as its plan does.
 
     Raises:
@@ -144,13 +141,11 @@ def refuse_unready(job: Job) -> None:
     """
     from unitune.evaluate.readiness import readiness_findings
 
-    try:
-        found = readiness_findings(job)
-    except DataError:
+    if resolved.rows.read.report.errors:
         return  # the launch itself refuses such rows
-    refused = [finding for finding in found if finding.severity == "error"]
-    if refused:
-        raise UserError("\n".join(str(finding) for finding in refused[:SHOWN]))
+    found = readiness_findings(resolved.job, resolved.splits)
+    if refused := [finding for finding in found if finding.severity == "error"]:
+        raise UserError("\n".join(shown(refused)))
 
 
 def somebody_is_there() -> bool:

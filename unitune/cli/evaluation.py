@@ -20,8 +20,7 @@ from unitune.errors import UserError
 
 if TYPE_CHECKING:
     from unitune.job.job import Job
-
-if TYPE_CHECKING:
+    from unitune.planning.preflight import ResolvedJob
     from unitune.runs.run import Run
 
 
@@ -93,6 +92,7 @@ def compare(
     from unitune.evaluate.compare import compare as make_comparison
     from unitune.evaluate.compare import default_folder
     from unitune.job.job import Job
+    from unitune.planning.preflight import preflight
     from unitune.report.terminal import comparison_view
     from unitune.runs.deploying import needs_deployment
 
@@ -103,15 +103,16 @@ def compare(
         job = job.with_evaluation_budget(usd_of("--budget", budget))
     found = None if run is None else _named(run)
     seconds = None if deploy is None else seconds_of("--deploy", deploy)
+    resolved = preflight(job)
     if not replay and job.evaluate.budget is None:
-        consent_to_answers(job, allow_unpriced=allow_unpriced)
+        consent_to_answers(resolved, allow_unpriced=allow_unpriced)
         if seconds is not None:
-            found = found or _newest(job)
+            found = found or _newest(resolved)
             if needs_deployment(found):
                 consent_to_deployment(found, seconds, HostingBudget(unpriced=allow_unpriced))
     with asking(quiet=quiet or json) as progress:
         comparison = make_comparison(
-            job,
+            resolved,
             found,
             out=out,
             deploy_seconds=seconds,
@@ -142,14 +143,11 @@ def _baseline_line(job: Job, *, passed: bool) -> str:
     return f"{path} is left as it was: the gate's other rules must pass first."
 
 
-def _newest(job: Job) -> Run:
+def _newest(resolved: ResolvedJob) -> Run:
     """Return the run whose model is judged where the user names none."""
-    from unitune.cost.prices.book import offer_for
-    from unitune.data.split import load_splits
     from unitune.evaluate.prompts.tuned_run import find_tuned_run
-    from unitune.planning.feasibility import on_its_own_name
 
-    return find_tuned_run(on_its_own_name(job, offer_for(job)), load_splits(job), None).run
+    return find_tuned_run(resolved, None).run
 
 
 def _named(run: str) -> Run:

@@ -56,15 +56,17 @@ def check(
     """
     from unitune.cli.datareport import print_report
     from unitune.cli.output import exit_for_errors, print_json
-    from unitune.data.check import check_file, check_job
+    from unitune.data.check import check_file, read_job
     from unitune.job.job import Job
 
     if file.suffix in (".yaml", ".yml"):
         from unitune.evaluate.readiness import backend_findings, readiness_findings
 
         job = Job.load(file)
-        report = check_job(job)
-        more = (*backend_findings(job), *(() if report.errors else readiness_findings(job)))
+        rows = read_job(job)
+        report = rows.report
+        ready = () if report.errors else readiness_findings(job, rows.splits)
+        more = (*backend_findings(job), *ready)
         report = report.model_copy(update={"findings": (*report.findings, *more)})
     else:
         report = check_file(file)
@@ -129,17 +131,15 @@ def run(
     from unitune.cli.consent import consent, refuse_unready
     from unitune.cli.following import conclude, detached, follow
     from unitune.job.job import Job
+    from unitune.planning.preflight import preflight
     from unitune.runs.run import launch
 
-    job = (
-        Job.load(file)
-        .with_backend(backend)
-        .with_budget(usd_of("--budget", budget) if budget else None)
-    )
+    job = Job.load(file).with_backend(backend).with_budget(usd_of("--budget", budget) if budget else None)
     job = job.with_prices(prices_given(price, job.backend))
-    refuse_unready(job)
-    consent(job, allow_unpriced=allow_unpriced)
-    launched = launch(job, again=again, allow_unpriced=allow_unpriced)
+    resolved = preflight(job)
+    refuse_unready(resolved)
+    consent(resolved, allow_unpriced=allow_unpriced)
+    launched = launch(resolved, again=again, allow_unpriced=allow_unpriced)
     if detach:
         detached(launched)
         return
@@ -165,19 +165,21 @@ def quickstart(
     from unitune.cli.plans import print_plan
     from unitune.job.job import Job
     from unitune.planning.plan import plan as make_plan
+    from unitune.planning.preflight import preflight
     from unitune.runs.run import find_run, launch
 
     file = directory / "unitune.yaml"
     if not file.exists():
         write_example(directory)
     job = Job.load(file)
-    found = make_plan(job)
+    resolved = preflight(job)
+    found = make_plan(resolved)
     if not (quiet or json):
         print_plan(found, job.evaluate)
     if found.errors:
         raise UserError(f"{file}: the plan has errors; `unitune plan {file}` shows them.")
     try:
-        launched = launch(job)
+        launched = launch(resolved)
     except TwinExists as twin:
         launched = find_run(twin.run_id)
         aside().print(f"This training exists already: run {launched.id}.")

@@ -20,8 +20,8 @@ from unitune.cli.options import (
 from unitune.errors import OverBudget, UserError
 
 if TYPE_CHECKING:
-    from unitune.job.job import Job
     from unitune.planning.documents import Plan
+    from unitune.planning.preflight import ResolvedJob
 
 Backends = Annotated[
     list[str] | None,
@@ -92,6 +92,7 @@ def plan(
     from unitune.planning import calibration
     from unitune.planning.plan import plan as make_plan
     from unitune.planning.plan import plans
+    from unitune.planning.preflight import preflight
 
     names = _names(backend, everywhere=everywhere)
     if output is not None:
@@ -109,17 +110,18 @@ def plan(
         several = plans(job, names)
         print_json(several) if json else print_plans(several)
         return
-    job = job.with_backend(names[0] if names else None)
+    resolved = preflight(job.with_backend(names[0] if names else None))
+    job = resolved.job
     if calibrate:
-        calibration.calibrate(job)
+        calibration.calibrate(resolved)
     if show_tokens:
         from unitune.cli.tokens import print_tokens
 
-        print_tokens(job, rows)
+        print_tokens(resolved, rows)
         return
-    found = make_plan(job, vendor_counts=vendor_count)
+    found = make_plan(resolved, vendor_counts=vendor_count)
     if not found.errors:
-        more = readiness_findings(job)
+        more = readiness_findings(job, resolved.splits)
         found = found.model_copy(update={"findings": (*found.findings, *more)})
     _save(found, output, file)  # before anything is printed: nobody may be reading
     if markdown:
@@ -128,7 +130,7 @@ def plan(
         print_json(found)
     else:
         print_plan(found, job.evaluate)
-        _print_quote(job, found, quote=quote)
+        _print_quote(resolved, found, quote=quote)
     _conclude(found, output)
     exit_for_errors(found.findings)
 
@@ -213,12 +215,12 @@ def _print_markdown(found: Plan, against: Path | None) -> None:
         print_raw(text.removesuffix("\n"))
 
 
-def _print_quote(job: Job, found: Plan, *, quote: bool) -> None:
+def _print_quote(resolved: ResolvedJob, found: Plan, *, quote: bool) -> None:
     from unitune.cli.output import console
     from unitune.cli.quotes import quoted
 
     if quote:
-        console().print(quoted(job, found))
+        console().print(quoted(resolved, found))
 
 
 def _conclude(found: Plan, output: Path | None) -> None:

@@ -6,21 +6,21 @@ from decimal import Decimal
 
 from unitune.cli.money import dollars
 from unitune.errors import Unsupported
-from unitune.job.job import Job
 from unitune.planning.documents import Plan
+from unitune.planning.preflight import ResolvedJob
 from unitune.planning.quoting import quote
 
 GAP = Decimal("0.05")
 """A difference of more than this share is worth a look: ours or theirs is wrong."""
 
 
-def quoted(job: Job, found: Plan) -> str:
+def quoted(resolved: ResolvedJob, found: Plan) -> str:
     """Return what the vendor says that a training would cost, beside what we say."""
     try:
-        theirs = quote(job)
+        theirs = quote(resolved)
     except Unsupported as none:
         return str(none)
-    text = f"{job.backend} itself says {dollars(theirs)}"
+    text = f"{resolved.offer.name} itself says {dollars(theirs)}"
     ours = found.estimate and found.estimate.launch_usd
     if ours is None:
         return f"{text}."

@@ -6,8 +6,8 @@ from rich.text import Text
 
 from unitune.backends.capabilities import MaskedToken
 from unitune.cli.output import console
-from unitune.job.job import Job
 from unitune.planning.masks import MaskedRow, audit
+from unitune.planning.preflight import ResolvedJob
 
 LEARNT = ("bold green", "bold green underline")
 SEEN = ("dim", "dim underline")
@@ -18,14 +18,14 @@ OPEN, CLOSE = "\u00ab", "\u00bb"
 """Around what is learnt, where there are no colours."""
 
 
-def print_tokens(job: Job, count: int) -> None:
+def print_tokens(resolved: ResolvedJob, count: int) -> None:
     """Print the first training rows with what is learnt of them.
 
     Args:
-        job: What to tune and how.
+        resolved: What to tune and how.
         count: How many rows.
     """
-    found = audit(job, count)
+    found = audit(resolved, count)
     plain = console().color_system is None
     for row in found.rows:
         learnt, tokens = _counts(row)

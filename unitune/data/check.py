@@ -1,9 +1,10 @@
 """What there is to say about data files before anything is spent on them.
 
 `check_file` and `check` look at one file, `check_job` at all files of a job and at what stands in
-more than one of them. Rows are streamed, and some 70 bytes of hashes are kept of each, so a big
-file needs little memory; cases and validation rows are kept while the training file streams past
-them, and a plan's training rows wait on disk (`unitune.data.spool`).
+more than one of them; `read_job` does the same and keeps the rows, split. Rows are streamed, and
+some 70 bytes of hashes are kept of each, so a big file needs little memory; cases and validation
+rows are kept while the training file streams past them, and a plan's training rows wait on disk
+(`unitune.data.spool`).
 Beyond the findings of `unitune.data.load`: equal rows, equal inputs with different answers, ids
 given twice, test and validation rows that stand in train, a train file too small to cut.
 """
@@ -30,13 +31,16 @@ from unitune.data.rows import Use
 from unitune.data.seen import BATCH_ROWS
 from unitune.data.split import Inputs, Splits, seed_of, split, too_few_rows, validation_rows
 from unitune.data.spool import Spool
-from unitune.findings import Finding, error, note, warning
+from unitune.errors import DataError
+from unitune.findings import Finding, error, note, shown, warning
 from unitune.job.job import Data, Job
 
 Purpose = Literal["train", "validation", "test"]
 
 READ_BY_SOME = "parallel_tool_calls"
 """OpenAI's own key of a row, which is trained with where it is taken."""
+ABOUT_CASES = ("leak", "repeated-id")
+"""Codes of errors about test cases whose rows can be read all the same."""
 MOST_OWN_KEYS = 20
 """So many keys of one's own are named."""
 
@@ -178,26 +182,51 @@ def check_job(job: Job) -> DataReport:
     Args:
         job: Its data, and the seed of its split.
     """
-    return _check(job, _Files.of(job))
+    return _check(job, _Files.of(job))[0]
 
 
-def check_and_split(job: Job) -> tuple[DataReport, Splits | None]:
-    """Look at all files of a job and keep their rows: `check_job` and `load_splits` in one pass.
+@dataclass(frozen=True, slots=True)
+class JobRows:
+    """The rows of a job, read, checked and split in one pass.
+
+    Args:
+        report: Figures and findings.
+        leaks: Test cases that stand in training or validation rows.
+        usable: The rows by what they are for; None where a file cannot be used.
+    """
+
+    report: DataReport
+    leaks: tuple[SharedCase, ...]
+    usable: Splits | None
+
+    @property
+    def splits(self) -> Splits:
+        """The rows by what they are for.
+
+        Raises:
+            DataError: A file cannot be used, or train is too small to leave rows on both sides.
+        """
+        if self.usable is None:
+            unusable = [one for one in self.report.errors if one.code not in ABOUT_CASES]
+            raise DataError("\n".join(shown(unusable)), tuple(unusable))
+        return self.usable
+
+
+def read_job(job: Job) -> JobRows:
+    """Read, check and split all rows of a job.
 
     Args:
         job: Its data, and the seed of its split.
-
-    Returns:
-        What was found, and the rows; None where an error was found.
     """
-    files, kept = _Files.of(job), Spool()
-    report = _check(job, files, kept)
-    if report.errors:
-        return report, None
+    files, spool = _Files.of(job), Spool()
+    report, leaks = _check(job, files, spool)
+    if any(finding.code not in ABOUT_CASES for finding in report.errors):
+        return JobRows(report, leaks, None)
     sets = {tally.purpose: Dataset(Path(tally.name).name, rows) for tally, rows in files.held}
-    train = files.train and Dataset(Path(files.train.name).name, kept.rows)
+    train = files.train and Dataset(Path(files.train.name).name, spool.rows)
     inputs = files.train and files.train.inputs
-    return report, split(job, train, sets.get("validation"), sets.get("test"), inputs)
+    splits = split(job, train, sets.get("validation"), sets.get("test"), inputs)
+    return JobRows(report, leaks, splits)
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,7 +255,9 @@ class _Files:
         )
 
 
-def _check(job: Job, files: _Files, kept: Spool | None = None) -> DataReport:
+def _check(
+    job: Job, files: _Files, kept: Spool | None = None
+) -> tuple[DataReport, tuple[SharedCase, ...]]:
     """Look at a job's files; rows of train are kept only where a place is given for them."""
     held = [tally for tally, _ in files.held]
     searches = [Search(rows) for _, rows in files.held]
@@ -244,12 +275,20 @@ def _check(job: Job, files: _Files, kept: Spool | None = None) -> DataReport:
     for search in searches[1:]:
         search.look_in(files.held[0][1], held[0].name)
     tallies = [*([files.train] if files.train else []), *held]
-    for tally, search in zip(held, searches, strict=True):
-        across.extend(_shared_findings(job, tally, search.found(), tallies))
-    return DataReport(
+    shared = [search.found() for search in searches]
+    for tally, cases in zip(held, shared, strict=True):
+        across.extend(_shared_findings(job, tally, cases, tallies))
+    report = DataReport(
         files=tuple(tally.report() for tally in tallies),
         findings=(*(found for tally in tallies for found in tally.findings), *across),
     )
+    leaks = shared[-1] if job.data.test else ()
+    return report, tuple(_by_name(leak) for leak in leaks)
+
+
+def _by_name(shared: SharedCase) -> SharedCase:
+    """Return a shared case without the folder of its double, which a verdict does not tell."""
+    return shared.model_copy(update={"train_file": Path(shared.train_file).name})
 
 
 def _rows(job: Job, tally: _Tally) -> Iterator[Row]:

@@ -16,7 +16,6 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from unitune.data.dataset import Dataset, Row
-from unitune.data.load import load
 from unitune.data.spool import SpooledRows
 from unitune.errors import DataError
 from unitune.findings import Finding, error
@@ -46,27 +45,6 @@ class Splits:
     train: Dataset
     validation: Dataset
     test: Dataset | None
-
-
-def load_splits(job: Job) -> Splits:
-    """Read a job's files and hold out validation rows.
-
-    Args:
-        job: Its `data` names the files, its `tuning.seed` decides the cut (auto: 0).
-
-    Raises:
-        DataError: A file cannot be used, or train is too small to leave rows on both sides.
-    """
-    data = job.data
-    use = "case" if job.evaluate.needs_expected else "any"
-    test = load(job.path(data.test), data, use) if data.test else None
-    validation = (
-        load(job.path(data.validation), data, job.method)
-        if isinstance(data.validation, str)
-        else None
-    )
-    train = None if data.train is None else load(job.path(data.train), data, job.method)
-    return split(job, train, validation, test)
 
 
 def split(

@@ -24,10 +24,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import JsonValue
 
-from unitune.backends import registry
 from unitune.cost.budget import HostingBudget
-from unitune.cost.prices.book import book_for
-from unitune.data.split import Splits, load_splits
 from unitune.errors import JobError, UnknownName, UserError
 from unitune.evaluate import baseline
 from unitune.evaluate.conclude import conclude
@@ -46,7 +43,7 @@ from unitune.evaluate.statistics.sample_size import foresight
 from unitune.evaluate.task import Task, prepare
 from unitune.job.contenders import Model, Recorded, Server, Tuned
 from unitune.job.job import Job
-from unitune.planning.feasibility import on_its_own_name
+from unitune.planning.preflight import ResolvedJob, preflight
 from unitune.workspace.filesystem import private_folder
 from unitune.workspace.home import EVALUATION, home, make_home
 
@@ -57,7 +54,7 @@ if TYPE_CHECKING:
 
 
 def compare(  # noqa: PLR0913 - each has a name and a default
-    job: Job,
+    job: Job | ResolvedJob,
     run: Run | None = None,
     *,
     out: str | os.PathLike[str] | None = None,
@@ -99,16 +96,17 @@ def compare(  # noqa: PLR0913 - each has a name and a default
         BackendError: Candidate or baseline gave no answer at all, or a batch has failed.
         Interrupted: The user pressed Ctrl-C; the same call goes on.
     """
+    resolved = preflight(job)
+    job = resolved.job
     _check(job, run, deploy_seconds, batch=batch, replay=replay)
-    job = on_its_own_name(job, registry.offer(job.backend))
-    splits = load_splits(job)
-    tuned = _known_here(job, splits, run) if replay else _tuned_by(job, splits, run)
+    splits = resolved.splits
+    tuned = _known_here(resolved, run) if replay else _tuned_by(resolved, run)
     training = tuned and tuned.training
     contenders = build(job.evaluate, job.tuning, splits.train)
-    prices = answer_prices(job, book_for(job), allow_unpriced=allow_unpriced or replay)
+    prices = answer_prices(job, resolved.book, allow_unpriced=allow_unpriced or replay)
     budget = Budget(job.evaluate.budget.usd if job.evaluate.budget else None)
     guard = ScorerBudget(budget, prices.scorers)
-    task = _task(job, splits, training, prices, guard, replay=replay)
+    task = _task(resolved, training, prices, guard, replay=replay)
     required = requirements(job, task, accepting=update_baseline)
     for sentence in _foresight(job, task, batch=batch):
         (announce or _ignore)(sentence)
@@ -121,7 +119,7 @@ def compare(  # noqa: PLR0913 - each has a name and a default
         folder=folder,
         prices=prices,
         budget=budget,
-        training=_training_fingerprint(job, splits, training),
+        training=_training_fingerprint(resolved, training),
         batch=batch,
         replay=replay,
         use_cache=use_cache,
@@ -138,9 +136,8 @@ def compare(  # noqa: PLR0913 - each has a name and a default
     return comparison
 
 
-def _task(  # noqa: PLR0913 - each is a thing of its own
-    job: Job,
-    splits: Splits,
+def _task(
+    resolved: ResolvedJob,
     training: Training | None,
     prices: AnswerPrices,
     guard: ScorerBudget,
@@ -149,9 +146,9 @@ def _task(  # noqa: PLR0913 - each is a thing of its own
 ) -> Task:
     """Return the cases, none of which the tuned model may have seen, with their scorers."""
     rows = training.rows if training else ()
-    task = prepare(job, splits, rows, prices.contenders, paid=guard, replay=replay)
+    task = prepare(resolved, rows, prices.contenders, paid=guard, replay=replay)
     if training:
-        check_prompts(job, training.rows or (splits.train,), task.cases)
+        check_prompts(resolved.job, training.rows or (resolved.splits.train,), task.cases)
     return task
 
 
@@ -277,12 +274,13 @@ def _given_folder(out: str | os.PathLike[str]) -> Path:
     return folder
 
 
-def _tuned_by(job: Job, splits: Splits, run: Run | None) -> TunedRun | None:
+def _tuned_by(resolved: ResolvedJob, run: Run | None) -> TunedRun | None:
     """Return the run that made the tuned model; None when every contender is prompted."""
+    job = resolved.job
     if any(isinstance(spec, Tuned) for spec in job.evaluate.contenders):
         from unitune.evaluate.prompts.tuned_run import find_tuned_run  # noqa: PLC0415 - loads the ledger
 
-        return find_tuned_run(job, splits, run)
+        return find_tuned_run(resolved, run)
     if run is not None:
         raise JobError(
             f"run {run.id} is to be judged, but no contender of job {job.name!r} is tuned. "
@@ -291,25 +289,22 @@ def _tuned_by(job: Job, splits: Splits, run: Run | None) -> TunedRun | None:
     return None
 
 
-def _known_here(job: Job, splits: Splits, run: Run | None) -> TunedRun | None:
+def _known_here(resolved: ResolvedJob, run: Run | None) -> TunedRun | None:
     """Return the run behind recorded answers, where this ledger knows it."""
     try:
-        return _tuned_by(job, splits, run)
+        return _tuned_by(resolved, run)
     except UnknownName:
         if run is not None:
             raise
         return None
 
 
-def _training_fingerprint(job: Job, splits: Splits, training: Training | None) -> str:
+def _training_fingerprint(resolved: ResolvedJob, training: Training | None) -> str:
     """Return which training the tuned model must be of; empty where no contender is tuned."""
     if training is not None:
         return training.fingerprint
-    if not any(isinstance(spec, Tuned) for spec in job.evaluate.contenders):
-        return ""
-    from unitune.runs.run import training_fingerprint  # noqa: PLC0415 - loads the ledger
-
-    return training_fingerprint(job, splits)
+    tuned = any(isinstance(spec, Tuned) for spec in resolved.job.evaluate.contenders)
+    return resolved.fingerprint if tuned else ""
 
 
 @contextmanager

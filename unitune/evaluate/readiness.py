@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterator
 
 from unitune.backends import registry
 from unitune.backends.credentials import check_allowed
-from unitune.data.dataset import Row
-from unitune.data.load import load, read
+from unitune.data.dataset import Dataset
+from unitune.data.split import Splits
 from unitune.errors import DataError, MissingExtra, UnituneError
 from unitune.evaluate.baseline import standing
 from unitune.evaluate.evidence import required_cases
@@ -25,7 +25,8 @@ from unitune.evaluate.task import once_each
 from unitune.findings import Finding, error, note
 from unitune.job.contenders import Model
 from unitune.job.job import Job
-from unitune.planning.feasibility import offer_findings, on_its_own_name
+from unitune.planning.feasibility import offer_findings
+from unitune.planning.preflight import resolve_model
 from unitune.scorers.embedding import Embedding
 from unitune.scorers.functions import PythonFunction
 from unitune.scorers.graders import OpenAIGrader
@@ -45,18 +46,20 @@ def backend_findings(job: Job) -> tuple[Finding, ...]:
     def look() -> None:
         offer = registry.offer(job.backend)
         if job.data.train is not None:
-            found.extend(offer_findings(on_its_own_name(job, offer), offer, today()))
+            found.extend(offer_findings(resolve_model(job, offer), offer, today()))
 
     return (*_refusals(look), *(finding for finding in found if finding.severity == "error"))
 
 
-def readiness_findings(job: Job) -> tuple[Finding, ...]:
+def readiness_findings(job: Job, splits: Splits) -> tuple[Finding, ...]:
     """Return what a comparison would refuse of a job whose rows can be read.
 
     Args:
-        job: With test cases, or without: then only its contenders are looked at.
+        job: Without test cases, only its contenders are looked at.
+        splits: Its rows.
     """
-    return tuple(_contenders(job)) + tuple(_cases(job) if job.data.test else ())
+    cases = () if splits.test is None else _cases(job, splits.train, splits.test)
+    return (*_contenders(job), *cases)
 
 
 def _contenders(job: Job) -> Iterator[Finding]:
@@ -69,12 +72,11 @@ def _contenders(job: Job) -> Iterator[Finding]:
             yield finding.model_copy(update={"severity": "warning"})
 
 
-def _cases(job: Job) -> Iterator[Finding]:
+def _cases(job: Job, train: Dataset, rows: Dataset) -> Iterator[Finding]:
     evaluate = job.evaluate
-    use = "case" if evaluate.needs_expected else "any"
-    test, copies = once_each(load(job.path(str(job.data.test)), job.data, use))
+    test, copies = once_each(rows)
     scorers: list[Scorer] = []
-    yield from _scorers(job, scorers)
+    yield from _scorers(job, train, scorers)
     for scorer in scorers:
         yield from _refusals(lambda one=scorer: check_expected([one], test))
         yield from _refusals(lambda one=scorer: check_indulgence([one], test))
@@ -90,12 +92,12 @@ def _cases(job: Job) -> Iterator[Finding]:
             yield finding.model_copy(update={"severity": "warning"})
 
 
-def _scorers(job: Job, made: list[Scorer]) -> Iterator[Finding]:
+def _scorers(job: Job, train: Dataset, made: list[Scorer]) -> Iterator[Finding]:
     """Build the scorers that need neither a key nor the user's code, and say why one cannot be."""
     looks_for_labels = any(
         isinstance(spec, Labelled) and spec.options is None for spec in job.evaluate.scorers
     )
-    setting = Setting(folder=job.folder, labels=_labels(job) if looks_for_labels else ())
+    setting = Setting(folder=job.folder, labels=_labels(train) if looks_for_labels else ())
     for spec in job.evaluate.scorers:
         if isinstance(spec, PythonFunction):
             yield from _refusals(lambda one=spec: one.check(job.folder))
@@ -105,12 +107,8 @@ def _scorers(job: Job, made: list[Scorer]) -> Iterator[Finding]:
             yield from _refusals(lambda one=spec: made.append(build(one, setting)))
 
 
-def _labels(job: Job) -> tuple[str, ...]:
-    """Return the distinct answers of train, read row by row."""
-    if job.data.train is None:
-        return ()
-    rows = read(job.path(job.data.train), job.data, job.method)
-    answers = (row.example.answer for row in rows if isinstance(row, Row))
+def _labels(train: Dataset) -> tuple[str, ...]:
+    answers = (example.answer for example in train)
     return tuple(dict.fromkeys(answer.strip() for answer in answers if answer))
 
 

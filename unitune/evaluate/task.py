@@ -22,7 +22,6 @@ from unitune.backends.output_limit import OutputLimit, longest_expected
 from unitune.data.dataset import Dataset, Row
 from unitune.data.example import Example, digest
 from unitune.data.leaks import leaks, refuse
-from unitune.data.split import Splits
 from unitune.errors import DataError, JobError, Leak
 from unitune.evaluate.grouping import asks, check_groups
 from unitune.evaluate.inference.budget import ScorerBudget, usd
@@ -33,8 +32,9 @@ from unitune.evaluate.records import Answer, Record
 from unitune.evaluate.results import LeakResult
 from unitune.evaluate.scoring import attempt_of, build, check_expected, check_indulgence
 from unitune.job.contenders import ContenderSpec
-from unitune.job.job import Evaluate, Job, TokenPrice
+from unitune.job.job import Job, TokenPrice
 from unitune.models import Request
+from unitune.planning.preflight import ResolvedJob
 from unitune.scorers.embedding import Embedding
 from unitune.scorers.interface import Attempt, Confusion, Embedder, Score, Scorer, Setting
 from unitune.scorers.measures import Measure, Measured
@@ -185,9 +185,8 @@ class Task:
         )
 
 
-def prepare(  # noqa: PLR0913 - each has a name, and most a default
-    job: Job,
-    splits: Splits,
+def prepare(
+    resolved: ResolvedJob,
     trained: Iterable[Dataset] = (),
     prices: Mapping[str, TokenPrice] | None = None,
     *,
@@ -201,6 +200,7 @@ def prepare(  # noqa: PLR0913 - each has a name, and most a default
         DataError: Cases cannot be told apart, or an expected answer cannot be read.
         Leak: Test cases stand in training rows, and the job refuses that or requires one.
     """
+    job, splits = resolved.job, resolved.splits
     if splits.test is None:
         raise JobError(
             f"job {job.name!r} has no test cases, and nothing can be judged without. "
@@ -214,7 +214,7 @@ def prepare(  # noqa: PLR0913 - each has a name, and most a default
     check_expected(scorers, splits.validation)
     check_indulgence(scorers, test)
     check_groups(tuple(test), evaluate)
-    found = _search((splits.train, splits.validation, *trained), test, evaluate)
+    found = _leaks(resolved, trained, test)
     required = {
         copies.get(name, name) for name in (evaluate.gate.required_cases if evaluate.gate else ())
     }
@@ -291,12 +291,18 @@ def once_each(test: Dataset) -> tuple[Dataset, dict[str, str]]:
     return replace(test, rows=tuple(kept.values())), copies
 
 
-def _search(seen: Iterable[Dataset], test: Dataset, evaluate: Evaluate) -> LeakResult:
-    """Look for the test cases in rows that contenders were made from, and refuse or name them."""
-    found = leaks(seen, test)
-    if evaluate.leaks == "refuse":
-        refuse(found, test)
-    return LeakResult(action=evaluate.leaks, cases=found)
+def _leaks(resolved: ResolvedJob, trained: Iterable[Dataset], test: Dataset) -> LeakResult:
+    """Refuse or name the test cases that stand in rows that contenders were made from.
+
+    The job's own rows are searched when it is resolved; other rows of a training are searched here.
+    """
+    action, lines = resolved.job.evaluate.leaks, {row.line for row in test.rows}
+    known = {leak.line: leak for leak in leaks(trained, test)}
+    known |= {leak.line: leak for leak in resolved.leaks if leak.line in lines}
+    cases = tuple(known[line] for line in sorted(known))
+    if action == "refuse":
+        refuse(cases, test)
+    return LeakResult(action=action, cases=cases)
 
 
 def _without(test: Dataset, found: LeakResult, required: Collection[str]) -> Sequence[Example]:

@@ -38,14 +38,6 @@ SOON = timedelta(days=90)
 """A date nearer than this is told as a warning, a later one as a note."""
 
 
-def on_its_own_name(job: Job, offer: Offer) -> Job:
-    """Return the job with the offer's own name of its base model, where it was given an alias."""
-    model = offer.model(job.base_model)
-    if model is None or model.name == job.base_model:
-        return job
-    return job.model_copy(update={"model": model.name})
-
-
 def offer_findings(job: Job, offer: Offer, day: date) -> tuple[Finding, ...]:
     """Return what a backend's offer says against a job, whatever its rows.
 
@@ -86,8 +78,8 @@ def _against(job: Job, offer: Offer, day: date) -> tuple[Finding, ...]:
 
 
 @dataclass(frozen=True, slots=True)
-class Rendered:
-    """A file as it would be handed over, without its content.
+class WireFile:
+    """A file as it would be uploaded, without its content.
 
     Args:
         findings: An error for each row that the format cannot carry.
@@ -100,7 +92,7 @@ class Rendered:
     sha256: str
 
 
-def rendered(rows: Dataset, format_name: str | None) -> Rendered:
+def wire_file(rows: Dataset, format_name: str | None) -> WireFile:
     """Write rows as a backend takes them, and keep only what is to be known of the file.
 
     Args:
@@ -115,14 +107,14 @@ def rendered(rows: Dataset, format_name: str | None) -> Rendered:
         line = item.encode()
         content.update(line)
         size += len(line)
-    return Rendered(tuple(findings), size, content.hexdigest())
+    return WireFile(tuple(findings), size, content.hexdigest())
 
 
 def row_findings(
     job: Job,
     offer: Offer,
     splits: Splits,
-    files: Mapping[str, Rendered],
+    files: Mapping[str, WireFile],
     lengths: Lengths | None = None,
 ) -> tuple[Finding, ...]:
     """Return what a backend's offer says against a job's rows: format and limits.
@@ -131,7 +123,7 @@ def row_findings(
         job: What to tune and how.
         offer: Of the job's backend.
         splits: Rows to train on and to hold out.
-        files: The same rows as they would be handed over, by file name.
+        files: The same rows as they would be uploaded, by file name.
         lengths: Tokens of the training rows; None: not counted.
     """
     found = [finding for file in files.values() for finding in file.findings]

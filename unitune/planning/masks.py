@@ -10,16 +10,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from unitune.backends import registry
 from unitune.backends.capabilities import MaskedToken, ShowsLossMask
 from unitune.cost.tokens.encoding import tiktoken_encoding
 from unitune.cost.tokens.families import family_of
 from unitune.data.dataset import Row
 from unitune.data.example import Example, Message
-from unitune.data.split import load_splits
 from unitune.errors import DataError
 from unitune.job.job import Job
-from unitune.planning.feasibility import on_its_own_name
+from unitune.planning.preflight import ResolvedJob, preflight
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +48,7 @@ class Audit:
     basis: str
 
 
-def audit(job: Job, count: int) -> Audit:
+def audit(job: Job | ResolvedJob, count: int) -> Audit:
     """Return the first training rows with what is learnt of them.
 
     Args:
@@ -61,14 +59,11 @@ def audit(job: Job, count: int) -> Audit:
         DataError: The data cannot be used.
         MissingExtra: The backend trains here, and its packages are not installed.
     """
-    job = on_its_own_name(job, registry.offer(job.backend))
-    rows = load_splits(job).train.rows[:count]
-    if registry.offer(job.backend).training_price == "none":
-        backend = registry.backend(job.backend)
-        if isinstance(backend, ShowsLossMask):
-            return Audit(
-                tuple(_asked(backend, job, row) for row in rows), "the model's own tokenizer"
-            )
+    resolved = preflight(job)
+    job, rows = resolved.job, resolved.splits.train.rows[:count]
+    if resolved.offer.training_price == "none" and isinstance(resolved.backend, ShowsLossMask):
+        backend = resolved.backend
+        return Audit(tuple(_asked(backend, job, row) for row in rows), "the model's own tokenizer")
     family = family_of(job.base_model)
     encoding = family.encoding if family else None
     cut = encoding or "whole texts: the tokenizer of this model is not on this machine"

@@ -1,4 +1,4 @@
-"""What is known of money before a plan is made: prices, limits, what was spent and learnt."""
+"""What is known of money before a plan is made: limits, what was spent and learnt."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 from unitune.cost.budget import ProjectBudget, Spent, project_budget
 from unitune.cost.narrowing import Narrowing
-from unitune.cost.prices.book import PriceBook, book_for
 from unitune.job.job import Job
 from unitune.workspace.home import home, ledger_url
 from unitune.workspace.today import today
@@ -24,14 +23,12 @@ class Money:
         project: Limits of the project.
         spent: What its runs and deployments have cost.
         costs: Of earlier runs, from which is learnt.
-        book: Prices.
         unpriced: Whether the user takes a price that is unknown or old.
     """
 
     project: ProjectBudget = field(default_factory=ProjectBudget)
     spent: Spent = field(default_factory=Spent)
     costs: tuple[CostRecord, ...] = ()
-    book: PriceBook = field(default_factory=PriceBook)
     unpriced: bool = False
 
     def learnt(self, job: Job, basis: str) -> Narrowing | None:
@@ -55,20 +52,20 @@ def money_of(job: Job, *, unpriced: bool = False) -> Money:
     connection of its own accord.
 
     Args:
-        job: Its folder has the project's prices and budget.
+        job: Its folder has the project's budget.
         unpriced: Whether the user takes a price that is unknown or old.
 
     Raises:
-        JobError: prices.yaml or budget.yaml is not valid.
+        JobError: budget.yaml is not valid.
     """
-    book, project = book_for(job), project_budget(job.folder)
+    project = project_budget(job.folder)
     shared = ledger_url() is not None
     wanted = project != ProjectBudget() if shared else (home() / "ledger.db").exists()
     if not wanted:
-        return Money(project, book=book, unpriced=unpriced)
+        return Money(project, unpriced=unpriced)
     from unitune.ledger import Ledger, budgeting  # noqa: PLC0415 - brings the database
 
     ledger = Ledger(home())
     books = budgeting.books_of(ledger)
     spent = budgeting.spent(books, today())
-    return Money(project, spent, tuple(books.costs), book, unpriced)
+    return Money(project, spent, tuple(books.costs), unpriced)

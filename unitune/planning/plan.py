@@ -1,18 +1,19 @@
 """What would happen: the findings, and the forecast or the estimate, of one job on each backend.
 
 `plan` looks at the offer (data, no SDK), the data files, and, for backends that train on this
-machine, at model and machine. It starts nothing, spends nothing and asks nobody. `unitune.runs.run`
-refuses a launch for the same findings, so that a plan without errors is a job that can be launched.
+machine, at model and machine. It starts nothing, spends nothing and asks nobody. A launch is
+refused for the errors of its plan, so a plan without errors is a job that can be launched.
 `plans` looks at several backends at once: data are read, checked and counted once for all of them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from decimal import Decimal
 
 from unitune.backends import registry
-from unitune.backends.capabilities import CountsTokens, Forecasts, ValidatesOptions
+from unitune.backends.capabilities import CountsTokens, Forecast, Forecasts, ValidatesOptions
 from unitune.backends.offer import Offer
 from unitune.cost.budget import budget_findings, caps, unknown_findings
 from unitune.cost.documents import Estimate, Line
@@ -20,31 +21,30 @@ from unitune.cost.estimate import answer_lines, estimate
 from unitune.cost.prices.book import PriceBook
 from unitune.cost.prices.staleness import age_findings
 from unitune.cost.spread import Spread
-from unitune.cost.tokens import TokenCounter, VendorCounter, counter_for
+from unitune.cost.tokens import VendorCounter, counter_for
 from unitune.cost.tokens.by_vendor import ROWS_ASKED
 from unitune.cost.workload import Workload
-from unitune.data.check import check_and_split
+from unitune.data.check import read_job
 from unitune.data.dataset import spread
-from unitune.data.split import Splits, load_splits
 from unitune.errors import JobError, MissingExtra, Unsupported
 from unitune.findings import Finding, error, note, warning
 from unitune.job.contenders import Model
 from unitune.job.job import Job
 from unitune.job.prices import OWN_WORD
 from unitune.planning.documents import NO_BACKEND, Bound, Plan, PlanSet
-from unitune.planning.feasibility import offer_findings, on_its_own_name, row_findings
+from unitune.planning.feasibility import row_findings
 from unitune.planning.money import Money, money_of
-from unitune.planning.rows import Rows
+from unitune.planning.preflight import ResolvedJob, Rows, preflight
 from unitune.workspace.install import install_command
 from unitune.workspace.today import today
 
 
-def plan(job: Job, *, vendor_counts: bool = False) -> Plan:
+def plan(job: Job | ResolvedJob, *, vendor_counts: bool = False) -> Plan:
     """Say what a job would do, without doing it.
 
     Args:
         job: What to tune and how.
-        vendor_counts: Hand a sample of the training rows over, and let the vendor count their
+        vendor_counts: Upload a sample of the training rows, and let the vendor count their
             prompts; nobody is called without this.
 
     Returns:
@@ -56,18 +56,10 @@ def plan(job: Job, *, vendor_counts: bool = False) -> Plan:
         Unsupported: The vendor counts no tokens, and was to be asked.
         BackendError: It refused to, or did not answer.
     """
-    money = money_of(job)
-    offer = money.book.offer(job.backend)
-    job = on_its_own_name(job, offer)
-    report, splits = check_and_split(job)
-    found = _and(_begun(job, offer), report.findings)
-    if found.errors or splits is None:
-        return found
-    rows = Rows(splits, _asked(job, offer, splits) if vendor_counts else {})
-    found = _with_rows(found, job, offer, rows, money)
-    if offer.training_price == "none":
-        return _with_forecast(job, rows.splits, found)
-    return _and(found, _vetted(job))
+    resolved = preflight(job)
+    if vendor_counts and not _has_error(resolved.findings):
+        resolved = _counted_by_vendor(resolved)
+    return plan_of(resolved, money_of(resolved.job))
 
 
 def plans(job: Job, backends: Sequence[str]) -> PlanSet:
@@ -81,71 +73,106 @@ def plans(job: Job, backends: Sequence[str]) -> PlanSet:
         UnknownName: No installed package brings one of them.
         JobError: budget.yaml is not valid.
     """
-    report, splits = check_and_split(job)
-    rows = None if splits is None or job.data.train is None else Rows(splits)
-    money = money_of(job)
-    made = tuple(_there(job.with_backend(name), report.findings, rows, money) for name in backends)
+    rows, money = Rows(read_job(job)), money_of(job)
+    made = tuple(_beside_others(job.with_backend(name), rows, money) for name in backends)
     return PlanSet(job=job.name, day=today(), plans=made)
 
 
-def _there(job: Job, checked: tuple[Finding, ...], rows: Rows | None, money: Money) -> Plan:
-    """Return the plan of one backend among several."""
-    offer = money.book.offer(job.backend)
-    try:
-        job = on_its_own_name(job, offer)
-    except JobError as problem:
-        return _nowhere(job, offer, problem)
-    found = _begun(job, offer)
-    if rows is None:
-        return _and(found, checked)
-    if found.errors:
-        return found
-    return _and(_with_rows(found, job, offer, rows, money), _no_backend(job.backend))
+def plan_of(resolved: ResolvedJob, money: Money) -> Plan:
+    """Return the plan of a resolved job: what a launch is refused by."""
+    findings = list(resolved.findings)
+    if _has_error(findings):
+        return _document(resolved, findings)
+    findings += _row_findings(resolved)
+    if resolved.offer.training_price == "none":
+        backend_findings, forecast = _looked_at_here(resolved)
+        return _document(resolved, [*findings, *backend_findings], bound=True, forecast=forecast)
+    made = _estimated(resolved, money)
+    findings += _money_findings(resolved, made, money)
+    findings += _backend_findings(resolved)
+    return _document(resolved, findings, bound=True, made=made)
 
 
-def looked_at(job: Job, rows: Rows, money: Money) -> Plan:
-    """Return what offer and rows say of a job, and its cost: what a launch is refused by.
+def _beside_others(job: Job, rows: Rows, money: Money) -> Plan:
+    """Return the plan of one backend among several, which is not imported.
 
-    Args:
-        job: With the offer's own name of its model.
-        rows: Its rows.
-        money: What is known of it.
+    What the data say is the same for all of them, and told where it is an error.
     """
-    offer = money.book.offer(job.backend)
-    return _with_rows(_begun(job, offer), job, offer, rows, money)
+    try:
+        resolved = preflight(job, rows=rows)
+    except JobError as problem:
+        return _nowhere(job, registry.offer(job.backend), problem)
+    findings = list(resolved.offer_findings)
+    if rows.read.report.errors or job.data.train is None:
+        findings += rows.read.report.findings
+        return _document(resolved, findings)
+    if _has_error(findings):
+        return _document(resolved, findings)
+    findings += _row_findings(resolved)
+    made = None if resolved.offer.training_price == "none" else _estimated(resolved, money)
+    if made is not None:
+        findings += _money_findings(resolved, made, money)
+    findings += _no_backend(job.backend)
+    return _document(resolved, findings, bound=True, made=made)
 
 
-def _with_rows(found: Plan, job: Job, offer: Offer, rows: Rows, money: Money) -> Plan:
-    """Return the beginning of a plan with what the rows say, and with their cost."""
-    splits, files = rows.splits, rows.rendered_in(offer.format_name(job.method, job.base_model))
-    limited = offer.limits_for(job.base_model).row_tokens is not None
-    lengths = _counted(job, offer, rows).train.totals if limited else None
-    found = _and(found, row_findings(job, offer, splits, files, lengths)).model_copy(
-        update={
-            "train_rows": len(splits.train),
-            "validation_rows": len(splits.validation),
-            "test_rows": None if splits.test is None else len(splits.test),
-            "bound": Bound(
-                job=job.model_dump(mode="json"),
-                files={name: file.sha256 for name, file in files.items()},
-                given_prices=job.given_prices,
-            ),
-        }
+def _document(
+    resolved: ResolvedJob,
+    findings: Sequence[Finding],
+    *,
+    bound: bool = False,
+    made: Estimate | None = None,
+    forecast: Forecast | None = None,
+) -> Plan:
+    """Return the plan; its rows are counted and bound where it can be launched."""
+    job, offer, model = resolved.job, resolved.offer, resolved.model
+    splits = resolved.splits if bound else None
+    charge = offer.training_price or "unknown"
+    return Plan(
+        job=job.name,
+        backend=job.backend,
+        model=job.base_model,
+        method=job.method,
+        day=today(),
+        listed=model is not None or (offer.hub_models and "/" in job.base_model),
+        charge="estimated" if made is not None and made.launch_usd is not None else charge,
+        train_rows=len(splits.train) if splits else 0,
+        validation_rows=len(splits.validation) if splits else 0,
+        test_rows=len(splits.test) if splits and splits.test is not None else None,
+        findings=tuple(findings),
+        tunable_until=model.tunable_until if model else None,
+        stops=model.stops if model else None,
+        forecast=forecast,
+        estimate=made,
+        bound=_bound(resolved) if bound else None,
     )
-    if offer.training_price == "none":
-        return found
-    made = _estimated(job, offer, rows, money)
-    charge = "unknown" if made.launch_usd is None else "estimated"
-    found = found.model_copy(update={"estimate": made, "charge": charge})
-    return _and(found, _money_findings(job, made, money))
 
 
-def _money_findings(job: Job, made: Estimate, money: Money) -> Iterator[Finding]:
+def _bound(resolved: ResolvedJob) -> Bound:
+    return Bound(
+        job=resolved.job.model_dump(mode="json"),
+        files={name: file.sha256 for name, file in resolved.files.items()},
+        given_prices=resolved.job.given_prices,
+    )
+
+
+def _has_error(findings: Sequence[Finding]) -> bool:
+    return any(finding.severity == "error" for finding in findings)
+
+
+def _row_findings(resolved: ResolvedJob) -> tuple[Finding, ...]:
+    limited = resolved.offer.limits_for(resolved.job.base_model).row_tokens is not None
+    lengths = resolved.workload.train.totals if limited else None
+    return row_findings(resolved.job, resolved.offer, resolved.splits, resolved.files, lengths)
+
+
+def _money_findings(resolved: ResolvedJob, made: Estimate, money: Money) -> Iterator[Finding]:
+    job = resolved.job
     limits = caps(job.budget and job.budget.usd, money.project, money.spent)
     yield from budget_findings(limits, made.launch_usd, made.backend, unpriced=money.unpriced)
     yield from unknown_findings(limits, money.spent)
     yield from age_findings(made.launch_prices, made.day, allow_stale=money.unpriced or not limits)
-    yield from _free_findings(made, money.book)
+    yield from _free_findings(made, resolved.book)
 
 
 def _free_findings(made: Estimate, book: PriceBook) -> Iterator[Finding]:
@@ -172,88 +199,57 @@ def _free_findings(made: Estimate, book: PriceBook) -> Iterator[Finding]:
         )
 
 
-def training_usd(job: Job, offer: Offer, splits: Splits, book: PriceBook) -> Spread | None:
-    """Return what one training costs; None: unknown.
-
-    Args:
-        job: With the offer's own name of its model.
-        offer: Of its backend.
-        splits: Its rows.
-        book: Prices.
-    """
-    if offer.training_price == "none":
+def training_usd(resolved: ResolvedJob) -> Spread | None:
+    """Return what one training costs; None: unknown."""
+    if resolved.offer.training_price == "none":
         return Spread.of(Decimal(0))
-    return _estimated(job, offer, Rows(splits), Money(book=book)).launch_usd
+    return _estimated(resolved, Money()).launch_usd
 
 
-def _and(found: Plan, findings: Iterable[Finding]) -> Plan:
-    return found.model_copy(update={"findings": (*found.findings, *findings)})
+def answers(resolved: ResolvedJob) -> tuple[Line, ...]:
+    """Return what the answers of a comparison may cost, a line for each contender that is asked."""
+    return answer_lines(
+        resolved.job,
+        resolved.offer,
+        resolved.workload,
+        resolved.book,
+        today(),
+        others=_others(resolved),
+    )
 
 
-def _counted(job: Job, offer: Offer, rows: Rows) -> Workload:
-    base = offer.model(job.base_model)
-    return rows.counted_for(job.base_model, base.aliases if base else ())
-
-
-def _asked(job: Job, offer: Offer, splits: Splits) -> dict[str, TokenCounter]:
-    """Return the counter that the vendor's own counts make for a job's model."""
-    backend = registry.backend(offer.name)
-    if not isinstance(backend, CountsTokens):
-        raise Unsupported(f"{offer.name} counts no tokens before a launch.")
-    base = offer.model(job.base_model)
-    ours = counter_for(job.base_model, aliases=base.aliases if base else ())
-    sample = [row.example for row in spread(splits.train.rows, ROWS_ASKED)]
-    return {job.base_model: VendorCounter.asking(backend, job.base_model, ours, sample)}
-
-
-def answers(job: Job, book: PriceBook) -> tuple[Line, ...]:
-    """Return what the answers of a comparison may cost, a line for each contender that is asked.
-
-    Args:
-        job: With the offer's own name of its model; it need not train anything.
-        book: Prices.
-    """
-    offer, rows = book.offer(job.backend), Rows(load_splits(job))
-    work, others = _counted(job, offer, rows), _others(job, rows)
-    return answer_lines(job, offer, work, book, today(), others=others)
-
-
-def _estimated(job: Job, offer: Offer, rows: Rows, money: Money) -> Estimate:
-    work, others = _counted(job, offer, rows), _others(job, rows)
+def _estimated(resolved: ResolvedJob, money: Money) -> Estimate:
+    job, work = resolved.job, resolved.workload
     learnt = money.learnt(job, work.basis)
-    return estimate(job, offer, work, money.book, today(), others=others, learnt=learnt)
+    others = _others(resolved)
+    return estimate(job, resolved.offer, work, resolved.book, today(), others=others, learnt=learnt)
 
 
-def _others(job: Job, rows: Rows) -> dict[str, Workload]:
+def _others(resolved: ResolvedJob) -> dict[str, Workload]:
     """Return the rows as the models of other contenders count them, by contender."""
     return {
-        spec.name: rows.counted_for(spec.model)
-        for spec in job.evaluate.contenders
-        if isinstance(spec, Model) and spec.model != job.base_model
+        spec.name: resolved.rows.counted_for(spec.model)
+        for spec in resolved.job.evaluate.contenders
+        if isinstance(spec, Model) and spec.model != resolved.job.base_model
     }
 
 
-def _begun(job: Job, offer: Offer) -> Plan:
-    model = offer.model(job.base_model)
-    return Plan(
-        job=job.name,
-        backend=job.backend,
-        model=job.base_model,
-        method=job.method,
-        day=today(),
-        listed=model is not None or (offer.hub_models and "/" in job.base_model),
-        charge=offer.training_price or "unknown",
-        findings=offer_findings(job, offer, today()),
-        tunable_until=model.tunable_until if model else None,
-        stops=model.stops if model else None,
-    )
+def _counted_by_vendor(resolved: ResolvedJob) -> ResolvedJob:
+    """Return the job with its rows counted as its vendor counts a sample of them."""
+    backend, model = resolved.backend, resolved.job.base_model
+    if not isinstance(backend, CountsTokens):
+        raise Unsupported(f"{resolved.offer.name} counts no tokens before a launch.")
+    own = counter_for(model, aliases=resolved.model.aliases if resolved.model else ())
+    sample = [row.example for row in spread(resolved.splits.train.rows, ROWS_ASKED)]
+    counters = {model: VendorCounter.asking(backend, model, own, sample)}
+    return replace(resolved, rows=Rows(resolved.rows.read, counters))
 
 
 def _nowhere(job: Job, offer: Offer, problem: JobError) -> Plan:
     """Return the plan of a job that names no model for a backend."""
-    told = error("no-model", str(problem))
+    why = error("no-model", str(problem))
     if offer.closed is not None and today() >= offer.closed.by:
-        told = error("closed-backend", registry.unavailable(offer))
+        why = error("closed-backend", registry.unavailable(offer))
     return Plan(
         job=job.name,
         backend=job.backend,
@@ -262,36 +258,37 @@ def _nowhere(job: Job, offer: Offer, problem: JobError) -> Plan:
         day=today(),
         listed=False,
         charge=offer.training_price or "unknown",
-        findings=(told,),
+        findings=(why,),
     )
 
 
-def _with_forecast(job: Job, splits: Splits, planned: Plan) -> Plan:
+def _looked_at_here(resolved: ResolvedJob) -> tuple[tuple[Finding, ...], Forecast | None]:
+    """Return what a backend that trains on this machine says, and its forecast."""
     try:
-        backend = registry.backend(job.backend)
+        backend = resolved.backend
     except MissingExtra as missing:
-        findings = (*planned.findings, error("missing-extra", str(missing)))
-        return planned.model_copy(update={"findings": findings})
-    if not isinstance(backend, Forecasts):
-        return planned
-    forecast = backend.forecast(job, splits.train, splits.validation)
-    return planned.model_copy(
-        update={"forecast": forecast, "findings": (*planned.findings, *forecast.findings)}
-    )
+        return (error("missing-extra", str(missing)),), None
+    refused = _options_findings(resolved)
+    if refused or not isinstance(backend, Forecasts):
+        return refused, None
+    splits = resolved.splits
+    forecast = backend.forecast(resolved.job, splits.train, splits.validation)
+    return forecast.findings, forecast
 
 
-def _vetted(job: Job) -> tuple[Finding, ...]:
-    """Return what the backend itself says against the job, where it is installed."""
-    if nowhere := _no_backend(job.backend):
+def _backend_findings(resolved: ResolvedJob) -> tuple[Finding, ...]:
+    """Return what a hosted backend itself says against the job, where it is installed."""
+    name = resolved.offer.name
+    if nowhere := _no_backend(name):
         return nowhere
-    missing = registry.missing_packages(job.backend)
+    missing = registry.missing_packages(name)
     if not missing:
-        return _told(job)
+        return _options_findings(resolved)
     return (
         note(
             "missing-extra",
             f"to launch there, {', '.join(missing)} must be installed.",
-            f"Install with: {install_command(job.backend)}",
+            f"Install with: {install_command(name)}",
         ),
     )
 
@@ -302,11 +299,10 @@ def _no_backend(name: str) -> tuple[Finding, ...]:
     return (error(NO_BACKEND, registry.unavailable(registry.offer(name))),)
 
 
-def _told(job: Job) -> tuple[Finding, ...]:
-    backend = registry.backend(job.backend)
+def _options_findings(resolved: ResolvedJob) -> tuple[Finding, ...]:
     try:
-        if isinstance(backend, ValidatesOptions):
-            backend.validate_options(job)
+        if isinstance(resolved.backend, ValidatesOptions):
+            resolved.backend.validate_options(resolved.job)
     except (JobError, Unsupported) as refusal:
         return (error("refused-options", str(refusal)),)
     return ()

@@ -12,20 +12,18 @@ from decimal import Decimal
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from unitune.backends import registry
 from unitune.backends.capabilities import Quotes
 from unitune.backends.conversion import wire_text
 from unitune.backends.protocol import Launch, Upload
-from unitune.data.split import load_splits
 from unitune.errors import Unsupported
 from unitune.job.job import Job
-from unitune.planning.feasibility import on_its_own_name
+from unitune.planning.preflight import ResolvedJob, preflight
 
 KEY = "unitune-quote"
 """In the place of a launch key; nothing is created under it."""
 
 
-def quote(job: Job) -> Decimal:
+def quote(job: Job | ResolvedJob) -> Decimal:
     """Return what a vendor says that a training would cost, in US dollars.
 
     Args:
@@ -36,14 +34,13 @@ def quote(job: Job) -> Decimal:
         MissingExtra: The backend's packages are not installed.
         BackendError: It refused the files, or did not answer.
     """
-    job = on_its_own_name(job, registry.offer(job.backend))
-    backend = registry.backend(job.backend)
+    resolved = preflight(job)
+    job, backend, splits = resolved.job, resolved.backend, resolved.splits
     if not isinstance(backend, Quotes):
         raise Unsupported(f"{job.backend} gives no price of its own before a launch.")
-    splits = load_splits(job)
     parts = {"train.jsonl": splits.train, "validation.jsonl": splits.validation}
-    with TemporaryDirectory() as place:
-        folder, uploads = Path(place), dict[str, Upload]()
+    with TemporaryDirectory() as temporary:
+        folder, uploads = Path(temporary), dict[str, Upload]()
         for name, rows in parts.items():
             if len(rows):
                 content = wire_text(job, rows).encode()

@@ -15,53 +15,40 @@ import logging
 import shutil
 import socket
 import time
-from collections.abc import Generator, Iterable
+from collections.abc import Generator
 from contextlib import contextmanager
 from typing import NamedTuple
 
-from unitune.backends import registry
-from unitune.backends.capabilities import ValidatesOptions
 from unitune.backends.conversion import wire_text
 from unitune.backends.launch_keys import run_id
-from unitune.cost.budget import BUDGET_CODES
-from unitune.data.example import digest
-from unitune.data.leaks import leaks, refuse
-from unitune.data.split import Splits, load_splits
 from unitune.errors import (
     Mismatch,
-    OverBudget,
     UnituneError,
     UnknownName,
     UnreadableRecord,
-    Unsupported,
     UserError,
 )
-from unitune.findings import Finding, also, grouped
 from unitune.job.job import Job
 from unitune.ledger import Ledger, RunRecord, budgeting
 from unitune.planning import saved
 from unitune.planning.documents import Plan
-from unitune.planning.feasibility import offer_findings, on_its_own_name
 from unitune.planning.money import Money, money_of
-from unitune.planning.plan import looked_at
-from unitune.planning.rows import Rows
+from unitune.planning.plan import plan_of
+from unitune.planning.preflight import ResolvedJob, preflight, refuse
 from unitune.runs import launching
 from unitune.runs.handle import Run
 from unitune.runs.uploading import WIRE
 from unitune.workspace.filesystem import private_folder, replacing
 from unitune.workspace.home import home, make_home
-from unitune.workspace.today import today
 
-__all__ = ["Run", "find_run", "launch", "run_count", "runs", "training_fingerprint"]
+__all__ = ["Run", "find_run", "launch", "run_count", "runs"]
 
-SHOWN_REFUSALS = 12
-"""So many fill a screen; `unitune plan --json` has all."""
 SHOWN_RUNS = 50
 """Runs that a list or a message shows when nobody asks for more."""
 
 
 def launch(
-    job: Job,
+    job: Job | ResolvedJob,
     *,
     again: bool = False,
     allow_unpriced: bool = False,
@@ -89,29 +76,19 @@ def launch(
         TwinExists: The same training is going on or done.
         UnituneError: The backend refused, and the run has failed; or did not answer.
     """
-    money = money_of(job, unpriced=allow_unpriced)
-    offer = money.book.offer(job.backend)
-    job = on_its_own_name(job, offer)
-    _refuse(offer_findings(job, offer, today()))
-    # A missing package or a wrong option is told before anything is written or sent.
-    backend = registry.backend(job.backend)
-    if isinstance(backend, ValidatesOptions):
-        backend.validate_options(job)
-    rows = Rows(load_splits(job))
-    found = looked_at(job, rows, money)
-    if plan is not None:
-        _refuse_changes(plan, found)
-    _refuse([finding for finding in found.errors if finding.code not in BUDGET_CODES])
-    _refuse(found.errors, OverBudget)
-    splits = rows.splits
-    if splits.test is not None and job.evaluate.leaks == "refuse":
-        refuse(leaks((splits.train, splits.validation), splits.test), splits.test)
-    files = _files(job, splits)
+    resolved = preflight(job)
+    money = money_of(resolved.job, unpriced=allow_unpriced)
+    made = plan_of(resolved, money)
+    if plan is not None and made.bound is not None:
+        _refuse_changes(plan, made)
+    refuse(made.findings)
+    _ = resolved.backend  # a missing package is told before anything is written or sent
+    files = _files(resolved)
     ledger = Ledger(home())
-    record = _planned(job, splits)
-    approval = _approval(job, found, money, plan)
+    record = _planned(resolved)
+    approval = _approval(resolved, made, money, plan)
     with _files_of_a_recorded_run(ledger, record):
-        text = _write_files(ledger, record, job, files)
+        text = _write_files(ledger, record, resolved.job, files)
         ledger.add(record, job=text, approval=approval, again=again)
     with ledger.acting(record.id) as planned:
         return Run(ledger, launching.advance(ledger, planned))
@@ -132,51 +109,23 @@ def _refuse_changes(plan: Plan, found: Plan) -> None:
         )
 
 
-def _approval(job: Job, found: Plan, money: Money, plan: Plan | None) -> str | None:
+def _approval(resolved: ResolvedJob, made: Plan, money: Money, plan: Plan | None) -> str | None:
     """Return what the launch is allowed to cost, as the ledger keeps it; None: nothing."""
-    if found.estimate is None or found.bound is None:
+    if made.estimate is None or made.bound is None:
         return None
-    budget, reckoned = job.budget, found.estimate.launch_usd
-    allowed = [budget.usd] if budget else []
-    allowed += [reckoned.high] if plan and reckoned else []
+    job, book, usd = resolved.job, resolved.book, made.estimate.launch_usd
+    allowed = [job.budget.usd] if job.budget else []
+    allowed += [usd.high] if plan and usd else []
     return budgeting.Approval(
-        estimate=found.estimate,
-        files=found.bound.files,
+        estimate=made.estimate,
+        files=made.bound.files,
         budget_usd=min(allowed, default=None),
-        hours=budget and budget.hours,
+        hours=job.budget and job.budget.hours,
         project=money.project,
-        own_prices=tuple(row for row in money.book.own if row.backend == job.backend),
-        discount=money.book.discounts.get(job.backend),
+        own_prices=tuple(row for row in book.own if row.backend == job.backend),
+        discount=book.discounts.get(job.backend),
         unpriced=money.unpriced,
     ).model_dump_json()
-
-
-def _refuse(findings: Iterable[Finding], kind: type[UnituneError] = Unsupported) -> None:
-    """Refuse what has an error among its findings."""
-    refusals = grouped(finding for finding in findings if finding.severity == "error")
-    if refusals:
-        shown = [f"{refusal}{also(count)}" for refusal, count in refusals[:SHOWN_REFUSALS]]
-        if more := len(refusals) - len(shown):
-            shown.append(f"… and {more:,} more; `unitune plan` on the job shows them.")
-        raise kind("\n".join(shown))
-
-
-def training_fingerprint(job: Job, splits: Splits) -> str:
-    """Return the hash of everything that determines what a training learns.
-
-    Name, budget and evaluation are left out, so that changing them finds the same training.
-    """
-    return digest(
-        {
-            "train": splits.train.fingerprint,
-            "validation": splits.validation.fingerprint,
-            "base_model": on_its_own_name(job, registry.offer(job.backend)).base_model,
-            "backend": job.backend,
-            "method": job.method,
-            "tuning": job.tuning.model_dump(mode="json"),
-            "options": job.options.get(job.backend, {}),
-        }
-    )
 
 
 class RunsFound(NamedTuple):
@@ -240,29 +189,29 @@ def find_run(id_or_prefix: str) -> Run:
     return Run(ledger, ledger.record(found[0]))
 
 
-def _planned(job: Job, splits: Splits) -> RunRecord:
-    now = time.time()
+def _planned(resolved: ResolvedJob) -> RunRecord:
+    now, job = time.time(), resolved.job
     return RunRecord(
         id=run_id(now),
         name=job.name,
         backend=job.backend,
         base_model=job.base_model,
         method=job.method,
-        fingerprint=training_fingerprint(job, splits),
+        fingerprint=resolved.fingerprint,
         created=now,
         updated=now,
         host=socket.gethostname(),
     )
 
 
-def _files(job: Job, splits: Splits) -> dict[str, str]:
+def _files(resolved: ResolvedJob) -> dict[str, str]:
     """Return the rows of a launch by file name: canonical, and as the backend takes them."""
+    job, splits = resolved.job, resolved.splits
     parts = {"train.jsonl": splits.train, "validation.jsonl": splits.validation}
     given = {name: rows for name, rows in parts.items() if len(rows)}
     files = {name: rows.jsonl for name, rows in given.items()}
-    if registry.offer(job.backend).format_name(job.method, job.base_model):
-        wire = {f"{WIRE}/{name}": wire_text(job, rows) for name, rows in given.items()}
-        files |= wire
+    if resolved.offer.format_name(job.method, job.base_model):
+        files |= {f"{WIRE}/{name}": wire_text(job, rows) for name, rows in given.items()}
     return files
 
 

@@ -5,11 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from decimal import Decimal
 
-from unitune.data.split import Splits
-from unitune.job.job import Job
 from unitune.ledger import Ledger
 from unitune.ledger.budgeting import outcome_of
-from unitune.runs.run import training_fingerprint
+from unitune.planning.preflight import ResolvedJob
 from unitune.workspace.home import home, ledger_url
 
 
@@ -26,22 +24,17 @@ class Billed:
     usd: Decimal
 
 
-def billed(job: Job, splits: Splits) -> Billed | None:
-    """Return the newest bill of this very training; None where there is none here.
-
-    Args:
-        job: With the offer's own name of its model.
-        splits: Its rows.
-    """
+def billed(resolved: ResolvedJob) -> Billed | None:
+    """Return the newest bill of this very training; None where there is none here."""
     if ledger_url() is not None or not (home() / "ledger.db").exists():
         return None  # a ledger that machines share is not asked in passing
-    ledger, fingerprint = Ledger(home()), training_fingerprint(job, splits)
+    ledger, job = Ledger(home()), resolved.job
     for cost in reversed(ledger.costs()):
         theirs = (cost.backend, cost.base_model) == (job.backend, job.base_model)
         if not theirs or cost.outcome is None or cost.run_id is None:
             continue
         found = outcome_of(cost)
-        same = ledger.record(cost.run_id).fingerprint == fingerprint
+        same = ledger.record(cost.run_id).fingerprint == resolved.fingerprint
         if same and found.end == "succeeded" and found.usd is not None:
             return Billed(cost.run_id, found.usd)
     return None

@@ -22,17 +22,19 @@ from unitune.cost.ownership import (
     payback,
 )
 from unitune.cost.ownership.alternatives import times
-from unitune.cost.prices.book import PriceBook, book_for
+from unitune.cost.prices.book import PriceBook
 from unitune.cost.prices.staleness import age_findings
 from unitune.cost.spread import WIDE, Spread
 from unitune.cost.tokens import counter_for
-from unitune.data.split import Splits, load_splits
+from unitune.data.check import read_job
+from unitune.data.split import Splits
 from unitune.errors import JobError, UnituneError, UserError
+from unitune.findings import Finding
 from unitune.job.job import Job
 from unitune.job.prices import PriceRow
 from unitune.job.usage import Rival
-from unitune.planning.feasibility import offer_findings, on_its_own_name
 from unitune.planning.plan import training_usd
+from unitune.planning.preflight import ResolvedJob, Rows, preflight
 from unitune.tco.billed import Billed, billed
 from unitune.tco.columns import Answerer, tuned, untuned
 from unitune.tco.counted import Counted, count
@@ -63,9 +65,10 @@ def own_everywhere(
     """
     found: list[Ownership] = []
     refused: list[tuple[str, UnituneError]] = []
+    rows = Rows(read_job(job))
     for name in backends:
         try:
-            found.append(own(job.with_backend(name), requests_month=requests_month))
+            found.append(own(preflight(job.with_backend(name), rows=rows), requests_month=requests_month))
         except UnituneError as problem:
             refused.append((name, problem))
     if not found and refused:
@@ -74,7 +77,9 @@ def own_everywhere(
     return OwnershipList(backends=tuple(found), left_out=left_out)
 
 
-def own(job: Job, book: PriceBook | None = None, *, requests_month: int | None = None) -> Ownership:
+def own(
+    job: Job | ResolvedJob, book: PriceBook | None = None, *, requests_month: int | None = None
+) -> Ownership:
     """Say what it costs to own a job's tuned model, against prompting.
 
     Args:
@@ -88,15 +93,14 @@ def own(job: Job, book: PriceBook | None = None, *, requests_month: int | None =
         DataError: Its rows cannot be read.
         UserError: The model is switched off already.
     """
-    book = book or book_for(job)
-    offer = book.offer(job.backend)
-    job = on_its_own_name(job, offer)
+    resolved = preflight(job, book=book)
+    job, offer, book = resolved.job, resolved.offer, resolved.book
     if job.data.train is None:
         raise JobError(
             f"job {job.name!r} names no training rows (data.train), so nothing is tuned."
         )
     horizon = _horizon(job, offer, today())
-    splits = load_splits(job)
+    splits = resolved.splits
     rival = _rival(job, offer)
     used = profile(
         job,
@@ -105,11 +109,11 @@ def own(job: Job, book: PriceBook | None = None, *, requests_month: int | None =
         measured=measured(job),
         counted=None if says_all_tokens(job.usage) else _counted(job, offer, splits),
     )
-    bill = billed(job, splits)
-    once = _once(job, offer, splits, book, bill)
+    bill = billed(resolved)
+    once = _once(resolved, bill)
     answerers = _answerers(_pricings(job, book, horizon.begins, rival), used, once)
     notes = (
-        *_refusals(job, offer, horizon.begins),
+        *_refusals(resolved.offer_findings),
         *_limits(horizon, once),
         *([f"a training has cost ${bill.usd:f}, as run {bill.run} was billed."] if bill else ()),
         *(note for one in answerers for note in _told(one)),
@@ -202,10 +206,11 @@ class _Once:
         return paid + Spread.of(self.preparation_usd)
 
 
-def _once(job: Job, offer: Offer, splits: Splits, book: PriceBook, bill: Billed | None) -> _Once:
-    training = training_usd(job, offer, splits, book) if bill is None else Spread.of(bill.usd)
-    here = offer.training_price == "none"
-    if here and book.find(job.backend, job.base_model, "machine", on=today()) is None:
+def _once(resolved: ResolvedJob, bill: Billed | None) -> _Once:
+    job, splits = resolved.job, resolved.splits
+    training = training_usd(resolved) if bill is None else Spread.of(bill.usd)
+    here = resolved.offer.training_price == "none"
+    if here and resolved.book.find(job.backend, job.base_model, "machine", on=today()) is None:
         training = None  # its hours are the machine's, and nobody has said what those cost
     return _Once(
         training=training,
@@ -283,8 +288,8 @@ def _meetings(answerers: Iterable[Answerer], months: Decimal) -> Iterator[Meetin
             )
 
 
-def _refusals(job: Job, offer: Offer, day: date) -> Iterator[str]:
-    for finding in offer_findings(job, offer, day):
+def _refusals(findings: Iterable[Finding]) -> Iterator[str]:
+    for finding in findings:
         if finding.severity == "error":
             yield f"it cannot be launched there: {finding.message}"
 

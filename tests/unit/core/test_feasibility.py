@@ -13,12 +13,12 @@ from unitune.data.split import Splits
 from unitune.errors import UserError
 from unitune.job.job import Data, Job
 from unitune.planning.feasibility import (
-    Rendered,
+    WireFile,
     offer_findings,
-    on_its_own_name,
-    rendered,
     row_findings,
+    wire_file,
 )
+from unitune.planning.preflight import resolve_model
 from unitune.workspace.today import today
 
 DAY = date(2026, 11, 25)
@@ -105,12 +105,12 @@ def test_more_epochs_than_the_vendor_makes_are_refused() -> None:
 
 
 def test_an_alias_becomes_the_vendors_own_name() -> None:
-    assert "small-1" == on_its_own_name(job("org/small"), OFFER).base_model
-    assert "other" == on_its_own_name(job("other"), OFFER).base_model
+    assert "small-1" == resolve_model(job("org/small"), OFFER).base_model
+    assert "other" == resolve_model(job("other"), OFFER).base_model
 
 
-def files(splits: Splits) -> dict[str, Rendered]:
-    return {"train.jsonl": rendered(splits.train, None)}
+def files(splits: Splits) -> dict[str, WireFile]:
+    return {"train.jsonl": wire_file(splits.train, None)}
 
 
 @pytest.mark.parametrize(

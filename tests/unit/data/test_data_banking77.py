@@ -5,8 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from unitune.data.check import check_job
-from unitune.data.split import load_splits
+from unitune.data.check import check_job, read_job
 from unitune.job.job import Columns, Data, Job
 
 BANKING77 = Path(__file__).parents[3] / "../shared/data/banking77"
@@ -45,7 +44,7 @@ def test_a_real_file_is_read_whole_checked_and_split() -> None:
     # Counted once with a comparison of all pairs; each of the 138 is a finding.
     assert {"exact": 7, "near-duplicate": 129, "n-gram": 2} == kinds
     assert 138 == sum(found.code == "leak" for found in report.findings)
-    splits = load_splits(job)
+    splits = read_job(job).splits
     assert 1001 == len(splits.validation)
     held = {example.input_key for example in splits.validation}
     assert held.isdisjoint(example.input_key for example in splits.train)

@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from unitune.data.check import DataReport, check, check_and_split, check_file, check_job
+from unitune.data.check import DataReport, check, check_file, check_job, read_job
 from unitune.data.dataset import Dataset, Row
 from unitune.data.example import Example, Message
 from unitune.data.histogram import Lengths
 from unitune.data.load import load
-from unitune.data.split import load_splits
+from unitune.errors import DataError
 from unitune.job.job import Data, Evaluate, Job
 
 
@@ -236,31 +236,35 @@ def test_rows_of_one_length_make_one_bar() -> None:
 
 
 @pytest.mark.parametrize("validation", [None, 0.2, "validation.jsonl"])
-def test_one_pass_finds_and_keeps_what_two_passes_do(
-    tmp_path: Path, validation: str | float | None
-) -> None:
+def test_one_pass_checks_and_keeps_the_rows(tmp_path: Path, validation: str | float | None) -> None:
     rows = [pair(f"question {at % 60}", f"answer {at}") for at in range(80)]
     write(tmp_path, *rows)
     write(tmp_path, *(pair(f"held {at}", "answer") for at in range(9)), name="validation.jsonl")
     write(tmp_path, pair("question 3", "answer 3"), pair("new", "x"), name="test.jsonl")
     data = Data(train="train.jsonl", validation=validation, test="test.jsonl")
     made = job(tmp_path, data, Evaluate(leaks="drop"))
-    report, splits = check_and_split(made)
-    assert check_job(made) == report
-    assert {"contradiction", "leak"} <= {found.code for found in report.findings}
-    assert splits is not None
-    assert splits.test is not None
-    two = load_splits(made)
-    for kept, read in ((splits.train, two.train), (splits.validation, two.validation)):
-        assert (read.name, read.rows) == (kept.name, tuple(kept.rows))
-    assert two.test == splits.test
+    rows = read_job(made)
+    splits = rows.splits
+    assert check_job(made) == rows.report
+    assert {"contradiction", "leak"} <= {found.code for found in rows.report.findings}
+    assert [("test.jsonl", 1)] == [("test.jsonl", leak.line) for leak in rows.leaks]
+    train = load(tmp_path / "train.jsonl")
+    kept = [
+        *splits.train.rows,
+        *(() if validation == "validation.jsonl" else splits.validation.rows),
+    ]
+    assert list(train.rows) == sorted(kept, key=lambda row: row.line)
+    if validation == "validation.jsonl":
+        assert load(tmp_path / "validation.jsonl") == splits.validation
+    assert load(tmp_path / "test.jsonl") == splits.test
 
 
-def test_where_there_is_an_error_no_rows_are_kept(tmp_path: Path) -> None:
+def test_where_a_row_cannot_be_used_there_are_no_splits(tmp_path: Path) -> None:
     write(tmp_path, *(pair(f"question {at}", "answer") for at in range(80)), '{"prompt": "only"}')
-    report, splits = check_and_split(job(tmp_path, Data(train="train.jsonl")))
-    assert ["missing-answer"] == [found.code for found in report.errors]
-    assert splits is None
+    rows = read_job(job(tmp_path, Data(train="train.jsonl")))
+    assert ["missing-answer"] == [found.code for found in rows.report.errors]
+    with pytest.raises(DataError, match=r"train\.jsonl:81"):
+        _ = rows.splits
 
 
 def test_rows_that_differ_in_the_order_of_their_keys_alone_are_duplicates(tmp_path: Path) -> None:

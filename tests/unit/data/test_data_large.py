@@ -13,13 +13,13 @@ from pathlib import Path
 import pytest
 
 from unitune.cost.tokens import counter_for
-from unitune.data.check import check_and_split, check_file
+from unitune.data.check import check_file, read_job
 from unitune.data.dataset import Row
 from unitune.data.example import Example
 from unitune.data.seen import FirstSeen
 from unitune.data.spool import READ_BYTES, Spool
 from unitune.job.job import Data, Job
-from unitune.planning.rows import Rows
+from unitune.planning.preflight import Rows
 
 
 @pytest.fixture
@@ -177,10 +177,8 @@ def test_a_plan_keeps_some_bytes_of_a_row(tmp_path: Path) -> None:
             data=Data(train=path.name),
             folder=tmp_path,
         )
-        _, splits = check_and_split(job)
-        assert splits is not None
-        rows = Rows(splits)
-        rows.rendered_in("openai-chat")
+        rows = Rows(read_job(job))
+        rows.written_in("openai-chat")
         rows.counted_for(job.base_model)
 
     counter_for("gpt-4.1-mini")

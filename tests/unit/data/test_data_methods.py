@@ -8,8 +8,7 @@ from typing import Any
 
 import pytest
 
-from unitune.data.check import check_job
-from unitune.data.split import load_splits
+from unitune.data.check import check_job, read_job
 from unitune.errors import DataError
 from unitune.job.job import Data, Job, Method
 
@@ -55,7 +54,7 @@ def told(job: Job) -> set[tuple[str, str]]:
 def test_rows_that_fit_the_method_are_used(tmp_path: Path, method: Method, kind: str) -> None:
     fitting = job(tmp_path, method, kind)
     assert set() == told(fitting)
-    splits = load_splits(fitting)
+    splits = read_job(fitting).splits
     assert (3, 3) == (len(splits.train), len(splits.validation))
 
 
@@ -76,7 +75,7 @@ def test_rows_that_do_not_fit_are_errors_in_train_and_validation(
     assert {("train.jsonl", code), ("dev.jsonl", code)} == told(misfit)
     assert 6 == len(check_job(misfit).errors)
     with pytest.raises(DataError) as caught:
-        load_splits(misfit)
+        _ = read_job(misfit).splits
     assert code in {finding.code for finding in caught.value.findings}
 
 

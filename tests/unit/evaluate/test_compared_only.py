@@ -8,9 +8,8 @@ from pathlib import Path
 import pytest
 
 from unitune.backends.output_limit import longest_expected
-from unitune.data.check import check_job
+from unitune.data.check import check_job, read_job
 from unitune.data.example import Example, Message
-from unitune.data.split import load_splits
 from unitune.errors import DataError, JobError
 from unitune.evaluate.compare import compare
 from unitune.evaluate.scoring import build
@@ -44,7 +43,7 @@ def test_a_recorded_score_is_the_one_beside_the_answer() -> None:
 
 def test_without_training_rows_the_cases_alone_are_read(tmp_path: Path) -> None:
     found = job(tmp_path, "{contenders: [zero-shot, {type: tuned}]}")
-    splits = load_splits(found)
+    splits = read_job(found).splits
     assert (0, 0, 1) == (len(splits.train), len(splits.validation), len(splits.test or ()))
     assert ["test"] == [Path(file.name).stem for file in check_job(found).files]
 
@@ -66,12 +65,12 @@ def test_what_is_made_from_training_rows_needs_some(
 
 def test_cases_need_no_expected_answer_where_no_scorer_looks_at_it(tmp_path: Path) -> None:
     scorers = "{scorers: [{type: regex, pattern: ye}, json_valid]}"
-    assert 1 == len(load_splits(job(tmp_path, scorers, expected=None)).test or ())
+    assert 1 == len(read_job(job(tmp_path, scorers, expected=None)).splits.test or ())
     assert () == check_job(job(tmp_path, scorers, expected=None)).findings
     with pytest.raises(DataError, match="no answer is given"):
-        load_splits(job(tmp_path, "{scorers: [exact]}", expected=None))
+        _ = read_job(job(tmp_path, "{scorers: [exact]}", expected=None)).splits
 
 
 def test_answers_get_room_for_the_longest_expected_one(tmp_path: Path) -> None:
     found = job(tmp_path, "{}", expected="x" * 100)
-    assert 50 == longest_expected(load_splits(found).test or ())
+    assert 50 == longest_expected(read_job(found).splits.test or ())

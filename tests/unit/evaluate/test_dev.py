@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from unitune.data.split import load_splits
+from unitune.data.check import read_job
 from unitune.evaluate.compare import compare
 from unitune.evaluate.task import dev_rows
 from unitune.models import Request
@@ -110,7 +110,7 @@ def test_the_rows_after_the_screening_can_turn_the_choice(make_job: Any, backend
     job = make_job(
         {"contenders": ["zero-shot", few_shot]}, dev=[(f"dev {at}", "yes") for at in range(150)]
     )
-    order = [row.prompt[-1].text for row in dev_rows(load_splits(job).validation)]
+    order = [row.prompt[-1].text for row in dev_rows(read_job(job).splits.validation)]
 
     def rule(_model: str, request: Request) -> str:
         bare = request.messages[0].text == "You sort mail."

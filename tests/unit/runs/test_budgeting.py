@@ -26,7 +26,6 @@ from unitune.backends.offer import Billing
 from unitune.backends.protocol import Event, State, Status
 from unitune.cost.budget import ProjectBudget, project_budget
 from unitune.cost.documents import Estimate
-from unitune.data.split import load_splits
 from unitune.errors import BackendError, Mismatch, OverBudget, Unreachable
 from unitune.job.job import Job, TrainingBudget, Tuning
 from unitune.job.prices import PriceEntry
@@ -34,6 +33,7 @@ from unitune.ledger import Books, DeploymentRecord, Ledger, RunRecord, budgeting
 from unitune.models import TunedModel
 from unitune.planning import saved
 from unitune.planning.plan import plan
+from unitune.planning.preflight import preflight
 from unitune.runs import handle, launching, run, watching
 from unitune.tco.billed import Billed
 from unitune.tco.billed import billed as billed_training
@@ -498,12 +498,11 @@ def test_owning_counts_a_training_as_it_was_billed(
     priced: Priced, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job = priced()
-    splits = load_splits(job)
-    assert billed_training(job, splits) is None
+    assert billed_training(preflight(job)) is None
     billed(monkeypatch, 500, "0.75")
     done = run.launch(job).wait(0)
-    assert Billed(done.id, Decimal("0.75")) == billed_training(job, splits)
-    assert billed_training(other(job), splits) is None, "another training"
+    assert Billed(done.id, Decimal("0.75")) == billed_training(preflight(job))
+    assert billed_training(preflight(other(job))) is None, "another training"
 
 
 def test_a_cancelled_run_is_settled_by_the_vendors_rule_and_provisionally(priced: Priced) -> None:

@@ -10,9 +10,9 @@ from pydantic import JsonValue
 
 from unitune.backends import registry
 from unitune.backends.protocol import State, Status
-from unitune.data.split import load_splits
 from unitune.errors import (
     BackendError,
+    DataError,
     RunFailed,
     TwinExists,
     UnknownName,
@@ -22,8 +22,10 @@ from unitune.errors import (
 )
 from unitune.job.job import Budget, Evaluate, Job, Tuning
 from unitune.ledger import Ledger
+from unitune.planning.plan import plan
+from unitune.planning.preflight import preflight
 from unitune.runs import handle, launching
-from unitune.runs.run import find_run, launch, runs, training_fingerprint
+from unitune.runs.run import find_run, launch, runs
 from unitune.scorers.json_text import JsonValid
 from unitune.testing import FakeBackend
 
@@ -245,8 +247,7 @@ def test_the_fingerprint_is_of_what_a_training_learns_from(
 ) -> None:
     settling(0)  # any backend has the fake's offer now
     job = make_job({})
-    splits = load_splits(job)
-    mine = training_fingerprint(job, splits)
+    mine = preflight(job).fingerprint
     same = {
         "name": "other",
         "budget": Budget(usd=Decimal(1)),
@@ -255,7 +256,7 @@ def test_the_fingerprint_is_of_what_a_training_learns_from(
         "model": {"fake": "tiny", "other": "big"},
     }
     for key, value in same.items():
-        assert mine == training_fingerprint(job.model_copy(update={key: value}), splits), key
+        assert mine == preflight(job.model_copy(update={key: value})).fingerprint, key
     different = {
         "model": "big",
         "tuning": Tuning(epochs=2),
@@ -263,10 +264,10 @@ def test_the_fingerprint_is_of_what_a_training_learns_from(
         "backend": "other",
     }
     for key, value in different.items():
-        assert mine != training_fingerprint(job.model_copy(update={key: value}), splits), key
+        assert mine != preflight(job.model_copy(update={key: value})).fingerprint, key
     rows = (workplace / "validation.jsonl").read_text(encoding="utf-8")
     (workplace / "validation.jsonl").write_text(rows.replace("answer 1", "x"), encoding="utf-8")
-    assert mine != training_fingerprint(job, load_splits(job))
+    assert mine != preflight(job).fingerprint
 
 
 def test_a_run_is_found_by_an_unambiguous_beginning(make_job: MakeJob) -> None:
@@ -297,3 +298,22 @@ def test_what_the_offer_does_not_cover_is_refused_before_anything_is_written(
     with pytest.raises(Unsupported, match=r"tuning\.batch_size"):
         launch(job)
     assert not (workplace / ".unitune").exists()
+
+
+def test_what_a_plan_calls_an_error_a_launch_refuses_in_the_same_words(
+    workplace: Path, make_job: MakeJob
+) -> None:
+    """Two test rows with one id were trained on and paid, and compare then refused them."""
+    rows = (
+        '{"id": "a", "prompt": "one", "completion": "x"}',
+        '{"id": "a", "prompt": "two", "completion": "y"}',
+    )
+    (workplace / "test.jsonl").write_text("\n".join(rows), encoding="utf-8")
+    job = make_job({})
+    job = job.model_copy(update={"data": job.data.model_copy(update={"test": "test.jsonl"})})
+    (repeated,) = plan(job).errors
+    assert "repeated-id" == repeated.code
+    with pytest.raises(DataError) as refused:
+        launch(job)
+    assert str(repeated) == str(refused.value)
+    assert [] == runs()

@@ -18,14 +18,14 @@ from unitune.backends.protocol import FIGURES, Event, State
 from unitune.cost.budget import NO_LIMIT, HostingBudget
 from unitune.data.dataset import Dataset
 from unitune.data.load import load
-from unitune.data.split import Splits
 from unitune.errors import Mismatch, UnknownName, UserError
 from unitune.evaluate.prompts.training import Training
 from unitune.evaluate.results import Curve
 from unitune.job.job import Job
 from unitune.models import TunedModel
+from unitune.planning.preflight import ResolvedJob
 from unitune.runs.deploying import answering, standing
-from unitune.runs.run import Run, runs, training_fingerprint
+from unitune.runs.run import Run, runs
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,12 +61,11 @@ class TunedRun:
         return standing(self.run, seconds, budget, options)
 
 
-def find_tuned_run(job: Job, splits: Splits, run: Run | None) -> TunedRun:
+def find_tuned_run(resolved: ResolvedJob, run: Run | None) -> TunedRun:
     """Return the run whose model is judged.
 
     Args:
-        job: What is to be judged.
-        splits: The job's rows.
+        resolved: What is to be judged.
         run: Named by the user; None for the newest succeeded run of this very training.
 
     Raises:
@@ -74,12 +73,13 @@ def find_tuned_run(job: Job, splits: Splits, run: Run | None) -> TunedRun:
         UserError: The run has no model.
         Mismatch: It tuned another base, or on another backend.
     """
-    found = _run_under_test(job, splits, run)
-    return TunedRun(found, _described(job, splits, found))
+    found = _run_under_test(resolved, run)
+    return TunedRun(found, _described(resolved, found))
 
 
-def _run_under_test(job: Job, splits: Splits, run: Run | None) -> Run:
-    run = _newest(job, training_fingerprint(job, splits)) if run is None else _seen_now(run)
+def _run_under_test(resolved: ResolvedJob, run: Run | None) -> Run:
+    job = resolved.job
+    run = _newest(job, resolved.fingerprint) if run is None else _seen_now(run)
     if run.model is None:
         raise UserError(
             f"run {run.id} is {run.state} and has no model to judge. "
@@ -113,8 +113,8 @@ def _seen_now(run: Run) -> Run:
     return run if run.state.ended else run.refresh()
 
 
-def _described(job: Job, splits: Splits, run: Run) -> Training:
-    same = run.fingerprint == training_fingerprint(job, splits)
+def _described(resolved: ResolvedJob, run: Run) -> Training:
+    same = run.fingerprint == resolved.fingerprint
     events = run.events()
     return Training(
         run=run.id,
