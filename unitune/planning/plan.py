@@ -303,6 +303,8 @@ def _options_findings(resolved: ResolvedJob) -> tuple[Finding, ...]:
     try:
         if isinstance(resolved.backend, ValidatesOptions):
             resolved.backend.validate_options(resolved.job)
-    except (JobError, Unsupported) as refusal:
+    except JobError as refusal:
         return (error("refused-options", str(refusal)),)
+    except Unsupported as refusal:
+        return (error("unsupported-options", str(refusal)),)
     return ()

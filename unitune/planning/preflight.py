@@ -26,7 +26,15 @@ from unitune.data.check import JobRows, read_job
 from unitune.data.example import digest
 from unitune.data.overlap import SharedCase
 from unitune.data.split import Splits
-from unitune.errors import DataError, Leak, MissingExtra, OverBudget, UnituneError, Unsupported
+from unitune.errors import (
+    DataError,
+    JobError,
+    Leak,
+    MissingExtra,
+    OverBudget,
+    UnituneError,
+    Unsupported,
+)
 from unitune.findings import Finding, shown
 from unitune.job.job import Job
 from unitune.planning.feasibility import WireFile, offer_findings, wire_file
@@ -188,6 +196,7 @@ def refuse(findings: Iterable[Finding]) -> None:
         Leak: Test cases stand in training rows.
         OverBudget: Only the budget speaks against it.
         MissingExtra: Packages are missing.
+        JobError: Its options for the backend are wrong.
         DataError: Rows cannot be used.
         Unsupported: The backend cannot do it.
     """
@@ -206,4 +215,6 @@ def _kind(errors: list[Finding]) -> type[UnituneError]:
         return OverBudget
     if "missing-extra" in codes:
         return MissingExtra
+    if errors[0].code == "refused-options":
+        return JobError
     return DataError if errors[0].file else Unsupported
