@@ -134,7 +134,11 @@ def run(
     from unitune.planning.preflight import preflight
     from unitune.runs.run import launch
 
-    job = Job.load(file).with_backend(backend).with_budget(usd_of("--budget", budget) if budget else None)
+    job = (
+        Job.load(file)
+        .with_backend(backend)
+        .with_budget(usd_of("--budget", budget) if budget else None)
+    )
     job = job.with_prices(prices_given(price, job.backend))
     resolved = preflight(job)
     refuse_unready(resolved)

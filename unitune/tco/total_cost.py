@@ -68,7 +68,9 @@ def own_everywhere(
     rows = Rows(read_job(job))
     for name in backends:
         try:
-            found.append(own(preflight(job.with_backend(name), rows=rows), requests_month=requests_month))
+            found.append(
+                own(preflight(job.with_backend(name), rows=rows), requests_month=requests_month)
+            )
         except UnituneError as problem:
             refused.append((name, problem))
     if not found and refused:
