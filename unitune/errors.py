@@ -32,7 +32,7 @@ from typing import TYPE_CHECKING, ClassVar
 if TYPE_CHECKING:
     from unitune.findings import Finding
 
-REQUEST_TIMEOUT, RATE_LIMITED, SERVER_ERROR = 408, 429, 500
+NOT_FOUND, REQUEST_TIMEOUT, RATE_LIMITED, SERVER_ERROR = 404, 408, 429, 500
 
 
 class UnituneError(Exception):
@@ -154,6 +154,11 @@ class BackendError(UnituneError):
     def is_rate_limited(self) -> bool:
         """As of `UnituneError`."""
         return self.status == RATE_LIMITED
+
+    @property
+    def is_not_found(self) -> bool:
+        """Whether the vendor said that there is no such thing."""
+        return self.status == NOT_FOUND
 
 
 class Unreachable(BackendError, ConnectionError):

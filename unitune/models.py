@@ -81,9 +81,9 @@ class Reply:
     """Why there is no answer; None when there is one."""
     status: int | None = None
     """HTTP status of a refusal, where there was one."""
-    passes: bool = False
+    retryable: bool = False
     """Whether the same request may be answered later."""
-    pause_seconds: float | None = None
+    retry_after_seconds: float | None = None
     """What the vendor asks to wait before its next request, after a refusal or beside an answer."""
 
     @classmethod
@@ -100,8 +100,8 @@ class Reply:
             seconds=seconds,
             error=str(error),
             status=vendor and vendor.status,
-            passes=error.is_retryable,
-            pause_seconds=vendor and vendor.retry_after,
+            retryable=error.is_retryable,
+            retry_after_seconds=vendor and vendor.retry_after,
         )
 
 
@@ -136,20 +136,29 @@ class TunedModel(BaseModel):
 
 
 class ChatModel(Protocol):
-    """A model that answers one request at a time."""
+    """A model that answers one request at a time, used within one event loop.
 
-    @property
-    def fingerprint(self) -> str:
-        """Everything about the model that determines its answers, hashed or named."""
-        ...
+        async with backend.chat(name) as model:
+            reply = await model.reply(request)
+
+    Who cannot use ``async with`` calls `aclose` in the loop of the requests.
+    """
+
+    fingerprint: str
+    """Everything about the model that determines its answers, hashed or named."""
 
     async def reply(self, request: Request) -> Reply:
         """Answer one request; a failure is in the reply's `error`."""
         ...
 
-    def close(self) -> None:
-        """Free what the model holds."""
-        ...
+    async def aclose(self) -> None:
+        """Close connections, or free the weights; a second call does nothing."""
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()
 
 
 Placed: TypeAlias = Sequence[tuple[int, Reply]]
@@ -160,10 +169,8 @@ Placed: TypeAlias = Sequence[tuple[int, Reply]]
 class BatchedChatModel(ChatModel, Protocol):
     """A model that is faster when it answers many requests at once, as local ones are."""
 
-    @property
-    def batch_size(self) -> int:
-        """How many requests it likes to have at once."""
-        ...
+    batch_size: int
+    """How many requests it likes to have at once."""
 
     def stream(self, requests: Sequence[Request]) -> AsyncGenerator[Placed]:
         """Answer all requests, some at a time: whenever answers are there, with their places."""

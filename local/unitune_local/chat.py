@@ -26,7 +26,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from unitune.data.example import digest
 from unitune.errors import Mismatch
-from unitune.models import Placed, Reply, Request
+from unitune.models import BatchedChatModel, Placed, Reply, Request
 from unitune_local import machine, store
 from unitune_local.generate import BATCH_SIZE, Generated, Sampling, generate
 from unitune_local.model import load_adapter, load_model, load_tokenizer
@@ -50,7 +50,7 @@ class Prepared:
     error: str | None = None
 
 
-class LocalChatModel:
+class LocalChatModel(BatchedChatModel):
     """A model on this machine that answers many requests at once.
 
     Args:
@@ -74,21 +74,14 @@ class LocalChatModel:
         if adapter is not None:
             _check_adapter(adapter, base, store.fingerprint(self._path), self._template)
 
-    @property
-    def fingerprint(self) -> str:
-        """Hash of base, adapter, dtype and chat template: all that determines the answers."""
-        return self._fingerprint
-
     @cached_property
-    def _fingerprint(self) -> str:
+    def fingerprint(self) -> str:  # pyright: ignore[reportIncompatibleVariableOverride] - a value all the same, made late
+        """Hash of base, adapter, dtype and chat template: all that determines the answers."""
         adapter = None if self._adapter is None else _adapter_hash(self._adapter)
         base = store.fingerprint(self._path)
         return digest([base, adapter, str(self._dtype), self._template])
 
-    @property
-    def batch_size(self) -> int:
-        """How many requests it likes to have at once."""
-        return BATCH_SIZE
+    batch_size = BATCH_SIZE
 
     async def reply(self, request: Request) -> Reply:
         """Answer one request; a failure is in the reply's `error`."""
@@ -112,7 +105,7 @@ class LocalChatModel:
             interrupt.set()
             work.cancel()
 
-    def close(self) -> None:
+    async def aclose(self) -> None:
         """Free the weights; a further request would load them again."""
         self.__dict__.pop("_model", None)
         gc.collect()

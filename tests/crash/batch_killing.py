@@ -214,7 +214,7 @@ def main(scene: str, folder: str) -> None:
     offer = registry.offer("fake").model_copy(update={"settle_seconds": SETTLE_SECONDS})
     registry.offer = lambda _: offer
     for module in (batch_runner, batch_submit):
-        module.pauses = lambda *_: repeat(0.001)
+        module.delays = lambda *_: repeat(0.001)
     template = Path(folder) / "template"
     template.mkdir()
     os.environ["UNITUNE_DIR"] = str(template / ".unitune")

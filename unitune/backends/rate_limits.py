@@ -1,9 +1,9 @@
 """How long a vendor asks to wait, from the headers of its answers.
 
-`asked_pause` reads what comes with a refusal, `rest` what comes with any answer: once no request or
-token is left, the next would be refused. `believable` is for what others have read. How much of it
-is waited for, at most `LONGEST_WISH_SECONDS`, is the business of `unitune.backends.retry` and of
-`unitune.evaluate.inference`.
+`parse_retry_after` reads what comes with a refusal, `rate_limit_delay` what comes with any answer:
+once no request or token is left, the next would be refused. `believable` is for what others have
+read. How much of it is waited for, at most `LONGEST_WISH_SECONDS`, is the business of
+`unitune.backends.retry` and of `unitune.evaluate.inference`.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def believable(seconds: float | None) -> float | None:
     return seconds
 
 
-def asked_pause(headers: Mapping[str, str]) -> float | None:
+def parse_retry_after(headers: Mapping[str, str]) -> float | None:
     """Return the seconds that a vendor asks to wait before the next request, where it does.
 
     Args:
@@ -66,7 +66,7 @@ def asked_pause(headers: Mapping[str, str]) -> float | None:
     return believable(max(0.0, left))
 
 
-def rest(headers: Mapping[str, str]) -> float | None:
+def rate_limit_delay(headers: Mapping[str, str]) -> float | None:
     """Return the seconds to wait before the next request, when none is left for now.
 
     Vendors fill a bucket steadily and say when it is full again. To wait for that would waste

@@ -1,6 +1,7 @@
-"""Waiting for a vendor: how long to wait before the same request is sent again.
+"""Waiting for a vendor: whether and when the same request is sent again.
 
-Only what may be repeated is repeated here; a create call is not (`unitune.runs.launching`).
+What the vendor asks for (Retry-After) comes first, bounded by `LONGEST_WISH_SECONDS`; else delays
+grow. Only what may be repeated is repeated here; a create call is not (`unitune.runs.creating`).
 """
 
 from __future__ import annotations
@@ -9,64 +10,108 @@ import time
 from collections.abc import Callable, Iterator
 from typing import TypeVar
 
+from tenacity import (
+    RetryCallState,
+    Retrying,
+    retry_if_exception,
+    stop_after_attempt,
+    stop_before_delay,
+    wait_exponential,
+)
+
 from unitune.backends.rate_limits import LONGEST_WISH_SECONDS, believable
 from unitune.errors import BackendError, UnituneError
 
-FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 1.0, 15.0
+FIRST_DELAY_SECONDS, LONGEST_DELAY_SECONDS = 1.0, 15.0
+READ_ATTEMPTS = 3
 
-Answer = TypeVar("Answer")
+Result = TypeVar("Result")
 
 
-def pauses(longest: float = LONGEST_PAUSE_SECONDS) -> Iterator[float]:
-    """Yield the seconds between tries: 1, 2, 4, 8, and so on up to the longest, then that for ever.
+def delays(longest: float = LONGEST_DELAY_SECONDS) -> Iterator[float]:
+    """Yield the seconds between attempts: 1, 2, 4, 8, … up to the longest, then that for ever.
 
     Args:
         longest: In seconds.
     """
-    pause = FIRST_PAUSE_SECONDS
+    delay = FIRST_DELAY_SECONDS
     while True:
-        yield pause
-        pause = min(2 * pause, longest)
+        yield delay
+        delay = min(2 * delay, longest)
 
 
-def wished(error: UnituneError, pause: float) -> float:
-    """Return the pause that the vendor asks for, bounded, or else ours."""
-    wish = _wish(error)
-    return pause if wish is None else min(wish, LONGEST_WISH_SECONDS)
+def retry_delay(error: BaseException | None, otherwise: float) -> float:
+    """Return the seconds to wait that the vendor asks for, bounded, or else ours."""
+    asked = _retry_after(error)
+    return otherwise if asked is None else min(asked, LONGEST_WISH_SECONDS)
 
 
-def wishes_too_much(error: UnituneError) -> bool:
-    """Return whether the vendor asks for a longer pause than anyone waits at a time."""
-    return (_wish(error) or 0.0) > LONGEST_WISH_SECONDS
+def is_delay_too_long(error: BaseException) -> bool:
+    """Return whether the vendor asks for a longer wait than `LONGEST_WISH_SECONDS`."""
+    return (_retry_after(error) or 0.0) > LONGEST_WISH_SECONDS
 
 
-def wait(seconds: float) -> None:
+def sleep(seconds: float) -> None:
     """Do nothing for a while; Ctrl-C ends it."""
     time.sleep(seconds)
 
 
-def patiently(ask: Callable[[], Answer], seconds: float) -> Answer:
-    """Ask again for as long as the vendor says that it is asked too often.
+def retry_rate_limited(call: Callable[[], Result], seconds: float) -> Result:
+    """Repeat a call for as long as the vendor refuses it for its rate.
 
     Args:
-        ask: What may be repeated.
+        call: What may be repeated.
         seconds: How long to go on.
 
     Raises:
         UnituneError: Any other error at once; the rate limit when the time is over.
     """
-    end = time.monotonic() + seconds
-    for pause in pauses():
-        try:
-            return ask()
-        except BackendError as error:
-            longer = wished(error, pause)
-            too_late = wishes_too_much(error) or time.monotonic() + longer > end
-            if too_late or not error.is_rate_limited:
-                raise
-            wait(longer)
-    raise AssertionError("pauses never end")
+    return Retrying(
+        retry=retry_if_exception(_is_rate_limited),
+        wait=_delay,
+        stop=stop_before_delay(seconds),
+        sleep=_sleep,
+        reraise=True,
+    )(call)
 
 
-def _wish(error: UnituneError) -> float | None:
+def retry_reads(call: Callable[[], Result]) -> Result:
+    """Repeat a call that changes nothing after a failure that may pass, a few times.
+
+    Args:
+        call: What may be repeated.
+
+    Raises:
+        UnituneError: The last attempt's, or one that repeating does not mend.
+    """
+    return Retrying(
+        retry=retry_if_exception(_is_retryable),
+        wait=_delay,
+        stop=stop_after_attempt(READ_ATTEMPTS),
+        sleep=_sleep,
+        reraise=True,
+    )(call)
+
+
+def _delay(state: RetryCallState) -> float:
+    error = state.outcome.exception() if state.outcome else None
+    grown = wait_exponential(min=FIRST_DELAY_SECONDS, max=LONGEST_DELAY_SECONDS)(state)
+    return retry_delay(error, grown)
+
+
+def _sleep(seconds: float) -> None:
+    sleep(seconds)  # looked up at each call, so that a test may replace it
+
+
+def _is_rate_limited(error: BaseException) -> bool:
+    rate_limited = isinstance(error, BackendError) and error.is_rate_limited
+    return rate_limited and not is_delay_too_long(error)
+
+
+def _is_retryable(error: BaseException) -> bool:
+    retryable = isinstance(error, UnituneError) and error.is_retryable
+    return retryable and not is_delay_too_long(error)
+
+
+def _retry_after(error: BaseException | None) -> float | None:
     return believable(error.retry_after) if isinstance(error, BackendError) else None

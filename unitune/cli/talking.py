@@ -28,6 +28,8 @@ class Conversation:
 
     model: ChatModel
     messages: list[Message] = field(default_factory=list[Message])
+    runner: asyncio.Runner = field(default_factory=asyncio.Runner)
+    """One event loop for all turns, because the model may keep connections."""
 
     @classmethod
     def open(cls, run: Run, *, base: bool, system: str | None) -> Conversation:
@@ -56,7 +58,7 @@ class Conversation:
         """
         self.messages.append(Message(role="user", content=text))
         request = Request(messages=tuple(self.messages), max_tokens=MAX_TOKENS)
-        reply = asyncio.run(request_with_retry(self.model, request, AdaptiveLimiter())).reply
+        reply = self.runner.run(request_with_retry(self.model, request, AdaptiveLimiter())).reply
         if reply.error is not None:
             self.messages.pop()
             raise BackendError(f"the model gave no answer: {reply.error}")
@@ -72,7 +74,8 @@ class Conversation:
 
     def close(self) -> None:
         """Free the model."""
-        self.model.close()
+        with self.runner:
+            self.runner.run(self.model.aclose())
 
     @staticmethod
     def _read() -> str:

@@ -15,9 +15,9 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, closing, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from functools import partial
@@ -177,7 +177,7 @@ class EvaluationRunner:
             yield from self._run_in_batches()
         else:
             for source, group in self._sources():
-                with closing(self._open(source)) as model:
+                with self._opened(source) as model:
                     for contender in group:
                         yield self._answered(model, self._choose(model, contender))
 
@@ -185,7 +185,7 @@ class EvaluationRunner:
         """Let all contenders choose, and have those of each backend answered together."""
         config, by_backend = self.config, dict[str, list[BatchJob]]()
         for source, group in self._sources():
-            with closing(self._open(source)) as model:
+            with self._opened(source) as model:
                 for contender in group:
                     choice = self._choose(model, contender)
                     if isinstance(source, Hosted) and supports_batches(source.backend):
@@ -221,7 +221,7 @@ class EvaluationRunner:
         name, choice = job.contender, self.chosen[job.contender]
         pairs = zip(records, job.requested().values(), strict=True)
         if any(wants_more_room(*pair) for pair in pairs):
-            with closing(self._open(Hosted(self.config.job.backend, job.model))) as model:
+            with self._opened(Hosted(self.config.job.backend, job.model)) as model:
                 return self._answered(model, choice)
         price, origin = self.config.prices.contenders.get(name), self.rows.origins[name]
         return Answered(choice, records, job.fingerprint, price, origin)
@@ -254,7 +254,7 @@ class EvaluationRunner:
             assert model is not None, "the job has a tuned contender"
             price = prices.get(name)
             guard = price and config.budget.guard(f"retention, {name}", price)
-            with closing(self._open(Hosted(config.job.backend, model))) as opened:
+            with self._opened(Hosted(config.job.backend, model)) as opened:
                 records.append(self._request(opened, probes, self._options(guard, self.cache)))
         costs = [
             record_usd(prices[record.contender], record)
@@ -276,8 +276,13 @@ class EvaluationRunner:
         for (_, source), group in groups.items():
             yield source, group
 
-    def _open(self, source: Source) -> ChatModel:
-        return model_of(source, self.config.task.cases)
+    @contextmanager
+    def _opened(self, source: Source) -> Generator[ChatModel]:
+        model = model_of(source, self.config.task.cases)
+        try:
+            yield model
+        finally:
+            self.loop.run(model.aclose())
 
     def _choose(self, model: ChatModel | None, contender: Contender) -> Choice:
         """Choose a contender's prompt on dev, where there is anything to choose."""

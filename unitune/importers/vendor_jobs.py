@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -114,8 +113,8 @@ def record_answers(
     pending = [case for case in cases if case.case_id not in known]
     tell = notify or _ignore
     tell(len(cases) - len(pending))
-    with closing(registry.backend(model.backend).chat(model)) as chat:
-        return asyncio.run(_ask_all(chat, pending, file, max_tokens, tell))
+    chat = registry.backend(model.backend).chat(model)
+    return asyncio.run(_ask_all(chat, pending, file, max_tokens, tell))
 
 
 def _append(file: Path, line: str) -> None:
@@ -147,7 +146,7 @@ async def _ask_all(
             _append(file, answer_line(case.case_id, reply.text))
             tell(1)
 
-    async with asyncio.TaskGroup() as group:
+    async with chat, asyncio.TaskGroup() as group:
         for _ in range(min(IN_FLIGHT, len(cases))):
             group.create_task(work())
     return failures

@@ -15,10 +15,10 @@ from unitune.backends import registry
 from unitune.backends.capabilities import GuaranteesByServer
 from unitune.backends.protocol import SAFE_TO_REPEAT, Event, Guarantee, Launch, State
 from unitune.backends.retry import (
-    pauses,
-    wait,
-    wished,
-    wishes_too_much,
+    delays,
+    is_delay_too_long,
+    retry_delay,
+    sleep,
 )
 from unitune.errors import BackendError, Busy, UnituneError
 from unitune.ledger import Ledger, RunRecord, budgeting
@@ -51,7 +51,7 @@ def create(ledger: Ledger, record: RunRecord, calls: int = CREATE_CALLS) -> RunR
     """
     launch = _launch(ledger, record)
     budgeting.reserve(ledger, record)
-    for tries, pause in enumerate(pauses()):
+    for tries, pause in enumerate(delays()):
         record = ledger.write(replace(record, state=State.SUBMITTING))
         ledger.hold(record, CREATE_SECONDS)
         try:
@@ -62,15 +62,15 @@ def create(ledger: Ledger, record: RunRecord, calls: int = CREATE_CALLS) -> RunR
             if not error.is_rate_limited:
                 return _refused(ledger, record, error)
             record = put_back(ledger, record)
-            if tries == RATE_LIMITED_TRIES or wishes_too_much(error):
+            if tries == RATE_LIMITED_TRIES or is_delay_too_long(error):
                 raise
-            wait(wished(error, pause))
+            sleep(retry_delay(error, pause))
             record = located(ledger, record)
             if record.state is not State.UPLOADING:
                 return record
         else:
             return _adopted(ledger, record, job_id)
-    raise AssertionError("pauses never end")
+    raise AssertionError("delays never end")
 
 
 def find_out(ledger: Ledger, record: RunRecord) -> RunRecord:

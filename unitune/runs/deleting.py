@@ -17,7 +17,7 @@ from pathlib import Path
 from unitune.backends import registry
 from unitune.backends.capabilities import Deletes
 from unitune.backends.protocol import State
-from unitune.backends.retry import patiently
+from unitune.backends.retry import retry_rate_limited
 from unitune.errors import UnituneError, UserError
 from unitune.ledger import Ledger, RunRecord
 from unitune.models import TunedModel
@@ -183,7 +183,7 @@ def _tried(record: RunRecord, what: str, act: Callable[[Deletes], None]) -> Iter
     try:
         backend = registry.backend(record.backend)
         if isinstance(backend, Deletes):
-            patiently(partial(act, backend), PATIENCE_SECONDS)
+            retry_rate_limited(partial(act, backend), PATIENCE_SECONDS)
         else:
             yield f"{what} stays: unitune cannot delete there. Delete it by the vendor's own means."
     except UnituneError as error:

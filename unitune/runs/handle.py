@@ -15,7 +15,7 @@ from functools import cached_property
 from pathlib import Path
 
 from unitune.backends.protocol import Event, State
-from unitune.backends.retry import wished
+from unitune.backends.retry import retry_delay
 from unitune.cost.documents import Estimate
 from unitune.cost.reconcile import Reconciliation
 from unitune.errors import BackendError, Busy, RunFailed, UserError
@@ -190,7 +190,7 @@ class Run:
                 return
             slower = min(pause * 1.5, max(SLOWEST_POLL_SECONDS, poll_seconds))
             pause = poll_seconds if fresh else slower
-            self._rest(pause if failure is None else wished(failure, pause))
+            self._rest(pause if failure is None else retry_delay(failure, pause))
 
     def hold_to_budget(self) -> Run:
         """End the run if it costs more than it may, by what is known without asking the backend.

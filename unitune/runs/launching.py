@@ -26,7 +26,7 @@ from pydantic import JsonValue
 from unitune.backends import registry
 from unitune.backends.capabilities import Pauses
 from unitune.backends.protocol import Event, State, Status
-from unitune.backends.retry import patiently
+from unitune.backends.retry import retry_rate_limited
 from unitune.errors import BackendError, Interrupted, Unreachable, Unsupported, UserError
 from unitune.ledger import Ledger, RunRecord, budgeting
 from unitune.runs.creating import call_off, create, find_out, located, refusal_fails
@@ -125,7 +125,7 @@ def attempt_again(ledger: Ledger, record: RunRecord) -> RunRecord:
 def poll(ledger: Ledger, record: RunRecord) -> RunRecord:
     """Ask the backend once how its job stands, and write down what is new."""
     ask = partial(registry.backend(record.backend).poll, _job_of(record), record.cursor)
-    status = patiently(ask, POLL_PATIENCE_SECONDS)
+    status = retry_rate_limited(ask, POLL_PATIENCE_SECONDS)
     # A cancel that has not reached the backend yet must not be forgotten.
     asked = record.state is State.CANCELLING and not status.state.ended
     seen = replace(

@@ -18,7 +18,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from logging.handlers import RotatingFileHandler
 
-from unitune.backends.retry import pauses
+from unitune.backends.retry import delays
 from unitune.errors import UnknownName, Unreachable
 from unitune.ledger import DeploymentRecord, Ledger
 from unitune.ledger.holders import Holder
@@ -107,13 +107,13 @@ def reap(deployment_id: str, parent: Holder | None) -> None:
         parent: Process whose end is the deployment's too.
     """
     task = _Task(Ledger(home()), deployment_id, parent)
-    again = pauses(TRY_AGAIN_SECONDS)
+    again = delays(TRY_AGAIN_SECONDS)
     while True:
         steps = [_survived(step) for step in (task.read, task.take_down_if_due)]
         if task.is_done:
             break
         if all(steps):
-            again = pauses(TRY_AGAIN_SECONDS)
+            again = delays(TRY_AGAIN_SECONDS)
         time.sleep(LOOK_SECONDS if all(steps) else next(again))
     with suppress(OSError):
         forget(task.ledger.folder, deployment_id)

@@ -15,7 +15,7 @@ from dataclasses import replace
 
 from unitune.backends import registry
 from unitune.backends.protocol import Event, State
-from unitune.backends.retry import patiently, pauses, wait, wished
+from unitune.backends.retry import delays, retry_delay, retry_rate_limited, sleep
 from unitune.errors import BackendError, UnituneError
 from unitune.ledger import Ledger, RunRecord
 
@@ -45,7 +45,7 @@ def settle(ledger: Ledger, record: RunRecord) -> RunRecord:
     """
     seconds = registry.offer(record.backend).settle_seconds
     end = time.monotonic() + seconds
-    for tries, pause in enumerate(pauses()):
+    for tries, pause in enumerate(delays()):
         over = time.monotonic() >= end  # looked at first: the last search starts after the window
         longer = pause
         try:
@@ -53,12 +53,12 @@ def settle(ledger: Ledger, record: RunRecord) -> RunRecord:
         except BackendError as error:
             if over or not error.is_retryable:
                 raise
-            longer = wished(error, pause)
+            longer = retry_delay(error, pause)
         if record.state is not State.SUBMITTING or over:
             break
         if tries == 0:
             record = _tell(ledger, record, seconds)
-        wait(min(longer, max(end - time.monotonic(), 0.0)))
+        sleep(min(longer, max(end - time.monotonic(), 0.0)))
     return record
 
 
@@ -87,7 +87,9 @@ def jobs_of(ledger: Ledger, record: RunRecord) -> list[str]:
         BackendError: The backend does not say.
     """
     backend, folder = registry.backend(record.backend), ledger.run_folder(record.id)
-    return patiently(lambda: backend.find(record.launch_key, folder), FIND_PATIENCE_SECONDS)
+    return retry_rate_limited(
+        lambda: backend.find(record.launch_key, folder), FIND_PATIENCE_SECONDS
+    )
 
 
 def uncertain(ledger: Ledger, record: RunRecord, why: str) -> RunRecord:

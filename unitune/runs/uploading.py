@@ -14,7 +14,7 @@ from pathlib import Path
 
 from unitune.backends import registry
 from unitune.backends.protocol import State, Upload
-from unitune.backends.retry import patiently
+from unitune.backends.retry import retry_rate_limited
 from unitune.errors import UserError
 from unitune.ledger import Artefact, Ledger, RunRecord
 
@@ -47,7 +47,7 @@ def hand_over(ledger: Ledger, record: RunRecord, files: Sequence[Path]) -> None:
     for path in files:
         sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
         if path.name not in known or known[path.name].sha256 != sha256:
-            upload = patiently(partial(backend.upload, path, sha256), PATIENCE_SECONDS)
+            upload = retry_rate_limited(partial(backend.upload, path, sha256), PATIENCE_SECONDS)
             ledger.add_artefact(record, Artefact("upload", path.name, upload.ref, sha256))
 
 

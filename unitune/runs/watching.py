@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from unitune.backends import registry
 from unitune.backends.capabilities import JobPage, ListsJobs
 from unitune.backends.protocol import State
-from unitune.backends.retry import wait, wished
+from unitune.backends.retry import retry_delay, sleep
 from unitune.errors import BackendError, Busy, UnituneError, UnknownName, UnreadableRecord
 from unitune.ledger import Ledger, Standing
 from unitune.ledger.budgeting import is_limited
@@ -191,7 +191,7 @@ class _Watch:
         if not (isinstance(error, Busy) or error.is_retryable):
             self.refused[asked] = error
         elif isinstance(error, BackendError):
-            vendor.rests_until = time.monotonic() + wished(error, 0.0)
+            vendor.rests_until = time.monotonic() + retry_delay(error, 0.0)
 
 
 def watch_all(interval_seconds: float = INTERVAL_SECONDS) -> Iterator[Run]:
@@ -217,7 +217,7 @@ def watch_all(interval_seconds: float = INTERVAL_SECONDS) -> Iterator[Run]:
             break
         for name, jobs in waiting.items():
             yield from watch.look(name, jobs)
-        wait(max(0.0, interval_seconds - (time.monotonic() - started)))
+        sleep(max(0.0, interval_seconds - (time.monotonic() - started)))
     for error in watch.refused.values():
         raise error
 

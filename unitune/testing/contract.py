@@ -21,6 +21,7 @@ some backends can do is tested where they can (`unitune.testing.contract_capabil
 
 from __future__ import annotations
 
+import asyncio
 import subprocess
 import sys
 import time
@@ -190,7 +191,7 @@ class BackendContract(
             for model in (self.base_model(), tuned_model, tuned_model):
                 chat = backend.chat(model)
                 fingerprints.append(chat.fingerprint)
-                chat.close()
+                asyncio.run(chat.aclose())
         untuned, tuned, again = fingerprints
         assert untuned != tuned
         assert tuned == again

@@ -215,8 +215,10 @@ def sha256_of(path: Path) -> str:
 
 
 def reply_once(chat: ChatModel, request: Request = QUESTION) -> Reply:
-    """Send one request to a model, and close it."""
-    try:
-        return asyncio.run(chat.reply(request))
-    finally:
-        chat.close()
+    """Return a model's reply to one request, in an event loop of its own."""
+
+    async def reply() -> Reply:
+        async with chat:
+            return await chat.reply(request)
+
+    return asyncio.run(reply())

@@ -110,14 +110,12 @@ class MalformedReplyContract(ContractBase):
         monkeypatch.setattr(attempts, "ATTEMPTS", 1)
 
         def ask() -> None:
-            chat = backend.chat(self.base_model())
-            try:
-                reply = asyncio.run(
-                    attempts.request_with_retry(chat, QUESTION, AdaptiveLimiter(1))
-                ).reply
-            finally:
-                chat.close()
-            _check_row(QUESTION, reply)
+            async def attempt() -> Reply:
+                async with backend.chat(self.base_model()) as chat:
+                    done = await attempts.request_with_retry(chat, QUESTION, AdaptiveLimiter(1))
+                return done.reply
+
+            _check_row(QUESTION, asyncio.run(attempt()))
 
         assert {**_spoiled(server, ask), **_spoiled(server, ask, 400)} == {}
 

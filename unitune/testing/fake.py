@@ -160,7 +160,7 @@ class FakeBackend(FakeBatches):
         return str(folder)
 
 
-class FakeChatModel:
+class FakeChatModel(ChatModel):
     """A model that answers from a script."""
 
     def __init__(self, name: str, answers: Answers) -> None:
@@ -177,9 +177,6 @@ class FakeChatModel:
         return Reply(
             text=text, prompt_tokens=words, completion_tokens=len(text.split()), seconds=0.0
         )
-
-    def close(self) -> None:
-        """Free nothing; there is nothing."""
 
 
 def _script(launch: Launch) -> Script:

@@ -8,7 +8,6 @@ words is an answer; any other exception is a crash, and so is an event that no l
 
 from __future__ import annotations
 
-import asyncio
 import json
 import traceback
 from collections import Counter
@@ -24,6 +23,7 @@ from unitune.backends.protocol import Backend, Launch, State, Status
 from unitune.data.example import Message
 from unitune.errors import UnituneError
 from unitune.models import Request, TunedModel
+from unitune.testing.contract_base import reply_once
 from unitune.testing.loopback import ServerBehavior
 from unitune.testing.omissions import Omissions
 
@@ -141,11 +141,7 @@ def _looks(
 
 def _ask(backend: Backend, model: str | TunedModel) -> None:
     question = Message(role="user", content="What is the colour of snow?")
-    chat = backend.chat(model)
-    try:
-        asyncio.run(chat.reply(Request(messages=(question,), max_tokens=8)))
-    finally:
-        chat.close()
+    reply_once(backend.chat(model), Request(messages=(question,), max_tokens=8))
 
 
 def poll_batches_without_fields(

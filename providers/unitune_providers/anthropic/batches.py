@@ -28,10 +28,11 @@ from anthropic.types.messages import (
 from anthropic.types.messages.batch_create_params import Request as BatchRequest
 
 from unitune.backends.capabilities import BatchStatus
+from unitune.backends.kit.errors import ErrorResponse
 from unitune.errors import BackendError, Unreachable, Unsupported
 from unitune.models import Reply, Request
 from unitune_providers.anthropic.chat import question, read_answer, refuses_temperature, sampling
-from unitune_providers.anthropic.client import ADVICE, NAME, new_sync_client, safe, vendor_errors
+from unitune_providers.anthropic.client import NAME, VENDOR, errors, new_sync_client
 from unitune_providers.unreadable import readable
 
 REQUESTS_MOST = 100_000
@@ -77,7 +78,7 @@ def submit(key: str, model: str, requests: Mapping[str, Request]) -> str:
         warm = _takes_temperature(client, model, next(iter(requests.values())))
         for row, request in zip(rows, requests.values(), strict=True):
             cast("dict[str, object]", row["params"]).update(sampling(request, warm=warm) or {})
-        with vendor_errors("create the batch"), readable(NAME, "create the batch"):
+        with errors("create the batch"), readable(NAME, "create the batch"):
             batch = client.with_options(max_retries=0).messages.batches.create(requests=rows)
     if not getattr(batch, "id", None):
         raise Unreachable("Anthropic answered the create call without the batch's id.")
@@ -104,7 +105,7 @@ def find(key: str, since: float) -> list[str]:
     """
     certain: list[str] = []
     untold: list[str] = []
-    with new_sync_client() as client, vendor_errors("list batches"):
+    with new_sync_client() as client, errors("list batches"):
         for batch in _recent(client, since):
             name = _a_request_of(client, batch)
             if name is None:
@@ -144,7 +145,7 @@ def fetch(batch_id: str) -> dict[str, Reply]:
         raise BackendError(f"Batch {batch_id} is {batch.processing_status}. Wait until it ended.")
     if batch.results_url is None:
         raise BackendError(_gone(batch_id))
-    with new_sync_client() as client, vendor_errors(f"hand over the answers of {batch_id}"):
+    with new_sync_client() as client, errors(f"hand over the answers of {batch_id}"):
         results = client.messages.batches.results(batch_id)
         return {one.custom_id: _reply(one.result) for one in results}
 
@@ -158,7 +159,7 @@ def cancel(batch_id: str) -> None:
     """
     with new_sync_client() as client:
         try:
-            with vendor_errors(f"cancel {batch_id}"):
+            with errors(f"cancel {batch_id}"):
                 client.messages.batches.cancel(batch_id)
         except BackendError as error:
             if error.status not in (BAD_REQUEST, CONFLICT) or poll(batch_id).state == "running":
@@ -192,7 +193,7 @@ def _check(rows: list[BatchRequest], requests: Mapping[str, Request]) -> None:
 
 def _takes_temperature(client: Anthropic, model: str, request: Request) -> bool:
     try:
-        with vendor_errors(f"ask {model}"):
+        with errors(f"ask {model}"):
             client.messages.create(
                 model=model,
                 max_tokens=1,
@@ -252,7 +253,7 @@ def _a_request_of(client: Anthropic, batch: MessageBatch) -> str | None:
 
 
 def _read(batch_id: str) -> MessageBatch:
-    with new_sync_client() as client, vendor_errors(f"read batch {batch_id}"):
+    with new_sync_client() as client, errors(f"read batch {batch_id}"):
         return client.messages.batches.retrieve(batch_id)
 
 
@@ -268,9 +269,8 @@ def _reply(result: MessageBatchResult) -> Reply:
 
 def _why(result: MessageBatchErroredResult) -> str:
     error = result.error.error
-    advice = ADVICE.get(STATUS.get(error.type, 0), "")
-    said = f"Anthropic could not answer: {safe(error.message)} ({error.type})."
-    return f"{said} {advice}".strip()
+    response = ErrorResponse(STATUS.get(error.type, 0), {}, f"{error.message} [{error.type}]")
+    return str(VENDOR.refused("answer", response))
 
 
 def _gone(batch_id: str) -> str:

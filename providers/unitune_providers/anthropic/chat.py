@@ -5,10 +5,9 @@ The client belongs to the event loop in which it is first used; a loop that ends
 
 from __future__ import annotations
 
-import asyncio
 import json
 import time
-from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, cast
 
@@ -20,16 +19,17 @@ from anthropic.types.message_create_params import MessageCreateParamsNonStreamin
 from pydantic import JsonValue
 
 from unitune.backends.kit.chat_completions import Refusal, refuses
-from unitune.backends.rate_limits import rest
+from unitune.backends.kit.chat_model import RemoteChatModel
+from unitune.backends.rate_limits import rate_limit_delay
 from unitune.data.example import Message
 from unitune.models import Reply, Request, function_call
-from unitune_providers.anthropic.client import NAME, new_client, ours
+from unitune_providers.anthropic.client import NAME, SDK_ERRORS, VENDOR, new_client
 
 FINISHES = {"end_turn": "stop", "stop_sequence": "stop", "max_tokens": "length"}
 NO_ARGUMENTS: JsonValue = {"type": "object", "properties": {}}
 
 
-class ClaudeChatModel:
+class ClaudeChatModel(RemoteChatModel[AsyncAnthropic]):
     """A Claude that answers one request at a time.
 
     Args:
@@ -37,11 +37,9 @@ class ClaudeChatModel:
     """
 
     def __init__(self, model: str) -> None:
-        self.fingerprint = f"{NAME}:{model}"
+        super().__init__(f"{NAME}:{model}")
         self._model = model
         self._takes_temperature = True
-        self._clients: dict[asyncio.AbstractEventLoop, AsyncAnthropic] = {}
-        self._held: dict[asyncio.AbstractEventLoop, AsyncGenerator[AsyncAnthropic]] = {}
 
     async def reply(self, request: Request) -> Reply:
         """Answer one request; a failure is in the reply's `error`."""
@@ -51,19 +49,14 @@ class ClaudeChatModel:
         except (KeyError, ValueError) as problem:
             words = f"{self._model} cannot be asked this: {problem}"
             return Reply(error=words, finish_reason="error")
-        except anthropic.AnthropicError as error:
-            known = ours(error, f"ask {self._model}")
-            return Reply.failed(known, time.perf_counter() - started)
+        except SDK_ERRORS.all as error:
+            failed = SDK_ERRORS.map_error(error, VENDOR, f"ask {self._model}")
+            return Reply.failed(failed, time.perf_counter() - started)
         return replace(reply, seconds=time.perf_counter() - started)
 
-    def close(self) -> None:
-        """Close what is open in loops that rest; one that runs or has ended closes its own."""
-        # A loop that runs may be about to end, and would cut a closing short that begins now.
-        for loop in [loop for loop in self._held if not loop.is_running()]:
-            held = self._held.pop(loop)
-            del self._clients[loop]
-            if not loop.is_closed():
-                loop.run_until_complete(held.aclose())
+    def new_client(self) -> AsyncAnthropic:
+        """As of `RemoteChatModel`."""
+        return new_client()
 
     async def _ask(self, request: Request) -> Reply:
         warm = self._takes_temperature or "temperature" in request.fixed
@@ -76,22 +69,16 @@ class ClaudeChatModel:
         return await self._send(request, warm=False)
 
     async def _send(self, request: Request, *, warm: bool) -> Reply:
-        client = await self._client()
+        client = self.client()
         asked = question(self._model, request)
         answer = await client.messages.with_raw_response.create(
             **asked, extra_body=sampling(request, warm=warm)
         )
         reply = read_answer(await answer.parse(), None)
         missing = () if warm else ("temperature",)
-        return replace(reply, pause_seconds=rest(answer.headers), left_out=missing)
-
-    async def _client(self) -> AsyncAnthropic:
-        loop = asyncio.get_running_loop()
-        if loop not in self._clients:
-            held = _held_client()
-            self._clients[loop] = await anext(held)
-            self._held[loop] = held
-        return self._clients[loop]
+        return replace(
+            reply, retry_after_seconds=rate_limit_delay(answer.headers), left_out=missing
+        )
 
 
 def question(model: str, request: Request) -> MessageCreateParamsNonStreaming:
@@ -157,14 +144,6 @@ def turns(messages: Sequence[Message]) -> list[MessageParam]:
         if message.role not in ("system", "developer")
     ]
     return cast("list[MessageParam]", taken)
-
-
-async def _held_client() -> AsyncGenerator[AsyncAnthropic]:
-    client = new_client()
-    try:
-        yield client
-    finally:
-        await client.close()
 
 
 def _system(messages: Sequence[Message]) -> Iterator[str]:

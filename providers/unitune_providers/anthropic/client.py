@@ -5,11 +5,8 @@ Not here: what is asked (`chat`, `batches`).
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Generator
-from contextlib import contextmanager
-from typing import Any
+from contextlib import AbstractContextManager
 
 import anthropic
 import httpx2
@@ -21,10 +18,9 @@ from anthropic import (
 )
 
 from unitune.backends.credentials import environment_address
-from unitune.backends.kit.bodies import GZIP_ONLY, LARGEST_FILE, BodyError, async_hooks, hooks
-from unitune.backends.rate_limits import asked_pause
-from unitune.errors import BackendError, UnituneError, Unreachable, UserError
-from unitune.security.addresses import is_redirect, redirected
+from unitune.backends.kit.bodies import GZIP_ONLY, LARGEST_FILE, async_hooks, hooks
+from unitune.backends.kit.errors import BROKEN, ErrorTable, Vendor, error_of_response, vendor_errors
+from unitune.errors import UserError
 from unitune.security.redaction import redacted
 
 NAME = "anthropic"
@@ -35,12 +31,17 @@ RETRIES = 4
 ADDRESS = "ANTHROPIC_BASE_URL"
 SECRETS = ("ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN")
 NO_KEY = "Claude cannot be asked without a key. Set ANTHROPIC_API_KEY."
-ADVICE = {
-    401: "Check ANTHROPIC_API_KEY.",
-    404: "Check the model's name; `claude-` and what docs.claude.com lists.",
-    429: "Wait, or raise the limit at Anthropic.",
-}
-"""What to do next, by status."""
+VENDOR = Vendor(
+    "Anthropic",
+    "ANTHROPIC_API_KEY",
+    advice={404: "Check the model's name; `claude-` and what docs.claude.com lists."},
+)
+SDK_ERRORS = ErrorTable(
+    {anthropic.APIStatusError: error_of_response},
+    # Once a stream has begun, the SDK maps nothing any more.
+    (anthropic.APIConnectionError, anthropic.APIResponseValidationError, httpx2.HTTPError, *BROKEN),
+    (anthropic.AnthropicError,),
+)
 
 
 def new_client() -> AsyncAnthropic:
@@ -72,70 +73,11 @@ def new_sync_client() -> Anthropic:
     return client
 
 
-@contextmanager
-def vendor_errors(doing: str) -> Generator[None]:
-    """Map what the SDK raises in the body, and what its streams let through.
-
-    Args:
-        doing: What is being done, as in "Anthropic could not DOING".
-
-    Raises:
-        BackendError: An answer with an error status.
-        Unreachable: No answer, or none that can be read to its end.
-    """
-    try:
-        yield
-    except anthropic.AnthropicError as error:
-        raise ours(error, doing) from error
-    except (httpx2.HTTPError, json.JSONDecodeError) as error:
-        # Once a stream has begun, the SDK maps nothing any more.
-        raise Unreachable(
-            f"Anthropic could not {doing}: no whole answer ({type(error).__name__})."
-        ) from error
-
-
-def ours(error: anthropic.AnthropicError, doing: str) -> UnituneError:
-    """Return our error for one of the SDK's; the one place where they are known.
-
-    Args:
-        error: As the SDK raised it.
-        doing: What was being done, as in "Anthropic could not DOING".
-    """
-    who = f"Anthropic could not {doing}"
-    if isinstance(error, anthropic.APIStatusError):
-        status, advice = error.status_code, ADVICE.get(error.status_code, "")
-        words = f"{who}: {_said(error)} (HTTP {status}).{' ' + advice if advice else ''}"
-        return BackendError(
-            words,
-            status=status,
-            request_id=error.request_id,
-            retry_after=asked_pause(error.response.headers),
-        )
-    if isinstance(error, anthropic.APITimeoutError):
-        return Unreachable(f"{who}: no answer in time.")
-    if isinstance(error, anthropic.APIConnectionError | anthropic.APIResponseValidationError):
-        cause = error.__cause__ or error
-        reason = str(cause) if isinstance(cause, BodyError) else type(cause).__name__
-        return Unreachable(f"{who}: no whole answer ({reason}).")
-    return UserError(f"{who}: {error}. Set ANTHROPIC_API_KEY.")
+def errors(doing: str) -> AbstractContextManager[None]:
+    """Raise the SDK's errors as ours, and what its streams let through; see `vendor_errors`."""
+    return vendor_errors(VENDOR, doing, SDK_ERRORS)
 
 
 def safe(words: str) -> str:
-    """Take the key out, in case that a gateway repeats it, and what ends a sentence.
-
-    Args:
-        words: Of an answer.
-    """
+    """Take the key out, in case that a gateway repeats it, and what ends a sentence."""
     return redacted(words, map(os.environ.get, SECRETS)).rstrip(". ")
-
-
-def _said(error: anthropic.APIStatusError) -> str:
-    """Return Anthropic's own words; its errors are ``{error: {type, message}}``."""
-    if is_redirect(error.status_code):
-        return safe(redirected(error.response.headers.get("location")))
-    body: Any = error.body
-    try:
-        words = body["error"]["message"]
-    except (KeyError, TypeError):
-        words = error.message
-    return safe(str(words))

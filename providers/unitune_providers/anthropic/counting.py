@@ -12,7 +12,7 @@ from anthropic import omit
 from unitune.errors import Unsupported
 from unitune.models import Request
 from unitune_providers.anthropic.chat import question
-from unitune_providers.anthropic.client import new_sync_client, vendor_errors
+from unitune_providers.anthropic.client import errors, new_sync_client
 
 
 def count(model: str, request: Request) -> int:
@@ -28,7 +28,7 @@ def count(model: str, request: Request) -> int:
         asked = question(model, request)
     except (KeyError, ValueError) as problem:
         raise Unsupported(f"{model} cannot be asked this: {problem}") from problem
-    with new_sync_client() as client, vendor_errors(f"count tokens for {model}"):
+    with new_sync_client() as client, errors(f"count tokens for {model}"):
         counted = client.messages.count_tokens(
             model=model,
             messages=asked["messages"],

@@ -20,7 +20,7 @@ from pydantic import JsonValue
 
 from unitune.data.example import Message
 from unitune.errors import UnituneError
-from unitune.models import Reply, Request, function_call
+from unitune.models import ChatModel, Reply, Request, function_call
 from unitune_providers.bedrock.clients import CHAT_THREADS, Clients, our_errors
 from unitune_providers.bedrock.options import own_name
 
@@ -47,7 +47,7 @@ FINISHES = {"end_turn": "stop", "stop_sequence": "stop", "max_tokens": "length"}
 NO_ARGUMENTS: JsonValue = {"type": "object", "properties": {}}
 
 
-class BedrockChatModel:
+class BedrockChatModel(ChatModel):
     """A model that answers one request at a time.
 
     Args:
@@ -60,16 +60,20 @@ class BedrockChatModel:
         self.fingerprint = fingerprint
         self._runtime = clients.runtime
         self._model_id = model_id
-        self._threads = ThreadPoolExecutor(CHAT_THREADS, thread_name_prefix="bedrock")
+        self._threads: ThreadPoolExecutor | None = None
 
     async def reply(self, request: Request) -> Reply:
         """Answer one request; a failure is in the reply's `error`."""
         loop = asyncio.get_running_loop()
+        if self._threads is None:
+            self._threads = ThreadPoolExecutor(CHAT_THREADS, thread_name_prefix="bedrock")
         return await loop.run_in_executor(self._threads, self._reply, request)
 
-    def close(self) -> None:
+    async def aclose(self) -> None:
         """End the threads; the connections belong to all models."""
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        threads, self._threads = self._threads, None
+        if threads is not None:
+            threads.shutdown(wait=False, cancel_futures=True)
 
     def _reply(self, request: Request) -> Reply:
         try:

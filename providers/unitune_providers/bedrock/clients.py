@@ -31,7 +31,7 @@ from botocore.parsers import ResponseParserError
 from botocore.session import Session
 
 from unitune.backends.credentials import environment_address
-from unitune.backends.rate_limits import asked_pause
+from unitune.backends.rate_limits import parse_retry_after
 from unitune.errors import BackendError, UnituneError, Unreachable, UserError
 from unitune.security.redaction import redacted
 from unitune_providers.bedrock.descriptions import Lean
@@ -281,7 +281,7 @@ def _said_no(error: ClientError, doing: str) -> BackendError:
         f"AWS could not {doing}: {words} [{code}] (HTTP {status}).{' ' + advice if advice else ''}",
         status=status,
         request_id=answer.get("RequestId"),
-        retry_after=asked_pause(answer.get("HTTPHeaders", {})),
+        retry_after=parse_retry_after(answer.get("HTTPHeaders", {})),
     )
 
 

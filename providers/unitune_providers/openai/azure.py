@@ -23,7 +23,7 @@ from unitune.backends.capabilities import DeploymentStatus
 from unitune.backends.credentials import environment_address
 from unitune.backends.kit.bodies import GZIP_ONLY, BodyError, hooks
 from unitune.backends.options import validated
-from unitune.backends.rate_limits import asked_pause
+from unitune.backends.rate_limits import parse_retry_after
 from unitune.errors import BackendError, Unreachable, UserError
 from unitune.models import TunedModel
 from unitune.security.addresses import is_redirect, redirected
@@ -167,7 +167,7 @@ def _send(
         f"azure could not {doing}: {words} (HTTP {answer.status_code}).",
         status=answer.status_code,
         request_id=answer.headers.get("x-ms-request-id"),
-        retry_after=asked_pause(answer.headers),
+        retry_after=parse_retry_after(answer.headers),
     )
 
 

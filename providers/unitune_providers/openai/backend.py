@@ -36,7 +36,6 @@ from unitune.models import TunedModel
 from unitune.security.json_fields import Fields
 from unitune_providers.openai import azure as arm
 from unitune_providers.openai.batches import BatchingWire
-from unitune_providers.openai.errors import our_errors
 from unitune_providers.openai.options import (
     AzureOptions,
     MantleOptions,
@@ -143,7 +142,7 @@ class OpenAIBackend(BatchingWire, PausingWire):
         at = split(model.name)
         server = self.server(at.url)
         try:
-            with our_errors(server, f"delete model {at.ref}"):
+            with server.errors(f"delete model {at.ref}"):
                 client(server).models.delete(at.ref)
         except BackendError as error:
             if error.status != NOT_FOUND:

@@ -29,16 +29,17 @@ from pydantic import BaseModel, JsonValue, ValidationError
 
 from unitune.backends.capabilities import BatchStatus
 from unitune.backends.kit.chat_completions import LEAST_TOKENS, SAMPLING, Refusal, read_reply
+from unitune.backends.kit.errors import ErrorResponse, complaint
 from unitune.errors import BackendError, Unsupported
 from unitune.models import Reply, Request, TunedModel
 from unitune.security.json_fields import Fields, Unreadable, read_json
 from unitune_providers.openai import files
-from unitune_providers.openai.chat import dialect
-from unitune_providers.openai.errors import SDK_ERRORS, our_errors, refusal, without_key
 from unitune_providers.openai.server import (
     PAGE,
+    SDK_ERRORS,
     Server,
     client,
+    dialect,
     everything,
     fields_of,
     id_of,
@@ -121,7 +122,7 @@ class BatchingWire(WireBackend):
             content = _content(server, at.ref, requests)
         name = f"unitune-{key}-{sha256(content).hexdigest()[:16]}.jsonl"
         file_id = files.hand_over_once(server, name, BytesIO(content), "batch")
-        with our_errors(server, "create the batch"), readable(server.backend, "create the batch"):
+        with server.errors("create the batch"), readable(server.backend, "create the batch"):
             made = once(server, CREATE_SECONDS).batches.with_raw_response.create(
                 completion_window="24h",
                 endpoint=ENDPOINT,
@@ -137,7 +138,7 @@ class BatchingWire(WireBackend):
             BackendError: The vendor could not list its batches.
         """
         server = self.server()
-        with our_errors(server, "list batches"):
+        with server.errors("list batches"):
             batches = client(server).batches.with_raw_response
             listed = everything(lambda after: batches.list(after=after or omit, limit=PAGE))
             recent = _down_to(since - CLOCK_SECONDS, listed)
@@ -160,7 +161,7 @@ class BatchingWire(WireBackend):
             state=state,
             raw=raw,
             done=sum(number or 0 for number in done) if any(n is not None for n in done) else None,
-            error=without_key(_why(batch), server) if state == "failed" else None,
+            error=server.safe(_why(batch)) if state == "failed" else None,
         )
 
     def fetch_batch(self, batch_id: str) -> dict[str, Reply]:
@@ -172,7 +173,7 @@ class BatchingWire(WireBackend):
         """
         server = self.server()
         batch = _shown(server, batch_id)
-        asked = f"ask {batch.text('model') or 'the model'}"
+        asked = f"answer as {batch.text('model') or 'the model'}"
         both = (batch.text("error_file_id"), batch.text("output_file_id"))
         names = [name for name in both if name]
         lines = [line for name in names for line in _lines(server, name)]
@@ -190,7 +191,7 @@ class BatchingWire(WireBackend):
         server = self.server()
         try:
             if _shown(server, batch_id).text("status") in STOPPABLE:
-                with our_errors(server, f"cancel batch {batch_id}"):
+                with server.errors(f"cancel batch {batch_id}"):
                     client(server).batches.cancel(batch_id)
         except BackendError:
             # It may have ended between the look and the call.
@@ -222,7 +223,7 @@ def _learned(server: Server, model: str, request: Request) -> bool:
             if not known.learn(body, short, refusal):
                 break
             learned = True
-        except SDK_ERRORS:
+        except SDK_ERRORS.all:
             break
     return learned
 
@@ -265,7 +266,7 @@ def _down_to(oldest: float, listed: Iterable[Fields]) -> Iterator[Fields]:
 
 
 def _shown(server: Server, batch_id: str) -> Fields:
-    with our_errors(server, f"show batch {batch_id}"):
+    with server.errors(f"show batch {batch_id}"):
         return fields_of(client(server).batches.with_raw_response.retrieve(batch_id))
 
 
@@ -302,7 +303,7 @@ def _lines(server: Server, file_id: str) -> list[Line]:
         # Not splitlines, which takes more for the end of a line than JSONL does.
         return [Line.model_validate_json(line) for line in content.split(b"\n") if line.strip()]
     except ValidationError as error:
-        reason = without_key(str(error.errors()[0]["msg"]), server)
+        reason = server.safe(str(error.errors()[0]["msg"]))
         raise BackendError(
             f"{server.backend}'s file {file_id}, of the batch's answers, cannot be read: {reason}."
         ) from error
@@ -317,12 +318,12 @@ def _reply(line: Line, server: Server, asked: str) -> Reply:
     body = line.response.body if isinstance(line.response.body, dict) else {}
     if status == OK:
         return read_reply(body, None)
-    words = refusal(server, asked, status, body.get("error"), otherwise=NO_REASON)
-    return Reply(finish_reason="error", error=words)
+    refused = server.vendor.refused(asked, ErrorResponse(status, {}, complaint(body)))
+    return Reply(finish_reason="error", error=str(refused))
 
 
 def _unanswered(failure: Unanswered, server: Server, asked: str) -> str:
     said = (failure.message or NO_REASON).rstrip(". ")
     code = f" [{failure.code}]" if failure.code else ""
     advice = " Ask again, or run without --batch." if failure.code == EXPIRED else ""
-    return without_key(f"{server.backend} could not {asked}: {said}{code}.{advice}", server)
+    return server.safe(f"{server.backend} could not {asked}: {said}{code}.{advice}")

@@ -11,7 +11,6 @@ from openai import omit
 
 from unitune.errors import BackendError, DataError, Unreachable
 from unitune.security.json_fields import Fields
-from unitune_providers.openai.errors import our_errors
 from unitune_providers.openai.server import Server, client, everything, fields_of, id_of, once
 
 UPLOAD_SECONDS = 600.0
@@ -58,10 +57,10 @@ def hand_over_once(
     """
     size = content.seek(0, SEEK_END)
     content.seek(0)
-    with our_errors(server, f"look for file {name}"):
+    with server.errors(f"look for file {name}"):
         file = _found(server, name, size, purpose)
     if file is None:
-        with our_errors(server, f"take file {name}"):
+        with server.errors(f"take file {name}"):
             made = once(server, UPLOAD_SECONDS).files.with_raw_response.create(
                 file=(name, content, "application/jsonl"), purpose=purpose
             )
@@ -83,7 +82,7 @@ def content(server: Server, file_id: str) -> bytes | None:
         BackendError: The vendor failed.
     """
     try:
-        with our_errors(server, f"send file {file_id}"):
+        with server.errors(f"send file {file_id}"):
             return client(server).files.content(file_id).content
     except BackendError as error:
         if error.status != NOT_FOUND:
@@ -102,7 +101,7 @@ def remove(server: Server, file_id: str) -> None:
         BackendError: It could not be removed.
     """
     try:
-        with our_errors(server, f"delete file {file_id}"):
+        with server.errors(f"delete file {file_id}"):
             client(server).files.delete(file_id)
     except BackendError as error:
         if error.status != NOT_FOUND:
@@ -133,7 +132,7 @@ def _look_through(server: Server, file_id: str, file: Fields) -> None:
                 f"{FILE_SECONDS:.0f} seconds."
             )
         time.sleep(PAUSE_SECONDS)
-        with our_errors(server, f"show file {file_id}"):
+        with server.errors(f"show file {file_id}"):
             file = fields_of(client(server).files.with_raw_response.retrieve(file_id))
     if file.text("status") == "error":
         reason = file.text("status_details") or "it gives no reason"

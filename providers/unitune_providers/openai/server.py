@@ -11,18 +11,30 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field
 from functools import lru_cache
 from hashlib import sha256
 from typing import Protocol
 
-from openai import AsyncOpenAI, DefaultAsyncHttpxClient, DefaultHttpxClient, Omit, OpenAI
+import openai
+from openai import DefaultHttpxClient, Omit, OpenAI
 
 from unitune.backends.credentials import allowed_variables, not_allowed, origin_of
-from unitune.backends.kit.bodies import GZIP_ONLY, LARGEST_FILE, async_hooks, hooks
+from unitune.backends.kit.bodies import GZIP_ONLY, LARGEST_FILE, hooks
+from unitune.backends.kit.chat_completions import Dialect
+from unitune.backends.kit.chat_model import Endpoint
+from unitune.backends.kit.errors import (
+    BROKEN,
+    ErrorTable,
+    Vendor,
+    error_of_response,
+    vendor_errors,
+)
 from unitune.errors import UserError
+from unitune.models import ChatModel
 from unitune.security.json_fields import Fields, Unreadable, read_json
+from unitune.security.redaction import redacted
 
 READ_SECONDS = 60.0
 """Longest wait for an answer that changes nothing."""
@@ -30,6 +42,11 @@ READ_RETRIES = 2
 """Repeats of a request that changes nothing, after 408, 409, 429, 5xx or no answer."""
 PAGE = 100
 """Items asked for at once."""
+SDK_ERRORS = ErrorTable(
+    {openai.APIStatusError: error_of_response},
+    (openai.APIConnectionError, *BROKEN),
+    (openai.OpenAIError,),
+)
 MARKED = re.compile(r"^(?P<ref>.+?)@(?P<url>https?://\S+)$")
 
 
@@ -65,6 +82,19 @@ class Server:
     def mark(self, ref: str) -> str:
         """Return an id as the ledger keeps it."""
         return f"{ref}@{self.url}" if self.named else ref
+
+    @property
+    def vendor(self) -> Vendor:
+        """Who answers, as messages name it."""
+        return Vendor(self.backend, self.key_variable, self.url, secrets=(self.key,))
+
+    def safe(self, words: str) -> str:
+        """Take the key out of a vendor's words."""
+        return redacted(words, [self.key])
+
+    def errors(self, doing: str) -> AbstractContextManager[None]:
+        """Raise the SDK's errors as ours; see `vendor_errors`."""
+        return vendor_errors(self.vendor, doing, SDK_ERRORS)
 
     @property
     def headers(self) -> dict[str, str | Omit]:
@@ -177,22 +207,40 @@ def client(server: Server) -> OpenAI:
     )
 
 
-def async_client(server: Server, seconds: float) -> AsyncOpenAI:
-    """Return a new client for the running event loop; it repeats nothing.
+@lru_cache(maxsize=256)
+def dialect(server: Server, model: str, *, old_limit: bool) -> Dialect:
+    """Return what is known of a model's wire; what it has refused once holds for this process.
 
     Args:
-        server: Who is asked.
-        seconds: Longest wait for one answer.
+        server: Who is called.
+        model: The vendor's id.
+        old_limit: Begin with `max_tokens`, which OpenAI has deprecated and others know alone.
     """
-    return AsyncOpenAI(
-        api_key=server.key,
-        base_url=server.url,
-        http_client=DefaultAsyncHttpxClient(
-            follow_redirects=False, event_hooks=async_hooks(), headers=GZIP_ONLY
-        ),
-        default_headers=server.headers,  # pyright: ignore[reportArgumentType] - as above
-        timeout=seconds,
-        max_retries=0,
+    del server, model  # each has its own
+    return Dialect("max_tokens" if old_limit else "max_completion_tokens")
+
+
+def chat_model(server: Server, model: str, *, old_limit: bool) -> ChatModel:
+    """Return a model of a server.
+
+    Args:
+        server: Who is called.
+        model: The vendor's id.
+        old_limit: As of `dialect`.
+    """
+    from unitune.backends.kit.chat import ChatCompletions  # noqa: PLC0415 - loads aiohttp
+
+    headers = {
+        name: value
+        for name, value in client(server).default_headers.items()
+        if isinstance(value, str) and not name.lower().startswith(("x-stainless", "accept"))
+    }
+    headers["Authorization"] = f"Bearer {server.key}"
+    return ChatCompletions(
+        Endpoint(server.vendor, server.url.rstrip("/"), headers),
+        model,
+        fingerprint=f"{server.backend}:{server.mark(model)}",
+        dialect=dialect(server, model, old_limit=old_limit),
     )
 
 

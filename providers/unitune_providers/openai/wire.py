@@ -26,13 +26,12 @@ from unitune.job.job import Job
 from unitune.models import ChatModel, TunedModel
 from unitune.security.json_fields import Fields
 from unitune_providers.openai import files
-from unitune_providers.openai.chat import OpenAIChatModel
-from unitune_providers.openai.errors import our_errors
 from unitune_providers.openai.importing import imported
 from unitune_providers.openai.request import CreateCall
 from unitune_providers.openai.server import (
     PAGE,
     Server,
+    chat_model,
     client,
     everything,
     fields_of,
@@ -136,7 +135,7 @@ class WireBackend(ABC):
             **call.params,
         }
         doing = "create the fine-tuning job"
-        with our_errors(server, doing), readable(server.backend, doing):
+        with server.errors(doing), readable(server.backend, doing):
             jobs = once(server, CREATE_SECONDS).fine_tuning.jobs.with_raw_response
             made = jobs.create(**cast("JobCreateParams", params), extra_body=call.extra)
             return server.mark(id_of(made))
@@ -169,7 +168,7 @@ class WireBackend(ABC):
         """
         at = split(job_id)
         server = self.server(at.url)
-        with our_errors(server, f"show job {at.ref}"):
+        with server.errors(f"show job {at.ref}"):
             job = _shown(server, at.ref)
         keys = " ".join(key for key in _keys(job) if key)
         training = job.text("training_file")
@@ -183,7 +182,7 @@ class WireBackend(ABC):
         """
         at = split(job_id)
         server = self.server(at.url)
-        with our_errors(server, f"show job {at.ref}"):
+        with server.errors(f"show job {at.ref}"):
             # The job first: events that come after it are seen by the next poll.
             job = _shown(server, at.ref)
             events = list(_events_after(server, at.ref, cursor))
@@ -197,7 +196,7 @@ class WireBackend(ABC):
         """
         at = split(job_id)
         server = self.server(at.url)
-        with our_errors(server, f"cancel job {at.ref}"):
+        with server.errors(f"cancel job {at.ref}"):
             client(server).fine_tuning.jobs.cancel(at.ref)
 
     def chat(self, model: str | TunedModel) -> ChatModel:
@@ -208,7 +207,7 @@ class WireBackend(ABC):
         """
         at = split(model if isinstance(model, str) else model.name)
         server = self.server(at.url)
-        return OpenAIChatModel(server, at.ref, old_limit=self.old_limit or server.named)
+        return chat_model(server, at.ref, old_limit=self.old_limit or server.named)
 
     def list_jobs(self, cursor: str) -> JobPage:
         """Return one page of the vendor's own jobs, the newest first.
@@ -217,7 +216,7 @@ class WireBackend(ABC):
             BackendError: The vendor could not list its jobs.
         """
         server = self.server()
-        with our_errors(server, "list fine-tuning jobs"):
+        with server.errors("list fine-tuning jobs"):
             jobs = client(server).fine_tuning.jobs.with_raw_response
             page = fields_of(jobs.list(after=cursor or omit, limit=PAGE))
         states = {name: state_of(job) for job in page.items("data") if (name := job.text("id"))}
@@ -251,7 +250,7 @@ class WireBackend(ABC):
         """
         at = split(job_id)
         server = self.server(at.url)
-        with our_errors(server, f"list checkpoints of job {at.ref}"):
+        with server.errors(f"list checkpoints of job {at.ref}"):
             saved = client(server).fine_tuning.jobs.checkpoints.with_raw_response
             listed = list(
                 everything(lambda after: saved.list(at.ref, after=after or omit, limit=PAGE))
@@ -287,7 +286,7 @@ class WireBackend(ABC):
         at = split(job_id)
         server = self.server(at.url)
         try:
-            with our_errors(server, f"show job {at.ref}"):
+            with server.errors(f"show job {at.ref}"):
                 job = _shown(server, at.ref)
                 model = self._model_of(server, at.ref, job)
         except BackendError as error:
@@ -323,7 +322,7 @@ class PausingWire(WireBackend):
         """
         at = split(job_id)
         server = self.server(at.url)
-        with our_errors(server, f"pause job {at.ref}"):
+        with server.errors(f"pause job {at.ref}"):
             client(server).fine_tuning.jobs.pause(at.ref)
 
     def resume(self, job_id: str) -> None:
@@ -334,7 +333,7 @@ class PausingWire(WireBackend):
         """
         at = split(job_id)
         server = self.server(at.url)
-        with our_errors(server, f"resume job {at.ref}"):
+        with server.errors(f"resume job {at.ref}"):
             client(server).fine_tuning.jobs.resume(at.ref)
 
 
@@ -350,7 +349,7 @@ def _jobs(server: Server, launch_key: str | None) -> Iterator[Fields]:
     """
     wanted = omit if launch_key is None else {METADATA_KEY: launch_key}
     jobs = client(server).fine_tuning.jobs.with_raw_response
-    with our_errors(server, "list fine-tuning jobs"):
+    with server.errors("list fine-tuning jobs"):
         yield from everything(
             lambda after: jobs.list(after=after or omit, limit=PAGE, metadata=wanted)
         )

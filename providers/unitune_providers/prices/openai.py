@@ -10,7 +10,6 @@ from datetime import date
 
 from unitune.backends.offer import ModelUpdate, Offer, PriceUpdate
 from unitune_providers.openai.backend import OpenAIBackend
-from unitune_providers.openai.errors import our_errors
 from unitune_providers.openai.server import client
 
 SOURCE = "OpenAI, shutdown_date of GET /v1/models"
@@ -22,7 +21,7 @@ class OpenAIPrices:
     def read_prices(self, offer: Offer, day: date) -> PriceUpdate:
         """Return when models stop; see `RefreshesPrices`."""
         server = OpenAIBackend().server()
-        with our_errors(server, "list the models"):
+        with server.errors("list the models"):
             listed = {model.id: model.shutdown_date for model in client(server).models.list()}
         known = [model.name for model in offer.models if model.name in listed]
         gone = [model.name for model in offer.models if model.name not in listed]

@@ -9,8 +9,8 @@ from decimal import Decimal
 import httpx
 
 from unitune.backends.kit.bodies import GZIP_ONLY, BodyError, hooks
-from unitune.backends.rate_limits import asked_pause
-from unitune.backends.retry import patiently
+from unitune.backends.rate_limits import parse_retry_after
+from unitune.backends.retry import retry_rate_limited
 from unitune.errors import BackendError, Unreachable
 
 TIMEOUT_SECONDS = 60.0
@@ -30,7 +30,7 @@ def get(vendor: str, url: str, parameters: Mapping[str, str] | None = None) -> o
         Unreachable: It did not answer.
         BackendError: It answered with an error, or with no JSON.
     """
-    return patiently(lambda: _ask(vendor, url, parameters), PATIENCE_SECONDS)
+    return retry_rate_limited(lambda: _ask(vendor, url, parameters), PATIENCE_SECONDS)
 
 
 def _ask(vendor: str, url: str, parameters: Mapping[str, str] | None) -> object:
@@ -47,7 +47,7 @@ def _ask(vendor: str, url: str, parameters: Mapping[str, str] | None) -> object:
         raise BackendError(
             f"{vendor}'s prices could not be read from {url} (HTTP {answer.status_code}).",
             status=answer.status_code,
-            retry_after=asked_pause(answer.headers),
+            retry_after=parse_retry_after(answer.headers),
         )
     try:
         return json.loads(answer.content, parse_float=Decimal)

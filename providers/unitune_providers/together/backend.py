@@ -43,8 +43,13 @@ from unitune_providers.together import endpoints as together_endpoints
 from unitune_providers.together import files as together_files
 from unitune_providers.together import importing as together_imports
 from unitune_providers.together import models as together_models
-from unitune_providers.together.chat import TogetherChatModel
-from unitune_providers.together.client import TRAININGS, Connection, is_gone, translated
+from unitune_providers.together.client import (
+    TRAININGS,
+    Connection,
+    chat_endpoint,
+    is_gone,
+    translated,
+)
 from unitune_providers.together.events import Cursor, failure, news, state_of
 from unitune_providers.together.options import together_options
 from unitune_providers.together.request import Body, create_body, price_body
@@ -148,7 +153,10 @@ class TogetherBackend:
 
     def chat(self, model: str | TunedModel) -> ChatModel:
         """Return a base model by its name, or a tuned one by that of its endpoint."""
-        return TogetherChatModel(model if isinstance(model, str) else model.name)
+        from unitune.backends.kit.chat import ChatCompletions  # noqa: PLC0415 - loads aiohttp
+
+        name = model if isinstance(model, str) else model.name
+        return ChatCompletions(chat_endpoint(), name, fingerprint=f"together:{name}")
 
     def list_jobs(self, cursor: str) -> JobPage:  # noqa: ARG002 - there is one page only
         """Return all jobs with their states, the newest first."""

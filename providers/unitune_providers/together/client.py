@@ -8,20 +8,15 @@ broken one is `Unreachable`. What is not here: what is asked (the siblings).
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Generator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, suppress
 from functools import cached_property
-from typing import TypeVar, cast
+from typing import TypeVar
 from urllib.parse import quote
 
-import httpx
 from together import (
     APIConnectionError,
     APIStatusError,
-    AsyncTogether,
-    DefaultAsyncHttpxClient,
     DefaultHttpxClient,
     Together,
     TogetherError,
@@ -29,26 +24,32 @@ from together import (
 from together.types import WhoamiProjectAPIKey
 
 from unitune.backends.credentials import environment_address
-from unitune.backends.kit.bodies import GZIP_ONLY, LARGEST_FILE, async_hooks, hooks
-from unitune.backends.rate_limits import asked_pause
-from unitune.errors import BackendError, Unreachable, UserError
-from unitune.security.addresses import is_redirect, redirected
-from unitune.security.redaction import redacted
+from unitune.backends.kit.bodies import GZIP_ONLY, LARGEST_FILE, hooks
+from unitune.backends.kit.chat_model import Endpoint
+from unitune.backends.kit.errors import (
+    HTTPX_ERRORS,
+    ErrorTable,
+    Vendor,
+    error_of_response,
+    vendor_errors,
+)
+from unitune.errors import BackendError, UserError
 
 KEY = "TOGETHER_API_KEY"
 ADDRESS = "TOGETHER_BASE_URL"
+URL = "https://api.together.ai"
 PROJECT = "TOGETHER_PROJECT_ID"
 TIMEOUT_SECONDS = 60.0
 """For each wait on the wire; the SDK's own default."""
-CHAT_TIMEOUT_SECONDS = 180.0
-"""A long answer comes in one piece."""
 READ_RETRIES = 2
 TRAININGS = "/v1/fine-tunes"
-FOREIGN = (TogetherError, httpx.HTTPError, httpx.StreamError, json.JSONDecodeError)
+VENDOR = Vendor("together", KEY)
+SDK_ERRORS = ErrorTable(
+    {APIStatusError: error_of_response, **HTTPX_ERRORS.responses},
+    (APIConnectionError, *HTTPX_ERRORS.silent),
+    (TogetherError,),
+)
 """What a call to the SDK raises; its file transfers let the HTTP client's own errors through."""
-NOT_FOUND = 404
-SHOWN = 1000
-"""Characters of what the vendor says."""
 
 Answer = TypeVar("Answer")
 
@@ -68,17 +69,14 @@ def api_key() -> str:
     return key
 
 
-def chat_client() -> AsyncTogether:
-    """Return a new client for answers; whoever asks for it closes it."""
-    return AsyncTogether(
-        api_key=api_key(),
-        base_url=environment_address(ADDRESS),
-        timeout=CHAT_TIMEOUT_SECONDS,
-        max_retries=0,
-        http_client=DefaultAsyncHttpxClient(
-            follow_redirects=False, event_hooks=async_hooks(), headers=GZIP_ONLY
-        ),
-    )
+def chat_endpoint() -> Endpoint:
+    """Return where models answer.
+
+    Raises:
+        UserError: There is no key.
+    """
+    url = environment_address(ADDRESS) or URL
+    return Endpoint(VENDOR, f"{url}/v1", {"Authorization": f"Bearer {api_key()}"})
 
 
 class Connections(DefaultHttpxClient):
@@ -159,77 +157,11 @@ class Connection:
         )
 
 
-@contextmanager
-def translated(what: str) -> Generator[None]:
-    """Raise what goes wrong at the vendor as an error of ours.
-
-    Args:
-        what: What was being done: "create the training", …
-    """
-    try:
-        yield
-    except FOREIGN as error:
-        raise ours(error, what) from error
-
-
-def ours(error: Exception, what: str) -> BackendError:
-    """Return an error of the SDK as one of ours, without the key.
-
-    Args:
-        error: One of `FOREIGN`.
-        what: What was being done.
-    """
-    if isinstance(error, APIStatusError):
-        return _refusal(error.response, what)
-    if isinstance(error, httpx.HTTPStatusError):
-        return _refusal(error.response, what)
-    if isinstance(error, APIConnectionError | httpx.HTTPError | httpx.StreamError):
-        cause = error.__cause__ or error
-        reason = f"{type(cause).__name__}: {cause}".rstrip(": ")
-        return Unreachable(f"together did not answer when asked to {what} ({_hidden(reason)}).")
-    if isinstance(error, json.JSONDecodeError):
-        return Unreachable(f"together's answer when asked to {what} cannot be read: {error}.")
-    return BackendError(f"together could not {what}: {_hidden(str(error))}")
+def translated(what: str) -> AbstractContextManager[None]:
+    """Raise what goes wrong at the vendor as an error of ours; see `vendor_errors`."""
+    return vendor_errors(VENDOR, what, SDK_ERRORS)
 
 
 def is_gone(error: BackendError) -> bool:
     """Return whether the vendor said that there is no such thing."""
-    return error.status == NOT_FOUND
-
-
-def _refusal(response: httpx.Response, what: str) -> BackendError:
-    status = response.status_code
-    hint = f" Check the key in {KEY}." if status in (401, 403) else ""
-    moved = is_redirect(status)
-    said = redirected(response.headers.get("location")) if moved else _words(response)
-    words = _hidden(said)
-    return BackendError(
-        f"together could not {what} (HTTP {status}): {words}{hint}",
-        status=status,
-        request_id=response.headers.get("x-request-id"),
-        retry_after=asked_pause(response.headers),
-    )
-
-
-def _words(response: httpx.Response) -> str:
-    """Return the vendor's message from an error body of any of its shapes."""
-    try:
-        body: object = response.json()
-    except (ValueError, RecursionError, httpx.StreamError):
-        return _text(response) or "no reason given"
-    while isinstance(body, dict):
-        fields = cast("dict[str, object]", body)
-        body = fields.get("message") or fields.get("error") or fields.get("detail")
-    return str(body) if body else "no reason given"
-
-
-def _text(response: httpx.Response) -> str:
-    try:
-        return response.text
-    except httpx.StreamError:
-        return ""
-
-
-def _hidden(text: str) -> str:
-    """Take the key out, in case that the vendor or a proxy repeats it."""
-    return redacted(text, [os.environ.get(KEY)], SHOWN)
+    return error.is_not_found

@@ -4,18 +4,13 @@ A question is written as the training rows were, by the same pure functions (`fo
 that a tuned model is asked as it was trained. Gemini thinks before it answers, and its thoughts
 count as answer tokens: both sides of a comparison are asked with the least thinking that their
 base takes, as Google advises for tuned models, whose training has no thoughts.
-
-An async client belongs to the event loop in which it is first used. It is held by an async
-generator, because a loop that ends closes those, wherever `close` is called later.
 """
 
 from __future__ import annotations
 
-import asyncio
 import re
 import time
-from collections.abc import AsyncGenerator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Protocol, cast
 
 import httpx2
@@ -25,6 +20,7 @@ from pydantic import JsonValue
 
 from unitune.backends.formats import UnrepresentableRow, WireRow
 from unitune.backends.kit.bodies import GZIP_ONLY, async_hooks
+from unitune.backends.kit.chat_model import RemoteChatModel
 from unitune.data.example import Example, Message
 from unitune.errors import UnituneError
 from unitune.models import Reply, Request, function_call
@@ -37,7 +33,18 @@ ANSWER = Message(role="assistant", content="answer")
 """Stands where a training row has its answer, and is cut off again."""
 
 
-class VertexChatModel:
+@dataclass(frozen=True, slots=True)
+class _Client:
+    """The SDK's client, with the connections that it is given and does not close."""
+
+    genai: genai.Client
+    connections: httpx2.AsyncClient
+
+    async def close(self) -> None:
+        await self.connections.aclose()
+
+
+class VertexChatModel(RemoteChatModel[_Client]):
     """A model that answers one request at a time.
 
     Args:
@@ -48,18 +55,19 @@ class VertexChatModel:
     """
 
     def __init__(self, cloud: Cloud, name: str, base: str, location: str) -> None:
-        self._cloud = cloud
-        self._name = name
-        self._location = location
-        self._thinking = least_thinking(base)
-        self._held: dict[asyncio.AbstractEventLoop, AsyncGenerator[genai.Client]] = {}
-        self._clients: dict[asyncio.AbstractEventLoop, genai.Client] = {}
+        thinking = least_thinking(base)
+        told = thinking.model_dump_json(exclude_none=True) if thinking else "own"
+        super().__init__(f"vertex:{name}:thinking={told}")
+        self._cloud, self._name, self._location = cloud, name, location
+        self._thinking = thinking
 
-    @property
-    def fingerprint(self) -> str:
-        """Vendor, model and how much it thinks."""
-        thinking = self._thinking.model_dump_json(exclude_none=True) if self._thinking else "own"
-        return f"vertex:{self._name}:thinking={thinking}"
+    def new_client(self) -> _Client:
+        """As of `RemoteChatModel`."""
+        # The SDK would take aiohttp where that happens to be installed, and leave connections open.
+        connections = httpx2.AsyncClient(
+            follow_redirects=False, event_hooks=async_hooks(), headers=GZIP_ONLY
+        )
+        return _Client(self._cloud.new_client(self._location, connections), connections)
 
     async def reply(self, request: Request) -> Reply:
         """Answer one request; a failure is in the reply's `error`."""
@@ -78,30 +86,10 @@ class VertexChatModel:
             return Reply.failed(known, time.perf_counter() - started)
         return read_answer(answer, time.perf_counter() - started)
 
-    def close(self) -> None:
-        """Close what is open in loops that rest; those that ended or still run do it themselves.
-
-        A task that closed it in a running loop would be cancelled half-way when the loop ends.
-        """
-        for loop, held in self._held.items():
-            if not loop.is_running() and not loop.is_closed():
-                loop.run_until_complete(held.aclose())
-        self._held = {loop: held for loop, held in self._held.items() if loop.is_running()}
-        self._clients = {loop: self._clients[loop] for loop in self._held}
-
     async def _ask(self, request: Request, row: WireRow) -> types.GenerateContentResponse:
-        client = await self._client()
-        return await _models(client).generate_content(
+        return await _models(self.client().genai).generate_content(
             model=self._name, contents=row["contents"], config=self._config(request, row)
         )
-
-    async def _client(self) -> genai.Client:
-        loop = asyncio.get_running_loop()
-        if loop not in self._clients:
-            held = _held_client(self._cloud, self._location)
-            self._clients[loop] = await anext(held)
-            self._held[loop] = held
-        return self._clients[loop]
 
     def _config(self, request: Request, row: WireRow) -> types.GenerateContentConfig:
         settings = generation(request, self._thinking).model_dump(exclude_none=True)
@@ -123,14 +111,6 @@ class _Models(Protocol):
 
 def _models(client: genai.Client) -> _Models:
     return cast("_Models", client.aio.models)
-
-
-async def _held_client(cloud: Cloud, location: str) -> AsyncGenerator[genai.Client]:
-    # The SDK would take aiohttp where that happens to be installed, and leave connections open.
-    async with httpx2.AsyncClient(
-        follow_redirects=False, event_hooks=async_hooks(), headers=GZIP_ONLY
-    ) as connections:
-        yield cloud.new_client(location, connections)
 
 
 def question(request: Request) -> WireRow:

@@ -22,7 +22,7 @@ from google.auth.exceptions import DefaultCredentialsError, GoogleAuthError, Tra
 from google.genai.errors import APIError
 from pydantic import ValidationError
 
-from unitune.backends.rate_limits import asked_pause
+from unitune.backends.rate_limits import parse_retry_after
 from unitune.errors import BackendError, UnituneError, Unreachable, UserError
 from unitune.security.addresses import is_redirect, redirected
 from unitune.security.redaction import redacted
@@ -152,7 +152,7 @@ def told(error: Exception, status: int | None, doing: str) -> BackendError:
         f"Google Cloud refused to {doing} (HTTP {status}): {said}{hint}",
         status=status,
         request_id=_headers(error).get("x-goog-request-id"),
-        retry_after=asked_pause(_headers(error)),
+        retry_after=parse_retry_after(_headers(error)),
     )
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from pydantic import JsonValue
 
-from unitune.backends.rate_limits import asked_pause
+from unitune.backends.rate_limits import parse_retry_after
 from unitune.errors import BackendError, Unreachable
 from unitune_providers.vertex.cloud import Cloud
 from unitune_providers.vertex.errors import safe
@@ -72,7 +72,7 @@ class Rest:
                 f"Google Cloud refused to {method} {name} (HTTP {answer.status_code}): "
                 f"{_said(answer)}",
                 status=answer.status_code,
-                retry_after=asked_pause(answer.headers),
+                retry_after=parse_retry_after(answer.headers),
             )
         return cast("Resource", answer.json())
 

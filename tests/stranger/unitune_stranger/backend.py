@@ -17,9 +17,9 @@ from pydantic import BaseModel, ConfigDict, JsonValue, TypeAdapter, ValidationEr
 from unitune.backends.capabilities import DeploymentStatus
 from unitune.backends.options import job_options
 from unitune.backends.protocol import Event, Guarantee, Launch, State, Status, Upload
-from unitune.backends.rate_limits import asked_pause
+from unitune.backends.rate_limits import parse_retry_after
 from unitune.errors import BackendError, Unreachable, Unsupported
-from unitune.models import Reply, Request, TunedModel
+from unitune.models import ChatModel, Reply, Request, TunedModel
 
 TIMEOUT_SECONDS = 30.0
 STATES = {
@@ -70,7 +70,7 @@ def map_error(response: httpx.Response, action: str) -> BackendError:
     return BackendError(
         f"could not {action}: HTTP {response.status_code}: {response.text[:200]}",
         status=response.status_code,
-        retry_after=asked_pause(response.headers),
+        retry_after=parse_retry_after(response.headers),
     )
 
 
@@ -219,7 +219,7 @@ def delete(path: str, action: str) -> None:
             raise
 
 
-class StrangerChatModel:
+class StrangerChatModel(ChatModel):
     """A model of the example vendor."""
 
     def __init__(self, name: str) -> None:
@@ -237,6 +237,3 @@ class StrangerChatModel:
             )
         except (BackendError, ValidationError) as error:
             return Reply(error=str(error), finish_reason="error")
-
-    def close(self) -> None:
-        """Free nothing: no connection is kept."""

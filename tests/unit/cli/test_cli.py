@@ -183,7 +183,7 @@ def test_compare_in_batches_says_how_far_they_are(
     unitune: Command, job_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("UNITUNE_FAKE_DIR", str(tmp_path / "vendor"))
-    monkeypatch.setattr(batch_runner, "pauses", lambda _: repeat(0.001))
+    monkeypatch.setattr(batch_runner, "delays", lambda _: repeat(0.001))
     unitune("run", str(job_file), "--quiet")
     (tmp_path / "vendor" / "batches.json").write_text('{"polls": 3}', encoding="utf-8")
     outcome = unitune("compare", str(job_file), "--batch")

@@ -117,7 +117,7 @@ def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, unitune: Command) -> 
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
     monkeypatch.setenv("COLUMNS", "2000")
     monkeypatch.setenv("LLM_API_KEY", SECRET)
-    monkeypatch.setattr(embeddings, "wait", lambda _seconds: None)
+    monkeypatch.setattr(embeddings, "sleep", lambda _seconds: None)
     monkeypatch.setattr(cloud, "STAND_IN_TOKEN", f"ya29.{SECRET}")
     vendor = Vendor()
     with ExitStack() as stack:

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from unitune.backends.rate_limits import (
     LONGEST_BELIEVED_SECONDS,
     LONGEST_WISH_SECONDS,
-    asked_pause,
-    rest,
+    parse_retry_after,
+    rate_limit_delay,
 )
-from unitune.backends.retry import wished
+from unitune.backends.retry import retry_delay
 from unitune.errors import BackendError
 
 
@@ -40,16 +40,16 @@ from unitune.errors import BackendError
     ],
 )
 def test_asked_pause_is_read(headers: dict[str, str], seconds: float | None) -> None:
-    assert seconds == asked_pause(headers)
+    assert seconds == parse_retry_after(headers)
 
 
 @given(st.text() | st.floats().map(str) | st.datetimes().map(format_datetime))
 def test_whatever_a_vendor_writes_a_pause_is_none_or_no_longer_than_a_month(text: str) -> None:
     for pause in (
-        asked_pause({"retry-after": text}),
-        asked_pause({"retry-after-ms": text}),
-        rest(openai("requests", "60", "0", text)),
-        rest(openai("requests", text, "0", "1s")),
+        parse_retry_after({"retry-after": text}),
+        parse_retry_after({"retry-after-ms": text}),
+        rate_limit_delay(openai("requests", "60", "0", text)),
+        rate_limit_delay(openai("requests", text, "0", "1s")),
     ):
         assert pause is None or 0 <= pause <= LONGEST_BELIEVED_SECONDS
 
@@ -57,13 +57,13 @@ def test_whatever_a_vendor_writes_a_pause_is_none_or_no_longer_than_a_month(text
 @given(st.none() | st.floats())
 def test_whatever_others_have_read_nobody_waits_longer_than_a_minute(seconds: float | None) -> None:
     told = BackendError("slow down", status=429, retry_after=seconds)
-    assert 0 <= wished(told, 5.0) <= LONGEST_WISH_SECONDS
+    assert 0 <= retry_delay(told, 5.0) <= LONGEST_WISH_SECONDS
 
 
 def test_asked_pause_may_be_a_date() -> None:
     later = datetime.now(UTC) + timedelta(seconds=90)
-    assert 90 == pytest.approx(asked_pause({"retry-after": format_datetime(later)}), abs=2)
-    assert 0 == asked_pause({"retry-after": "Wed, 21 Oct 2015 07:28:00 GMT"})
+    assert 90 == pytest.approx(parse_retry_after({"retry-after": format_datetime(later)}), abs=2)
+    assert 0 == parse_retry_after({"retry-after": "Wed, 21 Oct 2015 07:28:00 GMT"})
 
 
 def openai(kind: str, limit: str, remaining: str, reset: str) -> dict[str, str]:
@@ -89,22 +89,22 @@ def test_an_empty_bucket_is_waited_for_as_long_as_one_request_takes(
     headers: dict[str, str], seconds: float | None
 ) -> None:
     expected = None if seconds is None else pytest.approx(seconds)
-    assert expected == rest(headers)
+    assert expected == rate_limit_delay(headers)
 
 
 def test_the_emptiest_bucket_decides() -> None:
     headers = openai("requests", "60", "0", "60s") | openai("tokens", "100", "0", "1000s")
-    assert 10 == pytest.approx(rest(headers))
+    assert 10 == pytest.approx(rate_limit_delay(headers))
 
 
 def test_anthropic_gives_a_time() -> None:
     full = (datetime.now(UTC) + timedelta(seconds=30)).isoformat()
     told = {"limit": "50", "remaining": "0", "reset": full.replace("+00:00", "Z")}
     headers = {f"anthropic-ratelimit-requests-{name}": text for name, text in told.items()}
-    assert 0.6 == pytest.approx(rest(headers), abs=0.05)
+    assert 0.6 == pytest.approx(rate_limit_delay(headers), abs=0.05)
 
 
 @given(st.dictionaries(st.sampled_from(sorted(openai("requests", "", "", ""))), st.text()))
 def test_no_header_whatever_it_says_is_an_error(headers: dict[str, str]) -> None:
-    assert (rest(headers) or 0) >= 0
-    assert (asked_pause({"retry-after": "".join(headers.values())}) or 0) >= 0
+    assert (rate_limit_delay(headers) or 0) >= 0
+    assert (parse_retry_after({"retry-after": "".join(headers.values())}) or 0) >= 0

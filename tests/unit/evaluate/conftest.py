@@ -46,7 +46,7 @@ class RuleModel:
             seconds=0.25,
         )
 
-    def close(self) -> None:
+    async def aclose(self) -> None:
         self.log.append(f"close {self.name}")
 
 

@@ -158,7 +158,7 @@ def test_counts_that_cannot_be_true_are_told(
                 text=request.messages[-1].text, prompt_tokens=-(10**6), completion_tokens=2
             )
 
-        def close(self) -> None:
+        async def aclose(self) -> None:
             pass
 
     backend = backend_of(rule)

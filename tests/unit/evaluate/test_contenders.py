@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
@@ -141,15 +139,13 @@ class PlayedServer:
     async def reply(self, request: Request) -> Reply:
         return Reply(text="yes" if told(request) else "no")
 
-    def close(self) -> None:
+    async def aclose(self) -> None:
         pass
 
 
 @pytest.fixture
 def servers(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str, str | None]]:
-    module = ModuleType("unitune.evaluate.inference.server")
-    module.ServerChatModel = PlayedServer  # pyright: ignore[reportAttributeAccessIssue]
-    monkeypatch.setitem(sys.modules, "unitune.evaluate.inference.server", module)
+    monkeypatch.setattr("unitune.backends.kit.chat.open_server", PlayedServer)
     PlayedServer.made = []
     return PlayedServer.made
 

@@ -28,7 +28,7 @@ from unitune.evaluate.inference.journal import open_journal, read_record
 from unitune.evaluate.inference.rate_limiter import LIMIT
 from unitune.evaluate.inference.response_cache import open_response_cache
 from unitune.evaluate.records import Record
-from unitune.models import Placed, Reply, Request
+from unitune.models import BatchedChatModel, Placed, Reply, Request
 
 
 @dataclass
@@ -52,12 +52,12 @@ class Echo:
             return Reply(error="overloaded")
         return Reply(text=text, prompt_tokens=1, completion_tokens=1, seconds=0.5)
 
-    def close(self) -> None:
+    async def aclose(self) -> None:
         pass
 
 
 @dataclass
-class BatchedEcho(Echo):
+class BatchedEcho(Echo, BatchedChatModel):
     batch_size: int = 4
     batches: list[int] = field(default_factory=list[int])
 
@@ -67,7 +67,7 @@ class BatchedEcho(Echo):
 
 
 @dataclass
-class Slicing(Echo):
+class Slicing(Echo, BatchedChatModel):
     """Answers in whatever order, two at a time, and breaks where it is told to."""
 
     batch_size: int = 8
@@ -257,9 +257,9 @@ from pathlib import Path
 from unitune.data.example import Message
 from unitune.evaluate.inference.engine import Question, collect_answers
 from unitune.evaluate.inference.journal import open_journal
-from unitune.models import Reply, Request
+from unitune.models import BatchedChatModel, ChatModel, Reply, Request
 
-class Slow:
+class Slow(ChatModel):
     fingerprint = "slow"
     batch_size = {batch}
 
@@ -269,10 +269,7 @@ class Slow:
         await asyncio.sleep(0.02)
         return Reply(text=request.messages[-1].text.upper())
 
-    def close(self):
-        pass
-
-class SlowBatched(Slow):
+class SlowBatched(Slow, BatchedChatModel):
     async def stream(self, requests):
         yield [(at, await self.reply(request)) for at, request in enumerate(requests)]
 

@@ -14,14 +14,14 @@ import pytest
 pytest.importorskip("openai", reason="needs the vendors' extras")
 pytest.importorskip("together", reason="needs the vendors' extras")
 
+
 from unitune.backends import registry
+from unitune.backends.kit.chat import open_server
 from unitune.data.example import Message
 from unitune.evaluate.inference import attempts
 from unitune.evaluate.inference.engine import Question, record_of
 from unitune.evaluate.inference.journal import line_of, read_record
-from unitune.evaluate.inference.rate_limiter import AdaptiveLimiter
-from unitune.evaluate.inference.server import ServerChatModel
-from unitune.models import ChatModel, Request
+from unitune.models import ChatModel, Reply, Request
 from unitune.testing.loopback import VendorRequest, VendorResponse, serve
 
 DEEP = b"[" * 100_000 + b"]" * 100_000
@@ -71,8 +71,13 @@ def hosted(backend: str) -> Callable[[str], ChatModel]:
     return lambda _: registry.backend(backend).chat("m")
 
 
+async def request_with_retry(model: ChatModel) -> Reply:
+    async with model:
+        return (await attempts.request_with_retry(model, ASKED, AdaptiveLimiter(1))).reply
+
+
 MODELS: Mapping[str, Callable[[str], ChatModel]] = {
-    "server": lambda url: ServerChatModel(f"{url}/v1", "m"),
+    "server": lambda url: open_server(f"{url}/v1", "m"),
     "openai": hosted("openai"),
     "azure": hosted("azure"),
     "together": hosted("together"),
@@ -87,8 +92,7 @@ def test_an_odd_answer_is_a_row(name: str, kind: str, monkeypatch: pytest.Monkey
     with serve(Odd(status, body)) as server:
         point(monkeypatch, server.url)
         model = MODELS[kind](server.url)
-        reply = asyncio.run(attempts.request_with_retry(model, ASKED, AdaptiveLimiter(1))).reply
-        model.close()
+        reply = asyncio.run(request_with_retry(model))
     registry.backend.cache_clear()
     assert (text or "", text is None) == (reply.text, reply.error is not None)
     record = record_of("c", Question("case", ASKED), "m", "hash", reply)
@@ -108,10 +112,9 @@ def test_a_compressed_body_is_not_decompressed_beyond_an_answer(
         point(monkeypatch, server.url)
         chat = model(server.url)
         tracemalloc.start()
-        reply = asyncio.run(attempts.request_with_retry(chat, ASKED, AdaptiveLimiter(1))).reply
+        reply = asyncio.run(request_with_retry(chat))
         peak = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
-        chat.close()
     registry.backend.cache_clear()
     assert "longer than 16,777,216 bytes" in str(reply.error)
     assert peak < 64 << 20, f"{peak >> 20} MiB"

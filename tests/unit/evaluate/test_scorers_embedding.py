@@ -42,7 +42,7 @@ class Endpoint:
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     monkeypatch.setenv("EMBEDDINGS_KEY", "secret-key")
-    monkeypatch.setattr(embeddings, "wait", lambda _seconds: None)
+    monkeypatch.setattr(embeddings, "sleep", lambda _seconds: None)
     with serve(Endpoint()) as server:
         monkeypatch.setenv("UNITUNE_ALLOW_KEYS", f"EMBEDDINGS_KEY@{server.url}")
         yield server
@@ -120,7 +120,7 @@ def test_however_long_an_endpoint_asks_to_wait_the_wait_is_bounded(
     server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wish: str, waited: float
 ) -> None:
     waits: list[float] = []
-    monkeypatch.setattr(embeddings, "wait", waits.append)
+    monkeypatch.setattr(embeddings, "sleep", waits.append)
     assert isinstance(server.vendor, Endpoint)
     server.vendor.wishes = [wish]
     assert pytest.approx(1.0) == scorer_at(server, tmp_path).score(attempt("a", "aa")).value

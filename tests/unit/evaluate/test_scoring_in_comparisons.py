@@ -140,7 +140,7 @@ def test_an_embeddings_endpoint_that_is_down_loses_no_answer(
 ) -> None:
     from unitune.evaluate.inference import embeddings  # noqa: PLC0415 - its wait is replaced
 
-    monkeypatch.setattr(embeddings, "wait", lambda _seconds: None)
+    monkeypatch.setattr(embeddings, "sleep", lambda _seconds: None)
     backend = backend_of(rule)
     nowhere = {
         "type": "embedding",

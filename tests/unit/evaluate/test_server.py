@@ -12,11 +12,12 @@ pytest.importorskip("openai", reason="its loopback server is held against OpenAI
 from unit.providers.openai_spec import MODEL, Stage, on_stage
 from vendors.openai.vendor import KEY, OpenAIVendor
 
+from unitune.backends.kit import chat as kit_chat
+from unitune.backends.kit.chat import open_server
 from unitune.data.example import Message
 from unitune.errors import JobError
-from unitune.evaluate.inference import server
-from unitune.evaluate.inference.server import ServerChatModel
-from unitune.models import Reply, Request
+from unitune.models import ChatModel, Reply, Request
+from unitune.testing.contract_base import reply_once
 from unitune.testing.loopback import OF_VENDORS, Fault, VendorResponse
 
 QUESTION = Message(role="user", content="Colour of snow?")
@@ -30,16 +31,13 @@ def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stage]:
         yield stage
 
 
-def model_on(stage: Stage, name: str = MODEL) -> ServerChatModel:
-    return ServerChatModel(f"{stage.server.url}/v1/", name, key=KEY)
+def model_on(stage: Stage, name: str = MODEL) -> ChatModel:
+    return open_server(f"{stage.server.url}/v1/", name, key=KEY)
 
 
 def ask(stage: Stage, request: Request = ASKED, name: str = MODEL) -> Reply:
     model = model_on(stage, name)
-    try:
-        return asyncio.run(model.reply(request))
-    finally:
-        model.close()
+    return reply_once(model, request)
 
 
 def test_an_answer_comes_with_what_it_used(stage: Stage) -> None:
@@ -92,14 +90,14 @@ def test_everything_that_the_request_says_is_sent(stage: Stage) -> None:
 def test_a_fault_is_in_the_reply_and_the_request_is_sent_once(
     stage: Stage, monkeypatch: pytest.MonkeyPatch, fault: Fault, words: str, status: int | None
 ) -> None:
-    monkeypatch.setattr(server, "ANSWER_SECONDS", 0.3)
+    monkeypatch.setattr(kit_chat, "ANSWER_SECONDS", 0.3)
     stage.server.inject_fault(fault, "POST", CHAT)
     reply = ask(stage)
     assert ("", "error", status) == (reply.text, reply.finish_reason, reply.status)
     assert words in (reply.error or "")
     assert KEY not in (reply.error or "")
-    assert (fault is not Fault.EXPIRED_KEY) == reply.passes
-    assert (1.0 if fault is Fault.RATE_LIMITED else None) == reply.pause_seconds
+    assert (fault is not Fault.EXPIRED_KEY) == reply.retryable
+    assert (1.0 if fault is Fault.RATE_LIMITED else None) == reply.retry_after_seconds
     assert 1 == len(stage.server.received("POST", CHAT))
 
 
@@ -112,8 +110,8 @@ def test_every_fault_is_tried() -> None:
 
 
 def test_a_server_that_is_not_there_passes() -> None:
-    reply = asyncio.run(ServerChatModel("http://127.0.0.1:9/v1", "m").reply(ASKED))
-    assert reply.passes
+    reply = reply_once(open_server("http://127.0.0.1:9/v1", "m"), ASKED)
+    assert reply.retryable
     assert "127.0.0.1:9" in (reply.error or "")
 
 
@@ -142,45 +140,47 @@ def test_limits_are_told_beside_the_answer(stage: Stage, monkeypatch: pytest.Mon
     }
     last = VendorResponse({"choices": [{"message": {"content": "white"}}]}, headers=left)
     monkeypatch.setattr(OpenAIVendor, "answer", lambda *_: last)
-    assert 1.0 == ask(stage).pause_seconds
+    assert 1.0 == ask(stage).retry_after_seconds
 
 
 def test_a_missing_model_is_in_the_reply(stage: Stage) -> None:
     reply = ask(stage, name="ft:none")
-    assert (404, False) == (reply.status, reply.passes)
+    assert (404, False) == (reply.status, reply.retryable)
     assert "does not exist" in (reply.error or "")
 
 
-def test_connections_are_shared_within_a_loop_and_closed_with_it(stage: Stage) -> None:
-    model = model_on(stage)
+def test_connections_are_shared_within_a_loop_and_closed_with_the_model(stage: Stage) -> None:
+    model = open_server(f"{stage.server.url}/v1/", MODEL, key=KEY)
 
     async def ask_many() -> list[Reply]:
-        return await asyncio.gather(*(model.reply(ASKED) for _ in range(20)))
+        async with model:
+            replies = await asyncio.gather(*(model.reply(ASKED) for _ in range(20)))
+            session = model.client()
+        assert session.closed
+        return replies
 
     for _ in range(2):
         assert 20 == len([reply for reply in asyncio.run(ask_many()) if reply.error is None])
-        assert model._session is not None
-        assert model._session.closed
-    model.close()
-    model.close()
 
 
-def test_closing_works_between_runs_of_a_loop(stage: Stage) -> None:
-    model = model_on(stage)
-    with asyncio.Runner() as runner:
-        assert runner.run(model.reply(ASKED)).error is None
-        session = model._session
-        model.close()
-        assert session is not None
-        assert session.closed
+def test_a_call_of_a_tool_is_kept_with_its_arguments(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    function = {"name": "look_up", "arguments": '{"id": 7}'}
+    call = {"id": "call-1", "type": "function", "function": function}
+    message = {"role": "assistant", "content": None, "tool_calls": [call]}
+    answer = VendorResponse({"choices": [{"message": message, "finish_reason": "tool_calls"}]})
+    monkeypatch.setattr(OpenAIVendor, "answer", lambda *_: answer)
+    reply = ask(stage)
+    assert ("", "tool_calls", (call,)) == (reply.text, reply.finish_reason, reply.tool_calls)
 
 
 @pytest.mark.parametrize("url", ["127.0.0.1:8000", "ftp://here/v1", "http://", "http://me@here/v1"])
 def test_what_is_no_address_is_refused(url: str) -> None:
     with pytest.raises(JobError, match=r"is no address|user name"):
-        ServerChatModel(url, "m")
+        open_server(url, "m")
 
 
 def test_another_server_is_another_model() -> None:
-    one, other = (ServerChatModel(f"http://{host}/v1", "m").fingerprint for host in "ab")
+    one, other = (open_server(f"http://{host}/v1", "m").fingerprint for host in "ab")
     assert one != other

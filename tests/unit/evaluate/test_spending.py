@@ -41,7 +41,7 @@ class Model:
     async def reply(self, _: Request) -> Reply:
         return self.replies.pop(0)
 
-    def close(self) -> None:
+    async def aclose(self) -> None:
         pass
 
 

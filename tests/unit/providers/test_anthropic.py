@@ -28,6 +28,7 @@ from unitune.data.example import Message
 from unitune.errors import BackendError, UnituneError, Unreachable, Unsupported, UserError
 from unitune.job.job import Data, Job
 from unitune.models import Reply, Request, TunedModel
+from unitune.testing.contract_base import reply_once
 from unitune.testing.loopback import (
     Fault,
     Server,
@@ -38,7 +39,7 @@ from unitune.testing.loopback import (
 )
 from unitune_providers.anthropic import AnthropicBackend
 from unitune_providers.anthropic import client as module
-from unitune_providers.anthropic.client import ours
+from unitune_providers.anthropic.client import SDK_ERRORS, VENDOR
 
 NEW, OLD = "claude-sonnet-5-5", "claude-haiku-4-5"
 CALL: dict[str, Any] = {
@@ -83,9 +84,7 @@ def ask(request: Request | str, model: str = OLD) -> Reply:
     if isinstance(request, str):
         request = Request(messages=(Message(role="user", content=request),))
     chat = AnthropicBackend().chat(model)
-    reply = asyncio.run(chat.reply(request))
-    chat.close()
-    return reply
+    return reply_once(chat, request)
 
 
 @pytest.mark.usefixtures("server")
@@ -147,8 +146,7 @@ def test_a_model_without_temperature_is_asked_again_without_it_and_remembered(
 ) -> None:
     chat = AnthropicBackend().chat(NEW)
     request = Request(messages=(Message(role="user", content="So?"),))
-    replies = [asyncio.run(chat.reply(request)) for _ in range(2)]
-    chat.close()
+    replies = [reply_once(chat, request) for _ in range(2)]
 
     assert ["Yes.", "Yes."] == [reply.text for reply in replies]
     sent = ["temperature" in one.json for one in server.received("POST", "/v1/messages$")]
@@ -209,8 +207,8 @@ def test_thoughts_are_no_answer_and_cached_tokens_are_counted(
     [
         (Fault.RATE_LIMITED, "rate limit reached (HTTP 429)"),
         (Fault.SERVER_ERROR, "internal error (HTTP 500)"),
-        (Fault.EXPIRED_KEY, "the key has expired (HTTP 401). Check ANTHROPIC_API_KEY"),
-        (Fault.SILENCE, "no answer in time"),
+        (Fault.EXPIRED_KEY, "the key has expired (HTTP 401). Check the key in ANTHROPIC_API_KEY"),
+        (Fault.SILENCE, "no whole answer"),
         (Fault.CUT, "no whole answer"),
         (Fault.SHORT, "no whole answer"),
     ],
@@ -230,7 +228,7 @@ def test_a_question_is_sent_once_and_said_to_be_of_use_later(server: Server) -> 
     server.inject_fault(Fault.RATE_LIMITED, "POST", "/v1/messages$")
     reply = ask("So?")
 
-    assert (429, True, 1.0) == (reply.status, reply.passes, reply.pause_seconds)
+    assert (429, True, 1.0) == (reply.status, reply.retryable, reply.retry_after_seconds)
     assert 1 == len(server.received("POST", "/v1/messages$"))
 
 
@@ -248,7 +246,7 @@ def test_no_request_left_is_told_beside_the_answer(
     monkeypatch.setattr(server.vendor, "answer", last_one)
     reply = ask("So?")
     assert "Yes." == reply.text
-    assert (reply.pause_seconds or 0) > 1
+    assert (reply.retry_after_seconds or 0) > 1
 
 
 @pytest.mark.usefixtures("server")
@@ -288,9 +286,8 @@ def test_many_questions_at_once_share_a_client_that_closes_with_its_loop(
 
     async def all_at_once() -> list[Reply]:
         request = Request(messages=(Message(role="user", content="So?"),))
-        replies = await asyncio.gather(*(chat.reply(request) for _ in range(20)))
-        chat.close()
-        return replies
+        async with chat:
+            return await asyncio.gather(*(chat.reply(request) for _ in range(20)))
 
     replies = asyncio.run(all_at_once())
     assert [] == [reply.error for reply in replies if reply.error]
@@ -348,12 +345,10 @@ def test_every_error_of_the_sdk_has_one_of_ours(kind: type[Any]) -> None:
     error.status_code, error.request_id, error.body, error.message = 400, "r-1", None, "no"
     error.response = httpx2.Response(400)
 
-    expected: type[UnituneError] = UserError
-    if issubclass(kind, anthropic.APIStatusError):
-        expected = BackendError
-    elif issubclass(kind, anthropic.APIConnectionError | anthropic.APIResponseValidationError):
+    expected: type[UnituneError] = BackendError
+    if issubclass(kind, anthropic.APIConnectionError | anthropic.APIResponseValidationError):
         expected = Unreachable
-    assert expected is type(ours(error, "do it"))
+    assert expected is type(SDK_ERRORS.map_error(error, VENDOR, "do it"))
 
 
 def test_requests_fit_the_sdks_own_types(server: Server) -> None:
@@ -434,5 +429,7 @@ def test_another_key_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ANTHROPIC_API_KEY", "sk-ant-somebody-else")
     reply = ask("So?")
 
-    assert "invalid x-api-key (HTTP 401). Check ANTHROPIC_API_KEY." in (reply.error or "")
+    assert "invalid x-api-key (HTTP 401). Check the key in ANTHROPIC_API_KEY." in (
+        reply.error or ""
+    )
     assert "somebody" not in (reply.error or "")

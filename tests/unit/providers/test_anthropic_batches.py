@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import time
 from collections.abc import Iterator
@@ -27,6 +26,7 @@ from unitune.backends.launch_keys import batch_key
 from unitune.data.example import Message
 from unitune.errors import BackendError, Unreachable, Unsupported, UserError
 from unitune.models import Reply, Request, TunedModel
+from unitune.testing.contract_base import reply_once
 from unitune.testing.contract_capabilities import CapabilityContract
 from unitune.testing.contract_malformed import MalformedReplyContract
 from unitune.testing.loopback import (
@@ -113,9 +113,7 @@ def follow(backend: AnthropicBackend, batch_id: str) -> BatchStatus:
 
 def chatted(request: Request, model: str = OLD) -> Reply:
     chat = AnthropicBackend().chat(model)
-    reply = asyncio.run(chat.reply(request))
-    chat.close()
-    return reply
+    return reply_once(chat, request)
 
 
 def submit(backend: AnthropicBackend, key: str = "k-1") -> str:
@@ -181,7 +179,7 @@ def test_a_failed_request_says_why_and_what_to_do(
     replies = backend.fetch_batch(batch_id)
 
     assert "Yes." == replies["k-1-0"].text
-    expected = "Anthropic could not answer: model: gpt-6 (not_found_error). Check the model's name"
+    expected = "Anthropic could not answer: model: gpt-6 [not_found_error] (HTTP 404). Check"
     assert (replies["k-1-1"].error or "").startswith(expected)
 
 

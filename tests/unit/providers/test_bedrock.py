@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -23,6 +22,7 @@ from unitune.data.example import Message
 from unitune.errors import BackendError, JobError, UnknownName, Unsupported, UserError
 from unitune.job.job import Data, Job, Tuning
 from unitune.models import Reply, Request, TunedModel
+from unitune.testing.contract_base import reply_once
 from unitune.testing.loopback import Server, ServerBehavior, serve
 from unitune_providers.bedrock import chat as bedrock_chat
 from unitune_providers.bedrock.backend import BedrockBackend
@@ -112,9 +112,7 @@ def deployed(backend: BedrockBackend, model: TunedModel, name: str = "run-d1") -
 def ask(backend: BedrockBackend, model: str | TunedModel) -> Reply:
     chat = backend.chat(model)
     question = Message(role="user", content="What is the colour of snow?")
-    reply = asyncio.run(chat.reply(Request(messages=(question,))))
-    chat.close()
-    return reply
+    return reply_once(chat, Request(messages=(question,)))
 
 
 def created(server: Server) -> dict[str, Any]:

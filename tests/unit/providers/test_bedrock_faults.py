@@ -22,6 +22,7 @@ from unitune.data.example import Message
 from unitune.errors import BackendError, UnituneError, Unreachable, UserError
 from unitune.job.job import Data, Job
 from unitune.models import Request
+from unitune.testing.contract_base import reply_once
 from unitune.testing.loopback import Fault, Server, VendorRequest, VendorResponse, serve
 from unitune_providers.bedrock import clients as bedrock_clients
 from unitune_providers.bedrock.backend import BedrockBackend
@@ -205,8 +206,7 @@ def test_a_question_that_fails_is_an_error_in_the_reply(
     server.inject_fault(fault, "POST", "/converse$")
     request = Request(messages=(Message(role="user", content="Who?"),))
     chat = backend.chat(NOVA)
-    failed, answered = (asyncio.run(chat.reply(request)) for _ in range(2))
-    chat.close()
+    failed, answered = (reply_once(chat, request) for _ in range(2))
 
     assert words in (failed.error or "")
     assert (None, "I do not know.") == (answered.error, answered.text)
@@ -220,15 +220,13 @@ def test_questions_run_at_once_and_in_their_own_places(backend: BedrockBackend) 
 
     chat = backend.chat(NOVA)
     assert ["I do not know."] * 40 == asyncio.run(all_at_once())
-    chat.close()
 
 
 def test_a_tool_call_that_is_no_json_is_an_error_in_the_reply(backend: BedrockBackend) -> None:
     call: Any = {"id": "1", "type": "function", "function": {"name": "f", "arguments": "{"}}
     turns = (Message(role="user", content="?"), Message(role="assistant", tool_calls=(call,)))
     chat = backend.chat(NOVA)
-    reply = asyncio.run(chat.reply(Request(messages=turns)))
-    chat.close()
+    reply = reply_once(chat, Request(messages=turns))
 
     assert "cannot be asked this" in (reply.error or "")
 
@@ -280,8 +278,7 @@ def test_an_answer_is_read_with_its_end_and_tokens(
         for name, value in environment(server.url, storage.url).items():
             monkeypatch.setenv(name, value)
         chat = BedrockBackend().chat(NOVA)
-        reply = asyncio.run(chat.reply(Request(messages=(Message(role="user", content=text),))))
-        chat.close()
+        reply = reply_once(chat, Request(messages=(Message(role="user", content=text),)))
 
     assert ("whi", finish, 7, 2) == (
         reply.text,

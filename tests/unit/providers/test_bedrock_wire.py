@@ -3,7 +3,6 @@ against botocore's model of Bedrock, with the patterns, enumerations and bounds 
 
 from __future__ import annotations
 
-import asyncio
 import json
 import re
 from dataclasses import dataclass, field
@@ -25,6 +24,7 @@ from unitune.data.example import Message
 from unitune.errors import BackendError
 from unitune.job.job import Data, Job, Tuning
 from unitune.models import Request
+from unitune.testing.contract_base import reply_once
 from unitune.testing.loopback import ServerBehavior, VendorRequest, VendorResponse, serve
 from unitune_providers.bedrock.backend import BedrockBackend
 
@@ -253,8 +253,7 @@ def ask(backend: BedrockBackend, model: Any) -> None:
     )
     request = Request(messages=turns, tools=(WEATHER,), stop=("\n",), max_tokens=8)
     chat = backend.chat(model)
-    reply = asyncio.run(chat.reply(request))
-    chat.close()
+    reply = reply_once(chat, request)
     assert reply.error is None
 
 

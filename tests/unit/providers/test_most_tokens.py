@@ -23,9 +23,9 @@ from vendors.openai import vendor as openai
 from vendors.serving import VENDORS, serve_vendor
 
 from unitune.backends import registry
+from unitune.backends.kit.chat import open_server
 from unitune.data.example import Message
 from unitune.evaluate.inference.budget import most_tokens
-from unitune.evaluate.inference.server import ServerChatModel
 from unitune.models import ChatModel, Request
 from unitune.testing.loopback import Server, ServerBehavior, serve
 
@@ -90,7 +90,7 @@ def played(name: str) -> Iterator[tuple[Server, ChatModel]]:
         elif name == "server":
             server = stack.enter_context(serve(openai.OpenAIVendor(ServerBehavior())))
             url = f"{server.url}/v1"
-            yield server, ServerChatModel(url, VENDORS["openai"].model, key=openai.KEY)
+            yield server, open_server(url, VENDORS["openai"].model, key=openai.KEY)
         else:
             served = stack.enter_context(serve_vendor(name))
             yield served.server, registry.backend(name).chat(served.setup.model)
@@ -137,4 +137,4 @@ def test_the_most_is_never_less_than_what_is_sent_and_counted(name: str) -> None
             assert (reply.completion_tokens or 0) <= most.completion_tokens
 
         holds()
-        model.close()
+        runner.run(model.aclose())

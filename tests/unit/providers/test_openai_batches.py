@@ -115,7 +115,8 @@ def one_by_one(stage: Stage, model: str | TunedModel) -> list[Reply]:
     chat = stage.backend.chat(model)
 
     async def ask() -> list[Reply]:
-        return [await chat.reply(request) for request in REQUESTS.values()]
+        async with chat:
+            return [await chat.reply(request) for request in REQUESTS.values()]
 
     # Of a request in a batch neither time nor status nor limit is told.
     untold = {"seconds": None, "status": None, "max_tokens": None}
@@ -325,7 +326,7 @@ def test_batch_that_expires_has_answers_and_says_what_to_do(
     replies = stage.backend.fetch_batch(batch_id)
     assert "white as can be" == replies[f"{BATCH_KEY}-1"].text
     words = (
-        f"openai could not ask {tuned.name}: This request could not be executed before the "
+        f"openai could not answer as {tuned.name}: This request could not be executed before the "
         "completion window expired [batch_expired]. Ask again, or run without --batch."
     )
     assert [words] * 3 == [replies[f"{BATCH_KEY}-{number}"].error for number in (2, 3, 4)]
@@ -436,7 +437,7 @@ def put_answers(stage: Stage, batch_id: str, content: bytes) -> None:
     [
         ({"status_code": 200, "body": {}}, "the answer has no choices"),
         ({"status_code": 200, "body": None}, "the answer has no choices"),
-        ({"status_code": 503, "body": "away"}, "the vendor gives no reason (HTTP 503)."),
+        ({"status_code": 503, "body": "away"}, "no reason given (HTTP 503)."),
         (None, "the vendor gives no reason."),
     ],
 )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,9 +10,9 @@ from unit.providers.openai_spec import MODEL, Stage, on_stage
 from vendors.openai.vendor import KEY
 
 from unitune.data.example import Message, TextPart
-from unitune.models import ChatModel, Reply, Request, TunedModel
+from unitune.models import Reply, Request, TunedModel
+from unitune.testing.contract_base import reply_once
 from unitune.testing.loopback import Fault
-from unitune_providers.openai import chat as openai_chat
 
 QUESTION = Message(role="user", content="Colour of snow?")
 ASKED = Request(messages=(QUESTION,))
@@ -36,10 +35,7 @@ def tuned(stage: Stage) -> TunedModel:
 
 def ask(stage: Stage, model: str | TunedModel, request: Request = ASKED) -> Reply:
     chat = stage.backend.chat(model)
-    try:
-        return asyncio.run(chat.reply(request))
-    finally:
-        chat.close()
+    return reply_once(chat, request)
 
 
 def test_tuned_model_answers_with_what_it_used(stage: Stage, tuned: TunedModel) -> None:
@@ -102,14 +98,14 @@ def test_passing_fault_is_said_to_pass_and_not_met_by_another_request(
     stage: Stage, fault: Fault
 ) -> None:
     stage.server.inject_fault(fault, "POST", CHAT)
-    assert ask(stage, MODEL).passes
+    assert ask(stage, MODEL).retryable
     assert 1 == len(stage.server.received("POST", CHAT))
 
 
 def test_rate_limit_tells_how_long_the_vendor_wants_to_rest(stage: Stage) -> None:
     stage.server.inject_fault(Fault.RATE_LIMITED, "POST", CHAT)
     reply = ask(stage, MODEL)
-    assert (429, True, 1.0) == (reply.status, reply.passes, reply.pause_seconds)
+    assert (429, True, 1.0) == (reply.status, reply.retryable, reply.retry_after_seconds)
 
 
 @pytest.mark.parametrize(
@@ -117,14 +113,14 @@ def test_rate_limit_tells_how_long_the_vendor_wants_to_rest(stage: Stage) -> Non
     [
         (Fault.SERVER_ERROR, "HTTP 500"),
         (Fault.CUT, "no whole answer"),
-        (Fault.SILENCE, "no answer"),
+        (Fault.SILENCE, "no whole answer"),
         (Fault.EXPIRED_KEY, "Check the key in OPENAI_API_KEY"),
     ],
 )
 def test_lasting_fault_is_in_the_reply(
     stage: Stage, monkeypatch: pytest.MonkeyPatch, fault: Fault, words: str
 ) -> None:
-    monkeypatch.setattr(openai_chat, "CHAT_SECONDS", 0.2)
+    monkeypatch.setattr("unitune.backends.kit.chat.ANSWER_SECONDS", 0.2)
     stage.server.inject_fault(fault, "POST", CHAT, times=9)
     reply = ask(stage, MODEL)
     assert reply.error is not None
@@ -142,33 +138,7 @@ def test_missing_model_is_in_the_reply(stage: Stage) -> None:
 def test_one_model_answers_in_several_loops_and_after_closing(stage: Stage) -> None:
     chat = stage.backend.chat(MODEL)
     for _ in range(2):
-        assert asyncio.run(chat.reply(ASKED)).error is None
-        chat.close()
-    chat.close()
-
-
-def test_connection_is_shared_within_a_loop_and_closed_with_it(stage: Stage) -> None:
-    chat = stage.backend.chat(MODEL)
-
-    async def ask_many() -> list[Reply]:
-        return await asyncio.gather(*(chat.reply(ASKED) for _ in range(20)))
-
-    assert 20 == len([reply for reply in asyncio.run(ask_many()) if reply.error is None])
-    assert chat._line.client.is_closed()
-
-
-def test_closing_works_within_a_loop_and_between_its_runs(stage: Stage) -> None:
-    async def ask_and_close(chat: ChatModel) -> None:
-        await chat.reply(ASKED)
-        chat.close()
-        await asyncio.sleep(0.01)
-
-    asyncio.run(ask_and_close(stage.backend.chat(MODEL)))
-    loop = asyncio.new_event_loop()
-    chat = stage.backend.chat(MODEL)
-    assert loop.run_until_complete(chat.reply(ASKED)).error is None
-    chat.close()
-    loop.close()
+        assert reply_once(chat, ASKED).error is None
 
 
 def test_fingerprint_names_vendor_and_model(stage: Stage, tuned: TunedModel) -> None:

@@ -13,7 +13,6 @@ from vendors.openai.vendor import KEY
 
 from unitune.errors import BackendError, DataError, Unreachable
 from unitune.testing.loopback import Fault
-from unitune_providers.openai import errors as openai_errors
 from unitune_providers.openai import files as openai_files
 from unitune_providers.openai import wire as openai_wire
 from unitune_providers.openai.server import Server
@@ -146,8 +145,9 @@ def test_file_that_is_looked_through_for_ever_is_given_up(
 
 def test_vendors_words_never_carry_a_key() -> None:
     server = Server("openai", "http://x/v1", KEY, "OPENAI_API_KEY")
-    words = str(openai_errors.ours(openai.OpenAIError(f"no {KEY}"), server, "ask"))
-    assert "openai could not ask: no ***" == words
+    with pytest.raises(BackendError) as failed, server.errors("ask"):
+        raise openai.OpenAIError(f"no {KEY}")
+    assert "openai could not ask: no ***." == str(failed.value)
 
 
 def test_every_error_of_the_sdk_is_ours(stage: Stage) -> None:
@@ -155,7 +155,7 @@ def test_every_error_of_the_sdk_is_ours(stage: Stage) -> None:
     kinds = [kind for kind in list(vars(openai).values()) if _is_error(kind)]
     assert len(kinds) > 12
     for kind in kinds:
-        with pytest.raises(BackendError), openai_errors.our_errors(stage.backend.server(), "try"):
+        with pytest.raises(BackendError), stage.backend.server().errors("try"):
             raise _made(kind)
 
 
@@ -173,6 +173,7 @@ def _made(kind: type[Exception]) -> Exception:
 
 
 class Silent:
-    """A response without headers."""
+    """A response without headers or body."""
 
+    status_code = 400
     headers: ClassVar[dict[str, str]] = {}

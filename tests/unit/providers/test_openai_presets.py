@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,6 +24,7 @@ from unitune.data.example import Message
 from unitune.errors import JobError, Unsupported, UserError
 from unitune.job.job import Lora, Tuning
 from unitune.models import Request, TunedModel
+from unitune.testing.contract_base import reply_once
 from unitune.testing.loopback import serve
 from unitune_providers.openai.backend import AzureBackend, MantleBackend, NebiusBackend
 from unitune_providers.openai.wire import WireBackend
@@ -253,7 +253,7 @@ def test_server_that_a_job_names_is_asked_alone_and_found_again(elsewhere: Stage
     assert model is not None
     chat = backend.chat(model)
     request = Request(messages=(Message(role="user", content="Colour of snow?"),), max_tokens=5)
-    assert asyncio.run(chat.reply(request)).error is None
+    assert reply_once(chat, request).error is None
     assert elsewhere.server.url in chat.fingerprint
     assert 5 == elsewhere.server.received("POST", "/chat")[-1].json["max_tokens"]
     assert model.name == backend.checkpoints(job_id, MODEL)[-1].model.name.replace(

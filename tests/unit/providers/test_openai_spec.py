@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterator
 
 import pytest
@@ -22,6 +21,7 @@ from unitune.data.example import Message
 from unitune.errors import BackendError, UnknownName
 from unitune.job.job import Tuning
 from unitune.models import Request, TunedModel
+from unitune.testing.contract_base import reply_once
 from unitune.testing.loopback import VendorRequest, VendorResponse
 
 pytestmark = pytest.mark.skipif(
@@ -84,8 +84,7 @@ def _ask(stage: Stage, model: TunedModel) -> None:
     )
     chat = stage.backend.chat(model)
     request = Request(messages=talk, tools=(tool,), stop=("\n",), seed=1)
-    assert asyncio.run(chat.reply(request)).error is None
-    chat.close()
+    assert reply_once(chat, request).error is None
 
 
 def _fail(stage: Stage) -> None:

@@ -161,7 +161,7 @@ def test_a_rate_limit_is_waited_out_and_an_error_is_told(
     hub: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hub.inject_fault(Fault.RATE_LIMITED, "GET", "/api/jobs/hardware")
-    monkeypatch.setattr("unitune.backends.retry.wait", lambda _: None)
+    monkeypatch.setattr("unitune.backends.retry.sleep", lambda _: None)
     reader, offer = registry.price_reader("huggingface"), registry.offer("huggingface")
     assert 2 == len(reader.read_prices(offer, DAY).rows)
     hub.inject_fault(Fault.SERVER_ERROR, "GET", "/api/jobs/hardware")

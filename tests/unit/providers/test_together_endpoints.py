@@ -126,13 +126,11 @@ def asked_of(backend: TogetherBackend, name: str, request: Request) -> list[Repl
     chat = backend.chat(name)
 
     async def several() -> list[Reply]:
-        return list(await asyncio.gather(*(chat.reply(request) for _ in range(3))))
+        async with chat:
+            return list(await asyncio.gather(*(chat.reply(request) for _ in range(3))))
 
-    try:
-        # Two loops, as an evaluation that is taken up again has.
-        return [*asyncio.run(several()), *asyncio.run(several())]
-    finally:
-        chat.close()
+    # Two loops, as an evaluation that is taken up again has.
+    return [*asyncio.run(several()), *asyncio.run(several())]
 
 
 def test_answers_carry_tokens_and_time(server: Server, backend: TogetherBackend) -> None:
@@ -149,6 +147,7 @@ def test_answers_carry_tokens_and_time(server: Server, backend: TogetherBackend)
         "messages": [{"role": "user", "content": "What is the colour of snow?"}],
         "max_tokens": 3,
         "temperature": 0.0,
+        "seed": 0,
         "stop": ["\n"],
     } == server.received("POST", "/chat/completions")[0].json
 

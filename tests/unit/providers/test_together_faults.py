@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import inspect
 from collections.abc import Callable, Iterator
@@ -22,12 +21,12 @@ from unitune.data.example import Message
 from unitune.errors import BackendError, Unreachable
 from unitune.job.job import Data, Job
 from unitune.models import Request
-from unitune.testing.contract_base import ROWS
+from unitune.testing.contract_base import ROWS, reply_once
 from unitune.testing.loopback import OF_VENDORS, Fault, Server, VendorRequest, VendorResponse, serve
 from unitune_providers.together import client as together_client
 from unitune_providers.together import files as together_files
 from unitune_providers.together.backend import TogetherBackend
-from unitune_providers.together.client import Connection, ours, translated
+from unitune_providers.together.client import SDK_ERRORS, VENDOR, Connection, translated
 
 OPEN = (Fault.ERROR_AFTER, Fault.SILENCE, Fault.CUT, Fault.SHORT)
 """After these a request has taken effect, and only the answer is lost."""
@@ -47,7 +46,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
         monkeypatch.setenv("TOGETHER_BASE_URL", server.url)
         monkeypatch.setenv("TOGETHER_API_KEY", KEY)
         monkeypatch.setattr(together_client, "TIMEOUT_SECONDS", 0.4)
-        monkeypatch.setattr(together_client, "CHAT_TIMEOUT_SECONDS", 0.4)
+        monkeypatch.setattr("unitune.backends.kit.chat.ANSWER_SECONDS", 0.4)
         monkeypatch.setattr(together_client, "READ_RETRIES", 0)
         monkeypatch.setattr(together_files, "LOOK_SECONDS", 0.001)
         yield server
@@ -145,8 +144,7 @@ def test_a_failed_answer_is_a_reply_with_an_error(
     server.inject_fault(fault, "POST", "/chat/completions$")
     chat = backend.chat("Qwen/Qwen3-8B")
     request = Request(messages=(Message(role="user", content="?"),))
-    reply = asyncio.run(chat.reply(request))
-    chat.close()
+    reply = reply_once(chat, request)
     assert "error" == reply.finish_reason
     assert reply.error
     assert KEY not in reply.error
@@ -181,9 +179,11 @@ def test_refusal_carries_words_hint_and_request_id() -> None:
         headers={"x-request-id": "r-1"},
         request=httpx.Request("GET", "http://together.test"),
     )
-    error = ours(together.AuthenticationError("long", response=response, body=None), "look")
+    error = SDK_ERRORS.map_error(
+        together.AuthenticationError("long", response=response, body=None), VENDOR, "look"
+    )
     assert ("r-1", 401) == (error.request_id, error.status)
-    assert "together could not look (HTTP 401): bad key Check the key in TOGETHER_API_KEY." == str(
+    assert "together could not look: bad key (HTTP 401). Check the key in TOGETHER_API_KEY." == str(
         error
     )
 
@@ -193,7 +193,9 @@ def test_key_is_taken_out_of_the_vendors_words(monkeypatch: pytest.MonkeyPatch) 
     response = httpx.Response(
         403, text="no secret-1 here", request=httpx.Request("GET", "http://together.test")
     )
-    error = ours(together.PermissionDeniedError("x", response=response, body=None), "look")
+    error = SDK_ERRORS.map_error(
+        together.PermissionDeniedError("x", response=response, body=None), VENDOR, "look"
+    )
     assert "no *** here" in str(error)
 
 
@@ -216,8 +218,8 @@ def test_every_error_of_the_sdk_is_mapped(kind: type[Exception]) -> None:
     wanted = inspect.signature(kind.__init__).parameters
     given = {name: value for name, value in known.items() if name in wanted}
     error = kind(**given) if given else kind("said")
-    assert isinstance(error, together_client.FOREIGN)
-    assert isinstance(ours(error, "look"), BackendError)
+    assert isinstance(error, SDK_ERRORS.all)
+    assert isinstance(SDK_ERRORS.map_error(error, VENDOR, "look"), BackendError)
 
 
 class Elsewhere:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import inspect
 import json
 import re
@@ -25,6 +24,7 @@ from unitune.backends.capabilities import Batches, BatchStatus
 from unitune.data.example import Message
 from unitune.errors import BackendError, Unreachable, Unsupported, UserError
 from unitune.models import Reply, Request, TunedModel
+from unitune.testing.contract_base import reply_once
 from unitune.testing.loopback import (
     OF_VENDORS,
     TOOK_EFFECT,
@@ -130,9 +130,7 @@ def follow(backend: VertexBackend, batch_id: str) -> BatchStatus:
 
 def chatted(backend: VertexBackend, model: str | TunedModel, request: Request) -> Reply:
     chat = backend.chat(model)
-    reply = asyncio.run(chat.reply(request))
-    chat.close()
-    return reply
+    return reply_once(chat, request)
 
 
 # Round trips

@@ -16,6 +16,7 @@ from vendors.vertex.vendor import VertexVendor, environment
 
 from unitune.data.example import Example, Message
 from unitune.models import ChatModel, Reply, Request, TunedModel
+from unitune.testing.contract_base import reply_once
 from unitune.testing.loopback import (
     OF_VENDORS,
     Fault,
@@ -54,14 +55,12 @@ def server(vendor: VertexVendor, monkeypatch: pytest.MonkeyPatch) -> Generator[S
 def tuned(server: Server, vendor: VertexVendor) -> Generator[ChatModel]:
     assert server.vendor is vendor
     _, (endpoint,) = vendor.models.add(PLACE, None, 1)
-    chat = VertexBackend().chat(TunedModel(backend="vertex", name=endpoint, base=BASE))
-    yield chat
-    chat.close()
+    return VertexBackend().chat(TunedModel(backend="vertex", name=endpoint, base=BASE))
 
 
 def ask(chat: ChatModel, *messages: Message, **changes: object) -> Reply:
     request = Request(messages=messages or (QUESTION,)).model_copy(update=changes)
-    return asyncio.run(chat.reply(request))
+    return reply_once(chat, request)
 
 
 def test_answer_comes_with_its_tokens_and_time(tuned: ChatModel) -> None:
@@ -124,7 +123,7 @@ def test_passing_fault_is_said_to_pass_and_not_met_by_another_request(
     tuned: ChatModel, server: Server, fault: Fault
 ) -> None:
     server.inject_fault(fault, *GENERATE)
-    assert ask(tuned).passes
+    assert ask(tuned).retryable
     assert 1 == len(server.received(*GENERATE))
 
 
@@ -144,24 +143,13 @@ def test_what_rows_cannot_carry_is_a_reply_with_an_error(tuned: ChatModel) -> No
 
 def test_one_model_answers_in_several_loops_and_is_closed_outside(tuned: ChatModel) -> None:
     assert ["white as ever"] * 3 == [ask(tuned).text for _ in range(3)]
-    tuned.close()
-    tuned.close()
-
-
-def test_model_is_closed_in_a_loop_that_goes_on(tuned: ChatModel) -> None:
-    loop = asyncio.new_event_loop()
-    reply = loop.run_until_complete(tuned.reply(Request(messages=(QUESTION,))))
-    tuned.close()
-    loop.close()
-    assert "white as ever" == reply.text
 
 
 def test_many_questions_at_once_share_a_client(tuned: ChatModel) -> None:
     async def all_at_once() -> list[Reply]:
         request = Request(messages=(QUESTION,))
-        replies = await asyncio.gather(*(tuned.reply(request) for _ in range(8)))
-        tuned.close()
-        return replies
+        async with tuned:
+            return await asyncio.gather(*(tuned.reply(request) for _ in range(8)))
 
     assert ["white as ever"] * 8 == [reply.text for reply in asyncio.run(all_at_once())]
 
@@ -169,7 +157,6 @@ def test_many_questions_at_once_share_a_client(tuned: ChatModel) -> None:
 def test_missing_model_is_a_reply_with_an_error(server: Server) -> None:
     chat = VertexBackend().chat("no-such-model")
     assert "404" in (ask(chat).error or "")
-    chat.close()
     assert 1 == len(server.received(*GENERATE))
 
 
@@ -179,7 +166,6 @@ def test_untuned_models_can_be_asked_in_another_location(
     monkeypatch.setenv("UNITUNE_VERTEX_BASE_LOCATION", "global")
     chat = VertexBackend().chat(BASE)
     assert ask(chat).error is None
-    chat.close()
     assert 1 == len(server.received("POST", "/locations/global/publishers/google/models/"))
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 from collections.abc import Generator
 from pathlib import Path
@@ -21,6 +20,7 @@ from unitune.backends.protocol import Launch
 from unitune.data.example import Message
 from unitune.job.job import Data, Job, Lora, Tuning
 from unitune.models import Request
+from unitune.testing.contract_base import reply_once
 from unitune.testing.loopback import ServerBehavior, VendorRequest, VendorResponse, serve
 from unitune_providers.vertex.backend import VertexBackend
 
@@ -93,9 +93,8 @@ def _use(backend: VertexBackend, folder: Path) -> None:
             Message(role="system", content="Be brief."),
             Message(role="user", content="Colour of snow?"),
         )
-        reply = asyncio.run(chat.reply(Request(messages=turns, stop=("\n",))))
+        reply = reply_once(chat, Request(messages=turns, stop=("\n",)))
         assert reply.error is None
-        chat.close()
 
 
 def _launch(

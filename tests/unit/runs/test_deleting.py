@@ -206,7 +206,7 @@ def test_a_vendor_that_is_asked_too_often_is_waited_for(
     slept: list[float] = []
     run = launch(make_job({})).wait(0.001)
     vendor.refuses = [BackendError("too often.", status=429, retry_after=7)]
-    monkeypatch.setattr("unitune.backends.retry.wait", slept.append)
+    monkeypatch.setattr("unitune.backends.retry.sleep", slept.append)
     assert [] == run.delete()
     assert [7] == slept
 

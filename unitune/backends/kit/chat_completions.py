@@ -153,7 +153,7 @@ class Dialect:
         body: dict[str, object],
         told: object,
         seconds: float | None = None,
-        pause_seconds: float | None = None,
+        retry_after_seconds: float | None = None,
     ) -> Reply:
         """Return an answer in our words, with what was left out of its question.
 
@@ -161,12 +161,12 @@ class Dialect:
             body: As it was sent.
             told: The body of the answer.
             seconds: Wall time; None where many were asked together.
-            pause_seconds: What the vendor asks to wait before the next request.
+            retry_after_seconds: What the vendor asks to wait before the next request.
         """
         self.proven = True
         missing = tuple(name for name in SAMPLING if name in self.left_out and name not in body)
         limit = cast("int", body["max_tokens" if "max_tokens" in body else "max_completion_tokens"])
-        reply = read_reply(told, seconds, pause_seconds)
+        reply = read_reply(told, seconds, retry_after_seconds)
         return replace(reply, max_tokens=limit, left_out=missing)
 
     def learn(self, body: dict[str, object], request: Request, refusal: Refusal) -> bool:
@@ -216,13 +216,15 @@ class Dialect:
         return True
 
 
-def read_reply(told: object, seconds: float | None, pause_seconds: float | None = None) -> Reply:
+def read_reply(
+    told: object, seconds: float | None, retry_after_seconds: float | None = None
+) -> Reply:
     """Return an answer in our words, as much of it as is there.
 
     Args:
         told: The body of the answer.
         seconds: Wall time; None where many were asked together.
-        pause_seconds: What the vendor asks to wait before the next request.
+        retry_after_seconds: What the vendor asks to wait before the next request.
     """
     answer = Fields(told)
     choice = next(iter(answer.items("choices")), None)
@@ -240,7 +242,7 @@ def read_reply(told: object, seconds: float | None, pause_seconds: float | None 
         reasoning_tokens=hidden,
         thought=bool(hidden) or any(message.text(name) for name in THOUGHTS),
         seconds=seconds,
-        pause_seconds=pause_seconds,
+        retry_after_seconds=retry_after_seconds,
         tool_calls=_calls(message),
     )
 

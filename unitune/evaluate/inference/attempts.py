@@ -64,7 +64,7 @@ async def request_with_retry(
         async with limiter.turn():
             reply, more = await _attempt(model, request, limiter, guard)
         uncounted = uncounted + more if uncounted and more else uncounted or more
-        if not reply.passes or _asked_pause(reply) > LONGEST_WISH_SECONDS:
+        if not reply.retryable or _asked_pause(reply) > LONGEST_WISH_SECONDS:
             break
     return Outcome(reply, uncounted)
 
@@ -100,7 +100,7 @@ async def _attempt(
 
 def _asked_pause(reply: Reply) -> float:
     """Return the seconds that the vendor asks to wait; 0 where it does not."""
-    return believable(reply.pause_seconds) or 0.0
+    return believable(reply.retry_after_seconds) or 0.0
 
 
 def _pause(attempt: int, reply: Reply) -> float:

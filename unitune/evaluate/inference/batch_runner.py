@@ -25,7 +25,7 @@ from dataclasses import dataclass, field, replace
 
 from unitune.backends.capabilities import Batches, BatchStatus
 from unitune.backends.launch_keys import batch_key
-from unitune.backends.retry import pauses, wait, wished
+from unitune.backends.retry import delays, retry_delay, sleep
 from unitune.errors import BackendError, Unreachable
 from unitune.evaluate.inference.batch_file import Batch, BatchFile, Pair
 from unitune.evaluate.inference.batch_job import BatchJob
@@ -145,7 +145,7 @@ class BatchRunner:
             batch_job.contender: self.batches.open(self.name, batch_job.contender)
             for batch_job in jobs
         }
-        for pause in pauses(LONGEST_POLL_SECONDS):
+        for pause in delays(LONGEST_POLL_SECONDS):
             failed: list[str] = []
             longest = pause
             for batch_job in jobs:
@@ -199,7 +199,7 @@ class BatchRunner:
             ours = status.state != "ended" or self._collected(batch, status, batch_job)
         except BackendError as error:
             if error.is_retryable:
-                return wished(error, pause)
+                return retry_delay(error, pause)
             raise self._explained(batch, error) from error
         if not ours:
             self.batches.change(batch, batch_id="")
@@ -287,7 +287,7 @@ class BatchRunner:
         """Do nothing for a while but repeat what was told last."""
         end = time.monotonic() + seconds
         while (left := end - time.monotonic()) > 0:
-            wait(min(left, BREATH_SECONDS))
+            sleep(min(left, BREATH_SECONDS))
             for asked in self.told.values():
                 self.notify(asked)
 

@@ -17,7 +17,7 @@ from functools import partial
 
 from unitune.backends import registry
 from unitune.backends.capabilities import Batches
-from unitune.backends.retry import patiently, pauses, wished
+from unitune.backends.retry import delays, retry_delay, retry_rate_limited
 from unitune.errors import (
     BackendError,
     MissingExtra,
@@ -118,19 +118,19 @@ class BatchSubmitter:
         Such a refusal is no proof: a proxy may have sent the call twice, and told of the second
         one. So what is listed by then is taken.
         """
-        for pause in pauses():
+        for pause in delays():
             try:
                 return submit()
             except BackendError as error:
-                longer = wished(error, pause)
+                longer = retry_delay(error, pause)
                 if not error.is_rate_limited or time.monotonic() + longer > until:
                     raise
             self.rest(longer)
             find = partial(self.backend.find_batch, batch.key, batch.announced)
-            shown = patiently(find, FIND_PATIENCE_SECONDS)
+            shown = retry_rate_limited(find, FIND_PATIENCE_SECONDS)
             if found := [one for one in shown if one not in self.batches.ids()]:
                 return self._only(batch, found)
-        raise AssertionError("pauses never end")
+        raise AssertionError("delays never end")
 
     def adopted(self, batch: Batch) -> bool:
         """Look for a batch that another process may have handed in, and write its id down.
@@ -167,21 +167,21 @@ class BatchSubmitter:
         known = self.batches.ids()
         find = partial(self.backend.find_batch, batch.key, batch.announced)
         end = time.monotonic() + registry.offer(self.name).settle_seconds
-        for pause in pauses():
+        for pause in delays():
             over = time.monotonic() >= end  # looked at first: the last search is after the window
             longer = pause
             try:
-                shown = patiently(find, FIND_PATIENCE_SECONDS)
+                shown = retry_rate_limited(find, FIND_PATIENCE_SECONDS)
             except BackendError as error:
                 if over or not error.is_retryable:
                     raise
-                longer = wished(error, pause)
+                longer = retry_delay(error, pause)
             else:
                 found = [batch_id for batch_id in shown if batch_id not in known]
                 if found or over:
                     return found
             self.rest(min(longer, max(end - time.monotonic(), 0.0)))
-        raise AssertionError("pauses never end")
+        raise AssertionError("delays never end")
 
 
 @contextmanager

@@ -178,7 +178,7 @@ def uncounted(request: Request, reply: Reply) -> Uncounted | None:
         told = reply.prompt_tokens is not None and reply.completion_tokens is not None
         return None if told else most_tokens(request)
     # No answer came; the vendor may have made one all the same.
-    return most_tokens(request) if reply.passes and reply.status is None else None
+    return most_tokens(request) if reply.retryable and reply.status is None else None
 
 
 def usd(price: TokenPrice, prompt: int | None, completion: int | None) -> Decimal | None:

@@ -24,8 +24,8 @@ from numpy.typing import NDArray
 
 from unitune.backends.credentials import key_for
 from unitune.backends.kit.bodies import GZIP_ONLY, BodyError, hooks
-from unitune.backends.rate_limits import asked_pause
-from unitune.backends.retry import pauses, wait, wished, wishes_too_much
+from unitune.backends.rate_limits import parse_retry_after
+from unitune.backends.retry import delays, is_delay_too_long, retry_delay, sleep
 from unitune.errors import BackendError, Mismatch, Unreachable
 from unitune.evaluate.inference.budget import ScorerBudget
 from unitune.scorers.embedding import Embedding
@@ -140,13 +140,13 @@ class EmbeddingsClient:
         return hashlib.sha256(parts.encode()).hexdigest()
 
     def _asked_until_answered(self, client: httpx.Client, texts: Sequence[str]) -> list[Vector]:
-        for pause in islice(pauses(), TRIES - 1):
+        for pause in islice(delays(), TRIES - 1):
             try:
                 return self._asked(client, texts)
             except BackendError as error:
-                if not error.is_retryable or wishes_too_much(error):
+                if not error.is_retryable or is_delay_too_long(error):
                     raise
-                wait(wished(error, pause))
+                sleep(retry_delay(error, pause))
         return self._asked(client, texts)
 
     def _asked(self, client: httpx.Client, texts: Sequence[str]) -> list[Vector]:
@@ -182,7 +182,7 @@ class EmbeddingsClient:
             raise BackendError(
                 f"{self._where} answered {answer.status_code}: {self._safe(words)}",
                 status=answer.status_code,
-                retry_after=asked_pause(answer.headers),
+                retry_after=parse_retry_after(answer.headers),
             )
         return answer
 

@@ -346,7 +346,7 @@ class _Requests:
             self.failures, self.answered = 0, True
             return
         for_all = reply.status in FOR_ALL and not self.answered
-        if not (reply.passes or for_all):
+        if not (reply.retryable or for_all):
             return
         self.failures += 1
         if self.failures >= (REFUSED_AFTER if for_all else DOWN_AFTER):

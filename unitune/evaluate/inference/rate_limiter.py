@@ -63,18 +63,18 @@ class AdaptiveLimiter:
         self._refused.append(False)
         self.limit = min(self.most, self.limit + (1 if self._starting else 1 / self.limit))
 
-    def refused(self, sent: float, pause_seconds: float) -> None:
+    def refused(self, sent: float, retry_after_seconds: float) -> None:
         """Take note that the vendor was asked too often.
 
         Args:
             sent: When the refused request was sent, on the monotonic clock. Of requests that were
                 sent before the last slowing down, more refusals say nothing new.
-            pause_seconds: What the vendor asks to wait.
+            retry_after_seconds: What the vendor asks to wait.
         """
         self._refused.append(True)
         if sum(self._refused) < REFUSALS:
             return
-        self.pause(pause_seconds)
+        self.pause(retry_after_seconds)
         if sent >= self._slowed:
             self._slowed = time.monotonic()
             self._starting = False

@@ -17,7 +17,7 @@ from pydantic import JsonValue, TypeAdapter, ValidationError
 
 from unitune.data.example import Example, Message, digest, digest_all
 from unitune.errors import DataError
-from unitune.models import Placed, Reply, Request
+from unitune.models import BatchedChatModel, Placed, Reply, Request
 from unitune.workspace.filesystem import content_of, no_link
 
 BATCH_SIZE = 100
@@ -43,7 +43,7 @@ class RecordedAnswer:
 _LINE = TypeAdapter(RecordedAnswer)
 
 
-class RecordedModel:
+class RecordedModel(BatchedChatModel):
     """A model that says what it said before.
 
     Raises:
@@ -68,10 +68,7 @@ class RecordedModel:
                 "recorded answers differ. Take one of them out of data.test."
             )
 
-    @property
-    def batch_size(self) -> int:
-        """How many are looked up at once."""
-        return BATCH_SIZE
+    batch_size = BATCH_SIZE
 
     async def stream(self, requests: Sequence[Request]) -> AsyncGenerator[Placed]:
         """Look all questions up."""
@@ -83,9 +80,6 @@ class RecordedModel:
         if answer is None:
             return Reply(error="no answer to this case was recorded", finish_reason="error")
         return Reply(text=answer.answer, given=answer.scores or None)
-
-    def close(self) -> None:
-        """Free nothing; there is nothing."""
 
 
 def recorded_fingerprint(path: Path) -> str:

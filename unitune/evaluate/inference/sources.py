@@ -132,10 +132,10 @@ def model_of(source: Source, cases: Sequence[Example]) -> ChatModel:
         case Hosted():
             return registry.backend(source.backend).chat(source.model)
         case OnServer():
-            from unitune.evaluate.inference.server import ServerChatModel  # noqa: PLC0415 - loads aiohttp
+            from unitune.backends.kit.chat import open_server  # noqa: PLC0415 - loads aiohttp
 
             key = key_for(source.key_variable, source.url, f"the contender {source.model!r}")
-            return ServerChatModel(source.url, source.model, key=key)
+            return open_server(source.url, source.model, key=key)
         case OnFile():
             return RecordedModel(source.file, cases)
 

@@ -1,0 +1,204 @@
+"""What goes wrong at a vendor, as errors of ours: one map for all backends.
+
+An answer with an error status becomes a `BackendError`, which says whether the request was refused
+(4xx) or may have taken effect (5xx); no answer, or none that can be read to its end, becomes
+`Unreachable`. A backend that goes through an SDK says in an `ErrorTable` which of its exceptions
+hold an answer and which mean silence:
+
+    with vendor_errors(vendor, "create the job", SDK_ERRORS):
+        client.jobs.create(...)
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Generator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, cast
+
+import httpx
+
+from unitune.backends.kit.bodies import BodyError
+from unitune.backends.rate_limits import parse_retry_after
+from unitune.errors import BackendError, Unreachable
+from unitune.security.addresses import is_redirect, redirected
+from unitune.security.json_fields import Unreadable, read_json, whole_text
+from unitune.security.redaction import redacted
+
+SHOWN_CHARACTERS = 1000
+TEXT_BYTES = 16_000
+"""Of an error body that is no JSON."""
+REQUEST_IDS = ("x-request-id", "request-id", "x-ms-request-id", "x-goog-request-id")
+ADVICE = {
+    401: "Check the key in {variable}.",
+    403: "Check what the key in {variable} may do.",
+    429: "Wait, or raise the limit at the vendor.",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Vendor:
+    """Who is called, as messages name it.
+
+    Args:
+        name: Of the vendor, or the address of a server.
+        key_variable: Environment variable with the key; None: there is none.
+        url: Where it is, said when no answer comes.
+        advice: What to do next by status, over `ADVICE`.
+        secrets: Beside the environment's own, what no message may repeat.
+    """
+
+    name: str
+    key_variable: str | None = None
+    url: str | None = None
+    advice: Mapping[int, str] = field(default_factory=dict[int, str])
+    secrets: tuple[str | None, ...] = field(default=(), repr=False)
+
+    def refused(self, doing: str, response: ErrorResponse) -> BackendError:
+        """Return the error for an answer with an error status.
+
+        Args:
+            doing: As in "VENDOR could not DOING".
+            response: What came.
+        """
+        status, headers = response.status, response.headers
+        words = response.words or "no reason given"
+        if is_redirect(status):
+            words = redirected(headers.get("location"))
+        advice = {**ADVICE, **self.advice}.get(status, "")
+        if "{variable}" in advice:
+            advice = advice.format(variable=self.key_variable) if self.key_variable else ""
+        sentence = f"{self.name} could not {doing}: {self._safe(words)} (HTTP {status})."
+        return BackendError(
+            f"{sentence} {advice}".rstrip(),
+            status=status,
+            request_id=next((headers[name] for name in REQUEST_IDS if name in headers), None),
+            retry_after=parse_retry_after(headers),
+        )
+
+    def unreachable(self, doing: str, error: BaseException) -> Unreachable:
+        """Return the error for an answer that did not come whole, or cannot be read."""
+        cause = error.__cause__ or error
+        reason = self._safe(f"{type(cause).__name__}: {cause}".rstrip(": "))
+        where = f" from {self.url}" if self.url else ""
+        return Unreachable(f"{self.name} could not {doing}: no whole answer{where} ({reason}).")
+
+    def failed(self, doing: str, error: BaseException) -> BackendError:
+        """Return the error for what an SDK refuses to send."""
+        return BackendError(f"{self.name} could not {doing}: {self._safe(str(error))}.")
+
+    def _safe(self, words: str) -> str:
+        return redacted(whole_text(words), self.secrets, SHOWN_CHARACTERS).strip().rstrip(".")
+
+
+class ErrorResponse(NamedTuple):
+    """An answer with an error status."""
+
+    status: int
+    headers: Mapping[str, str]
+    words: str
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorTable:
+    """The exceptions of a library.
+
+    Args:
+        responses: By the type of an exception that holds an answer, what reads it.
+        silent: Exceptions that say that no whole answer came.
+        others: Those that say neither.
+    """
+
+    responses: Mapping[type[Exception], Callable[[Any], ErrorResponse]]
+    silent: tuple[type[Exception], ...]
+    others: tuple[type[Exception], ...] = ()
+
+    @property
+    def all(self) -> tuple[type[Exception], ...]:
+        """Every type of the table."""
+        return (*self.responses, *self.silent, *self.others)
+
+    def map_error(self, error: Exception, vendor: Vendor, doing: str) -> BackendError:
+        """Return our error for one of `all`.
+
+        Args:
+            error: As the library raised it.
+            vendor: Who was called.
+            doing: As in "VENDOR could not DOING".
+        """
+        for kind, read in self.responses.items():
+            if isinstance(error, kind):
+                return vendor.refused(doing, read(error))
+        if isinstance(error, self.silent):
+            return vendor.unreachable(doing, error)
+        return vendor.failed(doing, error)
+
+
+def error_response(response: Any) -> ErrorResponse:
+    """Read an answer of httpx, httpx2 or requests."""
+    try:
+        content = cast("bytes", getattr(response, "content", b""))
+    except RuntimeError:  # a stream that was not read, or is closed
+        content = b""
+    words = complaint(content) or str(getattr(response, "reason_phrase", ""))
+    return ErrorResponse(response.status_code, response.headers, words)
+
+
+def error_of_response(error: Any) -> ErrorResponse:
+    """Read an exception that holds its answer as `response`, as those of most SDKs do."""
+    return error_response(error.response)
+
+
+BROKEN = (json.JSONDecodeError, Unreadable, BodyError)
+"""What reading an answer raises that did not come as it was sent."""
+HTTPX_ERRORS = ErrorTable(
+    {httpx.HTTPStatusError: error_of_response}, (httpx.HTTPError, httpx.StreamError, *BROKEN)
+)
+
+
+@contextmanager
+def vendor_errors(vendor: Vendor, doing: str, table: ErrorTable = HTTPX_ERRORS) -> Generator[None]:
+    """Raise what goes wrong at a vendor as an error of ours.
+
+    Args:
+        vendor: Who is called.
+        doing: As in "VENDOR could not DOING".
+        table: Which exceptions are the library's.
+
+    Raises:
+        BackendError: The vendor answered with an error.
+        Unreachable: It did not answer, or its answer was cut short.
+    """
+    try:
+        yield
+    except table.all as error:
+        raise table.map_error(error, vendor, doing) from error
+
+
+@contextmanager
+def ignore_missing() -> Generator[None]:
+    """Let "not found" pass: what is to be removed is gone, or was never there."""
+    try:
+        yield
+    except BackendError as error:
+        if not error.is_not_found:
+            raise
+
+
+def complaint(content: bytes | object) -> str:
+    """Return the message in an error's body, of any of its shapes, with its code."""
+    body: object = content
+    if isinstance(content, bytes):
+        try:
+            body = read_json(content)
+        except Unreadable:
+            return content[:TEXT_BYTES].decode(errors="replace")
+    code = ""
+    while isinstance(body, dict):
+        fields = cast("dict[str, object]", body)
+        named = fields.get("code")
+        code = named if isinstance(named, str) and not named.isdigit() else code
+        body = fields.get("message") or fields.get("error") or fields.get("detail")
+    words = str(body or "").rstrip(". ")
+    return f"{words} [{code}]".strip() if code and code not in words else words
