@@ -10,15 +10,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal, TypeVar
+from typing import Literal, TypeVar
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict
 
 from unitune.backends.options import job_options
-from unitune.job.job import Auto, Job
-from unitune.security.spec import Spec as JobSpec
+from unitune.job.job import Job
 from unitune_local import machine
+from unitune_local.options import LocalOptions
 
 T = TypeVar("T")
 
@@ -41,25 +41,6 @@ LENGTH_MULTIPLE = 32
 """Tokens. Kernels are then made for some twenty lengths and not for hundreds. On 2 cores a training
 of the embedded model took 3 to 6 % less time and 9 % less memory, one of 5 million weights 20 % and
 a third less."""
-
-
-class LocalOptions(JobSpec):
-    """Settings of this machine, not of the training's result."""
-
-    device: Literal["cpu", "cuda", "mps"] | Auto = "auto"
-    """Where to train; `auto`: the best that is there."""
-    dtype: Literal["float32", "bfloat16"] | Auto = "auto"
-    """Of the frozen weights; `auto`: the one that multiplies faster. Adapters stay float32."""
-    threads: Annotated[int, Field(ge=1)] | Auto = "auto"
-    """CPU threads; `auto`: the cores that the process really has."""
-    micro_batch_tokens: Annotated[int, Field(ge=16)] | Auto = "auto"
-    """Most tokens computed at once; more are accumulated. `auto`: what fits into memory."""
-    share_prefix: bool = True
-    """Compute the tokens that all rows of a batch begin with once."""
-    checkpoint_seconds: Annotated[float, Field(ge=0)] = 20.0
-    """Least time between two checkpoints."""
-    checkpoint_every_steps: Annotated[int, Field(ge=1)] | None = None
-    """Checkpoint after so many steps, whatever the time."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,6 +21,7 @@ from unitune.data.example import Message
 from unitune.evaluate.inference import attempts
 from unitune.evaluate.inference.engine import Question, record_of
 from unitune.evaluate.inference.journal import line_of, read_record
+from unitune.evaluate.inference.rate_limiter import AdaptiveLimiter
 from unitune.models import ChatModel, Reply, Request
 from unitune.testing.loopback import VendorRequest, VendorResponse, serve
 

@@ -24,7 +24,8 @@ from unitune_local.cost_model import part_work
 from unitune_local.loss import Form, choose_form, loss_sum, use_attention
 from unitune_local.memory import Shape
 from unitune_local.model import add_adapter, load_model
-from unitune_local.settings import LocalOptions, Settings
+from unitune_local.options import LocalOptions
+from unitune_local.settings import Settings
 
 CPU = torch.device("cpu")
 SHAPE = Shape(100, 80, 8, layers=2, hidden=4, mlp=8, vocabulary=9, context=512)

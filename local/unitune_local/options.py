@@ -1,0 +1,32 @@
+"""What the local backend alone understands: ``options: {local: {…}}`` of a job.
+
+Read by the offer without torch. `auto` is resolved in `unitune_local.settings`.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from unitune.job.job import Auto
+from unitune.security.spec import Spec
+
+
+class LocalOptions(Spec):
+    """Settings of this machine, not of the training's result."""
+
+    device: Literal["cpu", "cuda", "mps"] | Auto = "auto"
+    """Where to train; `auto`: the best that is there."""
+    dtype: Literal["float32", "bfloat16"] | Auto = "auto"
+    """Of the frozen weights; `auto`: the one that multiplies faster. Adapters stay float32."""
+    threads: Annotated[int, Field(ge=1)] | Auto = "auto"
+    """CPU threads; `auto`: the cores that the process really has."""
+    micro_batch_tokens: Annotated[int, Field(ge=16)] | Auto = "auto"
+    """Most tokens computed at once; more are accumulated. `auto`: what fits into memory."""
+    share_prefix: bool = True
+    """Compute the tokens that all rows of a batch begin with once."""
+    checkpoint_seconds: Annotated[float, Field(ge=0)] = 20.0
+    """Least time between two checkpoints."""
+    checkpoint_every_steps: Annotated[int, Field(ge=1)] | None = None
+    """Checkpoint after so many steps, whatever the time."""
