@@ -17,6 +17,7 @@ from unitune import errors
 from unitune.backends import registry
 from unitune.cli.main import app
 from unitune.job.job import Job
+from unitune.scorers import ENTRIES
 
 MARKER = re.compile(r"<!-- generated: ([\w-]+) -->")
 STYLE = re.compile(r"\[/?(?:dim|bold|italic)\]")
@@ -41,16 +42,11 @@ def job_file() -> str:
 
 def scorers() -> str:
     """Return the scorers, each with what it says of itself."""
-    parts = Job.model_json_schema()["$defs"]
-    names = parts["Evaluate"]["properties"]["scorers"]
-    kinds = sorted(
-        reference for reference in _references(names) if "type" in _keys(parts[reference])
-    )
     return _table(
         ("scorer", "what it scores"),
         (
-            (f"[`{_type(parts[kind])}`](job-file.md#{kind.lower()})", _line(parts[kind]))
-            for kind in kinds
+            (f"[`{name}`](job-file.md#{entry.__name__.lower()})", _cell(entry.words()))
+            for name, entry in sorted(ENTRIES.items())
         ),
     )
 
@@ -183,7 +179,7 @@ def _keys(schema: Mapping[str, Any]) -> dict[str, Any]:
 def _kind(schema: Mapping[str, Any]) -> str:
     if "$ref" in schema:
         name = schema["$ref"].rpartition("/")[2]
-        return f"[{name}](#{name.lower()})"
+        return "any" if name == "JsonValue" else f"[{name}](#{name.lower()})"
     if literals := schema.get("enum", [schema["const"]] if "const" in schema else []):
         return " \\| ".join(f"`{value}`" for value in literals)
     if choices := schema.get("anyOf") or schema.get("oneOf"):
@@ -198,14 +194,6 @@ def _kind(schema: Mapping[str, Any]) -> str:
 def _default(field: Mapping[str, Any]) -> str:
     default = None if isinstance(field.get("default"), dict) else field.get("default")
     return "" if default in (None, "", [], {}) else f"<br>default `{default}`"
-
-
-def _type(schema: Mapping[str, Any]) -> str:
-    return schema["properties"]["type"]["const"]
-
-
-def _line(schema: Mapping[str, Any]) -> str:
-    return _cell(schema.get("description", "").partition("\n\n")[0])
 
 
 def _cell(text: str, line_break: str = "<br>") -> str:

@@ -227,7 +227,7 @@ class FaultContract(ContractBase):
         In a process of its own, whose forks find no threads but those of the vendor's server.
         """
         del vendor
-        command = [sys.executable, "-m", "unitune.testing.kills", inspect.getfile(type(self))]
+        command = [sys.executable, "-P", "-m", "unitune.testing.kills", inspect.getfile(type(self))]
         done = subprocess.run(  # noqa: S603 - our own interpreter
             [*command, type(self).__qualname__, str(tmp_path)],
             env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -84,13 +83,6 @@ def test_a_scorer_is_added_by_one_file(tmp_path: Path) -> None:
         "schema": True,
         "saved": 1,
     } == json.loads(told)
-
-
-def test_the_readme_has_every_scorer_in_its_words() -> None:
-    """The table is made of the classes: a line that fails here shows what it must be."""
-    table = (ROOT / "README.md").read_text().partition("### What counts as right")[2]
-    lines = re.findall(r"^\| (`.*) \|$", table.partition("\n###")[0], re.MULTILINE)
-    assert [f"`{name}` | {entry.words()}" for name, entry in sorted(ENTRIES.items())] == lines
 
 
 def test_every_entry_says_what_it_is_and_is_named_like_its_type() -> None:

@@ -83,7 +83,7 @@ class Lister(Quiet):
 def time(monkeypatch: pytest.MonkeyPatch) -> Time:
     made = Time()
     monkeypatch.setattr(watching, "time", made)
-    monkeypatch.setattr(watching, "wait", made.wait)
+    monkeypatch.setattr(watching, "sleep", made.wait)
     return made
 
 
