@@ -4,10 +4,10 @@
     ├── UserError                    2    configuration, usage or data; the user can mend it
     │   ├── JobError                      also ValueError
     │   ├── DataError                     also ValueError; carries its findings
-    │   ├── UnknownName                   also LookupError: no such backend, model, run …
+    │   ├── NotFoundError                 also LookupError: no such backend, model, run …
     │   ├── MissingExtra                  also ImportError: an optional package is not installed
     │   ├── Unsupported                   also ValueError: the backend cannot do what was asked
-    │   └── TwinExists                    also RuntimeError: the same training was launched already
+    │   └── DuplicateRunError             also RuntimeError: the same training was launched before
     ├── BackendError                 4    vendor or machine failed
     │   ├── Unreachable                   also ConnectionError: no answer; the outcome is open
     │   └── RunFailed                     also RuntimeError: the training ended without a model
@@ -16,7 +16,7 @@
     │   └── Mismatch                      also ValueError: model, template, prompt or rows disagree
     ├── OverBudget                   6    also ValueError
     ├── UnreadableRecord             4    also ValueError: the ledger holds what it cannot mean
-    ├── Busy                         4    also TimeoutError: another process is at the same run
+    ├── LockTimeout                  4    also TimeoutError: another process is at the same run
     └── Interrupted                  130  stopped by the user, resumable
 
 Anything else that reaches the command line is a bug of ours: exit code 70, with a traceback.
@@ -79,7 +79,7 @@ class DataError(UserError, ValueError):
         self.findings = findings
 
 
-class UnknownName(UserError, LookupError):
+class NotFoundError(UserError, LookupError):
     """A name that stands for nothing here.
 
     Args:
@@ -105,7 +105,7 @@ class Unsupported(UserError, ValueError):
     """The backend cannot do what the job asks for."""
 
 
-class TwinExists(UserError, RuntimeError):
+class DuplicateRunError(UserError, RuntimeError):
     """The same training is going on or done already.
 
     Args:
@@ -214,7 +214,7 @@ class UnreadableRecord(UnituneError, ValueError):
         self.problem = problem
 
 
-class Busy(UnituneError, TimeoutError):
+class LockTimeout(UnituneError, TimeoutError):
     """Another process works on the same run or ledger."""
 
 

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import pytest
 
-from unitune.errors import BackendError, Busy, JobError, OverBudget
+from unitune.errors import BackendError, JobError, LockTimeout, OverBudget
 from unitune.security.printable import printable
 
 if TYPE_CHECKING:
@@ -100,7 +100,7 @@ class Comparer:
         loaded = job if isinstance(job, Job) else Job.load(self.root / job)
         try:
             found = compare(loaded, run, out=out, batch=batch)
-        except (BackendError, Busy, OverBudget) as failure:
+        except (BackendError, LockTimeout, OverBudget) as failure:
             raise self._stopped(str(failure)) from failure
         self.made.append(Made(found, Path(out) if out else default_folder(found)))
         if found.gate is not None and found.gate.exit_code == BackendError.exit_code:

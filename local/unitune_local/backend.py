@@ -20,7 +20,7 @@ from unitune.backends.capabilities import Forecast, MaskedToken, StoredModel
 from unitune.backends.protocol import INTERRUPTED, Guarantee, Launch, State, Status, Upload
 from unitune.data.dataset import Dataset
 from unitune.data.example import Example
-from unitune.errors import BackendError, Busy
+from unitune.errors import BackendError, LockTimeout
 from unitune.job.job import Job
 from unitune.models import ChatModel, TunedModel
 from unitune.workspace.filesystem import private_folder, replacing
@@ -107,7 +107,7 @@ class LocalBackend:
             with locked(folder.lock, f"training {folder.path.name}", wait_seconds=0):
                 if folder.result() is None:
                     folder.finish(Result(state="cancelled"))
-        except Busy:
+        except LockTimeout:
             return  # its worker will see the file
 
     def pause(self, job_id: str) -> None:
@@ -132,7 +132,7 @@ class LocalBackend:
         """Return a base model by its name, or a base with the adapter of a run.
 
         Raises:
-            UnknownName: There is no such model.
+            NotFoundError: There is no such model.
             Mismatch: Base or template are not those of the training.
         """
         from unitune_local.chat import LocalChatModel  # noqa: PLC0415 - imports torch

@@ -59,7 +59,7 @@ class LocalChatModel(BatchedChatModel):
         dtype: Of the weights; the faster one of this machine by default.
 
     Raises:
-        UnknownName, UserError, Unreachable: There is no such base model.
+        NotFoundError, UserError, Unreachable: There is no such base model.
         Mismatch: The adapter was trained on another base or chat template.
     """
 

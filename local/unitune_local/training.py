@@ -35,7 +35,7 @@ def prepare(launch: Launch) -> Spec:
     Raises:
         DataError: Rows cannot be trained on; the findings say which and why.
         Unsupported: It will not fit into memory.
-        UnknownName: There is no such base model.
+        NotFoundError: There is no such base model.
     """
     job = launch.job
     base = store.resolve(job.base_model)

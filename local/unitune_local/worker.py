@@ -18,7 +18,7 @@ from pathlib import Path
 
 import psutil
 
-from unitune.errors import BackendError, Busy, UnituneError
+from unitune.errors import BackendError, LockTimeout, UnituneError
 from unitune.security.redaction import SECRET_NAMES
 from unitune.workspace.filesystem import no_link
 from unitune.workspace.locks import is_locked, locked
@@ -102,7 +102,7 @@ def work(folder: JobFolder) -> None:
             result = _outcome(folder) if folder.result() is None else None
             if result is not None:
                 folder.finish(result)
-    except Busy as error:
+    except LockTimeout as error:
         print(error, flush=True)  # noqa: T201 - into worker.log
 
 

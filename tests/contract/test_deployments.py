@@ -22,7 +22,7 @@ from vendors.serving import ServedVendor, serve_vendor
 from unitune.backends import registry
 from unitune.backends.capabilities import SwapsModel
 from unitune.cli import main as cli
-from unitune.errors import BackendError, JobError, UnknownName, Unsupported, UserError
+from unitune.errors import BackendError, JobError, NotFoundError, Unsupported, UserError
 from unitune.job.job import Data
 from unitune.ledger import Ledger
 from unitune.ledger.holders import this_process
@@ -283,5 +283,5 @@ def test_another_model_is_put_behind_a_deployment_where_the_vendor_can(run: Run)
 
 def test_an_unknown_deployment_is_said_to_be_so(vendor: ServedVendor) -> None:
     assert vendor.server
-    with pytest.raises(UnknownName, match="unitune deployments"):
+    with pytest.raises(NotFoundError, match="unitune deployments"):
         find_deployment("r-none")

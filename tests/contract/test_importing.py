@@ -19,7 +19,7 @@ from vendors.serving import VENDORS, ServedVendor, serve_vendor
 from unitune.backends.capabilities import ImportedJob
 from unitune.backends.protocol import State
 from unitune.data.load import load
-from unitune.errors import DataError, UnituneError, UnknownName, Unsupported, UserError
+from unitune.errors import DataError, NotFoundError, UnituneError, Unsupported, UserError
 from unitune.evaluate.inference.recorded import read_answers
 from unitune.importers.vendor_jobs import ANSWERS, OLD_MODEL, import_job, record_answers
 from unitune.job.contenders import Recorded, Tuned
@@ -167,5 +167,5 @@ def test_what_cannot_be_imported_is_refused(tmp_path: Path) -> None:
         import_job("openai", tmp_path)
     with pytest.raises(Unsupported, match="keeps no jobs"):
         import_job("local:r1", tmp_path)
-    with pytest.raises(UnknownName, match="opnai"):
+    with pytest.raises(NotFoundError, match="opnai"):
         import_job("opnai:ftjob-1", tmp_path)

@@ -24,7 +24,7 @@ from crash.postgres import STORES, a_store, the_server
 from served import at_the_vendor, trained, wait_until
 from vendors.serving import ServedVendor, serve_vendor
 
-from unitune.errors import Busy, UnituneError, Unreachable
+from unitune.errors import LockTimeout, UnituneError, Unreachable
 from unitune.ledger import DeploymentRecord, Ledger
 from unitune.ledger.holders import Holder, this_process
 from unitune.runs import deploying, deployment, reaper, reaping
@@ -276,7 +276,7 @@ def test_of_two_deploys_at_once_one_is_told_that_it_lost(
     for each in both:
         each.join()
     (won,) = (one for one in told if isinstance(one, str))
-    (lost,) = (one for one in told if isinstance(one, Busy))
+    (lost,) = (one for one in told if isinstance(one, LockTimeout))
     assert "damaged" not in str(lost)
     assert [won] == left == [one.id for one in deployments()]
     assert 1 == len(vendor.server.received("POST", DELETE))

@@ -11,7 +11,7 @@ from crash.forks import Fork, eventually, stop_here, stopped
 from crash.killing import a_job, jobs_at_the_vendor
 
 from unitune.backends.protocol import Launch, State
-from unitune.errors import Busy
+from unitune.errors import LockTimeout
 from unitune.ledger import holders, leases
 from unitune.runs.run import Run, launch, runs
 from unitune.testing import FakeBackend
@@ -80,7 +80,7 @@ def test_a_process_that_stands_still_before_its_create_call_is_named_and_not_tak
     with stopped(launching(place, stop_here)) as still:
         (run,) = runs()
         advice = f"stopped: let it go on with `kill -CONT {still.pid}`, or end it with `kill -KILL"
-        with pytest.raises(Busy, match=advice):
+        with pytest.raises(LockTimeout, match=advice):
             run.resume()
         assert [] == jobs_at_the_vendor(place)
         if how == "it goes on":

@@ -14,7 +14,7 @@ from crash.forks import stop_here, stopped
 from crash.killing import a_job, jobs_at_the_vendor
 
 from unitune.backends.protocol import Guarantee, State
-from unitune.errors import Busy, Unreachable
+from unitune.errors import LockTimeout, Unreachable
 from unitune.ledger import Ledger, holders, leases
 from unitune.runs import creating
 from unitune.runs.run import Run, find_run, launch, runs
@@ -83,7 +83,7 @@ def test_a_process_that_was_taken_over_writes_and_creates_nothing(
         before_it_goes_on = Ledger(place / "ledger").record(run.id)
         still.go_on()
         told = still.result()
-    assert told.startswith(f"Busy: another process has taken run {run.id} over")
+    assert told.startswith(f"LockTimeout: another process has taken run {run.id} over")
     assert before_it_goes_on == Ledger(place / "ledger").record(run.id)
     assert [run.job_id] == jobs_at_the_vendor(place)
     assert len(LOST) + 1 == create_calls(place, run)
@@ -101,7 +101,7 @@ def test_a_process_that_stood_still_in_an_upload_does_not_write_it_down(
         run.resume()
         uploads = Ledger(place / "ledger").artefacts(run.id)
         still.go_on()
-        assert "Busy: another process has taken run" in still.result()
+        assert "LockTimeout: another process has taken run" in still.result()
     assert uploads == Ledger(place / "ledger").artefacts(run.id)
     assert 1 == create_calls(place, run)
 
@@ -111,7 +111,7 @@ def test_a_launch_that_stood_still_while_it_was_cancelled_creates_nothing(place:
     with stopped(lambda: resume_and_stop(run.id, Ledger, "hold", "before")) as still:
         assert State.CANCELLED is run.cancel().state
         still.go_on()
-        assert "Busy: another process has taken run" in still.result()
+        assert "LockTimeout: another process has taken run" in still.result()
     assert [] == jobs_at_the_vendor(place)
     assert State.CANCELLED is find_run(run.id).state
 
@@ -152,7 +152,7 @@ def test_a_process_is_not_taken_over_while_its_create_call_may_be_under_way(
     monkeypatch.setattr(leases, "WAIT_SECONDS", 2 * LEASE_SECONDS)
     run = interrupted(place)
     with stopped(lambda: resume_and_stop(run.id, FakeBackend, "submit", "before")) as still:
-        with pytest.raises(Busy, match=f"process {still.pid} on"):
+        with pytest.raises(LockTimeout, match=f"process {still.pid} on"):
             run.resume()
         still.go_on()
         assert "queued" == still.result()

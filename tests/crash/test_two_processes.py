@@ -11,7 +11,7 @@ from pathlib import Path
 
 LAUNCH = """
 import pathlib, sys, time
-from unitune.errors import TwinExists
+from unitune.errors import DuplicateRunError
 from unitune.job.job import Job
 from unitune.runs.run import launch
 job = Job.load("job.yaml")
@@ -20,7 +20,7 @@ while not pathlib.Path("go").exists():
     time.sleep(0.001)
 try:
     print("launched", launch(job).id)
-except TwinExists as twin:
+except DuplicateRunError as twin:
     print("twin", twin.run_id)
 """
 LAUNCH_ALONE = """

@@ -11,11 +11,12 @@ ROOT = Path(__file__).parents[2]
 PAGES = ("SECURITY.md", "README.md")
 
 
-def test_the_tests_that_hold_the_threat_model_are_there() -> None:
-    text = (ROOT / "docs/explanation/threat-model.md").read_text("utf-8")
-    tests = re.findall(r"`(tests/[\w/.]+)`", text)
-    assert tests
-    assert [] == [test for test in tests if not (ROOT / test).exists()]
+@pytest.mark.parametrize("page", ["docs/explanation/threat-model.md", "CONTRIBUTING.md"])
+def test_the_files_that_a_page_names_are_there(page: str) -> None:
+    text = (ROOT / page).read_text("utf-8")
+    named = re.findall(r"`((?:tests|unitune|docs|providers|local|benchmarks)/[a-z_/.-]+)`", text)
+    assert named
+    assert [] == [file for file in named if not (ROOT / file).exists()]
 
 
 @pytest.mark.parametrize("page", PAGES)

@@ -280,7 +280,7 @@ class Imports(Protocol):
     """A backend that still knows jobs that others launched."""
 
     def import_job(self, job_id: str) -> ImportedJob:
-        """Return an existing job with its files; an `UnknownName` where there is none."""
+        """Return an existing job with its files; a `NotFoundError` where there is none."""
         ...
 
 

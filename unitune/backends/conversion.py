@@ -49,7 +49,7 @@ def wire_lines(dataset: Dataset, format_name: str | None) -> Iterator[str | Find
         Lines with their ends, and an error for each row that the format cannot carry.
 
     Raises:
-        UnknownName: No installed package brings the format.
+        NotFoundError: No installed package brings the format.
     """
     if format_name is None:
         yield from (row.line + "\n" for row in dataset)
@@ -73,7 +73,7 @@ def encode_file(path: str | os.PathLike[str], format_name: str) -> Iterator[Conv
         Converted rows, and findings with file and line, in the file's order.
 
     Raises:
-        UnknownName: No installed package brings the format.
+        NotFoundError: No installed package brings the format.
     """
     form = registry.wire_format(format_name)
     return (_encoded(form, item, path) for item in read(path, use="any"))
@@ -90,7 +90,7 @@ def decode_file(path: str | os.PathLike[str], format_name: str) -> Iterator[Conv
         Converted rows, and findings with file and line, in the file's order.
 
     Raises:
-        UnknownName: No installed package brings the format.
+        NotFoundError: No installed package brings the format.
     """
     form = registry.wire_format(format_name)
     return (_decoded(form, item, path) for item in read_records(path))

@@ -27,9 +27,9 @@ class Fact(BaseModel):
 class Limits(Fact):
     """What a vendor takes at most, and at least."""
 
-    rows_least: int | None = None
+    min_rows: int | None = None
     """Fewest training rows."""
-    rows_most: int | None = None
+    max_rows: int | None = None
     """Most training rows."""
     file_bytes: int | None = None
     """Largest training file, in bytes."""
@@ -59,7 +59,7 @@ class Billing(Fact):
     """Passes over the validation rows when the job sets none."""
     minimum_usd: Usd | None = None
     """The least that a job is charged; 0: no minimum."""
-    over_long: Literal["truncated", "dropped", "refused"] | None = None
+    overlength: Literal["truncated", "dropped", "refused"] | None = None
     """What becomes of rows longer than the limit."""
     cancelled: Literal["completed-steps", "nothing", "everything"] | None = None
     """What a cancelled job is charged."""
@@ -127,9 +127,9 @@ class OfferedModel(Fact):
     """Where that day stands; third-party sources are named as such."""
     closed_to: tuple[ClosedTo, ...] = ()
     """Who can tune it no longer before that."""
-    stops: date | None = None
+    retires_on: date | None = None
     """Day on which the base, and what was tuned from it, is switched off."""
-    stops_source: str = ""
+    retires_on_source: str = ""
     """Likewise."""
 
 
@@ -139,7 +139,7 @@ class ModelUpdate(Fact):
     backend: str
     model: str
     """The backend's own name."""
-    stops: date | None = None
+    retires_on: date | None = None
     limits: Limits | None = None
     as_of: date
     source: str
@@ -205,7 +205,7 @@ class Offer(Fact):
     """Whether any model of the Hugging Face hub is taken by its name there."""
     models: tuple[OfferedModel, ...] = ()
     refuses: tuple[Refused, ...] = ()
-    honours: tuple[str, ...] = ()
+    supported_settings: tuple[str, ...] = ()
     """Tuning settings that may be set explicitly, dotted: epochs, lora.rank, …"""
     formats: dict[str, str] = {}
     """Wire format by method (names in the entry points ``unitune.formats``); a method without one
@@ -257,8 +257,8 @@ class Offer(Fact):
         for update in sorted(updates, key=lambda one: one.as_of):
             if update.backend == self.name and self.model(update.model):
                 change = changes.setdefault(update.model, {})
-                if update.stops is not None:
-                    change |= {"stops": update.stops, "stops_source": update.source}
+                if update.retires_on is not None:
+                    change |= {"retires_on": update.retires_on, "retires_on_source": update.source}
                 if update.limits is not None:
                     told = update.limits.model_dump(exclude_none=True)
                     change["limits"] = self.limits_for(update.model).model_copy(update=told)

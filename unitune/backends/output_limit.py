@@ -18,7 +18,7 @@ from decimal import Decimal
 from unitune.backends import registry
 from unitune.backends.offer import Offer
 from unitune.data.example import Example
-from unitune.errors import UnknownName
+from unitune.errors import NotFoundError
 from unitune.job.contenders import ContenderSpec, Model, Recorded, Server
 from unitune.job.job import Job
 from unitune.models import Reply, Request
@@ -111,7 +111,7 @@ def _offer(backend: str) -> Offer | None:
     """Return what is known of a backend; nothing of one that has no offer."""
     try:
         return registry.offer(backend)
-    except UnknownName:
+    except NotFoundError:
         return None
 
 

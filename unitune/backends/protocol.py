@@ -200,7 +200,7 @@ class Backend(Protocol):
         """Return a model to ask: an untuned one by its name, or what a run left behind.
 
         Raises:
-            UnknownName: There is no such model.
+            NotFoundError: There is no such model.
             Mismatch: Base, tokenizer or template are not those of the training.
         """
         ...

@@ -27,7 +27,7 @@ from pydantic import BaseModel, ValidationError
 from unitune.backends.formats import Format
 from unitune.backends.offer import Offer, RefreshesPrices
 from unitune.backends.protocol import Backend
-from unitune.errors import MissingExtra, UnituneError, UnknownName, Unsupported, UserError
+from unitune.errors import MissingExtra, NotFoundError, UnituneError, Unsupported, UserError
 from unitune.workspace import yaml_file
 from unitune.workspace.install import install_command
 
@@ -48,7 +48,7 @@ def _entry(group: str, name: str) -> EntryPoint:
     """Return who brings a name; of several offers, the one that comes with the backend."""
     found = _entries(group)
     if name not in found:
-        raise UnknownName("format" if group == "formats" else "backend", name, found)
+        raise NotFoundError("format" if group == "formats" else "backend", name, found)
     named = found[name]
     if group == "offers" and len(named) > 1:
         makers = {_package(entry) for entry in _entries("backends").get(name, [])}
@@ -113,7 +113,7 @@ def wire_format(name: str) -> Format:
     """Return the wire format of this name; no SDK is imported.
 
     Raises:
-        UnknownName: No installed package brings it.
+        NotFoundError: No installed package brings it.
     """
     return _entry("formats", name).load()
 
@@ -123,7 +123,7 @@ def offer(name: str) -> Offer:
     """Return what is known of a backend, without importing it.
 
     Raises:
-        UnknownName: No installed package brings this backend.
+        NotFoundError: No installed package brings this backend.
     """
     package = _entry("offers", name).value
     text = importlib.resources.files(package).joinpath(f"{name}.yaml").read_text(encoding="utf-8")
@@ -157,7 +157,7 @@ def backend(name: str) -> Backend:
     """Return the backend of this name, one object a process.
 
     Raises:
-        UnknownName: No installed package brings this backend.
+        NotFoundError: No installed package brings this backend.
         Unsupported: Something is known of it, and unitune cannot launch there.
         MissingExtra: Its SDK is not installed; the message has the install command.
     """
@@ -175,12 +175,12 @@ def price_reader(name: str) -> RefreshesPrices:
     """Return who reads the prices of a vendor.
 
     Raises:
-        UnknownName: Nobody does.
+        NotFoundError: Nobody does.
         MissingExtra: The vendor's SDK is not installed; the message has the install command.
     """
     if name not in refreshable_names():
         hint = f"These can be read by machine: {', '.join(refreshable_names())}."
-        raise UnknownName("reader for the prices of", name, refreshable_names(), hint)
+        raise NotFoundError("reader for the prices of", name, refreshable_names(), hint)
     return _made(_entry("prices", name), name)
 
 

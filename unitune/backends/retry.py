@@ -14,16 +14,14 @@ from tenacity import (
     RetryCallState,
     Retrying,
     retry_if_exception,
-    stop_after_attempt,
     stop_before_delay,
     wait_exponential,
 )
 
 from unitune.backends.rate_limits import LONGEST_WISH_SECONDS, believable
-from unitune.errors import BackendError, UnituneError
+from unitune.errors import BackendError
 
 FIRST_DELAY_SECONDS, LONGEST_DELAY_SECONDS = 1.0, 15.0
-READ_ATTEMPTS = 3
 
 Result = TypeVar("Result")
 
@@ -75,24 +73,6 @@ def retry_rate_limited(call: Callable[[], Result], seconds: float) -> Result:
     )(call)
 
 
-def retry_reads(call: Callable[[], Result]) -> Result:
-    """Repeat a call that changes nothing after a failure that may pass, a few times.
-
-    Args:
-        call: What may be repeated.
-
-    Raises:
-        UnituneError: The last attempt's, or one that repeating does not mend.
-    """
-    return Retrying(
-        retry=retry_if_exception(_is_retryable),
-        wait=_delay,
-        stop=stop_after_attempt(READ_ATTEMPTS),
-        sleep=_sleep,
-        reraise=True,
-    )(call)
-
-
 def _delay(state: RetryCallState) -> float:
     error = state.outcome.exception() if state.outcome else None
     grown = wait_exponential(min=FIRST_DELAY_SECONDS, max=LONGEST_DELAY_SECONDS)(state)
@@ -106,11 +86,6 @@ def _sleep(seconds: float) -> None:
 def _is_rate_limited(error: BaseException) -> bool:
     rate_limited = isinstance(error, BackendError) and error.is_rate_limited
     return rate_limited and not is_delay_too_long(error)
-
-
-def _is_retryable(error: BaseException) -> bool:
-    retryable = isinstance(error, UnituneError) and error.is_retryable
-    return retryable and not is_delay_too_long(error)
 
 
 def _retry_after(error: BaseException | None) -> float | None:

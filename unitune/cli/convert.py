@@ -49,7 +49,7 @@ def convert(
     from unitune.cli.outfile import ROWS, check_place
     from unitune.cli.output import aside, console
     from unitune.cli.spool import deliver, print_formats, take
-    from unitune.errors import DataError, UnknownName, UserError
+    from unitune.errors import DataError, NotFoundError, UserError
 
     if list_formats:
         print_formats(console())
@@ -63,7 +63,7 @@ def convert(
         check_place(output, ROWS, [data])
     try:
         items = encode_file(data, to) if to else decode_file(data, source or "")
-    except UnknownName:
+    except NotFoundError:
         print_formats(aside())
         raise
     with TemporaryFile() as rows:

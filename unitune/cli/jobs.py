@@ -18,7 +18,7 @@ from unitune.cli.options import (
     prices_given,
     usd_of,
 )
-from unitune.errors import TwinExists, UserError
+from unitune.errors import DuplicateRunError, UserError
 
 EXAMPLE = "support-triage"
 
@@ -184,7 +184,7 @@ def quickstart(
         raise UserError(f"{file}: the plan has errors; `unitune plan {file}` shows them.")
     try:
         launched = launch(resolved)
-    except TwinExists as twin:
+    except DuplicateRunError as twin:
         launched = find_run(twin.run_id)
         aside().print(f"This training exists already: run {launched.id}.")
     follow(launched, quiet=quiet or json)

@@ -107,7 +107,7 @@ def print_backend(view: BackendView) -> None:
     console().print(Text.assemble((offer.name, "bold"), f": {offer.summary}"))
     rows = {
         "tunes by": ", ".join(offer.methods) or "nothing; it only answers",
-        "honours": ", ".join(offer.honours) or "no setting of `tuning`",
+        "supported_settings": ", ".join(offer.supported_settings) or "no setting of `tuning`",
         "here": _here(view),
         "needs": "\n".join(offer.needs) or "nothing",
         "lacks": "\n".join(offer.lacks) or "nothing known",
@@ -151,7 +151,7 @@ def _model_line(model: OfferedModel) -> str:
     parts = [
         ", ".join(model.methods or ()),
         f"tunable until {model.tunable_until}" if model.tunable_until else "",
-        f"stops {model.stops}" if model.stops else "",
+        f"stops {model.retires_on}" if model.retires_on else "",
         model.note,
     ]
     return " · ".join(part for part in parts if part)

@@ -214,7 +214,7 @@ def _side_by_side(plans: Iterable[Plan]) -> Table:
             *_charge(plan),
             _time(plan),
             _hosting(plan),
-            str(plan.stops or ""),
+            str(plan.retires_on or ""),
         )
     return table
 

@@ -103,7 +103,7 @@ def pass_tokens(job: Job, vendor: str, billing: Billing, limit: int | None, rows
     if longest is None or lengths.longest.high <= longest:
         return Charged(lengths.total, tuple(because))
     over = sum(count.high > longest for count in lengths)
-    fate = billing.over_long or "dropped, cut or charged in full: not known which"
+    fate = billing.overlength or "dropped, cut or charged in full: not known which"
     because.append(f"{over:,} rows may be longer than {longest:,} tokens; they are {fate}")
     return Charged(cut(lengths, longest, billing).total, tuple(because))
 
@@ -113,10 +113,10 @@ def cut(lengths: Lengths, limit: int, billing: Billing) -> Lengths:
 
     def charged(row: Count) -> Count:
         kept = Count(*(min(end, limit) for end in (row.low, row.expected, row.high)))
-        if row.high <= limit or billing.over_long == "truncated":
+        if row.high <= limit or billing.overlength == "truncated":
             return kept
         expected = row.expected if row.expected <= limit else 0
-        match billing.over_long:
+        match billing.overlength:
             case "dropped":
                 return Count(0, expected, kept.high if row.low <= limit else 0)
             case "refused":

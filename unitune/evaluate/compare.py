@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING
 from pydantic import JsonValue
 
 from unitune.cost.budget import HostingBudget
-from unitune.errors import JobError, UnknownName, UserError
+from unitune.errors import JobError, NotFoundError, UserError
 from unitune.evaluate import baseline
 from unitune.evaluate.conclude import conclude
 from unitune.evaluate.evidence import requirements
@@ -92,7 +92,7 @@ def compare(  # noqa: PLR0913 - each has a name and a default
 
     Raises:
         UserError: The job cannot be compared as it is; its kinds are JobError, DataError, Leak,
-            Mismatch, UnknownName, OverBudget and Unsupported.
+            Mismatch, NotFoundError, OverBudget and Unsupported.
         BackendError: Candidate or baseline gave no answer at all, or a batch has failed.
         Interrupted: The user pressed Ctrl-C; the same call goes on.
     """
@@ -293,7 +293,7 @@ def _known_here(resolved: ResolvedJob, run: Run | None) -> TunedRun | None:
     """Return the run behind recorded answers, where this ledger knows it."""
     try:
         return _tuned_by(resolved, run)
-    except UnknownName:
+    except NotFoundError:
         if run is not None:
             raise
         return None

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from statistics import fmean
 
 from unitune.data.example import Example
-from unitune.errors import JobError, UnknownName
+from unitune.errors import JobError, NotFoundError
 from unitune.evaluate.baseline import Standing, check_kept, check_replaceable, regress, standing
 from unitune.evaluate.gate import MOST_ERRORS, Evidence, RequiredCase, uninformative
 from unitune.evaluate.grading import Graded
@@ -50,7 +50,7 @@ def requirements(job: Job, task: Task, *, accepting: bool = False) -> Requiremen
     Raises:
         JobError: The baseline file is not there, the job names none to write, or the primary
             metric has no scores to keep.
-        UnknownName: The gate pins a case that is not among them.
+        NotFoundError: The gate pins a case that is not among them.
         DataError: A line of the baseline file cannot be read.
         Mismatch: The file cannot be held against these cases.
     """
@@ -83,13 +83,13 @@ def required_cases(
         copies: Ids of copies that were left out, with those of what they copy.
 
     Raises:
-        UnknownName: The gate names a case that is not among them.
+        NotFoundError: The gate names a case that is not among them.
     """
     by_id = {case.case_id: case for case in cases}
     named = [copies.get(name, name) for name in (gate.required_cases if gate else ())]
     for name in named:
         if name not in by_id:
-            raise UnknownName(
+            raise NotFoundError(
                 "case",
                 name,
                 by_id,

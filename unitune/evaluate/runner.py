@@ -64,7 +64,7 @@ def collect_responses(config: EvaluationConfig, notify: Notify) -> EvaluationRes
 
     Raises:
         Interrupted: The user pressed Ctrl-C; what was answered is kept.
-        Busy: Another process is asking the same.
+        LockTimeout: Another process is asking the same.
         BackendError: A batch was refused or has failed, or what became of it is not known.
     """
     stopped = threading.Event()

@@ -19,7 +19,7 @@ from unitune.backends import registry
 from unitune.backends.capabilities import ImportedJob, Imports
 from unitune.backends.conversion import Converted, decode_file
 from unitune.data.example import Example
-from unitune.errors import DataError, UnknownName, Unsupported, UserError
+from unitune.errors import DataError, NotFoundError, Unsupported, UserError
 from unitune.evaluate.inference.attempts import request_with_retry
 from unitune.evaluate.inference.rate_limiter import AdaptiveLimiter
 from unitune.evaluate.inference.recorded import answer_line, mend, read_answers
@@ -65,7 +65,7 @@ def import_job(source: str, folder: Path) -> Imported:
     Raises:
         UserError: The source is not of that form, or a file stands in the way.
         Unsupported: The backend cannot import, or no longer has the training file.
-        UnknownName: There is no such backend or job.
+        NotFoundError: There is no such backend or job.
         DataError: The vendor's rows cannot be read.
     """
     name, _, job_id = source.partition(":")
@@ -74,7 +74,7 @@ def import_job(source: str, folder: Path) -> Imported:
             f"{source!r} names no job. Write BACKEND:JOB-ID, such as openai:ftjob-abc123."
         )
     if name not in registry.backend_names():
-        raise UnknownName("backend or tool", name, {*registry.backend_names(), *TOOLS})
+        raise NotFoundError("backend or tool", name, {*registry.backend_names(), *TOOLS})
     backend = registry.backend(name)
     if not isinstance(backend, Imports):
         raise Unsupported(f"backend {name!r} keeps no jobs that could be imported.")

@@ -218,11 +218,6 @@ def books_of(ledger: Ledger) -> Books:
     return Books(costs, deployments, ledger.now() if deployments else time.time())
 
 
-def spent_here(ledger: Ledger, day: date) -> Spent:
-    """Return what all runs and deployments of a ledger have cost."""
-    return spent(books_of(ledger), day)
-
-
 def overrun(ledger: Ledger, record: RunRecord) -> str | None:
     """Return why a run that goes on must be ended now, if it must.
 

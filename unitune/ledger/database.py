@@ -16,7 +16,7 @@ import sqlalchemy as sa
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-from unitune.errors import Busy, UnituneError, UserError
+from unitune.errors import LockTimeout, UnituneError, UserError
 from unitune.ledger.postgres import PostgreSQL
 from unitune.ledger.sqlite import SQLite
 from unitune.ledger.tables import HEAD, VERSIONS
@@ -85,7 +85,7 @@ class Database:
             durable: False for what is of no use once this machine has lost its power.
 
         Raises:
-            Busy: Another process kept writing for half a minute.
+            LockTimeout: Another process kept writing for half a minute.
             Unreachable: Its server does not answer.
         """
         with self._explained(), self._up_to_date.writing(durable=durable) as connection:
@@ -133,12 +133,12 @@ class Database:
         try:
             yield
         except IntegrityError as error:
-            raise Busy(
+            raise LockTimeout(
                 f"another process has just written to the ledger {self.name} what this one was "
                 "about to write. Nothing was changed; look again."
             ) from error
         except PoolTimeout as error:
-            raise Busy(
+            raise LockTimeout(
                 f"all connections of this process to the ledger {self.name} were in use for too "
                 "long; try again."
             ) from error

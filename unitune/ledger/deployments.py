@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import sqlalchemy as sa
 
-from unitune.errors import Busy, UnknownName
+from unitune.errors import LockTimeout, NotFoundError
 from unitune.ledger.database import Database
 from unitune.ledger.records import DeploymentRecord, deployment_of, deployment_values
 from unitune.ledger.tables import DEPLOYMENTS
@@ -24,14 +24,16 @@ def write(database: Database, after: DeploymentRecord) -> DeploymentRecord:
     """Write a changed record and return it with its new version.
 
     Raises:
-        Busy: Another process has written since the record was read.
+        LockTimeout: Another process has written since the record was read.
     """
     written = replace(after, version=after.version + 1)
     mine = (DEPLOYMENTS.c.id == after.id) & (DEPLOYMENTS.c.version == after.version)
     with database.writing() as connection:
         statement = DEPLOYMENTS.update().where(mine).values(deployment_values(written))
         if connection.execute(statement).rowcount != 1:
-            raise Busy(f"another process has just changed deployment {after.id}; look again.")
+            raise LockTimeout(
+                f"another process has just changed deployment {after.id}; look again."
+            )
     return written
 
 
@@ -39,14 +41,14 @@ def read(database: Database, deployment_id: str) -> DeploymentRecord:
     """Return one deployment.
 
     Raises:
-        UnknownName: There is none of this id.
+        NotFoundError: There is none of this id.
     """
     query = sa.select(DEPLOYMENTS).where(DEPLOYMENTS.c.id == deployment_id)
     with database.reading() as connection:
         row = connection.execute(query).mappings().one_or_none()
     if row is None:
         hint = "`unitune deployments` lists those that are."
-        raise UnknownName("deployment", deployment_id, (), hint)
+        raise NotFoundError("deployment", deployment_id, (), hint)
     return deployment_of(row)
 
 

@@ -26,7 +26,7 @@ from typing import NamedTuple
 
 import sqlalchemy as sa
 
-from unitune.errors import Busy, UnknownName
+from unitune.errors import LockTimeout, NotFoundError
 from unitune.ledger.database import Database
 from unitune.ledger.holders import Holder, Life, this_process
 from unitune.ledger.records import RUN_FIELDS, RunRecord, run_of
@@ -128,8 +128,8 @@ def acting(database: Database, run_id: str) -> Generator[RunRecord]:
         The run as it stands.
 
     Raises:
-        Busy: Another acts for it and does not end.
-        UnknownName: There is no such run.
+        LockTimeout: Another acts for it and does not end.
+        NotFoundError: There is no such run.
     """
     turn = _kept.turns.setdefault((database.name, run_id), threading.Lock())
     if not turn.acquire(timeout=WAIT_SECONDS):
@@ -178,9 +178,9 @@ def renew(database: Database, run_id: str, fence: int, seconds: float) -> bool:
         return connection.execute(statement).rowcount == 1
 
 
-def taken_over(run_id: str) -> Busy:
+def taken_over(run_id: str) -> LockTimeout:
     """Return the error of a process whose lease another one has taken."""
-    return Busy(
+    return LockTimeout(
         f"another process has taken run {run_id} over, because this one stood still for too long. "
         f"Nothing is lost: see where it is with `unitune show {run_id}`."
     )
@@ -283,12 +283,12 @@ def _mine(run_id: str, fence: int) -> sa.ColumnElement[bool]:
     return sa.and_(RUNS.c.id == run_id, RUNS.c.fence == fence)
 
 
-def unknown(run_id: str) -> UnknownName:
+def unknown(run_id: str) -> NotFoundError:
     """Return the error for a run that is not in the ledger."""
-    return UnknownName("run", run_id, (), hint="`unitune runs` lists those that are.")
+    return NotFoundError("run", run_id, (), hint="`unitune runs` lists those that are.")
 
 
-def _busy(run_id: str, who: str, advice: str = WAIT_OR_END) -> Busy:
-    return Busy(
+def _busy(run_id: str, who: str, advice: str = WAIT_OR_END) -> LockTimeout:
+    return LockTimeout(
         f"run {run_id} is in the hands of {who}, still after {WAIT_SECONDS:g} seconds. {advice}"
     )

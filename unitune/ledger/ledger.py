@@ -24,7 +24,7 @@ import yaml
 from pydantic import JsonValue
 
 from unitune.backends.protocol import Event, State
-from unitune.errors import Busy, TwinExists, UnreadableRecord
+from unitune.errors import DuplicateRunError, LockTimeout, UnreadableRecord
 from unitune.job.job import Job
 from unitune.ledger import costs, deployments, leases
 from unitune.ledger.costs import Books
@@ -90,8 +90,8 @@ class Ledger:
         """Be the one who acts for a run while the body runs, and get its record.
 
         Raises:
-            Busy: Another process acts for it and does not end.
-            UnknownName: There is no such run.
+            LockTimeout: Another process acts for it and does not end.
+            NotFoundError: There is no such run.
         """
         return leases.acting(self._database, run_id)
 
@@ -108,7 +108,7 @@ class Ledger:
                 most.
 
         Raises:
-            Busy: Another process has taken the run over.
+            LockTimeout: Another process has taken the run over.
         """
         if not leases.renew(self._database, record.id, record.fence, seconds):
             raise leases.taken_over(record.id)
@@ -130,7 +130,7 @@ class Ledger:
             again: Whether to allow a twin.
 
         Raises:
-            TwinExists: A run with the same fingerprint is going on or has succeeded.
+            DuplicateRunError: A run with the same fingerprint is going on or has succeeded.
         """
         with self._database.writing() as connection:
             self._database.one_at_a_time(connection, record.fingerprint)
@@ -152,7 +152,7 @@ class Ledger:
             The record as it now stands, with its new version.
 
         Raises:
-            Busy: Another process has written since the record was read, or has taken the run over.
+            LockTimeout: Another process has written since the record was read, or has taken over.
         """
         error = after.error and redacted(after.error)
         with self._database.writing() as connection:
@@ -176,7 +176,7 @@ class Ledger:
             event: Left out if its key is recorded already.
 
         Raises:
-            Busy: The run is gone, or another process has just written the same.
+            LockTimeout: The run is gone, or another process has just written the same.
         """
         with self._database.writing() as connection:
             _add_events(connection, record, [event])
@@ -185,7 +185,7 @@ class Ledger:
         """Return what is written down of a run.
 
         Raises:
-            UnknownName: There is no such run, or no more.
+            NotFoundError: There is no such run, or no more.
         """
         with self._database.reading() as connection:
             return self._read(connection, run_id)[0]
@@ -316,7 +316,7 @@ class Ledger:
         """Write down what a run made; a later one of the same kind and name replaces it.
 
         Raises:
-            Busy: Another process has taken the run over since the record was read.
+            LockTimeout: Another process has taken the run over since the record was read.
         """
         same = _same_artefact(record.id, artefact.kind, artefact.name)
         values = {**asdict(artefact), "run_id": record.id, "created": time.time()}
@@ -363,7 +363,7 @@ class Ledger:
         """Forget a run; its deployments and what it has cost stay on record, without it.
 
         Raises:
-            Busy: Another process has written since the record was read, or has taken the run over.
+            LockTimeout: Another process has written since the record was read, or has taken over.
         """
         with self._database.writing() as connection:
             before, _ = self._read(connection, record.id)
@@ -385,7 +385,7 @@ class Ledger:
         """Write a changed deployment and return it with its new version.
 
         Raises:
-            Busy: Another process has written since the record was read.
+            LockTimeout: Another process has written since the record was read.
         """
         return deployments.write(self._database, after)
 
@@ -397,7 +397,7 @@ class Ledger:
         """Return one deployment.
 
         Raises:
-            UnknownName: There is none of this id.
+            NotFoundError: There is none of this id.
         """
         return deployments.read(self._database, deployment_id)
 
@@ -419,7 +419,7 @@ def _refuse_twin(connection: sa.Connection, fingerprint: str) -> None:
     )
     twin = connection.execute(query).first()
     if twin is not None:
-        raise TwinExists(
+        raise DuplicateRunError(
             f"run {twin.id} ({twin.state}) is the same training: data, base model, method, tuning "
             f"and options are equal. See it with `unitune show {twin.id}`, go on with "
             f"`unitune resume {twin.id}` if it was interrupted, or train again with "
@@ -469,10 +469,10 @@ def _unchanged(record: RunRecord) -> sa.ColumnElement[bool]:
     return sa.and_(mine.id == record.id, mine.version == record.version, mine.fence == record.fence)
 
 
-def _refused(before: RunRecord, after: RunRecord) -> Busy:
+def _refused(before: RunRecord, after: RunRecord) -> LockTimeout:
     if before.fence != after.fence:
         return leases.taken_over(after.id)
-    return Busy(f"another process has just changed run {after.id}; look again.")
+    return LockTimeout(f"another process has just changed run {after.id}; look again.")
 
 
 def _place(record: RunRecord) -> Transition:

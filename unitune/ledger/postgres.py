@@ -17,7 +17,7 @@ import sqlalchemy as sa
 from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, SQLAlchemyError
 from sqlalchemy.exc import OperationalError as NotOperating
 
-from unitune.errors import Busy, MissingExtra, UnituneError, Unreachable, UserError
+from unitune.errors import LockTimeout, MissingExtra, UnituneError, Unreachable, UserError
 from unitune.security.redaction import redacted
 from unitune.workspace.install import install_command
 
@@ -116,7 +116,7 @@ class PostgreSQL:
         cause = error.orig if isinstance(error, DBAPIError) else error
         words = self._without_password(" ".join(str(cause).split()))
         if getattr(cause, "sqlstate", None) in BUSY_STATES:
-            return Busy(f"the ledger {self.name} is in use by another process; try again.")
+            return LockTimeout(f"the ledger {self.name} is in use by another process; try again.")
         if isinstance(error, NotOperating | InterfaceError):
             return Unreachable(
                 f"the ledger {self.name} cannot be reached: {words}. Check {VARIABLE}, and that "

@@ -18,7 +18,7 @@ from sqlalchemy import event
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
-from unitune.errors import Busy, UnituneError
+from unitune.errors import LockTimeout, UnituneError
 from unitune.workspace.filesystem import private_file
 from unitune.workspace.home import make_home, refuse_network
 from unitune.workspace.locks import locked
@@ -138,7 +138,7 @@ class SQLite:
                 "backup, or move it away to begin a new one."
             )
         if "locked" in str(cause):
-            return Busy(f"the ledger {self.name} is in use by another process; try again.")
+            return LockTimeout(f"the ledger {self.name} is in use by another process; try again.")
         return UnituneError(
             f"the ledger {self.name} cannot be used: {cause}. Check that its folder exists "
             "and can be written to, or set UNITUNE_DIR to another one."

@@ -54,7 +54,7 @@ class Plan(BaseModel):
     findings: tuple[Finding, ...] = ()
     tunable_until: date | None = None
     """Day from which nobody can tune this base here any more."""
-    stops: date | None = None
+    retires_on: date | None = None
     """Day on which the base, and what was tuned from it, is switched off here."""
     forecast: Forecast | None = None
     """For backends that train on this machine."""

@@ -139,7 +139,7 @@ def row_findings(
             )
         )
     if limits.row_tokens is not None and lengths is not None:
-        fate = offer.billing_for(job.base_model).over_long
+        fate = offer.billing_for(job.base_model).overlength
         found.extend(_long_rows(offer, fate, limits.row_tokens, splits.train, lengths))
     return tuple(found)
 
@@ -178,14 +178,16 @@ def _model_findings(job: Job, offer: Offer, model: OfferedModel | None) -> Itera
 
 def _setting_findings(job: Job, offer: Offer) -> Iterator[Finding]:
     for setting in explicit_settings(job.tuning):
-        if setting == "seed" and setting not in offer.honours:
+        if setting == "seed" and setting not in offer.supported_settings:
             yield warning(
                 "no-seed",
                 f"{offer.name} takes no seed; the same training there may end with another model.",
                 "tuning.seed still decides which rows are held out and which are shown as shots.",
             )
-        elif setting not in offer.honours:
-            yield _refusal("setting", f"{offer.name} cannot honour tuning.{setting}", offer.honours)
+        elif setting not in offer.supported_settings:
+            yield _refusal(
+                "setting", f"{offer.name} cannot honour tuning.{setting}", offer.supported_settings
+            )
     most = offer.limits_for(job.base_model).epochs_most
     if most is not None and job.tuning.epochs != "auto" and job.tuning.epochs > most:
         yield error(
@@ -196,7 +198,7 @@ def _setting_findings(job: Job, offer: Offer) -> Iterator[Finding]:
 
 
 def _date_findings(offer: Offer, model: OfferedModel, day: date) -> Iterator[Finding]:
-    closes, stops = model.tunable_until, model.stops
+    closes, retires_on = model.tunable_until, model.retires_on
     if closes is None or day < closes:
         yield from _access_findings(offer, model, day)
     if closes is not None and day >= closes:
@@ -210,13 +212,13 @@ def _date_findings(offer: Offer, model: OfferedModel, day: date) -> Iterator[Fin
             f"{offer.name} takes trainings of {model.name} only until {closes}; from that day on "
             "nobody can start one.",
         )
-    if stops is not None and day >= stops:
-        yield error("stopped", f"{offer.name} switched {model.name} off on {stops}.")
-    elif stops is not None:
-        days = (stops - day).days
-        yield _by_date(stops, day)(
+    if retires_on is not None and day >= retires_on:
+        yield error("stopped", f"{offer.name} switched {model.name} off on {retires_on}.")
+    elif retires_on is not None:
+        days = (retires_on - day).days
+        yield _by_date(retires_on, day)(
             "stops",
-            f"{model.name} and all that is tuned from it stop on {stops}, in {days} days.",
+            f"{model.name} and all that is tuned from it stop on {retires_on}, in {days} days.",
             "Plan what follows it; the same job can be trained elsewhere.",
         )
 
@@ -236,7 +238,7 @@ def _by_date(when: date, day: date) -> Callable[..., Finding]:
 
 
 def _count_findings(offer: Offer, limits: Limits, splits: Splits) -> Iterator[Finding]:
-    least, most = limits.rows_least, limits.rows_most
+    least, most = limits.min_rows, limits.max_rows
     count = len(splits.train)
     if least is not None and count < least:
         yield _count(offer, splits.train, f"at least {least:,}", "Add rows.")

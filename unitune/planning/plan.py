@@ -51,7 +51,7 @@ def plan(job: Job | ResolvedJob, *, vendor_counts: bool = False) -> Plan:
         Findings, row counts, and tokens with their time and memory, or their cost.
 
     Raises:
-        UnknownName: No installed package brings the job's backend.
+        NotFoundError: No installed package brings the job's backend.
         JobError: The job names no base model for its backend, or budget.yaml is not valid.
         Unsupported: The vendor counts no tokens, and was to be asked.
         BackendError: It refused to, or did not answer.
@@ -70,7 +70,7 @@ def plans(job: Job, backends: Sequence[str]) -> PlanSet:
         backends: Their names.
 
     Raises:
-        UnknownName: No installed package brings one of them.
+        NotFoundError: No installed package brings one of them.
         JobError: budget.yaml is not valid.
     """
     rows, money = Rows(read_job(job)), money_of(job)
@@ -141,7 +141,7 @@ def _document(
         test_rows=len(splits.test) if splits and splits.test is not None else None,
         findings=tuple(findings),
         tunable_until=model.tunable_until if model else None,
-        stops=model.stops if model else None,
+        retires_on=model.retires_on if model else None,
         forecast=forecast,
         estimate=made,
         bound=_bound(resolved) if bound else None,

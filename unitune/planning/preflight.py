@@ -169,7 +169,7 @@ def preflight(
         rows: Of the job, where they are read already.
 
     Raises:
-        UnknownName: No installed package brings the job's backend.
+        NotFoundError: No installed package brings the job's backend.
         JobError: The job names no base model for its backend, or prices.yaml is not valid.
     """
     if isinstance(job, ResolvedJob):

@@ -20,7 +20,7 @@ from unitune.backends.retry import (
     retry_delay,
     sleep,
 )
-from unitune.errors import BackendError, Busy, UnituneError
+from unitune.errors import BackendError, LockTimeout, UnituneError
 from unitune.ledger import Ledger, RunRecord, budgeting
 from unitune.ledger.leases import LONGEST_LEASE_SECONDS
 from unitune.runs.duplicates import searched_after_launch
@@ -159,8 +159,8 @@ def _refused(ledger: Ledger, record: RunRecord, error: UnituneError) -> RunRecor
 def _adopted(ledger: Ledger, record: RunRecord, job_id: str) -> RunRecord:
     try:
         return searched_after_launch(ledger, adopt(ledger, record, job_id))
-    except Busy as error:
-        raise Busy(f"{error} {_made_in_vain(ledger, record, job_id)}") from error
+    except LockTimeout as error:
+        raise LockTimeout(f"{error} {_made_in_vain(ledger, record, job_id)}") from error
 
 
 def _made_in_vain(ledger: Ledger, record: RunRecord, job_id: str) -> str:

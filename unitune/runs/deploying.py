@@ -26,9 +26,9 @@ from unitune.backends.launch_keys import deployment_name
 from unitune.cost.budget import NO_LIMIT, HostingBudget
 from unitune.errors import (
     BackendError,
+    NotFoundError,
     RunFailed,
     UnituneError,
-    UnknownName,
     UserError,
 )
 from unitune.job.prices import PriceEntry
@@ -162,14 +162,14 @@ def find_deployment(id_or_run: str) -> Deployment:
     """Return a deployment by its id, or the newest one of a run by the run's id.
 
     Raises:
-        UnknownName: There is none.
+        NotFoundError: There is none.
     """
     found = deployments()
     for one in found:
         if one.id == id_or_run or (one.run_id or "").startswith(id_or_run):
             return one
     hint = "`unitune deployments` lists them."
-    raise UnknownName("deployment", id_or_run, [one.id for one in found], hint)
+    raise NotFoundError("deployment", id_or_run, [one.id for one in found], hint)
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from typing import Any
 from unitune.backends import registry
 from unitune.backends.capabilities import Deploys, SwapsModel
 from unitune.backends.launch_keys import is_deployment_name
-from unitune.errors import BackendError, Busy, RunFailed, Unsupported
+from unitune.errors import BackendError, LockTimeout, RunFailed, Unsupported
 from unitune.ledger import DeploymentRecord, Ledger
 from unitune.models import TunedModel
 from unitune.runs.reaping import Reaper, forget, reaper_of, seconds_left
@@ -230,7 +230,7 @@ def write(ledger: Ledger, record: DeploymentRecord, **changes: Any) -> Deploymen
         The record as it then stands.
 
     Raises:
-        Busy: Others change it again and again.
+        LockTimeout: Others change it again and again.
     """
     for tries in range(1, WRITES + 1):
         changed = replace(record, **changes)
@@ -238,7 +238,7 @@ def write(ledger: Ledger, record: DeploymentRecord, **changes: Any) -> Deploymen
             return record
         try:
             return ledger.write_deployment(changed)
-        except Busy:
+        except LockTimeout:
             if tries == WRITES:
                 raise
             record = ledger.deployment(record.id)

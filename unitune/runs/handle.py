@@ -18,7 +18,7 @@ from unitune.backends.protocol import Event, State
 from unitune.backends.retry import retry_delay
 from unitune.cost.documents import Estimate
 from unitune.cost.reconcile import Reconciliation
-from unitune.errors import BackendError, Busy, RunFailed, UserError
+from unitune.errors import BackendError, LockTimeout, RunFailed, UserError
 from unitune.job.job import Job
 from unitune.ledger import Ledger, RunRecord, Transition, budgeting
 from unitune.models import TunedModel
@@ -380,10 +380,10 @@ class Run:
         while (left := end - time.monotonic()) > 0:
             time.sleep(min(left, SLOWEST_POLL_SECONDS))
             if left > SLOWEST_POLL_SECONDS:
-                with suppress(BackendError, Busy):  # the next poll tells
+                with suppress(BackendError, LockTimeout):  # the next poll tells
                     self.hold_to_budget()
 
-    def _refresh_patiently(self, missed: int) -> BackendError | Busy | None:
+    def _refresh_patiently(self, missed: int) -> BackendError | LockTimeout | None:
         """Refresh, and return why that has not worked this time.
 
         Args:
@@ -391,8 +391,8 @@ class Run:
         """
         try:
             self.refresh()
-        except (BackendError, Busy) as error:
-            if missed >= MISSED_POLLS or not (isinstance(error, Busy) or error.is_retryable):
+        except (BackendError, LockTimeout) as error:
+            if missed >= MISSED_POLLS or not (isinstance(error, LockTimeout) or error.is_retryable):
                 raise
             return error
         return None

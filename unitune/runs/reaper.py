@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from logging.handlers import RotatingFileHandler
 
 from unitune.backends.retry import delays
-from unitune.errors import UnknownName, Unreachable
+from unitune.errors import NotFoundError, Unreachable
 from unitune.ledger import DeploymentRecord, Ledger
 from unitune.ledger.holders import Holder
 from unitune.runs.deployment import remove, write_end
@@ -65,7 +65,7 @@ class _Task:
             if not self.ledger.exists:
                 raise Unreachable(f"there is no ledger in {self.ledger.folder}.")
             record = self.ledger.deployment(self.id)
-        except UnknownName:
+        except NotFoundError:
             self.forgotten = True
             return
         if self.record is None:

@@ -23,8 +23,8 @@ from unitune.backends.conversion import wire_text
 from unitune.backends.launch_keys import run_id
 from unitune.errors import (
     Mismatch,
+    NotFoundError,
     UnituneError,
-    UnknownName,
     UnreadableRecord,
     UserError,
 )
@@ -73,7 +73,7 @@ def launch(
         Leak: Test cases stand in training rows; what is learned could not be judged.
         Mismatch: Job, rows or prices are not those of the plan any more.
         OverBudget: It may cost more than a budget leaves, or nobody knows what it costs.
-        TwinExists: The same training is going on or done.
+        DuplicateRunError: The same training is going on or done.
         UnituneError: The backend refused, and the run has failed; or did not answer.
     """
     resolved = preflight(job)
@@ -170,7 +170,7 @@ def find_run(id_or_prefix: str) -> Run:
     """Return a run by its id or an unambiguous beginning of it.
 
     Raises:
-        UnknownName: No run's id begins so.
+        NotFoundError: No run's id begins so.
         UserError: Several do.
     """
     ledger = Ledger(home())
@@ -179,7 +179,7 @@ def find_run(id_or_prefix: str) -> Run:
         found = [id_or_prefix]
     if not found:
         known = ledger.run_ids(most=SHOWN_RUNS)
-        raise UnknownName("run", id_or_prefix, known, hint="`unitune runs` lists them.")
+        raise NotFoundError("run", id_or_prefix, known, hint="`unitune runs` lists them.")
     if len(found) > 1:
         listed = ", ".join(found[:SHOWN_RUNS])
         more = f" and {len(found) - SHOWN_RUNS:,} more" if len(found) > SHOWN_RUNS else ""

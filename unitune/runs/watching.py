@@ -21,7 +21,7 @@ from unitune.backends import registry
 from unitune.backends.capabilities import JobPage, ListsJobs
 from unitune.backends.protocol import State
 from unitune.backends.retry import retry_delay, sleep
-from unitune.errors import BackendError, Busy, UnituneError, UnknownName, UnreadableRecord
+from unitune.errors import BackendError, LockTimeout, NotFoundError, UnituneError, UnreadableRecord
 from unitune.ledger import Ledger, Standing
 from unitune.ledger.budgeting import is_limited
 from unitune.runs.handle import Run
@@ -123,7 +123,7 @@ class _Watch:
     def news(self, seen: Standing) -> Iterator[Run]:
         """Yield a run that has changed since it was told last."""
         if self.told.setdefault(seen.id, seen.state) is not seen.state:
-            with suppress(UnknownName):  # another process has just deleted it
+            with suppress(NotFoundError):  # another process has just deleted it
                 yield self._tell(self._run(seen.id))
 
     def look_for_jobs(self) -> None:
@@ -150,7 +150,7 @@ class _Watch:
         for job in moved:
             try:
                 run = self._run(waiting[job].id).refresh()
-            except UnknownName:
+            except NotFoundError:
                 continue  # another process has deleted the run
             except UnituneError as error:
                 vendor.due.add(job)
@@ -164,7 +164,7 @@ class _Watch:
         limited = self._limited(waiting.values())
         for seen in waiting.values():
             if seen.id in limited:
-                with suppress(UnknownName, BackendError, Busy):  # the next look tells
+                with suppress(NotFoundError, BackendError, LockTimeout):  # the next look tells
                     run = self._run(seen.id).hold_to_budget()
                     if self.told[run.id] is not run.state:
                         yield self._tell(run)
@@ -188,7 +188,7 @@ class _Watch:
 
     def _note(self, vendor: _Vendor, asked: str, error: UnituneError) -> None:
         """Ask again when that can help, and not before the vendor wishes; else no more."""
-        if not (isinstance(error, Busy) or error.is_retryable):
+        if not (isinstance(error, LockTimeout) or error.is_retryable):
             self.refused[asked] = error
         elif isinstance(error, BackendError):
             vendor.rests_until = time.monotonic() + retry_delay(error, 0.0)

@@ -25,14 +25,14 @@ NOTHING = Spread.of(Decimal(0))
 
 
 @dataclass(frozen=True, slots=True)
-class Answerer:
+class ServingOption:
     """A model that answers, with what that costs.
 
     Args:
         role: Which way of answering it is.
         backend: Who answers.
         model: Its name there; of a tuned model, that of its base.
-        stops: Day on which it is switched off, where one is announced.
+        retires_on: Day on which it is switched off, where one is announced.
         request: A usual request.
         alternative: What it costs once, a month and a request.
         rows: The prices that were used.
@@ -42,14 +42,14 @@ class Answerer:
     role: Role
     backend: str
     model: str
-    stops: date | None
+    retires_on: date | None
     request: Request
     alternative: Alternative
     rows: tuple[PriceRow, ...]
     notes: tuple[str, ...]
 
 
-def untuned(role: Role, pricing: Pricing, tokens: Tokens, profile: Profile) -> Answerer:
+def untuned(role: Role, pricing: Pricing, tokens: Tokens, profile: Profile) -> ServingOption:
     """Price a model that answers as it is.
 
     Args:
@@ -61,11 +61,11 @@ def untuned(role: Role, pricing: Pricing, tokens: Tokens, profile: Profile) -> A
     request = _request(pricing, tokens, profile, tuned=False)
     month, notes = _machine(pricing, profile) if _is_here(pricing) else (NOTHING, ())
     alternative = Alternative(once=NOTHING, month=month, request=request.usd)
-    return Answerer(
+    return ServingOption(
         role=role,
         backend=pricing.backend,
         model=pricing.model,
-        stops=pricing.stops,
+        retires_on=pricing.retires_on,
         request=request,
         alternative=alternative,
         rows=tuple(pricing.rows),
@@ -73,7 +73,7 @@ def untuned(role: Role, pricing: Pricing, tokens: Tokens, profile: Profile) -> A
     )
 
 
-def tuned(pricing: Pricing, tokens: Tokens, profile: Profile) -> Answerer:
+def tuned(pricing: Pricing, tokens: Tokens, profile: Profile) -> ServingOption:
     """Price the tuned model, but for what is paid once.
 
     Args:
@@ -83,11 +83,11 @@ def tuned(pricing: Pricing, tokens: Tokens, profile: Profile) -> Answerer:
     """
     request = _request(pricing, tokens, profile, tuned=True)
     month, notes = _machine(pricing, profile) if _is_here(pricing) else _hosting(pricing, profile)
-    return Answerer(
+    return ServingOption(
         role="tuned",
         backend=pricing.backend,
         model=pricing.model,
-        stops=pricing.stops,
+        retires_on=pricing.retires_on,
         request=request,
         alternative=Alternative(once=None, month=month, request=request.usd),
         rows=tuple(pricing.rows),

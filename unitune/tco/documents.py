@@ -10,7 +10,7 @@ from decimal import Decimal
 
 from pydantic import BaseModel, ConfigDict
 
-from unitune.cost.ownership import Alternative, Crossing, Crossings, Horizon
+from unitune.cost.ownership import Alternative, Crossover, Crossovers, Horizon
 from unitune.cost.spread import Spread
 from unitune.job.prices import PriceRow
 from unitune.tco.columns import Role
@@ -38,7 +38,7 @@ class Column(Frozen):
     backend: str
     model: str
     """Of the tuned model, its base."""
-    stops: date | None
+    retires_on: date | None
     """Day on which it is switched off, where one is announced."""
     request_usd: Spread | None
     month_usd: Spread | None
@@ -55,7 +55,7 @@ class Column(Frozen):
         return Alternative(once=self.once_usd, month=self.month_usd, request=self.request_usd)
 
 
-class Meeting(Frozen):
+class BreakEven(Frozen):
     """The volume at which two ways of answering cost the same, as expected."""
 
     first: Role
@@ -77,14 +77,14 @@ class Ownership(Frozen):
     horizon: Horizon
     columns: tuple[Column, ...]
     """Prompted, tuned and, where one is named, the newest untuned model."""
-    break_even: Crossings | None
+    break_even: Crossovers | None
     """At which requests a month the tuned model costs less than the prompted one over the horizon;
     null: a price is not known."""
-    pays_back: Crossings | None
+    pays_back: Crossovers | None
     """After how many months it has, at the planned volume."""
-    cache_threshold: Crossing | None
+    cache_threshold: Crossover | None
     """At which cache hit rates a request to it costs less."""
-    meetings: tuple[Meeting, ...]
+    meetings: tuple[BreakEven, ...]
     figures: tuple[Figure, ...]
     """The usage, each figure with its source."""
     notes: tuple[str, ...]

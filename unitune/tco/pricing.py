@@ -37,10 +37,10 @@ class Pricing:
         return self.book.offer(self.backend)
 
     @property
-    def stops(self) -> date | None:
+    def retires_on(self) -> date | None:
         """Day on which the model is switched off, where one is announced."""
         offered = self.offer.model(self.model)
-        return offered.stops if offered else None
+        return offered.retires_on if offered else None
 
     def find(self, kind: Kind) -> PriceRow | None:
         """Return the row that applies, and keep it; None where the price is unknown."""

@@ -36,9 +36,9 @@ from unitune.job.usage import Rival
 from unitune.planning.plan import training_usd
 from unitune.planning.preflight import ResolvedJob, Rows, preflight
 from unitune.tco.billed import Billed, billed
-from unitune.tco.columns import Answerer, tuned, untuned
+from unitune.tco.columns import ServingOption, tuned, untuned
 from unitune.tco.counted import Counted, count
-from unitune.tco.documents import Column, CostAt, LeftOut, Meeting, Ownership, OwnershipList
+from unitune.tco.documents import BreakEven, Column, CostAt, LeftOut, Ownership, OwnershipList
 from unitune.tco.measured import measured
 from unitune.tco.pricing import Pricing
 from unitune.tco.usage import Profile, profile, says_all_tokens
@@ -90,7 +90,7 @@ def own(
         requests_month: In place of the job's own.
 
     Raises:
-        UnknownName: No installed package brings the backend.
+        NotFoundError: No installed package brings the backend.
         JobError: The job trains nothing.
         DataError: Its rows cannot be read.
         UserError: The model is switched off already.
@@ -128,12 +128,12 @@ def own(
 def _horizon(job: Job, offer: Offer, day: date) -> Horizon:
     """Return the horizon of the tuned model, which lives no longer than its base."""
     offered = offer.model(job.base_model)
-    stops = offered.stops if offered else None
-    horizon = Horizon.of(job.usage.months, day, stops)
+    retires_on = offered.retires_on if offered else None
+    horizon = Horizon.of(job.usage.months, day, retires_on)
     if not horizon.months:
         raise UserError(
             f"{job.base_model} on {job.backend}, and what was tuned from it, is switched off on "
-            f"{stops}; today is {day}. Choose another model or backend: unitune backends."
+            f"{retires_on}; today is {day}. Choose another model or backend: unitune backends."
         )
     return horizon
 
@@ -169,7 +169,9 @@ def _pricings(job: Job, book: PriceBook, day: date, rival: Rival | None) -> tupl
     )
 
 
-def _answerers(pricings: tuple[Pricing, ...], used: Profile, once: _Once) -> tuple[Answerer, ...]:
+def _answerers(
+    pricings: tuple[Pricing, ...], used: Profile, once: _Once
+) -> tuple[ServingOption, ...]:
     base, again, *rivals = pricings
     prompted = untuned("prompted", base, used.prompted, used)
     ours = tuned(again, used.tuned, used)
@@ -226,7 +228,7 @@ def _document(
     job: Job,
     horizon: Horizon,
     used: Profile,
-    answerers: tuple[Answerer, ...],
+    answerers: tuple[ServingOption, ...],
     notes: tuple[str, ...],
 ) -> Ownership:
     prompted, ours = answerers[:2]
@@ -249,13 +251,13 @@ def _document(
     )
 
 
-def _column(one: Answerer, requests_month: int, horizon: Horizon) -> Column:
+def _column(one: ServingOption, requests_month: int, horizon: Horizon) -> Column:
     volumes = sorted({*VOLUMES, requests_month})
     return Column(
         role=one.role,
         backend=one.backend,
         model=one.model,
-        stops=one.stops,
+        retires_on=one.retires_on,
         request_usd=one.alternative.request,
         month_usd=_rounded(one.alternative.month),
         once_usd=_rounded(one.alternative.once),
@@ -278,14 +280,14 @@ def _rounded(usd: Spread | None) -> Spread | None:
     return Spread(*(end.quantize(SMALLEST, context=WIDE) for end in ends))
 
 
-def _meetings(answerers: Iterable[Answerer], months: Decimal) -> Iterator[Meeting]:
+def _meetings(answerers: Iterable[ServingOption], months: Decimal) -> Iterator[BreakEven]:
     """Yield where any two ways of answering cost the same."""
     for first, second in combinations(answerers, 2):
         found = break_even(first.alternative, second.alternative, months)
         at = found.expected.at if found else None
         usd = first.alternative.monthly(at, months) if at else None
         if at and usd:
-            yield Meeting(
+            yield BreakEven(
                 first=first.role, second=second.role, requests_month=at, usd_month=usd.expected
             )
 
@@ -309,17 +311,17 @@ def _limits(horizon: Horizon, once: _Once) -> Iterator[str]:
         )
 
 
-def _told(one: Answerer) -> Iterator[str]:
+def _told(one: ServingOption) -> Iterator[str]:
     yield from one.notes
-    if one.role == "newest" and one.stops:
-        yield f"{one.model} on {one.backend} is switched off on {one.stops}."
+    if one.role == "newest" and one.retires_on:
+        yield f"{one.model} on {one.backend} is switched off on {one.retires_on}."
 
 
-def _ages(answerers: Iterable[Answerer], day: date) -> Iterator[str]:
+def _ages(answerers: Iterable[ServingOption], day: date) -> Iterator[str]:
     for finding in age_findings(_rows(answerers), day, allow_stale=True):
         yield finding.message
 
 
-def _rows(answerers: Iterable[Answerer]) -> tuple[PriceRow, ...]:
+def _rows(answerers: Iterable[ServingOption]) -> tuple[PriceRow, ...]:
     """Return the prices that were used, each once."""
     return tuple({row.id: row for one in answerers for row in one.rows}.values())

@@ -21,7 +21,7 @@ from unitune.backends.capabilities import (
 )
 from unitune.backends.launch_keys import batch_key
 from unitune.data.example import Message
-from unitune.errors import BackendError, UnituneError, UnknownName
+from unitune.errors import BackendError, NotFoundError, UnituneError
 from unitune.models import Request, TunedModel
 from unitune.testing.contract_base import ContractBase, Training, reply_once
 from unitune.testing.vendor_setup import ServedVendor
@@ -114,9 +114,9 @@ class CapabilityContract(ContractBase):
 
     def test_unknown_batch_is_an_error_of_ours(self, batches: Batches) -> None:
         """A batch that is not there is said to be so, in our words."""
-        with pytest.raises((BackendError, UnknownName)):
+        with pytest.raises((BackendError, NotFoundError)):
             batches.poll_batch("no-such-batch")
-        with pytest.raises((BackendError, UnknownName)):
+        with pytest.raises((BackendError, NotFoundError)):
             batches.fetch_batch("no-such-batch")
 
     @pytest.mark.parametrize("request_", [SHORT, LONG], ids=["short", "long"])

@@ -46,7 +46,7 @@ class HostedContract(ContractBase):
         "sequence_length": (1024, 2048),
         "seed": (7, 8),
     }
-    """Two values of each setting of a job's `tuning`; those that the offer honours are tried."""
+    """Two values of each setting of a job; those that the offer supports are tried."""
 
     def created(self, server: Server, launch: Launch) -> bytes:
         """Create a job and return what the vendor was told, but for the launch key."""
@@ -113,7 +113,9 @@ class HostedContract(ContractBase):
 
     def test_settings_that_the_offer_honours_are_sent(self, server: Server, tmp_path: Path) -> None:
         """A setting that is taken and dropped trains something else than was asked for."""
-        honoured = [name for name in self.settings if name in registry.offer(self.name).honours]
+        honoured = [
+            name for name in self.settings if name in registry.offer(self.name).supported_settings
+        ]
         again = [self.created(server, self.launch(tmp_path)) for _ in range(2)]
         assert again[0] == again[1], "two launches that are alike are told in two ways"
         dropped = list[str]()

@@ -25,7 +25,7 @@ from unitune.backends.capabilities import JobDescription
 from unitune.backends.options import job_options
 from unitune.backends.protocol import Guarantee, Launch, State, Status, Upload
 from unitune.data.example import Example, Message, digest
-from unitune.errors import BackendError, UnknownName
+from unitune.errors import BackendError, NotFoundError
 from unitune.models import ChatModel, Reply, Request, TunedModel
 from unitune.testing.fake_batches import FakeBatches
 from unitune.testing.fake_vendor import count, create_call, tick, vendor_folder, write
@@ -141,7 +141,7 @@ class FakeBackend(FakeBatches):
         try:
             job = _existing(model.name)
         except BackendError as error:
-            raise UnknownName("model", model.name, (), hint=str(error)) from error
+            raise NotFoundError("model", model.name, (), hint=str(error)) from error
         return FakeChatModel(job.key, job.script.tuned or _learned(Path(job.training.ref)))
 
     def _create(self, vendor: Path, launch: Launch, script: Script) -> str:

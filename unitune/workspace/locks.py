@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
-from unitune.errors import Busy
+from unitune.errors import LockTimeout
 from unitune.workspace.filesystem import no_link
 
 
@@ -28,14 +28,14 @@ def locked(path: Path, what: str, wait_seconds: float = 30.0) -> Generator[None]
         wait_seconds: How long to wait for another holder.
 
     Raises:
-        Busy: Another process kept the lock all that time.
+        LockTimeout: Another process kept the lock all that time.
         UserError: The file is a symbolic link.
     """
     until = time.monotonic() + wait_seconds
     with open(path, "a", encoding="utf-8", opener=no_link) as file:
         while not _taken(file):
             if time.monotonic() >= until:
-                raise Busy(
+                raise LockTimeout(
                     f"{what} is in the hands of another process, still after {wait_seconds:g} "
                     "seconds. Wait until it is done, or end it, and try again."
                 )

@@ -20,7 +20,7 @@ from pydantic import JsonValue
 
 from unitune.backends.capabilities import DeploymentStatus, ImportedJob, JobDescription, JobPage
 from unitune.backends.protocol import Guarantee, Launch, State, Status, Upload
-from unitune.errors import BackendError, JobError, UnknownName, UserError
+from unitune.errors import BackendError, JobError, NotFoundError, UserError
 from unitune.job.job import Job
 from unitune.models import ChatModel, TunedModel
 from unitune_providers.bedrock.chat import BedrockChatModel, answering_id
@@ -173,7 +173,7 @@ class BedrockBackend:
 
         Raises:
             UserError: The tuned model has no deployment that is ready.
-            UnknownName: There is no such deployment.
+            NotFoundError: There is no such deployment.
         """
         name = model if isinstance(model, str) else model.name
         asked = answers_by = answering_id(name)
@@ -266,14 +266,14 @@ class BedrockBackend:
         """Return an existing job with its files.
 
         Raises:
-            UnknownName: There is no such job.
+            NotFoundError: There is no such job.
             Unsupported: It is no training on examples.
         """
         try:
             job = self._job(job_id)
         except BackendError as error:
             if is_missing(error):
-                raise UnknownName("Bedrock job", job_id, (), str(error)) from error
+                raise NotFoundError("Bedrock job", job_id, (), str(error)) from error
             raise
         model = _tuned(job) if state_of(job) is State.SUCCEEDED else None
         return imported(job, model, partial(content_of, self._aws.s3))
@@ -310,7 +310,7 @@ class BedrockBackend:
                 )
         except BackendError as error:
             if is_missing(error):
-                raise UnknownName("deployment", ref, (), str(error)) from error
+                raise NotFoundError("deployment", ref, (), str(error)) from error
             raise
         return found["modelArn"]
 

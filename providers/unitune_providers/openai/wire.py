@@ -21,7 +21,7 @@ from openai.types.fine_tuning import JobCreateParams
 from unitune.backends.capabilities import Checkpoint, ImportedJob, JobDescription, JobPage
 from unitune.backends.launch_keys import launch_key_in
 from unitune.backends.protocol import Guarantee, Launch, State, Status, Upload
-from unitune.errors import BackendError, UnknownName, Unsupported
+from unitune.errors import BackendError, NotFoundError, Unsupported
 from unitune.job.job import Job
 from unitune.models import ChatModel, TunedModel
 from unitune.security.json_fields import Fields
@@ -280,7 +280,7 @@ class WireBackend(ABC):
         """Return an existing job with its files.
 
         Raises:
-            UnknownName: There is no such job.
+            NotFoundError: There is no such job.
             BackendError: The vendor failed.
         """
         at = split(job_id)
@@ -292,7 +292,7 @@ class WireBackend(ABC):
         except BackendError as error:
             if error.status != NOT_FOUND:
                 raise
-            raise UnknownName("job", job_id, (), hint=str(error)) from error
+            raise NotFoundError("job", job_id, (), hint=str(error)) from error
         both = (job.text("training_file"), job.text("validation_file"))
         names = [name for name in both if name]
         return imported(job, {name: files.content(server, name) for name in names}, model)

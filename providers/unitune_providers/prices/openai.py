@@ -31,7 +31,7 @@ class OpenAIPrices:
                 ModelUpdate(
                     backend=offer.name,
                     model=name,
-                    stops=date.fromisoformat(told[:10]),
+                    retires_on=date.fromisoformat(told[:10]),
                     as_of=day,
                     source=SOURCE,
                 )

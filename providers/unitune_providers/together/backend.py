@@ -192,7 +192,7 @@ class TogetherBackend:
         """Return an existing job with its files.
 
         Raises:
-            UnknownName: There is no such job.
+            NotFoundError: There is no such job.
         """
         return together_imports.import_job(self._connection, job_id)
 

@@ -45,7 +45,7 @@ def deploy(
 
     Raises:
         JobError: An option is not right, or the configuration must be chosen.
-        UnknownName: Together has no such model.
+        NotFoundError: Together has no such model.
     """
     options = deploy_options(given)
     endpoint = _named(connection, name)

@@ -13,7 +13,7 @@ from together.types import FinetuneResponse
 
 from unitune.backends.capabilities import ImportedJob
 from unitune.backends.protocol import State
-from unitune.errors import BackendError, UnknownName
+from unitune.errors import BackendError, NotFoundError
 from unitune_providers.together.client import Connection, is_gone, translated
 from unitune_providers.together.events import state_of
 from unitune_providers.together.models import job_by_id, tuned
@@ -41,14 +41,14 @@ def import_job(connection: Connection, job_id: str) -> ImportedJob:
     """Return an existing job with its files; see `unitune.backends.capabilities.Imports`.
 
     Raises:
-        UnknownName: There is no such job.
+        NotFoundError: There is no such job.
     """
     try:
         job = job_by_id(connection, job_id)
     except BackendError as error:
         if is_gone(error):
             hint = "`tg fine-tuning list` shows the trainings that there are."
-            raise UnknownName("training at together", job_id, (), hint) from error
+            raise NotFoundError("training at together", job_id, (), hint) from error
         raise
     fields = cast("Fields", job.to_dict(mode="json", exclude_none=True, warnings=False))
     method = _part(fields, "training_method")

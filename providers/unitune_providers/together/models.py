@@ -18,7 +18,7 @@ from together.types.fine_tuning_list_response import Data as ListedJob
 from together.types.fine_tuning_list_response import FineTuningListResponse
 
 from unitune.backends.capabilities import Checkpoint
-from unitune.errors import BackendError, UnknownName, Unsupported
+from unitune.errors import BackendError, NotFoundError, Unsupported
 from unitune.models import TunedModel
 from unitune_providers.together.client import Connection, is_gone, translated
 
@@ -73,7 +73,7 @@ def registry_id(connection: Connection, model: TunedModel) -> str:
     """Return the id of a model's weights in the project's registry.
 
     Raises:
-        UnknownName: No job made such a model, or its weights are not there.
+        NotFoundError: No job made such a model, or its weights are not there.
     """
     name, step = _parts(model.name)
     job = _job_named(connection, name)
@@ -114,7 +114,7 @@ def download(connection: Connection, model: TunedModel, folder: Path) -> Path:
     some base models only.
 
     Raises:
-        UnknownName: No job made such a model.
+        NotFoundError: No job made such a model.
         Unreachable: The file did not come whole.
     """
     name, step = _parts(model.name)
@@ -176,6 +176,6 @@ def _step_id(connection: Connection, job_id: str, step: int) -> str | None:
     return next((one for one in found if one), None)
 
 
-def _unknown(model: TunedModel) -> UnknownName:
+def _unknown(model: TunedModel) -> NotFoundError:
     hint = "It may have been deleted; `tg fine-tuning list` shows what is there."
-    return UnknownName("model at together", model.name, (), hint)
+    return NotFoundError("model at together", model.name, (), hint)

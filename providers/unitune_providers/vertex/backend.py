@@ -28,7 +28,7 @@ from unitune.backends.capabilities import (
     JobPage,
 )
 from unitune.backends.protocol import Guarantee, Launch, Status, Upload
-from unitune.errors import BackendError, UnknownName, Unreachable
+from unitune.errors import BackendError, NotFoundError, Unreachable
 from unitune.job.job import Job
 from unitune.models import ChatModel, Reply, Request, TunedModel
 from unitune_providers.unreadable import readable, reads_answers
@@ -221,7 +221,7 @@ class VertexBackend:
         """Return an existing job with its files.
 
         Raises:
-            UnknownName: There is no such job.
+            NotFoundError: There is no such job.
             Unsupported: It was tuned by a method that is not ours.
         """
         try:
@@ -229,7 +229,7 @@ class VertexBackend:
         except BackendError as error:
             if error.status != NOT_FOUND:
                 raise
-            raise UnknownName("tuning job", job_id, (), hint=str(error)) from error
+            raise NotFoundError("tuning job", job_id, (), hint=str(error)) from error
         return imported(job, self._content)
 
     def delete_file(self, ref: str) -> None:

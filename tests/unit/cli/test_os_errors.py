@@ -15,7 +15,7 @@ from command_line import Command
 
 from unitune.cli import os_errors
 from unitune.cli.os_errors import explained, first
-from unitune.errors import Busy
+from unitune.errors import LockTimeout
 
 FULL = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
@@ -88,7 +88,7 @@ def test_a_path_that_the_user_gave_is_2_and_any_other_is_4(tmp_path: Path) -> No
 def test_of_tasks_that_ended_together_the_machines_error_is_told() -> None:
     assert FULL is first(ExceptionGroup("tasks", [ExceptionGroup("one", [FULL])]))
     assert None is first(ExceptionGroup("tasks", [KeyError("a")]))
-    assert isinstance(first(ExceptionGroup("tasks", [Busy("held")])), Busy)
+    assert isinstance(first(ExceptionGroup("tasks", [LockTimeout("held")])), LockTimeout)
 
 
 WRITING = [

@@ -28,7 +28,7 @@ def test_exit_codes_keep_the_contract(kind: type[errors.UnituneError]) -> None:
 
 
 def test_an_unknown_name_suggests_the_nearest() -> None:
-    error = errors.UnknownName("backend", "locla", ["local", "together"])
+    error = errors.NotFoundError("backend", "locla", ["local", "together"])
 
     assert "There is no backend 'locla'. Did you mean 'local'? Known: local, together." == str(
         error
@@ -37,6 +37,6 @@ def test_an_unknown_name_suggests_the_nearest() -> None:
 
 def test_leaves_are_the_standard_types_that_callers_expect() -> None:
     assert issubclass(errors.JobError, ValueError)
-    assert issubclass(errors.UnknownName, LookupError)
+    assert issubclass(errors.NotFoundError, LookupError)
     assert issubclass(errors.MissingExtra, ImportError)
     assert issubclass(errors.Unreachable, ConnectionError)

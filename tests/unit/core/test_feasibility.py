@@ -27,19 +27,19 @@ OFFER = Offer(
     summary="A vendor.",
     as_of=DAY,
     methods=("sft", "dpo"),
-    honours=("epochs",),
+    supported_settings=("epochs",),
     models=(
         OfferedModel(
             name="small-1",
             aliases=("org/small",),
             methods=("sft",),
             tunable_until=date(2027, 1, 6),
-            stops=date(2027, 6, 1),
+            retires_on=date(2027, 6, 1),
         ),
-        OfferedModel(name="large-1", limits=Limits(rows_least=1)),
+        OfferedModel(name="large-1", limits=Limits(min_rows=1)),
     ),
     refuses=(Refused(pattern="^claude", reason="none can be tuned since 2026-09-10."),),
-    limits=Limits(rows_least=10, rows_most=12, validation_rows_most=2, epochs_most=5),
+    limits=Limits(min_rows=10, max_rows=12, validation_rows_most=2, epochs_most=5),
 )
 
 

@@ -21,7 +21,7 @@ OFFER = Offer(
     as_of="2026-11-25",
     methods=("sft",),
     models=({"name": "small-1", "aliases": ("small",)},),  # pyright: ignore[reportArgumentType]
-    honours=("epochs", "lora.rank"),
+    supported_settings=("epochs", "lora.rank"),
 )
 
 

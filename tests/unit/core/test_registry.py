@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from unitune.backends import registry
-from unitune.errors import MissingExtra, UnknownName, UserError
+from unitune.errors import MissingExtra, NotFoundError, UserError
 
 
 def offered(monkeypatch: pytest.MonkeyPatch, target: str) -> None:
@@ -26,7 +26,7 @@ def test_our_own_backends_come_through_the_same_door() -> None:
 
 
 def test_an_unknown_backend_suggests_the_nearest() -> None:
-    with pytest.raises(UnknownName, match="Did you mean 'local'"):
+    with pytest.raises(NotFoundError, match="Did you mean 'local'"):
         registry.offer("locl")
 
 

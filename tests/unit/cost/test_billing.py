@@ -116,7 +116,7 @@ def test_the_prompt_of_a_preference_row_is_charged_once_to_twice() -> None:
 def test_rows_that_are_too_long_are_charged_as_the_vendor_treats_them(
     fate: str | None, expected: Count
 ) -> None:
-    rules = Billing.model_validate({"over_long": fate})
+    rules = Billing.model_validate({"overlength": fate})
     assert expected == training_tokens(job(), "v", rules, 100, tally(10, 50, 500)).count
 
 
@@ -143,7 +143,7 @@ def test_evaluations_that_a_job_sets_are_charged() -> None:
 def test_low_expected_and_high_stay_in_order_whatever_is_cut(
     counts: list[Count], limit: int, fate: str | None
 ) -> None:
-    found = cut(Lengths.of(counts), limit, Billing.model_validate({"over_long": fate})).total
+    found = cut(Lengths.of(counts), limit, Billing.model_validate({"overlength": fate})).total
     whole = Lengths.of(counts).total
     assert 0 <= found.low <= found.expected <= found.high <= whole.high
 

@@ -210,7 +210,7 @@ BILLINGS = st.builds(
     Billing,
     epochs_auto=st.sampled_from([None, 1, 2, "openai-cookbook"]),
     validation=st.sampled_from([None, "free", "once", "each-evaluation"]),
-    over_long=st.sampled_from([None, "truncated", "dropped"]),
+    overlength=st.sampled_from([None, "truncated", "dropped"]),
     minimum_usd=st.sampled_from([None, Decimal(0), Decimal(4)]),
 )
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from unitune.cost.ownership import (
     Alternative,
     CachingRule,
-    Crossing,
+    Crossover,
     Horizon,
     Range,
     Rates,
@@ -113,7 +113,7 @@ class TestKnownAnswers:
         found = break_even(tuned, prompted, Decimal(12))
 
         assert found is not None
-        assert Crossing(Range.ABOVE, Decimal(670_500)) == found.expected
+        assert Crossover(Range.ABOVE, Decimal(670_500)) == found.expected
 
     def test_payback_is_what_was_paid_once_by_what_a_month_saves(self) -> None:
         """By hand: 1,200 / (1,000,000 * 0.002 - 1,241) = 1.58 months."""
@@ -166,10 +166,10 @@ class TestHorizon:
         assert Decimal("1.64") == round(found.months, 2)
         assert date(2027, 1, 14) == found.ends
 
-    @pytest.mark.parametrize("stops", [None, date(2028, 1, 1)])
-    def test_a_later_one_or_none_leaves_it_as_planned(self, stops: date | None) -> None:
+    @pytest.mark.parametrize("retires_on", [None, date(2028, 1, 1)])
+    def test_a_later_one_or_none_leaves_it_as_planned(self, retires_on: date | None) -> None:
         today = date(2026, 11, 25)
-        assert Horizon(Decimal(12), 12, today) == Horizon.of(12, today, stops)
+        assert Horizon(Decimal(12), 12, today) == Horizon.of(12, today, retires_on)
 
     def test_nothing_is_left_of_what_was_switched_off(self) -> None:
         assert 0 == months_until(date(2026, 1, 1), date(2026, 11, 25))
@@ -179,25 +179,25 @@ class TestCheaper:
     @pytest.mark.parametrize(
         ("fixed", "slope", "expected"),
         [
-            ("0", "0", Crossing(Range.SAME)),
-            ("1", "0", Crossing(Range.NEVER)),
-            ("-1", "0", Crossing(Range.ALWAYS)),
-            ("0", "1", Crossing(Range.NEVER)),
-            ("0", "-1", Crossing(Range.ALWAYS)),
-            ("6", "-2", Crossing(Range.ABOVE, Decimal(3))),
-            ("-6", "2", Crossing(Range.BELOW, Decimal(3))),
-            ("6", "2", Crossing(Range.NEVER)),
-            ("-6", "-2", Crossing(Range.ALWAYS)),
+            ("0", "0", Crossover(Range.SAME)),
+            ("1", "0", Crossover(Range.NEVER)),
+            ("-1", "0", Crossover(Range.ALWAYS)),
+            ("0", "1", Crossover(Range.NEVER)),
+            ("0", "-1", Crossover(Range.ALWAYS)),
+            ("6", "-2", Crossover(Range.ABOVE, Decimal(3))),
+            ("-6", "2", Crossover(Range.BELOW, Decimal(3))),
+            ("6", "2", Crossover(Range.NEVER)),
+            ("-6", "-2", Crossover(Range.ALWAYS)),
         ],
     )
     def test_a_line_crosses_zero_once_at_most(
-        self, fixed: str, slope: str, expected: Crossing
+        self, fixed: str, slope: str, expected: Crossover
     ) -> None:
         assert expected == cheaper(Decimal(fixed), Decimal(slope))
 
     def test_a_crossing_beyond_what_exists_is_none(self) -> None:
-        assert Crossing(Range.NEVER) == cheaper(Decimal(6), Decimal(-2), most=Decimal(1))
-        assert Crossing(Range.ALWAYS) == cheaper(Decimal(-6), Decimal(2), most=Decimal(1))
+        assert Crossover(Range.NEVER) == cheaper(Decimal(6), Decimal(-2), most=Decimal(1))
+        assert Crossover(Range.ALWAYS) == cheaper(Decimal(-6), Decimal(2), most=Decimal(1))
 
 
 class TestUnknown:
@@ -256,11 +256,11 @@ class TestProperties:
         if abs(mine.expected - theirs.expected) < Decimal("0.005"):
             return
         match found.expected:
-            case Crossing(Range.ABOVE, Decimal() as at):
+            case Crossover(Range.ABOVE, Decimal() as at):
                 expected = volume > at
-            case Crossing(Range.BELOW, Decimal() as at):
+            case Crossover(Range.BELOW, Decimal() as at):
                 expected = volume < at
-            case Crossing(kind):
+            case Crossover(kind):
                 expected = kind is Range.ALWAYS
         assert expected == (mine.expected < theirs.expected)
 

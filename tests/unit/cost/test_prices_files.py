@@ -41,7 +41,7 @@ def row(usd: str, tier: str = "h200", day: date = DAY) -> PriceRow:
 STOPS = ModelUpdate(
     backend="openai",
     model="gpt-4.1-2025-04-14",
-    stops=date(2027, 2, 1),
+    retires_on=date(2027, 2, 1),
     as_of=DAY,
     source="GET /v1/models",
 )
@@ -98,9 +98,9 @@ def test_what_a_vendor_said_of_its_models_changes_the_offer(tmp_path: Path) -> N
     found = book_here(tmp_path)
     stopping = found.offer("openai").model("gpt-4.1")
     assert stopping is not None
-    assert (date(2027, 2, 1), "GET /v1/models") == (stopping.stops, stopping.stops_source)
+    assert (date(2027, 2, 1), "GET /v1/models") == (stopping.retires_on, stopping.retires_on_source)
     taken = found.offer("together").limits_for("Qwen/Qwen3-8B")
-    assert (7, 1) == (taken.epochs_most, taken.rows_least)
+    assert (7, 1) == (taken.epochs_most, taken.min_rows)
     assert registry.offer("vertex") is found.offer("vertex")
 
 

@@ -15,7 +15,14 @@ from typer.testing import CliRunner
 
 from unitune.cli.main import app
 from unitune.data.example import Example
-from unitune.errors import BackendError, DataError, IntegrityError, JobError, UnknownName, UserError
+from unitune.errors import (
+    BackendError,
+    DataError,
+    IntegrityError,
+    JobError,
+    NotFoundError,
+    UserError,
+)
 from unitune.evaluate import baseline
 from unitune.evaluate.compare import compare
 from unitune.evaluate.records import Answer
@@ -306,7 +313,7 @@ def test_an_id_that_no_case_has_is_refused_before_anything_is_asked(
     backend = backend_of(wrong_every(10))
     job = make_job(evaluate({"mode": "improve", "required_cases": ["nobody"]}))
 
-    with pytest.raises(UnknownName, match="no case 'nobody'") as caught:
+    with pytest.raises(NotFoundError, match="no case 'nobody'") as caught:
         compare(job)
     assert isinstance(caught.value, UserError)
     assert [] == backend.requests

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from unitune.data.dataset import Dataset
 from unitune.data.load import load
-from unitune.errors import JobError, Mismatch, UnknownName, UserError
+from unitune.errors import JobError, Mismatch, NotFoundError, UserError
 from unitune.evaluate.compare import compare
 from unitune.evaluate.prompts.training import check_prompts
 from unitune.job.contenders import Server
@@ -123,7 +123,7 @@ def test_the_best_of_baselines_may_be_another_model(make_job: Any, backend_of: A
 def test_a_backend_that_nobody_brings_is_told_before_anything_is_asked(make_job: Any) -> None:
     other = {"type": "model", "backend": "fke", "model": "gpt", "role": "candidate"}
     job = make_job({"contenders": ["zero-shot", {**other, "prompt": "zero-shot"}]})
-    with pytest.raises(UnknownName, match="Did you mean 'fake'"):
+    with pytest.raises(NotFoundError, match="Did you mean 'fake'"):
         compare(job)
 
 

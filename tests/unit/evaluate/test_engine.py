@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from unitune.data.example import Message
-from unitune.errors import BackendError, Busy, Mismatch, Unreachable
+from unitune.errors import BackendError, LockTimeout, Mismatch, Unreachable
 from unitune.evaluate.inference import attempts
 from unitune.evaluate.inference.engine import (
     InferenceOptions,
@@ -238,7 +238,7 @@ def test_a_broken_line_inside_the_file_is_refused_with_its_number(tmp_path: Path
 
 def test_two_comparisons_never_write_to_one_file(tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
-    with open_journal(path), pytest.raises(Busy), open_journal(path):
+    with open_journal(path), pytest.raises(LockTimeout), open_journal(path):
         pass
 
 

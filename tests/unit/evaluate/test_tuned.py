@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from unitune.errors import JobError, Leak, Mismatch, UnknownName, UserError
+from unitune.errors import JobError, Leak, Mismatch, NotFoundError, UserError
 from unitune.evaluate.compare import compare
 from unitune.evaluate.results import Curve
 from unitune.job.job import Job
@@ -73,7 +73,7 @@ def test_its_losses_and_settings_are_told(job: Job) -> None:
 
 
 def test_without_a_run_the_error_names_the_command(job: Job) -> None:
-    with pytest.raises(UnknownName, match="unitune run FILE") as caught:
+    with pytest.raises(NotFoundError, match="unitune run FILE") as caught:
         compare(job)
     assert 2 == caught.value.exit_code
 
@@ -89,7 +89,7 @@ def test_a_run_that_nobody_has_watched_to_its_end_is_found(job: Job) -> None:
 
 def test_a_run_under_way_is_named(job: Job) -> None:
     run = launch(job)
-    with pytest.raises(UnknownName, match=f"unitune watch {run.id}"):
+    with pytest.raises(NotFoundError, match=f"unitune watch {run.id}"):
         compare(job)
 
 
@@ -109,7 +109,7 @@ def test_a_run_of_other_rows_is_judged_when_named_and_a_note_says_so(
 ) -> None:
     run = trained(job)
     changed = scripted(make_job(EVALUATE, train=[(f"new {at}", "x") for at in range(40)]))
-    with pytest.raises(UnknownName):
+    with pytest.raises(NotFoundError):
         compare(changed)
     found = compare(changed, run)
     assert run.id == found.run

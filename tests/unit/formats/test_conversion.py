@@ -10,7 +10,7 @@ import pytest
 
 from unitune.backends.conversion import Converted, decode_file, encode_file, wire_lines
 from unitune.data.load import load
-from unitune.errors import UnknownName
+from unitune.errors import NotFoundError
 from unitune.findings import Finding
 
 USER = {"role": "user", "content": "a"}
@@ -78,5 +78,5 @@ def test_a_file_that_cannot_be_decoded_is_one_finding(tmp_path: Path, name: str)
 
 
 def test_an_unknown_format_is_told_at_once() -> None:
-    with pytest.raises(UnknownName, match="vertex-sft"):
+    with pytest.raises(NotFoundError, match="vertex-sft"):
         encode_file("rows.jsonl", "vertx")

@@ -17,7 +17,7 @@ from tiny_model import SIZES
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from unitune.backends.registry import offer
-from unitune.errors import Mismatch, UnknownName, Unreachable, UserError
+from unitune.errors import Mismatch, NotFoundError, Unreachable, UserError
 from unitune_local import embedded, store
 from unitune_local.embedded import EMBEDDED, EmbeddedModel
 
@@ -197,7 +197,7 @@ def test_a_folder_that_lacks_a_shard_is_no_model(tiny_model: Path, tmp_path: Pat
 
 
 def test_a_name_that_stands_for_nothing_suggests_the_nearest() -> None:
-    with pytest.raises(UnknownName, match="Did you mean 'smollm2-135m-instruct'"):
+    with pytest.raises(NotFoundError, match="Did you mean 'smollm2-135m-instruct'"):
         store.resolve("smollm2-135m")
 
 

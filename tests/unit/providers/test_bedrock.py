@@ -19,7 +19,7 @@ from unitune.backends import registry
 from unitune.backends.capabilities import Deletes, Deploys, Imports, ListsJobs, SwapsModel
 from unitune.backends.protocol import Launch, State, Status
 from unitune.data.example import Message
-from unitune.errors import BackendError, JobError, UnknownName, Unsupported, UserError
+from unitune.errors import BackendError, JobError, NotFoundError, Unsupported, UserError
 from unitune.job.job import Data, Job, Tuning
 from unitune.models import Reply, Request, TunedModel
 from unitune.testing.contract_base import reply_once
@@ -443,7 +443,7 @@ def test_what_is_taken_down_is_gone_and_stays_so(backend: BedrockBackend, tmp_pa
     backend.undeploy(serving.name)
 
     assert "gone" == backend.deployment_status(serving.name, model).state
-    with pytest.raises(UnknownName, match="deployment"):
+    with pytest.raises(NotFoundError, match="deployment"):
         backend.chat(serving)
 
 
@@ -509,7 +509,7 @@ def test_what_an_import_cannot_carry_is_noted(
     vendor.jobs[0].request = {**request, "customizationType": "DISTILLATION"}
     with pytest.raises(Unsupported, match="DISTILLATION"):
         backend.import_job(job_id)
-    with pytest.raises(UnknownName, match="no-such-job"):
+    with pytest.raises(NotFoundError, match="no-such-job"):
         backend.import_job("no-such-job")
 
 

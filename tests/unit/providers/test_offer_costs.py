@@ -108,7 +108,7 @@ def test_tuned_models_of_azure_end_when_microsoft_says(model: str, end: date) ->
     """Source: MicrosoftDocs/azure-ai-docs, retirement schedule of 2026-07-07, Fine-tuned models."""
     offered = registry.offer("azure").model(model)
     assert offered is not None
-    assert end == offered.stops
+    assert end == offered.retires_on
     assert offered.tunable_until is not None
     assert offered.tunable_until < end
 

@@ -65,9 +65,9 @@ def test_what_is_priced_can_be_bought(offer: Offer) -> None:
 def test_every_day_on_which_something_ends_has_a_source_and_they_are_in_order(offer: Offer) -> None:
     for model in offer.models:
         assert bool(model.tunable_until) == bool(model.tunable_until_source), model.name
-        assert bool(model.stops) == bool(model.stops_source), model.name
+        assert bool(model.retires_on) == bool(model.retires_on_source), model.name
         days = [closed.since for closed in model.closed_to]
-        days += [day for day in (model.tunable_until, model.stops) if day]
+        days += [day for day in (model.tunable_until, model.retires_on) if day]
         assert sorted(days) == days, model.name
     rows = offer.price_rows()
     assert all(row.valid_from < row.valid_to for row in rows if row.valid_from and row.valid_to)
@@ -108,7 +108,7 @@ def test_vendors_without_a_backend_have_closed_or_wait_for_one() -> None:
 def test_all_of_openais_models_close_and_stop_on_the_days_that_it_told() -> None:
     models = OFFERS["openai"].models
     assert {date(2027, 1, 6)} == {model.tunable_until for model in models}
-    assert {date(2027, 1, 14)} == {model.stops for model in models}
+    assert {date(2027, 1, 14)} == {model.retires_on for model in models}
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from unit.providers.openai_spec import (
 
 from unitune.backends import capabilities
 from unitune.backends.protocol import State
-from unitune.errors import BackendError, JobError, UnknownName, UserError
+from unitune.errors import BackendError, JobError, NotFoundError, UserError
 from unitune.job.job import Tuning
 from unitune.models import TunedModel
 from unitune_providers.openai import files as openai_files
@@ -312,5 +312,5 @@ def test_import_says_which_file_is_gone(stage: Stage) -> None:
 
 
 def test_import_of_no_job_is_an_unknown_name(stage: Stage) -> None:
-    with pytest.raises(UnknownName, match="no-such-job"):
+    with pytest.raises(NotFoundError, match="no-such-job"):
         stage.backend.import_job("no-such-job")

@@ -18,7 +18,7 @@ from unit.providers.openai_spec import (
 
 from unitune.backends.protocol import State
 from unitune.data.example import Message
-from unitune.errors import BackendError, UnknownName
+from unitune.errors import BackendError, NotFoundError
 from unitune.job.job import Tuning
 from unitune.models import Request, TunedModel
 from unitune.testing.contract_base import reply_once
@@ -91,7 +91,7 @@ def _fail(stage: Stage) -> None:
     backend = stage.backend
     with pytest.raises(BackendError):
         backend.poll("no-such-job", "")
-    with pytest.raises(UnknownName):
+    with pytest.raises(NotFoundError):
         backend.import_job("no-such-job")
     with pytest.raises(BackendError):
         stage.submit(job={"model": "gpt-5"})

@@ -15,7 +15,7 @@ from vendors.prices import HardwareList, RetailPrices
 from unitune.backends import registry
 from unitune.cost.prices.book import PriceBook
 from unitune.cost.prices.refresh import changes
-from unitune.errors import BackendError, UnknownName, Unreachable, UserError
+from unitune.errors import BackendError, NotFoundError, Unreachable, UserError
 from unitune.testing.loopback import Fault, Server, serve
 from unitune_providers.prices import azure, reading
 
@@ -197,7 +197,7 @@ def test_openai_says_when_its_models_stop(monkeypatch: pytest.MonkeyPatch) -> No
         monkeypatch.setenv("OPENAI_API_KEY", KEY)
         told = registry.price_reader("openai").read_prices(registry.offer("openai"), DAY)
     (update,) = told.models
-    assert (names[0], date(2027, 2, 28)) == (update.model, update.stops)
+    assert (names[0], date(2027, 2, 28)) == (update.model, update.retires_on)
     (change,) = changes(PriceBook(), "openai", told)
     assert ("2027-01-14", "2027-02-28") == (change.before, change.after)
     assert f"{names[1]}: no end announced" in told.notes
@@ -227,5 +227,5 @@ def test_together_says_what_its_models_take(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_who_tells_nothing_by_machine_is_named_with_those_that_do() -> None:
-    with pytest.raises(UnknownName, match="azure, huggingface, openai, together"):
+    with pytest.raises(NotFoundError, match="azure, huggingface, openai, together"):
         registry.price_reader("vertex")

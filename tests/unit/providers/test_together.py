@@ -17,7 +17,7 @@ from vendors.together.vendor import KEY, TogetherVendor
 
 from unitune.backends import capabilities
 from unitune.backends.protocol import Launch, State, Status
-from unitune.errors import BackendError, JobError, UnknownName, Unsupported, UserError
+from unitune.errors import BackendError, JobError, NotFoundError, Unsupported, UserError
 from unitune.job.job import Data, Job, Lora, Tuning
 from unitune.models import TunedModel
 from unitune.testing.contract_base import ROWS
@@ -304,7 +304,7 @@ def test_deleting_what_is_gone_is_no_error(backend: TogetherBackend, launch: Lau
     for _ in range(2):
         backend.delete_model(model)
         backend.delete_file(launch.training.ref)
-    with pytest.raises(UnknownName):
+    with pytest.raises(NotFoundError):
         backend.download(model, launch.folder)
 
 
@@ -322,7 +322,7 @@ def test_import_brings_files_and_settings_in_our_words(
 
 
 def test_import_of_no_job_is_an_unknown_name(backend: TogetherBackend) -> None:
-    with pytest.raises(UnknownName, match="ft-0"):
+    with pytest.raises(NotFoundError, match="ft-0"):
         backend.import_job("ft-0")
 
 

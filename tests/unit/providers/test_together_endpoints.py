@@ -13,7 +13,7 @@ from vendors.together.jobs import Job
 from vendors.together.vendor import KEY, TogetherVendor
 
 from unitune.data.example import Message
-from unitune.errors import BackendError, JobError, UnknownName
+from unitune.errors import BackendError, JobError, NotFoundError
 from unitune.models import Reply, Request, TunedModel
 from unitune.testing.loopback import Progress, Server, ServerBehavior, serve
 from unitune_providers.together import endpoints as together_endpoints
@@ -118,7 +118,7 @@ def test_project_of_the_environment_goes_before_the_keys(
 
 
 def test_model_that_nobody_made_is_an_unknown_name(backend: TogetherBackend) -> None:
-    with pytest.raises(UnknownName, match="loopback/gone"):
+    with pytest.raises(NotFoundError, match="loopback/gone"):
         backend.deploy(MODEL.model_copy(update={"name": "loopback/gone"}), "gone", CONFIG)
 
 

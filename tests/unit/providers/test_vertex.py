@@ -22,7 +22,7 @@ from unitune.backends.protocol import Launch, State, Status, Upload
 from unitune.errors import (
     BackendError,
     JobError,
-    UnknownName,
+    NotFoundError,
     Unreachable,
     Unsupported,
     UserError,
@@ -487,7 +487,7 @@ def test_imported_job_without_its_file_says_so(
 
 
 def test_importing_a_missing_job_is_an_unknown_name(backend: VertexBackend) -> None:
-    with pytest.raises(UnknownName, match="17"):
+    with pytest.raises(NotFoundError, match="17"):
         backend.import_job("17")
 
 

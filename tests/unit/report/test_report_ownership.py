@@ -11,7 +11,7 @@ from rich.cells import cell_len
 from rich.console import Console
 from sample_ownership import PRICES, book, job, ownership
 
-from unitune.cost.ownership import Crossing, Range
+from unitune.cost.ownership import Crossover, Range
 from unitune.report.tco import chart, words
 from unitune.report.tco.html import render
 from unitune.report.tco.terminal import ownership_view
@@ -86,7 +86,7 @@ def test_money_is_shown_to_the_digits_that_matter(amount: str, expected: str) ->
 
 
 def test_volumes_are_rounded_to_the_side_where_it_holds() -> None:
-    above, below = (Crossing(way, Decimal("10.5")) for way in (Range.ABOVE, Range.BELOW))
+    above, below = (Crossover(way, Decimal("10.5")) for way in (Range.ABOVE, Range.BELOW))
 
     assert "from 11 a month" == words.volume_range(above)
     assert "up to 10 a month" == words.volume_range(below)

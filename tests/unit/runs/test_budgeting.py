@@ -24,7 +24,7 @@ from unitune.backends import registry
 from unitune.backends.capabilities import JobPage
 from unitune.backends.offer import Billing
 from unitune.backends.protocol import Event, State, Status
-from unitune.cost.budget import ProjectBudget, project_budget
+from unitune.cost.budget import ProjectBudget, Spent, project_budget
 from unitune.cost.documents import Estimate
 from unitune.errors import BackendError, Mismatch, OverBudget, Unreachable
 from unitune.job.job import Job, TrainingBudget, Tuning
@@ -44,6 +44,11 @@ from unitune.workspace.today import today
 from .conftest import Clock, MakeJob
 
 Priced = Callable[..., Job]
+
+
+def spent_in(ledger: Ledger) -> Spent:
+    """Return what all runs and deployments of a ledger have cost."""
+    return budgeting.spent(budgeting.books_of(ledger), today())
 
 
 @pytest.fixture
@@ -248,7 +253,7 @@ def test_what_is_set_aside_is_the_price_of_the_create_call(
 
     monkeypatch.setattr(launching, "hand_over", rises)
     run.launch(job)
-    assert 2 * usd == budgeting.spent_here(Ledger(home()), today()).project_usd
+    assert 2 * usd == spent_in(Ledger(home())).project_usd
 
 
 def test_a_resumed_launch_is_paid_from_the_month_that_is_now(
@@ -263,9 +268,9 @@ def test_a_resumed_launch_is_paid_from_the_month_that_is_now(
     a_month_ago = Ledger(home()).now() - 32 * 86400
     with closing(sqlite3.connect(home() / "ledger.db")) as connection, connection:
         connection.execute("UPDATE costs SET reserved = ?", (a_month_ago,))
-    assert Decimal(0) == budgeting.spent_here(Ledger(home()), today()).month_usd
+    assert Decimal(0) == spent_in(Ledger(home())).month_usd
     lost.resume()
-    assert high(job) == budgeting.spent_here(Ledger(home()), today()).month_usd
+    assert high(job) == spent_in(Ledger(home())).month_usd
     with pytest.raises(OverBudget, match="the month's budget"):
         run.launch(other(priced()))
 
@@ -316,7 +321,7 @@ def test_deployments_at_once_share_one_budget() -> None:
     gate.open(len(forks))
     results = [fork.result() for fork in forks]
     assert 1 == sum("made" in result for result in results), results
-    assert Decimal(10) == budgeting.spent_here(Ledger(home()), today()).project_usd
+    assert Decimal(10) == spent_in(Ledger(home())).project_usd
 
 
 @pytest.mark.usefixtures("workplace")
@@ -327,7 +332,7 @@ def test_a_deployment_of_unknown_price_needs_a_word_where_a_budget_holds() -> No
         budgeting.add_deployment(ledger, record, project)
     assert [] == ledger.deployments()
     budgeting.add_deployment(ledger, record, project, unpriced=True)
-    assert 1 == budgeting.spent_here(ledger, today()).unknown
+    assert 1 == spent_in(ledger).unknown
 
 
 def test_of_budgets_in_a_folder_and_above_the_least_holds(tmp_path: Path) -> None:
@@ -347,7 +352,7 @@ def test_what_was_refused_costs_nothing(priced: Priced, workplace: Path) -> None
     limit(workplace, project_usd=high(job))
     with pytest.raises(Exception, match="refuses this job"):
         run.launch(job)
-    assert Decimal(0) == budgeting.spent_here(Ledger(home()), today()).project_usd
+    assert Decimal(0) == spent_in(Ledger(home())).project_usd
     assert State.SUCCEEDED is run.launch(other(priced())).wait(0).state
 
 
@@ -491,7 +496,7 @@ def test_a_bill_stands_beside_its_estimate(priced: Priced, monkeypatch: pytest.M
     assert found.price_drift is not None
     assert abs(found.price_drift - Decimal("0.1")) < Decimal("0.000001")
     assert not found.provisional
-    assert usd == budgeting.spent_here(Ledger(home()), today()).project_usd
+    assert usd == spent_in(Ledger(home())).project_usd
 
 
 def test_owning_counts_a_training_as_it_was_billed(
@@ -533,7 +538,7 @@ def test_what_is_cancelled_where_no_rule_is_known_has_an_unknown_cost(priced: Pr
     assert found.usd is None
     usd = reckoned(priced()).launch_usd
     assert usd is not None
-    assert usd.high == budgeting.spent_here(Ledger(home()), today()).project_usd, "at most"
+    assert usd.high == spent_in(Ledger(home())).project_usd, "at most"
 
 
 def test_a_bill_of_less_than_a_token_a_row_teaches_nothing(
@@ -596,10 +601,10 @@ def test_what_a_deleted_run_has_cost_stays_spent(
 ) -> None:
     billed(monkeypatch, 500)
     done = run.launch(priced()).wait(0)
-    before = budgeting.spent_here(Ledger(home()), today())
+    before = spent_in(Ledger(home()))
     done.delete(force=True)
     assert [] == run.runs()
-    assert before == budgeting.spent_here(Ledger(home()), today())
+    assert before == spent_in(Ledger(home()))
 
 
 def test_a_saved_plan_is_launched_while_it_holds(priced: Priced, workplace: Path) -> None:

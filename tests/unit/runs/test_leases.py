@@ -14,7 +14,7 @@ from crash.forks import Fork, eventually, stop_here, stopped
 
 from unitune.backends.launch_keys import run_id
 from unitune.backends.protocol import State
-from unitune.errors import Busy, UnknownName
+from unitune.errors import LockTimeout, NotFoundError
 from unitune.ledger import Artefact, Ledger, RunRecord, leases
 from unitune.ledger.holders import Holder, this_process
 from unitune.ledger.tables import RUNS
@@ -90,7 +90,7 @@ def test_a_thread_that_waits_too_long_is_told(
     monkeypatch.setattr(leases, "WAIT_SECONDS", 0.02)
     with (
         ledger.acting(run),
-        pytest.raises(Busy, match="another thread of this process"),
+        pytest.raises(LockTimeout, match="another thread of this process"),
         ledger.acting(run),
     ):
         pass
@@ -103,7 +103,7 @@ def test_a_live_holder_is_waited_for_and_then_named(
     monkeypatch.setattr(leases, "WAIT_SECONDS", 0.05)
     assert ledger.is_held(run)
     who = rf"another process \(process {holder.pid} on {this_process().host}\)"
-    with pytest.raises(Busy, match=rf"{run} is in the hands of {who}"), ledger.acting(run):
+    with pytest.raises(LockTimeout, match=rf"{run} is in the hands of {who}"), ledger.acting(run):
         pass
 
 
@@ -155,7 +155,7 @@ def test_of_a_process_that_cannot_be_seen_only_the_time_tells(
     unseen = replace(this_process(), pid=2**22, **change)
     monkeypatch.setattr(leases, "WAIT_SECONDS", 0)
     set_lease(ledger, unseen, seconds)
-    with pytest.raises(Busy, match=rf"{unseen}.*its hold ends within {seconds} seconds"):
+    with pytest.raises(LockTimeout, match=rf"{unseen}.*its hold ends within {seconds} seconds"):
         ledger.acting(run).__enter__()
     set_lease(ledger, unseen, -1)
     assert not ledger.is_held(run)
@@ -256,7 +256,7 @@ def test_a_clock_that_was_set_back_keeps_no_run_for_a_holder_that_nobody_sees(
 ) -> None:
     monkeypatch.setattr(leases, "WAIT_SECONDS", 0)
     set_lease(ledger, replace(this_process(), space="pod"), 3600)
-    with pytest.raises(Busy, match="its hold ends within 120 seconds"), ledger.acting(run):
+    with pytest.raises(LockTimeout, match="its hold ends within 120 seconds"), ledger.acting(run):
         pass
     with ledger._database.reading() as connection:
         query = sa.select(RUNS.c.lease_until - ledger._database.lease_clock())
@@ -283,7 +283,7 @@ def test_who_lost_the_run_can_neither_write_nor_hold_nor_delete(ledger: Ledger, 
             lambda: ledger.hold(mine, 120),
             lambda: ledger.delete(mine),
         ):
-            with pytest.raises(Busy, match=rf"taken run {run} over.*unitune show {run}"):
+            with pytest.raises(LockTimeout, match=rf"taken run {run} over.*unitune show {run}"):
                 act()
     assert before == ledger.record(run)
     assert [] == ledger.artefacts(run)
@@ -291,5 +291,5 @@ def test_who_lost_the_run_can_neither_write_nor_hold_nor_delete(ledger: Ledger, 
 
 def test_a_run_that_is_not_there_is_said_to_be_unknown(ledger: Ledger, run: str) -> None:
     del run
-    with pytest.raises(UnknownName, match="unitune runs"), ledger.acting("r251125-nobody"):
+    with pytest.raises(NotFoundError, match="unitune runs"), ledger.acting("r251125-nobody"):
         pass

@@ -8,7 +8,7 @@ import pytest
 
 from unitune.backends.launch_keys import run_id
 from unitune.backends.protocol import Event, State
-from unitune.errors import Busy, TwinExists
+from unitune.errors import DuplicateRunError, LockTimeout
 from unitune.ledger import Artefact, DeploymentRecord, Ledger, RunRecord, Standing
 from unitune.models import TunedModel
 
@@ -74,7 +74,7 @@ def test_of_two_that_read_the_same_record_only_one_can_write(ledger: Ledger) -> 
     record = a_record()
     ledger.add(record)
     ledger.write(replace(record, state=State.CANCELLED))
-    with pytest.raises(Busy, match=record.id):
+    with pytest.raises(LockTimeout, match=record.id):
         ledger.write(replace(record, state=State.UPLOADING), [Event("k", "message", 0.0)])
     assert State.CANCELLED is ledger.record(record.id).state
     assert [] == ledger.events(record.id, 1)
@@ -117,7 +117,7 @@ def test_every_run_but_a_failed_or_cancelled_one_is_a_twin(ledger: Ledger, state
     if state in (State.FAILED, State.CANCELLED):
         ledger.add(a_record())
     else:
-        with pytest.raises(TwinExists, match=first.id) as refusal:
+        with pytest.raises(DuplicateRunError, match=first.id) as refusal:
             ledger.add(a_record())
         assert first.id == refusal.value.run_id
     ledger.add(a_record(), again=True)
@@ -174,7 +174,7 @@ def test_a_run_that_has_changed_is_not_deleted(ledger: Ledger) -> None:
     record = a_record()
     ledger.add(record)
     ledger.write(replace(record, state=State.CANCELLED))
-    with pytest.raises(Busy, match=record.id):
+    with pytest.raises(LockTimeout, match=record.id):
         ledger.delete(record)
     assert State.CANCELLED is ledger.record(record.id).state
 
@@ -184,14 +184,14 @@ def test_of_two_that_read_the_same_deployment_only_one_can_write(ledger: Ledger)
     deployment = a_deployment(None)
     ledger.add_deployment(deployment, lambda _: None)
     written = ledger.write_deployment(replace(deployment, state="ready"))
-    with pytest.raises(Busy, match=deployment.id):
+    with pytest.raises(LockTimeout, match=deployment.id):
         ledger.write_deployment(replace(deployment, state="gone"))
     assert written == ledger.deployment(deployment.id)
 
 
 def test_an_artefact_of_no_run_is_refused(ledger: Ledger) -> None:
     ledger.add(a_record())
-    with pytest.raises(Busy, match="taken run"):
+    with pytest.raises(LockTimeout, match="taken run"):
         ledger.add_artefact(a_record(), Artefact("upload", "train.jsonl", "r", "0"))
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from unitune.errors import Busy
+from unitune.errors import LockTimeout
 from unitune.workspace.locks import is_locked, locked
 
 HOLD = """
@@ -22,7 +22,10 @@ def test_a_second_holder_waits_and_is_then_told(tmp_path: Path) -> None:
     file = tmp_path / "lock"
     with locked(file, "the thing"):
         assert is_locked(file)
-        with pytest.raises(Busy, match="the thing"), locked(file, "the thing", wait_seconds=0.05):
+        with (
+            pytest.raises(LockTimeout, match="the thing"),
+            locked(file, "the thing", wait_seconds=0.05),
+        ):
             pass
     assert not is_locked(file)
 

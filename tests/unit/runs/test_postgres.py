@@ -16,7 +16,7 @@ from crash.forks import Fork
 from crash.postgres import PASSWORD, new_database, the_server
 from sqlalchemy.exc import NoSuchTableError, SQLAlchemyError, StatementError
 
-from unitune.errors import Busy, MissingExtra, UnituneError, Unreachable, UserError
+from unitune.errors import LockTimeout, MissingExtra, UnituneError, Unreachable, UserError
 from unitune.ledger import DeploymentRecord, Ledger, postgres
 from unitune.ledger.tables import DEPLOYMENTS, RUNS
 from unitune.models import TunedModel
@@ -149,7 +149,7 @@ def test_a_database_that_others_keep_locked_is_busy(
         ledger = Ledger(tmp_path)
         with ledger._database.writing() as connection:
             connection.execute(sa.text("LOCK TABLE deployments"))
-            with pytest.raises(Busy, match="in use by another process"):
+            with pytest.raises(LockTimeout, match="in use by another process"):
                 write_in_another_connection(ledger)
 
 
@@ -184,7 +184,7 @@ def test_a_pool_without_a_connection_left_is_busy(
         with ExitStack() as held:
             for _ in range(15):
                 held.enter_context(database.reading())
-            with pytest.raises(Busy, match="all connections of this process"):
+            with pytest.raises(LockTimeout, match="all connections of this process"):
                 ledger.records()
         assert [] == ledger.records()
 

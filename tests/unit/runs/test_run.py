@@ -13,9 +13,9 @@ from unitune.backends.protocol import State, Status
 from unitune.errors import (
     BackendError,
     DataError,
+    DuplicateRunError,
+    NotFoundError,
     RunFailed,
-    TwinExists,
-    UnknownName,
     Unreachable,
     Unsupported,
     UserError,
@@ -234,7 +234,7 @@ def test_the_same_training_is_launched_once_unless_again(
     workplace: Path, make_job: MakeJob
 ) -> None:
     first = launch(make_job({}))
-    with pytest.raises(TwinExists, match=rf"{first.id}.*--allow-duplicate"):
+    with pytest.raises(DuplicateRunError, match=rf"{first.id}.*--allow-duplicate"):
         launch(make_job({}))
     assert [first.id] == [folder.name for folder in (workplace / ".unitune" / "runs").iterdir()]
     second = launch(make_job({}), again=True)
@@ -276,15 +276,15 @@ def test_a_run_is_found_by_an_unambiguous_beginning(make_job: MakeJob) -> None:
     assert two.id == find_run(two.id[:-1]).id
     with pytest.raises(UserError, match=rf"{two.id}, {one.id}"):
         find_run(one.id[:5])
-    with pytest.raises(UnknownName, match="Did you mean"):
+    with pytest.raises(NotFoundError, match="Did you mean"):
         find_run(one.id[:-1] + "!")
-    with pytest.raises(UnknownName, match="unitune runs"):
+    with pytest.raises(NotFoundError, match="unitune runs"):
         find_run("")
 
 
 def test_reading_commands_make_no_folder(workplace: Path) -> None:
     assert [] == runs()
-    with pytest.raises(UnknownName):
+    with pytest.raises(NotFoundError):
         find_run("r251125")
     assert not (workplace / ".unitune").exists()
 
@@ -292,7 +292,7 @@ def test_reading_commands_make_no_folder(workplace: Path) -> None:
 def test_what_the_offer_does_not_cover_is_refused_before_anything_is_written(
     workplace: Path, make_job: MakeJob, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    offer = registry.offer("fake").model_copy(update={"honours": ("epochs",)})
+    offer = registry.offer("fake").model_copy(update={"supported_settings": ("epochs",)})
     monkeypatch.setattr(registry, "offer", lambda _: offer)
     job = make_job({}).model_copy(update={"tuning": Tuning(epochs=1, batch_size=3)})
     with pytest.raises(Unsupported, match=r"tuning\.batch_size"):

@@ -13,7 +13,7 @@ from crash.postgres import new_database
 from pydantic import JsonValue
 
 from unitune.backends.protocol import State
-from unitune.errors import RunFailed, TwinExists, Unreachable, UserError
+from unitune.errors import DuplicateRunError, RunFailed, Unreachable, UserError
 from unitune.job.job import Job
 from unitune.ledger import Ledger
 from unitune.runs.run import Run, find_run, launch, runs
@@ -110,7 +110,7 @@ def test_a_launch_that_still_has_rows_to_hand_over_names_the_machine_that_has_th
 def test_the_same_training_on_two_machines_is_a_twin(make_job: MakeJob, go_to: GoTo) -> None:
     first = launch(make_job({}))
     go_to("b")
-    with pytest.raises(TwinExists, match=first.id):
+    with pytest.raises(DuplicateRunError, match=first.id):
         launch(make_job({}))
     assert 1 == len(runs())
 

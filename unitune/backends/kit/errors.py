@@ -176,16 +176,6 @@ def vendor_errors(vendor: Vendor, doing: str, table: ErrorTable = HTTPX_ERRORS) 
         raise table.map_error(error, vendor, doing) from error
 
 
-@contextmanager
-def ignore_missing() -> Generator[None]:
-    """Let "not found" pass: what is to be removed is gone, or was never there."""
-    try:
-        yield
-    except BackendError as error:
-        if not error.is_not_found:
-            raise
-
-
 def complaint(content: bytes | object) -> str:
     """Return the message in an error's body, of any of its shapes, with its code."""
     body: object = content

@@ -8,8 +8,8 @@ come from is the business of `unitune.tco`.
 
 from unitune.cost.ownership.alternatives import (
     Alternative,
-    Crossing,
-    Crossings,
+    Crossover,
+    Crossovers,
     Range,
     break_even,
     cheaper,
@@ -21,8 +21,8 @@ from unitune.cost.ownership.request import CachingRule, Rates, Request, hit_rate
 __all__ = [
     "Alternative",
     "CachingRule",
-    "Crossing",
-    "Crossings",
+    "Crossover",
+    "Crossovers",
     "Horizon",
     "Range",
     "Rates",

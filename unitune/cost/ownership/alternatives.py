@@ -26,7 +26,7 @@ class Range(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Crossing:
+class Crossover:
     """Where something is cheaper.
 
     Args:
@@ -38,7 +38,7 @@ class Crossing:
     at: Decimal | None = None
 
 
-def cheaper(fixed: Decimal, slope: Decimal, most: Decimal | None = None) -> Crossing:
+def cheaper(fixed: Decimal, slope: Decimal, most: Decimal | None = None) -> Crossover:
     """Return for which x from 0 on the difference fixed + slope * x lies below zero.
 
     Args:
@@ -47,15 +47,15 @@ def cheaper(fixed: Decimal, slope: Decimal, most: Decimal | None = None) -> Cros
         most: Largest x that exists; None: there is none.
     """
     if fixed == slope == 0:
-        return Crossing(Range.SAME)
+        return Crossover(Range.SAME)
     if fixed <= 0 and slope <= 0:
-        return Crossing(Range.ALWAYS)
+        return Crossover(Range.ALWAYS)
     if fixed >= 0 and slope >= 0:
-        return Crossing(Range.NEVER)
+        return Crossover(Range.NEVER)
     at = -fixed / slope
     if most is not None and at > most:
-        return Crossing(Range.NEVER if slope < 0 else Range.ALWAYS)
-    return Crossing(Range.ABOVE if slope < 0 else Range.BELOW, at)
+        return Crossover(Range.NEVER if slope < 0 else Range.ALWAYS)
+    return Crossover(Range.ABOVE if slope < 0 else Range.BELOW, at)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +91,7 @@ class Alternative:
 
 
 @dataclass(frozen=True, slots=True)
-class Crossings:
+class Crossovers:
     """Where a challenger is cheaper than an incumbent.
 
     Args:
@@ -100,14 +100,14 @@ class Crossings:
         worst: The challenger at its highest, the incumbent at its lowest.
     """
 
-    best: Crossing
-    expected: Crossing
-    worst: Crossing
+    best: Crossover
+    expected: Crossover
+    worst: Crossover
 
 
 def break_even(
     challenger: Alternative, incumbent: Alternative, months: Decimal
-) -> Crossings | None:
+) -> Crossovers | None:
     """Return from which requests a month on the challenger costs less over the horizon.
 
     The break-even is n* = ((F - F') / M + H - H') / (k' - k).
@@ -129,7 +129,7 @@ def break_even(
 
 def payback(
     challenger: Alternative, incumbent: Alternative, requests_month: Decimal
-) -> Crossings | None:
+) -> Crossovers | None:
     """Return after how many months the challenger has earned what it costs once.
 
     That is (F - F') / (n (k' - k) - (H - H')).
@@ -157,8 +157,8 @@ def times(usd: Spread, factor: Decimal) -> Spread:
 def _ends(
     challenger: Alternative,
     incumbent: Alternative,
-    solve: Callable[[Decimal, Decimal, Decimal], Crossing],
-) -> Crossings | None:
+    solve: Callable[[Decimal, Decimal, Decimal], Crossover],
+) -> Crossovers | None:
     """Solve for the best, the expected and the worst differences of both."""
     ours = (challenger.once, challenger.month, challenger.request)
     theirs = (incumbent.once, incumbent.month, incumbent.request)
@@ -172,4 +172,4 @@ def _ends(
     best = solve(*(one.low - other.high for one, other in pairs))
     expected = solve(*(one.expected - other.expected for one, other in pairs))
     worst = solve(*(one.high - other.low for one, other in pairs))
-    return Crossings(best, expected, worst)
+    return Crossovers(best, expected, worst)

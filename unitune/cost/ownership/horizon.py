@@ -28,18 +28,18 @@ class Horizon:
     ends: date | None = None
 
     @classmethod
-    def of(cls, planned: int, today: date, stops: date | None) -> Self:
+    def of(cls, planned: int, today: date, retires_on: date | None) -> Self:
         """Return the shorter of the planned months and those until a shutdown.
 
         Args:
             planned: Months, at least 1.
             today: Where they begin.
-            stops: Day on which the model is switched off; None: not announced.
+            retires_on: Day on which the model is switched off; None: not announced.
         """
-        left = None if stops is None else months_until(stops, today)
+        left = None if retires_on is None else months_until(retires_on, today)
         if left is None or left >= planned:
             return cls(Decimal(planned), planned, today)
-        return cls(left, planned, today, stops)
+        return cls(left, planned, today, retires_on)
 
 
 def months_until(day: date, today: date) -> Decimal:

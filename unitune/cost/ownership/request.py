@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from decimal import Decimal
 
-from unitune.cost.ownership.alternatives import Crossing, cheaper
+from unitune.cost.ownership.alternatives import Crossover, cheaper
 from unitune.cost.spread import Spread
 from unitune.cost.tokens import Count
 
@@ -137,7 +137,7 @@ class Request:
         return self.caching.cacheable(min(shared, prompt))
 
 
-def hit_rate_threshold(challenger: Request, incumbent: Request) -> Crossing | None:
+def hit_rate_threshold(challenger: Request, incumbent: Request) -> Crossover | None:
     """Return at which hit rates the challenger's requests cost less; None where that is unknown.
 
     Both have the same hit rate. Where only the incumbent caches, the threshold is

@@ -61,7 +61,7 @@ class PriceBook:
         """Return a backend's offer, with what its vendor has said since.
 
         Raises:
-            UnknownName: No installed package brings it.
+            NotFoundError: No installed package brings it.
         """
         return self.offered(backend).updated(self.updates)
 
@@ -200,16 +200,6 @@ def book_for(job: Job) -> PriceBook:
     """
     flags = rows_of(job.given_prices, origin="flag", day=today())
     return _book(job.folder, (*flags, *rows_of(job.prices, origin="job", day=today())))
-
-
-def offer_for(job: Job) -> Offer:
-    """Return what is known of a job's backend, with what its vendor has said since.
-
-    Raises:
-        UnknownName: No installed package brings it.
-        JobError: A prices file is not valid.
-    """
-    return book_for(job).offer(job.backend)
 
 
 def _book(folder: Path, rows: tuple[PriceRow, ...]) -> PriceBook:

@@ -78,9 +78,9 @@ def _equal(one: PriceRow, other: PriceRow) -> bool:
 
 def _of_model(offer: Offer, update: ModelUpdate) -> Iterator[Change]:
     model = offer.model(update.model)
-    if update.stops is not None:
-        before = model.stops if model else None
-        yield _change(f"{update.model} stops", before, update.stops, update.source)
+    if update.retires_on is not None:
+        before = model.retires_on if model else None
+        yield _change(f"{update.model} stops", before, update.retires_on, update.source)
     now = (update.limits or Limits()).model_dump(exclude_none=True)
     earlier = offer.limits_for(update.model).model_dump()
     for name, value in now.items():

@@ -124,7 +124,7 @@ def open_journal(path: Path) -> Generator[Journal]:
         path: The file; it and its folder are made when they are not there.
 
     Raises:
-        Busy: Another process is writing to it.
+        LockTimeout: Another process is writing to it.
         Mismatch: A line is no record.
         UserError: It is a symbolic link.
     """

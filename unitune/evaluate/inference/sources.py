@@ -144,7 +144,7 @@ def check_sources(evaluate: Evaluate) -> None:
     """Refuse other models, and endpoints of scorers, that cannot be asked, before any is.
 
     Raises:
-        UnknownName: There is no such backend.
+        NotFoundError: There is no such backend.
         MissingExtra: Its packages are not installed.
         UserError: The user has not allowed a key to be sent there, or it is not set.
     """

@@ -18,7 +18,7 @@ from unitune.backends.protocol import FIGURES, Event, State
 from unitune.cost.budget import NO_LIMIT, HostingBudget
 from unitune.data.dataset import Dataset
 from unitune.data.load import load
-from unitune.errors import Mismatch, UnknownName, UserError
+from unitune.errors import Mismatch, NotFoundError, UserError
 from unitune.evaluate.prompts.training import Training
 from unitune.evaluate.results import Curve
 from unitune.job.job import Job
@@ -69,7 +69,7 @@ def find_tuned_run(resolved: ResolvedJob, run: Run | None) -> TunedRun:
         run: Named by the user; None for the newest succeeded run of this very training.
 
     Raises:
-        UnknownName: There is no such run.
+        NotFoundError: There is no such run.
         UserError: The run has no model.
         Mismatch: It tuned another base, or on another backend.
     """
@@ -106,7 +106,7 @@ def _newest(job: Job, fingerprint: str) -> Run:
         else "Train it first: unitune run FILE. A run of other rows or settings must be named: "
         "unitune compare FILE --run RUN"
     )
-    raise UnknownName("succeeded run of job", job.name, (), hint)
+    raise NotFoundError("succeeded run of job", job.name, (), hint)
 
 
 def _seen_now(run: Run) -> Run:

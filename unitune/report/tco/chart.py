@@ -18,7 +18,7 @@ from unitune.cost.spread import Spread
 from unitune.report.charts import LABEL_GAP
 from unitune.report.tco import words
 from unitune.tco.columns import Role
-from unitune.tco.documents import Column, Meeting, Ownership
+from unitune.tco.documents import BreakEven, Column, Ownership
 
 POINTS = 61
 """Points of a line: on such axes it bends once, and gently."""
@@ -104,7 +104,7 @@ def cost_chart(found: Ownership, number: int = 1) -> Markup:
         _joined(_line(curve, x, y) for curve in curves),
         _planned(found, x),
         _joined(
-            # Crossings lie close together: the first is labelled away from those that follow.
+            # Crossovers lie close together: the first is labelled away from those that follow.
             _crossing(one, x, y, before=at == 0 and x.place(one.requests_month) > LABEL_ROOM)
             for at, one in enumerate(_drawn(found))
         ),
@@ -129,7 +129,7 @@ def told(found: Ownership) -> str:
     return " ".join(said)
 
 
-def _drawn(found: Ownership) -> tuple[Meeting, ...]:
+def _drawn(found: Ownership) -> tuple[BreakEven, ...]:
     return tuple(one for one in found.meetings if LEAST_VOLUME <= one.requests_month <= MOST_VOLUME)
 
 
@@ -175,7 +175,7 @@ def _planned(found: Ownership, x: LogAxis) -> Markup:
     ).format(place, place, place, _short(Decimal(found.requests_month)))
 
 
-def _crossing(one: Meeting, x: LogAxis, y: LogAxis, *, before: bool) -> Markup:
+def _crossing(one: BreakEven, x: LogAxis, y: LogAxis, *, before: bool) -> Markup:
     """Mark where two lines cross, with the volume above it on the left, or below on the right."""
     place, height = x.place(one.requests_month), round(100 - y.place(one.usd_month), 2)
     return Markup(

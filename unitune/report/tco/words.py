@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from decimal import Decimal
 
-from unitune.cost.ownership import Crossing, Crossings, Range
+from unitune.cost.ownership import Crossover, Crossovers, Range
 from unitune.cost.ownership.horizon import DAYS_A_MONTH
 from unitune.cost.spread import Spread
 from unitune.job.prices import PriceRow
@@ -132,8 +132,10 @@ def answers(found: Ownership) -> Iterator[Answer]:
         "",
         "The more of a prompt is found in the cache, the less it costs to send.",
     )
-    if stops := found.columns[1].stops:
-        yield Answer("It is switched off", f"{stops}", "", "With the base that it was tuned from.")
+    if retires_on := found.columns[1].retires_on:
+        yield Answer(
+            "It is switched off", f"{retires_on}", "", "With the base that it was tuned from."
+        )
 
 
 def sources(found: Ownership) -> Iterator[tuple[str, str]]:
@@ -201,52 +203,52 @@ def months(number: Decimal) -> str:
     return f"{short} month{'' if short == '1' else 's'}"
 
 
-def volume_range(crossing: Crossing) -> str:
+def volume_range(crossing: Crossover) -> str:
     """Say at which requests a month."""
     match crossing:
-        case Crossing(Range.ABOVE, Decimal() as at):
+        case Crossover(Range.ABOVE, Decimal() as at):
             return f"from {math.ceil(at):,} a month"
-        case Crossing(Range.BELOW, Decimal() as at):
+        case Crossover(Range.BELOW, Decimal() as at):
             return f"up to {math.floor(at):,} a month"
-        case Crossing(Range.ALWAYS):
+        case Crossover(Range.ALWAYS):
             return "at any volume"
-        case Crossing(Range.SAME):
+        case Crossover(Range.SAME):
             return "at no volume: both cost the same"
         case _:
             return "at no volume"
 
 
-def hit_rates(crossing: Crossing) -> str:
+def hit_rates(crossing: Crossover) -> str:
     """Say at which cache hit rates."""
     match crossing:
-        case Crossing(Range.ABOVE, Decimal() as at):
+        case Crossover(Range.ABOVE, Decimal() as at):
             return f"from a cache hit rate of {at:.0%} on"
-        case Crossing(Range.BELOW, Decimal() as at):
+        case Crossover(Range.BELOW, Decimal() as at):
             return f"up to a cache hit rate of {at:.0%}"
-        case Crossing(Range.ALWAYS):
+        case Crossover(Range.ALWAYS):
             return "whatever the cache hit rate"
-        case Crossing(Range.SAME):
+        case Crossover(Range.SAME):
             return "at no cache hit rate: both cost the same"
         case _:
             return "at no cache hit rate"
 
 
-def _payback(crossing: Crossing, horizon: Decimal) -> str:
+def _payback(crossing: Crossover, horizon: Decimal) -> str:
     match crossing:
-        case Crossing(Range.ABOVE, Decimal() as at):
+        case Crossover(Range.ABOVE, Decimal() as at):
             past = f", past the {months(horizon)} that are left" if at > horizon else ""
             return f"after {months(at)}{past}"
-        case Crossing(Range.BELOW, Decimal() as at):
+        case Crossover(Range.BELOW, Decimal() as at):
             return f"for the first {months(at)} alone"
-        case Crossing(Range.ALWAYS):
+        case Crossover(Range.ALWAYS):
             return "at once"
-        case Crossing(Range.SAME):
+        case Crossover(Range.SAME):
             return "never: both cost the same"
         case _:
             return "never"
 
 
-def _ends(crossings: Crossings | None, say: Callable[[Crossing], str]) -> tuple[str, str]:
+def _ends(crossings: Crossovers | None, say: Callable[[Crossover], str]) -> tuple[str, str]:
     """Say a crossing as expected, and its best and worst cases where they say something else."""
     if crossings is None:
         return UNKNOWN, ""
