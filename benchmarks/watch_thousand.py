@@ -30,7 +30,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, cast
 
 from unitune.backends.protocol import State
-from unitune.runs.watching import INTERVAL_SECONDS
+from unitune.run.watching import INTERVAL_SECONDS
 
 if TYPE_CHECKING:
     from http.server import BaseHTTPRequestHandler
@@ -88,7 +88,7 @@ def launch_all(vendors: list[str], number: int) -> None:
     from vendors.serving import VENDORS  # noqa: PLC0415 - likewise
 
     from unitune.job.job import Data, Job  # noqa: PLC0415 - in this process only
-    from unitune.runs.run import launch  # noqa: PLC0415 - likewise
+    from unitune.run.run import launch  # noqa: PLC0415 - likewise
 
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
@@ -157,7 +157,7 @@ def main() -> int:
 
 def measure(vendors: list[str], number: int) -> bool:
     """Launch, watch, print; return whether all promises were kept."""
-    from unitune.runs.run import runs  # noqa: PLC0415 - in this process only
+    from unitune.run.run import runs  # noqa: PLC0415 - in this process only
 
     options = [part for name in vendors for part in ("--vendor", name)]
     with tempfile.TemporaryDirectory() as home:

@@ -12,7 +12,7 @@ from vendors.serving import VENDORS, ServedVendor
 from unitune.backends import registry
 from unitune.backends.capabilities import Deploys
 from unitune.job.job import Data, Job
-from unitune.runs.run import Run, launch
+from unitune.run.run import Run, launch
 
 PATIENCE_SECONDS = 30
 

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from unitune.models import TunedModel as TunedModel
     from unitune.planning.documents import Plan as Plan
     from unitune.planning.plan import plan as plan
-    from unitune.runs.run import Run as Run
-    from unitune.runs.run import launch as launch
+    from unitune.run.run import Run as Run
+    from unitune.run.run import launch as launch
     from unitune.tco.documents import Ownership as Ownership
     from unitune.tco.total_cost import own as own
 
@@ -39,10 +39,10 @@ _HOMES = {
     "Plan": "unitune.planning.documents",
     "Reply": "unitune.models",
     "Request": "unitune.models",
-    "Run": "unitune.runs.run",
+    "Run": "unitune.run.run",
     "TunedModel": "unitune.models",
     "compare": "unitune.evaluate.compare",
-    "launch": "unitune.runs.run",
+    "launch": "unitune.run.run",
     "load": "unitune.data.load",
     "own": "unitune.tco.total_cost",
     "plan": "unitune.planning.plan",

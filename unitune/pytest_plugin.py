@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from unitune.evaluate.records import CaseResult
     from unitune.evaluate.results import Comparison
     from unitune.job.job import Job
-    from unitune.runs.run import Run
+    from unitune.run.run import Run
 
 Infrastructure = Literal["error", "skip", "fail"]
 OPTION = "--unitune-infrastructure"

@@ -26,9 +26,9 @@ from unitune.errors import BackendError, JobError, NotFoundError, Unsupported, U
 from unitune.job.job import Data
 from unitune.ledger import Ledger
 from unitune.ledger.holders import this_process
-from unitune.runs import deploying, deployment, reaper
-from unitune.runs.deploying import answering, deploy, deployments, find_deployment, standing
-from unitune.runs.run import Run
+from unitune.run import deploying, deployment, reaper
+from unitune.run.deploying import answering, deploy, deployments, find_deployment, standing
+from unitune.run.run import Run
 from unitune.testing.loopback import Fault
 from unitune.workspace.home import home
 
@@ -217,8 +217,8 @@ only_bedrock = pytest.mark.parametrize("vendor", ["bedrock"], indirect=True)
 """Together must be told a configuration, which a block cannot."""
 HELD = """
 import sys, time
-from unitune.runs.deploying import standing
-from unitune.runs.run import find_run
+from unitune.run.deploying import standing
+from unitune.run.run import find_run
 with standing(find_run(sys.argv[1]), 3600):
     print("up", flush=True)
     time.sleep(600)

@@ -24,7 +24,7 @@ from unitune.evaluate.inference.recorded import read_answers
 from unitune.importers.vendor_jobs import ANSWERS, OLD_MODEL, import_job, record_answers
 from unitune.job.contenders import Recorded, Tuned
 from unitune.job.job import Data, Job, Tuning
-from unitune.runs.run import Run, launch
+from unitune.run.run import Run, launch
 from unitune.testing.loopback import Fault, ServerBehavior
 from unitune_providers.openai.backend import OpenAIBackend
 

@@ -30,7 +30,7 @@ from unitune.backends.protocol import State
 from unitune.errors import UnituneError
 from unitune.job.job import Data, Job
 from unitune.planning.plan import plan
-from unitune.runs.run import Run, launch, runs
+from unitune.run.run import Run, launch, runs
 from unitune.testing.contract_base import ROWS, reply_once
 from unitune.testing.loopback import Vendor, VendorRequest, VendorResponse
 from unitune_providers.vertex import cloud as vertex_cloud

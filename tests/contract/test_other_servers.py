@@ -22,7 +22,7 @@ from unitune.backends import registry
 from unitune.backends.offer import Offer
 from unitune.backends.protocol import State
 from unitune.job.job import Data, Job
-from unitune.runs.run import launch
+from unitune.run.run import launch
 from unitune.testing.loopback import Fault, Server, VendorRequest, VendorResponse, serve
 
 CREATE = r"/fine_tuning/jobs$"

@@ -27,15 +27,15 @@ from vendors.serving import ServedVendor, serve_vendor
 from unitune.errors import LockTimeout, UnituneError, Unreachable
 from unitune.ledger import DeploymentRecord, Ledger
 from unitune.ledger.holders import Holder, this_process
-from unitune.runs import deploying, deployment, reaper, reaping
-from unitune.runs.deploying import deploy, deployments, without_reaper
-from unitune.runs.run import Run
+from unitune.run import deploying, deployment, reaper, reaping
+from unitune.run.deploying import deploy, deployments, without_reaper
+from unitune.run.run import Run
 from unitune.workspace.home import home
 
 DELETE = r"/custom-model-deployments"
 QUICK_REAPER = """
 import sys
-from unitune.runs import reaper
+from unitune.run import reaper
 reaper.LOOK_SECONDS, reaper.TRY_AGAIN_SECONDS = 0.1, 0.5
 reaper._keep_log(sys.argv[1])
 reaper.reap(sys.argv[1], None)

@@ -16,7 +16,7 @@ from vendors.serving import VENDORS, ServedVendor, serve_vendor
 
 from unitune.cli import main as cli
 from unitune.job.job import Data, Job
-from unitune.runs.run import Run, launch
+from unitune.run.run import Run, launch
 
 Say = Callable[..., str]
 

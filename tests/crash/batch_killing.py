@@ -32,7 +32,7 @@ from unitune.evaluate.inference import batch_runner, batch_submit
 from unitune.evaluate.inference.batch_file import BatchFile
 from unitune.evaluate.inference.journal import Journal
 from unitune.job.job import Job
-from unitune.runs.run import launch
+from unitune.run.run import launch
 from unitune.testing import FakeBackend
 
 VERBS = ("submit_batch", "find_batch", "poll_batch", "fetch_batch", "cancel_batch")

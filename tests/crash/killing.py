@@ -27,7 +27,7 @@ from unitune.backends.protocol import Guarantee, State
 from unitune.errors import UnituneError
 from unitune.job.job import Data, Job
 from unitune.ledger import database, deployments, holders, leases, ledger, records, sqlite
-from unitune.runs import (
+from unitune.run import (
     creating,
     deleting,
     duplicates,
@@ -37,7 +37,7 @@ from unitune.runs import (
     run,
     uploading,
 )
-from unitune.runs.run import Run, launch, runs
+from unitune.run.run import Run, launch, runs
 from unitune.testing import FakeBackend, fake, fake_vendor
 from unitune.workspace import locks
 

@@ -13,7 +13,7 @@ from crash.killing import a_job, jobs_at_the_vendor
 from unitune.backends.protocol import Launch, State
 from unitune.errors import LockTimeout
 from unitune.ledger import holders, leases
-from unitune.runs.run import Run, launch, runs
+from unitune.run.run import Run, launch, runs
 from unitune.testing import FakeBackend
 
 SET_FORWARD_SECONDS = 3600.0
@@ -76,7 +76,7 @@ def test_a_process_that_stands_still_before_its_create_call_is_named_and_not_tak
     monkeypatch.setattr(leases, "WAIT_SECONDS", 0.3)
     # It is not stopped within a renewal, when it would hold the database, too.
     monkeypatch.setattr(leases, "LEASE_SECONDS", 30.0)
-    monkeypatch.setattr("unitune.runs.creating.CREATE_SECONDS", 0.1)
+    monkeypatch.setattr("unitune.run.creating.CREATE_SECONDS", 0.1)
     with stopped(launching(place, stop_here)) as still:
         (run,) = runs()
         advice = f"stopped: let it go on with `kill -CONT {still.pid}`, or end it with `kill -KILL"

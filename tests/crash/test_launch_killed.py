@@ -21,12 +21,12 @@ STRIDE = {"launch": 59, "settle": 2, "cancel": 23, "resume": 23}
 LAUNCH_AND_DIE = """
 import sys
 from unitune.job.job import Job
-from unitune.runs.run import launch
+from unitune.run.run import launch
 launch(Job.load(sys.argv[1]))
 """
 RESUME = """
 import sys
-from unitune.runs.run import runs
+from unitune.run.run import runs
 (run,) = runs()
 before = str(run.state)
 run.resume().wait(0)

@@ -16,8 +16,8 @@ from crash.killing import a_job, jobs_at_the_vendor
 from unitune.backends.protocol import Guarantee, State
 from unitune.errors import LockTimeout, Unreachable
 from unitune.ledger import Ledger, holders, leases
-from unitune.runs import creating
-from unitune.runs.run import Run, find_run, launch, runs
+from unitune.run import creating
+from unitune.run.run import Run, find_run, launch, runs
 from unitune.testing import FakeBackend
 
 LEASE_SECONDS = 0.2

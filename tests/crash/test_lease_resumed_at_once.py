@@ -12,7 +12,7 @@ from crash.killing import a_job, jobs_at_the_vendor
 
 from unitune.backends.protocol import Launch, State
 from unitune.ledger import Ledger
-from unitune.runs.run import Run, launch
+from unitune.run.run import Run, launch
 from unitune.testing import FakeBackend
 
 

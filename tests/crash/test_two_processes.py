@@ -13,7 +13,7 @@ LAUNCH = """
 import pathlib, sys, time
 from unitune.errors import DuplicateRunError
 from unitune.job.job import Job
-from unitune.runs.run import launch
+from unitune.run.run import launch
 job = Job.load("job.yaml")
 pathlib.Path(f"ready-{sys.argv[1]}").touch()
 while not pathlib.Path("go").exists():
@@ -25,12 +25,12 @@ except DuplicateRunError as twin:
 """
 LAUNCH_ALONE = """
 from unitune.job.job import Job
-from unitune.runs.run import launch
+from unitune.run.run import launch
 launch(Job.load("job.yaml"))
 """
 RESUME_AND_WATCH = """
 import pathlib, sys, time
-from unitune.runs.run import runs
+from unitune.run.run import runs
 (run,) = runs()
 pathlib.Path(f"ready-{sys.argv[1]}").touch()
 while not pathlib.Path("go").exists():

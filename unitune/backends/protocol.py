@@ -2,7 +2,7 @@
 
 A backend implements `Backend`; what only some can do stands in protocols of its own, in
 `unitune.backends.capabilities`. Everything durable is in the ledger, so crash recovery is written
-once, in `unitune.runs.launching`. Checking is no verb: what is known of a backend without calling
+once, in `unitune.run.launching`. Checking is no verb: what is known of a backend without calling
 it is its offer (`unitune.backends.offer`), data that is read without importing the backend.
 """
 
@@ -173,7 +173,7 @@ class Backend(Protocol):
         """Start the training and return the backend's id for it. Never retried blindly.
 
         It must be over, with an answer or without one, in less than `CREATE_SECONDS` of
-        `unitune.runs.creating` (two minutes), connecting and sending included: so long nobody else
+        `unitune.run.creating` (two minutes), connecting and sending included: so long nobody else
         acts for the run, even where its ledger is away. With `Guarantee.FINDABLE` or `SUFFIX_ONLY`
         a call that takes longer may make a second job.
         """

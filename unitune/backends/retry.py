@@ -1,7 +1,7 @@
 """Waiting for a vendor: whether and when the same request is sent again.
 
 What the vendor asks for (Retry-After) comes first, bounded by `LONGEST_WISH_SECONDS`; else delays
-grow. Only what may be repeated is repeated here; a create call is not (`unitune.runs.creating`).
+grow. Only what may be repeated is repeated here; a create call is not (`unitune.run.creating`).
 """
 
 from __future__ import annotations

@@ -20,8 +20,8 @@ from unitune.evaluate.inference.pricing import AnswerPrices, answer_prices
 from unitune.findings import shown
 from unitune.planning.plan import answers, plan
 from unitune.planning.preflight import ResolvedJob
-from unitune.runs.hosting import budget_of, usd_per_hour
-from unitune.runs.run import Run
+from unitune.run.hosting import budget_of, usd_per_hour
+from unitune.run.run import Run
 
 TRAINING = (
     "Give a budget (--budget 20, or budget: {usd: 20} in the job, or budget.yaml), or save a plan, "

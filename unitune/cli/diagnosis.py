@@ -16,7 +16,7 @@ from unitune.backends.capabilities import ReportsEnvironment
 from unitune.cli.hosting import unwatched
 from unitune.cli.output import console, facts
 from unitune.errors import UnituneError, UserError
-from unitune.runs.deploying import without_reaper
+from unitune.run.deploying import without_reaper
 from unitune.workspace.home import home
 
 

@@ -21,7 +21,7 @@ from unitune.errors import UserError
 if TYPE_CHECKING:
     from unitune.job.job import Job
     from unitune.planning.preflight import ResolvedJob
-    from unitune.runs.run import Run
+    from unitune.run.run import Run
 
 
 def compare(
@@ -94,7 +94,7 @@ def compare(
     from unitune.job.job import Job
     from unitune.planning.preflight import preflight
     from unitune.report.terminal import comparison_view
-    from unitune.runs.deploying import needs_deployment
+    from unitune.run.deploying import needs_deployment
 
     if option and deploy is None:
         raise UserError("--option is for the deployment that --deploy brings up; give both.")
@@ -151,7 +151,7 @@ def _newest(resolved: ResolvedJob) -> Run:
 
 
 def _named(run: str) -> Run:
-    from unitune.runs.run import find_run
+    from unitune.run.run import find_run
 
     return find_run(run)
 
@@ -175,7 +175,7 @@ def chat(
     """
     from unitune.cli.output import print_raw
     from unitune.cli.talking import Conversation
-    from unitune.runs.run import find_run
+    from unitune.run.run import find_run
 
     conversation = Conversation.open(find_run(run), base=base, system=system)
     try:

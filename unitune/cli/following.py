@@ -22,9 +22,9 @@ from unitune.cli.runviews import (
 )
 from unitune.cost.documents import Estimate
 from unitune.errors import Interrupted, RunFailed
-from unitune.runs.launching import BEFORE_JOB
-from unitune.runs.run import Run
-from unitune.runs.watching import watch_all
+from unitune.run.launching import BEFORE_JOB
+from unitune.run.run import Run
+from unitune.run.watching import watch_all
 
 LOG_SECONDS = 10.0
 """Where no live bar can be drawn, a line is printed this often."""

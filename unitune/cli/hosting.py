@@ -23,7 +23,7 @@ from unitune.errors import BackendError, UserError
 if TYPE_CHECKING:
     from pydantic import JsonValue
 
-    from unitune.runs.deploying import Deployment
+    from unitune.run.deploying import Deployment
 
 
 def deploy(
@@ -52,8 +52,8 @@ def deploy(
     from unitune.cli.consent import consent_to_deployment
     from unitune.cli.output import aside, console
     from unitune.cost.budget import HostingBudget
-    from unitune.runs.deploying import deploy as bring_up
-    from unitune.runs.run import find_run
+    from unitune.run.deploying import deploy as bring_up
+    from unitune.run.run import find_run
 
     found, seconds, options = find_run(run), seconds_of("--ttl", stand), deploy_options_of(option)
     limit = HostingBudget(
@@ -83,7 +83,7 @@ def undeploy(
     [dim]$ unitune undeploy r2611[/dim]
     """
     from unitune.cli.output import console
-    from unitune.runs.deploying import find_deployment
+    from unitune.run.deploying import find_deployment
 
     found = find_deployment(deployment).take_down()
     spent = "" if found.usd_spent is None else f" It cost about ${found.usd_spent}."
@@ -108,8 +108,8 @@ def deployments(
     [dim]$ unitune deployments[/dim]
     """
     from unitune.cli.output import aside, console
-    from unitune.runs.deploying import deployments as all_deployments
-    from unitune.runs.deploying import leave_reaper_again, without_reaper
+    from unitune.run.deploying import deployments as all_deployments
+    from unitune.run.deploying import leave_reaper_again, without_reaper
 
     found = all_deployments(standing=not everything)
     for one in found:
@@ -156,7 +156,7 @@ def delete(
 
     from unitune.cli.consent import somebody_is_there
     from unitune.cli.output import aside, confirmed, console
-    from unitune.runs.run import find_run
+    from unitune.run.run import find_run
 
     found = find_run(run)
     things = found.inventory(reports=reports)

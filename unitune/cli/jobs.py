@@ -132,7 +132,7 @@ def run(
     from unitune.cli.following import conclude, detached, follow
     from unitune.job.job import Job
     from unitune.planning.preflight import preflight
-    from unitune.runs.run import launch
+    from unitune.run.run import launch
 
     job = (
         Job.load(file)
@@ -170,7 +170,7 @@ def quickstart(
     from unitune.job.job import Job
     from unitune.planning.plan import plan as make_plan
     from unitune.planning.preflight import preflight
-    from unitune.runs.run import find_run, launch
+    from unitune.run.run import find_run, launch
 
     file = directory / "unitune.yaml"
     if not file.exists():

@@ -10,7 +10,7 @@ from unitune.cost.reconcile import Reconciliation
 from unitune.cost.spread import Spread, cents
 
 if TYPE_CHECKING:
-    from unitune.runs.run import Run
+    from unitune.run.run import Run
 
 
 def dollars(usd: Decimal) -> str:

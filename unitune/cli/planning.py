@@ -158,7 +158,7 @@ def apply(
     """
     from unitune.cli.following import conclude, detached, follow
     from unitune.planning import saved
-    from unitune.runs.run import launch
+    from unitune.run.run import launch
 
     kept = saved.read(file)
     job = saved.job_of(kept, file)

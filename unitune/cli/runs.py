@@ -27,7 +27,7 @@ def runs(
     from unitune.cli.output import aside, console, print_json, print_table
     from unitune.cli.runviews import RunList, run_views, runs_table
     from unitune.errors import UnreadableRecord
-    from unitune.runs.run import SHOWN_RUNS, look_for_runs, run_count
+    from unitune.run.run import SHOWN_RUNS, look_for_runs, run_count
 
     if everything and limit is not None:
         raise UserError("give --limit N or --all, not both.")
@@ -58,7 +58,7 @@ def show(run: RunId, *, json: Json = False) -> None:
     """
     from unitune.cli.output import print_json
     from unitune.cli.runviews import RunView, print_run
-    from unitune.runs.run import find_run
+    from unitune.run.run import find_run
 
     found = find_run(run).refresh()
     print_json(RunView.of(found)) if json else print_run(found)
@@ -84,7 +84,7 @@ def watch(
     $ unitune watch --all[/dim]
     """
     from unitune.cli.following import conclude, follow, follow_all, follow_json
-    from unitune.runs.run import find_run
+    from unitune.run.run import find_run
 
     if everything == (run is not None):
         raise UserError("name one run, or give --all.")
@@ -116,7 +116,7 @@ def cancel(
     """
     from unitune.cli.output import console, print_json
     from unitune.cli.runviews import RunView
-    from unitune.runs.run import find_run
+    from unitune.run.run import find_run
 
     found = find_run(run)
     if job is None:
@@ -140,7 +140,7 @@ def pause(run: RunId, *, json: Json = False) -> None:
     from unitune.cli.following import wait_at_rest
     from unitune.cli.output import console, print_json
     from unitune.cli.runviews import RunView
-    from unitune.runs.run import find_run
+    from unitune.run.run import find_run
 
     found = find_run(run).pause()
     wait_at_rest(found)
@@ -170,7 +170,7 @@ def resume(
     [dim]$ unitune resume r2611[/dim]
     """
     from unitune.cli.following import conclude, follow
-    from unitune.runs.run import find_run
+    from unitune.run.run import find_run
 
     found = find_run(run)
     found.resume(adopt=adopt, resubmit=resubmit)

@@ -17,7 +17,7 @@ from unitune.cost.documents import Estimate
 from unitune.cost.reconcile import Reconciliation
 from unitune.errors import UnreadableRecord
 from unitune.models import TunedModel
-from unitune.runs.run import Run
+from unitune.run.run import Run
 
 STATE_STYLES = {State.SUCCEEDED: "green", State.FAILED: "red", State.CANCELLED: "dim"}
 

@@ -15,8 +15,8 @@ from unitune.errors import BackendError, RunFailed
 from unitune.evaluate.inference.attempts import request_with_retry
 from unitune.evaluate.inference.rate_limiter import AdaptiveLimiter
 from unitune.models import ChatModel, Request
-from unitune.runs.deploying import answering
-from unitune.runs.run import Run
+from unitune.run.deploying import answering
+from unitune.run.run import Run
 
 MAX_TOKENS = 512
 """Long enough for a talk, short enough that an untuned model's rambling ends."""

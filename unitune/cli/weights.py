@@ -20,8 +20,8 @@ def checkpoints(run: RunId, *, json: Json = False) -> None:
     [dim]$ unitune checkpoints r2611[/dim]
     """
     from unitune.cli.output import console, facts, print_json
-    from unitune.runs.run import find_run
-    from unitune.runs.weights import checkpoints as saved_by
+    from unitune.run.run import find_run
+    from unitune.run.weights import checkpoints as saved_by
 
     saved = saved_by(find_run(run))
     if json:
@@ -59,8 +59,8 @@ def download(
     [dim]$ unitune download r2611 -o weights[/dim]
     """
     from unitune.cli.output import console
-    from unitune.runs.run import find_run
-    from unitune.runs.weights import download as fetch
+    from unitune.run.run import find_run
+    from unitune.run.weights import download as fetch
 
     file = fetch(find_run(run), out, step=step)
     console().print(f"{file}  {file.stat().st_size:,} bytes", soft_wrap=True)

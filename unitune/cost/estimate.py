@@ -29,7 +29,7 @@ from unitune.job.prices import Kind, PriceRow, Unit
 HOURS_A_MONTH = Decimal(730)
 """365 days of 24 hours in 12 months."""
 EVALUATION_HOURS = Decimal(2)
-"""How long a deployment stands when nobody says (`unitune.runs.deploying.DEFAULT_SECONDS`)."""
+"""How long a deployment stands when nobody says (`unitune.run.deploying.DEFAULT_SECONDS`)."""
 MILLION = Decimal(1_000_000)
 UNIT_NAMES: dict[Unit, str] = {
     "million-tokens": "a million tokens",

@@ -50,7 +50,7 @@ from unitune.workspace.home import EVALUATION, home, make_home
 if TYPE_CHECKING:
     from unitune.evaluate.prompts.training import Training
     from unitune.evaluate.prompts.tuned_run import TunedRun
-    from unitune.runs.run import Run
+    from unitune.run.run import Run
 
 
 def compare(  # noqa: PLR0913 - each has a name and a default

@@ -6,7 +6,7 @@ lease that it was read under (`leases`); a change of state leaves a transition, 
 transaction as the events that came with it.
 
 Which database that is stands in `database`. Whether a state may follow another is not
-checked here; `unitune.runs.launching` sees to it.
+checked here; `unitune.run.launching` sees to it.
 """
 
 from __future__ import annotations

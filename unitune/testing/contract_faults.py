@@ -25,7 +25,7 @@ from unitune.backends.offer import Offer
 from unitune.backends.protocol import SAFE_TO_REPEAT, Guarantee, State
 from unitune.errors import BackendError, UnituneError, Unreachable, UserError
 from unitune.job.job import Data, Job
-from unitune.runs.run import Run, launch, runs
+from unitune.run.run import Run, launch, runs
 from unitune.testing import kills
 from unitune.testing.contract_base import ContractBase
 from unitune.testing.loopback import OF_VENDORS, REFUSED_AFTER, TOOK_EFFECT, Fault

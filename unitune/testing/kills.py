@@ -37,7 +37,7 @@ from unitune.backends.protocol import Guarantee, State
 from unitune.errors import UnituneError
 from unitune.job.job import Job
 from unitune.ledger import Ledger
-from unitune.runs.run import Run, launch, runs
+from unitune.run.run import Run, launch, runs
 from unitune.testing.loopback import ServerBehavior
 from unitune.testing.vendor_setup import VendorState, serve_vendor
 

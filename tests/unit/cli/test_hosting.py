@@ -14,7 +14,7 @@ pytest.importorskip("boto3", reason="needs the extra `bedrock`")
 from vendors.serving import ServedVendor, serve_vendor
 
 from unitune.job.job import Job
-from unitune.runs import deploying, deployment
+from unitune.run import deploying, deployment
 from unitune.testing.loopback import Fault
 
 JOB = """

@@ -13,7 +13,7 @@ from sqlalchemy import Engine, event
 
 from unitune.backends.launch_keys import run_id
 from unitune.ledger import Ledger, RunRecord
-from unitune.runs.run import SHOWN_RUNS
+from unitune.run.run import SHOWN_RUNS
 from unitune.workspace.home import home
 
 NEW_YEAR = 1_767_225_600.0

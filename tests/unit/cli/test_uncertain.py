@@ -13,7 +13,7 @@ from unitune.backends import registry
 from unitune.backends.protocol import Guarantee, Launch
 from unitune.errors import Unreachable
 from unitune.job.job import Job
-from unitune.runs.run import Run, launch, runs
+from unitune.run.run import Run, launch, runs
 from unitune.testing import FakeBackend
 
 MakeJob = Callable[..., Path]

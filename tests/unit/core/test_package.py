@@ -58,6 +58,6 @@ def test_offers_are_read_without_their_backend() -> None:
 def test_no_module_takes_the_place_of_a_public_function() -> None:
     """A submodule's import sets its name on the package, over a function of the same name."""
     names = "(getattr(unitune, name) for name in unitune.__all__)"
-    code = f"import unitune, unitune.runs.run\nassert all(callable(value) for value in {names})"
+    code = f"import unitune, unitune.run.run\nassert all(callable(value) for value in {names})"
 
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -37,7 +37,7 @@ from unitune.evaluate.records import Record
 from unitune.evaluate.results import Comparison
 from unitune.job.job import Job
 from unitune.models import Request, TunedModel
-from unitune.runs.run import launch
+from unitune.run.run import launch
 from unitune.testing import FakeBackend, fake_batches
 
 TWO = {

@@ -16,7 +16,7 @@ from unitune.evaluate.retention import probes
 from unitune.job.job import Job
 from unitune.models import Reply, Request
 from unitune.report.html import render
-from unitune.runs.run import launch
+from unitune.run.run import launch
 from unitune.testing.loopback import Server, VendorRequest, VendorResponse, serve
 
 PROMPTED: list[Any] = [

@@ -17,7 +17,7 @@ from unitune.evaluate.prompts.training import check_prompts
 from unitune.job.contenders import Server
 from unitune.job.job import Evaluate, Job
 from unitune.models import Reply, Request
-from unitune.runs.run import Run, launch
+from unitune.run.run import Run, launch
 
 TWO = [
     {"type": "zero-shot"},

@@ -16,7 +16,7 @@ from unitune.evaluate.retention import probes
 from unitune.job.job import Evaluate
 from unitune.models import Request
 from unitune.report.html import render
-from unitune.runs.run import launch
+from unitune.run.run import launch
 
 PROMPTED: list[Any] = [
     "zero-shot",

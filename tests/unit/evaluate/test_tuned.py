@@ -13,7 +13,7 @@ from unitune.errors import JobError, Leak, Mismatch, NotFoundError, UserError
 from unitune.evaluate.compare import compare
 from unitune.evaluate.results import Curve
 from unitune.job.job import Job
-from unitune.runs.run import Run, launch
+from unitune.run.run import Run, launch
 
 EVALUATE = {"contenders": ["zero-shot", "tuned"]}
 

@@ -20,7 +20,7 @@ from unitune.backends.capabilities import ValidatesOptions
 from unitune.errors import JobError, Unsupported
 from unitune.job.job import Data, Job
 from unitune.planning.plan import plan
-from unitune.runs.run import launch, runs
+from unitune.run.run import launch, runs
 from unitune.testing.contract_base import ROWS
 
 GRADER = {"type": "string_check"}

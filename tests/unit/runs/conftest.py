@@ -12,7 +12,7 @@ from pydantic import JsonValue
 from unitune.backends import registry, retry
 from unitune.job.job import Data, Job
 from unitune.ledger import sqlite
-from unitune.runs import recovery as searching
+from unitune.run import recovery as searching
 
 MakeJob = Callable[[dict[str, JsonValue]], Job]
 

@@ -34,7 +34,7 @@ from unitune.models import TunedModel
 from unitune.planning import saved
 from unitune.planning.plan import plan
 from unitune.planning.preflight import preflight
-from unitune.runs import handle, launching, run, watching
+from unitune.run import handle, launching, run, watching
 from unitune.tco.billed import Billed
 from unitune.tco.billed import billed as billed_training
 from unitune.testing.fake import FakeBackend

@@ -17,8 +17,8 @@ from unitune.errors import BackendError, Unreachable, Unsupported, UserError
 from unitune.job.job import Job
 from unitune.ledger import DeploymentRecord, Ledger
 from unitune.models import TunedModel
-from unitune.runs import deleting
-from unitune.runs.run import Run, launch, runs
+from unitune.run import deleting
+from unitune.run.run import Run, launch, runs
 from unitune.testing import FakeBackend
 
 MakeJob = Callable[[dict[str, JsonValue]], Job]

@@ -13,7 +13,7 @@ from pydantic import JsonValue
 from unitune.data.example import Message
 from unitune.job.job import Job
 from unitune.models import Request, TunedModel
-from unitune.runs.run import launch
+from unitune.run.run import launch
 from unitune.testing import FakeBackend, Script
 from unitune.testing.script import events, moment
 

@@ -13,8 +13,8 @@ from unitune.backends.capabilities import JobDescription
 from unitune.backends.protocol import Guarantee, State
 from unitune.errors import BackendError, Unreachable, UserError
 from unitune.job.job import Job
-from unitune.runs.run import Run, find_run, launch, runs
-from unitune.runs.watching import watch_all
+from unitune.run.run import Run, find_run, launch, runs
+from unitune.run.watching import watch_all
 from unitune.testing import FakeBackend
 
 MakeJob = Callable[[dict[str, JsonValue]], Job]

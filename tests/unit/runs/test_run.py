@@ -24,8 +24,8 @@ from unitune.job.job import Budget, Evaluate, Job, Tuning
 from unitune.ledger import Ledger
 from unitune.planning.plan import plan
 from unitune.planning.preflight import preflight
-from unitune.runs import handle, launching
-from unitune.runs.run import find_run, launch, runs
+from unitune.run import handle, launching
+from unitune.run.run import find_run, launch, runs
 from unitune.scorers.json_text import JsonValid
 from unitune.testing import FakeBackend
 

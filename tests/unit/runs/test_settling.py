@@ -14,7 +14,7 @@ from unitune.backends import retry
 from unitune.backends.protocol import Guarantee, Launch, State
 from unitune.errors import BackendError, Interrupted, Unreachable
 from unitune.job.job import Job
-from unitune.runs.run import Run, launch, runs
+from unitune.run.run import Run, launch, runs
 from unitune.testing import FakeBackend
 
 MakeJob = Callable[[dict[str, JsonValue]], Job]

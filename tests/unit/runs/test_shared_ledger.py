@@ -16,7 +16,7 @@ from unitune.backends.protocol import State
 from unitune.errors import DuplicateRunError, RunFailed, Unreachable, UserError
 from unitune.job.job import Job
 from unitune.ledger import Ledger
-from unitune.runs.run import Run, find_run, launch, runs
+from unitune.run.run import Run, find_run, launch, runs
 from unitune.testing import FakeBackend
 
 MakeJob = Callable[[dict[str, JsonValue]], Job]

@@ -12,9 +12,9 @@ from unitune.backends.protocol import State, Status
 from unitune.errors import BackendError, UnituneError, Unreachable
 from unitune.job.job import Job
 from unitune.ledger import Ledger, Standing
-from unitune.runs import watching
-from unitune.runs.run import Run, find_run, launch
-from unitune.runs.watching import watch_all
+from unitune.run import watching
+from unitune.run.run import Run, find_run, launch
+from unitune.run.watching import watch_all
 from unitune.testing import FakeBackend
 from unitune.workspace.home import home
 

@@ -17,7 +17,7 @@ from unitune.importers.suite import Answers, Suite, joined, kept_scores
 from unitune.job.contenders import Tuned, ZeroShot
 from unitune.job.job import Job
 from unitune.planning.plan import plan
-from unitune.runs.run import launch
+from unitune.run.run import launch
 
 MADE = Path(__file__).parent / "made"
 RESULTS = f"promptfoo:{MADE / 'promptfoo' / 'results.json'}"

@@ -15,7 +15,7 @@ from unitune.errors import UnreadableRecord
 from unitune.job.job import Data, Job
 from unitune.ledger import DeploymentRecord, Ledger
 from unitune.models import TunedModel
-from unitune.runs.run import Run, launch, runs
+from unitune.run.run import Run, launch, runs
 from unitune.workspace.home import home
 
 DEEP = "[" * 100_000

@@ -21,7 +21,7 @@ import pytest
 from unitune.errors import Unreachable
 from unitune.job.job import Job
 from unitune.ledger import Ledger
-from unitune.runs import run
+from unitune.run import run
 from unitune.workspace.filesystem import private_folder, replacing
 from unitune_local.job_folder import JobFolder
 from unitune_local.worker import start_worker

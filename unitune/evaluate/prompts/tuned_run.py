@@ -24,8 +24,8 @@ from unitune.evaluate.results import Curve
 from unitune.job.job import Job
 from unitune.models import TunedModel
 from unitune.planning.preflight import ResolvedJob
-from unitune.runs.deploying import answering, standing
-from unitune.runs.run import Run, runs
+from unitune.run.deploying import answering, standing
+from unitune.run.run import Run, runs
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,6 @@
 """The create call of a launch: announced, sent, and what follows from its answer.
 
-A call that got no clear answer is searched for (`unitune.runs.recovery`) before another is sent or
+A call that got no clear answer is searched for (`unitune.run.recovery`) before another is sent or
 the run is given up. So is one that was refused in a way that proves little: for its rate, or for a
 conflict. Which searches suffice depends on what the backend promises (`Guarantee`).
 """
@@ -23,9 +23,9 @@ from unitune.backends.retry import (
 from unitune.errors import BackendError, LockTimeout, UnituneError
 from unitune.ledger import Ledger, RunRecord, budgeting
 from unitune.ledger.leases import LONGEST_LEASE_SECONDS
-from unitune.runs.duplicates import searched_after_launch
-from unitune.runs.recovery import adopt, locate, note_silence, settle, uncertain
-from unitune.runs.uploading import uploads
+from unitune.run.duplicates import searched_after_launch
+from unitune.run.recovery import adopt, locate, note_silence, settle, uncertain
+from unitune.run.uploading import uploads
 
 CREATE_CALLS = 2
 """Create calls without a clear answer before the user is told to resume later."""

@@ -16,7 +16,7 @@ from unitune.backends import registry
 from unitune.backends.protocol import SAFE_TO_REPEAT, Event, State
 from unitune.errors import BackendError, UserError
 from unitune.ledger import Ledger, RunRecord
-from unitune.runs.recovery import jobs_of
+from unitune.run.recovery import jobs_of
 
 DUPLICATE = "submit.duplicate:"
 """Beginning of the key of a warning; the job's id follows."""

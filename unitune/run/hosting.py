@@ -3,7 +3,7 @@
 Prices and budgets stand in files of the project, and the job in the ledger does not say where that
 is: it is where the training rows are, or the folder that the command runs in.
 
-Bringing the model up is not here (`unitune.runs.deploying`).
+Bringing the model up is not here (`unitune.run.deploying`).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from unitune.cost.budget import ProjectBudget, least, project_budget
 from unitune.cost.prices.book import book_for
 from unitune.job.prices import PriceEntry
 from unitune.ledger import Ledger, budgeting
-from unitune.runs.handle import Run
+from unitune.run.handle import Run
 from unitune.workspace.home import home
 from unitune.workspace.today import today
 

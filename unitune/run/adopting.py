@@ -13,7 +13,7 @@ from unitune.backends.capabilities import DescribesJobs, JobDescription
 from unitune.backends.launch_keys import launch_key_in
 from unitune.errors import UserError
 from unitune.ledger import Ledger, RunRecord
-from unitune.runs.uploading import uploads
+from unitune.run.uploading import uploads
 
 
 def refuse_foreign_job(ledger: Ledger, record: RunRecord, job_id: str) -> None:

@@ -1,8 +1,8 @@
 """`Run`: the handle on one durable launch, the same in every process that holds it.
 
 It keeps nothing of its own: the properties show the ledger's record as it was last read, and what
-acts takes the run's lease, reads again, and hands over to `unitune.runs.launching`. Making and
-finding runs is the business of `unitune.runs.run`.
+acts takes the run's lease, reads again, and hands over to `unitune.run.launching`. Making and
+finding runs is the business of `unitune.run.run`.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from unitune.errors import BackendError, LockTimeout, RunFailed, UserError
 from unitune.job.job import Job
 from unitune.ledger import Ledger, RunRecord, Transition, budgeting
 from unitune.models import TunedModel
-from unitune.runs import deleting, duplicates, launching
-from unitune.runs.adopting import refuse_foreign_job
+from unitune.run import deleting, duplicates, launching
+from unitune.run.adopting import refuse_foreign_job
 
 SLOWEST_POLL_SECONDS = 5.0
 MISSED_POLLS = 20

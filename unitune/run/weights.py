@@ -13,7 +13,7 @@ from unitune.backends import registry
 from unitune.backends.capabilities import Checkpoint, Checkpoints, Downloads
 from unitune.errors import Unsupported, UserError
 from unitune.models import TunedModel
-from unitune.runs.handle import Run
+from unitune.run.handle import Run
 
 
 def checkpoints(run: Run) -> list[Checkpoint]:

@@ -24,7 +24,7 @@ from unitune.backends.retry import retry_delay, sleep
 from unitune.errors import BackendError, LockTimeout, NotFoundError, UnituneError, UnreadableRecord
 from unitune.ledger import Ledger, Standing
 from unitune.ledger.budgeting import is_limited
-from unitune.runs.handle import Run
+from unitune.run.handle import Run
 from unitune.workspace.home import home
 
 INTERVAL_SECONDS = 5.0

@@ -9,9 +9,9 @@ dies leaves a record that says how far it may have come:
     uncertain            nobody but the user can know: `adopt` or `attempt_again`
     others               there is a job: `poll`
 
-What is not here: the handle that users hold (`unitune.runs.handle`), the create call and what
-follows from its answer (`unitune.runs.creating`), and how rows are handed over
-(`unitune.runs.uploading`).
+What is not here: the handle that users hold (`unitune.run.handle`), the create call and what
+follows from its answer (`unitune.run.creating`), and how rows are handed over
+(`unitune.run.uploading`).
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ from unitune.backends.protocol import Event, State, Status
 from unitune.backends.retry import retry_rate_limited
 from unitune.errors import BackendError, Interrupted, Unreachable, Unsupported, UserError
 from unitune.ledger import Ledger, RunRecord, budgeting
-from unitune.runs.creating import call_off, create, find_out, located, refusal_fails
-from unitune.runs.duplicates import events_of_poll
-from unitune.runs.recovery import adopt, look_again
-from unitune.runs.uploading import files_to_hand_over, hand_over
+from unitune.run.creating import call_off, create, find_out, located, refusal_fails
+from unitune.run.duplicates import events_of_poll
+from unitune.run.recovery import adopt, look_again
+from unitune.run.uploading import files_to_hand_over, hand_over
 
 __all__ = [
     "BEFORE_JOB",

@@ -5,8 +5,8 @@ read the ledger. Files of a run stand in ``.unitune/runs/RUN/``: the job and the
 they were handed over. The job is in the ledger, too, so that other machines that share it can go on
 with a run whose rows are handed over.
 
-What one can do with a run is in `unitune.runs.handle`; how it gets from state to state without ever
-making two jobs, in `unitune.runs.launching`.
+What one can do with a run is in `unitune.run.handle`; how it gets from state to state without ever
+making two jobs, in `unitune.run.launching`.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ from unitune.planning.documents import Plan
 from unitune.planning.money import Money, money_of
 from unitune.planning.plan import plan_of
 from unitune.planning.preflight import ResolvedJob, preflight, refuse
-from unitune.runs import launching
-from unitune.runs.handle import Run
-from unitune.runs.uploading import WIRE
+from unitune.run import launching
+from unitune.run.handle import Run
+from unitune.run.uploading import WIRE
 from unitune.workspace.filesystem import private_folder, replacing
 from unitune.workspace.home import home, make_home
 

@@ -2,7 +2,7 @@
 
 Some vendors answer with a tuned model only from a deployment, paid by the hour. `deploy` writes
 down what it is about to do, brings the model up, and leaves a small process behind that takes it
-down when its time is over (`unitune.runs.reaper`). Every other look at deployments takes down what
+down when its time is over (`unitune.run.reaper`). Every other look at deployments takes down what
 is overdue too, for the case that the machine was off, and says so in the log `unitune`, whose
 warnings Python writes to standard error. Nothing else in unitune deploys.
 
@@ -35,10 +35,10 @@ from unitune.job.prices import PriceEntry
 from unitune.ledger import DeploymentRecord, Ledger, budgeting
 from unitune.ledger.holders import process
 from unitune.models import TunedModel
-from unitune.runs.deployment import Deployment, host_of, write
-from unitune.runs.hosting import budget_of, usd_per_hour
-from unitune.runs.reaping import leave_reaper, seconds_left
-from unitune.runs.run import Run
+from unitune.run.deployment import Deployment, host_of, write
+from unitune.run.hosting import budget_of, usd_per_hour
+from unitune.run.reaping import leave_reaper, seconds_left
+from unitune.run.run import Run
 from unitune.security.printable import one_line
 from unitune.workspace.home import home
 

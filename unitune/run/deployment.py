@@ -20,7 +20,7 @@ from unitune.backends.launch_keys import is_deployment_name
 from unitune.errors import BackendError, LockTimeout, RunFailed, Unsupported
 from unitune.ledger import DeploymentRecord, Ledger
 from unitune.models import TunedModel
-from unitune.runs.reaping import Reaper, forget, reaper_of, seconds_left
+from unitune.run.reaping import Reaper, forget, reaper_of, seconds_left
 
 POLL_SECONDS = 5.0
 WRITES = 3

@@ -1,6 +1,6 @@
 """The processes that take deployments down in time: how one is started, and whether it lives.
 
-A reaper (`unitune.runs.reaper`) has a file in the folder ``reapers`` of the home, which says which
+A reaper (`unitune.run.reaper`) has a file in the folder ``reapers`` of the home, which says which
 process it is and when the deployment is due, by a clock that nobody sets; its log stands beside it.
 Both are private to the user. A deployment that another machine has put up has no file here.
 """
@@ -92,7 +92,7 @@ def leave_reaper(home: Path, deployment_id: str, seconds: float, parent: str | N
     due = clock() + seconds
     watched = [] if parent is None else [parent]
     started = subprocess.Popen(  # noqa: S603 - our own module
-        [sys.executable, "-P", "-m", "unitune.runs.reaper", deployment_id, *watched],
+        [sys.executable, "-P", "-m", "unitune.run.reaper", deployment_id, *watched],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,

@@ -1,4 +1,4 @@
-"""The process that takes a deployment down in time: ``python -m unitune.runs.reaper ID [PROCESS]``.
+"""The process that takes a deployment down in time: ``python -m unitune.run.reaper ID [PROCESS]``.
 
 It outlives whoever started it. It ends a deployment when its time is over, by a clock that nobody
 sets, or as soon as PROCESS (`Holder.text`) has ended. Whatever the ledger or the vendor does, it
@@ -22,8 +22,8 @@ from unitune.backends.retry import delays
 from unitune.errors import NotFoundError, Unreachable
 from unitune.ledger import DeploymentRecord, Ledger
 from unitune.ledger.holders import Holder
-from unitune.runs.deployment import remove, write_end
-from unitune.runs.reaping import clock, forget, log_file, seconds_left
+from unitune.run.deployment import remove, write_end
+from unitune.run.reaping import clock, forget, log_file, seconds_left
 from unitune.security.printable import one_line
 from unitune.workspace.home import home
 

@@ -5,7 +5,7 @@ offer's settle time, by a clock that nobody can set: whoever searches waits that
 however long ago the ledger says that the create call was sent. While it waits, the state is on
 record, and the run has an event that says so.
 
-What follows when nothing is found is the business of `unitune.runs.launching`.
+What follows when nothing is found is the business of `unitune.run.launching`.
 """
 
 from __future__ import annotations
