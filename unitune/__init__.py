@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from unitune.planning.plan import plan as plan
     from unitune.run.run import Run as Run
     from unitune.run.run import launch as launch
-    from unitune.tco.documents import Ownership as Ownership
-    from unitune.tco.total_cost import own as own
+    from unitune.tco.documents import TotalCost as TotalCost
+    from unitune.tco.total_cost import total_cost as total_cost
 
 __version__ = "0.1.0"
 
@@ -35,7 +35,7 @@ _HOMES = {
     "Example": "unitune.data.example",
     "Finding": "unitune.findings",
     "Job": "unitune.job.job",
-    "Ownership": "unitune.tco.documents",
+    "TotalCost": "unitune.tco.documents",
     "Plan": "unitune.planning.documents",
     "Reply": "unitune.models",
     "Request": "unitune.models",
@@ -44,7 +44,7 @@ _HOMES = {
     "compare": "unitune.evaluate.compare",
     "launch": "unitune.run.run",
     "load": "unitune.data.load",
-    "own": "unitune.tco.total_cost",
+    "total_cost": "unitune.tco.total_cost",
     "plan": "unitune.planning.plan",
 }
 
@@ -54,17 +54,17 @@ __all__ = [
     "Example",
     "Finding",
     "Job",
-    "Ownership",
     "Plan",
     "Reply",
     "Request",
     "Run",
+    "TotalCost",
     "TunedModel",
     "compare",
     "launch",
     "load",
-    "own",
     "plan",
+    "total_cost",
 ]
 
 

@@ -32,10 +32,10 @@ from unitune.cli import (
     jobs,
     keys,
     machine,
-    ownership,
     planning,
     prices,
     runs,
+    total_cost,
     weights,
 )
 from unitune.cli.streams import watched
@@ -93,7 +93,7 @@ app.command(rich_help_panel=JOB)(jobs.check)
 app.command(rich_help_panel=JOB)(convert.convert)
 app.command(rich_help_panel=JOB)(planning.plan)
 app.command(rich_help_panel=JOB)(planning.apply)
-app.command(rich_help_panel=JOB)(ownership.cost)
+app.command(rich_help_panel=JOB)(total_cost.cost)
 app.command(rich_help_panel=JOB)(jobs.backends)
 app.add_typer(prices.prices, rich_help_panel=JOB)
 app.command(rich_help_panel=JOB)(jobs.run)

@@ -15,7 +15,7 @@ from unitune.data.check import DataReport
 from unitune.evaluate.results import Comparison
 from unitune.job.job import Job
 from unitune.planning.documents import Plan
-from unitune.tco.documents import OwnershipList
+from unitune.tco.documents import TotalCostList
 
 
 def document_model(
@@ -30,7 +30,7 @@ def document_model(
         "check": DataReport,
         "run": RunView,
         "verdict": Comparison,
-        "cost": OwnershipList,
+        "cost": TotalCostList,
         "budget": ProjectBudget,
         "offer": Offer,
         "prices": PricesFile,

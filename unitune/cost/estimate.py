@@ -3,7 +3,7 @@
     Workload (counted rows) ── billing rules ──► tokens ── price rows ──► lines ──► Estimate
 
 What comes out is `unitune.cost.documents`. Machines of one's own are not here (`Forecasts`), nor
-what owning a model costs against prompting another (`unitune.cost.ownership`).
+what using a model costs against prompting another (`unitune.tco`).
 """
 
 from __future__ import annotations

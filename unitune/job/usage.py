@@ -21,7 +21,7 @@ MOST_TOKENS = 10**7
 """Of a request. Both are more than anyone asks, and can be reckoned with and printed."""
 
 
-class Rival(Spec):
+class Alternative(Spec):
     """An untuned model that could answer instead, with the best prompt."""
 
     model: str
@@ -57,5 +57,5 @@ class Usage(Spec):
     """Trainings over the whole time, failed and repeated ones included."""
     preparation_usd: Annotated[Decimal, Field(ge=0, le=10**12)] = Decimal(0)
     """What collecting and labelling the rows costs, in US dollars."""
-    rival: Rival | None = None
+    alternative: Alternative | None = None
     """Newest untuned model; by default the one that the backend's offer names."""

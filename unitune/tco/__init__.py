@@ -1,9 +1,9 @@
-"""What it would cost to own a job's tuned model, against prompting: `own` gathers and reckons.
+"""Total cost of ownership of a job's tuned model, against prompting: `total_cost`.
 
-    job, data, comparisons ──► usage.py    figures, each with where it comes from
-    offers, prices         ──► pricing.py  what applies on the day
-    both                   ──► columns.py  prompted, tuned, newest untuned
-    columns                ──► own.py      totals, break-even, pay-back: an `Ownership` document
+    job, data, comparisons ──► usage.py      figures, each with where it comes from
+    offers, prices         ──► pricing.py    what applies on the day
+    both                   ──► columns.py    prompted, tuned, newest untuned
+    columns                ──► total_cost.py totals, break-even, pay-back: a `TotalCost` document
 
-The arithmetic is `unitune.cost.ownership`; how it looks is `unitune.report.tco`.
+The break-even arithmetic is `unitune.cost.break_even`; how it looks is `unitune.report.tco`.
 """

@@ -13,11 +13,12 @@ from datetime import date
 from decimal import Decimal
 from typing import Literal
 
-from unitune.cost.ownership import Alternative, CachingRule, Rates, Request, hours_a_month
-from unitune.cost.ownership.alternatives import times
+from unitune.cost.break_even import ServingCost, times
 from unitune.cost.spread import Spread
 from unitune.job.prices import PriceRow
+from unitune.tco.horizon import hours_a_month
 from unitune.tco.pricing import Pricing
+from unitune.tco.request import CachingRule, Rates, Request
 from unitune.tco.usage import PLAIN, Profile, Tokens
 
 Role = Literal["prompted", "tuned", "newest"]
@@ -34,7 +35,7 @@ class ServingOption:
         model: Its name there; of a tuned model, that of its base.
         retires_on: Day on which it is switched off, where one is announced.
         request: A usual request.
-        alternative: What it costs once, a month and a request.
+        cost: What it costs once, a month and a request.
         rows: The prices that were used.
         notes: What is not known, or was assumed, a sentence each.
     """
@@ -44,7 +45,7 @@ class ServingOption:
     model: str
     retires_on: date | None
     request: Request
-    alternative: Alternative
+    cost: ServingCost
     rows: tuple[PriceRow, ...]
     notes: tuple[str, ...]
 
@@ -60,14 +61,14 @@ def untuned(role: Role, pricing: Pricing, tokens: Tokens, profile: Profile) -> S
     """
     request = _request(pricing, tokens, profile, tuned=False)
     month, notes = _machine(pricing, profile) if _is_here(pricing) else (NOTHING, ())
-    alternative = Alternative(once=NOTHING, month=month, request=request.usd)
+    cost = ServingCost(once=NOTHING, month=month, request=request.usd)
     return ServingOption(
         role=role,
         backend=pricing.backend,
         model=pricing.model,
         retires_on=pricing.retires_on,
         request=request,
-        alternative=alternative,
+        cost=cost,
         rows=tuple(pricing.rows),
         notes=(*_token_notes(pricing, request, tuned=False), *notes),
     )
@@ -89,7 +90,7 @@ def tuned(pricing: Pricing, tokens: Tokens, profile: Profile) -> ServingOption:
         model=pricing.model,
         retires_on=pricing.retires_on,
         request=request,
-        alternative=Alternative(once=None, month=month, request=request.usd),
+        cost=ServingCost(once=None, month=month, request=request.usd),
         rows=tuple(pricing.rows),
         notes=(*_token_notes(pricing, request, tuned=True), *notes),
     )

@@ -10,10 +10,11 @@ from decimal import Decimal
 
 from pydantic import BaseModel, ConfigDict
 
-from unitune.cost.ownership import Alternative, Crossover, Crossovers, Horizon
+from unitune.cost.break_even import Crossover, Crossovers, ServingCost
 from unitune.cost.spread import Spread
 from unitune.job.prices import PriceRow
 from unitune.tco.columns import Role
+from unitune.tco.horizon import Horizon
 from unitune.tco.usage import Figure
 
 
@@ -50,9 +51,9 @@ class Column(Frozen):
     costs: tuple[CostAt, ...]
 
     @property
-    def alternative(self) -> Alternative:
+    def cost(self) -> ServingCost:
         """The column as something to reckon with."""
-        return Alternative(once=self.once_usd, month=self.month_usd, request=self.request_usd)
+        return ServingCost(once=self.once_usd, month=self.month_usd, request=self.request_usd)
 
 
 class BreakEven(Frozen):
@@ -65,8 +66,8 @@ class BreakEven(Frozen):
     """A month, with its share of what is paid once."""
 
 
-class Ownership(Frozen):
-    """What it costs to own a job's tuned model, against prompting."""
+class TotalCost(Frozen):
+    """Total cost of ownership of a tuned model, against prompting."""
 
     schema_version: int = 1
     job: str
@@ -104,9 +105,9 @@ class LeftOut(Frozen):
     reason: str
 
 
-class OwnershipList(Frozen):
-    """What it costs to own a job's tuned model on each of some backends."""
+class TotalCostList(Frozen):
+    """Total cost of ownership of a tuned model on each of some backends."""
 
     schema_version: int = 1
-    backends: tuple[Ownership, ...]
+    backends: tuple[TotalCost, ...]
     left_out: tuple[LeftOut, ...] = ()

@@ -7,9 +7,9 @@ from datetime import date
 from decimal import Decimal
 
 from unitune.backends.offer import Offer
-from unitune.cost.ownership import Rates
 from unitune.cost.prices.book import PriceBook
 from unitune.job.prices import Kind, PriceRow
+from unitune.tco.request import Rates
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""What a job's tuned model costs to own, as one document: `own` makes an `Ownership`.
+"""Total cost of ownership of a job's tuned model, as one document: `TotalCost`.
 
 Everything is reckoned for one horizon: the planned months, or fewer where base and tuned model are
 switched off before. Nobody is called.
@@ -15,13 +15,7 @@ from itertools import combinations
 from unitune.backends import registry
 from unitune.backends.capabilities import StoredModel, Stores
 from unitune.backends.offer import Offer
-from unitune.cost.ownership import (
-    Horizon,
-    break_even,
-    hit_rate_threshold,
-    payback,
-)
-from unitune.cost.ownership.alternatives import times
+from unitune.cost.break_even import break_even, payback, times
 from unitune.cost.prices.book import PriceBook
 from unitune.cost.prices.staleness import age_findings
 from unitune.cost.spread import WIDE, Spread
@@ -32,15 +26,17 @@ from unitune.errors import JobError, UnituneError, UserError
 from unitune.findings import Finding
 from unitune.job.job import Job
 from unitune.job.prices import PriceRow
-from unitune.job.usage import Rival
+from unitune.job.usage import Alternative
 from unitune.planning.plan import training_usd
 from unitune.planning.preflight import ResolvedJob, Rows, preflight
 from unitune.tco.billed import Billed, billed
 from unitune.tco.columns import ServingOption, tuned, untuned
 from unitune.tco.counted import Counted, count
-from unitune.tco.documents import BreakEven, Column, CostAt, LeftOut, Ownership, OwnershipList
+from unitune.tco.documents import BreakEven, Column, CostAt, LeftOut, TotalCost, TotalCostList
+from unitune.tco.horizon import Horizon
 from unitune.tco.measured import measured
 from unitune.tco.pricing import Pricing
+from unitune.tco.request import hit_rate_threshold
 from unitune.tco.usage import Profile, profile, says_all_tokens
 from unitune.workspace.today import today
 
@@ -50,10 +46,10 @@ SMALLEST = Decimal("0.000001")
 """US dollars."""
 
 
-def own_everywhere(
+def total_costs(
     job: Job, backends: Iterable[str], *, requests_month: int | None = None
-) -> OwnershipList:
-    """Say what it costs to own a job's tuned model on each of several backends.
+) -> TotalCostList:
+    """Return the total cost of ownership of a job's tuned model on each of several backends.
 
     Args:
         job: What is tuned, and how it will be used.
@@ -63,26 +59,28 @@ def own_everywhere(
     Raises:
         UnituneError: Nothing can be said of any; the reason of the first.
     """
-    found: list[Ownership] = []
+    found: list[TotalCost] = []
     refused: list[tuple[str, UnituneError]] = []
     rows = Rows(read_job(job))
     for name in backends:
         try:
             found.append(
-                own(preflight(job.with_backend(name), rows=rows), requests_month=requests_month)
+                total_cost(
+                    preflight(job.with_backend(name), rows=rows), requests_month=requests_month
+                )
             )
         except UnituneError as problem:
             refused.append((name, problem))
     if not found and refused:
         raise refused[0][1]
     left_out = tuple(LeftOut(backend=name, reason=str(problem)) for name, problem in refused)
-    return OwnershipList(backends=tuple(found), left_out=left_out)
+    return TotalCostList(backends=tuple(found), left_out=left_out)
 
 
-def own(
+def total_cost(
     job: Job | ResolvedJob, book: PriceBook | None = None, *, requests_month: int | None = None
-) -> Ownership:
-    """Say what it costs to own a job's tuned model, against prompting.
+) -> TotalCost:
+    """Return the total cost of ownership of a job's tuned model, against prompting.
 
     Args:
         job: What is tuned, on which backend, and how it will be used (`usage`).
@@ -103,17 +101,17 @@ def own(
         )
     horizon = _horizon(job, offer, today())
     splits = resolved.splits
-    rival = _rival(job, offer)
+    alternative = _alternative(job, offer)
     used = profile(
         job,
-        rival=rival and rival.model,
+        alternative=alternative and alternative.model,
         requests_month=requests_month,
         measured=measured(job),
         counted=None if says_all_tokens(job.usage) else _counted(job, offer, splits),
     )
     bill = billed(resolved)
     once = _once(resolved, bill)
-    answerers = _answerers(_pricings(job, book, horizon.begins, rival), used, once)
+    answerers = _answerers(_pricings(job, book, horizon.begins, alternative), used, once)
     notes = (
         *_refusals(resolved.offer_findings),
         *_limits(horizon, once),
@@ -138,11 +136,11 @@ def _horizon(job: Job, offer: Offer, day: date) -> Horizon:
     return horizon
 
 
-def _rival(job: Job, offer: Offer) -> Rival | None:
+def _alternative(job: Job, offer: Offer) -> Alternative | None:
     """Return the newest untuned model: the job's choice, else the offer's."""
-    if job.usage.rival is None and offer.newest is not None:
-        return Rival(model=offer.newest.model)
-    return job.usage.rival
+    if job.usage.alternative is None and offer.newest is not None:
+        return Alternative(model=offer.newest.model)
+    return job.usage.alternative
 
 
 def _counted(job: Job, offer: Offer, splits: Splits) -> Counted:
@@ -159,10 +157,12 @@ def _stored(offer: Offer) -> list[StoredModel]:
     return backend.stored() if isinstance(backend, Stores) else []
 
 
-def _pricings(job: Job, book: PriceBook, day: date, rival: Rival | None) -> tuple[Pricing, ...]:
-    """Return who is priced: the base, the base again as tuned, and the rival."""
+def _pricings(
+    job: Job, book: PriceBook, day: date, alternative: Alternative | None
+) -> tuple[Pricing, ...]:
+    """Return who is priced: the base, the base again as tuned, and the alternative."""
     names = [(job.backend, job.base_model)] * 2
-    names += [(rival.backend or job.backend, rival.model)] if rival else []
+    names += [(alternative.backend or job.backend, alternative.model)] if alternative else []
     return tuple(
         Pricing(book, backend, model, day, book.offer(backend).tier(job.options.get(backend, {})))
         for backend, model in names
@@ -172,12 +172,12 @@ def _pricings(job: Job, book: PriceBook, day: date, rival: Rival | None) -> tupl
 def _answerers(
     pricings: tuple[Pricing, ...], used: Profile, once: _Once
 ) -> tuple[ServingOption, ...]:
-    base, again, *rivals = pricings
+    base, again, *alternatives = pricings
     prompted = untuned("prompted", base, used.prompted, used)
     ours = tuned(again, used.tuned, used)
-    paid = once.usd(prompted.alternative.request, ours.alternative.request)
-    ours = replace(ours, alternative=replace(ours.alternative, once=paid))
-    return prompted, ours, *(untuned("newest", one, used.rival, used) for one in rivals)
+    paid = once.usd(prompted.cost.request, ours.cost.request)
+    ours = replace(ours, cost=replace(ours.cost, once=paid))
+    return prompted, ours, *(untuned("newest", one, used.alternative, used) for one in alternatives)
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,10 +230,10 @@ def _document(
     used: Profile,
     answerers: tuple[ServingOption, ...],
     notes: tuple[str, ...],
-) -> Ownership:
+) -> TotalCost:
     prompted, ours = answerers[:2]
     volume = Decimal(used.requests_month)
-    return Ownership(
+    return TotalCost(
         job=job.name,
         backend=job.backend,
         model=job.base_model,
@@ -241,8 +241,8 @@ def _document(
         requests_month=used.requests_month,
         horizon=horizon,
         columns=tuple(_column(one, used.requests_month, horizon) for one in answerers),
-        break_even=break_even(ours.alternative, prompted.alternative, horizon.months),
-        pays_back=payback(ours.alternative, prompted.alternative, volume),
+        break_even=break_even(ours.cost, prompted.cost, horizon.months),
+        pays_back=payback(ours.cost, prompted.cost, volume),
         cache_threshold=hit_rate_threshold(ours.request, prompted.request),
         meetings=tuple(_meetings(answerers, horizon.months)),
         figures=used.figures,
@@ -258,14 +258,14 @@ def _column(one: ServingOption, requests_month: int, horizon: Horizon) -> Column
         backend=one.backend,
         model=one.model,
         retires_on=one.retires_on,
-        request_usd=one.alternative.request,
-        month_usd=_rounded(one.alternative.month),
-        once_usd=_rounded(one.alternative.once),
-        total_usd=_rounded(one.alternative.total(Decimal(requests_month), horizon.months)),
+        request_usd=one.cost.request,
+        month_usd=_rounded(one.cost.month),
+        once_usd=_rounded(one.cost.once),
+        total_usd=_rounded(one.cost.total(Decimal(requests_month), horizon.months)),
         costs=tuple(
             CostAt(
                 requests_month=volume,
-                usd_month=_rounded(one.alternative.monthly(Decimal(volume), horizon.months)),
+                usd_month=_rounded(one.cost.monthly(Decimal(volume), horizon.months)),
             )
             for volume in volumes
         ),
@@ -283,9 +283,9 @@ def _rounded(usd: Spread | None) -> Spread | None:
 def _meetings(answerers: Iterable[ServingOption], months: Decimal) -> Iterator[BreakEven]:
     """Yield where any two ways of answering cost the same."""
     for first, second in combinations(answerers, 2):
-        found = break_even(first.alternative, second.alternative, months)
+        found = break_even(first.cost, second.cost, months)
         at = found.expected.at if found else None
-        usd = first.alternative.monthly(at, months) if at else None
+        usd = first.cost.monthly(at, months) if at else None
         if at and usd:
             yield BreakEven(
                 first=first.role, second=second.role, requests_month=at, usd_month=usd.expected

@@ -13,13 +13,13 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict
 
 from unitune.backends.output_limit import REASONING
-from unitune.cost.ownership import hours_a_month
-from unitune.cost.ownership.request import BEST_HIT_RATE, WORST_HIT_RATE
 from unitune.cost.tokens import Count
 from unitune.job.job import Job
 from unitune.job.usage import Usage
 from unitune.tco.counted import Counted
+from unitune.tco.horizon import hours_a_month
 from unitune.tco.measured import MeanTokens, Measured
+from unitune.tco.request import BEST_HIT_RATE, WORST_HIT_RATE
 
 Source = Literal["option", "job", "measured", "counted", "assumed"]
 
@@ -64,7 +64,7 @@ class Profile:
         requests_month: Requests a month.
         prompted: A request to the base with the best prompt.
         tuned: A request to the tuned model.
-        rival: A request to the newest untuned model with the best prompt.
+        alternative: A request to the newest untuned model with the best prompt.
         hit_rate: Share of requests whose beginning is cached.
         reasoning: Factor of hidden reasoning, where a model reasons: low, expected, high.
         hosting_hours: Hours a month that a deployment stands, as planned.
@@ -75,7 +75,7 @@ class Profile:
     requests_month: int
     prompted: Tokens
     tuned: Tokens
-    rival: Tokens
+    alternative: Tokens
     hit_rate: Decimal
     reasoning: tuple[Decimal, Decimal, Decimal]
     hosting_hours: Decimal
@@ -92,7 +92,7 @@ def says_all_tokens(usage: Usage) -> bool:
 def profile(
     job: Job,
     *,
-    rival: str | None,
+    alternative: str | None,
     requests_month: int | None,
     measured: Measured | None,
     counted: Counted | None,
@@ -101,14 +101,14 @@ def profile(
 
     Args:
         job: Its `usage` goes before all but the next.
-        rival: Name of the newest untuned model.
+        alternative: Name of the newest untuned model.
         requests_month: As the command line says.
         measured: The newest comparison's tokens.
         counted: The rows' tokens; None only where the job says all of them.
     """
     gathered = _Gathering(job.usage, measured, counted)
     prompted, tuned = gathered.prompted(), gathered.tuned()
-    newest = gathered.rival(rival, prompted)
+    newest = gathered.alternative(alternative, prompted)
     volume = gathered.volume(requests_month)
     gathered.plan()
     usage, factor = job.usage, job.usage.reasoning_factor
@@ -116,7 +116,7 @@ def profile(
         requests_month=volume,
         prompted=prompted,
         tuned=tuned,
-        rival=newest,
+        alternative=newest,
         hit_rate=USUAL_HIT_RATE if usage.cache_hit_rate == "auto" else usage.cache_hit_rate,
         reasoning=REASONING if factor == "auto" else (factor, factor, factor),
         hosting_hours=hours_a_month(usage.hosting_hours_day),
@@ -204,8 +204,8 @@ class _Gathering:
         )
         return Tokens(prompt, answer, self._shared(), hidden=self._is_billed(found))
 
-    def rival(self, name: str | None, prompted: Tokens) -> Tokens:
-        """Return a rival's request: as measured where it competed, else as the prompted one's."""
+    def alternative(self, name: str | None, prompted: Tokens) -> Tokens:
+        """Return its request: as measured where it competed, else as the prompted one's."""
         found = self._measured.others.get(name) if self._measured and name else None
         if found is None or self._usage.prompted_tokens != "auto":
             return replace(prompted, hidden=False)

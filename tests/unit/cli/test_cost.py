@@ -9,7 +9,7 @@ from pathlib import Path
 import jsonschema
 import pytest
 from command_line import Command
-from sample_ownership import job
+from sample_total_cost import job
 
 from unitune.job.job import Job
 from unitune.tco.billed import Billed
@@ -19,7 +19,7 @@ from unitune.tco.billed import Billed
 def job_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("UNITUNE_TODAY", "2026-11-25")
     file = tmp_path / "unitune.yaml"
-    job(rival={"model": "newcomer-1"}).save(file)
+    job(alternative={"model": "newcomer-1"}).save(file)
     return file
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from sample_comparison import sample_comparison
-from sample_ownership import job
+from sample_total_cost import job
 
 from unitune.evaluate.inference.journal import line_of
 from unitune.evaluate.records import Record

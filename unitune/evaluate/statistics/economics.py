@@ -22,7 +22,7 @@ from typing import Literal
 
 import numpy as np
 
-from unitune.cost.ownership import cheaper
+from unitune.cost.break_even import cheaper
 from unitune.evaluate.results import Money, PayBack, UsdInterval
 from unitune.evaluate.statistics.intervals import Interval, difference_interval
 from unitune.evaluate.statistics.units import Clusters, FloatArray, Units

@@ -18,7 +18,7 @@ from unitune.cost.spread import Spread
 from unitune.report.charts import LABEL_GAP
 from unitune.report.tco import words
 from unitune.tco.columns import Role
-from unitune.tco.documents import BreakEven, Column, Ownership
+from unitune.tco.documents import BreakEven, Column, TotalCost
 
 POINTS = 61
 """Points of a line: on such axes it bends once, and gently."""
@@ -71,7 +71,7 @@ class Curve:
     points: tuple[tuple[Decimal, Spread], ...]
 
 
-def cost_chart(found: Ownership, number: int = 1) -> Markup:
+def cost_chart(found: TotalCost, number: int = 1) -> Markup:
     """Draw the cost of a month, all in, against requests a month.
 
     Args:
@@ -112,7 +112,7 @@ def cost_chart(found: Ownership, number: int = 1) -> Markup:
     )
 
 
-def told(found: Ownership) -> str:
+def told(found: TotalCost) -> str:
     """Describe the plot for those who do not see it."""
     said = [
         f"{words.NAMES[one.role].capitalize()}: {words.usd(cost.expected)} at "
@@ -129,21 +129,21 @@ def told(found: Ownership) -> str:
     return " ".join(said)
 
 
-def _drawn(found: Ownership) -> tuple[BreakEven, ...]:
+def _drawn(found: TotalCost) -> tuple[BreakEven, ...]:
     return tuple(one for one in found.meetings if LEAST_VOLUME <= one.requests_month <= MOST_VOLUME)
 
 
-def _volumes(found: Ownership) -> Iterator[Decimal]:
+def _volumes(found: TotalCost) -> Iterator[Decimal]:
     yield from (Decimal(at.requests_month) for at in found.columns[0].costs)
     yield from (one.requests_month for one in _drawn(found))
 
 
-def _curve(found: Ownership, column: Column, x: LogAxis) -> Curve | None:
+def _curve(found: TotalCost, column: Column, x: LogAxis) -> Curve | None:
     months = found.horizon.months
     costs = [
         (volume, usd)
         for volume in x.values(POINTS)
-        if (usd := column.alternative.monthly(volume, months)) is not None and usd.low > 0
+        if (usd := column.cost.monthly(volume, months)) is not None and usd.low > 0
     ]
     return Curve(column.role, tuple(costs)) if costs else None
 
@@ -166,7 +166,7 @@ def _at(volume: Decimal, usd: Decimal, x: LogAxis, y: LogAxis) -> str:
     return f"{x.place(volume):g},{round(100 - y.place(usd), 2):g}"
 
 
-def _planned(found: Ownership, x: LogAxis) -> Markup:
+def _planned(found: TotalCost, x: LogAxis) -> Markup:
     """Mark the planned volume."""
     place = x.place(Decimal(found.requests_month))
     return Markup(

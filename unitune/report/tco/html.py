@@ -1,4 +1,4 @@
-"""Ownership as one self-contained page: `render` gives the whole of it, the plot first.
+"""TotalCost as one self-contained page: `render` gives the whole of it, the plot first.
 
 The page asks nobody for anything and holds no script; what is said stands in
 `unitune.report.tco.words`, what is drawn in `unitune.report.tco.chart`.
@@ -10,10 +10,10 @@ from markupsafe import Markup
 
 from unitune.report import html, typography
 from unitune.report.tco import chart, words
-from unitune.tco.documents import OwnershipList
+from unitune.tco.documents import TotalCostList
 
 
-def render(found: OwnershipList) -> str:
+def render(found: TotalCostList) -> str:
     """Return what owning costs on each backend as one HTML page that needs no other file.
 
     Args:

@@ -1,4 +1,4 @@
-"""Ownership in the terminal: a table, what follows from it, and where its figures come from.
+"""TotalCost in the terminal: a table, what follows from it, and where its figures come from.
 
 Everything fits 80 columns and needs no colour to be understood.
 """
@@ -14,13 +14,13 @@ from rich.text import Text
 from unitune.report.tco import words
 from unitune.report.tco.words import Answer, Line
 from unitune.report.terminal import plain
-from unitune.tco.documents import Column, Ownership
+from unitune.tco.documents import Column, TotalCost
 
 MARK = "* "
 """Before the cheapest of a line."""
 
 
-def ownership_view(found: Ownership) -> Group:
+def total_cost_view(found: TotalCost) -> Group:
     """Return all that is said of owning a tuned model."""
     return Group(
         plain(f"{found.job}: {found.method} of {found.model} on {found.backend}", "bold"),
@@ -39,7 +39,7 @@ def ownership_view(found: Ownership) -> Group:
     )
 
 
-def columns_table(found: Ownership) -> Table:
+def columns_table(found: TotalCost) -> Table:
     """Return the ways of answering side by side, with a month at several volumes."""
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
     table.add_column("", no_wrap=True)

@@ -1,4 +1,4 @@
-"""What an `Ownership` says, in words; the terminal and the page share them."""
+"""What an `TotalCost` says, in words; the terminal and the page share them."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from decimal import Decimal
 
-from unitune.cost.ownership import Crossover, Crossovers, Range
-from unitune.cost.ownership.horizon import DAYS_A_MONTH
+from unitune.cost.break_even import Crossover, Crossovers, Range
 from unitune.cost.spread import Spread
 from unitune.job.prices import PriceRow
 from unitune.report.typography import counted
 from unitune.tco.columns import Role
-from unitune.tco.documents import Ownership
+from unitune.tco.documents import TotalCost
+from unitune.tco.horizon import DAYS_A_MONTH
 from unitune.tco.usage import Source
 
 NAMES: dict[Role, str] = {"prompted": "prompted", "tuned": "tuned", "newest": "newest untuned"}
@@ -60,7 +60,7 @@ class Line:
     cheapest: int | None = None
 
 
-def headline(found: Ownership) -> str:
+def headline(found: TotalCost) -> str:
     """Say in one sentence whether tuning pays at the planned volume."""
     volume = requests(Decimal(found.requests_month))
     prompted, tuned = _totals(found)
@@ -72,7 +72,7 @@ def headline(found: Ownership) -> str:
     return f"Tuning {'pays' if pays else 'does not pay'} at {volume}"
 
 
-def reason(found: Ownership) -> str:
+def reason(found: TotalCost) -> str:
     """Say why, in two or three sentences."""
     prompted, tuned = _totals(found)
     if prompted is None or tuned is None:
@@ -91,7 +91,7 @@ def reason(found: Ownership) -> str:
     return f"{said}{' The ranges overlap, so it may be the other way round.' if overlap else ''}"
 
 
-def lines(found: Ownership) -> tuple[Line, ...]:
+def lines(found: TotalCost) -> tuple[Line, ...]:
     """Return the figures of the columns, the last at several volumes."""
     columns = found.columns
     totals = tuple(one.total_usd for one in columns)
@@ -103,7 +103,7 @@ def lines(found: Ownership) -> tuple[Line, ...]:
     )
 
 
-def volumes(found: Ownership) -> tuple[Line, ...]:
+def volumes(found: TotalCost) -> tuple[Line, ...]:
     """Return what a month costs, all in, at several volumes."""
     rows = zip(*(one.costs for one in found.columns), strict=True)
     return tuple(
@@ -113,7 +113,7 @@ def volumes(found: Ownership) -> tuple[Line, ...]:
     )
 
 
-def answers(found: Ownership) -> Iterator[Answer]:
+def answers(found: TotalCost) -> Iterator[Answer]:
     """Yield from where on tuning pays."""
     yield Answer(
         "Tuned is cheaper",
@@ -138,7 +138,7 @@ def answers(found: Ownership) -> Iterator[Answer]:
         )
 
 
-def sources(found: Ownership) -> Iterator[tuple[str, str]]:
+def sources(found: TotalCost) -> Iterator[tuple[str, str]]:
     """Yield where the figures of the usage come from, and which they are."""
     groups: dict[str, list[str]] = {}
     for one in found.figures:
@@ -152,7 +152,7 @@ def sources(found: Ownership) -> Iterator[tuple[str, str]]:
     return ((where, "; ".join(said)) for where, said in groups.items())
 
 
-def prices(found: Ownership) -> Iterator[tuple[str, str]]:
+def prices(found: TotalCost) -> Iterator[tuple[str, str]]:
     """Yield the price rows that were used, those of one model and source together."""
     groups: dict[tuple[str, str], list[PriceRow]] = {}
     for row in found.prices:
@@ -258,7 +258,7 @@ def _ends(crossings: Crossovers | None, say: Callable[[Crossover], str]) -> tupl
     return expected, ", ".join(told)
 
 
-def _totals(found: Ownership) -> tuple[Spread | None, Spread | None]:
+def _totals(found: TotalCost) -> tuple[Spread | None, Spread | None]:
     prompted, tuned = found.columns[:2]
     return prompted.total_usd, tuned.total_usd
 

@@ -1,4 +1,4 @@
-"""Ownership of the example's tuned model, priced by rows of the test's own."""
+"""TotalCost of the example's tuned model, priced by rows of the test's own."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Any
 from unitune.cost.prices.book import PriceBook
 from unitune.job.job import Job
 from unitune.job.prices import PriceEntry, rows_of
-from unitune.tco.documents import Ownership
-from unitune.tco.total_cost import own
+from unitune.tco.documents import TotalCost
+from unitune.tco.total_cost import total_cost
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "support-triage"
 TOKENS = {
@@ -28,7 +28,7 @@ PRICES: dict[str, Any] = {
         {"tuned": True, "input": "0.40", "cached-input": "0.10", "output": "1.60"},
     ],
 }
-RIVAL = {"model": "newcomer-1"}
+ALTERNATIVE = {"model": "newcomer-1"}
 
 
 def job(model: str = "gpt-4.1-mini-2025-04-14", backend: str = "azure", **usage: Any) -> Job:
@@ -52,6 +52,7 @@ def book(*entries: dict[str, Any], backend: str = "azure") -> PriceBook:
     return PriceBook(own=rows_of(found, backend=backend, origin="project"))
 
 
-def ownership(**usage: Any) -> Ownership:
-    """Return the ownership of the example, tuned on Azure, with a rival."""
-    return own(job(**{"rival": RIVAL, **usage}), book())
+def example_cost(**usage: Any) -> TotalCost:
+    """Return the total cost of the example, tuned on Azure, with an alternative."""
+    given: dict[str, Any] = {"alternative": ALTERNATIVE, **usage}
+    return total_cost(job(**given), book())

@@ -59,7 +59,7 @@ def cheaper(fixed: Decimal, slope: Decimal, most: Decimal | None = None) -> Cros
 
 
 @dataclass(frozen=True, slots=True)
-class Alternative:
+class ServingCost:
     """A way of answering, in US dollars; None is unknown.
 
     Args:
@@ -106,7 +106,7 @@ class Crossovers:
 
 
 def break_even(
-    challenger: Alternative, incumbent: Alternative, months: Decimal
+    challenger: ServingCost, incumbent: ServingCost, months: Decimal
 ) -> Crossovers | None:
     """Return from which requests a month on the challenger costs less over the horizon.
 
@@ -128,7 +128,7 @@ def break_even(
 
 
 def payback(
-    challenger: Alternative, incumbent: Alternative, requests_month: Decimal
+    challenger: ServingCost, incumbent: ServingCost, requests_month: Decimal
 ) -> Crossovers | None:
     """Return after how many months the challenger has earned what it costs once.
 
@@ -155,8 +155,8 @@ def times(usd: Spread, factor: Decimal) -> Spread:
 
 
 def _ends(
-    challenger: Alternative,
-    incumbent: Alternative,
+    challenger: ServingCost,
+    incumbent: ServingCost,
     solve: Callable[[Decimal, Decimal, Decimal], Crossover],
 ) -> Crossovers | None:
     """Solve for the best, the expected and the worst differences of both."""

@@ -1,4 +1,4 @@
-"""Over how many months ownership is reckoned: as planned, or until the model is switched off."""
+"""Over how many months costs are counted: as planned, or until the model is switched off."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The command that says what owning a tuned model costs: cost."""
+"""The command of the total cost of ownership: cost."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def cost(
     ] = None,
     json: Json = False,
 ) -> None:
-    """Say what a tuned model costs to own, and from which volume it beats prompting.
+    """Show the total cost of ownership of a tuned model, and from which volume it beats prompting.
 
     Training, hosting and requests over the months that the model lives, against the prompted base
     and the newest untuned model. How it will be used stands in the job (`usage`), or is measured
@@ -45,8 +45,8 @@ def cost(
     from unitune.cli.outfile import PAGE, check_place, replacing
     from unitune.cli.output import console, print_json
     from unitune.job.job import Job
-    from unitune.report.tco.terminal import ownership_view
-    from unitune.tco.total_cost import own_everywhere
+    from unitune.report.tco.terminal import total_cost_view
+    from unitune.tco.total_cost import total_costs
 
     job = Job.load(file)
     job = job.with_prices(
@@ -54,7 +54,7 @@ def cost(
     )
     if out is not None:
         check_place(out, PAGE, [file])
-    found = own_everywhere(job, backend or [job.backend], requests_month=requests)
+    found = total_costs(job, backend or [job.backend], requests_month=requests)
     if out is not None:
         from unitune.report.tco.html import render
 
@@ -64,7 +64,7 @@ def cost(
         print_json(found)
         return
     for at, one in enumerate(found.backends):
-        console().print(*([Text()] if at else []), ownership_view(one), sep="\n")
+        console().print(*([Text()] if at else []), total_cost_view(one), sep="\n")
     for one in found.left_out:
         console().print(Text(f"\n{one.backend} is left out: {one.reason}"))
     if out is not None:

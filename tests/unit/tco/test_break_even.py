@@ -1,4 +1,4 @@
-"""Ownership reckons as the published examples do, in Decimal, and never beyond what is known."""
+"""TotalCost reckons as the published examples do, in Decimal, and never beyond what is known."""
 
 from __future__ import annotations
 
@@ -11,24 +11,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from unitune.cost.ownership import (
-    Alternative,
-    CachingRule,
+from unitune.cost.break_even import (
     Crossover,
-    Horizon,
     Range,
-    Rates,
-    Request,
+    ServingCost,
     break_even,
     cheaper,
-    hit_rate_threshold,
-    hours_a_month,
-    months_until,
     payback,
+    times,
 )
-from unitune.cost.ownership.alternatives import times
 from unitune.cost.spread import Spread
 from unitune.cost.tokens import Count
+from unitune.tco.horizon import Horizon, hours_a_month, months_until
+from unitune.tco.request import CachingRule, Rates, Request, hit_rate_threshold
 
 OPENAI = CachingRule(minimum_tokens=1024, step_tokens=128)
 BASE = Rates(Decimal("0.15"), Decimal("0.60"), Decimal("0.075"))
@@ -40,9 +35,9 @@ rates = st.decimals(0, 1, places=2)
 volumes = st.integers(0, 10_000_000).map(Decimal)
 horizons = st.decimals("0.1", 36, places=1)
 spreads = st.lists(usd, min_size=3, max_size=3).map(lambda ends: Spread(*sorted(ends)))
-alternatives = st.builds(Alternative, once=spreads, month=spreads, request=spreads)
+alternatives = st.builds(ServingCost, once=spreads, month=spreads, request=spreads)
 exact = st.builds(
-    Alternative, once=usd.map(Spread.of), month=usd.map(Spread.of), request=usd.map(Spread.of)
+    ServingCost, once=usd.map(Spread.of), month=usd.map(Spread.of), request=usd.map(Spread.of)
 )
 
 
@@ -81,7 +76,7 @@ class TestKnownAnswers:
         """
         asked = request(2_000, 4_000, Rates(Decimal("1.10"), Decimal("4.40")))
         hosting = times(Spread.of(Decimal("1.70")), Decimal(30 * 24))
-        chatbot = Alternative(NOTHING, hosting, asked.usd)
+        chatbot = ServingCost(NOTHING, hosting, asked.usd)
 
         assert Spread.of(Decimal(1422)) == chatbot.total(Decimal(10_000), Decimal(1))
 
@@ -108,8 +103,8 @@ class TestKnownAnswers:
 
     def test_break_even_is_the_fixed_part_by_what_a_request_saves(self) -> None:
         """By hand: (1,200 / 12 + 1,241) / (0.003 - 0.001) = 670,500 requests a month."""
-        tuned = Alternative(*(Spread.of(Decimal(one)) for one in ("1200", "1241", "0.001")))
-        prompted = Alternative(NOTHING, NOTHING, Spread.of(Decimal("0.003")))
+        tuned = ServingCost(*(Spread.of(Decimal(one)) for one in ("1200", "1241", "0.001")))
+        prompted = ServingCost(NOTHING, NOTHING, Spread.of(Decimal("0.003")))
         found = break_even(tuned, prompted, Decimal(12))
 
         assert found is not None
@@ -117,8 +112,8 @@ class TestKnownAnswers:
 
     def test_payback_is_what_was_paid_once_by_what_a_month_saves(self) -> None:
         """By hand: 1,200 / (1,000,000 * 0.002 - 1,241) = 1.58 months."""
-        tuned = Alternative(*(Spread.of(Decimal(one)) for one in ("1200", "1241", "0.001")))
-        prompted = Alternative(NOTHING, NOTHING, Spread.of(Decimal("0.003")))
+        tuned = ServingCost(*(Spread.of(Decimal(one)) for one in ("1200", "1241", "0.001")))
+        prompted = ServingCost(NOTHING, NOTHING, Spread.of(Decimal("0.003")))
         found = payback(tuned, prompted, Decimal(1_000_000))
 
         assert found is not None
@@ -203,7 +198,7 @@ class TestCheaper:
 class TestUnknown:
     @pytest.mark.parametrize("part", ["once", "month", "request"])
     def test_one_unknown_part_makes_total_and_break_even_unknown(self, part: str) -> None:
-        known = Alternative(NOTHING, NOTHING, NOTHING)
+        known = ServingCost(NOTHING, NOTHING, NOTHING)
         lacking = replace(known, **{part: None})
 
         assert lacking.total(Decimal(1), Decimal(1)) is None
@@ -232,7 +227,7 @@ class TestUnknown:
 class TestProperties:
     @given(exact, exact, horizons)
     def test_at_break_even_both_totals_are_equal_to_the_cent(
-        self, one: Alternative, other: Alternative, months: Decimal
+        self, one: ServingCost, other: ServingCost, months: Decimal
     ) -> None:
         found = break_even(one, other, months)
         assert found is not None
@@ -246,7 +241,7 @@ class TestProperties:
 
     @given(exact, exact, horizons, volumes)
     def test_it_says_where_the_total_is_lower(
-        self, one: Alternative, other: Alternative, months: Decimal, volume: Decimal
+        self, one: ServingCost, other: ServingCost, months: Decimal, volume: Decimal
     ) -> None:
         found = break_even(one, other, months)
         mine, theirs = one.total(volume, months), other.total(volume, months)
@@ -266,7 +261,7 @@ class TestProperties:
 
     @given(alternatives, alternatives, horizons)
     def test_swapping_the_columns_flips_the_answer(
-        self, one: Alternative, other: Alternative, months: Decimal
+        self, one: ServingCost, other: ServingCost, months: Decimal
     ) -> None:
         flipped = {
             Range.ALWAYS: Range.NEVER,
@@ -288,7 +283,7 @@ class TestProperties:
 
     @given(alternatives, st.lists(volumes, min_size=2, max_size=5), horizons)
     def test_more_requests_never_cost_less(
-        self, one: Alternative, asked: list[Decimal], months: Decimal
+        self, one: ServingCost, asked: list[Decimal], months: Decimal
     ) -> None:
         totals = [one.total(volume, months) for volume in sorted(asked)]
         for less, more in pairwise(totals):
@@ -300,7 +295,7 @@ class TestProperties:
 
     @given(alternatives, spreads, st.sampled_from(["once", "month", "request"]), volumes, horizons)
     def test_a_dearer_part_never_makes_the_total_cheaper(
-        self, one: Alternative, extra: Spread, part: str, volume: Decimal, months: Decimal
+        self, one: ServingCost, extra: Spread, part: str, volume: Decimal, months: Decimal
     ) -> None:
         dearer = replace(one, **{part: getattr(one, part) + extra})
         less, more = one.total(volume, months), dearer.total(volume, months)
@@ -364,7 +359,7 @@ class TestProperties:
 
     @given(alternatives, alternatives, volumes, horizons)
     def test_no_float_ever_stands_for_money(
-        self, one: Alternative, other: Alternative, volume: Decimal, months: Decimal
+        self, one: ServingCost, other: ServingCost, volume: Decimal, months: Decimal
     ) -> None:
         total, monthly = one.total(volume, months), one.monthly(volume, months)
         even, back = break_even(one, other, months), payback(one, other, volume)
@@ -378,7 +373,7 @@ class TestProperties:
 
     @given(alternatives, alternatives, horizons)
     def test_the_best_case_is_never_later_than_the_worst(
-        self, one: Alternative, other: Alternative, months: Decimal
+        self, one: ServingCost, other: ServingCost, months: Decimal
     ) -> None:
         found = break_even(one, other, months)
         assert found is not None

@@ -1,4 +1,4 @@
-"""A job's ownership: who is priced by which rows, what is paid once, and what stays unknown."""
+"""A job's total cost: who is priced by which rows, what is paid once, and what stays unknown."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ from decimal import Decimal
 from pathlib import Path
 
 import pytest
-from sample_ownership import PRICES, TOKENS, book, job, ownership
+from sample_total_cost import PRICES, TOKENS, book, example_cost, job
 
-from unitune.cost.ownership import Range
+from unitune.cost.break_even import Range
 from unitune.cost.spread import Spread
 from unitune.data.load import load
 from unitune.errors import JobError, UserError
 from unitune.job.job import Data
 from unitune.report.tco import html
 from unitune.report.tco.words import headline
-from unitune.tco.documents import Ownership, OwnershipList
-from unitune.tco.total_cost import own
+from unitune.tco.documents import TotalCost, TotalCostList
+from unitune.tco.total_cost import total_cost
 
 
 @pytest.fixture(autouse=True)
@@ -24,14 +24,14 @@ def _one_day(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("UNITUNE_TODAY", "2026-11-25")
 
 
-def origin_of(found: Ownership, name: str) -> str:
+def origin_of(found: TotalCost, name: str) -> str:
     (figure,) = [one for one in found.figures if one.name == name]
     return figure.source
 
 
 def test_every_column_is_priced_by_the_hand_reckoned_formula() -> None:
     """Prompted: 1,800 * 0.40 + 25 * 1.60 = 760 dollars a million; tuned: 90 * 0.40 + 40 = 76."""
-    prompted, tuned, newest = ownership(cache_hit_rate=0).columns
+    prompted, tuned, newest = example_cost(cache_hit_rate=0).columns
 
     assert prompted.request_usd is not None
     assert tuned.request_usd is not None
@@ -42,7 +42,7 @@ def test_every_column_is_priced_by_the_hand_reckoned_formula() -> None:
 
 def test_hosting_is_as_planned_and_always_at_the_high_end() -> None:
     """8 hours a day of 0.05 dollars is 12.17 a month; 24 hours are 36.50."""
-    tuned = ownership(hosting_hours_day=8).columns[1]
+    tuned = example_cost(hosting_hours_day=8).columns[1]
 
     assert tuned.month_usd is not None
     assert ("12.17", "12.17", "36.50") == tuple(
@@ -53,8 +53,8 @@ def test_hosting_is_as_planned_and_always_at_the_high_end() -> None:
 
 def test_paid_once_are_trainings_with_their_judging_and_the_rows() -> None:
     """Two trainings instead of one pay everything twice but the preparation of the rows."""
-    one = ownership(cache_hit_rate=0).columns[1].once_usd
-    two = ownership(cache_hit_rate=0, runs=2, preparation_usd=100).columns[1].once_usd
+    one = example_cost(cache_hit_rate=0).columns[1].once_usd
+    two = example_cost(cache_hit_rate=0, runs=2, preparation_usd=100).columns[1].once_usd
 
     assert one is not None
     assert two is not None
@@ -65,12 +65,12 @@ def test_paid_once_are_trainings_with_their_judging_and_the_rows() -> None:
 
 
 def test_nothing_is_paid_once_for_prompting() -> None:
-    assert Spread.of(Decimal(0)) == ownership().columns[0].once_usd
+    assert Spread.of(Decimal(0)) == example_cost().columns[0].once_usd
 
 
 def test_the_totals_meet_where_it_says() -> None:
-    found = ownership(cache_hit_rate=0)
-    prompted, tuned = (one.alternative for one in found.columns[:2])
+    found = example_cost(cache_hit_rate=0)
+    prompted, tuned = (one.cost for one in found.columns[:2])
     assert found.break_even is not None
     at = found.break_even.expected.at
     assert at is not None
@@ -84,7 +84,7 @@ def test_the_totals_meet_where_it_says() -> None:
 def test_an_unknown_price_leaves_its_line_unknown_and_says_so() -> None:
     """Hosting and answers of a tuned model of this name stand in no row."""
     prices = {**PRICES, "rows": PRICES["rows"][1:2]}
-    found = own(job("Qwen-32B"), book(prices))
+    found = total_cost(job("Qwen-32B"), book(prices))
     prompted, tuned = found.columns[:2]
 
     assert prompted.request_usd is not None
@@ -96,7 +96,7 @@ def test_an_unknown_price_leaves_its_line_unknown_and_says_so() -> None:
 
 
 def test_a_shutdown_caps_the_horizon_and_the_notes_say_so() -> None:
-    found = own(job("gpt-4o-mini-2024-07-18", "openai"), book(backend="openai"))
+    found = total_cost(job("gpt-4o-mini-2024-07-18", "openai"), book(backend="openai"))
 
     assert "2027-01-14" == str(found.horizon.ends)
     assert Decimal("1.6") == round(found.horizon.months, 1)
@@ -108,7 +108,7 @@ def test_a_shutdown_caps_the_horizon_and_the_notes_say_so() -> None:
 def test_a_vendor_that_is_closed_for_the_job_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     """OpenAI starts no training after 2027-01-06, and its tunes answer until 2027-01-14."""
     monkeypatch.setenv("UNITUNE_TODAY", "2027-01-07")
-    found = own(job("gpt-4o-mini-2024-07-18", "openai"), book(backend="openai"))
+    found = total_cost(job("gpt-4o-mini-2024-07-18", "openai"), book(backend="openai"))
 
     assert found.notes[0].startswith("it cannot be launched there: ")
 
@@ -116,13 +116,13 @@ def test_a_vendor_that_is_closed_for_the_job_is_told(monkeypatch: pytest.MonkeyP
 def test_a_model_that_is_switched_off_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("UNITUNE_TODAY", "2027-01-14")
     with pytest.raises(UserError, match="switched off on 2027-01-14; today is 2027-01-14"):
-        own(job("gpt-4o-mini-2024-07-18", "openai"), book(backend="openai"))
+        total_cost(job("gpt-4o-mini-2024-07-18", "openai"), book(backend="openai"))
 
 
 def test_a_job_that_tunes_nothing_is_refused() -> None:
     compared_only = job().model_copy(update={"data": Data(test="test.jsonl")})
     with pytest.raises(JobError, match="names no training rows"):
-        own(compared_only, book())
+        total_cost(compared_only, book())
 
 
 def test_on_ones_own_machine_what_an_hour_costs_decides() -> None:
@@ -130,8 +130,8 @@ def test_on_ones_own_machine_what_an_hour_costs_decides() -> None:
     local = job("smollm2-135m-instruct", "local")
     priced = {**PRICES, "rows": [{"machine": "0.50"}]}
 
-    unpriced = own(local, book(backend="local"))
-    rented = own(local, book(priced, backend="local"))
+    unpriced = total_cost(local, book(backend="local"))
+    rented = total_cost(local, book(priced, backend="local"))
 
     for column in unpriced.columns[:2]:
         assert column.month_usd is column.request_usd is column.total_usd is None
@@ -139,7 +139,7 @@ def test_on_ones_own_machine_what_an_hour_costs_decides() -> None:
     assert unpriced.columns[1].once_usd is None
     assert any("machine in prices.yaml" in note for note in unpriced.notes)
     assert "is not known" in headline(unpriced)
-    page = html.render(OwnershipList(backends=(unpriced,), left_out=()))
+    page = html.render(TotalCostList(backends=(unpriced,), left_out=()))
     assert 'data-label="tuned"><span>unknown' in page
     assert 'data-label="tuned"><span>$0' not in page
     for column in rented.columns[:2]:
@@ -148,14 +148,14 @@ def test_on_ones_own_machine_what_an_hour_costs_decides() -> None:
 
 
 def test_the_command_lines_volume_goes_before_the_jobs() -> None:
-    found = own(job(requests_month=5), book(), requests_month=7)
+    found = total_cost(job(requests_month=5), book(), requests_month=7)
 
     assert 7 == found.requests_month
     assert "option" == origin_of(found, "requests a month")
 
 
 def test_each_figure_says_where_it_comes_from() -> None:
-    found = ownership(months=6)
+    found = example_cost(months=6)
 
     assert "job" == origin_of(found, "months")
     assert "job" == origin_of(found, "tuned prompt")
@@ -166,7 +166,7 @@ def test_each_figure_says_where_it_comes_from() -> None:
 def test_what_the_job_does_not_say_is_counted_from_its_rows() -> None:
     """The example's prompts are short: 100 tokens or so, and its records 24 at most."""
     usage = dict.fromkeys(TOKENS, "auto")
-    found = ownership(**usage)
+    found = example_cost(**usage)
 
     assert "counted" == origin_of(found, "tuned prompt")
     prompted, tuned = found.columns[:2]
@@ -182,14 +182,14 @@ def test_the_cache_threshold_turns_at_the_hit_rate_that_it_names() -> None:
     By hand at 0.40 and 0.10: 400 of (2,000 - 1,000) tokens against 576 of 1,920 cached ones.
     """
     usage = {"prompted_tokens": 2_000, "shared_tokens": 1_920, "tuned_tokens": 1_000}
-    found = ownership(**usage)
+    found = example_cost(**usage)
     assert found.cache_threshold is not None
     assert Range.BELOW is found.cache_threshold.range
     at = found.cache_threshold.at
     assert at is not None
     assert Decimal("0.6944") == round(at, 4)
     for rate, tuned_wins in ((at - Decimal("0.01"), True), (at + Decimal("0.01"), False)):
-        prompted, tuned = ownership(**usage, cache_hit_rate=rate).columns[:2]
+        prompted, tuned = example_cost(**usage, cache_hit_rate=rate).columns[:2]
         assert prompted.request_usd is not None
         assert tuned.request_usd is not None
         assert tuned_wins == (tuned.request_usd.expected < prompted.request_usd.expected)
@@ -201,7 +201,7 @@ def test_a_machine_that_nobody_named_leaves_hosting_a_range() -> None:
         **PRICES,
         "rows": [{"tier": "small", "hosting": "2"}, {"tier": "large", "hosting": "5"}],
     }
-    found = own(job("Qwen/Qwen3-8B", "together"), book(prices, backend="together"))
+    found = total_cost(job("Qwen/Qwen3-8B", "together"), book(prices, backend="together"))
     month = found.columns[1].month_usd
 
     assert month is not None
@@ -213,7 +213,7 @@ def test_where_tuned_tokens_cost_what_the_bases_do_one_price_tells_the_other() -
     """Source of the rule: MicrosoftDocs/azure-ai-docs, fine-tuning cost management."""
     rows = [{"tuned": True, "tier": "regional", "input": "9", "cached-input": "3", "output": "27"}]
     prices = {**PRICES, "rows": rows}
-    prompted, tuned = own(job(tuned_tokens=1_800), book(prices)).columns[:2]
+    prompted, tuned = total_cost(job(tuned_tokens=1_800), book(prices)).columns[:2]
 
     assert prompted.request_usd is not None
     assert tuned.request_usd is not None
@@ -224,7 +224,7 @@ def test_where_tuned_tokens_cost_what_the_bases_do_one_price_tells_the_other() -
 def test_a_cached_price_above_the_plain_one_is_none() -> None:
     """It comes of rows that do not fit together, such as one's own and a vendor's."""
     prices = {**PRICES, "rows": [{"input": "0.05", "cached-input": "0.10", "output": "1.60"}]}
-    prompted = own(job(), book(prices)).columns[0].request_usd
+    prompted = total_cost(job(), book(prices)).columns[0].request_usd
 
     assert prompted is not None
     assert prompted.exact, "no hit rate changes it"
@@ -233,8 +233,10 @@ def test_a_cached_price_above_the_plain_one_is_none() -> None:
 def test_a_model_that_reasons_is_billed_for_more_than_is_seen() -> None:
     """gpt-6-luna reasons: answers 1 to 1.6 times as long; a base of another kind does not."""
     prices = {**PRICES, "rows": [{"input": "0", "output": "10"}]}
-    rival = {"rival": {"model": "gpt-6-luna"}, "answer_tokens": 1_000}
-    found = own(job("gpt-4o-mini-2024-07-18", "openai", **rival), book(prices, backend="openai"))
+    alternative = {"alternative": {"model": "gpt-6-luna"}, "answer_tokens": 1_000}
+    found = total_cost(
+        job("gpt-4o-mini-2024-07-18", "openai", **alternative), book(prices, backend="openai")
+    )
 
     assert Spread.of(Decimal("0.01")) == found.columns[0].request_usd
     expected = Spread(Decimal("0.01"), Decimal("0.013"), Decimal("0.016"))
@@ -242,7 +244,7 @@ def test_a_model_that_reasons_is_billed_for_more_than_is_seen() -> None:
 
 
 def test_the_offer_names_the_newest_model_where_the_job_does_not() -> None:
-    found = own(job("gpt-4o-mini-2024-07-18", "openai"), book(backend="openai"))
+    found = total_cost(job("gpt-4o-mini-2024-07-18", "openai"), book(backend="openai"))
 
     assert "gpt-6-luna" == found.columns[2].model
 
@@ -250,7 +252,7 @@ def test_the_offer_names_the_newest_model_where_the_job_does_not() -> None:
 def test_old_prices_are_said_to_be_old(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("UNITUNE_TODAY", "2027-09-01")
 
-    assert any("of 2026-11-01, 304 days ago" in note for note in ownership().notes)
+    assert any("of 2026-11-01, 304 days ago" in note for note in example_cost().notes)
 
 
 def test_a_model_that_is_on_this_machine_is_counted_by_its_own_tokenizer(
@@ -264,7 +266,7 @@ def test_a_model_that_is_on_this_machine_is_counted_by_its_own_tokenizer(
     here = job(name, "local", tuned_tokens="auto")
 
     def counted() -> bool:
-        return any("the model's own tokenizer" in note for note in own(here).notes)
+        return any("the model's own tokenizer" in note for note in total_cost(here).notes)
 
     assert not counted()
     tiny_tokenizer().save_pretrained(tmp_path / "models" / name)

@@ -1,6 +1,6 @@
 """What one request costs, with a cache that holds the beginning of the prompt.
 
-Not here: what is paid whether anybody asks or not (`unitune.cost.ownership.alternatives`).
+Not here: what is paid whether anybody asks or not (`unitune.cost.break_even`).
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from decimal import Decimal
 
-from unitune.cost.ownership.alternatives import Crossover, cheaper
+from unitune.cost.break_even import Crossover, cheaper
 from unitune.cost.spread import Spread
 from unitune.cost.tokens import Count
 

@@ -1,4 +1,4 @@
-"""Ownership in words, in the terminal and on the page: true to its figures, and fitting."""
+"""TotalCost in words, in the terminal and on the page: true to its figures, and fitting."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from itertools import pairwise
 import pytest
 from rich.cells import cell_len
 from rich.console import Console
-from sample_ownership import PRICES, book, job, ownership
+from sample_total_cost import PRICES, book, example_cost, job
 
-from unitune.cost.ownership import Crossover, Range
+from unitune.cost.break_even import Crossover, Range
 from unitune.report.tco import chart, words
 from unitune.report.tco.html import render
-from unitune.report.tco.terminal import ownership_view
-from unitune.tco.documents import LeftOut, Ownership, OwnershipList
-from unitune.tco.total_cost import own
+from unitune.report.tco.terminal import total_cost_view
+from unitune.tco.documents import LeftOut, TotalCost, TotalCostList
+from unitune.tco.total_cost import total_cost
 
 
 @pytest.fixture(autouse=True)
@@ -24,37 +24,39 @@ def _one_day(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("UNITUNE_TODAY", "2026-11-25")
 
 
-def unpriced() -> Ownership:
-    return own(job("Qwen-32B"), book({**PRICES, "rows": [{"storage": "1"}]}))
+def unpriced() -> TotalCost:
+    return total_cost(job("Qwen-32B"), book({**PRICES, "rows": [{"storage": "1"}]}))
 
 
-def printed(found: Ownership, width: int) -> str:
+def printed(found: TotalCost, width: int) -> str:
     console = Console(width=width, highlight=False, record=True, file=None, quiet=False)
     with console.capture() as capture:
-        console.print(ownership_view(found))
+        console.print(total_cost_view(found))
     return capture.get()
 
 
 @pytest.mark.parametrize("width", [80, 120])
-@pytest.mark.parametrize("rival", [None, {"model": "a-model-of-a-rather-long-name-2026-10-01"}])
-def test_every_line_fits_the_terminal(width: int, rival: object) -> None:
-    lines = printed(ownership(rival=rival), width).splitlines()
+@pytest.mark.parametrize(
+    "alternative", [None, {"model": "a-model-of-a-rather-long-name-2026-10-01"}]
+)
+def test_every_line_fits_the_terminal(width: int, alternative: object) -> None:
+    lines = printed(example_cost(alternative=alternative), width).splitlines()
 
     assert max(map(cell_len, lines)) <= width
 
 
 def test_the_headline_follows_the_totals() -> None:
     assert "Tuning does not pay at 1,000 requests a month" == words.headline(
-        ownership(requests_month=1_000)
+        example_cost(requests_month=1_000)
     )
     assert "Tuning pays at 1,000,000 requests a month" == words.headline(
-        ownership(requests_month=1_000_000)
+        example_cost(requests_month=1_000_000)
     )
 
 
 def test_a_newest_model_that_costs_least_is_named() -> None:
     rows = [*PRICES["rows"], {"model": "newcomer-1", "input": "0.01", "output": "0.01"}]
-    found = own(job(rival={"model": "newcomer-1"}), book({**PRICES, "rows": rows}))
+    found = total_cost(job(alternative={"model": "newcomer-1"}), book({**PRICES, "rows": rows}))
 
     assert "newcomer-1, untuned, costs" in words.reason(found)
 
@@ -115,7 +117,7 @@ class TestChart:
         assert {20.0} == {after - before for before, after in pairwise(places)}
 
     def test_the_crossing_is_drawn_where_it_was_reckoned(self) -> None:
-        found = ownership(cache_hit_rate=0, rival=None)
+        found = example_cost(cache_hit_rate=0, alternative=None)
         drawing = str(chart.cost_chart(found))
         places = re.findall(r'<circle class="crossing" cx="([\d.]+)%"', drawing)
         assert found.break_even is not None
@@ -126,13 +128,13 @@ class TestChart:
         assert [axis.place(at)] == [float(place) for place in places]
 
     def test_lines_and_bands_stay_within_the_drawing(self) -> None:
-        drawing = str(chart.cost_chart(ownership()))
+        drawing = str(chart.cost_chart(example_cost()))
         for points in re.findall(r'points="([^"]+)"', drawing):
             for place in re.split("[ ,]", points):
                 assert 0 <= float(place) <= 100
 
     def test_it_tells_those_who_do_not_see_it_the_same(self) -> None:
-        found = ownership(rival=None)
+        found = example_cost(alternative=None)
         told = chart.told(found)
 
         assert "Prompted: " in told
@@ -144,8 +146,8 @@ class TestChart:
 
 
 def test_the_page_names_every_price_row_and_every_note() -> None:
-    found = ownership()
-    page = render(OwnershipList(backends=(found,)))
+    found = example_cost()
+    page = render(TotalCostList(backends=(found,)))
 
     assert all(row.id in page for row in found.prices)
     assert all(note in page for note in found.notes)
@@ -154,14 +156,14 @@ def test_the_page_names_every_price_row_and_every_note() -> None:
 
 def test_the_page_says_which_backends_are_left_out() -> None:
     none = LeftOut(backend="elsewhere", reason="it tunes <nothing> any more")
-    page = render(OwnershipList(backends=(ownership(),), left_out=(none,)))
+    page = render(TotalCostList(backends=(example_cost(),), left_out=(none,)))
 
     assert "<b>elsewhere</b>: it tunes &lt;nothing&gt; any more" in page
-    assert "Left out" not in render(OwnershipList(backends=(ownership(),)))
+    assert "Left out" not in render(TotalCostList(backends=(example_cost(),)))
 
 
 def test_names_out_of_a_job_are_text_on_the_page() -> None:
-    page = render(OwnershipList(backends=(ownership(rival={"model": "<b>bold</b>"}),)))
+    page = render(TotalCostList(backends=(example_cost(alternative={"model": "<b>bold</b>"}),)))
 
     assert "<b>bold</b>" not in page
     assert "&lt;b&gt;bold&lt;/b&gt;" in page

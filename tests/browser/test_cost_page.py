@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sample_ownership import TOKENS, ownership
+from sample_total_cost import TOKENS, example_cost
 
 from unitune.report.tco.html import render
-from unitune.tco.documents import OwnershipList
+from unitune.tco.documents import TotalCostList
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="needs the package playwright")
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None)
@@ -39,9 +39,9 @@ def open_page(browser: Any, tmp_path: Path) -> Iterator[Open]:
     """Open a page of two backends; what it asked for and complained about is noted on it."""
     contexts: list[Any] = []
     counted = dict.fromkeys(TOKENS, "auto")  # whose ranges are long to print
-    found = ownership(hosting_hours_day=8), ownership(requests_month=500_000, **counted)
+    found = example_cost(hosting_hours_day=8), example_cost(requests_month=500_000, **counted)
     file = tmp_path / "cost.html"
-    file.write_text(render(OwnershipList(backends=found)), encoding="utf-8")
+    file.write_text(render(TotalCostList(backends=found)), encoding="utf-8")
 
     def opened(**options: Any) -> Any:
         context = browser.new_context(**{"viewport": WIDE, **options})
