@@ -26,8 +26,10 @@ from unitune.errors import BackendError, JobError, NotFoundError, Unsupported, U
 from unitune.job.job import Data
 from unitune.ledger import Ledger
 from unitune.ledger.holders import this_process
+from unitune.models import TunedModel
 from unitune.run import deploying, deployment, reaper
-from unitune.run.deploying import answering, deploy, deployments, find_deployment, standing
+from unitune.run.deploying import deploy, find_deployment, standing
+from unitune.run.deployment import answering, deployments
 from unitune.run.run import Run
 from unitune.testing.loopback import Fault
 from unitune.workspace.home import home
@@ -60,6 +62,12 @@ def run(vendor: ServedVendor, tmp_path: Path) -> Run:
     return trained(vendor, tmp_path)
 
 
+def requested(run: Run) -> TunedModel:
+    """What requests for the run's model go to."""
+    assert run.tuned_model is not None
+    return answering(run.id, run.tuned_model)
+
+
 def options(run: Run) -> dict[str, str]:
     return OPTIONS[run.backend_name]
 
@@ -67,10 +75,10 @@ def options(run: Run) -> dict[str, str]:
 @pytest.mark.usefixtures("no_reaper")
 def test_a_model_answers_from_its_deployment_until_it_is_taken_down(run: Run) -> None:
     with pytest.raises(UserError, match=f"unitune deploy {run.id} --ttl 2h"):
-        answering(run)
+        requested(run)
     made = deploy(run, options=options(run)).wait()
     assert ("ready", True) == (made.state, made.stands)
-    assert made.model == answering(run) != run.model
+    assert made.tuned_model == requested(run) != run.tuned_model
     assert [made.id] == [one.id for one in deployments(standing=True)]
     assert made.id == find_deployment(run.id).id
 
@@ -84,7 +92,7 @@ def test_a_model_answers_from_its_deployment_until_it_is_taken_down(run: Run) ->
 @pytest.mark.usefixtures("no_reaper")
 def test_training_and_comparing_deploy_nothing(run: Run, vendor: ServedVendor) -> None:
     with pytest.raises(UserError):
-        answering(run)
+        requested(run)
     assert [] == vendor.server.received("POST", DEPLOY[run.backend_name])
 
 
@@ -152,7 +160,7 @@ def test_what_a_refused_deployment_left_and_cannot_be_removed_is_listed(
 @pytest.mark.usefixtures("no_reaper")
 def test_a_block_brings_a_model_up_by_the_options_that_it_is_given(run: Run) -> None:
     with standing(run, 3600, options=options(run)):
-        assert run.model != answering(run)
+        assert run.tuned_model != requested(run)
     assert [] == deployments(standing=True)
 
 
@@ -257,7 +265,7 @@ def test_the_reaper_goes_on_while_the_vendor_fails(
 def test_a_block_leaves_what_stood(run: Run) -> None:
     made = deploy(run, options=options(run)).wait()
     with standing(run, 3600):
-        assert made.model == answering(run)
+        assert made.tuned_model == requested(run)
     assert at_the_vendor(run, made.id) is not None
 
 
@@ -265,20 +273,20 @@ def test_a_block_leaves_what_stood(run: Run) -> None:
 @pytest.mark.usefixtures("no_reaper")
 def test_a_block_takes_down_what_it_brought_up(run: Run) -> None:
     with standing(run, 3600):
-        assert run.model != answering(run)
+        assert run.tuned_model != requested(run)
     assert [] == deployments(standing=True)
 
 
 @pytest.mark.usefixtures("no_reaper")
 def test_another_model_is_put_behind_a_deployment_where_the_vendor_can(run: Run) -> None:
     made = deploy(run, options=options(run)).wait()
-    assert run.model is not None
+    assert run.tuned_model is not None
     if isinstance(registry.backend(run.backend_name), SwapsModel):
-        made.switch(run.model)
+        made.switch(run.tuned_model)
         assert made.stands
     else:
         with pytest.raises(Unsupported, match="Deploy that one beside it"):
-            made.switch(run.model)
+            made.switch(run.tuned_model)
 
 
 def test_an_unknown_deployment_is_said_to_be_so(vendor: ServedVendor) -> None:

@@ -140,7 +140,7 @@ def test_a_planted_key_is_nowhere(scene: Scene, caplog: pytest.LogCaptureFixture
     assert any("***" in text or "Incorrect key" in text for text in scene.told)
 
     events = [repr(event) for one in runs() for event in one.events()]
-    shown = [repr((one, one.error, one.raw, one.model)) for one in runs()]
+    shown = [repr((one, one.error, one.raw, one.tuned_model)) for one in runs()]
     logged = [record.getMessage() for record in caplog.records if record.name.startswith("unitune")]
     places = {
         "told": "\n".join(scene.told).encode(),

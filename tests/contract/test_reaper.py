@@ -292,8 +292,8 @@ def test_what_this_ledger_is_not_seen_to_have_put_up_is_left_alone(
 ) -> None:
     made = deploy(run, seconds=3600)
     if "name" in forged:
-        assert run.model is not None
-        ref = deploying.host_of(run.backend_name).deploy(run.model, forged["name"], {})
+        assert run.tuned_model is not None
+        ref = deploying.host_of(run.backend_name).deploy(run.tuned_model, forged["name"], {})
         forged = {**forged, "ref": ref}
     change(made, **forged, until=0.0)
     (one,) = deployments()

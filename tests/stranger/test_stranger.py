@@ -27,8 +27,8 @@ with serve_vendor(TestStrangerBackend.setup, behavior) as served:
     assert not plan(job).errors, plan(job).errors
     run = launch(job).wait(0.01)
     host = backend("stranger")
-    ref = host.deploy(run.model, "demo", {})
-    chat = host.chat(host.deployment_status(ref, run.model).model)
+    ref = host.deploy(run.tuned_model, "demo", {})
+    chat = host.chat(host.deployment_status(ref, run.tuned_model).model)
     question = Message(role="user", content="Why was I charged twice?")
     print(run.state, asyncio.run(chat.reply(Request(messages=(question,)))).text)
 """

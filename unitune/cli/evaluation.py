@@ -178,10 +178,8 @@ def chat(
     from unitune.run.run import find_run
 
     conversation = Conversation.open(find_run(run), base=base, system=system)
-    try:
+    with conversation.model:
         if message is not None:
             print_raw(conversation.say(message))
         else:
             conversation.talk()
-    finally:
-        conversation.close()

@@ -198,7 +198,7 @@ def _print_json(found: list[Deployment]) -> None:
             "run": one.run_id,
             "backend": one.backend_name,
             "state": one.state,
-            "model": one.model.name,
+            "model": one.tuned_model.name,
             "since": one.since.isoformat(),
             "until": one.until.isoformat(),
             "usd_per_hour": None if one.usd_per_hour is None else str(one.usd_per_hour),

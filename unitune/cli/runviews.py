@@ -82,7 +82,7 @@ class RunView(BaseModel):
             created=run.created,
             updated=run.updated,
             folder=run.folder,
-            model=run.model,
+            model=run.tuned_model,
             estimate=run.estimate,
             reconciliation=run.reconciliation,
         )
@@ -173,7 +173,7 @@ def print_run(run: Run) -> None:
         rows["error"] = run.error
     if run.duplicates:
         rows["duplicates"] = "\n".join(duplicate_lines(run))
-    if run.model:
-        rows["model"] = run.model.name
+    if run.tuned_model:
+        rows["model"] = run.tuned_model.name
     rows["files"] = str(run.folder)
     console().print(facts(rows))

@@ -15,7 +15,7 @@ from tempfile import TemporaryDirectory
 
 from pydantic import JsonValue
 
-from unitune.backends import registry
+from unitune.backends import event_loop, registry
 from unitune.backends.capabilities import ImportedJob, Imports
 from unitune.backends.conversion import Converted, decode_file
 from unitune.data.example import Example
@@ -114,7 +114,7 @@ def record_answers(
     tell = notify or _ignore
     tell(len(cases) - len(pending))
     chat = registry.backend(model.backend).chat(model)
-    return asyncio.run(_ask_all(chat, pending, file, max_tokens, tell))
+    return event_loop.run(_ask_all(chat, pending, file, max_tokens, tell))
 
 
 def _append(file: Path, line: str) -> None:

@@ -20,7 +20,6 @@ from decimal import Decimal
 
 from pydantic import JsonValue
 
-from unitune.backends import registry
 from unitune.backends.capabilities import Deploys
 from unitune.backends.launch_keys import deployment_name
 from unitune.cost.budget import NO_LIMIT, HostingBudget
@@ -35,11 +34,17 @@ from unitune.job.prices import PriceEntry
 from unitune.ledger import DeploymentRecord, Ledger, budgeting
 from unitune.ledger.holders import process
 from unitune.models import TunedModel
-from unitune.run.deployment import Deployment, host_of, write
+from unitune.run.deployment import (
+    Deployment,
+    deployments,
+    host_of,
+    needs_deployments,
+    ready_deployment,
+    write,
+)
 from unitune.run.hosting import budget_of, usd_per_hour
 from unitune.run.reaping import leave_reaper, seconds_left
 from unitune.run.run import Run
-from unitune.security.printable import one_line
 from unitune.workspace.home import home
 
 DEFAULT_SECONDS = 2 * 3600.0
@@ -72,16 +77,16 @@ def deploy(
         Unsupported: The backend's models need no deployment.
         UnituneError: The vendor refused or did not answer.
     """
-    if run.model is None:
+    if run.tuned_model is None:
         raise UserError(f"run {run.id} is {run.state} and has no model to deploy.")
     host = host_of(run.backend_name)
     ledger = Ledger(home())
-    record = _planned(ledger, run, run.model, seconds, budget.prices)
+    record = _planned(ledger, run, run.tuned_model, seconds, budget.prices)
     budgeting.add_deployment(ledger, record, budget_of(run), budget.usd, unpriced=budget.unpriced)
     parent = None if while_pid is None else process(while_pid).text
     _leave_reaper(ledger, record, parent)  # first, so that whatever happens next has an end
     try:
-        ref = host.deploy(run.model, record.name, options or {})
+        ref = host.deploy(run.tuned_model, record.name, options or {})
     except UnituneError as refusal:
         if not refusal.is_ambiguous:
             _clear(ledger, host, record)
@@ -107,33 +112,6 @@ def _clear(ledger: Ledger, host: Deploys, record: DeploymentRecord) -> None:
         write(ledger, record, state="failed", ref=ref)
     else:
         write(ledger, record, state="failed", ref=ref, ended=ledger.now())
-
-
-def deployments(*, standing: bool = False) -> list[Deployment]:
-    """Return the deployments of this ledger, newest first, and take down what is overdue.
-
-    What its vendor does not take down now still stands; the next look tries again.
-
-    Args:
-        standing: Only those that may cost money.
-    """
-    ledger = Ledger(home())
-    found = [Deployment(ledger, record) for record in ledger.deployments()]
-    for one in found:
-        if one.is_overdue:
-            _take_down_overdue(one)
-    return [one for one in found if one.stands or not standing]
-
-
-def _take_down_overdue(one: Deployment) -> None:
-    """Take a deployment down whose time is over, and say so."""
-    try:
-        one.take_down()
-    except UnituneError as error:
-        told = f"is overdue, and still stands: {error}"
-    else:
-        told = f"was overdue: taken down at {one.backend_name}"
-    log.warning("deployment %s", one_line(f"{one.id} {told}"))
 
 
 def without_reaper() -> list[Deployment]:
@@ -205,34 +183,7 @@ def standing(
 
 def needs_deployment(run: Run) -> bool:
     """Whether a run's model answers only from a deployment, and none is ready."""
-    return isinstance(registry.backend(run.backend_name), Deploys) and _ready(run) is None
-
-
-def answering(run: Run) -> TunedModel:
-    """Return what to ask for a run's model: itself, or the deployment that stands for it.
-
-    Args:
-        run: A succeeded run.
-
-    Raises:
-        UserError: It answers only from a deployment, and none is ready.
-    """
-    assert run.model is not None, "callers have looked"
-    if not isinstance(registry.backend(run.backend_name), Deploys):
-        return run.model
-    ready = _ready(run)
-    if ready is not None:
-        return ready.model
-    raise UserError(
-        f"the model of run {run.id} answers only from a deployment at {run.backend_name}, which "
-        f"costs money, and none is ready. Bring it up: unitune deploy {run.id} --ttl 2h"
-    )
-
-
-def _ready(run: Run) -> Deployment | None:
-    """Return a deployment that answers for a run's model."""
-    mine = (one for one in deployments(standing=True) if one.run_id == run.id)
-    return next((one for one in mine if one.refresh().state == "ready"), None)
+    return needs_deployments(run.backend_name) and ready_deployment(run.id) is None
 
 
 def _planned(

@@ -7,28 +7,45 @@ may be somebody's production.
 
 from __future__ import annotations
 
+import logging
 import time
 from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import Any
+from typing import Any, Self
 
 from unitune.backends import registry
 from unitune.backends.capabilities import Deploys, SwapsModel
 from unitune.backends.launch_keys import is_deployment_name
-from unitune.errors import BackendError, LockTimeout, RunFailed, Unsupported
+from unitune.errors import (
+    BackendError,
+    LockTimeout,
+    RunFailed,
+    UnituneError,
+    Unsupported,
+    UserError,
+)
 from unitune.ledger import DeploymentRecord, Ledger
 from unitune.models import TunedModel
 from unitune.run.reaping import Reaper, forget, reaper_of, seconds_left
+from unitune.security.printable import one_line
+from unitune.workspace.home import home
 
 POLL_SECONDS = 5.0
 WRITES = 3
 """How often a change is tried while other processes change the record in between."""
 
 
+log = logging.getLogger(__name__)
+
+
 class Deployment:
-    """One deployment, as it was last seen.
+    """One deployment, as it was last seen; as a context manager it is ready, and then taken down.
+
+    Example:
+        >>> with unitune.deploy(run, ttl="2h"):
+        ...     print(run.model.ask("Where is my parcel?"))
 
     Args:
         ledger: Where it is written down.
@@ -41,6 +58,17 @@ class Deployment:
 
     def __repr__(self) -> str:
         return f"<Deployment {self.id} on {self.backend_name}: {self.state}>"
+
+    def __enter__(self) -> Self:
+        try:
+            self.wait()
+        except BaseException:
+            self.take_down()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.take_down()
 
     @property
     def id(self) -> str:
@@ -63,8 +91,8 @@ class Deployment:
         return self._record.state
 
     @property
-    def model(self) -> TunedModel:
-        """What to ask once it is ready."""
+    def tuned_model(self) -> TunedModel:
+        """The model under the name that requests go to; `Run.model` sends them."""
         return self._record.model
 
     @property
@@ -174,6 +202,65 @@ class Deployment:
 
     def _seconds_left(self) -> float:
         return seconds_left(self._ledger.folder, self._record, self._ledger.now())
+
+
+def deployments(*, standing: bool = False) -> list[Deployment]:
+    """Return the deployments of this ledger, newest first, and take down what is overdue.
+
+    What its vendor does not take down now still stands; the next look tries again.
+
+    Args:
+        standing: Only those that may cost money.
+    """
+    ledger = Ledger(home())
+    found = [Deployment(ledger, record) for record in ledger.deployments()]
+    for deployment in found:
+        if deployment.is_overdue:
+            _take_down_overdue(deployment)
+    return [deployment for deployment in found if deployment.stands or not standing]
+
+
+def _take_down_overdue(deployment: Deployment) -> None:
+    """Take a deployment down whose time is over, and say so."""
+    try:
+        deployment.take_down()
+    except UnituneError as error:
+        outcome = f"is overdue, and still stands: {error}"
+    else:
+        outcome = f"was overdue: taken down at {deployment.backend_name}"
+    log.warning("deployment %s", one_line(f"{deployment.id} {outcome}"))
+
+
+def needs_deployments(backend: str) -> bool:
+    """Whether a backend's tuned models answer only from a deployment."""
+    return isinstance(registry.backend(backend), Deploys)
+
+
+def ready_deployment(run_id: str) -> Deployment | None:
+    """Return a deployment that answers for a run's model."""
+    of_run = (each for each in deployments(standing=True) if each.run_id == run_id)
+    return next((each for each in of_run if each.refresh().state == "ready"), None)
+
+
+def answering(run_id: str, model: TunedModel) -> TunedModel:
+    """Return what requests for a run's model go to: itself, or the deployment that stands for it.
+
+    Args:
+        run_id: Of the run that tuned it.
+        model: The tuned model.
+
+    Raises:
+        UserError: It answers only from a deployment, and none is ready.
+    """
+    if not needs_deployments(model.backend):
+        return model
+    ready = ready_deployment(run_id)
+    if ready is not None:
+        return ready.tuned_model
+    raise UserError(
+        f"the model of run {run_id} answers only from a deployment at {model.backend}, which "
+        f"costs money, and none is ready. Bring it up: unitune deploy {run_id} --ttl 2h"
+    )
 
 
 def host_of(backend: str) -> Deploys:

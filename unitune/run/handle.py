@@ -24,6 +24,7 @@ from unitune.ledger import Ledger, RunRecord, Transition, budgeting
 from unitune.models import TunedModel
 from unitune.run import deleting, duplicates, launching
 from unitune.run.adopting import refuse_foreign_job
+from unitune.run.model_client import ModelClient
 
 SLOWEST_POLL_SECONDS = 5.0
 MISSED_POLLS = 20
@@ -119,9 +120,30 @@ class Run:
         return datetime.fromtimestamp(self._record.updated, UTC)
 
     @property
-    def model(self) -> TunedModel | None:
-        """What it left behind; None unless it succeeded."""
+    def tuned_model(self) -> TunedModel | None:
+        """The record of the model that it left behind; None unless it succeeded."""
         return self._record.model
+
+    @cached_property
+    def model(self) -> ModelClient:
+        """The tuned model, to send requests to.
+
+        Example:
+            >>> print(run.model.ask("Where is my parcel?"))
+
+        Raises:
+            UserError: The run has no model, or none yet.
+        """
+        return self._client()
+
+    @cached_property
+    def base(self) -> ModelClient:
+        """The untuned base of `model`, to hold its answers against.
+
+        Raises:
+            UserError: The run has no model, or none yet.
+        """
+        return self._client(base=True)
 
     @cached_property
     def estimate(self) -> Estimate | None:
@@ -334,6 +356,14 @@ class Run:
         """
         with self._acting():
             return deleting.delete(self._ledger, self._record, force=force, reports=reports)
+
+    def _client(self, *, base: bool = False) -> ModelClient:
+        if self.tuned_model is None:
+            raise UserError(
+                f"run {self.id} is {self.state} and has no model. Wait for it with `run.wait()` or "
+                f"`unitune watch {self.id}`."
+            )
+        return ModelClient(self._ledger, self.id, self.tuned_model, base=base)
 
     def _decided(self, adopt: str | None, *, resubmit: bool) -> RunRecord:
         if (adopt is None) != resubmit:

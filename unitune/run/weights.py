@@ -56,9 +56,9 @@ def download(run: Run, folder: str | os.PathLike[str], *, step: int | None = Non
 
 def _model(run: Run, step: int | None) -> TunedModel:
     if step is None:
-        if run.model is None:
+        if run.tuned_model is None:
             raise UserError(f"run {run.id} is {run.state} and has no model to download.")
-        return run.model
+        return run.tuned_model
     saved = {checkpoint.step: checkpoint.model for checkpoint in checkpoints(run)}
     if step not in saved:
         known = ", ".join(map(str, saved)) or "none"

@@ -213,7 +213,7 @@ class FaultContract(ContractBase):
         """Nothing that was uploaded stays behind, where the backend can delete."""
         run = launch(self.launchable(tmp_path)).wait(0.01)
         assert run.state is State.SUCCEEDED
-        assert run.model is not None
+        assert run.tuned_model is not None
         left = run.delete(force=True)
         assert runs() == []
         if isinstance(registry.backend(self.name), Deletes):

@@ -52,7 +52,7 @@ def test_a_tuned_model_is_asked_with_the_prompt_that_the_best_baseline_chose(
     """Wherever it stands in the job, because all baselines choose before."""
     job = make_job({"contenders": contenders})
     run = trained(job)
-    assert run.model is not None
+    assert run.tuned_model is not None
     backend = backend_of(by_being_told)
     found = compare(job, run)
     assert "instructed" == found.baseline
@@ -62,7 +62,7 @@ def test_a_tuned_model_is_asked_with_the_prompt_that_the_best_baseline_chose(
         "; asked with the prompt of instructed: instructions"
     )
     assert "asked with" not in results["tuned"].effort
-    tuned = run.model.name
+    tuned = run.tuned_model.name
     assert [tuned, "base", tuned] == [line.split()[1] for line in backend.log if "load" in line]
 
 

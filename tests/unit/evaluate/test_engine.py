@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 
+from unitune.backends import retry
 from unitune.data.example import Message
 from unitune.errors import BackendError, LockTimeout, Mismatch, Unreachable
-from unitune.evaluate.inference import attempts
 from unitune.evaluate.inference.engine import (
     InferenceOptions,
     Question,
@@ -356,7 +356,7 @@ KEYLESS = Reply.failed(BackendError("wrong key", status=401))
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(attempts, "FIRST_PAUSE_SECONDS", 0.001)
+    monkeypatch.setattr(retry, "FIRST_PAUSE_SECONDS", 0.001)
 
 
 @pytest.mark.usefixtures("quick")
@@ -370,10 +370,10 @@ def test_a_failure_that_passes_is_met_by_another_attempt(trouble: Reply, tmp_pat
 
 @pytest.mark.usefixtures("quick")
 def test_there_are_so_many_attempts_and_then_a_row_says_why(tmp_path: Path) -> None:
-    model = Troubled(troubles=[BROKEN] * attempts.ATTEMPTS)
+    model = Troubled(troubles=[BROKEN] * retry.ATTEMPTS)
     (record,) = put(model, tmp_path / "rows.jsonl", questions("q0"))
     assert "internal" == record.error
-    assert attempts.ATTEMPTS == len(model.asked)
+    assert retry.ATTEMPTS == len(model.asked)
 
 
 def test_a_refusal_of_one_question_is_a_row_and_not_asked_again(tmp_path: Path) -> None:

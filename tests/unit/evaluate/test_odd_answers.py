@@ -15,7 +15,7 @@ pytest.importorskip("openai", reason="needs the vendors' extras")
 pytest.importorskip("together", reason="needs the vendors' extras")
 
 
-from unitune.backends import registry
+from unitune.backends import registry, retry
 from unitune.backends.kit.chat import open_server
 from unitune.data.example import Message
 from unitune.evaluate.inference import attempts
@@ -89,7 +89,7 @@ MODELS: Mapping[str, Callable[[str], ChatModel]] = {
 @pytest.mark.parametrize("name", list(BODIES))
 def test_an_odd_answer_is_a_row(name: str, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     status, body, text = BODIES[name]
-    monkeypatch.setattr(attempts, "ATTEMPTS", 1)
+    monkeypatch.setattr(retry, "ATTEMPTS", 1)
     with serve(Odd(status, body)) as server:
         point(monkeypatch, server.url)
         model = MODELS[kind](server.url)
@@ -106,7 +106,7 @@ def test_a_compressed_body_is_not_decompressed_beyond_an_answer(
 ) -> None:
     """99 KiB of gzip hold 100 MiB; `tracemalloc` sees what Python asks for, and no more."""
     model = {**MODELS, "anthropic": hosted("anthropic")}[kind]
-    monkeypatch.setattr(attempts, "ATTEMPTS", 1)
+    monkeypatch.setattr(retry, "ATTEMPTS", 1)
     odd = Odd(200, compressed(100 << 20))
     odd.given = replace(odd.given, headers={"Content-Encoding": "gzip"})
     with serve(odd) as server:

@@ -145,8 +145,8 @@ def test_the_tuned_model_is_asked_with_the_rows_own_messages(job: Job, backend_o
     run = trained(job)
     backend = backend_of(lambda name, _request: "no" if name == "base" else "yes")
     compare(job, run)
-    assert run.model is not None
-    order = [run.model.name, "base"]
+    assert run.tuned_model is not None
+    order = [run.tuned_model.name, "base"]
     assert [word for name in order for word in (f"load {name}", f"close {name}")] == backend.log
     assert all(
         ["system", "user"] == [message.role for message in request.messages]

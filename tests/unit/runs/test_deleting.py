@@ -161,7 +161,7 @@ def test_a_model_that_another_run_has_as_well_stays(
     run = launch(make_job({})).wait(0.001)
     other = launch(make_job({"steps": 2})).wait(0.001)
     with ledger.acting(other.id) as record:
-        ledger.write(replace(record, model=run.model))
+        ledger.write(replace(record, model=run.tuned_model))
     assert [] == run.delete()
     assert [] == vendor.deleted
 
@@ -252,10 +252,10 @@ def test_a_run_that_has_not_ended_is_not_deleted(
 
 
 def a_deployment(run: Run) -> DeploymentRecord:
-    assert run.model is not None
+    assert run.tuned_model is not None
     now = time.time()
     return DeploymentRecord(
-        *("unitune-demo", run.id, "fake", "unitune-demo", run.model, "ready", "ref", None),
+        *("unitune-demo", run.id, "fake", "unitune-demo", run.tuned_model, "ready", "ref", None),
         *(now, now + 3600, None),
     )
 

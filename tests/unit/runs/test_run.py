@@ -40,8 +40,8 @@ def test_watch_yields_every_event_once_until_the_end(make_job: MakeJob) -> None:
     assert KEYS == [event.key for event in run.watch(0.001)]
     assert State.SUCCEEDED is run.state
     assert KEYS == [event.key for event in run.watch(0.001)]
-    assert run.model is not None
-    assert run.job_id == run.model.name
+    assert run.tuned_model is not None
+    assert run.job_id == run.tuned_model.name
 
 
 def test_watching_elsewhere_or_not_to_the_end_disturbs_nothing(make_job: MakeJob) -> None:

@@ -51,7 +51,7 @@ def test_a_run_is_watched_from_another_home(make_job: MakeJob, go_to: GoTo) -> N
     assert State.SUCCEEDED is seen.state
     go_to("a")
     assert [event.key for event in seen.events()] == [event.key for event in run.watch(0.001)]
-    assert seen.model == run.model
+    assert seen.tuned_model == run.tuned_model
 
 
 def test_a_run_has_its_job_and_names_its_folder_everywhere(

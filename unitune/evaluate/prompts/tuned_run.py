@@ -24,7 +24,8 @@ from unitune.evaluate.results import Curve
 from unitune.job.job import Job
 from unitune.models import TunedModel
 from unitune.planning.preflight import ResolvedJob
-from unitune.run.deploying import answering, standing
+from unitune.run.deploying import standing
+from unitune.run.deployment import answering
 from unitune.run.run import Run, runs
 
 
@@ -41,7 +42,8 @@ class TunedRun:
         Raises:
             UserError: It answers only from a deployment, and none is ready.
         """
-        return answering(self.run)
+        assert self.run.tuned_model is not None, "`find_tuned_run` looks"
+        return answering(self.run.id, self.run.tuned_model)
 
     def standing(
         self,
@@ -80,14 +82,14 @@ def find_tuned_run(resolved: ResolvedJob, run: Run | None) -> TunedRun:
 def _run_under_test(resolved: ResolvedJob, run: Run | None) -> Run:
     job = resolved.job
     run = _newest(job, resolved.fingerprint) if run is None else _seen_now(run)
-    if run.model is None:
+    if (tuned := run.tuned_model) is None:
         raise UserError(
             f"run {run.id} is {run.state} and has no model to judge. "
             f"Follow it with `unitune watch {run.id}`, or name another: unitune runs"
         )
-    if (run.model.backend, run.model.base) != (job.backend, job.base_model):
+    if (tuned.backend, tuned.base) != (job.backend, job.base_model):
         raise Mismatch(
-            f"run {run.id} tuned {run.model.base} on {run.model.backend}, and the job compares "
+            f"run {run.id} tuned {tuned.base} on {tuned.backend}, and the job compares "
             f"with {job.base_model} on {job.backend}. Name a run of this job, or change the job."
         )
     return run

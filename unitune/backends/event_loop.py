@@ -1,0 +1,68 @@
+"""One event loop in a thread of unitune's own, for code that waits for asynchronous code.
+
+A script has no event loop, a notebook has one that runs already, and a program may start several,
+one after another. A model keeps connections, which belong to one loop. So all its requests are sent
+from this loop, and the caller waits wherever it is: `run` blocks, `in_background` is awaited.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import threading
+from collections.abc import Coroutine
+from concurrent.futures import Future
+from typing import Any, TypeVar
+
+Result = TypeVar("Result")
+
+
+class _LoopThread(threading.Thread):
+    def __init__(self) -> None:
+        super().__init__(name="unitune-event-loop", daemon=True)
+        self.loop = asyncio.new_event_loop()
+
+    def run(self) -> None:
+        try:
+            self.loop.run_forever()
+        finally:
+            self.loop.close()
+
+
+_starting = threading.Lock()
+_thread: _LoopThread | None = None
+
+
+def run(work: Coroutine[Any, Any, Result]) -> Result:
+    """Run a coroutine and wait for its result; Ctrl-C while waiting cancels it."""
+    future = submit(work)
+    try:
+        return future.result()
+    finally:
+        future.cancel()
+
+
+async def in_background(work: Coroutine[Any, Any, Result]) -> Result:
+    """Run a coroutine and await its result; cancelling this cancels it."""
+    return await asyncio.wrap_future(submit(work))
+
+
+def submit(work: Coroutine[Any, Any, Result]) -> Future[Result]:
+    """Start a coroutine, and return without waiting for it."""
+    return asyncio.run_coroutine_threadsafe(work, _running_loop())
+
+
+def _running_loop() -> asyncio.AbstractEventLoop:
+    global _thread  # noqa: PLW0603 - one for the process
+    with _starting:
+        if _thread is None or not _thread.is_alive():  # a forked process has none of its threads
+            _thread = _LoopThread()
+            _thread.start()
+        return _thread.loop
+
+
+@atexit.register  # at the import, so that those who register later still have the loop
+def _stop() -> None:
+    if _thread is not None and _thread.is_alive():
+        _thread.loop.call_soon_threadsafe(_thread.loop.stop)
+        _thread.join()

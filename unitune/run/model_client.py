@@ -1,0 +1,187 @@
+"""`ModelClient`: requests to the model of a run, from a script, a notebook or an event loop.
+
+The model is opened at the first request and kept, with its connections or its weights in memory,
+until `close`, the end of a `with` block or the end of the process. All requests are sent from one
+event loop in a thread of unitune's own (`unitune.backends.event_loop`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import contextlib
+import threading
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Self, TypeAlias
+from weakref import WeakSet
+
+from unitune.backends import event_loop, registry
+from unitune.backends.retry import retry_reply
+from unitune.data.example import Message
+from unitune.data.load import load
+from unitune.errors import BackendError
+from unitune.ledger import Ledger
+from unitune.models import ChatModel, Reply, Request, TunedModel
+from unitune.run.deployment import answering, needs_deployments
+
+MAX_TOKENS = 512
+"""Long enough for a conversation, short enough that an untuned model's rambling ends."""
+
+Prompt: TypeAlias = str | Sequence[Message] | Request
+"""A user's message, a conversation, or a whole request."""
+
+
+class ModelClient:
+    """Sends requests to the tuned model of a run, or to its untuned base.
+
+    `unitune.Run.model` is one. Requests that fail for the moment (rate limit, server error, no
+    answer) are sent again, six times at most.
+
+    Example:
+        >>> print(run.model.ask("Where is my parcel?"))
+        >>> reply = await run.model.reply("Where is my parcel?")
+        >>> print(reply.text, reply.completion_tokens)
+    """
+
+    def __init__(
+        self, ledger: Ledger, run_id: str, model: TunedModel, *, base: bool = False
+    ) -> None:
+        self._ledger = ledger
+        self._run_id = run_id
+        self._tuned = model
+        self._is_base = base
+        self._opening = threading.Lock()
+        self._chat: ChatModel | None = None
+
+    def __repr__(self) -> str:
+        return f"<ModelClient {self.name!r} on {self.backend_name}>"
+
+    @property
+    def name(self) -> str:
+        """How the backend calls the model: its id at a vendor, or a folder on this machine."""
+        return self._tuned.base if self._is_base else self._tuned.name
+
+    @property
+    def backend_name(self) -> str:
+        """The backend that answers."""
+        return self._tuned.backend
+
+    @cached_property
+    def system(self) -> str | None:
+        """The system message that all training rows share; None where there is none.
+
+        None, too, on a machine that does not have the run's training rows.
+        """
+        rows = self._ledger.run_folder(self._run_id) / "train.jsonl"
+        if not rows.exists():
+            return None
+        first = (example.messages[0] for example in load(rows, use="any"))
+        prompts = {message.text if message.role == "system" else None for message in first}
+        return prompts.pop() if len(prompts) == 1 else None
+
+    def ask(
+        self, prompt: Prompt, *, system: str | None = None, max_tokens: int | None = None
+    ) -> str:
+        """Return the model's answer.
+
+        Works inside a running event loop, too, but blocks it; `reply` does not.
+
+        Args:
+            prompt: A user's message, a conversation, or a whole request.
+            system: The system message; by default `system`, unless the prompt brings one or is a
+                whole request. An empty text sends none.
+            max_tokens: The longest answer; by default the request's, or 512.
+
+        Raises:
+            BackendError: The model gave no answer.
+            UserError: The model answers only from a deployment, and none is ready.
+        """
+        request = self._request(prompt, system, max_tokens)
+        reply = event_loop.run(_send(self._opened(), request))
+        self._forget_deployment(reply)
+        if reply.error is not None:
+            raise BackendError(f"{self.name} gave no answer: {reply.error}", status=reply.status)
+        return reply.text
+
+    async def reply(
+        self, prompt: Prompt, *, system: str | None = None, max_tokens: int | None = None
+    ) -> Reply:
+        """Return the model's reply: its text, tool calls, tokens, or why there is none (`error`).
+
+        May be awaited in any event loop, and many at once.
+
+        Args:
+            prompt: As for `ask`.
+            system: As for `ask`.
+            max_tokens: As for `ask`.
+
+        Raises:
+            UserError: The model answers only from a deployment, and none is ready.
+        """
+        request = await asyncio.to_thread(self._request, prompt, system, max_tokens)
+        chat = await asyncio.to_thread(self._opened)
+        reply = await event_loop.in_background(_send(chat, request))
+        await asyncio.to_thread(self._forget_deployment, reply)
+        return reply
+
+    def close(self) -> None:
+        """Close connections, or free the weights; a further request opens the model again."""
+        with self._opening:
+            chat, self._chat = self._chat, None
+        if chat is not None:
+            event_loop.run(chat.aclose())
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        if self._chat is not None:
+            with contextlib.suppress(Exception):
+                event_loop.submit(self._chat.aclose())
+
+    def _request(self, prompt: Prompt, system: str | None, max_tokens: int | None) -> Request:
+        if isinstance(prompt, Request):
+            request = prompt
+        else:
+            turns = (Message(role="user", content=prompt),) if isinstance(prompt, str) else prompt
+            request = Request(messages=tuple(turns), max_tokens=MAX_TOKENS)
+            if system is None and request.messages[0].role not in ("system", "developer"):
+                system = self.system
+        if system:
+            first = Message(role="system", content=system)
+            request = request.model_copy(update={"messages": (first, *request.messages)})
+        if max_tokens is not None:
+            request = request.model_copy(update={"max_tokens": max_tokens})
+        return request
+
+    def _opened(self) -> ChatModel:
+        with self._opening:
+            if self._chat is None:
+                tuned = self._tuned
+                name = tuned.base if self._is_base else answering(self._run_id, tuned)
+                self._chat = registry.backend(tuned.backend).chat(name)
+                _open_clients.add(self)
+            return self._chat
+
+    def _forget_deployment(self, reply: Reply) -> None:
+        """After a failure, look again which deployment answers: the one before may be gone."""
+        if reply.error is not None and needs_deployments(self.backend_name):
+            self.close()
+
+
+async def _send(chat: ChatModel, request: Request) -> Reply:
+    return await retry_reply(lambda: chat.reply(request))
+
+
+_open_clients = WeakSet[ModelClient]()
+
+
+@atexit.register
+def _close_all() -> None:
+    for client in list(_open_clients):
+        with contextlib.suppress(Exception):
+            client.close()
