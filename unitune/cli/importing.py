@@ -52,7 +52,7 @@ def import_sources(
     Recorded answers are compared as they are: unitune compare asks nobody and costs nothing.
 
     [dim]$ unitune import openai:ftjob-abc123 --answers test.jsonl
-    $ unitune import promptfoo:promptfooconfig.yaml --output evals
+    $ unitune import promptfoo:results.json --output evals
     $ unitune import inspect:base.eval inspect:tuned.eval --output evals[/dim]
     """
     from unitune.importers.import_suite import is_suite

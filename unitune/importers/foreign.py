@@ -1,8 +1,7 @@
-"""Reading what another tool, or somebody with a grudge, has written: texts, JSON and YAML.
+"""Reading what another tool has written: texts and JSON from files that nobody vouches for.
 
-Whatever stands in such a file, what comes out is plain JSON of a bounded depth and size with whole
-characters, so that nothing behind has to expect anything else; or a `DataError` that says where and
-what is allowed.
+What comes out is plain JSON of a bounded depth with whole characters, so that importers need not
+expect anything else; what cannot be read is a `DataError` that names the place and what is allowed.
 """
 
 from __future__ import annotations
@@ -12,27 +11,19 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import cast
 
-from pydantic import JsonValue
+from pydantic import JsonValue, ValidationError
 
 from unitune.data.records import MAX_DEPTH
 from unitune.errors import DataError
 from unitune.security.json_fields import whole_text
 from unitune.workspace.filesystem import content_of
 
-MOST_VALUES = 5_000_000
-"""Of one YAML file: aliases make many of few. A suite of 100,000 tests has some 2 million."""
-
-
-class NotPlainData(ValueError):
-    """A value that JSON has no place for, or too much of it."""
+LARGEST_SCORE = 1e300
+"""A whole number of more digits is no float."""
 
 
 def text_file(path: Path, what: str) -> str:
-    """Return a file's text.
-
-    Args:
-        path: The file; UTF-8.
-        what: What it should hold, for the message.
+    """Return a UTF-8 file's text; `what` it should hold is for the message.
 
     Raises:
         DataError: It cannot be read.
@@ -41,13 +32,13 @@ def text_file(path: Path, what: str) -> str:
         text = content_of(path).decode("utf-8-sig")
     except (OSError, ValueError) as failure:  # a name with a NUL in it is a ValueError
         raise DataError(
-            f"{path} cannot be read: {failure}. It should be {what}; check its place."
+            f"{path} cannot be read: {failure}. It should be {what}; check its path."
         ) from failure
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
 def json_lines(path: Path, what: str) -> Iterator[tuple[int, JsonValue]]:
-    """Yield the values of a file of JSON Lines with the numbers of their lines.
+    """Yield the values of a JSON Lines file with the numbers of their lines.
 
     Raises:
         DataError: It cannot be read, or a line is not JSON.
@@ -72,69 +63,58 @@ def read_json(text: str | bytes, where: str, what: str) -> JsonValue:
 
     Args:
         text: All of it.
-        where: File, and what more is known, for the message.
+        where: The file, and the place in it where that is known, for the message.
         what: What it should be, likewise.
 
     Raises:
         DataError: It is not JSON, or is nested too deeply.
     """
     try:
-        return plain_data(json.loads(text))
+        return plain_json(json.loads(text))
     except json.JSONDecodeError as failure:
         line = f":{failure.lineno}" if failure.lineno > 1 else ""
         raise DataError(
             f"{where}{line} is not JSON: {failure.msg}. It should be {what}."
         ) from failure
-    except (ValueError, RecursionError) as failure:
+    except RecursionError as failure:
         raise DataError(
-            f"{where} is not JSON: {_words(failure)}. It should be {what}."
+            f"{where} is not JSON: it is nested too deeply. It should be {what}."
         ) from failure
+    except ValueError as failure:
+        why = str(failure).rstrip(".")
+        raise DataError(f"{where} is not JSON: {why}. It should be {what}.") from failure
 
 
-def plain_data(value: object) -> JsonValue:
-    """Return a value as JSON has it: keys are texts, and unpaired surrogates are replaced.
+def plain_json(value: object, depth: int = 0) -> JsonValue:
+    """Return a parsed value with its unpaired surrogates replaced.
 
     Raises:
-        NotPlainData: It is nested deeper than `MAX_DEPTH`, holds what JSON does not know, or more
-            than `MOST_VALUES` values once aliases are written out.
+        ValueError: It is nested deeper than `MAX_DEPTH`, or holds what JSON does not know.
     """
-    left = [MOST_VALUES]
-    return _plain(value, 0, left)
-
-
-def _plain(value: object, depth: int, left: list[int]) -> JsonValue:
-    left[0] -= 1
-    if left[0] < 0:
-        raise NotPlainData(f"its aliases stand for more than {MOST_VALUES:,} values")
     match value:
         case str():
             return whole_text(value)
         case None | bool() | int() | float():
             return value
         case list() | dict() if depth >= MAX_DEPTH:
-            raise NotPlainData(
-                f"lists and objects stand more than {MAX_DEPTH} deep inside one another"
-            )
+            raise ValueError(f"lists and objects stand more than {MAX_DEPTH} deep in one another")
         case list():
-            return [_plain(one, depth + 1, left) for one in cast("list[object]", value)]
+            return [plain_json(item, depth + 1) for item in cast("list[object]", value)]
         case dict():
             items = cast("dict[object, object]", value).items()
-            return {_key(key): _plain(one, depth + 1, left) for key, one in items}
+            return {whole_text(str(key)): plain_json(item, depth + 1) for key, item in items}
         case _:
-            raise NotPlainData(f"a {type(value).__name__} is no value of JSON")
+            raise ValueError(f"a {type(value).__name__} is no value of JSON")
 
 
-def _key(key: object) -> str:
-    """Return a key as JavaScript has it: always a text."""
-    match key:
-        case str():
-            return whole_text(key)
-        case None | bool() | int() | float():
-            return json.dumps(key)
-        case _:
-            raise NotPlainData(f"a {type(key).__name__} is no key of JSON")
+def as_score(value: JsonValue) -> float | None:
+    """Return a score as a number; None where it is none, or is not finite."""
+    if not isinstance(value, bool | int | float) or not abs(value) <= LARGEST_SCORE:
+        return None
+    return float(value)
 
 
-def _words(failure: Exception) -> str:
-    deep = isinstance(failure, RecursionError)
-    return "it is nested too deeply" if deep else str(failure).rstrip(".")
+def first_problem(failure: ValidationError) -> str:
+    """Return the first of pydantic's errors with its location: ``rows.0.id: Field required``."""
+    first = failure.errors()[0]
+    return f"{'.'.join(str(part) for part in first['loc'])}: {first['msg']}"

@@ -1,9 +1,9 @@
 """Logs of inspect (``.eval`` and ``.json``) as a suite: `read_log`.
 
 A log holds one model's answers to the samples of one task, with the scores of every scorer, which
-come along as they are. A case is what the model was asked (the messages before its answer, a
-system message and a template's words among them) where there was one answer; where a sample took
-several turns, it is the sample's input, and the answer is the last.
+come along as they are. A case holds the messages before the model's answer (a system message and a
+template's words among them) where there was one answer; where a sample took several turns, it holds
+the sample's input, and the answer is the last.
 
 Source: inspect_ai 0.3.285, src/inspect_ai/log (log format version 2), as installed.
 """
@@ -12,9 +12,8 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, cast
+from typing import Literal, TypeVar, cast
 from zipfile import ZipFile
 
 from pydantic import BaseModel, JsonValue, ValidationError
@@ -22,8 +21,8 @@ from pydantic import BaseModel, JsonValue, ValidationError
 from unitune.data.example import Example, Message
 from unitune.errors import DataError, MissingExtra, UnituneError
 from unitune.findings import Finding, clip, error
-from unitune.importers.foreign import json_file, read_json
-from unitune.importers.suite import Answers, Base, Suite
+from unitune.importers.foreign import as_score, first_problem, json_file, read_json
+from unitune.importers.suite import Answers, Suite, base_of
 from unitune.workspace.install import install_command
 
 VERSION = 2
@@ -31,26 +30,13 @@ ZSTD = 93
 """Of the compression methods of a zip file (PKWARE's APPNOTE 6.3.10, section 4.4.5)."""
 LARGEST_SAMPLE = 64 << 20
 """Bytes of a sample, decompressed: long tasks of agents have some 10 MiB with all their events."""
-READ = ("header.json", "samples/")
-"""What is read of a log."""
 MOST_RATIO = 100
-"""Of decompressed to compressed bytes: transcripts of agents, have 20 to 50."""
+"""Of decompressed to compressed bytes: transcripts of agents have 20 to 50."""
 LETTERS = {"C": 1.0, "P": 0.5, "I": 0.0, "N": 0.0}
 """Correct, partly, incorrect, no answer: what inspect's `value_to_float` makes of them."""
-BACKENDS = {
-    "openai": "openai",
-    "azureai": "azure",
-    "anthropic": "anthropic",
-    "bedrock": "bedrock",
-    "google": "vertex",
-    "together": "together",
-    "hf": "local",
-}
-"""By the beginning of a model's name."""
-LARGEST = 1e300
-"""Of a score; a whole number of more digits is no float."""
 ATTACHED = "attachment://"
-EXPORT = "inspect log convert {file} --to json --output-dir json"
+EXPORT = "inspect log convert {} --to json --output-dir json"
+M = TypeVar("M", bound=BaseModel)
 
 
 class Turn(BaseModel):
@@ -59,24 +45,23 @@ class Turn(BaseModel):
     role: Literal["system", "user", "assistant", "tool"]
     content: str | list[dict[str, JsonValue]] = ""
     source: str | None = None
-    tool_calls: list[JsonValue] | None = None
 
 
 class Output(BaseModel):
-    """What the model said last."""
+    """The model's last answer."""
 
     completion: str = ""
     choices: list[JsonValue] = []
 
 
-class Given(BaseModel):
-    """A score."""
+class ScoreOf(BaseModel):
+    """A scorer's verdict."""
 
     value: JsonValue = None
 
 
 class Sample(BaseModel):
-    """One sample in one epoch; what else inspect writes is not looked at."""
+    """One sample in one epoch; other keys of inspect's are not read."""
 
     id: str | int
     epoch: int = 1
@@ -84,9 +69,13 @@ class Sample(BaseModel):
     target: str | list[str] = ""
     messages: list[Turn] = []
     output: Output = Output()
-    scores: dict[str, Given] | None = None
+    scores: dict[str, ScoreOf] | None = None
     attachments: dict[str, str] = {}
     error: JsonValue = None
+
+    def whole(self, text: str) -> str:
+        """Return a text; inspect keeps long ones apart."""
+        return self.attachments.get(text.removeprefix(ATTACHED), text)
 
 
 class Evaluation(BaseModel):
@@ -102,23 +91,6 @@ class Header(BaseModel):
     version: int
     eval: Evaluation
     samples: list[JsonValue] | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """What a sample asked.
-
-    Args:
-        messages: Of the case.
-        several: Whether the answer took more than one turn.
-    """
-
-    messages: tuple[Message, ...]
-    several: bool
-
-
-class NotText(ValueError):
-    """A sample that holds more than text."""
 
 
 def read_log(path: Path) -> Suite:
@@ -138,23 +110,23 @@ def read_log(path: Path) -> Suite:
     findings: list[Finding] = []
     several = 0
     for sample in samples:
-        case = str(sample.id)
-        if sample.epoch > 1:
-            findings.append(_repeat(path, sample))
-            continue
         try:
-            asked = _asked(sample)
-            cases.append(_case(sample, asked.messages))
-        except ValidationError as failure:
-            findings.append(_problem(path, sample, f"it makes no case: {_first(failure)}"))
+            cases.append(_case(sample))
+        except ValueError as failure:
+            why = first_problem(failure) if isinstance(failure, ValidationError) else failure
+            findings.append(
+                error(
+                    "sample",
+                    f"sample {sample.id}: {why}.",
+                    "Leave such samples out with --drop.",
+                ).at(file=str(path))
+            )
             continue
-        except NotText as failure:
-            findings.append(_problem(path, sample, str(failure)))
-            continue
-        several += asked.several
+        several += sum(turn.source == "generate" for turn in sample.messages) > 1
         if sample.error is None and sample.output.choices:
-            texts[case] = _whole(sample.output.completion, sample)
-            scores[case] = dict(_scores(sample.scores or {}))
+            texts[str(sample.id)] = sample.whole(sample.output.completion)
+            scores[str(sample.id)] = dict(_scores(sample.scores or {}))
+    vendor, _, model = header.eval.model.partition("/")
     return Suite(
         name=header.eval.task.rpartition("/")[2],
         file=str(path),
@@ -163,15 +135,14 @@ def read_log(path: Path) -> Suite:
         answers=(Answers(header.eval.model, texts, scores),),
         findings=tuple(findings),
         notes=tuple(_notes(several)),
-        base=_base(header.eval.model),
+        base=base_of(vendor, model),
     )
 
 
 def _content(path: Path) -> tuple[Header, Sequence[Sample]]:
     if path.suffix == ".json":
-        value = json_file(path, "a log of inspect")
-        header = _checked(path, value)
-        return header, [_sample(path, "samples", one) for one in header.samples or []]
+        header = _header(path, json_file(path, "a log of inspect"))
+        return header, [_parsed(Sample, path, "sample", value) for value in header.samples or []]
     try:
         with _zip_file(path) as archive:
             return _extracted(path, archive)
@@ -186,15 +157,15 @@ def _content(path: Path) -> tuple[Header, Sequence[Sample]]:
 
 def _extracted(path: Path, archive: ZipFile) -> tuple[Header, Sequence[Sample]]:
     _refuse_bombs(path, archive)
-    header = _checked(path, _parsed(path, archive, "header.json"))
-    names = [name for name in archive.namelist() if name.startswith("samples/")]
-    samples = [_sample(path, name, _parsed(path, archive, name)) for name in names]
-    return header, sorted(samples, key=_order)
-
-
-def _order(sample: Sample) -> tuple[int, int | str, int]:
-    """Sort numbers by value, before texts; a log holds samples in the order of their ends."""
-    return (isinstance(sample.id, str), sample.id, sample.epoch)
+    contents = {
+        name: read_json(archive.read(name), f"{path}: {name} in it", "of inspect")
+        for name in archive.namelist()
+        if name == "header.json" or name.startswith("samples/")
+    }
+    header = _header(path, contents.pop("header.json"))
+    samples = [_parsed(Sample, path, name, value) for name, value in contents.items()]
+    # Numbers by value, before texts; a log holds samples in the order of their ends.
+    return header, sorted(samples, key=lambda one: (isinstance(one.id, str), one.id, one.epoch))
 
 
 def _zip_file(path: Path) -> ZipFile:
@@ -209,7 +180,7 @@ def _zip_file(path: Path) -> ZipFile:
     except ImportError as missing:
         raise MissingExtra(
             f"{path} is compressed by zstd, which needs the package backports.zstd. Install it: "
-            f"{install_command('inspect')}. Or write the log as JSON: {EXPORT.format(file=path)}"
+            f"{install_command('inspect')}. Or write the log as JSON: {EXPORT.format(path)}"
         ) from missing
     return cast("ZipFile", with_zstd.ZipFile(path))  # the same, in a package of its own
 
@@ -217,136 +188,107 @@ def _zip_file(path: Path) -> ZipFile:
 def _refuse_bombs(path: Path, archive: ZipFile) -> None:
     """Refuse a log that would decompress to more than a log does, before anything is.
 
-    `zipfile` gives no more of a member than what is declared of it here.
+    `zipfile` gives no more of a member than its declared size.
 
     Raises:
         DataError: It would.
     """
-    entries = [one for one in archive.infolist() if one.filename.startswith(READ)]
+    entries = [
+        one for one in archive.infolist() if one.filename.startswith(("header.json", "samples/"))
+    ]
     whole, compressed = sum(one.file_size for one in entries), path.stat().st_size
-    for entry in entries:
-        if entry.file_size > LARGEST_SAMPLE:
-            raise DataError(
-                f"{path}: {clip(entry.filename)} in it decompresses to {entry.file_size:,} bytes; "
-                f"a sample may have {LARGEST_SAMPLE:,}. If the log is your own, write it as JSON: "
-                f"{EXPORT.format(file=path)}"
-            )
-    if whole > LARGEST_SAMPLE + MOST_RATIO * compressed:
-        raise DataError(
-            f"{path}: its {compressed:,} bytes decompress to {whole:,}, more than {MOST_RATIO} "
-            f"times as many. If the log is your own, write it as JSON: {EXPORT.format(file=path)}"
+    largest = max(entries, key=lambda one: one.file_size, default=None)
+    if largest and largest.file_size > LARGEST_SAMPLE:
+        what = (
+            f"{clip(largest.filename)} in it decompresses to {largest.file_size:,} bytes; a sample "
+            f"may have {LARGEST_SAMPLE:,}"
         )
+    elif whole > LARGEST_SAMPLE + MOST_RATIO * compressed:
+        what = (
+            f"its {compressed:,} bytes decompress to {whole:,}, more than {MOST_RATIO} times as "
+            "many"
+        )
+    else:
+        return
+    raise DataError(
+        f"{path}: {what}. If the log is your own, write it as JSON: {EXPORT.format(path)}"
+    )
 
 
-def _parsed(path: Path, archive: ZipFile, name: str) -> JsonValue:
-    return read_json(archive.read(name), f"{path}: {name} in it", "of inspect")
-
-
-def _checked(path: Path, value: JsonValue) -> Header:
-    try:
-        header = Header.model_validate(value)
-    except ValidationError as failure:
-        raise DataError(f"{path} is no log of inspect: {_first(failure)}.") from failure
+def _header(path: Path, value: JsonValue) -> Header:
+    header = _parsed(Header, path, "log", value)
     if header.version != VERSION:
         raise DataError(
             f"{path} is a log of version {header.version}; version {VERSION} is read. Convert it "
-            f"with a current inspect: {EXPORT.format(file=path)}"
+            f"with a current inspect: {EXPORT.format(path)}"
         )
     return header
 
 
-def _sample(path: Path, name: str, value: JsonValue) -> Sample:
+def _parsed(model: type[M], path: Path, what: str, value: JsonValue) -> M:
     try:
-        return Sample.model_validate(value)
+        return model.model_validate(value)
     except ValidationError as failure:
-        raise DataError(
-            f"{path}: {name} holds no sample of inspect: {_first(failure)}."
-        ) from failure
+        raise DataError(f"{path} is no {what} of inspect: {first_problem(failure)}.") from failure
 
 
-def _first(failure: ValidationError) -> str:
-    first = failure.errors()[0]
-    return f"{'.'.join(str(part) for part in first['loc'])}: {first['msg']}"
+def _case(sample: Sample) -> Example:
+    """Return what the model was to answer.
+
+    Raises:
+        ValueError: It is no text, or was answered in an earlier epoch.
+    """
+    if sample.epoch > 1:
+        raise ValueError(f"epoch {sample.epoch} answers again, and a case has one recorded answer")
+    targets = [sample.target] if isinstance(sample.target, str) else sample.target
+    content: dict[str, object] = {
+        "messages": [_message(turn, sample) for turn in _question(sample)],
+        "id": str(sample.id),
+        "expected": " | ".join(map(sample.whole, targets)) or None,
+    }
+    if len(targets) > 1:
+        content["targets"] = targets
+    return Example.model_validate(content)
 
 
-def _asked(sample: Sample) -> Asked:
-    """Return what the model was asked, from what was said in a sample."""
+def _question(sample: Sample) -> Sequence[Turn]:
     *before, last = sample.messages or [Turn(role="user")]
     generated = [turn for turn in sample.messages if turn.source == "generate"]
-    one_answer = generated == [last] and all(turn.role != "tool" for turn in before)
-    if one_answer:
-        return Asked(tuple(_message(turn, sample) for turn in before), several=False)
+    if generated == [last] and all(turn.role != "tool" for turn in before):
+        return before
     given = sample.input
-    turns = [Turn(role="user", content=given)] if isinstance(given, str) else given
-    return Asked(tuple(_message(turn, sample) for turn in turns), several=len(generated) > 1)
+    return [Turn(role="user", content=given)] if isinstance(given, str) else given
 
 
 def _message(turn: Turn, sample: Sample) -> Message:
     if isinstance(turn.content, str):
-        return Message(role=turn.role, content=_whole(turn.content, sample))
+        return Message(role=turn.role, content=sample.whole(turn.content))
     texts: list[str] = []
     for part in turn.content:
         if part.get("type") == "text":
-            texts.append(_whole(str(part.get("text", "")), sample))
-        elif turn.role != "assistant":  # what a model thought is no part of what it was asked
-            raise NotText(f"a message of {turn.role} holds {clip(part.get('type'))}, not text")
+            texts.append(sample.whole(str(part.get("text", ""))))
+        elif turn.role != "assistant":  # what a model thought is no part of the question
+            raise ValueError(f"a message of {turn.role} holds {clip(part.get('type'))}, not text")
     return Message(role=turn.role, content="".join(texts))
 
 
-def _whole(text: str, sample: Sample) -> str:
-    """Return a text; inspect keeps long ones apart."""
-    return sample.attachments.get(text.removeprefix(ATTACHED), text)
-
-
-def _case(sample: Sample, messages: tuple[Message, ...]) -> Example:
-    targets = [sample.target] if isinstance(sample.target, str) else sample.target
-    expected = " | ".join(_whole(target, sample) for target in targets)
-    more: dict[str, JsonValue] = {"targets": [*targets]} if len(targets) > 1 else {}
-    return Example.model_validate(
-        {"messages": messages, "id": str(sample.id), "expected": expected or None, **more}
-    )
-
-
-def _scores(scores: Mapping[str, Given]) -> Iterator[tuple[str, float]]:
-    """Yield the scores that are figures; of a score with several values each by its own name."""
-    for name, given in scores.items():
-        parts = given.value if isinstance(given.value, dict) else {"": given.value}
+def _scores(scores: Mapping[str, ScoreOf]) -> Iterator[tuple[str, float]]:
+    """Yield the scores that are numbers; of a score with several values each by its own name."""
+    for name, score in scores.items():
+        parts = score.value if isinstance(score.value, dict) else {"": score.value}
         for part, value in parts.items():
-            figure = _figure(value)
-            if figure is not None:
-                yield f"{name}.{part}" if part else name, figure
-
-
-def _figure(value: JsonValue) -> float | None:
-    if isinstance(value, bool | int | float):  # NaN and the infinite: not scored
-        return float(value) if abs(value) <= LARGEST else None
-    return LETTERS.get(value) if isinstance(value, str) else None
-
-
-def _repeat(path: Path, sample: Sample) -> Finding:
-    return _problem(
-        path, sample, f"epoch {sample.epoch} answers again, and a case has one recorded answer"
-    )
-
-
-def _problem(path: Path, sample: Sample, what: str) -> Finding:
-    return error(
-        "sample", f"sample {sample.id}: {what}.", "Leave such samples out with --drop."
-    ).at(file=str(path))
+            number = LETTERS.get(value) if isinstance(value, str) else as_score(value)
+            if number is not None:
+                yield f"{name}.{part}" if part else name, number
 
 
 def _notes(several: int) -> Iterator[str]:
     yield (
-        "The scores are inspect's own. A contender that is asked afresh needs a scorer of "
+        "The scores are inspect's own. A contender that answers afresh needs a scorer of "
         "unitune's, such as `contains` for inspect's `includes`."
     )
     if several:
         yield (
             f"{several} samples took several turns: their cases show the input alone, and the last "
-            "answer. A model that is asked afresh gets no tools."
+            "answer. A model that answers afresh gets no tools."
         )
-
-
-def _base(model: str) -> Base | None:
-    vendor, _, name = model.partition("/")
-    return Base(BACKENDS[vendor], name) if vendor in BACKENDS and name else None

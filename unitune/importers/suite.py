@@ -13,17 +13,40 @@ from unitune.findings import Finding, clip, error
 from unitune.scorers.interface import Scorer
 from unitune.scorers.recorded import RecordedScore
 
+BACKENDS: Mapping[str, str] = {
+    "openai": "openai",
+    "azure": "azure",
+    "azureai": "azure",
+    "azureopenai": "azure",
+    "anthropic": "anthropic",
+    "bedrock": "bedrock",
+    "vertex": "vertex",
+    "google": "vertex",
+    "together": "together",
+    "togetherai": "together",
+    "hf": "local",
+    "vllm": "local",
+    "sglang": "local",
+}
+"""Backends of unitune by the names that other tools have for them."""
+
 
 class Base(NamedTuple):
-    """A model that unitune can reach: a backend's name and the model's there."""
+    """A model that unitune can reach: a backend's name and the model's name there."""
 
     backend: str
     model: str
 
 
+def base_of(vendor: object, model: object) -> Base | None:
+    """Return a model by another tool's name of its vendor; None where no backend has it."""
+    known = isinstance(vendor, str) and vendor in BACKENDS and isinstance(model, str) and model
+    return Base(BACKENDS[str(vendor)], str(model)) if known else None
+
+
 @dataclass(frozen=True, slots=True)
 class Answers:
-    """What one model said to the cases.
+    """One model's answers.
 
     Args:
         model: Its name, as the other tool has it.
@@ -35,25 +58,24 @@ class Answers:
     texts: Mapping[str, str]
     scores: Mapping[str, Mapping[str, float]] = field(default_factory=dict[str, dict[str, float]])
 
-    def said(self, case: str) -> tuple[str | None, Mapping[str, float] | None]:
-        """Return what it said to a case, with the scores."""
+    def to(self, case: str) -> tuple[str | None, Mapping[str, float] | None]:
+        """Return the answer to a case, with its scores."""
         return self.texts.get(case), self.scores.get(case)
 
 
 @dataclass(frozen=True, slots=True)
 class Suite:
-    """Cases with scorers, and what models have said to them.
+    """Cases with scorers, and what models have answered.
 
     Args:
         name: For the job.
         file: Where it comes from.
         cases: With ids of their own, and without what `findings` leave out.
-        scorers: Those of unitune that say the same as the other tool; the first decides.
+        scorers: Those of unitune that score as the other tool does; the first decides.
         answers: One entry a model; none in a suite that was not run.
-        findings: Errors; each is about something that does not come along.
+        findings: Errors; each is about something that is left out.
         notes: What came along differently, for people.
         base: The model to start from, where the file names one that unitune knows.
-        max_tokens: Longest answer in tokens, where the file says so.
     """
 
     name: str
@@ -64,7 +86,6 @@ class Suite:
     findings: tuple[Finding, ...] = ()
     notes: tuple[str, ...] = ()
     base: Base | None = None
-    max_tokens: int | None = None
 
 
 Reader = Callable[[Path], Suite]
@@ -90,16 +111,14 @@ def joined(suites: Sequence[Suite]) -> Suite:
         DataError: They are not about the same cases.
     """
     first, *others = suites
-    if not others:
-        return first
     for other in others:
         _check_same(first, other)
     common = set[str].intersection(*({case.case_id for case in suite.cases} for suite in suites))
     return replace(
         first,
         cases=tuple(case for case in first.cases if case.case_id in common),
-        scorers=first.scorers if all(one.scorers == first.scorers for one in others) else (),
-        answers=_apart(suites),
+        scorers=first.scorers if all(other.scorers == first.scorers for other in others) else (),
+        answers=_with_unique_names(suites),
         findings=tuple(
             finding for suite in suites for finding in (*suite.findings, *_lone(suite, common))
         ),
@@ -107,32 +126,28 @@ def joined(suites: Sequence[Suite]) -> Suite:
     )
 
 
-def each_asked_once(suite: Suite) -> Suite:
+def without_repeats(suite: Suite) -> Suite:
     """Return a suite without cases that ask what an earlier one asks and were answered otherwise.
 
-    A recorded answer is found by what is asked (`unitune.evaluate.inference.recorded`), so repeats
-    of one question cannot be told apart.
+    A recorded answer is looked up by its question (`unitune.evaluate.inference.recorded`), so
+    repeats of a question cannot be told apart.
     """
     first: dict[str, Example] = {}
-    twice: dict[str, Example] = {}
+    repeats: dict[str, Finding] = {}
     for case in suite.cases:
-        earlier = first.setdefault(case.input_key, case)
-        if any(one.said(earlier.case_id) != one.said(case.case_id) for one in suite.answers):
-            twice[case.case_id] = earlier
-    found = [_asked_twice(case, earlier, suite.file) for case, earlier in twice.items()]
+        earlier = first.setdefault(case.input_key, case).case_id
+        if any(model.to(earlier) != model.to(case.case_id) for model in suite.answers):
+            repeats[case.case_id] = error(
+                "repeated-question",
+                f"case {case.case_id!r} asks what {earlier!r} asks, and was answered or scored "
+                "otherwise.",
+                "A case has one recorded answer; leave repeats out with --drop.",
+            ).at(file=suite.file)
     return replace(
         suite,
-        cases=tuple(case for case in suite.cases if case.case_id not in twice),
-        findings=(*suite.findings, *found),
+        cases=tuple(case for case in suite.cases if case.case_id not in repeats),
+        findings=(*suite.findings, *repeats.values()),
     )
-
-
-def _asked_twice(case: str, earlier: Example, file: str) -> Finding:
-    return error(
-        "asked-twice",
-        f"case {case!r} asks what {earlier.case_id!r} asks, and was answered or scored otherwise.",
-        "A case has one recorded answer; leave repeats out with --drop.",
-    ).at(file=file)
 
 
 def _check_same(first: Suite, other: Suite) -> None:
@@ -162,13 +177,13 @@ def _lone(suite: Suite, common: set[str]) -> Iterator[Finding]:
             ).at(file=suite.file)
 
 
-def _apart(suites: Sequence[Suite]) -> tuple[Answers, ...]:
+def _with_unique_names(suites: Sequence[Suite]) -> tuple[Answers, ...]:
     """Return all answers, with the file in the name where two models have the same."""
-    names = [one.model for suite in suites for one in suite.answers]
+    names = [answers.model for suite in suites for answers in suite.answers]
     return tuple(
-        replace(one, model=f"{one.model} ({Path(suite.file).stem})")
-        if names.count(one.model) > 1
-        else one
+        replace(answers, model=f"{answers.model} ({Path(suite.file).stem})")
+        if len(suites) > 1 and names.count(answers.model) > 1
+        else answers
         for suite in suites
-        for one in suite.answers
+        for answers in suite.answers
     )

@@ -1,14 +1,14 @@
-"""Leaving a vendor: a job that was launched by other means, as a job of ours.
+"""A training that exists at a vendor as a job of unitune: `import_job`, `record_answers`.
 
-`import_job` asks the vendor for an existing job and writes a folder with ``unitune.yaml``, the
-training and validation rows in canonical form, and the hyperparameters. The old tuned model stays
-in the comparison: `record_answers` keeps what it says to the cases while it lives.
+`import_job` writes a folder with ``unitune.yaml``, the training and validation rows in canonical
+form, and the hyperparameters. The old tuned model stays in the comparison: `record_answers` keeps
+its answers to the cases while it lives.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -30,12 +30,12 @@ from unitune.models import ChatModel, Request, TunedModel
 from unitune.workspace.filesystem import no_link, replacing
 
 TOOLS = ("promptfoo", "inspect", "lm-eval")
-"""Whose files `unitune.importers` brings over."""
+"""Whose files `unitune.importers.import_suite` reads."""
 ANSWERS = "old-answers.jsonl"
 OLD_MODEL = "old-model"
 """Name of the contender that the old tuned model is."""
 IN_FLIGHT = 8
-"""Requests at once: a vendor that is being left is asked gently."""
+"""Requests at once; few, since nobody waits for a vendor that is being left."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,13 +78,13 @@ def import_job(source: str, folder: Path) -> Imported:
     backend = registry.backend(name)
     if not isinstance(backend, Imports):
         raise Unsupported(f"backend {name!r} keeps no jobs that could be imported.")
-    found = backend.import_job(job_id)
-    if found.training is None:
+    imported = backend.import_job(job_id)
+    if imported.training is None:
         raise Unsupported(
             f"{name} has job {job_id}, but no longer its training file. "
             "Write the job file by hand, with your own copy of the rows."
         )
-    return _write(name, job_id, found, found.training, folder)
+    return _write(name, job_id, imported, imported.training, folder)
 
 
 def record_answers(
@@ -93,28 +93,24 @@ def record_answers(
     file: Path,
     *,
     max_tokens: int = 256,
-    notify: Callable[[int], None] | None = None,
 ) -> list[str]:
-    """Ask a model all cases that have no recorded answer yet, and keep what it says.
+    """Record a model's answers to all cases that have none yet.
 
     Args:
         model: The old tuned model.
-        cases: What to ask; each with its own messages.
+        cases: Each is sent with its own messages.
         file: Recorded answers, appended to as they come.
         max_tokens: Longest answer in tokens.
-        notify: Called with the number of answers that are in the file.
 
     Returns:
-        What went wrong, a line each; the same call asks those cases again.
+        What went wrong, a line each; the same call requests those answers again.
     """
     if file.exists():
         mend(file)
     known = read_answers(file) if file.exists() else {}
     pending = [case for case in cases if case.case_id not in known]
-    tell = notify or _ignore
-    tell(len(cases) - len(pending))
     chat = registry.backend(model.backend).chat(model)
-    return event_loop.run(_ask_all(chat, pending, file, max_tokens, tell))
+    return event_loop.run(_record_all(chat, pending, file, max_tokens))
 
 
 def _append(file: Path, line: str) -> None:
@@ -122,29 +118,20 @@ def _append(file: Path, line: str) -> None:
         lines.write(line)
 
 
-def _ignore(_: int) -> None:
-    """Nobody wants to know."""
-
-
-async def _ask_all(
-    chat: ChatModel,
-    cases: Sequence[Example],
-    file: Path,
-    max_tokens: int,
-    tell: Callable[[int], None],
+async def _record_all(
+    chat: ChatModel, cases: Sequence[Example], file: Path, max_tokens: int
 ) -> list[str]:
     failures: list[str] = []
-    left, limiter = iter(cases), AdaptiveLimiter(IN_FLIGHT)
+    pending, limiter = iter(cases), AdaptiveLimiter(IN_FLIGHT)
 
     async def work() -> None:
-        for case in left:
+        for case in pending:
             request = Request(messages=case.prompt, max_tokens=max_tokens)
             reply = (await request_with_retry(chat, request, limiter)).reply
             if reply.error is not None:
                 failures.append(f"case {case.case_id}: {reply.error}")
                 continue
             _append(file, answer_line(case.case_id, reply.text))
-            tell(1)
 
     async with chat, asyncio.TaskGroup() as group:
         for _ in range(min(IN_FLIGHT, len(cases))):
@@ -152,20 +139,31 @@ async def _ask_all(
     return failures
 
 
-def _write(name: str, job_id: str, found: ImportedJob, training: bytes, folder: Path) -> Imported:
-    form = registry.offer(name).format_name(found.method, found.base_model)
-    parts = {"train.jsonl": training, "validation.jsonl": found.validation}
+def _write(name: str, job_id: str, old: ImportedJob, training: bytes, folder: Path) -> Imported:
+    form = registry.offer(name).format_name(old.method, old.base_model)
+    parts = {"train.jsonl": training, "validation.jsonl": old.validation}
     with TemporaryDirectory() as place:
         draft = Path(place)
         for file, content in parts.items():
             if content is not None:
                 rows = _canonical(content, form, draft / "wire.jsonl", f"{name}:{job_id}/{file}")
                 (draft / file).write_bytes(rows)
-        validated = (draft / "validation.jsonl").exists()
-        job = _job(name, job_id, found, draft, validated=validated)
-        job.save(draft / "unitune.yaml")
+        validation = "validation.jsonl" if old.validation is not None else None
+        contenders = (Recorded(name=OLD_MODEL, answers=ANSWERS), Tuned())
+        options: dict[str, dict[str, JsonValue]] = {name: dict(old.options)} if old.options else {}
+        Job(
+            name=job_name(job_id),
+            model={name: old.base_model},
+            backend=name,
+            method=old.method,  # pyright: ignore[reportArgumentType]  # validated by the model
+            data=Data(train="train.jsonl", validation=validation),
+            tuning=Tuning.model_validate(dict(old.tuning)),
+            evaluate=Evaluate(contenders=contenders) if old.model else Evaluate(),
+            options=options,
+            folder=draft,
+        ).save(draft / "unitune.yaml")
         files = moved(sorted(draft.iterdir()), folder)
-    return Imported(Job.load(folder / "unitune.yaml"), files, found.model, found.notes)
+    return Imported(Job.load(folder / "unitune.yaml"), files, old.model, old.notes)
 
 
 def _canonical(content: bytes, form: str | None, place: Path, called: str) -> bytes:
@@ -209,22 +207,6 @@ def moved(drafts: Sequence[Path], folder: Path) -> tuple[Path, ...]:
         with replacing(folder / draft.name) as file:
             file.buffer.write(draft.read_bytes())
     return tuple(folder / draft.name for draft in drafts)
-
-
-def _job(name: str, job_id: str, found: ImportedJob, folder: Path, *, validated: bool) -> Job:
-    old = Recorded(name=OLD_MODEL, answers=ANSWERS)
-    options: dict[str, dict[str, JsonValue]] = {name: dict(found.options)} if found.options else {}
-    return Job(
-        name=job_name(job_id),
-        model={name: found.base_model},
-        backend=name,
-        method=found.method,  # pyright: ignore[reportArgumentType]  # validated by the model
-        data=Data(train="train.jsonl", validation="validation.jsonl" if validated else None),
-        tuning=Tuning.model_validate(dict(found.tuning)),
-        evaluate=Evaluate(contenders=(old, Tuned())) if found.model else Evaluate(),
-        options=options,
-        folder=folder,
-    )
 
 
 def job_name(job_id: str) -> str:

@@ -31,19 +31,17 @@ def test_results_are_imported_and_compared(unitune: Command) -> None:
 def test_what_has_no_counterpart_is_told_and_nothing_is_written(
     unitune: Command, tmp_path: Path
 ) -> None:
-    config = f"promptfoo:{MADE / 'promptfooconfig.yaml'}"
-    refused = unitune("import", config, "--output", "evals")
+    echoed = f"promptfoo:{MADE / 'echo.jsonl'}"
+    refused = unitune("import", echoed, "--output", "evals")
     assert 2 == refused.code
-    assert "promptfooconfig.yaml:22 test-6: the assertion 'llm-rubric': a model judges" in (
-        refused.err
-    )
-    assert "4 things have no counterpart; nothing was written" in refused.err
+    assert "echo.jsonl test-6: the assertion 'llm-rubric': a model judges" in refused.err
+    assert "3 things have no counterpart; nothing was written" in refused.err
     assert not (tmp_path / "evals").exists()
 
-    dropped = unitune("import", config, "--output", "evals", "--drop")
+    dropped = unitune("import", echoed, "--output", "evals", "--drop")
     assert 0 == dropped.code
     assert "test-6" in dropped.err
-    assert "10 cases; 4 left out." in dropped.out
+    assert "11 cases; 3 left out." in dropped.out
     assert "Next: name the rows to train on in evals/unitune.yaml (data.train)" in dropped.out
 
 
@@ -51,7 +49,8 @@ def test_what_has_no_counterpart_is_told_and_nothing_is_written(
     ("arguments", "message"),
     [
         (("inspekt:x.eval",), "There is no backend or tool 'inspekt'. Did you mean 'inspect'?"),
-        (("promptfoo:none.yaml",), "none.yaml cannot be read"),
+        (("promptfoo:none.json",), "none.json cannot be read"),
+        (("promptfoo:config.yaml",), "promptfoo eval -c config.yaml --providers echo"),
         (("promptfoo:x.yaml", "--answers", "test.jsonl"), "--answers is for a vendor's job"),
         (("fake:job-1", "--drop"), "--drop is for suites"),
         (("fake:job-1", "fake:job-2"), "import one job at a time"),

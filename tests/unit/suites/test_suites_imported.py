@@ -21,7 +21,7 @@ from unitune.run.run import launch
 
 MADE = Path(__file__).parent / "made"
 RESULTS = f"promptfoo:{MADE / 'promptfoo' / 'results.json'}"
-CONFIG = f"promptfoo:{MADE / 'promptfoo' / 'promptfooconfig.yaml'}"
+ECHOED = f"promptfoo:{MADE / 'promptfoo' / 'echo.jsonl'}"
 
 
 def lm_eval(name: str) -> str:
@@ -110,17 +110,17 @@ def test_an_answer_that_the_provider_failed_to_give_is_an_error_and_no_wrong_ans
 
 
 def test_a_suite_without_answers_waits_for_rows_to_train_on(tmp_path: Path) -> None:
-    with pytest.raises(ImportUnsupported, match="4 things have no counterpart") as caught:
-        import_suite([CONFIG], tmp_path / "evals")
-    assert 4 == len(caught.value.findings)
+    with pytest.raises(ImportUnsupported, match="3 things have no counterpart") as caught:
+        import_suite([ECHOED], tmp_path / "evals")
+    assert 3 == len(caught.value.findings)
     assert not (tmp_path / "evals").exists()
 
-    result = import_suite([CONFIG], tmp_path / "evals", drop=True)
+    result = import_suite([ECHOED], tmp_path / "evals", drop=True)
 
-    assert 4 == len(result.suite.findings)
+    assert 3 == len(result.suite.findings)
     job = Job.load(tmp_path / "evals" / "unitune.yaml")
     assert (ZeroShot(), Tuned()) == job.evaluate.contenders
-    assert 16 == job.evaluate.max_tokens
+    assert "auto" == job.evaluate.max_tokens
     with pytest.raises(JobError, match="names no training rows, and tuned cannot be made without"):
         compare(job)
     assert ["no-training-rows"] == [one.code for one in plan(job.with_backend("fake")).errors]

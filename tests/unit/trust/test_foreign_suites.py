@@ -4,7 +4,6 @@ words (exit code 2) or works, within a bounded memory; it never fails as a bug o
 from __future__ import annotations
 
 import contextlib
-import csv
 import json
 import subprocess
 import sys
@@ -78,99 +77,49 @@ def test_samples_of_lm_eval(name: str, unitune: Command, tmp_path: Path) -> None
     assert words in lines(done.err)
 
 
-ALIASES = "".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]\n" for n in range(1, 9))
-MERGES = "".join(f"m{n}: &m{n} {{<<: [*m{n - 1}, *m{n - 1}], k{n}: 1}}\n" for n in range(1, 40))
+def result(prompt: str, assertion: Any) -> str:
+    """A results file of promptfoo with one test that was not run."""
+    row = {"testIdx": 0, "promptIdx": 0, "prompt": {"raw": prompt}, "provider": {"id": "echo"}}
+    case = {"testCase": {"assert": [assertion]}, "success": False}
+    return json.dumps({"results": {"version": 3, "results": [{**row, **case}]}})
+
+
+def equals(value: Any) -> dict[str, Any]:
+    return {"type": "equals", "value": value}
+
+
+ALIASES = "".join(f"  x{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]\n" for n in range(1, 9))
 PROMPTFOO: Mapping[str, tuple[str, int, str]] = {
-    "3,000 lists deep": (f"prompts: ['{{{{q}}}}']\ntests: {DEEP}\n", 2, "nested too deeply"),
-    "150 lists deep": (f"tests: {'[' * 150}{']' * 150}\n", 2, "100 deep"),
-    "a number of 5,000 digits": (f"tests: [{{vars: {{q: {'9' * 5000}}}}}]\n", 2, "4300"),
-    "aliases of aliases": (f"a0: &a0 [x, x]\n{ALIASES}tests: *a8\n", 2, "aliases stand for"),
-    "a list in itself": ("tests: &a [*a, *a]\n", 2, "100 deep"),
-    "merges of merges": (f"m0: &m0 {{k: 1}}\n{MERGES}tests: []\n", 2, "it has no tests"),
-    "a date by its tag": ("tests: [{vars: {q: !!timestamp 2026-01-01}}]\n", 2, "date is no value"),
-    "a day no month has": ("tests: [{vars: {q: !!timestamp 2026-13-45}}]\n", 2, "month must be"),
-    "bytes by their tag": ("tests: [{vars: {q: !!binary YQ==}}]\n", 2, "bytes is no value"),
-    "a set by its tag": ("tests: !!set {a}\n", 2, "set is no value"),
-    "ten lists of ten": (
-        "prompts: ['{{a}}']\ntests: [{vars: {"
-        + ", ".join(f"{name}: [{', '.join('0123456789')}]" for name in "abcdefghij").replace(
-            "0, 1", "'0', 1"
-        )
-        + "}, assert: [{type: equals, value: x}]}]\n",
-        2,
-        "more than 100,000 tests",
+    "whole": (result("q", equals("x")), 0, ""),
+    "aliases of aliases": (
+        result(f"- role: user\n  content: x\n  x0: &a0 [x, x]\n{ALIASES}", equals("x")),
+        0,
+        "",
     ),
-    "a schema that is no YAML": (
-        "prompts: ['{{q}}']\ntests: [{vars: {q: a}, assert: [{type: is-json, value: '{a: ['}]}]\n",
+    "a deep prompt": (result("- role: " + DEEP, equals("x")), 0, ""),
+    "a schema that is no JSON": (
+        result("q", {"type": "is-json", "value": "{a: ["}),
         2,
         "no case is left",
     ),
     "a pattern of 1,000 groups": (
-        (
-            "prompts: ['{{q}}']\ntests: [{vars: {q: a}, assert: [{type: regex, value: "
-            f"'{'(' * 1000}{')' * 1000}'}}]}}]\n"
-        ),
+        result("q", {"type": "regex", "value": f"{'(' * 1000}{')' * 1000}"}),
         2,
         "no case is left",
     ),
-    "an assertion without a value": (
-        "prompts: ['{{q}}']\ntests: [{vars: {q: a}, assert: [{type: contains}]}]\n",
-        2,
-        "no case is left",
-    ),
-    "half a surrogate": (
-        (
-            'prompts: ["{{q}} \\ud800"]\n'
-            'tests: [{vars: {q: "\\udfff"}, assert: [{type: equals, value: "\\ud800"}]}]\n'
-        ),
-        0,
-        "",
-    ),
-    "a name with a NUL": ('tests: "file://a\\0.yaml"\n', 2, "null"),
-    "a pattern of files from the root": ("tests: /*.yaml\n", 2, "the pattern '/*.yaml'"),
-    "an index of 5,000 digits": (
-        (
-            f"prompts: ['{{{{q[{'9' * 5000}]}}}}']\n"
-            "tests: [{vars: {q: [[a]]}, assert: [{type: equals, value: x}]}]\n"
-        ),
-        2,
-        "no case is left",
-    ),
-    "a length below zero": (
-        (
-            "prompts: ['{{q}}']\nproviders: [{id: 'openai:m', config: {max_tokens: -1}}]\n"
-            "tests: [{vars: {q: a}, assert: [{type: equals, value: x}]}]\n"
-        ),
-        0,
-        "",
-    ),
+    "an assertion without a value": (result("q", {"type": "contains"}), 2, "no case is left"),
+    "half a surrogate": (result(f"q {HALF}", equals(HALF)), 0, ""),
+    "no assertion": (result("q", 5), 2, "no case is left"),
 }
 
 
 @pytest.mark.parametrize("name", list(PROMPTFOO))
-def test_configs_of_promptfoo(name: str, unitune: Command, tmp_path: Path) -> None:
+def test_results_of_promptfoo(name: str, unitune: Command, tmp_path: Path) -> None:
     content, code, words = PROMPTFOO[name]
-    (tmp_path / "p.yaml").write_text(content)
-    done = unitune("import", "promptfoo:p.yaml", "--output", "made", "--drop")
+    (tmp_path / "r.json").write_text(content)
+    done = unitune("import", "promptfoo:r.json", "--output", "made", "--drop")
     assert code == done.code, done.err
     assert words in lines(done.err)
-
-
-def test_anchors_and_merges_of_an_honest_config_are_read(unitune: Command, tmp_path: Path) -> None:
-    (tmp_path / "p.yaml").write_text(
-        "x: &assert [{type: equals, value: x}]\ny: &base {assert: *assert}\n"
-        "prompts: ['{{q}}']\ntests: [{<<: *base, vars: {q: a}}, {<<: *base, vars: {q: b}}]\n"
-    )
-    done = unitune("import", "promptfoo:p.yaml", "--output", "made")
-    assert 0 == done.code, done.err
-    assert 2 == len((tmp_path / "made" / "test.jsonl").read_text().splitlines())
-
-
-def test_a_table_with_a_cell_beyond_all_measure(unitune: Command, tmp_path: Path) -> None:
-    (tmp_path / "t.csv").write_text("q,__expected\n" + "a" * (csv.field_size_limit() + 1) + ",b\n")
-    (tmp_path / "p.yaml").write_text("prompts: ['{{q}}']\ntests: t.csv\n")
-    done = unitune("import", "promptfoo:p.yaml", "--output", "made")
-    assert (2, True) == (done.code, "t.csv:2 is no CSV" in lines(done.err))
 
 
 @pytest.mark.parametrize("results", [5, "x", {}, [5], [[]]])

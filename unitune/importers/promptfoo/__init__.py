@@ -1,10 +1,7 @@
-"""promptfoo's configs and results.
+"""Results of promptfoo.
 
-config    prompts, providers and tests ──► Suite with translated scorers
-results   what `promptfoo eval -o` wrote ──► Suite with recorded answers and their scores
-
-prompts, tests        what stands in a config, and how promptfoo counts it
-templates, yaml12     ``{{ name }}`` and YAML 1.2, as promptfoo reads them
-assertions, scorers   one assertion as a scorer; scorers that all cases share
-javascript_regex      patterns in Python's syntax
+results            what `promptfoo eval -o` wrote ──► Suite
+scorers            from assertions that differ by test to scorers that all cases share
+assertions         one assertion as a scorer
+javascript_regex   patterns in Python's syntax
 """

@@ -1,43 +1,50 @@
 """Results of promptfoo (`promptfoo eval -o results.json`, or ``.jsonl``) as a suite.
 
-Each pair of provider and prompt is one that answers. What promptfoo said of an answer is its score
-(1 passed, 0 failed), so that every kind of assertion counts, those of judges and code too. Where
-unitune's own scorers could say the same of all cases, they come along as well, for contenders that
-are asked afresh; how often they agree with promptfoo is told.
+Each pair of provider and prompt is a model that answers. Whether promptfoo passed an answer is its
+score (1 or 0), so that every kind of assertion counts, those of judges and code too. Where
+unitune's own scorers could score all cases in the same way, they come along as well, for contenders
+that answer afresh; a note says how often they agree with promptfoo.
+
+A config that was not run is brought over by promptfoo itself: with ``--providers echo`` it makes
+the cases and calls no model. Answers of that provider are no answers.
 """
 
 from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import product
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, cast
 
+import yaml
 from pydantic import BaseModel, Field, JsonValue, TypeAdapter, ValidationError
 
-from unitune.data.example import Example, Message
+from unitune.data.example import MESSAGES, Example, Message
 from unitune.errors import DataError, MissingExtra
 from unitune.evaluate.scoring import build
 from unitune.findings import Finding, clip
-from unitune.importers.foreign import json_file, json_lines
-from unitune.importers.promptfoo.config import case_of
-from unitune.importers.promptfoo.prompts import NotText, messages_of
-from unitune.importers.promptfoo.providers import base_of
-from unitune.importers.promptfoo.scorers import LEAVE_OUT, Shared, Test, share
-from unitune.importers.suite import Answers, Suite
+from unitune.importers.foreign import first_problem, json_file, json_lines, plain_json
+from unitune.importers.promptfoo.scorers import LEAVE_OUT, SharedScorers, Test, share_scorers
+from unitune.importers.suite import Answers, Base, Suite, base_of
 from unitune.scorers.interface import Attempt, Scorer
 
 WHAT = "a results file of promptfoo"
 PASSED = "promptfoo"
 """Name of the score: whether promptfoo passed the answer."""
+ECHO = "echo"
+"""promptfoo's provider that gives the prompt back."""
 VERSION = 3
 """Of the results' format, as promptfoo 0.121 writes it."""
-ERROR = 2
-"""`failureReason` of a row whose provider failed; nothing can be said of its answer."""
+PROVIDER_FAILED = 2
+"""`failureReason` of a row without a real answer."""
 LONGEST_LABEL = 40
 """Longer labels of prompts are the prompts themselves."""
+LET_PROMPTFOO = (
+    "Let promptfoo make its results, which calls no model: `promptfoo eval -c {} --providers echo "
+    "-o results.json`. Then import promptfoo:results.json."
+)
 
 
 class Prompt(BaseModel):
@@ -48,7 +55,7 @@ class Prompt(BaseModel):
 
 
 class Provider(BaseModel):
-    """Who was asked."""
+    """Who answered."""
 
     id: str = ""
     label: str | None = None
@@ -70,7 +77,7 @@ class TestCase(BaseModel):
 
 
 class Row(BaseModel):
-    """One answer; what else promptfoo writes is not looked at."""
+    """One answer; other keys of promptfoo's are not read."""
 
     test: Annotated[int, Field(alias="testIdx", ge=0)]
     column: Annotated[int, Field(alias="promptIdx", ge=0)]
@@ -79,8 +86,24 @@ class Row(BaseModel):
     response: Response | None = None
     success: bool
     failure: Annotated[int, Field(alias="failureReason")] = 0
-    vars: dict[str, JsonValue] = {}
-    case: Annotated[TestCase, Field(alias="testCase")]
+    test_case: Annotated[TestCase, Field(alias="testCase")]
+    grading: Annotated[JsonValue, Field(alias="gradingResult")] = None
+
+    @property
+    def case(self) -> str:
+        """The id of its case."""
+        return f"test-{self.test + 1}"
+
+    @property
+    def answered(self) -> bool:
+        """Whether there is an answer to score."""
+        return self.failure != PROVIDER_FAILED and self.response is not None
+
+    @property
+    def text(self) -> str:
+        """The answer; empty where there is none."""
+        output = self.response.output if self.response else ""
+        return output if isinstance(output, str) else json.dumps(output, ensure_ascii=False)
 
 
 ROWS = TypeAdapter(list[Row])
@@ -95,142 +118,203 @@ def read_results(path: Path) -> Suite:
     Raises:
         DataError: It cannot be read, or is something else.
     """
-    listed, config = _content(path)
+    listed, name = _content(path)
     try:
         rows = ROWS.validate_python(listed)
     except ValidationError as failure:
-        first = failure.errors()[0]
-        at, *keys = first["loc"] or ("s",)
+        at, *_ = failure.errors()[0]["loc"] or ("",)
         which = f"result {at + 1} is" if isinstance(at, int) else "its results are"
         raise DataError(
             f"{path}: {which} not as promptfoo 0.121 writes it: "
-            f"{'.'.join(str(key) for key in keys)}: {first['msg']}. Write the results anew with "
+            f"{first_problem(failure).removeprefix(f'{at}.')}. Write the results anew with "
             "`promptfoo export eval EVAL-ID -o results.json`."
         ) from failure
     if not rows:
         raise DataError(f"{path} holds no results. Run `promptfoo eval -o {path.name}` first.")
-    return _suite(path, rows, config)
+    return _suite(path, name, rows)
 
 
-def is_results(path: Path) -> bool:
-    """Whether a file of promptfoo holds results, and not a config."""
+def _content(path: Path) -> tuple[JsonValue, str]:
+    """Return the list of rows, and a name for them."""
+    if path.suffix in (".yaml", ".yml"):
+        raise DataError(f"{path} is a config of promptfoo. {LET_PROMPTFOO.format(path.name)}")
     if path.suffix == ".jsonl":
-        return True
-    value = json_file(path, WHAT) if path.suffix == ".json" else None
-    return isinstance(value, dict) and "results" in value
-
-
-def _content(path: Path) -> tuple[JsonValue, Mapping[str, JsonValue]]:
-    """Return the list of rows, and the config that they belong to."""
-    if path.suffix == ".jsonl":
-        return [value for _, value in json_lines(path, WHAT)], {}
+        return [value for _, value in json_lines(path, WHAT)], path.stem
     value = json_file(path, WHAT)
     whole = value if isinstance(value, dict) else {}
+    if "tests" in whole and "results" not in whole:
+        raise DataError(f"{path} is a config of promptfoo. {LET_PROMPTFOO.format(path.name)}")
     results, config = whole.get("results"), whole.get("config")
-    if not isinstance(results, dict) or results.get("version") != VERSION:
-        version = results.get("version") if isinstance(results, dict) else None
+    version = results.get("version") if isinstance(results, dict) else None
+    if not isinstance(results, dict) or version != VERSION:
         raise DataError(
-            f"{path} is no results file of version {VERSION} (it says {version!r}). Write it with "
-            "`promptfoo eval -o results.json` of a current promptfoo."
+            f"{path} is no results file of version {VERSION} (its version is {version!r}). Write "
+            "it with `promptfoo eval -o results.json` of a current promptfoo."
         )
-    return results.get("results"), config if isinstance(config, dict) else {}
+    described = config.get("description") if isinstance(config, dict) else None
+    return results.get("results"), str(described or path.stem)
 
 
-def _suite(path: Path, rows: Sequence[Row], config: Mapping[str, JsonValue]) -> Suite:
+def _suite(path: Path, name: str, rows: Sequence[Row]) -> Suite:
     columns = sorted({row.column for row in rows})
-    first = {row.test: row for row in rows if row.column == columns[0]}
-    tests = [_test(row, path) for _, row in sorted(first.items())]
-    shared = share(tests)
-    cases, findings = _cases(tests, first, shared)
+    first = [row for row in rows if row.column == columns[0]]
+    first = [*{row.test: row for row in sorted(first, key=lambda row: row.test)}.values()]
+    shared = share_scorers([_test(row, rows, str(path)) for row in first])
+    cases, findings = _cases(first, shared, str(path))
+    if all(row.provider.id == ECHO for row in rows):
+        return Suite(
+            name=name,
+            file=str(path),
+            cases=tuple(case for case in cases if case.case_id in shared.expected),
+            scorers=shared.scorers,
+            findings=(*shared.findings, *findings),
+            notes=tuple(_notes_without_answers(len(columns), shared.scorers)),
+        )
     answers = tuple(
-        _answers([row for row in rows if row.column == column], name, cases)
-        for column, name in zip(columns, _names(rows, columns), strict=True)
+        _answers([row for row in rows if row.column == column], label, cases)
+        for column, label in zip(columns, _labels(rows, columns), strict=True)
     )
     scorers = () if shared.findings else shared.scorers
     return Suite(
-        name=str(config.get("description") or path.stem),
+        name=name,
         file=str(path),
         cases=tuple(cases),
         scorers=scorers,
         answers=answers,
         findings=tuple(findings),
         notes=(*_notes(shared), *_agreement(cases, answers, scorers)),
-        base=base_of([row.provider.id for row in rows]),
+        base=_base(rows),
     )
 
 
-def _test(row: Row, path: Path) -> Test:
+def _test(row: Row, rows: Sequence[Row], file: str) -> Test:
+    gradings = [other.grading for other in rows if other.test == row.test]
     return Test(
-        number=row.test + 1,
-        values=row.vars,
-        assertions=row.case.assertions,
-        options=row.case.options or {},
-        threshold=row.case.threshold,
-        description=row.case.description,
-        file=str(path),
+        case=row.case,
+        assertions=row.test_case.assertions,
+        rendered=dict(pair for grading in gradings for pair in _rendered(grading)),
+        options=row.test_case.options or {},
+        threshold=row.test_case.threshold,
+        file=file,
     )
+
+
+def _rendered(grading: JsonValue) -> Iterator[tuple[str, str]]:
+    """Yield the templates in assertions, and each as promptfoo filled it in."""
+    result = grading if isinstance(grading, dict) else {}
+    match result:
+        case {
+            "assertion": {"value": str() as template},
+            "metadata": {"renderedAssertionValue": str() as text},
+        }:
+            yield template, text
+        case _:
+            pass
+    parts = result.get("componentResults")
+    for part in parts if isinstance(parts, list) else []:
+        yield from _rendered(part)
 
 
 def _cases(
-    tests: Sequence[Test], rows: Mapping[int, Row], shared: Shared
+    rows: Sequence[Row], shared: SharedScorers, file: str
 ) -> tuple[list[Example], list[Finding]]:
     cases: list[Example] = []
     findings: list[Finding] = []
-    for test in tests:
+    for row in rows:
         try:
-            messages: tuple[Message, ...] = messages_of(rows[test.number - 1].prompt.raw)
-        except NotText as failure:
+            messages = messages_of(row.prompt.raw)
+        except ValueError as failure:
+            test = _test(row, (), file)
             findings.append(test.problem("prompt", f"{failure}.", LEAVE_OUT))
-        else:
-            cases.append(case_of(test, messages, shared.expected.get(test.number)))
+            continue
+        described = row.test_case.description
+        more = {"description": described} if described else {}
+        expected = shared.expected.get(row.case)
+        content = {"messages": messages, "id": row.case, "expected": expected, **more}
+        cases.append(Example.model_validate(content))
     return cases, findings
 
 
-def _answers(rows: Sequence[Row], name: str, cases: Sequence[Example]) -> Answers:
-    """Return what one pair of provider and prompt answered; a provider's error is no answer."""
+def messages_of(prompt: str) -> tuple[Message, ...]:
+    """Return a prompt as messages: a list of them in JSON or YAML, or one of the user.
+
+    Raises:
+        ValueError: A message holds more than text, or the prompt is empty.
+    """
+    try:
+        as_yaml = prompt.strip().startswith("- role:")
+        value = plain_json(_yaml_list(prompt) if as_yaml else json.loads(prompt))
+    except (ValueError, RecursionError, yaml.YAMLError):
+        value = None
+    turns = value if isinstance(value, list) else []
+    if not turns or not all(isinstance(turn, dict) and "role" in turn for turn in turns):
+        if not prompt.strip():
+            raise ValueError("the prompt is empty")
+        return (Message(role="user", content=prompt),)
+    try:
+        return MESSAGES.validate_python(turns)
+    except ValidationError as failure:
+        raise ValueError(f"the prompt is no list of texts: {first_problem(failure)}") from failure
+
+
+def _yaml_list(prompt: str) -> object:
+    """Read YAML without aliases, a few of which can stand for more than any memory holds."""
+    if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(prompt, yaml.SafeLoader)):
+        raise ValueError("it has aliases")
+    return cast("object", yaml.safe_load(prompt))
+
+
+def _answers(rows: Sequence[Row], label: str, cases: Sequence[Example]) -> Answers:
     known = {case.case_id for case in cases}
-    answered = {
-        f"test-{row.test + 1}": row
-        for row in rows
-        if row.failure != ERROR and row.response is not None
-    }
-    kept = {case: row for case, row in answered.items() if case in known}
+    kept = {row.case: row for row in rows if row.answered and row.case in known}
     return Answers(
-        name,
-        {case: _text(row) for case, row in kept.items()},
+        label,
+        {case: row.text for case, row in kept.items()},
         {case: {PASSED: float(row.success)} for case, row in kept.items()},
     )
 
 
-def _text(row: Row) -> str:
-    output = row.response.output if row.response else None
-    return output if isinstance(output, str) else json.dumps(output, ensure_ascii=False)
-
-
-def _names(rows: Sequence[Row], columns: Sequence[int]) -> list[str]:
-    """Return names for pairs of provider and prompt that differ and say no more than needed."""
-    pairs = [next((r.provider, r.prompt) for r in rows if r.column == one) for one in columns]
-    labels = list(dict.fromkeys(prompt.label for _, prompt in pairs))
-    names = [
-        provider.label or provider.id
-        if len(labels) == 1
-        else f"{provider.label or provider.id}, {_label(prompt.label, labels)}"
-        for provider, prompt in pairs
-    ]
+def _labels(rows: Sequence[Row], columns: Sequence[int]) -> list[str]:
+    """Return labels of pairs of provider and prompt that differ, and name a prompt if needed."""
+    pairs = [next((row.provider, row.prompt) for row in rows if row.column == c) for c in columns]
+    prompts = list(dict.fromkeys(prompt.label for _, prompt in pairs))
+    labels: list[str] = []
+    for provider, prompt in pairs:
+        label = provider.label or provider.id
+        if len(prompts) > 1:
+            short = prompt.label and len(prompt.label) <= LONGEST_LABEL and "\n" not in prompt.label
+            number = prompts.index(prompt.label) + 1
+            label += f", {prompt.label if short else f'prompt {number}'}"
+        labels.append(label)
     return [
-        f"{name} ({names[: at + 1].count(name)})" if names.count(name) > 1 else name
-        for at, name in enumerate(names)
+        f"{label} ({labels[: at + 1].count(label)})" if labels.count(label) > 1 else label
+        for at, label in enumerate(labels)
     ]
 
 
-def _label(label: str, labels: Sequence[str]) -> str:
-    short = label and len(label) <= LONGEST_LABEL and "\n" not in label
-    return label if short else f"prompt {labels.index(label) + 1}"
+def _base(rows: Sequence[Row]) -> Base | None:
+    """Return the first model that a backend of unitune knows by the same name."""
+    for row in rows:
+        vendor, _, rest = row.provider.id.partition(":")
+        model = rest if vendor == "bedrock" else rest.rpartition(":")[2]
+        if base := base_of(vendor, model):
+            return base
+    return None
 
 
-def _notes(shared: Shared) -> Iterator[str]:
+def _notes_without_answers(prompts: int, scorers: Sequence[Scorer]) -> Iterator[str]:
+    if prompts > 1:
+        yield f"The cases have the first of {prompts} prompts."
+    if len(scorers) > 1:
+        yield (
+            "promptfoo passes a test when all its assertions hold; unitune reports each scorer by "
+            "itself, and the first decides."
+        )
+
+
+def _notes(shared: SharedScorers) -> Iterator[str]:
     yield (
-        "The score is promptfoo's own: 1 where it passed an answer. A contender that is asked "
+        "The score is promptfoo's own: 1 where it passed an answer. A contender that answers "
         "afresh needs another scorer."
     )
     reasons = Counter(finding.message.partition(": ")[2] for finding in shared.findings)
@@ -242,27 +326,26 @@ def _notes(shared: Shared) -> Iterator[str]:
 def _agreement(
     cases: Sequence[Example], answers: Sequence[Answers], specs: Sequence[Scorer]
 ) -> Iterator[str]:
-    """Say how often unitune's scorers, all of them together, say the same as promptfoo."""
+    """Note how often unitune's scorers, all of them together, agree with promptfoo."""
     if not specs:
         return
     try:
         scorers = [build(spec) for spec in specs]
     except MissingExtra as missing:
-        yield f"unitune's own scorers came along too, and were not held against it: {missing}"
+        yield f"unitune's own scorers came along too, and were not compared with it: {missing}"
         return
+    scored = [
+        (case, model) for model, case in product(answers, cases) if case.case_id in model.texts
+    ]
     differing: list[str] = []
-    count = 0
-    for one, case in product(answers, cases):
-        if case.case_id not in one.texts:
-            continue
-        count += 1
-        text = one.texts[case.case_id]
+    for case, model in scored:
+        text = model.texts[case.case_id]
         passed = min(scorer.score(Attempt(case, text)).value for scorer in scorers)
-        if passed != one.scores[case.case_id][PASSED]:
-            differing.append(f"{one.model} in {case.case_id} ({clip(text, 30)})")
+        if passed != model.scores[case.case_id][PASSED]:
+            differing.append(f"{model.model} in {case.case_id} ({clip(text, 30)})")
     names = " and ".join(scorer.name for scorer in scorers)
-    told = f"; first: {differing[0]}" if differing else ""
+    first = f"; first: {differing[0]}" if differing else ""
     yield (
-        f"unitune's {names} came along too, and agrees with promptfoo on {count - len(differing)} "
-        f"of {count} answers{told}."
+        f"unitune's {names} came along too, and agrees with promptfoo on "
+        f"{len(scored) - len(differing)} of {len(scored)} answers{first}."
     )

@@ -2,8 +2,8 @@
 
 promptfoo passes a test when all of its own assertions hold; unitune scores every case by the same
 scorers, each with the case's own expected answer. So the scorers are those that most tests have.
-A test that lacks one of them does not come along, nor does an assertion that only some tests have;
-each is a finding.
+A test that lacks any of them is left out, and so is an assertion that only some tests have; each is
+a finding.
 """
 
 from __future__ import annotations
@@ -19,79 +19,69 @@ from unitune.importers.promptfoo.assertions import Check, NoCounterpart, flat, t
 from unitune.scorers.interface import Scorer
 from unitune.scorers.text import Regex
 
-
-@dataclass(frozen=True, slots=True)
-class Test:
-    """A test of promptfoo with its variables in place.
-
-    Args:
-        number: From 1, as the case will be called: ``test-1``.
-        values: Its variables.
-        assertions: As promptfoo has them, the defaults among them.
-        options: Its own and the default ones.
-        threshold: Share of its assertions that must hold; None: all.
-        description: For people.
-        file: Where it stands.
-        line: Likewise, where that is known.
-    """
-
-    number: int
-    values: Mapping[str, JsonValue]
-    assertions: list[JsonValue]
-    options: Mapping[str, JsonValue]
-    threshold: JsonValue = None
-    description: str | None = None
-    file: str = ""
-    line: int | None = None
-
-    @property
-    def case(self) -> str:
-        """The id of the case that it becomes."""
-        return f"test-{self.number}"
-
-    def problem(self, code: str, what: str, fix: str) -> Finding:
-        """Return a finding about it."""
-        return error(code, f"{self.case}: {what}", fix).at(file=self.file, line=self.line)
-
-
-@dataclass(frozen=True, slots=True)
-class Shared:
-    """Scorers for all cases.
-
-    Args:
-        scorers: In the order of the first test that has them all; none when no test has any.
-        expected: The expected answer of each test that comes along, by its number.
-        findings: What does not.
-    """
-
-    scorers: tuple[Scorer, ...]
-    expected: Mapping[int, str | None]
-    findings: tuple[Finding, ...]
-
-
 MOST_SHAPES = 50
 """Sets of scorers that are tried: enough for any suite that has scorers in common at all."""
 WRITE_ANEW = "Score it by a scorer of unitune's in the job, or leave it out with --drop."
 LEAVE_OUT = "Import such tests by themselves into another folder, or leave them out with --drop."
 
 
-def share(tests: Sequence[Test]) -> Shared:
-    """Find the scorers that most tests have, and what each test expects.
+@dataclass(frozen=True, slots=True)
+class Test:
+    """A test of promptfoo.
 
     Args:
-        tests: All of them.
+        case: The id of the case that it becomes: ``test-1``.
+        assertions: As promptfoo has them, the defaults among them.
+        rendered: Values of its assertions as promptfoo filled them in, by their templates.
+        options: Its own and the default ones.
+        threshold: Share of its assertions that must hold; None: all.
+        file: The results file, for findings.
     """
-    found = [list(_checks(test)) for test in tests]
-    findings = [one for items in found for one in items if isinstance(one, Finding)]
-    checked = [[one for one in items if isinstance(one, Check)] for items in found]
-    scorers = _most_common(checked)
-    expected: dict[int, str | None] = {}
-    for test, checks in zip(tests, checked, strict=True):
-        verdict = _expected(test, checks, scorers)
-        findings.extend(verdict.findings)
-        if verdict.comes_along:
-            expected[test.number] = verdict.expected
-    return Shared(scorers, expected, tuple(findings))
+
+    case: str
+    assertions: list[JsonValue]
+    rendered: Mapping[str, str]
+    options: Mapping[str, JsonValue]
+    threshold: JsonValue
+    file: str
+
+    def problem(self, code: str, what: str, fix: str) -> Finding:
+        """Return a finding about it."""
+        return error(code, f"{self.case}: {what}", fix).at(file=self.file)
+
+
+@dataclass(frozen=True, slots=True)
+class SharedScorers:
+    """Scorers for all cases.
+
+    Args:
+        scorers: In the order in which tests have them; none when no test has any.
+        expected: The expected answer of each test that they can score, by its case.
+        findings: About tests and assertions that they leave out.
+    """
+
+    scorers: tuple[Scorer, ...]
+    expected: Mapping[str, str | None]
+    findings: tuple[Finding, ...]
+
+
+def share_scorers(tests: Sequence[Test]) -> SharedScorers:
+    """Return the scorers that most tests have, and what each test expects."""
+    translated = [(test, list(_checks(test))) for test in tests]
+    findings = [item for _, items in translated for item in items if isinstance(item, Finding)]
+    checks = {
+        test.case: [item for item in items if isinstance(item, Check)] for test, items in translated
+    }
+    scorers = _most_common(list(checks.values()))
+    expected: dict[str, str | None] = {}
+    for test in tests:
+        if not checks[test.case]:
+            continue  # its findings say why
+        problem = _misfit(test, checks[test.case], scorers)
+        findings.extend([problem] if problem else [])
+        if problem is None or problem.code == "only-here":
+            expected[test.case] = next(iter(_expected(checks[test.case], scorers)), None)
+    return SharedScorers(_with_unique_names(scorers), expected, tuple(findings))
 
 
 def _checks(test: Test) -> Iterator[Check | Finding]:
@@ -111,81 +101,67 @@ def _checks(test: Test) -> Iterator[Check | Finding]:
         yield test.problem("no-assertion", "it has no assertion to score by.", LEAVE_OUT)
     for assertion in assertions:
         try:
-            check = translate(assertion, test.values)
+            check = translate(assertion, test.rendered)
         except NoCounterpart as refusal:
             yield test.problem("no-counterpart", f"the assertion {refusal}.", WRITE_ANEW)
         else:
-            if check is not None:
-                yield check
+            yield from [check] if check else []
 
 
 def _most_common(checked: Sequence[Sequence[Check]]) -> tuple[Scorer, ...]:
     """Return the scorers that most tests have; of equally common sets the largest."""
-    known = {_key(check.scorer): check.scorer for checks in checked for check in checks}
-    shapes = Counter(frozenset(_key(check.scorer) for check in checks) for checks in checked)
+    known = {check.scorer.model_dump_json(): check.scorer for some in checked for check in some}
+    shapes = Counter(
+        frozenset(check.scorer.model_dump_json() for check in checks) for checks in checked
+    )
     del shapes[frozenset()]
-    if not shapes:
-        return ()
+
+    def tests_and_size(scorers: frozenset[str]) -> tuple[int, int]:
+        return sum(n for shape, n in shapes.items() if scorers <= shape), len(scorers)
+
     tried = [shape for shape, _ in shapes.most_common(MOST_SHAPES)]
-    best = max(
-        tried,
-        key=lambda wanted: (
-            sum(count for shape, count in shapes.items() if wanted <= shape),
-            len(wanted),
-        ),
-    )
-    return _named([scorer for key, scorer in known.items() if key in best])
+    best = max(tried, key=tests_and_size, default=frozenset[str]())
+    return tuple(scorer for key, scorer in known.items() if key in best)
 
 
-def _key(scorer: Scorer) -> str:
-    return scorer.model_dump_json()
-
-
-def _named(scorers: Sequence[Scorer]) -> tuple[Scorer, ...]:
-    """Return scorers with names that differ."""
-    types = [scorer.type_name() for scorer in scorers]
-    return tuple(
-        scorer.model_copy(update={"name": f"{types[at]}_{types[: at + 1].count(types[at])}"})
-        if types.count(types[at]) > 1
-        else scorer
-        for at, scorer in enumerate(scorers)
-    )
-
-
-@dataclass(frozen=True, slots=True)
-class _Verdict:
-    comes_along: bool
-    expected: str | None = None
-    findings: tuple[Finding, ...] = ()
-
-
-def _expected(test: Test, checks: Sequence[Check], scorers: Sequence[Scorer]) -> _Verdict:
-    """Return what a test expects under the shared scorers."""
-    if not checks:  # told already
-        return _Verdict(comes_along=False)
-    wanted = [scorer.model_copy(update={"name": scorer.type_name()}) for scorer in scorers]
-    if missing := [one for one in wanted if one not in [check.scorer for check in checks]]:
-        what = f"most tests are scored by {_list(wanted)}, and it has no {_list(missing)}."
-        return _Verdict(False, None, (test.problem("other-scorers", what, LEAVE_OUT),))
-    extra = [check.scorer for check in checks if check.scorer not in wanted]
-    findings = (
-        (test.problem("only-here", f"few tests are scored by {_list(extra)}.", WRITE_ANEW),)
-        if extra
-        else ()
-    )
-    texts = dict.fromkeys(
-        check.expected for check in checks if check.scorer in wanted and check.expected is not None
-    )
-    if len(texts) > 1:
+def _misfit(test: Test, checks: Sequence[Check], scorers: Sequence[Scorer]) -> Finding | None:
+    """Return what the shared scorers leave out of a test, if there is anything."""
+    present = [check.scorer for check in checks]
+    if missing := [scorer for scorer in scorers if scorer not in present]:
+        what = f"most tests are scored by {_names(scorers)}, and it has no {_names(missing)}."
+        return test.problem("other-scorers", what, LEAVE_OUT)
+    if len(texts := _expected(checks, scorers)) > 1:
         listed = " and ".join(clip(text) for text in texts)
         what = f"its assertions expect {listed}, and a case has one expected answer."
-        return _Verdict(False, None, (test.problem("two-expected", what, LEAVE_OUT),))
-    return _Verdict(True, next(iter(texts), None), findings)
+        return test.problem("two-expected", what, LEAVE_OUT)
+    if extra := [scorer for scorer in present if scorer not in scorers]:
+        what = f"few tests are scored by {_names(extra)}."
+        return test.problem("only-here", what, WRITE_ANEW)
+    return None
 
 
-def _list(scorers: Sequence[Scorer]) -> str:
-    told = dict.fromkeys(
+def _expected(checks: Sequence[Check], scorers: Sequence[Scorer]) -> dict[str, None]:
+    """Return the different expected answers under some scorers, in order."""
+    return {
+        check.expected: None
+        for check in checks
+        if check.scorer in scorers and check.expected is not None
+    }
+
+
+def _with_unique_names(scorers: Sequence[Scorer]) -> tuple[Scorer, ...]:
+    types = [scorer.type_name() for scorer in scorers]
+    return tuple(
+        scorer.model_copy(update={"name": f"{kind}_{types[: at + 1].count(kind)}"})
+        if types.count(kind) > 1
+        else scorer
+        for at, (scorer, kind) in enumerate(zip(scorers, types, strict=True))
+    )
+
+
+def _names(scorers: Sequence[Scorer]) -> str:
+    names = dict.fromkeys(
         f"regex {clip(scorer.pattern)}" if isinstance(scorer, Regex) else scorer.type_name()
         for scorer in scorers
     )
-    return " and ".join(told)
+    return " and ".join(names)
