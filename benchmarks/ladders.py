@@ -121,7 +121,7 @@ def judge(name: str, data: Path, folder: Path, seed: int) -> None:
             "folder": folder,
         }
     )
-    comparison = compare(job, launch(job, again=True).wait(), out=folder / "evaluation")
+    comparison = compare(job, launch(job, allow_duplicate=True).wait(), out=folder / "evaluation")
     for result in comparison.contenders:
         low, high = result.interval
         print(

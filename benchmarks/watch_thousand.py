@@ -113,7 +113,7 @@ def launch_all(vendors: list[str], number: int) -> None:
                 data=Data(train="train.jsonl", validation="validation.jsonl"),
                 folder=place,
             )
-            launch(job, again=True)
+            launch(job, allow_duplicate=True)
 
 
 def watch() -> tuple[dict[str, float], float]:

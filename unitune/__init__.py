@@ -1,7 +1,14 @@
 """One fine-tuning job for every backend: planned, launched once, and proven against the prompt.
 
+    job = Job(name="triage", model="smollm2-135m-instruct", backend="local",
+              data=Data(train="train.jsonl", test="test.jsonl"))
+    print(plan(job))
+    run = launch(job).wait()
+    print(run.model.ask("Where is my parcel?"))
+    print(compare(job, run).verdict)
+
 Everything public is imported on first use, so that ``import unitune`` stays fast and needs no
-vendor SDK and no torch.
+vendor SDK and no torch. All functions work where an event loop is running, as in a notebook.
 """
 
 from __future__ import annotations
@@ -10,60 +17,229 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from unitune.data.dataset import Dataset as Dataset
-    from unitune.data.example import Example as Example
-    from unitune.data.load import load as load
-    from unitune.evaluate.compare import compare as compare
-    from unitune.evaluate.results import Comparison as Comparison
-    from unitune.findings import Finding as Finding
-    from unitune.job.job import Job as Job
-    from unitune.models import Reply as Reply
-    from unitune.models import Request as Request
-    from unitune.models import TunedModel as TunedModel
-    from unitune.planning.documents import Plan as Plan
-    from unitune.planning.plan import plan as plan
-    from unitune.run.run import Run as Run
-    from unitune.run.run import launch as launch
-    from unitune.tco.documents import TotalCost as TotalCost
-    from unitune.tco.total_cost import total_cost as total_cost
+    from unitune.backends.protocol import Event, State
+    from unitune.data.check import DataReport
+    from unitune.data.dataset import Dataset
+    from unitune.data.example import Example, Message
+    from unitune.data.load import load
+    from unitune.errors import (
+        BackendError,
+        DataError,
+        DuplicateRunError,
+        IntegrityError,
+        Interrupted,
+        JobError,
+        Leak,
+        LockTimeout,
+        Mismatch,
+        MissingExtra,
+        NotFoundError,
+        OverBudget,
+        RunFailed,
+        UnituneError,
+        Unreachable,
+        UnreadableRecord,
+        Unsupported,
+        UserError,
+    )
+    from unitune.evaluate.compare import compare
+    from unitune.evaluate.readiness import check
+    from unitune.evaluate.results import Comparison
+    from unitune.findings import Finding
+    from unitune.job.contenders import FewShot, Instructed, Model, Recorded, Server, Tuned, ZeroShot
+    from unitune.job.data import Columns, Data, Template
+    from unitune.job.evaluate import Constraint, Economics, Evaluate, Gate, TokenPrice
+    from unitune.job.job import Job
+    from unitune.job.prices import PriceEntry
+    from unitune.job.tuning import Budget, Lora, TrainingBudget, Tuning
+    from unitune.job.usage import Alternative, Usage
+    from unitune.models import Reply, Request, TunedModel
+    from unitune.planning.documents import Plan
+    from unitune.planning.plan import plan
+    from unitune.run.deploying import deploy
+    from unitune.run.deployment import Deployment, deployments
+    from unitune.run.handle import Run
+    from unitune.run.model_client import ModelClient
+    from unitune.run.run import find_run, launch, runs
+    from unitune.scorers.corpus import Bleu, Chrf
+    from unitune.scorers.embedding import Embedding
+    from unitune.scorers.functions import PythonFunction
+    from unitune.scorers.graders import OpenAIGrader
+    from unitune.scorers.json_text import JsonEqual, JsonFields, JsonSchema, JsonValid
+    from unitune.scorers.labels import Choice, ClassF1
+    from unitune.scorers.measures import Consistency, Cost, Latency, Length
+    from unitune.scorers.numbers import Numeric
+    from unitune.scorers.overlap import Rouge, SentenceChrf, TokenF1
+    from unitune.scorers.recorded import RecordedScore
+    from unitune.scorers.text import Contains, EditDistance, Exact, Regex
+    from unitune.scorers.tools import ToolCalls
+    from unitune.tco.documents import TotalCost
+    from unitune.tco.total_cost import total_cost
 
 __version__ = "0.1.0"
 
-_HOMES = {
-    "Comparison": "unitune.evaluate.results",
-    "Dataset": "unitune.data.dataset",
-    "Example": "unitune.data.example",
-    "Finding": "unitune.findings",
-    "Job": "unitune.job.job",
-    "TotalCost": "unitune.tco.documents",
-    "Plan": "unitune.planning.documents",
-    "Reply": "unitune.models",
-    "Request": "unitune.models",
-    "Run": "unitune.run.run",
-    "TunedModel": "unitune.models",
-    "compare": "unitune.evaluate.compare",
-    "launch": "unitune.run.run",
-    "load": "unitune.data.load",
-    "total_cost": "unitune.tco.total_cost",
-    "plan": "unitune.planning.plan",
+_NAMES = {
+    "unitune.backends.protocol": ("Event", "State"),
+    "unitune.data.check": ("DataReport",),
+    "unitune.data.dataset": ("Dataset",),
+    "unitune.data.example": ("Example", "Message"),
+    "unitune.data.load": ("load",),
+    "unitune.errors": (
+        "BackendError",
+        "DataError",
+        "DuplicateRunError",
+        "IntegrityError",
+        "Interrupted",
+        "JobError",
+        "Leak",
+        "LockTimeout",
+        "Mismatch",
+        "MissingExtra",
+        "NotFoundError",
+        "OverBudget",
+        "RunFailed",
+        "UnituneError",
+        "Unreachable",
+        "UnreadableRecord",
+        "Unsupported",
+        "UserError",
+    ),
+    "unitune.evaluate.compare": ("compare",),
+    "unitune.evaluate.readiness": ("check",),
+    "unitune.evaluate.results": ("Comparison",),
+    "unitune.findings": ("Finding",),
+    "unitune.job.contenders": (
+        "FewShot",
+        "Instructed",
+        "Model",
+        "Recorded",
+        "Server",
+        "Tuned",
+        "ZeroShot",
+    ),
+    "unitune.job.data": ("Columns", "Data", "Template"),
+    "unitune.job.evaluate": ("Constraint", "Economics", "Evaluate", "Gate", "TokenPrice"),
+    "unitune.job.job": ("Job",),
+    "unitune.job.prices": ("PriceEntry",),
+    "unitune.job.tuning": ("Budget", "Lora", "TrainingBudget", "Tuning"),
+    "unitune.job.usage": ("Alternative", "Usage"),
+    "unitune.models": ("Reply", "Request", "TunedModel"),
+    "unitune.planning.documents": ("Plan",),
+    "unitune.planning.plan": ("plan",),
+    "unitune.run.deploying": ("deploy",),
+    "unitune.run.deployment": ("Deployment", "deployments"),
+    "unitune.run.handle": ("Run",),
+    "unitune.run.model_client": ("ModelClient",),
+    "unitune.run.run": ("find_run", "launch", "runs"),
+    "unitune.scorers.corpus": ("Bleu", "Chrf"),
+    "unitune.scorers.embedding": ("Embedding",),
+    "unitune.scorers.functions": ("PythonFunction",),
+    "unitune.scorers.graders": ("OpenAIGrader",),
+    "unitune.scorers.json_text": ("JsonEqual", "JsonFields", "JsonSchema", "JsonValid"),
+    "unitune.scorers.labels": ("Choice", "ClassF1"),
+    "unitune.scorers.measures": ("Consistency", "Cost", "Latency", "Length"),
+    "unitune.scorers.numbers": ("Numeric",),
+    "unitune.scorers.overlap": ("Rouge", "SentenceChrf", "TokenF1"),
+    "unitune.scorers.recorded": ("RecordedScore",),
+    "unitune.scorers.text": ("Contains", "EditDistance", "Exact", "Regex"),
+    "unitune.scorers.tools": ("ToolCalls",),
+    "unitune.tco.documents": ("TotalCost",),
+    "unitune.tco.total_cost": ("total_cost",),
 }
+_HOMES = {name: home for home, names in _NAMES.items() for name in names}
 
 __all__ = [
+    "Alternative",
+    "BackendError",
+    "Bleu",
+    "Budget",
+    "Choice",
+    "Chrf",
+    "ClassF1",
+    "Columns",
     "Comparison",
+    "Consistency",
+    "Constraint",
+    "Contains",
+    "Cost",
+    "Data",
+    "DataError",
+    "DataReport",
     "Dataset",
+    "Deployment",
+    "DuplicateRunError",
+    "Economics",
+    "EditDistance",
+    "Embedding",
+    "Evaluate",
+    "Event",
+    "Exact",
     "Example",
+    "FewShot",
     "Finding",
+    "Gate",
+    "Instructed",
+    "IntegrityError",
+    "Interrupted",
     "Job",
+    "JobError",
+    "JsonEqual",
+    "JsonFields",
+    "JsonSchema",
+    "JsonValid",
+    "Latency",
+    "Leak",
+    "Length",
+    "LockTimeout",
+    "Lora",
+    "Message",
+    "Mismatch",
+    "MissingExtra",
+    "Model",
+    "ModelClient",
+    "NotFoundError",
+    "Numeric",
+    "OpenAIGrader",
+    "OverBudget",
     "Plan",
+    "PriceEntry",
+    "PythonFunction",
+    "Recorded",
+    "RecordedScore",
+    "Regex",
     "Reply",
     "Request",
+    "Rouge",
     "Run",
+    "RunFailed",
+    "SentenceChrf",
+    "Server",
+    "State",
+    "Template",
+    "TokenF1",
+    "TokenPrice",
+    "ToolCalls",
     "TotalCost",
+    "TrainingBudget",
+    "Tuned",
     "TunedModel",
+    "Tuning",
+    "UnituneError",
+    "Unreachable",
+    "UnreadableRecord",
+    "Unsupported",
+    "Usage",
+    "UserError",
+    "ZeroShot",
+    "check",
     "compare",
+    "deploy",
+    "deployments",
+    "find_run",
     "launch",
     "load",
     "plan",
+    "runs",
     "total_cost",
 ]
 

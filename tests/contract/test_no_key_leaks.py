@@ -117,7 +117,7 @@ def live(scene: Scene) -> Run:
     scene.telltale.refuses = lambda _: False
     run.wait(0.01)
     scene.telltale.refuses = lambda _: True
-    scene.hear(lambda: launch(scene.job("refused"), again=True))
+    scene.hear(lambda: launch(scene.job("refused"), allow_duplicate=True))
     backend = registry.backend(scene.name)
     scene.hear(lambda: backend.find("r251125-abc-1", run.folder))
     scene.hear(lambda: backend.cancel(str(run.job_id)))

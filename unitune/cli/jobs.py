@@ -56,20 +56,9 @@ def check(
     """
     from unitune.cli.datareport import print_report
     from unitune.cli.output import exit_for_errors, print_json
-    from unitune.data.check import check_file, read_job
-    from unitune.job.job import Job
+    from unitune.evaluate.readiness import check as check_job_or_file
 
-    if file.suffix in (".yaml", ".yml"):
-        from unitune.evaluate.readiness import backend_findings, readiness_findings
-
-        job = Job.load(file)
-        rows = read_job(job)
-        report = rows.report
-        ready = () if report.errors else readiness_findings(job, rows.splits)
-        more = (*backend_findings(job), *ready)
-        report = report.model_copy(update={"findings": (*report.findings, *more)})
-    else:
-        report = check_file(file)
+    report = check_job_or_file(file)
     print_json(report) if json else print_report(report)
     exit_for_errors(report.findings)
 
@@ -143,7 +132,7 @@ def run(
     resolved = preflight(job)
     refuse_unready(resolved)
     consent(resolved, allow_unpriced=allow_unpriced)
-    launched = launch(resolved, again=again, allow_unpriced=allow_unpriced)
+    launched = launch(resolved, allow_duplicate=again, allow_unpriced=allow_unpriced)
     if detach:
         detached(launched)
         return

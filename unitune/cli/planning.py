@@ -167,7 +167,7 @@ def apply(
             f"{file} does not know what the training costs. Take it all the same with "
             "--allow-unpriced."
         )
-    launched = launch(job, again=again, allow_unpriced=allow_unpriced, plan=kept)
+    launched = launch(job, allow_duplicate=again, allow_unpriced=allow_unpriced, plan=kept)
     if detach:
         detached(launched)
         return

@@ -8,10 +8,13 @@ baseline file that is still to be written or a key that may not be sent yet, is 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 from unitune.backends import registry
 from unitune.backends.credentials import check_allowed
+from unitune.data.check import DataReport, check_file, read_job
 from unitune.data.dataset import Dataset
 from unitune.data.split import Splits
 from unitune.errors import DataError, MissingExtra, UnituneError
@@ -33,6 +36,34 @@ from unitune.scorers.graders import OpenAIGrader
 from unitune.scorers.interface import Scorer, Setting
 from unitune.scorers.labels import Labelled
 from unitune.workspace.today import today
+
+
+def check(subject: Job | str | os.PathLike[str]) -> DataReport:
+    """Find what is wrong with a job and its data, or with one data file, before anything is paid.
+
+    What `plan`, `launch` and `compare` would refuse. No model is called and no key is needed.
+
+    Args:
+        subject: A job, the path of a job file (.yaml), or the path of a data file.
+
+    Returns:
+        Figures of each file, and findings; what cannot be read is a finding, too.
+
+    Raises:
+        JobError: The job file is missing or not valid.
+
+    Example:
+        >>> for finding in unitune.check(job).findings:
+        ...     print(finding)
+    """
+    if not isinstance(subject, Job):
+        if Path(subject).suffix not in (".yaml", ".yml"):
+            return check_file(subject)
+        subject = Job.load(subject)
+    rows = read_job(subject)
+    ready = () if rows.report.errors else readiness_findings(subject, rows.splits)
+    findings = (*rows.report.findings, *backend_findings(subject), *ready)
+    return rows.report.model_copy(update={"findings": findings})
 
 
 def backend_findings(job: Job) -> tuple[Finding, ...]:

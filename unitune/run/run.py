@@ -17,6 +17,8 @@ import socket
 import time
 from collections.abc import Generator
 from contextlib import contextmanager
+from dataclasses import replace
+from decimal import Decimal
 from typing import NamedTuple
 
 from unitune.backends.conversion import wire_text
@@ -50,15 +52,23 @@ SHOWN_RUNS = 50
 def launch(
     job: Job | ResolvedJob,
     *,
-    again: bool = False,
+    budget: Decimal | float | None = None,
+    allow_duplicate: bool = False,
     allow_unpriced: bool = False,
     plan: Plan | None = None,
 ) -> Run:
-    """Start the training of a job, once.
+    """Start the training of a job, once, and return without waiting for its end.
+
+    It is launched once even if this process is killed and the call is made again.
+
+    Example:
+        >>> run = unitune.launch(job, budget=5).wait()
+        >>> print(run.model.ask("Where is my parcel?"))
 
     Args:
         job: What to tune and how.
-        again: Train even if the same training is going on or done.
+        budget: The most that the training may cost, in US dollars; None: as the job says.
+        allow_duplicate: Train even if the same training is going on or done.
         allow_unpriced: Train even if nobody knows what it costs, whatever the budget says.
         plan: A saved one, which must still hold; what it reckons is the most that may be spent.
 
@@ -77,6 +87,8 @@ def launch(
         UnituneError: The backend refused, and the run has failed; or did not answer.
     """
     resolved = preflight(job)
+    if budget is not None:
+        resolved = replace(resolved, job=resolved.job.with_budget(Decimal(str(budget))))
     money = money_of(resolved.job, unpriced=allow_unpriced)
     made = plan_of(resolved, money)
     if plan is not None and made.bound is not None:
@@ -89,7 +101,7 @@ def launch(
     approval = _approval(resolved, made, money, plan)
     with _files_of_a_recorded_run(ledger, record):
         text = _write_files(ledger, record, resolved.job, files)
-        ledger.add(record, job=text, approval=approval, again=again)
+        ledger.add(record, job=text, approval=approval, again=allow_duplicate)
     with ledger.acting(record.id) as planned:
         return Run(ledger, launching.advance(ledger, planned))
 

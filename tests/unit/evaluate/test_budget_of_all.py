@@ -41,7 +41,7 @@ def tuned(make_job: Any) -> Any:
             test=[(f"test {at}", "yes") for at in range(5)],
             dev=[("dev", "yes")],
         )
-        launch(job, again=True).wait()
+        launch(job, allow_duplicate=True).wait()
         return job
 
     return make

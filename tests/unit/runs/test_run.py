@@ -237,7 +237,7 @@ def test_the_same_training_is_launched_once_unless_again(
     with pytest.raises(DuplicateRunError, match=rf"{first.id}.*--allow-duplicate"):
         launch(make_job({}))
     assert [first.id] == [folder.name for folder in (workplace / ".unitune" / "runs").iterdir()]
-    second = launch(make_job({}), again=True)
+    second = launch(make_job({}), allow_duplicate=True)
     assert [second.id, first.id] == [run.id for run in runs()]
     assert first.fingerprint == second.fingerprint
 

@@ -106,7 +106,7 @@ def launched(make_job: MakeJob) -> Callable[[Quiet, float], Run]:
     """Launch a run whose job ends so many seconds after the beginning."""
 
     def one(vendor: Quiet, end: float) -> Run:
-        run = launch(make_job({}), again=True)
+        run = launch(make_job({}), allow_duplicate=True)
         vendor.ends[str(run.job_id)] = 1000.0 + end
         return run
 
