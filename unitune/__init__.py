@@ -56,6 +56,7 @@ if TYPE_CHECKING:
     from unitune.models import Reply, Request, TunedModel
     from unitune.planning.documents import Plan
     from unitune.planning.plan import plan
+    from unitune.report.files import write_report
     from unitune.run.deploying import deploy
     from unitune.run.deployment import Deployment, deployments
     from unitune.run.handle import Run
@@ -126,6 +127,7 @@ _NAMES = {
     "unitune.models": ("Reply", "Request", "TunedModel"),
     "unitune.planning.documents": ("Plan",),
     "unitune.planning.plan": ("plan",),
+    "unitune.report.files": ("write_report",),
     "unitune.run.deploying": ("deploy",),
     "unitune.run.deployment": ("Deployment", "deployments"),
     "unitune.run.handle": ("Run",),
@@ -241,6 +243,7 @@ __all__ = [
     "plan",
     "runs",
     "total_cost",
+    "write_report",
 ]
 
 

@@ -96,13 +96,16 @@ class Comparer:
         """
         from unitune.evaluate.compare import compare, default_folder  # noqa: PLC0415 - numpy …
         from unitune.job.job import Job  # noqa: PLC0415 - only when a test compares
+        from unitune.report.files import write_report  # noqa: PLC0415 - likewise
 
         loaded = job if isinstance(job, Job) else Job.load(self.root / job)
         try:
             found = compare(loaded, run, out=out, batch=batch)
         except (BackendError, LockTimeout, OverBudget) as failure:
             raise self._stopped(str(failure)) from failure
-        self.made.append(Made(found, Path(out) if out else default_folder(found)))
+        folder = Path(out) if out else default_folder(found)
+        write_report(found, folder)
+        self.made.append(Made(found, folder))
         if found.gate is not None and found.gate.exit_code == BackendError.exit_code:
             raise self._stopped(found.gate.reason)
         return found
@@ -174,14 +177,7 @@ def pytest_runtest_makereport(
 
 def describe(comparison: Comparison, folder: Path) -> str:
     """Return what a failed test shows of a comparison: verdict, first lost cases, the report."""
-    low, high = (100 * end for end in comparison.interval)
-    verdict = (
-        f"{comparison.verdict}: {comparison.candidate} minus {comparison.baseline} is "
-        f"{100 * comparison.difference:+.1f} points, "
-        f"{100 * comparison.level:.0f} % interval [{low:.1f}, {high:.1f}], n={comparison.n}, "
-        f"{comparison.gained} gained, {comparison.lost} lost, p={comparison.p_value:.2g}"
-    )
-    lines = [verdict]
+    lines = [comparison.summary]
     if comparison.gate is not None:
         lines.append(f"gate {comparison.gate.mode}: {comparison.gate.reason}")
     for case in _lost(comparison)[:SHOWN_CASES]:

@@ -93,6 +93,7 @@ def compare(
     from unitune.evaluate.compare import default_folder
     from unitune.job.job import Job
     from unitune.planning.preflight import preflight
+    from unitune.report.files import write_report
     from unitune.report.terminal import comparison_view
     from unitune.run.deploying import needs_deployment
 
@@ -125,10 +126,11 @@ def compare(
             progress=progress,
             announce=None if quiet or json else aside().print,
         )
+    folder = out or default_folder(comparison)
+    write_report(comparison, folder)
     if json:
         print_json_text(comparison.verdict_json())
     else:
-        folder = out or default_folder(comparison)
         console().print(comparison_view(comparison, folder))
         if update_baseline:
             console().print(_baseline_line(job, passed=comparison.exit_code == 0))

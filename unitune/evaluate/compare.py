@@ -7,8 +7,8 @@
            ──► build      the contenders, with the prompts that they may choose from
            ──► runner     dev chooses prompts, then test; dev.jsonl and rows.jsonl
            ──► conclude   scores, statistics, verdict, gate
-           ──► files      verdict.json, report.html, summary.md and junit.xml
 
+It ends with ``verdict.json``; a report is made from the `Comparison` (`unitune.report.files`).
 Killed at any moment, the same call goes on where it stopped.
 """
 
@@ -37,14 +37,14 @@ from unitune.evaluate.inference.sources import check_sources
 from unitune.evaluate.prompts.build import build, check_roles, needs_train
 from unitune.evaluate.prompts.training import check_prompts
 from unitune.evaluate.responses import EvaluationConfig, EvaluationResponses
-from unitune.evaluate.results import Comparison
+from unitune.evaluate.results import REPORTS, VERDICT, Comparison
 from unitune.evaluate.runner import Notify, collect_responses
 from unitune.evaluate.statistics.sample_size import foresight
 from unitune.evaluate.task import Task, prepare
 from unitune.job.contenders import Model, Recorded, Server, Tuned
 from unitune.job.job import Job
 from unitune.planning.preflight import ResolvedJob, preflight
-from unitune.workspace.filesystem import private_folder
+from unitune.workspace.filesystem import private_folder, replacing
 from unitune.workspace.home import EVALUATION, home, make_home
 
 if TYPE_CHECKING:
@@ -132,7 +132,8 @@ def compare(  # noqa: PLR0913 - each has a name and a default
         comparison = conclude(job, task, responses, training, required)
     if update_baseline and comparison.exit_code == 0:
         _accept(job, task, comparison)
-    _write(comparison, folder)
+    with replacing(folder / VERDICT) as file:
+        file.write(comparison.verdict_json())
     return comparison
 
 
@@ -257,15 +258,13 @@ def _made_folder(job: str, run: str | None) -> Path:
 
 def _given_folder(out: str | os.PathLike[str]) -> Path:
     """Return the folder for the files, unless one of them there is somebody else's."""
-    from unitune.report.files import NAMES  # noqa: PLC0415 - as in `_write`
-
     folder = Path(out)
     if folder.is_symlink():
         raise UserError(
             f"{folder} is a symbolic link to {folder.readlink()}, and no results are written "
             "through one. Name the folder itself."
         )
-    taken = [name for name in NAMES if (folder / name).exists()]
+    taken = [name for name in (*REPORTS, VERDICT) if (folder / name).exists()]
     if taken and not (folder / "rows.jsonl").exists():
         raise UserError(
             f"{folder / taken[0]} is of no comparison, and is not overwritten. Name another "
@@ -359,9 +358,3 @@ def _baseline_file(job: Job) -> Path:
     assert gate is not None
     assert gate.baseline is not None, "`requirements` sees to it"
     return job.path(gate.baseline)
-
-
-def _write(comparison: Comparison, folder: Path) -> None:
-    from unitune.report.files import write  # noqa: PLC0415 - the one look ahead; needs Jinja2
-
-    write(comparison, folder)

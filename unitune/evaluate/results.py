@@ -1,13 +1,13 @@
-"""What a comparison found: frozen data that the terminal, the report, JSON and the gate read.
+"""The results of a comparison: frozen data that the terminal, the report, JSON and the gate read.
 
-Every total here is computed from records (`unitune.evaluate.records`). `Comparison` is what
-`unitune.compare` returns; ``verdict.json`` is `Comparison` without its cases. Nothing here computes
-a statistic.
+`Comparison` is what `unitune.compare` returns; ``verdict.json`` is `Comparison` without its cases.
+Every total is computed from records (`unitune.evaluate.records`), and no statistic here.
 """
 
 from __future__ import annotations
 
 from decimal import Decimal
+from html import escape
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -21,6 +21,10 @@ from unitune.scorers.interface import Confusion
 if TYPE_CHECKING:
     import pandas as pd
 
+VERDICT = "verdict.json"
+REPORTS = ("report.html", "summary.md", "junit.xml")
+"""Written beside the verdict by `unitune.report.files`."""
+
 
 class Frozen(BaseModel):
     """Frozen data."""
@@ -29,7 +33,7 @@ class Frozen(BaseModel):
 
 
 class ContenderResult(Frozen):
-    """How one contender did over all cases."""
+    """One contender's results over all cases."""
 
     name: str
     type: str
@@ -64,7 +68,7 @@ class GateCheck(Frozen):
 
     name: str
     exit_code: Literal[0, 1, 3, 4] | None
-    """None: not judged, because too little can be known for it."""
+    """None: not judged, because too little is known."""
     reason: str
 
 
@@ -87,7 +91,7 @@ class Regression(Frozen):
 
 
 class GateResult(Frozen):
-    """What the gate says."""
+    """The gate's decision."""
 
     mode: Literal["improve", "no-regress", "absolute"]
     passed: bool
@@ -141,7 +145,7 @@ PayBack: TypeAlias = Literal["after", "never by cost alone", "not determined"]
 
 
 class Money(Frozen):
-    """What money says, in US dollars an answer; None is not known, or does not exist."""
+    """Cost against quality, in US dollars an answer; None is not known, or does not exist."""
 
     extra_usd: Decimal = Field(description="What an answer costs more than the baseline's.")
     extra_interval_usd: UsdInterval = Field(
@@ -174,7 +178,7 @@ class Money(Frozen):
 
 
 class Retained(Frozen):
-    """General questions that the untuned base got right, asked of the tuned model."""
+    """General questions that the untuned base got right, put to the tuned model."""
 
     probes: int
     """Questions that both answered."""
@@ -197,7 +201,7 @@ class LeakResult(Frozen):
 
     action: Literal["refuse", "drop", "allow"]
     cases: tuple[SharedCase, ...] = ()
-    """Those found, each with its kind, its similarity and where it stands in the training rows."""
+    """Each with its kind, its similarity and its place in the training rows."""
 
 
 class Curve(Frozen):
@@ -261,15 +265,13 @@ class Comparison(Frozen):
     secondary: tuple[Contrast, ...] = ()
     """By the other metrics."""
     slices: tuple[Contrast, ...] = ()
-    """By the primary metric on the slices of the cases. Exploratory: they suggest, and prove
-    nothing.
-    """
+    """By the primary metric on slices of the cases. Exploratory: they prove nothing."""
     answered: Contrast | None = None
     """By the primary metric on the cases that both sides answered, where some ended in an error."""
     contenders: tuple[ContenderResult, ...]
     spent_usd: Decimal | None = None
-    """What all that was asked has cost: on dev and on test, general questions, scorers; at most,
-    where a vendor counted nothing. None: no charge known."""
+    """Cost of all requests: dev, test, general questions, scorers; at most, where a vendor counted
+    no tokens. None: no charge known."""
     gate: GateResult | None = None
     economics: Money | None = None
     """With the prices of both sides."""
@@ -289,12 +291,23 @@ class Comparison(Frozen):
         """The gate's exit code; 0 without a gate."""
         return self.gate.exit_code if self.gate else 0
 
+    @property
+    def summary(self) -> str:
+        """The verdict with its figures, in one line."""
+        low, high = (100 * end for end in self.interval)
+        return (
+            f"{self.verdict}: {self.candidate} minus {self.baseline} is "
+            f"{100 * self.difference:+.1f} points, {100 * self.level:.0f} % interval "
+            f"[{low:.1f}, {high:.1f}], n={self.n}, {self.gained} gained, {self.lost} lost, "
+            f"p={self.p_value:.2g}"
+        )
+
     def verdict_json(self) -> str:
         """Return the content of ``verdict.json``: everything but the cases."""
         return self.model_dump_json(exclude={"cases"}, indent=2) + "\n"
 
     def rows(self) -> list[dict[str, str | float | bool | None]]:
-        """Return every answer as a flat row: one a case and contender, scores as ``score_NAME``."""
+        """Return every answer as a flat row, by case and contender; scores are ``score_NAME``."""
         return [
             {
                 "case": case.id,
@@ -328,7 +341,20 @@ class Comparison(Frozen):
         return DataFrame(self.rows()).set_index(["case", "contender"])
 
     def _repr_html_(self) -> str:
-        """Show the comparison in a notebook."""
-        from unitune.report.notebook import render  # noqa: PLC0415 - reports see this module
-
-        return render(self)
+        """Show verdict, contenders and gate in a notebook."""
+        lines = [
+            self.summary,
+            self.doubt,
+            self.gate and f"Gate {self.gate.mode}: {self.gate.reason}",
+        ]
+        header = "".join(
+            f'<th scope="col">{escape(title)}</th>'
+            for title in ("contender", "score", f"{self.level:.0%} interval", "errors")
+        )
+        rows = "".join(
+            f'<tr><th scope="row">{escape(each.name)}</th><td>{each.score:.1%}</td>'
+            f"<td>{each.interval[0]:.1%} to {each.interval[1]:.1%}</td><td>{each.errors}</td></tr>"
+            for each in self.contenders
+        )
+        paragraphs = "".join(f"<p>{escape(line)}</p>" for line in lines if line)
+        return f"<div>{paragraphs}<table><tr>{header}</tr>{rows}</table></div>"

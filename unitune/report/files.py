@@ -1,11 +1,10 @@
-"""The files of a comparison, all made from the same `Comparison`: for people, CI and programs.
+"""The report of a comparison, in three files made from the same `Comparison`.
 
-    verdict.json   everything but the cases (`unitune schema verdict`)
     report.html    the page to read (`unitune.report.html`)
     summary.md     for a pull request (`unitune.report.markdown`)
     junit.xml      for the test tab of a CI (`unitune.report.junit`)
 
-The answers themselves stand beside them, in the rows that they were written down in.
+``verdict.json`` and the recorded answers, which `unitune.compare` writes, stand beside them.
 """
 
 from __future__ import annotations
@@ -13,26 +12,23 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from unitune.evaluate.results import Comparison
+from unitune.evaluate.results import REPORTS, Comparison
 from unitune.report import html, junit, markdown
 from unitune.workspace.filesystem import replacing
 
-NAMES = ("report.html", "summary.md", "junit.xml", "verdict.json")
 
-
-def write(comparison: Comparison, folder: Path) -> None:
-    """Write all of them, each whole or not at all.
+def write_report(comparison: Comparison, folder: Path) -> None:
+    """Write the three files, each whole or not at all.
 
     Args:
-        comparison: What was found.
-        folder: Where its rows stand.
+        comparison: What `unitune.compare` returned.
+        folder: Where to, such as the `out` of the comparison.
     """
-    files: dict[str, Iterable[str]] = {
-        "verdict.json": [comparison.verdict_json()],
-        "report.html": html.pieces(comparison),
-        "summary.md": [markdown.render(comparison)],
-        "junit.xml": [junit.render(comparison)],
-    }
-    for name, pieces in files.items():
+    contents: tuple[Iterable[str], ...] = (
+        html.pieces(comparison),
+        [markdown.render(comparison)],
+        [junit.render(comparison)],
+    )
+    for name, pieces in zip(REPORTS, contents, strict=True):
         with replacing(folder / name) as file:
             file.writelines(pieces)

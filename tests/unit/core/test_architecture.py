@@ -25,12 +25,6 @@ PACKAGES = {
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 EXTRAS: dict[str, list[str]] = PROJECT["optional-dependencies"]
 BACKENDS = PROJECT["entry-points"]["unitune.backends"]
-TO_THE_RIGHT = {
-    # A comparison writes its report, and shows itself in a notebook.
-    ("unitune.evaluate.compare", "unitune.report.files"),
-    ("unitune.evaluate.results", "unitune.report.notebook"),
-}
-"""Imports against the order that are still there. This list only shrinks."""
 CIRCULAR = {
     ("unitune.testing.loopback", "unitune.testing.omissions"),
     ("unitune_providers.vertex.errors", "unitune_providers.vertex.storage_errors"),
@@ -111,14 +105,14 @@ def test_no_module_imports_one_to_its_right_not_even_inside_a_function() -> None
         if one.imported.startswith("unitune.")
         and order()[folder(one.imported)] > order()[folder(one.importer)]
     }
-    assert against == TO_THE_RIGHT
+    assert against == set()
 
 
 def test_no_import_closes_a_circle_not_even_inside_a_function() -> None:
     # What `import unitune` offers is loaded when it is asked for, and the version needs nothing.
     graph = {module: set[str]() for module in modules() if module != "unitune"}
     for one in imports():
-        if {one.importer, one.imported} <= set(graph) and one.pair not in TO_THE_RIGHT | CIRCULAR:
+        if {one.importer, one.imported} <= set(graph) and one.pair not in CIRCULAR:
             graph[one.importer].add(one.imported)
     try:
         TopologicalSorter(graph).prepare()
@@ -127,7 +121,7 @@ def test_no_import_closes_a_circle_not_even_inside_a_function() -> None:
 
 
 def test_what_is_excused_is_still_there() -> None:
-    assert {one.pair for one in imports()} >= TO_THE_RIGHT | CIRCULAR
+    assert {one.pair for one in imports()} >= CIRCULAR
 
 
 @pytest.mark.parametrize("package", ["unitune_local", "unitune_providers"])

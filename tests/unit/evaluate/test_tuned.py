@@ -13,6 +13,7 @@ from unitune.errors import JobError, Leak, Mismatch, NotFoundError, UserError
 from unitune.evaluate.compare import compare
 from unitune.evaluate.results import Curve
 from unitune.job.job import Job
+from unitune.report import markdown
 from unitune.run.run import Run, launch
 
 EVALUATE = {"contenders": ["zero-shot", "tuned"]}
@@ -196,8 +197,7 @@ def test_a_replay_without_the_ledger_says_which_model_and_training_it_judges(
     assert f"training:{run.fingerprint}" == found.provenance["Training"]
     told = f"made by training:{run.fingerprint}, which is the training that the job describes."
     assert any(note.endswith(told) for note in found.notes)
-    summary = (tmp_path / "rows" / "summary.md").read_text()
-    assert run.fingerprint in summary
+    assert run.fingerprint in markdown.render(found)
 
     other = job.model_copy(update={"tuning": job.tuning.model_copy(update={"epochs": 9})})
     with pytest.raises(Mismatch, match=f"the rows are of training:{run.fingerprint}"):

@@ -14,7 +14,6 @@ from sample_comparison import Counts, gated, infested, sample_comparison
 from unitune.errors import MissingExtra
 from unitune.evaluate.results import Comparison
 from unitune.job.job import Gate
-from unitune.report import words
 
 HOSTILE = "</p><script>alert(1)</script><img src=x onerror=alert(1)>\"'"
 
@@ -23,7 +22,7 @@ def test_a_notebook_shows_verdict_contenders_and_gate() -> None:
     comparison = gated(sample_comparison(), Gate(mode="improve"))
     shown = comparison._repr_html_()
 
-    assert words.headline(comparison) in shown
+    assert comparison.summary in shown
     assert 4 == shown.count('<th scope="row"')
     assert "Gate improve: passed" in shown
 
