@@ -26,7 +26,7 @@ from unitune.evaluate.pairing import LEVEL, Pairing, own_interval
 from unitune.evaluate.prompts.dev import best_baseline, errors_on_dev
 from unitune.evaluate.prompts.training import Training
 from unitune.evaluate.readings import Judgement, judge
-from unitune.evaluate.records import CaseResult, Record
+from unitune.evaluate.records import CaseResult
 from unitune.evaluate.responses import Answered, EvaluationResponses
 from unitune.evaluate.results import BaselineResult, Comparison, ContenderResult, GateResult
 from unitune.evaluate.statistics.paired import Verdict
@@ -123,7 +123,7 @@ def _role(each: Graded) -> str:
 def _refuse_silence(*sides: Graded) -> None:
     """Raise when a side has no answer at all: that is no evidence, with or without a gate."""
     for side in sides:
-        if side.answered.errors == len(side.answered.records):
+        if not side.answered.succeeded:
             raise BackendError(
                 f"{side.name} gave no answer to any of {len(side.answers)} cases. "
                 f"First reason: {side.answers[0].error}. Run compare again when it is mended: "
@@ -148,16 +148,12 @@ def _result(
         scores={name: sums.statistic() for name, sums in each.sums.items()},
         measures=measures_of(each),
         confusion=task.confusion(answered.records),
-        prompt_tokens=_total_tokens(record.prompt_tokens for record in _given(answered)),
-        completion_tokens=_total_tokens(record.completion_tokens for record in _given(answered)),
+        prompt_tokens=_total_tokens(record.prompt_tokens for record in answered.succeeded),
+        completion_tokens=_total_tokens(record.completion_tokens for record in answered.succeeded),
         usd=answered.usd,
-        seconds=_total_seconds(record.seconds for record in _given(answered)),
+        seconds=_total_seconds(record.seconds for record in answered.succeeded),
         effort=_effort(answered, training),
     )
-
-
-def _given(answered: Answered) -> list[Record]:
-    return [record for record in answered.records if record.error is None]
 
 
 def _effort(answered: Answered, training: Training | None) -> str:

@@ -1,4 +1,4 @@
-"""What an evaluation is made of before and after its requests: its configuration, its responses."""
+"""The configuration of an evaluation, and its responses."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from unitune.evaluate.inference.budget import Budget, usd
 from unitune.evaluate.inference.pricing import AnswerPrices
-from unitune.evaluate.inference.sources import Places
+from unitune.evaluate.inference.sources import Models
 from unitune.evaluate.prompts.build import Contender
 from unitune.evaluate.prompts.dev import Choice
 from unitune.evaluate.records import Record
@@ -27,9 +27,9 @@ class Answered:
     Args:
         choice: The contender and its prompt.
         records: One a case and repeat, in the task's order, the repeats of a case together.
-        fingerprint: Of the model that was asked.
+        fingerprint: Of the model that answered.
         price: Of its tokens, where it is known.
-        origin: Which model the job named, as `Record.origin` has it.
+        origin: As `Record.origin`.
     """
 
     choice: Choice
@@ -44,22 +44,22 @@ class Answered:
         return self.choice.contender.name
 
     @property
-    def errors(self) -> int:
-        """Questions without an answer."""
-        return sum(record.error is not None for record in self.records)
+    def succeeded(self) -> list[Record]:
+        """Records that are no errors."""
+        return [record for record in self.records if record.error is None]
 
     @property
     def usd(self) -> Decimal | None:
-        """What the answers cost; None where tokens or their price are not known."""
+        """Cost of the answers; None where tokens or their price are not known."""
         if self.price is None:
             return None
-        costs = [
-            usd(self.price, record.prompt_tokens, record.completion_tokens)
-            for record in self.records
-            if record.error is None
-        ]
-        known = [cost for cost in costs if cost is not None]
-        return sum(known, Decimal(0)) if len(known) == len(costs) else None
+        total = Decimal(0)
+        for record in self.succeeded:
+            cost = usd(self.price, record.prompt_tokens, record.completion_tokens)
+            if cost is None:
+                return None
+            total += cost
+        return total
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +70,7 @@ class EvaluationConfig:
         job: What is evaluated.
         contenders: All of them, in the job's order.
         task: Cases and scorers.
-        folder: Where answers are written down.
+        folder: Where answers are recorded.
         prices: Of tokens.
         budget: What may be spent.
         tuned: The tuned model, when a contender is, and it is to answer.
@@ -95,10 +95,10 @@ class EvaluationConfig:
     announce: Callable[[str], None] | None = None
 
     @property
-    def places(self) -> Places:
-        """Where the contenders' models are."""
+    def models(self) -> Models:
+        """The contenders' models."""
         job = self.job
-        return Places(job.backend, job.base_model, self.tuned, job.folder, self.training)
+        return Models(job.backend, job.base_model, self.tuned, job.folder, self.training)
 
 
 class EvaluationResponses(NamedTuple):

@@ -342,11 +342,10 @@ class Comparison(Frozen):
 
     def _repr_html_(self) -> str:
         """Show verdict, contenders and gate in a notebook."""
-        lines = [
-            self.summary,
-            self.doubt,
-            self.gate and f"Gate {self.gate.mode}: {self.gate.reason}",
-        ]
+        lines = [self.summary, self.doubt]
+        if self.gate:
+            passed = "passed" if self.gate.passed else "not passed"
+            lines.append(f"Gate {self.gate.mode}: {passed}. {self.gate.reason}")
         header = "".join(
             f'<th scope="col">{escape(title)}</th>'
             for title in ("contender", "score", f"{self.level:.0%} interval", "errors")

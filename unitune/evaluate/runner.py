@@ -7,31 +7,31 @@ baseline's prompt. Each contender chooses its prompt on dev and then answers the
 that prompt alone, at once or, with batches, when all contenders have chosen: dev always takes
 single requests, since each round waits for the one before.
 
-Answers to dev rows go to ``dev.jsonl``, those to test cases to ``rows.jsonl``; which batches were
-submitted stands in ``batches.jsonl``. A replay reads the same files and loads no model.
+Answers to dev rows go to ``dev.jsonl``, those to test cases to ``rows.jsonl``, those to general
+questions to ``probes.jsonl``. A replay reads the same files and loads no model.
 """
 
 from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from functools import partial
 from itertools import chain
+from typing import NamedTuple
 
 from unitune.cost.answers import SCREENING_ROWS
 from unitune.errors import Interrupted, Mismatch
 from unitune.evaluate import retention
 from unitune.evaluate.inference import batch_file
-from unitune.evaluate.inference.batch_file import Pair, open_batches
-from unitune.evaluate.inference.batch_job import BatchJob
-from unitune.evaluate.inference.batch_runner import run_batches
+from unitune.evaluate.inference.batch_file import open_batches
+from unitune.evaluate.inference.batch_runner import BatchJob, run_batches
 from unitune.evaluate.inference.batch_submit import supports_batches
-from unitune.evaluate.inference.budget import BudgetGuard, most_usd, record_usd
+from unitune.evaluate.inference.budget import ScorerBudget, most_usd, record_usd
 from unitune.evaluate.inference.engine import (
     EvaluationProgress,
     InferenceOptions,
@@ -42,7 +42,7 @@ from unitune.evaluate.inference.engine import (
 )
 from unitune.evaluate.inference.journal import Journal, open_journal
 from unitune.evaluate.inference.response_cache import ResponseCache, open_response_cache
-from unitune.evaluate.inference.sources import Hosted, Source, model_of
+from unitune.evaluate.inference.sources import Hosted
 from unitune.evaluate.prompts.build import Contender
 from unitune.evaluate.prompts.dev import Choice, Trial, best_trial, borrow, finalists, needs_dev
 from unitune.evaluate.prompts.prompts import Prompt
@@ -50,51 +50,82 @@ from unitune.evaluate.records import Record
 from unitune.evaluate.responses import Answered, EvaluationConfig, EvaluationResponses
 from unitune.evaluate.results import Retained
 from unitune.job.contenders import ContenderSpec, Recorded, Server, Tuned, ZeroShot
-from unitune.models import ChatModel, Request
+from unitune.job.job import TokenPrice
+from unitune.models import ChatModel
 from unitune.workspace.home import home, make_home
 
 Notify = Callable[[EvaluationProgress], None]
 
 
-def collect_responses(config: EvaluationConfig, notify: Notify) -> EvaluationResponses:
-    """Ask every contender all that is not answered yet.
+class Journals(NamedTuple):
+    """The recorded answers of a comparison; `probes` where the job measures retention."""
 
-    An event loop that runs already, as in a notebook, goes on undisturbed: the asking then has a
-    thread of its own.
+    dev: Journal
+    test: Journal
+    probes: Journal | None
+
+
+@contextmanager
+def open_journals(config: EvaluationConfig, scorers: ScorerBudget) -> Generator[Journals]:
+    """Open the files of recorded answers, and charge the budget for what they have cost.
+
+    Raises:
+        LockTimeout: Another process has them open.
+    """
+    prices = config.prices
+    with ExitStack() as stack:
+
+        def opened(name: str, prices: Mapping[str, TokenPrice]) -> Journal:
+            journal = stack.enter_context(open_journal(config.folder / f"{name}.jsonl"))
+            config.budget.charge(journal, prices)
+            return journal
+
+        if scorers.prices:
+            scorers.journal = opened("scoring", scorers.prices)
+        yield Journals(
+            dev=opened("dev", prices.contenders),
+            test=opened("rows", prices.contenders),
+            probes=opened("probes", prices.retention) if config.job.evaluate.retention else None,
+        )
+
+
+def collect_responses(
+    config: EvaluationConfig, journals: Journals, notify: Notify
+) -> EvaluationResponses:
+    """Request every answer that is not recorded yet.
+
+    Where an event loop runs already, as in a notebook, the requests are sent from a thread of their
+    own.
 
     Raises:
         Interrupted: The user pressed Ctrl-C; what was answered is kept.
-        LockTimeout: Another process is asking the same.
-        BackendError: A batch was refused or has failed, or what became of it is not known.
+        BackendError: A batch was refused or has failed, or its state is not known.
     """
     stopped = threading.Event()
     interrupted = Interrupted(_stopped(config))
 
-    def tell(asked: EvaluationProgress) -> None:
+    def notify_or_stop(progress: EvaluationProgress) -> None:
         if stopped.is_set():
             raise interrupted
-        notify(asked)
+        notify(progress)
 
     try:
-        return _outside_any_loop(partial(_collect, config, tell), stopped)
+        return _outside_any_loop(partial(_collect, config, journals, notify_or_stop), stopped)
     except KeyboardInterrupt:
         raise interrupted from None
 
 
 def _stopped(config: EvaluationConfig) -> str:
-    stands = f"stopped; every answer so far stands in {config.folder}."
+    kept = f"stopped; every answer so far is recorded in {config.folder}."
     if not config.batch:
-        return f"{stands} The same command goes on from there."
-    return (
-        f"{stands} Batches that were handed in go on at their vendors; the same command collects "
-        "them."
-    )
+        return f"{kept} The same command goes on from there."
+    return f"{kept} Submitted batches go on at their vendors; the same command collects them."
 
 
 def _outside_any_loop(
     work: Callable[[], EvaluationResponses], stopped: threading.Event
 ) -> EvaluationResponses:
-    """Do the work here, or in a thread that is told to stop when waiting for it ends early."""
+    """Do the work here, or in a thread that stops when waiting for it ends early."""
     try:
         asyncio.get_running_loop()
     except RuntimeError:
@@ -106,22 +137,13 @@ def _outside_any_loop(
             stopped.set()
 
 
-def _collect(config: EvaluationConfig, notify: Notify) -> EvaluationResponses:
-    folder, asks_probes = config.folder, config.job.evaluate.retention
-    with (
-        open_journal(folder / "dev.jsonl") as dev,
-        open_journal(folder / "rows.jsonl") as rows,
-        open_journal(folder / "probes.jsonl") if asks_probes else nullcontext() as probes,
-        _cache(config) as cache,
-        asyncio.Runner() as loop,
-    ):
-        config.budget.charge(chain(dev, rows), config.prices.contenders)
-        config.budget.charge(probes or (), config.prices.retention)
-        runner = EvaluationRunner(config, loop, dev, rows, cache, notify)
-        answered = {each.name: each for each in runner.run()}
-        retention = runner.retention(probes) if probes else None
+def _collect(config: EvaluationConfig, journals: Journals, notify: Notify) -> EvaluationResponses:
+    with _cache(config) as cache, asyncio.Runner() as loop:
+        runner = EvaluationRunner(config, loop, journals, cache, notify)
+        answered = runner.run()
+        retained = runner.retention(journals.probes) if journals.probes else None
     contenders = tuple(answered[contender.name] for contender in config.contenders)
-    return EvaluationResponses(contenders, retention, config.budget)
+    return EvaluationResponses(contenders, retained, config.budget)
 
 
 def _cache(config: EvaluationConfig) -> AbstractContextManager[ResponseCache | None]:
@@ -139,146 +161,73 @@ def _turn(contender: Contender) -> tuple[bool, bool, bool]:
 
 @dataclass(frozen=True, slots=True)
 class _Round:
-    """Questions that a model answers one after another, and where the answers are recorded.
+    """Questions that a contender's model answers, and where the answers are recorded.
 
     Args:
         name: Under which they are recorded.
+        spec: The contender.
+        questions: In the order of the records.
+        journal: Where answers are read and written.
+        price: Of the tokens, where it is known.
         progress: At the start.
     """
 
     name: str
+    spec: ContenderSpec
     questions: Sequence[Question]
     journal: Journal
+    price: TokenPrice | None
     progress: EvaluationProgress
 
 
 @dataclass(frozen=True, slots=True)
 class EvaluationRunner:
-    """Takes contenders through dev and test, in one event loop: models may keep connections."""
+    """Takes contenders through dev and test, in one event loop: models may keep connections.
+
+    `chosen` has the choices so far, `replayed` by origin the model whose recorded answers are
+    judged, `thinking` the fingerprints of models that are known to think before they answer.
+    """
 
     config: EvaluationConfig
     loop: asyncio.Runner
-    dev: Journal
-    rows: Journal
+    journals: Journals
     cache: ResponseCache | None
     notify: Notify
     chosen: dict[str, Choice] = field(default_factory=dict[str, Choice])
     replayed: dict[str, str] = field(default_factory=dict[str, str])
-    """By origin, the model whose recorded answers are judged."""
     thinking: set[str] = field(default_factory=set[str])
-    """Fingerprints of the models that are known to think before they answer."""
 
-    def run(self) -> Iterator[Answered]:
-        """Yield each contender with its answers."""
-        if self.config.replay:
-            for contender in sorted(self.config.contenders, key=lambda each: each.borrows):
-                yield self._answered(None, self._choose(None, contender))
-        elif self.config.batch:
-            yield from self._run_in_batches()
-        else:
-            for source, group in self._sources():
-                with self._opened(source) as model:
-                    for contender in group:
-                        yield self._answered(model, self._choose(model, contender))
-
-    def _run_in_batches(self) -> Iterator[Answered]:
-        """Let all contenders choose, and have those of each backend answered together."""
-        config, by_backend = self.config, dict[str, list[BatchJob]]()
-        for source, group in self._sources():
-            with self._opened(source) as model:
+    def run(self) -> dict[str, Answered]:
+        """Return each contender with its answers, by name."""
+        config = self.config
+        if config.replay:
+            ordered = sorted(config.contenders, key=lambda each: each.borrows)
+            return {each.name: self._answered(None, self._choose(None, each)) for each in ordered}
+        answered: dict[str, Answered] = {}
+        batched: dict[str, list[BatchJob]] = {}
+        for group in self._groups():
+            with self._opened(group[0].spec) as model:
                 for contender in group:
                     choice = self._choose(model, contender)
-                    if isinstance(source, Hosted) and supports_batches(source.backend):
-                        job = self._batch_job(source, model, choice)
-                        by_backend.setdefault(source.backend, []).append(job)
+                    hosted = config.models.hosted(contender.spec)
+                    if config.batch and hosted and supports_batches(hosted.backend):
+                        batch_job = self._batch_job(hosted, model, choice)
+                        batched.setdefault(hosted.backend, []).append(batch_job)
                     else:
-                        yield self._answered(model, choice)
-        jobs = list(chain.from_iterable(by_backend.values()))
-        unanswered = {job.contender: job.unanswered(self.rows) for job in jobs}
-        config.budget.afford("the answers in batches", self._most_usd(unanswered))
-        with open_batches(config.folder / batch_file.NAME) as batches:
-            records = run_batches(by_backend, batches, self.rows, self.notify, config.announce)
-        for name, pairs in unanswered.items():
-            last = (self.rows.last(name, *pair) for pair in pairs)
-            config.budget.charge((each for each in last if each), config.prices.contenders)
-        for job in jobs:
-            yield self._with_room(job, records[job.contender])
+                        answered[contender.name] = self._answered(model, choice)
+        return answered | (self._answered_in_batches(batched) if batched else {})
 
-    def _batch_job(self, source: Hosted, model: ChatModel, choice: Choice) -> BatchJob:
-        contender = choice.contender
-        self.rows.origins[contender.name] = self.config.places.origin(contender.spec)
-        return BatchJob(
-            contender=contender.name,
-            prompt=choice.prompt.label,
-            model=source.model,
-            fingerprint=model.fingerprint,
-            questions=self.config.task.questions(choice.prompt, contender.spec),
-            thinks=model.fingerprint in self.thinking,
-        )
-
-    def _with_room(self, job: BatchJob, records: tuple[Record, ...]) -> Answered:
-        """Return what a batch has answered; what thoughts have cut short is requested once more."""
-        name, choice = job.contender, self.chosen[job.contender]
-        pairs = zip(records, job.requested().values(), strict=True)
-        if any(wants_more_room(*pair) for pair in pairs):
-            with self._opened(Hosted(self.config.job.backend, job.model)) as model:
-                return self._answered(model, choice)
-        price, origin = self.config.prices.contenders.get(name), self.rows.origins[name]
-        return Answered(choice, records, job.fingerprint, price, origin)
-
-    def _most_usd(self, unanswered: Mapping[str, Mapping[Pair, Request]]) -> Decimal:
-        """Return what open requests may cost at most, at the price of single answers."""
-        prices = self.config.prices.contenders
-        costs = (
-            most_usd(prices[name], request)
-            for name, requests in unanswered.items()
-            if name in prices
-            for request in requests.values()
-        )
-        return sum(costs, Decimal(0))
-
-    def retention(self, journal: Journal) -> Retained:
-        """Put the general questions to base and tuned model."""
-        config, questions, prices = self.config, retention.questions(), self.config.prices.retention
-        records: list[list[Record]] = []
-        for name, spec, model in (
-            ("base", ZeroShot(), config.job.base_model),
-            ("tuned", Tuned(), config.tuned),
-        ):
-            journal.origins[name] = config.places.origin(spec)
-            progress = EvaluationProgress(name, "probe", "general questions", 0, len(questions))
-            probes = _Round(name, questions, journal, progress)
-            if config.replay:
-                records.append(self._replay(probes, spec))
-                continue
-            assert model is not None, "the job has a tuned contender"
-            price = prices.get(name)
-            guard = price and config.budget.guard(f"retention, {name}", price)
-            with self._opened(Hosted(config.job.backend, model)) as opened:
-                records.append(self._request(opened, probes, self._options(guard, self.cache)))
-        costs = [
-            record_usd(prices[record.contender], record)
-            for record in chain(*records)
-            if record.contender in prices
-        ]
-        return retention.retained(*records, usd=sum(costs, Decimal(0)) if costs else None)
-
-    def _sources(self) -> Iterator[tuple[Source, Sequence[Contender]]]:
-        """Yield the models to load, each with the contenders that it answers for.
-
-        Contenders that borrow their prompt come last, when all baselines have chosen theirs; for
-        them the tuned model is loaded once more.
-        """
-        groups: dict[tuple[bool, Source], list[Contender]] = {}
+    def _groups(self) -> Iterable[Sequence[Contender]]:
+        """Return the contenders by the model that answers for them, in the order of loading."""
+        groups: dict[tuple[bool, str], list[Contender]] = {}
         for each in sorted(self.config.contenders, key=_turn):
-            source = self.config.places.source(each.spec)
-            groups.setdefault((each.borrows, source), []).append(each)
-        for (_, source), group in groups.items():
-            yield source, group
+            origin = self.config.models.origin(each.spec)
+            groups.setdefault((each.borrows, origin), []).append(each)
+        return groups.values()
 
     @contextmanager
-    def _opened(self, source: Source) -> Generator[ChatModel]:
-        model = model_of(source, self.config.task.cases)
+    def _opened(self, spec: ContenderSpec) -> Generator[ChatModel]:
+        model = self.config.models.open(spec, self.config.task.cases)
         try:
             yield model
         finally:
@@ -308,58 +257,74 @@ class EvaluationRunner:
         self, model: ChatModel | None, contender: Contender, prompt: Prompt, rows: int
     ) -> Trial:
         """Score a prompt on the first dev rows."""
-        task = self.config.task
-        questions = [task.question(row, prompt, contender.spec) for row in task.dev[:rows]]
-        progress = EvaluationProgress(contender.name, "dev", prompt.label, 0, rows)
-        # Named with its prompt, so that a reader of the file can tell the prompts apart.
-        name = f"{contender.name}: {prompt.label}"
-        records = self._records(model, contender, _Round(name, questions, self.dev, progress))
-        return Trial(prompt, task.dev_score(records))
+        task, name = self.config.task, contender.name
+        round_ = _Round(
+            name=f"{name}: {prompt.label}",  # a reader of the file can tell the prompts apart
+            spec=contender.spec,
+            questions=[task.question(row, prompt, contender.spec) for row in task.dev[:rows]],
+            journal=self.journals.dev,
+            price=self.config.prices.contenders.get(name),
+            progress=EvaluationProgress(name, "dev", prompt.label, 0, rows),
+        )
+        return Trial(prompt, task.dev_score(self._records(model, round_)))
 
     def _answered(self, model: ChatModel | None, choice: Choice) -> Answered:
-        contender, name = choice.contender, choice.contender.name
-        questions = self.config.task.questions(choice.prompt, contender.spec)
-        progress = EvaluationProgress(name, "test", choice.prompt.label, 0, len(questions))
-        test = _Round(name, questions, self.rows, progress)
-        records = tuple(self._records(model, contender, test))
-        fingerprint = records[0].model if model is None else model.fingerprint
+        """Return a contender's answers to the test cases."""
+        spec, name, journal = choice.contender.spec, choice.contender.name, self.journals.test
+        questions = self.config.task.questions(choice.prompt, spec)
         price = self.config.prices.contenders.get(name)
-        return Answered(choice, records, fingerprint, price, self.rows.origins[name])
+        progress = EvaluationProgress(name, "test", choice.prompt.label, 0, len(questions))
+        round_ = _Round(name, spec, questions, journal, price, progress)
+        records = tuple(self._records(model, round_))
+        fingerprint = records[0].model if model is None else model.fingerprint
+        return Answered(choice, records, fingerprint, price, journal.origins[name])
 
-    def _records(
-        self, model: ChatModel | None, contender: Contender, round_: _Round
-    ) -> list[Record]:
-        """Return what a contender answers, or has answered."""
-        round_.journal.origins[round_.name] = self.config.places.origin(contender.spec)
+    def retention(self, journal: Journal) -> Retained:
+        """Put the general questions to base and tuned model."""
+        prices, questions = self.config.prices.retention, retention.questions()
+        records: list[list[Record]] = []
+        for name, spec in (("base", ZeroShot()), ("tuned", Tuned())):
+            progress = EvaluationProgress(
+                f"retention, {name}", "probe", "general questions", 0, len(questions)
+            )
+            round_ = _Round(name, spec, questions, journal, prices.get(name), progress)
+            if self.config.replay:
+                records.append(self._records(None, round_))
+            else:
+                with self._opened(spec) as model:
+                    records.append(self._records(model, round_))
+        costs = [
+            record_usd(prices[record.contender], record)
+            for record in chain(*records)
+            if record.contender in prices
+        ]
+        return retention.retained(*records, usd=sum(costs, Decimal(0)) if costs else None)
+
+    def _records(self, model: ChatModel | None, round_: _Round) -> list[Record]:
+        """Return the answers to a round's questions: recorded ones, and where allowed new ones."""
+        round_.journal.origins[round_.name] = self.config.models.origin(round_.spec)
         if model is None:
-            return self._replay(round_, contender.spec)
-        price = self.config.prices.contenders.get(contender.name)
-        guard = price and self.config.budget.guard(contender.name, price)
-        recorded = isinstance(contender.spec, Recorded)
-        return self._request(model, round_, self._options(guard, None if recorded else self.cache))
-
-    def _options(self, guard: BudgetGuard | None, cache: ResponseCache | None) -> InferenceOptions:
-        return InferenceOptions(self.config.job.evaluate.concurrency, guard, cache, self.thinking)
-
-    def _request(self, model: ChatModel, round_: _Round, options: InferenceOptions) -> list[Record]:
-        """Wait for answers; on Ctrl-C show at once that it was noticed."""
-        progress, name = round_.progress, round_.name
+            return self._replayed(round_)
+        guard = round_.price and self.config.budget.guard(round_.progress.contender, round_.price)
+        cache = None if isinstance(round_.spec, Recorded) else self.cache
+        concurrency = self.config.job.evaluate.concurrency
+        options = InferenceOptions(concurrency, guard, cache, self.thinking)
 
         def notify(done: int) -> None:
-            self.notify(replace(progress, done=done))
+            self.notify(replace(round_.progress, done=done))
 
-        async def requested() -> list[Record]:
+        async def collect() -> list[Record]:
             try:
                 return await collect_answers(
-                    model, round_.questions, round_.journal, name, notify, options=options
+                    model, round_.questions, round_.journal, round_.name, notify, options=options
                 )
-            except asyncio.CancelledError:
-                self.notify(replace(progress, phase="stopping"))
+            except asyncio.CancelledError:  # Ctrl-C: show at once that it was noticed
+                self.notify(replace(round_.progress, phase="stopping"))
                 raise
 
-        return self.loop.run(requested())
+        return self.loop.run(collect())
 
-    def _replay(self, round_: _Round, spec: ContenderSpec) -> list[Record]:
+    def _replayed(self, round_: _Round) -> list[Record]:
         """Return recorded answers, all of which are of the one model that the job names.
 
         Raises:
@@ -368,7 +333,7 @@ class EvaluationRunner:
         name, journal = round_.name, round_.journal
         records, origin = replay(round_.questions, journal, name), journal.origins[name]
         # These have their origin as fingerprint; others' also tells what the job does not know.
-        known = origin if isinstance(spec, Server | Recorded) else None
+        known = origin if isinstance(round_.spec, Server | Recorded) else None
         for record in records:
             model = self.replayed.setdefault(origin, known or record.model)
             if record.model != model:
@@ -378,3 +343,47 @@ class EvaluationRunner:
                     "rows back from version control, or compare once without --replay."
                 )
         return records
+
+    def _batch_job(self, hosted: Hosted, model: ChatModel, choice: Choice) -> BatchJob:
+        contender = choice.contender
+        self.journals.test.origins[contender.name] = self.config.models.origin(contender.spec)
+        return BatchJob(
+            contender=contender.name,
+            prompt=choice.prompt.label,
+            model=hosted.model,
+            fingerprint=model.fingerprint,
+            questions=self.config.task.questions(choice.prompt, contender.spec),
+            thinks=model.fingerprint in self.thinking,
+        )
+
+    def _answered_in_batches(self, by_backend: Mapping[str, list[BatchJob]]) -> dict[str, Answered]:
+        """Have the test cases of these contenders answered, those of each backend together."""
+        config, rows = self.config, self.journals.test
+        prices = config.prices.contenders
+        batch_jobs = list(chain.from_iterable(by_backend.values()))
+        unanswered = {each.contender: each.unanswered(rows) for each in batch_jobs}
+        most = (
+            most_usd(prices[name], request)  # at the price of single answers
+            for name, requests in unanswered.items()
+            if name in prices
+            for request in requests.values()
+        )
+        config.budget.afford("the answers in batches", sum(most, Decimal(0)))
+        with open_batches(config.folder / batch_file.NAME) as batches:
+            records = run_batches(by_backend, batches, rows, self.notify, config.announce)
+        for name, pairs in unanswered.items():
+            last = (rows.last(name, *pair) for pair in pairs)
+            config.budget.charge(filter(None, last), prices)
+        return {
+            each.contender: self._with_room(each, records[each.contender]) for each in batch_jobs
+        }
+
+    def _with_room(self, batch_job: BatchJob, records: tuple[Record, ...]) -> Answered:
+        """Return a batch's answers; what thoughts have cut short is requested once more."""
+        name, choice = batch_job.contender, self.chosen[batch_job.contender]
+        pairs = zip(records, batch_job.requested().values(), strict=True)
+        if any(wants_more_room(*pair) for pair in pairs):
+            with self._opened(choice.contender.spec) as model:
+                return self._answered(model, choice)
+        price, origin = self.config.prices.contenders.get(name), self.journals.test.origins[name]
+        return Answered(choice, records, batch_job.fingerprint, price, origin)

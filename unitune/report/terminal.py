@@ -17,8 +17,8 @@ from rich.style import Style
 from rich.table import Table
 from rich.text import Text
 
-from unitune.evaluate.results import Comparison, ContenderResult
-from unitune.report import facts, files, typography, words
+from unitune.evaluate.results import REPORTS, VERDICT, Comparison, ContenderResult
+from unitune.report import facts, typography, words
 from unitune.security.printable import one_line
 
 COLOURS = {
@@ -32,7 +32,7 @@ COLOURS = {
 LEAST_BAR, MOST_BAR = 16, 40
 """Columns of a drawn interval: fewer show nothing, more say nothing new."""
 
-FILES = (*files.NAMES, "rows.jsonl")
+FILES = (*REPORTS, VERDICT, "rows.jsonl")
 
 
 def comparison_view(comparison: Comparison, folder: Path) -> Group:

@@ -25,16 +25,21 @@ from dataclasses import dataclass, field, replace
 
 from unitune.backends.capabilities import Batches, BatchStatus
 from unitune.backends.launch_keys import batch_key
+from unitune.backends.output_limit import widened
 from unitune.backends.retry import delays, retry_delay, sleep
 from unitune.errors import BackendError, Unreachable
 from unitune.evaluate.inference.batch_file import Batch, BatchFile, Pair
-from unitune.evaluate.inference.batch_job import BatchJob
 from unitune.evaluate.inference.batch_submit import BatchSubmitter, batching_backend
 from unitune.evaluate.inference.budget import believed, uncounted
-from unitune.evaluate.inference.engine import EvaluationProgress, Question, record_of
+from unitune.evaluate.inference.engine import (
+    EvaluationProgress,
+    Question,
+    record_of,
+    request_hash,
+)
 from unitune.evaluate.inference.journal import Journal
 from unitune.evaluate.records import Record
-from unitune.models import Reply, Request
+from unitune.models import Reply, Request, TunedModel
 
 LONGEST_POLL_SECONDS = 60.0
 """Between two looks at a batch: a minute is little in a day."""
@@ -44,6 +49,44 @@ SHORT_LOOKS = 3
 """At a batch with fewer answers than are done; then those count that came."""
 NOT_FOUND = 404
 UNANSWERED = Reply(finish_reason="error", error="the batch ended without an answer to this request")
+
+
+@dataclass(frozen=True, slots=True)
+class BatchJob:
+    """What one contender is to answer in batches.
+
+    Args:
+        contender: Its name.
+        prompt: The prompt that it goes into the test with, in words.
+        model: As its backend knows it.
+        fingerprint: Of that model.
+        questions: With distinct cases.
+        thinks: Whether the model is known to think before it answers, and so needs more room.
+    """
+
+    contender: str
+    prompt: str
+    model: str | TunedModel
+    fingerprint: str
+    questions: Sequence[Question]
+    thinks: bool = False
+
+    def requested(self) -> dict[Pair, Question]:
+        """Return the questions, in order."""
+        return {Pair(q.case, request_hash(self.fingerprint, q)): q for q in self.questions}
+
+    def request(self, question: Question) -> Request:
+        """Return a question as it is handed in."""
+        request = question.request
+        return widened(request) if self.thinks else request
+
+    def unanswered(self, rows: Journal) -> dict[Pair, Request]:
+        """Return what is asked and has no answer yet, in order."""
+        return {
+            pair: self.request(question)
+            for pair, question in self.requested().items()
+            if rows.answer(self.contender, *pair) is None
+        }
 
 
 def run_batches(

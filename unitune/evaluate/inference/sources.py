@@ -1,11 +1,8 @@
 """Which model answers for a contender, and how it is opened.
 
-The job's own base and any model of any backend come through the registry, a server is asked by its
-URL, and recorded answers are read from their file. Contenders with one source share one opened
-model. A key comes out of the environment when its model is opened, and stands nowhere else.
-
-Not here: prompts (`unitune.evaluate.prompts.build`), when each is opened
-(`unitune.evaluate.runner`).
+The job's own base and any model of a backend come through the registry, a server is called by its
+URL, and recorded answers are read from their file. Contenders of one origin share one opened model.
+A key is read from the environment when its model is opened, and stored nowhere.
 """
 
 from __future__ import annotations
@@ -13,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple
 
 from unitune.backends import registry
 from unitune.backends.credentials import key_for
@@ -25,55 +22,29 @@ from unitune.models import ChatModel, TunedModel
 from unitune.scorers.embedding import Embedding
 
 
-@dataclass(frozen=True, slots=True)
-class Hosted:
+class Hosted(NamedTuple):
     """A model of a backend."""
 
     backend: str
     model: str | TunedModel
 
 
-@dataclass(frozen=True, slots=True)
-class OnServer:
-    """A model on a server; `key_variable` names the environment variable with its key."""
-
-    url: str
-    model: str
-    key_variable: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class OnFile:
-    """Recorded answers."""
-
-    file: Path
-
-
 class KeySent(NamedTuple):
-    """A key that a job names, and where it would have it sent.
-
-    Args:
-        variable: Environment variable that holds it; None: no key.
-        url: Where to.
-        who: What for, in words.
-    """
+    """A key that a job names: its environment variable, the URL it is sent to, and what for."""
 
     variable: str | None
     url: str
     who: str
 
 
-Source: TypeAlias = Hosted | OnServer | OnFile
-
-
 @dataclass(frozen=True, slots=True)
-class Places:
-    """Where a comparison finds its models.
+class Models:
+    """The models of a comparison.
 
     Args:
         backend: The job's own.
         base: Name of the untuned model there.
-        tuned: The tuned model, when a contender is, and it is to be asked.
+        tuned: The tuned model, when a contender is, and it is to answer.
         folder: Where the job's relative paths start.
         training: Fingerprint of the training that made the tuned model.
     """
@@ -96,7 +67,7 @@ class Places:
             case Tuned():
                 return f"training:{self.training}"
             case Model():
-                return f"{spec.backend}:{_own_name(spec)}"
+                return f"{spec.backend}:{_offered_name(spec)}"
             case Server():
                 return f"{spec.url.rstrip('/')}:{spec.model}"
             case Recorded():
@@ -104,44 +75,41 @@ class Places:
             case _:
                 return f"{self.backend}:{self.base}"
 
-    def source(self, spec: ContenderSpec) -> Source:
-        """Return which model answers for a contender."""
+    def hosted(self, spec: ContenderSpec) -> Hosted | None:
+        """Return a contender's model at its backend; None for servers and recorded answers."""
         match spec:
             case Tuned():
                 assert self.tuned is not None, "a tuned contender has a tuned model"
                 return Hosted(self.backend, self.tuned)
             case Model():
-                return Hosted(spec.backend, _own_name(spec))
-            case Server():
-                return OnServer(spec.url, spec.model, spec.api_key_variable)
-            case Recorded():
-                return OnFile(self.folder / spec.answers)
+                return Hosted(spec.backend, _offered_name(spec))
+            case Server() | Recorded():
+                return None
             case _:
                 return Hosted(self.backend, self.base)
 
+    def open(self, spec: ContenderSpec, cases: Sequence[Example]) -> ChatModel:
+        """Open a contender's model.
 
-def model_of(source: Source, cases: Sequence[Example]) -> ChatModel:
-    """Open a model.
-
-    Raises:
-        UserError: The key may not be sent there, or is not set.
-        DataError: Recorded answers cannot be read.
-        MissingExtra: A backend's packages are not installed.
-    """
-    match source:
-        case Hosted():
-            return registry.backend(source.backend).chat(source.model)
-        case OnServer():
+        Raises:
+            UserError: The key may not be sent there, or is not set.
+            DataError: Recorded answers cannot be read.
+            MissingExtra: A backend's packages are not installed.
+        """
+        if isinstance(spec, Recorded):
+            return RecordedModel(self.folder / spec.answers, cases)
+        if isinstance(spec, Server):
             from unitune.backends.kit.chat import open_server  # noqa: PLC0415 - loads aiohttp
 
-            key = key_for(source.key_variable, source.url, f"the contender {source.model!r}")
-            return open_server(source.url, source.model, key=key)
-        case OnFile():
-            return RecordedModel(source.file, cases)
+            key = key_for(spec.api_key_variable, spec.url, f"the contender {spec.model!r}")
+            return open_server(spec.url, spec.model, key=key)
+        hosted = self.hosted(spec)
+        assert hosted is not None, "all others are a backend's"
+        return registry.backend(hosted.backend).chat(hosted.model)
 
 
 def check_sources(evaluate: Evaluate) -> None:
-    """Refuse other models, and endpoints of scorers, that cannot be asked, before any is.
+    """Refuse models, and endpoints of scorers, that cannot be called, before any request.
 
     Raises:
         NotFoundError: There is no such backend.
@@ -165,7 +133,7 @@ def keys_sent(evaluate: Evaluate) -> Iterator[KeySent]:
             yield KeySent(spec.api_key_variable, spec.base_url, f"the scorer {spec.name!r}")
 
 
-def _own_name(spec: Model) -> str:
+def _offered_name(spec: Model) -> str:
     """Return the offer's own name of a model that was given by an alias."""
     known = registry.offer(spec.backend).model(spec.model)
     return spec.model if known is None else known.name
