@@ -167,7 +167,7 @@ def _quantity(line: Line, row: PriceRow | None) -> str:
 
 def _price(line: Line, row: PriceRow | None) -> str:
     """Return a price in short; ~ marks what only a third party says."""
-    if row is None or (line.item in ("evaluation", "inference") and row.per == "million-tokens"):
+    if row is None or (line.item == "evaluation" and row.per == "million-tokens"):
         return ""
     per = {"million-tokens": "M", "hour": "h", "gpu-hour": "GPU h", "month": "month"}
     if not row.usd:

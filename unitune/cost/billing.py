@@ -2,13 +2,12 @@
 
 Epochs when the vendor chooses them, rows that are too long, prompts of preference rows, packing,
 and validation. What is not known of a vendor is a range from the least to the most that any is
-known to charge, and a sentence says so. Prices are not here (`unitune.cost.estimate`).
+known to charge, and a sentence gives the reason. Prices are not here (`unitune.cost.estimate`).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from fractions import Fraction
 
 from unitune.backends.offer import Billing
 from unitune.cost.tokens import Count
@@ -25,10 +24,10 @@ Azure got 2, Together makes 1."""
 
 @dataclass(frozen=True, slots=True)
 class Charged:
-    """A number of something that is charged, and why it is a range.
+    """A number of tokens or passes that is charged, and why it is a range.
 
     Args:
-        count: Tokens or epochs; None: not known.
+        count: None: not known.
         because: Sentences for people.
     """
 
@@ -37,13 +36,13 @@ class Charged:
 
 
 def cookbook_epochs(rows: int) -> int:
-    """Return the epochs that OpenAI's cookbook reckons with when they are left to OpenAI.
+    """Return the epochs of OpenAI's cookbook for jobs that leave them to OpenAI.
 
     Args:
         rows: Training rows.
 
     Source: openai/openai-cookbook, examples/Chat_finetuning_data_prep.ipynb. It is close, not
-    exact: a worked example of Azure's has 2 epochs for 500 rows, and this says 3.
+    exact: a worked example of Azure's has 2 epochs for 500 rows, and this gives 3.
     """
     if not rows:
         return TARGET_EPOCHS
@@ -64,11 +63,11 @@ def epochs(job: Job, vendor: str, billing: Billing, rows: int) -> Charged:
     usual = cookbook_epochs(rows)
     if auto is None:
         most = max(UNKNOWN_EPOCHS.high, usual + 1)
-        said = f"how {vendor} chooses the epochs is not known: {UNKNOWN_EPOCHS.low} to {most}"
-        return Charged(Count(UNKNOWN_EPOCHS.low, UNKNOWN_EPOCHS.expected, most), (said,))
-    range_ = Count(min(usual, 2), usual, usual + 1)
-    said = f"{vendor} chooses the epochs: {range_.low} to {range_.high}, by the rule {usual}"
-    return Charged(range_, (said,))
+        reason = f"how {vendor} chooses the epochs is not known: {UNKNOWN_EPOCHS.low} to {most}"
+        return Charged(Count(UNKNOWN_EPOCHS.low, UNKNOWN_EPOCHS.expected, most), (reason,))
+    count = Count(min(usual, 2), usual, usual + 1)
+    reason = f"{vendor} chooses the epochs: {count.low} to {count.high}, by the rule {usual}"
+    return Charged(count, (reason,))
 
 
 def training_tokens(
@@ -79,9 +78,14 @@ def training_tokens(
     Without packing some vendors charge each training row as the longest, which validation rows
     never are.
     """
-    if billing.packing_off is not None and _option(job, "packing") is False:
-        return _padded(_longest(job, limit), rows.totals)
-    return pass_tokens(job, vendor, billing, limit, rows)
+    if billing.packing_off is None or _option(job, "packing") is not False:
+        return pass_tokens(job, vendor, billing, limit, rows)
+    longest = _longest(job, limit)
+    if longest is None:
+        reason = "without packing every row is charged as the longest, whose length is not known"
+        return Charged(None, (f"{reason}; set tuning.sequence_length",))
+    reason = f"without packing every row is charged as {longest:,} tokens"
+    return Charged(Count.of(len(rows) * longest), (reason,))
 
 
 def pass_tokens(job: Job, vendor: str, billing: Billing, limit: int | None, rows: Tally) -> Charged:
@@ -94,18 +98,18 @@ def pass_tokens(job: Job, vendor: str, billing: Billing, limit: int | None, rows
         limit: Most tokens of a row there; None: not known.
         rows: Counted.
     """
-    longest = _longest(job, limit)
     because: list[str] = []
     lengths = rows.answers if billing.counted == "answer-tokens" else rows.totals
     if job.method == "dpo":
-        lengths, said = _preferences(lengths, rows.prompts, vendor, billing)
-        because += said
-    if longest is None or lengths.longest.high <= longest:
-        return Charged(lengths.total, tuple(because))
-    over = sum(count.high > longest for count in lengths)
-    fate = billing.overlength or "dropped, cut or charged in full: not known which"
-    because.append(f"{over:,} rows may be longer than {longest:,} tokens; they are {fate}")
-    return Charged(cut(lengths, longest, billing).total, tuple(because))
+        lengths, reason = _preferences(lengths, rows.prompts, vendor, billing)
+        because += reason
+    longest = _longest(job, limit)
+    if longest is not None and lengths.longest.high > longest:
+        over = sum(count.high > longest for count in lengths)
+        fate = billing.overlength or "dropped, cut or charged in full: not known which"
+        because.append(f"{over:,} rows may be longer than {longest:,} tokens; they are {fate}")
+        lengths = cut(lengths, longest, billing)
+    return Charged(lengths.total, tuple(because))
 
 
 def cut(lengths: Lengths, limit: int, billing: Billing) -> Lengths:
@@ -115,9 +119,9 @@ def cut(lengths: Lengths, limit: int, billing: Billing) -> Lengths:
         kept = Count(*(min(end, limit) for end in (row.low, row.expected, row.high)))
         if row.high <= limit or billing.overlength == "truncated":
             return kept
-        expected = row.expected if row.expected <= limit else 0
         match billing.overlength:
             case "dropped":
+                expected = row.expected if row.expected <= limit else 0
                 return Count(0, expected, kept.high if row.low <= limit else 0)
             case "refused":
                 return row
@@ -135,37 +139,18 @@ def validation_passes(job: Job, vendor: str, billing: Billing, epochs_: Count) -
         case "once":
             return Charged(Count.of(1))
         case "each-evaluation":
-            asked = _option(job, "n_evals")
-            count = asked if isinstance(asked, int) else billing.evaluations_auto
+            option = _option(job, "n_evals")
+            count = option if isinstance(option, int) else billing.evaluations_auto
             if count is not None:
                 return Charged(Count.of(count))
-            said = f"how often {vendor} evaluates is not known: once to each epoch"
-            return Charged(Count(1, epochs_.expected, epochs_.high), (said,))
+            reason = f"how often {vendor} evaluates is not known: once to each epoch"
+            return Charged(Count(1, epochs_.expected, epochs_.high), (reason,))
         case None:
-            said = (
+            reason = (
                 f"whether {vendor} charges validation tokens is not known: not at all, to once an "
                 "epoch"
             )
-            return Charged(Count(0, 0, epochs_.high), (said,))
-
-
-def times(one: Count, other: Count) -> Count:
-    """Return the product of two counts."""
-    return Count(one.low * other.low, one.expected * other.expected, one.high * other.high)
-
-
-def share(count: Count, part: Fraction) -> Count:
-    """Return a part of a count, rounded outwards."""
-    low, high = count.low * part, count.high * part
-    return Count(int(low), round(count.expected * part), -int(-high // 1))
-
-
-def _padded(longest: int | None, lengths: Lengths) -> Charged:
-    if longest is None:
-        said = "without packing every row is charged as the longest, whose length is not known here"
-        return Charged(None, (f"{said}; set tuning.sequence_length",))
-    said = f"without packing every row is charged as {longest:,} tokens"
-    return Charged(Count.of(len(lengths) * longest), (said,))
+            return Charged(Count(0, 0, epochs_.high), (reason,))
 
 
 def _preferences(
@@ -185,20 +170,19 @@ def _preferences(
         case "prompt-twice":
             twice = lengths + prompts
             high = map(max, twice.expected, lengths.high)
-            said = ["the prompt of a row is charged with each of its two answers"]
-            return Lengths(twice.low, twice.expected, tuple(high)), said
+            reason = "the prompt of a row is charged with each of its two answers"
+            return Lengths(twice.low, twice.expected, tuple(high)), [reason]
         case None:
-            said = (
+            reason = (
                 f"both answers of a row are charged; whether {vendor} charges its prompt once or "
                 "twice is not known"
             )
-            return lengths, [said]
+            return lengths, [reason]
 
 
 def _longest(job: Job, limit: int | None) -> int | None:
-    asked = job.tuning.sequence_length
-    known = [each for each in (limit, asked) if isinstance(each, int)]
-    return min(known, default=None)
+    lengths = [each for each in (limit, job.tuning.sequence_length) if isinstance(each, int)]
+    return min(lengths, default=None)
 
 
 def _option(job: Job, name: str) -> object:

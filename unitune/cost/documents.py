@@ -1,7 +1,7 @@
 """What a job costs at one backend, as a document: `Estimate`, made of a `Line` for each thing.
 
 A line whose price or quantity is not known is unknown, and so is every sum that it stands in: never
-zero. Money is Decimal throughout. How it is reckoned is `unitune.cost.estimate`.
+zero. Money is Decimal throughout. How it is computed is `unitune.cost.estimate`.
 """
 
 from __future__ import annotations
@@ -13,15 +13,14 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from unitune.cost.billing import times
 from unitune.cost.spread import Spread
 from unitune.cost.tokens import Count
 from unitune.job.prices import PriceRow
 
-Item = Literal["training", "validation", "graders", "evaluation", "hosting", "storage", "inference"]
+Item = Literal["training", "validation", "graders", "evaluation", "hosting", "storage"]
 LAUNCH: frozenset[Item] = frozenset({"training", "validation", "graders"})
 """What the vendor charges for the training itself: what a job's budget is held against."""
-MONTHLY: frozenset[Item] = frozenset({"hosting", "storage", "inference"})
+MONTHLY: frozenset[Item] = frozenset({"hosting", "storage"})
 
 
 class Line(BaseModel):
@@ -84,14 +83,14 @@ class Estimate(BaseModel):
 
     @property
     def month_usd(self) -> Spread | None:
-        """What a month costs after the training: hosting, storage and inference."""
+        """What a month costs after the training, whether it is used or not: hosting and storage."""
         return _sum(line for line in self.lines if line.item in MONTHLY)
 
     @property
     def trained_tokens(self) -> Count | None:
         """Charged training tokens of all epochs."""
         tokens = self.epoch_tokens
-        return None if tokens is None else times(self.epochs, tokens)
+        return None if tokens is None else self.epochs * tokens
 
     @property
     def launch_prices(self) -> tuple[PriceRow, ...]:

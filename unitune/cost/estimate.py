@@ -2,128 +2,77 @@
 
     Workload (counted rows) ── billing rules ──► tokens ── price rows ──► lines ──► Estimate
 
-What comes out is `unitune.cost.documents`. Machines of one's own are not here (`Forecasts`), nor
-what using a model costs against prompting another (`unitune.tco`).
+What comes out is `unitune.cost.documents`. The user's own machines are not here (`Forecasts`), nor
+what requests to the tuned model cost against prompting another (`unitune.tco`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import date
 from decimal import Decimal
 
-from unitune.backends.offer import Offer
 from unitune.cost import billing
-from unitune.cost.answers import Asked, asked, asks_a_model
 from unitune.cost.documents import LAUNCH, Estimate, Item, Line
-from unitune.cost.narrowing import Narrowing
-from unitune.cost.prices.book import PriceBook
+from unitune.cost.evaluation import ContenderTokens, contender_tokens
+from unitune.cost.narrowing import LEAST_BILLS, Lesson, narrowed_epochs, narrowed_tokens
+from unitune.cost.prices.book import PriceBook, PriceLookup
 from unitune.cost.spread import Spread
 from unitune.cost.tokens import Count
-from unitune.cost.workload import Workload
-from unitune.job.contenders import ContenderSpec, FewShot, Instructed, Model, Server, ZeroShot
+from unitune.cost.workload import Tally, Workload
+from unitune.job.contenders import ContenderSpec, Model, Recorded, Server, Tuned
 from unitune.job.job import Job
-from unitune.job.prices import Kind, PriceRow, Unit
+from unitune.job.prices import UNIT_NAMES, PriceRow
 
 HOURS_A_MONTH = Decimal(730)
-"""365 days of 24 hours in 12 months."""
+"""365 days of 24 hours in 12 months, as cloud price lists have it."""
 EVALUATION_HOURS = Decimal(2)
-"""How long a deployment stands when nobody says (`unitune.run.deploying.DEFAULT_SECONDS`)."""
+"""How long a deployment stands by default (`unitune.run.deploying.DEFAULT_SECONDS`)."""
 MILLION = Decimal(1_000_000)
-UNIT_NAMES: dict[Unit, str] = {
-    "million-tokens": "a million tokens",
-    "hour": "an hour",
-    "gpu-hour": "an hour of a GPU",
-    "month": "a month",
-    "gb-month": "a gigabyte and month",
-}
-NOT_ASKED = ("string_check", "text_similarity", "python")
-"""Graders that ask no model."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Priced:
-    """Looks up prices, and remembers which it found.
-
-    Args:
-        offer: Of the backend.
-        job: Its base model and method.
-        book: All prices.
-        day: Whose.
-        used: What was found, by id.
-    """
-
-    offer: Offer
-    job: Job
-    book: PriceBook
-    day: date
-    used: dict[str, PriceRow]
-
-    def find(
-        self, kind: Kind, *, model: str | None = None, at: str | None = None, tuned: bool = False
-    ) -> PriceRow | None:
-        row = self.book.find(
-            at or self.offer.name,
-            model or self.job.base_model,
-            kind,
-            method=self.job.method,
-            tier=None
-            if at or model
-            else self.offer.tier(self.job.options.get(self.offer.name, {})),
-            tuned=tuned,
-            on=self.day,
-        )
-        if row is not None:
-            self.used[row.id] = row
-        return row
-
-    def hosting(self) -> tuple[PriceRow, PriceRow] | None:
-        """Return the cheapest and the dearest row that may apply, as the machine is not named."""
-        tier = self.offer.tier(self.job.options.get(self.offer.name, {}))
-        ends = self.book.hosting(self.offer.name, self.job.base_model, tier=tier, on=self.day)
-        self.used.update((row.id, row) for row in ends or ())
-        return ends
+NO_MODEL_GRADERS = ("string_check", "text_similarity", "python")
+"""Graders that call no model."""
 
 
 def estimate(  # noqa: PLR0913 - what a cost depends on
     job: Job,
-    offer: Offer,
     work: Workload,
     book: PriceBook,
     day: date,
     *,
     others: Mapping[str, Workload] | None = None,
-    learnt: Narrowing | None = None,
+    lessons: Iterable[Lesson] = (),
 ) -> Estimate:
-    """Return what a job costs, and what it is reckoned from.
+    """Return what a job costs, and what that is computed from.
 
     Args:
         job: Its model, method, tuning, contenders and use.
-        offer: Of the job's backend.
         work: The job's rows, as the base model counts them.
         book: Prices.
         day: Whose prices to take.
         others: Rows as the models of other contenders count them, by contender.
-        learnt: What earlier runs of the same model have shown.
+        lessons: Of earlier bills of the same backend and model.
     """
-    priced = _Priced(offer, job, book, day, {})
-    rules = offer.billing_for(job.base_model)
+    offer = book.offer(job.backend)
+    rules, limits = offer.billing_for(job.base_model), offer.limits_for(job.base_model)
+    tier = offer.tier(job.options.get(offer.name, {}))
+    prices = PriceLookup(book, offer.name, job.base_model, day, job.method, tier)
     epochs = billing.epochs(job, offer.name, rules, len(work.train))
-    limit = offer.limits_for(job.base_model).row_tokens
-    tokens = billing.training_tokens(job, offer.name, rules, limit, work.train)
-    said = [*work.assumptions, *tokens.because, *epochs.because]
+    tokens = billing.training_tokens(job, offer.name, rules, limits.row_tokens, work.train)
+    assumptions = [*work.assumptions, *tokens.because, *epochs.because]
     passes, charged = epochs.count or Count.of(1), tokens.count
-    if learnt is not None:
-        passes, charged = learnt.epochs(passes), charged and learnt.tokens(charged)
-        said += learnt.assumptions
-    lines = [_training(priced, charged, passes)]
-    lines += _validation(priced, work, passes, said)
+    fitting = [lesson for lesson in lessons if lesson.basis == work.basis]
+    if len(fitting) >= LEAST_BILLS:
+        passes = narrowed_epochs(passes, fitting)
+        charged = charged and narrowed_tokens(charged, fitting)
+        assumptions.append(f"narrowed by the bills of {len(fitting)} earlier runs of this model")
+    lines = [_training(job, prices, charged, passes)]
+    lines += _validation(job, prices, work.validation, passes, assumptions)
     lines += _graders(job)
     if job.data.test is not None:
-        lines += _evaluation(priced, work, others or {}, said)
-    lines += _monthly(priced, work, said)
-    said += _sources(priced.used.values())
+        lines += _evaluation(job, prices, work, others or {}, assumptions)
+    lines += _monthly(job, prices, assumptions)
+    used = tuple(prices.used.values())
     return Estimate(
         backend=offer.name,
         model=job.base_model,
@@ -135,32 +84,10 @@ def estimate(  # noqa: PLR0913 - what a cost depends on
         counted_epochs=epochs.count or passes,
         counted_tokens=tokens.count,
         lines=tuple(lines),
-        prices=tuple(priced.used.values()),
+        prices=used,
         minimum_usd=rules.minimum_usd,
-        assumptions=tuple(dict.fromkeys(said)),
+        assumptions=tuple(dict.fromkeys((*assumptions, *_sources(used)))),
     )
-
-
-def answer_lines(  # noqa: PLR0913 - what a cost depends on
-    job: Job,
-    offer: Offer,
-    work: Workload,
-    book: PriceBook,
-    day: date,
-    *,
-    others: Mapping[str, Workload] | None = None,
-) -> tuple[Line, ...]:
-    """Return what the answers of each contender cost, the search for its prompt on dev included.
-
-    Args:
-        job: Its contenders.
-        offer: Of the job's backend.
-        work: The job's rows, as the base model counts them.
-        book: Prices.
-        day: Whose prices to take.
-        others: Rows as the models of other contenders count them, by contender.
-    """
-    return tuple(_evaluation(_Priced(offer, job, book, day, {}), work, others or {}, []))
 
 
 def repriced(made: Estimate, book: PriceBook, day: date) -> Estimate:
@@ -168,11 +95,14 @@ def repriced(made: Estimate, book: PriceBook, day: date) -> Estimate:
 
     What has no price any more is unknown.
     """
-    fresh: dict[str, PriceRow] = {}
+    prices = {row.id: row for row in made.prices}
     lines: list[Line] = []
     for line in made.lines:
         old = made.price(line)
-        row = old and book.find(
+        if old is None or line.item not in LAUNCH:
+            lines.append(line)
+            continue
+        row = book.find(
             old.backend,
             made.model,
             old.kind,
@@ -181,181 +111,172 @@ def repriced(made: Estimate, book: PriceBook, day: date) -> Estimate:
             tuned=old.tuned,
             on=day,
         )
-        if old is None or line.item not in LAUNCH:
-            lines.append(line)
-            continue
-        if row is not None:
-            fresh[row.id] = row
         usd = row and _amount(row, line.tokens, line.units)
         lines.append(line.model_copy(update={"price": row and row.id, "usd": usd}))
-    kept = {row.id: row for row in made.prices if any(row.id == line.price for line in lines)}
-    return made.model_copy(
-        update={"lines": tuple(lines), "prices": tuple((kept | fresh).values()), "day": day}
+        prices |= {row.id: row} if row else {}
+    used = {line.price for line in lines}
+    kept = tuple(row for id_, row in prices.items() if id_ in used)
+    return made.model_copy(update={"lines": tuple(lines), "prices": kept, "day": day})
+
+
+def standing_usd(ends: tuple[PriceRow, PriceRow], units: Spread) -> Spread | None:
+    """Return what a deployment costs; None where its price is by something else than time.
+
+    Args:
+        ends: The cheapest price, which is expected, and the dearest, which is the high end.
+        units: Hours or months, as the price has it.
+    """
+    usd = _amount(ends[0], None, units)
+    return usd and Spread(usd.low, usd.expected, max(usd.high, units.high * ends[1].usd))
+
+
+def machine_assumptions(ends: tuple[PriceRow, PriceRow]) -> tuple[str, ...]:
+    """Return what is assumed of the machine, where hosting depends on it."""
+    cheap, dear = ends
+    if cheap == dear:
+        return ()
+    assumption = (
+        f"hosting depends on the machine: from ${cheap.usd:f} {UNIT_NAMES[cheap.per]} "
+        f"({cheap.tier}), which is expected, to ${dear.usd:f} ({dear.tier})"
     )
+    return (assumption,)
 
 
-def _training(priced: _Priced, tokens: Count | None, passes: Count) -> Line:
-    row = priced.find("training")
-    if row is None:
-        return Line(item="training", because="no price is known")
-    if row.per == "million-tokens":
-        trained = tokens and billing.times(tokens, passes)
-        return _line("training", row, tokens=trained, because="its tokens are not known")
-    budget = priced.job.budget
-    hours = budget and budget.hours
-    spread = None
-    if hours is not None and row.per == "hour":
-        spread = Spread(Decimal(0), hours, hours)
+def price_of(row: PriceRow) -> Spread:
+    """Return a price as a range; the middle is expected where regions differ."""
+    least = row.usd if row.usd_least is None else row.usd_least
+    return Spread(least, (least + row.usd) / 2, row.usd)
+
+
+def _training(job: Job, prices: PriceLookup, tokens: Count | None, passes: Count) -> Line:
+    row = prices.find("training")
+    if row is not None and row.per == "million-tokens":
+        return _line("training", row, tokens=tokens and tokens * passes)
+    hours = job.budget and job.budget.hours
+    by_hour = hours is not None and row is not None and row.per == "hour"
     return _line(
         "training",
         row,
-        units=spread,
+        units=Spread(Decimal(0), hours, hours) if hours is not None and by_hour else None,
         because="it is charged by the hour; say how many it may take under budget.hours",
     )
 
 
-def _validation(priced: _Priced, work: Workload, passes: Count, said: list[str]) -> Iterator[Line]:
-    job, offer = priced.job, priced.offer
-    limits, rules = offer.limits_for(job.base_model), offer.billing_for(job.base_model)
-    if not len(work.validation) or limits.validation_rows_most == 0 or rules.validation == "free":
+def _validation(
+    job: Job, prices: PriceLookup, rows: Tally, passes: Count, assumptions: list[str]
+) -> Iterator[Line]:
+    offer = prices.book.offer(job.backend)
+    rules, limits = offer.billing_for(job.base_model), offer.limits_for(job.base_model)
+    if not len(rows) or limits.validation_rows_most == 0 or rules.validation == "free":
         return
-    row = priced.find("validation") or priced.find("training")
-    if row is not None and row.per != "million-tokens":
+    row = prices.find("validation") or prices.find("training")
+    charged = billing.validation_passes(job, job.backend, rules, passes)
+    if charged.count == Count() or (row is not None and row.per != "million-tokens"):
         return
-    charged = billing.validation_passes(job, offer.name, rules, passes)
-    if charged.count == Count():
-        return
-    said += charged.because
-    tokens = billing.pass_tokens(job, offer.name, rules, limits.row_tokens, work.validation).count
-    total = tokens and charged.count and billing.times(tokens, charged.count)
-    yield _line("validation", row, tokens=total, because="its tokens are not known")
+    assumptions += charged.because
+    tokens = billing.pass_tokens(job, job.backend, rules, limits.row_tokens, rows).count
+    yield _line("validation", row, tokens=tokens and charged.count and tokens * charged.count)
 
 
 def _graders(job: Job) -> Iterator[Line]:
-    """Yield the line of a grader that may ask a model; how much it writes nobody can know."""
+    """Yield the line of a grader that may call a model; how much it writes is never known."""
     if job.method != "rft":
         return
     grader = job.options.get(job.backend, {}).get("grader")
     kind = grader.get("type") if isinstance(grader, dict) else None
-    if kind not in NOT_ASKED:
-        yield Line(item="graders", because="what a grader that asks a model reads and writes")
+    if kind not in NO_MODEL_GRADERS:
+        yield Line(item="graders", because="what a grader that calls a model reads and writes")
 
 
 def _evaluation(
-    priced: _Priced, work: Workload, others: Mapping[str, Workload], said: list[str]
+    job: Job,
+    prices: PriceLookup,
+    work: Workload,
+    others: Mapping[str, Workload],
+    assumptions: list[str],
 ) -> Iterator[Line]:
-    for spec in priced.job.evaluate.contenders:
-        if asks_a_model(spec):
-            tokens = asked(spec, priced.job, others.get(spec.name, work))
-            yield _contender(priced, spec, tokens, said)
+    for spec in job.evaluate.contenders:
+        if isinstance(spec, Recorded):
+            continue
+        tokens = contender_tokens(spec, job, others.get(spec.name, work))
+        deployment = _deployment(prices, assumptions) if isinstance(spec, Tuned) else None
+        yield _contender(spec, tokens, job, prices, deployment)
 
 
-def _contender(priced: _Priced, spec: ContenderSpec, tokens: Asked, said: list[str]) -> Line:
+def _contender(
+    spec: ContenderSpec,
+    tokens: ContenderTokens,
+    job: Job,
+    prices: PriceLookup,
+    deployment: Line | None,
+) -> Line:
     line = Line(item="evaluation", what=spec.name, tokens=tokens.prompt + tokens.answer)
-    tuned = not isinstance(spec, ZeroShot | Instructed | FewShot | Model | Server)
-    standing = _deployed(priced, said) if tuned else None
-    usd, price = _answers_usd(priced, spec, tokens, tuned=tuned)
+    usd, price = _answers_usd(spec, tokens, job, prices)
     if usd is not None:
-        usd += standing.usd if standing and standing.usd else Spread.of(Decimal(0))
+        usd += deployment.usd if deployment and deployment.usd else Spread.of(Decimal(0))
         return line.model_copy(update={"usd": usd, "price": price})
     if isinstance(spec, Server):
         return line.model_copy(update={"because": "give its price under evaluate.prices"})
     # Without a price by the hour answers are paid by the token, and that price is not known.
-    if standing is None:
+    if deployment is None:
         return line.model_copy(update={"because": "no price is known"})
-    return standing.model_copy(update={"what": line.what, "tokens": line.tokens})
+    return deployment.model_copy(update={"what": line.what, "tokens": line.tokens})
 
 
 def _answers_usd(
-    priced: _Priced, spec: ContenderSpec, tokens: Asked, *, tuned: bool
+    spec: ContenderSpec, tokens: ContenderTokens, job: Job, prices: PriceLookup
 ) -> tuple[Spread | None, str | None]:
     """Return what answers cost by the token, and the id of their price; None: not known."""
-    own, model = priced.job.evaluate.prices, _asked_model(priced.job, spec)
-    said = own.get(spec.name) or own.get(model)
-    if said is not None:
-        return _both_usd(tokens, Spread.of(said.input), Spread.of(said.output)), None
+    given = job.evaluate.prices
+    model = spec.model if isinstance(spec, Model | Server) else job.base_model
+    price = given.get(spec.name) or given.get(model)
+    if price is not None:
+        read, written = Spread.of(price.input), Spread.of(price.output)
+        return _per_million(tokens.prompt, read) + _per_million(tokens.answer, written), None
     if isinstance(spec, Server):
         return None, None
-    at = spec.backend if isinstance(spec, Model) else None
-    read = priced.find("input", model=model, at=at, tuned=tuned)
-    written = priced.find("output", model=model, at=at, tuned=tuned)
+    if isinstance(spec, Model):
+        prices = replace(prices, backend=spec.backend, model=spec.model, tier=None)
+    tuned = isinstance(spec, Tuned)
+    read, written = prices.tokens("input", tuned=tuned), prices.tokens("output", tuned=tuned)
     if read is None or written is None:
         return None, None
-    return _both_usd(tokens, price_of(read), price_of(written)), written.id
+    usd = _per_million(tokens.prompt, price_of(read))
+    return usd + _per_million(tokens.answer, price_of(written)), written.id
 
 
-def _both_usd(tokens: Asked, read: Spread, written: Spread) -> Spread:
-    return _tokens_usd(tokens.prompt, read) + _tokens_usd(tokens.answer, written)
-
-
-def _deployed(priced: _Priced, said: list[str]) -> Line | None:
+def _deployment(prices: PriceLookup, assumptions: list[str]) -> Line | None:
     """Return the line of the deployment that answers; None where none is paid by the hour."""
-    ends = priced.hosting()
+    ends = prices.hosting()
     if ends is None or not ends[1].usd or ends[0].per not in ("hour", "gpu-hour"):
         return None
-    said.append(f"a deployment of {EVALUATION_HOURS} hours answers the cases")
-    return _standing("evaluation", ends, Spread.of(EVALUATION_HOURS), said)
+    assumptions.append(f"a deployment of {EVALUATION_HOURS} hours answers the cases")
+    return _standing("evaluation", ends, EVALUATION_HOURS, assumptions)
 
 
-def _asked_model(job: Job, spec: ContenderSpec) -> str:
-    return spec.model if isinstance(spec, Model | Server) else job.base_model
-
-
-def _monthly(priced: _Priced, work: Workload, said: list[str]) -> Iterator[Line]:
-    hosting = priced.hosting()
-    if hosting is not None:
-        yield _hosting(priced.job, hosting, said)
-    row = priced.find("storage")
+def _monthly(job: Job, prices: PriceLookup, assumptions: list[str]) -> Iterator[Line]:
+    ends = prices.hosting()
+    if ends is not None and ends[0].per == "month":
+        yield _standing("hosting", ends, Decimal(1), assumptions)
+    elif ends is not None:
+        hours = HOURS_A_MONTH * job.usage.hosting_hours_day / 24
+        if ends[1].usd:
+            assumptions.append(f"a deployment stands {hours:.0f} hours a month, used or not")
+        yield _standing("hosting", ends, hours, assumptions)
+    row = prices.find("storage")
     if row is not None:
         flat = Spread.of(Decimal(1)) if row.per == "month" else None
         yield _line("storage", row, units=flat, because="how large the model gets is not known")
-    if "usage" in priced.job.model_fields_set:
-        yield _inference(priced, work, said)
 
 
-def _hosting(job: Job, ends: tuple[PriceRow, PriceRow], said: list[str]) -> Line:
-    if ends[0].per == "month":
-        return _standing("hosting", ends, Spread.of(Decimal(1)), said)
-    hours = HOURS_A_MONTH
-    if "usage" in job.model_fields_set:
-        hours = HOURS_A_MONTH * job.usage.hosting_hours_day / 24
-    if ends[1].usd:
-        said.append(f"a deployment stands {hours:.0f} hours a month, used or not")
-    return _standing("hosting", ends, Spread.of(hours), said)
-
-
-def _standing(item: Item, ends: tuple[PriceRow, PriceRow], units: Spread, said: list[str]) -> Line:
-    """Return the line of what stands for so long, at the cheapest price up to the dearest."""
-    cheap, dear = ends
-    if cheap != dear:
-        said.append(
-            f"hosting depends on the machine: from ${cheap.usd:f} {UNIT_NAMES[cheap.per]} "
-            f"({cheap.tier}), which is expected, to ${dear.usd:f} ({dear.tier})"
-        )
-    line = _line(item, cheap, units=units)
-    if line.usd is None:
-        return line
-    high = units.high * dear.usd
-    return line.model_copy(update={"usd": Spread(line.usd.low, line.usd.expected, high)})
-
-
-def _inference(priced: _Priced, work: Workload, said: list[str]) -> Line:
-    usage = priced.job.usage
-    rows = work.test if len(work.test) else work.train
-    prompt = rows.prompts.mean if usage.tuned_tokens == "auto" else Count.of(usage.tuned_tokens)
-    answer = rows.answers.mean if usage.answer_tokens == "auto" else Count.of(usage.answer_tokens)
-    requests = Count.of(usage.requests_month)
-    read, written = priced.find("input", tuned=True), priced.find("output", tuned=True)
-    tokens = billing.times(prompt + answer, requests)
-    if read is None or written is None:
-        return Line(item="inference", tokens=tokens, because="no price of answers is known")
-    usd = _tokens_usd(billing.times(prompt, requests), price_of(read)) + _tokens_usd(
-        billing.times(answer, requests), price_of(written)
-    )
-    said.append(
-        f"{usage.requests_month:,} requests a month, none of them cached; `unitune cost` says more"
-    )
-    return Line(item="inference", tokens=tokens, price=written.id, usd=usd)
+def _standing(
+    item: Item, ends: tuple[PriceRow, PriceRow], units: Decimal, assumptions: list[str]
+) -> Line:
+    """Return the line of a deployment, at the cheapest price up to the dearest."""
+    assumptions += machine_assumptions(ends)
+    spread = Spread.of(units)
+    line = _line(item, ends[0], units=spread)
+    return line.model_copy(update={"usd": standing_usd(ends, spread)})
 
 
 def _line(
@@ -364,7 +285,7 @@ def _line(
     *,
     tokens: Count | None = None,
     units: Spread | None = None,
-    because: str = "",
+    because: str = "its tokens are not known",
 ) -> Line:
     if row is None:
         return Line(item=item, tokens=tokens, units=units, because="no price is known")
@@ -375,31 +296,24 @@ def _line(
 
 def _amount(row: PriceRow, tokens: Count | None, units: Spread | None) -> Spread | None:
     if row.per == "million-tokens":
-        return tokens and _tokens_usd(tokens, price_of(row))
+        return tokens and _per_million(tokens, price_of(row))
     if row.usd == 0:
         return Spread.of(Decimal(0))
     return units and units * price_of(row)
 
 
-def price_of(row: PriceRow) -> Spread:
-    """Return a price as a range; the middle is expected where regions differ."""
-    least = row.usd if row.usd_least is None else row.usd_least
-    return Spread(least, (least + row.usd) / 2, row.usd)
-
-
-def _tokens_usd(tokens: Count, usd: Spread) -> Spread:
+def _per_million(tokens: Count, usd: Spread) -> Spread:
     """Return the price of tokens at so much a million."""
     millions = (tokens.low / MILLION, tokens.expected / MILLION, tokens.high / MILLION)
     return Spread(*millions) * usd
 
 
-def _sources(rows: Iterable[PriceRow]) -> Iterator[str]:
+def _sources(rows: Sequence[PriceRow]) -> Iterator[str]:
     """Yield where prices come from, a sentence for each source and day."""
-    told: dict[tuple[date, str, str], list[str]] = {}
+    sources: dict[tuple[date, str, str], list[str]] = {}
     for row in rows:
-        what = f"tuned {row.kind}" if row.tuned else row.kind
-        price = f"{what} {row.amount} {UNIT_NAMES[row.per]}"
-        told.setdefault((row.as_of, row.source_kind, row.source), []).append(price)
-    for (as_of, kind, source), prices in told.items():
+        price = f"{'tuned ' if row.tuned else ''}{row.kind} {row.rate}"
+        sources.setdefault((row.as_of, row.source_kind, row.source), []).append(price)
+    for (as_of, kind, source), rates in sources.items():
         trust = "third party, low trust" if kind == "third-party" else kind
-        yield f"{', '.join(prices)}: as of {as_of} ({trust}: {source})"
+        yield f"{', '.join(rates)}: as of {as_of} ({trust}: {source})"

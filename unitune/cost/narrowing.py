@@ -1,15 +1,13 @@
-"""What earlier bills of the same model say about the next one.
+"""What earlier bills of the same model say about the next estimate.
 
 A bill tells where in our range of tokens the truth lay: at its low end if a vendor does not charge
 the tail of the chat template, at its high end if it does, and likewise for characters a token where
-no tokenizer was at hand. Three bills that agree narrow the range to what they have shown.
+no tokenizer was available. Three bills that agree narrow the range to what they have shown.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Sequence
 from decimal import Decimal
 from statistics import median
 
@@ -22,10 +20,7 @@ LEAST_BILLS = 3
 
 
 class Lesson(BaseModel):
-    """What one bill has shown.
-
-    A bill that lies outside the range teaches nothing but that the range was wrong.
-    """
+    """What one bill has shown."""
 
     model_config = ConfigDict(frozen=True)
     basis: str
@@ -36,49 +31,23 @@ class Lesson(BaseModel):
     """Epochs more than expected, where the vendor chose them."""
 
 
-@dataclass(frozen=True, slots=True)
-class Narrowing:
-    """The lessons of earlier bills.
+def narrowed_tokens(counted: Count, lessons: Sequence[Lesson]) -> Count:
+    """Return the tokens of one epoch, as far as earlier bills narrow them."""
+    width = counted.high - counted.low
+    places = [lesson.place for lesson in lessons if lesson.place is not None]
+    return _narrowed(counted, [counted.low + round(width * place) for place in places])
 
-    Args:
-        lessons: Of the same backend and model, counted with the same tokenizer.
-    """
 
-    lessons: tuple[Lesson, ...]
+def narrowed_epochs(charged: Count, lessons: Sequence[Lesson]) -> Count:
+    """Return the epochs, as far as earlier choices of the vendor narrow them."""
+    beside = [lesson.epochs_beside for lesson in lessons if lesson.epochs_beside is not None]
+    return _narrowed(charged, [charged.expected + more for more in beside])
 
-    @classmethod
-    def of(cls, lessons: Iterable[Lesson], basis: str) -> Narrowing | None:
-        """Return what can be learnt, if anything.
 
-        Args:
-            lessons: Of earlier runs of the same backend and model.
-            basis: What the tokens are counted with now.
-        """
-        found = tuple(one for one in lessons if one.basis == basis)
-        return cls(found) if len(found) >= LEAST_BILLS else None
-
-    @property
-    def assumptions(self) -> tuple[str, ...]:
-        """What was learnt, as a sentence."""
-        return (f"narrowed by the bills of {len(self.lessons)} earlier runs of this model",)
-
-    def tokens(self, epoch: Count) -> Count:
-        """Return the tokens of one epoch, as far as earlier bills narrow them."""
-        places = [one.place for one in self.lessons if one.place is not None]
-        if len(places) < LEAST_BILLS or not all(0 <= place <= 1 for place in places):
-            return epoch
-        width = epoch.high - epoch.low
-        low = epoch.low + math.floor(width * min(places))
-        high = epoch.low + math.ceil(width * max(places))
-        middle = epoch.low + round(width * median(places))
-        return Count(low, min(max(middle, low), high), high)
-
-    def epochs(self, charged: Count) -> Count:
-        """Return the epochs, as far as earlier choices of the vendor narrow them."""
-        beside = [one.epochs_beside for one in self.lessons if one.epochs_beside is not None]
-        if charged.exact or len(beside) < LEAST_BILLS:
-            return charged
-        seen = [charged.expected + more for more in beside]
-        if min(seen) < charged.low or max(seen) > charged.high:
-            return charged
-        return Count(min(seen), round(median(seen)), max(seen))
+def _narrowed(count: Count, seen: Sequence[int]) -> Count:
+    """Return the range of what was seen; a bill outside of the range shows that it was wrong."""
+    if count.exact or len(seen) < LEAST_BILLS:
+        return count
+    if min(seen) < count.low or max(seen) > count.high:
+        return count
+    return Count(min(seen), round(median(seen)), max(seen))

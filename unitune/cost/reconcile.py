@@ -1,7 +1,7 @@
-"""What became of an estimate: the bill beside it, and what the difference says.
+"""The bill of a run beside its estimate, and what the difference says.
 
 Of a run that succeeded the vendor's own figures are final. Of one that was cancelled or has failed
-vendors charge what their rules say, which is provisional here until somebody has read the bill.
+vendors charge by their rules, which is provisional here until a person has read the bill.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ SIX_PLACES = Decimal("0.000001")
 
 
 class Bill(BaseModel):
-    """What a vendor says that a run has cost, as far as it says so."""
+    """What a vendor states as the cost of a run, as far as it does."""
 
     model_config = ConfigDict(frozen=True)
     tokens: int | None = None
@@ -44,10 +44,10 @@ class Reconciliation(BaseModel):
     model_config = ConfigDict(frozen=True)
     end: End
     provisional: bool
-    """Whether the vendor's rules were applied, and nobody has said what is charged."""
+    """Whether the vendor's rules were applied, because no bill states the charge."""
     bill: Bill
     usd: Decimal | None
-    """What the training has cost: as the vendor says, or its tokens at our price; None: unknown."""
+    """Cost of the training: as the vendor states it, or its tokens at our price; None: unknown."""
     estimated_usd: Spread | None
     estimated_tokens: Count | None
     """Of all epochs."""
@@ -66,38 +66,48 @@ class Reconciliation(BaseModel):
     @property
     def above_high(self) -> bool:
         """Whether it has cost more than was thought possible."""
-        spent, most = self.usd, self.estimated_usd
-        return spent is not None and most is not None and spent > most.high
+        usd, most = self.usd, self.estimated_usd
+        return usd is not None and most is not None and usd > most.high
 
 
 def reconcile(made: Estimate, bill: Bill, end: End, rules: Billing) -> Reconciliation:
-    """Hold a bill against the estimate of its run.
+    """Compare a bill with the estimate of its run.
 
     Args:
-        made: What was reckoned before the launch.
-        bill: What the vendor has said.
+        made: Before the launch.
+        bill: As far as the vendor states it.
         end: How the run has ended.
         rules: How the vendor bills, for runs that did not succeed.
     """
     training = made.of("training")[0]
-    usd = _spent(made, training, bill, end, rules)
-    found = Reconciliation(
+    result = Reconciliation(
         end=end,
         provisional=bill.usd is None and (end != "succeeded" or bill.tokens is None),
         bill=bill,
-        usd=usd,
+        usd=_charged(made, training, bill, end, rules),
         estimated_usd=made.launch_usd,
         estimated_tokens=made.trained_tokens,
     )
-    tokens = made.counted_tokens
-    if bill.tokens is None or end != "succeeded" or tokens is None or not tokens.expected:
-        return found
+    epoch = made.counted_tokens
+    if bill.tokens is None or end != "succeeded" or epoch is None or not epoch.expected:
+        return result
     if bill.tokens < made.rows:
-        return found.model_copy(update={"implausible": True})
-    return found.model_copy(update=_differences(made, training, tokens, bill.tokens, bill.usd))
+        return result.model_copy(update={"implausible": True})
+    epochs = _whole_epochs(epoch, made.counted_epochs, bill.tokens)
+    per_epoch = Decimal(bill.tokens) / epochs
+    differences = {
+        "epochs": epochs,
+        "implied_epochs": _rounded(Decimal(bill.tokens) / epoch.expected),
+        "framing_error": _rounded((per_epoch - epoch.expected) / max(made.rows, 1)),
+        "price_drift": _price_drift(made.price(training), bill.tokens, bill.usd),
+        "lesson": _lesson(made, epoch, epochs, per_epoch),
+    }
+    return result.model_copy(update=differences)
 
 
-def _spent(made: Estimate, training: Line, bill: Bill, end: End, rules: Billing) -> Decimal | None:
+def _charged(
+    made: Estimate, training: Line, bill: Bill, end: End, rules: Billing
+) -> Decimal | None:
     if bill.usd is not None:
         return bill.usd
     row = made.price(training)
@@ -106,15 +116,13 @@ def _spent(made: Estimate, training: Line, bill: Bill, end: End, rules: Billing)
         return _by_rule(made.launch_usd, row, bill, rule)
     if row is None:
         return None
-    if row.per == "million-tokens":
-        if bill.tokens is None:
-            return None
-        beside = Spread.total(
-            line.usd for line in made.lines if line.item == "validation" and line.usd
-        )
-        usd = bill.tokens * row.usd / MILLION + beside.expected
-        return max(usd, made.minimum_usd or usd)
-    return None if bill.hours is None else bill.hours * row.usd
+    if row.per != "million-tokens":
+        return None if bill.hours is None else bill.hours * row.usd
+    if bill.tokens is None:
+        return None
+    validation = Spread.total(line.usd for line in made.of("validation") if line.usd)
+    usd = bill.tokens * row.usd / MILLION + validation.expected
+    return max(usd, made.minimum_usd or usd)
 
 
 def _by_rule(
@@ -140,44 +148,30 @@ def _by_rule(
     return None if bill.share is None else estimated.expected * bill.share
 
 
-def _differences(
-    made: Estimate, training: Line, epoch: Count, billed: int, billed_usd: Decimal | None
-) -> dict[str, object]:
-    epochs = _whole_epochs(epoch, made.counted_epochs, billed)
-    beside = Decimal(billed) / epochs - epoch.expected
-    row = made.price(training)
-    drift = None
-    if billed_usd is not None and row is not None and row.per == "million-tokens" and row.usd:
-        drift = billed_usd / (billed * row.usd / MILLION) - 1
-    return {
-        "epochs": epochs,
-        "implied_epochs": _rounded(Decimal(billed) / epoch.expected),
-        "framing_error": _rounded(beside / max(made.rows, 1)),
-        "price_drift": drift if drift is None else _rounded(drift),
-        "lesson": _lesson(made, epoch, epochs, billed),
-    }
-
-
 def _whole_epochs(epoch: Count, chosen: Count, billed: int) -> int:
     """Return the number of epochs that explains a bill best."""
     if chosen.exact:
         return max(chosen.expected, 1)
     fitting = [
-        each
-        for each in range(max(chosen.low, 1), chosen.high + 1)
-        if epoch.low * each <= billed <= epoch.high * each
+        number
+        for number in range(max(chosen.low, 1), chosen.high + 1)
+        if epoch.low * number <= billed <= epoch.high * number
     ]
     nearest = max(1, round(billed / epoch.expected))
-    return min(fitting, key=lambda each: abs(epoch.expected * each - billed), default=nearest)
+    return min(fitting, key=lambda number: abs(epoch.expected * number - billed), default=nearest)
 
 
-def _lesson(made: Estimate, epoch: Count, epochs: int, billed: int) -> Lesson:
-    width = epoch.high - epoch.low
-    place = (Decimal(billed) / epochs - epoch.low) / width if width else None
-    chosen = made.counted_epochs
+def _price_drift(row: PriceRow | None, tokens: int, usd: Decimal | None) -> Decimal | None:
+    if usd is None or row is None or row.per != "million-tokens" or not row.usd:
+        return None
+    return _rounded(usd / (tokens * row.usd / MILLION) - 1)
+
+
+def _lesson(made: Estimate, epoch: Count, epochs: int, per_epoch: Decimal) -> Lesson:
+    width, chosen = epoch.high - epoch.low, made.counted_epochs
     return Lesson(
         basis=made.basis,
-        place=None if place is None else _rounded(place),
+        place=_rounded((per_epoch - epoch.low) / width) if width else None,
         epochs_beside=None if chosen.exact else epochs - chosen.expected,
     )
 

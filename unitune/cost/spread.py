@@ -54,6 +54,10 @@ class Spread:
         """Return an amount of units at a price each; neither is negative."""
         return Spread(self.low * other.low, self.expected * other.expected, self.high * other.high)
 
+    def scaled(self, factor: Decimal) -> Spread:
+        """Return so many times the amount; the factor is not negative."""
+        return Spread(self.low * factor, self.expected * factor, self.high * factor)
+
 
 def cents(usd: Decimal) -> Decimal:
     """Round up to a cent: a charge is never shown as nothing."""

@@ -24,7 +24,7 @@ from functools import partial
 from itertools import chain
 from typing import NamedTuple
 
-from unitune.cost.answers import SCREENING_ROWS
+from unitune.cost.evaluation import SCREENING_ROWS
 from unitune.errors import Interrupted, Mismatch
 from unitune.evaluate import retention
 from unitune.evaluate.inference import batch_file

@@ -7,7 +7,7 @@ line for everything that a model costs, and common facts (day, source) once for 
 
 Amounts are text until they are `Decimal`: no float is ever made of them. Which row applies to a job
 is not here but in `unitune.cost.prices.book`, and how rows are written as entries in
-`unitune.cost.prices.writing`.
+`unitune.cost.prices.files`.
 """
 
 from __future__ import annotations
@@ -64,6 +64,13 @@ USUAL_UNIT: dict[Kind, Unit] = {
     "machine": "hour",
 }
 """What an amount is for when nothing follows it."""
+UNIT_NAMES: dict[Unit, str] = {
+    "million-tokens": "a million tokens",
+    "hour": "an hour",
+    "gpu-hour": "an hour of a GPU",
+    "month": "a month",
+    "gb-month": "a gigabyte and month",
+}
 OF_A_METHOD: frozenset[Kind] = frozenset({"training", "validation", "grader"})
 OF_ANSWERS: frozenset[Kind] = frozenset({"input", "cached-input", "output"})
 ANY_MODEL = "*"
@@ -176,6 +183,11 @@ class PriceRow(Spec):
     def amount(self) -> str:
         """The amount in words: $3.00, or $2.75 to $3.00."""
         return f"${self.written.replace('-', ' to $')}"
+
+    @property
+    def rate(self) -> str:
+        """The amount with its unit: $3.00 a million tokens."""
+        return f"{self.amount} {UNIT_NAMES[self.per]}"
 
     @computed_field
     @property

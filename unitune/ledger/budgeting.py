@@ -25,7 +25,6 @@ from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
 
 from unitune.backends import registry
 from unitune.backends.protocol import Event, State
-from unitune.cost.billing import times
 from unitune.cost.budget import Cap, ProjectBudget, Spent, budget_findings, caps
 from unitune.cost.documents import Estimate
 from unitune.cost.estimate import MILLION, repriced
@@ -283,14 +282,14 @@ def reconciled(ledger: Ledger, record: RunRecord) -> Reconciliation | None:
     return found
 
 
-def lessons(costs: Iterable[CostRecord], backend: str, model: str) -> tuple[Lesson, ...]:
-    """Return what earlier runs of a model have shown, oldest first."""
-    outcomes = (
-        outcome_of(cost)
-        for cost in costs
-        if cost.outcome is not None and (cost.backend, cost.base_model) == (backend, model)
-    )
-    return tuple(found.lesson for found in outcomes if found.lesson is not None)
+def lessons(costs: Iterable[CostRecord]) -> dict[tuple[str, str], list[Lesson]]:
+    """Return what earlier runs have shown, oldest first, by backend and base model."""
+    shown: dict[tuple[str, str], list[Lesson]] = {}
+    for cost in costs:
+        lesson = outcome_of(cost).lesson if cost.outcome is not None else None
+        if lesson is not None:
+            shown.setdefault((cost.backend, cost.base_model), []).append(lesson)
+    return shown
 
 
 _END: dict[State, End] = {
@@ -393,7 +392,7 @@ def _by_epochs(made: Estimate, events: Iterable[Event]) -> Decimal | None:
     tokens = made.epoch_tokens
     if not isinstance(told, int) or row is None or row.per != "million-tokens" or tokens is None:
         return None
-    return times(tokens, Count.of(told)).expected * row.usd / MILLION
+    return (tokens * Count.of(told)).expected * row.usd / MILLION
 
 
 def _share_done(events: Iterable[Event]) -> Decimal | None:

@@ -17,7 +17,7 @@ from unitune.backends.capabilities import CountsTokens, Forecast, Forecasts, Val
 from unitune.backends.offer import Offer
 from unitune.cost.budget import budget_findings, caps, unknown_findings
 from unitune.cost.documents import Estimate, Line
-from unitune.cost.estimate import answer_lines, estimate
+from unitune.cost.estimate import estimate
 from unitune.cost.prices.book import PriceBook
 from unitune.cost.prices.staleness import age_findings
 from unitune.cost.spread import Spread
@@ -207,22 +207,20 @@ def training_usd(resolved: ResolvedJob) -> Spread | None:
 
 
 def answers(resolved: ResolvedJob) -> tuple[Line, ...]:
-    """Return what the answers of a comparison may cost, a line for each contender that is asked."""
-    return answer_lines(
-        resolved.job,
-        resolved.offer,
+    """Return what the answers of a comparison may cost, a line for each contender with requests."""
+    return _estimated(resolved, Money()).of("evaluation")
+
+
+def _estimated(resolved: ResolvedJob, money: Money) -> Estimate:
+    job = resolved.job
+    return estimate(
+        job,
         resolved.workload,
         resolved.book,
         today(),
         others=_others(resolved),
+        lessons=money.lessons.get((job.backend, job.base_model), ()),
     )
-
-
-def _estimated(resolved: ResolvedJob, money: Money) -> Estimate:
-    job, work = resolved.job, resolved.workload
-    learnt = money.learnt(job, work.basis)
-    others = _others(resolved)
-    return estimate(job, resolved.offer, work, resolved.book, today(), others=others, learnt=learnt)
 
 
 def _others(resolved: ResolvedJob) -> dict[str, Workload]:

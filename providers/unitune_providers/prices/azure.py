@@ -24,7 +24,7 @@ from urllib.parse import urlsplit
 
 from unitune.backends.credentials import environment_address
 from unitune.backends.offer import Offer, PriceUpdate
-from unitune.cost.prices.sanity import contradictions, sound
+from unitune.cost.prices.refresh import contradictions
 from unitune.errors import BackendError
 from unitune.job.prices import OF_ANSWERS, Kind, PriceRow, Unit
 from unitune_providers.prices.reading import get
@@ -99,8 +99,9 @@ class AzurePrices:
     def read_prices(self, offer: Offer, day: date) -> PriceUpdate:
         """Return today's prices of fine-tuning; see `RefreshesPrices`."""
         rows = tuple(rows_of_items(_items(), offer.name, day))
-        clean = sound(rows)
-        notes = tuple(f"left out: {what}" for what in contradictions(rows))
+        wrong = contradictions(rows)
+        clean = tuple(row for row in rows if row.id not in wrong)
+        notes = tuple(f"left out: {reason}" for reason in dict.fromkeys(wrong.values()))
         if not clean:
             raise BackendError(f"{SOURCE} has no meter of fine-tuning that is known here.")
         return PriceUpdate(rows=clean, notes=notes)

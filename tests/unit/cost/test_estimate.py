@@ -45,7 +45,7 @@ def offer(billing: Billing | None = None, **prices: str) -> Offer:
 
 
 def book_of(told: Offer) -> PriceBook:
-    return PriceBook(offered=lambda _: told)
+    return PriceBook(offers={told.name: told})
 
 
 def job(**changes: object) -> Job:
@@ -91,7 +91,7 @@ def costs(
     wanted: Job, told: Offer, train: Dataset, validation: Dataset | None = None, **more: Any
 ) -> Estimate:
     splits = Splits(train, validation or Dataset("v", ()), more.pop("test", None))
-    return estimate(wanted, told, measure(splits, Words()), book_of(told), DAY)
+    return estimate(wanted, measure(splits, Words()), book_of(told), DAY)
 
 
 def high(words: list[int], epochs: int = 1) -> Decimal:
@@ -132,7 +132,7 @@ def test_ten_short_rows_cost_thousands_of_tokens_and_not_tens_of_thousands() -> 
     splits = Splits(azures_rows(), Dataset("v", ()), None)
     work = measure(splits, counter_for("gpt-4o-mini-2024-07-18"))
     told = offer(rules, training="3.00")
-    made = estimate(job(), told, work, book_of(told), DAY)
+    made = estimate(job(), work, book_of(told), DAY)
     assert Count(2, 10, 11) == made.epochs
     assert made.trained_tokens is not None
     assert 3_000 < made.trained_tokens.expected < 5_500
@@ -160,10 +160,10 @@ def test_the_toy_set_of_openais_cookbook_is_counted_and_multiplied_as_published(
     rules = Billing(epochs_auto="openai-cookbook", validation="free")
     told = offer(rules, training="8.00")
     work = measure(Splits(Dataset("t", rows), Dataset("v", ()), None), Cookbook())
-    made = estimate(job(tuning=Tuning(epochs=20)), told, work, book_of(told), DAY)
+    made = estimate(job(tuning=Tuning(epochs=20)), work, book_of(told), DAY)
     assert made.trained_tokens is not None
     assert 8242 * 20 == made.trained_tokens.high
-    auto = estimate(job(), told, work, book_of(told), DAY)
+    auto = estimate(job(), work, book_of(told), DAY)
     assert Count(2, 20, 21) == auto.epochs
 
 
@@ -340,7 +340,7 @@ def test_another_days_prices_change_the_launch_and_nothing_else() -> None:
 
 def test_a_price_that_is_gone_makes_the_launch_unknown() -> None:
     made = costs(job(), offer(training="3.00"), examples(99))
-    gone = PriceBook(offered=lambda _: offer())
+    gone = PriceBook(offers={"vendor": offer()})
     assert repriced(made, gone, DAY).launch_usd is None
 
 

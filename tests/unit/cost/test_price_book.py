@@ -45,7 +45,7 @@ def book(*rows: PriceRow, offer: Offer | None = None, **more: object) -> PriceBo
         methods=("sft",),
         models=(OfferedModel(name="small-1", aliases=("org/small",)),),
     )
-    return PriceBook(own=rows, offered=lambda _: vendor, **more)  # pyright: ignore[reportArgumentType]
+    return PriceBook(own=rows, offers={"vendor": vendor}, **more)  # pyright: ignore[reportArgumentType]
 
 
 def usd(found: PriceRow | None) -> str | None:

@@ -11,9 +11,10 @@ from pydantic import ValidationError
 
 from unitune.backends import registry
 from unitune.backends.offer import Offer
-from unitune.cost.prices.sanity import contradictions
+from unitune.cost.prices.refresh import contradictions
 from unitune.errors import Unsupported
 from unitune.job.job import Data, Job
+from unitune.job.prices import OF_ANSWERS
 from unitune.planning.feasibility import offer_findings
 from unitune.workspace import yaml_file
 
@@ -47,7 +48,18 @@ def test_every_price_is_of_a_day_not_after_the_offer_and_has_a_source(offer: Off
 def test_no_row_stands_twice_and_none_contradicts_another(offer: Offer) -> None:
     rows = offer.price_rows()
     assert len(rows) == len({row.id for row in rows})
-    assert [] == contradictions(rows)
+    assert {} == contradictions(rows)
+
+
+@every_offer
+def test_a_batch_costs_about_half(offer: Offer) -> None:
+    """It does at every vendor; the rest is rounding."""
+    rows = [row for row in offer.price_rows() if row.kind in OF_ANSWERS]
+    usual = {(row.model, row.kind, row.tuned, row.as_of): row.usd for row in rows if not row.tier}
+    for row in rows:
+        whole = usual.get((row.model, row.kind, row.tuned, row.as_of))
+        if row.tier == "batch" and whole:
+            assert 0.4 <= row.usd / whole <= 0.6, row.id
 
 
 @every_offer

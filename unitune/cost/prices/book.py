@@ -14,7 +14,7 @@ Reading files is not here (`unitune.cost.prices.files`), nor what an old row mea
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import date
 from decimal import Decimal
@@ -32,30 +32,25 @@ from unitune.workspace.today import today
 ORIGINS: tuple[Origin, ...] = get_args(Origin)
 
 
-def _offer(name: str) -> Offer:
-    """Look the offer up when it is asked for, so that a test can put another in its place."""
-    return registry.offer(name)
-
-
 @dataclass(frozen=True, slots=True)
 class PriceBook:
     """All prices that are known here.
 
     Args:
-        own: Rows of flags, job, project and user; an offer's are read when they are asked for.
-        discounts: What is paid of each list price, by backend.
+        own: Rows of flags, job, project and user; an offer's are read when they are needed.
+        discounts: Share of each list price that is paid, by backend.
         updates: What vendors said of their models since the offers were written.
-        offered: Gives the offer of a backend by its name.
+        offers: By backend, in place of the installed ones.
     """
 
     own: tuple[PriceRow, ...] = ()
     discounts: Mapping[str, Decimal] = field(default_factory=dict[str, Decimal])
     updates: tuple[ModelUpdate, ...] = ()
-    offered: Callable[[str], Offer] = _offer
+    offers: Mapping[str, Offer] = field(default_factory=dict[str, Offer])
     _listed: dict[str, tuple[PriceRow, ...]] = field(
         default_factory=dict[str, tuple[PriceRow, ...]], init=False, repr=False, compare=False
     )
-    """Rows of the offers that were asked for."""
+    """Rows of the offers that were read, by backend."""
 
     def offer(self, backend: str) -> Offer:
         """Return a backend's offer, with what its vendor has said since.
@@ -63,18 +58,18 @@ class PriceBook:
         Raises:
             NotFoundError: No installed package brings it.
         """
-        return self.offered(backend).updated(self.updates)
+        return (self.offers.get(backend) or registry.offer(backend)).updated(self.updates)
 
     def without_own(self) -> PriceBook:
-        """Return the book as it is without rows of flags, job, project and user."""
+        """Return the book without rows of flags, job, project and user."""
         return replace(self, own=())
 
     def rows(self, backend: str) -> tuple[PriceRow, ...]:
         """Return all written rows of a backend, in the order in which they are looked up."""
         own = [row for row in self.own if row.backend == backend]
         if backend not in self._listed:
-            listed = self.offered(backend).price_rows()
-            self._listed[backend] = tuple(self._discounted(row) for row in listed)
+            rows = self.offer(backend).price_rows()
+            self._listed[backend] = tuple(self._discounted(row) for row in rows)
         return (*sorted(own, key=lambda row: ORIGINS.index(row.origin)), *self._listed[backend])
 
     def find(  # noqa: PLR0913 - what a price depends on
@@ -95,15 +90,14 @@ class PriceBook:
             model: A base model, by any of its names.
             kind: What is paid for.
             method: sft, dpo or rft; for training, validation and grader.
-            tier: Where it runs; None: where the backend runs it when nothing is said.
+            tier: Where it runs; None: the backend's usual tier.
             tuned: Whether answers are of what was tuned from the model.
             on: The day. A row that is past its own last day is returned only where no other is;
                 `unitune.cost.prices.staleness` then refuses it.
         """
-        offer = self.offered(backend)
-        known = offer.model(model)
-        name = known.name if known else model
-        wanted_tiers = (tier or offer.tier({}), None)
+        offer = self.offer(backend)
+        name = _offered_name(offer, model)
+        tiers = (tier or offer.tier({}), None)
         fitting = [
             row
             for row in self.rows(backend)
@@ -111,45 +105,45 @@ class PriceBook:
             and row.fits(name)
             and row.tuned == tuned
             and row.method in (method, None)
-            and row.tier in wanted_tiers
+            and row.tier in tiers
             and (row.valid_from is None or row.valid_from <= on)
         ]
-        found = min(fitting, key=lambda row: rank(row, on), default=None)
-        if found is None and kind in OF_ANSWERS and not tuned and tier is None:
+        if fitting:
+            return min(fitting, key=lambda row: rank(row, on))
+        if kind in OF_ANSWERS and not tuned and tier is None:
             listed = inference.find(offer, name, kind, on)
             return self._discounted(listed) if listed else None
-        return found
+        return None
 
     def hosting(
         self, backend: str, model: str, *, tier: str | None = None, on: date
     ) -> tuple[PriceRow, PriceRow] | None:
         """Return the cheapest and the dearest row of hosting that may apply; None: none is known.
 
-        They are the same where one applies; where hosting depends on a machine that has not been
+        They are the same where one applies. Where hosting depends on a machine that is not
         named, the machines' rows are the range.
 
         Args:
             backend: Its name.
             model: A base model, by any of its names.
-            tier: Where it runs; None: that is not said.
+            tier: Where it runs; None: unknown.
             on: The day.
         """
         row = self.find(backend, model, "hosting", tier=tier, on=on)
         if row is not None:
             return row, row
-        offer = self.offered(backend)
-        known = offer.model(model)
+        offer = self.offer(backend)
         machines = [
-            one
-            for one in self.rows(backend)
-            if one.kind == "hosting"
-            and one.fits(known.name if known else model)
-            and one.holds_on(on)
-            and (offer.tiers is None or one.tier not in offer.tiers.names)
+            row
+            for row in self.rows(backend)
+            if row.kind == "hosting"
+            and row.fits(_offered_name(offer, model))
+            and row.holds_on(on)
+            and (offer.tiers is None or row.tier not in offer.tiers.names)
         ]
         if not machines:
             return None
-        return min(machines, key=_usd), max(machines, key=_usd)
+        return min(machines, key=lambda row: row.usd), max(machines, key=lambda row: row.usd)
 
     def _discounted(self, row: PriceRow) -> PriceRow:
         share = self.discounts.get(row.backend)
@@ -160,8 +154,68 @@ class PriceBook:
         return row.model_copy(update={"usd": row.usd * share, "usd_least": least, "note": note})
 
 
-def _usd(row: PriceRow) -> Decimal:
-    return row.usd
+@dataclass(frozen=True, slots=True)
+class PriceLookup:
+    """Looks up the prices of one model on one day, and keeps the rows that were used.
+
+    Args:
+        book: All prices.
+        backend: Its name.
+        model: A base model there.
+        day: Whose prices to take.
+        method: Of the training.
+        tier: Where it runs; None: the backend's usual tier.
+        used: The rows that were returned, by id.
+    """
+
+    book: PriceBook
+    backend: str
+    model: str
+    day: date
+    method: str | None = None
+    tier: str | None = None
+    used: dict[str, PriceRow] = field(default_factory=dict[str, PriceRow])
+
+    def find(self, kind: Kind) -> PriceRow | None:
+        """Return the row that applies; None where the price is unknown."""
+        row = self._row(kind, self.tier)
+        return self._use(row) if row else None
+
+    def tokens(self, kind: Kind, *, tuned: bool) -> PriceRow | None:
+        """Return the row of answers' tokens; None where no price of a million is known.
+
+        It is looked for at the tier; there under the other of base and tuned model, where both
+        cost the same; and for a base at its usual tier.
+        """
+        serving = self.book.offer(self.backend).serving_of(self.model)
+        same = serving is not None and serving.tuned_as_base
+        choices = [(tuned, self.tier)]
+        choices += [(not tuned, self.tier)] if same else []
+        choices += [(False, None)] if same or not tuned else []
+        for of_tuned, tier in choices:
+            row = self._row(kind, tier, tuned=of_tuned)
+            if row is not None:
+                return self._use(row) if row.per == "million-tokens" else None
+        return None
+
+    def hosting(self) -> tuple[PriceRow, PriceRow] | None:
+        """Return the cheapest and the dearest row of hosting; see `PriceBook.hosting`."""
+        ends = self.book.hosting(self.backend, self.model, tier=self.tier, on=self.day)
+        return ends and (self._use(ends[0]), self._use(ends[1]))
+
+    def _row(self, kind: Kind, tier: str | None, *, tuned: bool = False) -> PriceRow | None:
+        return self.book.find(
+            self.backend, self.model, kind, method=self.method, tier=tier, tuned=tuned, on=self.day
+        )
+
+    def _use(self, row: PriceRow) -> PriceRow:
+        self.used[row.id] = row
+        return row
+
+
+def _offered_name(offer: Offer, model: str) -> str:
+    offered = offer.model(model)
+    return offered.name if offered else model
 
 
 def rank(row: PriceRow, day: date) -> tuple[bool, bool, int, bool, bool, bool, int]:
@@ -178,10 +232,7 @@ def rank(row: PriceRow, day: date) -> tuple[bool, bool, int, bool, bool, bool, i
 
 
 def book_here(folder: Path) -> PriceBook:
-    """Return the prices that are known in a folder.
-
-    Args:
-        folder: Of the project; its ``prices.yaml`` counts.
+    """Return the prices that are known in a folder, whose ``prices.yaml`` counts.
 
     Raises:
         JobError: A prices file is not valid.
@@ -191,9 +242,6 @@ def book_here(folder: Path) -> PriceBook:
 
 def book_for(job: Job) -> PriceBook:
     """Return the prices that are known for a job: the command line's, its own, and all others.
-
-    Args:
-        job: Whose prices and folder count.
 
     Raises:
         JobError: A prices file is not valid.

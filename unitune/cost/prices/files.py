@@ -8,22 +8,23 @@
     refreshed: …
 
 Everything above that line stays as people wrote it, comments and all, when prices are refreshed.
-Which row applies is in `unitune.cost.prices.book`, what vendors tell in
+Which row applies is in `unitune.cost.prices.book`, what vendors say now in
 `unitune.cost.prices.refresh`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from decimal import Decimal
+from itertools import groupby
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
 from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
 from unitune.backends.offer import ModelUpdate
-from unitune.cost.prices.writing import entries_of
 from unitune.errors import JobError
-from unitune.job.prices import PriceEntry, PriceRow, as_written, rows_of
+from unitune.job.prices import USUAL_UNIT, PriceEntry, PriceRow, as_written, rows_of
 from unitune.security.spec import Spec
 from unitune.workspace import user_config, yaml_file
 from unitune.workspace.filesystem import replacing
@@ -108,16 +109,39 @@ def write_refreshed(path: Path, refreshed: Refreshed) -> None:
 def merged(
     old: Refreshed, rows: tuple[PriceRow, ...], models: tuple[ModelUpdate, ...]
 ) -> Refreshed:
-    """Return what is known after a refreshing: the new takes the place of the old it speaks of.
+    """Return what is known after a refresh: new facts replace the old ones of the same subject.
 
     Args:
         old: Of before.
-        rows: Prices that vendors told now.
-        models: What they told of models.
+        rows: Prices that vendors state now.
+        models: What they state of models.
     """
-    told = {row.subject for row in rows}
+    priced = {row.subject for row in rows}
     kept = rows_of(old.prices, origin="project", day=today())
-    stay = [row for row in kept if row.subject not in told]
-    spoken = {(one.backend, one.model) for one in models}
-    others = tuple(one for one in old.models if (one.backend, one.model) not in spoken)
-    return Refreshed(prices=entries_of([*stay, *rows]), models=(*others, *models))
+    still_valid = [row for row in kept if row.subject not in priced]
+    updated = {(update.backend, update.model) for update in models}
+    others = tuple(each for each in old.models if (each.backend, each.model) not in updated)
+    return Refreshed(prices=entries_of([*still_valid, *rows]), models=(*others, *models))
+
+
+COMMON = {"backend", "as_of", "valid_from", "valid_to", "source", "source_kind"}
+OF_A_ROW = {"model", "method", "tier", "tuned", "note"}
+
+
+def entries_of(rows: Iterable[PriceRow]) -> tuple[PriceEntry, ...]:
+    """Return rows as a prices file holds them, which `rows_of` reads back the same.
+
+    Args:
+        rows: Of any backends; what neighbours have in common is written once.
+    """
+    grouped = groupby(rows, key=lambda row: row.model_dump(include=COMMON, exclude_none=True))
+    return tuple(
+        PriceEntry.model_validate({**common, "rows": [_line(row) for row in group]})
+        for common, group in grouped
+    )
+
+
+def _line(row: PriceRow) -> dict[str, object]:
+    unit = "" if row.per == USUAL_UNIT[row.kind] else f"/{row.per}"
+    values = row.model_dump(include=OF_A_ROW, exclude_defaults=True)
+    return {**values, row.kind: f"{row.written}{unit}"}

@@ -49,23 +49,21 @@ def age_findings(
     sources: dict[tuple[str, str, date, date | None], list[PriceRow]] = {}
     for row in {row.id: row for row in rows}.values():
         sources.setdefault((row.backend, row.source, row.as_of, row.valid_to), []).append(row)
-    found = (_finding(told, day, allow_stale=allow_stale) for told in sources.values())
-    return tuple(finding for finding in found if finding is not None)
+    findings = (_finding(group, day, allow_stale=allow_stale) for group in sources.values())
+    return tuple(finding for finding in findings if finding is not None)
 
 
 def _finding(rows: list[PriceRow], day: date, *, allow_stale: bool) -> Finding | None:
     row, state = rows[0], freshness(rows[0], day)
     if state == "fresh":
         return None
-    kinds = ", ".join(dict.fromkeys(one.kind for one in rows))
-    what = f"the price of {row.backend} for {kinds} is of {row.as_of}"
+    kinds = ", ".join(dict.fromkeys(row.kind for row in rows))
+    age = f", {(day - row.as_of).days} days ago"
     if row.valid_to is not None and day > row.valid_to:
-        what += f" and held until {row.valid_to}"
-    else:
-        what += f", {(day - row.as_of).days} days ago"
-    what += f" ({row.source})."
+        age = f" and held until {row.valid_to}"
+    what = f"the price of {row.backend} for {kinds} is of {row.as_of}{age} ({row.source})."
     fix = (
-        f"Look there, and write what holds now into prices.yaml; `unitune prices {row.backend}` "
+        f"Look there, and write today's price into prices.yaml; `unitune prices {row.backend}` "
         "shows all rows."
     )
     if state == "aging":
@@ -73,4 +71,4 @@ def _finding(rows: list[PriceRow], day: date, *, allow_stale: bool) -> Finding |
     if state == "old":
         return warning("old-price", what, fix)
     kind = warning if allow_stale else error
-    return kind(STALE_CODE, what, f"{fix} --allow-unpriced relies on it all the same.")
+    return kind(STALE_CODE, what, f"{fix} --allow-unpriced uses it all the same.")

@@ -32,6 +32,9 @@ class Count:
     def __add__(self, other: Count) -> Count:
         return Count(self.low + other.low, self.expected + other.expected, self.high + other.high)
 
+    def __mul__(self, other: Count) -> Count:
+        return Count(self.low * other.low, self.expected * other.expected, self.high * other.high)
+
 
 @dataclass(frozen=True, slots=True)
 class RowCount:

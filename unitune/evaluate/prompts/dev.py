@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
-from unitune.cost.answers import FINALISTS
+from unitune.cost.evaluation import FINALISTS
 from unitune.evaluate.gate import MOST_ERRORS, Ruling
 from unitune.evaluate.prompts.build import Contender, prompt_kind
 from unitune.evaluate.prompts.prompts import Prompt

@@ -1,8 +1,8 @@
-"""What asking the contenders of a comparison costs, from their prompts and the cases.
+"""What the answers of a comparison's contenders cost, from their prompts and the cases.
 
 Prompts are not built here, which needs dev: instructions and shots are bounded by what
-`unitune.evaluate` makes of a training file. What a contender is asked on dev, to choose its prompt,
-is in its tokens. The guard while answers are asked is another one (`evaluate.budget`).
+`unitune.evaluate` makes of a training file. Requests on dev, to choose a contender's prompt, are
+in its tokens. The guard while requests are made is another one (`evaluate.budget`).
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from unitune.backends.output_limit import (
     is_known_to_think,
     is_served,
 )
-from unitune.cost.billing import times
 from unitune.cost.tokens import Count
 from unitune.cost.workload import Workload
 from unitune.job.contenders import (
@@ -24,7 +23,6 @@ from unitune.job.contenders import (
     FewShot,
     Instructed,
     Model,
-    Recorded,
     Server,
     Tuned,
     ZeroShot,
@@ -42,7 +40,7 @@ SCREENING_ROWS = 100
 
 In 1,500 simulated choices among six prompts, of which the best were 1 to 4 points apart, the chosen
 one was short of the truly best by 0.5 to 0.9 points with 500 dev rows, and by 0.4 to 0.7 when all
-six were asked all rows, which costs nearly twice as much.
+six were tried on all rows, which costs nearly twice as much.
 """
 FINALISTS = 3
 """Prompts of these that are tried on all other dev rows."""
@@ -51,8 +49,8 @@ TRIALS = {"zero-shot": Count(0, 1, 1), "instructed": Count(0, 1, 1), "few-shot":
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
-    """What one contender is asked, and answers, in tokens.
+class ContenderTokens:
+    """Tokens of one contender.
 
     Args:
         prompt: Of all requests together.
@@ -63,7 +61,7 @@ class Asked:
     answer: Count
 
 
-def asked(spec: ContenderSpec, job: Job, work: Workload) -> Asked:
+def contender_tokens(spec: ContenderSpec, job: Job, work: Workload) -> ContenderTokens:
     """Return the tokens of one contender's requests and answers.
 
     Args:
@@ -71,22 +69,20 @@ def asked(spec: ContenderSpec, job: Job, work: Workload) -> Asked:
         job: Whose comparison it is.
         work: Its rows, as the contender's model counts them.
     """
-    cases = len(work.test) * job.evaluate.repeats
-    kind = _kind(spec)
+    kind = _prompt_kind(spec)
     tries = TRIALS[kind] if kind and len(job.evaluate.contenders) > 1 else Count()
-    asked_dev = _dev_requests(tries, len(work.validation))
-    requests = Count.of(cases) + asked_dev
-    around = times(_around(spec, job.evaluate, work), requests)
-    own = times(_repeated(job, work), Count.of(1))
-    on_dev = times(asked_dev, work.validation.prompts.mean)
-    return Asked(
-        prompt=own + on_dev + around,
-        answer=times(requests, _answer(spec, job, work)),
+    on_dev = _dev_requests(tries, len(work.validation))
+    requests = Count.of(len(work.test) * job.evaluate.repeats) + on_dev
+    return ContenderTokens(
+        prompt=work.test.prompts.total * Count.of(job.evaluate.repeats)
+        + on_dev * work.validation.prompts.mean
+        + requests * _added_tokens(spec, job.evaluate, work),
+        answer=requests * _answer(spec, job, work),
     )
 
 
 def _dev_requests(tries: Count, rows: int) -> Count:
-    """Return how often dev rows are asked: a few prompts on all of them, the others on some."""
+    """Return the requests on dev: a few prompts on all rows, the others on some."""
     some = min(rows, SCREENING_ROWS)
     return Count(
         *(
@@ -96,16 +92,7 @@ def _dev_requests(tries: Count, rows: int) -> Count:
     )
 
 
-def asks_a_model(spec: ContenderSpec) -> bool:
-    """Whether a contender's answers are made, and not read."""
-    return not isinstance(spec, Recorded)
-
-
-def _repeated(job: Job, work: Workload) -> Count:
-    return times(work.test.prompts.total, Count.of(job.evaluate.repeats))
-
-
-def _kind(spec: ContenderSpec) -> str | None:
+def _prompt_kind(spec: ContenderSpec) -> str | None:
     match spec:
         case ZeroShot() | Instructed() | FewShot():
             return spec.type
@@ -115,7 +102,7 @@ def _kind(spec: ContenderSpec) -> str | None:
             return None
 
 
-def _around(spec: ContenderSpec, evaluate: Evaluate, work: Workload) -> Count:
+def _added_tokens(spec: ContenderSpec, evaluate: Evaluate, work: Workload) -> Count:
     """Return the tokens that a prompt adds to the row's own messages."""
     match spec:
         case Tuned(prompt="baseline"):
@@ -149,12 +136,12 @@ def _answer(spec: ContenderSpec, job: Job, work: Workload) -> Count:
 
     Of a model that thinks they are more (`REASONING`), hidden ones among them.
     """
-    expected = work.test.answers.mean if work.test.answers.total.high else work.train.answers.mean
+    mean = work.test.answers.mean if work.test.answers.total.high else work.train.answers.mean
     longest = max(work.train.answers.longest.high, work.test.answers.longest.high)
-    limit, usual = job.evaluate.max_tokens, expected.expected
+    limit, usual = job.evaluate.max_tokens, mean.expected
     most = automatic_tokens(longest, served=is_served(spec, job.backend))
     if is_known_to_think(spec, job):
         usual, most = round(usual * REASONING[1]), most + THINKING_TOKENS
     if limit != "auto":
         usual, most = min(usual, limit), limit
-    return Count(min(expected.low, 1), usual, max(expected.high, usual, most))
+    return Count(min(mean.low, 1), usual, max(mean.high, usual, most))
