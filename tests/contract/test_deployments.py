@@ -114,7 +114,7 @@ def test_what_it_has_cost_is_price_times_time(run: Run) -> None:
 
 @pytest.mark.usefixtures("no_reaper")
 def test_every_look_takes_down_what_is_overdue(run: Run) -> None:
-    made = deploy(run, seconds=0.01, options=options(run))
+    made = deploy(run, ttl=0.01, options=options(run))
     time.sleep(0.02)
     assert [] == deployments(standing=True)
     assert at_the_vendor(run, made.id) is None
@@ -214,7 +214,7 @@ def test_one_that_nobody_heard_of_again_is_found_by_its_name(
 
 
 def test_a_process_of_its_own_ends_it_in_time(run: Run) -> None:
-    made = deploy(run, seconds=1.0, options=options(run))
+    made = deploy(run, ttl=1.0, options=options(run))
     wait_until(lambda: at_the_vendor(run, made.id) is None)
     wait_until(lambda: Ledger(home()).deployment(made.id).ended is not None)
     ended = Ledger(home()).deployment(made.id).ended or 0
@@ -252,7 +252,7 @@ def test_the_reaper_goes_on_while_the_vendor_fails(
     monkeypatch: pytest.MonkeyPatch,
     no_reaper: list[str],
 ) -> None:
-    made = deploy(run, seconds=0.01, options=options(run))
+    made = deploy(run, ttl=0.01, options=options(run))
     assert [made.id] == no_reaper
     monkeypatch.setattr(reaper, "TRY_AGAIN_SECONDS", 0.01)
     for method in ("DELETE", "PATCH"):

@@ -123,7 +123,7 @@ def quick_reaper(deployment_id: str) -> subprocess.Popen[bytes]:
 @on_sqlite
 @pytest.mark.usefixtures("no_reaper")
 def test_a_reaper_outlives_a_home_that_is_away_for_a_while(run: Run, tmp_path: Path) -> None:
-    made = deploy(run, seconds=6)
+    made = deploy(run, ttl=6)
     watching = quick_reaper(made.id)
     time.sleep(3)
     (tmp_path / "home").rename(tmp_path / "away")
@@ -144,7 +144,7 @@ def test_a_reaper_outlives_a_home_that_is_away_for_a_while(run: Run, tmp_path: P
 @on_postgresql
 @pytest.mark.usefixtures("no_reaper")
 def test_a_reaper_outlives_a_restart_of_the_server_under_it(run: Run) -> None:
-    made = deploy(run, seconds=7)
+    made = deploy(run, ttl=7)
     watching = quick_reaper(made.id)
     time.sleep(3)
     the_server().restart(away_seconds=1)
@@ -159,7 +159,7 @@ def test_a_reaper_outlives_a_restart_of_the_server_under_it(run: Run) -> None:
 def test_a_reaper_that_finds_no_ledger_at_the_end_takes_the_deployment_down_all_the_same(
     run: Run, tmp_path: Path
 ) -> None:
-    made = deploy(run, seconds=4)
+    made = deploy(run, ttl=4)
     watching = quick_reaper(made.id)
     time.sleep(3)
     (tmp_path / "home").rename(tmp_path / "away")
@@ -175,7 +175,7 @@ def test_a_reaper_that_finds_no_ledger_at_the_end_takes_the_deployment_down_all_
 def test_a_reaper_survives_every_kind_of_error_and_looks_again(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    made = deploy(run, seconds=0.01)
+    made = deploy(run, ttl=0.01)
     faults: list[Exception] = [
         UnituneError("the ledger cannot be used: disk I/O error"),
         Unreachable("the ledger cannot be reached"),
@@ -206,7 +206,7 @@ def test_a_deployment_that_the_ledger_has_forgotten_is_taken_down_in_time(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An older copy of the ledger was put back: nobody else knows of the deployment."""
-    made = deploy(run, seconds=2)
+    made = deploy(run, ttl=2)
     known, real = [record_of(made)], Ledger.deployment
 
     def forgetful(ledger: Ledger, deployment_id: str) -> DeploymentRecord:
@@ -229,7 +229,7 @@ def test_a_reaper_leaves_a_deployment_that_no_ledger_ever_had(run: Run) -> None:
 
 @pytest.mark.usefixtures("no_reaper")
 def test_a_pid_that_another_process_has_now_is_not_taken_for_the_parent(run: Run) -> None:
-    made = deploy(run, seconds=3600)
+    made = deploy(run, ttl=3600)
     reaper.reap(made.id, replace(this_process(), started="1"))
     assert at_the_vendor(run, made.id) is None
 
@@ -240,8 +240,8 @@ def test_a_clock_that_is_set_takes_nothing_down_and_leaves_nothing_standing(
 ) -> None:
     """The reaper counts seconds; only a server's clock speaks for several machines."""
     real = time.time
-    made = deploy(run, seconds=3600)
-    soon = deploy(run, seconds=4)
+    made = deploy(run, ttl=3600)
+    soon = deploy(run, ttl=4)
     monkeypatch.setattr(time, "time", lambda: real() + 3600 * hours)
     assert made.id in [one.id for one in deployments(standing=True)]
     wait_until(lambda: at_the_vendor(run, soon.id) is None)
@@ -266,7 +266,7 @@ def test_of_two_deploys_at_once_one_is_told_that_it_lost(
 
     def deploy_one() -> None:
         try:
-            told.append(deploy(run, seconds=60).id)
+            told.append(deploy(run, ttl=60).id)
         except UnituneError as error:
             told.append(error)
 
@@ -290,7 +290,7 @@ def test_of_two_deploys_at_once_one_is_told_that_it_lost(
 def test_what_this_ledger_is_not_seen_to_have_put_up_is_left_alone(
     run: Run, vendor: ServedVendor, caplog: pytest.LogCaptureFixture, forged: dict[str, str]
 ) -> None:
-    made = deploy(run, seconds=3600)
+    made = deploy(run, ttl=3600)
     if "name" in forged:
         assert run.tuned_model is not None
         ref = deploying.host_of(run.backend_name).deploy(run.tuned_model, forged["name"], {})
@@ -305,7 +305,7 @@ def test_what_this_ledger_is_not_seen_to_have_put_up_is_left_alone(
 @on_sqlite
 @pytest.mark.usefixtures("no_reaper")
 def test_what_is_gone_at_the_vendor_is_written_down_as_gone(run: Run, vendor: ServedVendor) -> None:
-    made = deploy(run, seconds=3600)
+    made = deploy(run, ttl=3600)
     deploying.host_of(run.backend_name).undeploy(str(record_of(made).ref))
     change(made, until=0.0)
     assert not deployments()[0].stands
@@ -315,14 +315,14 @@ def test_what_is_gone_at_the_vendor_is_written_down_as_gone(run: Run, vendor: Se
 @on_sqlite
 @pytest.mark.usefixtures("no_reaper")
 def test_a_line_tells_of_each_that_was_overdue(run: Run) -> None:
-    made = deploy(run, seconds=3600)
+    made = deploy(run, ttl=3600)
     change(made, until=0.0)
     told = command("deployments", "--json").stderr
     assert [f"deployment {made.id} was overdue: taken down at bedrock"] == told.splitlines()
 
 
 def test_a_reaper_that_has_ended_is_missed_and_started_again(run: Run, left: list[Holder]) -> None:
-    made = deploy(run, seconds=3600, while_pid=os.getpid())
+    made = deploy(run, ttl=3600, while_pid=os.getpid())
     assert made.reaper is not None
     assert "running" == made.reaper.life
     assert [] == without_reaper()
@@ -344,14 +344,14 @@ def test_a_reaper_that_has_ended_is_missed_and_started_again(run: Run, left: lis
 @on_sqlite
 @pytest.mark.usefixtures("no_reaper")
 def test_on_one_machine_a_deployment_without_a_reaper_is_told(run: Run) -> None:
-    made = deploy(run, seconds=3600)
+    made = deploy(run, ttl=3600)
     assert [made.id] == [one.id for one in without_reaper()]
 
 
 @on_postgresql
 @pytest.mark.usefixtures("no_reaper")
 def test_of_what_another_machine_has_put_up_nothing_is_said(run: Run) -> None:
-    deploy(run, seconds=3600)
+    deploy(run, ttl=3600)
     assert [] == without_reaper()
 
 
@@ -369,6 +369,6 @@ def test_what_comes_up_after_its_time_is_taken_down_again(
 
     monkeypatch.setattr(type(deploying.host_of("bedrock")), "deploy", late)
     with pytest.raises(UnituneError, match="after its time was over"):
-        deploy(run, seconds=60)
+        deploy(run, ttl=60)
     assert at_the_vendor(run, f"{run.id}-d1") is None
     assert vendor.server

@@ -62,7 +62,7 @@ def deploy(
         prices=tuple(prices_given(price, found.backend_name)),
     )
     consent_to_deployment(found, seconds, limit)
-    made = bring_up(found, seconds=seconds, options=options, budget=limit)
+    made = bring_up(found, ttl=seconds, options=options, budget=limit)
     if wait:
         aside().print(f"{made.id} is {made.state}; waiting until it is ready.")
         made.wait()

@@ -28,7 +28,7 @@ from unitune.job.prices import UNIT_NAMES, PriceRow
 HOURS_A_MONTH = Decimal(730)
 """365 days of 24 hours in 12 months, as cloud price lists have it."""
 EVALUATION_HOURS = Decimal(2)
-"""How long a deployment stands by default (`unitune.run.deploying.DEFAULT_SECONDS`)."""
+"""How long a deployment stands by default (`unitune.run.deploying.DEFAULT_TTL`)."""
 MILLION = Decimal(1_000_000)
 NO_MODEL_GRADERS = ("string_check", "text_similarity", "python")
 """Graders that call no model."""

@@ -16,6 +16,7 @@ from array import array
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from html import escape
 from pathlib import Path
 from typing import Literal
 
@@ -87,6 +88,14 @@ class DataReport(BaseModel):
     def errors(self) -> tuple[Finding, ...]:
         """The findings that must be mended before a launch."""
         return tuple(finding for finding in self.findings if finding.severity == "error")
+
+    def __str__(self) -> str:
+        """A line for each file and each finding."""
+        files = [f"{file.name}: {file.rows:,} rows" for file in self.files]
+        return "\n".join((*files, *(f"{each.severity}: {each}" for each in self.findings)))
+
+    def _repr_html_(self) -> str:
+        return f"<pre>{escape(str(self))}</pre>"
 
 
 @dataclass(slots=True)

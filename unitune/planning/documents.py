@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from datetime import date
+from collections.abc import Iterator
+from datetime import date, timedelta
+from html import escape
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
 from unitune.backends.capabilities import Forecast
 from unitune.cost.documents import Estimate
+from unitune.cost.spread import cents
 from unitune.findings import Finding
 from unitune.job.job import TrainingBudget
 from unitune.job.prices import PriceEntry
@@ -67,6 +70,40 @@ class Plan(BaseModel):
     def errors(self) -> tuple[Finding, ...]:
         """The findings that stop a launch."""
         return tuple(finding for finding in self.findings if finding.severity == "error")
+
+    def __repr__(self) -> str:
+        return f"<Plan {self.job!r} on {self.backend}: {len(self.errors)} errors>"
+
+    def __str__(self) -> str:
+        """A few lines for a person: rows, time and memory or cost, and the findings."""
+        lines = [f"{self.job}: {self.method} of {self.model} on {self.backend}, {self.day}"]
+        if not self.errors:
+            lines += self._figures()
+        lines += [f"{finding.severity}: {finding}" for finding in self.findings]
+        return "\n".join(lines)
+
+    def _repr_html_(self) -> str:
+        return f"<pre>{escape(str(self))}</pre>"
+
+    def _figures(self) -> Iterator[str]:
+        test = "none" if self.test_rows is None else f"{self.test_rows:,}"
+        yield f"rows: {self.train_rows:,} train, {self.validation_rows:,} validation, {test} test"
+        if (forecast := self.forecast) is not None:
+            low, high = (
+                timedelta(seconds=round(seconds))
+                for seconds in (forecast.seconds_low, forecast.seconds_high)
+            )
+            yield f"time: {low} to {high}, for {forecast.steps:,} steps"
+            yield f"memory: {forecast.memory_bytes / 1e9:.1f} GB"
+        yield f"cost: {self._cost()}"
+
+    def _cost(self) -> str:
+        usd = self.estimate and self.estimate.launch_usd
+        if usd is None:
+            return "none: it trains on this machine" if self.charge == "none" else "unknown"
+        if usd.exact:
+            return f"${cents(usd.high)}"
+        return f"${cents(usd.low)} to ${cents(usd.high)}, expected ${cents(usd.expected)}"
 
 
 class PlanSet(BaseModel):

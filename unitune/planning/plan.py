@@ -42,6 +42,12 @@ from unitune.workspace.today import today
 def plan(job: Job | ResolvedJob, *, vendor_counts: bool = False) -> Plan:
     """Say what a job would do, without doing it.
 
+    Example:
+        >>> plan = unitune.plan(job)
+        >>> print(plan)
+        >>> plan.errors
+        ()
+
     Args:
         job: What to tune and how.
         vendor_counts: Upload a sample of the training rows, and let the vendor count their

@@ -14,8 +14,10 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import timedelta
 from decimal import Decimal
 
 from pydantic import JsonValue
@@ -47,29 +49,35 @@ from unitune.run.reaping import leave_reaper, seconds_left
 from unitune.run.run import Run
 from unitune.workspace.home import home
 
-DEFAULT_SECONDS = 2 * 3600.0
-"""How long a deployment stands when nobody says: long enough for an evaluation."""
+DEFAULT_TTL = timedelta(hours=2)
+"""Long enough for an evaluation."""
+UNIT_SECONDS = {"m": 60.0, "h": 3600.0, "d": 86400.0}
 log = logging.getLogger(__name__)
 
 
 def deploy(
     run: Run,
     *,
-    seconds: float = DEFAULT_SECONDS,
+    ttl: timedelta | str | float = DEFAULT_TTL,
     options: Mapping[str, JsonValue] | None = None,
     while_pid: int | None = None,
-    budget: HostingBudget = NO_LIMIT,
+    budget: HostingBudget | Decimal | float | None = None,
 ) -> Deployment:
-    """Bring a run's model up, for a limited time.
+    """Deploy a run's model at its vendor for a limited time; it costs money until then.
 
-    What it may cost until its end is held to budget.yaml first, as a training is.
+    What it may cost is held to budget.yaml and `budget` first, as a training is. It is taken down
+    in time even if this process has ended.
+
+    Example:
+        >>> with unitune.deploy(run, ttl="2h", budget=20):  # waits until it is ready
+        ...     print(run.model.ask("Where is my parcel?"))
 
     Args:
         run: A succeeded run.
-        seconds: After which it is taken down.
+        ttl: After which it is taken down: a time such as "30m", "2h" or "1d", or seconds.
         options: The backend's own: hardware, capacity, …
         while_pid: Take it down as soon as this process has ended, too.
-        budget: What it may cost.
+        budget: The most that it may cost, in US dollars.
 
     Raises:
         OverBudget: It may cost more than a budget leaves, or its price is unknown.
@@ -79,6 +87,9 @@ def deploy(
     """
     if run.tuned_model is None:
         raise UserError(f"run {run.id} is {run.state} and has no model to deploy.")
+    seconds = ttl_seconds(ttl)
+    if not isinstance(budget, HostingBudget):
+        budget = HostingBudget(None if budget is None else Decimal(str(budget)))
     host = host_of(run.backend_name)
     ledger = Ledger(home())
     record = _planned(ledger, run, run.tuned_model, seconds, budget.prices)
@@ -96,6 +107,27 @@ def deploy(
         host.undeploy(ref)
         raise RunFailed(f"{record.id} came up after its time was over, and was taken down again.")
     return started.refresh()
+
+
+def ttl_seconds(ttl: timedelta | str | float) -> float:
+    """Return a time in seconds.
+
+    Args:
+        ttl: Such as "30m", "2h" or "1d", or seconds.
+
+    Raises:
+        UserError: It is no time, or none that is left.
+    """
+    if isinstance(ttl, timedelta):
+        seconds = ttl.total_seconds()
+    elif isinstance(ttl, str):
+        match = re.fullmatch(r"(\d+(?:\.\d+)?)([mhd])", ttl.strip())
+        seconds = float(match[1]) * UNIT_SECONDS[match[2]] if match else 0.0
+    else:
+        seconds = ttl
+    if not seconds > 0:
+        raise UserError(f"ttl is {ttl!r}; write a time such as '30m', '2h' or '1d', or seconds.")
+    return seconds
 
 
 def _clear(ledger: Ledger, host: Deploys, record: DeploymentRecord) -> None:
@@ -172,7 +204,7 @@ def standing(
     if not needs_deployment(run):
         yield Decimal(0)
         return
-    made = deploy(run, seconds=seconds, options=options, while_pid=os.getpid(), budget=budget)
+    made = deploy(run, ttl=seconds, options=options, while_pid=os.getpid(), budget=budget)
     try:
         made.wait()
         yield (made.usd_per_hour or Decimal(0)) * Decimal(seconds) / 3600
