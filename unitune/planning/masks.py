@@ -11,8 +11,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from unitune.backends.capabilities import MaskedToken, ShowsLossMask
+from unitune.cost.tokens.counter import family_of
 from unitune.cost.tokens.encoding import tiktoken_encoding
-from unitune.cost.tokens.families import family_of
 from unitune.data.dataset import Row
 from unitune.data.example import Example, Message
 from unitune.errors import DataError

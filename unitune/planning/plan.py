@@ -22,7 +22,7 @@ from unitune.cost.prices.book import PriceBook
 from unitune.cost.prices.staleness import age_findings
 from unitune.cost.spread import Spread
 from unitune.cost.tokens import VendorCounter, counter_for
-from unitune.cost.tokens.by_vendor import ROWS_ASKED
+from unitune.cost.tokens.by_vendor import SAMPLE_ROWS
 from unitune.cost.workload import Workload
 from unitune.data.check import read_job
 from unitune.data.dataset import spread
@@ -244,8 +244,8 @@ def _counted_by_vendor(resolved: ResolvedJob) -> ResolvedJob:
     if not isinstance(backend, CountsTokens):
         raise Unsupported(f"{resolved.offer.name} counts no tokens before a launch.")
     own = counter_for(model, aliases=resolved.model.aliases if resolved.model else ())
-    sample = [row.example for row in spread(resolved.splits.train.rows, ROWS_ASKED)]
-    counters = {model: VendorCounter.asking(backend, model, own, sample)}
+    sample = [row.example for row in spread(resolved.splits.train.rows, SAMPLE_ROWS)]
+    counters = {model: VendorCounter.sampled(backend, model, own, sample)}
     return replace(resolved, rows=Rows(resolved.rows.read, counters))
 
 

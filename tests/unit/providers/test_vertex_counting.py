@@ -12,7 +12,7 @@ pytest.importorskip("google.cloud.storage", reason="needs the extra `vertex`")
 
 from vendors.vertex.vendor import VertexVendor, environment
 
-from unitune.cost.tokens.by_vendor import ROWS_ASKED
+from unitune.cost.tokens.by_vendor import SAMPLE_ROWS
 from unitune.data.example import Message
 from unitune.errors import BackendError, Unreachable, Unsupported
 from unitune.job.job import Data, Job
@@ -112,7 +112,7 @@ def test_a_plan_asks_for_a_sample_when_it_is_told_to(tmp_path: Path, server: Ser
     theirs = plan(job, vendor_counts=True)
 
     asked = {one.json["contents"][0]["parts"][0]["text"] for one in server.received(*COUNT)}
-    assert ROWS_ASKED / 2 <= len(asked) <= ROWS_ASKED
+    assert SAMPLE_ROWS / 2 <= len(asked) <= SAMPLE_ROWS
     assert ours.estimate is not None
     assert theirs.estimate is not None
     (told,) = (text for text in theirs.estimate.assumptions if "the vendor counted" in text)

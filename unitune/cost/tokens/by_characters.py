@@ -20,7 +20,7 @@ line breaks, and some templates write sentences around tools."""
 
 
 class CharacterCounter:
-    """Counts characters, where no tokenizer is at hand.
+    """Counts characters, where no tokenizer is available.
 
     Args:
         reason: Why there is none, as a sentence without its end.
@@ -75,12 +75,11 @@ def assumed_row(example: Example, text: Callable[[str], Count]) -> RowCount:
     prompt = asked + Count(0, FRAMING.expected, FRAMING.high)
     total = asked + _framed(example.messages[len(example.prompt) :], text)
     if example.non_preferred_output:
-        again = Count(0, 0, prompt.high)
-        total += _framed(example.non_preferred_output, text) + again
-    said = text(example.answer or "")
+        total += _framed(example.non_preferred_output, text) + Count(0, 0, prompt.high)
+    answer = text(example.answer or "")
     if last.role == "assistant" and last.tool_calls:
-        said += text(_json(last.tool_calls))
-    return RowCount(prompt, said, total)
+        answer += text(_json(last.tool_calls))
+    return RowCount(prompt, answer, total)
 
 
 def _framed(turns: Iterable[Message], text: Callable[[str], Count]) -> Count:

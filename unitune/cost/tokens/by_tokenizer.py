@@ -1,6 +1,6 @@
 """Counting for open models: by their own tokenizer and chat template, where these are here.
 
-They are looked for where models lie anyway: in a folder that is named, in the store of a backend
+They are looked for where models lie already: in a folder that is named, in the store of a backend
 that keeps models, and in the Hugging Face cache. Nothing is fetched.
 """
 
@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Iterable
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Protocol, cast
 
@@ -42,17 +41,12 @@ def find_tokenizer(model: str, stored: Iterable[StoredModel] = ()) -> Path | Non
         model: A folder, the name of a stored model, or a Hugging Face name.
         stored: Models that a backend keeps on this machine.
     """
-    kept = [one.path for one in stored if one.name.lower() == model.lower()]
+    kept = [each.path for each in stored if each.name.lower() == model.lower()]
     named = Path(os.path.expanduser(model))  # noqa: PTH111 - Path's own raises for ~nobody
     for folder in (named, *kept, *_hub_snapshots(model)):
         if (folder / TOKENIZER).is_file():
             return folder
     return None
-
-
-def can_read_tokenizers() -> bool:
-    """Whether the package is there that reads ``tokenizer.json``."""
-    return find_spec("tokenizers") is not None
 
 
 class TokenizerCounter:
@@ -68,7 +62,6 @@ class TokenizerCounter:
     def __init__(self, folder: Path) -> None:
         self._tokenizer = _load(folder / TOKENIZER)
         self._template = read_template(folder)
-        self._name = folder.name
 
     @property
     def basis(self) -> str:
@@ -97,22 +90,19 @@ class TokenizerCounter:
             return assumed_row(example, self.text)
 
     def _rendered(self, example: Example, template: ChatTemplate) -> RowCount:
-        asked = example.prompt
+        turns = example.prompt
         whole = self._tokens(template.text(example.messages, example.tools, asks=False))
-        prompt = self._tokens(template.text(asked, example.tools, asks=True)) if asked else 0
+        prompt = self._tokens(template.text(turns, example.tools, asks=True)) if turns else 0
         total = Count.of(whole)
         if example.non_preferred_output:
-            turns = (*asked, *example.non_preferred_output)
-            worse = self._tokens(template.text(turns, example.tools, asks=False))
+            pair = (*turns, *example.non_preferred_output)
+            worse = self._tokens(template.text(pair, example.tools, asks=False))
             once = whole + worse - prompt
             total = Count(once, once, whole + worse)
-        return RowCount(Count.of(prompt), self._answer(example, whole - prompt), total)
-
-    def _answer(self, example: Example, framed: int) -> Count:
-        """Return what a model would write; calls of tools as the template writes them."""
-        said = Count.of(self._tokens(example.answer or ""))
-        calls = example.messages[-1].tool_calls and example.expected is None
-        return Count.of(max(framed, said.high)) if calls else said
+        answer = self._tokens(example.answer or "")
+        if example.messages[-1].tool_calls and example.expected is None:
+            answer = max(answer, whole - prompt)  # calls of tools as the template writes them
+        return RowCount(Count.of(prompt), Count.of(answer), total)
 
     def _tokens(self, text: str) -> int:
         try:
@@ -151,8 +141,8 @@ def _hub_snapshots(model: str) -> Iterable[Path]:
 
 
 def _hub_cache() -> Path:
-    if own := os.environ.get("HF_HUB_CACHE"):
-        return Path(own).expanduser()
+    if folder := os.environ.get("HF_HUB_CACHE"):
+        return Path(folder).expanduser()
     cache = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
     home = os.environ.get("HF_HOME") or f"{cache}/huggingface"
     return Path(home).expanduser() / "hub"

@@ -1,7 +1,7 @@
-"""Counting by the vendor itself, where its key is set and the user asks for it.
+"""Counting by the vendor itself, where its key is set and the user requests it.
 
-Nothing else here opens a connection. The vendor is asked for the prompts of a sample, each with one
-request; what it says of them against our own count scales the count of every row.
+Nothing else here opens a connection. The vendor counts the prompts of a sample, each in one
+request; its counts over our own scale the count of every row.
 """
 
 from __future__ import annotations
@@ -12,46 +12,45 @@ from fractions import Fraction
 from math import ceil, floor
 
 from unitune.backends.capabilities import CountsTokens
-from unitune.cost.tokens.count import Count, RowCount
-from unitune.cost.tokens.counter import TokenCounter
+from unitune.cost.tokens.count import Count, RowCount, TokenCounter
 from unitune.data.example import Example
 from unitune.errors import Unsupported
 from unitune.models import Request
 
-ROWS_ASKED = 200
+SAMPLE_ROWS = 200
 """A random sample of 200 rows told the tokens of a file within 5 % (95 of 100 times, two files of
 50,000 and 2,000 rows, measured 2026-11-24)."""
 
 
 @dataclass(frozen=True, slots=True)
 class VendorCounter:
-    """Counts as the vendor's own counts of a sample say.
+    """Scales our own count by what the vendor counted of a sample.
 
     Args:
-        otherwise: Our own count, whose expected tokens are scaled.
-        asked: Prompts that the vendor counted.
+        own: Our own count, whose expected tokens are scaled.
+        prompts: Prompts that the vendor counted.
         least: Its tokens for each of ours, where these were fewest.
         expected: Its tokens for each of ours, all prompts together.
         most: Its tokens for each of ours, where these were most.
     """
 
-    otherwise: TokenCounter
-    asked: int
+    own: TokenCounter
+    prompts: int
     least: Fraction
     expected: Fraction
     most: Fraction
 
     @classmethod
-    def asking(
-        cls, backend: CountsTokens, model: str, otherwise: TokenCounter, rows: Iterable[Example]
+    def sampled(
+        cls, backend: CountsTokens, model: str, own: TokenCounter, rows: Iterable[Example]
     ) -> VendorCounter:
-        """Let the vendor count the prompts of some rows.
+        """Let the vendor count the prompts of some rows, one request each.
 
         Args:
             backend: Whose vendor counts.
             model: That counts.
-            otherwise: Our own count.
-            rows: A sample, one request each.
+            own: Our own count.
+            rows: A sample.
 
         Raises:
             Unsupported: It counts none of them.
@@ -65,21 +64,21 @@ class VendorCounter:
             if not row.prompt:
                 continue
             try:
-                told = backend.count_tokens(model, Request(messages=row.prompt, tools=row.tools))
+                counted = backend.count_tokens(model, Request(messages=row.prompt, tools=row.tools))
             except Unsupported as problem:
                 refused = problem
                 continue
-            pairs.append((told, max(1, otherwise.row(row).prompt.expected)))
+            pairs.append((counted, max(1, own.row(row).prompt.expected)))
         if not pairs:
             raise refused
-        ratios = [Fraction(told, ours) for told, ours in pairs]
+        ratios = [Fraction(theirs, ours) for theirs, ours in pairs]
         theirs, ours = (sum(column) for column in zip(*pairs, strict=True))
-        return cls(otherwise, len(pairs), min(ratios), Fraction(theirs, ours), max(ratios))
+        return cls(own, len(pairs), min(ratios), Fraction(theirs, ours), max(ratios))
 
     @property
     def basis(self) -> str:
         """The vendor, and for how many rows."""
-        return f"the vendor's own count of {self.asked:,} prompts; {self.otherwise.basis}"
+        return f"the vendor's own count of {self.prompts:,} prompts; {self.own.basis}"
 
     @property
     def assumptions(self) -> tuple[str, ...]:
@@ -88,12 +87,12 @@ class VendorCounter:
         return (f"the vendor counted {times} what we expected, and all rows are scaled by that",)
 
     def text(self, text: str) -> Count:
-        """Return the tokens of a text without any framing; the vendor is not asked."""
-        return self._scaled(self.otherwise.text(text))
+        """Return the tokens of a text without any framing."""
+        return self._scaled(self.own.text(text))
 
     def row(self, example: Example) -> RowCount:
-        """Return the tokens of a row; the vendor is not asked."""
-        ours = self.otherwise.row(example)
+        """Return the tokens of a row."""
+        ours = self.own.row(example)
         return RowCount(*map(self._scaled, (ours.prompt, ours.answer, ours.total)))
 
     def _scaled(self, count: Count) -> Count:

@@ -75,10 +75,13 @@ def read_template(folder: Path) -> ChatTemplate | None:
         folder: With ``tokenizer_config.json``, and ``chat_template.jinja`` where it stands apart.
     """
     settings = _settings(folder / "tokenizer_config.json")
-    own = folder / "chat_template.jinja"
-    source = own.read_text(encoding="utf-8") if own.is_file() else settings.get("chat_template")
+    file = folder / "chat_template.jinja"
+    source = file.read_text(encoding="utf-8") if file.is_file() else settings.get("chat_template")
     if isinstance(source, list):  # several, by name
-        source = _default(source)
+        named = (each for each in source if isinstance(each, dict))
+        source = next(
+            (each.get("template") for each in named if each.get("name") == "default"), None
+        )
     if not isinstance(source, str):
         return None
     special = {name: _token(settings.get(name)) for name in SPECIAL_TOKENS}
@@ -110,15 +113,10 @@ def _call(call: dict[str, JsonValue]) -> dict[str, JsonValue]:
 
 def _settings(file: Path) -> dict[str, JsonValue]:
     try:
-        found = json.loads(file.read_text(encoding="utf-8"))
+        settings = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
-    return cast("dict[str, JsonValue]", found) if isinstance(found, dict) else {}
-
-
-def _default(templates: list[JsonValue]) -> JsonValue:
-    named = {one.get("name"): one.get("template") for one in templates if isinstance(one, dict)}
-    return cast("dict[JsonValue, JsonValue]", named).get("default")
+    return cast("dict[str, JsonValue]", settings) if isinstance(settings, dict) else {}
 
 
 def _token(value: JsonValue) -> str:

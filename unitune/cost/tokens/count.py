@@ -1,8 +1,11 @@
-"""Numbers of tokens as ranges: exact where low and high agree."""
+"""Numbers of tokens as ranges, exact where low and high agree, and what counts them."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
+
+from unitune.data.example import Example
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,3 +59,25 @@ class RowCount:
         return RowCount(
             self.prompt + other.prompt, self.answer + other.answer, self.total + other.total
         )
+
+
+class TokenCounter(Protocol):
+    """Counts tokens as one model does; keeps nothing of what it counted."""
+
+    @property
+    def basis(self) -> str:
+        """What it counts with, for people, e.g. "o200k_base"."""
+        ...
+
+    @property
+    def assumptions(self) -> tuple[str, ...]:
+        """What makes ranges of its counts, one sentence each."""
+        ...
+
+    def text(self, text: str) -> Count:
+        """Return the tokens of a text without any framing; whatever it holds, this never raises."""
+        ...
+
+    def row(self, example: Example) -> RowCount:
+        """Return the tokens of a row with its framing and tools."""
+        ...

@@ -19,8 +19,6 @@ from typing import TYPE_CHECKING, TypedDict, cast
 import yaml
 
 if TYPE_CHECKING:
-    from importlib.resources.abc import Traversable
-
     import tiktoken
 
 PIECE_CHARACTERS = 100_000
@@ -29,6 +27,7 @@ with a panic of its regular expressions (StackOverflow), on 450,000 it does not 
 _BETWEEN_WORDS = re.compile(r"[A-Za-z](?= [A-Za-z])")
 """No token of either encoding holds the end of a word and the space after it, so a text can be cut
 there without a change of its count."""
+_DATA = importlib.resources.files("unitune.cost.tokens") / "encodings"
 
 
 class _Recipe(TypedDict):
@@ -37,22 +36,12 @@ class _Recipe(TypedDict):
     pattern: list[str]
 
 
-class Encoding:
-    """One of OpenAI's encodings.
-
-    Args:
-        name: o200k_base or cl100k_base.
-    """
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-        self._encode = tiktoken_encoding(name).encode_ordinary
-
-    def tokens(self, text: str) -> int:
-        """Return how many tokens a text is."""
-        if len(text) <= PIECE_CHARACTERS:
-            return len(self._encode(text))
-        return sum(len(self._encode(piece)) for piece in pieces(text))
+def count_tokens(encoding: str, text: str) -> int:
+    """Return how many tokens a text is, by o200k_base or cl100k_base."""
+    encode = tiktoken_encoding(encoding).encode_ordinary
+    if len(text) <= PIECE_CHARACTERS:
+        return len(encode(text))
+    return sum(len(encode(piece)) for piece in pieces(text))
 
 
 def pieces(text: str, most: int = PIECE_CHARACTERS) -> Iterator[str]:
@@ -67,9 +56,9 @@ def pieces(text: str, most: int = PIECE_CHARACTERS) -> Iterator[str]:
     start = 0
     while len(text) - start > most:
         window = text[start : start + most]
-        # Looked for in the last part first: a whole window of prose has thousands of such places.
+        # The last part is searched first: a whole window of prose has thousands of such places.
         for tail in (max(0, most - 1000), 0):
-            if places := [found.end() for found in _BETWEEN_WORDS.finditer(window, tail)]:
+            if places := [match.end() for match in _BETWEEN_WORDS.finditer(window, tail)]:
                 break
         cut = places[-1] if places else most
         yield window[:cut]
@@ -98,20 +87,12 @@ def tiktoken_encoding(name: str) -> tiktoken.Encoding:
 
 
 def rank_table(name: str) -> bytes:
-    """Return the file with an encoding's ranks as tiktoken publishes it, uncompressed.
-
-    Args:
-        name: o200k_base or cl100k_base.
-    """
-    return lzma.decompress(_folder().joinpath(f"{name}.tiktoken.xz").read_bytes())
+    """Return the file with an encoding's ranks as tiktoken publishes it, uncompressed."""
+    return lzma.decompress(_DATA.joinpath(f"{name}.tiktoken.xz").read_bytes())
 
 
 @cache
 def recipes() -> dict[str, _Recipe]:
     """Return what an encoding is made of beside its ranks, by name."""
-    text = _folder().joinpath("encodings.yaml").read_text(encoding="utf-8")
+    text = _DATA.joinpath("encodings.yaml").read_text(encoding="utf-8")
     return cast("dict[str, _Recipe]", yaml.safe_load(text))
-
-
-def _folder() -> Traversable:
-    return importlib.resources.files("unitune.cost.tokens") / "encodings"

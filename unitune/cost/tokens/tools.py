@@ -61,16 +61,14 @@ def as_typescript(tools: Sequence[Tool]) -> str:
 
 
 def _function_lines(function: Tool) -> Iterator[str]:
-    described = _text(function, "description")
-    if described:
-        yield f"// {described}"
+    name, description = _text(function, "name"), _text(function, "description")
+    if description:
+        yield f"// {description}"
     properties = list(_property_lines(function.get("parameters"), 0))
-    if not properties:
-        yield f"type {_text(function, 'name')} = () => any;"
-        return
-    yield f"type {_text(function, 'name')} = (_: {{"
-    yield from properties
-    yield "}) => any;"
+    if properties:
+        yield from (f"type {name} = (_: {{", *properties, "}) => any;")
+    else:
+        yield f"type {name} = () => any;"
 
 
 def _property_lines(schema: JsonValue, level: int) -> Iterator[str]:
@@ -78,9 +76,9 @@ def _property_lines(schema: JsonValue, level: int) -> Iterator[str]:
     properties, required = known.get("properties"), known.get("required")
     indent = "  " * level
     for name, each in properties.items() if isinstance(properties, dict) else ():
-        described = _text(each, "description") if isinstance(each, dict) else ""
-        if described and level < DESCRIBED_LEVELS:
-            yield f"{indent}// {described}"
+        description = _text(each, "description") if isinstance(each, dict) else ""
+        if description and level < DESCRIBED_LEVELS:
+            yield f"{indent}// {description}"
         optional = "" if isinstance(required, list) and name in required else "?"
         yield f"{indent}{name}{optional}: {_type(each, level)},"
 
@@ -89,8 +87,8 @@ def _type(schema: JsonValue, level: int) -> str:
     known = schema if isinstance(schema, dict) else {}
     either = [known["const"]] if "const" in known else known.get("enum") or known.get("anyOf")
     if isinstance(either, list):
-        each_type = (_type(one, level) if isinstance(one, dict) else _json(one) for one in either)
-        return " | ".join(each_type)
+        types = (_type(each, level) if isinstance(each, dict) else _json(each) for each in either)
+        return " | ".join(types)
     named = known.get("type", "any")
     if named == "object" and known.get("properties"):
         return "\n".join(("{", *_property_lines(known, level + 1), f"{'  ' * level}}}"))

@@ -148,7 +148,7 @@ def test_a_broken_tokenizer_is_a_range_that_says_so(tmp_path: Path) -> None:
 def test_without_the_package_the_count_is_a_range_that_names_the_install(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(by_tokenizer, "find_spec", lambda _name: None)
+    monkeypatch.setattr("unitune.cost.tokens.counter.find_spec", lambda *_: None)
     counter = counter_for(str(save(tmp_path)))
     assert install_command("local") in counter.assumptions[0]
 

@@ -39,7 +39,7 @@ def row(number: int) -> Example:
 def test_all_rows_are_scaled_by_what_the_vendor_said_of_a_sample() -> None:
     vendor, plain = Vendor(), counter_for(MODEL)
     sample = [row(number) for number in range(3)]
-    counter = VendorCounter.asking(vendor, MODEL, plain, sample)
+    counter = VendorCounter.sampled(vendor, MODEL, plain, sample)
     counted = counter.row(row(7))
 
     assert [Request(messages=one.prompt) for one in sample] == vendor.requests
@@ -65,25 +65,25 @@ def test_where_the_vendor_always_counts_twice_as_many_so_do_we() -> None:
             whole = Example(messages=(*request.messages, last))
             return 2 * plain.row(whole).prompt.expected
 
-    counter = VendorCounter.asking(Twice(), MODEL, plain, map(row, range(9)))
+    counter = VendorCounter.sampled(Twice(), MODEL, plain, map(row, range(9)))
     assert Count.of(2 * plain.row(row(1)).prompt.expected) == counter.row(row(1)).prompt
 
 
 def test_a_row_that_the_vendor_cannot_count_is_left_out_of_the_sample() -> None:
-    counter = VendorCounter.asking(
+    counter = VendorCounter.sampled(
         Vendor(refused=frozenset({2})), MODEL, counter_for(MODEL), map(row, range(3))
     )
-    assert 2 == counter.asked
+    assert 2 == counter.prompts
 
 
 @pytest.mark.parametrize("sample", [[], [row(0)]])
 def test_a_vendor_that_counts_nothing_is_told(sample: list[Example]) -> None:
     with pytest.raises(Unsupported):
-        VendorCounter.asking(Vendor(refused=frozenset({1})), MODEL, counter_for(MODEL), sample)
+        VendorCounter.sampled(Vendor(refused=frozenset({1})), MODEL, counter_for(MODEL), sample)
 
 
 def test_a_vendor_that_does_not_answer_is_told() -> None:
     vendor = Vendor()
     vendor.failure = Unreachable("no answer")
     with pytest.raises(Unreachable):
-        VendorCounter.asking(vendor, MODEL, counter_for(MODEL), [row(1)])
+        VendorCounter.sampled(vendor, MODEL, counter_for(MODEL), [row(1)])

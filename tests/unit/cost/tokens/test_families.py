@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from unitune.cost.tokens import counter_for
-from unitune.cost.tokens.families import families, family_of
+from unitune.cost.tokens.counter import families, family_of
 from unitune.data.example import Example, Message
 
 

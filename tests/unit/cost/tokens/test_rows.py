@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from unitune.cost.tokens import Count, RowCount, count_rows, counter_for
-from unitune.data.dataset import Row
+from unitune.cost.tokens import Count, counter_for
 from unitune.data.example import Example, Message
-from unitune.data.load import read
-from unitune.job.job import Columns, Data
 
 MODELS = ["gpt-4o", "gpt-4", "gpt-6-luna", "gpt-oss-20b", "claude-sonnet-5-5"]
 SAYING = st.text(alphabet=st.characters(exclude_categories=["Cs"]), min_size=1, max_size=40)
@@ -158,68 +154,3 @@ def test_tools_of_any_shape_count(tool: dict[str, Any]) -> None:
     for model in MODELS:
         row = counter_for(model).row(Example(messages=(*CHAT[:2], turn), tools=(tool,)))
         assert is_range(row.total)
-
-
-def counted(path: Path, model: str = "gpt-4o", data: Data | None = None) -> list[RowCount]:
-    return list(count_rows(path, counter_for(model), data))
-
-
-def checked(path: Path, model: str = "gpt-4o", data: Data | None = None) -> list[RowCount]:
-    counter = counter_for(model)
-    rows = [item.example for item in read(path, data, "any") if isinstance(item, Row)]
-    return [counter.row(row) for row in rows]
-
-
-@pytest.mark.parametrize("model", MODELS)
-@given(rows=st.lists(ROWS | st.fixed_dictionaries({"messages": st.lists(TURN, min_size=1)})))
-def test_a_file_counts_as_its_rows_do(
-    tmp_path: Path, model: str, rows: list[dict[str, Any]]
-) -> None:
-    path = tmp_path / "rows.jsonl"
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    counter = counter_for(model)
-
-    expected = [counter.row(Example.model_validate(row)) for row in rows]
-    assert expected == counted(path, model)
-
-
-LINES = (
-    b'\xef\xbb\xbf{"messages": [{"role": "user", "content": "a"}]}',
-    b'{"prompt": "What colour has snow?", "completion": "White."}',
-    b'{"prompt": "Snow?", "chosen": "White.", "rejected": "Black."}',
-    (
-        b'{"input": {"messages": [{"role": "user", "content": "Snow?"}]}, "preferred_output": '
-        b'[{"role": "assistant", "content": "White."}], "non_preferred_output": '
-        b'[{"role": "assistant", "content": "Black."}]}'
-    ),
-    b'{"messages": [{"role": "user", "content": [{"type": "text", "text": "in parts"}]}]}',
-    b'{"messages": [{"role": "user", "content": "<|endoftext|> \\ufeff \\u0085"}]}',
-    b'{"messages": [{"role": "user", "content": "half \\ud800"}]}',
-    b'{"messages": [{"role": "nobody", "content": "a"}]}',
-    b'{"messages": [{"role": ["user"], "content": "a"}]}',
-    b'{"messages": "none"}',
-    b"[1, 2]",
-    b"",
-    b"\xff\xfe broken",
-    b'{"messages": [{"role": "user", "content": "cut',
-)
-
-
-def test_a_file_counts_whatever_its_rows_look_like_and_leaves_broken_ones_out(
-    tmp_path: Path,
-) -> None:
-    path = tmp_path / "rows.jsonl"
-    path.write_bytes(b"\n".join(LINES) + b"\n")
-
-    assert checked(path) == counted(path)
-    assert 6 == len(counted(path))
-
-
-def test_a_table_counts_by_the_jobs_columns(tmp_path: Path) -> None:
-    path = tmp_path / "rows.csv"
-    path.write_text("question,answer\nWhat colour has snow?,White.\n", encoding="utf-8")
-    columns = Columns(user="question", assistant="answer")
-    data = Data(train=path.name, columns=columns)
-
-    assert checked(path, data=data) == counted(path, data=data)
-    assert 1 == len(counted(path, data=data))
