@@ -1,10 +1,9 @@
-"""What there is to say about data files before anything is spent on them.
+"""Everything there is to report about data files before anything is spent on them.
 
-`check_file` and `check` look at one file, `check_job` at all files of a job and at what stands in
-more than one of them; `read_job` does the same and keeps the rows, split. Rows are streamed, and
-some 70 bytes of hashes are kept of each, so a big file needs little memory; cases and validation
-rows are kept while the training file streams past them, and a plan's training rows wait on disk
-(`unitune.data.spool`).
+`check_file` looks at one file. `read_job` looks at all files of a job and at what stands in more
+than one of them, and keeps the rows, split. Rows are streamed, and some 60 bytes are kept of each,
+so a big file needs little memory; test and validation rows are kept while the training file streams
+past them, and training rows wait on disk (`unitune.data.spool`).
 Beyond the findings of `unitune.data.load`: equal rows, equal inputs with different answers, ids
 given twice, test and validation rows that stand in train, a train file too small to cut.
 """
@@ -14,7 +13,7 @@ from __future__ import annotations
 import os
 from array import array
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from html import escape
 from pathlib import Path
@@ -23,18 +22,15 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict
 
 from unitune.data.dataset import Dataset, Row
-from unitune.data.example import Example
 from unitune.data.histogram import Lengths
 from unitune.data.load import read
 from unitune.data.overlap import RUN_WORDS, Kind, Search, SharedCase
 from unitune.data.repeats import Repeats
-from unitune.data.rows import Use
-from unitune.data.seen import BATCH_ROWS
-from unitune.data.split import Inputs, Splits, seed_of, split, too_few_rows, validation_rows
+from unitune.data.split import Inputs, Splits, seed_of, too_few_rows, validation_rows
 from unitune.data.spool import Spool
 from unitune.errors import DataError
 from unitune.findings import Finding, error, note, shown, warning
-from unitune.job.job import Data, Job
+from unitune.job.job import Job
 
 Purpose = Literal["train", "validation", "test"]
 
@@ -99,99 +95,80 @@ class DataReport(BaseModel):
 
 
 @dataclass(slots=True)
-class _Tally:
-    """One file, as far as it has been read.
-
-    Args:
-        name: Of the file, for the findings.
-        purpose: What the job uses it for.
-        inputs: Takes in what the rows ask, where some of them may be held out.
-    """
+class _File:
+    """A file, as far as it has been read."""
 
     name: str
     purpose: Purpose | None = None
     inputs: Inputs | None = None
-    findings: list[Finding] = field(default_factory=list[Finding])
+    """What the rows ask, where some of them may be held out."""
     shared: Counter[Kind] = field(default_factory=Counter[Kind])
     _lengths: array[int] = field(default_factory=lambda: array("Q"))
     _roles: Counter[str] = field(default_factory=Counter[str])
     _repeats: Repeats = field(default_factory=Repeats)
-    _codes: Counter[str] = field(default_factory=Counter[str])
+    _findings: list[tuple[int, Finding]] = field(default_factory=list[tuple[int, Finding]])
+    """Each with the number of rows before it."""
 
-    def read(self, items: Iterable[Row | Finding]) -> Iterator[Row]:
-        """Take in rows and findings, and hand the rows on."""
-        batch: list[Row | Finding] = []
+    @classmethod
+    def of(cls, job: Job, purpose: Purpose, name: str) -> _File:
+        """Return a job's file, of which nothing is read yet."""
+        cut = purpose == "train" and not isinstance(job.data.validation, str)
+        return cls(str(job.path(name)), purpose, Inputs(seed_of(job)) if cut else None)
+
+    def rows_of(self, job: Job) -> Iterator[Row]:
+        """Read the file as the job says."""
+        for_cases = "case" if job.evaluate.needs_expected else "any"
+        use = for_cases if self.purpose == "test" else job.method
+        yield from self.take(read(self.name, job.data, use))
+
+    def take(self, items: Iterable[Row | Finding]) -> Iterator[Row]:
+        """Take in rows and findings, and yield the rows."""
         for item in items:
-            batch.append(item)
-            if len(batch) == BATCH_ROWS:
-                yield from self._take(batch)
-                batch = []
-        yield from self._take(batch)
-
-    def _take(self, batch: list[Row | Finding]) -> list[Row]:
-        """Take in some rows and findings, and return the rows."""
-        rows = [item for item in batch if isinstance(item, Row)]
-        asked = [row.example.input_key for row in rows]
-        if self.inputs is not None:
-            self.inputs.extend(asked)
-        repeated = self._repeats.found(rows, asked, ids_are_cases=self.purpose == "test")
-        for item in batch:
             if isinstance(item, Finding):
-                self.findings.append(item)
+                self._findings.append((len(self._lengths), item))
                 continue
-            self._count(item.example)
-            for finding in next(repeated):
-                self._codes[finding.code] += 1
-                self.findings.append(finding.at(file=self.name, line=item.line))
-        return rows
+            input_key = item.example.input_key
+            self._repeats.add(item, input_key)
+            if self.inputs is not None:
+                self.inputs.add(input_key)
+            turns = (*item.example.messages, *(item.example.non_preferred_output or ()))
+            self._lengths.append(sum(len(turn.text) for turn in turns))
+            self._roles.update(turn.role for turn in turns)
+            yield item
+        for at, finding in self._repeats.findings(ids_are_cases=self.purpose == "test"):
+            self._findings.append((at, finding.at(file=self.name)))
+
+    @property
+    def findings(self) -> list[Finding]:
+        """All findings, in the file's order."""
+        return [finding for _, finding in sorted(self._findings, key=lambda each: each[0])]
 
     def report(self) -> FileReport:
         """Return the figures."""
+        codes = Counter(finding.code for _, finding in self._findings)
         return FileReport(
             name=self.name,
             purpose=self.purpose,
             rows=len(self._lengths),
             messages=self._roles.total(),
             roles=dict(self._roles),
-            duplicates=self._codes["duplicate"],
-            contradictions=self._codes["contradiction"],
+            duplicates=codes["duplicate"],
+            contradictions=codes["contradiction"],
             shared=dict(self.shared),
             characters=Lengths.of(self._lengths),
         )
 
-    def _count(self, example: Example) -> None:
-        messages = (*example.messages, *(example.non_preferred_output or ()))
-        self._lengths.append(sum(len(message.text) for message in messages))
-        self._roles.update(message.role for message in messages)
 
-
-def check_file(path: str | os.PathLike[str], data: Data | None = None) -> DataReport:
-    """Look at one file.
-
-    Args:
-        path: JSON Lines, CSV or TSV.
-        data: The job's data, for its columns or template.
+def check_file(path: str | os.PathLike[str]) -> DataReport:
+    """Look at one file: JSON Lines, CSV or TSV.
 
     Returns:
         Figures and findings; a file that cannot be read is a finding too.
     """
-    return _report_on(str(Path(path)), read(path, data))
-
-
-def check(dataset: Dataset) -> DataReport:
-    """Look at rows that are read already, or were made in Python."""
-    return _report_on(dataset.name, dataset.rows)
-
-
-def check_job(job: Job) -> DataReport:
-    """Look at all files of a job, and at what stands in more than one of them.
-
-    A test case that stands in train is an error when `evaluate.leaks` is refuse, else a warning.
-
-    Args:
-        job: Its data, and the seed of its split.
-    """
-    return _check(job, _Files.of(job))[0]
+    file = _File(str(Path(path)))
+    for _ in file.take(read(path)):
+        pass
+    return DataReport(files=(file.report(),), findings=tuple(file.findings))
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,115 +201,76 @@ class JobRows:
 def read_job(job: Job) -> JobRows:
     """Read, check and split all rows of a job.
 
+    A test case that stands in train is an error when `evaluate.leaks` is refuse, else a warning.
+
     Args:
         job: Its data, and the seed of its split.
     """
-    files, spool = _Files.of(job), Spool()
-    report, leaks = _check(job, files, spool)
-    if any(finding.code not in ABOUT_CASES for finding in report.errors):
-        return JobRows(report, leaks, None)
-    sets = {tally.purpose: Dataset(Path(tally.name).name, rows) for tally, rows in files.held}
-    train = files.train and Dataset(Path(files.train.name).name, spool.rows)
-    inputs = files.train and files.train.inputs
-    splits = split(job, train, sets.get("validation"), sets.get("test"), inputs)
-    return JobRows(report, leaks, splits)
-
-
-@dataclass(frozen=True, slots=True)
-class _Files:
-    """The files of a job.
-
-    Args:
-        train: Nothing of it is read yet.
-        held: Validation and test, as far as there are files of them, with their rows.
-    """
-
-    train: _Tally | None
-    held: tuple[tuple[_Tally, tuple[Row, ...]], ...]
-
-    @classmethod
-    def of(cls, job: Job) -> _Files:
-        """Read the files that a job holds back."""
-        held: list[_Tally] = []
-        if isinstance(job.data.validation, str):
-            held.append(_tally(job, "validation", job.data.validation))
-        if job.data.test:
-            held.append(_tally(job, "test", job.data.test))
-        return cls(
-            None if job.data.train is None else _tally(job, "train", job.data.train),
-            tuple((tally, tuple(_rows(job, tally))) for tally in held),
-        )
-
-
-def _check(
-    job: Job, files: _Files, kept: Spool | None = None
-) -> tuple[DataReport, tuple[SharedCase, ...]]:
-    """Look at a job's files; rows of train are kept only where a place is given for them."""
-    held = [tally for tally, _ in files.held]
-    searches = [Search(rows) for _, rows in files.held]
-    across: list[Finding] = []
-    own: Counter[str] = Counter()
-    if files.train is not None:
-        for row in _rows(job, files.train):
-            own.update(list(row.example.model_extra or ()))
-            for search in searches:
-                search.look_at(row, files.train.name)
-            if kept is not None:
-                kept.add(row)
-        across.extend(_cut_findings(job, files.train))
-        across.extend(_own_keys(job, files.train.name, own))
+    validation, test = job.data.validation, job.data.test
+    held = [_File.of(job, "validation", validation)] if isinstance(validation, str) else []
+    held += [_File.of(job, "test", test)] if test else []
+    rows = [tuple(file.rows_of(job)) for file in held]
+    searches = [Search(some) for some in rows]
+    train = _File.of(job, "train", job.data.train) if job.data.train else None
+    spool, own_keys = Spool(), Counter[str]()
+    for row in train.rows_of(job) if train else ():
+        own_keys.update(row.example.model_extra or ())
+        for search in searches:
+            search.look_at(row, train.name if train else "")
+        spool.add(row)
     for search in searches[1:]:
-        search.look_in(files.held[0][1], held[0].name)
-    tallies = [*([files.train] if files.train else []), *held]
+        search.look_in(rows[0], held[0].name)
     shared = [search.found() for search in searches]
-    for tally, cases in zip(held, shared, strict=True):
-        across.extend(_shared_findings(job, tally, cases, tallies))
+    files = [*([train] if train else []), *held]
+    across = [*_cut_findings(job, train), *_own_keys(job, train, own_keys)] if train else []
+    for file, cases in zip(held, shared, strict=True):
+        file.shared.update(case.kind for case in cases)
+        across += [_shared_finding(job, file, case, files) for case in cases]
     report = DataReport(
-        files=tuple(tally.report() for tally in tallies),
-        findings=(*(found for tally in tallies for found in tally.findings), *across),
+        files=tuple(file.report() for file in files),
+        findings=(*(finding for file in files for finding in file.findings), *across),
     )
-    leaks = shared[-1] if job.data.test else ()
-    return report, tuple(_by_name(leak) for leak in leaks)
+    leaks = shared[-1] if test else ()
+    usable = all(finding.code in ABOUT_CASES for finding in report.errors)
+    sets = {
+        file.purpose: Dataset(Path(file.name).name, some)
+        for file, some in zip(held, rows, strict=True)
+    }
+    return JobRows(
+        report,
+        # A verdict does not publish the folder of a double.
+        tuple(leak.model_copy(update={"train_file": Path(leak.train_file).name}) for leak in leaks),
+        _splits(job, train, spool, sets.get("validation"), sets.get("test")) if usable else None,
+    )
 
 
-def _by_name(shared: SharedCase) -> SharedCase:
-    """Return a shared case without the folder of its double, which a verdict does not tell."""
-    return shared.model_copy(update={"train_file": Path(shared.train_file).name})
+def _splits(
+    job: Job, train: _File | None, spool: Spool, validation: Dataset | None, test: Dataset | None
+) -> Splits:
+    nothing = Dataset("none", ())
+    if train is None:
+        return Splits(nothing, validation or nothing, test)
+    name, rows = Path(train.name).name, spool.rows
+    if train.inputs is None:
+        return Splits(Dataset(name, rows), validation or nothing, test)
+    held = train.inputs.held_out(validation_rows(job, len(rows)))
+    assert held is not None, "a file that cannot be cut has an error"
+    return Splits(
+        Dataset(name, rows.picked((~held).nonzero()[0].tolist())),
+        Dataset(f"{name} (held out)", rows.picked(held.nonzero()[0].tolist())),
+        test,
+    )
 
 
-def _rows(job: Job, tally: _Tally) -> Iterator[Row]:
-    return tally.read(read(tally.name, job.data, _use(job, tally)))
-
-
-def _report_on(name: str, items: Iterable[Row | Finding]) -> DataReport:
-    tally = _Tally(name)
-    for _ in tally.read(items):
-        pass
-    return DataReport(files=(tally.report(),), findings=tuple(tally.findings))
-
-
-def _tally(job: Job, purpose: Purpose, file: str) -> _Tally:
-    cut = purpose == "train" and not isinstance(job.data.validation, str)
-    return _Tally(str(job.path(file)), purpose, Inputs(seed_of(job)) if cut else None)
-
-
-def _use(job: Job, tally: _Tally) -> Use:
-    if tally.purpose == "test":
-        return "case" if job.evaluate.needs_expected else "any"
-    return job.method
-
-
-def _cut_findings(job: Job, train: _Tally) -> Iterator[Finding]:
-    """Say whether validation rows can be cut from train, and at what price."""
+def _cut_findings(job: Job, train: _File) -> Iterator[Finding]:
+    """Report whether validation rows can be cut from train, and at what price."""
     if not train.inputs:
         return
     rows = len(train.inputs)
     held = train.inputs.held_out(validation_rows(job, rows))
     if held is None:
         yield too_few_rows(job, train.inputs).at(file=train.name)
-        return
-    out = int(held.sum())
-    if out > rows - out:
+    elif (out := int(held.sum())) > rows - out:
         yield warning(
             "small-train",
             f"of {rows:,} rows {out:,} are held out to choose on, which leaves {rows - out:,} to "
@@ -341,8 +279,8 @@ def _cut_findings(job: Job, train: _Tally) -> Iterator[Finding]:
         ).at(file=train.name)
 
 
-def _own_keys(job: Job, file: str, counts: Counter[str]) -> Iterator[Finding]:
-    """Say which keys of one's own no training reads; graders read them all."""
+def _own_keys(job: Job, train: _File, counts: Counter[str]) -> Iterator[Finding]:
+    """Report which keys of one's own no training reads; graders read them all."""
     del counts[READ_BY_SOME]
     if job.method == "rft" or not counts:
         return
@@ -352,18 +290,14 @@ def _own_keys(job: Job, file: str, counts: Counter[str]) -> Iterator[Finding]:
         "own-keys",
         f"keys of your own are not trained on and not uploaded, with the rows that have them: "
         f"{', '.join(named)}{f' and {more:,} more' if more else ''}.",
-    ).at(file=file)
+    ).at(file=train.name)
 
 
-def _shared_findings(
-    job: Job, tally: _Tally, found: Iterable[SharedCase], tallies: Iterable[_Tally]
-) -> Iterator[Finding]:
-    for shared in found:
-        tally.shared[shared.kind] += 1
-        other = next(each for each in tallies if each.name == shared.train_file)
-        where = _where(shared, other)
-        finding = _leak(job, where) if tally.purpose == "test" else _overlap(where)
-        yield finding.at(file=tally.name, line=shared.line)
+def _shared_finding(job: Job, file: _File, case: SharedCase, files: Sequence[_File]) -> Finding:
+    purpose = next(other.purpose for other in files if other.name == case.train_file)
+    where = _where(case, f"{purpose}, {case.train_file}:{case.train_line}")
+    finding = _leak(job, where) if file.purpose == "test" else _overlap(where)
+    return finding.at(file=file.name, line=case.line)
 
 
 def _leak(job: Job, where: str) -> Finding:
@@ -384,8 +318,7 @@ def _overlap(where: str) -> Finding:
     return warning("overlap", where, fix)
 
 
-def _where(shared: SharedCase, other: _Tally) -> str:
-    place = f"{other.purpose}, {other.name}:{shared.train_line}"
+def _where(shared: SharedCase, place: str) -> str:
     if shared.kind == "exact":
         if shared.same_answer:
             return f"the same question and answer stand in {place}."

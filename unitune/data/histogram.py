@@ -6,7 +6,6 @@ Characters and not tokens, because tokens depend on the model; `unitune plan` co
 from __future__ import annotations
 
 import math
-from bisect import bisect_left
 from collections.abc import Sequence
 from typing import Self
 
@@ -49,28 +48,26 @@ class Lengths(BaseModel):
     @classmethod
     def of(cls, lengths: Sequence[int]) -> Self | None:
         """Sum up the lengths of some rows; None when there are none."""
+        import numpy as np  # noqa: PLC0415 - slow to import
+
         if not lengths:
             return None
-        ordered = sorted(lengths)
+        ordered = np.sort(np.array(lengths, np.int64))
+        middle, most = (len(ordered) - 1) // 2, math.ceil(BULK * len(ordered)) - 1
+        shortest, median, bulk, longest = (int(ordered[at]) for at in (0, middle, most, -1))
+        width = _round_width(max(1, bulk - shortest + 1) / BINS)
+        starts = range(shortest // width * width, bulk + 1, width)
+        ends = [*(start + width - 1 for start in starts[:-1]), max(longest, starts[-1] + width - 1)]
+        counts = np.diff(np.searchsorted(ordered, ends, "right"), prepend=0).tolist()
         return cls(
-            shortest=ordered[0],
-            median=ordered[(len(ordered) - 1) // 2],
-            longest=ordered[-1],
-            bins=tuple(_bins(ordered)),
+            shortest=shortest,
+            median=median,
+            longest=longest,
+            bins=tuple(
+                Bin(shortest=start, longest=end, count=count)
+                for start, end, count in zip(starts, ends, counts, strict=True)
+            ),
         )
-
-
-def _bins(ordered: list[int]) -> list[Bin]:
-    bulk = ordered[math.ceil(BULK * len(ordered)) - 1]
-    width = _round_width(max(1, bulk - ordered[0] + 1) / BINS)
-    low = ordered[0] // width * width
-    edges = list(range(low, bulk + 1, width))
-    bins: list[Bin] = []
-    for edge in edges:
-        end = ordered[-1] if edge == edges[-1] and ordered[-1] >= edge + width else edge + width - 1
-        count = bisect_left(ordered, end + 1) - bisect_left(ordered, edge)
-        bins.append(Bin(shortest=edge, longest=end, count=count))
-    return bins
 
 
 def _round_width(width: float) -> int:

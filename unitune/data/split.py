@@ -1,23 +1,20 @@
-"""Train, validation and test rows of a job, apart from one another.
+"""Which training rows a job holds out for validation, where it names no file for it.
 
-Validation is a file of its own, or is cut from train: by the given fraction, or a seeded tenth of
-at least 30 rows. The cut goes by groups of identical input, so that no input stands on both sides.
-Groups are chosen by the hash of seed and input, never by a random generator, so that the same file
-and seed give the same cut on every machine and Python, wherever the rows stand. Overlaps between
-files are the business of `unitune.data.check`.
+By the given fraction, or a seeded tenth of at least 30 rows. The cut goes by groups of identical
+input, so that no input stands on both sides. Groups are chosen by the hash of seed and input, never
+by a random generator, so that the same file and seed give the same cut on every machine and Python,
+wherever the rows stand.
 """
 
 from __future__ import annotations
 
-import hashlib
 import math
-from collections.abc import Iterable, Sequence
+from array import array
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from unitune.data.dataset import Dataset, Row
-from unitune.data.spool import SpooledRows
-from unitune.errors import DataError
+from unitune.data.dataset import Dataset
+from unitune.data.repeats import key
 from unitune.findings import Finding, error
 from unitune.job.job import Job
 
@@ -26,8 +23,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 DEFAULT_FRACTION = 0.1
-HASH_BYTES = 16
-"""128 bits of a hash tell inputs apart, and order them."""
 MIN_VALIDATION_ROWS = 30
 """With fewer, choosing prompts on them would be chance; holds unless the job gives a fraction."""
 
@@ -47,85 +42,35 @@ class Splits:
     test: Dataset | None
 
 
-def split(
-    job: Job,
-    train: Dataset | None,
-    validation: Dataset | None,
-    test: Dataset | None,
-    inputs: Inputs | None = None,
-) -> Splits:
-    """Hold out validation rows from rows that are read already, unless they have a file.
-
-    Args:
-        job: Its `data` and seed decide the cut.
-        train: All rows to learn from; None when the job names none.
-        validation: Rows of a file of their own.
-        test: Rows to judge by.
-        inputs: Of the training rows, where they are known already.
-
-    Raises:
-        DataError: No choice leaves rows on both sides.
-    """
-    if train is None or validation is not None:
-        return Splits(train or _nothing("train"), validation or _nothing("validation"), test)
-    if inputs is None:
-        inputs = Inputs(seed_of(job))
-        inputs.extend(example.input_key for example in train)
-    held = inputs.held_out(validation_rows(job, len(train)))
-    if held is None:
-        found = too_few_rows(job, inputs).at(file=str(job.path(job.data.train or "")))
-        raise DataError(str(found), (found,))
-    return Splits(
-        Dataset(train.name, _picked(train.rows, ~held)),
-        Dataset(f"{train.name} (held out)", _picked(train.rows, held)),
-        test,
-    )
-
-
-def _picked(rows: Sequence[Row], chosen: NDArray[np.bool_]) -> Sequence[Row]:
-    import numpy as np  # noqa: PLC0415 - a check of one file needs none
-
-    places: list[int] = np.flatnonzero(chosen).tolist()
-    if isinstance(rows, SpooledRows):
-        return rows.picked(places)
-    return tuple(rows[at] for at in places)
-
-
-def _nothing(name: str) -> Dataset:
-    return Dataset(name, ())
-
-
 @dataclass(slots=True)
 class Inputs:
-    """What the rows of a file ask, 16 bytes a row.
+    """What the rows of a file ask, 8 bytes a row.
 
     Args:
         seed: Of the cut; another seed gives another choice.
     """
 
     seed: int
-    _hashes: bytearray = field(default_factory=bytearray)
+    _hashes: array[int] = field(default_factory=lambda: array("Q"))
 
-    def extend(self, input_keys: Iterable[str]) -> None:
-        """Take in the keys of the next rows (`Example.input_key`)."""
-        for key in input_keys:
-            told = f"{self.seed}:{key}".encode()
-            self._hashes += hashlib.sha256(told).digest()[:HASH_BYTES]
+    def add(self, input_key: str) -> None:
+        """Take in the next row's `Example.input_key`."""
+        self._hashes.append(key(f"{self.seed}:{input_key}"))
 
     def __len__(self) -> int:
-        return len(self._hashes) // HASH_BYTES
+        return len(self._hashes)
 
     @property
     def different(self) -> int:
         """How many different inputs there are."""
-        return len(self._groups()[1])
+        return len(set(self._hashes))
 
     def held_out(self, rows: int) -> NDArray[np.bool_] | None:
         """Choose the rows to hold out.
 
         Whole groups of identical input are taken in the order of their hashes while they fit; if
-        large groups leave a gap, the smallest of them closes it, so that at least `rows` rows are
-        held out.
+        large groups leave a gap, the smallest of the rest closes it, so that at least `rows` rows
+        are held out.
 
         Args:
             rows: How many rows to hold out.
@@ -133,37 +78,20 @@ class Inputs:
         Returns:
             Of each row whether it is held out; None when no choice leaves a row for training.
         """
-        import numpy as np  # noqa: PLC0415 - a check of one file needs none
+        import numpy as np  # noqa: PLC0415 - slow to import
 
-        order, starts = self._groups()
-        sizes = np.diff(np.append(starts, len(order)))
-        chosen, room = np.zeros(len(sizes), np.bool_), rows
+        _, group, sizes = np.unique(np.array(self._hashes), return_inverse=True, return_counts=True)
+        chosen, missing = np.zeros(len(sizes), np.bool_), rows
         for at, size in enumerate(sizes.tolist()):
-            if not room:
+            if not missing:
                 break
-            if size <= room:
+            if size <= missing:
                 chosen[at] = True
-                room -= size
+                missing -= size
         rest = np.flatnonzero(~chosen)
-        if room and len(rest):
+        if missing and len(rest):
             chosen[rest[np.argmin(sizes[rest])]] = True
-        if chosen.all():
-            return None
-        held = np.zeros(len(order), np.bool_)
-        held[order] = np.repeat(chosen, sizes)
-        return held
-
-    def _groups(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Return the rows in the order of their hashes, and where each group begins in it."""
-        import numpy as np  # noqa: PLC0415 - a check of one file needs none
-
-        hashes = np.frombuffer(bytes(self._hashes), ">u8").reshape(len(self), 2)
-        high, low = (hashes[:, at].astype(np.uint64) for at in range(2))
-        order = np.lexsort((low, high))
-        high, low = high[order], low[order]
-        begins = np.ones(len(order), np.bool_)
-        begins[1:] = (high[1:] != high[:-1]) | (low[1:] != low[:-1])
-        return order, np.flatnonzero(begins)
+        return None if chosen.all() else chosen[group]
 
 
 def validation_rows(job: Job, train_rows: int) -> int:

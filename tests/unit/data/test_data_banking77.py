@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from unitune.data.check import check_job, read_job
+from unitune.data.check import read_job
 from unitune.job.job import Columns, Data, Job
 
 BANKING77 = Path(__file__).parents[3] / "../shared/data/banking77"
@@ -29,7 +29,7 @@ def test_a_real_file_is_read_whole_checked_and_split() -> None:
         ),
         folder=BANKING77,
     )
-    report = check_job(job)
+    report = read_job(job).report
     assert {"leak"} == {found.code for found in report.errors}
     # Row counts as published with the files, by PolyAI: 10,003 and 3,080.
     assert [("train", 10_003), ("test", 3_080)] == [

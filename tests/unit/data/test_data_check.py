@@ -5,11 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from unitune.data.check import DataReport, check, check_file, check_job, read_job
-from unitune.data.dataset import Dataset, Row
+from unitune.data.check import DataReport, check_file, read_job
+from unitune.data.dataset import Row
 from unitune.data.example import Example, Message
 from unitune.data.histogram import Lengths
 from unitune.data.load import load
+from unitune.data.repeats import Repeats
 from unitune.errors import DataError
 from unitune.job.job import Data, Evaluate, Job
 
@@ -93,7 +94,6 @@ def test_the_same_input_with_another_answer_is_a_contradiction_with_both_lines(
     report = check_file(write(tmp_path, pair("a", "b"), pair("a", "c"), pair("x", "c")))
     assert [("warning", "contradiction", "train.jsonl", 2)] == told(report)
     assert "on line 1" in report.findings[0].message
-    assert "'c'" in report.findings[0].message
     assert 1 == report.files[0].contradictions
 
 
@@ -117,7 +117,7 @@ def test_an_id_given_to_two_rows_is_a_warning_and_an_error_among_test_cases(
     write(tmp_path, *(pair(f"q{index}", "r") for index in range(90)))
     path = write(tmp_path, *rows, name="test.jsonl")
     assert [("warning", "repeated-id", "test.jsonl", 2)] == told(check_file(path))
-    report = check_job(job(tmp_path, Data(train="train.jsonl", test="test.jsonl")))
+    report = read_job(job(tmp_path, Data(train="train.jsonl", test="test.jsonl"))).report
     assert [("error", "repeated-id", "test.jsonl", 2)] == told(report)
 
 
@@ -126,19 +126,13 @@ def test_blank_ids_are_none(tmp_path: Path) -> None:
     assert () == check_file(path).findings
 
 
-def test_a_dataset_is_checked_like_its_file(tmp_path: Path) -> None:
-    path = write(tmp_path, pair("a", "b"), pair("a", "c"), pair("a", "b"))
-    from_file, from_rows = check_file(path), check(load(path))
-    assert [(f.code, f.line, f.message) for f in from_file.findings] == [
-        (f.code, f.line, f.message) for f in from_rows.findings
-    ]
-    assert from_file.files[0].characters == from_rows.files[0].characters
-
-
-def test_half_of_a_character_in_a_row_made_in_python_is_checked_like_any_text() -> None:
+def test_half_of_a_character_is_checked_like_any_text() -> None:
     turns = (Message(role="user", content="a\ud800"), Message(role="assistant", content="b"))
-    rows = tuple(Row(line, Example(messages=turns, id=str(line))) for line in (1, 2))
-    assert ["duplicate"] == [found.code for found in check(Dataset("made", rows)).findings]
+    repeats = Repeats()
+    for line in (1, 2):
+        example = Example(messages=turns, id=str(line))
+        repeats.add(Row(line, example), example.input_key)
+    assert ["duplicate"] == [found.code for _, found in repeats.findings(ids_are_cases=False)]
 
 
 def test_every_file_of_a_job_is_checked_with_its_purpose(tmp_path: Path) -> None:
@@ -146,7 +140,7 @@ def test_every_file_of_a_job_is_checked_with_its_purpose(tmp_path: Path) -> None
     write(tmp_path, pair("dev", "r"), name="dev.jsonl")
     write(tmp_path, "broken", name="test.jsonl")
     data = Data(train="train.jsonl", validation="dev.jsonl", test="test.jsonl")
-    report = check_job(job(tmp_path, data))
+    report = read_job(job(tmp_path, data)).report
     assert [("train", 90), ("validation", 1), ("test", 0)] == [
         (file.purpose, file.rows) for file in report.files
     ]
@@ -159,7 +153,7 @@ def test_a_mapping_of_the_job_is_used(tmp_path: Path) -> None:
     data = Data.model_validate(
         {"train": "train.csv", "columns": {"user": "text", "assistant": "label"}}
     )
-    report = check_job(job(tmp_path, data))
+    report = read_job(job(tmp_path, data)).report
     assert ((), 90) == (report.findings, report.files[0].rows)
 
 
@@ -167,7 +161,7 @@ def test_test_cases_in_train_are_refused_unless_the_job_says_otherwise(tmp_path:
     write(tmp_path, *(pair(f"q{index}", "r") for index in range(90)))
     write(tmp_path, pair(" Q7 ", "R"), pair("q9", "other"), pair("new", "r"), name="test.jsonl")
     data = Data(train="train.jsonl", test="test.jsonl")
-    report = check_job(job(tmp_path, data))
+    report = read_job(job(tmp_path, data)).report
     assert [
         ("error", "leak", "test.jsonl", 1),
         ("error", "leak", "test.jsonl", 2),
@@ -177,7 +171,7 @@ def test_test_cases_in_train_are_refused_unless_the_job_says_otherwise(tmp_path:
     assert "train.jsonl:8" in same.message
     assert "train.jsonl:10, with another answer" in other.message
     assert "Take the row out of one of the files" in same.fix
-    dropping = check_job(job(tmp_path, data, Evaluate(leaks="drop")))
+    dropping = read_job(job(tmp_path, data, Evaluate(leaks="drop"))).report
     assert () == dropping.errors
     assert "left out and counted" in dropping.findings[0].fix
 
@@ -187,7 +181,7 @@ def test_a_validation_file_is_held_against_train_and_test_against_both(tmp_path:
     write(tmp_path, pair("b", "1"), pair("c", "1"), name="dev.jsonl")
     write(tmp_path, pair("c", "1"), pair("d", "1"), name="test.jsonl")
     data = Data(train="train.jsonl", validation="dev.jsonl", test="test.jsonl")
-    report = check_job(job(tmp_path, data))
+    report = read_job(job(tmp_path, data)).report
     assert [
         ("warning", "overlap", "dev.jsonl", 1),
         ("error", "leak", "test.jsonl", 1),
@@ -198,13 +192,13 @@ def test_a_validation_file_is_held_against_train_and_test_against_both(tmp_path:
 def test_train_too_small_to_cut_is_an_error_and_a_meagre_rest_a_warning(tmp_path: Path) -> None:
     write(tmp_path, *(pair(f"q{index}", "r") for index in range(30)))
     assert [("error", "too-few-rows", "train.jsonl", None)] == told(
-        check_job(job(tmp_path, Data(train="train.jsonl")))
+        read_job(job(tmp_path, Data(train="train.jsonl"))).report
     )
     write(tmp_path, *(pair(f"q{index}", "r") for index in range(40)))
-    report = check_job(job(tmp_path, Data(train="train.jsonl")))
+    report = read_job(job(tmp_path, Data(train="train.jsonl"))).report
     assert [("warning", "small-train", "train.jsonl", None)] == told(report)
     assert "leaves 10 to train on" in report.findings[0].message
-    assert () == check_job(job(tmp_path, Data(train="train.jsonl", validation=0.1))).findings
+    assert () == read_job(job(tmp_path, Data(train="train.jsonl", validation=0.1))).report.findings
 
 
 def test_the_report_is_one_json_object_with_its_schema_version(tmp_path: Path) -> None:
@@ -245,7 +239,7 @@ def test_one_pass_checks_and_keeps_the_rows(tmp_path: Path, validation: str | fl
     made = job(tmp_path, data, Evaluate(leaks="drop"))
     rows = read_job(made)
     splits = rows.splits
-    assert check_job(made) == rows.report
+    assert read_job(made).report == rows.report
     assert {"contradiction", "leak"} <= {found.code for found in rows.report.findings}
     assert [("test.jsonl", 1)] == [("test.jsonl", leak.line) for leak in rows.leaks]
     train = load(tmp_path / "train.jsonl")

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from unitune.data.check import check_file
-from unitune.data.load import load
+from unitune.data.load import load, read
 from unitune.errors import DataError
+from unitune.findings import Finding
 from unitune.job.job import Columns, Data
 
 TURNS: list[dict[str, Any]] = [
@@ -125,5 +126,6 @@ def test_columns_that_the_job_names_decide(tmp_path: Path) -> None:
     file = tmp_path / "rows.csv"
     file.write_text("prompt,completion,label\nAhoy?,Arr.,True\n")
     data = Data(train="rows.csv", columns=Columns(user="prompt", assistant="completion"))
-    (finding,) = check_file(file, data).findings
-    assert "columns-left-out" == finding.code
+    assert ["columns-left-out"] == [
+        item.code for item in read(file, data) if isinstance(item, Finding)
+    ]

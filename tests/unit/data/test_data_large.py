@@ -16,40 +16,13 @@ from unitune.cost.tokens import counter_for
 from unitune.data.check import check_file, read_job
 from unitune.data.dataset import Row
 from unitune.data.example import Example
-from unitune.data.seen import FirstSeen
 from unitune.data.spool import READ_BYTES, Spool
 from unitune.job.job import Data, Job
 from unitune.planning.preflight import Rows
 
 
-@pytest.fixture
-def small_steps(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Do with few rows what is otherwise done with many."""
-    monkeypatch.setattr("unitune.data.seen.MOST_RECENT", 7)
-    monkeypatch.setattr("unitune.data.check.BATCH_ROWS", 5)
-
-
-@pytest.mark.usefixtures("small_steps")
-def test_a_key_is_found_where_it_stood_first_whatever_was_put_away_since() -> None:
-    chance = random.Random(3)  # noqa: S311 - repeatable, not secret
-    seen, known = FirstSeen(), dict[bytes, int]()
-    number = 0
-    for _ in range(300):
-        # Halves of the key are shared, too: both must agree.
-        keys = [
-            bytes(8 * [chance.randrange(12)] + 8 * [chance.randrange(12)])
-            for _ in range(chance.randint(0, 9))
-        ]
-        numbers = range(number, number + len(keys))
-        number += len(keys)
-        expected = [known.setdefault(key, at) for key, at in zip(keys, numbers, strict=True)]
-        assert expected == seen.firsts(keys, numbers)
-
-
-def test_findings_are_the_same_in_small_steps(
-    tmp_path: Path, request: pytest.FixtureRequest
-) -> None:
-    """Duplicates, contradictions and repeated ids, told beside each row as if it stood alone."""
+def test_repeats_stand_beside_each_row(tmp_path: Path) -> None:
+    """Duplicates, contradictions and repeated ids, reported in the order of the rows."""
     chance = random.Random(4)  # noqa: S311 - repeatable, not secret
     path = tmp_path / "rows.jsonl"
     lines: list[str] = []
@@ -75,8 +48,6 @@ def test_findings_are_the_same_in_small_steps(
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
     whole = check_file(path)
-    request.getfixturevalue("small_steps")
-    assert whole == check_file(path)
     assert expected == [
         (found.line, found.code, int(said[0]) if (said := _lines_named(found.message)) else None)
         for found in whole.findings
@@ -158,7 +129,6 @@ def _bytes_a_row(tmp_path: Path, look: Callable[[Path], object]) -> float:
 def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     """Hold little at a time, so that it does not hide what grows."""
     monkeypatch.setattr("unitune.data.spool.READ_BYTES", 10_000)
-    monkeypatch.setattr("unitune.data.seen.MOST_RECENT", 200)
 
 
 @pytest.mark.usefixtures("small_pieces")

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from unitune.data.check import check_job, read_job
+from unitune.data.check import read_job
 from unitune.errors import DataError
 from unitune.job.job import Data, Job, Method
 
@@ -43,7 +43,7 @@ def job(folder: Path, method: Method, kind: str, test: str = "answered") -> Job:
 
 
 def told(job: Job) -> set[tuple[str, str]]:
-    found = check_job(job).errors
+    found = read_job(job).report.errors
     return {(Path(finding.file or "").name, finding.code) for finding in found}
 
 
@@ -73,7 +73,7 @@ def test_rows_that_do_not_fit_are_errors_in_train_and_validation(
 ) -> None:
     misfit = job(tmp_path, method, kind)
     assert {("train.jsonl", code), ("dev.jsonl", code)} == told(misfit)
-    assert 6 == len(check_job(misfit).errors)
+    assert 6 == len(read_job(misfit).report.errors)
     with pytest.raises(DataError) as caught:
         _ = read_job(misfit).splits
     assert code in {finding.code for finding in caught.value.findings}
@@ -87,5 +87,5 @@ def test_cases_need_an_answer_by_any_method(tmp_path: Path, method: Method) -> N
 
 
 def test_the_error_about_a_preference_says_what_to_do(tmp_path: Path) -> None:
-    (first, *_) = check_job(job(tmp_path, "sft", "pair")).errors
+    (first, *_) = read_job(job(tmp_path, "sft", "pair")).report.errors
     assert "Set `method: dpo`" in first.fix

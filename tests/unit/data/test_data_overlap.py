@@ -287,7 +287,7 @@ def test_what_is_found_does_not_hang_on_how_much_is_looked_at_together(
         for other, theirs in enumerate(texts)
         if (similarity := jaccard(pieces(text), pieces(theirs))) >= NEAR_SIMILARITY
     ]
-    for name in ("_MOST_HITS", "BATCH_LETTERS", "BATCH_TEXTS"):
+    for name in ("MOST_HITS", "BATCH_LETTERS", "BATCH_TEXTS"):
         monkeypatch.setattr(f"unitune.data.near.{name}", 100)
         assert whole == list(NearIndex(texts).doubles(texts))
 

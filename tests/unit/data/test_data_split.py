@@ -38,7 +38,8 @@ def job(folder: Path, validation: str | float | None = None, seed: int | None = 
 def held_out(keys: list[str], rows: int, seed: int) -> frozenset[str] | None:
     """Return the inputs whose rows are held out, all of them."""
     inputs = Inputs(seed)
-    inputs.extend(keys)
+    for key in keys:
+        inputs.add(key)
     assert (len(keys), len(set(keys))) == (len(inputs), inputs.different)
     held = inputs.held_out(rows)
     if held is None:

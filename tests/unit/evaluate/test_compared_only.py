@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from unitune.backends.output_limit import longest_expected
-from unitune.data.check import check_job, read_job
+from unitune.data.check import read_job
 from unitune.data.example import Example, Message
 from unitune.errors import DataError, JobError
 from unitune.evaluate.compare import compare
@@ -45,7 +45,7 @@ def test_without_training_rows_the_cases_alone_are_read(tmp_path: Path) -> None:
     found = job(tmp_path, "{contenders: [zero-shot, {type: tuned}]}")
     splits = read_job(found).splits
     assert (0, 0, 1) == (len(splits.train), len(splits.validation), len(splits.test or ()))
-    assert ["test"] == [Path(file.name).stem for file in check_job(found).files]
+    assert ["test"] == [Path(file.name).stem for file in read_job(found).report.files]
 
 
 @pytest.mark.parametrize(
@@ -66,7 +66,7 @@ def test_what_is_made_from_training_rows_needs_some(
 def test_cases_need_no_expected_answer_where_no_scorer_looks_at_it(tmp_path: Path) -> None:
     scorers = "{scorers: [{type: regex, pattern: ye}, json_valid]}"
     assert 1 == len(read_job(job(tmp_path, scorers, expected=None)).splits.test or ())
-    assert () == check_job(job(tmp_path, scorers, expected=None)).findings
+    assert () == read_job(job(tmp_path, scorers, expected=None)).report.findings
     with pytest.raises(DataError, match="no answer is given"):
         _ = read_job(job(tmp_path, "{scorers: [exact]}", expected=None)).splits
 
