@@ -15,6 +15,8 @@ from concurrent.futures import Future
 from typing import Any, TypeVar
 
 Result = TypeVar("Result")
+CLOSING_SECONDS = 2.0
+"""For connections that are still to be closed when the process ends."""
 
 
 class _LoopThread(threading.Thread):
@@ -23,10 +25,11 @@ class _LoopThread(threading.Thread):
         self.loop = asyncio.new_event_loop()
 
     def run(self) -> None:
-        try:
-            self.loop.run_forever()
-        finally:
-            self.loop.close()
+        self.loop.run_forever()
+        pending = asyncio.all_tasks(self.loop)
+        if pending:  # models that are being closed
+            self.loop.run_until_complete(asyncio.wait(pending, timeout=CLOSING_SECONDS))
+        self.loop.close()
 
 
 _starting = threading.Lock()

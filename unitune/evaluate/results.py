@@ -302,6 +302,9 @@ class Comparison(Frozen):
             f"p={self.p_value:.2g}"
         )
 
+    def __str__(self) -> str:
+        return self.summary
+
     def verdict_json(self) -> str:
         """Return the content of ``verdict.json``: everything but the cases."""
         return self.model_dump_json(exclude={"cases"}, indent=2) + "\n"

@@ -9,26 +9,33 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from pathlib import Path
 
+from unitune.evaluate.compare import default_folder
 from unitune.evaluate.results import REPORTS, Comparison
 from unitune.report import html, junit, markdown
 from unitune.workspace.filesystem import replacing
 
 
-def write_report(comparison: Comparison, folder: Path) -> None:
-    """Write the three files, each whole or not at all.
+def write_report(comparison: Comparison, folder: str | os.PathLike[str] | None = None) -> Path:
+    """Write the three files, each whole or not at all, and return the path of the page.
 
     Args:
-        comparison: What `unitune.compare` returned.
-        folder: Where to, such as the `out` of the comparison.
+        comparison: As `unitune.compare` returned it.
+        folder: The `out` of the comparison; None where it was given none.
+
+    Example:
+        >>> page = unitune.write_report(comparison)
     """
+    place = default_folder(comparison) if folder is None else Path(folder)
     contents: tuple[Iterable[str], ...] = (
         html.pieces(comparison),
         [markdown.render(comparison)],
         [junit.render(comparison)],
     )
     for name, pieces in zip(REPORTS, contents, strict=True):
-        with replacing(folder / name) as file:
+        with replacing(place / name) as file:
             file.writelines(pieces)
+    return place / REPORTS[0]

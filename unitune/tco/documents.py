@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from datetime import date
 from decimal import Decimal
+from html import escape
 
 from pydantic import BaseModel, ConfigDict
 
 from unitune.cost.break_even import Crossover, Crossovers, ServingCost
-from unitune.cost.spread import Spread
+from unitune.cost.spread import Spread, cents
 from unitune.job.prices import PriceRow
 from unitune.tco.columns import Role
 from unitune.tco.horizon import Horizon
@@ -95,7 +96,20 @@ class TotalCost(Frozen):
 
     def column(self, role: Role) -> Column | None:
         """Return a way of answering; None where it is not among the columns."""
-        return next((one for one in self.columns if one.role == role), None)
+        return next((each for each in self.columns if each.role == role), None)
+
+    def __str__(self) -> str:
+        """A line for each way of answering, with its total over the horizon, and the notes."""
+        volume = f"{self.requests_month:,} requests a month, {self.horizon.months:.0f} months"
+        totals = (
+            f"{each.role} ({each.model}): "
+            + (f"${cents(each.total_usd.expected):,}" if each.total_usd else "unknown")
+            for each in self.columns
+        )
+        return "\n".join((f"{self.job} on {self.backend}, {volume}", *totals, *self.notes))
+
+    def _repr_html_(self) -> str:
+        return f"<pre>{escape(str(self))}</pre>"
 
 
 class LeftOut(Frozen):

@@ -1,0 +1,40 @@
+"""What costs money while it stands, and what a tuned model costs in all; checked, and not run."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from decimal import Decimal
+from typing import assert_type
+
+import unitune
+
+
+def ask_behind_a_deployment(run: unitune.Run) -> str:
+    """Ask a model that answers only from a deployment."""
+    # --8<-- [start:deploy]
+    with unitune.deploy(run, ttl="2h", budget=20) as deployment:
+        print(deployment.id, "until", deployment.until)
+        answer = run.model.ask("Where is my parcel?")
+    # --8<-- [end:deploy]
+    assert_type(deployment, unitune.Deployment)
+    assert_type(deployment.usd_spent, Decimal | None)
+    assert_type(unitune.deployments(standing=True), list[unitune.Deployment])
+    unitune.deploy(run, ttl=timedelta(minutes=30)).take_down()
+    return answer
+
+
+def ask_more(run: unitune.Run) -> None:
+    """Send a conversation, and a whole request."""
+    with run.model as model:
+        assert_type(model, unitune.ModelClient)
+        turns = [unitune.Message(role="user", content="Hello")]
+        assert_type(model.ask(turns, system="Be brief.", max_tokens=20), str)
+        request = unitune.Request(messages=tuple(turns), temperature=0.7, seed=1)
+        assert_type(model.ask(request), str)
+
+
+def costs(job: unitune.Job) -> None:
+    """Hold prompting and tuning against each other."""
+    cost = unitune.total_cost(job, requests_month=100_000)
+    assert_type(cost, unitune.TotalCost)
+    print(cost)

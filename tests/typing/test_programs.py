@@ -1,0 +1,24 @@
+"""The programs beside this file run; pyright checks in strict mode that their types are right."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PROGRAMS = Path(__file__).parent
+
+
+@pytest.mark.parametrize("name", ["workflow", "notebook", "job_parts", "errors", "deployment"])
+def test_a_program_runs(name: str, tmp_path: Path, guarded_environment: dict[str, str]) -> None:
+    done = subprocess.run(
+        [sys.executable, "-W", "error", PROGRAMS / f"{name}.py"],
+        cwd=tmp_path,
+        env=guarded_environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (0, "") == (done.returncode, done.stderr)

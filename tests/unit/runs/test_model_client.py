@@ -1,0 +1,251 @@
+"""`run.model` answers in a script, in a notebook and in any event loop."""
+
+from __future__ import annotations
+
+import ast
+import asyncio
+import gc
+import inspect
+import json
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from unitune.backends import registry, retry
+from unitune.data.example import Message
+from unitune.errors import BackendError, UserError
+from unitune.job.job import Data, Job
+from unitune.models import ChatModel, Reply, Request, TunedModel
+from unitune.run.handle import Run
+from unitune.run.run import launch
+
+MakeJob = Callable[[dict[str, Any]], Job]
+
+
+@dataclass
+class Echo(ChatModel):
+    """Answers with the messages that it was sent, and remembers in which loop that was."""
+
+    name: str
+    replies: list[Reply] = field(default_factory=list[Reply])
+    requests: list[Request] = field(default_factory=list[Request])
+    loops: set[int] = field(default_factory=set[int])
+    closed: int = 0
+    cancelled: bool = False
+    fingerprint: str = "echo"
+
+    async def reply(self, request: Request) -> Reply:
+        self.requests.append(request)
+        self.loops.add(id(asyncio.get_running_loop()))
+        text = request.messages[-1].text
+        try:
+            await asyncio.sleep(60 if text == "wait" else 0)
+        except asyncio.CancelledError:
+            self.cancelled = True
+            raise
+        return self.replies.pop(0) if self.replies else Reply(text=f"{self.name}: {text}")
+
+    async def aclose(self) -> None:
+        self.closed += 1
+
+
+@dataclass
+class EchoBackend:
+    opened: list[Echo] = field(default_factory=list[Echo])
+    replies: list[Reply] = field(default_factory=list[Reply])
+
+    def chat(self, model: str | TunedModel) -> ChatModel:
+        name = model if isinstance(model, str) else "tuned"
+        self.opened.append(Echo(name, self.replies))
+        return self.opened[-1]
+
+
+@pytest.fixture
+def run(make_job: MakeJob) -> Run:
+    return launch(make_job({})).wait()
+
+
+@pytest.fixture
+def backend(run: Run, monkeypatch: pytest.MonkeyPatch) -> EchoBackend:
+    assert run.tuned_model is not None
+    made = EchoBackend()
+    monkeypatch.setattr(registry, "backend", lambda _: made)
+    monkeypatch.setattr(retry, "FIRST_PAUSE_SECONDS", 0.001)
+    return made
+
+
+def test_a_script_asks_the_tuned_model_and_its_base(run: Run, backend: EchoBackend) -> None:
+    assert ["tuned: a", "tuned: b"] == [run.model.ask("a"), run.model.ask("b")]
+    assert "tiny: a" == run.base.ask("a")
+    assert 2 == len(backend.opened), "each is opened once"
+
+
+def test_all_requests_are_sent_from_one_loop_whatever_loop_waits(
+    run: Run, backend: EchoBackend
+) -> None:
+    async def cell() -> list[Reply]:
+        assert "tuned: blocking" == run.model.ask("blocking")
+        return await asyncio.gather(*(run.model.reply(str(n)) for n in range(20)))
+
+    assert [f"tuned: {n}" for n in range(20)] == [reply.text for reply in asyncio.run(cell())]
+    assert "tuned: 0" == asyncio.run(cell())[0].text
+    (model,) = backend.opened
+    assert 1 == len(model.loops)
+
+
+def test_who_stops_waiting_cancels_the_request(run: Run, backend: EchoBackend) -> None:
+    async def impatient() -> None:
+        async with asyncio.timeout(0.2):
+            await run.model.reply("wait")
+
+    with pytest.raises(TimeoutError):
+        asyncio.run(impatient())
+    run.model.ask("a")
+    assert backend.opened[0].cancelled
+
+
+def test_a_failure_that_passes_is_sent_again(run: Run, backend: EchoBackend) -> None:
+    backend.replies += [Reply.failed(BackendError("busy", status=503))] * 2
+    assert "tuned: a" == run.model.ask("a")
+    assert 3 == len(backend.opened[0].requests)
+
+
+def test_no_answer_is_an_error_of_ask_and_stands_in_a_reply(run: Run, backend: EchoBackend) -> None:
+    refused = Reply.failed(BackendError("too long", status=400))
+    backend.replies += [refused, refused]
+    with pytest.raises(BackendError, match="too long") as caught:
+        run.model.ask("a")
+    assert 400 == caught.value.status
+    assert refused == asyncio.run(run.model.reply("a"))
+
+
+def test_closed_it_is_opened_again_by_the_next_request(run: Run, backend: EchoBackend) -> None:
+    with run.model as model:
+        model.ask("a")
+    assert [1] == [opened.closed for opened in backend.opened]
+    run.model.ask("a")
+    assert [1, 0] == [opened.closed for opened in backend.opened]
+
+
+def test_forgotten_it_is_closed(run: Run, backend: EchoBackend) -> None:
+    client = type(run.model)(run._ledger, run.id, TunedModel(backend="fake", name="m", base="b"))
+    client.ask("a")
+    del client
+    gc.collect()
+    run.model.ask("a")  # in the same loop, after what is under way
+    assert [1, 0] == [opened.closed for opened in backend.opened]
+
+
+def test_many_threads_open_it_once(run: Run, backend: EchoBackend) -> None:
+    threads = [threading.Thread(target=run.model.ask, args=("a",)) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert 1 == len(backend.opened)
+
+
+def test_a_run_without_a_model_says_how_to_wait_for_it(make_job: MakeJob) -> None:
+    started = launch(make_job({}))
+    with pytest.raises(UserError, match=r"has no model. Wait for it with `run.wait\(\)`"):
+        _ = started.model
+    assert "I do not know." == started.wait().model.ask("anything")
+
+
+def texts(request: Request) -> list[tuple[str, str]]:
+    return [(message.role, message.text) for message in request.messages]
+
+
+def test_the_system_message_of_the_training_rows_is_sent_unless_told_otherwise(
+    workplace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = [
+        [
+            {"role": "system", "content": "Be brief."},
+            {"role": "user", "content": f"question {number}"},
+            {"role": "assistant", "content": "answer"},
+        ]
+        for number in range(40)
+    ]
+    lines = (json.dumps({"messages": messages}) for messages in rows)
+    (workplace / "train.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    data = Data(train="train.jsonl", validation="validation.jsonl")
+    job = Job(name="demo", model="tiny", backend="fake", data=data, folder=workplace)
+    run, backend = launch(job).wait(), EchoBackend()
+    assert "Be brief." == run.model.system
+    monkeypatch.setattr(registry, "backend", lambda _: backend)
+
+    user = Message(role="user", content="Hi")
+    own = Message(role="system", content="Own.")
+    run.model.ask("Hi")
+    run.model.ask("Hi", system="Other.", max_tokens=7)
+    run.model.ask("Hi", system="")
+    run.model.ask([own, user])
+    run.model.ask(Request(messages=(user,)))
+    sent = backend.opened[0].requests
+    assert [
+        [("system", "Be brief."), ("user", "Hi")],
+        [("system", "Other."), ("user", "Hi")],
+        [("user", "Hi")],
+        [("system", "Own."), ("user", "Hi")],
+        [("user", "Hi")],
+    ] == [texts(request) for request in sent]
+    assert [512, 7, 512, 512, 256] == [request.max_tokens for request in sent]
+
+
+NOTEBOOK = """
+import json
+from pathlib import Path
+
+import unitune
+from unitune import Data, Evaluate, Job, Tuned, ZeroShot
+
+answers = {f"What is {n} plus {n}?": str(2 * n) for n in range(80)}
+rows = [json.dumps({"prompt": q, "completion": a}) for q, a in answers.items()]
+Path("train.jsonl").write_text("\\n".join(rows[:64]))
+Path("test.jsonl").write_text("\\n".join(rows[64:]))
+# %%
+job = Job(
+    name="demo",
+    model="tiny",
+    backend="fake",
+    data=Data(train="train.jsonl", test="test.jsonl"),
+    evaluate=Evaluate(contenders=(ZeroShot(), Tuned())),
+    options={"fake": {"tuned": {"replies": answers}}},
+)
+shown = [unitune.check(job), unitune.plan(job)]
+# %%
+run = unitune.launch(job).wait()
+# %%
+reply = await run.model.reply("What is 3 plus 3?")
+texts = reply.text, run.model.ask("What is 4 plus 4?")
+# %%
+comparison = unitune.compare(job, run)
+shown.append(comparison)
+page = unitune.write_report(comparison)
+"""
+
+
+def test_a_notebook_session_runs_in_its_own_loop(workplace: Path) -> None:
+    """Cells are compiled and awaited as IPython does: in one loop that is running."""
+    names: dict[str, Any] = {}
+
+    async def session() -> None:
+        for cell in NOTEBOOK.split("# %%"):
+            code = compile(cell, "<cell>", "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+            result = eval(code, names)  # noqa: S307 - as a notebook does
+            if inspect.isawaitable(result):
+                await result
+
+    asyncio.run(session())
+    assert ("6", "8") == names["texts"]
+    assert "better" == names["comparison"].verdict
+    check, plan, comparison = (each._repr_html_() for each in names["shown"])
+    assert "train.jsonl: 64 rows" in check
+    assert "rows: 34 train, 30 validation, 16 test" in plan
+    assert "better: tuned minus zero-shot is +100.0 points" in comparison
+    assert (workplace / names["page"]).exists()
