@@ -1,4 +1,8 @@
-"""Asking before money is spent: with a budget or a plan nobody is asked, and a script never is."""
+"""Confirmation before money is spent.
+
+With a budget or a saved plan none is needed; without either a terminal asks, and a script is
+refused.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +13,6 @@ from decimal import Decimal
 
 from unitune.backends import registry
 from unitune.backends.capabilities import Deploys
-from unitune.cli.money import between, dollars
 from unitune.cli.output import confirmed
 from unitune.cost.budget import HostingBudget, ProjectBudget, project_budget
 from unitune.cost.spread import Spread
@@ -17,9 +20,11 @@ from unitune.errors import OverBudget, UserError
 from unitune.evaluate import retention
 from unitune.evaluate.inference.budget import most_usd
 from unitune.evaluate.inference.pricing import AnswerPrices, answer_prices
+from unitune.evaluate.readiness import readiness_findings
 from unitune.findings import shown
 from unitune.planning.plan import answers, plan
 from unitune.planning.preflight import ResolvedJob
+from unitune.report.typography import dollars, usd_range
 from unitune.run.hosting import budget_of, usd_per_hour
 from unitune.run.run import Run
 
@@ -34,7 +39,7 @@ ANSWERS = (
 DEPLOYMENT = "Give a budget: --budget 20, or month_usd or project_usd in budget.yaml."
 
 
-def consent(resolved: ResolvedJob, *, allow_unpriced: bool) -> None:
+def confirm_training(resolved: ResolvedJob, *, allow_unpriced: bool) -> None:
     """Make sure that somebody has agreed to what a training may cost.
 
     Args:
@@ -42,21 +47,21 @@ def consent(resolved: ResolvedJob, *, allow_unpriced: bool) -> None:
         allow_unpriced: Whether the user takes an unknown price.
 
     Raises:
-        OverBudget: Nobody has, and nobody can be asked, or says no.
+        OverBudget: There is no budget, and no one can confirm, or says no.
     """
     job = resolved.job
     if job.budget is not None or project_budget(job.folder) != ProjectBudget():
         return  # the launch itself holds it to them
     if resolved.offer.training_price == "none":
         return
-    found = plan(resolved)
-    if found.errors or (found.charge == "unknown" and allow_unpriced):
-        return  # what it has of errors the launch itself refuses
-    usd = between(found.estimate.launch_usd) if found.estimate else "unknown"
-    agree("training", usd, "Launch it?", TRAINING)
+    planned = plan(resolved)
+    if planned.errors or (planned.charge == "unknown" and allow_unpriced):
+        return  # the launch itself refuses its errors
+    usd = usd_range(planned.estimate.launch_usd) if planned.estimate else "unknown"
+    _confirm("training", usd, "Launch it?", TRAINING)
 
 
-def consent_to_deployment(run: Run, seconds: float, budget: HostingBudget) -> None:
+def confirm_deployment(run: Run, seconds: float, budget: HostingBudget) -> None:
     """Make sure that somebody has agreed to what a deployment may cost.
 
     Args:
@@ -65,7 +70,7 @@ def consent_to_deployment(run: Run, seconds: float, budget: HostingBudget) -> No
         budget: What the command line says of its cost.
 
     Raises:
-        OverBudget: Nobody has, and nobody can be asked, or says no.
+        OverBudget: As of `confirm_training`.
     """
     if budget.usd is not None or budget_of(run) != ProjectBudget():
         return  # deploying holds it to them
@@ -76,10 +81,10 @@ def consent_to_deployment(run: Run, seconds: float, budget: HostingBudget) -> No
         return
     hours = Decimal(seconds) / 3600
     usd = "unknown" if rate is None else f"{dollars(rate * hours)} at ${rate:f} an hour"
-    agree("deployment", usd, f"Let it stand for {hours:.4g} h?", DEPLOYMENT)
+    _confirm("deployment", usd, f"Let it stand for {hours:.4g} h?", DEPLOYMENT)
 
 
-def consent_to_answers(resolved: ResolvedJob, *, allow_unpriced: bool) -> None:
+def confirm_answers(resolved: ResolvedJob, *, allow_unpriced: bool) -> None:
     """Make sure that somebody has agreed to what answers without a budget may cost.
 
     Servers and endpoints of the user's own count only where the job gives their price.
@@ -89,20 +94,22 @@ def consent_to_answers(resolved: ResolvedJob, *, allow_unpriced: bool) -> None:
         allow_unpriced: Whether the user takes unknown prices.
 
     Raises:
-        OverBudget: Nobody has, and nobody can be asked, or says no.
+        OverBudget: As of `confirm_training`.
     """
     prices = answer_prices(resolved.job, resolved.book)
     unknown_alone = not replace(prices, unpriced=()).charged
     if not prices.charged or (unknown_alone and allow_unpriced):
         return
-    agree("comparison", _answers_usd(resolved, prices), "Go on?", ANSWERS)
+    _confirm("comparison", _answers_usd(resolved, prices), "Go on?", ANSWERS)
 
 
 def _answers_usd(resolved: ResolvedJob, prices: AnswerPrices) -> str:
     """Return what the answers may cost, in words; those that are recorded cost nothing again."""
-    asked = {line.what: line.usd for line in answers(resolved)}
-    paid = [usd for name, usd in asked.items() if name in prices.contenders and usd is not None]
-    parts = [between(Spread.total(paid))] if paid else []
+    by_contender = {line.what: line.usd for line in answers(resolved)}
+    paid = [
+        usd for name, usd in by_contender.items() if name in prices.contenders and usd is not None
+    ]
+    parts = [usd_range(Spread.total(paid))] if paid else []
     if prices.retention:
         most = sum(
             most_usd(price, question.request)
@@ -110,24 +117,21 @@ def _answers_usd(resolved: ResolvedJob, prices: AnswerPrices) -> str:
             for question in retention.questions()
         )
         parts.append(f"up to {dollars(Decimal(most))} for general questions")
-    parts += [f"what {name} asks" for name in prices.scorers]
+    parts += [f"what {name} requests" for name in prices.scorers]
     parts += [f"unknown for {name}" for name in prices.unpriced]
     return "; ".join(parts)
 
 
-def agree(what: str, usd: str, question: str, otherwise: str) -> None:
-    """Ask a person for money; where there is none, refuse.
+def _confirm(what: str, usd: str, question: str, otherwise: str) -> None:
+    """Let a person confirm a cost; refuse where there is none.
 
     Args:
         what: What is to be paid.
         usd: How much, in words.
         question: What yes means.
         otherwise: How to agree beforehand.
-
-    Raises:
-        OverBudget: Nobody can be asked, or says no.
     """
-    if not somebody_is_there():
+    if not is_interactive():
         raise OverBudget(f"the {what} costs money: {usd}. {otherwise}")
     if not confirmed(f"The {what} costs money: {usd}. {question}"):
         raise OverBudget(f"nothing was paid for. {otherwise}")
@@ -139,15 +143,13 @@ def refuse_unready(resolved: ResolvedJob) -> None:
     Raises:
         UserError: A comparison would refuse the job.
     """
-    from unitune.evaluate.readiness import readiness_findings
-
     if resolved.rows.read.report.errors:
         return  # the launch itself refuses such rows
-    found = readiness_findings(resolved.job, resolved.splits)
-    if refused := [finding for finding in found if finding.severity == "error"]:
-        raise UserError("\n".join(shown(refused)))
+    findings = readiness_findings(resolved.job, resolved.splits)
+    if errors := [finding for finding in findings if finding.severity == "error"]:
+        raise UserError("\n".join(shown(errors)))
 
 
-def somebody_is_there() -> bool:
+def is_interactive() -> bool:
     """Whether a person can answer: CI systems set CI, and scripts have no terminal."""
     return not os.environ.get("CI") and sys.stdin.isatty() and sys.stderr.isatty()

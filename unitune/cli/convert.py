@@ -1,16 +1,53 @@
 """The command `unitune convert`: rows into a vendor's format, and back.
 
 Rows go to standard output or to a file, and only when all of them could be converted or the user
-said that the others may be dropped: they are spooled first, so that a refused row leaves nothing
-half written. What was refused, dropped or left out is told on standard error.
+said that the others may be dropped: they are spooled into a temporary file first, so that memory
+stays small and a refused row leaves nothing half written. What was refused, dropped or left out
+is printed to standard error.
 """
 
 from __future__ import annotations
 
+import shutil
+import sys
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
+from tempfile import TemporaryFile
+from typing import IO, TYPE_CHECKING, Annotated
 
 import typer
+from rich.console import Console
+
+from unitune.cli.output import aside, console, facts, print_finding_lines, print_json_text
+from unitune.cli.output_files import Kind, check_output, replacing
+from unitune.cli.streams import output_failed
+from unitune.errors import DataError, NotFoundError, UserError
+
+if TYPE_CHECKING:
+    from unitune.backends.conversion import Converted
+    from unitune.findings import Finding
+
+SHOWN_ROWS = 20
+"""Refused rows that are named; more of them are counted."""
+
+
+@dataclass(slots=True)
+class Summary:
+    """What a conversion did beside writing its rows.
+
+    Args:
+        converted: Rows that can go.
+        refused: Rows that cannot.
+        findings: About the first of the refused, and the warnings and notes.
+        left_out: Rows that lost a key that no training reads, by key.
+    """
+
+    converted: int = 0
+    refused: int = 0
+    findings: list[Finding] = field(default_factory=list["Finding"])
+    left_out: Counter[str] = field(default_factory=Counter[str])
 
 
 def convert(
@@ -43,36 +80,96 @@ def convert(
     $ unitune convert vertex.jsonl --from vertex-sft
     $ unitune convert --list[/dim]
     """
-    from tempfile import TemporaryFile
-
     from unitune.backends.conversion import decode_file, encode_file
-    from unitune.cli.outfile import ROWS, check_place
-    from unitune.cli.output import aside, console
-    from unitune.cli.spool import deliver, print_formats, take
-    from unitune.errors import DataError, NotFoundError, UserError
 
     if list_formats:
-        print_formats(console())
+        _print_formats(console())
         return
     if data is None or (to is None) == (source is None):
         raise UserError(
             "name a data file and one format: `unitune convert DATA --to FORMAT`, or `--from "
             "FORMAT` for the way back. `unitune convert --list` shows the formats."
         )
-    if output is not None:
-        check_place(output, ROWS, [data])
+    check_output(output, Kind.ROWS, [data])
     try:
         items = encode_file(data, to) if to else decode_file(data, source or "")
     except NotFoundError:
-        print_formats(aside())
+        _print_formats(aside())
         raise
     with TemporaryFile() as rows:
-        told = take(items, rows)
-        told.print_to_stderr(dropped=drop)
-        if told.refused and not drop:
+        summary = _write_rows(items, rows)
+        _print_summary(summary, drop=drop)
+        if summary.refused and not drop:
             raise typer.Exit(UserError.exit_code)
-        if not told.converted:
+        if not summary.converted:
             raise DataError(f"{data} has no row that can be converted; nothing was written.")
-        deliver(rows, output)
+        _deliver(rows, output)
     if output is not None:
-        aside().print(f"Wrote {told.converted:,} rows to {output}.")
+        aside().print(f"Wrote {summary.converted:,} rows to {output}.")
+
+
+def _print_formats(out: Console) -> None:
+    from unitune.backends import registry
+
+    formats = [registry.wire_format(name) for name in registry.format_names()]
+    out.print(facts({form.name: form.summary for form in formats}))
+
+
+def _write_rows(items: Iterable[Converted | Finding], rows: IO[bytes]) -> Summary:
+    """Write converted rows into a file.
+
+    Raises:
+        DataError: The file that they come from cannot be read.
+    """
+    from unitune.backends.conversion import Converted
+
+    summary = Summary()
+    for item in items:
+        if isinstance(item, Converted):
+            rows.write(f"{item.text}\n".encode())
+            summary.converted += 1
+            summary.left_out.update(item.left_out)
+        elif item.severity != "error":
+            summary.findings.append(item)
+        elif item.line is None:
+            raise DataError(str(item), (item,))
+        else:
+            summary.refused += 1
+            if summary.refused <= SHOWN_ROWS:
+                summary.findings.append(item)
+    return summary
+
+
+def _print_summary(summary: Summary, *, drop: bool) -> None:
+    print_finding_lines(summary.findings, more=summary.refused - SHOWN_ROWS)
+    total = f"of {_rows(summary.converted + summary.refused)}"
+    if summary.refused and drop:
+        aside().print(f"Left out {summary.refused:,} {total}.")
+    elif summary.refused:
+        aside().print(
+            f"{summary.refused:,} {total} cannot be converted; nothing was written. Correct them, "
+            "or leave them out with --drop."
+        )
+    for key, count in summary.left_out.items():
+        aside().print(f"{_rows(count)} had `{key}`, which no training reads: left out.")
+
+
+def _rows(count: int) -> str:
+    return "1 row" if count == 1 else f"{count:,} rows"
+
+
+def _deliver(rows: IO[bytes], output: Path | None) -> None:
+    """Copy rows to a file, which is there whole or not at all, or to standard output."""
+    rows.seek(0)
+    if output is not None:
+        with replacing(output) as file:
+            shutil.copyfileobj(rows, file)
+    elif sys.stdout.isatty():
+        for line in rows:
+            print_json_text(line.decode().removesuffix("\n"))
+    else:
+        try:
+            shutil.copyfileobj(rows, sys.stdout.buffer)  # bytes: UTF-8 whatever the terminal has
+            sys.stdout.buffer.flush()
+        except OSError as error:
+            output_failed(error)

@@ -2,25 +2,36 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.text import Text
 
 from unitune.cli.options import (
+    AllowDuplicate,
     AllowUnpriced,
     BudgetUsd,
-    GivenPrices,
+    Detach,
     JobFile,
     Json,
     OtherBackend,
+    OwnPrices,
     Quiet,
-    prices_given,
-    usd_of,
+    parse_prices,
+    parse_usd,
 )
+from unitune.cli.output import aside, console, exit_for_errors, print_findings, print_json
+from unitune.cli.output_files import replacing
 from unitune.errors import DuplicateRunError, UserError
 
+if TYPE_CHECKING:
+    from unitune.data.check import DataReport
+
 EXAMPLE = "support-triage"
+EXAMPLE_FILES = ("unitune.yaml", "train.jsonl", "test.jsonl", "README.md")
+HISTOGRAM_WIDTH = 30
 
 Directory = Annotated[Path, typer.Argument(metavar="DIR", help="Where the example goes.")]
 
@@ -31,15 +42,36 @@ def init(directory: Directory = Path(EXAMPLE), *, json: Json = False) -> None:
     [dim]$ unitune init
     $ unitune init my-triage[/dim]
     """
-    from unitune.cli.example import Written, write_example
-    from unitune.cli.output import console, print_json
-
-    files = write_example(directory)
+    files = _write_example(directory)
     if json:
-        print_json(Written(directory=directory, files=tuple(files)))
+        print_json({"schema_version": 1, "directory": directory, "files": files})
         return
-    console().print(f"Wrote {', '.join(str(file) for file in files)}.")
+    console().print(f"Wrote {', '.join(map(str, files))}.")
     console().print(f"Next: unitune plan {directory / 'unitune.yaml'}")
+
+
+def _write_example(directory: Path) -> list[Path]:
+    """Copy the example, out of the package or a checkout of it, into a folder.
+
+    Raises:
+        UserError: A file of that name stands there with other content; nothing is written.
+    """
+    package = Path(__file__).parents[1]
+    source = package / "examples" / EXAMPLE
+    if not source.is_dir():
+        source = package.parent / "examples" / EXAMPLE
+    for name in EXAMPLE_FILES:
+        target = directory / name
+        if target.exists() and target.read_bytes() != (source / name).read_bytes():
+            raise UserError(
+                f"{target} exists and differs from the example. Nothing was written. "
+                "Name another folder: unitune init DIR"
+            )
+    directory.mkdir(parents=True, exist_ok=True)
+    for name in EXAMPLE_FILES:
+        with replacing(directory / name) as file:
+            file.write((source / name).read_bytes())
+    return [directory / name for name in EXAMPLE_FILES]
 
 
 def check(
@@ -49,60 +81,43 @@ def check(
 ) -> None:
     """Find what is wrong with a job and its data, or with one data file.
 
-    What plan, run and compare would refuse; nothing is asked, paid or run.
+    What plan, run and compare would refuse; no model is called, and nothing is paid or run.
 
     [dim]$ unitune check unitune.yaml
     $ unitune check train.jsonl --json[/dim]
     """
-    from unitune.cli.datareport import print_report
-    from unitune.cli.output import exit_for_errors, print_json
-    from unitune.evaluate.readiness import check as check_job_or_file
+    from unitune.evaluate.readiness import check
 
-    report = check_job_or_file(file)
-    print_json(report) if json else print_report(report)
+    report = check(file)
+    print_json(report) if json else _print_report(report)
     exit_for_errors(report.findings)
 
 
-def backends(
-    name: Annotated[
-        str | None, typer.Argument(help="Show this one in full.", show_default=False)
-    ] = None,
-    *,
-    json: Json = False,
-) -> None:
-    """List who can tune, or show one in full: models, dates, limits, needs.
+def _print_report(report: DataReport) -> None:
+    from unitune.data.leaks import by_kind
 
-    Nobody is called, and no extra has to be installed.
-
-    [dim]$ unitune backends
-    $ unitune backends openai[/dim]
-    """
-    from unitune.backends import registry
-    from unitune.cli.offers import BackendList, print_backend, print_backends, view_of
-    from unitune.cli.output import print_json
-
-    names = [name] if name else [one for one in registry.offer_names() if one != "fake"]
-    found = BackendList(backends=tuple(view_of(one) for one in names))
-    if json:
-        print_json(found)
-    elif name:
-        print_backend(found.backends[0])
-    else:
-        print_backends(found.backends)
+    for file in report.files:
+        console().print(Text.assemble((file.name, "bold"), f"  {file.rows:,} rows"))
+        peak = max((count for _, count in file.histogram), default=0)
+        for label, count in file.histogram:
+            bar = "█" * round(HISTOGRAM_WIDTH * count / peak) if peak else ""
+            line = Text.assemble((f"  {label:>15} characters", "dim"), f" {bar} {count:,}")
+            console().print(line)
+        if file.shared:
+            kinds = by_kind(Counter(file.shared).elements())
+            console().print(f"  also in an earlier file of the job: {kinds}")
+    print_findings(report.findings)
+    if not report.findings:
+        console().print("Nothing wrong.", style="green")
 
 
 def run(
     file: JobFile,
     *,
     backend: OtherBackend = None,
-    price: GivenPrices,
-    detach: Annotated[
-        bool, typer.Option("--detach", help="Print the run's id and return at once.")
-    ] = False,
-    again: Annotated[
-        bool,
-        typer.Option("--allow-duplicate", help="Train although the same training was run before."),
-    ] = False,
+    price: OwnPrices,
+    detach: Detach = False,
+    allow_duplicate: AllowDuplicate = False,
     budget: BudgetUsd = None,
     allow_unpriced: AllowUnpriced = False,
     quiet: Quiet = False,
@@ -117,28 +132,24 @@ def run(
     [dim]$ unitune run unitune.yaml
     $ RUN=$(unitune run unitune.yaml --detach)[/dim]
     """
-    from unitune.cli.consent import consent, refuse_unready
-    from unitune.cli.following import conclude, detached, follow
+    from unitune.cli.consent import confirm_training, refuse_unready
+    from unitune.cli.watch import conclude, follow, print_detached
     from unitune.job.job import Job
     from unitune.planning.preflight import preflight
     from unitune.run.run import launch
 
-    job = (
-        Job.load(file)
-        .with_backend(backend)
-        .with_budget(usd_of("--budget", budget) if budget else None)
-    )
-    job = job.with_prices(prices_given(price, job.backend))
+    job = Job.load(file).with_backend(backend).with_budget(parse_usd("--budget", budget))
+    job = job.with_prices(parse_prices(price, job.backend))
     resolved = preflight(job)
     refuse_unready(resolved)
-    consent(resolved, allow_unpriced=allow_unpriced)
-    launched = launch(resolved, allow_duplicate=again, allow_unpriced=allow_unpriced)
+    confirm_training(resolved, allow_unpriced=allow_unpriced)
+    launched = launch(resolved, allow_duplicate=allow_duplicate, allow_unpriced=allow_unpriced)
     if detach:
-        detached(launched)
+        print_detached(launched)
         return
     follow(launched, quiet=quiet or json)
-    there = f" --backend {backend}" if backend else ""
-    conclude(launched, next_command=f"unitune compare {file}{there}", json=json)
+    option = f" --backend {backend}" if backend else ""
+    conclude(launched, next_command=f"unitune compare {file}{option}", json=json)
 
 
 def quickstart(
@@ -151,30 +162,27 @@ def quickstart(
 
     [dim]$ unitune quickstart[/dim]
     """
-    from unitune.cli.evaluation import compare
-    from unitune.cli.example import write_example
-    from unitune.cli.following import conclude, follow
-    from unitune.cli.output import aside
-    from unitune.cli.plans import print_plan
+    from unitune.cli.compare import compare
+    from unitune.cli.plan_view import print_plan
+    from unitune.cli.watch import conclude, follow
     from unitune.job.job import Job
-    from unitune.planning.plan import plan as make_plan
+    from unitune.planning.plan import plan
     from unitune.planning.preflight import preflight
     from unitune.run.run import find_run, launch
 
     file = directory / "unitune.yaml"
     if not file.exists():
-        write_example(directory)
-    job = Job.load(file)
-    resolved = preflight(job)
-    found = make_plan(resolved)
+        _write_example(directory)
+    resolved = preflight(Job.load(file))
+    planned = plan(resolved)
     if not (quiet or json):
-        print_plan(found, job.evaluate)
-    if found.errors:
+        print_plan(planned, resolved.job.evaluate)
+    if planned.errors:
         raise UserError(f"{file}: the plan has errors; `unitune plan {file}` shows them.")
     try:
         launched = launch(resolved)
-    except DuplicateRunError as twin:
-        launched = find_run(twin.run_id)
+    except DuplicateRunError as duplicate:
+        launched = find_run(duplicate.run_id)
         aside().print(f"This training exists already: run {launched.id}.")
     follow(launched, quiet=quiet or json)
     conclude(launched, next_command=None, json=False)

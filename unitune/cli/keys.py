@@ -7,6 +7,8 @@ from typing import Annotated
 import typer
 
 from unitune.cli.options import Json
+from unitune.cli.output import console, new_table, print_json
+from unitune.errors import UserError
 
 keys = typer.Typer(name="keys", no_args_is_help=False, invoke_without_command=True)
 
@@ -20,7 +22,7 @@ def list_keys(context: typer.Context, *, json: Json = False) -> None:
     A job may be somebody else's, so it does not decide where a key goes: you
     do, here, once for each address and each environment variable that holds
     a key. Vendors' own addresses, and those that your environment names,
-    need no word of yours.
+    need no permission.
 
     [dim]$ unitune keys
     $ unitune keys allow https://llm.example.com LLM_API_KEY
@@ -28,14 +30,17 @@ def list_keys(context: typer.Context, *, json: Json = False) -> None:
     """
     if context.invoked_subcommand is not None:
         return
-    from unitune.cli.keylist import KeyList, keys_table
-    from unitune.cli.output import console, print_json
+    from unitune.backends.credentials import permissions
 
-    found = KeyList.of_user()
+    allowed = list(permissions())
     if json:
-        print_json(found)
-    elif found.keys:
-        console().print(keys_table(found))
+        print_json({"schema_version": 1, "keys": allowed})
+    elif allowed:
+        headings = ("address", "key in", "allowed by")
+        table = new_table(*headings, fold=headings)
+        for permission in allowed:
+            table.add_row(permission.address, permission.variable, permission.source)
+        console().print(table)
     else:
         console().print("No key may be sent to an address that a job names.")
 
@@ -52,7 +57,6 @@ def allow(
     [dim]$ unitune keys allow https://llm.example.com LLM_API_KEY[/dim]
     """
     from unitune.backends import credentials
-    from unitune.cli.output import console
 
     origin = credentials.allow(address, variable)
     console().print(f"Jobs may send the key in {variable} to {origin}.")
@@ -71,8 +75,6 @@ def remove(
     [dim]$ unitune keys remove https://llm.example.com LLM_API_KEY[/dim]
     """
     from unitune.backends import credentials
-    from unitune.cli.output import console
-    from unitune.errors import UserError
 
     origin = credentials.origin_of(address)
     if not credentials.disallow(origin, variable):

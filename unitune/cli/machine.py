@@ -1,85 +1,107 @@
-"""Commands about this machine: models, doctor, trust, schema."""
+"""Commands about this installation: doctor, trust, schema."""
 
 from __future__ import annotations
 
+import platform
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
+from rich.text import Text
 
-from unitune.cli.options import Json, Quiet
-from unitune.errors import Unsupported
+import unitune
+from unitune.cli.options import Json
+from unitune.cli.output import console, facts, print_json
+from unitune.errors import UnituneError, UserError
 
-models = typer.Typer(
-    name="models",
-    no_args_is_help=False,
-    invoke_without_command=True,
-)
+if TYPE_CHECKING:
+    from pydantic import BaseModel
 
-READ = ("job", "offer", "prices")
+READ_DOCUMENTS = ("job", "offer", "prices")
 """Documents that people write; the others are printed."""
-
-BackendName = Annotated[
-    str, typer.Option("--backend", metavar="NAME", help="Whose models: a backend that keeps them.")
+DocumentName = Literal[
+    "job", "plan", "check", "run", "verdict", "cost", "budget", "offer", "prices", "price-list"
 ]
 
 
-@models.callback()
-def list_models(
-    context: typer.Context, *, backend: BackendName = "local", json: Json = False
-) -> None:
-    """List the base models that can be tuned here, and which are on this machine.
+@dataclass(frozen=True, slots=True)
+class BackendStatus:
+    """Whether a backend can be used, and what it reports of its environment."""
 
-    [dim]$ unitune models
-    $ unitune models pull smollm2-135m-instruct[/dim]
-    """
-    if context.invoked_subcommand is not None:
-        return
-    from unitune.cli.modellist import ModelList, models_table
-    from unitune.cli.output import console, print_json
-
-    found = ModelList.of(backend)
-    print_json(found) if json else console().print(models_table(found))
-
-
-@models.command()
-def pull(
-    name: Annotated[str, typer.Argument(help="An offered model, a hub name or a folder.")],
-    *,
-    backend: BackendName = "local",
-    quiet: Quiet = False,
-    json: Json = False,
-) -> None:
-    """Fetch a base model once.
-
-    [dim]$ unitune models pull smollm2-135m-instruct[/dim]
-    """
-    from unitune.backends import registry
-    from unitune.backends.capabilities import Stores
-    from unitune.cli.output import console, gigabytes, print_json
-    from unitune.cli.progress import fetching
-
-    keeper = registry.backend(backend)
-    if not isinstance(keeper, Stores):
-        raise Unsupported(f"backend {backend!r} keeps no models on this machine.")
-    with fetching(quiet=quiet or json) as progress:
-        stored = keeper.pull(name, progress)
-    if json:
-        print_json(stored)
-    else:
-        console().print(f"{stored.name}: {gigabytes(stored.bytes)} in {stored.path}")
+    name: str
+    ready: bool
+    problem: str | None = None
+    facts: Mapping[str, str] = field(default_factory=dict[str, str])
 
 
 def doctor(*, json: Json = False) -> None:
-    """Say what unitune found here: Python, ledger, backends, devices.
+    """Show what unitune finds here: Python, ledger, backends, devices.
 
     [dim]$ unitune doctor[/dim]
     """
-    from unitune.cli.diagnosis import examine, print_diagnosis
-    from unitune.cli.output import print_json
+    from unitune.backends import registry
+    from unitune.workspace.home import home
 
-    found = examine()
-    print_json(found) if json else print_diagnosis(found)
+    ledger, ledger_problem, warnings = None, None, list[str]()
+    try:
+        ledger = str(home())
+    except UserError as error:
+        ledger_problem = str(error)
+    else:
+        warnings = _deployment_warnings()
+    installation = {
+        "unitune": unitune.__version__,
+        "python": f"{platform.python_version()} at {sys.executable}",
+        "system": platform.platform(),
+    }
+    backends = [_backend_status(name) for name in registry.backend_names()]
+    if json:
+        state = {"ledger": ledger, "ledger_problem": ledger_problem, "warnings": warnings}
+        print_json({"schema_version": 1, **installation, **state, "backends": backends})
+        return
+    console().print(facts({**installation, "ledger": ledger or ledger_problem or ""}))
+    for warning in warnings:
+        console().print(f"\n{warning}", soft_wrap=True)
+    for backend in backends:
+        _print_backend(backend)
+
+
+def _deployment_warnings() -> list[str]:
+    """Return which deployments cost money and are not watched, or why that cannot be seen."""
+    from unitune.cli.deployments import unwatched
+    from unitune.run.deploying import without_reaper
+
+    try:
+        return list(map(unwatched, without_reaper()))
+    except UnituneError as error:
+        return [str(error)]
+
+
+def _backend_status(name: str) -> BackendStatus:
+    """Look for a backend's packages and environment; no vendor is called to try it."""
+    from unitune.backends import registry
+    from unitune.backends.capabilities import ReportsEnvironment
+
+    try:
+        backend = registry.backend(name)
+        if isinstance(backend, ReportsEnvironment):
+            return BackendStatus(name, ready=True, facts=backend.report_environment())
+        needs = registry.offer(name).needs
+    except UnituneError as error:
+        return BackendStatus(name, ready=False, problem=str(error))
+    return BackendStatus(name, ready=True, facts={"needs": "\n".join(needs)} if needs else {})
+
+
+def _print_backend(backend: BackendStatus) -> None:
+    state = ("installed", "green") if backend.ready else ("not installed", "yellow")
+    console().print(Text.assemble("\n", (backend.name, "bold"), "  ", state))
+    if backend.problem:
+        console().print(f"  {backend.problem}")
+    if backend.facts:
+        console().print(facts({f"  {key}": value for key, value in backend.facts.items()}))
 
 
 def trust(
@@ -89,40 +111,48 @@ def trust(
 ) -> None:
     """Use a .unitune folder that was moved, or came from elsewhere; look at it first.
 
-    What stands in it says which jobs and deployments are ended with your keys.
+    It decides which jobs and deployments are ended with your keys.
 
     [dim]$ unitune trust .unitune[/dim]
     """
-    from unitune.cli.output import console
     from unitune.workspace.trust import accept
 
     accept(folder)
     console().print(f"{folder.absolute()} is used from now on.")
 
 
-def schema(
-    name: Annotated[
-        Literal[
-            "job",
-            "plan",
-            "check",
-            "run",
-            "verdict",
-            "cost",
-            "budget",
-            "offer",
-            "prices",
-            "price-list",
-        ],
-        typer.Argument(help="Which document."),
-    ],
-) -> None:
+def schema(name: Annotated[DocumentName, typer.Argument(help="Which document.")]) -> None:
     """Print the JSON Schema of a document that unitune reads or writes.
 
     [dim]$ unitune schema job > unitune.schema.json[/dim]
     """
-    from unitune.cli.output import print_json
-    from unitune.cli.schemas import document_model
-
-    mode = "validation" if name in READ else "serialization"
+    mode = "validation" if name in READ_DOCUMENTS else "serialization"
     print_json(document_model(name).model_json_schema(mode=mode))
+
+
+def document_model(name: DocumentName) -> type[BaseModel]:
+    """Return the model whose JSON Schema describes a document."""
+    from unitune.backends.offer import Offer
+    from unitune.cli.price_view import PriceList
+    from unitune.cli.run_view import RunView
+    from unitune.cost.budget import ProjectBudget
+    from unitune.cost.prices.files import PricesFile
+    from unitune.data.check import DataReport
+    from unitune.evaluate.results import Comparison
+    from unitune.job.job import Job
+    from unitune.planning.documents import Plan
+    from unitune.tco.documents import TotalCostList
+
+    models: dict[DocumentName, type[BaseModel]] = {
+        "job": Job,
+        "plan": Plan,
+        "check": DataReport,
+        "run": RunView,
+        "verdict": Comparison,
+        "cost": TotalCostList,
+        "budget": ProjectBudget,
+        "offer": Offer,
+        "prices": PricesFile,
+        "price-list": PriceList,
+    }
+    return models[name]

@@ -5,42 +5,47 @@
     2 usage, configuration,     6 budget
       data                      70 a bug of ours
     3 inconclusive              130 interrupted, resumable
-                                141 nobody read the output (as SIGPIPE)
+                                141 no one read the output (as SIGPIPE)
 
-Each command lives in a module of its own theme; all heavy imports stand inside the commands, so
-that ``unitune --help`` stays fast.
+Each group of commands has a module; all heavy imports stand inside the commands, so that
+``unitune --help`` stays fast.
 """
 
 from __future__ import annotations
 
 import gc
 import sys
+import traceback
 from collections.abc import Generator
 from contextlib import contextmanager
-from types import ModuleType
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.text import Text
 from typer.core import TyperGroup
 
 import unitune
 from unitune.cli import (
+    backends,
+    chat,
+    compare,
     convert,
-    evaluation,
-    hosting,
-    importing,
+    cost,
+    deployments,
+    imports,
     jobs,
     keys,
     machine,
-    planning,
+    models,
+    plan,
     prices,
     runs,
-    total_cost,
-    weights,
 )
-from unitune.cli.streams import watched
-from unitune.errors import UnituneError
+from unitune.cli.os_errors import explained, first
+from unitune.cli.output import aside
+from unitune.cli.streams import guarded_streams
 from unitune.security.printable import printable
+from unitune.security.redaction import redacted
 
 if TYPE_CHECKING:
     from typer._click.core import Context  # typer carries its own click
@@ -50,16 +55,16 @@ class _Commands(TyperGroup):
     """Repeats what was given wrongly so that a terminal does not obey it."""
 
     def make_context(self, *arguments: Any, **more: Any) -> Context:
-        with _printable_complaints():
+        with _printable_messages():
             return super().make_context(*arguments, **more)
 
     def invoke(self, ctx: Context) -> Any:
-        with _printable_complaints():
+        with _printable_messages():
             return super().invoke(ctx)
 
 
 @contextmanager
-def _printable_complaints() -> Generator[None]:
+def _printable_messages() -> Generator[None]:
     try:
         yield
     except Exception as error:
@@ -88,39 +93,39 @@ HERE = "This machine"
 
 app.command(rich_help_panel=START)(jobs.quickstart)
 app.command(rich_help_panel=START)(jobs.init)
-app.command("import", rich_help_panel=START)(importing.import_sources)
+app.command("import", rich_help_panel=START)(imports.import_sources)
 app.command(rich_help_panel=JOB)(jobs.check)
 app.command(rich_help_panel=JOB)(convert.convert)
-app.command(rich_help_panel=JOB)(planning.plan)
-app.command(rich_help_panel=JOB)(planning.apply)
-app.command(rich_help_panel=JOB)(total_cost.cost)
-app.command(rich_help_panel=JOB)(jobs.backends)
+app.command(rich_help_panel=JOB)(plan.plan)
+app.command(rich_help_panel=JOB)(plan.apply)
+app.command(rich_help_panel=JOB)(cost.cost)
+app.command(rich_help_panel=JOB)(backends.backends)
 app.add_typer(prices.prices, rich_help_panel=JOB)
 app.command(rich_help_panel=JOB)(jobs.run)
-app.command(rich_help_panel=JOB)(evaluation.compare)
+app.command(rich_help_panel=JOB)(compare.compare)
 app.command(rich_help_panel=RUN)(runs.runs)
 app.command(rich_help_panel=RUN)(runs.show)
 app.command(rich_help_panel=RUN)(runs.watch)
 app.command(rich_help_panel=RUN)(runs.pause)
 app.command(rich_help_panel=RUN)(runs.cancel)
 app.command(rich_help_panel=RUN)(runs.resume)
-app.command(rich_help_panel=RUN)(evaluation.chat)
-app.command(rich_help_panel=RUN)(hosting.delete)
-app.command(rich_help_panel=HOSTED)(hosting.deploy)
-app.command(rich_help_panel=HOSTED)(hosting.undeploy)
-app.command(rich_help_panel=HOSTED)(hosting.deployments)
-app.command(rich_help_panel=HOSTED)(weights.checkpoints)
-app.command(rich_help_panel=HOSTED)(weights.download)
-app.add_typer(machine.models, rich_help_panel=HERE)
+app.command(rich_help_panel=RUN)(chat.chat)
+app.command(rich_help_panel=RUN)(runs.delete)
+app.command(rich_help_panel=HOSTED)(deployments.deploy)
+app.command(rich_help_panel=HOSTED)(deployments.undeploy)
+app.command(rich_help_panel=HOSTED)(deployments.deployments)
+app.command(rich_help_panel=HOSTED)(models.checkpoints)
+app.command(rich_help_panel=HOSTED)(models.download)
+app.add_typer(models.models, rich_help_panel=HERE)
 app.add_typer(keys.keys, rich_help_panel=HERE)
 app.command(rich_help_panel=HERE)(machine.doctor)
 app.command(rich_help_panel=HERE)(machine.trust)
 app.command(rich_help_panel=HERE)(machine.schema)
 
 
-def _version(wanted: bool) -> None:  # noqa: FBT001 - typer calls it
-    if wanted:
-        print(f"unitune {unitune.__version__}", flush=True)  # noqa: T201 - without rich: 100 ms
+def _print_version(requested: bool) -> None:  # noqa: FBT001 - typer calls it
+    if requested:
+        print(f"unitune {unitune.__version__}", flush=True)  # noqa: T201 - no need of a console
         raise typer.Exit
 
 
@@ -128,71 +133,38 @@ def _version(wanted: bool) -> None:  # noqa: FBT001 - typer calls it
 def _options(
     *,
     version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version."
+        ),
     ] = False,
 ) -> None:
     """Fine-tune a model once, anywhere, and prove that it beats the best prompt."""
 
 
-OBJECTS_PER_COLLECTION = 10_000
+GC_THRESHOLD = 10_000
 """Python looks for garbage after every 700 new objects; a comparison makes tens of thousands that
 are none, and took 10 % less processor time with this, and no more memory."""
-
-IDLE_PARTS = ("openai._vendor.httpx_aiohttp", "httpx._main")
-"""What SDKs load wherever it is installed, though this program does not use it: a client that asks
-OpenAI by aiohttp (7 MiB), and the command line of httpx (2 MiB)."""
 
 
 def main() -> None:
     """Run the command line and exit by the contract above."""
-    gc.set_threshold(OBJECTS_PER_COLLECTION, *gc.get_threshold()[1:])
-    for part in IDLE_PARTS:
-        sys.modules.setdefault(part, cast("ModuleType", None))  # as if it were not installed
-    with watched():
+    gc.set_threshold(GC_THRESHOLD, *gc.get_threshold()[1:])
+    with guarded_streams():
         try:
-            _run()
+            app()
         except Exception as error:  # noqa: BLE001 - the last line of defence: a bug of ours
-            _confess(error)
-            sys.exit(70)
+            sys.exit(_exit_code(error))
 
 
-def _run() -> None:
-    try:
-        app()
-    except UnituneError as error:
-        _complain(error)
-        sys.exit(error.exit_code)
-    except (OSError, ExceptionGroup) as error:
-        sys.exit(_machine_failed(error))
-
-
-def _complain(error: UnituneError) -> None:
-    from rich.text import Text
-
-    from unitune.cli.output import aside
-    from unitune.security.redaction import redacted
-
-    aside().print(Text.assemble(("Error", "bold red"), f" {redacted(str(error))}"))
-
-
-def _machine_failed(error: Exception) -> int:
-    """Say what the machine refused, and return the exit code; anything else is a bug of ours."""
-    from unitune.cli.os_errors import explained, first
-
-    refused = first(error)
-    if refused is None:
-        _confess(error)
+def _exit_code(error: Exception) -> int:
+    """Print what ended a command, and return its exit code."""
+    cause = first(error)
+    if cause is None:
+        text = redacted("".join(traceback.format_exception(error)))
+        advice = "This is a bug in unitune, not in your job. Please report it with the lines above."
+        print(f"{printable(text)}\n{advice}", file=sys.stderr)  # noqa: T201 - rich would fold it
         return 70
-    told = explained(refused, sys.argv[1:])
-    _complain(told)
-    return told.exit_code
-
-
-def _confess(error: Exception) -> None:
-    import traceback
-
-    from unitune.security.redaction import redacted
-
-    told = redacted("".join(traceback.format_exception(error)))
-    advice = "This is a bug in unitune, not in your job. Please report it with the lines above."
-    print(f"{printable(told)}\n{advice}", file=sys.stderr)  # noqa: T201 - by rich it would be folded
+    known = explained(cause, sys.argv[1:])
+    aside().print(Text.assemble(("Error", "bold red"), f" {redacted(str(known))}"))
+    return known.exit_code

@@ -1,4 +1,4 @@
-"""Options that many commands share; imports nothing heavy, so that ``--help`` stays fast."""
+"""Options that several commands share; imports nothing heavy, so that ``--help`` stays fast."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Only the result; no progress.")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")]
+Detach = Annotated[bool, typer.Option("--detach", help="Print the run's id and return at once.")]
 JobFile = Annotated[Path, typer.Argument(metavar="FILE", help="A job file, e.g. unitune.yaml.")]
 RunId = Annotated[
     str, typer.Argument(metavar="RUN", help="A run's id, or the first letters of it.")
@@ -26,16 +27,18 @@ OtherBackend = Annotated[
     str | None,
     typer.Option("--backend", metavar="NAME", help="As if the job file named this backend."),
 ]
-
 BudgetUsd = Annotated[
     str | None,
     typer.Option("--budget", metavar="USD", help="The most that the training may cost."),
 ]
 AllowUnpriced = Annotated[
-    bool,
-    typer.Option("--allow-unpriced", help="Go on although a price is unknown or old."),
+    bool, typer.Option("--allow-unpriced", help="Go on although a price is unknown or old.")
 ]
-GivenPrices = Annotated[
+AllowDuplicate = Annotated[
+    bool,
+    typer.Option("--allow-duplicate", help="Train although the same training was run before."),
+]
+OwnPrices = Annotated[
     list[str],
     typer.Option(
         "--price",
@@ -46,69 +49,7 @@ GivenPrices = Annotated[
         show_default=False,
     ),
 ]
-
-UNITS = {"m": 60.0, "h": 3600.0, "d": 86400.0}
-
-
-def seconds_of(option: str, text: str) -> float:
-    """Return a time such as ``90m``, ``2h`` or ``1d`` in seconds.
-
-    Args:
-        option: Its name, for the message.
-        text: What was given.
-
-    Raises:
-        UserError: It is no time.
-    """
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)([mhd])", text.strip())
-    if found is None or float(found[1]) == 0:
-        raise UserError(f"{option} is {text!r}; write a time such as 30m, 2h or 1d.")
-    return float(found[1]) * UNITS[found[2]]
-
-
-def prices_given(texts: list[str], backend: str) -> list[PriceEntry]:
-    """Return the prices that `GivenPrices` stands for.
-
-    Args:
-        texts: As given.
-        backend: Whose prices they are where one does not say.
-
-    Raises:
-        UserError: One is no price.
-    """
-    return [_price_given(text, backend) for text in texts]
-
-
-def _price_given(text: str, backend: str) -> PriceEntry:
-    from unitune.job.prices import KINDS, UNITS, PriceEntry
-
-    what, _, amount = text.partition("=")
-    whose, _, kind = what.rpartition(":")
-    try:
-        return PriceEntry.model_validate({"backend": whose or backend, kind: amount})
-    except ValueError as error:
-        raise UserError(
-            f"--price is {text!r}; write KIND=USD such as training=2.40 or hosting=1.70/hour. "
-            f"Kinds: {', '.join(KINDS)}. Units: {', '.join(UNITS)}."
-        ) from error
-
-
-def usd_of(option: str, text: str) -> Decimal:
-    """Return an amount of US dollars.
-
-    Args:
-        option: Its name, for the message.
-        text: What was given, such as ``2.50`` or ``$2.50``.
-
-    Raises:
-        UserError: It is no amount.
-    """
-    if re.fullmatch(r"\$?\d+(\.\d+)?", text.strip()) is None:
-        raise UserError(f"{option} is {text!r}; write an amount of US dollars such as 2.50.")
-    return Decimal(text.strip().removeprefix("$"))
-
-
-DeployOption = Annotated[
+DeployOptions = Annotated[
     list[str] | None,
     typer.Option(
         "--option",
@@ -117,20 +58,70 @@ DeployOption = Annotated[
     ),
 ]
 
+UNIT_SECONDS = {"m": 60.0, "h": 3600.0, "d": 86400.0}
 
-def deploy_options_of(pairs: list[str] | None) -> dict[str, JsonValue]:
-    """Return the options of a deployment.
 
-    Args:
-        pairs: As given by ``--option``.
+def parse_seconds(option: str, text: str) -> float:
+    """Return a time such as ``90m``, ``2h`` or ``1d`` in seconds.
 
     Raises:
-        UserError: One is no KEY=VALUE.
+        UserError: It is no time; the message names the option.
     """
-    found: dict[str, JsonValue] = {}
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([mhd])", text.strip())
+    if match is None or float(match[1]) == 0:
+        raise UserError(f"{option} is {text!r}; write a time such as 30m, 2h or 1d.")
+    return float(match[1]) * UNIT_SECONDS[match[2]]
+
+
+def parse_usd(option: str, text: str | None) -> Decimal | None:
+    """Return an amount of US dollars such as ``2.50`` or ``$2.50``; None where none is given.
+
+    Raises:
+        UserError: It is no amount; the message names the option.
+    """
+    if text is None:
+        return None
+    if re.fullmatch(r"\$?\d+(\.\d+)?", text.strip()) is None:
+        raise UserError(f"{option} is {text!r}; write an amount of US dollars such as 2.50.")
+    return Decimal(text.strip().removeprefix("$"))
+
+
+def parse_prices(texts: list[str], backend: str) -> list[PriceEntry]:
+    """Return the prices that `OwnPrices` stands for.
+
+    Args:
+        texts: As given.
+        backend: Whose prices they are where a text does not say.
+
+    Raises:
+        UserError: A text is no price.
+    """
+    from unitune.job.prices import KINDS, UNITS, PriceEntry
+
+    prices: list[PriceEntry] = []
+    for text in texts:
+        what, _, amount = text.partition("=")
+        other, _, kind = what.rpartition(":")
+        try:
+            prices.append(PriceEntry.model_validate({"backend": other or backend, kind: amount}))
+        except ValueError as error:
+            raise UserError(
+                f"--price is {text!r}; write KIND=USD such as training=2.40 or hosting=1.70/hour. "
+                f"Kinds: {', '.join(KINDS)}. Units: {', '.join(UNITS)}."
+            ) from error
+    return prices
+
+
+def parse_deploy_options(pairs: list[str] | None) -> dict[str, JsonValue]:
+    """Return the options of a deployment that `DeployOptions` stands for.
+
+    Raises:
+        UserError: A pair is no KEY=VALUE.
+    """
+    options: dict[str, JsonValue] = {}
     for pair in pairs or ():
         key, _, value = pair.partition("=")
         if not (key and value):
             raise UserError(f"--option is {pair!r}; write KEY=VALUE.")
-        found[key] = value
-    return found
+        options[key] = value
+    return options

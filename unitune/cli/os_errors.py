@@ -1,4 +1,4 @@
-"""What the machine refused (a full disk, a folder that may not be written), in words.
+"""Errors of the operating system (a full disk, a folder that may not be written) as ours.
 
 `explained` turns an OSError that reached the command line into an error with the path and what to
 do: exit code 2 where the path is one that the user gave, else 4. A full disk is always 4.
@@ -10,7 +10,7 @@ import errno
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import cast
@@ -19,17 +19,19 @@ from unitune.errors import BackendError, UnituneError, UserError
 
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 ELSEWHERE = "UNITUNE_DIR names the folder of unitune's own files"
+_NOT_WRITABLE = f"Name a place that you may write to; {ELSEWHERE}."
+_NO_FOLDER = f"A folder is needed there; move the file away, or name another. {ELSEWHERE}."
 REMEDIES = {
-    errno.EACCES: f"Name a place that you may write to; {ELSEWHERE}.",
-    errno.EPERM: f"Name a place that you may write to; {ELSEWHERE}.",
-    errno.EROFS: f"Name a place that you may write to; {ELSEWHERE}.",
+    errno.EACCES: _NOT_WRITABLE,
+    errno.EPERM: _NOT_WRITABLE,
+    errno.EROFS: _NOT_WRITABLE,
     errno.ENOENT: "Check the name, and make its folder first.",
-    errno.EEXIST: f"A folder is needed there; move the file away, or name another. {ELSEWHERE}.",
-    errno.ENOTDIR: f"A folder is needed there; move the file away, or name another. {ELSEWHERE}.",
+    errno.EEXIST: _NO_FOLDER,
+    errno.ENOTDIR: _NO_FOLDER,
     errno.EISDIR: "Name a file, not a folder.",
 }
-ROOM = 1 << 20
-"""A disk with less free bytes than this is taken for the one that is full."""
+MIN_FREE_BYTES = 1 << 20
+"""A disk with fewer free bytes than this is taken for the one that is full."""
 
 
 def explained(error: OSError | UnituneError, arguments: Sequence[str]) -> UnituneError:
@@ -41,21 +43,22 @@ def explained(error: OSError | UnituneError, arguments: Sequence[str]) -> Unitun
     """
     if isinstance(error, UnituneError):
         return error
-    place = error.filename2 or error.filename  # of a copy, the target is the second
+    name = cast("object", error.filename2 or error.filename)  # of a copy, the target is the second
+    path = os.fsdecode(name) if isinstance(name, str | bytes) else ""
     why = error.strerror or str(error) or type(error).__name__
+    given = [os.environ.get("UNITUNE_DIR", ""), *arguments]
     if error.errno in FULL:
         return BackendError(
-            f"{_where(place) or _full_place(arguments)} cannot be written: {why}. Free "
+            f"{path or _full_folder(given)} cannot be written: {why}. Free "
             "some space, then run the same command again; what was written is kept. "
             f"{ELSEWHERE}, if another disk has more room."
         )
-    if _folder_is_gone():
+    if _current_folder_is_gone():
         return UserError("the current folder is not there any more. Change to another one.")
-    if not place and error.errno == errno.ENOENT:  # of `tempfile`: no name, and its own sentence
+    if not path and error.errno == errno.ENOENT:  # of `tempfile`: no name, and its own sentence
         return BackendError(f"{why}. Free some space there, or let TMPDIR name a folder with room.")
-    text = f"{_where(place) or 'a file'}: {why}. {REMEDIES.get(error.errno or 0, '')}"
-    kind = UserError if _is_given(place, arguments) else BackendError
-    return kind(text.strip())
+    kind = UserError if path and _is_given(Path(path), given) else BackendError
+    return kind(f"{path or 'a file'}: {why}. {REMEDIES.get(error.errno or 0, '')}".strip())
 
 
 def first(error: Exception) -> OSError | UnituneError | None:
@@ -66,11 +69,7 @@ def first(error: Exception) -> OSError | UnituneError | None:
     return error if isinstance(error, OSError | UnituneError) else None
 
 
-def _where(name: object) -> str:
-    return os.fsdecode(name) if isinstance(name, str | bytes) else ""
-
-
-def _folder_is_gone() -> bool:
+def _current_folder_is_gone() -> bool:
     try:
         Path.cwd()
     except FileNotFoundError:
@@ -78,29 +77,23 @@ def _folder_is_gone() -> bool:
     return False
 
 
-def _full_place(arguments: Iterable[str]) -> str:
+def _full_folder(given: Iterable[str]) -> str:
     """Return the folder that has no room; a failed write does not say where it was."""
-    for folder in _places(arguments):
+    candidates = [*filter(None, given), "."]
+    with suppress(OSError):  # where there is no room at all, it says that there is no such folder
+        candidates.append(tempfile.gettempdir())
+    for candidate in candidates:
+        path = Path(candidate).absolute()
         with suppress(OSError):
-            if shutil.disk_usage(folder).free < ROOM:
+            folder = next(parent for parent in (path, *path.parents) if parent.is_dir())
+            if shutil.disk_usage(folder).free < MIN_FREE_BYTES:
                 return str(folder)
     return "a file"
 
 
-def _places(arguments: Iterable[str]) -> Iterator[Path]:
-    given = [os.environ.get("UNITUNE_DIR", ""), ".", *arguments]
-    with suppress(OSError):  # where there is no room at all, it says that there is no such folder
-        given.append(tempfile.gettempdir())
-    for text in filter(None, given):
-        path = Path(text).absolute()
-        yield next((folder for folder in (path, *path.parents) if folder.is_dir()), path)
-
-
-def _is_given(name: object, arguments: Iterable[str]) -> bool:
+def _is_given(path: Path, given: Iterable[str]) -> bool:
     """Whether a path is one that the user gave, or stands in such a one."""
-    where = _where(name)
-    if not where:
-        return False
-    path = Path(where).absolute()
-    given = [os.environ.get("UNITUNE_DIR", ""), *arguments]
-    return any(path.is_relative_to(Path(text).absolute()) for text in given if text)
+    return any(
+        path.absolute().is_relative_to(Path(argument).absolute())
+        for argument in filter(None, given)
+    )

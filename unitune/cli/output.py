@@ -1,4 +1,4 @@
-"""Where words go: results to standard output, progress and errors to standard error.
+"""Results go to standard output, progress and errors to standard error.
 
 With ``--json`` standard output carries one JSON object and nothing else; with ``--quiet`` only the
 result. Colours and widths are rich's affair (it honours NO_COLOR and pipes).
@@ -14,30 +14,30 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections.abc import Iterable
+from collections.abc import Container, Iterable, Mapping
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
-from pydantic import BaseModel, JsonValue
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
-from unitune.cost.budget import BUDGET_CODES
 from unitune.errors import Leak, OverBudget, UserError
-from unitune.findings import Finding, Severity, also, grouped
 from unitune.security.printable import CONTROLS, printable
 
-COLOURS: dict[Severity, str] = {"error": "red", "warning": "yellow", "note": "cyan"}
+if TYPE_CHECKING:
+    from pydantic import BaseModel
+
+    from unitune.findings import Finding, Severity
+
+SEVERITY_STYLES: dict[Severity, str] = {"error": "red", "warning": "yellow", "note": "cyan"}
 SHOWN_FINDINGS = 12
-"""So many of one kind of finding fill a screen; `--json` has them all."""
-LEAST_FOLDED = 8
+"""So many findings of a severity fill a screen; `--json` has them all."""
+MIN_FOLDED_WIDTH = 8
 """Columns of a terminal below which a text that may be folded cannot be read any more."""
-
-
-WIDEST = 2_000
+MAX_WIDTH = 2_000
 """Columns: lines are filled with blanks, so a COLUMNS of 20 digits would take the memory."""
 
 
@@ -47,8 +47,8 @@ class Terminal(Console):
     def __init__(self, *, stderr: bool = False, **options: Any) -> None:
         given: dict[str, Any] = {"markup": False, "highlight": False, "emoji": False, **options}
         super().__init__(stderr=stderr, **given)
-        if self.width > WIDEST:  # noqa: PLR1730 - once set, it does not follow the terminal's
-            self.width = WIDEST
+        if self.width > MAX_WIDTH:  # noqa: PLR1730 - once set, it does not follow the terminal's
+            self.width = MAX_WIDTH
 
     def render_str(self, text: str, **options: Any) -> Text:
         """Return a string as a text, its control characters visible."""
@@ -76,38 +76,32 @@ def aside() -> Console:
     return Terminal(stderr=True)
 
 
-def print_json(value: BaseModel | dict[str, JsonValue], *, indent: int | None = 2) -> None:
+def print_json(value: BaseModel | Mapping[str, object], *, indent: int | None = 2) -> None:
     """Print one JSON object, all of it.
 
     Args:
-        value: What it is.
+        value: A document, or the fields of an object; models, dates and paths in it are written
+            as pydantic writes them.
         indent: None: on one line.
     """
-    if isinstance(value, BaseModel):
-        text = value.model_dump_json(indent=indent)
-    else:
-        text = json.dumps(value, indent=indent, ensure_ascii=False)
-    print_json_text(text)
+    from pydantic_core import to_json
+
+    print_json_text(to_json(value, indent=indent).decode())
 
 
 def print_json_text(text: str) -> None:
     """Print JSON so that no terminal obeys it and any encoding carries it; it means the same."""
     # None: a buffer in memory, which takes every character.
     utf = (sys.stdout.encoding or "utf-8").lower().startswith("utf")
-    _write(escaped_json(text) if utf else NOT_ASCII.sub(_json_escape, text))
-
-
-def escaped_json(text: str) -> str:
-    """Return JSON in which control characters are escapes, as they may stand in strings alone."""
-    return CONTROL.sub(_json_escape, text)
+    _write((CONTROL if utf else NOT_ASCII).sub(_json_escape, text))
 
 
 CONTROL = re.compile(f"[{''.join(map(re.escape, map(chr, sorted(CONTROLS))))}]")
 NOT_ASCII = re.compile(r"[^\t\n\x20-\x7e]")
 
 
-def _json_escape(found: re.Match[str]) -> str:
-    return json.dumps(found[0])[1:-1] if found[0] != "\x7f" else "\\u007f"
+def _json_escape(match: re.Match[str]) -> str:
+    return json.dumps(match[0])[1:-1] if match[0] != "\x7f" else "\\u007f"
 
 
 def print_raw(text: str) -> None:
@@ -132,14 +126,16 @@ def confirmed(question: str, *, err: bool = True) -> bool:
         return False
 
 
-def print_findings(findings: tuple[Finding, ...]) -> None:
-    """Print what is wrong, the gravest first."""
-    order = list(COLOURS)
-    for severity in order:
-        chosen = grouped(finding for finding in findings if finding.severity == severity)
-        for finding, count in chosen[:SHOWN_FINDINGS]:
+def print_findings(findings: Iterable[Finding]) -> None:
+    """Print findings to standard output, the gravest first; the same finding once."""
+    from unitune.findings import also, grouped
+
+    findings = tuple(findings)
+    for severity, style in SEVERITY_STYLES.items():
+        groups = grouped(finding for finding in findings if finding.severity == severity)
+        for finding, count in groups[:SHOWN_FINDINGS]:
             row = Table.grid(padding=(0, 1))
-            row.add_column(width=7, style=COLOURS[severity])
+            row.add_column(width=7, style=style)
             row.add_column(overflow="fold")
             row.add_row(
                 severity,
@@ -150,15 +146,36 @@ def print_findings(findings: tuple[Finding, ...]) -> None:
                 ),
             )
             console().print(row)
-        if len(chosen) > SHOWN_FINDINGS:
-            console().print(
-                f"        … and {len(chosen) - SHOWN_FINDINGS} more {severity}s; "
-                "--json lists them all"
-            )
+        if (more := len(groups) - SHOWN_FINDINGS) > 0:
+            console().print(f"        … and {more} more {severity}s; --json lists them all")
 
 
-def exit_for_errors(findings: tuple[Finding, ...]) -> None:
+def print_finding_lines(findings: Iterable[Finding], more: int = 0) -> None:
+    """Print findings to standard error, a line each; the same advice once.
+
+    Args:
+        findings: To be printed.
+        more: How many others are not.
+    """
+    shown_fixes: set[str] = set()
+    for finding in findings:
+        fix = "" if finding.fix in shown_fixes else f" {finding.fix}"
+        shown_fixes.add(finding.fix)
+        line = Text.assemble(
+            (f"{finding.severity:<7}", SEVERITY_STYLES[finding.severity]),
+            (f" {finding.place}", "dim"),
+            f" {finding.message}",
+            (fix, "dim"),
+        )
+        aside().print(line, soft_wrap=True)
+    if more > 0:
+        aside().print(f"        … and {more:,} more")
+
+
+def exit_for_errors(findings: Iterable[Finding]) -> None:
     """Exit when there are errors: 5 for a leak, 6 when only the budget speaks against, else 2."""
+    from unitune.cost.budget import BUDGET_CODES
+
     codes = {finding.code for finding in findings if finding.severity == "error"}
     if "leak" in codes:
         raise typer.Exit(Leak.exit_code)
@@ -166,13 +183,28 @@ def exit_for_errors(findings: tuple[Finding, ...]) -> None:
         raise typer.Exit((OverBudget if codes <= BUDGET_CODES else UserError).exit_code)
 
 
-def print_table(table: Table) -> None:
-    """Print a table; where it is too narrow for that, row below row, and nothing is cut.
+def new_table(*headings: str, right: Container[str] = (), fold: Container[str] = ()) -> Table:
+    """Return an empty table without rules.
 
     Args:
-        table: One whose columns that must not be broken, such as ids, have `no_wrap`.
+        headings: Of its columns.
+        right: Columns that are aligned to the right, as numbers are.
+        fold: Columns whose texts may be broken; all others stay on one line.
     """
-    if _least_width(table) <= console().width:
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for heading in headings:
+        table.add_column(
+            heading,
+            justify="right" if heading in right else "left",
+            no_wrap=heading not in fold,
+            overflow="fold",
+        )
+    return table
+
+
+def print_table(table: Table) -> None:
+    """Print a table; where the terminal is too narrow for it, row below row, and nothing is cut."""
+    if _min_width(table) <= console().width:
         console().print(table)
         return
     for cells in zip(*(column.cells for column in table.columns), strict=True):
@@ -182,17 +214,17 @@ def print_table(table: Table) -> None:
             console().print(line, soft_wrap=True)  # what the terminal breaks is copied whole
 
 
-def _least_width(table: Table) -> int:
+def _min_width(table: Table) -> int:
     widths = (
         max(console().measure(cell).maximum for cell in (column.header, *column.cells))
         if column.no_wrap
-        else LEAST_FOLDED
+        else MIN_FOLDED_WIDTH
         for column in table.columns
     )
     return sum(widths) + 2 * (len(table.columns) - 1)
 
 
-def facts(rows: dict[str, str]) -> Table:
+def facts(rows: Mapping[str, str]) -> Table:
     """Return a two-column table of names and values."""
     table = Table.grid(padding=(0, 2))
     table.add_column(style="dim", no_wrap=True)

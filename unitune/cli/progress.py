@@ -1,8 +1,8 @@
 """How far work has come: a comparison's answers, a download.
 
 On a terminal a live bar; in a pipe or a CI log a plain line now and then; with ``quiet`` nothing.
-Everything here goes to standard error. Not here: a training (`unitune.cli.following`), which takes
-the ledger.
+Everything here goes to standard error. Not here: a training (`unitune.cli.watch`), which takes the
+ledger.
 """
 
 from __future__ import annotations
@@ -18,64 +18,60 @@ from unitune.security.printable import one_line
 
 
 @contextmanager
-def asking(*, quiet: bool) -> Generator[Callable[[EvaluationProgress], None] | None]:
-    """Yield a callback that shows how far each contender has been asked."""
+def evaluation_progress(*, quiet: bool) -> Generator[Callable[[EvaluationProgress], None] | None]:
+    """Yield a callback that shows how far each contender has come."""
     if quiet:
         yield None
-    elif aside().is_terminal:
-        with _bars(TextColumn("{task.completed:.0f}/{task.total:.0f}", markup=False)) as show:
-            yield (
-                lambda asked: (
-                    _stopping()
-                    if asked.phase == "stopping"
-                    else show(f"{asked.phase:<6}{_who(asked)}", asked.done, asked.total)
-                )
-            )
+    elif not aside().is_terminal:
+        yield _line_printer()
     else:
-        yield _saying()
+        with _bars(TextColumn("{task.completed:.0f}/{task.total:.0f}", markup=False)) as show:
+
+            def show_bar(progress: EvaluationProgress) -> None:
+                if progress.phase == "stopping":
+                    aside().print("stopping…")
+                else:
+                    show(f"{progress.phase:<6}{_title(progress)}", progress.done, progress.total)
+
+            yield show_bar
 
 
-def _stopping() -> None:
-    aside().print("stopping…")
+def _title(progress: EvaluationProgress) -> str:
+    is_dev = progress.phase == "dev"
+    title = f"{progress.contender}: {progress.prompt}" if is_dev else progress.contender
+    return one_line(title)
 
 
-def _who(asked: EvaluationProgress) -> str:
-    who = f"{asked.contender}: {asked.prompt}" if asked.phase == "dev" else asked.contender
-    return one_line(who)
-
-
-def _saying() -> Callable[[EvaluationProgress], None]:
+def _line_printer() -> Callable[[EvaluationProgress], None]:
     """Return a callback that prints what is done, and of a batch each tenth of it once."""
-    said: set[tuple[str, int]] = set()
+    printed: set[tuple[str, int]] = set()
 
-    def say(asked: EvaluationProgress) -> None:
-        if asked.phase == "stopping":
-            _stopping()
-            return
-        if asked.phase != "batch":
-            if asked.done == asked.total:
-                aside().print(f"{asked.phase}: {_who(asked)}, {asked.total} cases answered")
-            return
-        tenth = (asked.contender, 10 * asked.done // asked.total)
-        if tenth not in said:
-            said.add(tenth)
-            aside().print(f"batch: {_who(asked)}, {asked.done} of {asked.total} cases done")
+    def print_line(progress: EvaluationProgress) -> None:
+        done, total = progress.done, progress.total
+        if progress.phase == "stopping":
+            aside().print("stopping…")
+        elif progress.phase != "batch":
+            if done == total:
+                aside().print(f"{progress.phase}: {_title(progress)}, {total} cases answered")
+        elif (tenth := (progress.contender, 10 * done // total)) not in printed:
+            printed.add(tenth)
+            aside().print(f"batch: {_title(progress)}, {done} of {total} cases done")
 
-    return say
+    return print_line
 
 
 @contextmanager
-def fetching(*, quiet: bool) -> Generator[Callable[[str, int, int], None]]:
-    """Yield a callback that shows a download: what, the amount done, the total."""
-    said: set[str] = set()
+def download_progress(*, quiet: bool) -> Generator[Callable[[str, int, int], None]]:
+    """Yield a callback that shows a download: its name, the amount done, the total."""
+    printed: set[str] = set()
 
-    def say(what: str, *_: int) -> None:
-        if not quiet and what not in said:
-            said.add(what)
-            aside().print(what)
+    def print_once(name: str, *_: int) -> None:
+        if not quiet and name not in printed:
+            printed.add(name)
+            aside().print(name)
 
     if quiet or not aside().is_terminal:
-        yield say
+        yield print_once
     else:
         with _bars(TextColumn("{task.percentage:.0f} %", markup=False)) as show:
             yield show
@@ -83,7 +79,7 @@ def fetching(*, quiet: bool) -> Generator[Callable[[str, int, int], None]]:
 
 @contextmanager
 def _bars(figures: ProgressColumn) -> Generator[Callable[[str, int, int], None]]:
-    """Yield a callback that moves the bar of a name, which is drawn when it is first heard of."""
+    """Yield a callback that moves the bar of a name, which is drawn at its first call."""
     columns = (TextColumn("{task.description}", markup=False), BarColumn(bar_width=24), figures)
     with Progress(*columns, console=aside(), transient=True) as progress:
         tasks: dict[str, TaskID] = {}

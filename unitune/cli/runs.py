@@ -1,13 +1,21 @@
-"""Commands about launched runs: runs, show, watch, cancel, resume."""
+"""Commands about launched runs: runs, show, watch, cancel, pause, resume, delete."""
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.text import Text
 
 from unitune.cli.options import Json, Quiet, RunId
-from unitune.errors import UserError
+from unitune.cli.output import aside, confirmed, console, new_table, print_json, print_table
+from unitune.errors import UnreadableRecord, UserError
+
+if TYPE_CHECKING:
+    from unitune.cli.run_view import RunView
+    from unitune.run.run import Run
+
+All = Annotated[bool, typer.Option("--all", help="Every run.")]
 
 
 def runs(
@@ -16,7 +24,7 @@ def runs(
         int | None,
         typer.Option(metavar="N", min=1, help="How many, the newest first; 50 by default."),
     ] = None,
-    everything: Annotated[bool, typer.Option("--all", help="Every run.")] = False,
+    all_runs: All = False,
     json: Json = False,
 ) -> None:
     """List the newest runs, the newest first.
@@ -24,25 +32,23 @@ def runs(
     [dim]$ unitune runs
     $ unitune runs --limit 200[/dim]
     """
-    from unitune.cli.output import aside, console, print_json, print_table
-    from unitune.cli.runviews import RunList, run_views, runs_table
-    from unitune.errors import UnreadableRecord
     from unitune.run.run import SHOWN_RUNS, look_for_runs, run_count
 
-    if everything and limit is not None:
+    if all_runs and limit is not None:
         raise UserError("give --limit N or --all, not both.")
-    found, unreadable = look_for_runs(None if everything else limit or SHOWN_RUNS)
-    shown = len(found) + len(unreadable)
+    listed, unreadable = look_for_runs(None if all_runs else limit or SHOWN_RUNS)
+    shown = len(listed) + len(unreadable)
     total = max(run_count(), shown)
     if json:
-        views, more = run_views(found)
-        unreadable += more
-        broken = tuple(map(str, unreadable))
-        print_json(RunList(runs=views, unreadable=broken, total=total, left_out=total - shown))
+        views, problems = _views(listed)
+        unreadable += problems
+        counts = {"total": total, "left_out": total - shown}
+        messages = list(map(str, unreadable))
+        print_json({"schema_version": 1, "runs": views, "unreadable": messages, **counts})
     elif not shown:
         console().print("No runs yet. Start one: unitune run unitune.yaml")
     else:
-        print_table(runs_table(found))
+        _print_runs(listed)
         if total > shown:
             console().print(f"The newest {shown:,} of {total:,} runs. More: --limit N, or --all.")
     for problem in unreadable:
@@ -51,17 +57,41 @@ def runs(
         raise typer.Exit(UnreadableRecord.exit_code)
 
 
+def _views(runs: list[Run]) -> tuple[list[RunView], list[UnreadableRecord]]:
+    """Return the views of runs, and what is wrong with those that have none."""
+    from unitune.cli.run_view import RunView
+
+    views: list[RunView] = []
+    problems: list[UnreadableRecord] = []
+    for run in runs:
+        try:
+            views.append(RunView.of(run))
+        except UnreadableRecord as problem:
+            problems.append(problem)
+    return views, problems
+
+
+def _print_runs(runs: list[Run]) -> None:
+    from unitune.cli.run_view import state_text
+
+    headings = ("run", "job", "state", "backend", "base model", "started")
+    table = new_table(*headings, fold=headings[1:])
+    for run in runs:
+        started = f"{run.created.astimezone():%Y-%m-%d %H:%M}"
+        table.add_row(run.id, run.name, state_text(run), run.backend_name, run.base_model, started)
+    print_table(table)
+
+
 def show(run: RunId, *, json: Json = False) -> None:
     """Show one run: state, settings, losses, files.
 
     [dim]$ unitune show r2611[/dim]
     """
-    from unitune.cli.output import print_json
-    from unitune.cli.runviews import RunView, print_run
+    from unitune.cli.run_view import RunView, print_run
     from unitune.run.run import find_run
 
-    found = find_run(run).refresh()
-    print_json(RunView.of(found)) if json else print_run(found)
+    shown = find_run(run).refresh()
+    print_json(RunView.of(shown)) if json else print_run(shown)
 
 
 def watch(
@@ -70,7 +100,7 @@ def watch(
         typer.Argument(metavar="[RUN]", help="A run's id, or the first letters of it."),
     ] = None,
     *,
-    everything: Annotated[
+    all_runs: Annotated[
         bool, typer.Option("--all", help="Every run that has not ended, from this one process.")
     ] = False,
     quiet: Quiet = False,
@@ -83,20 +113,20 @@ def watch(
     [dim]$ unitune watch r2611
     $ unitune watch --all[/dim]
     """
-    from unitune.cli.following import conclude, follow, follow_all, follow_json
+    from unitune.cli.watch import conclude, follow, follow_all, follow_json
     from unitune.run.run import find_run
 
-    if everything == (run is not None):
+    if all_runs == (run is not None):
         raise UserError("name one run, or give --all.")
     if run is None:
         follow_all(json=json)
         return
-    found = find_run(run)
+    followed = find_run(run)
     if json:
-        follow_json(found)
+        follow_json(followed)
     else:
-        follow(found, quiet=quiet)
-    conclude(found, next_command=None, json=False, silent=json)
+        follow(followed, quiet=quiet)
+    conclude(followed, next_command=None, json=False, silent=json)
 
 
 def cancel(
@@ -114,21 +144,20 @@ def cancel(
 
     [dim]$ unitune cancel r2611[/dim]
     """
-    from unitune.cli.output import console, print_json
-    from unitune.cli.runviews import RunView
+    from unitune.cli.run_view import RunView
     from unitune.run.run import find_run
 
-    found = find_run(run)
+    cancelled = find_run(run)
     if job is None:
-        found.cancel()
+        cancelled.cancel()
     else:
-        found.cancel_duplicate(job)
+        cancelled.cancel_duplicate(job)
     if json:
-        print_json(RunView.of(found))
+        print_json(RunView.of(cancelled))
     elif job is not None:
-        console().print(f"{job} is cancelled; {found.id} is {found.state}.")
+        console().print(f"{job} is cancelled; {cancelled.id} is {cancelled.state}.")
     else:
-        console().print(f"{found.id} is {found.state}.")
+        console().print(f"{cancelled.id} is {cancelled.state}.")
 
 
 def pause(run: RunId, *, json: Json = False) -> None:
@@ -137,19 +166,18 @@ def pause(run: RunId, *, json: Json = False) -> None:
     [dim]$ unitune pause r2611[/dim]
     """
     from unitune.backends.protocol import State
-    from unitune.cli.following import wait_at_rest
-    from unitune.cli.output import console, print_json
-    from unitune.cli.runviews import RunView
+    from unitune.cli.run_view import RunView
+    from unitune.cli.watch import wait_for_pause
     from unitune.run.run import find_run
 
-    found = find_run(run).pause()
-    wait_at_rest(found)
+    paused = find_run(run).pause()
+    wait_for_pause(paused)
     if json:
-        print_json(RunView.of(found))
-    elif found.state is State.PAUSED:
-        console().print(f"{found.id} is paused; resume with: unitune resume {found.id}")
+        print_json(RunView.of(paused))
+    elif paused.state is State.PAUSED:
+        console().print(f"{paused.id} is paused; resume with: unitune resume {paused.id}")
     else:
-        console().print(f"{found.id} has {found.state}; nothing is left to pause.")
+        console().print(f"{paused.id} has {paused.state}; nothing is left to pause.")
 
 
 def resume(
@@ -169,10 +197,52 @@ def resume(
 
     [dim]$ unitune resume r2611[/dim]
     """
-    from unitune.cli.following import conclude, follow
+    from unitune.cli.watch import conclude, follow
     from unitune.run.run import find_run
 
-    found = find_run(run)
-    found.resume(adopt=adopt, resubmit=resubmit)
-    follow(found, quiet=quiet or json)
-    conclude(found, next_command=None, json=json)
+    resumed = find_run(run)
+    resumed.resume(adopt=adopt, resubmit=resubmit)
+    follow(resumed, quiet=quiet or json)
+    conclude(resumed, next_command=None, json=json)
+
+
+def delete(
+    run: RunId,
+    *,
+    yes: Annotated[
+        bool, typer.Option("--yes", help="Do not ask; needs the run's whole id.")
+    ] = False,
+    reports: Annotated[
+        bool, typer.Option("--reports", help="The reports of its evaluation, too.")
+    ] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Forget the run even if something cannot be deleted.")
+    ] = False,
+) -> None:
+    """Delete what a run left: files and model at the vendor, its folder, its place in the ledger.
+
+    Says first what that is, and asks; a script says --yes. Reports stay without --reports.
+
+    [dim]$ unitune delete r2611
+    $ unitune delete r261126-4f7h2k9q3w --yes[/dim]
+    """
+    from unitune.cli.consent import is_interactive
+    from unitune.run.run import find_run
+
+    doomed = find_run(run)
+    aside().print(f"To be deleted of run {doomed.id}, {doomed.name}:")
+    for item in doomed.inventory(reports=reports):
+        aside().print(f"  {item}", soft_wrap=True)
+    command = f"unitune delete {doomed.id} --yes"
+    if yes and run != doomed.id:
+        raise UserError(f"--yes needs the whole id: {command}")
+    if not yes and not is_interactive():
+        raise UserError(f"nothing was deleted without confirmation. To delete it: {command}")
+    if not yes and not confirmed("Delete it?"):
+        raise UserError("nothing was deleted.")
+    failures = doomed.delete(force=force, reports=reports)
+    for failure in failures:
+        aside().print(Text.assemble(("not deleted", "yellow"), f" {failure}"))
+    if failures and not force:
+        raise UserError(f"run {doomed.id} is kept. To forget it all the same: --force")
+    console().print(f"{doomed.id} is deleted.")

@@ -16,6 +16,7 @@ from unitune.cost.spread import Spread, cents
 from unitune.cost.tokens import Count
 from unitune.planning.documents import Plan
 from unitune.report.markdown import said
+from unitune.report.typography import usd_range
 
 MOST_FINDINGS = 10
 
@@ -67,9 +68,9 @@ def _figures(plan: Plan) -> Iterator[tuple[str, str]]:
         return
     yield "epochs", _count(made.epochs)
     yield "trained tokens", _count(made.trained_tokens)
-    yield "training", _usd(made.launch_usd)
-    yield "answers of the comparison", _usd(made.evaluation_usd)
-    yield "a month after it", _usd(made.month_usd)
+    yield "training", usd_range(made.launch_usd)
+    yield "answers of the comparison", usd_range(made.evaluation_usd)
+    yield "a month after it", usd_range(made.month_usd)
 
 
 def _headline(plan: Plan) -> str:
@@ -79,7 +80,7 @@ def _headline(plan: Plan) -> str:
         cost = "costs nothing" if plan.charge == "none" else "has no known cost"
     else:
         usd = made.launch_usd
-        cost = "has no known cost" if usd is None else f"may cost {_usd(usd)}"
+        cost = "has no known cost" if usd is None else f"may cost {usd_range(usd)}"
     return said(f"{plan.job}: {where} {cost}")
 
 
@@ -128,14 +129,6 @@ def _findings(plan: Plan) -> Iterator[str]:
     shown = [f"- **{one.severity}** {said(str(one))}" for one in grave[:MOST_FINDINGS]]
     more = len(grave) - MOST_FINDINGS
     yield "\n".join([*shown, f"- and {more:,} more"] if more > 0 else shown)
-
-
-def _usd(usd: Spread | None) -> str:
-    if usd is None:
-        return "unknown"
-    if cents(usd.low) == cents(usd.high):
-        return f"${cents(usd.high):,}"
-    return f"${cents(usd.low):,} to ${cents(usd.high):,}, about ${cents(usd.expected):,}"
 
 
 def _cells(usd: Spread | None) -> str:

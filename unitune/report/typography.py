@@ -5,6 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from datetime import datetime
+from decimal import Decimal
+
+from unitune.cost.spread import Spread, cents
 
 _HYPHEN_BEFORE_NUMBER = re.compile(r"(?<![\w-])-(?=\d)")
 _SPACE_BEFORE_PERCENT = re.compile(r"(?<=\d) (?=%)")
@@ -48,6 +51,20 @@ def moment(created: str) -> str:
 def per_case(total: float | None, n: int, show: Callable[[float], str] = "{:,.0f}".format) -> str:
     """Return a total divided by the cases; a dash when it is not known."""
     return "\u2013" if total is None or n == 0 else show(total / n)
+
+
+def dollars(usd: Decimal) -> str:
+    """Return an amount, rounded up to a cent: ``$1,204.50``."""
+    return f"${cents(usd):,}"
+
+
+def usd_range(usd: Spread | None) -> str:
+    """Return a range of money: ``$1.50 to $4.20, about $3.00``; ``unknown`` where it is."""
+    if usd is None:
+        return "unknown"
+    if cents(usd.low) == cents(usd.high):
+        return dollars(usd.high)
+    return f"{dollars(usd.low)} to {dollars(usd.high)}, about {dollars(usd.expected)}"
 
 
 def typeset(text: str) -> str:

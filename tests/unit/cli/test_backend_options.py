@@ -10,7 +10,7 @@ import pytest
 from command_line import Command
 
 from unitune.backends import registry
-from unitune.cli.optionlist import option_views
+from unitune.cli.backends import option_views
 
 WITH_OPTIONS = [name for name in registry.offer_names() if registry.offer(name).options]
 IMPORT_ALONE = """

@@ -82,7 +82,7 @@ def test_a_person_is_asked_with_what_it_may_cost(
         questions.append(question)
         return said
 
-    monkeypatch.setattr(consent, "somebody_is_there", lambda: True)
+    monkeypatch.setattr(consent, "is_interactive", lambda: True)
     monkeypatch.setattr(typer, "confirm", confirm)
     assert (0 if said else 6) == unitune("compare", "unitune.yaml").code
     assert ["The comparison costs money: $0.01. Go on?"] == questions

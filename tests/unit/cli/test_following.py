@@ -10,7 +10,7 @@ import pytest
 from command_line import Command
 
 from unitune.backends.protocol import Event
-from unitune.cli.following import event_words, step_facts
+from unitune.cli.watch import event_line, step_facts
 from unitune.testing import fake, script
 
 
@@ -45,7 +45,7 @@ def test_a_step_is_told_by_what_it_has(data: dict[str, object], words: str) -> N
 def test_other_events_are_told_where_they_say_anything(
     kind: str, data: dict[str, object], words: str
 ) -> None:
-    assert words == event_words(Event("k", kind, 0.0, data))  # type: ignore[arg-type] - JSON
+    assert words == event_line(Event("k", kind, 0.0, data))  # type: ignore[arg-type] - JSON
 
 
 def test_a_backend_whose_steps_have_no_loss_is_followed_and_shown(

@@ -158,7 +158,7 @@ def test_nothing_is_deleted_before_somebody_said_so(
         assert 2 == refused.code
         assert "the model " in refused.err
         assert f"unitune delete {run_id} --yes" in " ".join(refused.err.split())
-    monkeypatch.setattr("unitune.cli.consent.somebody_is_there", lambda: True)
+    monkeypatch.setattr("unitune.cli.consent.is_interactive", lambda: True)
     monkeypatch.setattr("typer.confirm", lambda *_, **__: False)
     assert (2, True) == ((told := unitune("delete", run_id)).code, "nothing was" in told.err)
     assert run_id in unitune("runs").out
@@ -188,5 +188,5 @@ def test_a_run_says_what_it_costs_while_it_runs_and_when_it_has_ended(
         done = unitune("run", "unitune.yaml", "--budget", "1", "--allow-unpriced")
     assert (6, True) == (refused.code, "Give a budget" in refused.err)
     assert "so far" in done.err
-    assert "reckoned" in done.out
+    assert "estimated" in done.out
     assert "trained tokens, $0.01 at the price of the plan" in done.out

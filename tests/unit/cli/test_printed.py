@@ -16,7 +16,7 @@ from rich.text import Text
 
 import unitune
 from unitune.backends.protocol import Event
-from unitune.cli import following, output, progress
+from unitune.cli import output, progress, watch
 from unitune.evaluate.inference.engine import EvaluationProgress
 from unitune.security.printable import CONTROLS
 
@@ -160,9 +160,9 @@ def test_what_a_vendor_says_of_a_training_is_text(
             return [Event("m", "message", 0.0, {"text": f"row 7: {name}"})]
 
     monkeypatch.setenv("COLUMNS", "100")
-    following._follow_plainly(Watched())  # pyright: ignore[reportArgumentType]
+    watch._follow_plainly(Watched())  # pyright: ignore[reportArgumentType]
     monkeypatch.setattr(output.Terminal, "is_terminal", True)
-    following._follow_live(Watched())  # pyright: ignore[reportArgumentType]
+    watch._follow_live(Watched())  # pyright: ignore[reportArgumentType]
     assert 2 == seen(capsys.readouterr().err).count(f"row 7: {seen(name)}")
 
 
@@ -174,7 +174,7 @@ def test_progress_names_contenders_as_they_are(
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setattr(output.Terminal, "is_terminal", True)
     monkeypatch.setattr(output.aside(), "is_interactive", True)
-    with progress.asking(quiet=False) as show:
+    with progress.evaluation_progress(quiet=False) as show:
         assert show is not None
         show(
             EvaluationProgress(

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from unitune.backends.offer import Offer, OfferedModel, Tiers
-from unitune.cli.options import prices_given
+from unitune.cli.options import parse_prices
 from unitune.cost.prices import inference
 from unitune.cost.prices.book import ORIGINS, PriceBook, book_for, rank
 from unitune.errors import JobError, UserError
@@ -138,7 +138,7 @@ def test_flag_job_project_and_user_file_are_read_in_that_order(
     assert ("3.00", "project") == found()
     mine = ({"backend": "openai", "training": "2.00"},)
     assert ("2.00", "job") == found(prices=mine)
-    assert ("1.00", "flag") == found(prices_given(["training=1.00"], "openai"), prices=mine)
+    assert ("1.00", "flag") == found(parse_prices(["training=1.00"], "openai"), prices=mine)
 
 
 @given(
@@ -234,13 +234,13 @@ def test_without_the_package_such_answers_are_unknown(monkeypatch: pytest.Monkey
 )
 def test_a_price_on_the_command_line_that_is_none_says_how_to_write_one(text: str) -> None:
     with pytest.raises(UserError, match="write KIND=USD such as"):
-        prices_given([text], "openai")
+        parse_prices([text], "openai")
 
 
 def test_an_hour_of_ones_own_machine_has_a_price_once_it_is_given() -> None:
     assert PriceBook().find("local", "any", "machine", on=DAY) is None
     job = Job(name="a", model="m", backend="openai", data=Data(train="t.jsonl"))
-    priced = job.with_prices(prices_given(["local:machine=0.85"], job.backend))
+    priced = job.with_prices(parse_prices(["local:machine=0.85"], job.backend))
     found = book_for(priced).find("local", "any", "machine", on=DAY)
     assert found is not None
     assert (Decimal("0.85"), "hour", "flag") == (found.usd, found.per, found.origin)

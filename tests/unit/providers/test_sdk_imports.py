@@ -8,14 +8,6 @@ import sys
 import pytest
 
 AFTER = "assert 'aiohttp' not in sys.modules; import aiohttp; aiohttp.ClientSession"
-COMMAND = """
-from unitune.cli.main import main
-sys.argv = ["unitune", "--version"]
-try:
-    main()
-except SystemExit:
-    pass
-"""
 
 
 def run(code: str) -> None:
@@ -37,20 +29,6 @@ def test_aiohttp_that_is_loaded_already_stays() -> None:
     )
 
 
-def test_openai_comes_without_aiohttp_in_a_command() -> None:
-    pytest.importorskip("openai", reason="needs the extra openai")
-    run(f"{COMMAND}\nimport unitune_providers.openai.backend\n{AFTER}")
-
-
-def test_openai_keeps_its_client_for_aiohttp_where_unitune_is_a_library() -> None:
-    pytest.importorskip("openai", reason="needs the extra openai")
-    run("import unitune_providers.openai.backend, openai\nopenai.DefaultAioHttpClient()")
-
-
-def test_httpx_comes_without_its_command_line_in_a_command() -> None:
-    run(f"{COMMAND}\nimport httpx\nassert not sys.modules['httpx._main'] and httpx.Client")
-
-
 def test_watching_loads_no_statistics() -> None:
     heavy = "{'numpy', 'scipy', 'unitune.evaluate', 'unitune.tco'}"
-    run(f"import unitune.cli.following\nassert not {heavy} & set(sys.modules)")
+    run(f"import unitune.cli.watch\nassert not {heavy} & set(sys.modules)")

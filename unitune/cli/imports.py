@@ -1,7 +1,7 @@
 """The command `unitune import`: what was made elsewhere as a job with its cases and answers.
 
-One door for both kinds of source: ``BACKEND:JOB``, a training at a vendor, and ``FORMAT:FILE``, a
-suite or results of another evaluation tool.
+Two kinds of source: ``BACKEND:JOB``, a training at a vendor, and ``FORMAT:FILE``, a suite or
+results of another evaluation tool.
 """
 
 from __future__ import annotations
@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.text import Text
 
 from unitune.cli.options import Quiet
+from unitune.cli.output import aside, console, print_finding_lines
 from unitune.errors import BackendError, UserError
 
 if TYPE_CHECKING:
@@ -19,7 +21,7 @@ if TYPE_CHECKING:
     from unitune.importers.import_suite import ImportResult
     from unitune.importers.vendor_jobs import Imported
 
-SHOWN = 20
+SHOWN_FINDINGS = 20
 """Things without a counterpart that are named; more of them are counted."""
 
 
@@ -39,7 +41,7 @@ def import_sources(
     answers: Annotated[
         Path | None,
         typer.Option(
-            metavar="CASES", help="Of a job: ask its model these cases, and keep what it says."
+            metavar="CASES", help="Of a job: send its model these cases, and keep the answers."
         ),
     ] = None,
     drop: Annotated[
@@ -49,7 +51,7 @@ def import_sources(
 ) -> None:
     """Bring over an existing training, or a suite and results of another evaluation tool.
 
-    Recorded answers are compared as they are: unitune compare asks nobody and costs nothing.
+    Recorded answers are compared as they are: unitune compare calls no model and costs nothing.
 
     [dim]$ unitune import openai:ftjob-abc123 --answers test.jsonl
     $ unitune import promptfoo:results.json --output evals
@@ -60,7 +62,7 @@ def import_sources(
     if any(map(is_suite, sources)):
         if answers is not None:
             raise UserError("--answers is for a vendor's job; a suite brings its answers along.")
-        _bring(sources, directory, drop=drop, quiet=quiet)
+        _import_suite(sources, directory, drop=drop, quiet=quiet)
     elif len(sources) > 1:
         raise UserError(f"{', '.join(sources)}: import one job at a time.")
     elif drop:
@@ -69,8 +71,7 @@ def import_sources(
         _import_job(sources[0], directory, answers, quiet=quiet)
 
 
-def _bring(sources: list[str], directory: Path, *, drop: bool, quiet: bool) -> None:
-    from unitune.cli.output import aside, console
+def _import_suite(sources: list[str], directory: Path, *, drop: bool, quiet: bool) -> None:
     from unitune.importers.import_suite import ImportUnsupported, import_suite
 
     try:
@@ -80,95 +81,68 @@ def _bring(sources: list[str], directory: Path, *, drop: bool, quiet: bool) -> N
         count = len(refusal.findings)
         aside().print(
             f"{'1 thing has' if count == 1 else f'{count:,} things have'} no counterpart; nothing "
-            "was written. Mend them, or leave them out with --drop."
+            "was written. Change them, or leave them out with --drop."
         )
         raise typer.Exit(refusal.exit_code) from None
     if not quiet:
         _print_findings(result.suite.findings)
-    for file in result.files:
-        console().print(f"wrote {file}")
-    for note in result.suite.notes if not quiet else ():
-        _print_note(note)
-    _say_what_is_next(result, directory)
+    _print_written(result.files, () if quiet else result.suite.notes)
+    cases, left_out = len(result.suite.cases), len(result.suite.findings)
+    count = "1 case" if cases == 1 else f"{cases:,} cases"
+    console().print(f"{count}; {left_out} left out." if left_out else f"{count}.")
+    console().print(f"Next: {_next_step(result, directory / 'unitune.yaml')}", soft_wrap=True)
 
 
 def _print_findings(findings: tuple[Finding, ...]) -> None:
-    from rich.text import Text
-
-    from unitune.cli.output import aside
-
-    advised: set[str] = set()
-    for finding in findings[:SHOWN]:
-        advice = "" if finding.fix in advised else f" {finding.fix}"
-        advised.add(finding.fix)
-        line = Text.assemble((finding.place, "dim"), f" {finding.message}", (advice, "dim"))
-        aside().print(line, soft_wrap=True)
-    if len(findings) > SHOWN:
-        aside().print(f"… and {len(findings) - SHOWN:,} more")
+    print_finding_lines(findings[:SHOWN_FINDINGS], more=len(findings) - SHOWN_FINDINGS)
 
 
-def _say_what_is_next(result: ImportResult, directory: Path) -> None:
-    from unitune.cli.output import console
+def _print_written(files: tuple[Path, ...], notes: tuple[str, ...]) -> None:
+    for file in files:
+        console().print(f"wrote {file}")
+    for note in notes:
+        console().print(Text.assemble(("note", "yellow"), f" {note}"))
 
-    file = directory / "unitune.yaml"
-    cases = len(result.suite.cases)
-    count = "1 case" if cases == 1 else f"{cases:,} cases"
-    left = len(result.suite.findings)
-    console().print(f"{count}; {left} left out." if left else f"{count}.")
+
+def _next_step(result: ImportResult, file: Path) -> str:
     match len(result.suite.answers):
         case 0:
-            next_step = (
-                f"name the rows to train on in {file} (data.train), then unitune plan {file}"
-            )
+            return f"name the rows to train on in {file} (data.train), then unitune plan {file}"
         case 1:
-            next_step = (
+            return (
                 f"import the other model's results beside these, or give {file} a contender and a "
                 "scorer that does not read recorded scores"
             )
         case _:
-            next_step = f"unitune compare {file}"
-    console().print(f"Next: {next_step}", soft_wrap=True)
+            return f"unitune compare {file}"
 
 
 def _import_job(source: str, directory: Path, answers: Path | None, *, quiet: bool) -> None:
-    from unitune.cli.output import console
     from unitune.importers.vendor_jobs import import_job
 
-    found = import_job(source, directory)
-    for file in found.files:
-        console().print(f"wrote {file}")
-    for note in found.notes:
-        _print_note(note)
+    imported = import_job(source, directory)
+    _print_written(imported.files, imported.notes)
     if answers is not None:
-        _keep_answers(found, answers, directory, quiet=quiet)
+        _record_answers(imported, answers, directory, quiet=quiet)
     console().print(
         "Next: name another backend and its model in unitune.yaml, then unitune plan unitune.yaml"
     )
 
 
-def _keep_answers(found: Imported, cases: Path, directory: Path, *, quiet: bool) -> None:
-    from unitune.cli.output import aside, console
+def _record_answers(imported: Imported, cases: Path, directory: Path, *, quiet: bool) -> None:
     from unitune.data.load import load
     from unitune.importers.vendor_jobs import ANSWERS, record_answers
 
-    if found.model is None:
-        raise UserError("the old job left no model, so there is nobody to ask.")
+    if imported.model is None:
+        raise UserError("the old job left no model, so there are no answers to record.")
     rows = tuple(load(cases))
     file = directory / ANSWERS
-    failures = record_answers(found.model, rows, file)
+    failures = record_answers(imported.model, rows, file)
     for failure in failures[:3] if not quiet else []:
         aside().print(failure)
     if failures:
         raise BackendError(
             f"{len(failures)} of {len(rows)} cases got no answer; the rest stands in {file}. "
-            "The same command asks them again."
+            "The same command requests them again."
         )
-    console().print(f"wrote {file}: {len(rows)} answers of {found.model.name}")
-
-
-def _print_note(note: str) -> None:
-    from rich.text import Text
-
-    from unitune.cli.output import console
-
-    console().print(Text.assemble(("note", "yellow"), f" {note}"))
+    console().print(f"wrote {file}: {len(rows)} answers of {imported.model.name}")

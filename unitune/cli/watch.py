@@ -1,27 +1,24 @@
-"""Watching a training: its events as they come.
+"""Following a training: its events as they come, and how it ended.
 
 On a terminal a live bar; in a pipe or a CI log a plain line now and then; with ``quiet`` nothing.
-Everything here goes to standard error.
+All progress goes to standard error.
 """
 
 from __future__ import annotations
 
 import time
+from decimal import Decimal
 
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
+from rich.table import Column
 from rich.text import Text
 
 from unitune.backends.protocol import FIGURES, Event, State
-from unitune.cli.money import so_far
 from unitune.cli.output import aside, console, duration, print_json, print_raw
-from unitune.cli.runviews import (
-    EventLine,
-    RunView,
-    duplicate_lines,
-    is_interrupted,
-    print_run,
-)
+from unitune.cli.run_view import RunView, duplicate_lines, is_interrupted, print_run
 from unitune.cost.documents import Estimate
 from unitune.errors import Interrupted, RunFailed
+from unitune.report.typography import dollars
 from unitune.run.launching import BEFORE_JOB
 from unitune.run.run import Run
 from unitune.run.watching import watch_all
@@ -29,7 +26,7 @@ from unitune.run.watching import watch_all
 LOG_SECONDS = 10.0
 """Where no live bar can be drawn, a line is printed this often."""
 
-PLAIN_STATES = {
+STATE_SENTENCES = {
     State.PAUSED: "It is {raw}. Go on from its last checkpoint: unitune resume {id}",
     State.UNCERTAIN: "Whether the launch took effect is not known: {error}",
     **dict.fromkeys(
@@ -62,8 +59,8 @@ def follow(run: Run, *, quiet: bool) -> None:
         ) from None
 
 
-def wait_at_rest(run: Run) -> None:
-    """Wait until a run that was told to pause stands still, or has ended.
+def wait_for_pause(run: Run) -> None:
+    """Wait until a run that is to pause stands still, or has ended.
 
     Raises:
         Interrupted: The user pressed Ctrl-C; it pauses all the same.
@@ -82,7 +79,8 @@ def wait_at_rest(run: Run) -> None:
 def follow_json(run: Run) -> None:
     """Print each event of a run as one line of JSON, until it ends."""
     for event in run.watch():
-        print_json(EventLine.of(run, event), indent=None)
+        line = {"run": run.id, "kind": event.kind, "time": event.time, "data": event.data}
+        print_json({"schema_version": 1, **line}, indent=None)
 
 
 def follow_all(*, json: bool) -> None:
@@ -93,7 +91,7 @@ def follow_all(*, json: bool) -> None:
     """
     try:
         for run in watch_all():
-            warn_of_duplicates(run)
+            _warn_of_duplicates(run)
             if json:
                 print_json(RunView.of(run), indent=None)
             else:
@@ -103,20 +101,19 @@ def follow_all(*, json: bool) -> None:
         raise Interrupted("stopped watching; all runs go on: unitune watch --all") from None
 
 
-def warn_of_duplicates(run: Run) -> None:
-    """Say on standard error that the run is charged for twice, if it is."""
+def _warn_of_duplicates(run: Run) -> None:
     for line in duplicate_lines(run):
         aside().print(Text.assemble(("Warning", "bold red"), f" {line}"))
 
 
-def detached(run: Run) -> None:
+def print_detached(run: Run) -> None:
     """Print the id of a run that is not followed.
 
     Raises:
         RunFailed: It is not known whether it was launched.
     """
     print_raw(run.id)
-    warn_of_duplicates(run)
+    _warn_of_duplicates(run)
     if run.state is State.UNCERTAIN:
         raise _without_model(run)
 
@@ -129,7 +126,7 @@ def conclude(run: Run, *, next_command: str | None, json: bool, silent: bool = F
     """
     if json:
         print_json(RunView.of(run))
-    warn_of_duplicates(run)
+    _warn_of_duplicates(run)
     if run.state is not State.SUCCEEDED:
         raise _without_model(run)
     if not (json or silent):
@@ -139,16 +136,13 @@ def conclude(run: Run, *, next_command: str | None, json: bool, silent: bool = F
 
 
 def _without_model(run: Run) -> RunFailed:
-    reason = PLAIN_STATES.get(run.state, "It is {state}.")
+    sentence = STATE_SENTENCES.get(run.state, "It is {state}.")
     raw = run.raw.partition(";")[0] if is_interrupted(run) else "paused"
-    text = reason.format(id=run.id, error=run.error, state=run.state, raw=raw)
+    text = sentence.format(id=run.id, error=run.error, state=run.state, raw=raw)
     return RunFailed(f"run {run.id} has no model. {text}")
 
 
 def _follow_live(run: Run) -> None:
-    from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
-    from rich.table import Column
-
     columns = [
         SpinnerColumn(),
         TextColumn("{task.description}", markup=False, table_column=Column(overflow="fold")),
@@ -157,62 +151,70 @@ def _follow_live(run: Run) -> None:
     ]
     with Progress(*columns, console=aside(), transient=True) as progress:
         task = progress.add_task(f"Training {run.id}", total=None, facts="starting")
-        priced = run.estimate
+        estimate = run.estimate
         for event in run.watch():
             if event.kind == "step":
                 progress.update(
                     task,
                     total=event.number("steps"),
                     completed=event.number("step") or 0,
-                    facts=step_facts(event, priced),
+                    facts=step_facts(event, estimate),
                 )
-            elif words := event_words(event):
-                progress.console.print(Text(words, "dim"))
+            elif line := event_line(event):
+                progress.console.print(Text(line, "dim"))
 
 
 def _follow_plainly(run: Run) -> None:
-    printed, priced = 0.0, run.estimate
+    printed, estimate = 0.0, run.estimate
     for event in run.watch():
-        last = event.data.get("step") == event.data.get("steps")
+        is_last = event.data.get("step") == event.data.get("steps")
         if event.kind == "step":
-            if last or time.monotonic() - printed >= LOG_SECONDS:
+            if is_last or time.monotonic() - printed >= LOG_SECONDS:
                 printed = time.monotonic()
-                aside().print(step_facts(event, priced))
-        elif words := event_words(event):
-            aside().print(words)
+                aside().print(step_facts(event, estimate))
+        elif line := event_line(event):
+            aside().print(line)
 
 
-def step_facts(event: Event, priced: Estimate | None = None) -> str:
+def step_facts(event: Event, estimate: Estimate | None = None) -> str:
     """Return one training step in words, e.g. ``step 12/87  loss 0.412  1 min left``.
 
     Args:
-        event: Of a step; what it does not tell is left out.
-        priced: What the whole training would cost, for what it has cost so far.
+        event: Of a step; figures that it lacks are left out.
+        estimate: What the whole training would cost, for what it has cost so far.
     """
     step, steps = event.number("step"), event.number("steps")
     parts = [] if step is None else [f"step {step:.0f}" + (f"/{steps:.0f}" if steps else "")]
-    parts += figures(event)
+    parts += _figures(event)
     if (speed := event.number("tokens_per_second")) is not None:
         parts.append(f"{speed:,.0f} tokens/s")
     if (left := event.number("seconds_left")) is not None:
         parts.append(f"{duration(left)} left")
-    if priced is not None and step and steps and (words := so_far(priced, step, steps)):
-        parts.append(words)
+    if estimate is not None and step and steps:
+        parts += _spent_so_far(estimate, Decimal(min(step / steps, 1.0)))
     return "  ".join(parts)
 
 
-def figures(event: Event) -> list[str]:
-    """Return what an event measured, in words: a loss, a reward, or nothing."""
-    found = ((name, event.number(name)) for name in FIGURES)
-    return [f"{name} {value:.3f}" for name, value in found if value is not None]
+def _spent_so_far(estimate: Estimate, share: Decimal) -> list[str]:
+    tokens, usd = estimate.trained_tokens, estimate.launch_usd
+    if tokens is None or usd is None:
+        return []
+    spent = f"about {tokens.expected * share:,.0f} tokens and {dollars(usd.expected * share)}"
+    return [f"{spent} so far"]
 
 
-def event_words(event: Event) -> str:
-    """Return an event that is no step in words; empty when it is not worth a line."""
-    if event.kind == "validation" and (measured := figures(event)):
+def _figures(event: Event) -> list[str]:
+    """Return what an event measured: a loss, a reward, or nothing."""
+    values = ((name, event.number(name)) for name in FIGURES)
+    return [f"{name} {value:.3f}" for name, value in values if value is not None]
+
+
+def event_line(event: Event) -> str:
+    """Return a line about an event that is no step; empty when it is not worth one."""
+    if event.kind == "validation" and (figures := _figures(event)):
         step = event.number("step")
         when = "" if step is None else f"after step {step:.0f}: "
-        return f"{when}validation {', '.join(measured)}"
+        return f"{when}validation {', '.join(figures)}"
     if event.kind in ("message", "warning"):
         return str(event.data.get("text") or "")
     return ""

@@ -1,4 +1,4 @@
-"""Runs and their events as commands print them: as JSON by models, and for a person by rich."""
+"""A run as commands print it: as JSON by a model, and for a person as a table."""
 
 from __future__ import annotations
 
@@ -6,35 +6,18 @@ from datetime import datetime
 from pathlib import Path
 from typing import Self
 
-from pydantic import BaseModel, JsonValue
-from rich.table import Table
+from pydantic import BaseModel
 from rich.text import Text
 
-from unitune.backends.protocol import FIGURES, INTERRUPTED, Event, State
-from unitune.cli.money import money_facts
+from unitune.backends.protocol import FIGURES, INTERRUPTED, State
 from unitune.cli.output import console, facts
 from unitune.cost.documents import Estimate
 from unitune.cost.reconcile import Reconciliation
-from unitune.errors import UnreadableRecord
 from unitune.models import TunedModel
+from unitune.report.typography import dollars, usd_range
 from unitune.run.run import Run
 
 STATE_STYLES = {State.SUCCEEDED: "green", State.FAILED: "red", State.CANCELLED: "dim"}
-
-
-class EventLine(BaseModel):
-    """One line of `unitune watch --json`."""
-
-    schema_version: int = 1
-    run: str
-    kind: str
-    time: float
-    data: dict[str, JsonValue]
-
-    @classmethod
-    def of(cls, run: Run, event: Event) -> Self:
-        """Return the line for an event of a run."""
-        return cls(run=run.id, kind=event.kind, time=event.time, data=event.data)
 
 
 class RunView(BaseModel):
@@ -60,7 +43,7 @@ class RunView(BaseModel):
     folder: Path
     model: TunedModel | None
     estimate: Estimate | None
-    """What it was reckoned to cost; None on one's own machine."""
+    """What it was estimated to cost; None on this machine."""
     reconciliation: Reconciliation | None
     """The bill beside the estimate, once it has ended."""
 
@@ -88,54 +71,13 @@ class RunView(BaseModel):
         )
 
 
-class RunList(BaseModel):
-    """Runs, the newest first."""
-
-    schema_version: int = 1
-    runs: tuple[RunView, ...]
-    unreadable: tuple[str, ...] = ()
-    """What the ledger holds in place of runs, each with what is wrong with it."""
-    total: int
-    """How many runs there are."""
-    left_out: int
-    """Of these, older ones that are not listed here; `--limit` and `--all` list more."""
-
-
-def run_views(found: list[Run]) -> tuple[tuple[RunView, ...], list[UnreadableRecord]]:
-    """Return the views of runs, and what is wrong with those that have none."""
-    views: list[RunView] = []
-    broken: list[UnreadableRecord] = []
-    for run in found:
-        try:
-            views.append(RunView.of(run))
-        except UnreadableRecord as problem:
-            broken.append(problem)
-    return tuple(views), broken
-
-
-def runs_table(found: list[Run]) -> Table:
-    """Return runs as a table."""
-    table = Table(box=None, pad_edge=False, header_style="dim")
-    for heading in ("run", "job", "state", "backend", "base model", "started"):
-        table.add_column(heading, no_wrap=heading == "run", overflow="fold")
-    for run in found:
-        table.add_row(
-            run.id,
-            run.name,
-            _state(run),
-            run.backend_name,
-            run.base_model,
-            f"{run.created.astimezone():%Y-%m-%d %H:%M}",
-        )
-    return table
-
-
 def is_interrupted(run: Run) -> bool:
-    """Whether a run stands still although nobody paused it."""
+    """Whether a run stands still although no one paused it."""
     return run.state is State.PAUSED and run.raw.startswith(INTERRUPTED)
 
 
-def _state(run: Run) -> Text:
+def state_text(run: Run) -> Text:
+    """Return the state of a run, coloured."""
     if is_interrupted(run):
         return Text(INTERRUPTED, "red")
     return Text(str(run.state), STATE_STYLES.get(run.state, ""))
@@ -152,7 +94,6 @@ def duplicate_lines(run: Run) -> list[str]:
 
 def print_run(run: Run) -> None:
     """Print one run for a person."""
-    steps = [event for event in run.events() if event.kind == "step"]
     rows = {
         "run": run.id,
         "job": run.name,
@@ -162,13 +103,7 @@ def print_run(run: Run) -> None:
     }
     if run.job_id and not Path(run.job_id).is_absolute():
         rows["job there"] = run.job_id
-    if steps:
-        step, total = steps[-1].number("step"), steps[-1].number("steps")
-        rows["steps"] = f"{step or 0:.0f}" + (f" of {total:.0f}" if total else "")
-    for name in FIGURES:
-        if known := [value for step in steps if (value := step.number(name)) is not None]:
-            rows[name] = f"{known[0]:.3f} at first, {known[-1]:.3f} at last"
-    rows |= money_facts(run)
+    rows |= _step_facts(run) | _cost_facts(run)
     if run.error:
         rows["error"] = run.error
     if run.duplicates:
@@ -177,3 +112,54 @@ def print_run(run: Run) -> None:
         rows["model"] = run.tuned_model.name
     rows["files"] = str(run.folder)
     console().print(facts(rows))
+
+
+def _step_facts(run: Run) -> dict[str, str]:
+    steps = [event for event in run.events() if event.kind == "step"]
+    if not steps:
+        return {}
+    step, total = steps[-1].number("step"), steps[-1].number("steps")
+    rows = {"steps": f"{step or 0:.0f}" + (f" of {total:.0f}" if total else "")}
+    for name in FIGURES:
+        if values := [value for step in steps if (value := step.number(name)) is not None]:
+            rows[name] = f"{values[0]:.3f} at first, {values[-1]:.3f} at last"
+    return rows
+
+
+def _cost_facts(run: Run) -> dict[str, str]:
+    """Return what a run was estimated to cost, and what it did."""
+    rows: dict[str, str] = {}
+    if run.estimate is not None:
+        rows["estimated"] = usd_range(run.estimate.launch_usd)
+    if (bill := run.reconciliation) is not None:
+        rows["billed"] = _billed(bill)
+        if differences := _differences(bill):
+            rows["difference"] = differences
+    return rows
+
+
+def _billed(bill: Reconciliation) -> str:
+    tokens = bill.bill.tokens
+    parts = [f"{tokens:,} trained tokens"] if tokens is not None else []
+    parts.append("cost unknown" if bill.usd is None else dollars(bill.usd))
+    text = ", ".join(parts)
+    if bill.provisional and bill.end == "succeeded":
+        text += " (provisional: the vendor does not say what it bills)"
+    elif bill.provisional:
+        text += f" (provisional: by the vendor's rule for what has {bill.end}; the bill may differ)"
+    elif bill.bill.usd is None and bill.usd is not None:
+        text += " at the price of the plan"
+    return text + ("; more than the plan thought possible" if bill.above_high else "")
+
+
+def _differences(bill: Reconciliation) -> str:
+    parts: list[str] = []
+    if bill.implausible:
+        parts.append(f"implausible: {bill.bill.tokens:,} tokens are billed, not one a row")
+    if bill.epochs is not None and bill.implied_epochs is not None:
+        parts.append(f"{bill.epochs} epochs ({bill.implied_epochs:.3f} by the tokens)")
+    if bill.framing_error is not None:
+        parts.append(f"{bill.framing_error:+.2f} tokens a row and epoch")
+    if bill.price_drift is not None:
+        parts.append(f"price {bill.price_drift:+.1%}")
+    return ", ".join(parts)

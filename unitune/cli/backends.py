@@ -1,0 +1,251 @@
+"""The command `unitune backends`: who can tune, what each needs, and until when.
+
+All of it comes from offers, so that nothing is called and no extra is needed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, cast
+
+import typer
+from rich.text import Text
+
+from unitune.cli.options import Json
+from unitune.cli.output import console, facts, new_table, print_json
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel, JsonValue
+
+    from unitune.backends.offer import Offer, OfferedModel
+
+    Schema = dict[str, JsonValue]
+
+BOUNDS = {
+    "exclusiveMinimum": "above",
+    "minimum": "at least",
+    "exclusiveMaximum": "below",
+    "maximum": "at most",
+    "pattern": "like",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class OptionView:
+    """An option of a backend.
+
+    Args:
+        name: As it is written; of a part, with the part's name and a dot.
+        type: In words, with its bounds: ``number above 0, auto``.
+        default: None: the vendor's own.
+        meaning: A sentence.
+    """
+
+    name: str
+    type: str
+    default: JsonValue
+    meaning: str
+
+
+@dataclass(frozen=True, slots=True)
+class BackendView:
+    """A backend as `unitune backends --json` prints it.
+
+    Args:
+        offer: What is known of it.
+        launchable: Whether a backend is here that launches there.
+        installed: Whether it can be used.
+        missing_packages: That it needs.
+        options: What a job may say under ``options.NAME``.
+        deploy_options: What ``--option`` of a deployment may say.
+    """
+
+    offer: Offer
+    launchable: bool
+    installed: bool
+    missing_packages: Sequence[str]
+    options: Sequence[OptionView]
+    deploy_options: Sequence[OptionView]
+
+
+def backends(
+    name: Annotated[
+        str | None, typer.Argument(help="Show this one in full.", show_default=False)
+    ] = None,
+    *,
+    json: Json = False,
+) -> None:
+    """List who can tune, or show one in full: models, dates, limits, needs.
+
+    No vendor is called, and no extra has to be installed.
+
+    [dim]$ unitune backends
+    $ unitune backends openai[/dim]
+    """
+    from unitune.backends import registry
+
+    names = [name] if name else [other for other in registry.offer_names() if other != "fake"]
+    views = [_view(name) for name in names]
+    if json:
+        print_json({"schema_version": 1, "backends": views})
+    elif name:
+        _print_backend(views[0])
+    else:
+        _print_backends(views)
+
+
+def _view(name: str) -> BackendView:
+    from unitune.backends import registry
+
+    missing = registry.missing_packages(name)
+    launchable = name in registry.backend_names()
+    offer = registry.offer(name)
+    options, deploy_options = (
+        option_views(registry.options_of(path)) if path else []
+        for path in (offer.options, offer.deploy_options)
+    )
+    installed = launchable and not missing
+    return BackendView(offer, launchable, installed, missing, options, deploy_options)
+
+
+def option_views(kind: type[BaseModel]) -> list[OptionView]:
+    """Return the options of a model, in its order.
+
+    Args:
+        kind: Validates a job's options, or those of a deployment.
+    """
+    schema = cast("Schema", kind.model_json_schema())
+    return list(_option_views(schema, cast("dict[str, Schema]", schema.get("$defs", {})), ""))
+
+
+def _option_views(schema: Schema, parts: dict[str, Schema], prefix: str) -> Iterator[OptionView]:
+    for name, option in cast("dict[str, Schema]", schema.get("properties", {})).items():
+        yield OptionView(
+            name=f"{prefix}{name}",
+            type=", ".join(dict.fromkeys(_types(option))) or "any",
+            default=option.get("default"),
+            meaning=" ".join(str(option.get("description", "")).replace("`", "").split()),
+        )
+        for choice in _choices(option):
+            if "$ref" in choice:
+                part = parts[str(choice["$ref"]).rpartition("/")[2]]
+                yield from _option_views(part, parts, f"{prefix}{name}.")
+
+
+def _choices(option: Schema) -> list[Schema]:
+    return cast("list[Schema]", option.get("anyOf", [option]))
+
+
+def _types(option: Schema) -> Iterator[str]:
+    for choice in _choices(option):
+        if "const" in choice:
+            yield str(choice["const"])
+        elif "enum" in choice:
+            yield from map(str, cast("list[JsonValue]", choice["enum"]))
+        elif choice.get("type") == "array":
+            yield f"list of {', '.join(_types(cast('Schema', choice.get('items', {}))))}"
+        elif "$ref" in choice:
+            yield "object"
+        elif choice.get("type") not in (None, "null"):
+            bounds = [f"{word} {choice[key]}" for key, word in BOUNDS.items() if key in choice]
+            yield " ".join([str(choice["type"]), *bounds])
+
+
+def _print_backends(views: Sequence[BackendView]) -> None:
+    table = new_table("backend", "tunes by", "models", "training", "here", "facts of")
+    table.collapse_padding = True
+    for view in views:
+        offer = view.offer
+        if offer.closed:
+            continue
+        table.add_row(
+            Text(offer.name, "bold"),
+            ", ".join(offer.methods) or Text("answers only", "dim"),
+            _models_in_short(offer),
+            _training_charge(offer),
+            "yes" if view.installed else Text(_not_here(view), "yellow"),
+            str(offer.as_of),
+        )
+    console().print(table)
+    if closed := [view.offer.name for view in views if view.offer.closed]:
+        console().print(f"Tune no more: {', '.join(closed)}.")
+    console().print(
+        "Training is by the million tokens. More of one: unitune backends NAME", style="dim"
+    )
+
+
+def _models_in_short(offer: Offer) -> str:
+    count = "any" if offer.any_model else str(len(offer.models) or "none")
+    ends = [model.tunable_until for model in offer.models if model.tunable_until]
+    return f"{count},\nuntil {max(ends)}" if ends and len(ends) == len(offer.models) else count
+
+
+def _training_charge(offer: Offer) -> str:
+    if not offer.methods:
+        return ""
+    if offer.training_price == "none":
+        return "none"
+    rows = [row for row in offer.price_rows() if row.kind == "training"]
+    usd = [row.usd for row in rows if row.per == "million-tokens"]
+    return f"from ${min(usd)}" if usd else "unknown"
+
+
+def _not_here(view: BackendView) -> str:
+    if not view.launchable:
+        return "not yet"
+    size = view.offer.install_mb
+    return f"no: {size} MB" if size else "no"
+
+
+def _print_backend(view: BackendView) -> None:
+    offer = view.offer
+    refused = [f"{refusal.pattern}  {refusal.reason}" for refusal in offer.refuses]
+    console().print(Text.assemble((offer.name, "bold"), f": {offer.summary}"))
+    rows = {
+        "tunes by": ", ".join(offer.methods) or "nothing; it only answers",
+        "supported_settings": ", ".join(offer.supported_settings) or "no setting of `tuning`",
+        "here": _here(view),
+        "needs": "\n".join(offer.needs) or "nothing",
+        "lacks": "\n".join(offer.lacks) or "nothing known",
+        "refuses": "\n".join(refused) or "no model by name",
+        "facts of": f"{offer.as_of}{f' ({offer.source})' if offer.source else ''}",
+    }
+    console().print(facts(rows))
+    if offer.models:
+        console().print("\nmodels", style="bold")
+        console().print(facts({model.name: _model_line(model) for model in offer.models}))
+    _print_options(f"options.{offer.name} of a job", view.options)
+    _print_options("--option of a deployment", view.deploy_options)
+
+
+def _print_options(title: str, options: Sequence[OptionView]) -> None:
+    if not options:
+        return
+    console().print(f"\n{title}", style="bold")
+    table = new_table("key", "value", "default", "meaning", fold=("value", "default", "meaning"))
+    for option in options:
+        default = "" if option.default is None else str(option.default).lower()
+        table.add_row(option.name, option.type, default, option.meaning)
+    console().print(table)
+
+
+def _here(view: BackendView) -> str:
+    from unitune.backends import registry
+    from unitune.workspace.install import install_command
+
+    if view.installed:
+        return "yes"
+    if not view.launchable:
+        return registry.unavailable(view.offer)
+    return f"no; {install_command(view.offer.name)}"
+
+
+def _model_line(model: OfferedModel) -> str:
+    parts = [
+        ", ".join(model.methods or ()),
+        f"tunable until {model.tunable_until}" if model.tunable_until else "",
+        f"stops {model.retires_on}" if model.retires_on else "",
+        model.note,
+    ]
+    return " · ".join(part for part in parts if part)

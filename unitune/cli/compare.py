@@ -1,0 +1,168 @@
+"""The command `unitune compare`: the tuned model against the best prompt."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from unitune.cli.options import (
+    AllowUnpriced,
+    DeployOptions,
+    JobFile,
+    Json,
+    OtherBackend,
+    Quiet,
+    parse_deploy_options,
+    parse_seconds,
+    parse_usd,
+)
+from unitune.cli.output import aside, console, print_json_text
+from unitune.errors import UserError
+
+if TYPE_CHECKING:
+    from unitune.planning.preflight import ResolvedJob
+    from unitune.run.run import Run
+
+TunedBy = Annotated[
+    str | None,
+    typer.Option("--run", metavar="RUN", help="Default: the newest run of this very training."),
+]
+DeployFor = Annotated[
+    str | None,
+    typer.Option(
+        "--deploy",
+        metavar="TIME",
+        help="If the model needs a deployment: bring one up, for so long at most.",
+    ),
+]
+Batch = Annotated[
+    bool,
+    typer.Option("--batch", help="Test cases in batches: within a day, for about half the price."),
+]
+Replay = Annotated[
+    bool,
+    typer.Option("--replay", help="Judge by the recorded answers: no request, no key, no cost."),
+]
+UseCache = Annotated[
+    bool, typer.Option("--use-cache", help="Take answers that another comparison was given.")
+]
+AnswerBudget = Annotated[
+    str | None,
+    typer.Option(
+        "--budget", metavar="USD", help="The most that the answers may cost, in US dollars."
+    ),
+]
+UpdateBaseline = Annotated[
+    bool,
+    typer.Option("--update-baseline", help="Accept these scores: write the gate's baseline file."),
+]
+Folder = Annotated[
+    Path | None,
+    typer.Option("--output", "-o", metavar="DIR", help="Where rows, verdict and report go."),
+]
+
+
+def compare(
+    file: JobFile,
+    *,
+    run: TunedBy = None,
+    backend: OtherBackend = None,
+    deploy: DeployFor = None,
+    option: DeployOptions = None,
+    batch: Batch = False,
+    replay: Replay = False,
+    use_cache: UseCache = False,
+    budget: AnswerBudget = None,
+    allow_unpriced: AllowUnpriced = False,
+    update_baseline: UpdateBaseline = False,
+    output: Folder = None,
+    quiet: Quiet = False,
+    json: Json = False,
+) -> None:
+    """Judge the tuned model against the best prompt, case by case, and gate on it.
+
+    Killed at any moment, it goes on where it stopped. Without a gate in the job it exits 0
+    whatever the verdict. Where a vendor takes money for answers it needs a budget (--budget, or
+    evaluate.budget); without one a terminal asks, and a script is refused.
+
+    [dim]$ unitune compare unitune.yaml
+    $ unitune compare unitune.yaml --batch
+    $ unitune compare unitune.yaml --replay --output evaluation
+    $ unitune compare unitune.yaml --json > verdict.json[/dim]
+    """
+    from unitune.cli.progress import evaluation_progress
+    from unitune.evaluate.compare import compare as run_comparison
+    from unitune.evaluate.compare import default_folder
+    from unitune.job.job import Job
+    from unitune.planning.preflight import preflight
+    from unitune.report.files import write_report
+    from unitune.report.terminal import comparison_view
+    from unitune.run.run import find_run
+
+    if option and deploy is None:
+        raise UserError("--option is for the deployment that --deploy brings up; give both.")
+    job = Job.load(file).with_backend(backend)
+    if (usd := parse_usd("--budget", budget)) is not None:
+        job = job.with_evaluation_budget(usd)
+    tuned_run = None if run is None else find_run(run)
+    seconds = None if deploy is None else parse_seconds("--deploy", deploy)
+    resolved = preflight(job)
+    if not replay and job.evaluate.budget is None:
+        tuned_run = _confirm_costs(resolved, tuned_run, seconds, allow_unpriced=allow_unpriced)
+    with evaluation_progress(quiet=quiet or json) as progress:
+        comparison = run_comparison(
+            resolved,
+            tuned_run,
+            out=output,
+            deploy_seconds=seconds,
+            deploy_options=parse_deploy_options(option),
+            batch=batch,
+            replay=replay,
+            use_cache=use_cache,
+            update_baseline=update_baseline,
+            allow_unpriced=allow_unpriced,
+            progress=progress,
+            announce=None if quiet or json else aside().print,
+        )
+    folder = output or default_folder(comparison)
+    write_report(comparison, folder)
+    if json:
+        print_json_text(comparison.verdict_json())
+    else:
+        console().print(comparison_view(comparison, folder))
+        if update_baseline:
+            _print_baseline(resolved, passed=comparison.exit_code == 0)
+    raise typer.Exit(comparison.exit_code)
+
+
+def _confirm_costs(
+    resolved: ResolvedJob, run: Run | None, seconds: float | None, *, allow_unpriced: bool
+) -> Run | None:
+    """Return the run under test, once somebody has agreed to the costs of answers and deployment.
+
+    Without a deployment, a run that the user has not named is not looked up here.
+    """
+    from unitune.cli.consent import confirm_answers, confirm_deployment
+    from unitune.cost.budget import HostingBudget
+    from unitune.evaluate.prompts.tuned_run import find_tuned_run
+    from unitune.run.deploying import needs_deployment
+
+    confirm_answers(resolved, allow_unpriced=allow_unpriced)
+    if seconds is None:
+        return run
+    run = run or find_tuned_run(resolved, None).run
+    if needs_deployment(run):
+        confirm_deployment(run, seconds, HostingBudget(unpriced=allow_unpriced))
+    return run
+
+
+def _print_baseline(resolved: ResolvedJob, *, passed: bool) -> None:
+    job = resolved.job
+    gate = job.evaluate.gate
+    path = job.path(gate.baseline) if gate and gate.baseline else job.folder
+    if passed:
+        console().print(f"{path} is written; look through its diff and commit it.")
+    else:
+        console().print(f"{path} is left as it was: the gate's other rules must pass first.")

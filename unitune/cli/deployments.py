@@ -1,0 +1,181 @@
+"""Commands about deployments at vendors: deploy, undeploy, deployments."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from unitune.cli.options import (
+    AllowUnpriced,
+    DeployOptions,
+    Json,
+    OwnPrices,
+    RunId,
+    parse_deploy_options,
+    parse_prices,
+    parse_seconds,
+    parse_usd,
+)
+from unitune.cli.output import aside, console, new_table, print_json, print_table
+from unitune.errors import BackendError
+
+if TYPE_CHECKING:
+    from unitune.run.deploying import Deployment
+
+
+def deploy(
+    run: RunId,
+    *,
+    ttl: Annotated[
+        str, typer.Option("--ttl", metavar="TIME", help="When it is taken down: 30m, 2h, 1d.")
+    ] = "2h",
+    option: DeployOptions = None,
+    wait: Annotated[bool, typer.Option(help="Return when it is ready to answer.")] = True,
+    price: OwnPrices,
+    budget: Annotated[
+        str | None,
+        typer.Option("--budget", metavar="USD", help="The most that the deployment may cost."),
+    ] = None,
+    allow_unpriced: AllowUnpriced = False,
+    json: Json = False,
+) -> None:
+    """Bring a tuned model up at its vendor, for a limited time; it costs money while it stands.
+
+    It needs a budget (--budget, or budget.yaml); without one a terminal asks, and a script is
+    refused.
+
+    [dim]$ unitune deploy r2611 --ttl 2h --budget 20[/dim]
+    """
+    from unitune.cli.consent import confirm_deployment
+    from unitune.cost.budget import HostingBudget
+    from unitune.run.deploying import deploy
+    from unitune.run.run import find_run
+
+    tuned_run = find_run(run)
+    seconds, options = parse_seconds("--ttl", ttl), parse_deploy_options(option)
+    limit = HostingBudget(
+        usd=parse_usd("--budget", budget),
+        unpriced=allow_unpriced,
+        prices=tuple(parse_prices(price, tuned_run.backend_name)),
+    )
+    confirm_deployment(tuned_run, seconds, limit)
+    deployment = deploy(tuned_run, ttl=seconds, options=options, budget=limit)
+    if wait:
+        aside().print(f"{deployment.id} is {deployment.state}; waiting until it is ready.")
+        deployment.wait()
+    if json:
+        _print_json([deployment])
+    else:
+        until = f"{deployment.until.astimezone():%H:%M}"
+        console().print(f"{deployment.id} is {deployment.state}, until {until}.")
+        console().print(f"Take it down sooner: unitune undeploy {deployment.id}")
+
+
+def undeploy(
+    deployment: Annotated[
+        str, typer.Argument(metavar="DEPLOYMENT", help="Its id, or the run's whose model it is.")
+    ],
+) -> None:
+    """Take a deployment down.
+
+    [dim]$ unitune undeploy r2611[/dim]
+    """
+    from unitune.run.deploying import find_deployment
+
+    ended = find_deployment(deployment).take_down()
+    spent = "" if ended.usd_spent is None else f" It cost about ${ended.usd_spent}."
+    console().print(f"{ended.id} is {ended.state}.{spent}")
+
+
+def deployments(
+    *,
+    everything: Annotated[bool, typer.Option("--all", help="Those that are gone, too.")] = False,
+    reap: Annotated[
+        bool,
+        typer.Option(
+            "--reap", help="Start the process again that takes one down in time, where it is gone."
+        ),
+    ] = False,
+    json: Json = False,
+) -> None:
+    """List what stands and costs money: where, since when, the price, what was spent.
+
+    Whatever has outlived its time is taken down.
+
+    [dim]$ unitune deployments[/dim]
+    """
+    from unitune.run import deploying
+
+    listed = deploying.deployments(standing=not everything)
+    for deployment in listed:
+        try:
+            deployment.refresh()
+        except BackendError as error:
+            aside().print(f"{deployment.id} is shown as it was last seen: {error}")
+    for deployment in deploying.without_reaper():
+        text = unwatched(deployment)
+        if reap:
+            deploying.leave_reaper_again(deployment)
+            text = f"{deployment.id} is watched again, and taken down in time."
+        aside().print(text, soft_wrap=True)
+    if json:
+        _print_json(listed)
+    elif listed:
+        _print_table(listed)
+    else:
+        console().print("Nothing stands.")
+
+
+def unwatched(deployment: Deployment) -> str:
+    """Return a warning that no process takes a deployment down in time, and what to do."""
+    reaper = deployment.reaper
+    state = "is stopped" if reaper and reaper.life == "stopped" else "has ended"
+    return (
+        f"{deployment.id} stands and costs money, and the process that takes it down in time "
+        f"{state}. Start another: unitune deployments --reap. Take it down: unitune undeploy "
+        f"{deployment.id}"
+    )
+
+
+def _print_json(deployments: Sequence[Deployment]) -> None:
+    rows = [
+        {
+            "id": deployment.id,
+            "run": deployment.run_id,
+            "backend": deployment.backend_name,
+            "state": deployment.state,
+            "model": deployment.tuned_model.name,
+            "since": deployment.since,
+            "until": deployment.until,
+            "usd_per_hour": deployment.usd_per_hour,
+            "usd_spent": deployment.usd_spent,
+            "reaper": deployment.reaper and deployment.reaper.life,
+        }
+        for deployment in deployments
+    ]
+    print_json({"schema_version": 1, "deployments": rows})
+
+
+def _print_table(deployments: Sequence[Deployment]) -> None:
+    table = new_table("deployment", "backend", "state", "since", "until", "an hour", "so far")
+    for deployment in deployments:
+        amounts = (deployment.usd_per_hour, deployment.usd_spent)
+        table.add_row(
+            deployment.id,
+            deployment.backend_name,
+            deployment.state,
+            _moment(deployment.since),
+            _moment(deployment.until) if deployment.stands else "-",
+            *("unknown" if usd is None else f"${usd}" for usd in amounts),
+        )
+    print_table(table)
+
+
+def _moment(time: datetime) -> str:
+    """Return a time of today as ``14:05``, and any other with its date."""
+    local = time.astimezone()
+    today = local.date() == datetime.now(local.tzinfo).date()
+    return f"{local:%H:%M}" if today else f"{local:%m-%d %H:%M}"

@@ -1,0 +1,85 @@
+"""Files that the user names for a command's result: `-o`.
+
+`check_output` refuses, before anything is done, to overwrite what the command reads and any file
+that is not of the kind it writes; `replacing` then writes the file whole or not at all.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Generator, Iterable
+from contextlib import contextmanager
+from enum import StrEnum
+from pathlib import Path
+from typing import IO, cast
+
+from unitune.errors import UserError
+from unitune.workspace import filesystem
+
+
+class Kind(StrEnum):
+    """What a command writes."""
+
+    PLAN = "a saved plan"
+    PAGE = "an HTML page"
+    ROWS = "a file of JSON Lines"
+
+
+def _is_of_kind(file: IO[bytes], kind: Kind) -> bool:
+    if kind is Kind.PAGE:
+        return file.read(32).lstrip().lower().startswith(b"<!doctype html")
+    text = file.readline() if kind is Kind.ROWS else file.read()
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        return False
+    keys = set(cast("dict[str, object]", value) if isinstance(value, dict) else ())
+    return bool(keys) and (kind is Kind.ROWS or {"job", "backend", "findings", "bound"} <= keys)
+
+
+def check_output(output: Path | None, kind: Kind, inputs: Iterable[Path]) -> None:
+    """Refuse a file that a result must not replace.
+
+    Args:
+        output: Where the result is to go, if anywhere; what is no plain file, such as a pipe, may
+            be written to.
+        kind: Of the result; an empty file may become one of any kind.
+        inputs: Files that the command reads.
+
+    Raises:
+        UserError: The result would replace an input, or a file of another kind.
+    """
+    if output is None:
+        return
+    if output.is_dir():
+        raise UserError(f"{output} is a folder; name a file.")
+    if not output.is_file():
+        return
+    if any(path.exists() and output.samefile(path) for path in inputs):
+        raise UserError(f"{output} is what the command reads; name another file for -o.")
+    with output.open("rb") as file:
+        if output.stat().st_size and not _is_of_kind(file, kind):
+            raise UserError(
+                f"{output} is not {kind}, and was not overwritten. Name another file for -o, or "
+                "delete that one first."
+            )
+
+
+@contextmanager
+def replacing(output: Path) -> Generator[IO[bytes]]:
+    """Open a file that takes its place when it is whole; a link there is replaced.
+
+    Raises:
+        OSError: It cannot be written; names the path that the user gave.
+    """
+    target = output.resolve() if Path("/dev") in output.absolute().parents else output
+    try:
+        if target.exists() and not target.is_file():
+            with target.open("wb") as device:  # /dev/null and the like cannot be replaced
+                yield device
+            return
+        with filesystem.replacing(target) as draft:
+            yield draft.buffer
+    except OSError as error:
+        error.filename = str(output)
+        raise

@@ -1,0 +1,232 @@
+"""Commands before a launch: plan, and apply a plan that was saved."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from unitune.cli.options import (
+    AllowDuplicate,
+    AllowUnpriced,
+    BudgetUsd,
+    Detach,
+    JobFile,
+    Json,
+    OwnPrices,
+    Quiet,
+    parse_prices,
+    parse_usd,
+)
+from unitune.cli.output import aside, exit_for_errors, print_json, print_raw
+from unitune.cli.output_files import Kind, check_output, replacing
+from unitune.errors import OverBudget, UserError
+
+if TYPE_CHECKING:
+    from unitune.job.job import Job
+    from unitune.planning.documents import Plan
+    from unitune.planning.preflight import ResolvedJob
+
+Backends = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--backend", metavar="NAME", help="As if the job named it; several: side by side."
+    ),
+]
+AllBackends = Annotated[
+    bool, typer.Option("--all", help="On every backend that anything is known of.")
+]
+Calibrate = Annotated[
+    bool, typer.Option("--calibrate", help="Time a few steps on this machine first.")
+]
+Quote = Annotated[
+    bool, typer.Option("--quote", help="Upload the rows and request the vendor's own price.")
+]
+CountWithVendor = Annotated[
+    bool,
+    typer.Option("--count-with-vendor", help="Upload a sample of rows; the vendor counts it."),
+]
+ShowTokens = Annotated[
+    bool, typer.Option("--show-tokens", help="Print rows with their trained tokens coloured.")
+]
+ShownRows = Annotated[
+    int, typer.Option("--rows", min=1, metavar="N", help="How many, with --show-tokens.")
+]
+SavedPlan = Annotated[
+    Path | None,
+    typer.Option("--output", "-o", metavar="PLAN", help="Save the plan, for `unitune apply`."),
+]
+BasePlan = Annotated[
+    Path | None,
+    typer.Option("--against", metavar="PLAN", help="Print what changed since a saved plan."),
+]
+Markdown = Annotated[bool, typer.Option("--markdown", help="For a comment on a pull request.")]
+PlanFile = Annotated[Path, typer.Argument(metavar="PLAN", help="A saved plan, e.g. plan.json.")]
+
+
+def plan(
+    file: JobFile,
+    *,
+    backend: Backends = None,
+    all_backends: AllBackends = False,
+    price: OwnPrices,
+    budget: BudgetUsd = None,
+    calibrate: Calibrate = False,
+    quote: Quote = False,
+    count_with_vendor: CountWithVendor = False,
+    show_tokens: ShowTokens = False,
+    rows: ShownRows = 3,
+    output: SavedPlan = None,
+    against: BasePlan = None,
+    markdown: Markdown = False,
+    json: Json = False,
+) -> None:
+    r"""Say what a job would cost and take, and start nothing.
+
+    Findings, tokens, cost as a range, time and memory; `unitune run` refuses what this calls an
+    error. No vendor is called, and no extra has to be installed for a hosted backend.
+
+    [dim]$ unitune plan unitune.yaml
+    $ unitune plan unitune.yaml --all
+    $ unitune plan unitune.yaml --backend together --backend openai
+    $ unitune plan unitune.yaml -o plan.json && unitune apply plan.json[/dim]
+    """
+    from unitune.cli.plan_view import print_plan, print_quote, print_tokens
+    from unitune.job.job import Job
+    from unitune.planning.calibration import calibrate as time_steps
+    from unitune.planning.preflight import preflight
+
+    names = _backend_names(backend, all_backends=all_backends)
+    check_output(output, Kind.PLAN, [file, *([against] if against else [])])
+    job = Job.load(file).with_budget(parse_usd("--budget", budget))
+    job = job.with_prices(parse_prices(price, names[0] if len(names) == 1 else job.backend))
+    if len(names) > 1:
+        _refuse_for_several(
+            output=output,
+            against=against,
+            show_tokens=show_tokens,
+            quote=quote,
+            count_with_vendor=count_with_vendor,
+        )
+        _plan_several(job, names, json=json)
+        return
+    resolved = preflight(job.with_backend(names[0] if names else None))
+    if calibrate:
+        time_steps(resolved)
+    if show_tokens:
+        print_tokens(resolved, rows)
+        return
+    planned = _plan_one(resolved, count_with_vendor=count_with_vendor)
+    if output is not None and not planned.errors:
+        _save(planned, output, file)  # before anything is printed: no one may be reading
+    if markdown:
+        _print_markdown(planned, against)
+    elif json:
+        print_json(planned)
+    else:
+        print_plan(planned, resolved.job.evaluate)
+        if quote:
+            print_quote(resolved, planned)
+    _conclude(planned, output)
+
+
+def _backend_names(backend: list[str] | None, *, all_backends: bool) -> list[str]:
+    from unitune.backends import registry
+
+    if all_backends and backend:
+        raise UserError("give --all or --backend, not both.")
+    if all_backends:
+        return [name for name in registry.offer_names() if name != "fake"]
+    return backend or []
+
+
+def _refuse_for_several(**options: object) -> None:
+    """Refuse options that mean one backend."""
+    for name, value in options.items():
+        if value:
+            option = name.replace("_", "-")
+            raise UserError(f"--{option} is for one backend; name one with --backend.")
+
+
+def _plan_several(job: Job, names: list[str], *, json: bool) -> None:
+    from unitune.cli.plan_view import print_plans
+    from unitune.planning.plan import plans
+
+    planned = plans(job, names)
+    print_json(planned) if json else print_plans(planned)
+
+
+def _plan_one(resolved: ResolvedJob, *, count_with_vendor: bool) -> Plan:
+    """Return a plan, with what a comparison of the job would refuse."""
+    from unitune.evaluate.readiness import readiness_findings
+    from unitune.planning.plan import plan
+
+    planned = plan(resolved, vendor_counts=count_with_vendor)
+    if planned.errors:
+        return planned
+    findings = (*planned.findings, *readiness_findings(resolved.job, resolved.splits))
+    return planned.model_copy(update={"findings": findings})
+
+
+def _save(planned: Plan, output: Path, file: Path) -> None:
+    from unitune.planning.saved import saved_text
+
+    text = saved_text(planned, output, file)
+    with replacing(output) as plan_file:
+        plan_file.write(text.encode())
+
+
+def _print_markdown(planned: Plan, against: Path | None) -> None:
+    from unitune.planning import saved
+    from unitune.report import plan_markdown
+
+    base = saved.read(against) if against is not None else None
+    if text := plan_markdown.render(planned, base):
+        print_raw(text.removesuffix("\n"))
+
+
+def _conclude(planned: Plan, output: Path | None) -> None:
+    from unitune.planning.saved import refuse_errors
+
+    if output is not None:
+        refuse_errors(planned)
+        aside().print(f"Saved. Next: unitune apply {output}")
+    exit_for_errors(planned.findings)
+
+
+def apply(
+    file: PlanFile,
+    *,
+    detach: Detach = False,
+    allow_duplicate: AllowDuplicate = False,
+    allow_unpriced: AllowUnpriced = False,
+    quiet: Quiet = False,
+    json: Json = False,
+) -> None:
+    """Launch what a saved plan says, and only that.
+
+    Refused with exit code 5 when the job, its rows or the prices have changed since.
+
+    [dim]$ unitune plan unitune.yaml -o plan.json
+    $ unitune apply plan.json[/dim]
+    """
+    from unitune.cli.watch import conclude, follow, print_detached
+    from unitune.planning import saved
+    from unitune.run.run import launch
+
+    planned = saved.read(file)
+    job = saved.job_of(planned, file)
+    if planned.charge == "unknown" and not allow_unpriced:
+        raise OverBudget(
+            f"{file} does not know what the training costs. Take it all the same with "
+            "--allow-unpriced."
+        )
+    launched = launch(
+        job, allow_duplicate=allow_duplicate, allow_unpriced=allow_unpriced, plan=planned
+    )
+    if detach:
+        print_detached(launched)
+        return
+    follow(launched, quiet=quiet or json)
+    conclude(launched, next_command=None, json=json)

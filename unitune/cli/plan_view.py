@@ -1,0 +1,308 @@
+"""A plan on a terminal: one backend in full, several side by side, trained tokens, a quote."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from decimal import Decimal
+
+from rich.table import Table
+from rich.text import Text
+
+from unitune.backends.capabilities import Forecast, MaskedToken
+from unitune.cli.output import console, duration, facts, gigabytes, new_table, print_findings
+from unitune.cost.budget import BUDGET_CODES
+from unitune.cost.documents import LAUNCH, MONTHLY, Estimate, Line
+from unitune.cost.spread import Spread, cents
+from unitune.cost.tokens import Count
+from unitune.errors import Unsupported
+from unitune.job.job import Evaluate
+from unitune.job.prices import PriceRow
+from unitune.planning.documents import NO_BACKEND, Plan, PlanSet
+from unitune.planning.masks import MaskedRow, audit
+from unitune.planning.preflight import ResolvedJob
+from unitune.planning.quoting import quote
+from unitune.report.typography import dollars, usd_range
+
+QUOTE_GAP = Decimal("0.05")
+"""A difference of more than this share is worth a look: ours or theirs is wrong."""
+TRAINED, SEEN, HEADING = "bold green", "dim", "cyan"
+OPEN, CLOSE, BETWEEN_TOKENS = "\u00ab", "\u00bb", "\u00b7"
+SHORT_UNITS = {"million-tokens": "M", "hour": "h", "gpu-hour": "GPU h", "month": "month"}
+
+
+def print_plan(plan: Plan, evaluate: Evaluate) -> None:
+    """Print the plan of one backend.
+
+    Args:
+        plan: What to print.
+        evaluate: Of its job, for what the test rows can show.
+    """
+    title = f"{plan.method} of {plan.model} on {plan.backend}, {plan.day}"
+    console().print(Text.assemble((plan.job, "bold"), f": {title}"))
+    if not plan.errors:
+        console().print(facts(_facts(plan, evaluate)))
+    if plan.estimate is not None:
+        console().print(_lines(plan.estimate))
+        console().print(facts({"because": "\n".join(plan.estimate.assumptions)}))
+    print_findings(plan.findings)
+
+
+def print_plans(plans: PlanSet) -> None:
+    """Print the plans of several backends side by side."""
+    priced = [plan for plan in plans.plans if _is_priced(plan)]
+    refused = [plan for plan in plans.plans if not _is_priced(plan)]
+    rows = max((plan.train_rows for plan in plans.plans), default=0)
+    held_out = max((plan.validation_rows for plan in plans.plans), default=0)
+    title = f": {rows:,} rows to train on, {held_out:,} held out, {plans.day}"
+    console().print(Text.assemble((plans.job, "bold"), title))
+    if priced:
+        console().print(_side_by_side(priced))
+        console().print(
+            "US dollars for the training; hosting a month, if left running; !: warnings",
+            style="dim",
+        )
+        if any(plan.charge == "none" for plan in priced):
+            console().print("time and memory here: unitune plan FILE --backend local", style="dim")
+    if refused:
+        whose = "None of the others" if priced else "None"
+        console().print(f"\n{whose} as it stands", style="bold")
+        console().print(_reasons(refused))
+        console().print("in full: unitune plan FILE --backend NAME", style="dim")
+
+
+def _is_priced(plan: Plan) -> bool:
+    """Whether there is something to show beside others, launched or not."""
+    return all(finding.code in (*BUDGET_CODES, NO_BACKEND) for finding in plan.errors)
+
+
+def print_quote(resolved: ResolvedJob, plan: Plan) -> None:
+    """Print what the vendor says that a training would cost, beside our estimate."""
+    try:
+        theirs = quote(resolved)
+    except Unsupported as none:
+        console().print(str(none))
+        return
+    text = f"{resolved.offer.name} itself says {dollars(theirs)}"
+    ours = plan.estimate and plan.estimate.launch_usd
+    if ours is not None:
+        inside = ours.low <= theirs <= ours.high
+        text += ", within our range" if inside else ", outside of our range"
+        gap = abs(theirs - ours.expected) / max(ours.expected, Decimal("0.01"))
+        text += f", {gap:.0%} beside what we expect" if gap > QUOTE_GAP else ""
+    console().print(f"{text}.")
+
+
+def print_tokens(resolved: ResolvedJob, count: int) -> None:
+    """Print the first training rows, each token apart and those that are trained in green.
+
+    Args:
+        resolved: What to tune and how.
+        count: How many rows.
+    """
+    audited = audit(resolved, count)
+    for row in audited.rows:
+        pieces = [piece for piece in row.pieces if not piece.heading]
+        trained = sum(piece.trained for piece in pieces)
+        title = row.problem or f"{trained:,} of {len(pieces):,} pieces are trained"
+        console().print(f"line {row.line}: {title}", style="bold")
+        console().print(_marked_tokens(row))
+        console().print()
+    legend = f"{OPEN}trained{CLOSE}, tokens apart by {BETWEEN_TOKENS}"
+    console().print(f"{legend}. Cut by {audited.basis}.", style="dim")
+
+
+def _marked_tokens(row: MaskedRow) -> Text:
+    text = Text()
+    before: MaskedToken | None = None
+    for piece in row.pieces:
+        if before is not None and before.trained and not piece.trained:
+            text.append(CLOSE)
+        if piece.heading:
+            text.append("" if not text or text.plain.endswith("\n") else "\n")
+            text.append(piece.text, HEADING)
+        else:
+            starts = piece.trained and not (before is not None and before.trained)
+            apart = "" if before is None or before.heading else BETWEEN_TOKENS
+            text.append(OPEN if starts else apart)
+            visible = piece.text.replace("\n", "\u21b5\n")
+            text.append(visible, TRAINED if piece.trained else SEEN)
+        before = piece
+    return text.append(CLOSE) if before is not None and before.trained else text
+
+
+def _facts(plan: Plan, evaluate: Evaluate) -> dict[str, str]:
+    test = "none" if plan.test_rows is None else f"{plan.test_rows:,}"
+    rows = {
+        "rows": f"{plan.train_rows:,} to train on, {plan.validation_rows:,} held out to choose "
+        f"prompts, {test} to judge by"
+    }
+    if plan.test_rows:
+        from unitune.evaluate.statistics.sample_size import foresight  # brings numpy
+
+        rows["evidence"] = foresight(plan.test_rows, evaluate.margin, graded=evaluate.graded)
+    if plan.forecast is not None:
+        rows |= _forecast_facts(plan.forecast)
+    estimate = plan.estimate
+    if estimate is None:
+        return rows | {
+            "charge": "none: this machine" if plan.charge == "none" else plan.charge,
+        }
+    tokens = "unknown"
+    if estimate.trained_tokens is not None:
+        one = estimate.epochs == Count.of(1)
+        epochs = "1 epoch" if one else f"{_count(estimate.epochs)} epochs"
+        tokens = f"{_count(estimate.trained_tokens)} trained, in {epochs}"
+    return rows | {"tokens": tokens, "charge": usd_range(estimate.launch_usd)}
+
+
+def _forecast_facts(forecast: Forecast) -> dict[str, str]:
+    epochs = f"{forecast.epochs} {'epoch' if forecast.epochs == 1 else 'epochs'}"
+    seconds = (forecast.seconds_low, forecast.seconds_expected, forecast.seconds_high)
+    memory = (forecast.memory_low_bytes, forecast.memory_bytes, forecast.memory_high_bytes)
+    return {
+        "tokens": f"{forecast.tokens:,} an epoch, {forecast.trained_tokens:,} of them trained",
+        "steps": f"{forecast.steps:,} in {epochs}",
+        "time": _range(*map(duration, seconds)),
+        "memory": f"{_range(*map(gigabytes, memory))}, of "
+        f"{gigabytes(forecast.memory_available_bytes)} free",
+        "measured": f"here on {forecast.measured_on}"
+        if forecast.measured_on
+        else "not yet; unitune plan --calibrate times a few steps, and narrows time and memory",
+        "settings": ", ".join(f"{key} {value}" for key, value in forecast.settings.items()),
+    }
+
+
+def _range(low: str, expected: str, high: str) -> str:
+    return expected if low == high else f"about {expected} ({low} to {high})"
+
+
+def _lines(estimate: Estimate) -> Table:
+    """Return what costs money, line by line, with the sums that decide."""
+    table = new_table(
+        "US dollars",
+        "how much",
+        "at",
+        "low",
+        "expected",
+        "high",
+        right=("low", "expected", "high"),
+        fold=("US dollars", "how much"),
+    )
+    sums = (
+        ("launch", LAUNCH, estimate.launch_usd),
+        ("answers", ("evaluation",), estimate.evaluation_usd),
+        ("a month", MONTHLY, estimate.month_usd),
+    )
+    for name, items, usd in sums:
+        lines = [line for line in estimate.lines if line.item in items]
+        for line in lines:
+            table.add_row(line.what or line.item, *_cells(estimate, line))
+        if len(lines) > 1 or (name == "launch" and estimate.minimum_usd):
+            table.add_row(Text(name, "bold"), "", "", *_amounts(usd), end_section=True)
+    return table
+
+
+def _cells(estimate: Estimate, line: Line) -> Iterable[str | Text]:
+    if line.usd is None:
+        return (Text(line.because, "yellow"), "", *_amounts(None))
+    row = estimate.price(line)
+    return (_quantity(line, row), _price(line, row), *_amounts(line.usd))
+
+
+def _quantity(line: Line, row: PriceRow | None) -> str:
+    if line.units is not None and row is not None and row.per != "million-tokens":
+        unit = "months" if row.per == "month" else "hours"
+        low, high = line.units.low, line.units.high
+        span = f"{high:,.0f}" if low == high else f"{low:,.0f} to {high:,.0f}"
+        return f"{span} {unit}" if row.usd else ""
+    return f"{_count(line.tokens)} tokens" if line.tokens is not None else ""
+
+
+def _price(line: Line, row: PriceRow | None) -> str:
+    """Return a price in short; ~ marks what only a third party says."""
+    if row is None or (line.item == "evaluation" and row.per == "million-tokens"):
+        return ""
+    if not row.usd:
+        return "no charge"
+    mark = "~" if row.source_kind == "third-party" else ""
+    return f"{mark}{row.written} / {SHORT_UNITS.get(row.per, row.per)}"
+
+
+def _amounts(usd: Spread | None) -> tuple[str, str | Text, str]:
+    if usd is None:
+        return ("", Text("unknown", "yellow"), "")
+    return (f"{cents(usd.low):,}", f"{cents(usd.expected):,}", f"{cents(usd.high):,}")
+
+
+def _count(count: Count) -> str:
+    """Return tokens or epochs as people read them: ``1.2M to 2.9M``."""
+    low, high = _short(count.low), _short(count.high)
+    return low if low == high else f"{low} to {high}"
+
+
+def _short(number: int) -> str:
+    for size, letter in ((1_000_000, "M"), (1_000, "K")):
+        if number >= 10 * size or (number >= size and letter == "M"):
+            return f"{Decimal(number) / size:.3g}{letter}"
+    return f"{number:,}"
+
+
+def _side_by_side(plans: Iterable[Plan]) -> Table:
+    headings = ("backend", "can", "!", "low", "expected", "high", "time", "hosting", "ends")
+    table = new_table(*headings, right=("!", "low", "expected", "high", "hosting"))
+    for plan in sorted(plans, key=_cheapest_first):
+        warnings = sum(finding.severity == "warning" for finding in plan.findings)
+        here = plan.charge == "none"
+        usd = plan.estimate.launch_usd if plan.estimate else None
+        table.add_row(
+            Text(plan.backend, "bold"),
+            _can_launch(plan),
+            Text(str(warnings) if warnings else "", "yellow"),
+            *(("", "none", "") if here else _amounts(usd)),
+            _time(plan),
+            "none" if here else _hosting(plan.estimate),
+            str(plan.retires_on or ""),
+        )
+    return table
+
+
+def _cheapest_first(plan: Plan) -> tuple[bool, Decimal]:
+    """Order plans by their expected cost; those of unknown cost come last."""
+    if plan.charge == "none":
+        return (False, Decimal(-1))
+    usd = plan.estimate and plan.estimate.launch_usd
+    return (usd is None, usd.expected if usd else Decimal(0))
+
+
+def _can_launch(plan: Plan) -> Text:
+    codes = {finding.code for finding in plan.findings}
+    if NO_BACKEND in codes:
+        return Text("not yet", "dim")
+    if codes & BUDGET_CODES and plan.errors:
+        return Text("budget", "red")
+    return Text("yes", "green") if plan.listed else Text("unlisted", "yellow")
+
+
+def _time(plan: Plan) -> str:
+    if plan.forecast is None:
+        return "below" if plan.charge == "none" else "unknown"
+    return f"{duration(plan.forecast.seconds_low)}-{duration(plan.forecast.seconds_high)}"
+
+
+def _hosting(estimate: Estimate | None) -> str:
+    usd = [line.usd for line in estimate.of("hosting")] if estimate else []
+    if not usd or usd[0] is None:
+        return "unknown"
+    return "none" if not usd[0].high else f"{cents(usd[0].high):,}"
+
+
+def _reasons(plans: Sequence[Plan]) -> Table:
+    """Return why backends cannot take a job, a line each, cut where the screen ends."""
+    table = Table.grid(padding=(0, 2))
+    widest = max(len(plan.backend) for plan in plans)
+    table.add_column(style="dim", no_wrap=True, min_width=widest)
+    table.add_column(no_wrap=True, overflow="ellipsis")
+    for plan in plans:
+        first, more = plan.errors[0], len(plan.errors) - 1
+        table.add_row(plan.backend, first.message + (f" (and {more} more)" if more else ""))
+    return table
