@@ -1,4 +1,4 @@
-"""The baseline file: what the candidate scored when somebody last accepted it, case by case.
+"""The baseline file: the candidate's scores when somebody last accepted them, case by case.
 
 It stands in the repository beside the job, and a change of it is reviewed like code. So its lines
 are sorted, its numbers rounded, and nothing in it changes by itself: a diff shows the cases whose
@@ -7,9 +7,8 @@ score has changed, and no others.
     {"schema_version": 1, "metric": "exact", "scorers": {"exact": "0f3a5c…"}}
     {"id": "0a1b…", "content": "9c1e…", "scores": {"exact": 1, "json_valid": 1}}
 
-`standing` reads the file and refuses it before any model is asked where it cannot be held against
-the cases of today; `regress` compares; `write` is called only by ``compare --update-baseline``. Not
-here: what follows from it (`unitune.evaluate.gate`).
+`standing` reads the file and refuses it before any request where it cannot be held against the
+cases of today; `regress` compares; `write` is called only by ``compare --update-baseline``.
 """
 
 from __future__ import annotations
@@ -33,48 +32,44 @@ from unitune.scorers.interface import Kind, Scorer
 from unitune.workspace.filesystem import content_of, replacing
 
 LEAST_OVERLAP = 0.9
-"""Share of the file's cases, and of today's, that must be in both (facts/eval-harness.md, 8.4)."""
-
+"""Share of the file's cases, and of today's, that must be in both."""
 DECIMALS = 4
 """A score's digits in the file: a tenth of the smallest step that a report shows, in points."""
-
 HASH_DIGITS = 16
 """64 bits of a hash: enough to tell a changed case, and short enough to read past in a diff."""
-
 MOST_NAMED = 5
 """Cases that a message names."""
-
-_ANEW = (
-    "Scores then and now cannot be compared. Where that is meant, write the baseline anew with "
-    "`unitune compare FILE --update-baseline`."
-)
 
 Model = TypeVar("Model", bound=Frozen)
 
 
 class Header(Frozen):
-    """First line: what the scores mean."""
+    """First line: the scorer that decides, and the fingerprint of every scorer by name."""
 
     schema_version: Literal[1] = 1
     metric: str
-    """The scorer that decides."""
     scorers: dict[str, str]
-    """Fingerprint of every scorer, by name."""
 
 
 class Line(Frozen):
-    """One case with its scores."""
+    """One case: its id, the hash of its content, and its scores from 0 to 1 by scorer."""
 
     id: str
     content: str
-    """Hash of the case's content."""
     scores: dict[str, Annotated[float, Field(ge=0, le=1)]] = Field(min_length=1)
-    """By scorer, from 0 to 1."""
 
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """A baseline that can be held against the cases of today."""
+    """A baseline that can be held against the cases of today.
+
+    Args:
+        file: As the job names it.
+        metric: The scorer that decides.
+        scores: Of the cases that are in both.
+        added: Ids of cases that only today has.
+        removed: Scores of cases that only the file has.
+    """
 
     file: str
     metric: str
@@ -94,14 +89,14 @@ def standing(job: Job, primary: Scorer, cases: Sequence[Example]) -> Standing | 
     gate = job.evaluate.gate
     if gate is None or gate.baseline is None:
         return None
-    path = job.path(gate.baseline)
+    path, today = job.path(gate.baseline), {case.case_id: case for case in cases}
     header, lines = read(path)
-    _check_metric(path, header, primary)
-    today = {case.case_id: case for case in cases}
-    _check_contents(path, lines, today)
-    both = lines.keys() & today.keys()
-    _check_overlap(path, len(both), len(lines), len(today))
-    metric = header.metric
+    if why := _mismatch(header, lines, primary, today):
+        raise Mismatch(
+            f"{path}: {why}. Scores then and now cannot be compared. Where that is meant, write "
+            "the baseline anew with `unitune compare FILE --update-baseline`."
+        )
+    both, metric = lines.keys() & today.keys(), header.metric
     return Standing(
         file=gate.baseline,
         metric=metric,
@@ -111,8 +106,33 @@ def standing(job: Job, primary: Scorer, cases: Sequence[Example]) -> Standing | 
     )
 
 
+def _mismatch(
+    header: Header, lines: Mapping[str, Line], primary: Scorer, today: Mapping[str, Example]
+) -> str | None:
+    """Say why the file cannot be held against today's scorer and cases; None when it can."""
+    name = primary.name
+    if header.metric != name:
+        return f"its scores are by {header.metric}, and the job's are by {name}"
+    if header.scorers.get(name) != primary.fingerprint:
+        return f"the scorer {name} has changed since"
+    both = lines.keys() & today.keys()
+    changed = sorted(case for case in both if _content(today[case]) != lines[case].content)
+    if changed:
+        more = f" and {len(changed) - MOST_NAMED} more" if len(changed) > MOST_NAMED else ""
+        return (
+            "these cases had another content when it was written: "
+            f"{', '.join(changed[:MOST_NAMED])}{more}"
+        )
+    if len(both) < LEAST_OVERLAP * max(len(lines), len(today)):
+        return (
+            f"{len(both)} cases stand both among its {len(lines)} and among today's {len(today)}, "
+            f"and a comparison takes {LEAST_OVERLAP:.0%} of each"
+        )
+    return None
+
+
 def check_kept(primary: Scorer) -> None:
-    """Refuse a metric that no scores of single cases can be put together to.
+    """Refuse a metric that is no mean of scores of single cases.
 
     Raises:
         JobError: It is made of all cases together.
@@ -164,10 +184,7 @@ def regress(
 
 
 def read(path: Path) -> tuple[Header, dict[str, Line]]:
-    """Read a baseline file.
-
-    Returns:
-        What the scores mean, and the cases by id.
+    """Return a baseline file's header, and its cases by id.
 
     Raises:
         JobError: There is no such file, or it cannot be read.
@@ -195,11 +212,23 @@ def read(path: Path) -> tuple[Header, dict[str, Line]]:
     return header, lines
 
 
+def _parsed(model: type[Model], text: str, path: Path, number: int) -> Model:
+    try:
+        return model.model_validate_json(text)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        raise DataError(
+            f"{path}:{number} is no line of a baseline: {text[:80]!r} ({first['msg']}). "
+            "Take the file back from version control, or write it anew with "
+            "`unitune compare FILE --update-baseline`."
+        ) from error
+
+
 def check_replaceable(path: Path) -> None:
     """Refuse to write a baseline over a file that is none.
 
     Raises:
-        JobError: Something else stands there.
+        JobError: Another file stands there.
     """
     if not path.exists() or not path.stat().st_size:
         return
@@ -227,12 +256,8 @@ def write(
     """
     header = Header(metric=metric, scorers={scorer.name: scorer.fingerprint for scorer in scorers})
     lines = [
-        Line(
-            id=case.case_id,
-            content=case.case_hash[:HASH_DIGITS],
-            scores=_scores(case.case_id, metric, answers[case.case_id]),
-        )
-        for case in sorted(cases, key=lambda case: case.case_id)
+        Line(id=name, content=_content(case), scores=_scores(name, metric, answers[name]))
+        for name, case in sorted((case.case_id, case) for case in cases)
     ]
     with replacing(path) as file:
         file.writelines(f"{_json(line)}\n" for line in (header, *lines))
@@ -241,6 +266,10 @@ def write(
 def rounded(score: float) -> float:
     """Return a score as it stands in the file; then and now are compared in the same digits."""
     return round(score, DECIMALS) + 0.0  # adding zero turns -0.0 into 0.0
+
+
+def _content(case: Example) -> str:
+    return case.case_hash[:HASH_DIGITS]
 
 
 def _scores(case: str, metric: str, answer: Answer) -> dict[str, float]:
@@ -257,55 +286,11 @@ def _scores(case: str, metric: str, answer: Answer) -> dict[str, float]:
 
 
 def _json(line: Frozen) -> str:
-    """Write a line; whole numbers without a point, as most scores are."""
+    """Return a line as JSON; whole numbers without a point, as most scores are."""
     content = line.model_dump(mode="json")
-    if "scores" in content:
+    if isinstance(line, Line):
         content["scores"] = {
             name: int(score) if score == int(score) else score
-            for name, score in content["scores"].items()
+            for name, score in line.scores.items()
         }
     return json.dumps(content, ensure_ascii=False)
-
-
-def _parsed(model: type[Model], text: str, path: Path, number: int) -> Model:
-    try:
-        return model.model_validate_json(text)
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        raise DataError(
-            f"{path}:{number} is no line of a baseline: {text[:80]!r} ({first['msg']}). "
-            "Take the file back from version control, or write it anew with "
-            "`unitune compare FILE --update-baseline`."
-        ) from error
-
-
-def _check_metric(path: Path, header: Header, primary: Scorer) -> None:
-    name = primary.name
-    if header.metric != name:
-        raise Mismatch(
-            f"{path}: its scores are by {header.metric}, and the job's are by {name}. {_ANEW}"
-        )
-    if header.scorers.get(name) != primary.fingerprint:
-        raise Mismatch(f"{path}: the scorer {name} has changed since. {_ANEW}")
-
-
-def _check_contents(path: Path, lines: Mapping[str, Line], today: Mapping[str, Example]) -> None:
-    changed = sorted(
-        name
-        for name, line in lines.items()
-        if name in today and today[name].case_hash[:HASH_DIGITS] != line.content
-    )
-    if changed:
-        more = f" and {len(changed) - MOST_NAMED} more" if len(changed) > MOST_NAMED else ""
-        raise Mismatch(
-            f"{path}: these cases had another content when it was written: "
-            f"{', '.join(changed[:MOST_NAMED])}{more}. {_ANEW}"
-        )
-
-
-def _check_overlap(path: Path, both: int, then: int, now: int) -> None:
-    if both < LEAST_OVERLAP * max(then, now):
-        raise Mismatch(
-            f"{path}: {both} cases stand both among its {then} and among today's {now}, and a "
-            f"comparison takes {LEAST_OVERLAP:.0%} of each. {_ANEW}"
-        )

@@ -1,10 +1,9 @@
 """From recorded answers to the verdict: every figure of a comparison, computed from its records.
 
-`conclude` takes what the contenders answered, scores it, compares the candidate with each
-baseline, and applies the gate. The verdict is about the best baseline
-(`unitune.evaluate.statistics.best`); the figures beside it are those against the one that is
-hardest to beat. It asks nothing and writes nothing, so the same records always give the same
-comparison.
+`conclude` scores the contenders' answers, compares the candidate with each baseline, and applies
+the gate. The verdict is about the best baseline (`statistics.paired.against_best`); the figures
+beside it are those against the one that is hardest to beat. It requests nothing and writes nothing,
+so the same records always give the same comparison.
 """
 
 from __future__ import annotations
@@ -13,26 +12,29 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from decimal import Decimal
+from typing import TypeVar
 
 from unitune import __version__
 from unitune.data.example import digest_all
 from unitune.errors import BackendError
 from unitune.evaluate import gate
-from unitune.evaluate.evidence import Requirements, gather, measures_of
+from unitune.evaluate.evidence import Requirements, gather
 from unitune.evaluate.grading import Graded, grade
 from unitune.evaluate.grouping import clusters_of, slices_of
 from unitune.evaluate.notes import notes
-from unitune.evaluate.pairing import LEVEL, Pairing, own_interval
+from unitune.evaluate.pairing import Pairing
 from unitune.evaluate.prompts.dev import best_baseline, errors_on_dev
 from unitune.evaluate.prompts.training import Training
 from unitune.evaluate.readings import Judgement, judge
 from unitune.evaluate.records import CaseResult
 from unitune.evaluate.responses import Answered, EvaluationResponses
-from unitune.evaluate.results import BaselineResult, Comparison, ContenderResult, GateResult
-from unitune.evaluate.statistics.paired import Verdict
+from unitune.evaluate.results import BaselineResult, Comparison, ContenderResult
+from unitune.evaluate.statistics.paired import LEVEL, Verdict
 from unitune.evaluate.task import Task
 from unitune.job.contenders import Model, Recorded, Server
 from unitune.job.job import Job
+
+Number = TypeVar("Number", int, float)
 
 
 def conclude(
@@ -47,23 +49,20 @@ def conclude(
     Raises:
         BackendError: Candidate or baseline gave no answer at all.
     """
-    contenders = responses.contenders
-    graded = [grade(task, answered) for answered in contenders]
-    candidate = next(each for each in graded if _role(each) == "candidate")
-    baselines = [each for each in graded if _role(each) == "baseline"]
+    clusters, evaluate = clusters_of(task.cases, job.evaluate), job.evaluate
+    graded = [grade(task, answered, clusters) for answered in responses.contenders]
+    candidate = next(each for each in graded if each.spec.role == "candidate")
+    baselines = [each for each in graded if each.spec.role == "baseline"]
     _refuse_silence(*baselines, candidate)
-    clusters = clusters_of(task.cases, job.evaluate)
-    pairings = {
-        each.name: Pairing(task, each, candidate, clusters, job.evaluate.margin)
-        for each in baselines
-    }
-    choices = [answered.choice for answered in contenders]
+    choices = [answered.choice for answered in responses.contenders]
     chosen, on_dev = best_baseline(choices).contender.name, errors_on_dev(choices)
+    pairings = {each.name: Pairing(each, candidate, evaluate.margin) for each in baselines}
     judgement = judge(pairings, chosen)
     if on_dev and on_dev.exit_code:
         judgement = replace(judgement, verdict=Verdict.INCONCLUSIVE, doubt=on_dev)
     pairing, paired = judgement.scored.hardest, judgement.scored.paired
-    results = tuple(_result(each, task, training, clusters) for each in graded)
+    results = tuple(_result(each, training) for each in graded)
+    evidence = gather(judgement, asked, on_dev)
     return Comparison(
         job=job.name,
         run=training.run if training else None,
@@ -76,24 +75,47 @@ def conclude(
         candidate=candidate.name,
         baseline=pairing.baseline.name,
         baselines=tuple(_against(judgement.only(name), chosen) for name in pairings),
+        difference=paired.difference,
         interval=paired.interval.ends,
         level=LEVEL,
-        **paired.figures(),
+        p_value=paired.p_value,
+        p_exact=paired.p_exact,
+        method=paired.method,
+        n=paired.n,
+        graded=paired.graded,
+        gained=paired.gained,
+        lost=paired.lost,
+        clusters=paired.clusters,
+        design_effect=paired.design_effect,
+        margin=paired.margin,
+        cases_needed=paired.cases_needed,
+        smallest_detectable=paired.smallest_detectable,
         secondary=pairing.secondary(),
-        slices=pairing.slices(slices_of(task.cases, job.evaluate)),
+        slices=pairing.slices(slices_of(task.cases, evaluate)),
         answered=pairing.answered(),
-        economics=pairing.money(job.evaluate.economics),
-        retention=responses.retention,
         contenders=results,
         spent_usd=_spent(responses, results),
-        gate=_gate(job, judgement, asked, on_dev),
+        gate=gate.apply(evaluate.gate, evidence) if evaluate.gate else None,
+        economics=pairing.money(evaluate.economics),
+        retention=responses.retention,
         leaks=task.leaks,
         dev_rows=len(task.dev),
         notes=notes(job, task, training, graded) + paired.warnings,
         curve=training.curve if training else None,
-        provenance=_provenance(task, contenders),
+        provenance=_provenance(task, responses.contenders),
         cases=_cases(task, graded, asked.required),
     )
+
+
+def _refuse_silence(*sides: Graded) -> None:
+    """Raise when a side has no answer at all: that is no evidence, with or without a gate."""
+    for side in sides:
+        if not side.answered.succeeded:
+            raise BackendError(
+                f"{side.name} gave no answer to any of {len(side.answers)} cases. "
+                f"First reason: {side.answers[0].error}. Run compare again when it is mended: "
+                "it requests only what has no answer."
+            )
 
 
 def _against(alone: Judgement, chosen: str) -> BaselineResult:
@@ -109,81 +131,54 @@ def _against(alone: Judgement, chosen: str) -> BaselineResult:
 
 
 def _spent(responses: EvaluationResponses, results: Iterable[ContenderResult]) -> Decimal | None:
-    """Return what all that was asked has cost; None where no charge is known."""
+    """Return the cost of all requests; None where no charge is known."""
     retention = responses.retention
     known = [*(each.usd for each in results), retention.usd if retention else None]
-    spent = responses.budget.spent if responses.budget else Decimal(0)
+    spent = responses.budget.spent
     return spent if spent or any(usd is not None for usd in known) else None
 
 
-def _role(each: Graded) -> str:
-    return each.answered.choice.contender.spec.role
-
-
-def _refuse_silence(*sides: Graded) -> None:
-    """Raise when a side has no answer at all: that is no evidence, with or without a gate."""
-    for side in sides:
-        if not side.answered.succeeded:
-            raise BackendError(
-                f"{side.name} gave no answer to any of {len(side.answers)} cases. "
-                f"First reason: {side.answers[0].error}. Run compare again when it is mended: "
-                "it asks only what has no answer."
-            )
-
-
-def _result(
-    each: Graded, task: Task, training: Training | None, clusters: Sequence[str] | None
-) -> ContenderResult:
-    answered, spec = each.answered, each.answered.choice.contender.spec
-    own = own_interval(task, each, clusters)
+def _result(each: Graded, training: Training | None) -> ContenderResult:
+    answered, task = each.answered, each.task
+    succeeded = answered.succeeded
     return ContenderResult(
-        name=spec.name,
-        type=spec.type,
-        role=spec.role,
+        name=each.name,
+        type=each.spec.type,
+        role=each.spec.role,
         score=each.sums[task.primary].statistic(),
-        interval=own.ends,
+        interval=each.own_interval.ends,
         n=len(each.answers),
-        errors=sum(answer.error is not None for answer in each.answers),
+        errors=each.errors,
         cut=sum(answer.cut for answer in each.answers),
         scores={name: sums.statistic() for name, sums in each.sums.items()},
-        measures=measures_of(each),
+        measures=each.measures,
         confusion=task.confusion(answered.records),
-        prompt_tokens=_total_tokens(record.prompt_tokens for record in answered.succeeded),
-        completion_tokens=_total_tokens(record.completion_tokens for record in answered.succeeded),
+        prompt_tokens=_total([record.prompt_tokens for record in succeeded]),
+        completion_tokens=_total([record.completion_tokens for record in succeeded]),
         usd=answered.usd,
-        seconds=_total_seconds(record.seconds for record in answered.succeeded),
+        seconds=_total([record.seconds for record in succeeded]),
         effort=_effort(answered, training),
     )
 
 
-def _effort(answered: Answered, training: Training | None) -> str:
-    if answered.choice.contender.is_tuned and training is not None:
-        borrowed = answered.choice.contender.borrows
-        prompt = f"; asked with {answered.choice.prompt.label}" if borrowed else ""
-        return f"{training.effort}{prompt}"
-    spec = answered.choice.contender.spec
-    if isinstance(spec, Recorded):
-        return f"answers kept in {spec.answers}"
-    return answered.choice.effort
-
-
-def _total_tokens(counts: Iterable[int | None]) -> int | None:
+def _total(known: Sequence[Number | None]) -> Number | None:
     """Return the sum; None when there is nothing, or one of them is not known."""
-    known = list(counts)
-    return None if not known or None in known else sum(count or 0 for count in known)
+    total = None
+    for each in known:
+        if each is None:
+            return None
+        total = each if total is None else total + each
+    return total
 
 
-def _total_seconds(spans: Iterable[float | None]) -> float | None:
-    known = list(spans)
-    return None if not known or None in known else sum(span or 0.0 for span in known)
-
-
-def _gate(
-    job: Job, judgement: Judgement, asked: Requirements, on_dev: gate.Ruling | None
-) -> GateResult | None:
-    if job.evaluate.gate is None:
-        return None
-    return gate.apply(job.evaluate.gate, replace(gather(judgement, asked), dev=on_dev))
+def _effort(answered: Answered, training: Training | None) -> str:
+    contender = answered.choice.contender
+    if contender.is_tuned and training is not None:
+        prompt = f"; asked with {answered.choice.prompt.label}" if contender.borrows else ""
+        return f"{training.effort}{prompt}"
+    if isinstance(contender.spec, Recorded):
+        return f"answers kept in {contender.spec.answers}"
+    return answered.choice.effort
 
 
 def _cases(
@@ -202,26 +197,19 @@ def _cases(
 
 
 def _provenance(task: Task, contenders: Sequence[Answered]) -> dict[str, str]:
-    models = {_called(each): each.fingerprint for each in contenders}
     tuned = [each.origin for each in contenders if each.choice.contender.is_tuned]
-    trainings = {"Training": tuned[0]} if tuned else {}
-    scorers = {f"Scorer {scorer.name}": scorer.fingerprint for scorer in task.scorers}
-    return {
-        **models,
-        **trainings,
-        **scorers,
-        "Test cases": digest_all(case.content for case in task.cases),
-        "Sampling": _sampling(task),
-        "unitune": __version__,
-    }
-
-
-def _sampling(task: Task) -> str:
     how = f"temperature {task.temperature:g}" if task.temperature else "greedy"
     often = "" if task.repeats == 1 else f", each case {task.repeats} times"
     limit = task.output_limit.fixed
     most = "ample room for each" if limit is None else f"at most {limit} tokens an"
-    return f"{how}, {most} answer{often}"
+    return {
+        **{_called(each): each.fingerprint for each in contenders},
+        **({"Training": tuned[0]} if tuned else {}),
+        **{f"Scorer {scorer.name}": scorer.fingerprint for scorer in task.scorers},
+        "Test cases": digest_all(case.content for case in task.cases),
+        "Sampling": f"{how}, {most} answer{often}",
+        "unitune": __version__,
+    }
 
 
 def _called(each: Answered) -> str:

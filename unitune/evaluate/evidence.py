@@ -1,8 +1,7 @@
-"""What a gate looks at, gathered from a comparison's cases, totals and baseline file.
+"""The evidence of a gate, gathered from a comparison's cases, totals and baseline file.
 
-`requirements` looks up before any model is asked what the job's gate asks for, so that a mistake
-costs nothing; `gather` makes the `Evidence` when the answers are there. Not here: what follows from
-it (`unitune.evaluate.gate`).
+`requirements` looks up before any request what the job's gate asks for, so that a mistake costs
+nothing; `gather` makes the `Evidence` when the answers are there.
 """
 
 from __future__ import annotations
@@ -14,12 +13,11 @@ from statistics import fmean
 from unitune.data.example import Example
 from unitune.errors import JobError, NotFoundError
 from unitune.evaluate.baseline import Standing, check_kept, check_replaceable, regress, standing
-from unitune.evaluate.gate import MOST_ERRORS, Evidence, RequiredCase, uninformative
+from unitune.evaluate.gate import Evidence, RequiredCase, Ruling, uninformative
 from unitune.evaluate.grading import Graded
-from unitune.evaluate.pairing import LEVEL, Pairing
 from unitune.evaluate.readings import Judgement, Reading
 from unitune.evaluate.results import Regression
-from unitune.evaluate.statistics.paired import own_score
+from unitune.evaluate.statistics.paired import LEVEL, own_score
 from unitune.evaluate.task import Task
 from unitune.job.job import Gate, Job
 
@@ -50,17 +48,16 @@ def requirements(job: Job, task: Task, *, accepting: bool = False) -> Requiremen
     Raises:
         JobError: The baseline file is not there, the job names none to write, or the primary
             metric has no scores to keep.
-        NotFoundError: The gate pins a case that is not among them.
+        NotFoundError: The gate requires a case that is not among them.
         DataError: A line of the baseline file cannot be read.
         Mismatch: The file cannot be held against these cases.
     """
-    gate = job.evaluate.gate
+    gate, primary = job.evaluate.gate, task.scorer(task.primary)
     if accepting and (gate is None or gate.baseline is None):
         raise JobError(
             f"job {job.name!r} names no baseline file to update. "
             "Set evaluate.gate to {mode: no-regress, baseline: baseline.jsonl}."
         )
-    (primary,) = (scorer for scorer in task.scorers if scorer.name == task.primary)
     if gate and gate.baseline:
         check_kept(primary)
         if accepting:
@@ -87,26 +84,25 @@ def required_cases(
     """
     by_id = {case.case_id: case for case in cases}
     named = [copies.get(name, name) for name in (gate.required_cases if gate else ())]
+    hint = (
+        "evaluate.gate.required_cases takes ids of test cases: a row's own `id`, or the one that "
+        "the report shows."
+    )
     for name in named:
         if name not in by_id:
-            raise NotFoundError(
-                "case",
-                name,
-                by_id,
-                "evaluate.gate.required_cases takes ids of test cases: a row's own `id`, or "
-                "the one that the report shows.",
-            )
+            raise NotFoundError("case", name, by_id, hint)
     return frozenset(named) | {name for name, case in by_id.items() if case.required}
 
 
-def gather(judgement: Judgement, asked: Requirements) -> Evidence:
-    """Gather what a gate looks at."""
+def gather(judgement: Judgement, asked: Requirements, dev: Ruling | None) -> Evidence:
+    """Gather what a gate looks at, the errors on dev included."""
     scored = judgement.scored
     return replace(
         _evidence(scored, asked),
         verdict=judgement.verdict.value,
         doubt=judgement.doubt,
-        required=tuple(_required(scored.hardest, asked.required)),
+        dev=dev,
+        required=tuple(_required(scored.hardest.candidate, asked.required)),
         uninformative=_uninformative(scored, asked.standing),
         readings=tuple(_evidence(other, asked) for other in judgement.others),
     )
@@ -114,65 +110,42 @@ def gather(judgement: Judgement, asked: Requirements) -> Evidence:
 
 def _evidence(reading: Reading, asked: Requirements) -> Evidence:
     """Return the evidence of one reading."""
-    best, pairing, then = reading.best, reading.hardest, asked.standing
-    own = pairing.own_interval(pairing.candidate)
+    candidate, margin = reading.hardest.candidate, reading.hardest.margin
     return Evidence(
-        verdict=best.verdict.value,
-        interval=best.interval.ends,
-        margin=pairing.margin,
-        own_interval=own.ends,
+        verdict=reading.best.verdict.value,
+        interval=reading.best.interval.ends,
+        margin=margin,
+        own_interval=candidate.own_interval.ends,
         n=reading.paired.n,
         errors=reading.errors,
-        totals=_totals(pairing.candidate),
-        regression=_regression(pairing, then) if then else None,
+        totals=candidate.totals,
+        regression=asked.standing and _regression(asked.standing, candidate, margin),
         accepting=asked.accepting,
         cut=reading.cut,
     )
 
 
-def _regression(pairing: Pairing, then: Standing) -> Regression:
-    ids = [case.case_id for case in pairing.task.cases]
-    clusters = dict(zip(ids, pairing.clusters, strict=True)) if pairing.clusters else None
-    now = dict(zip(ids, pairing.candidate.answers, strict=True))
-    return regress(then, now, clusters, pairing.margin, LEVEL)
+def _regression(then: Standing, candidate: Graded, margin: float) -> Regression:
+    ids = [case.case_id for case in candidate.task.cases]
+    clusters = dict(zip(ids, candidate.clusters, strict=True)) if candidate.clusters else None
+    return regress(then, dict(zip(ids, candidate.answers, strict=True)), clusters, margin, LEVEL)
 
 
 def _uninformative(scored: Reading, then: Standing | None) -> str | None:
-    """Say why nothing can be told from the candidate's scores and those that it is held against."""
+    """Say why the candidate's scores, and those that they are held against, tell nothing."""
     if then is None:
         return scored.uninformative
-    pairing, before = scored.hardest, [*then.scores.values(), *then.removed.values()]
-    scores = fmean(before), pairing.candidate.sums[then.metric].statistic()
-    intervals = own_score(before, level=LEVEL), pairing.own_interval(pairing.candidate)
-    return uninformative(scores, [interval.high for interval in intervals], pairing.margin)
+    candidate, before = scored.hardest.candidate, [*then.scores.values(), *then.removed.values()]
+    scores = fmean(before), candidate.sums[then.metric].statistic()
+    highs = own_score(before).high, candidate.own_interval.high
+    return uninformative(scores, highs, scored.hardest.margin)
 
 
-def measures_of(side: Graded) -> dict[str, float]:
-    """Return the mean of each measure of a contender over the cases where it is known."""
-    figures = [answer.measures for answer in side.answers]
-    names = dict.fromkeys(name for one in figures for name in one)
-    return {name: fmean(one[name] for one in figures if name in one) for name in names}
-
-
-def _totals(side: Graded) -> dict[str, float | None]:
-    """Return a contender's total by every scorer and measure; None where too many cases lack it."""
-    scores = {name: sums.statistic() for name, sums in side.sums.items()}
-    totals = {**scores, **measures_of(side)}
-    return {name: total if _is_known(side, name) else None for name, total in totals.items()}
-
-
-def _is_known(side: Graded, name: str) -> bool:
-    known = sum(
-        name in answer.measures or (name in answer.scores and name not in answer.failed)
-        for answer in side.answers
-    )
-    return len(side.answers) - known <= MOST_ERRORS * len(side.answers)
-
-
-def _required(pairing: Pairing, required: Collection[str]) -> Iterator[RequiredCase]:
-    """Yield what the candidate made of each required case, in the order of their ids."""
-    ids = [case.case_id for case in pairing.task.cases]
-    repeats = dict(zip(ids, pairing.candidate.repeats, strict=True))
+def _required(candidate: Graded, required: Collection[str]) -> Iterator[RequiredCase]:
+    """Yield the candidate's scores of each required case, in the order of their ids."""
+    task = candidate.task
+    ids = [case.case_id for case in task.cases]
+    repeats = dict(zip(ids, candidate.repeats, strict=True))
     for name in sorted(required):
-        scores = (one.scores[pairing.task.primary] if one.known else None for one in repeats[name])
-        yield RequiredCase(name, tuple(scores), cut=any(one.open for one in repeats[name]))
+        scores = (each.scores[task.primary] if each.known else None for each in repeats[name])
+        yield RequiredCase(name, tuple(scores), cut=any(each.open for each in repeats[name]))

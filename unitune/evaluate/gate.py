@@ -3,20 +3,20 @@
     check                                     passed (0)   failed (1)         else
     errors: share of cases in error           <= 2 %                          4
     dev errors, of each prompt that competes  <= 2 %                          4
-    required CASE, each                         right        wrong              4, not answered
+    required CASE, each                       right        wrong              4, not answered
     min_cases                                 reached                         3
     improve                                   better       worse, equivalent  3
     no-regress                                lo > -m      hi < 0             3
     absolute                                  lo >= line   hi < line          3
-    constraints: METRIC at least or at most, each    holds        does not           4, no value
+    constraints: METRIC at least or at most   holds        does not           4, no value
 
 lo and hi are the ends of the interval of candidate minus the best baseline, m the margin; under
 absolute, those of the candidate's own score. Too many errors leave all that follows unjudged, too
 few cases all but required ones. Whatever has no value (None, NaN) is never a pass.
 
-What became of a case that ended in an error is not known, nor of one whose answer was cut off at
-`max_tokens`, unless the scorer that decides finds it wrong whatever would have followed. So it is
-nobody's gain (`unitune.evaluate.readings`). Of the modes and `constraints` therefore:
+A case that ended in an error is nobody's gain, nor is one whose answer was cut off at `max_tokens`,
+unless the scorer that decides finds it wrong whatever would have followed
+(`unitune.evaluate.readings`). Of the modes and `constraints` therefore:
 
     errors, read as right and as wrong, do not give the same result                     4
     cut answers, read as right and as wrong, do not give the same result                3
@@ -25,10 +25,8 @@ nobody's gain (`unitune.evaluate.readings`). Of the modes and `constraints` ther
     neither side got anything right                                                     3
     no-regress passes, but both scores are below the margin: nothing could have failed  3
 
-A required case whose answer was cut off gives 3, too.
-
-The exit code is the first of 4, 1, 3 that any check has, else 0: what a vendor's failure leaves
-open is never taken for evidence, and evidence outweighs doubt.
+A required case whose answer was cut off gives 3, too. The exit code is the first of 4, 1, 3 that
+any check has, else 0: a vendor's failure is never taken for evidence, and evidence outweighs doubt.
 """
 
 from __future__ import annotations
@@ -43,33 +41,25 @@ from unitune.evaluate.results import GateCheck, GateResult, Regression, VerdictN
 from unitune.job.job import Constraint, Gate
 
 MOST_ERRORS = 0.02
-"""Larger shares of cases in error say more about the vendor than about the model.
-
-DESIGN 10 sets it; a case in error scores 0, so this also bounds what errors can move a score.
-"""
-
+"""Larger shares of cases in error say more about the vendor than about the model. A case in error
+scores 0, so this also bounds what errors can move a score."""
 MOST_REASONS = 3
 """Reasons that a result spells out; its checks have them all."""
-
 NOTHING_RIGHT = (
     "Nothing was right: no side got a single case right, which says more of how they were asked "
     "and scored than of them. Check scorer, template and labels."
 )
 
 ExitCode = Literal[0, 1, 3, 4]
-
-SEVERITY: tuple[ExitCode, ...] = (4, 1, 3)
+SEVERITY: tuple[ExitCode, ...] = (4, 1, 3, 0)
 """Exit codes, the one that decides first."""
 
 
 @dataclass(frozen=True, slots=True)
 class RequiredCase:
-    """What the candidate made of a required case.
+    """The candidate's scores of a required case, one a repeat; None where not known.
 
-    Args:
-        case: Its id.
-        scores: One a repeat; None where it is not known, or has no value.
-        cut: Whether an answer to it was cut off before it was right or wrong.
+    `cut` tells whether an answer to it was cut off before it was right or wrong.
     """
 
     case: str
@@ -119,9 +109,9 @@ class Evidence:
         own_interval: Of the candidate's own score.
         n: Cases.
         errors: Cases in which candidate or baseline gave no answer; of several baselines that with
-            which there are most.
-        dev: How many answers on dev are errors, and whether too many; None where nothing was asked.
-        totals: What the candidate has by every scorer and measure; None where it has no value.
+            most.
+        dev: How many answers on dev are errors, and whether too many; None without dev requests.
+        totals: The candidate's total by every scorer and measure; None where it has no value.
         required: Cases that must be right.
         regression: Against the baseline file, when the gate names one.
         accepting: The candidate's scores are to become the baseline, so that there is nothing to
@@ -150,16 +140,15 @@ class Evidence:
 
 
 def apply(gate: Gate, evidence: Evidence) -> GateResult:
-    """Say whether the evidence passes the gate.
-
-    Returns:
-        Passed or not, the exit code, why in plain words, and every check on its own.
-    """
+    """Return whether the evidence passes the gate, with every check and the reasons that decide."""
     checks = tuple(_checks(gate, evidence))
-    code = _worst(checks)
-    deciding = [check.reason for check in checks if check.exit_code == code]
-    if code == 0:
-        deciding = [check.reason for check in checks if check.name == gate.mode]
+    codes = {check.exit_code for check in checks}
+    code: ExitCode = next(each for each in SEVERITY if each in codes)
+    deciding = [
+        check.reason
+        for check in checks
+        if check.exit_code == code and (code or check.name == gate.mode)
+    ]
     more = len(deciding) - MOST_REASONS
     rest = [f"{more} more checks say the like."] if more > 0 else []
     return GateResult(
@@ -170,14 +159,6 @@ def apply(gate: Gate, evidence: Evidence) -> GateResult:
         checks=checks,
         regression=evidence.regression,
     )
-
-
-def _worst(checks: tuple[GateCheck, ...]) -> ExitCode:
-    codes = {check.exit_code for check in checks}
-    for code in SEVERITY:
-        if code in codes:
-            return code
-    return 0
 
 
 def _checks(gate: Gate, evidence: Evidence) -> Iterator[GateCheck]:
@@ -205,12 +186,12 @@ def _check(name: str, ruling: Ruling, *, judged: bool = True) -> GateCheck:
 
 
 def _errors(evidence: Evidence) -> Ruling:
-    told = f"{evidence.errors} of {evidence.n} cases ended in an error"
+    what = f"{evidence.errors} of {evidence.n} cases ended in an error"
     if evidence.errors > MOST_ERRORS * evidence.n:
         return Ruling(
-            4, f"{told}, more than {MOST_ERRORS:.0%}. Run compare again: it asks only those."
+            4, f"{what}, more than {MOST_ERRORS:.0%}. Run compare again: it requests only those."
         )
-    return Ruling(0, f"{told}.")
+    return Ruling(0, f"{what}.")
 
 
 def _required(gate: Gate, required: RequiredCase) -> Ruling:
@@ -221,12 +202,12 @@ def _required(gate: Gate, required: RequiredCase) -> Ruling:
     often = f" ({right} of {repeats} times)" if repeats > 1 else ""
     if 2 * right > repeats:
         return Ruling(0, f"The required case {required.case} is right{often}.")
-    if 2 * (right + unknown) > repeats and required.cut:
-        told = f"The answer to the required case {required.case} was cut off."
-        return Ruling(3, f"{told} Raise evaluate.max_tokens.")
-    if 2 * (right + unknown) > repeats:
-        return Ruling(4, f"The required case {required.case} has no answer. Run compare again.")
-    return Ruling(1, f"The required case {required.case} is not right{often}.")
+    if 2 * (right + unknown) <= repeats:
+        return Ruling(1, f"The required case {required.case} is not right{often}.")
+    if required.cut:
+        what = f"The answer to the required case {required.case} was cut off."
+        return Ruling(3, f"{what} Raise evaluate.max_tokens.")
+    return Ruling(4, f"The required case {required.case} has no answer. Run compare again.")
 
 
 def _enough(gate: Gate, evidence: Evidence) -> Ruling:
@@ -261,7 +242,7 @@ def _not_to_pass(evidence: Evidence) -> Ruling | None:
 
 
 def _in_every_reading(rule: Callable[[Evidence], Ruling], evidence: Evidence) -> Ruling:
-    """Return what a rule says, where it says the same of every reading or claims nothing."""
+    """Return a rule's ruling, where it is the same in every reading or claims nothing."""
     ruling = rule(evidence)
     if ruling.exit_code in (3, 4):
         return ruling
@@ -271,23 +252,23 @@ def _in_every_reading(rule: Callable[[Evidence], Ruling], evidence: Evidence) ->
 
 
 def undecided(errors: int, cut: Iterable[Cut]) -> Ruling:
-    """Return the ruling where errors or cut answers decide what is found."""
+    """Return the ruling where errors or cut answers decide the result."""
     if errors:
         cases = "1 case" if errors == 1 else f"{errors:,} cases"
         return Ruling(
             4,
             f"The result hangs on {cases} in error, and an error is nobody's gain. "
-            "Run compare again: it asks only those.",
+            "Run compare again: it requests only those.",
         )
-    told = " ".join(str(side) for side in cut if side.cases)
-    return Ruling(3, f"The result hangs on answers that were cut off. {told}")
+    sides = " ".join(str(side) for side in cut if side.cases)
+    return Ruling(3, f"The result hangs on answers that were cut off. {sides}")
 
 
 def uninformative(scores: Sequence[float], highs: Sequence[float], margin: float) -> str | None:
     """Say why scores tell nothing of a candidate, because nothing or next to nothing was right.
 
     A candidate that gets nothing right loses no more than the baseline has. Where that is less than
-    the margin, no candidate could ever be found worse by more than the margin.
+    the margin, no candidate could ever be worse by more than the margin.
 
     Source:
         Assay sensitivity of a non-inferiority trial: ICH E10 (2000), section 1.5.
@@ -318,21 +299,21 @@ def _rule(gate: Gate, evidence: Evidence) -> Ruling:
 
 
 def _improve(evidence: Evidence) -> Ruling:
-    match evidence.verdict:
-        case "better":
-            return Ruling(0, "The candidate is better than every baseline.")
-        case "worse":
-            return Ruling(1, "The candidate is worse than the best baseline.")
-        case "equivalent":
-            return Ruling(1, f"There is no difference larger than {_points(evidence.margin)}.")
-        case "non-inferior":
-            return Ruling(
-                3,
-                f"The candidate is not worse by more than {_points(evidence.margin)}, "
-                "but these cases do not show that it is better than every baseline.",
-            )
-        case "inconclusive":
-            return Ruling(3, "These cases do not show whether it is better than every baseline.")
+    margin = _points(evidence.margin)
+    rulings: dict[VerdictName, Ruling] = {
+        "better": Ruling(0, "The candidate is better than every baseline."),
+        "worse": Ruling(1, "The candidate is worse than the best baseline."),
+        "equivalent": Ruling(1, f"There is no difference larger than {margin}."),
+        "non-inferior": Ruling(
+            3,
+            f"The candidate is not worse by more than {margin}, "
+            "but these cases do not show that it is better than every baseline.",
+        ),
+        "inconclusive": Ruling(
+            3, "These cases do not show whether it is better than every baseline."
+        ),
+    }
+    return rulings[evidence.verdict]
 
 
 def _no_regress(evidence: Evidence) -> Ruling:
@@ -363,16 +344,12 @@ def _constraint(constraint: Constraint, evidence: Evidence) -> Ruling:
     total = evidence.totals.get(constraint.metric)
     if not is_known(total):
         return Ruling(4, f"The candidate's {constraint.metric} has no value.")
-    told = f"The candidate's {constraint.metric} is {total:.4g}"
-    if _holds(constraint, total):
-        return Ruling(0, f"{told}.")
-    return Ruling(1, f"{told}; the gate asks for {_line(constraint)}.")
-
-
-def _holds(constraint: Constraint, total: float) -> bool:
+    what = f"The candidate's {constraint.metric} is {total:.4g}"
     at_least = -math.inf if constraint.at_least is None else constraint.at_least
     at_most = math.inf if constraint.at_most is None else constraint.at_most
-    return at_least <= total <= at_most
+    if at_least <= total <= at_most:
+        return Ruling(0, f"{what}.")
+    return Ruling(1, f"{what}; the gate asks for {_line(constraint)}.")
 
 
 def _line(constraint: Constraint) -> str:

@@ -1,4 +1,4 @@
-"""What may be claimed where answers are missing or were cut off: what every reading supports.
+"""The claims that missing and cut answers allow: what every reading of them supports.
 
 A case that ended in an error, or whose answer was cut off at `max_tokens`, does not tell how good
 its contender is; only where the scorer that decides finds a cut answer wrong already, whatever
@@ -9,8 +9,6 @@ verdict, so that no side ever gains by the other's errors, or by its own.
 
 Nor is there a verdict in favour of one side where more than 2 % of the other's cases are not known
 so, nor any where nothing was right.
-
-Not here: what follows for a gate (`unitune.evaluate.gate`).
 
 Source:
     Bounds for data that are missing in an unknown way: Horowitz and Manski 2000, J Am Stat Assoc
@@ -32,9 +30,7 @@ from unitune.evaluate.gate import (
 )
 from unitune.evaluate.grading import Graded, read_as
 from unitune.evaluate.pairing import Pairing
-from unitune.evaluate.statistics.best import AgainstBest, against_best
-from unitune.evaluate.statistics.paired import PairedResult, Verdict
-from unitune.evaluate.task import Task
+from unitune.evaluate.statistics.paired import AgainstBest, PairedResult, Verdict, against_best
 
 IN_FAVOUR_OF_CANDIDATE = (Verdict.BETTER, Verdict.EQUIVALENT, Verdict.NON_INFERIOR)
 IN_FAVOUR_OF_BASELINE = (Verdict.WORSE, Verdict.EQUIVALENT)
@@ -51,8 +47,8 @@ class Reading:
 
     @classmethod
     def of(cls, pairings: Mapping[str, Pairing], chosen: str) -> Reading:
-        """Compare."""
-        pairs = {name: pairing.compare(pairing.task.primary) for name, pairing in pairings.items()}
+        """Compare with every baseline, of which dev chose one."""
+        pairs = {name: pairing.compare() for name, pairing in pairings.items()}
         return cls(pairings, pairs, against_best(pairs, chosen))
 
     def only(self, name: str) -> Reading:
@@ -67,7 +63,7 @@ class Reading:
 
     @property
     def paired(self) -> PairedResult:
-        """What `hardest` shows."""
+        """The comparison of `hardest`."""
         return self.pairs[self.best.hardest]
 
     @property
@@ -78,20 +74,19 @@ class Reading:
     @property
     def errors(self) -> int:
         """Cases in which the candidate or a baseline gave no answer, of the baseline with most."""
-        return max(sum(pairing.in_error) for pairing in self.pairings.values())
+        return max(pairing.errors for pairing in self.pairings.values())
 
     @property
     def cut(self) -> tuple[Cut, ...]:
         """Answers that were cut off, of each of `sides`."""
-        return tuple(cut_of(self.hardest.task, side) for side in self.sides)
+        return tuple(side.cut for side in self.sides)
 
     @property
     def uninformative(self) -> str | None:
         """Why the scores tell nothing; see `gate.uninformative`."""
-        metric, pairing = self.hardest.task.primary, self.hardest
-        scores = [side.sums[metric].statistic() for side in self.sides]
-        highs = [pairing.own_interval(side).high for side in self.sides]
-        return uninformative(scores, highs, pairing.margin)
+        scores = [side.sums[side.task.primary].statistic() for side in self.sides]
+        highs = [side.own_interval.high for side in self.sides]
+        return uninformative(scores, highs, self.hardest.margin)
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,14 +114,14 @@ class Judgement:
 
     def only(self, name: str) -> Judgement:
         """Return the judgement were this the only baseline."""
-        return Judgement.of(self.scored.only(name), tuple(one.only(name) for one in self.others))
+        return Judgement.of(self.scored.only(name), tuple(each.only(name) for each in self.others))
 
 
 def judge(pairings: Mapping[str, Pairing], chosen: str) -> Judgement:
-    """Say what the answers show."""
+    """Return what the answers show against these baselines, of which dev chose one."""
     scored = Reading.of(pairings, chosen)
     others: tuple[Reading, ...] = ()
-    if not all(answer.known for side in scored.sides for answer in side.answers):
+    if not all(side.known for side in scored.sides):
         others = tuple(
             Reading.of(_given(pairings, to_candidate=to_candidate), chosen)
             for to_candidate in (False, True)
@@ -134,22 +129,13 @@ def judge(pairings: Mapping[str, Pairing], chosen: str) -> Judgement:
     return Judgement.of(scored, others)
 
 
-def cut_of(task: Task, side: Graded) -> Cut:
-    """Return how many of a contender's answers were cut off before it was clear what they are."""
-    cases = sum(answer.open for answer in side.answers)
-    allowed = [record.max_tokens or 0 for record in side.answered.records if record.cut]
-    most = max(allowed, default=0) or task.output_limit.of(side.answered.choice.contender.spec)
-    return Cut(side.name, cases, len(side.answers), most)
-
-
 def _given(pairings: Mapping[str, Pairing], *, to_candidate: bool) -> dict[str, Pairing]:
     """Return the pairings with all that is not known given to one side."""
-    first = next(iter(pairings.values()))
-    candidate = read_as(first.task, first.candidate, right=to_candidate)
+    candidate = read_as(next(iter(pairings.values())).candidate, right=to_candidate)
     return {
         name: replace(
             pairing,
-            baseline=read_as(pairing.task, pairing.baseline, right=not to_candidate),
+            baseline=read_as(pairing.baseline, right=not to_candidate),
             candidate=candidate,
         )
         for name, pairing in pairings.items()
@@ -168,18 +154,15 @@ def _doubt(scored: Reading, others: Sequence[Reading]) -> Ruling | None:
     candidate, *baselines = scored.sides
     against = [*baselines] if verdict in IN_FAVOUR_OF_CANDIDATE else []
     against += [candidate] if verdict in IN_FAVOUR_OF_BASELINE else []
-    doubts = (_too_little(scored.hardest.task, side) for side in against)
-    return next(filter(None, doubts), None)
+    return next(filter(None, map(_too_little, against)), None)
 
 
-def _too_little(task: Task, side: Graded) -> Ruling | None:
+def _too_little(side: Graded) -> Ruling | None:
     """Say why nothing may be claimed against a side; None when enough of its answers are whole."""
-    errors = sum(answer.error is not None for answer in side.answers)
-    if errors > MOST_ERRORS * len(side.answers):
+    if side.errors > MOST_ERRORS * len(side.answers):
         return Ruling(
             4,
-            f"{side.name}: {errors:,} of {len(side.answers):,} cases ended in an error, more than "
-            f"{MOST_ERRORS:.0%}. Run compare again: it asks only those.",
+            f"{side.name}: {side.errors:,} of {len(side.answers):,} cases ended in an error, more "
+            f"than {MOST_ERRORS:.0%}. Run compare again: it requests only those.",
         )
-    cut = cut_of(task, side)
-    return Ruling(3, str(cut)) if cut.too_many else None
+    return Ruling(3, str(side.cut)) if side.cut.too_many else None

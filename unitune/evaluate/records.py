@@ -21,14 +21,11 @@ class Uncounted:
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
     prompt_tokens: int
     completion_tokens: int
-    said: str = ""
-    """What the vendor counted instead, where that cannot be true."""
 
     def __add__(self, other: Uncounted) -> Uncounted:
         return Uncounted(
             prompt_tokens=self.prompt_tokens + other.prompt_tokens,
             completion_tokens=self.completion_tokens + other.completion_tokens,
-            said=self.said or other.said,
         )
 
 

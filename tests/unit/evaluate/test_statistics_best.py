@@ -7,9 +7,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from unitune.evaluate.statistics.best import against_best
 from unitune.evaluate.statistics.intervals import Interval
-from unitune.evaluate.statistics.paired import PairedResult, Verdict, compare_paired
+from unitune.evaluate.statistics.paired import PairedResult, Verdict, against_best, compare_paired
 
 
 def pair(gained: int, lost: int, n: int = 400) -> PairedResult:

@@ -158,7 +158,7 @@ def test_an_odd_answer_of_an_embeddings_endpoint_ends_with_4(
 def test_a_bomb_is_that_questions_error_and_leaves_a_short_row(
     server: Server, unitune: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("unitune.evaluate.inference.attempts.ATTEMPTS", 1)
+    monkeypatch.setattr("unitune.backends.retry.ATTEMPTS", 1)
     say(server, compressed(b'{"choices":[{"message":{"content":"' + b"A" * (100 * MIB) + b'"}}]}'))
     job(
         tmp_path,

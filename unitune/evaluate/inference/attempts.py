@@ -9,13 +9,12 @@ Not here: many requests (`unitune.evaluate.inference.engine`).
 from __future__ import annotations
 
 import time
-from dataclasses import replace
 from typing import NamedTuple
 
 from unitune.backends.rate_limits import LONGEST_WISH_SECONDS
 from unitune.backends.retry import reply_delay, retry_reply
 from unitune.errors import BackendError, UnituneError
-from unitune.evaluate.inference.budget import BudgetGuard, believed
+from unitune.evaluate.inference.budget import BudgetGuard, without_impossible_counts
 from unitune.evaluate.inference.rate_limiter import AdaptiveLimiter
 from unitune.evaluate.records import Uncounted
 from unitune.models import ChatModel, Reply, Request
@@ -79,10 +78,8 @@ async def _attempt(
     except Exception as error:  # noqa: BLE001 - one odd answer must not end the comparison
         words = whole_text(f"the answer could not be read ({type(error).__name__}: {error})")
         reply = Reply(finish_reason="error", error=words[:SHOWN])
-    reply, said = believed(request, reply)
+    reply = without_impossible_counts(request, reply)
     uncounted = None if guard is None else guard.settle(request, reply)
-    if uncounted is not None and said:
-        uncounted = replace(uncounted, said=said)
     pause = min(reply_delay(reply), LONGEST_WISH_SECONDS)
     if reply.status in OVERLOADED:
         limiter.refused(sent, pause)

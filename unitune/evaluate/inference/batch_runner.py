@@ -30,7 +30,7 @@ from unitune.backends.retry import delays, retry_delay, sleep
 from unitune.errors import BackendError, Unreachable
 from unitune.evaluate.inference.batch_file import Batch, BatchFile, Pair
 from unitune.evaluate.inference.batch_submit import BatchSubmitter, batching_backend
-from unitune.evaluate.inference.budget import believed, uncounted
+from unitune.evaluate.inference.budget import uncounted, without_impossible_counts
 from unitune.evaluate.inference.engine import (
     EvaluationProgress,
     Question,
@@ -337,10 +337,9 @@ class BatchRunner:
 
 def _record(batch_job: BatchJob, question: Question, pair: Pair, reply: Reply) -> Record:
     request = batch_job.request(question)
-    reply, said = believed(request, replace(reply, max_tokens=request.max_tokens))
-    most = uncounted(request, reply)
+    reply = without_impossible_counts(request, replace(reply, max_tokens=request.max_tokens))
     made = record_of(batch_job.contender, question, batch_job.fingerprint, pair.request_hash, reply)
-    return replace(made, uncounted=most and replace(most, said=said))
+    return replace(made, uncounted=uncounted(request, reply))
 
 
 def _failure(batch: Batch, status: BatchStatus) -> str:

@@ -1,13 +1,12 @@
-"""What a comparison may spend on answers: a cap that no request may break.
+"""The budget of a comparison's answers: a cap that no request may break.
 
-Before a request is sent, what it may cost at most is set aside: all of it as it is sent, counted
-high, and the longest answer that it allows, hidden reasoning included. When the answer is there,
-the tokens that the vendor counted take its place; where it gave no count, or one that cannot be
-true, the most stays counted. So the cap holds whatever is in flight, and is known before anything
-is asked; near it requests wait for one another.
+Before a request is sent, the most that it may cost is reserved: its text, counted high, and the
+longest answer that it allows, hidden reasoning included. The tokens that the vendor counted then
+take its place; where it gave no count, or an impossible one, the most stays counted. Near the cap
+requests wait for one another.
 
-Not here: whose answers have which price (`unitune.evaluate.inference.pricing`), and what a training
-costs (`unitune.cost`).
+Not here: the prices (`unitune.evaluate.inference.pricing`), and what a training costs
+(`unitune.cost`).
 """
 
 from __future__ import annotations
@@ -30,8 +29,8 @@ a request has none: about 75 in openai-harmony 0.0.8, fewer in Llama's and Qwen'
 AROUND_TOOLS = 1_000
 """Tokens of what vendors tell a model about tools in general: up to 530 at Anthropic
 (docs.anthropic.com, Tool use pricing and tokens, read 2026-11-26)."""
-ABSURD = 10
-"""A count so many times the most that can be is a mistake, and not believed."""
+IMPOSSIBLE = 10
+"""A count more than so many times the most that can be is taken for a mistake."""
 
 
 def most_tokens(request: Request) -> Uncounted:
@@ -48,43 +47,75 @@ def most_tokens(request: Request) -> Uncounted:
     )
 
 
-def believed(request: Request, reply: Reply) -> tuple[Reply, str]:
-    """Return a reply without counts that cannot be true, and what they said; empty: nothing."""
+def without_impossible_counts(request: Request, reply: Reply) -> Reply:
+    """Return a reply without the vendor's token counts where these cannot be true."""
     most = most_tokens(request)
-    wrong = {
-        name: count
-        for name, count, limit in (
-            ("prompt_tokens", reply.prompt_tokens, most.prompt_tokens),
-            ("completion_tokens", reply.completion_tokens, most.completion_tokens),
-        )
-        if count is not None and not 0 <= count <= ABSURD * limit
-    }
-    said = ", ".join(f"{name} {count}" for name, count in wrong.items())
-    return (replace(reply, prompt_tokens=None, completion_tokens=None) if wrong else reply), said
+    counts = (
+        (reply.prompt_tokens, most.prompt_tokens),
+        (reply.completion_tokens, most.completion_tokens),
+    )
+    if all(count is None or 0 <= count <= IMPOSSIBLE * limit for count, limit in counts):
+        return reply
+    return replace(reply, prompt_tokens=None, completion_tokens=None)
+
+
+def uncounted(request: Request, reply: Reply) -> Uncounted | None:
+    """Return the tokens that a request may have taken where its vendor did not count them."""
+    if reply.error is None:
+        counted = reply.prompt_tokens is not None and reply.completion_tokens is not None
+        return None if counted else most_tokens(request)
+    # No answer came; the vendor may have generated one all the same.
+    return most_tokens(request) if reply.retryable and reply.status is None else None
+
+
+def usd(price: TokenPrice, prompt: int | None, completion: int | None) -> Decimal | None:
+    """Return the price of prompt and completion tokens in US dollars; None where not known."""
+    if prompt is None or completion is None:
+        return None
+    return (price.input * prompt + price.output * completion) / 1_000_000
+
+
+def _usd_of(price: TokenPrice, tokens: Uncounted | None) -> Decimal:
+    known = tokens and usd(price, tokens.prompt_tokens, tokens.completion_tokens)
+    return known or Decimal(0)
+
+
+def most_usd(price: TokenPrice, request: Request) -> Decimal:
+    """Return the most that a request may cost, in US dollars."""
+    return _usd_of(price, most_tokens(request))
+
+
+def record_usd(price: TokenPrice, record: Record) -> Decimal:
+    """Return the cost of a recorded answer or error, in US dollars: at most, where not counted."""
+    if record.cached:
+        return Decimal(0)
+    cost = _usd_of(price, record.uncounted)
+    if record.error is None:
+        cost += usd(price, record.prompt_tokens, record.completion_tokens) or Decimal(0)
+    return cost
 
 
 @dataclass(slots=True)
 class Budget:
-    """What was spent in a comparison, of how much.
+    """The money of a comparison, in US dollars.
 
     Args:
-        cap: US dollars; None: no end to it.
-        spent: US dollars, for answers that are there.
-        reserved: US dollars, for requests in flight.
+        cap: The most that may be spent; None: no limit.
+        spent: For answers that are there.
+        reserved: For requests in flight.
     """
 
     cap: Decimal | None
     spent: Decimal = Decimal(0)
     reserved: Decimal = Decimal(0)
-    _waiting: list[asyncio.Future[None]] = field(default_factory=list[asyncio.Future[None]])
+    _settled: asyncio.Event = field(default_factory=asyncio.Event)
 
     def charge(self, records: Iterable[Record], prices: Mapping[str, TokenPrice]) -> None:
-        """Count what recorded answers have cost.
+        """Count the cost of recorded answers, of earlier calls of the comparison or of batches.
 
         Args:
-            records: Of earlier calls of the same comparison, or of batches; on dev a contender's
-                name stands before the prompt's.
-            prices: By contender.
+            records: On dev a contender's name stands before the prompt's.
+            prices: By contender; what has none is not counted.
         """
         for record in records:
             price = _price_of(record.contender, prices)
@@ -93,10 +124,6 @@ class Budget:
 
     def afford(self, what: str, most: Decimal) -> None:
         """Refuse what is paid all at once, as batches are, where it may pass the cap.
-
-        Args:
-            what: What is to be paid.
-            most: US dollars.
 
         Raises:
             OverBudget: It may.
@@ -109,28 +136,20 @@ class Budget:
             )
 
     async def reserve(self, most: Decimal) -> bool:
-        """Set money aside, when need be after the requests in flight have said what they cost.
-
-        Returns:
-            Whether there is as much.
-        """
+        """Reserve money, if need be after requests in flight have settled; False: there is none."""
         while self.cap is not None and self.spent + self.reserved + most > self.cap:
             if not self.reserved:
                 return False
-            settled: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            self._waiting.append(settled)
-            await settled
+            await self._settled.wait()
         self.reserved += most
         return True
 
     def settle(self, most: Decimal, cost: Decimal) -> None:
-        """Put what was paid in the place of what was set aside."""
+        """Put the cost in the place of what was reserved."""
         self.reserved -= most
         self.spent += cost
-        waiting, self._waiting = self._waiting, []
-        for settled in waiting:
-            if not settled.done():
-                settled.set_result(None)
+        self._settled.set()
+        self._settled = asyncio.Event()
 
     def guard(self, contender: str, price: TokenPrice) -> BudgetGuard:
         """Return the guard of one contender, which shares the cap with all others."""
@@ -139,14 +158,14 @@ class Budget:
 
 @dataclass(frozen=True, slots=True)
 class BudgetGuard:
-    """Pays one contender's requests out of what all may spend."""
+    """Pays one contender's requests out of the shared budget."""
 
     budget: Budget
     contender: str
     price: TokenPrice
 
     async def reserve(self, request: Request) -> None:
-        """Set aside what a request may cost at most.
+        """Reserve the most that a request may cost.
 
         Raises:
             OverBudget: With it, more than the cap could be spent.
@@ -160,48 +179,22 @@ class BudgetGuard:
             )
 
     def settle(self, request: Request, reply: Reply) -> Uncounted | None:
-        """Pay for a request for which money was set aside.
-
-        Returns:
-            The tokens that were paid for uncounted, since the vendor said none.
-        """
+        """Pay for a reserved request; return the tokens that were paid for uncounted."""
         most = uncounted(request, reply)
-        known = usd(self.price, reply.prompt_tokens, reply.completion_tokens)
-        cost = tokens_usd(self.price, most) if most else known
-        self.budget.settle(most_usd(self.price, request), cost or Decimal(0))
+        counted = usd(self.price, reply.prompt_tokens, reply.completion_tokens)
+        cost = _usd_of(self.price, most) if most else counted or Decimal(0)
+        self.budget.settle(most_usd(self.price, request), cost)
         return most
-
-
-def uncounted(request: Request, reply: Reply) -> Uncounted | None:
-    """Return what a request may have taken where its vendor did not count."""
-    if reply.error is None:
-        told = reply.prompt_tokens is not None and reply.completion_tokens is not None
-        return None if told else most_tokens(request)
-    # No answer came; the vendor may have made one all the same.
-    return most_tokens(request) if reply.retryable and reply.status is None else None
-
-
-def usd(price: TokenPrice, prompt: int | None, completion: int | None) -> Decimal | None:
-    """Return the price of tokens in US dollars; None where their number is not known.
-
-    Args:
-        price: In US dollars a million tokens.
-        prompt: Tokens asked.
-        completion: Tokens answered.
-    """
-    if prompt is None or completion is None:
-        return None
-    return (price.input * prompt + price.output * completion) / 1_000_000
 
 
 @dataclass(slots=True)
 class ScorerBudget:
-    """Pays for scorers that ask a model, out of what the whole comparison may spend.
+    """Pays for scorers that call a model, out of the comparison's budget.
 
     Args:
         budget: Shared with the contenders.
         prices: By scorer; what has none is not paid for.
-        journal: Where is kept what was paid, so that the next call of the comparison knows.
+        journal: Where payments are recorded, for the next call of the comparison.
     """
 
     budget: Budget
@@ -209,7 +202,7 @@ class ScorerBudget:
     journal: Journal | None = None
 
     def afford(self, scorer: str, most: int) -> None:
-        """Refuse to ask where that may pass the cap.
+        """Refuse a request of at most so many tokens where it may pass the cap.
 
         Raises:
             OverBudget: It may.
@@ -218,65 +211,32 @@ class ScorerBudget:
         if price is not None:
             self.budget.afford(f"the scorer {scorer}", price.input * most / 1_000_000)
 
-    def pay(self, scorer: str, key: str, most: int, told: int | None) -> None:
-        """Count what was asked.
+    def pay(self, scorer: str, key: str, most: int, counted: int | None) -> None:
+        """Count a request.
 
         Args:
-            scorer: Who has asked.
-            key: Hash of what was asked.
+            scorer: Its name.
+            key: Hash of the request.
             most: Tokens at most.
-            told: Tokens as the endpoint counts them; None: it does not say.
+            counted: Tokens as the endpoint counts them; None where it does not.
         """
-        counted = told if told is not None and 0 <= told <= ABSURD * most else None
+        known = counted is not None and 0 <= counted <= IMPOSSIBLE * most
         record = Record(
             contender=scorer,
             case=key,
             request_hash=key,
-            prompt_tokens=counted,
-            completion_tokens=None if counted is None else 0,
-            uncounted=None
-            if counted is not None
-            else Uncounted(prompt_tokens=most, completion_tokens=0),
+            prompt_tokens=counted if known else None,
+            completion_tokens=0 if known else None,
+            uncounted=None if known else Uncounted(prompt_tokens=most, completion_tokens=0),
         )
         self.budget.charge([record], self.prices)
         if self.journal is not None and scorer in self.prices:
             self.journal.append([record])
 
 
-def most_usd(price: TokenPrice, request: Request) -> Decimal:
-    """Return what a request may cost at most, in US dollars.
-
-    Args:
-        price: In US dollars a million tokens.
-        request: What is asked.
-    """
-    return tokens_usd(price, most_tokens(request))
-
-
-def tokens_usd(price: TokenPrice, tokens: Uncounted) -> Decimal:
-    """Return the price of tokens in US dollars."""
-    cost = price.input * tokens.prompt_tokens + price.output * tokens.completion_tokens
-    return cost / 1_000_000
-
-
-def record_usd(price: TokenPrice, record: Record) -> Decimal:
-    """Return what a recorded answer has cost, in US dollars: at most, where nobody counted.
-
-    Args:
-        price: In US dollars a million tokens.
-        record: An answer, or an error.
-    """
-    if record.cached:
-        return Decimal(0)
-    cost = tokens_usd(price, record.uncounted) if record.uncounted else Decimal(0)
-    if record.error is None:
-        cost += usd(price, record.prompt_tokens, record.completion_tokens) or Decimal(0)
-    return cost
-
-
 def _price_of(name: str, prices: Mapping[str, TokenPrice]) -> TokenPrice | None:
     """Return the price of a recorded contender; on dev its name is followed by the prompt's."""
     if name in prices:
         return prices[name]
-    fitting = [one for one in prices if name.startswith(f"{one}: ")]
+    fitting = [contender for contender in prices if name.startswith(f"{contender}: ")]
     return prices[max(fitting, key=len)] if fitting else None

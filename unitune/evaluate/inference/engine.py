@@ -1,14 +1,13 @@
-"""Asking a model many questions, with every answer written down as it comes.
+"""Putting many questions to a model, with every answer recorded as it comes.
 
 A thin asyncio engine. A model that likes batches gets one batch at a time; any other gets as many
-requests at once as it bears (`unitune.evaluate.inference.rate_limiter`). A request that failed in a
-way that passes is sent again, a few times and with the pauses that the vendor asks for. What the
-journal holds already is not asked again, unless it was an error. The hash that decides this covers
-the model's fingerprint, the messages and every sampling setting, so another model or prompt never
-finds somebody else's answers.
+requests at once as it bears (`unitune.evaluate.inference.rate_limiter`). What the journal holds is
+not requested again, unless it was an error. The hash that decides this covers the model's
+fingerprint, the messages and every sampling setting, so another model or prompt never gets
+somebody else's answers.
 
-A vendor that is down, or refuses the key, is no finding about a model: after a row of failures the
-asking ends with an error, and what was answered is kept.
+A vendor that is down, or refuses the key, says nothing about a model: after a row of failures the
+requests end with an error, and what was answered is kept.
 
 Not here: questions that a vendor answers together within a day
 (`unitune.evaluate.inference.batch_runner`).
@@ -17,11 +16,10 @@ Not here: questions that a vendor answers together within a day
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from itertools import islice
 from typing import Literal, NamedTuple
 
 from unitune.backends.output_limit import is_cut_by_thoughts, thinks, widened
@@ -37,7 +35,7 @@ from unitune.models import BatchedChatModel, ChatModel, Reply, Request
 from unitune.security.redaction import redacted
 
 DOWN_AFTER = 10
-"""Questions in a row without an answer, each asked `ATTEMPTS` times: the vendor is down."""
+"""Questions in a row without an answer, each with all its attempts: the vendor is down."""
 REFUSED_AFTER = 3
 """Refusals in a row, before any answer, that would meet every question: the key or the model."""
 FOR_ALL = (401, 403, 404)
@@ -72,15 +70,15 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class EvaluationProgress:
-    """How far one contender has been asked, for progress bars.
+    """How many of one contender's questions are answered, for progress bars.
 
     Args:
         contender: Its name.
         phase: dev while prompts are chosen, test for the verdict, batch while test cases are with a
             backend in batches, probe for general questions, stopping after Ctrl-C.
-        prompt: The prompt that is being asked, in words.
-        done: Cases that have their answer; of a batch as far as the backend says.
-        total: Cases that there are; for a batch those that are with the backend.
+        prompt: The prompt in use, in words.
+        done: Questions with an answer; of a batch as far as the backend says.
+        total: All questions; for a batch those that are with the backend.
     """
 
     contender: str
@@ -101,12 +99,7 @@ def request_hash(fingerprint: str, question: Question) -> str:
 
 
 def wants_more_room(record: Record, question: Question) -> bool:
-    """Whether thoughts took the room of a recorded answer, and there is more to be had.
-
-    Args:
-        record: Of an answer; one that came in a batch had what was asked for and no more.
-        question: What was asked.
-    """
+    """Whether thoughts took the room of a recorded answer, and a wider limit is allowed."""
     if record.finish_reason != "length" or record.max_tokens is None:
         return False
     reply = Reply(
@@ -118,15 +111,21 @@ def wants_more_room(record: Record, question: Question) -> bool:
     return is_cut_by_thoughts(reply) and record.max_tokens < widened(question.request).max_tokens
 
 
-def record_of(
-    contender: str, question: Question, fingerprint: str, hashed: str, reply: Reply
-) -> Record:
-    """Return a reply as it is written down."""
+def record_of(contender: str, question: Question, model: str, hashed: str, reply: Reply) -> Record:
+    """Return a reply as it is recorded, without keys that an error may quote.
+
+    Args:
+        contender: Whose reply it is.
+        question: What was requested.
+        model: The model's fingerprint.
+        hashed: The `request_hash`.
+        reply: An answer, or an error.
+    """
     return Record(
         contender=contender,
         case=question.case,
         repeat=question.repeat,
-        model=fingerprint,
+        model=model,
         request_hash=hashed,
         prompt_hash=question.prompt_hash,
         case_hash=question.case_hash,
@@ -147,12 +146,12 @@ def record_of(
 
 @dataclass(frozen=True, slots=True)
 class InferenceOptions:
-    """What asking may use.
+    """How questions are put to a model.
 
     Args:
         concurrency: Requests in flight at most.
         guard: What may be spent; None: nothing is counted.
-        cache: Answers given before, in other comparisons too.
+        cache: Answers to the same requests in other comparisons.
         thinking: Fingerprints of the models that are known to think before they answer.
     """
 
@@ -171,7 +170,7 @@ async def collect_answers(  # noqa: PLR0913 - each is a thing of its own
     *,
     options: InferenceOptions = InferenceOptions(),
 ) -> list[Record]:
-    """Put all questions to a model, except those whose answer is known.
+    """Put all questions to a model, except those whose answer is recorded.
 
     Returns:
         One record a question, in their order.
@@ -180,13 +179,18 @@ async def collect_answers(  # noqa: PLR0913 - each is a thing of its own
         BackendError: The model is down, or refuses every question; what it answered is kept.
         OverBudget: The guard is empty; likewise.
     """
-    lane = _Requests(model, journal, contender, notify, options, questions)
-    await lane.request_all()
-    return [lane.records[one.case, one.repeat] for one in questions]
+    requests = _Requests(model, journal, contender, notify, options)
+    pending = requests.pending(questions)
+    if isinstance(model, BatchedChatModel):
+        for start in range(0, len(pending), model.batch_size):
+            await requests.send_batch(model, pending[start : start + model.batch_size])
+    else:
+        await requests.send_concurrently(pending)
+    return [requests.records[each.case, each.repeat] for each in questions]
 
 
 def replay(questions: Sequence[Question], journal: Journal, contender: str) -> list[Record]:
-    """Return what the contender's own model answered to the questions before; ask nothing.
+    """Return the recorded answers of the contender's own model, without any request.
 
     Returns:
         One record a question, in their order; errors that were recorded are errors still.
@@ -195,38 +199,42 @@ def replay(questions: Sequence[Question], journal: Journal, contender: str) -> l
         Mismatch: A question has no record: cases, prompts or the model have changed since; or a
             record does not hold together.
     """
-    found = [journal.recorded(contender, one.case, one.prompt_hash) for one in questions]
-    missing = [one.case for one, record in zip(questions, found, strict=True) if record is None]
-    if missing:
-        raise Mismatch(_unanswered(journal, contender, missing, len(questions)))
-    records = [record for record in found if record is not None]
-    for question, record in zip(questions, records, strict=True):
-        if record.request_hash != request_hash(record.model, question):
+    records: list[Record] = []
+    missing: list[str] = []
+    for question in questions:
+        record = journal.recorded(contender, question.case, question.prompt_hash)
+        if record is None:
+            missing.append(question.case)
+        elif record.request_hash != request_hash(record.model, question):
             raise Mismatch(
                 f"{contender}: the recorded answer to {record.case} is said to be of the model "
                 f"{record.model!r}, and its request_hash is of another. Take the rows back from "
                 "version control, or compare once without --replay."
             )
+        else:
+            records.append(record)
+    if missing:
+        raise Mismatch(_unanswered(journal, contender, missing, len(questions)))
     return records
 
 
 def _unanswered(journal: Journal, contender: str, missing: Sequence[str], total: int) -> str:
-    told = (
+    what = (
         f"{contender}: {len(missing)} of {total} questions have no recorded answer, "
         f"first {missing[0]}."
     )
     if others := journal.other_origins(contender):
-        wanted = journal.origins.get(contender) or "no model"
+        model = journal.origins.get(contender) or "no model"
         named = ", ".join(other or "a model that they do not name" for other in others)
         return (
-            f"{told} The job's model is {wanted}, and the rows are of {named}. Compare once "
+            f"{what} The job's model is {model}, and the rows are of {named}. Compare once "
             "without --replay, or take the change back."
         )
-    return f"{told} Cases, prompts or settings have changed since: compare once without --replay."
+    return f"{what} Cases, prompts or settings have changed since: compare once without --replay."
 
 
 class _Pending(NamedTuple):
-    """A question that is to be asked, with its `request_hash`."""
+    """A question without an answer, and its `request_hash`."""
 
     question: Question
     hashed: str
@@ -234,33 +242,48 @@ class _Pending(NamedTuple):
 
 @dataclass(slots=True)
 class _Requests:
-    """One contender's questions on their way."""
+    """One contender's requests, and the records so far."""
 
     model: ChatModel
     journal: Journal
     contender: str
     notify: Callable[[int], None]
     options: InferenceOptions
-    questions: Sequence[Question]
     records: dict[tuple[str, int], Record] = field(default_factory=dict[tuple[str, int], Record])
     failures: int = 0
     answered: bool = False
 
-    async def request_all(self) -> None:
-        """Ask what is not known; several tasks share one iterator, so each is asked once."""
-        pending = self._pending()
+    def pending(self, questions: Sequence[Question]) -> list[_Pending]:
+        """Take the answers that are recorded or cached, and return the other questions."""
+        fingerprint, cache = self.model.fingerprint, self.options.cache
+        pending: list[_Pending] = []
+        cached: list[Record] = []
+        for question in questions:
+            hashed = request_hash(fingerprint, question)
+            record = self.journal.answer(self.contender, question.case, hashed)
+            if record is not None and wants_more_room(record, question):
+                record = None
+            if record is None and cache and (reply := cache.get(hashed)):
+                record = record_of(self.contender, question, fingerprint, hashed, reply)
+                record = replace(record, cached=True)
+                cached.append(record)
+            if record is None:
+                pending.append(_Pending(question, hashed))
+            else:
+                self.records[question.case, question.repeat] = record
+        self.journal.append(cached)
         self.notify(len(self.records))
-        if isinstance(self.model, BatchedChatModel):
-            for batch in _batches(pending, self.model.batch_size):
-                await self._request_together(self.model, batch)
-            return
+        return pending
+
+    async def send_concurrently(self, pending: Sequence[_Pending]) -> None:
+        """Send as many requests at once as the model bears."""
         left, limiter = iter(pending), AdaptiveLimiter(self.options.concurrency)
 
         async def work() -> None:
-            for one in left:
-                outcome = await self._answer(one.question, limiter)
-                self._keep([one], [outcome])
-                self._heed(outcome.reply)
+            for each in left:  # all tasks share this iterator
+                outcome = await self._answer(each.question, limiter)
+                self._keep([each], [outcome])
+                self._stop_if_down(outcome.reply)
 
         try:
             async with asyncio.TaskGroup() as group:
@@ -270,77 +293,52 @@ class _Requests:
             # The first failure ended every task, and callers know it by its own type.
             raise failures.exceptions[0] from None
 
-    async def _answer(self, question: Question, limiter: AdaptiveLimiter) -> Outcome:
-        """Ask once, and once more with more room where thoughts have taken it all."""
-        thinking, fingerprint, guard = (
-            self.options.thinking,
-            self.model.fingerprint,
-            self.options.guard,
-        )
-        request = widened(question.request) if fingerprint in thinking else question.request
-        outcome = await request_with_retry(self.model, request, limiter, guard)
-        if thinks(outcome.reply):
-            thinking.add(fingerprint)
-        if is_cut_by_thoughts(outcome.reply) and (wider := widened(request)) != request:
-            again = await request_with_retry(self.model, wider, limiter, guard)
-            outcome, request = again.after(outcome), wider
-        return _allowed(outcome, request)
-
-    async def _request_together(self, model: BatchedChatModel, batch: Sequence[_Pending]) -> None:
-        """Ask a batch, and write each part of it down as it is answered."""
-        left, requests = dict(enumerate(batch)), [one.question.request for one in batch]
+    async def send_batch(self, model: BatchedChatModel, batch: Sequence[_Pending]) -> None:
+        """Send a batch, and record each part of it as it is answered."""
+        left, requests = dict(enumerate(batch)), [each.question.request for each in batch]
         try:
             async with aclosing(model.stream(requests)) as answers:
-                async for some in answers:
-                    asked = [left.pop(place) for place, _ in some]
-                    given = [_allowed(Outcome(reply), requests[place]) for place, reply in some]
-                    self._keep(asked, given)
+                async for placed in answers:
+                    answered = [left.pop(place) for place, _ in placed]
+                    outcomes = [
+                        _with_limit(Outcome(reply), requests[place]) for place, reply in placed
+                    ]
+                    self._keep(answered, outcomes)
         except BackendError as error:
             self._keep(list(left.values()), [Outcome(Reply.failed(error)) for _ in left])
 
-    def _pending(self) -> list[_Pending]:
-        """Take what is known, and return what is not."""
-        fingerprint = self.model.fingerprint
-        pending: list[_Pending] = []
-        cached: list[Record] = []
-        for question in self.questions:
-            hashed = request_hash(fingerprint, question)
-            record = self.journal.answer(self.contender, question.case, hashed)
-            if record is not None and wants_more_room(record, question):
-                record = None
-            if record is None and (reply := self._cached(hashed)) is not None:
-                record = record_of(self.contender, question, fingerprint, hashed, reply)
-                record = replace(record, cached=True)
-                cached.append(record)
-            if record is None:
-                pending.append(_Pending(question, hashed))
-            else:
-                self.records[question.case, question.repeat] = record
-        self.journal.append(cached)
-        return pending
+    async def _answer(self, question: Question, limiter: AdaptiveLimiter) -> Outcome:
+        """Request an answer, and once more with more room where thoughts have taken it all."""
+        model, guard, thinking = self.model, self.options.guard, self.options.thinking
+        request = question.request
+        if model.fingerprint in thinking:
+            request = widened(request)
+        outcome = await request_with_retry(model, request, limiter, guard)
+        if thinks(outcome.reply):
+            thinking.add(model.fingerprint)
+        if is_cut_by_thoughts(outcome.reply) and (wider := widened(request)) != request:
+            again = await request_with_retry(model, wider, limiter, guard)
+            outcome, request = again.after(outcome), wider
+        return _with_limit(outcome, request)
 
-    def _cached(self, hashed: str) -> Reply | None:
-        return self.options.cache.get(hashed) if self.options.cache else None
-
-    def _keep(self, batch: Sequence[_Pending], given: Sequence[Outcome]) -> None:
-        new = [self._record(one, outcome) for one, outcome in zip(batch, given, strict=True)]
+    def _keep(self, batch: Sequence[_Pending], outcomes: Sequence[Outcome]) -> None:
+        new = [self._record(*pair) for pair in zip(batch, outcomes, strict=True)]
         self.journal.append(new)
         if self.options.cache:
-            for record, outcome in zip(new, given, strict=True):
+            for record, outcome in zip(new, outcomes, strict=True):
                 self.options.cache.put(record.request_hash, outcome.reply)
         self.records.update(((record.case, record.repeat), record) for record in new)
         self.notify(len(self.records))
 
-    def _record(self, one: _Pending, outcome: Outcome) -> Record:
-        record = record_of(
-            self.contender, one.question, self.model.fingerprint, one.hashed, outcome.reply
-        )
-        failed = self.journal.last(self.contender, one.question.case, one.hashed)
-        earlier = failed and failed.uncounted  # it was asked before, in vain
-        paid = earlier + outcome.uncounted if earlier and outcome.uncounted else None
-        return replace(record, uncounted=paid or earlier or outcome.uncounted)
+    def _record(self, pending: _Pending, outcome: Outcome) -> Record:
+        question, hashed = pending
+        record = record_of(self.contender, question, self.model.fingerprint, hashed, outcome.reply)
+        failed = self.journal.last(self.contender, question.case, hashed)
+        earlier = failed and failed.uncounted  # of a request in vain
+        both = earlier + outcome.uncounted if earlier and outcome.uncounted else None
+        return replace(record, uncounted=both or earlier or outcome.uncounted)
 
-    def _heed(self, reply: Reply) -> None:
+    def _stop_if_down(self, reply: Reply) -> None:
         """Stop when the failures are no finding about the model any more."""
         if reply.error is None:
             self.failures, self.answered = 0, True
@@ -357,14 +355,8 @@ class _Requests:
             )
 
 
-def _allowed(outcome: Outcome, request: Request) -> Outcome:
-    """Return what came of a request, with how long the answer might have been."""
-    if outcome.reply.max_tokens:  # the model itself knows best
+def _with_limit(outcome: Outcome, request: Request) -> Outcome:
+    """Return the outcome with the longest answer that was allowed; the model knows it best."""
+    if outcome.reply.max_tokens:
         return outcome
     return outcome._replace(reply=replace(outcome.reply, max_tokens=request.max_tokens))
-
-
-def _batches(pending: Sequence[_Pending], size: int) -> Iterator[Sequence[_Pending]]:
-    left = iter(pending)
-    while batch := tuple(islice(left, size)):
-        yield batch

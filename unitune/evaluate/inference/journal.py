@@ -1,13 +1,10 @@
-"""Where answers are written down: a file of `Record` lines that survives being killed.
+"""Files of recorded answers: `Record` lines that survive a killed process.
 
 A line is appended, whole, as soon as there is an answer. A process killed at any moment leaves at
-worst a torn last line, which the next one cuts off; so at most what was in flight is asked again.
-The file only grows: of several lines for one question the last counts, and a line whose
+worst a torn last line, which the next one cuts off; so at most what was in flight is requested
+again. The file only grows: of several lines for one question the last counts, and a line whose
 `Record.request_hash` no request has any more (another model, prompt or setting) counts for nothing.
-
-One process writes at a time. Not here: asking (`unitune.evaluate.inference.engine`), totals, which
-are computed from records alone (`unitune.evaluate.conclude`), and the file of batches, which is
-healed likewise (`unitune.evaluate.inference.batch_file`).
+One process writes at a time.
 """
 
 from __future__ import annotations
@@ -30,13 +27,10 @@ from unitune.workspace.locks import locked
 
 BEGINNING = b'{"contender":'
 """Of every line; a torn line that begins otherwise is not ours to cut off."""
-
 WAIT_SECONDS = 1.0
 """A killed process frees its files at once; one that still writes after this goes on writing."""
 
 Line = TypeVar("Line")
-
-
 _RECORD = TypeAdapter(Record)
 
 
@@ -57,8 +51,8 @@ def read_record(line: str | bytes) -> Record:
 class Journal:
     """Recorded answers, in memory and in their file; open one with `open_journal`.
 
-    `origins` says whose answers count, by contender: each is written down with its `Record.origin`,
-    and one of another origin is not found.
+    `origins` has, by contender, the `Record.origin` of its model: it is recorded with each answer,
+    and answers of another origin do not count.
     """
 
     def __init__(self, file: RawIOBase, records: Iterable[Record]) -> None:
@@ -68,41 +62,39 @@ class Journal:
         self._remember(records)
 
     def answer(self, contender: str, case: str, request_hash: str) -> Record | None:
-        """Return the recorded answer to this very request; None when there is none, or an error."""
+        """Return the recorded answer to this request; None when there is none, or an error."""
         record = self.last(contender, case, request_hash)
         if record is None or record.error is not None:
             return None
         return record if record.origin == self._origin(contender) else None
 
     def last(self, contender: str, case: str, request_hash: str) -> Record | None:
-        """Return what came of this very request last, an answer or an error."""
+        """Return the last record of this request, an answer or an error."""
         return self._records.get((contender, case, request_hash))
 
     def recorded(self, contender: str, case: str, prompt_hash: str) -> Record | None:
-        """Return what came last of a case with this prompt from the contender's own origin."""
-        key = contender, case, prompt_hash, self._origin(contender)
-        return self._by_prompt.get(key)
+        """Return the last record of a case with this prompt from the contender's own origin."""
+        return self._by_prompt.get((contender, case, prompt_hash, self._origin(contender)))
 
     def other_origins(self, contender: str) -> list[str]:
         """Return from where else there are answers under a contender's name."""
-        found = {record.origin for record in self if record.contender == contender}
-        return sorted(found - {self._origin(contender)})
+        origins = {record.origin for record in self if record.contender == contender}
+        return sorted(origins - {self._origin(contender)})
 
     def _origin(self, contender: str) -> str:
         return self.origins.get(contender, "")
 
     def __iter__(self) -> Iterator[Record]:
-        """What came last of each request."""
+        """The last record of each request."""
         return iter(self._records.values())
 
     def append(self, records: Iterable[Record]) -> None:
-        """Write answers down, before anybody counts them."""
+        """Write records to the file, before anything counts them."""
         new = tuple(replace(record, origin=self._origin(record.contender)) for record in records)
-        if not new:
-            return
-        lines = "".join(f"{line_of(record)}\n" for record in new)
-        write_whole(self._file, lines.encode())
-        self._remember(new)
+        if new:
+            lines = "".join(f"{line_of(record)}\n" for record in new)
+            write_whole(self._file, lines.encode())
+            self._remember(new)
 
     def _remember(self, records: Iterable[Record]) -> None:
         for record in records:
@@ -113,27 +105,40 @@ class Journal:
     @cached_property
     def _by_prompt(self) -> dict[tuple[str, str, str, str], Record]:
         """For replays, during which nothing is written."""
-        return {(one.contender, one.case, one.prompt_hash, one.origin): one for one in self}
+        return {
+            (record.contender, record.case, record.prompt_hash, record.origin): record
+            for record in self
+        }
 
 
 @contextmanager
 def open_journal(path: Path) -> Generator[Journal]:
-    """Open a file of records for reading and appending, healing a torn last line.
-
-    Args:
-        path: The file; it and its folder are made when they are not there.
+    """Open a file of records for reading and appending; it and its folder are made if need be.
 
     Raises:
         LockTimeout: Another process is writing to it.
         Mismatch: A line is no record.
         UserError: It is a symbolic link.
     """
+
+    def refuse(line: bytes, number: int) -> Mismatch:
+        return Mismatch(
+            f"{path}:{number} is no recorded answer: {line[:80]!r}. "
+            "Choose another folder (unitune compare FILE --output DIR), or remove the file."
+        )
+
+    def read(line: bytes, number: int) -> Record:
+        try:
+            return read_record(line)
+        except ValidationError as error:
+            raise refuse(line, number) from error
+
     path.parent.mkdir(parents=True, exist_ok=True)
     with (
         locked(path, str(path), WAIT_SECONDS),
         open(path, "a+b", buffering=0, opener=no_link) as file,
     ):
-        yield Journal(file, _read(file, path))
+        yield Journal(file, heal(file, BEGINNING, read, refuse))
 
 
 def write_whole(file: RawIOBase, content: bytes) -> None:
@@ -165,19 +170,3 @@ def heal(
     file.truncate(file.tell() - len(torn))
     file.seek(0, os.SEEK_END)
     return lines
-
-
-def _read(file: RawIOBase, path: Path) -> list[Record]:
-    def refuse(line: bytes, number: int) -> Mismatch:
-        return Mismatch(
-            f"{path}:{number} is no recorded answer: {line[:80]!r}. "
-            "Choose another folder (unitune compare FILE --output DIR), or remove the file."
-        )
-
-    def read(line: bytes, number: int) -> Record:
-        try:
-            return read_record(line)
-        except ValidationError as error:
-            raise refuse(line, number) from error
-
-    return heal(file, BEGINNING, read, refuse)

@@ -1,9 +1,7 @@
-"""What the answers of a comparison cost by the token: of contenders, general questions and scorers.
+"""Token prices of a comparison's answers: of contenders, general questions and scorers.
 
-A price is what the job says under `evaluate.prices`, else what is known of the vendor
-(`unitune.cost.prices`). What costs money and has neither is named, since no budget can hold it.
-
-Not here: what is spent (`unitune.evaluate.inference.budget`).
+A price is the job's own under `evaluate.prices`, else the vendor's (`unitune.cost.prices`). What
+costs money and has neither is named, since no budget can hold it.
 """
 
 from __future__ import annotations
@@ -14,16 +12,7 @@ from decimal import Decimal
 from unitune.cost.prices.book import PriceBook
 from unitune.cost.prices.staleness import freshness
 from unitune.errors import OverBudget
-from unitune.job.contenders import (
-    ContenderSpec,
-    FewShot,
-    Instructed,
-    Model,
-    Recorded,
-    Server,
-    Tuned,
-    ZeroShot,
-)
+from unitune.job.contenders import ContenderSpec, Model, Recorded, Server, Tuned, ZeroShot
 from unitune.job.job import Job, TokenPrice
 from unitune.job.prices import Kind
 from unitune.scorers.embedding import Embedding
@@ -32,13 +21,13 @@ from unitune.workspace.today import today
 
 @dataclass(frozen=True, slots=True)
 class AnswerPrices:
-    """What is known of the prices of a comparison's answers.
+    """The known token prices of a comparison's answers.
 
     Args:
         contenders: By contender.
         retention: Of general questions: of ``base`` and ``tuned``.
-        scorers: Of scorers that ask a model, by scorer.
-        unpriced: What costs money at a vendor, and nobody knows how much.
+        scorers: Of scorers that call a model, by scorer.
+        unpriced: What costs money at a vendor, at an unknown price.
         unsaid: What may cost money, at a server or an endpoint that only the user knows.
     """
 
@@ -61,33 +50,44 @@ def answer_prices(job: Job, book: PriceBook, *, allow_unpriced: bool = False) ->
     Args:
         job: With the offer's own name of its model.
         book: All prices; a stale one is not relied on where the answers have a budget.
-        allow_unpriced: Whether the user takes prices that are unknown or stale all the same.
+        allow_unpriced: Whether the user accepts prices that are unknown or stale.
 
     Raises:
-        OverBudget: The answers have a budget, and something that costs money has no price: then
-            nobody could say when it is spent.
+        OverBudget: The answers have a budget, and something that costs money has no price.
     """
-    looking = _Looking(job, book, stale=allow_unpriced or job.evaluate.budget is None)
-    found = AnswerPrices(
-        contenders=looking.contenders(),
-        retention=looking.retention() if job.evaluate.retention else {},
-        scorers=looking.scorers(),
-        unpriced=tuple(looking.unpriced),
-        unsaid=tuple(looking.unsaid),
+    budget = job.evaluate.budget
+    lookup = _Lookup(job, book, stale=allow_unpriced or budget is None)
+    contenders = {spec.name: lookup.price(spec) for spec in job.evaluate.contenders}
+    retention = lookup.retention() if job.evaluate.retention else {}
+    scorers = {
+        spec.name: lookup.scorer_price(spec)
+        for spec in job.evaluate.scorers
+        if isinstance(spec, Embedding)
+    }
+    prices = AnswerPrices(
+        contenders=_known(contenders),
+        retention=_known(retention),
+        scorers=_known(scorers),
+        unpriced=tuple(lookup.unpriced),
+        unsaid=tuple(lookup.unsaid),
     )
-    unknown = (*found.unpriced, *found.unsaid)
-    if job.evaluate.budget is not None and unknown and not allow_unpriced:
+    unknown = (*prices.unpriced, *prices.unsaid)
+    if budget is not None and unknown and not allow_unpriced:
         raise OverBudget(
-            f"evaluate.budget is ${job.evaluate.budget.usd}, and no price is known of "
+            f"evaluate.budget is ${budget.usd}, and no price is known of "
             f"{', '.join(unknown)}. Give it under evaluate.prices, by name: "
             f"{{{unknown[0]}: {{input: 0.15, output: 0.60}}}}, in US dollars a million tokens (0 "
-            "where nothing is charged), or take it all the same with --allow-unpriced."
+            "where nothing is charged), or accept that with --allow-unpriced."
         )
-    return found
+    return prices
+
+
+def _known(prices: dict[str, TokenPrice | None]) -> dict[str, TokenPrice]:
+    return {name: price for name, price in prices.items() if price is not None}
 
 
 @dataclass(slots=True)
-class _Looking:
+class _Lookup:
     """Looks prices up, and keeps the names of what has none."""
 
     job: Job
@@ -96,77 +96,66 @@ class _Looking:
     unpriced: list[str] = field(default_factory=list[str])
     unsaid: list[str] = field(default_factory=list[str])
 
-    def contenders(self) -> dict[str, TokenPrice]:
-        known: dict[str, TokenPrice] = {}
-        for spec in self.job.evaluate.contenders:
-            price = self._said(spec) or self._listed(spec)
-            if price is not None:
-                known[spec.name] = price
-            elif isinstance(spec, Server):
-                self.unsaid.append(spec.name)
-            elif not self._costs_nothing(spec):
-                self.unpriced.append(spec.name)
-        return known
+    def price(self, spec: ContenderSpec, name: str = "") -> TokenPrice | None:
+        """Return a contender's price; without one, keep its name where it may cost money."""
+        price = self._of_job(spec) or self._of_vendor(spec)
+        if price is None and isinstance(spec, Server):
+            self.unsaid.append(spec.name)
+        elif price is None and not self._is_free(spec):
+            self.unpriced.append(name or spec.name)
+        return price
 
-    def retention(self) -> dict[str, TokenPrice]:
-        specs = self.job.evaluate.contenders
-        sides = {"base": ZeroShot | Instructed | FewShot, "tuned": Tuned}
-        known: dict[str, TokenPrice] = {}
-        for name, kind in sides.items():
-            said = (self._said(spec) for spec in specs if isinstance(spec, kind))
-            asked = ZeroShot() if name == "base" else Tuned()
-            price = next(filter(None, said), None) or self._said(asked) or self._listed(asked)
-            if price is not None:
-                known[name] = price
-            elif not self._costs_nothing(asked):
-                self.unpriced.append(f"retention ({name})")
-        return known
+    def retention(self) -> dict[str, TokenPrice | None]:
+        """Return the prices of base and tuned model, also by those of contenders that are these."""
+        prices: dict[str, TokenPrice | None] = {}
+        for name, default in (("base", ZeroShot()), ("tuned", Tuned())):
+            of_job = (
+                self._of_job(spec)
+                for spec in self.job.evaluate.contenders
+                if not isinstance(spec, Model | Server | Recorded)
+                and isinstance(spec, Tuned) == isinstance(default, Tuned)
+            )
+            known = next(filter(None, of_job), None)
+            prices[name] = known or self.price(default, f"retention ({name})")
+        return prices
 
-    def scorers(self) -> dict[str, TokenPrice]:
-        known: dict[str, TokenPrice] = {}
-        for spec in self.job.evaluate.scorers:
-            if not isinstance(spec, Embedding):
-                continue
-            own = self.job.evaluate.prices
-            price = own.get(spec.name) or own.get(spec.model)
-            if price is not None:
-                known[spec.name] = price
-            else:
-                at_vendor = "base_url" not in spec.model_fields_set
-                (self.unpriced if at_vendor else self.unsaid).append(spec.name)
-        return known
+    def scorer_price(self, spec: Embedding) -> TokenPrice | None:
+        prices = self.job.evaluate.prices
+        price = prices.get(spec.name) or prices.get(spec.model)
+        if price is None:
+            at_vendor = "base_url" not in spec.model_fields_set
+            (self.unpriced if at_vendor else self.unsaid).append(spec.name)
+        return price
 
-    def _said(self, spec: ContenderSpec) -> TokenPrice | None:
+    def _of_job(self, spec: ContenderSpec) -> TokenPrice | None:
         """Return the job's own price; for untuned models also by the model's name."""
-        own = self.job.evaluate.prices
+        prices = self.job.evaluate.prices
         match spec:
-            case ZeroShot() | Instructed() | FewShot():
-                return own.get(spec.name) or own.get(self.job.base_model)
+            case Tuned() | Recorded():
+                return prices.get(spec.name)
             case Model() | Server():
-                return own.get(spec.name) or own.get(spec.model)
+                return prices.get(spec.name) or prices.get(spec.model)
             case _:
-                return own.get(spec.name)
+                return prices.get(spec.name) or prices.get(self.job.base_model)
 
-    def _listed(self, spec: ContenderSpec) -> TokenPrice | None:
-        """Return the vendor's price; where nobody charges, none stands beside an answer."""
-        if isinstance(spec, Recorded | Server) or self._charges_nothing(spec):
+    def _of_vendor(self, spec: ContenderSpec) -> TokenPrice | None:
+        """Return the vendor's price; None where no answer is charged, or the price is not known."""
+        if isinstance(spec, Server) or self._is_uncharged(spec):
             return None
         read, written = self._usd(spec, "input"), self._usd(spec, "output")
         if read is None or written is None:
             return None
-        by_the_hour = isinstance(spec, Tuned) and self._hosted_by_the_hour()
-        if by_the_hour and not read and not written:
-            return None  # what it costs is the deployment's, and no answer's
+        if not read and not written and self._is_hosted_by_the_hour(spec):
+            return None  # the deployment costs, and no answer
         return TokenPrice(input=read, output=written)
 
     def _usd(self, spec: ContenderSpec, kind: Kind) -> Decimal | None:
-        backend, options = self._backend(spec), self.job.options
-        elsewhere = isinstance(spec, Model)
+        backend = self._backend(spec)
         row = self.book.find(
             backend,
             spec.model if isinstance(spec, Model) else self.job.base_model,
             kind,
-            tier=None if elsewhere else self.book.offer(backend).tier(options.get(backend, {})),
+            tier=None if isinstance(spec, Model) else self._tier(backend),
             tuned=isinstance(spec, Tuned),
             on=today(),
         )
@@ -174,20 +163,25 @@ class _Looking:
             return None
         return row.usd if self.stale or freshness(row, today()) != "stale" else None
 
-    def _costs_nothing(self, spec: ContenderSpec) -> bool:
-        """Whether nothing is paid by the token: nobody charges, or a deployment is paid for."""
-        if isinstance(spec, Recorded) or self._charges_nothing(spec):
-            return True
-        return isinstance(spec, Tuned) and self._hosted_by_the_hour()
+    def _is_free(self, spec: ContenderSpec) -> bool:
+        """Whether nothing is paid by the token."""
+        return self._is_uncharged(spec) or self._is_hosted_by_the_hour(spec)
 
-    def _charges_nothing(self, spec: ContenderSpec) -> bool:
+    def _is_uncharged(self, spec: ContenderSpec) -> bool:
+        if isinstance(spec, Recorded):
+            return True
         return self.book.offer(self._backend(spec)).training_price == "none"
 
-    def _hosted_by_the_hour(self) -> bool:
+    def _is_hosted_by_the_hour(self, spec: ContenderSpec) -> bool:
+        if not isinstance(spec, Tuned):
+            return False
         backend = self.job.backend
-        tier = self.book.offer(backend).tier(self.job.options.get(backend, {}))
-        ends = self.book.hosting(backend, self.job.base_model, tier=tier, on=today())
+        tier, base = self._tier(backend), self.job.base_model
+        ends = self.book.hosting(backend, base, tier=tier, on=today())
         return ends is not None and bool(ends[1].usd) and ends[1].per in ("hour", "gpu-hour")
+
+    def _tier(self, backend: str) -> str | None:
+        return self.book.offer(backend).tier(self.job.options.get(backend, {}))
 
     def _backend(self, spec: ContenderSpec) -> str:
         return spec.backend if isinstance(spec, Model) else self.job.backend

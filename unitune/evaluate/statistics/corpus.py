@@ -11,36 +11,28 @@ totals into the score:
 
 Leaving out one case, or exchanging its two answers, then costs a subtraction and no rescoring.
 The interval is the one of a mean, taken of jackknife values: what each case adds to the statistic.
-The p-value is that of approximate randomisation.
+The p-value is that of approximate randomisation. The statistics themselves belong to the scorers.
 
-Not here: the statistics themselves, which belong to the scorers.
 Letters in shapes: N cases, U units, S sufficient statistics, ... any leading axes.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
-from typing import Protocol
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from unitune.evaluate.statistics.intervals import Interval, own_interval
-from unitune.evaluate.statistics.paired import PairedResult, Sides, judge
+from unitune.evaluate.statistics.paired import LEVEL, PairedResult, judge
 from unitune.evaluate.statistics.significance import how_permuted, randomisation_p
 from unitune.evaluate.statistics.units import Clusters, FloatArray, Units, numbered
 
-
-class CorpusScore(Protocol):
-    """A statistic of a corpus, from 0 to 1, as a function of totals.
-
-    Called with many totals at once, so it must work on the last axis: (..., S) to (...). Totals
-    are sums over any of the cases, so it must give a finite number also where a count is 0.
-    """
-
-    def __call__(self, totals: FloatArray, /) -> FloatArray:
-        """Return the statistic of each row of totals."""
-        ...
+CorpusScore: TypeAlias = Callable[[FloatArray], FloatArray]
+"""A statistic of a corpus, from 0 to 1, from many totals at once, (..., S) to (...). Totals are
+sums over any of the cases, so it must give a finite number also where a count is 0."""
 
 
 def compare_corpus(  # noqa: PLR0913 - each has a name and a default
@@ -50,7 +42,7 @@ def compare_corpus(  # noqa: PLR0913 - each has a name and a default
     *,
     clusters: Clusters | None = None,  # (N,)
     margin: float = 0.05,
-    level: float = 0.95,
+    level: float = LEVEL,
 ) -> PairedResult:
     """Compare a candidate with a baseline by a statistic of the whole corpus.
 
@@ -61,9 +53,6 @@ def compare_corpus(  # noqa: PLR0913 - each has a name and a default
         jackknife, score          0.031  0.041  0.052      0.001  0.045  0.050
         bootstrap, percentile     0.068  0.052  0.055      0.073  0.049  0.059
         bootstrap, BCa            0.090  0.049  0.054      0.088  0.054  0.059
-
-    Returns:
-        Both statistics, their difference with interval, p-value and verdict.
 
     Raises:
         ValueError: The two are not of the same shape, or there are fewer than two cases
@@ -87,13 +76,15 @@ def compare_corpus(  # noqa: PLR0913 - each has a name and a default
         old, new = _summed(baseline, numbers), _summed(candidate, numbers)  # (U, S)
         units = replace(_differences(old, new, sizes, score), alone=units)
     ends = score(np.stack([old.sum(0), new.sum(0)]))  # (2,)
-    sides = Sides(
+    return judge(
+        units,
         baseline=float(ends[0]),
         candidate=float(ends[1]),
         p_value=randomisation_p(old, new, score),
         method=f"jackknife score interval, approximate randomisation ({how_permuted(new)})",
+        margin=margin,
+        level=level,
     )
-    return judge(units, sides, margin, level)
 
 
 def own_corpus(
@@ -101,7 +92,7 @@ def own_corpus(
     score: CorpusScore,
     *,
     clusters: Clusters | None = None,  # (N,)
-    level: float = 0.95,
+    level: float = LEVEL,
 ) -> Interval:
     """Interval of one contender's own statistic, from its jackknife values."""
     if len(statistics) < 2:

@@ -2,14 +2,12 @@
 
 All of it is per answer: what an answer costs more or less than the baseline's, and how much more
 often it is right. What is paid once (training, data, evaluation, a deployment over the horizon) is
-spread over the horizon's answers. Money comes in and goes out as Decimal US dollars; a figure that
-depends on something unknown is None, never zero.
+spread over the horizon's answers. Money is Decimal US dollars; a figure that depends on something
+unknown is None, never zero.
 
 The net benefit of an answer is a mean over cases as the score is, of worth · difference in score
 - difference in cost, so its interval is the same score interval and quality and cost are joined
 case by case. (The usual bootstrap errs more: see `difference_interval`.)
-
-Not here: what an answer costs (usage times price), and quality alone (`compare_paired`).
 """
 
 from __future__ import annotations
@@ -29,7 +27,7 @@ from unitune.evaluate.statistics.units import Clusters, FloatArray, Units
 from unitune.job.job import Economics
 
 MOST_WORTH_USD = 1e9
-"""No search for the smallest worth of a right answer beyond."""
+"""The smallest worth of a right answer is searched up to here."""
 
 
 def weigh(  # noqa: PLR0913 - each has a name
@@ -67,27 +65,30 @@ def weigh(  # noqa: PLR0913 - each has a name
         return None
     fixed, requests = economics.fixed_cost_usd, economics.requests
     once = None if fixed is None or requests is None else float(fixed) / requests
-    scales = _Scales(score_differences, new - old, clusters, once, level)
-    extra, extra_mean = scales.interval(scales.extra), float(scales.extra.mean())
+    balance = _Balance(score_differences, new - old, clusters, once, level)
+    extra, extra_mean = balance.interval(balance.extra), float(balance.extra.mean())
     pay_back: PayBack = "after" if extra.high < 0 else "not determined"
     pay_back = "never by cost alone" if extra.low >= 0 else pay_back
+    break_even = None
+    if pay_back == "after" and fixed is not None:
+        break_even = math.ceil(cheaper(fixed, _money(extra_mean)).at or 0)
     value = economics.value_per_correct_usd
-    net = None if value is None else scales.net_interval(float(value))
+    net = None if value is None else balance.net_interval(float(value))
     return Money(
         extra_usd=_money(extra_mean),
         extra_interval_usd=_ends(extra),
         pay_back=pay_back,
-        break_even_answers=_break_even(pay_back, extra_mean, fixed),
-        usd_per_extra_right=scales.usd_per_extra_right(),
-        net_usd=net and _money(scales.net(float(value or 0))),
+        break_even_answers=break_even,
+        usd_per_extra_right=balance.usd_per_extra_right(),
+        net_usd=net and _money(balance.net(float(value or 0))),
         net_interval_usd=net and _ends(net),
         worth=net and _worth(net),
-        smallest_worth_usd=scales.smallest_worth(),
+        smallest_worth_usd=balance.smallest_worth(),
     )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Scales:
+class _Balance:
     """Quality and cost of an answer, case by case; `once` is unknown where it is None."""
 
     quality: FloatArray  # (N,)
@@ -121,22 +122,15 @@ class _Scales:
         """Return where the lower end of the net benefit comes above 0."""
         from scipy.optimize import brentq  # noqa: PLC0415 - slow to import
 
-        if self.once is None or self._low(MOST_WORTH_USD) <= 0:
+        def low(worth: float) -> float:
+            net = self.net_interval(worth)
+            return -math.inf if net is None else net.low
+
+        if low(MOST_WORTH_USD) <= 0:
             return None
-        if self._low(0.0) > 0:
+        if low(0.0) > 0:
             return Decimal(0)
-        return _money(brentq(self._low, 0.0, MOST_WORTH_USD, xtol=1e-12, maxiter=500))
-
-    def _low(self, worth: float) -> float:
-        net = self.net_interval(worth)
-        assert net is not None, "what is paid once is known"
-        return net.low
-
-
-def _break_even(pay_back: PayBack, extra: float, fixed_usd: Decimal | None) -> int | None:
-    if pay_back != "after" or fixed_usd is None:
-        return None
-    return math.ceil(cheaper(fixed_usd, _money(extra)).at or 0)
+        return _money(brentq(low, 0.0, MOST_WORTH_USD, xtol=1e-12, maxiter=500))
 
 
 def _worth(net: Interval) -> Literal["worth it", "not worth it", "unclear"]:

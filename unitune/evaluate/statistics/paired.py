@@ -1,8 +1,9 @@
 """Is the candidate better than the baseline on the same cases?
 
 `compare_paired` takes the scores of both, binary or graded, once or several times a case, clustered
-or not, and says everything that a comparison says. The interval decides the verdict; the p-value
-stands beside it and, near the edge, may differ, because it comes from another method.
+or not. The interval decides the verdict; the p-value stands beside it and, near the edge, may
+differ, because it comes from another method. `against_best` joins comparisons with several
+baselines.
 
 Not here: statistics of a whole corpus such as BLEU (`unitune.evaluate.statistics.corpus`), families
 of comparisons (`unitune.evaluate.statistics.significance`) and money
@@ -12,9 +13,9 @@ of comparisons (`unitune.evaluate.statistics.significance`) and money
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from typing import Any
 
 import numpy as np
 
@@ -35,27 +36,10 @@ from unitune.evaluate.statistics.significance import (
     mcnemar_mid_p,
     sign_flip_p,
 )
-from unitune.evaluate.statistics.units import Clusters, FloatArray, Scores, Units, case_means
+from unitune.evaluate.statistics.units import Clusters, Scores, Units, case_means
 
 LEVEL = 0.95
 """Of every interval that is shown."""
-
-
-FIGURES = (
-    "difference",
-    "p_value",
-    "p_exact",
-    "method",
-    "n",
-    "graded",
-    "gained",
-    "lost",
-    "clusters",
-    "design_effect",
-    "margin",
-    "cases_needed",
-    "smallest_detectable",
-)
 
 
 class Verdict(StrEnum):
@@ -70,7 +54,7 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class PairedResult:
-    """Everything that one paired comparison found.
+    """One paired comparison.
 
     Args:
         baseline: Its score over all cases.
@@ -78,18 +62,17 @@ class PairedResult:
         n: Cases.
         clusters: How many clusters the cases fall into; None where each stands alone.
         difference: Candidate minus baseline.
-        interval: Of the difference, at the level asked for.
+        interval: Of the difference, at the requested level.
         interval90: Of the difference at 90 %, for equivalence.
         p_value: Two-sided: McNemar mid-p, sign-flip or approximate randomisation.
         verdict: The first of the verdicts that holds.
         margin: Difference too small to matter.
         cases_needed: Cases that equivalence within the margin needs at the seen scatter.
-        smallest_detectable: Smallest true difference that this many cases find with 80 % power.
+        smallest_detectable: Smallest true difference that this many cases detect with 80 % power.
         method: Interval and test, in words.
         warnings: What weakens the evidence, in words.
+        design_effect: So many clustered cases are worth one that stands alone.
         p_exact: Two-sided exact McNemar p; None where McNemar's test does not apply.
-        design_effect: Variance of the difference relative to that of cases that stand alone: so
-            many clustered cases are worth one of those.
         graded: Whether any case scored something between 0 and 1, on average over its repeats.
         gained: Cases in which the candidate scored higher; 0 for a statistic of the whole corpus.
         lost: Cases in which the baseline scored higher; likewise.
@@ -109,25 +92,11 @@ class PairedResult:
     smallest_detectable: float
     method: str
     warnings: tuple[str, ...]
-    p_exact: float | None = None
     design_effect: float = 1.0
+    p_exact: float | None = None
     graded: bool = True
     gained: int = 0
     lost: int = 0
-
-    def figures(self) -> dict[str, Any]:
-        """Return the figures that a `Comparison` shows under the same names."""
-        return {name: getattr(self, name) for name in FIGURES}
-
-
-@dataclass(frozen=True, slots=True)
-class Sides:
-    """The score of both contenders over all cases, with the p-value of their difference."""
-
-    baseline: float
-    candidate: float
-    p_value: float
-    method: str
 
 
 def compare_paired(
@@ -136,7 +105,7 @@ def compare_paired(
     *,
     clusters: Clusters | None = None,  # (N,)
     margin: float = 0.05,
-    level: float = 0.95,
+    level: float = LEVEL,
 ) -> PairedResult:
     """Compare a candidate with a baseline on the same cases.
 
@@ -147,9 +116,6 @@ def compare_paired(
             another as far as they behave so.
         margin: Difference too small to matter, as a proportion.
         level: Confidence level of the interval that decides better, worse and non-inferior.
-
-    Returns:
-        Interval, p-values, verdict, and what this many cases could have shown.
 
     Raises:
         ValueError: The scores are not paired or not from 0 to 1, or margin or level is not between
@@ -164,47 +130,58 @@ def compare_paired(
     differences = new - old  # (N,)
     units = Units.of(differences, clusters, bound=1.0)
     gained, lost = int((differences > 0).sum()), int((differences < 0).sum())
-    graded = not (_is_binary(old) and _is_binary(new))
-    by_counts = units.alone is None and not graded
-    test = "McNemar mid-p test" if by_counts else f"sign-flip test ({how_permuted(units.sums)})"
-    sides = Sides(
+    graded = not np.isin(np.concatenate([old, new]), (0, 1)).all()
+    if units.alone is None and not graded:
+        p_value, p_exact = mcnemar_mid_p(gained, lost), mcnemar_exact(gained, lost)
+        method = "Tango score interval, McNemar mid-p test"
+    else:
+        p_value, p_exact = sign_flip_p(units.sums), None
+        over = "of graded differences" if units.alone is None else f"over {units.count} clusters"
+        method = f"score interval {over}, sign-flip test ({how_permuted(units.sums)})"
+    result = judge(
+        units,
         baseline=float(old.mean()),
         candidate=float(new.mean()),
-        p_value=mcnemar_mid_p(gained, lost) if by_counts else sign_flip_p(units.sums),
-        method=f"{_interval_name(units, graded=graded)}, {test}",
+        p_value=p_value,
+        method=method,
+        margin=margin,
+        level=level,
     )
-    return replace(
-        judge(units, sides, margin, level),
-        p_exact=mcnemar_exact(gained, lost) if by_counts else None,
-        graded=graded,
-        gained=gained,
-        lost=lost,
-    )
+    return replace(result, p_exact=p_exact, graded=graded, gained=gained, lost=lost)
 
 
-def judge(units: Units, sides: Sides, margin: float, level: float) -> PairedResult:
-    """Say what paired differences show."""
+def judge(  # noqa: PLR0913 - each has a name
+    units: Units,
+    *,
+    baseline: float,
+    candidate: float,
+    p_value: float,
+    method: str,
+    margin: float,
+    level: float,
+) -> PairedResult:
+    """Return what paired differences show, with the scores and the test of the two sides."""
     interval, interval90 = _intervals(units, level)
-    said = verdict(interval, interval90, margin)
+    claim = verdict(interval, interval90, margin)
     size = units.usual_size
     mean_square, graded = units.scatter / size + units.mean**2, not units.is_binary
     return PairedResult(
-        baseline=sides.baseline,
-        candidate=sides.candidate,
+        baseline=baseline,
+        candidate=candidate,
         n=units.n,
         clusters=None if units.alone is None else units.count,
         difference=units.mean,
         interval=interval,
         interval90=interval90,
-        p_value=sides.p_value,
-        verdict=said,
+        p_value=p_value,
+        verdict=claim,
         margin=margin,
         cases_needed=math.ceil(size * cases_needed_for_margin(mean_square, margin, graded=graded)),
         smallest_detectable=smallest_detectable(
             units.n / size, mean_square, graded=graded, level=level
         ),
-        method=sides.method,
-        warnings=_warnings(units, said, margin, level),
+        method=method,
+        warnings=_warnings(units, claim, margin, level),
         design_effect=units.design_effect,
     )
 
@@ -213,14 +190,9 @@ def own_score(
     scores: Scores,  # (N,) or (N, K)
     *,
     clusters: Clusters | None = None,  # (N,)
-    level: float = 0.95,
+    level: float = LEVEL,
 ) -> Interval:
-    """Interval of one contender's own mean score.
-
-    Args:
-        scores: From 0 to 1: one a case, or one a case and repeat.
-        clusters: Labels; cases with equal labels belong together.
-        level: Confidence level.
+    """Interval of one contender's own mean score, of scores from 0 to 1.
 
     Raises:
         ValueError: There is no score, or one lies outside 0 to 1.
@@ -229,7 +201,7 @@ def own_score(
 
 
 def verdict(interval: Interval, interval90: Interval, margin: float) -> Verdict:
-    """Say what the intervals of candidate minus baseline show: the first claim that holds.
+    """Return the first claim that the intervals of candidate minus baseline support.
 
     Args:
         interval: Interval of the difference that decides, usually at 95 %.
@@ -258,12 +230,8 @@ def verdict(interval: Interval, interval90: Interval, margin: float) -> Verdict:
     return Verdict.INCONCLUSIVE
 
 
-def _is_binary(scores: FloatArray) -> bool:
-    return bool(np.isin(scores, (0, 1)).all())
-
-
 def _intervals(units: Units, level: float) -> tuple[Interval, Interval]:
-    """Return the intervals of the difference at the level asked for and at that of equivalence."""
+    """Return the intervals of the difference at the requested level and at that of equivalence."""
     wide, narrow = (difference_interval(units, each) for each in (level, EQUIVALENCE_LEVEL))
     return _within_one(wide), _within_one(narrow)
 
@@ -272,13 +240,13 @@ def _within_one(interval: Interval) -> Interval:
     return Interval(max(-1.0, interval.low), min(1.0, interval.high), interval.level)
 
 
-def _warnings(units: Units, said: Verdict, margin: float, level: float) -> tuple[str, ...]:
+def _warnings(units: Units, claim: Verdict, margin: float, level: float) -> tuple[str, ...]:
     """Say so where it is what may be missing from the sample that keeps the verdict weak."""
     if units.is_binary:
         return ()
     seen = replace(units, bound=0.0, alone=units.alone and replace(units.alone, bound=0.0))
     stronger = verdict(*_intervals(seen, level), margin)
-    if stronger is said:
+    if stronger is claim:
         return ()
     unseen = 1 - ((1 - level) / 2) ** (1 / units.count)
     few = "cases" if units.alone is None else f"clusters, into which the {units.n:,} cases fall,"
@@ -291,7 +259,47 @@ def _warnings(units: Units, said: Verdict, margin: float, level: float) -> tuple
     return (warning,)
 
 
-def _interval_name(units: Units, *, graded: bool) -> str:
-    if units.alone is not None:
-        return f"score interval over {units.count} clusters"
-    return "score interval of graded differences" if graded else "Tango score interval"
+@dataclass(frozen=True, slots=True)
+class AgainstBest:
+    """A candidate against the best of several baselines: see `against_best`."""
+
+    hardest: str
+    interval: Interval
+    verdict: Verdict
+
+
+def against_best(pairs: Mapping[str, PairedResult], chosen: str) -> AgainstBest:
+    """Join the comparisons of a candidate with several baselines, whichever is truly the best.
+
+    Dev names a best baseline, and may name the wrong one: its rows are few. So the interval is that
+    of candidate minus the truly best baseline:
+
+        lower end    the lowest of the lower ends against the baselines. It lies above the truth
+                     only if the interval against the truly best one does: each test has its own
+                     level, and no correction for their number is needed (an intersection-union
+                     test).
+        upper end    that against the baseline that dev chose, or against the hardest one where that
+                     is higher. The best baseline is at least as good as any single one that was
+                     named without looking at the test. Of ends that are picked by the test, the
+                     lowest would lie below the truth more often, the more baselines there are.
+
+    Args:
+        pairs: The candidate against each baseline, on the same cases and with the same margin.
+        chosen: Name of the one that was chosen without the test cases; it wins ties.
+
+    Returns:
+        The baseline with the lowest lower end, the interval, and the verdict.
+
+    Source:
+        Berger 1982, Technometrics 24:295; Berger and Hsu 1996, Stat Sci 11:283.
+    """
+    hardest = min(pairs, key=lambda name: (pairs[name].interval.low, name != chosen))
+    upper = (pairs[hardest], pairs[chosen])
+    interval = _spanned((p.interval for p in pairs.values()), (p.interval for p in upper))
+    interval90 = _spanned((p.interval90 for p in pairs.values()), (p.interval90 for p in upper))
+    return AgainstBest(hardest, interval, verdict(interval, interval90, pairs[chosen].margin))
+
+
+def _spanned(lows: Iterable[Interval], highs: Iterable[Interval]) -> Interval:
+    highest = max(highs, key=lambda interval: interval.high)
+    return Interval(min(interval.low for interval in lows), highest.high, highest.level)

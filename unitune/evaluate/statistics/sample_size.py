@@ -1,58 +1,45 @@
 """How many cases a difference or a margin needs, and what so many cases could show.
 
 Everything starts from the mean square of the cases' differences. For binary scores that is the
-discordance: the share of cases that exactly one contender gets right. Their numbers of cases are
-held against the power that going through every outcome finds. `foresight` says it all in a sentence
-before anything is spent.
+discordance: the share of cases that exactly one contender gets right. The formulas' numbers of
+cases are raised until the exact power, over all outcomes of binary scores, is reached. `foresight`
+says it in a sentence before anything is spent.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 from statistics import NormalDist
-from typing import Self
+from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from unitune.evaluate.statistics.intervals import check_share, two_sided_z
 from unitune.evaluate.statistics.units import FloatArray
 
 EQUIVALENCE_LEVEL = 0.90
 """Level of the interval that must lie inside the margin: two one-sided tests at 5 % each."""
-
 LIKELY_DISCORDANCE = (0.1, 0.3)
 """Of two good contenders, before any answer is there: an assumption, wide on purpose."""
-
 LIKELY_SPREAD = (0.2, 0.4)
 """Likewise how far apart two graded scores of a case are, as the root of their mean square."""
-
-EIGHTY = 0.8
-"""Power of what is promised before anything is asked."""
-
 MOST_ENUMERATED = 50_000
-"""Cases up to which all outcomes are gone through, in less than half a second; beyond, the formulas
-have the power to a third decimal.
-"""
-
+"""Cases up to which all outcomes are enumerated, in less than half a second; beyond, the formulas
+have the power to a third decimal."""
 MOST_DEVIATIONS = 7.5
+"""Outcomes farther from what is expected are left out: 1e-12 of them."""
 
 
 def cases_needed(discordance: float, effect: float, power: float = 0.8, level: float = 0.95) -> int:
-    """Cases with which a true difference of binary scores would be found.
+    """Cases with which a true difference of binary scores would be detected.
 
     Args:
         discordance: Share of cases that exactly one contender gets right; raised to the effect
             where it is lower, since a difference needs as many discordant cases.
         effect: True difference, above 0, as a proportion.
-        power: Probability of finding it.
+        power: Probability of detecting it.
         level: Confidence level of the interval that must leave out 0.
-
-    Returns:
-        Number of cases that reach the power by the interval of `unitune.evaluate.statistics`: that
-        of the source, and more where going through all outcomes finds less.
 
     Raises:
         ValueError: An argument is outside its range.
@@ -77,18 +64,18 @@ def smallest_detectable(
     power: float = 0.8,
     level: float = 0.95,
 ) -> float:
-    """Smallest true difference that so many cases would find: `cases_needed` solved for effect.
+    """Smallest true difference that so many cases would detect: `cases_needed` solved for effect.
 
     Args:
         n: Number of cases; of clusters, as many as they are worth, whole or not.
         mean_square: Of the differences. Where too few cases differ to show the answer, it is taken
             to be what a true difference of that size needs.
         graded: Whether cases may differ by less than a whole score.
-        power: Probability of finding the difference.
+        power: Probability of detecting the difference.
         level: Confidence level of the interval that must leave out 0.
 
     Returns:
-        The difference, above 0; 1 where so few cases find none.
+        The difference, above 0; 1 where so few cases detect none.
 
     Raises:
         ValueError: An argument is outside its range.
@@ -118,16 +105,12 @@ def cases_needed_for_margin(
     power: float = 0.8,
     level: float = EQUIVALENCE_LEVEL,
 ) -> int:
-    """Cases with which two equally good contenders would be found equivalent.
+    """Cases with which two equally good contenders would be shown to be equivalent.
 
     Not `cases_needed` with the margin as effect: at a true difference of 0 the variance is the
     whole mean square, and both ends of the interval must lie inside the margin, so each may miss
     it with half the error only. The interval goes by the variance that a difference as large as
     the margin would have, which is the larger, the fewer cases differ.
-
-    Returns:
-        Number of cases, rounded up: that of the source with the variance of Tango's statistic at
-        the margin, and more where going through all outcomes of binary scores finds less power.
 
     Raises:
         ValueError: An argument is outside its range.
@@ -159,8 +142,8 @@ def power_to_find(n: int, discordance: float, effect: float, level: float = 0.95
         effect: True difference.
         level: Confidence level of the interval.
     """
-    outcomes = _Outcomes.of(n, (discordance + effect) / 2, (discordance - effect) / 2)
-    return outcomes.share(outcomes.tango(0.0) > two_sided_z(level))
+    outcomes = _outcomes(n, (discordance + effect) / 2, (discordance - effect) / 2)
+    return float(outcomes.shares[_tango(n, outcomes, 0.0) > two_sided_z(level)].sum())
 
 
 def power_to_equal(
@@ -174,53 +157,29 @@ def power_to_equal(
         margin: Difference too small to matter.
         level: Confidence level of the interval.
     """
-    outcomes, z = _Outcomes.of(n, discordance / 2, discordance / 2), two_sided_z(level)
-    inside = (outcomes.tango(-margin) > z) & (outcomes.tango(margin) < -z)
-    return outcomes.share(inside)
+    outcomes, z = _outcomes(n, discordance / 2, discordance / 2), two_sided_z(level)
+    inside = (_tango(n, outcomes, -margin) > z) & (_tango(n, outcomes, margin) < -z)
+    return float(outcomes.shares[inside].sum())
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Outcomes:
-    """Numbers of gained and lost cases with their probabilities; B gained, C lost.
+class _Outcomes(NamedTuple):
+    """Numbers of gained and lost cases with their probabilities; B gained, C lost."""
 
-    Outcomes more than `MOST_DEVIATIONS` from what is expected are left out: 1e-12 of them.
-    """
-
-    n: int
     gained: FloatArray  # (B, 1)
     lost: FloatArray  # (1, C)
     shares: FloatArray  # (B, C)
 
-    @classmethod
-    def of(cls, n: int, gain: float, loss: float) -> Self:
-        """Go through the outcomes of so many cases with these chances of a gain and of a loss."""
-        from scipy.special import gammaln, xlogy  # noqa: PLC0415 - slow to import
 
-        gained, lost = _around(n, gain)[:, None], _around(n, loss)[None, :]
-        tied = n - gained - lost
-        counts, chances = (gained, lost, np.maximum(tied, 0)), (gain, loss, 1 - gain - loss)
-        logs = gammaln(n + 1) - sum(gammaln(count + 1) for count in counts)
-        logs += sum(xlogy(count, chance) for count, chance in zip(counts, chances, strict=True))
-        return cls(n, gained, lost, np.where(tied >= 0, np.exp(logs), 0.0))
+def _outcomes(n: int, gain: float, loss: float) -> _Outcomes:
+    """Enumerate the outcomes of n cases with these chances of a gain and of a loss."""
+    from scipy.special import gammaln, xlogy  # noqa: PLC0415 - slow to import
 
-    def share(self, which: npt.NDArray[np.bool_]) -> float:  # (B, C)
-        """Return how probable these outcomes are together."""
-        return float(self.shares[which].sum())
-
-    def tango(self, difference: float) -> FloatArray:  # (B, C)
-        """Return Tango's statistic of each outcome, for a true difference; 0 where nothing differs.
-
-        Source:
-            Tango 1998, Stat Med 17:891, closed form of the restricted estimate.
-        """
-        n, gained, lost = self.n, self.gained, self.lost
-        b = (2 * n - gained + lost) * difference - gained - lost
-        root = np.sqrt(np.maximum(0, b**2 + 8 * n * lost * difference * (1 - difference)))
-        lost_share = (root - b) / (4 * n)
-        variance = n * (2 * lost_share + difference * (1 - difference))
-        with np.errstate(divide="ignore", invalid="ignore"):
-            statistic = (gained - lost - n * difference) / np.sqrt(np.maximum(0, variance))
-        return np.nan_to_num(statistic, nan=0.0)
+    gained, lost = _around(n, gain)[:, None], _around(n, loss)[None, :]
+    tied = n - gained - lost
+    counts, chances = (gained, lost, np.maximum(tied, 0)), (gain, loss, 1 - gain - loss)
+    logs = gammaln(n + 1) - sum(gammaln(count + 1) for count in counts)
+    logs += sum(xlogy(count, chance) for count, chance in zip(counts, chances, strict=True))
+    return _Outcomes(gained, lost, np.where(tied >= 0, np.exp(logs), 0.0))
 
 
 def _around(n: int, chance: float) -> FloatArray:
@@ -228,6 +187,22 @@ def _around(n: int, chance: float) -> FloatArray:
     reach = MOST_DEVIATIONS * math.sqrt(n * chance * (1 - chance)) + MOST_DEVIATIONS
     low, high = max(0, math.floor(n * chance - reach)), min(n, math.ceil(n * chance + reach))
     return np.arange(low, high + 1, dtype=np.float64)
+
+
+def _tango(n: int, outcomes: _Outcomes, difference: float) -> FloatArray:  # (B, C)
+    """Return Tango's statistic of each outcome, for a true difference; 0 where nothing differs.
+
+    Source:
+        Tango 1998, Stat Med 17:891, closed form of the restricted estimate.
+    """
+    gained, lost, _ = outcomes
+    b = (2 * n - gained + lost) * difference - gained - lost
+    root = np.sqrt(np.maximum(0, b**2 + 8 * n * lost * difference * (1 - difference)))
+    lost_share = (root - b) / (4 * n)
+    variance = n * (2 * lost_share + difference * (1 - difference))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        statistic = (gained - lost - n * difference) / np.sqrt(np.maximum(0, variance))
+    return np.nan_to_num(statistic, nan=0.0)
 
 
 def _raised(cases: float, power: float, reached: Callable[[int], float]) -> int:
@@ -243,7 +218,7 @@ def _raised(cases: float, power: float, reached: Callable[[int], float]) -> int:
 def _to_find(
     mean_square: float, effect: float, power: float, level: float, *, graded: bool
 ) -> float:
-    """Return the cases that find a difference, by Connor's formula.
+    """Return the cases that detect a difference, by Connor's formula.
 
     Without a difference the score interval takes the mean square for the variance, and at least
     what one case of a whole score among so many would bring.
@@ -260,33 +235,27 @@ def foresight(n: int, margin: float, *, graded: bool = False) -> str:
     """Say in one sentence what so many cases can show, before anything is spent.
 
     Returns:
-        The smallest difference found with 80 % power, and the cases that find one as large as the
-        margin, for a range of how much cases differ. Clusters are not counted in.
+        The smallest difference that is detected with 80 % power, and the cases that detect one as
+        large as the margin, for a range of how much cases differ. Clusters are not counted in.
     """
     likely = LIKELY_SPREAD if graded else LIKELY_DISCORDANCE
     squares = [share**2 if graded else share for share in likely]
     visible = [smallest_detectable(n, square, graded=graded) for square in squares]
     if visible[1] >= 1:
         return f"{n:,} test cases are too few to find any difference, however large."
-    needed = [_cases_to_find(square, margin, graded=graded) for square in squares]
-    differ = (
-        f"if the scores of a case differ by {100 * likely[0]:g} to {100 * likely[1]:g} points "
-        "(root mean square)"
-        if graded
-        else f"if the contenders disagree on {likely[0]:.0%} to {likely[1]:.0%} of them"
-    )
+    if graded:
+        needed = [_whole_cases(_to_find(s, margin, 0.8, 0.95, graded=True)) for s in squares]
+        low, high = (100 * spread for spread in likely)
+        differ = f"the scores of a case differ by {low:g} to {high:g} points (root mean square)"
+    else:
+        needed = [cases_needed(square, margin) for square in squares]
+        differ = f"the contenders disagree on {likely[0]:.0%} to {likely[1]:.0%} of them"
     return (
         f"{n:,} test cases find a true difference of "
         f"{_range([f'{100 * each:.1f}' for each in visible])} points in four of five such tests, "
-        f"{differ}; finding one of {100 * margin:g} points so often takes "
+        f"if {differ}; finding one of {100 * margin:g} points so often takes "
         f"{_range([f'{each:,}' for each in needed])} cases."
     )
-
-
-def _cases_to_find(mean_square: float, effect: float, *, graded: bool) -> int:
-    if graded:
-        return _whole_cases(_to_find(mean_square, effect, EIGHTY, 0.95, graded=True))
-    return cases_needed(mean_square, effect)
 
 
 def _range(ends: list[str]) -> str:

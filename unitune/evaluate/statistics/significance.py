@@ -7,7 +7,7 @@ are seeded, and exchanging the contenders leaves every p-value as it is, bit for
 Several comparisons at once are adjusted: `holm` for what is declared beforehand (secondary
 metrics), where all claims together are wrong with at most the level's probability;
 `benjamini_hochberg` for what is looked at to get ideas (slices), where at most the level's share of
-the finds is wrong on average. The primary metric is no part of any family.
+the claims is wrong on average. The primary metric is no part of any family.
 
 Letters in shapes: U units (`unitune.evaluate.statistics.units`), R exchanges, S sufficient
 statistics.
@@ -23,15 +23,12 @@ import numpy as np
 from unitune.evaluate.statistics.units import FloatArray
 
 MOST_UNITS_IN_FULL = 15
-"""Up to as many units every exchange is gone through: 2^15 are done in milliseconds."""
-
+"""Up to as many units every exchange is enumerated: 2^15 are done in milliseconds."""
 DRAWS = 10_000
 """Beyond that so many exchanges are drawn; at p = 0.05 the standard error is then 0.002."""
-
 SEED = 0
 ROUNDING = 1e-12
 """Statistics that differ by less, relative to their scale, are equal."""
-
 _BATCH = 500
 """Exchanges held in memory together: 20 MB of them at 5,000 cases."""
 
@@ -55,17 +52,21 @@ def mcnemar_mid_p(gained: int, lost: int) -> float:
     """Two-sided McNemar mid-p value: twice the smaller one-sided mid-p.
 
     It never broke the nominal level in the 9,595 scenarios of the source, where the exact and the
-    continuity-corrected tests did poorly.
-
-    Returns:
-        The p-value; 1 without discordant cases and for a tie. For a tie the source has 1 - f/2,
-        f the probability of that tie; no decision differs.
+    continuity-corrected tests did poorly. For a tie, and without discordant cases, it is 1; the
+    source has 1 - f/2 for a tie, f its probability, and no decision differs.
 
     Source:
         Fagerland, Lydersen and Laake 2013, BMC Med Res Methodol 13:91.
     """
     fewer, discordant = min(gained, lost), gained + lost
     return min(1.0, _fair_coin_tail(fewer, discordant) + _fair_coin_tail(fewer - 1, discordant))
+
+
+def _fair_coin_tail(most: int, tosses: int) -> float:
+    """Probability of at most so many heads."""
+    from scipy.stats import binom  # noqa: PLC0415 - slow to import
+
+    return float(binom.cdf(most, tosses, 0.5))
 
 
 def sign_flip_p(sums: FloatArray) -> float:
@@ -75,7 +76,7 @@ def sign_flip_p(sums: FloatArray) -> float:
         sums: Differences summed over each unit, (U,).
 
     Returns:
-        Share of the exchanges whose total is at least as far from 0 as the one seen.
+        Share of the exchanges whose total is at least as far from 0 as the observed one.
 
     Source:
         Fisher 1935, The Design of Experiments, section 21. Drawn: (1 + #) / (1 + R), Phipson and
@@ -120,7 +121,7 @@ def randomisation_p(
 
 
 def how_permuted(sums: FloatArray) -> str:
-    """Say how the exchanges of these units were gone through: in full, or drawn with which seed.
+    """Say how the exchanges of these units were made: in full, or drawn with which seed.
 
     Args:
         sums: One a unit, (U,) or (U, S); units of zeros are not exchanged.
@@ -129,8 +130,26 @@ def how_permuted(sums: FloatArray) -> str:
     return f"{DRAWS:,} draws, seed {SEED}" if units > MOST_UNITS_IN_FULL else "in full"
 
 
+def _swaps(units: int) -> Iterator[FloatArray]:
+    """Yield exchanges in batches, (R, U): 1 where a unit's two answers change places, else 0."""
+    if units <= MOST_UNITS_IN_FULL:
+        yield np.array(list(product((0.0, 1.0), repeat=units))).reshape(2**units, units)
+        return
+    random = np.random.default_rng(SEED)
+    for _ in range(0, DRAWS, _BATCH):
+        packed = random.integers(0, 256, (_BATCH, -(-units // 8)), dtype=np.uint8)
+        yield np.unpackbits(packed, axis=1, count=units).astype(np.float64)
+
+
+def _as_extreme(observed: float, permuted: Iterator[FloatArray], scale: float, units: int) -> float:
+    bound = abs(observed) - ROUNDING * scale
+    extreme = sum(int((np.abs(batch) >= bound).sum()) for batch in permuted)
+    drawn = units > MOST_UNITS_IN_FULL
+    return (1 + extreme) / (1 + DRAWS) if drawn else extreme / 2**units
+
+
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Adjust p-values so that the probability of any false find stays at the level.
+    """Adjust p-values so that the probability of any false claim stays at the level.
 
     Returns:
         Adjusted p-values in the same order: a comparison holds at 5 % when its own is 0.05 or less.
@@ -150,7 +169,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def benjamini_hochberg(p_values: Sequence[float]) -> list[float]:
-    """Adjust p-values so that the expected share of false finds stays at the level.
+    """Adjust p-values so that the expected share of false claims stays at the level.
 
     Args:
         p_values: Of all comparisons of the family; independent, or positively dependent as slices
@@ -166,28 +185,3 @@ def benjamini_hochberg(p_values: Sequence[float]) -> list[float]:
     from scipy.stats import false_discovery_control  # noqa: PLC0415 - slow to import
 
     return [float(p) for p in false_discovery_control(p_values)] if p_values else []
-
-
-def _swaps(units: int) -> Iterator[FloatArray]:
-    """Yield exchanges by the (R, U): 1 where a unit's two answers change places, else 0."""
-    if units <= MOST_UNITS_IN_FULL:
-        yield np.array(list(product((0.0, 1.0), repeat=units))).reshape(2**units, units)
-        return
-    random = np.random.default_rng(SEED)
-    for _ in range(0, DRAWS, _BATCH):
-        packed = random.integers(0, 256, (_BATCH, -(-units // 8)), dtype=np.uint8)
-        yield np.unpackbits(packed, axis=1, count=units).astype(np.float64)
-
-
-def _as_extreme(observed: float, permuted: Iterator[FloatArray], scale: float, units: int) -> float:
-    bound = abs(observed) - ROUNDING * scale
-    extreme = sum(int((np.abs(batch) >= bound).sum()) for batch in permuted)
-    drawn = units > MOST_UNITS_IN_FULL
-    return (1 + extreme) / (1 + DRAWS) if drawn else extreme / 2**units
-
-
-def _fair_coin_tail(most: int, tosses: int) -> float:
-    """Probability of at most so many heads."""
-    from scipy.stats import binom  # noqa: PLC0415 - slow to import
-
-    return float(binom.cdf(most, tosses, 0.5))
