@@ -19,7 +19,7 @@ pytest.importorskip("boto3", reason="needs the vendors' extras")
 from served import at_the_vendor, trained, wait_until
 from vendors.serving import ServedVendor, serve_vendor
 
-from unitune.backends import registry
+from unitune.backends import exactly_once, registry
 from unitune.backends.capabilities import SwapsModel
 from unitune.cli import main as cli
 from unitune.errors import BackendError, JobError, NotFoundError, Unsupported, UserError
@@ -190,9 +190,22 @@ def test_compare_hands_its_options_to_the_deployment(
 
 
 @pytest.mark.usefixtures("no_reaper")
+@pytest.mark.parametrize("fault", [Fault.ERROR_AFTER, Fault.CUT, Fault.SERVER_ERROR])
+def test_a_create_call_without_a_clear_response_is_sent_again_under_the_same_name(
+    run: Run, vendor: ServedVendor, fault: Fault
+) -> None:
+    vendor.server.inject_fault(fault, "POST", DEPLOY[run.backend_name])
+    made = deploy(run, options=options(run)).wait()
+    assert [made.id] == [one.id for one in deployments(standing=True)]
+    made.take_down()
+    assert at_the_vendor(run, made.id) is None
+
+
+@pytest.mark.usefixtures("no_reaper")
 def test_one_that_nobody_heard_of_again_is_found_by_its_name(
     run: Run, vendor: ServedVendor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(exactly_once, "CREATE_CALLS", 1)
     vendor.server.inject_fault(Fault.ERROR_AFTER, "POST", DEPLOY[run.backend_name])
     with pytest.raises(BackendError):
         deploy(run, options=options(run))

@@ -26,9 +26,9 @@ from itertools import repeat
 from pathlib import Path
 from typing import Any
 
-from unitune.backends import registry
+from unitune.backends import exactly_once, registry
 from unitune.evaluate.compare import compare
-from unitune.evaluate.inference import batch_runner, batch_submit
+from unitune.evaluate.inference import batch_runner
 from unitune.evaluate.inference.batch_file import BatchFile
 from unitune.evaluate.inference.journal import Journal
 from unitune.job.job import Job
@@ -213,7 +213,7 @@ def trial(template: Path, place: Path, scene: str, at: int) -> dict[str, object]
 def main(scene: str, folder: str) -> None:
     offer = registry.offer("fake").model_copy(update={"settle_seconds": SETTLE_SECONDS})
     registry.offer = lambda _: offer
-    for module in (batch_runner, batch_submit):
+    for module in (batch_runner, exactly_once):
         module.delays = lambda *_: repeat(0.001)
     template = Path(folder) / "template"
     template.mkdir()

@@ -22,7 +22,7 @@ from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 
-from unitune.backends import registry, retry
+from unitune.backends import exactly_once, registry, retry
 from unitune.backends.protocol import Guarantee, State
 from unitune.errors import UnituneError
 from unitune.job.job import Data, Job
@@ -33,7 +33,6 @@ from unitune.run import (
     duplicates,
     handle,
     launching,
-    recovery,
     run,
     uploading,
 )
@@ -41,11 +40,11 @@ from unitune.run.run import Run, launch, runs
 from unitune.testing import FakeBackend, fake, fake_vendor
 from unitune.workspace import locks
 
-LAUNCHING = (creating, deleting, duplicates, handle, launching, run, recovery, uploading)
-ACTING = (*LAUNCHING, locks, retry, fake, fake_vendor)
+LAUNCHING = (creating, deleting, duplicates, handle, launching, run, uploading)
+ACTING = (*LAUNCHING, exactly_once, locks, retry, fake, fake_vendor)
 RECORDING = (database, deployments, holders, leases, ledger, records, sqlite)
 OURS = {str(module.__file__) for module in (*ACTING, *RECORDING)}
-SEARCH = {str(recovery.__file__)}
+SEARCH = {str(exactly_once.__file__)}
 SETTLE_SECONDS = 0.05
 """The fake's list shows a job at once; so long that the search is begun again."""
 Trace = Callable[[FrameType, str, object], object]

@@ -125,7 +125,7 @@ def test_a_create_call_of_a_process_that_was_taken_over_finds_the_job_where_the_
     with stopped(lambda: resume_and_stop(run.id, FakeBackend, "submit", "before")) as still:
         run.resume()
         still.go_on()
-        assert f"found the job that this process made ({run.job_id})" in still.result()
+        assert f"found the job that this process created ({run.job_id})" in still.result()
     assert [run.job_id] == jobs_at_the_vendor(place)
 
 
@@ -140,7 +140,7 @@ def test_a_process_that_stood_still_within_its_create_call_cancels_the_job_that_
         still.go_on()
         told = still.result()
     (surplus,) = set(jobs_at_the_vendor(place)) - {run.job_id}
-    assert f"this process made {surplus}, and has cancelled it" in told
+    assert f"this process created {surplus}, and cancelled it" in told
     assert any(surplus in str(event.data.get("text")) for event in run.events())
     assert State.CANCELLING is FakeBackend().poll(surplus, "").state
     assert not run.refresh().state.ended

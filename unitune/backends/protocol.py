@@ -2,8 +2,9 @@
 
 A backend implements `Backend`; what only some can do stands in protocols of its own, in
 `unitune.backends.capabilities`. Everything durable is in the ledger, so crash recovery is written
-once, in `unitune.run.launching`. Checking is no verb: what is known of a backend without calling
-it is its offer (`unitune.backends.offer`), data that is read without importing the backend.
+once, in `unitune.backends.exactly_once` and `unitune.run`. Checking is no verb: what is known of a
+backend without calling it is its offer (`unitune.backends.offer`), data that is read without
+importing the backend.
 """
 
 from __future__ import annotations

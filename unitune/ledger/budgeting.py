@@ -38,9 +38,9 @@ from unitune.job.prices import PriceRow
 from unitune.ledger import Books, CostRecord, DeploymentRecord, Ledger, RunRecord
 from unitune.workspace.today import today
 
-BILL = "unitune:bill"
+BILL = "run.billed"
 """Key of the event that says what is billed."""
-EPOCHS = "unitune:epochs"
+EPOCHS = "run.epochs"
 """Key of the event that says how many epochs the vendor has chosen."""
 AHEAD_SECONDS = 30.0
 """What is charged by the hour is cancelled so long before its limit: looks are up to 5 seconds

@@ -3,9 +3,8 @@
     run.py        ──► handle.py     `launch` writes a run down; a `Run` is the handle that acts
     handle.py     ──► launching.py  every step journalled before it is done, safe to do again
     launching.py  ──► uploading.py  files handed over once, by the hash of their content
-                  ──► creating.py   the one create call, and what follows from its answer
-    creating.py   ──► settling.py   a create call without a clear answer: is there a job?
-                  ──► duplicates.py a second job under the run's key is told
+                  ──► creating.py   the job, created once (`unitune.backends.exactly_once`)
+    creating.py   ──► duplicates.py a second job under the run's key is reported
     adopting.py                     whether a job that the user names can be the run's
     watching.py                     all runs from one process, within the vendors' limits
     deploying.py  ──► deployment.py what costs money while it stands, and how it is taken down

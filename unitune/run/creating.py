@@ -1,201 +1,163 @@
-"""The create call of a launch: announced, sent, and what follows from its answer.
+"""The job of a run: created exactly once (`unitune.backends.exactly_once`), and written down.
 
-A call that got no clear answer is searched for (`unitune.run.recovery`) before another is sent or
-the run is given up. So is one that was refused in a way that proves little: for its rate, or for a
-conflict. Which searches suffice depends on what the backend promises (`Guarantee`).
+The state `submitting` is on record before a create call is sent, `uploading` once it is known that
+it has created nothing. Where only the user can know which job is the run's, it is `uncertain`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Generator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import replace
 
 from unitune.backends import registry
 from unitune.backends.capabilities import GuaranteesByServer
-from unitune.backends.protocol import SAFE_TO_REPEAT, Event, Guarantee, Launch, State
-from unitune.backends.retry import (
-    delays,
-    is_delay_too_long,
-    retry_delay,
-    sleep,
-)
+from unitune.backends.exactly_once import CreateCall, Uncertain, exactly_once, recover, search
+from unitune.backends.protocol import SAFE_TO_REPEAT, Event, Launch, State
 from unitune.errors import BackendError, LockTimeout, UnituneError
 from unitune.ledger import Ledger, RunRecord, budgeting
 from unitune.ledger.leases import LONGEST_LEASE_SECONDS
-from unitune.run.duplicates import searched_after_launch
-from unitune.run.recovery import adopt, locate, note_silence, settle, uncertain
+from unitune.run.duplicates import jobs_with_key, searched_after_launch
 from unitune.run.uploading import uploads
 
-CREATE_CALLS = 2
-"""Create calls without a clear answer before the user is told to resume later."""
-CONFLICT = 409
-RATE_LIMITED_TRIES = 5
-"""How often a create call that was refused for its rate is sent again."""
 CREATE_SECONDS = LONGEST_LEASE_SECONDS
-"""How long a create call may take: that long at least, the run is in this process's hands."""
+"""How long a create call may take: that long at least, this process acts for the run."""
 CANCELLED_LATE = "submit.cancelled:"
 """Beginning of the key of a warning: a process that stood still has cancelled its own job."""
 INTERRUPTED = "the launch was interrupted while it created the job"
 
 
-def create(ledger: Ledger, record: RunRecord, calls: int = CREATE_CALLS) -> RunRecord:
-    """Announce and send the create call; no earlier call made a job that this one could double.
+class _JobCall(CreateCall):
+    """The create call of a run's attempt; `record` is the run as it was last written."""
 
-    It is sent again while it is refused for its rate, each time announced anew.
+    def __init__(self, ledger: Ledger, record: RunRecord) -> None:
+        self.ledger = ledger
+        self.record = record
+        self.created: str | None = None
+        """The id of the job that this process has created."""
+        self._backend = registry.backend(record.backend)
+        self.guarantee = (
+            self._backend.guarantee_of(ledger.job(record.id))
+            if isinstance(self._backend, GuaranteesByServer)
+            else self._backend.guarantee
+        )
+        self.settle_seconds = registry.offer(record.backend).settle_seconds
 
-    Args:
-        ledger: Where the run is written down.
-        record: The run.
-        calls: How many may be sent, as long as none gets a clear answer.
-    """
-    launch = _launch(ledger, record)
-    budgeting.reserve(ledger, record)
-    for tries, pause in enumerate(delays()):
-        record = ledger.write(replace(record, state=State.SUBMITTING))
-        ledger.hold(record, CREATE_SECONDS)
-        try:
-            job_id = registry.backend(record.backend).submit(launch)
-        except UnituneError as error:
-            if error.is_ambiguous:
-                return _after_silence(ledger, record, error, calls - 1)
-            if not error.is_rate_limited:
-                return _refused(ledger, record, error)
-            record = put_back(ledger, record)
-            if tries == RATE_LIMITED_TRIES or is_delay_too_long(error):
-                raise
-            sleep(retry_delay(error, pause))
-            record = located(ledger, record)
-            if record.state is not State.UPLOADING:
-                return record
-        else:
-            return _adopted(ledger, record, job_id)
-    raise AssertionError("delays never end")
+    def announce(self) -> None:
+        """Set the money aside, write down that the call is sent, and keep the lease meanwhile."""
+        budgeting.reserve(self.ledger, self.record)
+        self.record = self.ledger.write(replace(self.record, state=State.SUBMITTING))
+        self.ledger.hold(self.record, CREATE_SECONDS)
 
+    def create(self) -> str:
+        files = uploads(self.ledger, self.record)
+        launch = Launch(
+            key=self.record.launch_key,
+            job=self.ledger.job(self.record.id),
+            training=files["train.jsonl"],
+            validation=files.get("validation.jsonl"),
+            folder=self.ledger.run_folder(self.record.id),
+        )
+        self.created = self._backend.submit(launch)
+        return self.created
 
-def find_out(ledger: Ledger, record: RunRecord) -> RunRecord:
-    """Find out what became of a create call that another process may have sent, and go on."""
-    guarantee = _guarantee(ledger, record)
-    search = locate if guarantee in SAFE_TO_REPEAT else settle
-    record = search(ledger, record)
-    if record.state is not State.SUBMITTING:
-        return record
-    if guarantee is Guarantee.SUFFIX_ONLY:
-        return uncertain(ledger, record, INTERRUPTED)
-    return create(ledger, record if guarantee in SAFE_TO_REPEAT else put_back(ledger, record))
+    def find(self) -> list[str]:
+        return self._backend.find(self.record.launch_key, self.ledger.run_folder(self.record.id))
 
+    def cancel_submit(self) -> None:
+        self.record = self.ledger.write(replace(self.record, state=State.UPLOADING))
 
-def call_off(ledger: Ledger, record: RunRecord) -> RunRecord:
-    """Make sure that a create call which may have been sent has made no job, or find it."""
-    guarantee = _guarantee(ledger, record)
-    search = locate if guarantee is Guarantee.OWN_ID else settle
-    record = search(ledger, record)
-    if record.state is State.SUBMITTING and guarantee is Guarantee.SUFFIX_ONLY:
-        return uncertain(ledger, record, INTERRUPTED)
-    return put_back(ledger, record) if record.state is State.SUBMITTING else record
+    def refuse(self, error: UnituneError) -> None:
+        self.ledger.write(replace(self.record, state=State.FAILED, error=str(error)))
 
+    def note(self, key: str, text: str) -> None:
+        event = Event(f"{key}:{self.record.version}", "message", self.ledger.now(), {"text": text})
+        self.record = self.ledger.write(self.record, [event])
 
-def located(ledger: Ledger, record: RunRecord) -> RunRecord:
-    """Search once for the job of a create call that was refused for its rate, if one was sent.
-
-    Such a refusal is no proof: a proxy may have sent the call twice, and told of the second one.
-    """
-    announced = any(
-        seen.state is State.SUBMITTING and seen.attempt == record.attempt
-        for seen in ledger.transitions(record.id)
-    )
-    safe = registry.backend(record.backend).guarantee in SAFE_TO_REPEAT
-    return locate(ledger, record) if announced and not safe else record
+    @property
+    def was_rate_limited(self) -> bool:
+        """Whether the last create call of the attempt was refused for its rate."""
+        return self.record.state is State.UPLOADING and any(
+            seen.state is State.SUBMITTING and seen.attempt == self.record.attempt
+            for seen in self.ledger.transitions(self.record.id)
+        )
 
 
-@contextmanager
-def refusal_fails(ledger: Ledger, record: RunRecord) -> Generator[None]:
-    """Write the run down as failed when the backend says no."""
-    try:
-        yield
-    except UnituneError as error:
-        if not error.is_retryable:
-            ledger.write(replace(record, state=State.FAILED, error=str(error)))
-        raise
-
-
-def put_back(ledger: Ledger, record: RunRecord) -> RunRecord:
-    """Write down that the create call made nothing, so that the next one is the first again."""
-    return ledger.write(replace(record, state=State.UPLOADING))
-
-
-def _after_silence(ledger: Ledger, record: RunRecord, error: UnituneError, calls: int) -> RunRecord:
-    """Go on after a create call whose outcome is open; so many more may be sent."""
-    record = note_silence(ledger, record, error)
-    guarantee = _guarantee(ledger, record)
-    if guarantee in SAFE_TO_REPEAT:
-        if calls:
-            return create(ledger, record, calls)
-        raise error
-    record = settle(ledger, record)
-    if record.state is not State.SUBMITTING:
-        return record
-    if guarantee is Guarantee.SUFFIX_ONLY:
-        return uncertain(ledger, record, f"the create call got no clear answer ({error})")
-    if calls:
-        return create(ledger, put_back(ledger, record), calls)
-    raise error
-
-
-def _refused(ledger: Ledger, record: RunRecord, error: UnituneError) -> RunRecord:
-    """Write the run down as failed, unless a conflict turns out to be with its own job.
+def create(ledger: Ledger, record: RunRecord) -> RunRecord:
+    """Create the job of a run whose files are uploaded, or go on where a process has died.
 
     Raises:
-        UnituneError: The refusal.
+        UnituneError: As of `exactly_once`.
     """
-    if isinstance(error, BackendError) and error.status == CONFLICT:
-        record = locate(ledger, record)
-        if record.state is not State.SUBMITTING:
-            return record
-    ledger.write(replace(record, state=State.FAILED, error=str(error)))
-    raise error
+    call = _JobCall(ledger, record)
+    rate_limited = call.was_rate_limited
+    try:
+        job_id = recover(call, INTERRUPTED) if record.state is State.SUBMITTING else None
+        if job_id is None:
+            job_id = exactly_once(call, rate_limited=rate_limited)
+    except Uncertain as uncertain:
+        return _uncertain(ledger, call.record, uncertain)
+    if job_id != call.created:
+        return adopt(ledger, call.record, job_id)
+    return _adopt_created(ledger, call.record, job_id)
 
 
-def _adopted(ledger: Ledger, record: RunRecord, job_id: str) -> RunRecord:
+def cancel_submit(ledger: Ledger, record: RunRecord) -> RunRecord:
+    """Make sure that no create call of a run has created a job, or adopt it."""
+    call = _JobCall(ledger, record)
+    job_id = None
+    try:
+        if record.state is State.SUBMITTING:
+            job_id = recover(call, INTERRUPTED, repeatable=False)
+        elif call.was_rate_limited and call.guarantee not in SAFE_TO_REPEAT:
+            job_id = search(call)
+    except Uncertain as uncertain:
+        return _uncertain(ledger, call.record, uncertain)
+    return call.record if job_id is None else adopt(ledger, call.record, job_id)
+
+
+def adopt(ledger: Ledger, record: RunRecord, job_id: str) -> RunRecord:
+    """Write down which job at the backend is the run's."""
+    return ledger.write(replace(record, state=State.QUEUED, job_id=job_id, error=None))
+
+
+def search_again(ledger: Ledger, record: RunRecord) -> RunRecord:
+    """Search once more for the job of an uncertain run, and adopt it if it is the only one."""
+    ids = jobs_with_key(ledger, record)
+    return adopt(ledger, record, ids[0]) if len(ids) == 1 else record
+
+
+def _uncertain(ledger: Ledger, record: RunRecord, uncertain: Uncertain) -> RunRecord:
+    """Write down that only the user can know which job is the run's, and what to do."""
+    advice = (
+        f"{uncertain.reason}. Look at {record.backend} for a job with {record.launch_key!r} in its "
+        f"name: if there is one, `unitune resume {record.id} --adopt ITS_ID`, else "
+        f"`unitune resume {record.id} --resubmit`."
+    )
+    return ledger.write(replace(record, state=State.UNCERTAIN, error=advice))
+
+
+def _adopt_created(ledger: Ledger, record: RunRecord, job_id: str) -> RunRecord:
+    """Adopt the job that this process has created, and look for a second one."""
     try:
         return searched_after_launch(ledger, adopt(ledger, record, job_id))
     except LockTimeout as error:
-        raise LockTimeout(f"{error} {_made_in_vain(ledger, record, job_id)}") from error
+        raise LockTimeout(f"{error} {_cancel_created(ledger, record, job_id)}") from error
 
 
-def _made_in_vain(ledger: Ledger, record: RunRecord, job_id: str) -> str:
-    """End the job that this process has just made, if the run has another one by now."""
-    theirs = ledger.record(record.id).job_id
-    if theirs == job_id:
-        return f"It has found the job that this process made ({job_id})."
-    if theirs is not None:
+def _cancel_created(ledger: Ledger, record: RunRecord, job_id: str) -> str:
+    """Cancel the job that this process has created, if the run has another one by now."""
+    current = ledger.record(record.id).job_id
+    if current == job_id:
+        return f"It has found the job that this process created ({job_id})."
+    if current is not None:
         with suppress(BackendError):
             registry.backend(record.backend).cancel(job_id)
-            told = f"The run's job is {theirs}; this process made {job_id}, and has cancelled it."
-            event = Event(f"{CANCELLED_LATE}{job_id}", "warning", ledger.now(), {"text": told})
-            with suppress(UnituneError):  # it is told to the user in any case
+            text = f"The run's job is {current}; this process created {job_id}, and cancelled it."
+            event = Event(f"{CANCELLED_LATE}{job_id}", "warning", ledger.now(), {"text": text})
+            with suppress(UnituneError):  # the user reads it in any case
                 ledger.note(record, event)
-            return told
+            return text
     return (
-        f"The create call of this process was answered with job {job_id}: if that is not the "
-        f"run's, cancel it: unitune cancel {record.id} --job {job_id}"
+        f"The create call of this process has created job {job_id}: if that is not the run's, "
+        f"cancel it: unitune cancel {record.id} --job {job_id}"
     )
-
-
-def _launch(ledger: Ledger, record: RunRecord) -> Launch:
-    there = uploads(ledger, record)
-    return Launch(
-        key=record.launch_key,
-        job=ledger.job(record.id),
-        training=there["train.jsonl"],
-        validation=there.get("validation.jsonl"),
-        folder=ledger.run_folder(record.id),
-    )
-
-
-def _guarantee(ledger: Ledger, record: RunRecord) -> Guarantee:
-    """Return what the backend promises at the server that the run's job is sent to."""
-    backend = registry.backend(record.backend)
-    if isinstance(backend, GuaranteesByServer):
-        return backend.guarantee_of(ledger.job(record.id))
-    return backend.guarantee

@@ -17,13 +17,16 @@ import os
 import re
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import timedelta
 from decimal import Decimal
 
 from pydantic import JsonValue
 
 from unitune.backends.capabilities import Deploys
+from unitune.backends.exactly_once import CreateCall, exactly_once
 from unitune.backends.launch_keys import deployment_name
+from unitune.backends.protocol import Guarantee
 from unitune.cost.budget import NO_LIMIT, HostingBudget
 from unitune.errors import (
     BackendError,
@@ -97,9 +100,9 @@ def deploy(
     parent = None if while_pid is None else process(while_pid).text
     _leave_reaper(ledger, record, parent)  # first, so that whatever happens next has an end
     try:
-        ref = host.deploy(run.tuned_model, record.name, options or {})
-    except UnituneError as refusal:
-        if not refusal.is_ambiguous:
+        ref = exactly_once(_DeploymentCall(host, run.tuned_model, record.name, options or {}))
+    except UnituneError as error:
+        if not error.is_ambiguous:
             _clear(ledger, host, record)
         raise
     started = Deployment(ledger, write(ledger, record, state="starting", ref=ref))
@@ -128,6 +131,24 @@ def ttl_seconds(ttl: timedelta | str | float) -> float:
     if not seconds > 0:
         raise UserError(f"ttl is {ttl!r}; write a time such as '30m', '2h' or '1d', or seconds.")
     return seconds
+
+
+@dataclass(frozen=True, slots=True)
+class _DeploymentCall(CreateCall):
+    """The create call of a deployment, which is on record already, and has an end."""
+
+    host: Deploys
+    model: TunedModel
+    name: str
+    options: Mapping[str, JsonValue]
+    guarantee: Guarantee = Guarantee.OWN_ID
+
+    def create(self) -> str:
+        return self.host.deploy(self.model, self.name, self.options)
+
+    def find(self) -> list[str]:
+        ref = self.host.find_deployment(self.name)
+        return [] if ref is None else [ref]
 
 
 def _clear(ledger: Ledger, host: Deploys, record: DeploymentRecord) -> None:

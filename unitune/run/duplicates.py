@@ -13,10 +13,11 @@ from collections.abc import Iterator
 from pydantic import JsonValue
 
 from unitune.backends import registry
+from unitune.backends.exactly_once import FIND_SECONDS
 from unitune.backends.protocol import SAFE_TO_REPEAT, Event, State
+from unitune.backends.retry import retry_rate_limited
 from unitune.errors import BackendError, UserError
 from unitune.ledger import Ledger, RunRecord
-from unitune.run.recovery import jobs_of
 
 DUPLICATE = "submit.duplicate:"
 """Beginning of the key of a warning; the job's id follows."""
@@ -70,7 +71,7 @@ def cancel_duplicate(ledger: Ledger, record: RunRecord, job_id: str) -> None:
         raise UserError(
             f"job {job_id} is run {record.id}'s own. To end it: unitune cancel {record.id}"
         )
-    found = [job for job in jobs_of(ledger, record) if job != record.job_id]
+    found = [job for job in jobs_with_key(ledger, record) if job != record.job_id]
     if job_id not in found:
         listed = f"these do: {', '.join(found)}" if found else "no second job does"
         raise UserError(
@@ -78,6 +79,16 @@ def cancel_duplicate(ledger: Ledger, record: RunRecord, job_id: str) -> None:
             f"{record.backend}; {listed}."
         )
     registry.backend(record.backend).cancel(job_id)
+
+
+def jobs_with_key(ledger: Ledger, record: RunRecord) -> list[str]:
+    """Return the jobs at the backend that carry the run's launch key.
+
+    Raises:
+        BackendError: The search got no response.
+    """
+    backend, folder = registry.backend(record.backend), ledger.run_folder(record.id)
+    return retry_rate_limited(lambda: backend.find(record.launch_key, folder), FIND_SECONDS)
 
 
 def _makes_one_job(record: RunRecord) -> bool:
@@ -101,7 +112,7 @@ def _settle_time_is_over(ledger: Ledger, record: RunRecord) -> bool:
 
 
 def _warnings(ledger: Ledger, record: RunRecord) -> Iterator[Event]:
-    for job in jobs_of(ledger, record):
+    for job in jobs_with_key(ledger, record):
         if job == record.job_id:
             continue
         text = (

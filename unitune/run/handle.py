@@ -183,7 +183,7 @@ class Run:
         if self._can_be_polled or self.state is State.UNCERTAIN:
             with self._acting():
                 if self.state is State.UNCERTAIN:
-                    self._record = launching.look_again(self._ledger, self._record)
+                    self._record = launching.search_again(self._ledger, self._record)
                 elif self._can_be_polled:
                     self._record = launching.poll(self._ledger, self._record)
         return self

@@ -9,9 +9,8 @@ dies leaves a record that says how far it may have come:
     uncertain            nobody but the user can know: `adopt` or `attempt_again`
     others               there is a job: `poll`
 
-What is not here: the handle that users hold (`unitune.run.handle`), the create call and what
-follows from its answer (`unitune.run.creating`), and how rows are handed over
-(`unitune.run.uploading`).
+Not here: the handle that users hold (`unitune.run.handle`), the create call
+(`unitune.run.creating`), and how files are uploaded (`unitune.run.uploading`).
 """
 
 from __future__ import annotations
@@ -27,11 +26,17 @@ from unitune.backends import registry
 from unitune.backends.capabilities import Pauses
 from unitune.backends.protocol import Event, State, Status
 from unitune.backends.retry import retry_rate_limited
-from unitune.errors import BackendError, Interrupted, Unreachable, Unsupported, UserError
+from unitune.errors import (
+    BackendError,
+    Interrupted,
+    UnituneError,
+    Unreachable,
+    Unsupported,
+    UserError,
+)
 from unitune.ledger import Ledger, RunRecord, budgeting
-from unitune.run.creating import call_off, create, find_out, located, refusal_fails
+from unitune.run.creating import adopt, cancel_submit, create, search_again
 from unitune.run.duplicates import events_of_poll
-from unitune.run.recovery import adopt, look_again
 from unitune.run.uploading import files_to_hand_over, hand_over
 
 __all__ = [
@@ -40,9 +45,9 @@ __all__ = [
     "advance",
     "attempt_again",
     "cancel",
-    "look_again",
     "pause",
     "poll",
+    "search_again",
     "unpause",
     "within_limits",
 ]
@@ -51,7 +56,7 @@ BEFORE_JOB = (State.PLANNED, State.UPLOADING, State.SUBMITTING)
 """States in which the backend may have no job yet."""
 POLL_PATIENCE_SECONDS = 10.0
 """How long a poll bears that the vendor is asked too often; others may want to act meanwhile."""
-OVERRUN = "unitune:overrun"
+OVERRUN = "run.over_budget"
 """Key of the event that says why a run was cancelled for its cost."""
 
 
@@ -91,12 +96,14 @@ def _advance(ledger: Ledger, record: RunRecord) -> RunRecord:
         record = ledger.write(replace(record, state=State.UPLOADING))
     if record.state is State.UPLOADING:
         files = files_to_hand_over(ledger, record)
-        with refusal_fails(ledger, record):
+        try:
             hand_over(ledger, record, files)
-        record = located(ledger, record)
-        return create(ledger, record) if record.state is State.UPLOADING else record
-    if record.state is State.SUBMITTING:
-        return find_out(ledger, record)
+        except UnituneError as error:
+            if not error.is_retryable:
+                ledger.write(replace(record, state=State.FAILED, error=str(error)))
+            raise
+    if record.state in (State.UPLOADING, State.SUBMITTING):
+        return create(ledger, record)
     return record
 
 
@@ -107,7 +114,7 @@ def attempt_again(ledger: Ledger, record: RunRecord) -> RunRecord:
     one is adopted instead.
     """
     if record.job_id is None:
-        record = look_again(ledger, record)
+        record = search_again(ledger, record)
         if record.job_id is not None:
             return record
     fresh = replace(
@@ -226,10 +233,8 @@ def cancel(ledger: Ledger, record: RunRecord) -> RunRecord:
     """
     if record.state is State.UNCERTAIN:
         raise UserError(f"run {record.id} cannot be cancelled yet: {record.error}")
-    if record.state is State.SUBMITTING:
-        record = call_off(ledger, record)
-    if record.state is State.UPLOADING:
-        record = located(ledger, record)
+    if record.state in (State.UPLOADING, State.SUBMITTING):
+        record = cancel_submit(ledger, record)
     if record.state in (State.PLANNED, State.UPLOADING):
         return ledger.write(replace(record, state=State.CANCELLED))
     if record.state.ended or record.state is State.UNCERTAIN:

@@ -17,7 +17,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from unitune.backends import registry, retry
+from unitune.backends import exactly_once, registry, retry
 from unitune.backends.capabilities import BatchStatus
 from unitune.errors import (
     BackendError,
@@ -29,7 +29,7 @@ from unitune.errors import (
     UserError,
 )
 from unitune.evaluate.compare import compare
-from unitune.evaluate.inference import batch_runner, batch_submit
+from unitune.evaluate.inference import batch_runner
 from unitune.evaluate.inference.batch_file import Batch, Change, open_batches
 from unitune.evaluate.inference.engine import EvaluationProgress
 from unitune.evaluate.inference.journal import line_of, read_record
@@ -73,7 +73,7 @@ class Clock:
 @pytest.fixture(autouse=True)
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     made = Clock()
-    for module in (retry, batch_runner, batch_submit, fake_batches):
+    for module in (retry, batch_runner, exactly_once, fake_batches):
         monkeypatch.setattr(module, "time", made)
     return made
 

@@ -9,10 +9,9 @@ import pytest
 from crash.postgres import STORES, a_store
 from pydantic import JsonValue
 
-from unitune.backends import registry, retry
+from unitune.backends import exactly_once, registry, retry
 from unitune.job.job import Data, Job
 from unitune.ledger import sqlite
-from unitune.run import recovery as searching
 
 MakeJob = Callable[[dict[str, JsonValue]], Job]
 
@@ -50,7 +49,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     made = Clock()
     monkeypatch.setattr(retry, "time", made)
     monkeypatch.setattr(sqlite, "time", made)
-    monkeypatch.setattr(searching, "time", made)
+    monkeypatch.setattr(exactly_once, "time", made)
     return made
 
 

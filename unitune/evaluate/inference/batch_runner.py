@@ -167,7 +167,7 @@ class BatchRunner:
         """See to it that every open question of a batch_job is in a batch that the backend has."""
         missing = batch_job.unanswered(self.rows)
         for batch in self.batches.open(self.name, batch_job.contender):
-            if batch.batch_id or self.submitter.adopted(batch):
+            if batch.batch_id or self.submitter.recover(batch):
                 for pair in batch.requests().values():
                     missing.pop(pair, None)
             elif missing.keys() >= set(batch.requests().values()):
@@ -232,7 +232,7 @@ class BatchRunner:
     def _send(self, batch: Batch, batch_job: BatchJob, missing: dict[Pair, Request]) -> None:
         """Hand a batch in; its questions are then missing no more."""
         requests = {request_id: missing.pop(pair) for request_id, pair in batch.requests().items()}
-        self.submitter.send(batch, batch_job.model, requests)
+        self.submitter.submit(batch, batch_job.model, requests)
 
     def _look(self, batch: Batch, batch_job: BatchJob, pause: float, failed: list[str]) -> float:
         """Ask how a batch stands, and collect what has ended; return the pause until the next."""
