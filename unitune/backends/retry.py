@@ -1,14 +1,15 @@
 """Waiting for a vendor: whether and when the same request is sent again.
 
 What the vendor asks for (Retry-After) comes first, bounded by `LONGEST_WISH_SECONDS`; else delays
-grow. Only what may be repeated is repeated here; create calls are the business of
-`unitune.backends.exactly_once`.
+grow. Only what may be repeated is repeated here; create calls belong to `exactly_once`.
 """
 
 from __future__ import annotations
 
+import asyncio
+import random
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from typing import TypeVar
 
 from tenacity import (
@@ -21,8 +22,15 @@ from tenacity import (
 
 from unitune.backends.rate_limits import LONGEST_WISH_SECONDS, believable
 from unitune.errors import BackendError
+from unitune.models import Reply
 
 FIRST_DELAY_SECONDS, LONGEST_DELAY_SECONDS = 1.0, 15.0
+
+ATTEMPTS = 6
+"""Of one request: the pauses between them, 0.5 to 8 seconds, outlive some ten seconds of trouble.
+The openai and anthropic SDKs try three times by default; an evaluation of hours would feel that."""
+FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.5, 8.0
+"""Before the second attempt, doubled for each further one; as in those SDKs."""
 
 Result = TypeVar("Result")
 
@@ -72,6 +80,33 @@ def retry_rate_limited(call: Callable[[], Result], seconds: float) -> Result:
         sleep=_sleep,
         reraise=True,
     )(call)
+
+
+async def retry_reply(attempt: Callable[[], Awaitable[Reply]]) -> Reply:
+    """Send a request until there is a reply, or sending it again is of no use.
+
+    Args:
+        attempt: Sends it once; a failure is in the reply's `error`.
+    """
+    reply = Reply()
+    for sent in range(ATTEMPTS):
+        if sent:
+            await asyncio.sleep(reply_delay(reply) or _growing_pause(sent))
+        reply = await attempt()
+        if not reply.retryable or reply_delay(reply) > LONGEST_WISH_SECONDS:
+            break
+    return reply
+
+
+def reply_delay(reply: Reply) -> float:
+    """Return the seconds that the vendor asks to wait after a reply; 0 where it does not."""
+    return believable(reply.retry_after_seconds) or 0.0
+
+
+def _growing_pause(sent: int) -> float:
+    longest = min(FIRST_PAUSE_SECONDS * 2 ** (sent - 1), LONGEST_PAUSE_SECONDS)
+    # Requests that failed together are not to come back together.
+    return longest * random.uniform(0.5, 1)  # noqa: S311 - no secret
 
 
 def _delay(state: RetryCallState) -> float:
