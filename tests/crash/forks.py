@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from unitune.errors import UnituneError
+from unitune.ledger import leases
 
 
 class Fork:
@@ -100,8 +101,12 @@ def stopped(act: Callable[[], object]) -> Iterator[Fork]:
 
 
 def stop_here() -> None:
-    """Stop the process that calls, as Ctrl-Z or a laptop's lid do."""
-    os.kill(os.getpid(), signal.SIGSTOP)
+    """Stop the process that calls, as Ctrl-Z or a laptop's lid do.
+
+    Not while it renews a lease: it would hold the database as well.
+    """
+    with leases._kept.at_work:
+        os.kill(os.getpid(), signal.SIGSTOP)
 
 
 def eventually(holds: Callable[[], bool]) -> bool:

@@ -70,7 +70,9 @@ def test_a_launch_killed_while_it_searches_for_the_job_of_an_unanswered_call_end
 ) -> None:
     kills = kill_at_many_lines(guarantee, "settle", tmp_path)
     assert 10 <= len(kills)
-    assert ["submitting"] * 8 == [kill["left"][0] for kill in kills[:8]]
+    left = [kill["left"][0] for kill in kills]
+    assert 8 <= left.count("submitting")
+    assert {"uploading", "submitting"} >= {*left[:8]}
     assert [] == [kill for kill in kills if (kill["jobs"], kill["end"]) != (1, "succeeded")]
 
 
