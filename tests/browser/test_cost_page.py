@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from sample_total_cost import TOKENS, example_cost
 
-from unitune.report.tco.html import render
+from unitune.report.tco.page import render
 from unitune.tco.documents import TotalCostList
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="needs the package playwright")

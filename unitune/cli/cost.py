@@ -55,10 +55,10 @@ def cost(
     check_output(output, Kind.PAGE, [file])
     costs = total_costs(job, names, requests_month=requests)
     if output is not None:
-        from unitune.report.tco import html  # brings jinja
+        from unitune.report.tco.page import render  # brings jinja
 
         with replacing(output) as page:
-            page.write(html.render(costs).encode())
+            page.write(render(costs).encode())
     if json:
         print_json(costs)
         return

@@ -1,8 +1,8 @@
 """Ways of answering side by side: what each costs at a volume, and where one becomes cheaper.
 
-An alternative costs something once, something a month, and something a request, so over M months
-and at n requests a month T(n) = once + M (month + n request), a straight line. Two lines cross at
-most once, and `cheaper` says where.
+Each costs something once, something a month, and something a request, so over M months and at n
+requests a month T(n) = once + M (month + n request), a straight line. Two lines cross at most once,
+and `cheaper` says where. What hangs on an unknown price is None, never zero.
 """
 
 from __future__ import annotations
@@ -38,13 +38,12 @@ class Crossover:
     at: Decimal | None = None
 
 
-def cheaper(fixed: Decimal, slope: Decimal, most: Decimal | None = None) -> Crossover:
+def cheaper(fixed: Decimal, slope: Decimal) -> Crossover:
     """Return for which x from 0 on the difference fixed + slope * x lies below zero.
 
     Args:
-        fixed: What one costs more than the other at x = 0.
+        fixed: How much more the first costs at x = 0.
         slope: How that changes with x.
-        most: Largest x that exists; None: there is none.
     """
     if fixed == slope == 0:
         return Crossover(Range.SAME)
@@ -52,19 +51,16 @@ def cheaper(fixed: Decimal, slope: Decimal, most: Decimal | None = None) -> Cros
         return Crossover(Range.ALWAYS)
     if fixed >= 0 and slope >= 0:
         return Crossover(Range.NEVER)
-    at = -fixed / slope
-    if most is not None and at > most:
-        return Crossover(Range.NEVER if slope < 0 else Range.ALWAYS)
-    return Crossover(Range.ABOVE if slope < 0 else Range.BELOW, at)
+    return Crossover(Range.ABOVE if slope < 0 else Range.BELOW, -fixed / slope)
 
 
 @dataclass(frozen=True, slots=True)
 class ServingCost:
-    """A way of answering, in US dollars; None is unknown.
+    """What a way of answering costs, in US dollars; None is unknown.
 
     Args:
         once: Paid before the first request: training, evaluation, preparing data.
-        month: Paid whether anybody asks or not: hosting, storage.
+        month: Paid each month, used or not: hosting, storage.
         request: Paid for each request.
     """
 
@@ -73,21 +69,16 @@ class ServingCost:
     request: Spread | None
 
     def total(self, requests_month: Decimal, months: Decimal) -> Spread | None:
-        """Return what it costs over a horizon; None where a part is not known.
-
-        Args:
-            requests_month: Requests a month.
-            months: Length of the horizon.
-        """
+        """Return what it costs over a horizon; None where a part is not known."""
         if self.once is None or self.month is None or self.request is None:
             return None
-        asked = times(self.request, requests_month * months)
-        return self.once + times(self.month, months) + asked
+        requests = self.request.scaled(requests_month * months)
+        return self.once + self.month.scaled(months) + requests
 
     def monthly(self, requests_month: Decimal, months: Decimal) -> Spread | None:
         """Return `total` spread evenly over the months, which must be above 0."""
         total = self.total(requests_month, months)
-        return None if total is None else times(total, 1 / months)
+        return None if total is None else total.scaled(1 / months)
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,14 +104,14 @@ def break_even(
     The break-even is n* = ((F - F') / M + H - H') / (k' - k).
 
     Args:
-        challenger: Such as the tuned model.
-        incumbent: Such as the prompted one.
+        challenger: Such as the tuned model: F once, H a month, k a request.
+        incumbent: Such as the prompted one, likewise with '.
         months: Length of the horizon M, above 0.
 
     Returns:
         None where a part of either is not known.
     """
-    return _ends(
+    return _crossovers(
         challenger,
         incumbent,
         lambda once, month, request: cheaper(once / months + month, request),
@@ -132,44 +123,34 @@ def payback(
 ) -> Crossovers | None:
     """Return after how many months the challenger has earned what it costs once.
 
-    That is (F - F') / (n (k' - k) - (H - H')).
-
-    Args:
-        challenger: Such as the tuned model.
-        incumbent: Such as the prompted one.
-        requests_month: Requests a month n.
+    That is (F - F') / (n (k' - k) - (H - H')); the letters as in `break_even`, n requests a month.
 
     Returns:
         None where a part of either is not known.
     """
-    return _ends(
+    return _crossovers(
         challenger,
         incumbent,
         lambda once, month, request: cheaper(once, month + requests_month * request),
     )
 
 
-def times(usd: Spread, factor: Decimal) -> Spread:
-    """Return an amount so many times; the factor is not below 0."""
-    return Spread(usd.low * factor, usd.expected * factor, usd.high * factor)
-
-
-def _ends(
+def _crossovers(
     challenger: ServingCost,
     incumbent: ServingCost,
     solve: Callable[[Decimal, Decimal, Decimal], Crossover],
 ) -> Crossovers | None:
     """Solve for the best, the expected and the worst differences of both."""
-    ours = (challenger.once, challenger.month, challenger.request)
-    theirs = (incumbent.once, incumbent.month, incumbent.request)
-    pairs = [
-        (one, other)
-        for one, other in zip(ours, theirs, strict=True)
-        if one is not None and other is not None
-    ]
-    if len(pairs) < len(ours):
+    sides = (
+        (challenger.once, incumbent.once),
+        (challenger.month, incumbent.month),
+        (challenger.request, incumbent.request),
+    )
+    pairs = [(ours, theirs) for ours, theirs in sides if ours is not None and theirs is not None]
+    if len(pairs) < len(sides):
         return None
-    best = solve(*(one.low - other.high for one, other in pairs))
-    expected = solve(*(one.expected - other.expected for one, other in pairs))
-    worst = solve(*(one.high - other.low for one, other in pairs))
-    return Crossovers(best, expected, worst)
+    return Crossovers(
+        best=solve(*(ours.low - theirs.high for ours, theirs in pairs)),
+        expected=solve(*(ours.expected - theirs.expected for ours, theirs in pairs)),
+        worst=solve(*(ours.high - theirs.low for ours, theirs in pairs)),
+    )

@@ -153,6 +153,7 @@ def _result(each: Graded, training: Training | None) -> ContenderResult:
         scores={name: sums.statistic() for name, sums in each.sums.items()},
         measures=each.measures,
         confusion=task.confusion(answered.records),
+        answers=len(succeeded),
         prompt_tokens=_total([record.prompt_tokens for record in succeeded]),
         completion_tokens=_total([record.completion_tokens for record in succeeded]),
         usd=answered.usd,

@@ -52,8 +52,10 @@ class ContenderResult(Frozen):
     """Mean of every measure over the cases where it is known."""
     confusion: dict[str, Confusion] = {}
     """By metric, for those that look for labels."""
+    answers: int = 0
+    """How many were given, repeats included."""
     prompt_tokens: int | None
-    """All cases together."""
+    """All answers together."""
     completion_tokens: int | None
     usd: Decimal | None
     """None: no charge known; local models have none."""

@@ -1,6 +1,6 @@
-"""What owning a tuned model costs, as frozen data that the terminal, the page and JSON read.
+"""Total cost of ownership, as frozen data that the terminal, the page and JSON read.
 
-Money is in US dollars; null is unknown, and never zero. Nothing here reckons.
+Money is in US dollars; null is unknown, and never zero. Nothing here computes.
 """
 
 from __future__ import annotations
@@ -8,21 +8,43 @@ from __future__ import annotations
 from datetime import date
 from decimal import Decimal
 from html import escape
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from unitune.cost.break_even import Crossover, Crossovers, ServingCost
+from unitune.cost.break_even import Crossovers, ServingCost
 from unitune.cost.spread import Spread, cents
 from unitune.job.prices import PriceRow
-from unitune.tco.columns import Role
-from unitune.tco.horizon import Horizon
-from unitune.tco.usage import Figure
+
+Role = Literal["prompted", "tuned", "newest"]
+Source = Literal["option", "job", "measured", "counted", "assumed"]
 
 
 class Frozen(BaseModel):
     """Frozen data."""
 
     model_config = ConfigDict(frozen=True)
+
+
+class Figure(Frozen):
+    """A figure of the usage, with where it comes from."""
+
+    name: str
+    value: str
+    source: Source
+    detail: str = ""
+    """Which comparison, which rows, or what is assumed."""
+
+
+class Horizon(Frozen):
+    """How long the model will be used."""
+
+    months: Decimal
+    """As planned, or until the model is switched off; a month is 730 hours."""
+    planned: int
+    begins: date
+    ends: date | None = None
+    """Day on which the model is switched off, where that is sooner than planned."""
 
 
 class CostAt(Frozen):
@@ -44,7 +66,7 @@ class Column(Frozen):
     """Day on which it is switched off, where one is announced."""
     request_usd: Spread | None
     month_usd: Spread | None
-    """Paid whether anybody asks or not: hosting, storage."""
+    """Paid each month, used or not: hosting, storage."""
     once_usd: Spread | None
     """Training, evaluation and preparing the rows."""
     total_usd: Spread | None
@@ -53,7 +75,7 @@ class Column(Frozen):
 
     @property
     def cost(self) -> ServingCost:
-        """The column as something to reckon with."""
+        """Its parts, for totals at other volumes."""
         return ServingCost(once=self.once_usd, month=self.month_usd, request=self.request_usd)
 
 
@@ -84,19 +106,14 @@ class TotalCost(Frozen):
     null: a price is not known."""
     pays_back: Crossovers | None
     """After how many months it has, at the planned volume."""
-    cache_threshold: Crossover | None
-    """At which cache hit rates a request to it costs less."""
-    meetings: tuple[BreakEven, ...]
+    break_evens: tuple[BreakEven, ...]
+    """Of each two ways of answering."""
     figures: tuple[Figure, ...]
     """The usage, each figure with its source."""
     notes: tuple[str, ...]
     """What is not known or was assumed."""
     prices: tuple[PriceRow, ...]
     """The rows that were used."""
-
-    def column(self, role: Role) -> Column | None:
-        """Return a way of answering; None where it is not among the columns."""
-        return next((each for each in self.columns if each.role == role), None)
 
     def __str__(self) -> str:
         """A line for each way of answering, with its total over the horizon, and the notes."""
@@ -113,7 +130,7 @@ class TotalCost(Frozen):
 
 
 class LeftOut(Frozen):
-    """A backend on which nothing can be said of a job's tuned model."""
+    """A backend for which no total cost can be given."""
 
     backend: str
     reason: str

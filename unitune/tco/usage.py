@@ -10,37 +10,20 @@ from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict
-
 from unitune.backends.output_limit import REASONING
 from unitune.cost.tokens import Count
 from unitune.job.job import Job
 from unitune.job.usage import Usage
-from unitune.tco.counted import Counted
-from unitune.tco.horizon import hours_a_month
-from unitune.tco.measured import MeanTokens, Measured
+from unitune.tco.documents import Figure, Source
 from unitune.tco.request import BEST_HIT_RATE, WORST_HIT_RATE
-
-Source = Literal["option", "job", "measured", "counted", "assumed"]
+from unitune.tco.tokens import Counted, MeanTokens, Measured
 
 USUAL_HIT_RATE = Decimal("0.5")
-"""The middle of what the range reckons with, for want of anything known."""
-PLAIN = (Decimal(1), Decimal(1), Decimal(1))
-
-
-class Figure(BaseModel):
-    """A figure of the usage, with where it comes from."""
-
-    model_config = ConfigDict(frozen=True)
-    name: str
-    value: str
-    source: Source
-    detail: str = ""
-    """Which comparison, which rows, or what is assumed."""
+"""The middle of the range, where nothing is known."""
 
 
 @dataclass(frozen=True, slots=True)
-class Tokens:
+class RequestTokens:
     """Tokens of a usual request to one model.
 
     Args:
@@ -67,18 +50,18 @@ class Profile:
         alternative: A request to the newest untuned model with the best prompt.
         hit_rate: Share of requests whose beginning is cached.
         reasoning: Factor of hidden reasoning, where a model reasons: low, expected, high.
-        hosting_hours: Hours a month that a deployment stands, as planned.
+        hours_day: Hours a day that a deployment stands, as planned.
         figures: All of that for people.
         notes: How it was counted, where it was.
     """
 
     requests_month: int
-    prompted: Tokens
-    tuned: Tokens
-    alternative: Tokens
+    prompted: RequestTokens
+    tuned: RequestTokens
+    alternative: RequestTokens
     hit_rate: Decimal
     reasoning: tuple[Decimal, Decimal, Decimal]
-    hosting_hours: Decimal
+    hours_day: Decimal
     figures: tuple[Figure, ...]
     notes: tuple[str, ...]
 
@@ -102,33 +85,33 @@ def profile(
     Args:
         job: Its `usage` goes before all but the next.
         alternative: Name of the newest untuned model.
-        requests_month: As the command line says.
+        requests_month: Of the command line.
         measured: The newest comparison's tokens.
         counted: The rows' tokens; None only where the job says all of them.
     """
-    gathered = _Gathering(job.usage, measured, counted)
+    usage, gathered = job.usage, _Gathering(job.usage, measured, counted)
     prompted, tuned = gathered.prompted(), gathered.tuned()
     newest = gathered.alternative(alternative, prompted)
-    volume = gathered.volume(requests_month)
-    gathered.plan()
-    usage, factor = job.usage, job.usage.reasoning_factor
+    if requests_month is not None:
+        gathered.note("requests a month", f"{requests_month:,}", "option", "--requests")
+    gathered.note_plan(with_volume=requests_month is None)
+    was_counted = any(figure.source == "counted" for figure in gathered.figures)
+    factor = usage.reasoning_factor
     return Profile(
-        requests_month=volume,
+        requests_month=usage.requests_month if requests_month is None else requests_month,
         prompted=prompted,
         tuned=tuned,
         alternative=newest,
         hit_rate=USUAL_HIT_RATE if usage.cache_hit_rate == "auto" else usage.cache_hit_rate,
         reasoning=REASONING if factor == "auto" else (factor, factor, factor),
-        hosting_hours=hours_a_month(usage.hosting_hours_day),
+        hours_day=usage.hosting_hours_day,
         figures=tuple(gathered.figures),
-        notes=counted.how
-        if counted and any(one.source == "counted" for one in gathered.figures)
-        else (),
+        notes=counted.how if counted and was_counted else (),
     )
 
 
 class _Gathering:
-    """Finds each figure and notes where it was found."""
+    """Takes each figure from the first source that has it, and notes which that was."""
 
     def __init__(self, usage: Usage, measured: Measured | None, counted: Counted | None) -> None:
         self._usage = usage
@@ -136,136 +119,94 @@ class _Gathering:
         self._counted = counted
         self.figures: list[Figure] = []
 
-    def volume(self, given: int | None) -> int:
-        if given is not None:
-            self._note("requests a month", f"{given:,}", "option", "--requests")
-            return given
-        planned = self._usage.requests_month
-        self._said("requests a month", f"{planned:,}", "requests_month", "an example")
-        return planned
+    def note(self, name: str, value: str, source: Source, detail: str = "") -> None:
+        self.figures.append(Figure(name=name, value=value, source=source, detail=detail))
 
-    def plan(self) -> None:
+    def note_plan(self, *, with_volume: bool) -> None:
         """Note what else the plan says or leaves to assumptions."""
-        usage = self._usage
+        usage, span = self._usage, f"{WORST_HIT_RATE:.0%} to {BEST_HIT_RATE:.0%}"
         rate = USUAL_HIT_RATE if usage.cache_hit_rate == "auto" else usage.cache_hit_rate
-        factor = (
-            f"{REASONING[0]} to {REASONING[2]}"
-            if usage.reasoning_factor == "auto"
-            else f"{usage.reasoning_factor}"
-        )
-        self._said("months", f"{usage.months}", "months", "a year")
-        self._said(
-            "cache hit rate",
-            f"{rate:.0%} ({WORST_HIT_RATE:.0%} to {BEST_HIT_RATE:.0%})",
-            "cache_hit_rate",
-            "the middle",
-        )
-        self._said(
-            "hidden reasoning", f"{factor} times the answer", "reasoning_factor", "if it reasons"
-        )
-        self._said(
-            "deployment stands",
-            f"{usage.hosting_hours_day:f} h a day",
-            "hosting_hours_day",
-            "always",
-        )
-        self._said("trainings", f"{usage.runs}", "runs", "none fails or is repeated")
-        self._said(
-            "preparing rows", f"${usage.preparation_usd:,f}", "preparation_usd", "not counted"
-        )
+        factor = usage.reasoning_factor
+        reasoning = f"{REASONING[0]} to {REASONING[2]}" if factor == "auto" else f"{factor}"
+        hours, prepared = usage.hosting_hours_day, usage.preparation_usd
+        volume = ("requests_month", "requests a month", f"{usage.requests_month:,}", "an example")
+        for key, name, value, assumed in (
+            *([volume] if with_volume else []),
+            ("months", "months", f"{usage.months}", "a year"),
+            ("cache_hit_rate", "cache hit rate", f"{rate:.0%} ({span})", "the middle"),
+            ("reasoning_factor", "hidden reasoning", f"{reasoning} times the answer", "if any"),
+            ("hosting_hours_day", "deployment stands", f"{hours:f} h a day", "always"),
+            ("runs", "trainings", f"{usage.runs}", "none fails or is repeated"),
+            ("preparation_usd", "preparing rows", f"${prepared:,f}", "not counted"),
+        ):
+            if key in usage.model_fields_set and getattr(usage, key) != "auto":
+                self.note(name, value, "job", f"usage.{key}")
+            else:
+                self.note(name, value, "assumed", f"{assumed}; usage.{key} sets it")
 
-    def tuned(self) -> Tokens:
-        found = self._measured and self._measured.candidate
-        usage, counted = self._usage, self._counted
-        prompt = self._tokens(
-            "tuned prompt", usage.tuned_tokens, found and found.prompt, counted and counted.tuned
-        )
-        answer = self._tokens(
-            "tuned answer", usage.answer_tokens, found and found.answer, counted and counted.answer
-        )
+    def tuned(self) -> RequestTokens:
+        mean, counted = self._measured and self._measured.candidate, self._counted
+        given, rows = self._usage.tuned_tokens, counted and counted.tuned
+        prompt = self._tokens("tuned prompt", given, mean and mean.prompt, rows)
+        answer = self._answer("tuned answer", mean)
         shared = counted.shared_tuned if counted else Count()
-        return Tokens(prompt, answer, shared, hidden=self._is_billed(found))
+        return RequestTokens(prompt, answer, shared, hidden=self._is_billed(mean))
 
-    def prompted(self) -> Tokens:
-        found = self._measured and self._measured.baseline
-        usage, counted = self._usage, self._counted
-        prompt = self._tokens(
-            "prompted prompt",
-            usage.prompted_tokens,
-            found and found.prompt,
-            counted and counted.prompted,
-            counted.prompt if counted else "",
-        )
-        answer = self._tokens(
-            "prompted answer",
-            usage.answer_tokens,
-            found and found.answer,
-            counted and counted.answer,
-        )
-        return Tokens(prompt, answer, self._shared(), hidden=self._is_billed(found))
+    def prompted(self) -> RequestTokens:
+        mean, counted = self._measured and self._measured.baseline, self._counted
+        given, rows = self._usage.prompted_tokens, counted and counted.prompted
+        which = counted.prompt if counted else ""
+        prompt = self._tokens("prompted prompt", given, mean and mean.prompt, rows, which)
+        answer = self._answer("prompted answer", mean)
+        return RequestTokens(prompt, answer, self._shared(), hidden=self._is_billed(mean))
 
-    def alternative(self, name: str | None, prompted: Tokens) -> Tokens:
+    def alternative(self, name: str | None, prompted: RequestTokens) -> RequestTokens:
         """Return its request: as measured where it competed, else as the prompted one's."""
-        found = self._measured.others.get(name) if self._measured and name else None
-        if found is None or self._usage.prompted_tokens != "auto":
+        mean = self._measured.others.get(name) if self._measured and name else None
+        if mean is None or self._usage.prompted_tokens != "auto":
             return replace(prompted, hidden=False)
-        self._note("newest model's prompt", f"{found.prompt:,} tokens", "measured", self._origin)
-        self._note("newest model's answer", f"{found.answer:,} tokens", "measured", self._origin)
-        return Tokens(Count.of(found.prompt), Count.of(found.answer), prompted.shared, hidden=True)
+        prompt = self._tokens("newest model's prompt", "auto", mean.prompt, None)
+        answer = self._tokens("newest model's answer", "auto", mean.answer, None)
+        return RequestTokens(prompt, answer, prompted.shared, hidden=True)
 
-    def _is_billed(self, found: MeanTokens | None) -> bool:
+    def _answer(self, name: str, mean: MeanTokens | None) -> Count:
+        given, rows = self._usage.answer_tokens, self._counted and self._counted.answer
+        return self._tokens(name, given, mean and mean.answer, rows)
+
+    def _is_billed(self, mean: MeanTokens | None) -> bool:
         """Whether the answer's tokens are those of a bill, hidden reasoning included."""
-        return found is not None and self._usage.answer_tokens == "auto"
+        return mean is not None and self._usage.answer_tokens == "auto"
 
     def _shared(self) -> Count:
         """Return what all prompts of the prompted model begin with."""
-        usage, measured, counted = self._usage, self._measured, self._counted
-        begun = counted.shared_tuned if counted else Count()
-        shared = counted.shared_prompted if counted else Count()
-        found: int | None = None
+        measured, counted = self._measured, self._counted
+        system = counted.shared_tuned if counted else Count()
+        shared, mean = counted.shared_prompted if counted else Count(), None
         if measured and measured.baseline and measured.nearest_shots:
-            shared = begun  # each case's own shots come right after the system prompt
+            shared = system  # each case's own shots come right after the system prompt
         elif measured and measured.baseline and measured.candidate:
             # What the best prompt adds to a row stands before its question.
             added = measured.baseline.prompt - measured.candidate.prompt
-            found = begun.expected + max(0, added)
-        return self._tokens("shared beginning", usage.shared_tokens, found, shared)
+            mean = system.expected + max(0, added)
+        return self._tokens("shared beginning", self._usage.shared_tokens, mean, shared)
 
     def _tokens(
         self,
         name: str,
-        said: int | Literal["auto"],
-        found: int | None,
+        given: int | Literal["auto"],
+        mean: int | None,
         counted: Count | None,
         which: str = "",
     ) -> Count:
-        """Return a number of tokens from the first that knows it."""
-        if said != "auto":
-            self._note(name, f"{said:,} tokens", "job", "")
-            return Count.of(said)
-        if found is not None:
-            self._note(name, f"{found:,} tokens", "measured", self._origin)
-            return Count.of(found)
+        """Return a number of tokens from the first source that has it."""
+        if given != "auto":
+            self.note(name, f"{given:,} tokens", "job")
+            return Count.of(given)
+        if mean is not None:
+            origin = self._measured.origin if self._measured else ""
+            self.note(name, f"{mean:,} tokens", "measured", origin)
+            return Count.of(mean)
         assert counted is not None
-        self._note(name, f"{_range(counted)} tokens", "counted", which)
+        span = "" if counted.exact else f" ({counted.low:,} to {counted.high:,})"
+        self.note(name, f"{counted.expected:,}{span} tokens", "counted", which)
         return counted
-
-    def _said(self, name: str, value: str, key: str, assumed: str) -> None:
-        """Note a figure that the job says, or that is assumed where it does not."""
-        if key in self._usage.model_fields_set and getattr(self._usage, key) != "auto":
-            self._note(name, value, "job", f"usage.{key}")
-        else:
-            self._note(name, value, "assumed", f"{assumed}; usage.{key} says otherwise")
-
-    def _note(self, name: str, value: str, source: Source, detail: str) -> None:
-        self.figures.append(Figure(name=name, value=value, source=source, detail=detail))
-
-    @property
-    def _origin(self) -> str:
-        return self._measured.origin if self._measured else ""
-
-
-def _range(count: Count) -> str:
-    if count.exact:
-        return f"{count.expected:,}"
-    return f"{count.expected:,} ({count.low:,} to {count.high:,})"

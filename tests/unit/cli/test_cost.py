@@ -12,7 +12,7 @@ from command_line import Command
 from sample_total_cost import job
 
 from unitune.job.job import Job
-from unitune.tco.billed import Billed
+from unitune.tco.total_cost import Billed
 
 
 @pytest.fixture

@@ -12,8 +12,8 @@ from rich.console import Console
 from sample_total_cost import PRICES, book, example_cost, job
 
 from unitune.cost.break_even import Crossover, Range
-from unitune.report.tco import chart, words
-from unitune.report.tco.html import render
+from unitune.report.tco import page, words
+from unitune.report.tco.page import render
 from unitune.report.tco.terminal import total_cost_view
 from unitune.tco.documents import LeftOut, TotalCost, TotalCostList
 from unitune.tco.total_cost import total_cost
@@ -110,7 +110,7 @@ def test_less_than_a_month_is_told_in_days(number: str, expected: str) -> None:
 
 class TestChart:
     def test_a_power_of_ten_is_the_same_step_everywhere(self) -> None:
-        axis = chart.LogAxis.around([Decimal(3), Decimal(40_000)])
+        axis = page.LogAxis.around([Decimal(3), Decimal(40_000)])
         places = [axis.place(tick) for tick in axis.ticks]
 
         assert (1, 100_000) == (axis.ticks[0], axis.ticks[-1])
@@ -118,31 +118,31 @@ class TestChart:
 
     def test_the_crossing_is_drawn_where_it_was_reckoned(self) -> None:
         found = example_cost(cache_hit_rate=0, alternative=None)
-        drawing = str(chart.cost_chart(found))
+        drawing = str(page.cost_chart(found))
         places = re.findall(r'<circle class="crossing" cx="([\d.]+)%"', drawing)
         assert found.break_even is not None
         at = found.break_even.expected.at
         assert at is not None
-        axis = chart.LogAxis.around([Decimal(1_000), Decimal(1_000_000), at])
+        axis = page.LogAxis.around([Decimal(1_000), Decimal(1_000_000), at])
 
         assert [axis.place(at)] == [float(place) for place in places]
 
     def test_lines_and_bands_stay_within_the_drawing(self) -> None:
-        drawing = str(chart.cost_chart(example_cost()))
+        drawing = str(page.cost_chart(example_cost()))
         for points in re.findall(r'points="([^"]+)"', drawing):
             for place in re.split("[ ,]", points):
                 assert 0 <= float(place) <= 100
 
     def test_it_tells_those_who_do_not_see_it_the_same(self) -> None:
         found = example_cost(alternative=None)
-        told = chart.told(found)
+        told = page.description(found)
 
         assert "Prompted: " in told
         assert "Prompted and tuned cost the same at " in told
-        assert told in str(chart.cost_chart(found))
+        assert told in str(page.cost_chart(found))
 
     def test_nothing_is_drawn_where_nothing_is_known(self) -> None:
-        assert "" == chart.cost_chart(unpriced())
+        assert "" == page.cost_chart(unpriced())
 
 
 def test_the_page_names_every_price_row_and_every_note() -> None:

@@ -35,8 +35,8 @@ from unitune.planning import saved
 from unitune.planning.plan import plan
 from unitune.planning.preflight import preflight
 from unitune.run import handle, launching, run, watching
-from unitune.tco.billed import Billed
-from unitune.tco.billed import billed as billed_training
+from unitune.tco.total_cost import Billed
+from unitune.tco.total_cost import billed as billed_training
 from unitune.testing.fake import FakeBackend
 from unitune.workspace.home import home
 from unitune.workspace.today import today

@@ -8,12 +8,11 @@ from pathlib import Path
 import pytest
 from sample_total_cost import PRICES, TOKENS, book, example_cost, job
 
-from unitune.cost.break_even import Range
 from unitune.cost.spread import Spread
 from unitune.data.load import load
 from unitune.errors import JobError, UserError
 from unitune.job.job import Data
-from unitune.report.tco import html
+from unitune.report.tco import page as report
 from unitune.report.tco.words import headline
 from unitune.tco.documents import TotalCost, TotalCostList
 from unitune.tco.total_cost import total_cost
@@ -75,7 +74,9 @@ def test_the_totals_meet_where_it_says() -> None:
     at = found.break_even.expected.at
     assert at is not None
     costs = [one.monthly(at, found.horizon.months) for one in (prompted, tuned)]
-    (meeting,) = [one for one in found.meetings if (one.first, one.second) == ("prompted", "tuned")]
+    (meeting,) = [
+        one for one in found.break_evens if (one.first, one.second) == ("prompted", "tuned")
+    ]
 
     assert at == meeting.requests_month
     assert [f"{meeting.usd_month:.2f}"] * 2 == [f"{cost.expected:.2f}" for cost in costs if cost]
@@ -139,7 +140,7 @@ def test_on_ones_own_machine_what_an_hour_costs_decides() -> None:
     assert unpriced.columns[1].once_usd is None
     assert any("machine in prices.yaml" in note for note in unpriced.notes)
     assert "is not known" in headline(unpriced)
-    page = html.render(TotalCostList(backends=(unpriced,), left_out=()))
+    page = report.render(TotalCostList(backends=(unpriced,), left_out=()))
     assert 'data-label="tuned"><span>unknown' in page
     assert 'data-label="tuned"><span>$0' not in page
     for column in rented.columns[:2]:
@@ -174,25 +175,6 @@ def test_what_the_job_does_not_say_is_counted_from_its_rows() -> None:
     assert tuned.request_usd is not None
     assert tuned.request_usd.expected < prompted.request_usd.expected
     assert prompted.request_usd.low < prompted.request_usd.high, "4 to 16 shots"
-
-
-def test_the_cache_threshold_turns_at_the_hit_rate_that_it_names() -> None:
-    """A tuned prompt that is nearly as long as the prompted one loses to a warm cache.
-
-    By hand at 0.40 and 0.10: 400 of (2,000 - 1,000) tokens against 576 of 1,920 cached ones.
-    """
-    usage = {"prompted_tokens": 2_000, "shared_tokens": 1_920, "tuned_tokens": 1_000}
-    found = example_cost(**usage)
-    assert found.cache_threshold is not None
-    assert Range.BELOW is found.cache_threshold.range
-    at = found.cache_threshold.at
-    assert at is not None
-    assert Decimal("0.6944") == round(at, 4)
-    for rate, tuned_wins in ((at - Decimal("0.01"), True), (at + Decimal("0.01"), False)):
-        prompted, tuned = example_cost(**usage, cache_hit_rate=rate).columns[:2]
-        assert prompted.request_usd is not None
-        assert tuned.request_usd is not None
-        assert tuned_wins == (tuned.request_usd.expected < prompted.request_usd.expected)
 
 
 def test_a_machine_that_nobody_named_leaves_hosting_a_range() -> None:

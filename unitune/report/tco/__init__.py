@@ -1,1 +1,1 @@
-"""What owning a tuned model costs, for people: in the terminal, and as a page with its plot."""
+"""Total cost of ownership, for people: in the terminal, and as a page with its plot."""

@@ -1,4 +1,4 @@
-"""TotalCost in the terminal: a table, what follows from it, and where its figures come from.
+"""Total cost in the terminal: a table, what follows from it, and where its figures come from.
 
 Everything fits 80 columns and needs no colour to be understood.
 """
@@ -12,57 +12,57 @@ from rich.table import Table
 from rich.text import Text
 
 from unitune.report.tco import words
-from unitune.report.tco.words import Answer, Line
+from unitune.report.tco.words import Line
 from unitune.report.terminal import plain
-from unitune.tco.documents import Column, TotalCost
+from unitune.tco.documents import TotalCost
 
 MARK = "* "
 """Before the cheapest of a line."""
 
 
-def total_cost_view(found: TotalCost) -> Group:
-    """Return all that is said of owning a tuned model."""
+def total_cost_view(cost: TotalCost) -> Group:
+    """Return all that is known of the total cost on one backend."""
+    results = (
+        (each.term, f"{each.value} ({each.ends})" if each.ends else each.value)
+        for each in words.results(cost)
+    )
+    prices = (
+        Text.assemble(plain(name), "\n  ", plain(price, "dim"))
+        for name, price in words.prices(cost)
+    )
     return Group(
-        plain(f"{found.job}: {found.method} of {found.model} on {found.backend}", "bold"),
+        plain(f"{cost.job}: {cost.method} of {cost.model} on {cost.backend}", "bold"),
         Text(),
-        plain(f"{words.headline(found)}. {words.reason(found)}"),
+        plain(f"{words.headline(cost)}. {words.reason(cost)}"),
         Text(),
-        columns_table(found),
+        _columns(cost),
         plain(
             "* the cheapest. Below: a month, all in, with its share of what is paid once.", "dim"
         ),
         Text(),
-        _pairs((one.term, _answer(one)) for one in words.answers(found)),
-        *_section("Where the figures come from", _pairs(words.sources(found))),
-        *_section("Not known, or assumed", *(plain(f"- {note}") for note in found.notes)),
-        *_section("Prices", *(_price(name, said) for name, said in words.prices(found))),
+        _pairs(results),
+        *_section("Where the figures come from", _pairs(words.sources(cost))),
+        *_section("Not known, or assumed", *(plain(f"- {note}") for note in cost.notes)),
+        *_section("Prices", *prices),
     )
 
 
-def columns_table(found: TotalCost) -> Table:
+def _columns(cost: TotalCost) -> Table:
     """Return the ways of answering side by side, with a month at several volumes."""
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
     table.add_column("", no_wrap=True)
-    for one in found.columns:
-        table.add_column(
-            _header(one),
-            justify="right",
-            overflow="fold",
-            ratio=1,
-        )
-    for line in words.lines(found):
+    for column in cost.columns:
+        # Prompted and tuned are named above the table.
+        model = column.model if column.role == "newest" else ""
+        header = Text.assemble(plain(words.NAMES[column.role], "bold"), "\n", plain(model))
+        table.add_column(header, justify="right", overflow="fold", ratio=1)
+    for line in words.lines(cost):
         table.add_row(plain(line.name), *_cells(line))
     table.add_row()
     table.add_row(plain("requests a month", "dim"))
-    for line in words.volumes(found):
+    for line in words.volumes(cost):
         table.add_row(plain(f"  {line.name}"), *_cells(line))
     return table
-
-
-def _header(column: Column) -> Text:
-    """Return a column's heading; prompted and tuned are named above the table."""
-    model = column.model if column.role == "newest" else ""
-    return Text.assemble(plain(words.NAMES[column.role], "bold"), "\n", plain(model))
 
 
 def _cells(line: Line) -> list[Text]:
@@ -74,10 +74,6 @@ def _cells(line: Line) -> list[Text]:
         )
         for at, value in enumerate(line.values)
     ]
-
-
-def _answer(one: Answer) -> str:
-    return f"{one.value} ({one.ends})" if one.ends else one.value
 
 
 def _section(title: str, *lines: RenderableType) -> tuple[RenderableType, ...]:
@@ -92,7 +88,3 @@ def _pairs(pairs: Iterable[tuple[str, str]]) -> Table:
     for name, value in pairs:
         table.add_row(plain(name), plain(value))
     return table
-
-
-def _price(name: str, said: str) -> Text:
-    return Text.assemble(plain(name), "\n  ", plain(said, "dim"))

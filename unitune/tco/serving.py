@@ -1,0 +1,170 @@
+"""The ways of answering that are put side by side, priced: prompted, tuned, newest untuned.
+
+Prices are those of the day; what no row prices is unknown. A base model answers at a price a token
+and needs no deployment; a tuned one may need one, whose hours are those of the plan, and all hours
+at the high end, because a deployment that is left running costs that much.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import date
+from decimal import Decimal
+
+from unitune.cost.break_even import ServingCost
+from unitune.cost.estimate import HOURS_A_MONTH, machine_assumptions, standing_usd
+from unitune.cost.prices.book import PriceLookup
+from unitune.cost.spread import Spread
+from unitune.job.prices import PriceRow
+from unitune.tco.documents import Role
+from unitune.tco.request import Rates, Request
+from unitune.tco.usage import Profile, RequestTokens
+
+NOTHING = Spread.of(Decimal(0))
+NO_REASONING = (Decimal(1), Decimal(1), Decimal(1))
+
+
+@dataclass(frozen=True, slots=True)
+class ServingOption:
+    """A model that answers, with what that costs.
+
+    Args:
+        role: Which way of answering it is.
+        backend: Where it answers.
+        model: Its name there; of a tuned model, that of its base.
+        retires_on: Day on which it is switched off, where one is announced.
+        cost: Each month and each request; of what is paid once, nothing yet.
+        rows: The prices that were used.
+        notes: What is not known, or was assumed, a sentence each.
+    """
+
+    role: Role
+    backend: str
+    model: str
+    retires_on: date | None
+    cost: ServingCost
+    rows: tuple[PriceRow, ...]
+    notes: tuple[str, ...]
+
+
+def serving_option(
+    role: Role, prices: PriceLookup, tokens: RequestTokens, profile: Profile
+) -> ServingOption:
+    """Price a way of answering.
+
+    Args:
+        role: Which.
+        prices: Of the model; of a tuned one, of its base.
+        tokens: Of its requests.
+        profile: How it is used.
+    """
+    offer = prices.book.offer(prices.backend)
+    offered, tuned = offer.model(prices.model), role == "tuned"
+    if offer.training_price == "none":
+        rates, month, notes = _own_machine(prices, profile)
+    else:
+        rates = _rates(prices, tuned=tuned)
+        month, notes = _hosting(prices, profile) if tuned else (NOTHING, [])
+    request = _request(prices, rates, tokens, profile)
+    if offer.training_price != "none":
+        notes = [*_price_notes(prices, request, tuned=tuned), *notes]
+    retires_on = offered.retires_on if offered else None
+    if role == "newest" and retires_on:
+        notes.append(f"{prices.model} on {prices.backend} is switched off on {retires_on}.")
+    return ServingOption(
+        role=role,
+        backend=prices.backend,
+        model=prices.model,
+        retires_on=retires_on,
+        cost=ServingCost(once=NOTHING, month=month, request=request.usd),
+        rows=tuple(prices.used.values()),
+        notes=tuple(notes),
+    )
+
+
+def _request(prices: PriceLookup, rates: Rates, tokens: RequestTokens, profile: Profile) -> Request:
+    serving = prices.book.offer(prices.backend).serving_of(prices.model)
+    reasons = serving is not None and serving.reasons and not tokens.hidden
+    return Request(
+        prompt=tokens.prompt,
+        answer=tokens.answer,
+        rates=rates,
+        shared=tokens.shared,
+        caching=serving.caching if serving else None,
+        hit_rate=profile.hit_rate,
+        reasoning=profile.reasoning if reasons else NO_REASONING,
+    )
+
+
+def _rates(prices: PriceLookup, *, tuned: bool) -> Rates:
+    rows = (
+        prices.tokens("input", tuned=tuned),
+        prices.tokens("output", tuned=tuned),
+        prices.tokens("cached-input", tuned=tuned),
+    )
+    plain, output, cached = (row.usd if row else None for row in rows)
+    # Rows of two origins may not fit together: no vendor charges more for what it has cached.
+    fits = plain is not None and cached is not None and cached <= plain
+    return Rates(plain, output, cached if fits else None)
+
+
+def _own_machine(prices: PriceLookup, profile: Profile) -> tuple[Rates, Spread | None, list[str]]:
+    """Return rates, a month and notes of the user's own machine, which is paid by the hour."""
+    row = prices.find("machine")
+    if row is None:
+        note = (
+            f"{prices.backend} makes no charge, and what an hour of the machine costs is not "
+            f"known: set it by --price {prices.backend}:machine=0.85 or machine in prices.yaml, to "
+            "0 where it costs nothing."
+        )
+        return Rates(), None, [note]
+    note = "one machine is assumed, whatever the volume and however long the prompts."
+    return Rates(Decimal(0), Decimal(0)), standing_usd((row, row), _hours(profile)), [note]
+
+
+def _hosting(prices: PriceLookup, profile: Profile) -> tuple[Spread | None, list[str]]:
+    """Return hosting and storage of a tuned model a month; None where hosting has no price."""
+    ends, storage = prices.hosting(), prices.find("storage")
+    if ends is None:
+        note = (
+            f"no price is known for hosting a tuned {prices.model} on {_place(prices)}; hosting in "
+            "prices.yaml sets it, 0 where none is charged."
+        )
+        return None, [note]
+    units = Spread.of(Decimal(1)) if ends[0].per == "month" else _hours(profile)
+    month, notes = standing_usd(ends, units), list(machine_assumptions(ends))
+    if storage is not None and storage.per != "month":
+        notes.append(f"storage is charged by {storage.per} and not counted: its size is unknown.")
+    elif storage is not None and month is not None:
+        month += Spread.of(storage.usd)
+    return month, notes
+
+
+def _hours(profile: Profile) -> Spread:
+    """Return a month's hours: as planned, and all of them at the high end."""
+    planned = HOURS_A_MONTH * profile.hours_day / 24
+    return Spread(planned, planned, HOURS_A_MONTH)
+
+
+def _price_notes(prices: PriceLookup, request: Request, *, tuned: bool) -> Iterator[str]:
+    model = f"{'a tuned ' if tuned else ''}{prices.model} on {_place(prices)}"
+    rates, caching = request.rates, request.caching
+    kinds = (("input", rates.input), ("output", rates.output))
+    if unknown := [kind for kind, usd in kinds if usd is None]:
+        yield f"no price is known for {' and '.join(unknown)} of {model}; prices.yaml can set it."
+    elif tuned or request.caches:
+        return
+    elif caching is None and rates.cached_input is not None:
+        yield f"how {model} caches prompts is not known; nothing counts as cached."
+    elif caching is not None and rates.cached_input is None:
+        yield f"no price is known for cached input of {model}; nothing counts as cached."
+    elif caching is not None and request.shared.expected:
+        yield (
+            f"{model} caches from {caching.minimum_tokens:,} tokens on; the "
+            f"{request.shared.expected:,} that prompts share are fewer."
+        )
+
+
+def _place(prices: PriceLookup) -> str:
+    return f"{prices.backend} ({prices.tier})" if prices.tier else prices.backend
