@@ -13,11 +13,13 @@ from typing import Any
 
 import typer
 
+import unitune
 from unitune import errors
 from unitune.backends import registry
 from unitune.cli.main import app
 from unitune.job.job import Job
 from unitune.scorers import ENTRIES
+from unitune.security.spec import Spec
 
 MARKER = re.compile(r"<!-- generated: ([\w-]+) -->")
 STYLE = re.compile(r"\[/?(?:dim|bold|italic)\]")
@@ -38,6 +40,19 @@ def job_file() -> str:
     schema = Job.model_json_schema()
     parts = {"Job": schema} | schema["$defs"]
     return "\n".join(line for name in _reachable(parts) for line in _part(name, parts[name]))
+
+
+def job_parts() -> str:
+    """Return the parts of a job that are imported from `unitune`, each with what it is."""
+    public = ((name, getattr(unitune, name)) for name in unitune.__all__)
+    return _table(
+        ("class", "what it is"),
+        (
+            (f"[`{name}`](job-file.md#{name.lower()})", _cell((part.__doc__ or "").split("\n")[0]))
+            for name, part in public
+            if inspect.isclass(part) and issubclass(part, Spec) and part is not Job
+        ),
+    )
 
 
 def scorers() -> str:
@@ -97,6 +112,7 @@ CODES = {
 GENERATED = {
     "command-line": command_line,
     "job-file": job_file,
+    "job-parts": job_parts,
     "scorers": scorers,
     "backends": backends,
     "exit-codes": exit_codes,

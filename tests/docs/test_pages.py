@@ -11,6 +11,7 @@ import contextlib
 import json
 import os
 import re
+import runpy
 import shlex
 import shutil
 import subprocess
@@ -24,12 +25,14 @@ import pytest
 import yaml
 from crash.postgres import new_database
 
+import unitune.errors
 from unitune.cost.budget import ProjectBudget
 from unitune.cost.prices.files import PricesFile
 from unitune.job.job import Job
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
+GENERATED = runpy.run_path(str(DOCS / "generate.py"))["GENERATED"]
 BLOCK = re.compile(
     r"(?:<!-- test: (?P<note>[^\n]*) -->\n)?"
     r'^```(?P<language>\w+)(?: title="(?P<title>[^"]*)")?\n(?P<text>.*?)^```$',
@@ -191,3 +194,18 @@ def test_the_site_is_built_without_a_warning(tmp_path: Path) -> None:
         check=False,
     )
     assert 0 == done.returncode, done.stderr
+
+
+def test_every_public_name_is_in_the_reference() -> None:
+    parts = GENERATED["job-parts"]()
+    page = (DOCS / "reference" / "python.md").read_text(encoding="utf-8")
+    errors = [name for name in unitune.__all__ if hasattr(unitune.errors, name)]
+    described = {*errors, *re.findall(r"^::: unitune\.(\w+)$", page, re.MULTILINE)}
+    described |= set(re.findall(r"\[`(\w+)`\]\(job-file", parts))
+    assert [] == [name for name in unitune.__all__ if name not in described]
+    job_file = GENERATED["job-file"]()
+    assert [] == [
+        anchor
+        for anchor in re.findall(r"job-file\.md#(\w+)", parts)
+        if f"{{#{anchor}}}" not in job_file
+    ]

@@ -13,7 +13,7 @@ async def cells(run: unitune.Run) -> None:
     """Use the model of a run, inside a running event loop."""
     # --8<-- [start:cells]
     questions = [f"What is {n} plus {n}?" for n in range(8)]
-    replies = await asyncio.gather(*(run.model.reply(question) for question in questions))
+    replies = await asyncio.gather(*map(run.model.reply, questions))
     for question, reply in zip(questions, replies, strict=True):
         print(question, reply.text or reply.error)
 

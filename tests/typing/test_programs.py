@@ -11,7 +11,9 @@ import pytest
 PROGRAMS = Path(__file__).parent
 
 
-@pytest.mark.parametrize("name", ["workflow", "notebook", "job_parts", "errors", "deployment"])
+@pytest.mark.parametrize(
+    "name", ["workflow_types", "notebook", "job_parts", "errors", "deployment"]
+)
 def test_a_program_runs(name: str, tmp_path: Path, guarded_environment: dict[str, str]) -> None:
     done = subprocess.run(
         [sys.executable, "-W", "error", PROGRAMS / f"{name}.py"],

@@ -52,7 +52,7 @@ def check(subject: Job | str | os.PathLike[str]) -> DataReport:
     Raises:
         JobError: The job file is missing or not valid.
 
-    Example:
+    Examples:
         >>> for finding in unitune.check(job).findings:
         ...     print(finding)
     """

@@ -331,7 +331,7 @@ class Comparison(Frozen):
     def to_frame(self) -> pd.DataFrame:
         """Return `rows` as a DataFrame, indexed by case and contender.
 
-        Example:
+        Examples:
             >>> scores = comparison.to_frame()["score_exact"].unstack()  # cases x contenders
 
         Raises:

@@ -8,9 +8,9 @@ from is the business of `unitune.evaluate.prompts.build`; nothing here acts.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal, Self, TypeAlias
 
-from pydantic import BeforeValidator, Field, JsonValue, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from unitune.security.addresses import Address, VariableName
 from unitune.security.spec import Typed, from_name
@@ -123,10 +123,10 @@ class Recorded(Typed):
     `Example.case_id`."""
 
 
-ContenderSpec = Annotated[
-    Annotated[
-        ZeroShot | Instructed | FewShot | Tuned | Model | Server | Recorded,
-        Field(discriminator="type"),
-    ],
-    BeforeValidator(from_name, json_schema_input_type=str | dict[str, JsonValue]),
+_ByType: TypeAlias = Annotated[
+    ZeroShot | Instructed | FewShot | Tuned | Model | Server | Recorded,
+    Field(discriminator="type"),
+]
+ContenderSpec: TypeAlias = Annotated[
+    _ByType, BeforeValidator(from_name, json_schema_input_type=str | _ByType)
 ]

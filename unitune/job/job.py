@@ -52,7 +52,7 @@ Method = Literal["sft", "dpo", "rft"]
 class Job(Spec):
     """What to tune, on what, how and where.
 
-    Example:
+    Examples:
         >>> job = Job(name="demo", model="smollm2-135m-instruct", backend="local",
         ...           data={"train": "train.jsonl", "test": "test.jsonl"})
         >>> job.method

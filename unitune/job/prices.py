@@ -216,7 +216,7 @@ class PriceRow(Spec):
 class PriceEntry(Spec):
     """Prices as people write them: what is left out comes from the entry around it.
 
-    Example:
+    Examples:
         >>> entry = PriceEntry.model_validate(
         ...     {"as_of": "2026-11-25", "source": "contract 7", "rows": [
         ...         {"model": "gpt-4o-mini-2024-07-18", "training": "2.40", "hosting": "0"}]})

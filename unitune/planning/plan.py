@@ -42,7 +42,7 @@ from unitune.workspace.today import today
 def plan(job: Job | ResolvedJob, *, vendor_counts: bool = False) -> Plan:
     """Say what a job would do, without doing it.
 
-    Example:
+    Examples:
         >>> plan = unitune.plan(job)
         >>> print(plan)
         >>> plan.errors

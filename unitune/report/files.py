@@ -26,7 +26,7 @@ def write_report(comparison: Comparison, folder: str | os.PathLike[str] | None =
         comparison: As `unitune.compare` returned it.
         folder: The `out` of the comparison; None where it was given none.
 
-    Example:
+    Examples:
         >>> page = unitune.write_report(comparison)
     """
     place = default_folder(comparison) if folder is None else Path(folder)

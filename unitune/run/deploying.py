@@ -71,7 +71,7 @@ def deploy(
     What it may cost is held to budget.yaml and `budget` first, as a training is. It is taken down
     in time even if this process has ended.
 
-    Example:
+    Examples:
         >>> with unitune.deploy(run, ttl="2h", budget=20):  # waits until it is ready
         ...     print(run.model.ask("Where is my parcel?"))
 

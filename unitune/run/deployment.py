@@ -43,7 +43,7 @@ log = logging.getLogger(__name__)
 class Deployment:
     """One deployment, as it was last seen; as a context manager it is ready, and then taken down.
 
-    Example:
+    Examples:
         >>> with unitune.deploy(run, ttl="2h"):
         ...     print(run.model.ask("Where is my parcel?"))
 

@@ -128,7 +128,7 @@ class Run:
     def model(self) -> ModelClient:
         """The tuned model, to send requests to.
 
-        Example:
+        Examples:
             >>> print(run.model.ask("Where is my parcel?"))
 
         Raises:

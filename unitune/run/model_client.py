@@ -38,7 +38,7 @@ class ModelClient:
     `unitune.Run.model` is one. Requests that fail for the moment (rate limit, server error, no
     answer) are sent again, six times at most.
 
-    Example:
+    Examples:
         >>> print(run.model.ask("Where is my parcel?"))
         >>> reply = await run.model.reply("Where is my parcel?")
         >>> print(reply.text, reply.completion_tokens)

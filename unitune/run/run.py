@@ -61,7 +61,7 @@ def launch(
 
     It is launched once even if this process is killed and the call is made again.
 
-    Example:
+    Examples:
         >>> run = unitune.launch(job, budget=5).wait()
         >>> print(run.model.ask("Where is my parcel?"))
 
