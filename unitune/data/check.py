@@ -214,7 +214,7 @@ def read_job(job: Job) -> JobRows:
     train = _File.of(job, "train", job.data.train) if job.data.train else None
     spool, own_keys = Spool(), Counter[str]()
     for row in train.rows_of(job) if train else ():
-        own_keys.update(row.example.model_extra or ())
+        own_keys.update((row.example.model_extra or {}).keys())
         for search in searches:
             search.look_at(row, train.name if train else "")
         spool.add(row)
