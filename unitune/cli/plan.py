@@ -94,7 +94,7 @@ def plan(
     """
     from unitune.cli.plan_view import print_plan, print_quote, print_tokens
     from unitune.job.job import Job
-    from unitune.planning.calibration import calibrate as time_steps
+    from unitune.planning.plan import calibrate as time_steps
     from unitune.planning.preflight import preflight
 
     names = _backend_names(backend, all_backends=all_backends)

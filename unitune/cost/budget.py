@@ -1,7 +1,7 @@
 """How much may be spent, and what is left of it: of a job, of a month, of a project.
 
-Pure functions over what was spent. Where that is read, and when it is looked at, is the business of
-`unitune.ledger.budgeting` (runs) and `unitune.planning.plan` (before there is one).
+Pure functions over what was spent. That is read by `unitune.ledger.budgeting` (runs) and
+`unitune.planning.money` (before there is one).
 """
 
 from __future__ import annotations
@@ -24,10 +24,8 @@ from unitune.workspace import yaml_file
 
 FILE = "budget.yaml"
 """Of a project: in the job's folder and in those above it."""
-
-
 BUDGET_CODES = frozenset({"over-budget", "unknown-price", STALE_CODE})
-"""Findings that speak of money alone."""
+"""Findings about money alone."""
 
 
 class ProjectBudget(Spec):
@@ -41,21 +39,17 @@ class ProjectBudget(Spec):
 
 @dataclass(frozen=True, slots=True)
 class HostingBudget:
-    """What a deployment may cost besides what the project's budget says.
-
-    Args:
-        usd: US dollars; None: no limit of its own.
-        unpriced: Whether an unknown price is taken, whatever the budgets say.
-        prices: Of the command line, which win over all others.
-    """
+    """What a deployment may cost besides what the project's budget allows."""
 
     usd: Decimal | None = None
+    """US dollars; None: no limit of its own."""
     unpriced: bool = False
+    """Whether an unknown price is taken, whatever the budgets say."""
     prices: tuple[PriceEntry, ...] = ()
+    """Of the command line, which win over all others."""
 
 
 NO_LIMIT = HostingBudget()
-"""A deployment is held to the project's budget alone."""
 
 
 class Spent(BaseModel):
@@ -65,24 +59,19 @@ class Spent(BaseModel):
     month_usd: Decimal = Decimal(0)
     project_usd: Decimal = Decimal(0)
     unknown: int = 0
-    """Runs and deployments whose cost nobody knows; they are in neither sum."""
+    """Runs and deployments whose cost is not known; they are in neither sum."""
 
 
 @dataclass(frozen=True, slots=True)
 class Cap:
-    """A limit, and what is gone of it.
-
-    Args:
-        name: What it is a limit of, for messages.
-        usd: US dollars.
-        spent: By others than what is asked about.
-        raise_: What to change for a higher limit.
-    """
+    """A limit, and what is gone of it, in US dollars."""
 
     name: str
     usd: Decimal
     spent: Decimal
+    """By others than what the limit is held against."""
     raise_: str
+    """What to change for a higher limit."""
 
     @property
     def left(self) -> Decimal:
@@ -103,19 +92,16 @@ def project_budget(folder: Path) -> ProjectBudget:
         JobError: A file is not valid; the message names the line.
     """
     here = folder.absolute()
-    places = (each / FILE for each in (here, *here.parents))
-    return least(_read(place) for place in places if place.is_file())
+    files = (parent / FILE for parent in (here, *here.parents))
+    return least(_read(file) for file in files if file.is_file())
 
 
 def least(budgets: Iterable[ProjectBudget]) -> ProjectBudget:
     """Return the budget that keeps to all budgets."""
-    both = tuple(budgets)
-    return ProjectBudget(
-        month_usd=min((one.month_usd for one in both if one.month_usd is not None), default=None),
-        project_usd=min(
-            (one.project_usd for one in both if one.project_usd is not None), default=None
-        ),
-    )
+    known = tuple(budgets)
+    months = [budget.month_usd for budget in known if budget.month_usd is not None]
+    totals = [budget.project_usd for budget in known if budget.project_usd is not None]
+    return ProjectBudget(month_usd=min(months, default=None), project_usd=min(totals, default=None))
 
 
 def _read(file: Path) -> ProjectBudget:
@@ -137,20 +123,19 @@ def caps(
         spent: By other runs, and by deployments.
         run_spent: By earlier attempts of the same run.
     """
-    found: list[Cap] = []
-    if job_usd is not None:
-        found.append(Cap("the job's budget", job_usd, run_spent, "budget.usd of the job"))
-    if project.month_usd is not None:
-        gone = spent.month_usd + run_spent
-        found.append(Cap("the month's budget", project.month_usd, gone, f"month_usd in {FILE}"))
-    if project.project_usd is not None:
-        gone = spent.project_usd + run_spent
-        name = "the project's budget"
-        found.append(Cap(name, project.project_usd, gone, f"project_usd in {FILE}"))
-    return tuple(found)
+    limits = (
+        ("the job's budget", job_usd, Decimal(0), "budget.usd of the job"),
+        ("the month's budget", project.month_usd, spent.month_usd, f"month_usd in {FILE}"),
+        ("the project's budget", project.project_usd, spent.project_usd, f"project_usd in {FILE}"),
+    )
+    return tuple(
+        Cap(name, usd, gone + run_spent, raise_)
+        for name, usd, gone, raise_ in limits
+        if usd is not None
+    )
 
 
-def budget_findings(  # noqa: PLR0913 - what is asked about, in whose words
+def budget_findings(  # noqa: PLR0913 - a cost, and the words for it
     limits: Sequence[Cap],
     usd: Spread | None,
     backend: str,
@@ -188,7 +173,7 @@ def budget_findings(  # noqa: PLR0913 - what is asked about, in whose words
 
 
 def unknown_findings(limits: Iterable[Cap], spent: Spent) -> Iterator[Finding]:
-    """Yield a note when costs that nobody knows are missing in what is spent."""
+    """Yield a note when unknown costs are missing in what is spent."""
     if spent.unknown and any("job" not in limit.name for limit in limits):
         yield note(
             "unknown-spending",

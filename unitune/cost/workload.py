@@ -1,7 +1,7 @@
 """How many tokens a job's rows are, as the tokenizer of one model counts them.
 
 Rows are counted once for each tokenizer, however many backends a plan looks at, and only lengths
-are kept: what a vendor makes of them (limits, epochs) is the business of `unitune.cost.billing`.
+are kept: what a vendor makes of them (limits, epochs) is computed in `unitune.cost.billing`.
 """
 
 from __future__ import annotations
@@ -15,19 +15,13 @@ from unitune.cost.tokens import Count, TokenCounter
 from unitune.data.example import Example
 from unitune.data.split import Splits
 
-BIGGEST = "Q"
+UNSIGNED_64 = "Q"
 """Type of an array's items: a row may have more tokens than 32 bits count in sum."""
 
 
 @dataclass(frozen=True)
 class Lengths:
-    """Tokens of many rows, one after another.
-
-    Args:
-        low: Of each row, fewest.
-        expected: Of each row.
-        high: Of each row, most.
-    """
+    """Tokens of many rows, one after another: of each row the fewest, expected and most."""
 
     low: Sequence[int]
     expected: Sequence[int]
@@ -36,7 +30,7 @@ class Lengths:
     @classmethod
     def of(cls, counts: Iterable[Count]) -> Lengths:
         """Collect counts."""
-        low, expected, high = array(BIGGEST), array(BIGGEST), array(BIGGEST)
+        low, expected, high = (array(UNSIGNED_64) for _ in range(3))
         for count in counts:
             low.append(count.low)
             expected.append(count.expected)
@@ -73,17 +67,14 @@ class Lengths:
 
 @dataclass(frozen=True, slots=True)
 class Tally:
-    """The rows of one file.
-
-    Args:
-        totals: What a training sees of each row in one epoch.
-        prompts: What a request for each row's answer asks.
-        answers: What a model writes to give each row's answer.
-    """
+    """The rows of one file."""
 
     totals: Lengths
+    """What a training sees of each row in one epoch."""
     prompts: Lengths
+    """What a request for each row's answer sends."""
     answers: Lengths
+    """What a model writes to give each row's answer."""
 
     def __len__(self) -> int:
         return len(self.totals)
@@ -91,18 +82,12 @@ class Tally:
 
 @dataclass(frozen=True, slots=True)
 class Workload:
-    """A job's rows, counted by one tokenizer.
-
-    Args:
-        basis: What it was counted with.
-        assumptions: Why counts are ranges.
-        train: Rows to learn from.
-        validation: Rows to choose on.
-        test: Rows to judge by; empty when there are none.
-    """
+    """A job's rows, counted by one tokenizer; no test rows are an empty tally."""
 
     basis: str
+    """What it was counted with."""
     assumptions: tuple[str, ...]
+    """Why counts are ranges."""
     train: Tally
     validation: Tally
     test: Tally
@@ -121,13 +106,15 @@ def measure(splits: Splits, counter: TokenCounter) -> Workload:
 
 def tally(rows: Iterable[Example], counter: TokenCounter) -> Tally:
     """Count rows, one by one; nothing of a row is kept but its lengths."""
-    lengths = tuple(tuple(array(BIGGEST) for _ in range(3)) for _ in range(3))
+    totals, prompts, answers = ([array(UNSIGNED_64) for _ in range(3)] for _ in range(3))
     for row in rows:
         counted = counter.row(row)
-        for columns, count in zip(
-            lengths, (counted.total, counted.prompt, counted.answer), strict=True
+        for columns, count in (
+            (totals, counted.total),
+            (prompts, counted.prompt),
+            (answers, counted.answer),
         ):
             columns[0].append(count.low)
             columns[1].append(count.expected)
             columns[2].append(count.high)
-    return Tally(*(Lengths(*columns) for columns in lengths))
+    return Tally(Lengths(*totals), Lengths(*prompts), Lengths(*answers))

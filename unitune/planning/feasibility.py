@@ -3,14 +3,19 @@
 Pure functions from job, offer, date and rows to findings. An explicit setting that the backend
 cannot honour is an error; only `auto` adapts. The seed is a warning: it decides here, too, which
 rows are held out and shown, and at the vendor only whether a training could be repeated.
+
+A refusal that another backend would not make names those that take the job: first those with the
+same weights (offers name them by aliases, and some backends take any model of the Hugging Face
+hub), then those that would train the same rows on another base.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
+from typing import Literal
 
 from unitune.backends import registry
 from unitune.backends.conversion import wire_lines
@@ -21,9 +26,8 @@ from unitune.data.split import Splits
 from unitune.errors import nearest
 from unitune.findings import Finding, error, note, warning
 from unitune.job.job import Job, Tuning
-from unitune.planning.elsewhere import CLOSED_TO, elsewhere
 
-WANTS_ANOTHER_BACKEND = frozenset(
+OTHER_BACKEND_HELPS = frozenset(
     {
         "closed",
         "closed-backend",
@@ -34,29 +38,31 @@ WANTS_ANOTHER_BACKEND = frozenset(
     }
 )
 """Refusals after which one looks for another backend."""
+CLOSED_TO = "closed-to"
+"""Code of the finding that a vendor takes no trainings from some customers."""
+NOT_ALL = "not open to all"
+FOR_TESTS = "fake"
 SOON = timedelta(days=90)
-"""A date nearer than this is told as a warning, a later one as a note."""
+"""A date nearer than this is a warning, a later one a note."""
 
 
 def offer_findings(job: Job, offer: Offer, day: date) -> tuple[Finding, ...]:
     """Return what a backend's offer says against a job, whatever its rows.
-
-    A refusal that another backend would not make names those that can take the job.
 
     Args:
         job: What to tune and how.
         offer: Of the job's backend.
         day: Today.
     """
-    found = _against(job, offer, day)
-    if not any(finding.code in WANTS_ANOTHER_BACKEND for finding in found):
-        return found
-    where = str(elsewhere(job, day, _against))
+    findings = _against(job, offer, day)
+    if not any(finding.code in OTHER_BACKEND_HELPS for finding in findings):
+        return findings
+    others = _other_backends(job, offer, day)
     return tuple(
-        finding.model_copy(update={"fix": f"{finding.fix} {where}".strip()})
-        if finding.code in WANTS_ANOTHER_BACKEND
+        finding.model_copy(update={"fix": f"{finding.fix} {others}".strip()})
+        if finding.code in OTHER_BACKEND_HELPS
         else finding
-        for finding in found
+        for finding in findings
     )
 
 
@@ -73,22 +79,70 @@ def _against(job: Job, offer: Offer, day: date) -> tuple[Finding, ...]:
         return (error("unsupported-method", offer.summary),)
     if reason is not None:
         return (error("refused-model", f"{offer.name} cannot tune {job.base_model!r}: {reason}"),)
-    found = [*_model_findings(job, offer, model), *_setting_findings(job, offer)]
-    return (*found, *_date_findings(offer, model, day)) if model else tuple(found)
+    findings = [*_model_findings(job, offer, model), *_setting_findings(job, offer)]
+    return (*findings, *_date_findings(offer, model, day)) if model else tuple(findings)
+
+
+def _other_backends(job: Job, own: Offer, day: date) -> str:
+    """Return in a sentence or two which other backends take a job; empty where none does."""
+    model = own.model(job.base_model)
+    names = {job.base_model, *(_names(model) if model else ())}
+    same: list[str] = []
+    other: list[str] = []
+    for offer in map(registry.offer, registry.backend_names()):
+        if offer.name in (job.backend, FOR_TESTS):
+            continue
+        equals = [(name, _takes(job, offer, name, day)) for name in _same_weights(offer, names)]
+        takers = [(name, customers) for name, customers in equals if customers]
+        others = [_takes(job, offer, each.name, day) for each in offer.models]
+        if takers:
+            name, customers = takers[0]
+            same.append(f"{offer.name} ({name if customers == 'all' else f'{name}, {NOT_ALL}'})")
+        elif any(others):
+            other.append(offer.name if "all" in others else f"{offer.name} ({NOT_ALL})")
+    sentences = [f"The same model can be tuned at {_listed(same)}."] if same else []
+    if other:
+        verb = "takes" if len(other) == 1 else "take"
+        sentences.append(f"With another base {_listed(other)} {verb} the job.")
+    return " ".join(sentences)
+
+
+def _takes(job: Job, offer: Offer, model: str, day: date) -> Literal["all", "some"] | None:
+    """Return from which customers a backend takes the job with this base: all, some, or none."""
+    moved = job.model_copy(update={"backend": offer.name, "model": model})
+    findings = _against(moved, offer, day)
+    if any(finding.severity == "error" for finding in findings):
+        return None
+    return "some" if any(finding.code == CLOSED_TO for finding in findings) else "all"
+
+
+def _same_weights(offer: Offer, names: set[str]) -> Iterator[str]:
+    """Yield an offer's names of the same weights."""
+    folded = {name.casefold() for name in names}
+    for model in offer.models:
+        if folded & {name.casefold() for name in _names(model)}:
+            yield model.name
+    if offer.hub_models:
+        yield from sorted(name for name in names if name.count("/") == 1)
+
+
+def _names(model: OfferedModel) -> set[str]:
+    return {model.name, *model.aliases}
+
+
+def _listed(names: Sequence[str]) -> str:
+    *first, last = names
+    return f"{', '.join(first)} and {last}" if first else last
 
 
 @dataclass(frozen=True, slots=True)
 class WireFile:
-    """A file as it would be uploaded, without its content.
-
-    Args:
-        findings: An error for each row that the format cannot carry.
-        size: In bytes.
-        sha256: Hash of its content.
-    """
+    """A file as it would be uploaded, without its content."""
 
     findings: tuple[Finding, ...]
+    """An error for each row that the format cannot carry."""
     size: int
+    """In bytes."""
     sha256: str
 
 
@@ -126,22 +180,18 @@ def row_findings(
         files: The same rows as they would be uploaded, by file name.
         lengths: Tokens of the training rows; None: not counted.
     """
-    found = [finding for file in files.values() for finding in file.findings]
+    findings = [finding for file in files.values() for finding in file.findings]
     limits = offer.limits_for(job.base_model)
-    found.extend(_count_findings(offer, limits, splits))
+    findings += _count_findings(offer, limits, splits)
     size = files["train.jsonl"].size
     if limits.file_bytes is not None and size > limits.file_bytes:
-        found.append(
-            error(
-                "file-too-large",
-                f"the training file has {size:,} bytes; {offer.name} takes {limits.file_bytes:,}.",
-                "Leave rows out, or choose a backend that takes more.",
-            )
-        )
+        what = f"the training file has {size:,} bytes; {offer.name} takes {limits.file_bytes:,}."
+        fix = "Leave rows out, or choose a backend that takes more."
+        findings.append(error("file-too-large", what, fix))
     if limits.row_tokens is not None and lengths is not None:
         fate = offer.billing_for(job.base_model).overlength
-        found.extend(_long_rows(offer, fate, limits.row_tokens, splits.train, lengths))
-    return tuple(found)
+        findings += _long_rows(offer, fate, limits.row_tokens, splits.train, lengths)
+    return tuple(findings)
 
 
 def explicit_settings(tuning: Tuning) -> list[str]:
@@ -159,7 +209,7 @@ def _model_findings(job: Job, offer: Offer, model: OfferedModel | None) -> Itera
         yield _refusal("method", what, methods)
     if model is not None:
         return
-    names = tuple(sorted(one.name for one in offer.models))
+    names = tuple(sorted(each.name for each in offer.models))
     guess = nearest(job.base_model, names)
     if not offer.any_model:
         what = f"{offer.name} cannot tune {job.base_model!r}"
@@ -170,7 +220,7 @@ def _model_findings(job: Job, offer: Offer, model: OfferedModel | None) -> Itera
         what += f"; the nearest is {guess!r}" if guess else ""
         yield warning(
             "unlisted-model",
-            f"{what}. It is asked for as it stands, and may be refused.",
+            f"{what}. It is requested by this name, and may be refused.",
             f"Known: {', '.join(names)}. A job can name a model for each backend: "
             f"model: {{{offer.name}: NAME, …}}.",
         )
@@ -199,19 +249,17 @@ def _setting_findings(job: Job, offer: Offer) -> Iterator[Finding]:
 
 def _date_findings(offer: Offer, model: OfferedModel, day: date) -> Iterator[Finding]:
     closes, retires_on = model.tunable_until, model.retires_on
-    if closes is None or day < closes:
-        yield from _access_findings(offer, model, day)
     if closes is not None and day >= closes:
-        yield error(
-            "closed",
-            f"{offer.name} ended tuning of {model.name} on {closes} (today is {day}).",
-        )
-    elif closes is not None:
-        yield _by_date(closes, day)(
-            "closes",
-            f"{offer.name} takes trainings of {model.name} only until {closes}; from that day on "
-            "nobody can start one.",
-        )
+        what = f"{offer.name} ended tuning of {model.name} on {closes} (today is {day})."
+        yield error("closed", what)
+    else:
+        for closed in model.closed_to:
+            when = "since" if day >= closed.since else "from"
+            what = f"{offer.name} takes no trainings of {model.name} from {closed.whom}, {when} "
+            yield warning(CLOSED_TO, f"{what}{closed.since}.")
+        if closes is not None:
+            what = f"{offer.name} takes trainings of {model.name} only until {closes}; from that "
+            yield _by_date(closes, day)("closes", f"{what}day on none can be started.")
     if retires_on is not None and day >= retires_on:
         yield error("stopped", f"{offer.name} switched {model.name} off on {retires_on}.")
     elif retires_on is not None:
@@ -220,16 +268,6 @@ def _date_findings(offer: Offer, model: OfferedModel, day: date) -> Iterator[Fin
             "stops",
             f"{model.name} and all that is tuned from it stop on {retires_on}, in {days} days.",
             "Plan what follows it; the same job can be trained elsewhere.",
-        )
-
-
-def _access_findings(offer: Offer, model: OfferedModel, day: date) -> Iterator[Finding]:
-    for closed in model.closed_to:
-        when = "since" if day >= closed.since else "from"
-        yield warning(
-            CLOSED_TO,
-            f"{offer.name} takes no trainings of {model.name} from {closed.whom}, {when} "
-            f"{closed.since}.",
         )
 
 

@@ -1,7 +1,7 @@
 """What would happen: the findings, and the forecast or the estimate, of one job on each backend.
 
 `plan` looks at the offer (data, no SDK), the data files, and, for backends that train on this
-machine, at model and machine. It starts nothing, spends nothing and asks nobody. A launch is
+machine, at model and machine. It starts nothing, spends nothing and calls no vendor. A launch is
 refused for the errors of its plan, so a plan without errors is a job that can be launched.
 `plans` looks at several backends at once: data are read, checked and counted once for all of them.
 """
@@ -13,17 +13,20 @@ from dataclasses import replace
 from decimal import Decimal
 
 from unitune.backends import registry
-from unitune.backends.capabilities import CountsTokens, Forecast, Forecasts, ValidatesOptions
-from unitune.backends.offer import Offer
+from unitune.backends.capabilities import (
+    Calibrates,
+    CountsTokens,
+    Forecast,
+    Forecasts,
+    ValidatesOptions,
+)
 from unitune.cost.budget import budget_findings, caps, unknown_findings
 from unitune.cost.documents import Estimate, Line
 from unitune.cost.estimate import estimate
-from unitune.cost.prices.book import PriceBook
 from unitune.cost.prices.staleness import age_findings
 from unitune.cost.spread import Spread
 from unitune.cost.tokens import VendorCounter, counter_for
 from unitune.cost.tokens.by_vendor import SAMPLE_ROWS
-from unitune.cost.workload import Workload
 from unitune.data.check import read_job
 from unitune.data.dataset import spread
 from unitune.errors import JobError, MissingExtra, Unsupported
@@ -40,7 +43,7 @@ from unitune.workspace.today import today
 
 
 def plan(job: Job | ResolvedJob, *, vendor_counts: bool = False) -> Plan:
-    """Say what a job would do, without doing it.
+    """Return what a job would do, without doing it.
 
     Examples:
         >>> plan = unitune.plan(job)
@@ -51,7 +54,7 @@ def plan(job: Job | ResolvedJob, *, vendor_counts: bool = False) -> Plan:
     Args:
         job: What to tune and how.
         vendor_counts: Upload a sample of the training rows, and let the vendor count their
-            prompts; nobody is called without this.
+            prompts; no vendor is called without this.
 
     Returns:
         Findings, row counts, and tokens with their time and memory, or their cost.
@@ -59,7 +62,7 @@ def plan(job: Job | ResolvedJob, *, vendor_counts: bool = False) -> Plan:
     Raises:
         NotFoundError: No installed package brings the job's backend.
         JobError: The job names no base model for its backend, or budget.yaml is not valid.
-        Unsupported: The vendor counts no tokens, and was to be asked.
+        Unsupported: The vendor should count tokens, and counts none.
         BackendError: It refused to, or did not answer.
     """
     resolved = preflight(job)
@@ -69,7 +72,7 @@ def plan(job: Job | ResolvedJob, *, vendor_counts: bool = False) -> Plan:
 
 
 def plans(job: Job, backends: Sequence[str]) -> PlanSet:
-    """Say what a job would do on each of several backends; imports none of them.
+    """Return what a job would do on each of several backends; imports none of them.
 
     Args:
         job: What to tune and how.
@@ -80,59 +83,107 @@ def plans(job: Job, backends: Sequence[str]) -> PlanSet:
         JobError: budget.yaml is not valid.
     """
     rows, money = Rows(read_job(job)), money_of(job)
-    made = tuple(_beside_others(job.with_backend(name), rows, money) for name in backends)
-    return PlanSet(job=job.name, day=today(), plans=made)
+    made: list[Plan] = []
+    for moved in map(job.with_backend, backends):
+        try:
+            resolved = preflight(moved, rows=rows)
+        except JobError as problem:
+            made.append(_without_model(moved, problem))
+        else:
+            made.append(plan_of(resolved, money, alone=False))
+    return PlanSet(job=job.name, day=today(), plans=tuple(made))
 
 
-def plan_of(resolved: ResolvedJob, money: Money) -> Plan:
-    """Return the plan of a resolved job: what a launch is refused by."""
-    findings = list(resolved.findings)
-    if _has_error(findings):
-        return _document(resolved, findings)
-    findings += _row_findings(resolved)
-    if resolved.offer.training_price == "none":
-        backend_findings, forecast = _looked_at_here(resolved)
-        return _document(resolved, [*findings, *backend_findings], bound=True, forecast=forecast)
-    made = _estimated(resolved, money)
-    findings += _money_findings(resolved, made, money)
-    findings += _backend_findings(resolved)
-    return _document(resolved, findings, bound=True, made=made)
+def plan_of(resolved: ResolvedJob, money: Money, *, alone: bool = True) -> Plan:
+    """Return the plan of a resolved job: what a launch is refused by.
 
-
-def _beside_others(job: Job, rows: Rows, money: Money) -> Plan:
-    """Return the plan of one backend among several, which is not imported.
-
-    What the data say is the same for all of them, and told where it is an error.
+    Args:
+        resolved: The job.
+        money: What is known of it.
+        alone: Whether its backend is imported, to forecast and to validate options. Beside other
+            backends it is not, and what the data say, the same for all, is told only of errors.
     """
-    try:
-        resolved = preflight(job, rows=rows)
-    except JobError as problem:
-        return _nowhere(job, registry.offer(job.backend), problem)
-    findings = list(resolved.offer_findings)
-    if rows.read.report.errors or job.data.train is None:
-        findings += rows.read.report.findings
-        return _document(resolved, findings)
+    findings, read = list(resolved.offer_findings), resolved.rows.read.report
+    if alone or read.errors or resolved.job.data.train is None:
+        findings += read.findings
     if _has_error(findings):
-        return _document(resolved, findings)
+        return _document(resolved, findings, None, None)
     findings += _row_findings(resolved)
-    made = None if resolved.offer.training_price == "none" else _estimated(resolved, money)
+    here = resolved.offer.training_price == "none"
+    made = None if here else estimated(resolved, money)
     if made is not None:
         findings += _money_findings(resolved, made, money)
-    findings += _no_backend(job.backend)
-    return _document(resolved, findings, bound=True, made=made)
+    forecast = None
+    if not alone:
+        findings += _no_backend(resolved)
+    elif here:
+        more, forecast = _forecast(resolved)
+        findings += more
+    else:
+        findings += _backend_findings(resolved)
+    return _document(resolved, findings, made, forecast, launchable=True)
+
+
+def calibrate(job: Job | ResolvedJob) -> None:
+    """Time a few steps of a job's training here, so that its plans become narrow.
+
+    The backend keeps what it measured, and makes every later forecast from it.
+
+    Raises:
+        Unsupported: Its backend does not train on this machine.
+        BackendError: The measuring process died.
+    """
+    resolved = preflight(job)
+    backend, splits = resolved.backend, resolved.splits
+    if not isinstance(backend, Calibrates):
+        raise Unsupported(
+            f"backend {resolved.offer.name!r} does not train on this machine, so there is nothing "
+            "to calibrate. Leave --calibrate out."
+        )
+    backend.calibrate(resolved.job, splits.train, splits.validation)
+
+
+def estimated(resolved: ResolvedJob, money: Money) -> Estimate:
+    """Return what a training and the answers of its comparison cost at a vendor."""
+    job = resolved.job
+    others = {
+        spec.name: resolved.rows.counted_for(spec.model)
+        for spec in job.evaluate.contenders
+        if isinstance(spec, Model) and spec.model != job.base_model
+    }
+    lessons = money.lessons.get((job.backend, job.base_model), ())
+    return estimate(job, resolved.workload, resolved.book, today(), others=others, lessons=lessons)
+
+
+def training_usd(resolved: ResolvedJob) -> Spread | None:
+    """Return what one training costs; None: unknown."""
+    if resolved.offer.training_price == "none":
+        return Spread.of(Decimal(0))
+    return estimated(resolved, Money()).launch_usd
+
+
+def answers(resolved: ResolvedJob) -> tuple[Line, ...]:
+    """Return what the answers of a comparison may cost, a line for each contender with requests."""
+    return estimated(resolved, Money()).of("evaluation")
 
 
 def _document(
     resolved: ResolvedJob,
     findings: Sequence[Finding],
+    made: Estimate | None,
+    forecast: Forecast | None,
     *,
-    bound: bool = False,
-    made: Estimate | None = None,
-    forecast: Forecast | None = None,
+    launchable: bool = False,
 ) -> Plan:
     """Return the plan; its rows are counted and bound where it can be launched."""
     job, offer, model = resolved.job, resolved.offer, resolved.model
-    splits = resolved.splits if bound else None
+    splits = resolved.splits if launchable else None
+    files = resolved.files.items() if launchable else ()
+    bound = Bound(
+        job=job.model_dump(mode="json"),
+        files={name: file.sha256 for name, file in files},
+        given_prices=job.given_prices,
+    )
     charge = offer.training_price or "unknown"
     return Plan(
         job=job.name,
@@ -150,15 +201,25 @@ def _document(
         retires_on=model.retires_on if model else None,
         forecast=forecast,
         estimate=made,
-        bound=_bound(resolved) if bound else None,
+        bound=bound if launchable else None,
     )
 
 
-def _bound(resolved: ResolvedJob) -> Bound:
-    return Bound(
-        job=resolved.job.model_dump(mode="json"),
-        files={name: file.sha256 for name, file in resolved.files.items()},
-        given_prices=resolved.job.given_prices,
+def _without_model(job: Job, problem: JobError) -> Plan:
+    """Return the plan of a job that names no model for a backend."""
+    offer = registry.offer(job.backend)
+    finding = error("no-model", str(problem))
+    if offer.closed is not None and today() >= offer.closed.by:
+        finding = error("closed-backend", registry.unavailable(offer))
+    return Plan(
+        job=job.name,
+        backend=job.backend,
+        model="",
+        method=job.method,
+        day=today(),
+        listed=False,
+        charge=offer.training_price or "unknown",
+        findings=(finding,),
     )
 
 
@@ -178,15 +239,16 @@ def _money_findings(resolved: ResolvedJob, made: Estimate, money: Money) -> Iter
     yield from budget_findings(limits, made.launch_usd, made.backend, unpriced=money.unpriced)
     yield from unknown_findings(limits, money.spent)
     yield from age_findings(made.launch_prices, made.day, allow_stale=money.unpriced or not limits)
-    yield from _free_findings(made, resolved.book)
+    yield from _free_findings(resolved, made)
 
 
-def _free_findings(made: Estimate, book: PriceBook) -> Iterator[Finding]:
+def _free_findings(resolved: ResolvedJob, made: Estimate) -> Iterator[Finding]:
     """Warn of what costs nothing by the word of the job's own folder alone: no budget holds it."""
+    book = resolved.book.without_own()
     for row in made.prices:
         if row.usd or row.origin not in ("job", "project"):
             continue
-        listed = book.without_own().find(
+        listed = book.find(
             row.backend,
             made.model,
             row.kind,
@@ -205,39 +267,6 @@ def _free_findings(made: Estimate, book: PriceBook) -> Iterator[Finding]:
         )
 
 
-def training_usd(resolved: ResolvedJob) -> Spread | None:
-    """Return what one training costs; None: unknown."""
-    if resolved.offer.training_price == "none":
-        return Spread.of(Decimal(0))
-    return _estimated(resolved, Money()).launch_usd
-
-
-def answers(resolved: ResolvedJob) -> tuple[Line, ...]:
-    """Return what the answers of a comparison may cost, a line for each contender with requests."""
-    return _estimated(resolved, Money()).of("evaluation")
-
-
-def _estimated(resolved: ResolvedJob, money: Money) -> Estimate:
-    job = resolved.job
-    return estimate(
-        job,
-        resolved.workload,
-        resolved.book,
-        today(),
-        others=_others(resolved),
-        lessons=money.lessons.get((job.backend, job.base_model), ()),
-    )
-
-
-def _others(resolved: ResolvedJob) -> dict[str, Workload]:
-    """Return the rows as the models of other contenders count them, by contender."""
-    return {
-        spec.name: resolved.rows.counted_for(spec.model)
-        for spec in resolved.job.evaluate.contenders
-        if isinstance(spec, Model) and spec.model != resolved.job.base_model
-    }
-
-
 def _counted_by_vendor(resolved: ResolvedJob) -> ResolvedJob:
     """Return the job with its rows counted as its vendor counts a sample of them."""
     backend, model = resolved.backend, resolved.job.base_model
@@ -249,24 +278,7 @@ def _counted_by_vendor(resolved: ResolvedJob) -> ResolvedJob:
     return replace(resolved, rows=Rows(resolved.rows.read, counters))
 
 
-def _nowhere(job: Job, offer: Offer, problem: JobError) -> Plan:
-    """Return the plan of a job that names no model for a backend."""
-    why = error("no-model", str(problem))
-    if offer.closed is not None and today() >= offer.closed.by:
-        why = error("closed-backend", registry.unavailable(offer))
-    return Plan(
-        job=job.name,
-        backend=job.backend,
-        model="",
-        method=job.method,
-        day=today(),
-        listed=False,
-        charge=offer.training_price or "unknown",
-        findings=(why,),
-    )
-
-
-def _looked_at_here(resolved: ResolvedJob) -> tuple[tuple[Finding, ...], Forecast | None]:
+def _forecast(resolved: ResolvedJob) -> tuple[tuple[Finding, ...], Forecast | None]:
     """Return what a backend that trains on this machine says, and its forecast."""
     try:
         backend = resolved.backend
@@ -282,25 +294,20 @@ def _looked_at_here(resolved: ResolvedJob) -> tuple[tuple[Finding, ...], Forecas
 
 def _backend_findings(resolved: ResolvedJob) -> tuple[Finding, ...]:
     """Return what a hosted backend itself says against the job, where it is installed."""
+    if no_backend := _no_backend(resolved):
+        return no_backend
     name = resolved.offer.name
-    if nowhere := _no_backend(name):
-        return nowhere
     missing = registry.missing_packages(name)
     if not missing:
         return _options_findings(resolved)
-    return (
-        note(
-            "missing-extra",
-            f"to launch there, {', '.join(missing)} must be installed.",
-            f"Install with: {install_command(name)}",
-        ),
-    )
+    what = f"to launch there, {', '.join(missing)} must be installed."
+    return (note("missing-extra", what, f"Install with: {install_command(name)}"),)
 
 
-def _no_backend(name: str) -> tuple[Finding, ...]:
-    if name in registry.backend_names():
+def _no_backend(resolved: ResolvedJob) -> tuple[Finding, ...]:
+    if resolved.offer.name in registry.backend_names():
         return ()
-    return (error(NO_BACKEND, registry.unavailable(registry.offer(name))),)
+    return (error(NO_BACKEND, registry.unavailable(resolved.offer)),)
 
 
 def _options_findings(resolved: ResolvedJob) -> tuple[Finding, ...]:

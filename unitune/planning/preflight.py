@@ -4,7 +4,7 @@
         ──► rows read, checked and split; test cases that leak
         ──► ResolvedJob: plan, launch, quote, calibrate, compare and cost take it
 
-It starts nothing and calls nobody. A finding that is an error stops a plan and, by `refuse`, a
+It starts nothing and calls no vendor. A finding that is an error stops a plan and, by `refuse`, a
 launch, in the same words.
 """
 
@@ -43,15 +43,11 @@ from unitune.workspace.today import today
 
 @dataclass(slots=True)
 class Rows:
-    """A job's rows, read once, written once in each format, counted once by each tokenizer.
-
-    Args:
-        read: As they were read.
-        counters: The counters of models whose vendor counted, by model.
-    """
+    """A job's rows, read once, written once in each format, counted once by each tokenizer."""
 
     read: JobRows
     counters: Mapping[str, TokenCounter] = field(default_factory=dict[str, TokenCounter])
+    """Of models whose vendor counted, by model."""
     _counted: dict[object, Workload] = field(default_factory=dict[object, Workload])
     _written: dict[str | None, dict[str, WireFile]] = field(
         default_factory=dict[str | None, dict[str, WireFile]]
@@ -80,21 +76,16 @@ class Rows:
 
 @dataclass(frozen=True, eq=False)
 class ResolvedJob:
-    """A job with everything looked up.
-
-    Args:
-        job: With the offer's own name of its base model.
-        offer: Of its backend.
-        book: Prices.
-        rows: Of the job; the same for all backends.
-        offer_findings: What the offer says against the job.
-    """
+    """A job with everything looked up."""
 
     job: Job
+    """With the offer's own name of its base model."""
     offer: Offer
     book: PriceBook
     rows: Rows
+    """The same for all backends."""
     offer_findings: tuple[Finding, ...]
+    """What the offer says against the job."""
 
     @property
     def findings(self) -> tuple[Finding, ...]:
@@ -177,8 +168,8 @@ def preflight(
     book = book or book_for(job)
     offer = book.offer(job.backend)
     job = resolve_model(job, offer)
-    against = offer_findings(job, offer, today())
-    return ResolvedJob(job, offer, book, rows or Rows(read_job(job)), against)
+    findings = offer_findings(job, offer, today())
+    return ResolvedJob(job, offer, book, rows or Rows(read_job(job)), findings)
 
 
 def resolve_model(job: Job, offer: Offer) -> Job:
@@ -203,11 +194,11 @@ def refuse(findings: Iterable[Finding]) -> None:
     errors = [finding for finding in findings if finding.severity == "error"]
     if not errors:
         return
-    kind, message = _kind(errors), "\n".join(shown(errors))
+    kind, message = _error_type(errors), "\n".join(shown(errors))
     raise DataError(message, tuple(errors)) if kind is DataError else kind(message)
 
 
-def _kind(errors: list[Finding]) -> type[UnituneError]:
+def _error_type(errors: list[Finding]) -> type[UnituneError]:
     codes = {error.code for error in errors}
     if "leak" in codes:
         return Leak

@@ -1,8 +1,7 @@
 """A vendor's own price of a training, as a second opinion beside ours.
 
-It is asked for with the very files that a launch would use, so they are handed over first, under
-the name of their hash: a launch finds them there. This lets rows leave the machine, so it is never
-called but on request.
+It is computed from the very files that a launch would use, so they are uploaded first, under the
+name of their hash: a launch finds them there. Rows leave the machine, so this runs only on request.
 """
 
 from __future__ import annotations
@@ -20,14 +19,11 @@ from unitune.job.job import Job
 from unitune.planning.preflight import ResolvedJob, preflight
 
 KEY = "unitune-quote"
-"""In the place of a launch key; nothing is created under it."""
+"""In place of a launch key; nothing is created under it."""
 
 
 def quote(job: Job | ResolvedJob) -> Decimal:
-    """Return what a vendor says that a training would cost, in US dollars.
-
-    Args:
-        job: What to tune and how.
+    """Return a vendor's own price of a training, in US dollars.
 
     Raises:
         Unsupported: The vendor gives no price of its own.
@@ -47,11 +43,5 @@ def quote(job: Job | ResolvedJob) -> Decimal:
                 (folder / name).write_bytes(content)
                 sha256 = hashlib.sha256(content).hexdigest()
                 uploads[name] = backend.upload(folder / name, sha256)
-        launch = Launch(
-            key=KEY,
-            job=job,
-            training=uploads["train.jsonl"],
-            validation=uploads.get("validation.jsonl"),
-            folder=folder,
-        )
-        return backend.quote(launch)
+        training, validation = uploads["train.jsonl"], uploads.get("validation.jsonl")
+        return backend.quote(Launch(KEY, job, training, validation, folder))
