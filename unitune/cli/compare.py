@@ -15,7 +15,6 @@ from unitune.cli.options import (
     OtherBackend,
     Quiet,
     parse_deploy_options,
-    parse_seconds,
     parse_usd,
 )
 from unitune.cli.output import aside, console, print_json_text
@@ -99,6 +98,7 @@ def compare(
     from unitune.planning.preflight import preflight
     from unitune.report.files import write_report
     from unitune.report.terminal import comparison_view
+    from unitune.run.deploying import ttl_seconds
     from unitune.run.run import find_run
 
     if option and deploy is None:
@@ -107,7 +107,7 @@ def compare(
     if (usd := parse_usd("--budget", budget)) is not None:
         job = job.with_evaluation_budget(usd)
     tuned_run = None if run is None else find_run(run)
-    seconds = None if deploy is None else parse_seconds("--deploy", deploy)
+    seconds = None if deploy is None else ttl_seconds(deploy, "--deploy")
     resolved = preflight(job)
     if not replay and job.evaluate.budget is None:
         tuned_run = _confirm_costs(resolved, tuned_run, seconds, allow_unpriced=allow_unpriced)

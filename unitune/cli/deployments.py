@@ -16,7 +16,6 @@ from unitune.cli.options import (
     RunId,
     parse_deploy_options,
     parse_prices,
-    parse_seconds,
     parse_usd,
 )
 from unitune.cli.output import aside, console, new_table, print_json, print_table
@@ -51,11 +50,11 @@ def deploy(
     """
     from unitune.cli.consent import confirm_deployment
     from unitune.cost.budget import HostingBudget
-    from unitune.run.deploying import deploy
+    from unitune.run.deploying import deploy, ttl_seconds
     from unitune.run.run import find_run
 
     tuned_run = find_run(run)
-    seconds, options = parse_seconds("--ttl", ttl), parse_deploy_options(option)
+    seconds, options = ttl_seconds(ttl, "--ttl"), parse_deploy_options(option)
     limit = HostingBudget(
         usd=parse_usd("--budget", budget),
         unpriced=allow_unpriced,

@@ -58,20 +58,6 @@ DeployOptions = Annotated[
     ),
 ]
 
-UNIT_SECONDS = {"m": 60.0, "h": 3600.0, "d": 86400.0}
-
-
-def parse_seconds(option: str, text: str) -> float:
-    """Return a time such as ``90m``, ``2h`` or ``1d`` in seconds.
-
-    Raises:
-        UserError: It is no time; the message names the option.
-    """
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)([mhd])", text.strip())
-    if match is None or float(match[1]) == 0:
-        raise UserError(f"{option} is {text!r}; write a time such as 30m, 2h or 1d.")
-    return float(match[1]) * UNIT_SECONDS[match[2]]
-
 
 def parse_usd(option: str, text: str | None) -> Decimal | None:
     """Return an amount of US dollars such as ``2.50`` or ``$2.50``; None where none is given.

@@ -112,11 +112,12 @@ def deploy(
     return started.refresh()
 
 
-def ttl_seconds(ttl: timedelta | str | float) -> float:
+def ttl_seconds(ttl: timedelta | str | float, name: str = "ttl") -> float:
     """Return a time in seconds.
 
     Args:
         ttl: Such as "30m", "2h" or "1d", or seconds.
+        name: What it is called in the message.
 
     Raises:
         UserError: It is no time, or none that is left.
@@ -129,7 +130,7 @@ def ttl_seconds(ttl: timedelta | str | float) -> float:
     else:
         seconds = ttl
     if not seconds > 0:
-        raise UserError(f"ttl is {ttl!r}; write a time such as '30m', '2h' or '1d', or seconds.")
+        raise UserError(f"{name} is {ttl!r}; write a time such as 30m, 2h or 1d.")
     return seconds
 
 
