@@ -45,7 +45,6 @@ from unitune.cli.os_errors import explained, first
 from unitune.cli.output import aside
 from unitune.cli.streams import guarded_streams
 from unitune.security.printable import printable
-from unitune.security.redaction import redacted
 
 if TYPE_CHECKING:
     from typer._click.core import Context  # typer carries its own click
@@ -159,6 +158,8 @@ def main() -> None:
 
 def _exit_code(error: Exception) -> int:
     """Print what ended a command, and return its exit code."""
+    from unitune.security.redaction import redacted  # brings urllib.request
+
     cause = first(error)
     if cause is None:
         text = redacted("".join(traceback.format_exception(error)))
