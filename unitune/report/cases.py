@@ -148,7 +148,7 @@ def grouped(comparison: Comparison, budget: int = TEXT_BUDGET) -> tuple[Group, .
     )
 
 
-def marked_cases(groups: Iterable[Group], mark: str) -> int:
+def count_marked(groups: Iterable[Group], mark: str) -> int:
     """Return how many of the shown cases carry a mark."""
     return sum(mark in case.marks.split() for group in groups for case in group.cases)
 

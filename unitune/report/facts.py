@@ -1,10 +1,17 @@
-"""A figure with its name and what it means: what reports are made of."""
+"""Figures of a comparison, each with its name and meaning: `evidence`, `judging`, `economics`.
+
+No statistic is computed here: every figure comes out of `Comparison`.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from decimal import Decimal
 
-from unitune.evaluate.results import Comparison
+from unitune.evaluate.results import Comparison, Money
+from unitune.report.typography import counted, interval, moment, p_value, percent, points
+from unitune.report.words import best_on_dev, leak_kinds, level, measure, metric
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +29,158 @@ class Fact:
     meaning: str = ""
 
 
-def level(comparison: Comparison) -> str:
-    """Return the level of the intervals, e.g. ``95 %``."""
-    return f"{100 * comparison.level:g} %"
+def evidence(comparison: Comparison) -> tuple[Fact, ...]:
+    """Return the figures behind the verdict."""
+    candidate, baseline = comparison.candidate, comparison.baseline
+    difference = points(comparison.difference, sign=True)
+    return (
+        Fact(
+            "Difference",
+            difference,
+            f"{candidate} minus {baseline}. {level(comparison)} interval: "
+            f"{interval(comparison.interval)} points.",
+        ),
+        Fact(
+            "Gained and lost",
+            f"{comparison.gained:,} and {comparison.lost:,}",
+            f"Cases in which {candidate} scored higher, and in which {baseline} did, "
+            f"of {comparison.n:,}."
+            if comparison.graded
+            else f"Cases that only {candidate} got right, and cases that only {baseline} got "
+            f"right, of {comparison.n:,}.",
+        ),
+        Fact("p-value", p_value(comparison.p_value), _chance(comparison.p_value)),
+        Fact(
+            "Margin",
+            f"\u00b1{points(comparison.margin)}",
+            "Smaller differences do not matter for this job. To show that a difference is "
+            f"smaller takes about {counted(comparison.cases_needed, 'case')}; "
+            f"this test had {comparison.n:,}.",
+        ),
+        Fact(
+            "Smallest visible difference",
+            points(comparison.smallest_detectable),
+            "A true difference of this size is found by four of five such tests; a smaller one is "
+            "often missed.",
+        ),
+        *_retention(comparison),
+        *_spent(comparison),
+    )
+
+
+def _chance(p: float) -> str:
+    if p < 1e-6:
+        often = "in fewer than one of a million"
+    elif p < 0.01:
+        often = f"in about one of {float(f'{1 / p:.2g}'):,.0f}"
+    elif p < 0.99:
+        often = f"in about {100 * p:.0f} of 100"
+    else:
+        often = "in nearly all"
+    return f"Were both equally good, gains and losses this uneven would come up {often} such tests."
+
+
+def _retention(comparison: Comparison) -> Iterator[Fact]:
+    """Yield what the tuned model still knows, where that was tested."""
+    kept = comparison.retention
+    if kept is None:
+        return
+    if kept.share is None or kept.interval is None:
+        yield Fact("Still known", "not known", "The base got no general question right.")
+        return
+    low, high = map(percent, kept.interval)
+    yield Fact(
+        "Still known",
+        percent(kept.share),
+        f"Of {counted(kept.base_right, 'general question')} that the base got right "
+        f"({level(comparison)} interval: {low} to {high}); it alone gets {len(kept.gained)} more. "
+        "A warning light and no benchmark.",
+    )
+
+
+def _spent(comparison: Comparison) -> Iterator[Fact]:
+    if comparison.spent_usd is not None:
+        what = "All requests: dev, test, general questions and scorers that call a model."
+        yield Fact("Answers cost", f"{comparison.spent_usd:,.4f} USD", what)
+
+
+def judging(comparison: Comparison) -> tuple[Fact, ...]:
+    """Return how the verdict was reached, for somebody who wants to check it."""
+    rows = {
+        measure(comparison): f"{metric(comparison.metric)} ({comparison.metric})",
+        "Method": f"{comparison.method}, at {level(comparison)}; p = {comparison.p_value:.3g}",
+    }
+    if comparison.clusters is not None:
+        rows["Clusters"] = (
+            f"{comparison.clusters:,} for {comparison.n:,} cases; {comparison.design_effect:.2g} "
+            "of them are worth one case that stands alone"
+        )
+    recorded = all(contender.type == "recorded" for contender in comparison.contenders)
+    rows |= {
+        "Baseline": _choice(comparison),
+        "Test cases in the training rows": _leaks(comparison),
+        "Base model": "none: every answer was recorded before"
+        if recorded
+        else f"{comparison.base_model}, on backend {comparison.backend}",
+        "Run": comparison.run or "none: no contender was tuned here",
+        "Date": moment(comparison.created),
+        **comparison.provenance,
+    }
+    return tuple(Fact(term, value) for term, value in rows.items())
+
+
+def _choice(comparison: Comparison) -> str:
+    count = len(comparison.baselines)
+    if count < 2:
+        return f"{comparison.baseline}, the only one"
+    return (
+        f"{comparison.baseline}, the hardest to beat of {count} on the test. "
+        f"{best_on_dev(comparison)} is the best on {counted(comparison.dev_rows, 'dev row')}. "
+        "Better, equivalent and not worse are claimed only where no baseline speaks against it, "
+        "worse only against the one that dev chose"
+    )
+
+
+def _leaks(comparison: Comparison) -> str:
+    leaks = comparison.leaks
+    if not leaks.cases:
+        return "none found"
+    done = {"refuse": "refused", "drop": "left out of the test", "allow": "counted all the same"}
+    return f"{counted(len(leaks.cases), 'case')} ({leak_kinds(leaks)}), {done[leaks.action]}"
+
+
+def economics(money: Money) -> tuple[Fact, ...]:
+    """Return whether the candidate is worth its money; only what is known."""
+    pay_back = "" if money.pay_back in (None, "after") else str(money.pay_back)
+    if money.break_even_answers is not None:
+        pay_back = f"after {counted(money.break_even_answers, 'answer')}"
+    facts = (
+        Fact("Worth it?", money.worth or "", "Quality and cost together, case by case."),
+        Fact(
+            "An answer costs more by",
+            _usd(money.extra_usd, money.extra_interval_usd),
+            "Below zero, it is cheaper than the baseline's.",
+        ),
+        Fact("Pays for itself", pay_back, "By cheaper answers alone, whatever they say."),
+        Fact("One more right answer costs", _usd(money.usd_per_extra_right)),
+        Fact(
+            "Net benefit of an answer",
+            _usd(money.net_usd, money.net_interval_usd),
+            "What it is worth that more are right, less what they cost more.",
+        ),
+        Fact(
+            "Worth it from",
+            _usd(money.smallest_worth_usd),
+            "If one more right answer is worth so much or more.",
+        ),
+    )
+    return tuple(fact for fact in facts if fact.value)
+
+
+def _usd(amount: Decimal | None, ends: tuple[Decimal | None, Decimal | None] | None = None) -> str:
+    if amount is None:
+        return ""
+    if ends is None:
+        return f"{amount:,f} USD"
+    low, high = ("unbounded" if end is None else f"{end:,f}" for end in ends)
+    return f"{amount:,f} USD ({low} to {high})"

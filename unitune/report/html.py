@@ -1,10 +1,10 @@
 """A comparison as one self-contained page: `render` gives the whole of ``report.html``.
 
-The page asks nobody for anything: style and script stand in it, and a content security policy
+The page requests nothing: style and script stand in it, and a content security policy
 that knows their hashes lets no other run, so that a model's answer can do no more than be read. It
 is whole without JavaScript; `script.js` adds only filtering and search. What is said stands in
-`unitune.report.words`, what is drawn in `unitune.report.charts`, which cases are shown in
-`unitune.report.cases`; here they are put into ``template.html.j2``.
+`unitune.report.words` and `facts`, what is drawn in `charts`, which cases are shown in `cases`;
+here they are put into ``template.html.j2``.
 """
 
 from __future__ import annotations
@@ -16,33 +16,24 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
+from typing import cast
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from unitune.evaluate.results import Comparison, GateCheck
-from unitune.report import cases, charts, facts, typography, words, worth
-from unitune.report.cases import marked_cases
+from unitune.evaluate.results import Comparison
+from unitune.report import cases, charts, facts, typography, words
 
 PACKAGE = "unitune.report"
-
-
 MARKS = (("Errors", "error"), ("Required", "required"))
 """Filters across the outcomes: what they are called, and the class of the cases that they leave."""
-
-MOST_CHECKS = 50
+MAX_CHECKS = 50
 """Checks of a gate shown; a job may pin hundreds of cases, and those not passed come first."""
 
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """An error that answers ended in.
-
-    Args:
-        contender: Whose answers.
-        error: What it said.
-        count: How many answers.
-    """
+    """An error that a contender's answers ended in, and how many."""
 
     contender: str
     error: str
@@ -51,14 +42,7 @@ class Failure:
 
 @dataclass(frozen=True, slots=True)
 class Mixup:
-    """A label that was taken for another.
-
-    Args:
-        metric: The scorer of labels that saw it.
-        expected: The label that was right.
-        answered: The one that was given; empty for none.
-        count: In how many cases.
-    """
+    """A label that was taken for another, by a scorer of labels; an empty answer is no label."""
 
     metric: str
     expected: str
@@ -79,36 +63,35 @@ def pieces(comparison: Comparison) -> Iterator[str]:
     """Return the page of `render` in pieces: whole, it would take many times its size to make."""
     style, script = resource("style.css"), resource("script.js")
     groups = cases.grouped(comparison)
-    made = (
+    checks = comparison.gate.checks if comparison.gate else ()
+    metrics = _names(result.scores for result in comparison.contenders)
+    page = (
         environment()
         .get_template("template.html.j2")
         .generate(
             comparison=comparison,
             candidate=words.contender(comparison, comparison.candidate),
             baseline=words.contender(comparison, comparison.baseline),
-            words=words,
-            facts=facts,
-            typography=typography,
-            charts=charts,
             groups=groups,
-            marks=[(name, mark, n) for name, mark in MARKS if (n := marked_cases(groups, mark))],
-            checks=_checks(comparison),
-            economics=worth.economics(comparison.economics) if comparison.economics else (),
+            marks=[
+                (name, mark, n) for name, mark in MARKS if (n := cases.count_marked(groups, mark))
+            ],
+            checks=sorted(checks, key=lambda check: check.exit_code == 0),
+            max_checks=MAX_CHECKS,
             system_prompt=cases.shared_system_prompt(comparison.cases),
-            metrics=_other_metrics(comparison),
+            metrics=[name for name in metrics if name != comparison.metric],
             measures=_names(result.measures for result in comparison.contenders),
             mixups=mixups(comparison),
-            most_checks=MOST_CHECKS,
             failures=failures(comparison),
             style=Markup(style),  # noqa: S704 - our own file
             script=Markup(script),  # noqa: S704 - our own file
             policy=policy(style, script),
         )
     )
-    return map(_writable, made)
+    return map(_writable, page)
 
 
-def failures(comparison: Comparison) -> tuple[Failure, ...]:
+def failures(comparison: Comparison) -> list[Failure]:
     """Return the errors of each contender, the most frequent first."""
     counts = Counter(
         (name, answer.error)
@@ -116,26 +99,20 @@ def failures(comparison: Comparison) -> tuple[Failure, ...]:
         for name, answer in case.answers.items()
         if answer.error is not None
     )
-    return tuple(Failure(name, error, count) for (name, error), count in counts.most_common())
+    return [Failure(name, error, count) for (name, error), count in counts.most_common()]
 
 
-def mixups(comparison: Comparison) -> tuple[Mixup, ...]:
+def mixups(comparison: Comparison) -> list[Mixup]:
     """Return the labels that the candidate took for others, the most frequent first."""
     confusion = words.contender(comparison, comparison.candidate).confusion
-    found = [
+    counts = [
         Mixup(metric, expected, answered, count)
         for metric, matrix in confusion.items()
         for expected, row in matrix.counts.items()
         for answered, count in row.items()
         if answered != expected
     ]
-    return tuple(sorted(found, key=lambda mixup: -mixup.count))
-
-
-def _checks(comparison: Comparison) -> list[GateCheck]:
-    """Return the checks of the gate, those that did not pass first."""
-    checks = comparison.gate.checks if comparison.gate else ()
-    return sorted(checks, key=lambda check: check.exit_code == 0)
+    return sorted(counts, key=lambda mixup: -mixup.count)
 
 
 @cache
@@ -149,6 +126,8 @@ def environment() -> Environment:
         lstrip_blocks=True,
     )
     environment.filters["typeset"] = typography.typeset
+    modules = {"charts": charts, "facts": facts, "typography": typography, "words": words}
+    cast("dict[str, object]", environment.globals).update(modules)
     return environment
 
 
@@ -170,14 +149,9 @@ def _hash(text: str) -> str:
     return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
 
 
-def _other_metrics(comparison: Comparison) -> tuple[str, ...]:
-    names = _names(result.scores for result in comparison.contenders)
-    return tuple(name for name in names if name != comparison.metric)
-
-
 def _names(figures: Iterable[Mapping[str, float]]) -> tuple[str, ...]:
-    """Return what any contender has, each once, in their order."""
-    return tuple(dict.fromkeys(name for one in figures for name in one))
+    """Return the names of all figures, each once, in their order."""
+    return tuple(dict.fromkeys(name for each in figures for name in each))
 
 
 def _writable(piece: str) -> str:

@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from xml.etree import ElementTree as ET
 
 from unitune.evaluate.results import Comparison, GateCheck
-from unitune.report import facts, typography
+from unitune.report import typography, words
 
 _NOT_IN_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 """Characters that no XML 1.0 file may hold, even escaped (W3C, section 2.2)."""
@@ -87,7 +87,6 @@ def _counts(checks: tuple[GateCheck, ...]) -> dict[str, str]:
 
 def _properties(suite: ET.Element, comparison: Comparison) -> None:
     """Write what the verdict rests on, for who looks at nothing but this file."""
-    low, high = (typography.decimal(100 * end) for end in comparison.interval)
     properties = ET.SubElement(suite, "properties")
     for name, value in {
         "verdict": comparison.verdict,
@@ -95,7 +94,7 @@ def _properties(suite: ET.Element, comparison: Comparison) -> None:
         "candidate": comparison.candidate,
         "baseline": comparison.baseline,
         "difference": typography.points(comparison.difference, sign=True),
-        "interval": f"{low} to {high} points, {facts.level(comparison)}",
+        "interval": f"{typography.interval(comparison.interval)} points, {words.level(comparison)}",
         "cases": str(comparison.n),
     }.items():
         ET.SubElement(properties, "property", name=name, value=_plain(value))

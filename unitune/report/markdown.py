@@ -16,7 +16,7 @@ from html import escape
 
 from unitune.evaluate.records import CaseResult
 from unitune.evaluate.results import Comparison, ContenderResult, GateResult
-from unitune.report import facts, typography, words
+from unitune.report import typography, words
 from unitune.report.cases import Outcome, outcome, question, shared_system_prompt
 
 MOST_BYTES = 60_000
@@ -132,21 +132,20 @@ def _against_the_file(comparison: Comparison) -> Iterator[Block]:
 
 def _contenders(comparison: Comparison) -> str:
     score = "score" if comparison.graded else "right"
-    heads = ("contender", score, facts.level(comparison), "errors", "tokens a case", "s a case")
+    heads = ("contender", score, words.level(comparison), "errors", "tokens a case", "s a case")
     rows = [_row(comparison, result) for result in comparison.contenders[:MOST_ROWS]]
     lines = [f"| {' | '.join(heads)} |", "|---|--:|:-:|--:|--:|--:|"]
     return "\n".join([*lines, *rows])
 
 
 def _row(comparison: Comparison, result: ContenderResult) -> str:
-    low, high = result.interval
     name = _name(result.name)
     if result.name in (comparison.candidate, comparison.baseline):
         name = f"**{name}**"
     cells = (
         f"{name} {result.role}",
         typography.percent(result.score),
-        f"{typography.decimal(100 * low)}\u2013{typography.decimal(100 * high)}",
+        typography.interval(result.interval, "\u2013"),
         words.errors(result),
         typography.per_case(words.tokens(result), result.n),
         typography.per_case(result.seconds, result.n, "{:.2f}".format),

@@ -18,7 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from unitune.evaluate.results import REPORTS, VERDICT, Comparison, ContenderResult
-from unitune.report import facts, typography, words
+from unitune.report import typography, words
 from unitune.security.printable import one_line
 
 COLOURS = {
@@ -71,7 +71,7 @@ def comparison_table(comparison: Comparison) -> Table:
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
     table.add_column("\ncontender", max_width=24, overflow="fold")
     table.add_column("\nscore", justify="right", no_wrap=True)
-    table.add_column(f"\n{facts.level(comparison)}", justify="right", no_wrap=True)
+    table.add_column(f"\n{words.level(comparison)}", justify="right", no_wrap=True)
     table.add_column(IntervalScale(), ratio=1)
     for header in ("\nerrors", "tokens\n/case", "s\n/case"):
         table.add_column(header, justify="right", no_wrap=True)
@@ -147,13 +147,13 @@ class IntervalScale:
 def _verdict_line(comparison: Comparison) -> Text:
     candidate = words.contender(comparison, comparison.candidate)
     baseline = words.contender(comparison, comparison.baseline)
-    low, high = (typography.decimal(100 * end) for end in comparison.interval)
+    difference = typography.points(comparison.difference, sign=True)
+    ends = typography.interval(comparison.interval, ", ")
     return Text.assemble(
         (comparison.verdict.upper(), COLOURS[comparison.verdict]),
         plain(
             f"  {candidate.name} {candidate.score:.3f} vs {baseline.name} {baseline.score:.3f}: "
-            f"{typography.points(comparison.difference, sign=True)} [{low}, {high}] "
-            f"({facts.level(comparison)})"
+            f"{difference} [{ends}] ({words.level(comparison)})"
         ),
     )
 
@@ -171,7 +171,7 @@ def _cells(
     cells: list[Text | IntervalBar] = [
         plain(result.name, "bold" if compared else ""),
         plain(typography.percent(result.score), style),
-        plain(f"{typography.decimal(100 * low)}-{typography.decimal(100 * high)}"),
+        plain(typography.interval(result.interval, "-")),
         IntervalBar(result.score, low, high, style),
         plain(words.errors(result), "red" if result.errors or result.cut else ""),
         plain(typography.per_case(words.tokens(result), result.n)),

@@ -30,6 +30,11 @@ def decimal(value: float) -> str:
     return f"{round(value, 1) + 0.0:.1f}"
 
 
+def interval(ends: tuple[float, float], between: str = " to ") -> str:
+    """Return an interval of shares in percent or points, without a unit: ``-1.2 to 4.0``."""
+    return between.join(decimal(100 * end) for end in ends)
+
+
 def p_value(value: float) -> str:
     """Return a p-value for readers: two digits, and a bound where more would say nothing."""
     return "below 0.0001" if value < 0.0001 else f"{value:.2g}"

@@ -29,7 +29,7 @@ def test_a_hidden_marker_comes_first_and_then_the_verdict(verdict: str) -> None:
 def test_it_says_against_which_baselines_it_holds_whole(verdict: str) -> None:
     comparison = sample_comparison(VERDICTS[verdict])
 
-    assert said(words.against_each(comparison)) in render(comparison)
+    assert said(words.reasons(comparison)[-1]) in render(comparison)
 
 
 def test_the_marker_is_the_same_from_run_to_run_and_differs_between_jobs() -> None:

@@ -7,7 +7,7 @@ from sample_comparison import VERDICTS, Counts, sample_comparison
 
 from unitune.data.overlap import Kind, SharedCase
 from unitune.evaluate.results import Comparison, GateResult, LeakResult
-from unitune.report import typography, words
+from unitune.report import facts, typography, words
 
 
 def with_contenders(*names: str, rename: dict[str, str] | None = None) -> Comparison:
@@ -150,14 +150,14 @@ def test_a_tuned_baseline_goes_by_its_name() -> None:
 
 def test_the_evidence_holds_every_figure_of_the_verdict() -> None:
     comparison = sample_comparison()
-    facts = {fact.term: fact for fact in words.evidence(comparison)}
+    by_term = {fact.term: fact for fact in facts.evidence(comparison)}
 
-    assert "+46.7 points" == facts["Difference"].value
-    assert "88 and 4" == facts["Gained and lost"].value
-    assert "below 0.0001" == facts["p-value"].value
-    assert "±5 points" == facts["Margin"].value
-    assert f"{comparison.cases_needed:,} cases" in facts["Margin"].meaning
-    visible = facts["Smallest visible difference"].value
+    assert "+46.7 points" == by_term["Difference"].value
+    assert "88 and 4" == by_term["Gained and lost"].value
+    assert "below 0.0001" == by_term["p-value"].value
+    assert "±5 points" == by_term["Margin"].value
+    assert f"{comparison.cases_needed:,} cases" in by_term["Margin"].meaning
+    visible = by_term["Smallest visible difference"].value
     assert f"{100 * comparison.smallest_detectable:.1f} points" == visible
 
 
@@ -172,7 +172,7 @@ def test_the_evidence_holds_every_figure_of_the_verdict() -> None:
 )
 def test_a_p_value_is_told_as_how_often_chance_does_this(p: float, often: str) -> None:
     comparison = sample_comparison().model_copy(update={"p_value": p})
-    fact = next(fact for fact in words.evidence(comparison) if fact.term == "p-value")
+    fact = next(fact for fact in facts.evidence(comparison) if fact.term == "p-value")
 
     assert f"{often} such tests" in fact.meaning
 
@@ -219,18 +219,18 @@ def test_leaks_are_told_with_what_was_done(
 ) -> None:
     leaks = LeakResult(action=action, cases=tuple(map(shared, cases)))
     comparison = sample_comparison().model_copy(update={"leaks": leaks})
-    facts = {fact.term: fact.value for fact in words.judging(comparison)}
+    by_term = {fact.term: fact.value for fact in facts.judging(comparison)}
 
-    assert told == facts["Test cases in the training rows"]
+    assert told == by_term["Test cases in the training rows"]
 
 
 def test_judging_says_how_the_baseline_was_chosen_and_ends_with_the_provenance() -> None:
-    facts = {fact.term: fact.value for fact in words.judging(sample_comparison())}
+    by_term = {fact.term: fact.value for fact in facts.judging(sample_comparison())}
 
-    assert facts["Baseline"].startswith("few-shot, the hardest to beat of 3 on the test.")
-    assert "few-shot is the best on 44 dev rows" in facts["Baseline"]
-    assert "2026-11-25 09:41 UTC" == facts["Date"]
-    assert ["Seed", "Training rows"] == list(facts)[-2:]
+    assert by_term["Baseline"].startswith("few-shot, the hardest to beat of 3 on the test.")
+    assert "few-shot is the best on 44 dev rows" in by_term["Baseline"]
+    assert "2026-11-25 09:41 UTC" == by_term["Date"]
+    assert ["Seed", "Training rows"] == list(by_term)[-2:]
 
 
 def test_the_gate_is_one_line_and_empty_without_one() -> None:
@@ -288,8 +288,8 @@ def test_counts_are_those_of_the_comparison() -> None:
 def test_graded_scores_are_not_called_right_or_wrong() -> None:
     comparison = sample_comparison().model_copy(update={"graded": True})
     assert "tuned scored" in words.scores(comparison)
-    facts = {fact.term: fact for fact in words.evidence(comparison)}
-    assert facts["Gained and lost"].meaning.startswith("Cases in which tuned scored higher")
+    by_term = {fact.term: fact for fact in facts.evidence(comparison)}
+    assert by_term["Gained and lost"].meaning.startswith("Cases in which tuned scored higher")
 
 
 def test_a_p_value_beyond_what_a_float_holds_is_no_zero() -> None:
