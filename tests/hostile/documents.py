@@ -30,7 +30,6 @@ OF_A_JOB = (
     ("compare", "job.yaml", "--replay"),
     ("compare", "job.yaml", "--json", "--use-cache"),
     ("cost", "job.yaml"),
-    ("cost", "job.yaml", "-o", "cost.html"),
 )
 JOB_SCHEMA = Job.model_json_schema()
 EVALUATE_SCHEMA = Evaluate.model_json_schema()

@@ -21,13 +21,10 @@ class Kind(StrEnum):
     """What a command writes."""
 
     PLAN = "a saved plan"
-    PAGE = "an HTML page"
     ROWS = "a file of JSON Lines"
 
 
 def _is_of_kind(file: IO[bytes], kind: Kind) -> bool:
-    if kind is Kind.PAGE:
-        return file.read(32).lstrip().lower().startswith(b"<!doctype html")
     text = file.readline() if kind is Kind.ROWS else file.read()
     try:
         value = json.loads(text)

@@ -5,5 +5,5 @@
     offers, prices    ──► serving.py     prompted, tuned, newest untuned
     all three         ──► total_cost.py  totals, break-even, pay-back: a `TotalCost` document
 
-The break-even arithmetic is `unitune.cost.break_even`; how it looks is `unitune.report.tco`.
+The break-even arithmetic is `unitune.cost.break_even`; how it looks is `unitune.report.total_cost`.
 """

@@ -1,4 +1,4 @@
-"""Total cost of ownership, as frozen data that the terminal, the page and JSON read.
+"""Total cost of ownership, as frozen data that the terminal and JSON read.
 
 Money is in US dollars; null is unknown, and never zero. Nothing here computes.
 """
@@ -79,16 +79,6 @@ class Column(Frozen):
         return ServingCost(once=self.once_usd, month=self.month_usd, request=self.request_usd)
 
 
-class BreakEven(Frozen):
-    """The volume at which two ways of answering cost the same, as expected."""
-
-    first: Role
-    second: Role
-    requests_month: Decimal
-    usd_month: Decimal
-    """A month, with its share of what is paid once."""
-
-
 class TotalCost(Frozen):
     """Total cost of ownership of a tuned model, against prompting."""
 
@@ -106,8 +96,6 @@ class TotalCost(Frozen):
     null: a price is not known."""
     pays_back: Crossovers | None
     """After how many months it has, at the planned volume."""
-    break_evens: tuple[BreakEven, ...]
-    """Of each two ways of answering."""
     figures: tuple[Figure, ...]
     """The usage, each figure with its source."""
     notes: tuple[str, ...]

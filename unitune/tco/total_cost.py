@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from decimal import Decimal
-from itertools import combinations
 from typing import NamedTuple
 
 from unitune.backends.capabilities import StoredModel, Stores
@@ -28,7 +27,6 @@ from unitune.ledger.budgeting import outcome_of
 from unitune.planning.plan import training_usd
 from unitune.planning.preflight import ResolvedJob, Rows, preflight
 from unitune.tco.documents import (
-    BreakEven,
     Column,
     CostAt,
     Horizon,
@@ -140,7 +138,6 @@ def total_cost(
         columns=tuple(_column(option, use.requests_month, horizon) for option in options),
         break_even=break_even(costs[1], costs[0], horizon.months),
         pays_back=payback(costs[1], costs[0], Decimal(use.requests_month)),
-        break_evens=tuple(_break_evens(options, horizon.months)),
         figures=use.figures,
         notes=tuple(dict.fromkeys(notes)),
         prices=rows,
@@ -269,18 +266,6 @@ def _rounded(usd: Spread | None) -> Spread | None:
         return None
     ends = (usd.low, usd.expected, usd.high)
     return Spread(*(end.quantize(SMALLEST, context=WIDE) for end in ends))
-
-
-def _break_evens(options: Iterable[ServingOption], months: Decimal) -> Iterator[BreakEven]:
-    """Yield where any two ways of answering cost the same."""
-    for first, second in combinations(options, 2):
-        crossovers = break_even(first.cost, second.cost, months)
-        at = crossovers.expected.at if crossovers else None
-        usd = first.cost.monthly(at, months) if at else None
-        if at and usd:
-            yield BreakEven(
-                first=first.role, second=second.role, requests_month=at, usd_month=usd.expected
-            )
 
 
 def _limits(horizon: Horizon, training: Spread | None) -> Iterator[str]:

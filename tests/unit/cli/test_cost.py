@@ -60,13 +60,6 @@ def test_a_backend_that_nothing_can_be_said_of_is_left_out_with_the_reason(
     assert 0 != unitune("cost", str(job_file), "--backend", "no-such-vendor").code
 
 
-def test_the_page_is_written_and_named(unitune: Command, job_file: Path, tmp_path: Path) -> None:
-    outcome = unitune("cost", str(job_file), "-o", str(tmp_path / "cost.html"))
-
-    assert "cost.html has the plot" in outcome.out.replace("\n", "")
-    assert (tmp_path / "cost.html").read_text(encoding="utf-8").startswith("<!doctype html>")
-
-
 @pytest.mark.parametrize("requests", ["0", "-5", "many"])
 def test_a_volume_that_is_none_is_wrong_usage(
     unitune: Command, job_file: Path, requests: str

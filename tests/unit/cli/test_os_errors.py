@@ -96,7 +96,6 @@ WRITING = [
     ["plan", "train.yaml", "-o", "plan.json"],
     ["compare", "compare.yaml", "--output", "o"],
     ["init", "new"],
-    ["cost", "train.yaml", "-o", "cost.html"],
     ["convert", "train.jsonl", "--to", "openai-chat", "-o", "o.jsonl"],
 ]
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import re
 from decimal import Decimal
-from itertools import pairwise
 
 import pytest
 from rich.cells import cell_len
@@ -12,10 +10,9 @@ from rich.console import Console
 from sample_total_cost import PRICES, book, example_cost, job
 
 from unitune.cost.break_even import Crossover, Range
-from unitune.report.tco import page, words
-from unitune.report.tco.page import render
-from unitune.report.tco.terminal import total_cost_view
-from unitune.tco.documents import LeftOut, TotalCost, TotalCostList
+from unitune.report import total_cost as words
+from unitune.report.total_cost import total_cost_view
+from unitune.tco.documents import TotalCost
 from unitune.tco.total_cost import total_cost
 
 
@@ -106,64 +103,3 @@ def test_volumes_are_rounded_to_the_side_where_it_holds() -> None:
 )
 def test_less_than_a_month_is_told_in_days(number: str, expected: str) -> None:
     assert expected == words.months(Decimal(number))
-
-
-class TestChart:
-    def test_a_power_of_ten_is_the_same_step_everywhere(self) -> None:
-        axis = page.LogAxis.around([Decimal(3), Decimal(40_000)])
-        places = [axis.place(tick) for tick in axis.ticks]
-
-        assert (1, 100_000) == (axis.ticks[0], axis.ticks[-1])
-        assert {20.0} == {after - before for before, after in pairwise(places)}
-
-    def test_the_crossing_is_drawn_where_it_was_reckoned(self) -> None:
-        found = example_cost(cache_hit_rate=0, alternative=None)
-        drawing = str(page.cost_chart(found))
-        places = re.findall(r'<circle class="crossing" cx="([\d.]+)%"', drawing)
-        assert found.break_even is not None
-        at = found.break_even.expected.at
-        assert at is not None
-        axis = page.LogAxis.around([Decimal(1_000), Decimal(1_000_000), at])
-
-        assert [axis.place(at)] == [float(place) for place in places]
-
-    def test_lines_and_bands_stay_within_the_drawing(self) -> None:
-        drawing = str(page.cost_chart(example_cost()))
-        for points in re.findall(r'points="([^"]+)"', drawing):
-            for place in re.split("[ ,]", points):
-                assert 0 <= float(place) <= 100
-
-    def test_it_tells_those_who_do_not_see_it_the_same(self) -> None:
-        found = example_cost(alternative=None)
-        told = page.description(found)
-
-        assert "Prompted: " in told
-        assert "Prompted and tuned cost the same at " in told
-        assert told in str(page.cost_chart(found))
-
-    def test_nothing_is_drawn_where_nothing_is_known(self) -> None:
-        assert "" == page.cost_chart(unpriced())
-
-
-def test_the_page_names_every_price_row_and_every_note() -> None:
-    found = example_cost()
-    page = render(TotalCostList(backends=(found,)))
-
-    assert all(row.id in page for row in found.prices)
-    assert all(note in page for note in found.notes)
-    assert "script" not in page.split("</head>")[1]
-
-
-def test_the_page_says_which_backends_are_left_out() -> None:
-    none = LeftOut(backend="elsewhere", reason="it tunes <nothing> any more")
-    page = render(TotalCostList(backends=(example_cost(),), left_out=(none,)))
-
-    assert "<b>elsewhere</b>: it tunes &lt;nothing&gt; any more" in page
-    assert "Left out" not in render(TotalCostList(backends=(example_cost(),)))
-
-
-def test_names_out_of_a_job_are_text_on_the_page() -> None:
-    page = render(TotalCostList(backends=(example_cost(alternative={"model": "<b>bold</b>"}),)))
-
-    assert "<b>bold</b>" not in page
-    assert "&lt;b&gt;bold&lt;/b&gt;" in page

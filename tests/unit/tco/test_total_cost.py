@@ -12,9 +12,8 @@ from unitune.cost.spread import Spread
 from unitune.data.load import load
 from unitune.errors import JobError, UserError
 from unitune.job.job import Data
-from unitune.report.tco import page as report
-from unitune.report.tco.words import headline
-from unitune.tco.documents import TotalCost, TotalCostList
+from unitune.report.total_cost import headline
+from unitune.tco.documents import TotalCost
 from unitune.tco.total_cost import total_cost
 
 
@@ -74,12 +73,8 @@ def test_the_totals_meet_where_it_says() -> None:
     at = found.break_even.expected.at
     assert at is not None
     costs = [one.monthly(at, found.horizon.months) for one in (prompted, tuned)]
-    (meeting,) = [
-        one for one in found.break_evens if (one.first, one.second) == ("prompted", "tuned")
-    ]
 
-    assert at == meeting.requests_month
-    assert [f"{meeting.usd_month:.2f}"] * 2 == [f"{cost.expected:.2f}" for cost in costs if cost]
+    assert 1 == len({f"{cost.expected:.2f}" for cost in costs if cost})
 
 
 def test_an_unknown_price_leaves_its_line_unknown_and_says_so() -> None:
@@ -140,9 +135,6 @@ def test_on_ones_own_machine_what_an_hour_costs_decides() -> None:
     assert unpriced.columns[1].once_usd is None
     assert any("machine in prices.yaml" in note for note in unpriced.notes)
     assert "is not known" in headline(unpriced)
-    page = report.render(TotalCostList(backends=(unpriced,), left_out=()))
-    assert 'data-label="tuned"><span>unknown' in page
-    assert 'data-label="tuned"><span>$0' not in page
     for column in rented.columns[:2]:
         assert column.month_usd is not None
         assert Decimal(365) == column.month_usd.expected

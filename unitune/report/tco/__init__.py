@@ -1,1 +1,0 @@
-"""Total cost of ownership, for people: in the terminal, and as a page with its plot."""

@@ -1,0 +1,231 @@
+"""Total cost in the terminal: a table, what follows from it, and where its figures come from.
+
+Everything fits 80 columns and needs no colour to be understood.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from decimal import Decimal
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from unitune.cost.break_even import Crossover, Crossovers, Range
+from unitune.cost.spread import Spread
+from unitune.job.prices import PriceRow
+from unitune.report.terminal import plain
+from unitune.report.typography import counted
+from unitune.tco.documents import Role, Source, TotalCost
+
+NAMES: dict[Role, str] = {"prompted": "prompted", "tuned": "tuned", "newest": "newest untuned"}
+ORIGINS: dict[Source, str] = {
+    "option": "from the command line",
+    "job": "from the job",
+    "measured": "measured",
+    "counted": "counted",
+    "assumed": "assumed",
+}
+UNKNOWN = "unknown"
+TENTH = Decimal("0.1")
+DAYS_A_MONTH = Decimal(365) / 12
+
+
+def total_cost_view(cost: TotalCost) -> Group:
+    """Return all that is known of the total cost on one backend."""
+    return Group(
+        plain(f"{cost.job}: {cost.method} of {cost.model} on {cost.backend}", "bold"),
+        Text(),
+        plain(f"{headline(cost)}. {reason(cost)}"),
+        Text(),
+        _columns(cost),
+        plain(
+            "* the cheapest. Below: a month, all in, with its share of what is paid once.", "dim"
+        ),
+        Text(),
+        _pairs(_results(cost)),
+        *_section("Where the figures come from", _pairs(_sources(cost))),
+        *_section("Not known, or assumed", *(plain(f"- {note}") for note in cost.notes)),
+        *_section("Prices", *_prices(cost)),
+    )
+
+
+def headline(cost: TotalCost) -> str:
+    """Say in one sentence whether tuning pays at the planned volume."""
+    volume = f"{cost.requests_month:,} requests a month"
+    prompted, tuned = (column.total_usd for column in cost.columns[:2])
+    if prompted is None or tuned is None:
+        return f"Whether tuning pays at {volume} is not known"
+    if tuned.expected == prompted.expected:
+        return f"Tuning costs what prompting costs at {volume}"
+    pays = tuned.expected < prompted.expected
+    return f"Tuning {'pays' if pays else 'does not pay'} at {volume}"
+
+
+def reason(cost: TotalCost) -> str:
+    """Say why, in two or three sentences."""
+    prompted, tuned = (column.total_usd for column in cost.columns[:2])
+    if prompted is None or tuned is None:
+        sides = (("prompting", prompted), ("the tuned model", tuned))
+        unknown = " and ".join(name for name, total in sides if total is None)
+        return f"Not all that {unknown} costs has a known price; what is missing stands below."
+    text = (
+        f"Over {months(cost.horizon.months)} the tuned model costs {usd(tuned.expected)} and "
+        f"prompting {usd(prompted.expected)}, as expected."
+    )
+    for newest in cost.columns[2:]:
+        total = newest.total_usd and newest.total_usd.expected
+        if total is not None and total < min(tuned.expected, prompted.expected):
+            text += f" {newest.model}, untuned, costs {usd(total)}, less than both."
+    if tuned.low <= prompted.high and prompted.low <= tuned.high and tuned != prompted:
+        text += " The ranges overlap, so it may be the other way round."
+    return text
+
+
+def usd(amount: Decimal | None) -> str:
+    """Return US dollars: whole ones from a hundred on, cents below, three digits below 0.10."""
+    if amount is None:
+        return UNKNOWN
+    if amount == 0:
+        return "$0"
+    if amount >= 100:
+        return f"${amount:,.0f}"
+    if amount >= TENTH:
+        return f"${amount:,.2f}"
+    whole, _, fraction = f"{amount:.{2 - amount.adjusted()}f}".partition(".")
+    return f"${whole}.{fraction.rstrip('0'):0<2}"
+
+
+def months(number: Decimal) -> str:
+    """Return months with one decimal, none where they are whole; days where it is less than one."""
+    if number < 1:
+        return counted(math.ceil(number * DAYS_A_MONTH), "day")
+    short = f"{number:.1f}".removesuffix(".0")
+    return f"{short} month{'' if short == '1' else 's'}"
+
+
+def volume_range(crossover: Crossover) -> str:
+    """Say at which requests a month."""
+    match crossover:
+        case Crossover(Range.ABOVE, Decimal() as at):
+            return f"from {math.ceil(at):,} a month"
+        case Crossover(Range.BELOW, Decimal() as at):
+            return f"up to {math.floor(at):,} a month"
+        case Crossover(Range.ALWAYS):
+            return "at any volume"
+        case Crossover(Range.SAME):
+            return "at no volume: both cost the same"
+        case _:
+            return "at no volume"
+
+
+def _columns(cost: TotalCost) -> Table:
+    """Return the ways of answering side by side, with a month at several volumes."""
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
+    table.add_column("", no_wrap=True)
+    for column in cost.columns:
+        # Prompted and tuned are named above the table.
+        model = column.model if column.role == "newest" else ""
+        header = Text.assemble(plain(NAMES[column.role], "bold"), "\n", plain(model))
+        table.add_column(header, justify="right", overflow="fold", ratio=1)
+    columns, total = cost.columns, f"total, {months(cost.horizon.months)}"
+    table.add_row("a request", *_cells([column.request_usd for column in columns], mark=False))
+    table.add_row("hosting a month", *_cells([column.month_usd for column in columns], mark=False))
+    table.add_row("paid once", *_cells([column.once_usd for column in columns], mark=False))
+    table.add_row(total, *_cells([column.total_usd for column in columns]))
+    table.add_row()
+    table.add_row(plain("requests a month", "dim"))
+    for row in zip(*(column.costs for column in columns), strict=True):
+        table.add_row(f"  {row[0].requests_month:,}", *_cells([at.usd_month for at in row]))
+    return table
+
+
+def _cells(values: Sequence[Spread | None], *, mark: bool = True) -> list[Text]:
+    """Return a row's amounts with their ranges; the lowest is marked, where there is one."""
+    expected = [value.expected for value in values if value is not None]
+    unique = len(expected) == len(values) and expected.count(min(expected)) == 1
+    cheapest = expected.index(min(expected)) if mark and unique else None
+    cells: list[Text] = []
+    for at, value in enumerate(values):
+        amount = plain(usd(value and value.expected), "bold" if at == cheapest else "")
+        cell = Text.assemble("* " if at == cheapest else "", amount)
+        if value is not None and usd(value.low) != usd(value.high):
+            ends = f"{usd(value.low)}\u2013{usd(value.high).removeprefix('$')}"
+            cell = Text.assemble(cell, "\n", plain(ends, "dim"))
+        cells.append(cell)
+    return cells
+
+
+def _results(cost: TotalCost) -> Iterator[tuple[str, str]]:
+    """Yield from where on tuning pays."""
+    horizon = cost.horizon.months
+    yield "Tuned is cheaper", _cases(cost.break_even, volume_range)
+    yield "It pays back", _cases(cost.pays_back, lambda crossover: _payback(crossover, horizon))
+    if retires_on := cost.columns[1].retires_on:
+        yield "It is switched off", f"{retires_on}"
+
+
+def _cases(crossovers: Crossovers | None, say: Callable[[Crossover], str]) -> str:
+    """Return a crossover as expected, and its best and worst cases where they differ."""
+    if crossovers is None:
+        return UNKNOWN
+    expected = say(crossovers.expected)
+    cases = (("at best", say(crossovers.best)), ("at worst", say(crossovers.worst)))
+    others = ", ".join(f"{case} {text}" for case, text in cases if text != expected)
+    return f"{expected} ({others})" if others else expected
+
+
+def _payback(crossover: Crossover, horizon: Decimal) -> str:
+    match crossover:
+        case Crossover(Range.ABOVE, Decimal() as at):
+            past = f", past the {months(horizon)} that are left" if at > horizon else ""
+            return f"after {months(at)}{past}"
+        case Crossover(Range.BELOW, Decimal() as at):
+            return f"for the first {months(at)} alone"
+        case Crossover(Range.ALWAYS):
+            return "at once"
+        case Crossover(Range.SAME):
+            return "never: both cost the same"
+        case _:
+            return "never"
+
+
+def _sources(cost: TotalCost) -> Iterator[tuple[str, str]]:
+    """Yield where the figures of the usage come from, and which they are."""
+    groups: dict[str, list[str]] = {}
+    for figure in cost.figures:
+        origin, text = ORIGINS[figure.source], f"{figure.name}: {figure.value}"
+        if figure.source == "measured":
+            origin = f"{origin}, {figure.detail}"
+        elif figure.source in ("counted", "assumed") and figure.detail:
+            text = f"{text}, {figure.detail.partition(';')[0]}"
+        groups.setdefault(origin, []).append(text)
+    return ((origin, "; ".join(texts)) for origin, texts in groups.items())
+
+
+def _prices(cost: TotalCost) -> Iterator[Text]:
+    """Yield the price rows that were used, those of one model and source together."""
+    groups: dict[tuple[str, str], list[PriceRow]] = {}
+    for row in cost.prices:
+        groups.setdefault((row.id.rpartition("/")[0], row.source), []).append(row)
+    for (name, source), rows in groups.items():
+        days = max((cost.horizon.begins - row.as_of).days for row in rows)
+        amounts = ", ".join(f"{row.kind} {row.rate}" for row in rows)
+        text = f"{amounts}; {counted(days, 'day')} old; {source}"
+        yield Text.assemble(plain(name), "\n  ", plain(text, "dim"))
+
+
+def _section(title: str, *lines: RenderableType) -> tuple[RenderableType, ...]:
+    """Return lines under a heading; nothing where there are none."""
+    return (Text(), plain(title, "bold"), *lines) if lines else ()
+
+
+def _pairs(pairs: Iterable[tuple[str, str]]) -> Table:
+    table = Table.grid(padding=(0, 2))
+    table.add_column(style="dim", max_width=26, overflow="fold")
+    table.add_column(overflow="fold")
+    for name, value in pairs:
+        table.add_row(plain(name), plain(value))
+    return table
