@@ -1,4 +1,4 @@
-"""The formula of OpenAI's multi graders: arithmetic over the graders' names, parsed, never run.
+"""The formula of OpenAI's multi graders: arithmetic over the graders' names, never run as code.
 
 Source: OpenAI's guide "Graders", section Combined graders,
 developers.openai.com/api/docs/guides/graders, read 2026-11-25.
@@ -8,20 +8,15 @@ from __future__ import annotations
 
 import ast
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
+from typing import TypeAlias
 
-
-def _least(*values: float) -> float:
-    return min(values)
-
-
-def _greatest(*values: float) -> float:
-    return max(values)
-
+Formula: TypeAlias = Callable[[Mapping[str, float]], float]
+"""From values by name to the value; raises ArithmeticError or ValueError where it has none."""
 
 FUNCTIONS: Mapping[str, Callable[..., float]] = {
-    "min": _least,
-    "max": _greatest,
+    "min": lambda *values: min(values),
+    "max": lambda *values: max(values),
     "abs": math.fabs,
     "floor": math.floor,
     "ceil": math.ceil,
@@ -42,68 +37,40 @@ OPERATORS: Mapping[type[ast.AST], Callable[..., float]] = {
 }
 
 
-def check_formula(formula: str, names: Mapping[str, object]) -> None:
-    """Raise ValueError when a text is no formula over these names."""
-    _checked(parse_formula(formula), formula, names)
-
-
-def parse_formula(formula: str) -> ast.expr:
-    """Return a formula as a tree; ``^`` is a power, as OpenAI writes it.
+def compile_formula(text: str, names: Collection[str]) -> Formula:
+    """Return a formula over these names; ``^`` is a power, as OpenAI writes it.
 
     Raises:
-        ValueError: It cannot be parsed.
+        ValueError: It is not one.
     """
     try:
-        return ast.parse(formula.replace("^", "**").strip(), mode="eval").body
+        tree = ast.parse(text.replace("^", "**").strip(), mode="eval").body
+        return _compiled(tree, text, names)
     except (SyntaxError, RecursionError, MemoryError) as error:
-        raise ValueError(f"calculate_output {formula!r} is not a formula") from error
+        raise ValueError(f"calculate_output {text!r} is not a formula") from error
 
 
-def calculate(tree: ast.expr, values: Mapping[str, float]) -> float:
-    """Return the value of a checked formula.
-
-    Raises:
-        ArithmeticError: It divides by zero, or its value is too large.
-        ValueError: A function is not defined there, such as the logarithm of 0.
-    """
+def _compiled(tree: ast.expr, text: str, names: Collection[str]) -> Formula:
     match tree:
-        case ast.Name(id=name):
-            return float(values[name])
-        case ast.BinOp(left=left, op=op, right=right):
-            return OPERATORS[type(op)](calculate(left, values), calculate(right, values))
-        case ast.UnaryOp(op=op, operand=operand):
-            return OPERATORS[type(op)](calculate(operand, values))
-        case ast.Call(func=ast.Name(id=name), args=arguments):
-            return float(FUNCTIONS[name](*(calculate(each, values) for each in arguments)))
         case ast.Constant(value=int() | float() as number):
-            return float(number)
-        case _:
-            raise AssertionError("the formula was checked when the job was read")
-
-
-def _takes(function: str, arguments: int) -> bool:
-    return function in FUNCTIONS and (arguments == 1 or (function in OF_SEVERAL and arguments > 1))
-
-
-def _checked(tree: ast.expr, formula: str, names: Mapping[str, object]) -> None:
-    match tree:
+            return lambda _: float(number)
         case ast.Name(id=name) if name in names:
-            return
+            return lambda values: float(values[name])
         case ast.Name(id=name):
             known = ", ".join(sorted(names))
             raise ValueError(f"calculate_output uses {name!r}, and the graders are {known}")
         case ast.BinOp(left=left, op=op, right=right) if type(op) in OPERATORS:
-            parts = [left, right]
+            function, arguments = OPERATORS[type(op)], [left, right]
         case ast.UnaryOp(op=op, operand=operand) if type(op) in OPERATORS:
-            parts = [operand]
-        case ast.Call(func=ast.Name(id=name), args=parts, keywords=[]) if _takes(name, len(parts)):
-            pass
-        case ast.Constant(value=int() | float()):
-            return
+            function, arguments = OPERATORS[type(op)], [operand]
+        case ast.Call(func=ast.Name(id=name), args=arguments, keywords=[]) if (
+            name in FUNCTIONS and (len(arguments) == 1 or (arguments and name in OF_SEVERAL))
+        ):
+            function = FUNCTIONS[name]
         case _:
             raise ValueError(
-                f"calculate_output {formula!r}: only numbers, the graders' names, + - * / ^ and "
+                f"calculate_output {text!r}: only numbers, the graders' names, + - * / ^ and "
                 f"{', '.join(sorted(FUNCTIONS))} may stand in it"
             )
-    for part in parts:
-        _checked(part, formula, names)
+    inner = [_compiled(argument, text, names) for argument in arguments]
+    return lambda values: float(function(*(part(values) for part in inner)))
