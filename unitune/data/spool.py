@@ -1,4 +1,4 @@
-"""Rows of a large file, kept on disk in canonical form and read again as often as they are wanted.
+"""Rows of a large file, kept on disk in canonical form and read again as often as they are needed.
 
 A row in memory takes 2 KB, and on disk what it says. A plan goes over the rows several times, after
 a check that has read and judged them once; reading them back takes a tenth of that.
@@ -17,12 +17,9 @@ from typing import IO, overload
 from unitune.data.dataset import Row
 from unitune.data.example import Example
 
-READ_BYTES = 1 << 18
-"""Read at once; a longer row is read whole."""
-
 
 def _close(file: IO[bytes]) -> None:
-    with suppress(OSError):  # of a full disk: what could not be written is not wanted any more
+    with suppress(OSError):  # of a full disk: what could not be written is not needed any more
         file.close()
 
 
@@ -35,9 +32,6 @@ class Spool:
         self._starts = array("Q", [0])
         self._lines = array("Q")
 
-    def __len__(self) -> int:
-        return len(self._lines)
-
     def add(self, row: Row) -> None:
         """Keep a row."""
         written = self._file.write(row.example.line.encode())
@@ -48,25 +42,17 @@ class Spool:
     def rows(self) -> SpooledRows:
         """All rows so far."""
         self._file.flush()
-        return SpooledRows(self, range(len(self)))
+        return SpooledRows(self, range(len(self._lines)))
 
-    def read(self, places: Sequence[int]) -> Iterator[Row]:
-        """Read some of the rows, in order; several may read at a time."""
-        at = 0
-        while at < len(places):
-            start, end = self._starts[places[at]], at + 1
-            while end < len(places) and self._starts[places[end] + 1] - start <= READ_BYTES:
-                end += 1
-            size = self._starts[places[end - 1] + 1] - start
-            block = os.pread(self._file.fileno(), size, start)
-            for place in places[at:end]:
-                text = block[self._starts[place] - start : self._starts[place + 1] - start]
-                yield Row(self._lines[place], Example.model_validate_json(text))
-            at = end
+    def read(self, at: int) -> Row:
+        """Read a row by its position; several may read at a time."""
+        start, end = self._starts[at], self._starts[at + 1]
+        text = os.pread(self._file.fileno(), end - start, start)
+        return Row(self._lines[at], Example.model_validate_json(text))
 
 
 class SpooledRows(Sequence[Row]):
-    """Rows that are read when they are asked for.
+    """Rows that are read when they are needed.
 
     Args:
         spool: Where they are kept.
@@ -81,15 +67,11 @@ class SpooledRows(Sequence[Row]):
         return len(self._places)
 
     def picked(self, places: Iterable[int]) -> SpooledRows:
-        """Return some of these rows.
-
-        Args:
-            places: Which, counted from 0, ascending.
-        """
+        """Return some of these rows, by their positions among them, ascending."""
         return SpooledRows(self._spool, array("Q", (self._places[at] for at in places)))
 
     def __iter__(self) -> Iterator[Row]:
-        return self._spool.read(self._places)
+        return map(self._spool.read, self._places)
 
     @overload
     def __getitem__(self, index: int) -> Row: ...
@@ -98,4 +80,4 @@ class SpooledRows(Sequence[Row]):
     def __getitem__(self, index: int | slice) -> Row | SpooledRows:
         if isinstance(index, slice):
             return SpooledRows(self._spool, self._places[index])
-        return next(self._spool.read([self._places[index]]))
+        return self._spool.read(self._places[index])

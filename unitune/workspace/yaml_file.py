@@ -168,7 +168,7 @@ def explain(document: Document, error: ValidationError, model: type[BaseModel]) 
     """Return pydantic's errors as sentences, one a line."""
     told: dict[Location, list[ErrorDetails]] = {}
     for detail in error.errors():
-        told.setdefault(_in_document(document.value, detail), []).append(detail)
+        told.setdefault(location_in(document.value, detail), []).append(detail)
     return "\n".join(
         problem(
             document, at, _no_text(document, at, details) or _sentence(details, _keys_at(model, at))
@@ -177,7 +177,7 @@ def explain(document: Document, error: ValidationError, model: type[BaseModel]) 
     )
 
 
-def _in_document(value: Any, detail: ErrorDetails) -> Location:
+def location_in(value: Any, detail: ErrorDetails) -> Location:
     """Drop from pydantic's location the parts that name union branches, not keys."""
     at: list[str | int] = []
     for part in detail["loc"]:

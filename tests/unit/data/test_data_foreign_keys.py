@@ -67,7 +67,7 @@ def test_two_system_prompts_are_refused(tmp_path: Path) -> None:
 def test_a_wrong_system_is_told_in_its_own_place(tmp_path: Path) -> None:
     report = check_file(_file(tmp_path, {"system": 7, "messages": TURNS}))
     (finding,) = report.findings
-    assert "wrong-content" == finding.code
+    assert "wrong-value" == finding.code
 
 
 REFUSED: list[dict[str, Any]] = [

@@ -10,13 +10,11 @@ from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 
-import pytest
-
 from unitune.cost.tokens import counter_for
 from unitune.data.check import check_file, read_job
 from unitune.data.dataset import Row
 from unitune.data.example import Example
-from unitune.data.spool import READ_BYTES, Spool
+from unitune.data.spool import Spool
 from unitune.job.job import Data, Job
 from unitune.planning.preflight import Rows
 
@@ -97,7 +95,6 @@ def test_rows_come_back_from_disk_as_they_were() -> None:
     for row in rows:
         spool.add(row)
     kept = spool.rows
-    assert sum(len(row.example.line) for row in rows) > 2 * READ_BYTES
     assert rows == list(kept) == [*kept]
     assert rows[::5] == list(kept[::5])
     assert [rows[2], rows[7], rows[8]] == list(kept.picked([2, 7, 8]))
@@ -125,19 +122,11 @@ def _bytes_a_row(tmp_path: Path, look: Callable[[Path], object]) -> float:
     return (peaks[1] - peaks[0]) / 6000
 
 
-@pytest.fixture
-def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Hold little at a time, so that it does not hide what grows."""
-    monkeypatch.setattr("unitune.data.spool.READ_BYTES", 10_000)
-
-
-@pytest.mark.usefixtures("small_pieces")
 def test_a_check_keeps_some_bytes_of_a_row(tmp_path: Path) -> None:
     check_file(_warm(tmp_path))
     assert _bytes_a_row(tmp_path, check_file) < 130
 
 
-@pytest.mark.usefixtures("small_pieces")
 def test_a_plan_keeps_some_bytes_of_a_row(tmp_path: Path) -> None:
     def look(path: Path) -> None:
         job = Job(
