@@ -20,39 +20,27 @@ from unitune.findings import Finding, clip, error
 
 Flat = dict[str, JsonValue]
 
-_AS_SYSTEM = "Write it under `system`, or as the first message."
-_AS_TOOLS = 'Write `tools: [{"type": "function", "function": {…}}]` and `tool_calls`.'
-_ONE_SHAPE = "Keep one of the two in the row."
-_NO_MEDIA = "Leave the row out, or take the key away if the text says all."
+_FIXES = {
+    "system_prompt systemInstruction system_instruction": (
+        "Write it under `system`, or as the first message."
+    ),
+    "functions function_call": (
+        'Write `tools: [{"type": "function", "function": {…}}]` and `tool_calls`.'
+    ),
+    "conversations conversation contents completion completions chosen rejected": (
+        "Keep one of the two in the row."
+    ),
+    "images image videos audios": "Leave the row out, or take the key away if the text says all.",
+    "chat_template_kwargs": "Write what it adds into the messages.",
+}
+_MEANINGS = {key: fix for keys, fix in _FIXES.items() for key in keys.split()}
 _KTO = (
     "unitune trains no single rated answers. For `method: sft` keep the good answers, without the "
     "key; for `method: dpo` write a good and a bad answer to one prompt as `chosen` and `rejected`."
 )
-_OF_TEMPLATES = "Write what it adds into the messages."
-
-_MEANINGS = {
-    "system_prompt": _AS_SYSTEM,
-    "systemInstruction": _AS_SYSTEM,
-    "system_instruction": _AS_SYSTEM,
-    "functions": _AS_TOOLS,
-    "function_call": _AS_TOOLS,
-    "conversations": _ONE_SHAPE,
-    "conversation": _ONE_SHAPE,
-    "contents": _ONE_SHAPE,
-    "completion": _ONE_SHAPE,
-    "completions": _ONE_SHAPE,
-    "chosen": _ONE_SHAPE,
-    "rejected": _ONE_SHAPE,
-    "images": _NO_MEDIA,
-    "image": _NO_MEDIA,
-    "videos": _NO_MEDIA,
-    "audios": _NO_MEDIA,
-    "chat_template_kwargs": _OF_TEMPLATES,
-}
 SYSTEM = "system"
 _RATINGS = ("label", "kto_tag")
 WATCHED = frozenset((*_MEANINGS, SYSTEM, *_RATINGS))
-_EMPTY: tuple[JsonValue, ...] = (None, "", [], {})
 
 
 def settled(row: Flat, content: Flat) -> Flat | Finding:
@@ -85,22 +73,17 @@ def _refused(key: str, value: JsonValue, fix: str) -> Finding:
 def _with_system(content: Flat) -> Flat | Finding:
     """Put the text under `system` before the messages."""
     rest = dict(content)
-    said = rest.pop(SYSTEM)
-    if said in _EMPTY:
+    text = rest.pop(SYSTEM)
+    if text in (None, "", [], {}):
         return rest
-    asked = rest if "messages" in rest else rest.get("input")
-    if not isinstance(asked, dict) or not isinstance(turns := asked.get("messages"), list):
-        return content  # broken in another way, which is told where shapes are read
-    if any(_is_system(turn) for turn in turns):
+    around = rest if "messages" in rest else rest.get("input")
+    if not isinstance(around, dict) or not isinstance(turns := around.get("messages"), list):
+        return content  # broken in another way, which is reported where shapes are read
+    if any(isinstance(t, dict) and t.get("role") in ("system", "developer") for t in turns):
         return error(
             "two-systems",
-            f"the row has `system` ({clip(said)}) and a system message besides.",
+            f"the row has `system` ({clip(text)}) and a system message besides.",
             "Keep one.",
         )
-    messages: list[JsonValue] = [{"role": "system", "content": said}, *turns]
-    whole: Flat = {**asked, "messages": messages}
+    whole: Flat = {**around, "messages": [{"role": "system", "content": text}, *turns]}
     return whole if "messages" in rest else {**rest, "input": whole}
-
-
-def _is_system(turn: JsonValue) -> bool:
-    return isinstance(turn, dict) and turn.get("role") in ("system", "developer")

@@ -63,11 +63,11 @@ class Blanks:
 
 @dataclass(slots=True)
 class Lines:
-    """The lines of one open file, read as they are asked for.
+    """The lines of an open file, read as they are needed.
 
     Args:
         stream: At its start; may be a pipe.
-        findings: What was found about the file as a whole.
+        findings: About the file as a whole.
         readable: Whether lines can be read at all; if not, there are none.
     """
 
@@ -81,17 +81,15 @@ class Lines:
         """Look at the first bytes of a file and leave the rest for later."""
         head = stream.peek(4)[:4]
         lines = cls(stream)
-        encoding = _foreign_encoding(head)
-        if encoding:
+        if encoding := _foreign_encoding(head):
             lines.readable = False
-            lines.findings.append(_not_utf8(encoding))
+            what = f"the file is {encoding}, seen at byte 0; nothing of it was read."
+            fix = f"Save it as UTF-8, e.g. `iconv -f {encoding} -t UTF-8 FILE > NEW`."
+            lines.findings.append(error("encoding", what, fix).at(line=1))
         elif head.startswith(codecs.BOM_UTF8):
             lines._offset = len(stream.read(len(codecs.BOM_UTF8)))
-            lines.findings.append(
-                note("byte-order-mark", "the file begins with a byte order mark, skipped.").at(
-                    line=1
-                )
-            )
+            what = "the file begins with a byte order mark, skipped."
+            lines.findings.append(note("byte-order-mark", what).at(line=1))
         return lines
 
     def __iter__(self) -> Iterator[Line]:
@@ -99,7 +97,11 @@ class Lines:
         pieces = iter(lambda: self.stream.readline(MOST_BYTES + 1), b"")
         for number, raw in enumerate(pieces if self.readable else (), start=1):
             if len(raw) > MOST_BYTES:
-                yield Line(number, "", _too_long(number))
+                what = (
+                    f"the line has more than {MOST_BYTES >> 20} MiB; nothing from here on was read."
+                )
+                problem = error("line-too-long", what, "End each row with a line break.")
+                yield Line(number, "", problem.at(line=number))
                 return
             yield _line(number, raw, offset)
             offset += len(raw)
@@ -114,25 +116,17 @@ def _foreign_encoding(head: bytes) -> str | None:
     return "UTF-16" if zeros in ([True, False] * 2, [False, True] * 2) else None
 
 
-def _not_utf8(encoding: str) -> Finding:
-    return error(
-        "encoding",
-        f"the file is {encoding}, seen at byte 0; nothing of it was read.",
-        f"Save it as UTF-8, e.g. `iconv -f {encoding} -t UTF-8 FILE > NEW`.",
-    ).at(line=1)
-
-
-def _too_long(number: int) -> Finding:
-    return error(
-        "line-too-long",
-        f"the line has more than {MOST_BYTES >> 20} MiB; nothing from here on was read.",
-        "End each row with a line break.",
-    ).at(line=number)
-
-
 def _line(number: int, raw: bytes, offset: int) -> Line:
+    problem = None
     try:
         text = raw.decode("utf-8")
+        if "\0" in text:
+            problem = error(
+                "nul-byte",
+                f"there is a NUL byte at offset {offset + raw.index(0):,} of the file.",
+                "Remove it; an interrupted copy leaves such bytes, so look whether rows are "
+                "missing.",
+            )
     except UnicodeDecodeError as failure:
         text = raw.decode("utf-8", "surrogateescape")
         problem = error(
@@ -141,12 +135,4 @@ def _line(number: int, raw: bytes, offset: int) -> Line:
             "is not UTF-8.",
             "Save the file as UTF-8, e.g. `iconv -f WINDOWS-1252 -t UTF-8 FILE > NEW`.",
         )
-        return Line(number, text, problem.at(line=number))
-    if "\0" in text:
-        problem = error(
-            "nul-byte",
-            f"there is a NUL byte at offset {offset + raw.index(0):,} of the file.",
-            "Remove it; an interrupted copy leaves such bytes, so look whether rows are missing.",
-        )
-        return Line(number, text, problem.at(line=number))
-    return Line(number, text)
+    return Line(number, text, problem and problem.at(line=number))

@@ -80,10 +80,15 @@ def load(path: str | os.PathLike[str], data: Data | None = None, use: Use = "cas
     findings: list[Finding] = []
     for item in read(path, data, use):
         rows.append(item) if isinstance(item, Row) else findings.append(item)
-    if errors := [finding for finding in findings if finding.severity == "error"]:
-        raise DataError(
-            _message(str(path), errors, "the job file" if data else str(path)), tuple(findings)
-        )
+    errors = [finding for finding in findings if finding.severity == "error"]
+    if errors:
+        count = "1 error" if len(errors) == 1 else f"{len(errors):,} errors"
+        lines = [f"{path}: {count}; the file cannot be used as it is."]
+        lines += [f"  {finding}" for finding in errors[:SHOWN_FINDINGS]]
+        if (more := len(errors) - SHOWN_FINDINGS) > 0:
+            checked = "the job file" if data else path
+            lines.append(f"  … and {more:,} more; `unitune check` on {checked} shows all.")
+        raise DataError("\n".join(lines), tuple(findings))
     return Dataset(Path(path).name, tuple(rows))
 
 
@@ -103,15 +108,6 @@ def read_records(path: str | os.PathLike[str]) -> Iterator[Record | Finding]:
         return
     for item in _opened(file, lambda lines: chain(lines.findings, json_records(lines))):
         yield item.at(file=str(file)) if isinstance(item, Finding) else item
-
-
-def _message(path: str, errors: list[Finding], checked: str) -> str:
-    count = "1 error" if len(errors) == 1 else f"{len(errors):,} errors"
-    shown = [f"  {finding}" for finding in errors[:SHOWN_FINDINGS]]
-    more = len(errors) - len(shown)
-    if more:
-        shown.append(f"  … and {more:,} more; `unitune check` on {checked} shows all.")
-    return "\n".join((f"{path}: {count}; the file cannot be used as it is.", *shown))
 
 
 def _items(file: Path, data: Data | None, use: Use) -> Iterator[Row | Finding]:
@@ -168,26 +164,16 @@ def _rows(lines: Lines, suffix: str, mapping: Mapping | None, use: Use) -> Itera
         if isinstance(record, Finding):
             yield record
             continue
-        for found in examples(record, mapping, use):
-            yield (
-                found.at(line=record.line)
-                if isinstance(found, Finding)
-                else Row(record.line, found)
-            )
-        if mapping and is_mapped(record, mapping) and len(left_out) < _MAX_NAMES:
-            left_out.update(dict.fromkeys(_unread(record, mapping)))
-    yield from _left_out_note(list(left_out))
-
-
-def _unread(record: Record, mapping: Mapping) -> Iterator[str]:
-    return (key for key in record.value if key not in mapping.reads and key != "id")
-
-
-def _left_out_note(names: list[str]) -> Iterator[Finding]:
-    if names:
-        listed = ", ".join(repr(name) for name in names[:_MAX_NAMES])
+        for item in examples(record, mapping, use):
+            is_finding = isinstance(item, Finding)
+            yield item.at(line=record.line) if is_finding else Row(record.line, item)
+        if mapping and len(left_out) < _MAX_NAMES and is_mapped(record, mapping):
+            unread = (key for key in record.value if key not in mapping.reads and key != "id")
+            left_out |= dict.fromkeys(unread)
+    if left_out:
         yield note(
             "columns-left-out",
-            f"not mapped, and so not part of any row: {listed}.",
+            "not mapped, and so not part of any row: "
+            f"{', '.join(map(repr, list(left_out)[:_MAX_NAMES]))}.",
             "Name them under `data.columns` or in `data.template` if the model should see them.",
         )

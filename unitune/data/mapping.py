@@ -1,14 +1,14 @@
-"""Flat rows to messages: by column, by template, or by the names that everybody uses.
+"""Flat rows to messages: by column, by template, or by the usual names.
 
 A mapping knows which columns it reads, whether a table's header fits it, and how one row becomes
 what `unitune.data.rows` reads. Columns that it does not read are left out of the example, so that
-nothing which the job did not name leaves the machine; `unitune.data.load` says which. A blank
+nothing which the job did not name leaves the machine; `unitune.data.load` reports which. A blank
 system prompt is none.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -26,7 +26,13 @@ Flat = dict[str, JsonValue]
 """One row of a table, or one JSON object, by column."""
 
 _ROLES = ("system", "user", "assistant")
+_PAIR = ("prompt", "completion")
+_PREFERENCE = ("prompt", "chosen", "rejected")
 _IN_JOB = "Correct the name under `data` in the job file."
+_NAME_THEM = (
+    "Say in the job file which columns hold the messages, e.g. "
+    "`data: {columns: {user: QUESTION, assistant: ANSWER}}`, and check the job file."
+)
 
 
 class Mapping(Protocol):
@@ -46,39 +52,26 @@ class Mapping(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
 class ByColumn:
-    """One column for each message.
+    """One column for each message, word for word.
 
     Args:
         columns: Which is which.
-        fix: What to do about a column that is not there.
     """
 
-    columns: Columns
-    fix: str = _IN_JOB
-
-    @property
-    def reads(self) -> frozenset[str]:
-        """The mapped columns."""
-        return frozenset(self._by_role.values())
-
-    @property
-    def _by_role(self) -> dict[str, str]:
-        named = {role: getattr(self.columns, role) for role in _ROLES}
-        return {role: column for role, column in named.items() if column is not None}
+    def __init__(self, columns: Columns) -> None:
+        named = {role: getattr(columns, role) for role in _ROLES}
+        self._columns = {role: column for role, column in named.items() if column is not None}
+        self.reads = frozenset(self._columns.values())
 
     def misfit(self, columns: Collection[str]) -> Finding | None:
-        """Return an error when a mapped column is not there."""
-        missing = (name for name in self._by_role.values() if name not in columns)
-        return next((_no_column(name, columns, self.fix) for name in missing), None)
+        return _missing(self._columns.values(), columns, _IN_JOB)
 
     def content(self, row: Flat) -> Flat | Finding:
-        """Take each message from its column, word for word."""
-        if misfit := self.misfit(row.keys()):
+        if misfit := self.misfit(row):
             return misfit
         texts: dict[str, str] = {}
-        for role, column in self._by_role.items():
+        for role, column in self._columns.items():
             value = row[column]
             if not isinstance(value, str):
                 return error(
@@ -130,78 +123,47 @@ class ByTemplate:
         return cls(compiled, frozenset(names))
 
     def misfit(self, columns: Collection[str]) -> Finding | None:
-        """Return an error when a row of blanks cannot be rendered for want of a column."""
-        tried = self._render(dict.fromkeys(columns, ""))
-        # Any other failure may be due to the blanks, and is told on the row where it is real.
-        return tried if isinstance(tried, Finding) and tried.code == "missing-column" else None
+        """Return an error when a row of blanks cannot be rendered for lack of a column."""
+        rendered = self.content(dict.fromkeys(columns, ""))
+        # Any other failure may be due to the blanks, and is reported on the row where it is real.
+        if isinstance(rendered, Finding) and rendered.code == "missing-column":
+            return rendered
+        return None
 
     def content(self, row: Flat) -> Flat | Finding:
-        """Render every template."""
-        texts = self._render(row)
-        return texts if isinstance(texts, Finding) else _as_messages(texts)
-
-    def _render(self, row: Flat) -> dict[str, str] | Finding:
         import jinja2  # noqa: PLC0415 - as in `of`
 
         texts: dict[str, str] = {}
         for role, template in self.templates.items():
+            fix = "Correct the template, or the row."
             try:
                 texts[role] = template.render(row)
+                continue
             except jinja2.UndefinedError as failure:
-                return self._undefined(role, str(failure), row)
+                why = str(failure)
+                fix = "Use `| default('')` where a value may be absent."
+                if absent := sorted(name for name in self.reads - set(row) if f"'{name}'" in why):
+                    return _no_column(absent[0], row, _IN_JOB)
             except Exception as failure:  # noqa: BLE001 - whatever the user's template raises is about the row
-                return error(
-                    "template-failed",
-                    f"data.template.{role} cannot be rendered over this row ({failure}).",
-                    "Correct the template, or the row.",
-                )
-        return texts
-
-    def _undefined(self, role: str, why: str, row: Flat) -> Finding:
-        absent = sorted(name for name in self.reads if name not in row and f"'{name}'" in why)
-        if absent:
-            return _no_column(absent[0], row.keys(), _IN_JOB)
-        return error(
-            "template-failed",
-            f"data.template.{role} cannot be rendered over this row ({why}).",
-            "Use `| default('')` where a value may be absent.",
-        )
+                why = str(failure)
+            what = f"data.template.{role} cannot be rendered over this row ({why})."
+            return error("template-failed", what, fix)
+        return _as_messages(texts)
 
 
-_PROMPT_AND_COMPLETION = ByColumn(
-    Columns(user="prompt", assistant="completion"),
-    fix="Say in the job file which columns hold the messages, e.g. "
-    "`data: {columns: {user: QUESTION, assistant: ANSWER}}`, and check the job file.",
-)
-_PREFERENCES = ("prompt", "chosen", "rejected")
-
-
-@dataclass(frozen=True, slots=True)
 class ByUsualNames:
     """A table without a mapping: prompt and completion, or TRL's prompt, chosen and rejected.
 
     A column `system` beside them holds the system prompt.
     """
 
-    @property
-    def reads(self) -> frozenset[str]:
-        """The columns of either kind."""
-        return _PROMPT_AND_COMPLETION.reads | frozenset((*_PREFERENCES, SYSTEM))
+    reads = frozenset((*_PAIR, *_PREFERENCE, SYSTEM))
 
     def misfit(self, columns: Collection[str]) -> Finding | None:
-        """Return an error when the table is of neither kind."""
-        if "completion" in columns or not {"chosen", "rejected"}.issubset(columns):
-            return _PROMPT_AND_COMPLETION.misfit(columns)
-        missing = (name for name in _PREFERENCES if name not in columns)
-        return next((_no_column(name, columns, "Add it.") for name in missing), None)
+        return _missing(_usual(columns), columns, _NAME_THEM)
 
     def content(self, row: Flat) -> Flat | Finding:
-        """Return the messages of a pair, or the columns of a preference as they stand."""
-        system = {SYSTEM: row[SYSTEM]} if SYSTEM in row else {}
-        if "completion" in row or not {"chosen", "rejected"}.issubset(row):
-            pair = _PROMPT_AND_COMPLETION.content(row)
-            return pair if isinstance(pair, Finding) else {**pair, **system}
-        return {**{name: row[name] for name in _PREFERENCES}, **system}
+        return {name: row[name] for name in (*_usual(row), SYSTEM) if name in row}
 
 
 def mapping_of(data: Data | None) -> Mapping | Finding | None:
@@ -214,7 +176,7 @@ def mapping_of(data: Data | None) -> Mapping | Finding | None:
 
 
 def turns(key: str, value: JsonValue, role: str) -> list[JsonValue] | Finding:
-    """Return a value that is a text or a list of messages as messages.
+    """Return a value that is a text, from this role, or a list of messages as messages.
 
     Args:
         key: Under which it stands.
@@ -232,6 +194,11 @@ def turns(key: str, value: JsonValue, role: str) -> list[JsonValue] | Finding:
     )
 
 
+def _usual(columns: Collection[str]) -> tuple[str, ...]:
+    preference = "completion" not in columns and {"chosen", "rejected"}.issubset(columns)
+    return _PREFERENCE if preference else _PAIR
+
+
 def _as_messages(texts: dict[str, str]) -> Flat:
     messages: list[JsonValue] = [
         {"role": role, "content": text}
@@ -241,12 +208,13 @@ def _as_messages(texts: dict[str, str]) -> Flat:
     return {"messages": messages}
 
 
+def _missing(names: Iterable[str], columns: Collection[str], fix: str) -> Finding | None:
+    """Return an error about the first name that is no column."""
+    return next((_no_column(name, columns, fix) for name in names if name not in columns), None)
+
+
 def _no_column(name: str, columns: Collection[str], fix: str) -> Finding:
     near = nearest(name, columns)
     guess = f" Did you mean {near!r}?" if near else ""
-    listed = ", ".join(repr(column) for column in columns)
-    return error(
-        "missing-column",
-        f"there is no column {name!r}.{guess} There are: {listed or 'none'}.",
-        fix,
-    )
+    listed = ", ".join(map(repr, columns)) or "none"
+    return error("missing-column", f"there is no column {name!r}.{guess} There are: {listed}.", fix)

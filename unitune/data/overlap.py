@@ -5,7 +5,7 @@
     n-gram           at least half of the case's runs of 13 words stand in one training row
 
 User turns alone are compared: system prompts tend to be shared, and so are labels, canned replies
-and JSON answers; whether the answers are equal is told beside. Words that many cases have in a
+and JSON answers; whether the answers are equal is reported beside. Words that many cases have in a
 row, as from a template around each question, are left out of the two inexact ways. Two questions
 that differ in a number and in their answers are two questions.
 
@@ -22,7 +22,6 @@ import re
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Literal, NamedTuple, TypeAlias
 
 from pydantic import BaseModel, ConfigDict
@@ -89,16 +88,14 @@ class SharedCase(BaseModel):
         return f"{self.train_file}:{self.train_line}{nearness}"
 
 
-@dataclass(frozen=True, slots=True)
-class _Said:
+class _Answered(NamedTuple):
     """What is compared beside the question: the answer, and the numbers that are asked about."""
 
     answer: str
     numbers: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class _Question:
+class _Question(NamedTuple):
     """What one or several cases ask.
 
     Args:
@@ -112,18 +109,16 @@ class _Question:
     cases: Sequence[int]
 
 
-@dataclass(frozen=True, slots=True)
-class _Seen:
-    """A row that waits to be held against the cases."""
+class _Waiting(NamedTuple):
+    """A row that waits to be compared with the cases."""
 
     row: Row
     file: str
-    asked: Turns
+    turns: Turns
 
 
-@dataclass(frozen=True, slots=True)
-class _Double:
-    """A row that says what a case says; of several for one case the greatest rank is told."""
+class _Double(NamedTuple):
+    """A row that asks what a case asks; of several for one case the greatest rank is kept."""
 
     rank: tuple[bool, float, bool]
     kind: Kind
@@ -132,7 +127,7 @@ class _Double:
 
 
 class _Match(NamedTuple):
-    """Cases that a row says, and how that was found."""
+    """Cases that a row asks, and how that was found."""
 
     cases: Sequence[int]
     kind: Kind
@@ -147,20 +142,19 @@ class Search:
     """
 
     def __init__(self, cases: Sequence[Row]) -> None:
-        from unitune.data.near import NearIndex  # noqa: PLC0415 - a file by itself needs no numpy
+        from unitune.data.near import NearIndex  # noqa: PLC0415 - a file by itself needs no scipy
 
         self._cases = cases
-        self._said: dict[int, _Said] = {}
         self._doubles: dict[int, _Double] = {}
-        self._waiting: list[_Seen] = []
+        self._waiting: list[_Waiting] = []
         self._waiting_letters = 0
         self._exact: defaultdict[Turns, list[int]] = defaultdict(list)
         for at, row in enumerate(cases):
             self._exact[question(row.example)].append(at)
         self._templates = _templates(self._exact)
         asking: defaultdict[Words, list[int]] = defaultdict(list)
-        for asked, places in self._exact.items():
-            asking[self._own_words(asked)] += places
+        for turns, places in self._exact.items():
+            asking[self._own_words(turns)] += places
         self._questions: list[_Question] = []
         self._by_run: defaultdict[Run, list[int]] = defaultdict(list)
         for at, (words, places) in enumerate(asking.items()):
@@ -171,7 +165,7 @@ class Search:
         self._near = NearIndex([_text(one.words) for one in self._questions])
 
     def look_in(self, rows: Iterable[Row], file: str) -> None:
-        """Hold rows against the cases.
+        """Compare rows with the cases.
 
         Args:
             rows: What a model or its prompt was made from.
@@ -181,16 +175,16 @@ class Search:
             self.look_at(row, file)
 
     def look_at(self, row: Row, file: str) -> None:
-        """Hold one row against the cases, with others or when the search is asked what it found."""
-        asked = question(row.example)
-        self._waiting.append(_Seen(row, file, asked))
-        self._waiting_letters += sum(map(len, asked))
+        """Compare one row with the cases, together with others or when `found` is called."""
+        turns = question(row.example)
+        self._waiting.append(_Waiting(row, file, turns))
+        self._waiting_letters += sum(map(len, turns))
         if len(self._waiting) == WAITING_ROWS or self._waiting_letters >= WAITING_LETTERS:
-            self._look()
+            self._compare()
 
     def found(self) -> tuple[SharedCase, ...]:
         """Return the cases that stand in the rows so far, in the order of the cases."""
-        self._look()
+        self._compare()
         return tuple(
             SharedCase(
                 case=self._cases[at].example.case_id,
@@ -204,51 +198,40 @@ class Search:
             for at, double in sorted(self._doubles.items())
         )
 
-    def _look(self) -> None:
-        """Hold the rows that wait against the cases."""
-        seen, self._waiting, self._waiting_letters = self._waiting, [], 0
-        words = [self._own_words(one.asked) for one in seen]
+    def _compare(self) -> None:
+        """Compare the rows that wait with the cases."""
+        waiting, self._waiting, self._waiting_letters = self._waiting, [], 0
+        words = [self._own_words(one.turns) for one in waiting]
         near: defaultdict[int, list[_Match]] = defaultdict(list)
         for double in self._near.doubles([_text(own) for own in words]):
             cases = self._questions[double.indexed].cases
             near[double.text].append(_Match(cases, "near-duplicate", double.similarity))
-        for at, one in enumerate(seen):
-            matches = [*near.pop(at, ()), *self._quoted(words[at])]
-            if one.asked in self._exact:
-                matches.insert(0, _Match(self._exact[one.asked], "exact", 1.0))
-            if matches:
-                self._note(one, matches)
+        for at, one in enumerate(waiting):
+            exact = self._exact.get(one.turns, ())
+            for match in (_Match(exact, "exact", 1.0), *near.pop(at, ()), *self._quoted(words[at])):
+                for case in match.cases:
+                    self._note(one, case, match)
 
-    def _note(self, seen: _Seen, matches: Iterable[_Match]) -> None:
-        said = _said(seen.row.example, seen.asked)
-        for match in matches:
-            for at in match.cases:
-                case = self._said_by(at)
-                same = case.answer == said.answer
-                if match.kind == "near-duplicate" and not same and case.numbers != said.numbers:
-                    continue
-                rank = (match.kind == "exact", match.similarity, same)
-                if at not in self._doubles or rank > self._doubles[at].rank:
-                    self._doubles[at] = _Double(rank, match.kind, seen.file, seen.row.line)
-
-    def _said_by(self, at: int) -> _Said:
-        if at not in self._said:
-            example = self._cases[at].example
-            self._said[at] = _said(example, question(example))
-        return self._said[at]
+    def _note(self, waiting: _Waiting, at: int, match: _Match) -> None:
+        example, case = waiting.row.example, self._cases[at].example
+        theirs, ours = _answered(example, waiting.turns), _answered(case, question(case))
+        same = ours.answer == theirs.answer
+        if match.kind == "near-duplicate" and not same and ours.numbers != theirs.numbers:
+            return
+        rank = (match.kind == "exact", match.similarity, same)
+        if at not in self._doubles or rank > self._doubles[at].rank:
+            self._doubles[at] = _Double(rank, match.kind, waiting.file, waiting.row.line)
 
     def _quoted(self, words: Words) -> Iterator[_Match]:
         known = self._by_run.keys() & _runs(words, RUN_WORDS)
-        if not known:
-            return
         for at, count in Counter(at for run in known for at in self._by_run[run]).items():
             share = count / self._questions[at].runs
             if share >= RUN_SHARE:
                 yield _Match(self._questions[at].cases, "n-gram", share)
 
-    def _own_words(self, asked: Turns) -> Words:
+    def _own_words(self, turns: Turns) -> Words:
         """Return the words of user turns, without those that come from a template."""
-        words = _words(asked)
+        words = _words(turns)
         runs = _runs(words, TEMPLATE_WORDS) if self._templates else ()
         if self._templates.isdisjoint(runs):
             return words
@@ -262,14 +245,14 @@ class Search:
 
 
 def question(example: Example) -> Turns:
-    """Return what is asked, normalised: the user turns; where there are none, the other turns."""
+    """Return the question, normalised: the user turns; where there are none, the other turns."""
     prompt = example.prompt
-    asked = (
+    turns = (
         [turn for turn in prompt if turn.role == "user"]
         or [turn for turn in prompt if turn.role not in ("system", "developer")]
         or prompt
     )
-    return tuple(_normal(turn.text) for turn in asked)
+    return tuple(_normal(turn.text) for turn in turns)
 
 
 def _normal(text: str) -> str:
@@ -280,12 +263,12 @@ def _normal(text: str) -> str:
     return " ".join(unicodedata.normalize("NFKC", folded).split())
 
 
-def _said(example: Example, asked: Turns) -> _Said:
-    return _Said(_normal(example.answer or ""), tuple(_DIGITS.findall(" ".join(asked))))
+def _answered(example: Example, turns: Turns) -> _Answered:
+    return _Answered(_normal(example.answer or ""), tuple(_DIGITS.findall(" ".join(turns))))
 
 
-def _words(asked: Turns) -> Words:
-    return tuple(" ".join(asked).translate(_MARKS).split())
+def _words(turns: Turns) -> Words:
+    return tuple(" ".join(turns).translate(_MARKS).split())
 
 
 def _text(words: Words) -> str:
@@ -300,7 +283,7 @@ def _runs(words: Words, length: int) -> list[Run]:
 def _templates(questions: Collection[Turns]) -> frozenset[Run]:
     """Return the runs of words that many questions have."""
     counts = Counter(
-        run for asked in questions for run in set(_runs(_words(asked), TEMPLATE_WORDS))
+        run for turns in questions for run in set(_runs(_words(turns), TEMPLATE_WORDS))
     )
     many = max(TEMPLATE_CASES, TEMPLATE_SHARE * len(questions))
     return frozenset(run for run, count in counts.items() if count >= many)

@@ -2,8 +2,8 @@
 
 Two shapes are read. OpenAI's triple (`input`, `preferred_output`, `non_preferred_output`) is the
 canonical one; Hugging Face TRL's columns (`prompt`, `chosen`, `rejected`, texts or lists of
-messages) become it, also where `chosen` and `rejected` repeat the prompt. `triple` says what is
-wrong with a row in the row's own words. What an `Example` makes of a triple stands there.
+messages) become it, also where `chosen` and `rejected` repeat the prompt. Findings are in the row's
+own words.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ _SHAPE = (
     'Write {"input": {"messages": […]}, "preferred_output": [{"role": "assistant", …}], '
     '"non_preferred_output": [{"role": "assistant", …}]}.'
 )
+_TRL_SHAPE = 'Write {"prompt": …, "chosen": …, "rejected": …}, texts or lists of messages.'
 _ONE_ANSWER = (
     'Give it one {"role": "assistant", "content": …}; the turns before belong to the input.'
 )
@@ -70,40 +71,27 @@ def triple(row: Flat) -> dict[str, JsonValue] | list[Finding]:
         row: For which `is_preference` holds.
     """
     if any(key in row for key in TRIPLE):
-        return list(_complaints(row)) or row
-    made = _from_trl(row)
-    if isinstance(made, Finding):
-        return [made]
-    return [_in_trl_words(finding) for finding in _complaints(made)] or made
+        return list(_problems(row)) or row
+    converted = _from_trl(row)
+    if isinstance(converted, Finding):
+        return [converted]
+    return [_in_trl_words(finding) for finding in _problems(converted)] or converted
 
 
-def _complaints(row: Flat) -> Iterator[Finding]:
+def _problems(row: Flat) -> Iterator[Finding]:
     if "messages" in row:
-        yield error(
-            "mixed-shapes", "the row has both `messages` and `non_preferred_output`.", _SHAPE
-        )
+        what = "the row has both `messages` and `non_preferred_output`."
+        yield error("mixed-shapes", what, _SHAPE)
         return
     if missing := [key for key in TRIPLE if row.get(key) is None]:
-        yield _missing(missing[0])
+        yield error("missing-output", f"the row has no {missing[0]!r}.", _SHAPE)
         return
     try:
         parsed = _Triple.model_validate(row)
     except ValidationError as failure:
         yield from explain(failure, row)
         return
-    yield from _about_input(row)
-    outputs = (parsed.preferred_output, parsed.non_preferred_output)
-    about = [found for pair in zip(TRIPLE[1:], outputs, strict=True) for found in _about(*pair)]
-    yield from about or _about_both(parsed)
-
-
-def _missing(key: str) -> Finding:
-    return error("missing-output", f"the row has no {key!r}.", _SHAPE)
-
-
-def _about_input(row: Flat) -> Iterator[Finding]:
-    asked = cast("dict[str, JsonValue]", row["input"])
-    for key in asked:
+    for key in cast("dict[str, JsonValue]", row["input"]):
         if key not in INPUT_KEYS:
             yield error(
                 "unknown-key",
@@ -112,9 +100,19 @@ def _about_input(row: Flat) -> Iterator[Finding]:
             )
         elif key in row:
             yield error("repeated-key", f"{key!r} stands in input and beside it.", "Keep one.")
+    outputs = (parsed.preferred_output, parsed.non_preferred_output)
+    wrong = [found for pair in zip(TRIPLE[1:], outputs, strict=True) for found in _wrong(*pair)]
+    yield from wrong
+    better, worse = (output[0] if output else None for output in outputs)
+    if not wrong and better and worse and _said(better) == _said(worse):
+        yield error(
+            "equal-outputs",
+            f"preferred_output and non_preferred_output are equal: {clip(better.text)}.",
+            "Nothing can be learnt from it; give the worse answer, or leave the row out.",
+        )
 
 
-def _about(key: str, output: tuple[Message, ...]) -> Iterator[Finding]:
+def _wrong(key: str, output: tuple[Message, ...]) -> Iterator[Finding]:
     if len(output) != 1:
         yield error("wrong-output", f"{key} has {len(output)} messages.", _ONE_ANSWER)
     elif output[0].role != "assistant":
@@ -123,14 +121,8 @@ def _about(key: str, output: tuple[Message, ...]) -> Iterator[Finding]:
         yield error("empty-output", f"{key} is empty.", "Write it, or leave the row out.")
 
 
-def _about_both(parsed: _Triple) -> Iterator[Finding]:
-    one, other = parsed.preferred_output[0], parsed.non_preferred_output[0]
-    if (one.text, one.tool_calls or None) == (other.text, other.tool_calls or None):
-        yield error(
-            "equal-outputs",
-            f"preferred_output and non_preferred_output are equal: {clip(one.text)}.",
-            "Nothing can be learnt from it; give the worse answer, or leave the row out.",
-        )
+def _said(turn: Message) -> tuple[object, ...]:
+    return turn.text, turn.tool_calls or None
 
 
 def _from_trl(row: Flat) -> Flat | Finding:
@@ -139,27 +131,24 @@ def _from_trl(row: Flat) -> Flat | Finding:
     for key, role in zip(TRL, ("user", "assistant", "assistant"), strict=True):
         value = rest.pop(key, None)
         if value is None and key != "prompt":
-            return _missing(key).model_copy(update={"fix": _TRL_SHAPE})
-        made = [] if value is None else turns(key, value, role)
-        if isinstance(made, Finding):
-            return made
-        sides[key] = made
-    asked = _asked(**sides)
-    if isinstance(asked, Finding):
-        return asked
+            return error("missing-output", f"the row has no {key!r}.", _TRL_SHAPE)
+        converted = [] if value is None else turns(key, value, role)
+        if isinstance(converted, Finding):
+            return converted
+        sides[key] = converted
+    prompt = _prompt(**sides)
+    if isinstance(prompt, Finding):
+        return prompt
     tools = {"tools": rest.pop("tools")} if rest.get("tools") is not None else {}
     return {
-        "input": {"messages": asked, **tools},
+        "input": {"messages": prompt, **tools},
         "preferred_output": sides["chosen"][-1:],
         "non_preferred_output": sides["rejected"][-1:],
         **rest,
     }
 
 
-_TRL_SHAPE = 'Write {"prompt": …, "chosen": …, "rejected": …}, texts or lists of messages.'
-
-
-def _asked(
+def _prompt(
     prompt: list[JsonValue], chosen: list[JsonValue], rejected: list[JsonValue]
 ) -> list[JsonValue] | Finding:
     """Return the turns before the answers; `chosen` and `rejected` may repeat them."""
@@ -172,7 +161,7 @@ def _asked(
         )
     if not (prompt or before):
         return error("missing-key", "the row has no `prompt`.", _TRL_SHAPE)
-    if before and before[-len(prompt) or None :] != prompt and prompt:
+    if before and prompt and before[-len(prompt) :] != prompt:
         return error(
             "different-prompts",
             "the turns before the answers are not those of `prompt`.",

@@ -2,7 +2,7 @@
 
 `json_records` yields a `Record` for each good line and a `Finding` for each bad one, and goes on
 after it. JSON is read strictly: no NaN, no numbers beyond a float's range, no unpaired surrogates,
-and a key that stands twice is told. What the keys mean is the business of `unitune.data.rows`.
+and a repeated key is a warning. `unitune.data.rows` gives the keys their meaning.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import json
 import math
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import NoReturn, cast
 
@@ -25,6 +26,11 @@ MAX_DEPTH = 100
 MAX_DIGITS = 1000
 """Digits of a whole number; Python's own limit of 4,300 would raise later, when it is written."""
 
+_TOO_DEEP = error(
+    "too-deep",
+    f"lists and objects stand more than {MAX_DEPTH} deep inside one another.",
+    "Flatten the row, or write the deep part as a text.",
+)
 _ONE_OBJECT = "Write one JSON object on each line, with names and texts in double quotes."
 
 
@@ -79,52 +85,41 @@ def json_records(lines: Iterable[Line]) -> Iterator[Record | Finding]:
     """
     reader, blanks, first = _StrictJson(), Blanks(), True
     for line in lines:
-        if not line.problem and not line.text.strip():
+        if line.problem:
+            yield line.problem
+        elif not line.text.strip():
             blanks.add(line.number)
             continue
-        if first and (whole := _whole_file(line, reader)):
+        elif first and (whole := _whole_file(line.text.strip(), reader)):
             yield whole.at(line=line.number)
             return
+        else:
+            value = _parsed(line.text.rstrip(), reader)
+            for key in reader.repeated:
+                what = f"the key {clip(key)} stands more than once in one object; the last counts."
+                yield warning("repeated-key", what, "Keep one.").at(line=line.number)
+            is_finding = isinstance(value, Finding)
+            yield value.at(line=line.number) if is_finding else Record(line.number, value)
         first = False
-        yield from _record(line, reader)
     yield from blanks.note()
-
-
-def _record(line: Line, reader: _StrictJson) -> Iterator[Record | Finding]:
-    if line.problem:
-        yield line.problem
-        return
-    value = _parsed(line.text.rstrip(), reader)
-    for key in reader.repeated:
-        yield warning(
-            "repeated-key",
-            f"the key {clip(key)} stands more than once in one object; the last one counts.",
-            "Keep one.",
-        ).at(line=line.number)
-    if isinstance(value, Finding):
-        yield value.at(line=line.number)
-    else:
-        yield Record(line.number, value)
 
 
 def _parsed(text: str, reader: _StrictJson) -> dict[str, JsonValue] | Finding:
     try:
         value = reader.read(text)
-    except json.JSONDecodeError as failure:
-        near = clip(text[max(0, failure.pos - 15) : failure.pos + 15])
-        return _broken(f"at column {failure.pos + 1}, near {near}: {failure.msg}")
-    except ValueError as failure:
-        return _broken(str(failure))
     except RecursionError:
-        return _too_deep()
-    return _usable(value, text)
-
-
-def _usable(value: JsonValue, text: str) -> dict[str, JsonValue] | Finding:
+        return _TOO_DEEP
+    except ValueError as failure:
+        why = str(failure)
+        if isinstance(failure, json.JSONDecodeError):
+            near = clip(text[max(0, failure.pos - 15) : failure.pos + 15])
+            why = f"at column {failure.pos + 1}, near {near}: {failure.msg}"
+        return error("broken-json", f"not valid JSON: {why}.", _ONE_OBJECT)
     if not isinstance(value, dict):
-        return error("not-an-object", f"the line is no object but {_cut(text)}.", _ONE_OBJECT)
+        given = text if len(text) <= 40 else f"{text[:40]}…"
+        return error("not-an-object", f"the line is no object but {given}.", _ONE_OBJECT)
     if text.count("{") + text.count("[") > MAX_DEPTH and _depth(value) > MAX_DEPTH:
-        return _too_deep()
+        return _TOO_DEEP
     half = "\\ud" in text or "\\uD" in text  # how every escaped surrogate begins
     if half and (broken := _unpaired_surrogate(value)):
         return error(
@@ -133,23 +128,6 @@ def _usable(value: JsonValue, text: str) -> dict[str, JsonValue] | Finding:
             "Write the whole character, or both halves of the pair; the text was probably cut.",
         )
     return value
-
-
-def _cut(text: str) -> str:
-    plain = text.strip()
-    return plain if len(plain) <= 40 else f"{plain[:40]}…"
-
-
-def _broken(why: str) -> Finding:
-    return error("broken-json", f"not valid JSON: {why}.", _ONE_OBJECT)
-
-
-def _too_deep() -> Finding:
-    return error(
-        "too-deep",
-        f"lists and objects stand more than {MAX_DEPTH} deep inside one another.",
-        "Flatten the row, or write the deep part as a text.",
-    )
 
 
 def _depth(value: JsonValue) -> int:
@@ -189,30 +167,24 @@ def _refuse(name: str) -> NoReturn:
     raise ValueError(f"{name} is no JSON value")
 
 
-def _whole_file(line: Line, reader: _StrictJson) -> Finding | None:
+def _whole_file(text: str, reader: _StrictJson) -> Finding | None:
     """Recognise, by its first line, a file that is JSON but not JSON Lines."""
-    text = line.text.strip()
     if text == "{":
         return error(
             "not-json-lines",
             "an object is spread over several lines; nothing after this line was read.",
             "Write each object on one line, e.g. `jq -c . FILE > NEW.jsonl`.",
         )
-    if text.startswith("[") and not _stands_alone(text, reader):
-        return error(
-            "not-json-lines",
-            "the file is one JSON list; nothing after this line was read.",
-            "Write its items one a line, e.g. `jq -c '.[]' FILE > NEW.jsonl`, or "
-            '`python -c "import json; [print(json.dumps(row)) for row in json.load('
-            "open('FILE', encoding='utf-8'))]\" > NEW.jsonl`.",
-        )
-    return None
-
-
-def _stands_alone(text: str, reader: _StrictJson) -> bool:
-    """Whether a line that begins with a bracket is a whole value, but no list of rows."""
-    try:
+    if not text.startswith("["):
+        return None
+    with suppress(ValueError, RecursionError):
         value = reader.read(text)
-    except (ValueError, RecursionError):
-        return False
-    return not (isinstance(value, list) and any(isinstance(item, dict) for item in value))
+        if not (isinstance(value, list) and any(isinstance(item, dict) for item in value)):
+            return None  # a list of its own, which is no object
+    return error(
+        "not-json-lines",
+        "the file is one JSON list; nothing after this line was read.",
+        "Write its items one a line, e.g. `jq -c '.[]' FILE > NEW.jsonl`, or "
+        '`python -c "import json; [print(json.dumps(row)) for row in json.load('
+        "open('FILE', encoding='utf-8'))]\" > NEW.jsonl`.",
+    )

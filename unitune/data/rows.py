@@ -13,7 +13,7 @@ from typing import Literal
 
 from pydantic import JsonValue, ValidationError
 
-from unitune.data.example import Example, Message
+from unitune.data.example import Example
 from unitune.data.foreign import settled
 from unitune.data.mapping import ByUsualNames, Mapping, turns
 from unitune.data.preferences import is_preference, triple
@@ -49,7 +49,8 @@ def examples(
         return
     if is_preference(content):
         content = triple(content)
-    if isinstance(content, dict) and not _by_job(record, mapping):
+    by_job = mapping and not isinstance(mapping, ByUsualNames) and is_mapped(record, mapping)
+    if isinstance(content, dict) and not by_job:
         content = settled(record.value, content)
     if not isinstance(content, dict):
         yield from [content] if isinstance(content, Finding) else content
@@ -77,21 +78,13 @@ def is_mapped(record: Record, mapping: Mapping) -> bool:
     return "prompt" not in keys or not mapping.reads.isdisjoint(keys)
 
 
-def _by_job(record: Record, mapping: Mapping | None) -> bool:
-    """Whether the job says which columns of a record the model sees."""
-    return (
-        mapping is not None and not isinstance(mapping, ByUsualNames) and is_mapped(record, mapping)
-    )
-
-
 def _content(record: Record, mapping: Mapping | None, use: Use) -> dict[str, JsonValue] | Finding:
     row = record.value
     if mapping and is_mapped(record, mapping):
         content = mapping.content(row)
         if isinstance(content, Finding):
             return content
-        name = {"id": row["id"]} if "id" in row else {}
-        return {**content, **name}
+        row = {**content, **({"id": row["id"]} if "id" in row else {})}
     if "messages" in row or is_preference(row):
         return row
     return _pair(row, use) if "prompt" in row else _unknown_shape(row)
@@ -127,7 +120,7 @@ def _unknown_shape(row: dict[str, JsonValue]) -> Finding:
 
 
 def _about(example: Example, use: Use) -> Iterator[Finding]:
-    """Say what is wrong with an example whose shape is right."""
+    """Yield what is wrong with an example whose shape is right."""
     yield from _about_use(example, use)
     if not example.prompt:
         yield error(
@@ -136,8 +129,11 @@ def _about(example: Example, use: Use) -> Iterator[Finding]:
             "Put a user message before the assistant's.",
         )
     for index, message in enumerate(example.prompt):
-        if not message.text.strip() and not message.tool_calls:
-            yield from _empty(message, index)
+        # A tool may well have returned nothing.
+        if not message.text.strip() and not message.tool_calls and message.role != "tool":
+            severity = error if message.role in ("user", "assistant") else warning
+            what = f"messages[{index}], from {message.role!r}, is empty."
+            yield severity("empty-message", what, "Write it or leave it out.")
     last = example.messages[-1]
     if example.answer is None:
         if use not in _NEED_NO_ANSWER:
@@ -147,7 +143,7 @@ def _about(example: Example, use: Use) -> Iterator[Finding]:
 
 
 def _about_use(example: Example, use: Use) -> Iterator[Finding]:
-    """Say why a row does not fit the method that is to learn from it."""
+    """Yield why a row does not fit the method that is to learn from it."""
     if use == "dpo" and example.non_preferred_output is None:
         yield error(
             "not-a-preference",
@@ -161,14 +157,6 @@ def _about_use(example: Example, use: Use) -> Iterator[Finding]:
             f"the row is a preference, and `method: {use}` would not learn from its worse answer.",
             "Set `method: dpo`, or give the row as `messages` with the better answer alone.",
         )
-
-
-def _empty(message: Message, index: int) -> Iterator[Finding]:
-    what, fix = f"messages[{index}], from {message.role!r}, is empty.", "Write it or leave it out."
-    if message.role in ("user", "assistant"):
-        yield error("empty-message", what, fix)
-    elif message.role != "tool":  # a tool may well have returned nothing
-        yield warning("empty-message", what, fix)
 
 
 def _no_answer(what: str, fix: str = _HOW_TO_ANSWER) -> Finding:

@@ -1,4 +1,4 @@
-"""OpenAI's grader objects, as its fine-tuning and evaluation interfaces take them, and their grades.
+"""OpenAI's grader objects, as its fine-tuning and evaluation interfaces take them; their grades.
 
 A team that leaves OpenAI's evaluations, or that tunes with a grader, has these objects already.
 Their shapes are those of openai/openai-openapi 2.3.0 (2026-08-21), schemas Grader*; what they mean
