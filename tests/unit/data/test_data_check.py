@@ -201,6 +201,13 @@ def test_train_too_small_to_cut_is_an_error_and_a_meagre_rest_a_warning(tmp_path
     assert () == read_job(job(tmp_path, Data(train="train.jsonl", validation=0.1))).report.findings
 
 
+def test_keys_of_ones_own_are_counted_by_the_rows_that_have_them(tmp_path: Path) -> None:
+    write(tmp_path, *(pair(f"q{at}", "r", topic="x", day=str(at)) for at in range(90)))
+    (finding,) = read_job(job(tmp_path, Data(train="train.jsonl"))).report.findings
+    assert ("own-keys", "note") == (finding.code, finding.severity)
+    assert "'topic' (90), 'day' (90)" in finding.message
+
+
 def test_the_report_is_one_json_object_with_its_schema_version(tmp_path: Path) -> None:
     report = check_file(write(tmp_path, pair("a", "b"), pair("a", "b")))
     printed = json.loads(report.model_dump_json())
