@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -87,6 +89,29 @@ def test_a_model_answers_from_its_deployment_until_it_is_taken_down(run: Run) ->
     assert at_the_vendor(run, made.id) is None
     assert [] == deployments(standing=True)
     assert ["gone"] == [one.state for one in deployments()]
+
+
+@pytest.mark.usefixtures("no_reaper")
+def test_the_runs_model_is_asked_while_its_deployment_stands(run: Run) -> None:
+    none_ready = f"unitune deploy {run.id} --ttl 2h"
+    with pytest.raises(UserError, match=none_ready):
+        run.model.ask("7?")
+    with deploy(run, ttl="30m", options=options(run)) as made:
+        assert "ready" == made.state
+        assert run.model.ask("7?")
+        assert asyncio.run(run.model.reply("7?")).text
+    assert at_the_vendor(run, made.id) is None
+    with pytest.raises(BackendError, match="gave no answer"):
+        run.model.ask("7?")
+    with pytest.raises(UserError, match=none_ready):
+        run.model.ask("7?")
+
+
+@pytest.mark.parametrize("ttl", ["2 weeks", "0h", "", 0, -1.0, timedelta(0)])
+def test_a_time_that_is_none_deploys_nothing(ttl: Any, run: Run, vendor: ServedVendor) -> None:
+    with pytest.raises(UserError, match="write a time such as 30m, 2h or 1d"):
+        deploy(run, ttl=ttl)
+    assert [] == vendor.server.received("POST", DEPLOY[run.backend_name])
 
 
 @pytest.mark.usefixtures("no_reaper")

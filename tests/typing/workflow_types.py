@@ -32,3 +32,6 @@ assert comparison.verdict == "better"
 assert comparison.exit_code == 0
 assert str(comparison).startswith("better: tuned minus zero-shot is +100.0 points")
 assert (same.id, same.model.ask("What is 1 plus 1?")) == (run.id, "2")
+assert repr(plan) == "<Plan 'doubling' on fake: 0 errors>"
+assert repr(unitune.check(job)) == "<DataReport 2 files, 0 errors>"
+assert repr(comparison) == f"<Comparison {comparison}>"

@@ -85,6 +85,9 @@ class DataReport(BaseModel):
         """The findings that must be mended before a launch."""
         return tuple(finding for finding in self.findings if finding.severity == "error")
 
+    def __repr__(self) -> str:
+        return f"<DataReport {len(self.files)} files, {len(self.errors)} errors>"
+
     def __str__(self) -> str:
         """A line for each file and each finding."""
         files = [f"{file.name}: {file.rows:,} rows" for file in self.files]

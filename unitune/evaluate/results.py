@@ -304,6 +304,9 @@ class Comparison(Frozen):
             f"p={self.p_value:.2g}"
         )
 
+    def __repr__(self) -> str:
+        return f"<Comparison {self.summary}>"
+
     def __str__(self) -> str:
         return self.summary
 

@@ -103,6 +103,9 @@ class TotalCost(Frozen):
     prices: tuple[PriceRow, ...]
     """The rows that were used."""
 
+    def __repr__(self) -> str:
+        return f"<TotalCost {self.job!r} on {self.backend}>"
+
     def __str__(self) -> str:
         """A line for each way of answering, with its total over the horizon, and the notes."""
         volume = f"{self.requests_month:,} requests a month, {self.horizon.months:.0f} months"
