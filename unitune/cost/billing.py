@@ -24,12 +24,7 @@ Azure got 2, Together makes 1."""
 
 @dataclass(frozen=True, slots=True)
 class Charged:
-    """A number of tokens or passes that is charged, and why it is a range.
-
-    Args:
-        count: None: not known.
-        because: Sentences for people.
-    """
+    """A number of tokens or passes that is charged (None: not known), and why it is a range."""
 
     count: Count | None
     because: tuple[str, ...] = ()
@@ -37,9 +32,6 @@ class Charged:
 
 def cookbook_epochs(rows: int) -> int:
     """Return the epochs of OpenAI's cookbook for jobs that leave them to OpenAI.
-
-    Args:
-        rows: Training rows.
 
     Source: openai/openai-cookbook, examples/Chat_finetuning_data_prep.ipynb. It is close, not
     exact: a worked example of Azure's has 2 epochs for 500 rows, and this gives 3.
@@ -96,7 +88,7 @@ def pass_tokens(job: Job, vendor: str, billing: Billing, limit: int | None, rows
         vendor: For the sentences.
         billing: Its rules.
         limit: Most tokens of a row there; None: not known.
-        rows: Counted.
+        rows: As the base model counts them.
     """
     because: list[str] = []
     lengths = rows.answers if billing.counted == "answer-tokens" else rows.totals

@@ -27,24 +27,15 @@ class Range(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Crossover:
-    """Where something is cheaper.
-
-    Args:
-        range: Of the values from 0 on.
-        at: The value at which both cost the same; None unless above or below.
-    """
+    """For which values from 0 on something is cheaper."""
 
     range: Range
     at: Decimal | None = None
+    """The value at which both cost the same; None unless above or below."""
 
 
 def cheaper(fixed: Decimal, slope: Decimal) -> Crossover:
-    """Return for which x from 0 on the difference fixed + slope * x lies below zero.
-
-    Args:
-        fixed: How much more the first costs at x = 0.
-        slope: How that changes with x.
-    """
+    """Return for which x from 0 on the difference fixed + slope * x lies below zero."""
     if fixed == slope == 0:
         return Crossover(Range.SAME)
     if fixed <= 0 and slope <= 0:
@@ -56,16 +47,12 @@ def cheaper(fixed: Decimal, slope: Decimal) -> Crossover:
 
 @dataclass(frozen=True, slots=True)
 class ServingCost:
-    """What a way of answering costs, in US dollars; None is unknown.
-
-    Args:
-        once: Paid before the first request: training, evaluation, preparing data.
-        month: Paid each month, used or not: hosting, storage.
-        request: Paid for each request.
-    """
+    """What a way of answering costs, in US dollars; None is unknown."""
 
     once: Spread | None
+    """Paid before the first request: training, evaluation, preparing data."""
     month: Spread | None
+    """Paid each month, used or not: hosting, storage."""
     request: Spread | None
 
     def total(self, requests_month: Decimal, months: Decimal) -> Spread | None:
@@ -83,15 +70,10 @@ class ServingCost:
 
 @dataclass(frozen=True, slots=True)
 class Crossovers:
-    """Where a challenger is cheaper than an incumbent.
-
-    Args:
-        best: The challenger at its lowest, the incumbent at its highest.
-        expected: Both as expected.
-        worst: The challenger at its highest, the incumbent at its lowest.
-    """
+    """Where a challenger is cheaper than an incumbent."""
 
     best: Crossover
+    """The challenger at its lowest, the incumbent at its highest; worst is the reverse."""
     expected: Crossover
     worst: Crossover
 
@@ -101,15 +83,8 @@ def break_even(
 ) -> Crossovers | None:
     """Return from which requests a month on the challenger costs less over the horizon.
 
-    The break-even is n* = ((F - F') / M + H - H') / (k' - k).
-
-    Args:
-        challenger: Such as the tuned model: F once, H a month, k a request.
-        incumbent: Such as the prompted one, likewise with '.
-        months: Length of the horizon M, above 0.
-
-    Returns:
-        None where a part of either is not known.
+    The break-even is n* = ((F - F') / M + H - H') / (k' - k), with F once, H a month, k a request
+    and M the months, above 0; ' is the incumbent. None where a part of either is not known.
     """
     return _crossovers(
         challenger,
@@ -123,10 +98,7 @@ def payback(
 ) -> Crossovers | None:
     """Return after how many months the challenger has earned what it costs once.
 
-    That is (F - F') / (n (k' - k) - (H - H')); the letters as in `break_even`, n requests a month.
-
-    Returns:
-        None where a part of either is not known.
+    That is (F - F') / (n (k' - k) - (H - H')), for n requests a month; else as in `break_even`.
     """
     return _crossovers(
         challenger,

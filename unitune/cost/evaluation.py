@@ -50,24 +50,16 @@ TRIALS = {"zero-shot": Count(0, 1, 1), "instructed": Count(0, 1, 1), "few-shot":
 
 @dataclass(frozen=True, slots=True)
 class ContenderTokens:
-    """Tokens of one contender.
-
-    Args:
-        prompt: Of all requests together.
-        answer: Of all answers together.
-    """
+    """Tokens of one contender: of all requests, and of all answers together."""
 
     prompt: Count
     answer: Count
 
 
 def contender_tokens(spec: ContenderSpec, job: Job, work: Workload) -> ContenderTokens:
-    """Return the tokens of one contender's requests and answers.
+    """Return the tokens of a contender's requests and answers; not of a recorded one.
 
-    Args:
-        spec: The contender; not a recorded one.
-        job: Whose comparison it is.
-        work: Its rows, as the contender's model counts them.
+    Its model counts the rows of `work`.
     """
     kind = _prompt_kind(spec)
     tries = TRIALS[kind] if kind and len(job.evaluate.contenders) > 1 else Count()

@@ -71,14 +71,7 @@ class Reconciliation(BaseModel):
 
 
 def reconcile(made: Estimate, bill: Bill, end: End, rules: Billing) -> Reconciliation:
-    """Compare a bill with the estimate of its run.
-
-    Args:
-        made: Before the launch.
-        bill: As far as the vendor states it.
-        end: How the run has ended.
-        rules: How the vendor bills, for runs that did not succeed.
-    """
+    """Compare a bill with the estimate of its run; the rules bill runs that did not succeed."""
     training = made.of("training")[0]
     result = Reconciliation(
         end=end,

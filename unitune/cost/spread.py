@@ -15,18 +15,14 @@ WIDE = Context(prec=100)
 class Spread:
     """US dollars as a range.
 
-    Args:
-        low: The least that is to be expected.
-        expected: What is to be reckoned with.
-        high: An upper bound: what budgets are held against.
-
     Raises:
-        ValueError: They are out of order.
+        ValueError: The three are out of order.
     """
 
     low: Decimal
     expected: Decimal
     high: Decimal
+    """An upper bound: what budgets are held against."""
 
     def __post_init__(self) -> None:
         if not self.low <= self.expected <= self.high:

@@ -23,10 +23,7 @@ has forgotten the prompt; and traffic may be so thin that none finds it."""
 class Rates:
     """Prices of a model's tokens, in US dollars a million; None is unknown.
 
-    Args:
-        input: Of the prompt.
-        output: Of the answer, hidden reasoning included.
-        cached_input: Of what a cache holds of the prompt; unknown, nothing counts as cached.
+    Output includes hidden reasoning. Where cached input has no price, nothing counts as cached.
     """
 
     input: Decimal | None = None
@@ -36,26 +33,20 @@ class Rates:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A usual request to a model.
-
-    Args:
-        prompt: Tokens of the prompt, on average.
-        answer: Tokens of the answer that is seen, on average.
-        shared: Tokens at the beginning of the prompt that all requests share.
-        rates: What they cost.
-        caching: How the vendor caches; None: not known, and nothing counts as cached.
-        hit_rate: Share of requests, 0 to 1, whose beginning is in the cache.
-        reasoning: Factor by which hidden reasoning lengthens the billed answer: low, expected and
-            high, at least 1.
-    """
+    """A usual request to a model, in tokens on average."""
 
     prompt: Count
     answer: Count
+    """As far as it is seen."""
     rates: Rates
     shared: Count = NO_TOKENS
+    """At the beginning of the prompt, the same in all requests."""
     caching: Caching | None = None
+    """How the vendor caches; None: not known, and nothing counts as cached."""
     hit_rate: Decimal = Decimal(0)
+    """Share of requests, 0 to 1, whose beginning is in the cache."""
     reasoning: tuple[Decimal, Decimal, Decimal] = (Decimal(1), Decimal(1), Decimal(1))
+    """By which hidden reasoning lengthens the billed answer: low, expected, high."""
 
     @property
     def caches(self) -> bool:

@@ -27,38 +27,25 @@ NO_REASONING = (Decimal(1), Decimal(1), Decimal(1))
 
 @dataclass(frozen=True, slots=True)
 class ServingOption:
-    """A model that answers, with what that costs.
-
-    Args:
-        role: Which way of answering it is.
-        backend: Where it answers.
-        model: Its name there; of a tuned model, that of its base.
-        retires_on: Day on which it is switched off, where one is announced.
-        cost: Each month and each request; of what is paid once, nothing yet.
-        rows: The prices that were used.
-        notes: What is not known, or was assumed, a sentence each.
-    """
+    """A model that answers, with what that costs."""
 
     role: Role
     backend: str
     model: str
+    """Its name there; of a tuned model, that of its base."""
     retires_on: date | None
     cost: ServingCost
+    """Each month and each request; of what is paid once, nothing yet."""
     rows: tuple[PriceRow, ...]
+    """The prices that were used."""
     notes: tuple[str, ...]
+    """What is not known, or was assumed, a sentence each."""
 
 
 def serving_option(
     role: Role, prices: PriceLookup, tokens: RequestTokens, profile: Profile
 ) -> ServingOption:
-    """Price a way of answering.
-
-    Args:
-        role: Which.
-        prices: Of the model; of a tuned one, of its base.
-        tokens: Of its requests.
-        profile: How it is used.
-    """
+    """Price a way of answering, by the prices of its model or, for a tuned one, its base."""
     offer = prices.book.offer(prices.backend)
     offered, tuned = offer.model(prices.model), role == "tuned"
     if offer.training_price == "none":

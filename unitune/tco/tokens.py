@@ -44,52 +44,39 @@ class MeanTokens:
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """The tokens of a comparison.
-
-    Args:
-        origin: Which comparison, for people.
-        candidate: Of the tuned model; None where its vendor counted none.
-        baseline: Of the best prompt.
-        others: Of every contender, by name.
-        nearest_shots: Whether the best prompt shows each case rows of its own, so that no two
-            prompts have more than the system prompt in common.
-    """
+    """The tokens of a comparison; None where a vendor counted none."""
 
     origin: str
+    """Which comparison, for people."""
     candidate: MeanTokens | None
     baseline: MeanTokens | None
-    others: dict[str, MeanTokens]
+    contenders: dict[str, MeanTokens]
+    """By name."""
     nearest_shots: bool = False
+    """Whether the best prompt shows each case rows of its own, so that no two prompts have more
+    than the system prompt in common."""
 
 
 @dataclass(frozen=True, slots=True)
 class Counted:
-    """Mean tokens of a request.
-
-    Args:
-        tuned: Of the tuned model's prompt.
-        prompted: Of the prompted model's.
-        answer: Of an answer.
-        shared_tuned: Tokens that all of the tuned model's prompts begin with.
-        shared_prompted: Tokens that all of the prompted model's begin with.
-        prompt: Which prompts were counted, for people.
-        how: How many rows were counted, by what and on which assumptions, a sentence each.
-    """
+    """Mean tokens of a request: of either model's prompt, and of an answer."""
 
     tuned: Count
     prompted: Count
     answer: Count
     shared_tuned: Count
+    """Tokens that all of the tuned model's prompts begin with."""
     shared_prompted: Count
     prompt: str
+    """Which prompts were counted, for people."""
     how: tuple[str, ...]
+    """How many rows were counted, by what and on which assumptions, a sentence each."""
 
 
 def measured(job: Job) -> Measured | None:
     """Return what the newest comparison of a job measured; None where there is none here.
 
-    Args:
-        job: Only comparisons of its name, backend and base model count.
+    Only comparisons of its name, backend and base model count.
     """
     files = [home() / "evaluations" / job.name / "verdict.json"]
     files += home().glob("runs/*/evaluation/verdict.json")
@@ -108,7 +95,7 @@ def measured(job: Job) -> Measured | None:
         origin=f"run {newest.run}" if newest.run else f"comparison of {newest.job}",
         candidate=means.get(newest.candidate),
         baseline=means.get(newest.baseline),
-        others=means,
+        contenders=means,
         nearest_shots=any("nearest" in effort.rpartition("chose ")[2] for effort in efforts),
     )
 
@@ -129,13 +116,7 @@ def _means(result: ContenderResult) -> MeanTokens | None:
 
 
 def count(job: Job, splits: Splits, counter: TokenCounter) -> Counted:
-    """Count a job's requests.
-
-    Args:
-        job: Its contenders determine how it is prompted.
-        splits: Test rows are counted, or training rows where there are none; not both are empty.
-        counter: Of the base model.
-    """
+    """Count a job's requests by its test rows, or by its training rows where there are none."""
     rows = [row.example for row in spread((splits.test or splits.train).rows, MOST_ROWS)]
     sample = spread(rows, PROMPT_ROWS)
     mean = _mean([counter.row(row) for row in rows])

@@ -24,46 +24,35 @@ USUAL_HIT_RATE = Decimal("0.5")
 
 @dataclass(frozen=True, slots=True)
 class RequestTokens:
-    """Tokens of a usual request to one model.
-
-    Args:
-        prompt: Of its prompt.
-        answer: Of its answer.
-        shared: Tokens that all of its prompts begin with.
-        hidden: Whether hidden reasoning is in the answer already, because a vendor counted it.
-    """
+    """Tokens of a usual request to one model."""
 
     prompt: Count
     answer: Count
     shared: Count
+    """That all of its prompts begin with."""
     hidden: bool
+    """Whether hidden reasoning is in the answer already, because a vendor counted it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """How the model will be used.
-
-    Args:
-        requests_month: Requests a month.
-        prompted: A request to the base with the best prompt.
-        tuned: A request to the tuned model.
-        alternative: A request to the newest untuned model with the best prompt.
-        hit_rate: Share of requests whose beginning is cached.
-        reasoning: Factor of hidden reasoning, where a model reasons: low, expected, high.
-        hours_day: Hours a day that a deployment stands, as planned.
-        figures: All of that for people.
-        notes: How it was counted, where it was.
-    """
+    """How the model will be used."""
 
     requests_month: int
     prompted: RequestTokens
+    """A request to the base with the best prompt."""
     tuned: RequestTokens
     alternative: RequestTokens
+    """A request to the newest untuned model with the best prompt."""
     hit_rate: Decimal
     reasoning: tuple[Decimal, Decimal, Decimal]
+    """Factor of hidden reasoning, where a model reasons: low, expected, high."""
     hours_day: Decimal
+    """Hours a day that a deployment stands, as planned."""
     figures: tuple[Figure, ...]
+    """All of that for people."""
     notes: tuple[str, ...]
+    """How tokens were counted, where they were."""
 
 
 def says_all_tokens(usage: Usage) -> bool:
@@ -162,7 +151,7 @@ class _Gathering:
 
     def alternative(self, name: str | None, prompted: RequestTokens) -> RequestTokens:
         """Return its request: as measured where it competed, else as the prompted one's."""
-        mean = self._measured.others.get(name) if self._measured and name else None
+        mean = self._measured.contenders.get(name) if self._measured and name else None
         if mean is None or self._usage.prompted_tokens != "auto":
             return replace(prompted, hidden=False)
         prompt = self._tokens("newest model's prompt", "auto", mean.prompt, None)

@@ -34,23 +34,19 @@ ORIGINS: tuple[Origin, ...] = get_args(Origin)
 
 @dataclass(frozen=True, slots=True)
 class PriceBook:
-    """All prices that are known here.
-
-    Args:
-        own: Rows of flags, job, project and user; an offer's are read when they are needed.
-        discounts: Share of each list price that is paid, by backend.
-        updates: What vendors said of their models since the offers were written.
-        offers: By backend, in place of the installed ones.
-    """
+    """All prices that are known here."""
 
     own: tuple[PriceRow, ...] = ()
+    """Of flags, job, project and user; an offer's rows are read when they are needed."""
     discounts: Mapping[str, Decimal] = field(default_factory=dict[str, Decimal])
+    """Share of each list price that is paid, by backend."""
     updates: tuple[ModelUpdate, ...] = ()
+    """What vendors said of their models since the offers were written."""
     offers: Mapping[str, Offer] = field(default_factory=dict[str, Offer])
+    """By backend, in place of the installed ones."""
     _listed: dict[str, tuple[PriceRow, ...]] = field(
         default_factory=dict[str, tuple[PriceRow, ...]], init=False, repr=False, compare=False
     )
-    """Rows of the offers that were read, by backend."""
 
     def offer(self, backend: str) -> Offer:
         """Return a backend's offer, with what its vendor has said since.
@@ -122,12 +118,6 @@ class PriceBook:
 
         They are the same where one applies. Where hosting depends on a machine that is not
         named, the machines' rows are the range.
-
-        Args:
-            backend: Its name.
-            model: A base model, by any of its names.
-            tier: Where it runs; None: unknown.
-            on: The day.
         """
         row = self.find(backend, model, "hosting", tier=tier, on=on)
         if row is not None:
@@ -156,17 +146,7 @@ class PriceBook:
 
 @dataclass(frozen=True, slots=True)
 class PriceLookup:
-    """Looks up the prices of one model on one day, and keeps the rows that were used.
-
-    Args:
-        book: All prices.
-        backend: Its name.
-        model: A base model there.
-        day: Whose prices to take.
-        method: Of the training.
-        tier: Where it runs; None: the backend's usual tier.
-        used: The rows that were returned, by id.
-    """
+    """Looks up the prices of one base model on one day, and keeps the rows that were used."""
 
     book: PriceBook
     backend: str
@@ -174,7 +154,9 @@ class PriceLookup:
     day: date
     method: str | None = None
     tier: str | None = None
+    """Where it runs; None: the backend's usual tier."""
     used: dict[str, PriceRow] = field(default_factory=dict[str, PriceRow])
+    """The rows that were returned, by id."""
 
     def find(self, kind: Kind) -> PriceRow | None:
         """Return the row that applies; None where the price is unknown."""

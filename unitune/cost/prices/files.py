@@ -57,11 +57,7 @@ class PricesFile(Spec):
         return self
 
     def rows(self, origin: Literal["project", "user"]) -> tuple[PriceRow, ...]:
-        """Return all prices of the file; what people wrote comes first.
-
-        Args:
-            origin: Whose file it is.
-        """
+        """Return all prices of the file; what people wrote comes first."""
         return tuple(
             row
             for entries in (self.prices, self.refreshed.prices)
@@ -109,13 +105,7 @@ def write_refreshed(path: Path, refreshed: Refreshed) -> None:
 def merged(
     old: Refreshed, rows: tuple[PriceRow, ...], models: tuple[ModelUpdate, ...]
 ) -> Refreshed:
-    """Return what is known after a refresh: new facts replace the old ones of the same subject.
-
-    Args:
-        old: Of before.
-        rows: Prices that vendors state now.
-        models: What they state of models.
-    """
+    """Return what is known after a refresh: new facts replace the old ones of the same subject."""
     priced = {row.subject for row in rows}
     kept = rows_of(old.prices, origin="project", day=today())
     still_valid = [row for row in kept if row.subject not in priced]
@@ -129,11 +119,7 @@ OF_A_ROW = {"model", "method", "tier", "tuned", "note"}
 
 
 def entries_of(rows: Iterable[PriceRow]) -> tuple[PriceEntry, ...]:
-    """Return rows as a prices file holds them, which `rows_of` reads back the same.
-
-    Args:
-        rows: Of any backends; what neighbours have in common is written once.
-    """
+    """Return rows as a prices file holds them: what neighbours have in common is written once."""
     grouped = groupby(rows, key=lambda row: row.model_dump(include=COMMON, exclude_none=True))
     return tuple(
         PriceEntry.model_validate({**common, "rows": [_line(row) for row in group]})

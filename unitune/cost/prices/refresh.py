@@ -35,13 +35,7 @@ class Change(BaseModel):
 
 
 def changes(book: PriceBook, backend: str, update: PriceUpdate) -> tuple[Change, ...]:
-    """Return what a vendor states beside what is known here, the changed first.
-
-    Args:
-        book: What is known.
-        backend: The vendor.
-        update: What it states now.
-    """
+    """Return what a vendor states beside what is known here, the changed first."""
     known, offer = book.rows(backend), book.offer(backend)
     listed = [_price_change(known, row) for row in update.rows]
     listed += [change for model in update.models for change in _model_changes(offer, model)]

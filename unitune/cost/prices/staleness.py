@@ -22,12 +22,7 @@ STALE_CODE = "stale-price"
 
 
 def freshness(row: PriceRow, day: date) -> Freshness:
-    """Return how far a row can be relied on.
-
-    Args:
-        row: A price.
-        day: Today.
-    """
+    """Return how far a row can be relied on."""
     age = (day - row.as_of).days
     if age > STALE_DAYS or not row.holds_on(day):
         return "stale"
@@ -39,13 +34,7 @@ def freshness(row: PriceRow, day: date) -> Freshness:
 def age_findings(
     rows: Iterable[PriceRow], day: date, *, allow_stale: bool = False
 ) -> tuple[Finding, ...]:
-    """Return what the age of prices says against relying on them, once for each source and day.
-
-    Args:
-        rows: Those that an estimate used.
-        day: Today.
-        allow_stale: Whether the user relies on stale ones all the same.
-    """
+    """Return what the age of prices says against relying on them, once for each source and day."""
     sources: dict[tuple[str, str, date, date | None], list[PriceRow]] = {}
     for row in {row.id: row for row in rows}.values():
         sources.setdefault((row.backend, row.source, row.as_of, row.valid_to), []).append(row)

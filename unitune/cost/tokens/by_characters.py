@@ -20,19 +20,12 @@ line breaks, and some templates write sentences around tools."""
 
 
 class CharacterCounter:
-    """Counts characters, where no tokenizer is available.
+    """Counts characters, where no tokenizer is available, for a reason that is stated."""
 
-    Args:
-        reason: Why there is none, as a sentence without its end.
-    """
+    basis = "characters"
 
     def __init__(self, reason: str) -> None:
         self._reason = reason
-
-    @property
-    def basis(self) -> str:
-        """That characters are counted."""
-        return "characters"
 
     @property
     def assumptions(self) -> tuple[str, ...]:
@@ -63,12 +56,7 @@ def framing_assumption() -> str:
 
 
 def assumed_row(example: Example, text: Callable[[str], Count]) -> RowCount:
-    """Return a row's tokens where its framing is not known.
-
-    Args:
-        example: The row.
-        text: Counts a text without framing.
-    """
+    """Return a row's tokens where its framing is not known; `text` counts without framing."""
     last = example.messages[-1]
     tools = text(_json(example.tools)) if example.tools else Count()
     asked = tools + _framed(example.prompt, text)

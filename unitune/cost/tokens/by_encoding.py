@@ -26,29 +26,25 @@ NOTHING = Count()
 
 @dataclass(frozen=True, slots=True)
 class Framing:
-    """Tokens that stand around texts.
-
-    Args:
-        source: Where that stands.
-        message: For each message, its role and text apart.
-        name: For a message with a name, the name itself apart.
-        opening: After a prompt, to open the reply.
-        tools: Around the tools of a prompt.
-        tools_in_system: Likewise, where a system message makes room for them.
-        instructions: Before a system or developer message, and at most after it.
-        answer: For each answer, more than for other messages.
-        prelude: At the start of a conversation, which a vendor may or may not add.
-    """
+    """Tokens that stand around texts."""
 
     source: str
     message: int
+    """For each message, its role and text apart."""
     name: int
+    """For a message with a name, the name itself apart."""
     opening: int
+    """After a prompt, to open the reply."""
     tools: int
+    """Around the tools of a prompt."""
     tools_in_system: int
+    """Likewise, where a system message makes room for them."""
     instructions: Count = NOTHING
+    """Before a system or developer message, and at most after it."""
     answer: int = 0
+    """For each answer, more than for other messages."""
     prelude: int = 0
+    """At the start of a conversation, which a vendor may or may not add."""
 
 
 FRAMINGS: dict[Literal["chat", "harmony"], Framing] = {
@@ -79,13 +75,7 @@ FRAMINGS: dict[Literal["chat", "harmony"], Framing] = {
 
 
 class EncodingCounter:
-    """Counts with one of OpenAI's encodings.
-
-    Args:
-        encoding: o200k_base or cl100k_base.
-        framing: chat or harmony.
-        assumed: Why the encoding is a guess; counts are then ranges. Empty where it is known.
-    """
+    """Counts with o200k_base or cl100k_base; where that is a guess, for the reason, in ranges."""
 
     def __init__(
         self, encoding: str, framing: Literal["chat", "harmony"] = "chat", assumed: str = ""

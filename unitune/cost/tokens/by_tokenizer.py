@@ -37,9 +37,7 @@ class _Tokenizer(Protocol):
 def find_tokenizer(model: str, stored: Iterable[StoredModel] = ()) -> Path | None:
     """Return the folder on this machine that holds a model's tokenizer, or None.
 
-    Args:
-        model: A folder, the name of a stored model, or a Hugging Face name.
-        stored: Models that a backend keeps on this machine.
+    The model is a folder, one of the stored models, or a Hugging Face name.
     """
     kept = [each.path for each in stored if each.name.lower() == model.lower()]
     named = Path(os.path.expanduser(model))  # noqa: PTH111 - Path's own raises for ~nobody

@@ -24,33 +24,22 @@ SAMPLE_ROWS = 200
 
 @dataclass(frozen=True, slots=True)
 class VendorCounter:
-    """Scales our own count by what the vendor counted of a sample.
-
-    Args:
-        own: Our own count, whose expected tokens are scaled.
-        prompts: Prompts that the vendor counted.
-        least: Its tokens for each of ours, where these were fewest.
-        expected: Its tokens for each of ours, all prompts together.
-        most: Its tokens for each of ours, where these were most.
-    """
+    """Scales our own count by what the vendor counted of a sample."""
 
     own: TokenCounter
     prompts: int
+    """How many the vendor counted."""
     least: Fraction
+    """Its tokens for each of ours, where these were fewest."""
     expected: Fraction
+    """Likewise, of all prompts together."""
     most: Fraction
 
     @classmethod
     def sampled(
         cls, backend: CountsTokens, model: str, own: TokenCounter, rows: Iterable[Example]
     ) -> VendorCounter:
-        """Let the vendor count the prompts of some rows, one request each.
-
-        Args:
-            backend: Whose vendor counts.
-            model: That counts.
-            own: Our own count.
-            rows: A sample.
+        """Let the vendor count the prompts of a sample of rows, one request each.
 
         Raises:
             Unsupported: It counts none of them.

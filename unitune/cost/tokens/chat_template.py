@@ -34,24 +34,14 @@ class CannotRender(ValueError):
 
 
 class ChatTemplate:
-    """A chat template with the special tokens that it writes.
-
-    Args:
-        source: In Jinja.
-        special: Special tokens by the names under which the template knows them.
-    """
+    """A chat template in Jinja, with the special tokens that it writes by their names."""
 
     def __init__(self, source: str, special: Mapping[str, str]) -> None:
         self._source = source
         self._special = special
 
     def text(self, messages: Sequence[Message], tools: Tools = None, *, asks: bool) -> str:
-        """Return a conversation as text.
-
-        Args:
-            messages: From the first on.
-            tools: In OpenAI's form.
-            asks: Whether the model's answer is to follow.
+        """Return a conversation as text; the model's answer is to follow where it `asks`.
 
         Raises:
             CannotRender: The template does not take it.
@@ -69,11 +59,7 @@ class ChatTemplate:
 
 
 def read_template(folder: Path) -> ChatTemplate | None:
-    """Return the chat template that lies in a model's folder; None where there is none.
-
-    Args:
-        folder: With ``tokenizer_config.json``, and ``chat_template.jinja`` where it stands apart.
-    """
+    """Return the chat template that lies in a model's folder; None where there is none."""
     settings = _settings(folder / "tokenizer_config.json")
     file = folder / "chat_template.jinja"
     source = file.read_text(encoding="utf-8") if file.is_file() else settings.get("chat_template")

@@ -10,13 +10,7 @@ from unitune.data.example import Example
 
 @dataclass(frozen=True, slots=True)
 class Count:
-    """A number of tokens, as a range.
-
-    Args:
-        low: Fewer are not expected.
-        expected: The best guess; the number itself where it is exact.
-        high: More are not expected.
-    """
+    """A number of tokens, as a range around the best guess."""
 
     low: int = 0
     expected: int = 0
@@ -41,19 +35,16 @@ class Count:
 
 @dataclass(frozen=True, slots=True)
 class RowCount:
-    """The tokens of one row.
-
-    Args:
-        prompt: What a request for its answer is billed as input: the turns before the answer, the
-            tools, and the framing of both.
-        answer: What a model would write to give its answer: text and tool calls, no framing.
-        total: What a training sees of it in one epoch: every turn, the tools and the framing; of a
-            preference row both answers.
-    """
+    """The tokens of one row."""
 
     prompt: Count = Count()
+    """What a request for its answer is billed as input: the turns before the answer, the tools, and
+    the framing of both."""
     answer: Count = Count()
+    """What a model would write to give its answer: text and tool calls, no framing."""
     total: Count = Count()
+    """What a training sees of it in one epoch: every turn, the tools and the framing; of a
+    preference row both answers."""
 
     def __add__(self, other: RowCount) -> RowCount:
         return RowCount(

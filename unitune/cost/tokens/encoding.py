@@ -45,13 +45,9 @@ def count_tokens(encoding: str, text: str) -> int:
 
 
 def pieces(text: str, most: int = PIECE_CHARACTERS) -> Iterator[str]:
-    """Cut a long text between two words.
+    """Cut a long text between two words into pieces of at most so many characters.
 
     A stretch of that length without two words is cut where it ends, which may add a token.
-
-    Args:
-        text: Of any length.
-        most: Characters of the longest piece.
     """
     start = 0
     while len(text) - start > most:
@@ -68,11 +64,7 @@ def pieces(text: str, most: int = PIECE_CHARACTERS) -> Iterator[str]:
 
 @cache
 def tiktoken_encoding(name: str) -> tiktoken.Encoding:
-    """Return tiktoken's encoding of this name, built from our own table.
-
-    Args:
-        name: o200k_base or cl100k_base.
-    """
+    """Return tiktoken's encoding, o200k_base or cl100k_base, built from our own table."""
     import tiktoken  # noqa: PLC0415 - heavy, and needed only where something is counted
 
     recipe = recipes()[name]

@@ -30,12 +30,9 @@ CALL_ADDRESS = 4
 
 
 def tools_count(tools: Sequence[Tool], tokens: Tokens, frame: int) -> Count:
-    """Return the tokens of the tools that stand in a prompt.
+    """Return the tokens of the tools that stand in a prompt, with the frame around them.
 
-    Args:
-        tools: In OpenAI's form; what has another form counts as JSON.
-        tokens: Counts a text.
-        frame: Tokens around them all.
+    What has another form than OpenAI's counts as JSON.
     """
     others = sum(tokens(_json(tool)) for tool in tools if not _is_function(tool))
     shown = frame + others + tokens(as_typescript(tools))
@@ -48,10 +45,7 @@ def _is_function(tool: Tool) -> bool:
 
 
 def as_typescript(tools: Sequence[Tool]) -> str:
-    """Return tools as models of OpenAI are shown them.
-
-    Args:
-        tools: In OpenAI's form; what has another form is left out.
+    """Return tools as models of OpenAI are shown them; what has another form is left out.
 
     Source: openai/harmony, docs/format.md, "Function calling" (2025-08).
     """
@@ -98,12 +92,7 @@ def _type(schema: JsonValue, level: int) -> str:
 
 
 def calls_count(calls: Sequence[Tool], tokens: Tokens) -> Count:
-    """Return the tokens with which a model calls tools.
-
-    Args:
-        calls: In OpenAI's form; what has another form counts as JSON.
-        tokens: Counts a text.
-    """
+    """Return the tokens with which a model calls tools."""
     return sum((_call(call, tokens) for call in calls), Count())
 
 
