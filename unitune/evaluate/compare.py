@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Generator, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
@@ -34,7 +34,6 @@ from unitune.evaluate.inference.budget import Budget, ScorerBudget
 from unitune.evaluate.inference.pricing import answer_prices
 from unitune.evaluate.inference.sources import check_sources
 from unitune.evaluate.prompts.build import build, check_roles, needs_train
-from unitune.evaluate.prompts.training import check_prompts
 from unitune.evaluate.responses import EvaluationConfig
 from unitune.evaluate.results import REPORTS, VERDICT, Comparison
 from unitune.evaluate.runner import Notify, collect_responses, open_journals
@@ -47,7 +46,6 @@ from unitune.workspace.filesystem import private_folder, replacing
 from unitune.workspace.home import EVALUATION, home, make_home
 
 if TYPE_CHECKING:
-    from unitune.evaluate.prompts.training import Training
     from unitune.evaluate.prompts.tuned_run import TunedRun
     from unitune.run.run import Run
 
@@ -100,10 +98,9 @@ def compare(  # noqa: PLR0913 - each has a name and a default
     job = resolved.job
     _check(job, run, deploy_seconds, batch=batch, replay=replay)
     tuned = _tuned_run(resolved, run, replay=replay)
-    training = tuned and tuned.training
     prices = answer_prices(job, resolved.book, allow_unpriced=allow_unpriced or replay)
     scorers = ScorerBudget(Budget(job.evaluate.budget and job.evaluate.budget.usd), prices.scorers)
-    task = _task(resolved, training, prices.contenders, scorers, replay=replay)
+    task = _task(resolved, tuned, prices.contenders, scorers, replay=replay)
     required = requirements(job, task, accepting=update_baseline)
     for sentence in _foresight(job, task, batch=batch):
         (announce or _ignore)(sentence)
@@ -111,10 +108,10 @@ def compare(  # noqa: PLR0913 - each has a name and a default
         job=job,
         contenders=build(job.evaluate, job.tuning, resolved.splits.train),
         task=task,
-        folder=_given_folder(out) if out else _made_folder(job.name, training and training.run),
+        folder=_given_folder(out) if out else _made_folder(job.name, tuned and tuned.run.id),
         prices=prices,
         budget=scorers.budget,
-        training=training.fingerprint if training else resolved.fingerprint,
+        training=tuned.run.fingerprint if tuned else resolved.fingerprint,
         batch=batch,
         replay=replay,
         use_cache=use_cache,
@@ -123,7 +120,7 @@ def compare(  # noqa: PLR0913 - each has a name and a default
     with open_journals(config, scorers) as journals:
         with _tuned_model(config, tuned, deploy_seconds, deploy_options, allow_unpriced) as ready:
             responses = collect_responses(ready, journals, progress or _ignore)
-        comparison = conclude(job, task, responses, training, required)
+        comparison = conclude(job, task, responses, tuned, required)
     if update_baseline and comparison.exit_code == 0:
         _accept(job, task, comparison)
     with replacing(config.folder / VERDICT) as file:
@@ -143,25 +140,32 @@ def _tuned_model(
     if tuned is None:
         yield config
         return
-    budget = config.budget
+    from unitune.run.deploying import standing  # noqa: PLC0415 - the ledger
+    from unitune.run.deployment import answering  # noqa: PLC0415 - the ledger
+
+    run, budget = tuned.run, config.budget
+    assert run.tuned_model is not None, "`find_tuned_run` sees to it"
     left = None if budget.cap is None else max(Decimal(0), budget.cap - budget.spent)
-    with tuned.standing(seconds, HostingBudget(left, unpriced), options) as usd:
+    hosting, nothing = HostingBudget(left, unpriced), nullcontext(Decimal(0))
+    with standing(run, seconds, hosting, options) if seconds else nothing as usd:
         budget.spent += usd
-        yield config if config.replay else replace(config, tuned=tuned.model())
+        yield config if config.replay else replace(config, tuned=answering(run.id, run.tuned_model))
 
 
 def _task(
     resolved: ResolvedJob,
-    training: Training | None,
+    tuned: TunedRun | None,
     prices: Mapping[str, TokenPrice],
     scorers: ScorerBudget,
     *,
     replay: bool,
 ) -> Task:
     """Return the cases, none of which the tuned model may have seen, with their scorers."""
-    rows = training.rows if training else ()
+    rows = tuned.rows if tuned else ()
     task = prepare(resolved, rows, prices, paid=scorers, replay=replay)
-    if training:
+    if tuned:
+        from unitune.evaluate.prompts.tuned_run import check_prompts  # noqa: PLC0415 - the ledger
+
         check_prompts(resolved.job, rows or (resolved.splits.train,), task.cases)
     return task
 

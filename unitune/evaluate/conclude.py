@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from unitune import __version__
 from unitune.data.example import digest_all
@@ -24,7 +24,6 @@ from unitune.evaluate.grouping import clusters_of, slices_of
 from unitune.evaluate.notes import notes
 from unitune.evaluate.pairing import Pairing
 from unitune.evaluate.prompts.dev import best_baseline, errors_on_dev
-from unitune.evaluate.prompts.training import Training
 from unitune.evaluate.readings import Judgement, judge
 from unitune.evaluate.records import CaseResult
 from unitune.evaluate.responses import Answered, EvaluationResponses
@@ -34,6 +33,9 @@ from unitune.evaluate.task import Task
 from unitune.job.contenders import Model, Recorded, Server
 from unitune.job.job import Job
 
+if TYPE_CHECKING:
+    from unitune.evaluate.prompts.tuned_run import TunedRun
+
 Number = TypeVar("Number", int, float)
 
 
@@ -41,7 +43,7 @@ def conclude(
     job: Job,
     task: Task,
     responses: EvaluationResponses,
-    training: Training | None,
+    tuned: TunedRun | None,
     asked: Requirements,
 ) -> Comparison:
     """Judge the candidate.
@@ -61,11 +63,11 @@ def conclude(
     if on_dev and on_dev.exit_code:
         judgement = replace(judgement, verdict=Verdict.INCONCLUSIVE, doubt=on_dev)
     pairing, paired = judgement.scored.hardest, judgement.scored.paired
-    results = tuple(_result(each, training) for each in graded)
+    results = tuple(_result(each, tuned) for each in graded)
     evidence = gather(judgement, asked, on_dev)
     return Comparison(
         job=job.name,
-        run=training.run if training else None,
+        run=tuned.run.id if tuned else None,
         base_model=job.base_model,
         backend=job.backend,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -100,8 +102,8 @@ def conclude(
         retention=responses.retention,
         leaks=task.leaks,
         dev_rows=len(task.dev),
-        notes=notes(job, task, training, graded) + paired.warnings,
-        curve=training.curve if training else None,
+        notes=notes(job, task, tuned, graded) + paired.warnings,
+        curve=tuned.curve if tuned else None,
         provenance=_provenance(task, responses.contenders),
         cases=_cases(task, graded, asked.required),
     )
@@ -138,7 +140,7 @@ def _spent(responses: EvaluationResponses, results: Iterable[ContenderResult]) -
     return spent if spent or any(usd is not None for usd in known) else None
 
 
-def _result(each: Graded, training: Training | None) -> ContenderResult:
+def _result(each: Graded, tuned: TunedRun | None) -> ContenderResult:
     answered, task = each.answered, each.task
     succeeded = answered.succeeded
     return ContenderResult(
@@ -158,7 +160,7 @@ def _result(each: Graded, training: Training | None) -> ContenderResult:
         completion_tokens=_total([record.completion_tokens for record in succeeded]),
         usd=answered.usd,
         seconds=_total([record.seconds for record in succeeded]),
-        effort=_effort(answered, training),
+        effort=_effort(answered, tuned),
     )
 
 
@@ -172,11 +174,11 @@ def _total(known: Sequence[Number | None]) -> Number | None:
     return total
 
 
-def _effort(answered: Answered, training: Training | None) -> str:
+def _effort(answered: Answered, tuned: TunedRun | None) -> str:
     contender = answered.choice.contender
-    if contender.is_tuned and training is not None:
+    if contender.is_tuned and tuned is not None:
         prompt = f"; asked with {answered.choice.prompt.label}" if contender.borrows else ""
-        return f"{training.effort}{prompt}"
+        return f"{tuned.effort}{prompt}"
     if isinstance(contender.spec, Recorded):
         return f"answers kept in {contender.spec.answers}"
     return answered.choice.effort
@@ -198,14 +200,14 @@ def _cases(
 
 
 def _provenance(task: Task, contenders: Sequence[Answered]) -> dict[str, str]:
-    tuned = [each.origin for each in contenders if each.choice.contender.is_tuned]
+    trainings = [each.origin for each in contenders if each.choice.contender.is_tuned]
     how = f"temperature {task.temperature:g}" if task.temperature else "greedy"
     often = "" if task.repeats == 1 else f", each case {task.repeats} times"
     limit = task.output_limit.fixed
     most = "ample room for each" if limit is None else f"at most {limit} tokens an"
     return {
         **{_called(each): each.fingerprint for each in contenders},
-        **({"Training": tuned[0]} if tuned else {}),
+        **({"Training": trainings[0]} if trainings else {}),
         **{f"Scorer {scorer.name}": scorer.fingerprint for scorer in task.scorers},
         "Test cases": digest_all(case.content for case in task.cases),
         "Sampling": f"{how}, {most} answer{often}",

@@ -4,27 +4,30 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 from unitune.backends import registry
 from unitune.evaluate.grading import Graded
 from unitune.evaluate.prompts.build import prompt_kind
-from unitune.evaluate.prompts.training import Training
 from unitune.evaluate.responses import Answered
 from unitune.evaluate.task import Task
 from unitune.job.contenders import FewShot, Model, Recorded, Server
 from unitune.job.job import Job
 
+if TYPE_CHECKING:
+    from unitune.evaluate.prompts.tuned_run import TunedRun
+
 
 def notes(
-    job: Job, task: Task, training: Training | None, graded: Sequence[Graded]
+    job: Job, task: Task, tuned: TunedRun | None, graded: Sequence[Graded]
 ) -> tuple[str, ...]:
     """Return all notes: on the cases, the training, the baselines, each contender's answers."""
-    found = [*task.notes, *(training.notes if training else ())]
+    found = [*task.notes, *(tuned.notes if tuned else ())]
     found += [*_weak_baselines(job), *_about_base(job)]
     for each in graded:
         answered = each.answered
         found += [*_on_dev(answered), *_failed_scorers(each), *_about_records(answered)]
-        if training is None and answered.choice.contender.is_tuned:
+        if tuned is None and answered.choice.contender.is_tuned:
             found.append(
                 f"{each.name}: its recorded answers are of the model {answered.fingerprint}, made "
                 f"by {answered.origin}, which is the training that the job describes."

@@ -13,7 +13,7 @@ from unitune.data.dataset import Dataset
 from unitune.data.load import load
 from unitune.errors import JobError, Mismatch, NotFoundError, UserError
 from unitune.evaluate.compare import compare
-from unitune.evaluate.prompts.training import check_prompts
+from unitune.evaluate.prompts.tuned_run import check_prompts
 from unitune.job.contenders import Server
 from unitune.job.job import Evaluate, Job
 from unitune.models import Reply, Request

@@ -3,11 +3,8 @@
 zero-shot and tuned have one prompt, the row's own messages. instructed has one more text. few-shot
 has a first round of prompts, with more and more shots, and a second made from the winner of the
 first: without the instructions, with other rows, and with each case's nearest rows; at most six
-prompts. A model of another backend or on a server has the prompts of the
-kind that it names. A tuned model may borrow the prompt that the best baseline has chosen.
-
-Not here: which model answers (`unitune.evaluate.inference.sources`), asking
-(`unitune.evaluate.inference.engine`) and choosing (`unitune.evaluate.prompts.dev`).
+prompts. A model of another backend or on a server has the prompts of the kind that it names. A
+tuned model may borrow the prompt that the best baseline has chosen.
 """
 
 from __future__ import annotations
@@ -19,9 +16,8 @@ from typing import Literal
 
 from unitune.data.example import Example
 from unitune.errors import JobError
-from unitune.evaluate.prompts.neighbours import Neighbours
 from unitune.evaluate.prompts.prompts import OWN_MESSAGES, Nearest, Prompt, instructions_from
-from unitune.evaluate.prompts.shots import draw, size_bytes
+from unitune.evaluate.prompts.shots import Neighbours, draw
 from unitune.job.contenders import (
     ContenderSpec,
     FewShot,
@@ -37,16 +33,11 @@ from unitune.job.contenders import (
 from unitune.job.job import Evaluate, Tuning
 
 LADDER = (4, 8, 16)
-"""Numbers of shots that `auto` tries.
-
-Doubling, because each further shot gains less than the one before; three rungs, so that with the
-second round six prompts compete on dev.
-"""
-
+"""Numbers of shots that `auto` tries: doubling, because each further shot gains less than the one
+before; three, so that with the second round six prompts compete on dev."""
 MOST_SHOT_BYTES = 16_000
 """`auto` tries no longer prompts (the fewest shots aside): some 4,000 tokens, half the window of
-the small models that this runs on, and seconds of every batch on a CPU.
-"""
+the small models that this runs on, and seconds of every batch on a CPU."""
 
 
 def _nothing_more(_: Prompt) -> Iterable[Prompt]:
@@ -74,17 +65,17 @@ class Contender:
 
     @property
     def is_tuned(self) -> bool:
-        """Whether the tuned model is asked, not its base."""
+        """Whether the tuned model answers, not its base."""
         return isinstance(self.spec, Tuned)
 
     @property
     def borrows(self) -> bool:
-        """Whether it is asked with the prompt that the best baseline has chosen."""
+        """Whether it uses the prompt that the best baseline has chosen."""
         return isinstance(self.spec, Tuned) and self.spec.prompt == "baseline"
 
     @property
     def has_choice(self) -> bool:
-        """Whether something is to be chosen on dev."""
+        """Whether a prompt is to be chosen on dev."""
         return len(self.prompts) > 1 or self.refine is not _nothing_more
 
 
@@ -115,47 +106,44 @@ def check_roles(specs: Sequence[ContenderSpec]) -> None:
         JobError: There is not exactly one candidate, no baseline, recorded answers would have to
             compete on dev, or there is no prompt to borrow.
     """
+    if why := _not_comparable(specs):
+        raise JobError(f"evaluate.contenders: {why}")
+
+
+def _not_comparable(specs: Sequence[ContenderSpec]) -> str | None:
     candidates = [spec.name for spec in specs if spec.role == "candidate"]
     if len(candidates) != 1:
-        found = ", ".join(candidates) or "none"
-        raise JobError(
-            f"evaluate.contenders: exactly one contender must have the role candidate; found: "
-            f"{found}. The tuned contender has it by default; give a prompted one "
-            "`role: candidate` to judge a prompt, and any others `role: reference`."
+        return (
+            f"exactly one contender must have the role candidate; found: "
+            f"{', '.join(candidates) or 'none'}. The tuned contender has it by default; give a "
+            "prompted one `role: candidate` to judge a prompt, and any others `role: reference`."
         )
-    baselines = [spec.name for spec in specs if spec.role == "baseline"]
-    recorded = [spec.name for spec in specs if isinstance(spec, Recorded)]
-    if len(baselines) > 1 and (kept := set(baselines) & set(recorded)):
-        raise JobError(
-            f"evaluate.contenders: {', '.join(sorted(kept))} has recorded answers to the test "
-            "cases alone, so it cannot compete on dev with other baselines. Give it, or all "
-            "others, `role: reference`."
-        )
+    baselines = [spec for spec in specs if spec.role == "baseline"]
     if not baselines:
-        raise JobError(
-            f"evaluate.contenders: {candidates[0]!r} has nothing to be compared with. "
+        return (
+            f"{candidates[0]!r} has nothing to be compared with. "
             "Add a contender with role baseline, such as zero-shot or few-shot."
         )
-    _check_borrowing(specs)
-
-
-def _check_borrowing(specs: Sequence[ContenderSpec]) -> None:
+    recorded = sorted(spec.name for spec in baselines if isinstance(spec, Recorded))
+    if len(baselines) > 1 and recorded:
+        return (
+            f"{', '.join(recorded)} has recorded answers to the test cases alone, so it cannot "
+            "compete on dev with other baselines. Give it, or all others, `role: reference`."
+        )
     borrowing = [spec for spec in specs if isinstance(spec, Tuned) and spec.prompt == "baseline"]
     for spec in borrowing:
         if spec.role == "baseline":
-            raise JobError(
-                f"evaluate.contenders: {spec.name!r} takes the best baseline's prompt and cannot "
-                "be a baseline itself. Give it `role: candidate` or `role: reference`."
+            return (
+                f"{spec.name!r} takes the best baseline's prompt and cannot be a baseline itself. "
+                "Give it `role: candidate` or `role: reference`."
             )
-    unprompted = [
-        spec.name for spec in specs if spec.role == "baseline" and prompt_kind(spec) is None
-    ]
+    unprompted = [spec.name for spec in baselines if prompt_kind(spec) is None]
     if borrowing and unprompted:
-        raise JobError(
-            f"evaluate.contenders: {borrowing[0].name!r} takes the best baseline's prompt, and "
-            f"{', '.join(unprompted)} has none to give. Make it a reference, or take "
-            "`prompt: own`."
+        return (
+            f"{borrowing[0].name!r} takes the best baseline's prompt, and {', '.join(unprompted)} "
+            "has none to give. Make it a reference, or take `prompt: own`."
         )
+    return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,6 +154,11 @@ class _Material:
     neighbours: Neighbours
     instructions: str
     seed: int
+
+    def nearest(self, count: int) -> Prompt:
+        """Return the prompt that shows each case its nearest rows."""
+        label = f"{_shots(count, 'nearest ')} with instructions"
+        return Prompt(label, self.instructions, Nearest(self.neighbours, count))
 
 
 def build(evaluate: Evaluate, tuning: Tuning, train: Iterable[Example]) -> tuple[Contender, ...]:
@@ -192,23 +185,20 @@ def build(evaluate: Evaluate, tuning: Tuning, train: Iterable[Example]) -> tuple
 def _contender(spec: ContenderSpec, material: _Material) -> Contender:
     match spec:
         case Instructed() | Model(prompt="instructed") | Server(prompt="instructed"):
-            told = spec.instructions or material.instructions
-            return Contender(spec, (Prompt("instructions", told),))
+            text = spec.instructions or material.instructions
+            return Contender(spec, (Prompt("instructions", text),))
         case FewShot():
             return _few_shot(spec, material)
         case Model(prompt="few-shot") | Server(prompt="few-shot"):
-            told = spec.instructions or material.instructions
-            return _few_shot(spec, replace(material, instructions=told))
+            text = spec.instructions or material.instructions
+            return _few_shot(spec, replace(material, instructions=text))
         case _:
             return Contender(spec)
 
 
 def _few_shot(spec: FewShot | Model | Server, material: _Material) -> Contender:
-    return Contender(
-        spec,
-        _first_round(spec.name, spec.shots, spec.choose, material),
-        partial(_second_round, spec.choose, material),
-    )
+    first = _first_round(spec.name, spec.shots, spec.choose, material)
+    return Contender(spec, first, partial(_second_round, spec.choose, material))
 
 
 def _first_round(
@@ -223,7 +213,7 @@ def _first_round(
         )
     counts = _counts(drawn) if count == "auto" else (count,)
     if choose == "nearest":
-        return tuple(_nearest(count, material) for count in counts)
+        return tuple(map(material.nearest, counts))
     return tuple(
         Prompt(f"{_shots(count)} with instructions", material.instructions, drawn[:count])
         for count in counts
@@ -240,26 +230,18 @@ def _second_round(choose: ShotChoice, material: _Material, best: Prompt) -> Iter
     other = draw(material.train, count, material.seed + 1)
     yield Prompt(f"{_shots(count, 'other ')} with instructions", material.instructions, other)
     if choose == "auto":
-        yield _nearest(count, material)
-
-
-def _nearest(count: int, material: _Material) -> Prompt:
-    return Prompt(
-        f"{_shots(count, 'nearest ')} with instructions",
-        material.instructions,
-        Nearest(material.neighbours, count),
-    )
+        yield material.nearest(count)
 
 
 def _counts(shots: Sequence[Example]) -> tuple[int, ...]:
     """Return the rungs of the ladder that train and the size of its rows allow."""
-    fewest = min(LADDER[0], len(shots))
-    allowed = [
-        count
-        for count in LADDER
-        if count <= len(shots) and size_bytes(shots[:count]) <= MOST_SHOT_BYTES
-    ]
-    return tuple(allowed) or (fewest,)
+
+    def size_bytes(count: int) -> int:
+        texts = (message.text for shot in shots[:count] for message in shot.messages)
+        return sum(len(text.encode()) for text in texts)
+
+    allowed = [n for n in LADDER if n <= len(shots) and size_bytes(n) <= MOST_SHOT_BYTES]
+    return tuple(allowed) or (min(LADDER[0], len(shots)),)
 
 
 def _shots(count: int, which: str = "") -> str:

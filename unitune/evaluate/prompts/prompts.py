@@ -8,8 +8,7 @@ case, or each case's nearest.
 `instructions_from` writes instructions out of answers alone, for a job that has none. It is given
 train and nothing else, so nothing of dev or test can stand in it.
 
-Not here: which shots (`unitune.evaluate.prompts.shots` and
-`unitune.evaluate.prompts.neighbours`), and which prompt wins
+Not here: which shots (`unitune.evaluate.prompts.shots`), and which prompt wins
 (`unitune.evaluate.prompts.dev`).
 """
 
@@ -23,7 +22,7 @@ from itertools import accumulate
 from typing import cast
 
 from unitune.data.example import Example, Message
-from unitune.evaluate.prompts.neighbours import Neighbours
+from unitune.evaluate.prompts.shots import Neighbours
 from unitune.scorers.json_text import read_json
 
 SYSTEM_ROLES = ("system", "developer")

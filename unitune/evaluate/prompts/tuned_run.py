@@ -1,66 +1,49 @@
-"""The run whose model is judged: found, described, and brought up where it needs a deployment.
+"""The run whose model is judged, what a comparison shows of its training, and its deployment.
 
-`find_tuned_run` finds the run and refuses one that does not belong to the job. What a
-comparison tells of it is data (`unitune.evaluate.prompts.training`). Only comparisons with a tuned
-contender come here: it takes the ledger.
+Only comparisons with a tuned contender import this: it loads the ledger.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from decimal import Decimal
-
-from pydantic import JsonValue
 
 from unitune.backends.protocol import FIGURES, Event, State
-from unitune.cost.budget import NO_LIMIT, HostingBudget
 from unitune.data.dataset import Dataset
+from unitune.data.example import Example
 from unitune.data.load import load
 from unitune.errors import Mismatch, NotFoundError, UserError
-from unitune.evaluate.prompts.training import Training
+from unitune.evaluate.prompts.prompts import SYSTEM_ROLES
 from unitune.evaluate.results import Curve
+from unitune.findings import clip
+from unitune.job.contenders import Tuned
 from unitune.job.job import Job
-from unitune.models import TunedModel
 from unitune.planning.preflight import ResolvedJob
-from unitune.run.deploying import standing
-from unitune.run.deployment import answering
 from unitune.run.run import Run, runs
+
+MOST_SYSTEM_PROMPTS = 0.1
+"""Where there are more of them than a tenth of the rows, they hold content and are no prompt."""
 
 
 @dataclass(frozen=True, slots=True)
 class TunedRun:
-    """A run with what a comparison tells of its training."""
+    """A run with what a comparison shows of its training.
+
+    Args:
+        run: The run that made the tuned model.
+        rows: What it was trained on, validation rows included, where that is not what the job
+            says now.
+        effort: What went into it, in words.
+        curve: Its losses, when there are events of them.
+        notes: What a reader of the verdict must know about it.
+    """
 
     run: Run
-    training: Training
-
-    def model(self) -> TunedModel:
-        """Return what to ask: the model itself, or the deployment that stands for it.
-
-        Raises:
-            UserError: It answers only from a deployment, and none is ready.
-        """
-        assert self.run.tuned_model is not None, "`find_tuned_run` looks"
-        return answering(self.run.id, self.run.tuned_model)
-
-    def standing(
-        self,
-        seconds: float | None,
-        budget: HostingBudget = NO_LIMIT,
-        options: Mapping[str, JsonValue] | None = None,
-    ) -> AbstractContextManager[Decimal]:
-        """Let the model answer while the body runs, and give what that may cost, in US dollars.
-
-        Args:
-            seconds: How long a deployment may stand that is brought up for it; None: none is.
-            budget: What the deployment may cost.
-            options: The backend's own for it.
-        """
-        if seconds is None:
-            return nullcontext(Decimal(0))
-        return standing(self.run, seconds, budget, options)
+    rows: tuple[Dataset, ...]
+    effort: str
+    curve: Curve | None
+    notes: tuple[str, ...]
 
 
 def find_tuned_run(resolved: ResolvedJob, run: Run | None) -> TunedRun:
@@ -75,31 +58,36 @@ def find_tuned_run(resolved: ResolvedJob, run: Run | None) -> TunedRun:
         UserError: The run has no model.
         Mismatch: It tuned another base, or on another backend.
     """
-    found = _run_under_test(resolved, run)
-    return TunedRun(found, _described(resolved, found))
-
-
-def _run_under_test(resolved: ResolvedJob, run: Run | None) -> Run:
     job = resolved.job
-    run = _newest(job, resolved.fingerprint) if run is None else _seen_now(run)
-    if (tuned := run.tuned_model) is None:
+    run = _newest(job, resolved.fingerprint) if run is None else _refreshed(run)
+    if (model := run.tuned_model) is None:
         raise UserError(
             f"run {run.id} is {run.state} and has no model to judge. "
             f"Follow it with `unitune watch {run.id}`, or name another: unitune runs"
         )
-    if (tuned.backend, tuned.base) != (job.backend, job.base_model):
+    if (model.backend, model.base) != (job.backend, job.base_model):
         raise Mismatch(
-            f"run {run.id} tuned {tuned.base} on {tuned.backend}, and the job compares "
+            f"run {run.id} tuned {model.base} on {model.backend}, and the job compares "
             f"with {job.base_model} on {job.backend}. Name a run of this job, or change the job."
         )
-    return run
+    events = run.events()
+    effort, curve = _effort(run.job, events), _curve(events)
+    if run.fingerprint == resolved.fingerprint:
+        return TunedRun(run, (), effort, curve, ())
+    files = (run.folder / "train.jsonl", run.folder / "validation.jsonl")
+    rows = tuple(load(file) for file in files if file.exists())
+    other_rows = (
+        f"Run {run.id} was trained on other rows or settings than this job says now; "
+        "its own rows were searched for the test cases too."
+    )
+    return TunedRun(run, rows, effort, curve, (other_rows,))
 
 
 def _newest(job: Job, fingerprint: str) -> Run:
-    """Return the newest succeeded run of a training, also when nobody has looked since it ended."""
+    """Return the newest succeeded run of a training, also when it was not watched to its end."""
     twins = [run for run in runs() if run.fingerprint == fingerprint]
     for run in twins:
-        if _seen_now(run).state is State.SUCCEEDED:
+        if _refreshed(run).state is State.SUCCEEDED:
             return run
     unended = [run.id for run in twins if not run.state.ended]
     hint = (
@@ -111,37 +99,12 @@ def _newest(job: Job, fingerprint: str) -> Run:
     raise NotFoundError("succeeded run of job", job.name, (), hint)
 
 
-def _seen_now(run: Run) -> Run:
+def _refreshed(run: Run) -> Run:
     return run if run.state.ended else run.refresh()
 
 
-def _described(resolved: ResolvedJob, run: Run) -> Training:
-    same = run.fingerprint == resolved.fingerprint
-    events = run.events()
-    return Training(
-        run=run.id,
-        fingerprint=run.fingerprint,
-        rows=() if same else _trained_rows(run),
-        effort=_effort(run.job, events),
-        curve=_curve(events),
-        notes=() if same else (_other_rows(run),),
-    )
-
-
-def _other_rows(run: Run) -> str:
-    return (
-        f"Run {run.id} was trained on other rows or settings than this job says now; "
-        "its own rows were searched for the test cases too."
-    )
-
-
-def _trained_rows(run: Run) -> tuple[Dataset, ...]:
-    files = (run.folder / "train.jsonl", run.folder / "validation.jsonl")
-    return tuple(load(file) for file in files if file.exists())
-
-
 def _effort(job: Job, events: Iterable[Event]) -> str:
-    """Say how it was trained: the job's settings, and the steps that were made."""
+    """Return in words how it was trained: the steps that were made, and the job's settings."""
     steps = max((event.number("step") or 0 for event in events if event.kind == "step"), default=0)
     tuning = job.tuning
     settings = {
@@ -179,3 +142,32 @@ def _points(events: Iterable[Event], kind: str, name: str) -> dict[int, float]:
         and (step := event.number("step")) is not None
         and (value := event.number(name)) is not None
     }
+
+
+def check_prompts(job: Job, trained: Iterable[Dataset], cases: Iterable[Example]) -> None:
+    """Refuse cases whose system prompt the tuned model has never seen in training.
+
+    Its own prompt is the one that it was trained with; another would judge another thing. Where
+    nearly every row has a system prompt of its own, none of them is the model's, and any will do.
+
+    Raises:
+        Mismatch: There are such cases, and a tuned contender uses its own prompt.
+    """
+    if not any(isinstance(s, Tuned) and s.prompt == "own" for s in job.evaluate.contenders):
+        return
+    known = Counter(_system(row) for rows in trained for row in rows)
+    strange = [case for case in cases if _system(case) not in known]
+    fixed = 0 < len(known) <= max(1, MOST_SYSTEM_PROMPTS * known.total())
+    if not strange or not fixed:
+        return
+    raise Mismatch(
+        f"the tuned model was not trained with the system prompt of {len(strange)} test cases, "
+        f"such as {clip(_system(strange[0]))}; most of its rows have "
+        f"{clip(known.most_common(1)[0][0])}. Give the cases the prompt of training, or let the "
+        "contender use another: {type: tuned, prompt: baseline}."
+    )
+
+
+def _system(row: Example) -> str:
+    turns = (turn.text for turn in row.prompt if turn.role in SYSTEM_ROLES)
+    return " ".join(" ".join(turns).split())
