@@ -1,6 +1,6 @@
 """Cases by what their rows say about them: clusters that belong together, slices to look at.
 
-Both are keys of one's own in the rows of ``data.test``, named by `evaluate.clusters` and
+Both are extra keys in the rows of ``data.test``, named by `evaluate.clusters` and
 `evaluate.slices`. Cases that ask the same belong together whatever the keys say: a model that is
 right in one of them is right in all, so they are one piece of evidence.
 """
@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import unicodedata
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from pydantic import JsonValue
 
@@ -20,20 +20,18 @@ from unitune.job.job import Evaluate
 
 SMALLEST_SLICE = 10
 """Slices of fewer cases are not looked at: they show noise, and each takes part of the others'
-power.
-"""
+power."""
 
 
-@dataclass(frozen=True, slots=True)
-class Slice:
-    """The cases that have one value at one key."""
+class Slice(NamedTuple):
+    """The cases, by their positions, that have one value at one key."""
 
     name: str
     members: tuple[int, ...]
 
 
 def check_groups(cases: Sequence[Example], evaluate: Evaluate) -> None:
-    """Refuse keys that the cases do not have, before any model is asked.
+    """Refuse keys that the cases do not have, before any request.
 
     Raises:
         JobError: A case lacks the key of clusters, or all lack one of slices.
@@ -49,14 +47,14 @@ def clusters_of(cases: Sequence[Example], evaluate: Evaluate) -> list[str] | Non
         JobError: A case lacks the key that the job names.
     """
     named = _named_clusters(cases, evaluate.clusters)
-    asked = [asks(case) for case in cases]
-    if len(set(asked)) == len(asked):
+    questions = [question_hash(case) for case in cases]
+    if len(set(questions)) == len(questions):
         return named
-    return _joined(zip(named or map(str, range(len(cases))), asked, strict=True))
+    return _joined(zip(named or map(str, range(len(cases))), questions, strict=True))
 
 
-def asks(case: Example) -> str:
-    """Return the hash of what a case asks, without regard to case, width and white space."""
+def question_hash(case: Example) -> str:
+    """Return the hash of a case's question, without regard to case, width and white space."""
     turns = [[turn.role, _normal(turn.text), turn.tool_calls] for turn in case.prompt]
     return digest([turns, case.tools])
 
@@ -75,8 +73,8 @@ def _joined(pairs: Iterable[tuple[str, str]]) -> list[str]:
         return label
 
     firsts: list[str] = []
-    for named, asked in pairs:
-        first, second = f"named {named}", f"asked {asked}"
+    for named, question in pairs:
+        first, second = f"named {named}", f"question {question}"
         above[top(second)] = top(first)
         firsts.append(first)
     return [top(first) for first in firsts]
@@ -85,14 +83,16 @@ def _joined(pairs: Iterable[tuple[str, str]]) -> list[str]:
 def _named_clusters(cases: Sequence[Example], key: str | None) -> list[str] | None:
     if key is None:
         return None
+    labels: list[str] = []
     for case in cases:
-        if _value(case, key) is None:
+        if (value := _value(case, key)) is None:
             known = ", ".join(sorted(case.model_extra or {})) or "none"
             raise JobError(
                 f"evaluate.clusters is {key!r}, but test case {case.case_id} has no such key "
                 f"(its own keys: {known}). Give every row one, or leave evaluate.clusters out."
             )
-    return [_label(_value(case, key)) for case in cases]
+        labels.append(_label(value))
+    return labels
 
 
 def slices_of(cases: Sequence[Example], evaluate: Evaluate) -> list[Slice]:
@@ -101,7 +101,7 @@ def slices_of(cases: Sequence[Example], evaluate: Evaluate) -> list[Slice]:
     Raises:
         JobError: No case has a key.
     """
-    found: list[Slice] = []
+    slices: list[Slice] = []
     for key in evaluate.slices:
         members: dict[str, list[int]] = {}
         for place, case in enumerate(cases):
@@ -112,12 +112,12 @@ def slices_of(cases: Sequence[Example], evaluate: Evaluate) -> list[Slice]:
                 f"evaluate.slices names {key!r}, but no test case has such a key. "
                 "Add it to the rows of data.test, or leave it out."
             )
-        found += [
+        slices += [
             Slice(f"{key} = {value}", tuple(places))
             for value, places in sorted(members.items())
             if len(places) >= SMALLEST_SLICE
         ]
-    return found
+    return slices
 
 
 def _value(case: Example, key: str) -> JsonValue:

@@ -1,15 +1,15 @@
-"""What a comparison would refuse, found before a training is paid for.
+"""What a comparison would refuse, as findings, before a training is paid for.
 
-`readiness_findings` asks what `unitune.evaluate.compare` asks, by the same functions and in the
-same words, as far as neither a model, a key nor the user's own code is needed: contenders, scorers,
-test cases, slices, clusters, required cases. What only matters once there are answers, such as a
-baseline file that is still to be written or a key that may not be sent yet, is a warning.
+`readiness_findings` makes the checks of `unitune.evaluate.compare`, by the same functions and in
+the same words, as far as neither a model, a key nor the user's own code is needed. What only
+matters once there are answers, such as a baseline file that is still to be written or a key that
+may not be sent yet, is a warning.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from unitune.backends import registry
@@ -23,7 +23,7 @@ from unitune.evaluate.evidence import required_cases
 from unitune.evaluate.grouping import clusters_of, slices_of
 from unitune.evaluate.inference.sources import keys_sent
 from unitune.evaluate.prompts.build import check_roles
-from unitune.evaluate.scoring import build, check_expected, check_indulgence
+from unitune.evaluate.scoring import build, check_expected, check_indulgence, labels_of
 from unitune.evaluate.task import once_each
 from unitune.findings import Finding, error, note
 from unitune.job.contenders import Model
@@ -67,19 +67,19 @@ def check(subject: Job | str | os.PathLike[str]) -> DataReport:
 
 
 def backend_findings(job: Job) -> tuple[Finding, ...]:
-    """Return what stands against a job's backend and model there; errors alone.
+    """Return the errors of a job's backend and of its model there.
 
     Args:
         job: One without training rows is only compared, and needs a known backend alone.
     """
-    found: list[Finding] = []
-
-    def look() -> None:
+    try:
         offer = registry.offer(job.backend)
-        if job.data.train is not None:
-            found.extend(offer_findings(resolve_model(job, offer), offer, today()))
-
-    return (*_refusals(look), *(finding for finding in found if finding.severity == "error"))
+        if job.data.train is None:
+            return ()
+        found = offer_findings(resolve_model(job, offer), offer, today())
+    except UnituneError as refusal:
+        return tuple(_findings_of(refusal))
+    return tuple(finding for finding in found if finding.severity == "error")
 
 
 def readiness_findings(job: Job, splits: Splits) -> tuple[Finding, ...]:
@@ -89,67 +89,70 @@ def readiness_findings(job: Job, splits: Splits) -> tuple[Finding, ...]:
         job: Without test cases, only its contenders are looked at.
         splits: Its rows.
     """
-    cases = () if splits.test is None else _cases(job, splits.train, splits.test)
-    return (*_contenders(job), *cases)
-
-
-def _contenders(job: Job) -> Iterator[Finding]:
-    yield from _refusals(lambda: check_roles(job.evaluate.contenders))
+    found = _refusals(check_roles, job.evaluate.contenders)
     for spec in job.evaluate.contenders:
         if isinstance(spec, Model):
-            yield from _refusals(lambda name=spec.backend: registry.offer(name))
+            found += _refusals(registry.offer, spec.backend)
     for sent in keys_sent(job.evaluate):
-        for finding in _refusals(lambda one=sent: check_allowed(*one)):
-            yield finding.model_copy(update={"severity": "warning"})
+        found += _warnings(_refusals(check_allowed, *sent))
+    if splits.test is not None:
+        found += _case_findings(job, splits.train, splits.test)
+    return tuple(found)
 
 
-def _cases(job: Job, train: Dataset, rows: Dataset) -> Iterator[Finding]:
-    evaluate = job.evaluate
-    test, copies = once_each(rows)
+def _case_findings(job: Job, train: Dataset, rows: Dataset) -> list[Finding]:
+    evaluate, (test, copies) = job.evaluate, once_each(rows)
     scorers: list[Scorer] = []
-    yield from _scorers(job, train, scorers)
+    found = _scorer_findings(job, train, scorers)
     for scorer in scorers:
-        yield from _refusals(lambda one=scorer: check_expected([one], test))
-        yield from _refusals(lambda one=scorer: check_indulgence([one], test))
+        found += _refusals(check_expected, [scorer], test)
+        found += _refusals(check_indulgence, [scorer], test)
     cases = tuple(test)
-    yield from _refusals(lambda: clusters_of(cases, evaluate))
+    found += _refusals(clusters_of, cases, evaluate)
     for key in evaluate.slices:
-        alone = evaluate.model_copy(update={"slices": (key,)})
-        yield from _refusals(lambda one=alone: slices_of(cases, one))
-    yield from _refusals(lambda: required_cases(evaluate.gate, cases, copies))
-    primary = [scorer for scorer in scorers if scorer.name == evaluate.primary_scorer]
-    for scorer in primary:
-        for finding in _refusals(lambda one=scorer: standing(job, one, cases)):
-            yield finding.model_copy(update={"severity": "warning"})
+        found += _refusals(slices_of, cases, evaluate.model_copy(update={"slices": (key,)}))
+    found += _refusals(required_cases, evaluate.gate, cases, copies)
+    for scorer in scorers:
+        if scorer.name == evaluate.primary_scorer:
+            found += _warnings(_refusals(standing, job, scorer, cases))
+    return found
 
 
-def _scorers(job: Job, train: Dataset, made: list[Scorer]) -> Iterator[Finding]:
-    """Build the scorers that need neither a key nor the user's code, and say why one cannot be."""
-    looks_for_labels = any(
-        isinstance(spec, Labelled) and spec.options is None for spec in job.evaluate.scorers
-    )
-    setting = Setting(folder=job.folder, labels=_labels(train) if looks_for_labels else ())
-    for spec in job.evaluate.scorers:
+def _scorer_findings(job: Job, train: Dataset, ready: list[Scorer]) -> list[Finding]:
+    """Build the scorers that need neither a key nor the user's code; return why some cannot be."""
+    found: list[Finding] = []
+    specs = job.evaluate.scorers
+    looks_for_labels = any(isinstance(spec, Labelled) and spec.options is None for spec in specs)
+    setting = Setting(folder=job.folder, labels=labels_of(train) if looks_for_labels else ())
+    for spec in specs:
         if isinstance(spec, PythonFunction):
-            yield from _refusals(lambda one=spec: one.check(job.folder))
-        elif isinstance(spec, Scorer) and not (
-            isinstance(spec, Embedding) or (isinstance(spec, OpenAIGrader) and spec.run_code)
-        ):
-            yield from _refusals(lambda one=spec: made.append(build(one, setting)))
+            found += _refusals(spec.check, job.folder)
+        elif isinstance(spec, Embedding) or (isinstance(spec, OpenAIGrader) and spec.run_code):
+            continue
+        elif isinstance(spec, Scorer):
+            try:
+                ready.append(build(spec, setting))
+            except UnituneError as refusal:
+                found += _findings_of(refusal)
+    return found
 
 
-def _labels(train: Dataset) -> tuple[str, ...]:
-    answers = (example.answer for example in train)
-    return tuple(dict.fromkeys(answer.strip() for answer in answers if answer))
-
-
-def _refusals(look: Callable[[], object]) -> Iterator[Finding]:
-    """Yield why something is refused; nothing where it is not."""
+def _refusals(check: Callable[..., object], *arguments: object) -> list[Finding]:
+    """Return why something is refused; nothing where it is not."""
     try:
-        look()
-    except MissingExtra as missing:
-        yield note("missing-extra", str(missing))
-    except DataError as refusal:
-        yield from refusal.findings or [error("evaluation", str(refusal))]
+        check(*arguments)
     except UnituneError as refusal:
-        yield error("evaluation", str(refusal))
+        return _findings_of(refusal)
+    return []
+
+
+def _findings_of(refusal: UnituneError) -> list[Finding]:
+    if isinstance(refusal, MissingExtra):
+        return [note("missing-extra", str(refusal))]
+    if isinstance(refusal, DataError) and refusal.findings:
+        return list(refusal.findings)
+    return [error("evaluation", str(refusal))]
+
+
+def _warnings(findings: Iterable[Finding]) -> list[Finding]:
+    return [finding.model_copy(update={"severity": "warning"}) for finding in findings]

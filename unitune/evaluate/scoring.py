@@ -1,12 +1,8 @@
-"""Making a job's scorers ready, and refusing what no answer could change, before any request.
-
-`build` binds a scorer to its job. `check_expected` refuses cases that a scorer could never find
-right, `check_indulgence` scorers that could never find an answer wrong.
-"""
+"""Making a job's scorers ready, and refusing what no answer could change, before any request."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TypeVar
 
 from pydantic import JsonValue
@@ -20,7 +16,6 @@ from unitune.scorers.interface import Attempt, Scorer, Setting
 
 FINGERPRINT_DIGITS = 16
 """Hex digits: 64 bits, far beyond chance for the few scorers of a baseline."""
-
 UNSCORED = {"name", "api_key_variable", "run_code"}
 """Options that change no score."""
 
@@ -56,8 +51,14 @@ def scorer_fingerprint(scorer: Scorer, setting: Setting | None = None) -> str:
     return digest(parts)[:FINGERPRINT_DIGITS]
 
 
+def labels_of(train: Iterable[Example]) -> tuple[str, ...]:
+    """Return the distinct answers of the training rows, in order of appearance."""
+    answers = (example.answer for example in train)
+    return tuple(dict.fromkeys(answer.strip() for answer in answers if answer))
+
+
 def attempt_of(case: Example, record: Record) -> Attempt:
-    """Return what was recorded as an attempt; an error is an empty one."""
+    """Return a record as scorers see it; an error is an empty answer."""
     if record.error:
         return Attempt(case, "")
     return Attempt(case, record.text, record.tool_calls or (), record.given or {})
@@ -93,10 +94,10 @@ def check_indulgence(scorers: Sequence[Scorer], cases: Dataset) -> None:
         JobError: There is such a scorer.
     """
     for scorer in scorers:
-        why = next((scorer.indulgence(row.example) for row in cases.rows), None)
-        if why and all(scorer.indulgence(row.example) for row in cases.rows):
+        reasons = [scorer.indulgence(row.example) for row in cases.rows]
+        if reasons and all(reasons):
             raise JobError(
                 f"evaluate.scorers: {scorer.name} could never find an answer to {cases.name} "
-                f"wrong: {why}. Every contender would have 100 %. Use another scorer, or rows "
-                "that it can tell apart."
+                f"wrong: {reasons[0]}. Every contender would have 100 %. Use another scorer, or "
+                "rows that it can tell apart."
             )

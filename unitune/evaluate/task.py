@@ -1,18 +1,15 @@
-"""What contenders are asked, and how an answer is scored: the cases with their scorers.
+"""The cases of a comparison with their scorers.
 
 `prepare` makes a `Task` out of a job's splits. It refuses what would make the evidence worthless
 before any model is loaded: test cases that stand in training rows (as `evaluate.leaks` says),
 two different cases under one id, expected answers that a scorer cannot read or that any answer
-meets. A case that stands in the file twice, under whatever ids, is asked and counted once, because
-it is no second piece of evidence.
-
-Not here: asking (`unitune.evaluate.inference.engine`), statistics
-(`unitune.evaluate.statistics.paired`).
+meets. A case that stands in the file twice, under whatever ids, counts once, because it is no
+second piece of evidence.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain
 from statistics import fmean
@@ -23,16 +20,22 @@ from unitune.data.dataset import Dataset, Row
 from unitune.data.example import Example, digest
 from unitune.data.leaks import leaks, refuse
 from unitune.errors import DataError, JobError, Leak
-from unitune.evaluate.grouping import asks, check_groups
+from unitune.evaluate.grouping import check_groups, question_hash
 from unitune.evaluate.inference.budget import ScorerBudget, usd
 from unitune.evaluate.inference.engine import Question, short_hash
 from unitune.evaluate.prompts.dev import DevScore
 from unitune.evaluate.prompts.prompts import Prompt
 from unitune.evaluate.records import Answer, Record
 from unitune.evaluate.results import LeakResult
-from unitune.evaluate.scoring import attempt_of, build, check_expected, check_indulgence
+from unitune.evaluate.scoring import (
+    attempt_of,
+    build,
+    check_expected,
+    check_indulgence,
+    labels_of,
+)
 from unitune.job.contenders import ContenderSpec
-from unitune.job.job import Job, TokenPrice
+from unitune.job.job import TokenPrice
 from unitune.models import Request
 from unitune.planning.preflight import ResolvedJob
 from unitune.scorers.embedding import Embedding
@@ -42,7 +45,7 @@ from unitune.scorers.sums import Sums
 from unitune.workspace.home import home
 
 FIXABLE: tuple[Literal["temperature", "max_tokens"], ...] = ("temperature", "max_tokens")
-"""Settings that a model need not take as they are where the job leaves them to `auto`."""
+"""Settings that a model may refuse where the job leaves them to `auto`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,17 +55,17 @@ class Task:
     Args:
         cases: Test cases, each once.
         dev: Rows that choose prompts and the best baseline.
-        scorers: What counts as right.
+        scorers: All scorers.
         primary: Name of the scorer that decides.
-        room: For answers.
+        output_limit: Longest answers.
         leaks: Test cases that stand in training rows.
         notes: What a reader of the verdict must know about the cases.
-        repeats: How often each test case is asked.
+        repeats: How often each test case is requested.
         temperature: 0 is greedy.
         fixed: Settings that the job itself names, `Request.fixed`.
-        measures: What is told of answers beside their quality.
+        measures: Figures beside the quality, such as latency.
         prices: Of the contenders' tokens, by contender.
-        copies: Cases left out because they are copies of another, by their id: that one's id.
+        copies: Ids of cases left out as copies, each with the id of the case that is kept.
     """
 
     cases: tuple[Example, ...]
@@ -103,32 +106,39 @@ class Task:
         )
 
     def questions(self, prompt: Prompt, spec: ContenderSpec) -> list[Question]:
-        """Return all test cases as questions, each as often as it is asked, case by case."""
+        """Return all test cases as questions with their repeats, case by case."""
         return [
             self.question(case, prompt, spec, repeat)
             for case in self.cases
             for repeat in range(self.repeats)
         ]
 
-    def measured(self, records: Sequence[Record]) -> dict[str, float]:
-        """Return the measures of a case that are known, from all its answers of one contender."""
-        price = self.prices.get(records[0].contender)
-        answers = [measured_answer(record, price) for record in records if record.error is None]
-        figures = {measure.name: measure.figure(answers) for measure in self.measures}
-        return {name: figure for name, figure in figures.items() if figure is not None}
+    def attempts(self, records: Sequence[Record]) -> list[Attempt]:
+        """Return answers to the test cases, one a case and repeat, as scorers see them."""
+        cases = (case for case in self.cases for _ in range(self.repeats))
+        return [attempt_of(*pair) for pair in zip(cases, records, strict=True)]
 
-    def grade(self, attempt: Attempt, record: Record) -> Answer:
+    def grade_all(
+        self, attempts: Sequence[Attempt], records: Sequence[Record]
+    ) -> tuple[Answer, ...]:
+        """Score recorded answers; what scorers need of a server is requested together."""
+        pairs = list(zip(attempts, records, strict=True))
+        for scorer in self.scorers:
+            scorer.fetch_all([attempt for attempt, record in pairs if not record.error])
+        return tuple(self._grade(*pair) for pair in pairs)
+
+    def _grade(self, attempt: Attempt, record: Record) -> Answer:
         """Score a recorded answer; 0 by every scorer when it is an error."""
-        found = {
+        scores = {
             scorer.name: Score(0.0) if record.error else scorer.score(attempt)
             for scorer in self.scorers
         }
-        primary = found[self.primary]
+        primary = scores[self.primary]
         return Answer(
             text=record.text,
-            scores={name: score.value for name, score in found.items()},
-            reasons={name: score.reason for name, score in found.items() if score.reason},
-            failed=tuple(name for name, score in found.items() if score.failed),
+            scores={name: score.value for name, score in scores.items()},
+            reasons={name: score.reason for name, score in scores.items() if score.reason},
+            failed=tuple(name for name, score in scores.items() if score.failed),
             measures=self.measured([record]),
             tool_calls=record.tool_calls,
             error=record.error or (primary.reason if primary.failed else None),
@@ -136,14 +146,12 @@ class Task:
             open=record.cut and not self.scorer(self.primary).wrong_already(attempt),
         )
 
-    def grade_all(
-        self, attempts: Sequence[Attempt], records: Sequence[Record]
-    ) -> tuple[Answer, ...]:
-        """Score recorded answers; what scorers ask of a server is asked at once."""
-        pairs = list(zip(attempts, records, strict=True))
-        for scorer in self.scorers:
-            scorer.fetch_all([attempt for attempt, record in pairs if not record.error])
-        return tuple(self.grade(*pair) for pair in pairs)
+    def measured(self, records: Sequence[Record]) -> dict[str, float]:
+        """Return the measures of a case that are known, from all its answers of one contender."""
+        price = self.prices.get(records[0].contender)
+        answers = [measured_answer(record, price) for record in records if record.error is None]
+        figures = {measure.name: measure.figure(answers) for measure in self.measures}
+        return {name: figure for name, figure in figures.items() if figure is not None}
 
     def sums(self, attempts: Sequence[Attempt], answers: Sequence[Answer]) -> dict[str, Sums]:
         """Return what each scorer's score over cases, or over a resample of them, is made of."""
@@ -161,21 +169,16 @@ class Task:
     def confusion(self, records: Sequence[Record]) -> dict[str, Confusion]:
         """Return the confusion matrices of answers to the test cases, by scorer of labels."""
         attempts = self.attempts(records)
-        found = {scorer.name: scorer.confusion(attempts) for scorer in self.scorers}
-        return {name: confusion for name, confusion in found.items() if confusion}
-
-    def attempts(self, records: Sequence[Record]) -> list[Attempt]:
-        """Return answers to the test cases, one a case and repeat, as scorers see them."""
-        cases = (case for case in self.cases for _ in range(self.repeats))
-        return [attempt_of(*pair) for pair in zip(cases, records, strict=True)]
+        matrices = {scorer.name: scorer.confusion(attempts) for scorer in self.scorers}
+        return {name: matrix for name, matrix in matrices.items() if matrix}
 
     def dev_score(self, records: Sequence[Record]) -> DevScore:
-        """Return how a prompt did, from its answers to the first dev rows in their order."""
-        asked = self.dev[: len(records)]
-        attempts = [attempt_of(*pair) for pair in zip(asked, records, strict=True)]
+        """Return a prompt's score, from its answers to the first dev rows in their order."""
+        attempts = [
+            attempt_of(*pair) for pair in zip(self.dev[: len(records)], records, strict=True)
+        ]
         answers = self.grade_all(attempts, records)
-        sums = self.sums(attempts, answers)
-        scores = {name: each.statistic() for name, each in sums.items()}
+        scores = {name: sums.statistic() for name, sums in self.sums(attempts, answers).items()}
         return DevScore(
             primary=scores[self.primary],
             overall=fmean(scores.values()),
@@ -183,6 +186,13 @@ class Task:
             errors=tuple(record.error for record in records if record.error is not None),
             cut=sum(answer.open for answer in answers),
         )
+
+
+def measured_answer(record: Record, price: TokenPrice | None) -> Measured:
+    """Return a record as measures see it."""
+    cost = price and usd(price, record.prompt_tokens, record.completion_tokens)
+    dollars = None if cost is None else float(cost)
+    return Measured(record.text, record.completion_tokens, record.seconds, dollars)
 
 
 def prepare(
@@ -195,6 +205,13 @@ def prepare(
 ) -> Task:
     """Make the task of a job.
 
+    Args:
+        resolved: The job with its rows.
+        trained: Other rows of the training, to be searched for test cases too.
+        prices: Of the contenders' tokens.
+        paid: Pays for scorers that call a model.
+        replay: Whether no request may be sent.
+
     Raises:
         JobError: The job has no test cases.
         DataError: Cases cannot be told apart, or an expected answer cannot be read.
@@ -206,27 +223,32 @@ def prepare(
             f"job {job.name!r} has no test cases, and nothing can be judged without. "
             "Set data.test to a file of held-out rows."
         )
-    evaluate = job.evaluate
+    evaluate, limit = job.evaluate, job.evaluate.max_tokens
     test, copies = once_each(splits.test)
-    setting = _setting(job, splits.train, paid, replay=replay)
+
+    def embedder(spec: Embedding) -> Embedder:
+        from unitune.evaluate.inference.embeddings import EmbeddingsClient  # noqa: PLC0415 - httpx
+
+        return EmbeddingsClient(spec, home() / "cache", paid, replay=replay)
+
+    setting = Setting(folder=job.folder, labels=labels_of(splits.train), embedder=embedder)
     scorers = tuple(build(spec, setting) for spec in evaluate.scorers if isinstance(spec, Scorer))
     check_expected(scorers, test)
     check_expected(scorers, splits.validation)
     check_indulgence(scorers, test)
     check_groups(tuple(test), evaluate)
-    found = _leaks(resolved, trained, test)
-    required = {
-        copies.get(name, name) for name in (evaluate.gate.required_cases if evaluate.gate else ())
-    }
-    kept = _without(test, found, required)
+    leaking = _leaks(resolved, trained, test)
+    names = evaluate.gate.required_cases if evaluate.gate else ()
+    kept = _without(test, leaking, {copies.get(name, name) for name in names})
+    longest = longest_expected(chain(splits.train, test))
     return Task(
         cases=tuple(kept),
         dev=dev_rows(splits.validation),
         scorers=scorers,
         primary=evaluate.primary_scorer,
-        output_limit=_output_limit(job, chain(splits.train, test)),
-        leaks=found,
-        notes=(*_doubles(len(splits.test) - len(test)), *_asked_alike(kept)),
+        output_limit=OutputLimit(None if limit == "auto" else limit, longest, job.backend),
+        leaks=leaking,
+        notes=tuple(_notes(len(splits.test) - len(test), kept)),
         repeats=evaluate.repeats,
         temperature=0.0 if evaluate.temperature == "auto" else evaluate.temperature,
         fixed=tuple(name for name in FIXABLE if getattr(evaluate, name) != "auto"),
@@ -234,30 +256,6 @@ def prepare(
         measures=tuple(spec for spec in evaluate.scorers if isinstance(spec, Measure)),
         copies=copies,
     )
-
-
-def _output_limit(job: Job, rows: Iterable[Example]) -> OutputLimit:
-    limit = job.evaluate.max_tokens
-    return OutputLimit(None if limit == "auto" else limit, longest_expected(rows), job.backend)
-
-
-def _setting(
-    job: Job, train: Iterable[Example], paid: ScorerBudget | None, *, replay: bool
-) -> Setting:
-    def embedder(spec: Embedding) -> Embedder:
-        from unitune.evaluate.inference.embeddings import EmbeddingsClient  # noqa: PLC0415 - httpx
-
-        return EmbeddingsClient(spec, home() / "cache", paid, replay=replay)
-
-    labels = dict.fromkeys(example.answer.strip() for example in train if example.answer)
-    return Setting(folder=job.folder, labels=tuple(labels), embedder=embedder)
-
-
-def measured_answer(record: Record, price: TokenPrice | None) -> Measured:
-    """Return what measures see of a record."""
-    cost = price and usd(price, record.prompt_tokens, record.completion_tokens)
-    dollars = None if cost is None else float(cost)
-    return Measured(record.text, record.completion_tokens, record.seconds, dollars)
 
 
 def dev_rows(validation: Dataset) -> tuple[Example, ...]:
@@ -305,20 +303,20 @@ def _leaks(resolved: ResolvedJob, trained: Iterable[Dataset], test: Dataset) -> 
     return LeakResult(action=action, cases=cases)
 
 
-def _without(test: Dataset, found: LeakResult, required: Collection[str]) -> Sequence[Example]:
+def _without(test: Dataset, leaking: LeakResult, required: Collection[str]) -> Sequence[Example]:
     """Return the cases without those that leak, where they are to be dropped."""
-    if found.action != "drop":
+    if leaking.action != "drop":
         return tuple(test)
-    leaking = {shared.case for shared in found.cases}
+    dropped = {shared.case for shared in leaking.cases}
     for row in test.rows:
         name = row.example.case_id
-        if name in leaking and (row.example.required or name in required):
+        if name in dropped and (row.example.required or name in required):
             raise Leak(
                 f"{test.name}:{row.line}: the case {name} is required, and it stands in training "
                 "or validation rows too: dropping it would drop the check. Take the row out of "
                 "training, or require another case."
             )
-    kept = [example for example in test if example.case_id not in leaking]
+    kept = [example for example in test if example.case_id not in dropped]
     if not kept:
         raise Leak(
             f"all {len(test)} test cases stand in training or validation rows, "
@@ -327,17 +325,11 @@ def _without(test: Dataset, found: LeakResult, required: Collection[str]) -> Seq
     return kept
 
 
-def _asked_alike(cases: Sequence[Example]) -> tuple[str, ...]:
-    """Tell of cases that ask the same, though something else in their rows differs."""
-    count = len(cases) - len({asks(case) for case in cases})
-    if not count:
-        return ()
-    what = "1 test case asks" if count == 1 else f"{count} test cases ask"
-    return (f"{what} the same as another; such cases are one piece of evidence together.",)
-
-
-def _doubles(count: int) -> tuple[str, ...]:
-    if not count:
-        return ()
-    what = "1 test row is a copy" if count == 1 else f"{count} test rows are copies"
-    return (f"{what} of another row, left out: a copy is no second piece of evidence.",)
+def _notes(copies: int, cases: Sequence[Example]) -> Iterator[str]:
+    """Tell of rows that are copies, and of cases that ask the same though their rows differ."""
+    if copies:
+        what = "1 test row is a copy" if copies == 1 else f"{copies} test rows are copies"
+        yield f"{what} of another row, left out: a copy is no second piece of evidence."
+    if alike := len(cases) - len({question_hash(case) for case in cases}):
+        what = "1 test case asks" if alike == 1 else f"{alike} test cases ask"
+        yield f"{what} the same as another; such cases are one piece of evidence together."
