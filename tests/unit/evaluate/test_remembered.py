@@ -48,7 +48,7 @@ def test_an_answer_that_cannot_be_read_is_asked_again(tmp_path: Path) -> None:
     with open_response_cache(tmp_path, use_cache=True) as remembered:
         remembered.put("h", ANSWER)
     with sqlite3.connect(tmp_path / NAME) as file:
-        file.execute("UPDATE answers SET reply = '{'")
+        file.execute("UPDATE kept SET value = '{'")
     file.close()
     with open_response_cache(tmp_path, use_cache=True) as remembered:
         assert None is remembered.get("h")

@@ -1,7 +1,7 @@
 """Embeddings of texts from an endpoint, for the scorer `embedding`.
 
-Texts are sent, in batches, to any endpoint that speaks OpenAI's ``POST /embeddings``; what comes
-back is kept on disk, so that rescoring asks for nothing twice, and a replay for nothing at all. The
+Texts are sent, in batches, to any endpoint that speaks OpenAI's ``POST /embeddings``; the vectors
+are kept on disk, so that rescoring requests nothing twice, and a replay nothing at all. The
 endpoint is paid like a model, out of the same budget, and it sees answers and expected answers.
 When it fails for good, scoring stops with its error and nothing is lost: the answers are recorded,
 and the same command goes on.
@@ -11,9 +11,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-import sqlite3
-from collections.abc import Generator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Sequence
+from contextlib import closing
 from itertools import islice
 from pathlib import Path
 from typing import TypeAlias
@@ -28,11 +27,11 @@ from unitune.backends.rate_limits import parse_retry_after
 from unitune.backends.retry import delays, is_delay_too_long, retry_delay, sleep
 from unitune.errors import BackendError, Mismatch, Unreachable
 from unitune.evaluate.inference.budget import ScorerBudget
+from unitune.evaluate.inference.response_cache import ValueFile
 from unitune.scorers.embedding import Embedding
 from unitune.security.addresses import redirected
 from unitune.security.json_fields import Fields, Unreadable, read_json
 from unitune.security.redaction import redacted
-from unitune.workspace.filesystem import private_file, private_folder
 
 Vector: TypeAlias = NDArray[np.float32]
 
@@ -49,11 +48,11 @@ AROUND_TEXT = 8
 
 
 class EmbeddingsClient:
-    """An embeddings endpoint with a memory on disk.
+    """An embeddings endpoint with a cache on disk.
 
     Args:
         spec: Endpoint and model.
-        cache: Folder of the memory, made when something is to be kept.
+        cache: Folder of the cache, made when there is something to keep.
         paid: Pays for the requests; None: they are not counted.
         replay: Whether no request may be sent.
 
@@ -74,26 +73,24 @@ class EmbeddingsClient:
         self._known: dict[str, Vector] = {}
         self._paid = paid
         self._replay = replay
-        who = f"the scorer {spec.name!r}"
+        self._where = f"the embeddings endpoint {spec.base_url}, asked for {spec.model!r},"
         variable = None if replay else spec.api_key_variable
-        self._api_key = key_for(variable, spec.base_url, who)
+        self._api_key = key_for(variable, spec.base_url, f"the scorer {spec.name!r}")
 
     def vectors(self, texts: Sequence[str]) -> list[Vector]:
-        """Return the embeddings of texts, asking only for those that are not known.
+        """Return the embeddings of texts, requesting only those that are not known.
 
         Raises:
             BackendError: The endpoint gave none, after several tries.
             OverBudget: They may cost more than is left.
-            Mismatch: They are not known, and nobody may be asked.
+            Mismatch: They are not known, and no request may be sent.
         """
         wanted = [text for text in dict.fromkeys(texts) if text not in self._known]
         if wanted:
-            headers = {"Authorization": f"Bearer {self._api_key}"} if self._api_key else {}
-            client = httpx.Client(headers=headers, timeout=TIMEOUT_SECONDS, follow_redirects=False)
-            client.event_hooks = hooks()
-            client.headers.update(GZIP_ONLY)
-            with self._memory() as memory, client:
-                self._known.update(self._cached(memory, wanted))
+            with closing(ValueFile(self._file)) as file:
+                for text in wanted:
+                    if content := file.get(self._key(text)):
+                        self._known[text] = np.frombuffer(content, dtype="<f4")
                 missing = [text for text in wanted if text not in self._known]
                 if missing and self._replay:
                     raise Mismatch(
@@ -101,74 +98,59 @@ class EmbeddingsClient:
                         "recorded embedding on this machine, and a replay asks for none. Compare "
                         "once without --replay here, or leave the scorer out."
                     )
-                for at in range(0, len(missing), BATCH):
-                    self._learn(memory, client, missing[at : at + BATCH])
-        return self._alike([self._known[text] for text in texts])
-
-    @contextmanager
-    def _memory(self) -> Generator[sqlite3.Connection]:
-        private_folder(self._file.parent)
-        private_file(self._file)
-        with closing(sqlite3.connect(self._file, timeout=30)) as memory:
-            memory.execute(
-                "CREATE TABLE IF NOT EXISTS embeddings (key TEXT PRIMARY KEY, vector BLOB NOT NULL)"
-            )
-            yield memory
-
-    def _cached(self, memory: sqlite3.Connection, texts: Sequence[str]) -> dict[str, Vector]:
-        find = "SELECT vector FROM embeddings WHERE key = ?"
-        rows = ((text, memory.execute(find, [self._key(text)]).fetchone()) for text in texts)
-        return {text: np.frombuffer(row[0], dtype="<f4") for text, row in rows if row}
-
-    def _learn(
-        self, memory: sqlite3.Connection, client: httpx.Client, texts: Sequence[str]
-    ) -> None:
-        found = dict(zip(texts, self._asked_until_answered(client, texts), strict=True))
-        with memory:  # a transaction: all of a batch or nothing
-            memory.executemany(
-                "INSERT OR REPLACE INTO embeddings VALUES (?, ?)",
-                [
-                    (self._key(text), vector.astype("<f4").tobytes())
-                    for text, vector in found.items()
-                ],
-            )
-        self._known.update(found)
+                if missing:
+                    self._request(missing, file)
+        return self._of_one_length([self._known[text] for text in texts])
 
     def _key(self, text: str) -> str:
-        """Return what determines an embedding, hashed: endpoint, model and text."""
+        """Return the hash of what determines an embedding: endpoint, model and text."""
         parts = json.dumps([self._spec.base_url, self._spec.model, text])
         return hashlib.sha256(parts.encode()).hexdigest()
 
-    def _asked_until_answered(self, client: httpx.Client, texts: Sequence[str]) -> list[Vector]:
+    def _request(self, texts: Sequence[str], file: ValueFile) -> None:
+        headers = {"Authorization": f"Bearer {self._api_key}"} if self._api_key else {}
+        client = httpx.Client(
+            headers={**headers, **GZIP_ONLY}, timeout=TIMEOUT_SECONDS, event_hooks=hooks()
+        )
+        with client:
+            for at in range(0, len(texts), BATCH):
+                batch = texts[at : at + BATCH]
+                vectors = dict(zip(batch, self._request_with_retry(client, batch), strict=True))
+                self._known.update(vectors)
+                file.put({self._key(t): v.astype("<f4").tobytes() for t, v in vectors.items()})
+                file.commit()
+
+    def _request_with_retry(self, client: httpx.Client, texts: Sequence[str]) -> list[Vector]:
         for pause in islice(delays(), TRIES - 1):
             try:
-                return self._asked(client, texts)
+                return self._paid_request(client, texts)
             except BackendError as error:
                 if not error.is_retryable or is_delay_too_long(error):
                     raise
                 sleep(retry_delay(error, pause))
-        return self._asked(client, texts)
+        return self._paid_request(client, texts)
 
-    def _asked(self, client: httpx.Client, texts: Sequence[str]) -> list[Vector]:
+    def _paid_request(self, client: httpx.Client, texts: Sequence[str]) -> list[Vector]:
+        """Request a batch; without a clear answer the most that it may have cost is paid."""
         most = sum(len(text.encode()) + AROUND_TEXT for text in texts)
         if self._paid is not None:
             self._paid.afford(self._spec.name, most)
-        told: int | None = None
+        counted: int | None = None
         try:
-            answer = self._sent(client, texts)
-            told = _tokens(answer)
+            response = self._post(client, texts)
+            counted = _tokens(response)
         except BackendError as error:
             if error.status is not None:
                 most = 0  # refused
             raise
         finally:
             if self._paid is not None and most:
-                self._paid.pay(self._spec.name, self._key(" ".join(texts)), most, told)
-        return self._read(answer, len(texts))
+                self._paid.pay(self._spec.name, self._key(" ".join(texts)), most, counted)
+        return self._read(response, len(texts))
 
-    def _sent(self, client: httpx.Client, texts: Sequence[str]) -> httpx.Response:
+    def _post(self, client: httpx.Client, texts: Sequence[str]) -> httpx.Response:
         try:
-            answer = client.post(
+            response = client.post(
                 f"{self._spec.base_url.rstrip('/')}/embeddings",
                 json={"model": self._spec.model, "input": texts, "encoding_format": "float"},
             )
@@ -176,19 +158,19 @@ class EmbeddingsClient:
             raise BackendError(f"{self._where} gave no embeddings: {error}") from error
         except httpx.HTTPError as error:
             raise Unreachable(f"{self._where} gave no answer: {self._safe(str(error))}") from error
-        if not answer.is_success:
-            moved = answer.is_redirect
-            words = redirected(answer.headers.get("location")) if moved else answer.text
+        if not response.is_success:
+            moved = response.is_redirect
+            words = redirected(response.headers.get("location")) if moved else response.text
             raise BackendError(
-                f"{self._where} answered {answer.status_code}: {self._safe(words)}",
-                status=answer.status_code,
-                retry_after=parse_retry_after(answer.headers),
+                f"{self._where} answered {response.status_code}: {self._safe(words)}",
+                status=response.status_code,
+                retry_after=parse_retry_after(response.headers),
             )
-        return answer
+        return response
 
-    def _read(self, answer: httpx.Response, count: int) -> list[Vector]:
+    def _read(self, response: httpx.Response, count: int) -> list[Vector]:
         try:
-            rows = Fields(read_json(answer.content)).items("data")
+            rows = Fields(read_json(response.content)).items("data")
             vectors = {row.whole("index"): _vector(row.values("embedding")) for row in rows}
         except ValueError as error:
             raise BackendError(f"{self._where} gave no embeddings: {error}.") from error
@@ -198,9 +180,9 @@ class EmbeddingsClient:
                 f"{self._where} gave no embeddings: of {count} texts {len(missing)} have none, the "
                 f"first with the index {missing[0]}."
             )
-        return self._alike([vectors[index] for index in range(count)])
+        return self._of_one_length([vectors[index] for index in range(count)])
 
-    def _alike(self, vectors: list[Vector]) -> list[Vector]:
+    def _of_one_length(self, vectors: list[Vector]) -> list[Vector]:
         lengths = sorted({len(vector) for vector in vectors})
         if len(lengths) > 1:
             raise BackendError(
@@ -213,15 +195,11 @@ class EmbeddingsClient:
         """Take the key out, in case that the endpoint repeats it, then cut what is long."""
         return redacted(words, [self._api_key], SHOWN)
 
-    @property
-    def _where(self) -> str:
-        return f"the embeddings endpoint {self._spec.base_url}, asked for {self._spec.model!r},"
 
-
-def _tokens(answer: httpx.Response) -> int | None:
+def _tokens(response: httpx.Response) -> int | None:
     """Return the tokens that the endpoint has counted, if it says so."""
     try:
-        return Fields(read_json(answer.content)).fields("usage").whole("prompt_tokens")
+        return Fields(read_json(response.content)).fields("usage").whole("prompt_tokens")
     except Unreadable:
         return None
 
