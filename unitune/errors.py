@@ -63,7 +63,7 @@ class UserError(UnituneError):
 
 
 class JobError(UserError, ValueError):
-    """The job file, or a Job built in Python, is not valid."""
+    """The job file is not valid, or the job lacks what is asked of it."""
 
 
 class DataError(UserError, ValueError):

@@ -7,8 +7,8 @@
         assert comparison.verdict == "better"
         assert_gate(comparison)
 
-A test that fails shows the verdict, the first lost cases and where the report stands, whichever
-assertion it was. What a vendor or the machine failed at says nothing about the model: such a test
+A test that fails shows the verdict, the first lost cases and the path of the report, whichever
+assertion it was. A failure of the vendor or the machine says nothing about the model: such a test
 is an error, or is skipped (``--unitune-infrastructure=skip``), and never failed.
 
 Nothing heavy is imported before a test compares. ``-p no:unitune`` switches the plugin off.
@@ -54,16 +54,16 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addini(INI, what, default="error")
 
 
-class Made(NamedTuple):
-    """A comparison of the test that runs, with the folder of its files."""
+class Reported(NamedTuple):
+    """A comparison of the test that runs, with its report."""
 
     comparison: Comparison
-    folder: Path
+    report: Path
 
 
 @dataclass(slots=True)
 class Comparer:
-    """Makes comparisons for tests, and remembers those of the test that runs.
+    """Compares for tests, and remembers the comparisons of the test that runs.
 
     Args:
         root: Where relative paths of job files start: pytest's rootdir.
@@ -72,7 +72,7 @@ class Comparer:
 
     root: Path
     infrastructure: Infrastructure
-    made: list[Made] = field(default_factory=list["Made"])
+    reported: list[Reported] = field(default_factory=list[Reported])
 
     def __call__(
         self,
@@ -94,21 +94,20 @@ class Comparer:
             UnituneError: As `unitune.compare`; what a vendor or the machine failed at makes the
                 test an error, or skips it.
         """
-        from unitune.evaluate.compare import compare, default_folder  # noqa: PLC0415 - numpy …
+        from unitune.evaluate.compare import compare  # noqa: PLC0415 - numpy …
         from unitune.job.job import Job  # noqa: PLC0415 - only when a test compares
         from unitune.report.files import write_report  # noqa: PLC0415 - likewise
 
         loaded = job if isinstance(job, Job) else Job.load(self.root / job)
         try:
-            found = compare(loaded, run, out=out, batch=batch)
+            comparison = compare(loaded, run, out=out, batch=batch)
         except (BackendError, LockTimeout, OverBudget) as failure:
             raise self._stopped(str(failure)) from failure
-        folder = Path(out) if out else default_folder(found)
-        write_report(found, folder)
-        self.made.append(Made(found, folder))
-        if found.gate is not None and found.gate.exit_code == BackendError.exit_code:
-            raise self._stopped(found.gate.reason)
-        return found
+        self.reported.append(Reported(comparison, write_report(comparison, out)))
+        gate = comparison.gate
+        if gate is not None and gate.exit_code == BackendError.exit_code:
+            raise self._stopped(gate.reason)
+        return comparison
 
     def _stopped(self, reason: str) -> Exception:
         """Return what ends the test when it is an error; skip or fail it when that was chosen."""
@@ -161,28 +160,28 @@ def assert_gate(comparison: Comparison) -> None:
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Tell what was compared in a test that fails; count failures of infrastructure as errors."""
+    """Show the comparisons of a test that fails; count failures of infrastructure as errors."""
     report = yield
     comparer = item.config.stash.get(COMPARER, None)
     if call.when != "call" or comparer is None:
         return report
     if report.failed:
-        for made in comparer.made:
-            report.sections.append((f"unitune {made.comparison.job}", describe(*made)))
-    comparer.made.clear()
+        for each in comparer.reported:
+            report.sections.append((f"unitune {each.comparison.job}", describe(*each)))
+    comparer.reported.clear()
     if call.excinfo is not None and call.excinfo.errisinstance(InfrastructureFailed):
         report.when = "setup"  # pytest counts a failure outside of the call as an error
     return report
 
 
-def describe(comparison: Comparison, folder: Path) -> str:
+def describe(comparison: Comparison, report: Path) -> str:
     """Return what a failed test shows of a comparison: verdict, first lost cases, the report."""
     lines = [comparison.summary]
     if comparison.gate is not None:
         lines.append(f"gate {comparison.gate.mode}: {comparison.gate.reason}")
     for case in _lost(comparison)[:SHOWN_CASES]:
         lines += _shown(comparison, case)
-    lines.append(f"report: {folder / 'report.html'}")
+    lines.append(f"report: {report}")
     return printable("\n".join(lines))
 
 
@@ -198,14 +197,14 @@ def _lost(comparison: Comparison) -> list[CaseResult]:
 
 def _shown(comparison: Comparison, case: CaseResult) -> list[str]:
     answers = case.answers
-    told = {
+    texts = {
         "asked": case.messages[-1].text if case.messages else "",
         "expected": case.expected,
         comparison.baseline: answers[comparison.baseline].text,
         comparison.candidate: answers[comparison.candidate].error
         or answers[comparison.candidate].text,
     }
-    return [f"lost: case {case.id}", *(f"  {name}: {_cut(text)}" for name, text in told.items())]
+    return [f"lost: case {case.id}", *(f"  {name}: {_cut(text)}" for name, text in texts.items())]
 
 
 def _cut(text: str) -> str:
