@@ -64,14 +64,13 @@ if TYPE_CHECKING:
     from unitune.run.run import find_run, launch, runs
     from unitune.scorers.corpus import Bleu, Chrf
     from unitune.scorers.embedding import Embedding
-    from unitune.scorers.functions import PythonFunction
+    from unitune.scorers.functions import PythonFunction, RecordedScore
     from unitune.scorers.graders import OpenAIGrader
     from unitune.scorers.json_text import JsonEqual, JsonFields, JsonSchema, JsonValid
     from unitune.scorers.labels import Choice, ClassF1
     from unitune.scorers.measures import Consistency, Cost, Latency, Length
     from unitune.scorers.numbers import Numeric
     from unitune.scorers.overlap import Rouge, SentenceChrf, TokenF1
-    from unitune.scorers.recorded import RecordedScore
     from unitune.scorers.text import Contains, EditDistance, Exact, Regex
     from unitune.scorers.tools import ToolCalls
     from unitune.tco.documents import TotalCost
@@ -135,14 +134,13 @@ _NAMES = {
     "unitune.run.run": ("find_run", "launch", "runs"),
     "unitune.scorers.corpus": ("Bleu", "Chrf"),
     "unitune.scorers.embedding": ("Embedding",),
-    "unitune.scorers.functions": ("PythonFunction",),
+    "unitune.scorers.functions": ("PythonFunction", "RecordedScore"),
     "unitune.scorers.graders": ("OpenAIGrader",),
     "unitune.scorers.json_text": ("JsonEqual", "JsonFields", "JsonSchema", "JsonValid"),
     "unitune.scorers.labels": ("Choice", "ClassF1"),
     "unitune.scorers.measures": ("Consistency", "Cost", "Latency", "Length"),
     "unitune.scorers.numbers": ("Numeric",),
     "unitune.scorers.overlap": ("Rouge", "SentenceChrf", "TokenF1"),
-    "unitune.scorers.recorded": ("RecordedScore",),
     "unitune.scorers.text": ("Contains", "EditDistance", "Exact", "Regex"),
     "unitune.scorers.tools": ("ToolCalls",),
     "unitune.tco.documents": ("TotalCost",),

@@ -22,8 +22,8 @@ from unitune.evaluate.statistics.paired import own_score
 from unitune.evaluate.task import Task
 from unitune.job.contenders import ContenderSpec
 from unitune.job.job import TokenPrice
+from unitune.scorers.formulas import Sums
 from unitune.scorers.interface import Attempt, Kind
-from unitune.scorers.sums import Sums
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,9 +39,9 @@ from unitune.job.job import TokenPrice
 from unitune.models import Request
 from unitune.planning.preflight import ResolvedJob
 from unitune.scorers.embedding import Embedding
+from unitune.scorers.formulas import Sums
 from unitune.scorers.interface import Attempt, Confusion, Embedder, Score, Scorer, Setting
 from unitune.scorers.measures import Measure, Measured
-from unitune.scorers.sums import Sums
 from unitune.workspace.home import home
 
 FIXABLE: tuple[Literal["temperature", "max_tokens"], ...] = ("temperature", "max_tokens")

@@ -10,8 +10,8 @@ from typing import NamedTuple
 from unitune.data.example import Example
 from unitune.errors import DataError
 from unitune.findings import Finding, clip, error
+from unitune.scorers.functions import RecordedScore
 from unitune.scorers.interface import Scorer
-from unitune.scorers.recorded import RecordedScore
 
 BACKENDS: Mapping[str, str] = {
     "openai": "openai",

@@ -10,8 +10,8 @@ from pydantic import Field, model_validator
 from unitune.job.contenders import ContenderSpec, FewShot, Instructed, Recorded, Tuned, ZeroShot
 from unitune.job.tuning import Auto, Budget
 from unitune.scorers import ScorerSpec
+from unitune.scorers.functions import RecordedScore
 from unitune.scorers.interface import Kind, Scorer
-from unitune.scorers.recorded import RecordedScore
 from unitune.scorers.text import Exact
 from unitune.security.spec import Spec
 

@@ -10,8 +10,8 @@
     overlap      token_f1, rouge, sentence_chrf             words and characters in common
     embedding    embedding                                  nearness in an embedding model
     corpus       bleu, chrf                                 n-grams, over all cases
-    functions    python                                     a function of the user's
-    recorded     recorded_score                             what another tool gave
+    functions    python, recorded_score                     a function of the user's; what
+                                                            another tool gave
     graders      grader                                     OpenAI's grader objects
     measures     length, latency, cost, consistency         no quality; decide nothing
 

@@ -1,9 +1,9 @@
-"""Patterns and JSON Schemas of others, applied within a time limit: `broken_by`.
+"""Patterns and JSON Schemas from jobs, applied within a time limit: `broken_by`.
 
 A pattern such as ``(a+)+$`` doubles its time with each letter, a schema whose parts refer to each
 other likewise, and neither `re` nor jsonschema has a limit. So both run in a process of their own,
 which stops itself after `SECONDS` of processor time, and is killed where it cannot. One process
-serves all scorers; it is started when the first of them needs it and ends with this one.
+serves all scorers; the first that needs it starts it, and it ends with this one.
 
 Why no other engine: `regex` has a time-out, but reads some of Python's patterns otherwise (``{e}``,
 ``[[:alpha:]]``, what is a letter); RE2 knows no look-around and no back-references; and neither
@@ -14,13 +14,13 @@ from __future__ import annotations
 
 import atexit
 import json
-import selectors
 import subprocess
 import sys
 import threading
 from contextlib import suppress
 from pathlib import Path
-from typing import IO, Any
+from select import select
+from typing import Any
 
 from pydantic import JsonValue
 
@@ -49,17 +49,18 @@ class _Worker:
         self._lock = threading.Lock()
         atexit.register(self.close)
 
-    def ask(self, request: str) -> str:
+    def send(self, request: str) -> str:
         """Return the reply to a request; empty where there was none in time."""
         with self._lock:
             process = self._started()
-            assert process.stdin is not None, "it was started with pipes"
-            assert process.stdout is not None, "it was started with pipes"
+            assert process.stdin, "it was started with pipes"
+            assert process.stdout, "it was started with pipes"
             reply = ""
             with suppress(BrokenPipeError):
                 process.stdin.write(request + "\n")
                 process.stdin.flush()
-                reply = process.stdout.readline() if _readable(process.stdout) else ""
+                readable, _, _ = select([process.stdout], [], [], PATIENCE_SECONDS)
+                reply = process.stdout.readline() if readable else ""
             if not reply:
                 self.close()
             return reply
@@ -98,16 +99,10 @@ def broken_by(check: dict[str, JsonValue], text: str) -> str | None:
     Raises:
         CheckFailed: It took too long, or the check itself fails.
     """
-    reply = _WORKER.ask(json.dumps({"check": json.dumps(check), "text": text}))
+    reply = _WORKER.send(json.dumps({"check": json.dumps(check), "text": text}))
     if not reply:
         raise CheckFailed("OutOfTime", f"no answer within {PATIENCE_SECONDS:g} s")
-    found: dict[str, Any] = json.loads(reply)
-    if "failed" in found:
-        raise CheckFailed(found["failed"], found["message"])
-    return found["why"]
-
-
-def _readable(pipe: IO[str]) -> bool:
-    with selectors.DefaultSelector() as selector:
-        selector.register(pipe, selectors.EVENT_READ)
-        return bool(selector.select(PATIENCE_SECONDS))
+    verdict: dict[str, Any] = json.loads(reply)
+    if "failed" in verdict:
+        raise CheckFailed(verdict["failed"], verdict["message"])
+    return verdict["why"]

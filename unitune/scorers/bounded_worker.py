@@ -22,7 +22,7 @@ Check = Callable[[str], str | None]
 
 
 class OutOfTime(BaseException):
-    """No `Exception`, so that no code in between takes it for one of its own."""
+    """Not an `Exception`, so that no code in between handles it."""
 
 
 def out_of_time(_: int, __: FrameType | None) -> None:
@@ -34,13 +34,10 @@ def out_of_time(_: int, __: FrameType | None) -> None:
 def check_of(described: str) -> Check:
     """Return a check, made once."""
     what: Mapping[str, Any] = json.loads(described)
-    return of_pattern(what["pattern"]) if "pattern" in what else of_schema(what["schema"])
-
-
-def of_pattern(pattern: str) -> Check:
-    """Return what says whether a pattern is found in a text."""
-    compiled = re.compile(pattern)
-    return lambda text: None if compiled.search(text) else "not found"
+    if "schema" in what:
+        return of_schema(what["schema"])
+    pattern = re.compile(what["pattern"])
+    return lambda text: None if pattern.search(text) else "not found"
 
 
 def of_schema(schema: Any) -> Check:
@@ -67,7 +64,7 @@ def of_schema(schema: Any) -> Check:
 
 
 def reply_to(line: str, seconds: float) -> Mapping[str, str | None]:
-    """Return what is said of one request."""
+    """Return the reply to one request."""
     request = json.loads(line)
     if '"schema"' in request["check"]:
         import_module("jsonschema")  # not within the time of the first check
@@ -79,15 +76,15 @@ def reply_to(line: str, seconds: float) -> Mapping[str, str | None]:
             signal.setitimer(signal.ITIMER_PROF, 0)
     except OutOfTime:
         return {"failed": "OutOfTime", "message": f"it took longer than {seconds:g} s"}
-    except Exception as error:  # noqa: BLE001 - said to the process that asked
+    except Exception as error:  # noqa: BLE001 - reported to the other process
         names = [kind.__name__ for kind in type(error).__mro__]
         name = "Unresolvable" if "Unresolvable" in names else names[0]
         return {"failed": name, "message": getattr(error, "message", None) or str(error)}
 
 
 def main() -> None:
-    """Answer until nobody asks any more."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that asks
+    """Reply until there are no more requests."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the other process
     signal.signal(signal.SIGPROF, out_of_time)
     for line in sys.stdin:
         sys.stdout.write(json.dumps(reply_to(line, float(sys.argv[1]))) + "\n")

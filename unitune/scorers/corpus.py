@@ -9,13 +9,15 @@ Tests hold them against sacrebleu's own scores. Scores go from 0 to 1 where sacr
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import PrivateAttr
 
 from unitune.scorers.interface import Attempt, Case, Kind, Scorer, Setting
-from unitune.scorers.sums import Formula, Sums
 from unitune.scorers.text import refuse_empty
+
+if TYPE_CHECKING:
+    from unitune.scorers.formulas import Formula, Sums
 
 
 class NgramScore(Scorer):
@@ -35,6 +37,8 @@ class NgramScore(Scorer):
 
     def sums(self, attempts: Sequence[Attempt], scores: Sequence[float]) -> Sums:
         import numpy as np  # noqa: PLC0415 - slow to import
+
+        from unitune.scorers.formulas import Sums  # noqa: PLC0415 - numpy
 
         answers = [attempt.text for attempt in attempts]
         expected = [attempt.expected for attempt in attempts]

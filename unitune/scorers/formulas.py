@@ -1,15 +1,22 @@
-"""Formulas over the sums of cases: means, F1 over classes, BLEU, chrF."""
+"""Scores over many cases, in the form that makes resampling cheap: `Sums`.
+
+Every score here (means, F1 over classes, BLEU, chrF) is a formula over sums that run over cases. So
+a row of summands is computed once for each case, and a resample only adds rows up again: it never
+looks at a text twice.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 Floats: TypeAlias = NDArray[np.float64]
-
+Formula: TypeAlias = Callable[[Floats], Floats]
+"""From sums (…, k) to scores (…)."""
 
 ORDERS = 4
 """BLEU's longest n-gram. Source: Papineni et al. 2002, P02-1040."""
@@ -22,10 +29,25 @@ def ratio(over: Floats, under: Floats) -> Floats:
     return np.divide(over, under, out=np.zeros(np.broadcast(over, under).shape), where=under != 0)
 
 
-def mean_rows(scores: Sequence[float]) -> Floats:  # (n, 2)
-    """Return what `mean` adds up: each score, and a count of one."""
+@dataclass(frozen=True, slots=True, eq=False)
+class Sums:
+    """What a score over cases is made of: summands (n, k), and the formula over their sums."""
+
+    rows: Floats
+    formula: Formula
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def statistic(self) -> float:
+        """Return the score of all cases."""
+        return float(self.formula(self.rows.sum(axis=0)))
+
+
+def mean_of(scores: Sequence[float]) -> Sums:
+    """Return the mean of scores, one a case."""
     values = np.asarray(scores, dtype=np.float64)
-    return np.stack([values, np.ones_like(values)], axis=1)
+    return Sums(np.stack([values, np.ones_like(values)], axis=1), mean)
 
 
 def mean(sums: Floats) -> Floats:  # (…, 2) -> (…)

@@ -1,17 +1,17 @@
-"""The scorer `python`: a function of the user's, from a file or an installed module.
+"""Scores from elsewhere: a function of the user's (`python`), what another tool gave.
 
     def polite(answer: str, case: unitune.Example) -> float | bool | dict
 
-It is given the answer's text and the case, whose `answer` is what was expected and whose own keys
-are in `model_extra`. It returns True or False, a number from 0 to 1, or a dictionary with such a
-`score` and, where wished, a `reason`. What it raises, or returns otherwise, is recorded as the
-failure of that one case. It runs in this process, and it should give the same score for the same
-answer whenever it is asked, or rescoring means nothing.
+A function stands in a file or an installed module. It is given the answer's text and the case,
+whose `answer` is the expected one and whose own keys are in `model_extra`. It returns True or
+False, a number from 0 to 1, or a dictionary with such a `score` and, where there is one, a
+`reason`. What it raises, or returns otherwise, is recorded as the failure of that one case. It runs
+in this process, and it should give the same score for the same answer on every call, or rescoring
+means nothing.
 """
 
 from __future__ import annotations
 
-import ast
 import importlib
 import importlib.util
 import sys
@@ -106,17 +106,18 @@ class PythonFunction(Scorer):
             JobError: The file is missing or no Python, or has nothing of that name.
         """
         module, _, name = self.function.rpartition(":")
-        if not module.endswith(".py"):
-            if module_spec(module.partition(".")[0], folder) is None:
-                raise self._no_module(folder)
-            return
-        if not (folder / module).is_file():
+        is_file = module.endswith(".py")
+        spec = module_spec(module if is_file else module.partition(".")[0], folder)
+        if spec is None:
             raise self._no_module(folder)
+        if not is_file:
+            return
         try:
-            tree = ast.parse((folder / module).read_bytes())
-        except (SyntaxError, ValueError) as error:
+            code = compile((folder / module).read_bytes(), module, "exec")
+        except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
             raise self._no_import(error) from error
-        if name not in _names(tree) and "*" not in _names(tree):
+        imports_all = ("*",) in code.co_consts
+        if name not in code.co_names and not imports_all:
             raise self._no_function()
 
     def _no_import(self, error: BaseException) -> JobError:
@@ -136,20 +137,28 @@ class PythonFunction(Scorer):
         return JobError(f"the scorer {self.name!r}: {module} has no function {name!r}.")
 
 
-def _names(tree: ast.Module) -> set[str]:
-    """Return all names that a module may have; ``*`` where it imports what is not known here."""
-    names: set[str] = set()
-    for node in ast.walk(tree):
-        match node:
-            case ast.FunctionDef() | ast.AsyncFunctionDef() | ast.ClassDef():
-                names.add(node.name)
-            case ast.Import() | ast.ImportFrom():
-                names.update(alias.asname or alias.name for alias in node.names)
-            case ast.Name(ctx=ast.Store()):
-                names.add(node.id)
-            case _:
-                pass
-    return names
+class RecordedScore(Scorer):
+    """The score that another tool gave to a recorded answer, kept beside it.
+
+    Why: what a team has measured already, by a judge or by code that runs nowhere else, gets its
+    paired verdict without being measured again. It leaves out everything: whether the other tool
+    scored well, and every answer that it has not seen.
+    """
+
+    kind = Kind.GRADED
+    needs_expected = False
+    type: Literal["recorded_score"] = "recorded_score"
+    name: str = "recorded_score"
+    key: str
+    """Which of the answer's `scores`, such as `match` or ``acc,none``."""
+
+    def judge(self, attempt: Attempt) -> float:
+        if self.key not in attempt.given:
+            there = ", ".join(attempt.given) or "none"
+            raise Unscorable(
+                f"no score {self.key!r} stands beside the recorded answer; there: {there}"
+            )
+        return share(attempt.given[self.key], f"{self.key} is")
 
 
 def module_spec(module: str, folder: Path) -> ModuleSpec | None:

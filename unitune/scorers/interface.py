@@ -38,7 +38,7 @@ from unitune.security.spec import Typed
 from unitune.workspace.install import install_command
 
 if TYPE_CHECKING:
-    from unitune.scorers.sums import Sums
+    from unitune.scorers.formulas import Sums
 
 T = TypeVar("T")
 ToolCalls: TypeAlias = tuple[dict[str, JsonValue], ...]
@@ -256,7 +256,7 @@ class Scorer(Entry):
 
     def sums(self, attempts: Sequence[Attempt], scores: Sequence[float]) -> Sums:
         """Return what the score over all cases, or over any resample of them, is made of."""
-        from unitune.scorers.sums import mean_of  # noqa: PLC0415 - brings numpy
+        from unitune.scorers.formulas import mean_of  # noqa: PLC0415 - brings numpy
 
         return mean_of(scores)
 

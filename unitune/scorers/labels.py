@@ -7,15 +7,17 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
-from typing import Literal, TypeAlias
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from pydantic import JsonValue, PrivateAttr, field_validator
 
 from unitune.errors import JobError
 from unitune.findings import clip
 from unitune.scorers.interface import Attempt, Case, Confusion, Kind, Scorer, Setting
-from unitune.scorers.sums import Sums
 from unitune.scorers.text import plain
+
+if TYPE_CHECKING:
+    from unitune.scorers.formulas import Sums
 
 Occurrence: TypeAlias = Literal["only", "first", "last"]
 """Which of several labels in a text is the answer; only: several different ones are none."""
@@ -96,8 +98,8 @@ class Labelled(Scorer):
         if find_label(case.answer or "", self._labels, ignore_case=self.ignore_case) is not None:
             return None
         source = "options" if self.options else "answers of train; name the labels as options"
-        count = len(self._labels)
-        return f"the expected answer {clip(case.answer)} names none of the {count} {source}"
+        named = f"none of the {len(self._labels)} {source}"
+        return f"the expected answer {clip(case.answer)} names {named}"
 
     def _pair(self, attempt: Attempt) -> tuple[str | None, str | None]:
         """Return the expected label and the answered one."""
@@ -143,7 +145,12 @@ class ClassF1(Labelled):
     """macro: every class counts the same. micro: every case does."""
 
     def sums(self, attempts: Sequence[Attempt], scores: Sequence[float]) -> Sums:
-        from unitune.scorers.formulas import class_counts, macro_f1, micro_f1  # noqa: PLC0415 - numpy
+        from unitune.scorers.formulas import (  # noqa: PLC0415 - numpy
+            Sums,
+            class_counts,
+            macro_f1,
+            micro_f1,
+        )
 
         index = {label: at for at, label in enumerate(self._labels)}
         pairs = [

@@ -1,4 +1,4 @@
-"""What is told of answers beside their quality: length, latency, cost, consistency.
+"""What is measured of answers beside their quality: length, latency, cost, consistency.
 
 A measure looks at all answers of one contender to one case, one for each repeat, and gives a figure
 of that case, or None where it is not known. Figures have units and no best direction that holds for
@@ -44,7 +44,9 @@ class Measure(Entry):
         Args:
             answers: Of one contender to one case, one a repeat, without those in error.
         """
-        return _mean([self.of_answer(answer) for answer in answers])
+        figures = [self.of_answer(answer) for answer in answers]
+        known = [figure for figure in figures if figure is not None]
+        return fmean(known) if known and len(known) == len(figures) else None
 
     def of_answer(self, answer: Measured) -> float | None:
         """Return the figure of a single answer."""
@@ -112,8 +114,3 @@ class Consistency(Measure):
             return None
         counts = Counter(answer.text.strip() for answer in answers)
         return sum(count * (count - 1) for count in counts.values()) / (n * (n - 1))
-
-
-def _mean(figures: Sequence[float | None]) -> float | None:
-    known = [figure for figure in figures if figure is not None]
-    return fmean(known) if known and len(known) == len(figures) else None

@@ -14,8 +14,8 @@ from unitune.errors import DataError, JobError
 from unitune.evaluate.compare import compare
 from unitune.evaluate.scoring import build
 from unitune.job.job import Job
+from unitune.scorers.functions import RecordedScore
 from unitune.scorers.interface import Attempt
-from unitune.scorers.recorded import RecordedScore
 
 CASE = Example(messages=(Message(role="user", content="?"),), id="a")
 

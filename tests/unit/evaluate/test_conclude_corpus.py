@@ -13,7 +13,7 @@ from unitune.evaluate.compare import compare
 from unitune.evaluate.statistics.corpus import own_corpus
 from unitune.evaluate.statistics.paired import own_score
 from unitune.models import Request
-from unitune.scorers.sums import mean_of
+from unitune.scorers.formulas import mean_of
 
 CONTENDERS = [
     {"type": "zero-shot"},

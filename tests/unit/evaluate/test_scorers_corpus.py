@@ -13,9 +13,8 @@ from scoring import attempt, score
 
 from unitune.evaluate.scoring import build
 from unitune.scorers.corpus import Bleu, Chrf
-from unitune.scorers.formulas import bleu_of
+from unitune.scorers.formulas import Sums, bleu_of
 from unitune.scorers.interface import Attempt, Scorer
-from unitune.scorers.sums import Sums
 from unitune.scorers.text import Exact
 
 sacrebleu: Any = importlib.import_module("sacrebleu")
