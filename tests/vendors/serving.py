@@ -9,6 +9,7 @@ from unitune.testing import vendor_setup
 from unitune.testing.loopback import Server, ServerBehavior
 from unitune.testing.vendor_setup import ServedVendor, VendorSetup, VendorState
 from unitune_providers.vertex.cloud import Patience
+from vendors import fireworks
 from vendors.bedrock import vendor as bedrock
 from vendors.bedrock.storage import s3_storage
 from vendors.openai import vendor as openai
@@ -57,6 +58,17 @@ VENDORS = {
             "unitune_providers.together.endpoints.LOOK_SECONDS": 0.001,
         },
         timeouts=("unitune_providers.together.client.TIMEOUT_SECONDS",),
+    ),
+    "fireworks": VendorSetup(
+        vendor=fireworks.FireworksVendor,
+        environment=lambda server: {
+            "FIREWORKS_BASE_URL": server.url,
+            "FIREWORKS_API_KEY": fireworks.KEY,
+            "FIREWORKS_ACCOUNT_ID": fireworks.ACCOUNT,
+        },
+        create=r"/supervisedFineTuningJobs$",
+        model=fireworks.BASE,
+        timeouts=("unitune.backends.kit.api.TIMEOUT_SECONDS",),
     ),
     "vertex": VendorSetup(
         vendor=vertex.VertexVendor,

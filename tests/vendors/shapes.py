@@ -9,7 +9,19 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from functools import cache
-from typing import Any
+from importlib import import_module
+from typing import (
+    Annotated,
+    Any,
+    NotRequired,
+    Required,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
+
+from pydantic import BaseModel, ConfigDict, Field, create_model
+from typing_extensions import is_typeddict
 
 from unitune.testing.omissions import Schema, Shape, schema_of
 
@@ -61,6 +73,54 @@ def together() -> Sequence[Shape]:
         ("POST", "/chat/completions", ChatCompletion),
     )
     return _shapes(paths, "/v1")
+
+
+@cache
+def fireworks() -> Sequence[Shape]:
+    """Answers of Fireworks."""
+    from fireworks import types  # noqa: PLC0415 - see above
+    from fireworks.types.chat import CompletionCreateResponse  # noqa: PLC0415
+
+    account = "/v1/accounts/[^/]+"
+    paths: Sequence[tuple[str, str, Any]] = (
+        ("GET", f"{account}/datasets/[^/:]+", types.Dataset),
+        ("GET", f"{account}/supervisedFineTuningJobs/[^/:]+", types.SupervisedFineTuningJob),
+        ("GET", f"{account}/dpoJobs/[^/:]+", types.DpoJob),
+        (
+            "GET",
+            f"{account}/reinforcementFineTuningJobs/[^/:]+",
+            types.ReinforcementFineTuningJob,
+        ),
+        ("GET", f"{account}/deployments/[^/:]+", types.Deployment),
+        ("POST", "/inference/v1/chat/completions", CompletionCreateResponse),
+    )
+    return _shapes(paths, "")
+
+
+@cache
+def fireworks_request(kind: str) -> type[BaseModel]:
+    """Return what the body of a create call may hold at Fireworks, by the types of its SDK.
+
+    Args:
+        kind: The SDK's name of what is created, such as ``dpo_job``.
+    """
+    module: Any = import_module(f"fireworks.types.{kind}_create_params")
+    return _wire_model(getattr(module, module.__all__[0]))
+
+
+def _wire_model(kind: Any) -> type[BaseModel]:
+    """Return a typed dictionary of an SDK as a model with the names of the wire."""
+    fields: dict[str, Any] = {}
+    for name, hint in get_type_hints(kind, include_extras=True).items():
+        alias, needed = name, False
+        while get_origin(hint) in (Annotated, Required, NotRequired):
+            needed |= get_origin(hint) is Required
+            for note in getattr(hint, "__metadata__", ()):
+                alias = getattr(note, "alias", None) or alias
+            hint = get_args(hint)[0]  # noqa: PLW2901 - what it annotates
+        hint = _wire_model(hint) if is_typeddict(hint) else hint  # noqa: PLW2901
+        fields[name] = (hint, Field(alias=alias)) if needed else (hint, Field(None, alias=alias))
+    return create_model(kind.__name__, __config__=ConfigDict(extra="forbid"), **fields)
 
 
 @cache

@@ -16,6 +16,7 @@ from tenacity import (
     RetryCallState,
     Retrying,
     retry_if_exception,
+    stop_after_attempt,
     stop_before_delay,
     wait_exponential,
 )
@@ -25,6 +26,8 @@ from unitune.errors import BackendError
 from unitune.models import Reply
 
 FIRST_DELAY_SECONDS, LONGEST_DELAY_SECONDS = 1.0, 15.0
+READ_ATTEMPTS = 3
+"""Of a request that changes nothing."""
 
 ATTEMPTS = 6
 """Of one request: the pauses between them, 0.5 to 8 seconds, outlive some ten seconds of trouble.
@@ -107,6 +110,26 @@ def _growing_pause(sent: int) -> float:
     longest = min(FIRST_PAUSE_SECONDS * 2 ** (sent - 1), LONGEST_PAUSE_SECONDS)
     # Requests that failed together are not to come back together.
     return longest * random.uniform(0.5, 1)  # noqa: S311 - no secret
+
+
+def retry_read(call: Callable[[], Result]) -> Result:
+    """Repeat a call that changes nothing after silence, a rate limit or a failure of the vendor.
+
+    Raises:
+        UnituneError: Any other error at once; the last one after `READ_ATTEMPTS`.
+    """
+    return Retrying(
+        retry=retry_if_exception(_is_transient),
+        wait=_delay,
+        stop=stop_after_attempt(READ_ATTEMPTS),
+        sleep=_sleep,
+        reraise=True,
+    )(call)
+
+
+def _is_transient(error: BaseException) -> bool:
+    transient = isinstance(error, BackendError) and error.is_retryable
+    return transient and not is_delay_too_long(error)
 
 
 def _delay(state: RetryCallState) -> float:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from datetime import datetime
 from typing import cast
 
 from pydantic import JsonValue
@@ -46,6 +47,13 @@ class Fields:
         if isinstance(value, bool) or not isinstance(value, int | float):
             return None
         return value if abs(value) < float("inf") else None
+
+    def time(self, name: str) -> float:
+        """Return a time of RFC 3339, in seconds since 1970; 0 where there is none."""
+        try:
+            return datetime.fromisoformat(self.text(name) or "").timestamp()
+        except (ValueError, OverflowError):
+            return 0.0
 
     def fields(self, name: str) -> Fields:
         """Return the object in a field."""

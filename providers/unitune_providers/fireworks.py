@@ -1,0 +1,300 @@
+"""The backend named ``fireworks``: SFT, DPO and RFT of open models at Fireworks AI.
+
+A job carries the launch key as its own id, so a create call that is sent twice makes one job. A
+tuned model answers only from a deployment, into which its adapter is merged. Fireworks tells a
+job's progress in percent; the form of its files of losses is not published, so none is read.
+
+Sources: docs.fireworks.ai, its gateway's OpenAPI 4.259.0 (upload-dataset-files,
+create-supervised-fine-tuning-job, create-deployment, deploying-loras); fireworks-ai 1.2.30.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field, JsonValue
+
+from unitune.backends.capabilities import DeploymentStatus, JobDescription, JobPage
+from unitune.backends.kit.api import Query
+from unitune.backends.kit.hosted import (
+    HostedBackend,
+    content_name,
+    explicit,
+    required,
+    wait_for_file,
+    without_none,
+)
+from unitune.backends.options import validated
+from unitune.backends.protocol import Event, Guarantee, Launch, State, Status, Upload
+from unitune.errors import BackendError, JobError
+from unitune.job.job import Job
+from unitune.models import TunedModel
+from unitune.security.json_fields import Fields
+from unitune.security.spec import Spec
+
+COLLECTIONS = {
+    "sft": "supervisedFineTuningJobs",
+    "dpo": "dpoJobs",
+    "rft": "reinforcementFineTuningJobs",
+}
+"""Where a method's jobs stand; a create call's query has the id of one as ``dpoJobId``, …"""
+DEPLOYMENT_STATES: Mapping[str, Literal["ready", "failed"]] = {"READY": "ready", "FAILED": "failed"}
+GONE = ("DELETING", "DELETED")
+Count = Annotated[int, Field(ge=1)]
+
+
+class FireworksOptions(Spec):
+    """What a job may say under ``options: {fireworks: …}``.
+
+    Source: fireworks-ai 1.2.30, types of the three create calls.
+    """
+
+    evaluator: str | None = None
+    """What grades answers in reinforcement: accounts/ACCOUNT/evaluators/NAME."""
+    loss: Literal["DPO", "ORPO"] = "DPO"
+    """Loss on preferences."""
+    dpo_beta: Annotated[float, Field(gt=0, lt=0.5)] | None = None
+    """How strongly preferences are held to the base."""
+    responses: Count | None = None
+    """Answers that are sampled for a row in reinforcement."""
+    max_output_tokens: Count | None = None
+    """Longest of them, in tokens."""
+    temperature: Annotated[float, Field(ge=0, le=2)] | None = None
+    """With which they are sampled."""
+    warmup_steps: Annotated[int, Field(ge=0)] | None = None
+    """Steps over which the learning rate grows."""
+    early_stop: bool | None = None
+    """Whether supervised training ends once the validation loss improves no more."""
+    region: str | None = None
+    """Where it runs, such as EU_FRANKFURT_1."""
+
+
+class FireworksDeployOptions(Spec):
+    """What a deployment may be told."""
+
+    shape: str = "default"
+    """Name of a deployment shape: hardware and precision that Fireworks has tried with a base."""
+    min_replicas: Annotated[int, Field(ge=0)] = 1
+    max_replicas: Count = 1
+
+
+class FireworksBackend(HostedBackend[FireworksOptions]):
+    """Trains, serves and answers at Fireworks AI."""
+
+    name: ClassVar[str] = "fireworks"
+    guarantee: ClassVar[Guarantee] = Guarantee.OWN_ID
+    address = "https://api.fireworks.ai"
+    address_variable = "FIREWORKS_BASE_URL"
+    key_variable = "FIREWORKS_API_KEY"
+    chat_path = "/inference/v1"
+    options = FireworksOptions
+    states: ClassVar[Mapping[str, State]] = {
+        "JOB_STATE_CREATING": State.QUEUED,
+        "JOB_STATE_PENDING": State.QUEUED,
+        "JOB_STATE_RE_QUEUEING": State.QUEUED,
+        "JOB_STATE_VALIDATING": State.VALIDATING,
+        "JOB_STATE_CREATING_INPUT_DATASET": State.VALIDATING,
+        "JOB_STATE_RUNNING": State.RUNNING,
+        "JOB_STATE_WRITING_RESULTS": State.RUNNING,
+        "JOB_STATE_PAUSED": State.PAUSED,
+        "JOB_STATE_CANCELLING": State.CANCELLING,
+        "JOB_STATE_COMPLETED": State.SUCCEEDED,
+        "JOB_STATE_EARLY_STOPPED": State.SUCCEEDED,
+        "JOB_STATE_FAILED": State.FAILED,
+        "JOB_STATE_EXPIRED": State.FAILED,
+        "JOB_STATE_CANCELLED": State.CANCELLED,
+        "JOB_STATE_DELETING": State.CANCELLED,
+        "JOB_STATE_DELETING_CLEANING_UP": State.CANCELLED,
+    }
+
+    def validate_options(self, job: Job) -> None:
+        """Refuse a job whose options are not valid, or that has no evaluator to learn from."""
+        if self.job_options(job).evaluator is None and job.method == "rft":
+            raise JobError(
+                "fireworks grades answers by an evaluator that stands in the account. Create one "
+                "there and name it: options.fireworks.evaluator: accounts/ACCOUNT/evaluators/NAME."
+            )
+
+    def upload(self, path: Path, sha256: str) -> Upload:
+        """Hand a file over as a dataset that is named by its hash, and wait until it is ready."""
+        name = content_name(sha256)
+        ref = self._ref("datasets", name)
+        place = ("v1", *ref.split("/"))
+        with path.open("rb") as file:
+            if (dataset := self._find(ref)) is None:
+                content: JsonValue = {"exampleCount": str(sum(1 for _ in file)), "userUploaded": {}}
+                body: dict[str, JsonValue] = {"datasetId": name, "dataset": content}
+                dataset = self.api.post(*place[:-1], action=f"create {ref}", body=body)
+                file.seek(0)
+            if dataset.text("state") != "READY":
+                upload = (*place[:-1], f"{name}:upload")
+                self.api.send_file(*upload, action=f"take {path.name}", name=path.name, file=file)
+                wait_for_file(lambda: self._is_ready(ref), f"fireworks: {ref}")
+        return Upload(ref, sha256)
+
+    def submit(self, launch: Launch) -> str:
+        """Create the job under the launch key as its id; one that is there already is the same."""
+        self.validate_options(launch.job)
+        collection = COLLECTIONS[str(launch.job.method)]
+        id_parameter = f"{collection.removesuffix('s')}Id"
+        self._create(collection, id_parameter, launch.key, self._create_body(launch))
+        return f"{collection}/{launch.key}"
+
+    def find(self, launch_key: str, folder: Path) -> list[str]:
+        """Return the job whose id is the launch key."""
+        del folder
+        ids = [f"{collection}/{launch_key}" for collection in COLLECTIONS.values()]
+        return [job_id for job_id in ids if self._find(self._ref(job_id), {"readMask": "name"})]
+
+    def poll(self, job_id: str, cursor: str) -> Status:
+        """Return how a job stands."""
+        job, settings = self._job(job_id)
+        name = settings.text("outputModel") or job_id.rpartition("/")[2]
+        full = name if "/" in name else self._ref("models", name)
+        model = TunedModel(backend=self.name, name=full, base=settings.text("baseModel") or "")
+        error = job.fields("status").text("message")
+        status = self.status(job.text("state"), _events(job), cursor, model, error)
+        return replace(status, epochs=settings.whole("epochs"))
+
+    def cancel(self, job_id: str) -> None:
+        """Ask for the end of a job."""
+        path = f"{self._ref(job_id)}:cancel".split("/")
+        self.api.post("v1", *path, action=f"cancel {job_id}", body={})
+
+    def describe_job(self, job_id: str) -> JobDescription:
+        """Return what is known of a job."""
+        job, settings = self._job(job_id)
+        key = job_id.rpartition("/")[2]
+        return JobDescription(key, settings.text("baseModel"), job.text("dataset"))
+
+    def list_jobs(self, cursor: str) -> JobPage:
+        """Return a page of jobs: one method's after the other's."""
+        collections = [*COLLECTIONS.values(), ""]
+        collection, _, token = (cursor or collections[0]).partition("|")
+        query, place = {"pageSize": "200", "pageToken": token}, self._ref(collection).split("/")
+        page = self.api.get("v1", *place, action="list the jobs", query=query)
+        jobs = {(job.text("name") or "").rpartition("/")[2]: job for job in page.items(collection)}
+        states = {
+            f"{collection}/{name}": self.state_of(job.text("state")) for name, job in jobs.items()
+        }
+        after = collections[collections.index(collection) + 1]
+        more = page.text("nextPageToken")
+        return JobPage(states, f"{collection}|{more}" if more else after)
+
+    def delete_file(self, ref: str) -> None:
+        """Delete a dataset; one that is gone is no error."""
+        self._delete(ref)
+
+    def delete_model(self, model: TunedModel) -> None:
+        """Delete a tuned model; one that is gone is no error."""
+        self._delete(model.name)
+
+    def deploy(self, model: TunedModel, name: str, options: Mapping[str, JsonValue]) -> str:
+        """Bring a tuned model up, merged into its base, and return the deployment's name."""
+        chosen = validated(FireworksDeployOptions, options, "deploy options of fireworks")
+        body: dict[str, JsonValue] = {
+            "baseModel": model.name,
+            "deploymentShape": chosen.shape,
+            "minReplicaCount": chosen.min_replicas,
+            "maxReplicaCount": max(chosen.min_replicas, chosen.max_replicas),
+        }
+        return self._create("deployments", "deploymentId", name, body)
+
+    def find_deployment(self, name: str) -> str | None:
+        """Return the resource name of a deployment."""
+        ref = self._ref("deployments", name)
+        return ref if self._find(ref) else None
+
+    def deployment_status(self, ref: str, model: TunedModel) -> DeploymentStatus:
+        """Return how a deployment stands; it answers to ``MODEL#DEPLOYMENT``."""
+        deployment = self._find(ref)
+        served = model.model_copy(update={"name": f"{model.name.partition('#')[0]}#{ref}"})
+        if deployment is None:
+            return DeploymentStatus("gone", served, "no such deployment")
+        word = deployment.text("state") or "no state"
+        return DeploymentStatus(DEPLOYMENT_STATES.get(word, "starting"), served, word)
+
+    def undeploy(self, ref: str) -> None:
+        """Delete a deployment, whatever it still answers; one that is gone is no error."""
+        self._delete(ref)
+
+    def _create_body(self, launch: Launch) -> dict[str, JsonValue]:
+        job, options = launch.job, self.job_options(launch.job)
+        training: dict[str, JsonValue] = {
+            "baseModel": job.base_model,
+            "outputModel": launch.key,
+            "epochs": explicit(job.tuning.epochs),
+            "batchSizeSamples": explicit(job.tuning.batch_size),
+            "learningRate": explicit(job.tuning.learning_rate),
+            "maxContextLength": explicit(job.tuning.sequence_length),
+            "loraRank": explicit(job.tuning.lora.rank),
+            "learningRateWarmupSteps": options.warmup_steps,
+            "region": options.region,
+        }
+        validation = launch.validation and launch.validation.ref
+        body: dict[str, JsonValue] = {"displayName": job.name, "dataset": launch.training.ref}
+        if job.method == "sft":
+            body |= {**training, "evaluationDataset": validation, "earlyStop": options.early_stop}
+            return without_none(body)
+        body["trainingConfig"] = without_none(training)
+        if job.method == "dpo":
+            # The descriptions of the default loss contradict each other, so it is always named.
+            beta = without_none({"beta": options.dpo_beta})
+            return {**body, "lossConfig": {"method": options.loss, "dpo": beta}}
+        sampling: dict[str, JsonValue] = {
+            "responseCandidatesCount": options.responses,
+            "maxOutputTokens": options.max_output_tokens,
+            "temperature": options.temperature,
+        }
+        body |= {"evaluator": options.evaluator, "evaluationDataset": validation}
+        return without_none({**body, "inferenceParameters": without_none(sampling)})
+
+    def _ref(self, *path: str) -> str:
+        """Return the resource name of what stands in the account."""
+        account = required("FIREWORKS_ACCOUNT_ID", "the account at fireworks")
+        return "/".join(("accounts", account, *path))
+
+    def _find(self, ref: str, query: Query | None = None) -> Fields | None:
+        found = self.api.find("v1", *ref.split("/"), action=f"find {ref}", query=query)
+        return None if found and found.text("state") in GONE else found
+
+    def _job(self, job_id: str) -> tuple[Fields, Fields]:
+        """Return a job and its settings, which only some methods keep apart."""
+        job = self.api.get("v1", *self._ref(job_id).split("/"), action=f"read job {job_id}")
+        return job, Fields({**job.fields("trainingConfig").all, **job.all})
+
+    def _delete(self, ref: str) -> None:
+        query = {"ignoreChecks": "true"} if "/deployments/" in ref else {}
+        self.api.delete("v1", *ref.split("/"), action=f"delete {ref}", query=query)
+
+    def _create(
+        self, collection: str, parameter: str, name: str, body: Mapping[str, JsonValue]
+    ) -> str:
+        ref, action = self._ref(collection), f"create {name}"
+        self.api.create_named(
+            "v1", *ref.split("/"), parameter=parameter, name=name, action=action, body=body
+        )
+        return f"{ref}/{name}"
+
+    def _is_ready(self, ref: str) -> bool:
+        dataset = self._find(ref) or Fields({})
+        status = dataset.fields("status")
+        if status.text("code") not in (None, "OK"):
+            reason = status.text("message") or status.text("code")
+            raise BackendError(f"fireworks refused {ref}: {reason}. Mend the rows.", status=400)
+        return dataset.text("state") == "READY"
+
+
+def _events(job: Fields) -> Iterator[Event]:
+    """Yield that the job was created, and each tenth of its epochs that is done."""
+    yield Event("created", "message", job.time("createTime"), {"text": "created"})
+    progress = job.fields("jobProgress")
+    percent = 100 * (progress.whole("epoch") or 0) + (progress.whole("percent") or 0)
+    for done in range(10, percent + 1, 10):
+        epoch = (done - 1) // 100
+        text = f"epoch {epoch + 1}: {done - 100 * epoch} % done"
+        yield Event(f"progress-{done}", "message", time.time(), {"text": text, "progress": done})

@@ -1,0 +1,57 @@
+"""The Fireworks backend keeps the contract, and its requests and responses fit the vendor's SDK."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fireworks import Fireworks
+from vendors import fireworks as vendor
+from vendors.serving import VENDORS
+
+from unitune.backends import registry
+from unitune.job.job import Tuning
+from unitune.testing import BackendContract
+from unitune.testing.loopback import Server
+
+PAIR = (
+    '{"input":{"messages":[{"role":"user","content":"Colour of snow?"}]},"preferred_output":'
+    '[{"role":"assistant","content":"white"}],"non_preferred_output":'
+    '[{"role":"assistant","content":"black"}]}\n'
+)
+
+
+class TestFireworks(BackendContract):
+    name = "fireworks"
+    setup = VENDORS["fireworks"]
+    tuning = Tuning(epochs=2, batch_size=4)
+    options = {"warmup_steps": 3}  # noqa: RUF012 - the contract's class attribute
+
+    @pytest.mark.parametrize("method", ["sft", "dpo", "rft"])
+    def test_job_of_each_method_is_what_the_sdk_reads(
+        self, server: Server, tmp_path: Path, method: str
+    ) -> None:
+        """The vendor's own client finds what we created, with the settings that we sent."""
+        launch = self.launch(tmp_path, options={"evaluator": "accounts/acme/evaluators/exact"})
+        rows = self.upload(tmp_path / "pairs.jsonl", (PAIR,) * 3) if method == "dpo" else None
+        job = launch.job.model_copy(update={"method": method})
+        launch = replace(launch, job=job, training=rows or launch.training, validation=None)
+        backend = registry.backend("fireworks")
+        job_id = backend.submit(launch)
+        client = Fireworks(api_key=vendor.KEY, account_id=vendor.ACCOUNT, base_url=server.url)
+        jobs: dict[str, Any] = {
+            "sft": client.supervised_fine_tuning_jobs,
+            "dpo": client.dpo_jobs,
+            "rft": client.reinforcement_fine_tuning_jobs,
+        }
+        told = jobs[method].get(launch.key)
+        training = told if method == "sft" else told.training_config
+        assert (training.epochs, training.batch_size_samples) == (2, 4)
+        assert training.base_model == vendor.BASE
+        assert training.learning_rate_warmup_steps == 3
+        assert told.dataset == launch.training.ref
+        model = self.follow(job_id)[-1].model
+        assert model is not None
+        assert model.name == f"accounts/acme/models/{launch.key}"

@@ -1,0 +1,208 @@
+"""`Api` holds the house's rules for every hosted backend; respx plays the vendor."""
+
+from __future__ import annotations
+
+import gzip
+import io
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import pytest
+import respx
+
+from unitune.backends.kit.api import Api, by_last_id, by_token, created_id
+from unitune.backends.kit.chat_model import Endpoint
+from unitune.backends.kit.errors import Vendor
+from unitune.errors import BackendError, Unreachable
+from unitune.security.json_fields import Fields
+
+URL = "https://api.example.com/v1"
+KEY = "sk-secret-of-this-test"
+
+
+@pytest.fixture
+def api() -> Api:
+    vendor = Vendor("mine", "MY_KEY", secrets=(KEY,))
+    return Api(Endpoint(vendor, URL, {"Authorization": f"Bearer {KEY}"}))
+
+
+@pytest.fixture
+def vendor() -> Iterator[respx.MockRouter]:
+    with respx.mock(base_url=URL, assert_all_called=False) as router:
+        yield router
+
+
+@pytest.fixture(autouse=True)
+def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    slept = list[float]()
+    monkeypatch.setattr("unitune.backends.retry.sleep", slept.append)
+    return slept
+
+
+def test_get_sends_the_key_and_reads_json(api: Api, vendor: respx.MockRouter) -> None:
+    job = vendor.get("/jobs/j1").respond(json={"state": "running"})
+    assert api.get("jobs", "j1", action="read job j1").text("state") == "running"
+    assert job.calls.last.request.headers["authorization"] == f"Bearer {KEY}"
+
+
+@pytest.mark.parametrize("status", [408, 429, 500, 503])
+def test_read_is_repeated(api: Api, vendor: respx.MockRouter, status: int) -> None:
+    job = vendor.get("/jobs/j1").mock(
+        side_effect=[
+            httpx.Response(status),
+            httpx.ConnectError("away"),
+            httpx.Response(200, json={}),
+        ]
+    )
+    api.get("jobs", "j1", action="read job j1")
+    assert job.call_count == 3
+
+
+def test_read_is_given_up_with_the_vendors_own_words(api: Api, vendor: respx.MockRouter) -> None:
+    body = {"error": {"message": f"overloaded, {KEY}", "code": "busy"}}
+    vendor.get("/jobs").respond(503, json=body, headers={"x-request-id": "req-1"})
+    with pytest.raises(BackendError) as error:
+        api.get("jobs", action="list jobs")
+    assert error.value.status == 503
+    assert error.value.request_id == "req-1"
+    assert "could not list jobs: overloaded" in str(error.value)
+    assert KEY not in str(error.value)
+
+
+def test_retry_after_is_waited_for(api: Api, vendor: respx.MockRouter, waits: list[float]) -> None:
+    vendor.get("/jobs").mock(
+        side_effect=[
+            httpx.Response(429, headers={"retry-after": "7"}),
+            httpx.Response(200, json={}),
+        ]
+    )
+    api.get("jobs", action="list jobs")
+    assert waits == [7.0]
+
+
+def test_wait_of_an_hour_is_an_error_at_once(
+    api: Api, vendor: respx.MockRouter, waits: list[float]
+) -> None:
+    vendor.get("/jobs").respond(429, headers={"retry-after": "3600"})
+    with pytest.raises(BackendError) as error:
+        api.get("jobs", action="list jobs")
+    assert error.value.retry_after == 3600
+    assert waits == []
+
+
+@pytest.mark.parametrize(
+    "failure", [httpx.Response(500), httpx.ReadTimeout("slow"), httpx.Response(200, text="{broken")]
+)
+def test_write_is_sent_once_and_its_outcome_is_open(
+    api: Api, vendor: respx.MockRouter, failure: Any
+) -> None:
+    create = vendor.post("/jobs").mock(side_effect=[failure])
+    with pytest.raises(BackendError) as error:
+        api.post("jobs", action="create the job", body={})
+    assert error.value.is_ambiguous
+    assert create.call_count == 1
+
+
+def test_refused_write_created_nothing(api: Api, vendor: respx.MockRouter) -> None:
+    vendor.post("/jobs").respond(400, json={"message": "no such model"})
+    with pytest.raises(BackendError, match="no such model") as error:
+        api.post("jobs", action="create the job", body={})
+    assert not error.value.is_ambiguous
+
+
+def test_redirect_is_not_followed(api: Api, vendor: respx.MockRouter) -> None:
+    elsewhere = vendor.get("https://evil.example.org/").respond(json={})
+    vendor.get("/jobs").respond(307, headers={"location": "https://evil.example.org/"})
+    with pytest.raises(BackendError, match="redirects are not followed"):
+        api.get("jobs", action="list jobs")
+    assert not elsewhere.called
+
+
+def test_what_is_gone_is_none_and_no_error(api: Api, vendor: respx.MockRouter) -> None:
+    vendor.get("/jobs/j1").respond(404)
+    vendor.delete("/jobs/j1").respond(404)
+    assert api.find("jobs", "j1", action="find job j1") is None
+    api.delete("jobs", "j1", action="delete job j1")
+
+
+@pytest.mark.parametrize("name", ["..", ".", ""])
+def test_name_that_leads_elsewhere_is_refused(
+    api: Api, vendor: respx.MockRouter, name: str
+) -> None:
+    anything = vendor.route().respond(json={})
+    with pytest.raises(BackendError, match="names nothing"):
+        api.get("jobs", name, action="read the job")
+    assert not anything.called
+
+
+def test_name_is_encoded(api: Api, vendor: respx.MockRouter) -> None:
+    vendor.get(url=f"{URL}/jobs/a%2Fb%3Fc").respond(json={"id": "x"})
+    assert api.get("jobs", "a/b?c", action="read the job").text("id") == "x"
+
+
+def test_pages_yield_each_item_once(api: Api, vendor: respx.MockRouter) -> None:
+    pages = [("a", "b"), ("b", "c"), ("c",)]
+    vendor.get("/jobs").mock(
+        side_effect=[
+            httpx.Response(200, json={"data": [{"id": name} for name in page], "has_more": True})
+            for page in pages
+        ]
+    )
+    listed = api.pages("jobs", action="list jobs", next_page=by_last_id())
+    assert [item.text("id") for item in listed] == ["a", "b", "c"]
+
+
+def test_pages_follow_tokens(api: Api, vendor: respx.MockRouter) -> None:
+    vendor.get("/jobs", params={"pageToken": "two"}).respond(json={"jobs": [{"name": "b"}]})
+    vendor.get("/jobs").respond(json={"jobs": [{"name": "a"}], "nextPageToken": "two"})
+    listed = api.pages("jobs", action="list jobs", next_page=by_token(), items="jobs")
+    assert [item.text("name") for item in listed] == ["a", "b"]
+
+
+def test_body_without_end_is_refused(api: Api, vendor: respx.MockRouter) -> None:
+    bomb = gzip.compress(b"0" * (64 << 20))
+    vendor.get("/jobs").respond(content=bomb, headers={"content-encoding": "gzip"})
+    with pytest.raises(Unreachable, match="longer than"):
+        api.get("jobs", action="list jobs")
+
+
+def test_compressed_content_is_whole(api: Api, vendor: respx.MockRouter) -> None:
+    rows = b'{"a": 1}\n' * 1000
+    packed = gzip.compress(rows)
+    vendor.get("/files/f1").respond(content=packed, headers={"content-encoding": "gzip"})
+    assert api.content("files", "f1", action="read file f1") == rows
+
+
+def test_file_is_sent_once_as_a_form(api: Api, vendor: respx.MockRouter) -> None:
+    upload = vendor.post("/files").respond(500)
+    with pytest.raises(BackendError):
+        api.send_file(
+            "files",
+            action="take the file",
+            name="a.jsonl",
+            file=io.BytesIO(b"{}\n"),
+            form={"purpose": "fine-tune"},
+        )
+    assert upload.call_count == 1
+    sent = upload.calls.last.request.content
+    assert b'name="purpose"' in sent
+    assert b'filename="a.jsonl"' in sent
+
+
+def test_resource_that_is_there_already_is_the_same(api: Api, vendor: respx.MockRouter) -> None:
+    vendor.post("/jobs", params={"jobId": "r1"}).respond(409, json={"message": "exists"})
+    vendor.get("/jobs/r1").respond(json={"name": "r1"})
+    api.create_named("jobs", parameter="jobId", name="r1", action="create r1", body={})
+
+
+def test_conflict_with_something_else_is_an_error(api: Api, vendor: respx.MockRouter) -> None:
+    vendor.post("/jobs", params={"jobId": "r1"}).respond(409, json={"message": "account is busy"})
+    vendor.get("/jobs/r1").respond(404)
+    with pytest.raises(BackendError, match="account is busy"):
+        api.create_named("jobs", parameter="jobId", name="r1", action="create r1", body={})
+
+
+def test_create_call_whose_answer_names_nothing_is_open(api: Api) -> None:
+    with pytest.raises(Unreachable, match="names no id"):
+        created_id(Fields({"object": "job"}), api.endpoint)

@@ -1,0 +1,288 @@
+"""`Api`: a vendor's HTTP API, JSON in and out.
+
+It keeps the house's rules, so that no backend states them again: a read is repeated after silence,
+a rate limit or a failure of the vendor, a write is sent once; no redirect is followed, since it
+would carry the key to another host; a body is bounded; every failure is an error of ours that keeps
+status, request id and Retry-After, and repeats no key.
+
+    api = Api(Endpoint(Vendor("mine", "MY_KEY"), "https://api.example.com/v1", {"api-key": key}))
+    job = api.get("jobs", job_id, action=f"read job {job_id}")
+    print(job.text("state"))
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping
+from functools import cache, partial
+from typing import Any, BinaryIO
+from urllib.parse import quote
+
+import httpx
+from pydantic import JsonValue
+
+from unitune.backends.kit.bodies import GZIP_ONLY, LARGEST_ANSWER, LARGEST_FILE, Body
+from unitune.backends.kit.chat_model import Endpoint
+from unitune.backends.kit.errors import ErrorResponse, complaint, vendor_errors
+from unitune.backends.retry import retry_read
+from unitune.errors import BackendError, Unreachable
+from unitune.security.json_fields import Fields, read_json
+
+TIMEOUT_SECONDS = 60.0
+"""For each wait on the wire: to connect, for the next bytes of a response."""
+UPLOAD_SECONDS = 600.0
+"""Likewise where a file is sent: the vendor may store it before it answers."""
+
+CONFLICT = 409
+
+Query = Mapping[str, str | int | list[str]]
+NextPage = Callable[[Fields], Query | None]
+"""Returns what the request for the next page adds to the query; None after the last page."""
+
+
+def by_token(parameter: str = "pageToken", field: str = "nextPageToken") -> NextPage:
+    """Return the paging of a list that names its next page in a token.
+
+    Args:
+        parameter: Query parameter that takes the token.
+        field: Field of the page that holds it.
+    """
+    return lambda page: {parameter: token} if (token := page.text(field)) else None
+
+
+def by_last_id(items: str = "data", parameter: str = "after") -> NextPage:
+    """Return the paging of a list whose next page comes after the id of the last item.
+
+    A page in another order may end with an id that was used already; the last unused one is taken.
+
+    Args:
+        items: Field of the page that holds its items.
+        parameter: Query parameter that takes the id.
+    """
+    used = set[str]()
+
+    def next_page(page: Fields) -> Query | None:
+        if page.all.get("has_more") is False:
+            return None
+        ids = [item.text("id") for item in reversed(page.items(items))]
+        last = next((name for name in ids if name and name not in used), None)
+        used.add(last or "")
+        return {parameter: last} if last else None
+
+    return next_page
+
+
+class Api:
+    """A vendor's API.
+
+    Each part of a path is percent-encoded. `action` completes "VENDOR could not …" in errors.
+
+    Args:
+        endpoint: Address, headers with the key, and who answers there.
+    """
+
+    def __init__(self, endpoint: Endpoint) -> None:
+        self.endpoint = endpoint
+
+    def get(self, *path: str, action: str, query: Query | None = None) -> Fields:
+        """Return a resource.
+
+        Raises:
+            BackendError: The vendor refused; `is_not_found` where there is no such resource.
+            Unreachable: It did not answer, or what came is no JSON.
+        """
+        return retry_read(partial(self._json, "GET", path, action, params=query))
+
+    def find(self, *path: str, action: str, query: Query | None = None) -> Fields | None:
+        """Return a resource; None where there is none."""
+        try:
+            return self.get(*path, action=action, query=query)
+        except BackendError as error:
+            if error.is_not_found:
+                return None
+            raise
+
+    def pages(
+        self,
+        *path: str,
+        action: str,
+        next_page: NextPage,
+        items: str = "data",
+        query: Query | None = None,
+    ) -> Iterator[Fields]:
+        """Yield each item of a list once, whatever the order and the overlap of its pages.
+
+        Args:
+            path: Of the list.
+            action: See the class.
+            next_page: How the list is paged.
+            items: Field of a page that holds its items.
+            query: Of every page.
+        """
+        seen = set[str]()
+        added: Query | None = {}
+        while added is not None:
+            page = self.get(*path, action=action, query={**(query or {}), **added})
+            fresh = {item_key(item): item for item in page.items(items)}
+            new = [item for key, item in fresh.items() if key not in seen]
+            yield from new
+            seen.update(fresh)
+            added = next_page(page) if new else None
+
+    def post(
+        self,
+        *path: str,
+        action: str,
+        body: Mapping[str, JsonValue] | None = None,
+        query: Query | None = None,
+    ) -> Fields:
+        """Send a write, once.
+
+        Raises:
+            BackendError: The vendor refused (4xx), or failed and may have acted (5xx).
+            Unreachable: What became of it is not known.
+        """
+        return self._json("POST", path, action, json=body, params=query)
+
+    def create_named(
+        self,
+        *path: str,
+        parameter: str,
+        name: str,
+        action: str,
+        body: Mapping[str, JsonValue],
+    ) -> None:
+        """Create a resource under a name of the caller's; one that is there already is the same.
+
+        Args:
+            path: Of its collection.
+            parameter: Query parameter that takes the name.
+            name: As the vendor allows it.
+            action: See the class.
+            body: As of `post`.
+        """
+        try:
+            self.post(*path, action=action, query={parameter: name}, body=body)
+        except BackendError as error:
+            if error.status != CONFLICT or self.find(*path, name, action=action) is None:
+                raise
+
+    def patch(
+        self,
+        *path: str,
+        action: str,
+        body: Mapping[str, JsonValue],
+        query: Query | None = None,
+    ) -> Fields:
+        """Change a resource; sent once, as `post`."""
+        return self._json("PATCH", path, action, json=body, params=query)
+
+    def send_file(
+        self,
+        *path: str,
+        action: str,
+        name: str,
+        file: BinaryIO,
+        form: Mapping[str, str] | None = None,
+    ) -> Fields:
+        """Upload a file as a multipart form; sent once, as `post`.
+
+        Args:
+            path: Where to.
+            action: See the class.
+            name: Of the file, at the vendor.
+            file: Its content.
+            form: Further fields of the form.
+        """
+        content = {"file": (name, file, "application/jsonl")}
+        return self._json("POST", path, action, files=content, data=form, timeout=UPLOAD_SECONDS)
+
+    def delete(self, *path: str, action: str, query: Query | None = None) -> None:
+        """Delete a resource; where there is none, that is no error."""
+        try:
+            self._send("DELETE", path, action, params=query)
+        except BackendError as error:
+            if not error.is_not_found:
+                raise
+
+    def content(self, *path: str, action: str, query: Query | None = None) -> bytes:
+        """Return the content of a file, of at most `LARGEST_FILE` bytes."""
+        return retry_read(
+            partial(self._send, "GET", path, action, largest=LARGEST_FILE, params=query)
+        )
+
+    def url(self, *path: str) -> str:
+        """Return the address of a resource.
+
+        Raises:
+            BackendError: A part of the path would lead to another one.
+        """
+        if {"", ".", ".."} & set(path):
+            raise BackendError(f"{'/'.join(path)!r} names nothing at {self.endpoint.vendor.name}.")
+        return "/".join((self.endpoint.url, *(quote(part, safe=":") for part in path)))
+
+    def _json(self, method: str, path: tuple[str, ...], action: str, **request: Any) -> Fields:
+        content = self._send(method, path, action, **request)
+        with vendor_errors(self.endpoint.vendor, action):
+            return Fields(read_json(content) if content.strip() else {})
+
+    def _send(
+        self,
+        method: str,
+        path: tuple[str, ...],
+        action: str,
+        *,
+        largest: int = LARGEST_ANSWER,
+        timeout: float | None = None,
+        **request: Any,
+    ) -> bytes:
+        vendor = self.endpoint.vendor
+        with (
+            vendor_errors(vendor, action),
+            _client().stream(
+                method,
+                self.url(*path),
+                headers={**self.endpoint.headers, **GZIP_ONLY},
+                timeout=timeout or TIMEOUT_SECONDS,
+                **request,
+            ) as response,
+        ):
+            content = b"".join(_unpacked(response, largest))
+            if response.is_success:
+                return content
+            words = complaint(content) or response.reason_phrase
+            error = ErrorResponse(response.status_code, response.headers, words)
+            raise vendor.refused(action, error)
+
+
+def created_id(created: Fields, endpoint: Endpoint, field: str = "id") -> str:
+    """Return the id of what a write created.
+
+    Raises:
+        Unreachable: The response names none, so what became of the write is not known.
+    """
+    name = created.text(field)
+    if not name:
+        raise Unreachable(f"{endpoint.vendor.name} answered a create call and names no {field}.")
+    return name
+
+
+def item_key(item: Fields) -> str:
+    """Return the id of an item of a list, or all of its content where it has none."""
+    return item.text("id") or item.text("name") or repr(item.all)
+
+
+def _unpacked(response: httpx.Response, largest: int) -> Iterator[bytes]:
+    body = Body(response.headers.get("content-encoding"), largest)
+    for data in response.iter_raw():
+        yield from body.decompressed(data)
+    body.end()
+
+
+@cache
+def _client() -> httpx.Client:
+    """Return the client of this process: connections are kept, redirects are not followed."""
+    return httpx.Client(follow_redirects=False)
+
+
+os.register_at_fork(after_in_child=_client.cache_clear)

@@ -1,0 +1,225 @@
+"""`HostedBackend`: what every hosted vendor's backend is, so that each states only its own.
+
+A backend declares where its vendor is, which key it takes, its states and its options, and writes
+`submit`, `find`, `poll` and `cancel` by way of `api`. One whose vendor tunes nothing writes none of
+them. ``unitune_providers/fireworks.py`` is a complete one.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any, ClassVar, Generic, TypeVar
+
+from pydantic import BaseModel, JsonValue
+
+from unitune.backends.credentials import environment_address
+from unitune.backends.kit.api import Api
+from unitune.backends.kit.chat_completions import Dialect
+from unitune.backends.kit.chat_model import Endpoint
+from unitune.backends.kit.cursor import unseen
+from unitune.backends.kit.errors import Vendor
+from unitune.backends.options import job_options
+from unitune.backends.protocol import Event, Guarantee, Launch, State, Status, Upload
+from unitune.errors import Unreachable, Unsupported, UserError
+from unitune.job.job import Job
+from unitune.models import ChatModel, TunedModel
+
+FILE_SECONDS = 1800.0
+"""Longest wait for the vendor to validate a file; after that an upload can be repeated."""
+FILE_POLL_SECONDS = 2.0
+
+Options = TypeVar("Options", bound=BaseModel)
+
+
+class NoOptions(BaseModel, extra="forbid", frozen=True):
+    """Options of a backend that has none."""
+
+
+class HostedBackend(Generic[Options]):
+    """A vendor's backend; a subclass is constructed without arguments."""
+
+    name: ClassVar[str]
+    guarantee: ClassVar[Guarantee] = Guarantee.SUFFIX_ONLY
+    address: ClassVar[str]
+    """The vendor's own."""
+    address_variable: ClassVar[str]
+    """Environment variable that names another."""
+    key_variable: ClassVar[str]
+    """Environment variable that holds the key."""
+    chat_path: ClassVar[str] = "/v1"
+    """Where chat completions stand, below the address."""
+    states: ClassVar[Mapping[str, State]] = {}
+    """Our states by the vendor's words; any other word is `State.UNKNOWN`."""
+    options: ClassVar[type[Any]] = NoOptions
+    """Model of a job's options, the parameter of the class."""
+    advice: ClassVar[Mapping[int, str]] = {}
+    """What to do next by HTTP status, over `unitune.backends.kit.errors.ADVICE`."""
+
+    @property
+    def api(self) -> Api:
+        """The vendor's API, with the address and the key that the environment has now.
+
+        Raises:
+            UserError: There is no key.
+        """
+        return Api(self.endpoint())
+
+    def endpoint(self, path: str = "") -> Endpoint:
+        """Return the vendor's address, or a path below it, with the key."""
+        url = environment_address(self.address_variable) or self.address
+        key = required(self.key_variable, f"the key of {self.name}")
+        vendor = Vendor(self.name, self.key_variable, url, self.advice, secrets=(key,))
+        return Endpoint(vendor, f"{url}{path}", self.headers(key))
+
+    def headers(self, key: str) -> dict[str, str]:
+        """Return the headers that carry the key."""
+        return {"Authorization": f"Bearer {key}"}
+
+    def job_options(self, job: Job) -> Options:
+        """Return a job's options for this backend.
+
+        Raises:
+            JobError: A key is unknown, or a value not allowed.
+        """
+        return job_options(job, self.name, self.options)
+
+    def validate_options(self, job: Job) -> None:
+        """Refuse a job whose options are not valid.
+
+        Raises:
+            JobError: A key is unknown, or a value not allowed.
+        """
+        self.job_options(job)
+
+    def upload(self, path: Path, sha256: str) -> Upload:
+        """Refuse: this vendor tunes nothing."""
+        del path, sha256
+        raise self._tunes_nothing()
+
+    def submit(self, launch: Launch) -> str:
+        """Refuse: this vendor tunes nothing."""
+        del launch
+        raise self._tunes_nothing()
+
+    def find(self, launch_key: str, folder: Path) -> list[str]:
+        """Return no job: this vendor has none."""
+        del launch_key, folder
+        return []
+
+    def poll(self, job_id: str, cursor: str) -> Status:
+        """Refuse: this vendor has no jobs."""
+        del job_id, cursor
+        raise self._tunes_nothing()
+
+    def cancel(self, job_id: str) -> None:
+        """Refuse: this vendor has no jobs."""
+        del job_id
+        raise self._tunes_nothing()
+
+    def chat(self, model: str | TunedModel) -> ChatModel:
+        """Return a model to ask; whether it exists shows when it is asked.
+
+        Raises:
+            UserError: There is no key.
+        """
+        from unitune.backends.kit.chat import ChatCompletions  # noqa: PLC0415 - loads aiohttp
+
+        name = model if isinstance(model, str) else model.name
+        return ChatCompletions(
+            self.endpoint(self.chat_path),
+            name,
+            fingerprint=f"{self.name}:{name}",
+            dialect=self.dialect(name),
+        )
+
+    def dialect(self, model: str) -> Dialect:
+        """Return what is known of a model's wire."""
+        del model
+        return Dialect()
+
+    def state_of(self, word: str | None) -> State:
+        """Return a state in our words."""
+        return self.states.get(word or "", State.UNKNOWN)
+
+    def status(
+        self,
+        word: str | None,
+        events: Iterable[Event],
+        cursor: str,
+        model: TunedModel | None = None,
+        error: str | None = None,
+    ) -> Status:
+        """Return what a poll saw; a job that has succeeded and names no model yet goes on.
+
+        Args:
+            word: The vendor's state.
+            events: All that are known; those after the cursor are returned.
+            cursor: Of the poll before.
+            model: What the job leaves behind, once it has succeeded.
+            error: Why it failed, in the vendor's words.
+        """
+        state = self.state_of(word)
+        if state is State.SUCCEEDED and model is None:
+            state = State.UNKNOWN
+        new, after = unseen(events, cursor)
+        return Status(
+            state=state,
+            raw=word or "no state",
+            events=new,
+            cursor=after,
+            model=model if state is State.SUCCEEDED else None,
+            error=(error or f"{self.name} gave no reason") if state is State.FAILED else None,
+        )
+
+    def _tunes_nothing(self) -> Unsupported:
+        return Unsupported(f"{self.name} answers, and tunes no models. Choose another backend.")
+
+
+def required(variable: str, what: str) -> str:
+    """Return the value of an environment variable.
+
+    Raises:
+        UserError: It is not set.
+    """
+    value = os.environ.get(variable, "").strip()
+    if not value:
+        raise UserError(f"{what} is not set. Set the environment variable {variable}.")
+    return value
+
+
+def explicit(value: JsonValue) -> JsonValue:
+    """Return a setting as a create call has it: None, which is left out, for `auto`."""
+    return None if value == "auto" else value
+
+
+def without_none(body: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
+    """Return a body without what was not set, so that the vendor's own default holds."""
+    return {name: value for name, value in body.items() if value is not None}
+
+
+def content_name(sha256: str) -> str:
+    """Return the name of a file at a vendor, by the hash of its content."""
+    return f"unitune-{sha256[:32]}"
+
+
+def wait_for_file(is_validated: Callable[[], bool], what: str) -> None:
+    """Wait until a vendor has validated a file.
+
+    Args:
+        is_validated: Asks the vendor; raises where it has refused the file.
+        what: Vendor and file, as in "WHAT is still being validated".
+
+    Raises:
+        Unreachable: It took longer than `FILE_SECONDS`.
+    """
+    until = time.monotonic() + FILE_SECONDS
+    while not is_validated():
+        if time.monotonic() > until:
+            raise Unreachable(
+                f"{what} is still being validated after {FILE_SECONDS:.0f} seconds. Launch again "
+                "later; it is not sent again."
+            )
+        time.sleep(FILE_POLL_SECONDS)

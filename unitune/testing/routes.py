@@ -1,0 +1,165 @@
+"""A double of a vendor by routes: `RoutedVendor` and its decorator `route`.
+
+    class MyVendor(RoutedVendor):
+        @route("GET", "/jobs/{job_id}")
+        def job(self, request: VendorRequest, job_id: str) -> JsonValue:
+            return existing(self.jobs, job_id, "job").as_json()
+
+A path is matched whole, by the first route that fits; a part in braces is handed over.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Mapping, Sequence
+from email import message_from_bytes
+from email.policy import HTTP
+from typing import Any, ClassVar, TypeVar
+
+from pydantic import JsonValue
+
+from unitune.testing.loopback import UNREADABLE, ServerBehavior, VendorRequest, VendorResponse
+from unitune.testing.omissions import Shape, thinned
+
+Handler = TypeVar("Handler", bound=Callable[..., Any])
+Resource = TypeVar("Resource")
+
+
+class Refused(Exception):
+    """A request that the vendor does not do.
+
+    Args:
+        status: HTTP status.
+        message: Why, in the vendor's words.
+    """
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+        self.message = message
+
+
+def route(method: str, path: str) -> Callable[[Handler], Handler]:
+    """Let a method of a `RoutedVendor` answer requests.
+
+    Args:
+        method: GET, POST, …
+        path: With parts in braces, such as ``/jobs/{job_id}``.
+    """
+    pattern = re.compile(re.sub(r"\\\{(\w+)\\\}", r"(?P<\1>[^/]+?)", re.escape(path)))
+
+    def mark(handler: Handler) -> Handler:
+        handler.__dict__.setdefault("routes", []).append((method, pattern))
+        return handler
+
+    return mark
+
+
+class RoutedVendor:
+    """A vendor whose methods answer requests.
+
+    Args:
+        behavior: How it behaves; a test may change it while it runs.
+    """
+
+    key: ClassVar[str]
+    """What a request must carry."""
+    _routes: ClassVar[Sequence[tuple[str, re.Pattern[str], str]]] = ()
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        cls._routes = [
+            *(
+                (method, pattern, name)
+                for name, handler in vars(cls).items()
+                for method, pattern in getattr(handler, "routes", ())
+            ),
+            *cls._routes,
+        ]
+
+    def __init__(self, behavior: ServerBehavior | None = None) -> None:
+        self.behavior = behavior or ServerBehavior()
+
+    def answer(self, request: VendorRequest) -> VendorResponse:
+        """Answer a request, changing state."""
+        try:
+            self.check_key(request)
+            content = self._dispatch(request)
+        except Refused as refusal:
+            return VendorResponse(self.error(refusal.status, refusal.message), refusal.status)
+        except UNREADABLE as error:
+            return VendorResponse(self.error(400, f"cannot be read: {error}"), 400)
+        if isinstance(content, VendorResponse):
+            return content
+        return thinned(self.behavior.omits, VendorResponse(content), request, self.shapes)
+
+    def check_key(self, request: VendorRequest) -> None:
+        """Refuse a request without the key."""
+        if request.headers.get("authorization") != f"Bearer {self.key}":
+            raise Refused(401, "the key is not valid")
+
+    def error(self, status: int, message: str) -> JsonValue:
+        """Return the body of a refusal."""
+        del status
+        return {"error": {"message": message}}
+
+    def shapes(self) -> Sequence[Shape]:
+        """Return which fields its responses may leave out; none that are known, by default."""
+        return ()
+
+    def _dispatch(self, request: VendorRequest) -> Any:
+        for method, pattern, name in self._routes:
+            match = pattern.fullmatch(request.path)
+            if match and method == request.method:
+                return getattr(self, name)(request, **match.groupdict())
+        raise Refused(404, f"there is no {request.method} {request.path}")
+
+
+def form_parts(request: VendorRequest) -> dict[str, bytes]:
+    """Return the parts of a multipart form, by name."""
+    head = f"content-type: {request.headers['content-type']}\r\n\r\n".encode()
+    message = message_from_bytes(head + request.body, policy=HTTP)
+    return {
+        str(part.get_param("name", header="content-disposition")): bytes(
+            part.get_payload(decode=True)
+        )
+        for part in message.iter_parts()
+    }
+
+
+def chat_completion(body: Mapping[str, Any], text: str) -> JsonValue:
+    """Return a chat completion on OpenAI's wire, cut at the request's limit; a word is a token.
+
+    Args:
+        body: Of the request.
+        text: The whole answer.
+    """
+    words = text.split()
+    limit = body.get("max_tokens") or body.get("max_completion_tokens") or len(words)
+    asked = sum(len(str(message["content"]).split()) for message in body["messages"])
+    choice: JsonValue = {
+        "index": 0,
+        "finish_reason": "length" if len(words) > limit else "stop",
+        "message": {"role": "assistant", "content": " ".join(words[:limit])},
+    }
+    counts = {"prompt_tokens": asked, "completion_tokens": min(len(words), limit)}
+    return {
+        "id": "chat-1",
+        "object": "chat.completion",
+        "created": int(time.time()),
+        "model": body["model"],
+        "choices": [choice],
+        "usage": {**counts, "total_tokens": sum(counts.values())},
+    }
+
+
+def existing(resources: Mapping[str, Resource], name: str, kind: str) -> Resource:
+    """Return a resource.
+
+    Raises:
+        Refused: There is none of this name.
+    """
+    if name not in resources:
+        raise Refused(404, f"there is no {kind} {name!r}")
+    return resources[name]
