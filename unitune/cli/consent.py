@@ -22,7 +22,7 @@ from unitune.evaluate.inference.budget import most_usd
 from unitune.evaluate.inference.pricing import AnswerPrices, answer_prices
 from unitune.evaluate.readiness import readiness_findings
 from unitune.findings import shown
-from unitune.planning.plan import answers, plan
+from unitune.planning.plan import estimated, plan
 from unitune.planning.preflight import ResolvedJob
 from unitune.report.typography import dollars, usd_range
 from unitune.run.hosting import budget_of, usd_per_hour
@@ -105,7 +105,7 @@ def confirm_answers(resolved: ResolvedJob, *, allow_unpriced: bool) -> None:
 
 def _answers_usd(resolved: ResolvedJob, prices: AnswerPrices) -> str:
     """Return what the answers may cost, in words; those that are recorded cost nothing again."""
-    by_contender = {line.what: line.usd for line in answers(resolved)}
+    by_contender = {line.what: line.usd for line in estimated(resolved).of("evaluation")}
     paid = [
         usd for name, usd in by_contender.items() if name in prices.contenders and usd is not None
     ]

@@ -1,6 +1,6 @@
-"""How a model will be used, as a job says it, so that owning it can be priced.
+"""How a model will be used, as a job says it, so that its total cost can be computed.
 
-Everything has a default or is found out: `auto` is measured in the job's newest comparison where
+Everything has a default or is determined: `auto` is measured in the job's newest comparison where
 there is one, else counted from its data. `unitune cost` says of each figure where it comes from.
 """
 
@@ -18,7 +18,7 @@ Auto = Literal["auto"]
 
 MOST_REQUESTS = 10**10
 MOST_TOKENS = 10**7
-"""Of a request. Both are more than anyone asks, and can be reckoned with and printed."""
+"""Of a request. Both are more than any model gets, and can be computed with and printed."""
 
 
 class Alternative(Spec):
@@ -31,7 +31,7 @@ class Alternative(Spec):
 
 
 class Usage(Spec):
-    """How often the model is asked, how long, and with what: for `unitune cost`."""
+    """How many requests the model gets, how long, and with what: for `unitune cost`."""
 
     requests_month: Annotated[int, Field(ge=1, le=MOST_REQUESTS)] = 10_000
     """Requests a month."""
@@ -47,10 +47,10 @@ class Usage(Spec):
     answer_tokens: Annotated[int, Field(ge=1, le=MOST_TOKENS)] | Auto = "auto"
     """Tokens of an answer that is seen."""
     cache_hit_rate: Annotated[Decimal, Field(ge=0, le=1)] | Auto = "auto"
-    """Share of requests whose beginning is found in the cache; `auto` reckons with one half."""
+    """Share of requests whose beginning is in the cache; `auto` is one half."""
     reasoning_factor: Annotated[Decimal, Field(ge=1, le=100)] | Auto = "auto"
-    """By how much hidden reasoning lengthens the answers of models that reason; `auto` reckons
-    with 1 to 1.6."""
+    """By how much hidden reasoning lengthens the answers of models that reason; `auto`
+    is 1 to 1.6."""
     hosting_hours_day: Annotated[Decimal, Field(ge=0, le=24)] = Decimal(24)
     """Hours a day that the tuned model's deployment stands, where it needs one."""
     runs: Annotated[int, Field(ge=1, le=1_000_000)] = 1

@@ -56,7 +56,7 @@ class Plan(BaseModel):
     test_rows: int | None = None
     findings: tuple[Finding, ...] = ()
     tunable_until: date | None = None
-    """Day from which nobody can tune this base here any more."""
+    """Day from which this base cannot be tuned here any more."""
     retires_on: date | None = None
     """Day on which the base, and what was tuned from it, is switched off here."""
     forecast: Forecast | None = None

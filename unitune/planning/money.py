@@ -31,6 +31,9 @@ class Money:
     unpriced: bool = False
 
 
+NOTHING_KNOWN = Money()
+
+
 def money_of(job: Job, *, unpriced: bool = False) -> Money:
     """Return what is known of money where a job stands.
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from decimal import Decimal
 
 from unitune.backends import registry
 from unitune.backends.capabilities import (
@@ -21,10 +20,9 @@ from unitune.backends.capabilities import (
     ValidatesOptions,
 )
 from unitune.cost.budget import budget_findings, caps, unknown_findings
-from unitune.cost.documents import Estimate, Line
+from unitune.cost.documents import Estimate
 from unitune.cost.estimate import estimate
 from unitune.cost.prices.staleness import age_findings
-from unitune.cost.spread import Spread
 from unitune.cost.tokens import VendorCounter, counter_for
 from unitune.cost.tokens.by_vendor import SAMPLE_ROWS
 from unitune.data.check import read_job
@@ -36,7 +34,7 @@ from unitune.job.job import Job
 from unitune.job.prices import OWN_WORD
 from unitune.planning.documents import NO_BACKEND, Bound, Plan, PlanSet
 from unitune.planning.feasibility import row_findings
-from unitune.planning.money import Money, money_of
+from unitune.planning.money import NOTHING_KNOWN, Money, money_of
 from unitune.planning.preflight import ResolvedJob, Rows, preflight
 from unitune.workspace.install import install_command
 from unitune.workspace.today import today
@@ -101,7 +99,7 @@ def plan_of(resolved: ResolvedJob, money: Money, *, alone: bool = True) -> Plan:
         resolved: The job.
         money: What is known of it.
         alone: Whether its backend is imported, to forecast and to validate options. Beside other
-            backends it is not, and what the data say, the same for all, is told only of errors.
+            backends it is not, and of the data, the same for all, only errors are findings.
     """
     findings, read = list(resolved.offer_findings), resolved.rows.read.report
     if alone or read.errors or resolved.job.data.train is None:
@@ -143,7 +141,7 @@ def calibrate(job: Job | ResolvedJob) -> None:
     backend.calibrate(resolved.job, splits.train, splits.validation)
 
 
-def estimated(resolved: ResolvedJob, money: Money) -> Estimate:
+def estimated(resolved: ResolvedJob, money: Money = NOTHING_KNOWN) -> Estimate:
     """Return what a training and the answers of its comparison cost at a vendor."""
     job = resolved.job
     others = {
@@ -153,18 +151,6 @@ def estimated(resolved: ResolvedJob, money: Money) -> Estimate:
     }
     lessons = money.lessons.get((job.backend, job.base_model), ())
     return estimate(job, resolved.workload, resolved.book, today(), others=others, lessons=lessons)
-
-
-def training_usd(resolved: ResolvedJob) -> Spread | None:
-    """Return what one training costs; None: unknown."""
-    if resolved.offer.training_price == "none":
-        return Spread.of(Decimal(0))
-    return estimated(resolved, Money()).launch_usd
-
-
-def answers(resolved: ResolvedJob) -> tuple[Line, ...]:
-    """Return what the answers of a comparison may cost, a line for each contender with requests."""
-    return estimated(resolved, Money()).of("evaluation")
 
 
 def _document(
@@ -177,13 +163,14 @@ def _document(
 ) -> Plan:
     """Return the plan; its rows are counted and bound where it can be launched."""
     job, offer, model = resolved.job, resolved.offer, resolved.model
-    splits = resolved.splits if launchable else None
-    files = resolved.files.items() if launchable else ()
-    bound = Bound(
-        job=job.model_dump(mode="json"),
-        files={name: file.sha256 for name, file in files},
-        given_prices=job.given_prices,
-    )
+    splits, bound = None, None
+    if launchable:
+        files = {name: file.sha256 for name, file in resolved.files.items()}
+        content = job.model_dump(mode="json")
+        splits, bound = (
+            resolved.splits,
+            Bound(job=content, files=files, given_prices=job.given_prices),
+        )
     charge = offer.training_price or "unknown"
     return Plan(
         job=job.name,
@@ -201,7 +188,7 @@ def _document(
         retires_on=model.retires_on if model else None,
         forecast=forecast,
         estimate=made,
-        bound=bound if launchable else None,
+        bound=bound,
     )
 
 

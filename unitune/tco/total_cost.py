@@ -24,7 +24,7 @@ from unitune.job.job import Job
 from unitune.job.usage import Alternative
 from unitune.ledger import Ledger
 from unitune.ledger.budgeting import outcome_of
-from unitune.planning.plan import training_usd
+from unitune.planning.plan import estimated
 from unitune.planning.preflight import ResolvedJob, Rows, preflight
 from unitune.tco.documents import (
     Column,
@@ -214,11 +214,10 @@ def _lookup(resolved: ResolvedJob, alternative: Alternative | None = None) -> Pr
 
 
 def _training_usd(resolved: ResolvedJob) -> Spread | None:
-    """Return what a training costs; on the user's own machine its hours are the machine's."""
-    here = resolved.offer.training_price == "none"
-    if here and _lookup(resolved).find("machine") is None:
-        return None
-    return training_usd(resolved)
+    """Return what a training costs; on the user's own machine nothing but the machine's hours."""
+    if resolved.offer.training_price != "none":
+        return estimated(resolved).launch_usd
+    return Spread.of(Decimal(0)) if _lookup(resolved).find("machine") else None
 
 
 def _paid_once(

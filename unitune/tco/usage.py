@@ -6,7 +6,8 @@ what the rows count to; else an assumption, named as one.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import dataclass
 from decimal import Decimal
 from typing import Literal
 
@@ -14,9 +15,9 @@ from unitune.backends.output_limit import REASONING
 from unitune.cost.tokens import Count
 from unitune.job.job import Job
 from unitune.job.usage import Usage
-from unitune.tco.documents import Figure, Source
+from unitune.tco.documents import Figure
 from unitune.tco.request import BEST_HIT_RATE, WORST_HIT_RATE
-from unitune.tco.tokens import Counted, MeanTokens, Measured
+from unitune.tco.tokens import Counted, Measured
 
 USUAL_HIT_RATE = Decimal("0.5")
 """The middle of the range, where nothing is known."""
@@ -78,124 +79,111 @@ def profile(
         measured: The newest comparison's tokens.
         counted: The rows' tokens; None only where the job says all of them.
     """
-    usage, gathered = job.usage, _Gathering(job.usage, measured, counted)
-    prompted, tuned = gathered.prompted(), gathered.tuned()
-    newest = gathered.alternative(alternative, prompted)
-    if requests_month is not None:
-        gathered.note("requests a month", f"{requests_month:,}", "option", "--requests")
-    gathered.note_plan(with_volume=requests_month is None)
-    was_counted = any(figure.source == "counted" for figure in gathered.figures)
+    usage, tokens = job.usage, _Tokens(measured, counted)
+    best, candidate = (measured.baseline, measured.candidate) if measured else (None, None)
+    newest = measured.contenders.get(alternative or "") if measured else None
+    answer = usage.answer_tokens
+    prompted = RequestTokens(
+        tokens.take("prompted prompt", usage.prompted_tokens, best and best.prompt),
+        tokens.take("prompted answer", answer, best and best.answer),
+        tokens.take("shared beginning", usage.shared_tokens, _shared_mean(measured, counted)),
+        hidden=best is not None and answer == "auto",
+    )
+    tuned = RequestTokens(
+        tokens.take("tuned prompt", usage.tuned_tokens, candidate and candidate.prompt),
+        tokens.take("tuned answer", answer, candidate and candidate.answer),
+        counted.shared_tuned if counted else Count(),
+        hidden=candidate is not None and answer == "auto",
+    )
+    other = RequestTokens(prompted.prompt, prompted.answer, prompted.shared, hidden=False)
+    if newest is not None and usage.prompted_tokens == "auto":
+        prompt = tokens.take("newest model's prompt", "auto", newest.prompt)
+        written = tokens.take("newest model's answer", "auto", newest.answer)
+        other = RequestTokens(prompt, written, prompted.shared, hidden=True)
+    figures = (*tokens.figures, *_planned(usage, requests_month))
     factor = usage.reasoning_factor
     return Profile(
         requests_month=usage.requests_month if requests_month is None else requests_month,
         prompted=prompted,
         tuned=tuned,
-        alternative=newest,
+        alternative=other,
         hit_rate=USUAL_HIT_RATE if usage.cache_hit_rate == "auto" else usage.cache_hit_rate,
         reasoning=REASONING if factor == "auto" else (factor, factor, factor),
         hours_day=usage.hosting_hours_day,
-        figures=tuple(gathered.figures),
-        notes=counted.how if counted and was_counted else (),
+        figures=figures,
+        notes=counted.how if counted and any(each.source == "counted" for each in figures) else (),
     )
 
 
-class _Gathering:
-    """Takes each figure from the first source that has it, and notes which that was."""
+class _Tokens:
+    """Takes each number of tokens from the first source that has it, and notes which that was."""
 
-    def __init__(self, usage: Usage, measured: Measured | None, counted: Counted | None) -> None:
-        self._usage = usage
-        self._measured = measured
-        self._counted = counted
+    def __init__(self, measured: Measured | None, counted: Counted | None) -> None:
         self.figures: list[Figure] = []
+        self._origin = measured.origin if measured else ""
+        self._prompt = counted.prompt if counted else ""
+        self._counts: dict[str, Count] = {}
+        if counted is not None:
+            # Each case's own shots come right after the system prompt.
+            nearest = measured and measured.baseline and measured.nearest_shots
+            self._counts = {
+                "prompted prompt": counted.prompted,
+                "prompted answer": counted.answer,
+                "tuned prompt": counted.tuned,
+                "tuned answer": counted.answer,
+                "shared beginning": counted.shared_tuned if nearest else counted.shared_prompted,
+            }
 
-    def note(self, name: str, value: str, source: Source, detail: str = "") -> None:
-        self.figures.append(Figure(name=name, value=value, source=source, detail=detail))
-
-    def note_plan(self, *, with_volume: bool) -> None:
-        """Note what else the plan says or leaves to assumptions."""
-        usage, span = self._usage, f"{WORST_HIT_RATE:.0%} to {BEST_HIT_RATE:.0%}"
-        rate = USUAL_HIT_RATE if usage.cache_hit_rate == "auto" else usage.cache_hit_rate
-        factor = usage.reasoning_factor
-        reasoning = f"{REASONING[0]} to {REASONING[2]}" if factor == "auto" else f"{factor}"
-        hours, prepared = usage.hosting_hours_day, usage.preparation_usd
-        volume = ("requests_month", "requests a month", f"{usage.requests_month:,}", "an example")
-        for key, name, value, assumed in (
-            *([volume] if with_volume else []),
-            ("months", "months", f"{usage.months}", "a year"),
-            ("cache_hit_rate", "cache hit rate", f"{rate:.0%} ({span})", "the middle"),
-            ("reasoning_factor", "hidden reasoning", f"{reasoning} times the answer", "if any"),
-            ("hosting_hours_day", "deployment stands", f"{hours:f} h a day", "always"),
-            ("runs", "trainings", f"{usage.runs}", "none fails or is repeated"),
-            ("preparation_usd", "preparing rows", f"${prepared:,f}", "not counted"),
-        ):
-            if key in usage.model_fields_set and getattr(usage, key) != "auto":
-                self.note(name, value, "job", f"usage.{key}")
-            else:
-                self.note(name, value, "assumed", f"{assumed}; usage.{key} sets it")
-
-    def tuned(self) -> RequestTokens:
-        mean, counted = self._measured and self._measured.candidate, self._counted
-        given, rows = self._usage.tuned_tokens, counted and counted.tuned
-        prompt = self._tokens("tuned prompt", given, mean and mean.prompt, rows)
-        answer = self._answer("tuned answer", mean)
-        shared = counted.shared_tuned if counted else Count()
-        return RequestTokens(prompt, answer, shared, hidden=self._is_billed(mean))
-
-    def prompted(self) -> RequestTokens:
-        mean, counted = self._measured and self._measured.baseline, self._counted
-        given, rows = self._usage.prompted_tokens, counted and counted.prompted
-        which = counted.prompt if counted else ""
-        prompt = self._tokens("prompted prompt", given, mean and mean.prompt, rows, which)
-        answer = self._answer("prompted answer", mean)
-        return RequestTokens(prompt, answer, self._shared(), hidden=self._is_billed(mean))
-
-    def alternative(self, name: str | None, prompted: RequestTokens) -> RequestTokens:
-        """Return its request: as measured where it competed, else as the prompted one's."""
-        mean = self._measured.contenders.get(name) if self._measured and name else None
-        if mean is None or self._usage.prompted_tokens != "auto":
-            return replace(prompted, hidden=False)
-        prompt = self._tokens("newest model's prompt", "auto", mean.prompt, None)
-        answer = self._tokens("newest model's answer", "auto", mean.answer, None)
-        return RequestTokens(prompt, answer, prompted.shared, hidden=True)
-
-    def _answer(self, name: str, mean: MeanTokens | None) -> Count:
-        given, rows = self._usage.answer_tokens, self._counted and self._counted.answer
-        return self._tokens(name, given, mean and mean.answer, rows)
-
-    def _is_billed(self, mean: MeanTokens | None) -> bool:
-        """Whether the answer's tokens are those of a bill, hidden reasoning included."""
-        return mean is not None and self._usage.answer_tokens == "auto"
-
-    def _shared(self) -> Count:
-        """Return what all prompts of the prompted model begin with."""
-        measured, counted = self._measured, self._counted
-        system = counted.shared_tuned if counted else Count()
-        shared, mean = counted.shared_prompted if counted else Count(), None
-        if measured and measured.baseline and measured.nearest_shots:
-            shared = system  # each case's own shots come right after the system prompt
-        elif measured and measured.baseline and measured.candidate:
-            # What the best prompt adds to a row stands before its question.
-            added = measured.baseline.prompt - measured.candidate.prompt
-            mean = system.expected + max(0, added)
-        return self._tokens("shared beginning", self._usage.shared_tokens, mean, shared)
-
-    def _tokens(
-        self,
-        name: str,
-        given: int | Literal["auto"],
-        mean: int | None,
-        counted: Count | None,
-        which: str = "",
-    ) -> Count:
-        """Return a number of tokens from the first source that has it."""
+    def take(self, name: str, given: int | Literal["auto"], mean: int | None) -> Count:
         if given != "auto":
-            self.note(name, f"{given:,} tokens", "job")
-            return Count.of(given)
-        if mean is not None:
-            origin = self._measured.origin if self._measured else ""
-            self.note(name, f"{mean:,} tokens", "measured", origin)
-            return Count.of(mean)
-        assert counted is not None
-        span = "" if counted.exact else f" ({counted.low:,} to {counted.high:,})"
-        self.note(name, f"{counted.expected:,}{span} tokens", "counted", which)
-        return counted
+            figure = Figure(name=name, value=f"{given:,} tokens", source="job")
+            count = Count.of(given)
+        elif mean is not None:
+            value = f"{mean:,} tokens"
+            figure = Figure(name=name, value=value, source="measured", detail=self._origin)
+            count = Count.of(mean)
+        else:
+            count = self._counts[name]
+            span = "" if count.exact else f" ({count.low:,} to {count.high:,})"
+            value = f"{count.expected:,}{span} tokens"
+            which = self._prompt if name == "prompted prompt" else ""
+            figure = Figure(name=name, value=value, source="counted", detail=which)
+        self.figures.append(figure)
+        return count
+
+
+def _shared_mean(measured: Measured | None, counted: Counted | None) -> int | None:
+    """Return what all prompts of the prompted model begin with, as far as it was measured."""
+    if measured is None or measured.nearest_shots or not (measured.baseline and measured.candidate):
+        return None
+    # What the best prompt adds to a row stands before its question.
+    added = measured.baseline.prompt - measured.candidate.prompt
+    return (counted.shared_tuned.expected if counted else 0) + max(0, added)
+
+
+def _planned(usage: Usage, requests_month: int | None) -> Iterator[Figure]:
+    """Yield what else the plan says or leaves to assumptions."""
+    rate = USUAL_HIT_RATE if usage.cache_hit_rate == "auto" else usage.cache_hit_rate
+    span = f"{WORST_HIT_RATE:.0%} to {BEST_HIT_RATE:.0%}"
+    factor = usage.reasoning_factor
+    reasoning = f"{REASONING[0]} to {REASONING[2]}" if factor == "auto" else f"{factor}"
+    hours, prepared = usage.hosting_hours_day, usage.preparation_usd
+    if requests_month is not None:
+        value = f"{requests_month:,}"
+        yield Figure(name="requests a month", value=value, source="option", detail="--requests")
+    for key, name, value, assumed in (
+        ("requests_month", "requests a month", f"{usage.requests_month:,}", "an example"),
+        ("months", "months", f"{usage.months}", "a year"),
+        ("cache_hit_rate", "cache hit rate", f"{rate:.0%} ({span})", "the middle"),
+        ("reasoning_factor", "hidden reasoning", f"{reasoning} times the answer", "if any"),
+        ("hosting_hours_day", "deployment stands", f"{hours:f} h a day", "always"),
+        ("runs", "trainings", f"{usage.runs}", "none fails or is repeated"),
+        ("preparation_usd", "preparing rows", f"${prepared:,f}", "not counted"),
+    ):
+        if key == "requests_month" and requests_month is not None:
+            continue
+        if key in usage.model_fields_set and getattr(usage, key) != "auto":
+            yield Figure(name=name, value=value, source="job", detail=f"usage.{key}")
+        else:
+            detail = f"{assumed}; usage.{key} sets it"
+            yield Figure(name=name, value=value, source="assumed", detail=detail)

@@ -41,7 +41,7 @@ class PriceBook:
     discounts: Mapping[str, Decimal] = field(default_factory=dict[str, Decimal])
     """Share of each list price that is paid, by backend."""
     updates: tuple[ModelUpdate, ...] = ()
-    """What vendors said of their models since the offers were written."""
+    """What vendors stated of their models since the offers were written."""
     offers: Mapping[str, Offer] = field(default_factory=dict[str, Offer])
     """By backend, in place of the installed ones."""
     _listed: dict[str, tuple[PriceRow, ...]] = field(
@@ -49,7 +49,7 @@ class PriceBook:
     )
 
     def offer(self, backend: str) -> Offer:
-        """Return a backend's offer, with what its vendor has said since.
+        """Return a backend's offer, with what its vendor has stated since.
 
         Raises:
             NotFoundError: No installed package brings it.

@@ -36,7 +36,7 @@ Share = Annotated[Decimal, BeforeValidator(as_written), Field(gt=0, le=1)]
 
 
 class Refreshed(Spec):
-    """What vendors said of themselves since an offer was written."""
+    """What vendors stated since an offer was written."""
 
     prices: tuple[PriceEntry, ...] = ()
     models: tuple[ModelUpdate, ...] = ()
@@ -86,7 +86,7 @@ def read_prices(path: Path) -> PricesFile:
 
 
 def write_refreshed(path: Path, refreshed: Refreshed) -> None:
-    """Replace what vendors said in a prices file, and leave what people wrote as it is.
+    """Replace what vendors stated in a prices file, and leave what people wrote as it is.
 
     Raises:
         JobError: What people wrote has a key ``refreshed`` of its own.

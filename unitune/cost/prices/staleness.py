@@ -2,7 +2,7 @@
 
 Prices of this field change within weeks, and undated tables rot: one package on PyPI had a model's
 training a third too cheap after a price change. So each row carries the day on which its source
-said so. A row past its own last day is refused at any age.
+gave it. A row past its own last day is refused at any age.
 """
 
 from __future__ import annotations

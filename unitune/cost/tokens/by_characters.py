@@ -59,9 +59,9 @@ def assumed_row(example: Example, text: Callable[[str], Count]) -> RowCount:
     """Return a row's tokens where its framing is not known; `text` counts without framing."""
     last = example.messages[-1]
     tools = text(_json(example.tools)) if example.tools else Count()
-    asked = tools + _framed(example.prompt, text)
-    prompt = asked + Count(0, FRAMING.expected, FRAMING.high)
-    total = asked + _framed(example.messages[len(example.prompt) :], text)
+    before = tools + _framed(example.prompt, text)
+    prompt = before + Count(0, FRAMING.expected, FRAMING.high)
+    total = before + _framed(example.messages[len(example.prompt) :], text)
     if example.non_preferred_output:
         total += _framed(example.non_preferred_output, text) + Count(0, 0, prompt.high)
     answer = text(example.answer or "")

@@ -117,10 +117,10 @@ class EncodingCounter:
         last, opening = example.messages[-1], self._framing.opening
         answers = example.messages[-1:] if last.role == "assistant" else ()
         worse = example.non_preferred_output or ()
-        asked = self._framed(example.prompt) + self._prelude(example.prompt, example.tools)
+        before = self._framed(example.prompt) + self._prelude(example.prompt, example.tools)
         written = self._framed(answers)
-        prompt = asked + Count.of(opening)
-        total = asked + written + self._framed(worse) + Count(0, 0, opening)
+        prompt = before + Count.of(opening)
+        total = before + written + self._framed(worse) + Count(0, 0, opening)
         if worse:
             total += Count(0, 0, prompt.high)
         answer = Count.of(self._tokens(example.answer or "")) + self._calls(answers)

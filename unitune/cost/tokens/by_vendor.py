@@ -18,7 +18,7 @@ from unitune.errors import Unsupported
 from unitune.models import Request
 
 SAMPLE_ROWS = 200
-"""A random sample of 200 rows told the tokens of a file within 5 % (95 of 100 times, two files of
+"""A random sample of 200 rows gave the tokens of a file within 5 % (95 of 100 times, two files of
 50,000 and 2,000 rows, measured 2026-11-24)."""
 
 

@@ -1,6 +1,6 @@
 """A model's own chat template: conversations as the text that the model sees.
 
-Templates come with models, from anybody, so they run in Jinja2's sandbox on plain data. The
+Templates come with models, from strangers, so they run in Jinja2's sandbox on plain data. The
 environment is the one for which they are written: that of transformers.
 
 Source: transformers 5.24, utils/chat_template_utils.py.
@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn, cast
 
@@ -132,26 +132,10 @@ def _environment() -> jinja2.Environment:
     environment = jinja2.sandbox.ImmutableSandboxedEnvironment(
         trim_blocks=True, lstrip_blocks=True, extensions=[Generation, jinja2.ext.loopcontrols]
     )
-    environment.filters["tojson"] = _as_json
+    environment.filters["tojson"] = partial(json.dumps, ensure_ascii=False)
     functions = {"raise_exception": refuse, "strftime_now": _today}
     cast("dict[str, object]", environment.globals).update(functions)
     return environment
-
-
-def _as_json(
-    value: object,
-    ensure_ascii: bool = False,  # noqa: FBT001, FBT002 - as templates call it
-    indent: int | None = None,
-    separators: tuple[str, str] | None = None,
-    sort_keys: bool = False,  # noqa: FBT001, FBT002
-) -> str:
-    return json.dumps(
-        value,
-        ensure_ascii=ensure_ascii,
-        indent=indent,
-        separators=separators,
-        sort_keys=sort_keys,
-    )
 
 
 def _today(form: str) -> str:
