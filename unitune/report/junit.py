@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from xml.etree import ElementTree as ET
 
 from unitune.evaluate.results import Comparison, GateCheck
@@ -30,20 +29,13 @@ _NOT_IN_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010fff
 """Characters that no XML 1.0 file may hold, even escaped (W3C, section 2.2)."""
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """How a check's exit code is written."""
-
-    tag: str
-    type: str | None = None
-
-
-_OUTCOMES: Mapping[int | None, Outcome] = {
-    1: Outcome("failure", "failed"),
-    3: Outcome("failure", "inconclusive"),
-    4: Outcome("error", "infrastructure"),
-    None: Outcome("skipped"),
+_OUTCOMES: Mapping[int | None, tuple[str, Mapping[str, str]]] = {
+    1: ("failure", {"type": "failed"}),
+    3: ("failure", {"type": "inconclusive"}),
+    4: ("error", {"type": "infrastructure"}),
+    None: ("skipped", {}),
 }
+"""The element for a check's exit code, with its attributes."""
 
 NO_GATE = GateCheck(
     name="gate", exit_code=None, reason="The job has no gate, so nothing is judged."
@@ -75,7 +67,7 @@ def render(comparison: Comparison) -> str:
 
 
 def _counts(checks: tuple[GateCheck, ...]) -> dict[str, str]:
-    tags = [_OUTCOMES[check.exit_code].tag for check in checks if check.exit_code != 0]
+    tags = [_OUTCOMES[check.exit_code][0] for check in checks if check.exit_code != 0]
     return {
         "tests": str(len(checks)),
         "failures": str(tags.count("failure")),
@@ -107,10 +99,8 @@ def _testcase(suite: ET.Element, check: GateCheck, job: str) -> None:
     if check.exit_code == 0:
         ET.SubElement(case, "system-out").text = _plain(check.reason)
         return
-    outcome = _OUTCOMES[check.exit_code]
-    told = ET.SubElement(case, outcome.tag, message=_plain(check.reason))
-    if outcome.type is not None:
-        told.set("type", outcome.type)
+    tag, attributes = _OUTCOMES[check.exit_code]
+    ET.SubElement(case, tag, {"message": _plain(check.reason), **attributes})
 
 
 def _plain(text: str) -> str:

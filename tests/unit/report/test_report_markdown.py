@@ -8,7 +8,7 @@ from sample_comparison import VERDICTS, Counts, gated, infested, sample_comparis
 from unitune.evaluate.results import Comparison
 from unitune.job.job import Gate
 from unitune.report import words
-from unitune.report.markdown import MOST_CASES, marker, render, said
+from unitune.report.markdown import MAX_CASES, escaped, marker, render
 
 GITHUB_CHARACTERS = 65_536
 """As GitHub says when it refuses a comment: body is too long (maximum is 65536 characters)."""
@@ -29,19 +29,19 @@ def test_a_hidden_marker_comes_first_and_then_the_verdict(verdict: str) -> None:
 def test_it_says_against_which_baselines_it_holds_whole(verdict: str) -> None:
     comparison = sample_comparison(VERDICTS[verdict])
 
-    assert said(words.reasons(comparison)[-1]) in render(comparison)
+    assert escaped(words.reasons(comparison)[-1]) in render(comparison)
 
 
 def test_the_marker_is_the_same_from_run_to_run_and_differs_between_jobs() -> None:
     one, other = sample_comparison(VERDICTS["better"]), sample_comparison(VERDICTS["worse"])
 
     assert render(one).splitlines()[0] == render(other).splitlines()[0]
-    assert marker("support-triage") != marker("labels")
+    assert marker("compare", "support-triage") != marker("compare", "labels")
 
 
 @pytest.mark.parametrize("job", ["--> <b>", "a\nb", "x" * 500])
 def test_no_name_ends_the_marker_early(job: str) -> None:
-    assert re.fullmatch("<!-- unitune compare: [a-z0-9-]{1,40} -->", marker(job))
+    assert re.fullmatch("<!-- unitune compare: [a-z0-9-]{1,40} -->", marker("compare", job))
 
 
 def test_every_contender_has_a_row_with_its_interval() -> None:
@@ -66,7 +66,7 @@ def test_lost_cases_come_before_gained_ones_and_of_each_the_first_few() -> None:
 
     lost, gained = page.index("Lost: 4 cases<"), page.index("Gained: 30 cases, the first 10<")
     assert lost < gained
-    assert 4 + MOST_CASES == page.count("<tr><td>")
+    assert 4 + MAX_CASES == page.count("<tr><td>")
 
 
 def test_without_its_cases_there_is_still_a_verdict() -> None:
