@@ -12,11 +12,10 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from unitune.cost.prices.staleness import STALE_CODE
 from unitune.cost.spread import Spread, cents
-from unitune.errors import JobError
 from unitune.findings import Finding, error, note
 from unitune.job.prices import PriceEntry
 from unitune.security.spec import Spec
@@ -93,7 +92,7 @@ def project_budget(folder: Path) -> ProjectBudget:
     """
     here = folder.absolute()
     files = (parent / FILE for parent in (here, *here.parents))
-    return least(_read(file) for file in files if file.is_file())
+    return least(yaml_file.load(file, ProjectBudget) for file in files if file.is_file())
 
 
 def least(budgets: Iterable[ProjectBudget]) -> ProjectBudget:
@@ -102,14 +101,6 @@ def least(budgets: Iterable[ProjectBudget]) -> ProjectBudget:
     months = [budget.month_usd for budget in known if budget.month_usd is not None]
     totals = [budget.project_usd for budget in known if budget.project_usd is not None]
     return ProjectBudget(month_usd=min(months, default=None), project_usd=min(totals, default=None))
-
-
-def _read(file: Path) -> ProjectBudget:
-    document = yaml_file.read(file)
-    try:
-        return ProjectBudget.model_validate(document.value)
-    except ValidationError as invalid:
-        raise JobError(yaml_file.explain(document, invalid, ProjectBudget)) from invalid
 
 
 def caps(

@@ -1,7 +1,7 @@
 """Where unitune keeps its ledger and the files of its runs: the folder ``.unitune``, by default.
 
-Nothing here makes the folder when it is only read. A folder that is found, and not named by
-``UNITUNE_DIR``, is used only where `unitune.workspace.trust` knows it for the user's own.
+Reading never makes the folder. One that is not named by ``UNITUNE_DIR`` is used only where
+`unitune.workspace.trust` knows it for the user's own.
 """
 
 from __future__ import annotations
@@ -19,24 +19,8 @@ from unitune.errors import UserError
 from unitune.workspace import trust
 from unitune.workspace.filesystem import private_file, private_folder
 
-NETWORK_FILE_SYSTEMS = frozenset(
-    {
-        "afs",
-        "beegfs",
-        "ceph",
-        "cifs",
-        "fuse.glusterfs",
-        "fuse.sshfs",
-        "glusterfs",
-        "gpfs",
-        "lustre",
-        "ncpfs",
-        "nfs",
-        "nfs4",
-        "pvfs2",
-        "smb3",
-        "smbfs",
-    }
+NETWORK_FILE_SYSTEMS = re.compile(
+    r"afs|beegfs|ceph|cifs|fuse\.(glusterfs|sshfs)|glusterfs|gpfs|lustre|ncpfs|nfs4?|pvfs2|smb3|smbfs"
 )
 """File system types of Linux whose locks SQLite cannot rely on.
 
@@ -53,10 +37,9 @@ MOUNTS = Path("/proc/self/mountinfo")
 def home() -> Path:
     """Return the folder of the ledger, whether it exists or not.
 
-    ``UNITUNE_DIR`` when set, which is the user's own word, else the nearest ``.unitune`` in the
-    current folder or its parents, else ``.unitune`` in the current folder. One of another user in
-    a parent is passed over, with a line on standard error: who may write there, as in a shared
-    ``/tmp``, could otherwise stop whoever works below.
+    ``UNITUNE_DIR`` when set, else the nearest ``.unitune`` in the current folder or its parents,
+    else ``.unitune`` in the current folder. One of another user in a parent is skipped with a
+    warning: who may write there, as in a shared ``/tmp``, could otherwise stop whoever works below.
 
     Raises:
         UserError: ``UNITUNE_DIR`` names a file, or the nearest ``.unitune`` is not the user's own.
@@ -71,16 +54,15 @@ def home() -> Path:
         if not folder.is_dir() and not folder.is_symlink():
             continue
         if folder.parent != here and trust.belongs_to_another(folder):
-            _pass_over(folder)
+            _warn_of_other_user(folder)
             continue
         trust.refuse_strangers(folder)
         return folder
     return here / trust.NAME
 
 
-@cache
-def _pass_over(folder: Path) -> None:
-    """Say, once, that a folder is not used."""
+@cache  # once for each folder
+def _warn_of_other_user(folder: Path) -> None:
     logging.getLogger("unitune").warning("%r belongs to another user and is not used.", str(folder))
 
 
@@ -98,10 +80,10 @@ def make_home(folder: Path) -> None:
         UserError: It lies on a network file system, or cannot be marked.
     """
     refuse_network(folder)
-    if os.environ.get("UNITUNE_DIR"):  # the user's word, which needs no mark
+    if os.environ.get("UNITUNE_DIR"):  # the user's choice needs no mark
         folder.parent.mkdir(parents=True, exist_ok=True)
         private_folder(folder)
-        _ignore(folder)
+        private_file(folder / IGNORE, "*\n")
     elif not folder.exists() or trust.is_empty(folder):
         _make_marked(folder)
 
@@ -115,7 +97,7 @@ def _make_marked(folder: Path) -> None:
         raise OSError(error.errno, error.strerror, str(folder)) from error
     try:
         trust.mark(draft, folder.parent.resolve() / folder.name)
-        _ignore(draft)
+        private_file(draft / IGNORE, "*\n")
         draft.rename(folder)
     except OSError:
         if not folder.is_dir():
@@ -123,10 +105,6 @@ def _make_marked(folder: Path) -> None:
         # Another process has just made it.
     finally:
         shutil.rmtree(draft, ignore_errors=True)
-
-
-def _ignore(folder: Path) -> None:
-    private_file(folder / IGNORE, "*\n")
 
 
 def refuse_network(folder: Path) -> None:
@@ -137,7 +115,7 @@ def refuse_network(folder: Path) -> None:
     if not sys.platform.startswith("linux"):
         return
     kind = file_system(folder.resolve(), MOUNTS.read_text(encoding="utf-8"))
-    if kind in NETWORK_FILE_SYSTEMS:
+    if NETWORK_FILE_SYSTEMS.fullmatch(kind):
         raise UserError(
             f"{folder} lies on a network file system ({kind}), where the ledger could be damaged. "
             "Set UNITUNE_DIR to a folder on a local disk."

@@ -2,25 +2,22 @@
 
 A folder that came with a clone or an archive could say which deployments to take down, which jobs
 to cancel and what a model has answered. So unitune leaves a mark in each folder that it makes: the
-folder's path, authenticated (HMAC-SHA256) with a secret in the user's own configuration. Whoever
-does not know the secret cannot make a mark, and the mark of one folder is none for another. Marked
-or not, a folder that git tracks a file of is not used: a pull can have put it there.
+folder's path, authenticated (HMAC-SHA256) with a secret in the user's own configuration. Who does
+not know the secret cannot make a mark, and the mark of one folder is none for another. Marked or
+not, a folder that git tracks a file of is not used: a pull can have put it there.
 
-`unitune.workspace.home` asks here whenever it finds a folder; `accept` is the user's word for one.
+`unitune.workspace.home` checks each folder that it comes across; `accept` marks one by hand.
 """
 
 from __future__ import annotations
 
 import hmac
-import json
 import os
 import secrets
 import shlex
 import stat
-from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Literal, cast
 
 from unitune.errors import UserError
 from unitune.workspace import user_config
@@ -30,17 +27,15 @@ from unitune.workspace.git_index import tracked_in
 NAME = ".unitune"
 MARK = "owner"
 """In a ``.unitune`` folder: the file with its mark."""
+MARK_CHARACTERS = 64
 SECRET = "secret"  # noqa: S105 - the name of a file
 """In the user's configuration folder: what marks are made with."""
 SECRET_BYTES = 32
-LONGEST_MARK = 1 << 14
-"""Bytes; a path of Linux has 4,096 at most."""
 
 DANGER = (
     "such a folder says which jobs and deployments are ended with your keys, and which answers are "
     "taken for a model's"
 )
-Standing = Literal["marked", "moved", "unmarked"]
 
 
 def belongs_to_another(folder: Path) -> bool:
@@ -48,29 +43,26 @@ def belongs_to_another(folder: Path) -> bool:
 
     Source: git, "safe.directory", https://git-scm.com/docs/git-config (2026-11-26).
     """
-    return any(
-        found is not None and found.st_uid != os.geteuid()
-        for found in map(_seen, (folder, folder / "ledger.db"))
-    )
+    stats = map(_lstat, (folder, folder / "ledger.db"))
+    return any(status is not None and status.st_uid != os.geteuid() for status in stats)
+
+
+def is_empty(folder: Path) -> bool:
+    """Return whether a folder has nothing in it, as a clone never brings one."""
+    return next(folder.iterdir(), None) is None
 
 
 def refuse_strangers(folder: Path) -> None:
     """Raise UserError unless a ``.unitune`` folder was made here for this user, or is empty."""
     _refuse_others(folder)
-    _refuse_tracked(folder)
-    standing = _standing(folder)
-    if standing == "marked" or is_empty(folder):
+    if is_empty(folder) or _is_marked(folder):
         return
-    came = (
-        "it was moved or copied here"
-        if standing == "moved"
-        else "it came from elsewhere, as with a clone or an archive, or was made with another "
-        "configuration folder, as in another container or under another HOME"
-    )
     raise UserError(
-        f"{folder} was not made by unitune in this place for you ({came}), and is not used: "
-        f"{DANGER}. If it is yours, run `unitune trust {shlex.quote(str(folder))}`, or "
-        "name it by UNITUNE_DIR. If you do not know it, move it away."
+        f"{folder} was not made by unitune in this place for you, and is not used: it was moved or "
+        "copied here, came from elsewhere, as with a clone or an archive, or was made with another "
+        f"configuration folder, as in another container or under another HOME; {DANGER}. If it is "
+        f"yours, run `unitune trust {shlex.quote(str(folder))}`, or name it by UNITUNE_DIR. If you "
+        "do not know it, move it away."
     )
 
 
@@ -83,8 +75,7 @@ def accept(folder: Path) -> None:
     if not folder.is_dir() or folder.name != NAME:
         raise UserError(f"{folder} is no {NAME} folder that is there. Name one.")
     _refuse_others(folder)
-    _refuse_tracked(folder)
-    if link := next(_links(folder), None):
+    if link := next((entry for entry in folder.rglob("*") if entry.is_symlink()), None):
         raise UserError(
             f"{link} is a symbolic link; unitune would write where it leads. Remove it."
         )
@@ -101,37 +92,21 @@ def mark(folder: Path, place: Path) -> None:
     Raises:
         UserError: The secret cannot be kept in the user's configuration folder.
     """
-    content = {"folder": str(place), "mark": _mark_of(place, _secret() or _new_secret())}
+    content = _mark_of(place, _secret() or _new_secret())
     with replacing(folder / MARK) as file:
-        file.write(json.dumps(content))
+        file.write(content)
 
 
-def _standing(folder: Path) -> Standing:
-    """Return what the mark of a folder says."""
-    secret, found = _secret(), _read_mark(folder)
-    if secret is None or found is None:
-        return "unmarked"
-    place, written = found
-    if not hmac.compare_digest(written, _mark_of(Path(place), secret)):
-        return "unmarked"
-    return "marked" if place == str(_place(folder)) else "moved"
-
-
-def _read_mark(folder: Path) -> tuple[str, str] | None:
-    """Return the path that a mark names, and the mark; None where there is none."""
-    seen = _seen(folder / MARK)
-    if seen is None or not stat.S_ISREG(seen.st_mode):
-        return None  # a pipe, which an archive can hold, would keep us waiting for ever
+def _is_marked(folder: Path) -> bool:
+    status, secret = _lstat(folder / MARK), _secret()
+    if secret is None or status is None or not stat.S_ISREG(status.st_mode):
+        return False  # a pipe, which an archive can hold, would keep us waiting for ever
     try:
-        with open(folder / MARK, encoding="utf-8", opener=no_link) as file:
-            content = json.loads(file.read(LONGEST_MARK))
-    except (OSError, UserError, ValueError, RecursionError):
-        return None
-    fields = cast("dict[str, object]", content) if isinstance(content, dict) else {}
-    place, written = fields.get("folder"), fields.get("mark")
-    if isinstance(place, str) and isinstance(written, str) and written.isascii():
-        return place, written
-    return None
+        with open(folder / MARK, encoding="ascii", opener=no_link) as file:
+            written = file.read(MARK_CHARACTERS + 1)
+    except (OSError, UserError, ValueError):
+        return False
+    return hmac.compare_digest(written, _mark_of(_place(folder), secret))
 
 
 def _mark_of(place: Path, secret: bytes) -> str:
@@ -189,7 +164,7 @@ def _no_secret(error: OSError) -> UserError:
 
 
 def _refuse_others(folder: Path) -> None:
-    """Refuse what is no folder of the user's own."""
+    """Refuse what is no folder of the user's own, and what a repository can change by a pull."""
     if folder.is_symlink():
         raise UserError(
             f"{folder} is a symbolic link, and is not followed. Set UNITUNE_DIR to the folder that "
@@ -200,12 +175,7 @@ def _refuse_others(folder: Path) -> None:
             f"{folder} belongs to another user, or its ledger does, and is not used: what stands "
             "in it would be done with your keys. Set UNITUNE_DIR to a folder of your own."
         )
-
-
-def _refuse_tracked(folder: Path) -> None:
-    """Refuse what came with a repository, or can be changed by its next pull."""
-    file = tracked_in(_place(folder))
-    if file is not None:
+    if (file := tracked_in(_place(folder))) is not None:
         raise UserError(
             f"{folder} is not used, because git tracks a file of it, {file!r}: whoever writes to "
             f"the repository writes there, and {DANGER}. Take it out of the repository (`git rm -r "
@@ -214,17 +184,7 @@ def _refuse_tracked(folder: Path) -> None:
         )
 
 
-def _links(folder: Path) -> Iterator[Path]:
-    """Yield the symbolic links in a folder."""
-    yield from (entry for entry in folder.rglob("*") if entry.is_symlink())
-
-
-def is_empty(folder: Path) -> bool:
-    """Return whether a folder has nothing in it, as a clone never brings one."""
-    return next(folder.iterdir(), None) is None
-
-
-def _seen(path: Path) -> os.stat_result | None:
+def _lstat(path: Path) -> os.stat_result | None:
     try:
         return path.lstat()
     except OSError:

@@ -4,8 +4,7 @@
       https://llm.example.com: [LLM_API_KEY]
 
 What only the user may decide stands here, and never in a job file or the current folder: those may
-be a stranger's. `unitune keys allow` writes it. What a permission means is the business of
-`unitune.backends.credentials`.
+be a stranger's. `unitune keys allow` writes it; `unitune.backends.credentials` reads it.
 """
 
 from __future__ import annotations
@@ -13,9 +12,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from pydantic import ValidationError
-
-from unitune.errors import JobError, UserError
+from unitune.errors import UserError
 from unitune.security.addresses import Origin, VariableName
 from unitune.security.spec import Spec
 from unitune.workspace import yaml_file
@@ -65,11 +62,7 @@ def read() -> UserConfig:
     if not file.exists():
         return UserConfig()
     _refuse_strangers(file.resolve())
-    document = yaml_file.read(file, kind="the user's configuration")
-    try:
-        return UserConfig.model_validate(document.value)
-    except ValidationError as invalid:
-        raise JobError(yaml_file.explain(document, invalid, UserConfig)) from invalid
+    return yaml_file.load(file, UserConfig, kind="the user's configuration")
 
 
 def _refuse_strangers(file: Path) -> None:
@@ -87,10 +80,9 @@ def _refuse_strangers(file: Path) -> None:
 
 
 def write(config: UserConfig) -> Path:
-    """Write the user's configuration, for the user's eyes alone, and return its file."""
-    place = folder()
-    place.mkdir(mode=0o700, parents=True, exist_ok=True)
-    file = (place / FILE).resolve()  # a link here is the user's own, as keepers of dotfiles make
+    """Write the user's configuration, which only the user may read, and return its file."""
+    folder().mkdir(mode=0o700, parents=True, exist_ok=True)
+    file = (folder() / FILE).resolve()  # a link here is the user's own, as keepers of dotfiles make
     with replacing(file) as draft:
         os.fchmod(draft.fileno(), 0o600)
         draft.write("# Written by `unitune keys`; comments are not kept.\n")

@@ -1,8 +1,9 @@
-"""Reading a YAML file so that every complaint can name its line.
+"""YAML files, read so that every error names its line.
 
 `read` parses with the safe loader, refuses duplicate keys (YAML would keep the last one silently),
 and remembers where each value stands. `explain` turns pydantic's errors into sentences with file,
-line, value, what is allowed and the nearest right key. Nothing here knows what a job is.
+line, value, what is allowed and the nearest right key; `load` does both. Nothing here knows what a
+job is.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -22,9 +23,10 @@ from unitune.errors import JobError, nearest
 from unitune.security.addresses import UNREPEATED
 from unitune.workspace.filesystem import content_of
 
-MOST_BYTES = 1 << 24
+MAX_BYTES = 1 << 24
 """The longest of ours, an offer, has 12 KB."""
 Location = tuple[str | int, ...]
+Model = TypeVar("Model", bound=BaseModel)
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +37,25 @@ class Document:
     value: dict[str, Any]
     lines: dict[Location, int]
     written: dict[Location, str]
+
+
+def load(path: Path, model: type[Model], *, kind: str = "a job", floats: bool = True) -> Model:
+    """Read a YAML file into a model.
+
+    Args:
+        path: The file.
+        model: What it holds.
+        kind: The same, for messages.
+        floats: As of `read`.
+
+    Raises:
+        JobError: It is not valid; the message names file, line and what is allowed.
+    """
+    document = read(path, kind=kind, floats=floats)
+    try:
+        return model.model_validate(document.value)
+    except ValidationError as error:
+        raise JobError(explain(document, error, model)) from error
 
 
 def read(path: Path, *, kind: str = "a job", floats: bool = True) -> Document:
@@ -49,7 +70,7 @@ def read(path: Path, *, kind: str = "a job", floats: bool = True) -> Document:
         JobError: It cannot be read, is not YAML, repeats a key, or is no mapping.
     """
     try:
-        text = content_of(path, MOST_BYTES).decode("utf-8-sig")
+        text = content_of(path, MAX_BYTES).decode("utf-8-sig")
     except FileNotFoundError as error:
         raise JobError(f"{path}: no such file. `unitune init` writes an example.") from error
     except (OSError, UnicodeDecodeError) as error:
@@ -80,16 +101,14 @@ def _refuse_references(path: Path, kind: str, events: Iterable[yaml.Event]) -> N
         JobError: There is one.
     """
     for event in events:
-        said = ""
+        reference = ""
         if isinstance(event, yaml.AliasEvent):
-            said = f"*{event.anchor} is a YAML alias"
+            reference = f"*{event.anchor} is a YAML alias"
         elif isinstance(event, yaml.ScalarEvent | yaml.CollectionStartEvent) and event.tag:
-            said = f"{event.tag.replace('tag:yaml.org,2002:', '!!')} is a YAML tag"
-        if said and event.start_mark is not None:
+            reference = f"{event.tag.replace('tag:yaml.org,2002:', '!!')} is a YAML tag"
+        if reference and event.start_mark is not None:
             line = event.start_mark.line + 1
-            raise JobError(
-                f"{path}:{line}: {said}, and {kind} takes none. Write out what is meant."
-            )
+            raise JobError(f"{path}:{line}: {reference}, and {kind} takes none. Write it out.")
 
 
 if TYPE_CHECKING:
@@ -156,25 +175,24 @@ def dump(content: dict[str, Any]) -> str:
 
 
 def problem(document: Document, at: Location, text: str) -> str:
-    """Return one complaint: ``file:line: key text``."""
-    place = at
-    while place and place not in document.lines:
-        place = place[:-1]
-    dotted = ".".join(str(part) for part in at)
-    return f"{document.path}:{document.lines.get(place, 1)}: {dotted} {text}"
+    """Return an error about a value: ``file:line: key text``."""
+    nearest_line = next(
+        (at[:end] for end in range(len(at), 0, -1) if at[:end] in document.lines), ()
+    )
+    dotted = ".".join(map(str, at))
+    return f"{document.path}:{document.lines.get(nearest_line, 1)}: {dotted} {text}"
 
 
 def explain(document: Document, error: ValidationError, model: type[BaseModel]) -> str:
     """Return pydantic's errors as sentences, one a line."""
-    told: dict[Location, list[ErrorDetails]] = {}
+    errors: dict[Location, list[ErrorDetails]] = {}
     for detail in error.errors():
-        told.setdefault(location_in(document.value, detail), []).append(detail)
-    return "\n".join(
-        problem(
-            document, at, _no_text(document, at, details) or _sentence(details, _keys_at(model, at))
-        )
-        for at, details in told.items()
-    )
+        errors.setdefault(location_in(document.value, detail), []).append(detail)
+    lines: list[str] = []
+    for at, details in errors.items():
+        text = _unquoted_text(document, at, details) or _sentence(details, _keys_at(model, at))
+        lines.append(problem(document, at, text))
+    return "\n".join(lines)
 
 
 def location_in(value: Any, detail: ErrorDetails) -> Location:
@@ -205,8 +223,8 @@ def _keys_at(model: type[BaseModel], at: Location) -> list[str]:
     return [name for name, field in here.model_fields.items() if not field.exclude]
 
 
-def _no_text(document: Document, at: Location, details: list[ErrorDetails]) -> str | None:
-    """Say that YAML has read as something else what was meant as a text; None: it was not."""
+def _unquoted_text(document: Document, at: Location, details: list[ErrorDetails]) -> str | None:
+    """Return that YAML has read something else where a text is needed; None: it has not."""
     given, written = details[0]["input"], document.written.get(at)
     if written is None or all(detail["type"] != "string_type" for detail in details):
         return None

@@ -235,12 +235,9 @@ def test_a_mark_of_another_folder_is_none(command: In, unpacked: Path, tmp_path:
     mark = tmp_path / "mine" / ".unitune" / "owner"
     shutil.copy(mark, unpacked / ".unitune" / "owner")
     assert 2 == command("runs", cwd=unpacked).code
-    content = json.loads(mark.read_text("utf-8")) | {"folder": str(unpacked / ".unitune")}
-    (unpacked / ".unitune" / "owner").write_text(json.dumps(content), encoding="utf-8")
-    assert 2 == command("runs", cwd=unpacked).code
 
 
-@pytest.mark.parametrize("content", ["", "[]", "{", "[" * 9000, '{"folder": 1, "mark": "é"}', "\0"])
+@pytest.mark.parametrize("content", ["", "0" * 64, "0" * 9000, "é" * 64, "\0"])
 def test_an_odd_mark_is_none(command: In, unpacked: Path, content: str) -> None:
     make_home(unpacked.parent / "mine" / ".unitune")  # there is a secret
     (unpacked / ".unitune" / "owner").write_text(content, encoding="utf-8")

@@ -20,10 +20,9 @@ from itertools import groupby
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import BeforeValidator, Field, ValidationError, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from unitune.backends.offer import ModelUpdate
-from unitune.errors import JobError
 from unitune.job.prices import USUAL_UNIT, PriceEntry, PriceRow, as_written, rows_of
 from unitune.security.spec import Spec
 from unitune.workspace import user_config, yaml_file
@@ -78,11 +77,7 @@ def read_prices(path: Path) -> PricesFile:
     """
     if not path.exists():
         return PricesFile()
-    document = yaml_file.read(path, kind="a prices file", floats=False)
-    try:
-        return PricesFile.model_validate(document.value)
-    except ValidationError as error:
-        raise JobError(yaml_file.explain(document, error, PricesFile)) from error
+    return yaml_file.load(path, PricesFile, kind="a prices file", floats=False)
 
 
 def write_refreshed(path: Path, refreshed: Refreshed) -> None:
