@@ -61,7 +61,7 @@ class FileReport(BaseModel):
     contradictions: int
     """Rows that answer an earlier row's input differently."""
     shared: dict[Kind, int] = {}
-    """Rows whose question stands in an earlier file of the job, by the way it was found."""
+    """Rows whose question stands in an earlier file of the job, by the kind of match."""
     characters: Lengths | None
     """Length of the rows; tokens depend on the model, and `unitune plan` counts them."""
 
@@ -72,7 +72,7 @@ class FileReport(BaseModel):
 
 
 class DataReport(BaseModel):
-    """What a check found; printed by `unitune check`, with ``--json`` as it stands here."""
+    """The result of a check; printed by `unitune check`, with ``--json`` as it stands here."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     schema_version: Literal[1] = 1

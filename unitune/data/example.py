@@ -4,8 +4,8 @@ Every file format is read into `Example` and every backend's format is written f
 row serves training, cost and evaluation. Keys that unitune does not know are kept as they are, for
 graders. A preference row holds its preferred output as the last of `messages`, so that prompt and
 answer mean the same in every row; in files it stands as the triple `input`, `preferred_output`,
-`non_preferred_output`. Validity beyond shape (answers there, turns not empty) is the business of
-`unitune.data.rows`.
+`non_preferred_output`. Validity beyond shape (answers there, turns not empty) is checked
+in `unitune.data.rows`.
 """
 
 from __future__ import annotations
@@ -59,8 +59,8 @@ class Message:
         return _MESSAGE.dump_python(self, mode="json", exclude_defaults=True)
 
     @property
-    def asked(self) -> dict[str, JsonValue]:
-        """The turn as models are asked it: `row` without its weight."""
+    def wire(self) -> dict[str, JsonValue]:
+        """The turn as requests carry it: `row` without its weight."""
         return _MESSAGE.dump_python(self, mode="json", exclude_defaults=True, exclude={"weight"})
 
 
@@ -111,7 +111,7 @@ class Example(BaseModel):
 
     @property
     def prompt(self) -> tuple[Message, ...]:
-        """The messages before the answer: what a model is asked."""
+        """The messages before the answer: the input of a model."""
         last = self.messages[-1]
         return self.messages[:-1] if last.role == "assistant" else self.messages
 
@@ -146,26 +146,16 @@ class Example(BaseModel):
         return json.dumps(self.content, ensure_ascii=False, separators=(",", ":"))
 
     @property
-    def is_plain(self) -> bool:
-        """Whether there is nothing in it whose keys may stand in any order."""
-        return (
-            not self.model_extra
-            and self.tools is None
-            and self.non_preferred_output is None
-            and all(turn.tool_calls is None for turn in self.messages)
-        )
-
-    @property
     def input_key(self) -> str:
-        """Hash of what the model is asked, the system prompt and tools included.
+        """Hash of the model's input, the system prompt and tools included.
 
         Equal for equal inputs, whether a text is given whole or in parts, and whatever the weights.
         """
-        asked = [
+        turns = [
             [turn.role, turn.text, turn.name, turn.tool_calls, turn.tool_call_id]
             for turn in self.prompt
         ]
-        return digest([asked, self.tools])
+        return digest([turns, self.tools])
 
     @property
     def case_id(self) -> str:
@@ -177,7 +167,7 @@ class Example(BaseModel):
 
     @property
     def case_hash(self) -> str:
-        """Hash of all that a score may depend on: what is asked, what is expected, own keys."""
+        """Hash of all that a score may depend on: input, expected answer, own keys."""
         return digest(_without(self.content, "id", "required", "weight"))
 
 
@@ -189,22 +179,22 @@ def _flat(row: dict[str, Any]) -> dict[str, Any]:
     """Return a triple with the keys of an Example; any other row as it is."""
     if "messages" in row or not isinstance(row.get("input"), dict):
         return row
-    asked, rest = dict(cast("dict[str, Any]", row["input"])), dict(row)
+    inner, rest = dict(cast("dict[str, Any]", row["input"])), dict(row)
     rest.pop("input")
-    turns = asked.pop("messages", None), rest.pop("preferred_output", None)
+    turns = inner.pop("messages", None), rest.pop("preferred_output", None)
     if not all(isinstance(some, list | tuple) for some in turns):
         return row
-    return {**asked, **rest, "messages": [turn for some in turns for turn in some or ()]}
+    return {**inner, **rest, "messages": [turn for some in turns for turn in some or ()]}
 
 
 def _triple(flat: dict[str, JsonValue]) -> dict[str, JsonValue]:
     """Return the keys of a preference row as a triple, its own keys behind."""
     rest = dict(flat)
-    *asked, preferred = cast("list[JsonValue]", rest.pop("messages"))
+    *prompt, preferred = cast("list[JsonValue]", rest.pop("messages"))
     tools = {"tools": rest.pop("tools")} if "tools" in rest else {}
     worse = rest.pop("non_preferred_output")
     return {
-        "input": {"messages": asked, **tools},
+        "input": {"messages": prompt, **tools},
         "preferred_output": [preferred],
         "non_preferred_output": worse,
         **rest,

@@ -1,9 +1,9 @@
 """Test cases that a model may have seen in training: what `evaluate.leaks` does about them.
 
 All three kinds of `unitune.data.overlap` count alike, exact or not: a tuned model recalls a row
-that differs by a letter as well as the row itself, and a refusal shows what was found and how near
-it is, so that a person can decide for `drop` or `allow`. `refuse` is asked before a training is
-paid for and again before a comparison.
+that differs by a letter as well as the row itself, and a refusal shows each double and how near it
+is, so that a person can decide for `drop` or `allow`. The check runs before a training is paid for
+and again before a comparison.
 """
 
 from __future__ import annotations
@@ -45,31 +45,31 @@ def leaks(seen: Iterable[Dataset], test: Dataset) -> tuple[SharedCase, ...]:
     return search.found()
 
 
-def refuse(found: Sequence[SharedCase], test: Dataset) -> None:
+def refuse(shared: Sequence[SharedCase], test: Dataset) -> None:
     """Raise when test cases leak.
 
     Args:
-        found: From `leaks`.
+        shared: From `leaks`.
         test: The cases.
 
     Raises:
-        Leak: There is any.
+        Leak: There are any.
     """
-    if not found:
+    if not shared:
         return
-    first = ", ".join(f"{test.name}:{leak.line} (as {leak})" for leak in found[:SHOWN_CASES])
-    more = ", …" if len(found) > SHOWN_CASES else ""
+    first = ", ".join(f"{test.name}:{leak.line} (as {leak})" for leak in shared[:SHOWN_CASES])
+    more = ", …" if len(shared) > SHOWN_CASES else ""
     raise Leak(
-        f"{len(found)} of {len(test)} test cases stand in training or validation rows, "
-        f"{by_kind(leak.kind for leak in found)}: {first}{more}. Take them out of one of the "
+        f"{len(shared)} of {len(test)} test cases stand in training or validation rows, "
+        f"{by_kind(leak.kind for leak in shared)}: {first}{more}. Take them out of one of the "
         "files, or set evaluate.leaks to `drop` (they are left out and counted) or `allow` (they "
         "count, and the report says so). `unitune check` shows them all."
     )
 
 
-def by_kind(found: Iterable[Kind]) -> str:
-    """Return how many cases were found in which way, in words: ``7 exact, 1 near duplicate``."""
-    counts = Counter(found)
+def by_kind(kinds: Iterable[Kind]) -> str:
+    """Return how many cases there are of each kind, in words: ``7 exact, 1 near duplicate``."""
+    counts = Counter(kinds)
     return ", ".join(
         f"{counts[kind]:,} {names[counts[kind] > 1]}"
         for kind, names in NAMES.items()

@@ -103,8 +103,8 @@ def read_records(path: str | os.PathLike[str]) -> Iterator[Record | Finding]:
     """
     file = Path(path)
     if file.suffix.lower() in DELIMITERS:
-        found = error("unknown-format", "a table is no JSON Lines.", "Write one object a line.")
-        yield found.at(file=str(file))
+        problem = error("unknown-format", "a table is no JSON Lines.", "Write one object a line.")
+        yield problem.at(file=str(file))
         return
     for item in _opened(file, lambda lines: chain(lines.findings, json_records(lines))):
         yield item.at(file=str(file)) if isinstance(item, Finding) else item

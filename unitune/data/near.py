@@ -26,7 +26,7 @@ Hashes: TypeAlias = NDArray[np.uint64]
 PIECE_LETTERS = 5
 """As for short documents in Leskovec, Rajaraman and Ullman, Mining of Massive Datasets, 3.2.2.
 
-Tried on banking77: of the near duplicates found with 5 letters 96 % have the label of their double;
+Tried on banking77: of the near duplicates by 5 letters 96 % have the label of their double;
 words instead of letters find "change my name" beside "change my pin".
 """
 
@@ -55,7 +55,7 @@ class NearIndex:
     """Finds the near duplicates of texts among others.
 
     Args:
-        texts: Those others; equal ones are found each.
+        texts: Those others; equal ones count each.
     """
 
     def __init__(self, texts: Sequence[str]) -> None:

@@ -12,7 +12,7 @@ that differ in a number and in their answers are two questions.
 The search is complete, not sampled: where MinHash would miss some, `unitune.data.near` finds every
 pair over the threshold. Cases are kept, and training rows stream past them.
 
-Not found: paraphrases and translations. Scripts without spaces are held to near duplicates more
+Left out: paraphrases and translations. Scripts without spaces are held to near duplicates more
 strictly, since five of their letters are several words, and have no runs of words.
 """
 
@@ -89,7 +89,7 @@ class SharedCase(BaseModel):
 
 
 class _Answered(NamedTuple):
-    """What is compared beside the question: the answer, and the numbers that are asked about."""
+    """What is compared beside the question: the answer, and the numbers in the question."""
 
     answer: str
     numbers: tuple[str, ...]
@@ -127,7 +127,7 @@ class _Double(NamedTuple):
 
 
 class _Match(NamedTuple):
-    """Cases that a row asks, and how that was found."""
+    """Cases that a row asks, and how near it is."""
 
     cases: Sequence[int]
     kind: Kind

@@ -56,11 +56,11 @@ def is_preference(row: Flat) -> bool:
     """Whether a row means to be a preference row, complete or not."""
     if "messages" in row:
         return "non_preferred_output" in row
-    asked = row.get("input")
+    given = row.get("input")
     return (
         not row.keys().isdisjoint(("preferred_output", "non_preferred_output"))
         or (not row.keys().isdisjoint(("chosen", "rejected")) and "completion" not in row)
-        or (isinstance(asked, dict) and "messages" in asked)
+        or (isinstance(given, dict) and "messages" in given)
     )
 
 
@@ -101,7 +101,7 @@ def _problems(row: Flat) -> Iterator[Finding]:
         elif key in row:
             yield error("repeated-key", f"{key!r} stands in input and beside it.", "Keep one.")
     outputs = (parsed.preferred_output, parsed.non_preferred_output)
-    wrong = [found for pair in zip(TRIPLE[1:], outputs, strict=True) for found in _wrong(*pair)]
+    wrong = [each for pair in zip(TRIPLE[1:], outputs, strict=True) for each in _wrong(*pair)]
     yield from wrong
     better, worse = (output[0] if output else None for output in outputs)
     if not wrong and better and worse and _said(better) == _said(worse):

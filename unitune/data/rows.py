@@ -26,7 +26,7 @@ Use = Literal["sft", "dpo", "rft", "case", "any"]
 """What a row is for: training by a method, a case to be judged on, or not known."""
 
 _NEED_NO_ANSWER = ("dpo", "rft", "any")
-"""A row for dpo that has no answer is told that it needs two."""
+"""A row for dpo that has no answer gets an error of its own."""
 
 _HOW_TO_ANSWER = (
     'End `messages` with {"role": "assistant", "content": …}, or give the answer as `expected`.'
@@ -97,13 +97,13 @@ def _pair(row: dict[str, JsonValue], use: Use) -> dict[str, JsonValue] | Finding
         return _no_answer(
             "there is a `prompt` but no `completion`.", "Give the row a `completion`."
         )
-    asked = turns("prompt", prompt, "user")
-    answered = [] if completion is None else turns("completion", completion, "assistant")
-    if isinstance(asked, Finding):
-        return asked
-    if isinstance(answered, Finding):
-        return answered
-    return {"messages": [*asked, *answered], **rest}
+    question = turns("prompt", prompt, "user")
+    answer = [] if completion is None else turns("completion", completion, "assistant")
+    if isinstance(question, Finding):
+        return question
+    if isinstance(answer, Finding):
+        return answer
+    return {"messages": [*question, *answer], **rest}
 
 
 def _unknown_shape(row: dict[str, JsonValue]) -> Finding:

@@ -130,7 +130,7 @@ def without_repeats(suite: Suite) -> Suite:
     """Return a suite without cases that ask what an earlier one asks and were answered otherwise.
 
     A recorded answer is looked up by its question (`unitune.evaluate.inference.recorded`), so
-    repeats of a question cannot be told apart.
+    repeats of a question cannot be distinguished.
     """
     first: dict[str, Example] = {}
     repeats: dict[str, Finding] = {}

@@ -29,7 +29,7 @@ class ZeroShot(Typed):
 
 
 class Instructed(Typed):
-    """The untuned model, told in words what is wanted."""
+    """The untuned model with instructions in words."""
 
     type: Literal["instructed"] = "instructed"
     name: str = "instructed"
@@ -66,7 +66,7 @@ class Prompted(Typed):
     """A model that is not the job's own, with one of the same prompts."""
 
     prompt: PromptKind = "instructed"
-    """What it is told; see the contenders of the same names."""
+    """See the contenders of the same names."""
     instructions: str | None = None
     """For instructed and few-shot; `evaluate.instructions`, or a text made from train."""
     shots: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"

@@ -97,7 +97,7 @@ class Evaluate(Spec):
     contenders: tuple[ContenderSpec, ...] = (ZeroShot(), Instructed(), FewShot(), Tuned())
     """Who competes: zero-shot, instructed, few-shot, tuned, model, server, recorded."""
     instructions: str | None = None
-    """What the instructed contender is told; made from train alone when absent."""
+    """Instructions of the instructed contender; made from train alone when absent."""
     margin: Annotated[float, Field(gt=0, lt=1)] = 0.05
     """Differences smaller than this do not matter to the team."""
     clusters: str | None = None
@@ -110,12 +110,12 @@ class Evaluate(Spec):
     max_tokens: Annotated[int, Field(ge=1)] | Auto = "auto"
     """Longest answer in tokens; `auto` gives ample room, and more to models that think."""
     repeats: Annotated[int, Field(ge=1)] = 1
-    """How often each test case is asked; its scores are averaged."""
+    """How often each test case is answered; its scores are averaged."""
     temperature: Annotated[float, Field(ge=0, le=2)] | Auto = "auto"
     """0 is greedy; above, repeats differ by the seed that each request carries. `auto` is 0, and a
-    model that takes no temperature is asked without; a number that it does not take is an error."""
+    model that takes no temperature gets none; a number that it does not take is an error."""
     concurrency: Annotated[int, Field(ge=1)] = 64
-    """Requests in flight at most; fewer when the vendor says that it is asked too often."""
+    """Requests in flight at most; fewer when the vendor limits the rate."""
     prices: dict[str, TokenPrice] = Field(default={})
     """By contender, or by model for all contenders that ask it."""
     budget: Budget | None = None
@@ -123,7 +123,7 @@ class Evaluate(Spec):
     economics: Economics = Economics()
     """With `prices`: whether the candidate is worth its money."""
     retention: bool = False
-    """Also ask base and tuned model general questions, and tell what tuning made it forget."""
+    """Also compare base and tuned model on general questions: what tuning made it forget."""
     gate: Gate | None = None
     """When set, `compare` exits by it."""
 
@@ -165,12 +165,12 @@ class Evaluate(Spec):
 
     @model_validator(mode="after")
     def _recorded_scores_of_recorded_answers(self) -> Self:
-        asked = [each.name for each in self.contenders if not isinstance(each, Recorded)]
+        afresh = [each.name for each in self.contenders if not isinstance(each, Recorded)]
         for scorer in self.scorers:
-            if isinstance(scorer, RecordedScore) and asked:
+            if isinstance(scorer, RecordedScore) and afresh:
                 raise ValueError(
                     f"the scorer {scorer.name!r} reads scores beside recorded answers, and "
-                    f"{', '.join(asked)} is asked afresh; take another scorer, such as exact"
+                    f"{', '.join(afresh)} answers afresh; take another scorer, such as exact"
                 )
         return self
 

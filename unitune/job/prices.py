@@ -100,13 +100,13 @@ def as_written(value: object) -> object:
 
 def _amount(value: object) -> object:
     text = as_written(value)
-    found = AMOUNT.fullmatch(text) if isinstance(text, str) else None
-    if found is None or found[3] not in (None, *UNITS):
+    parts = AMOUNT.fullmatch(text) if isinstance(text, str) else None
+    if parts is None or parts[3] not in (None, *UNITS):
         raise ValueError(
             f"a price is an amount of US dollars such as 3.00, a range 2.75-3.00 where regions "
             f"differ, or with its unit 100/hour; units are {', '.join(UNITS)}"
         )
-    if Decimal(found[2]) > MOST_USD:
+    if Decimal(parts[2]) > MOST_USD:
         raise ValueError(f"a price is at most ${MOST_USD:,}")
     return text
 
@@ -144,7 +144,7 @@ class PriceRow(Spec):
     """Of the cheapest region; None: all pay the same."""
     per: Unit
     as_of: date
-    """Day on which the source said so."""
+    """Day on which the source was read."""
     valid_from: date | None = None
     valid_to: date | None = None
     """Last day on which it holds."""
@@ -166,7 +166,7 @@ class PriceRow(Spec):
         if self.method and self.kind not in OF_A_METHOD:
             raise ValueError(f"{self.kind} has one price whatever the method; leave method out")
         if self.tuned and self.kind not in OF_ANSWERS:
-            raise ValueError(f"tuned is said of {', '.join(sorted(OF_ANSWERS))} alone")
+            raise ValueError(f"tuned goes with {', '.join(sorted(OF_ANSWERS))} alone")
         if self.usd_least is not None and self.usd_least >= self.usd:
             raise ValueError(
                 f"a range of prices goes from the least to the most; {self.amount} does not"
@@ -192,7 +192,7 @@ class PriceRow(Spec):
     @computed_field
     @property
     def id(self) -> str:
-        """Name of what is said, of which day and where: two prices of one id are one corrected."""
+        """Name of the price, its day and its place; a second price with the same id corrects it."""
         what = "/".join(part for part in (self.kind, self.method, self.tier) if part)
         who = f"{self.model}{'+tuned' if self.tuned else ''}"
         held = "".join(f"/{day}" for day in (self.valid_from, self.valid_to) if day)

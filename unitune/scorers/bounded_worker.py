@@ -3,7 +3,7 @@
 Reads a request a line, ``{"check": …, "text": …}``, where the check is a text of JSON that holds a
 `pattern` or a `schema`. Writes a reply a line: ``{"why": null}`` where the text passes,
 ``{"why": "…"}`` where it does not, and ``{"failed": "SchemaError", "message": "…"}`` where that
-cannot be said.
+cannot be decided.
 """
 
 from __future__ import annotations

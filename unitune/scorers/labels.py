@@ -43,10 +43,10 @@ def find_label(
     given = plain(text, ignore_case=ignore_case)
     if given in known:
         return known[given]
-    found = [known[match] for match in _pattern(tuple(known)).findall(given)]
-    if not found or (take == "only" and len(set(found)) > 1):
+    named = [known[match] for match in _pattern(tuple(known)).findall(given)]
+    if not named or (take == "only" and len(set(named)) > 1):
         return None
-    return found[-1] if take == "last" else found[0]
+    return named[-1] if take == "last" else named[0]
 
 
 class Labelled(Scorer):

@@ -32,10 +32,10 @@ def find_number(
     decimal: Literal["point", "comma"] = "point",
 ) -> Decimal | None:
     """Return a number of a text, or None: also where it has more digits than any number could."""
-    found = [match[0] for match in (POINT if decimal == "point" else COMMA).finditer(text)]
-    if not found:
+    numbers = [match[0] for match in (POINT if decimal == "point" else COMMA).finditer(text)]
+    if not numbers:
         return None
-    number = found[0] if take == "first" else found[-1]
+    number = numbers[0] if take == "first" else numbers[-1]
     group, point = (",", ".") if decimal == "point" else (".", ",")
     digits = re.sub(rf"[{group}\u00a0\u202f'\u2019]", "", number).replace(point, ".")
     return _decimal(digits.replace("\u2212", "-"))
@@ -50,13 +50,13 @@ def _decimal(digits: str) -> Decimal | None:
         return nearest if nearest.is_finite() else None
 
 
-def is_near(found: Decimal, wanted: Decimal, tolerance: float, relative: float) -> bool:
+def is_near(given: Decimal, wanted: Decimal, tolerance: float, relative: float) -> bool:
     """Whether a number is another within the larger of an absolute and a relative tolerance."""
-    if found == wanted:
+    if given == wanted:
         return True
     try:
         allowed = max(Decimal(repr(tolerance)), Decimal(repr(relative)) * abs(wanted))
-        return abs(found - wanted) <= allowed
+        return abs(given - wanted) <= allowed
     except ArithmeticError:  # exponents beyond any measure
         return False
 

@@ -198,7 +198,7 @@ def test_results_of_judges_and_code_come_along_whole() -> None:
         [scores["promptfoo"] for scores in one.scores.values()] for one in suite.answers
     ]
     names = [one.model for one in suite.answers]
-    assert ["openai:big, prompt 1", "openai:big, {{ country }}: capital?"] == names
+    assert ["openai:big, prompt 1", "openai:big, prompt 2"] == names
 
 
 def test_a_file_that_is_something_else_is_named_with_what_to_do(tmp_path: Path) -> None:

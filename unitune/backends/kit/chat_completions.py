@@ -137,7 +137,7 @@ class Dialect:
         sampling = {"temperature": request.temperature, "seed": request.seed}
         return {
             "model": model,
-            "messages": [message.asked for message in request.messages],
+            "messages": [message.wire for message in request.messages],
             **({"tools": list(request.tools)} if request.tools else {}),
             **{
                 name: value

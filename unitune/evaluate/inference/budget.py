@@ -39,7 +39,7 @@ def most_tokens(request: Request) -> Uncounted:
     No tokenizer makes more tokens of a text than it has bytes, and JSON of plain ASCII has at least
     as many bytes as the texts in it. Tools are indented, as some chat templates show them.
     """
-    messages = json.dumps([message.asked for message in request.messages])
+    messages = json.dumps([message.wire for message in request.messages])
     tools = json.dumps(request.tools, indent=4) if request.tools else ""
     around = AROUND_REQUEST + (AROUND_TOOLS if request.tools else 0)
     return Uncounted(

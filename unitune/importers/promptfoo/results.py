@@ -12,8 +12,9 @@ the cases and calls no model. Answers of that provider are no answers.
 from __future__ import annotations
 
 import json
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 from typing import Annotated, cast
@@ -39,8 +40,6 @@ VERSION = 3
 """Of the results' format, as promptfoo 0.121 writes it."""
 PROVIDER_FAILED = 2
 """`failureReason` of a row without a real answer."""
-LONGEST_LABEL = 40
-"""Longer labels of prompts are the prompts themselves."""
 LET_PROMPTFOO = (
     "Let promptfoo make its results, which calls no model: `promptfoo eval -c {} --providers echo "
     "-o results.json`. Then import promptfoo:results.json."
@@ -157,45 +156,51 @@ def _content(path: Path) -> tuple[JsonValue, str]:
 
 def _suite(path: Path, name: str, rows: Sequence[Row]) -> Suite:
     columns = sorted({row.column for row in rows})
-    first = [row for row in rows if row.column == columns[0]]
-    first = [*{row.test: row for row in sorted(first, key=lambda row: row.test)}.values()]
-    shared = share_scorers([_test(row, rows, str(path)) for row in first])
-    cases, findings = _cases(first, shared, str(path))
+    of_test: defaultdict[int, list[Row]] = defaultdict(list)
+    for row in sorted(rows, key=lambda row: (row.test, row.column)):
+        of_test[row.test].append(row)
+    tests = [_test(some, path) for some in of_test.values()]
+    shared = share_scorers(tests)
+    cases: list[Example] = []
+    findings: list[Finding] = []
+    for test, (row, *_) in zip(tests, of_test.values(), strict=True):
+        try:
+            cases.append(_case(row, shared.expected.get(row.case)))
+        except ValueError as failure:
+            findings.append(test.problem("prompt", f"{failure}.", LEAVE_OUT))
+    suite = Suite(name, str(path), tuple(cases), shared.scorers, base=_base(rows))
     if all(row.provider.id == ECHO for row in rows):
-        return Suite(
-            name=name,
-            file=str(path),
+        several = f"The cases have the first of {len(columns)} prompts."
+        return replace(
+            suite,
             cases=tuple(case for case in cases if case.case_id in shared.expected),
-            scorers=shared.scorers,
             findings=(*shared.findings, *findings),
-            notes=tuple(_notes_without_answers(len(columns), shared.scorers)),
+            notes=(several,) if len(columns) > 1 else (),
         )
     answers = tuple(
         _answers([row for row in rows if row.column == column], label, cases)
         for column, label in zip(columns, _labels(rows, columns), strict=True)
     )
     scorers = () if shared.findings else shared.scorers
-    return Suite(
-        name=name,
-        file=str(path),
-        cases=tuple(cases),
+    return replace(
+        suite,
         scorers=scorers,
         answers=answers,
         findings=tuple(findings),
         notes=(*_notes(shared), *_agreement(cases, answers, scorers)),
-        base=_base(rows),
     )
 
 
-def _test(row: Row, rows: Sequence[Row], file: str) -> Test:
-    gradings = [other.grading for other in rows if other.test == row.test]
+def _test(rows: Sequence[Row], path: Path) -> Test:
+    """Return the test that some rows are about, one for each provider and prompt."""
+    row = rows[0]
     return Test(
         case=row.case,
         assertions=row.test_case.assertions,
-        rendered=dict(pair for grading in gradings for pair in _rendered(grading)),
+        rendered=dict(pair for row in rows for pair in _rendered(row.grading)),
         options=row.test_case.options or {},
         threshold=row.test_case.threshold,
-        file=file,
+        file=str(path),
     )
 
 
@@ -215,24 +220,13 @@ def _rendered(grading: JsonValue) -> Iterator[tuple[str, str]]:
         yield from _rendered(part)
 
 
-def _cases(
-    rows: Sequence[Row], shared: SharedScorers, file: str
-) -> tuple[list[Example], list[Finding]]:
-    cases: list[Example] = []
-    findings: list[Finding] = []
-    for row in rows:
-        try:
-            messages = messages_of(row.prompt.raw)
-        except ValueError as failure:
-            test = _test(row, (), file)
-            findings.append(test.problem("prompt", f"{failure}.", LEAVE_OUT))
-            continue
-        described = row.test_case.description
-        more = {"description": described} if described else {}
-        expected = shared.expected.get(row.case)
-        content = {"messages": messages, "id": row.case, "expected": expected, **more}
-        cases.append(Example.model_validate(content))
-    return cases, findings
+def _case(row: Row, expected: str | None) -> Example:
+    described = row.test_case.description
+    more = {"description": described} if described else {}
+    messages = messages_of(row.prompt.raw)
+    return Example.model_validate(
+        {"messages": messages, "id": row.case, "expected": expected, **more}
+    )
 
 
 def messages_of(prompt: str) -> tuple[Message, ...]:
@@ -278,14 +272,11 @@ def _labels(rows: Sequence[Row], columns: Sequence[int]) -> list[str]:
     """Return labels of pairs of provider and prompt that differ, and name a prompt if needed."""
     pairs = [next((row.provider, row.prompt) for row in rows if row.column == c) for c in columns]
     prompts = list(dict.fromkeys(prompt.label for _, prompt in pairs))
-    labels: list[str] = []
-    for provider, prompt in pairs:
-        label = provider.label or provider.id
-        if len(prompts) > 1:
-            short = prompt.label and len(prompt.label) <= LONGEST_LABEL and "\n" not in prompt.label
-            number = prompts.index(prompt.label) + 1
-            label += f", {prompt.label if short else f'prompt {number}'}"
-        labels.append(label)
+    labels = [
+        (provider.label or provider.id)
+        + (f", prompt {prompts.index(prompt.label) + 1}" if len(prompts) > 1 else "")
+        for provider, prompt in pairs
+    ]
     return [
         f"{label} ({labels[: at + 1].count(label)})" if labels.count(label) > 1 else label
         for at, label in enumerate(labels)
@@ -300,16 +291,6 @@ def _base(rows: Sequence[Row]) -> Base | None:
         if base := base_of(vendor, model):
             return base
     return None
-
-
-def _notes_without_answers(prompts: int, scorers: Sequence[Scorer]) -> Iterator[str]:
-    if prompts > 1:
-        yield f"The cases have the first of {prompts} prompts."
-    if len(scorers) > 1:
-        yield (
-            "promptfoo passes a test when all its assertions hold; unitune reports each scorer by "
-            "itself, and the first decides."
-        )
 
 
 def _notes(shared: SharedScorers) -> Iterator[str]:
