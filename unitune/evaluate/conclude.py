@@ -22,9 +22,8 @@ from unitune.evaluate.evidence import Requirements, gather
 from unitune.evaluate.grading import Graded, grade
 from unitune.evaluate.grouping import clusters_of, slices_of
 from unitune.evaluate.notes import notes
-from unitune.evaluate.pairing import Pairing
 from unitune.evaluate.prompts.dev import best_baseline, errors_on_dev
-from unitune.evaluate.readings import Judgement, judge
+from unitune.evaluate.readings import Judgement, Pairing, judge
 from unitune.evaluate.records import CaseResult
 from unitune.evaluate.responses import Answered, EvaluationResponses
 from unitune.evaluate.results import BaselineResult, Comparison, ContenderResult

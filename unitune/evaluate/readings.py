@@ -1,14 +1,16 @@
-"""The claims that missing and cut answers allow: what every reading of them supports.
+"""The candidate against each baseline, and the claims that missing and cut answers allow.
+
+`Pairing` compares two sides by any metric, on all cases or on some. `judge` takes the verdict that
+every reading of missing answers supports.
 
 A case that ended in an error, or whose answer was cut off at `max_tokens`, does not tell how good
 its contender is; only where the scorer that decides finds a cut answer wrong already, whatever
 would have followed, it does. The others are scored all the same (an error 0, a cut answer as it
 stands), and two more readings bound what whole answers could have shown: each gives all such cases
 to one side, its own as right and the other's as wrong. A verdict that the three do not share is no
-verdict, so that no side ever gains by the other's errors, or by its own.
-
-Nor is there a verdict in favour of one side where more than 2 % of the other's cases are not known
-so, nor any where nothing was right.
+verdict, so that no side ever gains by the other's errors, or by its own. Nor is there a verdict in
+favour of one side where more than 2 % of the other's cases are not known so, nor any where nothing
+was right.
 
 Source:
     Bounds for data that are missing in an unknown way: Horowitz and Manski 2000, J Am Stat Assoc
@@ -17,8 +19,10 @@ Source:
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+
+import numpy as np
 
 from unitune.evaluate.gate import (
     MOST_ERRORS,
@@ -29,12 +33,91 @@ from unitune.evaluate.gate import (
     uninformative,
 )
 from unitune.evaluate.grading import Graded, read_as
-from unitune.evaluate.pairing import Pairing
-from unitune.evaluate.statistics.paired import AgainstBest, PairedResult, Verdict, against_best
+from unitune.evaluate.grouping import Slice
+from unitune.evaluate.results import Contrast, Money
+from unitune.evaluate.statistics.corpus import compare_corpus
+from unitune.evaluate.statistics.economics import weigh
+from unitune.evaluate.statistics.paired import (
+    AgainstBest,
+    PairedResult,
+    Verdict,
+    against_best,
+    compare_paired,
+)
+from unitune.evaluate.statistics.significance import benjamini_hochberg, holm
+from unitune.evaluate.task import Task
+from unitune.job.job import Economics
+from unitune.scorers.interface import Kind
 
 IN_FAVOUR_OF_CANDIDATE = (Verdict.BETTER, Verdict.EQUIVALENT, Verdict.NON_INFERIOR)
 IN_FAVOUR_OF_BASELINE = (Verdict.WORSE, Verdict.EQUIVALENT)
 WITHIN_MARGIN = (Verdict.EQUIVALENT, Verdict.NON_INFERIOR)
+
+
+@dataclass(frozen=True, slots=True)
+class Pairing:
+    """Baseline and candidate on the same cases; the margin is a difference too small to matter."""
+
+    baseline: Graded
+    candidate: Graded
+    margin: float
+
+    @property
+    def task(self) -> Task:
+        """Cases and scorers."""
+        return self.candidate.task
+
+    @property
+    def errors(self) -> int:
+        """Cases in which a side gave no answer."""
+        pairs = zip(self.baseline.answers, self.candidate.answers, strict=True)
+        return sum(any(answer.error is not None for answer in pair) for pair in pairs)
+
+    def compare(
+        self, metric: str | None = None, members: Sequence[int] | None = None
+    ) -> PairedResult:
+        """Compare by a metric, the one that decides by default, on all cases or on some."""
+        metric = metric or self.task.primary
+        old, new = self.baseline.sums[metric], self.candidate.sums[metric]
+        places = list(range(len(old)) if members is None else members)
+        labels = self.candidate.clusters
+        clusters = labels and [labels[place] for place in places]
+        if self.task.scorer(metric).kind is Kind.CORPUS:
+            rows, formula = (old.rows[places], new.rows[places]), old.formula
+            return compare_corpus(*rows, formula, clusters=clusters, margin=self.margin)
+        sides = (self.baseline.scores(metric), self.candidate.scores(metric))
+        scores = ([side[place] for place in places] for side in sides)
+        return compare_paired(*scores, clusters=clusters, margin=self.margin)
+
+    def secondary(self) -> tuple[Contrast, ...]:
+        """Compare by every metric but the one that decides."""
+        names = [scorer.name for scorer in self.task.scorers if scorer.name != self.task.primary]
+        return _family({name: self.compare(name) for name in names}, holm)
+
+    def slices(self, slices: Sequence[Slice]) -> tuple[Contrast, ...]:
+        """Compare on parts of the cases."""
+        results = {each.name: self.compare(members=each.members) for each in slices}
+        return _family(results, benjamini_hochberg)
+
+    def answered(self) -> Contrast | None:
+        """Compare on the cases to which both gave a whole answer; None when those are all."""
+        pairs = zip(self.baseline.answers, self.candidate.answers, strict=True)
+        members = [place for place, pair in enumerate(pairs) if all(each.known for each in pair)]
+        if len(members) < 2 or len(members) == len(self.task.cases):
+            return None
+        result = self.compare(members=members)
+        return _contrast("cases that both answered", result, result.p_value)
+
+    def money(self, economics: Economics) -> Money | None:
+        """Weigh quality against cost; None where the price of an answer is not known."""
+        task, old, new = self.task, self.baseline, self.candidate
+        old_price, new_price = task.prices.get(old.name), task.prices.get(new.name)
+        if task.scorer(task.primary).kind is Kind.CORPUS or old_price is None or new_price is None:
+            return None
+        gains = np.array(new.scores(task.primary)) - np.array(old.scores(task.primary))
+        return weigh(
+            gains, old.costs(old_price), new.costs(new_price), economics, clusters=new.clusters
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,3 +249,24 @@ def _too_little(side: Graded) -> Ruling | None:
             f"than {MOST_ERRORS:.0%}. Run compare again: it requests only those.",
         )
     return Ruling(3, str(side.cut)) if side.cut.too_many else None
+
+
+def _family(
+    results: Mapping[str, PairedResult], adjust: Callable[[list[float]], list[float]]
+) -> tuple[Contrast, ...]:
+    adjusted = adjust([result.p_value for result in results.values()])
+    pairs = zip(results.items(), adjusted, strict=True)
+    return tuple(_contrast(name, result, p) for (name, result), p in pairs)
+
+
+def _contrast(name: str, result: PairedResult, p_adjusted: float) -> Contrast:
+    return Contrast(
+        name=name,
+        n=result.n,
+        baseline=result.baseline,
+        candidate=result.candidate,
+        difference=result.difference,
+        interval=result.interval.ends,
+        p_value=result.p_value,
+        p_adjusted=p_adjusted,
+    )

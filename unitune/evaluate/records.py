@@ -1,6 +1,7 @@
-"""One answer at a time: `Record` as it was given, `Answer` with its scores, `CaseResult` of all.
+"""One answer at a time: `Record` as it came, `Answer` with its scores, `CaseResult` of all.
 
-A `Record` is a line of ``rows.jsonl``; every total of a comparison is computed from records.
+A `Record` is a line of ``rows.jsonl``; every total of a comparison is computed from records. They
+are dataclasses: there are as many as questions, and a pydantic model takes three times the memory.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from unitune.models import ToolCalls
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Uncounted:
-    """Tokens that may have to be paid for beside those counted for the answer: at most so many."""
+    """The most tokens that may have to be paid for beside those counted for the answer."""
 
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
     prompt_tokens: int
@@ -31,18 +32,14 @@ class Uncounted:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Record:
-    """One answer of one contender to one case, as it was given.
-
-    A dataclass, as `Answer` and `CaseResult` are: there are as many as questions, and a model takes
-    three times the memory.
-    """
+    """One answer of one contender to one case, as it came."""
 
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
     contender: str
     case: str
     """`Example.case_id`."""
     repeat: int = 0
-    """Which time it was asked, from 0."""
+    """Which repeat of the request, from 0."""
     model: str = ""
     """Fingerprint of the model that answered."""
     origin: str = ""
@@ -63,17 +60,17 @@ class Record:
     reasoning_tokens: int | None = None
     """Those of them that were spent on thoughts, where the vendor says so."""
     max_tokens: int | None = None
-    """The longest answer that it was allowed."""
+    """The longest answer that was allowed."""
     left_out: tuple[str, ...] | None = None
-    """Settings that the model refused, so that it was asked without them; `request_hash` is that of
-    the request as it was meant, which says which settings may be left out."""
+    """Settings that the model refused, and that were left out; `request_hash` is that of the
+    request as it was meant, which says which settings may be left out."""
     seconds: float | None = None
     tool_calls: ToolCalls | None = None
     given: dict[str, float] | None = None
     """`Reply.given`."""
     error: str | None = None
     uncounted: Uncounted | None = None
-    """Where the vendor gave no count that can be believed: what the budget was charged instead."""
+    """What the budget was charged where the vendor gave no possible count."""
     cached: Literal[True] | None = None
     """The answer was given to the same request in another comparison."""
 
@@ -94,7 +91,7 @@ class Answer:
     reasons: dict[str, str] = field(default_factory=dict[str, str])
     """Why a score is what it is, by scorer, where the scorer says so."""
     failed: tuple[str, ...] = ()
-    """Scorers that could not say; their score is 0, and the reason says why."""
+    """Scorers that could not score it; their score is 0, and the reason says why."""
     measures: dict[str, float] = field(default_factory=dict[str, float])
     """By measure; those that are not known are left out."""
     tool_calls: ToolCalls | None = None
@@ -118,9 +115,9 @@ class CaseResult:
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
     id: str
     messages: tuple[Message, ...]
-    """What was asked, before any contender's instructions or shots."""
+    """The question, before any contender's instructions or shots."""
     expected: str
     answers: dict[str, Answer]
     """By contender name."""
     required: bool = False
-    """The gate asks that the candidate gets it right."""
+    """The gate requires that the candidate gets it right."""

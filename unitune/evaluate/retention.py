@@ -4,17 +4,14 @@
 untuned base and to the tuned model alike. `retained` says how many of those that the base got right
 the tuned model still gets right.
 
-What it can show: that a model has lost much of what it knew or has become unable to answer anything
-but its task, which happens with high learning rates, many epochs and narrow data. What it cannot:
-the set is small, easy and English, so a loss of a few points is lost in the interval that is told
-with it; it says nothing of safety, long texts, code or other languages; a tuned model that answers
-every question in its task's form fails it, rightly, though a system prompt might bring it back; and
-since the base is measured on what it was right about, by luck too, a model that is as good as the
-base shows a little less than all of it. SmolLM2-135M-Instruct gets 49 of the 82 right, so even a
-small base has something to lose. It is a warning light and no benchmark, and no verdict
-rests on it.
-
-`questions` are what `unitune.evaluate.inference.engine.collect_answers` takes.
+It can show that a model has lost much of what it knew or answers nothing but its task any more,
+which happens with high learning rates, many epochs and narrow data. The set is small, easy and
+English: a loss of a few points is lost in the interval that is shown with it, and it says nothing
+of safety, long texts, code or other languages. A tuned model that answers every question in its
+task's form fails it, rightly, though a system prompt might bring it back. Since the base is
+measured on what it was right about, by luck too, a model that is as good as the base shows a little
+less than all of it. SmolLM2-135M-Instruct gets 49 of the 82 right, so even a small base has
+something to lose. It is a warning light and no benchmark, and no verdict rests on it.
 """
 
 from __future__ import annotations
@@ -32,7 +29,7 @@ from unitune.data.example import Message
 from unitune.evaluate.inference.engine import Question
 from unitune.evaluate.records import Record
 from unitune.evaluate.results import Retained
-from unitune.evaluate.statistics.paired import LEVEL, own_score
+from unitune.evaluate.statistics.paired import own_score
 from unitune.models import Request
 from unitune.scorers.labels import find_label
 
@@ -71,15 +68,12 @@ def probes() -> tuple[Probe, ...]:
 
 def questions() -> list[Question]:
     """Return the probes as questions: greedy, without a system prompt."""
+    asks = ((probe.id, f"{probe.ask} {MANNER}") for probe in probes())
     return [
         Question(
-            probe.id,
-            Request(
-                messages=(Message(role="user", content=f"{probe.ask} {MANNER}"),),
-                max_tokens=MOST_TOKENS,
-            ),
+            name, Request(messages=(Message(role="user", content=text),), max_tokens=MOST_TOKENS)
         )
-        for probe in probes()
+        for name, text in asks
     ]
 
 
@@ -91,21 +85,20 @@ def retained(
     Args:
         base: The untuned model's answers, by `Probe.id`; those in error leave their question out.
         tuned: The tuned model's.
-        usd: What the answers have cost, in US dollars; None: no charge known.
+        usd: Cost of the answers, in US dollars; None: no charge known.
     """
     before, after = _right(base), _right(tuned)
     both = [probe.id for probe in probes() if probe.id in before and probe.id in after]
     lost = tuple(name for name in both if before[name] and not after[name])
     base_right = sum(before[name] for name in both)
     kept = [1.0] * (base_right - len(lost)) + [0.0] * len(lost)
-    interval = own_score(kept, level=LEVEL) if kept else None
     return Retained(
         probes=len(both),
         base_right=base_right,
         lost=lost,
         gained=tuple(name for name in both if after[name] and not before[name]),
         share=fmean(kept) if kept else None,
-        interval=interval and interval.ends,
+        interval=own_score(kept).ends if kept else None,
         usd=usd,
     )
 

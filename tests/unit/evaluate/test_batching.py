@@ -382,7 +382,7 @@ def test_a_batch_that_failed_is_told_and_made_anew_by_the_next_call(
         compare(two, out=out, batch=True)
     assert "zero-shot at fake has failed: the enqueued token limit is reached." in str(caught.value)
     assert "None of its 60 questions was answered" in str(caught.value)
-    assert "without --batch, are asked one by one" in str(caught.value)
+    assert "without --batch, are sent singly" in str(caught.value)
     assert ["failed", "failed"] == ends(out)
     vendor.plays()
     compare(two, out=out, batch=True)

@@ -60,7 +60,7 @@ def test_few_refusals_among_answers_slow_nobody_down() -> None:
         for _ in range(4):
             limiter.answered()
     assert 36 == limiter.limit
-    assert limiter._rest() <= 0
+    assert limiter._paused_until <= time.monotonic()
 
 
 def test_after_that_it_grows_by_one_a_round() -> None:

@@ -1,24 +1,23 @@
 """Test cases answered in batches: within a day, for about half the price.
 
-Every contender's open questions are handed in first, each at its own backend, then all batches are
-waited for, those of one backend together. A
-batch is paid for once, as a launch is: it is written down before it is handed in
-(`unitune.evaluate.inference.batch_file`) and looked for before it is handed in again
-(`unitune.evaluate.inference.batch_submit`). Answers become records of the engine's kind, so what
-was answered in a batch is not asked one by one, nor the other way round.
+Every contender's open questions are submitted first, each at its own backend, then all batches are
+waited for, those of one backend together. A batch is paid for once, as a launch is: it is on record
+before it is submitted (`unitune.evaluate.inference.batch_file`), and searched for before it is
+submitted again (`unitune.evaluate.inference.batch_submit`). Its answers become records like any
+others, so what was answered in a batch is not requested singly, nor the other way round.
 
-    announced, no id   looked for; found: adopted; not found: handed in again under its key
-    with an id         polled and collected, never handed in again
+    announced, no id   searched for; adopted, or else submitted again under its key
+    with an id         polled and collected, never submitted again
     no open question   (cases, prompt or model have changed) cancelled, if its id is known
 
 A batch of another backend in the same folder is left alone, and so is every batch when questions
-are asked one by one. One process acts at a time: the one that holds ``rows.jsonl``.
+are sent singly. One process acts at a time: the one that holds ``rows.jsonl``.
 """
 
 from __future__ import annotations
 
 import time
-from collections import Counter as Counts
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -42,7 +41,7 @@ from unitune.evaluate.records import Record
 from unitune.models import Reply, Request, TunedModel
 
 LONGEST_POLL_SECONDS = 60.0
-"""Between two looks at a batch: a minute is little in a day."""
+"""Between two polls of a batch: a minute is little in a day."""
 BREATH_SECONDS = 1.0
 """Between two signs of life while nothing happens, so that Ctrl-C is heard in a notebook too."""
 SHORT_LOOKS = 3
@@ -50,14 +49,16 @@ SHORT_LOOKS = 3
 NOT_FOUND = 404
 UNANSWERED = Reply(finish_reason="error", error="the batch ended without an answer to this request")
 
+Notify = Callable[[EvaluationProgress], None]
+
 
 @dataclass(frozen=True, slots=True)
 class BatchJob:
-    """What one contender is to answer in batches.
+    """One contender's questions, to be answered in batches.
 
     Args:
         contender: Its name.
-        prompt: The prompt that it goes into the test with, in words.
+        prompt: Its prompt, in words.
         model: As its backend knows it.
         fingerprint: Of that model.
         questions: With distinct cases.
@@ -76,32 +77,38 @@ class BatchJob:
         return {Pair(q.case, request_hash(self.fingerprint, q)): q for q in self.questions}
 
     def request(self, question: Question) -> Request:
-        """Return a question as it is handed in."""
-        request = question.request
-        return widened(request) if self.thinks else request
+        """Return a question as it is submitted."""
+        return widened(question.request) if self.thinks else question.request
 
     def unanswered(self, rows: Journal) -> dict[Pair, Request]:
-        """Return what is asked and has no answer yet, in order."""
+        """Return the questions without an answer, in order."""
         return {
             pair: self.request(question)
             for pair, question in self.requested().items()
             if rows.answer(self.contender, *pair) is None
         }
 
+    def record(self, pair: Pair, question: Question, reply: Reply) -> Record:
+        """Return a reply as it is recorded."""
+        request = self.request(question)
+        reply = without_impossible_counts(request, replace(reply, max_tokens=request.max_tokens))
+        record = record_of(self.contender, question, self.fingerprint, pair.request_hash, reply)
+        return replace(record, uncounted=uncounted(request, reply))
+
 
 def run_batches(
     jobs: Mapping[str, Sequence[BatchJob]],
     batches: BatchFile,
     rows: Journal,
-    notify: Callable[[EvaluationProgress], None],
+    notify: Notify,
     announce: Callable[[str], None] | None = None,
 ) -> dict[str, tuple[Record, ...]]:
     """Have all jobs answered, except for the answers that are in the journal.
 
     Args:
         jobs: One a contender, by the name of the backend that answers.
-        batches: What was handed in before, and is now.
-        rows: Where answers are found and written.
+        batches: All batches on record.
+        rows: Where answers are read and written.
         notify: Called as batches get on, and about once a second while they do not.
         announce: Called with what the user should know, a sentence.
 
@@ -111,52 +118,52 @@ def run_batches(
     Raises:
         Unsupported: The backend cannot answer in batches, or not these.
         UserError: Several batches carry one key.
-        Unreachable: What became of a batch that was handed in is not known yet.
+        Unreachable: What became of a batch is not known yet.
         BackendError: A batch was refused or has failed.
     """
-    runners = {
-        name: BatchRunner(batching_backend(name), name, batches, rows, notify, announce)
+    runners = [
+        BatchRunner(batching_backend(name), name, jobs[name], batches, rows, notify, announce)
         for name in jobs
-    }
-    for name, runner in runners.items():
-        runner.drop_unwanted(jobs[name])
-        for batch_job in jobs[name]:
+    ]
+    for runner in runners:
+        runner.cancel_unwanted()
+        for batch_job in runner.jobs:
             runner.submit(batch_job)
-    for name, runner in runners.items():
-        runner.wait_for(jobs[name])
+    for runner in runners:
+        runner.wait()
     return {
         batch_job.contender: runner.results(batch_job)
-        for name, runner in runners.items()
-        for batch_job in jobs[name]
+        for runner in runners
+        for batch_job in runner.jobs
     }
 
 
 @dataclass(slots=True)
 class BatchRunner:
-    """Where jobs are handed in and answers collected."""
+    """Submits and collects one backend's batches.
+
+    `short` counts, by batch, the looks at fewer answers than are done, `done` the answers;
+    `progress` has, by contender, what the user was shown last.
+    """
 
     backend: Batches
     name: str
+    jobs: Sequence[BatchJob]
     batches: BatchFile
     rows: Journal
-    notify: Callable[[EvaluationProgress], None]
+    notify: Notify
     announce: Callable[[str], None] | None
-    short: Counts[str] = field(default_factory=Counts[str])
-    told: dict[str, EvaluationProgress] = field(default_factory=dict[str, EvaluationProgress])
+    short: Counter[str] = field(default_factory=Counter[str])
     done: dict[str, int] = field(default_factory=dict[str, int])
+    progress: dict[str, EvaluationProgress] = field(default_factory=dict[str, EvaluationProgress])
 
-    @property
-    def submitter(self) -> BatchSubmitter:
-        """Where batches are submitted."""
-        return BatchSubmitter(self.backend, self.name, self.batches, self._rest)
+    def cancel_unwanted(self) -> None:
+        """Cancel batches without an open question; one that has ended is left as it is.
 
-    def drop_unwanted(self, jobs: Sequence[BatchJob]) -> None:
-        """Cancel what nobody waits for; one that has ended is left as it is.
-
-        So is one without an id: where a vendor cannot tell whose a batch is, a search might find
+        So is one without an id: where a vendor cannot tell whose a batch is, a search might return
         somebody else's.
         """
-        wanted = {batch_job.contender: batch_job.unanswered(self.rows) for batch_job in jobs}
+        wanted = {each.contender: each.unanswered(self.rows) for each in self.jobs}
         for batch in self.batches.open(self.name):
             if wanted.get(batch.contender, {}).keys().isdisjoint(batch.requests().values()):
                 if batch.batch_id:
@@ -164,135 +171,132 @@ class BatchRunner:
                 self.batches.change(batch, end="unwanted")
 
     def submit(self, batch_job: BatchJob) -> None:
-        """See to it that every open question of a batch_job is in a batch that the backend has."""
+        """Put every open question into a batch that the backend has."""
+        submitter = BatchSubmitter(self.backend, self.name, self.batches, self._sleep)
         missing = batch_job.unanswered(self.rows)
+
+        def send(batch: Batch) -> None:
+            requests = {key: missing.pop(pair) for key, pair in batch.requests().items()}
+            submitter.submit(batch, batch_job.model, requests)
+
         for batch in self.batches.open(self.name, batch_job.contender):
-            if batch.batch_id or self.submitter.recover(batch):
-                for pair in batch.requests().values():
+            pairs = batch.requests().values()
+            if batch.batch_id or submitter.recover(batch):
+                for pair in pairs:
                     missing.pop(pair, None)
-            elif missing.keys() >= set(batch.requests().values()):
-                self._send(batch, batch_job, missing)
-            else:  # its questions have changed in the meantime, and it was never taken
+            elif missing.keys() >= set(pairs):
+                send(batch)
+            else:  # its questions have changed in the meantime, and it was never accepted
                 self.batches.change(batch, end="refused")
         if missing:
-            batch = self._announced(batch_job, missing)
-            self._send(batch, batch_job, missing)
+            now = time.time()
+            batch = Batch(
+                key=batch_key(now),
+                backend=self.name,
+                contender=batch_job.contender,
+                fingerprint=batch_job.fingerprint,
+                announced=now,
+                cases=tuple(pair.case for pair in missing),
+                hashes=tuple(pair.request_hash for pair in missing),
+            )
+            self.batches.announce(batch)
+            send(batch)
 
-    def wait_for(self, jobs: Sequence[BatchJob]) -> None:
+    def wait(self) -> None:
         """Collect the batches of all jobs as they end.
 
         Raises:
             BackendError: Some have failed; those that had ended by then are collected.
         """
-        opened = {
-            batch_job.contender: self.batches.open(self.name, batch_job.contender)
-            for batch_job in jobs
-        }
+        submitted = {each.contender: self._open(each) for each in self.jobs}
         for pause in delays(LONGEST_POLL_SECONDS):
             failed: list[str] = []
             longest = pause
-            for batch_job in jobs:
-                for batch in self.batches.open(self.name, batch_job.contender):
-                    longest = max(longest, self._look(batch, batch_job, pause, failed))
-                self._tell(batch_job, opened[batch_job.contender])
-            left = sum(len(self.batches.open(self.name, each)) for each in opened)
+            for batch_job in self.jobs:
+                for batch in self._open(batch_job):
+                    longest = max(longest, self._poll(batch, batch_job, pause, failed))
+                self._show(batch_job, submitted[batch_job.contender])
+            left = sum(len(self._open(batch_job)) for batch_job in self.jobs)
             if failed:
                 others = ", and collects the others" if left else ""
                 raise BackendError(f"{' '.join(failed)} The same command goes on{others}.")
             if not left:
                 return
-            self._rest(longest)
+            self._sleep(longest)
 
-    def results(self, batch_job: BatchJob) -> tuple[Record, ...]:
-        """Return what came of each question of a batch_job."""
-        found = [self.rows.last(batch_job.contender, *pair) for pair in batch_job.requested()]
-        records = tuple(record for record in found if record is not None)
-        assert len(records) == len(found), "every question was answered or in a batch"
-        self.notify(
-            EvaluationProgress(
-                batch_job.contender, "test", batch_job.prompt, len(records), len(records)
-            )
-        )
-        return records
+    def _open(self, batch_job: BatchJob) -> list[Batch]:
+        return self.batches.open(self.name, batch_job.contender)
 
-    def _announced(self, batch_job: BatchJob, missing: dict[Pair, Request]) -> Batch:
-        now = time.time()
-        batch = Batch(
-            key=batch_key(now),
-            backend=self.name,
-            contender=batch_job.contender,
-            fingerprint=batch_job.fingerprint,
-            announced=now,
-            cases=tuple(pair.case for pair in missing),
-            hashes=tuple(pair.request_hash for pair in missing),
-        )
-        self.batches.announce(batch)
-        return batch
-
-    def _send(self, batch: Batch, batch_job: BatchJob, missing: dict[Pair, Request]) -> None:
-        """Hand a batch in; its questions are then missing no more."""
-        requests = {request_id: missing.pop(pair) for request_id, pair in batch.requests().items()}
-        self.submitter.submit(batch, batch_job.model, requests)
-
-    def _look(self, batch: Batch, batch_job: BatchJob, pause: float, failed: list[str]) -> float:
-        """Ask how a batch stands, and collect what has ended; return the pause until the next."""
-        assert batch.batch_id, "it was handed in"
+    def _poll(self, batch: Batch, batch_job: BatchJob, pause: float, failed: list[str]) -> float:
+        """Poll a batch, and collect what has ended; return the pause until the next poll."""
+        assert batch.batch_id, "it was submitted"
         try:
             status = self.backend.poll_batch(batch.batch_id)
-            ours = status.state != "ended" or self._collected(batch, status, batch_job)
+            ours = status.state != "ended" or self._collect(
+                batch, batch.batch_id, status, batch_job
+            )
         except BackendError as error:
             if error.is_retryable:
                 return retry_delay(error, pause)
             raise self._explained(batch, error) from error
         if not ours:
             self.batches.change(batch, batch_id="")
-            failed.append(_mistaken(batch))
+            failed.append(
+                f"batch {batch.batch_id} at {self.name}, now that it has ended, turns out to hold "
+                f"the requests of another batch than {batch.key}. That of {batch.contender} is "
+                "still to be looked for."
+            )
             return pause
         if status.state == "failed":
             self.batches.change(batch, end="failed")
-            failed.append(_failure(batch, status))
+            failed.append(
+                f"batch {batch.batch_id} of {batch.contender} at {self.name} has failed: "
+                f"{(status.error or status.raw).rstrip('.')}. None of its {len(batch.cases)} "
+                "questions was answered: they go into a new batch or, without --batch, are sent "
+                "singly."
+            )
         done = len(batch.cases) if status.state == "ended" else status.done
         self.done[batch.key] = self.done.get(batch.key, 0) if done is None else done
         return pause
 
-    def _collected(self, batch: Batch, status: BatchStatus, batch_job: BatchJob) -> bool:
-        """Write answers down, unless they are those to somebody else's requests.
+    def _collect(
+        self, batch: Batch, batch_id: str, status: BatchStatus, batch_job: BatchJob
+    ) -> bool:
+        """Record the answers, unless they are those to somebody else's requests.
 
         Raises:
             Unreachable: Fewer came than are done, which may be a file that was cut on its way.
         """
-        assert batch.batch_id, "it was handed in"
-        replies = self.backend.fetch_batch(batch.batch_id)
+        replies = self.backend.fetch_batch(batch_id)
         ours = replies.keys() & batch.requests().keys()
         if replies and not ours:
             return False
         if len(ours) < (status.done or 0) and self.short[batch.key] < SHORT_LOOKS:
             self.short[batch.key] += 1
             raise Unreachable(
-                f"{self.name} says that {status.done} requests of batch {batch.batch_id} are done, "
-                f"and gives {len(ours)} answers."
+                f"{self.name} says that {status.done} requests of batch {batch_id} are done, and "
+                f"gives {len(ours)} answers."
             )
-        asked = batch_job.requested()  # what is in the batch and asked no more, nobody needs
+        requested = batch_job.requested()  # answers to other questions are not needed any more
         self.rows.append(
-            _record(batch_job, asked[pair], pair, replies.get(request_id, UNANSWERED))
+            batch_job.record(pair, requested[pair], replies.get(request_id, UNANSWERED))
             for request_id, pair in batch.requests().items()
-            if pair in asked and self.rows.answer(batch.contender, *pair) is None
+            if pair in requested and self.rows.answer(batch.contender, *pair) is None
         )
         self.batches.change(batch, end="collected")
-        self._end_doubles(batch, batch.batch_id)
+        with suppress(BackendError):  # the answers are there, whatever a list says
+            self._cancel_doubles(batch, batch_id)
         return True
 
-    def _end_doubles(self, batch: Batch, batch_id: str) -> None:
-        """Cancel what else carries the batch's key, where one call came to two batches; tell it."""
-        with suppress(BackendError):  # the answers are there, whatever a list says
-            found = self.backend.find_batch(batch.key, batch.announced)
-            doubles = set(found) - self.batches.ids() if batch_id in found else set[str]()
-            if doubles:  # a vendor that does not tell whose a batch is says the same of any key
-                doubles -= {*self.backend.find_batch(batch_key(time.time()), batch.announced)}
-            for double in sorted(doubles):
-                self._cancel(double)
-                if self.announce is None:
-                    continue
+    def _cancel_doubles(self, batch: Batch, batch_id: str) -> None:
+        """Cancel what else carries the batch's key, where one call came to two batches."""
+        ids = self.backend.find_batch(batch.key, batch.announced)
+        doubles = set(ids) - self.batches.ids() if batch_id in ids else set[str]()
+        if doubles:  # a vendor that does not tell whose a batch is says the same of any key
+            doubles -= {*self.backend.find_batch(batch_key(time.time()), batch.announced)}
+        for double in sorted(doubles):
+            self._cancel(double)
+            if self.announce is not None:
                 self.announce(
                     f"{self.name} has batch {double} beside {batch_id} of {batch.contender}: "
                     "something on the way has sent one call twice. It was cancelled; what it had "
@@ -312,49 +316,35 @@ class BatchRunner:
             return error
         return BackendError(
             f"{error} If batch {batch.batch_id} is really gone from {self.name}, and this is the "
-            "account that it was handed in from, write that down, then compare again: "
+            "account that it was submitted from, write that down, then compare again: "
             f"""echo '{{"key":"{batch.key}","end":"failed"}}' >> {self.batches.path}""",
             status=error.status,
             request_id=error.request_id,
         )
 
-    def _tell(self, batch_job: BatchJob, batches: Sequence[Batch]) -> None:
+    def results(self, batch_job: BatchJob) -> tuple[Record, ...]:
+        """Return the record of each question of a job."""
+        name, pairs = batch_job.contender, batch_job.requested()
+        last = [self.rows.last(name, *pair) for pair in pairs]
+        records = tuple(record for record in last if record is not None)
+        assert len(records) == len(pairs), "every question was answered or in a batch"
+        total = len(records)
+        self.notify(EvaluationProgress(name, "test", batch_job.prompt, total, total))
+        return records
+
+    def _show(self, batch_job: BatchJob, batches: Sequence[Batch]) -> None:
         if batches:
+            name = batch_job.contender
             done = sum(self.done.get(batch.key, 0) for batch in batches)
             total = sum(len(batch.cases) for batch in batches)
-            asked = EvaluationProgress(batch_job.contender, "batch", batch_job.prompt, done, total)
-            self.told[batch_job.contender] = asked
-            self.notify(asked)
+            progress = EvaluationProgress(name, "batch", batch_job.prompt, done, total)
+            self.progress[name] = progress
+            self.notify(progress)
 
-    def _rest(self, seconds: float) -> None:
-        """Do nothing for a while but repeat what was told last."""
+    def _sleep(self, seconds: float) -> None:
+        """Wait, and repeat meanwhile what the user was shown last."""
         end = time.monotonic() + seconds
         while (left := end - time.monotonic()) > 0:
             sleep(min(left, BREATH_SECONDS))
-            for asked in self.told.values():
-                self.notify(asked)
-
-
-def _record(batch_job: BatchJob, question: Question, pair: Pair, reply: Reply) -> Record:
-    request = batch_job.request(question)
-    reply = without_impossible_counts(request, replace(reply, max_tokens=request.max_tokens))
-    made = record_of(batch_job.contender, question, batch_job.fingerprint, pair.request_hash, reply)
-    return replace(made, uncounted=uncounted(request, reply))
-
-
-def _failure(batch: Batch, status: BatchStatus) -> str:
-    words = (status.error or status.raw).rstrip(".")
-    return (
-        f"batch {batch.batch_id} of {batch.contender} at {batch.backend} has failed: {words}. None "
-        f"of its {len(batch.cases)} questions was answered: they go into a new batch or, without "
-        "--batch, are asked one by one."
-    )
-
-
-def _mistaken(batch: Batch) -> str:
-    """Say that what was adopted, since nothing told whose it was, is not ours."""
-    return (
-        f"batch {batch.batch_id} at {batch.backend}, now that it has ended, turns out to hold the "
-        f"requests of another batch than {batch.key}. That of {batch.contender} is still to be "
-        "looked for."
-    )
+            for progress in self.progress.values():
+                self.notify(progress)

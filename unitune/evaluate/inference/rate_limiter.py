@@ -1,13 +1,10 @@
-"""How many requests may be in flight at one model: found out as it answers.
+"""How many requests may be in flight at one model: learned as it answers.
 
 The limit grows by one for each round of answers, at first by one for each answer, and is halved
-when the vendor says that it is asked too often: additive increase, multiplicative decrease, as TCP
-shares a line (Chiu and Jain 1989, Computer Networks 17:1). A pause that the vendor asks for then
-holds for every request, since its limits are an account's. A few refusals among answers are those
-requests' own: to slow down for each would leave little, as a line that loses packets by chance
-leaves TCP.
-
-Not here: whether a failed request is sent again (`unitune.evaluate.inference.engine`).
+when the vendor limits the rate: additive increase, multiplicative decrease, as TCP shares a line
+(Chiu and Jain 1989, Computer Networks 17:1). A pause that the vendor asks for then holds for every
+request, since its limits are an account's. A few refusals among answers are those requests' own: to
+slow down for each would leave little, as a line that loses packets by chance leaves TCP.
 """
 
 from __future__ import annotations
@@ -24,7 +21,6 @@ FIRST_LIMIT = 8
 LIMIT = 64
 """Most requests in flight unless the job says otherwise: at half a second an answer 7,700 a minute,
 which is beyond most accounts' limits."""
-
 WINDOW, REFUSALS = 20, 6
 """So many refusals among so many last replies, and the rate is to blame: of 5 % refused by chance
 that is one window in three thousand, while a limit that is passed refuses whole rounds."""
@@ -37,8 +33,8 @@ class AdaptiveLimiter:
     most: int = LIMIT
     limit: float = 0.0
     _starting: bool = True
-    _flying: int = 0
-    _rests_until: float = 0.0
+    _in_flight: int = 0
+    _paused_until: float = 0.0
     _slowed: float = 0.0
     _refused: deque[bool] = field(default_factory=lambda: deque[bool](maxlen=WINDOW))
     _waiting: deque[asyncio.Future[None]] = field(default_factory=deque[asyncio.Future[None]])
@@ -48,15 +44,30 @@ class AdaptiveLimiter:
 
     @asynccontextmanager
     async def turn(self) -> AsyncGenerator[None]:
-        """Wait until another request may be sent, and hold its place while the body runs."""
-        while self._flying >= int(self.limit) or self._rest() > 0:
-            await self._wait()
-        self._flying += 1
+        """Wait until another request may be sent, and count it while the body runs."""
+        while True:
+            if (pause := self._paused_until - time.monotonic()) > 0:
+                await asyncio.sleep(pause)
+            elif self._in_flight >= int(self.limit):
+                self._waiting.append(asyncio.get_running_loop().create_future())
+                await self._waiting[-1]
+            else:
+                break
+        self._in_flight += 1
         try:
             yield
         finally:
-            self._flying -= 1
+            self._in_flight -= 1
             self._wake()
+
+    def _wake(self) -> None:
+        """Let as many go on as may be sent; each looks for itself whether it still may."""
+        free = int(self.limit) - self._in_flight
+        while self._waiting and free > 0:
+            waiting = self._waiting.popleft()
+            if not waiting.done():
+                waiting.set_result(None)
+                free -= 1
 
     def answered(self) -> None:
         """Take note of an answer."""
@@ -64,7 +75,7 @@ class AdaptiveLimiter:
         self.limit = min(self.most, self.limit + (1 if self._starting else 1 / self.limit))
 
     def refused(self, sent: float, retry_after_seconds: float) -> None:
-        """Take note that the vendor was asked too often.
+        """Take note that the vendor limits the rate.
 
         Args:
             sent: When the refused request was sent, on the monotonic clock. Of requests that were
@@ -78,29 +89,8 @@ class AdaptiveLimiter:
         if sent >= self._slowed:
             self._slowed = time.monotonic()
             self._starting = False
-            self.limit = max(1.0, min(self.limit, float(self._flying)) / 2)
+            self.limit = max(1.0, min(self.limit, float(self._in_flight)) / 2)
 
     def pause(self, seconds: float) -> None:
         """Send nothing for a while, as the vendor asks."""
-        self._rests_until = max(self._rests_until, time.monotonic() + seconds)
-
-    def _rest(self) -> float:
-        return self._rests_until - time.monotonic()
-
-    async def _wait(self) -> None:
-        """Wait for a place, or for the end of a pause."""
-        if (rest := self._rest()) > 0:
-            await asyncio.sleep(rest)
-            return
-        place: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.append(place)
-        await place
-
-    def _wake(self) -> None:
-        """Let as many go on as there are places; each looks for itself whether there is one."""
-        free = int(self.limit) - self._flying
-        while self._waiting and free > 0:
-            place = self._waiting.popleft()
-            if not place.done():
-                place.set_result(None)
-                free -= 1
+        self._paused_until = max(self._paused_until, time.monotonic() + seconds)

@@ -1,4 +1,4 @@
-"""Answers written down before, as a model to ask: `RecordedModel`.
+"""Recorded answers as a model: `RecordedModel`.
 
 So a model that will be switched off can be compared with for good: its answers to the cases are
 kept while it lives (`unitune import … --answers`), one JSON object a line with `case` and `answer`,
@@ -20,18 +20,14 @@ from unitune.errors import DataError
 from unitune.models import BatchedChatModel, Placed, Reply, Request
 from unitune.workspace.filesystem import content_of, no_link
 
-BATCH_SIZE = 100
-"""To look one up takes no time, but requests take memory."""
-
 
 @dataclass(frozen=True, slots=True)
 class RecordedAnswer:
-    """One line of the file."""
+    """One line of the file; `scores` are another tool's, by its own names."""
 
     case: str
     answer: str
     scores: dict[str, float] | None = None
-    """What another tool gave for it, by the tool's own names."""
 
     @property
     def content(self) -> dict[str, JsonValue]:
@@ -44,31 +40,29 @@ _LINE = TypeAdapter(RecordedAnswer)
 
 
 class RecordedModel(BatchedChatModel):
-    """A model that says what it said before.
+    """A model that gives recorded answers.
 
     Raises:
         DataError: The file is missing, a line is no recorded answer, or two cases ask the same and
             were answered differently.
     """
 
+    batch_size = 100  # a lookup takes no time, but requests take memory
+
     def __init__(self, path: Path, cases: Sequence[Example]) -> None:
         recorded = read_recorded(path)
+        self.fingerprint = _fingerprint(recorded)
         self._answers: dict[str, RecordedAnswer] = {}
         for case in cases:
-            if case.case_id in recorded:
-                self._keep(path, _question(case.prompt), recorded[case.case_id])
-        self.fingerprint = _fingerprint(recorded)
-
-    def _keep(self, path: Path, question: str, answer: RecordedAnswer) -> None:
-        """Note an answer; a request carries no case, so one question can have one answer alone."""
-        first = self._answers.setdefault(question, answer)
-        if (first.answer, first.scores or None) != (answer.answer, answer.scores or None):
-            raise DataError(
-                f"{path}: the cases {first.case!r} and {answer.case!r} ask the same, and their "
-                "recorded answers differ. Take one of them out of data.test."
-            )
-
-    batch_size = BATCH_SIZE
+            if (answer := recorded.get(case.case_id)) is None:
+                continue
+            # A request carries no case, so one question can have one answer alone.
+            first = self._answers.setdefault(_question(case.prompt), answer)
+            if (first.answer, first.scores or None) != (answer.answer, answer.scores or None):
+                raise DataError(
+                    f"{path}: the cases {first.case!r} and {answer.case!r} ask the same, and their "
+                    "recorded answers differ. Take one of them out of data.test."
+                )
 
     async def stream(self, requests: Sequence[Request]) -> AsyncGenerator[Placed]:
         """Look all questions up."""
@@ -97,7 +91,7 @@ def _fingerprint(recorded: Mapping[str, RecordedAnswer]) -> str:
 
 def read_answers(path: Path) -> dict[str, str]:
     """Return the texts of recorded answers by case; see `read_recorded`."""
-    return {case: one.answer for case, one in read_recorded(path).items()}
+    return {case: recorded.answer for case, recorded in read_recorded(path).items()}
 
 
 def read_recorded(path: Path) -> dict[str, RecordedAnswer]:
@@ -114,12 +108,18 @@ def read_recorded(path: Path) -> dict[str, RecordedAnswer]:
             f"{path} cannot be read: {why}. It holds a contender's recorded answers, in UTF-8; "
             "give its place in evaluate.contenders."
         ) from error
-    found = [
-        _answer(path, number, line)
-        for number, line in enumerate(lines, start=1)
-        if line.strip("\r")
-    ]
-    return {one.case: one for one in found}
+    answers: dict[str, RecordedAnswer] = {}
+    for number, line in enumerate(lines, start=1):
+        if not line.strip("\r"):
+            continue
+        try:
+            answer = _LINE.validate_json(line)
+        except ValidationError as error:
+            raise DataError(
+                f'{path}:{number} is no recorded answer. Write {{"case": ID, "answer": TEXT}}.'
+            ) from error
+        answers[answer.case] = answer
+    return answers
 
 
 def mend(path: Path) -> None:
@@ -141,15 +141,6 @@ def answer_line(case: str, answer: str, scores: Mapping[str, float] | None = Non
     """Return a line of the file, its end included."""
     line = RecordedAnswer(case, answer, {**scores} if scores else None)
     return json.dumps(line.content, ensure_ascii=False) + "\n"
-
-
-def _answer(path: Path, number: int, line: str) -> RecordedAnswer:
-    try:
-        return _LINE.validate_json(line)
-    except ValidationError as error:
-        raise DataError(
-            f'{path}:{number} is no recorded answer. Write {{"case": ID, "answer": TEXT}}.'
-        ) from error
 
 
 def _question(messages: Sequence[Message]) -> str:

@@ -2,12 +2,9 @@
 
 The test cases have no part in either choice: nothing here can see them. All dev rows count. Where a
 contender has several prompts and dev many rows, the first `SCREENING_ROWS` pick `FINALISTS`, which
-answer the others too. Between equals the more strictly scored one wins (the mean of all
-scorers), then for prompts the one tried first, which is the shorter, and for baselines the one with
-more effort in it, so that a tie never gives the candidate the easier opponent.
-
-An error counts as a wrong answer here too, so where there are many of them, the choice says more
-about the vendor than about the prompts, and the verdict is none (`errors_on_dev`).
+answer the others too. Between equals the mean of all scorers decides, then for prompts the order of
+trial, shorter first, and for baselines the effort in them, so that a tie never gives the candidate
+the easier opponent.
 """
 
 from __future__ import annotations
@@ -26,13 +23,13 @@ EFFORT = (None, "zero-shot", "instructed", "few-shot")
 
 @dataclass(frozen=True, slots=True, order=True)
 class DevScore:
-    """How a prompt did on the dev rows; greater is better.
+    """A prompt's score on the dev rows; greater is better.
 
     Args:
         primary: Mean of the primary metric.
         overall: Mean of all metrics, which decides between equals.
-        rows: Dev rows that it was asked.
-        errors: How many of them had no answer, each with the reason; an error scores 0.
+        rows: Dev rows that were requested.
+        errors: The reason of each without an answer; an error scores 0.
         cut: Answers that were cut off before it was clear whether they are right.
     """
 
@@ -53,13 +50,7 @@ class Trial:
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """A contender with the prompt that it goes into the test with.
-
-    Args:
-        contender: Who.
-        prompt: Chosen on dev where there was a choice.
-        trials: All that was tried, in order; empty when dev was not needed.
-    """
+    """A contender with its prompt for the test, and all trials, in order, that chose it."""
 
     contender: Contender
     prompt: Prompt
@@ -94,7 +85,7 @@ def best_trial(trials: Sequence[Trial]) -> Trial:
 
 
 def finalists(trials: Sequence[Trial]) -> list[int]:
-    """Return the places of the best trials, in their order."""
+    """Return the positions of the best trials, in their order."""
     ranked = sorted(range(len(trials)), key=lambda at: trials[at].score, reverse=True)
     return sorted(ranked[:FINALISTS])
 
@@ -102,11 +93,10 @@ def finalists(trials: Sequence[Trial]) -> list[int]:
 def errors_on_dev(choices: Sequence[Choice]) -> Ruling | None:
     """Say how many answers on dev are errors, and whether there are too many to choose by.
 
-    Args:
-        choices: Of all contenders; the prompts of a reference compete for nothing.
+    The prompts of a reference compete for nothing, so their errors never are too many.
 
     Returns:
-        None where dev was asked nothing.
+        None where nothing was requested on dev.
     """
     trials = [(choice.contender, trial) for choice in choices for trial in choice.trials]
     if not trials:
@@ -118,20 +108,24 @@ def errors_on_dev(choices: Sequence[Choice]) -> Ruling | None:
                 4,
                 f"{contender.name}: {len(score.errors)} of {score.rows} dev rows asked with "
                 f"{trial.prompt.label} ended in an error, more than {MOST_ERRORS:.0%}, so dev may "
-                f"have chosen wrongly. First reason: {score.errors[0]}. Run compare again: it asks "
-                "only those. If they fail for good, such as a prompt that is too long for the "
-                "model, change the contender (few-shot takes `shots: 4`), or give it "
+                f"have chosen wrongly. First reason: {score.errors[0]}. Run compare again: it "
+                "requests only those. If they fail for good, such as a prompt that is too long "
+                "for the model, change the contender (few-shot takes `shots: 4`), or give it "
                 "`role: reference`.",
             )
     failed = sum(len(trial.score.errors) for _, trial in trials)
-    asked = sum(trial.score.rows for _, trial in trials)
-    return Ruling(0, f"{failed:,} of {asked:,} answers on dev ended in an error.")
+    rows = sum(trial.score.rows for _, trial in trials)
+    return Ruling(0, f"{failed:,} of {rows:,} answers on dev ended in an error.")
 
 
 def best_baseline(choices: Sequence[Choice]) -> Choice:
     """Return the baseline with the best score on dev."""
-    baselines = [choice for choice in choices if choice.contender.spec.role == "baseline"]
-    return max(baselines, key=_strength)
+
+    def strength(choice: Choice) -> tuple[DevScore, int]:
+        effort = EFFORT.index(prompt_kind(choice.contender.spec))
+        return choice.score or DevScore(0.0, 0.0), effort
+
+    return max((each for each in choices if each.contender.spec.role == "baseline"), key=strength)
 
 
 def borrow(contender: Contender, choices: Sequence[Choice]) -> Choice:
@@ -145,8 +139,3 @@ def needs_dev(contender: Contender, contenders: Sequence[Contender]) -> bool:
     """Whether dev decides anything about this contender: its prompt, or which baseline is best."""
     rivals = sum(other.spec.role == "baseline" for other in contenders)
     return contender.has_choice or (contender.spec.role == "baseline" and rivals > 1)
-
-
-def _strength(choice: Choice) -> tuple[DevScore, int]:
-    score = choice.score or DevScore(0.0, 0.0)
-    return score, EFFORT.index(prompt_kind(choice.contender.spec))
