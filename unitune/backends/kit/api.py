@@ -177,6 +177,16 @@ class Api:
         """Change a resource; sent once, as `post`."""
         return self._json("PATCH", path, action, json=body, params=query)
 
+    def put(
+        self,
+        *path: str,
+        action: str,
+        body: Mapping[str, JsonValue],
+        query: Query | None = None,
+    ) -> Fields:
+        """Create a resource under its name, or replace it; sent once, as `post`."""
+        return self._json("PUT", path, action, json=body, params=query)
+
     def send_file(
         self,
         *path: str,

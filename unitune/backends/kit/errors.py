@@ -69,7 +69,7 @@ class Vendor:
         advice = {**ADVICE, **self.advice}.get(status, "")
         if "{variable}" in advice:
             advice = advice.format(variable=self.key_variable) if self.key_variable else ""
-        sentence = f"{self.name} could not {doing}: {self._safe(words)} (HTTP {status})."
+        sentence = f"{self.name} could not {doing}: {self.safe(words)} (HTTP {status})."
         return BackendError(
             f"{sentence} {advice}".rstrip(),
             status=status,
@@ -80,15 +80,16 @@ class Vendor:
     def unreachable(self, doing: str, error: BaseException) -> Unreachable:
         """Return the error for an answer that did not come whole, or cannot be read."""
         cause = error.__cause__ or error
-        reason = self._safe(f"{type(cause).__name__}: {cause}".rstrip(": "))
+        reason = self.safe(f"{type(cause).__name__}: {cause}".rstrip(": "))
         where = f" from {self.url}" if self.url else ""
         return Unreachable(f"{self.name} could not {doing}: no whole answer{where} ({reason}).")
 
     def failed(self, doing: str, error: BaseException) -> BackendError:
         """Return the error for what an SDK refuses to send."""
-        return BackendError(f"{self.name} could not {doing}: {self._safe(str(error))}.")
+        return BackendError(f"{self.name} could not {doing}: {self.safe(str(error))}.")
 
-    def _safe(self, words: str) -> str:
+    def safe(self, words: str) -> str:
+        """Return the vendor's words without keys, cut to `SHOWN_CHARACTERS`."""
         return redacted(whole_text(words), self.secrets, SHOWN_CHARACTERS).strip().rstrip(".")
 
 

@@ -70,9 +70,17 @@ class HostedBackend(Generic[Options]):
     def endpoint(self, path: str = "") -> Endpoint:
         """Return the vendor's address, or a path below it, with the key."""
         url = environment_address(self.address_variable) or self.address
-        key = required(self.key_variable, f"the key of {self.name}")
-        vendor = Vendor(self.name, self.key_variable, url, self.advice, secrets=(key,))
-        return Endpoint(vendor, f"{url}{path}", self.headers(key))
+        return self.endpoint_at(f"{url}{path}", self.key_variable)
+
+    def endpoint_at(self, url: str, key_variable: str) -> Endpoint:
+        """Return an address with the key that an environment variable holds.
+
+        Raises:
+            UserError: It is not set.
+        """
+        key = required(key_variable, f"the key of {self.name}, for {url},")
+        vendor = Vendor(self.name, key_variable, url, self.advice, secrets=(key,))
+        return Endpoint(vendor, url, self.headers(key))
 
     def headers(self, key: str) -> dict[str, str]:
         """Return the headers that carry the key."""
