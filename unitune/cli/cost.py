@@ -32,8 +32,7 @@ def cost(
 
     Training, hosting and requests over the months that the model lives, against the prompted base
     and the newest untuned model. How it will be used stands in the job (`usage`), or is measured
-    in its newest comparison, or counted. A training of the same job that has been billed counts as
-    billed. No vendor is called.
+    in its newest comparison, or counted. No vendor is called.
 
     [dim]$ unitune cost unitune.yaml
     $ unitune cost unitune.yaml --backend azure --backend together --requests 250000[/dim]

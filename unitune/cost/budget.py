@@ -1,7 +1,7 @@
 """How much may be spent, and what is left of it: of a job, of a month, of a project.
 
 Pure functions over what was spent. That is read by `unitune.ledger.budgeting` (runs) and
-`unitune.planning.money` (before there is one).
+`unitune.planning.plan` (before there is one).
 """
 
 from __future__ import annotations
@@ -108,11 +108,7 @@ def caps(
 ) -> tuple[Cap, ...]:
     """Return all limits that hold for a training.
 
-    Args:
-        job_usd: The job's own budget.
-        project: Of its project.
-        spent: By other runs, and by deployments.
-        run_spent: By earlier attempts of the same run.
+    Other runs and deployments have spent `spent`, earlier attempts of the same run `run_spent`.
     """
     limits = (
         ("the job's budget", job_usd, Decimal(0), "budget.usd of the job"),

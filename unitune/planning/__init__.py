@@ -2,8 +2,7 @@
 
     job                ──► preflight.py   everything looked up, once: a `ResolvedJob`
     offer, day, rows   ──► feasibility.py what speaks against the job, and who else can take it
-    prices, ledger     ──► money.py       limits, what was spent, what earlier bills tell
-    all three          ──► plan.py        a `Plan` (documents.py); saved.py binds a launch to it
+    these and money    ──► plan.py        a `Plan` (documents.py); saved.py binds a launch to it
 
 Only on request: quoting.py gets a vendor's own price, masks.py shows which tokens are learnt.
 """

@@ -47,13 +47,7 @@ SOON = timedelta(days=90)
 
 
 def offer_findings(job: Job, offer: Offer, day: date) -> tuple[Finding, ...]:
-    """Return what a backend's offer says against a job, whatever its rows.
-
-    Args:
-        job: What to tune and how.
-        offer: Of the job's backend.
-        day: Today.
-    """
+    """Return what the offer of a job's backend says against it on a day, whatever its rows."""
     findings = _against(job, offer, day)
     if not any(finding.code in OTHER_BACKEND_HELPS for finding in findings):
         return findings
@@ -147,12 +141,7 @@ class WireFile:
 
 
 def wire_file(rows: Dataset, format_name: str | None) -> WireFile:
-    """Write rows as a backend takes them, and keep only what is to be known of the file.
-
-    Args:
-        rows: Canonical.
-        format_name: Of the wire format; None: canonical JSON Lines.
-    """
+    """Write rows in a wire format, or as canonical JSON Lines, and keep what describes the file."""
     content, size, findings = hashlib.sha256(), 0, list[Finding]()
     for item in wire_lines(rows, format_name):
         if isinstance(item, Finding):
@@ -171,7 +160,7 @@ def row_findings(
     files: Mapping[str, WireFile],
     lengths: Lengths | None = None,
 ) -> tuple[Finding, ...]:
-    """Return what a backend's offer says against a job's rows: format and limits.
+    """Return what the offer of a job's backend says against its rows: format and limits.
 
     Args:
         job: What to tune and how.

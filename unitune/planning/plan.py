@@ -8,8 +8,8 @@ refused for the errors of its plan, so a plan without errors is a job that can b
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from unitune.backends import registry
 from unitune.backends.capabilities import (
@@ -19,9 +19,17 @@ from unitune.backends.capabilities import (
     Forecasts,
     ValidatesOptions,
 )
-from unitune.cost.budget import budget_findings, caps, unknown_findings
+from unitune.cost.budget import (
+    ProjectBudget,
+    Spent,
+    budget_findings,
+    caps,
+    project_budget,
+    unknown_findings,
+)
 from unitune.cost.documents import Estimate
 from unitune.cost.estimate import estimate
+from unitune.cost.narrowing import Lesson
 from unitune.cost.prices.staleness import age_findings
 from unitune.cost.tokens import VendorCounter, counter_for
 from unitune.cost.tokens.by_vendor import SAMPLE_ROWS
@@ -34,10 +42,56 @@ from unitune.job.job import Job
 from unitune.job.prices import OWN_WORD
 from unitune.planning.documents import NO_BACKEND, Bound, Plan, PlanSet
 from unitune.planning.feasibility import row_findings
-from unitune.planning.money import NOTHING_KNOWN, Money, money_of
 from unitune.planning.preflight import ResolvedJob, Rows, preflight
+from unitune.workspace.home import home, ledger_url
 from unitune.workspace.install import install_command
 from unitune.workspace.today import today
+
+
+@dataclass(frozen=True, slots=True)
+class Money:
+    """What is known of money before a plan is made.
+
+    Args:
+        project: Limits of the project.
+        spent: What its runs and deployments have cost.
+        lessons: What the bills of earlier runs have shown, by backend and base model.
+        unpriced: Whether the user takes a price that is unknown or old.
+    """
+
+    project: ProjectBudget = field(default_factory=ProjectBudget)
+    spent: Spent = field(default_factory=Spent)
+    lessons: Mapping[tuple[str, str], Sequence[Lesson]] = field(
+        default_factory=dict[tuple[str, str], Sequence[Lesson]]
+    )
+    unpriced: bool = False
+
+
+NOTHING_KNOWN = Money()
+
+
+def money_of(job: Job, *, unpriced: bool = False) -> Money:
+    """Return what is known of money where a job stands.
+
+    A ledger that machines share is only read when budget.yaml makes it matter: a plan opens no
+    connection of its own accord.
+
+    Args:
+        job: Its folder has the project's budget.
+        unpriced: Whether the user takes a price that is unknown or old.
+
+    Raises:
+        JobError: budget.yaml is not valid.
+    """
+    project = project_budget(job.folder)
+    shared = ledger_url() is not None
+    wanted = project != ProjectBudget() if shared else (home() / "ledger.db").exists()
+    if not wanted:
+        return Money(project, unpriced=unpriced)
+    from unitune.ledger import Ledger, budgeting  # noqa: PLC0415 - brings the database
+
+    books = budgeting.books_of(Ledger(home()))
+    return Money(project, budgeting.spent(books, today()), budgeting.lessons(books.costs), unpriced)
 
 
 def plan(job: Job | ResolvedJob, *, vendor_counts: bool = False) -> Plan:
@@ -70,11 +124,7 @@ def plan(job: Job | ResolvedJob, *, vendor_counts: bool = False) -> Plan:
 
 
 def plans(job: Job, backends: Sequence[str]) -> PlanSet:
-    """Return what a job would do on each of several backends; imports none of them.
-
-    Args:
-        job: What to tune and how.
-        backends: Their names.
+    """Return what a job would do on each of several backends, by name; imports none of them.
 
     Raises:
         NotFoundError: No installed package brings one of them.

@@ -30,12 +30,7 @@ def refuse_errors(plan: Plan) -> None:
 
 
 def saved_text(plan: Plan, path: Path, job_file: Path) -> str:
-    """Return a plan that can be applied, as its file holds it, with the command line's settings.
-
-    Args:
-        plan: Of one backend, without errors.
-        path: Where it goes.
-        job_file: What it was made from.
+    """Return a plan as its file holds it, with the command line's settings and its job's file.
 
     Raises:
         UserError: The plan has errors.
@@ -75,10 +70,6 @@ def _how_to_save(path: Path) -> str:
 def job_of(plan: Plan, path: Path) -> Job:
     """Return the job of a saved plan, as its file stands now, with the command line's settings.
 
-    Args:
-        plan: The plan.
-        path: Where it was read.
-
     Raises:
         UserError: The plan was not saved to be applied.
         JobError: The job file is missing or not valid.
@@ -94,12 +85,7 @@ def job_of(plan: Plan, path: Path) -> Job:
 
 
 def changes(then: Plan, now: Plan) -> tuple[str, ...]:
-    """Return what a plan rests on that is not as it was, a sentence each.
-
-    Args:
-        then: As saved.
-        now: Of the same job today.
-    """
+    """Return what a plan rests on that is not as it was, a sentence each."""
     if then.bound is None or now.bound is None:
         return ("one of the plans names nothing that it holds for",)
     jobs = _differences(_flat(then.bound.job), _flat(now.bound.job))

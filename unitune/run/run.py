@@ -34,8 +34,7 @@ from unitune.job.job import Job
 from unitune.ledger import Ledger, RunRecord, budgeting
 from unitune.planning import saved
 from unitune.planning.documents import Plan
-from unitune.planning.money import Money, money_of
-from unitune.planning.plan import plan_of
+from unitune.planning.plan import Money, money_of, plan_of
 from unitune.planning.preflight import ResolvedJob, preflight, refuse
 from unitune.run import launching
 from unitune.run.handle import Run

@@ -7,9 +7,9 @@ switched off before. No vendor is called.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from decimal import Decimal
-from typing import NamedTuple
 
 from unitune.backends.capabilities import StoredModel, Stores
 from unitune.cost.break_even import break_even, payback
@@ -22,8 +22,6 @@ from unitune.data.check import read_job
 from unitune.errors import JobError, MissingExtra, UnituneError, UserError
 from unitune.job.job import Job
 from unitune.job.usage import Alternative
-from unitune.ledger import Ledger
-from unitune.ledger.budgeting import outcome_of
 from unitune.planning.plan import estimated
 from unitune.planning.preflight import ResolvedJob, Rows, preflight
 from unitune.tco.documents import (
@@ -37,7 +35,6 @@ from unitune.tco.documents import (
 from unitune.tco.serving import ServingOption, serving_option
 from unitune.tco.tokens import Counted, count, measured
 from unitune.tco.usage import profile, says_all_tokens
-from unitune.workspace.home import home, ledger_url
 from unitune.workspace.today import today
 
 VOLUMES = (1_000, 10_000, 100_000, 1_000_000)
@@ -109,23 +106,16 @@ def total_cost(
     )
     prompted = serving_option("prompted", _lookup(resolved), use.prompted, use)
     tuned = serving_option("tuned", _lookup(resolved), use.tuned, use)
-    bill = billed(resolved)
-    training = Spread.of(bill.usd) if bill else _training_usd(resolved)
+    training = _training_usd(resolved)
     once = _paid_once(resolved, training, (prompted.cost.request, tuned.cost.request))
     options = [prompted, replace(tuned, cost=replace(tuned.cost, once=once))]
     if alternative is not None:
         lookup = _lookup(resolved, alternative)
         options.append(serving_option("newest", lookup, use.alternative, use))
-    notes = [
-        f"it cannot be launched there: {finding.message}"
-        for finding in resolved.offer_findings
-        if finding.severity == "error"
-    ]
-    notes += _limits(horizon, training)
-    notes += [f"a training has cost ${bill.usd:f}, as run {bill.run} was billed."] if bill else []
+    rows = tuple({row.id: row for option in options for row in option.rows}.values())
+    notes = [*_limits(resolved, horizon, training)]
     notes += [note for option in options for note in option.notes]
     notes += use.notes
-    rows = tuple({row.id: row for option in options for row in option.rows}.values())
     notes += [finding.message for finding in age_findings(rows, horizon.begins, allow_stale=True)]
     costs = [option.cost for option in options]
     return TotalCost(
@@ -142,32 +132,6 @@ def total_cost(
         notes=tuple(dict.fromkeys(notes)),
         prices=rows,
     )
-
-
-class Billed(NamedTuple):
-    """The bill of a training."""
-
-    run: str
-    usd: Decimal
-
-
-def billed(resolved: ResolvedJob) -> Billed | None:
-    """Return the newest bill of this very training; None: there is none.
-
-    A ledger that machines share is not read for this.
-    """
-    if ledger_url() is not None or not (home() / "ledger.db").exists():
-        return None
-    ledger, job = Ledger(home()), resolved.job
-    for cost in reversed(ledger.costs()):
-        same_model = (cost.backend, cost.base_model) == (job.backend, job.base_model)
-        if not same_model or cost.outcome is None or cost.run_id is None:
-            continue
-        outcome = outcome_of(cost)
-        same_training = ledger.record(cost.run_id).fingerprint == resolved.fingerprint
-        if same_training and outcome.end == "succeeded" and outcome.usd is not None:
-            return Billed(cost.run_id, outcome.usd)
-    return None
 
 
 def _horizon(resolved: ResolvedJob) -> Horizon:
@@ -188,20 +152,14 @@ def _horizon(resolved: ResolvedJob) -> Horizon:
 
 
 def _counted(resolved: ResolvedJob) -> Counted:
+    """Count the requests; models that a backend keeps on this machine bring their tokenizers."""
+    stored: list[StoredModel] = []
+    if resolved.offer.training_price == "none":
+        with suppress(MissingExtra):
+            stored = resolved.backend.stored() if isinstance(resolved.backend, Stores) else []
     aliases = resolved.model.aliases if resolved.model else ()
-    counter = counter_for(resolved.job.base_model, _stored(resolved), aliases=aliases)
+    counter = counter_for(resolved.job.base_model, stored, aliases=aliases)
     return count(resolved.job, resolved.splits, counter)
-
-
-def _stored(resolved: ResolvedJob) -> list[StoredModel]:
-    """Return the models that a backend keeps on this machine: they bring their tokenizers."""
-    if resolved.offer.training_price != "none":
-        return []
-    try:
-        backend = resolved.backend
-    except MissingExtra:
-        return []
-    return backend.stored() if isinstance(backend, Stores) else []
 
 
 def _lookup(resolved: ResolvedJob, alternative: Alternative | None = None) -> PriceLookup:
@@ -267,7 +225,10 @@ def _rounded(usd: Spread | None) -> Spread | None:
     return Spread(*(end.quantize(SMALLEST, context=WIDE) for end in ends))
 
 
-def _limits(horizon: Horizon, training: Spread | None) -> Iterator[str]:
+def _limits(resolved: ResolvedJob, horizon: Horizon, training: Spread | None) -> Iterator[str]:
+    for finding in resolved.offer_findings:
+        if finding.severity == "error":
+            yield f"it cannot be launched there: {finding.message}"
     if horizon.ends is not None:
         yield (
             f"the model is switched off on {horizon.ends}: {horizon.months:.1f} months are left of "

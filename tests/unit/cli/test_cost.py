@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from decimal import Decimal
 from pathlib import Path
 
 import jsonschema
@@ -12,7 +11,6 @@ from command_line import Command
 from sample_total_cost import job
 
 from unitune.job.job import Job
-from unitune.tco.total_cost import Billed
 
 
 @pytest.fixture
@@ -95,13 +93,3 @@ def test_a_price_of_the_command_line_counts(unitune: Command, job_file: Path) ->
         return found["backends"][0]["columns"][1]["once_usd"]
 
     assert once() != once("--price", "training=5000")
-
-
-def test_a_training_that_was_billed_counts_as_billed(
-    unitune: Command, job_file: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(
-        "unitune.tco.total_cost.billed", lambda *_: Billed("r2611", Decimal("12.5"))
-    )
-    told = unitune("cost", str(job_file))
-    assert (0, True) == (told.code, "a training has cost $12.5, as run r2611" in told.out)

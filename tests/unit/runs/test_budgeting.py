@@ -33,10 +33,7 @@ from unitune.ledger import Books, DeploymentRecord, Ledger, RunRecord, budgeting
 from unitune.models import TunedModel
 from unitune.planning import saved
 from unitune.planning.plan import plan
-from unitune.planning.preflight import preflight
 from unitune.run import handle, launching, run, watching
-from unitune.tco.total_cost import Billed
-from unitune.tco.total_cost import billed as billed_training
 from unitune.testing.fake import FakeBackend
 from unitune.workspace.home import home
 from unitune.workspace.today import today
@@ -497,17 +494,6 @@ def test_a_bill_stands_beside_its_estimate(priced: Priced, monkeypatch: pytest.M
     assert abs(found.price_drift - Decimal("0.1")) < Decimal("0.000001")
     assert not found.provisional
     assert usd == spent_in(Ledger(home())).project_usd
-
-
-def test_owning_counts_a_training_as_it_was_billed(
-    priced: Priced, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    job = priced()
-    assert billed_training(preflight(job)) is None
-    billed(monkeypatch, 500, "0.75")
-    done = run.launch(job).wait(0)
-    assert Billed(done.id, Decimal("0.75")) == billed_training(preflight(job))
-    assert billed_training(preflight(other(job))) is None, "another training"
 
 
 def test_a_cancelled_run_is_settled_by_the_vendors_rule_and_provisionally(priced: Priced) -> None:

@@ -48,8 +48,7 @@ def contradictions(rows: Iterable[PriceRow]) -> dict[str, str]:
     Cached input dearer than input, input dearer than output, training for nothing: such rows stood
     in every public price list that was read, first-party ones too.
 
-    Args:
-        rows: Of one origin; those of one model, tier, day and source are compared.
+    Rows of one model, tier, day and source are compared.
     """
     reasons: dict[str, str] = {}
     groups: dict[tuple[object, ...], dict[Kind, PriceRow]] = {}
