@@ -8,10 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
-import shutil
-import tempfile
 from collections.abc import Iterable, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import cast
 
@@ -30,8 +27,6 @@ REMEDIES = {
     errno.ENOTDIR: _NO_FOLDER,
     errno.EISDIR: "Name a file, not a folder.",
 }
-MIN_FREE_BYTES = 1 << 20
-"""A disk with fewer free bytes than this is taken for the one that is full."""
 
 
 def explained(error: OSError | UnituneError, arguments: Sequence[str]) -> UnituneError:
@@ -49,9 +44,8 @@ def explained(error: OSError | UnituneError, arguments: Sequence[str]) -> Unitun
     given = [os.environ.get("UNITUNE_DIR", ""), *arguments]
     if error.errno in FULL:
         return BackendError(
-            f"{path or _full_folder(given)} cannot be written: {why}. Free "
-            "some space, then run the same command again; what was written is kept. "
-            f"{ELSEWHERE}, if another disk has more room."
+            f"{path or 'a file'} cannot be written: {why}. Free some space, then run the same "
+            f"command again; what was written is kept. {ELSEWHERE}, if another disk has more room."
         )
     if _current_folder_is_gone():
         return UserError("the current folder is not there any more. Change to another one.")
@@ -75,20 +69,6 @@ def _current_folder_is_gone() -> bool:
     except FileNotFoundError:
         return True
     return False
-
-
-def _full_folder(given: Iterable[str]) -> str:
-    """Return the folder that has no room; a failed write does not say where it was."""
-    candidates = [*filter(None, given), "."]
-    with suppress(OSError):  # where there is no room at all, it says that there is no such folder
-        candidates.append(tempfile.gettempdir())
-    for candidate in candidates:
-        path = Path(candidate).absolute()
-        with suppress(OSError):
-            folder = next(parent for parent in (path, *path.parents) if parent.is_dir())
-            if shutil.disk_usage(folder).free < MIN_FREE_BYTES:
-                return str(folder)
-    return "a file"
 
 
 def _is_given(path: Path, given: Iterable[str]) -> bool:

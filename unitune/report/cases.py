@@ -15,40 +15,30 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from itertools import islice
 
 from markupsafe import escape
 
 from unitune.data.example import Message
-from unitune.evaluate.records import Answer, CaseResult
+from unitune.evaluate.records import CaseResult
 from unitune.evaluate.results import Comparison
 from unitune.report.marks import Piece, marked
 
 FOLD_ABOVE = 420
 """Characters that a reader takes in at once, about five lines; longer texts are folded."""
-
 BEGINNING = 240
 """Characters of a folded text that stay visible."""
-
 TEXT_BUDGET = 1_100_000
 """Bytes of all texts of a page with their marks; 1,000 rows around them still make under 1.5 MB."""
-
 SHORTEST_CUT = 60
 """No text is cut to fewer characters, however many cases there are."""
-
-MARK_BYTES = 11
-"""What a mark costs on the page: ``<ins></ins>``."""
-
-NOTE_BYTES = 130
+FOLD_BYTES = 130
 """What folding or cutting a text costs on the page."""
-
+MARKS_SHARE = 0.5
+"""Bytes for the marks of wrong answers, for each byte of text: more than half the words differ."""
 REASON_CHARACTERS = 160
 """Of a scorer's reason, which is a few words."""
-
-MOST_CASES = 1000
-"""Cases shown of one group; a page of more serves nobody, and `rows.jsonl` has them all."""
-
-
+MAX_CASES = 1000
+"""Cases shown of one group; a page of more serves no one, and `rows.jsonl` has them all."""
 HALF = 0.5
 """Two answers with the same score are both right from here on."""
 
@@ -89,7 +79,7 @@ class ShownCase:
 
     Args:
         id: Of the case.
-        question: What was asked, without the shared system prompt.
+        question: Its messages, without the shared system prompt.
         expected: The expected answer.
         baseline: The baseline's answer.
         candidate: The candidate's answer.
@@ -121,7 +111,7 @@ class Group:
     Args:
         outcome: Theirs.
         total: How many there are.
-        cases: The first `MOST_CASES` of them.
+        cases: The first `MAX_CASES` of them.
     """
 
     outcome: Outcome
@@ -134,17 +124,26 @@ def grouped(comparison: Comparison, budget: int = TEXT_BUDGET) -> tuple[Group, .
 
     Args:
         comparison: With its cases.
-        budget: Bytes for all texts with their marks.
+        budget: Bytes for all texts with their marks, about.
     """
-    sorted_cases: dict[Outcome, list[CaseResult]] = {outcome: [] for outcome in Outcome}
+    by_outcome: dict[Outcome, list[CaseResult]] = {outcome: [] for outcome in Outcome}
     for case in comparison.cases:
-        sorted_cases[outcome(comparison, case)].append(case)
+        by_outcome[outcome(comparison, case)].append(case)
     prompt = shared_system_prompt(comparison.cases)
-    chosen = [case for cases in sorted_cases.values() for case in cases[:MOST_CASES]]
-    shown = iter(_fitting(comparison, chosen, prompt, budget))
+    texts = [
+        text
+        for cases in by_outcome.values()
+        for case in cases[:MAX_CASES]
+        for text in _texts(comparison, case, prompt)
+    ]
+    limit = _length_limit(texts, budget)
     return tuple(
-        Group(key, len(cases), tuple(islice(shown, min(MOST_CASES, len(cases)))))
-        for key, cases in sorted_cases.items()
+        Group(
+            outcome=key,
+            total=len(cases),
+            cases=tuple(_shown(comparison, case, prompt, limit) for case in cases[:MAX_CASES]),
+        )
+        for key, cases in by_outcome.items()
     )
 
 
@@ -171,8 +170,51 @@ def _score(comparison: Comparison, case: CaseResult, name: str) -> float:
 
 def shared_system_prompt(cases: Sequence[CaseResult]) -> str:
     """Return the system prompt that every case begins with; empty when they differ."""
-    prompts = {_system(case) for case in cases}
+    prompts = {
+        case.messages[0].text
+        if case.messages and case.messages[0].role in ("system", "developer")
+        else ""
+        for case in cases
+    }
     return prompts.pop() if len(prompts) == 1 else ""
+
+
+def question(case: CaseResult, prompt: str) -> str:
+    """Write the messages of a case; with more than one turn, each begins with who speaks.
+
+    Args:
+        case: The case.
+        prompt: System prompt that all cases share, which is left out here; may be empty.
+    """
+    turns = case.messages[1:] if prompt else case.messages
+    if len(turns) == 1:
+        return _content(turns[0])
+    return "\n\n".join(f"{turn.role}: {_content(turn)}" for turn in turns)
+
+
+def _content(message: Message) -> str:
+    if message.tool_calls is None:
+        return message.text
+    return message.text + json.dumps(message.tool_calls, ensure_ascii=False)
+
+
+def _texts(comparison: Comparison, case: CaseResult, prompt: str) -> tuple[str, ...]:
+    answers = (case.answers[name] for name in (comparison.baseline, comparison.candidate))
+    return (
+        question(case, prompt),
+        case.expected,
+        *(answer.error or answer.text for answer in answers),
+    )
+
+
+def _length_limit(texts: Sequence[str], budget: int) -> int:
+    """Return how many characters of a text may be shown, so that all fit a budget of bytes."""
+    characters = sum(map(len, texts))
+    if not characters:
+        return SHORTEST_CUT
+    written = sum(len(escape(text).encode("utf-8", "replace")) for text in texts)
+    bytes_each = (1 + MARKS_SHARE) * written / characters
+    return fair_limit(map(len, texts), int((budget - FOLD_BYTES * len(texts)) / bytes_each))
 
 
 def fair_limit(lengths: Iterable[int], budget: int) -> int:
@@ -197,42 +239,8 @@ def fair_limit(lengths: Iterable[int], budget: int) -> int:
     return max(SHORTEST_CUT, ordered[-1] if ordered else 0)
 
 
-def _fitting(
-    comparison: Comparison, cases: Sequence[CaseResult], prompt: str, budget: int
-) -> list[ShownCase]:
-    """Show cases, their texts cut as little as the budget allows.
-
-    Marks and escapes are known only once a text is marked, so the limit is lowered until it fits.
-    """
-    texts = (text for case in cases for text in _texts(comparison, case, prompt))
-    limit = fair_limit(map(len, texts), budget)
-    while True:
-        shown = [_shown(comparison, case, prompt, limit) for case in cases]
-        written = sum(map(_written, shown))
-        if written <= budget or limit == SHORTEST_CUT:
-            return shown
-        limit = max(SHORTEST_CUT, limit * budget // written)
-
-
-def _written(case: ShownCase) -> int:
-    """Return how many bytes a case's texts take on the page."""
-    passages = (case.question, case.expected, case.baseline, case.candidate)
-    return sum(
-        _escaped(passage.beginning)
-        + sum(
-            _escaped(piece.text) + MARK_BYTES * (piece.kind != "same") for piece in passage.pieces
-        )
-        + NOTE_BYTES * (bool(passage.beginning or passage.cut) + bool(passage.note))
-        + _escaped(passage.note)
-        for passage in passages
-    )
-
-
-def _escaped(text: str) -> int:
-    return len(escape(text).encode("utf-8", "replace"))
-
-
 def _shown(comparison: Comparison, case: CaseResult, prompt: str, limit: int) -> ShownCase:
+    compared = (comparison.candidate, comparison.baseline)
     return ShownCase(
         id=case.id,
         question=_plain(question(case, prompt), limit),
@@ -242,15 +250,14 @@ def _shown(comparison: Comparison, case: CaseResult, prompt: str, limit: int) ->
         also_right=tuple(
             name
             for name in case.answers
-            if name not in (comparison.candidate, comparison.baseline)
-            and _score(comparison, case, name) >= 1
+            if name not in compared and _score(comparison, case, name) >= 1
         ),
         required=case.required,
     )
 
 
 def _answer(comparison: Comparison, case: CaseResult, name: str, limit: int) -> Passage:
-    answer: Answer = case.answers[name]
+    answer = case.answers[name]
     if answer.error is not None:
         return Passage((), error=answer.error[:limit])
     score = _score(comparison, case, name)
@@ -260,51 +267,14 @@ def _answer(comparison: Comparison, case: CaseResult, name: str, limit: int) -> 
     graded = f"scored {score:.2f}" if score > 0 else ""
     reason = answer.reasons.get(comparison.metric, "")[:REASON_CHARACTERS]
     note = ": ".join(filter(None, [graded, reason]))
-    return replace(_passage(answer.text, limit, pieces), note=note)
+    return replace(_plain(answer.text, limit), pieces=pieces, note=note)
 
 
 def _plain(text: str, limit: int) -> Passage:
-    return _passage(text, limit, (Piece("same", text[:limit]),) if text else ())
-
-
-def _passage(text: str, limit: int, pieces: tuple[Piece, ...]) -> Passage:
-    shown = min(len(text), limit)
+    shown = text[:limit]
     return Passage(
-        pieces=pieces,
-        beginning=text[:BEGINNING] if shown > FOLD_ABOVE else "",
+        pieces=(Piece("same", shown),) if text else (),
+        beginning=text[:BEGINNING] if len(shown) > FOLD_ABOVE else "",
         characters=len(text),
-        cut=len(text) - shown,
+        cut=len(text) - len(shown),
     )
-
-
-def _texts(comparison: Comparison, case: CaseResult, prompt: str) -> tuple[str, ...]:
-    answers = (case.answers[name] for name in (comparison.baseline, comparison.candidate))
-    return (
-        question(case, prompt),
-        case.expected,
-        *(answer.error or answer.text for answer in answers),
-    )
-
-
-def _system(case: CaseResult) -> str:
-    first = case.messages[0] if case.messages else None
-    return first.text if first and first.role in ("system", "developer") else ""
-
-
-def question(case: CaseResult, prompt: str) -> str:
-    """Write what was asked; with more than one turn, each begins with who speaks.
-
-    Args:
-        case: The case.
-        prompt: System prompt that all cases share, which is left out here; may be empty.
-    """
-    turns = case.messages[1:] if prompt else case.messages
-    if len(turns) == 1:
-        return _said(turns[0])
-    return "\n\n".join(f"{turn.role}: {_said(turn)}" for turn in turns)
-
-
-def _said(message: Message) -> str:
-    if message.tool_calls is None:
-        return message.text
-    return message.text + json.dumps(message.tool_calls, ensure_ascii=False)

@@ -13,7 +13,6 @@ from typing import Any
 import pytest
 from command_line import Command
 
-from unitune.cli import os_errors
 from unitune.cli.os_errors import explained, first
 from unitune.errors import LockTimeout
 
@@ -60,15 +59,11 @@ def test_a_folder_that_is_gone(tmp_path: Path, command: list[str]) -> None:
     assert bug_free(done.stderr)
 
 
-def test_a_full_disk_is_4_and_names_the_place(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_is_4_and_names_the_place() -> None:
     told = explained(OSError(errno.ENOSPC, "No space left", "/full/report.html"), ["compare"])
     assert 4 == told.exit_code
     assert "/full/report.html cannot be written" in str(told)
-    # A write that fails does not say where: the folder without room is looked for.
-    usage = os_errors.shutil.disk_usage("/")._replace(free=0)
-    monkeypatch.setattr(os_errors.shutil, "disk_usage", lambda _: usage)
-    monkeypatch.setenv("UNITUNE_DIR", "/")
-    assert "/ cannot be written" in str(explained(FULL, []))
+    assert "a file cannot be written" in str(explained(FULL, []))
 
 
 def test_a_full_disk_at_the_users_own_path_is_4_too(unitune: Command, tmp_path: Path) -> None:
