@@ -206,3 +206,44 @@ def test_conflict_with_something_else_is_an_error(api: Api, vendor: respx.MockRo
 def test_create_call_whose_answer_names_nothing_is_open(api: Api) -> None:
     with pytest.raises(Unreachable, match="names no id"):
         created_id(Fields({"object": "job"}), api.endpoint)
+
+
+def test_file_may_lie_elsewhere_and_the_key_stays_here(api: Api, vendor: respx.MockRouter) -> None:
+    elsewhere = "https://storage.example.org/f1?signature=1"
+    stored = vendor.get(elsewhere).respond(content=b"rows", headers={"content-type": "x-tar"})
+    vendor.get("/files/f1").respond(302, headers={"location": elsewhere})
+    assert api.content("files", "f1", action="read file f1") == b"rows"
+    file = io.BytesIO()
+    assert api.download("files", "f1", action="read file f1", file=file) == "x-tar"
+    assert file.getvalue() == b"rows"
+    assert "authorization" not in stored.calls.last.request.headers
+
+
+def test_redirect_at_the_vendor_itself_gets_the_key(api: Api, vendor: respx.MockRouter) -> None:
+    vendor.get("/files/f1").respond(302, headers={"location": "/v1/files/f2"})
+    moved = vendor.get("/files/f2").respond(content=b"rows")
+    assert api.content("files", "f1", action="read file f1") == b"rows"
+    assert moved.calls.last.request.headers["authorization"] == f"Bearer {KEY}"
+
+
+def test_redirects_without_end_are_an_error(api: Api, vendor: respx.MockRouter) -> None:
+    vendor.get("/files/f1").respond(302, headers={"location": "/v1/files/f1"})
+    with pytest.raises(BackendError, match="too many redirects"):
+        api.content("files", "f1", action="read file f1")
+
+
+def test_expected_status_of_a_form_is_no_error(api: Api, vendor: respx.MockRouter) -> None:
+    form = vendor.post("/files").respond(302, headers={"location": "https://s.example.org/1"})
+    response = api.post_form("files", action="take it", form={"a": "b"}, expected=(302,))
+    assert (response.status, response.headers["location"]) == (302, "https://s.example.org/1")
+    assert b'name="a"\r\n\r\nb' in form.calls.last.request.content
+    with pytest.raises(BackendError, match="redirects are not followed"):
+        api.post_form("files", action="take it", form={"a": "b"})
+
+
+def test_signed_address_gets_the_file_and_no_key(api: Api, vendor: respx.MockRouter) -> None:
+    stored = vendor.put("https://s.example.org/1").respond(200)
+    api.put_file("https://s.example.org/1", action="take it", file=io.BytesIO(b"rows"))
+    sent = stored.calls.last.request
+    assert (sent.content, sent.headers["content-length"]) == (b"rows", "4")
+    assert "authorization" not in sent.headers

@@ -13,9 +13,10 @@ status, request id and Retry-After, and repeats no key.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Generator, Iterator, Mapping
+from contextlib import contextmanager
 from functools import cache, partial
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 from urllib.parse import quote
 
 import httpx
@@ -34,6 +35,8 @@ UPLOAD_SECONDS = 600.0
 """Likewise where a file is sent: the vendor may store it before it answers."""
 
 CONFLICT = 409
+REDIRECTS = (301, 302, 303, 307, 308)
+MOST_REDIRECTS = 5
 
 Query = Mapping[str, str | int | list[str]]
 NextPage = Callable[[Fields], Query | None]
@@ -72,6 +75,14 @@ def by_last_id(items: str = "data", parameter: str = "after") -> NextPage:
     return next_page
 
 
+class Response(NamedTuple):
+    """A response of which more than its JSON matters."""
+
+    status: int
+    headers: Mapping[str, str]
+    content: bytes
+
+
 class Api:
     """A vendor's API.
 
@@ -84,14 +95,20 @@ class Api:
     def __init__(self, endpoint: Endpoint) -> None:
         self.endpoint = endpoint
 
-    def get(self, *path: str, action: str, query: Query | None = None) -> Fields:
-        """Return a resource.
+    def get(
+        self,
+        *path: str,
+        action: str,
+        query: Query | None = None,
+        largest: int = LARGEST_ANSWER,
+    ) -> Fields:
+        """Return a resource, of at most `largest` bytes.
 
         Raises:
             BackendError: The vendor refused; `is_not_found` where there is no such resource.
             Unreachable: It did not answer, or what came is no JSON.
         """
-        return retry_read(partial(self._json, "GET", path, action, params=query))
+        return retry_read(partial(self._json, "GET", path, action, params=query, largest=largest))
 
     def find(self, *path: str, action: str, query: Query | None = None) -> Fields | None:
         """Return a resource; None where there is none."""
@@ -207,6 +224,40 @@ class Api:
         content = {"file": (name, file, "application/jsonl")}
         return self._json("POST", path, action, files=content, data=form, timeout=UPLOAD_SECONDS)
 
+    def post_form(
+        self,
+        *path: str,
+        action: str,
+        form: Mapping[str, str],
+        expected: Collection[int] = (),
+    ) -> Response:
+        """Send the fields of a multipart form; sent once, as `post`.
+
+        Args:
+            path: Where to.
+            action: See the class.
+            form: The fields.
+            expected: Statuses beside success that are no error, such as a redirect to be read.
+        """
+        fields = {name: (None, value) for name, value in form.items()}
+        sending = self._response(
+            "POST", self.url(*path), action, self.endpoint.headers, expected, files=fields
+        )
+        with sending as response:
+            content = b"".join(_unpacked(response, LARGEST_ANSWER))
+            return Response(response.status_code, response.headers, content)
+
+    def put_file(self, url: str, *, action: str, file: BinaryIO) -> None:
+        """Store a file under an address that the vendor has signed, which gets no key.
+
+        Args:
+            url: The address.
+            action: See the class.
+            file: Its content.
+        """
+        with self._response("PUT", url, action, {}, content=file, timeout=UPLOAD_SECONDS):
+            pass
+
     def delete(self, *path: str, action: str, query: Query | None = None) -> None:
         """Delete a resource; where there is none, that is no error."""
         try:
@@ -216,10 +267,34 @@ class Api:
                 raise
 
     def content(self, *path: str, action: str, query: Query | None = None) -> bytes:
-        """Return the content of a file, of at most `LARGEST_FILE` bytes."""
-        return retry_read(
-            partial(self._send, "GET", path, action, largest=LARGEST_FILE, params=query)
-        )
+        """Return the content of a file, of at most `LARGEST_FILE` bytes; see `download`."""
+
+        def read() -> bytes:
+            with self._file(path, action, query) as response:
+                return b"".join(_unpacked(response, LARGEST_FILE))
+
+        return retry_read(read)
+
+    def download(self, *path: str, action: str, file: BinaryIO, query: Query | None = None) -> str:
+        """Write a file of any size as it comes, and return its content type.
+
+        It may lie elsewhere: redirects are followed, and the key stays at the vendor's address.
+
+        Args:
+            path: Of the file.
+            action: See the class.
+            file: Where it is written; emptied first.
+            query: See `get`.
+        """
+
+        def write() -> str:
+            file.seek(0)
+            file.truncate()
+            with self._file(path, action, query) as response:
+                file.writelines(response.iter_bytes())
+                return response.headers.get("content-type", "")
+
+        return retry_read(write)
 
     def url(self, *path: str) -> str:
         """Return the address of a resource.
@@ -243,26 +318,49 @@ class Api:
         action: str,
         *,
         largest: int = LARGEST_ANSWER,
-        timeout: float | None = None,
         **request: Any,
     ) -> bytes:
+        url, headers = self.url(*path), self.endpoint.headers
+        with self._response(method, url, action, headers, **request) as response:
+            return b"".join(_unpacked(response, largest))
+
+    @contextmanager
+    def _file(
+        self, path: tuple[str, ...], action: str, query: Query | None
+    ) -> Generator[httpx.Response]:
+        url = httpx.URL(self.url(*path), params=query or {})
+        home = (url.scheme, url.netloc)
+        for _ in range(MOST_REDIRECTS + 1):
+            is_home = (url.scheme, url.netloc) == home
+            headers = self.endpoint.headers if is_home else dict[str, str]()
+            with self._response("GET", str(url), action, headers, REDIRECTS) as response:
+                if response.is_success:
+                    yield response
+                    return
+                url = url.join(response.headers.get("location", ""))
+        raise BackendError(f"{self.endpoint.vendor.name} could not {action}: too many redirects.")
+
+    @contextmanager
+    def _response(
+        self,
+        method: str,
+        url: str,
+        action: str,
+        headers: Mapping[str, str],
+        expected: Collection[int] = (),
+        **request: Any,
+    ) -> Generator[httpx.Response]:
+        """Yield a response whose content is still to be read; any error is one of ours."""
         vendor = self.endpoint.vendor
-        with (
-            vendor_errors(vendor, action),
-            _client().stream(
-                method,
-                self.url(*path),
-                headers={**self.endpoint.headers, **GZIP_ONLY},
-                timeout=timeout or TIMEOUT_SECONDS,
-                **request,
-            ) as response,
-        ):
-            content = b"".join(_unpacked(response, largest))
-            if response.is_success:
-                return content
-            words = complaint(content) or response.reason_phrase
-            error = ErrorResponse(response.status_code, response.headers, words)
-            raise vendor.refused(action, error)
+        request = {"timeout": TIMEOUT_SECONDS, "headers": {**headers, **GZIP_ONLY}, **request}
+        sending = _client().stream(method, url, **request)
+        with vendor_errors(vendor, action), sending as response:
+            if not response.is_success and response.status_code not in expected:
+                content = b"".join(_unpacked(response, LARGEST_ANSWER))
+                words = complaint(content) or response.reason_phrase
+                error = ErrorResponse(response.status_code, response.headers, words)
+                raise vendor.refused(action, error)
+            yield response
 
 
 def created_id(created: Fields, endpoint: Endpoint, field: str = "id") -> str:
