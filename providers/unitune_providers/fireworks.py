@@ -291,10 +291,10 @@ class FireworksBackend(HostedBackend[FireworksOptions]):
 
 def _events(job: Fields) -> Iterator[Event]:
     """Yield that the job was created, and each tenth of its epochs that is done."""
-    yield Event("created", "message", job.time("createTime"), {"text": "created"})
     progress = job.fields("jobProgress")
+    yield Event("created", "message", job.time("createTime"), {"text": "created"})
     percent = 100 * (progress.whole("epoch") or 0) + (progress.whole("percent") or 0)
-    for done in range(10, percent + 1, 10):
+    for done in range(10, min(percent, 10_000) + 1, 10):  # a response may name any number
         epoch = (done - 1) // 100
         text = f"epoch {epoch + 1}: {done - 100 * epoch} % done"
         yield Event(f"progress-{done}", "message", time.time(), {"text": text, "progress": done})
