@@ -1,54 +1,49 @@
 """The backend `anthropic`: it answers, one question at a time or many together, and cannot tune.
 
-Anthropic tunes no models, so every verb of a training refuses, with the dated reason that stands in
-the offer (``anthropic.yaml``). Beside this file: `client` (reaching Anthropic, its errors), `chat`
-(a question and its answer on the wire), `counting` (its tokens) and `batches` (many of them
-together).
+The dated reason why stands in the offer (``anthropic.yaml``). Beside this file: `chat` (the wire)
+and `batches`.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
-from pathlib import Path
-from typing import ClassVar, NoReturn
+from typing import ClassVar
 
-from unitune.backends import registry
 from unitune.backends.capabilities import BatchStatus
-from unitune.backends.protocol import Guarantee, Launch
-from unitune.errors import Unsupported, UserError
+from unitune.backends.credentials import environment_address
+from unitune.backends.kit.chat_model import Endpoint
+from unitune.backends.kit.hosted import HostedBackend, NoOptions
+from unitune.errors import Unreachable, Unsupported
 from unitune.models import ChatModel, Reply, Request, TunedModel
-from unitune_providers.anthropic import batches, counting
-from unitune_providers.anthropic.chat import ClaudeChatModel
-from unitune_providers.anthropic.client import NAME, NO_KEY, new_client
-from unitune_providers.unreadable import reads_answers
+from unitune_providers.anthropic import batches
+from unitune_providers.anthropic.chat import ClaudeChatModel, question
+
+TOKEN = "ANTHROPIC_AUTH_TOKEN"  # noqa: S105 - a variable's name
+VERSION = "2023-06-01"
+"""Of the wire (anthropic 2.13.0, _client.py)."""
 
 
-@reads_answers
-class AnthropicBackend:
-    """Answers, and says why it cannot tune."""
+class AnthropicBackend(HostedBackend[NoOptions]):
+    """Answers."""
 
-    name: ClassVar[str] = NAME
-    guarantee: ClassVar[Guarantee] = Guarantee.FINDABLE
+    name: ClassVar[str] = "anthropic"
+    address = "https://api.anthropic.com"
+    address_variable = "ANTHROPIC_BASE_URL"
+    key_variable = "ANTHROPIC_API_KEY"
+    advice: ClassVar[Mapping[int, str]] = {
+        404: "Check the model's name; `claude-` and what docs.claude.com lists."
+    }
 
-    def upload(self, path: Path, sha256: str) -> NoReturn:  # noqa: ARG002 - nothing is uploaded
-        """Refuse: there is nothing to hand rows over for."""
-        _refuse(f"hand over {path.name}")
+    def endpoint(self, path: str = "") -> Endpoint:
+        """Return Anthropic's address with a key, or with the token that stands in for one."""
+        url = environment_address(self.address_variable) or self.address
+        return self.endpoint_at(f"{url}{path}", TOKEN if _token() else self.key_variable)
 
-    def submit(self, launch: Launch) -> NoReturn:
-        """Refuse to tune."""
-        _refuse(f"tune {launch.job.base_model}")
-
-    def find(self, launch_key: str, folder: Path) -> NoReturn:  # noqa: ARG002 - there are no jobs
-        """Refuse: there are no jobs."""
-        _refuse(f"look for the job of launch {launch_key}")
-
-    def poll(self, job_id: str, cursor: str) -> NoReturn:  # noqa: ARG002 - there are no jobs
-        """Refuse: there are no jobs."""
-        _refuse(f"look at job {job_id}")
-
-    def cancel(self, job_id: str) -> NoReturn:
-        """Refuse: there are no jobs."""
-        _refuse(f"cancel job {job_id}")
+    def headers(self, key: str) -> dict[str, str]:
+        """As of `HostedBackend`."""
+        secret = {"Authorization": f"Bearer {key}"} if key == _token() else {"x-api-key": key}
+        return {**secret, "anthropic-version": VERSION}
 
     def chat(self, model: str | TunedModel) -> ChatModel:
         """Return a Claude to ask.
@@ -57,72 +52,67 @@ class AnthropicBackend:
             Unsupported: The model is a tuned one, and there are none.
             UserError: No key is set.
         """
-        if isinstance(model, TunedModel):
-            _refuse(f"ask the tuned model {model.name}")
-        client = new_client()
-        if not client.auth_headers and client.custom_auth is None:
-            raise UserError(NO_KEY)
-        return ClaudeChatModel(model)
+        return ClaudeChatModel(self.endpoint(), self._untuned(model))
 
     def count_tokens(self, model: str | TunedModel, request: Request) -> int:
         """Return Anthropic's own count of a request's input, which it gives for nothing.
 
+        An estimate, from which the input that is billed may differ a little.
+
+        Source:
+            docs.anthropic.com, build-with-claude/token-counting (read 2026-11-25).
+
         Raises:
             Unsupported: The model is a tuned one, or the request cannot be asked.
-            UserError: No key is set.
             BackendError: Anthropic refused.
-            Unreachable: It gave no answer.
         """
-        if isinstance(model, TunedModel):
-            _refuse(f"count for the tuned model {model.name}")
-        return counting.count(model, request)
+        name = self._untuned(model)
+        try:
+            asked = question(name, request)
+        except (KeyError, ValueError) as problem:
+            raise Unsupported(f"{name} cannot be asked this: {problem}") from problem
+        body = {
+            part: asked[part] for part in ("model", "messages", "system", "tools") if part in asked
+        }
+        path = ("v1", "messages", "count_tokens")
+        action = f"count tokens for {name}"
+        counted = self.api.post(*path, action=action, body=body, changes_nothing=True)
+        if (tokens := counted.whole("input_tokens")) is None:
+            raise Unreachable(f"anthropic could not {action}: it names no count.")
+        return tokens
 
     def submit_batch(
         self, key: str, model: str | TunedModel, requests: Mapping[str, Request]
     ) -> str:
-        """Hand requests in as one batch, with one request that is never repeated.
-
-        Raises:
-            Unsupported: The model is a tuned one, a request cannot be asked, or there are too many.
-            BackendError: Anthropic refused.
-            Unreachable: It gave no answer; there may be a batch, which `find_batch` finds.
-        """
-        if isinstance(model, TunedModel):
-            _refuse(f"ask the tuned model {model.name}")
-        return batches.submit(key, model, requests)
+        """Submit requests as one batch; see `batches.submit`."""
+        del key  # stands in the requests' ids
+        return batches.submit(self.api, self._untuned(model), requests)
 
     def find_batch(self, key: str, since: float) -> list[str]:
         """Return the batches with this key, or all that may have it; see `batches.find`."""
-        return batches.find(key, since)
+        return batches.find(self.api, key, since)
 
     def poll_batch(self, batch_id: str) -> BatchStatus:
-        """Return how a batch stands.
-
-        Raises:
-            BackendError: There is no such batch, or Anthropic refused.
-            Unreachable: It gave no answer.
-        """
-        return batches.poll(batch_id)
+        """Return how a batch stands; requests are counted only once all have ended."""
+        return batches.poll(self.api, batch_id)
 
     def fetch_batch(self, batch_id: str) -> Mapping[str, Reply]:
         """Return the answers of a batch that has ended, by the ids of their requests.
 
         Raises:
             BackendError: It goes on, or its answers are no longer kept.
-            Unreachable: Anthropic gave no answer, or not the whole of it.
         """
-        return batches.fetch(batch_id)
+        return batches.fetch(self.api, batch_id)
 
     def cancel_batch(self, batch_id: str) -> None:
-        """Ask for the end of a batch; one that has ended is no error.
+        """Ask for the end of a batch; one that has ended is no error."""
+        batches.cancel(self.api, batch_id)
 
-        Raises:
-            BackendError: There is no such batch, or Anthropic refused.
-            Unreachable: It gave no answer.
-        """
-        batches.cancel(batch_id)
+    def _untuned(self, model: str | TunedModel) -> str:
+        if isinstance(model, TunedModel):
+            raise self.tunes_nothing()
+        return model
 
 
-def _refuse(doing: str) -> NoReturn:
-    reason = registry.offer(NAME).refusal(NAME)
-    raise Unsupported(f"{NAME} cannot {doing}: {reason}")
+def _token() -> str:
+    return os.environ.get(TOKEN, "").strip()

@@ -11,30 +11,21 @@ from __future__ import annotations
 
 import json
 import re
-import time
 from collections.abc import Iterator, Mapping
-from datetime import datetime
-from email.utils import parsedate_to_datetime
-from typing import cast
+from contextlib import closing
 
-import anthropic
-from anthropic import Anthropic
-from anthropic.types.messages import (
-    MessageBatch,
-    MessageBatchErroredResult,
-    MessageBatchRequestCounts,
-    MessageBatchResult,
-)
-from anthropic.types.messages.batch_create_params import Request as BatchRequest
+from pydantic import JsonValue
 
 from unitune.backends.capabilities import BatchStatus
+from unitune.backends.kit.api import Api, by_last_id, created_id
+from unitune.backends.kit.chat_completions import Refusal, refuses
 from unitune.backends.kit.errors import ErrorResponse
-from unitune.errors import BackendError, Unreachable, Unsupported
+from unitune.errors import BackendError, Unsupported
 from unitune.models import Reply, Request
-from unitune_providers.anthropic.chat import question, read_answer, refuses_temperature, sampling
-from unitune_providers.anthropic.client import NAME, VENDOR, errors, new_sync_client
-from unitune_providers.unreadable import readable
+from unitune.security.json_fields import Fields
+from unitune_providers.anthropic.chat import question, read_answer, sampling
 
+BATCHES = ("v1", "messages", "batches")
 REQUESTS_MOST = 100_000
 BYTES_MOST = 256_000_000
 CUSTOM_ID = re.compile(r"[a-zA-Z0-9_-]{1,64}")
@@ -58,8 +49,8 @@ NOT_REACHED = {
 }
 
 
-def submit(key: str, model: str, requests: Mapping[str, Request]) -> str:
-    """Hand requests in, with one create call that is never repeated, and return the batch's id.
+def submit(api: Api, model: str, requests: Mapping[str, Request]) -> str:
+    """Submit requests, with one create call that is never repeated, and return the batch's id.
 
     Whether a model takes a temperature is told by its refusal alone, which a batch would show
     hours later and for every request: so one question of a word is asked before, as `chat` would.
@@ -68,24 +59,21 @@ def submit(key: str, model: str, requests: Mapping[str, Request]) -> str:
 
     Raises:
         Unsupported: A request cannot be asked, or there are too many; nothing was sent.
-        BackendError: Anthropic refused, or did not answer before anything was handed in.
+        BackendError: Anthropic refused, or did not answer before anything was submitted.
         Unreachable: It gave no answer; there may be a batch, which `find` finds.
     """
-    del key  # stands in the requests' ids
-    rows = [_row(name, model, request) for name, request in requests.items()]
-    _check(rows, requests)
-    with new_sync_client() as client:
-        warm = _takes_temperature(client, model, next(iter(requests.values())))
-        for row, request in zip(rows, requests.values(), strict=True):
-            cast("dict[str, object]", row["params"]).update(sampling(request, warm=warm) or {})
-        with errors("create the batch"), readable(NAME, "create the batch"):
-            batch = client.with_options(max_retries=0).messages.batches.create(requests=rows)
-    if not getattr(batch, "id", None):
-        raise Unreachable("Anthropic answered the create call without the batch's id.")
-    return batch.id
+    questions = {name: _question(name, model, request) for name, request in requests.items()}
+    _check(questions)
+    warm = _takes_temperature(api, model, next(iter(requests.values())))
+    rows: list[JsonValue] = [
+        {"custom_id": name, "params": {**questions[name], **sampling(request, warm=warm)}}
+        for name, request in requests.items()
+    ]
+    created = api.post(*BATCHES, action="create the batch", body={"requests": rows})
+    return created_id(created, api.endpoint)
 
 
-def find(key: str, since: float) -> list[str]:
+def find(api: Api, key: str, since: float) -> list[str]:
     """Return the batches with this key, or, where there is none, all that may have it.
 
     Of a batch that has ended the ids of its requests tell the key; of one that goes on nothing
@@ -100,79 +88,73 @@ def find(key: str, since: float) -> list[str]:
     That none is returned means that there is none, as far as Anthropic's list shows yet.
 
     Args:
-        key: As `submit` was given it.
+        api: Anthropic.
+        key: Begins the ids of its requests.
         since: By our clock; how far Anthropic's is apart from it is read from its answer.
     """
-    certain: list[str] = []
-    untold: list[str] = []
-    with new_sync_client() as client, errors("list batches"):
-        for batch in _recent(client, since):
-            name = _a_request_of(client, batch)
-            if name is None:
-                untold.append(batch.id)
-            elif name.rpartition("-")[0] == key:
-                certain.append(batch.id)
+    certain, untold = list[str](), list[str]()
+    for batch in _recent(api, since):
+        batch_id, name = batch.text("id") or "", _a_request_of(api, batch)
+        if name is None:
+            untold.append(batch_id)
+        elif name.rpartition("-")[0] == key:
+            certain.append(batch_id)
     return certain or untold
 
 
-def poll(batch_id: str) -> BatchStatus:
+def poll(api: Api, batch_id: str) -> BatchStatus:
     """Return how a batch stands; Anthropic counts requests only once all have ended.
 
     Raises:
-        BackendError: There is no such batch, or Anthropic refused.
-        Unreachable: It gave no answer.
+        BackendError: There is no such batch.
     """
-    batch = _read(batch_id)
-    word = str(batch.processing_status)
+    batch = _read(api, batch_id)
+    word = batch.text("processing_status") or "no status"
     if word != ENDED:
         return BatchStatus("running", word)
-    if batch.results_url is None:
+    if batch.text("results_url") is None:
         return BatchStatus("failed", word, error=_gone(batch_id))
-    counts = cast("MessageBatchRequestCounts | None", batch.request_counts)
-    ends = (counts.succeeded, counts.errored, counts.canceled, counts.expired) if counts else ()
-    return BatchStatus("ended", word, done=sum(end or 0 for end in ends) if counts else None)
+    counts = batch.fields("request_counts")
+    ends = [counts.whole(name) or 0 for name in ("succeeded", "errored", "canceled", "expired")]
+    return BatchStatus("ended", word, done=sum(ends) if counts.all else None)
 
 
-def fetch(batch_id: str) -> dict[str, Reply]:
+def fetch(api: Api, batch_id: str) -> dict[str, Reply]:
     """Return the answers of a batch that has ended, by the ids of their requests.
 
     Raises:
         BackendError: It goes on, or its answers are no longer kept.
         Unreachable: Anthropic gave no answer, or not the whole of it.
     """
-    batch = _read(batch_id)
-    if batch.processing_status != ENDED:
-        raise BackendError(f"Batch {batch_id} is {batch.processing_status}. Wait until it ended.")
-    if batch.results_url is None:
-        raise BackendError(_gone(batch_id))
-    with new_sync_client() as client, errors(f"hand over the answers of {batch_id}"):
-        results = client.messages.batches.results(batch_id)
-        return {one.custom_id: _reply(one.result) for one in results}
+    status = poll(api, batch_id)
+    if status.state == "running":
+        raise BackendError(f"Batch {batch_id} is {status.raw}. Wait until it has ended.")
+    if status.error is not None:
+        raise BackendError(status.error)
+    rows = api.lines(*BATCHES, batch_id, "results", action=f"send the answers of {batch_id}")
+    return {row.text("custom_id") or "": _reply(api, row.fields("result")) for row in rows}
 
 
-def cancel(batch_id: str) -> None:
+def cancel(api: Api, batch_id: str) -> None:
     """Ask for the end of a batch; one that has ended is no error.
 
     Raises:
         BackendError: There is no such batch, or Anthropic refused.
-        Unreachable: It gave no answer.
     """
-    with new_sync_client() as client:
-        try:
-            with errors(f"cancel {batch_id}"):
-                client.messages.batches.cancel(batch_id)
-        except BackendError as error:
-            if error.status not in (BAD_REQUEST, CONFLICT) or poll(batch_id).state == "running":
-                raise
+    try:
+        api.post(*BATCHES, batch_id, "cancel", action=f"cancel {batch_id}")
+    except BackendError as error:
+        if error.status not in (BAD_REQUEST, CONFLICT) or poll(api, batch_id).state == "running":
+            raise
 
 
-def _row(name: str, model: str, request: Request) -> BatchRequest:
+def _question(name: str, model: str, request: Request) -> dict[str, JsonValue]:
     if not CUSTOM_ID.fullmatch(name):
         raise Unsupported(
             f"A request's id is {name!r}; Anthropic takes 1 to 64 letters, digits, _ and -."
         )
     try:
-        return {"custom_id": name, "params": question(model, request)}
+        return question(model, request)
     except (KeyError, ValueError) as problem:
         raise Unsupported(
             f"{model} cannot be asked request {name}: {problem}. Leave that case out, or run "
@@ -180,97 +162,75 @@ def _row(name: str, model: str, request: Request) -> BatchRequest:
         ) from problem
 
 
-def _check(rows: list[BatchRequest], requests: Mapping[str, Request]) -> None:
-    temperatures = len(requests) * len(json.dumps({"temperature": 0.123}))
-    size = len(json.dumps(rows, ensure_ascii=False).encode()) + temperatures
-    if len(rows) > REQUESTS_MOST or size > BYTES_MOST:
+def _check(questions: Mapping[str, JsonValue]) -> None:
+    around = len(json.dumps({"custom_id": "", "params": {"temperature": 0.123}}))
+    size = len(json.dumps(questions, ensure_ascii=False).encode()) + around * len(questions)
+    if len(questions) > REQUESTS_MOST or size > BYTES_MOST:
         raise Unsupported(
             f"A batch of Anthropic's holds at most {REQUESTS_MOST:,} requests and "
-            f"{BYTES_MOST / 1e6:,.0f} MB, and these are {len(rows):,} with {size / 1e6:,.1f} MB. "
-            "Take fewer or shorter cases, or run without --batch."
+            f"{BYTES_MOST / 1e6:,.0f} MB, and these are {len(questions):,} with {size / 1e6:,.1f} "
+            "MB. Take fewer or shorter cases, or run without --batch."
         )
 
 
-def _takes_temperature(client: Anthropic, model: str, request: Request) -> bool:
+def _takes_temperature(api: Api, model: str, request: Request) -> bool:
+    hello: dict[str, JsonValue] = {
+        "model": model,
+        "max_tokens": 1,
+        "messages": [{"role": "user", "content": "Hello"}],
+        **sampling(request, warm=True),
+    }
     try:
-        with errors(f"ask {model}"):
-            client.messages.create(
-                model=model,
-                max_tokens=1,
-                messages=[{"role": "user", "content": "Hello"}],
-                extra_body=sampling(request, warm=True),
-            )
+        api.post("v1", "messages", action=f"ask {model}", body=hello, changes_nothing=True)
     except BackendError as error:
-        cause = error.__cause__
-        if isinstance(cause, anthropic.BadRequestError) and refuses_temperature(cause, request):
+        refusal = Refusal(error.status or 0, str(error))
+        if error.status == BAD_REQUEST and refuses(refusal, request, "temperature"):
             return False
         if not error.is_ambiguous:
             raise
         # Of an open outcome, one would look for a batch, and could only find somebody else's.
-        words = f"{error} No batch was handed in. Try again."
+        words = f"{error} No batch was submitted. Try again."
         raise BackendError(words, request_id=error.request_id) from error
     return True
 
 
-def _recent(client: Anthropic, since: float) -> Iterator[MessageBatch]:
-    """Yield the batches that were created since then, each once, however lists are cut."""
-    answer = client.messages.batches.with_raw_response.list(limit=PAGE_SIZE)
-    oldest = since + _ahead(answer.headers) - MARGIN_SECONDS
-    page, seen = answer.parse(), set[str]()
-    while True:
-        new = [batch for batch in page.data or () if batch.id and batch.id not in seen]
-        recent = [batch for batch in new if _created(batch, oldest) >= oldest]
-        yield from recent
-        seen.update(batch.id for batch in new)
-        if not recent or not page.has_next_page():
+def _recent(api: Api, since: float) -> Iterator[Fields]:
+    """Yield the batches that were created since then; one that does not say when may be ours."""
+    action = "list batches"
+    oldest = since + api.seconds_ahead(*BATCHES, action=action) - MARGIN_SECONDS
+    paging, query = by_last_id(parameter="after_id"), {"limit": PAGE_SIZE}
+    for batch in api.pages(*BATCHES, action=action, next_page=paging, query=query):
+        if (batch.time("created_at") or oldest) < oldest:
             return
-        page = page.get_next_page()
+        yield batch
 
 
-def _created(batch: MessageBatch, otherwise: float) -> float:
-    """Return when a batch was created; one that does not say may be ours."""
-    created = cast("datetime | None", batch.created_at)
-    return created.timestamp() if created else otherwise
-
-
-def _ahead(headers: Mapping[str, str]) -> float:
-    """Return by how many seconds Anthropic's clock is ahead of ours."""
-    try:
-        return parsedate_to_datetime(headers.get("date", "")).timestamp() - time.time()
-    except ValueError:
-        return 0.0
-
-
-def _a_request_of(client: Anthropic, batch: MessageBatch) -> str | None:
+def _a_request_of(api: Api, batch: Fields) -> str | None:
     """Return the id of one request of a batch; None where that cannot be told."""
-    if batch.processing_status != ENDED or batch.results_url is None:
+    batch_id = batch.text("id")
+    if batch.text("processing_status") != ENDED or not batch.text("results_url") or not batch_id:
         return None
-    results = client.messages.batches.results(batch.id)
-    try:
-        return next((one.custom_id for one in results), None)
-    finally:
-        results.close()
+    rows = api.lines(*BATCHES, batch_id, "results", action=f"send the answers of {batch_id}")
+    with closing(rows):
+        return next((row.text("custom_id") for row in rows), None)
 
 
-def _read(batch_id: str) -> MessageBatch:
-    with new_sync_client() as client, errors(f"read batch {batch_id}"):
-        return client.messages.batches.retrieve(batch_id)
+def _read(api: Api, batch_id: str) -> Fields:
+    return api.get(*BATCHES, batch_id, action=f"read batch {batch_id}")
 
 
-def _reply(result: MessageBatchResult) -> Reply:
-    if result.type == "succeeded":
-        return read_answer(result.message, None)
-    if result.type == "errored":
-        return Reply(error=_why(result), finish_reason="error")
-    kind = str(result.type)
-    unknown = f"Anthropic says {kind!r} of it, which is not known here."
-    return Reply(error=NOT_REACHED.get(kind, unknown), finish_reason="error")
-
-
-def _why(result: MessageBatchErroredResult) -> str:
-    error = result.error.error
-    response = ErrorResponse(STATUS.get(error.type, 0), {}, f"{error.message} [{error.type}]")
-    return str(VENDOR.refused("answer", response))
+def _reply(api: Api, result: Fields) -> Reply:
+    kind = result.text("type") or "nothing"
+    if kind == "succeeded" and (reply := read_answer(result.fields("message"))) is not None:
+        return reply
+    if kind == "errored":
+        error = result.fields("error").fields("error")
+        name = error.text("type") or ""
+        response = ErrorResponse(STATUS.get(name, 0), {}, f"{error.text('message')} [{name}]")
+        words = str(api.endpoint.vendor.refused("answer", response))
+    else:
+        words = NOT_REACHED.get(kind, f"Anthropic says {kind!r} of it, which is not known here.")
+    return Reply(error=words, finish_reason="error")
 
 
 def _gone(batch_id: str) -> str:

@@ -1,131 +1,94 @@
-"""Asking Claude: a question and its answer on Anthropic's wire, through the SDK's async client.
+"""Claude's wire: a question and its answer, alone or in a batch.
 
-The client belongs to the event loop in which it is first used; a loop that ends closes it.
+Source: anthropic 2.13.0, types/message_create_params.py and message.py.
 """
 
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, cast
 
-import anthropic
-from anthropic import AsyncAnthropic
-from anthropic.types import Message as Answer
-from anthropic.types import MessageParam, ToolParam
-from anthropic.types.message_create_params import MessageCreateParamsNonStreaming
 from pydantic import JsonValue
 
+from unitune.backends.kit.chat import JsonChatModel
 from unitune.backends.kit.chat_completions import Refusal, refuses
-from unitune.backends.kit.chat_model import RemoteChatModel
-from unitune.backends.rate_limits import rate_limit_delay
+from unitune.backends.kit.chat_model import Endpoint
 from unitune.data.example import Message
 from unitune.models import Reply, Request, function_call
-from unitune_providers.anthropic.client import NAME, SDK_ERRORS, VENDOR, new_client
+from unitune.security.json_fields import Fields
 
 FINISHES = {"end_turn": "stop", "stop_sequence": "stop", "max_tokens": "length"}
 NO_ARGUMENTS: JsonValue = {"type": "object", "properties": {}}
+THOUGHTS = ("thinking", "redacted_thinking")
 
 
-class ClaudeChatModel(RemoteChatModel[AsyncAnthropic]):
+class ClaudeChatModel(JsonChatModel):
     """A Claude that answers one request at a time.
 
     Args:
+        endpoint: Anthropic.
         model: Anthropic's name of it.
     """
 
-    def __init__(self, model: str) -> None:
-        super().__init__(f"{NAME}:{model}")
-        self._model = model
+    def __init__(self, endpoint: Endpoint, model: str) -> None:
+        super().__init__(endpoint, "/v1/messages", model, f"anthropic:{model}")
         self._takes_temperature = True
 
-    async def reply(self, request: Request) -> Reply:
-        """Answer one request; a failure is in the reply's `error`."""
-        started = time.perf_counter()
-        try:
-            reply = await self._ask(request)
-        except (KeyError, ValueError) as problem:
-            words = f"{self._model} cannot be asked this: {problem}"
-            return Reply(error=words, finish_reason="error")
-        except SDK_ERRORS.all as error:
-            failed = SDK_ERRORS.map_error(error, VENDOR, f"ask {self._model}")
-            return Reply.failed(failed, time.perf_counter() - started)
-        return replace(reply, seconds=time.perf_counter() - started)
-
-    def new_client(self) -> AsyncAnthropic:
-        """As of `RemoteChatModel`."""
-        return new_client()
-
-    async def _ask(self, request: Request) -> Reply:
+    def body(self, request: Request) -> dict[str, object]:
+        """As of `JsonChatModel`."""
         warm = self._takes_temperature or "temperature" in request.fixed
-        try:
-            return await self._send(request, warm=warm)
-        except anthropic.BadRequestError as error:
-            if not warm or not refuses_temperature(error, request):
-                raise
-            self._takes_temperature = False
-        return await self._send(request, warm=False)
+        return {**question(self._model, request), **sampling(request, warm=warm)}
 
-    async def _send(self, request: Request, *, warm: bool) -> Reply:
-        client = self.client()
-        asked = question(self._model, request)
-        answer = await client.messages.with_raw_response.create(
-            **asked, extra_body=sampling(request, warm=warm)
-        )
-        reply = read_answer(await answer.parse(), None)
-        missing = () if warm else ("temperature",)
-        return replace(
-            reply, retry_after_seconds=rate_limit_delay(answer.headers), left_out=missing
-        )
+    def learn(self, body: dict[str, object], request: Request, refusal: Refusal) -> bool:
+        """Leave the temperature out, which Claude 4.7 and later refuse.
+
+        Which models do is told by their refusal alone ("`temperature` is deprecated for this
+        model").
+        """
+        if "temperature" not in body or not refuses(refusal, request, "temperature"):
+            return False
+        self._takes_temperature = False
+        del body["temperature"]
+        return True
+
+    def read(self, body: dict[str, object], answer: object, seconds: float) -> Reply | None:
+        """As of `JsonChatModel`."""
+        reply = read_answer(Fields(answer), seconds)
+        left_out = () if "temperature" in body else ("temperature",)
+        return reply and replace(reply, left_out=left_out)
 
 
-def question(model: str, request: Request) -> MessageCreateParamsNonStreaming:
+def question(model: str, request: Request) -> dict[str, JsonValue]:
     """Return a request as Anthropic takes it, but for the temperature.
 
     Raises:
         ValueError: A tool call's arguments are no JSON.
         KeyError: A tool or a call of one lacks a part.
     """
-    asked: MessageCreateParamsNonStreaming = {
+    system = "\n\n".join(_system(request.messages))
+    return {
         "model": model,
         "max_tokens": request.max_tokens,
         "messages": turns(request.messages),
+        **({"system": system} if system else {}),
+        **({"stop_sequences": list(request.stop)} if request.stop else {}),
+        **({"tools": [_tool(tool) for tool in request.tools]} if request.tools else {}),
     }
-    if system := "\n\n".join(_system(request.messages)):
-        asked["system"] = system
-    if request.stop:
-        asked["stop_sequences"] = list(request.stop)
-    if request.tools:
-        asked["tools"] = [_tool(tool) for tool in request.tools]
-    return asked
 
 
-def sampling(request: Request, *, warm: bool) -> dict[str, float] | None:
-    """Return what the SDK has no name for since newer models refuse it; older ones still take it.
+def sampling(request: Request, *, warm: bool) -> dict[str, JsonValue]:
+    """Return the sampling settings of a request.
 
     Args:
         request: What is asked.
         warm: Whether the model takes a temperature.
     """
-    return {"temperature": request.temperature} if warm else None
+    return {"temperature": request.temperature} if warm else {}
 
 
-def refuses_temperature(error: anthropic.BadRequestError, request: Request) -> bool:
-    """Whether a model refused a question for its temperature alone.
-
-    Claude 4.7 and later refuse any but their own ("`temperature` is deprecated for this model");
-    which do is not told before.
-
-    Raises:
-        JobError: It did, and the job itself has set the temperature.
-    """
-    refusal = Refusal.read(error.status_code, error.body)
-    return refuses(refusal, request, "temperature")
-
-
-def turns(messages: Sequence[Message]) -> list[MessageParam]:
+def turns(messages: Sequence[Message]) -> list[JsonValue]:
     """Return the messages that are no system prompt, as Anthropic takes them.
 
     Args:
@@ -135,7 +98,7 @@ def turns(messages: Sequence[Message]) -> list[MessageParam]:
         ValueError: A tool call's arguments are no JSON.
         KeyError: A tool call lacks a part.
     """
-    taken = [
+    return [
         {
             "role": "assistant" if message.role == "assistant" else "user",
             "content": list(_blocks(message)),
@@ -143,7 +106,6 @@ def turns(messages: Sequence[Message]) -> list[MessageParam]:
         for message in messages
         if message.role not in ("system", "developer")
     ]
-    return cast("list[MessageParam]", taken)
 
 
 def _system(messages: Sequence[Message]) -> Iterator[str]:
@@ -152,7 +114,7 @@ def _system(messages: Sequence[Message]) -> Iterator[str]:
             yield message.text
 
 
-def _blocks(message: Message) -> Iterator[dict[str, JsonValue]]:
+def _blocks(message: Message) -> Iterator[JsonValue]:
     if message.role == "tool":
         called = message.tool_call_id or ""
         yield {"type": "tool_result", "tool_use_id": called, "content": message.text}
@@ -170,33 +132,43 @@ def _blocks(message: Message) -> Iterator[dict[str, JsonValue]]:
         }
 
 
-def _tool(tool: Mapping[str, JsonValue]) -> ToolParam:
+def _tool(tool: Mapping[str, JsonValue]) -> JsonValue:
     function = cast("Mapping[str, Any]", tool["function"])
-    schema = cast("Any", function.get("parameters") or NO_ARGUMENTS)
-    taken: ToolParam = {"name": function["name"], "input_schema": schema}
-    if function.get("description"):
-        taken["description"] = function["description"]
-    return taken
+    described = {"description": function["description"]} if function.get("description") else {}
+    schema = function.get("parameters") or NO_ARGUMENTS
+    return {"name": function["name"], "input_schema": schema, **described}
 
 
-def read_answer(answer: Answer, seconds: float | None) -> Reply:
-    """Return Claude's answer as ours; thoughts are no part of the text."""
-    usage, word = answer.usage, answer.stop_reason or "end_turn"
-    text = "".join(block.text for block in answer.content if block.type == "text")
-    if word == "refusal" and not text and answer.stop_details is not None:
-        text = answer.stop_details.explanation or ""
-    cached = (usage.cache_creation_input_tokens or 0) + (usage.cache_read_input_tokens or 0)
+def read_answer(answer: Fields, seconds: float | None = None) -> Reply | None:
+    """Return Claude's answer as ours; thoughts are no part of the text.
+
+    Args:
+        answer: A message.
+        seconds: Wall time; None where many were asked together.
+
+    Returns:
+        The reply; None where it is no message.
+    """
+    if not isinstance(answer.all.get("content"), list):
+        return None
+    blocks, usage = answer.items("content"), answer.fields("usage")
+    word = answer.text("stop_reason") or "end_turn"
+    text = "".join(block.text("text") or "" for block in blocks if block.text("type") == "text")
+    if word == "refusal" and not text:
+        text = answer.fields("stop_details").text("explanation") or ""
+    input_tokens = usage.whole("input_tokens")
+    cached = [usage.whole(f"cache_{kind}_input_tokens") or 0 for kind in ("creation", "read")]
+    calls = tuple(
+        function_call(block.text("name") or "", block.all.get("input"), block.text("id"))
+        for block in blocks
+        if block.text("type") == "tool_use"
+    )
     return Reply(
         text=text,
         finish_reason=FINISHES.get(word, word),
-        prompt_tokens=usage.input_tokens + cached,
-        completion_tokens=usage.output_tokens,
-        thought=any(block.type in ("thinking", "redacted_thinking") for block in answer.content),
+        prompt_tokens=None if input_tokens is None else input_tokens + sum(cached),
+        completion_tokens=usage.whole("output_tokens"),
+        thought=any(block.text("type") in THOUGHTS for block in blocks),
         seconds=seconds,
-        tool_calls=tuple(
-            function_call(block.name, cast("JsonValue", block.input), block.id)
-            for block in answer.content
-            if block.type == "tool_use"
-        )
-        or None,
+        tool_calls=calls or None,
     )

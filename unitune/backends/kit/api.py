@@ -13,8 +13,10 @@ status, request id and Retry-After, and repeats no key.
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Collection, Generator, Iterator, Mapping
 from contextlib import contextmanager
+from email.utils import parsedate_to_datetime
 from functools import cache, partial
 from typing import Any, BinaryIO, NamedTuple
 from urllib.parse import quote
@@ -152,14 +154,23 @@ class Api:
         action: str,
         body: Mapping[str, JsonValue] | None = None,
         query: Query | None = None,
+        changes_nothing: bool = False,
     ) -> Fields:
         """Send a write, once.
+
+        Args:
+            path: Of the resource.
+            action: See the class.
+            body: JSON.
+            query: Parameters.
+            changes_nothing: Whether it only computes something, and is repeated as a read is.
 
         Raises:
             BackendError: The vendor refused (4xx), or failed and may have acted (5xx).
             Unreachable: What became of it is not known.
         """
-        return self._json("POST", path, action, json=body, params=query)
+        send = partial(self._json, "POST", path, action, json=body, params=query)
+        return retry_read(send) if changes_nothing else send()
 
     def create_named(
         self,
@@ -295,6 +306,27 @@ class Api:
                 return response.headers.get("content-type", "")
 
         return retry_read(write)
+
+    def lines(self, *path: str, action: str) -> Generator[Fields]:
+        """Yield the rows of a file of JSON Lines as they come; an early end ends the transfer."""
+        with (
+            vendor_errors(self.endpoint.vendor, action),
+            self._file(path, action, None) as response,
+        ):
+            rest = b""
+            for piece in _unpacked(response, LARGEST_FILE):
+                *whole, rest = (rest + piece).split(b"\n")
+                yield from (Fields(read_json(line)) for line in whole if line.strip())
+            if rest.strip():
+                yield Fields(read_json(rest))
+
+    def seconds_ahead(self, *path: str, action: str) -> float:
+        """Return by how many seconds the vendor's clock is ahead of ours, as a response says."""
+        with self._response("GET", self.url(*path), action, self.endpoint.headers) as response:
+            try:
+                return parsedate_to_datetime(response.headers["date"]).timestamp() - time.time()
+            except (KeyError, ValueError):
+                return 0.0
 
     def url(self, *path: str) -> str:
         """Return the address of a resource.

@@ -1,9 +1,9 @@
-"""`ChatCompletions`: a model on any server that speaks OpenAI's wire.
+"""Models behind HTTP: `JsonChatModel` for any wire, `ChatCompletions` for OpenAI's.
 
-It goes over aiohttp, whose call costs a tenth of the processor time
-of an SDK's. A request is sent once, and again where the model has refused a setting that it can do
-without (`unitune.backends.kit.chat_completions`); whether again after a failure, the evaluation
-engine decides.
+They go over aiohttp, whose call costs a tenth of the processor time of an SDK's. A request is sent
+once, and again where the model has refused a setting that it can do without
+(`unitune.backends.kit.chat_completions`); whether again after a failure, the evaluation engine
+decides.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import json
 import time
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import replace
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
@@ -22,7 +23,7 @@ from unitune.backends.kit.chat_completions import Dialect, Refusal
 from unitune.backends.kit.chat_model import Endpoint, RemoteChatModel
 from unitune.backends.kit.errors import TEXT_BYTES, ErrorResponse, Vendor, complaint
 from unitune.backends.rate_limits import rate_limit_delay
-from unitune.errors import JobError
+from unitune.errors import JobError, UnituneError
 from unitune.models import Reply, Request
 from unitune.security.addresses import NotAnAddress, checked
 from unitune.security.json_fields import Unreadable, read_json
@@ -34,7 +35,97 @@ NO_SUCCESS = 300
 SILENT = (aiohttp.ClientError, TimeoutError, ConnectionError, BodyError)
 
 
-class ChatCompletions(RemoteChatModel[aiohttp.ClientSession]):
+class JsonChatModel(RemoteChatModel[aiohttp.ClientSession]):
+    """A model that answers a POST of JSON; a subclass knows the wire.
+
+    Its methods may raise a `JobError` for what the job itself has set, and a KeyError or ValueError
+    for a request that cannot be sent.
+
+    Args:
+        endpoint: The server.
+        path: Of its resource, below the address.
+        model: Its name there, for messages.
+        fingerprint: As `ChatModel.fingerprint`.
+    """
+
+    def __init__(self, endpoint: Endpoint, path: str, model: str, fingerprint: str) -> None:
+        super().__init__(fingerprint)
+        self._endpoint = endpoint
+        self._url = f"{endpoint.url}{path}"
+        self._model = model
+
+    def body(self, request: Request) -> dict[str, object]:
+        """Return a request as the wire has it; a ValueError says that it cannot be asked."""
+        raise NotImplementedError
+
+    def learn(self, body: dict[str, object], request: Request, refusal: Refusal) -> bool:
+        """Change a body that was refused; False: it cannot be mended."""
+        raise NotImplementedError
+
+    def read(self, body: dict[str, object], answer: object, seconds: float) -> Reply | None:
+        """Return a reply; None where the answer is none of a model."""
+        raise NotImplementedError
+
+    def headers(self) -> Mapping[str, str]:
+        """Return what is sent beside the endpoint's own headers, anew for each request."""
+        return {}
+
+    async def reply(self, request: Request) -> Reply:
+        """Answer one request; a failure is in the reply's `error`."""
+        started = time.perf_counter()
+        vendor, action = self._endpoint.vendor, f"answer as {self._model}"
+        try:
+            body = self.body(request)
+            while True:
+                sent = self.client().post(
+                    self._url, data=json.dumps(body), headers=self.headers(), allow_redirects=False
+                )
+                async with sent as response:
+                    content = await _content(response)
+                seconds = time.perf_counter() - started
+                if response.status < NO_SUCCESS:
+                    return self._read(body, content, seconds, response.headers)
+                if not self.learn(body, request, _refusal(response.status, content)):
+                    words = complaint(content) or response.reason or ""
+                    error = ErrorResponse(response.status, response.headers, words)
+                    return Reply.failed(vendor.refused(action, error), seconds)
+        except SILENT as error:
+            return Reply.failed(vendor.unreachable(action, error), time.perf_counter() - started)
+        except UnituneError:
+            raise
+        except (KeyError, ValueError) as error:
+            words = f"{self._model} cannot be asked this: {error}"
+            return Reply(error=words, finish_reason="error")
+
+    def new_client(self) -> aiohttp.ClientSession:
+        """Return a session for the running event loop."""
+        return aiohttp.ClientSession(
+            # The engine limits what is in flight; a second limit here would only queue.
+            connector=aiohttp.TCPConnector(limit=0),
+            timeout=aiohttp.ClientTimeout(total=ANSWER_SECONDS, sock_connect=CONNECT_SECONDS),
+            headers={"Content-Type": "application/json", **GZIP_ONLY, **self._endpoint.headers},
+            proxy=_proxy(self._url),
+            auto_decompress=False,
+        )
+
+    def _read(
+        self,
+        body: dict[str, object],
+        content: bytes,
+        seconds: float,
+        headers: Mapping[str, str],
+    ) -> Reply:
+        with suppress(Unreadable):
+            reply = self.read(body, read_json(content), seconds)
+            if reply is not None:
+                return replace(reply, retry_after_seconds=rate_limit_delay(headers))
+        shown = content[:TEXT_BYTES].decode(errors="replace")
+        broken = Unreadable(f"it sent no answer of a chat model: {shown!r}")
+        action = f"answer as {self._model}"
+        return Reply.failed(self._endpoint.vendor.unreachable(action, broken), seconds)
+
+
+class ChatCompletions(JsonChatModel):
     """A model on a server that speaks OpenAI's chat completions.
 
     Args:
@@ -52,55 +143,22 @@ class ChatCompletions(RemoteChatModel[aiohttp.ClientSession]):
         fingerprint: str | None = None,
         dialect: Dialect | None = None,
     ) -> None:
-        super().__init__(fingerprint or f"{endpoint.url}:{model}")
-        self._endpoint = endpoint
-        self._url = f"{endpoint.url}/chat/completions"
-        self._model = model
+        named = fingerprint or f"{endpoint.url}:{model}"
+        super().__init__(endpoint, "/chat/completions", model, named)
         self._dialect = dialect or Dialect()
 
-    async def reply(self, request: Request) -> Reply:
-        """Answer one request; a failure is in the reply's `error`."""
-        started = time.perf_counter()
-        body = self._dialect.body(self._model, request)
-        vendor, doing = self._endpoint.vendor, f"answer as {self._model}"
-        try:
-            while True:
-                sent = self.client().post(self._url, data=json.dumps(body), allow_redirects=False)
-                async with sent as response:
-                    content = await _content(response)
-                seconds = time.perf_counter() - started
-                if response.status < NO_SUCCESS:
-                    return self._read(body, content, seconds, response.headers)
-                refusal = _refusal(response.status, content)
-                if not self._dialect.learn(body, request, refusal):
-                    words = complaint(content) or response.reason or ""
-                    error = ErrorResponse(response.status, response.headers, words)
-                    return Reply.failed(vendor.refused(doing, error), seconds)
-        except SILENT as error:
-            return Reply.failed(vendor.unreachable(doing, error), time.perf_counter() - started)
+    def body(self, request: Request) -> dict[str, object]:
+        """As of `JsonChatModel`."""
+        return self._dialect.body(self._model, request)
 
-    def new_client(self) -> aiohttp.ClientSession:
-        """Return a session for the running event loop."""
-        return aiohttp.ClientSession(
-            # The engine limits what is in flight; a second limit here would only queue.
-            connector=aiohttp.TCPConnector(limit=0),
-            timeout=aiohttp.ClientTimeout(total=ANSWER_SECONDS, sock_connect=CONNECT_SECONDS),
-            headers={"Content-Type": "application/json", **GZIP_ONLY, **self._endpoint.headers},
-            proxy=_proxy(self._url),
-            auto_decompress=False,
-        )
+    def learn(self, body: dict[str, object], request: Request, refusal: Refusal) -> bool:
+        """As of `JsonChatModel`."""
+        return self._dialect.learn(body, request, refusal)
 
-    def _read(
-        self, body: dict[str, object], content: bytes, seconds: float, headers: Mapping[str, str]
-    ) -> Reply:
-        with suppress(Unreadable):
-            reply = self._dialect.read(body, read_json(content), seconds, rate_limit_delay(headers))
-            if reply.error is None:
-                return reply
-        shown = content[:TEXT_BYTES].decode(errors="replace")
-        broken = Unreadable(f"it sent no answer of a chat model: {shown!r}")
-        error = self._endpoint.vendor.unreachable(f"answer as {self._model}", broken)
-        return Reply.failed(error, seconds)
+    def read(self, body: dict[str, object], answer: object, seconds: float) -> Reply | None:
+        """As of `JsonChatModel`."""
+        reply = self._dialect.read(body, answer, seconds)
+        return reply if reply.error is None else None
 
 
 def open_server(url: str, model: str, *, key: str | None = None) -> ChatCompletions:

@@ -15,6 +15,7 @@ from typing import Any, ClassVar, Generic, TypeVar
 
 from pydantic import BaseModel, JsonValue
 
+from unitune.backends import registry
 from unitune.backends.credentials import environment_address
 from unitune.backends.kit.api import Api
 from unitune.backends.kit.chat_completions import Dialect
@@ -105,12 +106,12 @@ class HostedBackend(Generic[Options]):
     def upload(self, path: Path, sha256: str) -> Upload:
         """Refuse: this vendor tunes nothing."""
         del path, sha256
-        raise self._tunes_nothing()
+        raise self.tunes_nothing()
 
     def submit(self, launch: Launch) -> str:
         """Refuse: this vendor tunes nothing."""
         del launch
-        raise self._tunes_nothing()
+        raise self.tunes_nothing()
 
     def find(self, launch_key: str, folder: Path) -> list[str]:
         """Return no job: this vendor has none."""
@@ -120,12 +121,12 @@ class HostedBackend(Generic[Options]):
     def poll(self, job_id: str, cursor: str) -> Status:
         """Refuse: this vendor has no jobs."""
         del job_id, cursor
-        raise self._tunes_nothing()
+        raise self.tunes_nothing()
 
     def cancel(self, job_id: str) -> None:
         """Refuse: this vendor has no jobs."""
         del job_id
-        raise self._tunes_nothing()
+        raise self.tunes_nothing()
 
     def chat(self, model: str | TunedModel) -> ChatModel:
         """Return a model to ask; whether it exists shows when it is asked.
@@ -182,8 +183,10 @@ class HostedBackend(Generic[Options]):
             error=(error or f"{self.name} gave no reason") if state is State.FAILED else None,
         )
 
-    def _tunes_nothing(self) -> Unsupported:
-        return Unsupported(f"{self.name} answers, and tunes no models. Choose another backend.")
+    def tunes_nothing(self) -> Unsupported:
+        """Return the refusal to tune, with the offer's reason."""
+        reason = registry.offer(self.name).refusal(self.name) or "Choose another backend."
+        return Unsupported(f"{self.name} answers, and tunes no models: {reason}")
 
 
 def required(variable: str, what: str) -> str:
