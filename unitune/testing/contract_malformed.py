@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 from pydantic import JsonValue
 
-from unitune.backends import registry
+from unitune.backends import registry, retry
 from unitune.backends.capabilities import Batches
 from unitune.backends.protocol import Backend
 from unitune.errors import UnituneError
@@ -107,7 +107,7 @@ class MalformedReplyContract(ContractBase):
         self, backend: Backend, server: Server, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """One odd answer must not end a comparison, and what is recorded can be read again."""
-        monkeypatch.setattr(attempts, "ATTEMPTS", 1)
+        monkeypatch.setattr(retry, "ATTEMPTS", 1)
 
         def ask() -> None:
             async def attempt() -> Reply:

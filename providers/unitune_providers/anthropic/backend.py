@@ -52,7 +52,8 @@ class AnthropicBackend(HostedBackend[NoOptions]):
             Unsupported: The model is a tuned one, and there are none.
             UserError: No key is set.
         """
-        return ClaudeChatModel(self.endpoint(), self._untuned(model))
+        name = self._untuned(model)
+        return ClaudeChatModel(self.endpoint(), name)
 
     def count_tokens(self, model: str | TunedModel, request: Request) -> int:
         """Return Anthropic's own count of a request's input, which it gives for nothing.

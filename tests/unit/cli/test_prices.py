@@ -35,7 +35,7 @@ def test_all_backends_are_listed_with_the_age_of_their_oldest_price(unitune: Com
     out = unitune("prices").out
     lines = {line.split()[0]: " ".join(line.split()) for line in out.splitlines() if line.strip()}
     assert lines["openai"].endswith("208 days third parties")
-    assert "no launch from here yet" in lines["fireworks"]
+    assert "no launch from here yet" in lines["tinker"]
     assert "none closed by 2025-09-15" in lines["cohere"]
     assert "none no charge for training" in lines["local"]
 

@@ -54,11 +54,11 @@ def test_an_import_error_of_the_backends_own_is_not_disguised(
 
 
 def installed(folder: Path, package: str, entries: Mapping[str, str]) -> None:
-    """Install a package with entry points ``GROUP: MODULE`` for the name `fireworks`."""
+    """Install a package with entry points ``GROUP: MODULE`` for the name `cohere`."""
     place = folder / f"{package.replace('-', '_')}-1.0.dist-info"
     place.mkdir(parents=True)
     (place / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {package}\nVersion: 1.0\n")
-    text = "".join(f"[unitune.{group}]\nfireworks = {at}\n" for group, at in entries.items())
+    text = "".join(f"[unitune.{group}]\ncohere = {at}\n" for group, at in entries.items())
     (place / "entry_points.txt").write_text(text)
 
 
@@ -73,19 +73,19 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_the_offer_that_comes_with_the_backend_wins(site: Path) -> None:
     """Unitune itself ships an offer of this name, and no backend."""
-    entries = {"backends": "strangers_fireworks:Backend", "offers": "strangers_fireworks"}
-    installed(site, "strangers-fireworks", entries)
-    assert "strangers_fireworks" == registry._entry("offers", "fireworks").value
+    entries = {"backends": "strangers_cohere:Backend", "offers": "strangers_cohere"}
+    installed(site, "strangers-cohere", entries)
+    assert "strangers_cohere" == registry._entry("offers", "cohere").value
 
 
 def test_two_backends_of_one_name_are_told_with_their_packages(site: Path) -> None:
     for package in ("one", "another"):
         installed(site, package, {"backends": f"{package}:Backend"})
-    with pytest.raises(UserError, match="backend 'fireworks' is brought by another and one"):
-        registry.backend("fireworks")
+    with pytest.raises(UserError, match="backend 'cohere' is brought by another and one"):
+        registry.backend("cohere")
 
 
 def test_two_offers_without_a_backend_are_told_too(site: Path) -> None:
     installed(site, "strangers-offers", {"offers": "strangers_offers"})
-    with pytest.raises(UserError, match="offer 'fireworks' is brought by strangers-offers and"):
-        registry.offer("fireworks")
+    with pytest.raises(UserError, match="offer 'cohere' is brought by strangers-offers and"):
+        registry.offer("cohere")

@@ -40,7 +40,6 @@ from unitune.testing.loopback import (
     serve,
 )
 from unitune_providers.anthropic import AnthropicBackend, batches
-from unitune_providers.anthropic import client as module
 
 NEW, OLD = "claude-sonnet-5-5", "claude-haiku-4-5"
 CREATE = ("POST", r"/v1/messages/batches$")
@@ -90,8 +89,10 @@ def vendor() -> AnthropicVendor:
 def server(vendor: AnthropicVendor, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     for name in ("ANTHROPIC_AUTH_TOKEN", "ANTHROPIC_PROFILE", "ANTHROPIC_CUSTOM_HEADERS"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(module, "RETRIES", 1)
-    monkeypatch.setattr(module, "ANSWER_SECONDS", 0.5)
+    monkeypatch.setattr("unitune.backends.retry.READ_ATTEMPTS", 2)
+    monkeypatch.setattr("unitune.backends.retry.sleep", lambda _: None)
+    monkeypatch.setattr("unitune.backends.kit.api.TIMEOUT_SECONDS", 0.5)
+    monkeypatch.setattr("unitune.backends.kit.chat.ANSWER_SECONDS", 0.5)
     monkeypatch.setenv("ANTHROPIC_API_KEY", KEY)
     with serve(vendor) as server:
         monkeypatch.setenv("ANTHROPIC_BASE_URL", server.url)
@@ -179,7 +180,7 @@ def test_a_failed_request_says_why_and_what_to_do(
     replies = backend.fetch_batch(batch_id)
 
     assert "Yes." == replies["k-1-0"].text
-    expected = "Anthropic could not answer: model: gpt-6 [not_found_error] (HTTP 404). Check"
+    expected = "anthropic could not answer: model: gpt-6 [not_found_error] (HTTP 404). Check"
     assert (replies["k-1-1"].error or "").startswith(expected)
 
 
@@ -292,7 +293,7 @@ def test_an_answer_without_an_id_is_no_clear_answer(
     backend: AnthropicBackend, vendor: AnthropicVendor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(vendor, "_create", lambda _: {"type": "message_batch"})
-    with pytest.raises(Unreachable, match="without the batch's id"):
+    with pytest.raises(Unreachable, match="names no id"):
         submit(backend)
 
 
@@ -304,7 +305,7 @@ def test_a_fault_before_the_create_call_does_not_leave_open_whether_there_is_a_b
     with pytest.raises(BackendError) as raised:
         submit(backend)
     assert not raised.value.is_ambiguous
-    assert (fault is Fault.EXPIRED_KEY) is ("No batch was handed in" not in str(raised.value))
+    assert (fault is Fault.EXPIRED_KEY) is ("No batch was submitted" not in str(raised.value))
     assert [] == server.received(*CREATE)
 
 
@@ -383,7 +384,7 @@ def test_a_missing_key_names_the_variable(
     backend: AnthropicBackend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("ANTHROPIC_API_KEY")
-    with pytest.raises(UserError, match="Set ANTHROPIC_API_KEY"):
+    with pytest.raises(UserError, match="variable ANTHROPIC_API_KEY"):
         submit(backend)
 
 
@@ -437,7 +438,7 @@ def test_a_clock_that_is_wrong_by_an_hour_loses_nothing(
     old, mine = submit(backend), submit(backend)
     vendor.batches[old].created -= 1800
     ours = SimpleNamespace(time=lambda: time.time() + ahead)
-    monkeypatch.setattr(batches, "time", ours)
+    monkeypatch.setattr("unitune.backends.kit.api.time", ours)
     assert [mine] == backend.find_batch("k-1", ours.time())
 
 

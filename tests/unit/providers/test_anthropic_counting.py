@@ -19,7 +19,6 @@ from unitune.models import Request, TunedModel
 from unitune.testing.contract_capabilities import LONG, SHORT
 from unitune.testing.loopback import Fault, Server, ServerBehavior, serve
 from unitune_providers.anthropic import AnthropicBackend
-from unitune_providers.anthropic import client as module
 
 MODEL = "claude-sonnet-5-5"
 COUNT = ("POST", r"/v1/messages/count_tokens$")
@@ -30,8 +29,10 @@ WEATHER = {"type": "function", "function": {"name": "weather", "parameters": {"t
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     for name in ("ANTHROPIC_AUTH_TOKEN", "ANTHROPIC_PROFILE", "ANTHROPIC_CUSTOM_HEADERS"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(module, "RETRIES", 0)
-    monkeypatch.setattr(module, "ANSWER_SECONDS", 0.5)
+    monkeypatch.setattr("unitune.backends.retry.READ_ATTEMPTS", 1)
+    monkeypatch.setattr("unitune.backends.retry.sleep", lambda _: None)
+    monkeypatch.setattr("unitune.backends.kit.api.TIMEOUT_SECONDS", 0.5)
+    monkeypatch.setattr("unitune.backends.kit.chat.ANSWER_SECONDS", 0.5)
     monkeypatch.setenv("ANTHROPIC_API_KEY", KEY)
     with serve(AnthropicVendor(ServerBehavior())) as server:
         monkeypatch.setenv("ANTHROPIC_BASE_URL", server.url)
@@ -83,7 +84,7 @@ def test_missing_key_names_the_variable_and_asks_nobody(
     server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("ANTHROPIC_API_KEY")
-    with pytest.raises(UserError, match="Set ANTHROPIC_API_KEY"):
+    with pytest.raises(UserError, match="variable ANTHROPIC_API_KEY"):
         AnthropicBackend().count_tokens(MODEL, SHORT)
     assert [] == server.requests
 

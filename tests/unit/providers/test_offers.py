@@ -21,7 +21,7 @@ from unitune.workspace import yaml_file
 TODAY = date(2026, 11, 25)
 OFFERS = {name: registry.offer(name) for name in registry.offer_names()}
 CLOSED = {"autotrain", "cohere", "databricks", "gemini", "mistral", "predibase"}
-NOT_YET = {"fireworks", "huggingface", "prime-intellect", "tinker"}
+NOT_YET = {"huggingface", "prime-intellect", "tinker"}
 
 
 def job(backend: str, model: str, **changes: object) -> Job:
@@ -193,8 +193,8 @@ def test_a_backend_that_takes_only_some_customers_is_named_as_such() -> None:
 
 
 def test_where_unitune_cannot_launch_it_says_so_and_not_that_there_is_no_such_backend() -> None:
-    with pytest.raises(Unsupported, match=r"cannot launch at fireworks yet.*unitune prices"):
-        registry.backend("fireworks")
+    with pytest.raises(Unsupported, match=r"cannot launch at tinker yet.*unitune prices"):
+        registry.backend("tinker")
     with pytest.raises(Unsupported, match="since 2025-09-15"):
         registry.backend("cohere")
 

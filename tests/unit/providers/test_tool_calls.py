@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from unitune.models import Reply, function_call
+from unitune.security.json_fields import Fields
 
 ARGUMENTS = {"city": "Zürich", "days": 2}
 
@@ -21,24 +22,12 @@ def completions() -> Reply:
 
 
 def anthropic() -> Reply:
-    from anthropic.types import Message  # noqa: PLC0415
-
     from unitune_providers.anthropic.chat import read_answer  # noqa: PLC0415
 
     block = {"type": "tool_use", "id": "c1", "name": "weather", "input": ARGUMENTS}
-    answer = Message.model_validate(
-        {
-            "id": "m1",
-            "type": "message",
-            "role": "assistant",
-            "model": "m",
-            "content": [block],
-            "stop_reason": "tool_use",
-            "stop_sequence": None,
-            "usage": {"input_tokens": 1, "output_tokens": 1},
-        }
-    )
-    return read_answer(answer, 1.0)
+    reply = read_answer(Fields({"content": [block], "stop_reason": "tool_use"}))
+    assert reply is not None
+    return reply
 
 
 def bedrock() -> Reply:

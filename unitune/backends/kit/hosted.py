@@ -114,9 +114,9 @@ class HostedBackend(Generic[Options]):
         raise self.tunes_nothing()
 
     def find(self, launch_key: str, folder: Path) -> list[str]:
-        """Return no job: this vendor has none."""
+        """Refuse: this vendor has no jobs."""
         del launch_key, folder
-        return []
+        raise self.tunes_nothing()
 
     def poll(self, job_id: str, cursor: str) -> Status:
         """Refuse: this vendor has no jobs."""
