@@ -153,14 +153,8 @@ def regress(
 ) -> Regression:
     """Compare the candidate with its baseline on all cases of the baseline.
 
-    A case that is no longer there counts as wrong now: taking out what broke mends nothing.
-
-    Args:
-        then: The baseline.
-        now: The candidate's answers by case id.
-        clusters: Of the cases; None where each stands alone.
-        margin: Difference too small to matter, as a proportion.
-        level: Of the interval.
+    A case that is no longer there counts as wrong now: taking out what broke mends nothing. The
+    candidate's answers, and the clusters if there are any, are by case id.
     """
     gone = [f"removed {case}" for case in then.removed]
     paired = compare_paired(

@@ -43,7 +43,7 @@ def conclude(
     task: Task,
     responses: EvaluationResponses,
     tuned: TunedRun | None,
-    asked: Requirements,
+    required: Requirements,
 ) -> Comparison:
     """Judge the candidate.
 
@@ -63,7 +63,7 @@ def conclude(
         judgement = replace(judgement, verdict=Verdict.INCONCLUSIVE, doubt=on_dev)
     pairing, paired = judgement.scored.hardest, judgement.scored.paired
     results = tuple(_result(each, tuned) for each in graded)
-    evidence = gather(judgement, asked, on_dev)
+    evidence = gather(judgement, required, on_dev)
     return Comparison(
         job=job.name,
         run=tuned.run.id if tuned else None,
@@ -104,7 +104,7 @@ def conclude(
         notes=notes(job, task, tuned, graded) + paired.warnings,
         curve=tuned.curve if tuned else None,
         provenance=_provenance(task, responses.contenders),
-        cases=_cases(task, graded, asked.required),
+        cases=_cases(task, graded, required.cases),
     )
 
 
@@ -176,7 +176,7 @@ def _total(known: Sequence[Number | None]) -> Number | None:
 def _effort(answered: Answered, tuned: TunedRun | None) -> str:
     contender = answered.choice.contender
     if contender.is_tuned and tuned is not None:
-        prompt = f"; asked with {answered.choice.prompt.label}" if contender.borrows else ""
+        prompt = f"; prompted with {answered.choice.prompt.label}" if contender.borrows else ""
         return f"{tuned.effort}{prompt}"
     if isinstance(contender.spec, Recorded):
         return f"answers kept in {contender.spec.answers}"

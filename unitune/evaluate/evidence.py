@@ -27,23 +27,18 @@ class Requirements:
     """What a job's gate asks of these cases.
 
     Args:
-        required: Ids of the cases that the candidate must get right.
+        cases: Ids of the cases that the candidate must get right.
         standing: The baseline file, when the candidate is held against one.
         accepting: The candidate's scores are to become the baseline file.
     """
 
-    required: frozenset[str] = frozenset()
+    cases: frozenset[str] = frozenset()
     standing: Standing | None = None
     accepting: bool = False
 
 
 def requirements(job: Job, task: Task, *, accepting: bool = False) -> Requirements:
     """Look up what the job's gate asks of these cases.
-
-    Args:
-        job: With its gate, or without one.
-        task: Cases and scorers.
-        accepting: The candidate's scores are to become the baseline file, whatever it says now.
 
     Raises:
         JobError: The baseline file is not there, the job names none to write, or the primary
@@ -63,7 +58,7 @@ def requirements(job: Job, task: Task, *, accepting: bool = False) -> Requiremen
         if accepting:
             check_replaceable(job.path(gate.baseline))
     return Requirements(
-        required=required_cases(gate, task.cases, task.copies),
+        cases=required_cases(gate, task.cases, task.copies),
         standing=None if accepting else standing(job, primary, task.cases),
         accepting=accepting,
     )
@@ -94,21 +89,21 @@ def required_cases(
     return frozenset(named) | {name for name, case in by_id.items() if case.required}
 
 
-def gather(judgement: Judgement, asked: Requirements, dev: Ruling | None) -> Evidence:
+def gather(judgement: Judgement, required: Requirements, dev: Ruling | None) -> Evidence:
     """Gather what a gate looks at, the errors on dev included."""
     scored = judgement.scored
     return replace(
-        _evidence(scored, asked),
+        _evidence(scored, required),
         verdict=judgement.verdict.value,
         doubt=judgement.doubt,
         dev=dev,
-        required=tuple(_required(scored.hardest.candidate, asked.required)),
-        uninformative=_uninformative(scored, asked.standing),
-        readings=tuple(_evidence(other, asked) for other in judgement.others),
+        required=tuple(_required(scored.hardest.candidate, required.cases)),
+        uninformative=_uninformative(scored, required.standing),
+        readings=tuple(_evidence(other, required) for other in judgement.others),
     )
 
 
-def _evidence(reading: Reading, asked: Requirements) -> Evidence:
+def _evidence(reading: Reading, required: Requirements) -> Evidence:
     """Return the evidence of one reading."""
     candidate, margin = reading.hardest.candidate, reading.hardest.margin
     return Evidence(
@@ -119,8 +114,8 @@ def _evidence(reading: Reading, asked: Requirements) -> Evidence:
         n=reading.paired.n,
         errors=reading.errors,
         totals=candidate.totals,
-        regression=asked.standing and _regression(asked.standing, candidate, margin),
-        accepting=asked.accepting,
+        regression=required.standing and _regression(required.standing, candidate, margin),
+        accepting=required.accepting,
         cut=reading.cut,
     )
 

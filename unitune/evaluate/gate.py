@@ -100,24 +100,19 @@ class Ruling:
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """What a gate looks at.
+    """What a gate looks at; intervals and margin are proportions.
 
     Args:
-        verdict: Of the comparison.
-        interval: Of candidate minus the best baseline, as proportions.
-        margin: Difference too small to matter, as a proportion.
+        interval: Of candidate minus the best baseline.
         own_interval: Of the candidate's own score.
         n: Cases.
         errors: Cases in which candidate or baseline gave no answer; of several baselines that with
             most.
-        dev: How many answers on dev are errors, and whether too many; None without dev requests.
+        dev: Whether too many answers on dev are errors; None without dev requests.
         totals: The candidate's total by every scorer and measure; None where it has no value.
-        required: Cases that must be right.
-        regression: Against the baseline file, when the gate names one.
         accepting: The candidate's scores are to become the baseline, so that there is nothing to
             hold them against.
         cut: Answers that were cut off: of the candidate, then of each baseline.
-        uninformative: Why the scores tell nothing of the candidate; see `uninformative`.
         doubt: Why the verdict is inconclusive where its interval would allow another.
         readings: The same evidence, errors and cut answers read otherwise.
     """

@@ -22,17 +22,17 @@ def notes(
     job: Job, task: Task, tuned: TunedRun | None, graded: Sequence[Graded]
 ) -> tuple[str, ...]:
     """Return all notes: on the cases, the training, the baselines, each contender's answers."""
-    found = [*task.notes, *(tuned.notes if tuned else ())]
-    found += [*_weak_baselines(job), *_about_base(job)]
+    sentences = [*task.notes, *(tuned.notes if tuned else ())]
+    sentences += [*_weak_baselines(job), *_about_base(job)]
     for each in graded:
         answered = each.answered
-        found += [*_on_dev(answered), *_failed_scorers(each), *_about_records(answered)]
+        sentences += [*_on_dev(answered), *_failed_scorers(each), *_about_records(answered)]
         if tuned is None and answered.choice.contender.is_tuned:
-            found.append(
+            sentences.append(
                 f"{each.name}: its recorded answers are of the model {answered.fingerprint}, made "
                 f"by {answered.origin}, which is the training that the job describes."
             )
-    return tuple(found)
+    return tuple(sentences)
 
 
 def _on_dev(answered: Answered) -> Iterator[str]:
@@ -75,7 +75,7 @@ def _about_records(answered: Answered) -> Iterator[str]:
     without = sorted({setting for record in records for setting in record.left_out or ()})
     if without:
         greedy = " Its answers are not greedy." if "temperature" in without else ""
-        yield f"{name}: asked without {' and '.join(without)}, which it refuses.{greedy}"
+        yield f"{name}: requested without {' and '.join(without)}, which it refuses.{greedy}"
     if hidden := sum(record.reasoning_tokens or 0 for record in records):
         yield (
             f"{name}: thinks before it answers ({hidden / len(records):,.0f} tokens of thoughts "

@@ -76,10 +76,10 @@ def backend_findings(job: Job) -> tuple[Finding, ...]:
         offer = registry.offer(job.backend)
         if job.data.train is None:
             return ()
-        found = offer_findings(resolve_model(job, offer), offer, today())
+        findings = offer_findings(resolve_model(job, offer), offer, today())
     except UnituneError as refusal:
         return tuple(_findings_of(refusal))
-    return tuple(finding for finding in found if finding.severity == "error")
+    return tuple(finding for finding in findings if finding.severity == "error")
 
 
 def readiness_findings(job: Job, splits: Splits) -> tuple[Finding, ...]:
@@ -89,52 +89,52 @@ def readiness_findings(job: Job, splits: Splits) -> tuple[Finding, ...]:
         job: Without test cases, only its contenders are looked at.
         splits: Its rows.
     """
-    found = _refusals(check_roles, job.evaluate.contenders)
+    findings = _refusals(check_roles, job.evaluate.contenders)
     for spec in job.evaluate.contenders:
         if isinstance(spec, Model):
-            found += _refusals(registry.offer, spec.backend)
+            findings += _refusals(registry.offer, spec.backend)
     for sent in keys_sent(job.evaluate):
-        found += _warnings(_refusals(check_allowed, *sent))
+        findings += _warnings(_refusals(check_allowed, *sent))
     if splits.test is not None:
-        found += _case_findings(job, splits.train, splits.test)
-    return tuple(found)
+        findings += _case_findings(job, splits.train, splits.test)
+    return tuple(findings)
 
 
 def _case_findings(job: Job, train: Dataset, rows: Dataset) -> list[Finding]:
     evaluate, (test, copies) = job.evaluate, once_each(rows)
     scorers: list[Scorer] = []
-    found = _scorer_findings(job, train, scorers)
+    findings = _scorer_findings(job, train, scorers)
     for scorer in scorers:
-        found += _refusals(check_expected, [scorer], test)
-        found += _refusals(check_indulgence, [scorer], test)
+        findings += _refusals(check_expected, [scorer], test)
+        findings += _refusals(check_indulgence, [scorer], test)
     cases = tuple(test)
-    found += _refusals(clusters_of, cases, evaluate)
+    findings += _refusals(clusters_of, cases, evaluate)
     for key in evaluate.slices:
-        found += _refusals(slices_of, cases, evaluate.model_copy(update={"slices": (key,)}))
-    found += _refusals(required_cases, evaluate.gate, cases, copies)
+        findings += _refusals(slices_of, cases, evaluate.model_copy(update={"slices": (key,)}))
+    findings += _refusals(required_cases, evaluate.gate, cases, copies)
     for scorer in scorers:
         if scorer.name == evaluate.primary_scorer:
-            found += _warnings(_refusals(standing, job, scorer, cases))
-    return found
+            findings += _warnings(_refusals(standing, job, scorer, cases))
+    return findings
 
 
 def _scorer_findings(job: Job, train: Dataset, ready: list[Scorer]) -> list[Finding]:
     """Build the scorers that need neither a key nor the user's code; return why some cannot be."""
-    found: list[Finding] = []
+    findings: list[Finding] = []
     specs = job.evaluate.scorers
     looks_for_labels = any(isinstance(spec, Labelled) and spec.options is None for spec in specs)
     setting = Setting(folder=job.folder, labels=labels_of(train) if looks_for_labels else ())
     for spec in specs:
         if isinstance(spec, PythonFunction):
-            found += _refusals(spec.check, job.folder)
+            findings += _refusals(spec.check, job.folder)
         elif isinstance(spec, Embedding) or (isinstance(spec, OpenAIGrader) and spec.run_code):
             continue
         elif isinstance(spec, Scorer):
             try:
                 ready.append(build(spec, setting))
             except UnituneError as refusal:
-                found += _findings_of(refusal)
-    return found
+                findings += _findings_of(refusal)
+    return findings
 
 
 def _refusals(check: Callable[..., object], *arguments: object) -> list[Finding]:

@@ -23,10 +23,15 @@ class Uncounted:
     prompt_tokens: int
     completion_tokens: int
 
-    def __add__(self, other: Uncounted) -> Uncounted:
-        return Uncounted(
-            prompt_tokens=self.prompt_tokens + other.prompt_tokens,
-            completion_tokens=self.completion_tokens + other.completion_tokens,
+    @classmethod
+    def total(cls, *parts: Uncounted | None) -> Uncounted | None:
+        """Return the sum of those that are not None; None when there is none."""
+        known = [part for part in parts if part is not None]
+        if not known:
+            return None
+        return cls(
+            prompt_tokens=sum(part.prompt_tokens for part in known),
+            completion_tokens=sum(part.completion_tokens for part in known),
         )
 
 

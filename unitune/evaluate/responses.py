@@ -64,20 +64,13 @@ class Answered:
 
 @dataclass(frozen=True, slots=True)
 class EvaluationConfig:
-    """Which contenders answer which cases, and how.
+    """Which contenders answer which cases, and how; the flags are those of `compare`.
 
     Args:
-        job: What is evaluated.
         contenders: All of them, in the job's order.
-        task: Cases and scorers.
         folder: Where answers are recorded.
-        prices: Of tokens.
-        budget: What may be spent.
         tuned: The tuned model, when a contender is, and it is to answer.
         training: Fingerprint of the training that made it.
-        batch: Whether test cases are answered in batches, wherever a backend can.
-        replay: Whether recorded answers are all there is, and no request is sent.
-        use_cache: Whether answers from other comparisons are taken.
         announce: Called with what the user should know, a sentence.
     """
 

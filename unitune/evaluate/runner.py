@@ -161,16 +161,7 @@ def _turn(contender: Contender) -> tuple[bool, bool, bool]:
 
 @dataclass(frozen=True, slots=True)
 class _Round:
-    """Questions that a contender's model answers, and where the answers are recorded.
-
-    Args:
-        name: Under which they are recorded.
-        spec: The contender.
-        questions: In the order of the records.
-        journal: Where answers are read and written.
-        price: Of the tokens, where it is known.
-        progress: At the start.
-    """
+    """Questions that a contender's model answers; the answers are recorded under `name`."""
 
     name: str
     spec: ContenderSpec

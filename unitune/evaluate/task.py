@@ -55,13 +55,10 @@ class Task:
     Args:
         cases: Test cases, each once.
         dev: Rows that choose prompts and the best baseline.
-        scorers: All scorers.
         primary: Name of the scorer that decides.
-        output_limit: Longest answers.
         leaks: Test cases that stand in training rows.
         notes: What a reader of the verdict must know about the cases.
         repeats: How often each test case is requested.
-        temperature: 0 is greedy.
         fixed: Settings that the job itself names, `Request.fixed`.
         measures: Figures beside the quality, such as latency.
         prices: Of the contenders' tokens, by contender.

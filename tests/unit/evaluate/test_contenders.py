@@ -59,7 +59,7 @@ def test_a_tuned_model_is_asked_with_the_prompt_that_the_best_baseline_chose(
     results = {result.name: result for result in found.contenders}
     assert (0.5, 1.0) == (results["tuned"].score, results["with-prompt"].score)
     assert results["with-prompt"].effort.endswith(
-        "; asked with the prompt of instructed: instructions"
+        "; prompted with the prompt of instructed: instructions"
     )
     assert "asked with" not in results["tuned"].effort
     tuned = run.tuned_model.name

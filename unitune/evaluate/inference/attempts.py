@@ -1,4 +1,4 @@
-"""One request, sent until there is an answer or asking again is of no use.
+"""One request, sent until there is an answer or another attempt is of no use.
 
 A failure that passes (rate limit, server error, no answer) is met by another attempt, as
 `unitune.backends.retry.retry_reply` does; here each attempt also takes its turn and its budget.
@@ -21,7 +21,7 @@ from unitune.models import ChatModel, Reply, Request
 from unitune.security.json_fields import whole_text
 
 SHOWN = 1000
-"""Characters of an error that nobody has foreseen."""
+"""Characters of an unforeseen error."""
 OVERLOADED = (429, 503, 529)
 """Asked too often, or too busy: 529 is Anthropic's own."""
 
@@ -38,14 +38,13 @@ class Outcome(NamedTuple):
         taken = other.uncounted
         if prompt is not None and completion is not None:
             taken = Uncounted(prompt_tokens=prompt, completion_tokens=completion)
-        both = taken + self.uncounted if taken and self.uncounted else taken or self.uncounted
-        return Outcome(self.reply, both)
+        return Outcome(self.reply, Uncounted.total(taken, self.uncounted))
 
 
 async def request_with_retry(
     model: ChatModel, request: Request, limiter: AdaptiveLimiter, guard: BudgetGuard | None = None
 ) -> Outcome:
-    """Ask until there is an answer, or asking again is of no use.
+    """Send a request until there is an answer, or another attempt is of no use.
 
     Raises:
         OverBudget: The guard does not hold what the next attempt may cost.
@@ -56,7 +55,7 @@ async def request_with_retry(
         nonlocal uncounted
         async with limiter.turn():
             reply, more = await _attempt(model, request, limiter, guard)
-        uncounted = uncounted + more if uncounted and more else uncounted or more
+        uncounted = Uncounted.total(uncounted, more)
         return reply
 
     return Outcome(await retry_reply(attempt), uncounted)

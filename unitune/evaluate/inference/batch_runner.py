@@ -54,15 +54,9 @@ Notify = Callable[[EvaluationProgress], None]
 
 @dataclass(frozen=True, slots=True)
 class BatchJob:
-    """One contender's questions, to be answered in batches.
+    """One contender's questions, of distinct cases, to be answered in batches.
 
-    Args:
-        contender: Its name.
-        prompt: Its prompt, in words.
-        model: As its backend knows it.
-        fingerprint: Of that model.
-        questions: With distinct cases.
-        thinks: Whether the model is known to think before it answers, and so needs more room.
+    A model that is known to think before it answers needs more room.
     """
 
     contender: str
@@ -244,7 +238,7 @@ class BatchRunner:
             failed.append(
                 f"batch {batch.batch_id} at {self.name}, now that it has ended, turns out to hold "
                 f"the requests of another batch than {batch.key}. That of {batch.contender} is "
-                "still to be looked for."
+                "still to be searched for."
             )
             return pause
         if status.state == "failed":

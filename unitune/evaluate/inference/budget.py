@@ -189,12 +189,9 @@ class BudgetGuard:
 
 @dataclass(slots=True)
 class ScorerBudget:
-    """Pays for scorers that call a model, out of the comparison's budget.
+    """Pays for scorers that call a model, by their prices, out of the comparison's budget.
 
-    Args:
-        budget: Shared with the contenders.
-        prices: By scorer; what has none is not paid for.
-        journal: Where payments are recorded, for the next call of the comparison.
+    Payments are recorded in the journal, for the next call of the comparison.
     """
 
     budget: Budget
@@ -212,14 +209,7 @@ class ScorerBudget:
             self.budget.afford(f"the scorer {scorer}", price.input * most / 1_000_000)
 
     def pay(self, scorer: str, key: str, most: int, counted: int | None) -> None:
-        """Count a request.
-
-        Args:
-            scorer: Its name.
-            key: Hash of the request.
-            most: Tokens at most.
-            counted: Tokens as the endpoint counts them; None where it does not.
-        """
+        """Count a request, by its hash, at the tokens that were counted, or else at the most."""
         known = counted is not None and 0 <= counted <= IMPOSSIBLE * most
         record = Record(
             contender=scorer,

@@ -30,7 +30,7 @@ from unitune.evaluate.inference.budget import BudgetGuard
 from unitune.evaluate.inference.journal import Journal
 from unitune.evaluate.inference.rate_limiter import LIMIT, AdaptiveLimiter
 from unitune.evaluate.inference.response_cache import ResponseCache
-from unitune.evaluate.records import Record
+from unitune.evaluate.records import Record, Uncounted
 from unitune.models import BatchedChatModel, ChatModel, Reply, Request
 from unitune.security.redaction import redacted
 
@@ -46,15 +46,7 @@ Phase = Literal["dev", "test", "batch", "probe", "stopping"]
 
 @dataclass(frozen=True)
 class Question:
-    """A case as it is put to a model.
-
-    Args:
-        case: Its id.
-        request: Messages, tools and sampling settings.
-        repeat: How often it was requested before.
-        case_hash: Of the whole case.
-        target_hash: Of the expected answer.
-    """
+    """A case, by its id, as it is put to a model; hashes and repeat are those of `Record`."""
 
     case: str
     request: Request
@@ -78,7 +70,7 @@ class EvaluationProgress:
             backend in batches, probe for general questions, stopping after Ctrl-C.
         prompt: The prompt in use, in words.
         done: Questions with an answer; of a batch as far as the backend says.
-        total: All questions; for a batch those that are with the backend.
+        total: All questions.
     """
 
     contender: str
@@ -112,15 +104,7 @@ def wants_more_room(record: Record, question: Question) -> bool:
 
 
 def record_of(contender: str, question: Question, model: str, hashed: str, reply: Reply) -> Record:
-    """Return a reply as it is recorded, without keys that an error may quote.
-
-    Args:
-        contender: Whose reply it is.
-        question: What was requested.
-        model: The model's fingerprint.
-        hashed: The `request_hash`.
-        reply: An answer, or an error.
-    """
+    """Return a reply as it is recorded, without keys that an error may quote."""
     return Record(
         contender=contender,
         case=question.case,
@@ -335,8 +319,7 @@ class _Requests:
         record = record_of(self.contender, question, self.model.fingerprint, hashed, outcome.reply)
         failed = self.journal.last(self.contender, question.case, hashed)
         earlier = failed and failed.uncounted  # of a request in vain
-        both = earlier + outcome.uncounted if earlier and outcome.uncounted else None
-        return replace(record, uncounted=both or earlier or outcome.uncounted)
+        return replace(record, uncounted=Uncounted.total(earlier, outcome.uncounted))
 
     def _stop_if_down(self, reply: Reply) -> None:
         """Stop when the failures are no finding about the model any more."""

@@ -55,8 +55,8 @@ class ValueFile:
         """Return the value of a key; None where it is not known."""
         if self._file is not None:
             with suppress(sqlite3.Error):
-                found = self._file.execute("SELECT value FROM kept WHERE key = ?", (key,))
-                if row := found.fetchone():
+                rows = self._file.execute("SELECT value FROM kept WHERE key = ?", (key,))
+                if row := rows.fetchone():
                     return row[0]
         return None
 

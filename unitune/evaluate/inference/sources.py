@@ -39,15 +39,7 @@ class KeySent(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Models:
-    """The models of a comparison.
-
-    Args:
-        backend: The job's own.
-        base: Name of the untuned model there.
-        tuned: The tuned model, when a contender is, and it is to answer.
-        folder: Where the job's relative paths start.
-        training: Fingerprint of the training that made the tuned model.
-    """
+    """The models of a comparison: of the job's backend and of others, on servers, in files."""
 
     backend: str
     base: str

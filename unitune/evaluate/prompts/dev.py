@@ -106,7 +106,7 @@ def errors_on_dev(choices: Sequence[Choice]) -> Ruling | None:
         if contender.spec.role != "reference" and len(score.errors) > MOST_ERRORS * score.rows:
             return Ruling(
                 4,
-                f"{contender.name}: {len(score.errors)} of {score.rows} dev rows asked with "
+                f"{contender.name}: {len(score.errors)} of {score.rows} dev rows with "
                 f"{trial.prompt.label} ended in an error, more than {MOST_ERRORS:.0%}, so dev may "
                 f"have chosen wrongly. First reason: {score.errors[0]}. Run compare again: it "
                 "requests only those. If they fail for good, such as a prompt that is too long "

@@ -5,11 +5,7 @@ system prompt, so that a prompt which all rows share stays the beginning of ever
 are answered rows of train, as user and assistant turns before the question: the same for every
 case, or each case's nearest.
 
-`instructions_from` writes instructions out of answers alone, for a job that has none. It is given
-train and nothing else, so nothing of dev or test can stand in it.
-
-Not here: which shots (`unitune.evaluate.prompts.shots`), and which prompt wins
-(`unitune.evaluate.prompts.dev`).
+`instructions_from` writes instructions out of answers of train alone, for a job that has none.
 """
 
 from __future__ import annotations
@@ -18,7 +14,7 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from itertools import accumulate
+from itertools import accumulate, takewhile
 from typing import cast
 
 from unitune.data.example import Example, Message
@@ -28,14 +24,11 @@ from unitune.scorers.json_text import read_json
 SYSTEM_ROLES = ("system", "developer")
 
 MOST_LISTED = 30
-"""Distinct answers, or values of a key, up to which they are listed as a choice (DESIGN 10)."""
-
+"""Distinct answers, or values of a key, up to which they are listed as a choice."""
 MOST_LABEL_BYTES = 80
 """A longer value is a text and no label; listing it would teach nothing and cost every request."""
-
 MOST_SAMPLES = 5
 """Answers shown where they are no labels: enough to show the manner, short enough to read."""
-
 MOST_SAMPLE_BYTES = 2000
 """All samples together, some 500 tokens: more belongs into shots. The first is always shown."""
 
@@ -63,7 +56,7 @@ class Prompt:
     shots: tuple[Example, ...] | Nearest = ()
 
     def messages(self, case: Example) -> tuple[Message, ...]:
-        """Return what the model is asked: the case's own messages with what this prompt adds.
+        """Return the messages of a request: the case's own with what this prompt adds.
 
         The system prompt is the case's own; those of the shots are left out.
         """
@@ -100,20 +93,14 @@ def instructions_from(train: Iterable[Example]) -> str:
     labels = _by_frequency(answers)
     if len(labels) <= MOST_LISTED and all(map(_is_label, labels)):
         return "Answer with exactly one of these, and nothing else:\n" + _bullets(labels)
-    return "Answer in the manner and at the length of these samples, and add nothing:\n" + _bullets(
-        _typical(answers)
-    )
+    manner = "Answer in the manner and at the length of these samples, and add nothing:\n"
+    return manner + _bullets(_typical(answers))
 
 
-def _split(
-    messages: Sequence[Message],
-) -> tuple[tuple[Message, ...], tuple[Message, ...]]:
+def _split(messages: Sequence[Message]) -> tuple[tuple[Message, ...], tuple[Message, ...]]:
     """Return the leading system messages, and the rest."""
-    start = next(
-        (at for at, message in enumerate(messages) if message.role not in SYSTEM_ROLES),
-        len(messages),
-    )
-    return tuple(messages[:start]), tuple(messages[start:])
+    system = tuple(takewhile(lambda message: message.role in SYSTEM_ROLES, messages))
+    return system, tuple(messages[len(system) :])
 
 
 def _instructed(system: tuple[Message, ...], instructions: str) -> tuple[Message, ...]:

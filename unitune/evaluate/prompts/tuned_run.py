@@ -30,13 +30,8 @@ MOST_SYSTEM_PROMPTS = 0.1
 class TunedRun:
     """A run with what a comparison shows of its training.
 
-    Args:
-        run: The run that made the tuned model.
-        rows: What it was trained on, validation rows included, where that is not what the job
-            says now.
-        effort: What went into it, in words.
-        curve: Its losses, when there are events of them.
-        notes: What a reader of the verdict must know about it.
+    `rows` are what it was trained on, validation rows included, where that is not what the job says
+    now; `effort` is what went into it, in words.
     """
 
     run: Run

@@ -11,9 +11,7 @@ no interval has width zero. A unit is a case, or a cluster of cases that go righ
 
 Exchanging the contenders flips the sign of both ends bit for bit. No random numbers.
 
-Not here: tests (`unitune.evaluate.statistics.significance`) and verdicts
-(`unitune.evaluate.statistics.paired`). Letters in shapes: N cases, U units
-(`unitune.evaluate.statistics.units`), ... any leading axes.
+Letters in shapes: N cases, U units (`unitune.evaluate.statistics.units`), ... any leading axes.
 """
 
 from __future__ import annotations
@@ -27,7 +25,7 @@ import numpy.typing as npt
 from unitune.evaluate.statistics.units import FloatArray, Units
 
 HALVINGS = 60
-"""Of the range in which an end is looked for: to a float's precision."""
+"""Of the range in which an end is searched: to a float's precision."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,9 +65,6 @@ def difference_interval(differences: Units, level: float = 0.95) -> Interval:
     300 cases on it was 0.936, 0.943 and 0.942. Newcombe's method 10 had 0.925 at n = 50, where
     this one had 0.947.
 
-    Returns:
-        The interval, around the observed mean.
-
     Raises:
         ValueError: The level is not between 0 and 1.
 
@@ -90,19 +85,19 @@ def own_interval(scores: Units, level: float = 0.95) -> Interval:
     Source:
         Wilson 1927, JASA 22:209; method 3 of Newcombe 1998, Stat Med 17:857.
     """
-    found = _score_interval(scores, (0.0, 1.0), level)
-    return Interval(max(0.0, found.low), min(1.0, found.high), level)
+    interval = _score_interval(scores, (0.0, 1.0), level)
+    return Interval(max(0.0, interval.low), min(1.0, interval.high), level)
 
 
 def _score_interval(units: Units, scale: tuple[float, float], level: float) -> Interval:
     """Interval of a mean whose values reach from one end of a scale to the other."""
     z, (least, most) = two_sided_z(level), scale
     low = 0.0 - _upper_end(replace(units, sums=-units.sums), -least, z)
-    found = Interval(low, _upper_end(units, most, z), level)
+    interval = Interval(low, _upper_end(units, most, z), level)
     if units.alone is None:
-        return found
+        return interval
     alone = _score_interval(units.alone, scale, level)
-    return Interval(min(found.low, alone.low), max(found.high, alone.high), level)
+    return Interval(min(interval.low, alone.low), max(interval.high, alone.high), level)
 
 
 def refuted(

@@ -4,10 +4,6 @@
 or not. The interval decides the verdict; the p-value stands beside it and, near the edge, may
 differ, because it comes from another method. `against_best` joins comparisons with several
 baselines.
-
-Not here: statistics of a whole corpus such as BLEU (`unitune.evaluate.statistics.corpus`), families
-of comparisons (`unitune.evaluate.statistics.significance`) and money
-(`unitune.evaluate.statistics.economics`).
 """
 
 from __future__ import annotations
@@ -54,26 +50,14 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class PairedResult:
-    """One paired comparison.
+    """One paired comparison; its figures mean what those of `results.Comparison` do.
 
     Args:
-        baseline: Its score over all cases.
-        candidate: The candidate's.
-        n: Cases.
-        clusters: How many clusters the cases fall into; None where each stands alone.
         difference: Candidate minus baseline.
         interval: Of the difference, at the requested level.
         interval90: Of the difference at 90 %, for equivalence.
         p_value: Two-sided: McNemar mid-p, sign-flip or approximate randomisation.
-        verdict: The first of the verdicts that holds.
-        margin: Difference too small to matter.
-        cases_needed: Cases that equivalence within the margin needs at the seen scatter.
-        smallest_detectable: Smallest true difference that this many cases detect with 80 % power.
-        method: Interval and test, in words.
         warnings: What weakens the evidence, in words.
-        design_effect: So many clustered cases are worth one that stands alone.
-        p_exact: Two-sided exact McNemar p; None where McNemar's test does not apply.
-        graded: Whether any case scored something between 0 and 1, on average over its repeats.
         gained: Cases in which the candidate scored higher; 0 for a statistic of the whole corpus.
         lost: Cases in which the baseline scored higher; likewise.
     """

@@ -134,14 +134,7 @@ def cases_needed_for_margin(
 
 
 def power_to_find(n: int, discordance: float, effect: float, level: float = 0.95) -> float:
-    """Probability that the interval of binary scores lies above 0, over all outcomes.
-
-    Args:
-        n: Cases.
-        discordance: Share of cases that exactly one contender gets right, at least the effect.
-        effect: True difference.
-        level: Confidence level of the interval.
-    """
+    """Probability that the interval of n binary scores lies above 0, over all outcomes."""
     outcomes = _outcomes(n, (discordance + effect) / 2, (discordance - effect) / 2)
     return float(outcomes.shares[_tango(n, outcomes, 0.0) > two_sided_z(level)].sum())
 
@@ -149,14 +142,7 @@ def power_to_find(n: int, discordance: float, effect: float, level: float = 0.95
 def power_to_equal(
     n: int, discordance: float, margin: float, level: float = EQUIVALENCE_LEVEL
 ) -> float:
-    """Probability that the interval of binary scores lies inside a margin, over all outcomes.
-
-    Args:
-        n: Cases.
-        discordance: Share of cases that exactly one of two equally good contenders gets right.
-        margin: Difference too small to matter.
-        level: Confidence level of the interval.
-    """
+    """Probability that the interval of n binary scores of equals lies inside a margin, likewise."""
     outcomes, z = _outcomes(n, discordance / 2, discordance / 2), two_sided_z(level)
     inside = (_tango(n, outcomes, -margin) > z) & (_tango(n, outcomes, margin) < -z)
     return float(outcomes.shares[inside].sum())
