@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import json
 import re
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from pydantic import JsonValue
 
 from unitune.errors import DataError
 from unitune.importers.promptfoo import assertions
 from unitune.importers.promptfoo.assertions import Check, NoCounterpart, translate
+from unitune.importers.promptfoo.javascript_regex import NoTranslation, python_pattern
 from unitune.importers.promptfoo.results import messages_of, read_results
-from unitune.importers.promptfoo.scorers import AssertedTest, share_scorers
 from unitune.scorers.json_text import JsonEqual, JsonSchema, JsonValid
-from unitune.scorers.text import Contains, Exact
+from unitune.scorers.text import Contains, Exact, Regex
 
 MADE = Path(__file__).parent / "made"
 ECHO = MADE / "promptfoo" / "echo.jsonl"
@@ -29,7 +32,7 @@ def test_a_suite_that_was_not_run_becomes_cases_and_scorers() -> None:
 
     assert (Exact(),) == suite.scorers
     assert () == suite.answers
-    assert set(rows) - {"test-6", "test-7", "test-11"} == {case.id for case in suite.cases}
+    assert set(rows) - {"test-7"} == {case.id for case in suite.cases}
     for case in suite.cases:
         row = rows[case.id or ""]
         assert json.loads(row["prompt"]["raw"]) == [turn.row for turn in case.messages]
@@ -50,7 +53,7 @@ def test_what_has_no_counterpart_is_reported_test_by_test() -> None:
     assert {
         "test-6": "no-counterpart",
         "test-7": "no-counterpart",
-        "test-11": "no-counterpart",
+        "test-11": "only-here",
     } == {
         finding.message.partition(":")[0]: finding.code for finding in read_results(ECHO).findings
     }
@@ -88,6 +91,7 @@ ASSERTIONS: list[tuple[dict[str, JsonValue], Check]] = [
     ({"type": "equals", "value": 4}, Check(Exact(), "4")),
     ({"type": "equals", "value": {"a": 1}}, Check(JsonEqual(), '{"a": 1}')),
     ({"type": "icontains", "value": "Paris"}, Check(Contains(ignore_case=True), "Paris")),
+    ({"type": "regex", "value": r"^\d$"}, Check(Regex(pattern=r"(?a:^\d\Z)"))),
     ({"type": "is-json"}, Check(JsonValid())),
     (
         {"type": "is-json", "value": '{"type": "object"}'},
@@ -117,7 +121,7 @@ REFUSED: list[tuple[dict[str, JsonValue], str]] = [
     ({"type": "is-json", "value": "type: object"}, "Expecting value"),
     ({"type": "equals", "value": "file://x.txt"}, "stands in a file"),
     ({"type": "is-json", "value": {"format": "date"}}, "`format`"),
-    ({"type": "regex", "value": "a"}, "patterns of JavaScript"),
+    ({"type": "regex", "value": r"\p{L}"}, r"'\\p{L}' has no counterpart"),
 ]
 
 
@@ -129,26 +133,37 @@ def test_what_unitune_would_score_otherwise_is_refused(
         translate(assertion, {"{{ x }}": "two"})
 
 
-def test_a_test_with_two_expected_answers_is_left_out() -> None:
-    assertions: list[JsonValue] = [{"type": "equals", "value": text} for text in ("a", "b")]
-    test = AssertedTest("test-1", assertions, {}, {}, None, "r.json")
-    shared = share_scorers([test])
-    assert ({}, ()) == (shared.expected, shared.scorers)
-    assert "its assertions expect 'a' and 'b'" in shared.findings[0].message
-
-
-def test_a_test_that_most_are_not_scored_like_is_left_out() -> None:
-    tests = [
-        AssertedTest(f"test-{number}", [{"type": kind, "value": "a"}], {}, {}, None, "r.json")
-        for number, kind in enumerate(("equals", "contains", "equals"), start=1)
-    ]
-    shared = share_scorers(tests)
-    assert ((Exact(),), {"test-1": "a", "test-3": "a"}) == (shared.scorers, shared.expected)
-    assert [("other-scorers", "r.json")] == [(one.code, one.file) for one in shared.findings]
-
-
 def test_an_assertion_without_weight_counts_for_nothing() -> None:
     assert translate({"type": "llm-rubric", "weight": 0}, {}) is None
+
+
+NOT_TRANSLATED = {
+    *(r"(?<year>\d{4})-\k<year>", "[[]", "[a&&b]", "{,3}", "a{,3}", "a{", "}", "]"),
+    *(r"\p{L}", "[^]", "[]", r"\1", r"(a)\1", r"\cA", r"[\b]"),
+}
+
+
+def _found() -> list[tuple[str, list[str] | None]]:
+    return list(json.loads((MADE / "javascript_regex.json").read_text("utf-8"))["patterns"].items())
+
+
+@pytest.mark.parametrize(("pattern", "matched"), _found())
+def test_a_translated_pattern_finds_what_javascript_finds(
+    pattern: str, matched: list[str] | None
+) -> None:
+    texts = json.loads((MADE / "javascript_regex.json").read_text("utf-8"))["texts"]
+    try:
+        translated = python_pattern(pattern)
+    except NoTranslation:
+        assert matched is None or pattern in NOT_TRANSLATED
+    else:
+        assert matched == [text for text in texts if re.search(translated, text)]
+
+
+@given(st.text(max_size=30))
+def test_a_pattern_is_translated_or_refused_and_never_breaks(pattern: str) -> None:
+    with suppress(NoTranslation):
+        re.compile(python_pattern(pattern))
 
 
 def test_results_keep_what_promptfoo_said_of_each_answer() -> None:

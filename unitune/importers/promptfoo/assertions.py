@@ -3,6 +3,7 @@
     equals TEXT            exact         outer whitespace aside, which promptfoo counts
     equals OBJECT          json_equal
     contains, icontains    contains
+    regex                  regex         from JavaScript's syntax
     is-json                json_valid, or json_schema where it has a schema
 
 Every other type is refused with the reason in ``assertions.yaml``.
@@ -23,12 +24,13 @@ import yaml
 from pydantic import JsonValue
 
 from unitune.findings import clip
+from unitune.importers.promptfoo.javascript_regex import NoTranslation, python_pattern
 from unitune.scorers.interface import Scorer
 from unitune.scorers.json_text import JsonEqual, JsonSchema, JsonValid
-from unitune.scorers.text import Contains, Exact
+from unitune.scorers.text import Contains, Exact, Regex
 
 Assertion: TypeAlias = Mapping[str, JsonValue]
-SCORED = ("equals", "contains", "icontains", "is-json")
+SCORED = ("equals", "contains", "icontains", "regex", "is-json")
 DRAFT_7 = "http://json-schema.org/draft-07/schema#"
 """What promptfoo's validator (Ajv) goes by; unitune's by 2020-12 where a schema names none."""
 
@@ -80,11 +82,11 @@ def translate(assertion: Assertion, rendered: Mapping[str, str]) -> Check | None
         raise NoCounterpart(f"{kind!r} transforms the answer by code first")
     if kind not in SCORED:
         raise NoCounterpart(f"{kind!r}: {_reason(kind)}")
-    value = assertion.get("value")
     try:
-        return _check(kind, _filled_in(value, rendered))
+        return _check(kind, _filled_in(assertion.get("value"), rendered))
     except (ValueError, RecursionError) as failure:
-        raise NoCounterpart(f"{kind!r} has the value {clip(value)}: {failure}") from failure
+        value = clip(assertion.get("value"))
+        raise NoCounterpart(f"{kind!r} has the value {value}: {failure}") from failure
 
 
 def _filled_in(value: JsonValue, rendered: Mapping[str, str]) -> JsonValue:
@@ -99,21 +101,30 @@ def _filled_in(value: JsonValue, rendered: Mapping[str, str]) -> JsonValue:
 
 def _check(kind: str, value: JsonValue) -> Check:
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-    if kind == "is-json":
-        return Check(JsonValid() if value is None or value == "" else _json_schema(text))
-    if value is None or (value == "" and kind != "equals"):
-        raise ValueError("there is nothing to compare with")
-    if kind == "equals":
-        return Check(JsonEqual() if isinstance(value, dict | list) else Exact(), text)
-    return Check(Contains(ignore_case=kind == "icontains"), text)
+    match kind:
+        case "is-json" if value is None or value == "":
+            return Check(JsonValid())
+        case "is-json":
+            return Check(_json_schema(json.loads(text)))
+        case "regex" if isinstance(value, str):
+            return Check(Regex(pattern=python_pattern(value)))
+        case "equals" if isinstance(value, dict | list):
+            return Check(JsonEqual(), text)
+        case "equals" if value is not None:
+            return Check(Exact(), text)
+        case "contains" | "icontains" if value is not None and value != "":
+            return Check(Contains(ignore_case=kind == "icontains"), text)
+        case _:
+            raise ValueError("there is nothing to compare with")
 
 
-def _json_schema(text: str) -> JsonSchema:
-    schema: JsonValue = json.loads(text)
+def _json_schema(schema: JsonValue) -> JsonSchema:
     if not isinstance(schema, dict):
-        raise NoCounterpart("a JSON Schema is an object")
+        raise NoTranslation("a JSON Schema is an object")
     if '"format"' in json.dumps(schema):
-        raise ValueError("promptfoo asserts `format`, and unitune follows the standard's default")
+        raise NoTranslation(
+            "promptfoo asserts `format`, and unitune follows the standard's default"
+        )
     return JsonSchema(definition={"$schema": DRAFT_7, **schema})
 
 

@@ -27,7 +27,7 @@ from unitune.errors import DataError, MissingExtra
 from unitune.evaluate.scoring import build
 from unitune.findings import Finding, clip
 from unitune.importers.foreign import first_problem, json_file, json_lines, plain_json
-from unitune.importers.promptfoo.scorers import AssertedTest, SharedScorers, share_scorers
+from unitune.importers.promptfoo.scorers import LEAVE_OUT, SharedScorers, Test, share_scorers
 from unitune.importers.suite import Answers, Base, Suite, base_of
 from unitune.scorers.interface import Attempt, Scorer
 
@@ -167,7 +167,7 @@ def _suite(path: Path, name: str, rows: Sequence[Row]) -> Suite:
         try:
             cases.append(_case(row, shared.expected.get(row.case)))
         except ValueError as failure:
-            findings.append(test.problem("prompt", f"{failure}."))
+            findings.append(test.problem("prompt", f"{failure}.", LEAVE_OUT))
     suite = Suite(name, str(path), tuple(cases), shared.scorers, base=_base(rows))
     if all(row.provider.id == ECHO for row in rows):
         several = f"The cases have the first of {len(columns)} prompts."
@@ -191,10 +191,10 @@ def _suite(path: Path, name: str, rows: Sequence[Row]) -> Suite:
     )
 
 
-def _test(rows: Sequence[Row], path: Path) -> AssertedTest:
+def _test(rows: Sequence[Row], path: Path) -> Test:
     """Return the test that some rows are about, one for each provider and prompt."""
     row = rows[0]
-    return AssertedTest(
+    return Test(
         case=row.case,
         assertions=row.test_case.assertions,
         rendered=dict(pair for row in rows for pair in _rendered(row.grading)),

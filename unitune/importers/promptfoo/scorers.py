@@ -1,33 +1,32 @@
 """From assertions that differ from test to test to scorers that all cases share.
 
 promptfoo passes a test when all of its own assertions hold; unitune scores every case by the same
-scorers, each with the case's own expected answer. So the scorers are those that most tests have,
-and a test with other ones is left out; each is a finding.
+scorers, each with the case's own expected answer. So the scorers are those that most tests have.
+A test that lacks any of them is left out, and so is an assertion that only some tests have; each is
+a finding.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
 
 from pydantic import JsonValue
 
 from unitune.findings import Finding, clip, error
 from unitune.importers.promptfoo.assertions import Check, NoCounterpart, flat, translate
 from unitune.scorers.interface import Scorer
+from unitune.scorers.text import Regex
 
-FIX = (
-    "Import such tests by themselves into another folder, score them by a scorer of unitune's in "
-    "the job, or leave them out with --drop."
-)
-Checks: TypeAlias = Mapping[str, Check]
-"""The checks of a test, each by its scorer as JSON."""
+MOST_SHAPES = 50
+"""Sets of scorers that are tried: enough for any suite that has scorers in common at all."""
+WRITE_ANEW = "Score it by a scorer of unitune's in the job, or leave it out with --drop."
+LEAVE_OUT = "Import such tests by themselves into another folder, or leave them out with --drop."
 
 
 @dataclass(frozen=True, slots=True)
-class AssertedTest:
+class Test:
     """A test of promptfoo.
 
     Args:
@@ -46,9 +45,9 @@ class AssertedTest:
     threshold: JsonValue
     file: str
 
-    def problem(self, code: str, what: str) -> Finding:
+    def problem(self, code: str, what: str, fix: str) -> Finding:
         """Return a finding about it."""
-        return error(code, f"{self.case}: {what}", FIX).at(file=self.file)
+        return error(code, f"{self.case}: {what}", fix).at(file=self.file)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +57,7 @@ class SharedScorers:
     Args:
         scorers: In the order in which tests have them; none when no test has any.
         expected: The expected answer of each test that they can score, by its case.
-        findings: About the other tests.
+        findings: About tests and assertions that they leave out.
     """
 
     scorers: tuple[Scorer, ...]
@@ -66,44 +65,88 @@ class SharedScorers:
     findings: tuple[Finding, ...]
 
 
-def share_scorers(tests: Sequence[AssertedTest]) -> SharedScorers:
+def share_scorers(tests: Sequence[Test]) -> SharedScorers:
     """Return the scorers that most tests have, and what each test expects."""
-    findings: list[Finding] = []
-    translated: list[tuple[AssertedTest, Checks]] = []
-    for test in tests:
-        try:
-            translated.append((test, _checks(test)))
-        except NoCounterpart as refusal:
-            findings.append(test.problem("no-counterpart", f"{refusal}."))
-    counts = Counter(frozenset(checks) for _, checks in translated)
-    shape = max(counts, key=lambda keys: counts[keys], default=frozenset[str]())
-    scorers: tuple[Scorer, ...] = ()
+    translated = [(test, list(_checks(test))) for test in tests]
+    findings = [item for _, items in translated for item in items if isinstance(item, Finding)]
+    checks = {
+        test.case: [item for item in items if isinstance(item, Check)] for test, items in translated
+    }
+    scorers = _most_common(list(checks.values()))
     expected: dict[str, str | None] = {}
-    for test, checks in translated:
-        if frozenset(checks) == shape:
-            scorers = scorers or tuple(check.scorer for check in checks.values())
-            answers = (check.expected for check in checks.values() if check.expected is not None)
-            expected[test.case] = next(answers, None)
-        else:
-            names = " and ".join(check.scorer.type_name() for check in checks.values())
-            what = f"most tests are scored otherwise than by {names}."
-            findings.append(test.problem("other-scorers", what))
+    for test in tests:
+        if not checks[test.case]:
+            continue  # its findings say why
+        problem = _misfit(test, checks[test.case], scorers)
+        findings.extend([problem] if problem else [])
+        if problem is None or problem.code == "only-here":
+            expected[test.case] = next(iter(_expected(checks[test.case], scorers)), None)
     return SharedScorers(_with_unique_names(scorers), expected, tuple(findings))
 
 
-def _checks(test: AssertedTest) -> Checks:
+def _checks(test: Test) -> Iterator[Check | Finding]:
     if code := next((key for key in ("transform", "postprocess") if test.options.get(key)), None):
-        raise NoCounterpart(f"`{code}` changes its answer by code")
+        yield test.problem("code", f"`{code}` changes its answer by code.", WRITE_ANEW)
+        return
     if test.threshold is not None:
-        raise NoCounterpart(f"it passes at a threshold of {test.threshold} over its assertions")
-    checks = [translate(assertion, test.rendered) for assertion in flat(test.assertions)]
-    if not any(checks):
-        raise NoCounterpart("it has no assertion to score by")
-    texts = {check.expected: None for check in checks if check and check.expected is not None}
-    if len(texts) > 1:
-        listed = " and ".join(map(clip, texts))
-        raise NoCounterpart(f"its assertions expect {listed}, and a case has one expected answer")
-    return {check.scorer.model_dump_json(): check for check in checks if check}
+        what = f"it passes at a threshold of {test.threshold} over its assertions."
+        yield test.problem("threshold", what, WRITE_ANEW)
+        return
+    try:
+        assertions = list(flat(test.assertions))
+    except NoCounterpart as refusal:
+        yield test.problem("no-counterpart", f"{refusal}.", WRITE_ANEW)
+        return
+    if not assertions:
+        yield test.problem("no-assertion", "it has no assertion to score by.", LEAVE_OUT)
+    for assertion in assertions:
+        try:
+            check = translate(assertion, test.rendered)
+        except NoCounterpart as refusal:
+            yield test.problem("no-counterpart", f"the assertion {refusal}.", WRITE_ANEW)
+        else:
+            yield from [check] if check else []
+
+
+def _most_common(checked: Sequence[Sequence[Check]]) -> tuple[Scorer, ...]:
+    """Return the scorers that most tests have; of equally common sets the largest."""
+    known = {check.scorer.model_dump_json(): check.scorer for some in checked for check in some}
+    shapes = Counter(
+        frozenset(check.scorer.model_dump_json() for check in checks) for checks in checked
+    )
+    del shapes[frozenset()]
+
+    def tests_and_size(scorers: frozenset[str]) -> tuple[int, int]:
+        return sum(n for shape, n in shapes.items() if scorers <= shape), len(scorers)
+
+    tried = [shape for shape, _ in shapes.most_common(MOST_SHAPES)]
+    best = max(tried, key=tests_and_size, default=frozenset[str]())
+    return tuple(scorer for key, scorer in known.items() if key in best)
+
+
+def _misfit(test: Test, checks: Sequence[Check], scorers: Sequence[Scorer]) -> Finding | None:
+    """Return what the shared scorers leave out of a test, if there is anything."""
+    present = [check.scorer for check in checks]
+    if missing := [scorer for scorer in scorers if scorer not in present]:
+        what = f"most tests are scored by {_names(scorers)}, and it has no {_names(missing)}."
+        return test.problem("other-scorers", what, LEAVE_OUT)
+    if len(texts := _expected(checks, scorers)) > 1:
+        listed = " and ".join(clip(text) for text in texts)
+        what = f"its assertions expect {listed}, and a case has one expected answer."
+        return test.problem("two-expected", what, LEAVE_OUT)
+    if extra := [scorer for scorer in present if scorer not in scorers]:
+        what = f"few tests are scored by {_names(extra)}."
+        return test.problem("only-here", what, WRITE_ANEW)
+    return None
+
+
+def _expected(checks: Sequence[Check], scorers: Sequence[Scorer]) -> dict[str, None]:
+    """Return the different expected answers under some scorers, in order."""
+    return {
+        check.expected: None
+        for check in checks
+        if check.scorer in scorers and check.expected is not None
+    }
 
 
 def _with_unique_names(scorers: Sequence[Scorer]) -> tuple[Scorer, ...]:
@@ -114,3 +157,11 @@ def _with_unique_names(scorers: Sequence[Scorer]) -> tuple[Scorer, ...]:
         else scorer
         for at, (scorer, kind) in enumerate(zip(scorers, types, strict=True))
     )
+
+
+def _names(scorers: Sequence[Scorer]) -> str:
+    names = dict.fromkeys(
+        f"regex {clip(scorer.pattern)}" if isinstance(scorer, Regex) else scorer.type_name()
+        for scorer in scorers
+    )
+    return " and ".join(names)
