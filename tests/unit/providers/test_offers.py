@@ -153,7 +153,10 @@ def test_today_it_is_told_who_can_tune_gpt_4o_mini_and_for_how_long() -> None:
 def test_from_the_day_on_which_tuning_ends_the_refusal_names_who_takes_the_job() -> None:
     text = said("openai", "gpt-4o-mini", date(2027, 1, 6))
     assert "The same model can be tuned at azure (gpt-4o-mini-2024-07-18, not open to all)." in text
-    assert "With another base bedrock, fireworks, local, nebius, together and vertex take the job." in text
+    assert (
+        "With another base bedrock, fireworks, local, nebius, together and vertex take the job."
+        in text
+    )
 
 
 def test_who_would_refuse_the_job_itself_is_not_named() -> None:
