@@ -32,7 +32,6 @@ from unitune.planning.feasibility import offer_findings
 from unitune.planning.preflight import resolve_model
 from unitune.scorers.embedding import Embedding
 from unitune.scorers.functions import PythonFunction
-from unitune.scorers.graders import OpenAIGrader
 from unitune.scorers.interface import Scorer, Setting
 from unitune.scorers.labels import Labelled
 from unitune.workspace.today import today
@@ -127,7 +126,7 @@ def _scorer_findings(job: Job, train: Dataset, ready: list[Scorer]) -> list[Find
     for spec in specs:
         if isinstance(spec, PythonFunction):
             findings += _refusals(spec.check, job.folder)
-        elif isinstance(spec, Embedding) or (isinstance(spec, OpenAIGrader) and spec.run_code):
+        elif isinstance(spec, Embedding):
             continue
         elif isinstance(spec, Scorer):
             try:

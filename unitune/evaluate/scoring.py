@@ -16,7 +16,7 @@ from unitune.scorers.interface import Attempt, Scorer, Setting
 
 FINGERPRINT_DIGITS = 16
 """Hex digits: 64 bits, far beyond chance for the few scorers of a baseline."""
-UNSCORED = {"name", "api_key_variable", "run_code"}
+UNSCORED = {"name", "api_key_variable"}
 """Options that change no score."""
 
 S = TypeVar("S", bound=Scorer)

@@ -1,34 +1,272 @@
 """The scorer `grader`: OpenAI's grader objects, computed on this machine.
 
+A team that leaves OpenAI's evaluations, or that tunes with a grader, has these objects already.
+Their shapes are those of openai/openai-openapi 2.3.0 (2026-08-21), schemas Grader*; what they mean
+is in OpenAI's guide "Graders", developers.openai.com/api/docs/guides/graders, read 2026-11-25.
+
 A row of the test file is the grader's `item`, with its `expected` answer; the answer is its
 `sample`: `output_text`, `output_tools`, and `output_json` where the text is JSON. A variable that
 the answer lacks (``sample.output_json.name`` of an answer that is not JSON) is the model's failure,
 and that grade is 0. A key that the row lacks is refused before any request.
+
+Differs from OpenAI where its guide is silent: `fuzzy_match` is rapidfuzz's `WRatio` without case
+and punctuation, as in the guide's example of a grader in Python; `bleu` is sacrebleu's sentence
+BLEU, and `rouge_*` is without a stemmer. Graders that run code or ask a model are refused.
 """
 
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Literal, Self
+from typing import Annotated, Any, Literal, Self, TypeAlias, cast
 
-from pydantic import JsonValue, PrivateAttr, TypeAdapter, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    JsonValue,
+    PrivateAttr,
+    TypeAdapter,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from unitune.errors import JobError
-from unitune.scorers.grader_objects import (
-    PACKAGES,
-    Absent,
-    Context,
-    Grader,
-    PythonCode,
-    TextSimilarity,
-    function_in,
-    look_up,
-    parts_of,
+from unitune.scorers.grader_formula import compile_formula
+from unitune.scorers.interface import (
+    Attempt,
+    Case,
+    Kind,
+    Score,
+    Scorer,
+    Setting,
+    Unscorable,
+    share,
 )
-from unitune.scorers.interface import Attempt, Case, Kind, Score, Scorer, Setting, share
+from unitune.scorers.overlap import gleu, rouge_l, rouge_n
+from unitune.security.spec import Spec
 from unitune.workspace.filesystem import content_of
+
+Context: TypeAlias = Mapping[str, JsonValue]
+"""`item` and `sample`, as templates read them."""
+Metric: TypeAlias = Literal[
+    "fuzzy_match", "bleu", "gleu", "rouge_1", "rouge_2", "rouge_3", "rouge_4", "rouge_5", "rouge_l"
+]
+PACKAGES: Mapping[str, str] = {
+    "fuzzy_match": "rapidfuzz",
+    "rouge_l": "rapidfuzz",
+    "bleu": "sacrebleu",
+}
+"""What metrics need beyond a plain install."""
+
+_PLACEHOLDER = re.compile(r"\{\{\s*(.+?)\s*\}\}")
+_VARIABLE = re.compile(r"(item|sample)((?:\.[\w-]+|\[\d+\])+)")
+"""A placeholder's content: a namespace and a path, such as ``sample.output_tools[0].type``."""
+_STEP = re.compile(r"\.([\w-]+)|\[(\d+)\]")
+_A_JUDGE = (
+    "asks a model to judge, and unitune has no judge yet. Leave it out, or use string_check, "
+    "text_similarity or multi"
+)
+_REFUSED = {
+    "score_model": _A_JUDGE,
+    "label_model": _A_JUDGE,
+    "python": "is code; write its function into a file and name it in the scorer `python`",
+    "meteor": "needs WordNet, which is not here; take rouge_l or fuzzy_match",
+    "cosine": "asks a model; use the scorer `embedding`, which says which",
+}
+"""Types of graders and metrics, and why they cannot be used here."""
+
+
+class Absent(LookupError):
+    """A variable has no value here."""
+
+
+def look_up(variable: str, context: Context) -> JsonValue:
+    """Return a variable's value.
+
+    Raises:
+        Absent: It has none.
+    """
+    path = _VARIABLE.fullmatch(variable)
+    assert path is not None, "placeholders were checked when the job was read"
+    value: Any = context[path[1]]
+    for key, index in _STEP.findall(path[2]):
+        try:
+            value = value[key] if key else value[int(index)]
+        except (KeyError, IndexError, TypeError):
+            raise Absent(f"there is no {variable}") from None
+    return cast("JsonValue", value)
+
+
+def _render(template: str, context: Context) -> str:
+    """Return a text with its placeholders filled in: texts as they are, other values as JSON.
+
+    Raises:
+        Absent: A variable has no value.
+    """
+
+    def text_of(match: re.Match[str]) -> str:
+        value = look_up(match[1], context)
+        return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+    return _PLACEHOLDER.sub(text_of, template)
+
+
+def _only_known_placeholders(text: str) -> str:
+    for placeholder in _PLACEHOLDER.findall(text):
+        if not _VARIABLE.fullmatch(placeholder):
+            raise ValueError(
+                f"{{{{ {placeholder} }}}} is no variable; write {{{{ item.KEY }}}} for a key of "
+                "the row or {{ sample.output_text }}, sample.output_json, sample.output_tools"
+            )
+    return text
+
+
+Text: TypeAlias = Annotated[str, AfterValidator(_only_known_placeholders)]
+"""A text that may hold placeholders."""
+
+
+class OfTwoTexts(Spec):
+    """A grader that compares two texts."""
+
+    name: str = ""
+    input: Text
+    """What is checked."""
+    reference: Text
+    """What it is checked against."""
+
+    def grade(self, context: Context) -> float:
+        """Return how good an answer is; raises `Absent`."""
+        return self.compare(_render(self.input, context), _render(self.reference, context))
+
+    def compare(self, given: str, wanted: str) -> float:
+        """Return how good a text is beside another."""
+        raise NotImplementedError
+
+
+class StringCheck(OfTwoTexts):
+    """Compare two texts."""
+
+    type: Literal["string_check"]
+    operation: Literal["eq", "ne", "like", "ilike"]
+    """Equal, not equal, input contains reference, the same without regard to case."""
+
+    def compare(self, given: str, wanted: str) -> float:
+        match self.operation:
+            case "eq":
+                return float(given == wanted)
+            case "ne":
+                return float(given != wanted)
+            case "like":
+                return float(wanted in given)
+            case "ilike":
+                return float(wanted.lower() in given.lower())
+
+
+class TextSimilarity(OfTwoTexts):
+    """How alike two texts are."""
+
+    type: Literal["text_similarity"]
+    evaluation_metric: Metric
+    """Which likeness."""
+    pass_threshold: float | None = None
+    """When set, the grade is 1 from this likeness on, else 0; in a multi grader it decides nothing,
+    since the formula takes the likeness itself."""
+
+    @field_validator("evaluation_metric", mode="before")
+    @classmethod
+    def _can_be_computed_here(cls, metric: JsonValue) -> JsonValue:
+        if isinstance(metric, str) and metric in _REFUSED:
+            raise ValueError(f"{metric} {_REFUSED[metric]}")
+        return metric
+
+    def compare(self, given: str, wanted: str) -> float:
+        match self.evaluation_metric:
+            case "fuzzy_match":
+                from rapidfuzz import fuzz, utils  # noqa: PLC0415 - an extra
+
+                return fuzz.WRatio(given, wanted, processor=utils.default_process) / 100
+            case "bleu":
+                from sacrebleu.metrics.bleu import BLEU  # noqa: PLC0415 - an extra
+
+                bleu = BLEU(effective_order=True, force=True)
+                return min(1.0, bleu.sentence_score(given, [wanted]).score / 100)
+            case "gleu":
+                return gleu(given, wanted)
+            case "rouge_l":
+                return rouge_l(given, wanted)
+            case rouge:
+                return rouge_n(given, wanted, n=int(rouge.removeprefix("rouge_")))
+
+
+def _mapping(value: object) -> dict[str, object]:
+    """Return a mapping as it is, and an empty one for whatever is none."""
+    return cast("dict[str, object]", value) if isinstance(value, dict) else {}
+
+
+def _can_be_used_here(value: object) -> object:
+    kind = _mapping(value).get("type")
+    if isinstance(kind, str) and kind in _REFUSED:
+        raise ValueError(f"a grader of type {kind} {_REFUSED[kind]}")
+    return value
+
+
+SingleGrader: TypeAlias = Annotated[
+    Annotated[StringCheck | TextSimilarity, Field(discriminator="type")],
+    BeforeValidator(_can_be_used_here),
+]
+
+
+def _by_name(value: object) -> object:
+    """Return a multi grader's graders by name.
+
+    OpenAI's guide has them by name, its schema's example as a list, and the schema as a single one.
+    """
+    graders = [value] if isinstance(_mapping(value).get("type"), str) else value
+    if not isinstance(graders, list):
+        return value
+    listed = cast("list[object]", graders)
+    named = {_mapping(grader).get("name"): grader for grader in listed}
+    if not all(named) or len(named) < len(listed):
+        raise ValueError("every grader of a list needs a name of its own for the formula to use")
+    return named
+
+
+class Multi(Spec):
+    """Several graders and a formula over their results."""
+
+    type: Literal["multi"]
+    name: str = ""
+    graders: Annotated[dict[str, SingleGrader], BeforeValidator(_by_name)]
+    """By the name that the formula uses; a list of named graders will do."""
+    calculate_output: str
+    """Formula over the graders' names: + - * / ^, min, max, abs, floor, ceil, exp, sqrt, log."""
+
+    @model_validator(mode="after")
+    def _formula_is_one(self) -> Self:
+        compile_formula(self.calculate_output, self.graders)
+        return self
+
+    def grade(self, context: Context) -> float:
+        """Return how good an answer is; a part that reads what the answer lacks is 0."""
+        values = dict.fromkeys(self.graders, 0.0)
+        for name, part in self.graders.items():
+            with suppress(Absent):
+                values[name] = part.grade(context)
+        try:
+            return compile_formula(self.calculate_output, self.graders)(values)
+        except (ArithmeticError, ValueError) as error:
+            raise Unscorable(f"calculate_output fails on {values}: {error}") from error
+
+
+Grader: TypeAlias = Annotated[
+    Annotated[StringCheck | TextSimilarity | Multi, Field(discriminator="type")],
+    BeforeValidator(_can_be_used_here),
+]
 
 
 class OpenAIGrader(Scorer):
@@ -43,42 +281,19 @@ class OpenAIGrader(Scorer):
     name: str = "grader"
     grader: Grader | str
     """The object, or the path of a JSON file that holds it."""
-    run_code: bool = False
-    """Whether a grader of type python may run its source in this process, with your rights."""
     _loaded: Grader | None = PrivateAttr(None)
-
-    @model_validator(mode="after")
-    def _code_is_allowed(self) -> Self:
-        if not isinstance(self.grader, str):
-            self._check_code(self.grader)
-        return self
-
-    def _check_code(self, grader: Grader) -> None:
-        if not self.run_code and any(isinstance(part, PythonCode) for part in parts_of(grader)):
-            raise ValueError(
-                "a grader of type python runs its source in this process, with your rights. "
-                "Read it, and say `run_code: true` beside `grader`"
-            )
 
     def prepare(self, setting: Setting) -> None:
         """Read the grader.
 
         Raises:
-            JobError: It cannot be read, or would run code without `run_code`.
+            JobError: It cannot be read.
             MissingExtra: It needs a package that is not installed.
         """
         self._loaded = self._load(setting.folder)
-        for part in parts_of(self._loaded):
+        for part in _parts(self._loaded):
             if isinstance(part, TextSimilarity) and part.evaluation_metric in PACKAGES:
                 self.require(PACKAGES[part.evaluation_metric])
-            if isinstance(part, PythonCode):
-                try:
-                    function_in(part.source)
-                except Exception as error:
-                    raise JobError(
-                        "a grader of type python must define grade(sample, item), and its source "
-                        f"fails: {type(error).__name__}: {error}"
-                    ) from error
 
     def material(self, setting: Setting) -> JsonValue:
         if not isinstance(self.grader, str):
@@ -92,14 +307,14 @@ class OpenAIGrader(Scorer):
             grade = grader.grade(_context(attempt))
         except Absent as error:
             return Score(0.0, str(error))
-        if isinstance(grader, TextSimilarity | PythonCode) and grader.pass_threshold is not None:
+        if isinstance(grader, TextSimilarity) and grader.pass_threshold is not None:
             grade = float(grade >= grader.pass_threshold)
         return Score(share(grade, "the grader gave"))
 
     def refusal(self, case: Case) -> str | None:
         assert self._loaded is not None, "`build` reads the grader"
-        variables = [each for part in parts_of(self._loaded) for each in part.variables]
-        for variable in variables:
+        texts = "".join(part.input + part.reference for part in _parts(self._loaded))
+        for variable in _PLACEHOLDER.findall(texts):
             try:
                 if variable.startswith("item"):
                     look_up(variable, {"item": _item(case)})
@@ -112,8 +327,7 @@ class OpenAIGrader(Scorer):
             return self.grader
         path = folder / self.grader
         try:
-            grader: Grader = TypeAdapter[Grader](Grader).validate_json(content_of(path))
-            self._check_code(grader)
+            return TypeAdapter[Grader](Grader).validate_json(content_of(path))
         except ValidationError as error:
             why = error.errors()[0]["msg"].removeprefix("Value error, ")
             raise JobError(f"{path}: this is no grader that can be used here: {why}") from error
@@ -121,7 +335,10 @@ class OpenAIGrader(Scorer):
             raise JobError(
                 f"{path}: the scorer {self.name!r} cannot be made of it: {error}"
             ) from error
-        return grader
+
+
+def _parts(grader: Grader) -> list[StringCheck | TextSimilarity]:
+    return [*grader.graders.values()] if isinstance(grader, Multi) else [grader]
 
 
 def _context(attempt: Attempt) -> Context:
