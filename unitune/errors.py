@@ -1,12 +1,12 @@
 """Every error that unitune raises on purpose.
 
     UnituneError                     exit code
-    ├── UserError                    2    configuration, usage or data; the user can mend it
+    ├── UserError                    2    configuration, usage or data; the user can correct it
     │   ├── JobError                      also ValueError
     │   ├── DataError                     also ValueError; carries its findings
     │   ├── NotFoundError                 also LookupError: no such backend, model, run …
     │   ├── MissingExtra                  also ImportError: an optional package is not installed
-    │   ├── Unsupported                   also ValueError: the backend cannot do what was asked
+    │   ├── Unsupported                   also ValueError: the backend cannot do what the job needs
     │   └── DuplicateRunError             also RuntimeError: the same training was launched before
     ├── BackendError                 4    vendor or machine failed
     │   ├── Unreachable                   also ConnectionError: no answer; the outcome is open
@@ -57,13 +57,13 @@ class UnituneError(Exception):
 
 
 class UserError(UnituneError):
-    """Something that the user wrote or asked for must change."""
+    """Something in what the user wrote must change."""
 
     exit_code = 2
 
 
 class JobError(UserError, ValueError):
-    """The job file is not valid, or the job lacks what is asked of it."""
+    """The job file is not valid, or the job lacks what it needs."""
 
 
 class DataError(UserError, ValueError):
@@ -125,7 +125,7 @@ class BackendError(UnituneError):
         message: What failed, in one line.
         status: HTTP status, when there was one.
         request_id: The vendor's id for the request, when it gave one.
-        retry_after: Seconds after which the vendor says to try again, when it said so.
+        retry_after: Seconds after which the vendor says to try again, where it does.
     """
 
     exit_code = 4
@@ -157,7 +157,7 @@ class BackendError(UnituneError):
 
     @property
     def is_not_found(self) -> bool:
-        """Whether the vendor said that there is no such thing."""
+        """Whether there is no such thing at the vendor."""
         return self.status == NOT_FOUND
 
 

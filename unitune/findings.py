@@ -1,4 +1,4 @@
-"""One thing wrong with a data file or a plan, said so that the user can mend it."""
+"""A finding: what is wrong with a data file or a plan, and how to correct it."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def clip(value: object, longest: int = 60) -> str:
 
 
 def grouped(findings: Iterable[Finding]) -> list[tuple[Finding, int]]:
-    """Return each thing that is wrong once, at its first place, with how often it was found."""
+    """Return each thing that is wrong once, at its first place, with its count."""
     first: dict[tuple[str, ...], Finding] = {}
     counts: Counter[tuple[str, ...]] = Counter()
     for finding in findings:
@@ -82,7 +82,7 @@ def grouped(findings: Iterable[Finding]) -> list[tuple[Finding, int]]:
 
 
 def also(count: int) -> str:
-    """Return how often more a thing was found: `` (and 149 more rows)``; nothing for once."""
+    """Return how many more of a finding there are: `` (and 149 more rows)``; nothing for once."""
     if count == 1:
         return ""
     return f" (and {count - 1:,} more row{'s' if count > 2 else ''})"

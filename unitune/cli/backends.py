@@ -33,40 +33,24 @@ BOUNDS = {
 
 @dataclass(frozen=True, slots=True)
 class OptionView:
-    """An option of a backend.
-
-    Args:
-        name: As it is written; of a part, with the part's name and a dot.
-        type: In words, with its bounds: ``number above 0, auto``.
-        default: None: the vendor's own.
-        meaning: A sentence.
-    """
+    """An option of a backend; one of a part has the part's name and a dot before its own."""
 
     name: str
-    type: str
-    default: JsonValue
+    type: str  # in words, with its bounds: ``number above 0, auto``
+    default: JsonValue  # None: the vendor's own
     meaning: str
 
 
 @dataclass(frozen=True, slots=True)
 class BackendView:
-    """A backend as `unitune backends --json` prints it.
-
-    Args:
-        offer: What is known of it.
-        launchable: Whether a backend is here that launches there.
-        installed: Whether it can be used.
-        missing_packages: That it needs.
-        options: What a job may say under ``options.NAME``.
-        deploy_options: What ``--option`` of a deployment may say.
-    """
+    """A backend as `unitune backends --json` prints it."""
 
     offer: Offer
-    launchable: bool
-    installed: bool
+    launchable: bool  # a package is here that launches there
+    installed: bool  # with all that it needs
     missing_packages: Sequence[str]
-    options: Sequence[OptionView]
-    deploy_options: Sequence[OptionView]
+    options: Sequence[OptionView]  # for a job, under ``options.NAME``
+    deploy_options: Sequence[OptionView]  # for a deployment, by ``--option``
 
 
 def backends(

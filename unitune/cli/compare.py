@@ -9,13 +9,13 @@ import typer
 
 from unitune.cli.options import (
     AllowUnpriced,
+    BudgetUsd,
     DeployOptions,
     JobFile,
     Json,
     OtherBackend,
     Quiet,
     parse_deploy_options,
-    parse_usd,
 )
 from unitune.cli.output import aside, console, print_json_text
 from unitune.errors import UserError
@@ -47,12 +47,6 @@ Replay = Annotated[
 UseCache = Annotated[
     bool, typer.Option("--use-cache", help="Take answers that another comparison was given.")
 ]
-AnswerBudget = Annotated[
-    str | None,
-    typer.Option(
-        "--budget", metavar="USD", help="The most that the answers may cost, in US dollars."
-    ),
-]
 UpdateBaseline = Annotated[
     bool,
     typer.Option("--update-baseline", help="Accept these scores: write the gate's baseline file."),
@@ -73,7 +67,7 @@ def compare(
     batch: Batch = False,
     replay: Replay = False,
     use_cache: UseCache = False,
-    budget: AnswerBudget = None,
+    budget: BudgetUsd = None,
     allow_unpriced: AllowUnpriced = False,
     update_baseline: UpdateBaseline = False,
     output: Folder = None,
@@ -104,8 +98,8 @@ def compare(
     if option and deploy is None:
         raise UserError("--option is for the deployment that --deploy brings up; give both.")
     job = Job.load(file).with_backend(backend)
-    if (usd := parse_usd("--budget", budget)) is not None:
-        job = job.with_evaluation_budget(usd)
+    if budget is not None:
+        job = job.with_evaluation_budget(budget)
     tuned_run = None if run is None else find_run(run)
     seconds = None if deploy is None else ttl_seconds(deploy, "--deploy")
     resolved = preflight(job)
@@ -140,7 +134,7 @@ def compare(
 def _confirm_costs(
     resolved: ResolvedJob, run: Run | None, seconds: float | None, *, allow_unpriced: bool
 ) -> Run | None:
-    """Return the run under test, once somebody has agreed to the costs of answers and deployment.
+    """Return the run under test, once the user has agreed to the costs of answers and deployment.
 
     Without a deployment, a run that the user has not named is not looked up here.
     """

@@ -40,11 +40,7 @@ DEPLOYMENT = "Give a budget: --budget 20, or month_usd or project_usd in budget.
 
 
 def confirm_training(resolved: ResolvedJob, *, allow_unpriced: bool) -> None:
-    """Make sure that somebody has agreed to what a training may cost.
-
-    Args:
-        resolved: About to be launched.
-        allow_unpriced: Whether the user takes an unknown price.
+    """Make sure that the user has agreed to what a training may cost.
 
     Raises:
         OverBudget: There is no budget, and no one can confirm, or says no.
@@ -62,12 +58,7 @@ def confirm_training(resolved: ResolvedJob, *, allow_unpriced: bool) -> None:
 
 
 def confirm_deployment(run: Run, seconds: float, budget: HostingBudget) -> None:
-    """Make sure that somebody has agreed to what a deployment may cost.
-
-    Args:
-        run: Whose model it is.
-        seconds: How long it may stand.
-        budget: What the command line says of its cost.
+    """Make sure that the user has agreed to what a deployment may cost.
 
     Raises:
         OverBudget: As of `confirm_training`.
@@ -85,13 +76,9 @@ def confirm_deployment(run: Run, seconds: float, budget: HostingBudget) -> None:
 
 
 def confirm_answers(resolved: ResolvedJob, *, allow_unpriced: bool) -> None:
-    """Make sure that somebody has agreed to what answers without a budget may cost.
+    """Make sure that the user has agreed to what answers without a budget may cost.
 
     Servers and endpoints of the user's own count only where the job gives their price.
-
-    Args:
-        resolved: About to be compared.
-        allow_unpriced: Whether the user takes unknown prices.
 
     Raises:
         OverBudget: As of `confirm_training`.

@@ -10,13 +10,13 @@ import typer
 
 from unitune.cli.options import (
     AllowUnpriced,
+    BudgetUsd,
     DeployOptions,
     Json,
     OwnPrices,
     RunId,
     parse_deploy_options,
     parse_prices,
-    parse_usd,
 )
 from unitune.cli.output import aside, console, new_table, print_json, print_table
 from unitune.errors import BackendError
@@ -34,10 +34,7 @@ def deploy(
     option: DeployOptions = None,
     wait: Annotated[bool, typer.Option(help="Return when it is ready to answer.")] = True,
     price: OwnPrices,
-    budget: Annotated[
-        str | None,
-        typer.Option("--budget", metavar="USD", help="The most that the deployment may cost."),
-    ] = None,
+    budget: BudgetUsd = None,
     allow_unpriced: AllowUnpriced = False,
     json: Json = False,
 ) -> None:
@@ -56,7 +53,7 @@ def deploy(
     tuned_run = find_run(run)
     seconds, options = ttl_seconds(ttl, "--ttl"), parse_deploy_options(option)
     limit = HostingBudget(
-        usd=parse_usd("--budget", budget),
+        usd=budget,
         unpriced=allow_unpriced,
         prices=tuple(parse_prices(price, tuned_run.backend_name)),
     )

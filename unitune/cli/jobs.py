@@ -20,7 +20,6 @@ from unitune.cli.options import (
     OwnPrices,
     Quiet,
     parse_prices,
-    parse_usd,
 )
 from unitune.cli.output import aside, console, exit_for_errors, print_findings, print_json
 from unitune.cli.output_files import replacing
@@ -138,7 +137,7 @@ def run(
     from unitune.planning.preflight import preflight
     from unitune.run.run import launch
 
-    job = Job.load(file).with_backend(backend).with_budget(parse_usd("--budget", budget))
+    job = Job.load(file).with_backend(backend).with_budget(budget)
     job = job.with_prices(parse_prices(price, job.backend))
     resolved = preflight(job)
     refuse_unready(resolved)

@@ -16,6 +16,14 @@ if TYPE_CHECKING:
 
     from unitune.job.prices import PriceEntry
 
+
+def parse_usd(text: str) -> Decimal:
+    """Return an amount such as ``2.50`` or ``$2.50``."""
+    if re.fullmatch(r"\$?\d+(\.\d+)?", text.strip()) is None:
+        raise typer.BadParameter(f"{text!r}; write an amount of US dollars such as 2.50.")
+    return Decimal(text.strip().removeprefix("$"))
+
+
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Only the result; no progress.")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")]
 Detach = Annotated[bool, typer.Option("--detach", help="Print the run's id and return at once.")]
@@ -28,8 +36,8 @@ OtherBackend = Annotated[
     typer.Option("--backend", metavar="NAME", help="As if the job file named this backend."),
 ]
 BudgetUsd = Annotated[
-    str | None,
-    typer.Option("--budget", metavar="USD", help="The most that the training may cost."),
+    Decimal | None,
+    typer.Option("--budget", metavar="USD", parser=parse_usd, help="The most that it may cost."),
 ]
 AllowUnpriced = Annotated[
     bool, typer.Option("--allow-unpriced", help="Go on although a price is unknown or old.")
@@ -57,19 +65,6 @@ DeployOptions = Annotated[
         help="For a deployment, the backend's own, such as hardware; repeatable.",
     ),
 ]
-
-
-def parse_usd(option: str, text: str | None) -> Decimal | None:
-    """Return an amount of US dollars such as ``2.50`` or ``$2.50``; None where none is given.
-
-    Raises:
-        UserError: It is no amount; the message names the option.
-    """
-    if text is None:
-        return None
-    if re.fullmatch(r"\$?\d+(\.\d+)?", text.strip()) is None:
-        raise UserError(f"{option} is {text!r}; write an amount of US dollars such as 2.50.")
-    return Decimal(text.strip().removeprefix("$"))
 
 
 def parse_prices(texts: list[str], backend: str) -> list[PriceEntry]:

@@ -17,7 +17,6 @@ from unitune.cli.options import (
     OwnPrices,
     Quiet,
     parse_prices,
-    parse_usd,
 )
 from unitune.cli.output import aside, exit_for_errors, print_json, print_raw
 from unitune.cli.output_files import Kind, check_output, replacing
@@ -99,7 +98,7 @@ def plan(
 
     names = _backend_names(backend, all_backends=all_backends)
     check_output(output, Kind.PLAN, [file, *([against] if against else [])])
-    job = Job.load(file).with_budget(parse_usd("--budget", budget))
+    job = Job.load(file).with_budget(budget)
     job = job.with_prices(parse_prices(price, names[0] if len(names) == 1 else job.backend))
     if len(names) > 1:
         _refuse_for_several(

@@ -2,7 +2,7 @@
 
 The page requests nothing: style and script stand in it, and a content security policy
 that knows their hashes lets no other run, so that a model's answer can do no more than be read. It
-is whole without JavaScript; `script.js` adds only filtering and search. What is said stands in
+is whole without JavaScript; `script.js` adds only filtering and search. The sentences are in
 `unitune.report.words` and `facts`, what is drawn in `charts`, which cases are shown in `cases`;
 here they are put into ``template.html.j2``.
 """
@@ -54,7 +54,7 @@ def render(comparison: Comparison) -> str:
     """Return a comparison as one HTML page that needs no other file and no network.
 
     Args:
-        comparison: What was found; without its cases the page says where they are.
+        comparison: Without its cases the page says where they are.
     """
     return "".join(pieces(comparison))
 

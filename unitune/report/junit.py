@@ -43,11 +43,7 @@ NO_GATE = GateCheck(
 
 
 def render(comparison: Comparison) -> str:
-    """Return a comparison's gate as JUnit XML.
-
-    Args:
-        comparison: What was found.
-    """
+    """Return a comparison's gate as JUnit XML."""
     checks = comparison.gate.checks if comparison.gate else (NO_GATE,)
     suites = ET.Element("testsuites", {"name": "unitune", **_counts(checks)})
     suite = ET.SubElement(

@@ -38,7 +38,7 @@ _LINKS = re.compile(r"[@#]|(?<=\w)://|(?<=www)\.", re.IGNORECASE)
 
 
 def marker(command: str, job: str) -> str:
-    """Return the line by which the comment of a command on a job is found again."""
+    """Return the line by which the comment of a command on a job can be found."""
     return f"<!-- unitune {command}: {re.sub('[^a-z0-9-]', '-', job)[:40]} -->"
 
 
@@ -46,7 +46,7 @@ def render(comparison: Comparison) -> str:
     """Return a comparison as Markdown.
 
     Args:
-        comparison: What was found; without its cases none are shown.
+        comparison: Without its cases none are shown.
     """
     blocks = list(_blocks(comparison))
     while len("\n\n".join(blocks).encode()) >= MAX_BYTES:

@@ -36,12 +36,7 @@ FILES = (*REPORTS, VERDICT, "rows.jsonl")
 
 
 def comparison_view(comparison: Comparison, folder: Path) -> Group:
-    """Return all that a comparison says in the terminal.
-
-    Args:
-        comparison: What was found.
-        folder: Where its files stand; those that exist are named.
-    """
+    """Return all that a comparison says in the terminal, with the files in a folder that exist."""
     return Group(
         verdict_lines(comparison),
         Text(),

@@ -1,9 +1,9 @@
-"""Addresses that a job or the environment names: what is one, how it is shown, what it is part of.
+"""Addresses that a job or the environment names: how they are checked, and how they are shown.
 
 An address may carry a secret, as user and password before the host or in its query, and would then
-stand in errors, rows and reports. So one that does is refused, in words that do not repeat it, and
-one that comes from elsewhere is shown without. What is no plain ASCII address is refused too: two
-readers of it must not disagree on the host.
+stand in errors, rows and reports. So such an address is refused by a message that does not repeat
+it, and is shown without the secret where it comes from elsewhere. What is no plain ASCII address
+is refused too: two parsers of it must not disagree on the host.
 """
 
 from __future__ import annotations
@@ -67,10 +67,10 @@ def as_origin(text: str) -> str:
     Raises:
         NotAnAddress: It is none, or holds a user, password, query or fragment.
     """
-    found = ADDRESS.fullmatch(checked(text))
-    assert found is not None, "it was checked"
-    scheme, host = found["scheme"].lower(), found["host"].lower()
-    port = str(int(found["port"])) if found["port"] else DEFAULT_PORTS[scheme]
+    match = ADDRESS.fullmatch(checked(text))
+    assert match is not None, "it was checked"
+    scheme, host = match["scheme"].lower(), match["host"].lower()
+    port = str(int(match["port"])) if match["port"] else DEFAULT_PORTS[scheme]
     return f"{scheme}://{host}" + ("" if port == DEFAULT_PORTS[scheme] else f":{port}")
 
 
@@ -84,18 +84,17 @@ def shown(text: str) -> str:
 
 
 def is_redirect(status: int) -> bool:
-    """Return whether an answer's status points elsewhere."""
+    """Return whether an HTTP status is that of a redirect."""
     return REDIRECT <= status < REFUSAL
 
 
 def redirected(location: str | None) -> str:
-    """Return the words for an answer that points elsewhere.
+    """Return what to say of a redirect, which is not followed where a key or a prompt is sent.
 
-    Redirects are not followed where a key or a question is sent: either would go to a server that
-    nobody has named, and a question may arrive there as another one.
+    Either would go to a server that the user has not named.
 
     Args:
-        location: The answer's header of this name.
+        location: The header of this name.
     """
     where = f" to {shown(location)}" if location else ""
     return f"it redirects{where}, and redirects are not followed. Use the final address"

@@ -1,4 +1,4 @@
-"""A JSON object that somebody else wrote, read without trust: `Fields`.
+"""A JSON object from outside, read without trust: `Fields`.
 
 A description calls many fields optional, and servers of the same wire leave out others too. So a
 field that is absent, null or of another type is None (or empty), and never an error; what cannot be
@@ -23,12 +23,12 @@ class Fields:
     """The fields of an object; none where it is no object.
 
     Args:
-        told: Any JSON value.
+        value: Any JSON value.
     """
 
-    def __init__(self, told: object) -> None:
+    def __init__(self, value: object) -> None:
         self.all: Mapping[str, JsonValue] = (
-            cast("dict[str, JsonValue]", told) if isinstance(told, dict) else {}
+            cast("dict[str, JsonValue]", value) if isinstance(value, dict) else {}
         )
 
     def text(self, name: str) -> str | None:

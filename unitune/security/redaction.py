@@ -1,4 +1,4 @@
-"""Secrets taken out of words that somebody else wrote: one rule for keys, tokens and passwords.
+"""Secrets removed from texts of others: one rule for keys, tokens and passwords.
 
 A vendor, a proxy or a database may repeat what it was sent, as it was or in base64 (as HTTP's Basic
 form has it) or percent-encoded. A secret of usual length is taken out wherever it stands, inside

@@ -1,6 +1,6 @@
 """What the parts of a job file are made of: frozen data that refuses unknown keys.
 
-`Typed` is for lists whose entries are told apart by `type`, such as scorers and contenders; an
+`Typed` is for lists whose entries differ by `type`, such as scorers and contenders; an
 entry that needs no options is written as its type alone.
 """
 
@@ -24,7 +24,7 @@ class Spec(BaseModel):
 
 
 class Typed(Spec):
-    """A specification told apart by `type`; ``exact`` is short for ``{type: exact}``."""
+    """A specification with a `type`; ``exact`` is short for ``{type: exact}``."""
 
     @model_serializer(mode="wrap")
     def _shortest(self, handler: SerializerFunctionWrapHandler) -> JsonValue:

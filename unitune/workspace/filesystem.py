@@ -1,7 +1,7 @@
-"""Files where somebody else may have been before: written whole or not at all, through no link.
+"""Files in folders that others may have prepared: written whole or not at all, through no link.
 
 A folder that came with a repository may hold symbolic links under the very names that are about to
-be written. So drafts have names that nobody can guess, and what is appended to is opened as the
+be written. So drafts have names that no one can guess, and what is appended to is opened as the
 file that it is. A link may also lead to a device that never ends, so what is read is no device and
 has a limit.
 
@@ -23,7 +23,7 @@ from typing import TextIO, cast
 from unitune.errors import UserError
 
 MOST_BYTES = 1 << 30
-"""Of a file that is read whole, if nothing else is said."""
+"""Of a file that is read whole, by default."""
 
 
 def opened(path: Path) -> BufferedReader:

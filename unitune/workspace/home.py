@@ -89,7 +89,7 @@ def make_home(folder: Path) -> None:
 
 
 def _make_marked(folder: Path) -> None:
-    """Make the folder beside its place and move it there, so that nobody sees it without mark."""
+    """Make the folder beside its place and move it there: it is never seen without its mark."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     try:
         draft = Path(tempfile.mkdtemp(prefix=f"{folder.name}-", dir=folder.parent))
