@@ -25,7 +25,7 @@ from itertools import chain
 from typing import NamedTuple
 
 from unitune.cost.evaluation import SCREENING_ROWS
-from unitune.errors import Interrupted, Mismatch
+from unitune.errors import Interrupted
 from unitune.evaluate import retention
 from unitune.evaluate.inference import batch_file
 from unitune.evaluate.inference.batch_file import open_batches
@@ -36,8 +36,8 @@ from unitune.evaluate.inference.engine import (
     EvaluationProgress,
     InferenceOptions,
     Question,
+    ReplayedModel,
     collect_answers,
-    replay,
     wants_more_room,
 )
 from unitune.evaluate.inference.journal import Journal, open_journal
@@ -175,8 +175,8 @@ class _Round:
 class EvaluationRunner:
     """Takes contenders through dev and test, in one event loop: models may keep connections.
 
-    `chosen` has the choices so far, `replayed` by origin the model whose recorded answers are
-    judged, `thinking` the fingerprints of models that are known to think before they answer.
+    `chosen` has the choices so far, `thinking` the fingerprints of models that are known to think
+    before they answer.
     """
 
     config: EvaluationConfig
@@ -185,23 +185,19 @@ class EvaluationRunner:
     cache: ResponseCache | None
     notify: Notify
     chosen: dict[str, Choice] = field(default_factory=dict[str, Choice])
-    replayed: dict[str, str] = field(default_factory=dict[str, str])
     thinking: set[str] = field(default_factory=set[str])
 
     def run(self) -> dict[str, Answered]:
         """Return each contender with its answers, by name."""
         config = self.config
-        if config.replay:
-            ordered = sorted(config.contenders, key=lambda each: each.borrows)
-            return {each.name: self._answered(None, self._choose(None, each)) for each in ordered}
         answered: dict[str, Answered] = {}
         batched: dict[str, list[BatchJob]] = {}
         for group in self._groups():
             with self._opened(group[0].spec) as model:
                 for contender in group:
                     choice = self._choose(model, contender)
-                    hosted = config.models.hosted(contender.spec)
-                    if config.batch and hosted and supports_batches(hosted.backend):
+                    hosted = config.models.hosted(contender.spec) if config.batch else None
+                    if hosted and supports_batches(hosted.backend):
                         batch_job = self._batch_job(hosted, model, choice)
                         batched.setdefault(hosted.backend, []).append(batch_job)
                     else:
@@ -218,13 +214,24 @@ class EvaluationRunner:
 
     @contextmanager
     def _opened(self, spec: ContenderSpec) -> Generator[ChatModel]:
+        if self.config.replay:
+            yield ReplayedModel(self._recorded_fingerprint(spec))
+            return
         model = self.config.models.open(spec, self.config.task.cases)
         try:
             yield model
         finally:
             self.loop.run(model.aclose())
 
-    def _choose(self, model: ChatModel | None, contender: Contender) -> Choice:
+    def _recorded_fingerprint(self, spec: ContenderSpec) -> str:
+        """Return the fingerprint of the one model that recorded answers must be of."""
+        origin = self.config.models.origin(spec)
+        if isinstance(spec, Server | Recorded):
+            return origin  # others' fingerprint also tells what the job does not know
+        recorded = (journal.model_of(origin) for journal in self.journals if journal)
+        return next(filter(None, recorded), "")
+
+    def _choose(self, model: ChatModel, contender: Contender) -> Choice:
         """Choose a contender's prompt on dev, where there is anything to choose."""
         if contender.borrows:
             choice = borrow(contender, tuple(self.chosen.values()))
@@ -244,9 +251,7 @@ class EvaluationRunner:
         self.chosen[contender.name] = choice
         return choice
 
-    def _trial(
-        self, model: ChatModel | None, contender: Contender, prompt: Prompt, rows: int
-    ) -> Trial:
+    def _trial(self, model: ChatModel, contender: Contender, prompt: Prompt, rows: int) -> Trial:
         """Score a prompt on the first dev rows."""
         task, name = self.config.task, contender.name
         round_ = _Round(
@@ -259,7 +264,7 @@ class EvaluationRunner:
         )
         return Trial(prompt, task.dev_score(self._records(model, round_)))
 
-    def _answered(self, model: ChatModel | None, choice: Choice) -> Answered:
+    def _answered(self, model: ChatModel, choice: Choice) -> Answered:
         """Return a contender's answers to the test cases."""
         spec, name, journal = choice.contender.spec, choice.contender.name, self.journals.test
         questions = self.config.task.questions(choice.prompt, spec)
@@ -267,8 +272,7 @@ class EvaluationRunner:
         progress = EvaluationProgress(name, "test", choice.prompt.label, 0, len(questions))
         round_ = _Round(name, spec, questions, journal, price, progress)
         records = tuple(self._records(model, round_))
-        fingerprint = records[0].model if model is None else model.fingerprint
-        return Answered(choice, records, fingerprint, price, journal.origins[name])
+        return Answered(choice, records, model.fingerprint, price, journal.origins[name])
 
     def retention(self, journal: Journal) -> Retained:
         """Put the general questions to base and tuned model."""
@@ -279,11 +283,8 @@ class EvaluationRunner:
                 f"retention, {name}", "probe", "general questions", 0, len(questions)
             )
             round_ = _Round(name, spec, questions, journal, prices.get(name), progress)
-            if self.config.replay:
-                records.append(self._records(None, round_))
-            else:
-                with self._opened(spec) as model:
-                    records.append(self._records(model, round_))
+            with self._opened(spec) as model:
+                records.append(self._records(model, round_))
         costs = [
             record_usd(prices[record.contender], record)
             for record in chain(*records)
@@ -291,15 +292,14 @@ class EvaluationRunner:
         ]
         return retention.retained(*records, usd=sum(costs, Decimal(0)) if costs else None)
 
-    def _records(self, model: ChatModel | None, round_: _Round) -> list[Record]:
+    def _records(self, model: ChatModel, round_: _Round) -> list[Record]:
         """Return the answers to a round's questions: recorded ones, and where allowed new ones."""
         round_.journal.origins[round_.name] = self.config.models.origin(round_.spec)
-        if model is None:
-            return self._replayed(round_)
         guard = round_.price and self.config.budget.guard(round_.progress.contender, round_.price)
         cache = None if isinstance(round_.spec, Recorded) else self.cache
         concurrency = self.config.job.evaluate.concurrency
-        options = InferenceOptions(concurrency, guard, cache, self.thinking)
+        replay = self.config.replay
+        options = InferenceOptions(concurrency, guard, cache, self.thinking, replay)
 
         def notify(done: int) -> None:
             self.notify(replace(round_.progress, done=done))
@@ -314,26 +314,6 @@ class EvaluationRunner:
                 raise
 
         return self.loop.run(collect())
-
-    def _replayed(self, round_: _Round) -> list[Record]:
-        """Return recorded answers, all of which are of the one model that the job names.
-
-        Raises:
-            Mismatch: They are of several, or there are none.
-        """
-        name, journal = round_.name, round_.journal
-        records, origin = replay(round_.questions, journal, name), journal.origins[name]
-        # These have their origin as fingerprint; others' also tells what the job does not know.
-        known = origin if isinstance(round_.spec, Server | Recorded) else None
-        for record in records:
-            model = self.replayed.setdefault(origin, known or record.model)
-            if record.model != model:
-                raise Mismatch(
-                    f"{name}: the recorded answer to {record.case} is of the model "
-                    f"{record.model!r}, and others are, or all should be, of {model!r}. Take the "
-                    "rows back from version control, or compare once without --replay."
-                )
-        return records
 
     def _batch_job(self, hosted: Hosted, model: ChatModel, choice: Choice) -> BatchJob:
         contender = choice.contender

@@ -20,11 +20,11 @@ from unitune.errors import BackendError, LockTimeout, Mismatch, Unreachable
 from unitune.evaluate.inference.engine import (
     InferenceOptions,
     Question,
+    ReplayedModel,
     collect_answers,
-    replay,
     request_hash,
 )
-from unitune.evaluate.inference.journal import open_journal, read_record
+from unitune.evaluate.inference.journal import Journal, open_journal, read_record
 from unitune.evaluate.inference.rate_limiter import LIMIT
 from unitune.evaluate.inference.response_cache import open_response_cache
 from unitune.evaluate.records import Record
@@ -443,18 +443,23 @@ def test_what_another_comparison_has_asked_is_a_row_here_too(tmp_path: Path) -> 
     assert LETTERS == other.asked
 
 
+def replayed(asked: list[Question], journal: Journal, fingerprint: str) -> list[Record]:
+    model, options = ReplayedModel(fingerprint), InferenceOptions(replay=True)
+    return asyncio.run(collect_answers(model, asked, journal, "c", lambda _: None, options=options))
+
+
 def test_a_replay_gives_the_rows_though_the_model_is_gone(tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
     recorded = put(Echo(fingerprint="gone", failing=frozenset({"q3"})), path, questions(*LETTERS))
     with open_journal(path) as journal:
-        assert recorded == replay(questions(*LETTERS), journal, "c")
+        assert recorded == replayed(questions(*LETTERS), journal, "gone")
 
 
 def test_a_replay_of_other_questions_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
     put(Echo(), path, questions("q0"))
     with open_journal(path) as journal, pytest.raises(Mismatch, match="2 of 3 questions"):
-        replay(questions("q0", "q1", "q2"), journal, "c")
+        replayed(questions("q0", "q1", "q2"), journal, "echo-1")
 
 
 def test_repeats_are_asked_and_written_one_by_one(tmp_path: Path) -> None:

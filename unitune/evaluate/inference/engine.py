@@ -137,12 +137,25 @@ class InferenceOptions:
         guard: What may be spent; None: nothing is counted.
         cache: Answers to the same requests in other comparisons.
         thinking: Fingerprints of the models that are known to think before they answer.
+        replay: Whether recorded answers and errors are all there is, and no request is sent.
     """
 
     concurrency: int = LIMIT
     guard: BudgetGuard | None = None
     cache: ResponseCache | None = None
     thinking: set[str] = field(default_factory=set[str])
+    replay: bool = False
+
+
+class ReplayedModel(ChatModel):
+    """Stands for the model whose recorded answers are replayed."""
+
+    def __init__(self, fingerprint: str) -> None:
+        self.fingerprint = fingerprint
+
+    async def reply(self, request: Request) -> Reply:
+        """Never called: a replay sends no request."""
+        raise NotImplementedError(request)
 
 
 async def collect_answers(  # noqa: PLR0913 - each is a thing of its own
@@ -162,44 +175,19 @@ async def collect_answers(  # noqa: PLR0913 - each is a thing of its own
     Raises:
         BackendError: The model is down, or refuses every question; what it answered is kept.
         OverBudget: The guard is empty; likewise.
+        Mismatch: A replay has no record of a question, of this model and from this origin.
     """
     requests = _Requests(model, journal, contender, notify, options)
     pending = requests.pending(questions)
+    if options.replay and pending:
+        missing = [each.question.case for each in pending]
+        raise Mismatch(_unanswered(journal, contender, missing, len(questions)))
     if isinstance(model, BatchedChatModel):
         for start in range(0, len(pending), model.batch_size):
             await requests.send_batch(model, pending[start : start + model.batch_size])
     else:
         await requests.send_concurrently(pending)
     return [requests.records[each.case, each.repeat] for each in questions]
-
-
-def replay(questions: Sequence[Question], journal: Journal, contender: str) -> list[Record]:
-    """Return the recorded answers of the contender's own model, without any request.
-
-    Returns:
-        One record a question, in their order; errors that were recorded are errors still.
-
-    Raises:
-        Mismatch: A question has no record: cases, prompts or the model have changed since; or a
-            record does not hold together.
-    """
-    records: list[Record] = []
-    missing: list[str] = []
-    for question in questions:
-        record = journal.recorded(contender, question.case, question.prompt_hash)
-        if record is None:
-            missing.append(question.case)
-        elif record.request_hash != request_hash(record.model, question):
-            raise Mismatch(
-                f"{contender}: the recorded answer to {record.case} is said to be of the model "
-                f"{record.model!r}, and its request_hash is of another. Take the rows back from "
-                "version control, or compare once without --replay."
-            )
-        else:
-            records.append(record)
-    if missing:
-        raise Mismatch(_unanswered(journal, contender, missing, len(questions)))
-    return records
 
 
 def _unanswered(journal: Journal, contender: str, missing: Sequence[str], total: int) -> str:
@@ -214,7 +202,10 @@ def _unanswered(journal: Journal, contender: str, missing: Sequence[str], total:
             f"{what} The job's model is {model}, and the rows are of {named}. Compare once "
             "without --replay, or take the change back."
         )
-    return f"{what} Cases, prompts or settings have changed since: compare once without --replay."
+    return (
+        f"{what} Cases, prompts, settings, model or rows have changed since: take the change back, "
+        "or compare once without --replay."
+    )
 
 
 class _Pending(NamedTuple):
@@ -245,7 +236,10 @@ class _Requests:
         for question in questions:
             hashed = request_hash(fingerprint, question)
             record = self.journal.answer(self.contender, question.case, hashed)
-            if record is not None and wants_more_room(record, question):
+            if self.options.replay:
+                last = self.journal.own(self.contender, question.case, hashed)
+                record = last if last and last.model == fingerprint else None
+            elif record is not None and wants_more_room(record, question):
                 record = None
             if record is None and cache and (reply := cache.get(hashed)):
                 record = record_of(self.contender, question, fingerprint, hashed, reply)

@@ -13,7 +13,6 @@ import os
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import cached_property
 from io import RawIOBase
 from pathlib import Path
 from typing import TypeVar
@@ -63,18 +62,22 @@ class Journal:
 
     def answer(self, contender: str, case: str, request_hash: str) -> Record | None:
         """Return the recorded answer to this request; None when there is none, or an error."""
+        record = self.own(contender, case, request_hash)
+        return None if record is None or record.error is not None else record
+
+    def own(self, contender: str, case: str, request_hash: str) -> Record | None:
+        """Return the last record of this request, an answer or an error, of the own origin."""
         record = self.last(contender, case, request_hash)
-        if record is None or record.error is not None:
-            return None
-        return record if record.origin == self._origin(contender) else None
+        return record if record and record.origin == self._origin(contender) else None
 
     def last(self, contender: str, case: str, request_hash: str) -> Record | None:
         """Return the last record of this request, an answer or an error."""
         return self._records.get((contender, case, request_hash))
 
-    def recorded(self, contender: str, case: str, prompt_hash: str) -> Record | None:
-        """Return the last record of a case with this prompt from the contender's own origin."""
-        return self._by_prompt.get((contender, case, prompt_hash, self._origin(contender)))
+    def model_of(self, origin: str) -> str | None:
+        """Return the fingerprint of the model that gave the last record of an origin."""
+        models = [record.model for record in self if record.origin == origin]
+        return models[-1] if models else None
 
     def other_origins(self, contender: str) -> list[str]:
         """Return from where else there are answers under a contender's name."""
@@ -101,14 +104,6 @@ class Journal:
             key = record.contender, record.case, record.request_hash
             self._records.pop(key, None)  # the order is that of the last lines
             self._records[key] = record
-
-    @cached_property
-    def _by_prompt(self) -> dict[tuple[str, str, str, str], Record]:
-        """For replays, during which nothing is written."""
-        return {
-            (record.contender, record.case, record.prompt_hash, record.origin): record
-            for record in self
-        }
 
 
 @contextmanager
