@@ -17,9 +17,10 @@ from contextlib import closing
 from pydantic import JsonValue
 
 from unitune.backends.capabilities import BatchStatus
-from unitune.backends.kit.api import Api, by_last_id, created_id
+from unitune.backends.kit.api import Api, created_id
 from unitune.backends.kit.chat_completions import Refusal, refuses
 from unitune.backends.kit.errors import ErrorResponse
+from unitune.backends.kit.paging import by_last_id
 from unitune.errors import BackendError, Unsupported
 from unitune.models import Reply, Request
 from unitune.security.json_fields import Fields

@@ -11,9 +11,10 @@ import httpx
 import pytest
 import respx
 
-from unitune.backends.kit.api import Api, by_last_id, by_token, created_id
+from unitune.backends.kit.api import Api, created_id
 from unitune.backends.kit.chat_model import Endpoint
 from unitune.backends.kit.errors import Vendor
+from unitune.backends.kit.paging import by_last_id, by_token
 from unitune.errors import BackendError, Unreachable
 from unitune.security.json_fields import Fields
 

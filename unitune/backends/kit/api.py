@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Collection, Generator, Iterator, Mapping
+from collections.abc import Collection, Generator, Iterator, Mapping
 from contextlib import contextmanager
 from email.utils import parsedate_to_datetime
 from functools import cache, partial
@@ -27,6 +27,7 @@ from pydantic import JsonValue
 from unitune.backends.kit.bodies import GZIP_ONLY, LARGEST_ANSWER, LARGEST_FILE, Body
 from unitune.backends.kit.chat_model import Endpoint
 from unitune.backends.kit.errors import ErrorResponse, complaint, vendor_errors
+from unitune.backends.kit.paging import NextPage, Query, item_key
 from unitune.backends.retry import retry_read
 from unitune.errors import BackendError, Unreachable
 from unitune.security.json_fields import Fields, read_json
@@ -39,42 +40,6 @@ UPLOAD_SECONDS = 600.0
 CONFLICT = 409
 REDIRECTS = (301, 302, 303, 307, 308)
 MOST_REDIRECTS = 5
-
-Query = Mapping[str, str | int | list[str]]
-NextPage = Callable[[Fields], Query | None]
-"""Returns what the request for the next page adds to the query; None after the last page."""
-
-
-def by_token(parameter: str = "pageToken", field: str = "nextPageToken") -> NextPage:
-    """Return the paging of a list that names its next page in a token.
-
-    Args:
-        parameter: Query parameter that takes the token.
-        field: Field of the page that holds it.
-    """
-    return lambda page: {parameter: token} if (token := page.text(field)) else None
-
-
-def by_last_id(items: str = "data", parameter: str = "after") -> NextPage:
-    """Return the paging of a list whose next page comes after the id of the last item.
-
-    A page in another order may end with an id that was used already; the last unused one is taken.
-
-    Args:
-        items: Field of the page that holds its items.
-        parameter: Query parameter that takes the id.
-    """
-    used = set[str]()
-
-    def next_page(page: Fields) -> Query | None:
-        if page.all.get("has_more") is False:
-            return None
-        ids = [item.text("id") for item in reversed(page.items(items))]
-        last = next((name for name in ids if name and name not in used), None)
-        used.add(last or "")
-        return {parameter: last} if last else None
-
-    return next_page
 
 
 class Response(NamedTuple):
@@ -269,6 +234,29 @@ class Api:
         with self._response("PUT", url, action, {}, content=file, timeout=UPLOAD_SECONDS):
             pass
 
+    def store(
+        self, *path: str, action: str, content: BinaryIO, query: Query | None = None
+    ) -> Fields:
+        """Send bytes as they are; repeated as a read is, so storing them twice must change nothing.
+
+        Args:
+            path: Where to.
+            action: See the class.
+            content: Read from its beginning.
+            query: Parameters.
+        """
+
+        def send() -> Fields:
+            content.seek(0)
+            sent = {"content": content, "params": query, "timeout": UPLOAD_SECONDS}
+            return self._json("POST", path, action, **sent)
+
+        return retry_read(send)
+
+    def start_deletion(self, *path: str, action: str) -> Fields:
+        """Delete a resource and return the operation that goes on after the response."""
+        return self._json("DELETE", path, action)
+
     def delete(self, *path: str, action: str, query: Query | None = None) -> None:
         """Delete a resource; where there is none, that is no error."""
         try:
@@ -405,11 +393,6 @@ def created_id(created: Fields, endpoint: Endpoint, field: str = "id") -> str:
     if not name:
         raise Unreachable(f"{endpoint.vendor.name} answered a create call and names no {field}.")
     return name
-
-
-def item_key(item: Fields) -> str:
-    """Return the id of an item of a list, or all of its content where it has none."""
-    return item.text("id") or item.text("name") or repr(item.all)
 
 
 def _unpacked(response: httpx.Response, largest: int) -> Iterator[bytes]:
