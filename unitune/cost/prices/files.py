@@ -51,7 +51,7 @@ class PricesFile(Spec):
     refreshed: Refreshed = Refreshed()
 
     @model_validator(mode="after")
-    def _prices_are_somebodys(self) -> Self:
+    def _prices_name_a_backend(self) -> Self:
         self.rows("project")
         return self
 

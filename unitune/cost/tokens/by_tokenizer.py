@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Protocol, cast
+from typing import Any
 
 from unitune.backends.capabilities import StoredModel
 from unitune.cost.tokens.by_characters import assumed_row, framing_assumption
@@ -20,18 +20,6 @@ from unitune.data.example import Example
 
 TOKENIZER = "tokenizer.json"
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
-
-
-class _Encoded(Protocol):
-    def __len__(self) -> int: ...
-
-
-class _Tokenizer(Protocol):
-    """What is used of `tokenizers.Tokenizer`, which has no types."""
-
-    def encode(self, sequence: str, *, add_special_tokens: bool) -> _Encoded: ...
-    def no_truncation(self) -> None: ...
-    def no_padding(self) -> None: ...
 
 
 def find_tokenizer(model: str, stored: Iterable[StoredModel] = ()) -> Path | None:
@@ -111,12 +99,11 @@ class TokenizerCounter:
             return len(self._tokenizer.encode(whole, add_special_tokens=False))
 
 
-def _load(file: Path) -> _Tokenizer:
+def _load(file: Path) -> Any:
     from tokenizers import Tokenizer  # noqa: PLC0415 - of an extra
 
-    read = cast("Callable[[str], _Tokenizer]", Tokenizer.from_file)
     try:
-        tokenizer = read(str(file))
+        tokenizer: Any = Tokenizer.from_file(str(file))  # pyright: ignore[reportUnknownMemberType]
     except Exception as problem:  # the package raises plain Exception
         raise ValueError(f"{file.name} cannot be read ({problem})") from problem
     # Settings of a training that its file may hold; they would hide what is long.
