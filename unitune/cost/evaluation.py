@@ -25,7 +25,7 @@ from unitune.job.contenders import (
     Model,
     Server,
     Tuned,
-    ZeroShot,
+    prompt_kind,
 )
 from unitune.job.job import Evaluate, Job
 
@@ -61,7 +61,7 @@ def contender_tokens(spec: ContenderSpec, job: Job, work: Workload) -> Contender
 
     Its model counts the rows of `work`.
     """
-    kind = _prompt_kind(spec)
+    kind = prompt_kind(spec)
     tries = TRIALS[kind] if kind and len(job.evaluate.contenders) > 1 else Count()
     on_dev = _dev_requests(tries, len(work.validation))
     requests = Count.of(len(work.test) * job.evaluate.repeats) + on_dev
@@ -82,16 +82,6 @@ def _dev_requests(tries: Count, rows: int) -> Count:
             for prompts in (tries.low, tries.expected, tries.high)
         )
     )
-
-
-def _prompt_kind(spec: ContenderSpec) -> str | None:
-    match spec:
-        case ZeroShot() | Instructed() | FewShot():
-            return spec.type
-        case Model() | Server():
-            return spec.prompt
-        case _:
-            return None
 
 
 def _added_tokens(spec: ContenderSpec, evaluate: Evaluate, work: Workload) -> Count:

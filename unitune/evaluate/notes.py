@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING
 
 from unitune.backends import registry
 from unitune.evaluate.grading import Graded
-from unitune.evaluate.prompts.build import prompt_kind
 from unitune.evaluate.responses import Answered
 from unitune.evaluate.task import Task
-from unitune.job.contenders import FewShot, Model, Recorded, Server
+from unitune.job.contenders import FewShot, Model, Recorded, Server, prompt_kind
 from unitune.job.job import Job
 
 if TYPE_CHECKING:

@@ -130,3 +130,14 @@ _ByType: TypeAlias = Annotated[
 ContenderSpec: TypeAlias = Annotated[
     _ByType, BeforeValidator(from_name, json_schema_input_type=str | _ByType)
 ]
+
+
+def prompt_kind(spec: ContenderSpec) -> PromptKind | None:
+    """Return how an untuned model is prompted; None for tuned models and recorded answers."""
+    match spec:
+        case ZeroShot() | Instructed() | FewShot():
+            return spec.type
+        case Model() | Server():
+            return spec.prompt
+        case Tuned() | Recorded():
+            return None

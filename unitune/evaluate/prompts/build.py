@@ -23,12 +23,11 @@ from unitune.job.contenders import (
     FewShot,
     Instructed,
     Model,
-    PromptKind,
     Recorded,
     Server,
     ShotChoice,
     Tuned,
-    ZeroShot,
+    prompt_kind,
 )
 from unitune.job.job import Evaluate, Tuning
 
@@ -77,17 +76,6 @@ class Contender:
     def has_choice(self) -> bool:
         """Whether a prompt is to be chosen on dev."""
         return len(self.prompts) > 1 or self.refine is not _nothing_more
-
-
-def prompt_kind(spec: ContenderSpec) -> PromptKind | None:
-    """Return how an untuned model is prompted; None for tuned models and recorded answers."""
-    match spec:
-        case ZeroShot() | Instructed() | FewShot():
-            return spec.type
-        case Model() | Server():
-            return spec.prompt
-        case Tuned() | Recorded():
-            return None
 
 
 def needs_train(spec: ContenderSpec, evaluate: Evaluate) -> bool:

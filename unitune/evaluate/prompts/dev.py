@@ -14,8 +14,9 @@ from dataclasses import dataclass, field, replace
 
 from unitune.cost.evaluation import FINALISTS
 from unitune.evaluate.gate import MOST_ERRORS, Ruling
-from unitune.evaluate.prompts.build import Contender, prompt_kind
+from unitune.evaluate.prompts.build import Contender
 from unitune.evaluate.prompts.prompts import Prompt
+from unitune.job.contenders import prompt_kind
 
 EFFORT = (None, "zero-shot", "instructed", "few-shot")
 """Kinds of prompts by the effort in them."""
