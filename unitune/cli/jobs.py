@@ -132,7 +132,7 @@ def run(
     $ RUN=$(unitune run unitune.yaml --detach)[/dim]
     """
     from unitune.cli.consent import confirm_training, refuse_unready
-    from unitune.cli.watch import conclude, follow, print_detached
+    from unitune.cli.watch import follow_launch
     from unitune.job.job import Job
     from unitune.planning.preflight import preflight
     from unitune.run.run import launch
@@ -143,12 +143,9 @@ def run(
     refuse_unready(resolved)
     confirm_training(resolved, allow_unpriced=allow_unpriced)
     launched = launch(resolved, allow_duplicate=allow_duplicate, allow_unpriced=allow_unpriced)
-    if detach:
-        print_detached(launched)
-        return
-    follow(launched, quiet=quiet or json)
     option = f" --backend {backend}" if backend else ""
-    conclude(launched, next_command=f"unitune compare {file}{option}", json=json)
+    next_command = f"unitune compare {file}{option}"
+    follow_launch(launched, detach=detach, quiet=quiet, json=json, next_command=next_command)
 
 
 def quickstart(
@@ -184,5 +181,5 @@ def quickstart(
         launched = find_run(duplicate.run_id)
         aside().print(f"This training exists already: run {launched.id}.")
     follow(launched, quiet=quiet or json)
-    conclude(launched, next_command=None, json=False)
+    conclude(launched, silent=json)
     compare(file, run=launched.id, quiet=quiet, json=json)

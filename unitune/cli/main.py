@@ -27,14 +27,11 @@ from typer.core import TyperGroup
 import unitune
 from unitune.cli import (
     backends,
-    chat,
     compare,
     convert,
-    cost,
     deployments,
     imports,
     jobs,
-    keys,
     machine,
     models,
     plan,
@@ -97,7 +94,7 @@ app.command(rich_help_panel=JOB)(jobs.check)
 app.command(rich_help_panel=JOB)(convert.convert)
 app.command(rich_help_panel=JOB)(plan.plan)
 app.command(rich_help_panel=JOB)(plan.apply)
-app.command(rich_help_panel=JOB)(cost.cost)
+app.command(rich_help_panel=JOB)(plan.cost)
 app.command(rich_help_panel=JOB)(backends.backends)
 app.add_typer(prices.prices, rich_help_panel=JOB)
 app.command(rich_help_panel=JOB)(jobs.run)
@@ -108,7 +105,7 @@ app.command(rich_help_panel=RUN)(runs.watch)
 app.command(rich_help_panel=RUN)(runs.pause)
 app.command(rich_help_panel=RUN)(runs.cancel)
 app.command(rich_help_panel=RUN)(runs.resume)
-app.command(rich_help_panel=RUN)(chat.chat)
+app.command(rich_help_panel=RUN)(runs.chat)
 app.command(rich_help_panel=RUN)(runs.delete)
 app.command(rich_help_panel=HOSTED)(deployments.deploy)
 app.command(rich_help_panel=HOSTED)(deployments.undeploy)
@@ -116,7 +113,7 @@ app.command(rich_help_panel=HOSTED)(deployments.deployments)
 app.command(rich_help_panel=HOSTED)(models.checkpoints)
 app.command(rich_help_panel=HOSTED)(models.download)
 app.add_typer(models.models, rich_help_panel=HERE)
-app.add_typer(keys.keys, rich_help_panel=HERE)
+app.add_typer(machine.keys, rich_help_panel=HERE)
 app.command(rich_help_panel=HERE)(machine.doctor)
 app.command(rich_help_panel=HERE)(machine.trust)
 app.command(rich_help_panel=HERE)(machine.schema)

@@ -1,4 +1,4 @@
-"""Commands before a launch: plan, and apply a plan that was saved."""
+"""Commands about what a job costs: plan, cost, and apply a plan that was saved."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.text import Text
 
 from unitune.cli.options import (
     AllowDuplicate,
@@ -18,7 +19,7 @@ from unitune.cli.options import (
     Quiet,
     parse_prices,
 )
-from unitune.cli.output import aside, exit_for_errors, print_json, print_raw
+from unitune.cli.output import aside, console, exit_for_errors, print_json, print_raw
 from unitune.cli.output_files import Kind, check_output, replacing
 from unitune.errors import OverBudget, UserError
 
@@ -61,6 +62,8 @@ BasePlan = Annotated[
     typer.Option("--against", metavar="PLAN", help="Print what changed since a saved plan."),
 ]
 Markdown = Annotated[bool, typer.Option("--markdown", help="For a comment on a pull request.")]
+MAX_REQUESTS = 10**10
+"""As of `unitune.job.usage`, which ``--help`` need not load."""
 PlanFile = Annotated[Path, typer.Argument(metavar="PLAN", help="A saved plan, e.g. plan.json.")]
 
 
@@ -210,7 +213,7 @@ def apply(
     [dim]$ unitune plan unitune.yaml -o plan.json
     $ unitune apply plan.json[/dim]
     """
-    from unitune.cli.watch import conclude, follow, print_detached
+    from unitune.cli.watch import follow_launch
     from unitune.planning import saved
     from unitune.run.run import launch
 
@@ -224,8 +227,44 @@ def apply(
     launched = launch(
         job, allow_duplicate=allow_duplicate, allow_unpriced=allow_unpriced, plan=planned
     )
-    if detach:
-        print_detached(launched)
+    follow_launch(launched, detach=detach, quiet=quiet, json=json)
+
+
+def cost(
+    file: JobFile,
+    *,
+    backend: Annotated[
+        list[str] | None,
+        typer.Option("--backend", metavar="NAME", help="Of this backend; may be given again."),
+    ] = None,
+    requests: Annotated[
+        int | None,
+        typer.Option("--requests", metavar="N", min=1, max=MAX_REQUESTS, help="Requests a month."),
+    ] = None,
+    price: OwnPrices,
+    json: Json = False,
+) -> None:
+    """Say what a tuned model costs in total, and from which volume it beats prompting.
+
+    Training, hosting and requests over the months that the model lives, against the prompted base
+    and the newest untuned model. How it will be used stands in the job (`usage`), or is measured
+    in its newest comparison, or counted. No vendor is called.
+
+    [dim]$ unitune cost unitune.yaml
+    $ unitune cost unitune.yaml --backend azure --backend together --requests 250000[/dim]
+    """
+    from unitune.job.job import Job
+    from unitune.report.total_cost import total_cost_view
+    from unitune.tco.total_cost import total_costs
+
+    job = Job.load(file)
+    names = backend or [job.backend]
+    job = job.with_prices(parse_prices(price, names[0] if len(names) == 1 else job.backend))
+    costs = total_costs(job, names, requests_month=requests)
+    if json:
+        print_json(costs)
         return
-    follow(launched, quiet=quiet or json)
-    conclude(launched, next_command=None, json=json)
+    for number, total_cost in enumerate(costs.backends):
+        console().print(*([Text()] if number else []), total_cost_view(total_cost), sep="\n")
+    for skipped in costs.left_out:
+        console().print(f"\n{skipped.backend} is left out: {skipped.reason}")

@@ -106,19 +106,27 @@ def _warn_of_duplicates(run: Run) -> None:
         aside().print(Text.assemble(("Warning", "bold red"), f" {line}"))
 
 
-def print_detached(run: Run) -> None:
-    """Print the id of a run that is not followed.
+def follow_launch(
+    run: Run, *, detach: bool, quiet: bool, json: bool, next_command: str | None = None
+) -> None:
+    """Follow a run that was just launched to its end, or print its id where it is to be detached.
 
     Raises:
-        RunFailed: It is not known whether it was launched.
+        RunFailed: It has no model, or it is not known whether it was launched.
     """
+    if not detach:
+        follow(run, quiet=quiet or json)
+        conclude(run, next_command=next_command, json=json)
+        return
     print_raw(run.id)
     _warn_of_duplicates(run)
     if run.state is State.UNCERTAIN:
         raise _without_model(run)
 
 
-def conclude(run: Run, *, next_command: str | None, json: bool, silent: bool = False) -> None:
+def conclude(
+    run: Run, *, next_command: str | None = None, json: bool = False, silent: bool = False
+) -> None:
     """Print how a run ended.
 
     Raises:

@@ -5,23 +5,25 @@
 Texts share one budget, so that a page of 1,000 long answers still opens at once: short texts are
 never cut, long ones all to the same length, and a cut says how much is missing.
 
-Not here: how words are compared (`unitune.report.marks`) and how a passage looks
-(``template.html.j2``).
+Not here: how a passage looks (``template.html.j2``).
 """
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from difflib import SequenceMatcher
 from enum import StrEnum
+from functools import lru_cache
+from typing import Literal
 
 from markupsafe import escape
 
 from unitune.data.example import Message
 from unitune.evaluate.records import CaseResult
 from unitune.evaluate.results import Comparison
-from unitune.report.marks import Piece, marked
 
 FOLD_ABOVE = 420
 """Characters that a reader takes in at once, about five lines; longer texts are folded."""
@@ -41,6 +43,12 @@ MAX_CASES = 1000
 """Cases shown of one group; a page of more serves no one, and `rows.jsonl` has them all."""
 HALF = 0.5
 """Two answers with the same score are both right from here on."""
+LEAST_SHARED = 0.35
+"""Texts that share a smaller part of their words are different texts, not a changed one."""
+
+# A Chinese, Japanese or Korean character is a word of its own: those scripts have no spaces.
+_CJK = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\uac00-\ud7af"
+_WORDS = re.compile(rf"[{_CJK}]|[^\W{_CJK}]+|\s+|[^\w\s]")
 
 
 class Outcome(StrEnum):
@@ -50,6 +58,14 @@ class Outcome(StrEnum):
     LOST = "lost"
     BOTH_WRONG = "both wrong"
     BOTH_RIGHT = "both right"
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A run of words: in both texts, only in the answer, or only in the expected answer."""
+
+    kind: Literal["same", "extra", "missing"]
+    text: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -278,3 +294,36 @@ def _plain(text: str, limit: int) -> Passage:
         characters=len(text),
         cut=len(text) - len(shown),
     )
+
+
+@lru_cache(maxsize=4096)  # labels recur: a classifier gives the same few answers again and again
+def marked(expected: str, answer: str) -> tuple[Piece, ...]:
+    """Mark an answer word by word against what was expected.
+
+    Args:
+        expected: The expected answer.
+        answer: The answer given.
+
+    Returns:
+        Pieces in reading order; one `extra` piece when the texts have little in common.
+    """
+    wanted, given = _WORDS.findall(expected), _WORDS.findall(answer)
+    matcher = SequenceMatcher(None, wanted, given)
+    if matcher.ratio() < LEAST_SHARED:
+        return (Piece("extra", answer),) if answer else ()
+    pieces: list[Piece] = []
+    missing = extra = ""
+    for tag, start, stop, given_start, given_stop in matcher.get_opcodes():
+        old, new = "".join(wanted[start:stop]), "".join(given[given_start:given_stop])
+        # A space that two changes have in common is no agreement: it would tear both apart.
+        if tag == "equal" and not (old.isspace() and (missing or extra)):
+            pieces += (
+                Piece("missing", missing),
+                Piece("extra", extra),
+                Piece("same", old),
+            )
+            missing = extra = ""
+        else:
+            missing, extra = missing + old, extra + new
+    pieces += (Piece("missing", missing), Piece("extra", extra))
+    return tuple(piece for piece in pieces if piece.text)

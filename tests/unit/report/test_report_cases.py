@@ -10,8 +10,7 @@ from unitune.data.example import Message
 from unitune.evaluate.records import CaseResult
 from unitune.evaluate.results import Comparison
 from unitune.report import cases
-from unitune.report.cases import Outcome, ShownCase
-from unitune.report.marks import Piece, marked
+from unitune.report.cases import Outcome, Piece, ShownCase, marked
 
 ALPHABET = st.text(alphabet='ab _-{":\n猫犬é', max_size=40)
 
