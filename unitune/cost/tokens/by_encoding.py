@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Literal
 
 from unitune.cost.tokens.count import Count, RowCount
@@ -18,8 +18,8 @@ from unitune.cost.tokens.encoding import count_tokens
 from unitune.cost.tokens.tools import Tool, calls_count, tools_count
 from unitune.data.example import Example, Message
 
-REPEATED_TEXTS = 64
-"""System prompts and lists of tools whose counts are kept: most files have one of each."""
+RECENT_TEXTS = 64
+"""Texts whose counts are kept: most files have one system prompt and one list of tools."""
 INSTRUCTION_ROLES = ("system", "developer")
 NOTHING = Count()
 
@@ -83,8 +83,8 @@ class EncodingCounter:
         self._encoding = encoding
         self._framing = FRAMINGS[framing]
         self._assumed = assumed
-        self._repeated = lru_cache(REPEATED_TEXTS)(self._tokens)
-        self._tools = lru_cache(REPEATED_TEXTS)(self._count_tools)
+        self._tokens = lru_cache(RECENT_TEXTS)(partial(count_tokens, encoding))
+        self._tools = lru_cache(RECENT_TEXTS)(self._count_tools)
 
     @property
     def basis(self) -> str:
@@ -130,11 +130,10 @@ class EncodingCounter:
         """Return the tokens of turns with their framing and calls of tools."""
         tokens = 0
         for turn in turns:
-            count = self._repeated if turn.role in INSTRUCTION_ROLES else self._tokens
-            tokens += self._framing.message + self._repeated(turn.role) + count(turn.text)
+            tokens += self._framing.message + self._tokens(turn.role) + self._tokens(turn.text)
             tokens += self._framing.answer if turn.role == "assistant" else 0
             if turn.name is not None:
-                tokens += self._framing.name + self._repeated(turn.name)
+                tokens += self._framing.name + self._tokens(turn.name)
         return Count.of(tokens) + self._calls(turns)
 
     def _prelude(self, turns: Sequence[Message], tools: Sequence[Tool] | None) -> Count:
@@ -158,9 +157,6 @@ class EncodingCounter:
             if turn.tool_call_id is not None:
                 calls += Count(0, 0, self._tokens(turn.tool_call_id))
         return calls
-
-    def _tokens(self, text: str) -> int:
-        return count_tokens(self._encoding, text)
 
     def _count_tools(self, text: str, frame: int) -> Count:
         return tools_count(json.loads(text), self._tokens, frame)
