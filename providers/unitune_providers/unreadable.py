@@ -47,7 +47,6 @@ READING_VERBS = {
     "find_deployment": "list the deployments",
     "deployment_status": "say how the deployment stands",
     "undeploy": "take the deployment down",
-    "swap_model": "switch the model of the deployment",
     "quote": "quote the training",
     "count_tokens": "count the tokens",
     "find_batch": "list the batches",

@@ -26,7 +26,7 @@ from unitune.backends import exactly_once, registry, retry
 from unitune.backends.protocol import Guarantee, State
 from unitune.errors import UnituneError
 from unitune.job.job import Data, Job
-from unitune.ledger import database, deployments, holders, leases, ledger, records, sqlite
+from unitune.ledger import costs, database, holders, leases, ledger, records, sqlite
 from unitune.run import (
     creating,
     deleting,
@@ -42,7 +42,7 @@ from unitune.workspace import locks
 
 LAUNCHING = (creating, deleting, duplicates, handle, launching, run, uploading)
 ACTING = (*LAUNCHING, exactly_once, locks, retry, fake, fake_vendor)
-RECORDING = (database, deployments, holders, leases, ledger, records, sqlite)
+RECORDING = (costs, database, holders, leases, ledger, records, sqlite)
 OURS = {str(module.__file__) for module in (*ACTING, *RECORDING)}
 SEARCH = {str(exactly_once.__file__)}
 SETTLE_SECONDS = 0.05

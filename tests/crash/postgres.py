@@ -24,7 +24,6 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from unitune.ledger.database import Database
 from unitune.ledger.postgres import PostgreSQL
 
 PASSWORD = "do/not:show@me"  # noqa: S105 - of a server that lives for some seconds
@@ -146,7 +145,7 @@ def _template() -> str:
     """Make a database with the tables, to copy from: faster than making the tables each time."""
     server = the_server()
     server.run("CREATE DATABASE made TEMPLATE template0")
-    with Database(PostgreSQL(server.url("made"))).writing():
+    with PostgreSQL(server.url("made")).writing():
         pass
     PostgreSQL(server.url("made")).engine.dispose()
     return "made"

@@ -99,10 +99,10 @@ def test_a_process_that_stood_still_in_an_upload_does_not_write_it_down(
     (run,) = runs()
     with stopped(lambda: resume_and_stop(run.id, FakeBackend, "upload", "after")) as still:
         run.resume()
-        uploads = Ledger(place / "ledger").artefacts(run.id)
+        uploads = Ledger(place / "ledger").uploads(run.id)
         still.go_on()
         assert "LockTimeout: another process has taken run" in still.result()
-    assert uploads == Ledger(place / "ledger").artefacts(run.id)
+    assert uploads == Ledger(place / "ledger").uploads(run.id)
     assert 1 == create_calls(place, run)
 
 

@@ -242,14 +242,6 @@ class Deploys(Protocol):
         """Take a deployment down; one that is gone is no error."""
 
 
-@runtime_checkable
-class SwapsModel(Protocol):
-    """A backend that can put another model behind a deployment that stands."""
-
-    def swap_model(self, ref: str, model: TunedModel) -> None:
-        """Let a live deployment answer with another tuned model."""
-
-
 @dataclass(frozen=True, slots=True)
 class ImportedJob:
     """A job that was launched by other means, as the backend tells it.

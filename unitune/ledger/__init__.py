@@ -3,7 +3,6 @@
 from unitune.ledger.costs import Books
 from unitune.ledger.ledger import Ledger
 from unitune.ledger.records import (
-    Artefact,
     CostRecord,
     DeploymentRecord,
     RecordedEvent,
@@ -13,7 +12,6 @@ from unitune.ledger.records import (
 )
 
 __all__ = [
-    "Artefact",
     "Books",
     "CostRecord",
     "DeploymentRecord",

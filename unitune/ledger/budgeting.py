@@ -15,38 +15,33 @@ from __future__ import annotations
 
 import time
 from calendar import monthrange
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from typing import Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from unitune.backends import registry
-from unitune.backends.protocol import Event, State
+from unitune.backends.protocol import State
 from unitune.cost.budget import Cap, ProjectBudget, Spent, budget_findings, caps
 from unitune.cost.documents import Estimate
-from unitune.cost.estimate import MILLION, repriced
+from unitune.cost.estimate import repriced
 from unitune.cost.narrowing import Lesson
 from unitune.cost.prices.book import PriceBook
-from unitune.cost.reconcile import Bill, End, Reconciliation, reconcile
-from unitune.cost.spread import Spread, cents
-from unitune.cost.tokens import Count
+from unitune.cost.reconcile import End, Reconciliation, reconcile
+from unitune.cost.spread import Spread
 from unitune.errors import Mismatch, OverBudget, UnreadableRecord
 from unitune.job.prices import PriceRow
 from unitune.ledger import Books, CostRecord, DeploymentRecord, Ledger, RunRecord
+from unitune.ledger.metering import SECONDS_AN_HOUR, bill_of, costs_so_far, running_seconds
 from unitune.workspace.today import today
 
-BILL = "run.billed"
-"""Key of the event that says what is billed."""
-EPOCHS = "run.epochs"
-"""Key of the event that says how many epochs the vendor has chosen."""
 AHEAD_SECONDS = 30.0
 """What is charged by the hour is cancelled so long before its limit: looks are up to 5 seconds
 apart, and a vendor takes its time to stop."""
 SECONDS_A_DAY = 86400
-SECONDS_AN_HOUR = Decimal(3600)
 
 
 Document = TypeVar("Document", bound=BaseModel)
@@ -119,7 +114,7 @@ def reserve(ledger: Ledger, record: RunRecord) -> None:
     """
     # Before the money is reached for: who holds that place asks for no further connection, for
     # which it would wait for those that wait for the place.
-    uploaded = {one.name: one.sha256 for one in ledger.artefacts(record.id) if one.kind == "upload"}
+    uploaded = {name: upload.sha256 for name, upload in ledger.uploads(record.id).items()}
 
     def allow(books: Books, own: CostRecord) -> str:
         approval = _approval(own)
@@ -161,7 +156,7 @@ def add_deployment(
         OverBudget: It may cost more, or the price is unknown.
     """
     rate = record.usd_per_hour
-    most = None if rate is None else Decimal(rate) * _hours(record.created, record.until)
+    most = None if rate is None else rate * _hours(record.created, record.until)
 
     def allow(books: Books) -> None:
         limits = caps(None, project, spent(books, today()))
@@ -204,7 +199,7 @@ def spent(books: Books, day: date) -> Spent:
         if one.usd_per_hour is None:
             unknown += 1
             continue
-        rate = Decimal(one.usd_per_hour)
+        rate = one.usd_per_hour
         until = max(one.until, books.now) if one.ended is None else one.ended
         total += rate * _hours(one.created, until)
         month += rate * _hours(max(one.created, begin), min(until, end))
@@ -229,34 +224,18 @@ def overrun(ledger: Ledger, record: RunRecord) -> str | None:
     if own is None:
         return None
     approval = _approval(own)
-    seconds = _running_seconds(ledger, record)
+    seconds = running_seconds(ledger, record)
     hours = approval.hours
     if hours is not None and seconds + AHEAD_SECONDS >= float(hours * SECONDS_AN_HOUR):
         return f"it may take {hours} hours, and has taken {seconds / 3600:.2f}"
-    return _too_dear(approval, ledger, record, books, seconds)
-
-
-def _too_dear(
-    approval: Approval,
-    ledger: Ledger,
-    record: RunRecord,
-    books: Books,
-    seconds: float,
-) -> str | None:
     limits = _limits(approval, books, record)
     if not limits:
         return None
     tightest = min(limits, key=lambda limit: limit.left)
     events = [seen.event for seen in ledger.events(record.id, record.attempt)]
-    gone = _by_the_hour(approval.estimate, seconds + AHEAD_SECONDS)
-    if gone is not None and gone >= tightest.left:
-        return f"at its price by the hour ${cents(gone)} are spent at the next look; {tightest}"
-    gone = _by_steps(approval.estimate, events)
-    if gone is not None and gone > tightest.left:
-        return f"about ${cents(gone)} are spent; {tightest}"
-    coming = _by_epochs(approval.estimate, events)
-    if coming is not None and coming > tightest.left:
-        return f"the vendor makes more epochs than reckoned, for ${cents(coming)}; {tightest}"
+    for usd, words in costs_so_far(approval.estimate, events, seconds + AHEAD_SECONDS):
+        if usd > tightest.left:
+            return f"{words}; {tightest}"
     return None
 
 
@@ -274,7 +253,7 @@ def reconciled(ledger: Ledger, record: RunRecord) -> Reconciliation | None:
     approval = _approval(own)
     found = reconcile(
         approval.estimate,
-        _bill(ledger, record),
+        bill_of(ledger, record),
         _END[record.state],
         registry.offer(record.backend).billing_for(approval.estimate.model),
     )
@@ -349,91 +328,3 @@ def _month(day: date) -> tuple[float, float]:
 
 def _hours(begin: float, end: float) -> Decimal:
     return Decimal(max(0.0, end - begin)) / SECONDS_AN_HOUR
-
-
-def _running_seconds(ledger: Ledger, record: RunRecord, until: float | None = None) -> float:
-    """Return how long an attempt has been running; what it waited is not charged.
-
-    Args:
-        ledger: Its transitions and clock.
-        record: The run's newest attempt.
-        until: Seconds since 1970; None: now.
-    """
-    running, since = 0.0, None
-    now = ledger.now() if until is None else until
-    for seen in (*ledger.transitions(record.id), None):
-        if seen is not None and seen.attempt != record.attempt:
-            continue
-        if since is not None:
-            running += max((now if seen is None else min(seen.time, now)) - since, 0.0)
-        at_work = seen is not None and seen.state in (State.RUNNING, State.CANCELLING)
-        since = seen.time if seen is not None and at_work else None
-    return running
-
-
-def _by_the_hour(made: Estimate, seconds: float) -> Decimal | None:
-    row = made.price(made.of("training")[0])
-    if row is None or row.per != "hour":
-        return None
-    return row.usd * Decimal(seconds) / SECONDS_AN_HOUR
-
-
-def _by_steps(made: Estimate, events: Iterable[Event]) -> Decimal | None:
-    share, most = _share_done(events), made.launch_usd
-    if share is None or most is None or made.epoch_tokens is None:
-        return None
-    return most.high * share
-
-
-def _by_epochs(made: Estimate, events: Iterable[Event]) -> Decimal | None:
-    """Return what the epochs cost that the vendor has chosen, once it says so."""
-    told = next((event.data.get("epochs") for event in events if event.key == EPOCHS), None)
-    row = made.price(made.of("training")[0])
-    tokens = made.epoch_tokens
-    if not isinstance(told, int) or row is None or row.per != "million-tokens" or tokens is None:
-        return None
-    return (tokens * Count.of(told)).expected * row.usd / MILLION
-
-
-def _share_done(events: Iterable[Event]) -> Decimal | None:
-    steps = [event.data for event in events if event.kind == "step"]
-    if not steps:
-        return None
-    done, of = _number(steps[-1].get("step")), _number(steps[-1].get("steps"))
-    return min(done / of, Decimal(1)) if done and of else None
-
-
-def _number(value: JsonValue | None) -> Decimal | None:
-    return Decimal(str(value)) if isinstance(value, int | float) else None
-
-
-def _bill(ledger: Ledger, record: RunRecord) -> Bill:
-    events = [seen.event for seen in ledger.events(record.id, record.attempt)]
-    told = next((one.data for one in events if one.key == BILL), dict[str, JsonValue]())
-    tokens, usd = told.get("tokens"), told.get("usd")
-    seconds = _running_seconds(ledger, record)
-    saved = max((one.time for one in events if one.kind == "checkpoint"), default=None)
-    return Bill(
-        tokens=tokens if isinstance(tokens, int) else None,
-        usd=Decimal(usd) if isinstance(usd, str) else None,
-        hours=Decimal(seconds) / SECONDS_AN_HOUR if seconds else None,
-        saved_hours=None if saved is None else _hours(0, _running_seconds(ledger, record, saved)),
-        share=_share_done(events),
-    )
-
-
-def bill_events(tokens: int | None, usd: Decimal | None, now: float) -> Iterator[Event]:
-    """Yield the event that keeps a vendor's bill.
-
-    Args:
-        tokens: Trained tokens that are billed, if it says so.
-        usd: What is billed, if it says so.
-        now: Seconds since 1970.
-    """
-    parts = [f"{tokens:,} trained tokens"] if tokens is not None else []
-    parts += [f"${usd}"] if usd is not None else []
-    if parts:
-        data: dict[str, JsonValue] = {"text": f"{' and '.join(parts)} are billed"}
-        data |= {"tokens": tokens} if tokens is not None else {}
-        data |= {"usd": str(usd)} if usd is not None else {}
-        yield Event(BILL, "message", now, data)

@@ -1,80 +1,88 @@
-"""The database under the ledger: which it is, how it is opened, and how it is brought up to date.
+"""The database under the ledger: how it is opened, read, written, and brought up to date.
 
-It is a SQLite file in the home folder, or the PostgreSQL database that ``UNITUNE_LEDGER`` names.
-What only one of them needs is all in the siblings `sqlite` and `postgres`; the schema (`tables`)
-has versions (`migrations`), and alembic is imported only when a database is behind.
+It is a SQLite file in the home folder (`sqlite`), or the PostgreSQL database that
+``UNITUNE_LEDGER`` names (`postgres`). The schema (`tables`) has versions (`migrations`), and
+alembic is imported only when a database is behind.
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from functools import cached_property
-from pathlib import Path
+from typing import ClassVar
 
 import sqlalchemy as sa
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from unitune.errors import LockTimeout, UnituneError, UserError
-from unitune.ledger.postgres import PostgreSQL
-from unitune.ledger.sqlite import SQLite
 from unitune.ledger.tables import HEAD, VERSIONS
 from unitune.workspace.install import upgrade_command
 
-Store = SQLite | PostgreSQL
 
+class Database(ABC):
+    """A database, made and upgraded when it is first used."""
 
-class Database:
-    """A database, made and upgraded when it is first used.
-
-    Args:
-        store: Where it is.
-    """
-
-    def __init__(self, store: Store) -> None:
-        self._store = store
-
-    @classmethod
-    def of(cls, folder: Path, url: str | None) -> Database:
-        """Return the database at a URL, or else the file in a folder.
-
-        Raises:
-            UserError: The URL names no PostgreSQL database.
-        """
-        return cls(PostgreSQL(url) if url else SQLite(folder / "ledger.db"))
+    is_shared: ClassVar[bool]
+    """Whether processes of several machines may use it."""
 
     @property
+    @abstractmethod
     def name(self) -> str:
-        """How messages call it."""
-        return self._store.name
+        """What messages call it; nothing in it is secret."""
 
     @property
+    @abstractmethod
     def exists(self) -> bool:
         """Whether there is anything to read."""
-        return self._store.exists
 
-    @property
-    def is_shared(self) -> bool:
-        """Whether processes of several machines may use it."""
-        return self._store.shared
+    @cached_property
+    def engine(self) -> sa.Engine:
+        """SQLAlchemy's engine, whatever the version of the schema."""
+        return self.make_engine()
 
+    @abstractmethod
+    def make_engine(self) -> sa.Engine:
+        """Return the engine of this database."""
+
+    @abstractmethod
     def clock(self) -> sa.ColumnElement[float]:
         """Return the time now, in seconds since 1970, as an expression for a statement."""
-        return self._store.clock()
 
+    @abstractmethod
     def lease_clock(self) -> sa.ColumnElement[float]:
         """Return the time by which leases go, in seconds, as an expression for a statement."""
-        return self._store.lease_clock()
+
+    @abstractmethod
+    def lock(self, connection: sa.Connection, key: str) -> None:
+        """Wait until no other transaction holds a key, and hold it until this one ends."""
+
+    @abstractmethod
+    def transaction(self, *, durable: bool) -> AbstractContextManager[sa.Connection]:
+        """Give a connection in a transaction that writes, whatever the version of the schema.
+
+        Args:
+            durable: Whether it must be on the disk when it is done.
+        """
+
+    @abstractmethod
+    def upgrading(self) -> AbstractContextManager[sa.Connection]:
+        """Give the one process that may change the schema a connection in a transaction."""
+
+    @abstractmethod
+    def explained(self, error: SQLAlchemyError) -> UnituneError:
+        """Return what an error of the driver, or of SQLAlchemy, means to the user."""
 
     @contextmanager
     def reading(self) -> Generator[sa.Connection]:
-        """Give a connection in a transaction that only reads; the database must exist.
+        """Give a connection in a transaction that only reads.
 
         Raises:
             Unreachable: Its server does not answer.
         """
-        with self._explained(), self._engine.connect() as connection, connection.begin():
+        with self._map_errors(), self.current_engine.connect() as connection, connection.begin():
             yield connection
 
     @contextmanager
@@ -88,32 +96,26 @@ class Database:
             LockTimeout: Another process kept writing for half a minute.
             Unreachable: Its server does not answer.
         """
-        with self._explained(), self._up_to_date.writing(durable=durable) as connection:
-            yield connection
-
-    def one_at_a_time(self, connection: sa.Connection, key: str) -> None:
-        """Let no other transaction that asks for the same key come between this one's steps."""
-        self._store.one_at_a_time(connection, key)
-
-    @property
-    def _engine(self) -> sa.Engine:
-        return self._up_to_date.engine
+        with self._map_errors():
+            _ = self.current_engine
+            with self.transaction(durable=durable) as connection:
+                yield connection
 
     @cached_property
-    def _up_to_date(self) -> Store:
-        if not self._store.exists or _version_at(self._store.engine) != HEAD:
-            self._upgrade()
-        return self._store
+    def current_engine(self) -> sa.Engine:
+        """The engine of a database with the newest schema; brings it up to date first."""
+        if not self.exists or self._version() != HEAD:
+            with self.upgrading() as connection:
+                version = _version(connection)  # another process may just have done it
+                if version not in (None, *VERSIONS):
+                    raise self._unknown(version)
+                if version != HEAD:
+                    _migrate(connection)
+        return self.engine
 
-    def _upgrade(self) -> None:
-        """Bring the database to the newest schema, all or nothing."""
-        with self._store.upgrading() as connection:
-            version = _version(connection)  # another process may just have done it
-            if version == HEAD:
-                return
-            if version not in (None, *VERSIONS):
-                raise self._unknown(version)
-            _migrate(connection)
+    def _version(self) -> object:
+        with self.engine.connect() as connection:
+            return _version(connection)
 
     def _unknown(self, version: object) -> UnituneError:
         """Return what a version of the schema that is none of ours means."""
@@ -128,7 +130,7 @@ class Database:
         )
 
     @contextmanager
-    def _explained(self) -> Generator[None]:
+    def _map_errors(self) -> Generator[None]:
         """Turn the driver's errors into ours, in this one place."""
         try:
             yield
@@ -148,7 +150,7 @@ class Database:
                 "surrogate, cannot be written into a ledger. Write it as UTF-8."
             ) from error
         except SQLAlchemyError as error:
-            raise self._store.explained(error) from error
+            raise self.explained(error) from error
 
 
 def _migrate(connection: sa.Connection) -> None:
@@ -159,11 +161,6 @@ def _migrate(connection: sa.Connection) -> None:
     config.set_main_option("script_location", "unitune.ledger:migrations")
     config.attributes["connection"] = connection
     command.upgrade(config, "head")
-
-
-def _version_at(engine: sa.Engine) -> object:
-    with engine.connect() as connection:
-        return _version(connection)
 
 
 def _version(connection: sa.Connection) -> object:

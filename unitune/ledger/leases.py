@@ -29,7 +29,7 @@ import sqlalchemy as sa
 from unitune.errors import LockTimeout, NotFoundError
 from unitune.ledger.database import Database
 from unitune.ledger.holders import Holder, Life, this_process
-from unitune.ledger.records import RUN_FIELDS, RunRecord, run_of
+from unitune.ledger.records import RunRecord, columns_of, run_of
 from unitune.ledger.tables import RUNS
 
 LEASE_SECONDS = 60.0
@@ -245,8 +245,7 @@ def _held(database: Database, holder: Holder, seconds_left: float) -> _Held:
 
 def _tried(database: Database, run_id: str) -> RunRecord | _Held:
     """Take the lease if it can be had, and return the run with its new fence; else who has it."""
-    columns = [RUNS.c[name] for name in RUN_FIELDS]
-    query = sa.select(*columns, RUNS.c.lease_holder, _seconds_left(database))
+    query = sa.select(*columns_of(RUNS, RunRecord), RUNS.c.lease_holder, _seconds_left(database))
     with database.writing(durable=False) as connection:
         # Locked where the database has locks for rows: its holder may be about to write it.
         mine = query.where(RUNS.c.id == run_id).with_for_update()

@@ -1,7 +1,7 @@
-"""A ledger that several machines share: all that only PostgreSQL needs.
+"""A ledger that several machines share, in a PostgreSQL database.
 
-`database` uses it, or `sqlite`, which has the same members. The password, from the
-URL or from libpq's own places, reaches no message: what is shown is the host and the database.
+The password, from the URL or from libpq's own places, reaches no message: what is shown is the host
+and the database.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import atexit
 import os
 from collections.abc import Generator
 from contextlib import contextmanager
-from functools import cache, cached_property, partial
+from functools import cache, partial
 from typing import Any
 
 import sqlalchemy as sa
@@ -18,6 +18,7 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, SQLAlchemy
 from sqlalchemy.exc import OperationalError as NotOperating
 
 from unitune.errors import LockTimeout, MissingExtra, UnituneError, Unreachable, UserError
+from unitune.ledger.database import Database
 from unitune.security.redaction import redacted
 from unitune.workspace.install import install_command
 
@@ -48,7 +49,7 @@ Source: PostgreSQL 15, appendix A, https://www.postgresql.org/docs/15/errcodes-a
 """
 
 
-class PostgreSQL:
+class PostgreSQL(Database):
     """A database on a server.
 
     Args:
@@ -58,20 +59,21 @@ class PostgreSQL:
         UserError: It is no URL of a PostgreSQL database.
     """
 
-    exists = True
-    shared = True
+    is_shared = True
 
     def __init__(self, url: str) -> None:
         self._url = _parsed(url)
 
     @property
+    def exists(self) -> bool:
+        return True
+
+    @property
     def name(self) -> str:
-        """How messages call it: database and host, and nothing that is secret."""
         host = self._url.host or self._url.query.get("host") or "this machine"
         return f"{self._url.database or '(default database)'} at {host}"
 
-    @cached_property
-    def engine(self) -> sa.Engine:
+    def make_engine(self) -> sa.Engine:
         """The engine of this URL, one a process, so that connections are used again.
 
         Raises:
@@ -80,15 +82,14 @@ class PostgreSQL:
         return _engine_at(self._url)
 
     def clock(self) -> sa.ColumnElement[float]:
-        """Return the time now, in seconds since 1970: the server's, which all machines share."""
+        """Return the server's time, which all machines share."""
         return sa.cast(sa.extract("epoch", sa.func.clock_timestamp()), sa.Double)
 
     def lease_clock(self) -> sa.ColumnElement[float]:
-        """Return the time by which leases go: the server's, too."""
         return self.clock()
 
     @contextmanager
-    def writing(self, *, durable: bool) -> Generator[sa.Connection]:
+    def transaction(self, *, durable: bool) -> Generator[sa.Connection]:
         """Give a connection in a transaction that waits for others' rows, but not for ever.
 
         Args:
@@ -100,19 +101,17 @@ class PostgreSQL:
             connection.exec_driver_sql(f"SET LOCAL lock_timeout = '{BUSY_SECONDS}s'")
             yield connection
 
-    def one_at_a_time(self, connection: sa.Connection, key: str) -> None:
-        """Wait until no other transaction holds the same key, and hold it until this one ends."""
+    def lock(self, connection: sa.Connection, key: str) -> None:
         connection.execute(sa.select(sa.func.pg_advisory_xact_lock(sa.func.hashtext(key))))
 
     @contextmanager
     def upgrading(self) -> Generator[sa.Connection]:
-        """Give the one process that may change the schema a connection in a transaction."""
-        with self.writing(durable=True) as connection:
+        with self.transaction(durable=True) as connection:
             connection.execute(sa.select(sa.func.pg_advisory_xact_lock(UPGRADE_LOCK)))
             yield connection
 
     def explained(self, error: SQLAlchemyError) -> UnituneError:
-        """Return what an error of the driver, or of what uses it, means to the user."""
+        """Return what an error of the driver, or of SQLAlchemy, means to the user."""
         cause = error.orig if isinstance(error, DBAPIError) else error
         words = self._without_password(" ".join(str(cause).split()))
         if getattr(cause, "sqlstate", None) in BUSY_STATES:

@@ -1,42 +1,29 @@
-"""What is written down of runs and deployments: frozen data, as the ledger hands it out.
-
-Beside each stands how it becomes a row and comes back from one. The tables are in
-`unitune.ledger.tables`; who may write is the business of `unitune.ledger`.
-"""
+"""The records of runs and deployments: frozen data, whose fields are columns of `tables`."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from decimal import Decimal, InvalidOperation
-from typing import Annotated, Any, TypeVar
+from decimal import Decimal
+from functools import cache
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
-from pydantic import AfterValidator, Field, TypeAdapter, ValidationError
+import sqlalchemy as sa
+from pydantic import Field, TypeAdapter, ValidationError
 
 from unitune.backends.launch_keys import launch_key
 from unitune.backends.protocol import Event, State
 from unitune.errors import UnreadableRecord
 from unitune.models import TunedModel
 
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
 Row = Mapping[Any, Any]
 """Values by the names of columns; SQLAlchemy's own type takes columns as keys, too."""
 Time = Annotated[float, Field(ge=0, lt=253_402_300_800)]
 """Seconds since 1970, UTC, until the end of the year 9999."""
-
-
-def _amount(text: str) -> str:
-    try:
-        finite = Decimal(text).is_finite()
-    except InvalidOperation:
-        finite = False
-    if not finite:
-        raise ValueError("it is no number")
-    return text
-
-
-Amount = Annotated[str, AfterValidator(_amount)]
-"""A decimal number as text."""
-T = TypeVar("T")
+T = TypeVar("T", bound="DataclassInstance")
 LONGEST_VALUE = 60
 """Characters of a value that is shown."""
 
@@ -111,23 +98,6 @@ class RecordedEvent:
 
 
 @dataclass(frozen=True, slots=True)
-class Artefact:
-    """Something that a run made and that is needed later.
-
-    Args:
-        kind: upload, for now.
-        name: Its name within the run.
-        ref: How the backend calls it.
-        sha256: Hash of its content.
-    """
-
-    kind: str
-    name: str
-    ref: str
-    sha256: str
-
-
-@dataclass(frozen=True, slots=True)
 class DeploymentRecord:
     """What is written down of one deployment.
 
@@ -137,7 +107,7 @@ class DeploymentRecord:
         model: What to ask.
         state: planned, starting, ready, failed or gone.
         ref: The backend's id, once it is known.
-        usd_per_hour: Price, a decimal number as text; None where it is not known.
+        usd_per_hour: Price; None where it is not known.
         created: Seconds since 1970, UTC; so are `until`, when it is to be taken down, and `ended`.
         version: Grows with each write.
     """
@@ -149,7 +119,7 @@ class DeploymentRecord:
     model: TunedModel
     state: str
     ref: str | None
-    usd_per_hour: Amount | None
+    usd_per_hour: Decimal | None
     created: Time
     until: Time
     ended: Time | None
@@ -181,31 +151,52 @@ class CostRecord:
     has_job: bool = False
 
 
-RUN_FIELDS = tuple(field.name for field in fields(RunRecord))
+STATES = frozenset(map(str, State))
 
 
-def run_values(record: RunRecord) -> dict[str, Any]:
-    """Return a run as the values of its row."""
-    values = {name: getattr(record, name) for name in RUN_FIELDS}
+def columns_of(table: sa.Table, kind: type[DataclassInstance]) -> list[sa.Column[Any]]:
+    """Return the columns of a table that a record is read from."""
+    return [table.c[field.name] for field in fields(kind) if field.name in table.c]
+
+
+def values_of(record: RunRecord | DeploymentRecord) -> dict[str, Any]:
+    """Return a record as the values of its row."""
+    values = {field.name: getattr(record, field.name) for field in fields(record)}
     model = record.model and record.model.model_dump(mode="json")
-    return values | {"state": str(record.state), "model": model}
+    values |= {"state": str(record.state), "model": model}
+    if isinstance(record, DeploymentRecord) and record.usd_per_hour is not None:
+        values["usd_per_hour"] = str(record.usd_per_hour)
+    return values
+
+
+def read(kind: type[T], row: Row, what: str, part: str = "", **others: Any) -> T:
+    """Return the record of a row.
+
+    Args:
+        kind: Its class, whose fields have the names of the columns.
+        row: As the database gives it.
+        what: Whose record it is, for the message, such as "run r251125-…".
+        part: Which part of that.
+        others: Fields that are no columns.
+
+    Raises:
+        UnreadableRecord: The row holds what cannot be one.
+    """
+    adapter = _adapter(kind)
+    names = [field.name for field in fields(kind) if field.name not in others]
+    try:
+        return adapter.validate_python({name: row[name] for name in names} | others)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        field = ".".join(map(str, first["loc"]))
+        raise UnreadableRecord(
+            what, f"{part} {field}".strip(), f"{_short(first['input'])} ({first['msg']})"
+        ) from error
 
 
 def run_of(row: Row) -> RunRecord:
-    """Return the run of a row.
-
-    Raises:
-        UnreadableRecord: It cannot be one.
-    """
-    return _read(_RUN, {name: row[name] for name in RUN_FIELDS}, f"run {row['id']}")
-
-
-def tried_run_of(row: Row) -> RunRecord | UnreadableRecord:
-    """Return the run of a row, or why it cannot be one."""
-    try:
-        return run_of(row)
-    except UnreadableRecord as error:
-        return error
+    """Return the run of a row; raises `UnreadableRecord`."""
+    return read(RunRecord, row, f"run {row['id']}")
 
 
 def state_of(text: str) -> State:
@@ -213,67 +204,9 @@ def state_of(text: str) -> State:
     return State(text) if text in STATES else State.UNKNOWN
 
 
-def transition_of(row: Row) -> Transition:
-    """Return the change of state of a row.
-
-    Raises:
-        UnreadableRecord: It cannot be one.
-    """
-    values = {name: row[name] for name in ("state", "raw", "attempt", "time")}
-    return _read(_TRANSITION, values, f"run {row['run_id']}", "history")
-
-
-def event_of(row: Row) -> Event:
-    """Return the event of a row.
-
-    Raises:
-        UnreadableRecord: It cannot be one.
-    """
-    values = {name: row[name] for name in ("key", "kind", "time", "data")}
-    return _read(_EVENT, values, f"run {row['run_id']}", f"event {row['id']}")
-
-
-def cost_of(values: Mapping[str, Any]) -> CostRecord:
-    """Return what is written down of money.
-
-    Raises:
-        UnreadableRecord: It cannot be that.
-    """
-    return _read(_COST, values, f"run {values['run_id']}", "cost")
-
-
-def deployment_values(record: DeploymentRecord) -> dict[str, Any]:
-    """Return a deployment as the values of its row."""
-    values = {field.name: getattr(record, field.name) for field in fields(record)}
-    return values | {"model": record.model.model_dump(mode="json")}
-
-
-def deployment_of(row: Row) -> DeploymentRecord:
-    """Return the deployment of a row.
-
-    Raises:
-        UnreadableRecord: It cannot be one.
-    """
-    return _read(_DEPLOYMENT, dict(row), f"deployment {row['id']}")
-
-
-_RUN = TypeAdapter(RunRecord)
-_TRANSITION = TypeAdapter(Transition)
-_EVENT = TypeAdapter(Event)
-_COST = TypeAdapter(CostRecord)
-_DEPLOYMENT = TypeAdapter(DeploymentRecord)
-STATES = frozenset(map(str, State))
-
-
-def _read(adapter: TypeAdapter[T], values: Mapping[str, Any], what: str, part: str = "") -> T:
-    try:
-        return adapter.validate_python(values)
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        field = ".".join(map(str, first["loc"]))
-        raise UnreadableRecord(
-            what, f"{part} {field}".strip(), f"{_short(first['input'])} ({first['msg']})"
-        ) from error
+@cache
+def _adapter(kind: type[T]) -> TypeAdapter[T]:
+    return TypeAdapter(kind)
 
 
 def _short(value: object) -> str:

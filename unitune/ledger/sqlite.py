@@ -1,7 +1,4 @@
-"""A ledger in a file, for the processes of one machine: all that only SQLite needs.
-
-`unitune.ledger.database` uses it, or `unitune.ledger.postgres`, which has the same members.
-"""
+"""A ledger in a file, for the processes of one machine."""
 
 from __future__ import annotations
 
@@ -10,7 +7,7 @@ import sqlite3
 import time
 from collections.abc import Generator
 from contextlib import closing, contextmanager
-from functools import cached_property, partial
+from functools import partial
 from pathlib import Path
 
 import sqlalchemy as sa
@@ -19,6 +16,7 @@ from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from unitune.errors import LockTimeout, UnituneError
+from unitune.ledger.database import Database
 from unitune.workspace.filesystem import private_file
 from unitune.workspace.home import make_home, refuse_network
 from unitune.workspace.locks import locked
@@ -28,28 +26,27 @@ BUSY_SECONDS = 30
 """How long a statement waits for another process's write."""
 
 
-class SQLite:
-    """A SQLite file, made when it is first written.
+class SQLite(Database):
+    """A SQLite file.
 
     Args:
-        path: The file; its folder is made on the first write.
+        path: The file; it and its folder are made on the first write.
     """
+
+    is_shared = False
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
     @property
     def name(self) -> str:
-        """How messages call it."""
         return str(self.path)
 
     @property
     def exists(self) -> bool:
-        """Whether there is anything to read."""
         return self.path.exists()
 
-    @cached_property
-    def engine(self) -> sa.Engine:
+    def make_engine(self) -> sa.Engine:
         """An engine whose transactions are real ones.
 
         Python's driver opens transactions late and by guessing; so it is told not to, and BEGIN is
@@ -66,10 +63,8 @@ class SQLite:
         event.listen(engine, "begin", _begin)
         return engine
 
-    shared = False
-
     def clock(self) -> sa.ColumnElement[float]:
-        """Return the time now, in seconds since 1970: this machine's, as all processes are here."""
+        """Return this machine's time, as all processes are here."""
         return sa.literal(time.time(), sa.Double)
 
     def lease_clock(self) -> sa.ColumnElement[float]:
@@ -81,22 +76,23 @@ class SQLite:
         return sa.literal(time.monotonic(), sa.Double)
 
     @contextmanager
-    def writing(self, *, durable: bool) -> Generator[sa.Connection]:
+    def transaction(self, *, durable: bool) -> Generator[sa.Connection]:
         """Give a connection in a transaction that no other writer can come between.
 
         Args:
-            durable: Whether it must be on the disk when it is done. What is not is lost when the
-                machine loses its power, and so are the processes that it was about.
+            durable: What is not is lost when the machine loses its power, and so are the processes
+                that it was about.
         """
-        with _writer(self.engine, durable=durable) as connection, connection.begin():
+        options = {"write": True, "durable": durable}
+        with self.engine.connect().execution_options(**options) as connection, connection.begin():
             yield connection
 
-    def one_at_a_time(self, connection: sa.Connection, key: str) -> None:
-        """Wait until no other transaction holds the same key; writers here wait anyway."""
+    def lock(self, connection: sa.Connection, key: str) -> None:
+        """Do nothing: writers wait for each other in any case."""
 
     @contextmanager
     def upgrading(self) -> Generator[sa.Connection]:
-        """Give the one process that may change the schema a connection in a transaction."""
+        """Make the file, private to the user, and give a connection in a transaction."""
         make_home(self.path.parent)
         lock = self.path.parent / "ledger.lock"
         private_file(lock)
@@ -108,7 +104,7 @@ class SQLite:
                     raw.cursor().execute("PRAGMA journal_mode = WAL")  # never within a transaction
             except sqlite3.Error as error:
                 raise self.explained(error) from error
-            with self.writing(durable=True) as connection:
+            with self.transaction(durable=True) as connection:
                 yield connection
 
     def _refuse_lost(self) -> None:
@@ -130,7 +126,7 @@ class SQLite:
         )
 
     def explained(self, error: SQLAlchemyError | sqlite3.Error) -> UnituneError:
-        """Return what an error of the driver, or of what uses it, means to the user."""
+        """Return what an error of the driver, or of SQLAlchemy, means to the user."""
         cause = error.orig if isinstance(error, DBAPIError) else error
         if getattr(cause, "sqlite_errorcode", 0) & 0xFF in DAMAGED:  # what follows is detail
             return UnituneError(
@@ -143,10 +139,6 @@ class SQLite:
             f"the ledger {self.name} cannot be used: {cause}. Check that its folder exists "
             "and can be written to, or set UNITUNE_DIR to another one."
         )
-
-
-def _writer(engine: sa.Engine, *, durable: bool) -> sa.Connection:
-    return engine.connect().execution_options(write=True, durable=durable)
 
 
 def _value(text: str) -> object:

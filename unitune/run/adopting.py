@@ -13,7 +13,6 @@ from unitune.backends.capabilities import DescribesJobs, JobDescription
 from unitune.backends.launch_keys import launch_key_in
 from unitune.errors import UserError
 from unitune.ledger import Ledger, RunRecord
-from unitune.run.uploading import uploads
 
 
 def refuse_foreign_job(ledger: Ledger, record: RunRecord, job_id: str) -> None:
@@ -41,7 +40,7 @@ def _differences(ledger: Ledger, record: RunRecord, job: JobDescription) -> Iter
         yield f"it carries the key {key!r} of another run"
     if job.base_model and not _same_model(job.base_model, record.base_model):
         yield f"it trains {job.base_model!r}, and the run {record.base_model!r}"
-    uploaded = uploads(ledger, record).get("train.jsonl")
+    uploaded = ledger.uploads(record.id).get("train.jsonl")
     if job.training and uploaded and job.training != uploaded.ref:
         yield f"its training file is {job.training!r}, and the run's {uploaded.ref!r}"
 

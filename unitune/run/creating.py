@@ -17,7 +17,6 @@ from unitune.errors import BackendError, LockTimeout, UnituneError
 from unitune.ledger import Ledger, RunRecord, budgeting
 from unitune.ledger.leases import LONGEST_LEASE_SECONDS
 from unitune.run.duplicates import jobs_with_key, searched_after_launch
-from unitune.run.uploading import uploads
 
 CREATE_SECONDS = LONGEST_LEASE_SECONDS
 """How long a create call may take: that long at least, this process acts for the run."""
@@ -49,7 +48,7 @@ class _JobCall(CreateCall):
         self.ledger.hold(self.record, CREATE_SECONDS)
 
     def create(self) -> str:
-        files = uploads(self.ledger, self.record)
+        files = self.ledger.uploads(self.record.id)
         launch = Launch(
             key=self.record.launch_key,
             job=self.ledger.job(self.record.id),

@@ -109,11 +109,11 @@ def _own_model(ledger: Ledger, record: RunRecord) -> TunedModel | None:
 
 def _own_uploads(ledger: Ledger, record: RunRecord) -> list[str]:
     """Return the uploads that no other run uses."""
-    refs = {made.ref for made in ledger.artefacts(record.id) if made.kind == "upload"}
+    refs = {upload.ref for upload in ledger.uploads(record.id).values()}
     return [
         ref
         for ref in sorted(refs)
-        if not set(ledger.runs_with("upload", ref)) - {record.id}
+        if not set(ledger.runs_with_upload(ref)) - {record.id}
         and not _goes_with_folder(ledger, record, ref)
     ]
 

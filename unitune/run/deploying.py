@@ -255,7 +255,7 @@ def _planned(
         model=model,
         state="planned",
         ref=None,
-        usd_per_hour=None if price is None else str(price),
+        usd_per_hour=price,
         created=now,
         until=now + seconds,
         ended=None,

@@ -16,7 +16,7 @@ from decimal import Decimal
 from typing import Any, Self
 
 from unitune.backends import registry
-from unitune.backends.capabilities import Deploys, SwapsModel
+from unitune.backends.capabilities import Deploys
 from unitune.backends.launch_keys import is_deployment_name
 from unitune.errors import (
     BackendError,
@@ -113,8 +113,7 @@ class Deployment:
     @property
     def usd_per_hour(self) -> Decimal | None:
         """Price; None where it is not known."""
-        price = self._record.usd_per_hour
-        return None if price is None else Decimal(price)
+        return self._record.usd_per_hour
 
     @property
     def usd_spent(self) -> Decimal | None:
@@ -184,21 +183,6 @@ class Deployment:
             with suppress(OSError):
                 forget(self._ledger.folder, self.id)
         return self
-
-    def switch(self, model: TunedModel) -> Deployment:
-        """Put another tuned model behind it, without a moment's absence.
-
-        Raises:
-            Unsupported: The vendor cannot.
-        """
-        host, record = host_of(self.backend_name), self._record
-        if not isinstance(host, SwapsModel) or record.ref is None:
-            raise Unsupported(
-                f"{self.backend_name} cannot switch a deployment to another model. Deploy that "
-                "one beside it, and undeploy this one."
-            )
-        host.swap_model(record.ref, model)
-        return self.refresh()
 
     def _seconds_left(self) -> float:
         return seconds_left(self._ledger.folder, self._record, self._ledger.now())

@@ -98,7 +98,7 @@ def _makes_one_job(record: RunRecord) -> bool:
 
 def _settle_time_is_over(ledger: Ledger, record: RunRecord) -> bool:
     """Return whether lists show by now what a create call has made, and nobody has looked yet."""
-    if ledger.events_keyed(record.id, record.attempt, SEARCHED):
+    if ledger.events(record.id, record.attempt, key=SEARCHED):
         return False
     known_since = max(
         (

@@ -23,7 +23,6 @@ from unitune.job.job import Job
 from unitune.ledger import Ledger, RunRecord, Transition, budgeting
 from unitune.models import TunedModel
 from unitune.run import deleting, duplicates, launching
-from unitune.run.adopting import refuse_foreign_job
 from unitune.run.model_client import ModelClient
 
 SLOWEST_POLL_SECONDS = 5.0
@@ -180,12 +179,9 @@ class Run:
             Unreachable: No answer came.
         """
         self._reload()
-        if self._can_be_polled or self.state is State.UNCERTAIN:
+        if launching.has_open_job(self._record) or self.state is State.UNCERTAIN:
             with self._acting():
-                if self.state is State.UNCERTAIN:
-                    self._record = launching.search_again(self._ledger, self._record)
-                elif self._can_be_polled:
-                    self._record = launching.poll(self._ledger, self._record)
+                self._record = launching.refresh(self._ledger, self._record)
         return self
 
     def watch(self, poll_seconds: float = 0.5) -> Iterator[Event]:
@@ -221,10 +217,9 @@ class Run:
             BackendError: The backend did not take the cancel; the next poll sends it again.
         """
         self._reload()
-        if self._can_be_polled:
+        if launching.has_open_job(self._record):
             with self._acting():
-                if self._can_be_polled:
-                    self._record = launching.within_limits(self._ledger, self._record)
+                self._record = launching.within_limits(self._ledger, self._record)
         return self
 
     def wait(self, poll_seconds: float = 0.5) -> Run:
@@ -251,16 +246,14 @@ class Run:
         if self.state is State.UNCERTAIN:
             self.refresh()
         with self._acting():
-            if self.state in (State.SUCCEEDED, State.FAILED):
-                raise UserError(f"run {self.id} has {self.state} already; nothing is left to end.")
             self._record = launching.cancel(self._ledger, self._record)
         return self
 
     @property
     def duplicates(self) -> list[str]:
         """The backend's ids of further jobs that were seen to carry the run's key."""
-        seen = self._ledger.events_keyed(self.id, self.attempt, duplicates.DUPLICATE)
-        return [str(event.data["job"]) for event in seen]
+        seen = self._ledger.events(self.id, self.attempt, key=duplicates.DUPLICATE)
+        return [str(found.event.data["job"]) for found in seen]
 
     def cancel_duplicate(self, job_id: str) -> None:
         """End a further job that carries the run's key; the run's own goes on.
@@ -282,13 +275,7 @@ class Run:
             Unsupported: Its backend cannot.
         """
         with self._acting():
-            if not self._can_be_polled:
-                raise UserError(
-                    f"run {self.id} is {self.state}; what can be paused is a job that its backend "
-                    "has and that has not ended."
-                )
-            if self.state is not State.PAUSED:
-                self._record = launching.pause(self._ledger, self._record)
+            self._record = launching.pause(self._ledger, self._record)
         return self
 
     def resume(self, *, adopt: str | None = None, resubmit: bool = False) -> Run:
@@ -316,15 +303,7 @@ class Run:
                 f"not adopted. Follow it: unitune watch {self.id}"
             )
         with self._acting():
-            if self.state is State.UNCERTAIN:
-                self._record = self._decided(adopt, resubmit=resubmit)
-            elif resubmit or adopt not in (None, self.job_id):
-                raise UserError(
-                    f"run {self.id} is {self.state}; adopt and resubmit are for uncertain runs "
-                    "only."
-                )
-            else:
-                self._record = self._taken_on()
+            self._record = launching.resume(self._ledger, self._record, adopt, resubmit=resubmit)
         return self
 
     def inventory(self, *, reports: bool = False) -> list[str]:
@@ -364,38 +343,6 @@ class Run:
                 f"`unitune watch {self.id}`."
             )
         return ModelClient(self._ledger, self.id, self.tuned_model, base=base)
-
-    def _decided(self, adopt: str | None, *, resubmit: bool) -> RunRecord:
-        if (adopt is None) != resubmit:
-            raise UserError(f"run {self.id} is uncertain: {self.error}")
-        if adopt is None:
-            return launching.attempt_again(self._ledger, self._record)
-        refuse_foreign_job(self._ledger, self._record, adopt)
-        adopted = launching.adopt(self._ledger, self._record, adopt)
-        return duplicates.searched_after_launch(self._ledger, adopted)
-
-    def _taken_on(self) -> RunRecord:
-        record = self._record
-        if self._can_be_polled:
-            record = launching.poll(self._ledger, record)
-        match record.state:
-            case State.PLANNED | State.UPLOADING | State.SUBMITTING:
-                return launching.advance(self._ledger, record)
-            case State.PAUSED:
-                return launching.unpause(self._ledger, record)
-            case State.CANCELLING:
-                return launching.cancel(self._ledger, record)
-            case State.FAILED:
-                return launching.attempt_again(self._ledger, record)
-            case State.CANCELLED:
-                raise UserError(f"run {self.id} was cancelled; launch its job file again.")
-            case _:
-                return record
-
-    @property
-    def _can_be_polled(self) -> bool:
-        resting = (*launching.BEFORE_JOB, State.UNCERTAIN)
-        return not self.state.ended and self.state not in resting
 
     @property
     def is_at_rest(self) -> bool:

@@ -15,7 +15,6 @@ Not here: the handle that users hold (`unitune.run.handle`), the create call
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -24,7 +23,7 @@ from pydantic import JsonValue
 
 from unitune.backends import registry
 from unitune.backends.capabilities import Pauses
-from unitune.backends.protocol import Event, State, Status
+from unitune.backends.protocol import Event, State
 from unitune.backends.retry import retry_rate_limited
 from unitune.errors import (
     BackendError,
@@ -35,22 +34,11 @@ from unitune.errors import (
     UserError,
 )
 from unitune.ledger import Ledger, RunRecord, budgeting
+from unitune.ledger.metering import billing_events
+from unitune.run.adopting import refuse_foreign_job
 from unitune.run.creating import adopt, cancel_submit, create, search_again
-from unitune.run.duplicates import events_of_poll
+from unitune.run.duplicates import events_of_poll, searched_after_launch
 from unitune.run.uploading import files_to_hand_over, hand_over
-
-__all__ = [
-    "BEFORE_JOB",
-    "adopt",
-    "advance",
-    "attempt_again",
-    "cancel",
-    "pause",
-    "poll",
-    "search_again",
-    "unpause",
-    "within_limits",
-]
 
 BEFORE_JOB = (State.PLANNED, State.UPLOADING, State.SUBMITTING)
 """States in which the backend may have no job yet."""
@@ -107,6 +95,57 @@ def _advance(ledger: Ledger, record: RunRecord) -> RunRecord:
     return record
 
 
+def has_open_job(record: RunRecord) -> bool:
+    """Return whether the backend has a job of a run that has not ended."""
+    return not (record.state.ended or record.state in (*BEFORE_JOB, State.UNCERTAIN))
+
+
+def refresh(ledger: Ledger, record: RunRecord) -> RunRecord:
+    """Poll the job of a run, or search for that of an uncertain one."""
+    if record.state is State.UNCERTAIN:
+        return search_again(ledger, record)
+    return poll(ledger, record) if has_open_job(record) else record
+
+
+def resume(
+    ledger: Ledger, record: RunRecord, adopt_id: str | None = None, *, resubmit: bool = False
+) -> RunRecord:
+    """Let a run go on from wherever it stopped; arguments as of `unitune.run.handle.Run.resume`."""
+    if record.state is State.UNCERTAIN:
+        return _decided(ledger, record, adopt_id, resubmit=resubmit)
+    if resubmit or adopt_id not in (None, record.job_id):
+        raise UserError(
+            f"run {record.id} is {record.state}; adopt and resubmit are for uncertain runs only."
+        )
+    if has_open_job(record):
+        record = poll(ledger, record)
+    match record.state:
+        case State.PLANNED | State.UPLOADING | State.SUBMITTING:
+            return advance(ledger, record)
+        case State.PAUSED:
+            return _unpause(ledger, record)
+        case State.CANCELLING:
+            return cancel(ledger, record)
+        case State.FAILED:
+            return attempt_again(ledger, record)
+        case State.CANCELLED:
+            raise UserError(f"run {record.id} was cancelled; launch its job file again.")
+        case _:
+            return record
+
+
+def _decided(
+    ledger: Ledger, record: RunRecord, adopt_id: str | None, *, resubmit: bool
+) -> RunRecord:
+    """Go on with an uncertain run as the user decides."""
+    if (adopt_id is None) != resubmit:
+        raise UserError(f"run {record.id} is uncertain: {record.error}")
+    if adopt_id is None:
+        return attempt_again(ledger, record)
+    refuse_foreign_job(ledger, record, adopt_id)
+    return searched_after_launch(ledger, adopt(ledger, record, adopt_id))
+
+
 def attempt_again(ledger: Ledger, record: RunRecord) -> RunRecord:
     """Begin the next attempt, under a launch key of its own, and take it on.
 
@@ -144,23 +183,11 @@ def poll(ledger: Ledger, record: RunRecord) -> RunRecord:
         model=status.model,
     )
     duplicates = events_of_poll(ledger, record, ended=status.state.ended)
-    events = (*status.events, *_money(status, ledger.now), *duplicates)
+    events = (*status.events, *billing_events(status, ledger.now()), *duplicates)
     written = record if seen == record and not events else ledger.write(seen, events)
     if written.state is State.CANCELLING and status.state is not State.CANCELLING:
         return _cancelled_for_its_cost(ledger, written)
     return within_limits(ledger, written)
-
-
-def _money(status: Status, now: Callable[[], float]) -> Iterator[Event]:
-    """Yield what the backend says of epochs, and, once the job has ended, of its bill.
-
-    Before that the bill may still change.
-    """
-    if status.epochs is not None:
-        data: dict[str, JsonValue] = {"epochs": status.epochs}
-        yield Event(budgeting.EPOCHS, "message", now(), data)
-    if status.state.ended:
-        yield from budgeting.bill_events(status.billed_tokens, status.billed_usd, now())
 
 
 def within_limits(ledger: Ledger, record: RunRecord) -> RunRecord:
@@ -171,7 +198,7 @@ def within_limits(ledger: Ledger, record: RunRecord) -> RunRecord:
     if record.state.ended:
         budgeting.reconciled(ledger, record)
         return record
-    if record.state is State.CANCELLING:
+    if record.state is State.CANCELLING or not has_open_job(record):
         return record
     reason = budgeting.overrun(ledger, record)
     if reason is None:
@@ -186,18 +213,21 @@ def _cancelled_for_its_cost(ledger: Ledger, record: RunRecord) -> RunRecord:
 
     The process that decided on it may have died before it was sent.
     """
-    if ledger.events_keyed(record.id, record.attempt, OVERRUN):
+    if ledger.events(record.id, record.attempt, key=OVERRUN):
         with suppress(BackendError):  # the job may just have ended, or not listen twice
             registry.backend(record.backend).cancel(_job_of(record))
     return record
 
 
 def pause(ledger: Ledger, record: RunRecord) -> RunRecord:
-    """Ask a job to stop for now.
-
-    Raises:
-        Unsupported: The backend cannot.
-    """
+    """Ask a job to stop for now; raises as `unitune.run.handle.Run.pause` does."""
+    if not has_open_job(record):
+        raise UserError(
+            f"run {record.id} is {record.state}; what can be paused is a job that its backend has "
+            "and that has not ended."
+        )
+    if record.state is State.PAUSED:
+        return record
     backend = registry.backend(record.backend)
     if not isinstance(backend, Pauses):
         raise Unsupported(
@@ -208,12 +238,7 @@ def pause(ledger: Ledger, record: RunRecord) -> RunRecord:
     return poll(ledger, record)
 
 
-def unpause(ledger: Ledger, record: RunRecord) -> RunRecord:
-    """Let a paused job go on.
-
-    Raises:
-        Unsupported: The backend cannot.
-    """
+def _unpause(ledger: Ledger, record: RunRecord) -> RunRecord:
     backend = registry.backend(record.backend)
     if not isinstance(backend, Pauses):
         raise Unsupported(
@@ -229,8 +254,10 @@ def cancel(ledger: Ledger, record: RunRecord) -> RunRecord:
     """End a run that has not ended.
 
     Raises:
-        UserError: It is uncertain, so that there may be a job that nobody knows.
+        UserError: It has ended otherwise, or is uncertain, so that it may have an unknown job.
     """
+    if record.state in (State.SUCCEEDED, State.FAILED):
+        raise UserError(f"run {record.id} has {record.state} already; nothing is left to end.")
     if record.state is State.UNCERTAIN:
         raise UserError(f"run {record.id} cannot be cancelled yet: {record.error}")
     if record.state in (State.UPLOADING, State.SUBMITTING):

@@ -9,14 +9,15 @@ from __future__ import annotations
 import hashlib
 import socket
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 from unitune.backends import registry
-from unitune.backends.protocol import State, Upload
+from unitune.backends.protocol import State
 from unitune.backends.retry import retry_rate_limited
 from unitune.errors import UserError
-from unitune.ledger import Artefact, Ledger, RunRecord
+from unitune.ledger import Ledger, RunRecord
 
 WIRE = "wire"
 """Folder within a run's for its rows in the backend's own format, where that is not canonical."""
@@ -43,18 +44,12 @@ def files_to_hand_over(ledger: Ledger, record: RunRecord) -> list[Path]:
 def hand_over(ledger: Ledger, record: RunRecord, files: Sequence[Path]) -> None:
     """Hand files over, except those that the ledger knows to be there."""
     backend = registry.backend(record.backend)
-    known = uploads(ledger, record)
+    known = ledger.uploads(record.id)
     for path in files:
         sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
         if path.name not in known or known[path.name].sha256 != sha256:
             upload = retry_rate_limited(partial(backend.upload, path, sha256), PATIENCE_SECONDS)
-            ledger.add_artefact(record, Artefact("upload", path.name, upload.ref, sha256))
-
-
-def uploads(ledger: Ledger, record: RunRecord) -> dict[str, Upload]:
-    """Return what the ledger knows to be handed over, by file name."""
-    made = (one for one in ledger.artefacts(record.id) if one.kind == "upload")
-    return {one.name: Upload(one.ref, one.sha256) for one in made}
+            ledger.add_upload(record, path.name, replace(upload, sha256=sha256))
 
 
 def _all_handed_over(ledger: Ledger, record: RunRecord) -> bool:

@@ -41,7 +41,7 @@ from unitune.run.run import Run, launch, runs
 from unitune.testing.loopback import ServerBehavior
 from unitune.testing.vendor_setup import VendorState, serve_vendor
 
-JOURNAL = ("add", "write", "add_artefact", "reserve", "settle", "delete")
+JOURNAL = ("add", "write", "add_upload", "reserve", "settle", "delete")
 """Methods of the ledger that write down what is done."""
 VERBS = ("upload", "submit", "find", "poll", "cancel", "delete_file", "delete_model")
 """Verbs of a backend that these acts use."""

@@ -228,7 +228,7 @@ class BedrockBackend:
         return None
 
     def deployment_status(self, ref: str, model: TunedModel) -> DeploymentStatus:
-        """Return how a deployment stands; while it switches, its old model answers."""
+        """Return how a deployment stands."""
         serving = model.model_copy(update={"name": ref})
         try:
             with our_errors(f"look at {ref}"):
@@ -239,9 +239,8 @@ class BedrockBackend:
             if is_missing(error):
                 return DeploymentStatus("gone", serving, "not found")
             raise
-        word, switching = found["status"], found.get("updateDetails")
-        words = [word, switching["updateStatus"] if switching else "", found.get("failureMessage")]
-        raw = ", ".join(one for one in words if one)
+        word = found["status"]
+        raw = ", ".join(filter(None, (word, found.get("failureMessage"))))
         match STANDING.get(word):
             case "ready":
                 return DeploymentStatus("ready", serving, raw)
@@ -254,13 +253,6 @@ class BedrockBackend:
         """Take a deployment down."""
         with gone_is_fine(), our_errors(f"delete {ref}"):
             self._aws.bedrock.delete_custom_model_deployment(customModelDeploymentIdentifier=ref)
-
-    def swap_model(self, ref: str, model: TunedModel) -> None:
-        """Let a deployment answer with another tuned model of the same account."""
-        with our_errors(f"switch {ref} to {model.name}"):
-            self._aws.bedrock.update_custom_model_deployment(
-                customModelDeploymentIdentifier=ref, modelArn=model.name
-            )
 
     def import_job(self, job_id: str) -> ImportedJob:
         """Return an existing job with its files.

@@ -16,7 +16,7 @@ from vendors.bedrock.storage import S3Storage, s3_storage
 from vendors.bedrock.vendor import BUCKET, BedrockVendor, environment
 
 from unitune.backends import registry
-from unitune.backends.capabilities import Deletes, Deploys, Imports, ListsJobs, SwapsModel
+from unitune.backends.capabilities import Deletes, Deploys, Imports, ListsJobs
 from unitune.backends.protocol import Launch, State, Status
 from unitune.data.example import Message
 from unitune.errors import BackendError, JobError, NotFoundError, Unsupported, UserError
@@ -120,7 +120,7 @@ def created(server: Server) -> dict[str, Any]:
 
 
 def test_it_has_the_abilities_that_bedrock_has(backend: BedrockBackend) -> None:
-    for ability in (Deletes, Deploys, Imports, ListsJobs, SwapsModel):
+    for ability in (Deletes, Deploys, Imports, ListsJobs):
         assert isinstance(backend, ability)
 
 
@@ -423,17 +423,6 @@ def test_a_second_deploy_of_a_name_finds_the_first(
     assert backend.deploy(model, "run-d11", {}) != first
     assert first == backend.deploy(model, "run-d1", {})
     assert 2 == len(vendor.deployments)
-
-
-def test_a_switched_deployment_answers_as_the_other_model(
-    backend: BedrockBackend, tmp_path: Path
-) -> None:
-    old, new = (trained(backend, tmp_path, f"{KEY}{n}") for n in (1, 2))
-    serving = deployed(backend, old)
-    backend.swap_model(serving.name, new)
-
-    assert f"bedrock:{new.name}" == backend.chat(serving).fingerprint
-    assert "Active, UpdateCompleted" == backend.deployment_status(serving.name, new).raw
 
 
 def test_what_is_taken_down_is_gone_and_stays_so(backend: BedrockBackend, tmp_path: Path) -> None:

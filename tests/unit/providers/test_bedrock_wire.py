@@ -200,9 +200,6 @@ def use_every_verb(backend: BedrockBackend, vendor: BedrockVendor, folder: Path)
     while backend.deployment_status(ref, first).state != "ready":
         pass
     ask(backend, first)
-    backend.swap_model(ref, second)
-    backend.deployment_status(ref, second)
-    ask(backend, second.model_copy(update={"name": ref}))
     ask(backend, "amazon.nova-2-lite-v1:0:256k")
     backend.undeploy(ref)
     backend.undeploy(ref)

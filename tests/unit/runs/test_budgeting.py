@@ -282,7 +282,7 @@ def a_deployment(usd_per_hour: str | None, created: float, until: float) -> Depl
         model=model,
         state="ready",
         ref="r",
-        usd_per_hour=usd_per_hour,
+        usd_per_hour=None if usd_per_hour is None else Decimal(usd_per_hour),
         created=created,
         until=until,
         ended=None,
@@ -462,7 +462,7 @@ def test_epochs_that_the_vendor_adds_end_a_run_before_they_are_paid(
     for _ in launched.watch(0):
         pass
     assert State.CANCELLED is launched.state
-    assert any("more epochs than reckoned" in str(each.data) for each in launched.events())
+    assert any("more epochs than estimated" in str(each.data) for each in launched.events())
 
 
 def billed(monkeypatch: pytest.MonkeyPatch, tokens: int | None, usd: str | None = None) -> None:

@@ -13,9 +13,9 @@ import sqlalchemy as sa
 from crash.forks import Fork, eventually, stop_here, stopped
 
 from unitune.backends.launch_keys import run_id
-from unitune.backends.protocol import State
+from unitune.backends.protocol import State, Upload
 from unitune.errors import LockTimeout, NotFoundError
-from unitune.ledger import Artefact, Ledger, RunRecord, leases
+from unitune.ledger import Ledger, RunRecord, leases
 from unitune.ledger.holders import Holder, this_process
 from unitune.ledger.tables import RUNS
 
@@ -212,7 +212,7 @@ def test_renewals_go_on_when_the_pool_has_connections_again(ledger: Ledger, run:
     """The pool's time-out is an error of SQLAlchemy's own, and none of the database's."""
 
     def fault() -> None:
-        engine = ledger._database._engine
+        engine = ledger._database.engine
         engine.pool._timeout = 0.1  # pyright: ignore[reportAttributeAccessIssue]
         taken = [engine.connect() for _ in range(15)]
         time.sleep(2 * leases.LEASE_SECONDS)
@@ -279,14 +279,14 @@ def test_who_lost_the_run_can_neither_write_nor_hold_nor_delete(ledger: Ledger, 
         before = ledger.record(run)
         for act in (
             lambda: ledger.write(replace(mine, state=State.SUBMITTING)),
-            lambda: ledger.add_artefact(mine, Artefact("upload", "train.jsonl", "r", "0")),
+            lambda: ledger.add_upload(mine, "train.jsonl", Upload("r", "0")),
             lambda: ledger.hold(mine, 120),
             lambda: ledger.delete(mine),
         ):
             with pytest.raises(LockTimeout, match=rf"taken run {run} over.*unitune show {run}"):
                 act()
     assert before == ledger.record(run)
-    assert [] == ledger.artefacts(run)
+    assert {} == ledger.uploads(run)
 
 
 def test_a_run_that_is_not_there_is_said_to_be_unknown(ledger: Ledger, run: str) -> None:

@@ -2,14 +2,15 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
+from decimal import Decimal
 from pathlib import Path
 
 import pytest
 
 from unitune.backends.launch_keys import run_id
-from unitune.backends.protocol import Event, State
+from unitune.backends.protocol import Event, State, Upload
 from unitune.errors import DuplicateRunError, LockTimeout
-from unitune.ledger import Artefact, DeploymentRecord, Ledger, RunRecord, Standing
+from unitune.ledger import DeploymentRecord, Ledger, RunRecord, Standing
 from unitune.models import TunedModel
 
 
@@ -36,7 +37,7 @@ def a_deployment(run_id: str | None) -> DeploymentRecord:
         model=TunedModel(backend="fake", name="x", base="tiny"),
         state="starting",
         ref=None,
-        usd_per_hour="1.50",
+        usd_per_hour=Decimal("1.50"),
         created=1.0,
         until=2.0,
         ended=None,
@@ -123,23 +124,23 @@ def test_every_run_but_a_failed_or_cancelled_one_is_a_twin(ledger: Ledger, state
     ledger.add(a_record(), again=True)
 
 
-def test_an_artefact_is_replaced_by_a_later_one_of_its_name(ledger: Ledger) -> None:
+def test_an_upload_is_replaced_by_a_later_one_of_its_name(ledger: Ledger) -> None:
     record = a_record()
     ledger.add(record)
-    assert [] == ledger.artefacts(record.id)
-    ledger.add_artefact(record, Artefact("upload", "train.jsonl", "old", "0"))
-    newer = Artefact("upload", "train.jsonl", "new", "1")
-    ledger.add_artefact(record, newer)
-    assert [newer] == ledger.artefacts(record.id)
+    assert {} == ledger.uploads(record.id)
+    ledger.add_upload(record, "train.jsonl", Upload("old", "0"))
+    newer = Upload("new", "1")
+    ledger.add_upload(record, "train.jsonl", newer)
+    assert {"train.jsonl": newer} == ledger.uploads(record.id)
 
 
 def test_runs_are_found_by_what_they_handed_over(ledger: Ledger) -> None:
     one, two, other = (a_record(str(number) * 64) for number in range(3))
     for record, ref in ((one, "same"), (two, "same"), (other, "different")):
         ledger.add(record)
-        ledger.add_artefact(record, Artefact("upload", "train.jsonl", ref, "0"))
-    assert sorted([one.id, two.id]) == ledger.runs_with("upload", "same")
-    assert [] == ledger.runs_with("model", "same")
+        ledger.add_upload(record, "train.jsonl", Upload(ref, "0"))
+    assert sorted([one.id, two.id]) == ledger.runs_with_upload("same")
+    assert [] == ledger.runs_with_upload("other")
 
 
 def test_a_key_that_is_too_long_for_its_column_is_still_another_one(ledger: Ledger) -> None:
@@ -157,15 +158,15 @@ def test_a_deleted_run_leaves_its_deployment_and_nothing_else(ledger: Ledger) ->
     record, other = a_record(), a_record("0" * 64)
     for each in (record, other):
         ledger.add(each)
-        ledger.add_artefact(each, Artefact("upload", "train.jsonl", "ref", "0"))
+        ledger.add_upload(each, "train.jsonl", Upload("ref", "0"))
     record = ledger.write(record, [Event("k", "message", 0.0)])
     ledger.add_deployment(a_deployment(record.id), lambda _: None)
     ledger.delete(record)
     assert [other.id] == [left.id for left in ledger.records()]
-    assert ([], [], []) == (
+    assert ([], [], {}) == (
         ledger.events(record.id, 1),
         ledger.transitions(record.id),
-        ledger.artefacts(record.id),
+        ledger.uploads(record.id),
     )
     assert [None] == [left.run_id for left in ledger.deployments()]
 
@@ -189,10 +190,10 @@ def test_of_two_that_read_the_same_deployment_only_one_can_write(ledger: Ledger)
     assert written == ledger.deployment(deployment.id)
 
 
-def test_an_artefact_of_no_run_is_refused(ledger: Ledger) -> None:
+def test_an_upload_of_no_run_is_refused(ledger: Ledger) -> None:
     ledger.add(a_record())
     with pytest.raises(LockTimeout, match="taken run"):
-        ledger.add_artefact(a_record(), Artefact("upload", "train.jsonl", "r", "0"))
+        ledger.add_upload(a_record(), "train.jsonl", Upload("r", "0"))
 
 
 def test_a_secret_that_a_vendor_repeats_is_not_written_down(

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
-from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
@@ -18,10 +17,9 @@ from alembic.script import ScriptDirectory
 from crash.postgres import new_database
 
 from unitune.backends.launch_keys import run_id
-from unitune.backends.protocol import Event, State
 from unitune.errors import UnituneError, UserError
-from unitune.ledger import Artefact, Ledger, RunRecord
-from unitune.ledger.database import Database, Store
+from unitune.ledger import Ledger, RunRecord
+from unitune.ledger.database import Database
 from unitune.ledger.postgres import PostgreSQL
 from unitune.ledger.sqlite import SQLite
 from unitune.ledger.tables import HEAD, METADATA
@@ -30,7 +28,7 @@ from unitune.ledger.tables import HEAD, METADATA
 @pytest.fixture(params=["sqlite", "postgresql"])
 def empty(
     request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Store]:
+) -> Iterator[Database]:
     """A database without a table, which is the ledger's in `tmp_path`."""
     monkeypatch.delenv("UNITUNE_LEDGER", raising=False)
     if request.param == "sqlite":
@@ -47,15 +45,8 @@ def config() -> Config:
     return made
 
 
-def upgrade(store: Store, version: str) -> None:
-    with store.upgrading() as connection:
-        alembic = config()
-        alembic.attributes["connection"] = connection
-        command.upgrade(alembic, version)
-
-
-def test_migrations_from_empty_make_the_tables_that_the_code_uses(empty: Store) -> None:
-    with Database(empty).writing() as connection:
+def test_migrations_from_empty_make_the_tables_that_the_code_uses(empty: Database) -> None:
+    with empty.writing() as connection:
         context = MigrationContext.configure(connection, opts={"compare_type": True})
         assert [] == compare_metadata(context, METADATA)
 
@@ -64,42 +55,10 @@ def test_the_version_in_the_code_is_the_newest_migration() -> None:
     assert HEAD == ScriptDirectory.from_config(config()).get_current_head()
 
 
-FIRST_RUN = """
-INSERT INTO runs VALUES ('r251125-a', 'demo', 'fake', 'tiny', 'sft', 'f', 'succeeded', 'done', NULL,
-    'job-1', 2, '7', '{"backend": "fake", "name": "m", "base": "tiny"}', 5, 1.5, 2.5);
-INSERT INTO transitions (run_id, attempt, state, raw, time)
-    VALUES ('r251125-a', 1, 'planned', '', 1.5);
-INSERT INTO events (run_id, attempt, key, kind, time, data)
-    VALUES ('r251125-a', 2, 'k', 'step', 2.0, '{}');
-INSERT INTO artefacts (run_id, kind, name, ref, sha256, created)
-    VALUES ('r251125-a', 'upload', 'train.jsonl', 'ref', 'hash', 1.75)
-"""
-
-
-def test_a_ledger_of_the_first_version_keeps_its_runs(empty: Store, tmp_path: Path) -> None:
-    upgrade(empty, "0001")
-    with empty.writing(durable=True) as connection:
-        for statement in FIRST_RUN.split(";"):
-            connection.exec_driver_sql(statement)
-    ledger = Ledger(tmp_path)
-    (record,) = ledger.records()
-    assert ("r251125-a", State.SUCCEEDED, "job-1", 5) == (
-        record.id,
-        record.state,
-        record.job_id,
-        record.version,
-    )
-    assert record.model is not None
-    assert ("m", "", 0) == (record.model.name, record.host, record.fence)
-    assert [State.PLANNED] == [seen.state for seen in ledger.transitions(record.id)]
-    assert [Event("k", "step", 2.0)] == [seen.event for seen in ledger.events(record.id, 2)]
-    assert [Artefact("upload", "train.jsonl", "ref", "hash")] == ledger.artefacts(record.id)
-    with ledger.acting(record.id) as held:
-        assert 6 == ledger.write(held, [Event("l", "step", 3.0)]).version
-
-
-def test_alembic_is_imported_only_when_the_schema_is_behind(empty: Store, tmp_path: Path) -> None:
-    with Database(empty).writing():
+def test_alembic_is_imported_only_when_the_schema_is_behind(
+    empty: Database, tmp_path: Path
+) -> None:
+    with empty.writing():
         pass
     look = (
         "import sys; from pathlib import Path; from unitune.ledger import Ledger; "
@@ -111,7 +70,7 @@ def test_alembic_is_imported_only_when_the_schema_is_behind(empty: Store, tmp_pa
     assert "False" == done.stdout.strip()
 
 
-def test_reading_where_nothing_is_makes_no_folder(empty: Store, tmp_path: Path) -> None:
+def test_reading_where_nothing_is_makes_no_folder(empty: Database, tmp_path: Path) -> None:
     del empty
     ledger = Ledger(tmp_path / ".unitune")
     assert [] == ledger.records()
@@ -119,17 +78,17 @@ def test_reading_where_nothing_is_makes_no_folder(empty: Store, tmp_path: Path) 
     assert not ledger.folder.exists()
 
 
-def test_a_failed_migration_leaves_nothing_half_done(empty: Store) -> None:
+def test_a_failed_migration_leaves_nothing_half_done(empty: Database) -> None:
     with empty.engine.begin() as connection:
-        connection.execute(sa.text("CREATE TABLE artefacts (id INTEGER)"))
-    with pytest.raises(UnituneError, match="artefacts"), Database(empty).writing():
+        connection.execute(sa.text("CREATE TABLE uploads (id INTEGER)"))
+    with pytest.raises(UnituneError, match="uploads"), empty.writing():
         pass
     with empty.engine.connect() as connection:
-        assert ["artefacts"] == sa.inspect(connection).get_table_names()
+        assert ["uploads"] == sa.inspect(connection).get_table_names()
 
 
-def test_a_ledger_of_a_newer_unitune_is_refused(empty: Store, tmp_path: Path) -> None:
-    with Database(empty).writing() as connection:
+def test_a_ledger_of_a_newer_unitune_is_refused(empty: Database, tmp_path: Path) -> None:
+    with empty.writing() as connection:
         connection.execute(sa.text("UPDATE alembic_version SET version_num = '9999'"))
     with pytest.raises(UserError, match="newer unitune"):
         Ledger(tmp_path).records()
@@ -156,7 +115,9 @@ Ledger(pathlib.Path(sys.argv[1])).add(record)
 """
 
 
-def test_processes_that_open_a_new_ledger_at_once_all_write(empty: Store, tmp_path: Path) -> None:
+def test_processes_that_open_a_new_ledger_at_once_all_write(
+    empty: Database, tmp_path: Path
+) -> None:
     del empty
     crowd = [
         subprocess.Popen(
@@ -181,7 +142,7 @@ def test_processes_that_open_a_new_ledger_at_once_all_write(empty: Store, tmp_pa
 
 
 def test_a_ledger_that_is_up_to_date_is_not_upgraded_again(
-    empty: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    empty: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = time.time()
     record = RunRecord(run_id(now), "demo", "fake", "tiny", "sft", "f" * 64, now, now)

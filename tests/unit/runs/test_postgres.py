@@ -101,7 +101,7 @@ def test_a_password_with_any_character_lets_in_when_it_is_percent_encoded(
         monkeypatch.setenv("UNITUNE_LEDGER", over_tcp)
         ledger = Ledger(tmp_path)
         assert [] == ledger.records()
-        assert PASSWORD not in repr(ledger._database._store.engine)
+        assert PASSWORD not in repr(ledger._database.engine)
         postgres.PostgreSQL(over_tcp).engine.dispose()
 
 
@@ -179,7 +179,7 @@ def test_a_pool_without_a_connection_left_is_busy(
         ledger = Ledger(tmp_path)
         database = ledger._database
         with database.reading():
-            pool = database._engine.pool
+            pool = database.engine.pool
         monkeypatch.setattr(pool, "_timeout", 0.1)
         with ExitStack() as held:
             for _ in range(15):

@@ -6,6 +6,7 @@ import json
 import sqlite3
 from collections.abc import Callable, Sequence
 from contextlib import closing
+from decimal import Decimal
 from pathlib import Path
 
 import pytest
@@ -151,7 +152,7 @@ def test_a_lease_until_a_time_that_is_none_is_taken(two: Sequence[Run]) -> None:
 def test_a_damaged_deployment_is_told(unitune: Command, two: Sequence[Run]) -> None:
     model = TunedModel(backend="fake", name="m", base="tiny")
     record = DeploymentRecord(
-        f"{two[0].id}-d1", two[0].id, "fake", "d", model, "ready", None, "1", 1e9, 2e9, 2e9
+        f"{two[0].id}-d1", two[0].id, "fake", "d", model, "ready", None, Decimal(1), 1e9, 2e9, 2e9
     )
     Ledger(home()).add_deployment(record, lambda _: None)
     damage("deployments", "usd_per_hour", "dear")

@@ -67,7 +67,6 @@ class Deployment:
     number: str
     looks: int = 0
     created: float = field(default_factory=time.time)
-    switched_to: str | None = None
 
     @property
     def arn(self) -> str:
@@ -131,7 +130,6 @@ class BedrockVendor:
                 ("POST", deployments, self._create_deployment),
                 ("GET", deployments, self._list_deployments),
                 ("GET", f"{deployments}/(.+)", self._get_deployment),
-                ("PATCH", f"{deployments}/(.+)", self._update_deployment),
                 ("DELETE", f"{deployments}/(.+)", self._delete_deployment),
                 ("POST", "/model/(.+)/converse", self._converse),
             )
@@ -222,19 +220,15 @@ class BedrockVendor:
     def _get_deployment(self, _: VendorRequest, identifier: str) -> VendorResponse:
         found = self._deployment(identifier)
         found.looks += 1
-        told: dict[str, JsonValue] = {
-            "customModelDeploymentArn": found.arn,
-            "modelDeploymentName": found.name,
-            "modelArn": found.model_arn,
-            "createdAt": when(found.created),
-            "status": self._standing(found),
-        }
-        if found.switched_to is not None:
-            told["updateDetails"] = {
-                "modelArn": found.switched_to,
-                "updateStatus": "UpdateCompleted",
+        return VendorResponse(
+            {
+                "customModelDeploymentArn": found.arn,
+                "modelDeploymentName": found.name,
+                "modelArn": found.model_arn,
+                "createdAt": when(found.created),
+                "status": self._standing(found),
             }
-        return VendorResponse(told)
+        )
 
     def _list_deployments(self, asked: VendorRequest, _: str) -> VendorResponse:
         name, model = asked.first("nameContains") or "", asked.first("modelArnEquals")
@@ -252,12 +246,6 @@ class BedrockVendor:
             and asked.first("statusEquals") in (None, self._standing(one))
         ]
         return VendorResponse(self._lists.page("modelDeploymentSummaries", shown, asked))
-
-    def _update_deployment(self, asked: VendorRequest, identifier: str) -> VendorResponse:
-        found = self._deployment(identifier)
-        self._model(asked.json["modelArn"])
-        found.model_arn = found.switched_to = asked.json["modelArn"]
-        return VendorResponse({"customModelDeploymentArn": found.arn}, 202)
 
     def _delete_deployment(self, _: VendorRequest, identifier: str) -> VendorResponse:
         self.deployments.remove(self._deployment(identifier))
