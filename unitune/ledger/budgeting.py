@@ -53,7 +53,7 @@ class Approval(BaseModel):
     model_config = ConfigDict(frozen=True)
     estimate: Estimate
     files: dict[str, str]
-    """SHA-256 of each file that is handed over, by its name."""
+    """SHA-256 of each file that is uploaded, by its name."""
     budget_usd: Decimal | None = None
     """The least of the job's own budget and what an applied plan allows."""
     hours: Decimal | None = None
@@ -109,7 +109,7 @@ def reserve(ledger: Ledger, record: RunRecord) -> None:
     """Set the money of a run's next create call aside.
 
     Raises:
-        Mismatch: A file that was handed over is not the one that was reckoned with.
+        Mismatch: A file that was uploaded is not the one that the estimate is of.
         OverBudget: It may cost more than is left, or the price is unknown.
     """
     # Before the money is reached for: who holds that place asks for no further connection, for
@@ -282,8 +282,8 @@ def _same_files(record: RunRecord, approval: Approval, uploaded: Mapping[str, st
     changed = sorted(name for name in approval.files if uploaded.get(name) != approval.files[name])
     if changed:
         raise Mismatch(
-            f"run {record.id}: {', '.join(changed)} as handed over is not the file whose cost was "
-            f"reckoned. End the run with `unitune cancel {record.id}` and launch the job again."
+            f"run {record.id}: {', '.join(changed)} as uploaded is not the file whose cost was "
+            f"estimated. End the run with `unitune cancel {record.id}` and launch the job again."
         )
 
 

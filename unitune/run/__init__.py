@@ -2,7 +2,7 @@
 
     run.py        ──► handle.py     `launch` writes a run down; a `Run` is the handle that acts
     handle.py     ──► launching.py  every step journalled before it is done, safe to do again
-    launching.py  ──► uploading.py  files handed over once, by the hash of their content
+    launching.py  ──► uploading.py  files uploaded once, by the hash of their content
                   ──► creating.py   the job, created once (`unitune.backends.exactly_once`)
     creating.py   ──► duplicates.py a second job under the run's key is reported
     adopting.py                     whether a job that the user names can be the run's

@@ -45,10 +45,10 @@ def _differences(ledger: Ledger, record: RunRecord, job: JobDescription) -> Iter
         yield f"its training file is {job.training!r}, and the run's {uploaded.ref!r}"
 
 
-def _same_model(one: str, other: str) -> bool:
+def _same_model(name: str, other: str) -> bool:
     """Return whether two names may be of one model: vendors add dates, owners and paths."""
-    one, other = one.casefold(), other.casefold()
-    return one in other or other in one
+    name, other = name.casefold(), other.casefold()
+    return name in other or other in name
 
 
 def _refusal(record: RunRecord, job_id: str, reasons: list[str]) -> UserError:

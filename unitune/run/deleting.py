@@ -1,9 +1,9 @@
-"""The end of a run's traces: its model and files at the vendor, its folder, its rows.
+"""The end of what a run has left: its model and files at the vendor, its folder, its rows.
 
-`inventory` says beforehand what that is. The reports of its evaluation stay unless they are asked
-for, because verdicts outlive models. What cannot be deleted is said, in a sentence each, and keeps
-the run in the ledger, so that the same call can be made again: what is gone already is no error.
-What another run uses stays.
+`inventory` says beforehand what that is. The reports of its evaluation stay unless the caller asks
+for them too, because verdicts outlive models. What cannot be deleted keeps the run in the ledger,
+so that the same call can be made again: what is gone already is no error. What another run uses
+stays.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import shutil
 import socket
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -18,13 +19,20 @@ from unitune.backends import registry
 from unitune.backends.capabilities import Deletes
 from unitune.backends.protocol import State
 from unitune.backends.retry import retry_rate_limited
-from unitune.errors import UnituneError, UserError
+from unitune.errors import UnituneError, Unsupported, UserError
 from unitune.ledger import Ledger, RunRecord
-from unitune.models import TunedModel
 from unitune.workspace.home import EVALUATION
 
-PATIENCE_SECONDS = 60.0
-"""How long one deletion bears that the vendor is asked too often."""
+RATE_LIMIT_SECONDS = 60.0
+"""How long one deletion is repeated while it is refused for its rate."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Item:
+    """Something to delete: what it is, and how; that raises where it cannot be done."""
+
+    name: str
+    delete: Callable[[], None]
 
 
 def inventory(ledger: Ledger, record: RunRecord, *, reports: bool = False) -> list[str]:
@@ -38,19 +46,8 @@ def inventory(ledger: Ledger, record: RunRecord, *, reports: bool = False) -> li
     Raises:
         UserError: The run has not ended, or a deployment of its model stands.
     """
-    _refuse_before_its_end(record)
-    _refuse_while_deployed(ledger, record)
-    folder, model = ledger.run_folder(record.id), _own_model(ledger, record)
-    things = [] if model is None else [f"the model {model.name} at {record.backend}"]
-    things += [f"the file {ref} at {record.backend}" for ref in _own_uploads(ledger, record)]
-    if folder.exists():
-        trained = record.model is not None and _goes_with_folder(ledger, record, record.model.name)
-        stays = (folder / EVALUATION).exists() and not reports
-        things.append(
-            f"the folder {folder}{', with the tuned model' if trained else ''}"
-            f"{f', but for its {EVALUATION}' if stays else ''}"
-        )
-    return [*things, "the run's place in the ledger"]
+    items = _items(ledger, record, reports=reports)
+    return [*(item.name for item in items), "the run's place in the ledger"]
 
 
 def delete(
@@ -71,125 +68,99 @@ def delete(
     Raises:
         UserError: The run has not ended, or a deployment of its model stands.
     """
-    _refuse_before_its_end(record)
-    _refuse_while_deployed(ledger, record)
-    left = [*_model_left(ledger, record), *_uploads_left(ledger, record)]
-    left += _files_left(ledger, record, reports=reports)
+    folder = ledger.run_folder(record.id)
+    left: list[str] = []
+    for item in _items(ledger, record, reports=reports):
+        try:
+            item.delete()
+        except UnituneError as error:
+            left.append(f"{item.name} stays: {error}")
+        except OSError as error:
+            left.append(f"the folder {folder} stays: {error}.")
+    if not folder.exists() and record.host not in ("", socket.gethostname()):
+        left.append(
+            f"the run's files stay on the machine {record.host!r}, which launched it: delete "
+            f"runs/{record.id} in its .unitune folder there."
+        )
     if force or not left:
         ledger.delete(record)
     return left
 
 
-def _refuse_before_its_end(record: RunRecord) -> None:
+def _items(ledger: Ledger, record: RunRecord, *, reports: bool) -> list[_Item]:
     if not record.state.ended:
         raise UserError(
             f"run {record.id} is {record.state} and cannot be deleted before it has ended. End it "
             f"with `unitune cancel {record.id}`."
         )
-
-
-def _refuse_while_deployed(ledger: Ledger, record: RunRecord) -> None:
     for deployment in ledger.deployments():
         if deployment.run_id == record.id and deployment.ended is None:
             raise UserError(
                 f"run {record.id} cannot be deleted while deployment {deployment.id} stands. Take "
                 f"it down with `unitune undeploy {deployment.id}`."
             )
-
-
-def _own_model(ledger: Ledger, record: RunRecord) -> TunedModel | None:
-    """Return the model at the vendor, unless another run has the same one."""
-    model = record.model
-    if model is None or _goes_with_folder(ledger, record, model.name):
-        return None
-    if any(other.model == model for other in ledger.records() if other.id != record.id):
-        return None
-    return model
-
-
-def _own_uploads(ledger: Ledger, record: RunRecord) -> list[str]:
-    """Return the uploads that no other run uses."""
-    refs = {upload.ref for upload in ledger.uploads(record.id).values()}
-    return [
-        ref
-        for ref in sorted(refs)
-        if not set(ledger.runs_with_upload(ref)) - {record.id}
-        and not _goes_with_folder(ledger, record, ref)
-    ]
-
-
-def _model_left(ledger: Ledger, record: RunRecord) -> Iterator[str]:
-    """Delete the model."""
-    model = _own_model(ledger, record)
-    if model is not None:
-        what = f"the model {model.name} at {record.backend}"
-        yield from _tried(record, what, lambda backend: backend.delete_model(model))
-
-
-def _uploads_left(ledger: Ledger, record: RunRecord) -> Iterator[str]:
-    """Delete the uploads."""
-    for ref in _own_uploads(ledger, record):
-        what = f"the file {ref} at {record.backend}"
-        beginning = _about_to_upload(ledger, record)
-        if beginning is not None:
-            # Uploads are found by their hash: it may just have found this one, and not said so.
-            yield (
-                f"{what} stays: run {beginning} is being launched and may use it. Let it go on "
-                f"with `unitune resume {beginning}`, or cancel it."
-            )
-            continue
-        yield from _tried(record, what, partial(_delete_file, ref))
-
-
-def _delete_file(ref: str, backend: Deletes) -> None:
-    backend.delete_file(ref)
-
-
-def _about_to_upload(ledger: Ledger, record: RunRecord) -> str | None:
-    """Return another run of the same backend that is handing over its files."""
-    early = (State.PLANNED, State.UPLOADING)
-    found = (
-        other.id
-        for other in ledger.records()
-        if other.state in early and other.backend == record.backend and other.id != record.id
-    )
-    return next(found, None)
-
-
-def _files_left(ledger: Ledger, record: RunRecord, *, reports: bool) -> Iterator[str]:
-    """Delete the run's folder, and the reports of its evaluation only where that was asked for."""
+    items = [*_model(ledger, record), *_uploads(ledger, record)]
     folder = ledger.run_folder(record.id)
-    if not folder.exists() and record.host not in ("", socket.gethostname()):
-        yield (
-            f"the run's files stay on the machine {record.host!r}, which launched it: delete "
-            f"runs/{record.id} in its .unitune folder there."
+    if folder.exists():
+        trained = record.model is not None and _is_in_folder(ledger, record, record.model.name)
+        keeps = (folder / EVALUATION).exists() and not reports
+        name = (
+            f"the folder {folder}{', with the tuned model' if trained else ''}"
+            f"{f', but for its {EVALUATION}' if keeps else ''}"
         )
-    try:
-        if folder.exists() and (reports or not (folder / EVALUATION).exists()):
-            shutil.rmtree(folder)
-        for entry in folder.iterdir() if folder.exists() else ():
-            if entry.name != EVALUATION:
-                shutil.rmtree(entry) if _is_folder(entry) else entry.unlink()
-    except OSError as error:
-        yield f"the folder {folder} stays: {error}."
+        items.append(_Item(name, partial(_delete_folder, folder, keep_evaluation=keeps)))
+    return items
 
 
-def _is_folder(entry: Path) -> bool:
-    return entry.is_dir() and not entry.is_symlink()
+def _model(ledger: Ledger, record: RunRecord) -> Iterator[_Item]:
+    """Yield the model at the vendor, unless another run has the same one."""
+    model = record.model
+    if model is None or _is_in_folder(ledger, record, model.name):
+        return
+    if any(other.model == model for other in ledger.records() if other.id != record.id):
+        return
+    at_vendor = partial(_at_vendor, record, lambda backend: backend.delete_model(model))
+    yield _Item(f"the model {model.name} at {record.backend}", at_vendor)
 
 
-def _tried(record: RunRecord, what: str, act: Callable[[Deletes], None]) -> Iterator[str]:
-    """Let the backend delete something; say why it stays if it does."""
-    try:
-        backend = registry.backend(record.backend)
-        if isinstance(backend, Deletes):
-            retry_rate_limited(partial(act, backend), PATIENCE_SECONDS)
-        else:
-            yield f"{what} stays: unitune cannot delete there. Delete it by the vendor's own means."
-    except UnituneError as error:
-        yield f"{what} stays: {error}"
+def _uploads(ledger: Ledger, record: RunRecord) -> Iterator[_Item]:
+    """Yield the uploads that no other run uses."""
+    for ref in sorted({upload.ref for upload in ledger.uploads(record.id).values()}):
+        used = set(ledger.runs_with_upload(ref)) - {record.id}
+        if not used and not _is_in_folder(ledger, record, ref):
+            name = f"the file {ref} at {record.backend}"
+            yield _Item(name, partial(_delete_upload, ledger, record, ref))
 
 
-def _goes_with_folder(ledger: Ledger, record: RunRecord, name: str) -> bool:
+def _delete_upload(ledger: Ledger, record: RunRecord, ref: str) -> None:
+    for other in ledger.records():
+        beginning = other.state in (State.PLANNED, State.UPLOADING) and other.id != record.id
+        if beginning and other.backend == record.backend:
+            # Uploads are found by their hash: it may just have found this one, and not said so.
+            raise UserError(
+                f"run {other.id} is being launched and may use it. Let it go on with `unitune "
+                f"resume {other.id}`, or cancel it."
+            )
+    _at_vendor(record, lambda backend: backend.delete_file(ref))
+
+
+def _at_vendor(record: RunRecord, delete: Callable[[Deletes], None]) -> None:
+    backend = registry.backend(record.backend)
+    if not isinstance(backend, Deletes):
+        raise Unsupported("unitune cannot delete there. Delete it by the vendor's own means.")
+    retry_rate_limited(partial(delete, backend), RATE_LIMIT_SECONDS)
+
+
+def _delete_folder(folder: Path, *, keep_evaluation: bool) -> None:
+    if not keep_evaluation:
+        shutil.rmtree(folder)
+        return
+    for entry in folder.iterdir():
+        if entry.name != EVALUATION:
+            is_folder = entry.is_dir() and not entry.is_symlink()
+            shutil.rmtree(entry) if is_folder else entry.unlink()
+
+
+def _is_in_folder(ledger: Ledger, record: RunRecord, name: str) -> bool:
     """Return whether something is a file of the run's folder, as a local model is."""
     return Path(name).resolve().is_relative_to(ledger.run_folder(record.id).resolve())

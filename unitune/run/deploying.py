@@ -174,20 +174,20 @@ def without_reaper() -> list[Deployment]:
     Those that another machine has put up are not among them: what lives there cannot be seen.
     """
     ledger = Ledger(home())
-    found = [Deployment(ledger, record) for record in ledger.deployments() if record.ended is None]
-    return [one for one in found if _has_lost_its_reaper(ledger, one)]
+    lost: list[Deployment] = []
+    for record in ledger.deployments():
+        deployment = Deployment(ledger, record)
+        reaper = deployment.reaper
+        is_lost = not ledger.is_shared if reaper is None else reaper.life in ("gone", "stopped")
+        if record.ended is None and is_lost:
+            lost.append(deployment)
+    return lost
 
 
-def leave_reaper_again(one: Deployment) -> None:
+def leave_reaper_again(deployment: Deployment) -> None:
     """Start the process again that takes a deployment down in time."""
-    ledger = Ledger(home())
-    _leave_reaper(ledger, ledger.deployment(one.id), one.reaper and one.reaper.parent)
-
-
-def _has_lost_its_reaper(ledger: Ledger, one: Deployment) -> bool:
-    if one.reaper is None:
-        return not ledger.is_shared
-    return one.reaper.life in ("gone", "stopped")
+    ledger, reaper = Ledger(home()), deployment.reaper
+    _leave_reaper(ledger, ledger.deployment(deployment.id), reaper and reaper.parent)
 
 
 def find_deployment(id_or_run: str) -> Deployment:
@@ -196,12 +196,12 @@ def find_deployment(id_or_run: str) -> Deployment:
     Raises:
         NotFoundError: There is none.
     """
-    found = deployments()
-    for one in found:
-        if one.id == id_or_run or (one.run_id or "").startswith(id_or_run):
-            return one
+    listed = deployments()
+    for deployment in listed:
+        if deployment.id == id_or_run or (deployment.run_id or "").startswith(id_or_run):
+            return deployment
     hint = "`unitune deployments` lists them."
-    raise NotFoundError("deployment", id_or_run, [one.id for one in found], hint)
+    raise NotFoundError("deployment", id_or_run, [each.id for each in listed], hint)
 
 
 @contextmanager

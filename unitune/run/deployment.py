@@ -97,7 +97,7 @@ class Deployment:
 
     @property
     def since(self) -> datetime:
-        """When it was asked for, UTC."""
+        """When it was requested, UTC."""
         return datetime.fromtimestamp(self._record.created, UTC)
 
     @property
@@ -134,17 +134,17 @@ class Deployment:
         return reaper_of(self._ledger.folder, self.id)
 
     def refresh(self) -> Deployment:
-        """Ask the vendor how it stands, and write that down.
+        """Request its status from the vendor, and write that down.
 
         Raises:
             Unreachable: No answer came.
         """
         record = self._record
         if self.stands and record.ref is not None:
-            seen = host_of(record.backend).deployment_status(record.ref, record.model)
-            ended = self._ledger.now() if seen.state == "gone" else None
+            status = host_of(record.backend).deployment_status(record.ref, record.model)
+            ended = self._ledger.now() if status.state == "gone" else None
             self._record = write(
-                self._ledger, record, state=seen.state, model=seen.model, ended=ended
+                self._ledger, record, state=status.state, model=status.model, ended=ended
             )
         return self
 
@@ -197,11 +197,11 @@ def deployments(*, standing: bool = False) -> list[Deployment]:
         standing: Only those that may cost money.
     """
     ledger = Ledger(home())
-    found = [Deployment(ledger, record) for record in ledger.deployments()]
-    for deployment in found:
+    listed = [Deployment(ledger, record) for record in ledger.deployments()]
+    for deployment in listed:
         if deployment.is_overdue:
             _take_down_overdue(deployment)
-    return [deployment for deployment in found if deployment.stands or not standing]
+    return [deployment for deployment in listed if deployment.stands or not standing]
 
 
 def _take_down_overdue(deployment: Deployment) -> None:
@@ -253,40 +253,40 @@ def host_of(backend: str) -> Deploys:
     Raises:
         Unsupported: Its models need none.
     """
-    found = registry.backend(backend)
-    if not isinstance(found, Deploys):
+    host = registry.backend(backend)
+    if not isinstance(host, Deploys):
         raise Unsupported(f"models of {backend} answer without a deployment; just ask them.")
-    return found
+    return host
 
 
 def remove(record: DeploymentRecord, age_seconds: float) -> None:
-    """Take a deployment down at its vendor; the ledger is not asked.
+    """Take a deployment down at its vendor, without a look at the ledger.
 
     Args:
         record: As the ledger has it.
-        age_seconds: How long ago it was asked for.
+        age_seconds: How long ago it was requested.
 
     Raises:
         BackendError: The vendor did not do so, or shows another one than the ledger has.
     """
     host = host_of(record.backend)
-    found = host.find_deployment(record.name)
-    if found is None and record.ref is None:
+    ref = host.find_deployment(record.name)
+    if ref is None and record.ref is None:
         if age_seconds < registry.offer(record.backend).settle_seconds:
             raise BackendError(
                 f"{record.backend} shows no deployment {record.name} yet, and it may still "
                 f"come: it was asked for just now. Again: unitune undeploy {record.id}"
             )
         return
-    if found is None and host.deployment_status(str(record.ref), record.model).state == "gone":
+    if ref is None and host.deployment_status(str(record.ref), record.model).state == "gone":
         return
-    if found is None or record.ref not in (None, found) or not is_deployment_name(record.name):
+    if ref is None or record.ref not in (None, ref) or not is_deployment_name(record.name):
         raise BackendError(
-            f"{record.backend} shows {found!r} as the deployment {record.name!r}, and the ledger "
+            f"{record.backend} shows {ref!r} as the deployment {record.name!r}, and the ledger "
             f"has {record.ref!r}: that is not seen to be one that this ledger has put up, so it is "
             f"left alone. If it is yours, take it down at {record.backend}."
         )
-    host.undeploy(found)
+    host.undeploy(ref)
 
 
 def write(ledger: Ledger, record: DeploymentRecord, **changes: Any) -> DeploymentRecord:

@@ -2,8 +2,8 @@
 
 No search before a create call can exclude that. So the jobs that carry the run's key are looked
 for when its own job is known, once more when the settle time is over, and when the job has ended.
-A second one is told as a warning with the command that cancels it. It is not cancelled by itself:
-somebody may have made it at the vendor on purpose, from the first one.
+A second one is reported as a warning with the command that cancels it. It is not cancelled by
+itself: someone may have made it at the vendor on purpose, from the first one.
 """
 
 from __future__ import annotations
@@ -71,9 +71,9 @@ def cancel_duplicate(ledger: Ledger, record: RunRecord, job_id: str) -> None:
         raise UserError(
             f"job {job_id} is run {record.id}'s own. To end it: unitune cancel {record.id}"
         )
-    found = [job for job in jobs_with_key(ledger, record) if job != record.job_id]
-    if job_id not in found:
-        listed = f"these do: {', '.join(found)}" if found else "no second job does"
+    others = [job for job in jobs_with_key(ledger, record) if job != record.job_id]
+    if job_id not in others:
+        listed = f"these do: {', '.join(others)}" if others else "no second job does"
         raise UserError(
             f"job {job_id} does not carry the key {record.launch_key!r} of run {record.id} at "
             f"{record.backend}; {listed}."
@@ -97,7 +97,7 @@ def _makes_one_job(record: RunRecord) -> bool:
 
 
 def _settle_time_is_over(ledger: Ledger, record: RunRecord) -> bool:
-    """Return whether lists show by now what a create call has made, and nobody has looked yet."""
+    """Return whether a list must show by now what was created, and was not searched since."""
     if ledger.events(record.id, record.attempt, key=SEARCHED):
         return False
     known_since = max(

@@ -252,8 +252,8 @@ class Run:
     @property
     def duplicates(self) -> list[str]:
         """The backend's ids of further jobs that were seen to carry the run's key."""
-        seen = self._ledger.events(self.id, self.attempt, key=duplicates.DUPLICATE)
-        return [str(found.event.data["job"]) for found in seen]
+        warnings = self._ledger.events(self.id, self.attempt, key=duplicates.DUPLICATE)
+        return [str(warning.event.data["job"]) for warning in warnings]
 
     def cancel_duplicate(self, job_id: str) -> None:
         """End a further job that carries the run's key; the run's own goes on.

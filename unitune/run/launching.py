@@ -6,7 +6,7 @@ dies leaves a record that says how far it may have come:
 
     planned, uploading   nothing was created: go on (uploads are known by their hash)
     submitting           the create call may have been sent: look for the launch key first
-    uncertain            nobody but the user can know: `adopt` or `attempt_again`
+    uncertain            only the user can know: `adopt` or `attempt_again`
     others               there is a job: `poll`
 
 Not here: the handle that users hold (`unitune.run.handle`), the create call
@@ -38,12 +38,12 @@ from unitune.ledger.metering import billing_events
 from unitune.run.adopting import refuse_foreign_job
 from unitune.run.creating import adopt, cancel_submit, create, search_again
 from unitune.run.duplicates import events_of_poll, searched_after_launch
-from unitune.run.uploading import files_to_hand_over, hand_over
+from unitune.run.uploading import files_to_upload, upload
 
 BEFORE_JOB = (State.PLANNED, State.UPLOADING, State.SUBMITTING)
 """States in which the backend may have no job yet."""
-POLL_PATIENCE_SECONDS = 10.0
-"""How long a poll bears that the vendor is asked too often; others may want to act meanwhile."""
+POLL_SECONDS = 10.0
+"""How long a poll is repeated while it is refused for its rate; others may act after that."""
 OVERRUN = "run.over_budget"
 """Key of the event that says why a run was cancelled for its cost."""
 
@@ -54,7 +54,7 @@ def advance(ledger: Ledger, record: RunRecord) -> RunRecord:
     Raises:
         Unreachable: No answer came; `advance` can be called again.
         Interrupted: The user pressed Ctrl-C; `advance` can be called again.
-        UnituneError: The backend refused; the run has failed, unless it is only asked too often.
+        UnituneError: The backend refused; the run has failed, unless for its rate alone.
     """
     resume = f"`unitune resume {record.id}`"
     try:
@@ -83,9 +83,9 @@ def _advance(ledger: Ledger, record: RunRecord) -> RunRecord:
     if record.state is State.PLANNED:
         record = ledger.write(replace(record, state=State.UPLOADING))
     if record.state is State.UPLOADING:
-        files = files_to_hand_over(ledger, record)
+        files = files_to_upload(ledger, record)
         try:
-            hand_over(ledger, record, files)
+            upload(ledger, record, files)
         except UnituneError as error:
             if not error.is_retryable:
                 ledger.write(replace(record, state=State.FAILED, error=str(error)))
@@ -169,14 +169,14 @@ def attempt_again(ledger: Ledger, record: RunRecord) -> RunRecord:
 
 
 def poll(ledger: Ledger, record: RunRecord) -> RunRecord:
-    """Ask the backend once how its job stands, and write down what is new."""
-    ask = partial(registry.backend(record.backend).poll, _job_of(record), record.cursor)
-    status = retry_rate_limited(ask, POLL_PATIENCE_SECONDS)
+    """Request the status of a job from its backend once, and write down what is new."""
+    request = partial(registry.backend(record.backend).poll, _job_of(record), record.cursor)
+    status = retry_rate_limited(request, POLL_SECONDS)
     # A cancel that has not reached the backend yet must not be forgotten.
-    asked = record.state is State.CANCELLING and not status.state.ended
-    seen = replace(
+    cancelling = record.state is State.CANCELLING and not status.state.ended
+    polled = replace(
         record,
-        state=State.CANCELLING if asked else status.state,
+        state=State.CANCELLING if cancelling else status.state,
         raw=status.raw,
         error=status.error,
         cursor=status.cursor,
@@ -184,7 +184,7 @@ def poll(ledger: Ledger, record: RunRecord) -> RunRecord:
     )
     duplicates = events_of_poll(ledger, record, ended=status.state.ended)
     events = (*status.events, *billing_events(status, ledger.now()), *duplicates)
-    written = record if seen == record and not events else ledger.write(seen, events)
+    written = record if polled == record and not events else ledger.write(polled, events)
     if written.state is State.CANCELLING and status.state is not State.CANCELLING:
         return _cancelled_for_its_cost(ledger, written)
     return within_limits(ledger, written)
@@ -204,15 +204,12 @@ def within_limits(ledger: Ledger, record: RunRecord) -> RunRecord:
     if reason is None:
         return record
     data: dict[str, JsonValue] = {"text": f"cancelled by unitune: {reason}"}
-    told = Event(OVERRUN, "warning", ledger.now(), data)
-    return _send_cancel(ledger, ledger.write(replace(record, state=State.CANCELLING), [told]))
+    warning = Event(OVERRUN, "warning", ledger.now(), data)
+    return _send_cancel(ledger, ledger.write(replace(record, state=State.CANCELLING), [warning]))
 
 
 def _cancelled_for_its_cost(ledger: Ledger, record: RunRecord) -> RunRecord:
-    """Send a cancel again that nobody asked for and that nobody else would send.
-
-    The process that decided on it may have died before it was sent.
-    """
+    """Send a cancel for cost again: the process that decided on it may have died before."""
     if ledger.events(record.id, record.attempt, key=OVERRUN):
         with suppress(BackendError):  # the job may just have ended, or not listen twice
             registry.backend(record.backend).cancel(_job_of(record))

@@ -2,8 +2,8 @@
 
 `launch` checks a job, writes down what it will do, and does it; `runs` and `find_run`
 read the ledger. Files of a run stand in ``.unitune/runs/RUN/``: the job and the rows exactly as
-they were handed over. The job is in the ledger, too, so that other machines that share it can go on
-with a run whose rows are handed over.
+they were uploaded. The job is in the ledger, too, so that other machines that share it can go on
+with a run whose rows are uploaded.
 
 What one can do with a run is in `unitune.run.handle`; how it gets from state to state without ever
 making two jobs, in `unitune.run.launching`.

@@ -1,7 +1,7 @@
-"""Handing a run's rows over to its backend, each file once, whichever process and attempt does it.
+"""Uploading a run's rows to its backend, each file once, whichever process and attempt does it.
 
-Files are known by their hash: what the ledger has as handed over, or the backend has from another
-run, is not handed over again.
+Files are known by their hash: what the ledger has as uploaded, or the backend has from another run,
+is not uploaded again.
 """
 
 from __future__ import annotations
@@ -21,52 +21,48 @@ from unitune.ledger import Ledger, RunRecord
 
 WIRE = "wire"
 """Folder within a run's for its rows in the backend's own format, where that is not canonical."""
-PATIENCE_SECONDS = 120.0
-"""How long an upload bears that the vendor is asked too often."""
+RATE_LIMIT_SECONDS = 120.0
+"""How long an upload is repeated while it is refused for its rate."""
 
 
-def files_to_hand_over(ledger: Ledger, record: RunRecord) -> list[Path]:
-    """Return a run's files that stand here; none when all were handed over, wherever they stand.
+def files_to_upload(ledger: Ledger, record: RunRecord) -> list[Path]:
+    """Return a run's files that are here; none when all were uploaded, wherever they are.
 
     Raises:
-        UserError: They still have to be handed over, and stand on another machine or are gone.
+        UserError: They still have to be uploaded, and are on another machine or gone.
     """
     folder = ledger.run_folder(record.id)
     folder = folder / WIRE if (folder / WIRE).exists() else folder
     training, validation = folder / "train.jsonl", folder / "validation.jsonl"
     if training.exists():
         return [file for file in (training, validation) if file.exists()]
-    if not _all_handed_over(ledger, record):
-        raise _missing(ledger, record)
-    return []
+    if any(seen.state is State.SUBMITTING for seen in ledger.transitions(record.id)):
+        return []  # a create call was announced, in whichever attempt, so all were uploaded
+    raise _missing(ledger, record)
 
 
-def hand_over(ledger: Ledger, record: RunRecord, files: Sequence[Path]) -> None:
-    """Hand files over, except those that the ledger knows to be there."""
+def upload(ledger: Ledger, record: RunRecord, files: Sequence[Path]) -> None:
+    """Upload files, except those that the ledger knows to be there."""
     backend = registry.backend(record.backend)
     known = ledger.uploads(record.id)
     for path in files:
         sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
         if path.name not in known or known[path.name].sha256 != sha256:
-            upload = retry_rate_limited(partial(backend.upload, path, sha256), PATIENCE_SECONDS)
-            ledger.add_upload(record, path.name, replace(upload, sha256=sha256))
-
-
-def _all_handed_over(ledger: Ledger, record: RunRecord) -> bool:
-    """Return whether a create call of the run was announced, in whichever attempt."""
-    return any(seen.state is State.SUBMITTING for seen in ledger.transitions(record.id))
+            send = partial(backend.upload, path, sha256)
+            uploaded = retry_rate_limited(send, RATE_LIMIT_SECONDS)
+            ledger.add_upload(record, path.name, replace(uploaded, sha256=sha256))
 
 
 def _missing(ledger: Ledger, record: RunRecord) -> UserError:
     """Say where the files are, or that they are gone."""
     if record.host not in ("", socket.gethostname()):
         return UserError(
-            f"run {record.id} cannot go on here: it still has to hand over its files, which stand "
+            f"run {record.id} cannot go on here: it still has to upload its files, which are "
             f"on the machine {record.host!r}. Go on there with `unitune resume {record.id}`, or "
             f"end it with `unitune cancel {record.id}` and launch the job file again."
         )
     return UserError(
-        f"run {record.id} cannot go on, because it still has to hand over its rows and "
+        f"run {record.id} cannot go on, because it still has to upload its rows and "
         f"{ledger.run_folder(record.id)} has no train.jsonl any more. End it with `unitune cancel "
         f"{record.id}` and launch the job file again."
     )

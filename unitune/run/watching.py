@@ -1,13 +1,13 @@
 """Watching all runs from one process, within the vendors' rate limits.
 
-`watch_all` asks a vendor that lists its jobs (`ListsJobs`) for one page an interval, going through
-the pages in turn, and polls only runs whose state has changed there. Runs that no page shows, and
+`watch_all` sends a vendor that lists its jobs (`ListsJobs`) one request an interval, for the pages
+of its list in turn, and polls only runs whose state has changed there. Runs that no page shows, and
 runs at other vendors, are polled in turn, one an interval; so are those that a budget limits,
-because a list does not tell how far they are. So a thousand runs cost a vendor one request an
-interval, and one poll for each run that has moved.
+because a list does not say how far they are. So a thousand runs cost a vendor one request an
+interval, and one poll for each run that has changed.
 
-The ledger says each time which runs there are: those that other processes launch join, and what
-others have noticed is told, too.
+The ledger says each time which runs there are: those that other processes launch join, and changes
+that other processes have seen are yielded too.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from unitune.run.handle import Run
 from unitune.workspace.home import home
 
 INTERVAL_SECONDS = 5.0
-"""Between two requests to a vendor: ten pages of a hundred jobs are seen within a minute."""
+"""Between two requests to a vendor: ten pages of a hundred jobs are read within a minute."""
 
 
 @dataclass(slots=True)
@@ -37,13 +37,12 @@ class _Vendor:
 
     Args:
         name: The backend's.
-        cursor: JobPage of its list that is asked for next.
-        listed: Jobs that the pages since the first one have shown.
-        due: Jobs to be polled in turn: the last time through all pages has not shown them, or a
-            poll has failed.
-        polled: State that the list showed when a job was last polled.
+        cursor: Of the page of its list that is requested next.
+        listed: Jobs on the pages since the first one.
+        due: Jobs to be polled in turn: no page has shown them, or a poll has failed.
+        polled: State on the list when a job was last polled.
         turns: When a job was last polled in its turn, by a count.
-        rests_until: When it may be asked again, on the monotonic clock.
+        rests_until: When it may be sent a request again, on the monotonic clock.
     """
 
     name: str
@@ -54,37 +53,39 @@ class _Vendor:
     turns: dict[str, int] = field(default_factory=dict[str, int])
     rests_until: float = 0.0
 
-    def moved(self, waiting: Mapping[str, Standing], limited: Collection[str]) -> list[str]:
-        """Ask the vendor once, and return the jobs that are to be polled, ended ones first.
+    def changed(self, waiting: Mapping[str, Standing], limited: Collection[str]) -> list[str]:
+        """Send the vendor one request, and return the jobs that are to be polled, ended ones first.
 
         Args:
             waiting: The runs there that have not ended, by job.
-            limited: Those of them that a budget limits.
+            limited: The ids of those that a budget limits.
         """
         backend = registry.backend(self.name)
         if not isinstance(backend, ListsJobs):
             return self._next(list(waiting))
         page = backend.list_jobs(self.cursor)
-        moved = [job for job in page.states if job in waiting and self._differs(waiting[job], page)]
+        changed = [
+            job
+            for job, listed in page.states.items()
+            if job in waiting and self._differs(job, waiting[job].state, listed)
+        ]
         self._turn_page(page, waiting)
         due = [
             job
             for job, run in waiting.items()
-            if job not in moved and (job in self.due or run.id in limited)
+            if job not in changed and (job in self.due or run.id in limited)
         ]
-        return sorted(moved, key=lambda job: not page.states[job].ended) + self._next(due)
+        return sorted(changed, key=lambda job: not page.states[job].ended) + self._next(due)
 
-    def _differs(self, run: Standing, page: JobPage) -> bool:
-        job = str(run.job_id)
-        listed = page.states[job]
-        if listed is run.state:
+    def _differs(self, job: str, state: State, listed: State) -> bool:
+        if listed is state:
             return False
-        news = listed.ended or self.polled.get(job) is not listed
+        differs = listed.ended or self.polled.get(job) is not listed
         self.polled[job] = listed
-        return news
+        return differs
 
     def _turn_page(self, page: JobPage, waiting: Mapping[str, Standing]) -> None:
-        """Go on to the next page, or to the first one once all that is waited for was shown."""
+        """Go on to the next page, or to the first one once all jobs were listed."""
         self.listed |= page.states.keys()
         missing = waiting.keys() - self.listed
         self.cursor = page.cursor if missing else ""
@@ -96,7 +97,7 @@ class _Vendor:
         """Return the job whose turn it is, if there is any."""
         if not jobs:
             return []
-        job = min(jobs, key=lambda one: self.turns.get(one, 0))
+        job = min(jobs, key=lambda job: self.turns.get(job, 0))
         self.due.discard(job)
         self.turns[job] = max(self.turns.values(), default=0) + 1
         return [job]
@@ -108,46 +109,48 @@ class _Watch:
 
     Args:
         ledger: Where the runs are.
-        told: State of each run that was told last.
+        reported: State of each run when it was last yielded.
         vendors: By name.
-        refused: What vendors and jobs that are asked no more have said, by name and id.
+        refused: Errors of vendors and jobs that are sent no more requests, by name and id.
         limits: Whether a budget limits a run, by its id.
     """
 
     ledger: Ledger
-    told: dict[str, State] = field(default_factory=dict[str, State])
+    reported: dict[str, State] = field(default_factory=dict[str, State])
     vendors: dict[str, _Vendor] = field(default_factory=dict[str, _Vendor])
     refused: dict[str, UnituneError] = field(default_factory=dict[str, UnituneError])
     limits: dict[str, bool] = field(default_factory=dict[str, bool])
 
-    def news(self, seen: Standing) -> Iterator[Run]:
-        """Yield a run that has changed since it was told last."""
-        if self.told.setdefault(seen.id, seen.state) is not seen.state:
-            with suppress(NotFoundError):  # another process has just deleted it
-                yield self._tell(self._run(seen.id))
-
-    def look_for_jobs(self) -> None:
-        """Look once for the job of each uncertain run; a vendor that refuses leaves it as it is."""
-        for seen in self.ledger.standings():
-            if seen.state is State.UNCERTAIN:
-                self.told[seen.id] = seen.state
+    def search_jobs(self) -> None:
+        """Search once for the job of each uncertain run; a refusal leaves it as it is."""
+        for standing in self.ledger.standings():
+            if standing.state is State.UNCERTAIN:
+                self.reported[standing.id] = standing.state
                 with suppress(UnituneError):
-                    self._run(seen.id).refresh()
+                    self._run(standing.id).refresh()
 
-    def look(self, name: str, waiting: Mapping[str, Standing]) -> Iterator[Run]:
-        """Ask a vendor once, and poll what has moved there."""
+    def changed_elsewhere(self, standing: Standing) -> Iterator[Run]:
+        """Yield a run that another process has changed."""
+        if self.reported.setdefault(standing.id, standing.state) is not standing.state:
+            with suppress(NotFoundError):  # another process has just deleted it
+                yield from self._report(self._run(standing.id))
+
+    def poll(self, name: str, waiting: Mapping[str, Standing]) -> Iterator[Run]:
+        """Send a vendor one request, poll what has changed there, and yield it."""
         vendor = self.vendors.setdefault(name, _Vendor(name))
-        if name in self.refused:
-            return
+        limited = self._limited(waiting.values())
         if time.monotonic() < vendor.rests_until:
-            yield from self._held_to_budget(waiting)
+            for standing in waiting.values():
+                if standing.id in limited:
+                    with suppress(NotFoundError, BackendError, LockTimeout):  # until the next poll
+                        yield from self._report(self._run(standing.id).hold_to_budget())
             return
         try:
-            moved = vendor.moved(waiting, self._limited(waiting.values()))
+            changed = vendor.changed(waiting, limited)
         except UnituneError as error:
             self._note(vendor, name, error)
             return
-        for job in moved:
+        for job in changed:
             try:
                 run = self._run(waiting[job].id).refresh()
             except NotFoundError:
@@ -156,18 +159,17 @@ class _Watch:
                 vendor.due.add(job)
                 self._note(vendor, job, error)
             else:
-                if self.told[run.id] is not run.state:
-                    yield self._tell(run)
+                yield from self._report(run)
 
-    def _held_to_budget(self, waiting: Mapping[str, Standing]) -> Iterator[Run]:
-        """Hold runs to their budgets while their vendor is not asked how they stand."""
-        limited = self._limited(waiting.values())
-        for seen in waiting.values():
-            if seen.id in limited:
-                with suppress(NotFoundError, BackendError, LockTimeout):  # the next look tells
-                    run = self._run(seen.id).hold_to_budget()
-                    if self.told[run.id] is not run.state:
-                        yield self._tell(run)
+    def waiting(self, standings: Iterable[Standing]) -> dict[str, dict[str, Standing]]:
+        """Return the runs that go on, by backend and job."""
+        waiting: dict[str, dict[str, Standing]] = {}
+        for run in standings:
+            if run.state.ended or run.state in (State.PAUSED, State.UNCERTAIN):
+                continue
+            if run.job_id is not None and not {run.job_id, run.backend} & self.refused.keys():
+                waiting.setdefault(run.backend, {})[run.job_id] = run
+        return waiting
 
     def _limited(self, runs: Iterable[Standing]) -> set[str]:
         """Return the runs that are cancelled when they cost too much; each is looked up once."""
@@ -182,14 +184,16 @@ class _Watch:
     def _run(self, run_id: str) -> Run:
         return Run(self.ledger, self.ledger.record(run_id))
 
-    def _tell(self, run: Run) -> Run:
-        self.told[run.id] = run.state
-        return run
+    def _report(self, run: Run) -> Iterator[Run]:
+        """Yield a run whose state is another one than when it was last yielded."""
+        if self.reported.get(run.id) is not run.state:
+            self.reported[run.id] = run.state
+            yield run
 
-    def _note(self, vendor: _Vendor, asked: str, error: UnituneError) -> None:
-        """Ask again when that can help, and not before the vendor wishes; else no more."""
+    def _note(self, vendor: _Vendor, refused: str, error: UnituneError) -> None:
+        """Go on when that can help, and not before the vendor says; else send no more requests."""
         if not (isinstance(error, LockTimeout) or error.is_retryable):
-            self.refused[asked] = error
+            self.refused[refused] = error
         elif isinstance(error, BackendError):
             vendor.rests_until = time.monotonic() + retry_delay(error, 0.0)
 
@@ -197,42 +201,26 @@ class _Watch:
 def watch_all(interval_seconds: float = INTERVAL_SECONDS) -> Iterator[Run]:
     """Yield each run whose state has changed, until every run of the ledger is at rest.
 
-    A vendor or a job that refuses to be asked is asked no more, and the others are watched on.
+    A vendor or a job that refuses requests is sent no more, and the others are watched on.
 
     Args:
-        interval_seconds: Between two looks at each vendor.
+        interval_seconds: Between two requests to each vendor.
 
     Raises:
-        UnituneError: What the first that refused has said, once the others are at rest.
+        UnituneError: The first refusal, once the others are at rest.
     """
     watch = _Watch(Ledger(home()))
-    watch.look_for_jobs()
+    watch.search_jobs()
     while True:
         started = time.monotonic()
-        found = watch.ledger.standings()
-        for seen in found:
-            yield from watch.news(seen)
-        waiting = _waiting(found, watch.refused)
+        standings = watch.ledger.standings()
+        for standing in standings:
+            yield from watch.changed_elsewhere(standing)
+        waiting = watch.waiting(standings)
         if not waiting:
             break
         for name, jobs in waiting.items():
-            yield from watch.look(name, jobs)
+            yield from watch.poll(name, jobs)
         sleep(max(0.0, interval_seconds - (time.monotonic() - started)))
     for error in watch.refused.values():
         raise error
-
-
-def _waiting(
-    found: list[Standing], refused: Mapping[str, UnituneError]
-) -> dict[str, dict[str, Standing]]:
-    """Return the runs that go on, by backend and job."""
-    waiting: dict[str, dict[str, Standing]] = {}
-    for run in found:
-        job, name = run.job_id, run.backend
-        if job is not None and not _rests(run) and not {job, name} & refused.keys():
-            waiting.setdefault(name, {})[job] = run
-    return waiting
-
-
-def _rests(run: Standing) -> bool:
-    return run.state.ended or run.state in (State.PAUSED, State.UNCERTAIN)

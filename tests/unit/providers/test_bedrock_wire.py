@@ -275,7 +275,6 @@ def test_every_operation_of_the_backend_was_held(
         "ListCustomModelDeployments",
         "ListModelCustomizationJobs",
         "StopModelCustomizationJob",
-        "UpdateCustomModelDeployment",
     } == used
 
 

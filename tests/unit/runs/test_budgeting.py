@@ -164,7 +164,7 @@ def test_a_file_that_is_not_the_one_that_was_reckoned_is_never_submitted(
         honest(ledger, record, files)  # pyright: ignore[reportArgumentType]
 
     monkeypatch.setattr(launching, "hand_over", changed)
-    with pytest.raises(Mismatch, match=r"train\.jsonl as handed over is not the file"):
+    with pytest.raises(Mismatch, match=r"train\.jsonl as uploaded is not the file"):
         run.launch(priced("1000"))
     (kept,) = run.runs()
     assert kept.job_id is None
