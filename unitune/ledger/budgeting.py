@@ -8,7 +8,7 @@
     end      the bill is held against the estimate (`unitune.cost.reconcile`)
 
 Money is set aside by one process at a time, so that two launches cannot both take the last of it.
-What is looked at in flight is looked at by whoever polls; nobody watches a run that nobody watches.
+A run in flight is held to its limits by whichever process polls it; without one, by none.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ from unitune.cost.prices.book import PriceBook
 from unitune.cost.reconcile import End, Reconciliation, reconcile
 from unitune.cost.spread import Spread
 from unitune.errors import Mismatch, OverBudget, UnreadableRecord
+from unitune.findings import Finding
 from unitune.job.prices import PriceRow
 from unitune.ledger import Books, CostRecord, DeploymentRecord, Ledger, RunRecord
 from unitune.ledger.metering import SECONDS_AN_HOUR, bill_of, costs_so_far, running_seconds
@@ -68,7 +69,7 @@ class Approval(BaseModel):
 
 
 def approval_of(ledger: Ledger, run_id: str) -> Approval | None:
-    """Return what a run was launched on; None where it costs nothing, or nobody wrote it down."""
+    """Return what a run was launched on; None where it costs nothing, or that is not on record."""
     costs = ledger.costs(run_id)
     return _approval(costs[-1]) if costs else None
 
@@ -99,10 +100,10 @@ def _parsed(
 
 def is_limited(ledger: Ledger, run_id: str) -> bool:
     """Return whether anything limits what a run may cost while it runs."""
-    found = approval_of(ledger, run_id)
-    if found is None:
+    approval = approval_of(ledger, run_id)
+    if approval is None:
         return False
-    return bool(caps(found.budget_usd, found.project, Spent())) or found.hours is not None
+    return bool(caps(approval.budget_usd, approval.project, Spent())) or approval.hours is not None
 
 
 def reserve(ledger: Ledger, record: RunRecord) -> None:
@@ -112,24 +113,22 @@ def reserve(ledger: Ledger, record: RunRecord) -> None:
         Mismatch: A file that was uploaded is not the one that the estimate is of.
         OverBudget: It may cost more than is left, or the price is unknown.
     """
-    # Before the money is reached for: who holds that place asks for no further connection, for
-    # which it would wait for those that wait for the place.
+    # Read before the lock on the money is taken: who holds it must need no further connection, for
+    # which it would wait for those that wait for the lock.
     uploaded = {name: upload.sha256 for name, upload in ledger.uploads(record.id).items()}
 
-    def allow(books: Books, own: CostRecord) -> str:
-        approval = _approval(own)
-        _same_files(record, approval, uploaded)
+    def allow(books: Books, cost: CostRecord) -> str:
+        approval = _approval(cost)
+        _refuse_other_files(record, approval, uploaded)
         fresh = repriced(approval.estimate, _book(approval, record.backend), today())
         limits = _limits(approval, books, record)
-        found = budget_findings(
-            limits, fresh.launch_usd, record.backend, unpriced=approval.unpriced
+        usd, unpriced = fresh.launch_usd, approval.unpriced
+        findings = budget_findings(limits, usd, record.backend, unpriced=unpriced)
+        _refuse_over_budget(
+            findings,
+            f"Run {record.id} is kept: `unitune resume {record.id}` goes on once there is enough, "
+            f"and `unitune cancel {record.id}` ends it.",
         )
-        if refusals := list(found):
-            raise OverBudget(
-                "\n".join(map(str, refusals))
-                + f"\nRun {record.id} is kept: `unitune resume {record.id}` goes on once there is "
-                f"enough, and `unitune cancel {record.id}` ends it."
-            )
         return approval.model_copy(update={"estimate": fresh}).model_dump_json()
 
     ledger.reserve(record, allow)
@@ -162,7 +161,7 @@ def add_deployment(
         limits = caps(None, project, spent(books, today()))
         if usd is not None:
             limits = (Cap("the deployment's budget", usd, Decimal(0), "--budget"), *limits)
-        found = budget_findings(
+        findings = budget_findings(
             limits,
             None if most is None else Spread.of(most),
             record.backend,
@@ -170,10 +169,15 @@ def add_deployment(
             less="or let it stand for less time",
             unpriced=unpriced,
         )
-        if refusals := list(found):
-            raise OverBudget("\n".join(map(str, refusals)))
+        _refuse_over_budget(findings)
 
     ledger.add_deployment(record, allow)
+
+
+def _refuse_over_budget(findings: Iterable[Finding], *advice: str) -> None:
+    refusals = [*map(str, findings)]
+    if refusals:
+        raise OverBudget("\n".join([*refusals, *advice]))
 
 
 def spent(books: Books, day: date) -> Spent:
@@ -183,7 +187,7 @@ def spent(books: Books, day: date) -> Spent:
 
     Args:
         books: Runs, deployments and the time.
-        day: Of the month that is asked about.
+        day: Of the month in question.
     """
     begin, end = _month(day)
     month, total, unknown = Decimal(0), Decimal(0), 0
@@ -195,14 +199,16 @@ def spent(books: Books, day: date) -> Spent:
         total += usd
         if cost.reserved is not None and begin <= cost.reserved < end:
             month += usd
-    for one in books.deployments:
-        if one.usd_per_hour is None:
+    for deployment in books.deployments:
+        rate = deployment.usd_per_hour
+        if rate is None:
             unknown += 1
             continue
-        rate = one.usd_per_hour
-        until = max(one.until, books.now) if one.ended is None else one.ended
-        total += rate * _hours(one.created, until)
-        month += rate * _hours(max(one.created, begin), min(until, end))
+        until = deployment.ended
+        if until is None:
+            until = max(deployment.until, books.now)
+        total += rate * _hours(deployment.created, until)
+        month += rate * _hours(max(deployment.created, begin), min(until, end))
     return Spent(month_usd=month, project_usd=total, unknown=unknown)
 
 
@@ -220,10 +226,10 @@ def overrun(ledger: Ledger, record: RunRecord) -> str | None:
         record: As it was just polled.
     """
     books = books_of(ledger)
-    own = _of_attempt(books.costs, record)
-    if own is None:
+    cost = _of_attempt(books.costs, record)
+    if cost is None:
         return None
-    approval = _approval(own)
+    approval = _approval(cost)
     seconds = running_seconds(ledger, record)
     hours = approval.hours
     if hours is not None and seconds + AHEAD_SECONDS >= float(hours * SECONDS_AN_HOUR):
@@ -240,25 +246,25 @@ def overrun(ledger: Ledger, record: RunRecord) -> str | None:
 
 
 def reconciled(ledger: Ledger, record: RunRecord) -> Reconciliation | None:
-    """Return what a run's newest attempt has cost beside what was reckoned; write it down once.
+    """Return what a run's newest attempt has cost beside its estimate; write it down once.
 
     Returns:
-        None while it goes on, and where nothing was reckoned.
+        None while it goes on, and where there is no estimate.
     """
-    own = _of_attempt(ledger.costs(record.id), record)
-    if own is None or not record.state.ended or record.job_id is None:
+    cost = _of_attempt(ledger.costs(record.id), record)
+    if cost is None or not record.state.ended or record.job_id is None:
         return None
-    if own.outcome is not None:
-        return outcome_of(own)
-    approval = _approval(own)
-    found = reconcile(
+    if cost.outcome is not None:
+        return outcome_of(cost)
+    approval = _approval(cost)
+    outcome = reconcile(
         approval.estimate,
         bill_of(ledger, record),
         _END[record.state],
         registry.offer(record.backend).billing_for(approval.estimate.model),
     )
-    ledger.settle(record, found.model_dump_json())
-    return found
+    ledger.settle(record, outcome.model_dump_json())
+    return outcome
 
 
 def lessons(costs: Iterable[CostRecord]) -> dict[tuple[str, str], list[Lesson]]:
@@ -278,7 +284,7 @@ _END: dict[State, End] = {
 }
 
 
-def _same_files(record: RunRecord, approval: Approval, uploaded: Mapping[str, str]) -> None:
+def _refuse_other_files(record: RunRecord, approval: Approval, uploaded: Mapping[str, str]) -> None:
     changed = sorted(name for name in approval.files if uploaded.get(name) != approval.files[name])
     if changed:
         raise Mismatch(
@@ -304,12 +310,12 @@ def _limits(approval: Approval, books: Books, record: RunRecord) -> tuple[Cap, .
 
 
 def _of_attempt(costs: Iterable[CostRecord], record: RunRecord) -> CostRecord | None:
-    mine = (record.id, record.attempt)
-    return next((cost for cost in costs if (cost.run_id, cost.attempt) == mine), None)
+    attempt = (record.id, record.attempt)
+    return next((cost for cost in costs if (cost.run_id, cost.attempt) == attempt), None)
 
 
 def _usd(cost: CostRecord) -> Decimal | None:
-    """Return what an attempt has cost; while nobody knows, what it may cost at most."""
+    """Return what an attempt has cost; while that is not known, what it may cost at most."""
     if cost.outcome is not None:
         usd = outcome_of(cost).usd
         if usd is not None:

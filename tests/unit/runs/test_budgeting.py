@@ -156,14 +156,14 @@ def test_a_file_that_is_not_the_one_that_was_reckoned_is_never_submitted(
     priced: Priced, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The rows are changed between the plan and the upload."""
-    honest = launching.hand_over
+    honest = launching.upload
 
     def changed(ledger: Ledger, record: object, files: list[Path]) -> None:
         row = files[0].read_text(encoding="utf-8").splitlines()[0] + "\n"
         files[0].write_text(row * 50, encoding="utf-8")
         honest(ledger, record, files)  # pyright: ignore[reportArgumentType]
 
-    monkeypatch.setattr(launching, "hand_over", changed)
+    monkeypatch.setattr(launching, "upload", changed)
     with pytest.raises(Mismatch, match=r"train\.jsonl as uploaded is not the file"):
         run.launch(priced("1000"))
     (kept,) = run.runs()
@@ -175,13 +175,13 @@ def test_a_price_that_rose_since_the_plan_is_held_against_the_budget_before_the_
 ) -> None:
     job = priced("100000")
     job = priced(str(high(job)))
-    honest = launching.hand_over
+    honest = launching.upload
 
     def rises(*given: object) -> None:
         honest(*given)  # pyright: ignore[reportArgumentType]
         priced(price="2000")
 
-    monkeypatch.setattr(launching, "hand_over", rises)
+    monkeypatch.setattr(launching, "upload", rises)
     with pytest.raises(OverBudget, match="the job's budget"):
         run.launch(job)
     (kept,) = run.runs()
@@ -242,13 +242,13 @@ def test_what_is_set_aside_is_the_price_of_the_create_call(
     """It rose between the plan and the call."""
     job = priced("100000")
     usd = high(job)
-    honest = launching.hand_over
+    honest = launching.upload
 
     def rises(*given: object) -> None:
         honest(*given)  # pyright: ignore[reportArgumentType]
         priced(price="2000")
 
-    monkeypatch.setattr(launching, "hand_over", rises)
+    monkeypatch.setattr(launching, "upload", rises)
     run.launch(job)
     assert 2 * usd == spent_in(Ledger(home())).project_usd
 
