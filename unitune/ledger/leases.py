@@ -1,16 +1,15 @@
-"""Who acts for a run, when several processes or machines meet at it: a lease with a fence.
+"""Which process acts for a run: a lease with a fence.
 
-The holder of a lease renews it while its work goes on, from a thread of its own. It ends when the
-work ends, or when its holder is dead. Of a process of this machine that can be seen, so a living
-one keeps its lease, whatever a clock says and even if it stands still: nobody else can know
-whether its create call is about to be sent. Of a process elsewhere (another machine, another
-container) the time tells: its lease ends when it was not renewed in time. Each holder gets a
-greater fence than the one before, and the ledger takes a write only with the present fence: a
-process that stood still past its lease cannot undo what the next one did.
+A thread renews a lease until its holder's work ends. A process of this machine keeps its lease
+while it lives, whatever a clock says and even if it stands still: its create call may be about to
+be sent. A process elsewhere (another machine, another container) cannot be seen, so its lease ends
+when it was not renewed in time. Each holder gets a greater fence than the one before, and the
+ledger takes a write only with the present fence: a process that stood still past its lease cannot
+undo what the next one did.
 
-Threads of one process wait for each other by a lock, so a lease of one's own that is left over was
-never given back, and is taken. The time is that of a shared database's server; in a file it is that
-of a clock which nobody can set (`unitune.ledger.sqlite`).
+Threads of one process wait for each other by a lock, so a lease of this process that is left over
+was never given back, and is taken. Time is that of a shared database's server; in a file, that of a
+monotonic clock (`unitune.ledger.sqlite`).
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ from unitune.ledger.records import RunRecord, columns_of, run_of
 from unitune.ledger.tables import RUNS
 
 LEASE_SECONDS = 60.0
-"""How long a holder that is not heard of keeps others of other machines waiting."""
+"""How long a lease that is not renewed keeps other machines waiting."""
 LONGEST_LEASE_SECONDS = 120.0
 """No lease lasts longer from now, so one that says so was written before a clock was set back."""
 WAIT_SECONDS = 30.0
@@ -63,8 +62,8 @@ class _Lease(NamedTuple):
 class _Kept:
     """The leases that this process holds, renewed from one thread.
 
-    Whatever goes wrong with a renewal, the next one is tried; so is the return of a lease that
-    could not be given back, because nobody else takes it while this process lives.
+    A renewal that fails is tried again, and so is the return of a lease: no other process takes it
+    while this one lives.
     """
 
     def __init__(self) -> None:
@@ -73,7 +72,7 @@ class _Kept:
         self.to_give_back: set[_Lease] = set()
         self.thread: threading.Thread | None = None
         self.at_work = threading.Lock()
-        """Held by the thread while it is at the database, whose own locks a fork would copy."""
+        """Held while the thread uses the database, whose locks a fork would copy."""
 
     def keep(self, lease: _Lease) -> None:
         """Renew a lease until it is given back or lost; a lost one is noticed by the next write."""
@@ -122,15 +121,7 @@ os.register_at_fork(
 
 @contextmanager
 def acting(database: Database, run_id: str) -> Generator[RunRecord]:
-    """Be the one process, and the one thread of it, that acts for a run while the body runs.
-
-    Yields:
-        The run as it stands.
-
-    Raises:
-        LockTimeout: Another acts for it and does not end.
-        NotFoundError: There is no such run.
-    """
+    """As `Ledger.acting`, for one process, and for one thread of it."""
     turn = _kept.turns.setdefault((database.name, run_id), threading.Lock())
     if not turn.acquire(timeout=WAIT_SECONDS):
         raise _busy(run_id, "another thread of this process")
@@ -160,13 +151,13 @@ def is_held(database: Database, run_id: str) -> bool:
 
 
 def renew(database: Database, run_id: str, fence: int, seconds: float) -> bool:
-    """Make sure that a lease is still one's own and stays so; return whether it is.
+    """Renew a lease, for so many seconds from now at least; return whether it was still held.
 
     Args:
         database: The ledger's.
         run_id: The run.
         fence: As it was when the lease was taken.
-        seconds: How long it must last at least, from now.
+        seconds: At most `LONGEST_LEASE_SECONDS`.
     """
     with database.writing(durable=False) as connection:
         until, latest = (
@@ -201,9 +192,9 @@ def _taken(database: Database, run_id: str) -> RunRecord:
 
 
 class _Held(NamedTuple):
-    """Who has the lease, whether it lives, and for how long it has it if nobody renews it.
+    """The holder of a lease, whether it lives, and how long the lease lasts without a renewal.
 
-    That is longer than `LEASE_SECONDS` while a create call is under way.
+    That is longer than `LEASE_SECONDS` during a create call.
     """
 
     holder: Holder
@@ -212,14 +203,14 @@ class _Held(NamedTuple):
 
     @property
     def keeps(self) -> bool:
-        """Whether nobody else may have it."""
+        """Whether no other process may take it."""
         return self.life in ("running", "stopped") or (
             self.life == "unknown" and self.seconds_left > 0
         )
 
     @property
     def advice(self) -> str:
-        """What to do for who cannot have it."""
+        """What the user may do about it."""
         pid = self.holder.pid
         if self.life == "stopped":
             return (
@@ -244,7 +235,7 @@ def _held(database: Database, holder: Holder, seconds_left: float) -> _Held:
 
 
 def _tried(database: Database, run_id: str) -> RunRecord | _Held:
-    """Take the lease if it can be had, and return the run with its new fence; else who has it."""
+    """Take the lease and return the run with its new fence; else return who has it."""
     query = sa.select(*columns_of(RUNS, RunRecord), RUNS.c.lease_holder, _seconds_left(database))
     with database.writing(durable=False) as connection:
         # Locked where the database has locks for rows: its holder may be about to write it.
@@ -289,5 +280,5 @@ def unknown(run_id: str) -> NotFoundError:
 
 def _busy(run_id: str, who: str, advice: str = WAIT_OR_END) -> LockTimeout:
     return LockTimeout(
-        f"run {run_id} is in the hands of {who}, still after {WAIT_SECONDS:g} seconds. {advice}"
+        f"run {run_id} is held by {who}, still after {WAIT_SECONDS:g} seconds. {advice}"
     )

@@ -36,7 +36,7 @@ def locked(path: Path, what: str, wait_seconds: float = 30.0) -> Generator[None]
         while not _taken(file):
             if time.monotonic() >= until:
                 raise LockTimeout(
-                    f"{what} is in the hands of another process, still after {wait_seconds:g} "
+                    f"{what} is held by another process, still after {wait_seconds:g} "
                     "seconds. Wait until it is done, or end it, and try again."
                 )
             time.sleep(0.02)
