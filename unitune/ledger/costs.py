@@ -73,7 +73,7 @@ class CostLedger:
 
     @property
     def exists(self) -> bool:
-        """Whether there is anything to read; a shared one that is away is said to exist."""
+        """Whether there is anything to read; a shared one that is away exists."""
         return self._database.exists
 
     @property

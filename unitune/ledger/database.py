@@ -118,7 +118,7 @@ class Database(ABC):
             return _version(connection)
 
     def _unknown(self, version: object) -> UnituneError:
-        """Return what a version of the schema that is none of ours means."""
+        """Return the error for an unknown version of the schema."""
         if isinstance(version, str) and version.isdecimal() and version > HEAD:
             return UserError(
                 f"{self.name} was written by a newer unitune (schema {version}; this one knows "
@@ -131,7 +131,7 @@ class Database(ABC):
 
     @contextmanager
     def _map_errors(self) -> Generator[None]:
-        """Turn the driver's errors into ours, in this one place."""
+        """Map the driver's errors, all in this place."""
         try:
             yield
         except IntegrityError as error:

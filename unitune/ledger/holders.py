@@ -1,4 +1,4 @@
-"""Which process is which, so that one can be told from another after it has died.
+"""The identity of a process, which holds after it has died.
 
 A process is known by its machine (name and boot), its pid namespace, its pid, and when it started:
 pids are used again, and containers on one machine count their own. Only of a process of the same
@@ -19,7 +19,7 @@ from typing import Annotated, Literal, NamedTuple
 from pydantic import Field, TypeAdapter, ValidationError
 
 PROC = Path("/proc")
-"""Where Linux shows processes; other systems are asked through `ps` and `sysctl`."""
+"""Where Linux shows processes; elsewhere `ps` and `sysctl` do."""
 DEAD, STOPPED = ("Z", "X"), ("T", "t")
 """Letters of a process's state: dead, and perhaps waiting for its parent to notice; stopped, by a
 signal or a debugger.
@@ -93,7 +93,7 @@ _LINE = TypeAdapter(tuple[str, str, str, Pid, str])
 
 
 def this_process() -> Holder:
-    """Return the process that asks."""
+    """Return the process that calls."""
     return _holder(os.getpid())
 
 
@@ -114,7 +114,9 @@ def process(pid: int) -> Holder:
 def _boot() -> str:
     file = PROC / "sys/kernel/random/boot_id"
     return (
-        file.read_text().strip() if file.exists() else _said("sysctl", "-n", "kern.bootsessionuuid")
+        file.read_text().strip()
+        if file.exists()
+        else _output("sysctl", "-n", "kern.bootsessionuuid")
     )
 
 
@@ -147,7 +149,7 @@ def _seen(pid: int) -> _Seen | None:
     the start time the twentieth.
     """
     if not (PROC / "self").exists():
-        state, _, started = _said("ps", "-o", "state=,lstart=", "-p", str(pid)).partition(" ")
+        state, _, started = _output("ps", "-o", "state=,lstart=", "-p", str(pid)).partition(" ")
         return _Seen(state[:1], started.strip()) if started else None
     try:
         fields = (PROC / str(pid) / "stat").read_text().rpartition(")")[2].split()
@@ -156,6 +158,6 @@ def _seen(pid: int) -> _Seen | None:
     return _Seen(fields[0], fields[19])
 
 
-def _said(*command: str) -> str:
+def _output(*command: str) -> str:
     done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - fixed commands of the system
     return done.stdout.strip()

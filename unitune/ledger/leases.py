@@ -34,7 +34,7 @@ from unitune.ledger.tables import RUNS
 LEASE_SECONDS = 60.0
 """How long a lease that is not renewed keeps other machines waiting."""
 LONGEST_LEASE_SECONDS = 120.0
-"""No lease lasts longer from now, so one that says so was written before a clock was set back."""
+"""No lease lasts longer from now; one that does was written before a clock was set back."""
 WAIT_SECONDS = 30.0
 """How long to wait for another holder."""
 FIRST_LOOK_SECONDS, SLOWEST_LOOK_SECONDS = 0.02, 0.25

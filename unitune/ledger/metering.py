@@ -95,7 +95,7 @@ def costs_so_far(
 
 
 def bill_of(ledger: Ledger, record: RunRecord) -> Bill:
-    """Return what the vendor bills for an attempt, and what that may be told from otherwise."""
+    """Return what the vendor bills for an attempt, and what a bill can be estimated from."""
     events = [seen.event for seen in ledger.events(record.id, record.attempt)]
     data = next((event.data for event in events if event.key == BILL), dict[str, JsonValue]())
     tokens, usd = data.get("tokens"), data.get("usd")

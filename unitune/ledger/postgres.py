@@ -184,5 +184,5 @@ def _close(engine: sa.Engine, pid: int) -> None:
 
 
 def _arguments(url: sa.URL) -> dict[str, Any]:
-    """Return what is asked of each connection; what the URL says itself is left to it."""
+    """Return the options of each connection, but for those that the URL sets."""
     return {name: value for name, value in CONNECTION.items() if name not in url.query}

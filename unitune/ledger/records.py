@@ -40,8 +40,8 @@ class RunRecord:
         version: Grows with each write.
         created: Seconds since 1970, UTC; so is `updated`.
         host: Name of the machine that launched it, where its files stand.
-        fence: Grows with each process that takes the run into its hands (`leases`); a
-            record that was read before the last one did can no longer be written.
+        fence: Grows with each lease of the run (`leases`); a record that was read under an earlier
+            one can no longer be written.
     """
 
     id: str
@@ -104,7 +104,7 @@ class DeploymentRecord:
     Args:
         run_id: The run whose model it serves; None once that run is deleted.
         name: Of the deployment at its backend.
-        model: What to ask.
+        model: What requests go to.
         state: planned, starting, ready, failed or gone.
         ref: The backend's id, once it is known.
         usd_per_hour: Price; None where it is not known.

@@ -49,8 +49,8 @@ class SQLite(Database):
     def make_engine(self) -> sa.Engine:
         """An engine whose transactions are real ones.
 
-        Python's driver opens transactions late and by guessing; so it is told not to, and BEGIN is
-        sent here. A writer takes the write lock at once: upgrading a read to a write could fail.
+        Python's driver begins transactions late and by guessing; so that is off, and BEGIN is sent
+        here. A writer takes the write lock at once: upgrading a read to a write could fail.
         """
         refuse_network(self.path.parent)
         engine = sa.create_engine(
@@ -68,7 +68,7 @@ class SQLite(Database):
         return sa.literal(time.time(), sa.Double)
 
     def lease_clock(self) -> sa.ColumnElement[float]:
-        """Return the seconds of a clock that nobody can set, the same in all processes here.
+        """Return the seconds of a monotonic clock, the same in all processes here.
 
         It begins anew when the machine is started, and stands still while the machine does: then
         the holder of a lease stands still as well.

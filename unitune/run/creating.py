@@ -33,6 +33,7 @@ class _JobCall(CreateCall):
         self.record = record
         self.created: str | None = None
         """The id of the job that this process has created."""
+        self._launch: Launch | None = None
         self._backend = registry.backend(record.backend)
         self.guarantee = (
             self._backend.guarantee_of(ledger.job(record.id))
@@ -43,20 +44,21 @@ class _JobCall(CreateCall):
 
     def announce(self) -> None:
         """Set the money aside, write down that the call is sent, and keep the lease meanwhile."""
-        budgeting.reserve(self.ledger, self.record)
-        self.record = self.ledger.write(replace(self.record, state=State.SUBMITTING))
-        self.ledger.hold(self.record, CREATE_SECONDS)
-
-    def create(self) -> str:
         files = self.ledger.uploads(self.record.id)
-        launch = Launch(
+        self._launch = Launch(
             key=self.record.launch_key,
             job=self.ledger.job(self.record.id),
             training=files["train.jsonl"],
             validation=files.get("validation.jsonl"),
             folder=self.ledger.run_folder(self.record.id),
         )
-        self.created = self._backend.submit(launch)
+        budgeting.reserve(self.ledger, self.record)
+        self.record = self.ledger.write(replace(self.record, state=State.SUBMITTING))
+        self.ledger.hold(self.record, CREATE_SECONDS)
+
+    def create(self) -> str:
+        assert self._launch is not None, "the call was announced"
+        self.created = self._backend.submit(self._launch)
         return self.created
 
     def find(self) -> list[str]:

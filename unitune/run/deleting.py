@@ -1,9 +1,8 @@
 """The end of what a run has left: its model and files at the vendor, its folder, its rows.
 
-`inventory` says beforehand what that is. The reports of its evaluation stay unless the caller asks
-for them too, because verdicts outlive models. What cannot be deleted keeps the run in the ledger,
-so that the same call can be made again: what is gone already is no error. What another run uses
-stays.
+`inventory` says beforehand what that is. The reports of its evaluation stay by default, because
+verdicts outlive models. What cannot be deleted keeps the run in the ledger, so that the same call
+can be made again: what is gone already is no error. What another run uses stays.
 """
 
 from __future__ import annotations
@@ -36,16 +35,7 @@ class _Item:
 
 
 def inventory(ledger: Ledger, record: RunRecord, *, reports: bool = False) -> list[str]:
-    """Return what `delete` would delete, a line each.
-
-    Args:
-        ledger: Where the run is written down.
-        record: Of a run that has ended.
-        reports: With the reports of its evaluation.
-
-    Raises:
-        UserError: The run has not ended, or a deployment of its model stands.
-    """
+    """Return what `delete` would delete, a line each; see `unitune.run.handle.Run.inventory`."""
     items = _items(ledger, record, reports=reports)
     return [*(item.name for item in items), "the run's place in the ledger"]
 
@@ -53,21 +43,7 @@ def inventory(ledger: Ledger, record: RunRecord, *, reports: bool = False) -> li
 def delete(
     ledger: Ledger, record: RunRecord, *, force: bool = False, reports: bool = False
 ) -> list[str]:
-    """Delete what a run left behind; the caller acts for the run.
-
-    Args:
-        ledger: Where the run is written down.
-        record: Of a run that has ended.
-        force: Forget the run even if something is left.
-        reports: Delete the reports of its evaluation, too.
-
-    Returns:
-        A sentence for each thing that could not be deleted; the run is then still in the ledger,
-        unless forced.
-
-    Raises:
-        UserError: The run has not ended, or a deployment of its model stands.
-    """
+    """Delete what a run left behind; see `unitune.run.handle.Run.delete`."""
     folder = ledger.run_folder(record.id)
     left: list[str] = []
     for item in _items(ledger, record, reports=reports):
@@ -136,7 +112,7 @@ def _delete_upload(ledger: Ledger, record: RunRecord, ref: str) -> None:
     for other in ledger.records():
         beginning = other.state in (State.PLANNED, State.UPLOADING) and other.id != record.id
         if beginning and other.backend == record.backend:
-            # Uploads are found by their hash: it may just have found this one, and not said so.
+            # Uploads are found by their hash: it may just have found this one.
             raise UserError(
                 f"run {other.id} is being launched and may use it. Let it go on with `unitune "
                 f"resume {other.id}`, or cancel it."

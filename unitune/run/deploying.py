@@ -1,10 +1,10 @@
-"""Deployments: what costs money while it stands, so it is always asked for and always ends.
+"""Deployments: they cost money while they stand, so each is requested by the user, and ends.
 
 Some vendors answer with a tuned model only from a deployment, paid by the hour. `deploy` writes
 down what it is about to do, brings the model up, and leaves a small process behind that takes it
 down when its time is over (`unitune.run.reaper`). Every other look at deployments takes down what
-is overdue too, for the case that the machine was off, and says so in the log `unitune`, whose
-warnings Python writes to standard error. Nothing else in unitune deploys.
+is overdue too, for the case that the machine was off, and logs it under `unitune`, whose warnings
+Python writes to standard error. Nothing else in unitune deploys.
 
 A deployment's id is its name at the vendor, so a deploy that was interrupted is found by it. Its
 times are those of the ledger's clock.

@@ -2,7 +2,7 @@
 
 Taken down is only what this ledger is seen to have put up: the vendor must show, under a name of
 ours, the very deployment that the ledger has. A ledger may come from elsewhere, and what it names
-may be somebody's production.
+may be someone else's production.
 """
 
 from __future__ import annotations
@@ -255,7 +255,7 @@ def host_of(backend: str) -> Deploys:
     """
     host = registry.backend(backend)
     if not isinstance(host, Deploys):
-        raise Unsupported(f"models of {backend} answer without a deployment; just ask them.")
+        raise Unsupported(f"models of {backend} answer without a deployment.")
     return host
 
 
@@ -275,7 +275,7 @@ def remove(record: DeploymentRecord, age_seconds: float) -> None:
         if age_seconds < registry.offer(record.backend).settle_seconds:
             raise BackendError(
                 f"{record.backend} shows no deployment {record.name} yet, and it may still "
-                f"come: it was asked for just now. Again: unitune undeploy {record.id}"
+                f"come: it was requested just now. Again: unitune undeploy {record.id}"
             )
         return
     if ref is None and host.deployment_status(str(record.ref), record.model).state == "gone":

@@ -32,7 +32,7 @@ def searched_after_launch(ledger: Ledger, record: RunRecord) -> RunRecord:
     try:
         events = list(_warnings(ledger, record))
     except BackendError:
-        return record  # the job is there; polls look again
+        return record  # the job is there; polls search again
     return ledger.write(record, events) if events else record
 
 

@@ -1,8 +1,8 @@
 """`Run`: the handle on one durable launch, the same in every process that holds it.
 
 It keeps nothing of its own: the properties show the ledger's record as it was last read, and what
-acts takes the run's lease, reads again, and hands over to `unitune.run.launching`. Making and
-finding runs is the business of `unitune.run.run`.
+acts takes the run's lease, reads again, and calls `unitune.run.launching`. Runs are launched and
+found by `unitune.run.run`.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ MISSED_POLLS = 20
 class Run:
     """One durable launch.
 
-    The properties are those of the record as it was last read; `refresh` asks the backend.
+    The properties are those of the record as it was last read; `refresh` polls the backend.
     """
 
     def __init__(self, ledger: Ledger, record: RunRecord) -> None:
@@ -146,13 +146,13 @@ class Run:
 
     @cached_property
     def estimate(self) -> Estimate | None:
-        """What it was reckoned to cost; None on one's own machine, and where nobody wrote it."""
+        """What it was estimated to cost; None on this machine, and where that is not on record."""
         approval = budgeting.approval_of(self._ledger, self.id)
         return approval and approval.estimate
 
     @property
     def reconciliation(self) -> Reconciliation | None:
-        """What the newest attempt has cost beside what was reckoned, once it has ended."""
+        """What the newest attempt has cost beside its estimate, once it has ended."""
         return budgeting.reconciled(self._ledger, self._record)
 
     @property
@@ -163,7 +163,7 @@ class Run:
         return not at_work and self.state in launching.BEFORE_JOB
 
     def events(self) -> list[Event]:
-        """Return the recorded events of the current attempt, oldest first; asks nobody."""
+        """Return the recorded events of the current attempt, oldest first; polls nothing."""
         return [seen.event for seen in self._ledger.events(self.id, self.attempt)]
 
     def transitions(self) -> list[Transition]:
@@ -346,7 +346,7 @@ class Run:
 
     @property
     def is_at_rest(self) -> bool:
-        """Whether nothing more will happen before somebody acts, as of the last look."""
+        """Whether nothing more will happen before a user acts, as of the last look."""
         if self.state in launching.BEFORE_JOB:
             return self.interrupted
         return self.state.ended or self.state in (State.PAUSED, State.UNCERTAIN)
@@ -357,7 +357,7 @@ class Run:
         while (left := end - time.monotonic()) > 0:
             time.sleep(min(left, SLOWEST_POLL_SECONDS))
             if left > SLOWEST_POLL_SECONDS:
-                with suppress(BackendError, LockTimeout):  # the next poll tells
+                with suppress(BackendError, LockTimeout):  # until the next poll
                     self.hold_to_budget()
 
     def _refresh_patiently(self, missed: int) -> BackendError | LockTimeout | None:

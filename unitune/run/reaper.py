@@ -1,10 +1,10 @@
 """The process that takes a deployment down in time: ``python -m unitune.run.reaper ID [PROCESS]``.
 
-It outlives whoever started it. It ends a deployment when its time is over, by a clock that nobody
-sets, or as soon as PROCESS (`Holder.text`) has ended. Whatever the ledger or the vendor does, it
-looks again: a deployment that it has once read of is taken down in time, also when the ledger
-cannot be reached by then. It leaves when the ledger says that the deployment is down, or when the
-vendor says so and the ledger knows nothing of it any more. What goes wrong stands in its log.
+It outlives the process that started it. It ends a deployment when its time is over, by a clock that
+is never set, or as soon as PROCESS (`Holder.text`) has ended. Whatever the ledger or the vendor
+does, it looks again: once it has read of a deployment, it takes it down in time, also when the
+ledger cannot be reached by then. It leaves when the ledger says that the deployment is down, or
+when the vendor says so and the ledger no longer has it. What goes wrong stands in its log.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class _Task:
     since: float = field(default_factory=clock)
 
     def read(self) -> None:
-        """Read what the ledger says; the first time tells when the deployment is due."""
+        """Read the record; the first one says when the deployment is due."""
         try:
             if not self.ledger.exists:
                 raise Unreachable(f"there is no ledger in {self.ledger.folder}.")

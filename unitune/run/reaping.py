@@ -1,8 +1,8 @@
 """The processes that take deployments down in time: how one is started, and whether it lives.
 
 A reaper (`unitune.run.reaper`) has a file in the folder ``reapers`` of the home, which says which
-process it is and when the deployment is due, by a clock that nobody sets; its log stands beside it.
-Both are private to the user. A deployment that another machine has put up has no file here.
+process it is and when the deployment is due, by a clock that is never set; its log stands beside
+it. Both are private to the user. A deployment that another machine has put up has no file here.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from unitune.ledger.holders import Holder, Life, process, this_process
 from unitune.workspace.filesystem import private_folder, replacing
 
 CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
-"""A clock that nobody sets, and that goes on while the machine sleeps, as a vendor's price does.
+"""A clock that is never set, and that goes on while the machine sleeps, as a vendor's price does.
 
 Source: clock_gettime(2) of Linux, clock_gettime(3) of macOS, whose CLOCK_MONOTONIC does so.
 """

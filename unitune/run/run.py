@@ -45,7 +45,7 @@ from unitune.workspace.home import home, make_home
 __all__ = ["Run", "find_run", "launch", "run_count", "runs"]
 
 SHOWN_RUNS = 50
-"""Runs that a list or a message shows when nobody asks for more."""
+"""Runs that a list or a message shows by default."""
 
 
 def launch(
@@ -68,8 +68,8 @@ def launch(
         job: What to tune and how.
         budget: The most that the training may cost, in US dollars; None: as the job says.
         allow_duplicate: Train even if the same training is going on or done.
-        allow_unpriced: Train even if nobody knows what it costs, whatever the budget says.
-        plan: A saved one, which must still hold; what it reckons is the most that may be spent.
+        allow_unpriced: Train even if its price is not known, whatever the budget says.
+        plan: A saved one, which must still hold; its estimate is the most that may be spent.
 
     Returns:
         The run, whose job its backend now has (or, after a create call without an answer, may
@@ -81,7 +81,7 @@ def launch(
         DataError: The data cannot be used.
         Leak: Test cases stand in training rows; what is learned could not be judged.
         Mismatch: Job, rows or prices are not those of the plan any more.
-        OverBudget: It may cost more than a budget leaves, or nobody knows what it costs.
+        OverBudget: It may cost more than a budget leaves, or its price is not known.
         DuplicateRunError: The same training is going on or done.
         UnituneError: The backend refused, and the run has failed; or did not answer.
     """
@@ -93,7 +93,7 @@ def launch(
     if plan is not None and made.bound is not None:
         _refuse_changes(plan, made)
     refuse(made.findings)
-    _ = resolved.backend  # a missing package is told before anything is written or sent
+    _ = resolved.backend  # a missing package is an error before anything is written or sent
     files = _files(resolved)
     ledger = Ledger(home())
     record = _planned(resolved)
@@ -230,8 +230,8 @@ def _files(resolved: ResolvedJob) -> dict[str, str]:
 def _files_of_a_recorded_run(ledger: Ledger, record: RunRecord) -> Generator[None]:
     """Leave no files behind of a run that the ledger does not get to know.
 
-    It is asked once before, so that one that does not answer is noticed first. Where its last
-    answer is missing, the run may be on record, and then needs its files.
+    It is read once before, so that one that does not answer is noticed first. Where its last
+    response is missing, the run may be on record, and then needs its files.
     """
     make_home(ledger.folder)
     ledger.now()
@@ -251,7 +251,7 @@ def _may_be_recorded(ledger: Ledger, record: RunRecord) -> bool:
 
 
 def _write_files(ledger: Ledger, record: RunRecord, job: Job, files: dict[str, str]) -> str:
-    """Write what the launch hands over, before the ledger says that there is such a run.
+    """Write what the launch uploads, before the run is on record.
 
     Returns:
         The text of the job file.

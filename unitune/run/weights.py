@@ -45,7 +45,7 @@ def download(run: Run, folder: str | os.PathLike[str], *, step: int | None = Non
 
     Raises:
         UserError: The run has no model, or no checkpoint of this step.
-        Unsupported: Its backend hands no weights out.
+        Unsupported: Its backend has no download of weights.
         BackendError: The backend refused or did not answer.
     """
     backend = registry.backend(run.backend_name)

@@ -691,7 +691,7 @@ def test_a_file_of_something_else_is_refused_and_left_as_it_is(
 ) -> None:
     out.mkdir()
     (out / "batches.jsonl").write_text(content)
-    with pytest.raises(Mismatch, match=r"batches\.jsonl:1 tells of no batch"):
+    with pytest.raises(Mismatch, match=r"batches\.jsonl:1 is no record of a batch"):
         compare(two, out=out, batch=True)
     assert content == (out / "batches.jsonl").read_text()
     assert 0 == vendor.asked("submit_batch")

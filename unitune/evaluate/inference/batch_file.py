@@ -1,12 +1,12 @@
-"""Which batches of questions were handed in, and what became of them: ``batches.jsonl``.
+"""Which batches of requests were submitted, and what became of them: ``batches.jsonl``.
 
-A batch is written down, with its key, before the paid call that hands it in: a process that dies
+A batch is written down, with its key, before the paid call that submits it: a process that dies
 leaves a line to look for it by. A later line of its key adds the backend's id of it, or its end.
 Such a line is short enough to be added by hand where only the user can know. The file only grows,
 and a torn last line is cut off, as in ``rows.jsonl``, whose lock the one process that writes here
 holds.
 
-Not here: handing in, waiting and collecting (`unitune.evaluate.inference.batch_runner`).
+Not here: submitting, waiting and collecting (`unitune.evaluate.inference.batch_runner`).
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ BEGINNING = b'{"key":'
 """Of every line."""
 
 End = Literal["collected", "failed", "refused", "unwanted"]
-"""Its answers are in ``rows.jsonl``; nothing was answered; it was never taken; or nobody waits for
-its answers any more: then it was cancelled, if its id was known and it had not ended."""
+"""Its answers are in ``rows.jsonl``; nothing was answered; it was never taken; or its answers are
+no longer needed: then it was cancelled, if its id was known and it had not ended."""
 
 
 class Pair(NamedTuple):
@@ -42,14 +42,14 @@ class Pair(NamedTuple):
 
 
 class Batch(Frozen):
-    """A batch of questions; the line that is written before it is handed in."""
+    """A batch of requests; the line that is written before it is submitted."""
 
     key: str
     """What it carries at its backend."""
     backend: str
     contender: str
     fingerprint: str
-    """Of the model that is asked."""
+    """Of the model that requests go to."""
     announced: float
     """Seconds since 1970."""
     cases: tuple[str, ...]
@@ -61,7 +61,7 @@ class Batch(Frozen):
     """None while there may be something to do."""
 
     def requests(self) -> dict[str, Pair]:
-        """Return what is asked, by the ids that the requests have at the backend."""
+        """Return case and hash of each request, by its id at the backend."""
         pairs = zip(self.cases, self.hashes, strict=True)
         return {f"{self.key}-{at}": Pair(*pair) for at, pair in enumerate(pairs, start=1)}
 
@@ -103,7 +103,7 @@ class BatchFile:
         return set(self._ids)
 
     def announce(self, batch: Batch) -> None:
-        """Write a batch down that is about to be handed in."""
+        """Write down a batch that is about to be submitted."""
         self._write(batch)
 
     def change(self, batch: Batch, *, batch_id: str | None = None, end: End | None = None) -> None:
@@ -111,13 +111,13 @@ class BatchFile:
 
         Args:
             batch: One that is announced.
-            batch_id: The backend's id of it; empty: the one so far is that of somebody else's.
+            batch_id: The backend's id of it; empty: the id so far is of another batch.
             end: What became of it.
         """
         self._write(Change(key=batch.key, batch_id=batch_id, end=end))
 
     def _write(self, line: Batch | Change) -> None:
-        """Write a line that a power cut does not take away: what it tells of is paid for."""
+        """Write a line that survives a power cut: it is about something paid for."""
         write_whole(self._file, f"{line.model_dump_json(exclude_none=True)}\n".encode())
         os.fsync(self._file.fileno())
         self._take(line)
@@ -146,21 +146,21 @@ def open_batches(path: Path) -> Generator[BatchFile]:
 
     def refuse(line: bytes, number: int) -> Mismatch:
         return Mismatch(
-            f"{path}:{number} tells of no batch: {line[:80]!r}. It was changed by hand or by "
+            f"{path}:{number} is no record of a batch: {line[:80]!r}. It was changed by hand or by "
             "another program: mend the line, or choose another folder (unitune compare FILE "
-            "--output DIR), where all is asked again."
+            "--output DIR), where all requests are sent again."
         )
 
     def read(line: bytes, number: int) -> Batch | Change:
         try:
-            found = _LINE.validate_json(line)
+            record = _LINE.validate_json(line)
         except ValidationError as error:
             raise refuse(line, number) from error
-        if isinstance(found, Batch):
-            announced.add(found.key)
-        elif found.key not in announced:
+        if isinstance(record, Batch):
+            announced.add(record.key)
+        elif record.key not in announced:
             raise refuse(line, number)
-        return found
+        return record
 
     with open(path, "a+b", buffering=0, opener=no_link) as file:
         yield BatchFile(file, path, heal(file, BEGINNING, read, refuse))
