@@ -212,7 +212,7 @@ def test_watch_sleeps_no_longer_than_a_few_seconds_at_a_time_whatever_the_vendor
         return real(backend, job_id, cursor)
 
     monkeypatch.setattr(FakeBackend, "poll", poll)
-    monkeypatch.setattr(launching, "POLL_PATIENCE_SECONDS", 0)
+    monkeypatch.setattr(launching, "POLL_SECONDS", 0)
     assert State.SUCCEEDED is run.wait(0.5).state
     assert max(clock.slept) <= handle.SLOWEST_POLL_SECONDS
     assert (60 if wish == 86_400 else 0) <= sum(clock.slept) < 70
