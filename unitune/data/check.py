@@ -40,6 +40,15 @@ ABOUT_CASES = ("leak", "repeated-id")
 """Codes of errors about test cases whose rows can be read all the same."""
 MOST_OWN_KEYS = 20
 """So many keys of one's own are named."""
+_AFTER_A_LEAK = {
+    "refuse": "Take the row out of one of the files, or let `evaluate.leaks: drop` leave such "
+    "cases out, or `allow` keep them.",
+    "drop": "It is left out and counted, as the job says (`evaluate.leaks: drop`).",
+    "allow": "It is kept, and the verdict says so (`evaluate.leaks: allow`).",
+}
+_AFTER_AN_OVERLAP = (
+    "Take it out of one of the files: what is chosen on rows that were learned looks too good."
+)
 
 
 class FileReport(BaseModel):
@@ -298,39 +307,17 @@ def _own_keys(job: Job, train: _File, counts: Counter[str]) -> Iterator[Finding]
 
 def _shared_finding(job: Job, file: _File, case: SharedCase, files: Sequence[_File]) -> Finding:
     purpose = next(other.purpose for other in files if other.name == case.train_file)
-    where = _where(case, f"{purpose}, {case.train_file}:{case.train_line}")
-    finding = _leak(job, where) if file.purpose == "test" else _overlap(where)
+    what = {
+        "exact": "the same question stands",
+        "near-duplicate": f"nearly the same question (similarity {case.similarity:.2f}) stands",
+        "n-gram": f"{case.similarity:.0%} of the question's runs of {RUN_WORDS} words stand",
+    }[case.kind]
+    answer = "the same" if case.same_answer else "another"
+    place = f"{purpose}, {case.train_file}:{case.train_line}"
+    where = f"{what} in {place}, with {answer} answer."
+    if file.purpose == "test":
+        severity = error if job.evaluate.leaks == "refuse" else warning
+        finding = severity("leak", where, _AFTER_A_LEAK[job.evaluate.leaks])
+    else:
+        finding = warning("overlap", where, _AFTER_AN_OVERLAP)
     return finding.at(file=file.name, line=case.line)
-
-
-def _leak(job: Job, where: str) -> Finding:
-    what_then = {
-        "refuse": "Take the row out of one of the files, or let `evaluate.leaks: drop` leave such "
-        "cases out, or `allow` keep them.",
-        "drop": "It is left out and counted, as the job says (`evaluate.leaks: drop`).",
-        "allow": "It is kept, and the verdict says so (`evaluate.leaks: allow`).",
-    }
-    severity = error if job.evaluate.leaks == "refuse" else warning
-    return severity("leak", where, what_then[job.evaluate.leaks])
-
-
-def _overlap(where: str) -> Finding:
-    fix = (
-        "Take it out of one of the files: what is chosen on rows that were learned looks too good."
-    )
-    return warning("overlap", where, fix)
-
-
-def _where(shared: SharedCase, place: str) -> str:
-    if shared.kind == "exact":
-        if shared.same_answer:
-            return f"the same question and answer stand in {place}."
-        return f"the same question stands in {place}, with another answer."
-    answer = "the same" if shared.same_answer else "another"
-    if shared.kind == "near-duplicate":
-        nearly = f"nearly the same question (similarity {shared.similarity:.2f})"
-        return f"{nearly} stands in {place}, with {answer} answer."
-    return (
-        f"{shared.similarity:.0%} of the question's runs of {RUN_WORDS} words stand in {place}, "
-        f"with {answer} answer."
-    )

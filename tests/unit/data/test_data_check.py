@@ -167,8 +167,8 @@ def test_test_cases_in_train_are_refused_unless_the_job_says_otherwise(tmp_path:
         ("error", "leak", "test.jsonl", 2),
     ] == told(report)
     same, other = report.findings
-    assert "same question and answer stand in train" in same.message
-    assert "train.jsonl:8" in same.message
+    assert "the same question stands in train" in same.message
+    assert "train.jsonl:8, with the same answer" in same.message
     assert "train.jsonl:10, with another answer" in other.message
     assert "Take the row out of one of the files" in same.fix
     dropping = read_job(job(tmp_path, data, Evaluate(leaks="drop"))).report
