@@ -47,11 +47,10 @@ if TYPE_CHECKING:
     from unitune.evaluate.results import Comparison
     from unitune.findings import Finding
     from unitune.job.contenders import FewShot, Instructed, Model, Recorded, Server, Tuned, ZeroShot
-    from unitune.job.data import Columns, Data, Template
     from unitune.job.evaluate import Constraint, Economics, Evaluate, Gate, TokenPrice
     from unitune.job.job import Job
     from unitune.job.prices import PriceEntry
-    from unitune.job.tuning import Budget, Lora, TrainingBudget, Tuning
+    from unitune.job.tuning import Budget, Columns, Data, Lora, Template, TrainingBudget, Tuning
     from unitune.job.usage import Alternative, Usage
     from unitune.models import Reply, Request, TunedModel
     from unitune.planning.documents import Plan
@@ -117,11 +116,18 @@ _NAMES = {
         "Tuned",
         "ZeroShot",
     ),
-    "unitune.job.data": ("Columns", "Data", "Template"),
     "unitune.job.evaluate": ("Constraint", "Economics", "Evaluate", "Gate", "TokenPrice"),
     "unitune.job.job": ("Job",),
     "unitune.job.prices": ("PriceEntry",),
-    "unitune.job.tuning": ("Budget", "Lora", "TrainingBudget", "Tuning"),
+    "unitune.job.tuning": (
+        "Budget",
+        "Columns",
+        "Data",
+        "Lora",
+        "Template",
+        "TrainingBudget",
+        "Tuning",
+    ),
     "unitune.job.usage": ("Alternative", "Usage"),
     "unitune.models": ("Reply", "Request", "TunedModel"),
     "unitune.planning.documents": ("Plan",),

@@ -93,7 +93,7 @@ def check(
 
 
 def _print_report(report: DataReport) -> None:
-    from unitune.data.leaks import by_kind
+    from unitune.data.overlap import by_kind
 
     for file in report.files:
         console().print(Text.assemble((file.name, "bold"), f"  {file.rows:,} rows"))

@@ -3,7 +3,7 @@
 `check_file` looks at one file. `read_job` looks at all files of a job and at what stands in more
 than one of them, and keeps the rows, split. Rows are streamed, and some 60 bytes are kept of each,
 so a big file needs little memory; test and validation rows are kept while the training file streams
-past them, and training rows wait on disk (`unitune.data.spool`).
+past them, and training rows wait on disk (`unitune.data.dataset`).
 Beyond the findings of `unitune.data.load`: equal rows, equal inputs with different answers, ids
 given twice, test and validation rows that stand in train, a train file too small to cut.
 """
@@ -21,13 +21,12 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from unitune.data.dataset import Dataset, Row
+from unitune.data.dataset import Dataset, Row, Spool
 from unitune.data.histogram import Lengths
 from unitune.data.load import read
 from unitune.data.overlap import RUN_WORDS, Kind, Search, SharedCase
 from unitune.data.repeats import Repeats
 from unitune.data.split import Inputs, Splits, seed_of, too_few_rows, validation_rows
-from unitune.data.spool import Spool
 from unitune.errors import DataError
 from unitune.findings import Finding, error, note, shown, warning
 from unitune.job.job import Job

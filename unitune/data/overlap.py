@@ -1,4 +1,4 @@
-"""Which training rows say what a case says: `Search`, three ways of looking.
+"""Which training rows say what a case says: `Search`, three ways of looking; `leaks`, `refuse`.
 
     exact            the user turns are equal after normalisation (NFKC, case, white space)
     near-duplicate   of all pieces of five letters in the two, both have at least 80 %
@@ -11,6 +11,10 @@ that differ in a number and in their answers are two questions.
 
 The search is complete, not sampled: where MinHash would miss some, `unitune.data.near` finds every
 pair over the threshold. Cases are kept, and training rows stream past them.
+
+All three kinds count alike for `evaluate.leaks`: a tuned model recalls a row that differs by a
+letter as well as the row itself, and a refusal shows each double and how near it is, so that a
+person can decide for `drop` or `allow`.
 
 Left out: paraphrases and translations. Scripts without spaces are held to near duplicates more
 strictly, since five of their letters are several words, and have no runs of words.
@@ -26,8 +30,9 @@ from typing import Literal, NamedTuple, TypeAlias
 
 from pydantic import BaseModel, ConfigDict
 
-from unitune.data.dataset import Row
+from unitune.data.dataset import Dataset, Row
 from unitune.data.example import Example
+from unitune.errors import Leak
 
 Kind = Literal["exact", "near-duplicate", "n-gram"]
 Turns: TypeAlias = tuple[str, ...]
@@ -63,6 +68,17 @@ _MARKS = {
 """Sentence marks become spaces, apostrophes nothing; signs such as + and % mean something."""
 
 _DIGITS = re.compile(r"\d+")
+
+
+SHOWN_CASES = 5
+"""Leaking cases named in a refusal; `unitune check` names all."""
+
+NAMES: dict[Kind, tuple[str, str]] = {
+    "exact": ("exact", "exact"),
+    "near-duplicate": ("near duplicate", "near duplicates"),
+    "n-gram": ("by n-grams", "by n-grams"),
+}
+"""Kinds in words, for one case and for several."""
 
 
 class SharedCase(BaseModel):
@@ -287,3 +303,54 @@ def _templates(questions: Collection[Turns]) -> frozenset[Run]:
     )
     many = max(TEMPLATE_CASES, TEMPLATE_SHARE * len(questions))
     return frozenset(run for run, count in counts.items() if count >= many)
+
+
+def leaks(seen: Iterable[Dataset], test: Dataset) -> tuple[SharedCase, ...]:
+    """Return the test cases that stand in any of several sets of rows.
+
+    Args:
+        seen: Every row that the model or its prompt was made from, held-out rows included.
+        test: The cases.
+
+    Returns:
+        In the order of the cases, each with its nearest double.
+    """
+    some = [rows for rows in seen if len(rows)]
+    if not some:
+        return ()
+    search = Search(test.rows)
+    for rows in some:
+        search.look_in(rows.rows, rows.name)
+    return search.found()
+
+
+def refuse(shared: Sequence[SharedCase], test: Dataset) -> None:
+    """Raise when test cases leak.
+
+    Args:
+        shared: From `leaks`.
+        test: The cases.
+
+    Raises:
+        Leak: There are any.
+    """
+    if not shared:
+        return
+    first = ", ".join(f"{test.name}:{leak.line} (as {leak})" for leak in shared[:SHOWN_CASES])
+    more = ", …" if len(shared) > SHOWN_CASES else ""
+    raise Leak(
+        f"{len(shared)} of {len(test)} test cases stand in training or validation rows, "
+        f"{by_kind(leak.kind for leak in shared)}: {first}{more}. Take them out of one of the "
+        "files, or set evaluate.leaks to `drop` (they are left out and counted) or `allow` (they "
+        "count, and the report says so). `unitune check` shows them all."
+    )
+
+
+def by_kind(kinds: Iterable[Kind]) -> str:
+    """Return how many cases there are of each kind, in words: ``7 exact, 1 near duplicate``."""
+    counts = Counter(kinds)
+    return ", ".join(
+        f"{counts[kind]:,} {names[counts[kind] > 1]}"
+        for kind, names in NAMES.items()
+        if counts[kind]
+    )

@@ -18,7 +18,7 @@ from typing import Literal
 from unitune.backends.output_limit import OutputLimit, longest_expected
 from unitune.data.dataset import Dataset, Row
 from unitune.data.example import Example, digest
-from unitune.data.leaks import leaks, refuse
+from unitune.data.overlap import leaks, refuse
 from unitune.errors import DataError, JobError, Leak
 from unitune.evaluate.grouping import check_groups, question_hash
 from unitune.evaluate.inference.budget import ScorerBudget, usd

@@ -19,10 +19,9 @@ from typing import Annotated, Any, Literal, Self, cast
 from pydantic import Field, JsonValue, ValidationError, field_validator, model_validator
 
 from unitune.errors import JobError
-from unitune.job.data import Columns, Data, Template
 from unitune.job.evaluate import Constraint, Economics, Evaluate, Gate, TokenPrice
 from unitune.job.prices import PriceEntry, rows_of
-from unitune.job.tuning import Auto, Budget, Lora, TrainingBudget, Tuning
+from unitune.job.tuning import Auto, Budget, Columns, Data, Lora, Template, TrainingBudget, Tuning
 from unitune.job.usage import Usage
 from unitune.security.addresses import NotAnAddress, check_no_secret, unrepeated
 from unitune.security.spec import Spec

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Literal
 
-from unitune.data.leaks import by_kind
+from unitune.data.overlap import by_kind
 from unitune.evaluate.results import Comparison, ContenderResult, GateCheck, LeakResult
 from unitune.report.typography import counted, interval, percent, points
 from unitune.scorers import ENTRIES

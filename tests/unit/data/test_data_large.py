@@ -12,9 +12,8 @@ from pathlib import Path
 
 from unitune.cost.tokens import counter_for
 from unitune.data.check import check_file, read_job
-from unitune.data.dataset import Row
+from unitune.data.dataset import Row, Spool
 from unitune.data.example import Example
-from unitune.data.spool import Spool
 from unitune.job.job import Data, Job
 from unitune.planning.preflight import Rows
 

@@ -4,8 +4,7 @@ import pytest
 
 from unitune.data.dataset import Dataset, Row
 from unitune.data.example import Example, Message
-from unitune.data.leaks import by_kind, leaks, refuse
-from unitune.data.overlap import Kind, SharedCase
+from unitune.data.overlap import Kind, SharedCase, by_kind, leaks, refuse
 from unitune.errors import Leak
 
 SYSTEM = Message(role="system", content="You sort questions.")
