@@ -108,7 +108,7 @@ def compare(  # noqa: PLR0913 - each has a name and a default
         job=job,
         contenders=build(job.evaluate, job.tuning, resolved.splits.train),
         task=task,
-        folder=_given_folder(out) if out else _made_folder(job.name, tuned and tuned.run.id),
+        folder=_results_folder(out, job.name, tuned and tuned.run.id),
         prices=prices,
         budget=scorers.budget,
         training=tuned.run.fingerprint if tuned else resolved.fingerprint,
@@ -235,15 +235,13 @@ def _folder(job: str, run: str | None) -> Path:
     return home() / "runs" / run / EVALUATION if run else home() / "evaluations" / job
 
 
-def _made_folder(job: str, run: str | None) -> Path:
-    make_home(home())
-    folder = _folder(job, run)
-    private_folder(folder)
-    return folder
-
-
-def _given_folder(out: str | os.PathLike[str]) -> Path:
+def _results_folder(out: str | os.PathLike[str] | None, job: str, run: str | None) -> Path:
     """Return the folder for the files, unless it holds results that are no comparison's."""
+    if not out:
+        make_home(home())
+        folder = _folder(job, run)
+        private_folder(folder)
+        return folder
     folder = Path(out)
     if folder.is_symlink():
         raise UserError(

@@ -55,12 +55,12 @@ def clusters_of(cases: Sequence[Example], evaluate: Evaluate) -> list[str] | Non
 
 def question_hash(case: Example) -> str:
     """Return the hash of a case's question, without regard to case, width and white space."""
-    turns = [[turn.role, _normal(turn.text), turn.tool_calls] for turn in case.prompt]
+
+    def normal(text: str) -> str:
+        return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
+
+    turns = [[turn.role, normal(turn.text), turn.tool_calls] for turn in case.prompt]
     return digest([turns, case.tools])
-
-
-def _normal(text: str) -> str:
-    return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
 
 
 def _joined(pairs: Iterable[tuple[str, str]]) -> list[str]:

@@ -52,12 +52,6 @@ class Record:
     tuned one, or the hash of recorded answers."""
     request_hash: str
     """Hash of model fingerprint, messages and sampling settings: what determines the answer."""
-    prompt_hash: str = ""
-    """Hash of messages and sampling settings alone."""
-    case_hash: str = ""
-    """Hash of the whole case."""
-    target_hash: str = ""
-    """Hash of the expected answer."""
     text: str = ""
     finish_reason: str = "stop"
     prompt_tokens: int | None = None

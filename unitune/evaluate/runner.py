@@ -138,19 +138,16 @@ def _outside_any_loop(
 
 
 def _collect(config: EvaluationConfig, journals: Journals, notify: Notify) -> EvaluationResponses:
-    with _cache(config) as cache, asyncio.Runner() as loop:
+    cached: AbstractContextManager[ResponseCache | None] = nullcontext()
+    if not config.replay:
+        make_home(home())
+        cached = open_response_cache(home(), use_cache=config.use_cache)
+    with cached as cache, asyncio.Runner() as loop:
         runner = EvaluationRunner(config, loop, journals, cache, notify)
         answered = runner.run()
         retained = runner.retention(journals.probes) if journals.probes else None
     contenders = tuple(answered[contender.name] for contender in config.contenders)
     return EvaluationResponses(contenders, retained, config.budget)
-
-
-def _cache(config: EvaluationConfig) -> AbstractContextManager[ResponseCache | None]:
-    if config.replay:
-        return nullcontext()
-    make_home(home())
-    return open_response_cache(home(), use_cache=config.use_cache)
 
 
 def _turn(contender: Contender) -> tuple[bool, bool, bool]:

@@ -22,7 +22,7 @@ from unitune.data.overlap import leaks, refuse
 from unitune.errors import DataError, JobError, Leak
 from unitune.evaluate.grouping import check_groups, question_hash
 from unitune.evaluate.inference.budget import ScorerBudget, usd
-from unitune.evaluate.inference.engine import Question, short_hash
+from unitune.evaluate.inference.engine import Question
 from unitune.evaluate.prompts.dev import DevScore
 from unitune.evaluate.prompts.prompts import Prompt
 from unitune.evaluate.records import Answer, Record
@@ -98,8 +98,6 @@ class Task:
                 fixed=self.fixed,
             ),
             repeat=repeat,
-            case_hash=short_hash(case.content),
-            target_hash=short_hash(case.answer),
         )
 
     def questions(self, prompt: Prompt, spec: ContenderSpec) -> list[Question]:

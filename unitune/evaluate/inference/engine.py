@@ -46,13 +46,11 @@ Phase = Literal["dev", "test", "batch", "probe", "stopping"]
 
 @dataclass(frozen=True)
 class Question:
-    """A case, by its id, as it is put to a model; hashes and repeat are those of `Record`."""
+    """A case, by its id, as it is put to a model."""
 
     case: str
     request: Request
     repeat: int = 0
-    case_hash: str = ""
-    target_hash: str = ""
 
     @cached_property
     def prompt_hash(self) -> str:
@@ -111,9 +109,6 @@ def record_of(contender: str, question: Question, model: str, hashed: str, reply
         repeat=question.repeat,
         model=model,
         request_hash=hashed,
-        prompt_hash=question.prompt_hash,
-        case_hash=question.case_hash,
-        target_hash=question.target_hash,
         text=reply.text,
         finish_reason=reply.finish_reason,
         prompt_tokens=reply.prompt_tokens,

@@ -28,14 +28,12 @@ class AnswerPrices:
         retention: Of general questions: of ``base`` and ``tuned``.
         scorers: Of scorers that call a model, by scorer.
         unpriced: What costs money at a vendor, at an unknown price.
-        unsaid: What may cost money, at a server or an endpoint that only the user knows.
     """
 
     contenders: dict[str, TokenPrice] = field(default_factory=dict[str, TokenPrice])
     retention: dict[str, TokenPrice] = field(default_factory=dict[str, TokenPrice])
     scorers: dict[str, TokenPrice] = field(default_factory=dict[str, TokenPrice])
     unpriced: tuple[str, ...] = ()
-    unsaid: tuple[str, ...] = ()
 
     @property
     def charged(self) -> bool:
@@ -69,9 +67,8 @@ def answer_prices(job: Job, book: PriceBook, *, allow_unpriced: bool = False) ->
         retention=_known(retention),
         scorers=_known(scorers),
         unpriced=tuple(lookup.unpriced),
-        unsaid=tuple(lookup.unsaid),
     )
-    unknown = (*prices.unpriced, *prices.unsaid)
+    unknown = (*lookup.unpriced, *lookup.unsaid)
     if budget is not None and unknown and not allow_unpriced:
         raise OverBudget(
             f"evaluate.budget is ${budget.usd}, and no price is known of "
@@ -88,7 +85,10 @@ def _known(prices: dict[str, TokenPrice | None]) -> dict[str, TokenPrice]:
 
 @dataclass(slots=True)
 class _Lookup:
-    """Looks prices up, and keeps the names of what has none."""
+    """Looks prices up, and keeps the names of what has none.
+
+    `unsaid` may cost money, at a server or an endpoint that only the user knows.
+    """
 
     job: Job
     book: PriceBook
