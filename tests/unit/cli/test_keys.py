@@ -27,7 +27,6 @@ pytest.importorskip("google.genai", reason="needs the vendors' extras")
 pytest.importorskip("boto3", reason="needs the vendors' extras")
 
 from unitune.backends import registry
-from unitune.evaluate.inference import embeddings
 from unitune.testing.loopback import Server, VendorRequest, VendorResponse, serve
 from unitune_providers.vertex import cloud
 
@@ -117,7 +116,7 @@ def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, unitune: Command) -> 
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
     monkeypatch.setenv("COLUMNS", "2000")
     monkeypatch.setenv("LLM_API_KEY", SECRET)
-    monkeypatch.setattr(embeddings, "sleep", lambda _seconds: None)
+    monkeypatch.setattr("unitune.backends.retry.sleep", lambda _seconds: None)
     monkeypatch.setattr(cloud, "STAND_IN_TOKEN", f"ya29.{SECRET}")
     vendor = Vendor()
     with ExitStack() as stack:

@@ -12,9 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scoring import attempt, dataset, score
 
+from unitune.backends import retry
+from unitune.backends.retry import READ_ATTEMPTS
 from unitune.errors import BackendError, DataError, Unreachable, UserError
-from unitune.evaluate.inference import embeddings
-from unitune.evaluate.inference.embeddings import BATCH, TRIES, EmbeddingsClient
+from unitune.evaluate.inference.embeddings import BATCH, EmbeddingsClient
 from unitune.evaluate.scoring import build, check_expected
 from unitune.scorers.embedding import Embedding, cosine
 from unitune.scorers.interface import Scorer, Setting
@@ -42,7 +43,7 @@ class Endpoint:
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     monkeypatch.setenv("EMBEDDINGS_KEY", "secret-key")
-    monkeypatch.setattr(embeddings, "sleep", lambda _seconds: None)
+    monkeypatch.setattr(retry, "sleep", lambda _seconds: None)
     with serve(Endpoint()) as server:
         monkeypatch.setenv("UNITUNE_ALLOW_KEYS", f"EMBEDDINGS_KEY@{server.url}")
         yield server
@@ -107,9 +108,9 @@ def test_an_empty_answer_has_0_and_is_never_sent(server: Server, tmp_path: Path)
 
 @pytest.mark.parametrize("fault", [Fault.RATE_LIMITED, Fault.SERVER_ERROR, Fault.CUT, Fault.SHORT])
 def test_trouble_that_passes_is_waited_for(server: Server, tmp_path: Path, fault: Fault) -> None:
-    server.inject_fault(fault, "POST", "/embeddings", times=TRIES - 1)
+    server.inject_fault(fault, "POST", "/embeddings", times=READ_ATTEMPTS - 1)
     assert pytest.approx(1.0) == scorer_at(server, tmp_path).score(attempt("a", "aa")).value
-    assert TRIES == len(server.requests)
+    assert READ_ATTEMPTS == len(server.requests)
 
 
 @pytest.mark.parametrize(
@@ -120,7 +121,7 @@ def test_however_long_an_endpoint_asks_to_wait_the_wait_is_bounded(
     server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wish: str, waited: float
 ) -> None:
     waits: list[float] = []
-    monkeypatch.setattr(embeddings, "sleep", waits.append)
+    monkeypatch.setattr(retry, "sleep", waits.append)
     assert isinstance(server.vendor, Endpoint)
     server.vendor.wishes = [wish]
     assert pytest.approx(1.0) == scorer_at(server, tmp_path).score(attempt("a", "aa")).value
@@ -131,14 +132,14 @@ def test_an_endpoint_that_stays_down_is_an_error_and_never_a_score(
     server: Server, tmp_path: Path
 ) -> None:
     server.inject_fault(Fault.SERVER_ERROR, "POST", "/embeddings", times=99)
-    with pytest.raises(BackendError, match="answered 500"):
+    with pytest.raises(BackendError, match="HTTP 500"):
         scorer_at(server, tmp_path).score(attempt("a", "aa"))
-    assert TRIES == len(server.requests)
+    assert READ_ATTEMPTS == len(server.requests)
 
 
 def test_a_refused_key_is_told_at_once_and_never_shown(server: Server, tmp_path: Path) -> None:
     server.inject_fault(Fault.EXPIRED_KEY, "POST", "/embeddings")
-    with pytest.raises(BackendError, match="answered 401") as caught:
+    with pytest.raises(BackendError, match="HTTP 401") as caught:
         scorer_at(server, tmp_path).score(attempt("a", "aa"))
     assert 1 == len(server.requests)
     assert "secret-key" not in str(caught.value)
@@ -154,7 +155,7 @@ def test_an_answer_without_embeddings_is_an_error(server: Server, tmp_path: Path
 def test_a_server_that_is_not_there_is_unreachable(server: Server, tmp_path: Path) -> None:
     scorer = scorer_at(server, tmp_path)
     server.close()
-    with pytest.raises(Unreachable, match="gave no answer"):
+    with pytest.raises(Unreachable, match="no whole answer"):
         scorer.score(attempt("a", "aa"))
 
 

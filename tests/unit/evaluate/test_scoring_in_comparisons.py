@@ -138,9 +138,7 @@ def test_cases_that_can_never_be_right_are_refused_before_anybody_is_asked(
 def test_an_embeddings_endpoint_that_is_down_loses_no_answer(
     make_job: Any, backend_of: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from unitune.evaluate.inference import embeddings  # noqa: PLC0415 - its wait is replaced
-
-    monkeypatch.setattr(embeddings, "sleep", lambda _seconds: None)
+    monkeypatch.setattr("unitune.backends.retry.sleep", lambda _seconds: None)
     backend = backend_of(rule)
     nowhere = {
         "type": "embedding",
@@ -149,7 +147,7 @@ def test_an_embeddings_endpoint_that_is_down_loses_no_answer(
         "api_key_variable": None,
     }
     contenders = CONTENDERS
-    with pytest.raises(BackendError, match="gave no answer"):
+    with pytest.raises(BackendError, match="no whole answer"):
         compare(make_job({"scorers": ["exact", nowhere], "contenders": contenders}))
     asked = len(backend.requests)
     compare(make_job({"scorers": ["exact"], "contenders": contenders}))

@@ -114,10 +114,10 @@ def job(folder: Path, scorers: list[Any], candidate: Mapping[str, Any], cases: i
 
 
 ODD_EMBEDDINGS: Mapping[str, tuple[VendorResponse, str]] = {
-    "Retry-After: nan": (VendorResponse({}, 400, {"Retry-After": "nan"}), "answered 400"),
+    "Retry-After: nan": (VendorResponse({}, 400, {"Retry-After": "nan"}), "HTTP 400"),
     "Retry-After: 99999999999": (
         VendorResponse({}, 429, {"Retry-After": "99999999999"}),
-        "answered 429",
+        "HTTP 429",
     ),
     "two lengths": (embedded([1.0], [1.0, 2.0]), "embeddings of 1 and of 2 numbers"),
     "no numbers": (embedded(["a"], ["b"]), "no list of numbers"),
@@ -130,13 +130,13 @@ ODD_EMBEDDINGS: Mapping[str, tuple[VendorResponse, str]] = {
     "no data": (VendorResponse({}), "of 2 texts 2 have none"),
     "data of another shape": (VendorResponse({"data": {"a": 1}}), "of 2 texts 2 have none"),
     "a list": (VendorResponse([]), "of 2 texts 2 have none"),
-    "deep JSON": (VendorResponse(DEEP), "gave no embeddings"),
-    "no UTF-8": (VendorResponse(b'"\xff"'), "gave no embeddings"),
+    "deep JSON": (VendorResponse(DEEP), "no whole answer"),
+    "no UTF-8": (VendorResponse(b'"\xff"'), "no whole answer"),
     "nothing": (VendorResponse(b""), "gave no embeddings"),
-    "a page": (VendorResponse(b"<html>", 200, {"Content-Type": "text/html"}), "gave no embeddings"),
+    "a page": (VendorResponse(b"<html>", 200, {"Content-Type": "text/html"}), "no whole answer"),
     "a page in an unknown script": (
         VendorResponse(b"<html>\xff", 400, {"Content-Type": "text/html; charset=klingon"}),
-        "answered 400",
+        "HTTP 400",
     ),
     "too long": (compressed(b"[" + b" " * (32 * MIB)), "longer than 16,777,216 bytes"),
 }
@@ -144,8 +144,9 @@ ODD_EMBEDDINGS: Mapping[str, tuple[VendorResponse, str]] = {
 
 @pytest.mark.parametrize("name", list(ODD_EMBEDDINGS))
 def test_an_odd_answer_of_an_embeddings_endpoint_ends_with_4(
-    name: str, server: Server, unitune: Command, tmp_path: Path
+    name: str, server: Server, unitune: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("unitune.backends.retry.sleep", lambda _seconds: None)
     answer, words = ODD_EMBEDDINGS[name]
     say(server, answer)
     scorer = {"type": "embedding", "base_url": f"{server.url}/v1", "model": "m"}

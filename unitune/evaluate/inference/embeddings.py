@@ -13,36 +13,29 @@ import hashlib
 import json
 from collections.abc import Sequence
 from contextlib import closing
-from itertools import islice
+from functools import partial
 from pathlib import Path
 from typing import TypeAlias
 
-import httpx
 import numpy as np
 from numpy.typing import NDArray
 
 from unitune.backends.credentials import key_for
-from unitune.backends.kit.bodies import GZIP_ONLY, BodyError, hooks
-from unitune.backends.rate_limits import parse_retry_after
-from unitune.backends.retry import delays, is_delay_too_long, retry_delay, sleep
-from unitune.errors import BackendError, Mismatch, Unreachable
+from unitune.backends.kit.api import Api
+from unitune.backends.kit.chat_model import Endpoint
+from unitune.backends.kit.errors import Vendor
+from unitune.backends.retry import retry_read
+from unitune.errors import BackendError, Mismatch
 from unitune.evaluate.inference.budget import ScorerBudget
 from unitune.evaluate.inference.response_cache import ValueFile
 from unitune.scorers.embedding import Embedding
-from unitune.security.addresses import redirected
-from unitune.security.json_fields import Fields, Unreadable, read_json
-from unitune.security.redaction import redacted
+from unitune.security.json_fields import Fields
 
 Vector: TypeAlias = NDArray[np.float32]
 
 BATCH = 64
 """Texts in one request. OpenAI takes 2,048, many servers of one machine 32 to 256; beyond some
 dozens a request's own cost no longer counts."""
-TRIES = 6
-"""Of one request, with pauses of 1 to 15 seconds between: half a minute of a server's trouble."""
-TIMEOUT_SECONDS = 60.0
-SHOWN = 200
-"""Characters of what an endpoint says."""
 AROUND_TEXT = 8
 """Tokens that a model may put around a text: begin and end, and a word or two on what it is for."""
 
@@ -68,20 +61,23 @@ class EmbeddingsClient:
         *,
         replay: bool = False,
     ) -> None:
+        variable = None if replay else spec.api_key_variable
+        key = key_for(variable, spec.base_url, f"the scorer {spec.name!r}")
+        self._where = f"the embeddings endpoint {spec.base_url}"
+        vendor = Vendor(self._where, variable, secrets=(key,))
+        headers = {"Authorization": f"Bearer {key}"} if key else {}
+        self._api = Api(Endpoint(vendor, spec.base_url.rstrip("/"), headers))
         self._spec = spec
         self._file = cache / "embeddings.sqlite"
         self._known: dict[str, Vector] = {}
         self._paid = paid
         self._replay = replay
-        self._where = f"the embeddings endpoint {spec.base_url}, asked for {spec.model!r},"
-        variable = None if replay else spec.api_key_variable
-        self._api_key = key_for(variable, spec.base_url, f"the scorer {spec.name!r}")
 
     def vectors(self, texts: Sequence[str]) -> list[Vector]:
         """Return the embeddings of texts, requesting only those that are not known.
 
         Raises:
-            BackendError: The endpoint gave none, after several tries.
+            BackendError: The endpoint gave none, after several attempts.
             OverBudget: They may cost more than is left.
             Mismatch: They are not known, and no request may be sent.
         """
@@ -98,8 +94,12 @@ class EmbeddingsClient:
                         "recorded embedding on this machine, and a replay asks for none. Compare "
                         "once without --replay here, or leave the scorer out."
                     )
-                if missing:
-                    self._request(missing, file)
+                for at in range(0, len(missing), BATCH):
+                    batch = missing[at : at + BATCH]
+                    found = dict(zip(batch, retry_read(partial(self._request, batch)), strict=True))
+                    self._known.update(found)
+                    file.put({self._key(t): v.astype("<f4").tobytes() for t, v in found.items()})
+                    file.commit()
         return self._of_one_length([self._known[text] for text in texts])
 
     def _key(self, text: str) -> str:
@@ -107,70 +107,31 @@ class EmbeddingsClient:
         parts = json.dumps([self._spec.base_url, self._spec.model, text])
         return hashlib.sha256(parts.encode()).hexdigest()
 
-    def _request(self, texts: Sequence[str], file: ValueFile) -> None:
-        headers = {"Authorization": f"Bearer {self._api_key}"} if self._api_key else {}
-        client = httpx.Client(
-            headers={**headers, **GZIP_ONLY}, timeout=TIMEOUT_SECONDS, event_hooks=hooks()
-        )
-        with client:
-            for at in range(0, len(texts), BATCH):
-                batch = texts[at : at + BATCH]
-                vectors = dict(zip(batch, self._request_with_retry(client, batch), strict=True))
-                self._known.update(vectors)
-                file.put({self._key(t): v.astype("<f4").tobytes() for t, v in vectors.items()})
-                file.commit()
-
-    def _request_with_retry(self, client: httpx.Client, texts: Sequence[str]) -> list[Vector]:
-        for pause in islice(delays(), TRIES - 1):
-            try:
-                return self._paid_request(client, texts)
-            except BackendError as error:
-                if not error.is_retryable or is_delay_too_long(error):
-                    raise
-                sleep(retry_delay(error, pause))
-        return self._paid_request(client, texts)
-
-    def _paid_request(self, client: httpx.Client, texts: Sequence[str]) -> list[Vector]:
-        """Request a batch; without a clear answer the most that it may have cost is paid."""
-        most = sum(len(text.encode()) + AROUND_TEXT for text in texts)
+    def _request(self, texts: Sequence[str]) -> list[Vector]:
+        """Request a batch once; without a clear answer the most that it may have cost is paid."""
+        spec, most = self._spec, sum(len(text.encode()) + AROUND_TEXT for text in texts)
         if self._paid is not None:
-            self._paid.afford(self._spec.name, most)
+            self._paid.afford(spec.name, most)
         counted: int | None = None
         try:
-            response = self._post(client, texts)
-            counted = _tokens(response)
+            response = self._api.post(
+                "embeddings",
+                action=f"embed texts by {spec.model!r}",
+                body={"model": spec.model, "input": [*texts], "encoding_format": "float"},
+            )
+            counted = response.fields("usage").whole("prompt_tokens")
         except BackendError as error:
             if error.status is not None:
                 most = 0  # refused
             raise
         finally:
             if self._paid is not None and most:
-                self._paid.pay(self._spec.name, self._key(" ".join(texts)), most, counted)
+                self._paid.pay(spec.name, self._key(" ".join(texts)), most, counted)
         return self._read(response, len(texts))
 
-    def _post(self, client: httpx.Client, texts: Sequence[str]) -> httpx.Response:
+    def _read(self, response: Fields, count: int) -> list[Vector]:
         try:
-            response = client.post(
-                f"{self._spec.base_url.rstrip('/')}/embeddings",
-                json={"model": self._spec.model, "input": texts, "encoding_format": "float"},
-            )
-        except BodyError as error:
-            raise BackendError(f"{self._where} gave no embeddings: {error}") from error
-        except httpx.HTTPError as error:
-            raise Unreachable(f"{self._where} gave no answer: {self._safe(str(error))}") from error
-        if not response.is_success:
-            moved = response.is_redirect
-            words = redirected(response.headers.get("location")) if moved else response.text
-            raise BackendError(
-                f"{self._where} answered {response.status_code}: {self._safe(words)}",
-                status=response.status_code,
-                retry_after=parse_retry_after(response.headers),
-            )
-        return response
-
-    def _read(self, response: httpx.Response, count: int) -> list[Vector]:
-        try:
-            rows = Fields(read_json(response.content)).items("data")
+            rows = response.items("data")
             vectors = {row.whole("index"): _vector(row.values("embedding")) for row in rows}
         except ValueError as error:
             raise BackendError(f"{self._where} gave no embeddings: {error}.") from error
@@ -190,18 +151,6 @@ class EmbeddingsClient:
                 f"cannot be compared. If the model there has changed, remove {self._file}."
             )
         return vectors
-
-    def _safe(self, words: str) -> str:
-        """Take the key out, in case that the endpoint repeats it, then cut what is long."""
-        return redacted(words, [self._api_key], SHOWN)
-
-
-def _tokens(response: httpx.Response) -> int | None:
-    """Return the tokens that the endpoint has counted, if it says so."""
-    try:
-        return Fields(read_json(response.content)).fields("usage").whole("prompt_tokens")
-    except Unreadable:
-        return None
 
 
 def _vector(numbers: Sequence[object]) -> Vector:
