@@ -6,8 +6,6 @@ import json
 
 import pytest
 
-pytest.importorskip("google.genai", reason="needs the extra `vertex`")
-pytest.importorskip("google.cloud.storage", reason="needs the extra `vertex`")
 
 from vendors.serving import VENDORS
 

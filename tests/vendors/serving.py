@@ -8,7 +8,6 @@ from contextlib import AbstractContextManager, contextmanager
 from unitune.testing import vendor_setup
 from unitune.testing.loopback import Server, ServerBehavior
 from unitune.testing.vendor_setup import ServedVendor, VendorSetup, VendorState
-from unitune_providers.vertex.cloud import Patience
 from vendors import fireworks
 from vendors.bedrock import vendor as bedrock
 from vendors.bedrock.storage import s3_storage
@@ -76,9 +75,8 @@ VENDORS = {
         create=r"/tuningJobs$",
         model="gemini-3.5-flash-lite",
         state=lambda vendor: VendorState(len(vendor.jobs), len(vendor.storage.objects)),
-        patches=lambda _: {
-            "unitune_providers.vertex.cloud.PATIENCE": Patience(2.0, 2, 0.01, 5.0, 5.0, 0.01)
-        },
+        patches=lambda _: {"unitune_providers.vertex.backend.OPERATION_POLL_SECONDS": 0.01},
+        timeouts=("unitune.backends.kit.api.TIMEOUT_SECONDS",),
     ),
     "bedrock": VendorSetup(
         vendor=_bedrock,

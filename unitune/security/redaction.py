@@ -22,6 +22,8 @@ USUAL_CHARACTERS = 8
 """Keys of vendors have 20 and more; passwords have at least as many by most rules."""
 FEWEST_CHARACTERS = 5
 """Below, it is one of the usual stand-ins: test, mock, none, key."""
+TOKENS = re.compile(r"ya29\.[\w.~+/-]+|(?<=Bearer )\S+")
+"""Google's access tokens, as they look, and whatever else stands where a token belongs."""
 SECRET_NAMES = re.compile(r"(KEY|TOKEN|SECRET|PASSWORD|CREDENTIALS)(_\w+)?$", re.IGNORECASE)
 """Names of environment variables that hold secrets."""
 
@@ -42,7 +44,7 @@ def redacted(words: str, secrets: Iterable[str | None] = (), most: int | None = 
             words = words.replace(form, MARK)
         elif len(form) >= FEWEST_CHARACTERS:
             words = re.sub(rf"(?<!\w){re.escape(form)}(?!\w)", MARK, words)
-    return words[:most]
+    return TOKENS.sub(MARK, words)[:most]
 
 
 def _forms(secret: str) -> Iterator[str]:

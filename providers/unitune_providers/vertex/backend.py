@@ -1,24 +1,28 @@
 """Vertex AI, which Google now calls Gemini Enterprise Agent Platform: tuning of Gemini models.
 
-Built on google-genai (`client.tunings`) and google-cloud-storage. Rows go to a bucket of the
-user's; a job carries the launch key as a label, by which it is found again; a tuned model is
-deployed by Vertex AI itself and answers at its endpoint. Beside this file: `vertex_cloud` (who
-calls and where), `vertex_errors`, `vertex_options` (a job as a create call), `vertex_jobs` (states
-and events), `vertex_chat`, `counting` (a question's tokens), `batches` (many questions together),
-`vertex_deleting` and `vertex_importing`.
+Rows go to a bucket of the user's; a job carries the launch key as a label, by which it is found
+again; a tuned model is deployed by Vertex AI itself and answers at its endpoint. Beside this file:
+`cloud` (who calls, where, storage), `jobs` (a job's states, events, import), `chat` (the wire of
+questions), `batches` (many together), and ``vertex_options.py``.
 
 Create calls are never repeated. There are no losses by step: Vertex AI shows them in its console.
+
+Source: reference/rest/v1beta1, projects.locations.tuningJobs; google-genai 3.6.1, types.py;
+googleapis/googleapis, google/cloud/aiplatform/v1, endpoint_service.proto and model_service.proto
+(deletion), read 2026-11-25.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import ClassVar, NamedTuple
+from typing import ClassVar
 
-from google.genai import types
+from pydantic import JsonValue
 
 from unitune.backends.capabilities import (
     BatchStatus,
@@ -27,48 +31,47 @@ from unitune.backends.capabilities import (
     JobDescription,
     JobPage,
 )
-from unitune.backends.protocol import Guarantee, Launch, Status, Upload
-from unitune.errors import BackendError, NotFoundError, Unreachable
+from unitune.backends.formats import UnrepresentableRow
+from unitune.backends.kit.api import Api, created_id
+from unitune.backends.kit.hosted import HostedBackend, content_name, explicit, without_none
+from unitune.backends.kit.paging import by_token
+from unitune.backends.protocol import Guarantee, Launch, State, Status, Upload
+from unitune.errors import BackendError, NotFoundError, Unreachable, Unsupported
 from unitune.job.job import Job
 from unitune.models import ChatModel, Reply, Request, TunedModel
-from unitune_providers.unreadable import readable, reads_answers
-from unitune_providers.vertex import batches, counting
-from unitune_providers.vertex.chat import VertexChatModel
+from unitune.security.json_fields import Fields
+from unitune_providers.vertex import batches, jobs
+from unitune_providers.vertex.chat import VertexChatModel, question
 from unitune_providers.vertex.cloud import Cloud, connect, location_of, upload_folder
-from unitune_providers.vertex.deleting import delete_tuned_model
-from unitune_providers.vertex.errors import made_before_is_fine, read, vendor_errors
-from unitune_providers.vertex.importing import imported
-from unitune_providers.vertex.jobs import checkpoints_of, description_of, state_of, status_of
-from unitune_providers.vertex.options import LABEL, NAME, tuning_config, vet_job
-from unitune_providers.vertex.rest import NOT_FOUND
+from unitune_providers.vertex_options import (
+    ADAPTER_SIZES,
+    VertexOptions,
+    is_tuned,
+    vertex_options,
+)
 
 PAGE_SIZE = 100
 BAD_REQUEST = 400
+LONGEST_NAME = 128
+OPERATION_SECONDS = 600.0
+"""Longest wait for a deletion that goes on after its response."""
+OPERATION_POLL_SECONDS = 2.0
 
 
-class _JobPage(NamedTuple):
-    jobs: list[types.TuningJob]
-    next_token: str
-
-
-@reads_answers
-class VertexBackend:
+class VertexBackend(HostedBackend[VertexOptions]):
     """Tunes Gemini models at Vertex AI."""
 
-    name: ClassVar[str] = NAME
+    name: ClassVar[str] = jobs.NAME
     guarantee: ClassVar[Guarantee] = Guarantee.FINDABLE
+    states: ClassVar[Mapping[str, State]] = jobs.STATES
 
     @cached_property
     def _cloud(self) -> Cloud:
         return connect()
 
     def validate_options(self, job: Job) -> None:
-        """Refuse a job whose options are not valid, or do not go with its method.
-
-        Raises:
-            JobError: An option is unknown, or a value not allowed.
-        """
-        vet_job(job)
+        """Refuse a job that could not be created; see `vertex_options`."""
+        vertex_options(job)
 
     def upload(self, path: Path, sha256: str) -> Upload:
         """Write a file to the bucket under its hash, unless it is there.
@@ -78,18 +81,10 @@ class VertexBackend:
             BackendError: Cloud Storage refused.
             Unreachable: It gave no answer; the upload can be repeated.
         """
-        folder = upload_folder()
-        uri = f"gs://{folder.bucket}/{folder.prefix}unitune-{sha256[:32]}.jsonl"
-        waits = self._cloud.patience.storage
-        with (
-            made_before_is_fine(),
-            vendor_errors(f"upload {path.name} to {uri}"),
-            self._cloud.blob(uri) as blob,
-        ):
-            if not blob.exists(**waits):
-                blob.upload_from_filename(
-                    str(path), content_type="application/jsonl", if_generation_match=0, **waits
-                )
+        uri = upload_folder().uri(f"{content_name(sha256)}.jsonl")
+        if not self._cloud.exists(uri):
+            with path.open("rb") as file:
+                self._cloud.write(uri, file)
         return Upload(uri, sha256)
 
     def submit(self, launch: Launch) -> str:
@@ -100,38 +95,26 @@ class VertexBackend:
             BackendError: Vertex AI refused.
             Unreachable: It gave no answer; there may be a job, which `find` finds.
         """
-        config, client = tuning_config(launch), self._cloud.client()
-        doing = "create the tuning job"
-        with vendor_errors(doing), readable(self.name, doing):
-            job = client.tunings.tune(
-                base_model=launch.job.base_model,
-                training_dataset=types.TuningDataset(gcs_uri=launch.training.ref),
-                config=config,
-            )
-        if not job.name:
-            raise Unreachable("Vertex AI answered the create call without the job's name.")
-        return job.name
+        body, place = create_body(launch), self._cloud.place()
+        api = self._cloud.api(place)
+        created = api.post(*place.split("/"), "tuningJobs", action="create the job", body=body)
+        return created_id(created, api.endpoint, "name")
 
     def find(self, launch_key: str, folder: Path) -> list[str]:
-        """Return the jobs that have the key as their label.
-
-        Args:
-            launch_key: As in `Launch.key`.
-            folder: Not needed.
-        """
+        """Return the jobs that have the key as their label."""
         del folder
         # What the service makes of the filter is not documented for tuning jobs, and a job that is
         # overlooked is paid for twice: so labels are compared here, over the whole list if need be.
-        found = self._labelled(launch_key, f'labels.{LABEL}="{launch_key}"')
-        return found or self._labelled(launch_key, None)
+        listed = self._labelled(launch_key, f'labels.{jobs.LABEL}="{launch_key}"')
+        return listed or self._labelled(launch_key, None)
 
     def describe_job(self, job_id: str) -> JobDescription:
-        """Return what is known of a job; see `vertex_jobs`.
+        """Return what is known of a job.
 
         Raises:
             BackendError: There is no such job.
         """
-        return description_of(self._job(job_id))
+        return jobs.description_of(self._job(job_id))
 
     def poll(self, job_id: str, cursor: str) -> Status:
         """Return the state and what happened since the cursor.
@@ -140,7 +123,12 @@ class VertexBackend:
             BackendError: There is no such job, or Vertex AI refused.
             Unreachable: It gave no answer.
         """
-        return status_of(self._job(job_id), cursor)
+        job = self._job(job_id)
+        word, model, error = job.text("state"), jobs.tuned_model(job), jobs.failure_of(job)
+        status = self.status(word, jobs.events_of(job), cursor, model, error)
+        tokens = jobs.count(jobs.data_stats(job), "totalBillableTokenCount")
+        state = jobs.state_of(job) if status.state is State.RUNNING else status.state
+        return replace(status, state=state, raw=jobs.word_of(job), billed_tokens=tokens)
 
     def cancel(self, job_id: str) -> None:
         """Ask for the end of a job.
@@ -149,10 +137,8 @@ class VertexBackend:
             BackendError: There is no such job, or it has ended.
             Unreachable: Vertex AI gave no answer.
         """
-        name = _resource(job_id)
-        client = self._cloud.client(location_of(name))
-        with vendor_errors(f"cancel {job_id}"):
-            client.tunings.cancel(name=name)
+        name = f"{self._resource(job_id)}:cancel"
+        self._cloud.api(name).post(*name.split("/"), action=f"cancel {job_id}", body={})
 
     def chat(self, model: str | TunedModel) -> ChatModel:
         """Return a model to ask: a published model by its name, or a tuned model's endpoint.
@@ -160,40 +146,41 @@ class VertexBackend:
         Untuned models are asked in ``UNITUNE_VERTEX_BASE_LOCATION`` when that is set, since some
         are served only globally while trainings run in a region.
         """
-        place = self._place(model)
-        if isinstance(model, TunedModel):
-            return VertexChatModel(self._cloud, model.name, model.base, place)
-        return VertexChatModel(self._cloud, model, model, place)
+        name, base = (model, model) if isinstance(model, str) else (model.name, model.base)
+        return VertexChatModel(self._cloud, name, asked_as(self._cloud, model), base)
 
     def count_tokens(self, model: str | TunedModel, request: Request) -> int:
-        """Return Google's own count of a request's input; see `counting.count`."""
-        name = model.name if isinstance(model, TunedModel) else model
-        return counting.count(self._cloud, name, self._place(model), request)
+        """Return Google's own count of a request's input; nothing is generated.
+
+        Raises:
+            Unsupported: It says something that Gemini has no place for.
+            BackendError: Google refused.
+        """
+        name = f"{asked_as(self._cloud, model)}:countTokens"
+        action = f"count tokens for {model if isinstance(model, str) else model.name}"
+        try:
+            body = question(request)
+        except UnrepresentableRow as problem:
+            raise Unsupported(f"Gemini cannot be asked this: {problem}") from problem
+        api = self._cloud.api(name)
+        counted = api.post(*name.split("/"), action=action, body=body, changes_nothing=True)
+        if (tokens := counted.whole("totalTokens")) is None:
+            raise Unreachable(f"Google could not {action}: it names no count. Try again.")
+        return tokens
 
     def submit_batch(
         self, key: str, model: str | TunedModel, requests: Mapping[str, Request]
     ) -> str:
-        """Create a batch job, with one request that is never repeated.
-
-        Raises:
-            Unsupported: The model, a request or their number; no job was created.
-            BackendError: Google Cloud refused.
-            Unreachable: It gave no answer; there may be a job, which `find_batch` finds.
-        """
+        """Create a batch job, with one request that is never repeated; see `batches.submit`."""
         return batches.submit(self._cloud, key, model, requests)
 
     def find_batch(self, key: str, since: float) -> list[str]:
-        """Return the batch jobs that have the key as their name.
-
-        Args:
-            key: As `submit_batch` was given it.
-            since: Not needed.
-        """
+        """Return the batch jobs that have the key as their name."""
         del since
         return batches.find(self._cloud, key)
 
     def poll_batch(self, batch_id: str) -> BatchStatus:
-        """Return how a batch job stands; see `batches.poll`."""
+        """Return how a batch job stands; a word that is not known here is running."""
         return batches.poll(self._cloud, batch_id)
 
     def fetch_batch(self, batch_id: str) -> Mapping[str, Reply]:
@@ -205,17 +192,18 @@ class VertexBackend:
         batches.cancel(self._cloud, batch_id)
 
     def list_jobs(self, cursor: str) -> JobPage:
-        """Return one page of jobs with their states.
-
-        Args:
-            cursor: Of the page before; empty for the first.
-        """
-        page = self._page(None, cursor)
-        return JobPage({job.name: state_of(job) for job in page.jobs if job.name}, page.next_token)
+        """Return one page of jobs with their states."""
+        place = self._cloud.place()
+        query = {"pageSize": PAGE_SIZE, "pageToken": cursor} if cursor else {"pageSize": PAGE_SIZE}
+        path, action = (*place.split("/"), "tuningJobs"), "list the jobs"
+        page = self._cloud.api(place).get(*path, action=action, query=query)
+        listed = page.items("tuningJobs")
+        states = {name: jobs.state_of(job) for job in listed if (name := job.text("name"))}
+        return JobPage(states, page.text("nextPageToken") or "")
 
     def checkpoints(self, job_id: str, base: str) -> Sequence[Checkpoint]:
-        """Return a job's checkpoints, each with an endpoint of its own; see `vertex_jobs`."""
-        return checkpoints_of(self._job(job_id), base)
+        """Return a job's checkpoints, each with an endpoint of its own, oldest first."""
+        return jobs.checkpoints_of(self._job(job_id), base)
 
     def import_job(self, job_id: str) -> ImportedJob:
         """Return an existing job with its files.
@@ -227,92 +215,167 @@ class VertexBackend:
         try:
             job = self._job(job_id)
         except BackendError as error:
-            if error.status != NOT_FOUND:
+            if not error.is_not_found:
                 raise
             raise NotFoundError("tuning job", job_id, (), hint=str(error)) from error
-        return imported(job, self._content)
+        return jobs.imported(job, self._cloud)
 
     def delete_file(self, ref: str) -> None:
-        """Remove an uploaded file; one that is gone is no error.
-
-        Raises:
-            BackendError: Cloud Storage refused.
-        """
-        try:
-            with vendor_errors(f"delete {ref}"), self._cloud.blob(ref) as blob:
-                blob.delete(**self._cloud.patience.storage)
-        except BackendError as error:
-            if error.status != NOT_FOUND:
-                raise
+        """Remove an uploaded file; one that is gone is no error."""
+        self._cloud.delete(ref)
 
     def delete_model(self, model: TunedModel) -> None:
-        """Remove a tuned model and its endpoints; one that is gone is no error.
+        """Remove the model that an endpoint answers with, and its endpoints.
+
+        A model can only be deleted when no endpoint has it deployed, and of a model with several
+        versions only the one that the endpoint answers with may go. What is gone already counts as
+        done.
 
         Raises:
-            BackendError: Vertex AI refused.
+            BackendError: Vertex AI refused a step.
+            Unreachable: It gave no answer, or an operation takes too long.
         """
-        delete_tuned_model(self._cloud, model.name)
+        api = self._cloud.api(model.name, "v1")
+        endpoint = _find(api, model.name)
+        if endpoint is None:
+            return
+        versions = [_version_of(deployed) for deployed in endpoint.items("deployedModels")]
+        endpoints = {model.name: None}
+        for version in versions:
+            for deployed in (_find(api, version) or Fields({})).items("deployedModels"):
+                place = deployed.text("endpoint") or ""
+                body: dict[str, JsonValue] = {"deployedModelId": deployed.text("deployedModelId")}
+                _wait(
+                    api,
+                    api.post(
+                        *f"{place}:undeployModel".split("/"),
+                        action=f"undeploy {version}",
+                        body=body,
+                    ),
+                )
+                endpoints[place] = None
+        for version in versions:
+            whole = version.partition("@")[0]
+            listed = (_find(api, f"{whole}:listVersions") or Fields({})).items("models")
+            # The only version goes with its model, as Vertex AI wants it.
+            _delete(api, whole if len(listed) <= 1 else f"{version}:deleteVersion")
+        for place in endpoints:
+            _delete(api, place)
 
-    def _place(self, model: str | TunedModel) -> str:
-        """Return the location where a model is asked."""
-        if isinstance(model, TunedModel):
-            return location_of(model.name) or self._cloud.location
-        chosen = os.environ.get("UNITUNE_VERTEX_BASE_LOCATION")
-        return location_of(model) or chosen or self._cloud.location
+    def _resource(self, job_id: str) -> str:
+        """Return a job's full name; the last part of one names it in the location in use."""
+        if job_id.startswith("projects/"):
+            return job_id
+        return f"{self._cloud.place()}/tuningJobs/{job_id.rpartition('/')[2]}"
 
-    def _job(self, job_id: str) -> types.TuningJob:
-        name = _resource(job_id)
-        client = self._cloud.client(location_of(name))
-        config = types.GetTuningJobConfig(http_options=self._cloud.patience.retries)
-        return read(f"read job {job_id}", lambda: client.tunings.get(name=name, config=config))
+    def _job(self, job_id: str) -> Fields:
+        name = self._resource(job_id)
+        return self._cloud.api(name).get(*name.split("/"), action=f"read job {job_id}")
 
-    def _content(self, uri: str) -> bytes | None:
-        try:
-            with vendor_errors(f"read {uri}"), self._cloud.blob(uri) as blob:
-                content = blob.download_as_bytes(**self._cloud.patience.storage)
-        except BackendError as error:
-            if error.status != NOT_FOUND:
-                raise
-            return None
-        if not content:
-            # A connection that is cut in the answer's head looks like an empty object.
-            raise Unreachable(f"Cloud Storage gave no content of {uri}. Try again.")
-        return content
-
-    def _labelled(self, launch_key: str, query: str | None) -> list[str]:
+    def _labelled(self, launch_key: str, condition: str | None) -> list[str]:
         """Return the jobs with the key, in the list that a filter leaves; none if it is refused."""
-        found: dict[str, None] = {}
+        place = self._cloud.place()
+        query = {"pageSize": PAGE_SIZE, **({"filter": condition} if condition else {})}
+        path, paging = (*place.split("/"), "tuningJobs"), by_token()
+        api, action = self._cloud.api(place), "list the jobs"
+        listed = api.pages(*path, action=action, next_page=paging, items="tuningJobs", query=query)
         try:
-            for job in self._jobs(query):
-                if job.name and (job.labels or {}).get(LABEL) == launch_key:
-                    found[job.name] = None
+            return [
+                name
+                for job in listed
+                if job.fields("labels").text(jobs.LABEL) == launch_key
+                and (name := job.text("name"))
+            ]
         except BackendError as error:
-            if query is None or error.status != BAD_REQUEST:
+            if condition is None or error.status != BAD_REQUEST:
                 raise
-        return list(found)
-
-    def _jobs(self, query: str | None) -> Iterator[types.TuningJob]:
-        token, seen = "", {""}
-        while True:
-            page = self._page(query, token)
-            yield from page.jobs
-            token = page.next_token
-            if token in seen:
-                return
-            seen.add(token)
-
-    def _page(self, query: str | None, token: str) -> _JobPage:
-        config = types.ListTuningJobsConfig(
-            filter=query,
-            page_size=PAGE_SIZE,
-            page_token=token or None,
-            http_options=self._cloud.patience.retries,
-        )
-        client = self._cloud.client()
-        pager = read("list tuning jobs", lambda: client.tunings.list(config=config))
-        return _JobPage(pager.page, str(pager.config.get("page_token") or ""))
+            return []
 
 
-def _resource(job_id: str) -> str:
-    """The resource of a job: its full name, or the last part of one in the location in use."""
-    return job_id if job_id.startswith("projects/") else f"tuningJobs/{job_id.rpartition('/')[2]}"
+def create_body(launch: Launch) -> dict[str, JsonValue]:
+    """Return a create call.
+
+    The display name is always given: without one, tuning a tuned model on would add a version to
+    that model instead of making one.
+
+    Raises:
+        JobError: An option or the adapter's rank is not allowed.
+        Unsupported: The method is not one of Vertex AI's.
+    """
+    job, options = launch.job, vertex_options(launch.job)
+    rank = job.tuning.lora.rank
+    settings: dict[str, JsonValue] = {
+        "epochCount": explicit(job.tuning.epochs),
+        "adapterSize": None if rank == "auto" else ADAPTER_SIZES[rank],
+        "learningRateMultiplier": options.learning_rate_multiplier,
+        "beta": options.beta,
+    }
+    spec: dict[str, JsonValue] = {
+        "trainingDatasetUri": launch.training.ref,
+        "validationDatasetUri": launch.validation.ref if launch.validation else None,
+        "hyperParameters": without_none(settings) or None,
+        "exportLastCheckpointOnly": options.export_last_checkpoint_only or None,
+    }
+    continued: dict[str, JsonValue] = {
+        "tunedModelName": job.base_model,
+        "checkpointId": options.pre_tuned_model_checkpoint_id,
+    }
+    is_continued = is_tuned(job.base_model)
+    return without_none(
+        {
+            "baseModel": None if is_continued else job.base_model,
+            "preTunedModel": without_none(continued) if is_continued else None,
+            "tunedModelDisplayName": f"{job.name} {launch.key}"[:LONGEST_NAME],
+            "labels": {jobs.LABEL: launch.key},
+            jobs.SPECS[str(job.method)]: without_none(spec),
+        }
+    )
+
+
+def asked_as(cloud: Cloud, model: str | TunedModel) -> str:
+    """Return the full resource name of a model, in the location where it is asked."""
+    name = model if isinstance(model, str) else model.name
+    if name.startswith("projects/"):
+        location_of(name)  # the caller's token goes to its host
+        return name
+    location = os.environ.get("UNITUNE_VERTEX_BASE_LOCATION") if isinstance(model, str) else None
+    published = name if name.startswith("publishers/") else f"publishers/google/models/{name}"
+    return f"{cloud.place(location)}/{published}"
+
+
+def _find(api: Api, name: str) -> Fields | None:
+    return api.find(*name.split("/"), action=f"read {name}")
+
+
+def _version_of(deployed: Fields) -> str:
+    model = (deployed.text("model") or "").partition("@")[0]
+    version = deployed.text("modelVersionId")
+    return f"{model}@{version}" if version else model
+
+
+def _delete(api: Api, name: str) -> None:
+    try:
+        _wait(api, api.start_deletion(*name.split("/"), action=f"delete {name}"))
+    except BackendError as error:
+        if not error.is_not_found:
+            raise
+
+
+def _wait(api: Api, operation: Fields) -> None:
+    """Wait for the end of an operation.
+
+    Raises:
+        BackendError: It failed.
+        Unreachable: It takes too long.
+    """
+    name, until = operation.text("name") or "", time.monotonic() + OPERATION_SECONDS
+    while operation.all.get("done") is not True and name:
+        if time.monotonic() > until:
+            raise Unreachable(
+                f"{name} is still going on after {OPERATION_SECONDS:.0f} seconds. Try again later."
+            )
+        time.sleep(OPERATION_POLL_SECONDS)
+        operation = api.get(*name.split("/"), action=f"read operation {name}")
+    if operation.fields("error").all:
+        reason = operation.fields("error").text("message") or "no reason given"
+        raise BackendError(f"Vertex AI could not delete: {reason}", status=BAD_REQUEST)

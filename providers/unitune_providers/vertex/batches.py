@@ -1,40 +1,50 @@
 """Many questions to Gemini together: batch jobs over a file of rows, at half the price.
 
-Rows (`batch_rows`) go to the bucket that training files go to, and answers are written beside them.
-A job is found by its display name, which is the key.
+A row is a request as `chat` asks it, with a label: Vertex AI knows no id of a row, gives answers in
+any order, and gives each request back beside its answer. Rows go to the bucket that training files
+go to, and answers are written beside them. A job is found by its display name, which is the key.
 
 Tuned models are asked by their model resource, where an endpoint is what `chat` asks; the endpoint
 is asked which model it answers with. A batch knows no checkpoints, so an endpoint that answers with
 another than the model's default is refused.
 
 Source: docs.cloud.google.com/gemini-enterprise-agent-platform, models/capabilities/batch-inference
-(tuned models, waiting, what is cancelled) and batch-prediction-from-cloud-storage (names of
-models); reference/rest/v1beta1, projects.locations.batchPredictionJobs/list (filter);
-BerriAI/litellm pull request 39668 (an endpoint's model); read 2026-11-25.
+(limits, tuned models, waiting, what is cancelled) and batch-prediction-from-cloud-storage (rows,
+status, names of models); reference/rest/v1beta1, projects.locations.batchPredictionJobs/list
+(filter); the batches of BerriAI/litellm (pull request 39668: an endpoint's model) and
+maximhq/bifrost (that labels come back); read 2026-11-25.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, NamedTuple, cast
+from collections.abc import Iterator, Mapping
+from io import BytesIO
+from typing import NamedTuple
 
-from google.genai import types
+from pydantic import JsonValue
 
 from unitune.backends.capabilities import BatchStatus
-from unitune.errors import BackendError, Unreachable, Unsupported
+from unitune.backends.formats import UnrepresentableRow
+from unitune.backends.kit.api import created_id
+from unitune.backends.kit.paging import by_token
+from unitune.errors import BackendError, Unsupported
 from unitune.models import Reply, Request, TunedModel
-from unitune_providers.unreadable import readable
-from unitune_providers.vertex.batch_rows import read_row, write_rows
-from unitune_providers.vertex.cloud import Cloud, Folder, location_of, upload_folder
-from unitune_providers.vertex.errors import made_before_is_fine, read, safe, vendor_errors
-from unitune_providers.vertex.rest import NOT_FOUND, Rest
+from unitune.security.json_fields import Fields, Unreadable, read_json
+from unitune.security.redaction import redacted
+from unitune_providers.vertex.chat import generation, least_thinking, question, read_answer
+from unitune_providers.vertex.cloud import Cloud, location_of, upload_folder
+from unitune_providers.vertex.jobs import LABEL, count
 
 PAGE_SIZE = 100
 JOB = re.compile(r"projects/[^/]+/locations/[^/]+/batchPredictionJobs/[^/]+")
-BAD_REQUEST = 400
+NOT_FOUND, BAD_REQUEST = 404, 400
+REQUESTS_MOST = 200_000
+BYTES_MOST = 1_000_000_000
+LABEL_VALUE = re.compile(r"[a-z0-9_-]{1,63}")
 ENDED = {
     "JOB_STATE_SUCCEEDED",
     "JOB_STATE_PARTIALLY_SUCCEEDED",
@@ -45,6 +55,7 @@ EXPIRED = (
     "Vertex AI did not come to it within 72 hours, for want of capacity. Ask again later or in "
     "another location, or run without --batch."
 )
+SHOWN_CHARACTERS = 1000
 
 
 class _Target(NamedTuple):
@@ -65,19 +76,22 @@ def submit(cloud: Cloud, key: str, model: str | TunedModel, requests: Mapping[st
     """
     target = _target(cloud, model)
     content = write_rows(requests, target.base)
-    folder = upload_folder()
-    digest = hashlib.sha256(content).hexdigest()[:16]
-    rows = _uri(folder, f"unitune-batch-{key}-{digest}.jsonl")
-    _write(cloud, rows, content)
-    config = types.CreateBatchJobConfig(
-        display_name=key, dest=_uri(folder, f"unitune-batch-{key}-{digest}")
-    )
-    client = cloud.client(target.location)
-    with vendor_errors("create the batch"), readable("vertex", "create the batch"):
-        job = client.batches.create(model=target.model, src=rows, config=config)
-    if not job.name:
-        raise Unreachable("Vertex AI answered the create call without the batch's name.")
-    return job.name
+    name = f"unitune-batch-{key}-{hashlib.sha256(content).hexdigest()[:16]}"
+    folder, place = upload_folder(), cloud.place(target.location)
+    rows = folder.uri(f"{name}.jsonl")
+    cloud.write(rows, BytesIO(content))
+    body: dict[str, JsonValue] = {
+        "displayName": key,
+        "model": target.model,
+        "inputConfig": {"instancesFormat": "jsonl", "gcsSource": {"uris": [rows]}},
+        "outputConfig": {
+            "predictionsFormat": "jsonl",
+            "gcsDestination": {"outputUriPrefix": folder.uri(name)},
+        },
+    }
+    api, path = cloud.api(place), (*place.split("/"), "batchPredictionJobs")
+    created = api.post(*path, action="create the batch", body=body)
+    return created_id(created, api.endpoint, "name")
 
 
 def find(cloud: Cloud, key: str) -> list[str]:
@@ -86,9 +100,11 @@ def find(cloud: Cloud, key: str) -> list[str]:
     Should the service make something else of the filter than is documented, a job that is
     overlooked would be paid for twice: so names are compared here, over the whole list if need be.
     """
-    places = _places(cloud)
-    found = [job for place in places for job in _named(cloud, place, key, f'display_name="{key}"')]
-    return found or [job for place in places for job in _named(cloud, place, key, None)]
+    for condition in (f'display_name="{key}"', None):
+        listed = [job for place in _places(cloud) for job in _named(cloud, place, key, condition)]
+        if listed:
+            return listed
+    return []
 
 
 def poll(cloud: Cloud, batch_id: str) -> BatchStatus:
@@ -101,18 +117,18 @@ def poll(cloud: Cloud, batch_id: str) -> BatchStatus:
     return status_of(_job(cloud, batch_id))
 
 
-def status_of(job: types.BatchJob) -> BatchStatus:
+def status_of(job: Fields) -> BatchStatus:
     """Return a job's state in our words."""
-    word = str(job.state.value) if job.state else "JOB_STATE_UNSPECIFIED"
-    counted = job.completion_stats
-    done = (counted.successful_count or 0) + (counted.failed_count or 0) if counted else None
-    if word in ENDED or (word == "JOB_STATE_EXPIRED" and _written(job)):
+    word, stats = job.text("state") or "JOB_STATE_UNSPECIFIED", job.fields("completionStats")
+    answered = [count(stats, name) or 0 for name in ("successfulCount", "failedCount")]
+    done = sum(answered) if stats.all else None
+    if word in ENDED or (word == "JOB_STATE_EXPIRED" and _folder_of(job)):
         return BatchStatus("ended", word, done)
     if word == "JOB_STATE_EXPIRED":
         return BatchStatus("failed", word, done, EXPIRED)
     if word == "JOB_STATE_FAILED":
-        said = safe(job.error.message or "") if job.error else ""
-        return BatchStatus("failed", word, done, said or "Vertex AI gives no reason")
+        reason = redacted(job.fields("error").text("message") or "", (), SHOWN_CHARACTERS)
+        return BatchStatus("failed", word, done, reason or "Vertex AI gives no reason")
     return BatchStatus("running", word, done)
 
 
@@ -124,16 +140,14 @@ def fetch(cloud: Cloud, batch_id: str) -> dict[str, Reply]:
         Unreachable: Cloud Storage gave no answer, or not the whole of it.
     """
     job = _job(cloud, batch_id)
-    status = status_of(job)
+    status, folder = status_of(job), _folder_of(job)
     if status.state != "ended":
         why = f" ({status.error})" if status.error else ""
         raise BackendError(f"Batch {batch_id} has no answers: it is {status.raw}{why}.")
-    folder = _written(job)
-    if not folder:
-        return {}
     replies: dict[str, Reply] = {}
-    for content in _files(cloud, folder):
-        for line in content.splitlines():
+    files = cloud.objects(folder) if folder else ()
+    for content in (cloud.read(uri) for uri in files if uri.endswith(".jsonl")):
+        for line in (content or b"").splitlines():
             name, reply = read_row(line, folder)
             # Vertex AI tries a row again; what was answered counts.
             if name not in replies or replies[name].error:
@@ -148,33 +162,105 @@ def cancel(cloud: Cloud, batch_id: str) -> None:
         BackendError: There is no such job, or Vertex AI refused.
         Unreachable: It gave no answer.
     """
-    name = _resource(batch_id)
-    client = cloud.client(location_of(name))
+    name = f"{_resource(batch_id)}:cancel"
     try:
-        with vendor_errors(f"cancel {batch_id}"):
-            client.batches.cancel(name=name)
+        cloud.api(name).post(*name.split("/"), action=f"cancel {batch_id}", body={})
     except BackendError as error:
         if error.status != BAD_REQUEST or poll(cloud, batch_id).state == "running":
             raise
 
 
-# What is asked
+def write_rows(requests: Mapping[str, Request], base: str) -> bytes:
+    """Return a file of requests, by their ids.
+
+    Args:
+        requests: What is asked.
+        base: Name of the base, which decides how little it can think.
+
+    Raises:
+        Unsupported: A request cannot be asked, or there are too many.
+    """
+    content = b"".join(_row(name, request, base) for name, request in requests.items())
+    if len(requests) > REQUESTS_MOST or len(content) > BYTES_MOST:
+        raise Unsupported(
+            f"A batch of Vertex AI's holds at most {REQUESTS_MOST:,} requests and "
+            f"{BYTES_MOST / 1e6:,.0f} MB, and these are {len(requests):,} with "
+            f"{len(content) / 1e6:,.1f} MB. Take fewer or shorter cases, or run without --batch."
+        )
+    return content
+
+
+def _row(name: str, request: Request, base: str) -> bytes:
+    if not LABEL_VALUE.fullmatch(name):
+        raise Unsupported(
+            f"A request's id is {name!r}; Vertex AI takes 1 to 63 lower-case letters, digits, _ "
+            "and - for a label."
+        )
+    try:
+        asked = question(request)
+    except UnrepresentableRow as problem:
+        raise Unsupported(
+            f"Gemini cannot be asked request {name}: {problem} Leave that case out, or run "
+            "without --batch, where it alone fails."
+        ) from problem
+    settings = generation(request, least_thinking(base))
+    body = {**asked, "generationConfig": settings, "labels": {LABEL: name}}
+    return json.dumps({"request": body}, ensure_ascii=False).encode() + b"\n"
+
+
+def read_row(line: bytes, folder: str) -> tuple[str, Reply]:
+    """Return the id of a request and its reply, from a line of the answers.
+
+    Args:
+        line: As Vertex AI wrote it.
+        folder: Where, for people.
+
+    Raises:
+        BackendError: It does not say which request it answers.
+    """
+    try:
+        row = Fields(read_json(line))
+    except Unreadable:
+        row = Fields({})
+    name = row.fields("request").fields("labels").text(LABEL)
+    if name is None:
+        raise BackendError(
+            f"A row in {folder} does not say which request it answers: Vertex AI should have given "
+            f"back the label {LABEL!r}. The answers stay there; run without --batch."
+        )
+    if status := row.text("status"):
+        error = f"Gemini could not answer: {_reason(status)}."
+        return name, Reply(error=error, finish_reason="error")
+    reply = read_answer(row.fields("response"))
+    error = "Vertex AI could not answer: what it wrote is no response of a model."
+    return name, reply or Reply(error=error, finish_reason="error")
+
+
+def _reason(status: str) -> str:
+    """Return the message of a row's status, such as ``Bad Request: {"error": {…}}``."""
+    head, brace, tail = status.partition("{")
+    try:
+        message = Fields(read_json(brace + tail)).fields("error").text("message")
+    except Unreadable:
+        message = None
+    words = status if message is None else f"{head}{message}"
+    return redacted(words, (), SHOWN_CHARACTERS).strip().rstrip(".")
 
 
 def _target(cloud: Cloud, model: str | TunedModel) -> _Target:
-    name = model.name if isinstance(model, TunedModel) else model
-    base = model.base if isinstance(model, TunedModel) else model
-    asked = os.environ.get("UNITUNE_VERTEX_BASE_LOCATION") if name == base else None
-    place = location_of(name) or asked or cloud.location
-    if place not in _places(cloud):
+    name, base = (model, model) if isinstance(model, str) else (model.name, model.base)
+    untuned = os.environ.get("UNITUNE_VERTEX_BASE_LOCATION") if name == base else None
+    location = location_of(name) or untuned or cloud.location
+    if location not in _places(cloud):
         raise Unsupported(
-            f"{name} is in {place}, where its batch would not be found again after a failure: "
-            f"GOOGLE_CLOUD_LOCATION is {cloud.location}. Set it to {place}, or run without --batch."
+            f"{name} is in {location}, where its batch would not be found again after a failure: "
+            f"GOOGLE_CLOUD_LOCATION is {cloud.location}. Set it to {location}, or run without "
+            "--batch."
         )
-    if "/endpoints/" not in name:
-        return _Target(name, base, place)
-    with readable("vertex", f"describe {name}"):
-        return _Target(_model_behind(cloud, name), base, place)
+    if "/endpoints/" in name:
+        return _Target(_model_behind(cloud, name), base, location)
+    is_full = name.startswith(("projects/", "publishers/"))
+    return _Target(name if is_full else f"publishers/google/models/{name}", base, location)
 
 
 def _places(cloud: Cloud) -> list[str]:
@@ -189,45 +275,24 @@ def _model_behind(cloud: Cloud, endpoint: str) -> str:
     Raises:
         Unsupported: The endpoint answers with another checkpoint than a batch would.
     """
-    with vendor_errors(f"read {endpoint}"), cloud.session() as session:
-        # Only v1beta1 is known to name the checkpoint (DeployedModel.checkpoint_id).
-        standing = Rest(cloud, session, "v1beta1").read(endpoint) or {}
-    deployed = cast("list[dict[str, Any]]", standing.get("deployedModels") or [])
+    api = cloud.api(endpoint)
+    deployed = api.get(*endpoint.split("/"), action=f"read {endpoint}").items("deployedModels")
     if len(deployed) != 1:
         raise Unsupported(
             f"{endpoint} answers with {len(deployed)} models, and a batch asks one. "
             "Run without --batch."
         )
-    version = deployed[0].get("modelVersionId")
-    name = str(deployed[0]["model"]).partition("@")[0] + (f"@{version}" if version else "")
-    client = cloud.client(location_of(name))
-    config = types.GetModelConfig(http_options=cloud.patience.retries)
-    model = read(f"read {name}", lambda: client.models.get(model=name, config=config))
-    answers, several = deployed[0].get("checkpointId"), len(model.checkpoints or ()) > 1
-    if several and (not answers or answers != model.default_checkpoint_id):
+    version = deployed[0].text("modelVersionId")
+    whole = (deployed[0].text("model") or "").partition("@")[0]
+    name = f"{whole}@{version}" if version else whole
+    model = cloud.api(name).get(*name.split("/"), action=f"read {name}")
+    answers, default = deployed[0].text("checkpointId"), model.text("defaultCheckpointId")
+    if len(model.items("checkpoints")) > 1 and (not answers or answers != default):
         raise Unsupported(
             f"{endpoint} answers with checkpoint {answers or 'unknown'} of {name}, and a batch "
-            f"would ask checkpoint {model.default_checkpoint_id or 'unknown'}, its default. "
-            "Run without --batch."
+            f"would ask checkpoint {default or 'unknown'}, its default. Run without --batch."
         )
     return name
-
-
-def _uri(folder: Folder, name: str) -> str:
-    return f"gs://{folder.bucket}/{folder.prefix}{name}"
-
-
-def _write(cloud: Cloud, uri: str, content: bytes) -> None:
-    with made_before_is_fine(), vendor_errors(f"write {uri}"), cloud.blob(uri) as blob:
-        blob.upload_from_string(
-            content,
-            content_type="application/jsonl",
-            if_generation_match=0,
-            **cloud.patience.storage,
-        )
-
-
-# What came of it
 
 
 def _resource(batch_id: str) -> str:
@@ -240,54 +305,31 @@ def _resource(batch_id: str) -> str:
     return batch_id
 
 
-def _job(cloud: Cloud, batch_id: str) -> types.BatchJob:
+def _job(cloud: Cloud, batch_id: str) -> Fields:
     name = _resource(batch_id)
-    client = cloud.client(location_of(name))
-    config = types.GetBatchJobConfig(http_options=cloud.patience.retries)
-    return read(f"read {batch_id}", lambda: client.batches.get(name=name, config=config))
+    return cloud.api(name).get(*name.split("/"), action=f"read {batch_id}")
 
 
-def _named(cloud: Cloud, place: str, key: str, query: str | None) -> list[str]:
-    """Return the jobs of a location with the name, in the list that a filter leaves."""
-    found: dict[str, None] = {}
+def _named(cloud: Cloud, location: str, key: str, condition: str | None) -> Iterator[str]:
+    """Yield the jobs of a location with the name, in the list that a filter leaves."""
+    place = cloud.place(location)
+    query = {"pageSize": PAGE_SIZE, **({"filter": condition} if condition else {})}
+    listed = cloud.api(place).pages(
+        *place.split("/"),
+        "batchPredictionJobs",
+        action="list batches",
+        next_page=by_token(),
+        items="batchPredictionJobs",
+        query=query,
+    )
     try:
-        for job in _jobs(cloud, place, query):
-            if job.name and job.display_name == key:
-                found[job.name] = None
+        for job in listed:
+            if job.text("displayName") == key and (name := job.text("name")):
+                yield name
     except BackendError as error:
-        if query is None or error.status != BAD_REQUEST:
+        if condition is None or error.status != BAD_REQUEST:
             raise
-    return list(found)
 
 
-def _jobs(cloud: Cloud, place: str, query: str | None) -> Iterator[types.BatchJob]:
-    client, token, seen = cloud.client(place), "", {""}
-    while True:
-        config = types.ListBatchJobsConfig(
-            filter=query,
-            page_size=PAGE_SIZE,
-            page_token=token or None,
-            http_options=cloud.patience.retries,
-        )
-        pager = read("list batches", lambda config=config: client.batches.list(config=config))
-        yield from pager.page
-        token = str(pager.config.get("page_token") or "")
-        if token in seen:
-            return
-        seen.add(token)
-
-
-def _written(job: types.BatchJob) -> str:
-    return (job.output_info and job.output_info.gcs_output_directory) or ""
-
-
-def _files(cloud: Cloud, folder: str) -> Iterable[bytes]:
-    with vendor_errors(f"read {folder}"), cloud.blobs(folder) as blobs:
-        for blob in blobs:
-            if not blob.name.endswith(".jsonl"):
-                continue
-            content = blob.download_as_bytes(**cloud.patience.storage)
-            if blob.size and not content:
-                # A connection that is cut in the answer's head looks like an empty object.
-                raise Unreachable(f"Cloud Storage gave no content of {blob.name}. Try again.")
-            yield content
+def _folder_of(job: Fields) -> str:
+    return job.fields("outputInfo").text("gcsOutputDirectory") or ""

@@ -1,4 +1,4 @@
-"""Asking Gemini: a tuned model's endpoint, or a base model, through the SDK's async client.
+"""Gemini's wire: a question and its answer, alone or in a batch.
 
 A question is written as the training rows were, by the same pure functions (`formats.vertex`), so
 that a tuned model is asked as it was trained. Gemini thinks before it answers, and its thoughts
@@ -8,141 +8,97 @@ base takes, as Google advises for tuned models, whose training has no thoughts.
 
 from __future__ import annotations
 
+import json
 import re
-import time
-from dataclasses import dataclass, replace
-from typing import Protocol, cast
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import cast
 
-import httpx2
-from google import genai
-from google.genai import types
 from pydantic import JsonValue
 
-from unitune.backends.formats import UnrepresentableRow, WireRow
-from unitune.backends.kit.bodies import GZIP_ONLY, async_hooks
-from unitune.backends.kit.chat_model import RemoteChatModel
+from unitune.backends.kit.chat import JsonChatModel
+from unitune.backends.kit.chat_completions import Refusal
+from unitune.backends.kit.hosted import without_none
 from unitune.data.example import Example, Message
-from unitune.errors import UnituneError
 from unitune.models import Reply, Request, function_call
+from unitune.security.json_fields import Fields
 from unitune_providers.formats.vertex import SFT
-from unitune_providers.vertex.cloud import Cloud
-from unitune_providers.vertex.errors import ours
+from unitune_providers.vertex.cloud import Cloud, token_of
 
 FINISHES = {"STOP": "stop", "MAX_TOKENS": "length"}
 ANSWER = Message(role="assistant", content="answer")
 """Stands where a training row has its answer, and is cut off again."""
+Thinking = Mapping[str, JsonValue]
 
 
-@dataclass(frozen=True, slots=True)
-class _Client:
-    """The SDK's client, with the connections that it is given and does not close."""
-
-    genai: genai.Client
-    connections: httpx2.AsyncClient
-
-    async def close(self) -> None:
-        await self.connections.aclose()
-
-
-class VertexChatModel(RemoteChatModel[_Client]):
+class VertexChatModel(JsonChatModel):
     """A model that answers one request at a time.
 
     Args:
         cloud: How it is reached.
-        name: A published model's name, or the resource name of an endpoint.
+        name: As a person names it.
+        resource: Its full resource name: a published model's, or an endpoint's.
         base: Name of the base, which decides how little it can think.
-        location: Where it is asked.
     """
 
-    def __init__(self, cloud: Cloud, name: str, base: str, location: str) -> None:
-        thinking = least_thinking(base)
-        told = thinking.model_dump_json(exclude_none=True) if thinking else "own"
-        super().__init__(f"vertex:{name}:thinking={told}")
-        self._cloud, self._name, self._location = cloud, name, location
-        self._thinking = thinking
+    def __init__(self, cloud: Cloud, name: str, resource: str, base: str) -> None:
+        self._thinking, self._cloud = least_thinking(base), cloud
+        shown = json.dumps(self._thinking) if self._thinking else "own"
+        endpoint, path = cloud.endpoint(resource), f"/{resource}:generateContent"
+        super().__init__(endpoint, path, name, f"vertex:{name}:thinking={shown}")
 
-    def new_client(self) -> _Client:
-        """As of `RemoteChatModel`."""
-        # The SDK would take aiohttp where that happens to be installed, and leave connections open.
-        connections = httpx2.AsyncClient(
-            follow_redirects=False, event_hooks=async_hooks(), headers=GZIP_ONLY
-        )
-        return _Client(self._cloud.new_client(self._location, connections), connections)
+    def headers(self) -> Mapping[str, str]:
+        """As of `JsonChatModel`: a token lives an hour, a comparison may take longer."""
+        return {"Authorization": f"Bearer {token_of(self._cloud.credentials)}"}
 
-    async def reply(self, request: Request) -> Reply:
-        """Answer one request; a failure is in the reply's `error`."""
-        started = time.perf_counter()
-        try:
-            row = question(request)
-            try:
-                answer = await self._ask(request, row)
-            except httpx2.RemoteProtocolError:
-                # The server closed the connection in the moment in which it was taken up again.
-                answer = await self._ask(request, row)
-        except UnrepresentableRow as problem:
-            return Reply(error=f"Gemini cannot be asked this: {problem}", finish_reason="error")
-        except Exception as error:  # noqa: BLE001 - a failed request is a row, whatever failed
-            known = error if isinstance(error, UnituneError) else ours(error, "answer")
-            return Reply.failed(known, time.perf_counter() - started)
-        return read_answer(answer, time.perf_counter() - started)
+    def body(self, request: Request) -> dict[str, object]:
+        """As of `JsonChatModel`."""
+        settings = generation(request, self._thinking)
+        return {**question(request), "generationConfig": settings}
 
-    async def _ask(self, request: Request, row: WireRow) -> types.GenerateContentResponse:
-        return await _models(self.client().genai).generate_content(
-            model=self._name, contents=row["contents"], config=self._config(request, row)
-        )
+    def learn(self, body: dict[str, object], request: Request, refusal: Refusal) -> bool:
+        """As of `JsonChatModel`: there is nothing that Gemini could be asked without."""
+        del body, request, refusal
+        return False
 
-    def _config(self, request: Request, row: WireRow) -> types.GenerateContentConfig:
-        settings = generation(request, self._thinking).model_dump(exclude_none=True)
-        config: dict[str, object] = {
-            **settings,
-            "system_instruction": row.get("systemInstruction"),
-            "tools": row.get("tools"),
-        }
-        return types.GenerateContentConfig.model_validate(config)
+    def read(self, body: dict[str, object], answer: object, seconds: float) -> Reply | None:
+        """As of `JsonChatModel`."""
+        del body
+        return read_answer(Fields(answer), seconds)
 
 
-class _Models(Protocol):
-    """The one call that is used, without the types of images and files that it could take too."""
-
-    async def generate_content(
-        self, *, model: str, contents: JsonValue, config: types.GenerateContentConfig
-    ) -> types.GenerateContentResponse: ...
-
-
-def _models(client: genai.Client) -> _Models:
-    return cast("_Models", client.aio.models)
-
-
-def question(request: Request) -> WireRow:
+def question(request: Request) -> dict[str, JsonValue]:
     """Return a request as a training row without its answer.
 
     Raises:
         UnrepresentableRow: It says something that Gemini's rows have no place for.
     """
     # Weights say what is learned from, which is nothing here.
-    asked = [replace(turn, weight=None) for turn in request.messages]
-    row = SFT.encode(Example(messages=(*asked, ANSWER), tools=request.tools))
-    turns = cast("list[JsonValue]", row["contents"])
-    return {**row, "contents": turns[:-1]}
+    turns = [replace(turn, weight=None) for turn in request.messages]
+    row = SFT.encode(Example(messages=(*turns, ANSWER), tools=request.tools))
+    contents = cast("list[JsonValue]", row["contents"])
+    return {**row, "contents": contents[:-1]}
 
 
-def generation(request: Request, thinking: types.ThinkingConfig | None) -> types.GenerationConfig:
+def generation(request: Request, thinking: Thinking | None) -> dict[str, JsonValue]:
     """Return how a request is to be answered.
 
     Args:
         request: What is asked.
         thinking: How much the model is to think; None leaves it to the model.
     """
-    return types.GenerationConfig(
-        max_output_tokens=request.max_tokens,
-        temperature=request.temperature,
-        seed=request.seed if request.temperature else None,
-        stop_sequences=list(request.stop) or None,
-        thinking_config=thinking,
+    return without_none(
+        {
+            "maxOutputTokens": request.max_tokens,
+            "temperature": request.temperature,
+            "seed": request.seed if request.temperature else None,
+            "stopSequences": list(request.stop) or None,
+            "thinkingConfig": dict(thinking) if thinking else None,
+        }
     )
 
 
-def least_thinking(base: str) -> types.ThinkingConfig | None:
+def least_thinking(base: str) -> Thinking | None:
     """Return the setting with which a base thinks least; None: it is not known.
 
     Source: docs.cloud.google.com, Developer's guide to Gemini 3.5 Flash (levels of 3.5 Flash, 3.1
@@ -151,40 +107,47 @@ def least_thinking(base: str) -> types.ThinkingConfig | None:
     """
     name = base.rpartition("/")[2]
     if re.match(r"gemini-3(\.\d+)?-pro", name):
-        return types.ThinkingConfig(thinking_level=types.ThinkingLevel.LOW)
+        return {"thinkingLevel": "LOW"}
     if re.match(r"gemini-3(\.\d+)?-flash", name):
-        return types.ThinkingConfig(thinking_level=types.ThinkingLevel.MINIMAL)
+        return {"thinkingLevel": "MINIMAL"}
     if name.startswith("gemini-2.5-flash"):
-        return types.ThinkingConfig(thinking_budget=0)
+        return {"thinkingBudget": 0}
     return None
 
 
-def read_answer(answer: types.GenerateContentResponse, seconds: float | None) -> Reply:
-    """Return Gemini's answer as ours; thoughts are no part of the text."""
-    if not answer.candidates:
-        blocked = answer.prompt_feedback and answer.prompt_feedback.block_reason
-        why = f"it blocked the question ({blocked.value})" if blocked else "it gave no reason"
+def read_answer(answer: Fields, seconds: float | None = None) -> Reply | None:
+    """Return Gemini's answer as ours; thoughts are no part of the text.
+
+    Args:
+        answer: A response.
+        seconds: Wall time; None where many were asked together.
+
+    Returns:
+        The reply; None where it is no response of a model.
+    """
+    candidates, usage = answer.items("candidates"), answer.fields("usageMetadata")
+    if not candidates:
+        blocked = answer.fields("promptFeedback").text("blockReason")
+        if not blocked and not usage.all and not answer.all.get("modelVersion"):
+            return None
+        why = f"it blocked the question ({blocked})" if blocked else "it gave no reason"
         return Reply(error=f"Gemini gave no answer: {why}.", finish_reason="error", seconds=seconds)
-    first, usage = answer.candidates[0], answer.usage_metadata
-    parts = (first.content and first.content.parts) or []
-    finish = first.finish_reason.value if first.finish_reason else "STOP"
+    first = candidates[0]
+    parts, finish = first.fields("content").items("parts"), first.text("finishReason") or "STOP"
+    thoughts, written = usage.whole("thoughtsTokenCount"), usage.whole("candidatesTokenCount")
+    calls = [part.fields("functionCall") for part in parts if part.fields("functionCall").all]
     return Reply(
-        text="".join(part.text for part in parts if part.text and not part.thought),
+        text="".join(part.text("text") or "" for part in parts if not part.all.get("thought")),
         finish_reason=FINISHES.get(finish, finish),
-        prompt_tokens=usage.prompt_token_count if usage else None,
-        completion_tokens=_written(usage) if usage else None,
-        reasoning_tokens=usage.thoughts_token_count if usage else None,
-        thought=bool(usage and usage.thoughts_token_count),
+        prompt_tokens=usage.whole("promptTokenCount"),
+        # Thoughts are paid for like the answer.
+        completion_tokens=(written or 0) + (thoughts or 0) if usage.all else None,
+        reasoning_tokens=thoughts,
+        thought=bool(thoughts),
         seconds=seconds,
         tool_calls=tuple(
-            function_call(call.name or "", call.args or {}, call.id)
-            for part in parts
-            if (call := part.function_call)
+            function_call(call.text("name") or "", call.all.get("args") or {}, call.text("id"))
+            for call in calls
         )
         or None,
     )
-
-
-def _written(usage: types.GenerateContentResponseUsageMetadata) -> int:
-    """Tokens that the model wrote; its thoughts are paid for like its answer."""
-    return (usage.candidates_token_count or 0) + (usage.thoughts_token_count or 0)

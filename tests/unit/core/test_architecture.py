@@ -27,7 +27,6 @@ EXTRAS: dict[str, list[str]] = PROJECT["optional-dependencies"]
 BACKENDS = PROJECT["entry-points"]["unitune.backends"]
 CIRCULAR = {
     ("unitune.testing.loopback", "unitune.testing.omissions"),
-    ("unitune_providers.vertex.errors", "unitune_providers.vertex.storage_errors"),
 }
 """Imports within a folder that close a circle and are still there. This list only shrinks."""
 

@@ -43,14 +43,13 @@ def bedrock() -> Reply:
 
 
 def vertex() -> Reply:
-    from google.genai import types  # noqa: PLC0415
-
     from unitune_providers.vertex.chat import read_answer  # noqa: PLC0415
 
     call = {"id": "c1", "name": "weather", "args": ARGUMENTS}
     content = {"role": "model", "parts": [{"functionCall": call}]}
-    answer = {"candidates": [{"content": content, "finishReason": "STOP"}]}
-    return read_answer(types.GenerateContentResponse.model_validate(answer), 1.0)
+    reply = read_answer(Fields({"candidates": [{"content": content, "finishReason": "STOP"}]}))
+    assert reply is not None
+    return reply
 
 
 def _function() -> dict[str, str]:

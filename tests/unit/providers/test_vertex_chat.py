@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Generator
 
 import pytest
-
-pytest.importorskip("google.genai", reason="needs the extra `vertex`")
-pytest.importorskip("google.cloud.storage", reason="needs the extra `vertex`")
-
 from google.genai import types
 from pydantic import JsonValue
 from vendors.vertex.vendor import VertexVendor, environment
 
 from unitune.data.example import Example, Message
 from unitune.models import ChatModel, Reply, Request, TunedModel
+from unitune.security.json_fields import Fields
 from unitune.testing.contract_base import reply_once
 from unitune.testing.loopback import (
     OF_VENDORS,
@@ -26,10 +24,8 @@ from unitune.testing.loopback import (
     serve,
 )
 from unitune_providers.formats.vertex import SFT
-from unitune_providers.vertex import cloud as vertex_cloud
 from unitune_providers.vertex.backend import VertexBackend
 from unitune_providers.vertex.chat import least_thinking, read_answer
-from unitune_providers.vertex.cloud import Patience
 
 PLACE = "projects/my-project/locations/us-central1"
 GENERATE = ("POST", ":generateContent$")
@@ -44,7 +40,11 @@ def vendor() -> VertexVendor:
 
 @pytest.fixture
 def server(vendor: VertexVendor, monkeypatch: pytest.MonkeyPatch) -> Generator[Server]:
-    monkeypatch.setattr(vertex_cloud, "PATIENCE", Patience(0.6, 2, 0.01))
+    monkeypatch.setattr("unitune.backends.kit.api.TIMEOUT_SECONDS", 0.6)
+    monkeypatch.setattr("unitune.backends.kit.api.UPLOAD_SECONDS", 0.6)
+    monkeypatch.setattr("unitune.backends.kit.chat.ANSWER_SECONDS", 0.6)
+    monkeypatch.setattr("unitune.backends.retry.sleep", lambda _: None)
+    monkeypatch.setattr("unitune_providers.vertex.backend.OPERATION_POLL_SECONDS", 0.01)
     with serve(vendor) as served:
         for name, value in environment(served.url).items():
             monkeypatch.setenv(name, value)
@@ -172,20 +172,27 @@ def test_untuned_models_can_be_asked_in_another_location(
 @pytest.mark.parametrize(
     ("base", "thinking"),
     [
-        ("gemini-3.5-flash", {"thinking_level": "MINIMAL"}),
-        ("publishers/google/models/gemini-3.1-flash-lite", {"thinking_level": "MINIMAL"}),
-        ("gemini-3.1-pro-preview", {"thinking_level": "LOW"}),
-        ("gemini-2.5-flash-lite", {"thinking_budget": 0}),
+        ("gemini-3.5-flash", {"thinkingLevel": "MINIMAL"}),
+        ("publishers/google/models/gemini-3.1-flash-lite", {"thinkingLevel": "MINIMAL"}),
+        ("gemini-3.1-pro-preview", {"thinkingLevel": "LOW"}),
+        ("gemini-2.5-flash-lite", {"thinkingBudget": 0}),
     ],
 )
 def test_base_thinks_as_little_as_it_can(base: str, thinking: dict[str, JsonValue]) -> None:
-    setting = least_thinking(base)
-    assert setting is not None
-    assert thinking == setting.model_dump(mode="json", exclude_none=True)
+    assert thinking == least_thinking(base)
+    types.ThinkingConfig.model_validate(thinking)
 
 
 def test_base_that_is_not_known_thinks_as_it_does_by_itself() -> None:
     assert least_thinking(f"{PLACE}/models/1@2") is None
+
+
+def read(answer: types.GenerateContentResponse) -> Reply:
+    """Return what is read of an answer as the SDK's types write it."""
+    told = Fields(json.loads(answer.model_dump_json(by_alias=True, exclude_none=True)))
+    reply = read_answer(told)
+    assert reply is not None
+    return reply
 
 
 def test_thoughts_are_no_answer_but_are_paid_for() -> None:
@@ -196,7 +203,7 @@ def test_thoughts_are_no_answer_but_are_paid_for() -> None:
             candidates_token_count=1, thoughts_token_count=5
         ),
     )
-    reply = read_answer(answer, 0.0)
+    reply = read(answer)
     assert ("white", 6) == (reply.text, reply.completion_tokens)
 
 
@@ -204,18 +211,18 @@ def test_blocked_question_says_why() -> None:
     feedback = types.GenerateContentResponsePromptFeedback(
         block_reason=types.BlockedReason.PROHIBITED_CONTENT
     )
-    reply = read_answer(types.GenerateContentResponse(prompt_feedback=feedback), 0.0)
+    reply = read(types.GenerateContentResponse(prompt_feedback=feedback))
     assert "PROHIBITED_CONTENT" in (reply.error or "")
 
 
 def test_unknown_counts_stay_unknown() -> None:
     answer = types.GenerateContentResponse(candidates=[types.Candidate()])
-    assert (None, None) == (read_answer(answer, 0.0).prompt_tokens, None)
-    assert read_answer(answer, 0.0).completion_tokens is None
+    assert (None, None) == (read(answer).prompt_tokens, None)
+    assert read(answer).completion_tokens is None
 
 
 def test_server_that_speaks_no_json_is_a_reply_with_an_error(
     tuned: ChatModel, vendor: VertexVendor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(vendor, "answer", lambda _: VendorResponse(b"<html>proxy</html>"))
-    assert "no answer that could be read" in (ask(tuned).error or "")
+    assert "no whole answer" in (ask(tuned).error or "")

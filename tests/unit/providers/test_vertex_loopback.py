@@ -7,9 +7,6 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import pytest
-
-pytest.importorskip("google.genai", reason="needs the extra `vertex`")
-
 from google import genai
 from google.genai import errors, types
 from google.oauth2.credentials import Credentials

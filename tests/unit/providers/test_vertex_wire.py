@@ -8,10 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
-pytest.importorskip("google.genai", reason="needs the extra `vertex`")
-pytest.importorskip("google.cloud.storage", reason="needs the extra `vertex`")
-
 from google.genai import types
 from pydantic import BaseModel
 from vendors.vertex.vendor import VertexVendor, environment

@@ -105,9 +105,7 @@ def said(folder: Path, *commands: str) -> list[str]:
     return [text for _, text in heard]
 
 
-@pytest.mark.parametrize(
-    ("backend", "package"), [("bedrock", "boto3"), ("vertex", "google.cloud.storage")]
-)
+@pytest.mark.parametrize(("backend", "package"), [("bedrock", "boto3"), ("vertex", "google.auth")])
 def test_a_package_that_is_imported_late_is_missed_at_once(
     tmp_path: Path, backend: str, package: str
 ) -> None:

@@ -130,6 +130,8 @@ class StorageVendor:
         only_new = asked.first("ifGenerationMatch") == "0"
         if asked.first("uploadType") == "resumable":
             return self._begin(asked, _Sending(bucket, str(asked.json["name"]), only_new))
+        if asked.first("uploadType") == "media":
+            return self._keep(_Sending(bucket, asked.first("name") or "", only_new, asked.body))
         metadata, content = _related(asked)
         return self._keep(_Sending(bucket, str(metadata["name"]), only_new, content))
 
