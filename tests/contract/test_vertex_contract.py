@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import json
 
-import pytest
-
-
 from vendors.serving import VENDORS
 
 from unitune.job.job import Tuning

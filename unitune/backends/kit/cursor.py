@@ -47,22 +47,25 @@ def unseen(events: Iterable[Event], cursor: str) -> tuple[tuple[Event, ...], str
     """Return the events after a cursor, oldest first and each once, and the cursor after them.
 
     Args:
-        events: In any order.
+        events: In any order; those of one time stay in theirs.
         cursor: Of the poll before; empty: none was returned yet.
     """
     before = Cursor.read(cursor)
     new = {event.key: event for event in events if before.is_before(event)}
     if not new:
         return (), cursor
-    ordered = sorted(new.values(), key=lambda event: (event.time, count_of(event) or 0))
+    ordered = sorted(new.values(), key=lambda event: event.time)
     messages = [event for event in ordered if count_of(event) is None]
     newest = max((event.time for event in messages), default=before.time)
     keys = tuple(event.key for event in messages if event.time == newest)
-    counts = {event.kind: count for event in ordered if (count := count_of(event)) is not None}
+    counts = dict(before.counts)
+    for event in ordered:
+        if (count := count_of(event)) is not None:
+            counts[event.kind] = max(count, counts.get(event.kind, count))
     after = Cursor(
         time=newest,
         keys=(*before.keys, *keys) if newest == before.time else keys,
-        counts={**before.counts, **counts},
+        counts=counts,
     )
     return tuple(ordered), after.model_dump_json()
 
