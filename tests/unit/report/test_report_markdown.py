@@ -61,6 +61,13 @@ def test_the_gate_stands_with_its_exit_code_checks_and_what_the_baseline_file_la
     assert "old-case" in page
 
 
+def test_a_gate_without_a_baseline_file_has_its_checks_alone() -> None:
+    page = render(gated(sample_comparison(), Gate(mode="improve")))
+
+    assert "**Gate passed** (exit code 0)." in page
+    assert re.search(r"\d+ checks? of the gate", page)
+
+
 def test_lost_cases_come_before_gained_ones_and_of_each_the_first_few() -> None:
     page = render(sample_comparison(Counts(gained=30, lost=4, both_right=5, both_wrong=5)))
 
