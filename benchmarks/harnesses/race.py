@@ -161,8 +161,8 @@ def by_server(place: Place) -> Command:
     return by_unitune(place, {"type": "server", "url": f"{place.url}/v1"})
 
 
-def by_sdk(place: Place) -> Command:
-    """Have unitune ask through the openai backend and its SDK."""
+def by_backend(place: Place) -> Command:
+    """Have unitune ask through the openai backend."""
     return by_unitune(place, {"type": "model", "backend": "openai"})
 
 
@@ -257,7 +257,7 @@ HARNESSES: dict[str, Callable[[Place], Command]] = {
     "aiohttp": lambda place: by_script(place, "bare_aiohttp.py"),
     "unitune": by_server,
     "openai": lambda place: by_script(place, "bare_openai.py"),
-    "unitune, SDK": by_sdk,
+    "unitune, backend": by_backend,
     "pydantic-evals": by_pydantic_evals,
     "lm-eval": by_lm_eval,
     "promptfoo": by_promptfoo,

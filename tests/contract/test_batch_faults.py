@@ -10,9 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
-pytest.importorskip("openai", reason="needs the extra openai")
-
 from vendors.serving import serve_vendor
 
 from unitune.backends import registry

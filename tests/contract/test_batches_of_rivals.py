@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 pytest.importorskip("anthropic", reason="needs the vendors' extras")
-pytest.importorskip("openai", reason="needs the vendors' extras")
 
 from vendors.anthropic import KEY, AnthropicVendor
 from vendors.serving import serve_vendor

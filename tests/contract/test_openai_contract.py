@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import pytest
-
-pytest.importorskip("openai", reason="needs the extra `openai`")
-
 from vendors.serving import VENDORS
 
 from unitune.job.job import Tuning

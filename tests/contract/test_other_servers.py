@@ -13,9 +13,6 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
-
-pytest.importorskip("openai", reason="needs the extra openai")
-
 from vendors.openai.vendor import KEY, OpenAIVendor
 
 from unitune.backends import registry

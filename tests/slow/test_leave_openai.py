@@ -18,9 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
-pytest.importorskip("openai", reason="needs the extra `openai`")
-
 from openai import OpenAI
 from vendors.openai.vendor import KEY, OpenAIVendor
 

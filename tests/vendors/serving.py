@@ -38,10 +38,7 @@ VENDORS = {
         model="gpt-4.1-mini-2025-04-14",
         state=lambda vendor: VendorState(len(vendor.jobs), len(vendor.files.stored)),
         patches=_openai_patches,
-        timeouts=(
-            "unitune_providers.openai.wire.CREATE_SECONDS",
-            "unitune_providers.openai.server.READ_SECONDS",
-        ),
+        timeouts=("unitune.backends.kit.api.TIMEOUT_SECONDS",),
     ),
     "together": VendorSetup(
         vendor=together.TogetherVendor,

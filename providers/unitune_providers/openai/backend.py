@@ -1,7 +1,7 @@
 """The backends that speak OpenAI's wire: OpenAI itself, Azure, Bedrock's Mantle and Nebius.
 
-Each says where its server is, which key it takes, what its create call looks like, how a lost job
-is found again, and what it can do beyond the verbs of `unitune_providers.openai.wire`:
+Each states where its server is, which key it takes, the settings of its create call, how a lost job
+is found, and what it can do beyond the verbs of `unitune_providers.openai.wire`:
 
     openai   metadata, by which the list is filtered too; resumes; deletes models; batches; at
              another server than OpenAI's the suffix as well
@@ -20,53 +20,41 @@ fine-tuning-openai-job-create, 2026; docs.tokenfactory.nebius.com, API 20260506.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
 from urllib.parse import urlsplit
 
-from pydantic import JsonValue
-
-from unitune.backends.capabilities import DeploymentStatus
 from unitune.backends.credentials import environment_address
+from unitune.backends.kit.chat_completions import LimitName
+from unitune.backends.kit.chat_model import Endpoint
+from unitune.backends.kit.hosted import required
+from unitune.backends.launch_keys import launch_key_in
 from unitune.backends.protocol import Guarantee, Launch
-from unitune.errors import BackendError, JobError
+from unitune.errors import JobError
 from unitune.job.job import Job
 from unitune.models import TunedModel
 from unitune.security.json_fields import Fields
-from unitune_providers.openai import azure as arm
-from unitune_providers.openai.batches import BatchingWire
+from unitune_providers.openai.azure import OPENAI, AzureDeployments, maker_of, resource_address
+from unitune_providers.openai.batches import BatchingBackend
+from unitune_providers.openai.jobs import METADATA_KEY, launch_keys
 from unitune_providers.openai.options import (
     AzureOptions,
     MantleOptions,
     NebiusOptions,
     OpenAIOptions,
-    read_options,
 )
-from unitune_providers.openai.request import (
-    CreateCall,
-    integrations_part,
-    method_part,
-    nebius_part,
-)
-from unitune_providers.openai.server import (
-    Server,
-    client,
-    named_server,
-    named_variable,
-    required,
-    split,
-)
-from unitune_providers.openai.wire import METADATA_KEY, NOT_FOUND, PausingWire, WireBackend
-from unitune_providers.unreadable import reads_answers
+from unitune_providers.openai.request import Body, nebius_form, openai_form
+from unitune_providers.openai.wire import PausingBackend, Ref, Server, WireBackend
 
 OPENAI_URL = "https://api.openai.com/v1"
-MANTLE_URL = "https://bedrock-mantle.{region}.api.aws/v1"
-NEBIUS_URL = "https://api.tokenfactory.nebius.com/v1"
+ACCOUNT_HEADERS = {"OPENAI_ORG_ID": "OpenAI-Organization", "OPENAI_PROJECT_ID": "OpenAI-Project"}
+"""Headers by environment variable; not for a server that a job names."""
+AZURE_TOKEN = "AZURE_OPENAI_AD_TOKEN"  # noqa: S105 - the name of a variable
+GLOBAL_STANDARD = ("globalStandard", "GlobalStandard")
 
 
-@reads_answers
-class OpenAIBackend(BatchingWire, PausingWire):
+class OpenAIBackend(BatchingBackend[OpenAIOptions], PausingBackend[OpenAIOptions]):
     """OpenAI, or what ``OPENAI_BASE_URL`` or a job's own ``base_url`` names.
 
     Of such another server it is not known whether it keeps metadata. So there the launch key is the
@@ -75,193 +63,150 @@ class OpenAIBackend(BatchingWire, PausingWire):
 
     name: ClassVar[str] = "openai"
     guarantee: ClassVar[Guarantee] = Guarantee.FINDABLE
+    address = OPENAI_URL
+    address_variable = "OPENAI_BASE_URL"
+    key_variable = "OPENAI_API_KEY"
+    options = OpenAIOptions
 
-    def server(self, url: str | None = None) -> Server:
-        """Return OpenAI's server, or another that a job named."""
-        if url is not None:
-            return named_server(self.name, url)
-        key = required("OPENAI_API_KEY", "the key for OpenAI")
-        own = environment_address("OPENAI_BASE_URL") or OPENAI_URL
-        return Server(self.name, own, key, "OPENAI_API_KEY")
+    def endpoint(self, path: str = "") -> Endpoint:
+        """Return OpenAI's address with the key, for the organisation of the environment."""
+        endpoint = super().endpoint(path)
+        named = {header: os.environ.get(name) for name, header in ACCOUNT_HEADERS.items()}
+        account = {header: value for header, value in named.items() if value}
+        return replace(endpoint, headers={**endpoint.headers, **account})
 
     def filters(self, server: Server) -> bool:
-        """Whether the list of jobs can be asked for one launch key: at OpenAI's own server."""
+        """Whether the list of jobs can be filtered by a launch key: at OpenAI's own server."""
         return _is_openai(server)
 
     def guarantee_of(self, job: Job) -> Guarantee:
-        """Return how a launch is found again at the server that this job is sent to.
-
-        Raises:
-            BackendError: The server could not list its jobs.
-        """
-        server = self.server(_address(read_options(job, self.name, OpenAIOptions)))
-        keeps = _is_openai(server) or self.shows_launch_keys(server)
-        return Guarantee.FINDABLE if keeps else Guarantee.SUFFIX_ONLY
+        """Return how a launch is found at the server that this job is sent to."""
+        server = self.server(self._address(job))
+        shown = (key for listed in server.jobs() for key in launch_keys(listed))
+        if _is_openai(server) or any(launch_key_in(key) for key in shown):
+            return Guarantee.FINDABLE
+        return Guarantee.SUFFIX_ONLY
 
     def validate_options(self, job: Job) -> None:
         """Refuse a job whose options do not go with its method, or whose server gets no key."""
-        options = read_options(job, self.name, OpenAIOptions)
-        method_part(job, options)
-        if options.base_url is not None:
-            named_variable(self.name, options.base_url)
+        super().validate_options(job)
+        if address := self._address(job):
+            self.variable_for(address)
 
     def address_near(self, folder: Path) -> str | None:
         """Return the base_url of the job whose run's folder this is, or lies around it."""
-        for place in (folder, folder.parent):
-            if (place / "job.yaml").exists():
-                return _address(
-                    read_options(Job.load(place / "job.yaml"), self.name, OpenAIOptions)
-                )
-        return None
+        files = (around / "job.yaml" for around in (folder, folder.parent))
+        file = next((file for file in files if file.exists()), None)
+        return self._address(Job.load(file)) if file else None
 
-    def request(self, launch: Launch) -> CreateCall:
-        """Return the call, with the launch key in its metadata."""
-        options = read_options(launch.job, self.name, OpenAIOptions)
-        address, training = _address(options), split(launch.training.ref)
-        if address != training.url:
+    def submit(self, launch: Launch) -> str:
+        """Create the job at the server that has its files; sent once, whatever happens."""
+        address, url = self._address(launch.job), Ref.split(launch.training.ref).url
+        if address != url:
             raise JobError(
-                f"options.{self.name}.base_url is {address!r}, but the training file was handed "
-                f"to {training.url or 'OpenAI'}. Launch the job anew."
+                f"options.{self.name}.base_url is {address!r}, but the training file was uploaded "
+                f"to {url or 'OpenAI'}. Launch the job anew."
             )
-        suffix = launch.job.name if _is_openai(self.server(address)) else launch.key
-        return CreateCall(
-            {
-                **method_part(launch.job, options),
-                **integrations_part(options),
-                "suffix": suffix,
-                "metadata": {METADATA_KEY: launch.key},
-            }
-        )
+        return super().submit(launch)
+
+    def settings(self, job: Job) -> Body:
+        """Return method, seed and integrations."""
+        return openai_form(job, self.job_options(job))
+
+    def key_fields(self, launch: Launch, server: Server) -> Body:
+        """Return the launch key as metadata, and as suffix at another server than OpenAI's."""
+        fields = super().key_fields(launch, server)
+        return fields if _is_openai(server) else {**fields, "suffix": launch.key}
 
     def delete_model(self, model: TunedModel) -> None:
-        """Remove a tuned model; one that is gone is no error.
+        """Delete a tuned model; where there is none, that is no error."""
+        server, name = self._at(model.name)
+        server.delete("models", name, action=f"delete model {name}")
 
-        Raises:
-            BackendError: It could not be removed.
-        """
-        at = split(model.name)
-        server = self.server(at.url)
-        try:
-            with server.errors(f"delete model {at.ref}"):
-                client(server).models.delete(at.ref)
-        except BackendError as error:
-            if error.status != NOT_FOUND:
-                raise
+    def _address(self, job: Job) -> str | None:
+        address = self.job_options(job).base_url
+        return address.rstrip("/") if address else None
 
 
-@reads_answers
-class AzureBackend(PausingWire):
+class AzureBackend(AzureDeployments, PausingBackend[AzureOptions]):
     """Azure OpenAI in Microsoft Foundry, by its v1 API."""
 
     name: ClassVar[str] = "azure"
     guarantee: ClassVar[Guarantee] = Guarantee.FINDABLE
+    options = AzureOptions
 
-    def server(self, url: str | None = None) -> Server:
-        """Return the resource that ``AZURE_OPENAI_ENDPOINT`` names."""
-        del url  # only OpenAI's jobs name servers
-        endpoint = arm.endpoint()
-        address = endpoint if endpoint.endswith("/openai/v1") else f"{endpoint}/openai/v1"
-        if os.environ.get("AZURE_OPENAI_AD_TOKEN"):
-            token = required("AZURE_OPENAI_AD_TOKEN", "the token for Azure OpenAI")
-            return Server(self.name, address, token, "AZURE_OPENAI_AD_TOKEN")
-        key = required("AZURE_OPENAI_API_KEY", "the key for Azure OpenAI")
-        return Server(self.name, address, key, "AZURE_OPENAI_API_KEY", "api-key")
+    def endpoint(self, path: str = "") -> Endpoint:
+        """Return the resource that ``AZURE_OPENAI_ENDPOINT`` names, with its token or key."""
+        address = resource_address()
+        url = address if address.endswith("/openai/v1") else f"{address}/openai/v1"
+        variable = AZURE_TOKEN if os.environ.get(AZURE_TOKEN) else "AZURE_OPENAI_API_KEY"
+        return self.endpoint_at(f"{url}{path}", variable)
 
-    def validate_options(self, job: Job) -> None:
-        """Refuse a job whose options are not valid, or do not go with its method and base."""
-        options = read_options(job, self.name, AzureOptions)
-        method_part(job, options)
-        kinds = ("globalStandard", "GlobalStandard")
-        if arm.maker_of(job.base_model) != arm.OPENAI and options.training_type not in kinds:
-            raise JobError(
-                f"options.azure.training_type is {options.training_type!r}, and Azure trains open "
-                f"models such as {job.base_model} by globalStandard only. Set it to that."
-            )
+    def headers(self, key: str) -> dict[str, str]:
+        """Return the headers that carry the token or key."""
+        return super().headers(key) if os.environ.get(AZURE_TOKEN) else {"api-key": key}
 
-    def request(self, launch: Launch) -> CreateCall:
-        """Return the call, with the launch key in its metadata."""
-        options = read_options(launch.job, self.name, AzureOptions)
+    def settings(self, job: Job) -> Body:
+        """Return method, seed, integrations and where Azure trains.
+
+        Raises:
+            JobError: Options are not valid, or do not go with method and base.
+        """
+        options = self.job_options(job)
         kind = options.training_type
-        return CreateCall(
-            {
-                **method_part(launch.job, options),
-                **integrations_part(options),
-                "suffix": launch.job.name,
-                "metadata": {METADATA_KEY: launch.key},
-            },
-            extra=None if kind is None else {"trainingType": kind},
-        )
-
-    def deploy(self, model: TunedModel, name: str, options: Mapping[str, JsonValue]) -> str:
-        """Bring a tuned model up; see `unitune_providers.openai.azure.deploy`."""
-        return arm.deploy(model, name, options)
-
-    def find_deployment(self, name: str) -> str | None:
-        """Return the name itself where there is such a deployment."""
-        return name if arm.exists(name) else None
-
-    def deployment_status(self, ref: str, model: TunedModel) -> DeploymentStatus:
-        """Return how a deployment stands; one that is not there is gone."""
-        return arm.deployment_status(ref, model)
-
-    def undeploy(self, ref: str) -> None:
-        """Take a deployment down; one that is gone is no error."""
-        arm.undeploy(ref)
+        if maker_of(job.base_model) != OPENAI and kind not in GLOBAL_STANDARD:
+            raise JobError(
+                f"options.azure.training_type is {kind!r}, and Azure trains open models such as "
+                f"{job.base_model} by globalStandard only. Set it to that."
+            )
+        return {**openai_form(job, options), **({"trainingType": kind} if kind else {})}
 
 
-@reads_answers
-class MantleBackend(WireBackend):
+class MantleBackend(WireBackend[MantleOptions]):
     """Bedrock's OpenAI-compatible endpoint: reinforcement of open-weight models."""
 
     name: ClassVar[str] = "mantle"
-    guarantee: ClassVar[Guarantee] = Guarantee.SUFFIX_ONLY
-    old_limit: ClassVar[bool] = True
+    key_variable = "AWS_BEARER_TOKEN_BEDROCK"
+    options = MantleOptions
+    limit_name: ClassVar[LimitName] = "max_tokens"
 
-    def server(self, url: str | None = None) -> Server:
-        """Return the endpoint of ``AWS_REGION``, or ``AWS_BEDROCK_BASE_URL``."""
-        del url  # only OpenAI's jobs name servers
-        key = required("AWS_BEARER_TOKEN_BEDROCK", "the Amazon Bedrock API key")
-        address = environment_address("AWS_BEDROCK_BASE_URL")
-        if not address:
+    def endpoint(self, path: str = "") -> Endpoint:
+        """Return the endpoint of ``AWS_REGION``, or ``AWS_BEDROCK_BASE_URL``, with the key."""
+        url = environment_address("AWS_BEDROCK_BASE_URL")
+        if not url:
             region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
             region = region or required("AWS_REGION", "the region of Amazon Bedrock")
-            address = MANTLE_URL.format(region=region)
-        return Server(self.name, address, key, "AWS_BEARER_TOKEN_BEDROCK")
+            url = f"https://bedrock-mantle.{region}.api.aws/v1"
+        return self.endpoint_at(f"{url}{path}", self.key_variable)
 
-    def validate_options(self, job: Job) -> None:
-        """Refuse a job whose options are not valid, or that has no grader."""
-        method_part(job, read_options(job, self.name, MantleOptions))
+    def settings(self, job: Job) -> Body:
+        """Return method and seed."""
+        return openai_form(job, self.job_options(job))
 
-    def request(self, launch: Launch) -> CreateCall:
-        """Return the call, with the launch key in its metadata: Bedrock takes no suffix."""
-        options = read_options(launch.job, self.name, MantleOptions)
-        metadata = {METADATA_KEY: launch.key}
-        return CreateCall({**method_part(launch.job, options), "metadata": metadata})
+    def key_fields(self, launch: Launch, server: Server) -> Body:
+        """Return the launch key as metadata: Bedrock takes no suffix."""
+        del server
+        return {"metadata": {METADATA_KEY: launch.key}}
 
 
-@reads_answers
-class NebiusBackend(WireBackend):
+class NebiusBackend(WireBackend[NebiusOptions]):
     """Nebius Token Factory."""
 
     name: ClassVar[str] = "nebius"
-    guarantee: ClassVar[Guarantee] = Guarantee.SUFFIX_ONLY
-    old_limit: ClassVar[bool] = True
+    address = "https://api.tokenfactory.nebius.com/v1"
+    address_variable = "NEBIUS_BASE_URL"
+    key_variable = "NEBIUS_API_KEY"
+    options = NebiusOptions
+    limit_name: ClassVar[LimitName] = "max_tokens"
 
-    def server(self, url: str | None = None) -> Server:
-        """Return Nebius' server, or what ``NEBIUS_BASE_URL`` names."""
-        del url  # only OpenAI's jobs name servers
-        key = required("NEBIUS_API_KEY", "the key for Nebius Token Factory")
-        address = environment_address("NEBIUS_BASE_URL") or NEBIUS_URL
-        return Server(self.name, address, key, "NEBIUS_API_KEY")
+    def settings(self, job: Job) -> Body:
+        """Return hyperparameters and seed."""
+        return nebius_form(job, self.job_options(job))
 
-    def validate_options(self, job: Job) -> None:
-        """Refuse a job whose options are not valid, or contradict its tuning."""
-        nebius_part(job, read_options(job, self.name, NebiusOptions))
-
-    def request(self, launch: Launch) -> CreateCall:
-        """Return the call, with the launch key as its suffix."""
-        options = read_options(launch.job, self.name, NebiusOptions)
-        return CreateCall({**nebius_part(launch.job, options), "suffix": launch.key})
+    def key_fields(self, launch: Launch, server: Server) -> Body:
+        """Return the launch key as the suffix."""
+        del server
+        return {"suffix": launch.key}
 
     def checkpoint_name(self, job_id: str, checkpoint: Fields) -> str | None:
         """Return the name by which Nebius deploys a checkpoint."""
@@ -274,11 +219,6 @@ def _is_openai(server: Server) -> bool:
 
     Source: platform.openai.com/docs/guides/your-data, data residency: ``us.api.openai.com``, ….
     """
-    if server.url == OPENAI_URL:
-        return True
-    place = urlsplit(server.url)
-    return place.scheme == "https" and (place.hostname or "").endswith(".api.openai.com")
-
-
-def _address(options: OpenAIOptions) -> str | None:
-    return options.base_url.rstrip("/") if options.base_url else None
+    address = urlsplit(server.endpoint.url)
+    is_regional = address.scheme == "https" and (address.hostname or "").endswith(".api.openai.com")
+    return server.endpoint.url == OPENAI_URL or is_regional

@@ -1,7 +1,7 @@
 """Batches on OpenAI's wire: many requests in one file, answered within a day, for half the price.
 
-A batch is found again by its metadata. Its requests are the very bodies that chat sends, and its
-answers are read as chat reads them (`unitune_providers.openai.chat`); they come in two files, one
+A batch is found by its metadata. Its requests are the very bodies that chat sends, and its answers
+are read as chat reads them (`unitune.backends.kit.chat_completions`); they come in two files, one
 of answers and one of failures. The file of requests is named by the batch's key and its hash, so
 that it is sent once even where the create call had no answer. Nothing is deleted: the vendor itself
 drops the files of batches after 30 days, so answers must be fetched before that.
@@ -22,36 +22,20 @@ from hashlib import sha256
 from io import BytesIO
 from typing import Literal
 
-import openai
-from httpx2 import Response
-from openai import omit
-from pydantic import BaseModel, JsonValue, ValidationError
-
+from unitune.backends import event_loop
 from unitune.backends.capabilities import BatchStatus
-from unitune.backends.kit.chat_completions import LEAST_TOKENS, SAMPLING, Refusal, read_reply
-from unitune.backends.kit.errors import ErrorResponse, complaint
+from unitune.backends.kit.api import created_id
+from unitune.backends.kit.chat_completions import LEAST_TOKENS, SAMPLING, read_reply
+from unitune.backends.kit.errors import ErrorResponse, Vendor, complaint
 from unitune.errors import BackendError, Unsupported
-from unitune.models import Reply, Request, TunedModel
+from unitune.models import ChatModel, Reply, Request, TunedModel
 from unitune.security.json_fields import Fields, Unreadable, read_json
-from unitune_providers.openai import files
-from unitune_providers.openai.server import (
-    PAGE,
-    SDK_ERRORS,
-    Server,
-    client,
-    dialect,
-    everything,
-    fields_of,
-    id_of,
-    once,
-    split,
-)
-from unitune_providers.openai.wire import METADATA_KEY, WireBackend
-from unitune_providers.unreadable import readable
+from unitune_providers.openai.files import content_of, upload_once
+from unitune_providers.openai.jobs import METADATA_KEY
+from unitune_providers.openai.options import Options
+from unitune_providers.openai.wire import PAGE, Ref, Server, WireBackend
 
-CREATE_SECONDS = 60.0
-"""Longest wait for the answer to a create call; after that its outcome is open."""
-ENDPOINT: Literal["/v1/chat/completions"] = "/v1/chat/completions"
+ENDPOINT = "/v1/chat/completions"
 MOST_REQUESTS = 50_000
 MOST_BYTES = 200_000_000
 """Of one file: OpenAI says 200 MB, and not whether it counts in 1,000 or 1,024."""
@@ -67,188 +51,117 @@ STATES: dict[str, Literal["running", "ended", "failed"]] = {
     "cancelled": "ended",
     "failed": "failed",
 }
-"""Our words by the vendor's; any other is at work."""
+"""Our words by the vendor's; with any other the batch is at work."""
 STOPPABLE = ("validating", "in_progress")
 EXPIRED = "batch_expired"
 NO_REASON = "the vendor gives no reason"
 OK = 200
 
 
-class Answered(BaseModel):
-    """What the endpoint said to one request."""
-
-    status_code: int
-    body: JsonValue = None
-
-
-class Unanswered(BaseModel):
-    """Why a request did not reach the endpoint."""
-
-    code: str | None = None
-    message: str | None = None
-
-
-class Line(BaseModel):
-    """One line of a file of answers or failures."""
-
-    custom_id: str
-    response: Answered | None = None
-    error: Unanswered | None = None
-
-
-class BatchingWire(WireBackend):
+class BatchingBackend(WireBackend[Options]):
     """A vendor that answers in batches: the verbs of `unitune.backends.capabilities.Batches`."""
 
     def submit_batch(
         self, key: str, model: str | TunedModel, requests: Mapping[str, Request]
     ) -> str:
-        """Hand requests in; the create call is sent once, whatever happens.
-
-        Raises:
-            Unsupported: A model on a server that a job named, or too many requests; nothing was
-                sent.
-            BackendError: The vendor refused (4xx), or failed and may have made the batch (5xx).
-            Unreachable: No answer came; it may have made the batch.
-        """
-        at = split(model if isinstance(model, str) else model.name)
-        if at.url is not None:
+        """Submit requests; the create call is sent once, whatever happens."""
+        name, url = Ref.split(model if isinstance(model, str) else model.name)
+        if url is not None:
             raise Unsupported(
-                f"{at.ref} is on {at.url}, which a job named, and whether batches are answered "
+                f"{name} is on {url}, which a job named, and whether batches are answered "
                 "there is not known. Run without --batch."
             )
-        server = self.server()
-        content = _content(server, at.ref, requests)
-        if _learned(server, at.ref, next(iter(requests.values()))):
-            content = _content(server, at.ref, requests)
-        name = f"unitune-{key}-{sha256(content).hexdigest()[:16]}.jsonl"
-        file_id = files.hand_over_once(server, name, BytesIO(content), "batch")
-        with server.errors("create the batch"), readable(server.backend, "create the batch"):
-            made = once(server, CREATE_SECONDS).batches.with_raw_response.create(
-                completion_window="24h",
-                endpoint=ENDPOINT,
-                input_file_id=file_id,
-                metadata={METADATA_KEY: key},
-            )
-            return id_of(made)
+        server, content = self.server(), self._requests_file(name, requests)
+        if not self.dialect(name).proven:
+            # What the model refuses would meet all requests; a short one shows what that is.
+            short = next(iter(requests.values())).model_copy(update={"max_tokens": LEAST_TOKENS})
+            event_loop.run(_learn(self.chat(name), short))
+            content = self._requests_file(name, requests)
+        file = f"unitune-{key}-{sha256(content).hexdigest()[:16]}.jsonl"
+        created = server.post(
+            "batches",
+            action="create the batch",
+            body={
+                "completion_window": "24h",
+                "endpoint": ENDPOINT,
+                "input_file_id": upload_once(server, file, BytesIO(content), "batch"),
+                "metadata": {METADATA_KEY: key},
+            },
+        )
+        return created_id(created, server.endpoint)
 
     def find_batch(self, key: str, since: float) -> list[str]:
-        """Return the batches that carry a key, reading the list until it is older than that.
-
-        Raises:
-            BackendError: The vendor could not list its batches.
-        """
-        server = self.server()
-        with server.errors("list batches"):
-            batches = client(server).batches.with_raw_response
-            listed = everything(lambda after: batches.list(after=after or omit, limit=PAGE))
-            recent = _down_to(since - CLOCK_SECONDS, listed)
-            carrying = [one for one in recent if one.fields("metadata").text(METADATA_KEY) == key]
-            return [name for one in carrying if (name := one.text("id"))]
+        """Return the batches that carry a key, reading the list until it is older than `since`."""
+        listed = self.server().listed("batches", action="list batches")
+        recent = _down_to(since - CLOCK_SECONDS, listed)
+        same = [one for one in recent if one.fields("metadata").text(METADATA_KEY) == key]
+        return [name for one in same if (name := one.text("id"))]
 
     def poll_batch(self, batch_id: str) -> BatchStatus:
-        """Look at a batch.
-
-        Raises:
-            BackendError: There is no such batch (404), or the vendor failed.
-        """
+        """Return how a batch stands."""
         server = self.server()
         batch = _shown(server, batch_id)
         raw = batch.text("status") or "no status"
         state = STATES.get(raw, "running")
-        counts = batch.fields("request_counts")
-        done = [counts.whole(name) for name in ("completed", "failed")]
+        counts = [batch.fields("request_counts").whole(name) for name in ("completed", "failed")]
+        known = [count for count in counts if count is not None]
         return BatchStatus(
             state=state,
             raw=raw,
-            done=sum(number or 0 for number in done) if any(n is not None for n in done) else None,
-            error=server.safe(_why(batch)) if state == "failed" else None,
+            done=sum(known) if known else None,
+            error=server.endpoint.vendor.safe(_why(batch)) if state == "failed" else None,
         )
 
     def fetch_batch(self, batch_id: str) -> dict[str, Reply]:
-        """Return the answers of a batch that has ended, by the ids of their requests.
-
-        Raises:
-            BackendError: There is no such batch (404), its files are gone or cannot be read, or
-                the vendor failed.
-        """
+        """Return the answers of a batch that has ended, by the ids of their requests."""
         server = self.server()
         batch = _shown(server, batch_id)
-        asked = f"answer as {batch.text('model') or 'the model'}"
-        both = (batch.text("error_file_id"), batch.text("output_file_id"))
-        names = [name for name in both if name]
-        lines = [line for name in names for line in _lines(server, name)]
+        action = f"answer as {batch.text('model') or 'the model'}"
+        files = (batch.text("error_file_id"), batch.text("output_file_id"))
         missing = _left_out(server, batch)
         return {
-            line.custom_id: replace(_reply(line, server, asked), left_out=missing) for line in lines
+            name: replace(_reply(line, server.endpoint.vendor, action), left_out=missing)
+            for file in files
+            if file
+            for name, line in _lines(server, file)
         }
 
     def cancel_batch(self, batch_id: str) -> None:
-        """Ask for a batch's end; one that has ended is no error.
-
-        Raises:
-            BackendError: There is no such batch (404), or the vendor failed.
-        """
+        """Ask for the end of a batch; one that has ended is no error."""
         server = self.server()
         try:
             if _shown(server, batch_id).text("status") in STOPPABLE:
-                with server.errors(f"cancel batch {batch_id}"):
-                    client(server).batches.cancel(batch_id)
+                server.post("batches", batch_id, "cancel", action=f"cancel batch {batch_id}")
         except BackendError:
             # It may have ended between the look and the call.
             if _shown(server, batch_id).text("status") in STOPPABLE:
                 raise
 
-
-def _learned(server: Server, model: str, request: Request) -> bool:
-    """Ask one short question where a model has not answered yet: what it refuses would meet all.
-
-    Its failure is the batch's to tell, and never leaves open whether there is one.
-
-    Returns:
-        Whether it refuses something that it can do without.
-
-    Raises:
-        JobError: It refuses what the job itself has set.
-    """
-    known = dialect(server, model, old_limit=False)
-    learned = False
-    short = request.model_copy(update={"max_tokens": LEAST_TOKENS})
-    body = known.body(model, short)
-    while not known.proven:
-        try:
-            answer = client(server).post("/chat/completions", cast_to=Response, body=body)
-            known.read(body, read_json(answer.content))
-        except openai.APIStatusError as error:
-            refusal = Refusal.read(error.status_code, error.body)
-            if not known.learn(body, short, refusal):
-                break
-            learned = True
-        except SDK_ERRORS.all:
-            break
-    return learned
-
-
-def _content(server: Server, model: str, requests: Mapping[str, Request]) -> bytes:
-    """Return the file of requests."""
-    if not 1 <= len(requests) <= MOST_REQUESTS:
-        raise Unsupported(
-            f"there are {len(requests):,} requests, and a batch of {server.backend} takes 1 to "
-            f"{MOST_REQUESTS:,}. Ask in parts, or run without --batch."
-        )
-    lines: list[bytes] = []
-    size = 0
-    for custom_id, request in requests.items():
-        body = dialect(server, model, old_limit=False).body(model, request)
-        line = {"custom_id": custom_id, "method": "POST", "url": ENDPOINT, "body": body}
-        # ASCII, so that no reader takes a character such as U+2028 for the end of a line.
-        lines.append(json.dumps(line, separators=(",", ":")).encode("ascii") + b"\n")
-        size += len(lines[-1])
-        if size > MOST_BYTES:
+    def _requests_file(self, model: str, requests: Mapping[str, Request]) -> bytes:
+        if not 1 <= len(requests) <= MOST_REQUESTS:
             raise Unsupported(
-                f"the requests from {custom_id} on are too many: a batch of {server.backend} takes "
-                f"{MOST_BYTES // 1_000_000} MB. Ask in parts, or run without --batch."
+                f"there are {len(requests):,} requests, and a batch of {self.name} takes 1 to "
+                f"{MOST_REQUESTS:,}. Ask in parts, or run without --batch."
             )
-    return b"".join(lines)
+        dialect = self.dialect(model)
+        content = bytearray()
+        for custom_id, request in requests.items():
+            body = dialect.body(model, request)
+            line = {"custom_id": custom_id, "method": "POST", "url": ENDPOINT, "body": body}
+            # ASCII, so that no reader takes a character such as U+2028 for the end of a line.
+            content += json.dumps(line, separators=(",", ":")).encode("ascii") + b"\n"
+            if len(content) > MOST_BYTES:
+                raise Unsupported(
+                    f"the requests from {custom_id} on are too many: a batch of {self.name} takes "
+                    f"{MOST_BYTES // 1_000_000} MB. Ask in parts, or run without --batch."
+                )
+        return bytes(content)
+
+
+async def _learn(chat: ChatModel, request: Request) -> None:
+    """Send a request for what its model's dialect learns; a failure is the batch's to tell."""
+    async with chat:
+        await chat.reply(request)
 
 
 def _down_to(oldest: float, listed: Iterable[Fields]) -> Iterator[Fields]:
@@ -266,64 +179,66 @@ def _down_to(oldest: float, listed: Iterable[Fields]) -> Iterator[Fields]:
 
 
 def _shown(server: Server, batch_id: str) -> Fields:
-    with server.errors(f"show batch {batch_id}"):
-        return fields_of(client(server).batches.with_raw_response.retrieve(batch_id))
+    return server.get("batches", batch_id, action=f"show batch {batch_id}")
 
 
 def _why(batch: Fields) -> str:
     """Return why a batch failed, in the vendor's words."""
     reasons = [
-        f"{f'line {line}: ' if (line := one.whole('line')) is not None else ''}"
-        f"{one.text('message') or 'no reason'}"
-        f"{f' [{code}]' if (code := one.text('code')) else ''}"
-        for one in batch.fields("errors").items("data")
+        f"{f'line {line}: ' if (line := error.whole('line')) is not None else ''}"
+        f"{error.text('message') or 'no reason'}"
+        f"{f' [{code}]' if (code := error.text('code')) else ''}"
+        for error in batch.fields("errors").items("data")
     ]
     return "; ".join(reasons) or NO_REASON
 
 
 def _left_out(server: Server, batch: Fields) -> tuple[str, ...]:
-    """Return the settings that a batch was asked without, by the file of its requests."""
-    asked = files.content(server, batch.text("input_file_id") or "none") or b""
-    first = asked.partition(b"\n")[0] or b"{}"
+    """Return the settings that a batch was sent without, by the file of its requests."""
+    requests = content_of(server, batch.text("input_file_id") or "none") or b""
     try:
-        body = Fields(read_json(first)).fields("body").all
+        first = read_json(requests.partition(b"\n")[0] or b"{}")
     except Unreadable:
         return ()
+    body = Fields(first).fields("body").all
     return tuple(name for name in SAMPLING if body and name not in body)
 
 
-def _lines(server: Server, file_id: str) -> list[Line]:
-    content = files.content(server, file_id)
+def _lines(server: Server, file_id: str) -> Iterator[tuple[str, Fields]]:
+    """Yield the lines of a file of answers or failures, each with the id of its request."""
+    content, vendor = content_of(server, file_id), server.endpoint.vendor
     if content is None:
         raise BackendError(
-            f"{server.backend} no longer has {file_id}, a file of the batch's answers: it drops "
+            f"{vendor.name} no longer has {file_id}, a file of the batch's answers: it drops "
             "them after 30 days. Ask again."
         )
-    try:
-        # Not splitlines, which takes more for the end of a line than JSONL does.
-        return [Line.model_validate_json(line) for line in content.split(b"\n") if line.strip()]
-    except ValidationError as error:
-        reason = server.safe(str(error.errors()[0]["msg"]))
-        raise BackendError(
-            f"{server.backend}'s file {file_id}, of the batch's answers, cannot be read: {reason}."
-        ) from error
+    # Not splitlines, which takes more for the end of a line than JSONL does.
+    for number, text in enumerate(content.split(b"\n"), 1):
+        if text.strip():
+            try:
+                line = Fields(read_json(text))
+            except Unreadable:
+                line = Fields({})
+            name = line.text("custom_id")
+            if not name:
+                raise BackendError(
+                    f"line {number} of {vendor.name}'s file {file_id}, of the batch's answers, "
+                    "cannot be read: it names no request."
+                )
+            yield name, line
 
 
-def _reply(line: Line, server: Server, asked: str) -> Reply:
+def _reply(line: Fields, vendor: Vendor, action: str) -> Reply:
     """Return one answer or failure, as chat would have."""
-    if line.response is None:
-        words = _unanswered(line.error or Unanswered(), server, asked)
-        return Reply(finish_reason="error", error=words)
-    status = line.response.status_code
-    body = line.response.body if isinstance(line.response.body, dict) else {}
+    response, status = line.fields("response"), line.fields("response").whole("status_code")
+    if status is None:
+        code = line.fields("error").text("code")
+        words = (line.fields("error").text("message") or NO_REASON).rstrip(". ")
+        failure = vendor.failed(action, ValueError(f"{words} [{code}]" if code else words))
+        advice = " Ask again, or run without --batch." if code == EXPIRED else ""
+        return Reply(finish_reason="error", error=f"{failure}{advice}")
+    body = response.fields("body").all
     if status == OK:
         return read_reply(body, None)
-    refused = server.vendor.refused(asked, ErrorResponse(status, {}, complaint(body)))
+    refused = vendor.refused(action, ErrorResponse(status, {}, complaint(body)))
     return Reply(finish_reason="error", error=str(refused))
-
-
-def _unanswered(failure: Unanswered, server: Server, asked: str) -> str:
-    said = (failure.message or NO_REASON).rstrip(". ")
-    code = f" [{failure.code}]" if failure.code else ""
-    advice = " Ask again, or run without --batch." if failure.code == EXPIRED else ""
-    return server.safe(f"{server.backend} could not {asked}: {said}{code}.{advice}")

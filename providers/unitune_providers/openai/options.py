@@ -1,8 +1,7 @@
 """What a job may say under ``options`` for the backends that speak OpenAI's wire.
 
-One frozen specification a vendor; unknown keys are refused with the nearest right one, and so is a
-key that the job's method has no use for. Bounds are those of OpenAI's published description (API
-2.3.0, 2026-08-21); what lies within is the vendor's to judge.
+One frozen model for each vendor. Bounds are those of OpenAI's published description (API 2.3.0,
+2026-08-21).
 """
 
 from __future__ import annotations
@@ -11,9 +10,7 @@ from typing import Annotated, ClassVar, Literal, TypeVar
 
 from pydantic import Field, JsonValue
 
-from unitune.backends.options import job_options
-from unitune.errors import JobError
-from unitune.job.job import Auto, Job
+from unitune.job.job import Auto
 from unitune.security.addresses import Address
 from unitune.security.spec import Spec
 
@@ -37,7 +34,10 @@ class WireOptions(Spec):
     """Base of every vendor's options on this wire."""
 
     only_for: ClassVar[dict[str, str]] = {}
-    """Keys that one method alone has a use for."""
+    """The method, by key, of keys that a single method uses."""
+
+
+Options = TypeVar("Options", bound=WireOptions)
 
 
 class OwnHyperparameters(WireOptions):
@@ -92,7 +92,7 @@ class AzureOptions(OwnHyperparameters):
 
 
 class AzureDeployOptions(Spec):
-    """What a deployment on Azure may be told."""
+    """Settings of a deployment on Azure."""
 
     sku: str | None = None
     """Standard, GlobalStandard, …; by the base model when absent."""
@@ -103,7 +103,7 @@ class AzureDeployOptions(Spec):
 
 
 class MantleOptions(WireOptions):
-    """Bedrock's: reinforcement with a Lambda function that grades."""
+    """Bedrock's: reinforcement, graded by a Lambda function."""
 
     only_for: ClassVar[dict[str, str]] = {"grader": "rft"}
 
@@ -126,28 +126,3 @@ class NebiusOptions(WireOptions):
     """Gradients are clipped to this norm."""
     packing: bool | None = None
     """Several short rows in one sequence."""
-
-
-Options = TypeVar("Options", bound=WireOptions)
-
-
-def read_options(job: Job, backend: str, kind: type[Options]) -> Options:
-    """Return a job's options for a backend.
-
-    Args:
-        job: Its options are read.
-        backend: Name under which they stand.
-        kind: Their specification.
-
-    Raises:
-        JobError: A key is unknown, a value not allowed, or the job's method has no use for one.
-    """
-    options = job_options(job, backend, kind)
-    for key in options.model_fields_set:
-        method = kind.only_for.get(key, job.method)
-        if method != job.method:
-            raise JobError(
-                f"options.{backend}.{key} is for method {method}, but the job's method is "
-                f"{job.method}. Leave it out, or change the method."
-            )
-    return options

@@ -1,308 +1,307 @@
-"""The backend's verbs on OpenAI's wire; each vendor's backend says what differs at its own.
+"""The backend's verbs on OpenAI's wire; each vendor's backend states what differs there.
 
 Files are named by their hash and found by name. A job carries its launch key as metadata or suffix,
-and is found by reading the whole list and comparing, so nothing depends on a server's filter. No
-verb keeps state: ids of another server than the vendor's own carry its address.
+and is found by reading the whole list and comparing, so nothing depends on a server's filter. A job
+may name another server than the vendor's own: the ids of what is created there carry its address
+(``ftjob-1@https://example.com/v1``), since verbs get nothing but ids.
 
 What is not here: addresses, keys and what each vendor can do (`unitune_providers.openai.backend`).
 """
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from functools import lru_cache
 from itertools import takewhile
 from pathlib import Path
-from typing import ClassVar, cast
+from typing import ClassVar, NamedTuple
 
-from openai import omit
-from openai.types.fine_tuning import JobCreateParams
+from pydantic import JsonValue
 
 from unitune.backends.capabilities import Checkpoint, ImportedJob, JobDescription, JobPage
-from unitune.backends.launch_keys import launch_key_in
-from unitune.backends.protocol import Guarantee, Launch, State, Status, Upload
-from unitune.errors import BackendError, NotFoundError, Unsupported
+from unitune.backends.credentials import allowed_variables, not_allowed
+from unitune.backends.kit.api import Api, created_id
+from unitune.backends.kit.chat_completions import Dialect, LimitName
+from unitune.backends.kit.chat_model import Endpoint
+from unitune.backends.kit.hosted import HostedBackend, content_name, without_none
+from unitune.backends.kit.paging import Query, by_last_id, item_key
+from unitune.backends.protocol import Launch, State, Status, Upload
+from unitune.errors import JobError, NotFoundError, Unsupported, UserError
 from unitune.job.job import Job
 from unitune.models import ChatModel, TunedModel
 from unitune.security.json_fields import Fields
-from unitune_providers.openai import files
-from unitune_providers.openai.importing import imported
-from unitune_providers.openai.request import CreateCall
-from unitune_providers.openai.server import (
-    PAGE,
-    Server,
-    chat_model,
-    client,
-    everything,
-    fields_of,
-    id_of,
-    key_of,
-    once,
-    split,
+from unitune_providers.openai.files import content_of, upload_once
+from unitune_providers.openai.jobs import (
+    METADATA_KEY,
+    STATES,
+    error_of,
+    events_of,
+    hyperparameters_of,
+    imported,
+    launch_keys,
 )
-from unitune_providers.openai.status import state_of, status_of
-from unitune_providers.unreadable import readable
+from unitune_providers.openai.options import Options
+from unitune_providers.openai.request import Body
 
-CREATE_SECONDS = 60.0
-"""Longest wait for the answer to a create call; after that its outcome is open."""
-METADATA_KEY = "unitune"
-NOT_FOUND = 404
+PAGE = 100
+JOBS = ("fine_tuning", "jobs")
+MARKED = re.compile(r"^(?P<name>.+?)@(?P<url>https?://\S+)$")
 
 
-class WireBackend(ABC):
+class Ref(NamedTuple):
+    """An id, and the address of the server that a job named; None: the vendor's own."""
+
+    name: str
+    url: str | None
+
+    @classmethod
+    def split(cls, text: str) -> Ref:
+        """Return an id as the ledger keeps it, split."""
+        match = MARKED.match(text)
+        return cls(match["name"], match["url"]) if match else cls(text, None)
+
+
+class Server(Api):
+    """A server of this wire.
+
+    Args:
+        endpoint: As of `Api`.
+        named: Whether a job named it, so that ids must carry its address.
+    """
+
+    def __init__(self, endpoint: Endpoint, *, named: bool = False) -> None:
+        super().__init__(endpoint)
+        self.named = named
+
+    def mark(self, name: str) -> str:
+        """Return an id as the ledger keeps it."""
+        return f"{name}@{self.endpoint.url}" if self.named else name
+
+    def listed(self, *path: str, action: str, query: Query | None = None) -> Iterator[Fields]:
+        """Yield the items of a list, reading a page when its first is wanted."""
+        query = {"limit": PAGE, **(query or {})}
+        return self.pages(*path, action=action, next_page=by_last_id(), query=query)
+
+    def jobs(self, query: Query | None = None) -> Iterator[Fields]:
+        """Yield the fine-tuning jobs."""
+        return self.listed(*JOBS, action="list fine-tuning jobs", query=query)
+
+    def job(self, name: str) -> Fields:
+        """Return a fine-tuning job."""
+        return self.get(*JOBS, name, action=f"show job {name}")
+
+
+class WireBackend(HostedBackend[Options]):
     """Verbs and abilities that every vendor on this wire has."""
 
-    name: ClassVar[str]
-    guarantee: ClassVar[Guarantee]
-    old_limit: ClassVar[bool] = False
-    """Whether chat takes `max_tokens` alone."""
+    chat_path = ""
+    states: ClassVar[Mapping[str, State]] = STATES
+    limit_name: ClassVar[LimitName] = "max_completion_tokens"
+    """How chat calls the longest answer at first: OpenAI has deprecated `max_tokens`, which others
+    know alone."""
 
-    @abstractmethod
-    def server(self, url: str | None = None) -> Server:
-        """Return the vendor's own server, or another that a job named.
-
-        Args:
-            url: Address that an id carries; None for the vendor's own.
-
-        Raises:
-            UserError: A key or address is missing in the environment.
-        """
-        ...
-
-    @abstractmethod
-    def request(self, launch: Launch) -> CreateCall:
-        """Return what a create call says beside model and files.
-
-        Args:
-            launch: What to create.
+    def settings(self, job: Job) -> Body:
+        """Return what a create call says beside model, files and launch key.
 
         Raises:
             JobError: Options are not valid, or do not go with the method.
         """
-        ...
+        raise NotImplementedError
 
-    @abstractmethod
-    def validate_options(self, job: Job) -> None:
-        """Refuse a job whose options are not valid, or do not go with its method.
-
-        Raises:
-            JobError: An option is unknown, missing, or a value not allowed.
-        """
-        ...
+    def key_fields(self, launch: Launch, server: Server) -> Body:
+        """Return the fields of a create call that carry the launch key."""
+        del server
+        return {"suffix": launch.job.name, "metadata": {METADATA_KEY: launch.key}}
 
     def filters(self, server: Server) -> bool:
-        """Whether a server's list of jobs can be asked for one launch key.
-
-        Args:
-            server: The vendor's own, or another that a job named.
-        """
+        """Whether a server's list of jobs can be filtered by a launch key."""
         del server
         return False
 
     def address_near(self, folder: Path) -> str | None:
-        """Return the server that the job of a run's folder names; None for the vendor's own.
+        """Return the server that the job of a run's folder names; None: the vendor's own."""
+        del folder
 
-        Args:
-            folder: The run's folder, or one in it.
+    def checkpoint_name(self, job_id: str, checkpoint: Fields) -> str | None:
+        """Return the name by which a checkpoint answers or is deployed."""
+        del job_id
+        return checkpoint.text("fine_tuned_model_checkpoint")
+
+    def server(self, url: str | None = None) -> Server:
+        """Return the vendor's own server, or another that a job named.
+
+        Raises:
+            UserError: A key or address is missing, or no key is allowed for this server.
         """
-        del folder  # only a backend whose jobs may name one looks
+        if url is None:
+            return Server(self.endpoint())
+        return Server(self.endpoint_at(url.rstrip("/"), self.variable_for(url)), named=True)
+
+    def variable_for(self, url: str) -> str:
+        """Return the variable with the key for an address that a job names: the first allowed.
+
+        Raises:
+            UserError: It is no address, or no key is allowed for it.
+        """
+        allowed = allowed_variables(url)
+        if not allowed:
+            raise UserError(not_allowed(None, url, f"another server than {self.name}'s"))
+        return allowed[0]
+
+    def job_options(self, job: Job) -> Options:
+        """Return a job's options for this backend.
+
+        Raises:
+            JobError: A key is unknown, a value not allowed, or a key is not for the job's method.
+        """
+        options = super().job_options(job)
+        for key in options.model_fields_set:
+            method = options.only_for.get(key, job.method)
+            if method != job.method:
+                raise JobError(
+                    f"options.{self.name}.{key} is for method {method}, but the job's method is "
+                    f"{job.method}. Leave it out, or change the method."
+                )
+        return options
+
+    def validate_options(self, job: Job) -> None:
+        """Refuse a job whose options are not valid, or do not go with its method."""
+        self.settings(job)
 
     def upload(self, path: Path, sha256: str) -> Upload:
-        """Hand a file over, unless one with its hash is there.
-
-        Raises:
-            BackendError: The vendor refused, or failed.
-            DataError: It looked through the file and cannot use it.
-        """
+        """Upload a file, unless one with its hash is there, and wait until it is validated."""
         server = self.server(self.address_near(path.parent))
-        return Upload(server.mark(files.hand_over(server, path, sha256)), sha256)
+        with path.open("rb") as file:
+            name = upload_once(server, f"{content_name(sha256)}.jsonl", file, "fine-tune")
+        return Upload(server.mark(name), sha256)
 
     def submit(self, launch: Launch) -> str:
-        """Create the job; sent once, whatever happens.
-
-        Raises:
-            JobError: Options are not valid.
-            BackendError: The vendor refused (4xx), or failed and may have created it (5xx).
-            Unreachable: No answer came; it may have created it.
-        """
-        call = self.request(launch)
-        training = split(launch.training.ref)
-        server = self.server(training.url)
-        params = {
+        """Create the job; sent once, whatever happens."""
+        server, training = self._at(launch.training.ref)
+        body: dict[str, JsonValue] = {
             "model": launch.job.base_model,
-            "training_file": training.ref,
-            **({"validation_file": split(launch.validation.ref).ref} if launch.validation else {}),
-            **call.params,
+            "training_file": training,
+            "validation_file": Ref.split(launch.validation.ref).name if launch.validation else None,
+            **self.settings(launch.job),
+            **self.key_fields(launch, server),
         }
-        doing = "create the fine-tuning job"
-        with server.errors(doing), readable(server.backend, doing):
-            jobs = once(server, CREATE_SECONDS).fine_tuning.jobs.with_raw_response
-            made = jobs.create(**cast("JobCreateParams", params), extra_body=call.extra)
-            return server.mark(id_of(made))
+        created = server.post(*JOBS, action="create the fine-tuning job", body=without_none(body))
+        return server.mark(created_id(created, server.endpoint))
 
     def find(self, launch_key: str, folder: Path) -> list[str]:
-        """Return the jobs that carry a launch key as metadata or suffix.
-
-        Raises:
-            BackendError: The vendor could not list its jobs.
-        """
+        """Return the jobs that carry a launch key as metadata or suffix."""
         server = self.server(self.address_near(folder))
-        wanted = launch_key if self.filters(server) else None
-        listed = _jobs(server, wanted)
-        found = [job.text("id") for job in listed if launch_key in _keys(job)]
-        return [server.mark(job_id) for job_id in found if job_id]
-
-    def shows_launch_keys(self, server: Server) -> bool:
-        """Return whether a server's list shows the launch key of any job of ours.
-
-        Raises:
-            BackendError: It could not list its jobs.
-        """
-        return any(launch_key_in(str(key)) for job in _jobs(server, None) for key in _keys(job))
+        query = {f"metadata[{METADATA_KEY}]": launch_key} if self.filters(server) else None
+        found = [job.text("id") for job in server.jobs(query) if launch_key in launch_keys(job)]
+        return [server.mark(name) for name in found if name]
 
     def describe_job(self, job_id: str) -> JobDescription:
-        """Return what is known of a job.
-
-        Raises:
-            BackendError: There is no such job (404), or the vendor failed.
-        """
-        at = split(job_id)
-        server = self.server(at.url)
-        with server.errors(f"show job {at.ref}"):
-            job = _shown(server, at.ref)
-        keys = " ".join(key for key in _keys(job) if key)
+        """Return what is known of a job."""
+        server, name = self._at(job_id)
+        job = server.job(name)
         training = job.text("training_file")
-        return JobDescription(keys or None, job.text("model"), training and server.mark(training))
+        keys = " ".join(launch_keys(job)) or None
+        return JobDescription(keys, job.text("model"), training and server.mark(training))
 
     def poll(self, job_id: str, cursor: str) -> Status:
-        """Look at a job and at what happened since the cursor.
-
-        Raises:
-            BackendError: There is no such job (404), or the vendor failed.
-        """
-        at = split(job_id)
-        server = self.server(at.url)
-        with server.errors(f"show job {at.ref}"):
-            # The job first: events that come after it are seen by the next poll.
-            job = _shown(server, at.ref)
-            events = list(_events_after(server, at.ref, cursor))
-            return status_of(job, events, cursor, self._model_of(server, at.ref, job))
+        """Return how a job stands; the cursor is the newest event of the poll before."""
+        server, name = self._at(job_id)
+        # The job first: events that come after it are seen by the next poll.
+        job = server.job(name)
+        newest_first = server.listed(*JOBS, name, "events", action=f"list events of job {name}")
+        new = list(takewhile(lambda event: item_key(event) != cursor, newest_first))
+        model = self._model_of(server, name, job)
+        return replace(
+            self.status(job.text("status"), (), "", model, error_of(job)),
+            events=tuple(ours for event in reversed(new) for ours in events_of(event)),
+            cursor=item_key(new[0]) if new else cursor,
+            billed_tokens=job.whole("trained_tokens"),
+            epochs=hyperparameters_of(job).whole("n_epochs"),
+        )
 
     def cancel(self, job_id: str) -> None:
-        """Ask for a job's end.
-
-        Raises:
-            BackendError: There is no such job (404), or it has ended already.
-        """
-        at = split(job_id)
-        server = self.server(at.url)
-        with server.errors(f"cancel job {at.ref}"):
-            client(server).fine_tuning.jobs.cancel(at.ref)
+        """Ask for the end of a job."""
+        self._tell(job_id, "cancel")
 
     def chat(self, model: str | TunedModel) -> ChatModel:
-        """Return a model to ask; whether it exists shows when it is asked.
+        """Return a model to ask; whether it exists shows when it is asked."""
+        from unitune.backends.kit.chat import ChatCompletions  # noqa: PLC0415 - loads aiohttp
 
-        Raises:
-            UserError: There is no key.
-        """
-        at = split(model if isinstance(model, str) else model.name)
-        server = self.server(at.url)
-        return chat_model(server, at.ref, old_limit=self.old_limit or server.named)
+        ref = model if isinstance(model, str) else model.name
+        server, name = self._at(ref)
+        return ChatCompletions(
+            server.endpoint, name, fingerprint=f"{self.name}:{ref}", dialect=self.dialect(ref)
+        )
+
+    def dialect(self, model: str) -> Dialect:
+        """Return what is known of a model's wire, in this process."""
+        server, name = self._at(model)
+        return _dialect(
+            server.endpoint.url, name, "max_tokens" if server.named else self.limit_name
+        )
 
     def list_jobs(self, cursor: str) -> JobPage:
-        """Return one page of the vendor's own jobs, the newest first.
-
-        Raises:
-            BackendError: The vendor could not list its jobs.
-        """
-        server = self.server()
-        with server.errors("list fine-tuning jobs"):
-            jobs = client(server).fine_tuning.jobs.with_raw_response
-            page = fields_of(jobs.list(after=cursor or omit, limit=PAGE))
-        states = {name: state_of(job) for job in page.items("data") if (name := job.text("id"))}
+        """Return one page of the vendor's own jobs, the newest first."""
+        query: Query = {"limit": PAGE, **({"after": cursor} if cursor else {})}
+        page = self.server().get(*JOBS, action="list fine-tuning jobs", query=query)
+        jobs = {name: job for job in page.items("data") if (name := job.text("id"))}
+        states = {name: self.state_of(job.text("status")) for name, job in jobs.items()}
         return JobPage(states, list(states)[-1] if states and page.all.get("has_more") else "")
 
     def delete_file(self, ref: str) -> None:
-        """Remove an uploaded file; one that is gone is no error.
-
-        Raises:
-            BackendError: It could not be removed.
-        """
-        at = split(ref)
-        files.remove(self.server(at.url), at.ref)
+        """Delete an uploaded file; where there is none, that is no error."""
+        server, name = self._at(ref)
+        server.delete("files", name, action=f"delete file {name}")
 
     def delete_model(self, model: TunedModel) -> None:
-        """Say that the vendor has no call for it.
-
-        Raises:
-            Unsupported: Always.
-        """
+        """Refuse: the vendor has no call for it."""
         raise Unsupported(
             f"{self.name} has no call that deletes a tuned model. Delete {model.name} in the "
             "vendor's console."
         )
 
     def checkpoints(self, job_id: str, base: str) -> list[Checkpoint]:
-        """Return the checkpoints of a job, oldest first.
-
-        Raises:
-            BackendError: There is no such job (404), or the vendor failed.
-        """
-        at = split(job_id)
-        server = self.server(at.url)
-        with server.errors(f"list checkpoints of job {at.ref}"):
-            saved = client(server).fine_tuning.jobs.checkpoints.with_raw_response
-            listed = list(
-                everything(lambda after: saved.list(at.ref, after=after or omit, limit=PAGE))
-            )
-        found = [
+        """Return the checkpoints of a job, oldest first."""
+        server, name = self._at(job_id)
+        action = f"list checkpoints of job {name}"
+        checkpoints = [
             Checkpoint(
-                one.whole("step_number") or 0,
-                self._tuned(server, name, base),
-                {**one.fields("metrics").all},
+                saved.whole("step_number") or 0,
+                self._tuned(server, model, base),
+                {**saved.fields("metrics").all},
             )
-            for one in listed
-            if (name := self.checkpoint_name(at.ref, one))
+            for saved in server.listed(*JOBS, name, "checkpoints", action=action)
+            if (model := self.checkpoint_name(name, saved))
         ]
-        return sorted(found, key=lambda checkpoint: checkpoint.step)
-
-    def checkpoint_name(self, job_id: str, checkpoint: Fields) -> str | None:
-        """Return how a checkpoint is called where it is asked or deployed.
-
-        Args:
-            job_id: Of its job.
-            checkpoint: As the vendor tells it.
-        """
-        del job_id  # it is in some vendors' names
-        return checkpoint.text("fine_tuned_model_checkpoint")
+        return sorted(checkpoints, key=lambda checkpoint: checkpoint.step)
 
     def import_job(self, job_id: str) -> ImportedJob:
-        """Return an existing job with its files.
+        """Return an existing job with its files."""
+        server, name = self._at(job_id)
+        job = server.find(*JOBS, name, action=f"show job {name}")
+        if job is None:
+            raise NotFoundError("job", job_id, (), hint=f"{self.name} knows none of this id.")
+        files = [job.text("training_file"), job.text("validation_file")]
+        contents = {file: content_of(server, file) for file in files if file}
+        return imported(job, contents, self._model_of(server, name, job))
 
-        Raises:
-            NotFoundError: There is no such job.
-            BackendError: The vendor failed.
-        """
-        at = split(job_id)
-        server = self.server(at.url)
-        try:
-            with server.errors(f"show job {at.ref}"):
-                job = _shown(server, at.ref)
-                model = self._model_of(server, at.ref, job)
-        except BackendError as error:
-            if error.status != NOT_FOUND:
-                raise
-            raise NotFoundError("job", job_id, (), hint=str(error)) from error
-        both = (job.text("training_file"), job.text("validation_file"))
-        names = [name for name in both if name]
-        return imported(job, {name: files.content(server, name) for name in names}, model)
+    def _at(self, ref: str) -> tuple[Server, str]:
+        """Return the server of an id, and the id there."""
+        name, url = Ref.split(ref)
+        return self.server(url), name
+
+    def _tell(self, job_id: str, verb: str) -> None:
+        server, name = self._at(job_id)
+        server.post(*JOBS, name, verb, action=f"{verb} job {name}")
 
     def _tuned(self, server: Server, name: str, base: str) -> TunedModel:
         return TunedModel(backend=self.name, name=server.mark(name), base=base)
 
     def _model_of(self, server: Server, job_id: str, job: Fields) -> TunedModel | None:
         """Return what a job left behind; where it names no model, its last checkpoint."""
-        if state_of(job) is not State.SUCCEEDED:
+        if self.state_of(job.text("status")) is not State.SUCCEEDED:
             return None
         base = job.text("model") or ""
         if name := job.text("fine_tuned_model"):
@@ -311,59 +310,20 @@ class WireBackend(ABC):
         return saved[-1].model if saved else None
 
 
-class PausingWire(WireBackend):
+class PausingBackend(WireBackend[Options]):
     """A vendor whose jobs can stop and go on."""
 
     def pause(self, job_id: str) -> None:
-        """Ask a job to stop for now.
-
-        Raises:
-            BackendError: There is no such job (404), or it has ended.
-        """
-        at = split(job_id)
-        server = self.server(at.url)
-        with server.errors(f"pause job {at.ref}"):
-            client(server).fine_tuning.jobs.pause(at.ref)
+        """Ask a job to stop for now."""
+        self._tell(job_id, "pause")
 
     def resume(self, job_id: str) -> None:
-        """Let a paused job go on.
-
-        Raises:
-            BackendError: There is no such job (404), or it is not paused.
-        """
-        at = split(job_id)
-        server = self.server(at.url)
-        with server.errors(f"resume job {at.ref}"):
-            client(server).fine_tuning.jobs.resume(at.ref)
+        """Let a paused job go on."""
+        self._tell(job_id, "resume")
 
 
-def _shown(server: Server, job_id: str) -> Fields:
-    return fields_of(client(server).fine_tuning.jobs.with_raw_response.retrieve(job_id))
-
-
-def _jobs(server: Server, launch_key: str | None) -> Iterator[Fields]:
-    """Yield the jobs of a server, those with a launch key alone where it filters by metadata.
-
-    Raises:
-        BackendError: It could not list them.
-    """
-    wanted = omit if launch_key is None else {METADATA_KEY: launch_key}
-    jobs = client(server).fine_tuning.jobs.with_raw_response
-    with server.errors("list fine-tuning jobs"):
-        yield from everything(
-            lambda after: jobs.list(after=after or omit, limit=PAGE, metadata=wanted)
-        )
-
-
-def _keys(job: Fields) -> Iterator[str | None]:
-    """Yield everything in a job that may be its launch key."""
-    yield job.fields("metadata").text(METADATA_KEY)
-    yield job.text("user_provided_suffix")  # OpenAI's and Azure's name of it
-    yield job.text("suffix")  # Nebius'
-
-
-def _events_after(server: Server, job_id: str, cursor: str) -> Iterator[Fields]:
-    """Yield a job's events, the newest first, down to the cursor."""
-    jobs = client(server).fine_tuning.jobs.with_raw_response
-    listed = everything(lambda after: jobs.list_events(job_id, after=after or omit, limit=PAGE))
-    return takewhile(lambda event: key_of(event) != cursor, listed)
+@lru_cache(maxsize=256)
+def _dialect(url: str, model: str, limit: LimitName) -> Dialect:
+    """Return the dialect that all requests to a model share."""
+    del url, model
+    return Dialect(limit)

@@ -7,11 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from command_line import Command
-
-pytest.importorskip("openai", reason="needs the extra `openai`")
-
 import typer
+from command_line import Command
 from vendors.openai.vendor import KEY
 from vendors.serving import VENDORS, ServedVendor, serve_vendor
 

@@ -10,9 +10,6 @@ from typing import Any
 import pytest
 import yaml
 from command_line import Command
-
-pytest.importorskip("openai", reason="needs the extra openai")
-
 from vendors.openai.azure import AzureVendor, environment
 from vendors.openai.vendor import KEY, OpenAIVendor
 

@@ -11,7 +11,6 @@ from dataclasses import replace
 
 import pytest
 
-pytest.importorskip("openai", reason="needs the vendors' extras")
 pytest.importorskip("together", reason="needs the vendors' extras")
 
 

@@ -7,8 +7,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-
-pytest.importorskip("openai", reason="its loopback server is held against OpenAI's description")
 from unit.providers.openai_spec import MODEL, Stage, on_stage
 from vendors.openai.vendor import KEY, OpenAIVendor
 

@@ -123,7 +123,7 @@ def on_stage(
     folder: Path,
     patch: pytest.MonkeyPatch,
     vendor: OpenAIVendor | None = None,
-    backend: WireBackend | None = None,
+    backend: WireBackend[Any] | None = None,
 ) -> Iterator[Stage]:
     """Serve a vendor, and let the environment lead OpenAI's backend there."""
     vendor = vendor or OpenAIVendor(ServerBehavior(steps=4))

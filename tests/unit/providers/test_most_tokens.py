@@ -10,7 +10,6 @@ from typing import Any, cast
 
 import pytest
 
-pytest.importorskip("openai", reason="needs the vendors' extras")
 pytest.importorskip("together", reason="needs the vendors' extras")
 pytest.importorskip("boto3", reason="needs the vendors' extras")
 pytest.importorskip("google.genai", reason="needs the vendors' extras")

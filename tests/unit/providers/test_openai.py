@@ -22,7 +22,6 @@ from unitune.backends.protocol import State
 from unitune.errors import BackendError, JobError, NotFoundError, UserError
 from unitune.job.job import Tuning
 from unitune.models import TunedModel
-from unitune_providers.openai import files as openai_files
 
 
 @pytest.fixture
@@ -67,7 +66,7 @@ def test_file_is_found_on_a_later_page(stage: Stage, monkeypatch: pytest.MonkeyP
     first = stage.upload("train.jsonl", CHAT_ROW * 10)
     for count in range(11, 15):
         stage.upload("train.jsonl", CHAT_ROW * count)
-    monkeypatch.setattr(openai_files, "FILES_PAGE", 2)
+    monkeypatch.setattr("unitune_providers.openai.files.FILES_PAGE", 2)
     assert first == stage.upload("train.jsonl", CHAT_ROW * 10)
 
 
@@ -146,6 +145,14 @@ def test_missing_key_names_its_variable(stage: Stage, monkeypatch: pytest.Monkey
         stage.backend.poll("ftjob-1", "")
     with pytest.raises(UserError, match="OPENAI_API_KEY"):
         stage.backend.chat(MODEL)
+
+
+def test_organisation_and_project_are_sent(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_ORG_ID", "org-1")
+    monkeypatch.setenv("OPENAI_PROJECT_ID", "proj-1")
+    stage.submit()
+    sent = stage.server.requests[-1].headers
+    assert ("org-1", "proj-1") == (sent["openai-organization"], sent["openai-project"])
 
 
 def test_find_asks_for_the_key_and_checks_it(stage: Stage) -> None:

@@ -11,7 +11,6 @@ import pytest
 from unitune.errors import BackendError, JobError, Unreachable, UserError
 from unitune.models import TunedModel
 from unitune.testing.loopback import Fault, Server, VendorRequest, VendorResponse, serve
-from unitune_providers.openai import azure as openai_azure
 from unitune_providers.openai.backend import AzureBackend
 
 MODEL = TunedModel(backend="azure", name="gpt-4.1.ft-1", base="gpt-4.1-2025-04-14")
@@ -61,6 +60,7 @@ def arm(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
         monkeypatch.setenv("AZURE_SUBSCRIPTION_ID", "sub-1")
         monkeypatch.setenv("AZURE_RESOURCE_GROUP", "group-1")
         monkeypatch.setenv("AZURE_ACCESS_TOKEN", "a-token")
+        monkeypatch.setattr("unitune.backends.retry.sleep", lambda _: None)
         yield server
 
 
@@ -103,20 +103,20 @@ def test_second_deploy_of_a_name_leaves_the_first_as_it_is(arm: Server) -> None:
     ],
 )
 def test_open_models_have_their_makers_format(arm: Server, base: str, maker: str, sku: str) -> None:
-    openai_azure.deploy(MODEL.model_copy(update={"base": base}), "unitune-1", {})
+    AzureBackend().deploy(MODEL.model_copy(update={"base": base}), "unitune-1", {})
     body = arm.received("PUT", PLACE)[0].json
     assert (maker, sku) == (body["properties"]["model"]["format"], body["sku"]["name"])
 
 
 def test_unknown_option_is_named(arm: Server) -> None:
     with pytest.raises(JobError, match="capacitee"):
-        openai_azure.deploy(MODEL, "unitune-1", {"capacitee": 1})
+        AzureBackend().deploy(MODEL, "unitune-1", {"capacitee": 1})
     assert [] == arm.requests
 
 
 @pytest.mark.parametrize("word", ["Failed", "Canceled"])
 def test_failed_deployment_says_so(arm: Server, word: str) -> None:
-    openai_azure.deploy(MODEL, "unitune-1", {})
+    AzureBackend().deploy(MODEL, "unitune-1", {})
     arm.vendor.state = word
     assert ("failed", word) == _state(AzureBackend(), "unitune-1")
 
@@ -126,7 +126,7 @@ def test_refusal_has_status_and_request_id_and_no_token(
 ) -> None:
     monkeypatch.setenv("AZURE_ACCESS_TOKEN", "a-secret-token")
     with pytest.raises(BackendError, match="It is InvalidAuthenticationToken") as caught:
-        openai_azure.undeploy("unitune-1")
+        AzureBackend().undeploy("unitune-1")
     assert (401, "request-1") == (caught.value.status, caught.value.request_id)
     assert "a-secret-token" not in str(caught.value)
     assert arm.requests
@@ -137,8 +137,10 @@ def test_token_is_taken_out_of_azures_words_and_its_pause_is_kept(
 ) -> None:
     told = {"error": {"code": "TooManyRequests", "message": "Too often by a-token."}}
     monkeypatch.setattr(Arm, "answer", lambda *_: VendorResponse(told, 429, {"Retry-After": "7"}))
-    with pytest.raises(BackendError, match=r"Too often by \*\*\* \(HTTP 429\)") as caught:
-        openai_azure.undeploy("unitune-1")
+    with pytest.raises(
+        BackendError, match=r"Too often by \*\*\* \[TooManyRequests\] \(HTTP 429\)"
+    ) as caught:
+        AzureBackend().undeploy("unitune-1")
     assert 7.0 == caught.value.retry_after
     assert arm.requests
 
@@ -147,8 +149,8 @@ def test_answer_that_is_no_json_is_unreachable(
     arm: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Arm, "answer", lambda *_: VendorResponse(b"<html>proxy</html>"))
-    with pytest.raises(Unreachable, match="cannot be read"):
-        openai_azure.deployment_status("unitune-1", MODEL)
+    with pytest.raises(Unreachable, match="JSONDecodeError"):
+        AzureBackend().deployment_status("unitune-1", MODEL)
     assert arm.requests
 
 
@@ -156,10 +158,10 @@ def test_answer_that_is_no_json_is_unreachable(
 def test_no_answer_is_unreachable(
     arm: Server, monkeypatch: pytest.MonkeyPatch, fault: Fault
 ) -> None:
-    monkeypatch.setattr(openai_azure, "SECONDS", 0.2)
-    arm.inject_fault(fault, "GET", PLACE)
+    monkeypatch.setattr("unitune.backends.kit.api.TIMEOUT_SECONDS", 0.2)
+    arm.inject_fault(fault, "GET", PLACE, times=9)
     with pytest.raises(Unreachable, match="could not show deployment"):
-        openai_azure.deployment_status("unitune-1", MODEL)
+        AzureBackend().deployment_status("unitune-1", MODEL)
 
 
 def test_missing_token_says_where_one_comes_from(
@@ -168,7 +170,7 @@ def test_missing_token_says_where_one_comes_from(
     monkeypatch.delenv("AZURE_ACCESS_TOKEN")
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(UserError, match="AZURE_ACCESS_TOKEN"):
-        openai_azure.deployment_status("unitune-1", MODEL)
+        AzureBackend().deployment_status("unitune-1", MODEL)
     (tmp_path / "azure").mkdir()
     (tmp_path / "azure" / "identity.py").write_text(
         "class DefaultAzureCredential:\n"
@@ -176,5 +178,5 @@ def test_missing_token_says_where_one_comes_from(
         "        self.token = 'a-token' if scope.endswith('/.default') else ''\n"
         "        return self\n"
     )
-    assert "gone" == openai_azure.deployment_status("unitune-1", MODEL).state
+    assert "gone" == AzureBackend().deployment_status("unitune-1", MODEL).state
     assert arm.requests

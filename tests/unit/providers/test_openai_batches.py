@@ -39,8 +39,7 @@ from unitune.testing.loopback import (
     VendorResponse,
 )
 from unitune_providers.openai import batches as openai_batches
-from unitune_providers.openai import files as openai_files
-from unitune_providers.openai import server as openai_server
+from unitune_providers.openai import wire as openai_wire
 
 BATCH_KEY = "b0123456789abcdef-1"
 CREATE = "/batches$"
@@ -67,8 +66,9 @@ REQUESTS = {
 
 @pytest.fixture
 def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stage]:
-    monkeypatch.setattr(openai_batches, "CREATE_SECONDS", 0.3)
-    monkeypatch.setattr(openai_files, "UPLOAD_SECONDS", 0.3)
+    monkeypatch.setattr("unitune.backends.kit.api.TIMEOUT_SECONDS", 0.3)
+    monkeypatch.setattr("unitune.backends.kit.api.UPLOAD_SECONDS", 0.3)
+    monkeypatch.setattr("unitune.backends.retry.sleep", lambda _: None)
     behavior = ServerBehavior(steps=4, replies=dict(WORDS))
     with on_stage(tmp_path, monkeypatch, OpenAIVendor(behavior)) as stage:
         yield stage
@@ -84,6 +84,11 @@ def tuned(stage: Stage) -> TunedModel:
 def submit(stage: Stage, model: str | TunedModel = MODEL, key: str = BATCH_KEY) -> str:
     numbered = enumerate(REQUESTS.values(), 1)
     return stage.backend.submit_batch(key, model, {f"{key}-{n}": one for n, one in numbered})
+
+
+def small_pages(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (openai_wire, openai_batches):
+        monkeypatch.setattr(module, "PAGE", 2)
 
 
 def follow(stage: Stage, batch_id: str) -> list[BatchStatus]:
@@ -245,7 +250,7 @@ def test_list_that_shows_a_batch_late_shows_it_then(stage: Stage) -> None:
 def test_batch_is_found_once_in_a_list_that_repeats_and_changes_its_order(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(openai_batches, "PAGE", 2)
+    small_pages(monkeypatch)
     stage.vendor.behavior.lists_repeat = True
     wanted = submit(stage)
     for number in range(2, 7):
@@ -257,7 +262,7 @@ def test_batch_is_found_once_in_a_list_that_repeats_and_changes_its_order(
 def test_list_is_read_until_it_is_older_than_the_announcement(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(openai_batches, "PAGE", 2)
+    small_pages(monkeypatch)
     for number in range(12):
         submit(stage, key=f"b0123456789abcdef-{number}")
     for batch in list(stage.vendor.batches.values())[:10]:
@@ -270,7 +275,7 @@ def test_list_is_read_until_it_is_older_than_the_announcement(
 def test_old_batch_that_a_page_shows_first_hides_none(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(openai_batches, "PAGE", 2)
+    small_pages(monkeypatch)
     stage.vendor.behavior.lists_repeat = True
     old = submit(stage, key="b0123456789abcdef-0")
     stage.vendor.batches[old].progress.created -= 2 * openai_batches.CLOCK_SECONDS
@@ -373,10 +378,7 @@ class Late:
         return answer
 
 
-def test_cancelling_what_ends_meanwhile_is_no_error(
-    stage: Stage, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(openai_server, "READ_RETRIES", 0)
+def test_cancelling_what_ends_meanwhile_is_no_error(stage: Stage) -> None:
     batch_id = submit(stage)
     follow(stage, batch_id)
     stage.server.vendor = Late(stage.vendor)

@@ -4,18 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import ClassVar
 
-import openai
 import pytest
 from unit.providers.openai_spec import CHAT_ROW, LAUNCH_KEY, Stage, on_stage
-from vendors.openai.vendor import KEY
 
 from unitune.errors import BackendError, DataError, Unreachable
 from unitune.testing.loopback import Fault
-from unitune_providers.openai import files as openai_files
-from unitune_providers.openai import wire as openai_wire
-from unitune_providers.openai.server import Server
 
 CREATE = "/fine_tuning/jobs$"
 REFUSED = {Fault.RATE_LIMITED: 429, Fault.SERVER_ERROR: 500, Fault.EXPIRED_KEY: 401}
@@ -24,8 +18,9 @@ LOST = (Fault.SILENCE, Fault.CUT, Fault.SHORT)
 
 @pytest.fixture
 def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stage]:
-    monkeypatch.setattr(openai_wire, "CREATE_SECONDS", 0.3)
-    monkeypatch.setattr(openai_files, "UPLOAD_SECONDS", 0.3)
+    monkeypatch.setattr("unitune.backends.kit.api.TIMEOUT_SECONDS", 0.3)
+    monkeypatch.setattr("unitune.backends.kit.api.UPLOAD_SECONDS", 0.3)
+    monkeypatch.setattr("unitune.backends.retry.sleep", lambda _: None)
     with on_stage(tmp_path, monkeypatch) as stage:
         yield stage
 
@@ -121,7 +116,7 @@ def test_wrong_key_is_told_without_the_key(stage: Stage, monkeypatch: pytest.Mon
 def test_file_that_the_vendor_looks_through_first_is_waited_for(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(openai_files, "PAUSE_SECONDS", 0.0)
+    monkeypatch.setattr("unitune.backends.kit.hosted.FILE_POLL_SECONDS", 0.0)
     stage.vendor.files.statuses = ["pending", "running", "processed"]
     assert stage.upload("train.jsonl", CHAT_ROW * 10).ref in stage.vendor.files.stored
     assert [] == stage.vendor.files.statuses
@@ -137,43 +132,7 @@ def test_file_that_the_vendor_cannot_use_is_told(stage: Stage) -> None:
 def test_file_that_is_looked_through_for_ever_is_given_up(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(openai_files, "FILE_SECONDS", 0.0)
+    monkeypatch.setattr("unitune.backends.kit.hosted.FILE_SECONDS", 0.0)
     stage.vendor.files.statuses = ["pending"] * 9
-    with pytest.raises(Unreachable, match="still looking through file"):
+    with pytest.raises(Unreachable, match="still being validated"):
         stage.upload("train.jsonl", CHAT_ROW * 10)
-
-
-def test_vendors_words_never_carry_a_key() -> None:
-    server = Server("openai", "http://x/v1", KEY, "OPENAI_API_KEY")
-    with pytest.raises(BackendError) as failed, server.errors("ask"):
-        raise openai.OpenAIError(f"no {KEY}")
-    assert "openai could not ask: no ***." == str(failed.value)
-
-
-def test_every_error_of_the_sdk_is_ours(stage: Stage) -> None:
-    """An SDK error that nobody mapped would end as a bug of ours, with exit code 70."""
-    kinds = [kind for kind in list(vars(openai).values()) if _is_error(kind)]
-    assert len(kinds) > 12
-    for kind in kinds:
-        with pytest.raises(BackendError), stage.backend.server().errors("try"):
-            raise _made(kind)
-
-
-def _is_error(kind: object) -> bool:
-    return isinstance(kind, type) and issubclass(kind, openai.OpenAIError)
-
-
-def _made(kind: type[Exception]) -> Exception:
-    """Return an error of a kind, whatever its constructor wants."""
-    error = kind.__new__(kind)
-    vars(error).update(
-        message="so", body=None, code=None, status_code=418, request_id=None, response=Silent()
-    )
-    return error
-
-
-class Silent:
-    """A response without headers or body."""
-
-    status_code = 400
-    headers: ClassVar[dict[str, str]] = {}

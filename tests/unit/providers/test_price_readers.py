@@ -187,7 +187,6 @@ def test_a_list_in_another_shape_is_refused(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_openai_says_when_its_models_stop(monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("openai", reason="needs the extra `openai`")
     from vendors.openai.vendor import KEY, OpenAIVendor  # noqa: PLC0415
 
     names = [model.name for model in registry.offer("openai").models]
@@ -205,7 +204,6 @@ def test_openai_says_when_its_models_stop(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_openai_needs_its_key(monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("openai", reason="needs the extra `openai`")
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     with pytest.raises(UserError, match="OPENAI_API_KEY"):
         registry.price_reader("openai").read_prices(registry.offer("openai"), DAY)

@@ -1,0 +1,168 @@
+"""Reading a job on OpenAI's wire: launch keys, hyperparameters, events, and the import of a job.
+
+Pure functions over the vendor's JSON, in which any field may be missing: the description itself
+gives hyperparameters for supervised jobs alone, and steps of reinforcement have a reward and no
+loss.
+
+Sources: OpenAI's published description (API 2.3.0, 2026-08-21), FineTuningJob and
+FineTuningJobEvent; its guide on reinforcement fine-tuning, a copy (`train_mean_reward` and
+`full_valid_mean_reward` in the data of an event).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import NamedTuple, cast
+
+from pydantic import JsonValue
+
+from unitune.backends.capabilities import ImportedJob
+from unitune.backends.kit.hosted import without_none
+from unitune.backends.kit.paging import item_key
+from unitune.backends.protocol import Event, State
+from unitune.models import TunedModel
+from unitune.security.json_fields import Fields
+from unitune_providers.openai.request import METHODS, NEBIUS_TUNING, OWN_HYPERPARAMETERS, Body
+
+METADATA_KEY = "unitune"
+"""Where jobs and batches carry the launch key in their metadata."""
+STATES = {
+    "validating_files": State.VALIDATING,
+    "queued": State.QUEUED,
+    "pending": State.QUEUED,  # Azure's older word
+    "running": State.RUNNING,
+    "paused": State.PAUSED,
+    "succeeded": State.SUCCEEDED,
+    "failed": State.FAILED,
+    "cancelled": State.CANCELLED,
+}
+STEP_OF_STEPS = re.compile(r"Step (?P<step>\d+)/(?P<steps>\d+)")
+OUR_METHODS = {theirs: ours for ours, theirs in METHODS.items()}
+OUR_TUNING = {theirs: ours for ours, theirs in NEBIUS_TUNING.items()}
+"""Our words by those of every vendor of the wire."""
+
+
+class Measure(NamedTuple):
+    """The vendor's names of a figure of steps; of several that are there, the first counts.
+
+    Args:
+        training: On training rows.
+        validation: On validation rows: the whole file says more than a batch of it.
+    """
+
+    training: tuple[str, ...]
+    validation: tuple[str, ...]
+
+
+MEASURES = {
+    "loss": Measure(
+        ("train_loss", "training_loss"), ("full_valid_loss", "valid_loss", "validation_loss")
+    ),
+    "reward": Measure(
+        ("train_mean_reward", "train_reward_mean"),
+        ("full_valid_mean_reward", "valid_mean_reward", "valid_reward_mean"),
+    ),
+}
+
+
+def launch_keys(job: Fields) -> list[str]:
+    """Return every text of a job that may be its launch key."""
+    texts = (
+        job.fields("metadata").text(METADATA_KEY),
+        job.text("user_provided_suffix"),  # OpenAI's and Azure's name of it
+        job.text("suffix"),  # Nebius'
+    )
+    return [text for text in texts if text]
+
+
+def hyperparameters_of(job: Fields) -> Fields:
+    """Return what was set or chosen: in the job's method, or where older jobs have it."""
+    method = job.fields("method")
+    inner = method.fields(method.text("type") or "supervised").fields("hyperparameters")
+    # The vendor replaces `auto` by what it chose, and need not do so in both places at once.
+    return Fields({**inner.all, **_chosen(job.fields("hyperparameters"))})
+
+
+def error_of(job: Fields) -> str | None:
+    """Return why a job failed, in the vendor's words."""
+    error = job.fields("error")
+    message, code = error.text("message"), error.text("code")
+    return " ".join(part for part in (message, f"[{code}]" if code else "") if part) or None
+
+
+def events_of(event: Fields) -> Iterator[Event]:
+    """Yield an event of the vendor's as ours: a step with its validation, or a message."""
+    key, time = item_key(event), event.number("created_at") or 0.0
+    data, step = event.fields("data"), event.fields("data").whole("step")
+    message = event.text("message") or ""
+    if event.text("type") != "metrics" or step is None:
+        kind = "message" if event.text("level") in ("info", None) else "warning"
+        yield Event(key, kind, time, {"text": message, **data.all})
+        return
+    counted = STEP_OF_STEPS.search(message)
+    steps = data.whole("total_steps") or (int(counted["steps"]) if counted else None)
+    numbers = without_none({"step": step, "steps": steps})
+    trained = {name: _first(data, measure.training) for name, measure in MEASURES.items()}
+    validated = {name: _first(data, measure.validation) for name, measure in MEASURES.items()}
+    read = {"step", "total_steps", *(name for one in MEASURES.values() for name in one.training)}
+    others = {name: value for name, value in data.all.items() if name not in read}
+    yield Event(key, "step", time, {**numbers, **without_none(trained), **others})
+    if figures := without_none(validated):
+        yield Event(f"{key}:validation", "validation", time, {**numbers, **figures})
+
+
+def imported(
+    job: Fields, files: Mapping[str, bytes | None], model: TunedModel | None
+) -> ImportedJob:
+    """Return a job in our words.
+
+    Args:
+        job: As the vendor shows it.
+        files: Content by the vendor's file id; None for a file that is gone.
+        model: What the job left behind.
+    """
+    kind = job.fields("method").text("type") or "supervised"
+    tuning, options, notes = Body(), Body(), list[str]()
+    for name, value in _chosen(hyperparameters_of(job)).items():
+        if name in OUR_TUNING:
+            _put(tuning, OUR_TUNING[name], value)
+        elif name in OWN_HYPERPARAMETERS:
+            options[name] = value
+        else:
+            notes.append(f"hyperparameter {name} was {value!r}")
+    if "seed" in job.all:
+        tuning["seed"] = job.whole("seed")
+    if grader := job.fields("method").fields(kind).fields("grader").all:
+        options["grader"] = {**grader}
+    for integration in job.items("integrations"):
+        if wandb := integration.fields("wandb").all:
+            options["wandb"] = {**wandb}
+    gone = [name for name, content in files.items() if content is None]
+    notes += [f"file {name} is gone at the vendor; give your own copy of its rows" for name in gone]
+    return ImportedJob(
+        base_model=job.text("model") or "",
+        method=OUR_METHODS.get(kind, kind),
+        training=files.get(job.text("training_file") or ""),
+        validation=files.get(job.text("validation_file") or ""),
+        tuning=tuning,
+        options=options,
+        model=model,
+        notes=tuple(notes),
+    )
+
+
+def _chosen(hyperparameters: Fields) -> Body:
+    """Return hyperparameters without those that are still `auto`."""
+    return {n: value for n, value in hyperparameters.all.items() if value not in ("auto", None)}
+
+
+def _first(data: Fields, names: tuple[str, ...]) -> float | None:
+    numbers = (data.number(name) for name in names)
+    return next((number for number in numbers if number is not None), None)
+
+
+def _put(into: Body, dotted: str, value: JsonValue) -> None:
+    outer, _, name = dotted.rpartition(".")
+    inner = cast("Body", into.setdefault(outer, {})) if outer else into
+    inner[name] = value
