@@ -70,9 +70,11 @@ def test_time_travel_openais_third_party_price_is_too_old_today_and_was_not_in_j
 
 def test_what_no_price_list_can_mean_is_found_and_left_out() -> None:
     # As Azure's developer meters of gpt-4o-mini stood on 2026-08-11.
-    wrong = {"model": "m", "input": "5.5", "cached-input": "11", "output": "11", "tuned": True}
-    right = {"model": "n", "input": "2", "cached-input": "0.5", "output": "8"}
-    listed = rows(wrong, right, {"model": "o", "training": 0})
+    listed = rows(
+        {"model": "m", "input": "5.5", "cached-input": "11", "output": "11", "tuned": True},
+        {"model": "n", "input": "2", "cached-input": "0.5", "output": "8"},
+        {"model": "o", "training": 0},
+    )
     wrong = contradictions(listed)
     assert 2 == len(set(wrong.values()))
     assert {"n"} == {row.model for row in listed if row.id not in wrong}
