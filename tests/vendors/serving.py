@@ -50,10 +50,10 @@ VENDORS = {
         model="Qwen/Qwen3-8B",
         state=lambda vendor: VendorState(len(vendor.jobs.all), len(vendor.files.all)),
         patches=lambda _: {
-            "unitune_providers.together.files.LOOK_SECONDS": 0.001,
-            "unitune_providers.together.endpoints.LOOK_SECONDS": 0.001,
+            "unitune.backends.kit.hosted.FILE_POLL_SECONDS": 0.001,
+            "unitune_providers.together.backend.POLL_SECONDS": 0.001,
         },
-        timeouts=("unitune_providers.together.client.TIMEOUT_SECONDS",),
+        timeouts=("unitune.backends.kit.api.TIMEOUT_SECONDS",),
     ),
     "fireworks": VendorSetup(
         vendor=fireworks.FireworksVendor,

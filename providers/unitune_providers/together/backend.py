@@ -1,285 +1,380 @@
 """The backend named ``together``: LoRA and full trainings of open models at Together AI.
 
-Together keeps no labels on a job, so the launch key is the suffix of the model's name, and `find`
-reads the list of all jobs, which comes in one piece. A tuned model answers only from a dedicated
-endpoint (`deploy`), or at home after a `download`.
+A tuned model answers only from a dedicated endpoint, at a price by the minute, or from its weights
+after a `download`. An endpoint (the name that requests go to) holds a deployment (a model on
+hardware, by a configuration that Together publishes) and a traffic split that leads from one to the
+other. `deploy` makes the three in turn and looks for each first, so that it can be repeated after a
+crash; `undeploy` stops the deployment, which ends the charges, and then removes all three.
 
-What is where: `together_client` (client, errors), `together_options` (typed options),
-`together_request` (the create call's body and its limits), `together_files`, `together_events`
-(states, losses), `together_chat`, `together_models`, `together_endpoints`, `together_imports`. What
-is known without calling Together stands in ``together.yaml``.
+Source: together 3.1.1, ``/v2/projects/…``. The description of 2026-04-28 has an older
+``/v1/endpoints``, which this SDK no longer knows.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Generator, Mapping, Sequence
-from contextlib import contextmanager
-from decimal import Decimal
+import os
+import secrets
+import time
+from collections.abc import Mapping
+from datetime import date
+from functools import cached_property
 from pathlib import Path
-from typing import ClassVar, cast
+from typing import Literal
 
 from pydantic import JsonValue
-from together.types import (
-    FinetuneEvent,
-    FinetuneModelLimits,
-    FineTuningListEventsResponse,
-    FineTuningListMetricsResponse,
-)
-from together.types.fine_tuning_list_response import Data as ListedJob
 
-from unitune.backends.capabilities import (
-    Checkpoint,
-    DeploymentStatus,
-    ImportedJob,
-    JobDescription,
-    JobPage,
-)
-from unitune.backends.protocol import Guarantee, Launch, State, Status, Upload
-from unitune.errors import BackendError, Unreachable, Unsupported
-from unitune.job.job import Job
-from unitune.models import ChatModel, TunedModel
-from unitune_providers.together import endpoints as together_endpoints
-from unitune_providers.together import files as together_files
-from unitune_providers.together import importing as together_imports
-from unitune_providers.together import models as together_models
-from unitune_providers.together.client import (
-    TRAININGS,
-    Connection,
-    chat_endpoint,
-    is_gone,
-    translated,
-)
-from unitune_providers.together.events import Cursor, failure, news, state_of
-from unitune_providers.together.options import together_options
-from unitune_providers.together.request import Body, create_body, price_body
-from unitune_providers.unreadable import readable, reads_answers
+from unitune.backends.capabilities import DeploymentStatus
+from unitune.backends.kit.api import CONFLICT, created_id
+from unitune.backends.kit.hosted import without_none
+from unitune.backends.kit.paging import by_token
+from unitune.backends.offer import Limits, ModelUpdate, Offer, PriceUpdate
+from unitune.backends.options import validated
+from unitune.errors import BackendError, JobError, NotFoundError, Unsupported, UserError
+from unitune.models import TunedModel
+from unitune.security.json_fields import Fields
+from unitune_providers.together.options import DeployOptions
+from unitune_providers.together.trainings import TRAININGS, TogetherTrainings
 
-NANODOLLARS = 1_000_000_000
-"""In one US dollar: what a job's total_price is counted in (together 3.1.1, lib/utils/tools.py)."""
-ESTIMATE = f"{TRAININGS}/estimate-price"
-RATE_LIMITED = 429
+LIMITS_SOURCE = "Together, GET /fine-tunes/models/limits"
+PROJECT = "TOGETHER_PROJECT_ID"
+STOP_SECONDS = 300.0
+"""Longest wait of `undeploy` for replicas to drain."""
+POLL_SECONDS = 3.0
+ASLEEP = ("DEPLOYMENT_STATE_STOPPED", "DEPLOYMENT_STATE_STOPPING")
+"""What does not start again by itself."""
+STOPPED = ("DEPLOYMENT_STATE_STOPPED", "DEPLOYMENT_STATE_FAILED")
+SERVES_ADAPTERS = ("fixed", "dynamic")
+"""Configurations into which adapters are loaded at run time; a whole model needs another."""
+NEXT_PAGE = by_token("after", "next_cursor")
 
 
-@reads_answers
-class TogetherBackend:
+class TogetherBackend(TogetherTrainings):
     """Trains, serves and answers at Together AI."""
 
-    name: ClassVar[str] = "together"
-    guarantee: ClassVar[Guarantee] = Guarantee.SUFFIX_ONLY
-
-    def __init__(self) -> None:
-        self._connection = Connection()
-
-    def validate_options(self, job: Job) -> None:
-        """Refuse a job whose options are not valid, or do not go with its method.
-
-        Raises:
-            JobError: An option is unknown, or a value not allowed.
-        """
-        together_options(job)
-
-    def upload(self, path: Path, sha256: str) -> Upload:
-        """Hand a file over, named by its hash, and wait until Together has validated it.
-
-        Raises:
-            BackendError: The rows are not valid; the message is Together's report.
-        """
-        return Upload(together_files.put(self._connection, path, sha256), sha256)
-
-    def submit(self, launch: Launch) -> str:
-        """Start the training and return Together's id for it.
-
-        Raises:
-            JobError: An option is unknown, or a setting beyond what the base model takes.
-            Unsupported: Together does not tune this base model.
-        """
-        body = self._body(launch)
-        with translated("create the training"):
-            answer = self._connection.writes.post(TRAININGS, body=body, cast_to=object)
-        created = cast("dict[str, object]", answer) if isinstance(answer, dict) else {}
-        if not isinstance(created.get("id"), str):
-            raise Unreachable("together's answer to the create call names no training.")
-        return str(created["id"])
-
-    def find(self, launch_key: str, folder: Path) -> list[str]:  # noqa: ARG002 - for local backends
-        """Return the ids of the jobs whose model's name carries this launch key."""
-        listed = together_models.jobs(self._connection)
-        return [job.id for job in listed if _carries(job, launch_key)]
-
-    def describe_job(self, job_id: str) -> JobDescription:
-        """Return what is known of a job.
-
-        Raises:
-            BackendError: There is no such job.
-        """
-        job = together_models.job_by_id(self._connection, job_id)
-        return JobDescription(job.x_model_output_name, job.model, job.training_file)
-
-    def poll(self, job_id: str, cursor: str) -> Status:
-        """Return how a job stands; its state is read first, so that an end brings all events.
-
-        Raises:
-            BackendError: There is no such job.
-        """
-        job = together_models.job_by_id(self._connection, job_id)
-        seen = Cursor.read(cursor)
-        told = self._told(job_id)
-        events, after = news(told, self._measured(job_id, seen), seen)
-        state = state_of(job.status)
-        model = together_models.tuned(job) if state is State.SUCCEEDED else None
-        if state is State.SUCCEEDED and model is None:
-            # Together has not named the model yet: polling goes on.
-            state = State.UNKNOWN
-        return Status(
-            state=state,
-            raw=str(job.status or "no status"),
-            events=events,
-            cursor=str(after),
-            model=model,
-            error=failure(told) if state is State.FAILED else None,
-            billed_tokens=job.token_count or None,
-            billed_usd=Decimal(job.total_price) / NANODOLLARS if job.total_price else None,
-        )
-
-    def cancel(self, job_id: str) -> None:
-        """Ask for the end; steps that are done are charged.
-
-        Raises:
-            BackendError: There is no such job, or it has ended.
-        """
-        with translated(f"cancel training {job_id}"):
-            self._connection.writes.fine_tuning.cancel(job_id)
-
-    def chat(self, model: str | TunedModel) -> ChatModel:
-        """Return a base model by its name, or a tuned one by that of its endpoint."""
-        from unitune.backends.kit.chat import ChatCompletions  # noqa: PLC0415 - loads aiohttp
-
-        name = model if isinstance(model, str) else model.name
-        return ChatCompletions(chat_endpoint(), name, fingerprint=f"together:{name}")
-
-    def list_jobs(self, cursor: str) -> JobPage:  # noqa: ARG002 - there is one page only
-        """Return all jobs with their states, the newest first."""
-        listed = together_models.jobs(self._connection)
-        newest = sorted(listed, key=lambda job: str(job.created_at), reverse=True)
-        return JobPage({job.id: state_of(job.status) for job in newest})
-
-    def quote(self, launch: Launch) -> Decimal:
-        """Return Together's own price of a training, in US dollars; the files must be there.
-
-        Raises:
-            Unsupported: Together gives none, with its reason.
-        """
-        body = price_body(self._body(launch))
-        with translated("estimate the price"):
-            answer = self._connection.reads.post(ESTIMATE, body=body, cast_to=object)
-        said = cast("dict[str, object]", answer) if isinstance(answer, dict) else {}
-        price = said.get("estimated_total_price")
-        if said.get("estimation_available") is False or not isinstance(price, int | float):
-            reason = said.get("unavailable_reason") or "no reason given"
-            raise Unsupported(f"together gives no price for this training: {reason}.")
-        return Decimal(str(price))
-
-    def checkpoints(self, job_id: str, base: str) -> Sequence[Checkpoint]:
-        """Return the checkpoints of a job, oldest first."""
-        return together_models.checkpoints(self._connection, job_id, base)
-
     def download(self, model: TunedModel, folder: Path) -> Path:
-        """Write a tuned model's weights, of a LoRA training the adapter, and return the file."""
-        return together_models.download(self._connection, model, folder)
+        """Write a tuned model's weights into a folder and return the file.
 
-    def import_job(self, job_id: str) -> ImportedJob:
-        """Return an existing job with its files.
+        For a LoRA training that is the adapter, which there always is; merged weights are kept for
+        some base models only.
 
         Raises:
-            NotFoundError: There is no such job.
+            NotFoundError: No job made such a model.
+            Unreachable: The file did not come whole.
         """
-        return together_imports.import_job(self._connection, job_id)
-
-    def delete_file(self, ref: str) -> None:
-        """Remove an uploaded file; one that is gone is no error."""
+        job_id, step = self._training_of(model)
+        is_full = self._job(job_id).fields("training_type").text("type") == "Full"
+        kind = "model_output_path" if is_full else "adapter"
+        which = {"checkpoint": kind} if step is None else {"checkpoint_step": step}
+        folder.mkdir(parents=True, exist_ok=True)
+        draft = folder / f".{secrets.token_hex(8)}.part"
         try:
-            with translated(f"remove file {ref}"):
-                self._connection.writes.files.delete(ref)
-        except BackendError as error:
-            if not is_gone(error):
-                raise
+            with draft.open("xb") as file:
+                content_type = self.api.download(
+                    *("v1", "finetune", "download"),
+                    action=f"hand out the weights of training {job_id}",
+                    file=file,
+                    query={"ft_id": job_id, **which},
+                )
+            # The two archives that the SDK tells apart, by content type.
+            ending = ".tar.gz" if "x-tar" in content_type else ".tar.zst"
+            name = model.name.replace("/", "--").replace(":", "-step-")
+            return draft.rename(folder / f"{name}{ending}")
+        finally:
+            draft.unlink(missing_ok=True)
 
     def delete_model(self, model: TunedModel) -> None:
-        """Remove a tuned model together with its job; one that is gone is no error."""
-        together_models.delete(self._connection, model)
+        """Delete a tuned model together with its job; one that is gone is no error.
+
+        Raises:
+            Unsupported: It is a checkpoint, which goes with its job.
+        """
+        name, step = _name_and_step(model.name)
+        if step is not None:
+            raise Unsupported(
+                f"together cannot delete checkpoint {model.name} alone. It goes with model {name}."
+            )
+        if job_id := self._job_that_made(name):
+            self.api.delete(*TRAININGS, job_id, action=f"delete {model.name}")
+
+    @cached_property
+    def project(self) -> str:
+        """The project that endpoints stand in: the environment's, or that of the key.
+
+        Raises:
+            UserError: The key belongs to no single project.
+        """
+        if chosen := os.environ.get(PROJECT):
+            return chosen
+        caller = self.api.get("v3", "whoami", action="look up the project of the key")
+        if project := caller.fields("project").text("id"):
+            return project
+        raise UserError(
+            f"the key in {self.key_variable} belongs to no single project. Set {PROJECT} to the "
+            "project of the endpoints; `tg projects list` shows them."
+        )
 
     def deploy(self, model: TunedModel, name: str, options: Mapping[str, JsonValue]) -> str:
-        """Bring a tuned model up on hardware of its own and return the endpoint's id."""
-        return together_endpoints.deploy(self._connection, model, name, options)
+        """Bring a tuned model up on hardware of its own and return the endpoint's id.
+
+        Raises:
+            JobError: An option is not right; several configurations serve the model, or none.
+            NotFoundError: Together has no such model.
+        """
+        chosen = validated(DeployOptions, options, "deploy option")
+        endpoint = self._endpoint(name)
+        deployment = endpoint and _deployment(endpoint, name)
+        if endpoint is None or deployment is None:
+            body = self._deployment_body(model, name, chosen)  # before anything is made
+            endpoint = endpoint or self._create(name)
+            path = ("endpoints", self._id(endpoint), "deployments")
+            deployment = self.api.post(
+                *self._project, *path, action=f"start deployment {name}", body=body
+            )
+        elif deployment.text("state") in ASLEEP:
+            self._scale(self._id(endpoint), deployment, _autoscaling(chosen))
+        deployment_id = self._id(deployment)
+        split = [entry.text("deploymentId") for entry in endpoint.items("trafficSplit")]
+        if deployment_id not in split:
+            self._route(self._id(endpoint), [{"deploymentId": deployment_id, "weight": 1}])
+        return self._id(endpoint)
 
     def find_deployment(self, name: str) -> str | None:
         """Return the id of the endpoint of this name."""
-        return together_endpoints.find(self._connection, name)
+        endpoint = self._endpoint(name)
+        return endpoint and endpoint.text("id")
 
     def deployment_status(self, ref: str, model: TunedModel) -> DeploymentStatus:
         """Return how an endpoint stands; one that has stopped is gone: it costs nothing."""
-        return together_endpoints.deployment_status(self._connection, ref, model)
+        endpoint = self._existing(ref)
+        if endpoint is None:
+            return DeploymentStatus("gone", model, "no such endpoint")
+        served = model.model_copy(update={"name": endpoint.text("name") or model.name})
+        for deployment in endpoint.items("deployments"):
+            word = deployment.text("state") or "no state"
+            return DeploymentStatus(_state(deployment), served, word)
+        return DeploymentStatus("failed", served, "the endpoint has no deployment")
 
     def undeploy(self, ref: str) -> None:
-        """Stop an endpoint and remove it; one that is gone is no error."""
-        together_endpoints.undeploy(self._connection, ref)
+        """Stop and remove an endpoint; one that is gone is no error.
 
-    def _body(self, launch: Launch) -> Body:
-        options = together_options(launch.job)
-        base = launch.job.base_model
-        with _nothing_sent(), readable(self.name, f"say what {base} takes"):
-            return create_body(launch, options, self._limits(base))
+        Raises:
+            BackendError: It is still stopping; call again.
+        """
+        endpoint = self._existing(ref)
+        if endpoint is None:
+            return
+        for deployment in endpoint.items("deployments"):
+            self._scale(ref, deployment, {"minReplicas": 0, "maxReplicas": 0})
+        endpoint = self._stopped(ref)
+        if endpoint.items("trafficSplit"):
+            self._route(ref, [])
+        action = f"remove endpoint {ref}"
+        path = (*self._project, "endpoints", ref)
+        for deployment in endpoint.items("deployments"):
+            self.api.delete(*path, "deployments", self._id(deployment), action=action)
+        self.api.delete(*path, action=action)
 
-    def _limits(self, base: str) -> FinetuneModelLimits:
+    @property
+    def _project(self) -> tuple[str, ...]:
+        return ("v2", "projects", self.project)
+
+    def _endpoint(self, name: str) -> Fields | None:
+        """Return the endpoint of a name; its full name begins with that of the project."""
+        endpoints = self.api.pages(
+            *self._project,
+            "endpoints",
+            action="list the endpoints",
+            next_page=NEXT_PAGE,
+            query={"filter": f'name="{name}"'},
+        )
+        return next((endpoint for endpoint in endpoints if _has_name(endpoint, name)), None)
+
+    def _create(self, name: str) -> Fields:
         try:
-            with translated(f"say what {base} takes"):
-                return self._connection.reads.fine_tuning.model_limits(model_name=base)
-        except BackendError as error:
-            if not is_gone(error):
-                raise
-            raise Unsupported(
-                f"together does not tune {base!r}. `tg fine-tuning model-limits MODEL` tells "
-                "whether it tunes another; "
-                "https://docs.together.ai/docs/fine-tuning/supported-models lists them."
-            ) from error
-
-    def _told(self, job_id: str) -> Sequence[FinetuneEvent]:
-        with translated(f"list the events of training {job_id}"):
-            answer = self._connection.training(FineTuningListEventsResponse, job_id, "events")
-        return answer.data or []
-
-    def _measured(self, job_id: str, seen: Cursor) -> Sequence[Mapping[str, float]]:
-        since = {"global_step_from": seen.step} if seen.step >= 0 else {}
-        with translated(f"list the metrics of training {job_id}"):
-            answer = self._connection.training(
-                FineTuningListMetricsResponse, job_id, "metrics", **since
+            return self.api.post(
+                *self._project, "endpoints", action=f"create endpoint {name}", body={"name": name}
             )
-        return answer.metrics or []
+        except BackendError as error:
+            # Another process may have made it since we looked.
+            endpoint = self._endpoint(name) if error.status == CONFLICT else None
+            if endpoint is None:
+                raise
+            return endpoint
+
+    def _existing(self, ref: str) -> Fields | None:
+        return self.api.find(*self._project, "endpoints", ref, action=f"read endpoint {ref}")
+
+    def _deployment_body(
+        self, model: TunedModel, name: str, options: DeployOptions
+    ) -> dict[str, JsonValue]:
+        weights_id = self._weights_id(model)
+        weights = self.api.get(
+            *self._project, "models", weights_id, action=f"read model {weights_id}"
+        )
+        path = f"projects/{weights.text('projectId')}/models/{weights_id}"
+        config = options.config
+        if config is None:
+            config = self._config(weights, weights.text("baseModel") or path, options)
+        elif "/" not in config:
+            config = f"projects/{self.project}/configs/{config}"
+        body: dict[str, JsonValue] = {
+            "name": name,
+            "model": path,
+            "config": config,
+            "autoscaling": _autoscaling(options),
+            "inactiveTimeout": options.inactive_timeout,
+        }
+        return without_none(body)
+
+    def _job_that_made(self, name: str) -> str | None:
+        jobs = self._jobs().items()
+        return next((ref for ref, job in jobs if job.text("model_output_name") == name), None)
+
+    def _training_of(self, model: TunedModel) -> tuple[str, int | None]:
+        """Return the id of the job that made a model and, of a checkpoint, its step."""
+        name, step = _name_and_step(model.name)
+        job_id = self._job_that_made(name)
+        if job_id is None:
+            raise _no_model(model)
+        return job_id, step
+
+    def _weights_id(self, model: TunedModel) -> str:
+        """Return the id of a model's weights in the project's registry."""
+        job_id, step = self._training_of(model)
+        if step is None:
+            job = self._job(job_id)
+            # Together merges an adapter into its base when it is deployed on its own.
+            ids = [job.text("model_object_id"), job.text("adapter_object_id")]
+        else:
+            checkpoints = self._list_checkpoints(job_id)
+            ids = [item.text("object_id") for item in checkpoints if item.whole("step") == step]
+        weights_id = next(filter(None, ids), None)
+        if weights_id is None:
+            raise _no_model(model)
+        return weights_id
+
+    def _config(self, weights: Fields, base: str, options: DeployOptions) -> str:
+        """Return the only configuration that fits; of several the user must choose."""
+        listed = self.api.pages(
+            *self._project,
+            "configs",
+            action=f"list the configurations of {base}",
+            next_page=NEXT_PAGE,
+            query={"referenceModel": base},
+        )
+        whole = [item for item in listed if _selector(item, "adapter_mode") not in SERVES_ADAPTERS]
+        fitting = [item for item in whole if options.hardware in (None, _hardware(item))]
+        if len(fitting) == 1:
+            return f"projects/{fitting[0].text('projectId')}/configs/{self._id(fitting[0])}"
+        known = ", ".join(f"{item.text('id')} ({_hardware(item)})" for item in fitting or whole)
+        what = "several configurations" if fitting else "no configuration"
+        where = f" on {options.hardware}" if options.hardware else ""
+        raise JobError(
+            f"together has {what} for {weights.text('name')}{where}. Choose by the deploy option "
+            f"`config`, or `hardware`. Known: {known or 'none'}."
+        )
+
+    def _scale(self, ref: str, deployment: Fields, replicas: dict[str, JsonValue]) -> None:
+        self.api.patch(
+            *(*self._project, "endpoints", ref, "deployments", self._id(deployment)),
+            action=f"scale the deployment of endpoint {ref}",
+            query={"updateMask": "autoscaling"},
+            body={"autoscaling": replicas},
+        )
+
+    def _route(self, ref: str, split: list[JsonValue]) -> None:
+        self.api.patch(
+            *(*self._project, "endpoints", ref),
+            action=f"route the requests of endpoint {ref}",
+            query={"updateMask": "trafficSplit"},
+            body={"trafficSplit": split},
+        )
+
+    def _stopped(self, ref: str) -> Fields:
+        """Wait until nothing serves any more: Together removes only what is stopped."""
+        until = time.monotonic() + STOP_SECONDS
+        while True:
+            endpoint = self._existing(ref) or Fields({})
+            states = [deployment.text("state") for deployment in endpoint.items("deployments")]
+            running = [state for state in states if state not in STOPPED]
+            if not running:
+                return endpoint
+            if time.monotonic() > until:
+                raise BackendError(
+                    f"endpoint {ref} is scaled to nothing, but still {running[0]} after "
+                    f"{STOP_SECONDS:.0f} seconds. It costs until it has stopped; undeploy it again."
+                )
+            time.sleep(POLL_SECONDS)
+
+    def _id(self, resource: Fields) -> str:
+        return created_id(resource, self.api.endpoint)
 
 
-def _carries(job: ListedJob, launch_key: str) -> bool:
-    """Return whether a job was launched under a key, which must not be a part of another one's."""
-    if job.suffix:
-        return job.suffix == launch_key
-    # Together appends the suffix and eight digits of its own to the base model's name.
-    name = rf"(^|[/-]){re.escape(launch_key)}(-[0-9a-f]{{8}})?$"
-    return re.search(name, job.x_model_output_name or "") is not None
+class TogetherPrices:
+    """Reads what models take at most; Together publishes no price list by API."""
+
+    def read_prices(self, offer: Offer, day: date) -> PriceUpdate:
+        """Return the limits of the models; see `RefreshesPrices`."""
+        backend, updates, notes = TogetherBackend(), list[ModelUpdate](), list[str]()
+        for name in (model.name for model in offer.models):
+            limits = backend.limits(name)
+            if limits is None:
+                notes.append(f"{name}: not among the models that Together tunes now")
+                continue
+            most = Limits(
+                epochs_most=limits.whole("max_num_epochs"),
+                row_tokens=limits.whole("max_seq_length_sft"),
+            )
+            updates.append(
+                ModelUpdate(
+                    backend=offer.name, model=name, limits=most, as_of=day, source=LIMITS_SOURCE
+                )
+            )
+        notes.append("Together publishes no price list by API; a launch requests its quote")
+        return PriceUpdate(models=tuple(updates), notes=tuple(notes))
 
 
-@contextmanager
-def _nothing_sent() -> Generator[None]:
-    """Say of a failure before the create call that no training can have come of it.
+def _name_and_step(name: str) -> tuple[str, int | None]:
+    model, _, step = name.rpartition(":")
+    return (model, int(step)) if model and step.isdecimal() else (name, None)
 
-    The core takes silence, and a status from 500 on, as a create call whose outcome is open.
-    """
-    try:
-        yield
-    except BackendError as error:
-        if error.status is not None and error.status < 500 and error.status != 408:
-            raise
-        raise BackendError(
-            f"{error} Nothing was created; launch again.",
-            request_id=error.request_id,
-            retry_after=error.retry_after,
-        ) from error
+
+def _no_model(model: TunedModel) -> NotFoundError:
+    """Return the error for a model that no job made."""
+    hint = "It may have been deleted; `tg fine-tuning list` shows what is there."
+    return NotFoundError("model at together", model.name, (), hint)
+
+
+def _has_name(resource: Fields, name: str) -> bool:
+    return (resource.text("name") or "").rpartition("/")[2] == name
+
+
+def _deployment(endpoint: Fields, name: str) -> Fields | None:
+    deployments = endpoint.items("deployments")
+    return next((item for item in deployments if _has_name(item, name)), None)
+
+
+def _hardware(config: Fields) -> str:
+    """Return a configuration's hardware as Together names it: ``1xnvidia-h100-80gb``."""
+    return f"{_selector(config, 'accelerator_count')}x{_selector(config, 'accelerator_type')}"
+
+
+def _selector(config: Fields, key: str) -> str | None:
+    selectors = config.items("selectors")
+    return next((item.text("value") for item in selectors if item.text("key") == key), None)
+
+
+def _autoscaling(options: DeployOptions) -> dict[str, JsonValue]:
+    highest = options.max_replicas or options.min_replicas
+    return {"minReplicas": options.min_replicas, "maxReplicas": highest}
+
+
+def _state(deployment: Fields) -> Literal["starting", "ready", "failed", "gone"]:
+    word = deployment.text("state")
+    if word == "DEPLOYMENT_STATE_STOPPED":
+        return "gone"
+    # While it drains it costs, and it will not come back.
+    if word in ("DEPLOYMENT_STATE_FAILED", "DEPLOYMENT_STATE_STOPPING"):
+        return "failed"
+    answers = word == "DEPLOYMENT_STATE_READY" or bool(deployment.whole("readyReplicas"))
+    return "ready" if answers else "starting"

@@ -1,33 +1,39 @@
-"""The body of a create call, made of a launch: only what was set, and nothing beyond the limits.
+"""The body of a create call, and a job's settings read back from a training at Together.
 
-The SDK's own `create` puts figures where nothing was said, drops a LoRA rank unless it is told
-``lora=True``, and turns a missing learning rate into 1e-5. So the body is made here, and sent as it
-is: `auto` is left out, and Together's default holds. What Together takes at most for the base model
-it says itself (`ModelLimits`); an explicit setting beyond it is refused before anything is sent.
+Only what the job sets is sent. Together publishes what it takes at most for a base model; a setting
+beyond that is refused before anything is sent.
+
+Source: together 3.1.1, ``fine_tuning.create`` and ``types/finetune_model_limits.py``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import cast
+from typing import NamedTuple
 
 from pydantic import JsonValue
-from together.types import FinetuneModelLimits
-from together.types.finetune_model_limits import LoraTraining
 
+from unitune.backends.kit.hosted import explicit, without_none
 from unitune.backends.protocol import Launch
 from unitune.errors import JobError
 from unitune.job.job import Job, Lora
+from unitune.security.json_fields import Fields
 from unitune_providers.together.options import TogetherOptions
 
 Body = dict[str, JsonValue]
 
-MOST_SUFFIX = 40
-"""Longest suffix of a model's name, in characters (together 3.1.1)."""
 ALPHA_OVER_RANK = 2
-"""Together's default: alpha is twice the rank (together 3.1.1)."""
-PLAIN = (
+"""Together's default: alpha is twice the rank."""
+TUNING = {
+    "epochs": "n_epochs",
+    "batch_size": "batch_size",
+    "learning_rate": "learning_rate",
+    "sequence_length": "max_seq_length",
+    "seed": "random_seed",
+}
+"""Settings of a job by their name there."""
+LORA = {"rank": "lora_r", "alpha": "lora_alpha", "dropout": "lora_dropout"}
+SAME_NAME = (
     "packing",
     "gradient_accumulation_steps",
     "n_evals",
@@ -40,10 +46,26 @@ PLAIN = (
     "early_stopping_min_delta",
     "early_stopping_warmup_evals",
 )
-"""Options that have the same name on the wire."""
+"""Options that have the same name there."""
+PRICED = (
+    "model",
+    "training_file",
+    "validation_file",
+    "n_epochs",
+    "n_evals",
+    "training_method",
+    "training_type",
+)
+"""Fields of the body that the price of a training depends on."""
+NOT_IMPORTED = {
+    "from_checkpoint": "it went on from checkpoint",
+    "from_hf_model": "it began from the Hugging Face model",
+    "wandb_project_name": "it reported to the Weights & Biases project",
+}
+"""Fields of a training that a job of ours cannot hold, and what they mean."""
 
 
-def create_body(launch: Launch, options: TogetherOptions, limits: FinetuneModelLimits) -> Body:
+def create_body(launch: Launch, options: TogetherOptions, limits: Fields) -> Body:
     """Return the body that creates a training.
 
     Args:
@@ -55,108 +77,80 @@ def create_body(launch: Launch, options: TogetherOptions, limits: FinetuneModelL
         JobError: A setting is beyond the limits.
     """
     job = launch.job
-    _within_limits(job, options, limits)
-    tuning = job.tuning
-    body: Body = {
-        "model": job.base_model,
-        "training_file": launch.training.ref,
-        "validation_file": launch.validation.ref if launch.validation else None,
-        "suffix": launch.key,
-        "n_epochs": _set(tuning.epochs),
-        "batch_size": _set(tuning.batch_size),
-        "learning_rate": _set(tuning.learning_rate),
-        "max_seq_length": _set(tuning.sequence_length),
-        "random_seed": _set(tuning.seed),
-        "training_type": _training_type(tuning.lora, options, limits),
-        "training_method": _method(str(job.method), options),
-        "lr_scheduler": _scheduler(options),
-        **{name: getattr(options, name) for name in PLAIN},
-    }
-    return {name: value for name, value in body.items() if value is not None}
-
-
-def price_body(body: Body) -> Body:
-    """Return the body that asks what a training would cost, from the one that creates it."""
-    names = (
-        "model",
-        "training_file",
-        "validation_file",
-        "n_epochs",
-        "n_evals",
-        "training_method",
-        "training_type",
+    _check_limits(job, options, limits)
+    return without_none(
+        {
+            "model": job.base_model,
+            "training_file": launch.training.ref,
+            "validation_file": launch.validation and launch.validation.ref,
+            "suffix": launch.key,
+            **{there: explicit(getattr(job.tuning, ours)) for ours, there in TUNING.items()},
+            "training_type": _training_type(job.tuning.lora, options, limits),
+            "training_method": _training_method(str(job.method), options),
+            "lr_scheduler": _scheduler(options),
+            **{name: getattr(options, name) for name in SAME_NAME},
+        }
     )
-    return {name: body[name] for name in names if name in body}
 
 
-def _set(value: float | str) -> JsonValue:
-    return None if value == "auto" else value
-
-
-def _training_type(lora: Lora, options: TogetherOptions, limits: FinetuneModelLimits) -> JsonValue:
+def _training_type(lora: Lora, options: TogetherOptions, limits: Fields) -> JsonValue:
     """Return LoRA or full; None leaves it to Together, whose default is LoRA."""
-    explicit = any(value != "auto" for _, value in lora)
+    is_set = any(value != "auto" for _, value in lora)
     if options.training == "full":
-        _no_adapter(limits, explicit=explicit)
+        if is_set:
+            raise JobError(
+                "options.together.training is 'full', and tuning.lora has settings. Take one of "
+                "them out."
+            )
+        if limits.all.get("supports_full_training") is False:
+            raise JobError(
+                "options.together.training is 'full', which together does not offer for this base "
+                "model. Take it out to train a LoRA adapter."
+            )
         return {"type": "Full"}
-    if not explicit and options.training is None:
+    if not is_set and options.training is None:
         return None
     rank = _default_rank(limits) if lora.rank == "auto" else lora.rank
     alpha = rank * ALPHA_OVER_RANK if lora.alpha == "auto" else lora.alpha
     if alpha != int(alpha):
         raise JobError(f"tuning.lora.alpha is {alpha}; together takes whole numbers only.")
-    chosen: Body = {"type": "Lora", "lora_r": rank, "lora_alpha": int(alpha)}
-    if lora.dropout != "auto":
-        chosen["lora_dropout"] = lora.dropout
-    if lora.targets != "auto":
-        chosen["lora_trainable_modules"] = ",".join(lora.targets)
-    return chosen
+    modules = None if lora.targets == "auto" else ",".join(lora.targets)
+    adapter: Body = {
+        "type": "Lora",
+        "lora_r": rank,
+        "lora_alpha": int(alpha),
+        "lora_dropout": explicit(lora.dropout),
+        "lora_trainable_modules": modules,
+    }
+    return without_none(adapter)
 
 
-def _default_rank(limits: FinetuneModelLimits) -> int:
+def _default_rank(limits: Fields) -> int:
     """Return Together's own rank: it takes rank and alpha together, or neither."""
-    adapters = _adapters(limits)
-    rank = cast("int | None", adapters.default_rank) if adapters else None
+    rank = limits.fields("lora_training").whole("default_rank")
     if rank is None:
         raise JobError(
-            "together does not say which LoRA rank it would take for this base model. Set "
-            "tuning.lora.rank beside the other settings of tuning.lora."
+            "together does not publish which LoRA rank it takes by default for this base model. "
+            "Set tuning.lora.rank beside the other settings of tuning.lora."
         )
     return rank
 
 
-def _adapters(limits: FinetuneModelLimits) -> LoraTraining | None:
-    """Return the limits of LoRA, which the published description does not require."""
-    return cast("LoraTraining | None", limits.lora_training)
-
-
-def _no_adapter(limits: FinetuneModelLimits, *, explicit: bool) -> None:
-    if explicit:
-        raise JobError(
-            "options.together.training is 'full', and tuning.lora has settings. Take one of them "
-            "out."
-        )
-    if not limits.supports_full_training:
-        raise JobError(
-            "options.together.training is 'full', which together does not offer for this base "
-            "model. Take it out to train a LoRA adapter."
-        )
-
-
-def _method(method: str, options: TogetherOptions) -> JsonValue:
+def _training_method(method: str, options: TogetherOptions) -> JsonValue:
     if method == "sft":
         inputs = "auto" if options.train_on_inputs is None else options.train_on_inputs
         return {"method": "sft", "train_on_inputs": inputs}
     simpo = bool(options.simpo_gamma)
-    chosen: Body = {
-        "method": "dpo",
-        "dpo_beta": options.dpo_beta,
-        "dpo_normalize_logratios_by_length": simpo or options.dpo_normalize_logratios_by_length,
-        "dpo_reference_free": simpo or None,
-        "rpo_alpha": options.rpo_alpha,
-        "simpo_gamma": options.simpo_gamma,
-    }
-    return {name: value for name, value in chosen.items() if value is not None}
+    return without_none(
+        {
+            "method": "dpo",
+            "dpo_beta": options.dpo_beta,
+            "dpo_normalize_logratios_by_length": simpo or options.dpo_normalize_logratios_by_length,
+            "dpo_reference_free": simpo or None,
+            "rpo_alpha": options.rpo_alpha,
+            "simpo_gamma": options.simpo_gamma,
+        }
+    )
 
 
 def _scheduler(options: TogetherOptions) -> JsonValue:
@@ -168,66 +162,122 @@ def _scheduler(options: TogetherOptions) -> JsonValue:
     return {"lr_scheduler_type": options.lr_scheduler, "lr_scheduler_args": arguments}
 
 
-@dataclass(frozen=True, slots=True)
-class _Bound:
-    """What a setting may be; None is no limit, or one that Together did not say."""
+class _Bound(NamedTuple):
+    """What a setting may be; None is no limit, or one that Together does not publish."""
 
     setting: str
-    value: float | str | None
-    least: float | None = None
-    most: float | None = None
+    value: JsonValue
+    lowest: float | None
+    highest: float | None
 
     @property
-    def broken(self) -> bool:
-        if self.value is None or isinstance(self.value, str):
+    def is_broken(self) -> bool:
+        if not isinstance(self.value, int | float):
             return False
-        low = self.least is not None and self.value < self.least
-        return low or (self.most is not None and self.value > self.most)
+        too_low = self.lowest is not None and self.value < self.lowest
+        return too_low or (self.highest is not None and self.value > self.highest)
 
     def __str__(self) -> str:
-        least = None if self.least is None else f"at least {self.least:g}"
-        most = None if self.most is None else f"at most {self.most:g}"
-        allowed = " and ".join(part for part in (least, most) if part)
+        lowest = None if self.lowest is None else f"at least {self.lowest:g}"
+        highest = None if self.highest is None else f"at most {self.highest:g}"
+        allowed = " and ".join(filter(None, (lowest, highest)))
         return f"{self.setting} is {self.value}; together takes {allowed} for this base model."
 
 
-def _within_limits(job: Job, options: TogetherOptions, limits: FinetuneModelLimits) -> None:
-    broken = [str(bound) for bound in _bounds(job, options, limits) if bound.broken]
+def _check_limits(job: Job, options: TogetherOptions, limits: Fields) -> None:
+    broken = [str(bound) for bound in _bounds(job, options, limits) if bound.is_broken]
     broken += _unknown_targets(job.tuning.lora, limits)
     if broken:
         raise JobError("\n".join((*broken, "Nothing was sent. Change the job, or use auto.")))
 
 
-def _bounds(job: Job, options: TogetherOptions, limits: FinetuneModelLimits) -> Iterator[_Bound]:
-    tuning, dpo = job.tuning, str(job.method) == "dpo"
-    length_most = limits.max_seq_length_dpo if dpo else limits.max_seq_length_sft
-    rate_least, rate_most = limits.min_learning_rate, limits.max_learning_rate
-    yield _Bound("tuning.epochs", tuning.epochs, most=limits.max_num_epochs)
-    yield _Bound("tuning.learning_rate", tuning.learning_rate, rate_least, rate_most)
-    yield _Bound(
-        "tuning.sequence_length", tuning.sequence_length, limits.min_max_seq_length, length_most
-    )
-    adapters = _adapters(limits)
-    kind = limits.full_training if options.training == "full" else adapters
-    if kind:
-        batch_most = kind.max_batch_size_dpo if dpo else kind.max_batch_size
-        yield _Bound("tuning.batch_size", tuning.batch_size, kind.min_batch_size, batch_most)
-    if adapters:
-        yield _Bound("tuning.lora.rank", tuning.lora.rank, most=adapters.max_rank)
-    yield _Bound("options.together.n_evals", options.n_evals, most=limits.max_num_evals)
-    yield _Bound(
-        "options.together.n_checkpoints", options.n_checkpoints, most=limits.max_num_checkpoints
-    )
+def _bounds(job: Job, options: TogetherOptions, limits: Fields) -> Iterator[_Bound]:
+    tuning, adapter = job.tuning, limits.fields("lora_training")
+    sizes = limits.fields("full_training") if options.training == "full" else adapter
+    dpo = job.method == "dpo"
+    longest = limits.number("max_seq_length_dpo" if dpo else "max_seq_length_sft")
+    largest = sizes.number("max_batch_size_dpo" if dpo else "max_batch_size")
+    for setting, value, lowest, highest in (
+        ("epochs", tuning.epochs, None, limits.number("max_num_epochs")),
+        (
+            "learning_rate",
+            tuning.learning_rate,
+            limits.number("min_learning_rate"),
+            limits.number("max_learning_rate"),
+        ),
+        ("sequence_length", tuning.sequence_length, limits.number("min_max_seq_length"), longest),
+        ("batch_size", tuning.batch_size, sizes.number("min_batch_size"), largest),
+        ("lora.rank", tuning.lora.rank, None, adapter.number("max_rank")),
+    ):
+        yield _Bound(f"tuning.{setting}", value, lowest, highest)
+    for option in ("n_evals", "n_checkpoints"):
+        highest = limits.number(f"max_num_{option.removeprefix('n_')}")
+        yield _Bound(f"options.together.{option}", getattr(options, option), None, highest)
 
 
-def _unknown_targets(lora: Lora, limits: FinetuneModelLimits) -> list[str]:
-    adapters = _adapters(limits)
-    known = adapters.target_modules if adapters else []
+def _unknown_targets(lora: Lora, limits: Fields) -> list[str]:
+    known = limits.fields("lora_training").values("target_modules")
     if lora.targets in ("auto", ("all-linear",)) or not known:
         return []
     return [
         f"tuning.lora.targets has {name!r}; for this base model together knows all-linear, "
-        f"{', '.join(known)}."
+        f"{', '.join(map(str, known))}."
         for name in lora.targets
         if name not in known
     ]
+
+
+def imported_tuning(training: Fields) -> Body:
+    """Return the settings of a training as `unitune.job.job.Tuning` has them.
+
+    Args:
+        training: As Together describes it.
+    """
+    tuning: Body = {
+        ours: value
+        for ours, there in TUNING.items()
+        if (value := training.number(there)) is not None and (value or ours == "seed")
+    }
+    kind = training.fields("training_type")
+    if kind.text("type") != "Lora":
+        return tuning
+    modules = kind.text("lora_trainable_modules")
+    targets: JsonValue = [name.strip() for name in modules.split(",")] if modules else None
+    adapter: Body = {ours: kind.number(there) for ours, there in LORA.items()}
+    adapter = without_none({**adapter, "targets": targets})
+    return {**tuning, "lora": adapter} if adapter else tuning
+
+
+def imported_options(training: Fields) -> Body:
+    """Return the settings of a training that are options of ours; zeros mean that none was set.
+
+    Args:
+        training: As Together describes it.
+    """
+    method, scheduler = training.fields("training_method"), training.fields("lr_scheduler")
+    schedule = scheduler.text("lr_scheduler_type")
+    is_full = training.fields("training_type").text("type") == "Full"
+    settings: Body = {
+        **training.all,
+        **method.all,
+        **scheduler.fields("lr_scheduler_args").all,
+        "lr_scheduler": schedule,
+        "training": "full" if is_full else None,
+    }
+    unused = {
+        "train_on_inputs": method.text("method") == "dpo",
+        "min_lr_ratio": not schedule,
+        "num_cycles": schedule != "cosine",
+    }
+    names = [name for name in TogetherOptions.model_fields if not unused.get(name)]
+    return {name: settings[name] for name in names if settings.get(name)}
+
+
+def imported_notes(training: Fields) -> tuple[str, ...]:
+    """Return what a job of ours cannot hold of a training, for people."""
+    notes = [
+        f"{what} {text}" for name, what in NOT_IMPORTED.items() if (text := training.text(name))
+    ]
+    if training.fields("multimodal_params").all.get("train_vision"):
+        notes.append("it trained the vision encoder too")
+    return tuple(notes)

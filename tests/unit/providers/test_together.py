@@ -9,10 +9,6 @@ from decimal import Decimal
 from pathlib import Path
 
 import pytest
-
-pytest.importorskip("together", reason="needs the extra `together`")
-
-from together.types import FinetuneEvent
 from vendors.together.vendor import KEY, TogetherVendor
 
 from unitune.backends import capabilities
@@ -22,10 +18,8 @@ from unitune.job.job import Data, Job, Lora, Tuning
 from unitune.models import TunedModel
 from unitune.testing.contract_base import ROWS
 from unitune.testing.loopback import Server, ServerBehavior, serve
-from unitune_providers.together import endpoints as together_endpoints
-from unitune_providers.together import files as together_files
+from unitune_providers.together import backend as together
 from unitune_providers.together.backend import TogetherBackend
-from unitune_providers.together.events import Cursor, news
 
 CONFIG = {"config": "cr_one"}
 
@@ -40,8 +34,8 @@ def server(behavior: ServerBehavior, monkeypatch: pytest.MonkeyPatch) -> Iterato
     with serve(TogetherVendor(behavior)) as server:
         monkeypatch.setenv("TOGETHER_BASE_URL", server.url)
         monkeypatch.setenv("TOGETHER_API_KEY", KEY)
-        monkeypatch.setattr(together_files, "LOOK_SECONDS", 0.001)
-        monkeypatch.setattr(together_endpoints, "LOOK_SECONDS", 0.001)
+        monkeypatch.setattr("unitune.backends.kit.hosted.FILE_POLL_SECONDS", 0.001)
+        monkeypatch.setattr(together, "POLL_SECONDS", 0.001)
         yield server
 
 
@@ -235,29 +229,27 @@ def test_losses_are_steps_and_evaluations(backend: TogetherBackend, launch: Laun
     ] == [(event.key, event.data) for event in losses]
 
 
-def told(message: str, second: int, step: int = 0) -> FinetuneEvent:
-    return FinetuneEvent(
-        object="fine-tune-event",
-        created_at=f"2026-11-25T00:00:{second:02}Z",
-        message=message,
-        type="warning" if message == "slow" else "epoch_complete",
-        step=step,
-    )
+def test_warnings_and_failures_are_told_as_such(
+    behavior: ServerBehavior, backend: TogetherBackend, launch: Launch
+) -> None:
+    behavior.fails = "CUDA out of memory"
+    events = ended(backend, backend.submit(launch)).events
+    assert ["CUDA out of memory"] == [
+        event.data["text"] for event in events if event.kind == "warning"
+    ]
 
 
-def test_events_of_one_second_in_another_order_are_told_once() -> None:
-    first, after = news([told("a", 1), told("b", 2)], [], Cursor())
-    second, after = news([told("slow", 2), told("b", 2), told("a", 1)], [], after)
-    third, _ = news([told("b", 2), told("slow", 2), told("a", 1)], [], after)
-    messages = [[event.data["text"] for event in events] for events in (first, second, third)]
-    assert [["a", "b"], ["slow"], []] == messages
-    assert "warning" == second[0].kind
-
-
-def test_cursor_survives_as_text() -> None:
-    cursor = Cursor(time=1.5, keys=("event-1",), step=3, validated=2)
-    assert cursor == Cursor.read(str(cursor))
-    assert Cursor() == Cursor.read("")
+def test_events_of_earlier_polls_are_not_told_again(
+    backend: TogetherBackend, launch: Launch
+) -> None:
+    job_id = backend.submit(launch)
+    seen, cursor = list[str](), ""
+    while not (status := backend.poll(job_id, cursor)).state.ended:
+        seen, cursor = seen + [event.key for event in status.events], status.cursor
+    seen += [event.key for event in status.events]
+    assert sorted(event.key for event in backend.poll(job_id, "").events) == sorted(seen)
+    assert len(set(seen)) == len(seen)
+    assert () == backend.poll(job_id, status.cursor).events
 
 
 def test_quote_is_the_price_that_together_says(
@@ -338,7 +330,7 @@ def test_without_a_key_nothing_is_asked(
     server: Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.delenv("TOGETHER_API_KEY")
-    with pytest.raises(UserError, match="environment variable TOGETHER_API_KEY is not set"):
+    with pytest.raises(UserError, match=r"the key of together.* is not set.*TOGETHER_API_KEY"):
         TogetherBackend().find("key-1", tmp_path)
     with pytest.raises(UserError, match="TOGETHER_API_KEY"):
         TogetherBackend().chat("Qwen/Qwen3-8B")

@@ -6,9 +6,6 @@ import asyncio
 from collections.abc import Iterator
 
 import pytest
-
-pytest.importorskip("together", reason="needs the extra `together`")
-
 from vendors.together.jobs import Job
 from vendors.together.vendor import KEY, TogetherVendor
 
@@ -16,7 +13,7 @@ from unitune.data.example import Message
 from unitune.errors import BackendError, JobError, NotFoundError
 from unitune.models import Reply, Request, TunedModel
 from unitune.testing.loopback import Progress, Server, ServerBehavior, serve
-from unitune_providers.together import endpoints as together_endpoints
+from unitune_providers.together import backend as together
 from unitune_providers.together.backend import TogetherBackend
 
 CONFIG = {"config": "cr_one"}
@@ -36,7 +33,7 @@ def server(behavior: ServerBehavior, monkeypatch: pytest.MonkeyPatch) -> Iterato
     with serve(vendor) as server:
         monkeypatch.setenv("TOGETHER_BASE_URL", server.url)
         monkeypatch.setenv("TOGETHER_API_KEY", KEY)
-        monkeypatch.setattr(together_endpoints, "LOOK_SECONDS", 0.001)
+        monkeypatch.setattr(together, "POLL_SECONDS", 0.001)
         yield server
 
 
@@ -102,7 +99,7 @@ def test_hardware_chooses_among_configurations(server: Server, backend: Together
 def test_undeploy_that_takes_too_long_says_that_it_costs(
     backend: TogetherBackend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(together_endpoints, "STOP_SECONDS", 0.0)
+    monkeypatch.setattr(together, "STOP_SECONDS", 0.0)
     ref = backend.deploy(MODEL, "tone", CONFIG)
     with pytest.raises(BackendError, match="undeploy it again"):
         backend.undeploy(ref)

@@ -3,17 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-import inspect
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import ModuleType
 
-import httpx
 import pytest
-
-pytest.importorskip("together", reason="needs the extra `together`")
-
-import together
 from vendors.together.vendor import KEY, TogetherVendor
 
 from unitune.backends.protocol import Launch, Upload
@@ -22,11 +15,8 @@ from unitune.errors import BackendError, Unreachable
 from unitune.job.job import Data, Job
 from unitune.models import Request
 from unitune.testing.contract_base import ROWS, reply_once
-from unitune.testing.loopback import OF_VENDORS, Fault, Server, VendorRequest, VendorResponse, serve
-from unitune_providers.together import client as together_client
-from unitune_providers.together import files as together_files
+from unitune.testing.loopback import OF_VENDORS, Fault, Server, serve
 from unitune_providers.together.backend import TogetherBackend
-from unitune_providers.together.client import SDK_ERRORS, VENDOR, Connection, translated
 
 OPEN = (Fault.ERROR_AFTER, Fault.SILENCE, Fault.CUT, Fault.SHORT)
 """After these a request has taken effect, and only the answer is lost."""
@@ -45,10 +35,11 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     with serve(TogetherVendor()) as server:
         monkeypatch.setenv("TOGETHER_BASE_URL", server.url)
         monkeypatch.setenv("TOGETHER_API_KEY", KEY)
-        monkeypatch.setattr(together_client, "TIMEOUT_SECONDS", 0.4)
+        monkeypatch.setattr("unitune.backends.kit.api.TIMEOUT_SECONDS", 0.4)
+        monkeypatch.setattr("unitune.backends.kit.api.UPLOAD_SECONDS", 0.4)
         monkeypatch.setattr("unitune.backends.kit.chat.ANSWER_SECONDS", 0.4)
-        monkeypatch.setattr(together_client, "READ_RETRIES", 0)
-        monkeypatch.setattr(together_files, "LOOK_SECONDS", 0.001)
+        monkeypatch.setattr("unitune.backends.retry.READ_ATTEMPTS", 1)
+        monkeypatch.setattr("unitune.backends.kit.hosted.FILE_POLL_SECONDS", 0.001)
         yield server
 
 
@@ -166,84 +157,26 @@ def test_a_download_that_breaks_off_leaves_no_file(
 def test_reads_are_repeated(
     server: Server, backend: TogetherBackend, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(together_client, "READ_RETRIES", 1)
+    monkeypatch.setattr("unitune.backends.retry.READ_ATTEMPTS", 2)
     server.inject_fault(Fault.RATE_LIMITED, "GET", "/fine-tunes$")
     assert [] == backend.find("key-1", tmp_path)
     assert 2 == len(server.received("GET", "/fine-tunes$"))
 
 
-def test_refusal_carries_words_hint_and_request_id() -> None:
-    response = httpx.Response(
-        401,
-        json={"error": {"message": "bad key", "type": "x"}},
-        headers={"x-request-id": "r-1"},
-        request=httpx.Request("GET", "http://together.test"),
-    )
-    error = SDK_ERRORS.map_error(
-        together.AuthenticationError("long", response=response, body=None), VENDOR, "look"
-    )
-    assert ("r-1", 401) == (error.request_id, error.status)
-    assert "together could not look: bad key (HTTP 401). Check the key in TOGETHER_API_KEY." == str(
-        error
-    )
+def test_upload_is_sent_without_the_key_and_adopted_by_its_content(
+    server: Server, backend: TogetherBackend, tmp_path: Path
+) -> None:
+    """A file that was uploaded by hand, under whatever name, is the same file."""
+    first = uploaded(backend, tmp_path)
+    server.vendor.files.all[first.ref].name = "by-hand.jsonl"
+    assert first == uploaded(backend, tmp_path)
+    (stored,) = server.received("PUT", "/storage/")
+    assert "authorization" not in stored.headers
 
 
-def test_key_is_taken_out_of_the_vendors_words(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TOGETHER_API_KEY", "secret-1")
-    response = httpx.Response(
-        403, text="no secret-1 here", request=httpx.Request("GET", "http://together.test")
-    )
-    error = SDK_ERRORS.map_error(
-        together.PermissionDeniedError("x", response=response, body=None), VENDOR, "look"
-    )
-    assert "no *** here" in str(error)
-
-
-def errors_of(module: ModuleType) -> list[type[Exception]]:
-    kinds = [kind for _, kind in inspect.getmembers(module, inspect.isclass)]
-    return [kind for kind in kinds if issubclass(kind, Exception)]
-
-
-@pytest.mark.parametrize("kind", errors_of(together), ids=lambda kind: kind.__name__)
-def test_every_error_of_the_sdk_is_mapped(kind: type[Exception]) -> None:
-    """An error that a new version brings must not reach the user as a bug of ours."""
-    request = httpx.Request("GET", "http://together.test")
-    response = httpx.Response(418, text="teapot", request=request)
-    known: dict[str, object] = {
-        "message": "said",
-        "request": request,
-        "response": response,
-        "body": None,
-    }
-    wanted = inspect.signature(kind.__init__).parameters
-    given = {name: value for name, value in known.items() if name in wanted}
-    error = kind(**given) if given else kind("said")
-    assert isinstance(error, SDK_ERRORS.all)
-    assert isinstance(SDK_ERRORS.map_error(error, VENDOR, "look"), BackendError)
-
-
-class Elsewhere:
-    """A vendor whose files lie with another one."""
-
-    def __init__(self, place: str = "") -> None:
-        self.place = place
-
-    def answer(self, asked: VendorRequest) -> VendorResponse:
-        moved = {"location": f"{self.place}{asked.path}"}
-        return VendorResponse(b"rows", 302, moved) if self.place else VendorResponse(b"rows")
-
-
-def test_a_file_may_lie_elsewhere_and_the_key_stays_here(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TOGETHER_API_KEY", "sk-REAL-SECRET")
-    with serve(Elsewhere()) as other, serve(Elsewhere(other.url)) as server:
-        monkeypatch.setenv("TOGETHER_BASE_URL", server.url)
-        connection = Connection()
-        assert b"rows" == connection.files.files.content("file-1").read()
-        (asked,) = other.requests
-        assert [] == [value for value in asked.headers.values() if "SECRET" in value]
-        with (
-            pytest.raises(BackendError, match="redirects are not followed"),
-            translated("look it up"),
-        ):
-            connection.reads.files.retrieve("file-1")
-        assert 1 == len(other.requests)
+def test_refusal_carries_words_and_advice(
+    backend: TogetherBackend, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("TOGETHER_API_KEY", "another")
+    with pytest.raises(BackendError, match=r"Invalid API key .*Check the key in TOGETHER_API_KEY"):
+        backend.find("key-1", tmp_path)

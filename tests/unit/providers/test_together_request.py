@@ -6,21 +6,24 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
-
-pytest.importorskip("together", reason="needs the extra `together`")
-
 from pydantic import JsonValue
-from together.types import FinetuneModelLimits
 from vendors.together.checks import LIMITS
 
+from unitune.backends.options import validated
 from unitune.backends.protocol import Launch, Upload
 from unitune.errors import JobError
 from unitune.job.job import Data, Job, Lora, Tuning
-from unitune_providers.together.options import deploy_options, together_options
+from unitune.security.json_fields import Fields
+from unitune_providers.together.backend import TogetherBackend
+from unitune_providers.together.options import DeployOptions, TogetherOptions
 from unitune_providers.together.request import Body, create_body
 
-KNOWN = FinetuneModelLimits.model_validate({"model_name": "Qwen/Qwen3-8B", **LIMITS})
+KNOWN = Fields({"model_name": "Qwen/Qwen3-8B", **LIMITS})
 Options = Mapping[str, JsonValue]
+
+
+def together_options(job: Job) -> TogetherOptions:
+    return TogetherBackend().job_options(job)
 
 
 def job(tuning: Tuning | None = None, options: Options | None = None, method: str = "sft") -> Job:
@@ -143,7 +146,7 @@ def test_limits_that_together_does_not_say_are_none() -> None:
         for name, value in LIMITS.items()
         if "seq_length" not in name and name != "max_num_checkpoints"
     }
-    limits = FinetuneModelLimits.construct(**{**told, "lora_training": None})
+    limits = Fields({**told, "lora_training": None})
     made = job(Tuning(sequence_length=1_000_000, lora=Lora(rank=999)))
     launch = Launch("key-1", made, Upload("file-1", ""), None, Path())
     assert 1_000_000 == create_body(launch, together_options(made), limits)["max_seq_length"]
@@ -184,4 +187,4 @@ def test_options_of_sft_are_not_for_preferences() -> None:
 )
 def test_options_of_a_deploy_are_checked(options: Options, said: str) -> None:
     with pytest.raises(JobError, match=said):
-        deploy_options(options)
+        validated(DeployOptions, options, "deploy option")

@@ -40,8 +40,7 @@ from unitune.job.job import Data, Job, Lora, Tuning
 from unitune.models import TunedModel
 from unitune.testing.contract_base import ROWS, reply_once
 from unitune.testing.loopback import ServerBehavior, VendorRequest, VendorResponse, serve
-from unitune_providers.together import endpoints as together_endpoints
-from unitune_providers.together import files as together_files
+from unitune_providers.together import backend as together
 from unitune_providers.together.backend import TogetherBackend
 
 SDK_TYPES: dict[str, Any] = {
@@ -105,8 +104,8 @@ def said(
     with serve(recording) as server, pytest.MonkeyPatch.context() as patch:
         patch.setenv("TOGETHER_BASE_URL", server.url)
         patch.setenv("TOGETHER_API_KEY", KEY)
-        patch.setattr(together_files, "LOOK_SECONDS", 0.001)
-        patch.setattr(together_endpoints, "LOOK_SECONDS", 0.001)
+        patch.setattr("unitune.backends.kit.hosted.FILE_POLL_SECONDS", 0.001)
+        patch.setattr(together, "POLL_SECONDS", 0.001)
         live_and_die(TogetherBackend(), tmp_path_factory.mktemp("run"))
         yield recording.said
 

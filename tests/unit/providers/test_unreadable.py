@@ -12,7 +12,7 @@ from unitune.backends.protocol import Backend
 from unitune.errors import BackendError, Unreachable
 from unitune_providers.unreadable import READING_VERBS, reads_answers
 
-HOSTED = ("bedrock", "together")
+HOSTED = ("bedrock",)
 BUILDS_OR_ASKS_NOBODY = {
     *("submit", "submit_batch"),  # which build a request, too: the net is around the call alone
     *("chat", "validate_options", "guarantee_of"),

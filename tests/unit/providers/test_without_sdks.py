@@ -76,7 +76,6 @@ MODELS = {
     "bedrock": "amazon.nova-micro-v1:0",
     "nebius": "meta-llama/Llama-3.3-70B-Instruct",
     "openai": "gpt-4.1",
-    "together": "Qwen/Qwen3-8B",
     "vertex": "gemini-3.5-flash",
 }
 WITH_SDK = ("bedrock", "together", "vertex")

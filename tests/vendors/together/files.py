@@ -58,7 +58,9 @@ class Files:
         return VendorResponse(b"", 302, {"Location": place, "X-Together-File-Id": file.id})
 
     def store(self, file_id: str, asked: VendorRequest) -> VendorResponse:
-        """Take the bytes; no key here, the place itself is secret."""
+        """Take the bytes; storage refuses a request that has a key beside its signature."""
+        if "authorization" in asked.headers:
+            raise Refused(400, "Only one auth mechanism allowed")
         self._file(file_id).content = asked.body
         return VendorResponse(b"")
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Collection, Generator, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from email.utils import parsedate_to_datetime
 from functools import cache, partial
 from typing import Any, BinaryIO, NamedTuple
@@ -30,7 +30,7 @@ from unitune.backends.kit.errors import ErrorResponse, complaint, vendor_errors
 from unitune.backends.kit.paging import NextPage, Query, item_key
 from unitune.backends.retry import retry_read
 from unitune.errors import BackendError, Unreachable
-from unitune.security.json_fields import Fields, read_json
+from unitune.security.json_fields import Fields, Unreadable, read_json
 
 TIMEOUT_SECONDS = 60.0
 """For each wait on the wire: to connect, for the next bytes of a response."""
@@ -43,11 +43,11 @@ MOST_REDIRECTS = 5
 
 
 class Response(NamedTuple):
-    """A response of which more than its JSON matters."""
+    """A response of which more than its JSON matters; one that is no JSON has no fields."""
 
     status: int
     headers: Mapping[str, str]
-    content: bytes
+    fields: Fields
 
 
 class Api:
@@ -220,8 +220,10 @@ class Api:
             "POST", self.url(*path), action, self.endpoint.headers, expected, files=fields
         )
         with sending as response:
-            content = b"".join(_unpacked(response, LARGEST_ANSWER))
-            return Response(response.status_code, response.headers, content)
+            content, fields = b"".join(_unpacked(response, LARGEST_ANSWER)), Fields(None)
+            with suppress(Unreadable):
+                fields = Fields(read_json(content))
+            return Response(response.status_code, response.headers, fields)
 
     def put_file(self, url: str, *, action: str, file: BinaryIO) -> None:
         """Store a file under an address that the vendor has signed, which gets no key.
@@ -231,8 +233,9 @@ class Api:
             action: See the class.
             file: Its content.
         """
-        with self._response("PUT", url, action, {}, content=file, timeout=UPLOAD_SECONDS):
-            pass
+        sending = self._response("PUT", url, action, {}, content=file, timeout=UPLOAD_SECONDS)
+        with sending as response:
+            list(_unpacked(response, LARGEST_ANSWER))
 
     def store(
         self, *path: str, action: str, content: BinaryIO, query: Query | None = None
