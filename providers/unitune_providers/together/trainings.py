@@ -336,9 +336,10 @@ def _losses(
     metrics: Sequence[Fields], messages: Sequence[Event], steps: int | None
 ) -> Iterator[Event]:
     """Yield the losses; Together gives them no time, so it is that of the message before."""
-    latest, marks = 0.0, list[tuple[float, float]]()
+    latest, marks = 0, list[tuple[float, int]]()
     for message in sorted(messages, key=lambda event: event.time):
-        latest = max(latest, message.number("step") or 0)
+        step = message.data.get("step")
+        latest = max(latest, step if isinstance(step, int) else 0)
         marks.append((message.time, latest))
     for row in metrics:
         step, rate = row.whole("train/global_step"), row.number("train/learning_rate")
