@@ -40,6 +40,7 @@ NANODOLLARS = 1_000_000_000
 """In one US dollar: what a job's total_price is counted in (together 3.1.1, lib/utils/tools.py)."""
 WAITING = ("PENDING", "QUEUED", "RUNNING")
 REFUSED = ("FAILED", "INVALID_FORMAT")
+STEP = "train/global_step"
 LOSSES: Mapping[Literal["step", "validation"], str] = {
     "step": "train/loss",
     "validation": "eval/loss",
@@ -341,8 +342,8 @@ def _losses(
         step = message.data.get("step")
         latest = max(latest, step if isinstance(step, int) else 0)
         marks.append((message.time, latest))
-    for row in metrics:
-        step, rate = row.whole("train/global_step"), row.number("train/learning_rate")
+    for row in sorted(metrics, key=lambda row: row.whole(STEP) or 0):
+        step, rate = row.whole(STEP), row.number("train/learning_rate")
         for kind, field in LOSSES.items():
             loss = row.number(field)
             if step is not None and loss is not None:
