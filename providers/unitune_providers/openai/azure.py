@@ -11,9 +11,8 @@ from __future__ import annotations
 
 import importlib
 import os
-import re
 from collections.abc import Mapping
-from typing import Literal, Protocol, cast
+from typing import Literal
 from urllib.parse import urlsplit
 
 from pydantic import JsonValue
@@ -33,10 +32,10 @@ ARM_URL = "https://management.azure.com"
 TOKEN = "AZURE_ACCESS_TOKEN"  # noqa: S105 - the name of a variable
 VERSION = {"api-version": "2024-10-01"}
 MAKERS = {
-    r"gpt-oss": "Microsoft",
-    r"ministral": "Mistral AI",
-    r"llama": "Meta",
-    r"qwen": "Alibaba",
+    "gpt-oss": "Microsoft",
+    "ministral": "Mistral AI",
+    "llama": "Meta",
+    "qwen": "Alibaba",
 }
 """Azure's word for a model's maker, by name of the base; any other is OpenAI's.
 
@@ -61,14 +60,11 @@ class AzureDeployments:
         if self.find_deployment(name) is None:
             maker = maker_of(model.base)
             sku = chosen.sku or ("Standard" if maker == OPENAI else "GlobalStandard")
-            served: dict[str, JsonValue] = {
-                "format": maker,
-                "name": model.name,
-                "version": chosen.version,
-            }
             body: dict[str, JsonValue] = {
                 "sku": {"name": sku, "capacity": chosen.capacity},
-                "properties": {"model": served},
+                "properties": {
+                    "model": {"format": maker, "name": model.name, "version": chosen.version}
+                },
             }
             _arm().put(name, action=f"deploy {model.name}", body=body, query=VERSION)
         return name
@@ -93,7 +89,7 @@ class AzureDeployments:
 
 def maker_of(base: str) -> str:
     """Return Azure's word for the maker of a base model, by its name."""
-    return next((maker for mark, maker in MAKERS.items() if re.search(mark, base.lower())), OPENAI)
+    return next((maker for mark, maker in MAKERS.items() if mark in base.lower()), OPENAI)
 
 
 def resource_address() -> str:
@@ -122,14 +118,6 @@ def _arm() -> Api:
     return Api(Endpoint(vendor, url, {"Authorization": f"Bearer {token}"}))
 
 
-class _Token(Protocol):
-    token: str
-
-
-class _Credential(Protocol):
-    def get_token(self, scope: str) -> _Token: ...
-
-
 def _azure_identity_token() -> str:
     try:
         identity = importlib.import_module("azure.identity")
@@ -138,5 +126,4 @@ def _azure_identity_token() -> str:
             "a deployment on Azure needs a token for its management API. Set the environment "
             f"variable {TOKEN} (az account get-access-token prints one), or install azure-identity."
         ) from error
-    credential = cast("_Credential", identity.DefaultAzureCredential())
-    return credential.get_token(f"{ARM_URL}/.default").token
+    return identity.DefaultAzureCredential().get_token(f"{ARM_URL}/.default").token

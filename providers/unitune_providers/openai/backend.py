@@ -45,7 +45,8 @@ from unitune_providers.openai.options import (
     OpenAIOptions,
 )
 from unitune_providers.openai.request import Body, nebius_form, openai_form
-from unitune_providers.openai.wire import PausingBackend, Ref, Server, WireBackend
+from unitune_providers.openai.server import Server
+from unitune_providers.openai.wire import PausingBackend, WireBackend
 
 OPENAI_URL = "https://api.openai.com/v1"
 ACCOUNT_HEADERS = {"OPENAI_ORG_ID": "OpenAI-Organization", "OPENAI_PROJECT_ID": "OpenAI-Project"}
@@ -101,11 +102,12 @@ class OpenAIBackend(BatchingBackend[OpenAIOptions], PausingBackend[OpenAIOptions
 
     def submit(self, launch: Launch) -> str:
         """Create the job at the server that has its files; sent once, whatever happens."""
-        address, url = self._address(launch.job), Ref.split(launch.training.ref).url
-        if address != url:
+        server, _ = self._at(launch.training.ref)
+        address, url = self._address(launch.job), server.endpoint.url
+        if address != (url if server.named else None):
             raise JobError(
                 f"options.{self.name}.base_url is {address!r}, but the training file was uploaded "
-                f"to {url or 'OpenAI'}. Launch the job anew."
+                f"to {url}. Launch the job anew."
             )
         return super().submit(launch)
 

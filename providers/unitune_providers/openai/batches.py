@@ -17,9 +17,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import closing
 from dataclasses import replace
 from hashlib import sha256
 from io import BytesIO
+from itertools import islice
 from typing import Literal
 
 from unitune.backends import event_loop
@@ -27,13 +29,14 @@ from unitune.backends.capabilities import BatchStatus
 from unitune.backends.kit.api import created_id
 from unitune.backends.kit.chat_completions import LEAST_TOKENS, SAMPLING, read_reply
 from unitune.backends.kit.errors import ErrorResponse, Vendor, complaint
+from unitune.backends.retry import retry_read
 from unitune.errors import BackendError, Unsupported
 from unitune.models import ChatModel, Reply, Request, TunedModel
-from unitune.security.json_fields import Fields, Unreadable, read_json
-from unitune_providers.openai.files import content_of, upload_once
+from unitune.security.json_fields import Fields
 from unitune_providers.openai.jobs import METADATA_KEY
 from unitune_providers.openai.options import Options
-from unitune_providers.openai.wire import PAGE, Ref, Server, WireBackend
+from unitune_providers.openai.server import Server
+from unitune_providers.openai.wire import WireBackend
 
 ENDPOINT = "/v1/chat/completions"
 MOST_REQUESTS = 50_000
@@ -65,13 +68,13 @@ class BatchingBackend(WireBackend[Options]):
         self, key: str, model: str | TunedModel, requests: Mapping[str, Request]
     ) -> str:
         """Submit requests; the create call is sent once, whatever happens."""
-        name, url = Ref.split(model if isinstance(model, str) else model.name)
-        if url is not None:
+        server, name = self._at(model if isinstance(model, str) else model.name)
+        if server.named:
             raise Unsupported(
-                f"{name} is on {url}, which a job named, and whether batches are answered "
-                "there is not known. Run without --batch."
+                f"{name} is on {server.endpoint.url}, which a job named, and whether batches are "
+                "answered there is not known. Run without --batch."
             )
-        server, content = self.server(), self._requests_file(name, requests)
+        content = self._requests_file(name, requests)
         if not self.dialect(name).proven:
             # What the model refuses would meet all requests; a short one shows what that is.
             short = next(iter(requests.values())).model_copy(update={"max_tokens": LEAST_TOKENS})
@@ -84,7 +87,7 @@ class BatchingBackend(WireBackend[Options]):
             body={
                 "completion_window": "24h",
                 "endpoint": ENDPOINT,
-                "input_file_id": upload_once(server, file, BytesIO(content), "batch"),
+                "input_file_id": server.upload_once(file, BytesIO(content), "batch"),
                 "metadata": {METADATA_KEY: key},
             },
         )
@@ -120,10 +123,10 @@ class BatchingBackend(WireBackend[Options]):
         files = (batch.text("error_file_id"), batch.text("output_file_id"))
         missing = _left_out(server, batch)
         return {
-            name: replace(_reply(line, server.endpoint.vendor, action), left_out=missing)
+            name: replace(_reply(row, server.endpoint.vendor, action), left_out=missing)
             for file in files
             if file
-            for name, line in _lines(server, file)
+            for name, row in _answers(server, file)
         }
 
     def cancel_batch(self, batch_id: str) -> None:
@@ -173,7 +176,7 @@ def _down_to(oldest: float, listed: Iterable[Fields]) -> Iterator[Fields]:
     for batch in listed:
         created = batch.number("created_at")
         old = old + 1 if created is not None and created < oldest else 0
-        if old >= PAGE:
+        if old >= Server.page:
             return
         yield batch
 
@@ -193,47 +196,50 @@ def _why(batch: Fields) -> str:
     return "; ".join(reasons) or NO_REASON
 
 
+def _rows(server: Server, file_id: str, most: int | None = None) -> list[Fields] | None:
+    """Return the rows of a file, or the first of them; None where the file is gone."""
+
+    def read() -> list[Fields]:
+        action = f"read file {file_id}"
+        with closing(server.lines("files", file_id, "content", action=action)) as rows:
+            return list(islice(rows, most))
+
+    try:
+        return retry_read(read)
+    except BackendError as error:
+        if not error.is_not_found:
+            raise
+        return None
+
+
 def _left_out(server: Server, batch: Fields) -> tuple[str, ...]:
     """Return the settings that a batch was sent without, by the file of its requests."""
-    requests = content_of(server, batch.text("input_file_id") or "none") or b""
-    try:
-        first = read_json(requests.partition(b"\n")[0] or b"{}")
-    except Unreadable:
-        return ()
-    body = Fields(first).fields("body").all
+    requests = _rows(server, batch.text("input_file_id") or "none", most=1)
+    body = (requests[0] if requests else Fields({})).fields("body").all
     return tuple(name for name in SAMPLING if body and name not in body)
 
 
-def _lines(server: Server, file_id: str) -> Iterator[tuple[str, Fields]]:
-    """Yield the lines of a file of answers or failures, each with the id of its request."""
-    content, vendor = content_of(server, file_id), server.endpoint.vendor
-    if content is None:
+def _answers(server: Server, file_id: str) -> Iterator[tuple[str, Fields]]:
+    """Yield the rows of a file of answers or failures, each with the id of its request."""
+    vendor, rows = server.endpoint.vendor.name, _rows(server, file_id)
+    if rows is None:
         raise BackendError(
-            f"{vendor.name} no longer has {file_id}, a file of the batch's answers: it drops "
-            "them after 30 days. Ask again."
+            f"{vendor} no longer has {file_id}, a file of the batch's answers: it drops them after "
+            "30 days. Ask again."
         )
-    # Not splitlines, which takes more for the end of a line than JSONL does.
-    for number, text in enumerate(content.split(b"\n"), 1):
-        if text.strip():
-            try:
-                line = Fields(read_json(text))
-            except Unreadable:
-                line = Fields({})
-            name = line.text("custom_id")
-            if not name:
-                raise BackendError(
-                    f"line {number} of {vendor.name}'s file {file_id}, of the batch's answers, "
-                    "cannot be read: it names no request."
-                )
-            yield name, line
+    for number, row in enumerate(rows, 1):
+        name = row.text("custom_id")
+        if not name:
+            raise BackendError(f"row {number} of {vendor}'s file {file_id} names no request.")
+        yield name, row
 
 
-def _reply(line: Fields, vendor: Vendor, action: str) -> Reply:
+def _reply(row: Fields, vendor: Vendor, action: str) -> Reply:
     """Return one answer or failure, as chat would have."""
-    response, status = line.fields("response"), line.fields("response").whole("status_code")
+    response, status = row.fields("response"), row.fields("response").whole("status_code")
     if status is None:
-        code = line.fields("error").text("code")
-        words = (line.fields("error").text("message") or NO_REASON).rstrip(". ")
+        code = row.fields("error").text("code")
+        words = (row.fields("error").text("message") or NO_REASON).rstrip(". ")
         failure = vendor.failed(action, ValueError(f"{words} [{code}]" if code else words))
         advice = " Ask again, or run without --batch." if code == EXPIRED else ""
         return Reply(finish_reason="error", error=f"{failure}{advice}")

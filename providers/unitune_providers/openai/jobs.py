@@ -13,7 +13,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from typing import NamedTuple, cast
+from itertools import chain
+from typing import cast
 
 from pydantic import JsonValue
 
@@ -43,27 +44,16 @@ OUR_TUNING = {theirs: ours for ours, theirs in NEBIUS_TUNING.items()}
 """Our words by those of every vendor of the wire."""
 
 
-class Measure(NamedTuple):
-    """The vendor's names of a figure of steps; of several that are there, the first counts.
-
-    Args:
-        training: On training rows.
-        validation: On validation rows: the whole file says more than a batch of it.
-    """
-
-    training: tuple[str, ...]
-    validation: tuple[str, ...]
-
-
-MEASURES = {
-    "loss": Measure(
-        ("train_loss", "training_loss"), ("full_valid_loss", "valid_loss", "validation_loss")
-    ),
-    "reward": Measure(
-        ("train_mean_reward", "train_reward_mean"),
-        ("full_valid_mean_reward", "valid_mean_reward", "valid_reward_mean"),
-    ),
+TRAINING = {
+    "loss": ("train_loss", "training_loss"),
+    "reward": ("train_mean_reward", "train_reward_mean"),
 }
+"""The vendor's names of a step's figures; of several that are there, the first counts."""
+VALIDATION = {
+    "loss": ("full_valid_loss", "valid_loss", "validation_loss"),
+    "reward": ("full_valid_mean_reward", "valid_mean_reward", "valid_reward_mean"),
+}
+"""Likewise on validation rows: the whole file says more than a batch of it."""
 
 
 def launch_keys(job: Fields) -> list[str]:
@@ -103,13 +93,11 @@ def events_of(event: Fields) -> Iterator[Event]:
     counted = STEP_OF_STEPS.search(message)
     steps = data.whole("total_steps") or (int(counted["steps"]) if counted else None)
     numbers = without_none({"step": step, "steps": steps})
-    trained = {name: _first(data, measure.training) for name, measure in MEASURES.items()}
-    validated = {name: _first(data, measure.validation) for name, measure in MEASURES.items()}
-    read = {"step", "total_steps", *(name for one in MEASURES.values() for name in one.training)}
+    read = {"step", "total_steps", *chain(*TRAINING.values())}
     others = {name: value for name, value in data.all.items() if name not in read}
-    yield Event(key, "step", time, {**numbers, **without_none(trained), **others})
-    if figures := without_none(validated):
-        yield Event(f"{key}:validation", "validation", time, {**numbers, **figures})
+    yield Event(key, "step", time, {**numbers, **_figures(data, TRAINING), **others})
+    if validated := _figures(data, VALIDATION):
+        yield Event(f"{key}:validation", "validation", time, {**numbers, **validated})
 
 
 def imported(
@@ -157,9 +145,13 @@ def _chosen(hyperparameters: Fields) -> Body:
     return {n: value for n, value in hyperparameters.all.items() if value not in ("auto", None)}
 
 
-def _first(data: Fields, names: tuple[str, ...]) -> float | None:
-    numbers = (data.number(name) for name in names)
-    return next((number for number in numbers if number is not None), None)
+def _figures(data: Fields, names: Mapping[str, tuple[str, ...]]) -> Body:
+    """Return the figures that are there, by our names."""
+    return {
+        ours: next(number for name in theirs if (number := data.number(name)) is not None)
+        for ours, theirs in names.items()
+        if any(data.number(name) is not None for name in theirs)
+    }
 
 
 def _put(into: Body, dotted: str, value: JsonValue) -> None:

@@ -51,11 +51,12 @@ def openai_form(job: Job, options: OwnHyperparameters | MantleOptions) -> Body:
         JobError: Reinforcement without a grader.
     """
     kind = METHODS[job.method]
-    inner: Body = {}
+    own = {name: explicit(getattr(options, name, None)) for name in OWN_HYPERPARAMETERS}
+    epochs, batch_size = explicit(job.tuning.epochs), explicit(job.tuning.batch_size)
+    hyperparameters = without_none({"n_epochs": epochs, "batch_size": batch_size, **own})
+    inner: Body = {"hyperparameters": hyperparameters} if hyperparameters else {}
     if kind == "reinforcement":
         inner["grader"] = _grader(job, options)
-    if hyperparameters := _hyperparameters(job.tuning, options):
-        inner["hyperparameters"] = hyperparameters
     body: Body = {"method": {"type": kind, **({kind: inner} if inner else {})}}
     if isinstance(options, OwnHyperparameters) and options.wandb is not None:
         wandb = options.wandb.model_dump(mode="json", exclude_none=True)
@@ -82,12 +83,6 @@ def nebius_form(job: Job, options: NebiusOptions) -> Body:
     return without_none(
         {"hyperparameters": hyperparameters or None, "seed": explicit(job.tuning.seed)}
     )
-
-
-def _hyperparameters(tuning: Tuning, options: OwnHyperparameters | MantleOptions) -> Body:
-    own = {name: explicit(getattr(options, name, None)) for name in OWN_HYPERPARAMETERS}
-    epochs, batch_size = explicit(tuning.epochs), explicit(tuning.batch_size)
-    return without_none({"n_epochs": epochs, "batch_size": batch_size, **own})
 
 
 def _grader(job: Job, options: OwnHyperparameters | MantleOptions) -> Body:

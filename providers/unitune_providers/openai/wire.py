@@ -11,28 +11,26 @@ What is not here: addresses, keys and what each vendor can do (`unitune_provider
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import lru_cache
 from itertools import takewhile
 from pathlib import Path
-from typing import ClassVar, NamedTuple
+from typing import ClassVar
 
 from pydantic import JsonValue
 
 from unitune.backends.capabilities import Checkpoint, ImportedJob, JobDescription, JobPage
 from unitune.backends.credentials import allowed_variables, not_allowed
-from unitune.backends.kit.api import Api, created_id
+from unitune.backends.kit.api import created_id
 from unitune.backends.kit.chat_completions import Dialect, LimitName
-from unitune.backends.kit.chat_model import Endpoint
 from unitune.backends.kit.hosted import HostedBackend, content_name, without_none
-from unitune.backends.kit.paging import Query, by_last_id, item_key
+from unitune.backends.kit.paging import Query, item_key
 from unitune.backends.protocol import Launch, State, Status, Upload
 from unitune.errors import JobError, NotFoundError, Unsupported, UserError
 from unitune.job.job import Job
 from unitune.models import ChatModel, TunedModel
 from unitune.security.json_fields import Fields
-from unitune_providers.openai.files import content_of, upload_once
 from unitune_providers.openai.jobs import (
     METADATA_KEY,
     STATES,
@@ -44,53 +42,9 @@ from unitune_providers.openai.jobs import (
 )
 from unitune_providers.openai.options import Options
 from unitune_providers.openai.request import Body
+from unitune_providers.openai.server import JOBS, Server
 
-PAGE = 100
-JOBS = ("fine_tuning", "jobs")
 MARKED = re.compile(r"^(?P<name>.+?)@(?P<url>https?://\S+)$")
-
-
-class Ref(NamedTuple):
-    """An id, and the address of the server that a job named; None: the vendor's own."""
-
-    name: str
-    url: str | None
-
-    @classmethod
-    def split(cls, text: str) -> Ref:
-        """Return an id as the ledger keeps it, split."""
-        match = MARKED.match(text)
-        return cls(match["name"], match["url"]) if match else cls(text, None)
-
-
-class Server(Api):
-    """A server of this wire.
-
-    Args:
-        endpoint: As of `Api`.
-        named: Whether a job named it, so that ids must carry its address.
-    """
-
-    def __init__(self, endpoint: Endpoint, *, named: bool = False) -> None:
-        super().__init__(endpoint)
-        self.named = named
-
-    def mark(self, name: str) -> str:
-        """Return an id as the ledger keeps it."""
-        return f"{name}@{self.endpoint.url}" if self.named else name
-
-    def listed(self, *path: str, action: str, query: Query | None = None) -> Iterator[Fields]:
-        """Yield the items of a list, reading a page when its first is wanted."""
-        query = {"limit": PAGE, **(query or {})}
-        return self.pages(*path, action=action, next_page=by_last_id(), query=query)
-
-    def jobs(self, query: Query | None = None) -> Iterator[Fields]:
-        """Yield the fine-tuning jobs."""
-        return self.listed(*JOBS, action="list fine-tuning jobs", query=query)
-
-    def job(self, name: str) -> Fields:
-        """Return a fine-tuning job."""
-        return self.get(*JOBS, name, action=f"show job {name}")
 
 
 class WireBackend(HostedBackend[Options]):
@@ -174,7 +128,7 @@ class WireBackend(HostedBackend[Options]):
         """Upload a file, unless one with its hash is there, and wait until it is validated."""
         server = self.server(self.address_near(path.parent))
         with path.open("rb") as file:
-            name = upload_once(server, f"{content_name(sha256)}.jsonl", file, "fine-tune")
+            name = server.upload_once(f"{content_name(sha256)}.jsonl", file, "fine-tune")
         return Upload(server.mark(name), sha256)
 
     def submit(self, launch: Launch) -> str:
@@ -183,7 +137,7 @@ class WireBackend(HostedBackend[Options]):
         body: dict[str, JsonValue] = {
             "model": launch.job.base_model,
             "training_file": training,
-            "validation_file": Ref.split(launch.validation.ref).name if launch.validation else None,
+            "validation_file": self._at(launch.validation.ref)[1] if launch.validation else None,
             **self.settings(launch.job),
             **self.key_fields(launch, server),
         }
@@ -244,7 +198,7 @@ class WireBackend(HostedBackend[Options]):
 
     def list_jobs(self, cursor: str) -> JobPage:
         """Return one page of the vendor's own jobs, the newest first."""
-        query: Query = {"limit": PAGE, **({"after": cursor} if cursor else {})}
+        query: Query = {"limit": Server.page, **({"after": cursor} if cursor else {})}
         page = self.server().get(*JOBS, action="list fine-tuning jobs", query=query)
         jobs = {name: job for job in page.items("data") if (name := job.text("id"))}
         states = {name: self.state_of(job.text("status")) for name, job in jobs.items()}
@@ -284,13 +238,13 @@ class WireBackend(HostedBackend[Options]):
         if job is None:
             raise NotFoundError("job", job_id, (), hint=f"{self.name} knows none of this id.")
         files = [job.text("training_file"), job.text("validation_file")]
-        contents = {file: content_of(server, file) for file in files if file}
+        contents = {file: server.file_content(file) for file in files if file}
         return imported(job, contents, self._model_of(server, name, job))
 
     def _at(self, ref: str) -> tuple[Server, str]:
         """Return the server of an id, and the id there."""
-        name, url = Ref.split(ref)
-        return self.server(url), name
+        match = MARKED.match(ref)
+        return (self.server(match["url"]), match["name"]) if match else (self.server(), ref)
 
     def _tell(self, job_id: str, verb: str) -> None:
         server, name = self._at(job_id)
