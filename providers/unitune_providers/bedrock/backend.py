@@ -2,8 +2,7 @@
 
 Rows go to an S3 bucket of the user's. A job's name, token and tag are made of the launch key, so a
 repeated create call finds the first job. A tuned model answers only from a deployment, which costs
-money. Beside this file: `bedrock_clients` (AWS and its errors), `bedrock_options` (a job as a
-create call), `bedrock_status` (states and events), `bedrock_chat` and `bedrock_importing`.
+money.
 
 What is not here: Bedrock's OpenAI-compatible tuning, which is the backend `mantle`; and which bases
 can be tuned, with which limits, which is data (``bedrock.yaml``).
@@ -11,68 +10,70 @@ can be tuned, with which limits, which is data (``bedrock.yaml``).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from functools import partial
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar, Literal
 
 from pydantic import JsonValue
 
 from unitune.backends.capabilities import DeploymentStatus, ImportedJob, JobDescription, JobPage
-from unitune.backends.protocol import Guarantee, Launch, State, Status, Upload
-from unitune.errors import BackendError, JobError, NotFoundError, UserError
+from unitune.backends.kit.hosted import HostedBackend, content_name
+from unitune.backends.protocol import Guarantee, Launch, Status, Upload
+from unitune.errors import BackendError, JobError, NotFoundError, Unsupported, UserError
 from unitune.job.job import Job
 from unitune.models import ChatModel, TunedModel
+from unitune.security.json_fields import Fields
 from unitune_providers.bedrock.chat import BedrockChatModel, answering_id
 from unitune_providers.bedrock.clients import (
     Clients,
+    arn_of,
+    call,
     content_of,
-    gone_is_fine,
-    is_in_bucket,
-    is_missing,
-    our_errors,
+    find,
+    list_all,
     put_file,
     split_uri,
 )
-from unitune_providers.bedrock.importing import imported
 from unitune_providers.bedrock.options import (
     NAME,
-    bucket_place,
+    BedrockOptions,
+    bucket_uri,
+    check_settings,
     create_request,
     job_name,
-    own_name,
-    vet_job,
+    offered_name,
 )
-from unitune_providers.bedrock.status import METRICS, events_of, raw_of, state_of
-from unitune_providers.unreadable import readable, reads_answers
-
-if TYPE_CHECKING:
-    from mypy_boto3_bedrock.type_defs import (
-        GetModelCustomizationJobResponseTypeDef,
-        ListModelCustomizationJobsRequestTypeDef,
-    )
+from unitune_providers.bedrock.status import METRICS, STATES, events_of, raw_of
 
 PAGE_SIZE = 100
-STANDING = {"Creating": "starting", "Active": "ready", "Failed": "failed"}
+DEPLOYMENT_STATES: Mapping[str, Literal["ready", "failed"]] = {
+    "Active": "ready",
+    "Failed": "failed",
+}
+HyperParameters = Mapping[str, tuple[str, Callable[[str], int | float]]]
+TUNING: HyperParameters = {
+    "epochCount": ("epochs", int),
+    "learningRate": ("learning_rate", float),
+}
+OPTIONS: HyperParameters = {"learningRateWarmupSteps": ("learning_rate_warmup_steps", int)}
+"""What an import carries over, by Bedrock's name: our name, and what reads it."""
 
 
-@reads_answers
-class BedrockBackend:
+class BedrockBackend(HostedBackend[BedrockOptions]):
     """Tunes Nova and Llama models at Amazon Bedrock."""
 
     name: ClassVar[str] = NAME
     guarantee: ClassVar[Guarantee] = Guarantee.TOKEN
+    states = STATES
+    options = BedrockOptions
 
     def __init__(self) -> None:
         self._aws = Clients()
 
     def validate_options(self, job: Job) -> None:
-        """Refuse a job whose options are not valid, or do not go with its method.
-
-        Raises:
-            JobError: An option is unknown, or a value not allowed.
-        """
-        vet_job(job)
+        """Refuse a job whose options are not valid, or do not go with its base model."""
+        check_settings(job, self.job_options(job))
 
     def upload(self, path: Path, sha256: str) -> Upload:
         """Put a file into the bucket, unless it is there already.
@@ -80,93 +81,72 @@ class BedrockBackend:
         Raises:
             UserError: No bucket is named.
         """
-        place, name = bucket_place(), f"unitune-{sha256[:32]}.jsonl"
-        s3, key = self._aws.s3, place.folder + name
-        with our_errors(f"put {path.name} into {place.bucket}"):
-            if not is_in_bucket(s3, place.bucket, key):
-                put_file(s3, path, place.bucket, key)
-        return Upload(place.uri(name), sha256)
+        uri = bucket_uri(f"{content_name(sha256)}.jsonl")
+        put_file(self._aws.s3, path, uri)
+        return Upload(uri, sha256)
 
     def submit(self, launch: Launch) -> str:
-        """Create a job; the same launch key again finds the first one.
+        """Create a job; the same launch key again finds the first one."""
+        request, creating = create_request(launch, self.job_options(launch.job)), self._aws.creating
+        action = f"create the job of launch {launch.key}"
+        try:
+            created = call(action, creating.create_model_customization_job, **request)
+        except BackendError as error:
+            # AWS forgets tokens after a while; the job's name is still taken by the first.
+            taken = isinstance(error.__cause__, creating.exceptions.ConflictException)
+            jobs = self.find(launch.key, launch.folder) if taken else []
+            if len(jobs) != 1:
+                raise
+            return jobs[0]
+        return arn_of(created, "jobArn", action)
 
-        Raises:
-            JobError: An option is not allowed.
-            UserError: Role or bucket are missing.
-        """
-        request, creating = create_request(launch), self._aws.creating
-        doing = f"create the job of launch {launch.key}"
-        with our_errors(doing), readable(self.name, doing):
-            try:
-                return creating.create_model_customization_job(**request)["jobArn"]
-            except creating.exceptions.ConflictException:
-                # AWS forgets tokens after a while; the job's name is still taken by the first.
-                found = self.find(launch.key, launch.folder)
-                if len(found) != 1:
-                    raise
-                return found[0]
-
-    def find(self, launch_key: str, folder: Path) -> list[str]:  # noqa: ARG002 - for local backends
+    def find(self, launch_key: str, folder: Path) -> list[str]:
         """Return the jobs of a launch key, which is in their name."""
-        name = job_name(launch_key)
-        pages = self._aws.bedrock.get_paginator("list_model_customization_jobs")
-        with our_errors(f"list the jobs of launch {launch_key}"):
-            found = [
-                job["jobArn"]
-                for page in pages.paginate(nameContains=name)
-                for job in page.get("modelCustomizationJobSummaries", [])
-                if job.get("jobName") == name and "jobArn" in job
-            ]
-        return list(dict.fromkeys(found))
+        del folder
+        name, action = job_name(launch_key), f"list the jobs of launch {launch_key}"
+        operation = "list_model_customization_jobs"
+        arns = [
+            arn
+            for page in list_all(action, self._aws.bedrock, operation, nameContains=name)
+            for job in page.items("modelCustomizationJobSummaries")
+            if job.text("jobName") == name and (arn := job.text("jobArn"))
+        ]
+        return list(dict.fromkeys(arns))
 
     def describe_job(self, job_id: str) -> JobDescription:
-        """Return what is known of a job.
-
-        Raises:
-            BackendError: There is no such job.
-        """
+        """Return what is known of a job."""
         job = self._job(job_id)
-        training = job["trainingDataConfig"].get("s3Uri")
-        return JobDescription(job["jobName"], job["baseModelArn"], training)
+        training = job.fields("trainingDataConfig").text("s3Uri")
+        return JobDescription(job.text("jobName"), job.text("baseModelArn"), training)
 
     def list_jobs(self, cursor: str) -> JobPage:
         """Return one page of all jobs, the newest first."""
-        asked: ListModelCustomizationJobsRequestTypeDef = {
-            "sortBy": "CreationTime",
-            "sortOrder": "Descending",
-            "maxResults": PAGE_SIZE,
+        page = call(
+            "list the jobs",
+            self._aws.bedrock.list_model_customization_jobs,
+            sortBy="CreationTime",
+            sortOrder="Descending",
+            maxResults=PAGE_SIZE,
+            **({"nextToken": cursor} if cursor else {}),
+        )
+        states = {
+            arn: self.state_of(raw_of(job))
+            for job in page.items("modelCustomizationJobSummaries")
+            if (arn := job.text("jobArn"))
         }
-        if cursor:
-            asked["nextToken"] = cursor
-        with our_errors("list the jobs"):
-            page = self._aws.bedrock.list_model_customization_jobs(**asked)
-        jobs = page.get("modelCustomizationJobSummaries", [])
-        states = {job["jobArn"]: state_of(job) for job in jobs if "jobArn" in job}
-        return JobPage(states, page.get("nextToken", ""))
+        return JobPage(states, page.text("nextToken") or "")
 
     def poll(self, job_id: str, cursor: str) -> Status:
-        """Say how a job stands; losses by step come all at once when it has completed."""
+        """Return how a job stands; losses by step come all at once when it has completed."""
         job = self._job(job_id)
-        state = state_of(job)
-        table = self._losses(job) if state is State.SUCCEEDED else None
-        model = _tuned(job) if state is State.SUCCEEDED else None
-        if state is State.SUCCEEDED and model is None:
-            # Bedrock has not named the model yet: polling goes on.
-            state = State.UNKNOWN
-        events, seen = events_of(job, table), set(cursor.split("\n"))
-        return Status(
-            state=state,
-            raw=raw_of(job),
-            events=tuple(event for event in events if event.key not in seen),
-            cursor="\n".join(event.key for event in events),
-            model=model,
-            error=_failure(job) if state is State.FAILED else None,
-        )
+        losses = self._losses(job) if job.text("status") == "Completed" else ""
+        events, error = events_of(job, losses), job.text("failureMessage")
+        return self.status(raw_of(job), events, cursor, _tuned_model(job), error)
 
     def cancel(self, job_id: str) -> None:
         """Ask Bedrock to stop a job."""
-        with our_errors(f"stop {job_id}"):
-            self._aws.bedrock.stop_model_customization_job(jobIdentifier=job_id)
+        stop = self._aws.bedrock.stop_model_customization_job
+        call(f"stop {job_id}", stop, jobIdentifier=job_id)
 
     def chat(self, model: str | TunedModel) -> ChatModel:
         """Return a base model, a deployment, or a tuned model by whatever deployment it has.
@@ -176,23 +156,25 @@ class BedrockBackend:
             NotFoundError: There is no such deployment.
         """
         name = model if isinstance(model, str) else model.name
-        asked = answers_by = answering_id(name)
+        model_id = behind = answering_id(name)
         if ":custom-model/" in name:
-            asked = self._deployment_of(name)
+            model_id = self._deployment_of(name)
         elif ":custom-model-deployment/" in name:
-            answers_by = self._model_behind(name)
-        return BedrockChatModel(self._aws, asked, f"{NAME}:{answers_by}")
+            deployment = self._deployment(name)
+            if deployment is None:
+                raise NotFoundError("deployment", name, ())
+            behind = arn_of(deployment, "modelArn", f"look at {name}")
+        return BedrockChatModel(self._aws, model_id, f"{NAME}:{behind}")
 
     def delete_file(self, ref: str) -> None:
         """Remove an uploaded file."""
         bucket, key = split_uri(ref)
-        with our_errors(f"delete {ref}"):
-            self._aws.s3.delete_object(Bucket=bucket, Key=key)
+        find(f"delete {ref}", self._aws.s3.delete_object, Bucket=bucket, Key=key)
 
     def delete_model(self, model: TunedModel) -> None:
         """Remove a tuned model; AWS refuses while a deployment of it stands."""
-        with gone_is_fine(), our_errors(f"delete {model.name}"):
-            self._aws.bedrock.delete_custom_model(modelIdentifier=model.name)
+        delete = self._aws.bedrock.delete_custom_model
+        find(f"delete {model.name}", delete, modelIdentifier=model.name)
 
     def deploy(self, model: TunedModel, name: str, options: Mapping[str, JsonValue]) -> str:
         """Deploy a tuned model for on-demand inference; the same name again finds the first.
@@ -205,54 +187,42 @@ class BedrockBackend:
                 f"{', '.join(options)} cannot be set: Bedrock's on-demand deployments have no "
                 "options. Leave them out."
             )
-        found = self.find_deployment(name)
-        if found is not None:
-            return found
-        with our_errors(f"deploy {model.name}"):
-            created = self._aws.creating.create_custom_model_deployment(
-                modelDeploymentName=name,
-                modelArn=model.name,
-                clientRequestToken=name,
-                tags=[{"key": "unitune", "value": name}],
-            )
-        return created["customModelDeploymentArn"]
+        existing = self.find_deployment(name)
+        if existing is not None:
+            return existing
+        action = f"deploy {model.name}"
+        created = call(
+            action,
+            self._aws.creating.create_custom_model_deployment,
+            modelDeploymentName=name,
+            modelArn=model.name,
+            clientRequestToken=name,
+            tags=[{"key": "unitune", "value": name}],
+        )
+        return arn_of(created, "customModelDeploymentArn", action)
 
     def find_deployment(self, name: str) -> str | None:
         """Return the ARN of the deployment of this name."""
-        pages = self._aws.bedrock.get_paginator("list_custom_model_deployments")
-        with our_errors(f"look for the deployment {name}"):
-            for page in pages.paginate(nameContains=name):
-                for one in page.get("modelDeploymentSummaries", []):
-                    if one["customModelDeploymentName"] == name:
-                        return one["customModelDeploymentArn"]
+        action, operation = f"look for the deployment {name}", "list_custom_model_deployments"
+        for page in list_all(action, self._aws.bedrock, operation, nameContains=name):
+            for deployment in page.items("modelDeploymentSummaries"):
+                if deployment.text("customModelDeploymentName") == name:
+                    return deployment.text("customModelDeploymentArn")
         return None
 
     def deployment_status(self, ref: str, model: TunedModel) -> DeploymentStatus:
         """Return how a deployment stands."""
-        serving = model.model_copy(update={"name": ref})
-        try:
-            with our_errors(f"look at {ref}"):
-                found = self._aws.bedrock.get_custom_model_deployment(
-                    customModelDeploymentIdentifier=ref
-                )
-        except BackendError as error:
-            if is_missing(error):
-                return DeploymentStatus("gone", serving, "not found")
-            raise
-        word = found["status"]
-        raw = ", ".join(filter(None, (word, found.get("failureMessage"))))
-        match STANDING.get(word):
-            case "ready":
-                return DeploymentStatus("ready", serving, raw)
-            case "failed":
-                return DeploymentStatus("failed", serving, raw)
-            case _:
-                return DeploymentStatus("starting", serving, raw)
+        serving, deployment = model.model_copy(update={"name": ref}), self._deployment(ref)
+        if deployment is None:
+            return DeploymentStatus("gone", serving, "not found")
+        word = deployment.text("status") or "no status"
+        raw = ", ".join(filter(None, (word, deployment.text("failureMessage"))))
+        return DeploymentStatus(DEPLOYMENT_STATES.get(word, "starting"), serving, raw)
 
     def undeploy(self, ref: str) -> None:
-        """Take a deployment down."""
-        with gone_is_fine(), our_errors(f"delete {ref}"):
-            self._aws.bedrock.delete_custom_model_deployment(customModelDeploymentIdentifier=ref)
+        """Take a deployment down; one that is gone is no error."""
+        delete = self._aws.bedrock.delete_custom_model_deployment
+        find(f"delete {ref}", delete, customModelDeploymentIdentifier=ref)
 
     def import_job(self, job_id: str) -> ImportedJob:
         """Return an existing job with its files.
@@ -261,59 +231,83 @@ class BedrockBackend:
             NotFoundError: There is no such job.
             Unsupported: It is no training on examples.
         """
-        try:
-            job = self._job(job_id)
-        except BackendError as error:
-            if is_missing(error):
-                raise NotFoundError("Bedrock job", job_id, (), str(error)) from error
-            raise
-        model = _tuned(job) if state_of(job) is State.SUCCEEDED else None
-        return imported(job, model, partial(content_of, self._aws.s3))
+        get = self._aws.bedrock.get_model_customization_job
+        job = find(f"look at {job_id}", get, jobIdentifier=job_id)
+        if job is None:
+            raise NotFoundError("Bedrock job", job_id, ())
+        kind = job.text("customizationType") or "FINE_TUNING"
+        if kind != "FINE_TUNING":
+            raise Unsupported(
+                f"Bedrock's job {job_id} is {kind}; only FINE_TUNING can be imported."
+            )
+        training = job.fields("trainingDataConfig").text("s3Uri")
+        validators = job.fields("validationDataConfig").items("validators")
+        held_out = [uri for validator in validators if (uri := validator.text("s3Uri"))]
+        hyper_parameters = job.fields("hyperParameters")
+        return ImportedJob(
+            base_model=_base_of(job),
+            method="sft",
+            training=content_of(self._aws.s3, training) if training else None,
+            validation=content_of(self._aws.s3, held_out[0]) if held_out else None,
+            tuning=_known(hyper_parameters, TUNING),
+            options=_known(hyper_parameters, OPTIONS),
+            model=_tuned_model(job) if job.text("status") == "Completed" else None,
+            notes=tuple(_notes(hyper_parameters, len(held_out))),
+        )
 
-    def _job(self, job_id: str) -> GetModelCustomizationJobResponseTypeDef:
-        with our_errors(f"look at {job_id}"):
-            return self._aws.bedrock.get_model_customization_job(jobIdentifier=job_id)
+    def _job(self, job_id: str) -> Fields:
+        get = self._aws.bedrock.get_model_customization_job
+        return call(f"look at {job_id}", get, jobIdentifier=job_id)
 
-    def _losses(self, job: GetModelCustomizationJobResponseTypeDef) -> str | None:
-        folder = job["outputDataConfig"].get("s3Uri", "").rstrip("/")
+    def _losses(self, job: Fields) -> str:
+        folder = job.fields("outputDataConfig").text("s3Uri")
         if not folder:
-            return None
-        number = job["jobArn"].rpartition("/")[2]
-        content = content_of(self._aws.s3, f"{folder}/{METRICS.format(id=number)}")
-        return None if content is None else content.decode("utf-8", "replace")
+            return ""
+        number = (job.text("jobArn") or "").rpartition("/")[2]
+        uri = f"{folder.rstrip('/')}/{METRICS.format(id=number)}"
+        return (content_of(self._aws.s3, uri) or b"").decode("utf-8", "replace")
+
+    def _deployment(self, ref: str) -> Fields | None:
+        get = self._aws.bedrock.get_custom_model_deployment
+        return find(f"look at {ref}", get, customModelDeploymentIdentifier=ref)
 
     def _deployment_of(self, model_arn: str) -> str:
-        with our_errors(f"look for a deployment of {model_arn}"):
-            page = self._aws.bedrock.list_custom_model_deployments(
-                modelArnEquals=model_arn, statusEquals="Active"
-            )
-        for one in page.get("modelDeploymentSummaries", []):
-            return one["customModelDeploymentArn"]
+        """Return a deployment of a tuned model that is ready."""
+        page = call(
+            f"look for a deployment of {model_arn}",
+            self._aws.bedrock.list_custom_model_deployments,
+            modelArnEquals=model_arn,
+            statusEquals="Active",
+        )
+        for deployment in page.items("modelDeploymentSummaries"):
+            if arn := deployment.text("customModelDeploymentArn"):
+                return arn
         raise UserError(
             f"{model_arn} answers only from a deployment, and none is ready. Bring one up: "
             "unitune deploy RUN --ttl 2h"
         )
 
-    def _model_behind(self, ref: str) -> str:
-        try:
-            with our_errors(f"look at {ref}"):
-                found = self._aws.bedrock.get_custom_model_deployment(
-                    customModelDeploymentIdentifier=ref
-                )
-        except BackendError as error:
-            if is_missing(error):
-                raise NotFoundError("deployment", ref, (), str(error)) from error
-            raise
-        return found["modelArn"]
+
+def _base_of(job: Fields) -> str:
+    return offered_name((job.text("baseModelArn") or "").rpartition("foundation-model/")[2])
 
 
-def _tuned(job: GetModelCustomizationJobResponseTypeDef) -> TunedModel | None:
-    arn = job.get("outputModelArn")
-    if not arn:
-        return None
-    base = own_name(job["baseModelArn"].rpartition("foundation-model/")[2])
-    return TunedModel(backend=NAME, name=arn, base=base)
+def _tuned_model(job: Fields) -> TunedModel | None:
+    arn = job.text("outputModelArn")
+    return TunedModel(backend=NAME, name=arn, base=_base_of(job)) if arn else None
 
 
-def _failure(job: GetModelCustomizationJobResponseTypeDef) -> str:
-    return job.get("failureMessage") or "Bedrock gives no reason"
+def _known(hyper_parameters: Fields, table: HyperParameters) -> dict[str, JsonValue]:
+    known = dict[str, JsonValue]()
+    for theirs, (ours, read) in table.items():
+        with suppress(ValueError):
+            known[ours] = read(hyper_parameters.text(theirs) or "")
+    return known
+
+
+def _notes(hyper_parameters: Fields, validation_files: int) -> Iterator[str]:
+    for name, value in sorted(hyper_parameters.all.items()):
+        if name not in TUNING and name not in OPTIONS:
+            yield f"Bedrock's {name} = {value} is not carried over"
+    if validation_files > 1:
+        yield f"only the first of {validation_files} validation files is carried over"

@@ -1,8 +1,8 @@
-"""Asking models at Bedrock through Converse: base models, and deployments of tuned ones.
+"""Models at Bedrock by Converse: base models, and deployments of tuned ones.
 
-botocore has no asynchronous client, so requests run in threads of the model's own. Messages are
-written as Bedrock's training rows write them: a conversation in turns, with the system prompt
-apart; a row that was a prompt and its completion was one user's message and the answer.
+botocore has no asynchronous client, so requests run in threads. Messages are written as Bedrock's
+training rows write them: a conversation in turns, with the system prompt apart; a row that was a
+prompt and its completion was one user's message and the answer.
 """
 
 from __future__ import annotations
@@ -14,24 +14,16 @@ import re
 import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 from pydantic import JsonValue
 
 from unitune.data.example import Message
 from unitune.errors import UnituneError
 from unitune.models import ChatModel, Reply, Request, function_call
-from unitune_providers.bedrock.clients import CHAT_THREADS, Clients, our_errors
-from unitune_providers.bedrock.options import own_name
-
-if TYPE_CHECKING:
-    from mypy_boto3_bedrock_runtime.type_defs import (
-        ContentBlockTypeDef,
-        ConverseRequestTypeDef,
-        ConverseResponseTypeDef,
-        MessageTypeDef,
-        ToolTypeDef,
-    )
+from unitune.security.json_fields import Fields, Unreadable
+from unitune_providers.bedrock.clients import AWS, CHAT_THREADS, Clients, call
+from unitune_providers.bedrock.options import offered_name
 
 PROFILE = "UNITUNE_BEDROCK_PROFILE"
 """Which inference profile answers for base models that need one: us, global, …"""
@@ -48,7 +40,7 @@ NO_ARGUMENTS: JsonValue = {"type": "object", "properties": {}}
 
 
 class BedrockChatModel(ChatModel):
-    """A model that answers one request at a time.
+    """A model that answers by Converse.
 
     Args:
         clients: How it is reached.
@@ -64,9 +56,9 @@ class BedrockChatModel(ChatModel):
 
     async def reply(self, request: Request) -> Reply:
         """Answer one request; a failure is in the reply's `error`."""
-        loop = asyncio.get_running_loop()
         if self._threads is None:
             self._threads = ThreadPoolExecutor(CHAT_THREADS, thread_name_prefix="bedrock")
+        loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._threads, self._reply, request)
 
     async def aclose(self) -> None:
@@ -77,17 +69,18 @@ class BedrockChatModel(ChatModel):
 
     def _reply(self, request: Request) -> Reply:
         try:
-            question = converse_request(self._model_id, request)
+            converse = converse_request(self._model_id, request)
         except (KeyError, ValueError) as problem:
             words = f"{self._model_id} cannot be asked this: {problem}"
             return Reply(error=words, finish_reason="error")
-        started = time.perf_counter()
+        started, action = time.perf_counter(), f"answer as {self._model_id}"
         try:
-            with our_errors(f"ask {self._model_id}"):
-                answer = self._runtime.converse(**question)
+            response = call(action, self._runtime.converse, **converse)
         except UnituneError as error:
             return Reply.failed(error, time.perf_counter() - started)
-        return _read(answer, time.perf_counter() - started)
+        seconds = time.perf_counter() - started
+        no_message = AWS.unreachable(action, Unreadable("the response has no message"))
+        return read_reply(response, seconds) or Reply.failed(no_message, seconds)
 
 
 def answering_id(base: str) -> str:
@@ -96,98 +89,91 @@ def answering_id(base: str) -> str:
     Args:
         base: Its name for tuning, or any other that Converse takes.
     """
-    base = own_name(base)
-    found = VARIANT.match(base)
-    if found is None:
+    base = offered_name(base)
+    variant = VARIANT.match(base)
+    if variant is None:
         return base
     profile = os.environ.get(PROFILE, "us" if base.startswith(NEEDS_PROFILE) else "")
-    return f"{profile}.{found[1]}" if profile else found[1]
+    return f"{profile}.{variant[1]}" if profile else variant[1]
 
 
-def converse_request(model_id: str, request: Request) -> ConverseRequestTypeDef:
+def converse_request(model_id: str, request: Request) -> dict[str, Any]:
     """Return a request as Converse takes it; a seed has no place there.
-
-    Args:
-        model_id: What Converse calls the model.
-        request: In canonical form.
 
     Raises:
         ValueError: A tool call's arguments are no JSON.
         KeyError: A tool or tool call lacks a part.
     """
-    turns = [one for one in request.messages if one.role not in ("system", "developer")]
-    system = [one.text for one in request.messages if one.role in ("system", "developer")]
-    asked: ConverseRequestTypeDef = {
-        "modelId": model_id,
-        "messages": _turns(turns),
-        "inferenceConfig": {"maxTokens": request.max_tokens, "temperature": request.temperature},
+    turns = [turn for turn in request.messages if turn.role not in ("system", "developer")]
+    system = [turn.text for turn in request.messages if turn.role in ("system", "developer")]
+    settings: dict[str, Any] = {
+        "maxTokens": request.max_tokens,
+        "temperature": request.temperature,
     }
-    if any(system):
-        asked["system"] = [{"text": text} for text in system if text]
     if request.stop:
-        asked["inferenceConfig"] = {
-            **asked["inferenceConfig"],
-            "stopSequences": list(request.stop),
-        }
+        settings["stopSequences"] = list(request.stop)
+    converse = {"modelId": model_id, "messages": _turns(turns), "inferenceConfig": settings}
+    if any(system):
+        converse["system"] = [{"text": text} for text in system if text]
     if request.tools:
-        asked["toolConfig"] = {"tools": [_tool(tool) for tool in request.tools]}
-    return asked
+        converse["toolConfig"] = {"tools": [_tool(tool) for tool in request.tools]}
+    return converse
 
 
-def _turns(messages: list[Message]) -> list[MessageTypeDef]:
+def _turns(messages: list[Message]) -> list[dict[str, Any]]:
     """Return messages in which user and assistant take turns, as Converse insists."""
-    turns: list[MessageTypeDef] = []
+    turns: list[dict[str, Any]] = []
     for message in messages:
         role = "assistant" if message.role == "assistant" else "user"
         blocks = list(_blocks(message))
         if turns and turns[-1]["role"] == role:
-            turns[-1]["content"] = [*turns[-1]["content"], *blocks]
+            turns[-1]["content"] += blocks
         elif blocks:
             turns.append({"role": role, "content": blocks})
     return turns
 
 
-def _blocks(message: Message) -> Iterator[ContentBlockTypeDef]:
+def _blocks(message: Message) -> Iterator[dict[str, Any]]:
     if message.role == "tool":
-        result: Any = {"toolUseId": message.tool_call_id or "", "content": [{"text": message.text}]}
-        yield {"toolResult": result}
+        content = [{"text": message.text}]
+        yield {"toolResult": {"toolUseId": message.tool_call_id or "", "content": content}}
         return
     if message.text:
         yield {"text": message.text}
-    for call in message.tool_calls or ():
-        function = cast("Mapping[str, Any]", call["function"])
-        use: Any = {
-            "toolUseId": call["id"],
-            "name": function["name"],
-            "input": json.loads(function["arguments"] or "{}"),
-        }
+    for tool_call in message.tool_calls or ():
+        function = cast("Mapping[str, Any]", tool_call["function"])
+        arguments = json.loads(function["arguments"] or "{}")
+        use = {"toolUseId": tool_call["id"], "name": function["name"], "input": arguments}
         yield {"toolUse": use}
 
 
-def _tool(tool: Mapping[str, JsonValue]) -> ToolTypeDef:
+def _tool(tool: Mapping[str, JsonValue]) -> dict[str, Any]:
     function = cast("Mapping[str, Any]", tool["function"])
-    schema = cast("JsonValue", function.get("parameters") or NO_ARGUMENTS)
-    spec: Any = {"name": function["name"], "inputSchema": {"json": schema}}
+    schema = function.get("parameters") or NO_ARGUMENTS
+    spec = {"name": function["name"], "inputSchema": {"json": schema}}
     if function.get("description"):
         spec["description"] = function["description"]
     return {"toolSpec": spec}
 
 
-def _read(answer: ConverseResponseTypeDef, seconds: float) -> Reply:
-    usage = answer["usage"]
-    blocks = answer["output"].get("message", {}).get("content", [])
-    word: str = answer["stopReason"]
+def read_reply(response: Fields, seconds: float) -> Reply | None:
+    """Return a response of Converse as a reply; None where it holds no message."""
+    output, usage = response.fields("output"), response.fields("usage")
+    if "message" not in output.all:
+        return None
+    blocks = output.fields("message").items("content")
+    tool_calls = [
+        function_call(use.text("name") or "", use.all.get("input"), use.text("toolUseId") or "")
+        for block in blocks
+        if (use := block.fields("toolUse")).all
+    ]
+    word = response.text("stopReason") or "unknown"
     return Reply(
-        text="".join(block.get("text", "") for block in blocks),
+        text="".join(block.text("text") or "" for block in blocks),
         finish_reason=FINISHES.get(word, word),
-        prompt_tokens=usage.get("inputTokens"),
-        completion_tokens=usage.get("outputTokens"),
-        thought=any("reasoningContent" in block for block in blocks),
+        prompt_tokens=usage.whole("inputTokens"),
+        completion_tokens=usage.whole("outputTokens"),
+        thought=any("reasoningContent" in block.all for block in blocks),
         seconds=seconds,
-        tool_calls=tuple(
-            function_call(use["name"], cast("JsonValue", use["input"]), use["toolUseId"])
-            for block in blocks
-            if (use := block.get("toolUse"))
-        )
-        or None,
+        tool_calls=tuple(tool_calls) or None,
     )

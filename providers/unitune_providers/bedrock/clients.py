@@ -1,21 +1,19 @@
-"""AWS as the bedrock backend reaches it, and botocore's errors as ours.
+"""AWS as the bedrock backend reaches it: clients, calls and their errors, and files in S3.
 
-Clients are made on first use and shared by all threads. Region, keys and endpoints come from AWS's
-own chain (environment, profile, role); what is unitune's own, the bucket, stands in
-`unitune_providers.bedrock.options`. Create calls are sent once; whatever may be repeated safely is,
-by botocore's standard mode.
+Region, keys and endpoints come from AWS's chain (environment, profile, role). Create calls are sent
+once; whatever may be repeated safely is, by botocore's standard mode.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import boto3
 from botocore.config import Config
 from botocore.exceptions import (
     BotoCoreError,
@@ -28,13 +26,11 @@ from botocore.exceptions import (
 )
 from botocore.exceptions import ConnectionError as AwsConnectionError
 from botocore.parsers import ResponseParserError
-from botocore.session import Session
 
 from unitune.backends.credentials import environment_address
-from unitune.backends.rate_limits import parse_retry_after
-from unitune.errors import BackendError, UnituneError, Unreachable, UserError
-from unitune.security.redaction import redacted
-from unitune_providers.bedrock.descriptions import Lean
+from unitune.backends.kit.errors import ErrorResponse, ErrorTable, Vendor, vendor_errors
+from unitune.errors import BackendError, UnituneError, UserError
+from unitune.security.json_fields import Fields, Unreadable
 
 if TYPE_CHECKING:
     from botocore.awsrequest import AWSResponse
@@ -42,9 +38,6 @@ if TYPE_CHECKING:
     from mypy_boto3_bedrock import BedrockClient
     from mypy_boto3_bedrock_runtime import BedrockRuntimeClient
     from mypy_boto3_s3 import S3Client
-
-if find_spec("boto3") is None:  # imported late, but missed before a launch begins
-    raise ModuleNotFoundError("No module named 'boto3'", name="boto3")
 
 CONNECT_SECONDS = 10.0
 READ_SECONDS = 60.0
@@ -54,40 +47,27 @@ ATTEMPTS = 3
 """Of calls that may be repeated, the first included."""
 CHAT_THREADS = 32
 """Requests to one model at once; botocore has no asynchronous client."""
+NO_SUCCESS = 300
+MISSING_FILE = (403, 404)
+"""S3 answers 403 for a file that is not there to whoever may not list the bucket."""
 
-NO_ANSWER = (
-    AwsConnectionError,
-    ChecksumError,
-    FlexibleChecksumError,
-    HTTPClientError,
-    IncompleteReadError,
-    ResponseParserError,
+AWS = Vendor(
+    "AWS",
+    advice={
+        401: "Sign in to AWS again.",
+        403: "Check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_SESSION_TOKEN, whether they "
+        "have expired, and what they may do.",
+        429: "Wait, or ask AWS for a higher quota.",
+    },
 )
-"""No answer, or none that is whole."""
-SECRETS = ("AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_BEARER_TOKEN_BEDROCK")
 SETUP = (
     "Set AWS_DEFAULT_REGION, and AWS_ACCESS_KEY_ID with AWS_SECRET_ACCESS_KEY, AWS_PROFILE or "
     "another of AWS's ways to sign in (docs.aws.amazon.com, boto3 credentials)."
 )
-ADVICE = {
-    "AccessDenied": "Allow this to the user or role that you are signed in as.",
-    "AccessDeniedException": "Allow this to the user or role that you are signed in as.",
-    "ExpiredToken": "Sign in to AWS again.",
-    "ExpiredTokenException": "Sign in to AWS again.",
-    "InvalidSignatureException": "Check AWS_SECRET_ACCESS_KEY, and the machine's clock.",
-    "UnrecognizedClientException": "Check AWS_ACCESS_KEY_ID and AWS_SESSION_TOKEN.",
-    "ThrottlingException": "Wait, or ask AWS for a higher quota.",
-}
-"""What to do next, by AWS's error code."""
-SIGN_IN_AGAIN = 401
-BAD = 300
-"""Statuses from here on are no success."""
-UNREADABLE = (403, 404)
-"""S3 answers 403 for a file that is not there to whoever may not list the bucket."""
 
 
 class Clients:
-    """botocore's clients, one of each; what boto3 adds to them is of use for uploads alone."""
+    """botocore's clients, made on first use and shared by all threads."""
 
     @cached_property
     def creating(self) -> BedrockClient:
@@ -106,14 +86,12 @@ class Clients:
 
     @cached_property
     def runtime(self) -> BedrockRuntimeClient:
-        """Where models answer; each question is sent once."""
+        """Where models answer; each request is sent once."""
         return self._new("bedrock-runtime", 1, ANSWER_SECONDS)
 
     @cached_property
-    def _session(self) -> Session:
-        session = Session()
-        session.get_component("data_loader").file_loader = Lean()
-        return session
+    def _session(self) -> Any:
+        return boto3.Session()
 
     def _new(self, service: str, attempts: int, read_seconds: float) -> Any:
         for name in os.environ:
@@ -125,49 +103,109 @@ class Clients:
             max_pool_connections=CHAT_THREADS,
             retries={"mode": "standard", "total_max_attempts": attempts},
         )
-        with our_errors(f"open {service}"):
-            client = self._session.create_client(service, config=config)
-            client.meta.events.register("after-call", refuse_part)
+        with aws_errors(f"open {service}"):
+            client = self._session.client(service, config=config)
+        client.meta.events.register("after-call", refuse_part)
         return client
 
 
 def refuse_part(
-    http_response: AWSResponse,
-    parsed: Mapping[str, Any],
-    model: OperationModel,
-    **_: object,
+    http_response: AWSResponse, parsed: Mapping[str, Any], model: OperationModel, **_: object
 ) -> None:
-    """Refuse an answer that did not come whole, before anyone reads it.
+    """Refuse a response that did not come whole, which botocore reads as an empty one.
 
-    botocore asks urllib3 not to compare a body with its announced length, and reads a body that is
-    no JSON as an empty answer: a list that was cut would be an empty list.
-
-    Args:
-        http_response: As it came.
-        parsed: As botocore reads it.
-        model: Of the operation.
+    botocore does not compare a body with its announced length, and reads a body that is no JSON as
+    an empty object: a list that was cut would be an empty list. A response without AWS's request id
+    lost its headers, or is a proxy's.
 
     Raises:
         IncompleteReadError: Something of it is missing.
     """
     if model.has_streaming_output:
         return  # its reader compares
-    announced = http_response.headers.get("content-length")
-    expected = int(announced) if announced and model.http["method"] != "HEAD" else 0
-    found = len(http_response.content)
-    needed = model.output_shape.required_members if model.output_shape else []
-    bare = http_response.status_code < BAD and any(name not in parsed for name in needed)
-    nameless = "RequestId" not in parsed.get("ResponseMetadata", {})
-    if found < expected or bare or (nameless and http_response.status_code < BAD):
-        raise IncompleteReadError(actual_bytes=found, expected_bytes=expected)
+    announced = http_response.headers.get("content-length") or "0"
+    expected = 0 if model.http["method"] == "HEAD" else int(announced)
+    actual = len(http_response.content)
+    is_success = http_response.status_code < NO_SUCCESS
+    if actual < expected or (is_success and "RequestId" not in parsed["ResponseMetadata"]):
+        raise IncompleteReadError(actual_bytes=actual, expected_bytes=expected)
+
+
+def call(action: str, method: Callable[..., Mapping[str, object]], **parameters: object) -> Fields:
+    """Return AWS's response to a call.
+
+    Args:
+        action: What it does, as in "AWS could not ACTION".
+        method: Of a client.
+        parameters: Of the call.
+
+    Raises:
+        BackendError, UserError: As of `aws_errors`.
+    """
+    with aws_errors(action):
+        return Fields(method(**parameters))
+
+
+def find(
+    action: str, method: Callable[..., Mapping[str, object]], **parameters: object
+) -> Fields | None:
+    """As `call`; None where AWS has no such thing."""
+    try:
+        return call(action, method, **parameters)
+    except BackendError as error:
+        if error.status == 404:
+            return None
+        raise
+
+
+def list_all(action: str, client: Any, operation: str, **parameters: object) -> Iterator[Fields]:
+    """Yield the pages of a list; errors as of `call`."""
+    with aws_errors(action):
+        yield from map(Fields, client.get_paginator(operation).paginate(**parameters))
+
+
+def arn_of(response: Fields, name: str, action: str) -> str:
+    """Return the ARN in a response.
+
+    Raises:
+        Unreachable: There is none, so what became of the call is not known.
+    """
+    arn = response.text(name)
+    if not arn:
+        raise AWS.unreachable(action, Unreadable(f"the response has no {name}"))
+    return arn
+
+
+def _error_response(error: ClientError) -> ErrorResponse:
+    response = Fields(error.response)
+    answer, refusal = response.fields("ResponseMetadata"), response.fields("Error")
+    headers = {name: str(value) for name, value in answer.fields("HTTPHeaders").all.items()}
+    headers["x-request-id"] = answer.text("RequestId") or ""
+    # After its first line, a message about a signature repeats the request's headers.
+    message = (refusal.text("Message") or "no reason given").partition("\n")[0].rstrip(". ")
+    words = f"{message} [{refusal.text('Code') or 'error'}]"
+    return ErrorResponse(answer.whole("HTTPStatusCode") or 0, headers, words)
+
+
+SILENT = (
+    AwsConnectionError,
+    ChecksumError,
+    FlexibleChecksumError,
+    HTTPClientError,
+    IncompleteReadError,
+    ResponseParserError,
+)
+ERRORS = ErrorTable({ClientError: _error_response}, SILENT, (PaginationError,))
+UNREADABLE = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
+"""What botocore's parser raises for a body of another shape than described."""
 
 
 @contextmanager
-def our_errors(doing: str) -> Generator[None]:
+def aws_errors(action: str) -> Generator[None]:
     """Turn what botocore raises into our errors.
 
     Args:
-        doing: What is being done, as in "AWS could not DOING".
+        action: What is being done, as in "AWS could not ACTION".
 
     Raises:
         BackendError: AWS answered with an error.
@@ -175,94 +213,14 @@ def our_errors(doing: str) -> Generator[None]:
         UserError: Region, keys or another setting are missing or wrong.
     """
     try:
-        yield
-    except (ClientError, BotoCoreError, ResponseParserError) as error:
-        raise ours(error, doing) from error
-
-
-def ours(error: ClientError | BotoCoreError | ResponseParserError, doing: str) -> UnituneError:
-    """Return our error for one of botocore's.
-
-    Args:
-        error: As botocore raised it.
-        doing: What was being done, as in "AWS could not DOING".
-    """
-    if isinstance(error, ClientError):
-        return _said_no(error, doing)
-    if isinstance(error, NO_ANSWER):
-        # The text of a parser's error holds the body, which is nobody's business.
-        return Unreachable(f"AWS could not {doing}: no whole answer ({type(error).__name__}).")
-    if isinstance(error, PaginationError):
-        return BackendError(f"AWS could not {doing}: its list does not end ({error}).")
-    return UserError(f"AWS could not be asked to {doing}: {error}. {SETUP}")
-
-
-@contextmanager
-def gone_is_fine() -> Generator[None]:
-    """Let a 404 pass: what should go away is not there."""
-    try:
-        yield
-    except BackendError as error:
-        if not is_missing(error):
-            raise
-
-
-def is_missing(error: BackendError) -> bool:
-    """Return whether AWS said that there is no such thing."""
-    return error.status == 404
-
-
-def is_in_bucket(s3: S3Client, bucket: str, key: str) -> bool:
-    """Return whether a bucket holds a file.
-
-    Args:
-        s3: How it is reached.
-        bucket: Its name.
-        key: The file's.
-    """
-    try:
-        with our_errors(f"look for {key} in {bucket}"):
-            s3.head_object(Bucket=bucket, Key=key)
-    except BackendError as error:
-        if error.status in UNREADABLE:
-            return False
+        with vendor_errors(AWS, action, ERRORS):
+            yield
+    except UnituneError:
         raise
-    return True
-
-
-def put_file(s3: S3Client, path: Path, bucket: str, key: str) -> None:
-    """Write a file to a bucket, a large one in parts.
-
-    Args:
-        s3: How it is reached.
-        path: The file.
-        bucket: Its name.
-        key: Where the file goes.
-    """
-    from boto3.s3.transfer import (  # noqa: PLC0415 - who only watches trainings uploads nothing
-        TransferConfig,
-        create_transfer_manager,
-    )
-
-    with path.open("rb") as content, create_transfer_manager(s3, TransferConfig()) as transfers:
-        transfers.upload(content, bucket, key).result()
-
-
-def content_of(s3: S3Client, uri: str) -> bytes | None:
-    """Return a file's content; None when it is gone, or not ours to read.
-
-    Args:
-        s3: How it is reached.
-        uri: ``s3://BUCKET/KEY``.
-    """
-    bucket, key = split_uri(uri)
-    try:
-        with our_errors(f"read {uri}"):
-            return s3.get_object(Bucket=bucket, Key=key)["Body"].read()
-    except BackendError as error:
-        if error.status in UNREADABLE:
-            return None
-        raise
+    except BotoCoreError as error:  # raised before anything is sent
+        raise UserError(f"AWS could not be asked to {action}: {error}. {SETUP}") from error
+    except UNREADABLE as error:
+        raise AWS.unreachable(action, error) from error
 
 
 def split_uri(uri: str) -> tuple[str, str]:
@@ -271,20 +229,26 @@ def split_uri(uri: str) -> tuple[str, str]:
     return bucket, key
 
 
-def _said_no(error: ClientError, doing: str) -> BackendError:
-    said, answer = error.response.get("Error", {}), error.response.get("ResponseMetadata", {})
-    status, code = answer.get("HTTPStatusCode"), said.get("Code", "error")
-    # After its first line, a complaint about a signature repeats the request's headers.
-    words = _safe((said.get("Message") or "no reason given").partition("\n")[0].rstrip(". "))
-    advice = ADVICE.get(code, ADVICE["ExpiredToken"] if status == SIGN_IN_AGAIN else "")
-    return BackendError(
-        f"AWS could not {doing}: {words} [{code}] (HTTP {status}).{' ' + advice if advice else ''}",
-        status=status,
-        request_id=answer.get("RequestId"),
-        retry_after=parse_retry_after(answer.get("HTTPHeaders", {})),
-    )
+def put_file(s3: S3Client, path: Path, uri: str) -> None:
+    """Write a file to S3, a large one in parts; one that is there already is left."""
+    bucket, key = split_uri(uri)
+    with aws_errors(f"put {path.name} into {bucket}"):
+        try:
+            s3.head_object(Bucket=bucket, Key=key)
+        except ClientError as error:
+            if _error_response(error).status not in MISSING_FILE:
+                raise
+            with path.open("rb") as content:
+                s3.upload_fileobj(content, bucket, key)
 
 
-def _safe(words: str) -> str:
-    """Take the environment's keys out, in case that AWS or a proxy repeats one."""
-    return redacted(words, map(os.environ.get, SECRETS))
+def content_of(s3: S3Client, uri: str) -> bytes | None:
+    """Return a file's content; None when it is gone, or not ours to read."""
+    bucket, key = split_uri(uri)
+    try:
+        with aws_errors(f"read {uri}"):
+            return s3.get_object(Bucket=bucket, Key=key)["Body"].read()
+    except BackendError as error:
+        if error.status in MISSING_FILE:
+            return None
+        raise

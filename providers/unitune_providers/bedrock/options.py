@@ -1,31 +1,24 @@
 """What the bedrock backend alone understands, and a job as Bedrock's create call.
 
-Options stand in ``options: {bedrock: {…}}`` of a job; unknown keys are refused with the nearest
-right one. The bucket is no option: files are handed over before a job is known, so it comes from
+The bucket is no option: files are uploaded before a job is known, so it comes from
 ``UNITUNE_BEDROCK_BUCKET``. `auto` means that a hyperparameter is left out and Bedrock chooses.
+Read without AWS's packages.
 """
 
 from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass
 from decimal import Decimal
-from typing import TYPE_CHECKING
+from typing import Annotated, Any
+
+from pydantic import Field
 
 from unitune.backends import registry
-from unitune.backends.options import job_options
 from unitune.backends.protocol import Launch
 from unitune.errors import JobError, UserError
 from unitune.job.job import Job
-from unitune_providers.bedrock.clients import split_uri
-from unitune_providers.bedrock.schema import ROLE_PATTERN, S3_PATTERN, BedrockOptions
-
-if TYPE_CHECKING:
-    from mypy_boto3_bedrock.type_defs import (
-        CreateModelCustomizationJobRequestTypeDef,
-        TagTypeDef,
-    )
+from unitune.security.spec import Spec
 
 NAME = "bedrock"
 BUCKET = "UNITUNE_BEDROCK_BUCKET"
@@ -34,8 +27,12 @@ TAG = "unitune"
 """Tag that holds the launch key, on the job and on the model that comes of it."""
 OUTPUT = "unitune-output"
 """Folder of the bucket where Bedrock writes metrics, unless `options.bedrock.output` is set."""
-
-
+ROLE_PATTERN = r"^arn:aws(-[^:]+)?:iam::([0-9]{12})?:role/.+$"
+S3_PATTERN = (
+    r"^s3://[a-z0-9][-.a-z0-9]{1,61}[a-z0-9]"
+    r"(?:/[-!_*'().a-z0-9A-Z]+(?:/[-!_*'().a-z0-9A-Z]+)*)?/?$"
+)
+"""Source of both patterns: botocore 1.44.8, bedrock/2023-04-20, RoleArn and S3Uri."""
 NOVA_RATES = (1e-6, 1e-4)
 """Least and most learning rate of Nova Micro, Lite and Pro; those of Nova 2 are not known.
 
@@ -45,25 +42,21 @@ NOVA_WARMUP_MOST = 100
 """Likewise."""
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Where files are kept in S3.
+class BedrockOptions(Spec):
+    """What a job may say under ``options: {bedrock: …}``."""
 
-    Args:
-        bucket: Its name.
-        folder: Within the bucket; empty, or ending in a slash.
-    """
-
-    bucket: str
-    folder: str = ""
-
-    def uri(self, name: str) -> str:
-        """Return the address of a file or folder here."""
-        return f"s3://{self.bucket}/{self.folder}{name}"
+    role_arn: Annotated[str, Field(pattern=ROLE_PATTERN)] | None = None
+    """Role that Bedrock takes on to read and write the bucket; else UNITUNE_BEDROCK_ROLE_ARN."""
+    output: Annotated[str, Field(pattern=S3_PATTERN)] | None = None
+    """``s3://BUCKET/FOLDER`` for metrics; else a folder of the bucket of the training file."""
+    learning_rate_warmup_steps: Annotated[int, Field(ge=0)] | None = None
+    """Nova only: steps in which the learning rate rises; Bedrock's default is 10."""
+    kms_key: str | None = None
+    """AWS KMS key that encrypts the tuned model."""
 
 
-def bucket_place() -> Place:
-    """Return where training files go, from the environment.
+def bucket_uri(name: str) -> str:
+    """Return the ``s3://`` address of a file or folder in the user's bucket.
 
     Raises:
         UserError: The variable is missing or names no bucket.
@@ -76,27 +69,17 @@ def bucket_place() -> Place:
             f"{BUCKET} {what}. Set it to BUCKET or BUCKET/FOLDER: an S3 bucket in the region of "
             "the training, which holds training files and metrics."
         )
-    bucket, folder = split_uri(address.rstrip("/"))
-    return Place(bucket, f"{folder}/" if folder else "")
+    return f"{address.rstrip('/')}/{name}"
 
 
-def bedrock_options(job: Job) -> BedrockOptions:
-    """Return a job's options for this backend.
-
-    Raises:
-        JobError: A key is unknown, or a value not allowed.
-    """
-    return job_options(job, NAME, BedrockOptions)
-
-
-def vet_job(job: Job) -> None:
-    """Refuse a job that could not be created.
+def check_settings(job: Job, options: BedrockOptions) -> None:
+    """Refuse settings that do not go with the job's base model.
 
     Raises:
-        JobError: An option is unknown, a value not allowed, or not for the job's base model.
+        JobError: A value is not allowed.
     """
-    options, rate = bedrock_options(job), job.tuning.learning_rate
-    warmup, base = options.learning_rate_warmup_steps, own_name(job.base_model)
+    rate, warmup = job.tuning.learning_rate, options.learning_rate_warmup_steps
+    base = offered_name(job.base_model)
     if warmup is not None and not base.startswith("amazon.nova"):
         raise JobError(
             f"options.{NAME}.learning_rate_warmup_steps is for Nova models, and the base model is "
@@ -122,68 +105,54 @@ def job_name(launch_key: str) -> str:
     return f"{TAG}-{launch_key}"
 
 
-def create_request(launch: Launch) -> CreateModelCustomizationJobRequestTypeDef:
+def create_request(launch: Launch, options: BedrockOptions) -> dict[str, Any]:
     """Return Bedrock's create call for a launch.
 
     The same launch key gives the same token, which makes one job of several calls.
 
-    Args:
-        launch: What to train.
-
     Raises:
-        JobError: An option is not allowed.
         UserError: Role or bucket are missing.
     """
-    job, options, name = launch.job, bedrock_options(launch.job), job_name(launch.key)
-    tags: list[TagTypeDef] = [{"key": TAG, "value": launch.key}]
-    request: CreateModelCustomizationJobRequestTypeDef = {
+    job, name = launch.job, job_name(launch.key)
+    tags = [{"key": TAG, "value": launch.key}]
+    request: dict[str, Any] = {
         "jobName": name,
         "customModelName": name,
         "clientRequestToken": name,
         "roleArn": _role(options),
-        "baseModelIdentifier": own_name(job.base_model),
+        "baseModelIdentifier": offered_name(job.base_model),
         "customizationType": "FINE_TUNING",
         "trainingDataConfig": {"s3Uri": launch.training.ref},
-        "outputDataConfig": {"s3Uri": options.output or bucket_place().uri(OUTPUT)},
-        "hyperParameters": hyperparameters(job, options),
+        "outputDataConfig": {"s3Uri": options.output or bucket_uri(OUTPUT)},
+        "hyperParameters": _hyperparameters(job, options),
         "jobTags": [*tags, {"key": f"{TAG}-job", "value": job.name}],
         "customModelTags": tags,
     }
-    if launch.validation is not None and takes_validation(job.base_model):
+    limits = registry.offer(NAME).limits_for(job.base_model)
+    if launch.validation is not None and limits.validation_rows_most != 0:
         request["validationDataConfig"] = {"validators": [{"s3Uri": launch.validation.ref}]}
     if options.kms_key is not None:
         request["customModelKmsKeyId"] = options.kms_key
     return request
 
 
-def hyperparameters(job: Job, options: BedrockOptions) -> dict[str, str]:
-    """Return the hyperparameters that are not `auto`, as Bedrock's strings.
-
-    Args:
-        job: Its tuning is read.
-        options: What is Bedrock's own.
-    """
-    tuning = job.tuning
-    values = {
-        "epochCount": tuning.epochs,
-        "batchSize": tuning.batch_size,
-        "learningRate": tuning.learning_rate,
-        "learningRateWarmupSteps": options.learning_rate_warmup_steps,
-    }
-    chosen = {name: value for name, value in values.items() if value not in ("auto", None)}
-    # Bedrock's examples write 0.00001, and nothing says that it reads 1e-05.
-    return {name: format(Decimal(str(value)), "f") for name, value in chosen.items()}
-
-
-def own_name(model: str) -> str:
+def offered_name(model: str) -> str:
     """Return the offer's name of a base model, where it is known by an alias."""
     offered = registry.offer(NAME).model(model)
     return offered.name if offered else model
 
 
-def takes_validation(model: str) -> bool:
-    """Return whether a base model can be tuned with validation rows."""
-    return registry.offer(NAME).limits_for(model).validation_rows_most != 0
+def _hyperparameters(job: Job, options: BedrockOptions) -> dict[str, str]:
+    """Return the hyperparameters that are not `auto`, as Bedrock's strings."""
+    values = {
+        "epochCount": job.tuning.epochs,
+        "batchSize": job.tuning.batch_size,
+        "learningRate": job.tuning.learning_rate,
+        "learningRateWarmupSteps": options.learning_rate_warmup_steps,
+    }
+    chosen = {name: value for name, value in values.items() if value not in ("auto", None)}
+    # Bedrock's examples write 0.00001, and nothing says that it reads 1e-05.
+    return {name: format(Decimal(str(value)), "f") for name, value in chosen.items()}
 
 
 def _role(options: BedrockOptions) -> str:

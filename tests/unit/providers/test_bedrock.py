@@ -22,11 +22,12 @@ from unitune.data.example import Message
 from unitune.errors import BackendError, JobError, NotFoundError, Unsupported, UserError
 from unitune.job.job import Data, Job, Tuning
 from unitune.models import Reply, Request, TunedModel
+from unitune.security.json_fields import Fields
 from unitune.testing.contract_base import reply_once
 from unitune.testing.loopback import Server, ServerBehavior, serve
 from unitune_providers.bedrock import chat as bedrock_chat
 from unitune_providers.bedrock.backend import BedrockBackend
-from unitune_providers.bedrock.status import events_of, raw_of, state_of
+from unitune_providers.bedrock.status import events_of, raw_of
 
 NOVA = "amazon.nova-micro-v1:0:128k"
 LLAMA = "meta.llama3-1-8b-instruct-v1:0:128k"
@@ -308,10 +309,11 @@ def test_a_word_that_nobody_knows_is_unknown_and_kept(
 
 
 def test_an_unknown_word_of_a_phase_is_unknown_and_kept() -> None:
-    job: Any = {"status": "InProgress", "statusDetails": {"trainingDetails": {"status": "Napping"}}}
+    phases = {"trainingDetails": {"status": "Napping"}}
+    raw = raw_of(Fields({"status": "InProgress", "statusDetails": phases}))
 
-    assert State.UNKNOWN is state_of(job)
-    assert "InProgress: training Napping" == raw_of(job)
+    assert "InProgress: training Napping" == raw
+    assert State.UNKNOWN is BedrockBackend().state_of(raw)
 
 
 def test_a_table_with_broken_lines_gives_the_others(

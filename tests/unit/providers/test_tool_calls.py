@@ -31,7 +31,7 @@ def anthropic() -> Reply:
 
 
 def bedrock() -> Reply:
-    from unitune_providers.bedrock.chat import _read  # noqa: PLC0415
+    from unitune_providers.bedrock.chat import read_reply  # noqa: PLC0415
 
     block = {"toolUse": {"toolUseId": "c1", "name": "weather", "input": ARGUMENTS}}
     answer: Any = {
@@ -39,7 +39,9 @@ def bedrock() -> Reply:
         "stopReason": "tool_use",
         "usage": {"inputTokens": 1, "outputTokens": 1},
     }
-    return _read(answer, 1.0)
+    reply = read_reply(Fields(answer), 1.0)
+    assert reply is not None
+    return reply
 
 
 def vertex() -> Reply:
