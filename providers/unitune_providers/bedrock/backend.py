@@ -29,8 +29,8 @@ from unitune_providers.bedrock.clients import (
     Clients,
     arn_of,
     call,
+    call_or_none,
     content_of,
-    find,
     list_all,
     put_file,
     split_uri,
@@ -169,12 +169,12 @@ class BedrockBackend(HostedBackend[BedrockOptions]):
     def delete_file(self, ref: str) -> None:
         """Remove an uploaded file."""
         bucket, key = split_uri(ref)
-        find(f"delete {ref}", self._aws.s3.delete_object, Bucket=bucket, Key=key)
+        call_or_none(f"delete {ref}", self._aws.s3.delete_object, Bucket=bucket, Key=key)
 
     def delete_model(self, model: TunedModel) -> None:
         """Remove a tuned model; AWS refuses while a deployment of it stands."""
         delete = self._aws.bedrock.delete_custom_model
-        find(f"delete {model.name}", delete, modelIdentifier=model.name)
+        call_or_none(f"delete {model.name}", delete, modelIdentifier=model.name)
 
     def deploy(self, model: TunedModel, name: str, options: Mapping[str, JsonValue]) -> str:
         """Deploy a tuned model for on-demand inference; the same name again finds the first.
@@ -222,7 +222,7 @@ class BedrockBackend(HostedBackend[BedrockOptions]):
     def undeploy(self, ref: str) -> None:
         """Take a deployment down; one that is gone is no error."""
         delete = self._aws.bedrock.delete_custom_model_deployment
-        find(f"delete {ref}", delete, customModelDeploymentIdentifier=ref)
+        call_or_none(f"delete {ref}", delete, customModelDeploymentIdentifier=ref)
 
     def import_job(self, job_id: str) -> ImportedJob:
         """Return an existing job with its files.
@@ -232,7 +232,7 @@ class BedrockBackend(HostedBackend[BedrockOptions]):
             Unsupported: It is no training on examples.
         """
         get = self._aws.bedrock.get_model_customization_job
-        job = find(f"look at {job_id}", get, jobIdentifier=job_id)
+        job = call_or_none(f"look at {job_id}", get, jobIdentifier=job_id)
         if job is None:
             raise NotFoundError("Bedrock job", job_id, ())
         kind = job.text("customizationType") or "FINE_TUNING"
@@ -269,7 +269,7 @@ class BedrockBackend(HostedBackend[BedrockOptions]):
 
     def _deployment(self, ref: str) -> Fields | None:
         get = self._aws.bedrock.get_custom_model_deployment
-        return find(f"look at {ref}", get, customModelDeploymentIdentifier=ref)
+        return call_or_none(f"look at {ref}", get, customModelDeploymentIdentifier=ref)
 
     def _deployment_of(self, model_arn: str) -> str:
         """Return a deployment of a tuned model that is ready."""

@@ -146,7 +146,7 @@ def call(action: str, method: Callable[..., Mapping[str, object]], **parameters:
         return Fields(method(**parameters))
 
 
-def find(
+def call_or_none(
     action: str, method: Callable[..., Mapping[str, object]], **parameters: object
 ) -> Fields | None:
     """As `call`; None where AWS has no such thing."""
