@@ -1,8 +1,9 @@
 """The states of a Bedrock job, and what happened to it.
 
 Bedrock has no log of events, only the present: one word for the job and one for each of its three
-phases. The events are derived from that, so that every poll gives the same ones again and more. A
-job's losses stand in a CSV file that Bedrock writes when the job has completed, and not before.
+phases. The events are derived from that, so that every poll gives the same ones again and more; an
+end has a time only once the job is over, as a phase may be touched until then. A job's losses stand
+in a CSV file that Bedrock writes when the job has completed, and not before.
 """
 
 from __future__ import annotations
@@ -80,18 +81,18 @@ def events_of(job: Fields, losses: str) -> Iterator[Event]:
 def _events(job: Fields, losses: str) -> Iterator[Event]:
     created = _time(job, "creationTime")
     yield _message("created", created, "Bedrock created the job")
-    for phase in PHASES:
-        details = job.fields("statusDetails").fields(phase.key)
-        word, began = details.text("status"), _time(details, "creationTime") or created
-        if word in BEGUN:
+    phases = [(phase, job.fields("statusDetails").fields(phase.key)) for phase in PHASES]
+    for phase, details in phases:
+        if details.text("status") in BEGUN:
+            began = _time(details, "creationTime") or created
             yield _message(f"{phase.name} began", began, f"{phase.name} began")
-        if word in OVER:
-            ended = _time(details, "lastModifiedTime") or began
-            yield _message(f"{phase.name} ended", ended, f"{phase.name}: {word}")
     word = job.text("status")
     if word in OVER:
-        # The file of losses has no times.
         ended = _time(job, "endTime") or _time(job, "lastModifiedTime") or created
+        for phase, details in phases:
+            if (outcome := details.text("status")) in OVER:
+                yield _message(f"{phase.name} ended", ended, f"{phase.name}: {outcome}")
+        # The file of losses has no times.
         rows = [row for line in csv.DictReader(io.StringIO(losses)) if (row := _Row.read(line))]
         last = max((row.step for row in rows), default=None)
         for number, row in enumerate(rows, start=1):
