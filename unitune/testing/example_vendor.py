@@ -8,34 +8,18 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 from pydantic import JsonValue
 
-from unitune.testing.loopback import (
-    UNREADABLE,
-    Progress,
-    ServerBehavior,
-    VendorRequest,
-    VendorResponse,
-    loss,
-)
+from unitune.testing.loopback import Progress, ServerBehavior, VendorRequest, loss
+from unitune.testing.routes import Refused, RoutedVendor, existing, route
 
 KEY = "example-key"
 PAGE_SIZE = 2
 FIELDS = {"key", "base", "training", "validation", "epochs", "batch_size", "learning_rate", "seed"}
 """What a create call may hold."""
-
-
-class Refused(Exception):
-    """A request that the vendor does not do."""
-
-    def __init__(self, status: int, message: str) -> None:
-        super().__init__(message)
-        self.response = VendorResponse({"error": {"message": message}}, status)
 
 
 @dataclass(slots=True)
@@ -71,50 +55,22 @@ class ExampleJob:
         }
 
 
-class ExampleVendor:
+class ExampleVendor(RoutedVendor):
     """Answers requests; `jobs`, `files` and `deployments` are its books."""
 
+    key = KEY
+
     def __init__(self, behavior: ServerBehavior | None = None) -> None:
-        self.behavior = behavior or ServerBehavior()
+        super().__init__(behavior)
         self.files: dict[str, bytes] = {}
         self.jobs: dict[str, ExampleJob] = {}
         self.deployments: dict[str, str] = {}
         self.deleted: set[str] = set()
         self._lists = 0
-        self._routes: tuple[tuple[str, str, Callable[..., JsonValue]], ...] = (
-            ("PUT", r"/files/(\w+)", self._put_file),
-            ("GET", r"/files/(\w+)", self._file),
-            ("DELETE", r"/files/(\w+)", self._delete_file),
-            ("POST", r"/jobs", self._create_job),
-            ("GET", r"/jobs", self._list_jobs),
-            ("GET", r"/jobs/([\w-]+)", self._job),
-            ("POST", r"/jobs/([\w-]+)/cancel", self._cancel),
-            ("DELETE", r"/models/([\w-]+)", self._delete_model),
-            ("PUT", r"/deployments/([\w-]+)", self._deploy),
-            ("GET", r"/deployments/([\w-]+)", self._deployment),
-            ("DELETE", r"/deployments/([\w-]+)", self._undeploy),
-            ("POST", r"/chat", self._chat),
-        )
 
-    def answer(self, request: VendorRequest) -> VendorResponse:
-        """Answer a request, changing state."""
-        try:
-            return VendorResponse(self._act(request))
-        except Refused as refusal:
-            return refusal.response
-        except UNREADABLE as error:
-            return VendorResponse({"error": {"message": f"cannot be read: {error}"}}, 400)
-
-    def _act(self, request: VendorRequest) -> JsonValue:
-        if request.headers.get("authorization") != f"Bearer {KEY}":
-            raise Refused(401, "the key is not valid")
-        for method, path, act in self._routes:
-            match = re.fullmatch(path, request.path)
-            if match and method == request.method:
-                return act(request, *match.groups())
-        raise Refused(404, f"there is no {request.method} {request.path}")
-
-    def _put_file(self, request: VendorRequest, name: str) -> JsonValue:
+    @route("PUT", "/files/{name}")
+    def put_file(self, request: VendorRequest, name: str) -> JsonValue:
+        """Keep a file."""
         if name != hashlib.sha256(request.body).hexdigest():
             raise Refused(400, "a file is named by the hash of its content")
         for line in request.body.splitlines():
@@ -122,26 +78,34 @@ class ExampleVendor:
         self.files[name] = request.body
         return {"id": name}
 
-    def _file(self, _: VendorRequest, name: str) -> JsonValue:
-        self._existing(self.files, name, "file")
+    @route("GET", "/files/{name}")
+    def file(self, _: VendorRequest, name: str) -> JsonValue:
+        """Show a file."""
+        existing(self.files, name, "file")
         return {"id": name}
 
-    def _delete_file(self, _: VendorRequest, name: str) -> JsonValue:
-        self._existing(self.files, name, "file")
+    @route("DELETE", "/files/{name}")
+    def delete_file(self, _: VendorRequest, name: str) -> JsonValue:
+        """Remove a file."""
+        existing(self.files, name, "file")
         del self.files[name]
         return {}
 
-    def _create_job(self, request: VendorRequest) -> JsonValue:
+    @route("POST", "/jobs")
+    def create_job(self, request: VendorRequest) -> JsonValue:
+        """Create a job."""
         body = request.json
         if unknown := body.keys() - FIELDS:
             raise Refused(400, f"unknown: {', '.join(sorted(unknown))}")
         for name in filter(None, (body["training"], body.get("validation"))):
-            self._existing(self.files, name, "file")
+            existing(self.files, name, "file")
         job = ExampleJob(f"job-{len(self.jobs) + 1}", body)
         self.jobs[job.id] = job
         return job.as_json(self.behavior)
 
-    def _list_jobs(self, request: VendorRequest) -> JsonValue:
+    @route("GET", "/jobs")
+    def list_jobs(self, request: VendorRequest) -> JsonValue:
+        """Show a page of jobs."""
         jobs = [job for job in self.jobs.values() if job.progress.listed(self.behavior)]
         self._lists += 1
         if self.behavior.lists_repeat and self._lists % 2:
@@ -154,37 +118,51 @@ class ExampleVendor:
             "next": end if end < len(jobs) else None,
         }
 
-    def _job(self, _: VendorRequest, job_id: str) -> JsonValue:
-        job = self._existing(self.jobs, job_id, "job")
+    @route("GET", "/jobs/{job_id}")
+    def job(self, _: VendorRequest, job_id: str) -> JsonValue:
+        """Show a job, and let it go on."""
+        job = existing(self.jobs, job_id, "job")
         job.progress.look()
         return job.as_json(self.behavior)
 
-    def _cancel(self, _: VendorRequest, job_id: str) -> JsonValue:
-        job = self._existing(self.jobs, job_id, "job")
+    @route("POST", "/jobs/{job_id}/cancel")
+    def cancel(self, _: VendorRequest, job_id: str) -> JsonValue:
+        """End a job."""
+        job = existing(self.jobs, job_id, "job")
         if job.state(self.behavior) in ("done", "failed"):
             raise Refused(409, "the job has ended")
         job.cancelled = True
         return job.as_json(self.behavior)
 
-    def _delete_model(self, _: VendorRequest, name: str) -> JsonValue:
+    @route("DELETE", "/models/{name}")
+    def delete_model(self, _: VendorRequest, name: str) -> JsonValue:
+        """Remove a tuned model."""
         self._tuned(name)
         self.deleted.add(name)
         return {}
 
-    def _deploy(self, request: VendorRequest, name: str) -> JsonValue:
+    @route("PUT", "/deployments/{name}")
+    def deploy(self, request: VendorRequest, name: str) -> JsonValue:
+        """Bring a tuned model up."""
         self._tuned(request.json["model"])
         self.deployments.setdefault(name, request.json["model"])
         return {"name": name}
 
-    def _deployment(self, _: VendorRequest, name: str) -> JsonValue:
-        return {"name": name, "model": self._existing(self.deployments, name, "deployment")}
+    @route("GET", "/deployments/{name}")
+    def deployment(self, _: VendorRequest, name: str) -> JsonValue:
+        """Show a deployment."""
+        return {"name": name, "model": existing(self.deployments, name, "deployment")}
 
-    def _undeploy(self, _: VendorRequest, name: str) -> JsonValue:
-        self._existing(self.deployments, name, "deployment")
+    @route("DELETE", "/deployments/{name}")
+    def undeploy(self, _: VendorRequest, name: str) -> JsonValue:
+        """Take a deployment down."""
+        existing(self.deployments, name, "deployment")
         del self.deployments[name]
         return {}
 
-    def _chat(self, request: VendorRequest) -> JsonValue:
+    @route("POST", "/chat")
+    def chat(self, request: VendorRequest) -> JsonValue:
+        """Answer a question."""
         body = request.json
         if body["model"] not in self.deployments and not body["model"].startswith("base-"):
             raise Refused(404, f"there is no deployment {body['model']!r}")
@@ -194,11 +172,6 @@ class ExampleVendor:
         return {"text": " ".join(words), "input_tokens": 1, "output_tokens": len(words)}
 
     def _tuned(self, name: str) -> None:
-        job = self._existing(self.jobs, name.removeprefix("tuned-"), "model")
+        job = existing(self.jobs, name.removeprefix("tuned-"), "model")
         if name in self.deleted or job.state(self.behavior) != "done":
             raise Refused(404, f"there is no model {name!r}")
-
-    def _existing(self, books: dict[str, Any], name: str, what: str) -> Any:
-        if name not in books:
-            raise Refused(404, f"there is no {what} {name!r}")
-        return books[name]

@@ -154,7 +154,7 @@ class VendorResponse:
 class Vendor(Protocol):
     """Who answers. Called by one thread at a time."""
 
-    def answer(self, asked: VendorRequest) -> VendorResponse:
+    def answer(self, request: VendorRequest, /) -> VendorResponse:
         """Answer a request, changing state as the vendor would."""
         ...
 
