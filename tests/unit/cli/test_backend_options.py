@@ -19,7 +19,7 @@ from unitune.backends import registry
 offer = registry.offer(sys.argv[1])
 for path in (offer.options, offer.deploy_options):
     path and registry.options_of(path)
-loaded = {"openai", "together", "google.genai", "boto3", "botocore", "httpx", "torch"}
+loaded = {"openai", "together", "google.genai", "boto3", "botocore", "torch"}
 print(sorted(loaded & set(sys.modules)))
 """
 
