@@ -8,9 +8,6 @@ Source: together 3.1.1, ``fine_tuning.create`` and ``types/finetune_model_limits
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import NamedTuple
-
 from pydantic import JsonValue
 
 from unitune.backends.kit.hosted import explicit, without_none
@@ -21,6 +18,8 @@ from unitune.security.json_fields import Fields
 from unitune_providers.together.options import TogetherOptions
 
 Body = dict[str, JsonValue]
+Bound = tuple[float | str | None, float | None, float | None]
+"""A setting, its lowest and its highest value; None is no limit, or one that is not published."""
 
 ALPHA_OVER_RANK = 2
 """Together's default: alpha is twice the rank."""
@@ -162,57 +161,43 @@ def _scheduler(options: TogetherOptions) -> JsonValue:
     return {"lr_scheduler_type": options.lr_scheduler, "lr_scheduler_args": arguments}
 
 
-class _Bound(NamedTuple):
-    """What a setting may be; None is no limit, or one that Together does not publish."""
-
-    setting: str
-    value: JsonValue
-    lowest: float | None
-    highest: float | None
-
-    @property
-    def is_broken(self) -> bool:
-        if not isinstance(self.value, int | float):
-            return False
-        too_low = self.lowest is not None and self.value < self.lowest
-        return too_low or (self.highest is not None and self.value > self.highest)
-
-    def __str__(self) -> str:
-        lowest = None if self.lowest is None else f"at least {self.lowest:g}"
-        highest = None if self.highest is None else f"at most {self.highest:g}"
-        allowed = " and ".join(filter(None, (lowest, highest)))
-        return f"{self.setting} is {self.value}; together takes {allowed} for this base model."
-
-
 def _check_limits(job: Job, options: TogetherOptions, limits: Fields) -> None:
-    broken = [str(bound) for bound in _bounds(job, options, limits) if bound.is_broken]
+    bounds = _bounds(job, options, limits).items()
+    broken = [problem for setting, bound in bounds if (problem := _problem(setting, *bound))]
     broken += _unknown_targets(job.tuning.lora, limits)
     if broken:
         raise JobError("\n".join((*broken, "Nothing was sent. Change the job, or use auto.")))
 
 
-def _bounds(job: Job, options: TogetherOptions, limits: Fields) -> Iterator[_Bound]:
-    tuning, adapter = job.tuning, limits.fields("lora_training")
+def _bounds(job: Job, options: TogetherOptions, limits: Fields) -> dict[str, Bound]:
+    tuning, number, adapter = job.tuning, limits.number, limits.fields("lora_training")
     sizes = limits.fields("full_training") if options.training == "full" else adapter
     dpo = job.method == "dpo"
-    longest = limits.number("max_seq_length_dpo" if dpo else "max_seq_length_sft")
+    longest = number("max_seq_length_dpo" if dpo else "max_seq_length_sft")
     largest = sizes.number("max_batch_size_dpo" if dpo else "max_batch_size")
-    for setting, value, lowest, highest in (
-        ("epochs", tuning.epochs, None, limits.number("max_num_epochs")),
-        (
-            "learning_rate",
-            tuning.learning_rate,
-            limits.number("min_learning_rate"),
-            limits.number("max_learning_rate"),
-        ),
-        ("sequence_length", tuning.sequence_length, limits.number("min_max_seq_length"), longest),
-        ("batch_size", tuning.batch_size, sizes.number("min_batch_size"), largest),
-        ("lora.rank", tuning.lora.rank, None, adapter.number("max_rank")),
-    ):
-        yield _Bound(f"tuning.{setting}", value, lowest, highest)
-    for option in ("n_evals", "n_checkpoints"):
-        highest = limits.number(f"max_num_{option.removeprefix('n_')}")
-        yield _Bound(f"options.together.{option}", getattr(options, option), None, highest)
+    slowest, fastest = number("min_learning_rate"), number("max_learning_rate")
+    checkpoints = number("max_num_checkpoints")
+    return {
+        "tuning.epochs": (tuning.epochs, None, number("max_num_epochs")),
+        "tuning.learning_rate": (tuning.learning_rate, slowest, fastest),
+        "tuning.sequence_length": (tuning.sequence_length, number("min_max_seq_length"), longest),
+        "tuning.batch_size": (tuning.batch_size, sizes.number("min_batch_size"), largest),
+        "tuning.lora.rank": (tuning.lora.rank, None, adapter.number("max_rank")),
+        "options.together.n_evals": (options.n_evals, None, number("max_num_evals")),
+        "options.together.n_checkpoints": (options.n_checkpoints, None, checkpoints),
+    }
+
+
+def _problem(
+    setting: str, value: float | str | None, lowest: float | None, highest: float | None
+) -> str | None:
+    if not isinstance(value, int | float):
+        return None
+    if (lowest is None or value >= lowest) and (highest is None or value <= highest):
+        return None
+    ends = {"at least": lowest, "at most": highest}
+    allowed = " and ".join(f"{end} {limit:g}" for end, limit in ends.items() if limit is not None)
+    return f"{setting} is {value}; together takes {allowed} for this base model."
 
 
 def _unknown_targets(lora: Lora, limits: Fields) -> list[str]:
