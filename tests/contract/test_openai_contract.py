@@ -1,4 +1,4 @@
-"""OpenAI's backend keeps the contract, through its real SDK against a server on loopback."""
+"""OpenAI's backend keeps the contract against a server on loopback."""
 
 from __future__ import annotations
 

@@ -15,9 +15,10 @@ request's line has the error in its response's body).
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import replace
 from hashlib import sha256
 from io import BytesIO
@@ -44,6 +45,8 @@ MOST_BYTES = 200_000_000
 """Of one file: OpenAI says 200 MB, and not whether it counts in 1,000 or 1,024."""
 CLOCK_SECONDS = 3600.0
 """How far the vendor's clock may be behind ours when batches are looked for; a guess, and ample."""
+LEARN_SECONDS = 60.0
+"""Longest wait for the short answer that shows what a model refuses."""
 STATES: dict[str, Literal["running", "ended", "failed"]] = {
     "validating": "running",
     "in_progress": "running",
@@ -163,8 +166,9 @@ class BatchingBackend(WireBackend[Options]):
 
 async def _learn(chat: ChatModel, request: Request) -> None:
     """Send a request for what its model's dialect learns; a failure is the batch's to tell."""
-    async with chat:
-        await chat.reply(request)
+    with suppress(TimeoutError):
+        async with chat, asyncio.timeout(LEARN_SECONDS):
+            await chat.reply(request)
 
 
 def _down_to(oldest: float, listed: Iterable[Fields]) -> Iterator[Fields]:

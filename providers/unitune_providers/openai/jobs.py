@@ -147,11 +147,11 @@ def _chosen(hyperparameters: Fields) -> Body:
 
 def _figures(data: Fields, names: Mapping[str, tuple[str, ...]]) -> Body:
     """Return the figures that are there, by our names."""
-    return {
-        ours: next(number for name in theirs if (number := data.number(name)) is not None)
+    figures = {
+        ours: next((number for name in theirs if (number := data.number(name)) is not None), None)
         for ours, theirs in names.items()
-        if any(data.number(name) is not None for name in theirs)
     }
+    return without_none(figures)
 
 
 def _put(into: Body, dotted: str, value: JsonValue) -> None:
