@@ -22,7 +22,6 @@ pytest.importorskip("google.genai", reason="needs the vendors' extras")
 pytest.importorskip("boto3", reason="needs the vendors' extras")
 
 from vendors.serving import VENDORS, ServedVendor, serve_vendor
-from vendors.together import vendor as together
 
 from unitune.backends import registry
 from unitune.backends.protocol import State
@@ -93,13 +92,12 @@ def scene(
 ) -> Iterator[Scene]:
     name, secret = request.param, SECRETS[request.param]
     monkeypatch.setenv("UNITUNE_DIR", str(tmp_path / "home"))
-    monkeypatch.setattr(together, "KEY", secret)
     monkeypatch.setattr(vertex_cloud, "STAND_IN_TOKEN", secret)
     with serve_vendor(name) as served:
         monkeypatch.setenv("OPENAI_API_KEY", SECRETS["openai"])
         monkeypatch.setenv("TOGETHER_API_KEY", SECRETS["together"])
         monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRETS["bedrock"])
-        if name in ("openai", "vertex"):
+        if name in ("openai", "together", "vertex"):
             monkeypatch.setattr(served.server.vendor, "key", secret)
         telltale = Telltale(served.server.vendor, secret)
         served.server.vendor = telltale

@@ -48,7 +48,6 @@ VENDORS = {
         },
         create=r"/fine-tunes$",
         model="Qwen/Qwen3-8B",
-        state=lambda vendor: VendorState(len(vendor.jobs.all), len(vendor.files.all)),
         patches=lambda _: {
             "unitune.backends.kit.hosted.FILE_POLL_SECONDS": 0.001,
             "unitune_providers.together.backend.POLL_SECONDS": 0.001,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path
@@ -98,16 +97,16 @@ def test_file_is_named_by_its_hash_and_sent_once(
     again = launch_of(backend, tmp_path)
     assert launch.training == again.training
     assert 1 == len(server.received("PUT", "/storage/"))
-    (shown,) = json.loads(server.vendor.files.listed().body)["data"]
-    assert f"unitune-{launch.training.sha256[:32]}.jsonl" == shown["filename"]
+    (stored,) = server.vendor.files.values()
+    assert f"unitune-{launch.training.sha256[:32]}.jsonl" == stored.name
 
 
 def test_file_whose_bytes_never_came_is_sent_again(
     server: Server, backend: TogetherBackend, launch: Launch, tmp_path: Path
 ) -> None:
     """An upload that was killed leaves a name without content."""
-    server.vendor.files.all[launch.training.ref].content = None
-    server.vendor.files.all[launch.training.ref].sent = False
+    server.vendor.files[launch.training.ref].content = None
+    server.vendor.files[launch.training.ref].sent = False
     assert launch.training.ref != launch_of(backend, tmp_path).training.ref
 
 
@@ -174,7 +173,7 @@ def test_job_is_found_by_its_models_name_where_the_list_has_no_suffix(
     server: Server, backend: TogetherBackend, launch: Launch, tmp_path: Path
 ) -> None:
     job_id = backend.submit(launch)
-    del server.vendor.jobs.all[job_id].body["suffix"]
+    del server.vendor.jobs[job_id].body["suffix"]
     assert [job_id] == backend.find("r251125-abc-1", tmp_path)
     assert [] == backend.find("r251125-abc", tmp_path)
 
@@ -264,7 +263,7 @@ def test_quote_is_the_price_that_together_says(
 def test_quote_of_a_file_that_is_not_there_is_unsupported(
     server: Server, backend: TogetherBackend, launch: Launch
 ) -> None:
-    server.vendor.files.all.clear()
+    server.vendor.files.clear()
     with pytest.raises(Unsupported, match="train_file_not_validated"):
         backend.quote(launch)
 
@@ -322,7 +321,7 @@ def test_import_without_its_file_says_so(
     server: Server, backend: TogetherBackend, launch: Launch
 ) -> None:
     job_id = backend.submit(launch)
-    server.vendor.files.all.clear()
+    server.vendor.files.clear()
     assert None is backend.import_job(job_id).training
 
 

@@ -29,7 +29,7 @@ def behavior() -> ServerBehavior:
 def server(behavior: ServerBehavior, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     vendor = TogetherVendor(behavior)
     done = Job("ft-1", {"model": MODEL.base}, MODEL.name, Progress(polls=2))
-    vendor.jobs.all[done.id] = done
+    vendor.jobs[done.id] = done
     with serve(vendor) as server:
         monkeypatch.setenv("TOGETHER_BASE_URL", server.url)
         monkeypatch.setenv("TOGETHER_API_KEY", KEY)
@@ -52,11 +52,11 @@ def test_deploy_goes_on_where_a_killed_one_stopped(
     server: Server, backend: TogetherBackend
 ) -> None:
     ref = backend.deploy(MODEL, "tone", CONFIG)
-    server.vendor.endpoints.all[ref].split.clear()
+    server.vendor.endpoints[ref].split.clear()
     assert ref == backend.deploy(MODEL, "tone", {})
-    server.vendor.endpoints.all[ref].deployments.clear()
+    server.vendor.endpoints[ref].deployments.clear()
     assert ref == backend.deploy(MODEL, "tone", CONFIG)
-    assert 1 == len(server.vendor.endpoints.all[ref].deployments)
+    assert 1 == len(server.vendor.endpoints[ref].deployments)
 
 
 def test_endpoint_starts_answers_and_goes(backend: TogetherBackend) -> None:
@@ -72,7 +72,7 @@ def test_endpoint_that_stopped_by_itself_is_gone_and_can_be_woken(
     server: Server, backend: TogetherBackend
 ) -> None:
     ref = backend.deploy(MODEL, "tone", CONFIG)
-    (deployment,) = server.vendor.endpoints.all[ref].deployments.values()
+    (deployment,) = server.vendor.endpoints[ref].deployments.values()
     deployment.most = deployment.replicas = 0
     assert "gone" == backend.deployment_status(ref, MODEL).state
     assert ref == backend.deploy(MODEL, "tone", {})

@@ -168,7 +168,7 @@ def test_upload_is_sent_without_the_key_and_adopted_by_its_content(
 ) -> None:
     """A file that was uploaded by hand, under whatever name, is the same file."""
     first = uploaded(backend, tmp_path)
-    server.vendor.files.all[first.ref].name = "by-hand.jsonl"
+    server.vendor.files[first.ref].name = "by-hand.jsonl"
     assert first == uploaded(backend, tmp_path)
     (stored,) = server.received("PUT", "/storage/")
     assert "authorization" not in stored.headers

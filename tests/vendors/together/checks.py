@@ -15,7 +15,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
-from vendors.together.parts import Fields, Refused, field, needed
+from unitune.testing.routes import Refused
+from vendors.together.parts import Fields, field, needed
 
 LIMITS: Fields = {
     "max_num_epochs": 20,

@@ -6,22 +6,25 @@ import re
 import time
 from dataclasses import dataclass, field
 
-from unitune.testing.loopback import ServerBehavior, VendorRequest, VendorResponse
+from pydantic import JsonValue
+
+from unitune.testing.loopback import ServerBehavior, VendorRequest
+from unitune.testing.routes import Refused, route
 from vendors.together.jobs import Jobs
 from vendors.together.parts import (
     NAMESPACE,
     PROJECT_ID,
     Fields,
-    Refused,
     fresh,
     missing,
     moment,
     needed,
-    said,
 )
 
 PLATFORM = "proj_platform"
 """Who owns base models and configurations."""
+PROJECT = f"/v2/projects/{PROJECT_ID}"
+ENDPOINT = f"{PROJECT}/endpoints/{{endpoint_id}}"
 PAGE = 1
 """Endpoints on a page: few, so that clients must turn pages."""
 CONFIGS = {
@@ -69,79 +72,79 @@ class Endpoint:
     split: dict[str, float] = field(default_factory=dict[str, float])
 
 
-class Endpoints:
-    """All endpoints of the project.
+class Endpoints(Jobs):
+    """All endpoints of the project."""
 
-    Args:
-        jobs: Whose weights can be deployed.
-        behavior: How the vendor behaves.
-    """
+    def __init__(self, behavior: ServerBehavior | None = None) -> None:
+        super().__init__(behavior)
+        self.endpoints: dict[str, Endpoint] = {}
 
-    def __init__(self, jobs: Jobs, behavior: ServerBehavior) -> None:
-        self._jobs = jobs
-        self._conduct = behavior
-        self.all: dict[str, Endpoint] = {}
-
-    def create(self, asked: VendorRequest) -> VendorResponse:
+    @route("POST", f"{PROJECT}/endpoints")
+    def create_endpoint(self, request: VendorRequest) -> JsonValue:
         """Create an endpoint."""
-        name = needed(asked.json, "name", str)
+        name = needed(request.json, "name", str)
         if not re.fullmatch(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?", name):
             raise Refused(400, f"invalid endpoint name {name}")
-        if any(one.name == name for one in self.all.values()):
-            raise Refused(409, f"endpoint {name} already exists", "already_exists")
+        if any(one.name == name for one in self.endpoints.values()):
+            raise Refused(409, f"endpoint {name} already exists")
         endpoint = Endpoint(fresh("ep_"), name)
-        self.all[endpoint.id] = endpoint
-        return said(self._shown(endpoint))
+        self.endpoints[endpoint.id] = endpoint
+        return self._shown(endpoint)
 
-    def listed(self, asked: VendorRequest) -> VendorResponse:
+    @route("GET", f"{PROJECT}/endpoints")
+    def list_endpoints(self, request: VendorRequest) -> JsonValue:
         """Answer a page of endpoints."""
-        wanted = re.fullmatch(r'name="([^"]*)"', asked.first("filter") or "")
-        if asked.first("filter") and not wanted:
+        wanted = re.fullmatch(r'name="([^"]*)"', request.first("filter") or "")
+        if request.first("filter") and not wanted:
             raise Refused(400, "invalid filter expression")
         # The real filter knows substrings too; a client must look at the names itself.
-        found = [one for one in self.all.values() if not wanted or wanted[1] in one.name]
-        start = asked.number("after", 0)
+        found = [one for one in self.endpoints.values() if not wanted or wanted[1] in one.name]
+        start = request.number("after", 0)
         page = [self._shown(one) for one in found[start : start + PAGE]]
         more = start + PAGE < len(found)
-        return said({"data": page, "next_cursor": str(start + PAGE) if more else None})
+        return {"data": page, "next_cursor": str(start + PAGE) if more else None}
 
-    def retrieve(self, endpoint_id: str) -> VendorResponse:
-        """VendorResponse one endpoint; looking lets its deployments go on."""
+    @route("GET", ENDPOINT)
+    def endpoint(self, _: VendorRequest, endpoint_id: str) -> JsonValue:
+        """Answer one endpoint; looking lets its deployments go on."""
         endpoint = self._endpoint(endpoint_id)
         for deployment in endpoint.deployments.values():
             deployment.looks += 1
             deployment.draining = max(0, deployment.draining - 1)
-        return said(self._shown(endpoint))
+        return self._shown(endpoint)
 
-    def update(self, endpoint_id: str, asked: VendorRequest) -> VendorResponse:
+    @route("PATCH", ENDPOINT)
+    def update_endpoint(self, request: VendorRequest, endpoint_id: str) -> JsonValue:
         """Replace the traffic split."""
         endpoint = self._endpoint(endpoint_id)
-        split = asked.json.get("trafficSplit")
-        if split is None or (not split and asked.first("updateMask") is None):
+        split = request.json.get("trafficSplit")
+        if split is None or (not split and request.first("updateMask") is None):
             raise Refused(400, "no fields to update")
         weights = {entry["deploymentId"]: entry["weight"] for entry in split}
         for deployment_id in weights:
             self._deployment(endpoint, deployment_id)
         endpoint.split = weights
-        return said(self._shown(endpoint))
+        return self._shown(endpoint)
 
-    def delete(self, endpoint_id: str) -> VendorResponse:
+    @route("DELETE", ENDPOINT)
+    def delete_endpoint(self, _: VendorRequest, endpoint_id: str) -> JsonValue:
         """Remove an endpoint that holds nothing."""
         endpoint = self._endpoint(endpoint_id)
         if endpoint.deployments:
-            raise Refused(409, "endpoint has deployments", "failed_precondition")
-        del self.all[endpoint_id]
-        return said({})
+            raise Refused(409, "endpoint has deployments")
+        del self.endpoints[endpoint_id]
+        return {}
 
-    def deploy(self, endpoint_id: str, asked: VendorRequest) -> VendorResponse:
+    @route("POST", f"{ENDPOINT}/deployments")
+    def deploy(self, request: VendorRequest, endpoint_id: str) -> JsonValue:
         """Create a deployment."""
-        endpoint, body = self._endpoint(endpoint_id), asked.json
+        endpoint, body = self._endpoint(endpoint_id), request.json
         name, model = needed(body, "name", str), needed(body, "model", str)
         scaling = needed(body, "autoscaling", dict)
         config = needed(body, "config", str)
         if any(one.name == name for one in endpoint.deployments.values()):
-            raise Refused(409, f"deployment {name} already exists", "already_exists")
-        if self._jobs.weights(model.rpartition("/")[2]) is None:
+            raise Refused(409, f"deployment {name} already exists")
+        if self.weights(model.rpartition("/")[2]) is None:
             raise missing("Model", model)
         if config.rpartition("/")[2] not in CONFIGS:
             raise Refused(400, f"config {config} is not compatible with the model")
@@ -151,32 +154,37 @@ class Endpoints:
         least, most = _replicas(scaling)
         deployment = Deployment(fresh("dep_"), name, model, config, least, most, idle)
         endpoint.deployments[deployment.id] = deployment
-        return said(self._whole(endpoint, deployment))
+        return self._whole(endpoint, deployment)
 
-    def scale(self, endpoint_id: str, deployment_id: str, asked: VendorRequest) -> VendorResponse:
+    @route("PATCH", f"{ENDPOINT}/deployments/{{deployment_id}}")
+    def scale(self, request: VendorRequest, endpoint_id: str, deployment_id: str) -> JsonValue:
         """Change the replicas of a deployment; none stops it."""
         endpoint = self._endpoint(endpoint_id)
         deployment = self._deployment(endpoint, deployment_id)
         running = bool(deployment.most)
-        deployment.replicas, deployment.most = _replicas(needed(asked.json, "autoscaling", dict))
+        deployment.replicas, deployment.most = _replicas(needed(request.json, "autoscaling", dict))
         deployment.draining = 2 if running and not deployment.most else 0
         deployment.looks = deployment.looks if running else 0
-        return said(self._whole(endpoint, deployment))
+        return self._whole(endpoint, deployment)
 
-    def remove(self, endpoint_id: str, deployment_id: str) -> VendorResponse:
+    @route("DELETE", f"{ENDPOINT}/deployments/{{deployment_id}}")
+    def delete_deployment(
+        self, _: VendorRequest, endpoint_id: str, deployment_id: str
+    ) -> JsonValue:
         """Remove a deployment that has stopped and gets no requests."""
         endpoint = self._endpoint(endpoint_id)
         deployment = self._deployment(endpoint, deployment_id)
-        if deployment.state(self._conduct) != "DEPLOYMENT_STATE_STOPPED":
-            raise Refused(400, "deployment must be stopped first", "failed_precondition")
+        if deployment.state(self.behavior) != "DEPLOYMENT_STATE_STOPPED":
+            raise Refused(400, "deployment must be stopped first")
         if deployment_id in endpoint.split:
-            raise Refused(400, "deployment is in the traffic split", "failed_precondition")
+            raise Refused(400, "deployment is in the traffic split")
         del endpoint.deployments[deployment_id]
-        return said({})
+        return {}
 
-    def configs(self, asked: VendorRequest) -> VendorResponse:
+    @route("GET", f"{PROJECT}/configs")
+    def configs(self, request: VendorRequest) -> JsonValue:
         """Answer the configurations for a base model."""
-        reference = asked.first("referenceModel")
+        reference = request.first("referenceModel")
         if not reference:
             raise Refused(400, "referenceModel is required")
         shown = [
@@ -190,42 +198,41 @@ class Endpoints:
             }
             for name, selectors in CONFIGS.items()
         ]
-        return said({"data": shown, "next_cursor": None})
+        return {"data": shown, "next_cursor": None}
 
-    def model(self, model_id: str) -> VendorResponse:
+    @route("GET", f"{PROJECT}/models/{{model_id}}")
+    def model(self, _: VendorRequest, model_id: str) -> JsonValue:
         """Answer the registry's entry of a job's weights."""
-        job = self._jobs.weights(model_id)
+        job = self.weights(model_id)
         if job is None:
             raise missing("Model", model_id)
-        return said(
-            {
-                "id": model_id,
-                "name": job.name,
-                "organizationId": "org_loopback",
-                "projectId": PROJECT_ID,
-                "visibility": "VISIBILITY_PRIVATE",
-                "weights": {"type": "WEIGHTS_TYPE_DEFAULT"},
-                "baseModel": f"projects/{PLATFORM}/models/ml_base",
-                "baseModelId": "ml_base",
-            }
-        )
+        return {
+            "id": model_id,
+            "name": job.name,
+            "organizationId": "org_loopback",
+            "projectId": PROJECT_ID,
+            "visibility": "VISIBILITY_PRIVATE",
+            "weights": {"type": "WEIGHTS_TYPE_DEFAULT"},
+            "baseModel": f"projects/{PLATFORM}/models/ml_base",
+            "baseModelId": "ml_base",
+        }
 
     def answers(self, name: str) -> bool | None:
         """Return whether an endpoint of this name answers; None: there is none."""
-        for endpoint in self.all.values():
+        for endpoint in self.endpoints.values():
             if f"{NAMESPACE}/{endpoint.name}" == name:
                 ready = {
                     one.id
                     for one in endpoint.deployments.values()
-                    if one.state(self._conduct) == "DEPLOYMENT_STATE_READY"
+                    if one.state(self.behavior) == "DEPLOYMENT_STATE_READY"
                 }
                 return any(weight and key in ready for key, weight in endpoint.split.items())
         return None
 
     def _endpoint(self, endpoint_id: str) -> Endpoint:
-        if endpoint_id not in self.all:
+        if endpoint_id not in self.endpoints:
             raise missing("Endpoint", endpoint_id)
-        return self.all[endpoint_id]
+        return self.endpoints[endpoint_id]
 
     def _deployment(self, endpoint: Endpoint, deployment_id: str) -> Deployment:
         if deployment_id not in endpoint.deployments:
@@ -249,7 +256,7 @@ class Endpoints:
         }
 
     def _summary(self, endpoint: Endpoint, deployment: Deployment) -> Fields:
-        state = deployment.state(self._conduct)
+        state = deployment.state(self.behavior)
         return {
             "id": deployment.id,
             "name": f"{NAMESPACE}/{endpoint.name}/{deployment.name}",

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import time
 from dataclasses import dataclass, field
-from email import message_from_bytes
-from email.message import Message
-from typing import Any, cast
+from typing import Any
+
+from pydantic import JsonValue
 
 from unitune.testing.loopback import ServerBehavior, VendorRequest, VendorResponse
-from vendors.together.parts import Fields, Refused, fresh, missing, said
+from unitune.testing.routes import Refused, RoutedVendor, form_parts, route
+from vendors.together.parts import Fields, fresh, missing
 
 LOOKS = 2
 """Looks at a file until its validation is over."""
@@ -32,78 +33,87 @@ class File:
     looks: int = 0
 
 
-class Files:
-    """All files of the account.
+class Files(RoutedVendor):
+    """All files of the account."""
 
-    Args:
-        behavior: How the vendor behaves.
-    """
+    def __init__(self, behavior: ServerBehavior | None = None) -> None:
+        super().__init__(behavior)
+        self.files: dict[str, File] = {}
 
-    def __init__(self, behavior: ServerBehavior) -> None:
-        self._conduct = behavior
-        self.all: dict[str, File] = {}
-
-    def place(self, asked: VendorRequest) -> VendorResponse:
-        """VendorResponse where to send a file; one with the same content is there already."""
-        fields = _form(asked)
+    @route("POST", "/v1/files")
+    def place_file(self, request: VendorRequest) -> VendorResponse:
+        """Answer where to send a file, or that one with the same content is there already."""
+        fields = {name: value.decode() for name, value in form_parts(request).items()}
         for name in ("purpose", "file_name", "file_type", "checksum"):
             if not fields.get(name):
                 raise Refused(400, f"{name} is required")
-        for file in self.all.values():
+        for file in self.files.values():
             if file.sent and file.checksum == fields["checksum"]:
-                return said({"file_id": file.id, "message": "file already exists"}, 409)
+                told: JsonValue = {"file_id": file.id, "message": "file already exists"}
+                return VendorResponse(told, 409)
         file = File(fresh("file-"), fields["file_name"], fields["purpose"], fields["checksum"])
-        self.all[file.id] = file
-        place = f"http://{asked.headers['host']}/storage/{file.id}?signature=loopback"
+        self.files[file.id] = file
+        place = f"http://{request.headers['host']}/storage/{file.id}?signature=loopback"
         return VendorResponse(b"", 302, {"Location": place, "X-Together-File-Id": file.id})
 
-    def store(self, file_id: str, asked: VendorRequest) -> VendorResponse:
+    def check_key(self, request: VendorRequest) -> None:
+        """Refuse a request without the key; the place of a file is secret itself."""
+        if not request.path.startswith("/storage/"):
+            super().check_key(request)
+
+    @route("PUT", "/storage/{file_id}")
+    def store_file(self, request: VendorRequest, file_id: str) -> VendorResponse:
         """Take the bytes; storage refuses a request that has a key beside its signature."""
-        if "authorization" in asked.headers:
+        if "authorization" in request.headers:
             raise Refused(400, "Only one auth mechanism allowed")
-        self._file(file_id).content = asked.body
+        self._file(file_id).content = request.body
         return VendorResponse(b"")
 
-    def preprocess(self, file_id: str) -> VendorResponse:
+    @route("POST", "/v1/files/{file_id}/preprocess")
+    def preprocess(self, _: VendorRequest, file_id: str) -> JsonValue:
         """Begin to validate."""
         file = self._file(file_id)
         if file.content is None:
             raise Refused(400, f"File {file_id} has no content")
         file.sent = True
-        return said(self._shown(file))
+        return self._file_json(file)
 
-    def listed(self) -> VendorResponse:
-        """VendorResponse all files, those without bytes too."""
-        return said({"data": [self._shown(file) for file in self.all.values()]})
+    @route("GET", "/v1/files")
+    def list_files(self, _: VendorRequest) -> JsonValue:
+        """Answer all files, those without bytes too."""
+        return {"data": [self._file_json(file) for file in self.files.values()]}
 
-    def retrieve(self, file_id: str) -> VendorResponse:
-        """VendorResponse one file; looking lets its validation go on."""
+    @route("GET", "/v1/files/{file_id}")
+    def file(self, _: VendorRequest, file_id: str) -> JsonValue:
+        """Answer one file; looking lets its validation go on."""
         file = self._file(file_id)
         file.looks += 1
-        return said(self._shown(file))
+        return self._file_json(file)
 
-    def content(self, file_id: str) -> VendorResponse:
+    @route("GET", "/v1/files/{file_id}/content")
+    def file_content(self, _: VendorRequest, file_id: str) -> VendorResponse:
         """Answer the bytes."""
         return VendorResponse(self._file(file_id).content or b"")
 
-    def delete(self, file_id: str) -> VendorResponse:
+    @route("DELETE", "/v1/files/{file_id}")
+    def delete_file(self, _: VendorRequest, file_id: str) -> JsonValue:
         """Remove a file."""
-        del self.all[self._file(file_id).id]
-        return said({"id": file_id, "deleted": True})
+        del self.files[self._file(file_id).id]
+        return {"id": file_id, "deleted": True}
 
     def usable(self, file_id: str) -> bytes | None:
         """Return the content of a file that is valid, else None."""
-        file = self.all.get(file_id)
-        if file is None or self._problem(file) or self._status(file) != "COMPLETED":
+        file = self.files.get(file_id)
+        if file is None or self._problem(file) or self._file_status(file) != "COMPLETED":
             return None
         return file.content
 
     def _file(self, file_id: str) -> File:
-        if file_id not in self.all:
+        if file_id not in self.files:
             raise missing("File", file_id)
-        return self.all[file_id]
+        return self.files[file_id]
 
-    def _status(self, file: File) -> str:
+    def _file_status(self, file: File) -> str:
         if not file.sent or file.looks == 0:
             return "PENDING"
         if file.looks < LOOKS:
@@ -112,11 +122,11 @@ class Files:
 
     def _problem(self, file: File) -> str | None:
         """Return why a file is not valid."""
-        return self._conduct.rejects_files or _problem(file.content or b"")
+        return self.behavior.rejects_files or _problem(file.content or b"")
 
-    def _shown(self, file: File) -> Fields:
+    def _file_json(self, file: File) -> Fields:
         """A file as the description has it (``Processed``) and as the SDK has it (the rest)."""
-        status = self._status(file)
+        status = self._file_status(file)
         shown: Fields = {
             "id": file.id,
             "object": "file",
@@ -147,18 +157,3 @@ def _problem(content: bytes) -> str | None:
         ):
             return f"Line {number} has none of the known formats"
     return None if content else "The file is empty"
-
-
-def _form(asked: VendorRequest) -> dict[str, str]:
-    """Return the fields of a multipart form."""
-    head = f"Content-Type: {asked.headers.get('content-type', '')}\r\n\r\n".encode()
-    form = message_from_bytes(head + asked.body)
-    if not form.is_multipart():
-        raise Refused(400, "the body must be a multipart form")
-    parts = cast("list[Message]", form.get_payload())
-    return {
-        str(part.get_param("name", header="content-disposition")): cast(
-            "bytes", part.get_payload(decode=True)
-        ).decode()
-        for part in parts
-    }

@@ -8,10 +8,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from pydantic import JsonValue
+
 from unitune.testing.loopback import Progress, ServerBehavior, VendorRequest, VendorResponse, loss
+from unitune.testing.routes import Refused, route
 from vendors.together.checks import LIMITS, TRAININGS, check_create, check_rows
 from vendors.together.files import Files
-from vendors.together.parts import NAMESPACE, Fields, Refused, fresh, missing, moment, needed, said
+from vendors.together.parts import NAMESPACE, Fields, fresh, missing, moment, needed
 from vendors.together.parts import field as read
 
 DEFAULTS: Fields = {
@@ -28,6 +31,8 @@ DEFAULTS: Fields = {
 DOLLARS_PER_TOKEN = 0.48e-6
 NANODOLLARS = 1_000_000_000
 """In one US dollar: what a job's total_price is counted in (together 3.1.1, lib/utils/tools.py)."""
+MODELS = ("Qwen/Qwen3-8B", "Qwen/Qwen3-0.6B")
+"""Base models that can be tuned, and answer without an endpoint."""
 ENDED = ("completed", "cancelled", "error")
 
 
@@ -62,84 +67,79 @@ class Job:
         return "error" if behavior.fails else "completed"
 
 
-class Jobs:
-    """All trainings of the account.
+class Jobs(Files):
+    """All trainings of the account."""
 
-    Args:
-        files: Where training files are.
-        models: Base models that can be tuned.
-        behavior: How the vendor behaves.
-    """
+    def __init__(self, behavior: ServerBehavior | None = None) -> None:
+        super().__init__(behavior)
+        self.jobs: dict[str, Job] = {}
 
-    def __init__(self, files: Files, models: tuple[str, ...], behavior: ServerBehavior) -> None:
-        self._files = files
-        self._models = models
-        self._conduct = behavior
-        self.all: dict[str, Job] = {}
-
-    def limits(self, asked: VendorRequest) -> VendorResponse:
+    @route("GET", "/v1/fine-tunes/models/limits")
+    def limits(self, request: VendorRequest) -> JsonValue:
         """Answer what a base model takes."""
-        name = asked.first("model_name")
-        if name not in self._models:
-            return said({"message": f"Model {name} is not available for fine-tuning"}, 404)
-        return said({"model_name": name, **LIMITS})
+        name = request.first("model_name")
+        if name not in MODELS:
+            raise Refused(404, f"Model {name} is not available for fine-tuning")
+        return {"model_name": name, **LIMITS}
 
-    def estimate(self, asked: VendorRequest) -> VendorResponse:
+    @route("POST", "/v1/fine-tunes/estimate-price")
+    def estimate(self, request: VendorRequest) -> JsonValue:
         """Answer what a training would cost."""
-        body = asked.json
-        training = self._files.usable(needed(body, "training_file", str))
+        body = request.json
+        training = self.usable(needed(body, "training_file", str))
         if training is None:
             reason = "train_file_not_validated"
-            return said({"estimation_available": False, "unavailable_reason": reason})
+            return {"estimation_available": False, "unavailable_reason": reason}
         tokens = _tokens(training, body)
-        return said(
-            {
-                "estimation_available": True,
-                "estimated_total_price": tokens * DOLLARS_PER_TOKEN,
-                "allowed_to_proceed": True,
-                "user_limit": 100.0,
-                "estimated_train_token_count": tokens,
-                "estimated_eval_token_count": 0,
-            }
-        )
+        return {
+            "estimation_available": True,
+            "estimated_total_price": tokens * DOLLARS_PER_TOKEN,
+            "allowed_to_proceed": True,
+            "user_limit": 100.0,
+            "estimated_train_token_count": tokens,
+            "estimated_eval_token_count": 0,
+        }
 
-    def create(self, asked: VendorRequest) -> VendorResponse:
+    @route("POST", "/v1/fine-tunes")
+    def create_job(self, request: VendorRequest) -> JsonValue:
         """Create a training, if the request is in order."""
-        body = asked.json
+        body = request.json
         model = needed(body, "model", str)
-        if model not in self._models:
+        if model not in MODELS:
             raise Refused(400, f"Model {model} is not available for fine-tuning")
         check_create(body)
         needed(body, "training_file", str)
         for name in ("training_file", "validation_file"):
             if file := read(body, name, str):  # the SDK sends "" where there is none
-                content = self._files.usable(file)
+                content = self.usable(file)
                 if content is None:
                     raise Refused(400, f"{name} {file} is not a valid file for fine-tuning")
                 check_rows(content, body, name)
         suffix = read(body, "suffix", str)
         parts = (model.rpartition("/")[2], suffix, fresh("")[:8])
         name = f"{NAMESPACE}/{'-'.join(part for part in parts if part)}"
-        training = self._files.usable(body["training_file"]) or b""
+        training = self.usable(body["training_file"]) or b""
         job = Job(fresh("ft-"), body, name, training=training)
-        self.all[job.id] = job
-        return said(self._short(job))
+        self.jobs[job.id] = job
+        return self._job_json(job)
 
-    def listed(self) -> VendorResponse:
-        """VendorResponse all jobs in one piece, the newest last, or as the behavior says."""
+    @route("GET", "/v1/fine-tunes")
+    def list_jobs(self, _: VendorRequest) -> JsonValue:
+        """Answer all jobs in one piece, the newest last, or as the behavior says."""
         shown = [
-            self._short(job) for job in self.all.values() if job.progress.listed(self._conduct)
+            self._job_json(job) for job in self.jobs.values() if job.progress.listed(self.behavior)
         ]
-        if self._conduct.lists_repeat:
+        if self.behavior.lists_repeat:
             shown = random.sample(shown * 2, len(shown) * 2)
-        return said({"data": shown})
+        return {"data": shown}
 
-    def retrieve(self, job_id: str) -> VendorResponse:
-        """VendorResponse one job; looking lets its time pass."""
+    @route("GET", "/v1/fine-tunes/{job_id}")
+    def job(self, _: VendorRequest, job_id: str) -> JsonValue:
+        """Answer one job; looking lets its time pass."""
         job = self._job(job_id)
         job.progress.look()
-        status = job.status(self._conduct)
-        shown = {**self._short(job), "job_id": job.id}
+        status = job.status(self.behavior)
+        shown = {**self._job_json(job), "job_id": job.id}
         if status == "completed":
             tokens = _tokens(job.training, job.body)
             shown |= {
@@ -151,35 +151,38 @@ class Jobs:
                 "token_count": tokens,
                 "total_price": int(tokens * DOLLARS_PER_TOKEN * NANODOLLARS),
             }
-        return said(shown)
+        return shown
 
-    def cancel(self, job_id: str) -> VendorResponse:
+    @route("POST", "/v1/fine-tunes/{job_id}/cancel")
+    def cancel_job(self, _: VendorRequest, job_id: str) -> JsonValue:
         """Ask a job to end."""
         job = self._job(job_id)
-        status = job.status(self._conduct)
+        status = job.status(self.behavior)
         if status in ENDED:
             raise Refused(400, f"Job {job_id} is {status} and cannot be cancelled")
         if job.cancelled_at is None:
             job.cancelled_at = job.progress.polls
-            job.steps_then = job.progress.steps(self._conduct)
-        return said(self._short(job))
+            job.steps_then = job.progress.steps(self.behavior)
+        return self._job_json(job)
 
-    def delete(self, job_id: str) -> VendorResponse:
+    @route("DELETE", "/v1/fine-tunes/{job_id}")
+    def delete_job(self, _: VendorRequest, job_id: str) -> JsonValue:
         """Remove a job with its model."""
-        del self.all[self._job(job_id).id]
-        return said({"message": f"Fine-tune job {job_id} deleted"})
+        del self.jobs[self._job(job_id).id]
+        return {"message": f"Fine-tune job {job_id} deleted"}
 
-    def events(self, job_id: str) -> VendorResponse:
+    @route("GET", "/v1/fine-tunes/{job_id}/events")
+    def events(self, _: VendorRequest, job_id: str) -> JsonValue:
         """Answer what has happened, oldest first."""
         job = self._job(job_id)
-        status, steps = job.status(self._conduct), job.steps(self._conduct)
+        status, steps = job.status(self.behavior), job.steps(self.behavior)
         happened = [("job_pending", "Job is pending", 0)]
-        if job.progress.started(self._conduct):
+        if job.progress.started(self.behavior):
             happened += [("job_start", "Job started", 0), ("training_start", "Training started", 0)]
-        if steps >= self._conduct.steps:
+        if steps >= self.behavior.steps:
             happened += [("epoch_complete", f"Epoch completed, at step {steps}", steps)]
         if status == "error":
-            happened += [("job_error", self._conduct.fails or "", steps)]
+            happened += [("job_error", self.behavior.fails or "", steps)]
         if status == "completed":
             happened += [
                 ("checkpoint_save", "Checkpoint saved", steps),
@@ -189,68 +192,69 @@ class Jobs:
         if job.cancelled_at is not None:
             happened += [("cancel_requested", "Cancel requested", steps)]
         start = job.progress.created
-        return said({"data": [self._event(one, start + n) for n, one in enumerate(happened)]})
+        return {"data": [self._event(one, start + n) for n, one in enumerate(happened)]}
 
-    def metrics(self, job_id: str, asked: VendorRequest) -> VendorResponse:
+    @route("GET", "/v1/fine-tunes/{job_id}/metrics")
+    def metrics(self, request: VendorRequest, job_id: str) -> JsonValue:
         """Answer the losses of a range of steps."""
         job = self._job(job_id)
-        least = asked.number("global_step_from", 0)
-        most = asked.number("global_step_to", 10**9)
+        least = request.number("global_step_from", 0)
+        most = request.number("global_step_to", 10**9)
         rows: list[Any] = []
-        for step in range(1, job.steps(self._conduct) + 1):
+        for step in range(1, job.steps(self.behavior) + 1):
             if least <= step <= most:
                 row = {"train/loss": loss(step), "train/learning_rate": 1e-5}
                 rows.append({**row, "train/global_step": step})
-        if job.body.get("n_evals") and rows and job.progress.done(self._conduct):
-            rows[-1] |= {"eval/loss": loss(self._conduct.steps) + 0.1}
-        return said({"metrics": rows})
+        if job.body.get("n_evals") and rows and job.progress.done(self.behavior):
+            rows[-1] |= {"eval/loss": loss(self.behavior.steps) + 0.1}
+        return {"metrics": rows}
 
-    def checkpoints(self, job_id: str) -> VendorResponse:
+    @route("GET", "/v1/fine-tunes/{job_id}/checkpoints")
+    def checkpoints(self, _: VendorRequest, job_id: str) -> JsonValue:
         """Answer the checkpoints: of a LoRA job each step as an adapter and merged."""
         job = self._job(job_id)
-        if job.status(self._conduct) != "completed":
-            return said({"data": []})
-        step = self._conduct.steps
+        if job.status(self.behavior) != "completed":
+            return {"data": []}
+        step = self.behavior.steps
         kinds = {"Final (adapter)": _adapter_id(job), "Final (merged)": _merged_id(job)}
-        return said(
-            {
-                "data": [
-                    {
-                        "step": step,
-                        "path": f"s3://loopback/{job.id}/{object_id}",
-                        "created_at": moment(time.time()),
-                        "checkpoint_type": kind,
-                        "object_id": object_id,
-                        "object_name": job.name,
-                    }
-                    for kind, object_id in kinds.items()
-                ]
-            }
-        )
+        return {
+            "data": [
+                {
+                    "step": step,
+                    "path": f"s3://loopback/{job.id}/{object_id}",
+                    "created_at": moment(time.time()),
+                    "checkpoint_type": kind,
+                    "object_id": object_id,
+                    "object_name": job.name,
+                }
+                for kind, object_id in kinds.items()
+            ]
+        }
 
-    def download(self, asked: VendorRequest) -> VendorResponse:
+    @route("GET", "/v1/finetune/download")
+    def download(self, request: VendorRequest) -> VendorResponse:
         """Answer the weights of a job."""
-        job = self._job(asked.first("ft_id") or "")
-        which = asked.first("checkpoint")
-        if which not in ("merged", "adapter", "model_output_path") and not asked.first(
+        job = self._job(request.first("ft_id") or "")
+        which = request.first("checkpoint")
+        if which not in ("merged", "adapter", "model_output_path") and not request.first(
             "checkpoint_step"
         ):
             raise Refused(400, "checkpoint is required when checkpoint_step is not set")
-        if job.status(self._conduct) != "completed":
+        if job.status(self.behavior) != "completed":
             raise Refused(400, f"Job {job.id} has no weights yet")
         return VendorResponse(f"weights of {job.id} ({which})".encode())
 
     def weights(self, model_id: str) -> Job | None:
         """Return the job whose weights have an id in the registry."""
-        for job in self.all.values():
+        for job in self.jobs.values():
             if model_id in (_merged_id(job), _adapter_id(job)):
                 return job
         return None
 
     def _job(self, job_id: str) -> Job:
-        if job_id not in self.all:
+        if job_id not in self.jobs:
             raise missing("Fine-tune job", job_id)
-        return self.all[job_id]
+        return self.jobs[job_id]
 
     def _event(self, happened: tuple[str, str, int], when: float) -> Fields:
         kind, message, step = happened
@@ -262,7 +266,7 @@ class Jobs:
             "type": kind,
             "param_count": 0,
             "token_count": 0,
-            "total_steps": self._conduct.steps,
+            "total_steps": self.behavior.steps,
             "wandb_url": "",
             "step": step,
             "checkpoint_path": "",
@@ -271,7 +275,7 @@ class Jobs:
             "hash": "",
         }
 
-    def _short(self, job: Job) -> Fields:
+    def _job_json(self, job: Job) -> Fields:
         """A job as ``FinetuneResponseTruncated`` of the description."""
         told = ("model", "training_file", "validation_file", "suffix", "max_seq_length")
         kind = job.body.get("training_type") or _lora()
@@ -281,7 +285,7 @@ class Jobs:
             **{name: job.body[name] for name in told if name in job.body},
             **{name: job.body.get(name, default) for name, default in DEFAULTS.items()},
             "id": job.id,
-            "status": job.status(self._conduct),
+            "status": job.status(self.behavior),
             "created_at": moment(job.progress.created),
             "updated_at": moment(time.time()),
             "user_id": "user_loopback",

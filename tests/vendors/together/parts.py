@@ -1,14 +1,12 @@
-"""What the parts of the Together on loopback share: refusals, times, fields of a request."""
+"""What the parts of the Together on loopback share: ids, times, fields of a request."""
 
 from __future__ import annotations
 
 import secrets
 from datetime import UTC, datetime
-from typing import Any, cast
+from typing import Any
 
-from pydantic import JsonValue
-
-from unitune.testing.loopback import VendorResponse
+from unitune.testing.routes import Refused
 
 NAMESPACE = "loopback"
 """Slug of the one project, and the first part of every name in it."""
@@ -17,36 +15,9 @@ PROJECT_ID = "proj_loopback"
 Fields = dict[str, Any]
 
 
-class Refused(Exception):
-    """The vendor says no.
-
-    Args:
-        status: HTTP status.
-        message: In the vendor's words.
-        code: The vendor's own word for it.
-    """
-
-    def __init__(self, status: int, message: str, code: str | None = None) -> None:
-        super().__init__(message)
-        self.status = status
-        self.message = message
-        self.code = code
-
-    @property
-    def answer(self) -> VendorResponse:
-        """As ``ErrorData`` of the description."""
-        error: JsonValue = {
-            "message": self.message,
-            "type": "invalid_request_error",
-            "param": None,
-            "code": self.code,
-        }
-        return VendorResponse({"error": error}, self.status)
-
-
 def missing(what: str, name: str) -> Refused:
     """Return the refusal for something that is not there."""
-    return Refused(404, f"{what} {name} not found", "not_found")
+    return Refused(404, f"{what} {name} not found")
 
 
 def moment(seconds: float) -> str:
@@ -83,8 +54,3 @@ def needed(body: Fields, name: str, *kinds: type) -> Any:
     if value is None:
         raise Refused(422, f"{name} is required")
     return value
-
-
-def said(content: object, status: int = 200) -> VendorResponse:
-    """Return an answer whose body is JSON."""
-    return VendorResponse(cast("JsonValue", content), status)
