@@ -6,8 +6,6 @@ import re
 import time
 from dataclasses import dataclass, field
 
-from pydantic import JsonValue
-
 from unitune.testing.loopback import ServerBehavior, VendorRequest
 from unitune.testing.routes import Refused, route
 from vendors.together.jobs import Jobs
@@ -80,7 +78,7 @@ class Endpoints(Jobs):
         self.endpoints: dict[str, Endpoint] = {}
 
     @route("POST", f"{PROJECT}/endpoints")
-    def create_endpoint(self, request: VendorRequest) -> JsonValue:
+    def create_endpoint(self, request: VendorRequest) -> Fields:
         """Create an endpoint."""
         name = needed(request.json, "name", str)
         if not re.fullmatch(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?", name):
@@ -92,7 +90,7 @@ class Endpoints(Jobs):
         return self._shown(endpoint)
 
     @route("GET", f"{PROJECT}/endpoints")
-    def list_endpoints(self, request: VendorRequest) -> JsonValue:
+    def list_endpoints(self, request: VendorRequest) -> Fields:
         """Answer a page of endpoints."""
         wanted = re.fullmatch(r'name="([^"]*)"', request.first("filter") or "")
         if request.first("filter") and not wanted:
@@ -105,7 +103,7 @@ class Endpoints(Jobs):
         return {"data": page, "next_cursor": str(start + PAGE) if more else None}
 
     @route("GET", ENDPOINT)
-    def endpoint(self, _: VendorRequest, endpoint_id: str) -> JsonValue:
+    def endpoint(self, _: VendorRequest, endpoint_id: str) -> Fields:
         """Answer one endpoint; looking lets its deployments go on."""
         endpoint = self._endpoint(endpoint_id)
         for deployment in endpoint.deployments.values():
@@ -114,7 +112,7 @@ class Endpoints(Jobs):
         return self._shown(endpoint)
 
     @route("PATCH", ENDPOINT)
-    def update_endpoint(self, request: VendorRequest, endpoint_id: str) -> JsonValue:
+    def update_endpoint(self, request: VendorRequest, endpoint_id: str) -> Fields:
         """Replace the traffic split."""
         endpoint = self._endpoint(endpoint_id)
         split = request.json.get("trafficSplit")
@@ -127,7 +125,7 @@ class Endpoints(Jobs):
         return self._shown(endpoint)
 
     @route("DELETE", ENDPOINT)
-    def delete_endpoint(self, _: VendorRequest, endpoint_id: str) -> JsonValue:
+    def delete_endpoint(self, _: VendorRequest, endpoint_id: str) -> Fields:
         """Remove an endpoint that holds nothing."""
         endpoint = self._endpoint(endpoint_id)
         if endpoint.deployments:
@@ -136,7 +134,7 @@ class Endpoints(Jobs):
         return {}
 
     @route("POST", f"{ENDPOINT}/deployments")
-    def deploy(self, request: VendorRequest, endpoint_id: str) -> JsonValue:
+    def deploy(self, request: VendorRequest, endpoint_id: str) -> Fields:
         """Create a deployment."""
         endpoint, body = self._endpoint(endpoint_id), request.json
         name, model = needed(body, "name", str), needed(body, "model", str)
@@ -157,7 +155,7 @@ class Endpoints(Jobs):
         return self._whole(endpoint, deployment)
 
     @route("PATCH", f"{ENDPOINT}/deployments/{{deployment_id}}")
-    def scale(self, request: VendorRequest, endpoint_id: str, deployment_id: str) -> JsonValue:
+    def scale(self, request: VendorRequest, endpoint_id: str, deployment_id: str) -> Fields:
         """Change the replicas of a deployment; none stops it."""
         endpoint = self._endpoint(endpoint_id)
         deployment = self._deployment(endpoint, deployment_id)
@@ -168,9 +166,7 @@ class Endpoints(Jobs):
         return self._whole(endpoint, deployment)
 
     @route("DELETE", f"{ENDPOINT}/deployments/{{deployment_id}}")
-    def delete_deployment(
-        self, _: VendorRequest, endpoint_id: str, deployment_id: str
-    ) -> JsonValue:
+    def delete_deployment(self, _: VendorRequest, endpoint_id: str, deployment_id: str) -> Fields:
         """Remove a deployment that has stopped and gets no requests."""
         endpoint = self._endpoint(endpoint_id)
         deployment = self._deployment(endpoint, deployment_id)
@@ -182,7 +178,7 @@ class Endpoints(Jobs):
         return {}
 
     @route("GET", f"{PROJECT}/configs")
-    def configs(self, request: VendorRequest) -> JsonValue:
+    def configs(self, request: VendorRequest) -> Fields:
         """Answer the configurations for a base model."""
         reference = request.first("referenceModel")
         if not reference:
@@ -201,7 +197,7 @@ class Endpoints(Jobs):
         return {"data": shown, "next_cursor": None}
 
     @route("GET", f"{PROJECT}/models/{{model_id}}")
-    def model(self, _: VendorRequest, model_id: str) -> JsonValue:
+    def model(self, _: VendorRequest, model_id: str) -> Fields:
         """Answer the registry's entry of a job's weights."""
         job = self.weights(model_id)
         if job is None:

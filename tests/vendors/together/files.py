@@ -70,7 +70,7 @@ class Files(RoutedVendor):
         return VendorResponse(b"")
 
     @route("POST", "/v1/files/{file_id}/preprocess")
-    def preprocess(self, _: VendorRequest, file_id: str) -> JsonValue:
+    def preprocess(self, _: VendorRequest, file_id: str) -> Fields:
         """Begin to validate."""
         file = self._file(file_id)
         if file.content is None:
@@ -79,12 +79,12 @@ class Files(RoutedVendor):
         return self._file_json(file)
 
     @route("GET", "/v1/files")
-    def list_files(self, _: VendorRequest) -> JsonValue:
+    def list_files(self, _: VendorRequest) -> Fields:
         """Answer all files, those without bytes too."""
         return {"data": [self._file_json(file) for file in self.files.values()]}
 
     @route("GET", "/v1/files/{file_id}")
-    def file(self, _: VendorRequest, file_id: str) -> JsonValue:
+    def file(self, _: VendorRequest, file_id: str) -> Fields:
         """Answer one file; looking lets its validation go on."""
         file = self._file(file_id)
         file.looks += 1
@@ -96,7 +96,7 @@ class Files(RoutedVendor):
         return VendorResponse(self._file(file_id).content or b"")
 
     @route("DELETE", "/v1/files/{file_id}")
-    def delete_file(self, _: VendorRequest, file_id: str) -> JsonValue:
+    def delete_file(self, _: VendorRequest, file_id: str) -> Fields:
         """Remove a file."""
         del self.files[self._file(file_id).id]
         return {"id": file_id, "deleted": True}

@@ -8,8 +8,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from pydantic import JsonValue
-
 from unitune.testing.loopback import Progress, ServerBehavior, VendorRequest, VendorResponse, loss
 from unitune.testing.routes import Refused, route
 from vendors.together.checks import LIMITS, TRAININGS, check_create, check_rows
@@ -75,7 +73,7 @@ class Jobs(Files):
         self.jobs: dict[str, Job] = {}
 
     @route("GET", "/v1/fine-tunes/models/limits")
-    def limits(self, request: VendorRequest) -> JsonValue:
+    def limits(self, request: VendorRequest) -> Fields:
         """Answer what a base model takes."""
         name = request.first("model_name")
         if name not in MODELS:
@@ -83,7 +81,7 @@ class Jobs(Files):
         return {"model_name": name, **LIMITS}
 
     @route("POST", "/v1/fine-tunes/estimate-price")
-    def estimate(self, request: VendorRequest) -> JsonValue:
+    def estimate(self, request: VendorRequest) -> Fields:
         """Answer what a training would cost."""
         body = request.json
         training = self.usable(needed(body, "training_file", str))
@@ -101,7 +99,7 @@ class Jobs(Files):
         }
 
     @route("POST", "/v1/fine-tunes")
-    def create_job(self, request: VendorRequest) -> JsonValue:
+    def create_job(self, request: VendorRequest) -> Fields:
         """Create a training, if the request is in order."""
         body = request.json
         model = needed(body, "model", str)
@@ -124,7 +122,7 @@ class Jobs(Files):
         return self._job_json(job)
 
     @route("GET", "/v1/fine-tunes")
-    def list_jobs(self, _: VendorRequest) -> JsonValue:
+    def list_jobs(self, _: VendorRequest) -> Fields:
         """Answer all jobs in one piece, the newest last, or as the behavior says."""
         shown = [
             self._job_json(job) for job in self.jobs.values() if job.progress.listed(self.behavior)
@@ -134,7 +132,7 @@ class Jobs(Files):
         return {"data": shown}
 
     @route("GET", "/v1/fine-tunes/{job_id}")
-    def job(self, _: VendorRequest, job_id: str) -> JsonValue:
+    def job(self, _: VendorRequest, job_id: str) -> Fields:
         """Answer one job; looking lets its time pass."""
         job = self._job(job_id)
         job.progress.look()
@@ -154,7 +152,7 @@ class Jobs(Files):
         return shown
 
     @route("POST", "/v1/fine-tunes/{job_id}/cancel")
-    def cancel_job(self, _: VendorRequest, job_id: str) -> JsonValue:
+    def cancel_job(self, _: VendorRequest, job_id: str) -> Fields:
         """Ask a job to end."""
         job = self._job(job_id)
         status = job.status(self.behavior)
@@ -166,13 +164,13 @@ class Jobs(Files):
         return self._job_json(job)
 
     @route("DELETE", "/v1/fine-tunes/{job_id}")
-    def delete_job(self, _: VendorRequest, job_id: str) -> JsonValue:
+    def delete_job(self, _: VendorRequest, job_id: str) -> Fields:
         """Remove a job with its model."""
         del self.jobs[self._job(job_id).id]
         return {"message": f"Fine-tune job {job_id} deleted"}
 
     @route("GET", "/v1/fine-tunes/{job_id}/events")
-    def events(self, _: VendorRequest, job_id: str) -> JsonValue:
+    def events(self, _: VendorRequest, job_id: str) -> Fields:
         """Answer what has happened, oldest first."""
         job = self._job(job_id)
         status, steps = job.status(self.behavior), job.steps(self.behavior)
@@ -195,7 +193,7 @@ class Jobs(Files):
         return {"data": [self._event(one, start + n) for n, one in enumerate(happened)]}
 
     @route("GET", "/v1/fine-tunes/{job_id}/metrics")
-    def metrics(self, request: VendorRequest, job_id: str) -> JsonValue:
+    def metrics(self, request: VendorRequest, job_id: str) -> Fields:
         """Answer the losses of a range of steps."""
         job = self._job(job_id)
         least = request.number("global_step_from", 0)
@@ -210,7 +208,7 @@ class Jobs(Files):
         return {"metrics": rows}
 
     @route("GET", "/v1/fine-tunes/{job_id}/checkpoints")
-    def checkpoints(self, _: VendorRequest, job_id: str) -> JsonValue:
+    def checkpoints(self, _: VendorRequest, job_id: str) -> Fields:
         """Answer the checkpoints: of a LoRA job each step as an adapter and merged."""
         job = self._job(job_id)
         if job.status(self.behavior) != "completed":
