@@ -22,6 +22,7 @@ from unitune.backends.capabilities import DeploymentStatus, JobDescription, JobP
 from unitune.backends.kit.hosted import (
     HostedBackend,
     content_name,
+    create_named,
     explicit,
     required,
     wait_for_file,
@@ -275,9 +276,8 @@ class FireworksBackend(HostedBackend[FireworksOptions]):
         self, collection: str, parameter: str, name: str, body: Mapping[str, JsonValue]
     ) -> str:
         ref, action = self._ref(collection), f"create {name}"
-        self.api.create_named(
-            "v1", *ref.split("/"), parameter=parameter, name=name, action=action, body=body
-        )
+        place = ("v1", *ref.split("/"))
+        create_named(self.api, *place, parameter=parameter, name=name, action=action, body=body)
         return f"{ref}/{name}"
 
     def _is_ready(self, ref: str) -> bool:

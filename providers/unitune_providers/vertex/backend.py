@@ -354,11 +354,7 @@ def _version_of(deployed: Fields) -> str:
 
 
 def _delete(api: Api, name: str) -> None:
-    try:
-        _wait(api, api.start_deletion(*name.split("/"), action=f"delete {name}"))
-    except BackendError as error:
-        if not error.is_not_found:
-            raise
+    _wait(api, api.delete(*name.split("/"), action=f"delete {name}"))
 
 
 def _wait(api: Api, operation: Fields) -> None:

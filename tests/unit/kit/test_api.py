@@ -14,6 +14,7 @@ import respx
 from unitune.backends.kit.api import Api, created_id
 from unitune.backends.kit.chat_model import Endpoint
 from unitune.backends.kit.errors import Vendor
+from unitune.backends.kit.hosted import create_named
 from unitune.backends.kit.paging import by_last_id, by_token
 from unitune.errors import BackendError, Unreachable
 from unitune.security.json_fields import Fields
@@ -194,14 +195,14 @@ def test_file_is_sent_once_as_a_form(api: Api, vendor: respx.MockRouter) -> None
 def test_resource_that_is_there_already_is_the_same(api: Api, vendor: respx.MockRouter) -> None:
     vendor.post("/jobs", params={"jobId": "r1"}).respond(409, json={"message": "exists"})
     vendor.get("/jobs/r1").respond(json={"name": "r1"})
-    api.create_named("jobs", parameter="jobId", name="r1", action="create r1", body={})
+    create_named(api, "jobs", parameter="jobId", name="r1", action="create r1", body={})
 
 
 def test_conflict_with_something_else_is_an_error(api: Api, vendor: respx.MockRouter) -> None:
     vendor.post("/jobs", params={"jobId": "r1"}).respond(409, json={"message": "account is busy"})
     vendor.get("/jobs/r1").respond(404)
     with pytest.raises(BackendError, match="account is busy"):
-        api.create_named("jobs", parameter="jobId", name="r1", action="create r1", body={})
+        create_named(api, "jobs", parameter="jobId", name="r1", action="create r1", body={})
 
 
 def test_create_call_whose_answer_names_nothing_is_open(api: Api) -> None:

@@ -10,11 +10,13 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 from command_line import Command
 
-from unitune.backends.kit.bodies import GZIP_ONLY, LARGEST_ANSWER, Body, BodyError, hooks
+from unitune.backends.kit.api import Api
+from unitune.backends.kit.bodies import LARGEST_ANSWER, Body, BodyError
+from unitune.backends.kit.chat_model import Endpoint
+from unitune.backends.kit.errors import Vendor
 from unitune.testing.loopback import Server, VendorRequest, VendorResponse, serve
 
 DEEP = b"[" * 100_000 + b"]" * 100_000
@@ -96,8 +98,8 @@ def test_a_file_may_be_long_and_not_of_air() -> None:
 
 def test_an_honest_compressed_answer_is_read(server: Server) -> None:
     say(server, compressed(b'{"a": 1}'))
-    with httpx.Client(event_hooks=hooks(), headers=GZIP_ONLY) as client:
-        assert {"a": 1} == client.get(server.url).json()
+    api = Api(Endpoint(Vendor("mine"), server.url))
+    assert {"a": 1} == api.get("jobs", action="list jobs").all
     assert "gzip" == server.requests[0].headers["accept-encoding"]
 
 

@@ -24,7 +24,7 @@ from urllib.parse import quote
 import httpx
 from pydantic import JsonValue
 
-from unitune.backends.kit.bodies import GZIP_ONLY, LARGEST_ANSWER, LARGEST_FILE, Body
+from unitune.backends.kit.bodies import GZIP_ONLY, LARGEST_ANSWER, LARGEST_FILE, unpacked
 from unitune.backends.kit.chat_model import Endpoint
 from unitune.backends.kit.errors import ErrorResponse, complaint, vendor_errors
 from unitune.backends.kit.paging import NextPage, Query, item_key
@@ -37,7 +37,6 @@ TIMEOUT_SECONDS = 60.0
 UPLOAD_SECONDS = 600.0
 """Likewise where a file is sent: the vendor may store it before it answers."""
 
-CONFLICT = 409
 REDIRECTS = (301, 302, 303, 307, 308)
 MOST_REDIRECTS = 5
 
@@ -137,29 +136,6 @@ class Api:
         send = partial(self._json, "POST", path, action, json=body, params=query)
         return retry_read(send) if changes_nothing else send()
 
-    def create_named(
-        self,
-        *path: str,
-        parameter: str,
-        name: str,
-        action: str,
-        body: Mapping[str, JsonValue],
-    ) -> None:
-        """Create a resource under a name of the caller's; one that is there already is the same.
-
-        Args:
-            path: Of its collection.
-            parameter: Query parameter that takes the name.
-            name: As the vendor allows it.
-            action: See the class.
-            body: As of `post`.
-        """
-        try:
-            self.post(*path, action=action, query={parameter: name}, body=body)
-        except BackendError as error:
-            if error.status != CONFLICT or self.find(*path, name, action=action) is None:
-                raise
-
     def patch(
         self,
         *path: str,
@@ -220,7 +196,7 @@ class Api:
             "POST", self.url(*path), action, self.endpoint.headers, expected, files=fields
         )
         with sending as response:
-            content, fields = b"".join(_unpacked(response, LARGEST_ANSWER)), Fields(None)
+            content, fields = b"".join(_body(response, LARGEST_ANSWER)), Fields(None)
             with suppress(Unreadable):
                 fields = Fields(read_json(content))
             return Response(response.status_code, response.headers, fields)
@@ -235,7 +211,7 @@ class Api:
         """
         sending = self._response("PUT", url, action, {}, content=file, timeout=UPLOAD_SECONDS)
         with sending as response:
-            list(_unpacked(response, LARGEST_ANSWER))
+            list(_body(response, LARGEST_ANSWER))
 
     def store(
         self, *path: str, action: str, content: BinaryIO, query: Query | None = None
@@ -256,24 +232,27 @@ class Api:
 
         return retry_read(send)
 
-    def start_deletion(self, *path: str, action: str) -> Fields:
-        """Delete a resource and return the operation that goes on after the response."""
-        return self._json("DELETE", path, action)
-
-    def delete(self, *path: str, action: str, query: Query | None = None) -> None:
-        """Delete a resource; where there is none, that is no error."""
+    def delete(self, *path: str, action: str, query: Query | None = None) -> Fields:
+        """Delete a resource and return the response, empty where there was no such resource."""
         try:
-            self._send("DELETE", path, action, params=query)
+            return self._json("DELETE", path, action, params=query)
         except BackendError as error:
-            if not error.is_not_found:
-                raise
+            if error.is_not_found:
+                return Fields({})
+            raise
 
-    def content(self, *path: str, action: str, query: Query | None = None) -> bytes:
-        """Return the content of a file, of at most `LARGEST_FILE` bytes; see `download`."""
+    def content(
+        self,
+        *path: str,
+        action: str,
+        query: Query | None = None,
+        largest: int = LARGEST_FILE,
+    ) -> bytes:
+        """Return the content of a file, of at most `largest` bytes; see `download`."""
 
         def read() -> bytes:
             with self._file(path, action, query) as response:
-                return b"".join(_unpacked(response, LARGEST_FILE))
+                return b"".join(_body(response, largest))
 
         return retry_read(read)
 
@@ -305,7 +284,7 @@ class Api:
             self._file(path, action, None) as response,
         ):
             rest = b""
-            for piece in _unpacked(response, LARGEST_FILE):
+            for piece in _body(response, LARGEST_FILE):
                 *whole, rest = (rest + piece).split(b"\n")
                 yield from (Fields(read_json(line)) for line in whole if line.strip())
             if rest.strip():
@@ -345,13 +324,13 @@ class Api:
     ) -> bytes:
         url, headers = self.url(*path), self.endpoint.headers
         with self._response(method, url, action, headers, **request) as response:
-            return b"".join(_unpacked(response, largest))
+            return b"".join(_body(response, largest))
 
     @contextmanager
     def _file(
         self, path: tuple[str, ...], action: str, query: Query | None
     ) -> Generator[httpx.Response]:
-        url = httpx.URL(self.url(*path), params=query or {})
+        url = httpx.URL(self.url(*path)).copy_merge_params(query or {})
         home = (url.scheme, url.netloc)
         for _ in range(MOST_REDIRECTS + 1):
             is_home = (url.scheme, url.netloc) == home
@@ -379,7 +358,7 @@ class Api:
         sending = _client().stream(method, url, **request)
         with vendor_errors(vendor, action), sending as response:
             if not response.is_success and response.status_code not in expected:
-                content = b"".join(_unpacked(response, LARGEST_ANSWER))
+                content = b"".join(_body(response, LARGEST_ANSWER))
                 words = complaint(content) or response.reason_phrase
                 error = ErrorResponse(response.status_code, response.headers, words)
                 raise vendor.refused(action, error)
@@ -398,11 +377,8 @@ def created_id(created: Fields, endpoint: Endpoint, field: str = "id") -> str:
     return name
 
 
-def _unpacked(response: httpx.Response, largest: int) -> Iterator[bytes]:
-    body = Body(response.headers.get("content-encoding"), largest)
-    for data in response.iter_raw():
-        yield from body.decompressed(data)
-    body.end()
+def _body(response: httpx.Response, largest: int) -> Iterator[bytes]:
+    return unpacked(response.iter_raw(), response.headers.get("content-encoding"), largest)
 
 
 @cache

@@ -1,22 +1,14 @@
 """Bodies of answers within bounds, however they are compressed: 99 KiB of gzip may hold 100 MiB.
 
-`Body` takes a body as it comes and never decompresses more than it may hold. `hooks` and
-`async_hooks` put it into the clients of httpx and of its successor httpx2, by which vendors' SDKs
-speak:
-
-    httpx.Client(event_hooks=hooks(), headers=GZIP_ONLY)
-
-`GZIP_ONLY` asks for the one compression that is known here; an answer in another is refused.
-Not here: files that are written to the disk as they come.
+`Body` takes a body as it comes and never decompresses more than it may hold. `GZIP_ONLY` asks for
+the one compression that is known here; an answer in another is refused. Not here: files that are
+written to the disk as they come.
 """
 
 from __future__ import annotations
 
-import sys
 import zlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from functools import cache
-from typing import Any
+from collections.abc import Iterable, Iterator
 
 LARGEST_ANSWER = 16 << 20
 """Bytes of an answer: 128,000 tokens, the longest that models give, are some 0.5 MiB, and 64
@@ -99,60 +91,18 @@ class Body:
         return piece
 
 
-def hooks(most: int = LARGEST_ANSWER) -> dict[str, list[Callable[[Any], None]]]:
-    """Return what bounds the answers of a client that waits for each.
+def unpacked(pieces: Iterable[bytes], encoding: str | None, most: int) -> Iterator[bytes]:
+    """Yield a whole body, decompressed.
 
     Args:
-        most: Bytes of a body, decompressed.
+        pieces: The body as it comes.
+        encoding: The header Content-Encoding.
+        most: Bytes that it may have, decompressed.
+
+    Raises:
+        BodyError: It is too long, cannot be decompressed, or its end is missing.
     """
-    return {"response": [lambda response: _bound(response, most)]}
-
-
-def async_hooks(most: int = LARGEST_ANSWER) -> dict[str, list[Callable[[Any], Awaitable[None]]]]:
-    """Return what bounds the answers of an asynchronous client.
-
-    Args:
-        most: Bytes of a body, decompressed.
-    """
-
-    async def bound(response: Any) -> None:
-        _bound(response, most)
-
-    return {"response": [bound]}
-
-
-def _bound(response: Any, most: int) -> None:
-    """Replace a response's stream, not begun yet, by one that decompresses within bounds."""
-    body = Body(response.headers.get("content-encoding"), most)
-    library = sys.modules[type(response).__module__.partition(".")[0]]
-    response.stream = _stream_class(library)(response.stream, body)
-    response.headers.pop("content-encoding", None)
-
-
-@cache
-def _stream_class(library: Any) -> Callable[[Any, Body], object]:
-    """Return a stream of bytes of httpx, or of httpx2, which take none but their own."""
-    return type("Stream", (_Stream, library.SyncByteStream, library.AsyncByteStream), {})
-
-
-class _Stream:
-    def __init__(self, source: Any, body: Body) -> None:
-        self._source = source
-        self._body = body
-
-    def __iter__(self) -> Iterator[bytes]:
-        for data in self._source:
-            yield from self._body.decompressed(data)
-        self._body.end()
-
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        async for data in self._source:
-            for piece in self._body.decompressed(data):
-                yield piece
-        self._body.end()
-
-    def close(self) -> None:
-        self._source.close()
-
-    async def aclose(self) -> None:
-        await self._source.aclose()
+    body = Body(encoding, most)
+    for piece in pieces:
+        yield from body.decompressed(piece)
+    body.end()

@@ -24,10 +24,11 @@ from unitune.backends.kit.cursor import unseen
 from unitune.backends.kit.errors import Vendor
 from unitune.backends.options import job_options
 from unitune.backends.protocol import Event, Guarantee, Launch, State, Status, Upload
-from unitune.errors import Unreachable, Unsupported, UserError
+from unitune.errors import BackendError, Unreachable, Unsupported, UserError
 from unitune.job.job import Job
 from unitune.models import ChatModel, TunedModel
 
+CONFLICT = 409
 FILE_SECONDS = 1800.0
 """Longest wait for the vendor to validate a file; after that an upload can be repeated."""
 FILE_POLL_SECONDS = 2.0
@@ -199,6 +200,26 @@ def required(variable: str, what: str) -> str:
     if not value:
         raise UserError(f"{what} is not set. Set the environment variable {variable}.")
     return value
+
+
+def create_named(
+    api: Api, *path: str, parameter: str, name: str, action: str, body: Mapping[str, JsonValue]
+) -> None:
+    """Create a resource under a name of the caller's; one that is there already is the same.
+
+    Args:
+        api: The vendor's.
+        path: Of its collection.
+        parameter: Query parameter that takes the name.
+        name: As the vendor allows it.
+        action: As of `Api`.
+        body: As of `Api.post`.
+    """
+    try:
+        api.post(*path, action=action, query={parameter: name}, body=body)
+    except BackendError as error:
+        if error.status != CONFLICT or api.find(*path, name, action=action) is None:
+            raise
 
 
 def explicit(value: JsonValue) -> JsonValue:
