@@ -24,8 +24,8 @@ from typing import Literal
 from pydantic import JsonValue
 
 from unitune.backends.capabilities import DeploymentStatus
-from unitune.backends.kit.api import CONFLICT, created_id
-from unitune.backends.kit.hosted import without_none
+from unitune.backends.kit.api import created_id
+from unitune.backends.kit.hosted import CONFLICT, without_none
 from unitune.backends.kit.paging import by_token
 from unitune.backends.offer import Limits, ModelUpdate, Offer, PriceUpdate
 from unitune.backends.options import validated

@@ -22,10 +22,16 @@ from typing import ClassVar, Literal
 from pydantic import JsonValue
 
 from unitune.backends.capabilities import Checkpoint, ImportedJob, JobDescription, JobPage
-from unitune.backends.kit.api import CONFLICT, REDIRECTS, created_id
+from unitune.backends.kit.api import REDIRECTS, created_id
 from unitune.backends.kit.bodies import LARGEST_FILE
 from unitune.backends.kit.cursor import Cursor
-from unitune.backends.kit.hosted import HostedBackend, content_name, wait_for_file, without_none
+from unitune.backends.kit.hosted import (
+    CONFLICT,
+    HostedBackend,
+    content_name,
+    wait_for_file,
+    without_none,
+)
 from unitune.backends.protocol import Event, Launch, State, Status, Upload
 from unitune.errors import BackendError, NotFoundError, Unreachable, Unsupported
 from unitune.job.job import Job
