@@ -16,7 +16,7 @@ import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 import psutil
 import torch
@@ -62,13 +62,6 @@ class ProfileRun(BaseModel):
     """Micro-batches: the one that holds most, then some of the training's."""
     prompts: tuple[tuple[int, ...], ...]
     """For the check of the adapter."""
-
-
-class WarmupStep(NamedTuple):
-    """Seconds of the largest micro-batch, the first time with new memory and kernels."""
-
-    first: float
-    again: float
 
 
 def calibrate(job: Job, folder: Path, train: Dataset, validation: Dataset) -> CostModel:
@@ -131,9 +124,10 @@ def profile(run: ProfileRun, folder: Path) -> CostModel:
     shape = memory.shape_of(model)
     weights = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
     optimizer = torch.optim.AdamW(weights.values(), lr=0.0, fused=True)
-    warmup = WarmupStep(*(_seconds(model, optimizer, form, run.parts[0]) for _ in range(2)))
+    # The first time with new memory and kernels.
+    first, again = (_seconds(model, optimizer, form, run.parts[0]) for _ in range(2))
     work = part_work(shape, run.parts[0], form)
-    timed, known = [TimedPart(work, new=False, seconds=warmup.again)], {work.tokens}
+    timed, known = [TimedPart(work, new=False, seconds=again)], {work.tokens}
     before = time.perf_counter()
     for number, part in enumerate(run.parts[1:]):
         if number >= FEWEST_PARTS and time.perf_counter() - before > PARTS_SECONDS:
@@ -158,7 +152,7 @@ def profile(run: ProfileRun, folder: Path) -> CostModel:
     all_seconds = (machine.process_seconds() - start_seconds) * (psutil.cpu_count() or 1)
     meta = memory.meta_model(spec.base_path, settings)
     part_bytes = memory.held_bytes(meta, form, run.parts[0])
-    growth = warmup.first - warmup.again - step_time.size_seconds
+    growth = first - again - step_time.size_seconds
     return CostModel(
         measured_on=today(),
         packed=form.kind == "packed",
