@@ -35,8 +35,8 @@ from pydantic import JsonValue
 
 from unitune.job.job import Data, Job, Tuning
 from unitune.ledger.postgres import VARIABLE
+from unitune.testing.behavior import ServerBehavior
 from unitune.testing.kills import FOR_EVER, Act, Outcome, Verdict, kill_at_every_step
-from unitune.testing.loopback import ServerBehavior
 from unitune.testing.vendor_setup import VendorState
 
 HOSTED = ("openai", "together", "vertex", "bedrock")

@@ -20,8 +20,9 @@ from unitune.backends import registry
 from unitune.backends.capabilities import Batches
 from unitune.backends.protocol import Upload
 from unitune.data.example import Example
+from unitune.testing.behavior import ServerBehavior
 from unitune.testing.contract import BackendContract
-from unitune.testing.loopback import ServerBehavior, serve
+from unitune.testing.loopback import serve
 from unitune.testing.omissions import Omissions
 from unitune.testing.polling import Tally, poll_batches_without_fields, poll_without_fields
 

@@ -24,7 +24,8 @@ from unitune.importers.vendor_jobs import ANSWERS, OLD_MODEL, import_job, record
 from unitune.job.contenders import Recorded, Tuned
 from unitune.job.job import Data, Job, Tuning
 from unitune.run.run import Run, launch
-from unitune.testing.loopback import Fault, ServerBehavior
+from unitune.testing.behavior import ServerBehavior
+from unitune.testing.loopback import Fault
 from unitune_providers.openai.backend import OpenAIBackend
 
 ROWS = [

@@ -22,7 +22,8 @@ from openai import OpenAI
 from vendors.openai.vendor import KEY, OpenAIVendor
 
 from unitune.data.load import load
-from unitune.testing.loopback import Server, ServerBehavior, serve
+from unitune.testing.behavior import ServerBehavior
+from unitune.testing.loopback import Server, serve
 
 pytestmark = pytest.mark.slow
 

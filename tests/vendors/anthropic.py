@@ -21,7 +21,8 @@ from typing import Any, cast
 
 from pydantic import JsonValue
 
-from unitune.testing.loopback import UNREADABLE, ServerBehavior, VendorRequest, VendorResponse
+from unitune.testing.behavior import ServerBehavior
+from unitune.testing.loopback import UNREADABLE, VendorRequest, VendorResponse
 from unitune.testing.omissions import thinned
 from vendors import shapes
 

@@ -13,7 +13,8 @@ from typing import Any, ClassVar
 
 from pydantic import JsonValue, ValidationError
 
-from unitune.testing.loopback import Progress, ServerBehavior, VendorRequest
+from unitune.testing.behavior import Progress, ServerBehavior
+from unitune.testing.loopback import VendorRequest
 from unitune.testing.omissions import Shape
 from unitune.testing.routes import (
     Refused,

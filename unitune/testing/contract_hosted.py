@@ -20,8 +20,9 @@ from unitune.backends import registry
 from unitune.backends.protocol import Backend, Launch, State
 from unitune.errors import BackendError, UnituneError, Unreachable
 from unitune.job.job import Tuning
+from unitune.testing.behavior import ServerBehavior
 from unitune.testing.contract_base import QUESTION, ContractBase, reply_once
-from unitune.testing.loopback import Fault, Server, ServerBehavior
+from unitune.testing.loopback import Fault, Server
 from unitune.testing.omissions import Omissions
 from unitune.testing.polling import poll_without_fields
 

@@ -13,7 +13,8 @@ from typing import Any
 
 from pydantic import JsonValue
 
-from unitune.testing.loopback import Progress, ServerBehavior, VendorRequest, loss
+from unitune.testing.behavior import Progress, ServerBehavior, loss
+from unitune.testing.loopback import VendorRequest
 from unitune.testing.routes import Refused, RoutedVendor, existing, route
 
 KEY = "example-key"

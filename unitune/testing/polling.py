@@ -23,8 +23,8 @@ from unitune.backends.protocol import Backend, Launch, State, Status
 from unitune.data.example import Message
 from unitune.errors import UnituneError
 from unitune.models import Request, TunedModel
+from unitune.testing.behavior import ServerBehavior
 from unitune.testing.contract_base import reply_once
-from unitune.testing.loopback import ServerBehavior
 from unitune.testing.omissions import Omissions
 
 T = TypeVar("T")

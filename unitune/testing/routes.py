@@ -19,7 +19,8 @@ from typing import Any, ClassVar, TypeVar
 
 from pydantic import JsonValue
 
-from unitune.testing.loopback import UNREADABLE, ServerBehavior, VendorRequest, VendorResponse
+from unitune.testing.behavior import ServerBehavior
+from unitune.testing.loopback import UNREADABLE, VendorRequest, VendorResponse
 from unitune.testing.omissions import Shape, thinned
 
 Handler = TypeVar("Handler", bound=Callable[..., Any])

@@ -20,7 +20,8 @@ from typing import Any
 from unittest.mock import patch
 
 from unitune.backends import registry
-from unitune.testing.loopback import Server, ServerBehavior, Vendor, serve
+from unitune.testing.behavior import ServerBehavior
+from unitune.testing.loopback import Server, Vendor, serve
 
 
 @dataclass(frozen=True, slots=True)

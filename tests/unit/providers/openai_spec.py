@@ -22,7 +22,8 @@ from vendors.openai.vendor import KEY, PREFIX, OpenAIVendor
 
 from unitune.backends.protocol import Launch, State, Status, Upload
 from unitune.job.job import Data, Job
-from unitune.testing.loopback import Server, ServerBehavior, VendorRequest, VendorResponse, serve
+from unitune.testing.behavior import ServerBehavior
+from unitune.testing.loopback import Server, VendorRequest, VendorResponse, serve
 from unitune_providers.openai.backend import OpenAIBackend
 from unitune_providers.openai.wire import WireBackend
 

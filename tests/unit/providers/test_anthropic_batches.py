@@ -26,6 +26,7 @@ from unitune.backends.launch_keys import batch_key
 from unitune.data.example import Message
 from unitune.errors import BackendError, Unreachable, Unsupported, UserError
 from unitune.models import Reply, Request, TunedModel
+from unitune.testing.behavior import ServerBehavior
 from unitune.testing.contract_base import reply_once
 from unitune.testing.contract_capabilities import CapabilityContract
 from unitune.testing.contract_malformed import MalformedReplyContract
@@ -34,7 +35,6 @@ from unitune.testing.loopback import (
     TOOK_EFFECT,
     Fault,
     Server,
-    ServerBehavior,
     VendorRequest,
     VendorResponse,
     serve,

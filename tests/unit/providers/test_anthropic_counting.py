@@ -16,8 +16,9 @@ from unitune.backends import registry
 from unitune.data.example import Message
 from unitune.errors import BackendError, Unreachable, Unsupported, UserError
 from unitune.models import Request, TunedModel
+from unitune.testing.behavior import ServerBehavior
 from unitune.testing.contract_capabilities import LONG, SHORT
-from unitune.testing.loopback import Fault, Server, ServerBehavior, serve
+from unitune.testing.loopback import Fault, Server, serve
 from unitune_providers.anthropic import AnthropicBackend
 
 MODEL = "claude-sonnet-5-5"

@@ -15,7 +15,8 @@ from botocore.config import Config
 from botocore.exceptions import ClientError
 from vendors.bedrock.vendor import KEY, ROLE, BedrockVendor
 
-from unitune.testing.loopback import ServerBehavior, serve
+from unitune.testing.behavior import ServerBehavior
+from unitune.testing.loopback import serve
 
 GOOD: dict[str, Any] = {
     "jobName": "job-1",

@@ -18,7 +18,8 @@ from vendors.openai.vendor import KEY, OpenAIVendor
 from unitune.backends import registry
 from unitune.job.job import Data, Job
 from unitune.planning.feasibility import offer_findings
-from unitune.testing.loopback import ServerBehavior, serve
+from unitune.testing.behavior import ServerBehavior
+from unitune.testing.loopback import serve
 
 REINFORCED = {"type": "reinforcement", "reinforcement": {"grader": GRADER}}
 

@@ -178,5 +178,5 @@ def test_refusal_carries_words_and_advice(
     backend: TogetherBackend, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("TOGETHER_API_KEY", "another")
-    with pytest.raises(BackendError, match=r"Invalid API key .*Check the key in TOGETHER_API_KEY"):
+    with pytest.raises(BackendError, match=r"not valid .*Check the key in TOGETHER_API_KEY"):
         backend.find("key-1", tmp_path)

@@ -20,13 +20,13 @@ from unitune.backends.capabilities import Batches, BatchStatus
 from unitune.data.example import Message
 from unitune.errors import BackendError, Unreachable, Unsupported, UserError
 from unitune.models import Reply, Request, TunedModel
+from unitune.testing.behavior import ServerBehavior
 from unitune.testing.contract_base import reply_once
 from unitune.testing.loopback import (
     OF_VENDORS,
     TOOK_EFFECT,
     Fault,
     Server,
-    ServerBehavior,
     VendorRequest,
     VendorResponse,
     serve,

@@ -7,12 +7,11 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
+from unitune.testing.behavior import Progress, ServerBehavior
 from unitune.testing.loopback import (
     TOOK_EFFECT,
     Fault,
-    Progress,
     Server,
-    ServerBehavior,
     VendorRequest,
     VendorResponse,
     serve,

@@ -9,7 +9,8 @@ from typing import Any
 
 from pydantic import JsonValue
 
-from unitune.testing.loopback import ServerBehavior, VendorRequest, VendorResponse
+from unitune.testing.behavior import ServerBehavior
+from unitune.testing.loopback import VendorRequest, VendorResponse
 
 STATUS = {
     "AccessDeniedException": 403,

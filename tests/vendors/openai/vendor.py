@@ -1,6 +1,6 @@
 """OpenAI on loopback: files, fine-tuning jobs, models, chat completions and batches, on its wire.
 
-Jobs and batches move with each look at them (`unitune.testing.loopback.ServerBehavior`), files are
+Jobs and batches move with each look at them (`unitune.testing.behavior.ServerBehavior`), files are
 checked as the vendor's validation would, and what the vendor refuses is refused in its words.
 Paths may begin with ``/v1`` or, as on Azure, with ``/openai/v1``. Other vendors of the wire are
 `MantleVendor`, `NebiusVendor` and `vendors.openai.azure`, which differ in what
@@ -18,7 +18,8 @@ from typing import Any, ClassVar
 
 from pydantic import JsonValue
 
-from unitune.testing.loopback import ServerBehavior, VendorRequest, VendorResponse
+from unitune.testing.behavior import ServerBehavior
+from unitune.testing.loopback import VendorRequest, VendorResponse
 from unitune.testing.omissions import thinned
 from vendors import shapes
 from vendors.openai.batches import LoopbackBatch, open_batch

@@ -6,7 +6,8 @@ import re
 import time
 from dataclasses import dataclass, field
 
-from unitune.testing.loopback import ServerBehavior, VendorRequest
+from unitune.testing.behavior import ServerBehavior
+from unitune.testing.loopback import VendorRequest
 from unitune.testing.routes import Refused, route
 from vendors.together.jobs import Jobs
 from vendors.together.parts import (

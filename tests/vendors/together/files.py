@@ -9,7 +9,8 @@ from typing import Any
 
 from pydantic import JsonValue
 
-from unitune.testing.loopback import ServerBehavior, VendorRequest, VendorResponse
+from unitune.testing.behavior import ServerBehavior
+from unitune.testing.loopback import VendorRequest, VendorResponse
 from unitune.testing.routes import Refused, RoutedVendor, form_parts, route
 from vendors.together.parts import Fields, fresh, missing
 

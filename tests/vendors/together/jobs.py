@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from unitune.testing.loopback import Progress, ServerBehavior, VendorRequest, VendorResponse, loss
+from unitune.testing.behavior import Progress, ServerBehavior, loss
+from unitune.testing.loopback import VendorRequest, VendorResponse
 from unitune.testing.routes import Refused, route
 from vendors.together.checks import LIMITS, TRAININGS, check_create, check_rows
 from vendors.together.files import Files

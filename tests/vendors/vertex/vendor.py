@@ -22,13 +22,8 @@ from typing import Any, Literal
 
 from pydantic import JsonValue
 
-from unitune.testing.loopback import (
-    UNREADABLE,
-    Progress,
-    ServerBehavior,
-    VendorRequest,
-    VendorResponse,
-)
+from unitune.testing.behavior import Progress, ServerBehavior
+from unitune.testing.loopback import UNREADABLE, VendorRequest, VendorResponse
 from unitune.testing.omissions import thinned
 from vendors import shapes
 from vendors.vertex.batches import BatchJobs
