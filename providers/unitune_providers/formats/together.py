@@ -1,9 +1,8 @@
 """Rows of Together's fine-tuning files: OpenAI's shapes with rules and weights of their own.
 
-Rows and turns of any role carry weights. There is no developer
-role, no name, and a content in parts is read as one with images, so a text must be one text. Turns
-of user and assistant alternate. Canonical rows have no place for `reasoning`, so rows with it are
-not read.
+Rows and turns of any role carry weights. There is no developer role and no name. Content in parts
+means images, so a text must be a single string. Turns of user and assistant alternate. Canonical
+rows cannot hold `reasoning`, so rows with it are refused.
 
 Source: docs.together.ai/docs/fine-tuning/data-preparation (2026), and the checks in
 together/lib/utils/files.py of together 2 (from 3 on the server makes them).
@@ -48,11 +47,11 @@ def decode_chat(row: Mapping[str, JsonValue]) -> Example:
 def encode_dpo(example: Example) -> WireRow:
     """Write a pair of answers."""
     worse = is_pair(example)
-    *asked, preferred = example.messages
-    if asked[-1].role == "assistant":
+    *prompt, preferred = example.messages
+    if prompt[-1].role == "assistant":
         raise UnrepresentableRow("the turn before the two answers is from 'assistant' too")
     return {
-        "input": {"messages": _messages(asked), **_tools(example)},
+        "input": {"messages": _messages(prompt), **_tools(example)},
         "preferred_output": [_output("preferred_output", preferred)],
         "non_preferred_output": [_output("non_preferred_output", worse)],
         **_weight(example),
