@@ -35,6 +35,7 @@ from unitune_providers.vertex import cloud as vertex_cloud
 
 SECRETS = {
     "bedrock": "Planted/Secret+0123456789abcdefghijklmno",
+    "fireworks": "fw_planted-0123456789-abcdefghijklmno",
     "openai": "sk-planted-0123456789-abcdefghijklmno",
     "together": "tgp-planted-0123456789-abcdefghijklmno",
     "vertex": "ya29.planted-0123456789-abcdefghijklmno",
@@ -94,10 +95,11 @@ def scene(
     monkeypatch.setenv("UNITUNE_DIR", str(tmp_path / "home"))
     monkeypatch.setattr(vertex_cloud, "STAND_IN_TOKEN", secret)
     with serve_vendor(name) as served:
+        monkeypatch.setenv("FIREWORKS_API_KEY", SECRETS["fireworks"])
         monkeypatch.setenv("OPENAI_API_KEY", SECRETS["openai"])
         monkeypatch.setenv("TOGETHER_API_KEY", SECRETS["together"])
         monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRETS["bedrock"])
-        if name in ("openai", "together", "vertex"):
+        if name != "bedrock":
             monkeypatch.setattr(served.server.vendor, "key", secret)
         telltale = Telltale(served.server.vendor, secret)
         served.server.vendor = telltale
